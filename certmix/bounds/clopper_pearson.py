@@ -1,0 +1,155 @@
+"""Clopper-Pearson bounds: exact confidence bounds for counts, rounded outwards."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import betainccinv, betaincinv
+
+from certmix.bounds._checks import check_counts, check_failure_probability, selected_and_runner_up
+from certmix.errors import ParameterError
+from certmix.types import ConfidenceBounds, FloatArray, IntArray
+
+__all__ = ["interval", "lower_bound", "one_sided", "two_sided", "upper_bound"]
+
+_OUTWARDS = 1e-12
+"""Relative distance to the nearer end of [0, 1] given away; the quantiles err by less than 1e-13."""
+
+
+def _down(x: FloatArray) -> FloatArray:
+    moved = np.nextafter(x - _OUTWARDS * np.minimum(x, 1.0 - x), 0.0)
+    return np.where(x > 0, moved, 0.0)
+
+
+def _up(x: FloatArray) -> FloatArray:
+    moved = np.nextafter(x + _OUTWARDS * np.minimum(x, 1.0 - x), 1.0)
+    return np.where(x < 1, moved, 1.0)
+
+
+def _counts_and_trials(successes: ArrayLike, trials: ArrayLike) -> tuple[IntArray, IntArray]:
+    k, n = np.broadcast_arrays(np.asarray(successes), np.asarray(trials))
+    if not (np.issubdtype(k.dtype, np.integer) and np.issubdtype(n.dtype, np.integer)):
+        raise ParameterError("successes and trials must be whole numbers: pass integer arrays")
+    if np.any((k < 0) | (k > n) | (n < 1)):
+        raise ParameterError("counts must satisfy 0 <= successes <= trials and trials >= 1")
+    return k.astype(np.int64), n.astype(np.int64)
+
+
+def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
+    """Return a lower confidence bound of a binomial proportion.
+
+    The largest value below which the proportion lies with probability at most
+    `failure_probability`, whatever the proportion.
+
+    Parameters
+    ----------
+    successes, trials
+        Integers, broadcast together; 0 <= successes <= trials.
+    failure_probability
+        In (0, 1): one-sided.
+
+    Returns
+    -------
+    FloatArray
+        Bounds in [0, 1), rounded down; 0 for no successes.
+
+    References
+    ----------
+    C. J. Clopper, E. S. Pearson, The use of confidence or fiducial limits
+    illustrated in the case of the binomial, Biometrika 26 (1934).
+
+    Examples
+    --------
+    >>> lower_bound(1000, 1000, 0.001).round(6)
+    np.float64(0.993116)
+    """
+    delta = check_failure_probability(failure_probability)
+    k, n = _counts_and_trials(successes, trials)
+    with np.errstate(all="ignore"):
+        quantile = betaincinv(np.maximum(k, 1), n - k + 1, delta)
+    return _down(np.where(k == 0, 0.0, quantile))[()]
+
+
+def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
+    """Return an upper confidence bound of a binomial proportion; see `lower_bound`.
+
+    Examples
+    --------
+    >>> upper_bound(0, 1000, 0.001).round(6)
+    np.float64(0.006884)
+    """
+    delta = check_failure_probability(failure_probability)
+    k, n = _counts_and_trials(successes, trials)
+    with np.errstate(all="ignore"):
+        quantile = betainccinv(k + 1, np.maximum(n - k, 1), delta)
+    return _up(np.where(k == n, 1.0, quantile))[()]
+
+
+def interval(
+    successes: ArrayLike, trials: ArrayLike, confidence: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Return the two-sided interval: each side fails with probability (1 - confidence) / 2.
+
+    Examples
+    --------
+    >>> low, high = interval(40, 100)
+    >>> print(f"{low:.4f} {high:.4f}")
+    0.3033 0.5028
+    """
+    half = (1.0 - confidence) / 2
+    return lower_bound(successes, trials, half), upper_bound(successes, trials, half)
+
+
+def one_sided(counts: IntArray, selected: IntArray, failure_probability: float) -> ConfidenceBounds:
+    """Return p by Clopper-Pearson at the whole failure probability, and q = 1 - p.
+
+    Parameters
+    ----------
+    counts
+        int64 (m, c): votes of fresh samples, whose number was fixed beforehand.
+    selected
+        int64 (m,): classes chosen on other samples.
+    failure_probability
+        Probability, image by image, that the bounds are wrong.
+
+    References
+    ----------
+    J. Cohen, E. Rosenfeld, J. Z. Kolter, Certified Adversarial Robustness via
+    Randomized Smoothing, ICML 2019.
+    """
+    counts, selected = check_counts(counts, selected)
+    votes, _ = selected_and_runner_up(counts, selected)
+    p = np.atleast_1d(lower_bound(votes, counts.sum(1), failure_probability))
+    q = _complement(p)
+    return ConfidenceBounds(p, q, failure_probability, "clopper-pearson", {"p": failure_probability})
+
+
+def two_sided(counts: IntArray, selected: IntArray, failure_probability: float) -> ConfidenceBounds:
+    """Return p and q, each at half of the failure probability, over all classes.
+
+    ``q = min(1 - p, max_i U_i)``, where U_i bounds class i from above.  No
+    division by the number of rivals is needed: given the selected class, the
+    true runner-up is one fixed class, and max_i U_i can fall short of its
+    probability only if its own U does.  Votes add up to one, hence also
+    ``p >= 1 - (c - 1) q``.
+
+    Parameters
+    ----------
+    counts, selected, failure_probability
+        As in `one_sided`.
+    """
+    counts, selected = check_counts(counts, selected)
+    half = check_failure_probability(failure_probability) / 2
+    votes, rival = selected_and_runner_up(counts, selected)
+    trials = counts.sum(1)
+    p = np.atleast_1d(lower_bound(votes, trials, half))
+    q = np.atleast_1d(upper_bound(rival, trials, half))
+    p = np.maximum(p, np.nextafter(1.0 - (counts.shape[1] - 1) * q * (1 + 1e-15), 0.0))
+    q = np.minimum(q, _complement(p))
+    split = {"p": half, "q": half}
+    return ConfidenceBounds(p, q, failure_probability, "clopper-pearson-two-sided", split)
+
+
+def _complement(p: FloatArray) -> FloatArray:
+    """1 - p, rounded up where it is not exact (p < 1/2)."""
+    return np.where(p >= 0.5, 1.0 - p, np.minimum(np.nextafter(1.0 - p, 2.0), 1.0))

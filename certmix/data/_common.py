@@ -1,0 +1,189 @@
+"""What every source shares: the request, the readers, the checks, the checksum."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certmix.errors import DataError
+from certmix.types import Dataset, IntArray
+
+UNIT_RANGE = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked `certmix.data.load` for."""
+
+    name: str
+    split: str = "test"
+    input_range: tuple[float, float] | None = UNIT_RANGE
+    resize: int | None = None
+    crop: int | None = None
+
+    @property
+    def short_name(self) -> str:
+        """The name without the folders of a path and without ``.npz``: what records and tables show."""
+        return Path(self.name).expanduser().resolve().name.removesuffix(".npz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of data set.
+
+    Parameters
+    ----------
+    description
+        One line for lists and errors.
+    load
+        (place found, request) -> data set.
+    find
+        Path -> the place this source would read, or None if the path is of
+        another kind.  None for a source that is part of the package: it is
+        asked for by name.
+    """
+
+    description: str
+    load: Callable[[Path, Request], Dataset]
+    find: Callable[[Path], Path | None] | None = None
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A `Dataset.read` that can also hand over the whole set, uint8 where the source is."""
+
+    def __call__(self, position: int) -> NDArray[np.float32]: ...
+
+    def everything(self) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayReader:
+    """Read from memory: uint8 is scaled to [0, 1], float32 is copied."""
+
+    inputs: NDArray[Any]
+
+    def __call__(self, position: int) -> NDArray[np.float32]:
+        """Return one input as float32."""
+        return to_float(self.inputs[check_position(position, len(self.inputs))])
+
+    def everything(self) -> NDArray[Any]:
+        """Return the memory itself."""
+        return self.inputs
+
+
+def to_float(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a float32 copy; uint8 becomes [0, 1]."""
+    scaled = values.astype(np.float32)
+    if values.dtype == np.uint8:
+        scaled /= np.float32(255)
+    return scaled
+
+
+def check_position(position: int, length: int) -> int:
+    """Return the position, or raise IndexError: a negative one would read from the end."""
+    if not 0 <= position < length:
+        raise IndexError(f"position {position} is outside the data set: use 0 to {length - 1}")
+    return int(position)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def checksum(inputs: NDArray[Any], labels: IntArray, indices: IntArray) -> str:
+    """Return the SHA-256 (hex) of kinds, shapes and little-endian bytes of the three arrays."""
+    digest = hashlib.sha256()
+    for array in (inputs, labels, indices):
+        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(f"{plain.dtype.str}{plain.shape}".encode())
+        digest.update(plain.data)
+    return digest.hexdigest()
+
+
+def check_integers(values: Any, count: int, what: str, where: str) -> IntArray:
+    """Return `count` non-negative int64 values, or say what is wrong with them."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{where}: {what} is ragged: give one integer an input") from error
+    if array.shape != (count,):
+        raise DataError(f"{where}: {what} has shape {array.shape}, expected ({count},): one integer an input")
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{where}: {what} holds {array.dtype} values: store integers, e.g. astype('int64')")
+    if count and array.min() < 0:
+        at = int(np.argmin(array))
+        raise DataError(f"{where}: {what}[{at}] = {array[at]} is negative: count from 0")
+    if count and array.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{where}: {what} holds {array.max()}, more than int64 holds: store smaller ones")
+    return array.astype(np.int64)
+
+
+def check_labels(values: Any, count: int, classes: int | None, where: str) -> IntArray:
+    """Return int64 labels (count,), each from 0 to classes - 1."""
+    labels = check_integers(values, count, "labels", where)
+    if classes is not None and count and labels.max() >= classes:
+        at = int(np.argmax(labels))
+        raise DataError(
+            f"{where}: label {labels[at]} of input {at} is out of range: expected 0 to {classes - 1}; "
+            "mend the labels or the class names"
+        )
+    return labels
+
+
+def check_split(request: Request, known: Sequence[str], where: str) -> None:
+    """Refuse a split that the source does not have."""
+    if request.split not in known:
+        raise DataError(f"{where} has no split {request.split!r}: use {' or '.join(known)}")
+
+
+def refuse_resizing(request: Request, where: str) -> None:
+    """Refuse --resize and --crop."""
+    for option, value in (("resize", request.resize), ("crop", request.crop)):
+        if value is not None:
+            raise DataError(
+                f"--{option} {value} does not apply to {where}: it is for image folders; leave it out"
+            )
+
+
+def refuse_range(request: Request, where: str) -> None:
+    """Refuse an --input-range other than 0,1 for images, which are always scaled to it."""
+    if request.input_range != UNIT_RANGE:
+        low_high = request.input_range
+        asked = "none" if low_high is None else f"{low_high[0]:g},{low_high[1]:g}"
+        raise DataError(
+            f"--input-range {asked} does not apply to {where}: images are scaled to 0,1; leave it out"
+        )
+
+
+def in_memory(
+    request: Request,
+    inputs: NDArray[Any],
+    labels: IntArray,
+    class_names: Sequence[str],
+    *,
+    indices: IntArray | None = None,
+    settings: dict[str, Any],
+) -> Dataset:
+    """Return the data set of arrays that were already checked."""
+    if indices is None:
+        indices = np.arange(len(labels), dtype=np.int64)
+    return Dataset(
+        name=request.short_name,
+        split=request.split,
+        labels=labels,
+        indices=indices,
+        class_names=tuple(class_names),
+        read=ArrayReader(inputs),
+        input_range=request.input_range,
+        checksum=checksum(inputs, labels, indices),
+        settings=settings,
+    )

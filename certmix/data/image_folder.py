@@ -1,0 +1,166 @@
+"""A folder with a sub-folder of images for each class, read one image at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certmix.data._common import Request, Source, check_position, one_line, refuse_range, to_float
+from certmix.errors import DataError
+from certmix.types import Dataset
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BILINEAR = 2  #: PIL.Image.Resampling.BILINEAR, which is antialiased
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)  # fmt: skip
+
+
+def _folders(path: Path) -> list[Path]:
+    """Return the sub-folders by name, without hidden ones."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _images(path: Path) -> Iterator[Path]:
+    return (
+        p for p in path.iterdir()
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )  # fmt: skip
+
+
+def _holds_classes(path: Path) -> bool:
+    return path.is_dir() and any(next(_images(folder), None) for folder in _folders(path))
+
+
+def find(path: Path) -> Path | None:
+    """Return the folder if it, or a sub-folder of it (a split), holds class folders."""
+    if not path.is_dir():
+        return None
+    return path if _holds_classes(path) or any(map(_holds_classes, _folders(path))) else None
+
+
+def _root(path: Path, split: str) -> Path:
+    """Return PATH/split where it holds class folders, else PATH."""
+    if _holds_classes(path / split):
+        return path / split
+    splits = [folder.name for folder in _folders(path) if _holds_classes(folder)]
+    if splits and _holds_classes(path):
+        raise DataError(
+            f"{path} holds images one and two levels down (in {splits[0]}): "
+            "arrange them as CLASS/image or SPLIT/CLASS/image"
+        )
+    if splits:
+        raise DataError(f"{path} has no split {split!r}: use {' or '.join(splits)}")
+    if split not in ("test", "train"):
+        raise DataError(f"{path}, being one set, has no split {split!r}: use test or train")
+    return path
+
+
+@dataclass(frozen=True, eq=False)
+class ImageReader:
+    """Reads uint8 (3, H, W) images; each must have the shape of the first, `shape`."""
+
+    paths: tuple[Path, ...]
+    resize: int | None
+    crop: int | None
+    shape: tuple[int, ...]
+
+    def __call__(self, position: int) -> NDArray[np.float32]:
+        """Return float32 (3, H, W) in [0, 1]."""
+        return to_float(self._pixels(position))
+
+    def everything(self) -> NDArray[np.uint8]:
+        """Return uint8 (N, 3, H, W)."""
+        return np.stack([self._pixels(position) for position in range(len(self.paths))])
+
+    def _pixels(self, position: int) -> NDArray[np.uint8]:
+        path = self.paths[check_position(position, len(self.paths))]
+        pixels = _prepare(path, self.resize, self.crop)
+        if pixels.shape != self.shape:
+            size, first = (f"{width}x{height}" for _, height, width in (pixels.shape, self.shape))
+            raise DataError(
+                f"{path} is {size}, but {self.paths[0].name} is {first}: "
+                "give all images one shape with --resize and --crop"
+            )
+        return pixels
+
+
+def _decode(path: Path) -> Image.Image:
+    """Return the image as 8-bit RGB; transparency is dropped."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            if "transparency" in image.info:
+                return image.convert("RGBA").convert("RGB")
+            if mode[0] not in "IF":
+                return image.convert("RGB")
+    except Exception as error:  # Pillow's decoders share no base class of errors
+        raise DataError(f"{path} is not a readable image ({one_line(error)}): replace it") from error
+    raise DataError(f"{path} has more than 8 bits a pixel (mode {mode}): convert it to 8 bits, or use .npz")
+
+
+def _prepare(path: Path, resize: int | None, crop: int | None) -> NDArray[np.uint8]:
+    """Return uint8 (3, H, W): shorter side resized (bilinear, antialiased), then the centre square."""
+    image = _decode(path)
+    if resize is not None:
+        shorter = min(image.size)
+        width, height = (max(resize, resize * side // shorter) for side in image.size)
+        image = image.resize((width, height), resample=BILINEAR)
+    if crop is not None:
+        width, height = image.size
+        if crop > min(width, height):
+            raise DataError(
+                f"{path} is {width}x{height}, smaller than --crop {crop}: pass --resize {crop} or more"
+            )
+        left, top = round((width - crop) / 2), round((height - crop) / 2)
+        image = image.crop((left, top, left + crop, top + crop))
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def load(path: Path, request: Request) -> Dataset:
+    """List the images; each is read, and its shape checked, when it is asked for."""
+    refuse_range(request, "image folders")
+    root = _root(path, request.split)
+    folders = _folders(root)
+    if len(folders) < 2:
+        raise DataError(f"{root} has one class folder, {folders[0].name}: a classifier needs at least 2")
+    files = [(image, k) for k, folder in enumerate(folders) for image in sorted(_images(folder))]
+    first = _prepare(files[0][0], request.resize, request.crop)
+    return Dataset(
+        name=request.short_name,
+        split=request.split,
+        labels=np.array([k for _, k in files], np.int64),
+        indices=np.arange(len(files), dtype=np.int64),
+        class_names=tuple(folder.name for folder in folders),
+        read=ImageReader(tuple(image for image, _ in files), request.resize, request.crop, first.shape),
+        input_range=request.input_range,
+        checksum=_checksum(root, files, request),
+        settings={"source": "images", "resize": request.resize, "crop": request.crop},
+    )
+
+
+def _checksum(root: Path, files: list[tuple[Path, int]], request: Request) -> str:
+    """Return the SHA-256 of preparation, relative paths, file sizes and labels, not of contents."""
+    digest = hashlib.sha256(json.dumps([request.resize, request.crop]).encode())
+    for image, label in files:
+        line = [image.relative_to(root).as_posix(), image.stat().st_size, label]
+        digest.update(json.dumps(line).encode())
+    return digest.hexdigest()
+
+
+SOURCE = Source(
+    description="folder of images, a sub-folder a class: PATH/class/*.png, or PATH/split/class/*.png",
+    load=load,
+    find=find,
+)

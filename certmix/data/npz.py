@@ -1,0 +1,148 @@
+"""Arrays in an ``.npz`` file: `inputs`, `labels`, and if wanted `indices` and `class_names`."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certmix.data._common import (
+    Request,
+    Source,
+    check_integers,
+    check_labels,
+    check_split,
+    in_memory,
+    one_line,
+    refuse_range,
+    refuse_resizing,
+)
+from certmix.errors import DataError
+from certmix.types import Dataset, IntArray
+
+KEYS = ("inputs", "labels", "indices", "class_names")
+
+
+def find(path: Path) -> Path | None:
+    """Return the path if it is an .npz file."""
+    return path if path.is_file() and path.suffix.lower() == ".npz" else None
+
+
+def load(path: Path, request: Request) -> Dataset:
+    """Load the arrays; the file is one set, whichever split is asked for."""
+    where = str(path)
+    check_split(request, ("test", "train"), f"{where}, being one set,")
+    refuse_resizing(request, ".npz arrays")
+    arrays, held = _read(path)
+    for key in ("inputs", "labels"):
+        if key not in arrays:
+            raise DataError(
+                f"{where} has no {key!r}, only {', '.join(held) or 'nothing'}: "
+                "save it with np.savez(path, inputs=..., labels=...)"
+            )
+    inputs = arrays["inputs"]
+    if inputs.ndim == 0 or 0 in inputs.shape:
+        raise DataError(f"{where}: inputs has shape {inputs.shape}, so it is empty: give at least one input")
+    if inputs.dtype == np.uint8:
+        refuse_range(request, "uint8 images")
+        inputs = _images(inputs, where)
+    else:
+        inputs = _floats(inputs, request.input_range, where)
+    names = _class_names(arrays.get("class_names"), where)
+    labels = check_labels(arrays["labels"], len(inputs), len(names) if names else None, where)
+    if not names:
+        names = tuple(str(k) for k in range(max(2, int(labels.max()) + 1)))
+    indices = _indices(arrays.get("indices"), len(inputs), where)
+    return in_memory(request, inputs, labels, names, indices=indices, settings={"source": "npz"})
+
+
+def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Return the arrays of known names, and all names."""
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files if key in KEYS}
+            for key, value in arrays.items():
+                if not isinstance(value, np.ndarray):
+                    raise TypeError(f"its {key} is not an array")
+            return arrays, archive.files
+    except Exception as error:  # zip, zlib, header and object-array faults share no base class
+        raise DataError(
+            f"{path} cannot be read ({one_line(error)}): save plain arrays with np.savez"
+        ) from error
+
+
+def _images(inputs: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
+    """Return uint8 (N, C, H, W) of (N, H, W, C) or greyscale (N, H, W)."""
+    shape = inputs.shape
+    if inputs.ndim == 3:
+        return np.ascontiguousarray(inputs[:, None])
+    if inputs.ndim != 4:
+        raise DataError(
+            f"{where}: uint8 inputs have shape {shape}, expected images (N, H, W, C) or (N, H, W): "
+            "store other inputs as float32"
+        )
+    if shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4):
+        raise DataError(
+            f"{where}: uint8 inputs have shape {shape}, which looks channels first: "
+            "give (N, H, W, C), e.g. transpose(0, 2, 3, 1)"
+        )
+    return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+
+
+def _floats(inputs: NDArray[Any], input_range: tuple[float, float] | None, where: str) -> NDArray[np.float32]:
+    """Return finite float32 inputs inside the range."""
+    if inputs.dtype.kind != "f" or inputs.ndim < 2:
+        raise DataError(
+            f"{where}: inputs are {inputs.dtype} of shape {inputs.shape}, "
+            "expected float (N, ...) or uint8 (N, H, W, C): convert them, e.g. astype('float32')"
+        )
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(inputs, np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
+        raise DataError(
+            f"{where}: inputs[{bad}] holds NaN or values that are infinite in float32: "
+            "remove or mend such inputs"
+        )
+    if input_range is not None and (low < input_range[0] or high > input_range[1]):
+        raise DataError(
+            f"{where}: inputs run from {low:.6g} to {high:.6g}, "
+            f"outside {input_range[0]:g},{input_range[1]:g}: "
+            "pass --input-range LO,HI that holds them, or --input-range none"
+        )
+    return values
+
+
+def _class_names(names: NDArray[Any] | None, where: str) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if names.ndim != 1 or names.dtype.kind not in "US" or len(names) < 2:
+        raise DataError(
+            f"{where}: class_names is {names.dtype} of shape {names.shape}, expected at least 2 texts: "
+            "save np.array(['cat', 'dog', ...])"
+        )
+    return tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names)
+
+
+def _indices(values: NDArray[Any] | None, count: int, where: str) -> IntArray | None:
+    if values is None:
+        return None
+    indices = check_integers(values, count, "indices", where)
+    unique, times = np.unique(indices, return_counts=True)
+    if len(unique) < count:
+        twice = unique[times > 1][0]
+        raise DataError(f"{where}: index {twice} occurs more than once: give distinct indices, or none")
+    return indices
+
+
+SOURCE = Source(
+    description="PATH.npz with arrays inputs (float, or uint8 images) and labels",
+    load=load,
+    find=find,
+)

@@ -1,0 +1,27 @@
+"""The errors that certmix raises on purpose.
+
+Each message states the value found, the constraint it breaks and the remedy,
+in one line.  The command line prints it and exits with 2.
+"""
+
+__all__ = ["CertmixError", "DataError", "ModelError", "ParameterError", "RunError"]
+
+
+class CertmixError(Exception):
+    """Base class: something the user can mend."""
+
+
+class ParameterError(CertmixError, ValueError):
+    """A parameter is outside its range, or two contradict each other."""
+
+
+class DataError(CertmixError):
+    """A data set is missing, truncated, corrupt or of the wrong shape."""
+
+
+class ModelError(CertmixError):
+    """A model cannot be loaded, or does not give finite logits of the right shape."""
+
+
+class RunError(CertmixError):
+    """A run folder is locked, of another identity, or unreadable."""

@@ -1,0 +1,289 @@
+"""Models that others made: a file, an importable factory, an exported program, timm, RobustBench.
+
+Each function returns a `Foreign`: the torch module and what, beside its
+weights, fixes the function it computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import io
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certmix.errors import ModelError
+from certmix.models.zoo import read_bytes
+
+__all__ = [
+    "FixedMode", "Foreign", "class_sources", "describe", "evaluating",
+    "from_export", "from_file", "from_module", "from_robustbench", "from_timm",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A module, its name, its code's identity, and the input it wants.
+
+    `normalize` is the text (MEAN/STD) to apply where the user gives none.
+    """
+
+    module: nn.Module
+    name: str
+    identity: bytes
+    normalize: str | None = None
+    input_range: tuple[float, float] | None = None
+
+
+class FixedMode(nn.Module):
+    """A module that refuses `eval`, such as an exported program: its mode was fixed when it was made."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        for part in self.modules():
+            part.training = False
+
+    def train(self, mode: bool = True) -> FixedMode:
+        """Leave the mode as it is."""
+        return self
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.module(inputs)
+
+
+def evaluating(module: nn.Module) -> nn.Module:
+    """Put a module in evaluation mode; one that refuses is wrapped in `FixedMode`."""
+    try:
+        return module.eval()
+    except NotImplementedError:
+        return FixedMode(module)
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception's type and message in one line of at most 300 characters."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
+
+
+def from_file(path: Path, factory: str) -> Foreign:
+    """Run a Python file and call its factory.
+
+    The file's folder is importable while it runs; the modules it takes from
+    there are forgotten afterwards, so that two files may each have their own `utils`.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, fails, or gives no torch module.
+    """
+    spec = f"{path}:{factory}"
+    source = read_bytes(path, "give the path of a Python file, as in file.py:factory")
+    path = path.resolve()
+    unique = "_certmix_model_" + hashlib.sha256(str(path).encode() + source).hexdigest()[:16]
+    module = ModuleType(unique)
+    module.__file__ = str(path)
+    sys.modules[unique] = module
+    with _importable(path.parent):
+        try:
+            exec(compile(source, str(path), "exec"), module.__dict__)
+        except (Exception, SystemExit) as error:
+            del sys.modules[unique]
+            raise ModelError(f"{spec}: {describe(error)}{_where(error, path)}: mend the file") from error
+        model = _call(module, factory, spec, path)
+    return Foreign(model, f"{path.stem}:{factory}", b"file\0" + factory.encode() + b"\0" + source)
+
+
+def from_module(name: str, factory: str) -> Foreign:
+    """Import a module and call its factory.
+
+    The identity holds the source files of that module and of the one that
+    defines the factory, where they have one.
+
+    Raises
+    ------
+    ModelError
+        If the import or the factory fails, or gives no torch module.
+    """
+    spec = f"{name}:{factory}"
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{spec}: {describe(error)}: install the package, or give the path of a file as file.py:factory"
+        ) from error
+    model = _call(module, factory, spec)
+    defining = sys.modules.get(getattr(attrgetter(factory)(module), "__module__", name), module)
+    code = _source(module) + b"\0" + _source(defining)
+    return Foreign(model, spec, b"module\0" + spec.encode() + b"\0" + code)
+
+
+def from_export(path: Path, device: str) -> Foreign:
+    """Read a file written by `torch.export.save` and move its program to a device.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or not such a file.
+    """
+    data = read_bytes(path, "give the path of a file written by torch.export.save")
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(torch.export.load(io.BytesIO(data)), str(device))
+        module = program.module()
+    except Exception as error:
+        raise ModelError(f"{path}: {describe(error)}: export it again with this version of torch") from error
+    finally:
+        log.setLevel(level)
+    return Foreign(module, path.stem, b"export\0" + data)
+
+
+def from_timm(name: str, *, pretrained: bool, classes: int | None) -> Foreign:
+    """Make a timm model; with its own weights it is normalised as timm says.
+
+    Raises
+    ------
+    ModelError
+        If timm is not installed, does not know the model or cannot fetch it.
+    """
+    timm = _optional("timm", "timm")
+    # A model with weights of the user's takes the number of classes of the data.
+    settings = {} if pretrained or classes is None else {"num_classes": classes}
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **settings)
+    except Exception as error:
+        remedy = "check the name with timm.list_models(), or give a file with --weights"
+        raise ModelError(f"timm:{name}: {describe(error)}: {remedy}") from error
+    normalize = None
+    config = getattr(model, "pretrained_cfg", None) or {}
+    if pretrained and config.get("mean") and config.get("std"):
+        normalize = "/".join(",".join(map(str, config[key])) for key in ("mean", "std"))
+    version = getattr(timm, "__version__", "")
+    identity = f"timm\0{version}\0{name}".encode()
+    return Foreign(_module(model, f"timm:{name}"), name, identity, normalize, (0.0, 1.0))
+
+
+def from_robustbench(text: str) -> Foreign:
+    """Load a RobustBench model, ``MODEL`` or ``MODEL@dataset/threat``; inputs are in [0, 1].
+
+    Raises
+    ------
+    ModelError
+        If RobustBench is not installed, or the model is unknown or cannot be fetched.
+    """
+    name, at, place = text.partition("@")
+    dataset, slash, threat = (place if at else "cifar10/Linf").partition("/")
+    if not (name and dataset and slash and threat):
+        raise ModelError(f"robustbench:{text}: write robustbench:MODEL or robustbench:MODEL@dataset/threat")
+    utils = _optional("robustbench.utils", "robustbench")
+    folder = str(Path(torch.hub.get_dir()) / "robustbench")
+    try:
+        model = utils.load_model(model_name=name, model_dir=folder, dataset=dataset, threat_model=threat)
+    except Exception as error:
+        remedy = "check the name, the dataset and the threat model on robustbench.github.io"
+        raise ModelError(f"robustbench:{text}: {describe(error)}: {remedy}") from error
+    identity = f"robustbench\0{name}\0{dataset}\0{threat}".encode()
+    return Foreign(_module(model, f"robustbench:{text}"), name, identity, None, (0.0, 1.0))
+
+
+def _optional(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ModelError(
+            f"{extra} cannot be imported ({describe(error)}): pip install 'certmix[{extra}]'"
+        ) from error
+
+
+def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None) -> nn.Module:
+    """Return what the factory gives; a torch module is taken as it is."""
+    try:
+        made = attrgetter(factory)(module)
+    except AttributeError:
+        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise ModelError(
+            f"{spec}: there is no {factory!r}: it has {', '.join(names[:8]) or 'nothing to call'}"
+        ) from None
+    if callable(made) and not isinstance(made, nn.Module):
+        try:
+            made = made()
+        except (Exception, SystemExit) as error:
+            where = _where(error, path)
+            remedy = "a factory is called without arguments and returns a torch module"
+            raise ModelError(f"{spec}: {describe(error)}{where}: {remedy}") from error
+    return _module(made, spec)
+
+
+def _module(made: object, spec: str) -> nn.Module:
+    if not isinstance(made, nn.Module):
+        kind = type(made).__name__
+        raise ModelError(f"{spec} gives a value of type {kind}: return a torch.nn.Module")
+    return made
+
+
+def _where(error: BaseException, path: Path | None) -> str:
+    """Return the last line of the user's file that the error passed through."""
+    if isinstance(error, SyntaxError) and path is not None and error.filename == str(path):
+        return ""  # its message names the line
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if path and f.filename == str(path)]
+    return f" (line {frames[-1].lineno})" if frames else ""
+
+
+def class_sources(module: nn.Module) -> bytes:
+    """Return the source, where it can be had, of the class of each of a module's parts."""
+    sources = set()
+    for kind in {type(part) for part in module.modules()}:
+        try:
+            sources.add(f"{kind.__qualname__}\0{inspect.getsource(kind)}")
+        except (TypeError, OSError):
+            sources.add(kind.__qualname__)
+    return "\0".join(sorted(sources)).encode()
+
+
+def _source(module: ModuleType) -> bytes:
+    try:
+        file = inspect.getsourcefile(module)
+        return Path(file).read_bytes() if file else b""
+    except (TypeError, OSError):
+        return b""
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let imports look into a folder first, and forget afterwards what they found there."""
+    modules, path = set(sys.modules), sys.path.copy()
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        if str(folder) not in path:
+            new = [name for name in sys.modules if name not in modules]
+            local = {name for name in new if "." not in name and _lies_in(sys.modules[name], folder)}
+            for name in new:
+                if name.partition(".")[0] in local:
+                    del sys.modules[name]
+
+
+def _lies_in(module: ModuleType, folder: Path) -> bool:
+    """Whether a top-level module is folder/NAME.py or the package folder/NAME."""
+    places = list(getattr(module, "__path__", ())) or [getattr(module, "__file__", None)]
+    isolated = module.__name__.startswith("_certmix_model_")
+    return not isolated and any(place is not None and Path(place).parent == folder for place in places)

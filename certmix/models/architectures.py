@@ -1,0 +1,152 @@
+"""The small networks that certmix trains and ships.
+
+All take images in [0, 1], shape (N, 3, H, W), normalise inside, and return
+logits, shape (N, classes).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+__all__ = ["ARCHITECTURES", "ConvNet", "ResidualNet", "build", "fold_batch_norm"]
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+
+class Normalize(nn.Module):
+    """Subtract a mean and divide by a standard deviation, channel by channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        shape = (-1, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+
+
+class _Residual(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); the shortcut is 1x1 where shapes change."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _convolution(inputs, outputs, stride), nn.BatchNorm2d(outputs)
+        self.conv2, self.norm2 = _convolution(outputs, outputs), nn.BatchNorm2d(outputs)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResidualNet(nn.Module):
+    """A residual net whose stem already halves the resolution: built for sampling throughput.
+
+    Parameters
+    ----------
+    stages
+        Channels of each block, stage by stage; each stage after the first
+        halves the resolution again.
+    classes
+        Number of classes.
+    stem_stride
+        Stride of the first convolution.
+    """
+
+    def __init__(
+        self,
+        stages: tuple[tuple[int, ...], ...] = ((32,), (96, 96), (192, 192)),
+        classes: int = 10,
+        stem_stride: int = 2,
+    ) -> None:
+        super().__init__()
+        channels = stages[0][0]
+        self.normalize = Normalize(CIFAR10_MEAN, CIFAR10_STD)
+        self.stem, self.norm = _convolution(3, channels, stem_stride), nn.BatchNorm2d(channels)
+        blocks = []
+        for number, stage in enumerate(stages):
+            for position, width in enumerate(stage):
+                stride = 2 if number > 0 and position == 0 else 1
+                blocks.append(_Residual(channels, width, stride))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(self.normalize(images))))
+        return self.head(self.blocks(x).mean((2, 3)))
+
+
+class ConvNet(nn.Module):
+    """A plain convolutional net with a whitening first layer: accurate after few epochs.
+
+    The first layer projects 2x2 patches on their principal axes, scaled to
+    unit variance (`whiten`), and is not trained.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (64, 256, 256), classes: int = 10) -> None:
+        super().__init__()
+        self.normalize = Normalize(CIFAR10_MEAN, CIFAR10_STD)
+        self.whitening = nn.Conv2d(3, 24, 2, bias=False)
+        self.whitening.weight.requires_grad_(False)
+        layers: list[nn.Module] = []
+        channels = 24
+        for width in widths:
+            layers += [_convolution(channels, width), nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [_convolution(width, width), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.whitening(self.normalize(images)))
+        return self.head(self.layers(x).amax((2, 3)) / 3)
+
+    @torch.no_grad()
+    def whiten(self, images: Tensor) -> None:
+        """Set the first layer from training images (N, 3, H, W) in [0, 1]."""
+        patches = self.normalize(images.float()).unfold(2, 2, 1).unfold(3, 2, 1)
+        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).double()
+        values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+        filters = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2).flip(0)
+        self.whitening.weight.copy_(torch.cat([filters, -filters]).float())
+
+
+ARCHITECTURES = {"residual": ResidualNet, "conv": ConvNet}
+
+
+def build(architecture: str, classes: int = 10) -> nn.Module:
+    """Build a shipped architecture by name, with fresh weights."""
+    return ARCHITECTURES[architecture](classes=classes)
+
+
+@torch.no_grad()
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Fold the batch normalisations of a `ResidualNet` into its convolutions, in place.
+
+    The function computed in evaluation mode is the same up to rounding, with
+    fewer passes over memory.  Other models are returned as they are.
+    """
+    if not isinstance(model, ResidualNet) or isinstance(model.norm, nn.Identity):
+        return model
+    model.eval()
+    for part in model.modules():
+        for convolution, norm in (("stem", "norm"), ("conv1", "norm1"), ("conv2", "norm2")):
+            if isinstance(part, ResidualNet | _Residual) and hasattr(part, convolution):
+                folded = fuse_conv_bn_eval(getattr(part, convolution), getattr(part, norm))
+                setattr(part, convolution, folded)
+                setattr(part, norm, nn.Identity())
+    return model

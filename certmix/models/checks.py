@@ -1,0 +1,150 @@
+"""Does a model do what certmix takes for granted, and is it the right one for this noise?"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certmix.errors import ModelError
+from certmix.models.zoo import ZOO_FOLDER, Card, gaussian_names
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["check_logits", "looks_like_probabilities", "near_chance", "resolve_robust", "sigma_warning"]
+
+MODE_REMEDY = "put it in evaluation mode, and let no layer mix the inputs of a batch or draw at random"
+
+
+def check_logits(module: nn.Module, inputs: Tensor, classes: int, name: str) -> Tensor:
+    """Run a model on a small batch and return its logits, (batch, classes).
+
+    The first two inputs are run alone as well: a model left in training mode
+    gives them other logits than in the batch.
+
+    Parameters
+    ----------
+    module, inputs
+        The model, and a few inputs (batch, ...) on its device; at least one.
+    classes
+        Number of classes of the data.
+    name
+        What to call the model in a message.
+
+    Raises
+    ------
+    ModelError
+        If the model fails, or its output is not a finite floating-point tensor
+        of shape (batch, classes), or an input's logits depend on its batch by
+        more than 1 % (10 % in half precision) of the largest logit.
+    """
+    import torch
+
+    with torch.no_grad():
+        logits = _run(module, inputs, name)
+        expected = (len(inputs), classes)
+        if not isinstance(logits, torch.Tensor):
+            kind = type(logits).__name__
+            raise ModelError(f"{name} returns {kind}: wrap it to return a tensor of shape {expected}")
+        if tuple(logits.shape) != expected:
+            remedy = "choose a model trained on these data" if logits.ndim == 2 else "return one row an input"
+            raise ModelError(f"{name} returns shape {tuple(logits.shape)}, expected {expected}: {remedy}")
+        if not logits.is_floating_point():
+            raise ModelError(
+                f"{name} returns {logits.dtype}, expected floating-point logits: return the scores"
+            )
+        bad = int((~logits.isfinite()).sum())
+        if bad:
+            remedy = "check its weights and --normalize"
+            raise ModelError(f"{name} returns {bad} logits that are not finite of {logits.numel()}: {remedy}")
+        _check_alone(module, inputs, name)
+    return logits
+
+
+def _run(module: nn.Module, inputs: Tensor, name: str) -> Tensor:
+    from certmix.models.adapters import describe
+
+    try:
+        logits: Tensor = module(inputs)
+        return logits
+    except ModelError:
+        raise
+    except Exception as error:
+        found = f"{tuple(inputs.shape)} {str(inputs.dtype).removeprefix('torch.')}"
+        remedy = "the inputs must be of the shape the model takes, and a batch of any size"
+        raise ModelError(f"{name} fails on inputs {found}: {describe(error)}: {remedy}") from error
+
+
+def _check_alone(module: nn.Module, inputs: Tensor, name: str) -> None:
+    """Refuse a model whose logits of two inputs differ grossly from those of each alone."""
+    import torch
+
+    pair = inputs[:2] if len(inputs) > 1 else torch.cat([inputs, torch.zeros_like(inputs)])
+    together = _run(module, pair, name)
+    alone = torch.cat([_run(module, pair[:1], name), _run(module, pair[1:], name)])
+    tolerance = 0.01 if together.dtype in (torch.float32, torch.float64) else 0.1
+    difference, scale = float((together - alone).abs().max()), float(together.abs().max())
+    if not difference <= tolerance * max(scale, 1e-6):
+        raise ModelError(
+            f"{name} gives an input logits that differ by {difference:.3g} in a batch and alone: "
+            + MODE_REMEDY
+        )
+
+
+def looks_like_probabilities(logits: Tensor) -> bool:
+    """Whether every row is >= 0 and sums to 1: a softmax that the model should leave out."""
+    return bool((logits >= 0).all() and ((logits.double().sum(1) - 1).abs() < 1e-3).all())
+
+
+def near_chance(correct: int, total: int, classes: int) -> bool:
+    """Whether an accuracy is so low that the model was probably fed wrongly normalised inputs.
+
+    True if, of at least 10 inputs, at most a fraction min(2 r, (1 + r) / 2)
+    are right and the exact one-sided binomial test at level 1e-3 does not show
+    the accuracy to be above r.  Here r = c + c (1 - c) / 2 with
+    c = 1 / classes: about 1.5 times chance, and 0.625 for two classes.
+
+    Examples
+    --------
+    >>> near_chance(13, 100, 10), near_chance(45, 100, 10), near_chance(0, 5, 10)
+    (True, False, False)
+    """
+    from scipy.special import bdtrc
+
+    chance = 1 / classes
+    level = chance + chance * (1 - chance) / 2
+    if total < 10 or correct > min(2 * level, (1 + level) / 2) * total:
+        return False
+    return correct == 0 or bool(bdtrc(correct - 1, total, level) > 1e-3)
+
+
+def resolve_robust(robust: str | None, sigma: float, zoo: Path = ZOO_FOLDER) -> str:
+    """Return the robust model's spec: the user's, or the shipped model trained for `sigma`.
+
+    Raises
+    ------
+    ModelError
+        If none is given and none is shipped for this noise level.
+    """
+    if robust is not None:
+        return robust
+    shipped = gaussian_names(zoo)
+    for level, name in shipped.items():
+        if math.isclose(level, sigma, rel_tol=1e-9):
+            return name
+    levels = ", ".join(f"{level:g}" for level in shipped) or "none"
+    raise ModelError(
+        f"no model is shipped for sigma = {sigma:g} (shipped: {levels}): use one of these, "
+        f"train one (certmix train --recipe gaussian --sigma {sigma:g}) or give one with --robust"
+    )
+
+
+def sigma_warning(card: Card | None, sigma: float) -> str | None:
+    """Return a warning where the card names another noise level than the one in use."""
+    if card is None or card.noise_sigma is None or math.isclose(card.noise_sigma, sigma, rel_tol=1e-9):
+        return None
+    return (
+        f"{card.name} was trained for sigma = {card.noise_sigma:g} and is used with sigma = {sigma:g}: "
+        "the certificates hold, but expect low accuracy"
+    )

@@ -1,0 +1,366 @@
+"""From the text a user gives to a model that is ready to run.
+
+>>> load_model("nets.py:wide", weights=Path("wide.safetensors"), normalize="0.5/0.25")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import math
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certmix.errors import ModelError, ParameterError
+from certmix.models.adapters import (
+    Foreign,
+    class_sources,
+    describe,
+    evaluating,
+    from_export,
+    from_file,
+    from_module,
+    from_robustbench,
+    from_timm,
+)
+from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
+
+__all__ = ["LoadedModel", "Normalized", "load_model", "parse_normalize", "read_weights", "wrap_model"]
+
+FORMS = (
+    "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
+    "timm:NAME or robustbench:NAME"
+)
+PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
+NESTED = ("state_dict", "model", "model_state_dict", "net")
+PREFIXES = ("module.", "_orig_mod.")
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, without gradients of its parameters, and what is known of it.
+
+    Parameters
+    ----------
+    module
+        The torch module, normalisation included.
+    name, spec
+        A short name, and the text it was loaded by.
+    checksum
+        SHA-256 (hex) that changes when the weights, the code or the
+        normalisation change.
+    noise_sigma, input_range
+        From the card or the library it comes from; None where unknown.
+    card
+        The card of a model that certmix trained.
+    """
+
+    module: nn.Module
+    name: str
+    spec: str
+    checksum: str
+    noise_sigma: float | None
+    input_range: tuple[float, float] | None
+    card: Card | None
+
+
+class Normalized(nn.Module):
+    """A model behind (x - mean) / std, channel by channel, for inputs (N, C, ...).
+
+    A single mean or std holds for every channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Any:
+        channels = max(len(self.mean), len(self.std))
+        if channels > 1 and (inputs.ndim < 2 or inputs.shape[1] != channels):
+            found = tuple(inputs.shape)
+            raise ModelError(
+                f"inputs have shape {found} and --normalize names {channels} channels: "
+                "give one mean and one std, or one a channel"
+            )
+        mean, std = (
+            value.to(inputs.dtype).view(-1, *[1] * max(0, inputs.ndim - 2)) for value in (self.mean, self.std)
+        )
+        return self.model((inputs - mean) / std)
+
+
+def load_model(
+    spec: str,
+    *,
+    weights: Path | None = None,
+    normalize: str | None = None,
+    device: str | torch.device = "cpu",
+    classes: int | None = None,
+    zoo: Path = ZOO_FOLDER,
+) -> LoadedModel:
+    """Load a model by its spec.
+
+    Parameters
+    ----------
+    spec
+        A shipped model's name; the path of a card (``.json``) or of a folder
+        that holds one; ``package.module:factory`` or ``file.py:factory``,
+        where the factory is a torch module or returns one when called without
+        arguments; a ``.pt2`` file of `torch.export.save`; ``timm:NAME``; or
+        ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf).
+    weights
+        A state dict to load: ``.safetensors``, or a torch file (``.pt``,
+        ``.pth``) of tensors alone.
+    normalize
+        ``MEAN/STD``, one number or one a channel, applied inside the model.
+    device
+        Where the model goes.
+    classes
+        Number of classes of the data, where known.
+    zoo
+        Folder of the shipped models.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded, or the weights do not fit it.
+    ParameterError
+        If `normalize` is not of that form.
+    """
+    found = _find_card(spec, zoo)
+    if found is not None:
+        return _load_card(spec, found, weights, normalize, device, classes)
+    if weights is not None and (spec.startswith("robustbench:") or spec.endswith(".pt2")):
+        raise ModelError(f"{spec} brings its own weights: leave --weights out")
+    values = None if normalize is None else parse_normalize(normalize)
+    foreign = _load_foreign(spec, str(device), weights is None, classes, zoo)
+    if values is None and foreign.normalize is not None:
+        values = parse_normalize(foreign.normalize)
+    if weights is not None:
+        _apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
+    return _finish(foreign, spec, values, device)
+
+
+def wrap_model(
+    module: nn.Module,
+    *,
+    name: str | None = None,
+    device: str | torch.device = "cpu",
+    normalize: str | None = None,
+) -> LoadedModel:
+    """Take a torch module as it is; it is moved and put in evaluation mode in place.
+
+    The checksum holds its weights, its structure and the source of its
+    classes, but not what their methods take from elsewhere.
+
+    Parameters
+    ----------
+    module
+        Gives logits (N, classes).
+    name
+        What to call it; its class's name by default.
+    device, normalize
+        As for `load_model`.
+
+    Raises
+    ------
+    ModelError, ParameterError
+        If the device cannot be used, or `normalize` is not MEAN/STD.
+    """
+    values = None if normalize is None else parse_normalize(normalize)
+    name = name or type(module).__name__
+    identity = f"object\0{module!r}\0".encode() + class_sources(module)
+    return _finish(Foreign(module, name, identity), name, values, device)
+
+
+def _finish(
+    foreign: Foreign, spec: str, values: Normalization | None, device: str | torch.device
+) -> LoadedModel:
+    checksum = _checksum(foreign.module, foreign.identity, values)
+    module = foreign.module if values is None else Normalized(foreign.module, *values)
+    module = _ready(module, spec, device)
+    return LoadedModel(module, foreign.name, spec, checksum, None, foreign.input_range, None)
+
+
+def _find_card(spec: str, zoo: Path) -> Path | None:
+    """Return the path of the card a spec names, if it names one."""
+    if spec in zoo_names(zoo):
+        return Path(zoo) / f"{spec}.json"
+    path = Path(os.path.expanduser(spec))
+    if path.name.endswith(".json"):
+        return path
+    if not spec or not os.path.isdir(path):
+        return None
+    names = [name for name in zoo_names(path) if (path / f"{name}.safetensors").is_file()]
+    if len(names) != 1:
+        found = f"{len(names)} models ({', '.join(names[:3])})" if names else "no model"
+        raise ModelError(f"folder {spec} holds {found}: name one card, such as {path / 'NAME.json'}")
+    return path / f"{names[0]}.json"
+
+
+def _load_card(
+    spec: str,
+    path: Path,
+    weights: Path | None,
+    normalize: str | None,
+    device: str | torch.device,
+    classes: int | None,
+) -> LoadedModel:
+    for value, option in ((weights, "--weights"), (normalize, "--normalize")):
+        if value is not None:
+            raise ModelError(f"{spec} brings its own weights and normalises inside: leave {option} out")
+    stem, folder = path.name.removesuffix(".json"), path.parent
+    card = zoo_card(stem, folder)
+    if classes is not None and card.classes != classes:
+        raise ModelError(
+            f"{spec} tells {card.classes} classes apart, the data have {classes}: "
+            "choose a model trained on these data"
+        )
+    module = _ready(load_zoo(stem, folder), spec, device)
+    checksum = hashlib.sha256(f"zoo\0{card.name}\0{card.sha256}".encode()).hexdigest()
+    return LoadedModel(module, card.name, spec, checksum, card.noise_sigma, card.input_range, card)
+
+
+def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None, zoo: Path) -> Foreign:
+    library, _, rest = spec.partition(":")
+    if library == "timm" and rest:
+        return from_timm(rest, pretrained=pretrained, classes=classes)
+    if library == "robustbench" and rest:
+        return from_robustbench(rest)
+    if spec.endswith(".pt2"):
+        return from_export(Path(os.path.expanduser(spec)), device)
+    file, _, factory = spec.rpartition(":")
+    if file.endswith(".py") and factory:
+        return from_file(Path(os.path.expanduser(file)), factory)
+    if spec.endswith((".py", ".py:")):
+        raise ModelError(f"{spec} does not name a factory: write file.py:factory")
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
+        return from_module(*spec.split(":"))
+    if spec.endswith((".safetensors", *PICKLED)):
+        raise ModelError(f"{spec} holds weights without a model: give file.py:factory and --weights {spec}")
+    near = difflib.get_close_matches(spec, zoo_names(zoo), 1)
+    hint = f"did you mean {near[0]}? Else " if near else ""
+    names = "".join(f"{name}, " for name in zoo_names(zoo))
+    raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
+
+
+def parse_normalize(text: str) -> Normalization:
+    """Return mean and std from ``MEAN/STD``, each one number or a comma-separated list.
+
+    Raises
+    ------
+    ParameterError
+        If the text is of another form, the lists differ in length or a std is not > 0.
+
+    Examples
+    --------
+    >>> parse_normalize("0.5,0.4/0.25")
+    ((0.5, 0.4), (0.25,))
+    """
+    remedy = "write MEAN/STD, such as 0.5/0.25 or 0.49,0.48,0.45/0.25,0.24,0.26"
+    try:
+        mean, std = (tuple(float(value) for value in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        raise ParameterError(f"normalize = {text!r} is not MEAN/STD: {remedy}") from None
+    if not all(map(math.isfinite, mean + std)) or not all(value > 0 for value in std):
+        raise ParameterError(f"normalize = {text!r}: finite numbers and std > 0 are needed: {remedy}")
+    if 1 not in (len(mean), len(std)) and len(mean) != len(std):
+        raise ParameterError(f"normalize = {text!r} has {len(mean)} means and {len(std)} stds: {remedy}")
+    return mean, std
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a ``.safetensors`` file or a torch file of tensors alone.
+
+    A dictionary nested under ``state_dict`` or ``model`` is taken out.  Torch
+    files are read with ``weights_only=True``, so that no code in them runs.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, of another kind, damaged, or holds more than tensors.
+    """
+    if path.suffix not in (".safetensors", *PICKLED):
+        raise ModelError(f"weights {path} are of an unknown kind: give a .safetensors, .pt or .pth file")
+    data = read_bytes(path, "give a .safetensors, .pt or .pth file")
+    remedy = "load it where it was made and write the state dict with safetensors.torch.save_file"
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load
+
+            return load(data)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"it holds {refused[1]}, which only code can restore" if refused else "not plain tensors"
+        raise ModelError(f"weights {path} are refused ({found}): {remedy}") from None
+    except Exception as error:
+        raise ModelError(f"weights {path} cannot be read ({describe(error)}): {remedy}") from error
+    while isinstance(state, Mapping) and not all(isinstance(v, Tensor) for v in state.values()):
+        state = next((state[key] for key in NESTED if isinstance(state.get(key), Mapping)), None)
+    if not state or not isinstance(state, Mapping):
+        raise ModelError(f"weights {path} hold no state dict of tensors, bare or as 'state_dict': {remedy}")
+    return dict(state)
+
+
+def _apply_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load a state dict whose names and shapes must be the module's."""
+    own = module.state_dict()
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in state) and not any(key.startswith(prefix) for key in own):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = sorted(key for key in state if key not in own)
+    shapes = [
+        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
+        for key, value in sorted(state.items())
+        if key in own and isinstance(own[key], Tensor) and value.shape != own[key].shape
+    ]
+    wrong = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+    if missing or unexpected or shapes:
+        parts = [
+            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for keys, what in wrong
+            if keys
+        ]
+        raise ModelError(
+            f"weights {path} do not fit the model: {'; '.join(parts)}: give the weights of this architecture"
+        )
+    module.load_state_dict(state, strict=False)
+
+
+def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:
+    try:
+        return evaluating(module.to(device)).requires_grad_(False)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"{spec} on device {device}: {describe(error)}: use --device cpu") from error
+
+
+def _checksum(module: nn.Module, identity: bytes, values: Normalization | None) -> str:
+    """SHA-256 over the state (names, dtypes, shapes, bytes, sorted), the code and the normalisation."""
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        if isinstance(value, Tensor):
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            digest.update(f"{key}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+            digest.update(raw.data)
+        else:
+            digest.update(f"{key}\0{value!r}\0".encode())
+    digest.update(b"code\0" + hashlib.sha256(identity).digest())
+    digest.update(f"normalize\0{values}".encode())
+    return digest.hexdigest()

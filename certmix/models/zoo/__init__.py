@@ -1,0 +1,267 @@
+"""The shipped models: a card (NAME.json) beside weights (NAME.safetensors).
+
+`certmix train` writes the same pair into a folder of the user's.  Reading a
+card does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from certmix.errors import ModelError, ParameterError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "ZOO_FOLDER",
+    "Card",
+    "gaussian_names",
+    "load_zoo",
+    "read_bytes",
+    "save_zoo",
+    "zoo_card",
+    "zoo_names",
+]
+
+ZOO_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a trained model.
+
+    Parameters
+    ----------
+    name
+        Name of its two files; letters, digits, ``.``, ``_`` and ``-``.
+    architecture
+        A name in `certmix.models.architectures.ARCHITECTURES`.
+    classes, class_names
+        Number of classes, and their names where known.
+    input_shape, input_range
+        Shape of one input, e.g. (3, 32, 32), and its smallest and largest value.
+    noise_sigma
+        Gaussian noise the model was trained for, in input units; None for none.
+    recipe, seed, epochs, precision
+        How it was trained.
+    data, data_checksum
+        What it was trained on.
+    accuracy
+        Measured accuracies in [0, 1], each under a name that says of what.
+    sha256
+        Of the weights file; `save_zoo` fills it in.
+    notes
+        Anything else a reader should know.
+
+    Raises
+    ------
+    ModelError
+        If a value is out of range.
+    """
+
+    name: str
+    architecture: str
+    classes: int
+    class_names: tuple[str, ...] | None
+    input_shape: tuple[int, ...]
+    input_range: tuple[float, float] | None
+    noise_sigma: float | None
+    recipe: dict[str, Any]
+    seed: int
+    data: str
+    data_checksum: str
+    epochs: int
+    precision: str
+    accuracy: dict[str, float] = field(default_factory=dict)
+    sha256: str = ""
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("class_names", "input_shape", "input_range"):  # JSON knows lists only
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ModelError(f"model name {self.name!r}: use letters, digits, '.', '_' and '-' only")
+        if self.classes < 2 or (self.class_names is not None and len(self.class_names) != self.classes):
+            found = "" if self.class_names is None else f" and {len(self.class_names)} class names"
+            raise ModelError(
+                f"card {self.name}: {self.classes} classes{found}: at least 2 are needed, one name each"
+            )
+        if self.noise_sigma is not None and not 0 < self.noise_sigma < math.inf:
+            raise ModelError(
+                f"card {self.name}: noise_sigma = {self.noise_sigma}: give a number > 0, or none at all"
+            )
+        if self.input_range is not None and not self.input_range[0] < self.input_range[1]:
+            raise ModelError(
+                f"card {self.name}: input_range = {self.input_range}: give (low, high), low < high"
+            )
+        wrong = {what: value for what, value in self.accuracy.items() if not 0 <= value <= 1}
+        if wrong:
+            raise ModelError(f"card {self.name}: accuracy {wrong}: give fractions in [0, 1]")
+
+
+def zoo_names(folder: Path = ZOO_FOLDER) -> list[str]:
+    """Return the names of the models in a folder, sorted."""
+    return sorted(path.name.removesuffix(".json") for path in Path(folder).glob("*.json"))
+
+
+def zoo_card(name: str, folder: Path = ZOO_FOLDER) -> Card:
+    """Return the card of a model.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or its card cannot be read.
+    """
+    path = Path(folder) / f"{name}.json"
+    known = ", ".join(zoo_names(folder)) or "none"
+    text = read_bytes(path, f"the models of this folder are {known}")
+    try:
+        plain = json.loads(text)
+    except ValueError:
+        raise ModelError(f"{path} is not JSON: name a card that certmix wrote") from None
+    if not isinstance(plain, dict):
+        raise ModelError(f"{path} holds {type(plain).__name__}, not a card: name the card of a model")
+    needed = {f.name for f in fields(Card)}
+    wrong = sorted(needed - plain.keys()) or sorted(plain.keys() - needed)
+    if wrong:
+        verb = "lacks" if needed - plain.keys() else "has unknown"
+        raise ModelError(f"{path} {verb} {', '.join(wrong[:3])}: name a card that certmix wrote")
+    try:
+        return Card(**plain)
+    except (TypeError, AttributeError, IndexError):
+        raise ModelError(f"{path} has a value of the wrong type: name a card that certmix wrote") from None
+
+
+def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
+    """Return a model in float32 and evaluation mode, batch normalisation folded in.
+
+    Raises
+    ------
+    ModelError
+        If the model is unknown, its weights are missing, or they are not
+        those the card was written for.
+    """
+    from safetensors.torch import load
+
+    from certmix.models.architectures import fold_batch_norm
+
+    card, path = zoo_card(name, folder), Path(folder) / f"{name}.safetensors"
+    data = read_bytes(path, "put the weights beside the card, or train again")
+    found = hashlib.sha256(data).hexdigest()
+    if found != card.sha256:
+        raise ModelError(
+            f"{path} has sha256 {found[:12]}..., its card says {card.sha256[:12]}...: "
+            "the file is damaged or was replaced; install or train again"
+        )
+    return fold_batch_norm(_build(card, load(data))).eval()
+
+
+def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16") -> Card:
+    """Write weights and card, each whole or not at all, and return the finished card.
+
+    Parameters
+    ----------
+    folder
+        Where to; made if it does not exist.
+    card
+        The card; its `sha256` is replaced.
+    model
+        A model of the card's architecture, batch normalisation not folded.
+    dtype
+        ``float16`` or ``float32``: how floating-point weights are stored.
+
+    Raises
+    ------
+    ParameterError
+        If `dtype` is another.
+    ModelError
+        If the weights do not fit the architecture or the dtype, or the folder
+        cannot be written.
+    """
+    import torch
+    from safetensors.torch import save
+
+    if dtype not in ("float16", "float32"):
+        raise ParameterError(f"dtype {dtype!r} is unknown: use float16 or float32")
+    stored = getattr(torch, dtype)
+    state = {
+        key: value.detach()
+        .cpu()
+        .to(stored if value.is_floating_point() else value.dtype)
+        .clone(memory_format=torch.contiguous_format)
+        for key, value in model.state_dict().items()
+    }
+    bad = [key for key, value in state.items() if not value.isfinite().all()]
+    if bad:
+        raise ModelError(f"weights {bad[0]} are not finite in {dtype}: use float32, or a lower learning rate")
+    _build(card, state)
+    data = save(state)
+    card = replace(card, sha256=hashlib.sha256(data).hexdigest())
+    text = json.dumps(asdict(card), indent=2, allow_nan=False) + "\n"
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _write(Path(folder) / f"{card.name}.safetensors", data)
+        _write(Path(folder) / f"{card.name}.json", text.encode())
+    except OSError as error:
+        raise ModelError(f"cannot write to {folder} ({error.strerror}): name another folder") from None
+    return card
+
+
+def gaussian_names(folder: Path = ZOO_FOLDER) -> dict[float, str]:
+    """Return the noise level and name of each model trained for Gaussian noise, in rising order."""
+    cards = [zoo_card(name, folder) for name in zoo_names(folder)]
+    pairs = [(card.noise_sigma, card.name) for card in cards if card.noise_sigma is not None]
+    return dict(sorted(pairs))
+
+
+def read_bytes(path: Path, remedy: str) -> bytes:
+    """Return a file's bytes, or raise a ModelError that ends with the remedy."""
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{path} cannot be read ({reason}): {remedy}") from None
+
+
+def _build(card: Card, state: dict[str, Tensor]) -> nn.Module:
+    """Build the card's architecture with these weights."""
+    from certmix.models.architectures import ARCHITECTURES, build
+
+    if card.architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"card {card.name}: architecture {card.architecture!r} is unknown: "
+            f"this version has {', '.join(ARCHITECTURES)}"
+        )
+    model = build(card.architecture, card.classes)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError:
+        raise ModelError(
+            f"card {card.name}: the weights do not fit architecture {card.architecture!r} with "
+            f"{card.classes} classes: give the pair that certmix wrote, batch normalisation not folded"
+        ) from None
+    return model
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,37 @@
+"""Validation shared by the public certificates: kernels assume what is checked here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from certmix.errors import ParameterError
+from certmix.types import FloatArray
+
+__all__ = ["check_alpha", "check_sigma", "probability_pairs"]
+
+
+def check_alpha(alpha: float) -> float:
+    """Return alpha as a float; certificates need 1/2 <= alpha <= 1 (Lemma 3.2)."""
+    if not 0.5 <= alpha <= 1.0:
+        raise ParameterError(f"alpha = {alpha}: certificates of the mix need 1/2 <= alpha <= 1; raise alpha")
+    return float(alpha)
+
+
+def check_sigma(sigma: float) -> float:
+    """Return sigma as a float; it must be positive and finite."""
+    if not (sigma > 0 and math.isfinite(sigma)):
+        raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
+    return float(sigma)
+
+
+def probability_pairs(p_lower: ArrayLike, q_upper: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Broadcast p and q to equal float64 arrays with entries in [0, 1]."""
+    p, q = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(q_upper, np.float64))
+    for name, values in (("p_lower", p), ("q_upper", q)):
+        wrong = ~((values >= 0) & (values <= 1))
+        if wrong.any():
+            raise ParameterError(f"{name} holds {values[wrong].flat[0]}: probabilities must lie in [0, 1]")
+    return np.ascontiguousarray(p), np.ascontiguousarray(q)

@@ -1,0 +1,158 @@
+"""A run's folder: identity, lock, database, ``run.json`` and products."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from certmix.errors import RunError
+from certmix.records.identity import Identity
+from certmix.records.store import Store
+
+__all__ = ["RunFolder", "default_folder", "read_run"]
+
+FORMAT_VERSION = 1
+DATABASE, DESCRIPTION, LOCK, RESULTS = "counts.sqlite", "run.json", "lock", "results"
+
+
+def default_folder(identity: Identity) -> Path:
+    """Return ``runs/<identity>``, where a run goes unless ``--output`` names a folder."""
+    return Path("runs") / identity.folder_name()
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the contents of a run's ``run.json``.
+
+    Raises
+    ------
+    RunError
+        If it is missing, unreadable, or of a newer format.
+    """
+    path = Path(folder) / DESCRIPTION
+    try:
+        description = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no {DESCRIPTION}: name the folder of a certmix run") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is not readable ({error}): restore it or start over with --fresh") from None
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise RunError(
+            f"{path}: format version {version}, this certmix reads up to {FORMAT_VERSION}: update certmix"
+        )
+    return description
+
+
+class RunFolder:
+    """One run's folder, locked while open.
+
+    Parameters
+    ----------
+    path
+        The folder; made if missing.
+    identity
+        What the run's samples depend on.
+    classes
+        Number of classes.
+    fresh
+        Delete an earlier run in this folder first.
+
+    Raises
+    ------
+    RunError
+        If another process writes to it, or it holds a run of another identity.
+    """
+
+    def __init__(self, path: Path, identity: Identity, classes: int, *, fresh: bool = False) -> None:
+        self.path, self.identity = Path(path), identity
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / LOCK, "a+")  # noqa: SIM115 - held while the folder is open
+        except OSError as error:
+            raise RunError(
+                f"{path}: cannot be used as a run folder ({error.strerror}): choose another --output"
+            ) from None
+        _take_lock(self._lock, self.path)
+        try:
+            self._claim(fresh)
+            self.store = Store(self.path / DATABASE, classes)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _claim(self, fresh: bool) -> None:
+        if fresh:
+            for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", DESCRIPTION):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / RESULTS, ignore_errors=True)
+        if (self.path / DESCRIPTION).exists():
+            differences = self.identity.differences(read_run(self.path).get("identity", {}))
+            if differences:
+                raise RunError(
+                    f"{self.path} holds another run ({'; '.join(differences)}): "
+                    "name another --output, or use --fresh to start over"
+                )
+        elif (self.path / DATABASE).exists():
+            raise RunError(
+                f"{self.path} holds counts but no {DESCRIPTION}: restore it, or use --fresh to start over"
+            )
+        else:
+            self.describe({})
+
+    def describe(self, description: dict[str, Any]) -> None:
+        """Write ``run.json``: the identity and whatever `description` adds."""
+        content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
+        temporary = self.path / f"{DESCRIPTION}.partial"
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(temporary, self.path / DESCRIPTION)
+
+    def results(self, request: str) -> Path:
+        """Return (and make) the folder of one request's products."""
+        folder = self.path / RESULTS / re.sub(r"[^A-Za-z0-9._+-]+", "_", request)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, folder: Path) -> None:
+        """Copy one request's products to the top of the run folder."""
+        for source in sorted(folder.iterdir()):
+            if source.suffix == ".partial":
+                continue
+            temporary = self.path / f"{source.name}.partial"
+            shutil.copyfile(source, temporary)
+            os.replace(temporary, self.path / source.name)
+
+    def close(self) -> None:
+        """Close the database and release the lock."""
+        self.store.close()
+        self._lock.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _take_lock(handle: Any, folder: Path) -> None:
+    """Lock an open file without waiting; the system releases it however the process ends."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise RunError(
+            f"{folder} is in use by another process: wait for it, or name another --output"
+        ) from None

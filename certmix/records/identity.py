@@ -1,0 +1,73 @@
+"""The identity of a run: everything its samples depend on, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Identity"]
+
+NOISE_VERSION = 1
+"""Raised when the same key would draw other noise."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides which samples are drawn.
+
+    Not part of it: alpha, certificates, radii, failure probability, the
+    standard classifier, and which images are asked for.
+
+    Parameters
+    ----------
+    data, data_checksum
+        Name of the data set and the checksum of its contents and preprocessing.
+    robust, robust_checksum
+        Name of the base classifier h and the checksum of its weights.
+    sigma, seed, selection_samples, precision
+        Noise level, key of all noise, samples that choose the class, arithmetic.
+    noise_version
+        Version of the noise generation.
+    """
+
+    data: str
+    data_checksum: str
+    robust: str
+    robust_checksum: str
+    sigma: float
+    seed: int
+    selection_samples: int
+    precision: str
+    noise_version: int = NOISE_VERSION
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for ``run.json``."""
+        return asdict(self)
+
+    def digest(self) -> str:
+        """Return 8 hex digits that name this identity (data and model by checksum, not by name)."""
+        parts = {k: v for k, v in self.as_dict().items() if k not in ("data", "robust")}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+    def folder_name(self) -> str:
+        """Return a readable and unique folder name."""
+        words = f"{self.data}-{self.robust}-sigma{self.sigma:g}-seed{self.seed}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", words) + f"-{self.digest()}"
+
+    def differences(self, stored: dict[str, Any]) -> list[str]:
+        """Return one phrase for each part in which a stored identity differs."""
+        own = self.as_dict()
+        names = ("data", "robust")
+        return [
+            f"{part} is {_short(stored.get(part))} there, {_short(own[part])} asked"
+            for part in own
+            if part not in names and stored.get(part) != own[part]
+        ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:12] + "..." if len(text) == 64 else text

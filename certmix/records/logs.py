@@ -1,0 +1,38 @@
+"""The field's log format: tab-separated `idx label predict radius correct time`."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable
+from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
+
+__all__ = ["HEADER", "write_log"]
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+
+
+def _floor(radius: float, digits: int = 6) -> str:
+    """Return the radius with `digits` decimals, rounded down."""
+    return str(Decimal(radius).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
+
+
+def write_log(path: Path, rows: Iterable[tuple[int, int, int, float, float]]) -> None:
+    """Write rows (index, label, prediction, radius, seconds) in the format of Cohen et al.
+
+    Parameters
+    ----------
+    path
+        File to write; replaced at once or not at all.
+    rows
+        Prediction -1 means abstention; radii are written rounded down to six decimals.
+    """
+    lines = [HEADER]
+    for index, label, prediction, radius, seconds in rows:
+        elapsed = datetime.timedelta(seconds=round(seconds, 6))
+        correct = int(prediction == label)
+        lines.append(f"{index}\t{label}\t{prediction}\t{_floor(radius)}\t{correct}\t{elapsed}")
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text("\n".join(lines) + "\n")
+    os.replace(temporary, path)

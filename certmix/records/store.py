@@ -1,0 +1,174 @@
+"""Counts and predictions in an SQLite database: one row an image, safe at any moment."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from certmix.errors import RunError
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["ImageRecord", "Store"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS images (
+    idx INTEGER PRIMARY KEY,
+    label INTEGER NOT NULL,
+    input_checksum TEXT NOT NULL,
+    selection TEXT NOT NULL,
+    estimation TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    device TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS standard (
+    checksum TEXT NOT NULL,
+    idx INTEGER NOT NULL,
+    prediction INTEGER NOT NULL,
+    probabilities TEXT NOT NULL,
+    PRIMARY KEY (checksum, idx)
+);
+CREATE VIEW IF NOT EXISTS records AS
+    SELECT images.idx, label, standard.checksum AS standard_checksum, prediction AS standard_prediction,
+           probabilities AS standard_probabilities, selection, estimation, seconds
+    FROM images LEFT JOIN standard ON standard.idx = images.idx;
+"""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What was sampled for one image.
+
+    Parameters
+    ----------
+    index, label
+        Index in the data set's source, and class.
+    input_checksum
+        SHA-256 of the input's float32 bytes.
+    selection
+        int64 (c,): votes of the selection samples.
+    estimation
+        Number of estimation samples -> int64 (c,), cumulative: one entry a look.
+    seconds
+        Wall time spent on sampling.
+    device
+        Device type that drew the newest samples.
+    """
+
+    index: int
+    label: int
+    input_checksum: str
+    selection: IntArray
+    estimation: dict[int, IntArray] = field(default_factory=dict)
+    seconds: float = 0.0
+    device: str = "cpu"
+
+    @property
+    def selected(self) -> int:
+        """The class that most selection samples voted for."""
+        return int(self.selection.argmax())
+
+    @property
+    def drawn(self) -> int:
+        """Estimation samples drawn so far."""
+        return max(self.estimation, default=0)
+
+
+def _pack(counts: IntArray) -> dict[str, int]:
+    return {str(i): int(counts[i]) for i in np.flatnonzero(counts)}
+
+
+def _unpack(packed: dict[str, int], classes: int) -> IntArray:
+    counts = np.zeros(classes, np.int64)
+    for key, value in packed.items():
+        counts[int(key)] = value
+    return counts
+
+
+class Store:
+    """The database of one run; every write is a transaction of its own.
+
+    Counts are JSON objects, class -> votes, without zeros: readable with any
+    SQLite tool, and small for many classes.
+
+    Parameters
+    ----------
+    path
+        Database file, or None for one in memory.
+    classes
+        Number of classes.
+    read_only
+        Open an existing file without writing to it.
+    """
+
+    def __init__(self, path: Path | None, classes: int, *, read_only: bool = False) -> None:
+        self.classes = classes
+        try:
+            if path is None:
+                self._db = sqlite3.connect(":memory:")
+            elif read_only:
+                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            else:
+                self._db = sqlite3.connect(path)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+            if not read_only:
+                self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{path}: not a readable run database ({error}): use --fresh or another --output"
+            ) from None
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def get(self, key: str) -> str | None:
+        """Return a remembered value, None if there is none."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put(self, key: str, value: str) -> None:
+        """Remember a value."""
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def write_image(self, record: ImageRecord) -> None:
+        """Write one image's counts, replacing what was there."""
+        looks = {str(n): _pack(c) for n, c in sorted(record.estimation.items())}
+        row = (
+            record.index, record.label, record.input_checksum, json.dumps(_pack(record.selection)),
+            json.dumps(looks), record.seconds, record.device,
+        )  # fmt: skip
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def images(self) -> dict[int, ImageRecord]:
+        """Return all images' records by index."""
+        found = {}
+        for idx, label, checksum, selection, estimation, seconds, device in self._db.execute(
+            "SELECT * FROM images ORDER BY idx"
+        ):
+            looks = {int(n): _unpack(counts, self.classes) for n, counts in json.loads(estimation).items()}
+            chosen = _unpack(json.loads(selection), self.classes)
+            found[idx] = ImageRecord(idx, label, checksum, chosen, looks, seconds, device)
+        return found
+
+    def write_standard(self, checksum: str, indices: Iterable[int], probabilities: FloatArray) -> None:
+        """Write the standard classifier's probabilities (m, c) for the images `indices`."""
+        rows = [
+            (checksum, int(index), int(row.argmax()), json.dumps(row.tolist()))
+            for index, row in zip(indices, probabilities, strict=True)
+        ]
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO standard VALUES (?, ?, ?, ?)", rows)
+
+    def standard(self, checksum: str) -> dict[int, FloatArray]:
+        """Return the probabilities (c,) stored for a standard classifier, by image index."""
+        rows = self._db.execute("SELECT idx, probabilities FROM standard WHERE checksum = ?", (checksum,))
+        return {idx: np.array(json.loads(text), np.float64) for idx, text in rows}

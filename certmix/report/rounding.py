@@ -1,0 +1,97 @@
+"""Printing a figure with fewer digits, without ever claiming more than was proved."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+
+from certmix.errors import ParameterError
+
+__all__ = ["ceil_digits", "ceil_percent", "floor_digits", "floor_percent", "plain_decimal"]
+
+_EXACT = Context(prec=800)  # wide enough for every finite float and 400 digits
+
+
+def floor_digits(x: float, digits: int) -> str:
+    """Return x rounded towards minus infinity, with this many digits after the point.
+
+    The number rounded is the shortest decimal that reads back as x, so that
+    0.29, which is stored a little below 29/100, stays 0.29.
+
+    Parameters
+    ----------
+    x
+        A finite number.
+    digits
+        Digits after the point, 0 to 400.
+
+    Raises
+    ------
+    ParameterError
+        x is not finite, or digits is out of range.
+
+    Examples
+    --------
+    >>> floor_digits(0.12367, 3), floor_digits(0.29, 2)
+    ('0.123', '0.29')
+    """
+    return _rounded(_decimal(x), digits, ROUND_FLOOR)
+
+
+def ceil_digits(x: float, digits: int) -> str:
+    """Return x rounded towards plus infinity; otherwise as `floor_digits`.
+
+    Examples
+    --------
+    >>> ceil_digits(0.12321, 3), ceil_digits(0.07, 2)
+    ('0.124', '0.07')
+    """
+    return _rounded(_decimal(x), digits, ROUND_CEILING)
+
+
+def floor_percent(share: float, digits: int = 1) -> str:
+    """Return a share of 1 in percent, rounded down.
+
+    Examples
+    --------
+    >>> floor_percent(0.57), floor_percent(2 / 3)
+    ('57.0', '66.6')
+    """
+    return _rounded(_decimal(share).scaleb(2, _EXACT), digits, ROUND_FLOOR)
+
+
+def ceil_percent(share: float, digits: int = 1) -> str:
+    """Return a share of 1 in percent, rounded up.
+
+    Examples
+    --------
+    >>> ceil_percent(0.57), ceil_percent(2 / 3)
+    ('57.0', '66.7')
+    """
+    return _rounded(_decimal(share).scaleb(2, _EXACT), digits, ROUND_CEILING)
+
+
+def plain_decimal(x: float) -> str:
+    """Return the shortest decimal that reads back as x, without exponent or trailing zeros.
+
+    Examples
+    --------
+    >>> plain_decimal(1e-05), plain_decimal(1.0), plain_decimal(0.25)
+    ('0.00001', '1', '0.25')
+    """
+    text = format(_decimal(x), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _decimal(x: float) -> Decimal:
+    value = float(x)
+    if not math.isfinite(value):
+        raise ParameterError(f"cannot print {value} as a decimal: it must be finite, show it as unknown")
+    return Decimal(repr(value + 0.0))  # + 0.0 turns -0.0 into 0.0
+
+
+def _rounded(value: Decimal, digits: int, rounding: str) -> str:
+    if not 0 <= digits <= 400:
+        raise ParameterError(f"digits = {digits} is not in 0..400: ask for fewer digits after the point")
+    rounded = value.quantize(Decimal(1).scaleb(-digits), rounding=rounding, context=_EXACT)
+    return format(abs(rounded) if rounded.is_zero() else rounded, "f")

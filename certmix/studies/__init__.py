@@ -1,0 +1,1 @@
+"""Studies compose the stations: data, models, sampling, bounds, radii, records, report."""

@@ -1,0 +1,66 @@
+"""What ``run.json`` says of a run besides its identity."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from certmix.bounds import bound_counts
+from certmix.studies.request import CertifyRequest
+from certmix.studies.sources import Loaded, Sources
+
+__all__ = ["description"]
+
+PACKAGES = ("torch", "numpy", "scipy", "numba")
+
+
+def description(
+    request: CertifyRequest, loaded: Loaded, sources: Sources, device: torch.device, batch_size: int | None
+) -> dict[str, Any]:
+    """Return request, sources, checksums, failure budget, device and versions as plain data."""
+    data = loaded.dataset
+    models = {"robust": loaded.robust, "standard": loaded.standard}
+    return {
+        "request": request.as_dict(),
+        "sources": sources.as_dict(),
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "checksum": data.checksum,
+            "inputs": len(data),
+            "class_names": list(data.class_names),
+            "input_range": data.input_range,
+            "settings": data.settings,
+        },
+        "models": {
+            role: None if m is None else {"name": m.name, "spec": m.spec, "checksum": m.checksum}
+            for role, m in models.items()
+        },
+        "failure_budget": {
+            "failure_probability": request.failure_probability,
+            "bound": request.bound,
+            "split": _split(request),
+            "holds_for": "one image's certificate",
+        },
+        "device": str(device),
+        "device_name": _device_name(device),
+        "batch_size": batch_size,
+        "threads": torch.get_num_threads(),
+        "versions": {"certmix": version("certmix"), "python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
+    }
+
+
+def _split(request: CertifyRequest) -> dict[str, float]:
+    counts = np.array([[request.samples, 0]])
+    return bound_counts(counts, np.zeros(1, np.int64), request.failure_probability, request.bound).split
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()

@@ -1,0 +1,114 @@
+"""What a user asks of `certify`, validated once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from certmix.bounds import BOUNDS
+from certmix.errors import ParameterError
+from certmix.radii import CERTIFICATES
+
+__all__ = ["DEFAULT_RADII", "GOALS", "CertifyRequest"]
+
+DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+GOALS = {"fixed": "all of --samples for every image"}
+"""When an image has been sampled enough, by name."""
+
+
+@dataclass(frozen=True)
+class CertifyRequest:
+    """All that a certification run is asked for, apart from data and models.
+
+    Parameters
+    ----------
+    sigma, alpha
+        Noise level (units of the input) and mixing weight in [1/2, 1].
+    images
+        How many images, spread over the data set, or ``"all"``.
+    samples, selection_samples
+        Most estimation samples of an image; samples that choose its class.
+    goal
+        A name in `GOALS`.
+    failure_probability
+        Of one image's certificate.
+    bound, certificates, radii
+        Names in `BOUNDS` and `CERTIFICATES`, and the radii of the table.
+    seed, precision
+        Key of all noise; arithmetic of the forward passes.
+
+    Raises
+    ------
+    ParameterError
+        For any value out of range.
+    """
+
+    sigma: float
+    alpha: float
+    images: int | str = 100
+    samples: int = 1000
+    selection_samples: int = 100
+    goal: str = "fixed"
+    failure_probability: float = 0.001
+    bound: str = "clopper-pearson"
+    certificates: tuple[str, ...] = tuple(CERTIFICATES)
+    radii: tuple[float, ...] = DEFAULT_RADII
+    seed: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if not (self.sigma > 0 and math.isfinite(self.sigma)):
+            raise ParameterError(f"sigma = {self.sigma}: the noise level must be a positive number")
+        if not 0.5 <= self.alpha <= 1.0:
+            raise ParameterError(
+                f"alpha = {self.alpha}: certificates of the mix need 1/2 <= alpha <= 1; raise alpha"
+            )
+        if not 0.0 < self.failure_probability < 1.0:
+            raise ParameterError(
+                f"failure probability = {self.failure_probability}: it must lie strictly "
+                "between 0 and 1, for example 0.001"
+            )
+        for name, value in (("samples", self.samples), ("selection samples", self.selection_samples)):
+            if value < 1:
+                raise ParameterError(f"{name} = {value}: at least 1 is needed")
+        if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
+            raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
+        if self.seed < 0:
+            raise ParameterError(f"seed = {self.seed}: it must be at least 0")
+        _check_names("goal", [self.goal], GOALS)
+        _check_names("bound", [self.bound], BOUNDS)
+        _check_names("certificate", self.certificates, CERTIFICATES)
+        _check_radii(self.radii)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for ``run.json``."""
+        return asdict(self)
+
+    def name(self, standard_checksum: str) -> str:
+        """Return a readable and unique name for this request's products."""
+        digest = hashlib.sha256(
+            json.dumps([self.as_dict(), standard_checksum], sort_keys=True).encode()
+        ).hexdigest()[:8]
+        return (
+            f"alpha{self.alpha:g}-{self.goal}-n{self.samples}-images{self.images}"
+            f"-failure{self.failure_probability:g}-{digest}"
+        )
+
+
+def _check_names(kind: str, names: Any, table: dict[str, Any]) -> None:
+    for name in names:
+        if name not in table:
+            raise ParameterError(f"{kind} {name!r} is unknown: use one of {', '.join(table)}")
+    if not names:
+        raise ParameterError(f"no {kind} was given: use one of {', '.join(table)}")
+
+
+def _check_radii(radii: tuple[float, ...]) -> None:
+    if not radii or any(not (r >= 0 and math.isfinite(r)) for r in radii):
+        raise ParameterError(f"radii = {list(radii)}: give at least one finite radius >= 0")
+    if any(b <= a for a, b in pairwise(radii)):
+        raise ParameterError(f"radii = {list(radii)}: they must increase")

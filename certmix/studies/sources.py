@@ -1,0 +1,152 @@
+"""Data and models as the user names them, loaded and checked together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from certmix.data import load, stack
+from certmix.errors import ModelError, RunError
+from certmix.models.checks import check_logits, looks_like_probabilities, resolve_robust, sigma_warning
+from certmix.models.spec import LoadedModel, load_model, wrap_model
+from certmix.types import Dataset
+
+__all__ = ["Loaded", "Sources", "load_sources"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Names of data and models, as `certmix.data.load` and `certmix.models.spec.load_model` take them.
+
+    `data`, `standard` and `robust` may also be a `Dataset` or torch modules;
+    such a run can be resumed but not be reproduced from its description.
+    ``standard`` None leaves the standard classifier out: certificates do not
+    depend on it.  ``robust`` None takes the shipped model of the noise level.
+    """
+
+    data: str | Dataset = "cifar10-sample"
+    split: str = "test"
+    input_range: tuple[float, float] | None = (0.0, 1.0)
+    resize: int | None = None
+    crop: int | None = None
+    standard: str | nn.Module | None = "cifar10-standard"
+    standard_weights: str | None = None
+    standard_normalize: str | None = None
+    robust: str | nn.Module | None = None
+    robust_weights: str | None = None
+    robust_normalize: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for ``run.json``, paths made absolute."""
+        shown = asdict(self) if isinstance(self.data, str) else {**vars(self)}
+        for key in ("data", "standard", "robust", "standard_weights", "robust_weights"):
+            value = getattr(self, key)
+            shown[key] = value if value is None or isinstance(value, str) else None
+            if isinstance(value, str) and Path(value.rpartition(":")[0] or value).expanduser().exists():
+                shown[key] = str(Path(value).expanduser().resolve())
+        shown["objects"] = [
+            key
+            for key in ("data", "standard", "robust")
+            if getattr(self, key) is not None and not isinstance(getattr(self, key), str)
+        ]
+        return shown
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Sources:
+        """Return the sources of a run from its description.
+
+        Raises
+        ------
+        RunError
+            If the run was made from objects that only its program holds.
+        """
+        known = dict(stored)
+        objects = known.pop("objects", [])
+        if objects:
+            raise RunError(
+                f"the run was made from Python objects ({', '.join(objects)}): "
+                "only the program that made them can run it again"
+            )
+        if known.get("input_range") is not None:
+            known["input_range"] = tuple(known["input_range"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A data set and its two models, checked to fit together; `standard` may be absent."""
+
+    dataset: Dataset
+    standard: LoadedModel | None
+    robust: LoadedModel
+
+
+def _model(
+    given: str | nn.Module, weights: str | None, normalize: str | None, device: torch.device, classes: int
+) -> LoadedModel:
+    if isinstance(given, nn.Module):
+        return wrap_model(given, device=device, normalize=normalize)
+    path = None if weights is None else Path(weights)
+    return load_model(given, weights=path, normalize=normalize, device=device, classes=classes)
+
+
+def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> None:
+    positions = range(min(4, len(dataset)))
+    inputs = torch.from_numpy(stack(dataset, list(positions))).to(device)
+    logits = check_logits(model.module, inputs, dataset.classes, model.name)
+    if looks_like_probabilities(logits):
+        say(
+            f"{model.name} seems to return probabilities: it should return logits; "
+            "leave its softmax out, or clean accuracy of the mix will be wrong"
+        )
+    expected = model.input_range
+    if expected is not None and dataset.input_range is not None and expected != dataset.input_range:
+        say(f"{model.name} expects inputs in {expected}, the data lie in {dataset.input_range}")
+
+
+def load_sources(sources: Sources, sigma: float, device: torch.device, say: Callable[[str], None]) -> Loaded:
+    """Load data and models and check that they fit together.
+
+    Parameters
+    ----------
+    sources
+        What the user named.
+    sigma
+        Noise level: picks the shipped robust model where none is named.
+    device
+        Where models go.
+    say
+        Receives warnings, one line each.
+
+    Raises
+    ------
+    DataError, ModelError, ParameterError
+        If something cannot be loaded or does not fit.
+    """
+    robust_spec = sources.robust
+    if robust_spec is None or isinstance(robust_spec, str):
+        robust_spec = resolve_robust(robust_spec, sigma)
+    dataset = sources.data
+    if not isinstance(dataset, Dataset):
+        dataset = load(
+            dataset, sources.split, input_range=sources.input_range, resize=sources.resize, crop=sources.crop
+        )
+    if len(dataset) == 0:
+        raise ModelError(f"{dataset.name} holds no inputs: choose other data or another --split")
+    robust = _model(robust_spec, sources.robust_weights, sources.robust_normalize, device, dataset.classes)
+    warning = sigma_warning(robust.card, sigma)
+    if warning:
+        say(warning)
+    _check(robust, dataset, device, say)
+    standard = None
+    if sources.standard is not None:
+        standard = _model(
+            sources.standard, sources.standard_weights, sources.standard_normalize, device, dataset.classes
+        )
+        _check(standard, dataset, device, say)
+    return Loaded(dataset, standard, robust)

@@ -1,0 +1,192 @@
+"""The training loop: augmentation, cosine schedule, averaged weights, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from certmix.errors import RunError
+from certmix.models.architectures import ConvNet, build
+from certmix.training.objectives import OBJECTIVES
+from certmix.training.recipes import Recipe
+
+__all__ = ["Progress", "train"]
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop reports after each batch."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    seconds: float
+
+
+def _augmented_batches(
+    images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch of shifted and mirrored float batches; `images` is padded uint8."""
+    shift, size = recipe.translate, images.shape[-1] - 2 * recipe.translate
+    order = torch.randperm(len(images), generator=generator)
+    for batch in order.split(recipe.batch_size):
+        if len(batch) < recipe.batch_size and len(order) >= recipe.batch_size:
+            return
+        offsets = torch.randint(0, (2 * shift + 1) ** 2, (len(batch),), generator=generator)
+        mirror = torch.rand(len(batch), generator=generator) < 0.5
+        chosen = images[batch]
+        cropped = torch.empty((len(batch), images.shape[1], size, size))
+        for offset in offsets.unique().tolist():
+            top, left = divmod(offset, 2 * shift + 1)
+            here = offsets == offset
+            cropped[here] = chosen[here, :, top : top + size, left : left + size].float()
+        cropped[mirror] = cropped[mirror].flip(-1)
+        yield cropped.div_(255), labels[batch]
+
+
+def _rate(step: int, steps: int, peak: float) -> float:
+    warm = max(1, steps // 10)
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+@torch.no_grad()
+def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for target, source in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if target.is_floating_point():
+            target.lerp_(source, 1 - decay)
+        else:
+            target.copy_(source)
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    temporary = path.with_suffix(".partial")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def train(
+    recipe: Recipe,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    classes: int = 10,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: str = "fp32",
+    checkpoint: Path | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> nn.Module:
+    """Train a model by a recipe and return its averaged weights, in evaluation mode.
+
+    Deterministic for one seed, device type, precision and thread count.  With
+    `checkpoint`, the state is saved after each epoch and an interrupted
+    training goes on from there.
+
+    Parameters
+    ----------
+    recipe
+        What to do, from `certmix.training.make_recipe`.
+    images, labels
+        uint8 (N, C, H, W) and int64 (N,).
+    classes
+        Number of classes.
+    seed
+        Keys initial weights, order, augmentation, noise and attack starts.
+    device, precision
+        A torch device; ``fp32``, ``bf16`` or ``fp16`` autocast.
+    checkpoint
+        File to resume from and to save to.
+    report
+        Called after each batch.
+
+    Raises
+    ------
+    RunError
+        If the checkpoint belongs to other settings.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build(recipe.architecture, classes)
+    if isinstance(model, ConvNet):
+        model.whiten(images[:5000] / 255.0)
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(model).eval()
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    identity = {"recipe": recipe.as_dict(), "seed": seed, "images": len(images), "precision": precision}
+    first = 0
+    if checkpoint is not None and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["identity"] != identity:
+            raise RunError(
+                f"{checkpoint} was made with other settings: "
+                "remove it, name another --output, or repeat the settings"
+            )
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["epoch"]
+    pad = [recipe.translate] * 4
+    padded = F.pad(images.float(), pad, mode="reflect").to(torch.uint8) if any(pad) else images
+    for epoch in range(first, recipe.epochs):
+        _epoch(model, average, optimizer, recipe, padded, labels, epoch, seed, device, precision, report)
+        if checkpoint is not None:
+            _save(checkpoint, {
+                "identity": identity, "epoch": epoch + 1, "model": model.state_dict(),
+                "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+            })  # fmt: skip
+    return average.eval()
+
+
+def _epoch(
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    images: Tensor,
+    labels: Tensor,
+    epoch: int,
+    seed: int,
+    device: str,
+    precision: str,
+    report: Callable[[Progress], None] | None,
+) -> None:
+    """One pass over the data; its random numbers depend on the seed and the epoch alone."""
+    order = torch.Generator().manual_seed(seed * 100_003 + 2 * epoch)
+    draws = torch.Generator(device).manual_seed(seed * 100_003 + 2 * epoch + 1)
+    objective, dtype = OBJECTIVES[recipe.name], AUTOCAST[precision]
+    batches = max(1, len(images) // recipe.batch_size)
+    kind, start = torch.device(device).type, time.monotonic()
+    model.train()
+    for batch, (x, y) in enumerate(_augmented_batches(images, labels, recipe, order)):
+        step = epoch * batches + batch
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, recipe.epochs * batches, recipe.learning_rate)
+        x = x.to(device, memory_format=torch.channels_last)
+        with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
+            loss = objective(model, x, y.to(device), recipe, draws)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        _average(average, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
+        if report is not None:
+            seconds = time.monotonic() - start
+            report(Progress(epoch + 1, recipe.epochs, batch + 1, batches, loss.item(), seconds))

@@ -1,0 +1,64 @@
+"""The training losses, one function a recipe: `(model, images, labels, recipe, generator) -> loss`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from certmix.attacks import pgd
+from certmix.training.recipes import Recipe
+
+__all__ = ["OBJECTIVES", "adversarial", "gaussian", "standard"]
+
+
+def standard(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Return the cross-entropy with label smoothing."""
+    logits = model(images).float()
+    return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+
+
+def gaussian(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Return the cross-entropy under Gaussian noise plus a consistency term.
+
+    Each image is seen under `noise_copies` noise draws; the consistency term
+    pulls their predictions F_k towards their mean F by KL(F || F_k) and the
+    entropy of F is penalised.
+
+    References
+    ----------
+    J. Jeong and J. Shin, Consistency Regularization for Certified Robustness
+    of Smoothed Classifiers, NeurIPS 2020.
+    """
+    copies = recipe.noise_copies
+    repeated = images.repeat(copies, *[1] * (images.ndim - 1))
+    noise = torch.empty_like(repeated).normal_(0, recipe.noise_sigma, generator=generator)
+    logits = model(repeated + noise).float()
+    loss = F.cross_entropy(logits, labels.repeat(copies))
+    if recipe.consistency > 0:
+        log_probabilities = logits.log_softmax(1).view(copies, len(images), -1)
+        log_mean = log_probabilities.logsumexp(0) - torch.tensor(float(copies)).log()
+        mean = log_mean.exp()
+        divergence = (mean * (log_mean - log_probabilities)).sum(2).mean()
+        entropy = -(mean * log_mean).sum(1).mean()
+        loss = loss + recipe.consistency * divergence + recipe.entropy * entropy
+    return loss
+
+
+def adversarial(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Return the cross-entropy at PGD examples (Madry et al., 2018)."""
+    steps = recipe.attack_steps
+    attacked = pgd(
+        model, images, labels, recipe.norm, recipe.eps,
+        steps=steps, step_size=1.25 * recipe.eps / max(steps, 1), generator=generator,
+    )  # fmt: skip
+    return F.cross_entropy(model(attacked).float(), labels)
+
+
+OBJECTIVES = {"standard": standard, "gaussian": gaussian, "adversarial": adversarial}

@@ -1,0 +1,94 @@
+"""What each training recipe does, with its settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from certmix.errors import ParameterError
+
+__all__ = ["RECIPES", "Recipe", "make_recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one training run; every field goes into the card.
+
+    Parameters
+    ----------
+    name
+        ``standard``, ``gaussian`` or ``adversarial``.
+    architecture
+        A name in `certmix.models.architectures.ARCHITECTURES`.
+    epochs, batch_size, learning_rate, weight_decay, label_smoothing
+        The optimiser: Nesterov momentum 0.9, linear warm-up over the first
+        tenth, then a cosine to zero.
+    translate
+        Largest random shift, in pixels; images are mirrored at random too.
+    ema_decay
+        Decay, per step, of the averaged weights that are saved.
+    noise_sigma, noise_copies, consistency, entropy
+        Gaussian recipe: noise level, noisy copies of each image, and the
+        weights of the consistency and entropy terms (Jeong and Shin, 2020).
+    norm, eps, attack_steps
+        Adversarial recipe: the ball and the number of PGD steps.
+    """
+
+    name: str
+    architecture: str
+    epochs: int
+    batch_size: int = 256
+    learning_rate: float = 0.2
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    translate: int = 2
+    ema_decay: float = 0.998
+    noise_sigma: float = 0.0
+    noise_copies: int = 2
+    consistency: float = 0.0
+    entropy: float = 0.0
+    norm: str = "linf"
+    eps: float = 0.0
+    attack_steps: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain data, for the card and the checkpoint."""
+        return asdict(self)
+
+
+RECIPES = {
+    "standard": Recipe(
+        "standard", "conv", epochs=16, learning_rate=0.3, label_smoothing=0.1, ema_decay=0.995
+    ),
+    "gaussian": Recipe(
+        "gaussian", "residual", epochs=24, batch_size=128, weight_decay=2e-4,
+        noise_sigma=0.5, consistency=5.0, entropy=0.5,
+    ),
+    "adversarial": Recipe(
+        "adversarial", "residual", epochs=24, batch_size=128, weight_decay=2e-4,
+        eps=8 / 255, attack_steps=2,
+    ),
+}  # fmt: skip
+
+
+def make_recipe(name: str, **changes: Any) -> Recipe:
+    """Return a recipe with some settings changed; None leaves a setting alone.
+
+    Raises
+    ------
+    ParameterError
+        If the recipe is unknown or a setting is out of range.
+    """
+    if name not in RECIPES:
+        raise ParameterError(f"recipe {name!r} is unknown: use one of {', '.join(RECIPES)}")
+    recipe = replace(RECIPES[name], **{k: v for k, v in changes.items() if v is not None})
+    if recipe.epochs < 1 or recipe.batch_size < 2:
+        raise ParameterError(
+            f"epochs = {recipe.epochs}, batch size = {recipe.batch_size}: "
+            "at least 1 epoch and batches of at least 2 images are needed"
+        )
+    if name == "gaussian" and not recipe.noise_sigma > 0:
+        raise ParameterError(f"sigma = {recipe.noise_sigma}: the gaussian recipe needs sigma > 0")
+    if name == "adversarial" and not recipe.eps > 0:
+        raise ParameterError(f"eps = {recipe.eps}: the adversarial recipe needs eps > 0")
+    return recipe

@@ -1,0 +1,119 @@
+"""From a recipe and a data set to weights with a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from certmix.attacks import pgd
+from certmix.data import load_arrays
+from certmix.errors import DataError
+from certmix.models.zoo import Card, save_zoo
+from certmix.training.loop import Progress, train
+from certmix.training.recipes import Recipe
+from certmix.types import Dataset
+
+__all__ = ["default_name", "measure", "train_to_folder"]
+
+
+def default_name(recipe: Recipe, dataset: Dataset) -> str:
+    """Return e.g. ``cifar10-gaussian-0.50`` or ``cifar10-adversarial-linf``."""
+    words = {
+        "standard": "standard",
+        "gaussian": f"gaussian-{recipe.noise_sigma:.2f}",
+        "adversarial": f"adversarial-{recipe.norm}",
+    }
+    return f"{dataset.name}-{words[recipe.name]}"
+
+
+def _images(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    inputs, labels = load_arrays(dataset)
+    images = torch.from_numpy(inputs)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise DataError(
+            f"{dataset.name} holds {images.dtype} inputs of shape {tuple(images.shape[1:])}: "
+            "the recipes train on 8-bit colour images (3, H, W)"
+        )
+    return images, torch.from_numpy(labels)
+
+
+@torch.no_grad()
+def measure(
+    model: nn.Module, recipe: Recipe, images: Tensor, labels: Tensor, *, device: str = "cpu", seed: int = 0
+) -> dict[str, float]:
+    """Return a model's accuracies on uint8 images: clean, and under what its recipe trains for.
+
+    ``noisy`` is the accuracy on single noisy copies at the recipe's sigma,
+    ``pgd20`` under 20 steps of PGD at its norm and eps: neither is a certificate.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    right = {"clean": 0, "noisy": 0, "pgd20": 0}
+    for x, y in zip(images.split(100), labels.split(100), strict=True):
+        x, y = x.to(device).float() / 255, y.to(device)
+        right["clean"] += int((model(x).argmax(1) == y).sum())
+        if recipe.noise_sigma > 0:
+            noise = torch.empty_like(x).normal_(0, recipe.noise_sigma, generator=generator)
+            right["noisy"] += int((model(x + noise).argmax(1) == y).sum())
+        if recipe.eps > 0:
+            with torch.enable_grad():
+                attacked = pgd(model, x, y, recipe.norm, recipe.eps, steps=20, generator=generator)
+            right["pgd20"] += int((model(attacked).argmax(1) == y).sum())
+    kept = {"clean": True, "noisy": recipe.noise_sigma > 0, "pgd20": recipe.eps > 0}
+    return {name: right[name] / len(labels) for name in right if kept[name]}
+
+
+def train_to_folder(
+    recipe: Recipe,
+    dataset: Dataset,
+    evaluation: Dataset,
+    output: Path,
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: str = "fp32",
+    report: Callable[[Progress], None] | None = None,
+) -> Card:
+    """Train, measure and save a model as ``output/NAME.safetensors`` with its card.
+
+    An interrupted training resumes from ``output/NAME.checkpoint``.
+
+    Parameters
+    ----------
+    recipe, dataset
+        What to train and on what.
+    evaluation
+        Where the card's accuracies are measured.
+    output, name
+        Folder, and name of the model (default: from data and recipe).
+    seed, device, precision, report
+        As for `certmix.training.train`.
+    """
+    name = name or default_name(recipe, dataset)
+    output.mkdir(parents=True, exist_ok=True)
+    images, labels = _images(dataset)
+    model = train(
+        recipe, images, labels, classes=dataset.classes, seed=seed, device=device,
+        precision=precision, checkpoint=output / f"{name}.checkpoint", report=report,
+    )  # fmt: skip
+    accuracy = measure(model, recipe, *_images(evaluation), device=device, seed=seed)
+    card = Card(
+        name=name,
+        architecture=recipe.architecture,
+        classes=dataset.classes,
+        class_names=dataset.class_names,
+        input_shape=tuple(images.shape[1:]),
+        input_range=(0.0, 1.0),
+        noise_sigma=recipe.noise_sigma or None,
+        recipe=recipe.as_dict(),
+        seed=seed,
+        data=f"{dataset.name} {dataset.split}",
+        data_checksum=dataset.checksum,
+        epochs=recipe.epochs,
+        precision=precision,
+        accuracy={f"{what} on {evaluation.name}": value for what, value in accuracy.items()},
+    )
+    return save_zoo(output, card, model.cpu())

@@ -1,0 +1,220 @@
+"""The frozen values that travel between the stations.
+
+Arrays run over images (m) and classes (c).  Probabilities are float64, counts
+int64, radii float64 in the units of the classifier's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "CertifiedAccuracy",
+    "CertifiedRadii",
+    "CleanAccuracy",
+    "ConfidenceBounds",
+    "Curve",
+    "Dataset",
+    "FloatArray",
+    "IntArray",
+    "Status",
+    "Summary",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+SCHEMA_VERSION = 1
+
+
+class Status(IntEnum):
+    """What a certificate says of one image."""
+
+    ABSTAIN = 0  #: no class is established: p <= q
+    NOT_CERTIFIED = 1  #: a class is established, but no radius > 0 at this alpha
+    CERTIFIED = 2  #: a radius > 0 is proved
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Inputs, labels and where they come from.
+
+    Parameters
+    ----------
+    name, split
+        What the user asked for.
+    labels, indices
+        int64 (N,): classes from 0, and each input's index in its source.
+    class_names
+        One name a class; its length is the number of classes.
+    read
+        Position (0..N-1) -> float32 array of one input, e.g. (C, H, W).
+    input_range
+        Smallest and largest value an input can take, or None if unbounded.
+        Radii are in these units.
+    checksum
+        SHA-256 (hex) that changes when inputs, labels or preprocessing change.
+    settings
+        Preprocessing that was asked for, plain data.
+    """
+
+    name: str
+    split: str
+    labels: IntArray
+    indices: IntArray
+    class_names: tuple[str, ...]
+    read: Callable[[int], NDArray[np.float32]] = field(repr=False)
+    input_range: tuple[float, float] | None
+    checksum: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class ConfidenceBounds:
+    """Bounds that hold together with probability >= 1 - failure_probability, image by image.
+
+    Parameters
+    ----------
+    p_lower
+        float64 (m,): lower bound of the selected class's smoothed probability.
+    q_upper
+        float64 (m,): upper bound of every other class's.
+    failure_probability
+        Probability, for one image, that one of its two bounds is wrong.
+    method
+        Name in `certmix.bounds.BOUNDS`.
+    split
+        Which share of the failure probability each part used.
+    """
+
+    p_lower: FloatArray
+    q_upper: FloatArray
+    failure_probability: float
+    method: str
+    split: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CertifiedRadii:
+    """Certified radii of one classifier under one certificate.
+
+    Parameters
+    ----------
+    certificate
+        Name in `certmix.radii.CERTIFICATES`.
+    norm
+        Norm of the radii, ``"l2"`` for smoothing.
+    sigma, alpha
+        Noise level and mixing weight.
+    radius
+        float64 (m,), rounded down; 0 where nothing is certified.
+    status
+        `Status` values, (m,).
+    """
+
+    certificate: str
+    norm: str
+    sigma: float
+    alpha: float
+    radius: FloatArray
+    status: IntArray
+
+
+@dataclass(frozen=True)
+class CertifiedAccuracy:
+    """One row of the table: a classifier, a certificate, accuracies at radii.
+
+    ``interval`` holds the two-sided 95 % Clopper-Pearson interval over images
+    of each accuracy, as (low, high).
+    """
+
+    classifier: str
+    certificate: str
+    certified_accuracy: tuple[float, ...]
+    interval: tuple[tuple[float, float], ...]
+    mean_certified_radius: float
+
+
+@dataclass(frozen=True)
+class CleanAccuracy:
+    """Accuracy without perturbation; None where unknown.
+
+    ``robust`` and ``mixed`` rest on vote frequencies: plug-in estimates, not certificates.
+    """
+
+    standard: float | None
+    robust: float | None
+    mixed: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a plot needs of one row: the radii of rightly classified images."""
+
+    classifier: str
+    certificate: str
+    radii: FloatArray
+    images: int
+    clean_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of a run as tables and JSON show it.
+
+    Parameters
+    ----------
+    sigma, alpha, failure_probability
+        Noise level, mixing weight, failure probability of one image's certificate.
+    images, planned_images
+        Images behind the figures, and asked for; they differ when interrupted.
+    radii
+        Radii of the columns.
+    clean_accuracy, rows
+        The figures.
+    complete
+        False for a partial result.
+    goal, bound, samples, selection_samples, seed, data, standard, robust
+        How it was made.
+    abstained
+        Images whose class could not be established.
+    """
+
+    sigma: float
+    alpha: float
+    images: int
+    failure_probability: float
+    radii: tuple[float, ...]
+    clean_accuracy: CleanAccuracy
+    rows: tuple[CertifiedAccuracy, ...]
+    complete: bool = True
+    goal: str = "fixed"
+    planned_images: int | None = None
+    bound: str = "clopper-pearson"
+    samples: int | None = None
+    selection_samples: int | None = None
+    mean_samples: float | None = None
+    seed: int | None = None
+    data: str | None = None
+    standard: str | None = None
+    robust: str | None = None
+    abstained: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object: plain data, None for unknown."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}

@@ -1,0 +1,5 @@
+"""`python -m certmix_cli`."""
+
+from .main import main
+
+main()

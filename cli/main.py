@@ -1,0 +1,65 @@
+"""`certmix`: commands are imported only when they run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from certmix.errors import CertmixError
+
+COMMANDS = {
+    "certify": "Certify a mixed classifier: the certified-accuracy table.",
+    "reproduce": "Run a finished run again and show what differs.",
+    "train": "Train a standard, noise-trained or adversarially trained model.",
+    "models": "List the shipped models, or show the card of one.",
+}
+"""Command -> one line of help; each lives in the module of its name."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{name}", __package__)
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start here: certmix certify --sigma 0.5 --alpha 0.76",
+)
+@click.version_option(package_name="certmix", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Prove how far an input can move before a classifier changes its mind.
+
+    certmix certifies mixtures log((1-alpha) g + alpha h) of an accurate
+    classifier g and a robust one h, smoothed by Gaussian noise.
+    """
+
+
+def main() -> None:
+    """Run the command line; errors that users can mend are one line, exit code 2."""
+    try:
+        code = cli.main(prog_name="certmix", standalone_mode=False)
+    except CertmixError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,118 @@
+"""Options that several commands share, and the parsers of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from certmix.data import parse_input_range
+from certmix.errors import CertmixError, ParameterError
+from certmix.sampling.precision import PRECISIONS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Parsed(click.ParamType):
+    """A click type from a function; its errors become usage errors."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except (CertmixError, ValueError) as error:
+            self.fail(str(error), param, ctx)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ParameterError(f"{text!r} is not a list of numbers: write for example 0,0.25,0.5") from None
+
+
+def _images(text: str) -> int | str:
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ParameterError(f"{text!r} is neither a number nor 'all'") from None
+
+
+RADII = _Parsed("R,R,...", _numbers)
+IMAGES = _Parsed("N|all", _images)
+INPUT_RANGE = _Parsed("LO,HI|none", parse_input_range)
+AUTO_BATCH = "automatic"
+
+
+def data_options(function: F) -> F:
+    """Add --data, --split, --input-range, --resize and --crop."""
+    for option in reversed(
+        [
+            click.option(
+                "--data", default="cifar10-sample", show_default=True, metavar="NAME|PATH",
+                help="cifar10-sample (500 test images, embedded), a CIFAR-10/100 folder, "
+                "a folder of images (a sub-folder a class) or an .npz file.",
+            ),
+            click.option("--split", default="test", show_default=True, help="Which part of the data."),
+            click.option(
+                "--input-range", type=INPUT_RANGE, default="0,1", show_default=True,
+                help="Range of float inputs; radii are in its units.",
+            ),
+            click.option("--resize", type=int, help="Image folders: shorter side, in pixels."),
+            click.option("--crop", type=int, help="Image folders: side of the centre square, then."),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def model_options(function: F) -> F:
+    """Add --standard and --robust with their weights and normalisation."""
+    forms = (
+        "A shipped name, a card or folder of 'certmix train', module:factory, "
+        "file.py:factory, .pt2, timm:NAME or robustbench:NAME"
+    )
+    for option in reversed(
+        [
+            click.option(
+                "--standard", default="cifar10-standard", show_default=True, metavar="MODEL",
+                help=f"The accurate classifier g, or 'none'. {forms}.",
+            ),
+            click.option("--standard-weights", metavar="FILE", help="Its weights: .safetensors or .pt."),
+            click.option("--standard-normalize", metavar="MEAN/STD", help="Its normalisation: 0.5/0.25."),
+            click.option(
+                "--robust", default=None, metavar="MODEL",
+                help="The base of the robust classifier h; by default the shipped model of --sigma.",
+            ),
+            click.option("--robust-weights", metavar="FILE", help="Its weights: .safetensors or .pt."),
+            click.option("--robust-normalize", metavar="MEAN/STD", help="Its normalisation."),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def device_options(function: F) -> F:
+    """Add --device, --precision and --batch-size."""
+    for option in reversed(
+        [
+            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+            click.option(
+                "--precision", type=click.Choice(list(PRECISIONS)), default="fp32", show_default=True,
+                help="Arithmetic of forward passes (autocast).",
+            ),
+            click.option(
+                "--batch-size", type=int, default=None, show_default=AUTO_BATCH,
+                help="Inputs in one forward pass.",
+            ),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function

@@ -1,0 +1,176 @@
+"""The command line: contracts, errors, laziness."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from certmix_cli.main import COMMANDS
+
+
+def test_help_lists_every_command(command):
+    shown = command("--help")
+    assert shown.code == 0
+    assert all(name in shown.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, command):
+    shown = command(command, "--help")
+    assert shown.code == 0
+    assert "Usage: certmix" in shown.out
+
+
+def test_help_and_the_package_import_no_torch_or_numpy():
+    code = "import certmix, certmix_cli.main, sys; print([m for m in ('torch', 'numpy', 'numba', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "station", ["types", "errors", "data", "bounds", "radii", "records", "report", "studies.evaluate"]
+)
+def test_stations_that_import_no_torch(station):
+    code = f"import certmix.{station}, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_json_is_one_object_and_talk_goes_to_stderr(command, problem):
+    done = command("certify", *problem.options, "--samples", 300, "--images", 5, "--format", "json")
+    assert done.code == 0, done.err
+    table = json.loads(done.out)
+    assert set(table) >= {
+        "sigma", "alpha", "images", "failure_probability", "radii", "clean_accuracy", "rows",
+        "schema_version", "complete", "goal",
+    }  # fmt: skip
+    assert table["images"] == 5
+    assert [(r["classifier"], r["certificate"]) for r in table["rows"]] == [
+        ("robust", "exact"), ("mixed", "exact"), ("mixed", "smoothing"), ("mixed", "lipschitz"),
+        ("mixed", "lipschitz-paper"),
+    ]  # fmt: skip
+    for row in table["rows"]:
+        assert len(row["certified_accuracy"]) == len(row["interval"]) == len(table["radii"])
+        for share, (low, high) in zip(row["certified_accuracy"], row["interval"], strict=True):
+            assert 0 <= low <= share <= high <= 1
+    assert "Run folder: runs/" in done.err
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "markdown", "latex"])
+def test_other_formats(command, problem, format_):
+    done = command("certify", *problem.options, "--samples", 200, "--images", 3, "--format", format_)
+    assert done.code == 0, done.err
+    assert "exact" in done.out
+
+
+def test_a_finished_run_prints_its_table_at_once(command, problem, monkeypatch):
+    arguments = ("certify", *problem.options, "--samples", 300, "--images", 5, "--format", "json")
+    first = command(*arguments)
+    from certmix.sampling.votes import Sampler
+
+    monkeypatch.setattr(Sampler, "votes", lambda *a, **k: pytest.fail("sampled again"))
+    assert command(*arguments).out == first.out
+
+
+BAD = {
+    "alpha": ("0.3", "1/2 <= alpha"),
+    "sigma": ("0", "positive"),
+    "radii": ("0.5,x", "not a list of numbers"),
+    "images": ("few", "neither a number nor 'all'"),
+    "samples": ("0", "at least 1"),
+    "device": ("abacus", "unknown"),
+    "data": ("no-such.npz", "no-such.npz"),
+    "standard": ("no-such-model", "no-such-model"),
+    "robust": ("nets.py:Wrong", "not finite"),
+    "standard-normalize": ("0.5", "MEAN/STD"),
+    "failure-probability": ("1", "between 0 and 1"),
+    "certificate": ("magic", "magic"),
+    "batch-size": ("0", "batch size"),
+}
+
+
+@pytest.mark.parametrize("option", BAD)
+def test_bad_values_are_one_line_and_exit_2(command, problem, option):
+    value, expected = BAD[option]
+    done = command("certify", *problem.options, "--images", 2, "--samples", 200, f"--{option}", value)
+    assert done.code == 2
+    assert done.out == ""
+    lines = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert "Traceback" not in done.err
+
+
+def test_classes_of_the_models_must_agree(command, problem):
+    done = command("certify", *problem.options, "--standard", f"{problem.folder / 'nets.py'}:two_classes")
+    assert done.code == 2
+    assert "expected" in done.err
+
+
+def test_without_robust_sigma_must_be_shipped(command):
+    done = command("certify", "--sigma", 0.37, "--alpha", 0.76)
+    assert done.code == 2
+    assert "0.37" in done.err
+    assert "--robust" in done.err
+
+
+def test_reproduce_finds_equal_counts(command, problem):
+    run = problem.folder / "run"
+    command("certify", *problem.options, "--samples", 300, "--images", 5, "--output", run)
+    again = command("reproduce", run)
+    assert again.code == 0, again.err
+    assert again.out.splitlines()[-1] == "5 of 5 images have equal counts"
+
+
+def test_reproduce_shows_what_differs(command, problem):
+    import sqlite3
+
+    run = problem.folder / "run"
+    command("certify", *problem.options, "--samples", 300, "--images", 5, "--output", run)
+    with sqlite3.connect(run / "counts.sqlite") as db:
+        (index,) = db.execute("SELECT min(idx) FROM images").fetchone()
+        db.execute("UPDATE images SET selection = ? WHERE idx = ?", ('{"2": 100}', index))
+    db.close()
+    again = command("reproduce", run)
+    assert again.code == 1
+    assert f"image {index}: " in again.out
+    assert "4 of 5 images have equal counts" in again.out
+
+
+def test_reproduce_needs_a_run(command, tmp_path: Path):
+    done = command("reproduce", tmp_path)
+    assert done.code == 2
+    assert "run.json" in done.err
+
+
+def test_interrupt_prints_a_partial_table(problem, tmp_path: Path):
+    import signal
+
+    options = [*problem.options[:4], "--robust", f"{tmp_path / 'nets.py'}:Slow", *problem.options[6:]]
+    code = "import sys; from certmix_cli.main import main; sys.argv = ['certmix', *sys.argv[1:]]; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "certify", *options, "--samples", "300", "--batch-size", "50",
+         "--images", "all", "--output", str(tmp_path / "run")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "100"},
+    )  # fmt: skip
+    records = tmp_path / "run" / "counts.sqlite"
+    import sqlite3
+
+    for _ in range(600):
+        time.sleep(0.1)
+        if records.exists():
+            with sqlite3.connect(f"{records.as_uri()}?mode=ro", uri=True) as db:
+                tables = db.execute("SELECT name FROM sqlite_master WHERE name = 'images'").fetchall()
+                if tables and db.execute("SELECT count(*) FROM images").fetchone()[0] >= 2:
+                    break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "partial" in out.lower()
+    assert "Traceback" not in err

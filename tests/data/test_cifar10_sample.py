@@ -1,0 +1,102 @@
+"""The sample inside the package: which images, which labels, which pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from certmix.data import cifar10_sample, load, load_arrays
+from certmix.data.cifar10 import FAMILY
+
+LOG = Path(__file__).parents[3] / "shared/data/logs/gaussian-resnet110-cifar10-sigma0.25-500.tsv"
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return load("cifar10-sample")
+
+
+def test_images_indices_and_classes(sample):
+    assert len(sample) == 500
+    np.testing.assert_array_equal(sample.indices, np.arange(0, 10_000, 20))
+    assert sample.class_names == FAMILY.class_names
+    assert sample.input_range == (0.0, 1.0)
+    counts = np.bincount(sample.labels).tolist()  # those of the published 500-image logs
+    assert counts == [48, 46, 50, 56, 47, 48, 47, 55, 52, 51]
+
+
+def test_golden_pixels(sample):
+    inputs, labels = load_arrays(sample)
+    assert inputs.dtype == np.uint8 and inputs.shape == (500, 3, 32, 32)
+    digest = hashlib.sha256(inputs.tobytes()).hexdigest()
+    assert digest == "732ef934edcc2c28e267480ec415e8816f1756a980cbc6afd9168f3596d27f90"
+    # the cat of test image 0 starts with these two RGB pixels in the official binary version
+    np.testing.assert_array_equal(inputs[0, :, 0, :2].T, [[158, 112, 49], [159, 111, 47]])
+    assert labels is sample.labels
+
+
+def test_checksum_is_stable(sample):
+    assert sample.checksum == "c8f3b395e842550256a7eb5fe02554147bc7731b5d0b90e2884129fbe82d54fd"
+
+
+def test_read_scales_to_the_unit_range(sample):
+    first = sample.read(0)
+    assert first.dtype == np.float32 and first.shape == (3, 32, 32)
+    np.testing.assert_array_equal(first[:, 0, 0], np.array([158, 112, 49], np.float32) / np.float32(255))
+    assert 0 <= first.min() < first.max() <= 1
+
+
+def test_provenance_is_recorded():
+    facts = json.loads((files("certmix.data") / "cifar10_sample.json").read_text())
+    assert "Krizhevsky" in facts["source"] and "2009" in facts["source"]
+    assert "every 20th" in facts["drawn"] and len(facts["test_batch_sha256"]) == 64
+
+
+@pytest.mark.skipif(not LOG.exists(), reason="the published logs are not here")
+def test_labels_agree_with_a_published_log(sample):
+    log = np.loadtxt(LOG, skiprows=1, usecols=(0, 1), dtype=np.int64)
+    np.testing.assert_array_equal(log[:, 0], sample.indices)
+    np.testing.assert_array_equal(log[:, 1], sample.labels)
+
+
+@pytest.mark.skipif("CERTMIX_CIFAR10" not in os.environ, reason="CERTMIX_CIFAR10 names no CIFAR-10 folder")
+def test_sample_equals_the_official_images(sample):
+    inputs, labels = load_arrays(load(os.environ["CERTMIX_CIFAR10"]))
+    np.testing.assert_array_equal(inputs[::20], load_arrays(sample)[0])
+    np.testing.assert_array_equal(labels[::20], sample.labels)
+
+
+@pytest.mark.parametrize("split", ["train", "val", ""])
+def test_only_the_test_split(split, refusal):
+    assert f"has no split {split!r}: use test" in refusal("cifar10-sample", split)
+
+
+@pytest.mark.parametrize(("option", "value"), [("resize", 40), ("crop", 32)])
+def test_no_resizing(option, value, refusal):
+    assert f"--{option} {value} does not apply" in refusal("cifar10-sample", **{option: value})
+
+
+@pytest.mark.parametrize(("value", "shown"), [(None, "none"), ((0.0, 255.0), "0,255")])
+def test_no_other_range(value, shown, refusal):
+    assert f"--input-range {shown} does not apply" in refusal("cifar10-sample", input_range=value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered", "json"])
+def test_damaged_package_files_are_noticed(damage, refusal, tmp_path, monkeypatch):
+    for name in ("cifar10_sample.png", "cifar10_sample.json"):
+        (tmp_path / name).write_bytes((files("certmix.data") / name).read_bytes())
+    sheet, facts = tmp_path / "cifar10_sample.png", tmp_path / "cifar10_sample.json"
+    if damage == "cut":
+        sheet.write_bytes(sheet.read_bytes()[:5000])
+    elif damage == "json":
+        facts.write_text("{")
+    else:
+        facts.write_text(facts.read_text().replace("732ef934", "00000000"))
+    monkeypatch.setattr(cifar10_sample, "files", lambda package: tmp_path)
+    assert "install certmix again" in refusal("cifar10-sample")

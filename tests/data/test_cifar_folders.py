@@ -1,0 +1,213 @@
+"""CIFAR-10 and CIFAR-100 folders in their two official layouts, and their faults."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from certmix.data import cifar10, cifar100, load, load_arrays
+from certmix.data._cifar import Family
+
+FAMILIES = [cifar10.FAMILY, cifar100.FAMILY]
+ROWS = 3
+
+
+def content(family: Family, part: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return pixels (ROWS, 3072) and labels of a synthetic part, the extreme classes among them."""
+    generator = np.random.default_rng(part)
+    classes = len(family.class_names)
+    labels = np.array([part % classes, classes - 1, 0])
+    return generator.integers(0, 256, (ROWS, 3072), np.uint8), labels
+
+
+def parts(family: Family) -> list[str]:
+    return [stem for stems in family.parts.values() for stem in stems]
+
+
+def names(family: Family) -> list[str]:
+    return [f"kind_{k}" for k in range(len(family.class_names))]
+
+
+def write_binary(family: Family, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for k, stem in enumerate(parts(family)):
+        pixels, labels = content(family, k)
+        columns = [labels[:, None].astype(np.uint8), pixels]
+        if family.label_bytes == 2:
+            columns.insert(0, np.full((ROWS, 1), 255, np.uint8))
+        (folder / f"{stem}.bin").write_bytes(np.concatenate(columns, axis=1).tobytes())
+    (folder / family.names_text).write_text("\n".join(names(family)) + "\n\n")
+
+
+def old_numpy(pickled: bytes) -> bytes:
+    """Rename the module as numpy 1, with which the official files were written."""
+    return pickled.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+
+
+def write_python(family: Family, folder: Path, encode: Callable[[Any], bytes]) -> None:
+    folder.mkdir(parents=True)
+    for k, stem in enumerate(parts(family)):
+        pixels, labels = content(family, k)
+        batch = {"data": pixels, family.labels_key: labels.tolist(), "batch_label": f"part {k}"}
+        (folder / stem).write_bytes(encode(batch))
+    (folder / family.names_pickle).write_bytes(encode({family.names_key: names(family)}))
+
+
+def python_2(value: Any) -> bytes:
+    """Pickle as Python 2 did with protocol 2: byte strings for text and for the array's memory."""
+    if isinstance(value, dict):
+        items = b"".join(python_2(k) + python_2(v) for k, v in value.items())
+        return b"\x80\x02}(" + items + b"u."
+    if isinstance(value, list):
+        return b"](" + b"".join(map(python_2, value)) + b"e"
+    if isinstance(value, str | bytes):
+        raw = value.encode() if isinstance(value, str) else value
+        return b"T" + len(raw).to_bytes(4, "little") + raw
+    if isinstance(value, int):
+        return b"J" + value.to_bytes(4, "little", signed=True)
+    rows, columns = (python_2(int(n)) for n in value.shape)
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"
+    return empty + b"(K\x01" + rows + columns + b"\x86" + dtype + b"\x89" + python_2(value.tobytes()) + b"tb"
+
+
+ENCODERS = {
+    "python 2": python_2,
+    "protocol 2": lambda value: pickle.dumps(value, 2),
+    "protocol 2, numpy 1": lambda value: old_numpy(pickle.dumps(value, 2)),
+    "protocol 4": lambda value: pickle.dumps(value, 4),
+}
+
+
+def check(family: Family, path: Path) -> str:
+    """Compare both splits with what was written; return the checksums."""
+    sums = []
+    for split, stems in family.parts.items():
+        dataset = load(path, split)
+        written = [content(family, parts(family).index(stem)) for stem in stems]
+        inputs, labels = load_arrays(dataset)
+        assert inputs.dtype == np.uint8
+        np.testing.assert_array_equal(inputs, np.concatenate([w[0] for w in written]).reshape(-1, 3, 32, 32))
+        np.testing.assert_array_equal(labels, np.concatenate([w[1] for w in written]))
+        np.testing.assert_array_equal(dataset.indices, np.arange(ROWS * len(stems)))
+        assert dataset.class_names == tuple(names(family))
+        assert dataset.settings["source"] == family.name
+        last = dataset.read(len(dataset) - 1)
+        np.testing.assert_array_equal(last, inputs[-1].astype(np.float32) / np.float32(255))
+        sums.append(dataset.checksum)
+    return " ".join(sums)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_both_layouts_read_alike(family, tmp_path):
+    write_binary(family, tmp_path / "bin" / family.binary_folder)
+    sums = {check(family, tmp_path / "bin" / family.binary_folder), check(family, tmp_path / "bin")}
+    for k, encode in enumerate(ENCODERS.values()):
+        folder = tmp_path / str(k) / family.python_folder
+        write_python(family, folder, encode)
+        sums |= {check(family, folder), check(family, folder.parent)}
+    assert len(sums) == 1, "the checksum depends on the content, not on the layout"
+
+
+def test_stray_images_beside_the_folder_do_not_matter(tmp_path):
+    write_binary(cifar10.FAMILY, tmp_path / "cifar-10-batches-bin")
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "one.png").write_bytes(b"")
+    assert load(tmp_path).settings["source"] == "cifar10"
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_known_names_where_the_names_are_absent(family, tmp_path):
+    write_binary(family, tmp_path / "bin")
+    (tmp_path / "bin" / family.names_text).unlink()
+    assert load(tmp_path / "bin").class_names == family.class_names
+
+
+def test_checksum_follows_labels_and_pixels(tmp_path):
+    write_binary(cifar10.FAMILY, tmp_path / "bin")
+    path, sums = tmp_path / "bin" / "test_batch.bin", set()
+    for at in (None, 0, 5, 3072):
+        good = path.read_bytes()
+        if at is not None:
+            path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        sums.add(load(tmp_path / "bin").checksum)
+    assert len(sums) == 4
+
+
+@pytest.fixture
+def binary(tmp_path):
+    write_binary(cifar10.FAMILY, tmp_path / "bin")
+    return tmp_path / "bin"
+
+
+@pytest.mark.parametrize("keep", [0, 3072, 3074, 2 * 3073 + 1])
+def test_truncated_binary(keep, binary, refusal):
+    path = binary / "test_batch.bin"
+    path.write_bytes(path.read_bytes()[:keep])
+    message = refusal(binary)
+    assert f"has {keep} bytes, expected a multiple of 3073" in message and str(path) in message
+
+
+def test_label_out_of_range_in_binary(binary, refusal):
+    path = binary / "test_batch.bin"
+    path.write_bytes(path.read_bytes()[:3073] + b"\x0a" + bytes(3072))
+    assert "label 10 of input 1 is out of range: expected 0 to 9" in refusal(binary)
+
+
+def test_missing_part(binary, refusal):
+    (binary / "data_batch_3.bin").unlink()
+    assert "data_batch_3.bin is missing" in refusal(binary, "train")
+    assert len(load(binary, "test")) == ROWS
+
+
+@pytest.mark.parametrize("split", ["val", "Test"])
+def test_unknown_split(split, binary, refusal):
+    assert f"no split {split!r}: use train or test" in refusal(binary, split)
+
+
+def test_options_of_other_sources(binary, refusal):
+    assert "--resize 8 does not apply" in refusal(binary, resize=8)
+    assert "--crop 8 does not apply" in refusal(binary, crop=8)
+    assert "--input-range -1,1 does not apply" in refusal(binary, input_range=(-1.0, 1.0))
+
+
+def test_wrong_number_of_class_names(binary, refusal):
+    (binary / "batches.meta.txt").write_text("cat\ndog\n")
+    assert "has 2 class names, expected 10" in refusal(binary)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"data": None}, "has no 'data', only labels"),
+        ({"labels": None}, "has no 'labels', only data"),
+        ({"data": [1, 2]}, "data is list, expected uint8"),
+        ({"data": np.zeros((2, 3072), np.int64)}, "data is int64 (2, 3072), expected uint8"),
+        ({"data": np.zeros((2, 3000), np.uint8)}, "data is uint8 (2, 3000), expected uint8"),
+        ({"data": np.zeros((0, 3072), np.uint8)}, "data is uint8 (0, 3072), expected uint8"),
+        ({"labels": [1, 2, 3]}, "labels has shape (3,), expected (2,)"),
+        ({"labels": [1, 10]}, "label 10 of input 1 is out of range: expected 0 to 9"),
+        ({"labels": [-1, 0]}, "labels[0] = -1 is negative"),
+        ({"labels": [0.5, 1.0]}, "labels holds float64 values"),
+        ({"labels": [[1], [1, 2]]}, "labels is ragged"),
+    ],
+)
+def test_wrong_content_of_a_pickle(change, expected, tmp_path, refusal):
+    batch = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]} | change
+    batch = {key: value for key, value in batch.items() if value is not None}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(batch, 4))
+    message = refusal(tmp_path)
+    assert expected in message and "test_batch" in message
+
+
+def test_wrong_class_names_in_a_pickle(tmp_path, refusal):
+    write_python(cifar10.FAMILY, tmp_path / "py", python_2)
+    (tmp_path / "py" / "batches.meta").write_bytes(python_2({"label_names": ["cat"]}))
+    assert "has 1 class names, expected 10" in refusal(tmp_path / "py")
+    (tmp_path / "py" / "batches.meta").write_bytes(python_2({"other": ["cat"]}))
+    assert "has 0 class names, expected 10" in refusal(tmp_path / "py")

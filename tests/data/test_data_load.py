@@ -1,0 +1,107 @@
+"""Naming a data set: the table, paths that are missing or of no known kind, input ranges."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from certmix.data import DATASETS, load, parse_input_range
+from certmix.errors import ParameterError
+
+
+def test_table_describes_each_source_in_one_line():
+    assert list(DATASETS) == ["cifar10-sample", "cifar10", "cifar100", "images", "npz"]
+    for source in DATASETS.values():
+        assert source.description and "\n" not in source.description
+
+
+def test_import_is_light():
+    code = "import sys, certmix.data as d; d.load; print([m for m in ('torch', 'PIL') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("typed", ["cifar10-smple", "CIFAR10-sample", "cifar10_sample"])
+def test_misspelt_name_is_suggested(typed, refusal):
+    assert "did you mean cifar10-sample?" in refusal(typed)
+
+
+def test_missing_path(refusal, tmp_path):
+    message = refusal(tmp_path / "nowhere" / "zzz")
+    assert "no such path" in message and "cifar10-sample" in message
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "images", "npz"])
+def test_name_of_a_kind_needs_a_path(name, refusal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "give its path" in refusal(name)
+
+
+def test_home_is_expanded(save_npz, monkeypatch):
+    path = save_npz()
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert len(load("~/mine.npz")) == 4
+
+
+def test_over_long_path_is_one_line(refusal):
+    assert "cannot be read" in refusal("x" * 5000)
+
+
+def test_empty_folder(refusal, tmp_path):
+    message = refusal(tmp_path)
+    assert "found nothing" in message and "sub-folder of images" in message
+
+
+def test_folder_of_something_else(refusal, tmp_path):
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert "found a.txt, b.txt, c.txt, ..." in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.csv", "cifar-10-binary.tar.gz", "data"])
+def test_file_of_another_kind(name, refusal, tmp_path):
+    (tmp_path / name).write_bytes(b"1,2")
+    message = refusal(tmp_path / name)
+    assert "unpack archives first" in message and ".npz" in message
+
+
+def test_parent_with_two_data_sets_is_ambiguous(refusal, tmp_path):
+    for name in ("cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(bytes(10))
+    message = refusal(tmp_path)
+    assert "cifar-10-batches-bin (cifar10)" in message and "name one of them" in message
+
+
+@pytest.mark.parametrize("option", ["resize", "crop"])
+def test_sizes_must_be_positive(option, refusal):
+    assert f"{option} = 0" in refusal("cifar10-sample", error=ParameterError, **{option: 0})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0,1", (0.0, 1.0)), ("-1, 1", (-1.0, 1.0)), ("0,255", (0.0, 255.0)), ("none", None), ("None ", None)],
+)
+def test_input_range_is_parsed(text, expected):
+    assert parse_input_range(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "1", "0,1,2", "a,b", "1,0", "1,1", "nan,1", "0,inf"])
+def test_bad_input_range_is_refused(text):
+    with pytest.raises(ParameterError, match=r"^[^\n]*input range[^\n]*none[^\n]*$"):
+        parse_input_range(text)
+
+
+def test_bad_range_is_refused_by_load(save_npz, refusal):
+    assert "LO < HI" in refusal(save_npz(), error=ParameterError, input_range=(1.0, 0.0))
+
+
+def test_name_and_split_are_as_asked(save_npz):
+    path = save_npz()
+    dataset = load(Path(path), "train")
+    assert (dataset.name, dataset.split) == (str(path), "train")
+    assert dataset.labels.dtype == dataset.indices.dtype == np.int64

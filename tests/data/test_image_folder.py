@@ -1,0 +1,180 @@
+"""Folders of images: order, splits, resizing, cropping, and their faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from certmix.data import load, load_arrays
+from certmix.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def save(path: Path, height: int = 6, width: int = 6, mode: str = "RGB") -> np.ndarray:
+    """Save a random image and return its pixels (height, width[, channels])."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = {"RGB": (3,), "RGBA": (4,), "LA": (2,), "L": ()}[mode]
+    pixels = RNG.integers(0, 256, (height, width, *channels), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder: two cats, one dog, and an ant class without images."""
+    root = tmp_path / "zoo"
+    for name in ("cat/b.png", "cat/a.png", "dog/c.png"):
+        save(root / name)
+    (root / "ant").mkdir()
+    (root / ".hidden").mkdir()
+    (root / "cat" / "notes.txt").write_text("no image")
+    return root
+
+
+def test_classes_are_sorted_folders_and_images_sorted_files(folder):
+    pixels = save(folder / "cat" / "a.png")
+    dataset = load(folder)
+    assert dataset.class_names == ("ant", "cat", "dog")
+    np.testing.assert_array_equal(dataset.labels, [1, 1, 2])
+    np.testing.assert_array_equal(dataset.indices, [0, 1, 2])
+    expected = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(dataset.read(0), expected)
+    assert dataset.settings == {"source": "images", "resize": None, "crop": None}
+    inputs, labels = load_arrays(dataset)
+    assert inputs.dtype == np.uint8 and inputs.shape == (3, 3, 6, 6)
+    np.testing.assert_array_equal(inputs[0], pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(labels, dataset.labels)
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_folder_without_splits_is_one_set(split, folder):
+    assert len(load(folder, split)) == 3
+
+
+def test_splits_are_sub_folders(tmp_path, refusal):
+    for name in ("train/a/1.png", "train/b/2.png", "train/b/3.png", "val/a/1.png", "val/b/2.png"):
+        save(tmp_path / name)
+    assert len(load(tmp_path, "train")) == 3
+    assert len(load(tmp_path, "val")) == len(load(tmp_path / "val")) == 2
+    assert "has no split 'test': use train or val" in refusal(tmp_path)
+
+
+def test_other_modes_become_rgb(tmp_path):
+    grey, rgba, la = (save(tmp_path / "a" / f"{mode}.png", mode=mode) for mode in ("L", "RGBA", "LA"))
+    palette = save(tmp_path / "b" / "P.png")
+    Image.fromarray(palette).quantize(4).save(tmp_path / "b" / "P.png", transparency=b"\x00\x80")
+    read = load(tmp_path).read
+    np.testing.assert_array_equal(read(0) * 255, np.stack([grey] * 3))
+    np.testing.assert_array_equal(read(1) * 255, np.stack([la[..., 0]] * 3))
+    np.testing.assert_allclose(read(2) * 255, rgba[..., :3].transpose(2, 0, 1), atol=1e-4)
+    assert read(3).shape == (3, 6, 6)
+
+
+def test_shorter_side_is_resized_then_the_centre_cropped(tmp_path):
+    # left half black, right half white: 40 wide, 20 high, becomes 20 x 10
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, 20:] = 255
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(pixels).save(tmp_path / name)
+    assert load(tmp_path, resize=10).read(1).shape == (3, 10, 20)
+    cropped = load(tmp_path, resize=10, crop=8)
+    image = cropped.read(0)
+    assert image.shape == (3, 8, 8)
+    assert (image[..., :3] == 0).all() and (image[..., 5:] == 1).all()
+    assert cropped.settings == {"source": "images", "resize": 10, "crop": 8}
+
+
+def test_resizing_is_antialiased(tmp_path):
+    # a chessboard of single pixels averages to grey; plain bilinear sampling would alias
+    board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(board).save(tmp_path / name)
+    np.testing.assert_allclose(load(tmp_path, resize=8).read(0), 0.5, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shape"), [(9, 6, (3, 6, 4)), (6, 9, (3, 4, 6)), (7, 7, (3, 4, 4))]
+)
+def test_resized_shapes(height, width, shape, tmp_path):
+    save(tmp_path / "a" / "1.png", height, width)
+    save(tmp_path / "b" / "2.png", height, width)
+    assert load(tmp_path, resize=4).read(0).shape == shape
+
+
+def test_images_of_different_shapes_need_resizing(folder):
+    save(folder / "dog" / "d.png", height=8, width=9)
+    dataset = load(folder)
+    with pytest.raises(DataError, match=r"d\.png is 9x8, but a\.png is 6x6: .*--resize and --crop"):
+        dataset.read(3)
+    with pytest.raises(DataError, match="--resize and --crop"):
+        load_arrays(dataset)
+    assert load(folder, resize=6, crop=6).read(3).shape == (3, 6, 6)
+
+
+def test_crop_larger_than_the_image(folder, refusal):
+    assert "is 6x6, smaller than --crop 7: pass --resize 7" in refusal(folder, crop=7)
+
+
+def test_checksum_follows_files_and_preparation(folder):
+    sums = [load(folder, **options).checksum for options in ({}, {"resize": 6}, {"crop": 6}, {"crop": 5})]
+    (folder / "dog" / "c.png").rename(folder / "dog" / "d.png")
+    sums.append(load(folder).checksum)
+    save(folder / "dog" / "d.png", height=9)
+    sums.append(load(folder).checksum)
+    save(folder / "dog" / "e.png")
+    sums.append(load(folder).checksum)
+    assert len(set(sums)) == len(sums)
+    assert load(folder).checksum == sums[-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "cut"])
+def test_corrupt_image_is_named(content, folder):
+    path = folder / "dog" / "c.png"
+    path.write_bytes(path.read_bytes()[:60] if content == "cut" else content)
+    dataset = load(folder)
+    with pytest.raises(DataError, match=r"^[^\n]*c\.png is not a readable image[^\n]*replace it$"):
+        dataset.read(2)
+
+
+def test_corrupt_first_image_is_refused_at_once(folder, refusal):
+    (folder / "cat" / "a.png").write_bytes(b"x")
+    assert "a.png is not a readable image" in refusal(folder)
+
+
+def test_sixteen_bits_are_refused(folder, refusal):
+    Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(folder / "cat" / "a.png")
+    assert "more than 8 bits" in refusal(folder)
+
+
+def test_removed_image(folder):
+    dataset = load(folder)
+    (folder / "dog" / "c.png").unlink()
+    with pytest.raises(DataError, match=r"c\.png is not a readable image"):
+        dataset.read(2)
+
+
+def test_single_class(tmp_path, refusal):
+    save(tmp_path / "cat" / "1.png")
+    assert "one class folder, cat" in refusal(tmp_path)
+
+
+def test_folders_without_images(tmp_path, refusal):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    assert "holds no data set (found cat, dog)" in refusal(tmp_path)
+
+
+def test_two_depths_are_ambiguous(folder, refusal):
+    save(folder / "val" / "cat" / "1.png")
+    assert "one and two levels down (in val)" in refusal(folder)
+
+
+def test_unknown_split_and_range(folder, refusal):
+    assert "no split 'val': use test or train" in refusal(folder, "val")
+    assert "--input-range none does not apply" in refusal(folder, input_range=None)

@@ -1,0 +1,185 @@
+"""Arrays in .npz files: what is accepted, what is refused and how."""
+
+from __future__ import annotations
+
+import gc
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from certmix.data import load, load_arrays
+
+
+def test_floats_of_any_shape(save_npz):
+    inputs = np.random.default_rng(0).random((4, 2, 5))
+    dataset = load(save_npz(inputs=inputs))
+    np.testing.assert_array_equal(dataset.read(2), inputs[2].astype(np.float32))
+    assert dataset.read(2).dtype == np.float32
+    assert dataset.class_names == ("0", "1", "2")
+    np.testing.assert_array_equal(dataset.indices, np.arange(4))
+    np.testing.assert_array_equal(dataset.labels, [0, 1, 2, 1])
+    whole, _ = load_arrays(dataset)
+    assert whole.dtype == np.float32 and whole.shape == (4, 2, 5)
+
+
+def test_reading_gives_a_copy(save_npz):
+    dataset = load(save_npz())
+    dataset.read(0)[:] = 7
+    assert dataset.read(0).max() <= 1
+
+
+@pytest.mark.parametrize("position", [-1, 4])
+def test_position_outside_is_an_error(position, save_npz):
+    with pytest.raises(IndexError, match="use 0 to 3"):
+        load(save_npz()).read(position)
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "f2", ">f8"])
+def test_kinds_of_floats_read_alike(kind, save_npz):
+    inputs = np.array([[0, 0.25], [0.5, 1], [1, 1], [0, 0]])
+    expected = load(save_npz(inputs=inputs)).checksum
+    assert load(save_npz(inputs=inputs.astype(kind))).checksum == expected
+
+
+def test_uint8_images_become_channels_first(save_npz):
+    inputs = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)
+    dataset = load(save_npz(inputs=inputs))
+    np.testing.assert_array_equal(
+        dataset.read(1), inputs[1].transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    )
+    whole, _ = load_arrays(dataset)
+    assert whole.dtype == np.uint8 and whole.shape == (4, 3, 5, 6)
+
+
+def test_grey_images_have_one_channel(save_npz):
+    inputs = np.full((4, 5, 6), 255, np.uint8)
+    dataset = load(save_npz(inputs=inputs))
+    np.testing.assert_array_equal(dataset.read(3), np.ones((1, 5, 6), np.float32))
+
+
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_indices_and_class_names(kind, save_npz):
+    names = np.array(["cat", "dog", "eel", "fox"]).astype(kind)
+    dataset = load(save_npz(indices=np.array([9, 3, 5, 7], np.uint16), class_names=names))
+    np.testing.assert_array_equal(dataset.indices, [9, 3, 5, 7])
+    assert dataset.class_names == ("cat", "dog", "eel", "fox") and dataset.classes == 4
+
+
+def test_two_classes_at_least(save_npz):
+    assert load(save_npz(labels=np.zeros(4, np.int8))).classes == 2
+
+
+def test_checksum_follows_each_array(save_npz):
+    changes = [
+        {},
+        {"inputs": np.zeros((4, 3), np.float32)},
+        {"inputs": np.zeros((4, 3, 1), np.float32)},
+        {"labels": np.array([0, 1, 2, 2])},
+        {"indices": np.array([1, 2, 3, 4])},
+    ]
+    assert len({load(save_npz(**change)).checksum for change in changes}) == len(changes)
+
+
+def test_range_is_checked_and_recorded(save_npz, refusal):
+    path = save_npz(inputs=np.linspace(-1, 2, 12).reshape(4, 3))
+    message = refusal(path)
+    assert "run from -1 to 2, outside 0,1: pass --input-range" in message
+    assert "outside -1,1.5" in refusal(path, input_range=(-1.0, 1.5))
+    assert "outside -0.5,2" in refusal(path, input_range=(-0.5, 2.0))
+    assert load(path, input_range=(-1.0, 2.0)).input_range == (-1.0, 2.0)
+    assert load(path, input_range=None).input_range is None
+
+
+NAN = np.zeros((4, 3))
+NAN[2, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"labels": None}, "has no 'labels', only inputs"),
+        ({"inputs": None}, "has no 'inputs', only labels"),
+        ({"inputs": NAN}, "inputs[2] holds NaN"),
+        ({"inputs": np.where(np.isnan(NAN), np.inf, NAN)}, "inputs[2] holds NaN or values that are infinite"),
+        ({"inputs": np.where(np.isnan(NAN), 1e300, NAN)}, "inputs[2] holds NaN or values that are infinite"),
+        ({"inputs": np.zeros((4, 3), np.int64)}, "inputs are int64 of shape (4, 3), expected float"),
+        ({"inputs": np.zeros((4, 3), bool)}, "inputs are bool"),
+        ({"inputs": np.zeros((4, 3), complex)}, "inputs are complex128"),
+        ({"inputs": np.zeros(4)}, "inputs are float64 of shape (4,), expected float (N, ...)"),
+        ({"inputs": np.float32(1)}, "inputs has shape (), so it is empty"),
+        ({"inputs": np.zeros((0, 3))}, "inputs has shape (0, 3), so it is empty"),
+        ({"inputs": np.zeros((4, 0))}, "inputs has shape (4, 0), so it is empty"),
+        ({"inputs": np.zeros((4, 3), np.uint8)}, "uint8 inputs have shape (4, 3), expected images"),
+        ({"inputs": np.zeros((4, 3, 8, 8), np.uint8)}, "looks channels first"),
+        ({"labels": np.zeros(3, int)}, "labels has shape (3,), expected (4,)"),
+        ({"labels": np.zeros((4, 1), int)}, "labels has shape (4, 1), expected (4,)"),
+        ({"labels": np.zeros(4)}, "labels holds float64 values: store integers"),
+        ({"labels": np.zeros(4, bool)}, "labels holds bool values"),
+        ({"labels": np.array([0, 1, -2, 1])}, "labels[2] = -2 is negative"),
+        ({"labels": np.full(4, 2**63, np.uint64)}, "more than int64"),
+        ({"class_names": np.array(["a", "b"])}, "label 2 of input 2 is out of range: expected 0 to 1"),
+        ({"class_names": np.array(["a"])}, "expected at least 2 texts"),
+        ({"class_names": np.arange(3)}, "class_names is int64 of shape (3,)"),
+        ({"class_names": np.array([["a", "b", "c"]])}, "expected at least 2 texts"),
+        ({"class_names": np.array(["a", "b", "c"], object)}, "save plain arrays"),
+        ({"labels": np.array([0, 1, 2, 1], object)}, "save plain arrays"),
+        ({"indices": np.arange(3)}, "indices has shape (3,), expected (4,)"),
+        ({"indices": np.array([0, 1, 5, 5])}, "index 5 occurs more than once"),
+        ({"indices": np.array([0, 1, 2, -1])}, "indices[3] = -1 is negative"),
+    ],
+)
+def test_bad_arrays(change, expected, save_npz, refusal):
+    message = refusal(save_npz(**change))
+    assert expected in message and "mine.npz" in message
+
+
+@pytest.mark.parametrize("keep", [0, 10, -30])
+def test_truncated_file(keep, save_npz, refusal):
+    path = save_npz()
+    path.write_bytes(path.read_bytes()[:keep])
+    assert "not an .npz archive, or a truncated one" in refusal(path)
+
+
+def test_damaged_bytes(save_npz, refusal):
+    path = save_npz(inputs=np.random.default_rng(0).random((4, 300)))
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 255
+    path.write_bytes(content)
+    assert "cannot be read (" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["in\nputs", "in\r\nputs"])
+def test_odd_member_names_stay_on_one_line(name, tmp_path, refusal):
+    with zipfile.ZipFile(tmp_path / "mine.npz", "w") as archive:
+        archive.writestr(f"{name}.npy", b"")
+    assert "has no 'inputs'" in refusal(tmp_path / "mine.npz")
+
+
+def test_damaged_directory_leaves_no_file_open(save_npz, refusal):
+    path = save_npz()
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x01\x03"))
+    assert "cannot be read (" in refusal(path)
+    gc.collect()
+
+
+def test_members_that_are_no_arrays(tmp_path, refusal):
+    with zipfile.ZipFile(tmp_path / "mine.npz", "w") as archive:
+        archive.writestr("inputs.npy", b"text")
+        archive.writestr("labels.npy", b"text")
+    assert "cannot be read (" in refusal(tmp_path / "mine.npz")
+
+
+def test_npy_content_under_the_name_npz(tmp_path, refusal):
+    memory = io.BytesIO()
+    np.save(memory, np.zeros(3))
+    (tmp_path / "mine.npz").write_bytes(memory.getvalue())
+    assert "not an .npz archive" in refusal(tmp_path / "mine.npz")
+
+
+def test_options_of_other_sources(save_npz, refusal):
+    assert "--crop 3 does not apply" in refusal(save_npz(), crop=3)
+    assert "has no split 'val': use test or train" in refusal(save_npz(), "val")
+    images = save_npz(inputs=np.zeros((4, 5, 6, 3), np.uint8))
+    assert "--input-range none does not apply" in refusal(images, input_range=None)

@@ -1,0 +1,87 @@
+"""Pickles that name anything but numpy's array reconstruction are refused before it can run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from certmix.data._pickles import read_pickle
+from certmix.errors import DataError
+
+
+class Attack:
+    """Pickles to a call of os.system."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("wrap", [lambda a: a, lambda a: {"data": a}, lambda a: {"data": [a]}])
+def test_malicious_pickle_is_refused_and_does_not_run(protocol, wrap, tmp_path, refusal):
+    witness = tmp_path / "witness"
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(wrap(Attack(f"touch {witness}")), protocol))
+    message = refusal(tmp_path)
+    assert f"{os.name}.system, which is forbidden" in message and "official archive" in message
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (OrderedDict(data=1), "collections.OrderedDict"),
+        ({"data": Path("a")}, "pathlib."),
+        ({"data": eval}, "builtins.eval"),
+        ({"data": np.load}, "numpy.load"),
+        ({"data": np.float64(1)}, "multiarray.scalar"),
+        ({"data": np.random.default_rng(0)}, "numpy.random"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_globals_are_refused_by_name(value, named, tmp_path):
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps(value, 4))
+    with pytest.raises(DataError, match=f"{named}.*forbidden"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps({"data": 1}, 2)[:-3],
+        pickle.dumps({"data": np.zeros(50, np.uint8)}, 2)[:-40],
+        b"\x80\x02}X\x04\x00\x00\x00datacnumpy\ndtype\nX\x01\x00\x00\x00O\x85Rs.\n",
+        b"\x80\x02}X\x04\x00\x00\x00datacnumpy\nndarray\nK\x05\x85Rs.",
+        b"\x80\x02}X\x04\x00\x00\x00datac_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00rot_13\x86Rs.",
+        b"\x80\x02]K\x01.",
+        pickle.dumps({"data": np.array([{}, 1], object)}, 2),
+        pickle.dumps({"data": np.zeros(3, "M8[s]")}, 2),
+    ],
+)
+def test_damaged_or_foreign_pickle_is_refused(content, tmp_path):
+    path = tmp_path / "batch"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"^[^\n]*batch[^\n]*official archive[^\n]*$"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize("kind", ["u1", "<i8", ">i4", "<f4", "f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_come_back_as_they_were(kind, order, tmp_path):
+    array = np.arange(6).reshape(2, 3).astype(kind, order=order)
+    path = tmp_path / "batch"
+    for protocol in (2, 3, 4):
+        path.write_bytes(pickle.dumps({"data": array}, protocol))
+        back = read_pickle(path)["data"]
+        assert back.dtype == array.dtype
+        np.testing.assert_array_equal(back, array)

@@ -1,0 +1,150 @@
+"""What a model must give, and which shipped model goes with a noise level."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from scipy.stats import binom
+from torch import nn
+
+from certmix.errors import ModelError
+from certmix.models.checks import (
+    check_logits,
+    looks_like_probabilities,
+    near_chance,
+    resolve_robust,
+    sigma_warning,
+)
+
+INPUTS = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+class Wrapped(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.change = nn.Linear(12, 5), change
+
+    def forward(self, inputs):
+        return self.change(self.linear(inputs.flatten(1)))
+
+
+def test_a_sound_model_passes_and_its_logits_come_back():
+    module = Wrapped(lambda logits: logits).eval()
+    logits = check_logits(module, INPUTS, 5, "net")
+    assert torch.equal(logits, module(INPUTS))
+    assert not logits.requires_grad
+    assert check_logits(module, INPUTS[:1], 5, "net").shape == (1, 5)
+    assert check_logits(Wrapped(lambda logits: logits.bfloat16()), INPUTS, 5, "net").dtype == torch.bfloat16
+
+
+def poisoned(value):
+    def change(logits):
+        logits = logits.clone()
+        logits[0, 0] = value
+        return logits
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (x, x), r"returns tuple: wrap it to return a tensor of shape \(4, 5\)"),
+        (
+            lambda x: x[:, :3],
+            r"returns shape \(4, 3\), expected \(4, 5\): choose a model trained on these data",
+        ),
+        (lambda x: x[:, :, None], r"returns shape \(4, 5, 1\), expected \(4, 5\): return one row"),
+        (lambda x: x.sum(), r"returns shape \(\), expected \(4, 5\)"),
+        (lambda x: x[:2], r"returns shape \(2, 5\), expected \(4, 5\)"),
+        (lambda x: x.argmax(1, keepdim=True).repeat(1, 5), "torch.int64, expected floating-point"),
+        (poisoned(float("nan")), "1 logits that are not finite of 20: check its weights"),
+        (poisoned(float("inf")), "1 logits that are not finite of 20"),
+        (lambda x: x @ x, r"fails on inputs \(4, 3, 2, 2\) float32: RuntimeError"),
+        (lambda x: x - x.mean(0), "differ by .* in a batch and alone: put it in evaluation mode"),
+        (lambda x: nn.functional.dropout(x, 0.5), "in a batch and alone"),
+    ],
+)
+def test_unsound_models_are_refused_in_one_line(change, message):
+    torch.manual_seed(0)
+    with pytest.raises(ModelError, match=f"^net .*{message}|^net {message}") as caught:
+        check_logits(Wrapped(change).eval(), INPUTS, 5, "net")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("images", [1, 2, 4])
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False), nn.Dropout(0.5)]
+)
+def test_training_mode_is_noticed(layer, images):
+    torch.manual_seed(0)
+    module = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 5)).train()
+    with pytest.raises(ModelError, match="in a batch and alone"):
+        check_logits(module, INPUTS[:images], 5, "net")
+
+
+def test_a_batch_of_fixed_size_is_refused():
+    program = torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval(), (INPUTS,))
+    with pytest.raises(ModelError, match=r"fails on inputs \(2, 3, 2, 2\).*a batch of any size"):
+        check_logits(program.module(), INPUTS, 5, "net")
+
+
+def test_probabilities_are_told_from_logits():
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    assert looks_like_probabilities(logits.softmax(1))
+    assert not looks_like_probabilities(logits)
+    assert not looks_like_probabilities(logits.log_softmax(1))
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100, 1000])
+@pytest.mark.parametrize("total", [10, 100, 1000, 10_000])
+def test_near_chance_is_the_exact_test(total, classes):
+    level = 1 / classes + (1 - 1 / classes) / (2 * classes)
+    for correct in {0, 1, total // 10, total // 3, total // 2, int(level * total) + 3, total}:
+        few = correct <= min(2 * level, (1 + level) / 2) * total
+        expected = few and binom.sf(correct - 1, total, level) > 1e-3
+        assert near_chance(correct, total, classes) == expected
+    assert near_chance(total // classes, total, classes)
+    assert not near_chance(total, total, classes)
+
+
+def test_near_chance_falls_silent_for_few_images_and_clear_success():
+    assert not any(near_chance(correct, total, 10) for total in range(10) for correct in range(total + 1))
+    verdicts = [near_chance(correct, 200, 10) for correct in range(201)]
+    assert verdicts == sorted(verdicts, reverse=True)
+    assert verdicts[30]
+    assert not verdicts[60]
+
+
+@pytest.fixture
+def zoo(tmp_path, make_card):
+    for name, sigma in [("noisy-0.25", 0.25), ("noisy-1.00", 1.0), ("plain", None)]:
+        (tmp_path / f"{name}.json").write_text(json.dumps(asdict(make_card(name, noise_sigma=sigma))))
+    return tmp_path
+
+
+def test_the_robust_model_follows_the_noise_level(zoo, tmp_path_factory):
+    assert resolve_robust(None, 0.25, zoo) == "noisy-0.25"
+    assert resolve_robust(None, 0.1 * 10 + 1e-12, zoo) == "noisy-1.00"
+    assert resolve_robust("mine.py:net", 0.3, zoo) == "mine.py:net"
+    for sigma in (0.3, 0.2500001, 0.0):
+        with pytest.raises(
+            ModelError, match=r"shipped: 0.25, 1\): use one .* give one with --robust"
+        ) as caught:
+            resolve_robust(None, sigma, zoo)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="shipped: none"):
+        resolve_robust(None, 0.25, tmp_path_factory.mktemp("empty"))
+
+
+def test_another_noise_level_is_warned_of(make_card):
+    card = make_card("noisy", noise_sigma=0.5)
+    assert sigma_warning(card, 0.25) == (
+        "noisy was trained for sigma = 0.5 and is used with sigma = 0.25: "
+        "the certificates hold, but expect low accuracy"
+    )
+    assert sigma_warning(card, 0.5 * (1 + 1e-12)) is None
+    assert sigma_warning(replace(card, noise_sigma=None), 0.25) is None
+    assert sigma_warning(None, 0.25) is None

@@ -1,0 +1,178 @@
+"""Cards and weights: writing, reading, refusing, and what is shipped."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from certmix.errors import ModelError, ParameterError
+from certmix.models.architectures import build, fold_batch_norm
+from certmix.models.zoo import ZOO_FOLDER, gaussian_names, load_zoo, save_zoo, zoo_card, zoo_names
+
+IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    made = build("residual", 10)
+    with torch.no_grad():
+        made(torch.rand(8, 3, 16, 16))  # moves the running statistics off their start
+    return made.eval()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3)])
+def test_saved_model_computes_the_same(tmp_path, model, dtype, tolerance, make_card):
+    card = save_zoo(tmp_path, make_card(class_names=tuple("abcdefghij")), model, dtype)
+    loaded = load_zoo("tiny", tmp_path)
+    assert torch.allclose(loaded(IMAGES), model(IMAGES), atol=tolerance)
+    assert not any(part.training for part in loaded.modules())
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in loaded.modules())
+    assert zoo_card("tiny", tmp_path) == card
+    assert card.sha256 == hashlib.sha256((tmp_path / "tiny.safetensors").read_bytes()).hexdigest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.json", "tiny.safetensors"]
+
+
+def test_float16_halves_the_file_and_saving_repeats_itself(tmp_path, model, make_card):
+    half = save_zoo(tmp_path / "new" / "a", make_card(), model)
+    again = save_zoo(tmp_path / "b", make_card(), model)
+    save_zoo(tmp_path / "c", make_card(), model, "float32")
+    size = {name: (tmp_path / name / "tiny.safetensors").stat().st_size for name in ("new/a", "c")}
+    assert half == again
+    assert size["new/a"] < 0.51 * size["c"]
+
+
+def test_saving_refuses_what_could_not_be_loaded(tmp_path, model, make_card):
+    with pytest.raises(ParameterError, match="'int8' is unknown: use float16 or float32"):
+        save_zoo(tmp_path, make_card(), model, "int8")
+    with pytest.raises(ModelError, match="do not fit architecture 'conv' with 10 classes"):
+        save_zoo(tmp_path, make_card(architecture="conv"), model)
+    with pytest.raises(ModelError, match="architecture 'vast' is unknown: this version has residual, conv"):
+        save_zoo(tmp_path, make_card(architecture="vast"), model)
+    folded = fold_batch_norm(load_copy(model))
+    with pytest.raises(ModelError, match="not folded"):
+        save_zoo(tmp_path, make_card(), folded)
+    large = load_copy(model)
+    with torch.no_grad():
+        large.head.bias.fill_(1e5)
+    with pytest.raises(ModelError, match=r"head\.bias are not finite in float16: use float32"):
+        save_zoo(tmp_path, make_card(), large)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="cannot write to"):
+        save_zoo(tmp_path / "file", make_card(), model)
+
+
+def load_copy(model):
+    copy = build("residual", 10)
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()
+
+
+def test_an_interrupted_write_leaves_the_old_pair(tmp_path, model, monkeypatch, make_card):
+    save_zoo(tmp_path, make_card(), model)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(ModelError, match=r"No space left on device\): name another folder"):
+        save_zoo(tmp_path, make_card(seed=9), model, "float32")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_loading_refuses_other_or_no_weights(tmp_path, model, make_card):
+    save_zoo(tmp_path, make_card(), model)
+    with pytest.raises(ModelError, match=r"huge\.json cannot be read .*: the models of this folder are tiny"):
+        load_zoo("huge", tmp_path)
+    weights = tmp_path / "tiny.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ModelError, match=r"its card says .* install or train again"):
+        load_zoo("tiny", tmp_path)
+    weights.unlink()
+    with pytest.raises(
+        ModelError, match=r"tiny\.safetensors cannot be read .*: put the weights beside the card"
+    ):
+        load_zoo("tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: card.pop("seed") and None, "lacks seed"),
+        (lambda card: card.update(colour="red"), "has unknown colour"),
+        (lambda card: card.update(classes="ten"), "wrong type"),
+        (lambda card: card.update(accuracy=[0.5]), "wrong type"),
+        (lambda card: card.update(classes=1), "1 classes: at least 2"),
+        (lambda card: card.update(class_names=["cat"]), "10 classes and 1 class names"),
+        (lambda card: card.update(noise_sigma=0.0), "noise_sigma = 0.0: give a number > 0"),
+        (lambda card: card.update(input_range=[1, 0]), r"input_range = \(1, 0\)"),
+        (lambda card: card.update(accuracy={"test": 81.0}), r"accuracy \{'test': 81.0\}: give fractions"),
+        (lambda card: card.update(name="../up"), "model name '../up'"),
+    ],
+)
+def test_bad_cards_are_refused_in_one_line(tmp_path, change, message, make_card):
+    plain = asdict(make_card())
+    change(plain)
+    (tmp_path / "tiny.json").write_text(json.dumps(plain))
+    with pytest.raises(ModelError, match=message) as caught:
+        zoo_card("tiny", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[1]", "holds list, not a card")])
+def test_unreadable_cards_are_refused(tmp_path, text, message):
+    (tmp_path / "tiny.json").write_text(text)
+    with pytest.raises(ModelError, match=message):
+        zoo_card("tiny", tmp_path)
+
+
+def test_gaussian_names_rise_and_leave_the_others_out(tmp_path, make_card):
+    for name, sigma in [("b-1.00", 1.0), ("c-0.25", 0.25), ("plain", None)]:
+        (tmp_path / f"{name}.json").write_text(json.dumps(asdict(make_card(name, noise_sigma=sigma))))
+    assert zoo_names(tmp_path) == ["b-1.00", "c-0.25", "plain"]
+    assert list(gaussian_names(tmp_path).items()) == [(0.25, "c-0.25"), (1.0, "b-1.00")]
+
+
+def test_reading_cards_does_not_import_torch():
+    code = "import certmix.models.zoo as z, sys; z.gaussian_names(); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_shipped_model(name):
+    card = zoo_card(name)
+    weights = ZOO_FOLDER / f"{name}.safetensors"
+    assert card.name == name
+    assert weights.stat().st_size <= 4_000_000
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == card.sha256
+    assert card.recipe
+    assert card.data
+    assert len(card.data_checksum) == 64
+    assert card.epochs > 0
+    assert card.accuracy
+    assert all(value > 1 / card.classes for value in card.accuracy.values())
+    assert card.class_names is not None
+    assert card.input_range == (0.0, 1.0)
+    model = load_zoo(name)
+    with torch.no_grad():
+        logits = model(torch.rand(2, *card.input_shape, generator=torch.Generator().manual_seed(1)))
+    assert logits.shape == (2, card.classes)
+    assert logits.isfinite().all()
+
+
+def test_every_shipped_weights_file_has_a_card_and_every_sigma_one_model():
+    weights = sorted(path.name.removesuffix(".safetensors") for path in ZOO_FOLDER.glob("*.safetensors"))
+    assert weights == zoo_names()
+    noisy = [name for name in zoo_names() if zoo_card(name).noise_sigma is not None]
+    assert sorted(gaussian_names().values()) == noisy

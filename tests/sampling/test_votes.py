@@ -1,0 +1,155 @@
+"""Counting votes: a linear model whose smoothed probabilities are known, and the loop's promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from certmix.errors import ModelError, ParameterError
+from certmix.sampling import Sampler, automatic_batch_size, count_votes, looks, resolve_device
+from certmix.sampling.schedule import look
+
+
+def half_space(weight, offset: float) -> nn.Module:
+    """Class 0 where weight . x > offset: its smoothed probability is Phi((w.x - b) / (sigma |w|))."""
+    weight = torch.as_tensor(weight, dtype=torch.float64)
+    net = nn.Linear(len(weight), 2, dtype=torch.float64)
+    with torch.no_grad():
+        net.weight.copy_(torch.stack([weight, -weight]))
+        net.bias.copy_(torch.tensor([-offset, offset]))
+    return nn.Sequential(Double(), net)
+
+
+class Double(nn.Module):
+    def forward(self, x):
+        return x.double()
+
+
+class Recorder(nn.Module):
+    """Remembers the shapes it sees."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.shapes = inner, []
+
+    def forward(self, x):
+        self.shapes.append(tuple(x.shape))
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("x, sigma", [([0.4, 0.1, 0.9], 0.5), ([0.9, 0.2, 0.0], 0.25), ([0.0, 0.0, 0.0], 1.0)])
+def test_smoothed_probability_of_a_half_space(x, sigma):
+    weight, offset = np.array([1.0, -2.0, 0.5]), 0.1
+    truth = stats.norm.cdf((np.dot(weight, x) - offset) / (sigma * np.linalg.norm(weight)))
+    counts = count_votes(half_space(weight, offset), torch.tensor(x), sigma, 20_000, seed=4, classes=2)
+    assert counts.sum() == 20_000
+    assert counts.dtype == np.int64
+    assert stats.binomtest(int(counts[0]), 20_000, truth).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 1000])
+def test_counts_do_not_depend_on_the_batch_size(batch_size):
+    model, x = half_space([1.0, 2.0], 0.3), torch.tensor([0.5, 0.1])
+    reference = count_votes(model, x, 0.5, 311, seed=2, classes=2, index=9)
+    counts = count_votes(model, x, 0.5, 311, seed=2, classes=2, index=9, batch_size=batch_size)
+    np.testing.assert_array_equal(counts, reference)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_counts_of_a_convolutional_net_do_not_depend_on_the_batch_size(batch_size):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 7, 4)).eval()
+    x = torch.rand(3, 16, 16)
+    reference = count_votes(net, x, 0.5, 211, classes=4, batch_size=1000)
+    np.testing.assert_array_equal(count_votes(net, x, 0.5, 211, classes=4, batch_size=batch_size), reference)
+
+
+def test_going_on_equals_drawing_at_once():
+    sampler = Sampler(half_space([1.0, 0.0], 0.2), 2, 0.5, seed=8, batch_size=30)
+    x = torch.tensor([0.3, 0.3])
+    whole = sampler.votes(x, 3, [40, 111, 300])
+    first = sampler.votes(x, 3, [40])[0]
+    rest = sampler.votes(x, 3, [111, 300], start=40)
+    np.testing.assert_array_equal(whole, [first, first + rest[0], first + rest[1]])
+
+
+def test_selection_and_estimation_use_different_noise():
+    sampler = Sampler(half_space([1.0, 0.0], 0.2), 2, 0.5, batch_size=50)
+    x = torch.tensor([0.2, 0.0])
+    several = [
+        [int(sampler.votes(x, i, [100], stream=s)[0, 0]) for i in range(8)] for s in ("selection", "estimation")
+    ]
+    assert several[0] != several[1]
+
+
+def test_every_batch_has_the_same_shape_and_none_exceeds_the_batch_size():
+    model = Recorder(half_space([1.0, 2.0], 0.3))
+    count_votes(model, torch.tensor([0.5, 0.1]), 0.5, 95, classes=2, batch_size=20)
+    assert model.shapes == [(20, 2)] * 5
+
+
+def test_the_order_of_images_does_not_matter():
+    sampler = Sampler(half_space([1.0, 2.0], 0.0), 2, 0.5)
+    x, y = torch.tensor([0.1, 0.0]), torch.tensor([-0.2, 0.3])
+    forward = [sampler.votes(x, 0, [200])[0], sampler.votes(y, 1, [200])[0]]
+    backward = [sampler.votes(y, 1, [200])[0], sampler.votes(x, 0, [200])[0]]
+    np.testing.assert_array_equal(forward, backward[::-1])
+
+
+def test_logits_that_are_not_finite_are_refused():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.where(x[:, :1] > 0.5, torch.nan, 1.0).repeat(1, 2)
+
+    with pytest.raises(ModelError, match="not finite"):
+        count_votes(Broken(), torch.tensor([0.5]), 0.5, 50, classes=2)
+
+
+def test_a_wrong_number_of_classes_is_refused():
+    with pytest.raises(ModelError, match=r"\(1000, 2\).*\(1000, 3\)"):
+        count_votes(half_space([1.0, 1.0], 0.0), torch.tensor([0.5, 0.5]), 0.5, 10, classes=3)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"sigma": 0.0}, {"sigma": -1.0}, {"precision": "fp8"}, {"batch_size": 0}]
+)
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(ParameterError):
+        Sampler(half_space([1.0], 0.0), 2, **{"sigma": 0.5, **settings})
+
+
+def test_half_precision_runs():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    counts = count_votes(net, torch.rand(4), 0.5, 100, classes=3, precision="bf16")
+    assert counts.sum() == 100
+
+
+def test_automatic_batch_sizes():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert automatic_batch_size((3, 32, 32), cpu) == 100
+    assert automatic_batch_size((2,), cpu) == 1000
+    assert automatic_batch_size((3, 32, 32), cuda) % 100 == 0
+    assert automatic_batch_size((3, 2000, 2000), cpu) == 1
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ParameterError, match="unknown"):
+        resolve_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ParameterError, match="not available"):
+            resolve_device("cuda")
+
+
+def test_looks_increase_for_ever_by_about_a_fifth():
+    sequence = [look(k) for k in range(60)]
+    assert sequence[0] == 100
+    assert all(n % 100 == 0 for n in sequence)
+    ratios = np.array(sequence[1:]) / np.array(sequence[:-1])
+    assert ratios.min() > 1.1
+    assert ratios[10:].max() < 1.25
+    assert looks(1000) == (100, 200, 300, 400, 500, 600, 700, 800, 1000)
+    assert looks(99) == ()
