@@ -168,7 +168,7 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> Foreign:
     try:
         model = timm.create_model(name, pretrained=pretrained, **settings)
     except Exception as error:
-        remedy = "check the name with timm.list_models(), or give a file with --weights"
+        remedy = "check the name with timm.list_models(), or give weights of your own"
         raise ModelError(f"timm:{name}: {describe(error)}: {remedy}") from error
     normalize = None
     config = getattr(model, "pretrained_cfg", None) or {}

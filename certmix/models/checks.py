@@ -56,7 +56,7 @@ def check_logits(module: nn.Module, inputs: Tensor, classes: int, name: str) -> 
             )
         bad = int((~logits.isfinite()).sum())
         if bad:
-            remedy = "check its weights and --normalize"
+            remedy = "check its weights and its normalisation"
             raise ModelError(f"{name} returns {bad} logits that are not finite of {logits.numel()}: {remedy}")
         _check_alone(module, inputs, name)
     return logits
@@ -136,7 +136,7 @@ def resolve_robust(robust: str | None, sigma: float, zoo: Path = ZOO_FOLDER) -> 
     levels = ", ".join(f"{level:g}" for level in shipped) or "none"
     raise ModelError(
         f"no model is shipped for sigma = {sigma:g} (shipped: {levels}): use one of these, "
-        f"train one (certmix train --recipe gaussian --sigma {sigma:g}) or give one with --robust"
+        f"train one (certmix train gaussian --sigma {sigma:g}) or give one with --robust"
     )
 
 

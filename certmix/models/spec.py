@@ -95,7 +95,7 @@ class Normalized(nn.Module):
         if channels > 1 and (inputs.ndim < 2 or inputs.shape[1] != channels):
             found = tuple(inputs.shape)
             raise ModelError(
-                f"inputs have shape {found} and --normalize names {channels} channels: "
+                f"inputs have shape {found} and the normalisation names {channels} channels: "
                 "give one mean and one std, or one a channel"
             )
         mean, std = (
@@ -146,7 +146,7 @@ def load_model(
     if found is not None:
         return _load_card(spec, found, weights, normalize, device, classes)
     if weights is not None and (spec.startswith("robustbench:") or spec.endswith(".pt2")):
-        raise ModelError(f"{spec} brings its own weights: leave --weights out")
+        raise ModelError(f"{spec} brings its own weights: give no others")
     values = None if normalize is None else parse_normalize(normalize)
     foreign = _load_foreign(spec, str(device), weights is None, classes, zoo)
     if values is None and foreign.normalize is not None:
@@ -221,9 +221,10 @@ def _load_card(
     device: str | torch.device,
     classes: int | None,
 ) -> LoadedModel:
-    for value, option in ((weights, "--weights"), (normalize, "--normalize")):
-        if value is not None:
-            raise ModelError(f"{spec} brings its own weights and normalises inside: leave {option} out")
+    if weights is not None:
+        raise ModelError(f"{spec} brings its own weights: give no others")
+    if normalize is not None:
+        raise ModelError(f"{spec} normalises inside: give no other normalisation")
     stem, folder = path.name.removesuffix(".json"), path.parent
     card = zoo_card(stem, folder)
     if classes is not None and card.classes != classes:
@@ -252,7 +253,10 @@ def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None,
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
         return from_module(*spec.split(":"))
     if spec.endswith((".safetensors", *PICKLED)):
-        raise ModelError(f"{spec} holds weights without a model: give file.py:factory and --weights {spec}")
+        raise ModelError(
+            f"{spec} holds weights without a model: "
+            f"name a model, such as file.py:factory, and give {spec} as its weights"
+        )
     near = difflib.get_close_matches(spec, zoo_names(zoo), 1)
     hint = f"did you mean {near[0]}? Else " if near else ""
     names = "".join(f"{name}, " for name in zoo_names(zoo))

@@ -43,7 +43,7 @@ def latex_table(summary: Summary) -> str:
         r"\begin{table}",
         r"\centering",
         r"\footnotesize",
-        r"\setlength{\tabcolsep}{3.5pt}",
+        r"\setlength{\tabcolsep}{3pt}",
         r"\setlength{\belowcaptionskip}{6pt}",
         r"\renewcommand{\arraystretch}{1.5}",
         f"\\caption{{{_caption(summary)}}}",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from certmix.data import load, stack
+from certmix.data import DATASETS, load, stack
 from certmix.errors import ModelError, RunError
 from certmix.models.checks import check_logits, looks_like_probabilities, resolve_robust, sigma_warning
 from certmix.models.spec import LoadedModel, load_model, wrap_model
+from certmix.models.zoo import zoo_names
 from certmix.types import Dataset
 
 __all__ = ["Loaded", "Sources", "load_sources"]
@@ -43,12 +44,12 @@ class Sources:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for ``run.json``, paths made absolute."""
-        shown = asdict(self) if isinstance(self.data, str) else {**vars(self)}
+        shown, shipped = dict(vars(self)), {*zoo_names(), *DATASETS}
         for key in ("data", "standard", "robust", "standard_weights", "robust_weights"):
             value = getattr(self, key)
             shown[key] = value if value is None or isinstance(value, str) else None
-            if isinstance(value, str) and Path(value.rpartition(":")[0] or value).expanduser().exists():
-                shown[key] = str(Path(value).expanduser().resolve())
+            if isinstance(value, str) and value not in shipped:
+                shown[key] = _absolute(value)
         shown["objects"] = [
             key
             for key in ("data", "standard", "robust")
@@ -75,6 +76,13 @@ class Sources:
         if known.get("input_range") is not None:
             known["input_range"] = tuple(known["input_range"])
         return cls(**known)
+
+
+def _absolute(text: str) -> str:
+    """Return a path, or the path before ``:factory``, made absolute if it exists."""
+    file, colon, factory = text.rpartition(":")
+    path = Path(file if colon else text).expanduser()
+    return f"{path.resolve()}{colon}{factory if colon else ''}" if path.exists() else text
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,7 @@ RECIPES = {
         noise_sigma=0.5, consistency=5.0, entropy=0.5,
     ),
     "adversarial": Recipe(
-        "adversarial", "residual", epochs=24, batch_size=128, weight_decay=2e-4,
-        eps=8 / 255, attack_steps=2,
+        "adversarial", "conv", epochs=16, eps=8 / 255, attack_steps=2,
     ),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from certmix.attacks import pgd
 from certmix.data import load_arrays
 from certmix.errors import DataError
-from certmix.models.zoo import Card, save_zoo
+from certmix.models.zoo import Card, load_zoo, save_zoo
 from certmix.training.loop import Progress, train
 from certmix.training.recipes import Recipe
 from certmix.types import Dataset
@@ -99,7 +100,6 @@ def train_to_folder(
         recipe, images, labels, classes=dataset.classes, seed=seed, device=device,
         precision=precision, checkpoint=output / f"{name}.checkpoint", report=report,
     )  # fmt: skip
-    accuracy = measure(model, recipe, *_images(evaluation), device=device, seed=seed)
     card = Card(
         name=name,
         architecture=recipe.architecture,
@@ -114,6 +114,9 @@ def train_to_folder(
         data_checksum=dataset.checksum,
         epochs=recipe.epochs,
         precision=precision,
-        accuracy={f"{what} on {evaluation.name}": value for what, value in accuracy.items()},
     )
-    return save_zoo(output, card, model.cpu())
+    saved = save_zoo(output, card, model.cpu())
+    stored = load_zoo(saved.name, output).to(device)
+    accuracy = measure(stored, recipe, *_images(evaluation), device=device, seed=seed)
+    named = {f"{what} on {evaluation.name}": value for what, value in accuracy.items()}
+    return save_zoo(output, replace(card, accuracy=named), model)

@@ -20,9 +20,9 @@ def test_help_lists_every_command(command):
     assert all(name in shown.out for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command, command):
-    shown = command(command, "--help")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(command, name):
+    shown = command(name, "--help")
     assert shown.code == 0
     assert "Usage: certmix" in shown.out
 

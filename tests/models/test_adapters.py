@@ -120,7 +120,7 @@ def test_robustbench_refusals(robustbench, tmp_path):
             load_model(f"robustbench:{text}")
     with pytest.raises(ModelError, match="robustbench:Bad: KeyError: 'Bad': check the name"):
         load_model("robustbench:Bad")
-    with pytest.raises(ModelError, match="brings its own weights: leave --weights out"):
+    with pytest.raises(ModelError, match="brings its own weights: give no others"):
         load_model("robustbench:Good2024", weights=tmp_path / "w.pt")
 
 

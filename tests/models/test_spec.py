@@ -108,8 +108,8 @@ def unfolded(zoo):
 
 
 def test_cards_refuse_what_they_bring_themselves(zoo, tmp_path):
-    refused("other", "brings its own weights .* leave --weights out", zoo=zoo, weights=tmp_path / "w.pt")
-    refused("other", "normalises inside: leave --normalize out", zoo=zoo, normalize="0/1")
+    refused("other", "brings its own weights: give no others", zoo=zoo, weights=tmp_path / "w.pt")
+    refused("other", "normalises inside: give no other", zoo=zoo, normalize="0/1")
     refused("other", "tells 10 classes apart, the data have 100: choose", zoo=zoo, classes=100)
     refused(str(zoo), r"holds 2 models \(other, tiny-0.50\): name one card")
     refused(str(tmp_path), "holds no model")
@@ -230,9 +230,7 @@ def test_unknown_specs_list_the_forms(zoo, spec):
 
 
 def test_bare_weights_are_not_a_model():
-    refused(
-        "w.safetensors", "holds weights without a model: give file.py:factory and --weights w.safetensors"
-    )
+    refused("w.safetensors", "holds weights without a model: name a model, such as .* and give w.safetensors")
 
 
 def test_unusable_device_is_refused(nets):
@@ -264,7 +262,7 @@ def test_exported_program(exported):
     inputs = INPUTS.clone().requires_grad_(True)
     loaded.module(inputs).sum().backward()
     assert inputs.grad.abs().sum() > 0
-    refused(str(path), "brings its own weights: leave --weights out", weights=path)
+    refused(str(path), "brings its own weights: give no others", weights=path)
 
 
 def test_bad_exports_are_refused(tmp_path):
@@ -433,7 +431,9 @@ def test_normalisation_by_channel_for_any_channel_first_shape(tmp_path):
         view = (3,) + (1,) * (len(shape) - 2)
         assert torch.allclose(module(inputs), (inputs - mean.view(view)) / std.view(view))
     assert module(torch.rand(2, 3).double()).dtype == torch.float64
-    with pytest.raises(ModelError, match=r"shape \(2, 4\) and --normalize names 3 channels: give one mean"):
+    with pytest.raises(
+        ModelError, match=r"shape \(2, 4\) and the normalisation names 3 channels: give one mean"
+    ):
         module(torch.rand(2, 4))
     single = load_model(spec, normalize="0.5/0.25").module
     assert torch.allclose(single(torch.full((2, 4, 3), 1.0)), torch.tensor(2.0))

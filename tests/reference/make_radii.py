@@ -100,13 +100,19 @@ def radii_inputs() -> list[tuple[float, float, float, float]]:
     cases = list(TABLE)
     extremes = [x for x in itertools.product(P_VALUES, Q_VALUES, ALPHAS) if x[0] > x[1]]
     worthy = [x for x in extremes if x[0] - x[1] > (1 - x[2]) / x[2]]
-    cases += [(*x, rng.choice(SIGMAS)) for x in rng.sample(worthy, 90)]
+    cases += [(*x, rng.choice(SIGMAS)) for x in rng.sample(worthy, 70)]
     cases += [(*x, rng.choice(SIGMAS)) for x in rng.sample([x for x in extremes if x not in worthy], 12)]
     cases += [(p, 1 - p, a, 1.0) for p in (0.7, 0.99, 1 - 2.0**-40) for a in (0.51, 0.76, 1 - 1e-12, 1.0)]
     for excess in (1e-15, 1e-12, 1e-9, 1e-6, 1e-3):  # margins barely above the threshold
         for alpha, q in ((0.76, 0.05), (0.9, 0.2), (1 - 1e-12, 1e-13), (0.99, 0.49), (0.51, 1e-4)):
             cases.append((min(1.0, ((1 - alpha) / alpha + q) * (1 + excess)), q, alpha, 0.5))
-    while len(cases) < 200:
+    for alpha in (0.5 + 1e-12, 0.5 + 1e-9, 0.51, 0.76, 1 - 1e-9, 1 - 1e-12, 1 - 2.0**-53):  # ends of [0, 1]
+        cases += [(1 - x, 0.0, alpha, 1.0) for x in (1e-15, 1e-9, 0.01) if 1 - x > (1 - alpha) / alpha]
+        cases += [(1.0, x, alpha, 1.0) for x in (1e-300, 1e-13, 0.01) if 1 - x > (1 - alpha) / alpha]
+    cases += [(1.0, q, 1 - 2.0**-40, 0.25) for q in (0.5, 0.9, 1 - 1e-9)]  # p + q > 1
+    cases += [(1 - 1e-11, q, 1 - 1e-13, 0.25) for q in (0.6, 0.999, 1 - 1.02e-11)]
+    cases += [(0.97, 0.6, 0.9, 0.5), (0.9, 0.8, 0.99, 0.5)]
+    while len(cases) < 220:
         p, alpha = rng.uniform(0.3, 1), rng.uniform(0.5, 1)
         q = rng.uniform(0, min(p, 1 - p)) * 10 ** rng.choice((0, 0, -3, -8))
         if p - q > (1 - alpha) / alpha:

@@ -136,7 +136,7 @@ LATEX = r"""% needs \usepackage{booktabs}
 \begin{table}
 \centering
 \footnotesize
-\setlength{\tabcolsep}{3.5pt}
+\setlength{\tabcolsep}{3pt}
 \setlength{\belowcaptionskip}{6pt}
 \renewcommand{\arraystretch}{1.5}
 \caption{Certified accuracy (\%) at $\ell_2$ radius; $\sigma$ = 0.5, $\alpha$ = 0.76, @

@@ -1,0 +1,49 @@
+"""The shipped architectures: folding changes nothing, whitening whitens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from certmix.models.architectures import ARCHITECTURES, ConvNet, ResidualNet, build, fold_batch_norm
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("classes", [10, 100])
+def test_logits_have_the_right_shape(name, classes):
+    assert build(name, classes).eval()(torch.rand(2, 3, 32, 32)).shape == (2, classes)
+
+
+def test_folding_batch_norm_keeps_the_function():
+    torch.manual_seed(0)
+    model = ResidualNet()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    model.eval()
+    x = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        before = model(x)
+        after = fold_batch_norm(model)(x)
+        again = fold_batch_norm(model)(x)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(again, after)
+
+
+def test_whitening_decorrelates_patches():
+    torch.manual_seed(0)
+    model, images = ConvNet(), torch.rand(64, 3, 32, 32).cumsum(3).cumsum(2)
+    images = images / images.max()
+    model.whiten(images)
+    with torch.no_grad():
+        responses = model.whitening(model.normalize(images))[:, :12].permute(1, 0, 2, 3).flatten(1).double()
+    second = responses @ responses.T / responses.shape[1]
+    off = second - torch.diag(second.diagonal())
+    assert off.abs().max() < 1e-2
+    assert second.diagonal().max() <= 1.0 + 1e-6
+    assert not model.whitening.weight.requires_grad
