@@ -8,14 +8,10 @@ from typing import Any
 
 import click
 
-from certmix.bounds import BOUNDS
-from certmix.radii import CERTIFICATES
-from certmix.report.tables import FORMATS
-from certmix.studies.request import DEFAULT_RADII, GOALS, CertifyRequest
+from certmix.studies.request import CertifyRequest
 
-from .options import IMAGES, RADII, data_options, device_options, model_options
-
-DEFAULT_COLUMNS = ",".join(f"{r:g}" for r in DEFAULT_RADII)
+from .certify_options import evaluation_options, format_option, sampling_options
+from .options import data_options, device_options, model_options
 
 EPILOG = """\b
 Examples:
@@ -38,46 +34,13 @@ samples.
 @click.option("--alpha", type=float, required=True, help="Mixing weight of the robust classifier, 0.5 to 1.")
 @data_options
 @model_options
-@click.option(
-    "--images", type=IMAGES, default="100", show_default=True, help="How many, spread over the data."
-)
-@click.option(
-    "--samples", type=int, default=1000, show_default=True, help="Most estimation samples an image."
-)
-@click.option(
-    "--selection-samples", type=int, default=100, show_default=True, help="Samples that choose the class."
-)
-@click.option(
-    "--goal",
-    type=click.Choice(list(GOALS)),
-    default="fixed",
-    show_default=True,
-    help="When to stop sampling.",
-)
-@click.option(
-    "--failure-probability", type=float, default=0.001, show_default=True,
-    help="Probability that one image's certificate is wrong.",
-)  # fmt: skip
-@click.option(
-    "--bound",
-    type=click.Choice(list(BOUNDS)),
-    default="clopper-pearson",
-    show_default=True,
-    help="From counts to probabilities.",
-)
-@click.option(
-    "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
-    default=list(CERTIFICATES), help="From probabilities to radii; repeatable.  [default: all]",
-)  # fmt: skip
-@click.option("--radii", type=RADII, default=DEFAULT_COLUMNS, show_default=True, help="Columns of the table.")
+@sampling_options
+@evaluation_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Key of all noise.")
 @device_options
 @click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity of the run>]")
 @click.option("--fresh", is_flag=True, help="Start over: delete the samples in the run folder.")
-@click.option(
-    "--format", "format_", type=click.Choice(["table", *FORMATS]), default="table", show_default=True,
-    help="What to print on stdout.",
-)  # fmt: skip
+@format_option
 def command(**options: Any) -> int:
     """Certify the mix log((1-alpha) g + alpha h) of two classifiers.
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from certmix.bounds import clopper_pearson
+from certmix.bounds import beta_binomial, clopper_pearson
 from certmix.bounds.prediction import is_established
 from certmix.errors import ParameterError
 from certmix.types import ConfidenceBounds, IntArray
 
-__all__ = ["BOUNDS", "bound_counts", "clopper_pearson", "is_established"]
+__all__ = ["BOUNDS", "beta_binomial", "bound_counts", "clopper_pearson", "is_established"]
 
 Bound = Callable[[IntArray, IntArray, float], ConfidenceBounds]
 
 BOUNDS: dict[str, Bound] = {
     "clopper-pearson": clopper_pearson.one_sided,
     "clopper-pearson-two-sided": clopper_pearson.two_sided,
+    "beta-binomial": beta_binomial.fixed,
 }
 """Bounds for vote counts by name; the first is the default."""
 

@@ -30,9 +30,14 @@ def check_counts(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArr
     if not np.issubdtype(counts.dtype, np.integer) or not np.issubdtype(selected.dtype, np.integer):
         raise ParameterError("counts and selected classes must be integers: convert them to int64")
     if np.any(counts < 0) or np.any(counts.sum(1) < 1):
-        raise ParameterError("counts must be at least 0 and each image needs at least one sample")
+        raise ParameterError(
+            f"counts from {counts.min()}, at least {counts.sum(1).min()} samples an image: "
+            "counts must be at least 0 and each image needs at least one sample"
+        )
     if np.any((selected < 0) | (selected >= counts.shape[1])):
-        raise ParameterError(f"a selected class is outside 0..{counts.shape[1] - 1}: pass class indices")
+        raise ParameterError(
+            f"selected classes {selected.min()}..{selected.max()}: pass indices in 0..{counts.shape[1] - 1}"
+        )
     return counts.astype(np.int64), selected.astype(np.int64)
 
 

@@ -13,7 +13,10 @@ from certmix.types import ConfidenceBounds, FloatArray, IntArray
 __all__ = ["interval", "lower_bound", "one_sided", "two_sided", "upper_bound"]
 
 _OUTWARDS = 1e-12
-"""Relative distance to the nearer end of [0, 1] given away; the quantiles err by less than 1e-13."""
+"""Given away, relative to the nearer end of [0, 1]: more than the quantiles' relative error."""
+
+_UPPER_ERROR = 2.0**-52
+"""Added to upper quantiles: they are accurate to about 1e-16 absolutely, not relatively, near 0."""
 
 
 def _down(x: FloatArray) -> FloatArray:
@@ -22,7 +25,7 @@ def _down(x: FloatArray) -> FloatArray:
 
 
 def _up(x: FloatArray) -> FloatArray:
-    moved = np.nextafter(x + _OUTWARDS * np.minimum(x, 1.0 - x), 1.0)
+    moved = np.minimum(np.nextafter(x + _UPPER_ERROR + _OUTWARDS * np.minimum(x, 1.0 - x), 2.0), 1.0)
     return np.where(x < 1, moved, 1.0)
 
 
@@ -30,16 +33,18 @@ def _counts_and_trials(successes: ArrayLike, trials: ArrayLike) -> tuple[IntArra
     k, n = np.broadcast_arrays(np.asarray(successes), np.asarray(trials))
     if not (np.issubdtype(k.dtype, np.integer) and np.issubdtype(n.dtype, np.integer)):
         raise ParameterError("successes and trials must be whole numbers: pass integer arrays")
-    if np.any((k < 0) | (k > n) | (n < 1)):
-        raise ParameterError("counts must satisfy 0 <= successes <= trials and trials >= 1")
+    wrong = (k < 0) | (k > n) | (n < 1)
+    if np.any(wrong):
+        found = f"{k[wrong].flat[0]} successes of {n[wrong].flat[0]} trials"
+        raise ParameterError(f"{found}: 0 <= successes <= trials and trials >= 1 are needed")
     return k.astype(np.int64), n.astype(np.int64)
 
 
 def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
     """Return a lower confidence bound of a binomial proportion.
 
-    The largest value below which the proportion lies with probability at most
-    `failure_probability`, whatever the proportion.
+    Whatever the proportion is, the bound exceeds it with probability at most
+    `failure_probability` over the samples.
 
     Parameters
     ----------
@@ -96,6 +101,8 @@ def interval(
     >>> print(f"{low:.4f} {high:.4f}")
     0.3033 0.5028
     """
+    if not 0.0 < confidence < 1.0:
+        raise ParameterError(f"confidence = {confidence}: it must lie strictly between 0 and 1, such as 0.95")
     half = (1.0 - confidence) / 2
     return lower_bound(successes, trials, half), upper_bound(successes, trials, half)
 

@@ -31,6 +31,6 @@ def is_established(top: int, runner_up: int, failure_probability: float) -> bool
     (True, False)
     """
     check_failure_probability(failure_probability)
-    if top == 0:
+    if top <= runner_up:
         return False
     return bool(binomtest(top, top + runner_up, 0.5).pvalue <= failure_probability)

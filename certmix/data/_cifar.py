@@ -68,7 +68,9 @@ def load(family: Family, folder: Path, request: Request) -> Dataset:
         read_parts.append(read(family, path, len(names)))
     pixels = np.concatenate([part[0] for part in read_parts]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([part[1] for part in read_parts])
-    return in_memory(replace(request, name=family.name), pixels, labels, names, settings={"source": family.name})
+    return in_memory(
+        replace(request, name=family.name), pixels, labels, names, settings={"source": family.name}
+    )
 
 
 def _read_binary(family: Family, path: Path, classes: int) -> Part:

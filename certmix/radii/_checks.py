@@ -16,7 +16,9 @@ __all__ = ["check_alpha", "check_sigma", "probability_pairs"]
 def check_alpha(alpha: float) -> float:
     """Return alpha as a float; certificates need 1/2 <= alpha <= 1 (Lemma 3.2)."""
     if not 0.5 <= alpha <= 1.0:
-        raise ParameterError(f"alpha = {alpha}: certificates of the mix need 1/2 <= alpha <= 1; raise alpha")
+        raise ParameterError(
+            f"alpha = {alpha}: certificates of the mix need 1/2 <= alpha <= 1: choose such a weight"
+        )
     return float(alpha)
 
 
@@ -34,4 +36,4 @@ def probability_pairs(p_lower: ArrayLike, q_upper: ArrayLike) -> tuple[FloatArra
         wrong = ~((values >= 0) & (values <= 1))
         if wrong.any():
             raise ParameterError(f"{name} holds {values[wrong].flat[0]}: probabilities must lie in [0, 1]")
-    return np.ascontiguousarray(p), np.ascontiguousarray(q)
+    return np.array(p, order="C"), np.array(q, order="C")

@@ -36,6 +36,12 @@ def _mixed_quantile(x: float, complement: float, alpha: float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def _quantile(x: float, complement: float) -> float:
+    """Phi^-1(x), where complement = 1 - x, taken from the one that has not lost its digits."""
+    return ndtri(x) if x <= 0.5 else -ndtri(complement)
+
+
+@njit(cache=True, nogil=True)
 def _give_away(radius: float, magnitude: float, sigma: float) -> float:
     """Round a radius down by the error its quantiles can carry; 0 if nothing is left."""
     return max(0.0, radius * (1 - 4 * EPS) - _DOWN * sigma * (magnitude + 1.0))
@@ -67,13 +73,16 @@ def _exact_root(a: float, b: float, mu: float, nu: float, start: float, top: flo
     """Solve Phi(a - t) - Phi(b + t) = mu on [0, top] by bracketed Halley steps.
 
     nu = 1 - mu: where Phi(a - t) > 1/2 the equation is used in its complement,
-    Phi(t - a) + Phi(b + t) = nu, so that no digits cancel.
+    Phi(t - a) + Phi(b + t) = nu, and where Phi(b + t) > 1/2 too in that of both,
+    Phi(-b - t) - Phi(t - a) = mu, so that no digits cancel.
     """
     low, high, t = 0.0, top, min(max(start, 0.0), top)
     scale, slope = 1.0, 1.0
     for _ in range(100):
         u, v = a - t, b + t
-        if u > 0:
+        if u > 0 and v > 0:
+            left, right, scale = ndtr(-v), ndtr(-u) + mu, ndtr(-v)
+        elif u > 0:
             left, right, scale = nu, ndtr(-u) + ndtr(v), nu
         else:
             left, right, scale = ndtr(u), ndtr(v) + mu, ndtr(u)
@@ -105,15 +114,15 @@ def exact_one(p: float, q: float, sigma: float, alpha: float) -> float:
         return 0.0
     a, b = ndtri(p), ndtri(q)
     if math.isinf(a):
-        t = math.inf if math.isinf(b) else ndtri(nu) - b
+        t = math.inf if math.isinf(b) else _quantile(nu, mu) - b
     elif math.isinf(b):
-        t = a - ndtri(mu)
+        t = a - _quantile(mu, nu)
     elif mu == 0.0:
         t = 0.5 * (a - b)
     elif q == 1.0 - p:
         t = a + ndtri(0.5 * nu)
     else:
-        top = min(0.5 * (a - b), a - ndtri(mu))
+        top = min(0.5 * (a - b), a - _quantile(mu, nu))
         t = _exact_root(a, b, mu, nu, a + ndtri(0.5 * nu), top)
     if math.isinf(t):
         return math.inf

@@ -64,14 +64,21 @@ def lipschitz_radius(
     array([0.1789])
     """
     alpha = check_alpha(alpha)
-    p = np.atleast_1d(np.asarray(p_lower, np.float64))
-    rivals = np.asarray(q_upper, np.float64)
-    rivals = rivals.reshape(len(p), -1) if rivals.ndim <= 1 else rivals
+    p, rivals = np.atleast_1d(np.asarray(p_lower, np.float64)), np.asarray(q_upper, np.float64)
+    if rivals.ndim <= 1 and (rivals.size == len(p) or len(p) == 1):
+        rivals = rivals.reshape(len(p), -1)
+    if p.ndim != 1 or rivals.ndim != 2 or len(rivals) != len(p) or rivals.shape[1] < 1:
+        raise ParameterError(
+            f"p_lower of shape {p.shape} and q_upper of shape {np.shape(q_upper)}: "
+            "give (m,) and (m, rivals), with at least one rival each"
+        )
     probability_pairs(p[:, None], rivals)
     own = np.broadcast_to(np.asarray(constant, np.float64), p.shape)
     others = np.broadcast_to(np.asarray(rival_constants, np.float64), rivals.shape)
-    if not (np.all(own >= 0) and np.all(others >= 0)):
-        raise ParameterError("a Lipschitz constant is negative or NaN: give upper bounds >= 0")
+    for constants in (own, others):
+        if not np.all(constants >= 0):
+            wrong = constants[~(constants >= 0)].flat[0]
+            raise ParameterError(f"Lipschitz constant {wrong}: give upper bounds >= 0")
     p, rivals, own, others = map(np.ascontiguousarray, (p, rivals, own, others))
     radius: FloatArray = class_lipschitz_loop(p, rivals, own, others, alpha)
     return radius

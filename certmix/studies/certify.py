@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ from certmix.data import spread, stack
 from certmix.errors import ParameterError, RunError
 from certmix.models.checks import near_chance
 from certmix.models.spec import LoadedModel
+from certmix.radii import certify_radii
 from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder, write_log
 from certmix.report import write_products
 from certmix.sampling import Sampler, looks, resolve_device
 from certmix.studies.describe import description
-from certmix.studies.evaluate import Evaluation, evaluate, log_rows
+from certmix.studies.evaluate import Evaluation, bound_records, evaluate, log_rows
 from certmix.studies.expect import expectations
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources, load_sources
-from certmix.types import IntArray, Status
+from certmix.types import IntArray, Summary
 
 __all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify"]
 
@@ -57,13 +58,17 @@ class CertifyResult:
     """
 
     evaluation: Evaluation
-    records: tuple[ImageRecord, ...]
     folder: Path | None
 
     @property
-    def summary(self) -> Any:
-        """The table: `certmix.types.Summary`."""
+    def summary(self) -> Summary:
+        """The table."""
         return self.evaluation.summary
+
+    @property
+    def records(self) -> tuple[ImageRecord, ...]:
+        """The images behind it, with their counts."""
+        return self.evaluation.records
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,8 @@ def run_certify(
     context = _Context(request, loaded, chosen, batch_size, progress, say)
     for note in expectations(request, loaded.dataset.classes):
         say(note)
+    if isinstance(request.images, int) and request.images > len(loaded.dataset):
+        say(f"{request.images} images asked for, the data has {len(loaded.dataset)}: all are used")
     identity = _identity(request, loaded)
     if in_memory:
         return _fill(context, Store(None, loaded.dataset.classes), None, sources)
@@ -200,32 +207,38 @@ def _fill(context: _Context, store: Store, run: RunFolder | None, sources: Sourc
         complete = False
     stored = store.images()
     wanted = [int(dataset.indices[p]) for p in positions]
-    records = [stored[i] for i in wanted if i in stored and request.samples in stored[i].estimation]
+    records = [stored[i] for i in wanted if i in stored]
     model = context.loaded.standard
     probabilities = {} if model is None else store.standard(model.checksum)
     evaluation = evaluate(records, probabilities, request, len(positions), **_about(context))
     if not complete and evaluation.summary.complete:
         evaluation = replace(evaluation, summary=replace(evaluation.summary, complete=False))
-    if run is not None and records:
-        _publish(run, context, records, evaluation)
-    return CertifyResult(evaluation, tuple(records), None if run is None else run.path)
+    if run is not None and evaluation.records:
+        _publish(run, context, evaluation)
+    return CertifyResult(evaluation, None if run is None else run.path)
 
 
 def _fix_design(store: Store, request: CertifyRequest, run: RunFolder | None) -> None:
     """Hold a run to the number of samples its fixed-size bound was planned for.
 
     A fixed-size confidence bound is valid only if its number of samples did
-    not depend on what earlier samples showed.
+    not depend on what earlier samples showed; sequential bounds always are.
     """
-    planned = store.get("fixed_samples")
+    if request.goal != "fixed":
+        return
+    planned, where = store.get("fixed_samples"), "this run" if run is None else str(run.path)
+    if planned is None and any(record.estimation for record in store.images().values()):
+        raise RunError(
+            f"{where} was sampled sequentially and its results may have been seen, so bounds of a fixed "
+            "size would not be valid: use --goal radii, or take another --seed, another --output or --fresh"
+        )
     if planned is None:
         store.put("fixed_samples", str(request.samples))
     elif int(planned) != request.samples:
-        where = "this run" if run is None else str(run.path)
         raise RunError(
             f"{where} was planned for exactly {planned} samples an image and its results may have been seen, "
-            f"so bounds for {request.samples} would not be valid: repeat --samples {planned}, "
-            "or take another --seed, another --output or --fresh"
+            f"so bounds for {request.samples} would not be valid: repeat --samples {planned}, use "
+            "--goal radii, or take another --seed, another --output or --fresh"
         )
 
 
@@ -276,8 +289,7 @@ def _sample(context: _Context, store: Store, positions: IntArray) -> None:
             store.write_image(record)
             drawn += record.drawn - (before.drawn if before else 0)
         right += record.selected == record.label
-        one = evaluate([record], {}, replace(request, certificates=request.certificates[:1]), 1)
-        certified += int(one.radii[-1].status[0] == Status.CERTIFIED and record.selected == record.label)
+        certified += _is_certified(record, request)
         if done == min(len(positions), 50):
             _warn_near_chance(context, context.loaded.robust, right, done, "under noise")
         if context.progress is not None:
@@ -285,32 +297,47 @@ def _sample(context: _Context, store: Store, positions: IntArray) -> None:
             context.progress(Progress(done, len(positions), drawn, certified, elapsed))
 
 
+def _is_certified(record: ImageRecord, request: CertifyRequest) -> bool:
+    """Whether the deciding row certifies the image at some radius > 0."""
+    radii = certify_radii(
+        bound_records([record], request).bounds,
+        sigma=request.sigma, alpha=request.alpha, certificate=request.certificates[0],
+    )  # fmt: skip
+    return bool(radii.radius[0] > 0 and record.selected == record.label)
+
+
 def _sample_image(
     context: _Context, sampler: Sampler, record: ImageRecord | None, position: int
 ) -> ImageRecord:
     """Return the image's record with all samples that the request wants."""
     request, dataset = context.request, context.loaded.dataset
-    if record is not None and request.samples in record.estimation:
+    if record is not None and not bound_records([record], request).waiting[0]:
         return record
     values, index = dataset.read(position), int(dataset.indices[position])
-    checksum, label, start = _checksum(values), int(dataset.labels[position]), time.monotonic()
+    checksum, start = _checksum(values), time.monotonic()
     image = torch.from_numpy(values)
     if record is None:
         chosen = sampler.votes(image, index, [request.selection_samples], stream="selection")[0]
-        record = ImageRecord(index, label, checksum, chosen)
+        record = ImageRecord(index, int(dataset.labels[position]), checksum, chosen)
     elif record.input_checksum != checksum:
         raise RunError(
             f"image {index} is not what it was when this run began: restore the data, or use --fresh"
         )
-    stops = [n for n in looks(request.samples) if n > record.drawn]
-    stops = sorted({*stops, request.samples})
-    counts = sampler.votes(image, index, stops, start=record.drawn)
-    base = record.estimation.get(record.drawn, np.zeros(dataset.classes, np.int64))
-    estimation = {**record.estimation, **{n: base + c for n, c in zip(stops, counts, strict=True)}}
-    return replace(
-        record, estimation=estimation, device=context.device.type,
-        seconds=record.seconds + time.monotonic() - start,
-    )  # fmt: skip
+    while bound_records([record], request).waiting[0]:
+        record = _draw(sampler, image, record, request)
+    seconds = record.seconds + time.monotonic() - start
+    return replace(record, device=context.device.type, seconds=seconds)
+
+
+def _draw(sampler: Sampler, image: torch.Tensor, record: ImageRecord, request: CertifyRequest) -> ImageRecord:
+    """Return the record with its next look, or with all looks of a fixed number of samples."""
+    stops = sorted(n for n in {*looks(request.samples), request.samples} if n > record.drawn)
+    if request.goal != "fixed":
+        stops = stops[:1]
+    counts = sampler.votes(image, record.index, stops, start=record.drawn)
+    base = record.estimation.get(record.drawn, np.zeros(sampler.classes, np.int64))
+    new = {n: base + c for n, c in zip(stops, counts, strict=True)}
+    return replace(record, estimation={**record.estimation, **new})
 
 
 def _about(context: _Context) -> dict[str, Any]:
@@ -324,12 +351,10 @@ def _about(context: _Context) -> dict[str, Any]:
     }
 
 
-def _publish(
-    run: RunFolder, context: _Context, records: Sequence[ImageRecord], evaluation: Evaluation
-) -> None:
+def _publish(run: RunFolder, context: _Context, evaluation: Evaluation) -> None:
     """Write the products under the request's name, and the newest at the top."""
     model = context.loaded.standard
     folder = run.results(context.request.name("" if model is None else model.checksum))
     write_products(folder, evaluation.summary, evaluation.curves)
-    write_log(folder / "records.tsv", log_rows(records, evaluation))
+    write_log(folder / "records.tsv", log_rows(evaluation))
     run.publish(folder)

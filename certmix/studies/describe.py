@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from certmix.bounds import bound_counts
+from certmix.bounds.sequential import sequential_split
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources
 
@@ -44,6 +45,7 @@ def description(
             "failure_probability": request.failure_probability,
             "bound": request.bound,
             "split": _split(request),
+            "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
         },
         "device": str(device),
@@ -56,6 +58,8 @@ def description(
 
 
 def _split(request: CertifyRequest) -> dict[str, float]:
+    if request.goal != "fixed":
+        return sequential_split(request.bound, request.failure_probability)
     counts = np.array([[request.samples, 0]])
     return bound_counts(counts, np.zeros(1, np.int64), request.failure_probability, request.bound).split
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from certmix.bounds import bound_counts, clopper_pearson
+from certmix.bounds.sequential import look_bounds, sequential_split
 from certmix.radii import certify_radii
 from certmix.records import ImageRecord
+from certmix.sampling.schedule import looks
 from certmix.studies.request import CertifyRequest
+from certmix.studies.stopping import Rule, Walk
 from certmix.types import (
     CertifiedAccuracy,
     CertifiedRadii,
@@ -24,7 +29,16 @@ from certmix.types import (
     Summary,
 )
 
-__all__ = ["Evaluation", "bound_records", "ceilings", "evaluate", "log_rows"]
+__all__ = ["Bounded", "Evaluation", "bound_records", "ceilings", "evaluate", "log_rows"]
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Bounds of images (m,), the samples behind them, and who still waits for samples."""
+
+    bounds: ConfidenceBounds
+    samples: IntArray
+    waiting: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -39,15 +53,40 @@ class Evaluation:
     curves: tuple[Curve, ...]
     radii: tuple[CertifiedRadii, ...]
     bounds: ConfidenceBounds
-    selected: IntArray
-    labels: IntArray
+    records: tuple[ImageRecord, ...]
 
 
-def bound_records(records: Sequence[ImageRecord], request: CertifyRequest) -> ConfidenceBounds:
-    """Return the bounds of images whose estimation samples are complete."""
-    counts = np.stack([record.estimation[request.samples] for record in records])
-    selected = np.array([record.selected for record in records])
-    return bound_counts(counts, selected, request.failure_probability, request.bound)
+def bound_records(records: Sequence[ImageRecord], request: CertifyRequest) -> Bounded:
+    """Return the bounds of images, what they rest on, and which images still want samples.
+
+    For sequential goals the stopping rule is walked again over the stored
+    looks, so that a table depends on the request and the counts alone, even
+    where another request has drawn more.
+    """
+    selected = np.array([record.selected for record in records], np.int64)
+    if request.goal != "fixed":
+        labels = np.array([record.label for record in records], np.int64)
+        walk = _walk(records, Walk(_rule(request), selected, labels))
+        split = sequential_split(request.bound, request.failure_probability)
+        bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound, split)
+        return Bounded(bounds, walk.samples, walk.active)
+    present = np.array([request.samples in record.estimation for record in records])
+    counts = np.stack([record.estimation.get(request.samples, record.selection) for record in records])
+    bounds = bound_counts(counts, selected, request.failure_probability, request.bound)
+    return Bounded(bounds, np.full(len(records), request.samples), ~present)
+
+
+_rule = lru_cache(maxsize=8)(Rule)
+
+
+def _walk(records: Sequence[ImageRecord], walk: Walk) -> Walk:
+    """Take every image as far as its stored looks and the rule go."""
+    for number, samples in enumerate(walk.rule.looks):
+        rows = np.array([i for i in np.flatnonzero(walk.active) if samples in records[i].estimation], int)
+        if len(rows) == 0:
+            break
+        walk.step(number, rows, np.stack([records[i].estimation[samples] for i in rows]))
+    return walk
 
 
 def _row_plan(request: CertifyRequest) -> list[tuple[str, str, float]]:
@@ -60,14 +99,28 @@ def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, floa
 
     The largest radius is reached when all samples agree.
     """
-    counts = np.zeros((1, classes), np.int64)
-    counts[0, 0] = request.samples
-    bounds = bound_counts(counts, np.zeros(1, np.int64), request.failure_probability, request.bound)
+    bounds = _unanimous(request, classes)
     found = []
     for classifier, certificate, alpha in _row_plan(request):
         radii = certify_radii(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         found.append((classifier, certificate, float(radii.radius[0])))
     return found
+
+
+def _unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds:
+    """Return the bounds of one image whose samples all vote for one class."""
+    one, selected, delta = (
+        np.eye(1, classes, dtype=np.int64),
+        np.zeros(1, np.int64),
+        request.failure_probability,
+    )
+    if request.goal == "fixed":
+        return bound_counts(one * request.samples, selected, delta, request.bound)
+    pairs = [
+        look_bounds(request.bound, k, one * n, selected, delta) for k, n in enumerate(looks(request.samples))
+    ]
+    p, q = np.max([p for p, _ in pairs], axis=0), np.min([q for _, q in pairs], axis=0)
+    return ConfidenceBounds(p, q, delta, request.bound, sequential_split(request.bound, delta))
 
 
 def _row(
@@ -113,7 +166,7 @@ def evaluate(
     Parameters
     ----------
     records
-        Images whose sampling is complete.
+        Images; those whose sampling is not complete are left out.
     probabilities
         Those (c,) of the standard classifier by image index; may lack images.
     request
@@ -123,17 +176,15 @@ def evaluate(
     about
         Further fields of `Summary`: names, notes.
     """
-    plan = _row_plan(request)
+    bounded = bound_records(records, request) if records else None
+    if bounded is not None and bounded.waiting.any():
+        records = [r for r, waits in zip(records, bounded.waiting, strict=True) if not waits]
+        bounded = bound_records(records, request) if records else None
+    if bounded is None:
+        return _nothing(request, planned, about)
+    plan, bounds = _row_plan(request), bounded.bounds
     labels = np.array([record.label for record in records], np.int64)
     selected = np.array([record.selected for record in records], np.int64)
-    if not records:
-        empty = ConfidenceBounds(np.empty(0), np.empty(0), request.failure_probability, request.bound, {})
-        summary = Summary(
-            request.sigma, request.alpha, 0, request.failure_probability, request.radii,
-            CleanAccuracy(None, None, None), (), complete=False, planned_images=planned, **about,
-        )  # fmt: skip
-        return Evaluation(summary, (), (), empty, selected, labels)
-    bounds = bound_records(records, request)
     correct = selected == labels
     radii = tuple(
         certify_radii(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
@@ -162,17 +213,26 @@ def evaluate(
         bound=request.bound,
         samples=request.samples,
         selection_samples=request.selection_samples,
-        mean_samples=float(np.mean([record.drawn for record in records])),
+        mean_samples=float(bounded.samples.mean()),
         seed=request.seed,
-        abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
+        abstained=int(np.sum((radii[0].status == Status.ABSTAIN) & (bounded.samples > 0))),
         **about,
     )
-    return Evaluation(summary, curves, radii, bounds, selected, labels)
+    return Evaluation(summary, curves, radii, bounds, tuple(records))
 
 
-def log_rows(
-    records: Sequence[ImageRecord], evaluation: Evaluation
-) -> list[tuple[int, int, int, float, float]]:
+def _nothing(request: CertifyRequest, planned: int, about: dict[str, Any]) -> Evaluation:
+    """The table of a run without any complete image."""
+    empty = ConfidenceBounds(np.empty(0), np.empty(0), request.failure_probability, request.bound, {})
+    summary = Summary(
+        request.sigma, request.alpha, 0, request.failure_probability, request.radii,
+        CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
+        planned_images=planned, **about,
+    )  # fmt: skip
+    return Evaluation(summary, (), (), empty, ())
+
+
+def log_rows(evaluation: Evaluation) -> list[tuple[int, int, int, float, float]]:
     """Return rows (index, label, prediction or -1, radius, seconds) of the robust classifier."""
     robust = evaluation.radii[0]
     return [
@@ -183,5 +243,5 @@ def log_rows(
             float(radius) if status == Status.CERTIFIED else 0.0,
             record.seconds,
         )
-        for record, radius, status in zip(records, robust.radius, robust.status, strict=True)
+        for record, radius, status in zip(evaluation.records, robust.radius, robust.status, strict=True)
     ]

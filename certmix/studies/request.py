@@ -12,11 +12,16 @@ from typing import Any
 from certmix.bounds import BOUNDS
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
+from certmix.sampling.schedule import look
 
 __all__ = ["DEFAULT_RADII", "GOALS", "CertifyRequest"]
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-GOALS = {"fixed": "all of --samples for every image"}
+GOALS = {
+    "radii": "until the radii of the table are settled, or more samples are not worth it",
+    "radius": "until the radius is known to a relative precision",
+    "fixed": "all of --samples for every image",
+}
 """When an image has been sampled enough, by name."""
 
 
@@ -32,8 +37,8 @@ class CertifyRequest:
         How many images, spread over the data set, or ``"all"``.
     samples, selection_samples
         Most estimation samples of an image; samples that choose its class.
-    goal
-        A name in `GOALS`.
+    goal, relative_precision
+        A name in `GOALS`; how near the goal ``radius`` comes, in (0, 1).
     failure_probability
         Of one image's certificate.
     bound, certificates, radii
@@ -50,9 +55,10 @@ class CertifyRequest:
     sigma: float
     alpha: float
     images: int | str = 100
-    samples: int = 1000
+    samples: int = 10_000
     selection_samples: int = 100
-    goal: str = "fixed"
+    goal: str = "radii"
+    relative_precision: float = 0.1
     failure_probability: float = 0.001
     bound: str = "clopper-pearson"
     certificates: tuple[str, ...] = tuple(CERTIFICATES)
@@ -65,7 +71,7 @@ class CertifyRequest:
             raise ParameterError(f"sigma = {self.sigma}: the noise level must be a positive number")
         if not 0.5 <= self.alpha <= 1.0:
             raise ParameterError(
-                f"alpha = {self.alpha}: certificates of the mix need 1/2 <= alpha <= 1; raise alpha"
+                f"alpha = {self.alpha}: certificates of the mix need 1/2 <= alpha <= 1: choose such a weight"
             )
         if not 0.0 < self.failure_probability < 1.0:
             raise ParameterError(
@@ -77,6 +83,15 @@ class CertifyRequest:
                 raise ParameterError(f"{name} = {value}: at least 1 is needed")
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
             raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
+        if not 0.0 < self.relative_precision < 1.0:
+            raise ParameterError(
+                f"relative precision = {self.relative_precision}: it must lie strictly between 0 and 1"
+            )
+        if self.goal != "fixed" and self.samples < look(0):
+            raise ParameterError(
+                f"samples = {self.samples}: sequential sampling looks first at {look(0)} samples; "
+                f"raise --samples or use --goal fixed"
+            )
         if self.seed < 0:
             raise ParameterError(f"seed = {self.seed}: it must be at least 0")
         _check_names("goal", [self.goal], GOALS)

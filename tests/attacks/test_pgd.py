@@ -41,7 +41,9 @@ def test_points_stay_in_ball_and_box(norm):
 
 def test_the_generator_decides_and_bad_arguments_are_refused():
     x, y = torch.full((2, 4), 0.5), torch.zeros(2, dtype=torch.long)
-    runs = [pgd(linear(), x, y, eps=0.1, steps=0, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    runs = [
+        pgd(linear(), x, y, eps=0.1, steps=0, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)
+    ]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
     with pytest.raises(ParameterError, match="l7"):

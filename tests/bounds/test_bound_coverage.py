@@ -72,7 +72,9 @@ def test_the_budget_is_used(name, used):
 @st.composite
 def votes(draw):
     classes = draw(st.integers(2, 6))
-    row = draw(st.lists(st.integers(0, 2000), min_size=classes, max_size=classes).filter(lambda x: sum(x) > 0))
+    row = draw(
+        st.lists(st.integers(0, 2000), min_size=classes, max_size=classes).filter(lambda x: sum(x) > 0)
+    )
     return np.array([row]), np.array([draw(st.integers(0, classes - 1))])
 
 
@@ -105,7 +107,8 @@ def test_two_sided_follows_from_its_two_halves(drawn, delta):
     allowed_q = min(high, 1 - p)
     assert allowed_p - Fraction(3, 10**15) * len(rivals) <= p <= allowed_p
     assert allowed_q <= q <= allowed_q + Fraction(3, 10**16)
-    assert 0 <= p <= 1 and 0 <= q <= 1
+    assert 0 <= p <= 1
+    assert 0 <= q <= 1
     assert sum(bounds.split.values()) == pytest.approx(delta, rel=1e-15)
 
 

@@ -105,7 +105,11 @@ def test_tails_in_fractions(n, delta):
         if j < n:
             p = Fraction(high[j])
             assert 1 - at_least(j + 1, p) <= Fraction(delta)
-            inner = 1 - (1 - p) * (1 + Fraction(1, 10**11)) if p > Fraction(1, 2) else p * (1 - Fraction(1, 10**11))
+            inner = (
+                1 - (1 - p) * (1 + Fraction(1, 10**11))
+                if p > Fraction(1, 2)
+                else p * (1 - Fraction(1, 10**11))
+            )
             assert 1 - at_least(j + 1, inner - Fraction(5, 10**16)) > Fraction(delta)
 
 
@@ -186,7 +190,9 @@ def test_shapes_broadcast():
     assert cp.lower_bound(k, n, 0.01).shape == (3, 2)
     assert cp.upper_bound(np.zeros(0, int), np.zeros(0, int), 0.01).shape == (0,)
     assert np.shape(cp.lower_bound(3, 10, 0.01)) == ()
-    np.testing.assert_array_equal(cp.upper_bound(k, n, 0.01)[1], [cp.upper_bound(2, m, 0.01) for m in (10, 20)])
+    np.testing.assert_array_equal(
+        cp.upper_bound(k, n, 0.01)[1], [cp.upper_bound(2, m, 0.01) for m in (10, 20)]
+    )
     assert cp.lower_bound(np.uint8(200), np.uint8(255), 0.01) == cp.lower_bound(200, 255, 0.01)
     assert cp.lower_bound(np.int8([100]), np.int64([10**9]), 0.01) == cp.lower_bound(100, 10**9, 0.01)
 

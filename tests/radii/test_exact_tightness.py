@@ -45,7 +45,9 @@ def mix(g, h, alpha):
 def standard_outputs():
     """All vertices of the simplex and some points of it: what g may say."""
     rng = np.random.default_rng(4)
-    return np.vstack([np.eye(CLASSES), rng.dirichlet(np.ones(CLASSES), 20), rng.dirichlet(np.full(CLASSES, 0.1), 20)])
+    return np.vstack(
+        [np.eye(CLASSES), rng.dirichlet(np.ones(CLASSES), 20), rng.dirichlet(np.full(CLASSES, 0.1), 20)]
+    )
 
 
 def ball(radius):

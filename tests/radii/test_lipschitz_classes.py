@@ -13,7 +13,9 @@ from certmix.radii import PAPER_CONSTANT, TIGHT_CONSTANT, gaussian_lipschitz_rad
 
 quick = settings(deadline=None, max_examples=150)
 unit = st.floats(0, 1)
-constants = st.one_of(st.floats(0, 10), st.sampled_from([0.0, 1e-300, 1e300, math.inf]))
+constants = st.one_of(
+    st.floats(0, 10, allow_subnormal=False), st.sampled_from([0.0, 1e-300, 1e300, math.inf])
+)
 
 
 def formula(p, rivals, alpha, own, others):
@@ -21,7 +23,7 @@ def formula(p, rivals, alpha, own, others):
     a, smallest = Fraction(alpha), None
     for q, other in zip(rivals, others, strict=True):
         gap = a * (Fraction(p) - Fraction(q)) + a - 1
-        if gap <= 0 or math.isinf(own + other) and gap > 0:
+        if gap <= 0 or (math.isinf(own + other) and gap > 0):
             return Fraction(0)
         steepness = a * (Fraction(own) + Fraction(other))
         if steepness > 0:
@@ -31,7 +33,7 @@ def formula(p, rivals, alpha, own, others):
 
 @quick
 @given(unit, st.lists(unit, min_size=1, max_size=5), st.floats(0.5, 1), constants, st.data())
-def test_equals_the_formula_and_is_never_above(p, rivals, alpha, own, data):
+def test_equals_the_formula_from_strictly_below(p, rivals, alpha, own, data):
     others = data.draw(st.lists(constants, min_size=len(rivals), max_size=len(rivals)))
     got = float(lipschitz_radius([p], [rivals], alpha, own, others)[0])
     true = formula(p, rivals, alpha, own, others)
@@ -39,9 +41,10 @@ def test_equals_the_formula_and_is_never_above(p, rivals, alpha, own, data):
         assert got == math.inf or p - max(rivals) - (1 - alpha) / alpha < 1e-14
         return
     assert got >= 0
-    assert math.isinf(got) is False or true > 1e307
-    if math.isfinite(got):
-        assert Fraction(got) <= true
+    if true > 10**300:  # beyond float64
+        assert got > 1e299
+        return
+    assert Fraction(got) < true or got == true == 0
     gap = p - max(rivals) - (1 - alpha) / alpha
     if gap > 1e-4:
         assert got >= float(true) * (1 - 1e-10)
@@ -86,10 +89,11 @@ def test_equal_constants_agree_with_the_gaussian_case(name, unit_constant):
 
 
 def test_constants_of_the_gaussian_case():
-    assert PAPER_CONSTANT == pytest.approx(math.sqrt(2 / math.pi), rel=1e-15)
-    assert TIGHT_CONSTANT == pytest.approx(1 / math.sqrt(2 * math.pi), rel=1e-15)
-    exact_square = Fraction(TIGHT_CONSTANT) ** 2 * Fraction("6.28318530717958647692528676655901")
-    assert exact_square >= 1  # rounded up
+    assert pytest.approx(math.sqrt(2 / math.pi), rel=1e-15) == PAPER_CONSTANT
+    assert pytest.approx(1 / math.sqrt(2 * math.pi), rel=1e-15) == TIGHT_CONSTANT
+    pi_below = Fraction("3.14159265358979323846264338327950")
+    assert Fraction(TIGHT_CONSTANT) ** 2 * 2 * pi_below >= 1  # both rounded up
+    assert Fraction(PAPER_CONSTANT) ** 2 * pi_below >= 2
 
 
 def test_linear_model_whose_constants_are_known():

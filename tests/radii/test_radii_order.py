@@ -62,8 +62,10 @@ def test_order_of_the_certificates(pair, sigma, alpha):
 
 
 def test_tight_lipschitz_and_smoothing_are_incomparable():
-    gap = [radius("lipschitz", p, 1 - p, 1, a) - radius("smoothing", p, 1 - p, 1, a) for p, a in
-           ((0.99, 0.76), (0.99, 1.0))]
+    gap = [
+        radius("lipschitz", p, 1 - p, 1, a) - radius("smoothing", p, 1 - p, 1, a)
+        for p, a in ((0.99, 0.76), (0.99, 1.0))
+    ]
     assert gap[0] > 0.01
     assert gap[1] < -0.01
 
@@ -151,7 +153,7 @@ def test_certainty_is_certified_everywhere(alpha):
 @given(near_one, alphas, sigmas)
 def test_closed_form_for_two_classes(p, alpha, sigma):
     """q = 1 - p: mixing costs sigma Phi^-1(1 / (2 alpha)), whatever p is."""
-    assume(0.5 < alpha and p - (1 - p) > (1 - alpha) / alpha * (1 + 1e-6))
+    assume(alpha > 0.5 and p - (1 - p) > (1 - alpha) / alpha * (1 + 1e-6))
     cost = float(-ndtri((2 * alpha - 1) / (2 * alpha)))
     expected = sigma * (float(ndtri(p)) - cost)
     tolerance = rounding(p, 1 - p, sigma, alpha, expected) + 64 * EPS * sigma * abs(cost)

@@ -53,17 +53,20 @@ def test_table_of_reference_values(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_never_above_the_true_radius(name):
-    """Compared in decimal arithmetic: a float radius that is larger by one unit fails."""
+def test_strictly_below_the_true_radius(name):
+    """Compared in decimal arithmetic; strictly, so that the radius speaks of the closed ball."""
     over = []
     with localcontext() as context:
         context.prec = 60
         for row in GOLDEN:
             got = radius(name, row["p"], row["q"], row["sigma"], row["alpha"])
             assert not math.isnan(got), row
-            if Decimal(got) > Decimal(row[name].replace("inf", "Infinity")):
+            true = Decimal(row[name].replace("inf", "Infinity"))
+            if Decimal(got) > true or (got > 0 and Decimal(got) == true and math.isfinite(got)):
                 over.append((row["p"], row["q"], row["sigma"], row["alpha"], got, row[name]))
-    assert not over, f"{len(over)} of {len(GOLDEN)} above the truth, (p, q, sigma, alpha, got, true): {over}"
+    assert not over, (
+        f"{len(over)} of {len(GOLDEN)} not below the truth, (p, q, sigma, alpha, got, true): {over}"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

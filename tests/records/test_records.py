@@ -22,9 +22,11 @@ def record(index=3) -> ImageRecord:
 
 def same(a: ImageRecord, b: ImageRecord) -> bool:
     return (
-        (a.index, a.label, a.input_checksum, a.seconds, a.device) == (b.index, b.label, b.input_checksum, b.seconds, b.device)
+        (a.index, a.label, a.input_checksum, a.seconds, a.device)
+        == (b.index, b.label, b.input_checksum, b.seconds, b.device)
         and a.selection.tolist() == b.selection.tolist()
-        and {n: c.tolist() for n, c in a.estimation.items()} == {n: c.tolist() for n, c in b.estimation.items()}
+        and {n: c.tolist() for n, c in a.estimation.items()}
+        == {n: c.tolist() for n, c in b.estimation.items()}
     )
 
 

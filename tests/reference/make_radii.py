@@ -18,7 +18,7 @@ from pathlib import Path
 import mpmath
 from mpmath import mp, mpf
 
-mp.dps = 100
+DIGITS = 100
 TARGET = Path(__file__).with_name("radii.json")
 TABLE = [  # rows of the published table of reference values: p, q, alpha, sigma
     (0.99, 0.01, 0.76, 0.5),
@@ -72,7 +72,11 @@ def exact(p: mpf, q: mpf, alpha: mpf, sigma: mpf) -> mpf:
     if mu == 0:
         return sigma * (a - b) / 2
     if p == 1 or q == 0:
-        return mpf("inf") if p == 1 and q == 0 else sigma * (quantile(1 - mu) - b if p == 1 else a - quantile(mu))
+        return (
+            mpf("inf")
+            if p == 1 and q == 0
+            else sigma * (quantile(1 - mu) - b if p == 1 else a - quantile(mu))
+        )
     low, high = mpf(0), a - quantile(mu)
     for step in range(400):
         t = (low + high) / 2
@@ -124,9 +128,7 @@ def beta_cdf(a: int, b: int, x: mpf) -> mpf:
     """I_x(a, b) by the continued fraction, on the side where it converges fast."""
     if x > mpf(a + 1) / (a + b + 2):
         return 1 - beta_cdf(b, a, 1 - x)
-    front = mp.exp(
-        mp.loggamma(a + b) - mp.loggamma(a) - mp.loggamma(b) + a * mp.log(x) + b * mp.log1p(-x)
-    )
+    front = mp.exp(mp.loggamma(a + b) - mp.loggamma(a) - mp.loggamma(b) + a * mp.log(x) + b * mp.log1p(-x))
     c, d = mpf(1), 1 / (1 - (a + b) * x / (a + 1))
     value = d
     for m in range(1, 200_000):
@@ -165,9 +167,7 @@ def clopper_pearson(k: int, n: int, delta: float) -> tuple[mpf, mpf]:
     low = mpf(0) if k == 0 else d ** (mpf(1) / n) if k == n else beta_quantile(k, n - k + 1, d, start)
     if k == n:
         return low, mpf(1)
-    return low, (
-        -mp.expm1(mp.log(d) / n) if k == 0 else 1 - beta_quantile(n - k, k + 1, d, 1 - start)
-    )
+    return low, (-mp.expm1(mp.log(d) / n) if k == 0 else 1 - beta_quantile(n - k, k + 1, d, 1 - start))
 
 
 def count_inputs() -> list[tuple[int, int, float]]:
@@ -185,11 +185,11 @@ def as_text(x: mpf) -> str:
 
 def main() -> None:
     """Write the file."""
+    mp.dps = DIGITS
     tight = 1 / mp.sqrt(2 * mp.pi)
     radii, bounds = [], []
     for case in radii_inputs():
-        p, q, alpha, sigma = exactly = [mpf(x) for x in case]
-        del sigma
+        p, q, alpha, _ = exactly = [mpf(x) for x in case]
         row: dict[str, object] = dict(zip(("p", "q", "alpha", "sigma"), case, strict=True))
         row["lipschitz-paper"] = as_text(lipschitz(*exactly, 2 * tight))
         row["lipschitz"] = as_text(lipschitz(*exactly, tight))
@@ -200,7 +200,7 @@ def main() -> None:
     for k, n, delta in count_inputs():
         low, high = clopper_pearson(k, n, delta)
         bounds.append({"k": k, "n": n, "delta": delta, "lower": as_text(low), "upper": as_text(high)})
-    made_by = f"make_radii.py, mpmath {mpmath.__version__}, {mp.dps} digits, 40 kept"
+    made_by = f"make_radii.py, mpmath {mpmath.__version__}, {DIGITS} digits, 40 kept"
     parts = [json.dumps({"made_by": made_by})[:-1]]
     for name, rows in (("radii", radii), ("clopper_pearson", bounds)):
         parts.append(f'"{name}": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")

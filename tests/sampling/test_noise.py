@@ -63,7 +63,11 @@ def test_noise_is_standard_normal_and_independent_between_chunks():
 
 def test_golden_noise():
     """The same key must give the same noise in every release (see NOISE_VERSION)."""
-    seeds = [chunk_seed(0, 0, "estimation", 0), chunk_seed(0, 0, "selection", 0), chunk_seed(1, 9980, "estimation", 39)]
+    seeds = [
+        chunk_seed(0, 0, "estimation", 0),
+        chunk_seed(0, 0, "selection", 0),
+        chunk_seed(1, 9980, "estimation", 39),
+    ]
     assert seeds == GOLDEN_SEEDS
 
 

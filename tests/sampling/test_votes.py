@@ -40,7 +40,9 @@ class Recorder(nn.Module):
         return self.inner(x)
 
 
-@pytest.mark.parametrize("x, sigma", [([0.4, 0.1, 0.9], 0.5), ([0.9, 0.2, 0.0], 0.25), ([0.0, 0.0, 0.0], 1.0)])
+@pytest.mark.parametrize(
+    "x, sigma", [([0.4, 0.1, 0.9], 0.5), ([0.9, 0.2, 0.0], 0.25), ([0.0, 0.0, 0.0], 1.0)]
+)
 def test_smoothed_probability_of_a_half_space(x, sigma):
     weight, offset = np.array([1.0, -2.0, 0.5]), 0.1
     truth = stats.norm.cdf((np.dot(weight, x) - offset) / (sigma * np.linalg.norm(weight)))
@@ -80,7 +82,8 @@ def test_selection_and_estimation_use_different_noise():
     sampler = Sampler(half_space([1.0, 0.0], 0.2), 2, 0.5, batch_size=50)
     x = torch.tensor([0.2, 0.0])
     several = [
-        [int(sampler.votes(x, i, [100], stream=s)[0, 0]) for i in range(8)] for s in ("selection", "estimation")
+        [int(sampler.votes(x, i, [100], stream=s)[0, 0]) for i in range(8)]
+        for s in ("selection", "estimation")
     ]
     assert several[0] != several[1]
 

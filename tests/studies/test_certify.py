@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from planes import INPUTS, LABELS, NET, plane, points, run
 from scipy.stats import norm
 from torch import nn
 
@@ -22,35 +22,7 @@ from certmix.bounds import bound_counts
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.radii import certify_radii
 from certmix.records import Store, read_run
-from certmix.types import Dataset
-
-
-def plane(weights) -> nn.Module:
-    net = nn.Linear(2, len(weights))
-    with torch.no_grad():
-        net.weight.copy_(torch.tensor(weights))
-        net.bias.zero_()
-    return net
-
-
-def points(inputs, labels, classes=2) -> Dataset:
-    inputs = np.asarray(inputs, np.float32)
-    return Dataset(
-        "points", "test", np.asarray(labels), np.arange(len(inputs)) * 10, tuple("abcdefghij"[:classes]),
-        lambda i: inputs[i], None, "checksum-of-" + str(float(inputs.sum())),
-    )  # fmt: skip
-
-
-INPUTS = [[0.5, 0.0], [0.3, 0.2], [-0.4, 0.1], [0.02, 0.0], [0.6, 0.0]]
-LABELS = [0, 0, 1, 0, 1]
-NET = [[1.0, 0.0], [-1.0, 0.0]]
-
-
-def run(**options):
-    defaults = dict(
-        data=points(INPUTS, LABELS), standard=plane(NET), robust=plane(NET), samples=400, images="all"
-    )
-    return certmix.certify(0.5, 0.76, **{**defaults, **options})
+from certmix.sampling import Sampler
 
 
 def test_the_table_is_what_the_counts_say():
@@ -81,25 +53,21 @@ def test_no_radius_exceeds_the_true_distance():
         assert radius <= max(0.0, limit)
 
 
-def test_counts_do_not_change_when_the_request_does(tmp_path: Path):
+def test_counts_do_not_change_when_the_request_does(tmp_path: Path, monkeypatch):
     first = run(output=tmp_path / "run")
     before = {r.index: r for r in first.records}
 
-    class Never(nn.Module):
-        def forward(self, x):
-            if len(x) > 4:
-                raise AssertionError("a sample was drawn again")
-            return plane(NET)(x)
-
-    same = Never()
-    same.__class__.__name__ = "Linear"
+    monkeypatch.setattr(Sampler, "votes", lambda *a, **k: pytest.fail("a sample was drawn again"))
     for change in (
         {"alpha": 0.9}, {"certificates": ("lipschitz",)}, {"radii": (0.0, 0.1)},
         {"failure_probability": 0.05}, {"bound": "clopper-pearson-two-sided"}, {"standard": None},
     ):  # fmt: skip
         request = {"alpha": 0.76, "output": tmp_path / "run", **change}
         alpha = request.pop("alpha")
-        options = dict(data=points(INPUTS, LABELS), standard=plane(NET), robust=plane(NET), samples=400, images="all")
+        options = dict(
+            data=points(INPUTS, LABELS), standard=plane(NET), robust=plane(NET), samples=400, images="all",
+            goal="fixed",
+        )  # fmt: skip
         again = certmix.certify(0.5, alpha, **{**options, **request})
         for record in again.records:
             np.testing.assert_array_equal(record.estimation[400], before[record.index].estimation[400])
@@ -173,7 +141,9 @@ def test_the_run_folder_is_complete(tmp_path: Path):
         assert printed <= radius
         assert radius - printed < 1e-6
     with sqlite3.connect(tmp_path / "run" / "counts.sqlite") as db:
-        view = db.execute("SELECT idx, label, standard_prediction, selection, estimation, seconds FROM records")
+        view = db.execute(
+            "SELECT idx, label, standard_prediction, selection, estimation, seconds FROM records"
+        )
         assert len(view.fetchall()) == 5
 
 
@@ -232,7 +202,18 @@ main()
 
 def test_kill_dash_nine_loses_at_most_the_image_in_flight(problem, command, tmp_path: Path):
     options = [*problem.options[:4], "--robust", f"{tmp_path / 'nets.py'}:Slow", *problem.options[6:]]
-    options += ["--samples", "300", "--batch-size", "50", "--images", "all", "--output", str(tmp_path / "run")]
+    options += [
+        "--samples",
+        "300",
+        "--goal",
+        "fixed",
+        "--batch-size",
+        "50",
+        "--images",
+        "all",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -268,9 +249,7 @@ def test_warnings_before_sampling():
     with pytest.warns(certmix.CertmixWarning, match="cannot certify anything.*about"):
         run(samples=10)
     with pytest.warns(certmix.CertmixWarning, match="raise --alpha"):
-        certmix.certify(
-            0.5, 0.5, data=points(INPUTS, LABELS), standard=None, robust=plane(NET), samples=400, images=1
-        )
+        certmix.certify(0.5, 0.5, data=points(INPUTS, LABELS), standard=None, robust=plane(NET), images=1)
 
 
 def test_a_model_near_chance_is_pointed_out():
@@ -294,11 +273,13 @@ def test_models_that_do_not_fit_are_refused():
         {"alpha": 0.3}, {"alpha": 1.5}, {"sigma": 0.0}, {"sigma": float("nan")}, {"samples": 0},
         {"images": 0}, {"failure_probability": 0.0}, {"failure_probability": 1.0}, {"radii": ()},
         {"radii": (0.5, 0.25)}, {"radii": (-1.0,)}, {"certificates": ("magic",)}, {"bound": "magic"},
-        {"seed": -1}, {"nonsense": 1}, {"goal": "magic"},
+        {"seed": -1}, {"nonsense": 1}, {"goal": "magic"}, {"samples": 99}, {"relative_precision": 1.0},
     ],
 )  # fmt: skip
 def test_parameters_out_of_range(options):
     arguments = {"sigma": 0.5, "alpha": 0.76, **options}
     with pytest.raises(ParameterError) as refused:
-        certmix.certify(arguments.pop("sigma"), arguments.pop("alpha"), data=points(INPUTS, LABELS), **arguments)
+        certmix.certify(
+            arguments.pop("sigma"), arguments.pop("alpha"), data=points(INPUTS, LABELS), **arguments
+        )
     assert "\n" not in str(refused.value)

@@ -26,7 +26,9 @@ def stripes(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def quick(name: str, **changes):
-    return make_recipe(name, **{"architecture": "residual", "epochs": 2, "batch_size": 16, "learning_rate": 0.02, **changes})
+    return make_recipe(
+        name, **{"architecture": "residual", "epochs": 2, "batch_size": 16, "learning_rate": 0.02, **changes}
+    )
 
 
 def state(model):
@@ -93,7 +95,9 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
         def everything(self):
             return images.numpy()
 
-    data = Dataset("stripes", "train", labels.numpy(), np.arange(48), ("dark", "bright"), Read(), (0.0, 1.0), "x")
+    data = Dataset(
+        "stripes", "train", labels.numpy(), np.arange(48), ("dark", "bright"), Read(), (0.0, 1.0), "x"
+    )
     card = train_to_folder(quick("standard", epochs=3), data, data, tmp_path)
     assert card.name == "stripes-standard"
     assert set(card.accuracy) == {"clean on stripes"}

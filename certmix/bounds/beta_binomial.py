@@ -1,0 +1,92 @@
+"""Time-uniform bounds for a proportion: the beta-binomial mixture martingale.
+
+For every true proportion p0 the ratio
+
+    M_n(p0) = B(a + k, b + n - k) / (B(a, b) p0^k (1 - p0)^(n - k))
+
+is a nonnegative martingale with mean 1 in the number of samples n, k of them
+successes.  By Ville's inequality M_n(p0) >= 1/delta ever happens with
+probability at most delta: the p0 that are not yet rejected form a confidence
+sequence, valid at all n at once and at any stopping time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import betaln, xlog1py, xlogy
+
+from certmix.bounds._checks import check_counts, check_failure_probability, selected_and_runner_up
+from certmix.types import ConfidenceBounds, FloatArray, IntArray
+
+__all__ = ["fixed", "lower_bound", "upper_bound"]
+
+_A, _B = 0.5, 0.5
+_SLACK = 1e-9
+"""Given away on log M, with 1e-13 a sample more: above the rounding of the log-beta functions."""
+
+
+def _log_martingale(k: FloatArray, n: FloatArray, p: FloatArray) -> FloatArray:
+    evidence = betaln(_A + k, _B + n - k) - betaln(_A, _B)
+    return evidence - xlogy(k, p) - xlog1py(n - k, -p)
+
+
+def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
+    """Return time-uniform lower bounds of a proportion, rounded down.
+
+    Parameters
+    ----------
+    successes, trials
+        Integers, broadcast together.
+    failure_probability
+        That the bound is ever wrong, over all sample sizes.
+
+    Returns
+    -------
+    FloatArray
+        Bounds in [0, 1).
+
+    References
+    ----------
+    H. Robbins, Statistical methods related to the law of the iterated
+    logarithm, Annals of Mathematical Statistics 41 (1970).
+
+    Examples
+    --------
+    >>> lower_bound([1000], [1000], 0.001).round(4)
+    array([0.9891])
+    """
+    delta = check_failure_probability(failure_probability)
+    k, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
+    slack = _SLACK + 1e-13 * n
+    target = np.log(1.0 / delta) + slack
+    low, high = np.zeros(k.shape), k / n
+    for _ in range(64):
+        middle = 0.5 * (low + high)
+        rejected = _log_martingale(k, n, middle) >= target
+        low, high = np.where(rejected, middle, low), np.where(rejected, high, middle)
+    return low
+
+
+def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
+    """Return time-uniform upper bounds of a proportion, rounded up; see `lower_bound`."""
+    k, n = np.broadcast_arrays(np.asarray(successes), np.asarray(trials))
+    return np.nextafter(1.0 - lower_bound(n - k, n, failure_probability), 2.0).clip(max=1.0)
+
+
+def fixed(counts: IntArray, selected: IntArray, failure_probability: float) -> ConfidenceBounds:
+    """Return p and q at half of the failure probability each, valid at any sample size.
+
+    Parameters
+    ----------
+    counts, selected, failure_probability
+        As for `certmix.bounds.clopper_pearson.one_sided`; the number of
+        samples may depend on what was seen.
+    """
+    counts, selected = check_counts(counts, selected)
+    votes, rival = selected_and_runner_up(counts, selected)
+    half = check_failure_probability(failure_probability) / 2
+    p = lower_bound(votes, counts.sum(1), half)
+    q = upper_bound(rival, counts.sum(1), half)
+    q = np.minimum(q, np.nextafter(1.0 - p, 2.0))
+    return ConfidenceBounds(p, q, failure_probability, "beta-binomial", {"p": half, "q": half})
