@@ -13,7 +13,7 @@ from itertools import count, takewhile
 __all__ = ["look", "looks", "share"]
 
 _FIRST, _RATIO, _STEP = 100, 1.2, 100
-_PEAK, _RISE, _FALL = 30_000, 0.5, 0.5
+_PEAK, _RISE, _FALL = 50_000, 0.5, 0.5
 
 _SEQUENCE = [_FIRST]
 
@@ -38,7 +38,7 @@ def looks(maximum: int) -> tuple[int, ...]:
 
 
 def _weight(samples: int) -> float:
-    """Spend little where images are settled anyway, most near 30,000, less and less after."""
+    """Spend little where images are settled anyway, most near 50,000, less and less after."""
     ratio = samples / _PEAK
     return ratio**_RISE if ratio <= 1 else ratio**-_FALL
 

@@ -24,7 +24,7 @@ from certmix.report import write_products
 from certmix.sampling import Sampler, looks, resolve_device
 from certmix.studies.describe import description
 from certmix.studies.evaluate import Evaluation, bound_records, evaluate, log_rows
-from certmix.studies.expect import expectations
+from certmix.studies.expect import expectations, reading_notes
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources, load_sources
 from certmix.types import IntArray, Summary
@@ -342,7 +342,8 @@ def _draw(sampler: Sampler, image: torch.Tensor, record: ImageRecord, request: C
 
 def _about(context: _Context) -> dict[str, Any]:
     loaded = context.loaded
-    notes = expectations(context.request, loaded.dataset.classes)
+    classes = loaded.dataset.classes
+    notes = expectations(context.request, classes) + reading_notes(context.request, classes)
     return {
         "data": loaded.dataset.name,
         "standard": None if loaded.standard is None else loaded.standard.name,

@@ -29,7 +29,16 @@ from certmix.types import (
     Summary,
 )
 
-__all__ = ["Bounded", "Evaluation", "bound_records", "ceilings", "evaluate", "log_rows"]
+__all__ = [
+    "Bounded",
+    "Evaluation",
+    "bound_records",
+    "ceilings",
+    "evaluate",
+    "log_rows",
+    "row_plan",
+    "table_row",
+]
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,8 @@ def _walk(records: Sequence[ImageRecord], walk: Walk) -> Walk:
     return walk
 
 
-def _row_plan(request: CertifyRequest) -> list[tuple[str, str, float]]:
-    """(classifier, certificate, alpha) of each row: the robust classifier alone comes first."""
+def row_plan(request: CertifyRequest) -> list[tuple[str, str, float]]:
+    """Return (classifier, certificate, alpha) of each row: the robust classifier alone comes first."""
     return [("robust", "exact", 1.0)] + [("mixed", c, request.alpha) for c in request.certificates]
 
 
@@ -101,7 +110,7 @@ def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, floa
     """
     bounds = _unanimous(request, classes)
     found = []
-    for classifier, certificate, alpha in _row_plan(request):
+    for classifier, certificate, alpha in row_plan(request):
         radii = certify_radii(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         found.append((classifier, certificate, float(radii.radius[0])))
     return found
@@ -123,7 +132,7 @@ def _unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds:
     return ConfidenceBounds(p, q, delta, request.bound, sequential_split(request.bound, delta))
 
 
-def _row(
+def table_row(
     classifier: str, radii: CertifiedRadii, correct: np.ndarray, columns: tuple[float, ...]
 ) -> CertifiedAccuracy:
     """Count an image at r when its class is right and its radius is >= r (> 0 at r = 0)."""
@@ -159,6 +168,8 @@ def evaluate(
     probabilities: dict[int, FloatArray],
     request: CertifyRequest,
     planned: int,
+    *,
+    keep_waiting: bool = False,
     **about: Any,
 ) -> Evaluation:
     """Return the table of a run from its records.
@@ -173,16 +184,19 @@ def evaluate(
         What was asked.
     planned
         Number of images asked for; fewer records make the result partial.
+    keep_waiting
+        Keep images that the request would sample further, with their bounds so
+        far: for records that no more samples will be added to.
     about
         Further fields of `Summary`: names, notes.
     """
     bounded = bound_records(records, request) if records else None
-    if bounded is not None and bounded.waiting.any():
+    if bounded is not None and not keep_waiting and bounded.waiting.any():
         records = [r for r, waits in zip(records, bounded.waiting, strict=True) if not waits]
         bounded = bound_records(records, request) if records else None
     if bounded is None:
         return _nothing(request, planned, about)
-    plan, bounds = _row_plan(request), bounded.bounds
+    plan, bounds = row_plan(request), bounded.bounds
     labels = np.array([record.label for record in records], np.int64)
     selected = np.array([record.selected for record in records], np.int64)
     correct = selected == labels
@@ -192,7 +206,7 @@ def evaluate(
     )
     clean = _clean_accuracy(records, probabilities, request.alpha)
     rows = tuple(
-        _row(plan_row[0], r, correct, request.radii) for plan_row, r in zip(plan, radii, strict=True)
+        table_row(plan_row[0], r, correct, request.radii) for plan_row, r in zip(plan, radii, strict=True)
     )
     curves = tuple(
         Curve(classifier, certificate, r.radius[correct & (r.radius > 0)], len(records),

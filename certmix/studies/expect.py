@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from certmix.report.rounding import floor_digits
 from certmix.studies.evaluate import ceilings
 from certmix.studies.request import CertifyRequest
 
-__all__ = ["expectations"]
+__all__ = ["expectations", "reading_notes"]
 
 
 def expectations(request: CertifyRequest, classes: int) -> list[str]:
@@ -34,3 +35,20 @@ def _enough_samples(request: CertifyRequest, classes: int, classifier: str, cert
             if row[:2] == (classifier, certificate) and row[2] > 0:
                 return samples
     return None
+
+
+def reading_notes(request: CertifyRequest, classes: int) -> list[str]:
+    """Return what a reader of the table should know: columns out of reach, radii understated."""
+    found = []
+    for classifier, certificate, ceiling in ceilings(request, classes):
+        if certificate == "exact" and 0 < ceiling < request.radii[-1]:
+            found.append(
+                f"{classifier}, exact: {request.samples:,} samples an image can certify at most radius "
+                f"{floor_digits(ceiling, 3)}; larger columns are out of reach"
+            )
+    if request.goal == "radii":
+        found.append(
+            "Sampling stops once the columns of the deciding row are settled: mean radii and accuracies "
+            "between columns are understated (--goal radius)"
+        )
+    return found

@@ -20,7 +20,7 @@ from certmix.types import FloatArray, IntArray
 
 __all__ = ["Rule", "Walk", "thresholds"]
 
-PRICE = 0.4
+PRICE = 0.36
 """An image is given up when the next samples bring fewer than PRICE / --samples table cells each."""
 
 BoolArray = NDArray[np.bool_]

@@ -1,0 +1,81 @@
+"""`certmix recertify`: tables from stored counts or published logs, without sampling."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from certmix.bounds import BOUNDS
+from certmix.radii import CERTIFICATES
+from certmix.report.tables import FORMATS
+
+from .options import RADII
+from .sources import of_source, sigma_option
+
+EPILOG = """\b
+Examples:
+  certmix recertify runs/RUN --alpha 0.9
+  certmix recertify cohen-0.50.tsv --sigma 0.5 --alpha 0.76
+  certmix recertify counts.txt --sigma 0.25 --alpha 0.76 --failure-probability 0.01
+  certmix recertify a.tsv b.tsv --sigma 0.25,0.5 --as-printed --best
+
+A log prints radii with 3 significant digits, rounded to nearest. Each is taken
+for the lowest number that prints so, unless --as-printed asks for the figures
+of published tables.
+"""
+
+
+@click.command("recertify", epilog=EPILOG)
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@sigma_option
+@click.option("--alpha", type=float, help="Mixing weight, 0.5 to 1.  [default: the run's; 1 for files]")
+@click.option(
+    "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
+    help="From probabilities to radii; repeatable.  [default: the run's; all for files]",
+)  # fmt: skip
+@click.option(
+    "--bound", type=click.Choice(list(BOUNDS)), help="From counts to probabilities; not for published logs."
+)
+@click.option(
+    "--failure-probability", type=float,
+    help="Probability that one image's certificate is wrong; not for published logs.",
+)  # fmt: skip
+@click.option("--radii", type=RADII, help="Columns of the table.  [default: the run's; 0 to 1.5 for files]")
+@click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
+@click.option(
+    "--assume-selected", is_flag=True,
+    help="Class counts: other samples chose each image's class, so spend nothing on the choice.",
+)  # fmt: skip
+@click.option("--rows", type=int, help="Files: how many rows there should be.  [default: from idx]")
+@click.option("--best", is_flag=True, help="The best of several SOURCEs in each cell.")
+@click.option(
+    "--format", "format_", type=click.Choice(["table", *FORMATS]), default="table", show_default=True,
+    help="What to print on stdout.",
+)  # fmt: skip
+def command(sources: tuple[str, ...], **options: Any) -> int:
+    """Make the certified-accuracy table of what was sampled before.
+
+    SOURCE is a run folder, a published log (idx label predict radius correct
+    time) or a file of class counts (no header; counts, then the label).
+    """
+    from certmix.errors import ParameterError
+    from certmix.report.tables import render
+    from certmix.studies.recertify import best, recertify
+
+    several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
+    options["certificates"] = options["certificates"] or None
+    if len(sources) > 1 and not several:
+        raise ParameterError(f"{len(sources)} sources were given: name one, or add --best")
+    summaries = [
+        recertify(source, sigma=of_source(sigmas, sources, k), **options) for k, source in enumerate(sources)
+    ]
+    summary = best(summaries) if several else summaries[0]
+    if format_ == "table":
+        from certmix.report.terminal import print_terminal
+
+        print_terminal(summary, sys.stdout)
+    else:
+        click.echo(render(summary, format_), nl=False)
+    return 0

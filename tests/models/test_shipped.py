@@ -1,0 +1,32 @@
+"""The shipped models do what their cards say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import certmix
+from certmix.data import load, stack
+from certmix.models.zoo import gaussian_names, load_zoo, zoo_card, zoo_names
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_clean_accuracy_is_what_the_card_says(name):
+    sample = load("cifar10-sample")
+    model, inputs = load_zoo(name), torch.from_numpy(stack(sample, range(0, 500, 5)))
+    with torch.inference_mode():
+        accuracy = float((model(inputs).argmax(1).numpy() == sample.labels[::5]).mean())
+    card = zoo_card(name)
+    assert abs(accuracy - card.accuracy["clean on cifar10-sample"]) < 0.12
+    assert card.data == "cifar10 train"
+
+
+@pytest.mark.parametrize("sigma, name", gaussian_names().items())
+def test_noise_models_certify(sigma, name):
+    result = certmix.certify(sigma, 0.76, images=5, samples=200, goal="fixed", standard=None)
+    assert result.summary.robust == name
+    assert result.summary.images == 5
+
+
+def test_every_role_is_shipped():
+    assert set(zoo_names()) >= {"cifar10-standard", "cifar10-gaussian-0.50"}
