@@ -197,14 +197,14 @@ class Summary:
     sigma: float
     alpha: float
     images: int
-    failure_probability: float
+    failure_probability: float | None
     radii: tuple[float, ...]
     clean_accuracy: CleanAccuracy
     rows: tuple[CertifiedAccuracy, ...]
     complete: bool = True
-    goal: str = "fixed"
+    goal: str | None = "fixed"
     planned_images: int | None = None
-    bound: str = "clopper-pearson"
+    bound: str | None = "clopper-pearson"
     samples: int | None = None
     selection_samples: int | None = None
     mean_samples: float | None = None

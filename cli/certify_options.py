@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from certmix.bounds import BOUNDS
+from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.radii import CERTIFICATES
 from certmix.report.tables import FORMATS
-from certmix.studies.request import DEFAULT_RADII, GOALS
+from certmix.studies.request import BOUNDS_OF, DEFAULT_RADII, GOALS
 
 from .options import IMAGES, RADII, F
 
@@ -32,6 +33,14 @@ def sampling_options(function: F) -> F:
                 help="Samples that choose the class.",
             ),
             click.option(
+                "--scores", type=click.Choice(list(BOUNDS_OF)), default="hard", show_default=True,
+                help="Count the model's answers, or average its softmax.",
+            ),
+            click.option(
+                "--temperature", type=float, default=1.0, show_default=True,
+                help="Divides the logits of soft scores.",
+            ),
+            click.option(
                 "--goal", type=click.Choice(list(GOALS)), default="radii", show_default=True,
                 help=f"When an image has enough samples: {goals}.",
             ),
@@ -54,8 +63,8 @@ def evaluation_options(function: F) -> F:
                 help="Probability that one image's certificate is wrong.",
             ),
             click.option(
-                "--bound", type=click.Choice(list(BOUNDS)), default="clopper-pearson", show_default=True,
-                help="From counts to probabilities.",
+                "--bound", type=click.Choice([*BOUNDS, *SCORE_BOUNDS]), default=None,
+                help="From samples to probabilities.  [default: clopper-pearson; betting for soft scores]",
             ),
             click.option(
                 "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,

@@ -11,6 +11,8 @@ from certmix.errors import CertmixError
 
 COMMANDS = {
     "certify": "Certify a mixed classifier: the certified-accuracy table.",
+    "recertify": "Another alpha, certificate or failure probability without sampling; published logs too.",
+    "audit": "What to know before trusting a log or a run.",
     "reproduce": "Run a finished run again and show what differs.",
     "train": "Train a standard, noise-trained or adversarially trained model.",
     "models": "List the shipped models, or show the card of one.",

@@ -1,4 +1,4 @@
-"""The option that several stored sources share: a noise level for each."""
+"""The option that commands on stored sources share: a noise level for each source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ import click
 
 from certmix.errors import ParameterError
 
-from .options import NUMBERS
+from .options import RADII
 
 __all__ = ["of_source", "sigma_option"]
+
+sigma_option = click.option(
+    "--sigma", "sigmas", type=RADII, multiple=True, metavar="S[,S...]",
+    help="Noise level of files, one for all or one a SOURCE; a run knows its own.",
+)  # fmt: skip
+
+
+def of_source(sigmas: Sequence[tuple[float, ...]], sources: Sequence[str], number: int) -> float | None:
+    """Return the noise level of one source, None where none is given.
+
+    Raises
+    ------
+    ParameterError
+        If there are several, and not one for each source.
+    """
+    values = [value for given in sigmas for value in given]
+    if len(values) not in (0, 1, len(sources)):
+        raise ParameterError(
+            f"{len(values)} noise levels for {len(sources)} sources: give --sigma once for all or once for each"
+        )
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else values[number]

@@ -15,13 +15,15 @@ from numba import njit
 
 from certmix.types import FloatArray
 
-BETS = 24
-"""Constant bets in the mixture: LARGEST_BET times 1, 2^-1/2, 2^-1, ..., of the most a bet can be."""
+BETS = 28
+"""Constant bets in the mixture: `LARGEST_BET` times 1, 2^-1/2, 2^-1, ..."""
 
-LARGEST_BET = 0.99
+LARGEST_BET = 4.0
+
+_LARGEST_SHARE = 0.99  # of the capital, at any bet
 
 _HALVINGS = 52
-_BIG = 2.0**400
+_BIG = 2.0**1000  # above every `wanted`
 
 
 @njit(cache=True, nogil=True)
@@ -76,50 +78,56 @@ def sequence_lower(values: FloatArray, bets: FloatArray, share: float, wanted: f
 
 
 @njit(cache=True, nogil=True)
-def _moment_log(bet: float, m: float, n: float, total: float, square: float) -> float:
-    """A lower bound of sum log(1 + bet (x - m) / m) from sum x and sum x^2.
+def _moment_log(share: float, m: float, n: float, total: float, square: float) -> float:
+    """A lower bound of sum log(1 + share (x - m) / m) from sum x and sum x^2.
 
     log(1 + b u) >= b u + u^2 (log(1 - b) + b) for u >= -1 and 0 <= b < 1 (Fan, Grama, Liu).
     """
-    curvature = -(math.log(1.0 - bet) + bet) / (m * m)
+    curvature = -(math.log1p(-share) + share) / (m * m)
     first, second = total - n * m, square - 2.0 * m * total + n * m * m
-    rounding = 1e-15 * n * (bet / m + 4.0 * curvature)
-    return bet / m * first - curvature * max(second, 0.0) - rounding
+    rounding = 1e-15 * n * (share / m + 4.0 * curvature)
+    return share / m * first - curvature * max(second, 0.0) - rounding
 
 
 @njit(cache=True, nogil=True)
-def _chord_log(bet: float, m: float, counts: FloatArray, places: FloatArray) -> float:
+def _chord_log(share: float, m: float, counts: FloatArray, places: FloatArray) -> float:
     """A lower bound of the same sum from bins: the logarithm lies above its chord in each.
 
     counts: values in each of equal bins; places: their mean place in the bin, from 0 to 1.
     """
     found, size = 0.0, 0.0
-    right = math.log(1.0 - bet)
+    right = math.log(1.0 - share)
     for k in range(counts.size):
         left = right
-        right = math.log(1.0 - bet + bet * (k + 1.0) / (counts.size * m))
+        right = math.log(1.0 - share + share * (k + 1.0) / (counts.size * m))
         if counts[k] > 0.0:
             found += counts[k] * (left + (right - left) * places[k])
-            size += counts[k] * (abs(left) + abs(right))
+            size += counts[k] * (abs(left) + abs(right) + 0.01)
     return found - 1e-13 * size
 
 
 @njit(cache=True, nogil=True)
 def mixture_log(
-    m: float, n: float, total: float, square: float, counts: FloatArray, places: FloatArray
+    m: float,
+    n: float,
+    total: float,
+    square: float,
+    counts: FloatArray,
+    places: FloatArray,
+    weights: FloatArray,
 ) -> float:
-    """Logarithm of the mixture's capital against m, rounded down: the mean over the constant bets.
+    """Logarithm of the mixture's capital against m, rounded down: a weighted mean over constant bets.
 
     Without bins (`counts` of size 0) it rests on the two sums alone.
     """
     logs = np.empty(BETS)
     for j in range(BETS):
-        bet = LARGEST_BET * 2.0 ** (-0.5 * j)
-        logs[j] = _moment_log(bet, m, n, total, square)
+        share = min(LARGEST_BET * 2.0 ** (-0.5 * j) * m, _LARGEST_SHARE)
+        logs[j] = _moment_log(share, m, n, total, square)
         if counts.size > 0:
-            logs[j] = max(logs[j], _chord_log(bet, m, counts, places))
+            logs[j] = max(logs[j], _chord_log(share, m, counts, places))
     top = logs.max()
-    return top + math.log(np.exp(logs - top).sum() / BETS) - 1e-13
+    return top + math.log((weights * np.exp(logs - top)).sum()) - 1e-13
 
 
 @njit(cache=True, nogil=True)
@@ -129,6 +137,7 @@ def mixture_lower(
     square: float,
     counts: FloatArray,
     places: FloatArray,
+    weights: FloatArray,
     wanted: float,
     useful: float,
 ) -> float:
@@ -136,12 +145,12 @@ def mixture_lower(
 
     `useful` is tried first: if it is refuted, it is returned.
     """
-    if 0.0 < useful < 1.0 and mixture_log(useful, n, total, square, counts, places) >= wanted:
+    if 0.0 < useful < 1.0 and mixture_log(useful, n, total, square, counts, places, weights) >= wanted:
         return useful
     low, high = 0.0, min(total / n, 1.0)
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        if middle > 0.0 and mixture_log(middle, n, total, square, counts, places) >= wanted:
+        if middle > 0.0 and mixture_log(middle, n, total, square, counts, places, weights) >= wanted:
             low = middle
         else:
             high = middle

@@ -54,7 +54,7 @@ def lower_bound(mean: ArrayLike, variance: ArrayLike, samples: int, failure_prob
 
 
 def upper_bound(mean: ArrayLike, variance: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
-    """Return ``mean + sqrt(2 V ln(2/delta) / n) + 7 ln(2/delta) / (3 (n - 1))``, at most 1; see `lower_bound`."""
+    """Return the mean plus what `lower_bound` takes off, at most 1."""
     values = 1.0 - check_mean(mean, samples, fewest=2)
     return 1.0 - lower_bound(values, variance, samples, failure_probability)
 

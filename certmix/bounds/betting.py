@@ -11,7 +11,7 @@ Two ways to bet:
   plug-in bets.  The narrowest, but all values must be at hand.
 - `selected_lower` and `rival_upper`, from `ScoreStatistics`: the mean over
   constant bets.  Its capital does not depend on the order of the values, so
-  sums and bins suffice.  It is valid at all times at once.
+  sums and bins suffice.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from certmix.bounds._betting_kernel import mixture_lower, planned_bets, sequence_lower
+from certmix.bounds._betting_kernel import BETS, LARGEST_BET, mixture_lower, planned_bets, sequence_lower
 from certmix.bounds._checks import check_failure_probability
-from certmix.bounds.hoeffding import OUTWARDS
+from certmix.bounds.hoeffding import OUTWARDS, check_mean
 from certmix.bounds.statistics import BIN_STEPS, SCALE, ScoreStatistics
 from certmix.errors import ParameterError
 from certmix.types import FloatArray
@@ -32,6 +32,9 @@ __all__ = ["lower_bound", "rival_upper", "selected_lower", "upper_bound"]
 
 SHARE = 0.75
 """Plug-in bets never risk more than this share of the capital."""
+
+_TUNED_FOR = math.log(1000)
+"""Capital that the preferred constant bet reaches soonest; one for all delta, so that bounds nest."""
 
 _NONE = np.empty(0)
 
@@ -67,12 +70,13 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
     References
     ----------
     I. Waudby-Smith, A. Ramdas, Estimating means of bounded random variables by
-    betting, Journal of the Royal Statistical Society B 86 (2024), Theorem 3 and Remark 1.
+    betting, Journal of the Royal Statistical Society B 86 (2024): hedged capital,
+    predictable plug-in bets; here one side only.
 
     Examples
     --------
     >>> round(lower_bound([1.0] * 1000, 0.001, planned=1000), 4)
-    0.9909
+    0.9908
     """
     delta = check_failure_probability(failure_probability)
     kept = np.ascontiguousarray(values, np.float64)
@@ -84,6 +88,8 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
         raise ParameterError(f"planned = {planned}: give the number of samples, or None")
     bets = planned_bets(kept, -math.log(delta), planned or 0)
     wanted = (1 / delta) * (1 + 1e-12 + 1e-15 * kept.size)
+    if wanted > 1e300:
+        return 0.0
     return max(0.0, sequence_lower(kept, bets, SHARE, wanted) - OUTWARDS)
 
 
@@ -92,54 +98,79 @@ def upper_bound(values: ArrayLike, failure_probability: float, planned: int | No
     return 1.0 - lower_bound(1.0 - np.asarray(values, np.float64), failure_probability, planned)
 
 
-def selected_lower(statistics: ScoreStatistics, failure_probability: float) -> float:
+def selected_lower(
+    statistics: ScoreStatistics, failure_probability: float, *, anytime: bool = False
+) -> float:
     """Return the mixture's lower bound of the selected class's mean score.
 
-    The capital is the mean over constant bets 0.99 * 2^(-j/2) / m, j = 0..23.
-    What the bins do not tell is taken from below: the logarithm lies above its
-    chord in each bin, and above a parabola that needs sums and squares only.
+    The capital is a weighted mean over constant bets ``min(4 * 2^(-j/2), 0.99 / m)``,
+    j = 0..27.  What the bins do not tell is taken from below: the logarithm lies above
+    its chord in each bin, and above a parabola that needs sums and squares only.
 
     Parameters
     ----------
     statistics
-        Of any number of samples, fixed beforehand or not.
+        Of a number of samples that was fixed beforehand, unless `anytime`.
     failure_probability
-        delta, one-sided, for all times together.
+        delta, one-sided.
+    anytime
+        Weigh all bets equally: delta then covers all numbers of samples at
+        once.  Otherwise the weights prefer the bet that suits this number of
+        samples and the deviation of the selection samples.
 
     References
     ----------
-    Waudby-Smith and Ramdas as in `lower_bound`, section 5 (diversified bets); X. Fan, I. Grama,
-    Q. Liu, Exponential inequalities for martingales with applications, Electronic
-    Journal of Probability 20 (2015), Lemma 4.1.
+    Waudby-Smith and Ramdas as in `lower_bound` (diversified bets); X. Fan, I. Grama, Q. Liu,
+    Exponential inequalities for martingales with applications, Electronic Journal of
+    Probability 20 (2015), for the parabola.
     """
-    wanted = -math.log(check_failure_probability(failure_probability)) + 1e-12
-    statistics.means()
-    mean, square = _sums(statistics, statistics.selected, flipped=False)
-    counts, places = _bins(statistics, 0, flipped=False)
-    lower = mixture_lower(float(statistics.samples), mean, square, counts, places, wanted, 0.0)
-    return max(0.0, lower - OUTWARDS)
+    return max(0.0, _lower(statistics, failure_probability, anytime, statistics.selected, 0) - OUTWARDS)
 
 
-def rival_upper(statistics: ScoreStatistics, failure_probability: float) -> float:
+def rival_upper(statistics: ScoreStatistics, failure_probability: float, *, anytime: bool = False) -> float:
     """Return the largest of the rivals' upper bounds, each at this failure probability.
 
     A bound is 1 minus the lower bound of 1 - score.  Followed rivals have
     bins; the others have their sums and squares alone, and wider bounds.
     """
-    wanted = -math.log(check_failure_probability(failure_probability)) + 1e-12
-    statistics.means()
     lowest, followed = 1.0, {rival: 1 + row for row, rival in enumerate(statistics.rivals)}
     others = statistics.others()
-    for rival in others[np.argsort(-statistics.totals[others], kind="stable")]:
-        row = followed.get(int(rival))
-        counts, places = (_NONE, _NONE) if row is None else _bins(statistics, row, flipped=True)
-        total, square = _sums(statistics, int(rival), flipped=True)
-        lower = mixture_lower(float(statistics.samples), total, square, counts, places, wanted, lowest)
+    for rival in others[np.argsort(-statistics.totals[others], kind="stable")].tolist():
+        lower = _lower(statistics, failure_probability, anytime, rival, followed.get(rival), lowest)
         lowest = min(lowest, lower)
     return 1.0 - max(0.0, lowest - OUTWARDS)
 
 
-def _sums(statistics: ScoreStatistics, row: int, *, flipped: bool) -> tuple[float, float]:
+def _lower(
+    statistics: ScoreStatistics,
+    failure_probability: float,
+    anytime: bool,
+    label: int,
+    row: int | None,
+    useful: float = 0.0,
+) -> float:
+    """Lower bound of a class's mean score, of 1 - score for rivals; `row` is its row of bins."""
+    wanted = -math.log(check_failure_probability(failure_probability)) + 1e-12
+    check_mean(0.0, statistics.samples)
+    flipped, n = label != statistics.selected, statistics.samples
+    deviation = 0.0 if anytime else int(statistics.deviations[label]) / SCALE
+    total, square = _sums(statistics, label, flipped)
+    counts, places = (_NONE, _NONE) if row is None else _bins(statistics, row, flipped)
+    weights = _weights(n, deviation)
+    return mixture_lower(float(n), total, square, counts, places, weights, wanted, useful)
+
+
+def _weights(samples: int, deviation: float) -> FloatArray:
+    """Weights of the constant bets, adding up to 1: equal, or falling off around the best one."""
+    if deviation == 0.0:
+        return np.full(BETS, 1.0 / BETS)
+    best = math.sqrt(2 * _TUNED_FOR / samples) / deviation
+    place = min(max(2 * math.log2(LARGEST_BET / best), 0.0), BETS - 1.0)
+    weights = 1.0 / (1.0 + (np.arange(BETS) - place) ** 2)
+    return weights / weights.sum()
+
+
+def _sums(statistics: ScoreStatistics, row: int, flipped: bool) -> tuple[float, float]:
     """Sum of a class's scores and of their squares, of 1 - score if flipped."""
     n, total, square = statistics.samples, int(statistics.totals[row]), int(statistics.squares[row])
     if flipped:
@@ -147,7 +178,7 @@ def _sums(statistics: ScoreStatistics, row: int, *, flipped: bool) -> tuple[floa
     return total / SCALE, square / SCALE**2
 
 
-def _bins(statistics: ScoreStatistics, row: int, *, flipped: bool) -> tuple[FloatArray, FloatArray]:
+def _bins(statistics: ScoreStatistics, row: int, flipped: bool) -> tuple[FloatArray, FloatArray]:
     """How many scores lie in each bin and their mean place in it, of 1 - score if flipped."""
     counts = statistics.bin_counts[row].astype(np.float64)
     places = statistics.bin_excess[row] / (np.maximum(counts, 1.0) * BIN_STEPS)

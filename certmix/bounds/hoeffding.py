@@ -104,7 +104,7 @@ def entropy_lower_bound(mean: ArrayLike, samples: int, failure_probability: floa
     Examples
     --------
     >>> entropy_lower_bound([0.9, 1.0], 10_000, 0.001).round(5)
-    array([0.88843, 0.99931])
+    array([0.88848, 0.99931])
     """
     delta = check_failure_probability(failure_probability)
     values = np.atleast_1d(check_mean(mean, samples))
@@ -123,7 +123,7 @@ def entropy_upper_bound(mean: ArrayLike, samples: int, failure_probability: floa
     Examples
     --------
     >>> entropy_upper_bound(0.001, 10_000, 0.001).round(5)
-    np.float64(0.00258)
+    np.float64(0.00267)
     """
     return 1.0 - entropy_lower_bound(1.0 - check_mean(mean, samples), samples, failure_probability)
 

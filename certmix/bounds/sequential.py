@@ -7,15 +7,19 @@ be used: the largest p and the smallest q.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from certmix.bounds import beta_binomial, clopper_pearson
 from certmix.bounds._checks import check_counts
+from certmix.bounds.scores import ScoreStatistics, bound_scores
 from certmix.errors import ParameterError
 from certmix.sampling.schedule import share
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["SEQUENTIAL_BOUNDS", "look_bounds", "sequential_split"]
+__all__ = ["SEQUENTIAL_BOUNDS", "look_bounds", "score_look_bounds", "sequential_split"]
+
+TIME_UNIFORM = frozenset({"betting"})
+"""Bounds for scores that hold at all sample sizes at once."""
 
 Pair = tuple[FloatArray, FloatArray]
 
@@ -71,6 +75,25 @@ def look_bounds(
         )
     counts, selected = check_counts(counts, selected)
     return SEQUENTIAL_BOUNDS[bound](number, counts, selected, failure_probability)
+
+
+def score_look_bounds(
+    bound: str, number: int, statistics: Sequence[ScoreStatistics], failure_probability: float
+) -> Pair:
+    """Return p and q of look `number` from soft scores.
+
+    Time-uniform bounds hold at every look at once; the others spend the look's share.
+
+    Parameters
+    ----------
+    bound
+        A name in `certmix.bounds.scores.SCORE_BOUNDS`.
+    number, statistics, failure_probability
+        As for `look_bounds`, with each image's cumulative statistics.
+    """
+    spent = failure_probability if bound in TIME_UNIFORM else failure_probability * share(number)
+    found = bound_scores(statistics, spent, bound)
+    return found.p_lower, found.q_upper
 
 
 def sequential_split(bound: str, failure_probability: float) -> dict[str, float]:

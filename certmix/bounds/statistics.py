@@ -11,8 +11,7 @@ that batch size, order, workers and resuming change nothing.
 
 from __future__ import annotations
 
-import json
-import zlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["BINS", "ROW_SLACK", "SCALE", "ScoreStatistics", "choose_classes", "merge", "start", "update"]
+__all__ = ["BINS", "ROW_SLACK", "SCALE", "ScoreStatistics", "merge", "plan", "start", "update"]
 
 SCALE = 1 << 16
 """Steps in [0, 1]; a power of two, so that scaling a float is exact."""
@@ -36,9 +35,11 @@ BIN_STEPS = SCALE // BINS
 ROW_SLACK = 2.0**-20
 """How far the scores of one sample may be from adding up to 1; every use of the sum gives it away."""
 
-_VERSION = 1
-_ARRAYS = ("totals", "squares", "bin_counts", "bin_excess")
-_MOST_SAMPLES = 1 << 30
+SUMS = ("totals", "squares", "bin_counts", "bin_excess")
+"""The fields of `ScoreStatistics` that add up."""
+
+MOST_SAMPLES = 1 << 30
+"""Sums of squares stay below 2^62."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,9 @@ class ScoreStatistics:
         `selected` they are chosen before the estimation samples are seen.
     samples
         Number of samples n.
+    deviations
+        int64 (c,): standard deviations of the scores as selection samples had them, in
+        steps, 0 where unknown.  They tune bets and have no part in validity.
     totals, squares
         int64 (c,): sums of the rounded scores in steps of 1 / `SCALE`, and of their squares.
     bin_counts, bin_excess
@@ -65,6 +69,7 @@ class ScoreStatistics:
     selected: int
     rivals: tuple[int, ...]
     samples: int
+    deviations: IntArray
     totals: IntArray
     squares: IntArray
     bin_counts: IntArray
@@ -86,72 +91,41 @@ class ScoreStatistics:
             raise ParameterError("samples = 0: draw at least one before bounding a mean score")
         return self.totals / (self.samples * SCALE)
 
-    def to_plain(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
-        head = {"version": _VERSION, "scale": SCALE, "selected": self.selected, "rivals": list(self.rivals)}
-        return {**head, "samples": self.samples, **arrays}
 
-    @classmethod
-    def from_plain(cls, plain: Any) -> ScoreStatistics:
-        """Return what `to_plain` wrote.
+def plan(selection: ScoreStatistics, rivals: int = 1) -> ScoreStatistics:
+    """Return statistics of no samples whose classes and expected deviations come from selection samples.
 
-        Raises
-        ------
-        RunError
-            If the data are of another version or contradict themselves.
-        """
-        try:
-            if (plain["version"], plain["scale"]) != (_VERSION, SCALE):
-                raise ValueError(f"version {plain['version']} and scale {plain['scale']}")
-            numbers = [int(plain["selected"]), tuple(map(int, plain["rivals"])), int(plain["samples"])]
-            found = cls(*numbers, *(np.asarray(plain[name], dtype=np.int64) for name in _ARRAYS))
-            _check_consistent(found)
-        except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
-            found_wrong = str(error).replace("\n", " ")
-            raise RunError(f"score statistics are unreadable ({found_wrong}): draw them again") from None
-        return found
-
-    def to_bytes(self) -> bytes:
-        """Return compressed JSON, the same for equal statistics."""
-        return zlib.compress(json.dumps(self.to_plain(), separators=(",", ":")).encode())
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> ScoreStatistics:
-        """Return what `to_bytes` wrote; RunError if it cannot be read."""
-        try:
-            plain = json.loads(zlib.decompress(data))
-        except (ValueError, zlib.error):
-            raise RunError(f"score statistics of {len(data)} bytes are corrupt: draw them again") from None
-        return cls.from_plain(plain)
-
-
-def choose_classes(mean_scores: ArrayLike, rivals: int = 1) -> tuple[int, tuple[int, ...]]:
-    """Return the class of largest mean score and the next `rivals` ones, from selection samples.
+    The selected class has the largest mean score, the followed rivals the next ones.
 
     Parameters
     ----------
-    mean_scores
-        (c,): mean (or total) scores over samples that are not used again.
+    selection
+        Of samples that are not used again, for example from ``start(c, 0)``.
     rivals
         How many rivals to follow, at most c - 1.
 
     Examples
     --------
-    >>> choose_classes([0.1, 0.6, 0.05, 0.25])
-    (1, (3,))
+    >>> empty = plan(update(start(4, selected=0), [[0.1, 0.6, 0.05, 0.25]]))
+    >>> empty.selected, empty.rivals, empty.samples
+    (1, (3,), 0)
     """
-    order = np.argsort(-np.asarray(mean_scores, np.float64), kind="stable")
-    return int(order[0]), tuple(int(i) for i in order[1 : 1 + rivals])
+    order, n = np.argsort(-selection.means(), kind="stable").tolist(), selection.samples
+    pairs = zip(selection.totals.tolist(), selection.squares.tolist(), strict=True)
+    # the population variance, with one pseudo-sample of variance 1/16
+    steps = [math.isqrt((square - total * total // n + SCALE**2 // 16) // (n + 1)) for total, square in pairs]
+    return start(selection.classes, order[0], order[1 : 1 + rivals], steps)
 
 
-def start(classes: int, selected: int, rivals: Sequence[int] = ()) -> ScoreStatistics:
-    """Return the statistics of no samples.
+def start(
+    classes: int, selected: int, rivals: Sequence[int] = (), deviations: Sequence[int] | None = None
+) -> ScoreStatistics:
+    """Return the statistics of no samples; see `ScoreStatistics` for the parameters, and `plan`.
 
     Raises
     ------
     ParameterError
-        If a class is out of range or named twice.
+        If a class is out of range or named twice, or deviations are not c numbers in 0..`SCALE`.
     """
     named = (int(selected), *map(int, rivals))
     if classes < 2 or len(set(named)) < len(named) or not all(0 <= i < classes for i in named):
@@ -159,8 +133,11 @@ def start(classes: int, selected: int, rivals: Sequence[int] = ()) -> ScoreStati
             f"selected class {selected} and rivals {tuple(rivals)} of {classes} classes: "
             "give different classes between 0 and c - 1, with c >= 2"
         )
+    expected = np.zeros(classes, np.int64) if deviations is None else np.asarray(deviations)
+    if expected.shape != (classes,) or not np.all((expected >= 0) & (expected <= SCALE)):
+        raise ParameterError(f"deviations must be {classes} whole numbers in 0..{SCALE}: use plan")
     sums, bins = np.zeros(classes, np.int64), np.zeros((len(named), BINS), np.int64)
-    return ScoreStatistics(named[0], named[1:], 0, sums, sums, bins, bins)
+    return ScoreStatistics(named[0], named[1:], 0, expected.astype(np.int64), sums, sums, bins, bins)
 
 
 def update(statistics: ScoreStatistics, scores: ArrayLike) -> ScoreStatistics:
@@ -209,18 +186,19 @@ def merge(one: ScoreStatistics, other: ScoreStatistics) -> ScoreStatistics:
     ParameterError
         If they are about different classes.
     """
-    names = [(s.classes, s.selected, s.rivals) for s in (one, other)]
+    names = [(s.classes, s.selected, s.rivals, s.deviations.tolist()) for s in (one, other)]
     if names[0] != names[1]:
         raise ParameterError(
-            f"statistics about (classes, selected, rivals) {names[0]} and {names[1]}: merge like with like"
+            f"statistics about (classes, selected, rivals) {names[0][:3]} and {names[1][:3]}: "
+            "merge those that began with the same start or plan"
         )
-    return _added(one, other.samples, *(getattr(other, name) for name in _ARRAYS))
+    return _added(one, other.samples, *(getattr(other, name) for name in SUMS))
 
 
 def _added(statistics: ScoreStatistics, samples: int, *arrays: IntArray) -> ScoreStatistics:
-    if statistics.samples + samples > _MOST_SAMPLES:
-        raise ParameterError(f"more than {_MOST_SAMPLES} samples: int64 sums of squares would overflow")
-    pairs = zip(_ARRAYS, arrays, strict=True)
+    if statistics.samples + samples > MOST_SAMPLES:
+        raise ParameterError(f"more than {MOST_SAMPLES} samples: int64 sums of squares would overflow")
+    pairs = zip(SUMS, arrays, strict=True)
     sums: dict[str, Any] = {name: getattr(statistics, name) + array for name, array in pairs}
     return replace(statistics, samples=statistics.samples + samples, **sums)
 
@@ -238,21 +216,3 @@ def _check_scores(scores: ArrayLike, classes: int) -> FloatArray:
             "compute the softmax in float64"
         )
     return scores
-
-
-def _check_consistent(found: ScoreStatistics) -> None:
-    start(found.classes, found.selected, found.rivals)
-    tracked = [found.selected, *found.rivals]
-    shapes = [getattr(found, name).shape for name in _ARRAYS]
-    if shapes != [(found.classes,)] * 2 + [(len(tracked), BINS)] * 2:
-        raise ValueError(f"arrays of shapes {shapes}")
-    totals = (found.bin_counts * (BIN_STEPS * np.arange(BINS)) + found.bin_excess).sum(1)
-    if min(getattr(found, name).min() for name in _ARRAYS) < 0 or not (
-        0 <= found.samples <= _MOST_SAMPLES
-        and np.all(found.totals <= found.samples * SCALE)
-        and np.all(found.squares <= found.totals * SCALE)
-        and np.all(found.bin_counts.sum(1) == found.samples)
-        and np.all(found.bin_excess <= found.bin_counts * BIN_STEPS)
-        and np.all(totals == found.totals[tracked])
-    ):
-        raise ValueError("sums that contradict each other")

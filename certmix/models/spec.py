@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
-import math
 import os
-import pickle
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError
 from certmix.models.adapters import (
     Foreign,
     class_sources,
@@ -32,7 +27,9 @@ from certmix.models.adapters import (
     from_robustbench,
     from_timm,
 )
-from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
+from certmix.models.normalize import Normalization, Normalized, parse_normalize
+from certmix.models.weights import PICKLED, apply_weights, read_weights
+from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, zoo_card, zoo_names
 
 __all__ = ["LoadedModel", "Normalized", "load_model", "parse_normalize", "read_weights", "wrap_model"]
 
@@ -40,11 +37,6 @@ FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
     "timm:NAME or robustbench:NAME"
 )
-PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
-NESTED = ("state_dict", "model", "model_state_dict", "net")
-PREFIXES = ("module.", "_orig_mod.")
-
-Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -73,35 +65,6 @@ class LoadedModel:
     noise_sigma: float | None
     input_range: tuple[float, float] | None
     card: Card | None
-
-
-class Normalized(nn.Module):
-    """A model behind (x - mean) / std, channel by channel, for inputs (N, C, ...).
-
-    A single mean or std holds for every channel.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
-
-    def forward(self, inputs: Tensor) -> Any:
-        channels = max(len(self.mean), len(self.std))
-        if channels > 1 and (inputs.ndim < 2 or inputs.shape[1] != channels):
-            found = tuple(inputs.shape)
-            raise ModelError(
-                f"inputs have shape {found} and the normalisation names {channels} channels: "
-                "give one mean and one std, or one a channel"
-            )
-        mean, std = (
-            value.to(inputs.dtype).view(-1, *[1] * max(0, inputs.ndim - 2)) for value in (self.mean, self.std)
-        )
-        return self.model((inputs - mean) / std)
 
 
 def load_model(
@@ -152,7 +115,7 @@ def load_model(
     if values is None and foreign.normalize is not None:
         values = parse_normalize(foreign.normalize)
     if weights is not None:
-        _apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
+        apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
     return _finish(foreign, spec, values, device)
 
 
@@ -261,91 +224,6 @@ def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None,
     hint = f"did you mean {near[0]}? Else " if near else ""
     names = "".join(f"{name}, " for name in zoo_names(zoo))
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
-
-
-def parse_normalize(text: str) -> Normalization:
-    """Return mean and std from ``MEAN/STD``, each one number or a comma-separated list.
-
-    Raises
-    ------
-    ParameterError
-        If the text is of another form, the lists differ in length or a std is not > 0.
-
-    Examples
-    --------
-    >>> parse_normalize("0.5,0.4/0.25")
-    ((0.5, 0.4), (0.25,))
-    """
-    remedy = "write MEAN/STD, such as 0.5/0.25 or 0.49,0.48,0.45/0.25,0.24,0.26"
-    try:
-        mean, std = (tuple(float(value) for value in part.split(",")) for part in text.split("/"))
-    except ValueError:
-        raise ParameterError(f"normalize = {text!r} is not MEAN/STD: {remedy}") from None
-    if not all(map(math.isfinite, mean + std)) or not all(value > 0 for value in std):
-        raise ParameterError(f"normalize = {text!r}: finite numbers and std > 0 are needed: {remedy}")
-    if 1 not in (len(mean), len(std)) and len(mean) != len(std):
-        raise ParameterError(f"normalize = {text!r} has {len(mean)} means and {len(std)} stds: {remedy}")
-    return mean, std
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a ``.safetensors`` file or a torch file of tensors alone.
-
-    A dictionary nested under ``state_dict`` or ``model`` is taken out.  Torch
-    files are read with ``weights_only=True``, so that no code in them runs.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, of another kind, damaged, or holds more than tensors.
-    """
-    if path.suffix not in (".safetensors", *PICKLED):
-        raise ModelError(f"weights {path} are of an unknown kind: give a .safetensors, .pt or .pth file")
-    data = read_bytes(path, "give a .safetensors, .pt or .pth file")
-    remedy = "load it where it was made and write the state dict with safetensors.torch.save_file"
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load
-
-            return load(data)
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"it holds {refused[1]}, which only code can restore" if refused else "not plain tensors"
-        raise ModelError(f"weights {path} are refused ({found}): {remedy}") from None
-    except Exception as error:
-        raise ModelError(f"weights {path} cannot be read ({describe(error)}): {remedy}") from error
-    while isinstance(state, Mapping) and not all(isinstance(v, Tensor) for v in state.values()):
-        state = next((state[key] for key in NESTED if isinstance(state.get(key), Mapping)), None)
-    if not state or not isinstance(state, Mapping):
-        raise ModelError(f"weights {path} hold no state dict of tensors, bare or as 'state_dict': {remedy}")
-    return dict(state)
-
-
-def _apply_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load a state dict whose names and shapes must be the module's."""
-    own = module.state_dict()
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in state) and not any(key.startswith(prefix) for key in own):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = sorted(key for key in state if key not in own)
-    shapes = [
-        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
-        for key, value in sorted(state.items())
-        if key in own and isinstance(own[key], Tensor) and value.shape != own[key].shape
-    ]
-    wrong = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
-    if missing or unexpected or shapes:
-        parts = [
-            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for keys, what in wrong
-            if keys
-        ]
-        raise ModelError(
-            f"weights {path} do not fit the model: {'; '.join(parts)}: give the weights of this architecture"
-        )
-    module.load_state_dict(state, strict=False)
 
 
 def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:

@@ -31,6 +31,8 @@ class Identity:
         Noise level, key of all noise, samples that choose the class, arithmetic.
     noise_version
         Version of the noise generation.
+    scores
+        ``hard``, or ``soft`` with its temperature: what is kept of a sample.
     """
 
     data: str
@@ -41,6 +43,7 @@ class Identity:
     seed: int
     selection_samples: int
     precision: str
+    scores: str = "hard"
     noise_version: int = NOISE_VERSION
 
     def as_dict(self) -> dict[str, Any]:

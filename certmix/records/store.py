@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from certmix.bounds.statistics import ScoreStatistics
+from certmix.bounds.stored_scores import from_bytes, to_bytes
 from certmix.errors import RunError
 from certmix.types import FloatArray, IntArray
 
@@ -23,6 +26,7 @@ CREATE TABLE IF NOT EXISTS images (
     input_checksum TEXT NOT NULL,
     selection TEXT NOT NULL,
     estimation TEXT NOT NULL,
+    scores TEXT NOT NULL,
     seconds REAL NOT NULL,
     device TEXT NOT NULL
 );
@@ -51,13 +55,15 @@ class ImageRecord:
     input_checksum
         SHA-256 of the input's float32 bytes.
     selection
-        int64 (c,): votes of the selection samples.
+        int64 (c,): votes of the selection samples, or their summed soft scores in steps of 2^-16.
     estimation
-        Number of estimation samples -> int64 (c,), cumulative: one entry a look.
+        Number of estimation samples -> votes int64 (c,), cumulative: one entry a look.
     seconds
         Wall time spent on sampling.
     device
         Device type that drew the newest samples.
+    scores
+        The same for soft scores: number of samples -> statistics.
     """
 
     index: int
@@ -67,10 +73,11 @@ class ImageRecord:
     estimation: dict[int, IntArray] = field(default_factory=dict)
     seconds: float = 0.0
     device: str = "cpu"
+    scores: dict[int, ScoreStatistics] = field(default_factory=dict)
 
     @property
     def selected(self) -> int:
-        """The class that most selection samples voted for."""
+        """The class that the selection samples chose."""
         return int(self.selection.argmax())
 
     @property
@@ -141,22 +148,24 @@ class Store:
     def write_image(self, record: ImageRecord) -> None:
         """Write one image's counts, replacing what was there."""
         looks = {str(n): _pack(c) for n, c in sorted(record.estimation.items())}
+        scores = {str(n): b64encode(to_bytes(s)).decode() for n, s in sorted(record.scores.items())}
         row = (
             record.index, record.label, record.input_checksum, json.dumps(_pack(record.selection)),
-            json.dumps(looks), record.seconds, record.device,
+            json.dumps(looks), json.dumps(scores), record.seconds, record.device,
         )  # fmt: skip
         with self._db:
-            self._db.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def images(self) -> dict[int, ImageRecord]:
         """Return all images' records by index."""
         found = {}
-        for idx, label, checksum, selection, estimation, seconds, device in self._db.execute(
+        for idx, label, checksum, selection, estimation, scores, seconds, device in self._db.execute(
             "SELECT * FROM images ORDER BY idx"
         ):
             looks = {int(n): _unpack(counts, self.classes) for n, counts in json.loads(estimation).items()}
             chosen = _unpack(json.loads(selection), self.classes)
-            found[idx] = ImageRecord(idx, label, checksum, chosen, looks, seconds, device)
+            soft = {int(n): from_bytes(b64decode(s)) for n, s in json.loads(scores).items()}
+            found[idx] = ImageRecord(idx, label, checksum, chosen, looks, seconds, device, soft)
         return found
 
     def write_standard(self, checksum: str, indices: Iterable[int], probabilities: FloatArray) -> None:

@@ -110,7 +110,9 @@ def settings(summary: Summary, dialect: Dialect = PLAIN) -> str:
         f"{dialect.sigma} = {plain_decimal(summary.sigma)}",
         f"{dialect.alpha} = {plain_decimal(summary.alpha)}",
         *_samples(summary),
-        f"failure probability {plain_decimal(summary.failure_probability)} an image",
+        "failure probability unknown"
+        if summary.failure_probability is None
+        else f"failure probability {plain_decimal(summary.failure_probability)} an image",
         f"{summary.images:,} image{'' if summary.images == 1 else 's'}",
     ]
     return ", ".join(parts)

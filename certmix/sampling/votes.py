@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from certmix.errors import ModelError, ParameterError
 from certmix.sampling.noise import Noise
 from certmix.sampling.precision import PRECISIONS
-from certmix.types import IntArray
+from certmix.types import FloatArray, IntArray
 
 __all__ = ["Sampler", "automatic_batch_size", "count_votes", "resolve_device"]
 
@@ -121,35 +121,63 @@ class Sampler:
         ModelError
             If a logit is not finite, or their shape is wrong.
         """
-        winners = self._winners(image, index, start, stops[-1], stream)
+        found = [logits.argmax(1) for logits in self._logits(image, index, start, stops[-1], stream)]
+        winners = torch.cat(found).cpu() if found else torch.empty(0, dtype=torch.int64)
         rows = [torch.bincount(winners[: stop - start], minlength=self.classes) for stop in stops]
         return torch.stack(rows).numpy()
 
-    @torch.inference_mode()
-    def _winners(self, image: Tensor, index: int, start: int, stop: int, stream: str) -> Tensor:
+    def scores(
+        self, image: Tensor, index: int, stop: int, *, start: int = 0, stream: str = "estimation",
+        temperature: float = 1.0,
+    ) -> Iterator[FloatArray]:  # fmt: skip
+        """Yield the softmax scores of samples start..stop-1, batch by batch.
+
+        Parameters
+        ----------
+        image, index, start, stream
+            As for `votes`.
+        stop
+            The sample after the last.
+        temperature
+            Divides the logits.
+
+        Yields
+        ------
+        FloatArray
+            (n, classes), computed in float64; rows add up to 1.
+        """
+        for logits in self._logits(image, index, start, stop, stream):
+            yield (logits.double() / temperature).softmax(1).cpu().numpy()
+
+    def _logits(self, image: Tensor, index: int, start: int, stop: int, stream: str) -> Iterator[Tensor]:
+        """Yield the logits of noisy copies start..stop-1, batch by batch, on the device."""
         image = image.to(self.device, torch.float32)
         self._allocate(image)
         noise = Noise(image.shape, self.seed, index, stream, self.device)
-        size, found, name = len(self._batch), [], PRECISIONS[self.precision]
-        dtype = None if name is None else getattr(torch, name)
-        finite = torch.ones((), dtype=torch.bool, device=self.device)
+        size, finite = len(self._batch), torch.ones((), dtype=torch.bool, device=self.device)
         for begin in range(start, stop, size):
             count = min(size, stop - begin)
-            noise.fill(self._noise[:count], begin)
-            torch.add(image, self._noise, alpha=self.sigma, out=self._batch)
-            with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-                logits = self.model(self._batch)
-            if logits.shape != (size, self.classes):
-                raise ModelError(
-                    f"the model gave an output of shape {tuple(logits.shape)} for {size} inputs: "
-                    f"expected logits of shape ({size}, {self.classes})"
-                )
-            finite &= logits[:count].isfinite().all()
-            found.append(logits[:count].argmax(1))
-        winners = torch.cat(found).cpu() if found else torch.empty(0, dtype=torch.int64)
+            logits = self._forward(image, noise, begin, count)
+            finite &= logits.isfinite().all()
+            yield logits
         if not finite:
             raise ModelError("the model gave logits that are not finite under noise: check its input range")
-        return winners
+
+    @torch.inference_mode()
+    def _forward(self, image: Tensor, noise: Noise, begin: int, count: int) -> Tensor:
+        """Return the logits (count, classes) of one batch, padded to its full size on the way."""
+        noise.fill(self._noise[:count], begin)
+        torch.add(image, self._noise, alpha=self.sigma, out=self._batch)
+        name, size = PRECISIONS[self.precision], len(self._batch)
+        dtype = torch.bfloat16 if name is None else getattr(torch, name)
+        with torch.autocast(self.device.type, dtype, enabled=name is not None):
+            logits: Tensor = self.model(self._batch)
+        if logits.shape != (size, self.classes):
+            raise ModelError(
+                f"the model gave an output of shape {tuple(logits.shape)} for {size} inputs: "
+                f"expected logits of shape ({size}, {self.classes})"
+            )
+        return logits[:count]
 
     def _allocate(self, image: Tensor) -> None:
         """Keep one noise buffer and one batch (channels last for images) for equal shapes."""

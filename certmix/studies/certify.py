@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from certmix.data import spread, stack
+from certmix.data import spread
 from certmix.errors import ParameterError, RunError
-from certmix.models.checks import near_chance
-from certmix.models.spec import LoadedModel
-from certmix.radii import certify_radii
 from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder, write_log
 from certmix.report import write_products
-from certmix.sampling import Sampler, looks, resolve_device
+from certmix.sampling import resolve_device
 from certmix.studies.describe import description
-from certmix.studies.evaluate import Evaluation, bound_records, evaluate, log_rows
+from certmix.studies.drawing import Context, Progress, draw_samples, standard_outputs
+from certmix.studies.evaluate import Evaluation, evaluate, log_rows
 from certmix.studies.expect import expectations, reading_notes
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources, load_sources
-from certmix.types import IntArray, Summary
+from certmix.types import Summary
 
 __all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify"]
 
 
 class CertmixWarning(UserWarning):
     """Something the user should know, though the result stands."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Reported after each image.
-
-    ``certified`` counts images certified, at any radius > 0, by the row that decides.
-    """
-
-    done: int
-    total: int
-    drawn: int
-    certified: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -69,18 +47,6 @@ class CertifyResult:
     def records(self) -> tuple[ImageRecord, ...]:
         """The images behind it, with their counts."""
         return self.evaluation.records
-
-
-@dataclass(frozen=True)
-class _Context:
-    """What the steps of one run share."""
-
-    request: CertifyRequest
-    loaded: Loaded
-    device: torch.device
-    batch_size: int | None
-    progress: Callable[[Progress], None] | None
-    say: Callable[[str], None]
 
 
 def _warn(message: str) -> None:
@@ -166,7 +132,7 @@ def run_certify(
     """
     chosen = resolve_device(device)
     loaded = load_sources(sources, request.sigma, chosen, say)
-    context = _Context(request, loaded, chosen, batch_size, progress, say)
+    context = Context(request, loaded, chosen, batch_size, progress, say)
     for note in expectations(request, loaded.dataset.classes):
         say(note)
     if isinstance(request.images, int) and request.images > len(loaded.dataset):
@@ -189,10 +155,11 @@ def _identity(request: CertifyRequest, loaded: Loaded) -> Identity:
         seed=request.seed,
         selection_samples=request.selection_samples,
         precision=request.precision,
+        scores="hard" if request.scores == "hard" else f"soft, temperature {request.temperature:g}",
     )
 
 
-def _fill(context: _Context, store: Store, run: RunFolder | None, sources: Sources) -> CertifyResult:
+def _fill(context: Context, store: Store, run: RunFolder | None, sources: Sources) -> CertifyResult:
     """Draw what is missing, then evaluate and publish."""
     request, dataset = context.request, context.loaded.dataset
     positions = spread(len(dataset), request.images)
@@ -201,8 +168,8 @@ def _fill(context: _Context, store: Store, run: RunFolder | None, sources: Sourc
         run.describe(description(request, context.loaded, sources, context.device, context.batch_size))
     complete = True
     try:
-        _standard_outputs(context, store, positions)
-        _sample(context, store, positions)
+        standard_outputs(context, store, positions)
+        draw_samples(context, store, positions)
     except KeyboardInterrupt:
         complete = False
     stored = store.images()
@@ -242,105 +209,7 @@ def _fix_design(store: Store, request: CertifyRequest, run: RunFolder | None) ->
         )
 
 
-def _standard_outputs(context: _Context, store: Store, positions: IntArray) -> None:
-    """Keep the standard classifier's probabilities for every image that lacks them."""
-    model, dataset = context.loaded.standard, context.loaded.dataset
-    if model is None:
-        return
-    known = store.standard(model.checksum)
-    missing = [int(p) for p in positions if int(dataset.indices[p]) not in known]
-    step = context.batch_size or 100
-    for begin in range(0, len(missing), step):
-        part = missing[begin : begin + step]
-        with torch.inference_mode():
-            logits = model.module(torch.from_numpy(stack(dataset, part)).to(context.device))
-            probabilities = logits.double().softmax(1).cpu().numpy()
-        store.write_standard(model.checksum, dataset.indices[part], probabilities)
-    known = store.standard(model.checksum)
-    right = sum(int(known[int(dataset.indices[p])].argmax() == dataset.labels[p]) for p in positions)
-    _warn_near_chance(context, model, right, len(positions), "on clean inputs")
-
-
-def _warn_near_chance(context: _Context, model: LoadedModel, right: int, total: int, where: str) -> None:
-    if near_chance(right, total, context.loaded.dataset.classes):
-        context.say(
-            f"{model.name} is right on {right} of {total} images {where}, near chance: "
-            "is its normalisation (MEAN/STD inside the model) or the class order wrong?"
-        )
-
-
-def _checksum(array: NDArray[np.float32]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def _sample(context: _Context, store: Store, positions: IntArray) -> None:
-    """Draw selection and estimation samples for every image that lacks them."""
-    request, dataset = context.request, context.loaded.dataset
-    sampler = Sampler(
-        context.loaded.robust.module, dataset.classes, request.sigma, request.seed,
-        device=context.device, precision=request.precision, batch_size=context.batch_size,
-    )  # fmt: skip
-    stored, start, drawn, certified, right = store.images(), time.monotonic(), 0, 0, 0
-    for done, position in enumerate(positions, 1):
-        index = int(dataset.indices[position])
-        before = stored.get(index)
-        record = _sample_image(context, sampler, before, int(position))
-        if record is not before:
-            store.write_image(record)
-            drawn += record.drawn - (before.drawn if before else 0)
-        right += record.selected == record.label
-        certified += _is_certified(record, request)
-        if done == min(len(positions), 50):
-            _warn_near_chance(context, context.loaded.robust, right, done, "under noise")
-        if context.progress is not None:
-            elapsed = time.monotonic() - start
-            context.progress(Progress(done, len(positions), drawn, certified, elapsed))
-
-
-def _is_certified(record: ImageRecord, request: CertifyRequest) -> bool:
-    """Whether the deciding row certifies the image at some radius > 0."""
-    radii = certify_radii(
-        bound_records([record], request).bounds,
-        sigma=request.sigma, alpha=request.alpha, certificate=request.certificates[0],
-    )  # fmt: skip
-    return bool(radii.radius[0] > 0 and record.selected == record.label)
-
-
-def _sample_image(
-    context: _Context, sampler: Sampler, record: ImageRecord | None, position: int
-) -> ImageRecord:
-    """Return the image's record with all samples that the request wants."""
-    request, dataset = context.request, context.loaded.dataset
-    if record is not None and not bound_records([record], request).waiting[0]:
-        return record
-    values, index = dataset.read(position), int(dataset.indices[position])
-    checksum, start = _checksum(values), time.monotonic()
-    image = torch.from_numpy(values)
-    if record is None:
-        chosen = sampler.votes(image, index, [request.selection_samples], stream="selection")[0]
-        record = ImageRecord(index, int(dataset.labels[position]), checksum, chosen)
-    elif record.input_checksum != checksum:
-        raise RunError(
-            f"image {index} is not what it was when this run began: restore the data, or use --fresh"
-        )
-    while bound_records([record], request).waiting[0]:
-        record = _draw(sampler, image, record, request)
-    seconds = record.seconds + time.monotonic() - start
-    return replace(record, device=context.device.type, seconds=seconds)
-
-
-def _draw(sampler: Sampler, image: torch.Tensor, record: ImageRecord, request: CertifyRequest) -> ImageRecord:
-    """Return the record with its next look, or with all looks of a fixed number of samples."""
-    stops = sorted(n for n in {*looks(request.samples), request.samples} if n > record.drawn)
-    if request.goal != "fixed":
-        stops = stops[:1]
-    counts = sampler.votes(image, record.index, stops, start=record.drawn)
-    base = record.estimation.get(record.drawn, np.zeros(sampler.classes, np.int64))
-    new = {n: base + c for n, c in zip(stops, counts, strict=True)}
-    return replace(record, estimation={**record.estimation, **new})
-
-
-def _about(context: _Context) -> dict[str, Any]:
+def _about(context: Context) -> dict[str, Any]:
     loaded = context.loaded
     classes = loaded.dataset.classes
     notes = expectations(context.request, classes) + reading_notes(context.request, classes)
@@ -352,7 +221,7 @@ def _about(context: _Context) -> dict[str, Any]:
     }
 
 
-def _publish(run: RunFolder, context: _Context, evaluation: Evaluation) -> None:
+def _publish(run: RunFolder, context: Context, evaluation: Evaluation) -> None:
     """Write the products under the request's name, and the newest at the top."""
     model = context.loaded.standard
     folder = run.results(context.request.name("" if model is None else model.checksum))

@@ -59,9 +59,12 @@ def description(
 
 def _split(request: CertifyRequest) -> dict[str, float]:
     if request.goal != "fixed":
-        return sequential_split(request.bound, request.failure_probability)
+        return sequential_split(request.bound_name, request.failure_probability)
+    if request.scores == "soft":
+        half = request.failure_probability / 2
+        return {"p": half, "q": half}
     counts = np.array([[request.samples, 0]])
-    return bound_counts(counts, np.zeros(1, np.int64), request.failure_probability, request.bound).split
+    return bound_counts(counts, np.zeros(1, np.int64), request.failure_probability, request.bound_name).split
 
 
 def _device_name(device: torch.device) -> str:

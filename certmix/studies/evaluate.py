@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.bounds import bound_counts, clopper_pearson
-from certmix.bounds.sequential import look_bounds, sequential_split
+from certmix.bounds.scores import ScoreStatistics, bound_scores, start, update
+from certmix.bounds.sequential import look_bounds, score_look_bounds, sequential_split
 from certmix.radii import certify_radii
 from certmix.records import ImageRecord
 from certmix.sampling.schedule import looks
@@ -76,13 +77,29 @@ def bound_records(records: Sequence[ImageRecord], request: CertifyRequest) -> Bo
     if request.goal != "fixed":
         labels = np.array([record.label for record in records], np.int64)
         walk = _walk(records, Walk(_rule(request), selected, labels))
-        split = sequential_split(request.bound, request.failure_probability)
-        bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound, split)
+        split = sequential_split(request.bound_name, request.failure_probability)
+        bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound_name, split)
         return Bounded(bounds, walk.samples, walk.active)
-    present = np.array([request.samples in record.estimation for record in records])
-    counts = np.stack([record.estimation.get(request.samples, record.selection) for record in records])
-    bounds = bound_counts(counts, selected, request.failure_probability, request.bound)
+    evidence: list[dict[int, Any]] = [_evidence(record, request) for record in records]
+    present = np.array([request.samples in looks for looks in evidence])
+    if not present.all():
+        nothing = np.zeros(len(records))
+        bounds = ConfidenceBounds(nothing, nothing + 1, request.failure_probability, request.bound_name, {})
+        return Bounded(bounds, np.zeros(len(records), np.int64), ~present)
+    bounds = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
     return Bounded(bounds, np.full(len(records), request.samples), ~present)
+
+
+def _evidence(record: ImageRecord, request: CertifyRequest) -> dict[int, Any]:
+    """What bounds are computed from, by number of samples: votes or score statistics."""
+    return record.estimation if request.scores == "hard" else record.scores
+
+
+def _fixed_bounds(complete: list[Any], selected: IntArray, request: CertifyRequest) -> ConfidenceBounds:
+    delta = request.failure_probability
+    if request.scores == "hard":
+        return bound_counts(np.stack(complete), selected, delta, request.bound_name)
+    return bound_scores(complete, delta, request.bound_name)
 
 
 _rule = lru_cache(maxsize=8)(Rule)
@@ -90,11 +107,18 @@ _rule = lru_cache(maxsize=8)(Rule)
 
 def _walk(records: Sequence[ImageRecord], walk: Walk) -> Walk:
     """Take every image as far as its stored looks and the rule go."""
+    request = walk.rule.request
+    evidence = [_evidence(record, request) for record in records]
     for number, samples in enumerate(walk.rule.looks):
-        rows = np.array([i for i in np.flatnonzero(walk.active) if samples in records[i].estimation], int)
+        waiting = np.flatnonzero(walk.active).tolist()
+        rows = np.array([i for i in waiting if samples in evidence[i]], np.int64)
         if len(rows) == 0:
             break
-        walk.step(number, rows, np.stack([records[i].estimation[samples] for i in rows]))
+        found = [evidence[i][samples] for i in rows.tolist()]
+        if request.scores == "hard":
+            walk.step(number, rows, np.stack(found))
+        else:
+            walk.step_scores(number, rows, found)
     return walk
 
 
@@ -117,19 +141,25 @@ def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, floa
 
 
 def _unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds:
-    """Return the bounds of one image whose samples all vote for one class."""
-    one, selected, delta = (
-        np.eye(1, classes, dtype=np.int64),
-        np.zeros(1, np.int64),
-        request.failure_probability,
-    )
+    """Return the bounds of one image whose samples all agree fully."""
+    delta, bound, one = request.failure_probability, request.bound_name, np.eye(1, classes, dtype=np.int64)
+    selected, hard = np.zeros(1, np.int64), request.scores == "hard"
     if request.goal == "fixed":
-        return bound_counts(one * request.samples, selected, delta, request.bound)
+        agreed = one[0] * request.samples if hard else _agreed(classes, request.samples)
+        return _fixed_bounds([agreed], selected, request)
     pairs = [
-        look_bounds(request.bound, k, one * n, selected, delta) for k, n in enumerate(looks(request.samples))
+        look_bounds(bound, k, one * n, selected, delta)
+        if hard
+        else score_look_bounds(bound, k, [_agreed(classes, n)], delta)
+        for k, n in enumerate(looks(request.samples))
     ]
     p, q = np.max([p for p, _ in pairs], axis=0), np.min([q for _, q in pairs], axis=0)
-    return ConfidenceBounds(p, q, delta, request.bound, sequential_split(request.bound, delta))
+    return ConfidenceBounds(p, q, delta, bound, sequential_split(bound, delta))
+
+
+def _agreed(classes: int, samples: int) -> ScoreStatistics:
+    """Statistics of samples that all give class 0 the score 1."""
+    return update(start(classes, 0, (1,)), np.eye(1, classes).repeat(samples, axis=0))
 
 
 def table_row(
@@ -191,22 +221,21 @@ def evaluate(
         Further fields of `Summary`: names, notes.
     """
     bounded = bound_records(records, request) if records else None
-    if bounded is not None and not keep_waiting and bounded.waiting.any():
+    if bounded is not None and bounded.waiting.any():
         records = [r for r, waits in zip(records, bounded.waiting, strict=True) if not waits]
         bounded = bound_records(records, request) if records else None
     if bounded is None:
         return _nothing(request, planned, about)
     plan, bounds = row_plan(request), bounded.bounds
-    labels = np.array([record.label for record in records], np.int64)
-    selected = np.array([record.selected for record in records], np.int64)
-    correct = selected == labels
+    correct = np.array([record.selected == record.label for record in records])
     radii = tuple(
         certify_radii(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         for _, certificate, alpha in plan
     )
     clean = _clean_accuracy(records, probabilities, request.alpha)
     rows = tuple(
-        table_row(plan_row[0], r, correct, request.radii) for plan_row, r in zip(plan, radii, strict=True)
+        table_row(classifier, r, correct, request.radii)
+        for (classifier, _, _), r in zip(plan, radii, strict=True)
     )
     curves = tuple(
         Curve(classifier, certificate, r.radius[correct & (r.radius > 0)], len(records),
@@ -214,30 +243,25 @@ def evaluate(
         for (classifier, certificate, _), r in zip(plan, radii, strict=True)
     )  # fmt: skip
     summary = Summary(
-        sigma=request.sigma,
-        alpha=request.alpha,
-        images=len(records),
-        failure_probability=request.failure_probability,
-        radii=request.radii,
-        clean_accuracy=clean,
-        rows=rows,
+        request.sigma, request.alpha, len(records), request.failure_probability, request.radii, clean, rows,
         complete=len(records) == planned,
-        goal=request.goal,
         planned_images=planned,
-        bound=request.bound,
-        samples=request.samples,
-        selection_samples=request.selection_samples,
         mean_samples=float(bounded.samples.mean()),
-        seed=request.seed,
         abstained=int(np.sum((radii[0].status == Status.ABSTAIN) & (bounded.samples > 0))),
-        **about,
-    )
+        **_settings(request), **about,
+    )  # fmt: skip
     return Evaluation(summary, curves, radii, bounds, tuple(records))
+
+
+def _settings(request: CertifyRequest) -> dict[str, Any]:
+    """The fields of `Summary` that only repeat the request."""
+    names = ("goal", "bound", "samples", "selection_samples", "seed")
+    return {name: getattr(request, name) for name in names}
 
 
 def _nothing(request: CertifyRequest, planned: int, about: dict[str, Any]) -> Evaluation:
     """The table of a run without any complete image."""
-    empty = ConfidenceBounds(np.empty(0), np.empty(0), request.failure_probability, request.bound, {})
+    empty = ConfidenceBounds(np.empty(0), np.empty(0), request.failure_probability, request.bound_name, {})
     summary = Summary(
         request.sigma, request.alpha, 0, request.failure_probability, request.radii,
         CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,

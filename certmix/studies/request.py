@@ -10,11 +10,12 @@ from itertools import pairwise
 from typing import Any
 
 from certmix.bounds import BOUNDS
+from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.sampling.schedule import look
 
-__all__ = ["DEFAULT_RADII", "GOALS", "CertifyRequest"]
+__all__ = ["BOUNDS_OF", "DEFAULT_RADII", "GOALS", "CertifyRequest"]
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 GOALS = {
@@ -23,6 +24,9 @@ GOALS = {
     "fixed": "all of --samples for every image",
 }
 """When an image has been sampled enough, by name."""
+
+BOUNDS_OF: dict[str, dict[str, Any]] = {"hard": BOUNDS, "soft": SCORE_BOUNDS}
+"""Bounds by what is averaged: votes or softmax scores."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,14 @@ class CertifyRequest:
         A name in `GOALS`; how near the goal ``radius`` comes, in (0, 1).
     failure_probability
         Of one image's certificate.
-    bound, certificates, radii
-        Names in `BOUNDS` and `CERTIFICATES`, and the radii of the table.
+    scores, temperature
+        ``hard``: the base model's answers are counted; ``soft``: the softmax
+        of its logits, divided by the temperature, is averaged.
+    bound
+        A name in `BOUNDS` for hard scores, in `SCORE_BOUNDS` for soft ones;
+        None for the first.
+    certificates, radii
+        Names in `CERTIFICATES`, and the radii of the table.
     seed, precision
         Key of all noise; arithmetic of the forward passes.
 
@@ -60,13 +70,18 @@ class CertifyRequest:
     goal: str = "radii"
     relative_precision: float = 0.1
     failure_probability: float = 0.001
-    bound: str = "clopper-pearson"
+    scores: str = "hard"
+    temperature: float = 1.0
+    bound: str | None = None
     certificates: tuple[str, ...] = tuple(CERTIFICATES)
     radii: tuple[float, ...] = DEFAULT_RADII
     seed: int = 0
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        _check_names("scores", [self.scores], BOUNDS_OF)
+        if self.bound is None:
+            object.__setattr__(self, "bound", next(iter(BOUNDS_OF[self.scores])))
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise ParameterError(f"sigma = {self.sigma}: the noise level must be a positive number")
         if not 0.5 <= self.alpha <= 1.0:
@@ -95,9 +110,17 @@ class CertifyRequest:
         if self.seed < 0:
             raise ParameterError(f"seed = {self.seed}: it must be at least 0")
         _check_names("goal", [self.goal], GOALS)
-        _check_names("bound", [self.bound], BOUNDS)
+        _check_names(f"bound for {self.scores} scores", [self.bound], BOUNDS_OF[self.scores])
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ParameterError(f"temperature = {self.temperature}: it must be a positive number")
         _check_names("certificate", self.certificates, CERTIFICATES)
         _check_radii(self.radii)
+
+    @property
+    def bound_name(self) -> str:
+        """The bound, which is never None once the request is made."""
+        assert self.bound is not None
+        return self.bound
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for ``run.json``."""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.bounds.sequential import look_bounds
+from certmix.bounds.sequential import look_bounds, score_look_bounds
+from certmix.bounds.statistics import SCALE, ScoreStatistics
 from certmix.radii import CERTIFICATES
 from certmix.sampling.schedule import looks, share
 from certmix.studies.request import CertifyRequest
@@ -64,10 +65,10 @@ class Rule:
         self._attainable = levels < 1.0 - 1e-12
         self._levels = np.where(self._attainable, levels, 0.5)
         spent = [request.failure_probability * share(k) for k in range(len(self.looks))]
-        self._border = give_up_below(self.looks, spent, self._levels, PRICE / request.samples)
+        self._border = give_up_below(self.looks, spent, self._levels.tolist(), PRICE / request.samples)
 
     def goes_on(
-        self, number: int, votes: IntArray, trials: IntArray, p: FloatArray, q: FloatArray
+        self, number: int, mean: FloatArray, spread: FloatArray | None, p: FloatArray, q: FloatArray
     ) -> BoolArray:
         """Return for each image whether look `number` should be followed by another.
 
@@ -75,31 +76,32 @@ class Rule:
         ----------
         number
             Which look.
-        votes, trials
-            Votes of the selected class among all, (m,).
+        mean
+            Mean score of the selected class, (m,).
+        spread
+            Standard deviation of one score, (m,); None for votes.
         p, q
             The best bounds so far, (m,).
         """
         if number + 1 >= len(self.looks):
-            return np.zeros(len(votes), bool)
+            return np.zeros(len(mean), bool)
         if self.request.goal == "radius":
-            return self._radius_is_loose(votes, trials, p, q)
+            return self._radius_is_loose(mean, p, q)
         radius = self._reached(p, q)[:, None]
         open_ = ~np.where(self._wanted > 0, radius >= self._wanted, radius > 0)
-        spread = np.sqrt(trials[:, None] * self._levels * (1 - self._levels))
-        surplus = (votes[:, None] - trials[:, None] * self._levels) / spread
+        deviation = np.sqrt(self._levels * (1 - self._levels)) if spread is None else spread[:, None]
+        surplus = np.sqrt(self.looks[number]) * (mean[:, None] - self._levels) / deviation
         result: BoolArray = (open_ & self._attainable & (surplus >= self._border[number])).any(1)
         return result
 
     def _reached(self, p: FloatArray, q: FloatArray) -> FloatArray:
         return self._radius(p, q, self.request.sigma, self.request.alpha)
 
-    def _radius_is_loose(self, votes: IntArray, trials: IntArray, p: FloatArray, q: FloatArray) -> BoolArray:
+    def _radius_is_loose(self, mean: FloatArray, p: FloatArray, q: FloatArray) -> BoolArray:
         """Whether the radius could still grow by more than the relative precision asked for.
 
         How far it could grow is judged at the upper end of the same width.
         """
-        mean = votes / trials
         optimistic = np.minimum(1.0, 2 * mean - p)
         most = self._reached(optimistic, np.minimum(q, 1.0 - optimistic))
         result: BoolArray = self._reached(p, q) < (1 - self.request.relative_precision) * most
@@ -137,10 +139,31 @@ class Walk:
             self.active = np.zeros(len(selected), bool)
 
     def step(self, number: int, rows: IntArray, counts: IntArray) -> None:
-        """Take the counts (len(rows), c) of look `number` for the images in `rows`."""
+        """Take the votes (len(rows), c) of look `number` for the images in `rows`."""
         request, selected = self.rule.request, self.selected[rows]
-        p, q = look_bounds(request.bound, number, counts, selected, request.failure_probability)
-        self.p[rows], self.q[rows] = np.maximum(self.p[rows], p), np.minimum(self.q[rows], q)
+        pair = look_bounds(request.bound_name, number, counts, selected, request.failure_probability)
+        mean = counts[np.arange(len(rows)), selected] / counts.sum(1)
+        self._take(number, rows, pair, mean, None)
+
+    def step_scores(self, number: int, rows: IntArray, statistics: Sequence[ScoreStatistics]) -> None:
+        """Take the score statistics of look `number` for the images in `rows`."""
+        request = self.rule.request
+        pair = score_look_bounds(request.bound_name, number, statistics, request.failure_probability)
+        mean = np.array([image.means()[image.selected] for image in statistics])
+        square = np.array(
+            [image.squares[image.selected] / (image.samples * SCALE**2) for image in statistics]
+        )
+        self._take(number, rows, pair, mean, np.sqrt(np.maximum(square - mean**2, 1e-6)))
+
+    def _take(
+        self,
+        number: int,
+        rows: IntArray,
+        pair: tuple[FloatArray, FloatArray],
+        mean: FloatArray,
+        spread: FloatArray | None,
+    ) -> None:
+        self.p[rows] = np.maximum(self.p[rows], pair[0])
+        self.q[rows] = np.minimum(self.q[rows], pair[1])
         self.samples[rows] = self.rule.looks[number]
-        votes = counts[np.arange(len(rows)), selected]
-        self.active[rows] = self.rule.goes_on(number, votes, counts.sum(1), self.p[rows], self.q[rows])
+        self.active[rows] = self.rule.goes_on(number, mean, spread, self.p[rows], self.q[rows])

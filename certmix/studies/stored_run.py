@@ -14,9 +14,10 @@ from certmix.studies.evaluate import bound_records
 from certmix.studies.request import CertifyRequest
 from certmix.types import FloatArray
 
-__all__ = ["RunContents", "open_run", "run_of_log"]
+__all__ = ["LOG", "RunContents", "open_run", "request_of", "run_of_log"]
 
 LOG = "records.tsv"
+"""A run's own log, beside its run.json."""
 _DECIMALS = 6
 
 
@@ -32,6 +33,27 @@ class RunContents:
     about: dict[str, Any]
 
 
+def request_of(described: dict[str, Any], folder: Path) -> CertifyRequest:
+    """Return the request that a run's description holds.
+
+    Raises
+    ------
+    RunError
+        If it holds none.
+    """
+    try:
+        stored = dict(described["request"])
+        return CertifyRequest(
+            **{**stored, **{name: tuple(stored[name]) for name in ("certificates", "radii")}}
+        )
+    except (KeyError, TypeError) as error:
+        raise _lacks(folder, error) from None
+
+
+def _lacks(folder: Path, error: Exception) -> RunError:
+    return RunError(f"{folder}/{DESCRIPTION} lacks {error}: only a run that began to sample can be read")
+
+
 def open_run(folder: Path) -> RunContents:
     """Return what a run folder holds; images that its own request left unfinished are left out.
 
@@ -41,10 +63,9 @@ def open_run(folder: Path) -> RunContents:
         If it is not the folder of a run that has begun to sample.
     """
     described = read_run(folder)
+    request = request_of(described, folder)
     try:
-        stored = dict(described["request"])
-        stored.update({name: tuple(stored[name]) for name in ("certificates", "radii")})
-        request, inputs = CertifyRequest(**stored), int(described["data"]["inputs"])
+        inputs = int(described["data"]["inputs"])
         classes, models = len(described["data"]["class_names"]), described["models"]
         about = {"data": described["data"]["name"], "robust": models["robust"]["name"], "standard": None}
         checksum = models["standard"] and models["standard"]["checksum"]

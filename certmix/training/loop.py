@@ -120,30 +120,14 @@ def train(
     RunError
         If the checkpoint belongs to other settings.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build(recipe.architecture, classes)
-    if isinstance(model, ConvNet):
-        model.whiten(images[:5000] / 255.0)
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _fresh_model(recipe, images, classes, seed).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    optimizer = _optimizer(model, recipe)
     identity = {"recipe": recipe.as_dict(), "seed": seed, "images": len(images), "precision": precision}
     first = 0
     if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["identity"] != identity:
-            raise RunError(
-                f"{checkpoint} was made with other settings: "
-                "remove it, name another --output, or repeat the settings"
-            )
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["epoch"]
+        first = _resume(checkpoint, identity, model, average, optimizer, device)
     pad = [recipe.translate] * 4
     padded = F.pad(images.float(), pad, mode="reflect").to(torch.uint8) if any(pad) else images
     for epoch in range(first, recipe.epochs):
@@ -154,6 +138,50 @@ def train(
                 "average": average.state_dict(), "optimizer": optimizer.state_dict(),
             })  # fmt: skip
     return average.eval()
+
+
+def _fresh_model(recipe: Recipe, images: Tensor, classes: int, seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build(recipe.architecture, classes)
+    if isinstance(model, ConvNet):
+        model.whiten(images[:5000] / 255.0)
+    return model
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Nesterov momentum; biases and normalisations are not decayed."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+
+
+def _resume(
+    checkpoint: Path,
+    identity: dict[str, Any],
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: str,
+) -> int:
+    """Load a checkpoint's state and return the next epoch."""
+    try:
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        made_with = state["identity"]
+    except Exception as error:
+        raise RunError(
+            f"{checkpoint} cannot be read ({type(error).__name__}): remove it to start over"
+        ) from None
+    if made_with != identity:
+        raise RunError(
+            f"{checkpoint} was made with other settings: "
+            "remove it, name another --output, or repeat the settings"
+        )
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["epoch"])
 
 
 def _epoch(

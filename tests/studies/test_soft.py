@@ -1,0 +1,83 @@
+"""Soft scores: softmax averages instead of votes, through sampling, records and certificates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from planes import INPUTS, LABELS, points
+from scipy.integrate import quad
+from scipy.stats import norm
+from torch import nn
+
+import certmix
+from certmix.bounds.scores import SCORE_BOUNDS
+from certmix.errors import ParameterError, RunError
+
+WEIGHT = 4.0
+
+
+def logistic() -> nn.Module:
+    """Softmax score of class 0 is 1 / (1 + exp(-2 w x_0))."""
+    net = nn.Linear(2, 2, dtype=torch.float32)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[WEIGHT, 0.0], [-WEIGHT, 0.0]]))
+        net.bias.zero_()
+    return net
+
+
+def soft(**options) -> certmix.CertifyResult:
+    defaults = {
+        "data": points(INPUTS, LABELS), "standard": None, "robust": logistic(), "images": "all",
+        "scores": "soft", "samples": 1000,
+    }  # fmt: skip
+    return certmix.certify(0.5, 0.76, **{**defaults, **options})
+
+
+def true_mean(x: float, temperature: float = 1.0) -> float:
+    """E of the score of class 0 at x + N(0, 1/4), by quadrature."""
+    return quad(lambda z: norm.pdf(z) / (1 + np.exp(-2 * WEIGHT * (x + 0.5 * z) / temperature)), -9, 9)[0]
+
+
+@pytest.mark.parametrize("bound", SCORE_BOUNDS)
+@pytest.mark.parametrize("goal", ["fixed", "radii"])
+def test_bounds_hold_the_true_means(bound, goal):
+    result = soft(bound=bound, goal=goal, radii=(0.0, 0.1))
+    bounds = result.evaluation.bounds
+    for record, p, q in zip(result.records, bounds.p_lower, bounds.q_upper, strict=True):
+        mean = true_mean(INPUTS[record.index // 10][0])
+        selected = mean if record.selected == 0 else 1 - mean
+        assert p <= selected
+        assert q >= 1 - selected
+        if record.drawn == 1000:
+            assert selected - p < 0.2
+
+
+def test_the_temperature_matters_and_names_another_run(tmp_path: Path):
+    cold = soft(temperature=0.1, goal="fixed", output=tmp_path / "run")
+    warm = soft(temperature=5.0, goal="fixed")
+    assert cold.evaluation.bounds.p_lower[0] > warm.evaluation.bounds.p_lower[0]
+    assert cold.evaluation.bounds.p_lower[0] <= true_mean(INPUTS[0][0], 0.1)
+    with pytest.raises(RunError, match="scores"):
+        soft(temperature=1.0, goal="fixed", output=tmp_path / "run")
+    with pytest.raises(RunError, match="scores"):
+        soft(scores="hard", goal="fixed", output=tmp_path / "run")
+
+
+def test_statistics_survive_the_database_and_go_on(tmp_path: Path):
+    short = soft(output=tmp_path / "run", samples=300, bound="betting")
+    long = soft(output=tmp_path / "run", samples=1200, bound="betting")
+    fresh = soft(samples=1200, bound="betting")
+    assert long.summary.rows == fresh.summary.rows
+    assert short.summary.images == long.summary.images == 5
+
+
+def test_bounds_must_fit_the_scores():
+    with pytest.raises(ParameterError, match="for soft scores"):
+        soft(bound="clopper-pearson")
+    with pytest.raises(ParameterError, match="for hard scores"):
+        soft(scores="hard", bound="betting")
+    with pytest.raises(ParameterError, match="temperature"):
+        soft(temperature=0.0)
