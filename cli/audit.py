@@ -64,7 +64,8 @@ def _lines(one: Any) -> list[str]:
     ]
     findings = []
     for finding in one.findings:
-        images = f" (idx {', '.join(map(str, finding.images))}{' ...' if len(finding.images) == 10 else ''})"
+        more = " ..." if finding.count > len(finding.images) else ""
+        images = f" (idx {', '.join(map(str, finding.images))}{more})"
         findings.append(
             f"{'!' if finding.changes_table else '-'} {finding.check}: {finding.message}"
             f"{images if finding.images else ''}"

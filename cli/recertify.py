@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from certmix.bounds import BOUNDS
+from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.radii import CERTIFICATES
 from certmix.report.tables import FORMATS
 
@@ -36,8 +37,9 @@ of published tables.
     help="From probabilities to radii; repeatable.  [default: the run's; all for files]",
 )  # fmt: skip
 @click.option(
-    "--bound", type=click.Choice(list(BOUNDS)), help="From counts to probabilities; not for published logs."
-)
+    "--bound", type=click.Choice([*BOUNDS, *SCORE_BOUNDS]),
+    help="From counts or scores to probabilities; not for published logs.",
+)  # fmt: skip
 @click.option(
     "--failure-probability", type=float,
     help="Probability that one image's certificate is wrong; not for published logs.",
@@ -62,7 +64,8 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
     """
     from certmix.errors import ParameterError
     from certmix.report.tables import render
-    from certmix.studies.recertify import best, recertify
+    from certmix.studies.best import best
+    from certmix.studies.recertify import recertify
 
     several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
     options["certificates"] = options["certificates"] or None

@@ -29,7 +29,7 @@ def of_source(sigmas: Sequence[tuple[float, ...]], sources: Sequence[str], numbe
     values = [value for given in sigmas for value in given]
     if len(values) not in (0, 1, len(sources)):
         raise ParameterError(
-            f"{len(values)} noise levels for {len(sources)} sources: give --sigma once for all or once for each"
+            f"{len(values)} noise levels for {len(sources)} sources: give --sigma once for all or for each"
         )
     if not values:
         return None

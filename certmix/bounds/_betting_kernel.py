@@ -22,7 +22,7 @@ LARGEST_BET = 4.0
 
 _LARGEST_SHARE = 0.99  # of the capital, at any bet
 
-_HALVINGS = 52
+_HALVINGS = 42  # to 2e-13
 _BIG = 2.0**1000  # above every `wanted`
 
 
@@ -95,14 +95,16 @@ def _chord_log(share: float, m: float, counts: FloatArray, places: FloatArray) -
 
     counts: values in each of equal bins; places: their mean place in the bin, from 0 to 1.
     """
-    found, size = 0.0, 0.0
-    right = math.log(1.0 - share)
+    found, size, right, known = 0.0, 0.0, 0.0, False
     for k in range(counts.size):
-        left = right
+        if counts[k] == 0.0:
+            known = False
+            continue
+        left = right if known else math.log(1.0 - share + share * k / (counts.size * m))
         right = math.log(1.0 - share + share * (k + 1.0) / (counts.size * m))
-        if counts[k] > 0.0:
-            found += counts[k] * (left + (right - left) * places[k])
-            size += counts[k] * (abs(left) + abs(right) + 0.01)
+        known = True
+        found += counts[k] * (left + (right - left) * places[k])
+        size += counts[k] * (abs(left) + abs(right) + 0.01)
     return found - 1e-13 * size
 
 

@@ -87,7 +87,7 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
     if planned is not None and planned < 1:
         raise ParameterError(f"planned = {planned}: give the number of samples, or None")
     bets = planned_bets(kept, -math.log(delta), planned or 0)
-    wanted = (1 / delta) * (1 + 1e-12 + 1e-15 * kept.size)
+    wanted = (1 / delta) * (1 + max(1e-9, 1e-15 * kept.size))
     if wanted > 1e300:
         return 0.0
     return max(0.0, sequence_lower(kept, bets, SHARE, wanted) - OUTWARDS)
@@ -98,9 +98,7 @@ def upper_bound(values: ArrayLike, failure_probability: float, planned: int | No
     return 1.0 - lower_bound(1.0 - np.asarray(values, np.float64), failure_probability, planned)
 
 
-def selected_lower(
-    statistics: ScoreStatistics, failure_probability: float, *, anytime: bool = False
-) -> float:
+def selected_lower(statistics: ScoreStatistics, failure_probability: float, *, tuned: bool = False) -> float:
     """Return the mixture's lower bound of the selected class's mean score.
 
     The capital is a weighted mean over constant bets ``min(4 * 2^(-j/2), 0.99 / m)``,
@@ -110,13 +108,12 @@ def selected_lower(
     Parameters
     ----------
     statistics
-        Of a number of samples that was fixed beforehand, unless `anytime`.
+        Of any number of samples, fixed beforehand or not.
     failure_probability
-        delta, one-sided.
-    anytime
-        Weigh all bets equally: delta then covers all numbers of samples at
-        once.  Otherwise the weights prefer the bet that suits this number of
-        samples and the deviation of the selection samples.
+        delta, one-sided, for all numbers of samples at once.
+    tuned
+        Prefer the bet that suits this number of samples, which must have been
+        fixed beforehand, and the deviation in the selection samples.
 
     References
     ----------
@@ -124,10 +121,10 @@ def selected_lower(
     Exponential inequalities for martingales with applications, Electronic Journal of
     Probability 20 (2015), for the parabola.
     """
-    return max(0.0, _lower(statistics, failure_probability, anytime, statistics.selected, 0) - OUTWARDS)
+    return max(0.0, _lower(statistics, failure_probability, tuned, statistics.selected, 0) - OUTWARDS)
 
 
-def rival_upper(statistics: ScoreStatistics, failure_probability: float, *, anytime: bool = False) -> float:
+def rival_upper(statistics: ScoreStatistics, failure_probability: float, *, tuned: bool = False) -> float:
     """Return the largest of the rivals' upper bounds, each at this failure probability.
 
     A bound is 1 minus the lower bound of 1 - score.  Followed rivals have
@@ -136,7 +133,7 @@ def rival_upper(statistics: ScoreStatistics, failure_probability: float, *, anyt
     lowest, followed = 1.0, {rival: 1 + row for row, rival in enumerate(statistics.rivals)}
     others = statistics.others()
     for rival in others[np.argsort(-statistics.totals[others], kind="stable")].tolist():
-        lower = _lower(statistics, failure_probability, anytime, rival, followed.get(rival), lowest)
+        lower = _lower(statistics, failure_probability, tuned, rival, followed.get(rival), lowest)
         lowest = min(lowest, lower)
     return 1.0 - max(0.0, lowest - OUTWARDS)
 
@@ -144,7 +141,7 @@ def rival_upper(statistics: ScoreStatistics, failure_probability: float, *, anyt
 def _lower(
     statistics: ScoreStatistics,
     failure_probability: float,
-    anytime: bool,
+    tuned: bool,
     label: int,
     row: int | None,
     useful: float = 0.0,
@@ -153,7 +150,7 @@ def _lower(
     wanted = -math.log(check_failure_probability(failure_probability)) + 1e-12
     check_mean(0.0, statistics.samples)
     flipped, n = label != statistics.selected, statistics.samples
-    deviation = 0.0 if anytime else int(statistics.deviations[label]) / SCALE
+    deviation = int(statistics.deviations[label]) / SCALE if tuned else 0.0
     total, square = _sums(statistics, label, flipped)
     counts, places = (_NONE, _NONE) if row is None else _bins(statistics, row, flipped)
     weights = _weights(n, deviation)

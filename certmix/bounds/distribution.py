@@ -121,8 +121,8 @@ def _joint(
     for image in statistics:
         means, n = image.means(), image.samples
         rows = [layer_means(image, row, layers) for row in range(1 + len(image.rivals))]
-        own.append(np.maximum.accumulate(rule(rows[0], n, half, upper=False)[::-1])[::-1])
-        uppers = [np.minimum.accumulate(rule(row, n, share, upper=True)) for row in rows[1:]]
+        own.append(rule(rows[0], n, half, upper=False))
+        uppers = [rule(row, n, share, upper=True) for row in rows[1:]]
         rivals.append(np.reshape(uppers, (len(image.rivals), layers)))
         others = image.others(followed=False)
         rest.append(entropy_upper_bound(means[others].max(), n, share) if len(others) else 0.0)

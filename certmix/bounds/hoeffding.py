@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike
 
 from certmix.bounds._checks import check_failure_probability
@@ -76,12 +77,28 @@ def upper_bound(mean: ArrayLike, samples: int, failure_probability: float) -> Fl
     return 1.0 - lower_bound(1.0 - check_mean(mean, samples), samples, failure_probability)
 
 
-def _entropy(p: FloatArray, m: FloatArray) -> FloatArray:
-    """kl(p, m) of Bernoulli laws for 0 < m <= p, rounded down."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first = np.where(p > 0, -p * np.log1p((m - p) / p), 0.0)
-        second = np.where(p < 1, -(1 - p) * np.log1p((p - m) / (1 - p)), 0.0)
-    return first + second - 8 * _EPS * (np.abs(first) + np.abs(second))
+@njit(cache=True, nogil=True)
+def _refuted(p: float, m: float, samples: float, wanted: float) -> bool:
+    """Whether n kl(p, m) >= wanted for Bernoulli laws with 0 < m <= p, rounded to no."""
+    first = -p * math.log1p((m - p) / p) if p > 0.0 else 0.0
+    second = -(1.0 - p) * math.log1p((p - m) / (1.0 - p)) if p < 1.0 else 0.0
+    return samples * (first + second - 8.0 * _EPS * (abs(first) + abs(second))) >= wanted
+
+
+@njit(cache=True, nogil=True)
+def _entropy_loop(means: FloatArray, samples: float, wanted: float) -> FloatArray:
+    """For each mean the largest refuted m found by halving [0, mean]."""
+    found = np.zeros(means.size)
+    for i in range(means.size):
+        low, high = 0.0, means[i]
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            if middle > 0.0 and _refuted(means[i], middle, samples, wanted):
+                low = middle
+            else:
+                high = middle
+        found[i] = low
+    return found
 
 
 def entropy_lower_bound(mean: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
@@ -107,14 +124,10 @@ def entropy_lower_bound(mean: ArrayLike, samples: int, failure_probability: floa
     array([0.88848, 0.99931])
     """
     delta = check_failure_probability(failure_probability)
-    values = np.atleast_1d(check_mean(mean, samples))
+    values = check_mean(mean, samples)
     wanted = -math.log(delta) * (1 + 4 * _EPS)
-    low, high = np.zeros_like(values), values.copy()
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        refuted = (middle > 0) & (samples * _entropy(values, np.maximum(middle, 1e-300)) >= wanted)
-        low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
-    return np.maximum(0.0, low - OUTWARDS).reshape(np.shape(mean))[()]
+    found = _entropy_loop(values.ravel(), float(samples), wanted).reshape(values.shape)
+    return np.maximum(0.0, found - OUTWARDS)[()]
 
 
 def entropy_upper_bound(mean: ArrayLike, samples: int, failure_probability: float) -> FloatArray:

@@ -63,9 +63,9 @@ def _joint(
 
 _SIDES: dict[str, tuple[Side, Side]] = {
     "betting": (betting.selected_lower, betting.rival_upper),
-    "betting-anytime": (
-        partial(betting.selected_lower, anytime=True),
-        partial(betting.rival_upper, anytime=True),
+    "betting-fixed": (
+        partial(betting.selected_lower, tuned=True),
+        partial(betting.rival_upper, tuned=True),
     ),
     "bernstein": (bernstein.selected_lower, bernstein.rival_upper),
     "relative-entropy": (hoeffding.entropy_selected_lower, hoeffding.entropy_rival_upper),
@@ -87,7 +87,7 @@ def bound_scores(
     ----------
     statistics
         One for each of m images, with the selected class in it.  All bounds but
-        ``betting-anytime`` need a number of samples that was fixed beforehand.
+        ``betting`` need a number of samples that was fixed beforehand.
     failure_probability
         Probability, image by image, that p or q is wrong.
 

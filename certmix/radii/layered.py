@@ -72,8 +72,8 @@ def layered_radii(bounds: LayerBounds, *, sigma: float, alpha: float) -> Certifi
     bounds
         From `certmix.bounds.distribution`.
     sigma, alpha
-        Noise level and mixing weight, 1/2 <= alpha <= 1.  Any of them may be
-        chosen afterwards: the bounds hold together.
+        Noise level, in units of the input, and mixing weight, 1/2 <= alpha <= 1.
+        alpha may be chosen afterwards: the bounds hold together.
 
     Returns
     -------

@@ -43,7 +43,8 @@ def distinct_rows(log: PublishedLog) -> tuple[PublishedLog, int]:
         differs = column != column[same]
         if differs.any():
             raise DataError(
-                f"{log.source} holds two rows for idx {log.index[differs.argmax()]} that differ: remove one of them"
+                f"{log.source} holds two rows for idx {log.index[differs.argmax()]} that differ: "
+                "remove one of them"
             )
     keep = np.sort(first)
     columns = {
@@ -55,17 +56,17 @@ def distinct_rows(log: PublishedLog) -> tuple[PublishedLog, int]:
 
 def expected_rows(index: IntArray, run: dict[str, Any] | None, rows: int | None) -> Extent:
     """Return how many rows a log should have: as stated, as its run planned, or from the spacing of idx."""
+    present = len(set(index.tolist()))
     if rows is not None:
-        if rows < len(set(index.tolist())):
-            raise ParameterError(f"rows = {rows}: there are {len(index)} already; raise --rows")
+        if rows < present:
+            raise ParameterError(f"rows = {rows}: there are {present} already; raise --rows")
         return Extent(rows, "as stated")
     if run is not None:
         images, inputs = run["request"]["images"], run["data"]["inputs"]
-        return Extent(
-            max(inputs if images == "all" else min(images, inputs), len(index)), "as the run planned"
-        )
-    steps = np.diff(np.unique(index))
-    unknown = Extent(None, "how many there should be is not known: --rows says it")
+        return Extent(max(inputs if images == "all" else min(images, inputs), present), "as the run planned")
+    ordered = np.unique(index)
+    steps = ordered[1:] - ordered[:-1]
+    unknown = Extent(None, "how many there should be is not known")
     if len(steps) == 0:
         return unknown
     values, counts = np.unique(steps, return_counts=True)
@@ -77,9 +78,7 @@ def expected_rows(index: IntArray, run: dict[str, Any] | None, rows: int | None)
     for name, size in DATA_SET_SIZES.items():
         full = math.ceil((size - start) / step)
         if span <= full and span >= _MOST * full:
-            return Extent(
-                full, f"every {_ordinal(step)}image of {size:,}, as in {name}; --rows says otherwise"
-            )
+            return Extent(full, f"every {_ordinal(step)}image of {size:,}, as in {name}")
     return Extent(span, f"from the spacing of idx, {step}") if span > len(steps) + 1 else unknown
 
 

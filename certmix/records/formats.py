@@ -191,18 +191,20 @@ def read_log(path: str | Path) -> PublishedLog:
     rows = rows[:-1] if cut_off else rows
     try:
         index, label, predict, radius, correct, time = zip(*rows, strict=True) if rows else ((),) * 6
-        columns = [np.array(list(map(int, column)), np.int64) for column in (index, label, predict)]
+        whole = np.array([list(map(int, column)) for column in (index, label, predict)], np.int64)
         printed, right = (np.array(list(map(float, column)), np.float64) for column in (radius, correct))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise DataError(_first_fault(path, rows)) from None
-    if np.any((printed < 0) | ~np.isfinite(printed)) or np.any(columns[2] < -1) or np.any(columns[1] < 0):
+    if np.any((printed < 0) | ~np.isfinite(printed)) or np.any(whole < [[0], [0], [-1]]):
         raise DataError(_first_fault(path, rows))
     texts = set(radius)
     decimals = _common_decimals(texts)
     fixed = decimals if _is_padded(texts) else None
     lowest = {text: lowest_printed(text, fixed) for text in texts}
     low = np.array([lowest[text] for text in radius], np.float64)
-    return PublishedLog(str(path), *columns, printed, low, right, tuple(time), decimals, cut_off)
+    return PublishedLog(
+        str(path), whole[0], whole[1], whole[2], printed, low, right, tuple(time), decimals, cut_off
+    )
 
 
 def _is_incomplete(row: list[str], ended: bool) -> bool:

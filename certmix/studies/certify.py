@@ -164,6 +164,7 @@ def _fill(context: Context, store: Store, run: RunFolder | None, sources: Source
     request, dataset = context.request, context.loaded.dataset
     positions = spread(len(dataset), request.images)
     _fix_design(store, request, run)
+    _fix_bound(store, request, context.say)
     if run is not None:
         run.describe(description(request, context.loaded, sources, context.device, context.batch_size))
     complete = True
@@ -206,6 +207,18 @@ def _fix_design(store: Store, request: CertifyRequest, run: RunFolder | None) ->
             f"{where} was planned for exactly {planned} samples an image and its results may have been seen, "
             f"so bounds for {request.samples} would not be valid: repeat --samples {planned}, use "
             "--goal radii, or take another --seed, another --output or --fresh"
+        )
+
+
+def _fix_bound(store: Store, request: CertifyRequest, say: Callable[[str], None]) -> None:
+    """Point out a bound that was not the run's first: choosing it after seeing results is not covered."""
+    first = store.get("bound")
+    if first is None:
+        store.put("bound", request.bound_name)
+    elif first != request.bound_name:
+        say(
+            f"this run began with --bound {first}: {request.bound_name} is valid only if it was not chosen "
+            "because of what the samples showed"
         )
 
 

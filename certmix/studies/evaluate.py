@@ -66,20 +66,23 @@ class Evaluation:
     records: tuple[ImageRecord, ...]
 
 
-def bound_records(records: Sequence[ImageRecord], request: CertifyRequest) -> Bounded:
+def bound_records(
+    records: Sequence[ImageRecord], request: CertifyRequest, *, every_look: bool = False
+) -> Bounded:
     """Return the bounds of images, what they rest on, and which images still want samples.
 
     For sequential goals the stopping rule is walked again over the stored
     looks, so that a table depends on the request and the counts alone, even
-    where another request has drawn more.
+    where another request has drawn more.  With `every_look` all stored looks
+    are used, which is as valid, and no image waits.
     """
     selected = np.array([record.selected for record in records], np.int64)
     if request.goal != "fixed":
         labels = np.array([record.label for record in records], np.int64)
-        walk = _walk(records, Walk(_rule(request), selected, labels))
+        walk = _walk(records, Walk(_rule(request), selected, labels), every_look)
         split = sequential_split(request.bound_name, request.failure_probability)
         bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound_name, split)
-        return Bounded(bounds, walk.samples, walk.active)
+        return Bounded(bounds, walk.samples, walk.active & (not every_look))
     evidence: list[dict[int, Any]] = [_evidence(record, request) for record in records]
     present = np.array([request.samples in looks for looks in evidence])
     if not present.all():
@@ -105,12 +108,12 @@ def _fixed_bounds(complete: list[Any], selected: IntArray, request: CertifyReque
 _rule = lru_cache(maxsize=8)(Rule)
 
 
-def _walk(records: Sequence[ImageRecord], walk: Walk) -> Walk:
-    """Take every image as far as its stored looks and the rule go."""
+def _walk(records: Sequence[ImageRecord], walk: Walk, every_look: bool) -> Walk:
+    """Take every image as far as its stored looks go, and the rule unless every look counts."""
     request = walk.rule.request
     evidence = [_evidence(record, request) for record in records]
     for number, samples in enumerate(walk.rule.looks):
-        waiting = np.flatnonzero(walk.active).tolist()
+        waiting = range(len(records)) if every_look else np.flatnonzero(walk.active).tolist()
         rows = np.array([i for i in waiting if samples in evidence[i]], np.int64)
         if len(rows) == 0:
             break
@@ -199,7 +202,7 @@ def evaluate(
     request: CertifyRequest,
     planned: int,
     *,
-    keep_waiting: bool = False,
+    every_look: bool = False,
     **about: Any,
 ) -> Evaluation:
     """Return the table of a run from its records.
@@ -214,16 +217,16 @@ def evaluate(
         What was asked.
     planned
         Number of images asked for; fewer records make the result partial.
-    keep_waiting
-        Keep images that the request would sample further, with their bounds so
-        far: for records that no more samples will be added to.
+    every_look
+        Use all that is stored, wherever this request would have stopped: for
+        records that no more samples will be added to.
     about
         Further fields of `Summary`: names, notes.
     """
-    bounded = bound_records(records, request) if records else None
+    bounded = bound_records(records, request, every_look=every_look) if records else None
     if bounded is not None and bounded.waiting.any():
         records = [r for r, waits in zip(records, bounded.waiting, strict=True) if not waits]
-        bounded = bound_records(records, request) if records else None
+        bounded = bound_records(records, request, every_look=every_look) if records else None
     if bounded is None:
         return _nothing(request, planned, about)
     plan, bounds = row_plan(request), bounded.bounds

@@ -138,8 +138,8 @@ def _from_log(
     ):  # fmt: skip
         if given is not None and given != known.get(name, math.nan):
             raise ParameterError(
-                f"{option} {given}: {log.source} holds no counts, so what its radii rest on cannot be changed; "
-                f"drop {option}, or name a run folder or class counts"
+                f"{option} {given}: {log.source} holds no counts, so what its radii rest on cannot be "
+                f"changed; drop {option}, or name a run folder or class counts"
             )
     if own is not None and sigma not in (None, known["sigma"]):
         raise ParameterError(f"sigma = {sigma}: {log.source} was made with {known['sigma']}: drop --sigma")
@@ -219,15 +219,17 @@ def _from_counts(
     return Stored(
         source=found.source, kind="class counts", sigma=level, label=found.label, selected=selected,
         bounds=replace(bounds, failure_probability=delta), radius=None,
-        frequencies=found.counts / samples[:, None], planned=rows, samples=samples, bound=name, notes=tuple(notes),
+        frequencies=found.counts / samples[:, None], planned=rows, samples=samples, bound=name,
+        notes=tuple(notes),
     )  # fmt: skip
 
 
 def _selection_note(share: int, delta: float) -> str:
     if share == 1:
         return (
-            "Each image's class is the most voted one of the counts that also bound it: the failure probability "
-            "holds only if other samples chose the same class beforehand, as --assume-selected states."
+            "Each image's class is the most voted one of the counts that also bound it: the failure "
+            "probability holds only if other samples chose the same class beforehand, "
+            "as --assume-selected states."
         )
     return (
         "Each image's class is the most voted one of the counts that also bound it: to allow for that choice "

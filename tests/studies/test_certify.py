@@ -60,7 +60,7 @@ def test_counts_do_not_change_when_the_request_does(tmp_path: Path, monkeypatch)
     monkeypatch.setattr(Sampler, "votes", lambda *a, **k: pytest.fail("a sample was drawn again"))
     for change in (
         {"alpha": 0.9}, {"certificates": ("lipschitz",)}, {"radii": (0.0, 0.1)},
-        {"failure_probability": 0.05}, {"bound": "clopper-pearson-two-sided"}, {"standard": None},
+        {"failure_probability": 0.05}, {"standard": None},
     ):  # fmt: skip
         request = {"alpha": 0.76, "output": tmp_path / "run", **change}
         alpha = request.pop("alpha")
@@ -107,6 +107,12 @@ def test_another_number_of_samples_is_refused(tmp_path: Path):
     run(output=tmp_path / "run", images=1)
     with pytest.raises(RunError, match="400.*600"):
         run(output=tmp_path / "run", images=1, samples=600)
+
+
+def test_another_bound_is_pointed_out(tmp_path: Path):
+    run(output=tmp_path / "run", images=1)
+    with pytest.warns(certmix.CertmixWarning, match="began with --bound clopper-pearson: beta-binomial"):
+        run(output=tmp_path / "run", images=1, bound="beta-binomial")
 
 
 def test_a_changed_image_is_noticed(tmp_path: Path):

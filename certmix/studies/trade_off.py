@@ -1,0 +1,119 @@
+"""Clean accuracy against certified accuracy over alpha, from what is stored.  No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from certmix.errors import ParameterError
+from certmix.radii import CERTIFICATES
+from certmix.report.trade_off import Match, Sweep, TradeOff
+from certmix.studies.mixable import Mixable
+from certmix.studies.request import CertifyRequest
+from certmix.studies.stored import radii_at
+from certmix.types import Curve
+
+__all__ = ["ALPHAS", "BASELINE", "trade_off"]
+
+ALPHAS = tuple(k / 200 for k in range(100, 201))
+BASELINE = "baseline"
+"""Match the clean accuracy of the source of least sigma alone, as Figure 3 of the first paper does."""
+
+
+def trade_off(
+    sources: Sequence[Mixable],
+    *,
+    at_radius: float = 0.25,
+    certificates: Sequence[str] = tuple(CERTIFICATES),
+    match_clean_accuracy: float | str | None = None,
+) -> TradeOff:
+    """Return clean and certified accuracy of each source's mixes over alpha.
+
+    Parameters
+    ----------
+    sources
+        From `certmix.studies.mixable.read_mixable`, as a rule with several noise levels.
+    at_radius
+        The radius of the certified accuracy; 0 stands for any radius > 0.
+    certificates
+        Names in `certmix.radii.CERTIFICATES`.
+    match_clean_accuracy
+        Pick for each source the largest alpha (in thousandths) whose mix
+        has at least this clean accuracy: a number, or ``"baseline"``.
+
+    Raises
+    ------
+    ParameterError
+        For a value out of range, or a clean accuracy that no alpha reaches.
+    """
+    CertifyRequest(1.0, 1.0, certificates=tuple(certificates), radii=(at_radius,))
+    wanted = _wanted(sources, match_clean_accuracy)
+    matches = () if wanted is None else tuple(_match(one, wanted, at_radius, certificates) for one in sources)
+    sweeps = tuple(_sweep(one, at_radius, certificates) for one in sources)
+    return TradeOff(at_radius, wanted, sweeps, matches, tuple(_notes(sources, wanted)))
+
+
+def _wanted(sources: Sequence[Mixable], match: float | str | None) -> float | None:
+    if match is None:
+        return None
+    if match == BASELINE:
+        return min(sources, key=lambda one: one.stored.sigma).clean_accuracy(1.0)
+    if isinstance(match, str) or not 0.0 < match <= 1.0:
+        raise ParameterError(
+            f"clean accuracy = {match}: give a number in (0, 1] such as 0.67, or '{BASELINE}'"
+        )
+    return float(match)
+
+
+def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str]) -> Sweep:
+    rows = [[one.row(alpha, name, at_radius) for alpha in ALPHAS] for name in certificates]
+    return Sweep(
+        source=one.stored.source,
+        sigma=one.stored.sigma,
+        images=len(one.stored.label),
+        clean_is=one.clean_is,
+        alphas=ALPHAS,
+        clean_accuracy=tuple(map(one.clean_accuracy, ALPHAS)),
+        certificates=tuple(certificates),
+        certified_accuracy=tuple(tuple(row.certified_accuracy[0] for row in line) for line in rows),
+        interval=tuple(tuple(row.interval[0] for row in line) for line in rows),
+    )
+
+
+def _matching_alpha(one: Mixable, wanted: float) -> float:
+    """Return the largest alpha, in thousandths, whose mix is at least so accurate."""
+    enough = [alpha for alpha in ALPHAS if one.clean_accuracy(alpha) >= wanted]
+    if not enough:
+        most = max(map(one.clean_accuracy, ALPHAS))
+        raise ParameterError(
+            f"clean accuracy = {wanted:g}: no alpha gives {one.stored.source} more than {most:.4g}; lower it"
+        )
+    finer = [round(enough[-1] + k / 1000, 3) for k in range(5)]
+    return max(alpha for alpha in finer if alpha <= 1.0 and one.clean_accuracy(alpha) >= wanted)
+
+
+def _match(one: Mixable, wanted: float, at_radius: float, certificates: Sequence[str]) -> Match:
+    alpha, stored = _matching_alpha(one, wanted), one.stored
+    clean, rows, curves = one.clean_accuracy(alpha), [], []
+    for name in certificates:
+        radii = radii_at(stored, alpha, name).radius
+        rows.append(one.row(alpha, name, at_radius))
+        curves.append(Curve("mixed", name, radii[stored.right & (radii > 0)], len(radii), clean))
+    return Match(
+        stored.source, stored.sigma, alpha, clean, tuple(certificates),
+        tuple(row.certified_accuracy[0] for row in rows), tuple(row.interval[0] for row in rows),
+        tuple(curves),
+    )  # fmt: skip
+
+
+def _notes(sources: Sequence[Mixable], wanted: float | None) -> list[str]:
+    notes = ["Certified accuracies hold for any g; clean accuracies are estimates, not certificates."]
+    if wanted is not None:
+        notes.append(
+            "Each certificate stands at any alpha, but an alpha chosen on the images it is reported for "
+            "makes the accuracies optimistic: choose it on other images."
+        )
+    told = dict.fromkeys(note for one in sources for note in one.stored.notes)
+    for note in told:
+        whose = [one.stored.source for one in sources if note in one.stored.notes]
+        notes.append(note if len(whose) == len(sources) else f"{', '.join(whose)}: {note}")
+    return notes

@@ -1,0 +1,424 @@
+"""Tables from stored counts and published logs: figures that others printed, guarantees, contracts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from math import lgamma
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from certmix.bounds import clopper_pearson
+from certmix.errors import CertmixError, ParameterError
+from certmix.radii import exact_radius, smoothing_radius
+from certmix.records.formats import lowest_printed
+from certmix.records.logs import HEADER, write_log
+from certmix.studies.best import best
+from certmix.studies.recertify import recertify
+from certmix.studies.stored import read_stored
+
+LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
+needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")
+
+
+def published(sigma: str) -> Path:
+    return LOGS / f"gaussian-resnet110-cifar10-sigma{sigma}-10000.tsv"
+
+
+def write(path: Path, *rows: tuple[int, int, int, str]) -> Path:
+    """Write (idx, label, predict, radius) as a log."""
+    lines = [f"{i}\t{label}\t{guess}\t{r}\t{int(label == guess)}\t0:00:14.1" for i, label, guess, r in rows]
+    path.write_text("\n".join([HEADER, *lines]) + "\n")
+    return path
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Five rows: exactly at 0.25 and 0.5, wrong, abstaining, above."""
+    rows = [(0, 1, 1, "0.25"), (1, 2, 2, "0.5"), (2, 0, 1, "0.7"), (3, 3, -1, "0.0"), (4, 4, 4, "0.9")]
+    return write(tmp_path / "log.tsv", *rows)
+
+
+def percent(row) -> list[float]:
+    return [round(100 * share, 6) for share in row.certified_accuracy]
+
+
+@needs_logs
+def test_the_19_published_cells_come_out_exactly():
+    lines = (LOGS / "published-best-certified-accuracy-gaussian.tsv").read_text().splitlines()[1:]
+    cells = [line.split("\t") for line in lines]
+    radii = [float(radius) for radius, _, _ in cells]
+    tables = [
+        recertify(published(s), sigma=float(s), alpha=1.0, as_printed=True, radii=radii)
+        for s in ("0.12", "0.25", "0.50", "1.00")
+    ]
+    found = best(tables)
+    assert len(cells) == 19
+    for row, names in zip(found.rows[:3], found.best_source[:3], strict=True):
+        assert row.certified_accuracy == tuple(float(share) for _, share, _ in cells)
+        assert [name.split("sigma")[1][:4] for name in names] == [model[-4:] for _, _, model in cells]
+    assert found.sigma is None
+    assert json.loads(json.dumps(found.as_dict()))["best_source"][0][0].endswith("(sigma 0.12)")
+
+
+GAUSSIAN = {
+    "0.25": ([76.65, 61.16, 42.25, 25.06, 0, 0, 0, 0, 0], 0.4240),
+    "0.50": ([65.68, 54.91, 42.79, 32.45, 21.97, 14.12, 8.26, 3.94, 0], 0.5251),
+    "1.00": ([47.15, 40.94, 33.77, 27.68, 22.13, 17.22, 13.28, 9.67, 6.63], 0.5105),
+}
+
+
+@needs_logs
+@pytest.mark.parametrize("sigma", GAUSSIAN)
+def test_certified_accuracies_of_the_robust_classifiers(sigma):
+    radii = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+    row = recertify(published(sigma), sigma=float(sigma), as_printed=True, radii=radii).rows[0]
+    expected, mean = GAUSSIAN[sigma]
+    assert percent(row) == expected
+    assert row.mean_certified_radius == pytest.approx(mean, abs=5e-5)
+
+
+@needs_logs
+def test_certified_accuracies_of_the_mix():
+    table = recertify(
+        published("1.00"), sigma=1, alpha=0.76, as_printed=True, radii=[0, 0.25, 0.5, 0.75, 1, 1.5, 2]
+    )
+    rows = {row.certificate: row for row in table.rows[1:]}
+    assert percent(rows["exact"]) == [36.37, 29.84, 24.25, 18.95, 14.72, 7.59, 3.20]
+    assert percent(rows["smoothing"])[:4] == [36.37, 26.60, 15.65, 0]
+    assert percent(rows["lipschitz-paper"])[:3] == [36.37, 20.77, 0]
+    means = [rows[name].mean_certified_radius for name in ("lipschitz-paper", "smoothing", "exact")]
+    assert means == pytest.approx([0.0948, 0.1514, 0.3400], abs=5e-5)
+
+
+@needs_logs
+def test_rounding_down_only_ever_costs():
+    printed = recertify(published("0.50"), sigma=0.5, alpha=0.9, as_printed=True)
+    sound = recertify(published("0.50"), sigma=0.5, alpha=0.9)
+    for a, b in zip(sound.rows, printed.rows, strict=True):
+        assert all(x <= y for x, y in zip(a.certified_accuracy, b.certified_accuracy, strict=True))
+        assert a.mean_certified_radius < b.mean_certified_radius
+    assert sound.rows[0].certified_accuracy[4] < printed.rows[0].certified_accuracy[4]
+
+
+def test_a_radius_at_the_threshold_counts_as_printed_only(log):
+    printed = recertify(log, sigma=0.25, as_printed=True, radii=[0, 0.25, 0.5, 0.9])
+    assert percent(printed.rows[0]) == [60, 60, 40, 20]
+    assert percent(printed.rows[2]) == [60, 60, 40, 20]  # smoothing, at alpha = 1
+    assert any("not rounded down" in note for note in printed.notes)
+    sound = recertify(log, sigma=0.25, radii=[0, 0.25, 0.5, 0.9])
+    assert percent(sound.rows[0]) == [60, 40, 20, 0]
+    assert not any("not rounded down" in note for note in sound.notes)
+
+
+def test_radii_of_the_mix_follow_from_the_lowest_radius(log):
+    stored = read_stored(log, sigma=0.25)
+    p = stored.bounds.p_lower
+    scaled = np.array([lowest_printed(text) for text in ("0.25", "0.5", "0.7", "0.0", "0.9")]) / 0.25
+    assert p[3] == 0.0
+    assert np.all(np.delete(p, 3) >= 0.5)
+    one = exact_radius(p, 1 - p, 0.25, 1.0)
+    assert np.all(one <= 0.25 * scaled)
+    assert one == pytest.approx(0.25 * scaled, abs=1e-11)
+    table = recertify(log, sigma=0.25, alpha=0.76, radii=[0, 0.1, 0.6])
+    mixed = exact_radius(p, 1 - p, 0.25, 0.76)[[0, 1, 4]]
+    assert percent(table.rows[1]) == [100 * np.sum(mixed >= max(r, 1e-9)) / 5 for r in (0, 0.1, 0.6)]
+    assert table.rows[1].mean_certified_radius == pytest.approx(mixed.sum() / 5)
+    assert table.rows[2].mean_certified_radius == pytest.approx(
+        smoothing_radius(p, 1 - p, 0.25, 0.76)[[0, 1, 4]].sum() / 5
+    )
+
+
+def test_a_huge_radius_stays_finite(tmp_path):
+    path = write(tmp_path / "log", (0, 1, 1, "9.0"))
+    for as_printed in (True, False):
+        table = recertify(path, sigma=0.25, alpha=0.76, as_printed=as_printed, radii=[0, 8])
+        assert all(np.isfinite(row.mean_certified_radius) for row in table.rows)
+
+
+def test_the_summary_of_a_log_says_what_is_unknown(log):
+    table = recertify(log, sigma=0.25)
+    assert (table.failure_probability, table.bound, table.goal, table.samples) == (None, None, None, None)
+    assert (table.images, table.abstained, table.alpha) == (5, 1, 1.0)
+    assert table.clean_accuracy.robust == 3 / 4
+    assert (table.clean_accuracy.standard, table.clean_accuracy.mixed) == (None, None)
+    assert any("4 rows that do not abstain" in note for note in table.notes)
+
+
+def test_correct_is_not_read_from_its_column(tmp_path, log):
+    text = log.read_text().replace("\t1\t0:00", "\t7\t0:00")
+    (tmp_path / "running.tsv").write_text(text)
+    assert recertify(tmp_path / "running.tsv", sigma=0.25).rows == recertify(log, sigma=0.25).rows
+
+
+def test_sigma_is_never_guessed(tmp_path, log):
+    named = tmp_path / "sigma0.25-sigma_0.25.tsv"
+    named.write_text(log.read_text())
+    with pytest.raises(ParameterError, match="give --sigma"):
+        recertify(named)
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"bound": "clopper-pearson"}, "--bound"), ({"failure_probability": 0.01}, "--failure-probability"),
+        ({"assume_selected": True}, "--assume-selected"), ({"alpha": 0.3}, "1/2 <= alpha"),
+        ({"radii": [0.5, 0.25]}, "increase"), ({"certificates": ["magic"]}, "magic"), ({"rows": 2}, "--rows"),
+    ],
+)  # fmt: skip
+def test_what_a_log_does_not_allow(log, options, expected):
+    with pytest.raises(ParameterError, match=expected) as error:
+        recertify(log, sigma=0.25, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_of_how_many(tmp_path):
+    path = write(tmp_path / "log", *[(100 * i, 1, 1, "0.3") for i in range(427)])
+    table = recertify(path, sigma=0.25)
+    assert (table.images, table.planned_images, table.complete) == (427, 500, False)
+    assert any(note.startswith("Rows: 427 of 500") for note in table.notes)
+    assert recertify(path, sigma=0.25, rows=427).complete
+
+
+def test_a_header_only_is_an_empty_and_partial_table(tmp_path):
+    table = recertify(write(tmp_path / "log"), sigma=0.25)
+    assert (table.images, table.rows, table.complete) == (0, (), False)
+
+
+RUN = {
+    "format_version": 1,
+    "identity": {},
+    "request": {
+        "sigma": 0.5, "alpha": 0.76, "images": 3, "samples": 1000, "goal": "fixed", "failure_probability": 0.01,
+        "bound": "clopper-pearson", "certificates": ["exact"], "radii": [0.0, 0.25],
+    },
+    "data": {"inputs": 12, "class_names": ["a", "b", "c"]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def own_log(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps(RUN))
+    write_log(
+        tmp_path / "run" / "records.tsv", [(1, 0, 0, 0.25, 1.0), (5, 1, 1, 0.5, 1.0), (9, 1, -1, 0.0, 1.0)]
+    )
+    return tmp_path / "run" / "records.tsv"
+
+
+def test_nothing_is_subtracted_from_an_own_log(own_log):
+    table = recertify(own_log, radii=[0, 0.25, 0.5])
+    assert percent(table.rows[0]) == pytest.approx([200 / 3, 200 / 3, 100 / 3], abs=1e-5)
+    assert (table.sigma, table.failure_probability, table.bound) == (0.5, 0.01, "clopper-pearson")
+    assert (table.images, table.planned_images, table.complete) == (3, 3, True)
+
+
+def test_an_own_log_knows_sigma_and_failure_probability(own_log):
+    assert recertify(own_log, sigma=0.5, failure_probability=0.01, bound="clopper-pearson").sigma == 0.5
+    for options in ({"sigma": 0.25}, {"failure_probability": 0.001}, {"bound": "clopper-pearson-two-sided"}):
+        with pytest.raises(ParameterError):
+            recertify(own_log, **options)
+
+
+def test_a_foreign_log_beside_a_run_is_not_taken_for_its_own(own_log):
+    other = write(own_log.with_name("other.tsv"), (0, 1, 1, "0.25"))
+    with pytest.raises(ParameterError, match="give --sigma"):
+        recertify(other)
+    write(own_log, (0, 1, 1, "0.25"))
+    with pytest.raises(ParameterError, match="give --sigma"):
+        recertify(own_log)
+
+
+def all_votes(samples: int) -> np.ndarray:
+    """Every way in which samples can fall on three classes."""
+    return np.array([(a, b, samples - a - b) for a in range(samples + 1) for b in range(samples + 1 - a)])
+
+
+def chances(votes: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """Multinomial probability of each row."""
+    ways = [lgamma(row.sum() + 1) - sum(lgamma(v + 1) for v in row) for row in votes]
+    return np.exp(ways) * np.prod(np.asarray(shares) ** votes, axis=1)
+
+
+def worst_failure(path: Path, votes: np.ndarray, **options) -> float:
+    """Largest probability, over all classifiers on a grid, of bounds that are issued and wrong."""
+    (path).write_text("\n".join(" ".join(map(str, [*row, 0])) for row in votes))
+    stored = read_stored(path, sigma=1.0, failure_probability=0.1, **options)
+    p, q, chosen = stored.bounds.p_lower, stored.bounds.q_upper, stored.selected
+    worst = 0.0
+    for a in range(21):
+        for b in range(21 - a):
+            truth = np.array([a, b, 20 - a - b]) / 20
+            others = np.array([np.delete(truth, k).max() for k in range(3)])
+            wrong = (p > q) & ((p > truth[chosen]) | (q < others[chosen]))
+            worst = max(worst, float(chances(votes, tuple(truth))[wrong].sum()))
+    return worst
+
+
+@pytest.mark.parametrize("bound", ["clopper-pearson", "clopper-pearson-two-sided"])
+def test_class_counts_keep_their_failure_probability_though_they_choose_the_class(tmp_path, bound):
+    assert 0 < worst_failure(tmp_path / "counts", all_votes(14), bound=bound) <= 0.1
+
+
+def test_without_the_allowance_they_would_not(tmp_path):
+    assert worst_failure(tmp_path / "counts", all_votes(14), assume_selected=True) > 0.1
+
+
+def test_class_counts_spend_half_on_the_choice(tmp_path):
+    (tmp_path / "counts").write_text("900 80 20 0\n10 980 10 1\n400 350 250 0\n1000 0 0 1\n")
+    table = recertify(tmp_path / "counts", sigma=0.5, alpha=0.76, radii=[0, 0.25])
+    p = clopper_pearson.lower_bound(np.array([900, 980]), 1000, 0.0005)
+    expected = exact_radius(p, 1 - p, 0.5, 0.76)
+    assert table.rows[1].mean_certified_radius == pytest.approx(expected.sum() / 4)
+    assert (table.samples, table.failure_probability, table.abstained) == (1000, 0.001, 1)
+    assert table.clean_accuracy.robust == 0.75
+    assert any("0.001 / 2" in note for note in table.notes)
+    assumed = recertify(tmp_path / "counts", sigma=0.5, alpha=0.76, radii=[0, 0.25], assume_selected=True)
+    assert assumed.rows[1].mean_certified_radius > table.rows[1].mean_certified_radius
+    assert any("holds only if" in note for note in assumed.notes)
+    looser = recertify(tmp_path / "counts", sigma=0.5, alpha=0.76, failure_probability=0.1)
+    assert looser.rows[1].mean_certified_radius > assumed.rows[1].mean_certified_radius
+    with pytest.raises(ParameterError, match="--as-printed"):
+        recertify(tmp_path / "counts", sigma=0.5, as_printed=True)
+
+
+@needs_logs
+def test_published_counts_agree_with_the_published_log_of_the_same_images():
+    counts = recertify(LOGS / "class-counts-resnet110-cifar10-sigma0.25-500x100000.txt", sigma=0.25)
+    logged = recertify(LOGS / "gaussian-resnet110-cifar10-sigma0.25-500.tsv", sigma=0.25)
+    assert counts.images == logged.images == logged.planned_images == 500
+    for a, b in zip(counts.rows[0].certified_accuracy, logged.rows[0].certified_accuracy, strict=True):
+        assert abs(a - b) <= 0.012
+
+
+def test_best_takes_the_best_cell_and_says_whose_it_is(tmp_path):
+    low = recertify(write(tmp_path / "a", (0, 1, 1, "0.3"), (1, 1, 1, "0.3")), sigma=0.12, radii=[0, 0.5])
+    high = recertify(write(tmp_path / "b", (0, 1, 1, "0.9"), (1, 1, 0, "0.9")), sigma=0.5, radii=[0, 0.5])
+    found = best([low, high])
+    assert found.rows[0].certified_accuracy == (1.0, 0.5)
+    assert found.rows[0].interval == (low.rows[0].interval[0], high.rows[0].interval[1])
+    assert [Path(name).name[0] for name in found.best_source[0]] == ["a", "b"]
+    assert any("no one classifier" in note for note in found.notes)
+    with pytest.raises(ParameterError, match="differ in alpha"):
+        best([low, recertify(tmp_path / "b", sigma=0.5, radii=[0])])
+    with pytest.raises(ParameterError, match="none of the sources"):
+        best([recertify(write(tmp_path / "c"), sigma=0.5)])
+
+
+def test_ten_thousand_rows_are_a_matter_of_milliseconds(tmp_path):
+    rng = np.random.default_rng(0)
+    path = write(tmp_path / "log", *[(i, 1, 1, f"{r:.3}") for i, r in enumerate(rng.random(10_000) * 1.9)])
+    recertify(path, sigma=0.5, alpha=0.76)
+    start = time.process_time()
+    recertify(path, sigma=0.5, alpha=0.76)
+    assert time.process_time() - start < 0.25
+
+
+# the command line
+
+
+def test_a_run_folder_gives_the_table_of_its_run_again(command, problem):
+    arguments = (*problem.options, "--samples", 400, "--images", 8, "--output", "run", "--format", "json")
+    made = command("certify", *arguments)
+    assert made.code == 0, made.err
+    again = command("recertify", "run", "--format", "json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out) == json.loads(made.out)
+    changed = command(
+        "recertify", "run", "--alpha", 0.95, "--certificate", "smoothing", "--radii", "0,0.1",
+        "--failure-probability", 0.01, "--format", "json",
+    )  # fmt: skip
+    assert changed.code == 0, changed.err
+    table = json.loads(changed.out)
+    assert (table["alpha"], table["radii"], table["failure_probability"]) == (0.95, [0.0, 0.1], 0.01)
+    assert [row["certificate"] for row in table["rows"]] == ["exact", "smoothing"]
+    assert table["images"] == 8
+    assert any("failure probability 0.001" in note for note in table["notes"])
+    assert command("recertify", "run", "--sigma", 0.5).code == 2
+    assert "--as-printed" in command("recertify", "run", "--as-printed").err
+
+
+def test_a_run_with_soft_scores(command, problem):
+    options = (*problem.options, "--scores", "soft", "--samples", 400, "--images", 4, "--output", "run")
+    made = command("certify", *options, "--format", "json")
+    assert made.code == 0, made.err
+    assert json.loads(command("recertify", "run", "--format", "json").out) == json.loads(made.out)
+    assert command("recertify", "run", "--bound", "clopper-pearson").code == 2
+
+
+def test_a_stricter_request_keeps_every_image(command, problem):
+    options = (*problem.options, "--samples", 2000, "--images", "all", "--output", "run")
+    assert command("certify", *options, "--format", "json").code == 0
+    strict = command("recertify", "run", "--failure-probability", 1e-6, "--alpha", 0.55, "--format", "json")
+    table = json.loads(strict.out)
+    assert (table["images"], table["planned_images"], table["complete"]) == (12, 12, True)
+
+
+def test_a_log_as_json_is_strict_json(command, log):
+    done = command("recertify", log, "--sigma", 0.25, "--alpha", 0.76, "--format", "json")
+    assert done.code == 0, done.err
+    table = json.loads(done.out, parse_constant=lambda name: pytest.fail(name))
+    assert table["failure_probability"] is None
+    assert {"schema_version", "sigma", "alpha", "radii", "clean_accuracy", "rows", "complete"} <= set(table)
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "markdown", "latex"])
+def test_other_formats(command, log, tmp_path, format_):
+    other = write(tmp_path / "other.tsv", (0, 1, 1, "0.3"))
+    empty = write(tmp_path / "empty.tsv")
+    for sources in ((log, "--sigma", 0.25), (log, other, "--sigma", 0.25, "--best"), (empty, "--sigma", 1)):
+        done = command("recertify", *sources, "--format", format_)
+        assert done.code == 0, done.err
+        assert "certificate" in done.out.lower() or "certified" in done.out.lower()
+        assert "None" not in done.out
+        assert "nan" not in done.out
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "csv", "markdown", "latex"])
+def test_the_best_of_several_noise_levels(command, log, tmp_path, format_):
+    other = write(tmp_path / "other.tsv", (0, 1, 1, "0.3"))
+    done = command("recertify", log, other, "--sigma", "0.25,0.5", "--best", "--format", format_)
+    assert done.code == 0, done.err
+    assert "None" not in done.out
+    assert "nan" not in done.out
+    assert "other.tsv" in done.out or format_ == "csv"
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (("log.tsv",), "give --sigma"), (("log.tsv", "log.tsv", "--sigma", "1"), "add --best"),
+        (("log.tsv", "log.tsv", "log.tsv", "--best", "--sigma", "1,2"), "noise levels"),
+        (("log.tsv", "--sigma", "0"), "positive"), (("log.tsv", "--sigma", "x"), "not a list of numbers"),
+        (("nothing", "--sigma", "1"), "No such file"), (("log.tsv", "--sigma", "1", "--alpha", "2"), "alpha = 2"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(command, log, arguments, expected):
+    done = command("recertify", *arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert len([line for line in done.err.splitlines() if line.startswith("Error: ")]) == 1
+    assert expected in done.err
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(CertmixError, match=r"run\.json"):
+        recertify(tmp_path)
+
+
+def test_torch_and_matplotlib_stay_out(log):
+    code = f"""
+import contextlib, io, sys
+from certmix_cli import audit, recertify, trade_off
+shown = io.StringIO()
+with contextlib.redirect_stdout(shown):
+    for module, more in ((recertify, []), (audit, []), (trade_off, ["--plot", "none"])):
+        module.command.main([{str(log)!r}, "--sigma", "0.25", "--format", "json", *more], standalone_mode=False)
+print([name for name in ("torch", "matplotlib", "rich", "PIL") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
