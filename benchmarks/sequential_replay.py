@@ -74,7 +74,10 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    print("sigma radii         all images    right images       loss in points at each radius               failures")
+    print(
+        "sigma radii         all images    right images     "
+        "  loss in points at each radius               failures"
+    )
     for sigma, radii in ((0.5, TABLE), (1.0, TABLE), (0.5, (0.5,))):
         request = CertifyRequest(sigma=sigma, alpha=0.76, radii=radii, samples=options.samples)
         correct, p = truth(options.logs, sigma)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
-from certmix.bounds import BOUNDS
-from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.radii import CERTIFICATES
 from certmix.report.tables import FORMATS
 from certmix.studies.request import BOUNDS_OF, DEFAULT_RADII, GOALS
 
 from .options import IMAGES, RADII, F
 
+BOUND_NAMES = [name for table in BOUNDS_OF.values() for name in table]
 DEFAULT_COLUMNS = ",".join(f"{r:g}" for r in DEFAULT_RADII)
 
 
@@ -63,7 +62,7 @@ def evaluation_options(function: F) -> F:
                 help="Probability that one image's certificate is wrong.",
             ),
             click.option(
-                "--bound", type=click.Choice([*BOUNDS, *SCORE_BOUNDS]), default=None,
+                "--bound", type=click.Choice(BOUND_NAMES), default=None,
                 help="From samples to probabilities.  [default: clopper-pearson; betting for soft scores]",
             ),
             click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ class BestSummary(Summary):
     """The best of several tables, cell by cell.
 
     ``best_source`` names the source of each accuracy: one tuple a row, in the
-    order of `Summary.radii`.  ``sigma`` is None where the sources differ in it.
+    order of `Summary.radii`.  ``sigma`` is NaN (null in JSON) where the sources differ in it.
     """
 
     sources: tuple[str, ...] = ()
@@ -61,7 +62,7 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         )
         winners.append(tuple(names[k] for k in chosen))
     return BestSummary(
-        sigma=_common(full, lambda s: s.sigma),
+        sigma=first.sigma if len({summary.sigma for summary in full}) == 1 else math.nan,
         alpha=first.alpha,
         images=min(summary.images for summary in full),
         failure_probability=_common(full, lambda s: s.failure_probability),
@@ -72,6 +73,7 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         goal=_common(full, lambda s: s.goal),
         planned_images=_common(full, lambda s: s.planned_images),
         bound=_common(full, lambda s: s.bound),
+        data=f"{len(full)} sources",
         notes=tuple(_best_notes(summaries, first, winners)),
         sources=tuple(names),
         best_source=tuple(winners),

@@ -6,11 +6,9 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
 
-from certmix.bounds import bound_counts
-from certmix.bounds.sequential import sequential_split
+from certmix.studies.evaluate import unanimous
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources
 
@@ -44,7 +42,7 @@ def description(
         "failure_budget": {
             "failure_probability": request.failure_probability,
             "bound": request.bound,
-            "split": _split(request),
+            "split": unanimous(request, data.classes).split,
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
         },
@@ -55,16 +53,6 @@ def description(
         "versions": {"certmix": version("certmix"), "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
     }
-
-
-def _split(request: CertifyRequest) -> dict[str, float]:
-    if request.goal != "fixed":
-        return sequential_split(request.bound_name, request.failure_probability)
-    if request.scores == "soft":
-        half = request.failure_probability / 2
-        return {"p": half, "q": half}
-    counts = np.array([[request.samples, 0]])
-    return bound_counts(counts, np.zeros(1, np.int64), request.failure_probability, request.bound_name).split
 
 
 def _device_name(device: torch.device) -> str:

@@ -16,10 +16,9 @@ from certmix.data import stack
 from certmix.errors import RunError
 from certmix.models.checks import near_chance
 from certmix.models.spec import LoadedModel
-from certmix.radii import certify_radii
 from certmix.records import ImageRecord, Store
 from certmix.sampling import Sampler, looks
-from certmix.studies.evaluate import bound_records
+from certmix.studies.evaluate import bound_records, radii_of
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded
 from certmix.types import IntArray
@@ -110,7 +109,7 @@ def draw_samples(context: Context, store: Store, positions: IntArray) -> None:
 
 def _is_certified(record: ImageRecord, request: CertifyRequest) -> bool:
     """Whether the deciding row certifies the image at some radius > 0."""
-    radii = certify_radii(
+    radii = radii_of(
         bound_records([record], request).bounds,
         sigma=request.sigma, alpha=request.alpha, certificate=request.certificates[0],
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.bounds import bound_counts, clopper_pearson
+from certmix.bounds.distribution import DISTRIBUTION_BOUNDS, LayerBounds, bound_distribution
 from certmix.bounds.scores import ScoreStatistics, bound_scores, start, update
 from certmix.bounds.sequential import look_bounds, score_look_bounds, sequential_split
 from certmix.radii import certify_radii
+from certmix.radii.layered import layered_radii
 from certmix.records import ImageRecord
 from certmix.sampling.schedule import looks
 from certmix.studies.request import CertifyRequest
@@ -37,6 +39,7 @@ __all__ = [
     "ceilings",
     "evaluate",
     "log_rows",
+    "radii_of",
     "row_plan",
     "table_row",
 ]
@@ -46,7 +49,7 @@ __all__ = [
 class Bounded:
     """Bounds of images (m,), the samples behind them, and who still waits for samples."""
 
-    bounds: ConfidenceBounds
+    bounds: ConfidenceBounds | LayerBounds
     samples: IntArray
     waiting: NDArray[np.bool_]
 
@@ -62,7 +65,7 @@ class Evaluation:
     summary: Summary
     curves: tuple[Curve, ...]
     radii: tuple[CertifiedRadii, ...]
-    bounds: ConfidenceBounds
+    bounds: ConfidenceBounds | LayerBounds
     records: tuple[ImageRecord, ...]
 
 
@@ -87,10 +90,10 @@ def bound_records(
     present = np.array([request.samples in looks for looks in evidence])
     if not present.all():
         nothing = np.zeros(len(records))
-        bounds = ConfidenceBounds(nothing, nothing + 1, request.failure_probability, request.bound_name, {})
-        return Bounded(bounds, np.zeros(len(records), np.int64), ~present)
-    bounds = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
-    return Bounded(bounds, np.full(len(records), request.samples), ~present)
+        unknown = ConfidenceBounds(nothing, nothing + 1, request.failure_probability, request.bound_name, {})
+        return Bounded(unknown, np.zeros(len(records), np.int64), ~present)
+    complete = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
+    return Bounded(complete, np.full(len(records), request.samples), ~present)
 
 
 def _evidence(record: ImageRecord, request: CertifyRequest) -> dict[int, Any]:
@@ -98,11 +101,24 @@ def _evidence(record: ImageRecord, request: CertifyRequest) -> dict[int, Any]:
     return record.estimation if request.scores == "hard" else record.scores
 
 
-def _fixed_bounds(complete: list[Any], selected: IntArray, request: CertifyRequest) -> ConfidenceBounds:
+def _fixed_bounds(
+    complete: list[Any], selected: IntArray, request: CertifyRequest
+) -> ConfidenceBounds | LayerBounds:
     delta = request.failure_probability
     if request.scores == "hard":
         return bound_counts(np.stack(complete), selected, delta, request.bound_name)
+    if request.bound_name in DISTRIBUTION_BOUNDS:
+        return bound_distribution(complete, delta, request.bound_name)
     return bound_scores(complete, delta, request.bound_name)
+
+
+def radii_of(
+    bounds: ConfidenceBounds | LayerBounds, *, sigma: float, alpha: float, certificate: str
+) -> CertifiedRadii:
+    """Return the certified radii of bounds of means, or of distributions (``exact`` only)."""
+    if isinstance(bounds, LayerBounds):
+        return replace(layered_radii(bounds, sigma=sigma, alpha=alpha), certificate=certificate)
+    return certify_radii(bounds, sigma=sigma, alpha=alpha, certificate=certificate)
 
 
 _rule = lru_cache(maxsize=8)(Rule)
@@ -135,15 +151,15 @@ def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, floa
 
     The largest radius is reached when all samples agree.
     """
-    bounds = _unanimous(request, classes)
+    bounds = unanimous(request, classes)
     found = []
     for classifier, certificate, alpha in row_plan(request):
-        radii = certify_radii(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
+        radii = radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         found.append((classifier, certificate, float(radii.radius[0])))
     return found
 
 
-def _unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds:
+def unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds | LayerBounds:
     """Return the bounds of one image whose samples all agree fully."""
     delta, bound, one = request.failure_probability, request.bound_name, np.eye(1, classes, dtype=np.int64)
     selected, hard = np.zeros(1, np.int64), request.scores == "hard"
@@ -232,7 +248,7 @@ def evaluate(
     plan, bounds = row_plan(request), bounded.bounds
     correct = np.array([record.selected == record.label for record in records])
     radii = tuple(
-        certify_radii(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
+        radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         for _, certificate, alpha in plan
     )
     clean = _clean_accuracy(records, probabilities, request.alpha)

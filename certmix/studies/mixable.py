@@ -11,7 +11,7 @@ from certmix.errors import ParameterError
 from certmix.studies.evaluate import evaluate, table_row
 from certmix.studies.stored import Stored, radii_at, read_stored
 from certmix.studies.stored_run import open_run
-from certmix.types import CertifiedAccuracy, FloatArray, IntArray
+from certmix.types import CertifiedAccuracy, ConfidenceBounds, FloatArray, IntArray
 
 __all__ = ["Mixable", "read_mixable"]
 
@@ -114,6 +114,11 @@ def _from_run(folder: Path, sigma: float | None, assumed: float, is_assumed: boo
     if not run.records:
         raise ParameterError(f"{folder} holds no finished image: run certmix certify first")
     evaluation = evaluate(run.records, run.probabilities, run.request, run.planned, every_look=True)
+    if not isinstance(evaluation.bounds, ConfidenceBounds):
+        raise ParameterError(
+            f"{folder} has bounds of distributions ({run.request.bound}): trade-off needs bounds of means, "
+            "such as --bound betting"
+        )
     records = evaluation.records
     label = np.array([record.label for record in records], np.int64)
     frequencies = np.stack([record.selection / record.selection.sum() for record in records])

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from certmix.bounds import BOUNDS
+from certmix.bounds.distribution import DISTRIBUTION_BOUNDS
 from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
@@ -25,7 +26,7 @@ GOALS = {
 }
 """When an image has been sampled enough, by name."""
 
-BOUNDS_OF: dict[str, dict[str, Any]] = {"hard": BOUNDS, "soft": SCORE_BOUNDS}
+BOUNDS_OF: dict[str, dict[str, Any]] = {"hard": BOUNDS, "soft": {**SCORE_BOUNDS, **DISTRIBUTION_BOUNDS}}
 """Bounds by what is averaged: votes or softmax scores."""
 
 
@@ -115,6 +116,11 @@ class CertifyRequest:
             raise ParameterError(f"temperature = {self.temperature}: it must be a positive number")
         _check_names("certificate", self.certificates, CERTIFICATES)
         _check_radii(self.radii)
+        if self.bound in DISTRIBUTION_BOUNDS and (self.goal != "fixed" or self.certificates != ("exact",)):
+            raise ParameterError(
+                f"bound {self.bound!r} bounds distributions, not means: use it with --goal fixed and "
+                "--certificate exact alone"
+            )
 
     @property
     def bound_name(self) -> str:

@@ -242,14 +242,18 @@ def test_upper_bounds_are_lower_bounds_of_the_complement(law, n, seed, delta):
     ):
         assert upper(whole, delta) == pytest.approx(1 - lower(whole, delta), abs=1e-12)
     own = rows[:, 0]
-    assert betting.upper_bound(own, delta) == pytest.approx(1 - betting.lower_bound(1 - own, delta), abs=1e-15)
+    assert betting.upper_bound(own, delta) == pytest.approx(
+        1 - betting.lower_bound(1 - own, delta), abs=1e-15
+    )
 
 
 @quick
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(2, 1000))
 def test_simplex_step_in_fractions(p, q, classes):
     """Never tighter than rows that add up to 1 within the slack allow, and no looser than 1.1 of it."""
-    got_p, got_q = (Fraction(float(x[0])) for x in simplex(np.array([p]), np.array([q]), np.array([float(classes)])))
+    got_p, got_q = (
+        Fraction(float(x[0])) for x in simplex(np.array([p]), np.array([q]), np.array([float(classes)]))
+    )
     slack = Fraction(ROW_SLACK)
     best_p = max(Fraction(p), 1 - slack - (classes - 1) * Fraction(q))
     best_q = min(Fraction(q), 1 + slack - got_p)

@@ -75,7 +75,9 @@ def test_joint_coverage_by_enumeration(name, delta, values, rivals):
     assert failure.max() <= delta * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("name, used", [("relative-entropy", 0.3), ("hoeffding", 0.1), ("betting", 0.05), ("betting-fixed", 0.05)])
+@pytest.mark.parametrize(
+    "name, used", [("relative-entropy", 0.3), ("hoeffding", 0.1), ("betting", 0.05), ("betting-fixed", 0.05)]
+)
 def test_the_budget_is_used(name, used):
     """The test above can fail: some laws come near to what was promised."""
     assert failures(name, HALVES, 0.6)[1].max() >= used * 0.6

@@ -192,7 +192,9 @@ def radii_of(a, b, n, alpha):
         bounds = bound_scores([whole], DELTA, name)
         found.append(exact_radius(bounds.p_lower, bounds.q_upper, 1.0, alpha)[0])
     for name in ("dkw", "layers"):
-        found.append(layered_radii(bound_distribution([whole], DELTA, name), sigma=1.0, alpha=alpha).radius[0])
+        found.append(
+            layered_radii(bound_distribution([whole], DELTA, name), sigma=1.0, alpha=alpha).radius[0]
+        )
     return found
 
 
@@ -228,7 +230,11 @@ def test_table_of_the_docs():
             assert figures[4] == pytest.approx(law, abs=0.0011)
         else:
             found = radii_of(a, b, n, alpha)
-            assert all(0 <= x - printed < 0.0011 for x, printed in zip(found, figures, strict=True)), (a, b, n)
+            assert all(0 <= x - printed < 0.0011 for x, printed in zip(found, figures, strict=True)), (
+                a,
+                b,
+                n,
+            )
 
 
 def test_where_distributions_beat_means_and_where_not():

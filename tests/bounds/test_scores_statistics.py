@@ -168,14 +168,21 @@ def test_bad_scores_are_refused(scores):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("arguments", [(1, 0), (3, 3), (3, -1), (3, 0, [0]), (3, 0, [1, 1]), (3, 0, [3]), (3, 0, [], [1, 2])])
+@pytest.mark.parametrize(
+    "arguments", [(1, 0), (3, 3), (3, -1), (3, 0, [0]), (3, 0, [1, 1]), (3, 0, [3]), (3, 0, [], [1, 2])]
+)
 def test_bad_starts_are_refused(arguments):
     with pytest.raises(ParameterError):
         start(*arguments)
 
 
 def test_only_like_merges_with_like():
-    for other in (start(4, 2, [0]), start(4, 1, [0, 3]), start(5, 2, [0, 3]), start(4, 2, [0, 3], [1, 1, 1, 1])):
+    for other in (
+        start(4, 2, [0]),
+        start(4, 1, [0, 3]),
+        start(5, 2, [0, 3]),
+        start(4, 2, [0, 3], [1, 1, 1, 1]),
+    ):
         with pytest.raises(ParameterError, match="merge"):
             merge(empty(), other)
 

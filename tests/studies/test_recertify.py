@@ -17,6 +17,7 @@ from certmix.errors import CertmixError, ParameterError
 from certmix.radii import exact_radius, smoothing_radius
 from certmix.records.formats import lowest_printed
 from certmix.records.logs import HEADER, write_log
+from certmix.report.tables import render
 from certmix.studies.best import best
 from certmix.studies.recertify import recertify
 from certmix.studies.stored import read_stored
@@ -61,8 +62,10 @@ def test_the_19_published_cells_come_out_exactly():
     for row, names in zip(found.rows[:3], found.best_source[:3], strict=True):
         assert row.certified_accuracy == tuple(float(share) for _, share, _ in cells)
         assert [name.split("sigma")[1][:4] for name in names] == [model[-4:] for _, _, model in cells]
-    assert found.sigma is None
-    assert json.loads(json.dumps(found.as_dict()))["best_source"][0][0].endswith("(sigma 0.12)")
+    assert np.isnan(found.sigma)
+    table = json.loads(render(found, "json"))
+    assert table["sigma"] is None
+    assert table["best_source"][0][0].endswith("(sigma 0.12)")
 
 
 GAUSSIAN = {

@@ -81,3 +81,24 @@ def test_bounds_must_fit_the_scores():
         soft(scores="hard", bound="betting")
     with pytest.raises(ParameterError, match="temperature"):
         soft(temperature=0.0)
+
+
+@pytest.mark.parametrize("bound", ["layers", "dkw"])
+def test_distribution_bounds_certify_no_more_than_the_truth(bound):
+    """A smoothed logistic score falls below the threshold at a known distance."""
+    result = soft(bound=bound, goal="fixed", samples=5000, certificates=("exact",))
+    threshold = 0.5 + 0.5 * 0.24 / 0.76
+    for record, radius in zip(result.records, result.evaluation.radii[1].radius, strict=True):
+        x = abs(INPUTS[record.index // 10][0])
+        assert radius == 0 or true_mean(x - radius) > threshold
+    assert result.evaluation.radii[1].radius.max() > 0.1
+    mean_only = soft(bound="betting-fixed", goal="fixed", samples=5000, certificates=("exact",))
+    if bound == "layers":
+        assert result.evaluation.radii[1].radius[0] > mean_only.evaluation.radii[1].radius[0]
+
+
+def test_distribution_bounds_need_a_fixed_size_and_one_certificate():
+    with pytest.raises(ParameterError, match="--goal fixed"):
+        soft(bound="layers", certificates=("exact",))
+    with pytest.raises(ParameterError, match="--certificate exact"):
+        soft(bound="layers", goal="fixed")
