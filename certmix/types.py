@@ -179,7 +179,8 @@ class Summary:
     Parameters
     ----------
     sigma, alpha, failure_probability
-        Noise level, mixing weight, failure probability of one image's certificate.
+        Noise level (None where rows come from several), mixing weight, failure
+        probability of one image's certificate (None where unknown).
     images, planned_images
         Images behind the figures, and asked for; they differ when interrupted.
     radii
@@ -194,7 +195,7 @@ class Summary:
         Images whose class could not be established.
     """
 
-    sigma: float
+    sigma: float | None
     alpha: float
     images: int
     failure_probability: float | None

@@ -45,7 +45,7 @@ def exact_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: fl
     Examples
     --------
     >>> exact_radius(0.99, 0.01, sigma=0.5, alpha=0.76).round(4)
-    array(0.9598)
+    np.float64(0.9598)
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha), check_sigma(sigma)

@@ -114,7 +114,7 @@ def gaussian_lipschitz_radius(
     Examples
     --------
     >>> gaussian_lipschitz_radius(0.99, 0.01, sigma=0.5, alpha=0.76).round(4)
-    array(0.4162)
+    np.float64(0.4162)
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha), check_sigma(sigma)

@@ -43,7 +43,7 @@ def smoothing_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha
     Examples
     --------
     >>> smoothing_radius(0.99, 0.01, sigma=0.5, alpha=0.76).round(4)
-    array(0.341)
+    np.float64(0.341)
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha), check_sigma(sigma)

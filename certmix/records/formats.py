@@ -113,14 +113,14 @@ def lowest_printed(text: str, decimals: int | None = None) -> float:
 
     Examples
     --------
-    >>> lowest_printed("0.25"), lowest_printed("1.0"), lowest_printed("0.250", decimals=3)
-    (0.2495, 0.9995, 0.2495)
+    >>> lowest_printed("0.75"), lowest_printed("1.0"), lowest_printed("0.750", decimals=3)
+    (0.7495, 0.9995, 0.7495)
     """
     value = float(text)
     if value == 0.0:
         return 0.0
-    mantissa, _, _ = text.strip().lower().partition("e")
-    shown = mantissa.replace(".", "").lstrip("0")
+    mantissa, _, _ = text.lower().partition("e")
+    shown = "".join(filter(str.isdigit, mantissa)).lstrip("0")
     if decimals is None:
         style = f".{max(_SIGNIFICANT, len(shown))}g"
         first = int(f"{value:e}".partition("e")[2])  # place of the first digit

@@ -50,7 +50,7 @@ def plot_certified_accuracy(
     path: str | Path,
     *,
     title: str,
-    sigma: float,
+    sigma: float | None,
     alpha: float,
     complete: bool = True,
 ) -> None:
@@ -90,7 +90,13 @@ def plot_certified_accuracy(
 
 
 def curve_plot(
-    curves: Sequence[Curve], suffix: str, *, title: str, sigma: float, alpha: float, complete: bool = True
+    curves: Sequence[Curve],
+    suffix: str,
+    *,
+    title: str,
+    sigma: float | None,
+    alpha: float,
+    complete: bool = True,
 ) -> bytes:
     """Return the plot of `plot_certified_accuracy` as the content of a png or svg file."""
     if suffix not in _METADATA:
@@ -179,10 +185,11 @@ def _legend_columns(axes: Axes) -> int:
 
 
 def _head(
-    axes: Axes, curves: Sequence[Curve], title: str, sigma: float, alpha: float, complete: bool
+    axes: Axes, curves: Sequence[Curve], title: str, sigma: float | None, alpha: float, complete: bool
 ) -> None:
     """Write the title, then sigma, alpha, the images and whether the run is partial."""
-    parts = [f"\u03c3 = {plain_decimal(sigma)}", f"\u03b1 = {plain_decimal(alpha)}"]
+    level = [] if sigma is None else [f"\u03c3 = {plain_decimal(sigma)}"]
+    parts = [*level, f"\u03b1 = {plain_decimal(alpha)}"]
     counts = sorted({curve.images for curve in curves})
     if counts:
         parts.append(f"{' / '.join(f'{count:,}' for count in counts)} image{'' if counts == [1] else 's'}")

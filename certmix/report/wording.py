@@ -107,7 +107,9 @@ def partial_warning(summary: Summary) -> str:
 def settings(summary: Summary, dialect: Dialect = PLAIN) -> str:
     """Return sigma, alpha, samples, failure probability and images in one line."""
     parts = [
-        f"{dialect.sigma} = {plain_decimal(summary.sigma)}",
+        f"{dialect.sigma} of the best source"
+        if summary.sigma is None
+        else f"{dialect.sigma} = {plain_decimal(summary.sigma)}",
         f"{dialect.alpha} = {plain_decimal(summary.alpha)}",
         *_samples(summary),
         "failure probability unknown"

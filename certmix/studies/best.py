@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +19,7 @@ class BestSummary(Summary):
     """The best of several tables, cell by cell.
 
     ``best_source`` names the source of each accuracy: one tuple a row, in the
-    order of `Summary.radii`.  ``sigma`` is NaN (null in JSON) where the sources differ in it.
+    order of `Summary.radii`.  ``sigma`` is None where the sources differ in it.
     """
 
     sources: tuple[str, ...] = ()
@@ -62,7 +61,7 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         )
         winners.append(tuple(names[k] for k in chosen))
     return BestSummary(
-        sigma=first.sigma if len({summary.sigma for summary in full}) == 1 else math.nan,
+        sigma=_common(full, lambda s: s.sigma),
         alpha=first.alpha,
         images=min(summary.images for summary in full),
         failure_probability=_common(full, lambda s: s.failure_probability),

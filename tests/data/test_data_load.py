@@ -100,8 +100,8 @@ def test_bad_range_is_refused_by_load(save_npz, refusal):
     assert "LO < HI" in refusal(save_npz(), error=ParameterError, input_range=(1.0, 0.0))
 
 
-def test_name_and_split_are_as_asked(save_npz):
+def test_the_name_is_short_and_the_split_as_asked(save_npz):
     path = save_npz()
     dataset = load(Path(path), "train")
-    assert (dataset.name, dataset.split) == (str(path), "train")
+    assert (dataset.name, dataset.split) == (path.stem, "train")
     assert dataset.labels.dtype == dataset.indices.dtype == np.int64

@@ -52,6 +52,7 @@ def test_the_lowest_number_that_prints_so_with_fixed_decimals(x, decimals):
 def test_more_digits_than_three_are_believed():
     assert lowest_printed("0.959811") == pytest.approx(0.9598105, abs=1e-12)
     assert lowest_printed("0.0") == 0.0
+    assert lowest_printed(" +0.25") == lowest_printed("0.25") == lowest_printed("2.5e-1")
 
 
 def test_both_time_formats(tmp_path):

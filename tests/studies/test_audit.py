@@ -72,6 +72,13 @@ def test_without_a_pile_up_nothing_is_inferred(tmp_path):
     assert checks(audit(log, sigma=0.25))["failure probability"] is False
 
 
+def test_equal_radii_without_a_gap_below_are_no_pile_up(tmp_path):
+    rows = [(k, 1, 1, f"{0.6 + 0.001 * (k // 3):.3}") for k in range(30)]
+    assert find_saturation(read_log(write(tmp_path / "log", *rows))) is None
+    alone = [row for row in rows if row[3] in ("0.609", "0.6")]
+    assert find_saturation(read_log(write(tmp_path / "alone", *alone))).rows == 3
+
+
 @pytest.mark.parametrize("sigma", [0.12, 0.2, 0.3, 0.5, 1.0])
 def test_a_sigma_that_does_not_fit(tmp_path, sigma):
     path = write(tmp_path / "log", *simulated(0.25, 100_000, 0.001))

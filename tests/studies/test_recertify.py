@@ -62,7 +62,7 @@ def test_the_19_published_cells_come_out_exactly():
     for row, names in zip(found.rows[:3], found.best_source[:3], strict=True):
         assert row.certified_accuracy == tuple(float(share) for _, share, _ in cells)
         assert [name.split("sigma")[1][:4] for name in names] == [model[-4:] for _, _, model in cells]
-    assert np.isnan(found.sigma)
+    assert found.sigma is None
     table = json.loads(render(found, "json"))
     assert table["sigma"] is None
     assert table["best_source"][0][0].endswith("(sigma 0.12)")
@@ -134,6 +134,18 @@ def test_radii_of_the_mix_follow_from_the_lowest_radius(log):
     assert table.rows[2].mean_certified_radius == pytest.approx(
         smoothing_radius(p, 1 - p, 0.25, 0.76)[[0, 1, 4]].sum() / 5
     )
+
+
+def test_probabilities_of_a_log_are_rounded_down(tmp_path):
+    mpmath = pytest.importorskip("mpmath")
+    texts = [f"{0.001 * k:.3}" for k in range(1, 2000, 37)]
+    stored = read_stored(write(tmp_path / "log", *[(k, 1, 1, r) for k, r in enumerate(texts)]), sigma=0.25)
+    with mpmath.workdps(40):
+        exact = [mpmath.ncdf(mpmath.mpf(lowest_printed(text)) / mpmath.mpf("0.25")) for text in texts]
+        assert all(mpmath.mpf(float(p)) < x for p, x in zip(stored.bounds.p_lower, exact, strict=True))
+        assert all(
+            x - mpmath.mpf(float(p)) < 1e-15 for p, x in zip(stored.bounds.p_lower, exact, strict=True)
+        )
 
 
 def test_a_huge_radius_stays_finite(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,16 @@ from certmix.studies.stopping import Rule, Walk, thresholds
 from certmix.studies.worth import give_up_below
 
 
+rule = lru_cache(Rule)
+
+
 def request(**changes) -> CertifyRequest:
     return CertifyRequest(**{"sigma": 0.5, "alpha": 0.76, "samples": 2000, **changes})
 
 
 def walked(p: float, seed: int, asked: CertifyRequest) -> tuple[Walk, dict[int, np.ndarray]]:
     """One image whose votes are Bernoulli(p), sampled until its rule stops."""
-    rng, walk = np.random.default_rng(seed), Walk(Rule(asked), np.zeros(1, int), np.zeros(1, int))
+    rng, walk = np.random.default_rng(seed), Walk(rule(asked), np.zeros(1, int), np.zeros(1, int))
     votes, drawn, kept = 0, 0, {}
     for number, samples in enumerate(walk.rule.looks):
         if not walk.active[0]:
