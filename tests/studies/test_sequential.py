@@ -22,7 +22,6 @@ from certmix.studies.request import CertifyRequest
 from certmix.studies.stopping import Rule, Walk, thresholds
 from certmix.studies.worth import give_up_below
 
-
 rule = lru_cache(Rule)
 
 
