@@ -14,6 +14,7 @@ COMMANDS = {
     "certify": "Certify a mixed classifier: the certified-accuracy table.",
     "recertify": "Another alpha, certificate or failure probability without sampling; published logs too.",
     "audit": "What to know before trusting a log or a run.",
+    "trade-off": "Clean against certified accuracy over alpha, from stored counts or logs.",
     "reproduce": "Run a finished run again and show what differs.",
     "train": "Train a standard, noise-trained or adversarially trained model.",
     "models": "List the shipped models, or show the card of one.",
@@ -28,7 +29,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f".{name}", __package__)
+        module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
         command = module.command
         assert isinstance(command, click.Command)
         return command

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scipy.stats import binomtest
-
 from certmix.bounds._checks import check_failure_probability
 
 __all__ = ["is_established"]
@@ -30,6 +28,8 @@ def is_established(top: int, runner_up: int, failure_probability: float) -> bool
     >>> is_established(80, 20, 0.001), is_established(52, 48, 0.001)
     (True, False)
     """
+    from scipy.stats import binomtest  # slow to import, and only needed here
+
     check_failure_probability(failure_probability)
     if top <= runner_up:
         return False

@@ -147,11 +147,10 @@ def _robust_accuracy(stored: Stored) -> tuple[float | None, list[str]]:
         return None, []
     if stored.frequencies is not None:
         return float(stored.right.mean()), []
-    answered = int(np.sum(stored.selected >= 0))
-    share = float(stored.right.sum() / answered) if answered else None
+    abstained = int(np.sum(stored.selected < 0))
     note = (
-        f"Clean accuracy (robust) is the share of right predictions among the {answered:,} rows that do not "
-        f"abstain ({stored.right.sum():,} right, of {len(stored.label):,} rows); a log says nothing of the "
-        "standard classifier, and so of the mix."
+        f"Clean accuracy (robust) is the share of right predictions among all {len(stored.label):,} rows; the "
+        f"{abstained:,} abstentions count as wrong. A log says nothing of the standard classifier, and so of "
+        "the mix."
     )
-    return share, [note]
+    return float(stored.right.mean()), [note]

@@ -159,9 +159,9 @@ def test_the_summary_of_a_log_says_what_is_unknown(log):
     table = recertify(log, sigma=0.25)
     assert (table.failure_probability, table.bound, table.goal, table.samples) == (None, None, None, None)
     assert (table.images, table.abstained, table.alpha) == (5, 1, 1.0)
-    assert table.clean_accuracy.robust == 3 / 4
+    assert table.clean_accuracy.robust == 3 / 5
     assert (table.clean_accuracy.standard, table.clean_accuracy.mixed) == (None, None)
-    assert any("4 rows that do not abstain" in note for note in table.notes)
+    assert any("1 abstentions count as wrong" in note for note in table.notes)
 
 
 def test_correct_is_not_read_from_its_column(tmp_path, log):

@@ -253,3 +253,18 @@ def test_the_command(counts, log, tmp_path, monkeypatch):
     )
     assert isinstance(wrong.exception, ParameterError)
     assert "'much'" in str(wrong.exception)
+
+
+def test_errors_are_one_line(command, counts):
+    fine = command("trade-off", counts, "--sigma", 0.5, "--plot", "none")
+    assert fine.code == 0, fine.err
+    for arguments, expected in (
+        ((), "give --sigma"),
+        (("--sigma", 0.5, "--match-clean-accuracy", "much"), "'much'"),
+        (("--sigma", 0.5, "--plot", "plot.gif"), ".png or .svg"),
+        (("--sigma", 0.5, "--as-printed"), "--as-printed"),
+    ):
+        done = command("trade-off", counts, *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert len(done.err.splitlines()) == 1
+        assert expected in done.err
