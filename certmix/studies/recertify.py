@@ -149,8 +149,8 @@ def _robust_accuracy(stored: Stored) -> tuple[float | None, list[str]]:
         return float(stored.right.mean()), []
     abstained = int(np.sum(stored.selected < 0))
     note = (
-        f"Clean accuracy (robust) is the share of right predictions among all {len(stored.label):,} rows; the "
-        f"{abstained:,} abstentions count as wrong. A log says nothing of the standard classifier, and so of "
-        "the mix."
+        f"Clean accuracy (robust) is the share of right predictions among all {len(stored.label):,} rows; "
+        f"the {abstained:,} abstentions count as wrong. A log says nothing of the standard classifier, and "
+        "so of the mix."
     )
     return float(stored.right.mean()), [note]

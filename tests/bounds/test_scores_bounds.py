@@ -2,7 +2,6 @@
 
 import math
 import statistics as plain
-import time
 from fractions import Fraction
 
 import mpmath
@@ -304,16 +303,3 @@ def test_more_bad_arguments():
     with pytest.raises(ParameterError, match="wilson") as caught:
         bound_scores([], 0.1, "wilson")
     assert all(name in str(caught.value) for name in SCORE_BOUNDS)
-
-
-def test_ten_thousand_samples_take_20_milliseconds():
-    x = np.random.default_rng(0).beta(8, 2, 10_000)
-    whole = kept(np.stack([x, 1 - x], 1))
-    for run in (lambda: betting.lower_bound(x, 0.001, 10_000), lambda: betting.selected_lower(whole, 0.001)):
-        run()
-        best = math.inf
-        for _ in range(7):
-            begun = time.process_time()
-            run()
-            best = min(best, time.process_time() - begun)
-        assert best < 0.020

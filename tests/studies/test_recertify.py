@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from math import lgamma
 from pathlib import Path
 
@@ -322,15 +321,6 @@ def test_best_takes_the_best_cell_and_says_whose_it_is(tmp_path):
         best([low, recertify(tmp_path / "b", sigma=0.5, radii=[0])])
     with pytest.raises(ParameterError, match="none of the sources"):
         best([recertify(write(tmp_path / "c"), sigma=0.5)])
-
-
-def test_ten_thousand_rows_are_a_matter_of_milliseconds(tmp_path):
-    rng = np.random.default_rng(0)
-    path = write(tmp_path / "log", *[(i, 1, 1, f"{r:.3}") for i, r in enumerate(rng.random(10_000) * 1.9)])
-    recertify(path, sigma=0.5, alpha=0.76)
-    start = time.process_time()
-    recertify(path, sigma=0.5, alpha=0.76)
-    assert time.process_time() - start < 0.25
 
 
 # the command line
