@@ -68,6 +68,7 @@ def state(
     radii: tuple[float, ...],
     rows: int | None,
 ) -> StatedLog:
+    """Return a log with what is stated or known of how it was made, for the checks to read."""
     run = run_of_log(log)
     extent = expected_rows(log.index, run, rows)
     if run is not None:
@@ -231,6 +232,7 @@ LOG_CHECKS: tuple[Callable[[StatedLog], list[Finding]], ...] = (
 
 
 def log_facts(context: StatedLog) -> dict[str, Any]:
+    """Return the facts that the report of a log begins with, by name."""
     log, piled, sigma = context.log, context.saturation, context.sigma
     largest = float(log.radius.max()) if len(log) else None
     effective = None
