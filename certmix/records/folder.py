@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from certmix.atomic import write_atomically
 from certmix.errors import RunError
 from certmix.records.identity import Identity
 from certmix.records.store import Store
@@ -107,9 +108,7 @@ class RunFolder:
     def describe(self, description: dict[str, Any]) -> None:
         """Write ``run.json``: the identity and whatever `description` adds."""
         content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
-        temporary = self.path / f"{DESCRIPTION}.partial"
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(temporary, self.path / DESCRIPTION)
+        write_atomically(self.path / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
 
     def results(self, request: str) -> Path:
         """Return (and make) the folder of one request's products."""
@@ -120,11 +119,8 @@ class RunFolder:
     def publish(self, folder: Path) -> None:
         """Copy one request's products to the top of the run folder."""
         for source in sorted(folder.iterdir()):
-            if source.suffix == ".partial":
-                continue
-            temporary = self.path / f"{source.name}.partial"
-            shutil.copyfile(source, temporary)
-            os.replace(temporary, self.path / source.name)
+            if not source.name.startswith("."):  # what a killed writer left behind
+                write_atomically(self.path / source.name, source.read_bytes())
 
     def close(self) -> None:
         """Close the database and release the lock."""

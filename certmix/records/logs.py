@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterable
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
+
+from certmix.atomic import write_atomically
 
 __all__ = ["HEADER", "write_log"]
 
@@ -33,6 +34,4 @@ def write_log(path: Path, rows: Iterable[tuple[int, int, int, float, float]]) ->
         elapsed = datetime.timedelta(seconds=round(seconds, 6))
         correct = int(prediction == label)
         lines.append(f"{index}\t{label}\t{prediction}\t{_floor(radius)}\t{correct}\t{elapsed}")
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text("\n".join(lines) + "\n")
-    os.replace(temporary, path)
+    write_atomically(path, ("\n".join(lines) + "\n").encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from certmix.report.atomic import write_atomically
+from certmix.atomic import write_atomically
 from certmix.report.plots import curve_plot
 from certmix.report.tables import render
 from certmix.types import Curve, Summary

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from certmix.atomic import write_atomically
 from certmix.errors import ParameterError
-from certmix.report.atomic import write_atomically
 from certmix.report.cells import known
 from certmix.report.rounding import plain_decimal
 from certmix.report.survival import coinciding, survival_steps

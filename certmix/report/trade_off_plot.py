@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from certmix.atomic import write_atomically
 from certmix.errors import ParameterError
-from certmix.report.atomic import write_atomically
 from certmix.report.rounding import floor_percent, plain_decimal
 from certmix.report.survival import survival_steps
 from certmix.report.trade_off import Match, TradeOff, on_front
