@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "AttackedAccuracy",
     "CertifiedAccuracy",
     "CertifiedRadii",
     "CleanAccuracy",
     "ConfidenceBounds",
     "Curve",
     "Dataset",
+    "EstimatedAccuracy",
     "FloatArray",
     "IntArray",
     "Status",
@@ -219,3 +221,30 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object: plain data, None for unknown."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class EstimatedAccuracy:
+    """Share of images that are classified right, an estimate over a sample of images.
+
+    Parameters
+    ----------
+    correct, images
+        Images classified right, and all images.
+    interval
+        Two-sided 95 % Clopper-Pearson interval over images, (low, high).
+    """
+
+    correct: int
+    images: int
+    interval: tuple[float, float]
+
+    @property
+    def accuracy(self) -> float:
+        """The share, NaN without images."""
+        return self.correct / self.images if self.images else float("nan")
+
+
+@dataclass(frozen=True)
+class AttackedAccuracy(EstimatedAccuracy):
+    """Share of images that are right under attack: an upper bound of robust accuracy, never a certificate."""

@@ -6,33 +6,48 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from certmix.atomic import write_atomically
 from certmix.errors import RunError
-from certmix.records.identity import Identity
-from certmix.records.store import Store
+from certmix.records.identity import CERTIFY, Identity, StudyIdentity
 
 __all__ = ["RunFolder", "default_folder", "read_run"]
 
 FORMAT_VERSION = 1
-DATABASE, DESCRIPTION, LOCK, RESULTS = "counts.sqlite", "run.json", "lock", "results"
+DATABASE, VECTORS = "counts.sqlite", "vectors.sqlite"
+DESCRIPTION, LOCK, RESULTS = "run.json", "lock", "results"
 
 
-def default_folder(identity: Identity) -> Path:
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=_Closable)
+
+
+def default_folder(identity: Identity | StudyIdentity) -> Path:
     """Return ``runs/<identity>``, where a run goes unless ``--output`` names a folder."""
     return Path("runs") / identity.folder_name()
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
     """Return the contents of a run's ``run.json``.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    study
+        The command that made it; None takes any.
 
     Raises
     ------
     RunError
-        If it is missing, unreadable, or of a newer format.
+        If it is missing, unreadable, of a newer format or of another study.
     """
     path = Path(folder) / DESCRIPTION
     try:
@@ -46,20 +61,27 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise RunError(
             f"{path}: format version {version}, this certmix reads up to {FORMAT_VERSION}: update certmix"
         )
+    if study is not None and (found := _study(description)) != study:
+        raise RunError(f"{folder} is a run of certmix {found}: name a run of certmix {study}")
     return description
 
 
-class RunFolder:
-    """One run's folder, locked while open.
+def _study(description: dict[str, Any]) -> str:
+    identity = description.get("identity")
+    return str(identity.get("study", CERTIFY)) if isinstance(identity, dict) else CERTIFY
+
+
+class RunFolder(Generic[S]):
+    """One run's folder, locked while open; ``store`` is its database.
 
     Parameters
     ----------
     path
         The folder; made if missing.
     identity
-        What the run's samples depend on.
-    classes
-        Number of classes.
+        What the run's records depend on.
+    open_store
+        Opens the database in the folder.
     fresh
         Delete an earlier run in this folder first.
 
@@ -69,7 +91,14 @@ class RunFolder:
         If another process writes to it, or it holds a run of another identity.
     """
 
-    def __init__(self, path: Path, identity: Identity, classes: int, *, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity | StudyIdentity,
+        open_store: Callable[[Path], S],
+        *,
+        fresh: bool = False,
+    ) -> None:
         self.path, self.identity = Path(path), identity
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -81,26 +110,34 @@ class RunFolder:
         _take_lock(self._lock, self.path)
         try:
             self._claim(fresh)
-            self.store = Store(self.path / DATABASE, classes)
+            self.store = open_store(self.path)
         except BaseException:
             self._lock.close()
             raise
 
     def _claim(self, fresh: bool) -> None:
         if fresh:
-            for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", DESCRIPTION):
-                (self.path / name).unlink(missing_ok=True)
+            for database in (DATABASE, VECTORS):
+                for name in (database, f"{database}-wal", f"{database}-shm"):
+                    (self.path / name).unlink(missing_ok=True)
+            (self.path / DESCRIPTION).unlink(missing_ok=True)
             shutil.rmtree(self.path / RESULTS, ignore_errors=True)
         if (self.path / DESCRIPTION).exists():
-            differences = self.identity.differences(read_run(self.path).get("identity", {}))
+            stored = read_run(self.path)
+            if _study(stored) != self.identity.study:
+                raise RunError(
+                    f"{self.path} holds a run of certmix {_study(stored)}: "
+                    "name another --output, or use --fresh to start over"
+                )
+            differences = self.identity.differences(stored.get("identity", {}))
             if differences:
                 raise RunError(
                     f"{self.path} holds another run ({'; '.join(differences)}): "
                     "name another --output, or use --fresh to start over"
                 )
-        elif (self.path / DATABASE).exists():
+        elif any((self.path / name).exists() for name in (DATABASE, VECTORS)):
             raise RunError(
-                f"{self.path} holds counts but no {DESCRIPTION}: restore it, or use --fresh to start over"
+                f"{self.path} holds records but no {DESCRIPTION}: restore it, or use --fresh to start over"
             )
         else:
             self.describe({})
@@ -127,7 +164,7 @@ class RunFolder:
         self.store.close()
         self._lock.close()
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> RunFolder[S]:
         return self
 
     def __exit__(

@@ -8,8 +8,9 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Identity"]
+__all__ = ["CERTIFY", "Identity", "StudyIdentity"]
 
+CERTIFY = "certify"
 NOISE_VERSION = 1
 """Raised when the same key would draw other noise."""
 
@@ -46,6 +47,11 @@ class Identity:
     scores: str = "hard"
     noise_version: int = NOISE_VERSION
 
+    @property
+    def study(self) -> str:
+        """The command that makes such runs."""
+        return CERTIFY
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for ``run.json``."""
         return asdict(self)
@@ -53,22 +59,63 @@ class Identity:
     def digest(self) -> str:
         """Return 8 hex digits that name this identity (data and model by checksum, not by name)."""
         parts = {k: v for k, v in self.as_dict().items() if k not in ("data", "robust")}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        return _digest(parts)
 
     def folder_name(self) -> str:
         """Return a readable and unique folder name."""
         words = f"{self.data}-{self.robust}-sigma{self.sigma:g}-seed{self.seed}"
-        return re.sub(r"[^A-Za-z0-9._-]+", "_", words) + f"-{self.digest()}"
+        return f"{_file_name(words)}-{self.digest()}"
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """Return one phrase for each part in which a stored identity differs."""
-        own = self.as_dict()
-        names = ("data", "robust")
-        return [
-            f"{part} is {_short(stored.get(part))} there, {_short(own[part])} asked"
-            for part in own
-            if part not in names and stored.get(part) != own[part]
-        ]
+        return _differences(stored, self.as_dict(), ("data", "robust"))
+
+
+@dataclass(frozen=True)
+class StudyIdentity:
+    """What the records of an empirical study depend on, and nothing else.
+
+    Parameters
+    ----------
+    study
+        The command that makes such runs.
+    label
+        Readable words for the folder's name.
+    parts
+        Plain data (JSON): checksums of data and models, attack, seed.
+    """
+
+    study: str
+    label: str
+    parts: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for ``run.json``."""
+        return {"study": self.study, **json.loads(json.dumps(self.parts))}
+
+    def folder_name(self) -> str:
+        """Return a readable and unique folder name."""
+        return f"{self.study}-{_file_name(self.label)}-{_digest(self.as_dict())}"
+
+    def differences(self, stored: dict[str, Any]) -> list[str]:
+        """Return one phrase for each part in which a stored identity differs."""
+        return _differences(stored, self.as_dict(), ())
+
+
+def _differences(stored: dict[str, Any], own: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    return [
+        f"{part} is {_short(stored.get(part))} there, {_short(own[part])} asked"
+        for part in own
+        if part not in names and stored.get(part) != own[part]
+    ]
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _file_name(words: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", words)
 
 
 def _short(value: Any) -> str:

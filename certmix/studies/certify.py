@@ -11,6 +11,7 @@ from typing import Any
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder, write_log
+from certmix.records.folder import DATABASE
 from certmix.report import write_products
 from certmix.sampling import resolve_device
 from certmix.studies.describe import description
@@ -141,7 +142,8 @@ def run_certify(
     if in_memory:
         return _fill(context, Store(None, loaded.dataset.classes), None, sources)
     folder = Path(output) if output is not None else default_folder(identity)
-    with RunFolder(folder, identity, loaded.dataset.classes, fresh=fresh) as run:
+    classes = loaded.dataset.classes
+    with RunFolder(folder, identity, lambda path: Store(path / DATABASE, classes), fresh=fresh) as run:
         return _fill(context, run.store, run, sources)
 
 
@@ -159,7 +161,7 @@ def _identity(request: CertifyRequest, loaded: Loaded) -> Identity:
     )
 
 
-def _fill(context: Context, store: Store, run: RunFolder | None, sources: Sources) -> CertifyResult:
+def _fill(context: Context, store: Store, run: RunFolder[Store] | None, sources: Sources) -> CertifyResult:
     """Draw what is missing, then evaluate and publish."""
     request, dataset = context.request, context.loaded.dataset
     positions = spread(len(dataset), request.images)
@@ -186,7 +188,7 @@ def _fill(context: Context, store: Store, run: RunFolder | None, sources: Source
     return CertifyResult(evaluation, None if run is None else run.path)
 
 
-def _fix_design(store: Store, request: CertifyRequest, run: RunFolder | None) -> None:
+def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | None) -> None:
     """Hold a run to the number of samples its fixed-size bound was planned for.
 
     A fixed-size confidence bound is valid only if its number of samples did
@@ -234,7 +236,7 @@ def _about(context: Context) -> dict[str, Any]:
     }
 
 
-def _publish(run: RunFolder, context: Context, evaluation: Evaluation) -> None:
+def _publish(run: RunFolder[Store], context: Context, evaluation: Evaluation) -> None:
     """Write the products under the request's name, and the newest at the top."""
     model = context.loaded.standard
     folder = run.results(context.request.name("" if model is None else model.checksum))

@@ -95,7 +95,7 @@ def reproduce(
     RunError
         If the run cannot be read, or is not complete.
     """
-    described = read_run(folder)
+    described = read_run(folder, "certify")
     try:
         request = _request(described["request"])
         sources = Sources.from_dict(described["sources"])

@@ -62,7 +62,7 @@ def open_run(folder: Path) -> RunContents:
     RunError
         If it is not the folder of a run that has begun to sample.
     """
-    described = read_run(folder)
+    described = read_run(folder, "certify")
     request = request_of(described, folder)
     try:
         inputs = int(described["data"]["inputs"])
@@ -89,5 +89,5 @@ def run_of_log(log: PublishedLog) -> dict[str, Any] | None:
     path = Path(log.source)
     if path.name != LOG or log.decimals != _DECIMALS or not (path.parent / DESCRIPTION).exists():
         return None
-    described = read_run(path.parent)
+    described = read_run(path.parent, "certify")
     return described if "request" in described and "data" in described else None

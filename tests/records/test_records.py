@@ -12,6 +12,11 @@ import pytest
 from certmix.errors import RunError
 from certmix.records import Identity, ImageRecord, RunFolder, Store, read_run, write_log
 
+
+def counts(folder):
+    return Store(folder / "counts.sqlite", 3)
+
+
 IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
 
 
@@ -75,13 +80,13 @@ def test_folder_names_are_plain():
 
 
 def test_folder_round_trip_and_refusals(tmp_path: Path):
-    with RunFolder(tmp_path / "run", IDENTITY, 3) as run:
+    with RunFolder(tmp_path / "run", IDENTITY, counts) as run:
         run.store.write_image(record())
-    with RunFolder(tmp_path / "run", IDENTITY, 3) as run:
+    with RunFolder(tmp_path / "run", IDENTITY, counts) as run:
         assert 3 in run.store.images()
     with pytest.raises(RunError, match=r"sigma is 0\.5 there, 0\.25 asked"):
-        RunFolder(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3)
-    with RunFolder(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3, fresh=True) as run:
+        RunFolder(tmp_path / "run", replace(IDENTITY, sigma=0.25), counts)
+    with RunFolder(tmp_path / "run", replace(IDENTITY, sigma=0.25), counts, fresh=True) as run:
         assert run.store.images() == {}
 
 
@@ -97,16 +102,16 @@ def test_descriptions_that_cannot_be_trusted(tmp_path: Path):
 
 
 def test_counts_without_a_description_are_not_overwritten(tmp_path: Path):
-    with RunFolder(tmp_path / "run", IDENTITY, 3):
+    with RunFolder(tmp_path / "run", IDENTITY, counts):
         (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(RunError, match=r"no run\.json"):
-        RunFolder(tmp_path / "run", IDENTITY, 3)
+        RunFolder(tmp_path / "run", IDENTITY, counts)
 
 
 def test_a_file_in_the_way(tmp_path: Path):
     (tmp_path / "run").write_text("")
     with pytest.raises(RunError, match="choose another --output"):
-        RunFolder(tmp_path / "run", IDENTITY, 3)
+        RunFolder(tmp_path / "run", IDENTITY, counts)
 
 
 def test_logs_round_radii_down(tmp_path: Path):

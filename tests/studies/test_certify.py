@@ -164,7 +164,10 @@ def test_a_second_writer_is_kept_out(tmp_path: Path):
     from certmix.records import Identity, RunFolder
 
     identity = Identity(**read_run(tmp_path / "run")["identity"])
-    with RunFolder(tmp_path / "run", identity, 2), pytest.raises(RunError, match="in use"):
+    with (
+        RunFolder(tmp_path / "run", identity, lambda folder: Store(folder / "counts.sqlite", 2)),
+        pytest.raises(RunError, match="in use"),
+    ):
         run(output=tmp_path / "run", images=1)
     run(output=tmp_path / "run", images=1)
 

@@ -1,0 +1,116 @@
+"""Numbers of empirical studies in an SQLite database: one row a cell and image, safe at any moment."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from certmix.errors import RunError
+from certmix.types import FloatArray
+
+__all__ = ["VectorStore"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS vectors (
+    cell TEXT NOT NULL,
+    idx INTEGER NOT NULL,
+    vector BLOB NOT NULL,
+    PRIMARY KEY (cell, idx)
+) WITHOUT ROWID;
+"""
+
+
+class VectorStore:
+    """A few float64 numbers for each image in each cell of a study, such as logits under one attack.
+
+    A cell's rows of one batch are written in one transaction; a vector is
+    little-endian float64, all of one length within a cell.
+
+    Parameters
+    ----------
+    path
+        Database file, or None for one in memory.
+    read_only
+        Open an existing file without writing to it.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read as such a database.
+    """
+
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+        self._path = path
+        try:
+            if path is None:
+                self._db = sqlite3.connect(":memory:")
+            elif read_only:
+                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+                self._db.execute("SELECT count(*) FROM vectors")
+            else:
+                self._db = sqlite3.connect(path)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+            if not read_only:
+                self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{path}: not a readable run database ({error}): use --fresh or another --output"
+            ) from None
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def get(self, key: str) -> str | None:
+        """Return a remembered value, None if there is none."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put(self, key: str, value: str) -> None:
+        """Remember a value."""
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def write(self, cell: str, indices: Iterable[int], vectors: FloatArray) -> None:
+        """Write vectors (m, k) of the images `indices` into a cell, replacing what was there."""
+        rows = [
+            (cell, int(index), np.ascontiguousarray(vector, "<f8").tobytes())
+            for index, vector in zip(indices, vectors, strict=True)
+        ]
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+
+    def cells(self) -> list[str]:
+        """Return the names of the cells that hold anything."""
+        return [str(row[0]) for row in self._db.execute("SELECT DISTINCT cell FROM vectors ORDER BY cell")]
+
+    def known(self, cell: str) -> set[int]:
+        """Return the indices of the images that a cell holds."""
+        return {int(row[0]) for row in self._db.execute("SELECT idx FROM vectors WHERE cell = ?", (cell,))}
+
+    def read(self, cell: str, indices: Sequence[int]) -> FloatArray:
+        """Return a cell's vectors (m, k) of the images `indices`.
+
+        Raises
+        ------
+        RunError
+            If one is missing or damaged.
+        """
+        rows = dict(self._db.execute("SELECT idx, vector FROM vectors WHERE cell = ?", (cell,)))
+        missing = [int(index) for index in indices if int(index) not in rows]
+        if missing:
+            raise RunError(
+                f"{self._path}: cell {cell!r} lacks {len(missing)} images, such as {missing[0]}: run again"
+            )
+        if not len(indices):
+            return np.empty((0, 0))
+        found = [rows[int(index)] for index in indices]
+        sizes = {len(raw) if isinstance(raw, bytes) else -1 for raw in found}
+        if len(sizes) > 1 or any(size < 0 or size % 8 for size in sizes):
+            raise RunError(f"{self._path}: cell {cell!r} is damaged: use --fresh or another --output")
+        return np.stack([np.frombuffer(raw, "<f8") for raw in found]).astype(np.float64)
