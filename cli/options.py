@@ -74,13 +74,30 @@ def data_options(function: F) -> F:
 
 
 def model_options(function: F) -> F:
-    """Add --standard and --robust with their weights and normalisation."""
+    """Add --standard and --robust with their weights and normalisation, for smoothing."""
+    return _pair("The base of the robust classifier h; by default the shipped model of --sigma.")(function)
+
+
+def empirical_model_options(function: F) -> F:
+    """Add the same for empirical studies, where h is taken as it is."""
+    return _pair("The robust classifier h.  [default: cifar10-adversarial-linf]")(function)
+
+
+def _pair(robust_help: str) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(_model_list(robust_help)):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _model_list(robust_help: str) -> list[Callable[[Any], Any]]:
     forms = (
         "A shipped name, a card or folder of 'certmix train', module:factory, "
         "file.py:factory, .pt2, timm:NAME or robustbench:NAME"
     )
-    for option in reversed(
-        [
+    return [
             click.option(
                 "--standard", default="cifar10-standard", show_default=True, metavar="MODEL",
                 help=f"The accurate classifier g, or 'none'. {forms}.",
@@ -88,15 +105,11 @@ def model_options(function: F) -> F:
             click.option("--standard-weights", metavar="FILE", help="Its weights: .safetensors or .pt."),
             click.option("--standard-normalize", metavar="MEAN/STD", help="Its normalisation: 0.5/0.25."),
             click.option(
-                "--robust", default=None, metavar="MODEL",
-                help="The base of the robust classifier h; by default the shipped model of --sigma.",
+                "--robust", default=None, metavar="MODEL", help=robust_help,
             ),
             click.option("--robust-weights", metavar="FILE", help="Its weights: .safetensors or .pt."),
             click.option("--robust-normalize", metavar="MEAN/STD", help="Its normalisation."),
-        ]
-    ):  # fmt: skip
-        function = option(function)
-    return function
+        ]  # fmt: skip
 
 
 def device_options(function: F) -> F:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["CertifyBar", "TrainBar", "say"]
+__all__ = ["CertifyBar", "StudyBar", "TrainBar", "say"]
 
 
 def say(message: str) -> None:
@@ -70,3 +70,11 @@ class TrainBar(_Bar):
         done = (progress.epoch - 1) * progress.batches + progress.batch
         status = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
         self.show(done, progress.epochs * progress.batches, status)
+
+
+class StudyBar(_Bar):
+    """Images done over all conditions of an empirical study, and the condition at work."""
+
+    def update(self, progress: Any) -> None:
+        """Take one `certmix.studies.attacking.Progress`."""
+        self.show(progress.done, progress.total, progress.cell)

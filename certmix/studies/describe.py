@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from certmix.models.spec import LoadedModel
 from certmix.studies.evaluate import unanimous
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources
 
-__all__ = ["description"]
+__all__ = ["description", "surroundings"]
 
 PACKAGES = ("torch", "numpy", "scipy", "numba")
 
@@ -21,31 +22,58 @@ def description(
     request: CertifyRequest, loaded: Loaded, sources: Sources, device: torch.device, batch_size: int | None
 ) -> dict[str, Any]:
     """Return request, sources, checksums, failure budget, device and versions as plain data."""
-    data = loaded.dataset
-    models = {"robust": loaded.robust, "standard": loaded.standard}
     return {
         "request": request.as_dict(),
         "sources": sources.as_dict(),
-        "data": {
-            "name": data.name,
-            "split": data.split,
-            "checksum": data.checksum,
-            "inputs": len(data),
-            "class_names": list(data.class_names),
-            "input_range": data.input_range,
-            "settings": data.settings,
-        },
-        "models": {
-            role: None if m is None else {"name": m.name, "spec": m.spec, "checksum": m.checksum}
-            for role, m in models.items()
-        },
+        "data": _data(loaded),
+        "models": _models({"robust": loaded.robust, "standard": loaded.standard}),
         "failure_budget": {
             "failure_probability": request.failure_probability,
             "bound": request.bound,
-            "split": unanimous(request, data.classes).split,
+            "split": unanimous(request, loaded.dataset.classes).split,
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
         },
+        **_machine(device, batch_size),
+    }
+
+
+def surroundings(
+    request: dict[str, Any], loaded: Loaded, sources: Sources, device: torch.device, batch_size: int
+) -> dict[str, Any]:
+    """Return the same of an empirical study, which has no failure budget: nothing in it is certified."""
+    return {
+        "request": request,
+        "sources": sources.as_dict(),
+        "data": _data(loaded),
+        "models": _models({"robust": loaded.robust, "standard": loaded.standard}),
+        "certified": False,
+        **_machine(device, batch_size),
+    }
+
+
+def _data(loaded: Loaded) -> dict[str, Any]:
+    data = loaded.dataset
+    return {
+        "name": data.name,
+        "split": data.split,
+        "checksum": data.checksum,
+        "inputs": len(data),
+        "class_names": list(data.class_names),
+        "input_range": data.input_range,
+        "settings": data.settings,
+    }
+
+
+def _models(models: dict[str, LoadedModel | None]) -> dict[str, Any]:
+    return {
+        role: None if m is None else {"name": m.name, "spec": m.spec, "checksum": m.checksum}
+        for role, m in models.items()
+    }
+
+
+def _machine(device: torch.device, batch_size: int | None) -> dict[str, Any]:
+    return {
         "device": str(device),
         "device_name": _device_name(device),
         "batch_size": batch_size,

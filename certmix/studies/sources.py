@@ -17,7 +17,7 @@ from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.models.zoo import zoo_names
 from certmix.types import Dataset
 
-__all__ = ["Loaded", "Sources", "load_sources"]
+__all__ = ["Loaded", "Sources", "load_models", "load_sources"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,23 @@ def load_sources(sources: Sources, sigma: float, device: torch.device, say: Call
     robust_spec = sources.robust
     if robust_spec is None or isinstance(robust_spec, str):
         robust_spec = resolve_robust(robust_spec, sigma)
+    loaded = load_models(sources, robust_spec, device, say)
+    warning = sigma_warning(loaded.robust.card, sigma)
+    if warning:
+        say(warning)
+    return loaded
+
+
+def load_models(
+    sources: Sources, robust_spec: str | nn.Module, device: torch.device, say: Callable[[str], None]
+) -> Loaded:
+    """Load data, the robust model `robust_spec` and the standard model, and check that they fit together.
+
+    Raises
+    ------
+    DataError, ModelError, ParameterError
+        If something cannot be loaded or does not fit.
+    """
     dataset = sources.data
     if not isinstance(dataset, Dataset):
         dataset = load(
@@ -147,9 +164,6 @@ def load_sources(sources: Sources, sigma: float, device: torch.device, say: Call
     if len(dataset) == 0:
         raise ModelError(f"{dataset.name} holds no inputs: choose other data or another --split")
     robust = _model(robust_spec, sources.robust_weights, sources.robust_normalize, device, dataset.classes)
-    warning = sigma_warning(robust.card, sigma)
-    if warning:
-        say(warning)
     _check(robust, dataset, device, say)
     standard = None
     if sources.standard is not None:

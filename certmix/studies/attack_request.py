@@ -1,0 +1,137 @@
+"""What a user asks of an empirical study: which attack, how strong, on how many images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from certmix.attacks import ATTACKS
+from certmix.errors import ParameterError
+from certmix.sampling.precision import PRECISIONS
+
+__all__ = ["DEFAULT_EPS", "AttackRequest"]
+
+DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
+"""The radius that the field reports most, by norm."""
+
+
+@dataclass(frozen=True)
+class AttackRequest:
+    """The attack of a study, and the images it runs on.
+
+    Parameters
+    ----------
+    attack
+        A name in `certmix.attacks.ATTACKS`.
+    norm, eps
+        The ball; eps None takes the norm's entry in `DEFAULT_EPS`. Units of the input.
+    steps, restarts
+        Budget of iterative attacks (queries of ``square``); None takes the attack's own.
+    images
+        How many images, spread over the data set, or ``"all"``.
+    seed
+        Key of all random starts.
+    batch_size
+        Images attacked together.
+    precision
+        Arithmetic of the attack's passes; what it finds is judged in fp32.
+
+    Raises
+    ------
+    ParameterError
+        For any value out of range.
+    """
+
+    attack: str = "pgd"
+    norm: str = "linf"
+    eps: float | None = None
+    steps: int | None = None
+    restarts: int = 1
+    images: int | str = 100
+    seed: int = 0
+    batch_size: int = 100
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.attack not in ATTACKS:
+            raise ParameterError(f"attack {self.attack!r} is unknown: use one of {', '.join(ATTACKS)}")
+        serving = ", ".join(name for name, attack in ATTACKS.items() if self.norm in attack.norms)
+        if self.norm not in DEFAULT_EPS:
+            raise ParameterError(f"norm {self.norm!r} is unknown: use one of {', '.join(DEFAULT_EPS)}")
+        if self.norm not in ATTACKS[self.attack].norms:
+            raise ParameterError(f"attack {self.attack} cannot serve norm {self.norm}: use one of {serving}")
+        if self.eps is None:
+            object.__setattr__(self, "eps", DEFAULT_EPS[self.norm])
+        if not (self.radius >= 0 and math.isfinite(self.radius)):
+            raise ParameterError(f"eps = {self.eps}: the radius of the ball must be a finite number >= 0")
+        for name in ("steps", "restarts", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ParameterError(f"{name.replace('_', ' ')} = {value}: at least 1 is needed")
+        if self.steps is not None and not self._budget:
+            raise ParameterError(f"attack {self.attack} takes no --steps: leave it out")
+        if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
+            raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
+        if self.seed < 0:
+            raise ParameterError(f"seed = {self.seed}: it must be at least 0")
+        if self.precision not in PRECISIONS:
+            raise ParameterError(
+                f"precision {self.precision!r} is unknown: use one of {', '.join(PRECISIONS)}"
+            )
+
+    @property
+    def radius(self) -> float:
+        """The ball's radius, which is never None once the request is made."""
+        assert self.eps is not None
+        return self.eps
+
+    @property
+    def _budget(self) -> str | None:
+        """The setting of the attack that ``steps`` sets."""
+        settings = ATTACKS[self.attack].settings
+        return next((name for name in ("steps", "queries") if name in settings), None)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the keyword settings that the attack function takes."""
+        chosen: dict[str, Any] = {"restarts": self.restarts}
+        if self.steps is not None and self._budget is not None:
+            chosen[self._budget] = self.steps
+        return {name: value for name, value in chosen.items() if name in self._accepted}
+
+    @property
+    def _accepted(self) -> tuple[str, ...]:
+        return (*ATTACKS[self.attack].settings, "restarts")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part that decides which points an attack finds."""
+        names = ("attack", "norm", "eps", "steps", "restarts", "seed", "precision")
+        return {name: getattr(self, name) for name in names}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for ``run.json``."""
+        return asdict(self)
+
+    def words(self) -> str:
+        """Return the attack in a few words, for headings.
+
+        Examples
+        --------
+        >>> AttackRequest(steps=20).words()
+        'pgd (20 steps), linf eps 8/255'
+        """
+        budget = "" if self.steps is None else f" ({self.steps} {self._budget})"
+        more = "" if self.restarts == 1 else f" x {self.restarts} restarts"
+        return f"{self.attack}{budget}{more}, {self.norm} eps {fraction(self.radius)}"
+
+
+def fraction(eps: float) -> str:
+    """Return eps as n/255 where it is that, else as a decimal.
+
+    Examples
+    --------
+    >>> fraction(8 / 255), fraction(0.5)
+    ('8/255', '0.5')
+    """
+    levels = round(eps * 255)
+    return f"{levels}/255" if levels > 0 and math.isclose(levels / 255, eps, rel_tol=1e-12) else f"{eps:g}"

@@ -1,0 +1,353 @@
+"""Clean against attacked accuracy for every trust term and form: Figures 1 and 4 of the first paper."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from certmix.data import spread, stack
+from certmix.errors import ParameterError, RunError
+from certmix.models.mixture import MixedClassifier, mix_outputs
+from certmix.models.slopes import FORMS
+from certmix.models.trust import TRUSTS, log_trust_values
+from certmix.report.rounding import floor_percent, plain_decimal
+from certmix.report.sheet import Sheet
+from certmix.report.trust_plot import TrustCurve, TrustCurves, trust_image
+from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
+from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest, fraction
+from certmix.studies.attacking import (
+    Bench,
+    Cell,
+    attacked_points,
+    blind_notes,
+    fill,
+    look_for_blindness,
+    outputs,
+)
+from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
+from certmix.studies.mix_sweep import check_alphas
+from certmix.studies.sources import Sources
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["DEFAULT_WEIGHTS", "TrustComparison", "compare_trust"]
+
+DEFAULT_WEIGHTS = (0.25, 0.5, 0.6, 0.75, 0.9)
+CALIBRATION_IMAGES = 50
+CLEAN = "clean"
+_LARGEST = 700.0
+"""Largest |log gamma|: its exponential is still a number."""
+
+
+@dataclass(frozen=True)
+class TrustComparison:
+    """The curves, and what separates them.
+
+    ``halfway`` is, for each curve (norm, trust, form), the attacked accuracy
+    where clean accuracy is halfway between the two classifiers', by linear
+    interpolation; None where the curve does not get there.  ``log_median`` is
+    log R at the median image, with which weights become alphas.
+    """
+
+    curves: tuple[TrustCurves, ...]
+    halfway: dict[tuple[str, str, str], float | None]
+    log_median: dict[tuple[str, str, str], float]
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A trust term in a form against a norm, with the scale that makes its weights comparable."""
+
+    norm: str
+    trust: str
+    form: str
+    log_median: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.norm} {self.trust} {self.form}"
+
+    def alpha(self, weight: float) -> float:
+        """Return the mixing weight at which the median image gives the robust classifier this weight.
+
+        The weight of equation 3 is gamma R / (1 + gamma R), and alpha = gamma / (1 + gamma).
+        """
+        if weight in (0.0, 1.0):
+            return weight
+        log_gamma = math.log(weight / (1.0 - weight)) - self.log_median
+        alpha = 1.0 / (1.0 + math.exp(-min(max(log_gamma, -_LARGEST), _LARGEST)))
+        return min(alpha, math.nextafter(1.0, 0.0))
+
+
+def compare_trust(
+    weights: Sequence[float] = DEFAULT_WEIGHTS,
+    trusts: Sequence[str] = ("constant", "max-gradient"),
+    forms: Sequence[str] = ("probabilities", "logits"),
+    norms: Sequence[str] = ("linf",),
+    request: AttackRequest | None = None,
+    sources: Sources | None = None,
+    where: Surroundings | None = None,
+) -> StudyResult:
+    """Attack the mix of every trust term and form at several weights, with equal budgets.
+
+    R_i of equation 3 has a scale of its own for every term (a gradient's
+    norm), so weights are compared where they mean the same: ``weight`` w
+    stands for the gamma at which the median calibration image gives the
+    robust classifier the weight w = gamma R / (1 + gamma R).
+
+    Parameters
+    ----------
+    weights
+        Weights of the robust classifier in [0, 1]; 0 and 1 are added.
+    trusts, forms
+        Names in `certmix.models.trust.TRUSTS` and `FORMS`.
+    norms
+        Norms of the attack, each with the radius of `DEFAULT_EPS`; a single
+        one takes the request's.
+    request
+        Attack and images; PGD of 10 steps by default, as in the paper.
+    sources, where
+        Data and models; where and how to run.
+
+    Returns
+    -------
+    StudyResult
+        ``.sheet`` is the table, ``.data`` the `TrustComparison`.
+
+    Raises
+    ------
+    CertmixError
+        For anything the user can mend.
+
+    References
+    ----------
+    Section 3, Figures 1 and 4 of Bai, Anderson, Sojoudi, "Mixing classifiers
+    to alleviate the accuracy-robustness trade-off".
+    """
+    request = request or AttackRequest(steps=10)
+    inner = check_alphas(sorted({*weights, 0.0, 1.0}))
+    _check_names(trusts, forms, norms)
+    balls = _balls(norms, request)
+    asked = {"weights": list(inner), "trusts": list(trusts), "forms": list(forms), "balls": balls}
+    with open_study(
+        "compare-trust", request, sources or Sources(), where or Surroundings(), asked=asked,
+        identity={"norm": "as the cell says", "eps": "as the cell says"},
+    ) as study:  # fmt: skip
+        variants = [_variant(study, n, t, f) for n, t, f in itertools.product(balls, trusts, forms)]
+        cells = _cells(study, variants, balls, inner)
+        held, complete = fill(study.bench, cells)
+        if not len(held):
+            raise RunError("interrupted before the first batch was done: run again to go on")
+        found = _evaluate(study, variants, balls, inner, held)
+        names = [cell.name for cell in cells if cell.name.startswith("attacked")]
+        sheet = _sheet(study, found, complete, blind_notes(study.bench, names))
+        plots = {"compare-trust": partial(trust_image, found.curves)}
+        return study.publish(sheet, plots, found)
+
+
+def _check_names(trusts: Sequence[str], forms: Sequence[str], norms: Sequence[str]) -> None:
+    for kind, names, table in (
+        ("trust term", trusts, tuple(TRUSTS)),
+        ("form", forms, tuple(FORMS)),
+        ("norm", norms, tuple(DEFAULT_EPS)),
+    ):
+        unknown = [name for name in names if name not in table]
+        if unknown or not names or len(set(names)) < len(names):
+            found = repr(unknown[0]) if unknown else f"{list(names)}"
+            raise ParameterError(f"{kind} {found}: give each once, out of {', '.join(table)}")
+
+
+def _balls(norms: Sequence[str], request: AttackRequest) -> dict[str, float]:
+    """Return the radius of each norm."""
+    if tuple(norms) == (request.norm,):
+        return {request.norm: request.radius}
+    if request.radius != DEFAULT_EPS[request.norm]:
+        raise ParameterError(f"eps = {request.eps}: one radius for {len(norms)} norms; give one --norm")
+    return {norm: replace(request, norm=norm, eps=None).radius for norm in norms}
+
+
+def _pair(study: Study) -> tuple[nn.Module, nn.Module]:
+    assert study.loaded.standard is not None
+    return study.loaded.standard.module, study.loaded.robust.module
+
+
+def _variant(study: Study, norm: str, trust: str, form: str) -> _Variant:
+    """Find the median of R over a fixed set of images, once."""
+    if trust == "constant":
+        return _Variant(norm, trust, form, 0.0)
+    bench, key = study.bench, f"median/{norm}/{trust}/{form}"
+    stored = bench.store.get(key)
+    if stored is None:
+        positions = spread(len(bench.dataset), CALIBRATION_IMAGES)
+        images = torch.from_numpy(stack(bench.dataset, positions)).to(bench.device)
+        values = log_trust_values(*_pair(study), images, trust, form, norm)
+        stored = repr(float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median()))
+        bench.store.put(key, stored)
+    return _Variant(norm, trust, form, float(stored))
+
+
+def _cells(
+    study: Study, variants: Sequence[_Variant], balls: dict[str, float], weights: tuple[float, ...]
+) -> list[Cell]:
+    pair, bench = _pair(study), study.bench
+    cells = [Cell(CLEAN, lambda images, labels, generator: outputs(pair, images))]
+    benches = {
+        norm: replace(bench, request=replace(bench.request, norm=norm, eps=eps))
+        for norm, eps in balls.items()
+    }
+    for (norm, one), (weight, model) in itertools.product(benches.items(), ((0.0, pair[0]), (1.0, pair[1]))):
+        name = _attack_cell(norm, balls[norm], None, weight)
+        cells.append(Cell(name, partial(_attacked, one, name, model)))
+    for variant in variants:
+        if variant.trust != "constant":
+            cells.append(Cell(f"log R {variant.name}", partial(_trust, pair, variant)))
+        for weight in weights[1:-1]:
+            name = _attack_cell(variant.norm, balls[variant.norm], variant, weight)
+            model = MixedClassifier(
+                *pair, variant.alpha(weight), trust=variant.trust, form=variant.form, norm=variant.norm
+            ).eval()
+            cells.append(Cell(name, partial(_attacked, benches[variant.norm], name, model)))
+    return cells
+
+
+def _attack_cell(norm: str, eps: float, variant: _Variant | None, weight: float) -> str:
+    what = ("standard alone" if weight == 0.0 else "robust alone") if variant is None else variant.name
+    return f"attacked eps {eps!r} {norm} {what} {weight!r}"
+
+
+def _trust(
+    pair: tuple[nn.Module, nn.Module],
+    variant: _Variant,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+) -> FloatArray:
+    values = log_trust_values(*pair, images, variant.trust, variant.form, variant.norm)
+    return np.asarray(values.cpu().numpy(), np.float64)
+
+
+def _attacked(
+    bench: Bench, name: str, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+) -> FloatArray:
+    """Return the attacked model's own outputs at the points found against it."""
+    look_for_blindness(bench, name, model, images, labels)
+    return outputs([model], attacked_points(bench, model, images, labels, generator))
+
+
+def _evaluate(
+    study: Study,
+    variants: Sequence[_Variant],
+    balls: dict[str, float],
+    weights: tuple[float, ...],
+    held: IntArray,
+) -> TrustComparison:
+    dataset = study.bench.dataset
+    labels, indices = dataset.labels[held], dataset.indices[held].tolist()
+    panels, halfway = [], {}
+    for norm, eps in balls.items():
+        curves = []
+        for variant in (v for v in variants if v.norm == norm):
+            clean, attacked = _rights(study, variant, eps, weights, labels, indices)
+            curve = TrustCurve(
+                variant.trust,
+                variant.form,
+                weights,
+                tuple(map(estimated_accuracy, clean)),
+                tuple(map(attacked_accuracy, clean & attacked)),
+            )
+            curves.append(curve)
+            halfway[norm, variant.trust, variant.form] = _halfway(curve)
+        title = f"{study.bench.request.attack}, {norm} eps {fraction(eps)}, {len(held):,} images"
+        panels.append(TrustCurves(tuple(curves), norm, eps, title))
+    scales = {(v.norm, v.trust, v.form): v.log_median for v in variants}
+    return TrustComparison(tuple(panels), halfway, scales)
+
+
+def _rights(
+    study: Study,
+    variant: _Variant,
+    eps: float,
+    weights: tuple[float, ...],
+    labels: IntArray,
+    indices: list[int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return bool (weights, m), clean and attacked."""
+    store = study.bench.store
+    standard, robust = (torch.from_numpy(part) for part in np.split(store.read(CLEAN, indices), 2, axis=1))
+    values = None
+    if variant.trust != "constant":
+        values = torch.from_numpy(store.read(f"log R {variant.name}", indices))
+    clean, attacked = [], []
+    for weight in weights:
+        mixed = mix_outputs(standard, robust, variant.alpha(weight), log_trust=values, form=variant.form)
+        clean.append(mixed.argmax(1).numpy() == labels)
+        alone = None if weight in (0.0, 1.0) else variant
+        name = _attack_cell(variant.norm, eps, alone, weight)
+        attacked.append(store.read(name, indices).argmax(1) == labels)
+    return np.stack(clean), np.stack(attacked)
+
+
+def _halfway(curve: TrustCurve) -> float | None:
+    """Attacked accuracy where clean accuracy is halfway between the classifiers'; the best such point."""
+    clean = np.array([point.accuracy for point in curve.clean])
+    attacked = np.array([point.accuracy for point in curve.attacked])
+    target, best = (clean[0] + clean[-1]) / 2, []
+    for k in range(len(clean) - 1):
+        low, high = sorted((clean[k], clean[k + 1]))
+        if low <= target <= high:
+            share = 0.5 if low == high else (target - clean[k]) / (clean[k + 1] - clean[k])
+            best.append(attacked[k] + share * (attacked[k + 1] - attacked[k]))
+    return float(max(best)) if best else None
+
+
+def _sheet(study: Study, found: TrustComparison, complete: bool, blind: tuple[str, ...]) -> Sheet:
+    loaded, request = study.loaded, study.bench.request
+    assert loaded.standard is not None
+    rows: list[tuple[Any, ...]] = [
+        (panel.norm, curve.trust, curve.form, plain_decimal(weight), clean, attacked)
+        for panel in found.curves
+        for curve in panel.curves
+        for weight, clean, attacked in zip(curve.alphas, curve.clean, curve.attacked, strict=True)
+    ]
+    balls = ", ".join(f"{panel.norm} eps {fraction(panel.eps)}" for panel in found.curves)
+    budget = "" if request.steps is None else f" ({request.steps} steps)"
+    images = found.curves[0].curves[0].clean[0].images
+    return Sheet(
+        name="compare-trust",
+        title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over images",
+        settings=f"{request.attack}{budget}, {balls}, {images:,} images",
+        headings=("norm", "trust", "form", "weight", "clean", "attacked"),
+        rows=tuple(rows),
+        notes=(
+            "Weight: of the robust classifier at the median image, gamma R / (1 + gamma R); 0 is the "
+            "standard classifier alone, 1 the robust one. All are attacked end to end with equal budgets.",
+            "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
+            *_halfway_notes(found),
+            *blind,
+            f"Run: data {loaded.dataset.name}; standard {loaded.standard.name}; robust {loaded.robust.name}; "
+            f"seed {request.seed}.",
+        ),
+        complete=complete,
+        extra={"log_median_trust": {" ".join(key): value for key, value in found.log_median.items()}},
+    )
+
+
+def _halfway_notes(found: TrustComparison) -> list[str]:
+    notes = []
+    for panel in found.curves:
+        reached = {
+            f"{trust}, {form}": value
+            for (norm, trust, form), value in found.halfway.items()
+            if norm == panel.norm and value is not None
+        }
+        order = sorted(reached, key=lambda name: -reached[name])
+        words = "; ".join(f"{name} {floor_percent(reached[name])}" for name in order)
+        notes.append(f"Attacked accuracy (%) where clean accuracy is halfway ({panel.norm}): {words}.")
+    return notes

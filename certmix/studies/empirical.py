@@ -1,0 +1,171 @@
+"""What empirical studies of two classifiers share: their run folder, and their products."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from certmix.atomic import write_atomically
+from certmix.data import spread
+from certmix.errors import ModelError
+from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
+from certmix.records.folder import VECTORS
+from certmix.report.sheet import Sheet, write_sheet
+from certmix.sampling import resolve_device
+from certmix.studies.attack_request import AttackRequest
+from certmix.studies.attacking import Bench, Progress
+from certmix.studies.describe import surroundings
+from certmix.studies.sources import Loaded, Sources, load_models
+from certmix.types import SCHEMA_VERSION
+
+__all__ = ["ROBUST", "EmpiricalWarning", "Study", "StudyResult", "Surroundings", "open_study"]
+
+ROBUST = "cifar10-adversarial-linf"
+"""The shipped robust classifier of empirical studies."""
+
+
+class EmpiricalWarning(UserWarning):
+    """Something the user should know of an empirical study, though the result stands."""
+
+
+def warn(message: str) -> None:
+    """Report as a Python warning."""
+    warnings.warn(message, EmpiricalWarning, stacklevel=5)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where and how a study runs; nothing here changes what it finds on one device type.
+
+    Parameters
+    ----------
+    output
+        Run folder; None takes ``runs/<identity>``.
+    in_memory
+        Keep nothing.
+    fresh
+        Start over in an existing folder.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    progress, say
+        Receive progress, and warnings of one line.
+    """
+
+    output: str | Path | None = None
+    in_memory: bool = False
+    fresh: bool = False
+    device: str = "auto"
+    progress: Callable[[Progress], None] | None = None
+    say: Callable[[str], None] = warn
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study's table and where its products lie (None: in memory)."""
+
+    sheet: Sheet
+    folder: Path | None
+    data: Any = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image that was asked for is in it."""
+        return self.sheet.complete
+
+
+@dataclass(frozen=True)
+class Study:
+    """An open study: its bench, its models, and its folder."""
+
+    bench: Bench
+    loaded: Loaded
+    run: RunFolder[VectorStore] | None
+    asked: dict[str, Any]
+
+    def publish(
+        self,
+        sheet: Sheet,
+        plots: Mapping[str, Callable[[str], bytes]],
+        data: Any = None,
+        *,
+        files: Mapping[str, bytes] | None = None,
+    ) -> StudyResult:
+        """Write the products under the request's name and at the top of the run folder."""
+        if self.run is None:
+            return StudyResult(sheet, None, data)
+        text = json.dumps([SCHEMA_VERSION, self.asked], sort_keys=True)
+        name = f"images{self.bench.request.images}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        folder = self.run.results(name)
+        write_sheet(folder, sheet, plots)
+        for file, content in (files or {}).items():
+            write_atomically(folder / file, content)
+        self.run.publish(folder)
+        return StudyResult(sheet, self.run.path, data)
+
+
+@contextmanager
+def open_study(
+    name: str,
+    request: AttackRequest,
+    sources: Sources,
+    surroundings_: Surroundings,
+    *,
+    asked: Mapping[str, Any],
+    identity: Mapping[str, Any] | None = None,
+    mixes: bool = True,
+) -> Iterator[Study]:
+    """Load data and models, open the run folder, and describe the run in it.
+
+    Parameters
+    ----------
+    name
+        The command.
+    request, sources
+        The attack and images, data and models; a robust model of None is `ROBUST`.
+    asked
+        What else was asked for, plain data: goes into ``run.json``.
+    identity
+        What else the records depend on.
+    mixes
+        Whether the study needs the standard model; if not, it is left alone.
+    """
+    where = surroundings_
+    device = resolve_device(where.device)
+    if not mixes:
+        sources = replace(sources, standard=None)
+    loaded = load_models(sources, ROBUST if sources.robust is None else sources.robust, device, where.say)
+    if mixes and loaded.standard is None:
+        raise ModelError(f"{name} mixes two classifiers: name the accurate one with --standard")
+    dataset = loaded.dataset
+    if isinstance(request.images, int) and request.images > len(dataset):
+        where.say(f"{request.images} images asked for, the data has {len(dataset)}: all are used")
+    positions = spread(len(dataset), request.images)
+    parts = {
+        "data_checksum": dataset.checksum,
+        "standard_checksum": None if loaded.standard is None else loaded.standard.checksum,
+        "robust_checksum": loaded.robust.checksum,
+        **request.identity(),
+        **(identity or {}),
+    }
+    names = [model.name for model in (loaded.standard, loaded.robust) if model is not None]
+    label = "-".join([dataset.name, *names, request.attack, request.norm])
+    everything = {**request.as_dict(), **asked}
+
+    def study(store: VectorStore, run: RunFolder[VectorStore] | None) -> Study:
+        bench = Bench(dataset, positions, device, request, store, where.progress, where.say)
+        return Study(bench, loaded, run, everything)
+
+    if where.in_memory:
+        yield study(VectorStore(None), None)
+        return
+    known = StudyIdentity(name, label, parts)
+    path = Path(where.output) if where.output is not None else default_folder(known)
+    with RunFolder(path, known, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
+        run.describe(surroundings(everything, loaded, sources, device, request.batch_size))
+        yield study(run.store, run)

@@ -1,0 +1,243 @@
+"""Accuracy of the mix over alpha, clean and attacked: Figure 2 of the first paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from certmix.errors import ParameterError, RunError
+from certmix.models.mixture import MixedClassifier, mix_outputs
+from certmix.report.mix_sweep_plot import MixSweepCurves, SweepLine, mix_sweep_image
+from certmix.report.rounding import plain_decimal
+from certmix.report.sheet import Sheet
+from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
+from certmix.studies.attack_request import AttackRequest
+from certmix.studies.attacking import (
+    Bench,
+    Cell,
+    attacked_points,
+    blind_notes,
+    fill,
+    look_for_blindness,
+    outputs,
+)
+from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
+from certmix.studies.sources import Sources
+from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
+
+__all__ = ["DEFAULT_ALPHAS", "MixSweep", "mix_sweep"]
+
+DEFAULT_ALPHAS = tuple(round(k / 20, 2) for k in range(21))
+CLEAN, STD, ROB = "clean", "STD", "ROB"
+
+
+@dataclass(frozen=True)
+class MixSweep:
+    """Accuracies of the mix, one for each alpha.
+
+    ``worst`` counts an image as right when no point found for it, by any
+    attack of the sweep, is misclassified: an upper bound of robust accuracy.
+    ``transfer_only`` counts the images that the MIX attack left right and
+    another point broke.
+    """
+
+    alphas: tuple[float, ...]
+    clean: tuple[EstimatedAccuracy, ...]
+    std: tuple[AttackedAccuracy, ...]
+    rob: tuple[AttackedAccuracy, ...]
+    mix: tuple[AttackedAccuracy, ...]
+    worst: tuple[AttackedAccuracy, ...]
+    transfer_only: tuple[int, ...]
+
+
+def mix_sweep(
+    alphas: Sequence[float] = DEFAULT_ALPHAS,
+    request: AttackRequest | None = None,
+    sources: Sources | None = None,
+    where: Surroundings | None = None,
+) -> StudyResult:
+    """Attack the mix at every alpha, and both classifiers, and tabulate accuracy over alpha.
+
+    STD and ROB points are made once, on the standard and on the robust
+    classifier, and serve every alpha; MIX points are made on the mix end to
+    end, one set an alpha, and serve the worst case of the others besides.
+
+    Parameters
+    ----------
+    alphas
+        Mixing weights in [0, 1].
+    request
+        Attack and images; PGD of 20 steps by default, as in the paper.
+    sources, where
+        Data and models; where and how to run.
+
+    Returns
+    -------
+    StudyResult
+        ``.sheet`` is the table, ``.data`` the `MixSweep`.
+
+    Raises
+    ------
+    CertmixError
+        For anything the user can mend.
+
+    References
+    ----------
+    Section 4.1 and Figure 2 of Bai, Anderson, Sojoudi, "Mixing classifiers to
+    alleviate the accuracy-robustness trade-off".
+    """
+    request = request or AttackRequest(steps=20)
+    weights = check_alphas(alphas)
+    with open_study(
+        "mix-sweep", request, sources or Sources(), where or Surroundings(), asked={"alphas": list(weights)}
+    ) as study:
+        held, complete = fill(study.bench, _cells(study, weights))
+        if not len(held):
+            raise RunError("interrupted before the first batch was done: run again to go on")
+        found = _evaluate(study, weights, held)
+        notes = blind_notes(study.bench, [STD, ROB, *map(mix_cell, weights)])
+        sheet = _sheet(study, found, complete, notes)
+        return study.publish(sheet, {"mix-sweep": _plot(study, found)}, found)
+
+
+def check_alphas(alphas: Sequence[float], low: float = 0.0) -> tuple[float, ...]:
+    """Return the alphas in increasing order.
+
+    Raises
+    ------
+    ParameterError
+        If there are none, or one is outside [low, 1] or given twice.
+    """
+    weights = tuple(sorted(float(a) for a in alphas))
+    if not weights or not all(low <= a <= 1.0 for a in weights):
+        raise ParameterError(
+            f"alphas = {list(alphas)}: give at least one, each in [{low:g}, 1], for example 0.5,0.75,1"
+        )
+    if len(set(weights)) < len(weights):
+        raise ParameterError(f"alphas = {list(alphas)}: one is given twice")
+    return weights
+
+
+def mix_cell(alpha: float) -> str:
+    """Return the name of the MIX cell of one alpha."""
+    return f"MIX {alpha!r}"
+
+
+def _cells(study: Study, alphas: tuple[float, ...]) -> list[Cell]:
+    assert study.loaded.standard is not None
+    pair = (study.loaded.standard.module, study.loaded.robust.module)
+    attacked = partial(_attacked, study.bench, pair)
+    mixes = [
+        Cell(mix_cell(a), partial(attacked, mix_cell(a), MixedClassifier(*pair, a).eval(), True))
+        for a in alphas
+    ]
+    return [
+        Cell(CLEAN, lambda images, labels, generator: outputs(pair, images)),
+        Cell(STD, partial(attacked, STD, pair[0], False)),
+        Cell(ROB, partial(attacked, ROB, pair[1], False)),
+        *mixes,
+    ]
+
+
+def _attacked(
+    bench: Bench,
+    pair: tuple[nn.Module, nn.Module],
+    name: str,
+    model: nn.Module,
+    early_stop: bool,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+) -> FloatArray:
+    """Return both classifiers' logits at the points found against one model."""
+    look_for_blindness(bench, name, model, images, labels)
+    return outputs(pair, attacked_points(bench, model, images, labels, generator, early_stop=early_stop))
+
+
+def _right(base: FloatArray, alphas: tuple[float, ...], labels: IntArray) -> np.ndarray:
+    """Return bool (alphas, m): whether each mix is right, from both classifiers' logits (m, 2 c)."""
+    standard, robust = np.split(base, 2, axis=1)
+    mixed = mix_outputs(torch.from_numpy(standard), torch.from_numpy(robust), alphas)
+    return np.asarray(mixed.argmax(-1).numpy() == labels)
+
+
+def _evaluate(study: Study, alphas: tuple[float, ...], held: IntArray) -> MixSweep:
+    dataset, store = study.bench.dataset, study.bench.store
+    labels, indices = dataset.labels[held], dataset.indices[held].tolist()
+    right = {
+        name: _right(store.read(name, indices), alphas, labels)
+        for name in (CLEAN, STD, ROB, *map(mix_cell, alphas))
+    }
+    mix = np.stack([right[mix_cell(a)][k] for k, a in enumerate(alphas)])
+    worst = np.logical_and.reduce(list(right.values()))
+    return MixSweep(
+        alphas,
+        tuple(map(estimated_accuracy, right[CLEAN])),
+        tuple(map(attacked_accuracy, right[CLEAN] & right[STD])),
+        tuple(map(attacked_accuracy, right[CLEAN] & right[ROB])),
+        tuple(map(attacked_accuracy, right[CLEAN] & mix)),
+        tuple(map(attacked_accuracy, worst)),
+        tuple(int(n) for n in (right[CLEAN] & mix & ~worst).sum(1)),
+    )
+
+
+def _sheet(study: Study, found: MixSweep, complete: bool, blind: tuple[str, ...]) -> Sheet:
+    loaded, request = study.loaded, study.bench.request
+    assert loaded.standard is not None
+    rows: list[tuple[Any, ...]] = [
+        (plain_decimal(a), clean, std, rob, mix, worst)
+        for a, clean, std, rob, mix, worst in zip(
+            found.alphas, found.clean, found.std, found.rob, found.mix, found.worst, strict=True
+        )
+    ]
+    transfer = {plain_decimal(a): n for a, n in zip(found.alphas, found.transfer_only, strict=True) if n}
+    images = found.clean[0].images
+    return Sheet(
+        name="mix-sweep",
+        title="Accuracy (%) of the mix over alpha, clean and attacked, with 95 % intervals over images",
+        settings=f"{request.words()}, {images:,} images",
+        headings=("alpha", "clean", "STD attack", "ROB attack", "MIX attack", "worst case"),
+        rows=tuple(rows),
+        notes=(
+            "STD: attack on the standard classifier; ROB: on the robust one; MIX: on the mix, end to end. "
+            "Worst case: no point that any attack of this sweep found, at any alpha, is misclassified.",
+            "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
+            *_transfer_note(transfer),
+            *blind,
+            f"Run: data {loaded.dataset.name}; standard {loaded.standard.name}; robust {loaded.robust.name}; "
+            f"seed {request.seed}.",
+        ),
+        complete=complete,
+        extra={"transfer_only": transfer},
+    )
+
+
+def _transfer_note(transfer: dict[str, int]) -> tuple[str, ...]:
+    if not transfer:
+        return ()
+    most = max(transfer, key=lambda alpha: transfer[alpha])
+    return (
+        f"Points made for another model or alpha broke images that the MIX attack left right, up to "
+        f"{transfer[most]} (alpha = {most}): read the worst case.",
+    )
+
+
+def _plot(study: Study, found: MixSweep) -> Any:
+    lines = (
+        SweepLine("clean", "estimate", found.clean),
+        SweepLine("STD attack", "attacked", found.std),
+        SweepLine("ROB attack", "attacked", found.rob),
+        SweepLine("MIX attack", "attacked", found.mix),
+        SweepLine("worst case", "attacked", found.worst),
+    )
+    loaded, request = study.loaded, study.bench.request
+    assert loaded.standard is not None
+    title = f"{loaded.dataset.name}: {loaded.standard.name} mixed with {loaded.robust.name}"
+    subtitle = f"{request.words()}, {found.clean[0].images:,} images"
+    return partial(mix_sweep_image, MixSweepCurves(found.alphas, lines, title, subtitle))

@@ -1,0 +1,127 @@
+"""Options of the empirical studies: the attack, the images, the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from certmix.errors import ParameterError
+from certmix.sampling.precision import PRECISIONS
+
+from .options import IMAGES, F, _Parsed
+
+SHEET_FORMATS = ("table", "json", "csv", "markdown", "latex")
+NORMS = ("linf", "l2", "l1")
+
+
+def _eps(text: str) -> float:
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise ParameterError(f"{text!r} is not a radius: write for example 8/255 or 0.5") from None
+
+
+EPS = _Parsed("R", _eps)
+
+
+def attack_options(*, steps: int | None, images: str = "100", norm: bool = True) -> Callable[[F], F]:
+    """Add --attack, --norm, --eps, --steps, --restarts, --images, --seed and --attack-batch."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(_attack_list(steps, images, norm)):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _attack_list(steps: int | None, images: str, norm: bool) -> list[Callable[[Any], Any]]:
+    norm_option = click.option(
+        "--norm", type=click.Choice(NORMS), default="linf", show_default=True, help="Norm of the ball."
+    )
+    return [
+        click.option(
+            "--attack", default="pgd", show_default=True,
+            help="fgsm, pgd, apgd-ce, apgd-dlr, apgd-targeted, square (gradient-free) or autoattack.",
+        ),
+        *([norm_option] if norm else []),
+        click.option(
+            "--eps", type=EPS, default=None,
+            help="Radius of the ball.  [default: 8/255 for linf, 0.5 for l2, 12 for l1]",
+        ),
+        click.option(
+            "--steps", type=int, default=steps, show_default=str(steps or "the attack's own"),
+            help="Steps of iterative attacks, queries of square.",
+        ),
+        click.option("--restarts", type=int, default=1, show_default=True, help="Random restarts."),
+        click.option(
+            "--images", type=IMAGES, default=images, show_default=True,
+            help="How many images, spread over the data.",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Key of all random starts."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+        click.option(
+            "--precision", type=click.Choice(list(PRECISIONS)), default="fp32", show_default=True,
+            help="Arithmetic of the attack; what it finds is judged in fp32.",
+        ),
+        click.option(
+            "--batch-size", type=int, default=100, show_default=True, help="Images attacked together."
+        ),
+    ]  # fmt: skip
+
+
+def run_options(function: F) -> F:
+    """Add --output, --fresh and --format."""
+    for option in reversed(
+        [
+            click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity>]"),
+            click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds."),
+            click.option(
+                "--format", "format_", type=click.Choice(SHEET_FORMATS), default="table", show_default=True,
+                help="What to print on stdout.",
+            ),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def run_study(function: Callable[..., Any], options: dict[str, Any], **more: Any) -> int:
+    """Sort a command's options into request, sources and surroundings, run the study and print its table.
+
+    `function` takes them as ``request``, ``sources`` and ``where``, and `more`.
+    """
+    from certmix.studies.attack_request import AttackRequest
+    from certmix.studies.empirical import Surroundings
+    from certmix.studies.sources import Sources
+
+    from .progress import StudyBar, say
+
+    def take(kind: Any) -> dict[str, Any]:
+        return {name: options.pop(name) for name in list(options) if name in kind.__dataclass_fields__}
+
+    request = AttackRequest(**take(AttackRequest))
+    named = take(Sources)
+    named["standard"] = None if named.get("standard") == "none" else named.get("standard")
+    format_ = options.pop("format_")
+    with StudyBar() as bar:
+        where = Surroundings(**take(Surroundings), progress=bar.update, say=say)
+        result = function(request=request, sources=Sources(**named), where=where, **more, **options)
+    print_study(result, format_)
+    return 0 if result.complete else 130
+
+
+def print_study(result: Any, format_: str) -> None:
+    """Print a study's table on stdout, and where its products lie on stderr."""
+    from pathlib import Path
+
+    from certmix.report.sheet import render_sheet
+
+    click.echo(render_sheet(result.sheet, format_), nl=False)
+    if result.folder is not None:
+        folder = Path(result.folder)
+        shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        click.echo(f"Run folder: {shown}", err=True)

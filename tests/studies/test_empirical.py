@@ -1,0 +1,326 @@
+"""The empirical studies on models whose attacked accuracy is known in closed form."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from certmix.data import load
+from certmix.errors import ModelError, ParameterError, RunError
+from certmix.records import read_run
+from certmix.studies.attack import attack
+from certmix.studies.attack_request import AttackRequest
+from certmix.studies.compare_trust import compare_trust
+from certmix.studies.confidence import confidence, top_two_gap
+from certmix.studies.empirical import Surroundings
+from certmix.studies.mix_sweep import mix_sweep
+from certmix.studies.sources import Sources
+
+EPS = 0.08
+POINTS = 40
+
+
+def linear(weights, bias):
+    net = nn.Linear(2, len(weights))
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor(weights))
+        net.bias.copy_(torch.tensor(bias))
+    return net.eval()
+
+
+STANDARD = linear([[9.0, 0.0], [-9.0, 0.0]], [-4.5, 4.5])
+ROBUST = linear([[2.0, 2.0], [-2.0, -2.0]], [-2.0, 2.0])
+
+
+@pytest.fixture
+def points(tmp_path):
+    """Points of [0.1, 0.9]^2, so that the box never binds; class 0 where the first input is large."""
+    inputs = (0.1 + 0.8 * np.random.default_rng(3).random((POINTS, 2))).astype(np.float32)
+    labels = (inputs[:, 0] < 0.5).astype(np.int64)
+    np.savez(tmp_path / "points.npz", inputs=inputs, labels=labels, class_names=["right", "left"])
+    return inputs.astype(np.float64), labels, load(str(tmp_path / "points.npz"))
+
+
+def sources(dataset):
+    return Sources(data=dataset, standard=STANDARD, robust=ROBUST)
+
+
+def request(**changes):
+    return AttackRequest(**{"eps": EPS, "steps": 10, "images": "all", **changes})
+
+
+def in_memory():
+    return Surroundings(in_memory=True)
+
+
+def margin(net, inputs, labels):
+    weights = (net.weight[0] - net.weight[1]).double().detach().numpy()
+    bias = float(net.bias[0] - net.bias[1])
+    return (inputs @ weights + bias) * np.where(labels == 0, 1, -1), weights
+
+
+def survivors(net, inputs, labels, norm="linf"):
+    """Images that stay right in the whole ball: the margin exceeds eps times the dual norm."""
+    values, weights = margin(net, inputs, labels)
+    dual = {"linf": np.abs(weights).sum(), "l2": np.sqrt((weights**2).sum()), "l1": np.abs(weights).max()}
+    return int((values > EPS * dual[norm]).sum())
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_sweep_finds_the_exact_attacked_accuracies(points, norm):
+    inputs, labels, dataset = points
+    done = mix_sweep([0.0, 0.3, 0.7, 1.0], request(norm=norm), sources(dataset), in_memory())
+    found = done.data
+    assert found.clean[0].correct == (margin(STANDARD, inputs, labels)[0] > 0).sum()
+    assert found.clean[-1].correct == (margin(ROBUST, inputs, labels)[0] > 0).sum()
+    assert found.std[0].correct == found.mix[0].correct == survivors(STANDARD, inputs, labels, norm)
+    assert found.rob[-1].correct == found.mix[-1].correct == survivors(ROBUST, inputs, labels, norm)
+    for k in range(4):
+        assert found.worst[k].correct <= min(
+            found.clean[k].correct, found.std[k].correct, found.rob[k].correct, found.mix[k].correct
+        )
+        assert found.worst[k].interval[0] <= found.worst[k].accuracy <= found.worst[k].interval[1]
+    assert done.complete and done.folder is None
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(points, tmp_path):
+    dataset = points[2]
+    wanted = request(batch_size=8)
+    whole = mix_sweep([0.2, 0.8], wanted, sources(dataset), Surroundings(output=tmp_path / "whole"))
+    seen = []
+
+    def stop(progress):
+        seen.append(progress)
+        if progress.done >= 2 * 5 * 8 + 8:
+            raise KeyboardInterrupt
+
+    where = Surroundings(output=tmp_path / "parts", progress=stop)
+    partial = mix_sweep([0.2, 0.8], wanted, sources(dataset), where)
+    assert not partial.complete and partial.data.clean[0].images == 16
+    again = mix_sweep([0.2, 0.8], wanted, sources(dataset), Surroundings(output=tmp_path / "parts"))
+    assert again.data == whole.data and again.complete
+    assert seen[-1].total == 5 * POINTS
+    names = {
+        "mix-sweep.csv",
+        "mix-sweep.json",
+        "mix-sweep.md",
+        "mix-sweep.tex",
+        "mix-sweep.png",
+        "mix-sweep.svg",
+    }
+    assert names <= {path.name for path in (tmp_path / "parts").iterdir()}
+    described = read_run(tmp_path / "parts", "mix-sweep")
+    assert described["certified"] is False and described["request"]["alphas"] == [0.2, 0.8]
+
+
+def test_more_alphas_reuse_what_was_found(points, tmp_path):
+    dataset = points[2]
+    calls = []
+
+    def where():
+        calls.clear()
+        return Surroundings(output=tmp_path / "run", progress=lambda p: calls.append(p.cell))
+
+    one = mix_sweep([0.5], request(), sources(dataset), where())
+    two = mix_sweep([0.5, 0.9], request(), sources(dataset), where())
+    assert two.data.clean[0] == one.data.clean[0] and two.data.mix[0] == one.data.mix[0]
+    with pytest.raises(RunError, match="eps is 0.08 there"):
+        mix_sweep([0.5], request(eps=0.1), sources(dataset), where())
+
+
+def test_a_gradient_that_vanishes_is_reported(points):
+    dataset = points[2]
+    blunt = nn.Sequential(linear([[9.0, 0.0], [-9.0, 0.0]], [-4.5, 4.5]), Scale(1e6)).eval()
+    said = []
+    done = mix_sweep(
+        [1.0], request(), Sources(data=dataset, standard=STANDARD, robust=blunt),
+        Surroundings(in_memory=True, say=said.append),
+    )  # fmt: skip
+    assert any("blind" in note and "ROB" in note for note in done.sheet.notes)
+    assert any("blind" in message for message in said)
+
+
+class Scale(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x
+
+
+def test_confidence_groups_hold_every_image_once(points):
+    inputs, labels, dataset = points
+    done = confidence(request(), sources(dataset), in_memory())
+    sizes = {(g.classifier, g.condition, g.right): len(g.gaps) for g in done.data.groups}
+    assert sizes["g", "clean", True] == (margin(STANDARD, inputs, labels)[0] > 0).sum()
+    assert sizes["h", "ROB", True] == survivors(ROBUST, inputs, labels)
+    for name, cell in (("g", "clean"), ("h", "clean"), ("g", "STD"), ("h", "ROB")):
+        assert sizes[name, cell, True] + sizes[name, cell, False] == POINTS
+    for group in done.data.groups:
+        if group.interval is not None:
+            assert group.interval[0] <= group.gaps.mean() <= group.interval[1]
+    assert done.sheet.notes[0] == done.data.verdict
+
+
+def test_attacked_images_go_on_being_attacked_when_their_gap_is_asked_for(points):
+    """A wrong answer at the ball's far side is surer than one just over the border."""
+    dataset = points[2]
+    done = confidence(request(steps=40), sources(dataset), in_memory())
+    inputs, labels, _ = points
+    values, weights = margin(STANDARD, inputs, labels)
+    worst = values - EPS * np.abs(weights).sum()
+    expected = np.abs(np.tanh(worst[worst <= 0] / 2))  # two classes: the gap is tanh(|z| / 2)
+    found = next(g for g in done.data.groups if (g.classifier, g.condition, g.right) == ("g", "STD", False))
+    assert np.allclose(np.sort(found.gaps), np.sort(expected), atol=1e-4)
+
+
+def test_the_gap_of_two_largest_probabilities():
+    logits = np.random.default_rng(0).normal(size=(50, 7)) * 10
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    first, second = -np.sort(-probabilities, axis=1)[:, :2].T
+    assert np.allclose(top_two_gap(logits), first - second, atol=1e-14)
+    assert top_two_gap(np.array([[1e4, 0.0], [0.0, 0.0]])).tolist() == [1.0, 0.0]
+
+
+def test_every_trust_term_and_form_meets_the_base_models_at_the_ends(points):
+    dataset = points[2]
+    done = compare_trust(
+        [0.5], ["constant", "gradient", "max-gradient", "gradient-ratio"], ["probabilities", "logits"],
+        ["linf", "l2"], request(eps=None, norm="linf", images=12, steps=4), sources(dataset), in_memory(),
+    )  # fmt: skip
+    found = done.data
+    assert [panel.norm for panel in found.curves] == ["linf", "l2"]
+    for panel in found.curves:
+        assert len(panel.curves) == 8
+        for curve in panel.curves:
+            assert curve.alphas == (0.0, 0.5, 1.0)
+            assert (
+                curve.clean[0] == panel.curves[0].clean[0]
+                and curve.attacked[2] == panel.curves[0].attacked[2]
+            )
+            assert all(a.correct <= c.correct for a, c in zip(curve.attacked, curve.clean, strict=True))
+    assert all(np.isfinite(value) for value in found.log_median.values())
+    assert found.log_median["linf", "constant", "logits"] == 0.0
+    assert np.isclose(found.log_median["linf", "gradient", "logits"], np.log(9.0))
+    assert np.isclose(found.log_median["linf", "gradient-ratio", "logits"], np.log(9 / 4))
+
+
+def test_an_attack_keeps_its_points_for_other_tools(points, tmp_path):
+    inputs, labels, dataset = points
+    where = Surroundings(output=tmp_path / "run")
+    done = attack(request(), sources(dataset), where, save=tmp_path / "found.npz")
+    saved = load(str(tmp_path / "found.npz"))
+    assert np.array_equal(saved.indices, dataset.indices) and np.array_equal(saved.labels, labels)
+    moved = np.stack([saved.read(k) for k in range(POINTS)]).astype(np.float64) - inputs
+    assert np.abs(moved).max() <= EPS
+    assert done.data.held.sum() == survivors(ROBUST, inputs, labels)
+    wrong = (
+        np.array([ROBUST(torch.from_numpy(saved.read(k))[None]).argmax().item() for k in range(POINTS)])
+        != labels
+    )
+    assert np.array_equal(wrong, ~done.data.held)
+    lines = (tmp_path / "run" / "images.tsv").read_text().splitlines()
+    assert len(lines) == POINTS + 1 and lines[0].startswith("idx\tlabel")
+    without = attack(request(), sources(dataset), in_memory())
+    assert np.array_equal(without.data.attacked, done.data.attacked)
+
+
+def test_the_mix_is_attacked_end_to_end(points):
+    dataset = points[2]
+    done = attack(request(), sources(dataset), in_memory(), alpha=0.7)
+    swept = mix_sweep([0.7], request(), sources(dataset), in_memory()).data
+    assert done.data.right.sum() == swept.clean[0].correct
+    assert done.data.held.sum() == swept.mix[0].correct
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"eps": -1.0}, "eps = -1.0"),
+        ({"eps": float("nan")}, "eps = nan"),
+        ({"norm": "l3"}, "norm 'l3' is unknown"),
+        ({"attack": "nothing"}, "attack 'nothing' is unknown: use one of"),
+        ({"steps": 0}, "steps = 0"),
+        ({"restarts": 0}, "restarts = 0"),
+        ({"batch_size": 0}, "batch size = 0"),
+        ({"images": 0}, "images = 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"attack": "fgsm", "steps": 3}, "fgsm takes no --steps"),
+        ({"precision": "fp8"}, "precision 'fp8' is unknown"),
+        ({"attack": "square", "norm": "l1"}, "square cannot serve norm l1: use one of"),
+    ],
+)
+def test_bad_requests_are_one_line(change, message):
+    with pytest.raises(ParameterError, match=message) as error:
+        request(**change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("alphas", [[], [1.2], [-0.1], [0.5, 0.5], [float("nan")]])
+def test_bad_weights_are_refused(points, alphas):
+    with pytest.raises(ParameterError, match="alphas"):
+        mix_sweep(alphas, request(), sources(points[2]), in_memory())
+
+
+def test_a_mix_needs_two_classifiers(points):
+    with pytest.raises(ModelError, match="--standard"):
+        mix_sweep([0.5], request(), Sources(data=points[2], standard=None, robust=ROBUST), in_memory())
+
+
+def test_reduced_precision_is_judged_in_full(points):
+    """Where bf16 claims a success that fp32 denies, the image is attacked again."""
+    inputs, labels, dataset = points
+    done = attack(request(precision="bf16"), sources(dataset), in_memory())
+    assert done.data.held.sum() == survivors(ROBUST, inputs, labels)
+
+
+def test_commands_print_machine_readable_tables(command, problem):
+    options = list(problem.options)
+    pair = options[: options.index("--sigma")]
+    budget = ("--steps", 3, "--images", 6, "--eps", "10/255")
+    done = command("mix-sweep", *pair, *budget, "--alphas", "0,0.5,1", "--format", "json")
+    assert done.code == 0, done.err
+    table = json.loads(done.out)
+    assert table["name"] == "mix-sweep" and len(table["rows"]) == 3 and table["complete"]
+    assert "Run folder: runs/mix-sweep-points" in done.err
+    done = command(
+        "compare-trust",
+        *pair,
+        *budget,
+        "--weights",
+        "0.5",
+        "--trust",
+        "all",
+        "--norm",
+        "linf",
+        "--format",
+        "csv",
+    )
+    assert done.code == 0 and len(done.out.splitlines()) == 1 + 4 * 2 * 3, done.err
+    done = command("confidence", *pair, *budget)
+    assert done.code == 0 and "mixing" in done.out.lower(), done.err
+    done = command("attack", *pair, *budget, "--alpha", "0.6", "--save", "x.npz", "--format", "markdown")
+    assert done.code == 0 and "|" in done.out, done.err
+    assert (problem.folder / "x.npz").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("mix-sweep", "--eps", "-1"), "eps = -1.0"),
+        (("mix-sweep", "--alphas", "2"), "alphas"),
+        (("mix-sweep", "--standard", "none"), "--standard"),
+        (("attack", "--attack", "pgdd"), "attack 'pgdd' is unknown"),
+        (("attack", "--eps", "eight"), "'eight' is not a radius"),
+        (("attack", "--save", "x.png"), "saved as .npz"),
+        (("compare-trust", "--norm", "linf", "--norm", "l2", "--eps", "0.1"), "one radius for 2 norms"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(command, problem, arguments, message):
+    pair = list(problem.options[: problem.options.index("--sigma")])
+    done = command(arguments[0], *pair, "--images", 4, *arguments[1:])
+    assert done.code == 2 and message in done.err
+    assert done.out == ""
