@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from certmix.atomic import write_atomically
 from certmix.errors import RunError
@@ -21,6 +21,7 @@ from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import (
+    Batch,
     Bench,
     Cell,
     attacked_points,
@@ -138,16 +139,14 @@ def _cell(study: Study, model: nn.Module, keep: bool) -> Cell:
     return Cell(name, partial(_attacked, study.bench, model, keep), key="attacked")
 
 
-def _attacked(
-    bench: Bench, model: nn.Module, keep: bool, images: Tensor, labels: Tensor, generator: torch.Generator
-) -> FloatArray:
+def _attacked(bench: Bench, model: nn.Module, keep: bool, batch: Batch) -> FloatArray:
     """Return clean logits, attacked logits, the distance and, if they are kept, the points."""
-    look_for_blindness(bench, "model", model, images, labels)
-    points = attacked_points(bench, model, images, labels, generator)
+    look_for_blindness(bench, "model", model, batch)
+    points = attacked_points(bench, model, batch)
     order = {"linf": math.inf, "l2": 2, "l1": 1}[bench.request.norm]
-    moved = (points.double() - images.double()).flatten(1)
+    moved = (points.double() - batch.images.double()).flatten(1)
     distance = torch.linalg.vector_norm(moved, order, dim=1).cpu().numpy()[:, None]
-    parts = [outputs([model], images), outputs([model], points), distance]
+    parts = [outputs([model], batch.images), outputs([model], points), distance]
     return np.concatenate([*parts, points.double().flatten(1).cpu().numpy()] if keep else parts, 1)
 
 

@@ -22,6 +22,7 @@ from certmix.studies.attack_request import AttackRequest
 from certmix.types import Dataset, FloatArray, IntArray
 
 __all__ = [
+    "Batch",
     "Bench",
     "Cell",
     "Progress",
@@ -78,15 +79,21 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One condition of a study.
+class Batch:
+    """Images (n, ...), labels (n,) and a generator, all on the device, and the images' indices."""
 
-    ``compute`` takes images (n, ...), labels (n,) and a generator, all on the
-    device, and returns float64 (n, k): what the cell keeps of each image.
-    """
+    images: Tensor
+    labels: Tensor
+    generator: torch.Generator
+    indices: IntArray
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One condition of a study: ``compute`` returns what it keeps of each image, float64 (n, k)."""
 
     name: str
-    compute: Callable[[Tensor, Tensor, torch.Generator], FloatArray]
+    compute: Callable[[Batch], FloatArray]
     key: str | None = None
 
     @property
@@ -130,7 +137,7 @@ def _fill_batch(bench: Bench, cell: Cell, part: list[int], known: set[int]) -> N
     indices = bench.dataset.indices[missing]
     generator = torch.Generator(bench.device)
     generator.manual_seed(_key(bench.request.seed, cell.randomness, indices))
-    bench.store.write(cell.name, indices, cell.compute(images, labels, generator))
+    bench.store.write(cell.name, indices, cell.compute(Batch(images, labels, generator, indices)))
 
 
 def _key(seed: int, cell: str, indices: IntArray) -> int:
@@ -148,9 +155,7 @@ def outputs(models: Sequence[nn.Module], images: Tensor) -> FloatArray:
 def attacked_points(
     bench: Bench,
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
+    batch: Batch,
     *,
     early_stop: bool = True,
 ) -> Tensor:
@@ -159,9 +164,11 @@ def attacked_points(
     ``early_stop`` False goes on raising the loss of images that are already
     misclassified, as attacks that are to transfer need.
     """
-    request = bench.request
+    request, images, labels = bench.request, batch.images, batch.labels
     attack = ATTACKS[request.attack].function
-    settings = {**request.settings(), "box": bench.box, "early_stop": early_stop, "generator": generator}
+    settings = {
+        **request.settings(), "box": bench.box, "early_stop": early_stop, "generator": batch.generator,
+    }  # fmt: skip
     dtype = PRECISIONS[request.precision]
     if dtype is None:
         return attack(model, images, labels, request.norm, request.radius, **settings)
@@ -192,11 +199,11 @@ class _Autocast(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def look_for_blindness(bench: Bench, name: str, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+def look_for_blindness(bench: Bench, name: str, model: nn.Module, batch: Batch) -> None:
     """Find out once, and keep with the study, whether attacks on this model may be blind."""
     key = f"blindness/{name}"
     if bench.store.get(key) is None:
-        found = diagnose_gradients(model, images[:DIAGNOSED], labels[:DIAGNOSED])
+        found = diagnose_gradients(model, batch.images[:DIAGNOSED], batch.labels[:DIAGNOSED])
         bench.store.put(key, json.dumps(list(found.messages)))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from certmix.data import spread, stack
 from certmix.errors import ParameterError, RunError
@@ -24,6 +24,7 @@ from certmix.report.trust_plot import TrustCurve, TrustCurves, trust_image
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest, fraction
 from certmix.studies.attacking import (
+    Batch,
     Bench,
     Cell,
     attacked_points,
@@ -197,7 +198,7 @@ def _cells(
     study: Study, variants: Sequence[_Variant], balls: dict[str, float], weights: tuple[float, ...]
 ) -> list[Cell]:
     pair, bench = _pair(study), study.bench
-    cells = [Cell(CLEAN, lambda images, labels, generator: outputs(pair, images))]
+    cells = [Cell(CLEAN, lambda batch: outputs(pair, batch.images))]
     benches = {
         norm: replace(bench, request=replace(bench.request, norm=norm, eps=eps))
         for norm, eps in balls.items()
@@ -222,23 +223,15 @@ def _attack_cell(norm: str, eps: float, variant: _Variant | None, weight: float)
     return f"attacked eps {eps!r} {norm} {what} {weight!r}"
 
 
-def _trust(
-    pair: tuple[nn.Module, nn.Module],
-    variant: _Variant,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-) -> FloatArray:
-    values = log_trust_values(*pair, images, variant.trust, variant.form, variant.norm)
+def _trust(pair: tuple[nn.Module, nn.Module], variant: _Variant, batch: Batch) -> FloatArray:
+    values = log_trust_values(*pair, batch.images, variant.trust, variant.form, variant.norm)
     return np.asarray(values.cpu().numpy(), np.float64)
 
 
-def _attacked(
-    bench: Bench, name: str, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-) -> FloatArray:
+def _attacked(bench: Bench, name: str, model: nn.Module, batch: Batch) -> FloatArray:
     """Return the attacked model's own outputs at the points found against it."""
-    look_for_blindness(bench, name, model, images, labels)
-    return outputs([model], attacked_points(bench, model, images, labels, generator))
+    look_for_blindness(bench, name, model, batch)
+    return outputs([model], attacked_points(bench, model, batch))
 
 
 def _evaluate(

@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from certmix.bounds.betting import lower_bound, upper_bound
 from certmix.errors import RunError
@@ -17,6 +16,7 @@ from certmix.report.rounding import ceil_digits, floor_digits
 from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import (
+    Batch,
     Bench,
     Cell,
     attacked_points,
@@ -130,7 +130,7 @@ def _cells(study: Study) -> list[Cell]:
     assert study.loaded.standard is not None
     pair = (study.loaded.standard.module, study.loaded.robust.module)
     return [
-        Cell("clean", lambda images, labels, generator: outputs(pair, images)),
+        Cell("clean", lambda batch: outputs(pair, batch.images)),
         Cell("STD", partial(_attacked, study.bench, pair, "STD", pair[0])),
         Cell("ROB", partial(_attacked, study.bench, pair, "ROB", pair[1])),
     ]
@@ -141,12 +141,10 @@ def _attacked(
     pair: tuple[nn.Module, nn.Module],
     name: str,
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
+    batch: Batch,
 ) -> FloatArray:
-    look_for_blindness(bench, name, model, images, labels)
-    return outputs(pair, attacked_points(bench, model, images, labels, generator, early_stop=False))
+    look_for_blindness(bench, name, model, batch)
+    return outputs(pair, attacked_points(bench, model, batch, early_stop=False))
 
 
 def _evaluate(study: Study, held: IntArray) -> Confidence:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from certmix.errors import ParameterError, RunError
 from certmix.models.mixture import MixedClassifier, mix_outputs
@@ -19,6 +19,7 @@ from certmix.report.sheet import Sheet
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import (
+    Batch,
     Bench,
     Cell,
     attacked_points,
@@ -138,7 +139,7 @@ def _cells(study: Study, alphas: tuple[float, ...]) -> list[Cell]:
         for a in alphas
     ]
     return [
-        Cell(CLEAN, lambda images, labels, generator: outputs(pair, images)),
+        Cell(CLEAN, lambda batch: outputs(pair, batch.images)),
         Cell(STD, partial(attacked, STD, pair[0], False)),
         Cell(ROB, partial(attacked, ROB, pair[1], False)),
         *mixes,
@@ -151,13 +152,11 @@ def _attacked(
     name: str,
     model: nn.Module,
     early_stop: bool,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
+    batch: Batch,
 ) -> FloatArray:
     """Return both classifiers' logits at the points found against one model."""
-    look_for_blindness(bench, name, model, images, labels)
-    return outputs(pair, attacked_points(bench, model, images, labels, generator, early_stop=early_stop))
+    look_for_blindness(bench, name, model, batch)
+    return outputs(pair, attacked_points(bench, model, batch, early_stop=early_stop))
 
 
 def _right(base: FloatArray, alphas: tuple[float, ...], labels: IntArray) -> np.ndarray:
