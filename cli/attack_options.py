@@ -27,50 +27,56 @@ def _eps(text: str) -> float:
 EPS = _Parsed("R", _eps)
 
 
-def attack_options(*, steps: int | None, images: str = "100", norm: bool = True) -> Callable[[F], F]:
+def attack_options(
+    *, steps: int | None, images: str = "100", norm: bool = True, attack: bool = True
+) -> Callable[[F], F]:
     """Add --attack, --norm, --eps, --steps, --restarts, --images, --seed and --attack-batch."""
 
     def decorate(function: F) -> F:
-        for option in reversed(_attack_list(steps, images, norm)):
-            function = option(function)
+        left_out = {name for name, wanted in (("norm", norm), ("attack", attack)) if not wanted}
+        for name, option in reversed(_attack_list(steps, images).items()):
+            function = function if name in left_out else option(function)
         return function
 
     return decorate
 
 
-def _attack_list(steps: int | None, images: str, norm: bool) -> list[Callable[[Any], Any]]:
-    norm_option = click.option(
-        "--norm", type=click.Choice(NORMS), default="linf", show_default=True, help="Norm of the ball."
-    )
-    return [
-        click.option(
+def _attack_list(steps: int | None, images: str) -> dict[str, Callable[[Any], Any]]:
+    return {
+        "attack": click.option(
             "--attack", default="pgd", show_default=True,
             help="fgsm, pgd, apgd-ce, apgd-dlr, apgd-targeted, square (gradient-free) or autoattack.",
         ),
-        *([norm_option] if norm else []),
-        click.option(
+        "norm": click.option(
+            "--norm", type=click.Choice(NORMS), default="linf", show_default=True, help="Norm of the ball."
+        ),
+        "eps": click.option(
             "--eps", type=EPS, default=None,
             help="Radius of the ball.  [default: 8/255 for linf, 0.5 for l2, 12 for l1]",
         ),
-        click.option(
+        "steps": click.option(
             "--steps", type=int, default=steps, show_default=str(steps or "the attack's own"),
             help="Steps of iterative attacks, queries of square.",
         ),
-        click.option("--restarts", type=int, default=1, show_default=True, help="Random restarts."),
-        click.option(
+        "restarts": click.option(
+            "--restarts", type=int, default=1, show_default=True, help="Random restarts."
+        ),
+        "images": click.option(
             "--images", type=IMAGES, default=images, show_default=True,
             help="How many images, spread over the data.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Key of all random starts."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
-        click.option(
+        "seed": click.option(
+            "--seed", type=int, default=0, show_default=True, help="Key of all random starts."
+        ),
+        "device": click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+        "precision": click.option(
             "--precision", type=click.Choice(list(PRECISIONS)), default="fp32", show_default=True,
             help="Arithmetic of the attack; what it finds is judged in fp32.",
         ),
-        click.option(
+        "batch": click.option(
             "--batch-size", type=int, default=100, show_default=True, help="Images attacked together."
         ),
-    ]  # fmt: skip
+    }  # fmt: skip
 
 
 def run_options(function: F) -> F:

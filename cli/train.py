@@ -18,7 +18,7 @@ Examples:
 
 
 @click.command("train", epilog=EPILOG)
-@click.argument("recipe", type=click.Choice(["standard", "gaussian", "adversarial"]))
+@click.argument("recipe", type=click.Choice(["standard", "gaussian", "adversarial", "interval"]))
 @click.option(
     "--data", required=True, metavar="PATH", help="CIFAR-10/100 folder or other 8-bit colour images."
 )
@@ -31,7 +31,7 @@ Examples:
 @click.option("--sigma", "noise_sigma", type=float, help="gaussian: noise level, in units of the input.")
 @click.option("--consistency", type=float, help="gaussian: weight of the consistency term.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="adversarial: norm of the ball.")
-@click.option("--eps", type=float, help="adversarial: radius of the ball.  [default: 8/255]")
+@click.option("--eps", type=float, help="adversarial, interval: radius of the ball.  [default: 8/255, 2/255]")
 @click.option("--epochs", type=int, help="Passes over the data.")
 @click.option("--batch-size", type=int, help="Images in one step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
@@ -54,7 +54,7 @@ def command(
     recipe: str, data: str, split: str, evaluation: str | None, name: str | None, output: str,
     seed: int, device: str, precision: str, **changes: Any,
 ) -> None:  # fmt: skip
-    """Train a model by a recipe: 'standard', 'gaussian' (noise) or 'adversarial' (PGD).
+    """Train a model by a recipe: 'standard', 'gaussian' (noise), 'adversarial' (PGD) or 'interval' (verified bounds).
 
     Writes NAME.safetensors and NAME.json, a card with recipe, data, accuracy
     and checksum. An interrupted training goes on where its last epoch ended

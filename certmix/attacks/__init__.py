@@ -1,5 +1,86 @@
-"""Attacks: each one function `(model, images, labels, norm, eps, ...) -> adversarials`."""
+"""Attacks: each one function `(model, images, labels, norm, eps, *, settings) -> adversarials`.
 
+An attack finds misclassified points near images.  What it does not break is
+not thereby robust: accuracy under attack is an upper bound of robust accuracy.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from certmix.attacks.apgd import NORMS as APGD_NORMS
+from certmix.attacks.apgd import apgd, apgd_ce, apgd_dlr, apgd_targeted
+from certmix.attacks.autoattack import NORMS as AUTOATTACK_NORMS
+from certmix.attacks.autoattack import autoattack
+from certmix.attacks.fgsm import NORMS as FGSM_NORMS
+from certmix.attacks.fgsm import fgsm
+from certmix.attacks.losses import LOSSES
+from certmix.attacks.pgd import NORMS as PGD_NORMS
 from certmix.attacks.pgd import pgd
+from certmix.attacks.square import NORMS as SQUARE_NORMS
+from certmix.attacks.square import square
 
-__all__ = ["pgd"]
+__all__ = [
+    "ATTACKS",
+    "LOSSES",
+    "Attack",
+    "apgd",
+    "apgd_ce",
+    "apgd_dlr",
+    "apgd_targeted",
+    "autoattack",
+    "fgsm",
+    "pgd",
+    "square",
+]
+
+_COMMON = ("box", "early_stop", "generator", "track")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack as the command line and the studies see it.
+
+    Parameters
+    ----------
+    function
+        ``(model, images, labels, norm, eps, *, settings) -> adversarials``.
+    summary
+        One line of help.
+    norms
+        The norms it serves.
+    settings
+        Names of its own keyword settings; box, early_stop, generator and track are everyone's.
+    gradient_free
+        Whether it asks the model for logits alone.
+    """
+
+    function: Callable[..., Tensor]
+    summary: str
+    norms: tuple[str, ...]
+    settings: tuple[str, ...]
+    gradient_free: bool
+
+
+def _attack(
+    function: Callable[..., Tensor], summary: str, norms: tuple[str, ...], *, gradient_free: bool = False
+) -> Attack:
+    """Read the settings off the function's keywords."""
+    keywords = inspect.signature(function).parameters.values()
+    settings = tuple(k.name for k in keywords if k.kind is k.KEYWORD_ONLY and k.name not in _COMMON)
+    return Attack(function, summary, norms, settings, gradient_free)
+
+
+ATTACKS: dict[str, Attack] = {
+    "fgsm": _attack(fgsm, "one step along the gradient", FGSM_NORMS),
+    "pgd": _attack(pgd, "projected gradient ascent with steps of equal size", PGD_NORMS),
+    "apgd-ce": _attack(apgd_ce, "Auto-PGD on the cross-entropy", APGD_NORMS),
+    "apgd-dlr": _attack(apgd_dlr, "Auto-PGD on the difference of logits ratio", APGD_NORMS),
+    "apgd-targeted": _attack(apgd_targeted, "Auto-PGD towards each likely other class", APGD_NORMS),
+    "square": _attack(square, "random squares, without gradients", SQUARE_NORMS, gradient_free=True),
+    "autoattack": _attack(autoattack, "the ensemble of the package pyautoattack", AUTOATTACK_NORMS),
+}

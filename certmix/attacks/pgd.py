@@ -1,4 +1,4 @@
-"""Projected gradient descent on the cross-entropy (Madry et al., 2018)."""
+"""Projected gradient ascent (Madry et al., 2018)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from certmix.errors import ParameterError
+from certmix.attacks._search import Model, Search, Track, Visit
+from certmix.attacks.checks import check_count, check_positive
 
-__all__ = ["pgd"]
+__all__ = ["NORMS", "climb", "pgd", "training_points"]
 
-
-def _norms(tensor: Tensor) -> Tensor:
-    """l2 norm of each sample, shaped to broadcast against the samples."""
-    return tensor.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, *[1] * (tensor.ndim - 1))
+NORMS = ("linf", "l2", "l1")
 
 
-def _project(delta: Tensor, norm: str, eps: float) -> Tensor:
-    if norm == "linf":
-        return delta.clamp(-eps, eps)
-    return delta * (eps / _norms(delta)).clamp_max(1.0)
-
-
-def _ascend(delta: Tensor, gradient: Tensor, norm: str, step: float) -> Tensor:
-    if norm == "linf":
-        return delta + step * gradient.sign()
-    return delta + step * gradient / _norms(gradient)
-
-
+@torch.no_grad()
 def pgd(
-    model: nn.Module,
+    model: Model,
     images: Tensor,
     labels: Tensor,
     norm: str = "linf",
@@ -37,45 +24,146 @@ def pgd(
     *,
     steps: int = 20,
     step_size: float | None = None,
+    loss: str = "cross-entropy",
+    random_start: bool = True,
+    restarts: int = 1,
+    box: tuple[float, float] = (0.0, 1.0),
+    early_stop: bool = True,
     generator: torch.Generator | None = None,
+    track: Track | None = None,
 ) -> Tensor:
-    """Return adversarial images found by projected gradient ascent from a random start.
+    """Return the best points of projected gradient ascent.
+
+    The accuracy on them is an upper bound of robust accuracy.
+    Each step goes `step_size` along the steepest direction of the norm and is
+    projected onto ball and box.  Steps of l1 move the few coordinates of
+    largest gradient.  More restarts, or more steps of equal size, never give
+    a worse point.
 
     Parameters
     ----------
     model
-        Gives logits (N, classes) for images (N, ...) in [0, 1].
+        Gives logits (N, classes) for images (N, ...); a module must be in evaluation mode.
     images, labels
-        Inputs in [0, 1] and their labels, shapes (N, ...) and (N,).
-    norm
-        ``"linf"`` or ``"l2"``.
-    eps
-        Radius of the ball, in units of the [0, 1] input.
+        Floating-point inputs (N, ...) inside the box, and their classes (N,).
+    norm, eps
+        ``"linf"``, ``"l2"`` or ``"l1"``, and the radius of the ball in units of the input.
     steps, step_size
-        Number of steps and their length (default ``2.5 * eps / steps``).
+        Number of steps and their length in that norm (default ``2.5 * eps / steps``).
+    loss
+        Name in `certmix.attacks.losses.LOSSES`.
+    random_start, restarts
+        Whether the first run starts at a random point of the ball or at the image; number
+        of runs, the others start at random.
+    box
+        Range of the input.
+    early_stop
+        Drop an image at its first misclassified point, clean ones included.  Otherwise
+        every step is taken and the misclassified point of highest loss is returned.
     generator
-        Source of the random start, on the device of `images`.
+        Source of the random starts; without one they are the same at each call.
+    track
+        Called with (indices into the batch, points, logits, step) for every evaluated
+        batch of points; step 0 is the clean batch, and the count goes on over restarts.
 
     Returns
     -------
     Tensor
-        The last iterates, within the ball and the box [0, 1].
+        For each image the first misclassified point, or else the one of highest loss;
+        within ball and box when measured in float64.
+
+    Raises
+    ------
+    ParameterError, ModelError
+        If an argument is out of range; if the model is in training mode, or gives
+        logits or gradients that are not finite.
 
     References
     ----------
     A. Madry et al., Towards Deep Learning Models Resistant to Adversarial
     Attacks, ICLR 2018.
     """
-    if norm not in ("linf", "l2"):
-        raise ParameterError(f"norm {norm!r} is unknown to pgd: use 'linf' or 'l2'")
-    if not eps >= 0:
-        raise ParameterError(f"eps = {eps}: the radius of the ball must be at least 0")
-    step = 2.5 * eps / max(steps, 1) if step_size is None else step_size
-    start = torch.empty_like(images).uniform_(-1, 1, generator=generator) * eps
-    delta = _project(start, norm, eps)
+    check_count("steps", steps)
+    check_count("restarts", restarts)
+    length = 2.5 * eps / steps if step_size is None else step_size
+    if step_size is not None:
+        check_positive("step_size", step_size)
+    search = Search(
+        model, images, labels, norm, eps, attack="pgd", norms=NORMS, loss=loss, box=box,
+        early_stop=early_stop, generator=generator, track=track, gradient=not random_start,
+    )  # fmt: skip
+    for run in range(restarts):
+        at = search.survivors()
+        if len(at) == 0:
+            break
+        if run == 0 and not random_start:
+            climb(search, at, search.ball.centre[at], search.clean.take(at), steps, length)
+        else:
+            points = search.ball.take(at).sample(search.seeds[at.cpu()], run)
+            climb(search, at, points, search.visit(at, points), steps, length)
+    return search.result()
+
+
+def climb(search: Search, at: Tensor, points: Tensor, visit: Visit, steps: int, length: float) -> None:
+    """Take steps of projected ascent from visited points of the images `at`.
+
+    Steps longer than the ball's diameter are cut to it.
+    """
+    ball = search.ball.take(at)
+    for step in range(steps):
+        rows = search.going_on(visit)
+        if rows is not None:
+            at, points, ball, visit = at[rows], points[rows], ball.take(rows), visit.take(rows)
+        if len(at) == 0:
+            return
+        points = ball.ascend(points, visit.gradient, (2 * ball.radius).clamp_max(length))
+        visit = search.visit(at, points, gradient=step < steps - 1)
+
+
+def training_points(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    norm: str,
+    eps: float,
+    *,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return the last iterates of PGD on the cross-entropy, for adversarial training in [0, 1].
+
+    Unlike an attack it takes the model in training mode, checks nothing,
+    evaluates no point twice and keeps no best point: the examples of
+    adversarial training are where the ascent ends.
+
+    Parameters
+    ----------
+    model, images, labels
+        A module in any mode, images (N, ...) in [0, 1] and int64 labels (N,).
+    norm, eps
+        ``"linf"`` or ``"l2"``, and the radius of the ball.
+    steps, step_size
+        Number of steps and their length.
+    generator
+        Source of the random start, on the device of `images`.
+    """
+    delta = _pull_in(torch.empty_like(images).uniform_(-1, 1, generator=generator) * eps, norm, eps)
     for _ in range(steps):
         delta = ((images + delta).clamp(0, 1) - images).requires_grad_(True)
         loss = F.cross_entropy(model(images + delta).float(), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, delta)
-        delta = _project(_ascend(delta.detach(), gradient, norm, step), norm, eps)
+        direction = gradient.sign() if norm == "linf" else gradient / _lengths(gradient)
+        delta = _pull_in(delta.detach() + step_size * direction, norm, eps)
     return (images + delta).clamp(0, 1).detach()
+
+
+def _lengths(tensor: Tensor) -> Tensor:
+    """l2 norm of each sample, shaped to broadcast against the samples."""
+    return tensor.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, *[1] * (tensor.ndim - 1))
+
+
+def _pull_in(delta: Tensor, norm: str, eps: float) -> Tensor:
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    return delta * (eps / _lengths(delta)).clamp_max(1.0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["ARCHITECTURES", "ConvNet", "ResidualNet", "build", "fold_batch_norm"]
+__all__ = ["ARCHITECTURES", "ConvNet", "IntervalNet", "ResidualNet", "build", "fold_batch_norm"]
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -125,7 +125,49 @@ class ConvNet(nn.Module):
         self.whitening.weight.copy_(torch.cat([filters, -filters]).float())
 
 
-ARCHITECTURES = {"residual": ResidualNet, "conv": ConvNet}
+class IntervalNet(nn.Module):
+    """A plain net of strided convolutions: what interval bounds propagate through with least loss.
+
+    No pooling and no residual additions; batch normalisation keeps widths
+    and activations in balance while it is trained.
+
+    Parameters
+    ----------
+    widths
+        (channels, stride) of each 3x3 convolution.
+    hidden
+        Width of the linear layer before the head.
+    classes
+        Number of classes.
+
+    References
+    ----------
+    Z. Shi, Y. Wang, H. Zhang, J. Yi, C.-J. Hsieh, Fast Certified Robust
+    Training with Short Warmup, NeurIPS 2021.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[tuple[int, int], ...] = ((32, 2), (64, 2), (64, 1), (128, 2)),
+        hidden: int = 256,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(CIFAR10_MEAN, CIFAR10_STD)
+        layers: list[nn.Module] = []
+        channels, size = 3, 32
+        for width, stride in widths:
+            layers += [_convolution(channels, width, stride), nn.BatchNorm2d(width), nn.ReLU()]
+            channels, size = width, -(-size // stride)
+        layers += [nn.Flatten(), nn.Linear(channels * size**2, hidden, bias=False)]
+        self.layers = nn.Sequential(*layers, nn.BatchNorm1d(hidden), nn.ReLU())
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.layers(self.normalize(images)))
+
+
+ARCHITECTURES = {"residual": ResidualNet, "conv": ConvNet, "interval": IntervalNet}
 
 
 def build(architecture: str, classes: int = 10) -> nn.Module:

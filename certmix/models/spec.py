@@ -35,8 +35,9 @@ __all__ = ["LoadedModel", "Normalized", "load_model", "parse_normalize", "read_w
 
 FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
-    "timm:NAME or robustbench:NAME"
+    "timm:NAME, robustbench:NAME or nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base]"
 )
+MODULE_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,10 @@ def load_model(
         A shipped model's name; the path of a card (``.json``) or of a folder
         that holds one; ``package.module:factory`` or ``file.py:factory``,
         where the factory is a torch module or returns one when called without
-        arguments; a ``.pt2`` file of `torch.export.save`; ``timm:NAME``; or
-        ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf).
+        arguments; a ``.pt2`` file of `torch.export.save`; ``timm:NAME``;
+        ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf); or
+        ``nuts:FOLDER[#PART]``, a nonlinear mix or one of
+        `certmix.nuts.folder.PARTS` of it; the folder's path alone will do.
     weights
         A state dict to load: ``.safetensors``, or a torch file (``.pt``,
         ``.pth``) of tensors alone.
@@ -105,6 +108,12 @@ def load_model(
     ParameterError
         If `normalize` is not of that form.
     """
+    nuts = _find_nuts(spec, zoo)
+    if nuts is not None:
+        from certmix.nuts.folder import load_part  # a side room, which imports this station
+
+        _refuse_extras(spec, weights, normalize)
+        return load_part(*nuts, spec, device=device, classes=classes, zoo=zoo)
     found = _find_card(spec, zoo)
     if found is not None:
         return _load_card(spec, found, weights, normalize, device, classes)
@@ -160,6 +169,30 @@ def _finish(
     return LoadedModel(module, foreign.name, spec, checksum, None, foreign.input_range, None)
 
 
+def _find_nuts(spec: str, zoo: Path) -> tuple[Path, str] | None:
+    """Return the folder of the nonlinear mix a spec names, and the part, if it names one."""
+    if spec.startswith("nuts:"):
+        rest, part = os.path.expanduser(spec.removeprefix("nuts:")), ""
+        if not os.path.isdir(rest):
+            rest, _, part = rest.partition("#")
+    else:
+        rest, part = os.path.expanduser(spec), ""
+        named = os.path.basename(rest) == "nuts.json" or os.path.isfile(os.path.join(rest, "nuts.json"))
+        if not spec or spec in zoo_names(zoo) or not named:
+            return None
+        if os.path.isdir(rest) and _models_in(Path(rest)):
+            raise ModelError(f"folder {spec} holds a mix and a model: write nuts:{spec}, or name the card")
+    path = Path(rest)
+    return (path.parent if path.name == "nuts.json" else path), part
+
+
+def _refuse_extras(spec: str, weights: Path | None, normalize: str | None) -> None:
+    if weights is not None:
+        raise ModelError(f"{spec} brings its own weights: give no others")
+    if normalize is not None:
+        raise ModelError(f"{spec} normalises inside: give no other normalisation")
+
+
 def _find_card(spec: str, zoo: Path) -> Path | None:
     """Return the path of the card a spec names, if it names one."""
     if spec in zoo_names(zoo):
@@ -169,11 +202,15 @@ def _find_card(spec: str, zoo: Path) -> Path | None:
         return path
     if not spec or not os.path.isdir(path):
         return None
-    names = [name for name in zoo_names(path) if (path / f"{name}.safetensors").is_file()]
+    names = _models_in(path)
     if len(names) != 1:
         found = f"{len(names)} models ({', '.join(names[:3])})" if names else "no model"
         raise ModelError(f"folder {spec} holds {found}: name one card, such as {path / 'NAME.json'}")
     return path / f"{names[0]}.json"
+
+
+def _models_in(folder: Path) -> list[str]:
+    return [name for name in zoo_names(folder) if (folder / f"{name}.safetensors").is_file()]
 
 
 def _load_card(
@@ -184,10 +221,7 @@ def _load_card(
     device: str | torch.device,
     classes: int | None,
 ) -> LoadedModel:
-    if weights is not None:
-        raise ModelError(f"{spec} brings its own weights: give no others")
-    if normalize is not None:
-        raise ModelError(f"{spec} normalises inside: give no other normalisation")
+    _refuse_extras(spec, weights, normalize)
     stem, folder = path.name.removesuffix(".json"), path.parent
     card = zoo_card(stem, folder)
     if classes is not None and card.classes != classes:
@@ -213,7 +247,7 @@ def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None,
         return from_file(Path(os.path.expanduser(file)), factory)
     if spec.endswith((".py", ".py:")):
         raise ModelError(f"{spec} does not name a factory: write file.py:factory")
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
+    if MODULE_FACTORY.fullmatch(spec):
         return from_module(*spec.split(":"))
     if spec.endswith((".safetensors", *PICKLED)):
         raise ModelError(

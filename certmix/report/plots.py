@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from certmix.atomic import write_atomically
-from certmix.errors import ParameterError
+from certmix.report._drawing import image, tidy, title_lines
 from certmix.report.cells import known
 from certmix.report.rounding import plain_decimal
 from certmix.report.survival import coinciding, survival_steps
@@ -24,15 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["curve_plot", "plot_certified_accuracy"]
-
-_METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
-_DOTS_PER_INCH = 200
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "certmix",
-    "font.size": 10,
-    "legend.fontsize": 9,
-}
 
 _ROBUST = "#404040"
 _COLOURS = {"exact": "#0072B2", "smoothing": "#D55E00", "lipschitz": "#009E73", "lipschitz-paper": "#CC79A7"}
@@ -99,23 +87,12 @@ def curve_plot(
     complete: bool = True,
 ) -> bytes:
     """Return the plot of `plot_certified_accuracy` as the content of a png or svg file."""
-    if suffix not in _METADATA:
-        raise ParameterError(f"cannot draw a '{suffix}' file: let the plot's name end in .png or .svg")
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(7.0, 5.0), layout="constrained")
-        FigureCanvasAgg(figure)
+    def draw(figure: Figure) -> None:
         _draw(figure, curves, alpha)
         _head(figure.axes[0], curves, title, sigma, alpha, complete)
-        figure.savefig(buffer, format=suffix, dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
-    return buffer.getvalue()
+
+    return image(suffix, (7.0, 5.0), draw)
 
 
 def _draw(figure: Figure, curves: Sequence[Curve], alpha: float) -> None:
@@ -141,9 +118,7 @@ def _draw(figure: Figure, curves: Sequence[Curve], alpha: float) -> None:
     axes.set(xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20))
     axes.set_xlabel("\u2113\u2082 radius (units of the input)")
     axes.set_ylabel("certified accuracy (%)")
-    axes.grid(color="0.9", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     if curves:
         legend = figure.legend(
             loc="outside lower center", ncols=_legend_columns(axes), frameon=False, handlelength=2.6
@@ -195,7 +170,4 @@ def _head(
         parts.append(f"{' / '.join(f'{count:,}' for count in counts)} image{'' if counts == [1] else 's'}")
     if not complete:
         parts.append("partial result")
-    lines = textwrap.wrap(one_line(title), 60)
-    if len(lines) > 2:
-        lines = [lines[0], lines[1][:59] + "\u2026"]
-    axes.set_title("\n".join([*lines, ", ".join(parts)]), fontsize=10.5, parse_math=False)
+    axes.set_title("\n".join([*title_lines(title), ", ".join(parts)]), fontsize=10.5, parse_math=False)

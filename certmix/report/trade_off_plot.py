@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from certmix.atomic import write_atomically
-from certmix.errors import ParameterError
+from certmix.report._drawing import COLOURS, DASHES, image, tidy
 from certmix.report.rounding import floor_percent, plain_decimal
 from certmix.report.survival import survival_steps
 from certmix.report.trade_off import Match, TradeOff, on_front
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_trade_off", "trade_off_image"]
 
-_METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "certmix",
-    "font.size": 10,
-    "legend.fontsize": 9,
-}
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D1F", "#404040")
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
 _MARKED = (0.6, 0.7, 0.8, 0.9)
 _LINE: dict[str, Any] = {"drawstyle": "steps-pre", "linewidth": 1.7, "zorder": 3}
 _STAR: dict[str, Any] = {"markersize": 11, "zorder": 5, "clip_on": False}
@@ -58,36 +48,20 @@ def plot_trade_off(found: TradeOff, path: str | Path) -> None:
 
 def trade_off_image(found: TradeOff, suffix: str) -> bytes:
     """Return the plot of `plot_trade_off` as the content of a png or svg file."""
-    if suffix not in _METADATA:
-        raise ParameterError(f"cannot draw a '{suffix}' file: let the plot's name end in .png or .svg")
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    panels = 2 if found.matches else 1
 
-    buffer = io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        panels = 2 if found.matches else 1
-        figure = Figure(figsize=(5.6 * panels + 0.6, 4.9), layout="constrained")
-        FigureCanvasAgg(figure)
+    def draw(figure: Figure) -> None:
         axes = figure.subplots(1, panels, squeeze=False)[0]
         _draw_fronts(axes[0], found)
         if found.matches:
             _draw_curves(axes[1], found)
         _legend(figure, found)
-        figure.savefig(buffer, format=suffix, dpi=200, metadata=_METADATA[suffix])
-    return buffer.getvalue()
 
-
-def _tidy(axes: Axes) -> None:
-    axes.grid(color="0.9", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    return image(suffix, (5.6 * panels + 0.6, 4.9), draw)
 
 
 def _style(source: int, certificate: int) -> dict[str, Any]:
-    return {"color": _COLOURS[source % len(_COLOURS)], "linestyle": _DASHES[certificate % len(_DASHES)]}
+    return {"color": COLOURS[source % len(COLOURS)], "linestyle": DASHES[certificate % len(DASHES)]}
 
 
 def _draw_fronts(axes: Axes, found: TradeOff) -> None:
@@ -100,19 +74,19 @@ def _draw_fronts(axes: Axes, found: TradeOff) -> None:
             axes.plot(x[order], y[order], **_LINE, **_style(number, k))
             marked = np.isin(alphas.round(6), _MARKED) & (np.array(certified) > 0)
             points = 100 * clean[marked], 100 * np.array(certified)[marked]
-            axes.plot(*points, "o", markersize=3.5, color=_COLOURS[number % len(_COLOURS)], zorder=4)
+            axes.plot(*points, "o", markersize=3.5, color=COLOURS[number % len(COLOURS)], zorder=4)
     for number, match in enumerate(found.matches):
         x, y = (
             np.full(len(match.certified_accuracy), match.clean_accuracy),
             np.array(match.certified_accuracy),
         )
-        edge = _COLOURS[number % len(_COLOURS)]
+        edge = COLOURS[number % len(COLOURS)]
         axes.plot(100 * x, 100 * y, "*", markerfacecolor="white", markeredgecolor=edge, **_STAR)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("clean accuracy of the mix (%, estimate)")
     axes.set_ylabel(f"certified accuracy at radius {radius_heading(found.at_radius, LETTERS)} (%)")
     axes.set_title("Fronts over \u03b1 (dots: 0.6, 0.7, 0.8, 0.9)", fontsize=10.5)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_curves(axes: Axes, found: TradeOff) -> None:
@@ -122,14 +96,14 @@ def _draw_curves(axes: Axes, found: TradeOff) -> None:
         for k, curve in enumerate(match.curves):
             x, y = survival_steps(curve.radii, curve.images, end)
             axes.plot(x, y, clip_on=False, **_LINE, **_style(number, k))
-        edge, size = _COLOURS[number % len(_COLOURS)], max(5, 12 - 3 * number)
+        edge, size = COLOURS[number % len(COLOURS)], max(5, 12 - 3 * number)
         axes.plot([0], [100 * match.clean_accuracy], "o", markersize=size, markeredgecolor=edge, **_CIRCLE)
     axes.set(xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20))
     axes.set_xlabel("\u2113\u2082 radius (units of the input)")
     axes.set_ylabel("certified accuracy (%)")
     wanted = floor_percent(found.wanted_clean_accuracy or 0.0, 2)
     axes.set_title(f"At equal clean accuracy, {wanted} % or more (circles)", fontsize=10.5)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _legend(figure: Figure, found: TradeOff) -> None:
@@ -142,9 +116,9 @@ def _legend(figure: Figure, found: TradeOff) -> None:
         label = f"\u03c3 = {plain_decimal(sweep.sigma)}"
         if match is not None:
             label += f", \u03b1 = {plain_decimal(match.alpha)}"
-        handles.append(Line2D([], [], color=_COLOURS[number % len(_COLOURS)], linewidth=3, label=label))
+        handles.append(Line2D([], [], color=COLOURS[number % len(COLOURS)], linewidth=3, label=label))
     for k, name in enumerate(found.sweeps[0].certificates):
-        label, dashes = certificate_label(name, LETTERS), _DASHES[k % len(_DASHES)]
+        label, dashes = certificate_label(name, LETTERS), DASHES[k % len(DASHES)]
         handles.append(Line2D([], [], color="0.3", linestyle=dashes, linewidth=1.7, label=label))
     columns = 4 if found.matches else 2
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.6)

@@ -7,7 +7,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ __all__ = [
     "fill",
     "look_for_blindness",
     "outputs",
+    "reduced",
 ]
 
 DIAGNOSED = 16
@@ -158,28 +160,49 @@ def attacked_points(
     batch: Batch,
     *,
     early_stop: bool = True,
+    attack: str | None = None,
+    quick: nn.Module | None = None,
+    **settings: Any,
 ) -> Tensor:
     """Run the study's attack on a model; with reduced precision, images it only seemed to break are redone.
 
-    ``early_stop`` False goes on raising the loss of images that are already
-    misclassified, as attacks that are to transfer need.
+    Parameters
+    ----------
+    bench, model, batch
+        The study, the model in full precision, the images.
+    early_stop
+        False goes on raising the loss of images that are already
+        misclassified, as attacks that are to transfer need.
+    attack
+        Another name in `ATTACKS` than the request's.
+    quick
+        The model in reduced precision, where the caller made it.
+    **settings
+        More settings of the attack.
     """
     request, images, labels = bench.request, batch.images, batch.labels
-    attack = ATTACKS[request.attack].function
+    own = replace(request, attack=attack or request.attack)
+    function = ATTACKS[own.attack].function
     settings = {
-        **request.settings(), "box": bench.box, "early_stop": early_stop, "generator": batch.generator,
+        **own.settings(), **settings, "box": bench.box, "early_stop": early_stop,
+        "generator": batch.generator,
     }  # fmt: skip
-    dtype = PRECISIONS[request.precision]
-    if dtype is None:
-        return attack(model, images, labels, request.norm, request.radius, **settings)
-    reduced = _Autocast(model, bench.device, getattr(torch, dtype))
-    points = attack(reduced, images, labels, request.norm, request.radius, **settings)
+    if PRECISIONS[request.precision] is None:
+        return function(model, images, labels, request.norm, request.radius, **settings)
+    fast = reduced(bench, model) if quick is None else quick
+    points = function(fast, images, labels, request.norm, request.radius, **settings)
     with torch.no_grad():
-        seemed = reduced(points).argmax(1) != labels
+        seemed = fast(points).argmax(1) != labels
         redo = seemed & (model(points).argmax(1) == labels)
     if redo.any():
-        points[redo] = attack(model, images[redo], labels[redo], request.norm, request.radius, **settings)
+        points[redo] = function(model, images[redo], labels[redo], request.norm, request.radius, **settings)
     return points
+
+
+def reduced(bench: Bench, model: nn.Module) -> nn.Module:
+    """Return the model in the study's precision: itself, or a copy that runs under autocast."""
+    dtype = PRECISIONS[bench.request.precision]
+    return model if dtype is None else _Autocast(model, bench.device, getattr(torch, dtype))
 
 
 class _Autocast(nn.Module):

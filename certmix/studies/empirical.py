@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from certmix.atomic import write_atomically
 from certmix.data import spread
-from certmix.errors import ModelError
+from certmix.errors import DataError, ModelError
 from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
 from certmix.records.folder import VECTORS
 from certmix.report.sheet import Sheet, write_sheet
@@ -22,7 +25,7 @@ from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import Bench, Progress
 from certmix.studies.describe import surroundings
 from certmix.studies.sources import Loaded, Sources, load_models
-from certmix.types import SCHEMA_VERSION
+from certmix.types import SCHEMA_VERSION, Dataset, IntArray
 
 __all__ = ["ROBUST", "EmpiricalWarning", "Study", "StudyResult", "Surroundings", "open_study"]
 
@@ -119,6 +122,8 @@ def open_study(
     asked: Mapping[str, Any],
     identity: Mapping[str, Any] | None = None,
     mixes: bool = True,
+    load: Callable[[torch.device], Loaded] | None = None,
+    leave_out: Callable[[Dataset], IntArray] | None = None,
 ) -> Iterator[Study]:
     """Load data and models, open the run folder, and describe the run in it.
 
@@ -134,18 +139,24 @@ def open_study(
         What else the records depend on.
     mixes
         Whether the study needs the standard model; if not, it is left alone.
+    load
+        Loads data and models where the sources do not say how.
+    leave_out
+        Returns the indices of images that no result may be reported on.
     """
     where = surroundings_
     device = resolve_device(where.device)
     if not mixes:
         sources = replace(sources, standard=None)
-    loaded = load_models(sources, ROBUST if sources.robust is None else sources.robust, device, where.say)
+    if load is not None:
+        loaded = load(device)
+    else:
+        robust = ROBUST if sources.robust is None else sources.robust
+        loaded = load_models(sources, robust, device, where.say)
     if mixes and loaded.standard is None:
         raise ModelError(f"{name} mixes two classifiers: name the accurate one with --standard")
     dataset = loaded.dataset
-    if isinstance(request.images, int) and request.images > len(dataset):
-        where.say(f"{request.images} images asked for, the data has {len(dataset)}: all are used")
-    positions = spread(len(dataset), request.images)
+    positions = _positions(dataset, request.images, leave_out, where.say)
     parts = {
         "data_checksum": dataset.checksum,
         "standard_checksum": None if loaded.standard is None else loaded.standard.checksum,
@@ -169,3 +180,22 @@ def open_study(
     with RunFolder(path, known, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
         run.describe(surroundings(everything, loaded, sources, device, request.batch_size))
         yield study(run.store, run)
+
+
+def _positions(
+    dataset: Dataset,
+    images: int | str,
+    leave_out: Callable[[Dataset], IntArray] | None,
+    say: Callable[[str], None],
+) -> IntArray:
+    """Return the positions of the images that are wanted, spread over those that may be used."""
+    usable = np.arange(len(dataset))
+    if leave_out is not None:
+        usable = usable[~np.isin(dataset.indices, leave_out(dataset))]
+        if len(usable) == 0:
+            raise DataError(
+                f"all {len(dataset)} images of {dataset.name} were used for tuning: evaluate on others"
+            )
+    if isinstance(images, int) and images > len(usable):
+        say(f"{images} images asked for, {len(usable)} can be used: all of them are")
+    return usable[spread(len(usable), images)]

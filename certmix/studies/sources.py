@@ -17,7 +17,7 @@ from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.models.zoo import zoo_names
 from certmix.types import Dataset
 
-__all__ = ["Loaded", "Sources", "load_models", "load_sources"]
+__all__ = ["Loaded", "Sources", "join", "load_data", "load_models", "load_sources"]
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,7 @@ def load_models(
     DataError, ModelError, ParameterError
         If something cannot be loaded or does not fit.
     """
-    dataset = sources.data
-    if not isinstance(dataset, Dataset):
-        dataset = load(
-            dataset, sources.split, input_range=sources.input_range, resize=sources.resize, crop=sources.crop
-        )
-    if len(dataset) == 0:
-        raise ModelError(f"{dataset.name} holds no inputs: choose other data or another --split")
+    dataset = load_data(sources)
     robust = _model(robust_spec, sources.robust_weights, sources.robust_normalize, device, dataset.classes)
     _check(robust, dataset, device, say)
     standard = None
@@ -171,4 +165,41 @@ def load_models(
             sources.standard, sources.standard_weights, sources.standard_normalize, device, dataset.classes
         )
         _check(standard, dataset, device, say)
+    return Loaded(dataset, standard, robust)
+
+
+def load_data(sources: Sources) -> Dataset:
+    """Load the data set that the sources name.
+
+    Raises
+    ------
+    DataError, ModelError
+        If it cannot be loaded, or holds nothing.
+    """
+    dataset = sources.data
+    if not isinstance(dataset, Dataset):
+        dataset = load(
+            dataset, sources.split, input_range=sources.input_range, resize=sources.resize, crop=sources.crop
+        )
+    if len(dataset) == 0:
+        raise ModelError(f"{dataset.name} holds no inputs: choose other data or another --split")
+    return dataset
+
+
+def join(
+    dataset: Dataset,
+    standard: LoadedModel,
+    robust: LoadedModel,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Loaded:
+    """Check that loaded models fit a data set, and return all three.
+
+    Raises
+    ------
+    ModelError
+        If one does not.
+    """
+    for model in (robust, standard):
+        _check(model, dataset, device, say)
     return Loaded(dataset, standard, robust)

@@ -210,7 +210,7 @@ def _epoch(
             group["lr"] = _rate(step, recipe.epochs * batches, recipe.learning_rate)
         x = x.to(device, memory_format=torch.channels_last)
         with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
-            loss = objective(model, x, y.to(device), recipe, draws)
+            loss = objective(model, x, y.to(device), recipe.at(step / (recipe.epochs * batches)), draws)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

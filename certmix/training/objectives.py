@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from certmix.attacks import pgd
+from certmix.attacks.pgd import training_points
+from certmix.training.intervals import interval_pass, warm_up_terms, worst_case_logits
 from certmix.training.recipes import Recipe
 
-__all__ = ["OBJECTIVES", "adversarial", "gaussian", "standard"]
+__all__ = ["OBJECTIVES", "adversarial", "gaussian", "interval", "standard"]
 
 
 def standard(
@@ -54,11 +55,37 @@ def adversarial(
 ) -> Tensor:
     """Return the cross-entropy at PGD examples (Madry et al., 2018)."""
     steps = recipe.attack_steps
-    attacked = pgd(
+    attacked = training_points(
         model, images, labels, recipe.norm, recipe.eps,
         steps=steps, step_size=1.25 * recipe.eps / max(steps, 1), generator=generator,
     )  # fmt: skip
     return F.cross_entropy(model(attacked).float(), labels)
 
 
-OBJECTIVES = {"standard": standard, "gaussian": gaussian, "adversarial": adversarial}
+def interval(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Return the cross-entropy of the worst logits that interval bounds allow in the ball.
+
+    While eps grows, two terms are added that keep the bounds tight and the
+    ReLUs balanced.
+
+    References
+    ----------
+    S. Gowal et al., On the Effectiveness of Interval Bound Propagation for
+    Training Verifiably Robust Models, 2018; Z. Shi et al., Fast Certified
+    Robust Training with Short Warmup, NeurIPS 2021.
+    """
+    found = interval_pass(model, images, recipe.eps)
+    loss = F.cross_entropy(worst_case_logits(found, labels).float(), labels)
+    if recipe.regulariser > 0 and found.before_relu:
+        loss = loss + recipe.regulariser * warm_up_terms(found, recipe.eps)
+    return loss
+
+
+OBJECTIVES = {
+    "standard": standard,
+    "gaussian": gaussian,
+    "adversarial": adversarial,
+    "interval": interval,
+}

@@ -17,7 +17,7 @@ class Recipe:
     Parameters
     ----------
     name
-        ``standard``, ``gaussian`` or ``adversarial``.
+        ``standard``, ``gaussian``, ``adversarial`` or ``interval``.
     architecture
         A name in `certmix.models.architectures.ARCHITECTURES`.
     epochs, batch_size, learning_rate, weight_decay, label_smoothing
@@ -31,7 +31,13 @@ class Recipe:
         Gaussian recipe: noise level, noisy copies of each image, and the
         weights of the consistency and entropy terms (Jeong and Shin, 2020).
     norm, eps, attack_steps
-        Adversarial recipe: the ball and the number of PGD steps.
+        Adversarial recipe: the ball and the number of PGD steps.  Interval
+        recipe: `eps` is what the ball grows to.
+    ramp
+        Interval recipe: the share of the training over which eps grows from 0.
+    regulariser
+        Interval recipe: weight, while eps grows, of the terms that keep bounds
+        tight and ReLUs balanced (Shi et al., 2021).
     """
 
     name: str
@@ -50,6 +56,18 @@ class Recipe:
     norm: str = "linf"
     eps: float = 0.0
     attack_steps: int = 0
+    ramp: float = 0.0
+    regulariser: float = 0.0
+
+    def at(self, progress: float) -> Recipe:
+        """Return the settings at a point of the training, 0 <= progress < 1: eps on its way up.
+
+        The first fifth of the ramp has eps = 0; the regulariser fades as eps grows.
+        """
+        if self.ramp <= 0:
+            return self
+        grown = min(1.0, max(0.0, (progress / self.ramp - 0.2) / 0.8))
+        return replace(self, eps=grown * self.eps, regulariser=(1 - grown) * self.regulariser)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, for the card and the checkpoint."""
@@ -66,6 +84,10 @@ RECIPES = {
     ),
     "adversarial": Recipe(
         "adversarial", "conv", epochs=16, eps=8 / 255, attack_steps=2,
+    ),
+    "interval": Recipe(
+        "interval", "interval", epochs=30, batch_size=128, learning_rate=0.1, weight_decay=1e-4,
+        eps=2 / 255, ramp=0.5, regulariser=0.5,
     ),
 }  # fmt: skip
 
@@ -88,6 +110,8 @@ def make_recipe(name: str, **changes: Any) -> Recipe:
         )
     if name == "gaussian" and not recipe.noise_sigma > 0:
         raise ParameterError(f"sigma = {recipe.noise_sigma}: the gaussian recipe needs sigma > 0")
-    if name == "adversarial" and not recipe.eps > 0:
-        raise ParameterError(f"eps = {recipe.eps}: the adversarial recipe needs eps > 0")
+    if name in ("adversarial", "interval") and not recipe.eps > 0:
+        raise ParameterError(f"eps = {recipe.eps}: the {name} recipe needs eps > 0")
+    if name == "interval" and recipe.norm != "linf":
+        raise ParameterError(f"norm = {recipe.norm}: the interval recipe trains for linf: leave it out")
     return recipe

@@ -26,6 +26,7 @@ def default_name(recipe: Recipe, dataset: Dataset) -> str:
         "standard": "standard",
         "gaussian": f"gaussian-{recipe.noise_sigma:.2f}",
         "adversarial": f"adversarial-{recipe.norm}",
+        "interval": f"interval-{recipe.norm}",
     }
     return f"{dataset.name}-{words[recipe.name]}"
 

@@ -1,0 +1,305 @@
+"""AutoAttack (Croce and Hein, 2020) as the package pyautoattack runs it, for comparison with the field."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certmix.attacks import checks
+from certmix.attacks._geometry import distance, make_ball, start_seeds
+from certmix.attacks._search import Model
+from certmix.attacks._square import picture_shape
+from certmix.attacks.diagnose import diagnose_gradients
+from certmix.errors import ModelError, ParameterError
+
+__all__ = ["ENSEMBLE", "NORMS", "VERSIONS", "autoattack"]
+
+NORMS = ("linf", "l2", "l1")
+
+ENSEMBLE = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+"""The attacks that a custom list may name."""
+
+VERSIONS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+
+_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
+"""Classes that the difference of logits ratio needs, untargeted and targeted."""
+
+_DIAGNOSED = 16
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+def autoattack(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    norm: str = "linf",
+    eps: float = 8 / 255,
+    *,
+    version: str | Sequence[str] = "standard",
+    restarts: int = 1,
+    seed: int | None = None,
+    batch_size: int = 250,
+    box: tuple[float, float] = (0.0, 1.0),
+    early_stop: bool = True,
+    generator: torch.Generator | None = None,
+    say: Callable[[str], None] = _warn,
+) -> Tensor:
+    """Return the points of AutoAttack; the accuracy on them bounds robust accuracy from above.
+
+    Each attack of the ensemble takes the images that those before it left;
+    budgets are those of the package.
+
+    Parameters
+    ----------
+    model, images, labels, eps, generator
+        As for `certmix.attacks.pgd`.  AutoAttack computes in float32.
+    norm
+        ``"linf"``, ``"l2"`` or ``"l1"``.
+    version
+        ``"standard"``, ``"plus"``, ``"rand"`` (for models that draw at random),
+        or a list of names in `ENSEMBLE`, run with the standard budgets.
+    restarts
+        Runs of the whole ensemble, each with another seed.
+    seed
+        Of the first run; without one it is drawn from the generator.  Global
+        random states stay as they were.
+    batch_size
+        Images attacked together.
+    box, early_stop
+        Only (0, 1) and True: AutoAttack can do nothing else.
+    say
+        Receives what AutoAttack warns of, and which attacks were left out, a
+        line each; by default they become Python warnings.
+
+    Returns
+    -------
+    Tensor
+        For each image a misclassified point, or else the image; within ball
+        and box when measured in float64.
+
+    Raises
+    ------
+    ModelError
+        If pyautoattack is not installed; and as for `certmix.attacks.pgd`.
+    ParameterError
+        As for `certmix.attacks.pgd`; if no attack is left for so few classes.
+
+    References
+    ----------
+    F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an
+    ensemble of diverse parameter-free attacks, ICML 2020.
+    """
+    _check(images, labels, norm, eps, version, restarts, batch_size, box, early_stop)
+    checks.check_model(model)
+    package = _package()
+    labels, found = labels.long(), images.detach().clone()
+    if len(found) == 0:
+        return found
+    right, classes = _right(model, found, labels, batch_size)
+    names = _affordable(version, classes, norm, picture_shape(images.shape[1:]), say)
+    first = int(start_seeds(1, generator)[0]) if seed is None else seed
+    with _undisturbed(model, images.device, say):
+        for run in range(restarts):
+            at = right.nonzero().squeeze(1)
+            if len(at) == 0 or eps == 0:
+                break
+            if run == 0:
+                _warn_of_blindness(model, images[at], labels[at], names, say)
+            ensemble = _ensemble(package, model, images, norm, eps, version, names, classes, first + run)
+            pictures = images[at].reshape(len(at), *picture_shape(images.shape[1:])).float()
+            points, _ = ensemble.run_standard_evaluation(pictures, labels[at], batch_size=batch_size)
+            found[at] = _inside(points.reshape(images[at].shape), images[at], norm, eps, box)
+            right, _ = _right(model, found, labels, batch_size)
+    return found
+
+
+def _check(
+    images: Tensor,
+    labels: Tensor,
+    norm: str,
+    eps: float,
+    version: str | Sequence[str],
+    restarts: int,
+    batch_size: int,
+    box: tuple[float, float],
+    early_stop: bool,
+) -> None:
+    checks.check_norm(norm, "autoattack", NORMS)
+    if tuple(box) != (0.0, 1.0):
+        raise ParameterError(
+            f"box = {tuple(box)}: AutoAttack works in (0, 1) alone; let the model scale its inputs, "
+            "or attack by apgd-targeted and square"
+        )
+    if not early_stop:
+        raise ParameterError(
+            "early_stop = False: AutoAttack leaves an image at its first misclassified point; use apgd-ce"
+        )
+    checks.check_eps(eps, box)
+    checks.check_images(images, box)
+    checks.check_labels(labels, images)
+    checks.check_count("restarts", restarts)
+    checks.check_count("batch_size", batch_size)
+    _names(version)
+
+
+def _names(version: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the attacks of a version or a list."""
+    if isinstance(version, str):
+        if version not in VERSIONS:
+            known = ", ".join(VERSIONS)
+            raise ParameterError(f"version {version!r} is unknown: use {known} or a list of attacks")
+        return VERSIONS[version]
+    strange = [name for name in version if name not in ENSEMBLE]
+    if strange or len(version) == 0:
+        raise ParameterError(f"attacks {list(version)}: name one or more of {', '.join(ENSEMBLE)}")
+    return tuple(version)
+
+
+def _package() -> Any:
+    try:
+        import pyautoattack
+    except ImportError as error:
+        raise ModelError("pyautoattack cannot be imported: pip install 'certmix[attacks]'") from error
+    return pyautoattack
+
+
+def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, int]:
+    """Return which points are classified right, and the number of classes."""
+    right, classes = [], 0
+    with torch.no_grad():
+        for part, truth in zip(points.split(batch_size), labels.split(batch_size), strict=True):
+            logits = model(part)
+            checks.check_clean_logits(logits, truth)
+            classes = logits.shape[1]
+            right.append(logits.argmax(1) == truth)
+    return torch.cat(right), classes
+
+
+def _affordable(
+    version: str | Sequence[str],
+    classes: int,
+    norm: str,
+    shape: tuple[int, int, int],
+    say: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Return the attacks that so few classes, and inputs of this shape, allow; say what is left out."""
+    names, kept = _names(version), []
+    for name in names:
+        if classes < _CLASSES.get(name, 2):
+            say(f"autoattack: {name} is left out: its loss needs {_CLASSES[name]} classes, not {classes}")
+        elif name == "square" and norm != "linf" and not _tiled(*shape[1:]):
+            found = f"{shape[1]} x {shape[2]}"
+            say(f"autoattack: square is left out: pyautoattack's cannot tile inputs of {found} for {norm}")
+        else:
+            kept.append(name)
+    if not kept:
+        raise ParameterError(f"AutoAttack {version} has no attack left for {classes} classes: use apgd-ce")
+    return tuple(kept)
+
+
+def _tiled(height: int, width: int) -> bool:
+    """Whether the start of pyautoattack's l2 and l1 Square Attack stays within the picture."""
+    side = height // 5
+    return height == width and side > 0 and (side == 1 or height // side == 5)
+
+
+def _ensemble(
+    package: Any,
+    model: Model,
+    images: Tensor,
+    norm: str,
+    eps: float,
+    version: str | Sequence[str],
+    names: tuple[str, ...],
+    classes: int,
+    seed: int,
+) -> Any:
+    """Return pyautoattack's ensemble with as many targets as there are other classes."""
+
+    def logits(pictures: Tensor) -> Tensor:
+        inputs = pictures.reshape(len(pictures), *images.shape[1:]).to(images.dtype)
+        output = model(inputs)
+        return output.float().clone()  # pyautoattack writes into what it gets
+
+    kind = version if isinstance(version, str) else "standard"
+    ensemble = package.AutoAttack(
+        logits, norm=norm.capitalize(), eps=eps, seed=seed, version=kind, device=images.device
+    )
+    ensemble.attacks_to_run = list(names)
+    for attack in (ensemble.apgd_targeted, ensemble.fab):
+        attack.n_target_classes = min(attack.n_target_classes, classes - 1)
+    return ensemble
+
+
+def _warn_of_blindness(
+    model: Model, images: Tensor, labels: Tensor, names: tuple[str, ...], say: Callable[[str], None]
+) -> None:
+    if names != ("square",):
+        health = diagnose_gradients(model, images[:_DIAGNOSED], labels[:_DIAGNOSED], plain=True)
+        for message in health.messages:
+            say(f"autoattack: {message}")
+
+
+def _inside(points: Tensor, images: Tensor, norm: str, eps: float, box: tuple[float, float]) -> Tensor:
+    """Return the points in the images' dtype; those that left the ball by rounding are projected back."""
+    points = points.to(images.dtype)
+    outside = (distance(points, images, norm) > eps) | ((points < box[0]) | (points > box[1])).flatten(1).any(
+        1
+    )
+    rows = outside.nonzero().squeeze(1)
+    points[rows] = make_ball(images[rows], norm, eps, box).project(points[rows])
+    return points
+
+
+@contextmanager
+def _undisturbed(model: Model, device: torch.device, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep pyautoattack from logging, seeding, tracing, and adding to the gradients of parameters."""
+    from pyautoattack import checks as package_checks
+
+    heard = _Heard(logging.WARNING)
+    logger = logging.getLogger("auto-attack")
+    propagate, trace = logger.propagate, sys.gettrace()
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    training = [parameter for parameter in parameters if parameter.requires_grad]
+    logger.addHandler(heard)
+    logger.propagate, package_checks.funcs = False, dict.fromkeys(package_checks.funcs, 0)
+    try:
+        for parameter in training:
+            parameter.requires_grad_(False)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for parameter in training:
+            parameter.requires_grad_(True)
+        logger.removeHandler(heard)
+        logger.propagate = propagate
+        sys.settrace(trace)
+    for message in heard.messages.values():
+        say(f"autoattack: {message}")
+
+
+class _Heard(logging.Handler):
+    """Keep the first message of each kind; kinds differ in more than their numbers."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage().replace(" See flags_doc.md for details.", "")
+        self.messages.setdefault(re.sub(r"[\d.]+", "", message), message)

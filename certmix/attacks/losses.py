@@ -1,0 +1,124 @@
+"""What attacks maximise: one loss an image from logits, high where the image is misclassified.
+
+Every loss is computed in float64 and takes ``(logits, labels, targets)``:
+logits (N, classes) with at least two classes, int64 labels (N,) and, where a
+target class matters, int64 targets (N,).  It returns (N,) finite values for
+finite logits, ties and logits of 1e30 included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["LOSSES", "cross_entropy", "dlr", "margin", "probability_margin", "targeted_dlr"]
+
+_LEAST = 1e-12
+"""Smallest denominator of the logits ratios: ties give 0, not NaN."""
+
+
+def _at(scores: Tensor, classes: Tensor) -> Tensor:
+    return scores.gather(1, classes[:, None]).squeeze(1)
+
+
+def _others(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the scores with -inf at each label."""
+    return scores.scatter(1, labels[:, None], float("-inf"))
+
+
+def _rival(scores: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    """Return the score of the target, or of the strongest class besides the label."""
+    return _others(scores, labels).amax(1) if targets is None else _at(scores, targets)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return the cross-entropy ``log sum_i exp z_i - z_y``; targets play no part.
+
+    Written as ``log(1 + exp t)``, t the log-sum-exp of the other classes less
+    z_y, it keeps its relative precision, and its gradient, where the label's
+    probability rounds to 1: down to e^-700 instead of 1e-16.
+
+    Examples
+    --------
+    >>> label = torch.tensor([0])
+    >>> cross_entropy(torch.tensor([[0.0, 0.0]]), label), cross_entropy(torch.tensor([[200.0, 0.0]]), label)
+    (tensor([0.6931], dtype=torch.float64), tensor([1.3839e-87], dtype=torch.float64))
+    """
+    scores = logits.double()
+    excess = _others(scores, labels).logsumexp(1) - _at(scores, labels)
+    return torch.logaddexp(excess, torch.zeros_like(excess))
+
+
+def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return the rival's logit less the label's; the rival is the target, or the strongest other class.
+
+    Examples
+    --------
+    >>> margin(torch.tensor([[3.0, 1.0, 2.5]]), torch.tensor([0]))
+    tensor([-0.5000], dtype=torch.float64)
+    """
+    scores = logits.double()
+    return _rival(scores, labels, targets) - _at(scores, labels)
+
+
+def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return the rival's probability less the label's, in [-1, 1]; the rival is as in `margin`."""
+    return margin(logits.double().softmax(1), labels, targets)
+
+
+def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return the difference of logits ratio ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))``.
+
+    Invariant to scale and shift of the logits; z_(k) is the k-th largest.
+    Targets play no part.  With two classes it is the probability margin.
+
+    References
+    ----------
+    F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an
+    ensemble of diverse parameter-free attacks, ICML 2020, equation 6.
+
+    Examples
+    --------
+    >>> dlr(torch.tensor([[4.0, 3.0, 2.0, 0.0]]), torch.tensor([0]))
+    tensor([-0.5000], dtype=torch.float64)
+    """
+    if logits.shape[1] < 3:
+        return probability_margin(logits, labels)
+    scores = logits.double()
+    largest = scores.topk(3, dim=1).values
+    return margin(scores, labels) / (largest[:, 0] - largest[:, 2]).clamp_min(_LEAST)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return the targeted ratio ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``.
+
+    Without targets, the strongest other class is the target.  With fewer than
+    four classes it is the probability margin to the target.
+
+    References
+    ----------
+    F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an
+    ensemble of diverse parameter-free attacks, ICML 2020, equation 7.
+
+    Examples
+    --------
+    >>> targeted_dlr(torch.tensor([[4.0, 3.0, 2.0, 0.0]]), torch.tensor([0]), torch.tensor([2]))
+    tensor([-0.6667], dtype=torch.float64)
+    """
+    if logits.shape[1] < 4:
+        return probability_margin(logits, labels, targets)
+    scores = logits.double()
+    largest = scores.topk(4, dim=1).values
+    spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    return margin(scores, labels, targets) / spread.clamp_min(_LEAST)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "cross-entropy": cross_entropy,
+    "dlr": dlr,
+    "targeted-dlr": targeted_dlr,
+    "margin": margin,
+    "probability-margin": probability_margin,
+}

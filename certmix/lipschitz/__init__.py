@@ -1,0 +1,43 @@
+"""Verified bounds of a network over a ball, by propagation through its layers.
+
+Importing this package does not import torch; what needs it does, on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from certmix.lipschitz.margins import softmax_margin_lower
+
+if TYPE_CHECKING:
+    from certmix.lipschitz.graph import build_graph
+    from certmix.lipschitz.propagation import (
+        VerifiedRadii,
+        certified_radius,
+        logit_differences_lower,
+        margin_lower,
+    )
+
+_WITH_TORCH = {
+    "VerifiedRadii": "propagation",
+    "build_graph": "graph",
+    "certified_radius": "propagation",
+    "logit_differences_lower": "propagation",
+    "margin_lower": "propagation",
+}
+
+__all__ = [
+    "VerifiedRadii",
+    "build_graph",
+    "certified_radius",
+    "logit_differences_lower",
+    "margin_lower",
+    "softmax_margin_lower",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"certmix.lipschitz.{_WITH_TORCH[name]}"), name)

@@ -1,0 +1,330 @@
+"""Verified margins and radii of a network, by interval or linear bounds; no sampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from certmix.errors import ParameterError
+from certmix.lipschitz.graph import Graph, build_graph
+from certmix.lipschitz.intervals import Ball, Box, interval_step, intervals
+from certmix.lipschitz.layers import Rectifier
+from certmix.lipschitz.linear_bounds import Relaxation, backward, relax
+from certmix.lipschitz.margins import softmax_margin_lower
+from certmix.types import FloatArray, IntArray, Status
+
+__all__ = [
+    "METHODS", "NORMS", "VerifiedRadii", "certified_radius", "logit_differences_lower", "margin_lower",
+]  # fmt: skip
+
+METHODS = ("interval", "crown-ibp", "crown")
+"""In order of cost: all by intervals; linear bounds of the logits; of every unstable rectifier too."""
+
+NORMS = ("linf", "l2")
+
+ROWS_ELEMENTS = 2**23
+"""Largest number of coefficients that are carried back at once, in the widest layer."""
+
+REFINED = 4096
+"""A layer of which one image has more unstable rectifiers keeps its interval bounds for that image."""
+
+
+@dataclass(frozen=True)
+class VerifiedRadii:
+    """Radii within which a margin was verified, (m,) each.
+
+    Parameters
+    ----------
+    radius
+        In the units of the input; the closed ball of this radius was verified
+        itself.  0 where nothing is.
+    status
+        `Status` values: ABSTAIN where even the image alone gives no class,
+        NOT_CERTIFIED where its margin is too small or no radius was verified.
+    evaluations
+        Number of (image, radius) pairs that were bounded.
+    """
+
+    radius: FloatArray
+    status: IntArray
+    evaluations: int
+
+
+def _check(norm: str, method: str, images: Tensor, y: ArrayLike, classes: int) -> Tensor:
+    for what, found, known in (("norm", norm, NORMS), ("method", method, METHODS)):
+        if found not in known:
+            raise ParameterError(
+                f"{what} {found!r} is unknown to bound propagation: use {' or '.join(known)}"
+            )
+    labels = torch.as_tensor(np.asarray(y))
+    if images.ndim < 2 or not images.is_floating_point():
+        found = f"images have shape {tuple(images.shape)} and type {images.dtype}"
+        raise ParameterError(f"{found}: give a batch of floating-point images")
+    if labels.shape != (len(images),) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        found = f"classes have shape {tuple(labels.shape)} and type {labels.dtype}"
+        raise ParameterError(f"{found}: give one whole number for each of {len(images)} images")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ParameterError(f"classes run from {labels.min()} to {labels.max()}: 0..{classes - 1} are known")
+    return labels.long().to(images.device)
+
+
+def _radii(eps: ArrayLike, count: int, device: torch.device) -> Tensor:
+    values = np.broadcast_to(np.asarray(eps, np.float64), (count,))
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    if wrong.any():
+        raise ParameterError(f"eps = {values[wrong][0]}: radii must be finite and at least 0")
+    return torch.from_numpy(values.copy()).to(device)
+
+
+def _specification(y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return the rows e_y - e_j, j != y, and their owners."""
+    eye = torch.eye(classes, dtype=torch.float64, device=y.device)
+    rows = eye[y][:, None, :] - eye[None]
+    rival = torch.arange(classes, device=y.device)[None] != y[:, None]
+    return rows[rival], torch.arange(len(y), device=y.device).repeat_interleave(classes - 1)
+
+
+def _carry(
+    graph: Graph, boxes: list[Box], lines: dict[int, Relaxation], ball: Ball, start: int,
+    rows: Tensor, owner: Tensor,
+) -> Tensor:  # fmt: skip
+    """`backward` in pieces that fit into memory."""
+    widest = max(math.prod(node.shape) for node in graph.nodes[: start + 1])
+    piece = max(1, ROWS_ELEMENTS // widest)
+    pairs = zip(rows.split(piece), owner.split(piece), strict=True)
+    return torch.cat([backward(graph, boxes, lines, ball, start, part, who) for part, who in pairs])
+
+
+def _refined(graph: Graph, boxes: list[Box], lines: dict[int, Relaxation], ball: Ball, node: int) -> Box:
+    """Tighten a node's box where it crosses 0, by linear bounds."""
+    box = boxes[node]
+    lower, upper = box.lower.flatten(1).clone(), box.upper.flatten(1).clone()
+    crossing = (lower < 0) & (upper > 0)
+    crossing &= (crossing.sum(1) <= REFINED)[:, None]
+    shape, width = graph.nodes[node].shape, lower.shape[1]
+    owners, places = crossing.nonzero(as_tuple=True)
+    if not len(owners):
+        return box
+    for who, where in zip(owners.split(1024), places.split(1024), strict=True):
+        unit = torch.nn.functional.one_hot(where, width).to(lower.dtype).view(-1, *shape)
+        above = _carry(graph, boxes, lines, ball, node, unit, who)
+        below = -_carry(graph, boxes, lines, ball, node, -unit, who)
+        lower[who, where] = torch.maximum(lower[who, where], above)
+        upper[who, where] = torch.minimum(upper[who, where], below)
+    return Box(lower.view_as(box.lower), upper.view_as(box.upper), box.affine)
+
+
+def _boxes(graph: Graph, ball: Ball, method: str) -> tuple[list[Box], dict[int, Relaxation]]:
+    """Return the bounds of every node and the lines of every rectifier."""
+    if method != "crown":
+        boxes = intervals(graph, ball)
+        lines = {
+            k: relax(node.layer, boxes[node.inputs[0]])
+            for k, node in enumerate(graph.nodes)
+            if isinstance(node.layer, Rectifier) and method != "interval"
+        }
+        return boxes, lines
+    boxes, lines = intervals(Graph(graph.nodes[:1]), ball), {}
+    for k, node in enumerate(graph.nodes[1:], 1):
+        if isinstance(node.layer, Rectifier):
+            source = node.inputs[0]
+            if lines:  # intervals are exact, or nearly so, before the first rectifier
+                boxes[source] = _refined(graph, boxes, lines, ball, source)
+            lines[k] = relax(node.layer, boxes[source])
+        boxes.append(interval_step(node.layer, [boxes[i] for i in node.inputs], ball.eps))
+    return boxes, lines
+
+
+def _differences(graph: Graph, ball: Ball, y: Tensor, method: str) -> Tensor:
+    """Lower bounds of z_y - z_j, the best of the intervals' and the lines', (N, c - 1)."""
+    boxes, lines = _boxes(graph, ball, method)
+    rows, owner = _specification(y, graph.classes)
+    last = len(graph.nodes) - 1
+    bounds = backward(graph, boxes, {}, ball, last, rows, owner, to_image=False)
+    if method != "interval":
+        bounds = torch.maximum(bounds, _carry(graph, boxes, lines, ball, last, rows, owner))
+    return bounds.view(len(y), -1)
+
+
+def logit_differences_lower(
+    model: nn.Module | Graph,
+    images: Tensor,
+    y: ArrayLike,
+    norm: str,
+    eps: ArrayLike,
+    *,
+    method: str = "crown-ibp",
+    input_range: tuple[float, float] | None = None,
+    chunk: int = 32,
+) -> FloatArray:
+    """Return lower bounds of z_y - z_j over the ball of radius eps, for every j != y.
+
+    Proved for the network in exact arithmetic with the given weights, and
+    the images as given; all computing is in float64 and rounded outwards.
+
+    Parameters
+    ----------
+    model
+        A module of supported layers in evaluation mode, or its graph from
+        `build_graph`, which saves building it again.
+    images
+        (m, ...).
+    y
+        A class each, (m,).
+    norm, eps
+        ``"linf"`` or ``"l2"``; a radius, or one an image, in units of the input.
+    method
+        ``"interval"``; ``"crown-ibp"`` (linear bounds of the logits over
+        interval bounds of the layers); ``"crown"`` (linear bounds of every
+        layer, much dearer).  Each takes the best of itself and ``"interval"``.
+    input_range
+        Smallest and largest value of an input: l-inf balls are cut to it.
+    chunk
+        Images that are bounded together.
+
+    Returns
+    -------
+    FloatArray
+        (m, c - 1), rivals in order of class; -inf where nothing finite was found.
+
+    Raises
+    ------
+    ModelError
+        If bounds cannot be propagated through the model.
+    ParameterError
+        For a value out of range.
+
+    References
+    ----------
+    Gowal et al. (2018); H. Zhang et al., NeurIPS 2018 and ICLR 2020 (CROWN-IBP).
+    """
+    graph = model if isinstance(model, Graph) else build_graph(model, tuple(images.shape[1:]))
+    labels = _check(norm, method, images, y, graph.classes)
+    radii = _radii(eps, len(images), images.device)
+    parts = [np.empty((0, graph.classes - 1))]
+    with torch.no_grad():
+        for start in range(0, len(images), chunk):
+            here = slice(start, start + chunk)
+            ball = Ball(images[here].double(), norm, radii[here], input_range)
+            parts.append(_differences(graph, ball, labels[here], method).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def margin_lower(
+    model: nn.Module | Graph,
+    images: Tensor,
+    y: ArrayLike,
+    norm: str,
+    eps: ArrayLike,
+    *,
+    method: str = "crown-ibp",
+    input_range: tuple[float, float] | None = None,
+    chunk: int = 32,
+) -> FloatArray:
+    """Return a verified lower bound of min_i h_y - h_i over the ball, h the model's softmax.
+
+    Where it is at least mu = (1 - alpha) / alpha, and positive, the mix of
+    weight alpha predicts y on the whole ball, whatever the other classifier is.
+
+    Parameters
+    ----------
+    model, images, y, norm, eps, method, input_range, chunk
+        As for `logit_differences_lower`.
+
+    Returns
+    -------
+    FloatArray
+        (m,) in [-1, 1]; -1 where nothing is known.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Linear(2, 2, bias=False)
+    >>> net.weight.data = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    >>> print(f"{margin_lower(net, torch.tensor([[1.0, 0.5]]), [0], 'linf', 0.25)[0]:.4f}")
+    0.6351
+    """
+    differences = logit_differences_lower(
+        model, images, y, norm, eps, method=method, input_range=input_range, chunk=chunk
+    )
+    return softmax_margin_lower(differences)
+
+
+def certified_radius(
+    model: nn.Module | Graph,
+    images: Tensor,
+    y: ArrayLike,
+    norm: str,
+    mu: float,
+    *,
+    max_eps: float,
+    tolerance: float = 1e-4,
+    method: str = "crown-ibp",
+    input_range: tuple[float, float] | None = None,
+    chunk: int = 32,
+) -> VerifiedRadii:
+    """Return, by bisection, the largest radius found at which the margin of h is verified to be >= mu.
+
+    Every returned radius was itself verified: nothing is assumed of how the
+    bounds change with eps.  Images do not influence each other, rounding apart.
+
+    Parameters
+    ----------
+    model, images, y, norm, method, input_range, chunk
+        As for `margin_lower`.
+    mu
+        Margin threshold in [0, 1], (1 - alpha) / alpha for a mix; at 0 the
+        margin must be > 0.
+    max_eps
+        Largest radius that is tried.
+    tolerance
+        How far below a radius that was refused the result may lie.
+
+    Raises
+    ------
+    ModelError, ParameterError
+        As for `margin_lower`.
+
+    References
+    ----------
+    Lemma 3.2 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
+    accuracy-robustness trade-off".
+    """
+    if not 0.0 <= mu <= 1.0:
+        raise ParameterError(f"mu = {mu}: the margin threshold must lie in [0, 1]: use (1 - alpha) / alpha")
+    if not (0.0 < max_eps < math.inf and 0.0 < tolerance < math.inf):
+        raise ParameterError(f"max_eps = {max_eps}, tolerance = {tolerance}: both must be positive numbers")
+    graph = model if isinstance(model, Graph) else build_graph(model, tuple(images.shape[1:]))
+    classes = _check(norm, method, images, y, graph.classes).cpu().numpy()
+    low, high = np.zeros(len(images)), np.full(len(images), float(max_eps))
+
+    def margins(chosen: IntArray, eps: FloatArray) -> FloatArray:
+        return margin_lower(
+            graph, images[torch.from_numpy(chosen)], classes[chosen], norm, eps,
+            method=method, input_range=input_range, chunk=chunk,
+        )  # fmt: skip
+
+    everyone = np.arange(len(images))
+    clean = margins(everyone, low)
+    status = np.where(clean > 0, Status.NOT_CERTIFIED, Status.ABSTAIN).astype(np.int64)
+    active = everyone[_enough(clean, mu)]
+    evaluations, eps = len(images), high.copy()
+    while len(active):
+        verified = _enough(margins(active, eps[active]), mu)
+        evaluations += len(active)
+        low[active[verified]] = eps[active[verified]]
+        high[active[~verified]] = eps[active[~verified]]
+        active = active[high[active] - low[active] > tolerance]
+        eps = low + (high - low) / 2
+    status[low > 0] = Status.CERTIFIED
+    return VerifiedRadii(low, status, evaluations)
+
+
+def _enough(margin: FloatArray, mu: float) -> np.ndarray:
+    """Whether a margin proves the mix's class; NaN does not."""
+    return (margin >= mu) & (margin > 0)

@@ -1,0 +1,51 @@
+"""A model's computation as a torch.fx graph whose leaves are layers."""
+
+from __future__ import annotations
+
+from torch import fx, nn
+
+from certmix.errors import ModelError
+from certmix.models.adapters import describe
+from certmix.models.architectures import Normalize
+
+__all__ = ["SUPPORTED", "trace", "unsupported"]
+
+SUPPORTED = (
+    "Conv2d, Linear, BatchNorm1d/2d, ReLU, LeakyReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), Flatten, "
+    "Identity, Dropout, Normalize, mean or amax over (2, 3), flatten, relu, and +, -, *, / "
+    "(of two tensors: + and - alone)"
+)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        """Keep layers, and normalisation, whole."""
+        return isinstance(module, Normalize) or super().is_leaf_module(module, module_qualified_name)
+
+
+def unsupported(what: str) -> ModelError:
+    """Return the error for a layer or operation that bounds cannot be propagated through."""
+    return ModelError(f"bounds cannot be propagated through {what}: use a model made of {SUPPORTED}")
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """Return the model's graph; layers are shared with the model, not copied.
+
+    Raises
+    ------
+    ModelError
+        If the forward pass depends on values or shapes of its input, or takes
+        other than one tensor.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be traced ({describe(error)}): "
+            "bounds need a forward pass of one tensor that does not branch on it"
+        ) from error
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1:
+        names = ", ".join(str(node.target) for node in inputs)
+        raise ModelError(f"{type(model).__name__} takes {names}: bounds need a model of one tensor")
+    return fx.GraphModule(model, graph)

@@ -1,0 +1,185 @@
+"""What adaptive attacks on a nonlinear mix differentiate, since the mix itself hides its gradient.
+
+At temperature 0 the standard model's answer has no gradient, and the transform
+is flat in places.  The auxiliary mix has neither fault: attack it and judge
+the true mix (transfer), or attack `DirectBypass`, which has the true mix's
+values and the auxiliary's gradient, with any attack library.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certmix.errors import ParameterError
+from certmix.models.trust import check_pair
+from certmix.nuts.description import check_auxiliary
+from certmix.nuts.mixture import NutsMixture, transformed_logits
+
+__all__ = ["AuxiliaryMixture", "DirectBypass", "direct_bypass"]
+
+
+class AuxiliaryMixture(nn.Module):
+    """``log((1 - a_d) softmax(g) + a_d r_d softmax(h) + a_d (1 - r_d) softmax(M(h)))``.
+
+    A surrogate for gradients, not a classifier to report on.  g and h enter
+    with their own logits, at temperature 1.
+
+    Parameters
+    ----------
+    standard, robust
+        Modules that give finite logits (N, classes) for the same inputs.
+    transform
+        M, as a rule a `certmix.nuts.NonlinearTransform`.
+    alpha_d
+        In [0, 1], as a rule from `certmix.nuts.auxiliary_alpha`.
+    r_d
+        In [0, 1]: how much of h bypasses the transform.  0 leaves the
+        transformed branch alone: a weaker attack, to show what hides gradients.
+
+    Raises
+    ------
+    ParameterError
+        If alpha_d or r_d is out of range.
+
+    References
+    ----------
+    Equation 8, Appendix B.2.1, of Bai, Zhou, Patel, Sojoudi, "MixedNUTS",
+    TMLR 2024; r_d = 0.9 as there.
+    """
+
+    def __init__(
+        self,
+        standard: nn.Module,
+        robust: nn.Module,
+        transform: nn.Module,
+        *,
+        alpha_d: float,
+        r_d: float = 0.9,
+    ) -> None:
+        super().__init__()
+        check_auxiliary(alpha_d, r_d)
+        self.standard, self.robust, self.transform = standard, robust, transform
+        self.alpha_d, self.r_d = float(alpha_d), float(r_d)
+
+    def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
+        """Return the surrogate's logits, float64, from the logits of both base models."""
+        check_pair(standard, robust)
+        bypassing = self.alpha_d * self.r_d
+        bent = self.alpha_d * (1.0 - self.r_d)
+        terms = []
+        if self.alpha_d < 1.0:
+            terms.append(standard.double().log_softmax(-1) + math.log1p(-self.alpha_d))
+        if bypassing > 0.0:
+            terms.append(robust.double().log_softmax(-1) + math.log(bypassing))
+        if bent > 0.0:
+            transformed = transformed_logits(robust, self.transform).log_softmax(-1)
+            terms.append(transformed + math.log(bent))
+        return torch.stack(terms).logsumexp(0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the surrogate's logits, float64 (N, classes); each base model runs once."""
+        return self.mix(self.standard(inputs), self.robust(inputs))
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"alpha_d={self.alpha_d}, r_d={self.r_d}"
+
+
+class _Bypass(torch.autograd.Function):
+    """The first argument's value, the second's gradient; a sum of both would round."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, surrogate: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Keep nothing: the gradient passes as it is."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        return None, grads[0]
+
+
+class DirectBypass(nn.Module):
+    """The mix's values, bit for bit, with the auxiliary's gradient: for any attack library.
+
+    ``aux + stopgrad(mix - aux)`` without its rounding.  Both share their base
+    models, which run once a pass.
+
+    Parameters
+    ----------
+    mixture
+        What is judged.
+    auxiliary
+        What is differentiated, made of the same base models.
+
+    Raises
+    ------
+    ParameterError
+        If the base models are not the same objects.
+
+    References
+    ----------
+    Appendix B.2.2 of MixedNUTS.
+    """
+
+    def __init__(self, mixture: NutsMixture, auxiliary: AuxiliaryMixture) -> None:
+        super().__init__()
+        for role in ("standard", "robust"):
+            if getattr(mixture, role) is not getattr(auxiliary, role):
+                raise ParameterError(
+                    f"mix and auxiliary have different {role} models: make the auxiliary of the mix's own"
+                )
+        self.mixture, self.auxiliary = mixture, auxiliary
+
+    @property
+    def standard(self) -> nn.Module:
+        """The standard model g."""
+        return self.mixture.standard
+
+    @property
+    def robust(self) -> nn.Module:
+        """The robust model h, before the transform."""
+        return self.mixture.robust
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the mix's logits, float64 (N, classes); each base model runs once."""
+        standard, robust = self.standard(inputs), self.robust(inputs)
+        with torch.no_grad():
+            value = self.mixture.mix(standard, robust)
+        if not torch.is_grad_enabled():
+            return value
+        result: Tensor = _Bypass.apply(value, self.auxiliary.mix(standard, robust))
+        return result
+
+
+def direct_bypass(mixture: NutsMixture, alpha_d: float, r_d: float = 0.9) -> DirectBypass:
+    """Return a mix with the gradient of its auxiliary, ready to be attacked.
+
+    Parameters
+    ----------
+    mixture
+        What is attacked.
+    alpha_d, r_d
+        See `AuxiliaryMixture`.
+
+    Examples
+    --------
+    >>> from certmix.nuts import NonlinearTransform
+    >>> transform = NonlinearTransform(s=5.0, p=4.0, c=-1.1)
+    >>> mix = NutsMixture(nn.Linear(4, 3), nn.Linear(4, 3), transform, alpha=0.99)
+    >>> attacked = direct_bypass(mix, alpha_d=0.95).eval()
+    >>> torch.equal(attacked(torch.ones(2, 4)), mix(torch.ones(2, 4)))
+    True
+    """
+    parts = mixture.standard, mixture.robust, mixture.transform
+    auxiliary = AuxiliaryMixture(*parts, alpha_d=alpha_d, r_d=r_d)
+    made = DirectBypass(mixture, auxiliary)
+    return made if mixture.training else made.eval()

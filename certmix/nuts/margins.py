@@ -1,0 +1,171 @@
+"""Confidence margins of logits before and after the nonlinear transform, on arrays.  No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtr
+
+from certmix.errors import DataError
+from certmix.nuts.grid import Grid, TransformSettings, check_top_k
+from certmix.types import FloatArray, IntArray
+
+__all__ = [
+    "CLAMPS",
+    "attacked_margin",
+    "check_labels",
+    "check_logits",
+    "clean_margin",
+    "margins_on_grid",
+    "normalize_numpy",
+    "signed_power",
+    "transform_numpy",
+]
+
+SMALLEST_SPREAD = 1e-30
+"""Logits of one input that differ by no more than this count as equal, and LN gives zeros."""
+
+SMALLEST_DEVIATION = 1e-8
+"""Least standard deviation in LN, in units of the input's spread: met only where the top k logits tie."""
+
+LARGEST_LOGIT = 1e307
+"""Logits beyond this are refused: their differences leave float64's range."""
+
+CLAMPS: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "gelu": lambda x: x * ndtr(x),
+    "relu": lambda x: np.maximum(x, 0.0),
+    "elu": lambda x: np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0))),
+    "softplus": lambda x: np.logaddexp(0.0, x),
+    "linear": lambda x: x,
+}
+"""Clamps by name (Section 4.2 of MixedNUTS); GELU is the exact x Phi(x)."""
+
+
+def check_logits(logits: ArrayLike) -> FloatArray:
+    """Return logits (m, c) as float64.
+
+    Raises
+    ------
+    DataError
+        If they are not a table of at least two classes or a value is not a number within +-1e307.
+    """
+    z = np.ascontiguousarray(logits, dtype=np.float64)
+    if z.ndim != 2 or z.shape[1] < 2:
+        raise DataError(f"logits have shape {z.shape}: give one row an image and at least 2 classes")
+    bad = int(np.count_nonzero(~(np.abs(z) <= LARGEST_LOGIT)))
+    if bad:
+        raise DataError(
+            f"{bad} of {z.size} logits are not within +-{LARGEST_LOGIT:g}: check the robust model"
+        )
+    return z
+
+
+def check_labels(labels: ArrayLike, images: int, classes: int) -> IntArray:
+    """Return labels (m,) as int64.
+
+    Raises
+    ------
+    DataError
+        If they are not one class from 0 to c - 1 an image.
+    """
+    y = np.asarray(labels)
+    if y.shape != (images,) or not (y.size == 0 or np.issubdtype(y.dtype, np.integer)):
+        found = f"labels have shape {y.shape} and type {y.dtype}"
+        raise DataError(f"{found}: give one whole number for each of {images} images")
+    if y.size and not 0 <= y.min() <= y.max() < classes:
+        raise DataError(f"labels run from {y.min()} to {y.max()}: they must lie in 0..{classes - 1}")
+    return y.astype(np.int64)
+
+
+def normalize_numpy(logits: ArrayLike, top_k: int | None = None) -> FloatArray:
+    """Return LN of logits (m, c); `certmix.nuts.transform.layer_normalize` on arrays."""
+    check_top_k(top_k)
+    z = check_logits(logits)
+    shifted = z - z.max(1, keepdims=True)
+    spread = -shifted.min(1, keepdims=True)
+    scaled = shifted / np.where(spread > SMALLEST_SPREAD, spread, np.inf)
+    kept = scaled if top_k is None or top_k >= z.shape[1] else np.sort(scaled, 1)[:, -top_k:]
+    deviation = np.sqrt(np.maximum(kept.var(1, keepdims=True), SMALLEST_DEVIATION**2))
+    return (scaled - kept.mean(1, keepdims=True)) / deviation
+
+
+def signed_power(x: FloatArray, p: float) -> FloatArray:
+    """Return |x|^p sgn(x)."""
+    return np.sign(x) * np.abs(x) ** p
+
+
+def transform_numpy(logits: ArrayLike, settings: TransformSettings) -> FloatArray:
+    """Return M(logits), (m, c); `certmix.nuts.transform.NonlinearTransform` on arrays."""
+    clamped = CLAMPS[settings.clamp](normalize_numpy(logits, settings.top_k) + settings.c)
+    return settings.s * signed_power(clamped, settings.p)
+
+
+def clean_margin(logits: ArrayLike) -> FloatArray:
+    """Return the margin of softmax(logits): its largest probability less the second.
+
+    Never negative, whether the prediction is right or wrong.
+
+    Parameters
+    ----------
+    logits
+        (m, c), as a rule after the transform.
+
+    References
+    ----------
+    Definition 2.1 of MixedNUTS.
+
+    Examples
+    --------
+    >>> clean_margin([[-1.0, 1.1, 1.0]]).round(3)  # case 2 of Figure 3
+    array([0.047])
+    """
+    z = check_logits(logits)
+    return _margins(z, z.argmax(1))
+
+
+def attacked_margin(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """Return the label's probability in softmax(logits) less the largest other.
+
+    The margin where the prediction is right, and negative where it is wrong
+    (0 where the label ties for the largest).
+
+    Parameters
+    ----------
+    logits
+        (m, c), as a rule after the transform.
+    labels
+        (m,) classes from 0.
+    """
+    z = check_logits(logits)
+    return _margins(z, check_labels(labels, *z.shape))
+
+
+def _margins(z: FloatArray, labels: IntArray) -> FloatArray:
+    """Differences of probabilities from differences of logits, so that small ones keep their digits."""
+    rows = np.arange(len(z))
+    first = z.argmax(1)
+    top = z[rows, first]
+    others = z.copy()
+    others[rows, first] = -np.inf
+    total = np.exp(z - top[:, None]).sum(1)
+    right = -np.expm1(others.max(1, initial=-np.inf) - top)
+    return np.where(first == labels, right, np.expm1(z[rows, labels] - top)) / total
+
+
+def margins_on_grid(
+    logits: ArrayLike, labels: IntArray | None, grid: Grid, clamp: str = "gelu", top_k: int | None = None
+) -> FloatArray:
+    """Return the margins at every point of a grid, (s, p, c, m), without a kernel.
+
+    What the tests and benchmarks compare the kernel with.  `labels` None
+    stands for the class predicted after the transform.
+    """
+    margins = np.empty((*grid.shape, len(np.asarray(logits))))
+    for i, s in enumerate(grid.s):
+        for j, p in enumerate(grid.p):
+            for k, c in enumerate(grid.c):
+                mapped = transform_numpy(logits, TransformSettings(s, p, c, clamp, top_k))
+                margins[i, j, k] = clean_margin(mapped) if labels is None else attacked_margin(mapped, labels)
+    return margins

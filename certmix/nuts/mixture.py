@@ -1,0 +1,206 @@
+"""The nonlinear mix: an accurate classifier, and a robust one behind the transform."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certmix.models.mixture import mix_logits
+from certmix.models.trust import check_pair
+from certmix.nuts.description import check_mix
+
+__all__ = ["NutsMixture", "TransformedRobust", "mix_sharpened", "transformed_logits"]
+
+
+class _Widened(torch.autograd.Function):
+    """Convert to float64; on the way back, hold each row of the gradient within the narrower type.
+
+    A row beyond the square root of that type's largest number is scaled down
+    to it, so that neither it nor its product with weights becomes infinite;
+    its direction stays.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor) -> Tensor:
+        return logits.to(torch.float64, copy=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.dtype = inputs[0].dtype
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        largest = grad.abs().amax(-1, keepdim=True)
+        limit = math.sqrt(torch.finfo(ctx.dtype).max)
+        return (grad * (limit / largest).clamp_max(1.0)).to(ctx.dtype)
+
+
+def transformed_logits(robust: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return M(robust) in float64, with a gradient that fits into the type of the robust logits.
+
+    Parameters
+    ----------
+    robust
+        Logits (..., classes), any floating-point type.
+    transform
+        As a rule a `certmix.nuts.NonlinearTransform`.
+    """
+    widened: Tensor = _Widened.apply(robust)
+    return transform(widened)
+
+
+def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperature: float = 0.0) -> Tensor:
+    """Return ``log((1 - alpha) G + alpha softmax(transformed))``, G the standard model at a temperature.
+
+    G is ``softmax(standard / temperature)``, or at temperature 0 one-hot: 1 at
+    the largest logit, the lowest class where several are largest.  Finite
+    logits give finite outputs; NaN stays NaN, at temperature 0 as well.
+
+    Parameters
+    ----------
+    standard
+        Logits (..., classes) of the standard classifier.
+    transformed
+        Logits of the robust classifier after the transform, of the same shape.
+    alpha
+        Mixing weight in [0, 1].
+    temperature
+        0, or between 1e-6 and 1e6.
+
+    Returns
+    -------
+    Tensor
+        float64 log-probabilities (..., classes).
+
+    Raises
+    ------
+    ParameterError
+        If alpha or the temperature is out of range, or both are 0: a one-hot
+        output alone has no finite logarithm.
+    ModelError
+        If the outputs differ in shape.
+
+    References
+    ----------
+    Equation 5 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024, with the
+    softmax of h that is left out there, and Section 3.1 on temperatures.
+
+    Examples
+    --------
+    >>> g, h = torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[0.0, 0.0, 0.0]])
+    >>> mix_sharpened(g, h, alpha=0.75).exp()
+    tensor([[0.5000, 0.2500, 0.2500]], dtype=torch.float64)
+    """
+    check_mix(alpha, temperature)
+    check_pair(standard, transformed)
+    if alpha == 1.0:
+        return transformed.double().log_softmax(-1)
+    if temperature > 0.0:
+        return mix_logits(_sharpened(standard, temperature), transformed, alpha)
+    robust = transformed.double().log_softmax(-1) + math.log(alpha)
+    answer = standard.detach()
+    chosen = answer.argmax(-1, keepdim=True) == torch.arange(answer.shape[-1], device=answer.device)
+    top = answer.double().amax(-1, keepdim=True)
+    mixed = torch.logaddexp(robust, robust.new_tensor(math.log1p(-alpha)))
+    return torch.where(chosen, mixed, robust) + (top - top)  # top - top: 0, or NaN where g is
+
+
+def _sharpened(logits: Tensor, temperature: float) -> Tensor:
+    """Logits / temperature, less a constant of each row where that keeps them finite."""
+    if temperature == 1.0:
+        return logits
+    z = logits.double()
+    return ((z - z.detach().amax(-1, keepdim=True)) / temperature).clamp_min(-1e300)
+
+
+class TransformedRobust(nn.Module):
+    """The robust classifier behind the transform: logits M(h(x)), float64 (N, classes).
+
+    Smoothed by noise with soft scores, it is the expectation of softmax(M(h)):
+    the transform lies inside, and every certificate stands.
+
+    Parameters
+    ----------
+    robust
+        Gives finite logits (N, classes).
+    transform
+        As a rule a `certmix.nuts.NonlinearTransform`.
+
+    Examples
+    --------
+    >>> from certmix.nuts import NonlinearTransform
+    >>> bent = TransformedRobust(nn.Linear(4, 3), NonlinearTransform(s=5.0, p=4.0, c=-1.1))
+    >>> bent(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, robust: nn.Module, transform: nn.Module) -> None:
+        super().__init__()
+        self.robust, self.transform = robust, transform
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return M(h(inputs))."""
+        return transformed_logits(self.robust(inputs), self.transform)
+
+
+class NutsMixture(nn.Module):
+    """MixedNUTS: ``log((1 - alpha) G(x) + alpha softmax(M(h(x))))``.
+
+    Parameters
+    ----------
+    standard, robust
+        Modules that give finite logits (N, classes) for the same inputs.
+    transform
+        M, as a rule a `certmix.nuts.NonlinearTransform`.
+    alpha
+        Mixing weight in [0, 1], as a rule at least 1/2.
+    temperature
+        Of the standard model, see `mix_sharpened`.  At 0 it answers with a
+        class alone, no gradient flows through it, and attacks need
+        `certmix.nuts.adaptive`.
+
+    Examples
+    --------
+    >>> from certmix.nuts import NonlinearTransform
+    >>> transform = NonlinearTransform(s=5.0, p=4.0, c=-1.1)
+    >>> mix = NutsMixture(nn.Linear(4, 3), nn.Linear(4, 3), transform, alpha=0.99).eval()
+    >>> mix(torch.zeros(2, 4)).exp().sum(-1)
+    tensor([1., 1.], dtype=torch.float64, grad_fn=<SumBackward1>)
+
+    References
+    ----------
+    As for `mix_sharpened`.
+    """
+
+    def __init__(
+        self,
+        standard: nn.Module,
+        robust: nn.Module,
+        transform: nn.Module,
+        alpha: float,
+        temperature: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_mix(alpha, temperature)
+        self.standard, self.robust, self.transform = standard, robust, transform
+        self.alpha, self.temperature = float(alpha), float(temperature)
+
+    def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
+        """Return the mix's logits from the logits of both base models."""
+        bent = transformed_logits(robust, self.transform)
+        return mix_sharpened(standard, bent, self.alpha, self.temperature)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the mix's logits, float64 (N, classes); each base model runs once."""
+        return self.mix(self.standard(inputs), self.robust(inputs))
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"alpha={self.alpha}, temperature={self.temperature}"

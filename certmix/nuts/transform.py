@@ -1,0 +1,147 @@
+"""The nonlinear transform of MixedNUTS on tensors: differentiable, and finite wherever its input is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certmix.errors import ModelError
+from certmix.nuts.grid import TransformSettings, check_top_k
+from certmix.nuts.margins import SMALLEST_DEVIATION, SMALLEST_SPREAD
+
+__all__ = ["CLAMPS", "NonlinearTransform", "changed_share", "layer_normalize", "signed_power"]
+
+STEEPEST_AT = 1e-6
+"""Below this |z| the slope of |z|^p with p < 1 stays what it is here, instead of growing to infinity."""
+
+CLAMPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": lambda x: x * 0.5 * torch.erfc(-math.sqrt(0.5) * x),
+    "relu": torch.relu,
+    "elu": nn.functional.elu,
+    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+    "linear": lambda x: x,
+}
+"""Clamps by name (Section 4.2 of MixedNUTS); GELU is the exact x Phi(x)."""
+
+
+def layer_normalize(logits: Tensor, top_k: int | None = None) -> Tensor:
+    """Return LN(z) = (z - mean z) / sqrt(var z), over the classes of each input.
+
+    The variance is the population's (divided by the number of logits).  Logits
+    that are all equal give zeros and no gradient.  The published code divides
+    by one less and adds 1e-8: its LN of c logits is smaller by sqrt(1 - 1/c).
+
+    Parameters
+    ----------
+    logits
+        (..., c), finite, at most 1e307 in magnitude.
+    top_k
+        Take mean and variance from the k largest; all are normalised.  If these
+        k are equal, LN is cut off at 1e8 instead of being infinite.
+
+    Returns
+    -------
+    Tensor
+        float64 (..., c).
+
+    Examples
+    --------
+    >>> layer_normalize(torch.tensor([[0.0, 2.0], [7.0, 7.0]]))
+    tensor([[-1.,  1.],
+            [ 0.,  0.]], dtype=torch.float64)
+    """
+    check_top_k(top_k)
+    if logits.ndim < 1 or logits.shape[-1] < 2:
+        raise ModelError(f"logits have shape {tuple(logits.shape)}: a transform needs at least 2 classes")
+    z = logits.double()
+    # LN ignores shift and scale: both are taken out first, as constants, so that nothing overflows
+    shifted = z - z.detach().amax(-1, keepdim=True)
+    spread = -shifted.detach().amin(-1, keepdim=True)
+    scaled = shifted / spread.where(spread > SMALLEST_SPREAD, math.inf)
+    kept = scaled if top_k is None or top_k >= z.shape[-1] else scaled.topk(top_k, -1).values
+    variance = kept.var(-1, correction=0, keepdim=True).clamp_min(SMALLEST_DEVIATION**2)
+    return (scaled - kept.mean(-1, keepdim=True)) / variance.sqrt()
+
+
+class _SignedPower(torch.autograd.Function):
+    """|z|^p sgn(z) with the slope p |z|^(p-1), held finite at 0."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, p: float) -> Tensor:
+        return z.sign() * z.abs().pow(p)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        z, ctx.p = inputs
+        ctx.save_for_backward(z)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        magnitude = z.abs().clamp_min(STEEPEST_AT) if ctx.p < 1.0 else z.abs()
+        return grads[0] * ctx.p * magnitude.pow(ctx.p - 1.0), None
+
+
+def signed_power(z: Tensor, p: float) -> Tensor:
+    """Return |z|^p sgn(z); for p < 1 its gradient is held finite at 0."""
+    result: Tensor = _SignedPower.apply(z, p)
+    return result
+
+
+class NonlinearTransform(nn.Module):
+    """M(z) = s |z_c|^p sgn(z_c) with z_c = clamp(LN(z) + c): logits to logits.
+
+    Parameters
+    ----------
+    s, p, c, clamp, top_k
+        See `certmix.nuts.grid.TransformSettings`; kept as `settings`.
+
+    References
+    ----------
+    Equation 4 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
+
+    Examples
+    --------
+    >>> transform = NonlinearTransform(s=5.0, p=4.0, c=-1.1)
+    >>> transform(torch.tensor([[1.0, -1.1, -1.0]])).argmax(-1)
+    tensor([0])
+    """
+
+    def __init__(self, s: float, p: float, c: float, clamp: str = "gelu", top_k: int | None = None) -> None:
+        super().__init__()
+        self.settings = TransformSettings(s, p, c, clamp, top_k)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return M(logits), float64 (..., c)."""
+        own = self.settings
+        clamped = CLAMPS[own.clamp](layer_normalize(logits, own.top_k) + own.c)
+        return own.s * signed_power(clamped, own.p)
+
+    def extra_repr(self) -> str:
+        """Show the parameters."""
+        own = self.settings
+        return f"s={own.s:g}, p={own.p:g}, c={own.c:g}, clamp={own.clamp}, top_k={own.top_k}"
+
+
+def changed_share(logits: Tensor, transform: Callable[[Tensor], Tensor]) -> float:
+    """Return the share of inputs whose prediction a transform changes: 0 under Assumption 4.2.
+
+    GELU falls below about -0.75, and ReLU makes classes tie: predictions can
+    change.  Ties go to the lowest class, before and after.
+
+    Parameters
+    ----------
+    logits
+        (m, c), before the transform.
+    transform
+        As a rule a `NonlinearTransform`.
+    """
+    with torch.no_grad():
+        changed = transform(logits).argmax(-1) != logits.argmax(-1)
+    return changed.double().mean().item()

@@ -1,0 +1,156 @@
+"""The look before the attack: planted faults are found, healthy models pass in silence."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from certmix.attacks.diagnose import diagnose_gradients
+from certmix.data import load, spread, stack
+from certmix.errors import ParameterError
+from certmix.models.mixture import MixedClassifier
+from certmix.models.spec import load_model
+
+WEIGHTS = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
+IMAGES = torch.rand(40, 12, generator=torch.Generator().manual_seed(4))
+LABELS = (IMAGES @ WEIGHTS).argmax(1)
+
+
+def linear(x):
+    return x @ WEIGHTS
+
+
+def diagnose(model, **settings):
+    return diagnose_gradients(model, IMAGES, LABELS, **settings)
+
+
+def gaps(*values):
+    """Images and labels of the identity model whose two largest logits are so far apart."""
+    images = torch.zeros(len(values), 3)
+    images[:, 0] = torch.tensor(values)
+    return images, torch.zeros(len(values), dtype=torch.long)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    data = load("cifar10-sample")
+    positions = spread(len(data), 16)
+    return torch.from_numpy(stack(data, positions)), torch.from_numpy(data.labels[positions])
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_shipped_models_and_their_mix_pass_in_silence(pictures, plain):
+    standard, robust = (load_model(name).module for name in ("cifar10-standard", "cifar10-adversarial-linf"))
+    for model in (standard, robust, MixedClassifier(standard, robust, 0.76)):
+        health = diagnose_gradients(model, *pictures, plain=plain)
+        assert health.messages == ()
+        assert not health.blind
+        assert health.images == 16
+        assert health.vanishing == health.saturated == health.non_finite == health.one_hot == 0
+
+
+def test_a_confident_model_is_not_called_blind():
+    health = diagnose(lambda x: 20 * linear(x))
+    assert health.saturated > 0.5
+    assert health.messages == ()
+
+
+@pytest.mark.parametrize(
+    "model, expected",
+    [
+        (lambda x: linear(x).softmax(1), "look like probabilities"),
+        (lambda x: F.one_hot(linear(x).argmax(1), 4).float(), "one-hot"),
+        (lambda x: 1e5 * linear(x), "saturated softmax"),
+        (lambda x: linear(x.detach()), "no gradient reaches the images"),
+        (lambda x: torch.from_numpy(linear(x).numpy()), "no gradient reaches the images"),
+        (lambda x: linear((x * 255).round() / 255), "not saturated"),
+        (lambda x: linear(x).softmax(1).mul(1e-30).log() * torch.inf, "not finite"),
+        (lambda x: F.one_hot(linear(x).argmax(1), 4).float().log(), "not finite"),
+        (lambda x: (1e5 * linear(x)).double(), "saturated softmax"),
+        (lambda x: (1e3 * linear(x)).half() * 10, "saturated softmax"),
+    ],
+    ids=["softmax", "one-hot", "x 1e5", "detached", "numpy", "quantised", "infinite", "log one-hot", "float64", "half"],
+)  # fmt: skip
+def test_planted_faults_are_found(model, expected):
+    health = diagnose(model)
+    assert health.blind
+    assert any(expected in message for message in health.messages)
+    for message in health.messages:
+        assert message.startswith("attack ")
+        assert "\n" not in message
+        assert ";" in message
+
+
+def test_a_one_hot_standard_model_in_a_mix_is_seen_at_alpha_0_alone():
+    class OneHot(nn.Module):
+        def forward(self, x):
+            return 1e5 * F.one_hot(linear(x).argmax(1), 4).float()
+
+    class Linear(nn.Module):
+        def forward(self, x):
+            return linear(x)
+
+    blind, mixed = (diagnose(MixedClassifier(OneHot(), Linear(), alpha)) for alpha in (0.0, 0.5))
+    assert blind.detached
+    assert blind.blind
+    assert mixed.messages == ()
+
+
+def test_a_version_divided_as_the_message_says_is_healthy():
+    for factor in (1e3, 1e5, 1e9):
+        [message] = diagnose(lambda x, factor=factor: factor * linear(x)).messages
+        divisor = float(message.split("divided by ")[1].split(",")[0])
+        assert diagnose(lambda x, factor=factor, divisor=divisor: factor / divisor * linear(x)).messages == ()
+
+
+def test_shares_are_exact():
+    images, labels = gaps(1.0, 15.0, 20.0, 50.0, 150.0, 1e4, 1e4, 1e4)
+    scaled, plain = (diagnose_gradients(lambda x: x, images, labels, plain=plain) for plain in (False, True))
+    assert scaled.saturated == plain.saturated == 6 / 8  # from 16.6 on, log(1 + 2 exp(-gap)) rounds to 0
+    assert plain.vanishing == 4 / 8  # from 88 on, exp(-gap) is denormal in float32
+    assert scaled.vanishing == 3 / 8  # from 708 on in float64
+    assert scaled.logit_gap == 50.0
+    assert not math.isnan(scaled.logit_gap)
+
+
+def test_one_vanishing_gradient_of_twenty_is_tolerated_and_two_are_not():
+    def dead_at_zero(x):
+        return linear(x) * x.any(1, keepdim=True)
+
+    images = IMAGES[:20].clone()
+    for dead, blind in ((1, False), (2, True)):
+        images[:dead] = 0
+        health = diagnose_gradients(dead_at_zero, images, LABELS[:20])
+        assert health.vanishing == dead / 20
+        assert health.blind == blind
+
+
+def test_one_output_that_is_not_finite_is_told_with_its_share():
+    images, labels = gaps(*[1.0] * 49, math.nan)
+    health = diagnose_gradients(lambda x: x, images, labels)
+    assert health.non_finite == pytest.approx(0.02)
+    assert "2 % of the images" in health.messages[0]
+    assert health.logit_gap == 1.0
+
+
+def test_batches_change_nothing_and_nothing_is_left_behind():
+    model = nn.Linear(12, 4)
+    with torch.no_grad():
+        whole = diagnose_gradients(model, IMAGES, LABELS)
+    assert whole.messages == ()
+    parts = diagnose_gradients(model, IMAGES, LABELS, batch_size=7)
+    assert parts.logit_gap == pytest.approx(whole.logit_gap, rel=1e-5)
+    assert parts.images == whole.images
+    assert model.weight.grad is None
+    assert IMAGES.grad is None
+
+
+def test_images_and_labels_must_match():
+    with pytest.raises(ParameterError, match="0 images"):
+        diagnose_gradients(linear, IMAGES[:0], LABELS[:0])
+    with pytest.raises(ParameterError, match="40 images and 3 labels"):
+        diagnose_gradients(linear, IMAGES, LABELS[:3])

@@ -1,0 +1,178 @@
+"""Balls cut by boxes: nobody leaves them, and projections and maxima are exact."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from attacked import ORDERS, best_offset, outside
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import kstest
+
+from certmix.attacks._geometry import distance, make_ball, start_seeds
+
+NORMS = ("linf", "l2", "l1")
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+BOXES = ((0.0, 1.0), (-1.0, 1.0), (0.1, 0.7))
+
+
+def batch(seed: int, box, dtype, count: int = 3, inputs: int = 6) -> torch.Tensor:
+    """Images of which about half the inputs lie on the box's edge."""
+    drawn = torch.rand(count, inputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    low, high = torch.tensor(box, dtype=dtype).tolist()
+    return (low + (high - low) * (2 * drawn - 0.5)).to(dtype).clamp(low, high)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(NORMS), st.sampled_from(DTYPES), st.sampled_from(BOXES), st.integers(0, 10**6),
+    st.one_of(st.sampled_from([0.0, 1e-12, 8 / 255, 0.5, 3.0, 1e9, 1e300]), st.floats(1e-6, 10.0)),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+)  # fmt: skip
+def test_no_point_leaves_ball_and_box(norm, dtype, box, seed, eps, scale):
+    images = batch(seed, box, dtype)
+    edges = torch.tensor(box, dtype=dtype).tolist()
+    ball = make_ball(images, norm, eps, box)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed + 1))
+    far = (images + (scale * noise).to(dtype)).clamp(-6e4, 6e4)
+    found = {
+        "project": ball.project(far),
+        "ascend": ball.ascend(ball.project(far), noise.to(dtype), scale * ball.radius),
+        "summit": ball.summit(noise.to(dtype)),
+        "sample": ball.sample(start_seeds(3, None), 0),
+    }
+    for name, points in found.items():
+        assert points.dtype == dtype
+        assert outside(points, images, norm, eps, edges) == [], name
+        if eps == 0:
+            assert torch.equal(points, images), name
+
+
+def test_the_checker_sees_points_outside():
+    images = torch.full((4, 2), 0.5)
+    points = images.clone()
+    points[1, 0] = torch.nextafter(torch.tensor(0.75), torch.tensor(1.0))
+    points[2, 0] = math.nan
+    assert outside(points, images, "linf", 0.25) == [1, 2]
+    points = torch.tensor([[1.0, 1.0], [torch.finfo(torch.float32).eps + 1, 1.0]])
+    assert outside(points, points, "l2", 1.0) == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_rounding_to_nearest_would_leave_the_ball(dtype):
+    images = batch(0, (0.0, 1.0), dtype, 200)
+    naive = (images.double() + 0.03).to(dtype).clamp(0, 1)
+    assert outside(naive, images, "linf", 0.03)
+    ball = make_ball(images, "linf", 0.03, (0.0, 1.0))
+    assert outside(ball.upper, images, "linf", 0.03) == []
+    further = torch.nextafter(ball.upper, torch.full_like(images, 2.0))
+    assert outside(further, images, "linf", 0.03) == list(range(200))
+
+
+def test_an_image_outside_the_box_by_rounding_is_moved_onto_it_within_its_ball():
+    images = torch.tensor([[1.0 + 2**-20, 0.5, -1e-7]])
+    for norm in NORMS:
+        ball = make_ball(images, norm, 0.1, (0.0, 1.0))
+        for seed in range(5):
+            points = ball.sample(torch.tensor([seed]), 0)
+            assert outside(points, images, norm, 0.1) == []
+
+
+def by_roots(offset, low, high, norm, radius):
+    """The projection from its optimality conditions, by a scalar root."""
+
+    def at(t):
+        shrunk = offset / (1 + t) if norm == "l2" else np.sign(offset) * np.maximum(np.abs(offset) - t, 0)
+        return np.clip(shrunk, low, high)
+
+    def excess(t):
+        return np.linalg.norm(at(t), ORDERS[norm]) - radius
+
+    return at(0.0) if excess(0.0) <= 0 else at(brentq(excess, 0.0, 1e7, xtol=1e-15, rtol=1e-14))
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("eps", [0.01, 0.3, 1.0, 2.5])
+def test_projections_solve_their_optimality_conditions(norm, eps):
+    images = batch(3, (0.0, 1.0), torch.float64, 40, 8)
+    offsets = torch.randn(40, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    offsets[::3, 0] = 0.0
+    offsets[1::3] *= 0.05
+    points = make_ball(images, norm, eps, (0.0, 1.0)).project(images + offsets)
+    for image, offset, point in zip(images.numpy(), offsets.numpy(), points.numpy(), strict=True):
+        expected = by_roots(offset, -image, 1 - image, norm, eps)
+        np.testing.assert_allclose(point - image, expected, atol=1e-11)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projections_keep_what_is_inside_and_no_feasible_point_is_nearer(norm):
+    images = batch(5, (0.0, 1.0), torch.float64)
+    ball = make_ball(images, norm, 0.6, (0.0, 1.0))
+    inside = ball.sample(torch.arange(3), 1)
+    torch.testing.assert_close(ball.project(inside), inside, rtol=0, atol=1e-15)
+    wanted = images + 2.0
+    nearest = distance(ball.project(wanted), wanted, "l2")
+    for stream in range(200):
+        assert torch.all(nearest <= distance(ball.sample(torch.arange(3), stream), wanted, "l2") + 1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("eps", [0.05, 0.4, 1.5, 50.0])
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1.0, 1e300])
+def test_the_summit_is_the_maximum_of_a_linear_function(norm, eps, scale):
+    images = batch(7, (0.0, 1.0), torch.float64, 10)
+    slopes = torch.randn(10, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    points = make_ball(images, norm, eps, (0.0, 1.0)).summit(slopes * scale)
+    for image, slope, point in zip(images.numpy(), slopes.numpy(), points.numpy(), strict=True):
+        best = slope @ best_offset(slope, image, norm, eps)
+        assert slope @ (point - image) == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_gradient_no_step(norm):
+    images = batch(1, (0.0, 1.0), torch.float32)
+    ball = make_ball(images, norm, 0.3, (0.0, 1.0))
+    assert torch.equal(ball.summit(torch.zeros_like(images)), images)
+    assert torch.equal(ball.ascend(images, torch.zeros_like(images), ball.radius), images)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_steps_have_their_length_and_the_least_gradient_moves(norm):
+    images = torch.full((2, 4), 0.5)
+    gradient = torch.tensor([[1.0, -2.0, 0.5, 4.0], [0.0, 1e-42, -1e-43, 0.0]])
+    steps = make_ball(images, norm, 0.4, (0.0, 1.0)).ascend(images, gradient, torch.tensor([0.1, 0.1]))
+    torch.testing.assert_close(
+        distance(steps, images, norm), torch.full((2,), 0.1).double(), atol=2e-7, rtol=0
+    )
+    assert torch.all((steps - images) * gradient.sign() >= 0)
+
+
+@pytest.mark.parametrize("norm, law", [("linf", 3), ("l2", 3), ("l1", 3)])
+def test_starts_are_uniform_in_the_ball(norm, law):
+    """A ball of radius r t holds the share t^D of the ball of radius r; signs are even."""
+    images = torch.full((1000, law), 0.5, dtype=torch.float64)
+    ball = make_ball(images, norm, 0.3, (0.0, 1.0))
+    points = ball.sample(start_seeds(1000, torch.Generator().manual_seed(0)), 0)
+    share = (distance(points, images, norm) / 0.3).numpy() ** law
+    assert kstest(share, "uniform").pvalue > 1e-3
+    assert kstest((points[:, 0] > points[:, 1]).double().numpy() + np.random.default_rng(0).random(1000) - 0.5,
+                  lambda x: np.clip(np.interp(x, [-0.5, 1.5], [0, 1]), 0, 1)).pvalue > 1e-3  # fmt: skip
+    assert ((points > images).double().mean(0) - 0.5).abs().max() < 0.06
+
+
+def test_a_start_depends_on_seed_and_stream_alone():
+    images = batch(2, (0.0, 1.0), torch.float32, 4)
+    seeds = start_seeds(4, torch.Generator().manual_seed(3))
+    for norm in NORMS:
+        ball = make_ball(images, norm, 0.2, (0.0, 1.0))
+        whole, rows = ball.sample(seeds, 1), torch.tensor([2, 0])
+        assert torch.equal(ball.take(rows).sample(seeds[rows], 1), whole[rows])
+        assert not torch.equal(ball.sample(seeds, 2), whole)
+        assert not torch.equal(ball.sample(seeds + 1, 1), whole)
+    split = torch.Generator().manual_seed(3)
+    assert torch.equal(torch.cat([start_seeds(1, split), start_seeds(3, split)]), seeds)
+    assert torch.equal(start_seeds(4, None), start_seeds(4, None))

@@ -1,0 +1,108 @@
+"""The attack losses against their definitions, and where definitions break down."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from certmix.attacks.losses import LOSSES, cross_entropy, dlr, margin, probability_margin, targeted_dlr
+
+
+def drawn(classes: int, count: int = 50, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(count, classes, generator=generator)
+    return logits, torch.randint(0, classes, (count,), generator=generator)
+
+
+def test_losses_are_their_definitions():
+    logits, labels = drawn(6)
+    targets = (labels + 2) % 6
+    for z, y, t, row in zip(logits.double(), labels, targets, range(50), strict=True):
+        ranked = z.sort(descending=True).values
+        other = torch.cat([z[:y], z[y + 1 :]]).max()
+        p = z.softmax(0)
+        expected = {
+            "cross-entropy": -p[y].log(),
+            "margin": other - z[y],
+            "probability-margin": torch.cat([p[:y], p[y + 1 :]]).max() - p[y],
+            "dlr": -(z[y] - other) / (ranked[0] - ranked[2]),
+            "targeted-dlr": -(z[y] - z[t]) / (ranked[0] - (ranked[2] + ranked[3]) / 2),
+        }
+        for name, value in expected.items():
+            of = targets if name == "targeted-dlr" else None
+            torch.testing.assert_close(LOSSES[name](logits, labels, of)[row], value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_positive_just_where_the_label_loses(name):
+    logits, labels = drawn(5)
+    loss = LOSSES[name](logits, labels, None)
+    assert loss.shape == (50,)
+    assert loss.dtype == torch.float64
+    wrong = logits.argmax(1) != labels
+    if name == "cross-entropy":
+        assert torch.all(loss > 0)
+        assert torch.all(wrong | (loss < torch.tensor(5.0).log()))
+    else:
+        assert torch.equal(loss > 0, wrong)
+
+
+extreme = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, -1e30, 88.0, 3e38, -3e38])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(list(LOSSES)), st.integers(2, 6).flatmap(lambda c: st.lists(extreme, min_size=c, max_size=c)),
+    st.integers(0, 5), st.integers(0, 5), st.sampled_from([torch.float32, torch.float64]),
+)  # fmt: skip
+def test_ties_and_huge_logits_give_finite_losses_and_gradients(name, row, label, target, dtype):
+    logits = torch.tensor([row, row], dtype=dtype, requires_grad=True)
+    labels, targets = torch.tensor([label % len(row), 0]), torch.tensor([target % len(row), 1])
+    for of in (None, targets):
+        loss = LOSSES[name](logits, labels, of)
+        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+        assert loss.isfinite().all()
+        assert gradient.isnan().sum() == 0
+
+
+def test_the_cross_entropy_keeps_its_precision_where_float32_says_zero():
+    logits, label = torch.tensor([[60.0, 0.0, 0.0]], requires_grad=True), torch.tensor([0])
+    assert F.cross_entropy(logits, label) == 0
+    loss = cross_entropy(logits, label)
+    expected = 2 * torch.tensor(-60.0, dtype=torch.float64).exp()
+    torch.testing.assert_close(loss, expected[None], rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(
+        gradient.double(), expected * torch.tensor([[-1, 0.5, 0.5]]).double(), rtol=1e-6, atol=0
+    )
+
+
+def test_ratios_ignore_scale_and_shift():
+    logits, labels = drawn(5)
+    for loss in (dlr, targeted_dlr):
+        torch.testing.assert_close(
+            loss(7 * logits.double() + 3, labels), loss(logits, labels), rtol=1e-9, atol=1e-12
+        )
+        assert not torch.allclose(margin(7 * logits, labels), margin(logits, labels))
+
+
+def test_few_classes_fall_back_to_the_probability_margin():
+    logits, labels = drawn(2)
+    assert torch.equal(dlr(logits, labels), probability_margin(logits, labels))
+    logits, labels = drawn(3)
+    targets = (labels + 1) % 3
+    assert torch.equal(targeted_dlr(logits, labels, targets), probability_margin(logits, labels, targets))
+    assert not torch.equal(dlr(logits, labels), probability_margin(logits, labels))
+    p = logits.double().softmax(1)
+    expected = (p.gather(1, targets[:, None]) - p.gather(1, labels[:, None])).squeeze(1)
+    torch.testing.assert_close(targeted_dlr(logits, labels, targets), expected)
+
+
+def test_without_a_target_the_strongest_other_class_is_it():
+    logits, labels = drawn(5)
+    strongest = logits.scatter(1, labels[:, None], -1e9).argmax(1)
+    for loss in (margin, probability_margin, targeted_dlr):
+        assert torch.equal(loss(logits, labels), loss(logits, labels, strongest))

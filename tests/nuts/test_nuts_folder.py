@@ -1,0 +1,550 @@
+"""A mix in a folder: there and back, moved, tampered with, and as a model that other commands load."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from certmix.atomic import write_atomically
+from certmix.errors import ModelError, ParameterError, RunError
+from certmix.models.architectures import build
+from certmix.models.spec import FORMS, load_model, wrap_model
+from certmix.models.zoo import Card, save_zoo
+from certmix.nuts import Grid, NonlinearTransform, TransformSettings, fit
+from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
+from certmix.nuts.description import FitFacts, MixSettings, TuningImages
+from certmix.nuts.folder import PARTS, BaseModel, load_nuts, load_part, save_nuts
+from certmix.nuts.mixture import NutsMixture, TransformedRobust
+from certmix.nuts.nuts_file import read_nuts
+
+NETS = """
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, seed):
+        super().__init__(nn.Flatten(), nn.Linear(12, 4))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+def accurate():
+    return Net(1)
+
+def robust():
+    return Net(2)
+
+def drawn():
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+
+def stateless():
+    return nn.Flatten()
+"""
+X = torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+SETTINGS = MixSettings(TransformSettings(5.0, 3.571, -1.1), alpha=0.987654321, alpha_d=0.957)
+
+
+@pytest.fixture
+def nets(tmp_path):
+    path = tmp_path / "code" / "nets.py"
+    path.parent.mkdir()
+    path.write_text(NETS)
+    return path
+
+
+@pytest.fixture
+def pair(nets):
+    return [BaseModel(load_model(f"{nets}:{name}")) for name in ("accurate", "robust")]
+
+
+@pytest.fixture
+def folder(tmp_path, pair):
+    save_nuts(tmp_path / "mix", SETTINGS, *pair)
+    return tmp_path / "mix"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    place = tmp_path_factory.mktemp("zoo")
+    for seed, name in enumerate(("tiny-standard", "tiny-0.50")):
+        torch.manual_seed(seed)
+        card = Card(
+            name=name, architecture="residual", classes=10, class_names=None, input_shape=(3, 16, 16),
+            input_range=(0.0, 1.0), noise_sigma=0.5 if seed else None, recipe={"name": "standard"}, seed=seed,
+            data="made up", data_checksum="0" * 64, epochs=1, precision="fp32",
+        )  # fmt: skip
+        save_zoo(place, card, build("residual", 10), "float32")
+    return place
+
+
+IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def refused(function, *arguments, match, kind=ModelError, **options):
+    """It fails with one line, which names what was found and a remedy."""
+    with pytest.raises(kind, match=match) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    assert ": " in str(caught.value)
+
+
+def edited(folder, change):
+    path = folder / "nuts.json"
+    plain = json.loads(path.read_text())
+    change(plain)
+    path.write_text(json.dumps(plain))
+
+
+# There and back.
+
+
+def test_a_folder_gives_back_the_mix(folder, pair):
+    loaded = load_nuts(folder)
+    g, h = (one.loaded.module for one in pair)
+    transform = NonlinearTransform(5.0, 3.571, -1.1)
+    mix = NutsMixture(g, h, transform, 0.987654321)
+    assert loaded.settings == SETTINGS
+    assert torch.equal(loaded.mixture(X), mix(X))
+    assert torch.equal(loaded.transformed(X), TransformedRobust(h, transform)(X))
+    assert torch.equal(loaded.auxiliary(X), AuxiliaryMixture(g, h, transform, alpha_d=0.957)(X))
+    bypass = loaded.bypass
+    assert torch.equal(bypass(X), mix(X))
+    left, right = X.clone().requires_grad_(), X.clone().requires_grad_()
+    bypass(left)[:, 0].sum().backward()
+    direct_bypass(mix, 0.957)(right)[:, 0].sum().backward()
+    assert torch.equal(left.grad, right.grad)
+    for module in (loaded.mixture, loaded.transformed, loaded.auxiliary, bypass):
+        assert not any(part.training for part in module.modules())
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+    assert loaded.fit is loaded.tuning is None
+    assert loaded.standard.checksum == pair[0].loaded.checksum
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        MixSettings(TransformSettings(0.1 + 0.2, 1 / 3, -2.14, "softplus", 3), 1 / 3, 0.5, None, 0.0),
+        MixSettings(TransformSettings(1, 1, 0, "linear"), 1, 0, 1, 1),
+        MixSettings(TransformSettings(1.0, 1.0, 0.0), np.float64(0.7), np.float64(1.0)),
+    ],
+)
+def test_settings_come_back_exactly(tmp_path, pair, settings):
+    save_nuts(tmp_path / "mix", settings, *pair)
+    assert load_nuts(tmp_path / "mix").settings == settings
+
+
+def test_facts_of_the_fit_and_tuning_images_come_back(tmp_path, pair):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(2, 60, 4)), rng.integers(0, 4, 60)
+    logits[:, np.arange(60), labels] += 2
+    found = fit(*logits, labels, Grid((0.5, 2.0), (1.0, 2.0), (-0.5, 0.0)), 0.9)
+    facts = FitFacts.of(found)
+    tuning = TuningImages("cifar10", "train", "ab" * 32, (4, 1, 7), {"attack": "apgd-ce", "eps": 8 / 255})
+    settings = MixSettings(found.settings, found.alpha)
+    save_nuts(tmp_path / "mix", settings, *pair, fit=facts, tuning=tuning)
+    loaded = load_nuts(tmp_path / "mix")
+    assert loaded.settings == settings
+    assert loaded.fit == facts
+    assert loaded.tuning == tuning
+    assert {one.name: getattr(found, one.name) for one in fields(FitFacts)} == vars(loaded.fit)
+    assert read_nuts(tmp_path / "mix") == loaded.description
+    assert tuning.shared("ab" * 32, [7, 2, 4, 4]).tolist() == [4, 7]
+    assert tuning.shared("cd" * 32, [7, 2, 4]).tolist() == []
+
+
+def test_shipped_models_are_named_and_the_folder_moves(tmp_path, zoo):
+    pair = [BaseModel(load_model(name, zoo=zoo)) for name in ("tiny-standard", "tiny-0.50")]
+    written = save_nuts(tmp_path / "a", SETTINGS, *pair, copy_weights=True, zoo=zoo)
+    assert (written.standard.spec, written.robust.spec) == ("tiny-standard", "tiny-0.50")
+    assert os.listdir(tmp_path / "a") == ["nuts.json"]
+    assert str(zoo) not in (tmp_path / "a" / "nuts.json").read_text()
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    loaded = load_nuts(tmp_path / "b", zoo=zoo, classes=10)
+    assert loaded.mixture(IMAGES).shape == (3, 10)
+    refused(load_nuts, tmp_path / "b", zoo=zoo, classes=100, match="standard model: .*10 classes apart")
+
+
+def test_the_models_that_come_with_certmix(tmp_path):
+    pair = [BaseModel(load_model(f"cifar10-{name}")) for name in ("standard", "adversarial-linf")]
+    save_nuts(tmp_path / "mix", SETTINGS, *pair)
+    mix = load_model(f"nuts:{tmp_path / 'mix'}", classes=10)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert mix.input_range == (0.0, 1.0)
+    expected = direct_bypass(
+        NutsMixture(
+            *(one.loaded.module for one in pair), NonlinearTransform(5.0, 3.571, -1.1), SETTINGS.alpha
+        ),
+        0.957,
+    )
+    assert torch.equal(mix.module(images), expected(images))
+
+
+@pytest.mark.parametrize("copy_weights", [False, True])
+def test_a_factory_with_weights_and_normalisation(tmp_path, nets, copy_weights):
+    weights = tmp_path / "old.pt"
+    torch.manual_seed(5)
+    torch.save({"state_dict": {"1.weight": torch.randn(4, 12), "1.bias": torch.randn(4)}}, weights)
+    extras = {"weights": weights, "normalize": "0.5,0.4,0.3/0.25"}
+    robust = BaseModel(load_model(f"{nets}:robust", **extras), **extras)
+    standard = BaseModel(load_model(f"{nets}:accurate"))
+    mix = tmp_path / "mix"
+    written = save_nuts(mix, SETTINGS, standard, robust, copy_weights=copy_weights)
+    expected = load_nuts(mix).mixture(X)
+    assert written.robust.normalize == "0.5,0.4,0.3/0.25"
+    assert written.robust.spec == f"{nets}:robust"
+    moved = tmp_path / "far" / "mix"
+    shutil.copytree(mix, moved)
+    if not copy_weights:
+        assert written.robust.weights == str(weights)
+        assert os.listdir(mix) == ["nuts.json"]
+    weights.unlink()
+    if copy_weights:
+        assert written.robust.weights.startswith("./models/")
+        assert load_file(moved / written.robust.weights).keys() == {"1.weight", "1.bias"}
+        assert torch.equal(load_nuts(moved).mixture(X), expected)
+    else:
+        refused(load_nuts, moved, match="the robust model: .*old.pt cannot be read")
+
+
+def test_code_inside_the_folder_is_named_relative_to_it(tmp_path, nets):
+    mix = tmp_path / "mix"
+    mix.mkdir()
+    shutil.copy(nets, mix / "nets.py")
+    pair = [BaseModel(load_model(f"{mix / 'nets.py'}:{name}")) for name in ("accurate", "robust")]
+    written = save_nuts(mix, SETTINGS, *pair)
+    assert written.standard.spec == "./nets.py:accurate"
+    expected = load_nuts(mix).mixture(X)
+    shutil.move(mix, tmp_path / "moved")
+    assert torch.equal(load_nuts(tmp_path / "moved").mixture(X), expected)
+    assert torch.equal(load_nuts(os.path.relpath(tmp_path / "moved")).mixture(X), expected)
+
+
+def test_cards_and_exported_programs_are_copied(tmp_path, zoo):
+    place = tmp_path / "trained"
+    place.mkdir()
+    for suffix in ("json", "safetensors"):
+        shutil.copy(zoo / f"tiny-0.50.{suffix}", place)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 10)).eval()
+    program = torch.export.export(net, (IMAGES,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=64)},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    pair = [BaseModel(load_model(str(tmp_path / "net.pt2"))), BaseModel(load_model(str(place)))]
+    written = save_nuts(tmp_path / "mix", SETTINGS, *pair, copy_weights=True)
+    assert written.standard.spec.endswith("/net.pt2")
+    assert written.robust.spec.endswith("/tiny-0.50.json")
+    expected = load_nuts(tmp_path / "mix").mixture(IMAGES)
+    shutil.rmtree(place)
+    (tmp_path / "net.pt2").unlink()
+    shutil.move(tmp_path / "mix", tmp_path / "moved")
+    assert torch.equal(load_nuts(tmp_path / "moved").mixture(IMAGES), expected)
+
+
+def test_weights_that_a_factory_draws_are_kept_by_copying_them(tmp_path, nets, pair):
+    drawn = BaseModel(load_model(f"{nets}:drawn"))
+    refused(save_nuts, tmp_path / "mix", SETTINGS, drawn, pair[1], match="standard .* save with copy_weights")
+    assert not (tmp_path / "mix" / "nuts.json").exists()
+    save_nuts(tmp_path / "mix", SETTINGS, drawn, pair[1], copy_weights=True)
+    assert torch.equal(load_nuts(tmp_path / "mix").standard.module(X), drawn.loaded.module(X))
+
+
+def test_a_model_without_weights(tmp_path, nets, pair):
+    bare = BaseModel(load_model(f"{nets}:stateless"))
+    assert save_nuts(tmp_path / "mix", SETTINGS, bare, bare, copy_weights=True).robust.weights is None
+    assert load_nuts(tmp_path / "mix").mixture(X).shape == (5, 12)
+
+
+def test_an_earlier_mix_survives_a_failure(folder, pair, nets):
+    before = (folder / "nuts.json").read_bytes()
+    drawn = BaseModel(load_model(f"{nets}:drawn"))
+    refused(save_nuts, folder, SETTINGS, pair[0], drawn, match="checksum")
+    assert (folder / "nuts.json").read_bytes() == before
+    save_nuts(folder, replace(SETTINGS, alpha=0.75), *pair)
+    assert load_nuts(folder).settings.alpha == 0.75
+
+
+def test_what_cannot_be_saved(tmp_path, pair):
+    wrapped = BaseModel(wrap_model(torch.nn.Flatten()))
+    refused(save_nuts, tmp_path / "mix", SETTINGS, wrapped, pair[1], match="the standard model: .*is unknown")
+    (tmp_path / "file").write_text("")
+    refused(save_nuts, tmp_path / "file" / "mix", SETTINGS, *pair, kind=RunError, match="cannot write")
+    save_nuts(tmp_path / "mix", SETTINGS, *pair)
+    for spec in (f"nuts:{tmp_path / 'mix'}", str(tmp_path / "mix"), str(tmp_path / "mix" / "nuts.json")):
+        nested = BaseModel(load_model(spec))
+        refused(save_nuts, tmp_path / "b", SETTINGS, pair[0], nested, match="is itself a nonlinear mix")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"alpha": 1.5}, {"alpha": 0.0}, {"temperature": -1.0}, {"alpha_d": 2.0}, {"r_d": float("nan")}],
+)
+def test_settings_out_of_range_are_refused(change):
+    refused(lambda: replace(SETTINGS, **change), kind=ParameterError, match=next(iter(change)))
+
+
+def test_tuning_images_must_be_plain():
+    refused(lambda: TuningImages("a", "b", "c", (-1,)), kind=ParameterError, match="tuning image")
+    for attack in ({"eps": float("inf")}, {"norm": object()}):
+        refused(
+            lambda attack=attack: TuningImages("a", "b", "c", (), attack),
+            kind=ParameterError,
+            match="no plain data",
+        )
+
+
+# Tampering.
+
+
+def test_changed_weights_and_code_are_noticed(tmp_path, nets, folder):
+    weights = tmp_path / "w.safetensors"
+    save_file({"1.weight": torch.ones(4, 12), "1.bias": torch.zeros(4)}, weights)
+    robust = BaseModel(load_model(f"{nets}:robust", weights=weights), weights)
+    save_nuts(tmp_path / "b", SETTINGS, BaseModel(load_model(f"{nets}:accurate")), robust)
+    tuned = robust.loaded.checksum[:12]
+    save_file({"1.weight": torch.ones(4, 12), "1.bias": torch.full((4,), 1e-6)}, weights)
+    found = load_model(f"{nets}:robust", weights=weights).checksum[:12]
+    refused(
+        load_nuts,
+        tmp_path / "b",
+        match=rf"the robust model .*checksum {found}\.\.\., .*tuned {tuned}\.\.\.: restore",
+    )
+    nets.write_text(NETS.replace("manual_seed(seed)", "manual_seed(seed + 0)"))
+    refused(load_nuts, folder, match="the standard model .*checksum")
+    nets.unlink()
+    refused(load_nuts, folder, match="the standard model: .*nets.py cannot be read")
+
+
+def test_swapped_copies_are_noticed(tmp_path, nets, pair):
+    written = save_nuts(tmp_path / "mix", SETTINGS, *pair, copy_weights=True)
+    one, other = (tmp_path / "mix" / model.weights for model in (written.standard, written.robust))
+    shutil.copy(other, one)
+    refused(load_nuts, tmp_path / "mix", match="the standard model .*checksum")
+    one.write_bytes(b"nothing")
+    refused(load_nuts, tmp_path / "mix", match="the standard model: weights .* cannot be read")
+    one.unlink()
+    refused(load_nuts, tmp_path / "mix", match="the standard model: .*cannot be read")
+
+
+@pytest.mark.parametrize("key,value,message", [
+    ("alpha", 1.5, "alpha = 1.5: the mixing weight"), ("alpha", -0.1, "alpha = -0.1"),
+    ("alpha", "0.9", 'alpha is "0.9": a number is needed'), ("alpha", None, "alpha is null"),
+    ("alpha", True, "alpha is true"), ("alpha", 10**400, "beyond float64"), ("alpha", float("nan"), "alpha = nan"),
+    ("temperature", -1, "temperature = -1.0"), ("s", 0, "s = 0.0"), ("p", 1e9, "p = "), ("c", [], "c is "),
+    ("clamp", "tanh", "clamp 'tanh' is unknown"), ("top_k", 1, "top_k = 1"), ("top_k", 2.5, "top_k is 2.5"),
+    ("alpha_d", 1.01, "alpha_d = 1.01"), ("r_d", None, "r_d is null"), ("r_d", -1, "r_d = -1.0"),
+    ("format_version", 2, "format version 2, this certmix reads up to 1: update"),
+    ("format_version", "1", "format version"), ("format_version", True, "format version"), ("format_version", 0, "format version"),
+    ("standard", None, "standard is null, not an object"), ("robust", {}, "robust lacks checksum, normalize, spec"),
+    ("fit", {"beta": 2}, "fit lacks"), ("tuning", 3, "tuning is 3"), ("extra", 1, "the file has unknown extra"),
+])  # fmt: skip
+def test_a_changed_file_is_refused(folder, key, value, message):
+    edited(folder, lambda plain: plain.update({key: value}))
+    refused(load_nuts, folder, match=message)
+    with pytest.raises(ModelError, match="nuts.json"):
+        read_nuts(folder)
+
+
+@pytest.mark.parametrize("key,value,message", [
+    ("checksum", "0" * 64, "checksum .*tuned 000000000000"), ("checksum", "zz", "64 hex digits"),
+    ("checksum", 5, "checksum is 5"), ("spec", 7, "spec is 7"), ("spec", "", "the robust model"),
+    ("spec", "nowhere", "nowhere is unknown|nowhere' is unknown"), ("weights", "", "leads out of the folder|weights"),
+    ("spec", "../code/nets.py:robust", "relative path .*leads out of the folder: give an absolute"),
+    ("spec", "a/../../code/nets.py:robust", "leads out of the folder"), ("weights", "../w.pt", "leads out of the folder"),
+    ("spec", "./bad\0name.pt2", "the robust model"), ("normalize", "5", "the robust model: normalize = '5'"),
+    ("spec", "nuts:.", "is itself a nonlinear mix"), ("spec", "./nuts.json", "is itself a nonlinear mix"),
+    ("spec", "./", "leads out of the folder|nonlinear mix"), ("code", "x", "robust has unknown code"),
+])  # fmt: skip
+def test_a_changed_reference_is_refused(folder, key, value, message):
+    edited(folder, lambda plain: plain["robust"].update({key: value}))
+    refused(load_nuts, folder, match=message)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(folder, nets):
+    (folder / "nets.py").symlink_to(nets)
+    edited(folder, lambda plain: plain["robust"].update(spec="./nets.py:robust"))
+    refused(load_nuts, folder, match="leads out of the folder")
+
+
+@pytest.mark.parametrize("text,message", [
+    ("", "is not JSON: restore"), ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("\udcff", "is not JSON"),
+    ("[]", "no format version"), ("{}", "no format version"), ("3", "no format version"),
+    ('{"format_version": 1}', "the file lacks"),
+])  # fmt: skip
+def test_broken_files_are_refused(folder, text, message):
+    (folder / "nuts.json").write_bytes(text.encode(errors="surrogateescape"))
+    refused(load_nuts, folder, match=message)
+    refused(load_model, str(folder), match=message)
+
+
+def test_no_file_at_all(tmp_path):
+    refused(load_nuts, tmp_path, match="nuts.json cannot be read .*: name a folder that holds nuts.json")
+    refused(load_model, f"nuts:{tmp_path / 'none'}", match="nuts.json cannot be read")
+
+
+def test_facts_that_were_changed_are_refused(tmp_path, pair):
+    facts = FitFacts(
+        0.985, "linear", 0.1, 0.2, 0.985, 3, ("c",), False, 60, 9, 40, Grid((1.0,), (1.0,), (0.0,))
+    )
+    tuning = TuningImages("d", "test", "ab" * 32, (1,))
+    save_nuts(tmp_path / "mix", SETTINGS, *pair, fit=facts, tuning=tuning)
+    text = (tmp_path / "mix" / "nuts.json").read_text()
+    for part, key, value in [
+        ("fit", "beta", 1.5), ("fit", "objective", -1), ("fit", "ties", -1), ("fit", "ties", 1.0),
+        ("fit", "on_edge", "c"), ("fit", "on_edge", [1]), ("fit", "conditional", 0), ("fit", "images", None),
+        ("fit", "quantile", 1), ("tuning", "indices", [-1]), ("tuning", "indices", [2**63]),
+        ("tuning", "indices", [0.5]), ("tuning", "attack", [])
+    ]:  # fmt: skip
+        (tmp_path / "mix" / "nuts.json").write_text(text)
+        edited(tmp_path / "mix", lambda plain, p=part, k=key, v=value: plain[p].update({k: v}))
+        refused(load_nuts, tmp_path / "mix", match="nuts.json: ")
+    (tmp_path / "mix" / "nuts.json").write_text(text)
+    edited(tmp_path / "mix", lambda plain: plain["fit"]["grid"].update(s=[2.0, 1.0]))
+    refused(load_nuts, tmp_path / "mix", match="candidates for s must increase")
+
+
+def test_models_of_different_input_ranges_are_refused(tmp_path, zoo):
+    other = tmp_path / "other"
+    card = replace(load_model("tiny-0.50", zoo=zoo).card, name="wide", input_range=(-1.0, 1.0))
+    save_zoo(other, card, build("residual", 10), "float32")
+    pair = BaseModel(load_model(str(zoo / "tiny-standard.json"))), BaseModel(load_model(str(other)))
+    refused(
+        save_nuts, tmp_path / "mix", SETTINGS, *pair, match=r"\(0.0, 1.0\), the robust one in \(-1.0, 1.0\)"
+    )
+
+
+# As a model.
+
+
+def test_parts_by_spec(folder, pair):
+    kinds = {
+        "": NutsMixture,
+        "#robust": TransformedRobust,
+        "#bypass": DirectBypass,
+        "#auxiliary": AuxiliaryMixture,
+    }
+    loaded = load_nuts(folder)
+    parts = (loaded.mixture, loaded.transformed, loaded.bypass, loaded.auxiliary)
+    for (part, kind), expected in zip(kinds.items(), parts, strict=True):
+        model = load_model(f"nuts:{folder}{part}")
+        assert type(model.module) is kind
+        assert model.spec == f"nuts:{folder}{part}"
+        assert model.name == f"nuts:mix{part}"
+        assert model.card is None
+        assert torch.equal(model.module(X), expected(X))
+        assert not any(one.training for one in model.module.modules())
+    for part, base in zip(("#standard", "#base"), pair, strict=True):
+        model = load_model(f"nuts:{folder}{part}")
+        assert torch.equal(model.module(X), base.loaded.module(X))
+        assert model.checksum == base.loaded.checksum
+
+
+def test_a_folder_or_its_file_will_do(folder, monkeypatch):
+    expected = load_model(f"nuts:{folder}")
+    for spec in (str(folder), str(folder / "nuts.json"), f"nuts:{folder / 'nuts.json'}"):
+        found = load_model(spec)
+        assert found.checksum == expected.checksum
+        assert torch.equal(found.module(X), expected.module(X))
+    monkeypatch.chdir(folder.parent)
+    for spec in ("mix", "nuts:mix", "nuts:./mix", "nuts:mix/nuts.json"):
+        assert load_model(spec).checksum == expected.checksum
+    assert load_model("nuts:mix#robust").name == "nuts:mix#robust"
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_model("nuts:~/mix#base").spec == "nuts:~/mix#base"
+    (folder.parent / "a#b").mkdir()
+    shutil.copy(folder / "nuts.json", folder.parent / "a#b")
+    assert load_model("nuts:a#b").checksum == expected.checksum
+
+
+def test_what_the_specs_refuse(folder, zoo, tmp_path):
+    refused(load_model, f"nuts:{folder}#h", match="part #h is unknown: use one of #robust, #bypass")
+    refused(load_model, f"nuts:{folder}", weights=Path("w.pt"), match="brings its own weights")
+    refused(load_model, str(folder), normalize="0/1", match="normalises inside")
+    for suffix in ("json", "safetensors"):
+        shutil.copy(zoo / f"tiny-0.50.{suffix}", folder)
+    refused(load_model, str(folder), match="holds a mix and a model: write nuts:")
+    assert load_model(f"nuts:{folder}").name == "nuts:mix"
+    refused(load_model, "nonsense", match="nuts:FOLDER")
+    assert all(f"#{part}" in FORMS for part in PARTS)
+    edited(folder, lambda plain: plain.update(alpha_d=None))
+    for part in ("bypass", "auxiliary"):
+        refused(load_model, f"nuts:{folder}#{part}", match="has no alpha_d, .*: compute it")
+    load_model(f"nuts:{folder}#robust")
+
+
+def test_a_part_needs_only_its_own_base_model(folder, nets):
+    edited(folder, lambda plain: plain["standard"].update(spec="gone.pt2"))
+    for part in ("robust", "base"):
+        load_model(f"nuts:{folder}#{part}")
+    for part in ("", "#bypass", "#standard"):
+        refused(load_model, f"nuts:{folder}{part}", match="the standard model: .*gone.pt2")
+
+
+def test_noise_level_and_range_come_from_the_cards(tmp_path, zoo):
+    pair = [BaseModel(load_model(name, zoo=zoo)) for name in ("tiny-standard", "tiny-0.50")]
+    save_nuts(tmp_path / "mix", SETTINGS, *pair, zoo=zoo)
+    bent = load_part(tmp_path / "mix", "robust", "spec", zoo=zoo)
+    assert (bent.noise_sigma, bent.input_range) == (0.5, (0.0, 1.0))
+    assert load_model(f"nuts:{tmp_path / 'mix'}#base", zoo=zoo).card.name == "tiny-0.50"
+    mix = load_model(str(tmp_path / "mix"), zoo=zoo)
+    assert (mix.noise_sigma, mix.input_range) == (None, (0.0, 1.0))
+
+
+def checksums(folder):
+    return {part: load_model(f"nuts:{folder}{part and '#' + part}").checksum for part in ("", *PARTS)}
+
+
+def test_checksums_cover_what_a_part_depends_on(folder, pair):
+    before = checksums(folder)
+    assert len(set(before.values())) == len(before)
+    shutil.copytree(folder, folder.parent / "elsewhere")
+    assert checksums(folder.parent / "elsewhere") == before
+    changed = {
+        "alpha": (0.9, {"", "bypass"}), "temperature": (1.0, {"", "bypass"}),
+        "alpha_d": (0.9, {"auxiliary", "bypass"}), "r_d": (0.5, {"auxiliary", "bypass"}),
+        "s": (5.000000000000001, {"", "robust", "auxiliary", "bypass"}), "top_k": (3, {"", "robust", "auxiliary", "bypass"}),
+        "clamp": ("relu", {"", "robust", "auxiliary", "bypass"}),
+    }  # fmt: skip
+    for key, (value, parts) in changed.items():
+        numbers = {key: value}
+        transform = {k: numbers.pop(k) for k in list(numbers) if k in ("s", "clamp", "top_k")}
+        settings = replace(SETTINGS, transform=replace(SETTINGS.transform, **transform), **numbers)
+        save_nuts(folder, settings, *pair)
+        after = checksums(folder)
+        assert {part for part in after if after[part] != before[part]} == parts, key
+    save_nuts(folder, SETTINGS, *reversed(pair))
+    assert all(after != before[part] for part, after in checksums(folder).items())
+
+
+def test_facts_and_layout_do_not_change_the_checksum(folder, pair):
+    before = checksums(folder)
+    save_nuts(folder, SETTINGS, *pair, tuning=TuningImages("d", "test", "ab" * 32, (1,)), copy_weights=True)
+    write_atomically(
+        folder / "nuts.json", json.dumps(json.loads((folder / "nuts.json").read_text()), indent=4).encode()
+    )
+    assert checksums(folder) == before
+
+
+# The whole tool.
+
+
+def test_attack_and_certify_take_the_specs(problem, command):
+    nets = problem.folder / "nets.py"
+    model = BaseModel(load_model(f"{nets}:linear"))
+    save_nuts(problem.folder / "mix", SETTINGS, model, model)
+    data = ("--data", problem.folder / "points.npz", "--images", "4", "--device", "cpu", "--output")
+    done = command(
+        "attack", "--robust", "nuts:mix#bypass", "--steps", "2", "--eps", "0.1", *data, problem.folder / "a"
+    )
+    assert done.code == 0, done.err
+    done = command(
+        "certify", "--robust", "nuts:mix#robust", "--standard", "nuts:mix#standard", "--sigma", "0.25",
+        "--alpha", "0.9", "--scores", "soft", "--samples", "200", *data, problem.folder / "b",
+    )  # fmt: skip
+    assert done.code == 0, done.err

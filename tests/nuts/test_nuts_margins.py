@@ -1,0 +1,172 @@
+"""Margins against plain arithmetic, the figures printed in the paper, and the kernel against its twin."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from certmix.errors import DataError, ParameterError
+from certmix.nuts import (
+    BETAS,
+    GRIDS,
+    TOP_K,
+    Grid,
+    TransformSettings,
+    attacked_margin,
+    clean_margin,
+    parse_grid,
+    transform_numpy,
+)
+from certmix.nuts.cache import _sorted_margins
+from certmix.nuts.grid import CLAMP_NAMES
+from certmix.nuts.margins import margins_on_grid
+
+LARGE_MARGIN, SMALL_MARGIN = [1.0, -1.1, -1.0], [-1.0, 1.1, 1.0]
+"""The two cases of Figure 3 of MixedNUTS, classes A, B and C."""
+
+small_logits = st.lists(st.floats(-30, 30), min_size=3, max_size=6)
+
+
+def probabilities(logits):
+    weights = [math.exp(value - max(logits)) for value in logits]
+    return [weight / math.fsum(weights) for weight in weights]
+
+
+def plain_margin(logits, label=None):
+    """Definition 2.1 by a loop."""
+    shares = probabilities(logits)
+    label = logits.index(max(logits)) if label is None else label
+    return shares[label] - max(share for i, share in enumerate(shares) if i != label)
+
+
+def test_figure_3_raw():
+    assert probabilities(LARGE_MARGIN) == pytest.approx([0.8, 0.097, 0.11], abs=0.005)
+    assert probabilities(SMALL_MARGIN) == pytest.approx([0.06, 0.49, 0.45], abs=0.005)
+    large, small = clean_margin([LARGE_MARGIN, SMALL_MARGIN])
+    assert small == pytest.approx(0.047, abs=5e-4)
+    # The figure prints .698, the distance to the smallest class; to the runner-up it is .687.
+    shares = probabilities(LARGE_MARGIN)
+    assert large == pytest.approx(shares[0] - shares[2]) == pytest.approx(0.687, abs=5e-4)
+    assert shares[0] - shares[1] == pytest.approx(0.698, abs=5e-4)
+
+
+def test_figure_3_transformed():
+    """s, p and c are not printed; these give every printed digit."""
+    mapped = transform_numpy([LARGE_MARGIN, SMALL_MARGIN], TransformSettings(15.0, 4.0, -0.54))
+    large, small = clean_margin(mapped)
+    assert large == pytest.approx(0.93, abs=0.005)
+    assert small == pytest.approx(0.0013, abs=5e-5)
+    assert probabilities(mapped[0].tolist())[1:] == pytest.approx([0.023, 0.023], abs=5e-4)
+    assert probabilities(mapped[1].tolist()) == pytest.approx([0.33, 0.33, 0.33], abs=0.005)
+
+
+@given(small_logits, st.integers(0, 2))
+def test_margins_are_those_of_a_loop(logits, label):
+    assert clean_margin([logits])[0] == pytest.approx(plain_margin(logits), rel=1e-9, abs=1e-14)
+    found = attacked_margin([logits], [label])[0]
+    assert found == pytest.approx(plain_margin(logits, label), rel=1e-9, abs=1e-14)
+    assert -1 <= found <= clean_margin([logits])[0]
+
+
+@given(st.floats(1e-300, 700))
+def test_two_classes_have_a_closed_form(distance):
+    expected = math.tanh(distance / 2)
+    assert clean_margin([[0.0, distance]])[0] == pytest.approx(expected, rel=1e-14)
+    assert attacked_margin([[0.0, distance]], [0])[0] == pytest.approx(-expected, rel=1e-14)
+
+
+def test_ties_have_no_margin_whichever_class_is_right():
+    assert attacked_margin([[1.0, 1.0, 0.0]] * 2, [0, 1]).tolist() == [0.0, 0.0]
+    assert clean_margin([[2.0, 2.0]]).tolist() == [0.0]
+
+
+def test_huge_logits_saturate():
+    assert clean_margin([[1e307, -1e307, 0.0]]).tolist() == [1.0]
+    assert attacked_margin([[1e307, -1e307, 0.0]], [1]).tolist() == [-1.0]
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+@pytest.mark.parametrize("clamp", CLAMP_NAMES)
+def test_the_kernel_is_its_twin(clamp, top_k):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 4, (30, 6)).astype(np.float32)
+    logits[3], logits[4, :3] = 0.25, logits[4, 3]
+    grid = Grid((0.01, 1.0, 1e3), (0.5, 1.0, 2.5, 8.0), (-2.5, -0.3, 1.0))
+    for labels in (None, rng.integers(0, 6, 30)):
+        targets = np.full(30, -1) if labels is None else labels
+        found = _sorted_margins(logits.astype(float), targets, grid=grid, clamp=clamp, top_k=top_k, threads=2)
+        expected = np.sort(margins_on_grid(logits, labels, grid, clamp, top_k), axis=-1)
+        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-15)
+
+
+def test_threads_and_order_change_no_bit():
+    rng = np.random.default_rng(2)
+    logits, labels = rng.normal(0, 3, (41, 7)), rng.integers(0, 7, 41)
+    order = rng.permutation(41)
+    options = {"grid": GRIDS["cifar10"], "clamp": "gelu", "top_k": None}
+    one = _sorted_margins(logits, labels, threads=1, **options)
+    many = _sorted_margins(logits[order], labels[order], threads=5, **options)
+    assert np.array_equal(one, many)
+
+
+@pytest.mark.parametrize(
+    "logits,labels,found",
+    [([[1.0, math.nan]], [0], "1 of 2"), ([[1.0, -math.inf]], [0], "1 of 2"), ([[1e308, 0.0]], [0], "1 of 2"),
+     ([1.0, 2.0], [0], "shape"), ([[1.0]], [0], "shape"), ([[1.0, 2.0]], [2], "0..1"),
+     ([[1.0, 2.0]], [0, 1], "shape"), ([[1.0, 2.0]], [0.0], "float64"), ([[1.0, 2.0]], [-1], "-1")],
+)  # fmt: skip
+def test_arrays_that_make_no_sense_are_refused(logits, labels, found):
+    with pytest.raises(DataError, match=found):
+        attacked_margin(logits, labels)
+
+
+def test_presets_hold_the_published_optima():
+    """Table 3, and the same numbers with all digits in the published code's list of optima."""
+    assert set(GRIDS) == set(BETAS) == set(TOP_K)
+    assert all(grid.shape == (8, 8, 8) for grid in GRIDS.values())
+    assert (GRIDS["cifar10"].s[-1], GRIDS["cifar10"].p[-1], GRIDS["cifar10"].c[0]) == (5.0, 4.0, -1.1)
+    assert GRIDS["cifar100"].s[4] == pytest.approx(0.6115753843212784)
+    assert GRIDS["cifar100"].p[6] == pytest.approx(3.571428571428571)
+    assert not np.isclose(GRIDS["cifar100"].c, -2.142857142857143).any()
+    imagenet = GRIDS["imagenet"]
+    assert (imagenet.s[2], imagenet.p[5]) == pytest.approx((0.023535468936502525, 2.7142857142857144))
+    assert imagenet.c[6] == pytest.approx(-0.2857142857142858)
+
+
+def test_a_grid_is_read_from_text():
+    assert parse_grid("s=0.05:5:8,p=1:4:8,c=-1.1:0:8") == GRIDS["cifar10"]
+    assert parse_grid(" c=0, s=2 ,p=1:2:2").shape == (1, 2, 1)
+    assert parse_grid("s=0.1:10:3,p=1,c=0").s == pytest.approx((0.1, 1.0, 10.0))
+
+
+@pytest.mark.parametrize(
+    "text,found",
+    [("", "once each"), ("s=1,p=1", "once each"), ("s=1,p=1,c=0,c=1", "once each"), ("s=1:2,p=1,c=0", "form"),
+     ("s=a,p=1,c=0", "form"), ("s=0:1:3,p=1,c=0", "s = 0"), ("s=1,p=1:99:3,c=0", "p = 99"),
+     ("s=1,p=1,c=0:1:1", "candidates"), ("s=1,p=1,c=0:1:0", "candidates"), ("s=2:2:5,p=1,c=0", "candidates"),
+     ("s=1,p=4:1:3,c=0", "increase"), ("s=1,p=1,c=nan", "c = nan")],
+)  # fmt: skip
+def test_text_that_is_no_grid_is_refused(text, found):
+    with pytest.raises(ParameterError, match=found):
+        parse_grid(text)
+
+
+def test_a_grid_without_candidates_is_refused():
+    with pytest.raises(ParameterError, match="no candidate for p"):
+        Grid((1.0,), (), (0.0,))
+
+
+@settings(max_examples=50)
+@given(small_logits, st.floats(0.1, 5), st.floats(0.2, 4), st.floats(-2, 2))
+def test_the_margin_does_not_depend_on_scale_or_shift_of_the_logits(logits, s, p, c):
+    if max(logits) - min(logits) < 0.1:
+        return
+    parameters = TransformSettings(s, p, c)
+    moved = [8.0 * value + 16.0 for value in logits]
+    found, expected = (clean_margin(transform_numpy([z], parameters))[0] for z in (moved, logits))
+    # where |z|^p is steepest, at z = 0 for p < 1, rounding of z grows to its power
+    assert found == pytest.approx(expected, abs=200 * s * 1e-12 ** min(p, 1.0))
