@@ -67,12 +67,20 @@ class Ball:
         return self._place(_PROJECT[self.norm](self._offset(points), *self._room(), self.radius[:, None]))
 
     def ascend(self, points: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
-        """Return the projections of steepest ascent steps; `length` (N,) is measured in the ball's norm."""
+        """Return points of ball and box one step up the gradient; `length` (N,) is in the ball's norm.
+
+        In linf and l2 a step along the norm's steepest direction, projected.
+        In l1, where that direction is a single coordinate, a step towards the
+        `summit`: as much as `length` is taken from old coordinates and added to
+        the summit's (a Frank-Wolfe step, which no projection need follow).
+        """
         if self.norm == "linf":
             return self.project(points + shaped(length.to(points.dtype), points) * gradient.sign())
-        offset, (low, high) = self._offset(points), self._room()
-        step = _STEEPEST[self.norm](_unit(gradient), low - offset, high - offset, length[:, None])
-        return self._place(_PROJECT[self.norm](offset + step, low, high, self.radius[:, None]))
+        ascend = _ascend_l2 if self.norm == "l2" else _ascend_l1
+        offset = ascend(
+            self._offset(points), _unit(gradient), *self._room(), self.radius[:, None], length[:, None]
+        )
+        return self._place(offset)
 
     def summit(self, gradient: Tensor) -> Tensor:
         """Return the points of ball and box that are furthest along the gradient: an exact maximum."""
@@ -230,8 +238,19 @@ def _summit_linf(direction: Tensor, low: Tensor, high: Tensor, radius: Tensor) -
     return direction.sign() * radius
 
 
-def _steepest_l2(direction: Tensor, low: Tensor, high: Tensor, length: Tensor) -> Tensor:
-    return direction * (length / direction.norm(dim=1, keepdim=True).clamp_min(1.0))
+def _ascend_l2(
+    offset: Tensor, direction: Tensor, low: Tensor, high: Tensor, radius: Tensor, length: Tensor
+) -> Tensor:
+    step = direction * (length / direction.norm(dim=1, keepdim=True).clamp_min(1.0))
+    return _project_l2(offset + step, low, high, radius)
+
+
+def _ascend_l1(
+    offset: Tensor, direction: Tensor, low: Tensor, high: Tensor, radius: Tensor, length: Tensor
+) -> Tensor:
+    way = _summit_l1(direction, low, high, radius) - offset
+    share = (2 * length / way.abs().sum(1, keepdim=True).clamp_min(_TINY)).clamp_max(1.0)
+    return torch.where((direction != 0).any(1, keepdim=True), offset + share * way, offset)
 
 
 def _draw_linf(row: Tensor, generator: torch.Generator) -> None:
@@ -255,6 +274,5 @@ def _draw_l1(row: Tensor, generator: torch.Generator) -> None:
 
 _Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 _PROJECT: dict[str, _Kernel] = {"linf": _clamp, "l2": _project_l2, "l1": _project_l1}
-_STEEPEST: dict[str, _Kernel] = {"l2": _steepest_l2, "l1": _summit_l1}
 _SUMMIT: dict[str, _Kernel] = {"linf": _summit_linf, "l2": _summit_l2, "l1": _summit_l1}
 _DRAW = {"linf": _draw_linf, "l2": _draw_l2, "l1": _draw_l1}

@@ -36,9 +36,9 @@ def pgd(
 
     The accuracy on them is an upper bound of robust accuracy.
     Each step goes `step_size` along the steepest direction of the norm and is
-    projected onto ball and box.  Steps of l1 move the few coordinates of
-    largest gradient.  More restarts, or more steps of equal size, never give
-    a worse point.
+    projected onto ball and box; in l1 it moves as much of the perturbation to
+    the coordinates of largest gradient (a Frank-Wolfe step).  More restarts,
+    or more steps of equal size, never give a worse point.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def pgd(
     References
     ----------
     A. Madry et al., Towards Deep Learning Models Resistant to Adversarial
-    Attacks, ICLR 2018.
+    Attacks, ICLR 2018.  J. Chen et al., A Frank-Wolfe Framework for Efficient
+    and Effective Adversarial Attacks, AAAI 2020.
     """
     check_count("steps", steps)
     check_count("restarts", restarts)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certmix.lipschitz.graph import Graph
-from certmix.lipschitz.layers import Input, Layer, LinearMap, Maximum, Rectifier
+from certmix.lipschitz.layers import Input, Layer, LinearMap, Maximum, Rectifier, Sum
+from certmix.lipschitz.nodes import Graph
 
 __all__ = ["Affine", "Ball", "Box", "down", "interval_step", "intervals", "up"]
 
@@ -144,7 +144,7 @@ def interval_step(layer: Layer, boxes: list[Box], eps: Tensor) -> Box:
     if isinstance(layer, Maximum):
         return Box(layer(boxes[0].lower), layer(boxes[0].upper))
     first, second = boxes
-    if layer.sign < 0:
+    if isinstance(layer, Sum) and layer.sign < 0:
         second = Box(-second.upper, -second.lower)
     return Box(down(first.lower + second.lower), up(first.upper + second.upper))
 
@@ -155,7 +155,7 @@ def intervals(graph: Graph, ball: Ball) -> list[Box]:
     Parameters
     ----------
     graph
-        From `certmix.lipschitz.graph.build_graph`.
+        From `certmix.lipschitz.build_graph`.
     ball
         Images and radii.
 

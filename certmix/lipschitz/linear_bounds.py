@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certmix.lipschitz.graph import Graph, Node
 from certmix.lipschitz.intervals import Ball, Box, down
 from certmix.lipschitz.layers import UNIT, Input, LinearMap, Maximum, Rectifier, Sum, gamma
+from certmix.lipschitz.nodes import Graph, Node
 
 __all__ = ["Relaxation", "backward", "relax"]
 

@@ -57,8 +57,8 @@ def softmax_margin_lower(differences: ArrayLike) -> FloatArray:
         raise ParameterError(
             f"differences have shape {bounds.shape}: give one row an image, one column a rival"
         )
-    unknown = np.isnan(bounds).any(1)
-    bounds = np.where(unknown[:, None], -np.inf, bounds)
+    unknown = np.isnan(bounds).max(1)
+    bounds = np.where(np.isnan(bounds), -np.inf, bounds)
     least = bounds.min(1)
     total = 1.0 + np.exp(-np.maximum(bounds, 0.0)).sum(1)
     positive = -np.expm1(-np.maximum(least, 0.0)) / total

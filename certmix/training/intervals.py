@@ -17,13 +17,16 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from certmix.errors import ModelError
-from certmix.lipschitz.tracing import trace, unsupported
+from certmix.lipschitz.tracing import trace
 from certmix.models.architectures import Normalize
 
 __all__ = ["IntervalPass", "interval_pass", "warm_up_terms", "worst_case_logits"]
 
 WARM_UP_IMAGES = 32
 """Images of a batch that the warm-up terms look at: their averages need no more."""
+
+TRAINABLE = "Conv2d, Linear, BatchNorm1d/2d, ReLU, Flatten, Identity, Normalize, "
+    "mean, flatten, relu and + of two tensors"
 
 Box = tuple[Tensor, Tensor]
 """Centre and half-width."""
@@ -46,7 +49,7 @@ def _normalize(layer: Normalize, box: Box) -> Box:
     return layer(box[0]), box[1] / layer.std.to(box[1].dtype)
 
 
-def _batch_norm(layer: nn.BatchNorm2d, box: Box) -> Box:
+def _batch_norm(layer: Any, box: Box) -> Box:
     """Normalise by the statistics of the centres, which are also what the running averages follow."""
     centre, width = box
     shape = (1, -1, *[1] * (centre.ndim - 2))
@@ -122,14 +125,15 @@ def interval_pass(model: nn.Module, images: Tensor, eps: float) -> IntervalPass:
             before_relu.append(boxes[0])
         if isinstance(layer, nn.Linear) and next(iter(node.users)).op == "output":
             return IntervalPass(boxes[0], tuple(before_relu), layer)
-        rule = FUNCTIONS.get(node.target) if layer is None else partial_rule(layer)
+        rule = FUNCTIONS.get(node.target) if layer is None else _rule_of(layer)
         if rule is None:
-            raise unsupported(f"{node.target} in training")
+            kind = str(node.target) if layer is None else f"{node.target} of type {type(layer).__name__}"
+            raise ModelError(f"layer {kind} has no rule in interval training: use {TRAINABLE}")
         values[node] = rule(*boxes)
     raise ModelError("the last layer is not linear: interval training needs a linear head")
 
 
-def partial_rule(layer: nn.Module) -> Callable[..., Box] | None:
+def _rule_of(layer: nn.Module) -> Callable[..., Box] | None:
     rule = LAYERS.get(type(layer))
     return None if rule is None else partial(rule, layer)
 
@@ -141,7 +145,7 @@ def worst_case_logits(found: IntervalPass, labels: Tensor) -> Tensor:
     """
     head, (centre, width) = found.head, found.features
     rows = head.weight[labels, None, :] - head.weight[None]
-    shift = head.bias[labels, None] - head.bias[None]
+    shift = 0.0 if head.bias is None else head.bias[labels, None] - head.bias[None]
     lower = torch.einsum("njf,nf->nj", rows, centre) - torch.einsum("njf,nf->nj", rows.abs(), width)
     return -(lower + shift)
 

@@ -62,13 +62,18 @@ def adversarial(
     return F.cross_entropy(model(attacked).float(), labels)
 
 
+def _tempered(loss: Tensor, limit: float = 5.0) -> Tensor:
+    return torch.where(loss <= limit, loss, limit + limit * (loss / limit).clamp_min(1.0).log())
+
+
 def interval(
     model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
 ) -> Tensor:
     """Return the cross-entropy of the worst logits that interval bounds allow in the ball.
 
     While eps grows, two terms are added that keep the bounds tight and the
-    ReLUs balanced.
+    ReLUs balanced.  Above 5 the loss grows as its logarithm: bounds that
+    burst, as they do when eps starts to grow, must not burst the weights.
 
     References
     ----------
@@ -77,7 +82,7 @@ def interval(
     Robust Training with Short Warmup, NeurIPS 2021.
     """
     found = interval_pass(model, images, recipe.eps)
-    loss = F.cross_entropy(worst_case_logits(found, labels).float(), labels)
+    loss = _tempered(F.cross_entropy(worst_case_logits(found, labels).float(), labels))
     if recipe.regulariser > 0 and found.before_relu:
         loss = loss + recipe.regulariser * warm_up_terms(found, recipe.eps)
     return loss

@@ -53,7 +53,7 @@ def test_a_loss_is_positive_just_where_the_label_loses(name):
 extreme = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, -1e30, 88.0, 3e38, -3e38])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(list(LOSSES)), st.integers(2, 6).flatmap(lambda c: st.lists(extreme, min_size=c, max_size=c)),
     st.integers(0, 5), st.integers(0, 5), st.sampled_from([torch.float32, torch.float64]),

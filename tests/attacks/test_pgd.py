@@ -17,7 +17,7 @@ from certmix.attacks.pgd import training_points
 from certmix.errors import ModelError, ParameterError
 
 QUICK = {name: {"steps": 4} if "steps" in one.settings else {} for name, one in ATTACKS.items()}
-GRADIENT = [name for name, one in ATTACKS.items() if not one.gradient_free]
+GRADIENT = ["fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-targeted"]
 PAIRS = [(name, norm) for name in GRADIENT for norm in ATTACKS[name].norms]
 
 
@@ -55,7 +55,7 @@ def test_the_optimum_of_a_linear_model_is_found_with_and_without_the_box(norm, e
     assert (eps < 0.5) or np.any((found.numpy() % 1 == 0) & (moved > 0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(PAIRS), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
     st.sampled_from([0.0, 1e-9, 8 / 255, 0.5, 5.0, 1e6]), st.integers(0, 1000), st.booleans(),

@@ -13,8 +13,8 @@ from torch import nn
 
 from certmix.errors import ParameterError
 from certmix.lipschitz import certified_radius, logit_differences_lower, margin_lower, softmax_margin_lower
+from certmix.lipschitz.differences import METHODS
 from certmix.lipschitz.graph import build_graph
-from certmix.lipschitz.propagation import METHODS
 from certmix.types import Status
 
 ORDER = {"linf": 1, "l2": 2}

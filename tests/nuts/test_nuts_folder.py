@@ -46,6 +46,13 @@ def robust():
 def drawn():
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
 
+class Stubborn(Net):
+    def train(self, mode=True):
+        raise NotImplementedError
+
+def stubborn():
+    return Stubborn(2)
+
 def stateless():
     return nn.Flatten()
 """
@@ -139,7 +146,10 @@ def test_a_folder_gives_back_the_mix(folder, pair):
 )
 def test_settings_come_back_exactly(tmp_path, pair, settings):
     save_nuts(tmp_path / "mix", settings, *pair)
-    assert load_nuts(tmp_path / "mix").settings == settings
+    loaded = load_nuts(tmp_path / "mix")
+    assert loaded.settings == settings
+    assert (loaded.mixture.alpha, loaded.mixture.temperature) == (settings.alpha, settings.temperature)
+    assert loaded.transformed.transform.settings == settings.transform
 
 
 def test_facts_of_the_fit_and_tuning_images_come_back(tmp_path, pair):
@@ -253,6 +263,13 @@ def test_weights_that_a_factory_draws_are_kept_by_copying_them(tmp_path, nets, p
     assert not (tmp_path / "mix" / "nuts.json").exists()
     save_nuts(tmp_path / "mix", SETTINGS, drawn, pair[1], copy_weights=True)
     assert torch.equal(load_nuts(tmp_path / "mix").standard.module(X), drawn.loaded.module(X))
+
+
+def test_a_model_of_fixed_mode_behind_a_normalisation(tmp_path, nets, pair):
+    fixed = BaseModel(load_model(f"{nets}:stubborn", normalize="0.5/0.25"), normalize="0.5/0.25")
+    written = save_nuts(tmp_path / "mix", SETTINGS, pair[0], fixed, copy_weights=True)
+    assert load_file(tmp_path / "mix" / written.robust.weights).keys() == {"1.weight", "1.bias"}
+    assert torch.equal(load_nuts(tmp_path / "mix").robust.module(X), fixed.loaded.module(X))
 
 
 def test_a_model_without_weights(tmp_path, nets, pair):
@@ -460,6 +477,14 @@ def test_a_folder_or_its_file_will_do(folder, monkeypatch):
     (folder.parent / "a#b").mkdir()
     shutil.copy(folder / "nuts.json", folder.parent / "a#b")
     assert load_model("nuts:a#b").checksum == expected.checksum
+
+
+def test_a_shipped_name_wins_over_a_folder(folder, zoo, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    shutil.copytree(folder, "tiny-standard")
+    assert load_model("tiny-standard", zoo=zoo).name == "tiny-standard"
+    for spec in ("./tiny-standard", "nuts:tiny-standard"):
+        assert load_model(spec, zoo=zoo).name == "nuts:tiny-standard"
 
 
 def test_what_the_specs_refuse(folder, zoo, tmp_path):

@@ -122,7 +122,7 @@ def test_ties_go_to_the_lowest_class_in_coarse_types():
         assert mix_sharpened(tied, torch.zeros(1, 3), 0.5).argmax(-1).item() == 1
 
 
-@pytest.mark.parametrize("size", [1.0, 1e30, 1e300])
+@pytest.mark.parametrize("size", [1.0, 1e30, 1e307])
 @pytest.mark.parametrize("temperature", [0.0, 1e-6, 1.0, 1e6])
 def test_extreme_logits_and_weights_give_finite_outputs_and_gradients(size, temperature):
     for alpha in (1e-300, 0.5, 1 - 1e-16, 1.0):

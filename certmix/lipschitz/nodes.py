@@ -1,0 +1,72 @@
+"""A network as a list of layers, and its construction node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from certmix.errors import ModelError
+from certmix.lipschitz.layers import Input, Layer
+from certmix.lipschitz.rules import layer_of
+
+__all__ = ["Builder", "Graph", "Node"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer, the nodes it takes, and the shape of its output without the batch."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Layers in order: the first is the image, the last gives the logits."""
+
+    nodes: tuple[Node, ...]
+
+    def values(self, images: Tensor) -> list[Tensor]:
+        """Return every node's value for images (N, ...), in float64."""
+        found: list[Tensor] = []
+        for node in self.nodes:
+            arguments = [found[i] for i in node.inputs] or [images.double()]
+            found.append(node.layer(*arguments))
+        return found
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return self.nodes[-1].shape[0]
+
+
+class Builder:
+    """Adds nodes one by one, each with the shape that a zero image gives."""
+
+    def __init__(self, shape: Sequence[int], device: torch.device) -> None:
+        zeros = torch.zeros((1, *shape), dtype=torch.float64, device=device)
+        self.nodes = [Node("input", Input(), (), tuple(shape))]
+        self.zeros = [zeros]
+
+    def add(self, name: str, layer: Layer, *inputs: int) -> int:
+        try:
+            value = layer(*(self.zeros[i] for i in inputs))
+        except (RuntimeError, IndexError, ValueError) as error:
+            shapes = ", ".join(str(self.nodes[i].shape) for i in inputs)
+            detail = str(error).splitlines()[0]
+            raise ModelError(
+                f"layer {name} does not fit an input of shape {shapes} ({detail}): check the images"
+            ) from None
+        self.nodes.append(Node(name, layer, inputs, tuple(value.shape[1:])))
+        self.zeros.append(value)
+        return len(self.nodes) - 1
+
+    def add_module(self, name: str, module: nn.Module, source: int) -> int:
+        for layer in layer_of(name, module, self.nodes[source].shape):
+            source = self.add(name, layer, source)
+        return source
