@@ -77,10 +77,8 @@ class Ball:
         if self.norm == "linf":
             return self.project(points + shaped(length.to(points.dtype), points) * gradient.sign())
         ascend = _ascend_l2 if self.norm == "l2" else _ascend_l1
-        offset = ascend(
-            self._offset(points), _unit(gradient), *self._room(), self.radius[:, None], length[:, None]
-        )
-        return self._place(offset)
+        radius, length = self.radius[:, None], length[:, None]
+        return self._place(ascend(self._offset(points), _unit(gradient), *self._room(), radius, length))
 
     def summit(self, gradient: Tensor) -> Tensor:
         """Return the points of ball and box that are furthest along the gradient: an exact maximum."""
