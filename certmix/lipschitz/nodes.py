@@ -48,12 +48,13 @@ class Graph:
 class Builder:
     """Adds nodes one by one, each with the shape that a zero image gives."""
 
-    def __init__(self, shape: Sequence[int], device: torch.device) -> None:
-        zeros = torch.zeros((1, *shape), dtype=torch.float64, device=device)
+    def __init__(self, shape: Sequence[int]) -> None:
+        zeros = torch.zeros((1, *shape), dtype=torch.float64)
         self.nodes = [Node("input", Input(), (), tuple(shape))]
         self.zeros = [zeros]
 
     def add(self, name: str, layer: Layer, *inputs: int) -> int:
+        """Add a layer that takes these nodes; return its number."""
         try:
             value = layer(*(self.zeros[i] for i in inputs))
         except (RuntimeError, IndexError, ValueError) as error:
@@ -67,6 +68,7 @@ class Builder:
         return len(self.nodes) - 1
 
     def add_module(self, name: str, module: nn.Module, source: int) -> int:
+        """Add the layers that stand for a module; return the last one's number."""
         for layer in layer_of(name, module, self.nodes[source].shape):
             source = self.add(name, layer, source)
         return source

@@ -40,7 +40,7 @@ def attribute(traced: fx.GraphModule, name: str) -> Tensor:
     value: Any = traced
     for part in name.split("."):
         value = getattr(value, part)
-    return value.detach().double()
+    return value.detach().cpu().double()
 
 
 def step(builder: Builder, traced: fx.GraphModule, node: fx.Node, made: dict[fx.Node, Any]) -> Any:
@@ -76,8 +76,13 @@ def _arithmetic(builder: Builder, sign: str, name: str, node: fx.Node, arguments
     source, constant = (first, second) if inside[0] else (second, first)
     if sign == "/" and not inside[0]:
         raise unsupported("division of a constant by a tensor")
-    value = torch.as_tensor(constant, dtype=torch.float64, device=builder.zeros[0].device)
-    if value.ndim > len(builder.nodes[source].shape) + 1:
+    value = torch.as_tensor(constant, dtype=torch.float64)
+    one_image = (1, *builder.nodes[source].shape)
+    try:
+        fits = torch.broadcast_shapes(value.shape, one_image) == one_image
+    except RuntimeError:
+        fits = False
+    if not fits:
         raise unsupported(f"{name} with a constant of shape {tuple(value.shape)}")
     one = torch.ones_like(value)
     layers: dict[str, Callable[[], LinearMap]] = {
@@ -103,7 +108,7 @@ def _mean(builder: Builder, name: str, source: int, dim: Any = None, keepdim: bo
 
 def _amax(builder: Builder, name: str, source: int, dim: Any = None, keepdim: bool = False) -> int:
     shape = _spatial(builder, name, source, dim)
-    largest = builder.add(name, maximum(shape, builder.zeros[0].device), source)
+    largest = builder.add(name, maximum(shape), source)
     return largest if keepdim else builder.add(name, reshape(shape[:1]), largest)
 
 

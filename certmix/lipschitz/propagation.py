@@ -46,13 +46,13 @@ class VerifiedRadii:
     evaluations: int
 
 
-def _check(norm: str, method: str, images: Tensor, y: ArrayLike, classes: int) -> Tensor:
+def _check(norm: str, method: str, images: Tensor, y: ArrayLike | Tensor, classes: int) -> Tensor:
     for what, found, known in (("norm", norm, NORMS), ("method", method, METHODS)):
         if found not in known:
             raise ParameterError(
                 f"{what} {found!r} is unknown to bound propagation: use {' or '.join(known)}"
             )
-    labels = torch.as_tensor(np.asarray(y))
+    labels = torch.as_tensor(y.cpu() if isinstance(y, Tensor) else np.asarray(y))
     if images.ndim < 2 or not images.is_floating_point():
         found = f"images have shape {tuple(images.shape)} and type {images.dtype}"
         raise ParameterError(f"{found}: give a batch of floating-point images")
@@ -61,21 +61,21 @@ def _check(norm: str, method: str, images: Tensor, y: ArrayLike, classes: int) -
         raise ParameterError(f"{found}: give one whole number for each of {len(images)} images")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ParameterError(f"classes run from {labels.min()} to {labels.max()}: 0..{classes - 1} are known")
-    return labels.long().to(images.device)
+    return labels.long()
 
 
-def _radii(eps: ArrayLike, count: int, device: torch.device) -> Tensor:
+def _radii(eps: ArrayLike, count: int) -> Tensor:
     values = np.broadcast_to(np.asarray(eps, np.float64), (count,))
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
         raise ParameterError(f"eps = {values[wrong][0]}: radii must be finite and at least 0")
-    return torch.from_numpy(values.copy()).to(device)
+    return torch.from_numpy(values.copy())
 
 
 def logit_differences_lower(
     model: nn.Module | Graph,
     images: Tensor,
-    y: ArrayLike,
+    y: ArrayLike | Tensor,
     norm: str,
     eps: ArrayLike,
     *,
@@ -86,7 +86,7 @@ def logit_differences_lower(
     """Return lower bounds of z_y - z_j over the ball of radius eps, for every j != y.
 
     Proved for the network in exact arithmetic with the given weights, and
-    the images as given; all computing is in float64 and rounded outwards.
+    the images as given; all computing is in float64, on the CPU, and rounded outwards.
 
     Parameters
     ----------
@@ -126,20 +126,20 @@ def logit_differences_lower(
     """
     graph = model if isinstance(model, Graph) else build_graph(model, tuple(images.shape[1:]))
     labels = _check(norm, method, images, y, graph.classes)
-    radii = _radii(eps, len(images), images.device)
+    radii = _radii(eps, len(images))
     parts = [np.empty((0, graph.classes - 1))]
     with torch.no_grad():
         for start in range(0, len(images), chunk):
             here = slice(start, start + chunk)
-            ball = Ball(images[here].double(), norm, radii[here], input_range)
-            parts.append(differences(graph, ball, labels[here], method).cpu().numpy())
+            ball = Ball(images[here].cpu().double(), norm, radii[here], input_range)
+            parts.append(differences(graph, ball, labels[here], method).numpy())
     return np.concatenate(parts)
 
 
 def margin_lower(
     model: nn.Module | Graph,
     images: Tensor,
-    y: ArrayLike,
+    y: ArrayLike | Tensor,
     norm: str,
     eps: ArrayLike,
     *,
@@ -179,7 +179,7 @@ def margin_lower(
 def certified_radius(
     model: nn.Module | Graph,
     images: Tensor,
-    y: ArrayLike,
+    y: ArrayLike | Tensor,
     norm: str,
     mu: float,
     *,
@@ -221,7 +221,7 @@ def certified_radius(
     if not (0.0 < max_eps < math.inf and 0.0 < tolerance < math.inf):
         raise ParameterError(f"max_eps = {max_eps}, tolerance = {tolerance}: both must be positive numbers")
     graph = model if isinstance(model, Graph) else build_graph(model, tuple(images.shape[1:]))
-    classes = _check(norm, method, images, y, graph.classes).cpu().numpy()
+    classes = _check(norm, method, images, y, graph.classes).numpy()
     low, high = np.zeros(len(images)), np.full(len(images), float(max_eps))
 
     def margins(chosen: IntArray, eps: FloatArray) -> FloatArray:

@@ -30,8 +30,12 @@ __all__ = ["RULES", "layer_of", "maximum", "mean"]
 Shape = tuple[int, ...]
 
 
-def _double(value: Tensor | None) -> Tensor | None:
-    return None if value is None else value.detach().double()
+def _double(value: Tensor) -> Tensor:
+    return value.detach().cpu().double()
+
+
+def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor | None:
+    return None if layer.bias is None else _double(layer.bias)
 
 
 def _pair(value: int | Shape) -> tuple[int, int]:
@@ -42,29 +46,29 @@ def _convolution(layer: nn.Conv2d, shape: Shape) -> list[Layer]:
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise unsupported(f"Conv2d with padding {layer.padding!r} of kind {layer.padding_mode}")
     settings = (_pair(layer.stride), _pair(layer.padding), _pair(layer.dilation))
-    return [convolution(layer.weight.detach().double(), _double(layer.bias), *settings, layer.groups)]
+    return [convolution(_double(layer.weight), _bias(layer), *settings, layer.groups)]
 
 
 def _dense(layer: nn.Linear, shape: Shape) -> list[Layer]:
     if len(shape) != 1:
         raise unsupported(f"Linear on inputs of shape {shape}")
-    return [dense(layer.weight.detach().double(), _double(layer.bias))]
+    return [dense(_double(layer.weight), _bias(layer))]
 
 
 def _batch_norm(layer: nn.BatchNorm2d, shape: Shape) -> list[Layer]:
     if layer.running_mean is None or layer.running_var is None:
         raise unsupported("batch normalisation without running statistics")
-    weight = 1.0 if layer.weight is None else layer.weight.detach().double()
-    bias = 0.0 if layer.bias is None else layer.bias.detach().double()
-    factor = weight / (layer.running_var.double() + layer.eps).sqrt()
-    moved = layer.running_mean.double() * factor
+    weight = 1.0 if layer.weight is None else _double(layer.weight)
+    bias = 0.0 if layer.bias is None else _double(layer.bias)
+    factor = weight / (_double(layer.running_var) + layer.eps).sqrt()
+    moved = _double(layer.running_mean) * factor
     view = (1, -1, *[1] * (len(shape) - 1))
     size = float((torch.as_tensor(bias).abs() + moved.abs()).max()) * (1 + 1e-9)
     return [scale(factor.view(view), (bias - moved).view(view), size=size, operations=6)]
 
 
 def _normalize(layer: Normalize | Normalized, shape: Shape) -> list[Layer]:
-    mean, std = layer.mean.double(), layer.std.double()
+    mean, std = _double(layer.mean), _double(layer.std)
     view = (1, -1, *[1] * (len(shape) - 1))
     moved = mean.view(view) / std.view(view)
     return [scale(1 / std.view(view), -moved, size=float(moved.abs().max()) * (1 + 1e-9), operations=2)]
@@ -119,9 +123,9 @@ def mean(shape: Shape) -> LinearMap:
     return pooling(shape[1:], (1, 1), (0, 0))
 
 
-def maximum(shape: Shape, device: torch.device) -> Maximum:
+def maximum(shape: Shape) -> Maximum:
     """Return the largest entry over both spatial axes of (C, H, W), as (C, 1, 1)."""
-    return Maximum(torch.arange(shape[1] * shape[2], device=device).view(1, -1), (shape[0], 1, 1))
+    return Maximum(torch.arange(shape[1] * shape[2]).view(1, -1), (shape[0], 1, 1))
 
 
 RULES: dict[type[nn.Module], Callable[[Any, Shape], list[Layer]]] = {

@@ -126,7 +126,7 @@ class NonlinearTransform(nn.Module):
     def extra_repr(self) -> str:
         """Show the parameters."""
         own = self.settings
-        return f"s={own.s:g}, p={own.p:g}, c={own.c:g}, clamp={own.clamp}, top_k={own.top_k}"
+        return f"s={own.s!r}, p={own.p!r}, c={own.c!r}, clamp={own.clamp}, top_k={own.top_k}"
 
 
 def changed_share(logits: Tensor, transform: Callable[[Tensor], Tensor]) -> float:

@@ -79,7 +79,10 @@ class Sources:
 
 
 def _absolute(text: str) -> str:
-    """Return a path, or the path before ``:factory``, made absolute if it exists."""
+    """Return a path, or the path in ``file:factory`` and ``nuts:folder#part``, made absolute if it exists."""
+    if text.startswith("nuts:"):
+        folder, mark, part = text.removeprefix("nuts:").partition("#")
+        return f"nuts:{_absolute(folder)}{mark}{part}"
     file, colon, factory = text.rpartition(":")
     path = Path(file if colon else text).expanduser()
     return f"{path.resolve()}{colon}{factory if colon else ''}" if path.exists() else text

@@ -25,8 +25,10 @@ __all__ = ["IntervalPass", "interval_pass", "warm_up_terms", "worst_case_logits"
 WARM_UP_IMAGES = 32
 """Images of a batch that the warm-up terms look at: their averages need no more."""
 
-TRAINABLE = "Conv2d, Linear, BatchNorm1d/2d, ReLU, Flatten, Identity, Normalize, "
-    "mean, flatten, relu and + of two tensors"
+TRAINABLE = (
+    "Conv2d, Linear, BatchNorm1d/2d, ReLU, Flatten, Identity, Normalize, mean, flatten, relu "
+    "and + of two tensors"
+)
 
 Box = tuple[Tensor, Tensor]
 """Centre and half-width."""

@@ -108,13 +108,12 @@ def test_a_version_divided_as_the_message_says_is_healthy():
 
 
 def test_shares_are_exact():
-    images, labels = gaps(1.0, 15.0, 20.0, 50.0, 150.0, 1e4, 1e4, 1e4)
+    images, labels = gaps(1.0, 15.0, 20.0, 50.0, 95.0, 150.0, 1e4, 1e4, 1e4, 1e4)
     scaled, plain = (diagnose_gradients(lambda x: x, images, labels, plain=plain) for plain in (False, True))
-    assert scaled.saturated == plain.saturated == 6 / 8  # from 16.6 on, log(1 + 2 exp(-gap)) rounds to 0
-    assert plain.vanishing == 4 / 8  # from 88 on, exp(-gap) is denormal in float32
-    assert scaled.vanishing == 3 / 8  # from 708 on in float64
-    assert scaled.logit_gap == 50.0
-    assert not math.isnan(scaled.logit_gap)
+    assert scaled.saturated == plain.saturated == 0.8  # from 16.6 on, log(1 + 2 exp(-gap)) rounds to 0
+    assert plain.vanishing == 0.6  # from 88 on, exp(-gap) is denormal in float32, from 104 on it is 0
+    assert scaled.vanishing == 0.4  # from 708 on in float64
+    assert scaled.logit_gap == 95.0
 
 
 def test_one_vanishing_gradient_of_twenty_is_tolerated_and_two_are_not():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from certmix.attacks import _square
 from certmix.attacks._geometry import make_ball
 from certmix.attacks._square import MOVES, _bump, share, window
 from certmix.attacks.square import square
@@ -122,31 +123,44 @@ def test_queries_are_counted_exactly(norm, queries, restarts):
     assert steps == list(range(queries * restarts))
 
 
+def three_cases(x):
+    """Offsets are read off the last input: misclassified as it is, within reach, and out of reach."""
+    offset = torch.tensor([-1.0, 0.4, 5.0])[(x[:, -1] * 4).round().long()]
+    score = (x[:, :12] - 0.5).sum(1, dtype=torch.float64) + offset
+    return torch.stack([score, torch.zeros_like(score)], 1)
+
+
+def case_images(*cases):
+    x = torch.full((len(cases), 13), 0.5)
+    x[:, -1] = torch.tensor(cases) / 4
+    return x, torch.zeros(len(cases), dtype=torch.long)
+
+
 def test_early_stop_drops_each_image_at_its_first_misclassified_point():
-    offsets = torch.tensor([-1.0, 0.3, 5.0])
-
-    def easy_normal_hard(x):
-        return torch.stack([x.sum(1) + offsets[x[:, 3].mul(10).round().long()], torch.zeros(len(x))], 1)
-
-    x = torch.zeros(3, 4)
-    x[:, 3] = torch.tensor([0.0, 0.1, 0.2])
-    model, visits = Counting(easy_normal_hard), {0: [], 1: [], 2: []}
+    model, visits = Counting(three_cases), {0: [], 1: [], 2: [], 3: []}
 
     def track(at, points, logits, step):
         for row, score in zip(at.tolist(), logits[:, 0].tolist(), strict=True):
             visits[row].append(score)
 
-    def shifted(points):
-        moved = points.clone()
-        moved[:, :3] -= 0.5
-        return model(moved)
+    x, y = case_images(0, 1, 1, 2)
+    found = square(model, x, y, "linf", 0.04, queries=150, track=track)
+    assert sum(model.rows) == sum(map(len, visits.values()))
+    assert len(visits[0]) == 1
+    assert len(visits[3]) == 150
+    for row in (1, 2):
+        assert 3 < len(visits[row]) < 150
+        assert all(score >= 0 for score in visits[row][:-1])
+        assert visits[row][-1] < 0
+        assert three_cases(found[row : row + 1])[0, 0] == visits[row][-1]
 
-    square(shifted, x + 0.0, torch.zeros(3, dtype=torch.long), "linf", 0.04, queries=60, track=track)
-    assert len(visits[0]) == 1  # misclassified as it is
-    assert 0 < sum(model.rows) == sum(map(len, visits.values()))
-    for scores in visits.values():
-        assert all(score >= 0 for score in scores[:-1])
-    assert len(visits[2]) == 60
+
+def test_images_that_drop_out_leave_the_moves_of_the_others_alone():
+    x, y = case_images(0, 1, 1, 2, 1, 2)
+    runs = [square(three_cases, x, y, "linf", 0.04, queries=40, early_stop=early) for early in (True, False)]
+    assert torch.equal(runs[0][3], runs[1][3])
+    assert torch.equal(runs[0][5], runs[1][5])
+    assert not torch.equal(runs[0][4], runs[1][4])
 
 
 def test_a_broken_batch_is_not_asked_about_again():
@@ -209,6 +223,19 @@ def test_restarts_never_make_it_worse(norm):
     assert torch.all(margins[1] <= margins[0])
     assert torch.all(margins[2] <= margins[1])
     assert torch.any(margins[2] < margins[0])
+    starts = {}
+    square(
+        linear(),
+        x,
+        y,
+        norm,
+        0.1,
+        queries=12,
+        restarts=3,
+        track=lambda *seen: starts.setdefault(seen[3], seen[1]),
+    )
+    assert not torch.equal(starts[1], starts[12])
+    assert not torch.equal(starts[12], starts[24])
 
 
 def test_the_share_halves_when_published_rescaled_to_the_queries():
@@ -255,8 +282,20 @@ def test_an_l2_move_keeps_what_lies_elsewhere_in_proportion_and_spends_the_radiu
     moved = MOVES["l2"].move(ball, points, (3, 3), draws[:, 390:398])
     for each in (points, moved):
         assert torch.allclose((each - x).flatten(1).norm(dim=1), torch.tensor(0.2), rtol=1e-5)
+    from_centre = MOVES["l2"].move(ball, x, (3, 3), draws[:, 390:398])
+    assert torch.allclose((from_centre - x).flatten(1).norm(dim=1), torch.tensor(0.2), rtol=1e-5)
     changed = (moved - points).abs().amax(1) > 1e-6
     assert changed.sum((1, 2)).max() <= 18
+
+
+def test_l2_points_that_leave_the_ball_by_rounding_are_pulled_back(monkeypatch):
+    monkeypatch.setattr(_square, "_SLACK", -0.01)
+    x, seen = torch.rand(3, 2, 7, 7, generator=seeded(12)), []
+    square(
+        linear(torch.ones(98, dtype=torch.float64)), x, torch.zeros(3, dtype=torch.long), "l2", 0.3, queries=9,
+        track=lambda at, points, logits, step: seen.append(points),
+    )  # fmt: skip
+    assert all(inside(points, x, "l2", 0.3) for points in seen)
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (3, 3), (2, 5), (4, 9), (6, 6), (5, 3)])

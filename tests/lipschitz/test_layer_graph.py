@@ -73,6 +73,22 @@ class Product(nn.Module):
         return (x * x).flatten(1)
 
 
+class Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("grid", torch.ones(2, 1, 1, 7))
+
+    def forward(self, x):
+        return (x.mean((2, 3), keepdim=True) + self.grid).flatten(1)
+
+
+class Branded(nn.Module):
+    """A constant that differs between the two images of a batch."""
+
+    def forward(self, x):
+        return x.flatten(1) + torch.arange(2.0).view(2, 1)
+
+
 @pytest.mark.parametrize(
     "net, named",
     [
@@ -87,6 +103,8 @@ class Product(nn.Module):
         (nn.ReLU(), "2 logits"),
         (Branching(), "cannot be traced"),
         (Scores(), "matmul"),
+        (Outer(), "constant of shape (2, 1, 1, 7)"),
+        (Branded(), "constant of shape (2, 1)"),
         (Product(), "of two tensors"),
     ],
 )
