@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,40 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from certmix.data import spread, stack
 from certmix.errors import ParameterError, RunError
-from certmix.models.mixture import MixedClassifier, mix_outputs
+from certmix.models.mixture import mix_outputs
 from certmix.models.slopes import FORMS
-from certmix.models.trust import TRUSTS, log_trust_values
+from certmix.models.trust import TRUSTS
 from certmix.report.rounding import floor_percent, plain_decimal
 from certmix.report.sheet import Sheet
 from certmix.report.trust_plot import TrustCurve, TrustCurves, trust_image
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest, fraction
 from certmix.studies.attacking import (
-    Batch,
-    Bench,
-    Cell,
-    attacked_points,
     blind_notes,
     fill,
-    look_for_blindness,
-    outputs,
 )
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.sources import Sources
-from certmix.types import FloatArray, IntArray
+from certmix.studies.trust_variants import CLEAN, Variant, attack_cell, make_variant, trust_cell, trust_cells
+from certmix.types import IntArray
 
 __all__ = ["DEFAULT_WEIGHTS", "TrustComparison", "compare_trust"]
 
 DEFAULT_WEIGHTS = (0.25, 0.5, 0.6, 0.75, 0.9)
-CALIBRATION_IMAGES = 50
-CLEAN = "clean"
-_LARGEST = 700.0
-"""Largest |log gamma|: its exponential is still a number."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +48,6 @@ class TrustComparison:
     curves: tuple[TrustCurves, ...]
     halfway: dict[tuple[str, str, str], float | None]
     log_median: dict[tuple[str, str, str], float]
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """A trust term in a form against a norm, with the scale that makes its weights comparable."""
-
-    norm: str
-    trust: str
-    form: str
-    log_median: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.norm} {self.trust} {self.form}"
-
-    def alpha(self, weight: float) -> float:
-        """Return the mixing weight at which the median image gives the robust classifier this weight.
-
-        The weight of equation 3 is gamma R / (1 + gamma R), and alpha = gamma / (1 + gamma).
-        """
-        if weight in (0.0, 1.0):
-            return weight
-        log_gamma = math.log(weight / (1.0 - weight)) - self.log_median
-        alpha = 1.0 / (1.0 + math.exp(-min(max(log_gamma, -_LARGEST), _LARGEST)))
-        return min(alpha, math.nextafter(1.0, 0.0))
 
 
 def compare_trust(
@@ -141,8 +104,8 @@ def compare_trust(
         "compare-trust", request, sources or Sources(), where or Surroundings(), asked=asked,
         identity={"norm": "as the cell says", "eps": "as the cell says"},
     ) as study:  # fmt: skip
-        variants = [_variant(study, n, t, f) for n, t, f in itertools.product(balls, trusts, forms)]
-        cells = _cells(study, variants, balls, inner)
+        variants = [make_variant(study, n, t, f) for n, t, f in itertools.product(balls, trusts, forms)]
+        cells = trust_cells(study, variants, balls, inner)
         held, complete = fill(study.bench, cells)
         if not len(held):
             raise RunError("interrupted before the first batch was done: run again to go on")
@@ -174,69 +137,9 @@ def _balls(norms: Sequence[str], request: AttackRequest) -> dict[str, float]:
     return {norm: replace(request, norm=norm, eps=None).radius for norm in norms}
 
 
-def _pair(study: Study) -> tuple[nn.Module, nn.Module]:
-    assert study.loaded.standard is not None
-    return study.loaded.standard.module, study.loaded.robust.module
-
-
-def _variant(study: Study, norm: str, trust: str, form: str) -> _Variant:
-    """Find the median of R over a fixed set of images, once."""
-    if trust == "constant":
-        return _Variant(norm, trust, form, 0.0)
-    bench, key = study.bench, f"median/{norm}/{trust}/{form}"
-    stored = bench.store.get(key)
-    if stored is None:
-        positions = spread(len(bench.dataset), CALIBRATION_IMAGES)
-        images = torch.from_numpy(stack(bench.dataset, positions)).to(bench.device)
-        values = log_trust_values(*_pair(study), images, trust, form, norm)
-        stored = repr(float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median()))
-        bench.store.put(key, stored)
-    return _Variant(norm, trust, form, float(stored))
-
-
-def _cells(
-    study: Study, variants: Sequence[_Variant], balls: dict[str, float], weights: tuple[float, ...]
-) -> list[Cell]:
-    pair, bench = _pair(study), study.bench
-    cells = [Cell(CLEAN, lambda batch: outputs(pair, batch.images))]
-    benches = {
-        norm: replace(bench, request=replace(bench.request, norm=norm, eps=eps))
-        for norm, eps in balls.items()
-    }
-    for (norm, one), (weight, model) in itertools.product(benches.items(), ((0.0, pair[0]), (1.0, pair[1]))):
-        name = _attack_cell(norm, balls[norm], None, weight)
-        cells.append(Cell(name, partial(_attacked, one, name, model)))
-    for variant in variants:
-        if variant.trust != "constant":
-            cells.append(Cell(f"log R {variant.name}", partial(_trust, pair, variant)))
-        for weight in weights[1:-1]:
-            name = _attack_cell(variant.norm, balls[variant.norm], variant, weight)
-            model = MixedClassifier(
-                *pair, variant.alpha(weight), trust=variant.trust, form=variant.form, norm=variant.norm
-            ).eval()
-            cells.append(Cell(name, partial(_attacked, benches[variant.norm], name, model)))
-    return cells
-
-
-def _attack_cell(norm: str, eps: float, variant: _Variant | None, weight: float) -> str:
-    what = ("standard alone" if weight == 0.0 else "robust alone") if variant is None else variant.name
-    return f"attacked eps {eps!r} {norm} {what} {weight!r}"
-
-
-def _trust(pair: tuple[nn.Module, nn.Module], variant: _Variant, batch: Batch) -> FloatArray:
-    values = log_trust_values(*pair, batch.images, variant.trust, variant.form, variant.norm)
-    return np.asarray(values.cpu().numpy(), np.float64)
-
-
-def _attacked(bench: Bench, name: str, model: nn.Module, batch: Batch) -> FloatArray:
-    """Return the attacked model's own outputs at the points found against it."""
-    look_for_blindness(bench, name, model, batch)
-    return outputs([model], attacked_points(bench, model, batch))
-
-
 def _evaluate(
     study: Study,
-    variants: Sequence[_Variant],
+    variants: Sequence[Variant],
     balls: dict[str, float],
     weights: tuple[float, ...],
     held: IntArray,
@@ -265,7 +168,7 @@ def _evaluate(
 
 def _rights(
     study: Study,
-    variant: _Variant,
+    variant: Variant,
     eps: float,
     weights: tuple[float, ...],
     labels: IntArray,
@@ -276,13 +179,13 @@ def _rights(
     standard, robust = (torch.from_numpy(part) for part in np.split(store.read(CLEAN, indices), 2, axis=1))
     values = None
     if variant.trust != "constant":
-        values = torch.from_numpy(store.read(f"log R {variant.name}", indices))
+        values = torch.from_numpy(store.read(trust_cell(variant), indices))
     clean, attacked = [], []
     for weight in weights:
         mixed = mix_outputs(standard, robust, variant.alpha(weight), log_trust=values, form=variant.form)
         clean.append(mixed.argmax(1).numpy() == labels)
         alone = None if weight in (0.0, 1.0) else variant
-        name = _attack_cell(variant.norm, eps, alone, weight)
+        name = attack_cell(variant.norm, eps, alone, weight)
         attacked.append(store.read(name, indices).argmax(1) == labels)
     return np.stack(clean), np.stack(attacked)
 

@@ -5,76 +5,35 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from certmix.errors import ParameterError, RunError
 from certmix.nuts.folder import LoadedNuts, load_nuts
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Quantity, Sheet
 from certmix.sampling import resolve_device
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import fill
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
+from certmix.studies.nuts_evaluate_table import Evaluation, Standing, evaluation_sheet
 from certmix.studies.nuts_suite import (
     CLEAN,
     NUTS,
     Contender,
     Suite,
     contenders,
-    plain_name,
     suite_cells,
     sweep_cell,
 )
-from certmix.studies.paired import PairedChange, paired_change
+from certmix.studies.paired import paired_change
 from certmix.studies.sources import Sources, join, load_data
-from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArray, IntArray
+from certmix.types import AttackedAccuracy, Dataset, FloatArray, IntArray
 
 __all__ = ["Evaluation", "Standing", "nuts_evaluate"]
 
 SWEEP = (0.0, 0.3, 0.6, 0.9)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How one classifier does: clean, and on every point that the evaluation found."""
-
-    name: str
-    clean: EstimatedAccuracy
-    attacked: AttackedAccuracy
-    clean_change: PairedChange
-    attacked_change: PairedChange
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a MixedNUTS evaluation found.
-
-    Parameters
-    ----------
-    standings
-        One a classifier; changes are relative to the robust classifier alone.
-    broken_by
-        For the nonlinear mix: attack -> images that it was the first to break.
-    sweep
-        r_d -> accuracy under the transfer attack with it alone.
-    square_found
-        Images that only Square broke.
-    """
-
-    standings: tuple[Standing, ...]
-    broken_by: dict[str, int]
-    sweep: dict[float, AttackedAccuracy]
-    square_found: int
-
-    def standing(self, name: str) -> Standing:
-        """Return one classifier's."""
-        return next(one for one in self.standings if one.name == name)
 
 
 def nuts_evaluate(
@@ -156,7 +115,7 @@ def nuts_evaluate(
             targets, queries, autoattack,
         )  # fmt: skip
         found, complete, rows = _run(study, suite, r_d_sweep, sweep_images)
-        sheet = _sheet(study, nuts, found, complete)
+        sheet = evaluation_sheet(study, nuts, found, complete)
         return study.publish(sheet, {}, found, files={"images.tsv": rows})
 
 
@@ -247,77 +206,3 @@ def _rows(study: Study, held: IntArray, broken: IntArray, names: Sequence[str]) 
         name = "" if first < 0 else names[first]
         writer.writerow([int(dataset.indices[position]), int(dataset.labels[position]), name])
     return text.getvalue().encode()
-
-
-def _sheet(study: Study, nuts: LoadedNuts, found: Evaluation, complete: bool) -> Sheet:
-    request, own = study.bench.request, nuts.settings
-    rows: list[tuple[Any, ...]] = []
-    for one in found.standings:
-        clean, attacked = one.clean_change, one.attacked_change
-        rows.append(
-            (
-                one.name, one.clean, one.attacked,
-                Quantity(clean.percent, 1), clean.words(), Quantity(attacked.percent, 1), attacked.words(),
-            )
-        )  # fmt: skip
-    images = found.standings[0].clean.images
-    return Sheet(
-        name="nuts-evaluate",
-        title="MixedNUTS against its base models and the plain mix: accuracy (%) with 95 % intervals",
-        settings=f"{request.words()}, {images:,} images; " + ", ".join(
-            f"{name} {plain_decimal(getattr(own.transform, name))}" for name in ("s", "p", "c")
-        ) + f", alpha {plain_decimal(own.alpha)}, T {plain_decimal(own.temperature)}",
-        headings=(
-            "classifier", "clean", "attacked", "clean error (%)", "95 %", "attacked error (%)", "95 % ",
-        ),
-        rows=tuple(rows),
-        notes=(
-            "Error columns: change relative to the robust classifier alone, on the same images, with paired "
-            "bootstrap intervals.",
-            "Attacked: right on every point that any attack of this evaluation found for any classifier; an "
-            "upper bound of robust accuracy, not a certificate.",
-            *_comparison(found),
-            "The nonlinear mix was first broken by: "
-            + "; ".join(f"{name} {count}" for name, count in found.broken_by.items()) + ".",
-            *_obfuscation(found),
-            f"Run: data {study.loaded.dataset.name}; mix {nuts.folder.name}; seed {request.seed}.",
-        ),
-        complete=complete,
-        extra={"broken_by": found.broken_by, "square_found": found.square_found,
-               "r_d_sweep": {plain_decimal(r): a.accuracy for r, a in found.sweep.items()}},
-    )  # fmt: skip
-
-
-def _comparison(found: Evaluation) -> tuple[str, ...]:
-    """Compare with the plain mix at equal attacked accuracy, and at its own best alpha."""
-    nuts = found.standing(NUTS)
-    plain = [one for one in found.standings if one.name.startswith(plain_name(0.0).split(",")[0])]
-    if not plain:
-        return ()
-    best = max(plain, key=lambda one: one.clean.correct + one.attacked.correct)
-    equal = [one for one in plain if one.attacked.correct >= nuts.attacked.correct]
-    notes = [f"Largest sum of clean and attacked accuracy among plain mixes: {best.name}."]
-    if equal:
-        match = max(equal, key=lambda one: one.clean.correct)
-        difference = (nuts.clean.correct - match.clean.correct) / nuts.clean.images
-        notes.append(
-            f"At no less attacked accuracy than {NUTS} the most accurate plain mix is {match.name}: "
-            f"{NUTS} has {100 * difference:+.1f} points of clean accuracy."
-        )
-    else:
-        notes.append(f"No plain mix of the list has the attacked accuracy of {NUTS}.")
-    return tuple(notes)
-
-
-def _obfuscation(found: Evaluation) -> tuple[str, ...]:
-    """Say whether gradients are hidden: by the r_d sweep, and by what Square found besides."""
-    if not found.sweep:
-        return ()
-    words = ", ".join(f"{plain_decimal(r)}: {100 * a.accuracy:.1f}" for r, a in found.sweep.items())
-    if found.square_found:
-        verdict = (
-            f"Square broke {found.square_found} images that no white-box attack did: gradients may be hidden"
-        )
-    else:
-        verdict = "Square found nothing that the white-box attacks missed: no sign of hidden gradients"
-    return (f"{verdict}. Accuracy (%) under transfer alone, by r_d: {words}.",)
