@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -139,7 +140,12 @@ def minimum_margin(
     """
     kept = _Smallest(images, labels)
     everything = torch.arange(len(images), device=images.device)
-    common = {"restarts": restarts, "box": box, "early_stop": early_stop, "generator": generator}
+    common: dict[str, Any] = {
+        "restarts": restarts,
+        "box": box,
+        "early_stop": early_stop,
+        "generator": generator,
+    }
     if gradient_free:
         watch = kept.watch("square", everything)
         square(model, images, labels, norm, eps, queries=queries, track=watch, **common)
