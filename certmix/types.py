@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "AccuracyShare",
     "AttackedAccuracy",
     "CertifiedAccuracy",
     "CertifiedRadii",
+    "CertifiedShare",
     "CleanAccuracy",
     "ConfidenceBounds",
     "Curve",
@@ -195,6 +197,8 @@ class Summary:
         How it was made.
     abstained
         Images whose class could not be established.
+    norm
+        Norm of all radii.
     """
 
     sigma: float | None
@@ -217,6 +221,7 @@ class Summary:
     robust: str | None = None
     abstained: int | None = None
     notes: tuple[str, ...] = ()
+    norm: str = "l2"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object: plain data, None for unknown."""
@@ -224,13 +229,13 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class EstimatedAccuracy:
-    """Share of images that are classified right, an estimate over a sample of images.
+class AccuracyShare:
+    """Share of images that are right in some sense; what it proves, its subclasses say.
 
     Parameters
     ----------
     correct, images
-        Images classified right, and all images.
+        Images that are right, and all images.
     interval
         Two-sided 95 % Clopper-Pearson interval over images, (low, high).
     """
@@ -246,5 +251,18 @@ class EstimatedAccuracy:
 
 
 @dataclass(frozen=True)
+class EstimatedAccuracy(AccuracyShare):
+    """Share of images that are classified right, an estimate over a sample of images."""
+
+
+@dataclass(frozen=True)
 class AttackedAccuracy(EstimatedAccuracy):
     """Share of images that are right under attack: an upper bound of robust accuracy, never a certificate."""
+
+
+@dataclass(frozen=True)
+class CertifiedShare(AccuracyShare):
+    """Share of images that are right and certified at a radius; made of certifications alone.
+
+    Each image's certificate has its own failure probability; the interval is over images.
+    """

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from certmix.bounds.scores import SCORE_BOUNDS
+from certmix.errors import ParameterError
 
 from .attack_options import attack_options, print_study, run_options, run_study
-from .options import data_options, empirical_model_options
+from .options import IMAGES, F, data_options, empirical_model_options
 
 CLAMPS = ("gelu", "relu", "elu", "softplus", "linear")
 PRESETS = ("cifar10", "cifar100", "imagenet")
@@ -18,10 +22,66 @@ Examples:
   certmix nuts fit --output mix --beta 0.95            (a second: margins are kept)
   certmix nuts fit --data cifar-10-batches-bin --images 1000 --output mix
   certmix nuts fit --logits mix/logits.npz --clamp relu
+  certmix nuts fit --certified --at-radius 0.5 --sigma 0.5 --output proved
 
 The mix then answers to the name nuts:mix, for example
   certmix attack --robust nuts:mix#bypass --attack apgd-ce
+  certmix certify --robust nuts:proved#robust --scores soft --sigma 0.5 --alpha A
 """
+
+CERTIFIED_ONLY = (
+    "at_radius", "sigma", "noisy_samples", "clean_accuracy_floor", "certify_images", "samples",
+    "selection_samples", "failure_probability", "bound",
+)  # fmt: skip
+EMPIRICAL_ONLY = (
+    "beta", "quantile", "rival", "conditional", "temperature", "r_d", "gradient_free", "full_strength",
+    "logits", "norm", "eps", "steps", "restarts",
+)  # fmt: skip
+
+
+def _certified_options(function: F) -> F:
+    """Add --certified and the options that go with it alone."""
+    for option in reversed(
+        [
+            click.option(
+                "--certified", is_flag=True,
+                help="Choose for certified accuracy of a smoothed h instead, and certify on other images.",
+            ),
+            click.option("--at-radius", type=float, metavar="R", help="Certified: the l2 radius wanted."),
+            click.option("--sigma", type=float, help="Certified: noise level; --robust is h's base."),
+            click.option(
+                "--noisy-samples", type=int, default=200, show_default=True,
+                help="Certified: noisy copies of each tuning image.",
+            ),
+            click.option(
+                "--clean-accuracy-floor", type=float, default=None,
+                help="Certified: least clean accuracy of the mix on the tuning images.  "
+                "[default: the middle between h's votes and g there]",
+            ),
+            click.option(
+                "--certify-images", type=IMAGES, default="100", show_default=True,
+                help="Certified: how many images are certified, spread over those not tuned on.",
+            ),
+            click.option(
+                "--samples", type=int, default=2000, show_default=True,
+                help="Certified: estimation samples of each of them.",
+            ),
+            click.option(
+                "--selection-samples", type=int, default=100, show_default=True,
+                help="Certified: samples that choose the class.",
+            ),
+            click.option(
+                "--failure-probability", type=float, default=0.001, show_default=True,
+                help="Certified: probability that one image's certificate is wrong.",
+            ),
+            click.option(
+                "--bound", type=click.Choice(list(SCORE_BOUNDS)), default="betting-fixed", show_default=True,
+                help="Certified: from score samples to probabilities.",
+            ),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
 
 
 @click.command("fit", epilog=EPILOG)
@@ -58,18 +118,32 @@ The mix then answers to the name nuts:mix, for example
     "--logits", type=click.Path(path_type=Path), metavar="FILE.npz",
     help="Fit on cached logits instead, such as a run folder's logits.npz; prints and saves nothing else.",
 )  # fmt: skip
+@_certified_options
 @attack_options(steps=50, images="200", attack=False)
 @data_options
 @empirical_model_options
 @run_options
-def command(logits: Path | None, full_strength: bool, **options: Any) -> int:
+@click.pass_context
+def command(
+    ctx: click.Context, certified: bool, logits: Path | None, full_strength: bool, **options: Any
+) -> int:
     """Fit the nonlinear transform and the mixing weight of MixedNUTS.
 
     Searches every tuning image's point of smallest margin (APGD, then targeted
     APGD), then tries all of a grid on the cached logits (Algorithm 1). The run
     folder holds nuts.json, which any command loads as nuts:FOLDER, and the
     logits, so that another --beta, --clamp or --grid takes a second.
+
+    With --certified no attack is made: the transform goes inside the
+    expectation of a smoothed h, (s, p, c, alpha) maximise certified accuracy at
+    --at-radius under --clean-accuracy-floor on the tuning images, and the mix is
+    certified on other images, beside hard votes.
     """
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    _check_together(certified, given)
+    if certified:
+        return _fit_certified(options, "batch_size" in given)
+    options = {name: value for name, value in options.items() if name not in CERTIFIED_ONLY}
     from certmix.studies.nuts_fit import FitChoices, fit_file, nuts_fit
 
     names = FitChoices.__dataclass_fields__
@@ -79,3 +153,41 @@ def command(logits: Path | None, full_strength: bool, **options: Any) -> int:
         print_study(fit_file(logits, choices), options["format_"])
         return 0
     return run_study(nuts_fit, {**options, "attack": "apgd-ce"}, choices=choices)
+
+
+def _check_together(certified: bool, given: set[str]) -> None:
+    """Refuse options of the other kind of fit, and a certified fit without radius or noise level."""
+    odd = [name for name in (EMPIRICAL_ONLY if certified else CERTIFIED_ONLY) if name in given]
+    if odd and certified:
+        raise ParameterError(f"{_flag(odd[0])} does not go with --certified: leave one of them out")
+    if odd:
+        raise ParameterError(f"{_flag(odd[0])} needs --certified: add it, or leave {_flag(odd[0])} out")
+    for name in ("at_radius", "sigma"):
+        if certified and name not in given:
+            raise ParameterError(f"--certified needs {_flag(name)}: add it, for example {_flag(name)} 0.5")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _fit_certified(options: dict[str, Any], batch_given: bool) -> int:
+    from certmix.studies.empirical import Surroundings
+    from certmix.studies.nuts_certified import nuts_certified
+    from certmix.studies.nuts_certified_request import CertifiedRequest
+    from certmix.studies.sources import Sources
+
+    from .progress import StudyBar, say
+
+    def take(kind: Any) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if name in kind.__dataclass_fields__}
+
+    asked = take(CertifiedRequest)
+    asked["batch_size"] = options["batch_size"] if batch_given else None
+    named = take(Sources)
+    named["standard"] = None if named["standard"] == "none" else named["standard"]
+    with StudyBar() as bar:
+        where = Surroundings(**take(Surroundings), progress=bar.update, say=say)
+        result = nuts_certified(CertifiedRequest(**asked), Sources(**named), where)
+    print_study(result, options["format_"])
+    return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from certmix.data._common import Reader
 from certmix.errors import ParameterError
 from certmix.types import Dataset, IntArray
 
-__all__ = ["load_arrays", "spread", "stack"]
+__all__ = ["load_arrays", "restrict", "spread", "stack"]
 
 
 def spread(dataset_length: int, count: int | str) -> IntArray:
@@ -75,3 +77,53 @@ def load_arrays(dataset: Dataset) -> tuple[NDArray[Any], IntArray]:
     if isinstance(dataset.read, Reader):
         return dataset.read.everything(), dataset.labels
     return stack(dataset, range(len(dataset))), dataset.labels
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """Reads position k of a part at position ``positions[k]`` of the whole."""
+
+    read: Callable[[int], NDArray[np.float32]]
+    positions: IntArray
+
+    def __call__(self, position: int) -> NDArray[np.float32]:
+        return self.read(int(self.positions[position]))
+
+
+def restrict(dataset: Dataset, positions: Sequence[int] | IntArray) -> Dataset:
+    """Return the part of a data set at these positions, in this order.
+
+    Inputs keep their indices in the source, and with them the noise that is
+    keyed by these.  The checksum covers the whole and the positions.
+
+    Parameters
+    ----------
+    dataset
+        The whole.
+    positions
+        Different positions from 0 to N - 1; none leaves an empty data set.
+
+    Raises
+    ------
+    ParameterError
+        If a position is out of range or given twice.
+
+    Examples
+    --------
+    >>> from certmix.data import load
+    >>> whole = load("cifar10-sample")
+    >>> part = restrict(whole, [3, 1])
+    >>> len(part), part.indices.tolist() == whole.indices[[3, 1]].tolist()
+    (2, True)
+    """
+    chosen = np.asarray(positions, np.int64).reshape(-1)
+    if len(np.unique(chosen)) < len(chosen) or np.any((chosen < 0) | (chosen >= len(dataset))):
+        raise ParameterError(
+            f"{len(chosen)} positions of {dataset.name}: each must lie in 0..{len(dataset) - 1} and come once"
+        )
+    digest = hashlib.sha256(f"part of {dataset.checksum}\0".encode() + chosen.astype("<i8").tobytes())
+    return replace(
+        dataset, labels=dataset.labels[chosen], indices=dataset.indices[chosen],
+        read=_Chosen(dataset.read, chosen), checksum=digest.hexdigest(),
+        settings={**dataset.settings, "part": f"{len(chosen)} of {len(dataset)} inputs"},
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 from certmix.report.cells import accuracy, interval_ends, known
 from certmix.report.rounding import ceil_digits, floor_digits, plain_decimal
 from certmix.report.sheet_values import Cell, Quantity, Sheet
-from certmix.types import AttackedAccuracy, EstimatedAccuracy
+from certmix.types import AccuracyShare, AttackedAccuracy
 
 __all__ = [
     "UNKNOWN",
@@ -57,7 +57,7 @@ def printed(cell: Cell, digits: int = 1) -> Printed:
     >>> printed(EstimatedAccuracy(2, 3, (0.0942, 0.9917))).text, printed(Quantity(0.05, 1, "s")).text
     ('66.6', '0.0')
     """
-    if isinstance(cell, EstimatedAccuracy):
+    if isinstance(cell, AccuracyShare):
         if not known(cell.accuracy):
             return Printed(UNKNOWN)
         ends = interval_ends(cell.interval, digits) if all(map(known, cell.interval)) else None
@@ -117,7 +117,7 @@ def key_columns(sheet: Sheet) -> int:
     in a sheet without these, only leading words do.
     """
     columns = [sheet.column(index) for index in range(len(sheet.headings))]
-    measured = [any(isinstance(c, EstimatedAccuracy | Quantity) for c in cells) for cells in columns]
+    measured = [any(isinstance(c, AccuracyShare | Quantity) for c in cells) for cells in columns]
     names = [not m for m in measured] if any(measured) else [_words(cells) for cells in columns]
     return max(1, names.index(False) if False in names else len(names) - 1)
 
@@ -129,6 +129,6 @@ def printed_notes(sheet: Sheet) -> list[str]:
     said = " ".join((sheet.title, sheet.settings, *sheet.headings, *notes)).lower()
     if any(isinstance(cell, AttackedAccuracy) for cell in cells) and "upper bound" not in said:
         notes.append(_ATTACKED)
-    if any(isinstance(cell, EstimatedAccuracy) for cell in cells):
+    if any(isinstance(cell, AccuracyShare) for cell in cells):
         notes.append(_ROUNDED)
     return notes

@@ -16,11 +16,12 @@ from certmix.report.rounding import plain_decimal
 from certmix.report.sheet_cells import column_units
 from certmix.report.sheet_values import Cell, Quantity, Sheet
 from certmix.report.wording import one_line
-from certmix.types import SCHEMA_VERSION, AttackedAccuracy, EstimatedAccuracy
+from certmix.types import SCHEMA_VERSION, AccuracyShare, AttackedAccuracy, CertifiedShare
 
 __all__ = ["csv_sheet", "identifiers", "json_sheet"]
 
 ATTACKED, ESTIMATE = "attacked, an upper bound of robust accuracy", "estimate"
+CERTIFIED = "certified"
 
 _SPELT = str.maketrans(
     {"%": " percent ", "/": " per ", "\u03b1": "alpha", "\u03b5": "eps", "\u03c3": "sigma", "\u2113": "l"}
@@ -37,7 +38,7 @@ def csv_sheet(sheet: Sheet) -> str:
     """
     units = column_units(sheet)
     accurate = [
-        any(isinstance(c, EstimatedAccuracy) for c in sheet.column(k)) for k in range(len(sheet.headings))
+        any(isinstance(c, AccuracyShare) for c in sheet.column(k)) for k in range(len(sheet.headings))
     ]
     names = ["group"] if sheet.groups else []
     for heading, unit, ends in zip(sheet.headings, units, accurate, strict=True):
@@ -57,7 +58,7 @@ def csv_sheet(sheet: Sheet) -> str:
 
 
 def _values(cell: Cell, ends: bool) -> list[str]:
-    if isinstance(cell, EstimatedAccuracy):
+    if isinstance(cell, AccuracyShare):
         counted = known(cell.accuracy)
         return [_number(value if counted else None) for value in (cell.accuracy, *cell.interval)]
     text = one_line(cell) if isinstance(cell, str) else _number(_value(cell))
@@ -77,7 +78,7 @@ def _number(value: float | None) -> str:
 
 
 def _unit(cell: Cell) -> str:
-    if isinstance(cell, EstimatedAccuracy):
+    if isinstance(cell, AccuracyShare):
         return "share"
     return one_line(cell.unit) if isinstance(cell, Quantity) else ""
 
@@ -111,15 +112,21 @@ def json_sheet(sheet: Sheet) -> str:
 
 
 def _object(cell: Cell) -> Any:
-    if isinstance(cell, EstimatedAccuracy):
+    if isinstance(cell, AccuracyShare):
         return {
             "accuracy": cell.accuracy,
             "correct": cell.correct,
             "images": cell.images,
             "interval": cell.interval,
-            "kind": ATTACKED if isinstance(cell, AttackedAccuracy) else ESTIMATE,
+            "kind": _kind(cell),
         }
     return {"value": cell.value, "unit": cell.unit} if isinstance(cell, Quantity) else cell
+
+
+def _kind(cell: AccuracyShare) -> str:
+    if isinstance(cell, CertifiedShare):
+        return CERTIFIED
+    return ATTACKED if isinstance(cell, AttackedAccuracy) else ESTIMATE
 
 
 def identifiers(headings: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from certmix.errors import ParameterError
-from certmix.types import AttackedAccuracy, EstimatedAccuracy
+from certmix.types import AccuracyShare
 
 __all__ = ["Cell", "Quantity", "Sheet", "check_stem"]
 
@@ -50,7 +50,7 @@ class Quantity:
             )
 
 
-Cell = str | int | float | None | EstimatedAccuracy | AttackedAccuracy | Quantity
+Cell = str | int | float | None | AccuracyShare | Quantity
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,279 @@
+"""Certified MixedNUTS on points of the plane, where the truth is known in closed form."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from planes import plane, points
+from scipy.stats import norm
+
+import certmix
+from certmix.bounds.scores import bound_scores, plan, start, update
+from certmix.data import restrict, spread
+from certmix.errors import DataError, ModelError, ParameterError
+from certmix.nuts.certified import ScoreSums, score_sums, softmax_numpy
+from certmix.nuts.folder import load_nuts
+from certmix.nuts.margins import transform_numpy
+from certmix.report.sheet import render_sheet
+from certmix.sampling.noise import chunk_seed
+from certmix.studies import nuts_certified_choice
+from certmix.studies.empirical import Surroundings
+from certmix.studies.nuts_certified import nuts_certified
+from certmix.studies.nuts_certified_bench import LogitSampler, tuning_seed
+from certmix.studies.nuts_certified_request import CertifiedRequest
+from certmix.studies.nuts_planning import PLANNED_BOUNDS, planned_margins
+from certmix.studies.sources import Sources
+from certmix.types import CertifiedShare
+
+SIGMA, GRID = 0.5, "s=0.5:20:3,p=1:3:2,c=-1:0:2"
+X = np.concatenate([np.linspace(-0.9, -0.1, 15), np.linspace(0.1, 0.9, 15)])
+MEMORY = Surroundings(in_memory=True, say=lambda message: None)
+
+
+def data():
+    order = np.random.default_rng(3).permutation(len(X))
+    x = X[order]
+    return points(np.stack([x, np.zeros_like(x)], 1), (x < 0).astype(np.int64))
+
+
+def asked(**changes):
+    defaults = {
+        "sigma": SIGMA, "at_radius": 0.2, "images": 10, "noisy_samples": 60, "certify_images": 12,
+        "samples": 300, "grid": GRID, "clean_accuracy_floor": 0.8, "batch_size": 100,
+    }  # fmt: skip
+    return CertifiedRequest(**{**defaults, **changes})
+
+
+def pair(**changes):
+    net = plane([[3.0, 0.0], [-3.0, 0.0]])
+    return Sources(**{"data": data(), "standard": net, "robust": net, **changes})
+
+
+def height(settings):
+    """Score of the likelier of two classes: LN of two logits is +1 and -1, whatever they are."""
+    return float(softmax_numpy(transform_numpy(np.array([[1.0, -1.0]]), settings))[0, 0])
+
+
+def test_radii_through_the_transform_never_exceed_the_truth():
+    """h is a step of two heights along x, smoothed: h_y - h_i = (2a - 1)(2 Phi(x / sigma) - 1)."""
+    found = nuts_certified(asked(), pair(), MEMORY).data
+    transform = found.settings.transform
+    steepness = 2 * height(transform) - 1
+    alpha = found.settings.alpha
+    quantile = norm.ppf(0.5 + 0.5 * (1 - alpha) / alpha / steepness)
+    values = {int(i): abs(float(data().read(k)[0])) for k, i in enumerate(data().indices)}
+    radii = found.soft.evaluation.radii[1].radius
+    truth = np.array([values[record.index] - SIGMA * quantile for record in found.soft.records])
+    assert np.all(radii <= np.maximum(truth, 0.0))
+    assert radii.max() > 0.2
+    assert found.comparison.transform.certified.correct == np.sum(radii >= 0.2)
+
+
+def test_tuning_images_are_never_certified_and_have_noise_of_their_own():
+    found = nuts_certified(asked(certify_images="all"), pair(), MEMORY).data
+    tuned = set(found.logits.indices.tolist())
+    for result in (found.soft, found.hard):
+        certified = {record.index for record in result.records}
+        assert not certified & tuned and certified | tuned == set(data().indices.tolist())
+    assert [r.index for r in found.soft.records] == [r.index for r in found.hard.records]
+    seeds = {chunk_seed(tuning_seed(0), 10, stream, k) for stream in ("selection",) for k in range(8)}
+    used = {chunk_seed(0, 10, stream, k) for stream in ("selection", "estimation") for k in range(100)}
+    assert not seeds & used and tuning_seed(0) != tuning_seed(1)
+
+
+def test_planned_figures_never_reach_a_certified_row(monkeypatch):
+    """Even a plan that takes everything for certified leaves the certified figures to `certify`."""
+
+    def everything(sums, **_):
+        return np.ones(sums.totals.shape[:2])
+
+    monkeypatch.setattr(nuts_certified_choice, "planned_margins", everything)
+    found = nuts_certified(asked(at_radius=0.6), pair(), MEMORY).data
+    assert found.plan.transform.certified.accuracy == 1.0
+    for row, result in ((found.comparison.transform, found.soft), (found.comparison.hard, found.hard)):
+        radii = result.evaluation.radii[1].radius
+        right = np.array([record.selected == record.label for record in result.records])
+        assert type(row.certified) is CertifiedShare
+        assert row.certified.correct == np.sum(right & (radii >= 0.6)) < row.certified.images
+        assert row.certified.accuracy == result.summary.rows[1].certified_accuracy[1]
+    for planned in (found.plan.transform, found.plan.hard, found.plan.softmax):
+        assert not isinstance(planned.certified, CertifiedShare)
+
+
+@pytest.mark.parametrize("bound", ["betting", "betting-fixed", "bernstein", "relative-entropy", "hoeffding"])
+@pytest.mark.parametrize("shape", [(8, 1), (0.5, 0.1), (2, 1.5)])
+def test_plans_are_close_to_the_bounds_they_stand_for(bound, shape):
+    scores = np.random.default_rng(0).beta(*shape, 3000)
+    scores = np.stack([scores, 1 - scores], 1)
+    sums = ScoreSums(scores.sum(0)[None, None], (scores**2).sum(0)[None, None], 3000)
+    statistics = update(plan(update(start(2, 0), scores[:100])), scores)
+    true = bound_scores([statistics], 0.001, bound)
+    own = planned_margins(sums, bound=bound, samples=3000, failure_probability=0.001, distance=0.0)[0, 0]
+    plain = 2 * scores[:, 0].mean() - 1
+    width = plain - (true.p_lower[0] - true.q_upper[0])
+    assert abs((plain - own) - width) < 0.15 * width
+    assert set(PLANNED_BOUNDS) >= {bound}
+
+
+def test_planned_votes_are_clopper_pearson_less_half_a_vote():
+    votes = score_sums(np.eye(3)[np.array([[0] * 190 + [1] * 10])], lambda one_hot: one_hot)
+    for bound, lead in (("clopper-pearson", 0.75), ("clopper-pearson-two-sided", 0.76)):
+        margin = planned_margins(votes, bound=bound, samples=200, failure_probability=0.001, distance=0.0)
+        true = certmix.bounds.bound_counts(np.array([[190, 10, 0]]), np.array([0]), 0.001, bound)
+        assert margin[0, 0] == pytest.approx(true.p_lower[0] - true.q_upper[0], abs=0.02)
+        assert margin[0, 0] < lead + 0.05
+
+
+def test_a_folder_repeats_itself_and_another_radius_needs_no_new_logits(tmp_path, monkeypatch):
+    (tmp_path / "nets.py").write_text(NETS)
+    np.savez(
+        tmp_path / "points.npz", inputs=0.5 + 0.5 * np.stack([X, 0 * X], 1).astype(np.float32), labels=(X < 0).astype(np.int64),
+        class_names=list("ab"),
+    )  # fmt: skip
+    net = f"{tmp_path / 'nets.py'}:line"
+    sources = Sources(data=str(tmp_path / "points.npz"), standard=net, robust=net)
+    where = Surroundings(output=tmp_path / "mix", say=lambda message: None)
+    request = asked(sigma=0.25, at_radius=0.1)
+    first = nuts_certified(request, sources, where)
+    loaded = load_nuts(tmp_path / "mix")
+    assert loaded.settings == first.data.settings
+    assert set(loaded.tuning.indices) == set(first.data.logits.indices.tolist())
+    again = certmix.certify(
+        0.25, loaded.settings.alpha, data=sources.data, robust=f"nuts:{tmp_path / 'mix'}#robust", standard=net,
+        scores="soft", bound="betting-fixed", goal="fixed", samples=300, images="all", batch_size=100,
+    )  # fmt: skip
+    radii = {r.index: x for r, x in zip(again.records, again.evaluation.radii[1].radius, strict=True)}
+    own = first.data.soft
+    for record, radius in zip(own.records, own.evaluation.radii[1].radius, strict=True):
+        assert radii[record.index] == radius
+
+    def fail(*_):
+        raise AssertionError("logits were drawn again")
+
+    monkeypatch.setattr(LogitSampler, "logits", fail)
+    repeated = nuts_certified(request, sources, where)
+    assert render_sheet(repeated.sheet, "json") == render_sheet(first.sheet, "json")
+    other = nuts_certified(asked(sigma=0.25, at_radius=0.3), sources, where)
+    changed = other.data.settings.transform != first.data.settings.transform
+    assert any("another --seed" in note for note in other.sheet.notes) == changed
+
+
+NETS = """
+import torch
+from torch import nn
+
+
+def line():
+    net = nn.Linear(2, 2)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[6.0, 0.0], [-6.0, 0.0]]))
+        net.bias.copy_(torch.tensor([-3.0, 3.0]))
+    return net
+"""
+
+
+def test_the_table_labels_estimates_and_says_who_is_ahead():
+    done = nuts_certified(asked(), pair(), MEMORY)
+    text = render_sheet(done.sheet, "table")
+    assert "estimates on 10 tuning images" in " ".join(text.split())
+    assert "head at 0.2" in text and "Why: " in text
+    json.loads(render_sheet(done.sheet, "json"))
+    assert done.folder is None and done.complete
+
+
+def test_progress_names_what_is_at_work():
+    seen = []
+    where = Surroundings(in_memory=True, progress=lambda p: seen.append(p.cell), say=lambda message: None)
+    nuts_certified(asked(certify_images=2), pair(), where)
+    assert list(dict.fromkeys(seen)) == ["noisy logits", "transform", "hard votes"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"at_radius": -0.1}, "at radius"),
+        ({"images": "all"}, "left to certify"),
+        ({"noisy_samples": 1}, "noisy samples"),
+        ({"samples": 1}, "samples"),
+        ({"clean_accuracy_floor": 1.2}, "clean accuracy floor"),
+        ({"bound": "layers"}, "bound"),
+        ({"clamp": "tanh"}, "clamp"),
+        ({"preset": "mnist"}, "preset"),
+        ({"grid": "s=1"}, "grid"),
+        ({"sigma": 0.0}, "sigma"),
+        ({"failure_probability": 1.0}, "failure probability"),
+        ({"certify_images": 0}, "images"),
+    ],
+)
+def test_requests_are_checked(change, message):
+    with pytest.raises(ParameterError, match=message):
+        asked(**change)
+
+
+def test_nothing_left_to_certify_no_second_model_and_a_floor_out_of_reach():
+    with pytest.raises(DataError, match="leave none"):
+        nuts_certified(asked(images=30), pair(), MEMORY)
+    with pytest.raises(ModelError, match="--standard"):
+        nuts_certified(asked(), pair(standard=None), MEMORY)
+    wrong = plane([[-3.0, 0.0], [3.0, 0.0]])
+    with pytest.raises(ParameterError, match="lower --clean-accuracy-floor"):
+        nuts_certified(asked(clean_accuracy_floor=1.0), pair(standard=wrong, robust=wrong), MEMORY)
+
+
+def test_a_part_of_a_data_set_keeps_indices_and_has_a_checksum_of_its_own():
+    whole = data()
+    part = restrict(whole, np.array([4, 0, 7]))
+    assert part.indices.tolist() == whole.indices[[4, 0, 7]].tolist() and len(part) == 3
+    assert part.labels.tolist() == whole.labels[[4, 0, 7]].tolist()
+    assert np.array_equal(part.read(0), whole.read(4)) and np.array_equal(part.read(2), whole.read(7))
+    sums = {restrict(whole, chosen).checksum for chosen in ([4, 0, 7], [0, 4, 7], [4, 0], spread(30, 30))}
+    assert len(sums | {whole.checksum}) == 5
+    for wrong in ([0, 0], [30], [-1]):
+        with pytest.raises(ParameterError, match="positions of points"):
+            restrict(whole, wrong)
+    assert len(restrict(whole, [])) == 0
+
+
+def options(folder):
+    net = f"{folder / 'nets.py'}:linear"
+    return (
+        "nuts", "fit", "--data", folder / "points.npz", "--standard", net, "--robust", net, "--grid", GRID,
+        "--images", 5,
+    )  # fmt: skip
+
+
+def test_every_option_works(command, problem):
+    torch.manual_seed(0)
+    done = command(
+        *options(problem.folder), "--certified", "--at-radius", "0.1", "--sigma", "0.25", "--noisy-samples", 20,
+        "--clean-accuracy-floor", "0.5", "--certify-images", "all", "--samples", 150, "--selection-samples", 30,
+        "--failure-probability", "0.01", "--bound", "bernstein", "--clamp", "linear", "--preset", "imagenet",
+        "--seed", 3, "--precision", "fp32", "--device", "cpu", "--batch-size", 50, "--copy-weights", "--fresh",
+        "--output", "proved", "--format", "csv",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "transform" in done.out and "hard votes" in done.out
+    again = command(
+        "certify", "--data", problem.folder / "points.npz", "--standard", "none", "--robust", "nuts:proved#robust",
+        "--scores", "soft", "--sigma", "0.25", "--alpha", "0.9", "--samples", 150, "--images", 3, "--goal", "fixed",
+    )  # fmt: skip
+    assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    [
+        (("--certified", "--sigma", "0.25"), "needs --at-radius"),
+        (("--certified", "--at-radius", "0.1"), "needs --sigma"),
+        (("--at-radius", "0.1"), "--at-radius needs --certified"),
+        (("--noisy-samples", "200"), "--noisy-samples needs --certified"),
+        (("--certified", "--at-radius", "0.1", "--sigma", "0.25", "--beta", "0.95"), "--beta does not go"),
+        (("--certified", "--at-radius", "0.1", "--sigma", "0.25", "--eps", "0.1"), "--eps does not go"),
+        (("--certified", "--at-radius", "0.1", "--sigma", "0.25", "--images", "all"), "left to certify"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(command, problem, extra, message):
+    done = command(*options(problem.folder), *extra)
+    assert done.code == 2 and message in done.err, done.err
+    assert len(done.err.strip().splitlines()) == 1
