@@ -9,6 +9,7 @@ import click
 SUBCOMMANDS = {
     "fit": "Fit s, p, c and alpha of a nonlinear mix from two models and data.",
     "evaluate": "Attack a fitted mix every way there is, beside its base models and the plain mix.",
+    "study": "Tables and figures from cached results: sensitivity, margins, beta, ablations, cost.",
 }
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import re
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from certmix.attacks import checks
+from certmix.attacks._foreign import undisturbed
 from certmix.attacks._geometry import distance, make_ball, start_seeds
 from certmix.attacks._search import Model
 from certmix.attacks._square import picture_shape
@@ -113,7 +110,7 @@ def autoattack(
     right, classes = _right(model, found, labels, batch_size)
     names = _affordable(version, classes, norm, picture_shape(images.shape[1:]), say)
     first = int(start_seeds(1, generator)[0]) if seed is None else seed
-    with _undisturbed(model, images.device, say):
+    with undisturbed(model, images.device, say):
         for run in range(restarts):
             at = right.nonzero().squeeze(1)
             if len(at) == 0 or eps == 0:
@@ -264,42 +261,3 @@ def _inside(points: Tensor, images: Tensor, norm: str, eps: float, box: tuple[fl
     rows = outside.nonzero().squeeze(1)
     points[rows] = make_ball(images[rows], norm, eps, box).project(points[rows])
     return points
-
-
-@contextmanager
-def _undisturbed(model: Model, device: torch.device, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep pyautoattack from logging, seeding, tracing, and adding to the gradients of parameters."""
-    from pyautoattack import checks as package_checks
-
-    heard = _Heard(logging.WARNING)
-    logger = logging.getLogger("auto-attack")
-    propagate, trace = logger.propagate, sys.gettrace()
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    training = [parameter for parameter in parameters if parameter.requires_grad]
-    logger.addHandler(heard)
-    logger.propagate, package_checks.funcs = False, dict.fromkeys(package_checks.funcs, 0)
-    try:
-        for parameter in training:
-            parameter.requires_grad_(False)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        for parameter in training:
-            parameter.requires_grad_(True)
-        logger.removeHandler(heard)
-        logger.propagate = propagate
-        sys.settrace(trace)
-    for message in heard.messages.values():
-        say(f"autoattack: {message}")
-
-
-class _Heard(logging.Handler):
-    """Keep the first message of each kind; kinds differ in more than their numbers."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.messages: dict[str, str] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage().replace(" See flags_doc.md for details.", "")
-        self.messages.setdefault(re.sub(r"[\d.]+", "", message), message)

@@ -34,8 +34,8 @@ class GradientHealth:
     vanishing
         Share whose gradient is zero or denormal in every input.
     saturated
-        Share whose loss is 0, or some log-probability -inf, or largest
-        probability 1, in the precision of the output.
+        Share whose largest probability is 1 (so that the loss is 0 if its class
+        is right) or a log-probability -inf, in the precision of the output.
     non_finite
         Share with a logit or a gradient that is not finite.
     one_hot
@@ -199,7 +199,7 @@ attack a version with logits divided by 1e4, or use --attack square
     return GradientHealth(
         images=len(logits),
         vanishing=_share(vanishing),
-        saturated=_share(_saturated(logits, labels.to(logits.device))),
+        saturated=_share(_saturated(logits)),
         non_finite=1.0 - _share(finite),
         one_hot=_share(((logits == 0) | (logits == 1)).all(1) & (logits.sum(1) == 1)),
         logit_gap=float(gaps.median()) if len(gaps) else math.nan,
@@ -242,12 +242,10 @@ def _slope(logits: Tensor, labels: Tensor, plain: bool) -> Tensor:
     return slope / slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
 
 
-def _saturated(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the loss is 0, a log-probability -inf, or the largest probability 1."""
+def _saturated(logits: Tensor) -> Tensor:
+    """Whether the largest probability is 1 (the loss is 0 if its class is right) or a logarithm -inf."""
     log_probabilities = logits.log_softmax(1)
-    losses = F.nll_loss(log_probabilities, labels, reduction="none")
-    certain = log_probabilities.exp().amax(1) == 1
-    return (losses == 0) | log_probabilities.isneginf().any(1) | certain
+    return (log_probabilities.amax(1).exp() == 1) | log_probabilities.isneginf().any(1)
 
 
 def _share(mask: Tensor) -> float:

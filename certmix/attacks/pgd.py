@@ -154,8 +154,8 @@ def training_points(
         delta = ((images + delta).clamp(0, 1) - images).requires_grad_(True)
         loss = F.cross_entropy(model(images + delta).float(), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, delta)
-        direction = gradient.sign() if norm == "linf" else gradient / _lengths(gradient)
-        delta = _pull_in(delta.detach() + step_size * direction, norm, eps)
+        step = step_size * gradient.sign() if norm == "linf" else step_size * gradient / _lengths(gradient)
+        delta = _pull_in(delta.detach() + step, norm, eps)
     return (images + delta).clamp(0, 1).detach()
 
 

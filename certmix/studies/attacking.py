@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from certmix.attacks import ATTACKS
 from certmix.attacks.diagnose import diagnose_gradients
 from certmix.data import stack
+from certmix.errors import DataError, ParameterError
 from certmix.records import VectorStore
 from certmix.sampling.precision import PRECISIONS
 from certmix.studies.attack_request import AttackRequest
@@ -77,7 +78,9 @@ class Bench:
     @property
     def box(self) -> tuple[float, float]:
         """Range of the inputs."""
-        return self.dataset.input_range or (-float("inf"), float("inf"))
+        if self.dataset.input_range is None:
+            raise DataError(f"{self.dataset.name} has no input range: attacks need one: give --input-range")
+        return self.dataset.input_range
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,10 @@ def attacked_points(
     """
     request, images, labels = bench.request, batch.images, batch.labels
     own = replace(request, attack=attack or request.attack)
+    if own.attack == "autoattack":
+        if not early_stop:
+            raise ParameterError("autoattack makes no points that transfer: use --attack apgd-ce here")
+        settings["say"] = bench.say
     function = ATTACKS[own.attack].function
     settings = {
         **own.settings(), **settings, "box": bench.box, "early_stop": early_stop,

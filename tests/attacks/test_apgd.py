@@ -9,7 +9,7 @@ from attacked import Counting, best_offset, linear, outside, small_images, small
 from torch import nn
 
 from certmix.attacks import apgd, apgd_ce, apgd_dlr, apgd_targeted, pgd
-from certmix.attacks.apgd import _checked, _State, checkpoints
+from certmix.attacks._auto_pgd import State, checked, checkpoints
 from certmix.errors import ParameterError
 
 
@@ -68,7 +68,7 @@ def state(rises, top_loss, checked_loss, halved):
     """Three inputs an image: now at 1, best at 2."""
     n = len(rises)
     ones, column = torch.ones(n, 3), torch.ones(n)
-    return _State(
+    return State(
         at=torch.arange(n), points=ones, previous=0 * ones, gradient=ones, loss=column, top_points=2 * ones,
         top_gradient=3 * ones, top_loss=torch.tensor(top_loss), length=column.double(),
         rises=torch.tensor(rises), checked_loss=torch.tensor(checked_loss), halved=torch.tensor(halved),
@@ -78,7 +78,7 @@ def state(rises, top_loss, checked_loss, halved):
 def test_a_checkpoint_halves_where_the_loss_stalls_and_goes_on_from_the_best_point():
     """Of 8 steps 6 must rise; a standing best loss halves unless the step was halved last time."""
     before = state([6, 5, 8, 8, 8], [4.0] * 5, [3.0, 3.0, 4.0, 4.0, 3.0], [False, False, False, True, True])
-    after = _checked(before, 8)
+    after = checked(before, 8)
     assert after.length.tolist() == [1.0, 0.5, 0.5, 1.0, 1.0]
     assert after.halved.tolist() == [False, True, True, False, False]
     assert after.points[:, 0].tolist() == [1, 2, 2, 1, 1]
@@ -156,7 +156,7 @@ def test_few_classes_are_served():
             assert torch.any(predicted(model, found) != labels)
 
 
-def test_settings_are_checked():
+def test_settings_arechecked():
     model, images = small_net(), small_images(1)
     for attack, change in ((apgd, {"steps": 0}), (apgd_targeted, {"targets": 0}), (apgd, {"loss": "none"})):
         with pytest.raises(ParameterError, match=next(iter(change))):

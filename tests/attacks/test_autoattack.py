@@ -47,13 +47,14 @@ def package():
 
 @pytest.fixture
 def quick(package, monkeypatch):
-    """Ten steps instead of a hundred."""
+    """Ten steps instead of a hundred, or of thousands."""
     module = importlib.import_module("certmix.attacks.autoattack")
     make = module._ensemble
 
     def short(*arguments):
         ensemble = make(*arguments)
         ensemble.apgd.n_iter = ensemble.apgd_targeted.n_iter = ensemble.fab.n_iter = 10
+        ensemble.square.n_queries = 10
         return ensemble
 
     monkeypatch.setattr(module, "_ensemble", short)
@@ -158,19 +159,42 @@ def test_the_real_ensemble_stays_inside_and_beats_its_first_attack(quick, norm, 
     assert 0 < robust[1] <= robust[0] < 12
 
 
-def test_it_is_silent_and_leaves_no_trace(quick, capfd):
+def test_it_is_silent_and_leaves_no_trace(quick, capfd, caplog):
+    def tracer(frame, event, argument):
+        return None
+
     model, x = net(5), points(4, 2, 6, 6)
     y = model(x).argmax(1)
-    logger, before = logging.getLogger("auto-attack"), torch.get_rng_state()
-    state, trace = (list(logger.handlers), logger.propagate), sys.gettrace()
-    autoattack(model, x, y, "linf", 0.02, version=[*GRADIENTS, "apgd-t"], seed=1, say=list)
+    logger, before, tracing = logging.getLogger("auto-attack"), torch.get_rng_state(), sys.gettrace()
+    handlers, propagate = list(logger.handlers), logger.propagate
+    caplog.set_level(logging.DEBUG)
+    sys.settrace(tracer)
+    try:
+        autoattack(model, x, y, "linf", 0.02, version=[*GRADIENTS, "apgd-t"], seed=1, say=list)
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(tracing)
     assert capfd.readouterr() == ("", "")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert torch.equal(before, torch.get_rng_state())
-    assert (list(logger.handlers), logger.propagate) == state
-    assert sys.gettrace() is trace
+    assert (list(logger.handlers), logger.propagate) == (handlers, propagate)
     for parameter in model.parameters():
         assert parameter.grad is None
         assert parameter.requires_grad
+
+
+def test_the_logits_of_the_model_are_not_written_into(quick):
+    given = []
+
+    def keeping(x):
+        logits = x.flatten(1) * 1.0
+        given.append((logits, logits.detach().clone()))
+        return logits
+
+    x = points(6)
+    autoattack(keeping, x, x.argmax(1), "linf", 0.02, version=["square"], seed=0, say=list)
+    assert len(given) > 10
+    assert all(torch.equal(logits, copy) for logits, copy in given)
 
 
 def test_seed_and_generator_decide(quick):
@@ -192,19 +216,35 @@ def test_restarts_take_what_is_left_with_other_seeds(ensembles):
     assert [ensemble.seed for ensemble in ensembles] == [8, 9, 10]
 
 
-def test_what_it_warns_of_is_said_once(quick):
+def test_what_it_warns_of_is_said_once(quick, caplog):
     noise = seeded()
 
-    def random(x):
+    def noisy(x):
         return linear(4)(x) + 0.1 * torch.randn(len(x), 4, generator=noise)
 
     said = []
     x = points()
-    autoattack(random, x, linear(4)(x).argmax(1), "linf", 0.01, version=["apgd-ce"], say=said.append)
+    autoattack(noisy, x, linear(4)(x).argmax(1), "linf", 0.01, version=["apgd-ce"], say=said.append)
     assert len([line for line in said if "randomized" in line]) == 1
     assert all("\n" not in line for line in said)
+    assert caplog.records == []  # it spoke through say alone
     with pytest.warns(UserWarning, match="randomized"):
-        autoattack(random, x, linear(4)(x).argmax(1), "linf", 0.01, version=["apgd-ce"])
+        autoattack(noisy, x, linear(4)(x).argmax(1), "linf", 0.01, version=["apgd-ce"])
+
+
+def test_warnings_that_differ_in_numbers_alone_are_said_once(package, monkeypatch):
+    def chatter(self, x, y, *, batch_size):
+        for zeros in (3, 17):
+            logging.getLogger("auto-attack").warning(
+                f"there are {zeros} points! See flags_doc.md for details."
+            )
+            logging.getLogger("auto-attack").info("initial accuracy")
+        return x, y
+
+    monkeypatch.setattr(package.AutoAttack, "run_standard_evaluation", chatter)
+    said, model, x = [], linear(4), points()
+    autoattack(model, x, model(x).argmax(1), say=said.append)
+    assert said == ["autoattack: there are 3 points!"]
 
 
 def test_gradients_that_vanish_for_it_are_said(ensembles):

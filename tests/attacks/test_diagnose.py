@@ -70,10 +70,11 @@ def test_a_confident_model_is_not_called_blind():
         (lambda x: linear((x * 255).round() / 255), "not saturated"),
         (lambda x: linear(x).softmax(1).mul(1e-30).log() * torch.inf, "not finite"),
         (lambda x: F.one_hot(linear(x).argmax(1), 4).float().log(), "not finite"),
+        (lambda x: linear(x) + 0 * (x - x).sqrt().sum(1, keepdim=True), "not finite"),
         (lambda x: (1e5 * linear(x)).double(), "saturated softmax"),
         (lambda x: (1e3 * linear(x)).half() * 10, "saturated softmax"),
     ],
-    ids=["softmax", "one-hot", "x 1e5", "detached", "numpy", "quantised", "infinite", "log one-hot", "float64", "half"],
+    ids=["softmax", "one-hot", "x 1e5", "detached", "numpy", "quantised", "infinite", "log one-hot", "gradient", "float64", "half"],
 )  # fmt: skip
 def test_planted_faults_are_found(model, expected):
     health = diagnose(model)
@@ -114,6 +115,12 @@ def test_shares_are_exact():
     assert plain.vanishing == 0.6  # from 88 on, exp(-gap) is denormal in float32, from 104 on it is 0
     assert scaled.vanishing == 0.4  # from 708 on in float64
     assert scaled.logit_gap == 95.0
+
+
+def test_a_log_probability_of_minus_infinity_is_saturated_and_not_finite():
+    images = torch.tensor([[0.0, 0.0, -math.inf], [0.0, 1.0, 2.0]])
+    health = diagnose_gradients(lambda x: x, images, torch.tensor([0, 2]))
+    assert health.saturated == health.non_finite == 0.5
 
 
 def test_one_vanishing_gradient_of_twenty_is_tolerated_and_two_are_not():

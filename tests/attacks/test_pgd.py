@@ -42,7 +42,7 @@ def test_the_optimum_of_a_linear_model_is_found_with_and_without_the_box(norm, e
     labels = torch.zeros(5, dtype=torch.long)
     found = pgd(
         model, images, labels, norm, eps, steps=80, random_start=random_start,
-        step_size=eps / 4, early_stop=False, generator=seeded(),
+        step_size=eps if norm == "l2" else eps / 4, early_stop=False, generator=seeded(),
     )  # fmt: skip
     slope = (weight[1] - weight[0]).numpy()
     for image, point in zip(images.numpy(), found.numpy(), strict=True):
@@ -124,7 +124,8 @@ def test_the_best_of_all_tracked_points_is_returned(name, early_stop):
     assert 0 < broken.sum() < 12
     steps = [[step for *_, step in row] for row in seen]
     assert all(row == sorted(set(row)) for row in steps)
-    assert len({len(row) for row in seen}) == (1 if not early_stop else len({len(row) for row in seen}))
+    assert {step for row in steps for step in row} == set(range(max(map(len, steps))))
+    assert early_stop or len({len(row) for row in seen}) == 1
     for i, row in enumerate(seen):
         assert bool(broken[i]) == any(wrong for wrong, *_ in row)
         if early_stop:
@@ -136,6 +137,27 @@ def test_the_best_of_all_tracked_points_is_returned(name, early_stop):
             losses = LOSSES["cross-entropy"](torch.stack(among), labels[i].repeat(len(among)), None)
             best = [point for wrong, point, *_ in row if wrong == bool(broken[i])][int(losses.argmax())]
             assert torch.equal(found[i], best)
+
+
+class Between(nn.Module):
+    """Class 1 wins for 0.5 < x < 0.6; beyond, class 0 wins again, with a higher cross-entropy."""
+
+    def forward(self, inputs):
+        x = inputs[:, :1]
+        here = torch.where(x < 0.5, 0, torch.where(x < 0.6, 1, 2)).squeeze(1)
+        logits = torch.tensor([[5.0, 0.0, 0.0], [0.49, 0.51, -9.0], [0.34, 0.33, 0.33]])[here]
+        return logits + torch.cat([-1e-6 * x, 0 * x, 0 * x], 1)
+
+
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_a_misclassified_point_beats_a_right_one_of_higher_loss(early_stop):
+    model, images, labels = Between().eval(), torch.tensor([[0.45], [0.55], [0.9]]), torch.zeros(3).long()
+    found = pgd(
+        model, images, labels, eps=0.4, steps=4, step_size=0.1, random_start=False, early_stop=early_stop
+    )
+    torch.testing.assert_close(found[:2], torch.tensor([[0.55], [0.55]]))
+    losses = [LOSSES["cross-entropy"](model(x), labels, None)[0] for x in (found, images + 0.2)]
+    assert losses[0] < losses[1]
 
 
 def worth(model, images, labels, loss="cross-entropy"):

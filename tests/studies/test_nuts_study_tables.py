@@ -1,0 +1,542 @@
+"""Studies of MixedNUTS from cached results: figures by loops and closed forms, folders by planted faults."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from certmix.errors import DataError, ParameterError, RunError
+from certmix.nuts.description import MixSettings, ModelReference, NutsDescription
+from certmix.nuts.grid import TransformSettings
+from certmix.nuts.nuts_file import write_nuts
+from certmix.records import VectorStore
+from certmix.studies.attack_request import AttackRequest
+from certmix.studies.empirical import Surroundings
+from certmix.studies.nuts_evaluate import nuts_evaluate
+from certmix.studies.nuts_fit import FitChoices, nuts_fit
+from certmix.studies.nuts_margins import CachedLogits, write_logits
+from certmix.studies.nuts_studies import STUDIES, nuts_study
+from certmix.studies.nuts_studies.cost import count_elements, count_flops
+from certmix.studies.nuts_studies.inputs import read_inputs
+from certmix.studies.nuts_studies.judging import Rule, judge, rule_of, withstands
+from certmix.studies.sources import Sources
+from certmix.types import AttackedAccuracy, EstimatedAccuracy
+
+GRID = "s=0.5:5:3,p=1:3:3,c=-1:0:3"
+CLASSES = 5
+JUDGING = ("beta", "clamp", "tuning-size", "temperature")
+
+
+def logits_of(images=160, seed=0, shift=0):
+    """h is right on most images, less so and with smaller margins when attacked; g is right on nearly all."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, images)
+    rows = np.arange(images)
+    robust, standard = rng.normal(size=(2, images, CLASSES))
+    robust[rows, labels] += 2.2
+    standard[rows, labels] += 5.0
+    attacked = robust.copy()
+    attacked[rows, labels] -= rng.uniform(0.3, 1.8, images)
+    return CachedLogits(standard, robust, attacked, labels, 10 * rows + shift)
+
+
+def make_fit(folder, logits=None, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_logits(folder / "logits.npz", logits_of() if logits is None else logits)
+    request = {
+        "attack": "apgd-ce",
+        "steps": 5,
+        "eps": 0.03,
+        "images": 160,
+        "beta": 0.9,
+        "grid": GRID,
+        **changes,
+    }
+    run = {
+        "format_version": 1,
+        "identity": {
+            "study": "nuts-fit",
+            "data_checksum": "d",
+            "standard_checksum": "g",
+            "robust_checksum": "h",
+        },
+        "request": request,
+        "data": {"name": "planted", "split": "test"},
+        "models": {"standard": {"name": "accurate"}, "robust": {"name": "steady"}},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def make_evaluation(folder, images=30, shift=5, **identity):
+    """Images whose indices end in 5 by default; one attack breaks h on the first ten images and g on the next ten."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = np.arange(images) % CLASSES
+    indices = 10 * np.arange(images) + shift
+    sure = 8.0 * np.eye(CLASSES)
+    clean = np.concatenate([sure[labels], sure[labels]], 1)
+    hit = clean.copy()
+    hit[:10, CLASSES:] = sure[(labels[:10] + 1) % CLASSES]
+    hit[10:20, :CLASSES] = sure[(labels[10:20] + 1) % CLASSES]
+    hit[20:] = np.nan
+    sweep = np.concatenate([sure[(labels + 1) % CLASSES]] * 2, 1)
+    store = VectorStore(folder / "vectors.sqlite")
+    for name, vectors in (("clean", clean), ("STD", hit), ("sweep r_d 0.0", sweep)):
+        store.write(name, indices.tolist(), vectors)
+    store.close()
+    rows = [f"{i}\t{y}\t" for i, y in zip(indices, labels, strict=True)]
+    (folder / "images.tsv").write_text("\n".join(["idx\tlabel\tbroken_by", *rows]) + "\n")
+    known = {"data_checksum": "d", "standard_checksum": "g", "robust_checksum": "h", **identity}
+    run = {"format_version": 1, "identity": {"study": "nuts-evaluate", **known}}
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+@pytest.fixture
+def fit_folder(tmp_path):
+    return make_fit(tmp_path / "mix")
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    return make_evaluation(tmp_path / "eval")
+
+
+def column(sheet, heading, group=None):
+    blocks = dict(sheet.blocks())
+    rows = sheet.rows if group is None else blocks[group]
+    return [row[sheet.headings.index(heading)] for row in rows]
+
+
+def softmax(z):
+    shares = [math.exp(v - max(z)) for v in z]
+    return [v / sum(shares) for v in shares]
+
+
+def gelu_power(z, s, p, c):
+    mean = sum(z) / len(z)
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in z) / len(z))
+    clamped = [u * 0.5 * math.erfc(-u / math.sqrt(2)) for u in ((v - mean) / deviation + c for v in z)]
+    return [s * math.copysign(abs(u) ** p, u) for u in clamped]
+
+
+def worst_answer(shares, label, alpha):
+    """The class that wins when g puts everything on the likeliest other class; the label on a tie."""
+    rival = max((v, j) for j, v in enumerate(shares) if j != label)[1]
+    mixed = [alpha * v + (1 - alpha) * (j == rival) for j, v in enumerate(shares)]
+    return label if mixed[label] >= max(mixed) else rival
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.52, 0.8, 0.97, 1.0])
+def test_withstanding_any_g_is_what_the_worst_g_leaves(alpha):
+    logits = logits_of(120, seed=3)
+    settings = TransformSettings(2.0, 2.5, -0.4)
+    for transform, bend in ((None, list), (settings, lambda z: gelu_power(z, 2.0, 2.5, -0.4))):
+        expected = [
+            worst_answer(softmax(bend(row.tolist())), int(label), alpha) == label
+            for row, label in zip(logits.attacked, logits.labels, strict=True)
+        ]
+        found = withstands(Rule(alpha, transform), logits.attacked, logits.labels)
+        assert found.tolist() == expected
+        assert alpha < 0.5 or 0 < found.sum() < 120
+
+
+def test_without_h_nothing_withstands_and_only_g_answers():
+    logits = logits_of()
+    assert not withstands(Rule(0.0), logits.attacked, logits.labels).any()
+    found = judge(Rule(0.0), logits).clean
+    assert found.correct == logits.standard_right.sum() and type(found) is EstimatedAccuracy
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_judged_mix_is_the_mix_by_a_loop(temperature):
+    logits = logits_of(80, seed=1)
+    settings, alpha = TransformSettings(2.0, 2.0, -0.3), 0.7
+    right = 0
+    for g, h, label in zip(logits.standard, logits.robust, logits.labels, strict=True):
+        robust = softmax(gelu_power(h.tolist(), 2.0, 2.0, -0.3))
+        answer = [float(j == g.argmax()) for j in range(CLASSES)]
+        standard = softmax((g / temperature).tolist()) if temperature else answer
+        mixed = [(1 - alpha) * a + alpha * b for a, b in zip(standard, robust, strict=True)]
+        right += mixed.index(max(mixed)) == label
+    assert judge(Rule(alpha, settings, temperature), logits).clean.correct == right
+
+
+def test_points_count_once_and_the_obfuscation_check_not_at_all(fit_folder, evaluation):
+    points = read_inputs([fit_folder, evaluation]).points
+    assert set(points.base) == {"clean", "STD"} and len(points.labels) == 30
+    for alpha, right in ((0.0, 20), (1.0, 20), (0.5001, 20)):
+        found = judge(Rule(alpha), logits_of(), points).attacked
+        assert (found.correct, found.images, type(found)) == (right, 30, AttackedAccuracy)
+
+
+def test_images_that_a_fit_has_seen_are_left_out(fit_folder, tmp_path):
+    overlapping = make_evaluation(tmp_path / "overlap", images=170, shift=0)
+    assert read_inputs([fit_folder, overlapping]).points.indices.tolist() == list(range(1600, 1700, 10))
+    other_data = make_evaluation(tmp_path / "other", images=170, shift=0, data_checksum="e")
+    assert len(read_inputs([fit_folder, other_data]).points.indices) == 170
+    with pytest.raises(DataError, match="tuned on"):
+        read_inputs([fit_folder, make_evaluation(tmp_path / "same", images=160, shift=0)])
+
+
+def test_halves_share_no_image(fit_folder):
+    fit = read_inputs([fit_folder]).fit
+    tune, held = fit.halves()
+    assert tune.indices.tolist() == fit.logits.indices[::2].tolist()
+    assert sorted([*tune.indices, *held.indices]) == fit.logits.indices.tolist()
+
+
+@pytest.mark.parametrize("name", JUDGING)
+def test_nothing_is_judged_on_what_it_was_fitted_on(name, fit_folder, tmp_path):
+    """Other logits at odd positions change accuracies and no parameter; other ones at even positions do."""
+    before = nuts_study(name, [fit_folder]).sheet
+    changed = logits_of()
+    changed.robust[1::2] = np.random.default_rng(9).normal(size=changed.robust[1::2].shape)
+    after = nuts_study(name, [make_fit(tmp_path / "other", changed)]).sheet
+    if "alpha" in before.headings:
+        assert column(after, "alpha") == column(before, "alpha")
+    else:
+        assert after.settings == before.settings
+    assert column(after, "clean") != column(before, "clean")
+
+
+@pytest.mark.parametrize("name", JUDGING)
+def test_an_evaluation_adds_a_column(name, fit_folder, evaluation):
+    sheet = nuts_study(name, [evaluation, fit_folder]).sheet
+    assert all(type(cell) is AttackedAccuracy and cell.images == 30 for cell in column(sheet, "attacked"))
+    assert any("upper bound" in note for note in sheet.notes)
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "cost"])
+def test_studies_are_deterministic_and_draw(name, fit_folder, tmp_path):
+    folders = [fit_folder]
+    if name == "transfer":
+        folders.append(make_fit(tmp_path / "other", logits_of(120, 5), beta=0.8))
+    one, two = (nuts_study(name, folders) for _ in range(2))
+    assert one.sheet == two.sheet
+    words = " ".join([one.sheet.title, *one.sheet.notes])
+    assert "stimate" in words or name == "transform"
+    for draw in list(one.plots.values())[-1:]:
+        assert draw("svg").startswith(b"<?xml")
+
+
+def test_the_objective_by_a_loop(fit_folder):
+    found = nuts_study("sensitivity", [fit_folder]).sheet.extra
+    logits = logits_of()
+    i, j, k = 1, 2, 0
+    s, p, c = (found["grid"][name][at] for name, at in (("s", i), ("p", j), ("c", k)))
+    kept, above, wrong = [], 0, 0
+    for a, y in zip(logits.attacked, logits.labels, strict=True):
+        if a.argmax() == y:
+            shares = softmax(gelu_power(a.tolist(), s, p, c))
+            kept.append(shares[y] - max(v for m, v in enumerate(shares) if m != y))
+    kept.sort(reverse=True)
+    q = kept[math.ceil(0.9 * len(kept)) - 1]
+    for h, y in zip(logits.robust, logits.labels, strict=True):
+        if h.argmax() != y:
+            shares = softmax(gelu_power(h.tolist(), s, p, c))
+            above += max(shares) - shares[y] >= q
+            wrong += 1
+    assert found["thresholds"][i][j][k] == pytest.approx(max(q, 0.0), abs=1e-12)
+    assert found["objectives"][i][j][k] == pytest.approx(above / wrong)
+
+
+def test_a_grid_of_one_point_has_one_row(tmp_path):
+    sheet = nuts_study("sensitivity", [make_fit(tmp_path / "mix", grid="s=2,p=2,c=-0.5")]).sheet
+    assert len(sheet.rows) == 1 and sheet.rows[0][-3:] == (1, 1, 1)
+
+
+def test_margins_by_a_loop(fit_folder):
+    sheet = nuts_study("margins", [fit_folder]).sheet
+    logits = logits_of()
+    rows = {(row[0], row[1]): row for row in dict(sheet.blocks())["smallest margin"]}
+    gaps = []
+    for a, y in zip(logits.attacked, logits.labels, strict=True):
+        shares = sorted(softmax(a.tolist()))
+        if a.argmax() == y:
+            gaps.append(shares[-1] - shares[-2])
+    assert rows["h", "right"][2] == len(gaps)
+    assert rows["h", "right"][3].value == pytest.approx(sum(gaps) / len(gaps))
+    assert rows["h", "right"][4].value == pytest.approx(float(np.median(gaps)))
+    # in the transform's row, the share at the threshold is what Algorithm 1 promised
+    assert rows["M(h)", "right"][5].accuracy >= 0.9 - 1 / len(gaps)
+    assert rows["LN(h)", "right"][2] == len(gaps) and rows["h", "right"][5] is None
+
+
+def test_margins_of_g_under_attack_come_from_an_evaluation(fit_folder, evaluation):
+    sheet = nuts_study("margins", [fit_folder, evaluation]).sheet
+    right, wrong = dict(sheet.blocks())["STD attack"]
+    assert (right[:3], wrong[:3]) == (("g", "right", 10), ("g", "wrong", 10))
+    assert right[3].value == pytest.approx((1 - math.exp(-8)) / (1 + 4 * math.exp(-8)))
+
+
+def test_figure_3_is_reproduced(fit_folder):
+    sheet = nuts_study("transform", [fit_folder]).sheet
+    large, small = (dict(sheet.blocks())[name] for name in ("large margin", "small margin"))
+    assert [row[2].value for row in large] == pytest.approx([0.8, 0.097, 0.11, 0.687], abs=0.006)
+    assert [row[2].value for row in small] == pytest.approx([0.06, 0.49, 0.45, 0.047], abs=0.006)
+    assert [row[3].value for row in large] == pytest.approx([0.954, 0.023, 0.023, 0.93], abs=0.002)
+    assert small[3][3].value == pytest.approx(0.0013, abs=5e-5)
+
+
+def test_a_larger_beta_never_lowers_alpha_of_the_plain_mix_and_h_is_its_end(fit_folder):
+    sheet = nuts_study("beta", [fit_folder]).sheet
+    alphas = [cell.value for cell in column(sheet, "alpha", "plain mix")]
+    assert alphas == sorted(alphas)
+    kept = [cell.correct for cell in column(sheet, "any g", "plain mix")]
+    assert kept == sorted(kept)
+    g, h = dict(sheet.blocks())["base models"]
+    held = logits_of().take(np.arange(1, 160, 2))
+    assert g[5].correct == held.standard_right.sum() and g[6].correct == 0
+    assert h[5].correct == (held.robust.argmax(1) == held.labels).sum()
+    assert h[6].correct == (held.attacked.argmax(1) == held.labels).sum()
+    betas = [float(text) for text in column(sheet, "beta", "MixedNUTS")]
+    assert 0.9 in betas and betas == sorted(betas)
+
+
+def test_a_beta_that_no_transform_meets_is_said_and_left_out(tmp_path):
+    """At c = -4 GELU falls: the transform turns the order of the logits round."""
+    product = nuts_study("beta", [make_fit(tmp_path / "mix", grid="s=1,p=1,c=-4")])
+    sheet = product.sheet
+    assert dict(sheet.blocks())["MixedNUTS"] == () and len(dict(sheet.blocks())["plain mix"]) == 12
+    assert any("No transform of the grid meets beta 0.5, 0.6" in note for note in sheet.notes)
+    assert product.plots["nuts-beta"]("svg").startswith(b"<?xml")
+    clamps = nuts_study("clamp", [tmp_path / "mix"]).sheet
+    fits = dict(zip(column(clamps, "clamp"), column(clamps, "on edge"), strict=True))
+    assert fits["gelu"] == "no fit" and fits["linear"] == "no"
+    with pytest.raises(DataError, match="no part of its images"):
+        nuts_study("tuning-size", [tmp_path / "mix"])
+
+
+def test_temperature_0_is_the_fit_and_any_g_does_not_depend_on_it(fit_folder):
+    sheet = nuts_study("temperature", [fit_folder]).sheet
+    beta = nuts_study("beta", [fit_folder]).sheet
+    at = column(beta, "beta", "MixedNUTS").index("0.9")
+    assert column(sheet, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
+    assert len({cell.correct for cell in column(sheet, "any g")}) == 1
+
+
+def test_the_gelu_row_is_the_fit(fit_folder):
+    clamps = nuts_study("clamp", [fit_folder]).sheet
+    beta = nuts_study("beta", [fit_folder]).sheet
+    at = column(beta, "beta", "MixedNUTS").index("0.9")
+    row = clamps.rows[column(clamps, "clamp").index("gelu")]
+    assert row[1:5] == dict(beta.blocks())["MixedNUTS"][at][1:5]
+
+
+def test_parts_of_the_tuning_half(fit_folder):
+    sheet = nuts_study("tuning-size", [fit_folder]).sheet
+    assert column(sheet, "images") == ["80", "40"] and column(sheet, "fits") == ["1", "2"]
+    beta = nuts_study("beta", [fit_folder]).sheet
+    at = column(beta, "beta", "MixedNUTS").index("0.9")
+    assert column(sheet, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
+    low, high = map(float, column(sheet, "clean, all fits")[1].split(" to "))
+    assert low <= 100 * column(sheet, "clean")[1].accuracy + 0.05 and low <= high
+
+
+def test_transfer_to_itself_changes_nothing(fit_folder, tmp_path):
+    same = make_fit(tmp_path / "twin", logits_of())
+    sheet = nuts_study("transfer", [fit_folder, same]).sheet
+    own, again, kept = dict(sheet.blocks())["on mix"]
+    assert [row[1] for row in (own, again, kept)] == ["own", "solved again", "kept"]
+    assert own[2:] == again[2:] == kept[2:]
+
+
+def test_transfer_solves_alpha_for_the_other_models(fit_folder, tmp_path):
+    other = make_fit(tmp_path / "other", logits_of(120, 5), beta=0.6)
+    sheet = nuts_study("transfer", [fit_folder, other]).sheet
+    own, again, kept = dict(sheet.blocks())["on other"]
+    first = dict(sheet.blocks())["on mix"][0]
+    assert again[2:5] == kept[2:5] == first[2:5]
+    assert kept[5] == first[5] and again[5] != kept[5]
+    assert {row[6].images for row in (own, again, kept)} == {60}
+
+
+def test_flops_of_known_layers():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16, 10, bias=False)
+    )
+    assert count_flops(net, torch.zeros(1, 3, 4, 4)) == 2 * (16 * 8 * 27 + 8 * 16 * 10)
+    x = torch.zeros(3, 4)
+    assert count_elements(lambda: x.t() + 1) == 12  # the transposition is a view
+
+
+LINEAR = """
+from torch import nn
+
+
+def net():
+    return nn.Linear(2, 5)
+"""
+
+
+def test_the_cost_of_two_linear_models(tmp_path):
+    folder = make_fit(tmp_path / "mix")
+    (folder / "nets.py").write_text(LINEAR.replace("return nn", "net = nn").rstrip() + ZEROED)
+    np.savez(folder / "points.npz", inputs=np.zeros((4, 2), np.float32), labels=np.arange(4) % 5,
+             class_names=list("abcde"))  # fmt: skip
+    from certmix.models.spec import load_model
+
+    loaded = load_model(f"{folder / 'nets.py'}:net")
+    reference = ModelReference("./nets.py:net", None, None, loaded.checksum)
+    settings = MixSettings(TransformSettings(2.0, 2.0, -0.5), 0.8)
+    write_nuts(folder, NutsDescription(settings, reference, reference))
+    run = json.loads((folder / "run.json").read_text())
+    run["sources"] = {"data": str(folder / "points.npz"), "objects": []}
+    (folder / "run.json").write_text(json.dumps(run))
+    sheet = nuts_study("cost", [folder]).sheet
+    assert column(sheet, "parameters") == [15, 15, 4, 34]
+    flops = [cell.value * 1e6 for cell in column(sheet, "FLOPs (10^6)")]
+    assert flops[0] == flops[1] == pytest.approx(2 * 2 * 5)
+    assert 50 < flops[2] < 500 and flops[3] == pytest.approx(sum(flops[:3]))
+    assert "input 2, 5 classes" in sheet.settings
+
+
+ZEROED = """
+    nn.init.zeros_(net.weight)
+    nn.init.zeros_(net.bias)
+    return net
+"""
+
+
+PLANE = """
+import torch
+from torch import nn
+
+
+def line(scale, tilt):
+    net = nn.Linear(2, 4)
+    with torch.no_grad():
+        net.weight.copy_(scale * torch.tensor([[1.0, tilt], [-1.0, tilt], [tilt, 1.0], [-tilt, -1.0]]))
+        net.bias.copy_(-net.weight @ torch.tensor([0.5, 0.5]))
+    return net
+
+
+def accurate():
+    return line(9.0, 0.0)
+
+
+def robust():
+    return line(2.0, 0.2)
+"""
+
+
+def test_a_real_evaluation_is_judged_as_it_judged_itself(tmp_path):
+    (tmp_path / "nets.py").write_text(PLANE)
+    inputs = np.random.default_rng(5).uniform(0.05, 0.95, (70, 2)).astype(np.float32)
+    x, y = (inputs - 0.5).T
+    labels = np.where(np.abs(x) > np.abs(y), np.where(x > 0, 0, 1), np.where(y > 0, 2, 3))
+    np.savez(tmp_path / "points.npz", inputs=inputs, labels=labels, class_names=list("abcd"))
+    nets = {
+        role: f"{tmp_path / 'nets.py'}:{net}"
+        for role, net in (("standard", "accurate"), ("robust", "robust"))
+    }
+    sources = Sources(data=str(tmp_path / "points.npz"), **nets)
+    request = AttackRequest(attack="apgd-ce", eps=0.06, steps=4, images=35)
+    choices = FitChoices(beta=0.8, grid=GRID, temperature=0.5)
+    nuts_fit(request, sources, Surroundings(output=tmp_path / "mix"), choices=choices)
+    everything = replace(request, images="all")
+    found = nuts_evaluate(
+        tmp_path / "mix", everything, sources, Surroundings(output=tmp_path / "eval"),
+        plain_alphas=[0.7], queries=20, sweep_images=10, r_d_sweep=[0.0],
+    ).data  # fmt: skip
+    inputs = read_inputs([tmp_path / "mix", tmp_path / "eval"])
+    rules = {"MixedNUTS": rule_of(inputs.fit.fitted.settings), "plain mix, alpha 0.7": Rule(0.7)}
+    rules |= {"standard (g)": Rule(0.0), "robust (h)": Rule(1.0)}
+    for name, rule in rules.items():
+        assert judge(rule, inputs.fit.logits, inputs.points).attacked == found.standing(name).attacked
+    assert 0 < found.standing("MixedNUTS").attacked.correct < 35
+    assert nuts_study("cost", [tmp_path / "mix"]).sheet.extra["flops"]["robust"] == 16
+
+
+def spoil_request(folder):
+    run = json.loads((folder / "run.json").read_text())
+    run["request"]["preset"] = "mnist"
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: (f / "logits.npz").unlink(), "did not finish"),
+        (lambda f: (f / "run.json").unlink(), "holds no run.json"),
+        (spoil_request, "how it was fitted"),
+    ],
+)
+def test_a_spoilt_fit_is_refused(fit_folder, spoil, message):
+    spoil(fit_folder)
+    with pytest.raises(RunError, match=message):
+        nuts_study("beta", [fit_folder])
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: (f / "images.tsv").unlink(), "did not finish"),
+        (lambda f: (f / "images.tsv").write_text("idx\tlabel\n7\tx\n"), "damaged"),
+        (lambda f: (f / "images.tsv").write_text("idx\tlabel\n"), "names no image"),
+        (lambda f: (f / "images.tsv").write_text("idx\tlabel\n5\t9\n"), "both models"),
+        (lambda f: (f / "images.tsv").write_text("idx\tlabel\n7\t1\n"), "lacks 1 images"),
+        (lambda f: (f / "vectors.sqlite").write_bytes(b"x" * 4096), "not a readable"),
+    ],
+)
+def test_a_spoilt_evaluation_is_refused(fit_folder, evaluation, spoil, message):
+    spoil(evaluation)
+    with pytest.raises(RunError, match=message):
+        nuts_study("beta", [fit_folder, evaluation])
+
+
+def test_an_evaluation_of_other_models_is_refused(fit_folder, tmp_path):
+    other = make_evaluation(tmp_path / "other", robust_checksum="x")
+    with pytest.raises(RunError, match="another robust model"):
+        nuts_study("beta", [fit_folder, other])
+
+
+@pytest.mark.parametrize(
+    "name, fits, evaluations, message",
+    [
+        ("nonsense", 1, 0, "choose one of sensitivity, margins"),
+        ("beta", 0, 1, "needs one"),
+        ("beta", 2, 0, "needs one"),
+        ("transfer", 1, 0, "at least 2"),
+        ("sensitivity", 1, 1, "no use for"),
+        ("beta", 1, 2, "at most one"),
+    ],
+)
+def test_the_wrong_folders_are_refused(name, fits, evaluations, message, tmp_path):
+    folders = [make_fit(tmp_path / f"fit{k}") for k in range(fits)]
+    folders += [make_evaluation(tmp_path / f"eval{k}") for k in range(evaluations)]
+    with pytest.raises(ParameterError, match=message):
+        nuts_study(name, folders)
+
+
+def test_another_commands_run_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"format_version": 1, "identity": {"study": "mix-sweep"}}')
+    with pytest.raises(RunError, match="certmix mix-sweep"):
+        nuts_study("beta", [tmp_path])
+
+
+def test_the_command_prints_draws_and_writes(command, fit_folder, tmp_path):
+    asked = ("--plot", "m.svg", "--output", "out", "--format", "csv")
+    done = command("nuts", "study", "transform", fit_folder, *asked)
+    assert done.code == 0 and done.out.startswith("group,class,logit,") and "m.svg" in done.err
+    assert (tmp_path / "m.svg").read_bytes() == (tmp_path / "out" / "nuts-transform.svg").read_bytes()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"nuts-transform.csv", "nuts-transform.json", "nuts-transform.png", "nuts-example.png"} <= names
+
+
+def test_the_command_names_its_studies(command, fit_folder):
+    listed = command("nuts", "study", "--help").out
+    assert all(name in listed and study.summary in listed for name, study in STUDIES.items())
+    wrong = command("nuts", "study", "nonsense", fit_folder)
+    assert wrong.code == 2 and all(name in wrong.err for name in STUDIES) and "Traceback" not in wrong.err
+    plain = command("nuts", "study", "clamp", fit_folder, "--plot", "x.png")
+    assert plain.code == 2 and "has no figure" in plain.err
+    suffix = command("nuts", "study", "beta", fit_folder, "--plot", "x.pdf")
+    assert suffix.code == 2 and "pdf" in suffix.err
