@@ -169,6 +169,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--queries", type=int, default=200, help="of square")
+    parser.add_argument("--attacks", default="pgd,apgd-ce,apgd-targeted,square")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -189,7 +190,7 @@ def main() -> None:
     pgd(model, images, labels, budget.norm, budget.eps, steps=1)  # so that no row pays for the warm-up
     with torch.no_grad():
         clean = (judge(images).argmax(1) == labels).double().mean().item()
-    rows = runs(budget)
+    rows = [row for row in runs(budget) if row[0] in options.attacks.split(",")]
     print(f"{options.model}: {len(images)} images, clean accuracy {clean:.2f}; {budget}")
     columns = f"{'attacked accuracy':>17} {'passes/image':>13} {'CPU time':>9} {'outside':>9}"
     print(f"{'attack':14} {'library':13} {columns}")
@@ -203,7 +204,7 @@ def main() -> None:
             accuracy = (judge(points).argmax(1) == labels).double().mean().item()
         beyond = int((distance(points, images, options.norm) > options.eps).sum())
         passes = counted.evaluations / len(images)
-        row = f"{name:14} {library:13} {accuracy:17.2f} {passes:13.1f}"
+        row = f"{name:14} {library:13} {accuracy:17.3f} {passes:13.1f}"
         print(f"{row} {seconds / own[name]:8.2f}x {beyond:9d}", flush=True)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from certmix.studies.request import CertifyRequest
+from certmix.errors import ParameterError
+from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.studies.request import DEFAULT_RADII, CertifyRequest
 
-from .certify_options import evaluation_options, format_option, sampling_options
+from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
 from .options import data_options, device_options, model_options
 
 EPILOG = """\b
@@ -20,49 +22,104 @@ Examples:
   certmix certify --sigma 0.5 --alpha 0.76 --data my.npz \\
       --standard nets.py:accurate --standard-weights accurate.safetensors \\
       --robust nets.py:noisy --robust-weights noisy.safetensors
+  certmix certify --certificate margin --norm linf --alpha 0.76 --robust NET.json
+  certmix certify --certificate lipschitz-constant --lipschitz-constant 1 \\
+      --alpha 0.76 --robust nets.py:one_lipschitz
 
 An image counts as certified at radius r when the robust classifier's class is
-right and proved not to change within l2 distance r. Repeating the command
+right and proved not to change within distance r. Repeating the command
 resumes an interrupted run, or prints a finished one's table at once; another
 --alpha, --certificate, --radii, --failure-probability or --standard reuses all
 samples.
 """
 
+SAMPLING = (
+    "samples", "selection_samples", "scores", "temperature", "goal", "relative_precision",
+    "failure_probability", "bound", "seed", "precision",
+)  # fmt: skip
+"""Options that only certificates by sampling take."""
+PLAIN = ("bound_method", "max_radius", "lipschitz_constant", "constant_of")
+"""Options that only certificates without samples take."""
+
 
 @click.command("certify", epilog=EPILOG)
-@click.option("--sigma", type=float, required=True, help="Noise level, in units of the input (0.25, 0.5, 1).")
+@click.option(
+    "--sigma", type=float, default=None,
+    help="Noise level, in units of the input (0.25, 0.5, 1); not for margin and lipschitz-constant.",
+)  # fmt: skip
 @click.option("--alpha", type=float, required=True, help="Mixing weight of the robust classifier, 0.5 to 1.")
 @data_options
 @model_options
 @sampling_options
 @evaluation_options
+@deterministic_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Key of all noise.")
 @device_options
 @click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity of the run>]")
 @click.option("--fresh", is_flag=True, help="Start over: delete the samples in the run folder.")
 @format_option
-def command(**options: Any) -> int:
+@click.pass_context
+def command(context: click.Context, **options: Any) -> int:
     """Certify the mix log((1-alpha) g + alpha h) of two classifiers.
 
     g is an accurate classifier, h a noise-trained one smoothed by Gaussian
-    noise of level --sigma. The table shows, for h alone and for the mix, the
-    share of images that are right and proved not to change within each l2
+    noise of level --sigma; or, with --certificate margin or lipschitz-constant,
+    a network taken as it is. The table shows, for h alone and for the mix, the
+    share of images that are right and proved not to change within each
     radius, whatever g does.
     """
+    plain = draws_no_samples(options["certificates"], options["norm"], options["sigma"])
+    _refuse(context, SAMPLING if plain else PLAIN, options["certificates"][0])
+    settings, sources, rest = _divided(options, DeterministicRequest if plain else CertifyRequest)
+    result = _without_samples(settings, sources, rest) if plain else _sampled(settings, sources, rest)
+    print_result(result, options["format_"])
+    return 0 if result.summary.complete else 130
+
+
+def _refuse(context: click.Context, names: tuple[str, ...], certificate: str) -> None:
+    """Refuse options that were written but mean nothing to the certificate."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source not in (None, click.core.ParameterSource.DEFAULT):
+            option = "--" + name.replace("_", "-")
+            raise ParameterError(f"{option} is not for certificate {certificate}: leave it out")
+
+
+def _divided(
+    options: dict[str, Any], kind: type[Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Divide options into those of the request, those of the sources, and where to run."""
+    from certmix.studies.sources import Sources
+
+    given = {**options, "certificate": options["certificates"][0]}
+    settings = {key: given[key] for key in given if key in kind.__dataclass_fields__}
+    named = {key: given[key] for key in given if key in Sources.__dataclass_fields__}
+    named["standard"] = None if named["standard"] == "none" else named["standard"]
+    rest = {key: given[key] for key in ("output", "fresh", "device", "batch_size")}
+    return settings, named, rest
+
+
+def _sampled(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, Any]) -> Any:
     from certmix.studies.certify import run_certify
     from certmix.studies.sources import Sources
 
     from .progress import CertifyBar, say
 
-    settings = {key: options.pop(key) for key in list(options) if key in CertifyRequest.__dataclass_fields__}
+    settings["radii"] = DEFAULT_RADII if settings["radii"] is None else settings["radii"]
     request = CertifyRequest(**settings)
-    named = {key: options.pop(key) for key in list(options) if key in Sources.__dataclass_fields__}
-    named["standard"] = None if named["standard"] == "none" else named["standard"]
-    format_ = options.pop("format_")
     with CertifyBar() as bar:
-        result = run_certify(request, Sources(**named), progress=bar.update, say=say, **options)
-    print_result(result, format_)
-    return 0 if result.summary.complete else 130
+        return run_certify(request, Sources(**named), progress=bar.update, say=say, **rest)
+
+
+def _without_samples(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, Any]) -> Any:
+    from certmix.studies.deterministic import run_deterministic
+    from certmix.studies.sources import Sources
+
+    from .progress import StudyBar, say
+
+    request = DeterministicRequest(**settings)
+    with StudyBar() as bar:
+        return run_deterministic(request, Sources(**named), progress=bar.update, say=say, **rest)
 
 
 def print_result(result: Any, format_: str) -> None:
@@ -77,4 +134,5 @@ def print_result(result: Any, format_: str) -> None:
     if result.folder is not None:
         folder = Path(result.folder)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-        click.echo(f"Run folder: {shown} (tables, plots, records.tsv, run.json)", err=True)
+        rows = "radii.tsv" if (folder / "radii.tsv").exists() else "records.tsv"
+        click.echo(f"Run folder: {shown} (tables, plots, {rows}, run.json)", err=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from certmix.radii import CERTIFICATES
+from certmix.radii.constant import CONSTANTS_OF
 from certmix.report.tables import FORMATS
+from certmix.studies.deterministic_request import BOUND_METHODS, MAX_RADIUS, NORMS, NORMS_OF
 from certmix.studies.request import BOUNDS_OF, DEFAULT_RADII, GOALS
 
-from .options import IMAGES, RADII, F
+from .options import IMAGES, RADII, RADIUS, F
 
 BOUND_NAMES = [name for table in BOUNDS_OF.values() for name in table]
 DEFAULT_COLUMNS = ",".join(f"{r:g}" for r in DEFAULT_RADII)
@@ -54,7 +56,7 @@ def sampling_options(function: F) -> F:
 
 
 def evaluation_options(function: F) -> F:
-    """Add --failure-probability, --bound, --certificate and --radii."""
+    """Add --failure-probability, --bound, --certificate, --norm and --radii."""
     for option in reversed(
         [
             click.option(
@@ -66,13 +68,46 @@ def evaluation_options(function: F) -> F:
                 help="From samples to probabilities.  [default: clopper-pearson; betting for soft scores]",
             ),
             click.option(
-                "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
+                "--certificate", "certificates", type=click.Choice(list(NORMS_OF)), multiple=True,
                 default=list(CERTIFICATES),
-                help="From probabilities to radii; repeatable, the first ends sampling.  [default: all]",
+                help="From probabilities to radii; repeatable, the first ends sampling. margin and "
+                "lipschitz-constant draw no samples.  [default: all that sample]",
             ),
             click.option(
-                "--radii", type=RADII, default=DEFAULT_COLUMNS, show_default=True,
-                help="Columns of the table.",
+                "--norm", type=click.Choice(NORMS), default=None,
+                help="Norm of the radii.  [default: l2; linf for margin]",
+            ),
+            click.option(
+                "--radii", type=RADII, default=None,
+                help=f"Columns of the table.  [default: {DEFAULT_COLUMNS}; 0 to 8/255 in linf]",
+            ),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def deterministic_options(function: F) -> F:
+    """Add what the certificates that draw no samples take besides."""
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in CONSTANTS_OF.items())
+    for option in reversed(
+        [
+            click.option(
+                "--bound-method", type=click.Choice(BOUND_METHODS), default=None,
+                help="margin: how bounds are propagated, from cheap to dear.  [default: crown-ibp]",
+            ),
+            click.option(
+                "--max-radius", type=RADIUS, default=None,
+                help="margin: largest radius that is tried.  "
+                f"[default: {MAX_RADIUS['linf'] * 255:g}/255 in linf, {MAX_RADIUS['l2']:g} in l2]",
+            ),
+            click.option(
+                "--lipschitz-constant", type=float, default=None,
+                help="lipschitz-constant: an upper bound of h's, which you vouch for.",
+            ),
+            click.option(
+                "--constant-of", type=click.Choice(list(CONSTANTS_OF)), default=None,
+                help=f"lipschitz-constant: what it is a constant of. {meanings}.  [default: logits]",
             ),
         ]
     ):  # fmt: skip

@@ -31,9 +31,24 @@ class _Parsed(click.ParamType):
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ParameterError(f"{text!r} is not a list of numbers: write for example 0,0.25,0.5") from None
+        return tuple(_number(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        raise ParameterError(
+            f"{text!r} is not a list of numbers: write for example 0,0.25,0.5 or 1/255,2/255"
+        ) from None
+
+
+def _number(text: str) -> float:
+    """Return a decimal, or a quotient of two."""
+    above, stroke, below = text.partition("/")
+    return float(above) / float(below) if stroke else float(above)
+
+
+def _one(text: str) -> float:
+    try:
+        return _number(text)
+    except (ValueError, ZeroDivisionError):
+        raise ParameterError(f"{text!r} is not a number: write for example 0.5 or 8/255") from None
 
 
 def _images(text: str) -> int | str:
@@ -46,6 +61,7 @@ def _images(text: str) -> int | str:
 
 
 RADII = _Parsed("R,R,...", _numbers)
+RADIUS = _Parsed("R", _one)
 IMAGES = _Parsed("N|all", _images)
 INPUT_RANGE = _Parsed("LO,HI|none", parse_input_range)
 AUTO_BATCH = "automatic"

@@ -39,6 +39,7 @@ def _reproduce(run: Path, output: Path, device: str) -> int:
             f"image {difference.index}: {difference.selection} selection and "
             f"{difference.estimation} estimation votes differ"
         )
-    same = found.compared - len(found.differences)
-    click.echo(f"{same} of {found.compared} images have equal counts")
+    differing = {change.partition(":")[0] for change in found.changed if change.startswith("image ")}
+    same = found.compared - len(found.differences) - len(differing)
+    click.echo(f"{same} of {found.compared} images have equal {found.compares}")
     return 0 if found.equal else 1

@@ -33,10 +33,10 @@ def interval_ends(interval: tuple[float, float], digits: int = 1) -> tuple[str, 
     )
 
 
-def mean_radius(row: CertifiedAccuracy, dialect: Dialect = PLAIN) -> str:
-    """Return a row's mean certified radius with three decimals, rounded down."""
+def mean_radius(row: CertifiedAccuracy, dialect: Dialect = PLAIN, *, norm: str = "l2") -> str:
+    """Return a row's mean certified radius with three decimals (l-inf: five), rounded down."""
     value = row.mean_certified_radius
-    return floor_digits(value, 3) if known(value) else dialect.unknown
+    return floor_digits(value, 5 if norm == "linf" else 3) if known(value) else dialect.unknown
 
 
 def clean_values(clean: CleanAccuracy, dialect: Dialect = PLAIN) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ import io
 
 from certmix.report.cells import known
 from certmix.report.rounding import plain_decimal
+from certmix.report.wording import deterministic
 from certmix.types import CertifiedAccuracy, Summary
 
 __all__ = ["csv_table"]
@@ -18,8 +19,9 @@ def csv_table(summary: Summary) -> str:
     Columns: classifier, certificate; sigma, alpha, images, failure_probability
     of the run; certified_accuracy@R for every radius R, then lower@R, then
     upper@R; mean_certified_radius; clean_accuracy_standard, _robust, _mixed;
-    complete.  Plain decimals that read back as the same numbers, accuracies as
-    shares of 1, empty where unknown.
+    complete; norm, where no samples were drawn or radii are not l2.  Plain
+    decimals that read back as the same numbers, accuracies as shares of 1,
+    empty where unknown.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -41,6 +43,7 @@ def _columns(summary: Summary) -> list[str]:
         "mean_certified_radius",
         *(f"clean_accuracy_{name}" for name in ("standard", "robust", "mixed")),
         "complete",
+        *(["norm"] if _says_norm(summary) else []),
     ]
 
 
@@ -64,7 +67,12 @@ def _values(summary: Summary, row: CertifiedAccuracy) -> list[str]:
         _number(summary.failure_probability),
         *map(_number, figures),
         "true" if summary.complete else "false",
+        *([summary.norm] if _says_norm(summary) else []),
     ]
+
+
+def _says_norm(summary: Summary) -> bool:
+    return deterministic(summary) or summary.norm != "l2"
 
 
 def _number(value: float | None) -> str:

@@ -45,8 +45,9 @@ def write_products(folder: str | Path, summary: Summary, curves: Sequence[Curve]
     contents = {suffix: render(summary, name).encode() for suffix, name in _TABLES.items()}
     for suffix in _PLOTS:
         contents[suffix] = curve_plot(
-            curves, suffix, title=title, sigma=summary.sigma, alpha=summary.alpha, complete=summary.complete
-        )
+            curves, suffix, title=title, sigma=summary.sigma, alpha=summary.alpha,
+            complete=summary.complete, norm=summary.norm,
+        )  # fmt: skip
     paths = {suffix: Path(folder) / f"certified-accuracy.{suffix}" for suffix in contents}
     for suffix, path in paths.items():
         write_atomically(path, contents[suffix])

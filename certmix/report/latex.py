@@ -66,13 +66,15 @@ def _escape(text: str) -> str:
 
 
 _LATEX = Dialect(r"$\sigma$", r"$\alpha$", "$>$", r"$\geq$", "--", _escape)
+_NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
 
 
 def _caption(summary: Summary) -> str:
     warning = partial_warning(summary)
     partial = f"\\textbf{{{warning.capitalize()}.}} " if warning else ""
     return (
-        f"{partial}Certified accuracy (\\%) at $\\ell_2$ radius; {settings(summary, _LATEX)}. "
+        f"{partial}Certified accuracy (\\%) at {_NORMS.get(summary.norm, _escape(summary.norm))} radius; "
+        f"{settings(summary, _LATEX)}. "
         r"Subscripts and superscripts: ends of the two-sided 95\,\% Clopper--Pearson interval over images."
     )
 
@@ -84,16 +86,16 @@ def _certified(summary: Summary) -> list[str]:
     for classifier, rows in groupby(summary.rows, key=lambda row: row.classifier):
         label = classifier_label(classifier, summary.alpha, _LATEX)
         lines += [r"\midrule", _line([f"\\multicolumn{{{len(heading)}}}{{l}}{{{label}}}"])]
-        lines += [_line(_cells(row)) for row in rows]
+        lines += [_line(_cells(row, summary.norm)) for row in rows]
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-def _cells(row: CertifiedAccuracy) -> list[str]:
+def _cells(row: CertifiedAccuracy, norm: str) -> list[str]:
     figures = []
     for share, interval in zip(row.certified_accuracy, row.interval, strict=True):
         low, high = interval_ends(interval)
         figures.append(f"${accuracy(share)}_{{{low}}}^{{{high}}}$" if known(share) else _LATEX.unknown)
-    return [f"\\quad {_escape(row.certificate)}", *figures, mean_radius(row, _LATEX)]
+    return [f"\\quad {_escape(row.certificate)}", *figures, mean_radius(row, _LATEX, norm=norm)]
 
 
 def _clean(summary: Summary) -> list[str]:

@@ -38,8 +38,8 @@ def markdown_table(summary: Summary) -> str:
     blocks = [
         "# Certified accuracy" + (" (partial)" if warning else ""),
         *([f"**{warning[0].upper()}{warning[1:]}.**"] if warning else []),
-        f"Certified accuracy (%) at l2 radius, with the two-sided 95 % Clopper-Pearson interval over images; "
-        f"{settings(summary, _MARKDOWN)}.",
+        f"Certified accuracy (%) at {summary.norm} radius, with the two-sided 95 % Clopper-Pearson interval "
+        f"over images; {settings(summary, _MARKDOWN)}.",
         _aligned([heading, *(_cells(summary, row) for row in summary.rows)], left=2),
         "Clean accuracy (%):",
         _aligned([list(CLEAN_LABELS), list(clean_values(summary.clean_accuracy, _MARKDOWN))], left=0),
@@ -65,7 +65,7 @@ def _cells(summary: Summary, row: CertifiedAccuracy) -> list[str]:
         classifier_label(row.classifier, summary.alpha, _MARKDOWN),
         certificate_label(row.certificate, _MARKDOWN),
         *figures,
-        mean_radius(row, _MARKDOWN),
+        mean_radius(row, _MARKDOWN, norm=summary.norm),
     ]
 
 

@@ -13,7 +13,7 @@ from certmix.report._drawing import image, tidy, title_lines
 from certmix.report.cells import known
 from certmix.report.rounding import plain_decimal
 from certmix.report.survival import coinciding, survival_steps
-from certmix.report.wording import LETTERS, certificate_label, classifier_label, one_line
+from certmix.report.wording import DETERMINISTIC, LETTERS, certificate_label, classifier_label, one_line
 from certmix.types import Curve
 
 if TYPE_CHECKING:
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["curve_plot", "plot_certified_accuracy"]
 
 _ROBUST = "#404040"
-_COLOURS = {"exact": "#0072B2", "smoothing": "#D55E00", "lipschitz": "#009E73", "lipschitz-paper": "#CC79A7"}
+_COLOURS = {
+    "exact": "#0072B2",
+    "smoothing": "#D55E00",
+    "lipschitz": "#009E73",
+    "lipschitz-paper": "#CC79A7",
+    "margin": "#0072B2",
+    "lipschitz-constant": "#009E73",
+}
+_NORMS = {"l1": "\u2113\u2081", "l2": "\u2113\u2082", "linf": "\u2113\u221e"}
 _OTHER = "#8C6D1F"
 _DASHES: dict[str, Any] = {
     "exact": "-",
@@ -41,8 +49,9 @@ def plot_certified_accuracy(
     sigma: float | None,
     alpha: float,
     complete: bool = True,
+    norm: str = "l2",
 ) -> None:
-    """Draw certified accuracy (%) against l2 radius into a .png (200 dpi) or .svg file.
+    """Draw certified accuracy (%) against the radius into a .png (200 dpi) or .svg file.
 
     A curve is the exact share of images whose radius is at least r, a step at
     each radius; a hollow dot at 0 is the classifier's clean accuracy.  Curves
@@ -62,6 +71,8 @@ def plot_certified_accuracy(
         Noise level and mixing weight, for the heading and the legend.
     complete
         False writes "partial" into the heading.
+    norm
+        Of the radii: ``l1``, ``l2`` or ``linf``.
 
     Raises
     ------
@@ -72,9 +83,8 @@ def plot_certified_accuracy(
     """
     target = Path(path)
     suffix = target.suffix.lower().removeprefix(".")
-    write_atomically(
-        target, curve_plot(curves, suffix, title=title, sigma=sigma, alpha=alpha, complete=complete)
-    )
+    content = curve_plot(curves, suffix, title=title, sigma=sigma, alpha=alpha, complete=complete, norm=norm)
+    write_atomically(target, content)
 
 
 def curve_plot(
@@ -85,17 +95,18 @@ def curve_plot(
     sigma: float | None,
     alpha: float,
     complete: bool = True,
+    norm: str = "l2",
 ) -> bytes:
     """Return the plot of `plot_certified_accuracy` as the content of a png or svg file."""
 
     def draw(figure: Figure) -> None:
-        _draw(figure, curves, alpha)
+        _draw(figure, curves, alpha, norm)
         _head(figure.axes[0], curves, title, sigma, alpha, complete)
 
     return image(suffix, (7.0, 5.0), draw)
 
 
-def _draw(figure: Figure, curves: Sequence[Curve], alpha: float) -> None:
+def _draw(figure: Figure, curves: Sequence[Curve], alpha: float, norm: str) -> None:
     axes = figure.add_subplot()
     largest = max((float(r) for c in curves for r in c.radii if np.isfinite(r)), default=0.0)
     end = 1.03 * largest if largest > 0 else 1.0
@@ -116,7 +127,7 @@ def _draw(figure: Figure, curves: Sequence[Curve], alpha: float) -> None:
         )
     _clean_dots(axes, curves)
     axes.set(xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20))
-    axes.set_xlabel("\u2113\u2082 radius (units of the input)")
+    axes.set_xlabel(f"{_NORMS.get(norm, one_line(norm))} radius (units of the input)")
     axes.set_ylabel("certified accuracy (%)")
     tidy(axes)
     if curves:
@@ -144,7 +155,8 @@ def _clean_dots(axes: Axes, curves: Sequence[Curve]) -> None:
             markeredgewidth=1.6,
             clip_on=False,
             zorder=5,
-            label=f"{one_line(curve.classifier)}: clean accuracy (estimate)",
+            label=f"{one_line(curve.classifier)}: clean accuracy"
+            + ("" if curve.certificate in DETERMINISTIC else " (estimate)"),
         )
 
 

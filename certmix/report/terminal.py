@@ -51,7 +51,10 @@ class _TerminalTable:
         warning = partial_warning(summary)
         if warning:
             yield Text(warning.upper(), style="bold yellow")
-        yield Text("Certified accuracy (%) at l2 radius, with its 95 % interval over images", style="bold")
+        yield Text(
+            f"Certified accuracy (%) at {summary.norm} radius, with its 95 % interval over images",
+            style="bold",
+        )
         yield Text(settings(summary))
         for block in fit(summary, options.max_width):
             yield Text()

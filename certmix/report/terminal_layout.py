@@ -94,7 +94,7 @@ def _block(summary: Summary, columns: range, layout: _Layout, *, last: bool) -> 
     line_end = " " if layout.beside else "\n"
     headings = [radius_heading(summary.radii[i]).replace(" ", line_end) for i in columns]
     heading = ["certificate", *headings, *([f"mean{line_end}radius"] if last else [])]
-    rows = [(row.classifier, _row(row, columns, layout, last)) for row in summary.rows]
+    rows = [(row.classifier, _row(row, columns, layout, last, summary.norm)) for row in summary.rows]
     printed = [heading, *(_texts(row, line_end) for _, row in rows)]
     return Block(
         heading=heading,
@@ -105,10 +105,10 @@ def _block(summary: Summary, columns: range, layout: _Layout, *, last: bool) -> 
     )
 
 
-def _row(row: CertifiedAccuracy, columns: range, layout: _Layout, last: bool) -> _Row:
+def _row(row: CertifiedAccuracy, columns: range, layout: _Layout, last: bool, norm: str) -> _Row:
     name = certificate_label(row.certificate) if layout.long_names else one_line(row.certificate)
     cells = [_cell(row.certified_accuracy[i], row.interval[i], layout) for i in columns]
-    return name, cells, [mean_radius(row)] if last else []
+    return name, cells, [mean_radius(row, norm=norm)] if last else []
 
 
 def _cell(share: float, interval: tuple[float, float], layout: _Layout) -> tuple[str, str]:

@@ -10,11 +10,13 @@ from certmix.types import Summary
 
 __all__ = [
     "CERTIFICATE_LABELS",
+    "DETERMINISTIC",
     "LETTERS",
     "PLAIN",
     "Dialect",
     "certificate_label",
     "classifier_label",
+    "deterministic",
     "notes",
     "one_line",
     "partial_warning",
@@ -27,13 +29,20 @@ CERTIFICATE_LABELS = {
     "smoothing": "smoothing (Thm 3.7)",
     "lipschitz": "lipschitz (tight constant)",
     "lipschitz-paper": "lipschitz-paper (Thm 3.5)",
+    "margin": "margin (verified)",
+    "lipschitz-constant": "lipschitz-constant (given)",
 }
+
+DETERMINISTIC = ("margin", "lipschitz-constant")
+"""Certificates that draw no samples: no noise level, and nothing that could fail by chance."""
 
 _MEANINGS = {
     "exact": "the largest radius that the two probability bounds allow (Neyman-Pearson).",
     "smoothing": "Theorem 3.7.",
     "lipschitz": "Theorem 3.5 with the tight constant, half the published one.",
     "lipschitz-paper": "Theorem 3.5 with the published constant.",
+    "margin": "Lemma 3.2 with margins of h that are verified by bound propagation; no samples.",
+    "lipschitz-constant": "Theorem 3.5 with a constant that was given, not verified; no samples.",
 }
 
 
@@ -90,10 +99,21 @@ def radius_heading(radius: float, dialect: Dialect = PLAIN) -> str:
 
     Examples
     --------
-    >>> radius_heading(0), radius_heading(0.25)
-    ('> 0', '>= 0.25')
+    >>> radius_heading(0), radius_heading(0.25), radius_heading(8 / 255)
+    ('> 0', '>= 0.25', '>= 8/255')
     """
-    return f"{dialect.above} 0" if radius == 0 else f"{dialect.at_least} {plain_decimal(radius)}"
+    return f"{dialect.above} 0" if radius == 0 else f"{dialect.at_least} {_radius(radius)}"
+
+
+def _radius(radius: float) -> str:
+    """Return a radius as a short decimal, or as k/255 where that is what it is."""
+    decimal, grey_levels = plain_decimal(radius), round(255 * radius)
+    return f"{grey_levels}/255" if len(decimal) > 8 and grey_levels / 255 == radius else decimal
+
+
+def deterministic(summary: Summary) -> bool:
+    """Whether no figure rests on samples."""
+    return bool(summary.rows) and all(row.certificate in DETERMINISTIC for row in summary.rows)
 
 
 def partial_warning(summary: Summary) -> str:
@@ -106,6 +126,10 @@ def partial_warning(summary: Summary) -> str:
 
 def settings(summary: Summary, dialect: Dialect = PLAIN) -> str:
     """Return sigma, alpha, samples, failure probability and images in one line."""
+    images = f"{summary.images:,} image{'' if summary.images == 1 else 's'}"
+    if deterministic(summary):
+        weight = f"{dialect.alpha} = {plain_decimal(summary.alpha)}"
+        return ", ".join([weight, "no failure probability: deterministic", images])
     parts = [
         f"{dialect.sigma} of the best source"
         if summary.sigma is None
@@ -115,7 +139,7 @@ def settings(summary: Summary, dialect: Dialect = PLAIN) -> str:
         "failure probability unknown"
         if summary.failure_probability is None
         else f"failure probability {plain_decimal(summary.failure_probability)} an image",
-        f"{summary.images:,} image{'' if summary.images == 1 else 's'}",
+        images,
     ]
     return ", ".join(parts)
 
@@ -134,8 +158,10 @@ def notes(summary: Summary, dialect: Dialect = PLAIN) -> list[str]:
     lines = [
         "Accuracies, mean radii and lower ends of intervals are rounded down, upper ends up. "
         f"An image counts in column {dialect.above} 0 when some radius above 0 is certified.",
-        "Clean accuracies of the robust and the mixed classifier are plug-in estimates from noisy votes, "
-        "not certificates.",
+        "Clean accuracies are exact on these images."
+        if deterministic(summary)
+        else "Clean accuracies of the robust and the mixed classifier are plug-in estimates "
+        "from noisy votes, not certificates.",
     ]
     if summary.abstained:
         plural = "" if summary.abstained == 1 else "s"

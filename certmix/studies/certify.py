@@ -5,16 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
+from certmix.radii import CERTIFICATES
 from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder, write_log
 from certmix.records.folder import DATABASE
 from certmix.report import write_products
 from certmix.sampling import resolve_device
 from certmix.studies.describe import description
+from certmix.studies.deterministic import DeterministicResult, run_deterministic
+from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
 from certmix.studies.drawing import Context, Progress, draw_samples, standard_outputs
 from certmix.studies.evaluate import Evaluation, evaluate, log_rows
 from certmix.studies.expect import expectations, reading_notes
@@ -23,6 +27,8 @@ from certmix.studies.sources import Loaded, Sources, load_sources
 from certmix.types import Summary
 
 __all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify"]
+
+R = TypeVar("R", CertifyRequest, DeterministicRequest)
 
 
 class CertmixWarning(UserWarning):
@@ -55,24 +61,25 @@ def _warn(message: str) -> None:
 
 
 def certify(
-    sigma: float,
+    sigma: float | None,
     alpha: float,
     *,
     output: str | Path | None = None,
     fresh: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Any], None] | None = None,
     **options: Any,
-) -> CertifyResult:
-    """Certify the mix of a standard and a smoothed robust classifier.
+) -> CertifyResult | DeterministicResult:
+    """Certify the mix of a standard and a robust classifier.
 
     Every option of ``certmix certify`` has its counterpart here.
 
     Parameters
     ----------
     sigma
-        Noise level of the robust classifier, in units of the input.
+        Noise level of the robust classifier, in units of the input; None for
+        the certificates ``margin`` and ``lipschitz-constant``.
     alpha
         Mixing weight in [1/2, 1].
     output
@@ -82,15 +89,17 @@ def certify(
     device, batch_size
         Where and how to run; they do not change what is drawn on one device type.
     progress
-        Called after each image.
+        Called after each image, or batch of images.
     **options
         Fields of `certmix.studies.request.CertifyRequest` (images, samples,
-        certificates, radii, seed, ...) and of
+        certificates, radii, seed, ...), or, without sigma, ``certificates`` and
+        fields of `certmix.studies.deterministic_request.DeterministicRequest`
+        (norm, ...); and of
         `certmix.studies.sources.Sources` (data, standard, robust, ...).
 
     Returns
     -------
-    CertifyResult
+    CertifyResult or DeterministicResult
         ``.summary`` is the table.
 
     Raises
@@ -98,20 +107,33 @@ def certify(
     CertmixError
         For anything the user can mend: see `certmix.errors`.
     """
-    wanted = {
-        name: options.pop(name) for name in list(options) if name in CertifyRequest.__dataclass_fields__
-    }
-    named = {name: options.pop(name) for name in list(options) if name in Sources.__dataclass_fields__}
-    if options:
-        raise ParameterError(f"unknown options: {', '.join(options)}; see help(certmix.certify)")
-    for name in ("certificates", "radii"):
-        if name in wanted:
-            wanted[name] = tuple(wanted[name])
-    request = CertifyRequest(sigma=sigma, alpha=alpha, **wanted)
-    return run_certify(
-        request, Sources(**named), output=output, in_memory=output is None, fresh=fresh,
-        device=device, batch_size=batch_size, progress=progress, say=_warn,
-    )  # fmt: skip
+    certificates = tuple(options.get("certificates", CERTIFICATES))
+    where: dict[str, Any] = {
+        "output": output, "in_memory": output is None, "fresh": fresh, "device": device,
+        "batch_size": batch_size, "progress": progress, "say": _warn,
+    }  # fmt: skip
+    if draws_no_samples(certificates, options.get("norm"), sigma):
+        plain = {**options, "alpha": alpha, "certificate": certificates[0]}
+        plain.pop("certificates")
+        asked, named = _divided(DeterministicRequest, plain)
+        return run_deterministic(asked, named, **where)
+    options.pop("norm", None)
+    if "radii" in options:
+        options["radii"] = tuple(options["radii"])
+    options.update(sigma=sigma, alpha=alpha, certificates=certificates)
+    request, sources = _divided(CertifyRequest, options)
+    return run_certify(request, sources, **where)
+
+
+def _divided(kind: type[R], options: dict[str, Any]) -> tuple[R, Sources]:
+    """Return the request and the sources that options by name describe."""
+    fields = [field.name for field in dataclass_fields(kind)]
+    wanted = {name: options[name] for name in options if name in fields}
+    named = {name: options[name] for name in options if name in Sources.__dataclass_fields__}
+    unknown = [name for name in options if name not in {**wanted, **named}]
+    if unknown:
+        raise ParameterError(f"unknown options: {', '.join(unknown)}; see help(certmix.certify)")
+    return kind(**wanted), Sources(**named)
 
 
 def run_certify(

@@ -13,6 +13,8 @@ from certmix.errors import RunError
 from certmix.records import ImageRecord, Store, read_run
 from certmix.records.folder import DATABASE
 from certmix.studies.certify import CertifyResult, Progress, run_certify
+from certmix.studies.deterministic import STUDIES, DeterministicResult
+from certmix.studies.deterministic_repeat import repeat
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Sources
 
@@ -30,12 +32,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The new result, images compared, and where their counts differ."""
+    """The new result, images compared, and where their counts differ.
 
-    result: CertifyResult
+    Without samples ``compares`` is ``radii``, and what differs is in ``changed``.
+    """
+
+    result: CertifyResult | DeterministicResult
     compared: int
     differences: tuple[Difference, ...]
     changed: tuple[str, ...]
+    compares: str = "counts"
 
     @property
     def equal(self) -> bool:
@@ -95,6 +101,9 @@ def reproduce(
     RunError
         If the run cannot be read, or is not complete.
     """
+    if read_run(folder)["identity"].get("study") in STUDIES:
+        repeated, indices, changes = repeat(folder, output, device, say)
+        return Reproduction(repeated, len(indices), (), tuple(changes), "radii")
     described = read_run(folder, "certify")
     try:
         request = _request(described["request"])

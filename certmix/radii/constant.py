@@ -1,0 +1,146 @@
+"""Theorem 3.5 for a network whose Lipschitz constant is known: radii from its clean logits alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from certmix.errors import ParameterError
+from certmix.radii._checks import check_alpha
+from certmix.radii.lipschitz import lipschitz_radius
+from certmix.types import FloatArray, IntArray, Status
+
+__all__ = [
+    "CONSTANTS_OF", "SOFTMAX_FACTORS", "STEEPNESS", "constant_radius", "margin_threshold",
+    "softmax_probabilities",
+]  # fmt: skip
+
+_EPS = 2.0**-52
+
+CONSTANTS_OF = {
+    "logits": "the l2 norm of its logits",
+    "each-logit": "each of its logits",
+    "probabilities": "each of its softmax probabilities",
+}
+"""What a constant L can be of: ``||f(x) - f(x')|| <= L ||x - x'||``, the right in the norm of the radii."""
+
+STEEPNESS = {
+    "logits": math.nextafter(math.sqrt(2.0), 2.0),
+    "each-logit": 2.0,
+    "probabilities": 2.0,
+}
+"""Times L: a Lipschitz constant of every z_y - z_i, or of every h_y - h_i for ``probabilities``."""
+
+SOFTMAX_FACTORS = {"logits": math.nextafter(math.sqrt(0.5), 1.0), "each-logit": 1.0, "probabilities": 2.0}
+"""Times L: a Lipschitz constant of every h_y - h_i, h = softmax(z); all are reached."""
+
+
+def margin_threshold(alpha: float) -> float:
+    """Return mu = (1 - alpha) / alpha, rounded up, at most 1."""
+    alpha = check_alpha(alpha)
+    return 0.0 if alpha == 1.0 else min(1.0, math.nextafter((1.0 - alpha) / alpha, 2.0))
+
+
+def softmax_probabilities(logits: FloatArray) -> FloatArray:
+    """Return the softmax of float64 logits (m, c)."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities: FloatArray = powers / powers.sum(1, keepdims=True)
+    return probabilities
+
+
+def constant_radius(
+    logits: ArrayLike, alpha: float, constant: float, constant_of: str = "logits"
+) -> tuple[FloatArray, IntArray]:
+    """Return the radii within which a mix keeps h's class, from clean logits z of h and a constant L.
+
+    For a constant of the probabilities, Theorem 3.5 with Lip(h_y) = Lip(h_i) = L.
+    For one of the logits every z_y - z_i falls by at most s L r at distance r,
+    s = sqrt(2) or 2, and the margin of softmax(z) is then at least mu up to
+
+    ``r = log[ (1 - mu) / (e^(z_i - z_y) + mu sum_j e^(z_j - z_y)) ] / (s L)``,
+
+    i the largest rival: never less than Theorem 3.5 with the softmax's own
+    factor.  docs/margin-certificates.md proves both.
+
+    Parameters
+    ----------
+    logits
+        (m, c), finite, taken as exact.
+    alpha
+        Mixing weight, 1/2 <= alpha <= 1; 1 is h alone.
+    constant
+        L > 0, an upper bound; the radii are in the norm of the inputs that it is for.
+    constant_of
+        A name in `CONSTANTS_OF`.
+
+    Returns
+    -------
+    radius, status
+        (m,) each: radii, rounded down, 0 where nothing is certified; `Status`
+        values, ABSTAIN where two logits are the largest.
+
+    Raises
+    ------
+    ParameterError
+        For a value out of range.
+
+    References
+    ----------
+    Theorem 3.5 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
+    accuracy-robustness trade-off".
+
+    Examples
+    --------
+    >>> radius, status = constant_radius([[3.0, 0.0, -1.0]], alpha=0.76, constant=1.0)
+    >>> radius.round(4), status
+    (array([1.5991]), array([2]))
+    """
+    z, alpha = np.asarray(logits, np.float64), check_alpha(alpha)
+    if z.ndim != 2 or z.shape[1] < 2 or not np.isfinite(z).all():
+        raise ParameterError(f"logits of shape {z.shape}: give finite numbers (images, 2 classes or more)")
+    if not (constant > 0 and math.isfinite(constant)):
+        raise ParameterError(f"Lipschitz constant {constant}: give an upper bound that is a positive number")
+    if constant_of not in CONSTANTS_OF:
+        raise ParameterError(
+            f"a constant of {constant_of!r} is unknown: use one of {', '.join(CONSTANTS_OF)}"
+        )
+    rival = np.arange(z.shape[1]) != z.argmax(1)[:, None]
+    gaps = (z.max(1, keepdims=True) - z)[rival].reshape(len(z), -1)
+    rule = _of_probabilities if constant_of == "probabilities" else _of_logits
+    radius = rule(z, gaps, rival, alpha, float(constant), STEEPNESS[constant_of])
+    status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
+    return radius, np.where(gaps.min(1, initial=np.inf) > 0, status, Status.ABSTAIN).astype(np.int64)
+
+
+_Rule = Callable[[FloatArray, FloatArray, np.ndarray, float, float, float], FloatArray]
+
+
+def _of_logits(
+    z: FloatArray, gaps: FloatArray, rival: np.ndarray, alpha: float, constant: float, steepness: float
+) -> FloatArray:
+    """The closed form; what every operation can be wrong by is given away."""
+    mu = margin_threshold(alpha)
+    if mu >= 1.0:
+        return np.zeros(len(z))
+    least = gaps.min(1)
+    spread = np.log1p(mu * np.exp(least[:, None] - gaps).sum(1))
+    left = math.log1p(-mu)
+    slack = (z.shape[1] + 32) * _EPS * (1.0 + 3.0 * least + spread - left)
+    distance = np.maximum(left + least - spread - slack, 0.0)
+    with np.errstate(over="ignore"):
+        radius = distance / (steepness * constant) * (1 - 4 * _EPS)
+    return np.minimum(radius, np.finfo(np.float64).max)
+
+
+def _of_probabilities(
+    z: FloatArray, gaps: FloatArray, rival: np.ndarray, alpha: float, constant: float, steepness: float
+) -> FloatArray:
+    """Theorem 3.5 with one constant for all classes."""
+    slack = (z.shape[1] + 32) * _EPS
+    h = softmax_probabilities(z)
+    own = np.maximum(h[~rival] - slack, 0.0)
+    rivals = np.minimum(h[rival].reshape(gaps.shape) + slack, 1.0)
+    return lipschitz_radius(own, rivals, alpha, constant, constant)

@@ -1,0 +1,159 @@
+"""What is stored of an image without samples: clean logits of both models, verified radii."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from certmix.data import stack
+from certmix.errors import ModelError
+from certmix.lipschitz.nodes import Graph
+from certmix.lipschitz.propagation import certified_radius, margin_lower
+from certmix.models.spec import LoadedModel
+from certmix.radii.constant import margin_threshold
+from certmix.records import VectorStore
+from certmix.studies.attacking import Progress
+from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.studies.sources import Loaded
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["ROBUST", "Work", "column_cell", "fill", "margin_cell", "standard_cell"]
+
+ROBUST = "robust logits"
+BATCH = {"margin": 10, "lipschitz-constant": 100}
+"""Images that are worked on together, and kept together."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the steps of one run share; ``graph`` is the robust model's, for bound propagation only."""
+
+    request: DeterministicRequest
+    loaded: Loaded
+    device: torch.device
+    batch_size: int | None
+    graph: Graph | None
+    store: VectorStore
+    progress: Callable[[Progress], None] | None
+    say: Callable[[str], None] = field(default=lambda message: None)
+
+    @property
+    def step(self) -> int:
+        """Images in one batch."""
+        return self.batch_size or BATCH[self.request.certificate]
+
+    @property
+    def bounded(self) -> nn.Module | Graph:
+        """What bounds are propagated through."""
+        return self.loaded.robust.module if self.graph is None else self.graph
+
+
+def standard_cell(model: LoadedModel) -> str:
+    """Return the cell of the standard model's logits: it is no part of the run's identity."""
+    return f"standard logits {model.checksum}"
+
+
+def margin_cell(alpha: float) -> str:
+    """Return the cell of (radius, status, evaluations) at one alpha."""
+    return f"margin, alpha {alpha!r}"
+
+
+def column_cell(alpha: float, radius: float) -> str:
+    """Return the cell that says whether a column just beyond an image's radius was verified, 1 or 0."""
+    return f"margin, alpha {alpha!r}, at {radius!r}"
+
+
+def fill(work: Work, positions: IntArray) -> IntArray:
+    """Compute what the store lacks, batch by batch; return the positions that it holds in full.
+
+    A keyboard interrupt ends the work; the batch in flight is lost.
+    """
+    start, done = time.monotonic(), 0
+    try:
+        for begin in range(0, len(positions), work.step):
+            part = positions[begin : begin + work.step]
+            _logits(work, part)
+            if work.request.certificate == "margin":
+                for alpha in dict.fromkeys(work.request.weights()):
+                    _margins(work, part, alpha)
+                    _columns(work, part, alpha)
+            done += len(part)
+            if work.progress is not None:
+                elapsed = time.monotonic() - start
+                work.progress(Progress(done, len(positions), work.request.certificate, elapsed))
+    except KeyboardInterrupt:
+        pass
+    return positions[:done]
+
+
+def _lacking(work: Work, cell: str, positions: IntArray) -> IntArray:
+    known, indices = work.store.known(cell), work.loaded.dataset.indices
+    return np.array([p for p in positions.tolist() if int(indices[p]) not in known], np.int64)
+
+
+def _inputs(work: Work, positions: IntArray) -> torch.Tensor:
+    return torch.from_numpy(stack(work.loaded.dataset, positions))
+
+
+def _logits(work: Work, positions: IntArray) -> None:
+    """Keep both models' clean logits."""
+    models = {ROBUST: work.loaded.robust}
+    if work.loaded.standard is not None:
+        models[standard_cell(work.loaded.standard)] = work.loaded.standard
+    for cell, model in models.items():
+        missing = _lacking(work, cell, positions)
+        if not len(missing):
+            continue
+        with torch.inference_mode():
+            logits = model.module(_inputs(work, missing).to(work.device)).double().cpu().numpy()
+        if not np.isfinite(logits).all():
+            index = work.loaded.dataset.indices[missing][~np.isfinite(logits).all(1)][0]
+            raise ModelError(
+                f"{model.name} gives image {index} logits that are not finite: check its weights"
+            )
+        work.store.write(cell, work.loaded.dataset.indices[missing], logits)
+
+
+def _classes(work: Work, positions: IntArray) -> IntArray:
+    logits = work.store.read(ROBUST, work.loaded.dataset.indices[positions].tolist())
+    return logits.argmax(1).astype(np.int64)
+
+
+def _margins(work: Work, positions: IntArray, alpha: float) -> None:
+    """Keep the radii that bisection verifies."""
+    missing = _lacking(work, margin_cell(alpha), positions)
+    if not len(missing):
+        return
+    request = work.request
+    found = certified_radius(
+        work.bounded, _inputs(work, missing), _classes(work, missing), request.measure,
+        margin_threshold(alpha), max_eps=request.most, tolerance=request.tolerance,
+        method=request.bound_method or "", input_range=work.loaded.dataset.input_range, chunk=work.step,
+    )  # fmt: skip
+    share = np.full(len(missing), found.evaluations / len(missing))
+    values = np.stack([found.radius, found.status.astype(np.float64), share], 1)
+    work.store.write(margin_cell(alpha), work.loaded.dataset.indices[missing], values)
+
+
+def _columns(work: Work, positions: IntArray, alpha: float) -> None:
+    """Look at columns of the table that bisection stopped just short of."""
+    indices = work.loaded.dataset.indices[positions]
+    radii: FloatArray = work.store.read(margin_cell(alpha), indices.tolist())[:, 0]
+    for column in work.request.columns:
+        near = positions[(radii < column) & (column <= radii + 2 * work.request.tolerance) & (radii > 0)]
+        missing = _lacking(work, column_cell(alpha, column), near)
+        if not len(missing):
+            continue
+        margins = margin_lower(
+            work.bounded, _inputs(work, missing), _classes(work, missing), work.request.measure, column,
+            method=work.request.bound_method or "", input_range=work.loaded.dataset.input_range,
+            chunk=work.step,
+        )  # fmt: skip
+        verified = (margins >= margin_threshold(alpha)) & (margins > 0)
+        cell = column_cell(alpha, column)
+        work.store.write(cell, work.loaded.dataset.indices[missing], verified[:, None].astype(np.float64))
