@@ -54,9 +54,11 @@ def command(
     recipe: str, data: str, split: str, evaluation: str | None, name: str | None, output: str,
     seed: int, device: str, precision: str, **changes: Any,
 ) -> None:  # fmt: skip
-    """Train a model by a recipe: 'standard', 'gaussian' (noise), 'adversarial' (PGD) or 'interval' (verified bounds).
+    """Train a model by a recipe.
 
-    Writes NAME.safetensors and NAME.json, a card with recipe, data, accuracy
+    'standard', 'gaussian' (noise), 'adversarial' (PGD) or 'interval' (bounds
+    that propagation verifies).
+        Writes NAME.safetensors and NAME.json, a card with recipe, data, accuracy
     and checksum. An interrupted training goes on where its last epoch ended
     when the command is repeated.
     """
