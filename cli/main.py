@@ -19,6 +19,7 @@ COMMANDS = {
     "mix-sweep": "Accuracy of the mix over alpha, clean and attacked.",
     "compare-trust": "Clean against attacked accuracy for every trust term.",
     "confidence": "How sure both classifiers are: is the robust one suited to mixing?",
+    "lipschitz": "Estimate local Lipschitz constants by search, or try a claimed one.",
     "nuts": "Mix nonlinearly (MixedNUTS): fit, evaluate.",
     "reproduce": "Run a finished run again and show what differs.",
     "train": "Train a standard, noise-trained or adversarially trained model.",

@@ -58,7 +58,8 @@ def command(
 
     'standard', 'gaussian' (noise), 'adversarial' (PGD) or 'interval' (bounds
     that propagation verifies).
-        Writes NAME.safetensors and NAME.json, a card with recipe, data, accuracy
+
+    Writes NAME.safetensors and NAME.json, a card with recipe, data, accuracy
     and checksum. An interrupted training goes on where its last epoch ended
     when the command is repeated.
     """
