@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from certmix.lipschitz.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
 from certmix.lipschitz.margins import softmax_margin_lower
 
 if TYPE_CHECKING:
     from certmix.lipschitz.graph import build_graph
+    from certmix.lipschitz.local_search import local_search
     from certmix.lipschitz.propagation import (
         VerifiedRadii,
         certified_radius,
@@ -23,14 +25,19 @@ _WITH_TORCH = {
     "VerifiedRadii": "propagation",
     "build_graph": "graph",
     "certified_radius": "propagation",
+    "local_search": "local_search",
     "logit_differences_lower": "propagation",
     "margin_lower": "propagation",
 }
 
 __all__ = [
+    "EstimatedRadius",
+    "LipschitzEstimate",
     "VerifiedRadii",
     "build_graph",
     "certified_radius",
+    "estimated_radius",
+    "local_search",
     "logit_differences_lower",
     "margin_lower",
     "softmax_margin_lower",
