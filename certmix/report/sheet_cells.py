@@ -54,6 +54,7 @@ def printed(cell: Cell, digits: int = 1) -> Printed:
 
     Examples
     --------
+    >>> from certmix.types import EstimatedAccuracy
     >>> printed(EstimatedAccuracy(2, 3, (0.0942, 0.9917))).text, printed(Quantity(0.05, 1, "s")).text
     ('66.6', '0.0')
     """
