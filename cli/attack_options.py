@@ -55,7 +55,7 @@ def _attack_list(steps: int | None, images: str) -> dict[str, Callable[[Any], An
             help="Radius of the ball.  [default: 8/255 for linf, 0.5 for l2, 12 for l1]",
         ),
         "steps": click.option(
-            "--steps", type=int, default=steps, show_default=str(steps or "the attack's own"),
+            "--steps", type=int, default=None, show_default=f"{steps}" if steps else "the attack's own",
             help="Steps of iterative attacks, queries of square.",
         ),
         "restarts": click.option(
@@ -95,11 +95,15 @@ def run_options(function: F) -> F:
     return function
 
 
-def run_study(function: Callable[..., Any], options: dict[str, Any], **more: Any) -> int:
+def run_study(
+    function: Callable[..., Any], options: dict[str, Any], *, steps: int | None = None, **more: Any
+) -> int:
     """Sort a command's options into request, sources and surroundings, run the study and print its table.
 
     `function` takes them as ``request``, ``sources`` and ``where``, and `more`.
+    `steps` is the command's default for attacks that take steps.
     """
+    from certmix.attacks import ATTACKS
     from certmix.studies.attack_request import AttackRequest
     from certmix.studies.empirical import Surroundings
     from certmix.studies.sources import Sources
@@ -109,7 +113,11 @@ def run_study(function: Callable[..., Any], options: dict[str, Any], **more: Any
     def take(kind: Any) -> dict[str, Any]:
         return {name: options.pop(name) for name in list(options) if name in kind.__dataclass_fields__}
 
-    request = AttackRequest(**take(AttackRequest))
+    taken = take(AttackRequest)
+    own = ATTACKS.get(taken["attack"])
+    if taken["steps"] is None and own is not None and "steps" in own.settings:
+        taken["steps"] = steps
+    request = AttackRequest(**taken)
     named = take(Sources)
     named["standard"] = None if named.get("standard") == "none" else named.get("standard")
     format_ = options.pop("format_")

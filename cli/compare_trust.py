@@ -54,6 +54,6 @@ def command(
     from certmix.studies.compare_trust import compare_trust
 
     return run_study(
-        compare_trust, {**options, "norm": norms[0]}, norms=norms, weights=weights,
+        compare_trust, {**options, "norm": norms[0]}, steps=10, norms=norms, weights=weights,
         trusts=TRUST_NAMES if "all" in trusts else trusts, forms=FORM_NAMES if "all" in forms else forms,
     )  # fmt: skip

@@ -30,4 +30,4 @@ def command(**options: Any) -> int:
     """
     from certmix.studies.confidence import confidence
 
-    return run_study(confidence, options)
+    return run_study(confidence, options, steps=20)

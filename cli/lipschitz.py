@@ -61,7 +61,7 @@ def command(**options: Any) -> int:
         contradicted.append(result.data.trial is not None and result.data.trial.contradicted)
         return result
 
-    code = run_study(study, {**options, "attack": "pgd"})
+    code = run_study(study, {**options, "attack": "pgd"}, steps=20)
     return 1 if contradicted[0] else code
 
 

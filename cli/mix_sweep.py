@@ -35,4 +35,4 @@ def command(alphas: tuple[float, ...] | None, **options: Any) -> int:
     """
     from certmix.studies.mix_sweep import DEFAULT_ALPHAS, mix_sweep
 
-    return run_study(mix_sweep, options, alphas=alphas or DEFAULT_ALPHAS)
+    return run_study(mix_sweep, options, steps=20, alphas=alphas or DEFAULT_ALPHAS)

@@ -44,4 +44,4 @@ def command(mix: Path, **options: Any) -> int:
 
     names = ("plain_alphas", "targets", "queries", "r_d_sweep", "sweep_images", "autoattack")
     more = {name: options.pop(name) for name in names}
-    return run_study(nuts_evaluate, {**options, "attack": "apgd-ce"}, folder=mix, **more)
+    return run_study(nuts_evaluate, {**options, "attack": "apgd-ce"}, steps=20, folder=mix, **more)

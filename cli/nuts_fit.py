@@ -152,7 +152,8 @@ def command(
     if logits is not None:
         print_study(fit_file(logits, choices), options["format_"])
         return 0
-    return run_study(nuts_fit, {**options, "attack": "apgd-ce"}, choices=choices)
+    steps = None if choices.gradient_free else 50
+    return run_study(nuts_fit, {**options, "attack": "apgd-ce"}, steps=steps, choices=choices)
 
 
 def _check_together(certified: bool, given: set[str]) -> None:

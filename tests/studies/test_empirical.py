@@ -307,6 +307,16 @@ def test_commands_print_machine_readable_tables(command, problem):
     assert (problem.folder / "x.npz").is_file()
 
 
+def test_default_steps_are_for_attacks_that_take_steps(command, problem):
+    pair = problem.options[: problem.options.index("--sigma")]
+    done = command("mix-sweep", *pair, "--images", 4, "--alphas", "0.5", "--attack", "fgsm")
+    assert done.code == 0 and "fgsm, linf" in done.out, done.err
+    done = command("confidence", *pair, "--images", 4)
+    assert "pgd (20 steps)" in done.out, done.err
+    done = command("mix-sweep", *pair, "--images", 4, "--alphas", "0.5", "--attack", "autoattack")
+    assert done.code == 2 and "transfer" in done.err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
