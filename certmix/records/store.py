@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,13 +12,12 @@ import numpy as np
 
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.bounds.stored_scores import from_bytes, to_bytes
-from certmix.errors import RunError
+from certmix.records.database import Database
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["ImageRecord", "Store"]
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS images (
     idx INTEGER PRIMARY KEY,
     label INTEGER NOT NULL,
@@ -97,7 +95,7 @@ def _unpack(packed: dict[str, int], classes: int) -> IntArray:
     return counts
 
 
-class Store:
+class Store(Database):
     """The database of one run; every write is a transaction of its own.
 
     Counts are JSON objects, class -> votes, without zeros: readable with any
@@ -115,35 +113,7 @@ class Store:
 
     def __init__(self, path: Path | None, classes: int, *, read_only: bool = False) -> None:
         self.classes = classes
-        try:
-            if path is None:
-                self._db = sqlite3.connect(":memory:")
-            elif read_only:
-                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-            else:
-                self._db = sqlite3.connect(path)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-            if not read_only:
-                self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise RunError(
-                f"{path}: not a readable run database ({error}): use --fresh or another --output"
-            ) from None
-
-    def close(self) -> None:
-        """Close the database."""
-        self._db.close()
-
-    def get(self, key: str) -> str | None:
-        """Return a remembered value, None if there is none."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def put(self, key: str, value: str) -> None:
-        """Remember a value."""
-        with self._db:
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        super().__init__(path, _SCHEMA, read_only=read_only)
 
     def write_image(self, record: ImageRecord) -> None:
         """Write one image's counts, replacing what was there."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from certmix.errors import RunError
+from certmix.records.database import Database
 from certmix.types import FloatArray
 
 __all__ = ["VectorStore"]
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS vectors (
     cell TEXT NOT NULL,
     idx INTEGER NOT NULL,
@@ -24,7 +23,7 @@ CREATE TABLE IF NOT EXISTS vectors (
 """
 
 
-class VectorStore:
+class VectorStore(Database):
     """A few float64 numbers for each image in each cell of a study, such as logits under one attack.
 
     A cell's rows of one batch are written in one transaction; a vector is
@@ -44,37 +43,7 @@ class VectorStore:
     """
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
-        self._path = path
-        try:
-            if path is None:
-                self._db = sqlite3.connect(":memory:")
-            elif read_only:
-                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-                self._db.execute("SELECT count(*) FROM vectors")
-            else:
-                self._db = sqlite3.connect(path)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-            if not read_only:
-                self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise RunError(
-                f"{path}: not a readable run database ({error}): use --fresh or another --output"
-            ) from None
-
-    def close(self) -> None:
-        """Close the database."""
-        self._db.close()
-
-    def get(self, key: str) -> str | None:
-        """Return a remembered value, None if there is none."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def put(self, key: str, value: str) -> None:
-        """Remember a value."""
-        with self._db:
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        super().__init__(path, _SCHEMA, read_only=read_only, probe="SELECT count(*) FROM vectors")
 
     def write(self, cell: str, indices: Iterable[int], vectors: FloatArray) -> None:
         """Write vectors (m, k) of the images `indices` into a cell, replacing what was there."""
