@@ -111,6 +111,7 @@ def _summit_linf(direction: Tensor, low: Tensor, high: Tensor, radius: Tensor) -
 def ascend_l2(
     offset: Tensor, direction: Tensor, low: Tensor, high: Tensor, radius: Tensor, length: Tensor
 ) -> Tensor:
+    """Step along the gradient, then project onto ball and box."""
     step = direction * (length / direction.norm(dim=1, keepdim=True).clamp_min(1.0))
     return _project_l2(offset + step, low, high, radius)
 
@@ -118,6 +119,7 @@ def ascend_l2(
 def ascend_l1(
     offset: Tensor, direction: Tensor, low: Tensor, high: Tensor, radius: Tensor, length: Tensor
 ) -> Tensor:
+    """Move towards the best point of the linearised loss (a Frank-Wolfe step)."""
     way = _summit_l1(direction, low, high, radius) - offset
     share = (2 * length / way.abs().sum(1, keepdim=True).clamp_min(TINY)).clamp_max(1.0)
     return torch.where((direction != 0).any(1, keepdim=True), offset + share * way, offset)

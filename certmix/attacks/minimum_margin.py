@@ -10,6 +10,7 @@ from torch import Tensor
 
 from certmix.attacks._search import Model, Track
 from certmix.attacks.apgd import apgd_ce, apgd_targeted
+from certmix.attacks.losses import probability_margin
 from certmix.attacks.square import square
 
 __all__ = ["FOUND_BY", "MinimumMargins", "minimum_margin"]
@@ -67,7 +68,7 @@ class _Smallest:
             at = subset[at]
             if len(self.logits) == 0:
                 self.logits = logits.new_zeros((len(self.labels), logits.shape[1]))
-            margin = probability_margin(logits, self.labels[at])
+            margin = label_margin(logits, self.labels[at])
             rows = (margin < self.margin[at]).nonzero().squeeze(1)
             to = at[rows]
             self.points[to], self.logits[to] = points[rows], logits[rows]
@@ -77,12 +78,9 @@ class _Smallest:
         return track
 
 
-def probability_margin(logits: Tensor, labels: Tensor) -> Tensor:
+def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return, float64 (N,), the label's probability less the largest other (Definition 2.1 of MixedNUTS)."""
-    probabilities = logits.double().softmax(-1)
-    right = probabilities.gather(1, labels[:, None]).squeeze(1)
-    others = probabilities.scatter(1, labels[:, None], -torch.inf).amax(1)
-    return right - others
+    return -probability_margin(logits, labels)
 
 
 @torch.no_grad()

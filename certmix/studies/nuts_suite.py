@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certmix.attacks.minimum_margin import probability_margin
+from certmix.attacks.minimum_margin import label_margin
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
 from certmix.nuts.description import MixSettings
@@ -189,7 +189,7 @@ def _transfer(suite: Suite, r_d: float, batch: Batch) -> Tensor:
 
     def track(at: Tensor, tried: Tensor, logits: Tensor, step: int) -> None:
         assert watched.last is not None
-        margin = probability_margin(true.mix(*watched.last), batch.labels[at])
+        margin = label_margin(true.mix(*watched.last), batch.labels[at])
         rows = (margin < smallest[at]).nonzero().squeeze(1)
         points[at[rows]], smallest[at[rows]] = tried[rows], margin[rows]
 

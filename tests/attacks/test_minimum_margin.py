@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from certmix.attacks.minimum_margin import FOUND_BY, minimum_margin, probability_margin
+from certmix.attacks.minimum_margin import FOUND_BY, label_margin, minimum_margin
 from certmix.errors import ParameterError
 
 EPS = 0.05
@@ -52,7 +52,7 @@ def test_points_logits_and_margins_belong_together():
         TWO, x, y, "linf", EPS, steps=5, targets=1, generator=torch.Generator().manual_seed(0)
     )
     assert torch.allclose(TWO(found.points), found.logits, atol=1e-12)
-    assert torch.allclose(probability_margin(found.logits, y), found.margin, atol=1e-12)
+    assert torch.allclose(label_margin(found.logits, y), found.margin, atol=1e-12)
     assert ((found.points - x).abs() <= EPS).all()
     assert {FOUND_BY[k] for k in found.found_by.tolist()} <= {"clean", "apgd-ce", "apgd-targeted"}
     assert (found.step[found.found_by == 0] == 0).all()
@@ -92,7 +92,7 @@ def test_more_steps_of_tracking_are_never_lost():
                 for k, image in enumerate(x):
                     near = (inputs - image).abs().amax(1) <= EPS + 1e-12
                     if near.any():
-                        least = probability_margin(logits[near], y[k].expand(int(near.sum()))).min()
+                        least = label_margin(logits[near], y[k].expand(int(near.sum()))).min()
                         seen[k] = torch.minimum(seen[k], least)
             return logits
 
