@@ -26,7 +26,7 @@ from certmix.studies.attacking import (
     Cell,
     attacked_points,
     blind_notes,
-    fill,
+    fill_some,
     look_for_blindness,
     outputs,
 )
@@ -115,9 +115,7 @@ def attack(
     ) as study:  # fmt: skip
         model, name = _model(study, alpha)
         cell = _cell(study, model, save is not None)
-        held, complete = fill(study.bench, [cell])
-        if not len(held):
-            raise RunError("interrupted before the first batch was done: run again to go on")
+        held, complete = fill_some(study.bench, [cell])
         found = _outcome(study, held, cell, save is not None)
         if save is not None:
             _save(save, study, found)

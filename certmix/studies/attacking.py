@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from certmix.attacks import ATTACKS
 from certmix.attacks.diagnose import diagnose_gradients
 from certmix.data import stack
-from certmix.errors import DataError, ParameterError
+from certmix.errors import DataError, ParameterError, RunError
 from certmix.records import VectorStore
 from certmix.sampling.precision import PRECISIONS
 from certmix.studies.attack_request import AttackRequest
@@ -28,9 +28,11 @@ __all__ = [
     "Bench",
     "Cell",
     "Progress",
+    "attacked_outputs",
     "attacked_points",
     "blind_notes",
     "fill",
+    "fill_some",
     "look_for_blindness",
     "outputs",
     "reduced",
@@ -131,6 +133,20 @@ def fill(bench: Bench, cells: Sequence[Cell]) -> tuple[IntArray, bool]:
     everywhere = set.intersection(*(bench.store.known(cell.name) for cell in cells))
     held = [p for p in bench.positions if int(bench.dataset.indices[p]) in everywhere]
     return np.array(held, np.int64), complete
+
+
+def fill_some(bench: Bench, cells: Sequence[Cell]) -> tuple[IntArray, bool]:
+    """Fill as `fill` does, and refuse to go on with nothing.
+
+    Raises
+    ------
+    RunError
+        If it was interrupted before any image had every figure.
+    """
+    held, complete = fill(bench, cells)
+    if not len(held):
+        raise RunError("interrupted before the first batch was done: run again to go on")
+    return held, complete
 
 
 def _fill_batch(bench: Bench, cell: Cell, part: list[int], known: set[int]) -> None:
@@ -235,6 +251,19 @@ def look_for_blindness(bench: Bench, name: str, model: nn.Module, batch: Batch) 
     if bench.store.get(key) is None:
         found = diagnose_gradients(model, batch.images[:DIAGNOSED], batch.labels[:DIAGNOSED])
         bench.store.put(key, json.dumps(list(found.messages)))
+
+
+def attacked_outputs(
+    bench: Bench,
+    pair: tuple[nn.Module, nn.Module],
+    name: str,
+    model: nn.Module,
+    early_stop: bool,
+    batch: Batch,
+) -> FloatArray:
+    """Return both classifiers' logits at the points found against one model, called `name` in the study."""
+    look_for_blindness(bench, name, model, batch)
+    return outputs(pair, attacked_points(bench, model, batch, early_stop=early_stop))
 
 
 def blind_notes(bench: Bench, names: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError
 from certmix.models.mixture import mix_outputs
 from certmix.models.slopes import FORMS
 from certmix.models.trust import TRUSTS
@@ -22,7 +22,7 @@ from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest, fraction
 from certmix.studies.attacking import (
     blind_notes,
-    fill,
+    fill_some,
 )
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
@@ -106,9 +106,7 @@ def compare_trust(
     ) as study:  # fmt: skip
         variants = [make_variant(study, n, t, f) for n, t, f in itertools.product(balls, trusts, forms)]
         cells = trust_cells(study, variants, balls, inner)
-        held, complete = fill(study.bench, cells)
-        if not len(held):
-            raise RunError("interrupted before the first batch was done: run again to go on")
+        held, complete = fill_some(study.bench, cells)
         found = _evaluate(study, variants, balls, inner, held)
         names = [cell.name for cell in cells if cell.name.startswith("attacked")]
         sheet = _sheet(study, found, complete, blind_notes(study.bench, names))
@@ -204,8 +202,7 @@ def _halfway(curve: TrustCurve) -> float | None:
 
 
 def _sheet(study: Study, found: TrustComparison, complete: bool, blind: tuple[str, ...]) -> Sheet:
-    loaded, request = study.loaded, study.bench.request
-    assert loaded.standard is not None
+    request = study.bench.request
     rows: list[tuple[Any, ...]] = [
         (panel.norm, curve.trust, curve.form, plain_decimal(weight), clean, attacked)
         for panel in found.curves
@@ -227,8 +224,7 @@ def _sheet(study: Study, found: TrustComparison, complete: bool, blind: tuple[st
             "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
             *_halfway_notes(found),
             *blind,
-            f"Run: data {loaded.dataset.name}; standard {loaded.standard.name}; robust {loaded.robust.name}; "
-            f"seed {request.seed}.",
+            study.provenance,
         ),
         complete=complete,
         extra={"log_median_trust": {" ".join(key): value for key, value in found.log_median.items()}},

@@ -7,22 +7,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from certmix.bounds.betting import lower_bound, upper_bound
-from certmix.errors import RunError
 from certmix.report.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
 from certmix.report.rounding import ceil_digits, floor_digits
 from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import (
-    Batch,
-    Bench,
     Cell,
-    attacked_points,
+    attacked_outputs,
     blind_notes,
-    fill,
-    look_for_blindness,
+    fill_some,
     outputs,
 )
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
@@ -107,9 +102,7 @@ def confidence(
     """
     request = request or AttackRequest(steps=20)
     with open_study("confidence", request, sources or Sources(), where or Surroundings(), asked={}) as study:
-        held, complete = fill(study.bench, _cells(study))
-        if not len(held):
-            raise RunError("interrupted before the first batch was done: run again to go on")
+        held, complete = fill_some(study.bench, _cells(study))
         found = _evaluate(study, held)
         sheet = _sheet(study, found, len(held), complete, blind_notes(study.bench, ["STD", "ROB"]))
         panels = tuple(
@@ -127,24 +120,13 @@ def _panels(found: Confidence) -> list[tuple[str, str, FloatArray, FloatArray]]:
 
 
 def _cells(study: Study) -> list[Cell]:
-    assert study.loaded.standard is not None
-    pair = (study.loaded.standard.module, study.loaded.robust.module)
+    pair = study.pair
+    attacked = partial(attacked_outputs, study.bench, pair)
     return [
         Cell("clean", lambda batch: outputs(pair, batch.images)),
-        Cell("STD", partial(_attacked, study.bench, pair, "STD", pair[0])),
-        Cell("ROB", partial(_attacked, study.bench, pair, "ROB", pair[1])),
+        Cell("STD", partial(attacked, "STD", pair[0], False)),
+        Cell("ROB", partial(attacked, "ROB", pair[1], False)),
     ]
-
-
-def _attacked(
-    bench: Bench,
-    pair: tuple[nn.Module, nn.Module],
-    name: str,
-    model: nn.Module,
-    batch: Batch,
-) -> FloatArray:
-    look_for_blindness(bench, name, model, batch)
-    return outputs(pair, attacked_points(bench, model, batch, early_stop=False))
 
 
 def _evaluate(study: Study, held: IntArray) -> Confidence:
@@ -189,8 +171,7 @@ def _verdict(groups: list[GapGroup]) -> str:
 
 
 def _sheet(study: Study, found: Confidence, images: int, complete: bool, blind: tuple[str, ...]) -> Sheet:
-    loaded, request = study.loaded, study.bench.request
-    assert loaded.standard is not None
+    request = study.bench.request
     names = {"g": "standard (g)", "h": "robust (h)"}
     conditions = {"clean": "clean", "STD": "attacked", "ROB": "attacked"}
     rows: list[tuple[Any, ...]] = []
@@ -219,8 +200,7 @@ def _sheet(study: Study, found: Confidence, images: int, complete: bool, blind: 
             found.verdict,
             "Each classifier is attacked by itself at full strength. Intervals of means: betting bounds.",
             *blind,
-            f"Run: data {loaded.dataset.name}; standard {loaded.standard.name}; robust {loaded.robust.name}; "
-            f"seed {request.seed}.",
+            study.provenance,
         ),
         complete=complete,
         extra={"verdict": found.verdict},

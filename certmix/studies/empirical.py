@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from certmix.atomic import write_atomically
 from certmix.data import spread
@@ -90,6 +91,22 @@ class Study:
     loaded: Loaded
     run: RunFolder[VectorStore] | None
     asked: dict[str, Any]
+
+    @property
+    def pair(self) -> tuple[nn.Module, nn.Module]:
+        """Both classifiers' modules, of a study that mixes."""
+        assert self.loaded.standard is not None
+        return self.loaded.standard.module, self.loaded.robust.module
+
+    @property
+    def provenance(self) -> str:
+        """The note of a study that mixes: its data, its models, its seed."""
+        loaded = self.loaded
+        assert loaded.standard is not None
+        return (
+            f"Run: data {loaded.dataset.name}; standard {loaded.standard.name}; robust {loaded.robust.name}; "
+            f"seed {self.bench.request.seed}."
+        )
 
     def publish(
         self,

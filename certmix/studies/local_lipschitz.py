@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError
 from certmix.lipschitz.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
 from certmix.lipschitz.local_search import float64_twin, local_search
 from certmix.lipschitz.ratios import OUTPUTS, RATIOS
 from certmix.lipschitz.witness import slopes_beyond_rounding
 from certmix.report.lipschitz_plot import EstimatedConstants, lipschitz_image
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.attacking import Batch, Bench, Cell, fill, reduced
+from certmix.studies.attacking import Batch, Bench, Cell, fill_some, reduced
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.local_lipschitz_sheet import check_sheet, constants_sheet
 from certmix.studies.local_lipschitz_trial import ClaimTrial, try_claim, witness_file
@@ -95,9 +95,7 @@ def local_lipschitz(
         asked={"of": of, "ratio": ratio, "alpha": alpha, "check": check}, identity=identity, mixes=False,
     ) as study:  # fmt: skip
         bench = _bench(study)
-        held, complete = fill(bench, [Cell(_CELL, _searcher(bench, study, of, ratio))])
-        if not len(held):
-            raise RunError("interrupted before the first batch was done: run again to go on")
+        held, complete = fill_some(bench, [Cell(_CELL, _searcher(bench, study, of, ratio))])
         found = _evaluate(study, held, of, ratio, alpha, check)
         name = study.loaded.robust.name
         if found.trial is None:

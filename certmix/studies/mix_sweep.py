@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.report.mix_sweep_plot import MixSweepCurves, SweepLine, mix_sweep_image
 from certmix.report.rounding import plain_decimal
@@ -19,13 +18,10 @@ from certmix.report.sheet import Sheet
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import (
-    Batch,
-    Bench,
     Cell,
-    attacked_points,
+    attacked_outputs,
     blind_notes,
-    fill,
-    look_for_blindness,
+    fill_some,
     outputs,
 )
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
@@ -98,9 +94,7 @@ def mix_sweep(
     with open_study(
         "mix-sweep", request, sources or Sources(), where or Surroundings(), asked={"alphas": list(weights)}
     ) as study:
-        held, complete = fill(study.bench, _cells(study, weights))
-        if not len(held):
-            raise RunError("interrupted before the first batch was done: run again to go on")
+        held, complete = fill_some(study.bench, _cells(study, weights))
         found = _evaluate(study, weights, held)
         notes = blind_notes(study.bench, [STD, ROB, *map(mix_cell, weights)])
         sheet = _sheet(study, found, complete, notes)
@@ -131,9 +125,8 @@ def mix_cell(alpha: float) -> str:
 
 
 def _cells(study: Study, alphas: tuple[float, ...]) -> list[Cell]:
-    assert study.loaded.standard is not None
-    pair = (study.loaded.standard.module, study.loaded.robust.module)
-    attacked = partial(_attacked, study.bench, pair)
+    pair = study.pair
+    attacked = partial(attacked_outputs, study.bench, pair)
     mixes = [
         Cell(mix_cell(a), partial(attacked, mix_cell(a), MixedClassifier(*pair, a).eval(), True))
         for a in alphas
@@ -144,19 +137,6 @@ def _cells(study: Study, alphas: tuple[float, ...]) -> list[Cell]:
         Cell(ROB, partial(attacked, ROB, pair[1], False)),
         *mixes,
     ]
-
-
-def _attacked(
-    bench: Bench,
-    pair: tuple[nn.Module, nn.Module],
-    name: str,
-    model: nn.Module,
-    early_stop: bool,
-    batch: Batch,
-) -> FloatArray:
-    """Return both classifiers' logits at the points found against one model."""
-    look_for_blindness(bench, name, model, batch)
-    return outputs(pair, attacked_points(bench, model, batch, early_stop=early_stop))
 
 
 def _right(base: FloatArray, alphas: tuple[float, ...], labels: IntArray) -> np.ndarray:
@@ -187,8 +167,7 @@ def _evaluate(study: Study, alphas: tuple[float, ...], held: IntArray) -> MixSwe
 
 
 def _sheet(study: Study, found: MixSweep, complete: bool, blind: tuple[str, ...]) -> Sheet:
-    loaded, request = study.loaded, study.bench.request
-    assert loaded.standard is not None
+    request = study.bench.request
     rows: list[tuple[Any, ...]] = [
         (plain_decimal(a), clean, std, rob, mix, worst)
         for a, clean, std, rob, mix, worst in zip(
@@ -209,8 +188,7 @@ def _sheet(study: Study, found: MixSweep, complete: bool, blind: tuple[str, ...]
             "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
             *_transfer_note(transfer),
             *blind,
-            f"Run: data {loaded.dataset.name}; standard {loaded.standard.name}; robust {loaded.robust.name}; "
-            f"seed {request.seed}.",
+            study.provenance,
         ),
         complete=complete,
         extra={"transfer_only": transfer},

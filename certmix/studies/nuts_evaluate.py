@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError
 from certmix.nuts.folder import LoadedNuts, load_nuts
 from certmix.sampling import resolve_device
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.attacking import fill
+from certmix.studies.attacking import fill, fill_some
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.nuts_evaluate_table import Evaluation, Standing, evaluation_sheet
@@ -135,9 +135,7 @@ def _run(
     study: Study, suite: Suite, r_d_sweep: Sequence[float], sweep_images: int
 ) -> tuple[Evaluation, bool, bytes]:
     cells = suite_cells(suite)
-    held, complete = fill(study.bench, cells)
-    if not len(held):
-        raise RunError("interrupted before the first batch was done: run again to go on")
+    held, complete = fill_some(study.bench, cells)
     names = [cell.name for cell in cells]
     everyone = contenders(suite)
     right = _judge(study, everyone, names, held)

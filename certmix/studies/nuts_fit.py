@@ -138,9 +138,7 @@ def nuts_fit(
     with open_study(
         "nuts-fit", request, named, where or Surroundings(), asked=vars(chosen), identity=searched
     ) as study:
-        assert study.loaded.standard is not None
-        pair = (study.loaded.standard.module, study.loaded.robust.module)
-        held, complete = fill(study.bench, margin_cells(study.bench, pair, **searched))
+        held, complete = fill(study.bench, margin_cells(study.bench, study.pair, **searched))
         if not len(held) or not complete:
             raise RunError("interrupted before all tuning images were attacked: run again to go on")
         found = fit_cached(read_cells(study.bench, held), chosen)
@@ -203,13 +201,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def _sheet(study: Study, found: NutsFitted, choices: FitChoices) -> Sheet:
-    loaded, request = study.loaded, study.bench.request
-    assert loaded.standard is not None
-    run = (
-        f"Run: data {loaded.dataset.name}; standard {loaded.standard.name}; robust {loaded.robust.name}; "
-        f"seed {request.seed}."
-    )
-    return _table(found, choices, request.words(), (run,))
+    return _table(found, choices, study.bench.request.words(), (study.provenance,))
 
 
 def _table(found: NutsFitted, choices: FitChoices, how: str, more: tuple[str, ...]) -> Sheet:

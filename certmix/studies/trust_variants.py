@@ -52,11 +52,6 @@ class Variant:
         return min(alpha, math.nextafter(1.0, 0.0))
 
 
-def _pair(study: Study) -> tuple[nn.Module, nn.Module]:
-    assert study.loaded.standard is not None
-    return study.loaded.standard.module, study.loaded.robust.module
-
-
 def make_variant(study: Study, norm: str, trust: str, form: str) -> Variant:
     """Find the median of R over a fixed set of images, once."""
     if trust == "constant":
@@ -66,7 +61,7 @@ def make_variant(study: Study, norm: str, trust: str, form: str) -> Variant:
     if stored is None:
         positions = spread(len(bench.dataset), CALIBRATION_IMAGES)
         images = torch.from_numpy(stack(bench.dataset, positions)).to(bench.device)
-        values = log_trust_values(*_pair(study), images, trust, form, norm)
+        values = log_trust_values(*study.pair, images, trust, form, norm)
         stored = repr(float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median()))
         bench.store.put(key, stored)
     return Variant(norm, trust, form, float(stored))
@@ -75,7 +70,8 @@ def make_variant(study: Study, norm: str, trust: str, form: str) -> Variant:
 def trust_cells(
     study: Study, variants: Sequence[Variant], balls: dict[str, float], weights: tuple[float, ...]
 ) -> list[Cell]:
-    pair, bench = _pair(study), study.bench
+    """Return the cells: clean outputs, both classifiers alone under attack, then every variant."""
+    pair, bench = study.pair, study.bench
     cells = [Cell(CLEAN, lambda batch: outputs(pair, batch.images))]
     benches = {
         norm: replace(bench, request=replace(bench.request, norm=norm, eps=eps))
@@ -97,6 +93,7 @@ def trust_cells(
 
 
 def attack_cell(norm: str, eps: float, variant: Variant | None, weight: float) -> str:
+    """Return the name of one attack's cell; a variant of None is a classifier alone."""
     what = ("standard alone" if weight == 0.0 else "robust alone") if variant is None else variant.name
     return f"attacked eps {eps!r} {norm} {what} {weight!r}"
 
