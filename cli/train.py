@@ -32,6 +32,10 @@ Examples:
 @click.option("--consistency", type=float, help="gaussian: weight of the consistency term.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="adversarial: norm of the ball.")
 @click.option("--eps", type=float, help="adversarial, interval: radius of the ball.  [default: 8/255, 2/255]")
+@click.option(
+    "--sharpen-alpha", type=float,
+    help="interval: mixing weight that logits are scaled for at the end; 0: none.  [default: 0.76]",
+)  # fmt: skip
 @click.option("--epochs", type=int, help="Passes over the data.")
 @click.option("--batch-size", type=int, help="Images in one step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")

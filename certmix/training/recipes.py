@@ -38,6 +38,9 @@ class Recipe:
     regulariser
         Interval recipe: weight, while eps grows, of the terms that keep bounds
         tight and ReLUs balanced (Shi et al., 2021).
+    sharpen_alpha
+        Interval recipe: the mixing weight that logits are scaled for once
+        training is over (`certmix.training.sharpening`); 0 leaves them alone.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Recipe:
     attack_steps: int = 0
     ramp: float = 0.0
     regulariser: float = 0.0
+    sharpen_alpha: float = 0.0
 
     def at(self, progress: float) -> Recipe:
         """Return the settings at a point of the training, 0 <= progress < 1: eps on its way up.
@@ -87,7 +91,7 @@ RECIPES = {
     ),
     "interval": Recipe(
         "interval", "interval", epochs=30, batch_size=128, learning_rate=0.1, weight_decay=1e-4,
-        eps=2 / 255, ramp=0.5, regulariser=0.5,
+        eps=2 / 255, ramp=0.5, regulariser=0.5, sharpen_alpha=0.76,
     ),
 }  # fmt: skip
 
@@ -114,4 +118,9 @@ def make_recipe(name: str, **changes: Any) -> Recipe:
         raise ParameterError(f"eps = {recipe.eps}: the {name} recipe needs eps > 0")
     if name == "interval" and recipe.norm != "linf":
         raise ParameterError(f"norm = {recipe.norm}: the interval recipe trains for linf: leave it out")
+    if recipe.sharpen_alpha and (name != "interval" or not 0.5 < recipe.sharpen_alpha <= 1):
+        raise ParameterError(
+            f"sharpen alpha = {recipe.sharpen_alpha}: "
+            "give a mixing weight in (1/2, 1], to the interval recipe"
+        )
     return recipe

@@ -15,6 +15,7 @@ from certmix.errors import DataError
 from certmix.models.zoo import Card, load_zoo, save_zoo
 from certmix.training.loop import Progress, train
 from certmix.training.recipes import Recipe
+from certmix.training.sharpening import sharpen
 from certmix.types import Dataset
 
 __all__ = ["default_name", "measure", "train_to_folder"]
@@ -101,6 +102,10 @@ def train_to_folder(
         recipe, images, labels, classes=dataset.classes, seed=seed, device=device,
         precision=precision, checkpoint=output / f"{name}.checkpoint", report=report,
     )  # fmt: skip
+    model, notes = model.cpu(), ""
+    if recipe.sharpen_alpha:
+        scale = sharpen(model, images, labels, recipe.eps, recipe.sharpen_alpha)
+        notes = f"logits scaled by {scale:g} for alpha = {recipe.sharpen_alpha:g}, on training images"
     card = Card(
         name=name,
         architecture=recipe.architecture,
@@ -115,8 +120,9 @@ def train_to_folder(
         data_checksum=dataset.checksum,
         epochs=recipe.epochs,
         precision=precision,
+        notes=notes,
     )
-    saved = save_zoo(output, card, model.cpu())
+    saved = save_zoo(output, card, model)
     stored = load_zoo(saved.name, output).to(device)
     accuracy = measure(stored, recipe, *_images(evaluation), device=device, seed=seed)
     named = {f"{what} on {evaluation.name}": value for what, value in accuracy.items()}
