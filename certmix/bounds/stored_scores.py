@@ -14,6 +14,7 @@ from certmix.errors import RunError
 __all__ = ["from_bytes", "from_plain", "to_bytes", "to_plain"]
 
 _VERSION = 1
+_MOST_BYTES = 1 << 26
 
 
 def to_plain(statistics: ScoreStatistics) -> dict[str, Any]:
@@ -65,12 +66,21 @@ def to_bytes(statistics: ScoreStatistics) -> bytes:
 def from_bytes(data: bytes) -> ScoreStatistics:
     """Return what `to_bytes` wrote; RunError if it cannot be read."""
     try:
-        plain = json.loads(zlib.decompress(data))
-    except (ValueError, zlib.error):
+        plain = json.loads(_expanded(data))
+    except (RecursionError, ValueError, zlib.error):
         raise RunError(
             f"score statistics of {len(data)} bytes are corrupt: draw these samples again"
         ) from None
     return from_plain(plain)
+
+
+def _expanded(data: bytes) -> bytes:
+    """Decompress, but not without end: statistics of a million classes are smaller."""
+    stream = zlib.decompressobj()
+    content = stream.decompress(data, _MOST_BYTES)
+    if not stream.eof:
+        raise ValueError("cut off, or too long")
+    return content
 
 
 def _whole(values: Any) -> Any:

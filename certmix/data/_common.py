@@ -94,9 +94,9 @@ def check_position(position: int, length: int) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type."""
+    """Return the first line of an error's text, at most 200 characters of it, or its type."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def checksum(inputs: NDArray[Any], labels: IntArray, indices: IntArray) -> str:

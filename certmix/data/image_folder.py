@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,10 @@ from certmix.types import Dataset
 if TYPE_CHECKING:
     from PIL import Image
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of what is decoded, whatever a file is called: others, such as EPS, start programs."""
+MOST_PIXELS = 1 << 26
+"""Of a resized image."""
 BILINEAR = 2  #: PIL.Image.Resampling.BILINEAR, which is antialiased
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -94,12 +100,23 @@ class ImageReader:
         return pixels
 
 
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Refuse images of too many pixels, which Pillow only warns of; its other warnings are not shown."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def _decode(path: Path) -> Image.Image:
     """Return the image as 8-bit RGB; transparency is dropped."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with _strict_pillow(), Image.open(path, formats=FORMATS) as image:
             mode = image.mode
             if "transparency" in image.info:
                 return image.convert("RGBA").convert("RGB")
@@ -116,6 +133,8 @@ def _prepare(path: Path, resize: int | None, crop: int | None) -> NDArray[np.uin
     if resize is not None:
         shorter = min(image.size)
         width, height = (max(resize, resize * side // shorter) for side in image.size)
+        if width * height > MOST_PIXELS:
+            raise DataError(f"{path} would be {width}x{height} after --resize {resize}: take a smaller one")
         image = image.resize((width, height), resample=BILINEAR)
     if crop is not None:
         width, height = image.size

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from certmix.archives import refuse_bomb
 from certmix.data._common import (
     Request,
     Source,
@@ -64,16 +66,24 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files if key in KEYS}
-            for key, value in arrays.items():
-                if not isinstance(value, np.ndarray):
-                    raise TypeError(f"its {key} is not an array")
-            return arrays, archive.files
+        with path.open("rb") as file:
+            refuse_bomb(file)
+            with warnings.catch_warnings():  # of headers that Python 2 wrote
+                warnings.simplefilter("ignore")
+                return _arrays(file)
     except Exception as error:  # zip, zlib, header and object-array faults share no base class
         raise DataError(
             f"{path} cannot be read ({one_line(error)}): save plain arrays with np.savez"
         ) from error
+
+
+def _arrays(file: BinaryIO) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files if key in KEYS}
+        for key, value in arrays.items():
+            if not isinstance(value, np.ndarray) or value.dtype.itemsize == 0:
+                raise TypeError(f"its {key} is not an array")
+        return arrays, archive.files
 
 
 def _images(inputs: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
@@ -101,9 +111,9 @@ def _floats(inputs: NDArray[Any], input_range: tuple[float, float] | None, where
             f"{where}: inputs are {inputs.dtype} of shape {inputs.shape}, "
             "expected float (N, ...) or uint8 (N, H, W, C): convert them, e.g. astype('float32')"
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         values = np.ascontiguousarray(inputs, np.float32)
-    low, high = float(values.min()), float(values.max())
+        low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
         raise DataError(

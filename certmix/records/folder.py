@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from certmix.atomic import write_atomically
 from certmix.errors import RunError
+from certmix.plain_json import parse_json
 from certmix.records.identity import CERTIFY, Identity, StudyIdentity
 
 __all__ = ["RunFolder", "default_folder", "read_run"]
@@ -51,24 +52,24 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
     """
     path = Path(folder) / DESCRIPTION
     try:
-        description = json.loads(path.read_text())
+        description = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise RunError(f"{folder} holds no {DESCRIPTION}: name the folder of a certmix run") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is not readable ({error}): restore it or start over with --fresh") from None
     version = description.get("format_version") if isinstance(description, dict) else None
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise RunError(
-            f"{path}: format version {version}, this certmix reads up to {FORMAT_VERSION}: update certmix"
-        )
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        found = f"format version {version!r:.20}"
+        raise RunError(f"{path}: {found}, this certmix reads up to {FORMAT_VERSION}: update certmix")
+    if not isinstance(description.setdefault("identity", {}), dict):
+        raise RunError(f"{path} has an identity that is no object: restore it or start over with --fresh")
     if study is not None and (found := _study(description)) != study:
         raise RunError(f"{folder} is a run of certmix {found}: name a run of certmix {study}")
     return description
 
 
 def _study(description: dict[str, Any]) -> str:
-    identity = description.get("identity")
-    return str(identity.get("study", CERTIFY)) if isinstance(identity, dict) else CERTIFY
+    return " ".join(str(description["identity"].get("study", CERTIFY)).split())
 
 
 class RunFolder(Generic[S]):
@@ -100,6 +101,7 @@ class RunFolder(Generic[S]):
         fresh: bool = False,
     ) -> None:
         self.path, self.identity = Path(path), identity
+        _refuse_links(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / LOCK, "a+")  # noqa: SIM115 - held while the folder is open
@@ -117,11 +119,7 @@ class RunFolder(Generic[S]):
 
     def _claim(self, fresh: bool) -> None:
         if fresh:
-            for database in (DATABASE, VECTORS):
-                for name in (database, f"{database}-wal", f"{database}-shm"):
-                    (self.path / name).unlink(missing_ok=True)
-            (self.path / DESCRIPTION).unlink(missing_ok=True)
-            shutil.rmtree(self.path / RESULTS, ignore_errors=True)
+            self._clear()
         if (self.path / DESCRIPTION).exists():
             stored = read_run(self.path)
             if _study(stored) != self.identity.study:
@@ -129,7 +127,7 @@ class RunFolder(Generic[S]):
                     f"{self.path} holds a run of certmix {_study(stored)}: "
                     "name another --output, or use --fresh to start over"
                 )
-            differences = self.identity.differences(stored.get("identity", {}))
+            differences = self.identity.differences(stored["identity"])
             if differences:
                 raise RunError(
                     f"{self.path} holds another run ({'; '.join(differences)}): "
@@ -142,6 +140,19 @@ class RunFolder(Generic[S]):
         else:
             self.describe({})
 
+    def _clear(self) -> None:
+        """Delete an earlier run."""
+        try:
+            for database in (DATABASE, VECTORS):
+                for name in (database, f"{database}-wal", f"{database}-shm"):
+                    (self.path / name).unlink(missing_ok=True)
+            (self.path / DESCRIPTION).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{error.filename} cannot be deleted ({error.strerror}): remove it, or name another --output"
+            ) from None
+        shutil.rmtree(self.path / RESULTS, ignore_errors=True)
+
     def describe(self, description: dict[str, Any]) -> None:
         """Write ``run.json``: the identity and whatever `description` adds."""
         content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
@@ -149,14 +160,22 @@ class RunFolder(Generic[S]):
 
     def results(self, request: str) -> Path:
         """Return (and make) the folder of one request's products."""
-        folder = self.path / RESULTS / re.sub(r"[^A-Za-z0-9._+-]+", "_", request)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.path / RESULTS / re.sub(r"[^A-Za-z0-9._+-]+|^\.+", "_", request)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{folder} cannot be made ({error.strerror}): clear the way, or name another --output"
+            ) from None
+        if folder.is_symlink():
+            raise RunError(f"{folder} is a link: remove it, products are kept in the run's own folder")
         return folder
 
     def publish(self, folder: Path) -> None:
         """Copy one request's products to the top of the run folder."""
         for source in sorted(folder.iterdir()):
-            if not source.name.startswith("."):  # what a killed writer left behind
+            own = source.is_file() and not source.is_symlink()
+            if own and not source.name.startswith("."):  # what a killed writer left behind
                 write_atomically(self.path / source.name, source.read_bytes())
 
     def close(self) -> None:
@@ -171,6 +190,13 @@ class RunFolder(Generic[S]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a folder whose own parts lie elsewhere: they would be written there."""
+    for name in (LOCK, DATABASE, VECTORS, RESULTS):
+        if (folder / name).is_symlink():
+            raise RunError(f"{folder / name} is a link: a run writes only into its own folder; remove it")
 
 
 def _take_lock(handle: Any, folder: Path) -> None:

@@ -22,7 +22,11 @@ __all__ = ["ClassCounts", "PublishedLog", "lowest_printed", "read_class_counts",
 
 _NAMES = HEADER.split("\t")
 _SIGNIFICANT = 3
-_TIME = re.compile(r"(?:(\d+) days?, )?(?:(\d+):(\d+):)?(\d+(?:\.\d+)?)$")
+_LARGEST = 1e15
+"""Beyond it a running total of right predictions is none."""
+_TIME = re.compile(r"(?:(\d{1,9}) days?, )?(?:(\d{1,9}):(\d{1,9}):)?(\d{1,9}(?:\.\d+)?)$")
+_DIGITS = 12
+"""Digits of a count at most: sums of a row stay below 2^63."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ def _is_padded(texts: set[str]) -> bool:
 def _lines(path: Path) -> tuple[list[str], bool]:
     """Return a file's lines, and whether the last one ends as a line should."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise DataError(
@@ -195,7 +199,8 @@ def read_log(path: str | Path) -> PublishedLog:
         printed, right = (np.array(list(map(float, column)), np.float64) for column in (radius, correct))
     except (ValueError, OverflowError):
         raise DataError(_first_fault(path, rows)) from None
-    if np.any((printed < 0) | ~np.isfinite(printed)) or np.any(whole < [[0], [0], [-1]]):
+    wrong = (printed < 0) | ~np.isfinite(printed) | ~(np.abs(right) < _LARGEST)
+    if np.any(wrong) or np.any(whole < [[0], [0], [-1]]):
         raise DataError(_first_fault(path, rows))
     texts = set(radius)
     decimals = _common_decimals(texts)
@@ -217,13 +222,14 @@ def _first_fault(path: str | Path, rows: list[list[str]]) -> str:
     for number, row in enumerate(rows, 2):
         try:
             index, label, predict, radius, correct, _ = row
-            good = min(int(index), int(label), int(predict) + 1) >= 0 and 0 <= float(radius) < math.inf
-            float(correct)
+            whole = int(index), int(label), int(predict) + 1
+            good = min(whole) >= 0 and max(whole) < 2**63 and 0 <= float(radius) < math.inf
+            good = good and abs(float(correct)) < _LARGEST
         except ValueError:
             good = False
         if not good:
             shown = "\t".join(row)[:60].expandtabs(1)
-            return f"{path}, line {number}: '{shown}' is not '{' '.join(_NAMES)}' with a radius >= 0: mend it"
+            return f"{path}, line {number}: {shown!r} is not '{' '.join(_NAMES)}' with a radius >= 0: mend it"
     return f"{path}: rows of unequal length: mend the file"
 
 
@@ -243,10 +249,11 @@ def read_class_counts(path: str | Path) -> ClassCounts:
     cut_off = len(rows) > 1 and len(rows[-1]) < len(rows[0])
     rows = rows[:-1] if cut_off else rows
     for number, row in enumerate(rows, 1):
-        if len(row) < 3 or len(row) != len(rows[0]) or not all(part.isdecimal() for part in row):
+        counted = all(part.isdecimal() and len(part) <= _DIGITS for part in row)
+        if len(row) < 3 or len(row) != len(rows[0]) or not counted:
             raise DataError(
                 f"{path}, line {number}: neither a log (header '{' '.join(_NAMES)}') nor class counts "
-                "(on each line one whole number a class, then the label)"
+                f"(on each line one whole number a class, of at most {_DIGITS} digits, then the label)"
             )
     table = np.array([list(map(int, row)) for row in rows], np.int64)
     counts, label = table[:, :-1], table[:, -1]

@@ -119,5 +119,5 @@ def _file_name(words: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
-    return text[:12] + "..." if len(text) == 64 else text
+    text = " ".join(str(value).split())
+    return text[:12] + "..." if len(text) >= 64 else text

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from certmix.bounds.statistics import ScoreStatistics
+from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics
 from certmix.bounds.stored_scores import from_bytes, to_bytes
+from certmix.errors import RunError
 from certmix.records.database import Database
 from certmix.types import FloatArray, IntArray
 
@@ -40,6 +43,7 @@ CREATE VIEW IF NOT EXISTS records AS
            probabilities AS standard_probabilities, selection, estimation, seconds
     FROM images LEFT JOIN standard ON standard.idx = images.idx;
 """
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,29 @@ def _pack(counts: IntArray) -> dict[str, int]:
     return {str(i): int(counts[i]) for i in np.flatnonzero(counts)}
 
 
-def _unpack(packed: dict[str, int], classes: int) -> IntArray:
+def _row(record: ImageRecord) -> tuple[Any, ...]:
+    """Return a record as `Store.write_images` writes it."""
+    looks = {str(n): _pack(c) for n, c in sorted(record.estimation.items())}
+    scores = {str(n): b64encode(to_bytes(s)).decode() for n, s in sorted(record.scores.items())}
+    return (
+        record.index, record.label, record.input_checksum, json.dumps(_pack(record.selection)),
+        json.dumps(looks), json.dumps(scores), record.seconds, record.device,
+    )  # fmt: skip
+
+
+def _unpack(packed: Any, classes: int) -> IntArray:
     counts = np.zeros(classes, np.int64)
     for key, value in packed.items():
-        counts[int(key)] = value
+        if not 0 <= int(key) < classes:
+            raise ValueError(f"class {key} of {classes}")
+        counts[int(key)] = _whole(value, MOST_SAMPLES * SCALE)
     return counts
+
+
+def _whole(value: Any, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ValueError(f"{value!r} where a whole number from 0 to {most} belongs")
+    return value
 
 
 class Store(Database):
@@ -117,26 +139,41 @@ class Store(Database):
 
     def write_image(self, record: ImageRecord) -> None:
         """Write one image's counts, replacing what was there."""
-        looks = {str(n): _pack(c) for n, c in sorted(record.estimation.items())}
-        scores = {str(n): b64encode(to_bytes(s)).decode() for n, s in sorted(record.scores.items())}
-        row = (
-            record.index, record.label, record.input_checksum, json.dumps(_pack(record.selection)),
-            json.dumps(looks), json.dumps(scores), record.seconds, record.device,
-        )  # fmt: skip
-        with self._db:
-            self._db.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self.write_images([record])
+
+    def write_images(self, records: Iterable[ImageRecord]) -> None:
+        """Write images' counts in one transaction, replacing what was there."""
+        with self._reported(), self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records)
+            )
 
     def images(self) -> dict[int, ImageRecord]:
         """Return all images' records by index."""
-        found = {}
-        for idx, label, checksum, selection, estimation, scores, seconds, device in self._db.execute(
-            "SELECT * FROM images ORDER BY idx"
-        ):
-            looks = {int(n): _unpack(counts, self.classes) for n, counts in json.loads(estimation).items()}
-            chosen = _unpack(json.loads(selection), self.classes)
-            soft = {int(n): from_bytes(b64decode(s)) for n, s in json.loads(scores).items()}
-            found[idx] = ImageRecord(idx, label, checksum, chosen, looks, seconds, device, soft)
+        rows = self._rows("SELECT * FROM images ORDER BY idx")
+        found = {record.index: record for record in map(self._record, rows)}
+        if len(found) < len(rows):
+            raise self._unreadable("an image has several rows")
         return found
+
+    def _record(self, row: tuple[Any, ...]) -> ImageRecord:
+        """Return a row of ``images``; RunError if it is not as `write_image` writes it."""
+        index, label, checksum, selection, estimation, scores, seconds, device = row
+        try:
+            looks = {
+                _whole(int(n), MOST_SAMPLES): _unpack(counts, self.classes)
+                for n, counts in json.loads(estimation).items()
+            }
+            soft = {int(n): from_bytes(b64decode(s)) for n, s in json.loads(scores).items()}
+            if any(n != s.samples or s.classes != self.classes for n, s in soft.items()):
+                raise ValueError("score statistics of another number of samples or classes")
+            chosen = _unpack(json.loads(selection), self.classes)
+            index, label = _whole(index, _LARGEST), _whole(label, _LARGEST)
+            if not isinstance(checksum, str) or not isinstance(device, str) or not 0 <= seconds < math.inf:
+                raise ValueError("a value of the wrong type")
+        except (ArithmeticError, AttributeError, RecursionError, RunError, TypeError, ValueError) as error:
+            raise self._unreadable(f"the row of image {index!r:.30}: {error}") from None
+        return ImageRecord(index, label, checksum, chosen, looks, float(seconds), device, soft)
 
     def write_standard(self, checksum: str, indices: Iterable[int], probabilities: FloatArray) -> None:
         """Write the standard classifier's probabilities (m, c) for the images `indices`."""
@@ -144,10 +181,22 @@ class Store(Database):
             (checksum, int(index), int(row.argmax()), json.dumps(row.tolist()))
             for index, row in zip(indices, probabilities, strict=True)
         ]
-        with self._db:
+        with self._reported(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO standard VALUES (?, ?, ?, ?)", rows)
 
     def standard(self, checksum: str) -> dict[int, FloatArray]:
         """Return the probabilities (c,) stored for a standard classifier, by image index."""
-        rows = self._db.execute("SELECT idx, probabilities FROM standard WHERE checksum = ?", (checksum,))
-        return {idx: np.array(json.loads(text), np.float64) for idx, text in rows}
+        rows = self._rows("SELECT idx, probabilities FROM standard WHERE checksum = ?", (checksum,))
+        return {index: self._probabilities(index, text) for index, text in rows}
+
+    def _probabilities(self, index: Any, text: Any) -> FloatArray:
+        """Return a row of ``standard``; RunError if it is not as `write_standard` writes it."""
+        try:
+            _whole(index, _LARGEST)
+            found = np.array(json.loads(text))
+        except (RecursionError, TypeError, ValueError) as error:
+            raise self._unreadable(f"the probabilities of image {index!r:.30}: {error}") from None
+        good = found.shape == (self.classes,) and found.dtype.kind in "if"
+        if not good or not np.all((found >= 0) & (found <= 1)):
+            raise self._unreadable(f"the probabilities of image {index} are not {self.classes} of them")
+        return found.astype(np.float64)

@@ -43,7 +43,7 @@ class VectorStore(Database):
     """
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
-        super().__init__(path, _SCHEMA, read_only=read_only, probe="SELECT count(*) FROM vectors")
+        super().__init__(path, _SCHEMA, read_only=read_only)
 
     def write(self, cell: str, indices: Iterable[int], vectors: FloatArray) -> None:
         """Write vectors (m, k) of the images `indices` into a cell, replacing what was there."""
@@ -51,16 +51,19 @@ class VectorStore(Database):
             (cell, int(index), np.ascontiguousarray(vector, "<f8").tobytes())
             for index, vector in zip(indices, vectors, strict=True)
         ]
-        with self._db:
+        with self._reported(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
     def cells(self) -> list[str]:
         """Return the names of the cells that hold anything."""
-        return [str(row[0]) for row in self._db.execute("SELECT DISTINCT cell FROM vectors ORDER BY cell")]
+        return [str(row[0]) for row in self._rows("SELECT DISTINCT cell FROM vectors ORDER BY cell")]
 
     def known(self, cell: str) -> set[int]:
         """Return the indices of the images that a cell holds."""
-        return {int(row[0]) for row in self._db.execute("SELECT idx FROM vectors WHERE cell = ?", (cell,))}
+        found = [row[0] for row in self._rows("SELECT idx FROM vectors WHERE cell = ?", (cell,))]
+        if not all(isinstance(index, int) for index in found) or len(set(found)) < len(found):
+            raise self._damaged(cell)
+        return set(found)
 
     def read(self, cell: str, indices: Sequence[int]) -> FloatArray:
         """Return a cell's vectors (m, k) of the images `indices`.
@@ -70,7 +73,7 @@ class VectorStore(Database):
         RunError
             If one is missing or damaged.
         """
-        rows = dict(self._db.execute("SELECT idx, vector FROM vectors WHERE cell = ?", (cell,)))
+        rows = dict(self._rows("SELECT idx, vector FROM vectors WHERE cell = ?", (cell,)))
         missing = [int(index) for index in indices if int(index) not in rows]
         if missing:
             raise RunError(
@@ -80,6 +83,9 @@ class VectorStore(Database):
             return np.empty((0, 0))
         found = [rows[int(index)] for index in indices]
         sizes = {len(raw) if isinstance(raw, bytes) else -1 for raw in found}
-        if len(sizes) > 1 or any(size < 0 or size % 8 for size in sizes):
-            raise RunError(f"{self._path}: cell {cell!r} is damaged: use --fresh or another --output")
+        if len(sizes) > 1 or any(size < 8 or size % 8 for size in sizes):
+            raise self._damaged(cell)
         return np.stack([np.frombuffer(raw, "<f8") for raw in found]).astype(np.float64)
+
+    def _damaged(self, cell: str) -> RunError:
+        return RunError(f"{self._path}: cell {cell!r} is damaged: {self._remedy}")

@@ -12,11 +12,14 @@ from certmix.sampling.precision import PRECISIONS
 from certmix.sampling.schedule import looks
 
 if TYPE_CHECKING:
+    from certmix.sampling.devices import automatic_batch_size, resolve_device
     from certmix.sampling.noise import Noise
-    from certmix.sampling.votes import Sampler, automatic_batch_size, count_votes, resolve_device
+    from certmix.sampling.packing import Draw
+    from certmix.sampling.votes import Sampler, count_votes
 
 __all__ = [
     "PRECISIONS",
+    "Draw",
     "Noise",
     "Sampler",
     "automatic_batch_size",
@@ -26,8 +29,17 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "Draw": "packing",
+    "Noise": "noise",
+    "Sampler": "votes",
+    "automatic_batch_size": "devices",
+    "count_votes": "votes",
+    "resolve_device": "devices",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "noise" if name == "Noise" else "votes"
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -56,7 +56,8 @@ class Noise:
     def __init__(self, shape: torch.Size, seed: int, image: int, stream: str, device: torch.device) -> None:
         self._key = (seed, image, stream)
         self._generator = torch.Generator(device)
-        self._chunk = torch.empty((CHUNK, *shape), device=device)
+        self._shape, self._device = (CHUNK, *shape), device
+        self._chunk: Tensor | None = None
         self._held = -1
 
     def fill(self, out: Tensor, start: int) -> None:
@@ -68,12 +69,18 @@ class Noise:
                 self._draw(out[done : done + CHUNK], chunk)
                 done += CHUNK
                 continue
-            if self._held != chunk:
-                self._draw(self._chunk, chunk)
-                self._held = chunk
             count = min(CHUNK - offset, len(out) - done)
-            out[done : done + count] = self._chunk[offset : offset + count]
+            out[done : done + count] = self._partly(chunk)[offset : offset + count]
             done += count
+
+    def _partly(self, chunk: int) -> Tensor:
+        """Return a chunk that is needed in pieces; the last one is kept."""
+        if self._chunk is None:
+            self._chunk = torch.empty(self._shape, device=self._device)
+        if self._held != chunk:
+            self._draw(self._chunk, chunk)
+            self._held = chunk
+        return self._chunk
 
     def _draw(self, out: Tensor, chunk: int) -> None:
         self._generator.manual_seed(chunk_seed(*self._key, chunk))

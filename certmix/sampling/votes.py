@@ -4,49 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError
+from certmix.sampling.devices import automatic_batch_size
 from certmix.sampling.noise import Noise
+from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.precision import PRECISIONS
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Sampler", "automatic_batch_size", "count_votes", "resolve_device"]
+__all__ = ["Pending", "Sampler", "count_votes"]
 
 
-def resolve_device(name: str = "auto") -> torch.device:
-    """Return the device named, or the best one there is for ``auto``.
+class Pending:
+    """Votes that may still be on their way from the device.
 
-    Raises
-    ------
-    ParameterError
-        If the device is unknown or not there.
+    Parameters
+    ----------
+    draws, parts
+        What was asked for, and what each entry of the answers belongs to.
+    answers
+        int32 on the host: the class of every sample, then 1 where all logits were finite.
+    done
+        Marks the end of the copy; None where there is nothing to wait for.
+    classes
+        Number of classes.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ParameterError(f"device {name!r} is unknown: use auto, cpu, cuda or mps") from None
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not present.get(device.type, False):
-        raise ParameterError(f"device {name!r} is not available here: use --device auto or cpu")
-    return device
 
+    def __init__(
+        self, draws: Sequence[Draw], parts: list[Part], answers: Tensor, done: torch.cuda.Event | None,
+        classes: int,
+    ) -> None:  # fmt: skip
+        self._draws, self._parts, self._answers = draws, parts, answers
+        self._done, self._classes = done, classes
 
-def automatic_batch_size(shape: Sequence[int], device: torch.device) -> int:
-    """Return a batch size for inputs of this shape: a multiple of 100 where memory allows."""
-    values = max(1, int(torch.Size(shape).numel()))
-    budget, most = (300_000, 1000) if device.type == "cpu" else (6_000_000, 2000)
-    size = min(budget // values, most)
-    return max(100, size // 100 * 100) if size >= 25 else max(1, size)
+    def result(self) -> list[IntArray]:
+        """Return for each draw int64 (len(stops), classes): its counts, cumulative from its start.
+
+        Raises
+        ------
+        ModelError
+            If a logit was not finite.
+        """
+        if self._done is not None:
+            self._done.synchronize()
+        answers = self._answers.numpy()
+        if not answers[-1]:
+            raise _not_finite()
+        counts = [np.zeros((len(draw.stops), self._classes), np.int64) for draw in self._draws]
+        at = 0
+        for part in self._parts:
+            found = np.bincount(answers[at : at + part.count], minlength=self._classes)
+            counts[part.draw][part.stop] += found
+            at += part.count
+        return [rows.cumsum(0) for rows in counts]
 
 
 class Sampler:
@@ -67,7 +80,8 @@ class Sampler:
     batch_size
         Samples in one forward pass, None for an automatic choice.  Short
         batches are padded to this size, so that the shapes the network sees,
-        and with them its rounding, never change.
+        and with them its rounding, never change.  Halved, for the rest of this
+        sampler's life, whenever the device runs out of memory.
     """
 
     def __init__(
@@ -100,16 +114,8 @@ class Sampler:
 
         Parameters
         ----------
-        image
-            One input, any shape.
-        index
-            The input's index in its data set: part of the noise's key.
-        stops
-            Increasing sample numbers; the last one ends the sampling.
-        start
-            First sample, so that earlier ones are not drawn again.
-        stream
-            ``selection`` or ``estimation``: disjoint noise.
+        image, index, stops, start, stream
+            As for `certmix.sampling.packing.Draw`.
 
         Returns
         -------
@@ -121,53 +127,117 @@ class Sampler:
         ModelError
             If a logit is not finite, or their shape is wrong.
         """
-        found = [logits.argmax(1) for logits in self._logits(image, index, start, stops[-1], stream)]
-        winners = torch.cat(found).cpu() if found else torch.empty(0, dtype=torch.int64)
-        rows = [torch.bincount(winners[: stop - start], minlength=self.classes) for stop in stops]
-        return torch.stack(rows).numpy()
+        return self.submit([Draw(image, index, tuple(stops), start, stream)]).result()[0]
 
-    def scores(
-        self, image: Tensor, index: int, stop: int, *, start: int = 0, stream: str = "estimation",
-        temperature: float = 1.0,
-    ) -> Iterator[FloatArray]:  # fmt: skip
-        """Yield the softmax scores of samples start..stop-1, batch by batch.
+    def submit(self, draws: Sequence[Draw]) -> Pending:
+        """Begin to count votes of several images, packed into full batches.
+
+        On a GPU the host goes on at once: it waits in `Pending.result`, once
+        for all the draws.
+
+        Raises
+        ------
+        ModelError
+            If the shape of the logits is wrong.
+        """
+        parts: list[Part] = []
+        answers: list[Tensor] = []
+        finite = torch.ones(1, dtype=torch.bool, device=self.device)
+        for logits, held in self._batches(draws):
+            finite &= logits.isfinite().all()
+            answers.append(logits.argmax(1).int())
+            parts += held
+        found = torch.cat([*answers, finite.int()])
+        if self.device.type != "cuda":
+            return Pending(draws, parts, found.cpu(), None, self.classes)
+        host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+        host.copy_(found, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+        return Pending(draws, parts, host, done, self.classes)
+
+    def scores(self, draws: Sequence[Draw], temperature: float = 1.0) -> Iterator[tuple[Part, FloatArray]]:
+        """Yield the softmax scores of several images' samples, in order.
 
         Parameters
         ----------
-        image, index, start, stream
-            As for `votes`.
-        stop
-            The sample after the last.
+        draws
+            What is wanted.
         temperature
             Divides the logits.
 
         Yields
         ------
-        FloatArray
-            (n, classes), computed in float64; rows add up to 1.
-        """
-        for logits in self._logits(image, index, start, stop, stream):
-            yield (logits.double() / temperature).softmax(1).cpu().numpy()
+        part
+            Which samples these are.
+        scores
+            (part.count, classes), computed in float64; rows add up to 1.
 
-    def _logits(self, image: Tensor, index: int, start: int, stop: int, stream: str) -> Iterator[Tensor]:
-        """Yield the logits of noisy copies start..stop-1, batch by batch, on the device."""
-        image = image.to(self.device, torch.float32)
-        self._allocate(image)
-        noise = Noise(image.shape, self.seed, index, stream, self.device)
-        size, finite = len(self._batch), torch.ones((), dtype=torch.bool, device=self.device)
-        for begin in range(start, stop, size):
-            count = min(size, stop - begin)
-            logits = self._forward(image, noise, begin, count)
-            finite &= logits.isfinite().all()
-            yield logits
-        if not finite:
-            raise ModelError("the model gave logits that are not finite under noise: check its input range")
+        Raises
+        ------
+        ModelError
+            If a logit is not finite, or their shape is wrong.
+        """
+        for part, logits in self.logits(draws):
+            scores: FloatArray = (logits / temperature).softmax(1).numpy()
+            yield part, scores
+
+    def logits(self, draws: Sequence[Draw]) -> Iterator[tuple[Part, Tensor]]:
+        """Yield the logits of several images' samples, in order: float64 (part.count, classes) on the host.
+
+        Raises
+        ------
+        ModelError
+            If a logit is not finite, or their shape is wrong.
+        """
+        for batch, parts in self._batches(draws):
+            logits = batch.double().cpu()
+            if not logits.isfinite().all():
+                raise _not_finite()
+            for part in parts:
+                yield part, logits[part.rows]
+
+    def _batches(self, draws: Sequence[Draw]) -> Iterator[tuple[Tensor, list[Part]]]:
+        """Yield the logits of full batches, on the device, and what their rows are."""
+        images = [draw.image.to(self.device, torch.float32) for draw in draws]
+        noises = [Noise(draw.image.shape, self.seed, draw.index, draw.stream, self.device) for draw in draws]
+        cursor = Cursor()
+        while True:
+            size = self._size(images)
+            parts, after = cursor.fill(draws, size)
+            if not parts:
+                return
+            try:
+                self._allocate(images[0].shape, size)
+                logits = self._forward(images, noises, parts)
+            except torch.OutOfMemoryError:
+                self._shrink(size)
+                continue
+            cursor = after
+            yield logits, parts
+
+    def _size(self, images: list[Tensor]) -> int:
+        if self.batch_size is None and images:
+            self.batch_size = automatic_batch_size(images[0].shape, self.device)
+        return self.batch_size or 1
+
+    def _shrink(self, size: int) -> None:
+        """Halve the batch; nothing that was counted is lost."""
+        if size == 1:
+            raise ModelError(
+                f"{self.device} runs out of memory with a single input: use a smaller model or --device cpu"
+            ) from None
+        self._noise, self._batch, self.batch_size = torch.empty(0), torch.empty(0), size // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _forward(self, image: Tensor, noise: Noise, begin: int, count: int) -> Tensor:
-        """Return the logits (count, classes) of one batch, padded to its full size on the way."""
-        noise.fill(self._noise[:count], begin)
-        torch.add(image, self._noise, alpha=self.sigma, out=self._batch)
+    def _forward(self, images: list[Tensor], noises: list[Noise], parts: list[Part]) -> Tensor:
+        """Return the logits of the parts' samples; the batch is padded with what it held before."""
+        for part in parts:
+            noise = self._noise[part.rows]
+            noises[part.draw].fill(noise, part.begin)
+            torch.add(images[part.draw], noise, alpha=self.sigma, out=self._batch[part.rows])
         name, size = PRECISIONS[self.precision], len(self._batch)
         dtype = torch.bfloat16 if name is None else getattr(torch, name)
         with torch.autocast(self.device.type, dtype, enabled=name is not None):
@@ -177,16 +247,19 @@ class Sampler:
                 f"the model gave an output of shape {tuple(logits.shape)} for {size} inputs: "
                 f"expected logits of shape ({size}, {self.classes})"
             )
-        return logits[:count]
+        return logits[: parts[-1].rows.stop]
 
-    def _allocate(self, image: Tensor) -> None:
+    def _allocate(self, input_shape: torch.Size, size: int) -> None:
         """Keep one noise buffer and one batch (channels last for images) for equal shapes."""
-        size = self.batch_size or automatic_batch_size(image.shape, self.device)
-        shape = (size, *image.shape)
+        shape = (size, *input_shape)
         if self._noise.shape != shape:
-            layout = torch.channels_last if image.ndim == 3 else torch.contiguous_format
-            self._noise = torch.zeros(shape, device=self.device)
-            self._batch = torch.empty(shape, device=self.device, memory_format=layout)
+            layout = torch.channels_last if len(input_shape) == 3 else torch.contiguous_format
+            self._noise = torch.empty(shape, device=self.device)
+            self._batch = torch.zeros(shape, device=self.device).contiguous(memory_format=layout)
+
+
+def _not_finite() -> ModelError:
+    return ModelError("the model gave logits that are not finite under noise: check its input range")
 
 
 def count_votes(

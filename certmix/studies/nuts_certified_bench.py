@@ -15,15 +15,15 @@ from certmix.errors import ModelError, RunError
 from certmix.nuts.certified import NoisyLogits
 from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
 from certmix.records.folder import VECTORS
-from certmix.sampling import Sampler, resolve_device
+from certmix.sampling import Draw, Sampler, resolve_device
 from certmix.studies.attacking import Progress, outputs
 from certmix.studies.describe import surroundings
 from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_certified_request import CertifiedRequest
 from certmix.studies.sources import Loaded, Sources, load_sources
-from certmix.types import FloatArray, IntArray
+from certmix.types import IntArray
 
-__all__ = ["STUDY", "Bench", "LogitSampler", "draw", "open_bench", "tuning_seed"]
+__all__ = ["STUDY", "Bench", "draw", "open_bench", "tuning_seed"]
 
 STUDY = "nuts-certified"
 CLEAN, NOISY = "clean", "noisy"
@@ -52,16 +52,6 @@ def tuning_seed(seed: int) -> int:
     """Return the seed of the tuning noise: another one than certifications with `seed` use."""
     digest = hashlib.blake2b(f"certmix tuning noise 1/{seed}".encode(), digest_size=8).digest()
     return (1 << 63) + (int.from_bytes(digest, "little") >> 1)
-
-
-class LogitSampler(Sampler):
-    """A sampler that hands out the logits themselves."""
-
-    def logits(self, image: torch.Tensor, index: int, samples: int) -> FloatArray:
-        """Return float64 (samples, classes)."""
-        batches = list(self._logits(image, index, 0, samples, "selection"))
-        found: FloatArray = torch.cat(batches).double().cpu().numpy()
-        return found
 
 
 @contextmanager
@@ -100,7 +90,7 @@ def draw(bench: Bench, positions: IntArray) -> NoisyLogits:
     """Draw what the store lacks of the tuning images' logits, and return all of them."""
     asked, loaded, dataset, store = bench.asked, bench.loaded, bench.loaded.dataset, bench.store
     assert loaded.standard is not None
-    sampler = LogitSampler(
+    sampler = Sampler(
         loaded.robust.module, dataset.classes, asked.sigma, tuning_seed(asked.seed), device=bench.device,
         precision=asked.precision, batch_size=asked.batch_size,
     )  # fmt: skip
@@ -110,8 +100,9 @@ def draw(bench: Bench, positions: IntArray) -> NoisyLogits:
             index = int(dataset.indices[position])
             if index not in known:
                 image = torch.from_numpy(dataset.read(position))
-                noisy = sampler.logits(image, index, asked.noisy_samples)
-                store.write(NOISY, [index], noisy.reshape(1, -1))
+                wanted = Draw(image, index, (asked.noisy_samples,), stream="selection")
+                drawn = torch.cat([logits for _, logits in sampler.logits([wanted])])
+                store.write(NOISY, [index], drawn.numpy().reshape(1, -1))
                 store.write(CLEAN, [index], outputs([loaded.standard.module], image[None].to(bench.device)))
             bench.report(done, len(positions), "noisy logits", time.monotonic() - begun)
     except KeyboardInterrupt:

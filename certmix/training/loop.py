@@ -213,6 +213,8 @@ def _epoch(
             loss = objective(model, x, y.to(device), recipe.at(step / (recipe.epochs * batches)), draws)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if recipe.largest_gradient > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.largest_gradient)
         optimizer.step()
         _average(average, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
         if report is not None:

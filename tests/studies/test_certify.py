@@ -177,7 +177,7 @@ def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
         if progress.done == 2:
             raise KeyboardInterrupt
 
-    partial = run(output=tmp_path / "run", progress=stop)
+    partial = run(output=tmp_path / "run", progress=stop, batch_size=100)
     assert not partial.summary.complete
     assert (partial.summary.images, partial.summary.planned_images) == (2, 5)
     assert json.loads((tmp_path / "run" / "certified-accuracy.json").read_text())["complete"] is False
@@ -209,7 +209,7 @@ main()
 """
 
 
-def test_kill_dash_nine_loses_at_most_the_image_in_flight(problem, command, tmp_path: Path):
+def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_path: Path):
     options = [*problem.options[:4], "--robust", f"{tmp_path / 'nets.py'}:Slow", *problem.options[6:]]
     options += [
         "--samples",
@@ -249,7 +249,10 @@ def test_kill_dash_nine_loses_at_most_the_image_in_flight(problem, command, tmp_
     store.close()
     assert len(after) == 12
     for index, record in kept.items():
-        assert after[index].seconds == record.seconds, "drawn again"
+        assert (after[index].selection == record.selection).all()
+        if record.estimation:
+            assert after[index].seconds == record.seconds, "drawn again"
+    assert sum(bool(record.estimation) for record in kept.values()) >= 2
     fresh = command("certify", *options[:-1], str(tmp_path / "other"), "--format", "json")
     assert json.loads(fresh.out)["rows"] == json.loads(resumed.out)["rows"]
 

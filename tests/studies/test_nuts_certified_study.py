@@ -1,6 +1,7 @@
 """Certified MixedNUTS on points of the plane, where the truth is known in closed form."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from certmix.nuts.folder import load_nuts
 from certmix.nuts.margins import transform_numpy
 from certmix.report.sheet import render_sheet
 from certmix.sampling.noise import chunk_seed
-from certmix.studies import nuts_certified_choice
+from certmix.studies import nuts_certified_bench, nuts_certified_choice
 from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_certified import nuts_certified
-from certmix.studies.nuts_certified_bench import LogitSampler, tuning_seed
+from certmix.studies.nuts_certified_bench import tuning_seed
 from certmix.studies.nuts_certified_request import CertifiedRequest
 from certmix.studies.nuts_planning import PLANNED_BOUNDS, planned_margins
 from certmix.studies.sources import Sources
@@ -151,7 +152,7 @@ def test_a_folder_repeats_itself_and_another_radius_needs_no_new_logits(tmp_path
     def fail(*_):
         raise AssertionError("logits were drawn again")
 
-    monkeypatch.setattr(LogitSampler, "logits", fail)
+    monkeypatch.setattr(nuts_certified_bench, "Sampler", lambda *_, **__: SimpleNamespace(logits=fail))
     repeated = nuts_certified(request, sources, where)
     assert render_sheet(repeated.sheet, "json") == render_sheet(first.sheet, "json")
     other = nuts_certified(asked(sigma=0.25, at_radius=0.3), sources, where)

@@ -1,0 +1,82 @@
+"""Samples of several images in one batch: what is wanted, cut into full batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["Cursor", "Draw", "Part"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Samples of one image that are wanted: `start` to the last of `stops`.
+
+    Parameters
+    ----------
+    image
+        One input, any shape.
+    index
+        The input's index in its data set: part of the noise's key.
+    stops
+        Increasing sample numbers; the last one ends the sampling.
+    start
+        First sample, so that earlier ones are not drawn again.
+    stream
+        ``selection`` or ``estimation``: disjoint noise.
+    """
+
+    image: Tensor
+    index: int
+    stops: tuple[int, ...]
+    start: int = 0
+    stream: str = "estimation"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a batch that hold samples of one draw, all before the same stop.
+
+    ``draw`` and ``stop`` are positions in the list of draws and in its stops;
+    ``begin`` is the first sample's number, ``last`` whether the stop is reached.
+    """
+
+    draw: int
+    stop: int
+    begin: int
+    row: int
+    count: int
+    last: bool
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the batch."""
+        return slice(self.row, self.row + self.count)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a list of draws has been cut; `Cursor()` is its beginning."""
+
+    draw: int = 0
+    stop: int = 0
+    done: int = 0
+
+    def fill(self, draws: Sequence[Draw], size: int) -> tuple[list[Part], Cursor]:
+        """Return the parts of the next batch of at most `size` samples (none: the end) and where it ends."""
+        parts: list[Part] = []
+        row, at = 0, self
+        while row < size and at.draw < len(draws):
+            wanted = draws[at.draw]
+            if at.stop >= len(wanted.stops):
+                at = Cursor(at.draw + 1)
+                continue
+            begin = wanted.start + at.done
+            count = min(wanted.stops[at.stop] - begin, size - row)
+            last = begin + count >= wanted.stops[at.stop]
+            if count > 0:
+                parts.append(Part(at.draw, at.stop, begin, row, count, last))
+            row, at = row + max(count, 0), Cursor(at.draw, at.stop + last, at.done + max(count, 0))
+        return parts, at
