@@ -33,7 +33,7 @@ def probability_pairs(p_lower: ArrayLike, q_upper: ArrayLike) -> tuple[FloatArra
     """Broadcast p and q to equal float64 arrays with entries in [0, 1]."""
     p, q = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(q_upper, np.float64))
     for name, values in (("p_lower", p), ("q_upper", q)):
-        wrong = ~((values >= 0) & (values <= 1))
-        if wrong.any():
-            raise ParameterError(f"{name} holds {values[wrong].flat[0]}: probabilities must lie in [0, 1]")
-    return np.array(p, order="C"), np.array(q, order="C")
+        if values.size and not (values.min() >= 0 and values.max() <= 1):  # NaN is neither
+            wrong = values[~((values >= 0) & (values <= 1))]
+            raise ParameterError(f"{name} holds {wrong.flat[0]}: probabilities must lie in [0, 1]")
+    return np.asarray(p, order="C"), np.asarray(q, order="C")

@@ -22,7 +22,7 @@ _TWO_PI_ROOT = math.sqrt(2 * math.pi)
 
 
 @njit(cache=True, nogil=True)
-def _density(x: float) -> float:
+def normal_density(x: float) -> float:
     return math.exp(-0.5 * x * x) / _TWO_PI_ROOT
 
 
@@ -36,13 +36,13 @@ def _mixed_quantile(x: float, complement: float, alpha: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _quantile(x: float, complement: float) -> float:
+def quantile(x: float, complement: float) -> float:
     """Phi^-1(x), where complement = 1 - x, taken from the one that has not lost its digits."""
     return ndtri(x) if x <= 0.5 else -ndtri(complement)
 
 
 @njit(cache=True, nogil=True)
-def _give_away(radius: float, magnitude: float, sigma: float) -> float:
+def give_away(radius: float, magnitude: float, sigma: float) -> float:
     """Round a radius down by the error its quantiles can carry; 0 if nothing is left."""
     return max(0.0, radius * (1 - 4 * EPS) - _DOWN * sigma * (magnitude + 1.0))
 
@@ -51,7 +51,7 @@ def _give_away(radius: float, magnitude: float, sigma: float) -> float:
 def lipschitz_one(p: float, q: float, sigma: float, alpha: float, unit: float) -> float:
     """Theorem 3.5 with Lipschitz constant unit / sigma for every class."""
     radius = sigma * (p - q - (1.0 - alpha) / alpha) / (2.0 * unit)
-    return _give_away(radius, 0.0, sigma)
+    return give_away(radius, 0.0, sigma)
 
 
 @njit(cache=True, nogil=True)
@@ -65,11 +65,11 @@ def smoothing_one(p: float, q: float, sigma: float, alpha: float) -> float:
     lower = ndtri(mixed_q) if mixed_q <= 0.5 else -ndtri(alpha * (1.0 - q))
     if math.isinf(upper) or math.isinf(lower):
         return math.inf if upper > lower else 0.0
-    return _give_away(0.5 * sigma * (upper - lower), abs(upper) + abs(lower), sigma)
+    return give_away(0.5 * sigma * (upper - lower), abs(upper) + abs(lower), sigma)
 
 
 @njit(cache=True, nogil=True)
-def _exact_root(a: float, b: float, mu: float, nu: float, start: float, top: float) -> float:
+def exact_root(a: float, b: float, mu: float, nu: float, start: float, top: float) -> float:
     """Solve Phi(a - t) - Phi(b + t) = mu on [0, top] by bracketed Halley steps.
 
     nu = 1 - mu: where Phi(a - t) > 1/2 the equation is used in its complement,
@@ -91,7 +91,7 @@ def _exact_root(a: float, b: float, mu: float, nu: float, start: float, top: flo
             low = t
         else:
             high = t
-        du, dv = _density(u), _density(v)
+        du, dv = normal_density(u), normal_density(v)
         slope = du + dv
         after = math.nan
         if slope > 0.0:
@@ -103,31 +103,6 @@ def _exact_root(a: float, b: float, mu: float, nu: float, start: float, top: flo
     if slope > 0.0:
         t -= 8 * EPS * scale / slope
     return max(t, 0.0)
-
-
-@njit(cache=True, nogil=True)
-def exact_one(p: float, q: float, sigma: float, alpha: float) -> float:
-    """The exact certificate: sigma times the root t of Phi(a-t) - Phi(b+t) = (1-alpha)/alpha."""
-    mu = (1.0 - alpha) / alpha
-    nu = (2.0 * alpha - 1.0) / alpha
-    if not p - q > mu or nu <= 0.0:
-        return 0.0
-    a, b = ndtri(p), ndtri(q)
-    if math.isinf(a):
-        t = math.inf if math.isinf(b) else _quantile(nu, mu) - b
-    elif math.isinf(b):
-        t = a - _quantile(mu, nu)
-    elif mu == 0.0:
-        t = 0.5 * (a - b)
-    elif q == 1.0 - p:
-        t = a + ndtri(0.5 * nu)
-    else:
-        top = min(0.5 * (a - b), a - _quantile(mu, nu))
-        t = _exact_root(a, b, mu, nu, a + ndtri(0.5 * nu), top)
-    if math.isinf(t):
-        return math.inf
-    magnitude = (0.0 if math.isinf(a) else abs(a)) + (0.0 if math.isinf(b) else abs(b)) + t
-    return _give_away(sigma * t, magnitude, sigma)
 
 
 @njit(cache=True, nogil=True)
@@ -145,15 +120,6 @@ def smoothing_loop(p: FloatArray, q: FloatArray, sigma: float, alpha: float) -> 
     radius = np.empty(p.size)
     for i in range(p.size):
         radius[i] = smoothing_one(p[i], q[i], sigma, alpha)
-    return radius
-
-
-@njit(cache=True, nogil=True)
-def exact_loop(p: FloatArray, q: FloatArray, sigma: float, alpha: float) -> FloatArray:
-    """`exact_one` over arrays (m,)."""
-    radius = np.empty(p.size)
-    for i in range(p.size):
-        radius[i] = exact_one(p[i], q[i], sigma, alpha)
     return radius
 
 

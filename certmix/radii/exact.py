@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from certmix.radii._checks import check_alpha, check_sigma, probability_pairs
-from certmix.radii._kernels import exact_loop
+from certmix.radii._half_widths import exact_loop
 from certmix.types import FloatArray
 
 __all__ = ["exact_radius"]

@@ -1,0 +1,92 @@
+"""The table behind the exact certificate: never above the truth, and not visibly below it."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtr
+
+from certmix.radii import _half_widths, exact_radius
+from certmix.radii._half_widths import REACH, half_widths
+
+
+def truth(p: float, q: float, alpha: float) -> mpmath.mpf:
+    """The root to 40 digits, by bisection between two bounds of it."""
+    with mpmath.workdps(40):
+        mu = (1 - mpmath.mpf(alpha)) / mpmath.mpf(alpha)
+        a = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(p) - 1)
+        b = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(q) - 1)
+        if p - q <= mu:
+            return mpmath.mpf(0)
+        low, high = mpmath.mpf(0), (a - b) / 2
+        for _ in range(120):
+            middle = (low + high) / 2
+            low, high = (
+                (middle, high) if mpmath.ncdf(a - middle) - mpmath.ncdf(b + middle) > mu else (low, middle)
+            )
+        return low
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0.001, 0.999), st.floats(1e-6, 1.0), st.sampled_from([0.51, 0.6, 0.76, 0.9, 0.999]),
+    st.floats(1e-9, 0.5),
+)  # fmt: skip
+def test_just_below_the_root(p, share, alpha, small):
+    mu = (1 - alpha) / alpha
+    for q in (share * max(1e-9, p - mu), small):
+        true, got = truth(p, q, alpha), float(exact_radius(p, q, 1.0, alpha))
+        assert got <= true
+        assert got >= true * (1 - 1e-12) - 2e-13
+
+
+@pytest.mark.parametrize("alpha", [0.501, 0.76, 0.9999])
+def test_nodes_and_the_points_between_them(alpha):
+    """At p = Phi(s + m + t), q = Phi(s - m - t) the root is t, wherever s lies in the table."""
+    table, step = half_widths(alpha)
+    mu = (1 - alpha) / alpha
+    assert len(table) * step >= REACH
+    for place in np.linspace(0, min(3.0, REACH) / step, 41):
+        k = min(int(place), len(table) - 1)
+        m = np.polyval(table[k][::-1], place - k)
+        s = place * step
+        assert ndtr(s + m) - ndtr(s - m) == pytest.approx(mu, abs=1e-14)
+
+
+def test_pairs_beyond_the_table_meet_the_same_equation():
+    p, q = 1e-16, 1e-17
+    got = float(exact_radius(p, q, 1.0, 1 - 1e-18 if 1 - 1e-18 < 1 else 1.0))
+    assert got > 0
+    alpha = 1 - 2.0**-53
+    got = float(exact_radius(4e-16, 1e-18, 1.0, alpha))
+    assert 0 < got <= truth(4e-16, 1e-18, alpha)
+
+
+def test_a_planted_error_is_given_away(monkeypatch):
+    """Coarse tables are wrong by more; what is measured midway covers it."""
+    monkeypatch.setattr(_half_widths, "STEPS_A_UNIT", 4)
+    half_widths.cache_clear()
+    try:
+        rng = np.random.default_rng(0)
+        p = rng.uniform(0.7, 0.99, 400)
+        q = rng.uniform(0, 1 - p)
+        got = exact_radius(p, q, 1.0, 0.76)
+        true = np.array([float(truth(*pair, 0.76)) for pair in zip(p, q, strict=True)])
+        assert (got <= true).all()
+        assert 1e-9 < np.max(true - got) < 1e-4
+    finally:
+        half_widths.cache_clear()
+
+
+def test_order_of_the_two_tails_does_not_matter():
+    """Phi(s + m) - Phi(s - m) is even in s."""
+    for s in (0.3, 1.7):
+        m = 0.8
+        left = exact_radius(ndtr(s + m), ndtr(s - m), 1.0, 0.9)
+        right = exact_radius(ndtr(m - s), ndtr(-s - m), 1.0, 0.9)
+        assert math.isclose(left, right, rel_tol=1e-12)
