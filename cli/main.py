@@ -13,7 +13,11 @@ from certmix.errors import CertmixError
 COMMANDS = {
     "certify": "Certify a mixed classifier: the certified-accuracy table.",
     "recertify": "Another alpha, certificate or failure probability without sampling; published logs too.",
+    "merge": "Put the shards of a run together again.",
+    "plan": "Hours, cost and size of a run before it is made.",
     "audit": "What to know before trusting a log or a run.",
+    "report": "One HTML page of a run, or of several compared; no network needed.",
+    "falsify": "Attack a run's certificates inside their balls: wrong ones can be found.",
     "trade-off": "Clean against certified accuracy over alpha, from stored counts or logs.",
     "attack": "Attack a classifier or a mix: FGSM, PGD, APGD, Square, AutoAttack.",
     "mix-sweep": "Accuracy of the mix over alpha, clean and attacked.",
@@ -21,7 +25,10 @@ COMMANDS = {
     "confidence": "How sure both classifiers are: is the robust one suited to mixing?",
     "lipschitz": "Estimate local Lipschitz constants by search, or try a claimed one.",
     "nuts": "Mix nonlinearly (MixedNUTS): fit, evaluate.",
+    "verify": "Does a guarantee hold, is a run what it says?",
+    "guarantee": "Write a guarantee from a run, or check one.",
     "reproduce": "Run a finished run again and show what differs.",
+    "selftest": "Hold the papers' guarantees against this installation, in seconds.",
     "train": "Train a standard, noise-trained or adversarially trained model.",
     "models": "List the shipped models, or show the card of one.",
 }
