@@ -55,7 +55,7 @@ def main() -> None:
             "Theorem 3.7, two passes of scipy's ndtri": lambda r=rivals: theorem(p, r),
             "exact": lambda r=rivals: exact_radius(p, r, SIGMA, ALPHA),
             f"exact by brentq ({few} pairs)": lambda r=rivals: [
-                root(*pair) for pair in zip(p[:few], r[:few])
+                root(*pair) for pair in zip(p[:few], r[:few], strict=True)
             ],
         }
         work = [len(p), len(p), few]

@@ -26,7 +26,7 @@ class Pending:
     draws, parts
         What was asked for, and what each entry of the answers belongs to.
     answers
-        int32 on the host: the class of every sample, then 1 where all logits were finite.
+        int64 on the host: the class of every sample, then 1 if all logits were finite.
     done
         Marks the end of the copy; None where there is nothing to wait for.
     classes
@@ -141,17 +141,22 @@ class Sampler:
             If the shape of the logits is wrong.
         """
         parts: list[Part] = []
-        answers: list[Tensor] = []
-        finite = torch.ones(1, dtype=torch.bool, device=self.device)
+        wanted = sum(max(0, draw.stops[-1] - draw.start) for draw in draws if draw.stops)
+        answers = torch.ones(wanted + 1, dtype=torch.int64, device=self.device)
+        done = 0
         for logits, held in self._batches(draws):
-            finite &= logits.isfinite().all()
-            answers.append(logits.argmax(1).int())
+            answers[-1] *= logits.isfinite().all()
+            torch.argmax(logits, 1, out=answers[done : done + len(logits)])
+            done += len(logits)
             parts += held
-        found = torch.cat([*answers, finite.int()])
+        return self._sent(draws, parts, answers)
+
+    def _sent(self, draws: Sequence[Draw], parts: list[Part], answers: Tensor) -> Pending:
+        """Send answers to the host without waiting for them."""
         if self.device.type != "cuda":
-            return Pending(draws, parts, found.cpu(), None, self.classes)
-        host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-        host.copy_(found, non_blocking=True)
+            return Pending(draws, parts, answers.cpu(), None, self.classes)
+        host = torch.empty(answers.shape, dtype=answers.dtype, pin_memory=True)
+        host.copy_(answers, non_blocking=True)
         done = torch.cuda.Event()
         done.record()
         return Pending(draws, parts, host, done, self.classes)

@@ -1,0 +1,237 @@
+"""`assert_certified`: a certified accuracy as a test's assertion."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from certmix.errors import ParameterError
+from certmix.report.rounding import floor_digits
+from certmix.sampling import resolve_device
+from certmix.studies import certify as study
+from certmix.studies import deterministic
+from certmix.studies.certify import CertifyResult, CertmixWarning, run_certify
+from certmix.studies.deterministic import DeterministicResult, run_deterministic
+from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.studies.request import CertifyRequest
+from certmix.studies.sources import Sources, load_models, load_sources
+from certmix.types import FloatArray, IntArray, Status
+from certmix.verification.checks import Outcome
+from certmix.verification.given_model import Model, as_it_was, taken_apart
+from certmix.verification.judging import Figures, judge
+from certmix.verification.requirements import Requirement, written
+
+__all__ = ["SIDES", "assert_certified", "certify_and_warn"]
+
+SIDES = {"lower-bound": "lower bound", "point": "value"}
+"""What can be held against the threshold, and what guarantee files call it."""
+
+_NAMED = 8
+Result = CertifyResult | DeterministicResult
+
+
+def assert_certified(
+    model: Model,
+    *,
+    radius: float,
+    at_least: float,
+    sigma: float | None = None,
+    alpha: float | None = None,
+    on: str = "lower-bound",
+    runs: str | Path | None = None,
+    **options: Any,
+) -> Result:
+    """Assert that a share of images is certified at a radius.
+
+    Parameters
+    ----------
+    model
+        The robust classifier h before noise: a torch module, or a name as
+        `certmix.models.spec.load_model` takes it.  A `MixedClassifier` brings g
+        and alpha, a `SmoothedClassifier` its noise level.  Its mode and the
+        gradients of its parameters are left as they were.
+    radius
+        In units of the input; 0 stands for any radius > 0.
+    at_least
+        The least share that will do.
+    sigma, alpha
+        Noise level, None for certificates without samples; mixing weight in
+        [1/2, 1], by default the mix's own, or 1: the model alone.
+    on
+        ``"lower-bound"``: the one-sided 95 % Clopper-Pearson bound over images
+        must reach `at_least`; ``"point"``: the share of these images.
+    runs
+        Folder of run folders, where samples are kept and used again; None
+        draws them anew and keeps nothing.
+    **options
+        ``certificate`` (default ``"exact"``), ``standard``, ``data``, ``images``,
+        ``samples``, ``failure_probability``, ``seed``, ``device``, ``norm``, ...: as for
+        `certmix.certify`.
+
+    Returns
+    -------
+    CertifyResult or DeterministicResult
+        What `certmix.certify` returns.
+
+    Raises
+    ------
+    AssertionError
+        If the share falls short; the message says by how much, and which images did.
+    CertmixError
+        For anything that cannot be certified as asked.
+
+    References
+    ----------
+    C. J. Clopper, E. S. Pearson, The use of confidence or fiducial limits
+    illustrated in the case of the binomial, Biometrika 26 (1934).
+    """
+    __tracebackhide__ = True
+    if on not in SIDES:
+        raise ParameterError(f"on = {on!r}: use {' or '.join(SIDES)}")
+    asked = Requirement("mixed", "certified_accuracy", radius, at_least, SIDES[on])
+    radii = tuple(sorted({radius, *options.pop("radii", ())}))
+    remarks: list[str] = []
+    result = certify_given(model, sigma, alpha, runs, remarks, radii=radii, **options)
+    images = _Images.of(result)
+    figures = Figures(images.indices, {}, {"mixed": images.proved}, {"mixed": np.inf})
+    found = judge(asked, figures)
+    if found.outcome != Outcome.HOLDS:
+        lines = [f"not {asked}: {found.message}", _setting(result, images), *_short(images, radius)]
+        raise AssertionError("\n  ".join([*lines, *remarks]))
+    for remark in remarks:
+        warnings.warn(remark, CertmixWarning, stacklevel=2)
+    return result
+
+
+def certify_and_warn(
+    model: Model,
+    *,
+    sigma: float | None = None,
+    alpha: float | None = None,
+    runs: str | Path | None = None,
+    **options: Any,
+) -> Result:
+    """Certify a model with one certificate, as `assert_certified` does, and hold it against nothing."""
+    remarks: list[str] = []
+    result = certify_given(model, sigma, alpha, runs, remarks, **options)
+    for remark in remarks:
+        warnings.warn(remark, CertmixWarning, stacklevel=3)
+    return result
+
+
+def certify_given(
+    model: Model,
+    sigma: float | None,
+    alpha: float | None,
+    runs: str | Path | None,
+    remarks: list[str],
+    *,
+    certificate: str = "exact",
+    standard: Any = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    norm: str | None = None,
+    **options: Any,
+) -> Result:
+    """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
+    given = taken_apart(model, standard, sigma, alpha)
+    plain = draws_no_samples([certificate], norm, given.sigma)
+    kind: Any = DeterministicRequest if plain else CertifyRequest
+    named = {key: options.pop(key) for key in list(options) if key in Sources.__dataclass_fields__}
+    unknown = [key for key in options if key not in kind.__dataclass_fields__]
+    if unknown:
+        raise ParameterError(
+            f"unknown options for certificate {certificate}: {', '.join(unknown)}; see certmix.certify"
+        )
+    sources = Sources(**named, standard=given.standard, robust=given.robust)
+    request: Any
+    if plain:
+        request = DeterministicRequest(alpha=given.alpha, certificate=certificate, norm=norm, **options)
+    else:
+        request = CertifyRequest(given.sigma, given.alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
+    run: Any = run_deterministic if plain else run_certify
+    with as_it_was(given.modules):
+        folder = None if runs is None else Path(runs) / _name(request, sources, device)
+        result: Result = run(
+            request, sources, output=folder, in_memory=folder is None, device=device, batch_size=batch_size,
+            say=remarks.append,
+        )  # fmt: skip
+    if not result.summary.complete:
+        raise KeyboardInterrupt
+    return result
+
+
+def _name(request: Any, sources: Sources, device: str) -> str:
+    """Return the name that `certmix certify` would give the run: by what its records depend on."""
+    chosen = resolve_device(device)
+    if isinstance(request, CertifyRequest):
+        sampled = load_sources(sources, request.sigma, chosen, _nothing)
+        return study._identity(request, sampled).folder_name()
+    assert sources.robust is not None
+    return deterministic._identity(
+        request, load_models(sources, sources.robust, chosen, _nothing)
+    ).folder_name()
+
+
+def _nothing(sentence: str) -> None:
+    """Loading again says the same."""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images of a result (m,): classes, radii of the mix and what the certificate says of them."""
+
+    indices: IntArray
+    labels: IntArray
+    classes: IntArray
+    radius: FloatArray
+    status: IntArray
+
+    @classmethod
+    def of(cls, result: Result) -> _Images:
+        if isinstance(result, DeterministicResult):
+            found = result.outcomes
+            radii = found.radii[1]
+            return cls(found.indices, found.labels, found.robust, radii.radius, radii.status)
+        rows = np.array([(r.index, r.label, r.selected) for r in result.records], np.int64).reshape(-1, 3)
+        mixed = result.evaluation.radii[1]
+        return cls(rows[:, 0], rows[:, 1], rows[:, 2], mixed.radius, mixed.status)
+
+    @property
+    def proved(self) -> FloatArray:
+        """Radii of images that are classified right, 0 elsewhere."""
+        return np.where(self.classes == self.labels, self.radius, 0.0)
+
+
+def _setting(result: Result, images: _Images) -> str:
+    """Say on which images, for which mix, and with which failure probability."""
+    summary = result.summary
+    parts = [f"lower bound: 95 %, one-sided, over {len(images.indices)} images of {summary.data}"]
+    parts += [f"robust {summary.robust}"]
+    parts += [f"alpha {summary.alpha:g}", f"certificate {summary.rows[1].certificate} ({summary.norm})"]
+    if summary.sigma is not None:
+        parts += [f"sigma {summary.sigma:g}", f"at most {summary.samples:,} samples an image"]
+        parts.append(f"failure probability {summary.failure_probability:g} an image")
+    return ", ".join(parts)
+
+
+def _short(images: _Images, radius: float) -> list[str]:
+    """Name the images that are not certified at the radius, nearest misses first, and why."""
+    short = np.flatnonzero(~((images.proved >= radius) & (images.proved > 0)))
+    order = short[np.argsort(-images.proved[short], kind="stable")]
+    reasons = [f"{images.indices[k]} ({_why(images, int(k))})" for k in order[:_NAMED]]
+    more = f", and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
+    return [f"{len(order)} images are not certified at {written(radius)}: {', '.join(reasons)}{more}"]
+
+
+def _why(images: _Images, k: int) -> str:
+    if images.classes[k] != images.labels[k]:
+        return f"class {images.classes[k]}, label {images.labels[k]}"
+    if images.status[k] == Status.ABSTAIN:
+        return "no class established"
+    radius = float(images.radius[k])
+    return f"radius {floor_digits(radius, 3)}" if radius > 0 else "no radius"

@@ -1,0 +1,184 @@
+"""A verification as text, JSON, Markdown, JUnit XML, or workflow commands of GitHub Actions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from certmix.errors import RunError
+from certmix.report.wording import one_line
+from certmix.verification.checks import CheckResult, Outcome
+from certmix.verification.judging import CONFIDENCE
+
+if TYPE_CHECKING:
+    from certmix.verification.result import Verification
+
+__all__ = ["FORMATS", "append_summary", "github", "json_text", "junit", "markdown", "text"]
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+MARKS = {Outcome.HOLDS: "\u2713", Outcome.FAILS: "\u2717", Outcome.UNCHECKED: "?"}
+WORDS = {Outcome.HOLDS: "holds", Outcome.FAILS: "does not hold", Outcome.UNCHECKED: "could not be checked"}
+
+Row = tuple[str, str, Outcome, str]
+
+
+def _rows(found: Verification) -> list[Row]:
+    """Return (kind, name, outcome, message) of every requirement and check, on one line each."""
+    judged = [("requirement", str(j.requirement), j.outcome, j.message) for j in found.judgements]
+    checked = [("check", check.check, check.outcome, _with_images(check)) for check in found.checks]
+    return [(kind, one_line(name), outcome, one_line(said)) for kind, name, outcome, said in judged + checked]
+
+
+def _with_images(check: CheckResult) -> str:
+    if not check.images:
+        return check.message
+    more = " ..." if check.count > len(check.images) else ""
+    return f"{check.message} (idx {', '.join(map(str, check.images))}{more})"
+
+
+def _heading(found: Verification) -> str:
+    return one_line(f"{found.kind} {found.target}: {WORDS[found.outcome]}")
+
+
+def _facts(found: Verification) -> list[str]:
+    """Return the run folder, what was sampled, and what the bounds mean, one line each."""
+    lines = [] if found.run is None else [f"run: {found.run}"]
+    if found.sampling is not None:
+        done = found.sampling
+        lines.append(
+            f"sampling: {done.reused_images:,} images reused, {done.drawn_images:,} drawn for, "
+            f"{done.drawn_samples:,} samples drawn. {' '.join(done.why)}".strip()
+        )
+    if found.judgements:
+        lines.append(
+            f"Each lower bound is one-sided, over images, and holds with probability {CONFIDENCE:.0%} taken "
+            "alone, not all together."
+        )
+    return [one_line(line) for line in lines]
+
+
+def text(found: Verification) -> str:
+    """Return what people read on a terminal: a heading, the facts, and a line for each result."""
+    lines = [_heading(found), *(f"  {fact}" for fact in _facts(found))]
+    lines += [f"{MARKS[outcome]} {name}: {message}" for _, name, outcome, message in _rows(found)]
+    return "\n".join(lines) + "\n"
+
+
+def json_text(found: Verification) -> str:
+    """Return `Verification.as_dict` as one JSON object, in ASCII."""
+    return json.dumps(found.as_dict(), indent=2, allow_nan=False) + "\n"
+
+
+def markdown(found: Verification) -> str:
+    """Return a Markdown section with one table."""
+    rows = [
+        f"| {MARKS[outcome]} | {_escaped(name)} | {_escaped(message)} |"
+        for _, name, outcome, message in _rows(found)
+    ]
+    facts = "\n".join(f"- {_escaped(fact)}" for fact in _facts(found))
+    table = "\n".join(["|   | what | found |", "| - | --- | --- |", *rows])
+    parts = (f"## certmix verify: {_escaped(_heading(found))}", table, facts)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _escaped(words: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#~&$@!])", r"\\\1", words)
+
+
+def junit(found: Verification) -> str:
+    """Return JUnit XML: one suite, one case a result; what could not be checked is an error."""
+    rows = _rows(found)
+    counts = {
+        "tests": len(rows),
+        "failures": sum(outcome is Outcome.FAILS for *_, outcome, _ in rows),
+        "errors": sum(outcome is Outcome.UNCHECKED for *_, outcome, _ in rows),
+    }
+    totals = {name: str(number) for name, number in counts.items()}
+    root = ElementTree.Element("testsuites", {"name": "certmix verify", **totals})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(found.target), **totals, "skipped": "0"})
+    for kind, name, outcome, message in rows:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": f"certmix.{kind}", "name": _xml(name)})
+        if outcome is Outcome.HOLDS:
+            ElementTree.SubElement(case, "system-out").text = _xml(message)
+        else:
+            tag = "failure" if outcome is Outcome.FAILS else "error"
+            problem = ElementTree.SubElement(case, tag, {"message": _xml(message), "type": str(outcome)})
+            problem.text = _xml(message)
+    ElementTree.SubElement(suite, "system-out").text = _xml("\n".join(_facts(found)))
+    ElementTree.indent(root)
+    body = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
+
+
+def _xml(words: str) -> str:
+    """Replace what XML 1.0 cannot hold, escaped or not."""
+    return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]", "\ufffd", words)
+
+
+def github(found: Verification) -> str:
+    """Return workflow commands: an error for each result that does not hold, and a notice of the whole.
+
+    Errors about requirements name their line in the guarantee file.
+    """
+    lines = []
+    for kind, name, outcome, message in _rows(found):
+        if outcome is Outcome.HOLDS:
+            continue
+        properties = {"title": f"certmix: {kind} {WORDS[outcome]}"}
+        if kind == "requirement" and name in found.lines:
+            place = {"file": _from_workspace(found.target), "line": str(found.lines[name])}
+            properties = place | properties
+        lines.append(_command("error", properties, f"{name}: {message}"))
+    title = {"title": f"certmix verify: {WORDS[found.outcome]}"}
+    lines.append(_command("notice", title, "\n".join([_heading(found), *_facts(found)])))
+    return "\n".join(lines) + "\n"
+
+
+def _command(name: str, properties: dict[str, str], message: str) -> str:
+    """Return one workflow command, with everything escaped that would end or extend it."""
+    listed = ",".join(
+        f"{key}={_data(value).replace(':', '%3A').replace(',', '%2C')}" for key, value in properties.items()
+    )
+    return f"::{name} {listed}::{_data(message)}"
+
+
+def _data(words: str) -> str:
+    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _from_workspace(path: str) -> str:
+    """Return a path as the repository sees it, as annotations want it."""
+    root = Path(os.path.abspath(os.environ.get("GITHUB_WORKSPACE") or "."))
+    full = Path(os.path.abspath(path))
+    return one_line((full.relative_to(root) if full.is_relative_to(root) else full).as_posix())
+
+
+def append_summary(found: Verification) -> None:
+    """Append the Markdown section to the job summary of GitHub Actions, where there is one.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written.
+    """
+    place = os.environ.get(SUMMARY_VARIABLE)
+    if not place:
+        return
+    try:
+        with open(place, "a", encoding="utf-8") as file:
+            file.write(markdown(found) + "\n")
+    except OSError as error:
+        raise RunError(
+            f"the summary {place} cannot be written ({error.strerror}): mend ${SUMMARY_VARIABLE}, or unset it"
+        ) from None
+
+
+FORMATS: dict[str, Callable[[Verification], str]] = {
+    "text": text, "json": json_text, "junit": junit, "github": github, "markdown": markdown,
+}  # fmt: skip
+"""How a verification can be shown, by name."""

@@ -1,0 +1,164 @@
+"""What a guarantee demands, as text: ``certified_accuracy@0.5 >= 0.4``.  Read by a pattern, never evaluated.
+
+[CLASSIFIER.]QUANTITY[@RADIUS] >= THRESHOLD [on lower bound | on value]
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from certmix.errors import ParameterError
+from certmix.report.rounding import plain_decimal
+
+__all__ = ["CLASSIFIERS", "QUANTITIES", "SIDES", "Requirement", "parse_requirement", "written"]
+
+CLASSIFIERS = ("mixed", "robust", "standard")
+"""The mix, h alone, g alone; the mix where none is named."""
+
+QUANTITIES = {
+    "certified_accuracy": "share of images that are right and certified at the radius",
+    "clean_accuracy": "share of images that are right without perturbation",
+    "mean_certified_radius": "mean radius over all images, 0 where nothing right is certified",
+}
+"""What can be demanded, and what it means."""
+
+SIDES = ("lower bound", "value")
+"""What is held against the threshold: the one-sided 95 % lower bound over images, or the figure itself."""
+
+FORM = "write for example 'certified_accuracy@0.5 >= 0.4' or 'robust.clean_accuracy >= 0.7 on value'"
+
+_NUMBER = r"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?(?:/\d+)?"
+_PATTERN = re.compile(
+    rf"(?:(?P<classifier>[a-z]+)\.)?(?P<quantity>[a-z_]+)(?:@(?P<radius>{_NUMBER}))?"
+    rf"\s*>=\s*(?P<threshold>{_NUMBER})(?:\s+on\s+(?P<side>[a-z ]+))?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One demand.
+
+    Parameters
+    ----------
+    classifier, quantity
+        Names in `CLASSIFIERS` and `QUANTITIES`.
+    radius
+        Of ``certified_accuracy``, in units of the input; 0 stands for any radius > 0.
+    threshold
+        The least that will do: a share of 1, or a radius.
+    side
+        What is compared with it: one of `SIDES`.
+
+    Raises
+    ------
+    ParameterError
+        For a name that is unknown, or a value out of range.
+    """
+
+    classifier: str
+    quantity: str
+    radius: float | None
+    threshold: float
+    side: str = SIDES[0]
+
+    def __post_init__(self) -> None:
+        for kind, name, names in (
+            ("classifier", self.classifier, CLASSIFIERS), ("quantity", self.quantity, tuple(QUANTITIES)),
+            ("side", self.side, SIDES),
+        ):  # fmt: skip
+            if name not in names:
+                raise ParameterError(f"{kind} {name!r} is unknown: use {', '.join(names)}")
+        if self.quantity != "clean_accuracy" and self.classifier == "standard":
+            raise ParameterError(
+                f"standard.{self.quantity}: nothing is certified of g; use robust or leave it out"
+            )
+        if (self.radius is None) == (self.quantity == "certified_accuracy"):
+            remedy = "add @RADIUS" if self.radius is None else "leave @RADIUS out"
+            raise ParameterError(f"{self.quantity}: only certified_accuracy is at a radius; {remedy}")
+        if self.radius is not None and not 0 <= self.radius < math.inf:
+            raise ParameterError(f"radius {self.radius}: it must be finite and at least 0")
+        if not 0 <= self.threshold < math.inf:
+            raise ParameterError(f"threshold {self.threshold}: it must be finite and at least 0")
+        if self.is_share and self.threshold > 1:
+            raise ParameterError(
+                f"threshold {self.threshold:g}: {self.quantity} is a share of 1; write 0.4 for 40 %"
+            )
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the figure is a share of images, not a radius."""
+        return self.quantity != "mean_certified_radius"
+
+    @property
+    def name(self) -> str:
+        """The figure that is judged: ``robust.certified_accuracy@0.5``."""
+        prefix = "" if self.classifier == CLASSIFIERS[0] else f"{self.classifier}."
+        return f"{prefix}{self.quantity}" + ("" if self.radius is None else f"@{written(self.radius)}")
+
+    def __str__(self) -> str:
+        side = "" if self.side == SIDES[0] else f" on {self.side}"
+        return f"{self.name} >= {written(self.threshold)}{side}"
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Return the requirement that a text states.
+
+    Raises
+    ------
+    ParameterError
+        If it is not of the form above, or a name or value in it is wrong.
+
+    Examples
+    --------
+    >>> parse_requirement("certified_accuracy@8/255 >= 0.4").radius == 8 / 255
+    True
+    >>> str(parse_requirement(" robust.clean_accuracy>=0.70  on value "))
+    'robust.clean_accuracy >= 0.7 on value'
+    """
+    found = _PATTERN.fullmatch(text.strip())
+    if found is None:
+        raise ParameterError(f"requirement {text[:80]!r} is not understood: {_hint(text)}")
+    radius, side = found["radius"], " ".join((found["side"] or SIDES[0]).split())
+    try:
+        return Requirement(
+            found["classifier"] or CLASSIFIERS[0], found["quantity"],
+            None if radius is None else _number(radius), _number(found["threshold"]), side,
+        )  # fmt: skip
+    except ParameterError as error:
+        raise ParameterError(f"requirement {text[:80]!r}: {error}") from None
+
+
+def _hint(text: str) -> str:
+    if "%" in text:
+        return "write 0.4 for 40 %"
+    if "," in text:
+        return "one string states one requirement, with a point in decimals"
+    if ">=" not in text and re.search(r"[<>=]", text):
+        return "only '>=' can be demanded"
+    return FORM
+
+
+def _number(text: str) -> float:
+    """Return a decimal, or a quotient of two."""
+    above, stroke, below = text.partition("/")
+    try:
+        return float(above) / float(below) if stroke else float(above)
+    except (ZeroDivisionError, OverflowError):
+        raise ParameterError(f"{text}: it must be finite; write for example 8/255") from None
+
+
+def written(x: float) -> str:
+    """Return a number as guarantees spell it: k/255 where it is that, or its shortest decimal.
+
+    Examples
+    --------
+    >>> written(0.5), written(8 / 255)
+    ('0.5', '8/255')
+    """
+    decimal, grey_levels = plain_decimal(x), round(255 * x) if x < 1e6 else 0
+    if len(decimal) > 8 and grey_levels / 255 == x:
+        return f"{grey_levels}/255"
+    return decimal if len(decimal) <= 24 else repr(x)

@@ -1,0 +1,157 @@
+"""Verification of a guarantee or of a run: what was promised, checked from data, models and counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from certmix.data import spread
+from certmix.studies.deterministic_fill import standard_cell
+from certmix.studies.request import CertifyRequest
+from certmix.studies.sources import Loaded
+from certmix.verification.checks import CheckResult, Outcome, worst
+from certmix.verification.figures import logit_figures, vote_figures
+from certmix.verification.guarantees import Guarantee
+from certmix.verification.incremental import Sampling, draw, untouched
+from certmix.verification.judging import Figures, Judgement, judge
+from certmix.verification.planning import Plan, load_guaranteed, plan
+from certmix.verification.reading import read_guarantee
+from certmix.verification.rederive import rederive
+from certmix.verification.resample import resample
+from certmix.verification.result import Settings, Verification
+from certmix.verification.stored import read_samples, read_vectors
+
+__all__ = ["figures_of", "unchecked", "verify", "verify_guarantee", "verify_run"]
+
+
+def verify(target: str | Path, settings: Settings) -> Verification:
+    """Verify a guarantee file, or the folder of a run.
+
+    Raises
+    ------
+    CertmixError
+        If something that is needed is missing, unreadable or malformed.
+    """
+    if Path(target).is_dir():
+        return verify_run(Path(target), settings)
+    return verify_guarantee(read_guarantee(target), settings)
+
+
+def unchecked(target: str | Path, reason: str) -> Verification:
+    """Return what is reported where verification could not begin or go on."""
+    kind = "run" if Path(target).is_dir() else "guarantee"
+    return Verification(
+        str(target), kind, None, None, (CheckResult("verification", Outcome.UNCHECKED, reason),)
+    )
+
+
+def verify_run(run: Path, settings: Settings) -> Verification:
+    """Derive a run again from its counts, and sample some of its images again.  It is only read."""
+    return Verification(str(run), "run", run, None, _checked(run, settings))
+
+
+def _checked(run: Path, settings: Settings) -> tuple[CheckResult, ...]:
+    return (*rederive(run), *_sampled_again(run, settings))
+
+
+def _sampled_again(run: Path, settings: Settings) -> list[CheckResult]:
+    if settings.images == 0:
+        return []
+    return resample(
+        run, images=settings.images, samples=settings.samples, new_seed=settings.new_seed,
+        error_rate=settings.error_rate, device=settings.device, say=settings.say, progress=settings.again,
+    )  # fmt: skip
+
+
+def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
+    """Draw the samples that a guarantee lacks, derive the run again, and judge the requirements.
+
+    A pinned model or data set that changed ends it before anything is drawn,
+    and so does a stored run that contradicts itself.
+
+    Raises
+    ------
+    CertmixError
+        If something that is needed is missing or unreadable.
+    KeyboardInterrupt
+        If sampling was interrupted; what was drawn is kept.
+    """
+    sources, loaded = load_guaranteed(guarantee, settings.device, settings.say)
+    broken = _identity_checks(guarantee, loaded)
+    if worst(broken) is not Outcome.HOLDS:
+        return _ended(guarantee, None, broken, "data or a pinned model changed")
+    planned = plan(guarantee, sources, loaded, settings.runs)
+    for sentence in planned.why:
+        settings.say(sentence)
+    if planned.trusted and not planned.current and not settings.fresh:
+        before = rederive(planned.folder)
+        if worst(before) is Outcome.FAILS:
+            why = "the stored run contradicts itself; restore it, or start over with --fresh"
+            return _ended(guarantee, planned, [*broken, *before], why)
+    sampling = untouched(guarantee, loaded, planned)
+    if settings.fresh or not planned.current:
+        sampling = draw(
+            guarantee, sources, loaded, planned, fresh=settings.fresh, device=settings.device,
+            batch_size=settings.batch_size, progress=settings.progress, say=settings.say,
+        )  # fmt: skip
+    found = figures_of(guarantee, loaded, planned)
+    judgements = tuple(judge(one, found) for one in guarantee.requirements)
+    checks = (*broken, *_checked(planned.folder, settings))
+    return _result(guarantee, planned.folder, sampling, checks, judgements)
+
+
+def _identity_checks(guarantee: Guarantee, loaded: Loaded) -> list[CheckResult]:
+    """Are the data, and the models that are pinned, those that the guarantee is about?"""
+    claims: list[tuple[str, str, str]] = []
+    if guarantee.data.checksum is not None:
+        claims.append(("data", guarantee.data.checksum, loaded.dataset.checksum))
+    for role in ("standard", "robust"):
+        claim, model = getattr(guarantee, role), getattr(loaded, role)
+        if claim is not None and claim.pin:
+            claims.append((f"{role} classifier", claim.checksum, model.checksum))
+    return [_compared(*claim) for claim in claims]
+
+
+def _compared(what: str, wanted: str, found: str) -> CheckResult:
+    name = f"pinned {what}"
+    if wanted == found:
+        return CheckResult(name, Outcome.HOLDS, f"checksum {found[:12]} as in the guarantee")
+    return CheckResult(
+        name, Outcome.FAILS,
+        f"checksum {found[:12]} is not {wanted[:12]}, that of the guarantee: restore what it was written "
+        "for, or write a new guarantee",
+    )  # fmt: skip
+
+
+def _ended(guarantee: Guarantee, planned: Plan | None, checks: list[CheckResult], why: str) -> Verification:
+    """Return the result of a verification that ended before anything was judged."""
+    judgements = tuple(
+        Judgement(one, Outcome.UNCHECKED, None, None, f"not judged: {why}") for one in guarantee.requirements
+    )
+    folder = None if planned is None else planned.folder
+    nothing = Sampling(0, 0, 0, 0, (f"Not sampled: {why}.",))
+    return _result(guarantee, folder, nothing, tuple(checks), judgements)
+
+
+def _result(
+    guarantee: Guarantee,
+    run: Path | None,
+    sampling: Sampling,
+    checks: tuple[CheckResult, ...],
+    judgements: tuple[Judgement, ...],
+) -> Verification:
+    lines = {str(requirement): line for requirement, line in guarantee.lines.items()}
+    return Verification(str(guarantee.path), "guarantee", run, sampling, checks, judgements, lines)
+
+
+def figures_of(guarantee: Guarantee, loaded: Loaded, planned: Plan) -> Figures:
+    """Return the figures of a guarantee's run, derived from what the folder stores."""
+    request, standard = guarantee.asked, loaded.standard
+    if isinstance(request, CertifyRequest):
+        checksum = None if standard is None else standard.checksum
+        return vote_figures(read_samples(planned.folder), request, planned.indices, checksum)
+    positions = spread(len(loaded.dataset), request.images)
+    labels = np.asarray(loaded.dataset.labels)[positions]
+    cell = None if standard is None else standard_cell(standard)
+    return logit_figures(read_vectors(planned.folder), request, planned.indices, labels, cell)

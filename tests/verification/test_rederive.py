@@ -1,0 +1,435 @@
+"""Deriving runs again: an untouched run passes every check, and each kind of tampering fails one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forged import certified, copied, edit_counts, edit_json, edit_log, products, sources, sql
+
+from certmix.errors import RunError
+from certmix.verification.checks import Outcome
+from certmix.verification.rederive import rederive
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def original(named, tmp_path_factory) -> Path:
+    """A sequential run with three tables, the first of them partial at heart: fewer images."""
+    run = tmp_path_factory.mktemp("runs") / "sequential"
+    certified(run, named, images=4, samples=400)
+    certified(run, named, samples=2000, alpha=0.9)
+    return certified(run, named, samples=1000)
+
+
+@pytest.fixture
+def run(original, tmp_path) -> Path:
+    return copied(original, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def fixed(named, tmp_path_factory) -> Path:
+    return certified(tmp_path_factory.mktemp("runs") / "fixed", named, samples=400, goal="fixed")
+
+
+def failing(run: Path) -> dict[str, str]:
+    return {r.check: r.message for r in rederive(run) if r.outcome is Outcome.FAILS}
+
+
+def about(run: Path, check: str):
+    return next(result for result in rederive(run) if result.check == check)
+
+
+def assert_untouched(run: Path) -> None:
+    results = rederive(run)
+    assert {r.check: r.message for r in results if r.outcome is not Outcome.HOLDS} == {}
+    assert len({r.check for r in results}) == len(results) >= 16
+
+
+def test_an_untouched_run_holds(original, fixed):
+    assert_untouched(original)
+    assert_untouched(fixed)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(bound="clopper-pearson-two-sided", goal="radius", samples=500, relative_precision=0.2),
+        dict(bound="beta-binomial", samples=500, failure_probability=0.05),
+        dict(bound="clopper-pearson-two-sided", goal="fixed", samples=250, standard=None),
+        dict(scores="soft", samples=300),
+        dict(scores="soft", samples=300, bound="betting-fixed", goal="fixed", temperature=0.5),
+        dict(scores="soft", samples=300, bound="relative-entropy", goal="radius"),
+        dict(scores="soft", samples=300, bound="layers", goal="fixed", certificates=("exact",)),
+        dict(scores="soft", samples=300, bound="dkw", goal="fixed", certificates=("exact",)),
+    ],
+    ids=lambda options: "-".join(str(options.get(k, "")) for k in ("scores", "bound", "goal")),
+)  # fmt: skip
+def test_every_kind_of_sampled_run_holds(named, tmp_path, options):
+    assert_untouched(certified(tmp_path / "run", named, **{"images": 6, **options}))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(certificates=["margin"], norm="linf"),
+        dict(certificates=["lipschitz-constant"], lipschitz_constant=6.0, norm="l2"),
+        dict(
+            certificates=["lipschitz-constant"], lipschitz_constant=9, norm="linf", constant_of="each-logit"
+        ),
+        dict(
+            certificates=["lipschitz-constant"],
+            lipschitz_constant=3.5,
+            constant_of="probabilities",
+            alpha=0.9,
+        ),
+    ],
+)
+def test_every_kind_of_run_without_samples_holds(named, tmp_path, options):
+    assert_untouched(certified(tmp_path / "run", named, None, **options))
+
+
+def first_image(run: Path) -> int:
+    """An image with several looks."""
+    return sql(run, "SELECT idx FROM images WHERE length(estimation) > 60 ORDER BY idx")[0][0]
+
+
+def test_a_count_that_does_not_add_up(run):
+    at = first_image(run)
+
+    def edit(selection, estimation):
+        estimation["200"]["0"] += 1
+
+    edit_counts(run, edit, f"idx = {at}")
+    assert about(run, "counts").outcome is Outcome.FAILS
+    assert about(run, "counts").images == (at,)
+
+
+def test_votes_that_were_moved_between_classes(fixed, tmp_path):
+    run = copied(fixed, tmp_path / "run")
+
+    def edit(selection, estimation):
+        votes = estimation["400"]
+        for label in [k for k in votes if k != "0"]:
+            votes["0"] += votes.pop(label)
+
+    edit_counts(run, edit, "idx IN (SELECT idx FROM images WHERE label = 0 ORDER BY idx LIMIT 2)")
+    assert {"radii", "mean radii"} <= set(failing(run))
+
+
+def test_more_votes_than_before_are_needed_at_every_look(run):
+    def edit(selection, estimation):
+        estimation["100"], estimation["200"] = {"0": 95, "1": 5}, {"0": 199, "1": 1}
+
+    edit_counts(run, edit, f"idx = {first_image(run)}")
+    assert "fewer votes" in failing(run)["counts"]
+
+
+def test_selection_votes_must_be_as_many_as_asked_for(run):
+    def edit(selection, estimation):
+        selection["0"] = selection.get("0", 0) + 7
+
+    edit_counts(run, edit, f"idx = {first_image(run)}")
+    assert "selection adds up" in failing(run)["counts"]
+
+
+@pytest.mark.parametrize("change", [1e-6, 0.05, -0.05])
+def test_a_radius_in_the_log(run, change):
+    def edit(lines):
+        cells = [line.split("\t") for line in lines]
+        row = next(row for row in cells if float(row[3]) > 0.1)
+        row[3] = f"{float(row[3]) + change:.6f}"
+        return ["\t".join(row) for row in cells]
+
+    edit_log(run, "records.tsv", edit)
+    assert ("exceeds" if change > 0 else "below") in failing(run)["radii"]
+
+
+def test_an_abstention_that_became_a_prediction(run):
+    at = sql(run, "SELECT idx FROM images WHERE estimation = '{}' OR length(estimation) < 60")[0][0]
+
+    def edit(lines):
+        cells = [line.split("\t") for line in lines]
+        return ["\t".join([*row[:2], row[1], *row[3:]] if int(row[0]) == at else row) for row in cells]
+
+    edit_log(run, "records.tsv", edit)
+    assert "records" in failing(run)
+
+
+@pytest.mark.parametrize(
+    "path, check",
+    [
+        (("rows", 1, "certified_accuracy", 1), "certified accuracy"),
+        (("rows", 0, "interval", 0, 0), "intervals"),
+        (("rows", 2, "mean_certified_radius"), "mean radii"),
+        (("clean_accuracy", "mixed"), "clean accuracy"),
+        (("abstained",), "records"),
+        (("mean_samples",), "records"),
+    ],
+)
+def test_a_cell_of_the_table(run, path, check):
+    def edit(table):
+        for key in path[:-1]:
+            table = table[key]
+        table[path[-1]] = table[path[-1]] + 0.1 if table[path[-1]] < 0.9 else table[path[-1]] - 0.1
+
+    for table in products(run, "certified-accuracy.json"):
+        edit_json(table, edit)
+    found = failing(run)
+    assert check in found
+    assert "printed tables" in found or path[0] in ("abstained", "mean_samples")
+
+
+def test_a_printed_table_that_rounds_in_its_favour(run):
+    for table in products(run, "certified-accuracy.md"):
+        text = table.read_text()
+        assert "mean radius" in text
+        table.write_text(text.replace(" 0.0 [0.0, ", " 0.1 [0.0, ", 1))
+    assert set(failing(run)) == {"printed tables"}
+
+
+def test_sigma(run):
+    edit_json(run / "run.json", lambda d: d["request"].update(sigma=0.5))
+    assert {"identity", "published requests"} <= set(failing(run))
+    edit_json(run / "run.json", lambda d: d["identity"].update(sigma=0.5))
+    assert {"published requests"} <= set(failing(run))
+
+
+def test_sigma_everywhere(run):
+    """All copies of sigma agree: the digests and the radii still tell."""
+    edit_json(run / "run.json", lambda d: (d["request"].update(sigma=0.5), d["identity"].update(sigma=0.5)))
+    for table in products(run, "certified-accuracy.json"):
+        edit_json(table, lambda t: t.update(sigma=0.5))
+    assert {"published requests", "radii", "mean radii"} <= set(failing(run))
+
+
+def test_a_label(run):
+    at = first_image(run)
+    sql(run, "UPDATE images SET label = (label + 1) % 3 WHERE idx = ?", at)
+    found = about(run, "labels")
+    assert found.outcome is Outcome.FAILS and found.images == (at,)
+    assert {"labels", "records"} <= set(failing(run))
+
+
+def test_the_checksum_of_the_data(run):
+    edit_json(run / "run.json", lambda d: (
+        d["data"].update(checksum="0" * 64), d["identity"].update(data_checksum="0" * 64)))  # fmt: skip
+    assert "data checksum" in failing(run)
+
+
+def test_data_that_changed(run, named, tmp_path):
+    with np.load(named["data"]) as stored:
+        held = {name: stored[name].copy() for name in stored.files}
+    held["inputs"][0, 0] += 0.01
+    held["labels"][1] = 2
+    np.savez(tmp_path / "points.npz", **held)
+    edit_json(run / "run.json", lambda d: d["sources"].update(data=str(tmp_path / "points.npz")))
+    found = failing(run)
+    assert {"data checksum", "input checksums", "labels"} <= set(found)
+    assert about(run, "input checksums").images == (0,)
+
+
+def test_a_model_that_changed(run, named, tmp_path):
+    text = Path(named["robust"].rpartition(":")[0]).read_text()
+    (tmp_path / "nets.py").write_text(text.replace("-0.8", "-0.7"))
+    edit_json(run / "run.json", lambda d: d["sources"].update(robust=f"{tmp_path / 'nets.py'}:linear"))
+    assert set(failing(run)) == {"robust model checksum"}
+
+
+def test_the_checksum_of_a_model(run):
+    edit_json(run / "run.json", lambda d: (
+        d["models"]["robust"].update(checksum="0" * 64), d["identity"].update(robust_checksum="0" * 64)))  # fmt: skip
+    assert set(failing(run)) == {"robust model checksum"}
+
+
+def test_the_checksum_of_an_input(run):
+    sql(run, "UPDATE images SET input_checksum = ? WHERE idx = 0", "0" * 64)
+    assert set(failing(run)) == {"input checksums"}
+    assert about(run, "input checksums").images == (0,)
+
+
+def test_a_dropped_image(run):
+    sql(run, "DELETE FROM images WHERE idx = 0")
+    assert "images" in failing(run)
+    edit_log(run, "records.tsv", lambda lines: [line for line in lines if not line.startswith("0\t")])
+    assert "images" in failing(run)
+    for table in products(run, "certified-accuracy.json"):
+        edit_json(table, lambda t: t.update(images=t["images"] - 1))
+    assert "complete with" in failing(run)["images"]
+
+
+def test_an_extra_image(run):
+    taken = {row[0] for row in sql(run, "SELECT idx FROM images")}
+    extra = next(index for index in range(12) if index not in taken)
+    columns = "label, input_checksum, selection, estimation, scores, seconds, device"
+    sql(run, f"INSERT INTO images SELECT ?, {columns} FROM images WHERE idx = 0", extra)
+    assert about(run, "stored images").images == (extra,)
+    edit_log(run, "records.tsv", lambda lines: [*lines, f"{extra}\t" + lines[0].split("\t", 1)[1]])
+    assert {"stored images", "images"} <= set(failing(run))
+
+
+def test_the_failure_probability(run):
+    edit_json(run / "run.json", lambda d: d["request"].update(failure_probability=0.1))
+    assert "failure budget" in failing(run)
+    edit_json(
+        run / "run.json", lambda d: d["failure_budget"].update(failure_probability=0.1, split={"p": 0.1})
+    )
+    assert "failure budget" not in failing(run)
+    for table in products(run, "certified-accuracy.json"):
+        edit_json(table, lambda t: t.update(failure_probability=0.1))
+    assert {"published requests", "radii", "mean radii"} <= set(failing(run))
+
+
+def test_a_split_that_spends_more(run):
+    edit_json(run / "run.json", lambda d: d["failure_budget"].update(split={"p": 0.001, "q": 0.001}))
+    assert set(failing(run)) == {"failure budget"}
+
+
+def test_a_look_schedule(run):
+    def edit(selection, estimation):
+        estimation["250"] = estimation.pop("200")
+        estimation["250"]["0"] += 50
+
+    edit_counts(run, edit, f"idx = {first_image(run)}")
+    assert "250 samples, which is no look" in failing(run)["look schedule"]
+
+
+def test_a_look_left_out(run):
+    def edit(selection, estimation):
+        del estimation["100"]
+
+    edit_counts(run, edit, f"idx = {first_image(run)}")
+    assert "lacks its look at 100" in failing(run)["look schedule"]
+
+
+def test_a_schedule_of_another_kind(run):
+    edit_json(run / "run.json", lambda d: d["failure_budget"].update(looks=None))
+    assert set(failing(run)) == {"failure budget"}
+
+
+def test_a_fixed_size_that_was_not_planned(run, fixed, tmp_path):
+    other = copied(fixed, tmp_path / "other")
+    sql(other, "UPDATE meta SET value = '500' WHERE key = 'fixed_samples'")
+    assert "planned for 500" in failing(other)["fixed design"]
+    edit_json(run / "run.json", lambda d: d["request"].update(goal="fixed", samples=1000))
+    assert "sequential looks" in failing(run)["fixed design"]
+
+
+def test_a_seed(run):
+    edit_json(run / "run.json", lambda d: (d["request"].update(seed=5), d["identity"].update(seed=5)))
+    assert "published requests" in failing(run)
+    for table in products(run, "certified-accuracy.json"):
+        edit_json(table, lambda t: t.update(seed=5))
+    assert "published requests" in failing(run)
+
+
+def test_the_digest_in_the_folders_name(named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    certified(Path("run"), named, images=3, samples=200)
+    digest = about(Path("run"), "identity digest").message[:8]
+    kept = copied(Path("run"), tmp_path / f"points-nets-sigma0.25-seed0-{digest}")
+    assert about(kept, "identity digest").outcome is Outcome.HOLDS
+    moved = copied(Path("run"), tmp_path / "points-nets-sigma0.25-seed0-00000000")
+    assert about(moved, "identity digest").outcome is Outcome.FAILS
+
+
+def test_an_interrupted_request_is_unchecked_not_refuted(run):
+    edit_json(run / "run.json", lambda d: d["request"].update(alpha=0.8))
+    assert failing(run) == {}
+    assert about(run, "newest products").outcome is Outcome.UNCHECKED
+
+
+def test_what_cannot_be_loaded_is_unchecked(run):
+    edit_json(
+        run / "run.json", lambda d: d["sources"].update(data="/nowhere/points.npz", robust="/nowhere.py:net")
+    )
+    results = {r.check: r.outcome for r in rederive(run)}
+    assert Outcome.FAILS not in results.values()
+    unknown = {
+        "data checksum",
+        "robust model checksum",
+        "labels",
+        "input checksums",
+        "images",
+        "stored images",
+    }
+    assert {check for check, outcome in results.items() if outcome is Outcome.UNCHECKED} == unknown
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda run: (run / "run.json").write_text("{"),
+        lambda run: (run / "run.json").write_text("[]"),
+        lambda run: edit_json(run / "run.json", lambda d: d.pop("models")),
+        lambda run: edit_json(run / "run.json", lambda d: d.update(format_version=99)),
+        lambda run: edit_json(run / "run.json", lambda d: d["request"].update(alpha="much")),
+        lambda run: edit_json(run / "run.json", lambda d: d["sources"].update(nonsense=1)),
+        lambda run: (run / "counts.sqlite").unlink(),
+        lambda run: (run / "counts.sqlite").write_bytes(b"not a database" * 100),
+        lambda run: sql(run, "UPDATE images SET selection = '[1, 2]' WHERE idx = 0"),
+        lambda run: sql(run, "UPDATE images SET estimation = '{\"100\": {\"7\": 100}}' WHERE idx = 0"),
+        lambda run: sql(run, "UPDATE images SET label = 'a' WHERE idx = 0"),
+        lambda run: sql(run, "DROP TABLE meta"),
+        lambda run: products(run, "certified-accuracy.json")[1].write_text("{}"),
+        lambda run: products(run, "records.tsv")[1].write_text("idx\n"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_in_one_line(run, break_it: Callable[[Path], object]):
+    break_it(run)
+    with pytest.raises(RunError) as raised:
+        rederive(run)
+    assert "\n" not in str(raised.value)
+
+
+def tampered_vectors(run: Path, cell: str, index: int, edit: Callable[[np.ndarray], None]) -> None:
+    raw = sql(run, "SELECT vector FROM vectors WHERE cell = ? AND idx = ?", cell, index)[0][0]
+    values = np.frombuffer(raw, "<f8").copy()
+    edit(values)
+    sql(run, "UPDATE vectors SET vector = ? WHERE cell = ? AND idx = ?", values.tobytes(), cell, index)
+
+
+def test_tampering_with_a_lipschitz_run(named, tmp_path):
+    run = certified(
+        tmp_path / "run", named, None, certificates=["lipschitz-constant"], lipschitz_constant=6.0, norm="l2"
+    )
+    tampered_vectors(copied(run, tmp_path / "a"), "robust logits", 0, lambda z: z.__setitem__(0, z[0] + 1))
+    assert "radii" in failing(tmp_path / "a")
+    edit_log(
+        copied(run, tmp_path / "b"), "radii.tsv",
+        lambda lines: [lines[0][:-1] + "9", *lines[1:-1], "\t".join([*lines[-1].split("\t")[:-1], "0.3"])],
+    )  # fmt: skip
+    assert "radii" in failing(tmp_path / "b")
+    edit_json(copied(run, tmp_path / "c") / "run.json", lambda d: d["request"].update(lipschitz_constant=3.0))
+    assert about(tmp_path / "c", "newest products").outcome is Outcome.UNCHECKED
+    for path in products(copied(run, tmp_path / "d"), "certified-accuracy.json"):
+        path.write_text(path.read_text().replace("verified: 6 is", "verified: 12 is"))
+    assert {"published requests", "radii"} <= set(failing(tmp_path / "d"))
+    sql(copied(run, tmp_path / "e"), "DELETE FROM vectors WHERE idx = 0")
+    assert "images" in failing(tmp_path / "e")
+
+
+def test_tampering_with_a_margin_run(named, tmp_path):
+    run = certified(tmp_path / "run", named, None, certificates=["margin"], norm="linf")
+    edit_log(copied(run, tmp_path / "a"), "radii.tsv", lambda lines: [lines[0][:-6], *lines[1:]])
+    assert "radii" in failing(tmp_path / "a")
+    flat = next(
+        index for index, raw in sql(run, "SELECT idx, vector FROM vectors WHERE cell = 'margin, alpha 0.76'")
+        if np.frombuffer(raw, "<f8")[0] == 0
+    )  # fmt: skip
+    other = copied(run, tmp_path / "b")
+    tampered_vectors(other, "margin, alpha 0.76", flat, lambda v: v.__setitem__(slice(0, 2), [0.1, 2.0]))
+    assert "with a clean margin of" in failing(other)["radii"]
+
+
+def test_results_are_plain_data(original):
+    for result in rederive(original):
+        assert json.loads(json.dumps(result.as_dict()))["check"] == result.check
+        assert "\n" not in result.message
