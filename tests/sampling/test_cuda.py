@@ -1,0 +1,82 @@
+"""Sampling on a GPU: what the CPU tests say of counts holds there too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from planes import plane, points
+from scipy.stats import binomtest, norm
+from torch import nn
+
+import certmix
+from certmix.sampling import Draw, Sampler
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+
+DRAWS = [
+    Draw(torch.tensor([0.1, 0.3]), 4, (100, 130, 400)),
+    Draw(torch.tensor([0.2, -0.3]), 9, (60,), stream="selection"),
+    Draw(torch.tensor([-0.4, 0.3]), 5, (75, 200), start=25),
+]
+
+
+def sampler(**settings) -> Sampler:
+    return Sampler(plane([[1.0, -0.5], [-1.0, 0.5]]).cuda(), 2, 0.5, device="cuda", **settings)
+
+
+def test_votes_of_a_half_space_have_the_probability_it_has():
+    x, n = torch.tensor([0.2, 0.0]), 20_000
+    counts = sampler().votes(x, 0, [n])[0]
+    probability = norm.cdf(0.2 / 0.5 / np.hypot(1.0, 0.5))
+    assert binomtest(int(counts[0]), n, probability).pvalue > 1e-6
+
+
+def test_packed_counts_are_those_of_each_image_alone():
+    packed = sampler(batch_size=400).submit(DRAWS).result()
+    for draw, counts in zip(DRAWS, packed, strict=True):
+        alone = sampler(batch_size=25).votes(
+            draw.image, draw.index, draw.stops, start=draw.start, stream=draw.stream
+        )
+        assert (counts == alone).all()
+
+
+def test_two_rounds_under_way_give_what_each_gives_alone():
+    one = sampler(batch_size=64)
+    first, second = one.submit(DRAWS[:2]), one.submit(DRAWS[2:])
+    found = [*first.result(), *second.result()]
+    assert all((a == b).all() for a, b in zip(found, one.submit(DRAWS).result(), strict=True))
+
+
+def test_running_out_of_memory_halves_the_batch():
+    class Hungry(nn.Module):
+        def forward(self, x):
+            if len(x) > 100:
+                torch.empty(1 << 50, dtype=torch.uint8, device=x.device)
+            return plane([[1.0, -0.5], [-1.0, 0.5]]).to(x.device)(x)
+
+    hungry = Sampler(Hungry(), 2, 0.5, device="cuda", batch_size=1000)
+    found = hungry.submit(DRAWS).result()
+    assert hungry.batch_size == 62
+    assert all(
+        (a == b).all() for a, b in zip(found, sampler(batch_size=62).submit(DRAWS).result(), strict=True)
+    )
+
+
+@pytest.mark.filterwarnings("ignore::certmix.CertmixWarning")
+def test_a_run_is_the_same_twice_and_in_any_batch_size():
+    inputs = [[x, y] for x in (0.05, 0.2, 0.45, 0.55, 0.8) for y in (0.1, 0.6)]
+    data = points(inputs, [int(x > 0.5) for x, _ in inputs])
+
+    def table(batch_size):
+        return certmix.certify(
+            0.5, 0.76, data=data, standard=None, robust=plane([[-2.0, 0.3], [2.0, 0.0]]), images="all",
+            samples=2000, device="cuda", batch_size=batch_size,
+        ).summary.rows  # fmt: skip
+
+    assert table(100) == table(100) == table(500)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(precision):
+    assert sampler(precision=precision).votes(torch.tensor([3.0, 0.0]), 0, [500])[0, 0] > 490
