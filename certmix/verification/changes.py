@@ -86,7 +86,7 @@ def what_is_done(
 ) -> list[str]:
     """Say what the stored run was asked differently, and how many images it is enough for."""
     changed = [
-        _CHANGES[name] + (f" ({before.get(name)} before, {now[name]} now)" if _is_plain(now[name]) else "")
+        f"{_CHANGES[name]} ({_listed(before.get(name))} before, {_listed(now[name])} now)"
         for name in now
         if name in _CHANGES and before.get(name) != now[name]
     ]
@@ -99,8 +99,8 @@ def what_is_done(
     return [f"{reason}{count - len(lacking)} images have all {what}, {len(lacking)} lack some or all."]
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, int | float | str)
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def standard_changes(described: dict[str, Any], loaded: Loaded, unanswered: int) -> list[str]:

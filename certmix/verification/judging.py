@@ -154,8 +154,8 @@ def most_that_can_be_shown(images: int) -> float:
 
     Examples
     --------
-    >>> print(f"{most_that_can_be_shown(100):.4f}")
-    0.9704
+    >>> print(f"{most_that_can_be_shown(100):.3f}")
+    0.970
     """
     return float(clopper_pearson.lower_bound(images, images, _MISSED))
 

@@ -56,8 +56,8 @@ def _facts(found: Verification) -> list[str]:
         )
     if found.judgements:
         lines.append(
-            f"Each lower bound is one-sided, over images, and holds with probability {CONFIDENCE:.0%} taken "
-            "alone, not all together."
+            "Each lower bound is one-sided, over images, and holds with probability "
+            f"{100 * CONFIDENCE:.0f} % taken alone, not all together."
         )
     return [one_line(line) for line in lines]
 

@@ -1,0 +1,206 @@
+"""`certmix verify` and `certmix guarantee`: exit codes, formats that parse, text that cannot escape."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certmix.verification.checks import CheckResult, Outcome
+from certmix.verification.incremental import Sampling
+from certmix.verification.judging import Judgement
+from certmix.verification.outputs import FORMATS, github, junit, markdown, text
+from certmix.verification.requirements import parse_requirement
+from certmix.verification.result import Verification
+
+GUARANTEE = """\
+version = 1
+requirements = [
+    "robust.clean_accuracy >= 0.4",
+    "certified_accuracy@0.25 >= {threshold} on value",
+]
+data = {{ name = "points.npz", images = 4 }}
+standard = {{ model = "nets.py:linear" }}
+robust = {{ model = "nets.py:linear" }}
+certificate = {{ alpha = 0.76, sigma = 0.25 }}
+sampling = {{ samples = 200 }}
+"""
+
+
+@pytest.fixture
+def guarantee(problem, monkeypatch) -> Path:
+    monkeypatch.setattr("certmix.report.files.curve_plot", lambda *a, **k: b"a plot")
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
+    path = problem.folder / "guarantee.toml"
+    path.write_text(GUARANTEE.format(threshold=0.25))
+    return path
+
+
+def test_every_format_in_one_go_and_exit_0(command, guarantee):
+    reports = [f"--report={name}=out/{name}" for name in FORMATS]
+    done = command("verify", guarantee, "--resample", 2, "--new-seed", 5, *reports)
+    assert done.code == 0, done.out + done.err
+    assert "\u2713 certified_accuracy@0.25 >= 0.25 on value: value " in done.out
+    assert "No run of these data, model and noise" in done.err
+    out = guarantee.parent / "out"
+    found = json.loads((out / "json").read_text())
+    assert (found["outcome"], found["exit_code"], found["schema_version"]) == ("holds", 0, 1)
+    assert found["sampling"]["drawn_images"] == 4
+    assert found["sampling"]["why"]
+    assert [r["outcome"] for r in found["requirements"]] == ["holds", "holds"]
+    suite = ElementTree.parse(out / "junit").getroot().find("testsuite")
+    cases = suite.findall("testcase")
+    assert len(cases) == int(suite.get("tests")) == len(found["checks"]) + 2
+    assert suite.get("failures") == suite.get("errors") == "0"
+    assert (out / "text").read_text() == done.out
+    assert (out / "github").read_text().startswith("::notice title=certmix verify%3A holds::")
+    assert (out / "markdown").read_text().startswith("## certmix verify")
+    names = {check["check"] for check in found["checks"]}
+    assert len(names) > 10
+    assert command("verify", guarantee, "--resample", 0, "--format", "json").code == 0
+
+
+def test_what_falls_short_is_1_and_annotated_at_its_line(command, guarantee, monkeypatch, tmp_path):
+    guarantee.write_text(GUARANTEE.format(threshold=1))
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    done = command("verify", guarantee, "--resample", 0, "--format", "github", "--report", "junit=j.xml")
+    assert done.code == 1
+    first = done.out.splitlines()[0]
+    assert first.startswith("::error file=guarantee.toml,line=4,title=certmix%3A requirement does not hold::")
+    assert all(line.startswith(("::error ", "::notice ")) for line in done.out.splitlines())
+    assert summary.read_text().startswith("before\n## certmix verify")
+    [failure] = ElementTree.parse("j.xml").getroot().iter("failure")
+    assert "below 1" in failure.get("message")
+
+
+def test_a_run_that_was_tampered_with_is_1(command, guarantee):
+    import sqlite3
+
+    command("verify", guarantee, "--resample", 0)
+    [run] = (guarantee.parent / "runs").iterdir()
+    assert command("verify", run, "--resample", 0).code == 0
+    with sqlite3.connect(run / "counts.sqlite") as db:
+        db.execute("UPDATE images SET label = 2 WHERE idx = (SELECT min(idx) FROM images)")
+    db.close()
+    for target in (run, guarantee):
+        done = command("verify", target, "--resample", 0)
+        assert done.code == 1
+        assert "\u2717 labels" in done.out
+
+
+@pytest.mark.parametrize(
+    "spoil, expected",
+    [
+        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: path.write_text("version = "), "not TOML"),
+        (lambda path: (path.parent / "nets.py").unlink(), "nets.py"),
+        (lambda path: (path.parent / "points.npz").write_bytes(b"x"), "points.npz"),
+    ],
+)
+def test_what_cannot_be_checked_is_2_with_one_line_and_its_reports(command, guarantee, spoil, expected):
+    spoil(guarantee)
+    done = command("verify", guarantee, "--format", "json", "--report", "junit=j.xml")
+    assert done.code == 2
+    errors = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert expected in errors[0]
+    assert "Traceback" not in done.err
+    assert json.loads(done.out)["outcome"] == "unchecked"
+    assert len(list(ElementTree.parse("j.xml").getroot().iter("error"))) == 1
+
+
+def test_a_folder_without_a_run_is_2(command, tmp_path):
+    done = command("verify", tmp_path, "--format", "text")
+    assert done.code == 2
+    assert "run.json" in done.err
+
+
+@pytest.mark.parametrize("value", ["xml=a", "json", "json=", "=a"])
+def test_reports_are_a_format_and_a_file(command, guarantee, value):
+    done = command("verify", guarantee, "--report", value)
+    assert done.code == 2
+    assert "FORMAT=FILE" in done.err
+
+
+def test_init_check_and_verify_a_guarantee(command, guarantee):
+    command("verify", guarantee, "--resample", 0)
+    [run] = (guarantee.parent / "runs").iterdir()
+    assert command("guarantee", "init", run, "--output", "ci/new.toml", "--pin").code == 0
+    assert 'model = "../nets.py:linear"' in Path("ci/new.toml").read_text()
+    checked = command("guarantee", "check", "ci/new.toml")
+    assert checked.code == 0
+    assert checked.out.startswith("clean_accuracy >= ")
+    again = command("guarantee", "init", run, "--output", "ci/new.toml")
+    assert (again.code, "exists" in again.err) == (2, True)
+    assert command("guarantee", "init", run, "--output", "ci/new.toml", "--force").code == 0
+    printed = command("guarantee", "init", run, "--output", "-")
+    assert printed.out.startswith("# A guarantee")
+    assert command("verify", "ci/new.toml", "--resample", 0).code == 0
+    assert command("guarantee", "init", run, "--slack", 2, "--output", "-").code == 2
+
+
+def test_check_names_the_line_and_warns_of_what_no_run_can_show(command, guarantee):
+    guarantee.write_text(GUARANTEE.format(threshold=0.25).replace(">= 0.4", ">= 0.95"))
+    warned = command("guarantee", "check", guarantee)
+    assert warned.code == 0
+    assert "with 4 images no lower bound exceeds" in warned.err
+    guarantee.write_text(GUARANTEE.format(threshold=25))
+    wrong = command("guarantee", "check", guarantee)
+    assert wrong.code == 2
+    assert "line 4" in wrong.err
+
+
+hostile = st.text(max_size=40) | st.sampled_from(
+    [
+        "a\n::error::b",
+        "]]>",
+        "<script>",
+        "100%0A::set-env name=x::y",
+        "\x1b[31m",
+        "\ud800",
+        "\ufffe",
+        "a|b`c`",
+        "::",
+    ]
+)
+outcomes = st.sampled_from(list(Outcome))
+
+
+def made(name, message, outcome):
+    asked = parse_requirement("clean_accuracy >= 0.5")
+    checks = (CheckResult(name, outcome, message, (1, 2), 9),)
+    judged = (Judgement(asked, outcome, None, None, message),)
+    return Verification(
+        name, "guarantee", Path("r"), Sampling(1, 2, 3, 4, (message,)), checks, judged, {str(asked): 3}
+    )
+
+
+@given(hostile, hostile, outcomes)
+def test_no_text_breaks_out_of_any_format(name, message, outcome):
+    found = made(name, message, outcome)
+    assert json.loads(FORMATS["json"](found))["checks"][0]["message"] == message
+    root = ElementTree.fromstring(junit(found))
+    assert len(list(root.iter("testcase"))) == 2
+    commands = github(found).splitlines()
+    assert len(commands) == (1 if outcome is Outcome.HOLDS else 3)
+    assert all(re.match(r"::(error|notice) [^:]*::", line) for line in commands)
+    assert text(found).encode("utf-8")
+    assert all(not re.match(r"::", line) for line in text(found).splitlines())
+    rows = [line for line in markdown(found).splitlines() if line.startswith("|")]
+    assert len(rows) == 4
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 4 for line in rows)
+
+
+def test_counts_in_junit_are_those_of_the_cases():
+    root = ElementTree.fromstring(junit(made("a", "b", Outcome.UNCHECKED)))
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("2", "0", "2")
+    assert made("a", "b", Outcome.UNCHECKED).exit_code == 2

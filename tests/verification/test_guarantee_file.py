@@ -1,0 +1,244 @@
+"""Guarantee files: read, written, refused with the line that is wrong; paths that depend on nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certmix.errors import ParameterError
+from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.studies.request import CertifyRequest
+from certmix.verification.guarantees import DataClaim, Guarantee, ModelClaim
+from certmix.verification.places import relative_claims, source_options
+from certmix.verification.reading import parse_guarantee, read_guarantee
+from certmix.verification.requirements import Requirement
+from certmix.verification.writing import guarantee_text
+
+TEXT = """\
+version = 1
+requirements = [
+    "certified_accuracy@0.5 >= 0.4",
+    'clean_accuracy >= 0.8 on value',
+]
+
+[data]
+name = "points.npz"
+images = 20
+
+[standard]
+model = "nets.py:linear"
+
+[robust]
+model = "nets.py:linear"
+checksum = "aa00000000000000000000000000000000000000000000000000000000000000"
+pin = true
+
+[certificate]
+name = "exact"
+alpha = 0.76
+sigma = 0.25
+
+[sampling]
+samples = 300
+"""
+
+names = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=30).filter(
+    lambda text: text.isprintable() and text.strip() and text != "none"
+)
+digests = st.none() | st.text("0123456789abcdef", min_size=64, max_size=64)
+numbers = st.floats(1e-6, 1e6)
+
+
+@st.composite
+def models(draw):
+    checksum = draw(digests)
+    pin = draw(st.booleans()) and checksum is not None
+    return ModelClaim(draw(names), draw(st.none() | names), draw(st.none() | names), checksum, pin)
+
+
+@st.composite
+def requests(draw):
+    alpha = draw(st.floats(0.5, 1))
+    radii = tuple(sorted(draw(st.sets(st.floats(0, 0.1) | st.sampled_from([8 / 255, 1 / 255]), min_size=1))))
+    images = draw(st.just("all") | st.integers(1, 10**6))
+    if draw(st.booleans()):
+        return DeterministicRequest(
+            alpha, "lipschitz-constant", draw(st.sampled_from(["l1", "l2", "linf"])), images, radii,
+            lipschitz_constant=draw(numbers), constant_of=draw(st.sampled_from(["logits", "probabilities"])),
+        )  # fmt: skip
+    if draw(st.booleans()):
+        return DeterministicRequest(alpha, "margin", "linf", images, radii, "crown", 32 / 255)
+    return CertifyRequest(
+        draw(numbers), alpha, images, draw(st.integers(100, 10**9)), draw(st.integers(1, 1000)),
+        draw(st.sampled_from(["radii", "radius", "fixed"])), draw(st.floats(0.001, 0.999)),
+        draw(st.floats(1e-12, 0.999)), certificates=(draw(st.sampled_from(["exact", "smoothing"])),),
+        radii=radii, seed=draw(st.integers(0, 10**12)),
+    )  # fmt: skip
+
+
+@st.composite
+def guarantees(draw):
+    low, high = sorted(draw(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=2, unique=True)))
+    data = DataClaim(
+        draw(names), draw(names), draw(st.sampled_from([None, (low, high)])), draw(st.none() | st.integers(1, 999)),
+        None, draw(digests),
+    )  # fmt: skip
+    demands = [
+        Requirement("mixed", "certified_accuracy", draw(st.floats(0, 9)), draw(st.floats(0, 1))),
+        Requirement("mixed", "mean_certified_radius", None, draw(st.floats(0, 9)), "value"),
+    ]
+    return Guarantee(tuple(demands), data, draw(st.none() | models()), draw(models()), draw(requests()))
+
+
+@given(guarantees())
+def test_a_guarantee_reads_back_from_its_text(guarantee):
+    assert parse_guarantee(guarantee_text(guarantee)) == guarantee
+
+
+def test_what_a_file_says():
+    found = parse_guarantee(TEXT)
+    assert [str(one) for one in found.requirements] == [
+        "certified_accuracy@0.5 >= 0.4",
+        "clean_accuracy >= 0.8 on value",
+    ]
+    assert list(found.lines.values()) == [3, 4]
+    assert found.robust.pin
+    assert not found.standard.pin
+    assert found.request == CertifyRequest(0.25, 0.76, images=20, samples=300, certificates=("exact",))
+
+
+def test_the_radii_of_requirements_are_settled_by_sampling():
+    found = parse_guarantee(TEXT.replace("@0.5", "@0.6"))
+    assert 0.6 in found.asked.radii
+    assert set(found.request.radii) < set(found.asked.radii)
+
+
+WRONG = {
+    "unknown key": ("alpha = 0.76", "alhpa = 0.76", 21, "did you mean alpha"),
+    "type": ("samples = 300", 'samples = "300"', 25, "give a whole number"),
+    "a flag is no number": ("samples = 300", "samples = true", 25, "give a whole number"),
+    "range": ("alpha = 0.76", "alpha = 0.3", 21, "1/2 <= alpha <= 1"),
+    "few samples": ("samples = 300", "samples = 3", 25, "raise samples or use goal fixed"),
+    "nan": ("sigma = 0.25", "sigma = nan", 22, "sigma"),
+    "infinite": ("sigma = 0.25", "sigma = inf", 22, "give a number"),
+    "huge": ("samples = 300", "samples = 1" + "0" * 40, 25, "give a whole number"),
+    "certificate": ('name = "exact"', 'name = "magic"', 20, "'magic' is unknown"),
+    "requirement": (">= 0.4", "> 0.4", 3, "only '>='"),
+    "requirement's range": (">= 0.4", ">= 40", 3, "share of 1"),
+    "requirement twice": ("clean_accuracy >= 0.8 on value", "certified_accuracy@0.5 >= 0.4", 3, "twice"),
+    "no such table": ("[robust]", "[robot]", 14, "table [robot] is unknown"),
+    "version": ("version = 1", "version = 7", 1, "update certmix"),
+    "pin without checksum": ("checksum = ", "weights = ", 17, "pinned without a checksum"),
+    "checksum": ("aa000", "zz000", 16, "64 hexadecimal digits"),
+    "no alpha": ("alpha = 0.76\n", "", 19, "no alpha"),
+    "line end in a name": ("points.npz", r"a\n::error::b", 8, "unprintable"),
+    "nul in a path": ("nets.py:linear", r"a\u0000b", 12, "unprintable"),
+    "long name": ("points.npz", "x" * 300, 8, "too long"),
+    "sampling of what draws none": ('"exact"\nalpha = 0.76\nsigma = 0.25', '"margin"\nalpha = 0.76', 23, "draws no samples"),
+    "option of another certificate": ("sigma = 0.25", "sigma = 0.25\nmax_radius = 1", 23, "leave it out"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_named_with_its_line(case):
+    old, new, line, expected = WRONG[case]
+    assert old in TEXT
+    with pytest.raises(ParameterError) as error:
+        parse_guarantee(TEXT.replace(old, new))
+    message = str(error.value)
+    assert message.startswith(f"guarantee.toml, line {line}: "), message
+    assert expected in message
+    assert "\n" not in message
+    assert "--" not in message
+
+
+def test_toml_that_is_none_names_its_place():
+    with pytest.raises(ParameterError, match=r"not TOML .*line 2"):
+        parse_guarantee("version = 1\nalpha = = 2\n")
+    with pytest.raises(ParameterError, match="not TOML"):
+        parse_guarantee("x = " + "[" * 5000)
+
+
+def test_tables_that_are_missing_are_asked_for():
+    with pytest.raises(ParameterError, match=r"no table \[robust\]"):
+        parse_guarantee(TEXT.split("[standard]")[0] + "[certificate]\nalpha = 0.76\nsigma = 1\n")
+    without = TEXT.replace('[standard]\nmodel = "nets.py:linear"', "")
+    with pytest.raises(ParameterError, match=r"line 4: clean_accuracy needs the standard classifier"):
+        parse_guarantee(without)
+
+
+@given(st.text(max_size=200) | st.text("[]{}=\"'\n.a1# ", max_size=200))
+def test_any_text_is_refused_in_one_line(text):
+    with pytest.raises(ParameterError) as error:
+        parse_guarantee(text)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path):
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "b.toml").write_bytes(b"#" * (1 << 21))
+    for path, reason in (("a.toml", "UTF-8"), ("b.toml", "1 MiB"), ("none.toml", "cannot be read")):
+        with pytest.raises(ParameterError, match=reason):
+            read_guarantee(tmp_path / path)
+
+
+def test_paths_are_relative_to_the_file_not_to_the_working_directory(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "ci"
+    folder.mkdir()
+    (folder / "nets.py").write_text("")
+    (folder / "guarantee.toml").write_text(
+        TEXT.replace('"points.npz"', '"../points.npz"').replace("pin = true", 'weights = "w/h.safetensors"')
+    )
+    monkeypatch.chdir("/")
+    options = source_options(read_guarantee(folder / "guarantee.toml"))
+    assert options["data"] == str(tmp_path / "points.npz")
+    assert options["robust"] == f"{folder / 'nets.py'}:linear"
+    assert options["robust_weights"] == str(folder / "w/h.safetensors")
+    assert options["standard"] == f"{folder / 'nets.py'}:linear"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("cifar10-standard", "cifar10-standard"),
+        ("timm:resnet18", "timm:resnet18"),
+        ("robustbench:Standard", "robustbench:Standard"),
+        ("package.nets:wide", "package.nets:wide"),
+        ("~/h.json", "/g/~/h.json"),
+        ("~nobody/h.json", "/g/~nobody/h.json"),
+        ("nuts:../mix#robust", "nuts:/mix#robust"),
+        ("../../../../etc/passwd", "/etc/passwd"),
+        ("$HOME;rm -rf x", "/g/$HOME;rm -rf x"),
+        ("/abs/h.json", "/abs/h.json"),
+    ],
+)
+def test_specs_of_models_become_absolute_and_nothing_in_them_is_expanded(text, expected):
+    found = Guarantee(
+        (), DataClaim(), None, ModelClaim(text), CertifyRequest(1, 1), Path("/g/guarantee.toml")
+    )
+    assert source_options(found)["robust"] == expected
+
+
+def test_stored_paths_become_relative_and_come_back(tmp_path: Path):
+    stored = {
+        "data": str(tmp_path / "d" / "x.npz"), "split": "test", "input_range": [0.0, 1.0], "resize": None,
+        "crop": None, "standard": None, "standard_weights": None, "standard_normalize": None,
+        "robust": f"{tmp_path / 'm' / 'nets.py'}:net", "robust_weights": str(tmp_path / "w.pt"),
+        "robust_normalize": "0.5/0.25",
+    }  # fmt: skip
+    folder = tmp_path / "ci"
+    folder.mkdir()
+    data, standard, robust = relative_claims(stored, folder)
+    assert (data.name, standard, robust.model, robust.weights) == (
+        "../d/x.npz",
+        None,
+        "../m/nets.py:net",
+        "../w.pt",
+    )
+    back = source_options(Guarantee((), data, None, robust, CertifyRequest(1, 1), folder / "g.toml"))
+    assert all(os.path.normpath(back[key]) == stored[key] for key in ("data", "robust", "robust_weights"))
+    assert back["robust_normalize"] == "0.5/0.25"

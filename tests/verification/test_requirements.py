@@ -1,0 +1,200 @@
+"""Requirements: their grammar, and verdicts on figures whose bounds are known in closed form."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certmix.errors import ParameterError
+from certmix.verification.checks import Outcome
+from certmix.verification.judging import Figures, figure, judge, most_that_can_be_shown
+from certmix.verification.requirements import Requirement, parse_requirement
+
+HOLDS, FAILS, UNCHECKED = Outcome.HOLDS, Outcome.FAILS, Outcome.UNCHECKED
+
+
+def figures(radii, right=None, largest=1.0, robust=None):
+    """Return figures of a mix with these radii (right answers everywhere unless said)."""
+    radii = np.asarray(radii, float)
+    right = np.ones(len(radii), bool) if right is None else np.asarray(right, bool)
+    alone = radii if robust is None else np.asarray(robust, float)
+    return Figures(
+        np.arange(len(radii)), {"mixed": right, "robust": right, "standard": right},
+        {"mixed": radii, "robust": alone}, {"mixed": largest, "robust": largest},
+    )  # fmt: skip
+
+
+def outcome(text, found):
+    return judge(parse_requirement(text), found).outcome
+
+
+shares = st.floats(0, 1)
+radius_values = st.floats(0, 1e3) | st.sampled_from([8 / 255, 1 / 255, 0.5])
+
+
+@given(
+    st.sampled_from(["mixed", "robust", "standard"]),
+    st.sampled_from(["certified_accuracy", "clean_accuracy", "mean_certified_radius"]),
+    radius_values, shares, st.sampled_from(["lower bound", "value"]),
+)  # fmt: skip
+def test_a_requirement_reads_back_from_its_text(classifier, quantity, radius, threshold, side):
+    if classifier == "standard":
+        quantity = "clean_accuracy"
+    asked = Requirement(
+        classifier, quantity, radius if quantity == "certified_accuracy" else None, threshold, side
+    )
+    assert parse_requirement(str(asked)) == asked
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_requirement_or_refused_in_one_line(text):
+    found = None
+    with contextlib.suppress(ParameterError):
+        found = parse_requirement(text)
+    if found is None:
+        with pytest.raises(ParameterError, match=r"\A.*\Z"):
+            parse_requirement(text)
+    else:
+        assert parse_requirement(str(found)) == found
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("clean_accuracy > 0.5", "only '>='"),
+        ("clean_accuracy <= 0.5", "only '>='"),
+        ("clean_accuracy >= 50%", "0.4 for 40 %"),
+        ("clean_accuracy >= 50", "share of 1"),
+        ("clean_accuracy@0.5 >= 0.5", "leave @RADIUS out"),
+        ("certified_accuracy >= 0.5", "add @RADIUS"),
+        ("standard.certified_accuracy@0.5 >= 0.5", "nothing is certified of g"),
+        ("robust.accuracy >= 0.5", "quantity 'accuracy' is unknown"),
+        ("worst.clean_accuracy >= 0.5", "classifier 'worst' is unknown"),
+        ("clean_accuracy >= 0.5 on average", "side 'average' is unknown"),
+        ("certified_accuracy@1/0 >= 0.5", "finite"),
+        ("mean_certified_radius >= 1e999", "finite"),
+        ("clean_accuracy >= 0,5", "a point in decimals"),
+        ("__import__('os').system('x')", "write for example"),
+        ("clean_accuracy >= (0.5)", "write for example"),
+    ],
+)
+def test_what_is_not_understood_is_refused_with_a_remedy(text, expected):
+    with pytest.raises(ParameterError, match=r"requirement .*") as error:
+        parse_requirement(text)
+    assert expected in str(error.value)
+
+
+def test_value_exactly_at_the_threshold_holds_and_just_below_fails():
+    found = figures([0.5] * 57 + [0.0] * 43)
+    assert outcome("certified_accuracy@0.5 >= 0.57 on value", found) is HOLDS
+    assert outcome("certified_accuracy@0.5 >= 0.5700001 on value", found) is FAILS
+    third = figures([0.5, 0.0, 0.0])
+    assert outcome("certified_accuracy@0.5 >= 1/3 on value", third) is HOLDS
+
+
+def test_a_radius_exactly_at_the_column_counts_and_zero_certifies_nothing():
+    found = figures([8 / 255, np.nextafter(8 / 255, 0), 0.0, 0.0])
+    assert figure(parse_requirement("certified_accuracy@8/255 >= 0"), found)[0] == 0.25
+    assert figure(parse_requirement("certified_accuracy@0 >= 0"), found)[0] == 0.5
+
+
+def test_the_lower_bound_is_one_sided_clopper_pearson():
+    """With all m right it is 0.05^(1/m); the requirement flips there, though the value is 1."""
+    found, edge = figures([0.5] * 20), 0.05 ** (1 / 20)
+    assert outcome(f"certified_accuracy@0.5 >= {edge - 1e-9:.12f}", found) is HOLDS
+    assert outcome(f"certified_accuracy@0.5 >= {edge + 1e-9:.12f}", found) is FAILS
+    assert outcome(f"certified_accuracy@0.5 >= {edge + 1e-9:.12f} on value", found) is HOLDS
+    assert math.isclose(most_that_can_be_shown(20), edge, rel_tol=1e-9)
+    one = figures([0.5] + [0.0] * 9)
+    assert math.isclose(
+        figure(parse_requirement("certified_accuracy@0.5 >= 0"), one)[1], 1 - 0.95**0.1, rel_tol=1e-9
+    )
+
+
+def test_each_quantity_and_classifier_is_its_own():
+    found = Figures(
+        np.arange(4), {"mixed": np.array([1, 1, 1, 0], bool), "robust": np.array([1, 1, 0, 0], bool),
+                       "standard": np.array([1, 1, 1, 1], bool)},
+        {"mixed": np.array([0.25, 0.5, 0, 0]), "robust": np.array([0.5, 1.0, 0, 0])},
+        {"mixed": 1.0, "robust": 2.0},
+    )  # fmt: skip
+    values = {
+        "clean_accuracy": 0.75, "robust.clean_accuracy": 0.5, "standard.clean_accuracy": 1.0,
+        "certified_accuracy@0.5": 0.25, "robust.certified_accuracy@0.5": 0.5,
+        "mean_certified_radius": 0.1875, "robust.mean_certified_radius": 0.375,
+    }  # fmt: skip
+    for name, value in values.items():
+        assert math.isclose(figure(parse_requirement(f"{name} >= 0"), found)[0], value, rel_tol=1e-12), name
+        assert outcome(f"{name} >= {value - 1e-9} on value", found) is HOLDS
+        if value < 1:
+            assert outcome(f"{name} >= {value + 1e-9} on value", found) is FAILS
+
+
+def test_the_bound_of_a_mean_radius_lies_below_it_and_nears_it():
+    rng = np.random.default_rng(0)
+    few, many = (figures(rng.random(m) * 0.5) for m in (30, 3000))
+    asked = parse_requirement("mean_certified_radius >= 0.2")
+    value, lower = figure(asked, many)
+    assert 0 < figure(asked, few)[1] < lower < value
+    assert lower > 0.235
+    assert judge(asked, many).outcome is HOLDS
+    assert judge(asked, few).outcome is FAILS
+
+
+def test_sorted_radii_do_not_mislead_the_bound_of_their_mean():
+    """A bound that took them in order would see a run of large ones first."""
+    radii = np.sort(np.r_[np.ones(100), np.zeros(100)])[::-1]
+    value, lower = figure(parse_requirement("mean_certified_radius >= 0"), figures(radii))
+    assert 0.35 < lower < value <= 0.5
+
+
+def test_coverage_of_the_mean_radius_bound():
+    """Of 400 samples with mean 1/2, at most 5 % may have a bound above it (Hoeffding's slack allowed)."""
+    rng = np.random.default_rng(1)
+    asked = parse_requirement("mean_certified_radius >= 0")
+    missed = sum(figure(asked, figures(rng.random(60)))[1] > 0.5 for _ in range(400))
+    assert missed <= 400 * 0.05 + 20
+
+
+def test_radii_beyond_the_largest_count_as_the_largest():
+    asked = parse_requirement("mean_certified_radius >= 0")
+    assert figure(asked, figures([5.0] * 50, largest=1.0))[1] == figure(asked, figures([1.0] * 50))[1]
+
+
+def test_unbounded_radii_have_an_unbounded_mean_and_a_finite_bound():
+    one = judge(parse_requirement("mean_certified_radius >= 0.5"), figures([math.inf] * 50))
+    assert one.outcome is HOLDS
+    assert one.as_dict()["value"] is None
+    assert 0.5 < one.lower <= 1
+
+
+def test_what_is_unknown_is_unchecked():
+    without_g = Figures(
+        np.arange(2), {"robust": np.ones(2, bool)}, {"mixed": np.ones(2), "robust": np.ones(2)},
+        {"mixed": 1.0, "robust": 1.0},
+    )  # fmt: skip
+    assert outcome("clean_accuracy >= 0", without_g) is UNCHECKED
+    assert outcome("robust.clean_accuracy >= 0", without_g) is HOLDS
+    assert outcome("robust.clean_accuracy >= 0", figures([])) is UNCHECKED
+
+
+@given(st.integers(0, 60), st.integers(0, 60), shares)
+def test_printed_figures_never_contradict_the_verdict(hits, more, threshold):
+    total = hits + more
+    if total == 0:
+        return
+    asked = Requirement("mixed", "certified_accuracy", 0.5, threshold)
+    judged = judge(asked, figures([0.5] * hits + [0.0] * more))
+    shown = float(judged.message.split("lower bound ")[1].split(";")[0])
+    assert shown <= judged.lower
+    assert (shown >= threshold) == (judged.outcome is HOLDS)
+
+
+def test_a_hopeless_requirement_says_so():
+    judged = judge(parse_requirement("clean_accuracy >= 0.99"), figures([0.5] * 20))
+    assert "no lower bound exceeds 0.8608" in judged.message
