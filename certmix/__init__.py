@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from certmix.models.smoothed import SmoothedClassifier
     from certmix.radii import certify_radii, exact_radius, lipschitz_radius, smoothing_radius
     from certmix.studies.certify import CertifyResult, CertmixWarning, certify
+    from certmix.verification.asserting import assert_certified
 
 __all__ = [
     "CertifyResult",
     "CertmixWarning",
     "MixedClassifier",
     "SmoothedClassifier",
+    "assert_certified",
     "certify",
     "certify_radii",
     "exact_radius",
@@ -33,6 +35,7 @@ _HOMES = {
     "CertmixWarning": "certmix.studies.certify",
     "MixedClassifier": "certmix.models.mixture",
     "SmoothedClassifier": "certmix.models.smoothed",
+    "assert_certified": "certmix.verification.asserting",
     "certify": "certmix.studies.certify",
     "certify_radii": "certmix.radii",
     "exact_radius": "certmix.radii",

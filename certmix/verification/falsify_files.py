@@ -89,6 +89,12 @@ def read_finding(path: str | Path) -> Finding:
     try:
         said = json.loads(path.read_text())
         newest, checksum = int(said["format_version"]), str(said["point_checksum"])
+        rival = int(said["worst_standard_classifier"]["one_hot"])
+        complete = {"run", "image", "predicted", "alpha", "certificate", "robust_checksum"} <= set(said)
+        if said["sigma"] is not None:
+            complete &= {"samples", "failure_probability", "noise_seed", "votes", "device"} <= set(said)
+        if not complete or rival < 0:
+            raise ValueError("what it is about is missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{path} is no finding ({_one_line(error)}): name the .json of certmix falsify"

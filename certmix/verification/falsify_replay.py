@@ -119,7 +119,10 @@ def _checks(attacked: Attacked, said: dict[str, Any], same_noise: bool) -> tuple
             f"{attacked.distance!r} from the image, certified radius {claim.radius!r}", image,
         ),
     ]  # fmt: skip
-    upper = "not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}"
+    risk = (
+        "" if "failure_probability" not in said else f" (failure probability {said['failure_probability']:g})"
+    )
+    upper = "not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}{risk}"
     below = attacked.upper is not None and attacked.upper < attacked.threshold
     flips = attacked.found if inside else below
     checks.append(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from certmix.attacks import pgd
 from certmix.attacks._geometry import make_ball
+from certmix.errors import ModelError
 
 __all__ = ["plain_candidates", "smoothed_candidates"]
 
@@ -67,6 +68,11 @@ def smoothed_candidates(
     -------
     Tensor
         (n, ...): the last point, and up to `KEPT` others of lowest estimated margin.
+
+    Raises
+    ------
+    ModelError
+        If the model gives no gradient.
     """
     ball = make_ball(image[None], "l2", math.nextafter(radius, 0.0), (-math.inf, math.inf))
     point, velocity = ball.centre, torch.zeros_like(image[None], dtype=torch.float64)
@@ -94,12 +100,17 @@ def _margin_and_slope(
             mean = _mean_scores(logits, temperature)
             rival = _nearest(mean, logits.mean(0), predicted)
         gap = logits[:, predicted] - logits[:, rival]
+        if not gap.requires_grad:
+            raise ModelError(
+                "the model hides its gradient (it detaches, or leaves torch): it cannot be searched"
+            )
         with torch.no_grad():
             width = max(float(_spread(gap)), temperature or 0.0)
             at = (gap / width).sigmoid()
             weight = at * (1 - at) / len(gap)
         (gradient,) = torch.autograd.grad((weight * gap).sum(), copies)
-    return float(mean[predicted] - mean[rival]), gradient.double().sum(0, keepdim=True)
+    slope = gradient.double().nan_to_num(0.0, 0.0, 0.0).sum(0, keepdim=True)
+    return float(mean[predicted] - mean[rival]), slope
 
 
 def _mean_scores(logits: Tensor, temperature: float | None) -> Tensor:

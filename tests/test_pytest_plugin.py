@@ -1,0 +1,235 @@
+"""The pytest plugin, run inside pytest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import certmix
+import certmix.pytest_plugin
+import certmix.studies.recertify
+import certmix.verification.asserting
+
+pytest_plugins = ["pytester"]
+
+OTHERS = ("-p", "no:hypothesispytest", "-p", "no:benchmark")
+"""Other plugins take a second each to load."""
+
+INI = """
+[pytest]
+addopts = --strict-markers -W error -p no:hypothesispytest -p no:benchmark
+certmix_data = points.npz
+certmix_images = all
+certmix_samples = 300
+certmix_sigma = 0.25
+certmix_alpha = 0.76
+"""
+NETS = """
+import pytest, torch
+
+@pytest.fixture
+def net():
+    net = torch.nn.Linear(2, 2)
+    net.weight.data = torch.tensor([[4.0, 0.0], [-4.0, 0.0]])
+    net.bias.data = torch.tensor([-2.0, 2.0])
+    return net
+"""
+
+
+@pytest.fixture
+def project(pytester, monkeypatch):
+    """A project with settings, data and a fixture that gives a model; plots are left out."""
+    monkeypatch.setattr("certmix.report.files.curve_plot", lambda *given, **options: b"")
+    inputs = np.tile(np.float32([[1.0, 0.0], [0.0, 0.0]]), (6, 1))
+    np.savez(pytester.path / "points.npz", inputs=inputs, labels=np.tile([0, 1], 6), class_names=list("ab"))
+    pytester.makefile(".ini", pytest=INI)
+    pytester.makeconftest(NETS)
+    return pytester
+
+
+def test_the_marker_is_what_a_model_is_held_against(project):
+    project.makepyfile("""
+        import pytest
+
+        @pytest.mark.certified(radius=0.1, at_least=0.7)
+        def test_holds(certmix_assert, net):
+            result = certmix_assert(net)
+            assert (result.summary.sigma, result.summary.alpha, result.summary.samples) == (0.25, 0.76, 300)
+            assert result.summary.images == 12
+
+        @pytest.mark.certified(radius=2.0, at_least=0.7)
+        def test_falls_short(certmix_assert, net):
+            certmix_assert(net)
+    """)
+    done = project.runpytest_inprocess()
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(
+        ["E *AssertionError: not certified_accuracy@2 >= 0.7: value 0.0000, lower bound 0.0000*"]
+    )
+    done.stdout.fnmatch_lines(["E *12 images are not certified at 2: *"])
+    done.stdout.no_fnmatch_line("*asserting.py*raise AssertionError*")
+
+
+def test_call_before_marker_before_ini(project):
+    project.makepyfile("""
+        import pytest
+        pytestmark = pytest.mark.certified(radius=0.1, at_least=0.5, alpha=0.8)
+
+        @pytest.mark.certified(alpha=0.9, on="point")
+        class TestNear:
+            @pytest.mark.certified(sigma=0.2)
+            def test_a(self, certmix_assert, net):
+                summary = certmix_assert(net, samples=200).summary
+                assert (summary.radii, summary.alpha, summary.sigma, summary.samples) == ((0.1,), 0.9, 0.2, 200)
+
+        def test_b(certmix_assert, net):
+            assert certmix_assert(net).summary.alpha == 0.8
+    """)
+    project.runpytest_inprocess().assert_outcomes(passed=2)
+
+
+def test_a_marked_test_that_certifies_nothing_fails(project):
+    project.makepyfile("""
+        import pytest
+
+        @pytest.mark.certified(radius=0.1, at_least=0.7)
+        def test_forgets(certmix_assert, net):
+            pass
+
+        @pytest.mark.certified(radius=0.1, at_least=0.7)
+        def test_fails_of_itself():
+            raise ValueError("of itself")
+    """)
+    done = project.runpytest_inprocess()
+    done.assert_outcomes(failed=2)
+    done.stdout.fnmatch_lines(["*marked certified, but nothing was certified*", "*ValueError: of itself*"])
+
+
+def test_samples_are_kept_in_the_cache(project):
+    project.makepyfile("""
+        def test_a(certmix_certify, certmix_runs, net):
+            first, again = certmix_certify(net), certmix_certify(net, alpha=0.9)
+            assert first.folder == again.folder
+            assert first.folder.parent == certmix_runs
+            assert first.summary.rows[1].certificate == "exact"
+    """)
+    for _ in range(2):
+        project.runpytest_inprocess().assert_outcomes(passed=1)
+    kept = list((project.path / ".pytest_cache" / "d" / "certmix-runs").iterdir())
+    assert len(kept) == 1
+    assert kept[0].name.startswith("points-Linear-sigma0.25-seed0-")
+
+
+def test_other_folders_for_samples(project, monkeypatch):
+    project.makepyfile("""
+        def test_a(certmix_runs, request):
+            print("kept in", certmix_runs)
+    """)
+    with_cache = project.runpytest_inprocess("-s", "-o", "certmix_runs=kept")
+    with_cache.stdout.fnmatch_lines([f"*kept in {project.path / 'kept'}"])
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw1")
+    worker = project.runpytest_inprocess("-s")
+    worker.stdout.fnmatch_lines(["*kept in *certmix-runs*gw1"])
+    without = project.runpytest_inprocess("-s", "-p", "no:cacheprovider")
+    without.stdout.fnmatch_lines(["*kept in *certmix-runs0"])
+
+
+def test_data_and_a_stored_run(project):
+    run = project.path / "stored"
+    certmix.certify(
+        0.25, 0.76, data=str(project.path / "points.npz"), robust=right_net(), standard=None, output=run,
+        images="all", samples=300, certificates=["exact"],
+    )  # fmt: skip
+    project.makepyfile("""
+        def test_data(certmix_data):
+            assert (len(certmix_data), certmix_data.classes) == (12, 2)
+
+        def test_run(certmix_run):
+            summary = certmix_run(alpha=1.0, radii=(0.25, 0.5))
+            assert (summary.alpha, summary.images, summary.radii) == (1.0, 12, (0.25, 0.5))
+            assert len(summary.rows[0].certified_accuracy) == 2
+    """)
+    project.runpytest_inprocess("-o", "certmix_run=stored").assert_outcomes(passed=2)
+    unset = project.runpytest_inprocess()
+    unset.assert_outcomes(passed=1, errors=1)
+    unset.stdout.fnmatch_lines(["*certmix_run is not set: name the folder of a run*"])
+
+
+def right_net():
+    net = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[4.0, 0.0], [-4.0, 0.0]]))
+        net.bias.copy_(torch.tensor([-2.0, 2.0]))
+    return net
+
+
+def test_the_shipped_sample_is_the_default(pytester):
+    pytester.makepyfile(
+        "def test_a(certmix_data): assert (certmix_data.name, len(certmix_data)) == ('cifar10-sample', 500)"
+    )
+    pytester.runpytest_inprocess(*OTHERS).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    "setting, found",
+    [
+        ("certmix_sigma=half", "certmix_sigma = half: write a number"),
+        ("certmix_images=some", "write a number or all"),
+    ],
+)
+def test_settings_that_are_no_numbers(project, setting, found):
+    project.makepyfile("def test_a(certmix_certify): certmix_certify(None)")
+    done = project.runpytest_inprocess("-o", setting)
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines([f"*{found}*"])
+
+
+def test_errors_to_mend_are_short(project):
+    project.makepyfile("def test_a(certmix_certify, net): certmix_certify(net, alpha=0.3)")
+    done = project.runpytest_inprocess()
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["E *ParameterError: alpha = 0.3: *"])
+    done.stdout.no_fnmatch_line("*request.py*")
+
+
+def test_a_marker_with_unnamed_values(project):
+    project.makepyfile("""
+        import pytest
+
+        @pytest.mark.certified(0.5)
+        def test_a(certmix_assert, net):
+            certmix_assert(net)
+    """)
+    done = project.runpytest_inprocess()
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["*name its values, as in radius=0.5*"])
+
+
+@pytest.mark.parametrize("name", ["certmix", "certmix.pytest_plugin"])
+def test_naming_the_plugin_registers_it_once(pytester, name):
+    pytester.makepyfile("""
+        def test_a(pytestconfig):
+            import certmix.pytest_plugin as plugin
+            manager = pytestconfig.pluginmanager
+            assert [found for _, found in manager.list_name_plugin()].count(plugin) == 1
+    """)
+    pytester.runpytest_inprocess(*OTHERS, "-p", name).assert_outcomes(passed=1)
+
+
+def test_it_can_be_switched_off(pytester):
+    pytester.makepyfile("def test_a(certmix_data): pass")
+    done = pytester.runpytest_inprocess(*OTHERS, "-p", "no:certmix")
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["*fixture 'certmix_data' not found*"])
+
+
+def test_starting_pytest_imports_nothing_heavy(pytester):
+    pytester.makepyfile("""
+        import sys
+
+        def test_a(pytestconfig):
+            assert pytestconfig.pluginmanager.hasplugin("certmix")
+            assert not {"torch", "numba", "scipy", "matplotlib"} & set(sys.modules)
+    """)
+    pytester.runpytest_subprocess("-W", "error", *OTHERS).assert_outcomes(passed=1)

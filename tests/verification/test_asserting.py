@@ -1,0 +1,229 @@
+"""`assert_certified`: what it says when it fails, and that models come back as they were."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from planes import INPUTS, LABELS, NET, plane, points
+from scipy.special import ndtri
+from torch import nn
+
+import certmix
+from certmix.bounds.clopper_pearson import lower_bound
+from certmix.errors import ParameterError
+from certmix.models.smoothed import SmoothedClassifier
+from certmix.studies.certify import CertmixWarning
+from certmix.studies.deterministic import DeterministicResult
+from certmix.verification import asserting
+
+EASY = points(np.tile([[2.0, 0.0], [-2.0, 0.0]], (20, 1)), np.tile([0, 1], 20))
+SETTINGS = {"sigma": 0.5, "alpha": 0.76, "samples": 400, "goal": "fixed", "images": "all"}
+
+
+def check(model=None, **options):
+    model = plane(NET) if model is None else model
+    return certmix.assert_certified(model, **{"data": EASY, **SETTINGS, **options})
+
+
+def message(*given, **options):
+    with pytest.raises(AssertionError) as caught:
+        check(*given, **options)
+    return str(caught.value)
+
+
+def test_it_holds_and_returns_the_run():
+    result = check(radius=0.3, at_least=0.9)
+    assert result.summary.rows[1].certified_accuracy == (1.0,)
+    assert (result.summary.alpha, result.summary.radii, result.folder) == (0.76, (0.3,), None)
+    assert result.summary.standard is None
+
+
+@pytest.mark.parametrize("side", ["lower-bound", "point"])
+def test_the_threshold_is_what_decides(side):
+    """40 of 40 images: the point is 1, the lower bound 0.05^(1/40)."""
+    limit = 1.0 if side == "point" else float(lower_bound(40, 40, 0.05))
+    check(radius=0.3, at_least=limit, on=side)
+    if side == "lower-bound":
+        assert "is below" in message(radius=0.3, at_least=np.nextafter(limit, 1), on=side)
+
+
+def test_the_radius_is_what_decides():
+    """All 400 votes agree far from the boundary: the radius is the largest that they can show."""
+    p = 0.001 ** (1 / 400)
+    largest = 0.5 * (ndtri(p) - ndtri(1 / 1.52))
+    check(radius=largest * (1 - 1e-9), at_least=0.9)
+    check(radius=0, at_least=0.9)
+    text = message(radius=largest * (1 + 1e-9), at_least=0.1)
+    assert "value 0.0000, lower bound 0.0000" in text
+    assert "40 images are not certified" in text
+
+
+def test_a_failure_says_what_fell_short_and_why():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = message(data=points(INPUTS, LABELS), radius=0.1, at_least=0.9)
+    first, setting, short = text.splitlines()[:3]
+    assert first.startswith("not certified_accuracy@0.1 >= 0.9: value 0.2000, lower bound 0.0102")
+    for part in ("5 images of points", "alpha 0.76", "sigma 0.5", "failure probability 0.001", "400 samples"):
+        assert part in setting
+    assert short.startswith("  4 images are not certified at 0.1: 20 (radius 0.0")
+    assert "40 (class 0, label 1)" in short
+    assert "10 (no radius)" in short
+
+
+def test_many_images_are_counted_not_listed():
+    text = message(radius=3.0, at_least=0.5)
+    assert re.search(
+        r"40 images are not certified at 3: (\d+ \(radius 0\.\d{3}\), ){7}\d+ .*, and 32 more", text
+    )
+
+
+def test_abstentions_are_named():
+    on_the_edge = points([[0.0, 0.0]] * 3, [0] * 3)
+    assert "no class established" in message(data=on_the_edge, radius=0.1, at_least=0.5)
+
+
+def test_warnings_are_warnings_when_it_holds_and_lines_when_not():
+    options = {"images": 100, "at_least": 0.5}
+    with pytest.warns(CertmixWarning, match="100 images asked for, the data has 40") as seen:
+        check(radius=0.3, **options)
+    assert seen[0].filename == __file__ or "test_asserting" in seen[0].filename
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "100 images asked for" in message(radius=3, **options)
+
+
+def test_without_alpha_the_model_alone():
+    """Twice the votes' quantile, nothing off: a radius that the mix at 0.76 does not reach."""
+    radius = 0.9 * 0.5 * ndtri(0.001 ** (1 / 400))
+    assert check(radius=radius, at_least=0.9, alpha=None).summary.alpha == 1.0
+    assert "lower bound 0.0000" in message(radius=radius, at_least=0.9)
+
+
+def test_a_mix_brings_its_parts_and_alpha():
+    mix = certmix.MixedClassifier(plane(NET), plane(NET), 0.9)
+    result = check(mix, radius=0.3, at_least=0.9, alpha=None)
+    assert result.summary.alpha == 0.9
+    assert result.summary.standard == result.summary.robust == "Linear"
+    for options, found in (
+        ({"alpha": 0.8}, "alpha = 0.8: the model has 0.9"),
+        ({"standard": plane(NET), "alpha": None}, "leave standard out"),
+    ):
+        with pytest.raises(ParameterError, match=found):
+            check(mix, radius=0.3, at_least=0.9, **options)
+    other = certmix.MixedClassifier(plane(NET), plane(NET), 0.9, form="logits")
+    with pytest.raises(ParameterError, match="logits has no certificates"):
+        check(other, radius=0.3, at_least=0.9, alpha=None)
+
+
+def test_a_smoothed_classifier_brings_its_noise():
+    smooth = SmoothedClassifier(plane(NET), 0.25)
+    assert check(smooth, radius=0.1, at_least=0.9, sigma=None).summary.sigma == 0.25
+    with pytest.raises(ParameterError, match="sigma = 0.5: the model has 0.25"):
+        check(smooth, radius=0.1, at_least=0.9)
+
+
+def test_the_model_is_left_as_it_was():
+    net = nn.Sequential(plane(NET), nn.Dropout(0.0)).train()
+    net[0].bias.requires_grad_(False)
+    check(net, radius=0.3, at_least=0.9)
+    message(net, radius=3, at_least=0.9)
+    assert net.training and net[1].training
+    assert net[0].weight.requires_grad and not net[0].bias.requires_grad
+
+
+def test_without_samples():
+    """z_0 - z_1 = 2 x_0, and its constant: radius log((1 - mu) e^l / (1 + mu)) / (sqrt(2) L) at alpha 0.76."""
+    mu, distance = 0.24 / 0.76, 2.0
+    exact = (2 * distance + np.log((1 - mu) / (1 + mu))) / 2
+    options = {
+        "sigma": None,
+        "certificate": "lipschitz-constant",
+        "lipschitz_constant": 2**0.5,
+        "images": "all",
+    }
+    plain = {"data": EASY, "alpha": 0.76, "at_least": 0.9, **options}
+    result = certmix.assert_certified(plane(NET), radius=exact * (1 - 1e-9), **plain)
+    assert isinstance(result, DeterministicResult)
+    with pytest.raises(AssertionError, match="certificate lipschitz-constant") as caught:
+        certmix.assert_certified(plane(NET), radius=exact * (1 + 1e-6), **plain)
+    assert "failure probability" not in str(caught.value)
+
+
+def test_samples_are_kept_and_used_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("certmix.report.files.curve_plot", lambda *given, **options: b"")
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = plane(NET)
+
+        def forward(self, x):
+            calls.append(len(x))
+            return self.net(x)
+
+    calls = []
+    first = check(Counting(), radius=0.3, at_least=0.9, runs=tmp_path)
+    drawn = sum(calls)
+    calls.clear()
+    again = check(Counting(), radius=0.2, at_least=0.9, alpha=0.9, runs=tmp_path)
+    assert drawn >= 40 * 500
+    assert sum(calls) < 100
+    assert first.folder == again.folder
+    assert first.folder.parent == tmp_path
+    plain = {"certificate": "lipschitz-constant", "lipschitz_constant": 2**0.5, "images": "all", "data": EASY}
+    kept = certmix.assert_certified(plane(NET), radius=0.1, at_least=0.5, runs=tmp_path, **plain)
+    assert kept.folder.parent == tmp_path and kept.folder != first.folder
+
+
+def test_an_interrupted_run_asserts_nothing(monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("certmix.studies.certify.draw_samples", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check(radius=0.3, at_least=0.0)
+
+
+@pytest.mark.parametrize(
+    "options, found",
+    [
+        ({"on": "lower"}, "on = 'lower': use lower-bound or point"),
+        ({"at_least": 40}, "threshold 40"),
+        ({"radius": -1}, "radius -1"),
+        ({"sgima": 1}, "unknown options for certificate exact: sgima"),
+        ({"sigma": None}, "no noise level"),
+        ({"certificate": "margin", "sigma": None}, "unknown options for certificate margin: .*samples"),
+        ({"alpha": 0.3}, "alpha = 0.3"),
+    ],
+)
+def test_bad_options_are_refused(options, found):
+    with pytest.raises(ParameterError, match=found) as caught:
+        check(**{"radius": 0.3, "at_least": 0.5, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_planted_radius_is_what_is_judged(monkeypatch):
+    """It judges radii of the mix, not those of h alone, and right answers only."""
+    honest = asserting._Images.of
+
+    def planted(result):
+        images = honest(result)
+        wrong = images.classes.copy()
+        wrong[:10] = 1 - images.labels[:10]
+        return asserting._Images(images.indices, images.labels, wrong, np.full(40, 9.0), images.status)
+
+    monkeypatch.setattr(asserting._Images, "of", planted)
+    assert "value 0.7500" in message(radius=9.0, at_least=1.0)
+    check(radius=9.0, at_least=0.75, on="point")
+
+
+def test_gradients_of_plain_modules_flow_again():
+    net = plane(NET)
+    check(net, radius=0.3, at_least=0.5)
+    net(torch.zeros(1, 2)).sum().backward()
+    assert net.weight.grad is not None
