@@ -13,6 +13,9 @@ from certmix.types import FloatArray
 __all__ = ["check_alpha", "check_sigma", "probability_pairs"]
 
 
+SMALLEST_SIGMA = 1e-250
+
+
 def check_alpha(alpha: float) -> float:
     """Return alpha as a float; certificates need 1/2 <= alpha <= 1 (Lemma 3.2)."""
     if not 0.5 <= alpha <= 1.0:
@@ -23,9 +26,14 @@ def check_alpha(alpha: float) -> float:
 
 
 def check_sigma(sigma: float) -> float:
-    """Return sigma as a float; it must be positive and finite."""
+    """Return sigma as a float; it must be positive, and so far from overflow that radii are exact."""
     if not (sigma > 0 and math.isfinite(sigma)):
         raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
+    if not SMALLEST_SIGMA <= sigma <= 1 / SMALLEST_SIGMA:
+        raise ParameterError(
+            f"sigma = {sigma}: radii would overflow or lose digits: use {SMALLEST_SIGMA:g} to "
+            f"{1 / SMALLEST_SIGMA:g}, in other units of the input"
+        )
     return float(sigma)
 
 

@@ -48,6 +48,14 @@ def test_sigma_out_of_range(name, sigma):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("sigma", [1e308, 1.5e-323])
+def test_sigma_whose_radii_would_overflow_or_lose_digits(name, sigma):
+    with pytest.raises(ParameterError) as caught:
+        CERTIFICATES[name].radius(0.999, 0.001, sigma, 1.0)
+    one_line_with(caught, "sigma", str(sigma), "other units")
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("p, q, which", [
     (math.nan, 0.1, "p_lower"), (1.5, 0.1, "p_lower"), (-0.1, 0.1, "p_lower"), (math.inf, 0.1, "p_lower"),
     (0.9, math.nan, "q_upper"), (0.9, 1.5, "q_upper"), (0.9, -1e-9, "q_upper"),
