@@ -50,7 +50,7 @@ def vote_margin_upper(counts: IntArray, selected: int, rival: int, failure_proba
     Examples
     --------
     >>> round(vote_margin_upper(np.array([500, 480, 20]), 0, 1, 0.001), 4)
-    0.124
+    0.1245
     """
     half, total = failure_probability / 2, int(counts.sum())
     most = clopper_pearson.upper_bound(int(counts[selected]), total, half)

@@ -1,0 +1,128 @@
+"""`certmix falsify`: exit codes, reports, findings as files, replay."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+QUICK = ("--images", "all", "--steps", 3, "--copies", 8, "--samples", 2000)
+
+
+def inflate(folder: Path) -> None:
+    """Move half of the votes against each image's class to its class, in what is stored."""
+    database = sqlite3.connect(folder / "counts.sqlite")
+    for index, selection, estimation in database.execute(
+        "SELECT idx, selection, estimation FROM images"
+    ).fetchall():
+        votes = json.loads(selection)
+        chosen = max(votes, key=lambda k: votes[k])
+        looks = json.loads(estimation)
+        for counts in looks.values():
+            for other in [k for k in counts if k != chosen]:
+                moved = (counts[other] + 1) // 2
+                counts[other] -= moved
+                counts[chosen] = counts.get(chosen, 0) + moved
+        database.execute("UPDATE images SET estimation = ? WHERE idx = ?", (json.dumps(looks), index))
+    database.commit()
+    database.close()
+
+
+@pytest.fixture
+def run(command, problem) -> Path:
+    """A finished run on the twelve points, with wide noise so that margins are moderate."""
+    options = [*problem.options, "--goal", "fixed", "--samples", 1000, "--images", "all"]
+    done = command("certify", *options, "--alpha", 1, "--output", "run")
+    assert done.code == 0, done.err
+    return Path.cwd() / "run"
+
+
+@pytest.fixture
+def findings(command, run) -> list[Path]:
+    """What is found once the votes are inflated."""
+    inflate(run)
+    done = command("falsify", run, *QUICK)
+    assert done.code == 1, done.out + done.err
+    return sorted((run / "falsify").glob("*.json"))
+
+
+def test_an_honest_run_exits_with_0(command, run):
+    done = command("falsify", run, *QUICK)
+    assert done.code == 0, done.err
+    assert "Not falsified" in done.out
+    assert "no proof" in done.out
+    assert not (run / "falsify").exists()
+
+
+def test_the_report_is_one_json_object(command, run):
+    done = command("falsify", run, *QUICK, "--format", "json")
+    report = json.loads(done.out)
+    assert report["schema_version"] == 1
+    assert report["falsified"] is False
+    assert report["findings"] == 0
+    assert report["attacked"] == report["certified"] == len(report["attacks"]) > 5
+    assert report["images"] == 12
+    for attack in report["attacks"]:
+        assert attack["distance"] < attack["radius"]
+        assert attack["margin"] > report["threshold"] - 0.1
+    again = json.loads(command("falsify", run, *QUICK, "--format", "json").out)
+    assert again == report
+
+
+def test_inflated_votes_are_found_and_written_down(command, run, findings):
+    assert len(findings) >= 2
+    said = json.loads(findings[0].read_text())
+    point = np.load(findings[0].with_suffix(".npz"))["point"]
+    image = np.load(run.parent / "points.npz")["inputs"][said["image"]]
+    away = np.linalg.norm(point.astype(np.float64) - image.astype(np.float64))
+    assert away == pytest.approx(said["distance"], rel=1e-12)
+    assert said["distance"] < said["certified_radius"]
+    assert said["margin_upper"] < said["threshold"]
+    assert sum(said["votes"]) == said["samples"] == 2000
+    assert said["worst_standard_classifier"]["one_hot"] != said["predicted"]
+
+
+def test_a_finding_stands_when_it_is_replayed(command, findings):
+    for arguments in ([], ["--seed", 5]):
+        done = command("falsify", "--replay", findings[0], *arguments, "--format", "json")
+        assert done.code == 1, done.err
+        report = json.loads(done.out)
+        assert report["stands"]
+        names = [check["check"] for check in report["checks"]]
+        assert names == ["class", "distance", "margin", *([] if arguments else ["votes"])]
+        assert all(check["outcome"] == "holds" for check in report["checks"])
+    assert "stands: this certificate is wrong" in command("falsify", "--replay", findings[0]).out
+
+
+def test_a_harmless_point_does_not_stand(command, run, findings):
+    """The image itself in the place of the point: its margin is large."""
+    said = json.loads(findings[0].read_text())
+    image = np.load(run.parent / "points.npz")["inputs"][said["image"]]
+    np.savez(findings[0].with_suffix(".npz"), point=image)
+    assert command("falsify", "--replay", findings[0]).code == 2  # not the point described
+    from certmix.verification.falsify_files import _checksum
+
+    said["point_checksum"] = _checksum(image)
+    findings[0].write_text(json.dumps(said))
+    done = command("falsify", "--replay", findings[0], "--format", "json")
+    assert done.code == 0, done.err
+    outcomes = {check["check"]: check["outcome"] for check in json.loads(done.out)["checks"]}
+    assert outcomes["distance"] == "holds"
+    assert outcomes["margin"] == "fails"
+
+
+def test_what_users_can_mend_is_one_line(command, run, tmp_path):
+    (tmp_path / "broken.json").write_text("{}")
+    for arguments in (
+        ["falsify"], ["falsify", tmp_path / "nothing"], ["falsify", run, "--steps", 0],
+        ["falsify", "--replay", tmp_path / "broken.json"], ["falsify", run, "--certificate", "margin"],
+        ["falsify", run, "--alpha", 0.3],
+    ):  # fmt: skip
+        done = command(*arguments)
+        assert done.code == 2, arguments
+        assert done.err.startswith("Error: ")
+        assert len(done.err.splitlines()) == 1
+        assert not done.out

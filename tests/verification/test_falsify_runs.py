@@ -1,0 +1,189 @@
+"""Runs under attack: what they claim, runs without samples, soft scores, interruption, changed sources."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from half_spaces import SIGMA, images, pair, true_radius
+from torch import nn
+
+import certmix
+from certmix.errors import ParameterError, RunError
+from certmix.studies.sources import Sources
+from certmix.types import Dataset
+from certmix.verification.checks import Outcome
+from certmix.verification.falsify import falsify
+from certmix.verification.falsify_claims import read_claims
+from certmix.verification.falsify_replay import replay
+from certmix.verification.falsify_request import FalsifyRequest
+
+DEPTHS = np.array([1.8, 1.2, -1.5, 0.1, 2.2, 0.9])
+QUICK = FalsifyRequest(images="all", steps=3, copies=8, restarts=2, samples=1000)
+
+
+def data(shift: float = 0.0) -> Dataset:
+    values = np.clip(images(DEPTHS, 0).numpy() + np.float32(shift), -2, 3)
+    return Dataset(
+        "pairs", "test", (DEPTHS < 0).astype(np.int64), np.arange(6) * 10, tuple("abc"),
+        lambda i: values[i], (-2.0, 3.0), f"checksum of {values.sum()}",
+    )  # fmt: skip
+
+
+def sources(net: nn.Module | None = None, shift: float = 0.0) -> Sources:
+    return Sources(data=data(shift), standard=None, robust=net or pair())
+
+
+def certified(
+    folder: Path, sigma: float | None = SIGMA, alpha: float = 0.76, **options
+) -> certmix.CertifyResult:
+    given = dict(data=data(), standard=None, robust=pair(), images="all", output=folder)
+    if sigma is not None:
+        given.update(samples=400, goal="fixed")
+    return certmix.certify(sigma, alpha, **{**given, **options})
+
+
+def stretch(folder: Path, factor: float) -> None:
+    """Multiply the radii that a run without samples has published."""
+    path = folder / "radii.tsv"
+    head, *rows = path.read_text().splitlines()
+    cells = [row.split("\t") for row in rows]
+    rows = ["\t".join([*c[:3], *(repr(float(r) * factor) for r in c[3:])]) for c in cells]
+    path.write_text("\n".join([head, *rows]) + "\n")
+
+
+def test_claims_are_the_radii_of_the_table(tmp_path):
+    result = certified(tmp_path)
+    for certificate in ("exact", "smoothing", "lipschitz"):
+        for alpha in (None, 1.0, 0.6):
+            claims = read_claims(tmp_path, FalsifyRequest("all", alpha, certificate))
+            radii = certmix.certify_radii(
+                result.evaluation.bounds, sigma=SIGMA, alpha=alpha or 0.76, certificate=certificate
+            ).radius
+            expected = {
+                r.index: radius for r, radius in zip(result.records, radii, strict=True) if radius > 0
+            }
+            assert len(expected) >= 3
+            assert {claim.index: claim.radius for claim in claims.claims} == expected
+            assert claims.looked_at == 6
+            assert claims.failure_probability == 0.001
+
+
+def test_a_published_radius_that_is_larger_is_the_claim(tmp_path):
+    certified(tmp_path)
+    log = tmp_path / "records.tsv"
+    head, *rows = log.read_text().splitlines()
+    first = rows[0].split("\t")
+    first[3] = "1.500000"
+    log.write_text("\n".join([head, "\t".join(first), *rows[1:]]) + "\n")
+    request = replace(QUICK, alpha=1.0)
+    assert read_claims(tmp_path, request).claims[0].radius == 1.5
+    assert true_radius(1.8, 1.0) < 1.5
+    found = falsify(tmp_path, request, sources=sources(), device="cpu")
+    assert [one.claim.index for one in found.findings] == [0]
+
+
+def test_an_honest_run_stands_and_is_only_read(tmp_path):
+    certified(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    found = falsify(tmp_path, QUICK, sources=sources(), device="cpu")
+    assert found.check.outcome == Outcome.HOLDS
+    assert len(found.attacked) == len(found.claims.claims) >= 4
+    assert not found.files
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_images_are_chosen_before_anything_is_known_of_them(tmp_path):
+    certified(tmp_path)
+    claims = read_claims(tmp_path, FalsifyRequest(images=3))
+    assert claims.looked_at == 3
+    assert {claim.index for claim in claims.claims} <= {0, 20, 40}
+
+
+def test_soft_scores_are_attacked_as_soft_scores(tmp_path):
+    certified(tmp_path, scores="soft", temperature=20.0, alpha=0.9)
+    found = falsify(tmp_path, QUICK, sources=sources(), device="cpu")
+    assert found.claims.scores == "soft"
+    assert found.attacked
+    assert not found.findings
+    assert all(one.counts is None for one in found.attacked)
+
+
+@pytest.mark.parametrize("norm, constant", [("l2", 60.0), ("linf", 220.0), ("l1", 30.0)])
+def test_runs_without_samples(tmp_path, norm, constant):
+    options = dict(certificates=("lipschitz-constant",), lipschitz_constant=constant, norm=norm)
+    certified(tmp_path, None, **options)
+    found = falsify(tmp_path, QUICK, sources=sources(), device="cpu")
+    assert found.check.outcome == Outcome.HOLDS
+    assert len(found.attacked) >= 4
+    assert found.rate == 0.0
+    stretch(tmp_path, 3.0)
+    faulty = falsify(tmp_path, QUICK, sources=sources(), device="cpu")
+    assert faulty.falsified
+    assert faulty.needed == 1
+    assert all(one.margin < one.threshold for one in faulty.findings)
+    assert len(list((tmp_path / "falsify").iterdir())) == 2 * len(faulty.findings)
+
+
+def test_a_finding_without_samples_stands_until_the_claim_is_withdrawn(tmp_path):
+    certified(tmp_path, None, certificates=("lipschitz-constant",), lipschitz_constant=60.0)
+    stretch(tmp_path, 3.0)
+    found = falsify(tmp_path, QUICK, sources=sources(), device="cpu")
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    file = moved / "falsify" / Path(found.files[0]).name
+    again = replay(file, moved, sources=sources(), device="cpu")
+    assert again.stands
+    assert again.attacked.margin == pytest.approx(found.findings[0].margin, abs=1e-12)
+    stretch(moved, 1 / 3)
+    assert not replay(file, moved, sources=sources(), device="cpu").stands
+
+
+def test_verified_margins_in_the_box(tmp_path):
+    certified(tmp_path, None, certificates=("margin",), norm="linf", bound_method="crown", max_radius=1.0)
+    claims = read_claims(tmp_path, QUICK)
+    assert claims.clipped
+    assert not falsify(tmp_path, QUICK, sources=sources(), device="cpu").findings
+    stretch(tmp_path, 1.1)  # bounds of a linear model are nearly tight
+    found = falsify(tmp_path, QUICK, sources=sources(), device="cpu")
+    assert [one.found for one in found.attacked] == [one.claim.radius > 0.05 for one in found.attacked]
+
+
+def test_an_interrupted_attack_says_what_there_is(tmp_path):
+    certified(tmp_path)
+
+    def stop(progress):
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    found = falsify(tmp_path, QUICK, sources=sources(), device="cpu", progress=stop)
+    assert len(found.attacked) == 2
+    assert not found.complete
+    assert not found.falsified
+
+
+def test_nothing_certified_is_nothing_checked(tmp_path):
+    certified(tmp_path)
+    found = falsify(tmp_path, replace(QUICK, alpha=0.505), sources=sources(), device="cpu")
+    assert found.check.outcome == Outcome.UNCHECKED
+    assert not found.falsified
+    assert found.complete
+
+
+def test_other_models_data_and_radii_are_refused(tmp_path):
+    certified(tmp_path)
+    with pytest.raises(RunError, match="not the model"):
+        falsify(tmp_path, QUICK, sources=sources(pair(0.2)), device="cpu")
+    with pytest.raises(RunError, match="not the data"):
+        falsify(tmp_path, QUICK, sources=sources(shift=0.01), device="cpu")
+    with pytest.raises(RunError, match="Python objects"):
+        falsify(tmp_path, QUICK, device="cpu")
+    with pytest.raises(ParameterError, match="was sampled"):
+        falsify(tmp_path, replace(QUICK, certificate="margin"), sources=sources(), device="cpu")
+    with pytest.raises(RunError, match=r"run\.json"):
+        falsify(tmp_path / "none", QUICK)
+    margin = tmp_path / "margin"
+    certified(margin, None, certificates=("lipschitz-constant",), lipschitz_constant=60.0)
+    with pytest.raises(ParameterError, match="use one of them"):
+        falsify(margin, replace(QUICK, alpha=0.9), sources=sources(), device="cpu")
