@@ -43,14 +43,22 @@ ROWS: list[tuple[str, dict[str, Any], int]] = [
     ("lower_runner_up", {"gap": 0.3, "samples": 10_000}, 10_000),
     ("selection_reused", {"samples": 100}, 10_000),
     ("selection_reused", {"samples": 100, "alpha": 1.0, "depths": (-0.3, 0.3)}, 10_000),
+    ("honest", {"samples": 5, "alpha": 1.0, "depths": (0.0, 0.0), "delta": 0.04, "count": 3000}, 20_000),
+    (
+        "selection_reused",
+        {"samples": 5, "alpha": 1.0, "depths": (0.0, 0.0), "delta": 0.04, "count": 3000},
+        20_000,
+    ),
 ]
-"""Pipeline, how images are certified, and fresh samples that decide."""
+"""Pipeline, how images are certified (`count` in place of --images), and fresh samples that decide."""
 
 
 def measure(name: str, options: dict[str, Any], samples: int, runs: int, images: int) -> tuple[int, ...]:
     """Return runs falsified, certificates attacked, wrong in truth, found, and found though not wrong."""
     falsified = attacked = wrong = found = accused = 0
     low, high = options.get("depths", (0.7, 2.5))
+    images = options.get("count", images)
+    options = {key: value for key, value in options.items() if key != "count"}
     for seed in range(runs):
         request = FalsifyRequest(steps=4, copies=16, samples=samples, seed=seed)
         result = half_spaces.attack(

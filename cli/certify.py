@@ -13,6 +13,7 @@ from certmix.studies.deterministic_request import DeterministicRequest, draws_no
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
 
 from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
+from .engine_options import ENGINE, chosen_engine, engine_options, shard_option
 from .options import data_options, device_options, model_options
 
 EPILOG = """\b
@@ -25,6 +26,8 @@ Examples:
   certmix certify --certificate margin --norm linf --alpha 0.76 --robust NET.json
   certmix certify --certificate lipschitz-constant --lipschitz-constant 1 \\
       --alpha 0.76 --robust nets.py:one_lipschitz
+  certmix certify --sigma 0.5 --alpha 0.76 --images all --workers 8
+  certmix certify --sigma 0.5 --alpha 0.76 --images all --shard 2/16
 
 An image counts as certified at radius r when the robust classifier's class is
 right and proved not to change within distance r. Repeating the command
@@ -35,7 +38,7 @@ samples.
 
 SAMPLING = (
     "samples", "selection_samples", "scores", "temperature", "goal", "relative_precision",
-    "failure_probability", "bound", "seed", "precision",
+    "failure_probability", "bound", "seed", "precision", *ENGINE, "shard",
 )  # fmt: skip
 """Options that only certificates by sampling take."""
 PLAIN = ("bound_method", "max_radius", "lipschitz_constant", "constant_of")
@@ -55,6 +58,8 @@ PLAIN = ("bound_method", "max_radius", "lipschitz_constant", "constant_of")
 @deterministic_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Key of all noise.")
 @device_options
+@engine_options
+@shard_option
 @click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity of the run>]")
 @click.option("--fresh", is_flag=True, help="Start over: delete the samples in the run folder.")
 @format_option
@@ -71,9 +76,14 @@ def command(context: click.Context, **options: Any) -> int:
     plain = draws_no_samples(options["certificates"], options["norm"], options["sigma"])
     _refuse(context, SAMPLING if plain else PLAIN, options["certificates"][0])
     settings, sources, rest = _divided(options, DeterministicRequest if plain else CertifyRequest)
-    result = _without_samples(settings, sources, rest) if plain else _sampled(settings, sources, rest)
+    if plain:
+        result = _without_samples(settings, sources, rest)
+    else:
+        rest.update(engine=chosen_engine(options), shard=options["shard"])
+        result = _sampled(settings, sources, rest)
     print_result(result, options["format_"])
-    return 0 if result.summary.complete else 130
+    finished = not result.interrupted if options["shard"] else result.summary.complete
+    return 0 if finished else 130
 
 
 def _refuse(context: click.Context, names: tuple[str, ...], certificate: str) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,10 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """
     try:
         raw = path.read_bytes()
-        _check_instructions(raw)
-        content = _Unpickler(io.BytesIO(raw), encoding="bytes").load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of texts with odd escapes
+            _check_instructions(raw)
+            content = _Unpickler(io.BytesIO(raw), encoding="bytes").load()
         if not isinstance(content, dict):
             raise DataError(f"it holds a {type(content).__name__} instead of a dictionary")
         return {str(_text(key)): _plain(value, len(raw)) for key, value in content.items()}

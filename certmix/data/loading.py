@@ -86,8 +86,12 @@ def _choose(spec: str | Path) -> tuple[Source, Path]:
     named = DATASETS.get(str(spec))
     if named is not None and named.find is None:
         return named, Path()
-    path = Path(os.path.expanduser(spec))
-    if not path.exists():
+    try:
+        path = Path(os.path.expanduser(spec))
+        exists = path.exists()
+    except ValueError:  # what no path can be, such as a zero byte in it
+        exists = False
+    if not exists:
         raise DataError(_missing(str(spec)))
     return _recognise(path)
 

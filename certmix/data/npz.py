@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.archives import refuse_bomb
+from certmix.archives import read_arrays
 from certmix.data._common import (
     Request,
     Source,
@@ -67,23 +66,11 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
         raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
     try:
         with path.open("rb") as file:
-            refuse_bomb(file)
-            with warnings.catch_warnings():  # of headers that Python 2 wrote
-                warnings.simplefilter("ignore")
-                return _arrays(file)
+            return read_arrays(file, KEYS)
     except Exception as error:  # zip, zlib, header and object-array faults share no base class
         raise DataError(
             f"{path} cannot be read ({one_line(error)}): save plain arrays with np.savez"
         ) from error
-
-
-def _arrays(file: BinaryIO) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    with np.load(file, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in archive.files if key in KEYS}
-        for key, value in arrays.items():
-            if not isinstance(value, np.ndarray) or value.dtype.itemsize == 0:
-                raise TypeError(f"its {key} is not an array")
-        return arrays, archive.files
 
 
 def _images(inputs: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:

@@ -108,6 +108,7 @@ def load_model(
     ParameterError
         If `normalize` is not of that form.
     """
+    _check_text(spec)
     nuts = _find_nuts(spec, zoo)
     if nuts is not None:
         from certmix.nuts.folder import load_part  # a side room, which imports this station
@@ -167,6 +168,16 @@ def _finish(
     module = foreign.module if values is None else Normalized(foreign.module, *values)
     module = _ready(module, spec, device)
     return LoadedModel(module, foreign.name, spec, checksum, None, foreign.input_range, None)
+
+
+def _check_text(spec: str) -> None:
+    """Refuse what no path can be, and what would not fit on a line."""
+    try:
+        sound = b"\0" not in os.fsencode(spec) and len(f"{spec}.".splitlines()) == 1
+    except UnicodeEncodeError:
+        sound = False
+    if not sound:
+        raise ModelError(f"model {ascii(spec)[:80]} is neither a name nor a path: use {FORMS}")
 
 
 def _find_nuts(spec: str, zoo: Path) -> tuple[Path, str] | None:

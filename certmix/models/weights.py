@@ -5,21 +5,27 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from certmix.archives import refuse_bomb
 from certmix.errors import ModelError
+from certmix.models._instructions import check_pickles
 from certmix.models.adapters import describe
 from certmix.models.zoo import read_bytes
 
-__all__ = ["PICKLED", "apply_weights", "read_weights"]
+__all__ = ["PICKLED", "apply_weights", "load_tensors", "read_weights"]
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 PREFIXES = ("module.", "_orig_mod.")
+_LEVELS = 4
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -42,18 +48,45 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load
 
             return load(data)
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = load_tensors(data)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         found = f"it holds {refused[1]}, which only code can restore" if refused else "not plain tensors"
         raise ModelError(f"weights {path} are refused ({found}): {remedy}") from None
     except Exception as error:
         raise ModelError(f"weights {path} cannot be read ({describe(error)}): {remedy}") from error
-    while isinstance(state, Mapping) and not all(isinstance(v, Tensor) for v in state.values()):
-        state = next((state[key] for key in NESTED if isinstance(state.get(key), Mapping)), None)
-    if not state or not isinstance(state, Mapping):
+    for _ in range(_LEVELS):
+        if isinstance(state, Mapping) and not _is_state(state):
+            state = next((state[key] for key in NESTED if isinstance(state.get(key), Mapping)), None)
+    if not isinstance(state, Mapping) or not state or not _is_state(state):
         raise ModelError(f"weights {path} hold no state dict of tensors, bare or as 'state_dict': {remedy}")
     return dict(state)
+
+
+def load_tensors(data: bytes, device: str = "cpu") -> Any:
+    """Return what a torch file holds; no code in it runs, and the library's own warnings are not shown.
+
+    Raises
+    ------
+    Exception
+        Of almost any kind, for a damaged file or one that holds more than plain data.
+    """
+    file = io.BytesIO(data)
+    if zipfile.is_zipfile(file):
+        refuse_bomb(file)
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_pickles(data)
+        return torch.load(file, map_location=device, weights_only=True)
+
+
+def _is_state(state: Mapping[Any, Any]) -> bool:
+    return all(isinstance(key, str) and _is_dense(value) for key, value in state.items())
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_nested and value.layout is torch.strided
 
 
 def apply_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -64,19 +97,26 @@ def apply_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> No
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = sorted(key for key in state if key not in own)
-    shapes = [
-        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
-        for key, value in sorted(state.items())
-        if key in own and isinstance(own[key], Tensor) and value.shape != own[key].shape
-    ]
-    wrong = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
-    if missing or unexpected or shapes:
+    common = [(key, state[key], own[key]) for key in sorted(state) if isinstance(own.get(key), Tensor)]
+    wrong = (
+        (missing, "missing"),
+        (unexpected, "unexpected"),
+        ([f"{k} {tuple(v.shape)} for {tuple(o.shape)}" for k, v, o in common if v.shape != o.shape],
+         "of another shape"),
+        ([k for k, v, o in common if v.is_complex() > o.is_complex()], "complex"),
+    )  # fmt: skip
+    if any(keys for keys, _ in wrong):
         parts = [
             f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
             for keys, what in wrong
             if keys
         ]
+        told = " ".join("; ".join(parts).split())
         raise ModelError(
-            f"weights {path} do not fit the model: {'; '.join(parts)}: give the weights of this architecture"
+            f"weights {path} do not fit the model: {told}: give the weights of this architecture"
         )
-    module.load_state_dict(state, strict=False)
+    try:
+        module.load_state_dict(state, strict=False)
+    except Exception as error:  # tensors without data, or of a type that cannot be converted
+        remedy = "give plain tensors of this architecture"
+        raise ModelError(f"weights {path} do not fit the model: {describe(error)}: {remedy}") from error

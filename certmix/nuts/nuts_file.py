@@ -13,6 +13,7 @@ from certmix.errors import ModelError, ParameterError
 from certmix.models.zoo import read_bytes
 from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
 from certmix.nuts.grid import Grid, TransformSettings
+from certmix.plain_json import parse_json
 
 __all__ = ["FILE", "read_nuts", "write_nuts"]
 
@@ -56,8 +57,8 @@ def read_nuts(folder: Path) -> NutsDescription:
     path = Path(folder) / FILE
     text = read_bytes(path, f"name a folder that holds {FILE}")
     try:
-        plain = json.loads(text)
-    except (ValueError, RecursionError):
+        plain = parse_json(text)
+    except ValueError:
         raise ModelError(f"{path} is not JSON: restore it, or save the mix again") from None
     try:
         return _description(plain)
@@ -87,7 +88,10 @@ def _take(plain: Any, kinds: Mapping[str, Callable[[str, Any], Any]], where: str
         raise ParameterError(f"{where} is {_shown(plain)}, not an object: save the mix again")
     for verb, names in (("lacks", kinds.keys() - plain.keys()), ("has unknown", plain.keys() - kinds.keys())):
         if names:
-            raise ParameterError(f"{where} {verb} {', '.join(sorted(names)[:3])}: save the mix again")
+            named = ", ".join(
+                name[:40] if name.isprintable() else ascii(name)[:40] for name in sorted(names)[:3]
+            )
+            raise ParameterError(f"{where} {verb} {named}: save the mix again")
     return {name: kind(name, plain[name]) for name, kind in kinds.items()}
 
 
@@ -118,9 +122,16 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+def _text(name: str, value: Any) -> str:
+    text = str(_any_text(name, value))
+    if len(f"{text}.".splitlines()) > 1:
+        raise ParameterError(f"{name} is {_shown(text)}: a text of one line is needed")
+    return text
+
+
 _number = _typed(float, "a number", int, float)
 _count = _typed(int, "a whole number", int)
-_text = _typed(str, "a text", str)
+_any_text = _typed(str, "a text", str)
 _flag = _typed(bool, "true or false", bool)
 _numbers = _list_of(_number)
 _model = _made(

@@ -61,7 +61,8 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         found = f"format version {version!r:.20}"
         raise RunError(f"{path}: {found}, this certmix reads up to {FORMAT_VERSION}: update certmix")
-    if not isinstance(description.setdefault("identity", {}), dict):
+    identity = description.setdefault("identity", {})
+    if not isinstance(identity, dict) or not isinstance(identity.get("study", CERTIFY), str):
         raise RunError(f"{path} has an identity that is no object: restore it or start over with --fresh")
     if study is not None and (found := _study(description)) != study:
         raise RunError(f"{folder} is a run of certmix {found}: name a run of certmix {study}")

@@ -108,6 +108,8 @@ def _unpack(packed: Any, classes: int) -> IntArray:
         if not 0 <= int(key) < classes:
             raise ValueError(f"class {key} of {classes}")
         counts[int(key)] = _whole(value, MOST_SAMPLES * SCALE)
+    if not counts.any():
+        raise ValueError("no votes")
     return counts
 
 

@@ -72,7 +72,7 @@ class AttackRequest:
         if self.steps is not None and not self._budget:
             raise ParameterError(f"attack {self.attack} takes no --steps: leave it out")
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
-            raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
+            raise ParameterError(f"images = {self.images!r}: give a number of at least 1, or 'all'")
         if self.seed < 0:
             raise ParameterError(f"seed = {self.seed}: it must be at least 0")
         if self.precision not in PRECISIONS:

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from certmix.data import spread
+from certmix.engines import EngineChoice, make_engine
 from certmix.errors import ParameterError, RunError
 from certmix.radii import CERTIFICATES
-from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder, write_log
+from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder
 from certmix.records.folder import DATABASE
-from certmix.report import write_products
 from certmix.sampling import resolve_device
 from certmix.studies.describe import description
 from certmix.studies.deterministic import DeterministicResult, run_deterministic
 from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
 from certmix.studies.drawing import Context, Progress, draw_samples, standard_outputs
-from certmix.studies.evaluate import Evaluation, evaluate, log_rows
-from certmix.studies.expect import expectations, reading_notes
+from certmix.studies.evaluate import Evaluation, evaluate
+from certmix.studies.expect import expectations
+from certmix.studies.merge_parts import remember_planned
+from certmix.studies.products import particulars, publish
 from certmix.studies.request import CertifyRequest
+from certmix.studies.shard import Shard
 from certmix.studies.sources import Loaded, Sources, load_sources
 from certmix.types import Summary
 
@@ -40,10 +43,12 @@ class CertifyResult:
     """What a certification run found, and where it lies.
 
     ``evaluation.summary`` is the table; ``folder`` is None for a run in memory.
+    A shard that did its share is a partial result, but not ``interrupted``.
     """
 
     evaluation: Evaluation
     folder: Path | None
+    interrupted: bool = False
 
     @property
     def summary(self) -> Summary:
@@ -69,6 +74,8 @@ def certify(
     device: str = "auto",
     batch_size: int | None = None,
     progress: Callable[[Any], None] | None = None,
+    workers: int = 1,
+    shard: str | None = None,
     **options: Any,
 ) -> CertifyResult | DeterministicResult:
     """Certify the mix of a standard and a robust classifier.
@@ -90,12 +97,19 @@ def certify(
         Where and how to run; they do not change what is drawn on one device type.
     progress
         Called after each image, or batch of images.
+    workers
+        Processes that share the sampling; with another engine than ``local``
+        (see **options**) workers of that.
+    shard
+        ``"2/8"`` does the second of eight shares of the images; see
+        `certmix.studies.merge.merge`.
     **options
         Fields of `certmix.studies.request.CertifyRequest` (images, samples,
         certificates, radii, seed, ...), or, without sigma, ``certificates`` and
         fields of `certmix.studies.deterministic_request.DeterministicRequest`
-        (norm, ...); and of
-        `certmix.studies.sources.Sources` (data, standard, robust, ...).
+        (norm, ...); of
+        `certmix.studies.sources.Sources` (data, standard, robust, ...); and, with
+        samples, of `certmix.engines.EngineChoice` (engine, gpus_per_worker, ray_address).
 
     Returns
     -------
@@ -112,7 +126,14 @@ def certify(
         "output": output, "in_memory": output is None, "fresh": fresh, "device": device,
         "batch_size": batch_size, "progress": progress, "say": _warn,
     }  # fmt: skip
+    spreading = {name: options.pop(name) for name in EngineChoice.__dataclass_fields__ if name in options}
+    choice = EngineChoice(workers=workers, **spreading)
     if draws_no_samples(certificates, options.get("norm"), sigma):
+        if choice != EngineChoice() or shard is not None:
+            raise ParameterError(
+                f"certificate {certificates[0]} draws no samples and runs in one process: leave out workers, "
+                "engine and shard"
+            )
         plain = {**options, "alpha": alpha, "certificate": certificates[0]}
         plain.pop("certificates")
         asked, named = _divided(DeterministicRequest, plain)
@@ -122,7 +143,8 @@ def certify(
         options["radii"] = tuple(options["radii"])
     options.update(sigma=sigma, alpha=alpha, certificates=certificates)
     request, sources = _divided(CertifyRequest, options)
-    return run_certify(request, sources, **where)
+    part = None if shard is None else Shard.parse(shard)
+    return run_certify(request, sources, engine=choice, shard=part, **where)
 
 
 def _divided(kind: type[R], options: dict[str, Any]) -> tuple[R, Sources]:
@@ -147,26 +169,35 @@ def run_certify(
     batch_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = _warn,
+    engine: EngineChoice | None = None,
+    shard: Shard | None = None,
 ) -> CertifyResult:
     """Run or resume one certification; see `certify`.
 
-    Without `output` and not `in_memory`, the folder is ``runs/<identity>``.
-    A keyboard interrupt ends the sampling and returns what there is, marked as partial.
+    Without `output` and not `in_memory`, the folder is ``runs/<identity>``, with
+    the shard's number if there is one.  A keyboard interrupt ends the sampling
+    and returns what there is, marked as partial.
     """
     chosen = resolve_device(device)
     loaded = load_sources(sources, request.sigma, chosen, say)
-    context = Context(request, loaded, chosen, batch_size, progress, say)
+    spread_by = make_engine(engine or EngineChoice(), chosen)
+    context = Context(request, loaded, sources, chosen, batch_size, progress, say, spread_by, shard)
     for note in expectations(request, loaded.dataset.classes):
         say(note)
     if isinstance(request.images, int) and request.images > len(loaded.dataset):
         say(f"{request.images} images asked for, the data has {len(loaded.dataset)}: all are used")
     identity = _identity(request, loaded)
     if in_memory:
-        return _fill(context, Store(None, loaded.dataset.classes), None, sources)
-    folder = Path(output) if output is not None else default_folder(identity)
+        return _fill(context, Store(None, loaded.dataset.classes), None)
+    folder = Path(output) if output is not None else _default_folder(identity, shard)
     classes = loaded.dataset.classes
     with RunFolder(folder, identity, lambda path: Store(path / DATABASE, classes), fresh=fresh) as run:
-        return _fill(context, run.store, run, sources)
+        return _fill(context, run.store, run)
+
+
+def _default_folder(identity: Identity, shard: Shard | None) -> Path:
+    folder = default_folder(identity)
+    return folder if shard is None else folder.with_name(f"{folder.name}-shard{shard.number}of{shard.of}")
 
 
 def _identity(request: CertifyRequest, loaded: Loaded) -> Identity:
@@ -183,14 +214,18 @@ def _identity(request: CertifyRequest, loaded: Loaded) -> Identity:
     )
 
 
-def _fill(context: Context, store: Store, run: RunFolder[Store] | None, sources: Sources) -> CertifyResult:
+def _fill(context: Context, store: Store, run: RunFolder[Store] | None) -> CertifyResult:
     """Draw what is missing, then evaluate and publish."""
     request, dataset = context.request, context.loaded.dataset
     positions = spread(len(dataset), request.images)
+    planned = len(positions)
+    if context.shard is not None:
+        remember_planned(store, dataset.indices[positions].tolist())
+        positions = context.shard.of_positions(positions)
     _fix_design(store, request, run)
     _fix_bound(store, request, context.say)
     if run is not None:
-        run.describe(description(request, context.loaded, sources, context.device, context.batch_size))
+        run.describe(_description(context))
     complete = True
     try:
         standard_outputs(context, store, positions)
@@ -202,12 +237,19 @@ def _fill(context: Context, store: Store, run: RunFolder[Store] | None, sources:
     records = [stored[i] for i in wanted if i in stored]
     model = context.loaded.standard
     probabilities = {} if model is None else store.standard(model.checksum)
-    evaluation = evaluate(records, probabilities, request, len(positions), **_about(context))
+    evaluation = evaluate(records, probabilities, request, planned, **_about(context))
     if not complete and evaluation.summary.complete:
         evaluation = replace(evaluation, summary=replace(evaluation.summary, complete=False))
     if run is not None and evaluation.records:
-        _publish(run, context, evaluation)
-    return CertifyResult(evaluation, None if run is None else run.path)
+        publish(run, request, "" if model is None else model.checksum, evaluation)
+    return CertifyResult(evaluation, None if run is None else run.path, not complete)
+
+
+def _description(context: Context) -> dict[str, Any]:
+    """Return what ``run.json`` says, with the engine and the shard."""
+    found = description(context.request, context.loaded, context.sources, context.device, context.batch_size)
+    shard = {} if context.shard is None else {"shard": context.shard.as_dict()}
+    return {**found, "engine": context.engine.describe(), **shard}
 
 
 def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | None) -> None:
@@ -247,21 +289,11 @@ def _fix_bound(store: Store, request: CertifyRequest, say: Callable[[str], None]
 
 
 def _about(context: Context) -> dict[str, Any]:
-    loaded = context.loaded
-    classes = loaded.dataset.classes
-    notes = expectations(context.request, classes) + reading_notes(context.request, classes)
-    return {
+    loaded, shard = context.loaded, context.shard
+    remarks = [f"Shard {shard}: a share of the images, to be merged with the others."] if shard else []
+    names = {
         "data": loaded.dataset.name,
         "standard": None if loaded.standard is None else loaded.standard.name,
         "robust": loaded.robust.name,
-        "notes": tuple(notes),
     }
-
-
-def _publish(run: RunFolder[Store], context: Context, evaluation: Evaluation) -> None:
-    """Write the products under the request's name, and the newest at the top."""
-    model = context.loaded.standard
-    folder = run.results(context.request.name("" if model is None else model.checksum))
-    write_products(folder, evaluation.summary, evaluation.curves)
-    write_log(folder / "records.tsv", log_rows(evaluation))
-    run.publish(folder)
+    return particulars(context.request, loaded.dataset.classes, names, remarks)

@@ -10,6 +10,7 @@ from certmix.errors import RunError
 from certmix.records import read_run
 from certmix.studies.deterministic import RADII_FILE, DeterministicResult, run_deterministic
 from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.studies.from_json import from_json
 from certmix.studies.sources import Sources
 
 __all__ = ["repeat"]
@@ -27,9 +28,11 @@ def repeat(
     """
     described = read_run(folder)
     try:
-        request = DeterministicRequest(**described["request"])
+        request = from_json(DeterministicRequest, described["request"])
         sources = Sources.from_dict(described["sources"])
-        batch_size = int(described["batch_size"])
+        batch_size = described["batch_size"]
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise TypeError("a good batch size")
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
     before = _rows(folder)
@@ -37,10 +40,10 @@ def repeat(
     after = _rows(output)
     common = [index for index in before if index in after]
     changes = [
-        f"image {index}: {column} {before[index][column]} before, {after[index][column]} now"
+        f"image {index}: {column} {before[index].get(column)} before, {after[index][column]} now"
         for index in common
-        for column in before[index]
-        if before[index][column] != after[index][column]
+        for column in after[index]
+        if before[index].get(column) != after[index][column]
     ]
     identity = read_run(output)["identity"]
     changes += [
@@ -56,9 +59,10 @@ def repeat(
 def _rows(folder: Path) -> dict[str, dict[str, str]]:
     """Return a run's table of radii by image index."""
     try:
-        with open(Path(folder) / RADII_FILE, newline="") as file:
+        with open(Path(folder) / RADII_FILE, newline="", encoding="utf-8") as file:
             return {row["idx"]: row for row in csv.DictReader(file, delimiter="\t")}
-    except OSError as error:
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise RunError(
-            f"{folder}/{RADII_FILE} cannot be read ({error.strerror}): only complete runs can be reproduced"
+            f"{folder}/{RADII_FILE} cannot be read ({reason}): only complete runs can be reproduced"
         ) from None

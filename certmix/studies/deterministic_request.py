@@ -126,7 +126,7 @@ class DeterministicRequest:
                 f"alpha = {self.alpha}: certificates of the mix need 1/2 <= alpha <= 1: choose such a weight"
             )
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
-            raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
+            raise ParameterError(f"images = {self.images!r}: give a number of at least 1, or 'all'")
         norm = NORMS_OF[self.certificate][0] if self.norm is None else self.norm
         _set(self, norm=norm, radii=RADII_OF[norm] if self.radii is None else tuple(self.radii))
         _check_radii(self.columns)

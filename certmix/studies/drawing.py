@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from certmix.data import stack
+from certmix.engines import Engine, SerialEngine
 from certmix.models.checks import near_chance
 from certmix.models.spec import LoadedModel
 from certmix.records import ImageRecord, Store
 from certmix.studies.evaluate import bound_records, radii_of
 from certmix.studies.request import CertifyRequest
-from certmix.studies.rounds import Job, sample
-from certmix.studies.sources import Loaded
+from certmix.studies.rounds import Job
+from certmix.studies.shard import Shard
+from certmix.studies.sources import Loaded, Sources
+from certmix.studies.workload import Drawn, Elsewhere, Here
 from certmix.types import IntArray
 
 __all__ = ["Context", "Progress", "draw_samples", "standard_outputs"]
@@ -41,14 +44,23 @@ class Progress:
 
 @dataclass(frozen=True)
 class Context:
-    """What the steps of one run share."""
+    """What the steps of one run share; `sources` is what other processes load `loaded` from."""
 
     request: CertifyRequest
     loaded: Loaded
+    sources: Sources
     device: torch.device
     batch_size: int | None
     progress: Callable[[Progress], None] | None
     say: Callable[[str], None]
+    engine: Engine = field(default_factory=SerialEngine)
+    shard: Shard | None = None
+
+    def work(self) -> Here | Elsewhere:
+        """Return what the engine's workers do."""
+        if self.engine.remote:
+            return Elsewhere.of(self.request, self.sources, self.loaded, self.device.type, self.batch_size)
+        return Here(self.request, self.loaded, self.device, self.batch_size)
 
 
 def standard_outputs(context: Context, store: Store, positions: IntArray) -> None:
@@ -106,14 +118,12 @@ def draw_samples(context: Context, store: Store, positions: IntArray) -> None:
     lacking, complete = _divided(context, stored, positions)
     tally.finished(complete)
 
-    def keep(records: list[ImageRecord], finished: list[ImageRecord], drawn: int) -> None:
-        store.write_images(records)
-        tally.drawn += drawn
-        tally.finished(finished)
+    def keep(found: Drawn) -> None:
+        store.write_images(found.records)
+        tally.drawn += found.drawn
+        tally.finished(found.finished)
 
-    sample(
-        context.request, context.loaded, lacking, keep, device=context.device, batch_size=context.batch_size
-    )
+    context.engine.run(context.work(), lacking, keep)
 
 
 def _divided(

@@ -14,6 +14,8 @@ from certmix.bounds import bound_counts, clopper_pearson
 from certmix.bounds.distribution import DISTRIBUTION_BOUNDS, LayerBounds, bound_distribution
 from certmix.bounds.scores import ScoreStatistics, bound_scores, start, update
 from certmix.bounds.sequential import look_bounds, score_look_bounds, sequential_split
+from certmix.bounds.statistics import MOST_SAMPLES, SUMS
+from certmix.errors import ParameterError
 from certmix.radii import certify_radii
 from certmix.radii.layered import layered_radii
 from certmix.records import ImageRecord
@@ -178,7 +180,11 @@ def unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds | Layer
 
 def _agreed(classes: int, samples: int) -> ScoreStatistics:
     """Statistics of samples that all give class 0 the score 1."""
-    return update(start(classes, 0, (1,)), np.eye(1, classes).repeat(samples, axis=0))
+    if samples > MOST_SAMPLES:
+        raise ParameterError(f"samples = {samples}: of soft scores at most {MOST_SAMPLES} are drawn")
+    one = update(start(classes, 0, (1,)), np.eye(1, classes))
+    sums: dict[str, Any] = {name: getattr(one, name) * samples for name in SUMS}
+    return replace(one, samples=samples, **sums)
 
 
 def table_row(

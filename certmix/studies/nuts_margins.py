@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from certmix.archives import read_arrays
 from certmix.atomic import write_atomically
 from certmix.attacks.minimum_margin import minimum_margin
 from certmix.errors import DataError
@@ -122,21 +123,28 @@ def read_logits(path: Path) -> CachedLogits:
         If it cannot be read, or its arrays do not fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: np.asarray(archive[key]) for key in KEYS}
-    except KeyError as error:
-        raise DataError(f"{path} lacks {error}: cached logits hold {', '.join(KEYS)}") from None
+        with path.open("rb") as file:
+            arrays, _ = read_arrays(file, KEYS)
     except Exception as error:
         raise DataError(
             f"{path} is not a readable .npz of logits ({type(error).__name__}): name one"
         ) from None
+    lacking = [key for key in KEYS if key not in arrays]
+    if lacking:
+        raise DataError(f"{path} lacks {lacking[0]!r}: cached logits hold {', '.join(KEYS)}")
     shape = arrays["robust"].shape
     for key in ("standard", "robust", "attacked"):
-        if arrays[key].shape != shape or len(shape) != 2 or not np.isfinite(arrays[key]).all():
+        good = (
+            arrays[key].shape == shape and len(shape) == 2 and arrays[key].dtype in (np.float32, np.float64)
+        )
+        if not good or not np.isfinite(arrays[key]).all():
             raise DataError(f"{path}: {key} must be finite logits (images, classes), as robust {shape}")
     for key in ("labels", "indices"):
         if arrays[key].shape != shape[:1] or not np.issubdtype(arrays[key].dtype, np.integer):
             raise DataError(f"{path}: {key} must be whole numbers, one for each of {shape[0]} images")
+        most = shape[1] - 1 if key == "labels" else np.iinfo(np.int64).max
+        if np.any((arrays[key] < 0) | (arrays[key] > most)):
+            raise DataError(f"{path}: {key} must lie in 0..{most}")
     standard, robust, attacked = (arrays[key].astype(np.float64) for key in KEYS[:3])
     labels, indices = (arrays[key].astype(np.int64) for key in KEYS[3:])
     return CachedLogits(standard, robust, attacked, labels, indices)

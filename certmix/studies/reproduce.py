@@ -15,8 +15,10 @@ from certmix.records.folder import DATABASE
 from certmix.studies.certify import CertifyResult, Progress, run_certify
 from certmix.studies.deterministic import STUDIES, DeterministicResult
 from certmix.studies.deterministic_repeat import repeat
+from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Sources
+from certmix.studies.stored_run import data_of
 
 __all__ = ["Difference", "Reproduction", "reproduce"]
 
@@ -47,13 +49,6 @@ class Reproduction:
     def equal(self) -> bool:
         """Whether all counts and all figures agree."""
         return not self.differences and not self.changed
-
-
-def _request(stored: dict[str, Any]) -> CertifyRequest:
-    known = dict(stored)
-    for name in ("certificates", "radii"):
-        known[name] = tuple(known[name])
-    return CertifyRequest(**known)
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> int:
@@ -106,16 +101,18 @@ def reproduce(
         return Reproduction(repeated, len(indices), (), tuple(changes), "radii")
     described = read_run(folder, "certify")
     try:
-        request = _request(described["request"])
+        request = from_json(CertifyRequest, described["request"])
         sources = Sources.from_dict(described["sources"])
-        classes = len(described["data"]["class_names"])
+        batch_size, (_, classes) = described.get("batch_size"), data_of(described)
+        if not isinstance(batch_size, int | None) or batch_size == 0:
+            raise TypeError("a good batch size")
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
     store = Store(folder / DATABASE, classes, read_only=True)
     before = store.images()
     store.close()
     result = run_certify(
-        request, sources, output=output, device=device, batch_size=described.get("batch_size"),
+        request, sources, output=output, device=device, batch_size=batch_size,
         progress=progress, say=say,
     )  # fmt: skip
     compared = [(before[r.index], r) for r in result.records if r.index in before]

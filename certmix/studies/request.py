@@ -98,7 +98,7 @@ class CertifyRequest:
             if value < 1:
                 raise ParameterError(f"{name} = {value}: at least 1 is needed")
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
-            raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
+            raise ParameterError(f"images = {self.images!r}: give a number of at least 1, or 'all'")
         if not 0.0 < self.relative_precision < 1.0:
             raise ParameterError(
                 f"relative precision = {self.relative_precision}: it must lie strictly between 0 and 1"

@@ -63,6 +63,7 @@ def sample(
     *,
     device: torch.device,
     batch_size: int | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> None:
     """Draw, for every job, all samples that the request wants.
 
@@ -80,6 +81,9 @@ def sample(
         Called after every round.
     device, batch_size
         As for `certmix.sampling.Sampler`.
+    enough
+        Asked before every round; once it says so, rounds under way end and no
+        more begin, and images may be left between two looks.
 
     Raises
     ------
@@ -95,7 +99,10 @@ def sample(
     while True:
         for pool in pools:
             pool.finish()
-            pool.begin(waiting)
+            if not enough():
+                pool.begin(waiting)
+            else:
+                pool.active = []
         if not any(pool.active for pool in pools):
             return
 

@@ -15,6 +15,7 @@ from certmix.errors import ModelError, RunError
 from certmix.models.checks import check_logits, looks_like_probabilities, resolve_robust, sigma_warning
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.models.zoo import zoo_names
+from certmix.studies.from_json import from_json
 from certmix.types import Dataset
 
 __all__ = ["Loaded", "Sources", "join", "load_data", "load_models", "load_sources"]
@@ -65,17 +66,17 @@ class Sources:
         ------
         RunError
             If the run was made from objects that only its program holds.
+        TypeError
+            If the description holds something else.
         """
-        known = dict(stored)
-        objects = known.pop("objects", [])
+        objects = stored.get("objects") if isinstance(stored, dict) else None
         if objects:
+            named = " ".join(str(objects).split())[:80].strip("[]")
             raise RunError(
-                f"the run was made from Python objects ({', '.join(objects)}): "
+                f"the run was made from Python objects ({named}): "
                 "only the program that made them can run it again"
             )
-        if known.get("input_range") is not None:
-            known["input_range"] = tuple(known["input_range"])
-        return cls(**known)
+        return from_json(cls, {key: value for key, value in stored.items() if key != "objects"})
 
 
 def _absolute(text: str) -> str:

@@ -11,6 +11,7 @@ from certmix.records import ImageRecord, Store, read_run
 from certmix.records.folder import DATABASE, DESCRIPTION
 from certmix.records.formats import PublishedLog
 from certmix.studies.evaluate import bound_records
+from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.types import FloatArray
 
@@ -42,16 +43,38 @@ def request_of(described: dict[str, Any], folder: Path) -> CertifyRequest:
         If it holds none.
     """
     try:
-        stored = dict(described["request"])
-        return CertifyRequest(
-            **{**stored, **{name: tuple(stored[name]) for name in ("certificates", "radii")}}
-        )
+        return from_json(CertifyRequest, described["request"])
     except (KeyError, TypeError) as error:
         raise _lacks(folder, error) from None
 
 
 def _lacks(folder: Path, error: Exception) -> RunError:
     return RunError(f"{folder}/{DESCRIPTION} lacks {error}: only a run that began to sample can be read")
+
+
+def data_of(described: dict[str, Any]) -> tuple[int, int]:
+    """Return how many inputs and classes the data have that a description tells of.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If one is missing or of another type.
+    """
+    inputs, names = described["data"]["inputs"], described["data"]["class_names"]
+    if not isinstance(inputs, int) or not isinstance(names, list) or len(names) < 2 or inputs < 0:
+        raise TypeError("a number of inputs and at least 2 class names")
+    return inputs, len(names)
+
+
+def _named(model: Any) -> tuple[str | None, str | None]:
+    """Return a model's name and checksum, nothing for no model."""
+    return (None, None) if model is None else (_printable(model["name"]), _printable(model["checksum"]))
+
+
+def _printable(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise TypeError("a name that can be printed")
+    return value
 
 
 def open_run(folder: Path) -> RunContents:
@@ -65,15 +88,12 @@ def open_run(folder: Path) -> RunContents:
     described = read_run(folder, "certify")
     request = request_of(described, folder)
     try:
-        inputs = int(described["data"]["inputs"])
-        classes, models = len(described["data"]["class_names"]), described["models"]
-        about = {"data": described["data"]["name"], "robust": models["robust"]["name"], "standard": None}
-        checksum = models["standard"] and models["standard"]["checksum"]
-        about["standard"] = models["standard"] and models["standard"]["name"]
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{folder}/{DESCRIPTION} lacks {error}: only a run that began to sample can be read"
-        ) from None
+        (inputs, classes), name = data_of(described), _printable(described["data"]["name"])
+        names = {role: _named(model) for role, model in described["models"].items()}
+        about = {"data": name, "robust": names["robust"][0], "standard": names["standard"][0]}
+        checksum = names["standard"][1]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _lacks(folder, error) from None
     store = Store(folder / DATABASE, classes, read_only=True)
     records, probabilities = list(store.images().values()), store.standard(checksum) if checksum else {}
     store.close()
@@ -90,4 +110,11 @@ def run_of_log(log: PublishedLog) -> dict[str, Any] | None:
     if path.name != LOG or log.decimals != _DECIMALS or not (path.parent / DESCRIPTION).exists():
         return None
     described = read_run(path.parent, "certify")
-    return described if "request" in described and "data" in described else None
+    if "request" not in described or "data" not in described:
+        return None
+    request_of(described, path.parent)
+    try:
+        data_of(described)
+    except (KeyError, TypeError) as error:
+        raise _lacks(path.parent, error) from None
+    return described

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from certmix.errors import RunError
 from certmix.models.architectures import ConvNet, build
+from certmix.models.weights import load_tensors
 from certmix.training.objectives import OBJECTIVES
 from certmix.training.recipes import Recipe
 
@@ -167,21 +168,36 @@ def _resume(
 ) -> int:
     """Load a checkpoint's state and return the next epoch."""
     try:
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        made_with = state["identity"]
+        state = load_tensors(checkpoint.read_bytes(), device)
+        same = bool(state["identity"] == identity)
     except Exception as error:
         raise RunError(
             f"{checkpoint} cannot be read ({type(error).__name__}): remove it to start over"
         ) from None
-    if made_with != identity:
+    if not same:
         raise RunError(
             f"{checkpoint} was made with other settings: "
             "remove it, name another --output, or repeat the settings"
         )
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["epoch"])
+    try:
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        _restore(optimizer, state["optimizer"])
+        return range(identity["recipe"]["epochs"] + 1).index(state["epoch"])
+    except Exception as error:
+        raise RunError(f"{checkpoint} is damaged ({type(error).__name__}): remove it to start over") from None
+
+
+def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the optimizer's buffers; its settings are the recipe's, which the checkpoint has no say in."""
+    own = [
+        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+    if any(buffer["momentum_buffer"].shape != weight.shape for weight, buffer in optimizer.state.items()):
+        raise ValueError("buffers of another shape")
 
 
 def _epoch(
@@ -213,8 +229,6 @@ def _epoch(
             loss = objective(model, x, y.to(device), recipe.at(step / (recipe.epochs * batches)), draws)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if recipe.largest_gradient > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.largest_gradient)
         optimizer.step()
         _average(average, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
         if report is not None:

@@ -38,8 +38,6 @@ class Recipe:
     regulariser
         Interval recipe: weight, while eps grows, of the terms that keep bounds
         tight and ReLUs balanced (Shi et al., 2021).
-    largest_gradient
-        Norm above which a step's gradient is scaled down; 0 for any.
     sharpen_alpha
         Interval recipe: the mixing weight that logits are scaled for once
         training is over (`certmix.training.sharpening`); 0 leaves them alone.
@@ -63,7 +61,6 @@ class Recipe:
     attack_steps: int = 0
     ramp: float = 0.0
     regulariser: float = 0.0
-    largest_gradient: float = 0.0
     sharpen_alpha: float = 0.0
 
     def at(self, progress: float) -> Recipe:
@@ -94,8 +91,7 @@ RECIPES = {
     ),
     "interval": Recipe(
         "interval", "interval", epochs=30, batch_size=128, learning_rate=0.1, weight_decay=1e-4,
-        eps=2 / 255, ramp=0.5, regulariser=0.5, largest_gradient=2.0,
-        sharpen_alpha=0.76,
+        eps=2 / 255, ramp=0.5, regulariser=0.5, sharpen_alpha=0.76,
     ),
 }  # fmt: skip
 

@@ -68,6 +68,13 @@ def measure(
     return {name: right[name] / len(labels) for name in right if kept[name]}
 
 
+def _storage(model: nn.Module) -> str:
+    """Return float16, or float32 where that cannot hold a weight or running variance."""
+    most = torch.finfo(torch.float16).max
+    fits = all(bool((value.abs() <= most).all()) for value in model.state_dict().values())
+    return "float16" if fits else "float32"
+
+
 def train_to_folder(
     recipe: Recipe,
     dataset: Dataset,
@@ -122,8 +129,9 @@ def train_to_folder(
         precision=precision,
         notes=notes,
     )
-    saved = save_zoo(output, card, model)
+    dtype = _storage(model)
+    saved = save_zoo(output, card, model, dtype)
     stored = load_zoo(saved.name, output).to(device)
     accuracy = measure(stored, recipe, *_images(evaluation), device=device, seed=seed)
     named = {f"{what} on {evaluation.name}": value for what, value in accuracy.items()}
-    return save_zoo(output, replace(card, accuracy=named), model)
+    return save_zoo(output, replace(card, accuracy=named), model, dtype)

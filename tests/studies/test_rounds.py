@@ -78,6 +78,6 @@ def test_two_rounds_under_way_give_the_same(monkeypatch):
     sampler = rounds.Sampler
     monkeypatch.setattr(rounds, "Sampler", lambda *a, device, **k: sampler(*a, device=device.real, **k))
     monkeypatch.setattr(
-        "certmix.studies.drawing.sample", lambda *a, device, **k: original(*a, device=Cuda(device), **k)
+        "certmix.studies.workload.sample", lambda *a, device, **k: original(*a, device=Cuda(device), **k)
     )
     same(alone, records(200, samples=1000))

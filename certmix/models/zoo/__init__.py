@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from certmix.errors import ModelError, ParameterError
+from certmix.models.zoo._kinds import check_kinds
+from certmix.plain_json import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,6 +88,7 @@ class Card:
     notes: str = ""
 
     def __post_init__(self) -> None:
+        check_kinds(vars(self))
         for name in ("class_names", "input_shape", "input_range"):  # JSON knows lists only
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
@@ -126,7 +129,8 @@ def zoo_card(name: str, folder: Path = ZOO_FOLDER) -> Card:
     known = ", ".join(zoo_names(folder)) or "none"
     text = read_bytes(path, f"the models of this folder are {known}")
     try:
-        plain = json.loads(text)
+        plain = parse_json(text)
+        json.dumps(plain, ensure_ascii=False).encode()  # text that cannot be printed
     except ValueError:
         raise ModelError(f"{path} is not JSON: name a card that certmix wrote") from None
     if not isinstance(plain, dict):
@@ -135,11 +139,14 @@ def zoo_card(name: str, folder: Path = ZOO_FOLDER) -> Card:
     wrong = sorted(needed - plain.keys()) or sorted(plain.keys() - needed)
     if wrong:
         verb = "lacks" if needed - plain.keys() else "has unknown"
-        raise ModelError(f"{path} {verb} {', '.join(wrong[:3])}: name a card that certmix wrote")
+        named = " ".join(", ".join(wrong[:3]).split())
+        raise ModelError(f"{path} {verb} {named[:200]}: name a card that certmix wrote")
     try:
         return Card(**plain)
-    except (TypeError, AttributeError, IndexError):
-        raise ModelError(f"{path} has a value of the wrong type: name a card that certmix wrote") from None
+    except TypeError as error:
+        raise ModelError(
+            f"{path} has a value of the wrong type ({error}): name a card that certmix wrote"
+        ) from None
 
 
 def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
@@ -163,7 +170,12 @@ def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
             f"{path} has sha256 {found[:12]}..., its card says {card.sha256[:12]}...: "
             "the file is damaged or was replaced; install or train again"
         )
-    return fold_batch_norm(_build(card, load(data))).eval()
+    try:
+        state = load(data)
+    except Exception as error:
+        told = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} is no safetensors file ({told}): train again") from None
+    return fold_batch_norm(_build(card, state)).eval()
 
 
 def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16") -> Card:
@@ -242,8 +254,11 @@ def _build(card: Card, state: dict[str, Tensor]) -> nn.Module:
             f"card {card.name}: architecture {card.architecture!r} is unknown: "
             f"this version has {', '.join(ARCHITECTURES)}"
         )
-    model = build(card.architecture, card.classes)
     try:
+        sizes = {size for value in state.values() for size in value.shape}
+        if card.classes not in sizes or any(value.is_complex() for value in state.values()):
+            raise RuntimeError("not of this architecture")  # before much is allocated
+        model = build(card.architecture, card.classes)
         model.load_state_dict(state)
     except RuntimeError:
         raise ModelError(

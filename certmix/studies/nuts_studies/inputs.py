@@ -15,6 +15,7 @@ from certmix.errors import DataError, ParameterError, RunError
 from certmix.records import read_run
 from certmix.report.sheet import Sheet
 from certmix.studies.attack_request import AttackRequest
+from certmix.studies.from_json import from_json
 from certmix.studies.nuts_fit import LOGITS, FitChoices, NutsFitted, fit_cached
 from certmix.studies.nuts_margins import CachedLogits, read_logits
 from certmix.studies.nuts_studies.points import AttackedPoints, read_points
@@ -146,7 +147,9 @@ def _some(kind: Any, asked: Any) -> Any:
     """Make a dataclass of those of the stored settings that it knows."""
     if not isinstance(asked, dict):
         raise TypeError("no request")
-    return kind(**{one.name: asked[one.name] for one in dataclasses.fields(kind) if one.name in asked})
+    return from_json(
+        kind, {one.name: asked[one.name] for one in dataclasses.fields(kind) if one.name in asked}
+    )
 
 
 def _check_models(fit: FitCache, folder: Path, run: dict[str, Any]) -> None:

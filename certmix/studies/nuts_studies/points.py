@@ -80,11 +80,13 @@ def read_points(folder: Path, run: dict[str, Any]) -> AttackedPoints:
 
 def _read_images(path: Path) -> tuple[list[int], list[int]]:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = [(int(row["idx"]), int(row["label"])) for row in csv.DictReader(file, delimiter="\t")]
+        if not all(0 <= number < 2**63 for row in rows for number in row):
+            raise ValueError("numbers out of range")
     except FileNotFoundError:
         raise RunError(f"{path.parent} has no {path.name}, it did not finish: evaluate again") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{path} is damaged ({type(error).__name__}): evaluate again") from None
     if not rows:
         raise RunError(f"{path} names no image: evaluate again")

@@ -1,0 +1,165 @@
+"""Shards: each an honest part, together the run that was never divided."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+from spreading import rows
+
+from certmix.errors import ParameterError
+from certmix.records import read_run
+from certmix.studies.shard import Shard
+
+GIVEN = ("--images", 11, "--samples", 600, "--format", "json")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the shards lie once they were made."""
+    return tmp_path_factory.mktemp("shards")
+
+
+@pytest.fixture
+def shards(command, problem, kept):
+    """Return the folders of three shards of eleven images, run once and copied."""
+    if not any(kept.iterdir()):
+        for folder in _run_shards(command, problem):
+            shutil.copytree(folder, kept / folder.name)
+    for folder in kept.iterdir():
+        shutil.copytree(folder, problem.folder / folder.name, dirs_exist_ok=True)
+    return [problem.folder / f"shard-{i}" for i in (1, 2, 3)]
+
+
+def _run_shards(command, problem):
+    folders = [problem.folder / f"shard-{i}" for i in (1, 2, 3)]
+    for i, folder in enumerate(folders, 1):
+        done = command("certify", *problem.options, *GIVEN, "--shard", f"{i}/3", "--output", folder)
+        assert done.code == 0, done.err
+        table = json.loads(done.out)
+        assert (table["complete"], table["images"], table["planned_images"]) == (False, 4 - (i == 3), 11)
+        assert any(note.startswith(f"Shard {i}/3") for note in table["notes"])
+    return folders
+
+
+def test_merged_shards_are_the_run_that_was_never_divided(command, problem, shards):
+    alone = command("certify", *problem.options, *GIVEN, "--output", problem.folder / "alone")
+    merged = command("merge", *shards[::-1], "--output", problem.folder / "run", "--format", "json")
+    assert merged.code == 0, merged.err
+    assert merged.out == alone.out
+    assert rows(problem.folder / "run") == rows(problem.folder / "alone")
+    described = read_run(problem.folder / "run")
+    assert "shard" not in described
+    assert [part["shard"]["number"] for part in described["merged"]] == [3, 2, 1]
+    assert command("reproduce", problem.folder / "run").code == 0
+    again = command("certify", *problem.options, *GIVEN, "--output", problem.folder / "run")
+    assert (again.code, again.out) == (0, alone.out)
+    other = command("recertify", problem.folder / "run", "--alpha", 0.9, "--format", "json")
+    assert json.loads(other.out)["complete"] is True
+
+
+def test_without_output_the_merged_run_lies_where_the_undivided_one_would(command, problem, shards):
+    merged = command("merge", *shards)
+    assert merged.code == 0, merged.err
+    done = command("certify", *problem.options, *GIVEN)
+    assert "Run folder: runs/" in done.err
+    assert len(list((problem.folder / "runs").iterdir())) == 1
+    command("certify", *problem.options, *GIVEN, "--shard", "1/3")
+    assert sum(path.name.endswith("-shard1of3") for path in (problem.folder / "runs").iterdir()) == 1
+
+
+def test_a_shard_that_is_not_named_is_missed_with_its_images(command, shards):
+    done = command("merge", shards[0], shards[2], "--output", "run")
+    assert done.code == 2
+    numbers = sorted(index for index in range(11))[1::3]
+    assert f"4 of 11 images are missing or unfinished ({', '.join(map(str, numbers))})" in done.err
+    assert "name the folder of shard 2/3" in done.err
+
+
+def test_an_unfinished_shard_is_named(command, shards):
+    with sqlite3.connect(shards[1] / "counts.sqlite") as db:
+        (index,) = db.execute("SELECT max(idx) FROM images").fetchone()
+        db.execute("DELETE FROM images WHERE idx = ?", (index,))
+    db.close()
+    done = command("merge", *shards, "--output", "run")
+    assert done.code == 2
+    assert f"1 of 11 images are missing or unfinished ({index}): finish shard 2/3 ({shards[1]})" in done.err
+
+
+def test_a_shard_may_come_twice_if_it_says_the_same(command, shards):
+    shutil.copytree(shards[0], "copy")
+    assert command("merge", *shards, "copy", "--output", "run").code == 0
+    with sqlite3.connect("copy/counts.sqlite") as db:
+        db.execute("UPDATE images SET selection = '{\"2\": 100}' WHERE idx = 3")
+    db.close()
+    done = command("merge", *shards, "copy", "--output", "other")
+    assert done.code == 2
+    assert "hold different counts of image 3" in done.err
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (("--seed", 1), "seed is 1 there, 0 here"),
+        (("--alpha", 0.9), "alpha is 0.76 and 0.9"),
+        (("--samples", 700), "samples is 600 and 700"),
+        (("--shard", "2/4"), "they are 1/3 and 2/4"),
+        (("--standard", "none"), "the standard classifier is"),
+        (("--images", 10), "images is 11 and 10"),
+    ],
+    ids=str,
+)
+def test_shards_of_other_requests_are_refused_and_say_why(command, problem, shards, change, text):
+    given = (*problem.options, *GIVEN, "--shard", "2/3", "--output", "odd", *change)
+    assert command("certify", *given).code == 0
+    done = command("merge", shards[0], "odd", shards[2], "--output", "run")
+    assert done.code == 2
+    lines = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert text in lines[0]
+
+
+def test_other_folders_are_refused(command, problem, shards):
+    assert command("certify", *problem.options, *GIVEN, "--output", "whole").code == 0
+    done = command("merge", shards[0], "whole")
+    assert done.code == 2
+    assert "whole is not the folder of a shard" in done.err
+    assert "holds a run already" in command("merge", *shards, "--output", "whole").err
+    assert command("merge", *shards, "--output", "whole", "--fresh").code == 0
+    assert "is one of the shards" in command("merge", *shards, "--output", shards[0]).err
+    assert "holds no run.json" in command("merge", problem.folder).err
+    assert command("merge").code == 2
+
+
+def test_shards_partition_the_images():
+    for of in range(1, 12):
+        parts = [Shard(i, of).of_positions(np.arange(0, 33, 3)) for i in range(1, of + 1)]
+        assert sorted(np.concatenate(parts)) == list(range(0, 33, 3))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "1", "a/b", "1/3/5", "-1/3"])
+def test_bad_shards_are_refused_with_a_remedy(command, problem, text):
+    with pytest.raises(ParameterError, match="numbered from 1|write for example 2/8") as refused:
+        Shard.parse(text)
+    done = command("certify", *problem.options, f"--shard={text}")
+    assert done.code == 2
+    assert str(refused.value) in " ".join(done.err.split())
+
+
+def test_more_shards_than_images(command, problem):
+    done = command("certify", *problem.options, "--images", 3, "--shard", "2/4")
+    assert done.code == 2
+    assert "shard 2/4: there are 3 images only; use 3 shards at most" in done.err
+
+
+def test_merging_imports_no_torch():
+    import subprocess
+    import sys
+
+    code = "import certmix.studies.merge, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

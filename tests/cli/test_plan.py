@@ -1,0 +1,150 @@
+"""Plans: arithmetic that can be done by hand, and agreement with what was published and what runs draw."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from certmix.studies.plan_truth import SCENARIOS, Truth, scenario, truth_of
+from certmix.studies.planning import MODEL_SECONDS, plan
+from certmix.studies.request import CertifyRequest
+
+REQUEST = CertifyRequest(0.5, 0.76, samples=100_000)
+LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
+
+
+def by_goal(found):
+    return {goal.goal: goal for goal in found.goals}
+
+
+def images_of(probability, right=True, count=50):
+    return Truth(np.full(count, probability), np.full(count, right), 10, 6.0, None, "Images are alike.")
+
+
+def test_a_fixed_number_of_samples_is_arithmetic():
+    found = plan(REQUEST, images_of(0.9), images=50_000, throughput=5000, workers=8, price_per_hour=2.0)
+    fixed = by_goal(found)["fixed"]
+    assert fixed.total_samples == 50_000 * 100_100
+    assert fixed.worker_hours == pytest.approx(50_000 * 100_100 / 5000 / 3600)
+    assert fixed.hours == pytest.approx(fixed.worker_hours / 8 + MODEL_SECONDS / 3600)
+    assert fixed.cost == pytest.approx(2.0 * 8 * fixed.hours)
+
+
+def test_easy_hopeless_and_wrong_images_cost_little_sequentially():
+    wrong = by_goal(plan(REQUEST, images_of(0.9, right=False), images=1000, throughput=1))["radii"]
+    assert wrong.mean_samples == 100, "selection alone"
+    hopeless = by_goal(plan(REQUEST, images_of(0.1), images=1000, throughput=1))["radii"]
+    assert hopeless.mean_samples == 200, "one look"
+    narrow = replace(REQUEST, radii=(0.0,))
+    easy = by_goal(plan(narrow, images_of(0.99), images=1000, throughput=1))["radii"]
+    near = by_goal(plan(narrow, images_of(0.66), images=1000, throughput=1))["radii"]
+    assert easy.mean_samples < 500 < 5000 < near.mean_samples
+
+
+def test_more_workers_than_images_do_not_help():
+    few, many = (plan(REQUEST, images_of(0.9), images=4, throughput=10, workers=n) for n in (4, 400))
+    assert by_goal(few)["fixed"].hours == by_goal(many)["fixed"].hours
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
+def test_a_scenario_has_the_certified_accuracies_that_were_published(name, sigma):
+    from scipy.special import ndtri
+
+    images = scenario(name, sigma)
+    radius = np.where(images.probability > 0.5, sigma * ndtri(images.probability), 0.0)
+    for r, share in SCENARIOS[name][sigma]:
+        assert np.mean(images.right & (radius > 0) & (radius >= r)) == pytest.approx(share, abs=0.002)
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not there")
+@pytest.mark.parametrize("sigma", [0.5, 1.0])
+def test_a_scenario_plans_what_its_log_does(sigma):
+    log = truth_of(LOGS / f"gaussian-resnet110-cifar10-sigma{sigma:.2f}-10000.tsv", sigma)[0]
+    request = replace(REQUEST, sigma=sigma)
+    for goal in ("radii", "radius"):
+        first, second = (
+            by_goal(plan(request, images, images=10_000, throughput=1))[goal]
+            for images in (log, scenario("cifar10", sigma))
+        )
+        assert second.mean_samples == pytest.approx(first.mean_samples, rel=0.05)
+
+
+def test_a_plan_like_a_run_predicts_what_that_run_drew(command, problem):
+    given = (*problem.options, "--images", "all", "--samples", 2000, "--output", "run", "--format", "json")
+    done = command("certify", *given)
+    drawn = json.loads(done.out)["mean_samples"] + 100
+    planned = command("plan", "--like", "run", "--images", 12, "--samples", 2000, "--format", "json")
+    assert planned.code == 0, planned.err
+    found = json.loads(planned.out)
+    assert (found["sigma"], found["alpha"], found["classes"], found["schema_version"]) == (0.25, 0.76, 3, 1)
+    assert found["throughput"] > 0
+    assert found["goals"][1]["mean_samples"] == pytest.approx(drawn, rel=0.35)
+    assert found["goals"][0]["mean_samples"] == 2100
+    assert command("plan", "--like", "run", "--sigma", 0.5).code == 2
+
+
+def test_the_text_says_hours_cost_and_assumptions(command):
+    done = command(
+        "plan", "--images", 50000, "--samples", 100000, "--throughput", 5000, "--price-per-hour", 2
+    )
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].startswith(
+        "50,000 images, at most 100,000 samples each, sigma 0.5, alpha 0.76, 1,000 classes"
+    )
+    (fixed,) = (line.split() for line in lines if line.startswith("fixed"))
+    assert fixed[1:5] == ["100,100", "5.00e+09", "278.06", "556.13"]
+    assert any(line.startswith("Images are as published") for line in lines)
+    assert any("times fewer samples" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (("--images", 10), "no throughput: give --throughput"),
+        (("--throughput", 0), "throughput = 0: give a positive number"),
+        (("--throughput", 1, "--workers", 0), "workers = 0"),
+        (("--throughput", 1, "--images", 0), "images = 0"),
+        (("--throughput", 1, "--price-per-hour", -1), "price per hour = -1"),
+        (("--throughput", 1, "--sigma", 0.3), "scenario imagenet knows sigma 0.25, 0.5, 1, not 0.3"),
+        (("--throughput", 1, "--samples", 10), "samples = 10"),
+        (("--like", "no-such-run", "--throughput", 1), "no-such-run"),
+        (("--like", "x", "--scenario", "cifar10"), "give one of them"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_planned_is_one_line(command, arguments, text):
+    done = command("plan", *arguments)
+    assert done.code == 2
+    lines = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert text in lines[0]
+
+
+def test_records_of_many_classes_are_as_small_as_planned(tmp_path: Path):
+    """A thousand classes, thirty of which get votes: the database holds no zeros."""
+    from certmix.records import ImageRecord, Store
+
+    rng, looks = np.random.default_rng(0), (100, 200, 400, 1000, 3000, 10_000)
+    votes = np.zeros(1000)
+    votes[:30] = np.exp(-np.arange(30) / 4)
+    store = Store(tmp_path / "counts.sqlite", 1000)
+
+    def record(index):
+        counts = {n: rng.multinomial(n, votes / votes.sum()) for n in looks}
+        return ImageRecord(index, 0, "0" * 64, rng.multinomial(100, votes / votes.sum()), counts)
+
+    store.write_images([record(i) for i in range(500)])
+    store.write_standard("x", range(500), rng.dirichlet(np.ones(1000), 500))
+    store.close()
+    measured = sum(path.stat().st_size for path in tmp_path.iterdir()) / 500
+    from certmix.studies.planning import _sizes
+
+    truth = Truth(np.ones(1), np.ones(1, bool), 1000, 30.0, None, "")
+    disk, _ = _sizes(truth, 500, len(looks))
+    assert 0.6 < measured / (disk / 500) < 1.2
