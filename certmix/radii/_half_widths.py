@@ -85,7 +85,7 @@ def half_widths(alpha: float) -> tuple[FloatArray, float]:
     """Return the table (k, 6) for one mixing weight in (1/2, 1), rounded up, and its step."""
     mu, nu = (1.0 - alpha) / alpha, (2.0 * alpha - 1.0) / alpha
     step = 1.0 / (STEPS_A_UNIT * math.ceil(max(1.0, _narrowest(nu))))
-    table = np.empty((math.ceil(REACH / step), 6))
+    table = np.empty((math.ceil(REACH / step) + 1, 6))  # one more: s / step may round up to the end
     error = _fill(table, step, mu, nu)
     table[:, 0] += 2.0 * error + 16 * EPS * (1.0 + table[:, 0])
     table.setflags(write=False)

@@ -35,7 +35,8 @@ def exact_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: fl
     Returns
     -------
     FloatArray
-        l2 radii, rounded down; 0 where not certified, infinite for p = 1, q = 0.
+        l2 radii, rounded down; 0 where not certified, infinite for p = 1 and q = 0 (for
+        either at alpha = 1).
 
     Raises
     ------

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from certmix.radii import _half_widths, exact_radius
 from certmix.radii._half_widths import REACH, half_widths
 
 
 def truth(p: float, q: float, alpha: float) -> mpmath.mpf:
-    """The root to 40 digits, by bisection between two bounds of it."""
-    with mpmath.workdps(40):
+    """The root to 120 digits, by bisection between two bounds of it."""
+    with mpmath.workdps(120):
         mu = (1 - mpmath.mpf(alpha)) / mpmath.mpf(alpha)
         a = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(p) - 1)
         b = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(q) - 1)
         if p - q <= mu:
             return mpmath.mpf(0)
         low, high = mpmath.mpf(0), (a - b) / 2
-        for _ in range(120):
+        for _ in range(90):
             middle = (low + high) / 2
             low, high = (
                 (middle, high) if mpmath.ncdf(a - middle) - mpmath.ncdf(b + middle) > mu else (low, middle)
@@ -65,6 +65,17 @@ def test_pairs_beyond_the_table_meet_the_same_equation():
     alpha = 1 - 2.0**-53
     got = float(exact_radius(4e-16, 1e-18, 1.0, alpha))
     assert 0 < got <= truth(4e-16, 1e-18, alpha)
+
+
+@pytest.mark.parametrize("alpha", [0.51, 0.5001, 0.76, 0.999])
+def test_the_end_of_the_table(alpha):
+    """Just below |s| = REACH the quotient s / step may round to the number of intervals."""
+    table, step = half_widths(alpha)
+    assert np.nextafter(REACH, 0.0) / step < len(table)
+    p, q = 0.9707435897435898, 6.826718670197305e-72
+    assert 0.5 * abs(ndtri(p) + ndtri(q)) < REACH
+    got = float(exact_radius(p, q, 1.0, 0.51))
+    assert 0.13197 < got <= truth(p, q, 0.51)
 
 
 def test_a_planted_error_is_given_away(monkeypatch):
