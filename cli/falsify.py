@@ -73,8 +73,8 @@ def command(run: Path | None, finding: Path | None, format_: str, device: str, *
         return _replay(finding, run, options["seed"], device, format_)
     if run is None:
         raise ParameterError("no run to attack: name the folder of a run of certmix certify, or use --replay")
-    from certmix.verification.falsify import falsify
-    from certmix.verification.falsify_request import FalsifyRequest
+    from certmix.verification.falsification.falsify import falsify
+    from certmix.verification.falsification.request import FalsifyRequest
 
     from .progress import StudyBar, say
 
@@ -125,7 +125,7 @@ def _attack(one: Any) -> str:
 
 
 def _replay(finding: Path, run: Path | None, seed: int | None, device: str, format_: str) -> int:
-    from certmix.verification.falsify_replay import replay
+    from certmix.verification.falsification.replay import replay
 
     from .progress import say
 

@@ -45,9 +45,9 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     """
     from certmix.atomic import write_atomically
     from certmix.errors import ParameterError
-    from certmix.verification.proposing import propose
-    from certmix.verification.reading import parse_guarantee
-    from certmix.verification.writing import guarantee_text
+    from certmix.verification.guarantee.proposing import propose
+    from certmix.verification.guarantee.reading import parse_guarantee
+    from certmix.verification.guarantee.writing import guarantee_text
 
     printed = str(output) == "-"
     if not printed and output.exists() and not force:
@@ -70,8 +70,8 @@ def check(file: Path) -> int:
 
     Exit code 0: it can be verified; 2: it cannot, with the line and the remedy.
     """
-    from certmix.verification.judging import most_that_can_be_shown
-    from certmix.verification.reading import read_guarantee
+    from certmix.verification.guarantee.judging import most_that_can_be_shown
+    from certmix.verification.guarantee.reading import read_guarantee
 
     guarantee = read_guarantee(file)
     images = guarantee.request.images

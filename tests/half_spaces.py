@@ -19,11 +19,11 @@ from torch import nn
 from certmix.bounds import clopper_pearson
 from certmix.radii import exact_radius
 from certmix.types import FloatArray, IntArray
-from certmix.verification.falsify import attack_claims
-from certmix.verification.falsify_claims import Claim, Claims
-from certmix.verification.falsify_judge import Target
-from certmix.verification.falsify_request import FalsifyRequest
-from certmix.verification.falsify_result import Falsification
+from certmix.verification.falsification.claims import Claim, Claims
+from certmix.verification.falsification.falsify import attack_claims
+from certmix.verification.falsification.judge import Target
+from certmix.verification.falsification.request import FalsifyRequest
+from certmix.verification.falsification.result import Falsification
 
 SHAPE, SIGMA = (3, 3, 3), 0.5
 STEEPNESS = 30.0

@@ -59,7 +59,16 @@ def make_study(name: str = "study", text: str = "PGD") -> StudyRun:
         ((text, ""), ("90.0 [85.0, 95.0]", "estimate"), ("40.0 [35.0, 45.0]", "attacked")),
         (("h", ""), ("70.0 [65.0, 75.0]", "estimate"), ("50.0 [45.0, 55.0]", "certified")),
     )
-    table = Table(text, text, ("model", "clean", text), (False, True, True), rows, (text,), False, ((text, 1), ("rest", 1)))
+    table = Table(
+        text,
+        text,
+        ("model", "clean", text),
+        (False, True, True),
+        rows,
+        (text,),
+        False,
+        ((text, 1), ("rest", 1)),
+    )
     return StudyRun(name, text, (table,), ((text, b"<svg/>"),), ((text, text),), ((text, text),), ())
 
 

@@ -45,7 +45,7 @@ def from_plain(plain: Any) -> ScoreStatistics:
         found = ScoreStatistics(int(plain["selected"]), rivals, int(plain["samples"]), **arrays)
         _check(found)
     except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
-        wrong = str(error).replace("\n", " ")
+        wrong = " ".join(str(error).split())[:200]
         raise RunError(f"score statistics are unreadable ({wrong}): draw these samples again") from None
     return found
 

@@ -13,7 +13,7 @@ from certmix.lipschitz.margins import softmax_margin_lower
 
 if TYPE_CHECKING:
     from certmix.lipschitz.graph import build_graph
-    from certmix.lipschitz.local_search import local_search
+    from certmix.lipschitz.local_constants import local_search
     from certmix.lipschitz.propagation import (
         VerifiedRadii,
         certified_radius,
@@ -25,7 +25,7 @@ _WITH_TORCH = {
     "VerifiedRadii": "propagation",
     "build_graph": "graph",
     "certified_radius": "propagation",
-    "local_search": "local_search",
+    "local_search": "local_constants",
     "logit_differences_lower": "propagation",
     "margin_lower": "propagation",
 }

@@ -100,7 +100,7 @@ def looks_like_probabilities(logits: Tensor) -> bool:
 def near_chance(correct: int, total: int, classes: int) -> bool:
     """Whether an accuracy is so low that the model was probably fed wrongly normalised inputs.
 
-    True if, of at least 10 inputs, at most a fraction min(2 r, (1 + r) / 2)
+    True if, of at least 10 inputs, at most a fraction min(2 r, (1 + 2 r) / 3)
     are right and the exact one-sided binomial test at level 1e-3 does not show
     the accuracy to be above r.  Here r = c + c (1 - c) / 2 with
     c = 1 / classes: about 1.5 times chance, and 0.625 for two classes.
@@ -114,7 +114,7 @@ def near_chance(correct: int, total: int, classes: int) -> bool:
 
     chance = 1 / classes
     level = chance + chance * (1 - chance) / 2
-    if total < 10 or correct > min(2 * level, (1 + level) / 2) * total:
+    if total < 10 or correct > min(2 * level, (1 + 2 * level) / 3) * total:
         return False
     return correct == 0 or bool(bdtrc(correct - 1, total, level) > 1e-3)
 

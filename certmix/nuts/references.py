@@ -80,10 +80,10 @@ def _told(path: str, folder: Path) -> str:
 
 def _found(path: str, folder: Path, where: str) -> str:
     """A written path as it is read; a relative one must not lead out of the folder, by links neither."""
-    expanded = os.path.expanduser(path)
-    if os.path.isabs(expanded):
-        return expanded
     try:
+        expanded = os.path.expanduser(path)
+        if os.path.isabs(expanded):
+            return expanded
         resolved, inside = (folder / expanded).resolve(), folder.resolve()
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{where} has the path {path!r}: {describe(error)}: mend the path") from None

@@ -79,7 +79,7 @@ class Database:
         """Turn errors of SQLite into a `RunError`."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # messages that quote the file may be no text
             raise self._unreadable(str(error)) from None
 
     def _unreadable(self, reason: str) -> RunError:

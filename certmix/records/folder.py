@@ -62,7 +62,8 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
         found = f"format version {version!r:.20}"
         raise RunError(f"{path}: {found}, this certmix reads up to {FORMAT_VERSION}: update certmix")
     identity = description.setdefault("identity", {})
-    if not isinstance(identity, dict) or not isinstance(identity.get("study", CERTIFY), str):
+    told = identity.get("study", CERTIFY) if isinstance(identity, dict) else None
+    if not isinstance(told, str) or not told.isprintable():
         raise RunError(f"{path} has an identity that is no object: restore it or start over with --fresh")
     if study is not None and (found := _study(description)) != study:
         raise RunError(f"{folder} is a run of certmix {found}: name a run of certmix {study}")
@@ -70,7 +71,7 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
 
 
 def _study(description: dict[str, Any]) -> str:
-    return " ".join(str(description["identity"].get("study", CERTIFY)).split())
+    return str(description["identity"].get("study", CERTIFY))
 
 
 class RunFolder(Generic[S]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics
 from certmix.bounds.stored_scores import from_bytes, to_bytes
 from certmix.errors import RunError
 from certmix.records.database import Database
+from certmix.records.looks import SparseLooks
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["ImageRecord", "Store"]
@@ -44,6 +45,8 @@ CREATE VIEW IF NOT EXISTS records AS
     FROM images LEFT JOIN standard ON standard.idx = images.idx;
 """
 _LARGEST = 2**63 - 1
+_FEW = 64
+"""Classes up to which counts are kept with their zeros: that is faster."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class ImageRecord:
     label: int
     input_checksum: str
     selection: IntArray
-    estimation: dict[int, IntArray] = field(default_factory=dict)
+    estimation: Mapping[int, IntArray] = field(default_factory=dict)
     seconds: float = 0.0
     device: str = "cpu"
     scores: dict[int, ScoreStatistics] = field(default_factory=dict)
@@ -175,7 +178,8 @@ class Store(Database):
                 raise ValueError("a value of the wrong type")
         except (ArithmeticError, AttributeError, RecursionError, RunError, TypeError, ValueError) as error:
             raise self._unreadable(f"the row of image {index!r:.30}: {error}") from None
-        return ImageRecord(index, label, checksum, chosen, looks, float(seconds), device, soft)
+        kept = SparseLooks(looks, self.classes) if self.classes > _FEW else looks
+        return ImageRecord(index, label, checksum, chosen, kept, float(seconds), device, soft)
 
     def write_standard(self, checksum: str, indices: Iterable[int], probabilities: FloatArray) -> None:
         """Write the standard classifier's probabilities (m, c) for the images `indices`."""

@@ -29,7 +29,7 @@ from certmix.studies.shard import Shard
 from certmix.studies.sources import Loaded, Sources, load_sources
 from certmix.types import Summary
 
-__all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify"]
+__all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify", "run_identity"]
 
 R = TypeVar("R", CertifyRequest, DeterministicRequest)
 
@@ -186,7 +186,7 @@ def run_certify(
         say(note)
     if isinstance(request.images, int) and request.images > len(loaded.dataset):
         say(f"{request.images} images asked for, the data has {len(loaded.dataset)}: all are used")
-    identity = _identity(request, loaded)
+    identity = run_identity(request, loaded)
     if in_memory:
         return _fill(context, Store(None, loaded.dataset.classes), None)
     folder = Path(output) if output is not None else _default_folder(identity, shard)
@@ -200,7 +200,8 @@ def _default_folder(identity: Identity, shard: Shard | None) -> Path:
     return folder if shard is None else folder.with_name(f"{folder.name}-shard{shard.number}of{shard.of}")
 
 
-def _identity(request: CertifyRequest, loaded: Loaded) -> Identity:
+def run_identity(request: CertifyRequest, loaded: Loaded) -> Identity:
+    """Return what decides which samples a request draws: it names the run folder."""
     return Identity(
         data=loaded.dataset.name,
         data_checksum=loaded.dataset.checksum,

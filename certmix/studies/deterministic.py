@@ -25,7 +25,7 @@ from certmix.studies.deterministic_table import Outcomes, outcomes, summarise, t
 from certmix.studies.sources import Loaded, Sources, load_models
 from certmix.types import Curve, IntArray, Summary
 
-__all__ = ["STUDIES", "DeterministicResult", "run_deterministic"]
+__all__ = ["STUDIES", "DeterministicResult", "run_deterministic", "run_identity"]
 
 STUDIES = {"certify-margin": "margin", "certify-lipschitz-constant": "lipschitz-constant"}
 """Names of the studies in run folders, and their certificates."""
@@ -82,7 +82,7 @@ def run_deterministic(
     if request.certificate == "margin":
         graph = build_graph(loaded.robust.module, loaded.dataset.read(0).shape)
     _expect(request, loaded, say)
-    identity = _identity(request, loaded)
+    identity = run_identity(request, loaded)
 
     def done(store: VectorStore, run: RunFolder[VectorStore] | None) -> DeterministicResult:
         work = Work(request, loaded, chosen, batch_size, graph, store, progress, say)
@@ -125,7 +125,8 @@ def _expect(request: DeterministicRequest, loaded: Loaded, say: Callable[[str], 
         say(f"{request.images} images asked for, the data has {len(loaded.dataset)}: all are used")
 
 
-def _identity(request: DeterministicRequest, loaded: Loaded) -> StudyIdentity:
+def run_identity(request: DeterministicRequest, loaded: Loaded) -> StudyIdentity:
+    """Return what a request's stored figures depend on: it names the run folder."""
     study = next(study for study, certificate in STUDIES.items() if certificate == request.certificate)
     parts = {
         "data_checksum": loaded.dataset.checksum,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -88,7 +89,7 @@ def bound_records(
         split = sequential_split(request.bound_name, request.failure_probability)
         bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound_name, split)
         return Bounded(bounds, walk.samples, walk.active & (not every_look))
-    evidence: list[dict[int, Any]] = [_evidence(record, request) for record in records]
+    evidence: list[Mapping[int, Any]] = [_evidence(record, request) for record in records]
     present = np.array([request.samples in looks for looks in evidence])
     if not present.all():
         nothing = np.zeros(len(records))
@@ -98,7 +99,7 @@ def bound_records(
     return Bounded(complete, np.full(len(records), request.samples), ~present)
 
 
-def _evidence(record: ImageRecord, request: CertifyRequest) -> dict[int, Any]:
+def _evidence(record: ImageRecord, request: CertifyRequest) -> Mapping[int, Any]:
     """What bounds are computed from, by number of samples: votes or score statistics."""
     return record.estimation if request.scores == "hard" else record.scores
 
@@ -123,6 +124,9 @@ def radii_of(
     return certify_radii(bounds, sigma=sigma, alpha=alpha, certificate=certificate)
 
 
+_TOGETHER = 2000
+"""Images whose counts are in memory with all zeros at a time."""
+
 _rule = lru_cache(maxsize=8)(Rule)
 
 
@@ -135,11 +139,12 @@ def _walk(records: Sequence[ImageRecord], walk: Walk, every_look: bool) -> Walk:
         rows = np.array([i for i in waiting if samples in evidence[i]], np.int64)
         if len(rows) == 0:
             break
-        found = [evidence[i][samples] for i in rows.tolist()]
-        if request.scores == "hard":
-            walk.step(number, rows, np.stack(found))
-        else:
-            walk.step_scores(number, rows, found)
+        for part in np.array_split(rows, math.ceil(len(rows) / _TOGETHER)):
+            found = [evidence[i][samples] for i in part.tolist()]
+            if request.scores == "hard":
+                walk.step(number, part, np.stack(found))
+            else:
+                walk.step_scores(number, part, found)
     return walk
 
 
@@ -207,15 +212,17 @@ def _clean_accuracy(
     records: Sequence[ImageRecord], standard: dict[int, FloatArray], alpha: float
 ) -> CleanAccuracy:
     labels = np.array([r.label for r in records])
-    frequencies = np.stack([r.selection / r.selection.sum() for r in records])
-    robust = float(np.mean(frequencies.argmax(1) == labels))
+    robust = float(np.mean(np.array([r.selected for r in records]) == labels))
     if any(r.index not in standard for r in records):
         return CleanAccuracy(None, robust, None)
-    probabilities = np.stack([standard[r.index] for r in records])
-    mixed = (1 - alpha) * probabilities + alpha * frequencies
-    return CleanAccuracy(
-        float(np.mean(probabilities.argmax(1) == labels)), robust, float(np.mean(mixed.argmax(1) == labels))
+    first = np.array([standard[r.index].argmax() for r in records])
+    mixed = np.array(
+        [
+            ((1 - alpha) * standard[r.index] + alpha * (r.selection / r.selection.sum())).argmax()
+            for r in records
+        ]
     )
+    return CleanAccuracy(float(np.mean(first == labels)), robust, float(np.mean(mixed == labels)))
 
 
 def evaluate(

@@ -65,7 +65,7 @@ def _fits(hint: Any, value: Any) -> bool:
         number = isinstance(value, int if origin is int else (int, float)) and not isinstance(value, bool)
         return number and abs(value) < _LARGEST  # also refuses NaN
     if origin is tuple:
-        return isinstance(value, list)
+        return isinstance(value, list | tuple)
     return isinstance(value, origin) if isinstance(origin, type) else False
 
 

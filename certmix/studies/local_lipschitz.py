@@ -14,7 +14,7 @@ from torch import nn
 
 from certmix.errors import ParameterError
 from certmix.lipschitz.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
-from certmix.lipschitz.local_search import float64_twin, local_search
+from certmix.lipschitz.local_constants import float64_twin, local_search
 from certmix.lipschitz.ratios import OUTPUTS, RATIOS
 from certmix.lipschitz.witness import slopes_beyond_rounding
 from certmix.report.lipschitz_plot import EstimatedConstants, lipschitz_image

@@ -69,14 +69,15 @@ class Sources:
         TypeError
             If the description holds something else.
         """
-        objects = stored.get("objects") if isinstance(stored, dict) else None
+        known = dict(stored) if isinstance(stored, dict) else {"sources": stored}
+        objects = known.pop("objects", None)
         if objects:
             named = " ".join(str(objects).split())[:80].strip("[]")
             raise RunError(
                 f"the run was made from Python objects ({named}): "
                 "only the program that made them can run it again"
             )
-        return from_json(cls, {key: value for key, value in stored.items() if key != "objects"})
+        return from_json(cls, known)
 
 
 def _absolute(text: str) -> str:

@@ -112,9 +112,9 @@ def run_of_log(log: PublishedLog) -> dict[str, Any] | None:
     described = read_run(path.parent, "certify")
     if "request" not in described or "data" not in described:
         return None
-    request_of(described, path.parent)
+    request = request_of(described, path.parent)
     try:
         data_of(described)
     except (KeyError, TypeError) as error:
         raise _lacks(path.parent, error) from None
-    return described
+    return {**described, "request": request.as_dict()}

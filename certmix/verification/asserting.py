@@ -22,8 +22,8 @@ from certmix.studies.sources import Sources, load_models, load_sources
 from certmix.types import FloatArray, IntArray, Status
 from certmix.verification.checks import Outcome
 from certmix.verification.given_model import Model, as_it_was, taken_apart
-from certmix.verification.judging import Figures, judge
-from certmix.verification.requirements import Requirement, written
+from certmix.verification.guarantee.judging import Figures, judge
+from certmix.verification.guarantee.requirements import Requirement, written
 
 __all__ = ["SIDES", "assert_certified", "certify_and_warn"]
 
@@ -170,9 +170,9 @@ def _name(request: Any, sources: Sources, device: str) -> str:
     chosen = resolve_device(device)
     if isinstance(request, CertifyRequest):
         sampled = load_sources(sources, request.sigma, chosen, _nothing)
-        return study._identity(request, sampled).folder_name()
+        return study.run_identity(request, sampled).folder_name()
     assert sources.robust is not None
-    return deterministic._identity(
+    return deterministic.run_identity(
         request, load_models(sources, sources.robust, chosen, _nothing)
     ).folder_name()
 

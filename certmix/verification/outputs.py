@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from certmix.errors import RunError
 from certmix.report.wording import one_line
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.judging import CONFIDENCE
+from certmix.verification.guarantee.judging import CONFIDENCE
 
 if TYPE_CHECKING:
     from certmix.verification.result import Verification

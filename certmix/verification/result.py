@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from certmix.verification.checks import CheckResult, Outcome, worst
-from certmix.verification.incremental import Sampling
-from certmix.verification.judging import CONFIDENCE, Judgement
+from certmix.verification.guarantee.incremental import Sampling
+from certmix.verification.guarantee.judging import CONFIDENCE, Judgement
 
 __all__ = ["EXIT_CODES", "Settings", "Verification"]
 
@@ -35,7 +35,7 @@ class Settings:
     samples
         Most samples that are drawn again for each of them.
     new_seed, error_rate
-        As for `certmix.verification.resample.resample`.
+        As for `certmix.verification.resampling.resample.resample`.
     fresh
         Delete the guarantee's run and sample anew.
     device, batch_size

@@ -11,16 +11,16 @@ from certmix.studies.deterministic_fill import standard_cell
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded
 from certmix.verification.checks import CheckResult, Outcome, worst
-from certmix.verification.figures import logit_figures, vote_figures
-from certmix.verification.guarantees import Guarantee
-from certmix.verification.incremental import Sampling, draw, untouched
-from certmix.verification.judging import Figures, Judgement, judge
-from certmix.verification.planning import Plan, load_guaranteed, plan
-from certmix.verification.reading import read_guarantee
-from certmix.verification.rederive import rederive
-from certmix.verification.resample import resample
+from certmix.verification.guarantee.figures import logit_figures, vote_figures
+from certmix.verification.guarantee.guarantees import Guarantee
+from certmix.verification.guarantee.incremental import Sampling, draw, untouched
+from certmix.verification.guarantee.judging import Figures, Judgement, judge
+from certmix.verification.guarantee.planning import Plan, load_guaranteed, plan
+from certmix.verification.guarantee.reading import read_guarantee
+from certmix.verification.rederivation.rederive import rederive
+from certmix.verification.rederivation.stored import read_samples, read_vectors
+from certmix.verification.resampling.resample import resample
 from certmix.verification.result import Settings, Verification
-from certmix.verification.stored import read_samples, read_vectors
 
 __all__ = ["figures_of", "unchecked", "verify", "verify_guarantee", "verify_run"]
 

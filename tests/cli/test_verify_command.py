@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.incremental import Sampling
-from certmix.verification.judging import Judgement
+from certmix.verification.guarantee.incremental import Sampling
+from certmix.verification.guarantee.judging import Judgement
+from certmix.verification.guarantee.requirements import parse_requirement
 from certmix.verification.outputs import FORMATS, github, junit, markdown, text
-from certmix.verification.requirements import parse_requirement
 from certmix.verification.result import Verification
 
 GUARANTEE = """\

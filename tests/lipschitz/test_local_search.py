@@ -11,7 +11,7 @@ from attacked import linear, outside, small_images, small_net
 from torch import nn
 
 from certmix.errors import ModelError, ParameterError
-from certmix.lipschitz.local_search import float64_twin, local_search
+from certmix.lipschitz.local_constants import float64_twin, local_search
 from certmix.lipschitz.ratios import RATIOS
 from certmix.lipschitz.witness import slopes_beyond_rounding
 

@@ -104,11 +104,16 @@ def test_probabilities_are_told_from_logits():
 def test_near_chance_is_the_exact_test(total, classes):
     level = 1 / classes + (1 - 1 / classes) / (2 * classes)
     correct = np.arange(total + 1)
-    few = correct <= min(2 * level, (1 + level) / 2) * total
+    few = correct <= min(2 * level, (1 + 2 * level) / 3) * total
     expected = few & (binom.sf(correct - 1, total, level) > 1e-3)
     assert [near_chance(int(c), total, classes) for c in correct] == expected.tolist()
     assert near_chance(total // classes, total, classes)
     assert not near_chance(total, total, classes)
+
+
+def test_four_fifths_of_two_classes_is_no_chance():
+    assert not near_chance(41, 51, 2)
+    assert near_chance(31, 51, 2)
 
 
 def test_near_chance_falls_silent_for_few_images_and_clear_success():

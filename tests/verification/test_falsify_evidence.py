@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom, multinomial
 
 from certmix.errors import ParameterError
-from certmix.verification.falsify_evidence import (
+from certmix.verification.falsification.evidence import (
     chance_of,
     findings_needed,
     hopeless,
@@ -18,8 +18,8 @@ from certmix.verification.falsify_evidence import (
     threshold,
     vote_margin_upper,
 )
-from certmix.verification.falsify_judge import noise_seed
-from certmix.verification.falsify_request import FalsifyRequest
+from certmix.verification.falsification.judge import noise_seed
+from certmix.verification.falsification.request import FalsifyRequest
 
 SAMPLES = 14
 

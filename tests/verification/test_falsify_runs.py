@@ -15,10 +15,10 @@ from certmix.errors import ParameterError, RunError
 from certmix.studies.sources import Sources
 from certmix.types import Dataset
 from certmix.verification.checks import Outcome
-from certmix.verification.falsify import falsify
-from certmix.verification.falsify_claims import read_claims
-from certmix.verification.falsify_replay import replay
-from certmix.verification.falsify_request import FalsifyRequest
+from certmix.verification.falsification.claims import read_claims
+from certmix.verification.falsification.falsify import falsify
+from certmix.verification.falsification.replay import replay
+from certmix.verification.falsification.request import FalsifyRequest
 
 DEPTHS = np.array([1.8, 1.2, -1.5, 0.1, 2.2, 0.9])
 QUICK = FalsifyRequest(images="all", steps=3, copies=8, restarts=2, samples=1000)

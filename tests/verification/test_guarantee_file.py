@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from certmix.errors import ParameterError
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
-from certmix.verification.guarantees import DataClaim, Guarantee, ModelClaim
-from certmix.verification.places import relative_claims, source_options
-from certmix.verification.reading import parse_guarantee, read_guarantee
-from certmix.verification.requirements import Requirement
-from certmix.verification.writing import guarantee_text
+from certmix.verification.guarantee.guarantees import DataClaim, Guarantee, ModelClaim
+from certmix.verification.guarantee.places import relative_claims, source_options
+from certmix.verification.guarantee.reading import parse_guarantee, read_guarantee
+from certmix.verification.guarantee.requirements import Requirement
+from certmix.verification.guarantee.writing import guarantee_text
 
 TEXT = """\
 version = 1

@@ -17,9 +17,9 @@ from certmix.bounds.scores import SCORE_BOUNDS, bound_scores, plan, start, updat
 from certmix.radii.layered import layered_radii
 from certmix.sampling import schedule
 from certmix.studies.request import BOUNDS_OF
-from certmix.verification import plain_bounds as plain
-from certmix.verification import plain_scores
-from certmix.verification.plain_radii import layers_radius
+from certmix.verification.plain import bounds as plain
+from certmix.verification.plain import scores as plain_scores
+from certmix.verification.plain.radii import layers_radius
 
 DELTAS = st.floats(-9, -0.05).map(lambda power: 10.0**power)
 

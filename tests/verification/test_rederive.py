@@ -12,7 +12,7 @@ from forged import certified, copied, edit_counts, edit_json, edit_log, products
 
 from certmix.errors import RunError
 from certmix.verification.checks import Outcome
-from certmix.verification.rederive import rederive
+from certmix.verification.rederivation.rederive import rederive
 
 
 @pytest.fixture(scope="module")

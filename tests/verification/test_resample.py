@@ -12,8 +12,8 @@ from planes import INPUTS, LABELS, NET, plane, points
 
 from certmix.errors import ParameterError, RunError
 from certmix.verification.checks import Outcome
-from certmix.verification.rederive import rederive
-from certmix.verification.resample import resample
+from certmix.verification.rederivation.rederive import rederive
+from certmix.verification.resampling.resample import resample
 
 
 @pytest.fixture(scope="module")

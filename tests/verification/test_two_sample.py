@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, fisher_exact
 
-from certmix.verification.two_sample import LOOKS, class_p_value, judge_images, votes_p_value
+from certmix.verification.resampling.two_sample import LOOKS, class_p_value, judge_images, votes_p_value
 
 
 @pytest.mark.parametrize("proportion", [0.02, 0.3, 0.5, 0.97])

@@ -13,11 +13,11 @@ import pytest
 from certmix.errors import CertmixError, DataError
 from certmix.sampling.votes import Sampler
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.proposing import propose
-from certmix.verification.reading import parse_guarantee, read_guarantee
+from certmix.verification.guarantee.proposing import propose
+from certmix.verification.guarantee.reading import parse_guarantee, read_guarantee
+from certmix.verification.guarantee.writing import guarantee_text
 from certmix.verification.result import Settings
 from certmix.verification.verify import verify, verify_guarantee
-from certmix.verification.writing import guarantee_text
 
 TEXT = """\
 version = 1
@@ -254,7 +254,7 @@ def test_interrupting_keeps_what_was_drawn(folder, monkeypatch):
         class summary:  # noqa: N801
             complete = False
 
-    monkeypatch.setattr("certmix.verification.incremental.run_certify", lambda *a, **k: Stopped)
+    monkeypatch.setattr("certmix.verification.guarantee.incremental.run_certify", lambda *a, **k: Stopped)
     with pytest.raises(KeyboardInterrupt):
         verified(folder)
 
@@ -320,6 +320,16 @@ def test_a_run_from_another_place_is_taken_up_where_it_lies_now(folder, tmp_path
     no_noise(monkeypatch)
     found = verified(moved)
     assert found.exit_code == 0, found.checks
+    assert found.sampling.drawn_samples == 0
+
+
+def test_a_run_under_another_name_serves(folder, monkeypatch):
+    """As `certify --output runs/accepted` makes it."""
+    before = verified(folder)
+    before.run.rename(before.run.with_name("accepted"))
+    no_noise(monkeypatch)
+    found = verified(folder)
+    assert found.run.name == "accepted"
     assert found.sampling.drawn_samples == 0
 
 

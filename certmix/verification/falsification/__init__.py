@@ -1,0 +1,1 @@
+"""Attacks inside the certified balls of a run."""

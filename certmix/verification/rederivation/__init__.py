@@ -1,0 +1,1 @@
+"""A run derived again from what it stored, by the second implementation."""

@@ -1,0 +1,143 @@
+"""All checks of a sampled run: sources, counts, and every table that it published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from certmix.errors import CertmixError, RunError
+from certmix.studies.request import CertifyRequest
+from certmix.types import Dataset
+from certmix.verification.checks import CheckResult
+from certmix.verification.plain.bounds import SLACK
+from certmix.verification.rederivation.counts import (
+    check_budget,
+    check_counts,
+    check_design,
+    check_looks,
+    check_separate,
+)  # fmt: skip
+from certmix.verification.rederivation.printed import check_newest
+from certmix.verification.rederivation.published import Published, match_request, read_published
+from certmix.verification.rederivation.reload import reload, standard_checksum
+from certmix.verification.rederivation.samples_figures import check_figures
+from certmix.verification.rederivation.sources import (
+    check_data,
+    check_identity,
+    check_inputs,
+    check_models,
+    judged,
+    unchecked,
+    wanted_indices,
+)  # fmt: skip
+from certmix.verification.rederivation.stored import StoredRun, read_samples
+
+__all__ = ["rederive_samples", "stored_request"]
+
+
+def stored_request(run: StoredRun) -> CertifyRequest:
+    """Return the request in a run's description; RunError if it is none."""
+    try:
+        stored = dict(run.description["request"])
+        return CertifyRequest(**{**stored, **{k: tuple(stored[k]) for k in ("certificates", "radii")}})
+    except (CertmixError, LookupError, TypeError, ValueError) as error:
+        wrong = " ".join(str(error).split())
+        raise RunError(f"{run.folder}/run.json holds no valid request ({wrong}): restore it") from None
+
+
+def rederive_samples(
+    folder: Path, dataset: Dataset | None, models: Mapping[str, nn.Module] | None
+) -> list[CheckResult]:
+    """Return the checks of a sampled run; see `certmix.verification.rederivation.rederive.rederive`."""
+    run, published = read_samples(folder), read_published(folder)
+    request, fixed = stored_request(run), _fixed(run)
+    reloaded = reload(run.description, dataset, models)
+    matched = [match_request(found, request, run.standard) for found in published]
+    requests = [asked for asked, _ in matched]
+    data = reloaded.dataset
+    if data is not None and len(data) != run.description["data"]["inputs"]:
+        data = None
+    return [
+        *check_identity(folder, run.description, request),
+        check_data(run.description, reloaded),
+        *check_models(run.description, reloaded),
+        _check_stored(run, data, [request, *requests]),
+        *check_inputs(
+            {index: record.label for index, record in run.images.items()},
+            {index: record.input_checksum for index, record in run.images.items()}, data,
+        ),
+        check_counts(run, request),
+        check_looks(run, fixed),
+        check_design(run, fixed, list(dict.fromkeys([request, *requests]))),
+        check_separate(run, request),
+        check_budget(run.description, request, run.classes),
+        _check_outputs(run),
+        _check_requests(published, matched, request),
+        *check_figures(run, published, requests, data),
+        check_newest(folder, request.name(standard_checksum(run.description)), published),
+    ]  # fmt: skip
+
+
+def _fixed(run: StoredRun) -> int | None:
+    text = run.meta.get("fixed_samples")
+    if text is not None and not (text.isdecimal() and 0 < len(text) < 19):
+        raise RunError(f"{run.folder}: fixed_samples = {text!r} in the database: restore it")
+    return None if text is None else int(text)
+
+
+def _check_stored(run: StoredRun, dataset: Dataset | None, requests: list[CertifyRequest]) -> CheckResult:
+    """Every stored image was asked for."""
+    if dataset is None:
+        return unchecked("stored images", "the data set cannot be loaded")
+    asked = {int(i) for request in requests for i in wanted_indices(dataset, request.images)}
+    faults = [
+        (
+            index,
+            f"image {index} is stored, but no request of this run asked for it (or its table was deleted)",
+        )
+        for index in run.images
+        if index not in asked
+    ]
+    return judged("stored images", faults, f"all {len(run.images):,} stored images were asked for")
+
+
+def _check_outputs(run: StoredRun) -> CheckResult:
+    """Stored outputs of standard models are probabilities, and their classes the largest ones."""
+    faults = [
+        (index, f"image {index}: outputs of the standard model are not probabilities, or not of class {y}")
+        for outputs in run.standard.values()
+        for index, (values, y) in outputs.items()
+        if not (values.min() >= 0 and abs(values.sum() - 1) <= SLACK and int(values.argmax()) == y)
+    ]
+    return judged(
+        "standard outputs", faults, f"{sum(map(len, run.standard.values())):,} outputs are probabilities"
+    )
+
+
+def _check_requests(
+    published: list[Published], matched: list[tuple[CertifyRequest, bool]], request: CertifyRequest
+) -> CheckResult:
+    """The digest in each folder's name is that of the request which the table inside describes."""
+    check = "published requests"
+    if not published:
+        return unchecked(check, "nothing was published yet")
+    faults: list[tuple[int | None, str]] = []
+    unknown = []
+    for found, (asked, confirmed) in zip(published, matched, strict=True):
+        if not confirmed and asked.goal == "radius":
+            unknown.append(found.name)
+        elif not confirmed:
+            faults.append((None, f"results/{found.name} holds the table of another request, run or model"))
+        for name in ("sigma", "seed", "selection_samples"):
+            if getattr(found.summary, name) != getattr(request, name):
+                told = getattr(found.summary, name)
+                faults.append(
+                    (None, f"results/{found.name}: {name} = {told}, the run's is {getattr(request, name)}")
+                )
+    if unknown and not faults:
+        return unchecked(
+            check, f"results/{unknown[0]} was made with a relative precision that is not recorded"
+        )
+    return judged(check, faults, f"{len(published)} tables carry the digests of their requests")

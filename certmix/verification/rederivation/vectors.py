@@ -1,0 +1,141 @@
+"""All checks of a run without samples: sources, logits, radii, and every table that it published."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from certmix.errors import CertmixError, RunError
+from certmix.records import StudyIdentity
+from certmix.studies.deterministic import STUDIES
+from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.types import Dataset
+from certmix.verification.checks import CheckResult
+from certmix.verification.rederivation.printed import check_newest
+from certmix.verification.rederivation.published import Published, read_published
+from certmix.verification.rederivation.reload import reload, standard_checksum
+from certmix.verification.rederivation.sources import (
+    Faults,
+    check_data,
+    check_inputs,
+    check_models,
+    judged,
+    unchecked,
+    wanted_indices,
+)  # fmt: skip
+from certmix.verification.rederivation.stored import StoredVectors, read_vectors
+from certmix.verification.rederivation.vector_claims import match_claim, read_radii
+from certmix.verification.rederivation.vectors_figures import check_figures, standard_checksums
+
+__all__ = ["rederive_vectors", "vector_request"]
+
+
+def vector_request(run: StoredVectors) -> DeterministicRequest:
+    """Return the request in a run's description; RunError if it is none."""
+    try:
+        return DeterministicRequest(**run.description["request"])
+    except (CertmixError, TypeError, ValueError) as error:
+        wrong = " ".join(str(error).split())
+        raise RunError(f"{run.folder}/run.json holds no valid request ({wrong}): restore it") from None
+
+
+def rederive_vectors(
+    folder: Path, dataset: Dataset | None, models: Mapping[str, nn.Module] | None
+) -> list[CheckResult]:
+    """Return the checks of a run without samples; see `rederive`."""
+    run, published = read_vectors(folder), read_published(folder)
+    request = vector_request(run)
+    reloaded = reload(run.description, dataset, models)
+    data = reloaded.dataset
+    if data is not None and len(data) != run.description["data"]["inputs"]:
+        data = None
+    claims = [match_claim(found, request, standard_checksums(run)) for found in published]
+    logs = [read_radii(found.folder) for found in published]
+    labels = {row.index: row.label for log in logs for row in log}
+    return [
+        *_check_identity(run, request),
+        check_data(run.description, reloaded),
+        *check_models(run.description, reloaded),
+        _check_stored(run, data, [request, *(asked for asked, _ in claims)]),
+        *check_inputs(labels, {}, data),
+        _check_logits(run),
+        _check_requests(published, claims),
+        *check_figures(run, published, claims, logs, data),
+        check_newest(folder, request.name(standard_checksum(run.description)), published),
+    ]
+
+
+def _check_identity(run: StoredVectors, request: DeterministicRequest) -> list[CheckResult]:
+    stored = run.description["identity"]
+    robust = run.description["models"].get("robust") or {}
+    study = next(study for study, name in STUDIES.items() if name == request.certificate)
+    parts = {
+        "study": study, "data_checksum": run.description["data"].get("checksum"),
+        "robust_checksum": robust.get("checksum"), **request.identity(),
+    }  # fmt: skip
+    faults: Faults = [
+        (None, f"identity says {name} = {stored.get(name)}, the rest of run.json {parts.get(name)}")
+        for name in {**stored, **parts}
+        if stored.get(name) != parts.get(name)
+    ]
+    first = judged("identity", faults, "identity, request, data and models agree in run.json")
+    inner = {name: value for name, value in parts.items() if name != "study"}
+    own = StudyIdentity(study, "", inner).folder_name().rpartition("-")[2]
+    named = re.fullmatch(rf"{study}-.+-([0-9a-f]{{8}})", run.folder.resolve().name)
+    wrong: Faults = (
+        [(None, f"the folder is named {named[1]}, its identity gives {own}")]
+        if named and named[1] != own
+        else []
+    )
+    return [
+        first,
+        judged("identity digest", wrong, f"{own}; {'as in' if named else 'not in'} the folder's name"),
+    ]
+
+
+def _check_stored(
+    run: StoredVectors, dataset: Dataset | None, requests: list[DeterministicRequest]
+) -> CheckResult:
+    if dataset is None:
+        return unchecked("stored images", "the data set cannot be loaded")
+    asked = {int(i) for request in requests for i in wanted_indices(dataset, request.images)}
+    stored = dict.fromkeys(index for rows in run.cells.values() for index in rows)
+    faults: Faults = [
+        (
+            index,
+            f"image {index} is stored, but no request of this run asked for it (or its table was deleted)",
+        )
+        for index in stored
+        if index not in asked
+    ]
+    return judged("stored images", faults, f"all {len(stored):,} stored images were asked for")
+
+
+def _check_logits(run: StoredVectors) -> CheckResult:
+    faults: Faults = [
+        (index, f"image {index}: {cell} are not {run.classes} finite numbers")
+        for cell, rows in run.cells.items()
+        if "logits" in cell
+        for index, values in rows.items()
+        if values.shape != (run.classes,) or not np.isfinite(values).all()
+    ]
+    return judged("logits", faults, f"{len(run.cells.get('robust logits', {})):,} images have finite logits")
+
+
+def _check_requests(
+    published: list[Published], claims: list[tuple[DeterministicRequest, bool]]
+) -> CheckResult:
+    if not published:
+        return unchecked("published requests", "nothing was published yet")
+    faults: Faults = [
+        (None, f"results/{found.name} holds the table of another request, run or model")
+        for found, (_, confirmed) in zip(published, claims, strict=True)
+        if not confirmed
+    ]
+    return judged(
+        "published requests", faults, f"{len(published)} tables carry the digests of their requests"
+    )

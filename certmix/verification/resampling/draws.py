@@ -1,0 +1,155 @@
+"""Drawing some images' samples anew: selection and a stretch with the run's seed, and with a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from certmix.bounds.statistics import ScoreStatistics, start, update
+from certmix.errors import RunError
+from certmix.records import ImageRecord
+from certmix.sampling import Sampler
+from certmix.sampling.packing import Draw
+from certmix.studies.request import CertifyRequest
+from certmix.types import IntArray
+from certmix.verification.rederivation.reload import Reloaded
+from certmix.verification.rederivation.stored import StoredRun
+
+__all__ = ["Again", "Drawn", "chosen_images", "draw_again"]
+
+
+@dataclass(frozen=True)
+class Again:
+    """What to sample again, with what; see `certmix.verification.resampling.resample.resample`."""
+
+    run: Path
+    reloaded: Reloaded
+    device: torch.device
+    images: int
+    samples: int
+    new_seed: int
+    error_rate: float
+    say: Callable[[str], None]
+    progress: Callable[[int, int], None] | None
+
+    def report(self, done: int, total: int) -> None:
+        """Tell the progress."""
+        if self.progress is not None:
+            self.progress(done, total)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image's counts, drawn anew.
+
+    Parameters
+    ----------
+    record
+        What is stored.
+    before, after, stretch
+        Estimation samples before..after - 1 with the run's seed: votes (c,).
+    fresh, fresh_bins
+        Votes (c,) with the new seed; of soft scores also the selected class's bins.
+    moved
+        How many votes of selection and stretch differ from the stored ones, or
+        soft sums by more than a step a sample.
+    """
+
+    record: ImageRecord
+    before: int
+    after: int
+    stretch: IntArray
+    fresh: IntArray
+    fresh_bins: IntArray | None
+    moved: int
+
+
+def chosen_images(again: Again, stored: Any) -> dict[int, int]:
+    """Return index -> position of the images that the new seed chooses from those stored."""
+    assert again.reloaded.dataset is not None
+    places = {int(index): k for k, index in enumerate(again.reloaded.dataset.indices)}
+    known = sorted(index for index in stored if index in places)
+    count = min(again.images, len(known))
+    picked = np.random.default_rng(again.new_seed).choice(len(known), count, replace=False)
+    return {known[k]: places[known[k]] for k in sorted(picked.tolist())}
+
+
+def draw_again(again: Again, run: StoredRun, request: CertifyRequest, index: int, position: int) -> Drawn:
+    """Draw selection, one stretch between two looks, and fresh samples of an image."""
+    dataset, model = again.reloaded.dataset, again.reloaded.models["robust"]
+    assert dataset is not None
+    assert model is not None
+    record, image = run.images[index], torch.from_numpy(dataset.read(position))
+    before, after = _stretch(record, again)
+    module, size = model.module, _batch_size(again.run, run.description)
+
+    def draw(seed: int, stream: str, begin: int, end: int) -> tuple[IntArray, ScoreStatistics | None]:
+        sampler = Sampler(
+            module, run.classes, request.sigma, seed,
+            device=again.device, precision=request.precision, batch_size=size,
+        )  # fmt: skip
+        wanted = Draw(image, index, (end,), begin, stream)
+        if request.scores == "soft":
+            kept = record.scores.get(0) if stream == "estimation" else None
+            return _scores(sampler, wanted, kept or start(run.classes, 0), request.temperature)
+        nothing = np.zeros(run.classes, np.int64)
+        return (sampler.submit([wanted]).result()[0][0] if end > begin else nothing), None
+
+    selection = draw(request.seed, "selection", 0, request.selection_samples)
+    stretch = draw(request.seed, "estimation", before, after)
+    fresh, statistics = draw(again.new_seed, "estimation", 0, again.samples)
+    bins = None if statistics is None else statistics.bin_counts[0]
+    moved = _moved(record, before, after, selection, stretch)
+    return Drawn(record, before, after, stretch[0], fresh, bins, moved)
+
+
+def _batch_size(folder: Path, description: dict[str, Any]) -> int | None:
+    """Return the batch size of a run, which its rounding depends on."""
+    size = description.get("batch_size")
+    if size is None or (isinstance(size, int) and not isinstance(size, bool) and 1 <= size < 1 << 20):
+        return size
+    raise RunError(f"{folder}/run.json: batch size {size!r} is none: restore the file")
+
+
+def _stretch(record: ImageRecord, again: Again) -> tuple[int, int]:
+    """Return a random stretch between neighbouring looks that is short enough; (0, 0) if there is none."""
+    ends = [0, *sorted(n for n in record.estimation if n > 0)]
+    short = [(a, b) for a, b in pairwise(ends) if b - a <= again.samples]
+    if not short:
+        return 0, 0
+    return short[int(np.random.default_rng([again.new_seed, record.index & 0xFFFFFFFF]).integers(len(short)))]
+
+
+def _scores(
+    sampler: Sampler, draw: Draw, kept: ScoreStatistics, temperature: float
+) -> tuple[IntArray, ScoreStatistics]:
+    """Return votes and statistics of soft scores."""
+    votes = np.zeros(sampler.classes, np.int64)
+    if draw.stops[-1] > draw.start:
+        for _, scores in sampler.scores([draw], temperature):
+            kept = update(kept, scores)
+            votes += np.bincount(scores.argmax(1), minlength=sampler.classes)
+    return votes, kept
+
+
+def _moved(
+    record: ImageRecord, before: int, after: int,
+    selection: tuple[IntArray, ScoreStatistics | None], stretch: tuple[IntArray, ScoreStatistics | None],
+) -> int:  # fmt: skip
+    """Return how many votes differ from the stored ones, or soft sums by more than a step a sample."""
+    nothing = np.zeros_like(record.selection)
+    told = record.estimation.get(after, nothing) - record.estimation.get(before, nothing)
+    moved = int(np.abs(told - stretch[0]).sum()) // 2
+    if selection[1] is None or stretch[1] is None:
+        return moved + int(np.abs(record.selection - selection[0]).sum()) // 2
+    moved += int((np.abs(record.selection - selection[1].totals) > selection[1].samples).sum())
+    if after > before and {before, after} <= set(record.scores):
+        sums = record.scores[after].totals - record.scores[before].totals
+        moved += int((np.abs(sums - stretch[1].totals) > stretch[1].samples).sum())
+    return moved

@@ -1,0 +1,95 @@
+"""Sampling some images of a run again: with its own seed, and with one it cannot have known."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from certmix.errors import ParameterError
+from certmix.sampling import resolve_device
+from certmix.types import Dataset
+from certmix.verification.checks import CheckResult
+from certmix.verification.rederivation.reload import reload
+from certmix.verification.rederivation.stored import STUDIES, read_description
+from certmix.verification.resampling.draws import Again
+from certmix.verification.resampling.vectors import resample_vectors
+from certmix.verification.resampling.votes import resample_votes
+
+__all__ = ["resample"]
+
+
+def _nothing(*_: object) -> None:
+    """Say nothing."""
+
+
+def resample(
+    run: Path,
+    *,
+    images: int = 10,
+    samples: int = 1000,
+    new_seed: int | None = None,
+    error_rate: float = 1e-3,
+    device: str = "auto",
+    dataset: Dataset | None = None,
+    models: Mapping[str, nn.Module] | None = None,
+    say: Callable[[str], None] = _nothing,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[CheckResult]:
+    """Compare some images' counts with samples drawn anew.
+
+    The images are a random subset.  With the run's own seed the counts must
+    be equal where device, torch version, precision and threads are; with a
+    new seed they must be of one distribution, by an exact test that allows
+    for the look at which the run stopped.  Runs without samples have their
+    logits computed, and their radii propagated, again.
+
+    Parameters
+    ----------
+    run
+        Folder of a run of ``certmix certify``, sampled or not.  It is only read.
+    images
+        How many images, chosen at random.
+    samples
+        Most samples that are drawn for an image with each seed, besides the
+        selection samples.
+    new_seed
+        Chooses the images and keys the new noise; None takes one from the
+        operating system.  It is reported, and gives the same result again.
+    error_rate
+        Probability with which an honest run fails one of the statistical tests.
+    device
+        As for `certmix.certify`.
+    dataset, models
+        As for `certmix.verification.rederivation.rederive.rederive`.
+    say
+        Receives remarks, one line each.
+    progress
+        Called with (images done, images in all).
+
+    Returns
+    -------
+    list[CheckResult]
+        One a check, under names that do not change between runs.
+
+    Raises
+    ------
+    CertmixError
+        If the folder cannot be read, is of another study, or a parameter is out of range.
+    """
+    if images < 1 or samples < 1:
+        raise ParameterError(f"images = {images}, samples = {samples}: at least 1 of each is needed")
+    if not 0 < error_rate < 1:
+        raise ParameterError(
+            f"error rate = {error_rate}: it must lie strictly between 0 and 1, such as 0.001"
+        )
+    run, chosen = Path(run), resolve_device(device)
+    description, study = read_description(run)
+    seed = secrets.randbits(48) if new_seed is None else new_seed
+    if seed < 0 or seed == description["request"].get("seed"):
+        raise ParameterError(f"new seed = {seed}: give one of at least 0 that is not the run's own")
+    reloaded = reload(description, dataset, models, chosen)
+    again = Again(run, reloaded, chosen, images, samples, seed, error_rate, say, progress)
+    return resample_votes(again) if study == STUDIES[0] else resample_vectors(again)

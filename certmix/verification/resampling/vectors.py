@@ -1,0 +1,139 @@
+"""Computing logits of a run without samples again, and propagating its published radii."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from certmix.lipschitz.propagation import margin_lower
+from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.types import FloatArray
+from certmix.verification.checks import CheckResult
+from certmix.verification.plain.radii import constant_radius
+from certmix.verification.rederivation.published import Published, read_published
+from certmix.verification.rederivation.sources import Faults, judged, unchecked
+from certmix.verification.rederivation.stored import StoredVectors, read_vectors
+from certmix.verification.rederivation.vector_claims import RadiiRow, match_claim, read_radii
+from certmix.verification.rederivation.vectors import vector_request
+from certmix.verification.rederivation.vectors_figures import standard_checksums
+from certmix.verification.resampling.draws import Again, chosen_images
+
+__all__ = ["resample_vectors"]
+
+CLOSE = 1e-4
+"""Difference of logits, relative to the largest, that another device or batch may explain."""
+
+CHECKS = ("logits again", "radii again")
+
+
+def resample_vectors(again: Again) -> list[CheckResult]:
+    """Return the checks of a run without samples."""
+    run = read_vectors(again.run)
+    request, model = vector_request(run), again.reloaded.models["robust"]
+    lacking = [text for name, text in again.reloaded.problems.items() if name in ("data", "robust")]
+    if lacking or again.reloaded.dataset is None or model is None:
+        return [unchecked(check, " ".join(lacking) or "no robust model is named") for check in CHECKS]
+    stored = run.cells.get("robust logits", {})
+    chosen = chosen_images(again, stored)
+    if not chosen:
+        return [unchecked(check, "no stored image is in the data set") for check in CHECKS]
+    logits: dict[int, FloatArray] = {}
+    faults: Faults = []
+    for role, cell in (("robust", "robust logits"), ("standard", "")):
+        loaded = again.reloaded.models.get(role)
+        if loaded is None:
+            continue
+        kept = run.cells.get(cell or f"standard logits {loaded.checksum}", {})
+        found = {index: _logits(again, role, position) for index, position in chosen.items()}
+        logits = found if role == "robust" else logits
+        faults += _logit_faults(kept, found, loaded.name)
+    good = f"logits agree within {CLOSE:g} on {len(chosen)} images chosen by seed {again.new_seed}"
+    return [judged(CHECKS[0], faults, good), _radii_again(again, run, request, chosen, logits)]
+
+
+def _logits(again: Again, role: str, position: int) -> FloatArray:
+    dataset, model = again.reloaded.dataset, again.reloaded.models[role]
+    assert dataset is not None
+    assert model is not None
+    with torch.inference_mode():
+        inputs = torch.from_numpy(dataset.read(position))[None].to(again.device)
+        found: FloatArray = model.module(inputs).double().cpu().numpy()[0]
+    return found
+
+
+def _logit_faults(kept: Mapping[int, FloatArray], found: Mapping[int, FloatArray], name: str) -> Faults:
+    faults: Faults = []
+    for index, fresh in found.items():
+        stored = kept.get(index)
+        if stored is None:
+            continue
+        if stored.shape != fresh.shape or np.abs(stored - fresh).max() > CLOSE * (1 + np.abs(fresh).max()):
+            faults.append((index, f"image {index}: stored logits of {name} are not what it gives"))
+    return faults
+
+
+def _radii_again(
+    again: Again, run: StoredVectors, request: DeterministicRequest, chosen: dict[int, int],
+    logits: Mapping[int, FloatArray],
+) -> CheckResult:  # fmt: skip
+    """Every published radius of the chosen images must be verified, or follow from the fresh logits."""
+    faults: Faults = []
+    published = read_published(again.run)
+    checksums = standard_checksums(run)
+    for done, found in enumerate(published, 1):
+        asked, _ = match_claim(found, request, checksums)
+        rows = [row for row in read_radii(found.folder) if row.index in chosen]
+        faults += _propagated(again, asked, rows, chosen) if asked.certificate == "margin" else (
+            _computed(found, asked, rows, logits)
+        )  # fmt: skip
+        again.report(done, len(published))
+    if not published:
+        return unchecked(CHECKS[1], "nothing was published yet")
+    how = "verified by bound propagation" if request.certificate == "margin" else "what fresh logits give"
+    about = f"of {len(chosen)} images in {len(published)} tables, chosen by seed {again.new_seed}"
+    return judged(CHECKS[1], faults, f"all radii {about}, are {how}")
+
+
+def _computed(
+    found: Published, request: DeterministicRequest, rows: list[RadiiRow], logits: Mapping[int, FloatArray]
+) -> Faults:
+    """Radii from fresh logits; rounding of logits moves them by as much as a difference of two logits."""
+    constant, what = request.given
+    faults: Faults = []
+    for row in rows:
+        z = logits[row.index]
+        slack = 4 * CLOSE * (1 + float(np.abs(z).max())) / constant
+        for radius, alpha in zip(row.radii, request.weights(), strict=True):
+            plain = constant_radius(z, alpha, constant, what)
+            if abs(radius - plain) > slack:
+                text = f"image {row.index}, alpha {alpha:g}: radius {radius!r}, fresh logits give {plain!r}"
+                faults.append((row.index, f"{text} (results/{found.name})"))
+    return faults
+
+
+def _propagated(
+    again: Again, request: DeterministicRequest, rows: list[RadiiRow], chosen: dict[int, int]
+) -> Faults:
+    """Published radii that bound propagation does not verify."""
+    dataset, model = again.reloaded.dataset, again.reloaded.models["robust"]
+    assert dataset is not None
+    assert model is not None
+    faults: Faults = []
+    for place, alpha in enumerate(request.weights()):
+        claimed = [row for row in rows if row.radii[place] > 0]
+        if not claimed:
+            continue
+        inputs = torch.from_numpy(np.stack([dataset.read(chosen[row.index]) for row in claimed]))
+        margins = margin_lower(
+            model.module, inputs, np.array([row.predict for row in claimed]), request.measure,
+            np.array([row.radii[place] for row in claimed]), method=request.bound_method or "",
+            input_range=dataset.input_range, chunk=10,
+        )  # fmt: skip
+        mu = (1 - alpha) / alpha
+        for row, margin in zip(claimed, margins.tolist(), strict=True):
+            if not (margin > 0 and margin >= mu * (1 - 1e-9)):
+                text = f"radius {row.radii[place]!r} is not verified, the margin there is {margin:.6g}"
+                faults.append((row.index, f"image {row.index}, alpha {alpha:g}: {text}"))
+    return faults

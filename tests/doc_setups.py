@@ -1,0 +1,108 @@
+"""What the examples of a page take for granted: small models, files and run folders."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+import certmix
+from certmix.models.architectures import build
+from certmix.models.zoo import save_zoo, zoo_card
+from certmix.verification.guarantee.proposing import propose
+from certmix.verification.guarantee.writing import guarantee_text
+
+Names = dict[str, Any]
+
+
+def small_net(seed: int, shape: tuple[int, ...] = (3, 32, 32), classes: int = 10) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 8), nn.ReLU(), nn.Linear(8, classes))
+    return net.eval().requires_grad_(False)
+
+
+def models(problem: Any, names: Names) -> None:
+    """Two small nets, four images with labels."""
+    names.update(standard=small_net(0), robust=small_net(1), model=small_net(1), net=small_net(1))
+    names["images"] = torch.rand((4, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    names["labels"] = names["model"](names["images"]).argmax(1)
+    names.update(torch=torch, MixedClassifier=certmix.MixedClassifier)
+
+
+def certified(problem: Any, folder: str | None) -> certmix.CertifyResult:
+    nets = f"{problem.folder / 'nets.py'}:linear"
+    return certmix.certify(
+        0.25, 0.76, data=str(problem.folder / "points.npz"), standard=nets, robust=nets, samples=200,
+        images="all", output=folder,
+    )  # fmt: skip
+
+
+def run_folders(problem: Any, names: Names) -> None:
+    """A finished run, under the names that pages use."""
+    certified(problem, "runs/RUN")
+    for folder in ("runs/A", "runs/B"):
+        shutil.copytree("runs/RUN", folder)
+
+
+def guarantee(problem: Any, names: Names) -> None:
+    """A guarantee file that a finished run meets."""
+    certified(problem, "runs/RUN")
+    found, remarks = propose(Path("runs/RUN"), Path("guarantee.toml"), slack=0.1, pin=False)
+    Path("guarantee.toml").write_text(guarantee_text(found, remarks=remarks, heading=""))
+
+
+def model_files(problem: Any, names: Names) -> None:
+    """A whole model in a torch file, and a model with a card in `models`."""
+    models(problem, names)
+    torch.save({"model": names["model"]}, "old.pt")
+    card = replace(zoo_card("cifar10-gaussian-0.25"), name="cifar10-gaussian-0.35", noise_sigma=0.35)
+    net = build(card.architecture, card.classes)
+    save_zoo(Path("models"), card, net)
+
+
+def summary(problem: Any, names: Names) -> None:
+    result = certified(problem, None)
+    names.update(summary=result.summary, curves=result.evaluation.curves)
+
+
+def log(problem: Any, names: Names) -> None:
+    rows = [f"{20 * k}\t{k % 3}\t{k % 3}\t{0.1 * k:.3f}\t1\t0:00:01.5" for k in range(12)]
+    text = "\n".join(["idx\tlabel\tpredict\tradius\tcorrect\ttime", *rows]) + "\n"
+    for name in ("cohen-0.25.tsv", "cohen-0.50.tsv", "cohen-1.00.tsv"):
+        Path(name).write_text(text)
+
+
+def flowers(problem: Any, names: Names) -> None:
+    for name in ("daisy/1.jpg", "tulip/3.png"):
+        path = Path("flowers/test", name)
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (300, 260)).save(path)
+
+
+SETUPS: dict[str, Callable[[Any, Names], None]] = {
+    "README.md": models,
+    "attacks.md": models,
+    "data.md": flowers,
+    "howto-logs.md": log,
+    "local-lipschitz.md": models,
+    "mixing.md": models,
+    "models.md": model_files,
+    "recertify.md": log,
+    "report-page.md": run_folders,
+    "report.md": summary,
+    "verify.md": guarantee,
+}
+
+SHORTER = {
+    "README.md": [("images=20", "images=2, samples=100, certificates=['exact']")],
+    "local-lipschitz.md": [("steps=20, restarts=2", "steps=2, restarts=1")],
+}
+"""What is replaced in an example to make it quick."""

@@ -1,0 +1,70 @@
+"""Run folders as the verification reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from fuzz.databases import COLUMNS, as_one_file, odd_cell
+from fuzz.harness import accepted, altered, fuzz, judged, mutated, odd_json, raw, scratch
+from fuzz.runs import RUN, database, prepare
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certmix.records import VectorStore
+from certmix.verification.rederivation.stored import read_description, read_samples, read_vectors
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch() as folder:
+        yield folder
+
+
+NEEDED = {**RUN, "versions": {"certmix": "0"}, "device": "cpu", "threads": 1}
+
+
+def test_the_run_is_good_to_begin_with(place: Path) -> None:
+    prepare(place, json.dumps(NEEDED).encode())
+    assert sorted(accepted(lambda: read_samples(place), place).images) == [0, 3, 6, 9]
+
+
+@given(odd_json(NEEDED) | raw)
+@fuzz
+def test_descriptions(place: Path, content: bytes) -> None:
+    prepare(place, content)
+    judged(lambda: read_description(place), place)
+    judged(lambda: read_samples(place), place)
+
+
+@given(st.data())
+@fuzz
+def test_databases(place: Path, data: st.DataObject) -> None:
+    column, value = data.draw(st.sampled_from(COLUMNS)), data.draw(odd_cell)
+    try:
+        counts = altered(database(), "", f"UPDATE images SET {column} = ? WHERE idx = 3", (value,))
+    except Exception:
+        counts = data.draw(mutated(database()) | raw)
+    prepare(place, json.dumps(NEEDED).encode(), counts)
+    judged(lambda: read_samples(place), place)
+
+
+@given(st.data())
+@fuzz
+def test_vectors(place: Path, data: st.DataObject) -> None:
+    plain = {**NEEDED, "identity": {"study": "certify-margin"}}
+    prepare(place, json.dumps(plain).encode())
+    (place / "vectors.sqlite").write_bytes(data.draw(mutated(vectors()) | raw))
+    judged(lambda: read_vectors(place), place)
+
+
+@cache
+def vectors() -> bytes:
+    with scratch() as folder:
+        store = VectorStore(folder / "made.sqlite")
+        store.write("radii", [3, 6], [[0.5, 1.0], [0.25, 0.5]])
+        store.close()
+        return as_one_file(folder / "made.sqlite")
