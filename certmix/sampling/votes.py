@@ -81,7 +81,7 @@ class Sampler:
         Samples in one forward pass, None for an automatic choice.  Short
         batches are padded to this size, so that the shapes the network sees,
         and with them its rounding, never change.  Halved, for the rest of this
-        sampler's life, whenever the device runs out of memory.
+        sampler's life, whenever a GPU runs out of memory.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Sampler:
         host = torch.empty(answers.shape, dtype=answers.dtype, pin_memory=True)
         host.copy_(answers, non_blocking=True)
         done = torch.cuda.Event()
-        done.record()
+        done.record(torch.cuda.current_stream(self.device))  # by default it would be another device's
         return Pending(draws, parts, host, done, self.classes)
 
     def scores(self, draws: Sequence[Draw], temperature: float = 1.0) -> Iterator[tuple[Part, FloatArray]]:

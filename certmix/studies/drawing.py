@@ -135,7 +135,7 @@ def _divided(
     waiting = bound_records(known, context.request).waiting.tolist() if known else []
     complete = {record.index: record for record, more in zip(known, waiting, strict=True) if not more}
     lacking = [
-        Job(position, stored.get(index))
+        Job(index, position, stored.get(index))
         for position, index in zip(positions.tolist(), indices, strict=True)
         if index not in complete
     ]

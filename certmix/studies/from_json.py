@@ -28,7 +28,7 @@ def from_json(kind: type[T], stored: Any) -> T:
     KeyError
         For a field without a default that is missing.
     TypeError
-        In one line, for other keys and values of another type.
+        In one line, for other keys and values of another type, and for texts of several lines.
     """
     if not isinstance(stored, dict):
         raise TypeError(f"an object, holding {_shown(stored)} instead")
@@ -64,6 +64,8 @@ def _fits(hint: Any, value: Any) -> bool:
     if origin in (int, float):
         number = isinstance(value, int if origin is int else (int, float)) and not isinstance(value, bool)
         return number and abs(value) < _LARGEST  # also refuses NaN
+    if origin is str:
+        return isinstance(value, str) and len(f"{value}.".splitlines()) == 1
     if origin is tuple:
         return isinstance(value, list | tuple)
     return isinstance(value, origin) if isinstance(origin, type) else False

@@ -33,8 +33,9 @@ MOST_IMAGES = 64
 
 @dataclass(frozen=True)
 class Job:
-    """An image that wants samples: its position in the data, and what is known of it."""
+    """An image that wants samples: its index and position in the data, and what is known of it."""
 
+    index: int
     position: int
     record: ImageRecord | None
 
@@ -116,10 +117,12 @@ class _Pool:
         self._asked: list[Draw] = []
         self._pending: Pending | None = None
         self._since = 0.0
+        self._shape = loaded.dataset.read(0).shape
 
     def begin(self, jobs: Iterator[Job]) -> None:
         """Take in new images while there is room, and ask for everybody's next samples."""
-        while len(self.active) < self._room():
+        room = self._room()
+        while len(self.active) < room:
             job = next(jobs, None)
             if job is None:
                 break
@@ -163,8 +166,7 @@ class _Pool:
 
     def _room(self) -> int:
         """How many images fill a batch with their first looks."""
-        shape = self.loaded.dataset.read(0).shape
-        size = self.sampler.batch_size or automatic_batch_size(shape, self.sampler.device)
+        size = self.sampler.batch_size or automatic_batch_size(self._shape, self.sampler.device)
         samples = self.request.samples if self.request.goal == "fixed" else looks(self.request.samples)[0]
         return min(MOST_IMAGES, max(1, size // max(1, min(samples, self.request.selection_samples))))
 

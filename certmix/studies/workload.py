@@ -53,7 +53,7 @@ class Here:
 
     def name(self, item: Job) -> str:
         """Return what to call a job's image."""
-        return f"image {self.loaded.dataset.indices[item.position]}"
+        return f"image {item.index}"
 
     def _sample(self, jobs: list[Job], seconds: float, take: Take) -> list[Job]:
         sample(
@@ -110,7 +110,7 @@ class Elsewhere:
 
     def name(self, item: Job) -> str:
         """Return what to call a job's image."""
-        return f"image {item.position if item.record is None else item.record.index}"
+        return f"image {item.index}"
 
 
 class _Timed:

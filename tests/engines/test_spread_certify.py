@@ -43,6 +43,14 @@ def options(problem):
     }
 
 
+def test_images_are_named_by_their_index():
+    from certmix.studies.workload import Elsewhere
+
+    name = Elsewhere.name
+    assert name(None, Job(50, 5, None)) == "image 50"
+    assert name(None, Job(5, 2, None)) == "image 5"
+
+
 def test_records_are_those_of_a_serial_run_though_a_worker_is_killed(problem):
     given, shown = options(problem), []
     alone = certmix.certify(0.25, 0.76, output=problem.folder / "alone", **given)
@@ -73,7 +81,7 @@ def work(problem, **request):
 def test_tasks_that_are_cut_short_go_on_where_they_were(problem, request_):
     """With no time at all a task is one round; records grow from task to task as in one go."""
     spread = work(problem, **request_)[2]
-    handler, jobs, newest, finished = spread.open("cpu"), [Job(p, None) for p in range(12)], {}, []
+    handler, jobs, newest, finished = spread.open("cpu"), [Job(10 * p, p, None) for p in range(12)], {}, []
     while jobs:
         before, found = len(finished), []
         jobs = handler(jobs, 0.02, found.append)
@@ -81,7 +89,7 @@ def test_tasks_that_are_cut_short_go_on_where_they_were(problem, request_):
         finished += found[0].finished
         assert len(finished) == len(newest) - sum(job.record is not None for job in jobs) >= before
     whole = []
-    assert spread.open("cpu")([Job(p, None) for p in range(12)], 1e9, whole.append) == []
+    assert spread.open("cpu")([Job(10 * p, p, None) for p in range(12)], 1e9, whole.append) == []
     for expected in whole[0].records:
         found = newest[expected.index]
         assert (found.selection == expected.selection).all()
@@ -105,7 +113,7 @@ def test_objects_that_can_be_sent_are_sent(problem):
     sources = Sources(data=options(problem)["data"], standard=None, robust=torch.nn.Linear(2, 3))
     loaded = load_sources(sources, 0.5, CPU, lambda message: None)
     payload = pickle.dumps(Elsewhere.of(asked, sources, loaded, "cpu", None))
-    done = handled(opened(payload, "cpu"), [Job(0, None)])
+    done = handled(opened(payload, "cpu"), [Job(0, 0, None)])
     assert done.results[0].records[0].index == 0
 
 

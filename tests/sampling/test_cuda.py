@@ -48,6 +48,15 @@ def test_two_rounds_under_way_give_what_each_gives_alone():
     assert all((a == b).all() for a, b in zip(found, one.submit(DRAWS).result(), strict=True))
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one CUDA device at most")
+def test_any_device_is_waited_for():
+    net = plane([[1.0, -0.5], [-1.0, 0.5]])
+    other = Sampler(net.to("cuda:1"), 2, 0.5, device="cuda:1", batch_size=64).submit(DRAWS).result()
+    assert all(
+        (a == b).all() for a, b in zip(other, sampler(batch_size=64).submit(DRAWS).result(), strict=True)
+    )
+
+
 def test_running_out_of_memory_halves_the_batch():
     class Hungry(nn.Module):
         def forward(self, x):
