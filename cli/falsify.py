@@ -52,7 +52,7 @@ SHOWN = 5
     "--error-rate", type=float, default=0.01, show_default=True,
     help="Probability that honest certificates are called falsified.",
 )  # fmt: skip
-@click.option("--seed", type=int, help="Key of all noise; with --replay of fresh noise.  [default: 0]")
+@click.option("--seed", type=int, help="Key of all noise.  [default: 0; --replay draws one]")
 @click.option("--replay", "finding", type=click.Path(path_type=Path), help="Judge one finding again.")
 @click.option("--output", metavar="FOLDER", help="Folder for findings.  [default: RUN/falsify]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from certmix.errors import ParameterError
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee.incremental import Sampling
 from certmix.verification.guarantee.judging import CONFIDENCE, Judgement
@@ -35,7 +36,8 @@ class Settings:
     samples
         Most samples that are drawn again for each of them.
     new_seed, error_rate
-        As for `certmix.verification.resampling.resample.resample`.
+        As for `certmix.verification.resampling.resample.resample`.  All numbers are
+        checked at once, whether anything is sampled again or not.
     fresh
         Delete the guarantee's run and sample anew.
     device, batch_size
@@ -55,6 +57,18 @@ class Settings:
     say: Callable[[str], None] = _nothing
     progress: Callable[[Any], None] | None = None
     again: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.error_rate < 1:
+            raise ParameterError(
+                f"error rate = {self.error_rate}: it must lie strictly between 0 and 1, such as 0.001"
+            )
+        if self.new_seed is not None and self.new_seed < 0:
+            raise ParameterError(f"new seed = {self.new_seed}: give one of at least 0, or none")
+        if self.images < 0:
+            raise ParameterError(f"images to sample again = {self.images}: give at least 0, which is none")
+        if self.images > 0 and self.samples < 1:
+            raise ParameterError(f"samples to draw again = {self.samples}: give at least 1")
 
 
 @dataclass(frozen=True)

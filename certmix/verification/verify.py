@@ -17,7 +17,7 @@ from certmix.verification.guarantee.incremental import Sampling, draw, untouched
 from certmix.verification.guarantee.judging import Figures, Judgement, judge
 from certmix.verification.guarantee.planning import Plan, load_guaranteed, plan
 from certmix.verification.guarantee.reading import read_guarantee
-from certmix.verification.rederivation.rederive import rederive
+from certmix.verification.rederivation.rederive import recheck, rederive
 from certmix.verification.rederivation.stored import read_samples, read_vectors
 from certmix.verification.resampling.resample import resample
 from certmix.verification.result import Settings, Verification
@@ -84,8 +84,9 @@ def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
     planned = plan(guarantee, sources, loaded, settings.runs)
     for sentence in planned.why:
         settings.say(sentence)
-    if planned.trusted and not planned.current and not settings.fresh:
-        before = rederive(planned.folder)
+    if planned.exists and not planned.current and not settings.fresh:
+        whole = planned.trusted
+        before = rederive(planned.folder) if whole else recheck(planned.folder, loaded.dataset)
         if worst(before) is Outcome.FAILS:
             why = "the stored run contradicts itself; restore it, or start over with --fresh"
             return _ended(guarantee, planned, [*broken, *before], why)

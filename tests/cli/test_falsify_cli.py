@@ -92,9 +92,22 @@ def test_a_finding_stands_when_it_is_replayed(command, findings):
         report = json.loads(done.out)
         assert report["stands"]
         names = [check["check"] for check in report["checks"]]
-        assert names == ["class", "distance", "margin", *([] if arguments else ["votes"])]
+        assert names == ["class", "distance", "margin", "votes"]
+        assert report["failure_probability"] == 0.001
+        assert report["seed"] == 5 or not arguments
         assert all(check["outcome"] == "holds" for check in report["checks"])
     assert "stands: this certificate is wrong" in command("falsify", "--replay", findings[0]).out
+
+
+def test_a_replay_draws_noise_of_its_own(command, findings):
+    """Two verdicts rest on different noise, and a reported seed gives the same one again."""
+    reports = [
+        json.loads(command("falsify", "--replay", findings[0], "--format", "json", *seed).out)
+        for seed in ([], [], ["--seed", 5], ["--seed", 5])
+    ]
+    assert reports[0]["seed"] != reports[1]["seed"]
+    assert reports[2] == reports[3]
+    assert f"seed {reports[0]['seed']}" in reports[0]["checks"][2]["message"]
 
 
 def test_a_harmless_point_does_not_stand(command, run, findings):

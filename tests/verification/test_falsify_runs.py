@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from half_spaces import SIGMA, images, pair, true_radius
 from torch import nn
 
@@ -17,6 +19,8 @@ from certmix.types import Dataset
 from certmix.verification.checks import Outcome
 from certmix.verification.falsification.claims import read_claims
 from certmix.verification.falsification.falsify import falsify
+from certmix.verification.falsification.files import write_finding
+from certmix.verification.falsification.judge import Attacked, Target, Trial, judge_smoothed, sampler_of
 from certmix.verification.falsification.replay import replay
 from certmix.verification.falsification.request import FalsifyRequest
 
@@ -138,6 +142,51 @@ def test_a_finding_without_samples_stands_until_the_claim_is_withdrawn(tmp_path)
     assert again.attacked.margin == pytest.approx(found.findings[0].margin, abs=1e-12)
     stretch(moved, 1 / 3)
     assert not replay(file, moved, sources=sources(), device="cpu").stands
+
+
+def made_up(folder: Path, **said: object) -> Path:
+    """A file that calls a certified image itself, of class 0 with h about 0.88, a finding."""
+    claims = read_claims(folder, QUICK)
+    claim = next(one for one in claims.claims if one.index == 10)
+    point = images(DEPTHS, 0)[1]
+    target = Target(pair(), 3, torch.device("cpu"))
+    one = Attacked(claim, 1, 0.0, 0.0, 0.0, 0.3, 25, np.array([0, 25, 0]), True, point.numpy())
+    path = write_finding(folder / "falsify", folder, one, claims, QUICK, target)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
+    return path
+
+
+def test_a_finding_cannot_choose_its_evidence(tmp_path):
+    """Few samples of a seed that was searched for, and a failure probability of 0.9."""
+    certified(tmp_path)
+    claims = read_claims(tmp_path, QUICK)
+    path = made_up(tmp_path, failure_probability=0.9, samples=5)
+    said = json.loads(path.read_text())
+    claim = next(one for one in claims.claims if one.index == said["image"])
+    target, point = Target(pair(), 3, torch.device("cpu")), images(DEPTHS, 0)[claim.index // 10]
+    seed = next(
+        seed for seed in range(5000)
+        if judge_smoothed(target, claims, claim, point, point, 1, Trial(5, 0.9, seed)).found
+    )  # fmt: skip
+    votes = sampler_of(target, claims, seed).votes(point, claim.index, [5])[0].tolist()
+    path.write_text(json.dumps({**said, "noise_seed": seed, "votes": votes}))
+    again = replay(path, sources=sources(), device="cpu", seed=4)
+    assert not again.stands
+    found = {check.check: check for check in again.checks}
+    assert found["distance"].outcome == found["votes"].outcome == Outcome.HOLDS
+    assert found["margin"].outcome == Outcome.FAILS
+    assert "the same votes" in found["votes"].message
+
+
+def test_a_finding_against_no_rival_or_of_no_samples_is_refused(tmp_path):
+    certified(tmp_path)
+    for wrong in ({"worst_standard_classifier": {"one_hot": 0}}, {"worst_standard_classifier": {"one_hot": 3}},
+                  {"samples": "many"}, {"noise_seed": -1}):  # fmt: skip
+        with pytest.raises(RunError, match="restore the file"):
+            replay(made_up(tmp_path, **wrong), sources=sources(), device="cpu")
+    many = replay(made_up(tmp_path, samples=10**12), sources=sources(), device="cpu")
+    assert many.checks[-1].outcome == Outcome.UNCHECKED
+    assert many.attacked.samples <= 10**6
 
 
 def test_verified_margins_in_the_box(tmp_path):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forged import certified, copied, edit_counts, edit_json, edit_log, products, sources, sql
+from forged import certified, copied, edit_counts, edit_json, edit_log, inflate, products, sources, sql
 
+from certmix.data import load
 from certmix.errors import RunError
 from certmix.verification.checks import Outcome
-from certmix.verification.rederivation.rederive import rederive
+from certmix.verification.rederivation.rederive import recheck, rederive
 
 
 @pytest.fixture(scope="module")
@@ -427,6 +428,86 @@ def test_tampering_with_a_margin_run(named, tmp_path):
     other = copied(run, tmp_path / "b")
     tampered_vectors(other, "margin, alpha 0.76", flat, lambda v: v.__setitem__(slice(0, 2), [0.1, 2.0]))
     assert "with a clean margin of" in failing(other)["radii"]
+
+
+@pytest.fixture(scope="module")
+def lipschitz(named, tmp_path_factory) -> Path:
+    """Two tables of one run without samples."""
+    run = tmp_path_factory.mktemp("runs") / "lipschitz"
+    for alpha in (0.9, 0.76):
+        certified(
+            run, named, None, alpha=alpha, certificates=["lipschitz-constant"], lipschitz_constant=6.0,
+            norm="l2", images=6,
+        )  # fmt: skip
+    return run
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_labels_of_every_log_are_those_of_the_data(lipschitz, tmp_path, which):
+    run = copied(lipschitz, tmp_path / "run")
+    assert failing(run) == {}
+    log = sorted(run.glob("results/*/radii.tsv"))[which]
+    lines = log.read_text().splitlines()
+    cells = lines[1].split("\t")
+    cells[1] = str((int(cells[1]) + 1) % 3)
+    log.write_text("\n".join([lines[0], "\t".join(cells), *lines[2:]]) + "\n")
+    found = about(run, "labels")
+    assert found.outcome is Outcome.FAILS
+    assert found.images == (int(cells[0]),)
+
+
+def left_out(run: Path, log: str, index: int) -> None:
+    """Drop an image from every table, and call them partial."""
+    edit_log(run, log, lambda lines: [line for line in lines if not line.startswith(f"{index}\t")])
+    for table in products(run, "certified-accuracy.json"):
+        edit_json(table, lambda t: t.update(images=t["images"] - 1, complete=False))
+
+
+@pytest.mark.parametrize("kind", ["fixed", "lipschitz"])
+def test_a_partial_table_that_leaves_out_a_finished_image(request, tmp_path, kind):
+    run = copied(request.getfixturevalue(kind), tmp_path / "run")
+    left_out(run, "records.tsv" if kind == "fixed" else "radii.tsv", 0)
+    assert "left out" in failing(run)["images"]
+    assert about(run, "images").images[0] == 0
+
+
+def test_a_share_of_the_images_does_not_pass_as_a_whole_run(named, tmp_path):
+    run = certified(tmp_path / "run", named, images=4, samples=200, goal="fixed", shard="1/2")
+    assert failing(run) == {}
+    found = about(run, "images")
+    assert found.outcome is Outcome.UNCHECKED
+    assert found.message.startswith("partial: 2 of 4 images")
+
+
+@pytest.mark.parametrize("kind", ["fixed", "lipschitz"])
+@pytest.mark.parametrize("field", ["data", "robust", "standard", "norm"])
+def test_names_in_a_table_are_those_of_the_run(request, tmp_path, kind, field):
+    run = copied(request.getfixturevalue(kind), tmp_path / "run")
+    for table in products(run, "certified-accuracy.json"):
+        edit_json(table, lambda t: t.update({field: "l1" if field == "norm" else "another"}))
+    if (kind, field) == ("lipschitz", "norm"):
+        with pytest.raises(RunError, match="another norm"):
+            rederive(run)
+    else:
+        assert "published requests" in failing(run)
+
+
+def test_a_missing_row_of_standard_logits_hides_no_clean_accuracy(lipschitz, tmp_path):
+    run = copied(lipschitz, tmp_path / "run")
+    sql(run, "DELETE FROM vectors WHERE cell LIKE 'standard logits %' AND idx = 0")
+    assert set(failing(run)) == {"clean accuracy"}
+
+
+def test_what_is_rechecked_without_models(fixed, lipschitz, named, tmp_path):
+    dataset = load(named["data"])
+    for original in (fixed, lipschitz):
+        found = recheck(original, dataset)
+        assert {r.check: r.message for r in found if r.outcome is not Outcome.HOLDS} == {}
+    run = copied(fixed, tmp_path / "a")
+    edit_counts(run, lambda selection, estimation: inflate(estimation["400"]))
+    assert {"radii"} <= {r.check for r in recheck(run, dataset) if r.outcome is Outcome.FAILS}
+    edit_json(run / "run.json", lambda d: d.pop("request"))
+    assert [r.outcome for r in recheck(run, dataset)] == [Outcome.FAILS]
 
 
 def test_results_are_plain_data(original):

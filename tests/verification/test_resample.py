@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from certmix.errors import ParameterError, RunError
 from certmix.verification.checks import Outcome
 from certmix.verification.rederivation.rederive import rederive
 from certmix.verification.resampling.resample import resample
+from certmix.verification.result import Settings
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,56 @@ def test_a_consistent_forgery_is_caught_by_sampling_alone(fixed, named, tmp_path
     assert "threads 99 there" in message(run, "same seed", images=2)
 
 
+def move(votes: dict[str, int], count: int) -> None:
+    """Move so many votes from the class that has most to another."""
+    top = max(votes, key=lambda label: votes[label])
+    other = next(label for label in "012" if label != top)
+    votes[top] -= count
+    votes[other] = votes.get(other, 0) + count
+
+
+@pytest.mark.parametrize("share, outcome", [(0.03, Outcome.FAILS), (0.0, Outcome.HOLDS)])
+def test_few_votes_may_move_whatever_surroundings_a_run_claims(fixed, tmp_path, share, outcome):
+    """The run says by itself how many threads it had: that must not switch the comparison off."""
+    run = copied(fixed, tmp_path / "run")
+
+    def edit(selection, estimation):
+        for votes in (selection, *estimation.values()):
+            move(votes, round(share * sum(votes.values())))
+
+    edit_counts(run, edit)
+    edit_counts(run, lambda selection, _: move(selection, 1), "idx % 3 = 0")
+    assert outcomes(run, new_seed=6)["same seed"] is Outcome.FAILS
+    edit_json(run / "run.json", lambda d: d.update(threads=99, device="cuda", device_name="H100"))
+    edit_json(run / "run.json", lambda d: d["versions"].update(torch="0.1"))
+    assert outcomes(run, new_seed=6)["same seed"] is outcome
+    told = message(run, "same seed", new_seed=6)
+    assert ("rounding may move" if outcome is Outcome.FAILS else "votes in all (device_name H100") in told
+
+
+@pytest.mark.parametrize("where", ["1", "idx % 2"])
+def test_images_of_another_type_of_device_are_tested_statistically(fixed, named, tmp_path, where):
+    """Other noise under the same seed is what another type of device draws."""
+    run = copied(fixed, tmp_path / "run")
+    other = certified(tmp_path / "other", named, samples=400, goal="fixed", seed=1)
+    for row in sql(other, f"SELECT selection, estimation, idx FROM images WHERE {where}"):
+        sql(run, "UPDATE images SET selection = ?, estimation = ? WHERE idx = ?", *row)
+    assert outcomes(run, new_seed=5)["same seed"] is Outcome.FAILS
+    sql(run, f"UPDATE images SET device = 'cuda:0' WHERE {where}")
+    assert outcomes(run, new_seed=5) == ALL_HOLD
+    told = message(run, "same seed", new_seed=5)
+    ((compared,),) = sql(run, "SELECT COUNT(*) FROM images WHERE device = 'cpu'")
+    assert f"{10 - compared} images were sampled on another type of device (cuda at the end there" in told
+    assert (f"counts of {compared} images are equal" in told) == (compared > 0)
+
+
+def test_counts_that_are_not_redrawn_are_named(sequential):
+    told = message(sequential, "same seed", new_seed=12, samples=1)
+    assert "0 estimation samples; all estimation counts rest on the new-seed test" in told
+    told = message(sequential, "same seed", new_seed=12, samples=100)
+    assert re.search(r"up to look (\d+); counts after look \1 rest on the new-seed test", told), told
+
+
 def test_a_sequential_forgery_is_caught(sequential, named, tmp_path):
     run = copied(sequential, tmp_path / "run")
 
@@ -126,6 +178,16 @@ def test_stored_outputs_of_the_standard_model_are_computed_again(fixed, tmp_path
     run = copied(fixed, tmp_path / "run")
     sql(run, "UPDATE standard SET probabilities = '[0.0, 1.0, 0.0]', prediction = 1")
     assert outcomes(run)["standard outputs again"] is Outcome.FAILS
+    sql(run, "DELETE FROM standard")
+    assert outcomes(run)["standard outputs again"] is Outcome.UNCHECKED
+
+
+def test_outputs_that_are_not_stored_are_not_counted(fixed, tmp_path):
+    run = copied(fixed, tmp_path / "run")
+    sql(run, "DELETE FROM standard WHERE idx IN (SELECT idx FROM standard LIMIT 3)")
+    assert outcomes(run) == {**ALL_HOLD, "standard outputs again": Outcome.UNCHECKED}
+    told = message(run, "standard outputs again")
+    assert "on 7 images, and are not stored for 3 more" in told
 
 
 def test_soft_scores(named, tmp_path):
@@ -174,6 +236,17 @@ def test_lipschitz_runs(named, tmp_path):
     assert outcomes(forged) == {"logits again": Outcome.FAILS, "radii again": Outcome.FAILS}
 
 
+def test_logits_that_are_not_stored_are_not_counted(named, tmp_path):
+    options = dict(certificates=["lipschitz-constant"], lipschitz_constant=6.0, norm="l2")
+    run = certified(tmp_path / "run", named, None, **options)
+    sql(
+        run,
+        "DELETE FROM vectors WHERE cell LIKE 'standard logits %' AND idx = (SELECT MAX(idx) FROM vectors)",
+    )
+    assert outcomes(run) == {"logits again": Outcome.UNCHECKED, "radii again": Outcome.HOLDS}
+    assert "are not stored for 1 of 10 images" in message(run, "logits again")
+
+
 def test_margin_runs(named, tmp_path):
     run = certified(tmp_path / "run", named, None, certificates=["margin"], norm="linf", max_radius=0.5)
     assert outcomes(run) == {"logits again": Outcome.HOLDS, "radii again": Outcome.HOLDS}
@@ -212,6 +285,18 @@ def test_objects_are_handed_over(tmp_path):
 def test_parameters_out_of_range(fixed, options):
     with pytest.raises(ParameterError):
         resample(fixed, **options)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(error_rate=2.0), dict(error_rate=0.0), dict(new_seed=-1), dict(images=-1), dict(samples=0)],
+)
+def test_settings_are_checked_before_anything_is_drawn(wrong):
+    with pytest.raises(ParameterError):
+        Settings(**wrong)
+    if "error_rate" in wrong:
+        with pytest.raises(ParameterError, match="error rate"):
+            Settings(images=0, **wrong)
 
 
 def test_a_run_is_only_read(fixed, tmp_path):

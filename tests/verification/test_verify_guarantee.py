@@ -104,6 +104,25 @@ def test_another_standard_classifier_draws_no_noise(folder, monkeypatch):
     assert any("standard classifier changed" in why for why in found.sampling.why)
 
 
+def test_tampered_counts_are_not_published_again_with_another_standard_classifier(folder, monkeypatch):
+    run = verified(folder).run
+    table = next(run.glob("results/*/certified-accuracy.json"))
+    published = table.read_bytes()
+    with contextlib.closing(sqlite3.connect(run / "counts.sqlite")) as database, database:
+        rows = database.execute("SELECT idx, label, selection FROM images").fetchall()
+        index, label, selection = rows[0]
+        votes = {str(label): sum(json.loads(selection).values())}
+        wrong = {str((label + 1) % 3): votes[str(label)]}
+        other = wrong if max(json.loads(selection), key=json.loads(selection).get) == str(label) else votes
+        database.execute("UPDATE images SET selection = ? WHERE idx = ?", (json.dumps(other), index))
+    change(folder, "-0.8, 0.8, 0.8", "-0.7, 0.8, 0.8", "g.py")
+    no_noise(monkeypatch)
+    found = verified(folder)
+    assert found.exit_code == 1
+    assert {"records", "clean accuracy"} & set(failing(found))
+    assert table.read_bytes() == published
+
+
 @pytest.mark.parametrize(
     "old, new, word",
     [
@@ -441,6 +460,9 @@ def test_a_run_that_was_stopped_before_it_began_is_begun(folder):
     described = json.loads((run / "run.json").read_text())
     kept = {name: described[name] for name in ("format_version", "identity")}
     (run / "run.json").write_text(json.dumps(kept))
+    refused = verified(folder)
+    assert (refused.exit_code, failing(refused)) == (1, ["published requests"])
+    shutil.rmtree(run / "results")
     found = verified(folder)
     assert found.exit_code == 0
     assert found.sampling.drawn_samples == 0

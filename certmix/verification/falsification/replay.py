@@ -1,13 +1,15 @@
-"""A finding judged again: the claim from the run, the distance, the margin on the same or fresh noise."""
+"""A finding judged again: the claim from the run, the distance, the margin on fresh noise."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from certmix.errors import RunError
 from certmix.studies.sources import Sources
@@ -15,18 +17,31 @@ from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.falsification.claims import Claims, read_claims
 from certmix.verification.falsification.falsify import input_of, load_target
 from certmix.verification.falsification.files import Finding, read_finding
-from certmix.verification.falsification.judge import Attacked, Trial, judge_plain, judge_smoothed, noise_seed
+from certmix.verification.falsification.judge import (
+    Attacked,
+    Target,
+    Trial,
+    judge_plain,
+    judge_smoothed,
+    noise_seed,
+    sampler_of,
+)
 from certmix.verification.falsification.request import FalsifyRequest
 
 __all__ = ["Replay", "replay"]
 
+FAILURE_PROBABILITY = 1e-3
+"""Probability that a right certificate's finding stands: the replayer's own, whatever the file says."""
+LEAST_SAMPLES, MOST_SAMPLES = 10_000, 10**6
+
 
 @dataclass(frozen=True)
 class Replay:
-    """A finding judged again: check by check."""
+    """A finding judged again: check by check, on noise keyed by `seed` (None without noise)."""
 
     finding: Finding
     attacked: Attacked
+    seed: int | None
     checks: tuple[CheckResult, ...]
 
     @property
@@ -40,6 +55,8 @@ class Replay:
             "schema_version": 1,
             "finding": str(self.finding.path),
             "image": self.attacked.claim.index,
+            "seed": self.seed,
+            "failure_probability": None if self.seed is None else FAILURE_PROBABILITY,
             "stands": self.stands,
             "checks": [check.as_dict() for check in self.checks],
         }
@@ -54,7 +71,10 @@ def replay(
     device: str = "auto",
     say: Callable[[str], None] = lambda message: None,
 ) -> Replay:
-    """Judge a finding again.
+    """Judge a finding again, by nothing that its file could have been made to fit.
+
+    Noise, number of samples and failure probability of the verdict are the
+    replayer's.  The noise of the finding is drawn too, to compare its votes.
 
     Parameters
     ----------
@@ -63,7 +83,7 @@ def replay(
     run
         The run's folder, if it is no longer where it was.
     seed
-        Key of fresh noise; None repeats the finding's own, so that votes can be compared.
+        Key of the fresh noise that decides; None takes one from the operating system.  It is reported.
     sources, device, say
         As for `certmix.verification.falsification.falsify.falsify`.
 
@@ -91,20 +111,49 @@ def replay(
     image, point = image.to(target.device), point.to(target.device)
     if claims.sigma is None:
         attacked = judge_plain(target, claims, claim, image, point[None])
-    else:
-        trial = _trial(claims, said, seed)
-        rival = int(said["worst_standard_classifier"]["one_hot"])
-        attacked = judge_smoothed(target, claims, claim, image, point, rival, trial)
-    same = seed is None and claims.sigma is not None and target.device.type == said["device"]
-    return Replay(finding, attacked, _checks(attacked, said, same))
+        return Replay(finding, attacked, None, _checks(attacked, said, None))
+    rival = int(said["worst_standard_classifier"]["one_hot"])
+    if rival == claim.predicted or rival >= target.classes:
+        raise RunError(
+            f"{finding.path}: class {rival} is no rival of class {claim.predicted}: restore the file"
+        )
+    seed = secrets.randbits(48) if seed is None else seed
+    attacked = judge_smoothed(target, claims, claim, image, point, rival, _trial(claims, finding, seed))
+    checks = (*_checks(attacked, said, seed), *_votes(target, claims, finding, claim.index, point))
+    return Replay(finding, attacked, seed, checks)
 
 
-def _trial(claims: Claims, said: dict[str, Any], seed: int | None) -> Trial:
-    trial = Trial(int(said["samples"]), float(said["failure_probability"]), int(said["noise_seed"]))
-    return trial if seed is None else replace(trial, seed=noise_seed(seed, claims.seed, "replay"))
+def _trial(claims: Claims, finding: Finding, seed: int) -> Trial:
+    """Return how the point is judged: on fresh noise, by no fewer samples than the finding had."""
+    samples = min(max(_whole(finding, "samples"), LEAST_SAMPLES), MOST_SAMPLES)
+    return Trial(samples, FAILURE_PROBABILITY, noise_seed(seed, claims.seed, "replay"))
 
 
-def _checks(attacked: Attacked, said: dict[str, Any], same_noise: bool) -> tuple[CheckResult, ...]:
+def _whole(finding: Finding, name: str) -> int:
+    value = finding.said[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise RunError(f"{finding.path}: {name} {value!r} is no whole number: restore the file")
+    return value
+
+
+def _votes(target: Target, claims: Claims, finding: Finding, image: int, point: Tensor) -> list[CheckResult]:
+    """Compare the votes of the finding's own noise; they do not enter the verdict."""
+    said, samples, key = finding.said, _whole(finding, "samples"), _whole(finding, "noise_seed")
+    if said["votes"] is None or claims.scores != "hard" or target.device.type != said["device"]:
+        return []
+    if not 0 < samples <= MOST_SAMPLES:
+        text = f"not compared: {samples:,} samples, where 1 to {MOST_SAMPLES:,} are drawn again"
+        return [CheckResult.about("votes", Outcome.UNCHECKED, text, [image])]
+    counts = sampler_of(target, claims, key).votes(point, image, [samples])[0]
+    equal = counts.tolist() == said["votes"]
+    text = "the same votes" if equal else (
+        "not the finding's votes: other versions or hardware may round otherwise"
+    )  # fmt: skip
+    about = f"{text}, with its own seed and samples"
+    return [CheckResult.about("votes", Outcome.HOLDS if equal else Outcome.UNCHECKED, about, [image])]
+
+
+def _checks(attacked: Attacked, said: dict[str, Any], seed: int | None) -> tuple[CheckResult, ...]:
     """Compare the claim, the distance and the margin."""
     image, claim = [attacked.claim.index], attacked.claim
     predicted = claim.predicted == said["predicted"]
@@ -119,10 +168,11 @@ def _checks(attacked: Attacked, said: dict[str, Any], same_noise: bool) -> tuple
             f"{attacked.distance!r} from the image, certified radius {claim.radius!r}", image,
         ),
     ]  # fmt: skip
-    risk = (
-        "" if "failure_probability" not in said else f" (failure probability {said['failure_probability']:g})"
-    )
-    upper = "not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}{risk}"
+    risk = ""
+    if seed is not None:
+        fresh = f"{attacked.samples:,} fresh samples, seed {seed}"
+        risk = f" ({fresh}, failure probability {FAILURE_PROBABILITY:g})"
+    upper = ("not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}") + risk
     below = attacked.upper is not None and attacked.upper < attacked.threshold
     flips = attacked.found if inside else below
     checks.append(
@@ -132,15 +182,6 @@ def _checks(attacked: Attacked, said: dict[str, Any], same_noise: bool) -> tuple
             "flips the mix", image,
         )
     )  # fmt: skip
-    if same_noise and attacked.counts is not None:
-        equal = attacked.counts.tolist() == said["votes"]
-        checks.append(
-            CheckResult.about(
-                "votes", Outcome.HOLDS if equal else Outcome.UNCHECKED,
-                "equal to the finding's" if equal else "not equal to the finding's: other versions or "
-                "hardware may round otherwise", image,
-            )
-        )  # fmt: skip
     return tuple(checks)
 
 

@@ -30,7 +30,8 @@ def vote_figures(
 ) -> Figures:
     """Return the figures of a sampled run, each radius the smaller of two derivations.
 
-    One is the run's own, rounded down; the other is `plain_table`, which shares no code with it.
+    One is the run's own, rounded down; the other is that of
+    `certmix.verification.plain.table`, which shares no bound or radius code with it.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from typing import Any
 
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
+from certmix.plain_json import parse_json
 from certmix.records import Identity, ImageRecord, Store, StudyIdentity, VectorStore, read_run
 from certmix.records.folder import DATABASE, DESCRIPTION, RESULTS, VECTORS
 from certmix.sampling import resolve_device
@@ -29,6 +30,7 @@ from certmix.verification.guarantee.changes import (
 )
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.places import source_options
+from certmix.verification.rederivation.published import TABLE
 from certmix.verification.rederivation.stored import read_description
 
 __all__ = ["Plan", "load_guaranteed", "plan", "stored_images"]
@@ -49,7 +51,10 @@ class Plan:
     current
         Whether the run was finished for this very request and these models: nothing needs to be done.
     trusted
-        Whether the run as it lies there can be checked before it is continued.
+        Whether the run as it lies there can be checked whole before it is continued: of one that was
+        interrupted, or made with another standard model or other sources, only what it stores can.
+    exists
+        Whether there is a run.
     why
         What will be done and for what reason, one sentence each.
     """
@@ -59,6 +64,7 @@ class Plan:
     lacking: tuple[int, ...]
     current: bool
     trusted: bool
+    exists: bool
     why: tuple[str, ...]
 
 
@@ -93,7 +99,7 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
     folder = run_folder(identity, runs)
     if not (folder / DESCRIPTION).is_file():
         why = (*model_changes(guarantee, loaded), *no_run(identity, folder, request, len(indices)))
-        return Plan(folder, indices, indices, False, False, why)
+        return Plan(folder, indices, indices, False, False, False, why)
     described = _described(folder)
     lacking, lacking_g = _lacking(folder, request, indices, loaded)
     before, now = described["request"], json.loads(json.dumps(request.as_dict()))
@@ -106,7 +112,7 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
         *standard_changes(described, loaded, lacking_g),
     )
     current = trusted and before == now and not lacking and not lacking_g
-    return Plan(folder, indices, lacking, current, trusted, why)
+    return Plan(folder, indices, lacking, current, trusted, True, why)
 
 
 def _identity(request: CertifyRequest | DeterministicRequest, loaded: Loaded) -> Identity | StudyIdentity:
@@ -132,15 +138,16 @@ def _checksums(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished(folder: Path, described: dict[str, Any]) -> bool:
-    """Whether the run's newest request has its products: otherwise it was interrupted."""
+    """Whether the run's newest request has a whole table: otherwise it was interrupted."""
     try:
         stored = described["request"]
         kind: Any = CertifyRequest if "sigma" in stored else DeterministicRequest
         lists = {name: tuple(stored[name]) for name in ("certificates", "radii") if name in stored}
         name = kind(**{**stored, **lists}).name(_checksums(described)["standard"] or "")
-    except (KeyError, TypeError, ValueError):
+        table = folder / RESULTS / name / TABLE
+        return table.is_file() and parse_json(table.read_bytes()).get("complete") is True
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
         return False
-    return any((folder / RESULTS / name).glob("*.json"))
 
 
 def _lacking(

@@ -49,8 +49,8 @@ class Published:
         return self.folder.name
 
 
-def read_published(run: Path) -> list[Published]:
-    """Return every request's table, in order of name.
+def read_published(run: Path, *, interrupted: bool = False) -> list[Published]:
+    """Return every request's table, in order of name; an interrupted run may have begun a folder without one.
 
     Raises
     ------
@@ -59,6 +59,8 @@ def read_published(run: Path) -> list[Published]:
     """
     parent = Path(run) / RESULTS
     folders = sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+    if interrupted:
+        folders = [folder for folder in folders if (folder / TABLE).is_file()]
     return [Published(folder, _table(folder / TABLE)) for folder in folders]
 
 

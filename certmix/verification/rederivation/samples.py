@@ -29,12 +29,13 @@ from certmix.verification.rederivation.sources import (
     check_inputs,
     check_models,
     judged,
+    name_faults,
     unchecked,
     wanted_indices,
 )  # fmt: skip
 from certmix.verification.rederivation.stored import StoredRun, read_samples
 
-__all__ = ["rederive_samples", "stored_request"]
+__all__ = ["recheck_samples", "rederive_samples", "stored_request"]
 
 
 def stored_request(run: StoredRun) -> CertifyRequest:
@@ -52,10 +53,9 @@ def rederive_samples(
 ) -> list[CheckResult]:
     """Return the checks of a sampled run; see `certmix.verification.rederivation.rederive.rederive`."""
     run, published = read_samples(folder), read_published(folder)
-    request, fixed = stored_request(run), _fixed(run)
+    request = stored_request(run)
     reloaded = reload(run.description, dataset, models)
-    matched = [match_request(found, request, run.standard) for found in published]
-    requests = [asked for asked, _ in matched]
+    requests = [match_request(found, request, run.standard)[0] for found in published]
     data = reloaded.dataset
     if data is not None and len(data) != run.description["data"]["inputs"]:
         data = None
@@ -64,6 +64,25 @@ def rederive_samples(
         check_data(run.description, reloaded),
         *check_models(run.description, reloaded),
         _check_stored(run, data, [request, *requests]),
+        *_stored_checks(run, published, request, data),
+        check_newest(folder, request.name(standard_checksum(run.description)), published),
+    ]
+
+
+def recheck_samples(folder: Path, dataset: Dataset | None) -> list[CheckResult]:
+    """Return the checks of an interrupted sampled run that need no models."""
+    run, published = read_samples(folder), read_published(folder, interrupted=True)
+    return _stored_checks(run, published, stored_request(run), dataset)
+
+
+def _stored_checks(
+    run: StoredRun, published: list[Published], request: CertifyRequest, data: Dataset | None
+) -> list[CheckResult]:
+    """Return the checks of counts, and of tables against them."""
+    fixed = _fixed(run)
+    matched = [match_request(found, request, run.standard) for found in published]
+    requests = [asked for asked, _ in matched]
+    return [
         *check_inputs(
             {index: record.label for index, record in run.images.items()},
             {index: record.input_checksum for index, record in run.images.items()}, data,
@@ -74,9 +93,8 @@ def rederive_samples(
         check_separate(run, request),
         check_budget(run.description, request, run.classes),
         _check_outputs(run),
-        _check_requests(published, matched, request),
+        _check_requests(run, published, matched, request),
         *check_figures(run, published, requests, data),
-        check_newest(folder, request.name(standard_checksum(run.description)), published),
     ]  # fmt: skip
 
 
@@ -117,9 +135,12 @@ def _check_outputs(run: StoredRun) -> CheckResult:
 
 
 def _check_requests(
-    published: list[Published], matched: list[tuple[CertifyRequest, bool]], request: CertifyRequest
+    run: StoredRun,
+    published: list[Published],
+    matched: list[tuple[CertifyRequest, bool]],
+    request: CertifyRequest,
 ) -> CheckResult:
-    """The digest in each folder's name is that of the request which the table inside describes."""
+    """Each folder carries the digest of the request inside, which is of this run's data and models."""
     check = "published requests"
     if not published:
         return unchecked(check, "nothing was published yet")
@@ -130,14 +151,15 @@ def _check_requests(
             unknown.append(found.name)
         elif not confirmed:
             faults.append((None, f"results/{found.name} holds the table of another request, run or model"))
-        for name in ("sigma", "seed", "selection_samples"):
-            if getattr(found.summary, name) != getattr(request, name):
-                told = getattr(found.summary, name)
-                faults.append(
-                    (None, f"results/{found.name}: {name} = {told}, the run's is {getattr(request, name)}")
-                )
+        same = {name: getattr(request, name) for name in ("sigma", "seed", "selection_samples")}
+        faults += name_faults(found, asked, run.description, norm="l2", **same)
     if unknown and not faults:
         return unchecked(
             check, f"results/{unknown[0]} was made with a relative precision that is not recorded"
         )
-    return judged(check, faults, f"{len(published)} tables carry the digests of their requests")
+    return judged(
+        check,
+        faults,
+        f"{len(published)} tables carry the digests of their requests and the names in run.json; "
+        "notes are not checked",
+    )

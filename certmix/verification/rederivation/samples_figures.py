@@ -13,7 +13,7 @@ from certmix.verification.plain.table import derive
 from certmix.verification.rederivation.counts import insane
 from certmix.verification.rederivation.printed import printed_faults
 from certmix.verification.rederivation.published import LOG, LogRow, Published, read_log
-from certmix.verification.rederivation.sources import judged, unchecked, wanted_indices
+from certmix.verification.rederivation.sources import check_complete, judged, unchecked, wanted_indices
 from certmix.verification.rederivation.stored import StoredRun
 from certmix.verification.rederivation.tables import Fault, Rows, clean_faults, log_faults, row_faults
 
@@ -53,16 +53,14 @@ def check_figures(
     if dataset is None and not missing:
         return [unchecked("images", "the data set cannot be loaded"), *results]
     total = sum(found.summary.images for found in published)
-    return [
-        judged("images", missing, f"{total:,} rows in {len(published)} tables, none missing or added"),
-        *results,
-    ]
+    good = f"{total:,} rows in {len(published)} tables, none missing or added"
+    return [check_complete([found.summary for found in published], missing, good), *results]
 
 
 def _image_faults(
     run: StoredRun, found: Published, request: CertifyRequest, log: list[LogRow], dataset: Dataset | None
 ) -> list[Fault]:
-    """The log has one row for each image of the request; a partial table may lack some."""
+    """The log has one row for each image of the request; a partial one lacks those that are not finished."""
     rows, summary = [row.index for row in log], found.summary
     faults: list[Fault] = []
     if len(set(rows)) < len(rows):
@@ -80,9 +78,23 @@ def _image_faults(
             ("images", None, f"{summary.planned_images} images planned, the request is for {len(wanted)}")
         )
     faults += [("images", i, f"image {i} was not asked for") for i in rows if i not in set(wanted)]
+    lacking = [i for i in wanted if i not in set(rows)]
     if summary.complete:
-        faults += [("images", i, f"image {i} is missing") for i in wanted if i not in set(rows)]
-    return faults
+        return faults + [("images", i, f"image {i} is missing") for i in lacking]
+    return faults + [
+        ("images", i, f"image {i} is stored and finished, but left out: repeat the request to add it")
+        for i in _finished(run, request, lacking)
+    ]
+
+
+def _finished(run: StoredRun, request: CertifyRequest, indices: list[int]) -> list[int]:
+    """Return which images have all samples that a request wants."""
+    records = [run.images[i] for i in indices if i in run.images]
+    records = [record for record in records if not any(insane(record, request, run.classes))]
+    if not records:
+        return []
+    waiting = derive(records, request).waiting.tolist()
+    return [record.index for record, waits in zip(records, waiting, strict=True) if not waits]
 
 
 def _figure_faults(

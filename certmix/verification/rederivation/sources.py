@@ -13,14 +13,16 @@ import numpy as np
 from certmix.data import spread
 from certmix.records import Identity
 from certmix.records.identity import NOISE_VERSION
+from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
-from certmix.types import Dataset, IntArray
+from certmix.types import Dataset, IntArray, Summary
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.rederivation.reload import ROLES, Reloaded
+from certmix.verification.rederivation.published import Published
+from certmix.verification.rederivation.reload import ROLES, Reloaded, standard_checksum
 
 __all__ = [
-    "Faults", "check_data", "check_identity", "check_inputs", "check_models", "judged", "unchecked",
-    "wanted_indices",
+    "Faults", "check_complete", "check_data", "check_identity", "check_inputs", "check_models", "judged",
+    "name_faults", "unchecked", "wanted_indices",
 ]  # fmt: skip
 
 
@@ -127,6 +129,45 @@ def check_models(description: dict[str, Any], reloaded: Reloaded) -> list[CheckR
             ]
             found.append(judged(check, faults, f"{model.name}: {model.checksum[:12]}..."))
     return found
+
+
+def check_complete(tables: Iterable[Summary], faults: Faults, good: str) -> CheckResult:
+    """Judge which images tables hold: of a partial one it is not known whether more would agree."""
+    partial = [table for table in tables if not table.complete]
+    if faults or not partial:
+        return judged("images", faults, good)
+    first = f"partial: {partial[0].images:,} of {partial[0].planned_images:,} images"
+    more = f" (and {len(partial) - 1} more tables)" if len(partial) > 1 else ""
+    return unchecked(
+        "images", f"{first}{more}; finish or merge the run, all rows that are there were derived"
+    )
+
+
+def name_faults(
+    found: Published,
+    asked: CertifyRequest | DeterministicRequest,
+    description: dict[str, Any],
+    **wanted: Any,
+) -> Faults:
+    """Compare what a table says of data, models and the fields in `wanted` with ``run.json``.
+
+    The name of a standard model that is no longer the run's is not kept there, and not compared.
+    """
+    models, checksum = description["models"], standard_checksum(description)
+    robust = models.get("robust")
+    wanted |= {
+        "data": description["data"].get("name"),
+        "robust": robust.get("name") if isinstance(robust, dict) else None,
+    }
+    if found.name == asked.name(""):
+        wanted["standard"] = None
+    elif found.name == asked.name(checksum):
+        wanted["standard"] = models["standard"].get("name")
+    return [
+        (None, f"results/{found.name}: {name} = {getattr(found.summary, name)}, the run's is {value}")
+        for name, value in wanted.items()
+        if getattr(found.summary, name) != value
+    ]
 
 
 def wanted_indices(dataset: Dataset, images: int | str) -> IntArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from certmix.verification.rederivation.published import Published, images_in_nam
 from certmix.verification.rederivation.stored import StoredVectors
 from certmix.verification.rederivation.tables import Fault, radius_fault
 
-__all__ = ["RadiiRow", "expected_radii", "match_claim", "read_radii"]
+__all__ = ["RadiiRow", "expected_radii", "finished", "match_claim", "read_radii"]
 
 MARGIN_SLACK = 1e-4
 """Margins of stored logits, which may be of float32, against those of propagation in float64."""
@@ -105,6 +105,8 @@ def _constants(found: Published, base: DeterministicRequest) -> list[dict[str, A
     for note in found.summary.notes:
         told = _NOTE.fullmatch(note)
         what = [name for name, words in CONSTANTS_OF.items() if told and words == told[2]]
+        if told and f" the {found.summary.norm} norm " not in note:
+            raise RunError(f"{found.folder}: its table is of {found.summary.norm}, its note of another norm")
         if told and what and told[1].replace(".", "", 1).isdecimal():
             values = [float(told[1]), *([int(told[1])] if told[1].isdecimal() else [])]
             return [{"lipschitz_constant": value, "constant_of": what[0]} for value in values]
@@ -139,6 +141,15 @@ def expected_radii(
         if fault:
             faults.append(("radii", row.index, f"image {row.index}, alpha {alpha:g}: {fault}"))
     return np.array(found, np.float64), faults
+
+
+def finished(run: StoredVectors, request: DeterministicRequest, index: int, standard: Sequence[str]) -> bool:
+    """Whether all that a request wants of an image is stored; `standard` are the cells of its g."""
+    if any(index not in run.cells.get(cell, {}) for cell in ("robust logits", *standard)):
+        return False
+    if request.certificate != "margin":
+        return True
+    return all(_verified(run, request, index, alpha)[1] is None for alpha in request.weights())
 
 
 def _verified(

@@ -21,17 +21,17 @@ from certmix.verification.rederivation.reload import reload, standard_checksum
 from certmix.verification.rederivation.sources import (
     Faults,
     check_data,
-    check_inputs,
     check_models,
     judged,
+    name_faults,
     unchecked,
     wanted_indices,
 )  # fmt: skip
 from certmix.verification.rederivation.stored import StoredVectors, read_vectors
-from certmix.verification.rederivation.vector_claims import match_claim, read_radii
+from certmix.verification.rederivation.vector_claims import RadiiRow, match_claim, read_radii
 from certmix.verification.rederivation.vectors_figures import check_figures, standard_checksums
 
-__all__ = ["rederive_vectors", "vector_request"]
+__all__ = ["recheck_vectors", "rederive_vectors", "vector_request"]
 
 
 def vector_request(run: StoredVectors) -> DeterministicRequest:
@@ -53,20 +53,54 @@ def rederive_vectors(
     data = reloaded.dataset
     if data is not None and len(data) != run.description["data"]["inputs"]:
         data = None
-    claims = [match_claim(found, request, standard_checksums(run)) for found in published]
-    logs = [read_radii(found.folder) for found in published]
-    labels = {row.index: row.label for log in logs for row in log}
+    asked = [match_claim(found, request, standard_checksums(run))[0] for found in published]
     return [
         *_check_identity(run, request),
         check_data(run.description, reloaded),
         *check_models(run.description, reloaded),
-        _check_stored(run, data, [request, *(asked for asked, _ in claims)]),
-        *check_inputs(labels, {}, data),
-        _check_logits(run),
-        _check_requests(published, claims),
-        *check_figures(run, published, claims, logs, data),
+        _check_stored(run, data, [request, *asked]),
+        *_stored_checks(run, published, request, data),
         check_newest(folder, request.name(standard_checksum(run.description)), published),
     ]
+
+
+def recheck_vectors(folder: Path, dataset: Dataset | None) -> list[CheckResult]:
+    """Return the checks of an interrupted run without samples that need no models."""
+    run, published = read_vectors(folder), read_published(folder, interrupted=True)
+    return _stored_checks(run, published, vector_request(run), dataset)
+
+
+def _stored_checks(
+    run: StoredVectors, published: list[Published], request: DeterministicRequest, data: Dataset | None
+) -> list[CheckResult]:
+    """Return the checks of logits, and of tables against them."""
+    claims = [match_claim(found, request, standard_checksums(run)) for found in published]
+    logs = [read_radii(found.folder) for found in published]
+    return [
+        _check_labels(published, logs, data),
+        _check_logits(run),
+        _check_requests(run, request, published, claims),
+        *check_figures(run, published, claims, logs, data),
+    ]
+
+
+def _check_labels(
+    published: list[Published], logs: list[list[RadiiRow]], dataset: Dataset | None
+) -> CheckResult:
+    """Every label in every log is that of the data set."""
+    if dataset is None:
+        return unchecked("labels", "the data set cannot be loaded")
+    known = dict(zip(dataset.indices.tolist(), dataset.labels.tolist(), strict=True))
+    faults: Faults = [
+        (
+            row.index,
+            f"image {row.index} has label {known.get(row.index)}, results/{found.name} says {row.label}",
+        )
+        for found, log in zip(published, logs, strict=True)
+        for row in log
+        if known.get(row.index) != row.label
+    ]
+    return judged("labels", faults, f"{sum(map(len, logs)):,} labels are those of the data set")
 
 
 def _check_identity(run: StoredVectors, request: DeterministicRequest) -> list[CheckResult]:
@@ -127,7 +161,10 @@ def _check_logits(run: StoredVectors) -> CheckResult:
 
 
 def _check_requests(
-    published: list[Published], claims: list[tuple[DeterministicRequest, bool]]
+    run: StoredVectors,
+    request: DeterministicRequest,
+    published: list[Published],
+    claims: list[tuple[DeterministicRequest, bool]],
 ) -> CheckResult:
     if not published:
         return unchecked("published requests", "nothing was published yet")
@@ -136,6 +173,11 @@ def _check_requests(
         for found, (_, confirmed) in zip(published, claims, strict=True)
         if not confirmed
     ]
+    for found, (asked, _) in zip(published, claims, strict=True):
+        norm = request.measure if request.certificate == "margin" else asked.measure
+        fields = {"norm": norm, "bound": request.bound_method, "sigma": None, "failure_probability": None}
+        faults += name_faults(found, asked, run.description, **fields)
     return judged(
-        "published requests", faults, f"{len(published)} tables carry the digests of their requests"
-    )
+        "published requests", faults,
+        f"{len(published)} tables carry the digests of their requests and the names in run.json",
+    )  # fmt: skip

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.types import Dataset, FloatArray
+from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification.checks import CheckResult
 from certmix.verification.rederivation.printed import printed_faults
 from certmix.verification.rederivation.published import Published
-from certmix.verification.rederivation.sources import Faults, judged, unchecked, wanted_indices
+from certmix.verification.rederivation.sources import (
+    Faults,
+    check_complete,
+    judged,
+    unchecked,
+    wanted_indices,
+)
 from certmix.verification.rederivation.stored import StoredVectors
 from certmix.verification.rederivation.tables import Fault, figure_faults
-from certmix.verification.rederivation.vector_claims import RadiiRow, expected_radii
+from certmix.verification.rederivation.vector_claims import RadiiRow, expected_radii, finished
 
 __all__ = ["FIGURES", "check_figures", "standard_checksums"]
 
@@ -44,9 +51,13 @@ def check_figures(
     if not published:
         return [unchecked(name, "nothing was published yet") for name in ("images", *FIGURES)]
     faults: list[Fault] = []
+    labels = (
+        {} if dataset is None else dict(zip(dataset.indices.tolist(), dataset.labels.tolist(), strict=True))
+    )
     for found, (request, _), log in zip(published, claims, logs, strict=True):
         short = found.name.rpartition("-")[2]
-        told = _image_faults(run, found, request, log, dataset) + _figure_faults(run, found, request, log)
+        told = _image_faults(run, found, request, log, dataset)
+        told += _figure_faults(run, found, request, log, labels)
         faults += [(check, image, f"{text} (results/...{short})") for check, image, text in told]
     results = [
         judged(name, [(image, text) for check, image, text in faults if check == name], good)
@@ -55,7 +66,8 @@ def check_figures(
     missing: Faults = [(image, text) for check, image, text in faults if check == "images"]
     if dataset is None and not missing:
         return [unchecked("images", "the data set cannot be loaded"), *results]
-    return [judged("images", missing, f"{sum(map(len, logs)):,} rows, none missing or added"), *results]
+    good = f"{sum(map(len, logs)):,} rows, none missing or added"
+    return [check_complete([found.summary for found in published], missing, good), *results]
 
 
 def _image_faults(
@@ -81,14 +93,25 @@ def _image_faults(
             ("images", None, f"{summary.planned_images} images planned, the request is for {len(wanted)}")
         )
     faults += [("images", i, f"image {i} was not asked for") for i in rows if i not in set(wanted)]
+    lacking = [i for i in wanted if i not in set(rows)]
     if summary.complete:
-        faults += [("images", i, f"image {i} is missing") for i in wanted if i not in set(rows)]
-    return faults
+        return faults + [("images", i, f"image {i} is missing") for i in lacking]
+    cells = [f"standard logits {c}" for c in standard_checksums(run) if request.name(c) == found.name]
+    return faults + [
+        ("images", i, f"image {i} is stored and finished, but left out: repeat the request to add it")
+        for i in lacking
+        if finished(run, request, i, cells)
+    ]
 
 
 def _figure_faults(
-    run: StoredVectors, found: Published, request: DeterministicRequest, log: list[RadiiRow]
+    run: StoredVectors,
+    found: Published,
+    request: DeterministicRequest,
+    log: list[RadiiRow],
+    known: Mapping[int, int],
 ) -> list[Fault]:
+    """What of a table does not follow; labels are those of the data set where it is known."""
     stored = run.cells.get("robust logits", {})
     kept = [row for row in log if row.index in stored and stored[row.index].shape == (run.classes,)]
     table = [(row.classifier, row.certificate) for row in found.summary.rows]
@@ -97,14 +120,15 @@ def _figure_faults(
     if table != [("robust", request.certificate), ("mixed", request.certificate)]:
         return [("certified accuracy", None, f"its rows are {table}")]
     faults: list[Fault] = []
-    right = np.array([row.predict == row.label for row in kept])
+    labels = np.array([known.get(row.index, row.label) for row in kept])
+    right = np.array([row.predict for row in kept]) == labels
     scale = 0.0 if request.certificate == "margin" else 1 / request.given[0]
     for place, (row, alpha) in enumerate(zip(found.summary.rows, request.weights(), strict=True)):
         radii, told = expected_radii(run, request, kept, place, alpha)
         faults += told
         for check, text in figure_faults(row, np.where(right, radii, 0.0), request.columns, scale):
             faults.append((check, None, f"{row.classifier}: {text}"))
-    faults += _clean_faults(run, found, request, kept)
+    faults += _clean_faults(run, found, request, kept, labels)
     return faults + [("printed tables", None, text) for text in printed_faults(found, run.description)]
 
 
@@ -114,16 +138,24 @@ def _softmax(logits: FloatArray) -> FloatArray:
 
 
 def _clean_faults(
-    run: StoredVectors, found: Published, request: DeterministicRequest, log: list[RadiiRow]
+    run: StoredVectors,
+    found: Published,
+    request: DeterministicRequest,
+    log: list[RadiiRow],
+    labels: IntArray,
 ) -> list[Fault]:
-    labels, indices = np.array([row.label for row in log]), [row.index for row in log]
+    indices = [row.index for row in log]
     h = np.stack([run.cells["robust logits"][i] for i in indices])
     faults: list[Fault] = [
         ("radii", row.index, f"image {row.index} is predicted as {row.predict}, its logits say {y}")
         for row, y in zip(log, h.argmax(1).tolist(), strict=True)
         if row.predict != y
     ]
-    claims: dict[str, Any] = {"robust": float(np.mean(h.argmax(1) == labels))}
+    claims: dict[str, Any] = {
+        "robust": float(np.mean(h.argmax(1) == labels)),
+        "standard": None,
+        "mixed": None,
+    }
     for checksum in standard_checksums(run):
         cell = run.cells[f"standard logits {checksum}"]
         if request.name(checksum) == found.name and all(i in cell for i in indices):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from certmix.bounds.statistics import ScoreStatistics, start, update
+from certmix.bounds.statistics import SCALE, ScoreStatistics, start, update
 from certmix.errors import RunError
 from certmix.records import ImageRecord
 from certmix.sampling import Sampler
@@ -57,8 +57,11 @@ class Drawn:
     fresh, fresh_bins
         Votes (c,) with the new seed; of soft scores also the selected class's bins.
     moved
-        How many votes of selection and stretch differ from the stored ones, or
-        soft sums by more than a step a sample.
+        How many votes of selection and stretch differ from the stored ones.  Soft
+        scores add what their sums differ by, in votes, where it is more than a
+        step a sample.
+    redrawn
+        Samples of selection and stretch.
     """
 
     record: ImageRecord
@@ -68,6 +71,16 @@ class Drawn:
     fresh: IntArray
     fresh_bins: IntArray | None
     moved: int
+    redrawn: int
+
+    @property
+    def told(self) -> IntArray:
+        """Stored votes (c,) of the stretch."""
+        nothing = np.zeros_like(self.stretch)
+        found: IntArray = self.record.estimation.get(self.after, nothing) - self.record.estimation.get(
+            self.before, nothing
+        )
+        return found
 
 
 def chosen_images(again: Again, stored: Any) -> dict[int, int]:
@@ -106,7 +119,8 @@ def draw_again(again: Again, run: StoredRun, request: CertifyRequest, index: int
     fresh, statistics = draw(again.new_seed, "estimation", 0, again.samples)
     bins = None if statistics is None else statistics.bin_counts[0]
     moved = _moved(record, before, after, selection, stretch)
-    return Drawn(record, before, after, stretch[0], fresh, bins, moved)
+    redrawn = request.selection_samples + after - before
+    return Drawn(record, before, after, stretch[0], fresh, bins, moved, redrawn)
 
 
 def _batch_size(folder: Path, description: dict[str, Any]) -> int | None:
@@ -142,14 +156,20 @@ def _moved(
     record: ImageRecord, before: int, after: int,
     selection: tuple[IntArray, ScoreStatistics | None], stretch: tuple[IntArray, ScoreStatistics | None],
 ) -> int:  # fmt: skip
-    """Return how many votes differ from the stored ones, or soft sums by more than a step a sample."""
+    """Return how many votes differ from the stored ones; a difference of soft sums counts as votes."""
     nothing = np.zeros_like(record.selection)
     told = record.estimation.get(after, nothing) - record.estimation.get(before, nothing)
     moved = int(np.abs(told - stretch[0]).sum()) // 2
     if selection[1] is None or stretch[1] is None:
         return moved + int(np.abs(record.selection - selection[0]).sum()) // 2
-    moved += int((np.abs(record.selection - selection[1].totals) > selection[1].samples).sum())
+    moved += _mass(record.selection - selection[1].totals, selection[1].samples)
     if after > before and {before, after} <= set(record.scores):
         sums = record.scores[after].totals - record.scores[before].totals
-        moved += int((np.abs(sums - stretch[1].totals) > stretch[1].samples).sum())
+        moved += _mass(sums - stretch[1].totals, after - before)
     return moved
+
+
+def _mass(differences: IntArray, samples: int) -> int:
+    """Return what soft sums (c,) differ by, in votes rounded up, where it is more than a step a sample."""
+    far = np.abs(differences)
+    return -(-int(far[far > samples].sum()) // (2 * SCALE))

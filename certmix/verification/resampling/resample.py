@@ -40,10 +40,12 @@ def resample(
 ) -> list[CheckResult]:
     """Compare some images' counts with samples drawn anew.
 
-    The images are a random subset.  With the run's own seed the counts must
-    be equal where device, torch version, precision and threads are; with a
-    new seed they must be of one distribution, by an exact test that allows
-    for the look at which the run stopped.  Runs without samples have their
+    The images are a random subset.  With the run's own seed, on the type of
+    device that drew an image, the counts must be equal where device name,
+    torch version and threads are, and differ by few votes where these are not.
+    With a new seed, and on another type of device, they must be of one
+    distribution, by an exact test that allows for the look at which the run
+    stopped.  Runs without samples have their
     logits computed, and their radii propagated, again.
 
     Parameters

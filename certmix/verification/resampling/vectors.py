@@ -41,6 +41,7 @@ def resample_vectors(again: Again) -> list[CheckResult]:
         return [unchecked(check, "no stored image is in the data set") for check in CHECKS]
     logits: dict[int, FloatArray] = {}
     faults: Faults = []
+    missing = [again.reloaded.problems["standard"]] if "standard" in again.reloaded.problems else []
     for role, cell in (("robust", "robust logits"), ("standard", "")):
         loaded = again.reloaded.models.get(role)
         if loaded is None:
@@ -49,8 +50,13 @@ def resample_vectors(again: Again) -> list[CheckResult]:
         found = {index: _logits(again, role, position) for index, position in chosen.items()}
         logits = found if role == "robust" else logits
         faults += _logit_faults(kept, found, loaded.name)
+        if lost := len(found.keys() - kept.keys()):
+            missing.append(f"logits of {loaded.name} are not stored for {lost} of {len(found)} images")
     good = f"logits agree within {CLOSE:g} on {len(chosen)} images chosen by seed {again.new_seed}"
-    return [judged(CHECKS[0], faults, good), _radii_again(again, run, request, chosen, logits)]
+    first = unchecked(CHECKS[0], "; ".join(missing)) if missing and not faults else (
+        judged(CHECKS[0], faults, good)
+    )  # fmt: skip
+    return [first, _radii_again(again, run, request, chosen, logits)]
 
 
 def _logits(again: Again, role: str, position: int) -> FloatArray:
@@ -69,7 +75,8 @@ def _logit_faults(kept: Mapping[int, FloatArray], found: Mapping[int, FloatArray
         stored = kept.get(index)
         if stored is None:
             continue
-        if stored.shape != fresh.shape or np.abs(stored - fresh).max() > CLOSE * (1 + np.abs(fresh).max()):
+        close = CLOSE * (1 + np.abs(fresh).max())
+        if stored.shape != fresh.shape or not np.abs(stored - fresh).max() <= close:
             faults.append((index, f"image {index}: stored logits of {name} are not what it gives"))
     return faults
 
