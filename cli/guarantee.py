@@ -59,7 +59,9 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
         click.echo(content, nl=False)
         return 0
     write_atomically(output, content.encode())
-    click.echo(f"{output}: {len(remarks)} requirements; check with: certmix verify {output}", err=True)
+    parent = Path(run).parent
+    where = "" if parent == Path("runs") else f" --runs {parent}"
+    click.echo(f"{output}: {len(remarks)} requirements; check with: certmix verify {output}{where}", err=True)
     return 0
 
 

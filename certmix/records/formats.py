@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -123,13 +124,13 @@ def lowest_printed(text: str, decimals: int | None = None) -> float:
     value = float(text)
     if value == 0.0:
         return 0.0
-    mantissa, _, _ = text.lower().partition("e")
-    shown = "".join(filter(str.isdigit, mantissa)).lstrip("0")
     if decimals is None:
-        style = f".{max(_SIGNIFICANT, len(shown))}g"
-        first = int(f"{value:e}".partition("e")[2])  # place of the first digit
+        number = Decimal(text)
+        digits = number.as_tuple().digits
+        significant = max(_SIGNIFICANT, len(digits))
+        style = f".{significant}g"
         # below a power of ten the same number of digits is ten times finer
-        unit = first + 1 - max(_SIGNIFICANT, len(shown)) - (shown.rstrip("0") == "1")
+        unit = number.adjusted() + 1 - significant - (digits[0] == 1 and not any(digits[1:]))
     else:
         style, unit = f".{decimals}f", -decimals
     lowest = max(0.0, value - 0.5 * 10.0**unit)

@@ -21,6 +21,9 @@ __all__ = ["Stored", "radii_at", "read_stored"]
 
 _ROUNDING = 4 * 2.0**-53
 
+MOST_SIGMAS = 6.5
+"""10^10 samples that all agree certify 6.06 sigma at a failure probability of 0.001."""
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -122,6 +125,17 @@ def _need_sigma(source: str, sigma: float | None) -> float:
     return sigma
 
 
+def _doubt_of_sigma(log: PublishedLog, sigma: float) -> list[str]:
+    """Ask whether the noise level is right where a log's largest radius would rest on billions of samples."""
+    largest = float(np.max(log.radius[~log.abstained], initial=0.0)) / sigma
+    if largest <= MOST_SIGMAS or not math.isfinite(largest):
+        return []
+    return [
+        f"is sigma = {sigma:g} right? The largest radius of the log would be {largest:.3g} sigma, for which "
+        "10^10 samples an image are not enough; with too small a sigma every figure is too high"
+    ]
+
+
 def _from_log(
     log: PublishedLog,
     sigma: float | None,
@@ -148,6 +162,7 @@ def _from_log(
     radius = log.radius if as_printed or own is not None else log.lowest
     radius = np.where(log.abstained, 0.0, radius)
     notes = [
+        *_doubt_of_sigma(log, level),
         *_rows_note(len(log), extent, log.cut_off, repeated),
         _rounding_note(as_printed, own is not None),
     ]

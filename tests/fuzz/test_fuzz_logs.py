@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.records import write_log
-from certmix.records.formats import ClassCounts, PublishedLog, read_class_counts, read_log, read_published
+from certmix.records.formats import (
+    ClassCounts,
+    PublishedLog,
+    lowest_printed,
+    read_class_counts,
+    read_log,
+    read_published,
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +106,27 @@ def test_a_byte_order_mark_and_crlf_change_nothing(place: Path, log: bytes) -> N
     (place / "log.tsv").write_bytes(b"\xef\xbb\xbf" + log.replace(b"\n", b"\r\n"))
     marked = read_log(place / "log.tsv")
     assert marked.radius.tolist() == plain.radius.tolist() and marked.index.tolist() == plain.index.tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9.9999999",
+        "0.99999999",
+        "999999.99",
+        "१",
+        "1_0",
+        "+1",
+        " 1 ",
+        "1e-310",
+        "5e-324",
+        "1e308",
+        "9.99999999e22",
+    ],
+)
+def test_the_lowest_number_that_prints_so_is_found_at_once(text: str) -> None:
+    """Just below a power of ten, and in digits of other scripts, too."""
+    digits = len(text.strip(" +").partition("e")[0].replace(".", "").replace("_", "").lstrip("0"))
+    style, lowest = f".{max(3, digits)}g", lowest_printed(text)
+    assert float(format(lowest, style)) == float(text)
+    assert float(format(np.nextafter(lowest, 0.0), style)) < float(text)

@@ -345,7 +345,9 @@ def test_the_command_explains_what_does_not_fit(command, problem, case):
     assert "Traceback" not in done.err
 
 
-def test_no_model_is_taken_for_a_bounded_one(command):
+def test_no_model_is_taken_for_a_bounded_one(command, monkeypatch):
+    assert deterministic._default_robust(DeterministicRequest(0.76, "margin")) == "cifar10-interval-linf"
+    monkeypatch.setattr(deterministic, "zoo_names", list)
     for certificate in (("margin",), ("lipschitz-constant", "--lipschitz-constant", 1)):
         done = command("certify", "--alpha", 0.76, "--certificate", *certificate)
         assert done.code == 2

@@ -427,3 +427,13 @@ print([name for name in ("torch", "matplotlib", "rich", "PIL") if name in sys.mo
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_noise_level_that_the_radii_cannot_have_is_doubted(tmp_path):
+    log = tmp_path / "cohen.tsv"
+    log.write_text(
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t1.96\t1\t0:00:01\n1\t1\t-1\t0.0\t0\t0:00:01\n"
+    )
+    doubted = recertify(log, sigma=0.25, alpha=0.76).notes
+    assert any("is sigma = 0.25 right?" in note and "7.84 sigma" in note for note in doubted)
+    assert not any("right?" in note for note in recertify(log, sigma=0.5, alpha=0.76).notes)
