@@ -86,6 +86,9 @@ def test_range_is_checked_and_recorded(save_npz, refusal):
     path = save_npz(inputs=np.linspace(-1, 2, 12).reshape(4, 3))
     message = refusal(path)
     assert "run from -1 to 2, outside 0,1: pass --input-range" in message
+    pixels = save_npz(inputs=np.linspace(0, 255, 12).reshape(4, 3))
+    assert "from 0 to 255, outside 0,1: divide them by 255" in refusal(pixels)
+    path = save_npz(inputs=np.linspace(-1, 2, 12).reshape(4, 3))
     assert "outside -1,1.5" in refusal(path, input_range=(-1.0, 1.5))
     assert "outside -0.5,2" in refusal(path, input_range=(-0.5, 2.0))
     assert load(path, input_range=(-1.0, 2.0)).input_range == (-1.0, 2.0)
