@@ -108,7 +108,7 @@ def _floats(inputs: NDArray[Any], input_range: tuple[float, float] | None, where
             "remove or mend such inputs"
         )
     if input_range is not None and (low < input_range[0] or high > input_range[1]):
-        pixels = input_range == (0.0, 1.0) and 0 <= low and 1 < high <= 255
+        pixels = input_range == (0.0, 1.0) and low >= 0 and 1 < high <= 255
         divide = "divide them by 255, as models and sigma expect, or " if pixels else ""
         raise DataError(
             f"{where}: inputs run from {low:.6g} to {high:.6g}, "
