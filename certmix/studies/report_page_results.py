@@ -47,7 +47,7 @@ def read_summary(path: Path) -> Summary:
         values["clean_accuracy"] = CleanAccuracy(**values["clean_accuracy"])
         values["rows"] = tuple(_row(row) for row in values["rows"])
         return Summary(**values)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} is not a readable table ({type(error).__name__} {error}): repeat certmix certify"
         ) from None

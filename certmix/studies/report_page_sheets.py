@@ -45,7 +45,7 @@ def _table(path: Path) -> Table | None:
             raise ValueError(f"schema version {stored['schema_version']}")
         headings, numeric, printed = _markdown(path.with_suffix(".md").read_text(encoding="utf-8"))
         return _joined(stored, headings, numeric, printed)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} and its .md are not one readable table ({error}): repeat the command that made them"
         ) from None

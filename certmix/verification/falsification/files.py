@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certmix.archives import read_arrays
 from certmix.atomic import write_atomically
 from certmix.errors import DataError, RunError
 from certmix.verification.falsification.attack import trial_of
@@ -95,7 +96,7 @@ def read_finding(path: str | Path) -> Finding:
             complete &= {"samples", "failure_probability", "noise_seed", "votes", "device"} <= set(said)
         if not complete or rival < 0:
             raise ValueError("what it is about is missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} is no finding ({_one_line(error)}): name the .json of certmix falsify"
         ) from None
@@ -103,9 +104,9 @@ def read_finding(path: str | Path) -> Finding:
         raise RunError(f"{path}: format version {newest}, this certmix reads up to {VERSION}: update certmix")
     points = path.with_suffix(".npz")
     try:
-        with np.load(points, allow_pickle=False) as arrays:
-            point = np.asarray(arrays["point"], np.float32)
-    except (OSError, ValueError, KeyError) as error:
+        with points.open("rb") as file:
+            point = np.asarray(read_arrays(file, ["point"])[0]["point"], np.float32)
+    except Exception as error:  # damaged archives raise errors of many kinds
         raise DataError(f"{points} holds no point ({_one_line(error)}): restore it") from None
     if _checksum(point) != checksum:
         raise DataError(f"{points} is not the point that {path.name} describes: restore both")

@@ -74,7 +74,9 @@ def _table(path: Path) -> Summary:
         radii, notes = tuple(map(_number, plain.pop("radii"))), tuple(map(str, plain.pop("notes")))
         summary = Summary(**plain, radii=radii, notes=notes, rows=rows, clean_accuracy=clean)
         _check(summary)
-    except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
+    ) as error:  # fmt: skip
         wrong = " ".join(str(error).split())[:200]
         raise RunError(f"{path}: not a readable table ({wrong}): restore it, or run again") from None
     return summary
@@ -124,7 +126,7 @@ def read_log(path: Path) -> list[LogRow]:
         ]
         if not all(row.radius.is_finite() for row in rows):
             raise ValueError("a radius that is not finite")
-    except (OSError, InvalidOperation, UnicodeDecodeError, ValueError) as error:
+    except (OSError, InvalidOperation, UnicodeDecodeError, ValueError, csv.Error) as error:
         wrong = " ".join(str(error).split())[:200]
         raise RunError(f"{path}: not a readable log ({wrong}): restore it, or run again") from None
     return rows

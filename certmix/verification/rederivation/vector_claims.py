@@ -61,7 +61,7 @@ def read_radii(folder: Path) -> list[RadiiRow]:
         ]
         if any(not (radius >= 0 and math.isfinite(radius)) for row in rows for radius in row.radii):
             raise ValueError("a radius that is negative or not finite")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         wrong = " ".join(str(error).split())
         raise RunError(f"{path}: not a readable table of radii ({wrong}): restore it, or run again") from None
     return rows
