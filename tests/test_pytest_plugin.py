@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,8 @@ import certmix.studies.recertify
 import certmix.verification.asserting
 
 pytest_plugins = ["pytester"]
+
+numba.njit(lambda: 0)()  # its late imports register once a process: pytester forgets what a test imports
 
 OTHERS = ("-p", "no:hypothesispytest", "-p", "no:benchmark")
 """Other plugins take a second each to load."""
@@ -106,7 +109,8 @@ def test_a_marked_test_that_certifies_nothing_fails(project):
     done.stdout.fnmatch_lines(["*marked certified, but nothing was certified*", "*ValueError: of itself*"])
 
 
-def test_samples_are_kept_in_the_cache(project):
+def test_samples_are_kept_in_the_cache(project, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     project.makepyfile("""
         def test_a(certmix_certify, certmix_runs, net):
             first, again = certmix_certify(net), certmix_certify(net, alpha=0.9)
@@ -126,6 +130,7 @@ def test_other_folders_for_samples(project, monkeypatch):
         def test_a(certmix_runs, request):
             print("kept in", certmix_runs)
     """)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     with_cache = project.runpytest_inprocess("-s", "-o", "certmix_runs=kept")
     with_cache.stdout.fnmatch_lines([f"*kept in {project.path / 'kept'}"])
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
@@ -37,7 +38,8 @@ def print_terminal(summary: Summary, file: IO[str] | None = None) -> None:
     """
     from rich.console import Console
 
-    Console(file=file, highlight=False, markup=False, emoji=False).print(terminal_table(summary))
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    console.print(terminal_table(summary), crop=False)
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,17 @@ class _TerminalTable:
         yield Text("Clean accuracy (%): " + ", ".join(f"{label} {value}" for label, value in clean))
         yield Text()
         for note in notes(summary):
-            yield Text(_encodable(note, options.encoding), style="dim")
+            for line in _wrapped(_encodable(note, options.encoding), options.max_width):
+                yield Text(line, style="dim", no_wrap=True, overflow="ignore")
 
 
 def _encodable(text: str, encoding: str) -> str:
     return one_line(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Break at blanks only: a path that is longer than a line stays whole, to be copied."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _block(block: Block, alpha: float) -> Iterator[RenderableType]:

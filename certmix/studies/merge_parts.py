@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from certmix.errors import ParameterError, RunError
+from certmix.plain_json import parse_json
 from certmix.records import Identity, Store, read_run
 from certmix.records.folder import DATABASE
 from certmix.studies.from_json import from_json
@@ -73,7 +74,7 @@ def read_part(folder: Path) -> Part:
         ) from None
     store = Store(folder / DATABASE, classes, read_only=True)
     try:
-        planned = json.loads(store.get(PLANNED) or "")
+        planned = parse_json((store.get(PLANNED) or "").encode())
         if not all(isinstance(index, int) for index in planned) or len(planned) < shard.of:
             raise ValueError
     except (TypeError, ValueError):

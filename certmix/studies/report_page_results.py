@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import CertmixError, RunError
+from certmix.plain_json import parse_json
 from certmix.radii import CERTIFICATES
 from certmix.records import ImageRecord, Store
 from certmix.records.folder import DATABASE, RESULTS
@@ -38,7 +38,7 @@ def read_summary(path: Path) -> Summary:
         If it is unreadable or of a newer version.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parse_json(path.read_bytes())
         if stored["schema_version"] > SCHEMA_VERSION:
             raise ValueError(f"schema version {stored['schema_version']}")
         known = {field.name for field in fields(Summary)}
@@ -47,7 +47,7 @@ def read_summary(path: Path) -> Summary:
         values["clean_accuracy"] = CleanAccuracy(**values["clean_accuracy"])
         values["rows"] = tuple(_row(row) for row in values["rows"])
         return Summary(**values)
-    except (OSError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} is not a readable table ({type(error).__name__} {error}): repeat certmix certify"
         ) from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from certmix.errors import RunError
+from certmix.plain_json import parse_json
 from certmix.report.page.values import Table
 from certmix.report.sheet_data import ATTACKED, CERTIFIED, ESTIMATE
 from certmix.types import SCHEMA_VERSION
@@ -38,14 +38,14 @@ def tables(folder: Path) -> tuple[Table, ...]:
 
 def _table(path: Path) -> Table | None:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parse_json(path.read_bytes())
         if not isinstance(stored, dict) or not {"columns", "rows", "title", "schema_version"} <= set(stored):
             return None
         if stored["schema_version"] > SCHEMA_VERSION:
             raise ValueError(f"schema version {stored['schema_version']}")
         headings, numeric, printed = _markdown(path.with_suffix(".md").read_text(encoding="utf-8"))
         return _joined(stored, headings, numeric, printed)
-    except (OSError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} and its .md are not one readable table ({error}): repeat the command that made them"
         ) from None

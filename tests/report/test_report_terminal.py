@@ -40,6 +40,15 @@ def test_every_figure_of_every_row_stands_on_one_line(run_with: Callable, count:
             assert line[-1] == floor_digits(row.mean_certified_radius, 3)
 
 
+def test_long_paths_in_notes_stay_whole_and_all_else_fits(small: Summary) -> None:
+    path = "/" + "/".join(["a-long-folder"] * 9) + "/log.tsv"
+    stream = io.StringIO()
+    print_terminal(replace(small, notes=(f"Source A: {path} (sigma 0.25).",)), stream)
+    lines = stream.getvalue().splitlines()
+    assert path in lines
+    assert max(map(len, set(lines) - {path})) <= 80
+
+
 def test_80_columns_hold_the_interval_below_each_figure(run_with: Callable) -> None:
     summary = run_with(QUARTERS[:9]).summary
     lines = shown(summary, 80).splitlines()

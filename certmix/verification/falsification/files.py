@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from certmix.archives import read_arrays
 from certmix.atomic import write_atomically
 from certmix.errors import DataError, RunError
+from certmix.plain_json import parse_json
 from certmix.verification.falsification.attack import trial_of
 from certmix.verification.falsification.claims import Claims
 from certmix.verification.falsification.judge import Attacked, Target
@@ -88,7 +89,7 @@ def read_finding(path: str | Path) -> Finding:
     """
     path = Path(path).with_suffix(".json")
     try:
-        said = json.loads(path.read_text())
+        said = parse_json(path.read_bytes())
         newest, checksum = int(said["format_version"]), str(said["point_checksum"])
         rival = int(said["worst_standard_classifier"]["one_hot"])
         complete = {"run", "image", "predicted", "alpha", "certificate", "robust_checksum"} <= set(said)
@@ -96,7 +97,7 @@ def read_finding(path: str | Path) -> Finding:
             complete &= {"samples", "failure_probability", "noise_seed", "votes", "device"} <= set(said)
         if not complete or rival < 0:
             raise ValueError("what it is about is missing")
-    except (OSError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (OSError, ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} is no finding ({_one_line(error)}): name the .json of certmix falsify"
         ) from None

@@ -74,9 +74,7 @@ def _table(path: Path) -> Summary:
         radii, notes = tuple(map(_number, plain.pop("radii"))), tuple(map(str, plain.pop("notes")))
         summary = Summary(**plain, radii=radii, notes=notes, rows=rows, clean_accuracy=clean)
         _check(summary)
-    except (
-        OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
-    ) as error:  # fmt: skip
+    except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         wrong = " ".join(str(error).split())[:200]
         raise RunError(f"{path}: not a readable table ({wrong}): restore it, or run again") from None
     return summary
