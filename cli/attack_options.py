@@ -106,7 +106,7 @@ def run_study(
     from certmix.attacks import ATTACKS
     from certmix.studies.attack_request import AttackRequest
     from certmix.studies.empirical import Surroundings
-    from certmix.studies.sources import Sources
+    from certmix.studies.source_names import Sources
 
     from .progress import StudyBar, say
 

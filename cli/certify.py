@@ -11,6 +11,7 @@ import click
 from certmix.errors import ParameterError
 from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
+from certmix.studies.source_names import Sources
 
 from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
 from .engine_options import ENGINE, chosen_engine, engine_options, shard_option
@@ -99,8 +100,6 @@ def _divided(
     options: dict[str, Any], kind: type[Any]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Divide options into those of the request, those of the sources, and where to run."""
-    from certmix.studies.sources import Sources
-
     given = {**options, "certificate": options["certificates"][0]}
     settings = {key: given[key] for key in given if key in kind.__dataclass_fields__}
     named = {key: given[key] for key in given if key in Sources.__dataclass_fields__}
@@ -110,24 +109,24 @@ def _divided(
 
 
 def _sampled(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, Any]) -> Any:
+    settings["radii"] = DEFAULT_RADII if settings["radii"] is None else settings["radii"]
+    request = CertifyRequest(**settings)  # refused before torch is imported
+
     from certmix.studies.certify import run_certify
-    from certmix.studies.sources import Sources
 
     from .progress import CertifyBar, say
 
-    settings["radii"] = DEFAULT_RADII if settings["radii"] is None else settings["radii"]
-    request = CertifyRequest(**settings)
     with CertifyBar() as bar:
         return run_certify(request, Sources(**named), progress=bar.update, say=say, **rest)
 
 
 def _without_samples(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, Any]) -> Any:
+    request = DeterministicRequest(**settings)  # refused before torch is imported
+
     from certmix.studies.deterministic import run_deterministic
-    from certmix.studies.sources import Sources
 
     from .progress import StudyBar, say
 
-    request = DeterministicRequest(**settings)
     with StudyBar() as bar:
         return run_deterministic(request, Sources(**named), progress=bar.update, say=say, **rest)
 

@@ -176,7 +176,7 @@ def _fit_certified(options: dict[str, Any], batch_given: bool) -> int:
     from certmix.studies.empirical import Surroundings
     from certmix.studies.nuts_certified import nuts_certified
     from certmix.studies.nuts_certified_request import CertifiedRequest
-    from certmix.studies.sources import Sources
+    from certmix.studies.source_names import Sources
 
     from .progress import StudyBar, say
 

@@ -63,11 +63,12 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
     "--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
     help="What to print on stdout.",
 )  # fmt: skip
+@click.option("--details", is_flag=True, help="In the text, a line for each check that holds, too.")
 @click.option(
     "--report", "reports", multiple=True, metavar="FORMAT=FILE", callback=_reports,
     help="Write a file besides; repeatable.",
 )  # fmt: skip
-def command(target: Path, format_: str, reports: dict[Path, str], **options: Any) -> int:
+def command(target: Path, format_: str, details: bool, reports: dict[Path, str], **options: Any) -> int:
     """Check that a guarantee holds, or that a run is what it says.
 
     GUARANTEE is a TOML file (see 'certmix guarantee'): missing samples are
@@ -87,7 +88,7 @@ def command(target: Path, format_: str, reports: dict[Path, str], **options: Any
         click.echo(one_line(f"Error: {error}"), err=True)
         found = unchecked(target, str(error))
     _write(found, reports)
-    _print(found, format_)
+    _print(found, format_, details)
     if "github" in (format_, *reports.values()):
         append_summary(found)
     return found.exit_code
@@ -126,13 +127,14 @@ def _write(found: Any, reports: dict[Path, str]) -> None:
         write_atomically(path, WRITERS[name](found).encode())
 
 
-def _print(found: Any, format_: str) -> None:
+def _print(found: Any, format_: str, details: bool) -> None:
     """Print on stdout; marks that its encoding lacks are spelt in ASCII."""
     import sys
 
     from certmix.verification.outputs import FORMATS as WRITERS
+    from certmix.verification.outputs import text
 
-    shown = WRITERS[format_](found)
+    shown = text(found, details) if format_ == "text" else WRITERS[format_](found)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         shown.encode(encoding)

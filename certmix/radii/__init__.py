@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from certmix.errors import ParameterError
+from certmix.radii._checks import check_alpha
 from certmix.radii.exact import exact_radius
 from certmix.radii.lipschitz import (
     PAPER_CONSTANT,
@@ -30,6 +31,7 @@ __all__ = [
     "TIGHT_CONSTANT",
     "CertificateRule",
     "certify_radii",
+    "check_alpha",
     "exact_radius",
     "gaussian_lipschitz_radius",
     "lipschitz_radius",

@@ -17,10 +17,18 @@ SMALLEST_SIGMA = 1e-250
 
 
 def check_alpha(alpha: float) -> float:
-    """Return alpha as a float; certificates need 1/2 <= alpha <= 1 (Lemma 3.2)."""
+    """Return alpha as a float; certificates need 1/2 <= alpha <= 1 (Lemma 3.2).
+
+    Raises
+    ------
+    ParameterError
+        If it is outside.
+    """
     if not 0.5 <= alpha <= 1.0:
+        meant = f"did you mean {alpha / 100:g}?" if 50 <= alpha <= 100 else "choose such a weight"
         raise ParameterError(
-            f"alpha = {alpha}: certificates of the mix need 1/2 <= alpha <= 1: choose such a weight"
+            f"alpha = {alpha}: certificates of the mix need 1/2 <= alpha <= 1: {meant} "
+            "(docs/concepts.md#the-margin-decides)"
         )
     return float(alpha)
 

@@ -23,6 +23,7 @@ _TWO_PI_ROOT = math.sqrt(2 * math.pi)
 
 @njit(cache=True, nogil=True)
 def normal_density(x: float) -> float:
+    """phi(x), the standard normal density: the derivative of Phi."""
     return math.exp(-0.5 * x * x) / _TWO_PI_ROOT
 
 

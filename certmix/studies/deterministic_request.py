@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from certmix.errors import ParameterError
-from certmix.radii import CERTIFICATES
+from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii.constant import CONSTANTS_OF
 from certmix.report.wording import DETERMINISTIC
 from certmix.studies.request import DEFAULT_RADII, _check_radii
@@ -121,10 +121,7 @@ class DeterministicRequest:
         if self.certificate not in DETERMINISTIC:
             raise ParameterError(f"certificate {self.certificate!r}: use {' or '.join(DETERMINISTIC)}")
         draws_no_samples([self.certificate], self.norm, None)
-        if not 0.5 <= self.alpha <= 1.0:
-            raise ParameterError(
-                f"alpha = {self.alpha}: certificates of the mix need 1/2 <= alpha <= 1: choose such a weight"
-            )
+        check_alpha(self.alpha)
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
             raise ParameterError(f"images = {self.images!r}: give a number of at least 1, or 'all'")
         norm = NORMS_OF[self.certificate][0] if self.norm is None else self.norm

@@ -13,7 +13,7 @@ from certmix.bounds import BOUNDS
 from certmix.bounds.distribution import DISTRIBUTION_BOUNDS
 from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.errors import ParameterError
-from certmix.radii import CERTIFICATES
+from certmix.radii import CERTIFICATES, check_alpha
 from certmix.sampling.schedule import look
 
 __all__ = ["BOUNDS_OF", "DEFAULT_RADII", "GOALS", "CertifyRequest"]
@@ -85,10 +85,7 @@ class CertifyRequest:
             object.__setattr__(self, "bound", next(iter(BOUNDS_OF[self.scores])))
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise ParameterError(f"sigma = {self.sigma}: the noise level must be a positive number")
-        if not 0.5 <= self.alpha <= 1.0:
-            raise ParameterError(
-                f"alpha = {self.alpha}: certificates of the mix need 1/2 <= alpha <= 1: choose such a weight"
-            )
+        check_alpha(self.alpha)
         if not 0.0 < self.failure_probability < 1.0:
             raise ParameterError(
                 f"failure probability = {self.failure_probability}: it must lie strictly "

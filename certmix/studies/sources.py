@@ -5,89 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from certmix.data import DATASETS, load, stack
-from certmix.errors import ModelError, RunError
+from certmix.data import load, stack
+from certmix.errors import ModelError
 from certmix.models.checks import check_logits, looks_like_probabilities, resolve_robust, sigma_warning
 from certmix.models.spec import LoadedModel, load_model, wrap_model
-from certmix.models.zoo import zoo_names
-from certmix.studies.from_json import from_json
+from certmix.studies.source_names import Sources
 from certmix.types import Dataset
 
 __all__ = ["Loaded", "Sources", "join", "load_data", "load_models", "load_sources"]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Names of data and models, as `certmix.data.load` and `certmix.models.spec.load_model` take them.
-
-    `data`, `standard` and `robust` may also be a `Dataset` or torch modules;
-    such a run can be resumed but not be reproduced from its description.
-    ``standard`` None leaves the standard classifier out: certificates do not
-    depend on it.  ``robust`` None takes the shipped model of the noise level.
-    """
-
-    data: str | Dataset = "cifar10-sample"
-    split: str = "test"
-    input_range: tuple[float, float] | None = (0.0, 1.0)
-    resize: int | None = None
-    crop: int | None = None
-    standard: str | nn.Module | None = "cifar10-standard"
-    standard_weights: str | None = None
-    standard_normalize: str | None = None
-    robust: str | nn.Module | None = None
-    robust_weights: str | None = None
-    robust_normalize: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for ``run.json``, paths made absolute."""
-        shown, shipped = dict(vars(self)), {*zoo_names(), *DATASETS}
-        for key in ("data", "standard", "robust", "standard_weights", "robust_weights"):
-            value = getattr(self, key)
-            shown[key] = value if value is None or isinstance(value, str) else None
-            if isinstance(value, str) and value not in shipped:
-                shown[key] = _absolute(value)
-        shown["objects"] = [
-            key
-            for key in ("data", "standard", "robust")
-            if getattr(self, key) is not None and not isinstance(getattr(self, key), str)
-        ]
-        return shown
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Sources:
-        """Return the sources of a run from its description.
-
-        Raises
-        ------
-        RunError
-            If the run was made from objects that only its program holds.
-        TypeError
-            If the description holds something else.
-        """
-        known = dict(stored) if isinstance(stored, dict) else {"sources": stored}
-        objects = known.pop("objects", None)
-        if objects:
-            named = " ".join(str(objects).split())[:80].strip("[]")
-            raise RunError(
-                f"the run was made from Python objects ({named}): "
-                "only the program that made them can run it again"
-            )
-        return from_json(cls, known)
-
-
-def _absolute(text: str) -> str:
-    """Return a path, or the path in ``file:factory`` and ``nuts:folder#part``, made absolute if it exists."""
-    if text.startswith("nuts:"):
-        folder, mark, part = text.removeprefix("nuts:").partition("#")
-        return f"nuts:{_absolute(folder)}{mark}{part}"
-    file, colon, factory = text.rpartition(":")
-    path = Path(file if colon else text).expanduser()
-    return f"{path.resolve()}{colon}{factory if colon else ''}" if path.exists() else text
 
 
 @dataclass(frozen=True)

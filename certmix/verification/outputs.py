@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "append_summary", "github", "json_text", "junit", "markdown", "text"]
 
+SAMPLED_AGAIN = ("same seed", "new seed", "standard outputs again", "logits again", "radii again")
+"""Checks that computed something anew: what they say is told even where they hold."""
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 MARKS = {Outcome.HOLDS: "\u2713", Outcome.FAILS: "\u2717", Outcome.UNCHECKED: "?"}
 WORDS = {Outcome.HOLDS: "holds", Outcome.FAILS: "does not hold", Outcome.UNCHECKED: "could not be checked"}
@@ -62,10 +65,23 @@ def _facts(found: Verification) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def text(found: Verification) -> str:
-    """Return what people read on a terminal: a heading, the facts, and a line for each result."""
+def text(found: Verification, details: bool = True) -> str:
+    """Return what people read on a terminal: a heading, the facts, and a line for each result.
+
+    Without `details`, checks that hold are named in one paragraph, save those
+    that sample again; whatever does not hold has its line.
+    """
     lines = [_heading(found), *(f"  {fact}" for fact in _facts(found))]
-    lines += [f"{MARKS[outcome]} {name}: {message}" for _, name, outcome, message in _rows(found)]
+    quiet = []
+    for kind, name, outcome, message in _rows(found):
+        if details or kind == "requirement" or outcome is not Outcome.HOLDS or name in SAMPLED_AGAIN:
+            lines.append(f"{MARKS[outcome]} {name}: {message}")
+        else:
+            quiet.append(name)
+    if quiet:
+        many = "check holds" if len(quiet) == 1 else f"{len(quiet)} checks hold"
+        held = f"{MARKS[Outcome.HOLDS]} {many} (see --details): {', '.join(quiet)}"
+        lines += textwrap.wrap(held, 100, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,8 @@ from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee.incremental import Sampling
 from certmix.verification.guarantee.judging import Judgement
 from certmix.verification.guarantee.requirements import parse_requirement
-from certmix.verification.outputs import FORMATS, github, junit, markdown, text
+from certmix.verification.outputs import FORMATS, SAMPLED_AGAIN, github, junit, markdown, text
+from certmix.verification.resampling import vectors, votes
 from certmix.verification.result import Verification
 
 GUARANTEE = """\
@@ -58,11 +59,17 @@ def test_every_format_in_one_go_and_exit_0(command, guarantee):
     cases = suite.findall("testcase")
     assert len(cases) == int(suite.get("tests")) == len(found["checks"]) + 2
     assert suite.get("failures") == suite.get("errors") == "0"
-    assert (out / "text").read_text() == done.out
+    every = (out / "text").read_text().splitlines()
+    assert len([line for line in every if line[0] in "\u2713\u2717?"]) == len(found["checks"]) + 2
+    kept = [line for line in done.out.splitlines() if not line.startswith("  ")]
+    assert {line.split(":")[0] for line in kept} >= {"\u2713 same seed", "\u2713 new seed"}
+    assert set(kept) - set(every) == {line for line in kept if "(see --details)" in line} != set()
     assert (out / "github").read_text().startswith("::notice title=certmix verify%3A holds::")
     assert (out / "markdown").read_text().startswith("## certmix verify")
     names = {check["check"] for check in found["checks"]}
     assert len(names) > 10
+    again = command("verify", guarantee, "--resample", 2, "--new-seed", 5, "--details")
+    assert again.out.splitlines()[-len(names) :] == every[-len(names) :]
     assert command("verify", guarantee, "--resample", 0, "--format", "json").code == 0
 
 
@@ -198,6 +205,19 @@ def test_no_text_breaks_out_of_any_format(name, message, outcome):
     rows = [line for line in markdown(found).splitlines() if line.startswith("|")]
     assert len(rows) == 4
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 4 for line in rows)
+
+
+def test_what_does_not_hold_keeps_its_line_without_details():
+    checks = tuple(CheckResult(f"check {o}", o, f"it {o}") for o in Outcome)
+    again = tuple(CheckResult(name, Outcome.HOLDS, f"{name} held") for name in SAMPLED_AGAIN)
+    found = Verification("t", "run", None, None, checks + again)
+    short = text(found, details=False)
+    assert "\u2717 check fails: it fails\n" in short
+    assert "? check unchecked: it unchecked\n" in short
+    assert "it holds" not in short
+    assert "check holds (see --details): check holds" in " ".join(short.split())
+    assert all(f"\u2713 {name}: {name} held\n" in short for name in SAMPLED_AGAIN)
+    assert set(SAMPLED_AGAIN) == {*votes.CHECKS, *vectors.CHECKS}
 
 
 def test_counts_in_junit_are_those_of_the_cases():

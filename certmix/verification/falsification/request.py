@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from certmix.errors import ParameterError
+from certmix.radii import check_alpha
 from certmix.studies.deterministic_request import NORMS_OF
 
 __all__ = ["FalsifyRequest"]
@@ -55,10 +56,8 @@ class FalsifyRequest:
     def __post_init__(self) -> None:
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
             raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
-        if self.alpha is not None and not 0.5 <= self.alpha <= 1.0:
-            raise ParameterError(
-                f"alpha = {self.alpha}: certificates of the mix need 1/2 <= alpha <= 1: choose such a weight"
-            )
+        if self.alpha is not None:
+            check_alpha(self.alpha)
         if self.certificate is not None and self.certificate not in NORMS_OF:
             raise ParameterError(
                 f"certificate {self.certificate!r} is unknown: use one of {', '.join(NORMS_OF)}"
