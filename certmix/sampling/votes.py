@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,54 +11,11 @@ from certmix.errors import ModelError, ParameterError
 from certmix.sampling.devices import automatic_batch_size
 from certmix.sampling.noise import Noise
 from certmix.sampling.packing import Cursor, Draw, Part
+from certmix.sampling.pending import Pending, not_finite, send
 from certmix.sampling.precision import PRECISIONS
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Pending", "Sampler", "count_votes"]
-
-
-class Pending:
-    """Votes that may still be on their way from the device.
-
-    Parameters
-    ----------
-    draws, parts
-        What was asked for, and what each entry of the answers belongs to.
-    answers
-        int64 on the host: the class of every sample, then 1 if all logits were finite.
-    done
-        Marks the end of the copy; None where there is nothing to wait for.
-    classes
-        Number of classes.
-    """
-
-    def __init__(
-        self, draws: Sequence[Draw], parts: list[Part], answers: Tensor, done: torch.cuda.Event | None,
-        classes: int,
-    ) -> None:  # fmt: skip
-        self._draws, self._parts, self._answers = draws, parts, answers
-        self._done, self._classes = done, classes
-
-    def result(self) -> list[IntArray]:
-        """Return for each draw int64 (len(stops), classes): its counts, cumulative from its start.
-
-        Raises
-        ------
-        ModelError
-            If a logit was not finite.
-        """
-        if self._done is not None:
-            self._done.synchronize()
-        answers = self._answers.numpy()
-        if not answers[-1]:
-            raise _not_finite()
-        counts = [np.zeros((len(draw.stops), self._classes), np.int64) for draw in self._draws]
-        at = 0
-        for part in self._parts:
-            found = np.bincount(answers[at : at + part.count], minlength=self._classes)
-            counts[part.draw][part.stop] += found
-            at += part.count
-        return [rows.cumsum(0) for rows in counts]
+__all__ = ["Sampler", "count_votes"]
 
 
 class Sampler:
@@ -149,17 +105,7 @@ class Sampler:
             torch.argmax(logits, 1, out=answers[done : done + len(logits)])
             done += len(logits)
             parts += held
-        return self._sent(draws, parts, answers)
-
-    def _sent(self, draws: Sequence[Draw], parts: list[Part], answers: Tensor) -> Pending:
-        """Send answers to the host without waiting for them."""
-        if self.device.type != "cuda":
-            return Pending(draws, parts, answers.cpu(), None, self.classes)
-        host = torch.empty(answers.shape, dtype=answers.dtype, pin_memory=True)
-        host.copy_(answers, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record(torch.cuda.current_stream(self.device))  # by default it would be another device's
-        return Pending(draws, parts, host, done, self.classes)
+        return send(draws, parts, answers, self.device, self.classes)
 
     def scores(self, draws: Sequence[Draw], temperature: float = 1.0) -> Iterator[tuple[Part, FloatArray]]:
         """Yield the softmax scores of several images' samples, in order.
@@ -198,7 +144,7 @@ class Sampler:
         for batch, parts in self._batches(draws):
             logits = batch.double().cpu()
             if not logits.isfinite().all():
-                raise _not_finite()
+                raise not_finite()
             for part in parts:
                 yield part, logits[part.rows]
 
@@ -261,10 +207,6 @@ class Sampler:
             layout = torch.channels_last if len(input_shape) == 3 else torch.contiguous_format
             self._noise = torch.empty(shape, device=self.device)
             self._batch = torch.zeros(shape, device=self.device).contiguous(memory_format=layout)
-
-
-def _not_finite() -> ModelError:
-    return ModelError("the model gave logits that are not finite under noise: check its input range")
 
 
 def count_votes(

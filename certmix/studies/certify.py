@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from certmix.data import spread
 from certmix.engines import EngineChoice, make_engine
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder
 from certmix.records.folder import DATABASE
 from certmix.sampling import resolve_device
-from certmix.studies.describe import description
+from certmix.studies.certify_fill import fill
 from certmix.studies.deterministic import DeterministicResult, run_deterministic
 from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
-from certmix.studies.drawing import Context, Progress, draw_samples, standard_outputs
-from certmix.studies.evaluate import Evaluation, evaluate
+from certmix.studies.drawing import Context, Progress
+from certmix.studies.evaluate import Evaluation
 from certmix.studies.expect import expectations
-from certmix.studies.merge_parts import remember_planned
-from certmix.studies.products import particulars, publish
 from certmix.studies.request import CertifyRequest
 from certmix.studies.shard import Shard
 from certmix.studies.sources import Loaded, Sources, load_sources
@@ -187,12 +184,14 @@ def run_certify(
     if isinstance(request.images, int) and request.images > len(loaded.dataset):
         say(f"{request.images} images asked for, the data has {len(loaded.dataset)}: all are used")
     identity = run_identity(request, loaded)
-    if in_memory:
-        return _fill(context, Store(None, loaded.dataset.classes), None)
-    folder = Path(output) if output is not None else _default_folder(identity, shard)
     classes = loaded.dataset.classes
+    if in_memory:
+        evaluation, complete = fill(context, Store(None, classes), None)
+        return CertifyResult(evaluation, None, not complete)
+    folder = Path(output) if output is not None else _default_folder(identity, shard)
     with RunFolder(folder, identity, lambda path: Store(path / DATABASE, classes), fresh=fresh) as run:
-        return _fill(context, run.store, run)
+        evaluation, complete = fill(context, run.store, run)
+        return CertifyResult(evaluation, run.path, not complete)
 
 
 def _default_folder(identity: Identity, shard: Shard | None) -> Path:
@@ -213,88 +212,3 @@ def run_identity(request: CertifyRequest, loaded: Loaded) -> Identity:
         precision=request.precision,
         scores="hard" if request.scores == "hard" else f"soft, temperature {request.temperature:g}",
     )
-
-
-def _fill(context: Context, store: Store, run: RunFolder[Store] | None) -> CertifyResult:
-    """Draw what is missing, then evaluate and publish."""
-    request, dataset = context.request, context.loaded.dataset
-    positions = spread(len(dataset), request.images)
-    planned = len(positions)
-    if context.shard is not None:
-        remember_planned(store, dataset.indices[positions].tolist())
-        positions = context.shard.of_positions(positions)
-    _fix_design(store, request, run)
-    _fix_bound(store, request, context.say)
-    if run is not None:
-        run.describe(_description(context))
-    complete = True
-    try:
-        standard_outputs(context, store, positions)
-        draw_samples(context, store, positions)
-    except KeyboardInterrupt:
-        complete = False
-    stored = store.images()
-    wanted = [int(dataset.indices[p]) for p in positions]
-    records = [stored[i] for i in wanted if i in stored]
-    model = context.loaded.standard
-    probabilities = {} if model is None else store.standard(model.checksum)
-    evaluation = evaluate(records, probabilities, request, planned, **_about(context))
-    if not complete and evaluation.summary.complete:
-        evaluation = replace(evaluation, summary=replace(evaluation.summary, complete=False))
-    if run is not None and evaluation.records:
-        publish(run, request, "" if model is None else model.checksum, evaluation)
-    return CertifyResult(evaluation, None if run is None else run.path, not complete)
-
-
-def _description(context: Context) -> dict[str, Any]:
-    """Return what ``run.json`` says, with the engine and the shard."""
-    found = description(context.request, context.loaded, context.sources, context.device, context.batch_size)
-    shard = {} if context.shard is None else {"shard": context.shard.as_dict()}
-    return {**found, "engine": context.engine.describe(), **shard}
-
-
-def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | None) -> None:
-    """Hold a run to the number of samples its fixed-size bound was planned for.
-
-    A fixed-size confidence bound is valid only if its number of samples did
-    not depend on what earlier samples showed; sequential bounds always are.
-    """
-    if request.goal != "fixed":
-        return
-    planned, where = store.get("fixed_samples"), "this run" if run is None else str(run.path)
-    if planned is None and any(record.estimation for record in store.images().values()):
-        raise RunError(
-            f"{where} was sampled sequentially and its results may have been seen, so bounds of a fixed "
-            "size would not be valid: use --goal radii, or take another --seed, another --output or --fresh"
-        )
-    if planned is None:
-        store.put("fixed_samples", str(request.samples))
-    elif int(planned) != request.samples:
-        raise RunError(
-            f"{where} was planned for exactly {planned} samples an image and its results may have been seen, "
-            f"so bounds for {request.samples} would not be valid: repeat --samples {planned}, use "
-            "--goal radii, or take another --seed, another --output or --fresh"
-        )
-
-
-def _fix_bound(store: Store, request: CertifyRequest, say: Callable[[str], None]) -> None:
-    """Point out a bound that was not the run's first: choosing it after seeing results is not covered."""
-    first = store.get("bound")
-    if first is None:
-        store.put("bound", request.bound_name)
-    elif first != request.bound_name:
-        say(
-            f"this run began with --bound {first}: {request.bound_name} is valid only if it was not chosen "
-            "because of what the samples showed"
-        )
-
-
-def _about(context: Context) -> dict[str, Any]:
-    loaded, shard = context.loaded, context.shard
-    remarks = [f"Shard {shard}: a share of the images, to be merged with the others."] if shard else []
-    names = {
-        "data": loaded.dataset.name,
-        "standard": None if loaded.standard is None else loaded.standard.name,
-        "robust": loaded.robust.name,
-    }
-    return particulars(context.request, loaded.dataset.classes, names, remarks)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from certmix.models.spec import LoadedModel
-from certmix.studies.evaluate import unanimous
+from certmix.studies.bounding import unanimous
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources
 

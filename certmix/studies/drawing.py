@@ -14,7 +14,7 @@ from certmix.engines import Engine, SerialEngine
 from certmix.models.checks import near_chance
 from certmix.models.spec import LoadedModel
 from certmix.records import ImageRecord, Store
-from certmix.studies.evaluate import bound_records, radii_of
+from certmix.studies.bounding import bound_records, radii_of
 from certmix.studies.request import CertifyRequest
 from certmix.studies.rounds import Job
 from certmix.studies.shard import Shard

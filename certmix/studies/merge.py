@@ -10,8 +10,9 @@ from typing import Any
 from certmix.errors import ParameterError, RunError
 from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder
 from certmix.records.folder import DATABASE
-from certmix.studies.evaluate import Evaluation, bound_records, evaluate
-from certmix.studies.merge_parts import Part, agree, read_part
+from certmix.studies.bounding import bound_records
+from certmix.studies.evaluate import Evaluation, evaluate
+from certmix.studies.merge_parts import Beside, Part, agree, read_beside, read_part
 from certmix.studies.products import particulars, publish
 from certmix.types import Summary
 
@@ -67,10 +68,11 @@ def merge(
     """
     if not folders:
         raise ParameterError("no folders to merge: name those of all shards")
-    parts = [read_part(Path(folder)) for folder in folders]
-    for other in parts[1:]:
-        agree(parts[0], other)
+    parts: list[Part] = []
     try:
+        for one in folders:
+            parts.append(read_part(Path(one)))
+            agree(parts[0], parts[-1])
         records = _joined(parts)
         _refuse_gaps(parts, records)
         _point_out_versions(parts, say)
@@ -78,9 +80,12 @@ def merge(
         folder = default_folder(identity) if output is None else Path(output)
         if any(folder.resolve() == part.folder.resolve() for part in parts):
             raise ParameterError(f"{folder} is one of the shards: name another --output")
-        classes = parts[0].classes
+        classes, beside = (
+            parts[0].classes,
+            read_beside(parts, records),
+        )  # all is read before anything is written
         with RunFolder(folder, identity, lambda path: Store(path / DATABASE, classes), fresh=fresh) as run:
-            return MergeResult(_write(run, parts, records), run.path)
+            return MergeResult(_write(run, parts, records, beside), run.path)
     finally:
         for part in parts:
             part.store.close()
@@ -157,33 +162,24 @@ def _point_out_versions(parts: Sequence[Part], say: Callable[[str], None]) -> No
             )
 
 
-def _write(run: RunFolder[Store], parts: Sequence[Part], records: dict[int, ImageRecord]) -> Evaluation:
+def _write(
+    run: RunFolder[Store], parts: Sequence[Part], records: dict[int, ImageRecord], beside: Beside
+) -> Evaluation:
     """Write the merged run and return its table."""
     first, store, request = parts[0], run.store, parts[0].request
     if store.images():
         raise RunError(f"{run.path} holds a run already: name another --output, or use --fresh to start over")
-    for key in ("bound", "fixed_samples"):
-        values = {value for part in parts if (value := part.store.get(key)) is not None}
-        if len(values) > 1:
-            raise RunError(f"the shards began with different values of {key} ({', '.join(sorted(values))})")
-        for value in values:
-            store.put(key, value)
-    models = first.description["models"]
-    checksum = models["standard"]["checksum"] if models["standard"] else ""
-    probabilities = {
-        index: row
-        for part in parts
-        for index, row in part.store.standard(checksum).items()
-        if index in records
-    }  # fmt: skip
+    for key, value in beside.values.items():
+        store.put(key, value)
     store.write_images(records.values())
-    for index, row in sorted(probabilities.items()):
-        store.write_standard(checksum, [index], row[None])
+    for index, row in sorted(beside.probabilities.items()):
+        store.write_standard(beside.checksum, [index], row[None])
     run.describe(_description(parts))
+    models = first.description["models"]
     names = {role: models[role] and models[role]["name"] for role in ("standard", "robust")}
     about = particulars(request, first.classes, {"data": first.description["data"]["name"], **names})
-    evaluation = evaluate(list(records.values()), probabilities, request, len(first.planned), **about)
-    publish(run, request, checksum, evaluation)
+    evaluation = evaluate(list(records.values()), beside.probabilities, request, len(first.planned), **about)
+    publish(run, request, beside.checksum, evaluation)
     return evaluation
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
-from certmix.studies.evaluate import bound_records, evaluate, row_plan, table_row
+from certmix.studies.bounding import bound_records
+from certmix.studies.evaluate import evaluate, row_plan, table_row
 from certmix.studies.expect import expectations, reading_notes
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
 from certmix.studies.stored import Stored, radii_at, read_stored

@@ -14,8 +14,8 @@ from certmix.bounds.statistics import ScoreStatistics, plan, start, update
 from certmix.errors import RunError
 from certmix.records import ImageRecord
 from certmix.sampling import Draw, Sampler, automatic_batch_size, looks
-from certmix.sampling.votes import Pending
-from certmix.studies.evaluate import bound_records
+from certmix.sampling.pending import Pending
+from certmix.studies.bounding import bound_records
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded
 from certmix.types import FloatArray, IntArray

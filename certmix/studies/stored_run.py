@@ -10,7 +10,7 @@ from certmix.errors import RunError
 from certmix.records import ImageRecord, Store, read_run
 from certmix.records.folder import DATABASE, DESCRIPTION
 from certmix.records.formats import PublishedLog
-from certmix.studies.evaluate import bound_records
+from certmix.studies.bounding import bound_records
 from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.types import FloatArray

@@ -17,7 +17,7 @@ from certmix.bounds.sequential import SEQUENTIAL_BOUNDS, look_bounds
 from certmix.errors import ParameterError, RunError
 from certmix.records import ImageRecord
 from certmix.sampling.schedule import look, looks, share
-from certmix.studies.evaluate import bound_records
+from certmix.studies.bounding import bound_records
 from certmix.studies.request import CertifyRequest
 from certmix.studies.stopping import Rule, Walk, thresholds
 from certmix.studies.worth import give_up_below

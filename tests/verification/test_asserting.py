@@ -184,7 +184,7 @@ def test_an_interrupted_run_asserts_nothing(monkeypatch):
     def interrupted(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("certmix.studies.certify.draw_samples", interrupted)
+    monkeypatch.setattr("certmix.studies.certify_fill.draw_samples", interrupted)
     with pytest.raises(KeyboardInterrupt):
         check(radius=0.3, at_least=0.0)
 

@@ -22,15 +22,30 @@ Blocks = list[Markup | None]
 
 
 def section(level: int, title: str, *content: Any) -> Markup:
+    """Return a section under a heading of a level from 1 to 6; content is as for `tag`."""
     return tag("section", tag(f"h{level}", title), *content)
 
 
 def summary_blocks(run: CertifiedRun) -> Blocks:
+    """Return what a page says first of a run's newest result: what it lacks, its headline, its figures."""
     summary = run.newest.summary
     return [warning(summary), tag("p", headline(summary), class_="lead"), key_figures(summary)]
 
 
 def certified_sections(run: CertifiedRun, key: str, level: int, charts: list[dict[str, Any]]) -> Blocks:
+    """Return all sections about one run.
+
+    Parameters
+    ----------
+    run
+        What to show.
+    key
+        Begins the ids of its elements: no other run of the page may have it.
+    level
+        Of the sections' headings.
+    charts
+        The data of every chart are appended, for the page's script.
+    """
     results = [_result(r, f"{key}-{k}", level + 1, run, charts) for k, r in enumerate(run.results)]
     below = level + 1
     pictures = gallery(run.gallery, run.gallery_note, below)

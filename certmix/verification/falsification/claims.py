@@ -15,8 +15,8 @@ from certmix.radii import CERTIFICATES
 from certmix.records import read_run
 from certmix.records.folder import DESCRIPTION
 from certmix.records.formats import read_log
+from certmix.studies.bounding import bound_records, radii_of
 from certmix.studies.deterministic_request import DETERMINISTIC
-from certmix.studies.evaluate import bound_records, radii_of
 from certmix.studies.stored_run import LOG, open_run
 from certmix.verification.falsification.request import FalsifyRequest
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from certmix.errors import RunError
 from certmix.radii.constant import constant_radius, softmax_probabilities
 from certmix.records import ImageRecord
+from certmix.studies.bounding import bound_records, radii_of
 from certmix.studies.deterministic_fill import ROBUST, column_cell, margin_cell
 from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.evaluate import bound_records, ceilings, radii_of, row_plan
+from certmix.studies.evaluate import ceilings, row_plan
 from certmix.studies.request import CertifyRequest
 from certmix.types import FloatArray, IntArray
 from certmix.verification.guarantee.judging import Figures

@@ -15,9 +15,9 @@ from certmix.records import Identity, ImageRecord, Store, StudyIdentity, VectorS
 from certmix.records.folder import DATABASE, DESCRIPTION, RESULTS, VECTORS
 from certmix.sampling import resolve_device
 from certmix.studies import certify, deterministic
+from certmix.studies.bounding import bound_records
 from certmix.studies.deterministic_fill import ROBUST, margin_cell, standard_cell
 from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.evaluate import bound_records
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources, load_models, load_sources
 from certmix.verification.guarantee.changes import (
@@ -175,6 +175,22 @@ def _lacking(
 def stored_images(
     folder: Path, classes: int, standard: str | None
 ) -> tuple[dict[int, ImageRecord], set[int]]:
+    """Return the images that a run stores, and which a standard model's outputs are stored of.
+
+    Parameters
+    ----------
+    folder
+        The run's.
+    classes
+        Number of classes.
+    standard
+        Checksum of the standard model; None if there is none, and no outputs to look for.
+
+    Raises
+    ------
+    RunError
+        If its database is missing or cannot be read.
+    """
     if not (folder / DATABASE).is_file():
         raise RunError(f"{folder} holds no {DATABASE}: restore it, or delete the folder to sample anew")
     store = Store(folder / DATABASE, classes, read_only=True)

@@ -19,11 +19,13 @@ from certmix.verification.rederivation.counts import (
     check_looks,
     check_separate,
 )  # fmt: skip
+from certmix.verification.rederivation.coverage import check_stored
 from certmix.verification.rederivation.printed import check_newest
 from certmix.verification.rederivation.published import Published, match_request, read_published
 from certmix.verification.rederivation.reload import reload, standard_checksum
 from certmix.verification.rederivation.samples_figures import check_figures
 from certmix.verification.rederivation.sources import (
+    certified_data,
     check_data,
     check_identity,
     check_inputs,
@@ -31,9 +33,8 @@ from certmix.verification.rederivation.sources import (
     judged,
     name_faults,
     unchecked,
-    wanted_indices,
 )  # fmt: skip
-from certmix.verification.rederivation.stored import StoredRun, read_samples
+from certmix.verification.rederivation.stored import StoredRun, no_request, read_samples
 
 __all__ = ["recheck_samples", "rederive_samples", "stored_request"]
 
@@ -44,8 +45,7 @@ def stored_request(run: StoredRun) -> CertifyRequest:
         stored = dict(run.description["request"])
         return CertifyRequest(**{**stored, **{k: tuple(stored[k]) for k in ("certificates", "radii")}})
     except (CertmixError, LookupError, TypeError, ValueError) as error:
-        wrong = " ".join(str(error).split())
-        raise RunError(f"{run.folder}/run.json holds no valid request ({wrong}): restore it") from None
+        raise no_request(run.folder, error) from None
 
 
 def rederive_samples(
@@ -56,14 +56,12 @@ def rederive_samples(
     request = stored_request(run)
     reloaded = reload(run.description, dataset, models)
     requests = [match_request(found, request, run.standard)[0] for found in published]
-    data = reloaded.dataset
-    if data is not None and len(data) != run.description["data"]["inputs"]:
-        data = None
+    data = certified_data(run.description, reloaded)
     return [
         *check_identity(folder, run.description, request),
         check_data(run.description, reloaded),
         *check_models(run.description, reloaded),
-        _check_stored(run, data, [request, *requests]),
+        check_stored(run.images, data, [request, *requests]),
         *_stored_checks(run, published, request, data),
         check_newest(folder, request.name(standard_checksum(run.description)), published),
     ]
@@ -103,22 +101,6 @@ def _fixed(run: StoredRun) -> int | None:
     if text is not None and not (text.isdecimal() and 0 < len(text) < 19):
         raise RunError(f"{run.folder}: fixed_samples = {text!r} in the database: restore it")
     return None if text is None else int(text)
-
-
-def _check_stored(run: StoredRun, dataset: Dataset | None, requests: list[CertifyRequest]) -> CheckResult:
-    """Every stored image was asked for."""
-    if dataset is None:
-        return unchecked("stored images", "the data set cannot be loaded")
-    asked = {int(i) for request in requests for i in wanted_indices(dataset, request.images)}
-    faults = [
-        (
-            index,
-            f"image {index} is stored, but no request of this run asked for it (or its table was deleted)",
-        )
-        for index in run.images
-        if index not in asked
-    ]
-    return judged("stored images", faults, f"all {len(run.images):,} stored images were asked for")
 
 
 def _check_outputs(run: StoredRun) -> CheckResult:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from certmix.records import ImageRecord
 from certmix.studies.request import CertifyRequest
 from certmix.types import Dataset, FloatArray
@@ -11,9 +9,16 @@ from certmix.verification.checks import CheckResult
 from certmix.verification.plain.bounds import SLACK
 from certmix.verification.plain.table import derive
 from certmix.verification.rederivation.counts import insane
+from certmix.verification.rederivation.coverage import (
+    asked_faults,
+    judge_tables,
+    told_of,
+    unpublished,
+    unstored,
+    wanted_indices,
+)
 from certmix.verification.rederivation.printed import printed_faults
 from certmix.verification.rederivation.published import LOG, LogRow, Published, read_log
-from certmix.verification.rederivation.sources import check_complete, judged, unchecked, wanted_indices
 from certmix.verification.rederivation.stored import StoredRun
 from certmix.verification.rederivation.tables import Fault, Rows, clean_faults, log_faults, row_faults
 
@@ -36,25 +41,15 @@ def check_figures(
 ) -> list[CheckResult]:
     """Compare every published table and log with the counts; one result a kind of figure."""
     if not published:
-        return [unchecked(name, "nothing was published yet") for name in ("images", *FIGURES)]
+        return unpublished(FIGURES)
     faults: list[Fault] = []
     for found, request in zip(published, requests, strict=True):
         log = read_log(found.folder / LOG)
-        short = found.name.rpartition("-")[2]
-        told = chain(
-            _image_faults(run, found, request, log, dataset), _figure_faults(run, found, request, log)
-        )
-        faults += [(check, image, f"{text} (results/...{short})") for check, image, text in told]
-    results = [
-        judged(name, [(image, text) for check, image, text in faults if check == name], good)
-        for name, good in FIGURES.items()
-    ]
-    missing = [(image, text) for check, image, text in faults if check == "images"]
-    if dataset is None and not missing:
-        return [unchecked("images", "the data set cannot be loaded"), *results]
+        faults += told_of(found, _image_faults(run, found, request, log, dataset))
+        faults += told_of(found, _figure_faults(run, found, request, log))
     total = sum(found.summary.images for found in published)
     good = f"{total:,} rows in {len(published)} tables, none missing or added"
-    return [check_complete([found.summary for found in published], missing, good), *results]
+    return judge_tables([found.summary for found in published], faults, FIGURES, dataset, good)
 
 
 def _image_faults(
@@ -67,7 +62,7 @@ def _image_faults(
         faults.append(("images", None, "the log has two rows of one image"))
     if summary.images != len(rows):
         faults.append(("images", None, f"the table is of {summary.images} images, the log of {len(rows)}"))
-    faults += [("images", i, f"image {i} is published, but not stored") for i in rows if i not in run.images]
+    faults += unstored(rows, run.images)
     if summary.complete and summary.images != summary.planned_images:
         faults.append(("images", None, f"complete with {summary.images} of {summary.planned_images} images"))
     if dataset is None:
@@ -77,14 +72,7 @@ def _image_faults(
         faults.append(
             ("images", None, f"{summary.planned_images} images planned, the request is for {len(wanted)}")
         )
-    faults += [("images", i, f"image {i} was not asked for") for i in rows if i not in set(wanted)]
-    lacking = [i for i in wanted if i not in set(rows)]
-    if summary.complete:
-        return faults + [("images", i, f"image {i} is missing") for i in lacking]
-    return faults + [
-        ("images", i, f"image {i} is stored and finished, but left out: repeat the request to add it")
-        for i in _finished(run, request, lacking)
-    ]
+    return faults + asked_faults(rows, wanted, summary.complete, lambda ids: _finished(run, request, ids))
 
 
 def _finished(run: StoredRun, request: CertifyRequest, indices: list[int]) -> list[int]:

@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from certmix.data import spread
 from certmix.records import Identity
 from certmix.records.identity import NOISE_VERSION
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
-from certmix.types import Dataset, IntArray, Summary
+from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederivation.published import Published
 from certmix.verification.rederivation.reload import ROLES, Reloaded, standard_checksum
 
 __all__ = [
-    "Faults", "check_complete", "check_data", "check_identity", "check_inputs", "check_models", "judged",
-    "name_faults", "unchecked", "wanted_indices",
+    "Faults", "certified_data", "check_data", "check_identity", "check_inputs", "check_models", "judged",
+    "name_faults", "unchecked",
 ]  # fmt: skip
 
 
@@ -82,6 +81,12 @@ def _digest(folder: Path, expected: str) -> CheckResult:
     return judged("identity digest", faults, f"{own}, as in the folder's name")
 
 
+def certified_data(description: dict[str, Any], reloaded: Reloaded) -> Dataset | None:
+    """Return the data set; None where it cannot be loaded, or is of another size: its images are others."""
+    data = reloaded.dataset
+    return None if data is None or len(data) != description["data"]["inputs"] else data
+
+
 def check_data(description: dict[str, Any], reloaded: Reloaded) -> CheckResult:
     """Is the data set the one that was certified?"""
     check, data, stored = "data checksum", reloaded.dataset, description["data"]
@@ -131,18 +136,6 @@ def check_models(description: dict[str, Any], reloaded: Reloaded) -> list[CheckR
     return found
 
 
-def check_complete(tables: Iterable[Summary], faults: Faults, good: str) -> CheckResult:
-    """Judge which images tables hold: of a partial one it is not known whether more would agree."""
-    partial = [table for table in tables if not table.complete]
-    if faults or not partial:
-        return judged("images", faults, good)
-    first = f"partial: {partial[0].images:,} of {partial[0].planned_images:,} images"
-    more = f" (and {len(partial) - 1} more tables)" if len(partial) > 1 else ""
-    return unchecked(
-        "images", f"{first}{more}; finish or merge the run, all rows that are there were derived"
-    )
-
-
 def name_faults(
     found: Published,
     asked: CertifyRequest | DeterministicRequest,
@@ -168,11 +161,6 @@ def name_faults(
         for name, value in wanted.items()
         if getattr(found.summary, name) != value
     ]
-
-
-def wanted_indices(dataset: Dataset, images: int | str) -> IntArray:
-    """Return the indices of the images that a request is about."""
-    return dataset.indices[spread(len(dataset), images)]
 
 
 def check_inputs(

@@ -9,25 +9,26 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from certmix.errors import CertmixError, RunError
+from certmix.errors import CertmixError
 from certmix.records import StudyIdentity
 from certmix.studies.deterministic import STUDIES
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult
+from certmix.verification.rederivation.coverage import check_stored
 from certmix.verification.rederivation.printed import check_newest
 from certmix.verification.rederivation.published import Published, read_published
 from certmix.verification.rederivation.reload import reload, standard_checksum
 from certmix.verification.rederivation.sources import (
     Faults,
+    certified_data,
     check_data,
     check_models,
     judged,
     name_faults,
     unchecked,
-    wanted_indices,
 )  # fmt: skip
-from certmix.verification.rederivation.stored import StoredVectors, read_vectors
+from certmix.verification.rederivation.stored import StoredVectors, no_request, read_vectors
 from certmix.verification.rederivation.vector_claims import RadiiRow, match_claim, read_radii
 from certmix.verification.rederivation.vectors_figures import check_figures, standard_checksums
 
@@ -39,8 +40,7 @@ def vector_request(run: StoredVectors) -> DeterministicRequest:
     try:
         return DeterministicRequest(**run.description["request"])
     except (CertmixError, TypeError, ValueError) as error:
-        wrong = " ".join(str(error).split())
-        raise RunError(f"{run.folder}/run.json holds no valid request ({wrong}): restore it") from None
+        raise no_request(run.folder, error) from None
 
 
 def rederive_vectors(
@@ -50,15 +50,14 @@ def rederive_vectors(
     run, published = read_vectors(folder), read_published(folder)
     request = vector_request(run)
     reloaded = reload(run.description, dataset, models)
-    data = reloaded.dataset
-    if data is not None and len(data) != run.description["data"]["inputs"]:
-        data = None
+    data = certified_data(run.description, reloaded)
+    stored = (index for rows in run.cells.values() for index in rows)
     asked = [match_claim(found, request, standard_checksums(run))[0] for found in published]
     return [
         *_check_identity(run, request),
         check_data(run.description, reloaded),
         *check_models(run.description, reloaded),
-        _check_stored(run, data, [request, *asked]),
+        check_stored(stored, data, [request, *asked]),
         *_stored_checks(run, published, request, data),
         check_newest(folder, request.name(standard_checksum(run.description)), published),
     ]
@@ -129,24 +128,6 @@ def _check_identity(run: StoredVectors, request: DeterministicRequest) -> list[C
         first,
         judged("identity digest", wrong, f"{own}; {'as in' if named else 'not in'} the folder's name"),
     ]
-
-
-def _check_stored(
-    run: StoredVectors, dataset: Dataset | None, requests: list[DeterministicRequest]
-) -> CheckResult:
-    if dataset is None:
-        return unchecked("stored images", "the data set cannot be loaded")
-    asked = {int(i) for request in requests for i in wanted_indices(dataset, request.images)}
-    stored = dict.fromkeys(index for rows in run.cells.values() for index in rows)
-    faults: Faults = [
-        (
-            index,
-            f"image {index} is stored, but no request of this run asked for it (or its table was deleted)",
-        )
-        for index in stored
-        if index not in asked
-    ]
-    return judged("stored images", faults, f"all {len(stored):,} stored images were asked for")
 
 
 def _check_logits(run: StoredVectors) -> CheckResult:

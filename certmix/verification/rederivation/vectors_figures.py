@@ -10,15 +10,16 @@ import numpy as np
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification.checks import CheckResult
-from certmix.verification.rederivation.printed import printed_faults
-from certmix.verification.rederivation.published import Published
-from certmix.verification.rederivation.sources import (
-    Faults,
-    check_complete,
-    judged,
-    unchecked,
+from certmix.verification.rederivation.coverage import (
+    asked_faults,
+    judge_tables,
+    told_of,
+    unpublished,
+    unstored,
     wanted_indices,
 )
+from certmix.verification.rederivation.printed import printed_faults
+from certmix.verification.rederivation.published import Published
 from certmix.verification.rederivation.stored import StoredVectors
 from certmix.verification.rederivation.tables import Fault, figure_faults
 from certmix.verification.rederivation.vector_claims import RadiiRow, expected_radii, finished
@@ -48,26 +49,18 @@ def check_figures(
     logs: list[list[RadiiRow]],
     dataset: Dataset | None,
 ) -> list[CheckResult]:
+    """Compare every published table and log with the logits; one result a kind of figure."""
     if not published:
-        return [unchecked(name, "nothing was published yet") for name in ("images", *FIGURES)]
+        return unpublished(FIGURES)
     faults: list[Fault] = []
     labels = (
         {} if dataset is None else dict(zip(dataset.indices.tolist(), dataset.labels.tolist(), strict=True))
     )
     for found, (request, _), log in zip(published, claims, logs, strict=True):
-        short = found.name.rpartition("-")[2]
-        told = _image_faults(run, found, request, log, dataset)
-        told += _figure_faults(run, found, request, log, labels)
-        faults += [(check, image, f"{text} (results/...{short})") for check, image, text in told]
-    results = [
-        judged(name, [(image, text) for check, image, text in faults if check == name], good)
-        for name, good in FIGURES.items()
-    ]
-    missing: Faults = [(image, text) for check, image, text in faults if check == "images"]
-    if dataset is None and not missing:
-        return [unchecked("images", "the data set cannot be loaded"), *results]
+        faults += told_of(found, _image_faults(run, found, request, log, dataset))
+        faults += told_of(found, _figure_faults(run, found, request, log, labels))
     good = f"{sum(map(len, logs)):,} rows, none missing or added"
-    return [check_complete([found.summary for found in published], missing, good), *results]
+    return judge_tables([found.summary for found in published], faults, FIGURES, dataset, good)
 
 
 def _image_faults(
@@ -77,10 +70,8 @@ def _image_faults(
     log: list[RadiiRow],
     dataset: Dataset | None,
 ) -> list[Fault]:
-    rows, summary, stored = [row.index for row in log], found.summary, run.cells.get("robust logits", {})
-    faults: list[Fault] = [
-        ("images", i, f"image {i} is published, but not stored") for i in rows if i not in stored
-    ]
+    rows, summary = [row.index for row in log], found.summary
+    faults = unstored(rows, run.cells.get("robust logits", {}))
     if summary.images != len(rows) or len(set(rows)) < len(rows):
         faults.append(
             ("images", None, f"the table is of {summary.images} images, radii.tsv of {len(set(rows))}")
@@ -92,16 +83,12 @@ def _image_faults(
         faults.append(
             ("images", None, f"{summary.planned_images} images planned, the request is for {len(wanted)}")
         )
-    faults += [("images", i, f"image {i} was not asked for") for i in rows if i not in set(wanted)]
-    lacking = [i for i in wanted if i not in set(rows)]
-    if summary.complete:
-        return faults + [("images", i, f"image {i} is missing") for i in lacking]
-    cells = [f"standard logits {c}" for c in standard_checksums(run) if request.name(c) == found.name]
-    return faults + [
-        ("images", i, f"image {i} is stored and finished, but left out: repeat the request to add it")
-        for i in lacking
-        if finished(run, request, i, cells)
-    ]
+
+    def done(lacking: list[int]) -> list[int]:
+        cells = [f"standard logits {c}" for c in standard_checksums(run) if request.name(c) == found.name]
+        return [i for i in lacking if finished(run, request, i, cells)]
+
+    return faults + asked_faults(rows, wanted, summary.complete, done)
 
 
 def _figure_faults(

@@ -21,7 +21,7 @@ from certmix.types import IntArray
 from certmix.verification.rederivation.reload import Reloaded
 from certmix.verification.rederivation.stored import StoredRun
 
-__all__ = ["Again", "Drawn", "chosen_images", "draw_again"]
+__all__ = ["Again", "Drawn", "draw_again"]
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,6 @@ class Drawn:
             self.before, nothing
         )
         return found
-
-
-def chosen_images(again: Again, stored: Any) -> dict[int, int]:
-    """Return index -> position of the images that the new seed chooses from those stored."""
-    assert again.reloaded.dataset is not None
-    places = {int(index): k for k, index in enumerate(again.reloaded.dataset.indices)}
-    known = sorted(index for index in stored if index in places)
-    count = min(again.images, len(known))
-    picked = np.random.default_rng(again.new_seed).choice(len(known), count, replace=False)
-    return {known[k]: places[known[k]] for k in sorted(picked.tolist())}
 
 
 def draw_again(again: Again, run: StoredRun, request: CertifyRequest, index: int, position: int) -> Drawn:

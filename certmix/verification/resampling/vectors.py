@@ -18,7 +18,8 @@ from certmix.verification.rederivation.stored import StoredVectors, read_vectors
 from certmix.verification.rederivation.vector_claims import RadiiRow, match_claim, read_radii
 from certmix.verification.rederivation.vectors import vector_request
 from certmix.verification.rederivation.vectors_figures import standard_checksums
-from certmix.verification.resampling.draws import Again, chosen_images
+from certmix.verification.resampling.choice import choose_images
+from certmix.verification.resampling.draws import Again
 
 __all__ = ["resample_vectors"]
 
@@ -31,14 +32,10 @@ CHECKS = ("logits again", "radii again")
 def resample_vectors(again: Again) -> list[CheckResult]:
     """Return the checks of a run without samples."""
     run = read_vectors(again.run)
-    request, model = vector_request(run), again.reloaded.models["robust"]
-    lacking = [text for name, text in again.reloaded.problems.items() if name in ("data", "robust")]
-    if lacking or again.reloaded.dataset is None or model is None:
-        return [unchecked(check, " ".join(lacking) or "no robust model is named") for check in CHECKS]
-    stored = run.cells.get("robust logits", {})
-    chosen = chosen_images(again, stored)
+    request = vector_request(run)
+    chosen, lacking = choose_images(again, run.cells.get("robust logits", {}))
     if not chosen:
-        return [unchecked(check, "no stored image is in the data set") for check in CHECKS]
+        return [unchecked(check, lacking) for check in CHECKS]
     logits: dict[int, FloatArray] = {}
     faults: Faults = []
     missing = [again.reloaded.problems["standard"]] if "standard" in again.reloaded.problems else []

@@ -15,7 +15,8 @@ from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederivation.samples import stored_request
 from certmix.verification.rederivation.sources import Faults, judged, unchecked
 from certmix.verification.rederivation.stored import StoredRun, read_samples
-from certmix.verification.resampling.draws import Again, Drawn, chosen_images, draw_again
+from certmix.verification.resampling.choice import choose_images
+from certmix.verification.resampling.draws import Again, Drawn, draw_again
 from certmix.verification.resampling.two_sample import LOOKS, judge_images, votes_p_value
 
 __all__ = ["resample_votes"]
@@ -30,13 +31,10 @@ MOVED, MOVED_SHARE = 3, 0.005
 def resample_votes(again: Again) -> list[CheckResult]:
     """Return the checks of a sampled run."""
     run = read_samples(again.run)
-    request, model = stored_request(run), again.reloaded.models["robust"]
-    lacking = [text for name, text in again.reloaded.problems.items() if name in ("data", "robust")]
-    if lacking or again.reloaded.dataset is None or model is None:
-        return [unchecked(check, " ".join(lacking) or "no robust model is named") for check in CHECKS]
-    chosen = chosen_images(again, run.images)
+    request = stored_request(run)
+    chosen, lacking = choose_images(again, run.images)
     if not chosen:
-        return [unchecked(check, "no stored image is in the data set") for check in CHECKS]
+        return [unchecked(check, lacking) for check in CHECKS]
     differ = _surroundings(run.description, again.device)
     drawn = []
     for done, (index, position) in enumerate(chosen.items(), 1):

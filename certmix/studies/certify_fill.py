@@ -1,0 +1,126 @@
+"""One certification's run: held to its plan, filled with what it lacks, evaluated and published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from certmix.data import spread
+from certmix.errors import RunError
+from certmix.records import RunFolder, Store
+from certmix.studies.describe import description
+from certmix.studies.drawing import Context, draw_samples, standard_outputs
+from certmix.studies.evaluate import Evaluation, evaluate
+from certmix.studies.merge_parts import remember_planned
+from certmix.studies.products import particulars, publish
+from certmix.studies.request import CertifyRequest
+
+__all__ = ["fill"]
+
+
+def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[Evaluation, bool]:
+    """Draw what is missing, then evaluate and publish.
+
+    Parameters
+    ----------
+    context
+        What is asked for, of which data and models.
+    store
+        Where the samples are kept.
+    run
+        The folder that `store` lies in; None keeps the run in memory.
+
+    Returns
+    -------
+    evaluation
+        Of what there is now.
+    complete
+        Whether nothing interrupted the sampling; a shard that did its share is complete.
+
+    Raises
+    ------
+    RunError
+        If bounds of a fixed number of samples would not be valid for this run.
+    """
+    request, dataset = context.request, context.loaded.dataset
+    positions = spread(len(dataset), request.images)
+    planned = len(positions)
+    if context.shard is not None:
+        remember_planned(store, dataset.indices[positions].tolist())
+        positions = context.shard.of_positions(positions)
+    _fix_design(store, request, run)
+    _fix_bound(store, request, context.say)
+    if run is not None:
+        run.describe(_description(context))
+    complete = True
+    try:
+        standard_outputs(context, store, positions)
+        draw_samples(context, store, positions)
+    except KeyboardInterrupt:
+        complete = False
+    stored = store.images()
+    wanted = [int(dataset.indices[p]) for p in positions]
+    records = [stored[i] for i in wanted if i in stored]
+    model = context.loaded.standard
+    probabilities = {} if model is None else store.standard(model.checksum)
+    evaluation = evaluate(records, probabilities, request, planned, **_about(context))
+    if not complete and evaluation.summary.complete:
+        evaluation = replace(evaluation, summary=replace(evaluation.summary, complete=False))
+    if run is not None and evaluation.records:
+        publish(run, request, "" if model is None else model.checksum, evaluation)
+    return evaluation, complete
+
+
+def _description(context: Context) -> dict[str, Any]:
+    """Return what ``run.json`` says, with the engine and the shard."""
+    found = description(context.request, context.loaded, context.sources, context.device, context.batch_size)
+    shard = {} if context.shard is None else {"shard": context.shard.as_dict()}
+    return {**found, "engine": context.engine.describe(), **shard}
+
+
+def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | None) -> None:
+    """Hold a run to the number of samples its fixed-size bound was planned for.
+
+    A fixed-size confidence bound is valid only if its number of samples did
+    not depend on what earlier samples showed; sequential bounds always are.
+    """
+    if request.goal != "fixed":
+        return
+    planned, where = store.get("fixed_samples"), "this run" if run is None else str(run.path)
+    if planned is None and any(record.estimation for record in store.images().values()):
+        raise RunError(
+            f"{where} was sampled sequentially and its results may have been seen, so bounds of a fixed "
+            "size would not be valid: use --goal radii, or take another --seed, another --output or --fresh"
+        )
+    if planned is None:
+        store.put("fixed_samples", str(request.samples))
+    elif int(planned) != request.samples:
+        raise RunError(
+            f"{where} was planned for exactly {planned} samples an image and its results may have been seen, "
+            f"so bounds for {request.samples} would not be valid: repeat --samples {planned}, use "
+            "--goal radii, or take another --seed, another --output or --fresh"
+        )
+
+
+def _fix_bound(store: Store, request: CertifyRequest, say: Callable[[str], None]) -> None:
+    """Point out a bound that was not the run's first: choosing it after seeing results is not covered."""
+    first = store.get("bound")
+    if first is None:
+        store.put("bound", request.bound_name)
+    elif first != request.bound_name:
+        say(
+            f"this run began with --bound {first}: {request.bound_name} is valid only if it was not chosen "
+            "because of what the samples showed"
+        )
+
+
+def _about(context: Context) -> dict[str, Any]:
+    loaded, shard = context.loaded, context.shard
+    remarks = [f"Shard {shard}: a share of the images, to be merged with the others."] if shard else []
+    names = {
+        "data": loaded.dataset.name,
+        "standard": None if loaded.standard is None else loaded.standard.name,
+        "robust": loaded.robust.name,
+    }
+    return particulars(context.request, loaded.dataset.classes, names, remarks)
