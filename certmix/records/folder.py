@@ -132,8 +132,8 @@ class RunFolder(Generic[S]):
             differences = self.identity.differences(stored["identity"])
             if differences:
                 raise RunError(
-                    f"{self.path} holds another run ({'; '.join(differences)}): "
-                    "name another --output, or use --fresh to start over"
+                    f"{self.path} holds another run ({'; '.join(differences)}): name another --output, "
+                    "or use --fresh to start over (docs/runs.md#what-decides-which-samples-are-drawn)"
                 )
         elif any((self.path / name).exists() for name in (DATABASE, VECTORS)):
             raise RunError(

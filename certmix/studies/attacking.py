@@ -275,7 +275,9 @@ def blind_notes(bench: Bench, names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         for message in json.loads(bench.store.get(f"blindness/{name}") or "[]"):
             troubled.setdefault(str(message), []).append(name)
-    notes = tuple(f"{_few(cells)}: {message}" for message, cells in troubled.items())
+    notes = tuple(
+        f"{_few(cells)}: {message} (docs/attacks.md#honest-figures)" for message, cells in troubled.items()
+    )
     for note in notes:
         bench.say(note)
     return notes

@@ -91,7 +91,8 @@ def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | N
     if planned is None and any(record.estimation for record in store.images().values()):
         raise RunError(
             f"{where} was sampled sequentially and its results may have been seen, so bounds of a fixed "
-            "size would not be valid: use --goal radii, or take another --seed, another --output or --fresh"
+            "size would not be valid: use --goal radii, or take another --seed, another --output or --fresh "
+            "(docs/sequential.md#why-it-is-valid)"
         )
     if planned is None:
         store.put("fixed_samples", str(request.samples))
@@ -99,7 +100,8 @@ def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | N
         raise RunError(
             f"{where} was planned for exactly {planned} samples an image and its results may have been seen, "
             f"so bounds for {request.samples} would not be valid: repeat --samples {planned}, use "
-            "--goal radii, or take another --seed, another --output or --fresh"
+            "--goal radii, or take another --seed, another --output or --fresh "
+            "(docs/sequential.md#why-it-is-valid)"
         )
 
 

@@ -162,7 +162,8 @@ def _warn_near_chance(work: Work, found: Outcomes) -> None:
         if near_chance(right, total, work.loaded.dataset.classes):
             work.say(
                 f"{model.name} is right on {right} of {total} images, near chance: "
-                "is its normalisation (MEAN/STD inside the model) or the class order wrong?"
+                "is its normalisation (MEAN/STD inside the model) or the class order wrong? "
+                "(docs/models.md#normalisation)"
             )
 
 

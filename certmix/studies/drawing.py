@@ -86,7 +86,8 @@ def _warn_near_chance(context: Context, model: LoadedModel, right: int, total: i
     if near_chance(right, total, context.loaded.dataset.classes):
         context.say(
             f"{model.name} is right on {right} of {total} images {where}, near chance: "
-            "is its normalisation (MEAN/STD inside the model) or the class order wrong?"
+            "is its normalisation (MEAN/STD inside the model) or the class order wrong? "
+            "(docs/models.md#normalisation)"
         )
 
 

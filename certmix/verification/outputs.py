@@ -48,14 +48,14 @@ def _heading(found: Verification) -> str:
     return one_line(f"{found.kind} {found.target}: {WORDS[found.outcome]}")
 
 
-def _facts(found: Verification) -> list[str]:
-    """Return the run folder, what was sampled, and what the bounds mean, one line each."""
+def _facts(found: Verification, why: bool = True) -> list[str]:
+    """Return the run folder, what was sampled (and why), and what the bounds mean, one line each."""
     lines = [] if found.run is None else [f"run: {found.run}"]
     if found.sampling is not None:
         done = found.sampling
         lines.append(
             f"sampling: {done.reused_images:,} images reused, {done.drawn_images:,} drawn for, "
-            f"{done.drawn_samples:,} samples drawn. {' '.join(done.why)}".strip()
+            f"{done.drawn_samples:,} samples drawn. {' '.join(done.why) if why else ''}".strip()
         )
     if found.judgements:
         lines.append(

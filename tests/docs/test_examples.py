@@ -9,6 +9,7 @@ comparing digits, which depend on the machine. `<!-- not run: REASON -->` must b
 from __future__ import annotations
 
 import os
+import re
 import runpy
 from pathlib import Path
 
@@ -175,3 +176,23 @@ def _run(block: Block, command, monkeypatch) -> None:
         if shown.shown:
             found = matches("\n".join(shown.shown), done.out, figures=block.marker != "slow")
             assert found, f"{block.where}: {shown.line} printed\n{done.out}"
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S), re.M
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_pages_named_by_messages_exist():
+    sources = [*(ROOT / "certmix").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
+    named = {
+        found
+        for source in sources
+        for found in re.findall(r"docs/([\w-]+\.md)(?:#([\w-]+))?", source.read_text())
+    }
+    assert sum(bool(anchor) for _, anchor in named) >= 5
+    for page, anchor in named:
+        assert (DOCS / page).exists(), page
+        assert not anchor or anchor in _anchors(DOCS / page), (page, anchor)
