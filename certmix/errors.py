@@ -8,7 +8,17 @@ __all__ = ["CertmixError", "DataError", "ModelError", "ParameterError", "RunErro
 
 
 class CertmixError(Exception):
-    """Base class: something the user can mend."""
+    """Base class: something the user can mend.
+
+    Its text is one line that any terminal can show: what cannot be printed, such as
+    line ends and escape sequences in what a file holds, is spelt out.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class ParameterError(CertmixError, ValueError):

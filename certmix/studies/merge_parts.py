@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.studies.shard import Shard
 from certmix.studies.stored_run import data_of, request_of
+from certmix.types import FloatArray
 
-__all__ = ["PLANNED", "Part", "agree", "read_part", "remember_planned"]
+__all__ = ["PLANNED", "Beside", "Part", "agree", "read_beside", "read_part", "remember_planned"]
 
 PLANNED = "planned images"
 """Where a shard's database keeps the numbers of all images of its request, not of its share alone."""
@@ -40,11 +42,20 @@ class Part:
 
 
 @dataclass(frozen=True)
-class _Model:
-    """What is needed of a model's description."""
+class Beside:
+    """What shards hold besides records: remembered values, g's checksum ("" for none) and probabilities."""
 
-    name: str = ""
-    checksum: str = ""
+    values: dict[str, str]
+    checksum: str
+    probabilities: dict[int, FloatArray]
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What is needed of the description of data and of a model."""
+
+    name: str
+    checksum: str
 
 
 def remember_planned(store: Store, indices: list[int]) -> None:
@@ -66,21 +77,43 @@ def read_part(folder: Path) -> Part:
         shard = from_json(Shard, description["shard"])
         _, classes = data_of(description)
         from_json(Identity, description["identity"])
-        for model in description["models"].values():
-            from_json(_Model, {key: model[key] for key in ("name", "checksum")} if model else {})
+        _named(description["data"])
+        for role in ("standard", "robust"):
+            if description["models"][role] is not None:
+                _named(description["models"][role])
     except (KeyError, TypeError, AttributeError, ParameterError):
         raise RunError(
             f"{folder} is not the folder of a shard: name folders of certmix certify --shard"
         ) from None
     store = Store(folder / DATABASE, classes, read_only=True)
     try:
-        planned = parse_json((store.get(PLANNED) or "").encode())
-        if not all(isinstance(index, int) for index in planned) or len(planned) < shard.of:
-            raise ValueError
-    except (TypeError, ValueError):
+        planned = _planned(store, shard)
+    except ValueError as error:
         store.close()
-        raise RunError(f"{folder} does not say which images were asked for: repeat its command") from None
+        raise RunError(
+            f"{folder} does not say which images were asked for ({str(error)[:100]}): repeat its command"
+        ) from None
+    except RunError:
+        store.close()
+        raise
     return Part(folder, description, request, shard, store, planned)
+
+
+def _planned(store: Store, shard: Shard) -> list[int]:
+    """Return the numbers of all images of the request; ValueError if they are none."""
+    planned = parse_json((store.get(PLANNED) or "").encode())
+    if not isinstance(planned, list) or not all(type(index) is int for index in planned):
+        raise ValueError("no list of numbers")
+    if len(set(planned)) < len(planned) or not all(0 <= index < 2**63 for index in planned):
+        raise ValueError("a number twice, or out of range")
+    if len(planned) < shard.of:
+        raise ValueError(f"{len(planned)} images of {shard.of} shards")
+    return planned
+
+
+def _named(described: dict[str, Any]) -> None:
+    """Refuse what has no name and no checksum: KeyError, TypeError."""
+    from_json(_Named, {name: described[name] for name in ("name", "checksum")})
 
 
 def agree(first: Part, other: Part) -> None:
@@ -89,7 +122,8 @@ def agree(first: Part, other: Part) -> None:
     Raises
     ------
     RunError
-        If they differ in identity, request, standard classifier or number of shards; it says in what.
+        If they differ in identity, request, standard classifier, classes or number of shards;
+        it says in what.
     """
     where = f"{first.folder} and {other.folder} are not shards of one run: "
     differences = Identity(**first.description["identity"]).differences(other.description["identity"])
@@ -101,6 +135,8 @@ def agree(first: Part, other: Part) -> None:
         differences.append(f"they are {first.shard} and {other.shard}")
     if _standard(first) != _standard(other):
         differences.append(f"the standard classifier is {_standard(first)} and {_standard(other)}")
+    if first.classes != other.classes:
+        differences.append(f"there are {first.classes} and {other.classes} classes")
     if first.planned != other.planned:
         differences.append("other images were asked for")
     if differences:
@@ -110,3 +146,29 @@ def agree(first: Part, other: Part) -> None:
 def _standard(part: Part) -> str:
     model = part.description["models"]["standard"]
     return "none" if model is None else f"{model['name']} ({model['checksum'][:12]})"
+
+
+def read_beside(parts: Sequence[Part], wanted: Collection[int]) -> Beside:
+    """Return what shards hold besides the records of the wanted images.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read, or if the shards began with different values.
+    """
+    found: dict[str, str] = {}
+    for key in ("bound", "fixed_samples"):
+        values = {value for part in parts if (value := part.store.get(key)) is not None}
+        if len(values) > 1:
+            raise RunError(f"the shards began with different values of {key} ({', '.join(sorted(values))})")
+        if values:
+            found[key] = values.pop()
+    standard = parts[0].description["models"]["standard"]
+    checksum = "" if standard is None else standard["checksum"]
+    probabilities = {
+        index: row
+        for part in parts
+        for index, row in part.store.standard(checksum).items()
+        if index in wanted
+    }  # fmt: skip
+    return Beside(found, checksum, probabilities)

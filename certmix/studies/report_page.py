@@ -56,12 +56,12 @@ def read_page_run(folder: Path, images: int = PICTURES) -> CertifiedRun | StudyR
         if study == CERTIFY or study.removeprefix("certify-") in DETERMINISTIC:
             return _certified(folder, described, study, images)
         return _empirical(folder, described, study)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, ParameterError):
             raise
         raise RunError(
-            f"{folder}/run.json cannot be used ({type(error).__name__} {error}): only a run that began "
-            "can be shown; run the command again"
+            f"{folder}/run.json cannot be used ({type(error).__name__} {str(error)[:200]}): only a run that "
+            "began can be shown; run the command again"
         ) from None
 
 

@@ -5,66 +5,28 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from certmix.errors import CertmixError, RunError
-from certmix.plain_json import parse_json
 from certmix.radii import CERTIFICATES
 from certmix.records import ImageRecord, Store
 from certmix.records.folder import DATABASE, RESULTS
 from certmix.report.page import Images, Result
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.evaluate import Evaluation, evaluate
+from certmix.studies.published_summary import read_summary
 from certmix.studies.request import CertifyRequest
 from certmix.studies.stored_run import LOG, open_run, request_of
-from certmix.types import SCHEMA_VERSION, CertifiedAccuracy, CleanAccuracy, FloatArray, Status, Summary
+from certmix.types import CertifiedAccuracy, FloatArray, Status, Summary
 
-__all__ = ["plain_results", "read_summary", "sampled_results"]
+__all__ = ["plain_results", "sampled_results"]
 
 TABLE, RADII = "certified-accuracy.json", "radii.tsv"
 Rows = list[dict[str, str]]
-
-
-def read_summary(path: Path) -> Summary:
-    """Return the table that a run published.
-
-    Raises
-    ------
-    RunError
-        If it is unreadable or of a newer version.
-    """
-    try:
-        stored = parse_json(path.read_bytes())
-        if stored["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(f"schema version {stored['schema_version']}")
-        known = {field.name for field in fields(Summary)}
-        values = {key: value for key, value in stored.items() if key in known}
-        values |= {key: tuple(values[key]) for key in ("radii", "notes")}
-        values["clean_accuracy"] = CleanAccuracy(**values["clean_accuracy"])
-        values["rows"] = tuple(_row(row) for row in values["rows"])
-        return Summary(**values)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{path} is not a readable table ({type(error).__name__} {error}): repeat certmix certify"
-        ) from None
-
-
-def _row(stored: dict[str, Any]) -> CertifiedAccuracy:
-    return CertifiedAccuracy(
-        str(stored["classifier"]),
-        str(stored["certificate"]),
-        tuple(map(_number, stored["certified_accuracy"])),
-        tuple((_number(low), _number(high)) for low, high in stored["interval"]),
-        _number(stored["mean_certified_radius"]),
-    )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _stored(folder: Path, newest: str) -> list[tuple[Path, Summary]]:
@@ -134,7 +96,7 @@ def _results(
     for place, summary in stored:
         try:
             known = images(place, summary)
-        except (CertmixError, KeyError, TypeError, ValueError):
+        except (ArithmeticError, CertmixError, KeyError, TypeError, ValueError):
             known = None
         found.append(Result(place.name, summary, known))
     return tuple(found)

@@ -9,8 +9,11 @@ from typing import Any
 
 from certmix.errors import RunError
 from certmix.plain_json import parse_json
+from certmix.report.cells import accuracy
 from certmix.report.page.values import Table
+from certmix.report.sheet_cells import printed
 from certmix.report.sheet_data import ATTACKED, CERTIFIED, ESTIMATE
+from certmix.report.wording import one_line
 from certmix.types import SCHEMA_VERSION
 
 __all__ = ["plots", "tables"]
@@ -41,38 +44,70 @@ def _table(path: Path) -> Table | None:
         stored = parse_json(path.read_bytes())
         if not isinstance(stored, dict) or not {"columns", "rows", "title", "schema_version"} <= set(stored):
             return None
-        if stored["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(f"schema version {stored['schema_version']}")
-        headings, numeric, printed = _markdown(path.with_suffix(".md").read_text(encoding="utf-8"))
-        return _joined(stored, headings, numeric, printed)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        if not all(isinstance(stored[key], list) for key in ("columns", "rows", "notes")):
+            raise ValueError("columns, rows and notes are lists")
+        if stored["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {stored['schema_version']!r:.20}")
+        headings, numeric, lines = _markdown(path.with_suffix(".md").read_text(encoding="utf-8"))
+        return _joined(stored, headings, numeric, lines)
+    except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise RunError(
-            f"{path} and its .md are not one readable table ({error}): repeat the command that made them"
+            f"{path} and its .md are not one readable table ({str(error)[:200]}): "
+            "repeat the command that made them"
         ) from None
 
 
 def _joined(
-    stored: dict[str, Any], headings: list[str], numeric: list[bool], printed: list[list[str]]
+    stored: dict[str, Any], headings: list[str], numeric: list[bool], lines: list[list[str]]
 ) -> Table:
     """Return printed cells with the kinds of their figures."""
-    keys = [column["key"] for column in stored["columns"]]
-    grouped = len(keys) == len(headings) + 1 and keys[0] == "group"
-    keys = keys[1:] if grouped else keys
-    rows = stored["rows"]
-    if len(keys) != len(headings) or len(rows) != len(printed):
+    columns = [(_text(column["key"]), _text(column["heading"])) for column in stored["columns"]]
+    grouped = len(columns) == len(headings) + 1 and columns[0][0] == "group"
+    columns = columns[1:] if grouped else columns
+    keys, rows = [key for key, _ in columns], stored["rows"]
+    if not len(columns) == len(headings) == len(numeric) or len(rows) != len(lines):
         raise ValueError("they have other rows or columns")
+    if not all(
+        shown.startswith(one_line(name).strip()) for shown, (_, name) in zip(headings, columns, strict=True)
+    ):
+        raise ValueError("they have other headings")
     cells = tuple(
-        tuple((shown, _kind(row[key])) for key, shown in zip(keys, line, strict=True))
-        for row, line in zip(rows, printed, strict=True)
+        tuple((_agreed(shown, row[key]), _kind(row[key])) for key, shown in zip(keys, line, strict=True))
+        for row, line in zip(rows, lines, strict=True)
     )
     groups: tuple[tuple[str | None, int], ...] = ((None, len(rows)),)
     if grouped:
         groups = tuple((str(name), len(list(part))) for name, part in groupby(row["group"] for row in rows))
     return Table(
-        title=str(stored["title"]), settings=str(stored["settings"]), headings=tuple(headings),
+        title=_text(stored["title"]), settings=_text(stored["settings"]), headings=tuple(headings),
         numeric=tuple(numeric), rows=cells,
-        notes=tuple(map(str, stored["notes"])), complete=bool(stored["complete"]), groups=groups,
+        notes=tuple(map(_text, stored["notes"])), complete=stored["complete"] is True, groups=groups,
     )  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{ascii(value)[:60]} where words belong")
+    return value
+
+
+def _agreed(shown: str, cell: Any) -> str:
+    """Return a printed cell; ValueError if the stored one has other words or another accuracy."""
+    if isinstance(cell, str | int):
+        told, first = one_line(printed(cell).text).strip(), shown
+    elif isinstance(cell, dict) and "kind" in cell:
+        told, first = accuracy(_share(cell["accuracy"])), shown.partition(" ")[0]
+    else:
+        return shown
+    if first != told:
+        raise ValueError(f"one says {ascii(first)[:40]}, the other {ascii(told)[:40]}")
+    return shown
+
+
+def _share(value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not 0 <= value <= 1):
+        raise ValueError(f"{ascii(value)[:60]} where a share belongs")
+    return None if value is None else float(value)
 
 
 def _kind(cell: Any) -> str:
@@ -90,7 +125,9 @@ def _markdown(text: str) -> tuple[list[str], list[bool], list[list[str]]]:
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in re.findall(r"((?:\\.|[^|\\])*)\|", line.strip()[1:])]
+    """Return what stands between the bars of a line; a bar after a backslash is part of the text."""
+    parted = re.sub(r"(\\.)|\|", lambda found: found[1] or "\n", line.strip()[1:])
+    return [cell.strip() for cell in parted.split("\n")[:-1]]
 
 
 def _plain(cell: str) -> str:
@@ -98,9 +135,18 @@ def _plain(cell: str) -> str:
 
 
 def plots(folder: Path) -> tuple[tuple[str, bytes], ...]:
-    """Return the plots at the top of a study's folder, but for very large ones."""
-    return tuple(
-        (path.stem, path.read_bytes())
-        for path in sorted(folder.glob("*.svg"))
-        if path.stat().st_size <= LARGEST_PLOT
-    )
+    """Return the plots at the top of a study's folder, but for very large ones and for links.
+
+    Raises
+    ------
+    RunError
+        If one cannot be read.
+    """
+    try:
+        return tuple(
+            (path.stem, path.read_bytes())
+            for path in sorted(folder.glob("*.svg"))
+            if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST_PLOT
+        )
+    except OSError as error:
+        raise RunError(f"{error.filename} cannot be read ({error.strerror}): restore it") from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from certmix.errors import ParameterError, RunError
 from certmix.plain_json import parse_json
 from certmix.records.folder import RESULTS
 from certmix.records.logs import HEADER
+from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.types import SCHEMA_VERSION, CertifiedAccuracy, CleanAccuracy, Summary
 
 __all__ = [
     "LOG", "TABLE", "LogRow", "Published", "images_in_name", "match_request", "read_log", "read_published",
+    "whole",
 ]  # fmt: skip
 
 TABLE, LOG = "certified-accuracy.json", "records.tsv"
 DEFAULT_PRECISION = 0.1
+_WHOLE, _DECIMAL = re.compile(r"-?[0-9]{1,18}"), re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,60})?")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,13 @@ class Published:
         return self.folder.name
 
 
+@dataclass(frozen=True)
+class _Abstained:
+    """A number that need not be whole: what is wrong with it is for a check to say."""
+
+    abstained: float | None
+
+
 def read_published(run: Path, *, interrupted: bool = False) -> list[Published]:
     """Return every request's table, in order of name; an interrupted run may have begun a folder without one.
 
@@ -67,43 +78,61 @@ def read_published(run: Path, *, interrupted: bool = False) -> list[Published]:
 def _table(path: Path) -> Summary:
     try:
         plain = parse_json(path.read_bytes())
-        if plain.pop("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"schema version other than {SCHEMA_VERSION}")
-        rows = tuple(_row(row) for row in plain.pop("rows"))
-        clean = CleanAccuracy(**plain.pop("clean_accuracy"))
-        radii, notes = tuple(map(_number, plain.pop("radii"))), tuple(map(str, plain.pop("notes")))
-        summary = Summary(**plain, radii=radii, notes=notes, rows=rows, clean_accuracy=clean)
+        if not isinstance(plain, dict) or plain.pop("schema_version", None) != SCHEMA_VERSION:
+            raise ValueError(f"it is no table of schema version {SCHEMA_VERSION}")
+        if not isinstance(plain["rows"], list):
+            raise ValueError("its rows are no list")
+        rows = tuple(map(_row, plain["rows"]))
+        clean = from_json(CleanAccuracy, plain["clean_accuracy"])
+        abstained = from_json(_Abstained, {"abstained": plain.pop("abstained", None)})
+        summary = from_json(Summary, {**plain, "rows": rows, "clean_accuracy": clean})
+        summary = replace(summary, abstained=abstained.abstained)  # type: ignore[arg-type]
         _check(summary)
-    except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        wrong = " ".join(str(error).split())[:200]
-        raise RunError(f"{path}: not a readable table ({wrong}): restore it, or run again") from None
+    except (KeyError, TypeError) as error:
+        raise _unreadable(path, "table", f"it lacks {error}") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "table", str(error)) from None
     return summary
 
 
-def _row(row: dict[str, Any]) -> CertifiedAccuracy:
-    shares = tuple(map(_number, row["certified_accuracy"]))
-    ends = tuple((_number(low), _number(high)) for low, high in row["interval"])
-    mean = math.nan if row["mean_certified_radius"] is None else _number(row["mean_certified_radius"])
-    names = str(row["classifier"]), str(row["certificate"])
-    return CertifiedAccuracy(*names, shares, ends, mean)
+def _unreadable(path: Path, kind: str, reason: str) -> RunError:
+    told = " ".join(reason.split())[:200]
+    return RunError(f"{path}: not a readable {kind} ({told}): restore it, or run again")
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} where a number belongs")
-    if not math.isfinite(value):
-        raise ValueError(f"{value!r} is not JSON")
-    return value
+def _row(row: Any) -> CertifiedAccuracy:
+    """Return a row; its mean radius is NaN where the file says null."""
+    unknown = isinstance(row, dict) and row.get("mean_certified_radius", 0) is None
+    found = from_json(CertifiedAccuracy, {**row, "mean_certified_radius": 0.0} if unknown else row)
+    return replace(found, mean_certified_radius=math.nan) if unknown else found
 
 
 def _check(summary: Summary) -> None:
     for row in summary.rows:
         if not len(row.certified_accuracy) == len(row.interval) == len(summary.radii):
             raise ValueError(f"row {row.classifier} {row.certificate} has not one figure a radius")
-    for name in ("images", "planned_images", "alpha"):
-        _number(getattr(summary, name))
-    if not summary.rows or summary.images < 1:
+    if not summary.rows or summary.images < 1 or summary.planned_images is None:
         raise ValueError("a table without rows or images")
+
+
+def whole(text: str, least: int = 0) -> int:
+    """Return a whole number of a table, written as certmix writes it.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or below `least`.
+    """
+    if not _WHOLE.fullmatch(text) or int(text) < least:
+        raise ValueError(f"{text[:40]!r} where a whole number from {least} on belongs")
+    return int(text)
+
+
+def _radius(text: str) -> Decimal:
+    """Return a radius of a log; ValueError for anything but digits and a point, such as 1e999999."""
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} where a radius belongs")
+    return Decimal(text)
 
 
 def read_log(path: Path) -> list[LogRow]:
@@ -115,18 +144,15 @@ def read_log(path: Path) -> list[LogRow]:
         If it is missing, or is no such log.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         if lines[:1] != [HEADER]:
             raise ValueError(f"its heading is not {HEADER!r}")
         rows = [
-            LogRow(int(i), int(label), int(predict), Decimal(radius), int(correct))
+            LogRow(whole(i), whole(label), whole(predict, -1), _radius(radius), whole(correct))
             for i, label, predict, radius, correct, _ in csv.reader(lines[1:], delimiter="\t")
         ]
-        if not all(row.radius.is_finite() for row in rows):
-            raise ValueError("a radius that is not finite")
-    except (OSError, InvalidOperation, UnicodeDecodeError, ValueError, csv.Error) as error:
-        wrong = " ".join(str(error).split())[:200]
-        raise RunError(f"{path}: not a readable log ({wrong}): restore it, or run again") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(path, "log", str(error)) from None
     return rows
 
 

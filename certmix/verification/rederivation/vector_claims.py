@@ -18,7 +18,7 @@ from certmix.studies.deterministic import RADII_FILE
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.types import FloatArray
 from certmix.verification.plain.radii import constant_radius, softmax_margin
-from certmix.verification.rederivation.published import Published, images_in_name
+from certmix.verification.rederivation.published import Published, images_in_name, whole
 from certmix.verification.rederivation.stored import StoredVectors
 from certmix.verification.rederivation.tables import Fault, radius_fault
 
@@ -30,6 +30,7 @@ MARGIN_SLACK = 1e-4
 _NOTE = re.compile(
     r"Given, not verified: (\S+) is a Lipschitz constant of h, from the \S+ norm of the input to (.+)\."
 )
+_RADIUS = re.compile(r"[0-9]{1,320}(\.[0-9]{1,320})?(e[-+][0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,24 @@ def read_radii(folder: Path) -> list[RadiiRow]:
     """
     path = folder / RADII_FILE
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         if lines[:1] != ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]:
             raise ValueError("another heading")
         rows = [
-            RadiiRow(int(i), int(label), int(predict), (float(robust), float(mixed)))
+            RadiiRow(whole(i), whole(label), whole(predict), (_radius(robust), _radius(mixed)))
             for i, label, predict, robust, mixed in csv.reader(lines[1:], delimiter="\t")
         ]
-        if any(not (radius >= 0 and math.isfinite(radius)) for row in rows for radius in row.radii):
-            raise ValueError("a radius that is negative or not finite")
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        wrong = " ".join(str(error).split())
+    except (OSError, ValueError, csv.Error) as error:
+        wrong = " ".join(str(error).split())[:200]
         raise RunError(f"{path}: not a readable table of radii ({wrong}): restore it, or run again") from None
     return rows
+
+
+def _radius(text: str) -> float:
+    """Return a radius of 0 or more that is finite; ValueError."""
+    if not _RADIUS.fullmatch(text) or (radius := float(text)) == math.inf:
+        raise ValueError(f"{text[:40]!r} where a radius belongs")
+    return radius
 
 
 def match_claim(

@@ -1,0 +1,259 @@
+"""What `certmix report` shows: published tables, radii, and the sheets of empirical studies."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzz.harness import accepted, fuzz, fuzz_few, judged, mutated, odd_json, raw, refused, scratch
+from fuzz.made_runs import lay, made, product
+from fuzz.tables import odd_lines
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certmix.errors import CertmixError
+from certmix.report.page import StudyRun, page
+from certmix.report.sheet import Quantity, Sheet, write_sheet
+from certmix.studies.published_summary import read_summary
+from certmix.studies.report_page import report_page
+from certmix.studies.report_page_sheets import plots, tables
+from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy
+
+TABLE = "certified-accuracy.json"
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch() as folder:
+        yield folder
+
+
+@cache
+def sheet(grouped: bool) -> tuple[bytes, bytes]:
+    """The JSON and the Markdown of a study's table with every kind of cell."""
+    end = (0.25, 0.75)
+    rows = (
+        (
+            "a | b",
+            3,
+            EstimatedAccuracy(5, 10, end),
+            AttackedAccuracy(1, 10, end),
+            Quantity(0.25, 2, "s"),
+            None,
+        ),
+        ("*c\\", 4, EstimatedAccuracy(9, 10, end), CertifiedShare(4, 10, end), Quantity(12.0, 1, "ms"), 0.5),
+        ("d", 5, EstimatedAccuracy(2, 10, end), None, Quantity(None, 1), True),
+    )
+    headings = ("model", "seed", "clean", "PGD|10", "time", "other")
+    groups = (("first", 2), ("second", 1)) if grouped else ()
+    with scratch() as folder:
+        write_sheet(
+            folder, Sheet("mine", "Mine", "eps = 0.5", headings, rows, groups=groups, notes=("one", "two"))
+        )
+        return (folder / "mine.json").read_bytes(), (folder / "mine.md").read_bytes()
+
+
+def lay_sheet(
+    place: Path, plain: bytes | None = None, print_: bytes | None = None, grouped: bool = True
+) -> Path:
+    (place / "study").mkdir(exist_ok=True)
+    (place / "study" / "mine.json").write_bytes(sheet(grouped)[0] if plain is None else plain)
+    (place / "study" / "mine.md").write_bytes(sheet(grouped)[1] if print_ is None else print_)
+    return place / "study"
+
+
+def is_shown(found: Any) -> None:
+    """Tables fit together, and a page can be made of them."""
+    if isinstance(found, CertmixError):
+        assert len(str(found)) < 800
+        return
+    for table in found:
+        assert len(table.headings) == len(table.numeric)
+        assert all(len(row) == len(table.headings) for row in table.rows)
+        assert sum(count for _, count in table.groups) == len(table.rows)
+        assert isinstance(table.title, str) and isinstance(table.settings, str)
+    shown = page([StudyRun("run", "study", found, (), (), (), ())])
+    assert shown.count("<script") == 2 and "\0" not in shown.partition("<body>")[0]
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_sheets_are_good_to_begin_with(place: Path, grouped: bool) -> None:
+    folder = lay_sheet(place, grouped=grouped)
+    found = accepted(lambda: tables(folder), place)
+    is_shown(found)
+    assert [kind for _, kind in found[0].rows[1]] == ["", "", "estimate", "certified", "", ""]
+    assert found[0].rows[0][0][0] == "a | b" and found[0].groups[0] == (
+        ("first", 2) if grouped else (None, 3)
+    )
+
+
+@given(
+    st.booleans().flatmap(lambda grouped: st.deferred(lambda: odd_json(json.loads(sheet(grouped)[0]))))
+    | st.deferred(lambda: mutated(sheet(True)[0], sheet(False)[0]))
+    | raw
+)
+@fuzz
+def test_sheets_as_json(place: Path, content: bytes) -> None:
+    folder = lay_sheet(place, content)
+    is_shown(judged(lambda: tables(folder), place))
+
+
+long = st.sampled_from(
+    [b"\n| " + b"x" * 200_000, b"\n| " + b"\\|" * 100_000, b"\n" + b"| x " * 50_000 + b"|", b"\n|  |"]
+)
+
+
+@given(
+    st.deferred(lambda: odd_lines(sheet(True)[1], "|") | odd_lines(sheet(True)[1], "\n"))
+    | st.deferred(lambda: mutated(sheet(True)[1], sheet(False)[1]))
+    | st.deferred(lambda: long.map(lambda end: sheet(True)[1] + end))
+    | raw
+)
+@fuzz
+def test_sheets_as_markdown(place: Path, content: bytes) -> None:
+    folder = lay_sheet(place, None, content)
+    is_shown(judged(lambda: tables(folder), place))
+
+
+def changed(key: str, value: Any) -> bytes:
+    return json.dumps({**json.loads(sheet(False)[0]), key: value}).encode()
+
+
+def row(**values: Any) -> list[Any]:
+    first, *rest = json.loads(sheet(False)[0])["rows"]
+    return [{**first, **values}, *rest]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rows", []), ("rows", row(model="e")), ("rows", row(seed=4)), ("rows", row(clean={"accuracy": 0.9, "kind": "x"})),
+        ("rows", row(clean={"accuracy": 5, "kind": "x"})), ("rows", row(clean={"kind": "estimate"})),
+        ("rows", row(clean={"accuracy": 0.5, "kind": []})), ("rows", [[1, 2], "ab", 5]), ("rows", [[], [], []]),
+        ("columns", []), ("columns", [{"key": 0, "heading": "x"}] * 6), ("columns", [{"key": "model"}] * 6),
+        ("columns", [{"key": "model", "heading": "accuracy"}] * 6), ("title", 5), ("title", None), ("settings", ["x"]),
+        ("notes", "abc"), ("notes", [1]), ("notes", None), ("schema_version", 2), ("schema_version", "1"),
+        ("schema_version", [1]), ("schema_version", None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sheets_that_disagree(place: Path, key: str, value: Any) -> None:
+    folder = lay_sheet(place, changed(key, value), grouped=False)
+    assert "not one readable table" in refused(lambda: tables(folder), place)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("50.0", "60.0"), ("| d ", "| e "), ("| model ", "| nodel "), ("-:", "- |"), ("\n| d", "\nd"), ("   ", " | "),
+        ("| ", ""), ("|", "\\|"), ("|", ""),
+    ],
+)  # fmt: skip
+def test_markdown_that_disagrees(place: Path, old: str, new: str) -> None:
+    content = sheet(False)[1].replace(old.encode(), new.encode())
+    assert content != sheet(False)[1]
+    folder = lay_sheet(place, None, content, grouped=False)
+    (folder / "mine.json").write_bytes(sheet(False)[0])
+    assert "not one readable table" in refused(lambda: tables(folder), place)
+
+
+def test_plots_are_files_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run" / "folder.svg").mkdir(parents=True)
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "run" / "linked.svg").symlink_to(tmp_path / "secret")
+    (tmp_path / "run" / "gone.svg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "run" / "good.svg").write_text("<svg/>")
+    assert accepted(lambda: plots(tmp_path / "run"), tmp_path) == (("good", b"<svg/>"),)
+    if os.geteuid() != 0:
+        (tmp_path / "run" / "good.svg").chmod(0)
+        assert "cannot be read" in refused(lambda: plots(tmp_path / "run"))
+
+
+# certified runs
+
+
+def table(kind: str) -> bytes:
+    return made(kind)[product(made(kind), TABLE)]
+
+
+def odd_tables(kind: str) -> st.SearchStrategy[bytes]:
+    return odd_json(json.loads(table(kind))) | mutated(table(kind)) | raw
+
+
+@pytest.mark.parametrize("kind", ["sampled", "plain"])
+def test_the_runs_are_good_to_begin_with(place: Path, kind: str) -> None:
+    run = lay(place / "run", made(kind))
+    assert "certmix-data" in accepted(lambda: report_page([run], images=2), place)
+    assert accepted(lambda: read_summary(run / TABLE), place).images == 6
+
+
+@given(st.deferred(lambda: odd_tables("sampled") | odd_tables("plain")))
+@fuzz
+def test_published_tables(place: Path, content: bytes) -> None:
+    (place / TABLE).write_bytes(content)
+    found = judged(lambda: read_summary(place / TABLE), place)
+    if isinstance(found, CertmixError):
+        assert len(str(found)) < 500
+        return
+    assert 0 <= found.alpha <= 1 and type(found.images) is int and found.images >= 0
+    assert all(len(row.certified_accuracy) == len(row.interval) == len(found.radii) for row in found.rows)
+    assert all(math.isnan(share) or 0 <= share <= 1 for row in found.rows for share in row.certified_accuracy)
+
+
+@st.composite
+def odd_runs(draw: st.DrawFn) -> dict[str, bytes]:
+    """A run in which one file that a page is made of is odd."""
+    kind = draw(st.sampled_from(["sampled", "plain"]))
+    files, log = dict(made(kind)), "records.tsv" if kind == "sampled" else "radii.tsv"
+    odd_file = draw(st.integers(0, 2))
+    if odd_file == 0:
+        files[product(files, TABLE)] = draw(odd_tables(kind))
+    elif odd_file == 1:
+        files["run.json"] = draw(odd_json(json.loads(files["run.json"])))
+    else:
+        good = files[log]
+        files[product(files, log)] = draw(odd_lines(good, "\t") | mutated(good) | raw)
+    return files
+
+
+@given(st.data())
+@fuzz_few
+def test_pages_of_odd_runs(place: Path, data: st.DataObject) -> None:
+    run = lay(place / "run", data.draw(odd_runs()))
+    judged(lambda: report_page([run, run], images=2), place)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": "x"}, {"alpha": -1}, {"alpha": None}, {"images": -1}, {"images": 1.5}, {"radii": [10**400]}, {"radii": 5},
+        {"radii": ["0", "1", "2", "3"]}, {"radii": [-1.0, 0, 1, 2]}, {"rows": {"a": 1}}, {"rows": [5]}, {"rows": None},
+        {"rows": [{}]}, {"clean_accuracy": {}}, {"clean_accuracy": {"standard": "x", "robust": 1, "mixed": 1}},
+        {"complete": 5}, {"data": {}}, {"norm": None}, {"samples": "many"}, {"notes": [5]}, {"schema_version": "1"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_planted_faults_of_a_published_table(place: Path, change: dict[str, Any]) -> None:
+    (place / TABLE).write_text(json.dumps({**json.loads(table("sampled")), **change}))
+    assert "not a readable table" in refused(lambda: read_summary(place / TABLE), place)
+
+
+@pytest.mark.parametrize("figure", ["0.5", True, -0.5, 10**400, float("nan"), [0.5], {}])
+@pytest.mark.parametrize("name", ["certified_accuracy", "interval", "mean_certified_radius"])
+def test_figures_that_are_none(place: Path, name: str, figure: Any) -> None:
+    plain = json.loads(table("sampled"))
+    held = plain["rows"][0]
+    if name == "certified_accuracy":
+        held[name][0] = figure
+    elif name == "interval":
+        held[name][0][1] = figure
+    else:
+        held[name] = figure
+    (place / TABLE).write_text(json.dumps(plain))
+    assert "figure belongs" in refused(lambda: read_summary(place / TABLE), place)
