@@ -22,6 +22,7 @@ from certmix.studies.deterministic_check import refute_constant
 from certmix.studies.deterministic_fill import Work, fill
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.deterministic_table import Outcomes, outcomes, summarise, table_of_radii
+from certmix.studies.published_summary import forget_partial
 from certmix.studies.sources import Loaded, Sources, load_models
 from certmix.types import Curve, IntArray, Summary
 
@@ -176,3 +177,4 @@ def _publish(
     write_products(folder, summary, curves)
     write_atomically(folder / RADII_FILE, table_of_radii(found).encode())
     run.publish(folder)
+    forget_partial(run.path, folder)

@@ -9,6 +9,7 @@ from certmix.records import RunFolder, Store, write_log
 from certmix.report import write_products
 from certmix.studies.evaluate import Evaluation, log_rows
 from certmix.studies.expect import expectations, reading_notes
+from certmix.studies.published_summary import forget_partial
 from certmix.studies.request import CertifyRequest
 
 __all__ = ["particulars", "publish"]
@@ -38,8 +39,9 @@ def particulars(
 def publish(
     run: RunFolder[Store], request: CertifyRequest, standard_checksum: str, evaluation: Evaluation
 ) -> None:
-    """Write the products under the request's name, and the newest at the top."""
+    """Write the products under the request's name, and the newest at the top; partial ones of others go."""
     folder = run.results(request.name(standard_checksum))
     write_products(folder, evaluation.summary, evaluation.curves)
     write_log(folder / "records.tsv", log_rows(evaluation))
     run.publish(folder)
+    forget_partial(run.path, folder)

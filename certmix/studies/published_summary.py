@@ -1,21 +1,24 @@
-"""The table that a run published, read back.  No torch."""
+"""Tables that a run published, read back.  No torch."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from certmix.errors import RunError
 from certmix.plain_json import parse_json
+from certmix.records.folder import RESULTS
 from certmix.studies.from_json import from_json
 from certmix.types import SCHEMA_VERSION, CertifiedAccuracy, CleanAccuracy, Summary
 
-__all__ = ["read_summary"]
+__all__ = ["forget_partial", "read_summary"]
 
 _FIELDS = {field.name for field in fields(Summary)}
 _LARGEST = 2**63
+TABLE = "certified-accuracy.json"
 
 
 def read_summary(path: Path) -> Summary:
@@ -42,6 +45,24 @@ def read_summary(path: Path) -> Summary:
         raise _unreadable(path, f"it lacks {error}") from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from None
+
+
+def forget_partial(run: Path, kept: Path) -> None:
+    """Delete what interrupted requests published, but for one folder of results.
+
+    Once a further request is done, images that a partial table leaves out may
+    have all their samples, and the table no longer follows from them.  The
+    samples stay: repeating its command makes the whole one.
+    """
+    for path in (run / RESULTS).glob(f"*/{TABLE}"):
+        if path.parent == kept or path.parent.is_symlink():
+            continue
+        try:
+            partial = not read_summary(path).complete
+        except RunError:
+            continue  # whoever reads it will say so
+        if partial:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _unreadable(path: Path, reason: str) -> RunError:

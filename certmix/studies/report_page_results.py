@@ -18,14 +18,14 @@ from certmix.records.folder import DATABASE, RESULTS
 from certmix.report.page import Images, Result
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.evaluate import Evaluation, evaluate
-from certmix.studies.published_summary import read_summary
+from certmix.studies.published_summary import TABLE, read_summary
 from certmix.studies.request import CertifyRequest
 from certmix.studies.stored_run import LOG, open_run, request_of
 from certmix.types import CertifiedAccuracy, FloatArray, Status, Summary
 
 __all__ = ["plain_results", "sampled_results"]
 
-TABLE, RADII = "certified-accuracy.json", "radii.tsv"
+RADII = "radii.tsv"
 Rows = list[dict[str, str]]
 
 

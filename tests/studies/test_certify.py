@@ -186,6 +186,19 @@ def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
     assert whole.summary.rows == run().summary.rows
 
 
+def test_a_partial_table_goes_once_another_request_has_finished_its_images(tmp_path: Path):
+    def stop(progress):
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    run(output=tmp_path / "run", progress=stop, batch_size=100)
+    run(output=tmp_path / "run", radii=(0.0, 0.1))
+    (left,) = (tmp_path / "run" / "results").iterdir()
+    assert json.loads((left / "certified-accuracy.json").read_text())["radii"] == [0.0, 0.1]
+    run(output=tmp_path / "run")
+    assert len(list((tmp_path / "run" / "results").iterdir())) == 2
+
+
 def test_interrupted_before_the_first_image():
     def stop(*_):
         raise KeyboardInterrupt
