@@ -25,6 +25,7 @@ SAMPLED_AGAIN = ("same seed", "new seed", "standard outputs again", "logits agai
 """Checks that computed something anew: what they say is told even where they hold."""
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 MARKS = {Outcome.HOLDS: "\u2713", Outcome.FAILS: "\u2717", Outcome.UNCHECKED: "?"}
+GRAVITY = (Outcome.FAILS, Outcome.UNCHECKED, Outcome.HOLDS)
 WORDS = {Outcome.HOLDS: "holds", Outcome.FAILS: "does not hold", Outcome.UNCHECKED: "could not be checked"}
 
 Row = tuple[str, str, Outcome, str]
@@ -66,14 +67,14 @@ def _facts(found: Verification, why: bool = True) -> list[str]:
 
 
 def text(found: Verification, details: bool = True) -> str:
-    """Return what people read on a terminal: a heading, the facts, and a line for each result.
+    """Return what people read on a terminal: a heading, the facts, and a line for each result, gravest first.
 
     Without `details`, checks that hold are named in one paragraph, save those
     that sample again; whatever does not hold has its line.
     """
     lines = [_heading(found), *(f"  {fact}" for fact in _facts(found))]
     quiet = []
-    for kind, name, outcome, message in _rows(found):
+    for kind, name, outcome, message in sorted(_rows(found), key=lambda row: GRAVITY.index(row[2])):
         if details or kind == "requirement" or outcome is not Outcome.HOLDS or name in SAMPLED_AGAIN:
             lines.append(f"{MARKS[outcome]} {name}: {message}")
         else:

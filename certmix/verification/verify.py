@@ -24,6 +24,8 @@ from certmix.verification.result import Settings, Verification
 
 __all__ = ["figures_of", "unchecked", "verify", "verify_guarantee", "verify_run"]
 
+CONTRADICTS = "the stored run contradicts itself; restore it, or start over with --fresh"
+
 
 def verify(target: str | Path, settings: Settings) -> Verification:
     """Verify a guarantee file, or the folder of a run.
@@ -88,17 +90,18 @@ def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
         whole = planned.trusted
         before = rederive(planned.folder) if whole else recheck(planned.folder, loaded.dataset)
         if worst(before) is Outcome.FAILS:
-            why = "the stored run contradicts itself; restore it, or start over with --fresh"
-            return _ended(guarantee, planned, [*broken, *before], why)
+            return _ended(guarantee, planned, [*broken, *before], CONTRADICTS)
     sampling = untouched(guarantee, loaded, planned)
     if settings.fresh or not planned.current:
         sampling = draw(
             guarantee, sources, loaded, planned, fresh=settings.fresh, device=settings.device,
             batch_size=settings.batch_size, progress=settings.progress, say=settings.say,
         )  # fmt: skip
+    checks = (*broken, *_checked(planned.folder, settings))
+    if worst(checks) is Outcome.FAILS:
+        return _result(guarantee, planned.folder, sampling, checks, _not_judged(guarantee, CONTRADICTS))
     found = figures_of(guarantee, loaded, planned)
     judgements = tuple(judge(one, found) for one in guarantee.requirements)
-    checks = (*broken, *_checked(planned.folder, settings))
     return _result(guarantee, planned.folder, sampling, checks, judgements)
 
 
@@ -127,12 +130,15 @@ def _compared(what: str, wanted: str, found: str) -> CheckResult:
 
 def _ended(guarantee: Guarantee, planned: Plan | None, checks: list[CheckResult], why: str) -> Verification:
     """Return the result of a verification that ended before anything was judged."""
-    judgements = tuple(
-        Judgement(one, Outcome.UNCHECKED, None, None, f"not judged: {why}") for one in guarantee.requirements
-    )
     folder = None if planned is None else planned.folder
     nothing = Sampling(0, 0, 0, 0, (f"Not sampled: {why}.",))
-    return _result(guarantee, folder, nothing, tuple(checks), judgements)
+    return _result(guarantee, folder, nothing, tuple(checks), _not_judged(guarantee, why))
+
+
+def _not_judged(guarantee: Guarantee, why: str) -> tuple[Judgement, ...]:
+    return tuple(
+        Judgement(one, Outcome.UNCHECKED, None, None, f"not judged: {why}") for one in guarantee.requirements
+    )
 
 
 def _result(

@@ -215,6 +215,7 @@ def test_what_does_not_hold_keeps_its_line_without_details():
     assert "\u2717 check fails: it fails\n" in short
     assert "? check unchecked: it unchecked\n" in short
     assert "it holds" not in short
+    assert short.index("it fails") < short.index("it unchecked") < short.index("same seed held")
     assert "check holds (see --details): check holds" in " ".join(short.split())
     assert all(f"\u2713 {name}: {name} held\n" in short for name in SAMPLED_AGAIN)
     assert set(SAMPLED_AGAIN) == {*votes.CHECKS, *vectors.CHECKS}

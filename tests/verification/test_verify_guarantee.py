@@ -224,6 +224,8 @@ def test_counts_that_were_altered_fail_though_the_requirements_would_hold(folder
     found = verified(folder)
     assert found.exit_code == 1
     assert failing(found)
+    assert {j.outcome for j in found.judgements} == {Outcome.UNCHECKED}
+    assert all("--fresh" in j.message for j in found.judgements)
     fresh = verified(folder, fresh=True)
     assert fresh.exit_code == 0
     assert fresh.sampling.drawn_images == 6

@@ -112,6 +112,9 @@ def _floored(cell: str, mean: float) -> bool:
     )
 
 
+REPEAT = "differs from results/: repeat certmix certify, which writes it anew"
+
+
 def check_newest(folder: Path, name: str | None, published: list[Published]) -> CheckResult:
     """The products at the top of a run folder are copies of those of its newest request.
 
@@ -130,14 +133,23 @@ def check_newest(folder: Path, name: str | None, published: list[Published]) -> 
     if not top.is_file() and not published:
         return unchecked(check, "nothing was published yet")
     if not same:
-        return judged(
-            check, [(None, "the products in the run folder are not those of any of its requests")], ""
-        )
+        return judged(check, [(None, f"{_odd(folder, published)} of the run folder {REPEAT}")], "")
     if name is None or all(found.name != name for found in published):
         return unchecked(check, "the newest request is unfinished: its products are still to come")
     if all(found.name != name for found in same):
-        return judged(check, [(None, f"the products in the run folder are not those of results/{name}")], "")
+        return judged(check, [(None, f"the products of the run folder are not those of results/{name}")], "")
     return judged(check, [], f"copies of results/{name}")
+
+
+def _odd(top: Path, published: list[Published]) -> str:
+    """Name the products at the top that no request has with equal content."""
+    names = sorted({path.name for found in published for path in found.folder.iterdir() if path.is_file()})
+    kept = {
+        name: {(found.folder / name).read_bytes() for found in published if (found.folder / name).is_file()}
+        for name in names
+    }
+    odd = [n for n in names if not (top / n).is_file() or (top / n).read_bytes() not in kept[n]]
+    return ", ".join(odd[:4]) or "the set of products"
 
 
 def _same(top: Path, folder: Path) -> bool:

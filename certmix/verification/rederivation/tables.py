@@ -64,9 +64,9 @@ def radius_fault(published: float, plain: float, scale: float, *, printed: float
     if np.isinf(plain) and np.isinf(published):
         return None
     if published > plain + SLACK * (scale + plain):
-        return f"radius {published!r} exceeds {plain!r}"
+        return f"radius {published:.9g} exceeds the derived {plain:.9g}"
     if published < plain - printed - BELOW * (scale + plain):
-        return f"radius {published!r} lies below {plain!r}"
+        return f"radius {published:.9g} lies below the derived {plain:.9g}"
     return None
 
 
