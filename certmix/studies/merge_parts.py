@@ -15,7 +15,7 @@ from certmix.records.folder import DATABASE
 from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.studies.shard import Shard
-from certmix.studies.stored_run import data_of, request_of
+from certmix.studies.stored_run import data_of, named, request_of
 from certmix.types import FloatArray
 
 __all__ = ["PLANNED", "Beside", "Part", "agree", "read_beside", "read_part", "remember_planned"]
@@ -50,14 +50,6 @@ class Beside:
     probabilities: dict[int, FloatArray]
 
 
-@dataclass(frozen=True)
-class _Named:
-    """What is needed of the description of data and of a model."""
-
-    name: str
-    checksum: str
-
-
 def remember_planned(store: Store, indices: list[int]) -> None:
     """Keep the numbers of all images of a request beside a shard's records."""
     store.put(PLANNED, json.dumps(indices, separators=(",", ":")))
@@ -77,10 +69,10 @@ def read_part(folder: Path) -> Part:
         shard = from_json(Shard, description["shard"])
         _, classes = data_of(description)
         from_json(Identity, description["identity"])
-        _named(description["data"])
-        for role in ("standard", "robust"):
-            if description["models"][role] is not None:
-                _named(description["models"][role])
+        for described in (description["data"], *description["models"].values()):
+            named(described)
+        if not {"standard", "robust"} <= set(description["models"]):
+            raise KeyError("models")
     except (KeyError, TypeError, AttributeError, ParameterError):
         raise RunError(
             f"{folder} is not the folder of a shard: name folders of certmix certify --shard"
@@ -109,11 +101,6 @@ def _planned(store: Store, shard: Shard) -> list[int]:
     if len(planned) < shard.of:
         raise ValueError(f"{len(planned)} images of {shard.of} shards")
     return planned
-
-
-def _named(described: dict[str, Any]) -> None:
-    """Refuse what has no name and no checksum: KeyError, TypeError."""
-    from_json(_Named, {name: described[name] for name in ("name", "checksum")})
 
 
 def agree(first: Part, other: Part) -> None:

@@ -15,7 +15,7 @@ from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.types import FloatArray
 
-__all__ = ["LOG", "RunContents", "open_run", "request_of", "run_of_log"]
+__all__ = ["LOG", "RunContents", "data_of", "named", "open_run", "request_of", "run_of_log"]
 
 LOG = "records.tsv"
 """A run's own log, beside its run.json."""
@@ -66,8 +66,14 @@ def data_of(described: dict[str, Any]) -> tuple[int, int]:
     return inputs, len(names)
 
 
-def _named(model: Any) -> tuple[str | None, str | None]:
-    """Return a model's name and checksum, nothing for no model."""
+def named(model: Any) -> tuple[str | None, str | None]:
+    """Return the name and checksum of a model (or data) described in ``run.json``, nothing for no model.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If it has none that can be printed.
+    """
     return (None, None) if model is None else (_printable(model["name"]), _printable(model["checksum"]))
 
 
@@ -89,7 +95,7 @@ def open_run(folder: Path) -> RunContents:
     request = request_of(described, folder)
     try:
         (inputs, classes), name = data_of(described), _printable(described["data"]["name"])
-        names = {role: _named(model) for role, model in described["models"].items()}
+        names = {role: named(model) for role, model in described["models"].items()}
         about = {"data": name, "robust": names["robust"][0], "standard": names["standard"][0]}
         checksum = names["standard"][1]
     except (AttributeError, KeyError, TypeError) as error:
