@@ -103,7 +103,7 @@ def _lines(result: Any) -> list[str]:
     ]
     if attacked:
         mu = attacked[0].threshold
-        lines.append(f"smallest margins found (estimates; some g flips the mix below {mu:.4f}):")
+        lines.append(f"smallest margins found (some g flips the mix below {mu:.4f}):")
         lines += [f"  {_attack(one)}" for one in result.closest[:SHOWN]]
     lines += [f"finding: {path}" for path in result.files]
     lines.append(f"{'FALSIFIED' if result.falsified else 'Not falsified'}: {result.check.message}")
@@ -116,7 +116,7 @@ def _lines(result: Any) -> list[str]:
 
 
 def _attack(one: Any) -> str:
-    samples = f"{one.samples:,} samples" if one.samples else "exact"
+    samples = f"estimated from {one.samples:,} samples" if one.samples else "computed without noise"
     found = ", WRONG" if one.found else ""
     return (
         f"image {one.claim.index}: {one.margin:.4f} to class {one.rival} at distance {one.distance:.4f} of "

@@ -24,6 +24,7 @@ Examples:
   certmix nuts fit --logits mix/logits.npz --clamp relu
   certmix nuts fit --certified --at-radius 0.5 --sigma 0.5 --output proved
 
+\b
 The mix then answers to the name nuts:mix, for example
   certmix attack --robust nuts:mix#bypass --attack apgd-ce
   certmix certify --robust nuts:proved#robust --scores soft --sigma 0.5 --alpha A

@@ -58,6 +58,7 @@ def command(names: tuple[str, ...], cases: int, seed: int, format_: str) -> int:
     facts, results = machine_facts(), []
     if format_ == "text":
         click.echo("\n".join(f"{name}: {found}" for name, found in facts.items()))
+        click.echo("\nSlack: by how much a property held in its worst case; below 0 it failed.")
     for result in suites:
         results.append(result)
         if format_ == "text":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from certmix.lipschitz.ratios import RATIOS
-from certmix.report.rounding import floor_digits, plain_decimal
+from certmix.report.rounding import ceil_digits, floor_digits, plain_decimal
 from certmix.report.sheet import Cell, Quantity, Sheet
 from certmix.types import FloatArray
 
@@ -157,7 +157,8 @@ def _convergence(found: EstimatedLipschitz) -> str:
 
 
 def _percent(shares: FloatArray) -> str:
-    return f"{100 * float(np.median(shares)):.1f} % (median), {100 * float(shares.max()):.1f} % (most)"
+    median, most = (ceil_digits(100 * float(share), 1) for share in (np.median(shares), shares.max()))
+    return f"{median} % (median), {most} % (most)"
 
 
 def _run(model: str, bench: Bench) -> str:

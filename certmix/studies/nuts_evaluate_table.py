@@ -70,10 +70,11 @@ def evaluation_sheet(study: Study, nuts: LoadedNuts, found: Evaluation, complete
         name="nuts-evaluate",
         title="MixedNUTS against its base models and the plain mix: accuracy (%) with 95 % intervals",
         settings=f"{request.words()}, {images:,} images; " + ", ".join(
-            f"{name} {plain_decimal(getattr(own.transform, name))}" for name in ("s", "p", "c")
-        ) + f", alpha {plain_decimal(own.alpha)}, T {plain_decimal(own.temperature)}",
+            f"{name} {getattr(own.transform, name):.6g}" for name in ("s", "p", "c")
+        ) + f", alpha {own.alpha:.6g}, T {own.temperature:g}",
         headings=(
-            "classifier", "clean", "attacked", "clean error (%)", "95 %", "attacked error (%)", "95 % ",
+            "classifier", "clean", "attacked", "clean error (%)", "clean 95 %",
+            "attacked error (%)", "attacked 95 %",
         ),
         rows=tuple(rows),
         notes=(
@@ -82,8 +83,8 @@ def evaluation_sheet(study: Study, nuts: LoadedNuts, found: Evaluation, complete
             "Attacked: right on every point that any attack of this evaluation found for any classifier; an "
             "upper bound of robust accuracy, not a certificate.",
             *_comparison(found),
-            "The nonlinear mix was first broken by: "
-            + "; ".join(f"{name} {count}" for name, count in found.broken_by.items()) + ".",
+            "Images of the nonlinear mix by what broke it first, whose attack and which (STD: points that "
+            "fool g): " + "; ".join(f"{name}: {count}" for name, count in found.broken_by.items()) + ".",
             *_obfuscation(found),
             f"Run: data {study.loaded.dataset.name}; mix {nuts.folder.name}; seed {request.seed}.",
         ),
