@@ -34,12 +34,17 @@ def print_terminal(summary: Summary, file: IO[str] | None = None) -> None:
     """Print `terminal_table` to a text stream, by default the standard output.
 
     Without a terminal behind the stream the width is 80 columns, or the
-    environment's ``COLUMNS``, and no colours are written.
+    environment's ``COLUMNS``, no colours are written and no line ends in blanks.
     """
     from rich.console import Console
 
     console = Console(file=file, highlight=False, markup=False, emoji=False)
-    console.print(terminal_table(summary), crop=False)
+    if console.is_terminal:
+        console.print(terminal_table(summary), crop=False)
+        return
+    with console.capture() as printed:
+        console.print(terminal_table(summary), crop=False)
+    console.file.write("\n".join(line.rstrip(" ") for line in printed.get().split("\n")))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def test_long_paths_in_notes_stay_whole_and_all_else_fits(small: Summary) -> Non
     print_terminal(replace(small, notes=(f"Source A: {path} (sigma 0.25).",)), stream)
     lines = stream.getvalue().splitlines()
     assert path in lines
+    assert all(line == line.rstrip() for line in lines)
     assert max(map(len, set(lines) - {path})) <= 80
 
 
