@@ -4,7 +4,7 @@ Each message states the value found, the constraint it breaks and the remedy,
 in one line.  The command line prints it and exits with 2.
 """
 
-__all__ = ["CertmixError", "DataError", "ModelError", "ParameterError", "RunError"]
+__all__ = ["CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError"]
 
 
 class CertmixError(Exception):
@@ -15,10 +15,13 @@ class CertmixError(Exception):
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
-        if text.isprintable():
-            return text
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        return _printable(super().__str__())
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class ParameterError(CertmixError, ValueError):
@@ -35,3 +38,10 @@ class ModelError(CertmixError):
 
 class RunError(CertmixError):
     """A run folder is locked, of another identity, or unreadable."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a command before it had a result; what it made so far is kept."""
+
+    def __str__(self) -> str:
+        return _printable(super().__str__())

@@ -17,6 +17,8 @@ Examples:
   certmix audit runs/RUN
 
 Exit code 0: nothing that would change a table; 1: something would (marked !).
+Of a run its counts and its log are looked at. Its published tables and plots
+are checked by certmix verify RUN.
 """
 
 
@@ -40,7 +42,7 @@ def command(sources: tuple[str, ...], format_: str, **options: Any) -> int:
     """Check stored sources: missing and repeated rows, failure probability, ceilings, columns.
 
     SOURCE is a published log (idx label predict radius correct time), a file
-    of class counts, or a run folder.
+    of class counts, or a run folder. Each finding ends with what to do.
     """
     from certmix.studies.audit import audit
 
@@ -51,24 +53,37 @@ def command(sources: tuple[str, ...], format_: str, **options: Any) -> int:
         content = {"schema_version": 1, "sources": [one.as_dict() for one in audits]}
         click.echo(json.dumps(content, indent=2, allow_nan=False))
     else:
-        click.echo("\n".join(line for one in audits for line in _lines(one)))
+        assumed = _assumed()
+        click.echo("\n".join(line for one in audits for line in _lines(one, assumed)))
     return int(any(one.changes_table for one in audits))
 
 
-def _lines(one: Any) -> list[str]:
+def _assumed() -> set[str]:
+    """Return which facts of a published log nobody stated."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        name for name in ("samples", "failure_probability") if context.get_parameter_source(name) is default
+    }
+
+
+def _lines(one: Any, assumed: set[str]) -> list[str]:
     """Return a heading, the facts that are known, and one line a finding."""
+    marked = assumed if one.facts.get("samples_known") is False else set()
     facts = [
-        f"  {name.replace('_', ' ')}: {_shown(value)}"
+        f"  {name.replace('_', ' ')}: {_shown(value)}{' (assumed)' if name in marked else ''}"
         for name, value in one.facts.items()
         if value is not None
     ]
+    if one.kind == "run folder":
+        facts.append(f"  published tables: not looked at; certmix verify {one.source} checks them")
     findings = []
     for finding in one.findings:
         more = " ..." if finding.count > len(finding.images) else ""
         images = f" (idx {', '.join(map(str, finding.images))}{more})"
         findings.append(
             f"{'!' if finding.changes_table else '-'} {finding.check}: {finding.message}"
-            f"{images if finding.images else ''}"
+            f"{images if finding.images else ''}; {finding.remedy}"
         )
     return [f"{one.source}: {one.kind}", *facts, *(findings or ["  nothing found"])]
 

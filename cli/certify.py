@@ -10,7 +10,7 @@ import click
 
 from certmix.errors import ParameterError
 from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
-from certmix.studies.request import DEFAULT_RADII, CertifyRequest
+from certmix.studies.request import DEFAULT_RADII, CertifyRequest, check_batch_size
 from certmix.studies.source_names import Sources
 
 from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
@@ -76,6 +76,7 @@ def command(context: click.Context, **options: Any) -> int:
     """
     plain = draws_no_samples(options["certificates"], options["norm"], options["sigma"])
     _refuse(context, SAMPLING if plain else PLAIN, options["certificates"][0])
+    check_batch_size(options["batch_size"])
     settings, sources, rest = _divided(options, DeterministicRequest if plain else CertifyRequest)
     if plain:
         result = _without_samples(settings, sources, rest)

@@ -61,7 +61,7 @@ SHOWN = 5
     help="What to print on stdout.",
 )  # fmt: skip
 def command(run: Path | None, finding: Path | None, format_: str, device: str, **options: Any) -> int:
-    """Attack the certificates of RUN inside their balls.
+    """Attack the certificates of RUN, the folder of a run of certmix certify, inside their balls.
 
     A certificate says that the mix keeps its class within a radius, whatever
     the accurate classifier g is. Within that radius a point is searched where

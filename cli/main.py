@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from certmix.errors import CertmixError
+from certmix.errors import CertmixError, Interrupted
 
 COMMANDS = {
     "certify": "Certify a mixed classifier: the certified-accuracy table.",
@@ -34,6 +34,12 @@ COMMANDS = {
     "models": "List the shipped models, or show the card of one.",
 }
 """Command -> one line of help; each lives in the module of its name."""
+
+RESUMED = (
+    "certify", "attack", "mix-sweep", "compare-trust", "confidence", "lipschitz", "nuts fit", "nuts evaluate",
+    "train", "verify",
+)  # fmt: skip
+"""Commands that keep what they made so far, and go on with it when they are repeated."""
 
 
 class _LazyGroup(click.Group):
@@ -87,7 +93,19 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        stopped = error if isinstance(error, Interrupted) else error.__cause__
+        _say_interrupted(str(stopped) if isinstance(stopped, Interrupted) else "")
         sys.exit(130)
+    if code == 130:
+        _say_interrupted("")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_interrupted(reason: str) -> None:
+    """Say in one line whether repeating the command goes on."""
+    given = " ".join([word for word in sys.argv[1:] if not word.startswith("-")][:2])
+    resumed = any(given == name or given.startswith(f"{name} ") for name in RESUMED)
+    how = "; repeat the command to go on where it stopped" if resumed else ""
+    told = reason or "interrupted"
+    click.echo(f"{told[0].upper()}{told[1:]}{how}.", err=True)

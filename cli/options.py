@@ -76,7 +76,10 @@ def data_options(function: F) -> F:
                 help="cifar10-sample (500 test images, embedded), a CIFAR-10/100 folder, "
                 "a folder of images (a sub-folder a class) or an .npz file.",
             ),
-            click.option("--split", default="test", show_default=True, help="Which part of the data."),
+            click.option(
+                "--split", default=None, show_default="test",
+                help="Which part of the data, where they have parts: train, test, a sub-folder.",
+            ),
             click.option(
                 "--input-range", type=INPUT_RANGE, default="0,1", show_default=True,
                 help="Range of float inputs; radii are in its units.",

@@ -20,14 +20,17 @@ Examples:
       --throughput 5000 --workers 8 --price-per-hour 2
   certmix plan --like runs/small --images 10000 --workers 16
 
-Throughput is noisy samples (forward passes) a second of one worker; a small
-run shows it, and --like takes it from there with the images' difficulty.
+Throughput is noisy samples (forward passes) a second of one worker. --like RUN
+takes it from the run's records, with the images' difficulty and --samples, and
+prints it: make a small run first.
 """
 
 
 @click.command("plan", epilog=EPILOG)
 @click.option("--images", type=int, default=10_000, show_default=True, help="Images of the run.")
-@click.option("--samples", type=int, default=100_000, show_default=True, help="Most samples of an image.")
+@click.option(
+    "--samples", type=int, help="Most samples of an image.  [default: those of --like RUN, or 100,000]"
+)
 @click.option("--throughput", type=float, help="Samples a second of one worker.  [default: that of --like]")
 @click.option("--workers", type=int, default=1, show_default=True, help="How many share the work.")
 @click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
@@ -56,10 +59,16 @@ def command(like: Path | None, scenario: str | None, format_: str, **options: An
     from certmix.studies.plan_truth import truth_of
     from certmix.studies.planning import plan
 
+    from .progress import say
+
     if like is not None and scenario is not None:
         raise ParameterError("--like and --scenario both say what the images are like: give one of them")
     sigma = options.pop("sigma")
     truth, own = truth_of(like, sigma) if like else (images_of(scenario or "imagenet", sigma or 0.5), None)
+    for doubt in truth.doubts:
+        say(doubt)
+    if options["samples"] is None:
+        options["samples"], truth = _most_samples(own, truth)
     request = _request(own, sigma, options)
     found = plan(
         request, truth, **{name: options[name] for name in ("images", "throughput", "workers", "classes")},
@@ -67,6 +76,16 @@ def command(like: Path | None, scenario: str | None, format_: str, **options: An
     )  # fmt: skip
     click.echo(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
     return 0
+
+
+def _most_samples(own: Any, truth: Any) -> tuple[int, Any]:
+    """Return the most samples of an image where none are given, and the images, with a word on it."""
+    from dataclasses import replace
+
+    if own is None:
+        return 100_000, truth
+    told = f"At most {own.samples:,} samples each, as there: --samples plans others."
+    return own.samples, replace(truth, source=f"{truth.source} {told}")
 
 
 def _request(own: Any, sigma: float | None, options: dict[str, Any]) -> Any:

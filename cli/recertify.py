@@ -13,6 +13,7 @@ from certmix.radii import CERTIFICATES
 from certmix.report.tables import FORMATS
 
 from .options import RADII
+from .progress import say
 from .sources import of_source, sigma_option
 
 EPILOG = """\b
@@ -66,6 +67,7 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
     from certmix.report.tables import render
     from certmix.studies.best import best
     from certmix.studies.recertify import recertify
+    from certmix.studies.stored import Doubt
 
     several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
     options["certificates"] = options["certificates"] or None
@@ -75,6 +77,9 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
         recertify(source, sigma=of_source(sigmas, sources, k), **options) for k, source in enumerate(sources)
     ]
     summary = best(summaries) if several else summaries[0]
+    for note in summary.notes:
+        if isinstance(note, Doubt):
+            say(note)
     if format_ == "table":
         from certmix.report.terminal import print_terminal
 

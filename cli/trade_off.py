@@ -10,6 +10,8 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.report.trade_off_table import TRADE_OFF_FORMATS
 
+from .options import RADIUS
+from .progress import say
 from .sources import of_source, sigma_option
 
 EPILOG = """\b
@@ -37,8 +39,9 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @sigma_option
 @click.option(
-    "--at-radius", type=float, default=0.25, show_default=True, help="Radius of the certified accuracy."
-)
+    "--at-radius", type=RADIUS, default=0.25, show_default=True,
+    help="Radius of the certified accuracy; 8/255 is one too.",
+)  # fmt: skip
 @click.option(
     "--match-clean-accuracy", callback=_accuracy, metavar="A|baseline",
     help="For each SOURCE the largest alpha whose mix is this accurate; baseline: as accurate as the "
@@ -69,6 +72,7 @@ def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -
     """
     from certmix.report.trade_off_table import render_trade_off
     from certmix.studies.mixable import read_mixable
+    from certmix.studies.stored import Doubt
     from certmix.studies.trade_off import trade_off
 
     sigmas = options.pop("sigmas")
@@ -78,6 +82,9 @@ def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -
         for k, source in enumerate(sources)
     ]
     found = trade_off(read, **how)
+    for note in found.notes:
+        if isinstance(note, Doubt):
+            say(note)
     if plot != "none":
         from certmix.report.trade_off_plot import plot_trade_off
 

@@ -22,11 +22,11 @@ Examples:
 @click.option(
     "--data", required=True, metavar="PATH", help="CIFAR-10/100 folder or other 8-bit colour images."
 )
-@click.option("--split", default="train", show_default=True, help="Which part of the data to train on.")
+@click.option("--split", default=None, show_default="train", help="Which part of the data to train on.")
 @click.option(
     "--evaluation",
     metavar="NAME|PATH",
-    help="Where the card's accuracies come from.  [default: test split of --data]",
+    help="Where the card's accuracies come from.  [default: test split of --data, if it has splits]",
 )
 @click.option("--sigma", "noise_sigma", type=float, help="gaussian: noise level, in units of the input.")
 @click.option("--consistency", type=float, help="gaussian: weight of the consistency term.")
@@ -55,7 +55,7 @@ Examples:
     help="Arithmetic (autocast).",
 )
 def command(
-    recipe: str, data: str, split: str, evaluation: str | None, name: str | None, output: str,
+    recipe: str, data: str, split: str | None, evaluation: str | None, name: str | None, output: str,
     seed: int, device: str, precision: str, **changes: Any,
 ) -> None:  # fmt: skip
     """Train a model by a recipe.
@@ -71,12 +71,14 @@ def command(
     from certmix.sampling import resolve_device
     from certmix.training import make_recipe, train_to_folder
 
-    from .progress import TrainBar
+    from .progress import TrainBar, say
 
     settings = make_recipe(recipe, **changes)
     chosen = str(resolve_device(device))
-    dataset = load(data, split)
-    measured = load(evaluation, "test") if evaluation else load(data, "test")
+    dataset = load(data, split, default_split="train")
+    measured = load(evaluation or data)
+    if measured.checksum == dataset.checksum:
+        say(f"the card's accuracies will be of the images trained on, {data}: give others by --evaluation")
     with TrainBar() as bar:
         card = train_to_folder(
             settings, dataset, measured, Path(output), name=name, seed=seed,

@@ -40,4 +40,5 @@ def test_texts_can_be_written_in_any_encoding_that_has_their_letters() -> None:
 
 def test_kinds_are_what_they_were() -> None:
     assert issubclass(errors.ParameterError, ValueError)
-    assert all(issubclass(kind, errors.CertmixError) for kind in KINDS)
+    assert all(issubclass(kind, errors.CertmixError) for kind in KINDS if kind is not errors.Interrupted)
+    assert issubclass(errors.Interrupted, KeyboardInterrupt)

@@ -19,13 +19,14 @@ UNIT_RANGE = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked `certmix.data.load` for."""
+    """What the user asked `certmix.data.load` for; `split_given` where the split was named, not assumed."""
 
     name: str
     split: str = "test"
     input_range: tuple[float, float] | None = UNIT_RANGE
     resize: int | None = None
     crop: int | None = None
+    split_given: bool = False
 
     @property
     def short_name(self) -> str:
@@ -132,9 +133,15 @@ def check_labels(values: Any, count: int, classes: int | None, where: str) -> In
     labels = check_integers(values, count, "labels", where)
     if classes is not None and count and labels.max() >= classes:
         at = int(np.argmax(labels))
+        from_one = labels.max() == classes and labels.min() == 1
+        remedy = (
+            "no label is 0, so they seem to be counted from 1: subtract 1"
+            if from_one
+            else "mend the labels or the class names"
+        )
         raise DataError(
             f"{where}: label {labels[at]} of input {at} is out of range: expected 0 to {classes - 1}; "
-            "mend the labels or the class names"
+            + remedy
         )
     return labels
 
@@ -143,6 +150,15 @@ def check_split(request: Request, known: Sequence[str], where: str) -> None:
     """Refuse a split that the source does not have."""
     if request.split not in known:
         raise DataError(f"{where} has no split {request.split!r}: use {' or '.join(known)}")
+
+
+def refuse_split(request: Request, where: str, remedy: str) -> None:
+    """Refuse a split that was named for data without splits: every split would be the same inputs."""
+    if request.split_given:
+        raise DataError(
+            f"{where} is one set without splits, so --split {request.split} would be all of it: "
+            f"leave --split out; to tune on some inputs and report on others, {remedy}"
+        )
 
 
 def refuse_resizing(request: Request, where: str) -> None:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data._common import Request, Source, check_position, one_line, refuse_range, to_float
+from certmix.data._common import (
+    Request,
+    Source,
+    check_position,
+    one_line,
+    refuse_range,
+    refuse_split,
+    to_float,
+)
 from certmix.errors import DataError
 from certmix.types import Dataset
 
@@ -54,8 +62,9 @@ def find(path: Path) -> Path | None:
     return path if _holds_classes(path) or any(map(_holds_classes, _folders(path))) else None
 
 
-def _root(path: Path, split: str) -> Path:
+def _root(path: Path, request: Request) -> Path:
     """Return PATH/split where it holds class folders, else PATH."""
+    split = request.split
     if _holds_classes(path / split):
         return path / split
     splits = [folder.name for folder in _folders(path) if _holds_classes(folder)]
@@ -66,8 +75,7 @@ def _root(path: Path, split: str) -> Path:
         )
     if splits:
         raise DataError(f"{path} has no split {split!r}: use {' or '.join(splits)}")
-    if split not in ("test", "train"):
-        raise DataError(f"{path}, being one set, has no split {split!r}: use test or train")
+    refuse_split(request, str(path), "give two folders, or arrange one as SPLIT/CLASS/image")
     return path
 
 
@@ -150,7 +158,7 @@ def _prepare(path: Path, resize: int | None, crop: int | None) -> NDArray[np.uin
 def load(path: Path, request: Request) -> Dataset:
     """List the images; each is read, and its shape checked, when it is asked for."""
     refuse_range(request, "image folders")
-    root = _root(path, request.split)
+    root = _root(path, request)
     folders = _folders(root)
     if len(folders) < 2:
         raise DataError(f"{root} has one class folder, {folders[0].name}: a classifier needs at least 2")

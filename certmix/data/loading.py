@@ -25,8 +25,9 @@ DATASETS = {
 
 def load(
     spec: str | Path,
-    split: str = "test",
+    split: str | None = None,
     *,
+    default_split: str = "test",
     input_range: tuple[float, float] | None = UNIT_RANGE,
     resize: int | None = None,
     crop: int | None = None,
@@ -41,6 +42,9 @@ def load(
         The kind is recognised from what is there.
     split
         ``"test"``, ``"train"``, or for folders of images the name of a sub-folder.
+        Data without splits take none: every name would stand for the same inputs.
+    default_split
+        What None stands for where the data have splits.
     input_range
         Smallest and largest value of float inputs, or None if unbounded.
         Images are always scaled to (0, 1).
@@ -57,7 +61,8 @@ def load(
     Raises
     ------
     DataError
-        If nothing is there, or it is truncated, corrupt, or of a wrong shape.
+        If nothing is there, or it is truncated, corrupt, of a wrong shape, or
+        has no such split.
     ParameterError
         If the range is not increasing, or a size is below 1.
 
@@ -67,7 +72,14 @@ def load(
     >>> len(sample), sample.classes, sample.read(0).shape
     (500, 10, (3, 32, 32))
     """
-    request = Request(str(spec), split, _check_range(input_range), resize, crop)
+    if not isinstance(spec, str | os.PathLike):
+        raise DataError(
+            f"data of type {type(spec).__name__} are neither a name nor a path: save arrays with "
+            "np.savez('mine.npz', inputs=..., labels=...) and give 'mine.npz' "
+            "(or build a certmix.types.Dataset)"
+        )
+    limits, named = _check_range(input_range), split is not None
+    request = Request(str(spec), default_split if split is None else split, limits, resize, crop, named)
     for option, value in (("resize", resize), ("crop", crop)):
         if value is not None and value < 1:
             raise ParameterError(f"{option} = {value}: give a number of pixels, at least 1")
@@ -148,7 +160,8 @@ def _missing(name: str) -> str:
     if name in DATASETS:
         described = DATASETS[name].description
         return f"{name} is not part of the package: give its path instead of its name ({described})"
-    close = difflib.get_close_matches(name.lower(), list(DATASETS), n=1)
+    is_path = os.sep in name or Path(name).suffix  # no name of a data set looks like that
+    close = [] if is_path else difflib.get_close_matches(name.lower(), list(DATASETS), n=1)
     built_in = [known for known, source in DATASETS.items() if source.find is None]
     hint = f"did you mean {close[0]}?" if close else f"give an existing path or {', '.join(built_in)}"
     return f"no data set is called {name!r} and no such path exists: {hint}"

@@ -15,11 +15,11 @@ from certmix.data._common import (
     Source,
     check_integers,
     check_labels,
-    check_split,
     in_memory,
     one_line,
     refuse_range,
     refuse_resizing,
+    refuse_split,
 )
 from certmix.errors import DataError
 from certmix.types import Dataset, IntArray
@@ -33,9 +33,9 @@ def find(path: Path) -> Path | None:
 
 
 def load(path: Path, request: Request) -> Dataset:
-    """Load the arrays; the file is one set, whichever split is asked for."""
+    """Load the arrays; the file is one set, and a split that is named is refused."""
     where = str(path)
-    check_split(request, ("test", "train"), f"{where}, being one set,")
+    refuse_split(request, where, "give two files")
     refuse_resizing(request, ".npz arrays")
     arrays, held = _read(path)
     for key in ("inputs", "labels"):

@@ -12,12 +12,17 @@ from certmix.models.zoo import ZOO_FOLDER, Card, gaussian_names
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["check_logits", "looks_like_probabilities", "near_chance", "resolve_robust", "sigma_warning"]
+__all__ = [
+    "check_logits", "classes_remedy", "looks_like_probabilities", "near_chance", "resolve_robust",
+    "sigma_warning",
+]  # fmt: skip
 
 MODE_REMEDY = "put it in evaluation mode, and let no layer mix the inputs of a batch or draw at random"
 
 
-def check_logits(module: nn.Module, inputs: Tensor, classes: int, name: str) -> Tensor:
+def check_logits(
+    module: nn.Module, inputs: Tensor, classes: int, name: str, *, no_label_zero: bool = False
+) -> Tensor:
     """Run a model on a small batch and return its logits, (batch, classes).
 
     The first two inputs are run alone as well: a model left in training mode
@@ -31,6 +36,8 @@ def check_logits(module: nn.Module, inputs: Tensor, classes: int, name: str) -> 
         Number of classes of the data.
     name
         What to call the model in a message.
+    no_label_zero
+        Whether no input of the data has label 0, as where labels count from 1.
 
     Raises
     ------
@@ -48,7 +55,9 @@ def check_logits(module: nn.Module, inputs: Tensor, classes: int, name: str) -> 
             kind = type(logits).__name__
             raise ModelError(f"{name} returns {kind}: wrap it to return a tensor of shape {expected}")
         if tuple(logits.shape) != expected:
-            remedy = "choose a model trained on these data" if logits.ndim == 2 else "return one row an input"
+            rows = logits.ndim == 2 and len(logits) == len(inputs)
+            own = logits.shape[-1] if rows else 0
+            remedy = classes_remedy(own, classes, no_label_zero) if rows else "return one row an input"
             raise ModelError(f"{name} returns shape {tuple(logits.shape)}, expected {expected}: {remedy}")
         if not logits.is_floating_point():
             raise ModelError(
@@ -62,6 +71,31 @@ def check_logits(module: nn.Module, inputs: Tensor, classes: int, name: str) -> 
     return logits
 
 
+def classes_remedy(own: int, classes: int, no_label_zero: bool = False) -> str:
+    """Return what to do about a model of `own` classes and data of another number.
+
+    Parameters
+    ----------
+    own, classes
+        Classes that the model tells apart, and those of the data.
+    no_label_zero
+        Whether no input has label 0.
+
+    Examples
+    --------
+    >>> classes_remedy(10, 11, True)
+    'no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0'
+    """
+    if own > classes:
+        return (
+            f"if the last {own - classes} have no input here, name all {own} in the data (class_names in the "
+            ".npz, an empty folder each among images); else choose a model trained on these data"
+        )
+    if own == classes - 1 and no_label_zero:
+        return "no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0"
+    return "choose a model trained on these data"
+
+
 def _run(module: nn.Module, inputs: Tensor, name: str) -> Tensor:
     from certmix.models.adapters import describe
 
@@ -73,6 +107,8 @@ def _run(module: nn.Module, inputs: Tensor, name: str) -> Tensor:
     except Exception as error:
         found = f"{tuple(inputs.shape)} {str(inputs.dtype).removeprefix('torch.')}"
         remedy = "the inputs must be of the shape the model takes, and a batch of any size"
+        if inputs.ndim == 4 and inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3):
+            remedy = "these look channels last: save (N, C, H, W), e.g. transpose(0, 3, 1, 2)"
         raise ModelError(f"{name} fails on inputs {found}: {describe(error)}: {remedy}") from error
 
 

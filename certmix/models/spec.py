@@ -9,11 +9,13 @@ import difflib
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from certmix.errors import ModelError
 from certmix.models.adapters import (
@@ -27,7 +29,9 @@ from certmix.models.adapters import (
     from_robustbench,
     from_timm,
 )
+from certmix.models.checks import classes_remedy
 from certmix.models.normalize import Normalization, Normalized, parse_normalize
+from certmix.models.state import draws_weights, hash_state
 from certmix.models.weights import PICKLED, apply_weights, read_weights
 from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, zoo_card, zoo_names
 
@@ -36,6 +40,10 @@ __all__ = ["LoadedModel", "Normalized", "load_model", "parse_normalize", "read_w
 FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
     "timm:NAME, robustbench:NAME or nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base]"
+)
+DRAWN = (
+    "{spec} draws its weights at random and no weights were given, so that every run is of another network: "
+    "give --robust-weights (or --standard-weights), or seed the factory"
 )
 MODULE_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -75,6 +83,8 @@ def load_model(
     normalize: str | None = None,
     device: str | torch.device = "cpu",
     classes: int | None = None,
+    no_label_zero: bool = False,
+    say: Callable[[str], None] | None = None,
     zoo: Path = ZOO_FOLDER,
 ) -> LoadedModel:
     """Load a model by its spec.
@@ -98,6 +108,11 @@ def load_model(
         Where the model goes.
     classes
         Number of classes of the data, where known.
+    no_label_zero
+        Whether no input of the data has label 0: labels may count from 1.
+    say
+        Receives a warning where a factory draws its weights at random and none
+        are given; the factory is called twice then.
     zoo
         Folder of the shipped models.
 
@@ -117,13 +132,18 @@ def load_model(
         return load_part(*nuts, spec, device=device, classes=classes, zoo=zoo)
     found = _find_card(spec, zoo)
     if found is not None:
-        return _load_card(spec, found, weights, normalize, device, classes)
+        _refuse_extras(spec, weights, normalize)
+        return _load_card(spec, found, device, classes, no_label_zero)
     if weights is not None and (spec.startswith("robustbench:") or spec.endswith(".pt2")):
         raise ModelError(f"{spec} brings its own weights: give no others")
     values = None if normalize is None else parse_normalize(normalize)
     foreign = _load_foreign(spec, str(device), weights is None, classes, zoo)
     if values is None and foreign.normalize is not None:
         values = parse_normalize(foreign.normalize)
+    if weights is None and say is not None and _is_factory(spec):
+        again = partial(_load_foreign, spec, str(device), True, classes, zoo)
+        if draws_weights(foreign.module, lambda: again().module):
+            say(DRAWN.format(spec=spec))
     if weights is not None:
         apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
     return _finish(foreign, spec, values, device)
@@ -227,18 +247,16 @@ def _models_in(folder: Path) -> list[str]:
 def _load_card(
     spec: str,
     path: Path,
-    weights: Path | None,
-    normalize: str | None,
     device: str | torch.device,
     classes: int | None,
+    no_label_zero: bool,
 ) -> LoadedModel:
-    _refuse_extras(spec, weights, normalize)
     stem, folder = path.name.removesuffix(".json"), path.parent
     card = zoo_card(stem, folder)
     if classes is not None and card.classes != classes:
         raise ModelError(
             f"{spec} tells {card.classes} classes apart, the data have {classes}: "
-            "choose a model trained on these data"
+            + classes_remedy(card.classes, classes, no_label_zero)
         )
     module = _ready(load_zoo(stem, folder), spec, device)
     checksum = hashlib.sha256(f"zoo\0{card.name}\0{card.sha256}".encode()).hexdigest()
@@ -271,6 +289,11 @@ def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None,
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
 
 
+def _is_factory(spec: str) -> bool:
+    """Whether the spec, which a model was loaded by, is file.py:factory or package.module:factory."""
+    return ":" in spec and not spec.startswith(("timm:", "robustbench:")) and not spec.endswith(".pt2")
+
+
 def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:
     try:
         return evaluating(module.to(device)).requires_grad_(False)
@@ -280,14 +303,7 @@ def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Modul
 
 def _checksum(module: nn.Module, identity: bytes, values: Normalization | None) -> str:
     """SHA-256 over the state (names, dtypes, shapes, bytes, sorted), the code and the normalisation."""
-    digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        if isinstance(value, Tensor):
-            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-            digest.update(f"{key}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-            digest.update(raw.data)
-        else:
-            digest.update(f"{key}\0{value!r}\0".encode())
+    digest = hash_state(module)
     digest.update(b"code\0" + hashlib.sha256(identity).digest())
     digest.update(f"normalize\0{values}".encode())
     return digest.hexdigest()

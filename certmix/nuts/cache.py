@@ -17,12 +17,18 @@ from certmix.nuts.grid import Grid, TransformSettings, check_clamp
 from certmix.nuts.margins import CLAMPS, check_labels, check_logits, normalize_numpy
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["RIVALS", "MarginGrid", "classified_right", "constraint_share", "margin_grid"]
+__all__ = ["RIVALS", "MarginGrid", "check_rival", "classified_right", "constraint_share", "margin_grid"]
 
 RIVALS = ("second", "label")
 """Which class a misclassified clean image's margin is taken to; see `margin_grid`."""
 
 _LARGEST_CACHE = 2**31  # bytes
+
+
+def check_rival(rival: str) -> None:
+    """Refuse an unknown rival."""
+    if rival not in RIVALS:
+        raise ParameterError(f"rival {rival!r} is unknown: use one of {', '.join(RIVALS)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +106,7 @@ def margin_grid(
         As in `fit`.
     """
     check_clamp(clamp)
-    if rival not in RIVALS:
-        raise ParameterError(f"rival {rival!r} is unknown: use one of {', '.join(RIVALS)}")
+    check_rival(rival)
     clean, attacked = check_logits(clean_logits), check_logits(attacked_logits)
     if clean.shape != attacked.shape:
         found = f"clean logits have shape {clean.shape}, attacked ones {attacked.shape}"

@@ -18,6 +18,7 @@ __all__ = [
     "QUANTILES",
     "NutsFit",
     "auxiliary_alpha",
+    "check_choices",
     "fit",
     "mixing_weight",
     "solve_beta",
@@ -141,7 +142,7 @@ def fit(
     >>> found.objective, found.attacked_right, found.clean_wrong
     (0.0, 2, 1)
     """
-    _check_choices(beta, quantile)
+    check_choices(beta, quantile)
     margins = margin_grid(
         clean_logits, attacked_logits, labels, grid,
         clamp=clamp, top_k=top_k, rival=rival, standard_correct=standard_correct, threads=threads,
@@ -168,7 +169,7 @@ def solve_beta(margins: MarginGrid, beta: float, *, quantile: str = "conservativ
         on these images.  ``"linear"``: the interpolated (1 - beta)-quantile, as
         published code has it, which can fall short by part of an image.
     """
-    _check_choices(beta, quantile)
+    check_choices(beta, quantile)
     raw = _threshold(margins.attacked, beta, quantile)
     feasible, q = raw >= 0.0, np.clip(raw, 0.0, LARGEST_THRESHOLD)
     kept = _count_at_least(margins.clean_wrong, q)
@@ -231,7 +232,7 @@ def auxiliary_alpha(
     ----------
     Appendix B.2.1 of MixedNUTS.
     """
-    _check_choices(beta, quantile)
+    check_choices(beta, quantile)
     logits = check_logits(attacked_logits)
     logits, targets = classified_right(logits, check_labels(labels, *logits.shape))
     margins = attacked_margin(normalize_numpy(logits, top_k) if normalize else logits, targets)
@@ -256,7 +257,8 @@ def _axes(grid: Grid) -> tuple[tuple[float, ...], ...]:
     return grid.s, grid.p, grid.c
 
 
-def _check_choices(beta: float, quantile: str) -> None:
+def check_choices(beta: float, quantile: str) -> None:
+    """Refuse a share outside [0, 1], and an unknown quantile."""
     if not 0.0 <= beta <= 1.0:
         raise ParameterError(f"beta = {beta}: it must lie in [0, 1], such as 0.985")
     if quantile not in QUANTILES:

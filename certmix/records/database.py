@@ -59,6 +59,11 @@ class Database:
         """Close the database."""
         self._db.close()
 
+    def begun(self) -> bool:
+        """Return whether any table but that of remembered values holds a row."""
+        tables = self._rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'meta'")
+        return any(self._rows(f'SELECT 1 FROM "{name}" LIMIT 1') for (name,) in tables)
+
     def get(self, key: str) -> str | None:
         """Return a remembered value, None if there is none."""
         rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))

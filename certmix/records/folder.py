@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from certmix.atomic import write_atomically
-from certmix.errors import RunError
+from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.plain_json import parse_json
+from certmix.records.earlier import ASIDE, forget, put_back, set_aside
 from certmix.records.identity import CERTIFY, Identity, StudyIdentity
 
 __all__ = ["RunFolder", "default_folder", "read_run"]
@@ -21,10 +21,15 @@ __all__ = ["RunFolder", "default_folder", "read_run"]
 FORMAT_VERSION = 1
 DATABASE, VECTORS = "counts.sqlite", "vectors.sqlite"
 DESCRIPTION, LOCK, RESULTS = "run.json", "lock", "results"
+FILES = (*(f"{name}{end}" for name in (DATABASE, VECTORS) for end in ("", "-wal", "-shm")), DESCRIPTION)
+REPLACED = (*FILES, RESULTS)
+"""What belongs to one run and goes with ``--fresh``."""
 
 
 class _Closable(Protocol):
     def close(self) -> None: ...
+
+    def begun(self) -> bool: ...
 
 
 S = TypeVar("S", bound=_Closable)
@@ -77,6 +82,10 @@ def _study(description: dict[str, Any]) -> str:
 class RunFolder(Generic[S]):
     """One run's folder, locked while open; ``store`` is its database.
 
+    A run that `fresh` replaces lies aside until the folder is closed; it is put back
+    if by then nothing was kept of the new one, or a value, the data or a model of it
+    was refused.
+
     Parameters
     ----------
     path
@@ -102,7 +111,8 @@ class RunFolder(Generic[S]):
         *,
         fresh: bool = False,
     ) -> None:
-        self.path, self.identity = Path(path), identity
+        self.path, self.identity, self._fresh = Path(path), identity, fresh
+        self._described: dict[str, Any] | None = None
         _refuse_links(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -113,15 +123,17 @@ class RunFolder(Generic[S]):
             ) from None
         _take_lock(self._lock, self.path)
         try:
-            self._claim(fresh)
+            self._claim()
             self.store = open_store(self.path)
         except BaseException:
+            if fresh:
+                put_back(self.path, REPLACED)
             self._lock.close()
             raise
 
-    def _claim(self, fresh: bool) -> None:
-        if fresh:
-            self._clear()
+    def _claim(self) -> None:
+        if self._fresh:
+            set_aside(self.path, FILES, RESULTS)
         if (self.path / DESCRIPTION).exists():
             stored = read_run(self.path)
             if _study(stored) != self.identity.study:
@@ -142,21 +154,24 @@ class RunFolder(Generic[S]):
         else:
             self.describe({})
 
-    def _clear(self) -> None:
-        """Delete an earlier run."""
-        try:
-            for database in (DATABASE, VECTORS):
-                for name in (database, f"{database}-wal", f"{database}-shm"):
-                    (self.path / name).unlink(missing_ok=True)
-            (self.path / DESCRIPTION).unlink(missing_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"{error.filename} cannot be deleted ({error.strerror}): remove it, or name another --output"
-            ) from None
-        shutil.rmtree(self.path / RESULTS, ignore_errors=True)
+    def described(self) -> dict[str, Any]:
+        """Return what ``run.json`` says now."""
+        return read_run(self.path)
+
+    def begin(self, description: dict[str, Any]) -> None:
+        """Take what ``run.json`` is to say once this request publishes; write it now if none is there.
+
+        Until then it tells of the request before, whose products lie in the
+        folder: a command that is refused or interrupted leaves them as they were.
+        """
+        if "request" in self.described():
+            self._described = description
+        else:
+            self.describe(description)
 
     def describe(self, description: dict[str, Any]) -> None:
         """Write ``run.json``: the identity and whatever `description` adds."""
+        self._described = None
         content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
         write_atomically(self.path / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
 
@@ -174,7 +189,9 @@ class RunFolder(Generic[S]):
         return folder
 
     def publish(self, folder: Path) -> None:
-        """Copy one request's products to the top of the run folder."""
+        """Write ``run.json`` as this request has it, and copy its products to the top of the run folder."""
+        if self._described is not None:
+            self.describe(self._described)
         for source in sorted(folder.iterdir()):
             own = source.is_file() and not source.is_symlink()
             if own and not source.name.startswith("."):  # what a killed writer left behind
@@ -182,8 +199,17 @@ class RunFolder(Generic[S]):
 
     def close(self) -> None:
         """Close the database and release the lock."""
+        self._close(keep=self.store.begun())
+
+    def _close(self, keep: bool) -> None:
         self.store.close()
-        self._lock.close()
+        try:
+            if keep:
+                forget(self.path)
+            elif self._fresh:
+                put_back(self.path, REPLACED)
+        finally:
+            self._lock.close()
 
     def __enter__(self) -> RunFolder[S]:
         return self
@@ -191,12 +217,13 @@ class RunFolder(Generic[S]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        refused = isinstance(error, ParameterError | ModelError | DataError)
+        self._close(keep=not refused and self.store.begun())
 
 
 def _refuse_links(folder: Path) -> None:
     """Refuse a folder whose own parts lie elsewhere: they would be written there."""
-    for name in (LOCK, DATABASE, VECTORS, RESULTS):
+    for name in (LOCK, DATABASE, VECTORS, RESULTS, ASIDE):
         if (folder / name).is_symlink():
             raise RunError(f"{folder / name} is a link: a run writes only into its own folder; remove it")
 

@@ -19,7 +19,7 @@ from certmix.errors import RunError
 from certmix.models.mixture import MixedClassifier
 from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import AttackRequest
+from certmix.studies.attack_request import AttackRequest, check_weight
 from certmix.studies.attacking import (
     Batch,
     Bench,
@@ -31,7 +31,6 @@ from certmix.studies.attacking import (
     outputs,
 )
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.sources import Sources
 from certmix.types import FloatArray, IntArray
 
@@ -105,7 +104,7 @@ def attack(
     """
     request = request or AttackRequest()
     if alpha is not None:
-        check_alphas([alpha])
+        check_weight(alpha)
     if save is not None and save.suffix.lower() != ".npz":
         raise RunError(f"{save}: adversarial images are saved as .npz: name such a file")
     with open_study(

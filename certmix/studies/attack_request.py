@@ -9,8 +9,9 @@ from typing import Any
 from certmix.attacks import ATTACKS
 from certmix.errors import ParameterError
 from certmix.sampling.precision import PRECISIONS
+from certmix.types import Dataset
 
-__all__ = ["DEFAULT_EPS", "AttackRequest"]
+__all__ = ["DEFAULT_EPS", "AttackRequest", "check_ball", "check_weight"]
 
 DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 """The radius that the field reports most, by norm."""
@@ -123,6 +124,46 @@ class AttackRequest:
         budget = "" if self.steps is None else f" ({self.steps} {self._budget})"
         more = "" if self.restarts == 1 else f" x {self.restarts} restarts"
         return f"{self.attack}{budget}{more}, {self.norm} eps {fraction(self.radius)}"
+
+
+def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:
+    """Refuse a ball that holds every input whatever its centre; return a warning where that is not known.
+
+    Raises
+    ------
+    ParameterError
+        If eps is larger than the distance of any two inputs in the data's range.
+    """
+    if dataset.input_range is None:
+        if norm == "linf" and eps > 1:
+            return f"eps = {eps:g} and the data name no input range: did you mean {eps:g}/255?"
+        return None
+    low, high = dataset.input_range
+    inputs = dataset.read(0).size
+    largest = (high - low) * {"linf": 1.0, "l2": math.sqrt(inputs), "l1": float(inputs)}[norm]
+    if eps <= largest * (1 + 1e-9):
+        return None
+    limits = f"input range [{low:g}, {high:g}]"
+    bound = f"the {limits}"
+    if norm != "linf":
+        bound = f"{largest:.4g}, the largest {norm} distance in {bound}"
+    hint = f"did you mean {eps:g}/255?" if eps / 255 <= largest else f"give a radius below {largest:.4g}"
+    raise ParameterError(f"eps = {eps:g} exceeds {bound}: {hint}")
+
+
+def check_weight(alpha: float, low: float = 0.0) -> float:
+    """Return one mixing weight, which must lie in [low, 1].
+
+    Raises
+    ------
+    ParameterError
+        If it does not.
+    """
+    if not low <= alpha <= 1.0:
+        percent = max(low, 0.1) <= alpha / 100 <= 1.0
+        hint = f"did you mean {alpha / 100:g}?" if percent else "choose such a weight, for example 0.76"
+        raise ParameterError(f"alpha = {alpha:g}: the mixing weight must lie in [{low:g}, 1]: {hint}")
+    return float(alpha)
 
 
 def fraction(eps: float) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from certmix.attacks import ATTACKS
 from certmix.attacks.diagnose import diagnose_gradients
 from certmix.data import stack
-from certmix.errors import DataError, ParameterError, RunError
+from certmix.errors import DataError, Interrupted, ParameterError
 from certmix.records import VectorStore
 from certmix.sampling.precision import PRECISIONS
 from certmix.studies.attack_request import AttackRequest
@@ -56,7 +56,8 @@ class Progress:
 class Bench:
     """What the cells of one study share.
 
-    ``positions`` are the images' positions in the data set.
+    ``positions`` are the images' positions in the data set; ``blind`` says which
+    of the models are mixes that gradients do not see whole.
     """
 
     dataset: Dataset
@@ -66,6 +67,7 @@ class Bench:
     store: VectorStore
     progress: Callable[[Progress], None] | None = None
     say: Callable[[str], None] = field(default=lambda message: None)
+    blind: tuple[str, ...] = ()
 
     @property
     def indices(self) -> IntArray:
@@ -140,12 +142,12 @@ def fill_some(bench: Bench, cells: Sequence[Cell]) -> tuple[IntArray, bool]:
 
     Raises
     ------
-    RunError
+    Interrupted
         If it was interrupted before any image had every figure.
     """
     held, complete = fill(bench, cells)
     if not len(held):
-        raise RunError("interrupted before the first batch was done: run again to go on")
+        raise Interrupted("interrupted before the first batch was done")
     return held, complete
 
 
@@ -267,7 +269,7 @@ def attacked_outputs(
 
 
 def blind_notes(bench: Bench, names: Sequence[str]) -> tuple[str, ...]:
-    """Return, and say, why attacks on these cells' models may be blind; empty if they see.
+    """Return why attacks may be blind, and say what was found on these cells' models; empty if they see.
 
     Cells with the same trouble share a line.
     """
@@ -280,7 +282,7 @@ def blind_notes(bench: Bench, names: Sequence[str]) -> tuple[str, ...]:
     )
     for note in notes:
         bench.say(note)
-    return notes
+    return (*bench.blind, *notes)
 
 
 def _few(cells: list[str]) -> str:

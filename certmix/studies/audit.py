@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from certmix.records.formats import ClassCounts, read_log, read_published
-from certmix.studies.audit_log import LOG_CHECKS, SHOWN, Finding, log_facts, state
+from certmix.studies.audit_log import LOG_CHECKS, SHOWN
+from certmix.studies.audit_state import Finding, log_facts, state
 from certmix.studies.evaluate import evaluate, log_rows
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
-from certmix.studies.stored_run import LOG, RunContents, open_run
+from certmix.studies.stored import open_sampled
+from certmix.studies.stored_run import LOG, RunContents
 
 __all__ = ["Audit", "Finding", "audit"]
 
@@ -51,6 +53,9 @@ def audit(
 ) -> Audit:
     """Return what a reader should know of a log, a file of class counts, or a run folder.
 
+    Of a run folder the counts and ``records.tsv`` are looked at, not the
+    published tables: `certmix.verification.verify` checks these.
+
     Parameters
     ----------
     source
@@ -80,7 +85,9 @@ def audit(
         return _audit_counts(found, rows)
     context = state(found, sigma, samples, failure_probability, tuple(radii), rows)
     if len(found) == 0:
-        findings = [Finding("rows", "the log holds a header and no rows", True)]
+        findings = [
+            Finding("rows", "the log holds a header and no rows", "name a log that is not empty", True)
+        ]
     else:
         findings = [finding for check in LOG_CHECKS for finding in check(context)]
     return Audit(found.source, "log", log_facts(context), tuple(findings))
@@ -89,16 +96,19 @@ def audit(
 def _audit_counts(found: ClassCounts, rows: int | None) -> Audit:
     samples, findings = found.counts.sum(1), []
     if found.cut_off:
-        findings.append(Finding("rows", "the last line is incomplete: the file was cut off", True))
+        text = "the last line is incomplete: the file was cut off"
+        findings.append(Finding("rows", text, "get the whole file; tables leave the line out", True))
     if rows is not None and len(found) != rows:
-        findings.append(Finding("rows", f"{len(found):,} rows of {rows:,}", True))
+        findings.append(Finding("rows", f"{len(found):,} rows of {rows:,}", "get the whole file", True))
     if samples.min() != samples.max():
         text = (
             f"samples of an image range from {samples.min():,} to {samples.max():,}: was their number fixed?"
         )
-        findings.append(Finding("samples", text, True))
+        remedy = "if votes decided on it, the bounds do not hold: keep counts of one number of samples"
+        findings.append(Finding("samples", text, remedy, True))
     text = "the classes were chosen on the counts that bound them, unless other samples chose them beforehand"
-    findings.append(Finding("selection", text, False))
+    remedy = "recertify allows for it, unless --assume-selected is given"
+    findings.append(Finding("selection", text, remedy, False))
     facts = {
         "rows": len(found), "expected_rows": rows, "classes": found.counts.shape[1],
         "samples": [int(samples.min()), int(samples.max())],
@@ -109,7 +119,7 @@ def _audit_counts(found: ClassCounts, rows: int | None) -> Audit:
 
 
 def _audit_run(folder: Path) -> Audit:
-    run = open_run(folder)
+    run = open_sampled(folder)
     findings = [*_run_rows(run), *_run_sums(run), *_run_log(run, folder)]
     request = run.request
     facts = {
@@ -124,7 +134,8 @@ def _audit_run(folder: Path) -> Audit:
 def _run_rows(run: RunContents) -> list[Finding]:
     if len(run.records) == run.planned:
         return []
-    return [Finding("rows", f"{len(run.records):,} images of {run.planned:,} are finished", True)]
+    text = f"{len(run.records):,} images of {run.planned:,} are finished"
+    return [Finding("rows", text, "repeat certmix certify to finish the rest", True)]
 
 
 def _run_sums(run: RunContents) -> list[Finding]:
@@ -137,13 +148,15 @@ def _run_sums(run: RunContents) -> list[Finding]:
         or any(counts.sum() != samples for samples, counts in record.estimation.items())
     ]
     text = f"the votes of {len(wrong):,} images do not add up to their number of samples"
-    return [Finding("counts", text, True, tuple(wrong[:SHOWN]), len(wrong))] if wrong else []
+    remedy = "restore the folder from a copy, or certify again with --fresh"
+    return [Finding("counts", text, remedy, True, tuple(wrong[:SHOWN]), len(wrong))] if wrong else []
 
 
 def _run_log(run: RunContents, folder: Path) -> list[Finding]:
     """Compare the folder's own log with what its counts give."""
     if not (folder / LOG).exists() or not run.records:
-        return [Finding("log", f"no {LOG} to compare the counts with", False)]
+        text = f"no {LOG} to compare the counts with"
+        return [Finding("log", text, "repeat certmix certify to write it", False)]
     log = read_log(folder / LOG)
     told = {int(i): (int(p), float(r)) for i, p, r in zip(log.index, log.predict, log.radius, strict=True)}
     evaluation = evaluate(run.records, {}, run.request, run.planned)
@@ -154,4 +167,5 @@ def _run_log(run: RunContents, folder: Path) -> list[Finding]:
         and not (told[index][0] == predicted and told[index][1] <= radius < told[index][1] + 2e-6)
     ]
     text = f"{LOG} disagrees with the counts on {len(wrong):,} images"
-    return [Finding("log", text, True, tuple(wrong[:SHOWN]), len(wrong))] if wrong else []
+    remedy = "repeat certmix certify to write it again, or restore the counts"
+    return [Finding("log", text, remedy, True, tuple(wrong[:SHOWN]), len(wrong))] if wrong else []

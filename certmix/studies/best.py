@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import ParameterError
+from certmix.studies.stored import Doubt
 from certmix.types import CleanAccuracy, Summary
 
 __all__ = ["BestSummary", "best"]
@@ -92,7 +93,7 @@ def _best_notes(
     summaries: Sequence[Summary], first: Summary, winners: Sequence[tuple[str, ...]]
 ) -> list[str]:
     """Say that cells were chosen after the fact, which source each is from, and what holds for all."""
-    notes = [
+    notes: list[str] = [
         "Each cell is the best of several sources, chosen by its own figure: no one classifier reaches "
         "them all, and intervals do not allow for the choice."
     ]
@@ -106,4 +107,14 @@ def _best_notes(
         notes.append(f"Source {letter}: {name}.")
     seen = dict.fromkeys(note for summary in summaries for note in summary.notes)
     shared = [note for note in seen if all(note in summary.notes for summary in summaries)]
-    return notes + shared
+    return [*_doubts(summaries), *notes, *(note for note in shared if not isinstance(note, Doubt))]
+
+
+def _doubts(summaries: Sequence[Summary]) -> list[str]:
+    """Return what is doubted of each source, with its name."""
+    return [
+        note if str(summary.data) in note else Doubt(f"{summary.data}: {note}")
+        for summary in summaries
+        for note in summary.notes
+        if isinstance(note, Doubt)
+    ]

@@ -21,12 +21,25 @@ from certmix.studies.deterministic_request import DeterministicRequest, draws_no
 from certmix.studies.drawing import Context, Progress
 from certmix.studies.evaluate import Evaluation
 from certmix.studies.expect import expectations
-from certmix.studies.request import CertifyRequest
+from certmix.studies.keywords import check_known, check_number, check_numbers, several
+from certmix.studies.request import CertifyRequest, check_batch_size
 from certmix.studies.shard import Shard
 from certmix.studies.sources import Loaded, Sources, load_sources
 from certmix.types import Summary
 
 __all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify", "run_identity"]
+
+HELP = "help(certmix.certify)"
+KEYWORDS = {
+    "sigma", "alpha", "output", "fresh", "device", "batch_size", "progress", "workers", "shard",
+    *(
+        name
+        for kind in (CertifyRequest, DeterministicRequest, Sources, EngineChoice)
+        for name in kind.__dataclass_fields__
+        if name != "certificate"
+    ),
+}  # fmt: skip
+"""What `certify` takes by name, whatever the certificate."""
 
 R = TypeVar("R", CertifyRequest, DeterministicRequest)
 
@@ -118,7 +131,15 @@ def certify(
     CertmixError
         For anything the user can mend: see `certmix.errors`.
     """
-    certificates = tuple(options.get("certificates", CERTIFICATES))
+    check_known(options, KEYWORDS, HELP)
+    certificates = several(options.get("certificates", tuple(CERTIFICATES)))
+    for name, value in (("sigma", sigma), ("alpha", alpha)):
+        if value is not None or name == "alpha":
+            check_number(name, value)
+    if options.get("radii") is None:
+        options.pop("radii", None)
+    else:
+        options["radii"] = several(options["radii"])
     where: dict[str, Any] = {
         "output": output, "in_memory": output is None, "fresh": fresh, "device": device,
         "batch_size": batch_size, "progress": progress, "say": _warn,
@@ -136,8 +157,6 @@ def certify(
         asked, named = _divided(DeterministicRequest, plain)
         return run_deterministic(asked, named, **where)
     options.pop("norm", None)
-    if "radii" in options:
-        options["radii"] = tuple(options["radii"])
     options.update(sigma=sigma, alpha=alpha, certificates=certificates)
     request, sources = _divided(CertifyRequest, options)
     part = None if shard is None else Shard.parse(shard)
@@ -146,12 +165,11 @@ def certify(
 
 def _divided(kind: type[R], options: dict[str, Any]) -> tuple[R, Sources]:
     """Return the request and the sources that options by name describe."""
-    fields = [field.name for field in dataclass_fields(kind)]
+    fields: list[str] = [field.name for field in dataclass_fields(kind)]
     wanted = {name: options[name] for name in options if name in fields}
     named = {name: options[name] for name in options if name in Sources.__dataclass_fields__}
-    unknown = [name for name in options if name not in {**wanted, **named}]
-    if unknown:
-        raise ParameterError(f"unknown options: {', '.join(unknown)}; see help(certmix.certify)")
+    check_known(options, (*fields, *Sources.__dataclass_fields__), HELP)
+    check_numbers(kind, wanted)
     return kind(**wanted), Sources(**named)
 
 
@@ -175,6 +193,7 @@ def run_certify(
     the shard's number if there is one.  A keyboard interrupt ends the sampling
     and returns what there is, marked as partial.
     """
+    check_batch_size(batch_size)
     chosen = resolve_device(device)
     loaded = load_sources(sources, request.sigma, chosen, say)
     spread_by = make_engine(engine or EngineChoice(), chosen)

@@ -9,12 +9,15 @@ from typing import Any
 from certmix.data import spread
 from certmix.errors import RunError
 from certmix.records import RunFolder, Store
+from certmix.studies.begun import forget_begun
 from certmix.studies.describe import description
 from certmix.studies.drawing import Context, draw_samples, standard_outputs
 from certmix.studies.evaluate import Evaluation, evaluate
 from certmix.studies.merge_parts import remember_planned
 from certmix.studies.products import particulars, publish
 from certmix.studies.request import CertifyRequest
+from certmix.studies.shard import Shard
+from certmix.studies.unfinished import is_finished
 
 __all__ = ["fill"]
 
@@ -41,18 +44,23 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
     Raises
     ------
     RunError
-        If bounds of a fixed number of samples would not be valid for this run.
+        If bounds of a fixed number of samples would not be valid for this run, or it holds another share of
+        the images.
     """
     request, dataset = context.request, context.loaded.dataset
     positions = spread(len(dataset), request.images)
     planned = len(positions)
+    everyone = dataset.indices[positions].tolist()
+    if run is not None:
+        _refuse_another_share(run, context.shard)
     if context.shard is not None:
-        remember_planned(store, dataset.indices[positions].tolist())
         positions = context.shard.of_positions(positions)
     _fix_design(store, request, run)
     _fix_bound(store, request, context.say)
+    if context.shard is not None:
+        remember_planned(store, everyone)
     if run is not None:
-        run.describe(_description(context))
+        run.begin(_description(context))
     complete = True
     try:
         standard_outputs(context, store, positions)
@@ -67,8 +75,10 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
     evaluation = evaluate(records, probabilities, request, planned, **_about(context))
     if not complete and evaluation.summary.complete:
         evaluation = replace(evaluation, summary=replace(evaluation.summary, complete=False))
-    if run is not None and evaluation.records:
+    if run is not None and evaluation.records and (complete or not is_finished(run.path)):
         publish(run, request, "" if model is None else model.checksum, evaluation)
+        if complete:
+            forget_begun(store, request.images)
     return evaluation, complete
 
 
@@ -77,6 +87,30 @@ def _description(context: Context) -> dict[str, Any]:
     found = description(context.request, context.loaded, context.sources, context.device, context.batch_size)
     shard = {} if context.shard is None else {"shard": context.shard.as_dict()}
     return {**found, "engine": context.engine.describe(), **shard}
+
+
+def _refuse_another_share(run: RunFolder[Store], shard: Shard | None) -> None:
+    """Keep whole runs and shards apart: each holds, and publishes, its own share of the images alone.
+
+    Raises
+    ------
+    RunError
+        If the folder's run is of another share.
+    """
+    described = run.described()
+    held = described.get("shard")
+    if "request" not in described or held == (None if shard is None else shard.as_dict()):
+        return
+    if held is None:
+        raise RunError(
+            f"{run.path} holds a whole run: a shard needs a folder of its own, to be merged; name another "
+            "--output, or leave --shard out"
+        )
+    number = f"{held.get('number')}/{held.get('of')}" if isinstance(held, dict) else "?"
+    raise RunError(
+        f"{run.path} holds shard {number}: repeat --shard {number}, name another --output for "
+        f"{'the whole run' if shard is None else f'shard {shard}'}, or merge shards with certmix merge"
+    )
 
 
 def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | None) -> None:

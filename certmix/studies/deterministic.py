@@ -17,13 +17,16 @@ from certmix.records.folder import VECTORS
 from certmix.report import write_products
 from certmix.sampling import resolve_device
 from certmix.studies.attacking import Progress
+from certmix.studies.begun import forget_begun
 from certmix.studies.describe import surroundings
 from certmix.studies.deterministic_check import refute_constant
 from certmix.studies.deterministic_fill import Work, fill
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.deterministic_table import Outcomes, outcomes, summarise, table_of_radii
 from certmix.studies.published_summary import forget_partial
+from certmix.studies.request import check_batch_size
 from certmix.studies.sources import Loaded, Sources, load_models
+from certmix.studies.unfinished import is_finished
 from certmix.types import Curve, IntArray, Summary
 
 __all__ = ["STUDIES", "DeterministicResult", "run_deterministic", "run_identity"]
@@ -76,6 +79,7 @@ def run_deterministic(
         For anything the user can mend: a layer that bounds cannot be
         propagated through, a constant that the model refutes, and so on.
     """
+    check_batch_size(batch_size)
     chosen = resolve_device(device)
     robust = _default_robust(request) if sources.robust is None else sources.robust
     loaded = load_models(sources, robust, chosen, say)
@@ -89,7 +93,7 @@ def run_deterministic(
         work = Work(request, loaded, chosen, batch_size, graph, store, progress, say)
         if run is not None:
             described = surroundings(request.as_dict(), loaded, sources, chosen, work.step)
-            run.describe({**described, "certified": True})
+            run.begin({**described, "certified": True})
         return _finish(work, run)
 
     if in_memory:
@@ -148,8 +152,11 @@ def _finish(work: Work, run: RunFolder[VectorStore] | None) -> DeterministicResu
     found = outcomes(work, ready)
     _warn_near_chance(work, found)
     summary, curves = summarise(work, found, len(positions))
-    if run is not None and len(found.indices):
+    complete = len(found.indices) == len(positions)
+    if run is not None and len(found.indices) and (complete or not is_finished(run.path)):
         _publish(run, work, found, summary, curves)
+        if complete:
+            forget_begun(work.store, request.images)
     return DeterministicResult(summary, curves, found, None if run is None else run.path)
 
 

@@ -37,15 +37,18 @@ def refute_constant(work: Work, positions: IntArray) -> None:
     key = f"slope of {'probabilities' if of_probabilities else 'logits'}, {request.measure}"
     known = work.store.get(key)
     if known is None:
-        known = repr(_slope(work, positions[:: max(1, len(positions) // LOOKED_AT)], of_probabilities))
-        work.store.put(key, known)
-    least = float(known) / STEEPNESS[what]
+        slope = _slope(work, positions[:: max(1, len(positions) // LOOKED_AT)], of_probabilities)
+    else:
+        slope = float(known)
+    least = slope / STEEPNESS[what]
     if least > constant * (1 + SLACK):
         raise ParameterError(
             f"Lipschitz constant {constant:g}: {work.loaded.robust.name} is steeper than that at an image, "
             f"which needs {floor_digits(least, 4)} at least: give a proved upper bound "
             "(PyTorch's spectral_norm and orthogonal are none for convolutions)"
         )
+    if known is None:
+        work.store.put(key, repr(slope))
 
 
 def _slope(work: Work, positions: IntArray, of_probabilities: bool) -> float:

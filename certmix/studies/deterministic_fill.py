@@ -18,6 +18,7 @@ from certmix.models.spec import LoadedModel
 from certmix.radii.constant import margin_threshold
 from certmix.records import VectorStore
 from certmix.studies.attacking import Progress
+from certmix.studies.begun import remember_begun
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.sources import Loaded
 from certmix.types import FloatArray, IntArray
@@ -116,6 +117,7 @@ def _logits(work: Work, positions: IntArray) -> None:
             raise ModelError(
                 f"{model.name} gives image {index} logits that are not finite: check its weights"
             )
+        remember_begun(work.store, work.request.images)
         work.store.write(cell, work.loaded.dataset.indices[missing], logits)
 
 

@@ -14,6 +14,7 @@ from certmix.engines import Engine, SerialEngine
 from certmix.models.checks import near_chance
 from certmix.models.spec import LoadedModel
 from certmix.records import ImageRecord, Store
+from certmix.studies.begun import remember_begun
 from certmix.studies.bounding import bound_records, radii_of
 from certmix.studies.request import CertifyRequest
 from certmix.studies.rounds import Job
@@ -120,6 +121,8 @@ def draw_samples(context: Context, store: Store, positions: IntArray) -> None:
     tally.finished(complete)
 
     def keep(found: Drawn) -> None:
+        if found.records:
+            remember_begun(store, context.request.images)
         store.write_images(found.records)
         tally.drawn += found.drawn
         tally.finished(found.finished)

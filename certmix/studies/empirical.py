@@ -22,8 +22,9 @@ from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folde
 from certmix.records.folder import VECTORS
 from certmix.report.sheet import Sheet, write_sheet
 from certmix.sampling import resolve_device
-from certmix.studies.attack_request import AttackRequest
+from certmix.studies.attack_request import AttackRequest, check_ball
 from certmix.studies.attacking import Bench, Progress
+from certmix.studies.blind_mix import blind_mixes
 from certmix.studies.describe import surroundings
 from certmix.studies.sources import Loaded, Sources, load_models
 from certmix.types import SCHEMA_VERSION, Dataset, IntArray
@@ -173,6 +174,10 @@ def open_study(
     if mixes and loaded.standard is None:
         raise ModelError(f"{name} mixes two classifiers: name the accurate one with --standard")
     dataset = loaded.dataset
+    warning = check_ball(request.radius, request.norm, dataset)
+    blind = () if _by_queries(request, identity) else blind_mixes((loaded.standard, loaded.robust))
+    for note in (*filter(None, [warning]), *blind):
+        where.say(note)
     positions = _positions(dataset, request.images, leave_out, where.say)
     parts = {
         "data_checksum": dataset.checksum,
@@ -186,7 +191,7 @@ def open_study(
     everything = {**request.as_dict(), **asked}
 
     def study(store: VectorStore, run: RunFolder[VectorStore] | None) -> Study:
-        bench = Bench(dataset, positions, device, request, store, where.progress, where.say)
+        bench = Bench(dataset, positions, device, request, store, where.progress, where.say, blind)
         return Study(bench, loaded, run, everything)
 
     if where.in_memory:
@@ -195,8 +200,13 @@ def open_study(
     known = StudyIdentity(name, label, parts)
     path = Path(where.output) if where.output is not None else default_folder(known)
     with RunFolder(path, known, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
-        run.describe(surroundings(everything, loaded, sources, device, request.batch_size))
+        run.begin(surroundings(everything, loaded, sources, device, request.batch_size))
         yield study(run.store, run)
+
+
+def _by_queries(request: AttackRequest, identity: Mapping[str, Any] | None) -> bool:
+    """Whether the study's search takes no gradients."""
+    return request.attack == "square" or bool((identity or {}).get("gradient_free"))
 
 
 def _positions(

@@ -112,7 +112,8 @@ def _check_choices(request: AttackRequest, of: str, ratio: str, alpha: float, ch
     if not request.radius > 0:
         raise ParameterError("eps = 0: slopes need two points: give a radius > 0")
     if not 0.5 <= alpha <= 1:
-        raise ParameterError(f"alpha = {alpha:g}: Theorem 3.5 needs 1/2 <= alpha <= 1: choose such a weight")
+        meant = f"did you mean {alpha / 100:g}?" if 50 <= alpha <= 100 else "choose such a weight"
+        raise ParameterError(f"alpha = {alpha:g}: Theorem 3.5 needs 1/2 <= alpha <= 1: {meant}")
     if check is None:
         return
     if not (math.isfinite(check) and check >= 0):

@@ -37,7 +37,8 @@ def constants_sheet(found: EstimatedLipschitz, model: str, bench: Bench, complet
         (*start, *(_down(column[k]) for column in columns), *_radius(found, k), *end)
         for k, (start, end) in enumerate(zip(_starts(found, bench), _evidence(found), strict=True))
     ]
-    notes = [_ESTIMATE, _formula(found), *_verdict(found), _convergence(found), _run(model, bench)]
+    notes = [_ESTIMATE, _formula(found), *_verdict(found), _convergence(found), *bench.blind]
+    notes.append(_run(model, bench))
     return Sheet(
         name="lipschitz",
         title=f"Estimated local Lipschitz constants of {constants.of}",
@@ -65,7 +66,7 @@ def check_sheet(
         settings=_settings(found, bench),
         headings=("image", "predicted", "right", "estimated L", *_EVIDENCE),
         rows=tuple(rows),
-        notes=(verdict, _formula(found), _convergence(found), _run(model, bench)),
+        notes=(verdict, _formula(found), _convergence(found), *bench.blind, _run(model, bench)),
         complete=complete,
         extra={
             "verdict": "contradicted" if trial.contradicted else "not contradicted",

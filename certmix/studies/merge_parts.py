@@ -52,7 +52,9 @@ class Beside:
 
 def remember_planned(store: Store, indices: list[int]) -> None:
     """Keep the numbers of all images of a request beside a shard's records."""
-    store.put(PLANNED, json.dumps(indices, separators=(",", ":")))
+    text = json.dumps(indices, separators=(",", ":"))
+    if store.get(PLANNED) != text:
+        store.put(PLANNED, text)
 
 
 def read_part(folder: Path) -> Part:

@@ -111,9 +111,10 @@ def check_alphas(alphas: Sequence[float], low: float = 0.0) -> tuple[float, ...]
     """
     weights = tuple(sorted(float(a) for a in alphas))
     if not weights or not all(low <= a <= 1.0 for a in weights):
-        raise ParameterError(
-            f"alphas = {list(alphas)}: give at least one, each in [{low:g}, 1], for example 0.5,0.75,1"
-        )
+        percent = bool(weights) and 10 <= weights[-1] <= 100
+        shown = ",".join(f"{a / 100 if a > 1 else a:g}" for a in weights)
+        hint = f"did you mean {shown}?" if percent else "for example 0.5,0.75,1"
+        raise ParameterError(f"alphas = {list(alphas)}: give at least one, each in [{low:g}, 1]: {hint}")
     if len(set(weights)) < len(weights):
         raise ParameterError(f"alphas = {list(alphas)}: one is given twice")
     return weights

@@ -9,8 +9,8 @@ import numpy as np
 
 from certmix.errors import ParameterError
 from certmix.studies.evaluate import evaluate, table_row
-from certmix.studies.stored import Stored, radii_at, read_stored
-from certmix.studies.stored_run import open_run
+from certmix.studies.stored import Stored, open_sampled, radii_at, read_stored, refuse_empty
+from certmix.studies.unfinished import unfinished
 from certmix.types import CertifiedAccuracy, ConfidenceBounds, FloatArray, IntArray
 
 __all__ = ["Mixable", "read_mixable"]
@@ -92,8 +92,7 @@ def read_mixable(
     if Path(source).is_dir():
         return _from_run(Path(source), sigma, assumed, standard_accuracy is not None)
     stored = read_stored(source, sigma=sigma, as_printed=as_printed, assume_selected=assume_selected)
-    if len(stored.label) == 0:
-        raise ParameterError(f"{source} holds no rows: name a log that is not empty")
+    refuse_empty(stored)
     if stored.frequencies is not None:
         return Mixable(stored, _margins(stored.frequencies, stored.label), None, assumed)
     least = np.maximum(2 * stored.bounds.p_lower - 1, 0.0)
@@ -108,7 +107,7 @@ def _margins(frequencies: FloatArray, label: IntArray) -> FloatArray:
 
 
 def _from_run(folder: Path, sigma: float | None, assumed: float, is_assumed: bool) -> Mixable:
-    run = open_run(folder)
+    run = open_sampled(folder)
     if sigma not in (None, run.request.sigma):
         raise ParameterError(f"sigma = {sigma}: {folder} was sampled with {run.request.sigma}: drop --sigma")
     if not run.records:
@@ -120,13 +119,14 @@ def _from_run(folder: Path, sigma: float | None, assumed: float, is_assumed: boo
             "such as --bound betting"
         )
     records = evaluation.records
+    told = unfinished(folder)
     label = np.array([record.label for record in records], np.int64)
     frequencies = np.stack([record.selection / record.selection.sum() for record in records])
     stored = Stored(
         source=str(folder), kind="run folder", sigma=run.request.sigma, label=label,
         selected=np.array([record.selected for record in records], np.int64), bounds=evaluation.bounds,
         radius=None, frequencies=frequencies, planned=run.planned, samples=None,
-        bound=run.request.bound, notes=(),
+        bound=run.request.bound, notes=() if told is None else (f"{told}.",),
     )  # fmt: skip
     known = all(record.index in run.probabilities for record in records)
     if known and is_assumed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from certmix.atomic import write_atomically
 from certmix.data import restrict, spread, stack
-from certmix.errors import DataError, RunError
+from certmix.errors import DataError, Interrupted
 from certmix.nuts._certified_kernel import right_over_alphas
 from certmix.nuts.certified import ALPHAS, NoisyLogits, softmax_numpy
 from certmix.nuts.description import MixSettings, TuningImages
 from certmix.nuts.folder import BaseModel, save_nuts
 from certmix.nuts.mixture import TransformedRobust
+from certmix.nuts.nuts_file import FILE
 from certmix.nuts.transform import NonlinearTransform
 from certmix.report.sheet import Sheet, write_sheet
 from certmix.studies.attacking import outputs
@@ -92,13 +96,28 @@ def nuts_certified(
         own = plan.transform
         assert own.transform is not None
         settings = MixSettings(own.transform, own.alpha, temperature=1.0)
-        spec = _save(bench, settings, logits)
-        notes = _notes(bench, settings)
-        soft, hard = _certify(bench, restrict(dataset, rest), plan, settings, spec)
+        with _restored(bench):
+            spec = _save(bench, settings, logits)
+            notes = _notes(bench, settings)
+            soft, hard = _certify(bench, restrict(dataset, rest), plan, settings, spec)
+        _remember(bench, settings)
         comparison = _compare(bench, restrict(dataset, rest), plan, soft, hard)
         sheet = comparison_sheet(plan, comparison, request, (*notes, _about(bench)))
         found = CertifiedFit(plan, logits, settings, soft, hard, comparison)
         return _publish(bench, sheet, found)
+
+
+@contextmanager
+def _restored(bench: Bench) -> Iterator[None]:
+    """Put the mix back that lay in the run folder, if another is not certified to the end."""
+    path = None if bench.run is None else bench.run.path / FILE
+    before = None if path is None or not path.is_file() else path.read_bytes()
+    try:
+        yield
+    except BaseException:
+        if path is not None and before is not None:
+            write_atomically(path, before)
+        raise
 
 
 def _save(bench: Bench, settings: MixSettings, logits: NoisyLogits) -> str | None:
@@ -131,10 +150,7 @@ def _path(text: str | None) -> Path | None:
 
 def _notes(bench: Bench, settings: MixSettings) -> tuple[str, ...]:
     """Point out a transform that replaces one whose certified rows may have been seen."""
-    transform = json.dumps(vars(settings.transform), sort_keys=True)
-    known = json.loads(bench.store.get("certified") or "[]")
-    if transform not in known:
-        bench.store.put("certified", json.dumps([*known, transform]))
+    transform, known = _shown_before(bench, settings)
     if [one for one in known if one != transform]:
         note = (
             f"{FLATTERED} with the same noise: certificates stand only if it was not changed because of "
@@ -143,6 +159,19 @@ def _notes(bench: Bench, settings: MixSettings) -> tuple[str, ...]:
         bench.say(note)
         return (f"{note[0].upper()}{note[1:]}.",)
     return ()
+
+
+def _shown_before(bench: Bench, settings: MixSettings) -> tuple[str, list[str]]:
+    """Return this transform, and those whose certified rows were shown."""
+    known: list[str] = json.loads(bench.store.get("certified") or "[]")
+    return json.dumps(vars(settings.transform), sort_keys=True), known
+
+
+def _remember(bench: Bench, settings: MixSettings) -> None:
+    """Keep that this transform's certified rows are about to be shown."""
+    transform, known = _shown_before(bench, settings)
+    if transform not in known:
+        bench.store.put("certified", json.dumps([*known, transform]))
 
 
 def _certify(
@@ -165,7 +194,7 @@ def _certify(
             batch_size=bench.asked.batch_size, say=bench.say, progress=partial(_tell, bench, planned.name),
         )  # fmt: skip
         if not result.summary.complete:
-            raise RunError("interrupted before all images were certified: run again to go on")
+            raise Interrupted("interrupted before all images were certified")
         results.append(result)
     return results[0], results[1]
 

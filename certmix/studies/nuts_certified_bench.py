@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from certmix.errors import ModelError, RunError
+from certmix.errors import Interrupted, ModelError
 from certmix.nuts.certified import NoisyLogits
 from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
 from certmix.records.folder import VECTORS
@@ -82,7 +82,7 @@ def open_bench(asked: CertifiedRequest, named: Sources, where: Surroundings) -> 
     path = Path(where.output) if where.output is not None else default_folder(identity)
     with RunFolder(path, identity, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
         batch = asked.batch_size or 0
-        run.describe(surroundings(asked.as_dict(), loaded, named, device, batch))
+        run.begin(surroundings(asked.as_dict(), loaded, named, device, batch))
         yield Bench(asked, named, loaded, device, where, say, run.store, run)
 
 
@@ -106,7 +106,7 @@ def draw(bench: Bench, positions: IntArray) -> NoisyLogits:
                 store.write(CLEAN, [index], outputs([loaded.standard.module], image[None].to(bench.device)))
             bench.report(done, len(positions), "noisy logits", time.monotonic() - begun)
     except KeyboardInterrupt:
-        raise RunError("interrupted before all tuning logits were drawn: run again to go on") from None
+        raise Interrupted("interrupted before all tuning logits were drawn") from None
     indices = dataset.indices[positions]
     noisy = store.read(NOISY, indices.tolist()).reshape(len(positions), asked.noisy_samples, dataset.classes)
     return NoisyLogits(store.read(CLEAN, indices.tolist()), noisy, dataset.labels[positions], indices)

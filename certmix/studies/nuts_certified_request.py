@@ -9,7 +9,7 @@ from typing import Any
 from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS, TOP_K, Grid, check_clamp, parse_grid
-from certmix.studies.request import CertifyRequest
+from certmix.studies.request import CertifyRequest, check_batch_size
 
 __all__ = ["CERTIFIED_GRID", "CertifiedRequest"]
 
@@ -87,6 +87,7 @@ class CertifiedRequest:
         if self.preset not in GRIDS:
             raise ParameterError(f"preset {self.preset!r} is unknown: use one of {', '.join(GRIDS)}")
         check_clamp(self.clamp)
+        check_batch_size(self.batch_size)
         parse_grid(self.grid or CERTIFIED_GRID)
         self.certify("soft", self.bound, 1.0)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from certmix.errors import ParameterError
+from certmix.nuts.description import check_auxiliary
 from certmix.nuts.folder import LoadedNuts, load_nuts
 from certmix.sampling import resolve_device
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
@@ -91,6 +92,7 @@ def nuts_evaluate(
     if request.attack != "apgd-ce":
         raise ParameterError(f"attack {request.attack!r}: this evaluation runs its own suite; leave it out")
     alphas, where = check_alphas(plain_alphas), where or Surroundings()
+    _check(targets, queries, r_d_sweep, sweep_images)
     named = sources or Sources()
     device = resolve_device(where.device)
     dataset = load_data(named)
@@ -117,6 +119,15 @@ def nuts_evaluate(
         found, complete, rows = _run(study, suite, r_d_sweep, sweep_images)
         sheet = evaluation_sheet(study, nuts, found, complete)
         return study.publish(sheet, {}, found, files={"images.tsv": rows})
+
+
+def _check(targets: int, queries: int, r_d_sweep: Sequence[float], sweep_images: int) -> None:
+    """Refuse numbers below 1, and weights of the sweep that no auxiliary mix has."""
+    for name, value in (("targets", targets), ("queries", queries), ("sweep images", sweep_images)):
+        if value < 1:
+            raise ParameterError(f"{name} = {value}: at least 1 is needed")
+    for r_d in r_d_sweep:
+        check_auxiliary(0.0, r_d)
 
 
 def _tuned_on(nuts: LoadedNuts, dataset: Dataset, where: Surroundings) -> IntArray:

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from certmix.errors import ParameterError, RunError
-from certmix.nuts.description import FitFacts, MixSettings, TuningImages
-from certmix.nuts.fit import NutsFit, auxiliary_alpha, fit
+from certmix.errors import Interrupted, ParameterError
+from certmix.nuts.cache import check_rival
+from certmix.nuts.description import FitFacts, MixSettings, TuningImages, check_auxiliary, check_mix
+from certmix.nuts.fit import NutsFit, auxiliary_alpha, check_choices, fit
 from certmix.nuts.folder import BaseModel, save_nuts
-from certmix.nuts.grid import GRIDS, TOP_K, parse_grid
+from certmix.nuts.grid import GRIDS, TOP_K, Grid, check_clamp, parse_grid
 from certmix.nuts.transform import NonlinearTransform, changed_share
 from certmix.report.rounding import plain_decimal
 from certmix.report.sheet import Quantity, Sheet
@@ -78,6 +79,17 @@ class FitChoices:
     def __post_init__(self) -> None:
         if self.preset not in GRIDS:
             raise ParameterError(f"preset {self.preset!r} is unknown: use one of {', '.join(GRIDS)}")
+        check_choices(self.beta, self.quantile)
+        check_clamp(self.clamp)
+        check_rival(self.rival)
+        check_mix(1.0, self.temperature)
+        check_auxiliary(0.0, self.r_d)
+        assert self.candidates.shape
+
+    @property
+    def candidates(self) -> Grid:
+        """The grid of s, p and c."""
+        return GRIDS[self.preset] if self.grid is None else parse_grid(self.grid)
 
     @property
     def top_k(self) -> int | None:
@@ -140,19 +152,18 @@ def nuts_fit(
     ) as study:
         held, complete = fill(study.bench, margin_cells(study.bench, study.pair, **searched))
         if not len(held) or not complete:
-            raise RunError("interrupted before all tuning images were attacked: run again to go on")
+            raise Interrupted("interrupted before all tuning images were attacked")
         found = fit_cached(read_cells(study.bench, held), chosen)
         if study.run is not None:
-            write_logits(study.run.path / LOGITS, found.logits)
             _save(study, named, found, chosen)
+            write_logits(study.run.path / LOGITS, found.logits)
         return study.publish(_sheet(study, found, chosen), {}, found)
 
 
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
     """Run Algorithm 1 on logits that exist: any beta, clamp or temperature is a second away."""
-    grid = GRIDS[choices.preset] if choices.grid is None else parse_grid(choices.grid)
     found = fit(
-        logits.robust, logits.attacked, logits.labels, grid, choices.beta, clamp=choices.clamp,
+        logits.robust, logits.attacked, logits.labels, choices.candidates, choices.beta, clamp=choices.clamp,
         top_k=choices.top_k, quantile=choices.quantile, rival=choices.rival,
         standard_correct=logits.standard_right if choices.conditional else None,
     )  # fmt: skip
@@ -201,7 +212,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def _sheet(study: Study, found: NutsFitted, choices: FitChoices) -> Sheet:
-    return _table(found, choices, study.bench.request.words(), (study.provenance,))
+    return _table(found, choices, study.bench.request.words(), (*study.bench.blind, study.provenance))
 
 
 def _table(found: NutsFitted, choices: FitChoices, how: str, more: tuple[str, ...]) -> Sheet:

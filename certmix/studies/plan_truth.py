@@ -11,8 +11,7 @@ from scipy.special import ndtr
 
 from certmix.errors import ParameterError
 from certmix.studies.request import CertifyRequest
-from certmix.studies.stored import read_stored
-from certmix.studies.stored_run import open_run
+from certmix.studies.stored import Doubt, open_sampled, read_stored, refuse_empty
 from certmix.types import FloatArray
 
 __all__ = ["SCENARIOS", "Truth", "scenario", "truth_of"]
@@ -63,6 +62,8 @@ class Truth:
         Measured, None where nothing was.
     source
         Where this comes from, one sentence.
+    doubts
+        Why it may be wrong.
     """
 
     probability: FloatArray
@@ -71,6 +72,7 @@ class Truth:
     voted: float
     seconds_per_sample: float | None
     source: str
+    doubts: tuple[Doubt, ...] = ()
 
 
 def scenario(name: str, sigma: float) -> Truth:
@@ -114,7 +116,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
 
 
 def _of_run(folder: Path) -> tuple[Truth, CertifyRequest]:
-    run = open_run(folder)
+    run = open_sampled(folder)
     if not run.records:
         raise ParameterError(f"{folder} holds no finished images: name another run or a log")
     votes = [record.estimation.get(record.drawn, record.selection) for record in run.records]
@@ -135,6 +137,7 @@ def _of_run(folder: Path) -> tuple[Truth, CertifyRequest]:
 
 def _of_log(path: Path, sigma: float | None) -> Truth:
     stored = read_stored(path, sigma=sigma)
+    refuse_empty(stored)
     p, abstained = stored.bounds.p_lower, stored.selected < 0
     classes = 10 if stored.frequencies is None else stored.frequencies.shape[1]
     if stored.frequencies is not None:
@@ -143,4 +146,5 @@ def _of_log(path: Path, sigma: float | None) -> Truth:
         np.where(abstained, 0.45, p), stored.right | abstained, classes, min(classes, 6), None,
         f"Images are like the {len(p):,} of {path}; its abstentions are taken to be selected rightly, with "
         "probability 0.45.",
+        tuple(note for note in stored.notes if isinstance(note, Doubt)),
     )  # fmt: skip

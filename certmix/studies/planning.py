@@ -181,6 +181,7 @@ def _sizes(truth: Truth, images: int, kept: float) -> tuple[float, float]:
 def _assumptions(truth: Truth, measured: bool) -> tuple[str, ...]:
     throughput = "Throughput is what that run had." if measured else "Throughput is as given, one worker's."
     return (
+        *truth.doubts,
         truth.source,
         "Sampling is simulated with the stopping rule itself, on votes for the selected class or another.",
         f"{throughput} Batches are taken to be full, and workers to be equally fast.",

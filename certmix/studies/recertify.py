@@ -15,8 +15,7 @@ from certmix.studies.bounding import bound_records
 from certmix.studies.evaluate import evaluate, row_plan, table_row
 from certmix.studies.expect import expectations, reading_notes
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
-from certmix.studies.stored import Stored, radii_at, read_stored
-from certmix.studies.stored_run import open_run
+from certmix.studies.stored import Doubt, Stored, open_sampled, radii_at, read_stored
 from certmix.types import CleanAccuracy, Status, Summary
 
 __all__ = ["recertify"]
@@ -92,7 +91,7 @@ def recertify(
 
 def _from_run(folder: Path, sigma: float | None, given: dict[str, Any]) -> Summary:
     """Evaluate all stored counts again; no image is left out for want of more samples."""
-    run = open_run(folder)
+    run = open_sampled(folder)
     if sigma not in (None, run.request.sigma):
         raise ParameterError(f"sigma = {sigma}: {folder} was sampled with {run.request.sigma}: drop --sigma")
     request = replace(run.request, **given)
@@ -122,6 +121,7 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
     )
     samples = stored.samples if count else None
     robust, clean_note = _robust_accuracy(stored)
+    doubts = [] if count else [Doubt(f"{stored.source} holds no rows: its table is empty")]
     return Summary(
         sigma=request.sigma,
         alpha=request.alpha,
@@ -138,7 +138,7 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
         mean_samples=None if samples is None else float(samples.mean()),
         data=stored.source,
         abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
-        notes=(*stored.notes, *clean_note),
+        notes=(*doubts, *stored.notes, *clean_note),
     )
 
 

@@ -15,6 +15,7 @@ from certmix.records import ImageRecord
 from certmix.report.page import Group, Images, Result, Shown
 from certmix.report.page.values import lead_row
 from certmix.report.rounding import floor_digits
+from certmix.studies.source_names import named_split
 from certmix.types import Dataset, IntArray
 
 __all__ = ["gallery", "picture"]
@@ -151,7 +152,7 @@ def _dataset(described: dict[str, Any]) -> Dataset:
         raise ValueError("it was a Python object")
     box = sources["input_range"]
     return load(
-        sources["data"], sources["split"], input_range=None if box is None else (box[0], box[1]),
+        sources["data"], named_split(sources["split"]), input_range=None if box is None else (box[0], box[1]),
         resize=sources["resize"], crop=sources["crop"],
     )  # fmt: skip
 

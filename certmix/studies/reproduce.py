@@ -19,6 +19,7 @@ from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Sources
 from certmix.studies.stored_run import data_of
+from certmix.studies.unfinished import refuse_unfinished
 
 __all__ = ["Difference", "Reproduction", "reproduce"]
 
@@ -96,6 +97,7 @@ def reproduce(
     RunError
         If the run cannot be read, or is not complete.
     """
+    refuse_unfinished(Path(folder))
     if read_run(folder)["identity"].get("study") in STUDIES:
         repeated, indices, changes = repeat(folder, output, device, say)
         return Reproduction(repeated, len(indices), (), tuple(changes), "radii")

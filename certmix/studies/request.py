@@ -16,7 +16,7 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.sampling.schedule import look
 
-__all__ = ["BOUNDS_OF", "DEFAULT_RADII", "GOALS", "CertifyRequest"]
+__all__ = ["BOUNDS_OF", "DEFAULT_RADII", "GOALS", "CertifyRequest", "check_batch_size"]
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 GOALS = {
@@ -138,6 +138,12 @@ class CertifyRequest:
             f"alpha{self.alpha:g}-{self.goal}-n{self.samples}-images{self.images}"
             f"-failure{self.failure_probability:g}-{digest}"
         )
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Refuse a batch without inputs; None leaves the size to the device."""
+    if batch_size is not None and batch_size < 1:
+        raise ParameterError(f"batch size = {batch_size}: at least 1 is needed, or leave it out")
 
 
 def _check_names(kind: str, names: Any, table: dict[str, Any]) -> None:

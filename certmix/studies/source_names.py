@@ -18,7 +18,15 @@ else:
         """Stands for `torch.nn.Module`, so that torch is not imported; no value in a file is one."""
 
 
-__all__ = ["Sources"]
+__all__ = ["DEFAULT_SPLIT", "Sources", "named_split"]
+
+DEFAULT_SPLIT = "test"
+"""What files say where no split was named."""
+
+
+def named_split(stored: Any) -> Any:
+    """Return the split that a file names, None for the default, which data without splits have as well."""
+    return None if stored == DEFAULT_SPLIT else stored
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,11 @@ class Sources:
     such a run can be resumed but not be reproduced from its description.
     ``standard`` None leaves the standard classifier out: certificates do not
     depend on it.  ``robust`` None takes the shipped model of the noise level.
+    ``split`` None is "test", or all of data without splits, which refuse a name.
     """
 
     data: str | Dataset = "cifar10-sample"
-    split: str = "test"
+    split: str | None = None
     input_range: tuple[float, float] | None = (0.0, 1.0)
     resize: int | None = None
     crop: int | None = None
@@ -54,6 +63,7 @@ class Sources:
             shown[key] = value if value is None or isinstance(value, str) else None
             if isinstance(value, str) and value not in shipped:
                 shown[key] = _absolute(value)
+        shown["split"] = self.split or DEFAULT_SPLIT
         shown["objects"] = [
             key
             for key in ("data", "standard", "robust")
@@ -74,6 +84,8 @@ class Sources:
         """
         known = dict(stored) if isinstance(stored, dict) else {"sources": stored}
         objects = known.pop("objects", None)
+        if "split" in known:
+            known["split"] = named_split(known["split"])
         if objects:
             named = " ".join(str(objects).split())[:80].strip("[]")
             raise RunError(

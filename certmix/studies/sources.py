@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from certmix.data import load, stack
-from certmix.errors import ModelError
+from certmix.errors import DataError, ModelError
 from certmix.models.checks import check_logits, looks_like_probabilities, resolve_robust, sigma_warning
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.studies.source_names import Sources
@@ -29,18 +29,36 @@ class Loaded:
 
 
 def _model(
-    given: str | nn.Module, weights: str | None, normalize: str | None, device: torch.device, classes: int
+    sources: Sources,
+    role: str,
+    given: str | nn.Module,
+    dataset: Dataset,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> LoadedModel:
+    """Load the model of a role, "standard" or "robust", and check that it fits the data."""
+    weights, normalize = getattr(sources, f"{role}_weights"), getattr(sources, f"{role}_normalize")
     if isinstance(given, nn.Module):
-        return wrap_model(given, device=device, normalize=normalize)
-    path = None if weights is None else Path(weights)
-    return load_model(given, weights=path, normalize=normalize, device=device, classes=classes)
+        model = wrap_model(given, device=device, normalize=normalize)
+    else:
+        model = load_model(
+            given, weights=None if weights is None else Path(weights), normalize=normalize, device=device,
+            classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
+        )  # fmt: skip
+    _check(model, dataset, device, say)
+    return model
+
+
+def _no_label_zero(dataset: Dataset) -> bool:
+    return bool(dataset.labels.min() > 0)
 
 
 def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> None:
     positions = range(min(4, len(dataset)))
     inputs = torch.from_numpy(stack(dataset, list(positions))).to(device)
-    logits = check_logits(model.module, inputs, dataset.classes, model.name)
+    logits = check_logits(
+        model.module, inputs, dataset.classes, model.name, no_label_zero=_no_label_zero(dataset)
+    )
     if looks_like_probabilities(logits):
         say(
             f"{model.name} seems to return probabilities: it should return logits; "
@@ -70,10 +88,11 @@ def load_sources(sources: Sources, sigma: float, device: torch.device, say: Call
     DataError, ModelError, ParameterError
         If something cannot be loaded or does not fit.
     """
+    dataset = load_data(sources)  # before models: what is wrong with it is not hidden behind theirs
     robust_spec = sources.robust
     if robust_spec is None or isinstance(robust_spec, str):
         robust_spec = resolve_robust(robust_spec, sigma)
-    loaded = load_models(sources, robust_spec, device, say)
+    loaded = _load_pair(dataset, sources, robust_spec, device, say)
     warning = sigma_warning(loaded.robust.card, sigma)
     if warning:
         say(warning)
@@ -90,15 +109,20 @@ def load_models(
     DataError, ModelError, ParameterError
         If something cannot be loaded or does not fit.
     """
-    dataset = load_data(sources)
-    robust = _model(robust_spec, sources.robust_weights, sources.robust_normalize, device, dataset.classes)
-    _check(robust, dataset, device, say)
+    return _load_pair(load_data(sources), sources, robust_spec, device, say)
+
+
+def _load_pair(
+    dataset: Dataset,
+    sources: Sources,
+    robust_spec: str | nn.Module,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Loaded:
+    robust = _model(sources, "robust", robust_spec, dataset, device, say)
     standard = None
     if sources.standard is not None:
-        standard = _model(
-            sources.standard, sources.standard_weights, sources.standard_normalize, device, dataset.classes
-        )
-        _check(standard, dataset, device, say)
+        standard = _model(sources, "standard", sources.standard, dataset, device, say)
     return Loaded(dataset, standard, robust)
 
 
@@ -111,7 +135,13 @@ def load_data(sources: Sources) -> Dataset:
         If it cannot be loaded, or holds nothing.
     """
     dataset = sources.data
-    if not isinstance(dataset, Dataset):
+    if isinstance(dataset, Dataset):
+        if sources.split not in (None, dataset.split):
+            raise DataError(
+                f"split = {sources.split!r}: the data are a Dataset already, of split {dataset.split!r}: "
+                "leave it out, or give their name or path"
+            )
+    else:
         dataset = load(
             dataset, sources.split, input_range=sources.input_range, resize=sources.resize, crop=sources.crop
         )

@@ -10,19 +10,28 @@ import numpy as np
 from scipy.special import ndtr
 
 from certmix.bounds import bound_counts
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, RunError
 from certmix.radii import certify_radii
+from certmix.records import read_run
 from certmix.records.extent import Extent, distinct_rows, expected_rows
 from certmix.records.formats import ClassCounts, PublishedLog, read_published
-from certmix.studies.stored_run import run_of_log
+from certmix.records.identity import CERTIFY
+from certmix.studies.deterministic_request import DETERMINISTIC
+from certmix.studies.stored_run import RunContents, open_run, run_of_log
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray, Status
 
-__all__ = ["Stored", "radii_at", "read_stored"]
+__all__ = ["Doubt", "Stored", "command_of", "open_sampled", "radii_at", "read_stored", "refuse_empty"]
 
 _ROUNDING = 4 * 2.0**-53
 
 MOST_SIGMAS = 6.5
 """10^10 samples that all agree certify 6.06 sigma at a failure probability of 0.001."""
+
+
+class Doubt(str):
+    """A note that is a warning as well: it comes first, and commands say it on stderr."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,52 @@ def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
     return CertifiedRadii(certificate, "l2", stored.sigma, 1.0, stored.radius, status.astype(np.int64))
 
 
+def command_of(study: str) -> str:
+    """Return the command that makes the runs of a study, as it is typed.
+
+    Examples
+    --------
+    >>> command_of("certify-margin"), command_of("nuts-fit"), command_of("mix-sweep")
+    ('certmix certify --certificate margin', 'certmix nuts fit', 'certmix mix-sweep')
+    """
+    known = {f"certify-{name}": f"certify --certificate {name}" for name in DETERMINISTIC}
+    known["nuts-certified"] = "nuts fit --certified"
+    known |= {f"nuts-{name}": f"nuts {name}" for name in ("fit", "evaluate")}
+    return f"certmix {known.get(study, study)}"
+
+
+def open_sampled(folder: Path) -> RunContents:
+    """Return what the folder of a run of certmix certify holds; any other run is named by its own command.
+
+    Raises
+    ------
+    RunError
+        If it is no run, one that draws no samples or is of another command, or has not begun to sample.
+    """
+    study = str(read_run(folder)["identity"].get("study", CERTIFY))
+    made = f"{folder} is a run of {command_of(study)}"
+    if study in (f"certify-{name}" for name in DETERMINISTIC):
+        raise RunError(
+            f"{made}, which draws no samples: repeat it for another --alpha, check it with certmix verify, "
+            "or name a run of certmix certify by sampling (docs/margin-certificates.md)"
+        )
+    if study != CERTIFY:
+        raise RunError(f"{made}: name a run of certmix certify")
+    return open_run(folder)
+
+
+def refuse_empty(stored: Stored) -> None:
+    """Refuse a file without rows.
+
+    Raises
+    ------
+    ParameterError
+        If it holds none.
+    """
+    if len(stored.label) == 0:
+        raise ParameterError(f"{stored.source} holds no rows: name a log that is not empty")
+
+
 def read_stored(
     path: str | Path,
     *,
@@ -125,14 +180,16 @@ def _need_sigma(source: str, sigma: float | None) -> float:
     return sigma
 
 
-def _doubt_of_sigma(log: PublishedLog, sigma: float) -> list[str]:
+def _doubt_of_sigma(log: PublishedLog, sigma: float) -> list[Doubt]:
     """Ask whether the noise level is right where a log's largest radius would rest on billions of samples."""
     largest = float(np.max(log.radius[~log.abstained], initial=0.0)) / sigma
-    if largest <= MOST_SIGMAS or not math.isfinite(largest):
+    if largest <= MOST_SIGMAS:
         return []
     return [
-        f"is sigma = {sigma:g} right? The largest radius of the log would be {largest:.3g} sigma, for which "
-        "10^10 samples an image are not enough; with too small a sigma every figure is too high"
+        Doubt(
+            f"is sigma = {sigma:g} right? The largest radius of the log would be {largest:.3g} sigma, for "
+            "which 10^10 samples an image are not enough; with too small a sigma every figure is too high"
+        )
     ]
 
 
@@ -166,12 +223,14 @@ def _from_log(
         *_rows_note(len(log), extent, log.cut_off, repeated),
         _rounding_note(as_printed, own is not None),
     ]
+    with np.errstate(over="ignore"):  # p is capped long before
+        scaled = radius / level
     if own is None:
         notes.append("The log does not say its failure probability, nor how its counts were bounded.")
     return Stored(
         source=log.source, kind="log" if own is None else "run's log", sigma=level, label=log.label,
         selected=np.where(log.abstained, -1, log.predict),
-        bounds=_log_bounds(radius / level, as_printed, known.get("failure_probability", math.nan)),
+        bounds=_log_bounds(scaled, as_printed, known.get("failure_probability", math.nan)),
         radius=radius, frequencies=None, planned=extent.rows, samples=None, bound=known.get("bound"),
         notes=tuple(notes),
     )  # fmt: skip

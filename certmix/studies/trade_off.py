@@ -9,7 +9,7 @@ from certmix.radii import CERTIFICATES
 from certmix.report.trade_off import Match, Sweep, TradeOff
 from certmix.studies.mixable import Mixable
 from certmix.studies.request import CertifyRequest
-from certmix.studies.stored import radii_at
+from certmix.studies.stored import Doubt, radii_at
 from certmix.types import Curve
 
 __all__ = ["ALPHAS", "BASELINE", "trade_off"]
@@ -115,5 +115,6 @@ def _notes(sources: Sequence[Mixable], wanted: float | None) -> list[str]:
     told = dict.fromkeys(note for one in sources for note in one.stored.notes)
     for note in told:
         whose = [one.stored.source for one in sources if note in one.stored.notes]
-        notes.append(note if len(whose) == len(sources) else f"{', '.join(whose)}: {note}")
-    return notes
+        said = note if len(whose) == len(sources) else f"{', '.join(whose)}: {note}"
+        notes.append(Doubt(said) if isinstance(note, Doubt) else said)
+    return sorted(notes, key=lambda note: not isinstance(note, Doubt))

@@ -81,7 +81,7 @@ class Elsewhere:
         """Return the work that samples as a driver would that has loaded these sources."""
         shown = sources.as_dict()
         absolute = {key: shown[key] for key in shown if isinstance(shown[key], str)}
-        named = replace(sources, **{**absolute, "standard": None})
+        named = replace(sources, **{**absolute, "split": sources.split, "standard": None})
         return cls(
             request, named, device, batch_size, loaded.dataset.checksum, loaded.robust.checksum
         )  # fmt: skip

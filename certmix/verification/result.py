@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from certmix.errors import ParameterError
+from certmix.studies.request import check_batch_size
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee.incremental import Sampling
 from certmix.verification.guarantee.judging import CONFIDENCE, Judgement
@@ -59,6 +60,7 @@ class Settings:
     again: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
+        check_batch_size(self.batch_size)
         if not 0 < self.error_rate < 1:
             raise ParameterError(
                 f"error rate = {self.error_rate}: it must lie strictly between 0 and 1, such as 0.001"

@@ -10,6 +10,7 @@ from certmix.data import spread
 from certmix.studies.deterministic_fill import standard_cell
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded
+from certmix.studies.unfinished import is_finished, unfinished
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee.figures import logit_figures, vote_figures
 from certmix.verification.guarantee.guarantees import Guarantee
@@ -50,7 +51,15 @@ def unchecked(target: str | Path, reason: str) -> Verification:
 
 def verify_run(run: Path, settings: Settings) -> Verification:
     """Derive a run again from its counts, and sample some of its images again.  It is only read."""
-    return Verification(str(run), "run", run, None, _checked(run, settings))
+    return Verification(str(run), "run", run, None, _checked_alone(run, settings))
+
+
+def _checked_alone(run: Path, settings: Settings) -> tuple[CheckResult, ...]:
+    """Return the checks of a run; one alone of a run that contradicts nothing but is unfinished."""
+    checks = rederive(run)
+    if worst(checks) is not Outcome.FAILS and not is_finished(run) and (told := unfinished(run)) is not None:
+        return (CheckResult("complete run", Outcome.UNCHECKED, told),)
+    return (*checks, *_sampled_again(run, settings))
 
 
 def _checked(run: Path, settings: Settings) -> tuple[CheckResult, ...]:
@@ -76,7 +85,7 @@ def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
     ------
     CertmixError
         If something that is needed is missing or unreadable.
-    KeyboardInterrupt
+    Interrupted
         If sampling was interrupted; what was drawn is kept.
     """
     sources, loaded = load_guaranteed(guarantee, settings.device, settings.say)

@@ -173,3 +173,34 @@ def test_interrupt_prints_a_partial_table(problem, tmp_path: Path):
     assert process.returncode == 130, err
     assert "partial" in out.lower()
     assert "Traceback" not in err
+
+
+def test_models_names_the_models_where_one_is_unknown(command):
+    near, far = command("models", "cifar10-standrd"), command("models", "nope")
+    assert near.code == far.code == 2 and near.out == far.out == ""
+    assert near.err.startswith(
+        "Error: no model called 'cifar10-standrd' is shipped: did you mean cifar10-standard?"
+    )
+    assert "use one of cifar10-adversarial-linf, " in far.err and ".json" not in far.err
+    assert command("models", "cifar10-standard").code == 0
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_of_one_set_is_refused(command, problem, split):
+    done = command("certify", *problem.options, "--images", 2, "--samples", 200, "--split", split)
+    assert done.code == 2 and f"--split {split} would be all of it" in done.err
+
+
+def test_training_takes_one_set_without_a_split(command, problem, monkeypatch):
+    seen = []
+
+    def trained(recipe, data, measured, *arguments, **options):
+        seen.extend([data, measured])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("certmix.training.train_to_folder", trained)
+    told = command("train", "standard", "--data", problem.folder / "points.npz").err
+    assert "accuracies will be of the images trained on" in told and "--evaluation" in told
+    assert [(data.split, len(data)) for data in seen] == [("train", 12), ("test", 12)]
+    done = command("train", "standard", "--data", problem.folder / "points.npz", "--split", "train")
+    assert done.code == 2 and "two files" in done.err

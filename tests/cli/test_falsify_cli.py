@@ -139,3 +139,14 @@ def test_what_users_can_mend_is_one_line(command, run, tmp_path):
         assert done.err.startswith("Error: ")
         assert len(done.err.splitlines()) == 1
         assert not done.out
+
+
+def test_a_log_is_no_run_and_other_runs_are_named(command, tmp_path):
+    (tmp_path / "cohen.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
+    done = command("falsify", "cohen.tsv")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Error: cohen.tsv is a file: name the folder of a run of certmix certify")
+    assert "Errno" not in done.err
+    assert "run.json" not in done.err
+    (tmp_path / "run.json").write_text('{"format_version": 1, "identity": {"study": "nuts-fit"}}')
+    assert "is a run of certmix nuts fit: name a run of certmix certify" in command("falsify", tmp_path).err

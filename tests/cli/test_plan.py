@@ -88,6 +88,36 @@ def test_a_plan_like_a_run_predicts_what_that_run_drew(command, problem):
     assert command("plan", "--like", "run", "--sigma", 0.5).code == 2
 
 
+def test_a_plan_like_a_run_takes_its_most_samples(command, problem):
+    options = (*problem.options, "--images", 4, "--samples", 700, "--goal", "fixed", "--output", "run")
+    assert command("certify", *options).code == 0
+    own = command("plan", "--like", "run", "--images", 12)
+    assert own.out.startswith("12 images, at most 700 samples each")
+    assert "At most 700 samples each, as there: --samples plans others" in own.out
+    given = command("plan", "--like", "run", "--images", 12, "--samples", 900)
+    assert given.out.startswith("12 images, at most 900 samples each")
+    assert "--samples plans others" not in given.out
+
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
+
+
+def test_a_plan_like_a_log(command, tmp_path):
+    (tmp_path / "log.tsv").write_text(f"{HEADER}0\t1\t1\t1.96\t1\t1.0\n1\t1\t1\t0.3\t1\t1.0\n")
+    (tmp_path / "empty.tsv").write_text(HEADER)
+    options = ("--images", 10, "--throughput", 1000, "--format", "json")
+    fine = command("plan", "--like", "log.tsv", "--sigma", 0.5, *options)
+    assert (fine.code, fine.err) == (0, "")
+    assert json.loads(fine.out)["samples"] == 100_000
+    doubted = command("plan", "--like", "log.tsv", "--sigma", 0.25, *options)
+    first = json.loads(doubted.out)["assumptions"][0]
+    assert first.startswith("is sigma = 0.25 right?")
+    assert doubted.err == f"Warning: {first}\n"
+    empty = command("plan", "--like", "empty.tsv", "--sigma", 0.25, *options)
+    assert (empty.code, empty.out) == (2, "")
+    assert empty.err == "Error: empty.tsv holds no rows: name a log that is not empty\n"
+
+
 def test_the_text_says_hours_cost_and_assumptions(command):
     done = command(
         "plan", "--images", 50000, "--samples", 100000, "--throughput", 5000, "--price-per-hour", 2

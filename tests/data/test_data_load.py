@@ -102,6 +102,25 @@ def test_bad_range_is_refused_by_load(save_npz, refusal):
 
 def test_the_name_is_short_and_the_split_as_asked(save_npz):
     path = save_npz()
-    dataset = load(Path(path), "train")
+    dataset = load(Path(path), default_split="train")
     assert (dataset.name, dataset.split) == (path.stem, "train")
+    assert load(path).split == "test"
     assert dataset.labels.dtype == dataset.indices.dtype == np.int64
+
+
+@pytest.mark.parametrize("split", ["train", "test", "val"])
+def test_a_split_that_is_named_is_refused_where_every_split_would_be_the_same(split, save_npz, refusal):
+    message = refusal(save_npz(), split)
+    assert f"one set without splits, so --split {split} would be all of it" in message
+    assert "two files" in message
+
+
+@pytest.mark.parametrize("given", [np.zeros((4, 3)), (np.zeros((4, 3)), np.zeros(4)), None])
+def test_arrays_are_refused_with_a_way_to_save_them(given, refusal):
+    message = refusal(given)
+    assert type(given).__name__ in message and "np.savez('mine.npz', inputs=..., labels=...)" in message
+
+
+def test_a_path_that_does_not_exist_is_not_taken_for_a_misspelt_name(refusal):
+    assert "did you mean" not in refusal("pik.npz")
+    assert "did you mean cifar10-sample?" in refusal("cifar10-sampel")

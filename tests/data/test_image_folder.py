@@ -51,8 +51,10 @@ def test_classes_are_sorted_folders_and_images_sorted_files(folder):
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_folder_without_splits_is_one_set(split, folder):
-    assert len(load(folder, split)) == 3
+def test_folder_without_splits_is_one_set(split, folder, refusal):
+    assert len(load(folder)) == len(load(folder, default_split=split)) == 3
+    message = refusal(folder, split)
+    assert f"--split {split} would be all of it" in message and "SPLIT/CLASS/image" in message
 
 
 def test_splits_are_sub_folders(tmp_path, refusal):
@@ -61,6 +63,7 @@ def test_splits_are_sub_folders(tmp_path, refusal):
     assert len(load(tmp_path, "train")) == 3
     assert len(load(tmp_path, "val")) == len(load(tmp_path / "val")) == 2
     assert "has no split 'test': use train or val" in refusal(tmp_path)
+    assert len(load(tmp_path, default_split="train")) == 3
 
 
 def test_other_modes_become_rgb(tmp_path):
@@ -176,5 +179,5 @@ def test_two_depths_are_ambiguous(folder, refusal):
 
 
 def test_unknown_split_and_range(folder, refusal):
-    assert "no split 'val': use test or train" in refusal(folder, "val")
+    assert "one set without splits" in refusal(folder, "val")
     assert "--input-range none does not apply" in refusal(folder, input_range=None)

@@ -183,6 +183,15 @@ def test_npy_content_under_the_name_npz(tmp_path, refusal):
 
 def test_options_of_other_sources(save_npz, refusal):
     assert "--crop 3 does not apply" in refusal(save_npz(), crop=3)
-    assert "has no split 'val': use test or train" in refusal(save_npz(), "val")
+    assert "one set without splits" in refusal(save_npz(), "val")
     images = save_npz(inputs=np.zeros((4, 5, 6, 3), np.uint8))
     assert "--input-range none does not apply" in refusal(images, input_range=None)
+
+
+def test_labels_that_count_from_one_are_recognised(save_npz, refusal):
+    names = np.array(["a", "b", "c"])
+    from_one = refusal(save_npz(labels=np.array([1, 2, 3, 2]), class_names=names))
+    assert "label 3 of input 2 is out of range: expected 0 to 2" in from_one and "subtract 1" in from_one
+    for labels in ([0, 2, 3, 1], [2, 2, 3, 2], [1, 2, 4, 2]):
+        message = refusal(save_npz(labels=np.array(labels), class_names=names))
+        assert "subtract" not in message and "mend the labels or the class names" in message

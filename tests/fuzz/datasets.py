@@ -25,7 +25,7 @@ def little_memory(most: int = 1 << 25) -> Iterator[None]:
     assert peak < most, f"{peak:,} bytes"
 
 
-def whole(path: Path, split: str = "test", **options) -> Dataset:
+def whole(path: Path, split: str | None = None, **options) -> Dataset:
     """Load a data set and read every input of it."""
     found = load(path, split, **options)
     inputs = stack(found, range(len(found)))

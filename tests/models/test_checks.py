@@ -154,3 +154,34 @@ def test_another_noise_level_is_warned_of(make_card):
     assert sigma_warning(card, 0.5 * (1 + 1e-12)) is None
     assert sigma_warning(replace(card, noise_sigma=None), 0.25) is None
     assert sigma_warning(None, 0.25) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "classes", "no_label_zero", "words"),
+    [
+        (5, 3, False, "if the last 2 have no input here, name all 5 in the data (class_names in the .npz"),
+        (5, 3, True, "name all 5 in the data"),
+        (5, 6, True, "counted from 1: subtract 1"),
+        (5, 6, False, "choose a model trained on these data"),
+        (5, 7, True, "choose a model trained on these data"),
+    ],
+)
+def test_another_number_of_classes_has_its_own_remedy(own, classes, no_label_zero, words):
+    with pytest.raises(ModelError) as caught:
+        check_logits(Wrapped(lambda x: x).eval(), INPUTS, classes, "net", no_label_zero=no_label_zero)
+    assert f"returns shape (4, 5), expected (4, {classes}): " in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 2, 3), (4, 6, 5, 1)])
+def test_inputs_with_channels_last_are_recognised(shape):
+    with pytest.raises(
+        ModelError, match=r"channels last: save \(N, C, H, W\), e.g. transpose\(0, 3, 1, 2\)$"
+    ):
+        check_logits(nn.Conv2d(7, 3, 1), torch.zeros(shape), 5, "net")
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (4, 2, 4, 4), (4, 12)])
+def test_other_inputs_that_fail_are_not_said_to_be_channels_last(shape):
+    with pytest.raises(ModelError, match="of the shape the model takes"):
+        check_logits(nn.Conv2d(7, 3, 1), torch.zeros(shape), 5, "net")

@@ -513,3 +513,80 @@ def test_export_checksum_is_of_the_file(exported, tmp_path):
     copy.write_bytes(path.read_bytes())
     assert load_model(str(copy)).checksum == load_model(str(path)).checksum
     assert hashlib.sha256(path.read_bytes()).hexdigest() != load_model(str(path)).checksum
+
+
+def test_a_card_of_another_number_of_classes_has_the_remedy_that_fits(zoo):
+    refused("other", "the data have 7: if the last 3 have no input here, name all 10", zoo=zoo, classes=7)
+    refused("other", "the data have 11: no label is 0", zoo=zoo, classes=11, no_label_zero=True)
+    refused("other", "the data have 11: choose a model", zoo=zoo, classes=11)
+
+
+FACTORIES = """
+import torch
+from torch import nn
+
+def drawn():
+    return nn.Linear(3, 2)
+
+def seeded():
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+def stateless():
+    return nn.Flatten()
+
+drawn_at_import = nn.Linear(3, 2)
+calls = []
+
+def own_generator():
+    net, generator = nn.Linear(3, 2), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in net.parameters():
+            value.normal_(generator=generator)
+    return net
+
+def lazy():
+    return nn.LazyLinear(2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "drawn"),
+    [
+        ("drawn", True), ("drawn_at_import", True), ("seeded", False), ("own_generator", False),
+        ("stateless", False),
+    ],
+)  # fmt: skip
+def test_a_factory_that_draws_its_weights_is_pointed_out(tmp_path, factory, drawn):
+    (tmp_path / "nets.py").write_text(FACTORIES)
+    said, spec = [], f"{tmp_path / 'nets.py'}:{factory}"
+    load_model(spec, say=said.append)
+    assert len(said) == drawn
+    assert all("--robust-weights" in line and "seed the factory" in line for line in said)
+    save_file(nn.Linear(3, 2).state_dict(), tmp_path / "w.safetensors")
+    if factory.startswith("drawn"):
+        load_model(spec, weights=tmp_path / "w.safetensors", say=said.append)
+        assert len(said) == 1
+
+
+def test_lazy_layers_are_refused_in_one_line(tmp_path):
+    (tmp_path / "nets.py").write_text(FACTORIES)
+    for say in (None, print):
+        with pytest.raises(
+            ModelError, match=r"^parameter (weight|bias) is of a lazy layer, .*run the model once"
+        ):
+            load_model(f"{tmp_path / 'nets.py'}:lazy", say=say)
+
+
+def test_looking_for_drawn_weights_leaves_the_generator_alone(tmp_path, monkeypatch):
+    (tmp_path / "nets.py").write_text(FACTORIES)
+    spec, states = f"{tmp_path / 'nets.py'}:drawn", []
+    for say in (None, lambda message: None):
+        torch.manual_seed(5)
+        loaded = load_model(spec, say=say)
+        states.append((torch.get_rng_state(), loaded.checksum))
+    assert torch.equal(states[0][0], states[1][0]) and states[0][1] == states[1][1]
+    said = []
+    monkeypatch.setattr("certmix.models.state.LARGEST", 7)
+    load_model(spec, say=said.append)
+    assert said == []

@@ -85,6 +85,8 @@ def test_a_sigma_that_does_not_fit(tmp_path, sigma):
     found = audit(path, sigma=sigma)
     assert checks(found)["sigma"]
     assert any("sigma = 0.25 would fit" in finding.message for finding in found.findings)
+    assert any(f"cannot be those of sigma = {sigma:g}" in finding.message for finding in found.findings)
+    assert found.facts["effective_failure_probability"] is None
     assert "sigma" not in checks(audit(path, sigma=0.25))
 
 
@@ -211,7 +213,67 @@ def test_published_logs(name):
         assert math.isclose(found.facts["largest_radius_in_sigma"], 3.912, rel_tol=3e-3)
 
 
+def test_every_finding_ends_with_what_to_do(command, tmp_path):
+    rows = simulated(0.25, 100_000, 0.01)
+    paths = [
+        write(tmp_path / "empty"), write(tmp_path / "low", *rows),
+        write(tmp_path / "gaps", *[(i, 1, 1, "0.25") for i in range(100) if i != 7], (4, 1, 1, "0.25")),
+        write(tmp_path / "odd", (0, 1, -1, "0.3"), (1, 1, 1, "9.0"), (1, 1, 1, "8.0"), correct=[1, 2, 3]),
+    ]  # fmt: skip
+    (tmp_path / "cut").write_text(paths[2].read_text() + "100\t1\t1")
+    (tmp_path / "counts").write_text("90 10 0\n50 40 1\n")
+    (tmp_path / "short").write_text("90 10 0\n50 4")
+    found = [audit(path, sigma=0.25) for path in (*paths, tmp_path / "cut")]
+    found += [audit(paths[3]), audit(tmp_path / "counts", rows=3), audit(tmp_path / "short")]
+    findings = [finding for one in found for finding in one.findings]
+    assert {finding.check for finding in findings} == {
+        "rows", "order", "repeated", "sigma", "failure probability", "ceiling", "correct", "threshold",
+        "abstentions", "samples", "selection",
+    }  # fmt: skip
+    for finding in findings:
+        assert finding.remedy
+        assert finding.remedy[-1] not in ".;"
+    lines = command("audit", paths[1], "--sigma", 0.25).out.splitlines()
+    marked = [line for line in lines if line.startswith(("!", "-"))]
+    remedies = [finding.remedy for finding in audit(paths[1], sigma=0.25).findings]
+    assert [line.endswith(f"; {text}") for line, text in zip(marked, remedies, strict=True)] == [True] * len(
+        marked
+    )
+
+
+@pytest.mark.parametrize("delta", [0.01, 0.0137, 0.2])
+def test_the_failure_probability_that_is_proposed_is_one_that_fits(tmp_path, delta):
+    path = write(tmp_path / "log", *simulated(0.25, 100_000, delta))
+    (finding,) = [one for one in audit(path, sigma=0.25).findings if one.check == "failure probability"]
+    proposed = float(finding.remedy.split("--failure-probability ")[1].split(",")[0])
+    assert "failure probability" not in checks(audit(path, sigma=0.25, failure_probability=proposed))
+
+
+def test_radii_far_above_the_ceiling_are_not_those_of_this_sigma(tmp_path):
+    path = write(tmp_path / "log", (0, 1, 1, "3.56"), (1, 1, 1, "3.2"), (2, 1, 1, "0.4"))
+    (found,) = [one for one in audit(path, sigma=0.25).findings if one.check == "ceiling"]
+    assert "cannot be those of sigma = 0.25" in found.message
+    assert found.remedy == "give the log's own --sigma"
+    (near,) = [one for one in audit(path, sigma=0.9).findings if one.check == "ceiling"]
+    assert "cannot" not in near.message
+
+
 # the command line
+
+
+def test_what_is_assumed_of_a_log_is_marked(command, tmp_path):
+    log = write(tmp_path / "log.tsv", (0, 1, 1, "0.3"), (1, 2, -1, "0.0"))
+    lines = command("audit", log, "--samples", 1000).out.splitlines()
+    assert "  samples: 1,000" in lines
+    assert "  failure probability: 0.001 (assumed)" in lines
+    lines = command("audit", log, "--failure-probability", 0.001).out.splitlines()
+    assert "  samples: 100,000 (assumed)" in lines
+    assert "  failure probability: 0.001" in lines
+
+
+def test_help_says_what_checks_published_tables(command):
+    shown = command("audit", "--help").out
+    assert "checked by certmix verify RUN" in " ".join(shown.split())
 
 
 def test_json_and_exit_codes(command, tmp_path):
@@ -240,6 +302,8 @@ def test_a_run_folder(command, problem):
     assert command("certify", *options).code == 0
     sound = command("audit", "run")
     assert sound.code == 0, sound.out
+    assert "published tables: not looked at; certmix verify run checks them" in sound.out
+    assert "(assumed)" not in sound.out
     with sqlite3.connect("run/counts.sqlite") as db:
         (index,) = db.execute("SELECT min(idx) FROM images").fetchone()
         db.execute("UPDATE images SET selection = ? WHERE idx = ?", ('{"2": 99}', index))

@@ -19,10 +19,11 @@ from torch import nn
 
 import certmix
 from certmix.bounds import bound_counts
-from certmix.errors import ModelError, ParameterError, RunError
+from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.radii import certify_radii
 from certmix.records import Store, read_run
 from certmix.sampling import Sampler
+from certmix.studies.sources import Sources, load_data
 
 
 def test_the_table_is_what_the_counts_say():
@@ -308,3 +309,65 @@ def test_parameters_out_of_range(options):
             arguments.pop("sigma"), arguments.pop("alpha"), data=points(INPUTS, LABELS), **arguments
         )
     assert "\n" not in str(refused.value)
+
+
+def test_one_certificate_and_one_radius_need_no_list():
+    summary = run(certificates="exact", radii=0.5).summary
+    assert summary.radii == (0.5,) and {row.certificate for row in summary.rows} == {"exact"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sigma": "0.5"}, r"^sigma = '0.5' is of type str: give a number"),
+        ({"alpha": "0.76"}, r"^alpha = '0.76' is of type str"),
+        ({"alpha": None}, r"^alpha = None is of type NoneType"),
+        ({"samples": "400"}, r"^samples = '400' is of type str"),
+        ({"failure_probability": [0.1]}, r"^failure_probability = \[0.1\] is of type list"),
+        ({"imges": 3}, r"^unknown options: imges: did you mean images\?"),
+        ({"certificate": "exact"}, r"unknown options: certificate: did you mean certificates\?"),
+        ({"robust_weight": "w.pt"}, r"did you mean robust_weights\?"),
+        ({"nonsense": 1}, r"unknown options: nonsense: leave it out"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_one_line_each(options, words):
+    given = {"sigma": 0.5, "alpha": 0.76, "data": points(INPUTS, LABELS), **options}
+    with pytest.raises(ParameterError, match=words) as refused:
+        certmix.certify(**given)
+    assert "\n" not in str(refused.value)
+
+
+def test_arrays_as_data_are_refused_with_a_way_to_save_them():
+    with pytest.raises(DataError, match=r"data of type ndarray .* np.savez\('mine.npz'"):
+        certmix.certify(0.5, 0.76, data=np.asarray(INPUTS), standard=None, robust=plane(NET))
+
+
+def test_a_split_is_refused_where_the_data_have_none(tmp_path: Path):
+    path = tmp_path / "points.npz"
+    np.savez(path, inputs=np.asarray(INPUTS, np.float32), labels=LABELS)
+    options = dict(data=str(path), input_range=None, output=tmp_path / "run")
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=f"--split {split} would be all of it.*two files"):
+            run(**options, split=split)
+    with pytest.raises(DataError, match="a Dataset already, of split 'test'"):
+        run(split="train")
+    assert run(split="test").summary == run().summary
+    result = run(**options)
+    sources = json.loads((result.folder / "run.json").read_text())["sources"]
+    assert sources["split"] == "test"
+    again = Sources.from_dict({**sources, "objects": []})
+    assert again.split is None and load_data(again).checksum
+    assert Sources.from_dict(Sources(split="train").as_dict()).split == "train"
+
+
+def test_what_is_wrong_with_the_data_is_said_before_models_are_looked_for():
+    with pytest.raises(DataError, match=r"'pik.npz'"):
+        certmix.certify(0.12, 0.76, data="pik.npz")
+
+
+def test_a_factory_that_draws_its_weights_is_warned_of(tmp_path: Path):
+    (tmp_path / "nets.py").write_text("from torch import nn\n\n\ndef tiny():\n    return nn.Linear(2, 2)\n")
+    spec = f"{tmp_path / 'nets.py'}:tiny"
+    with pytest.warns(certmix.CertmixWarning) as caught:
+        run(robust=spec, samples=100)
+    assert sum("tiny draws its weights at random" in str(w.message) for w in caught) == 1

@@ -1,6 +1,7 @@
 """The empirical studies on models whose attacked accuracy is known in closed form."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,20 @@ from torch import nn
 
 from certmix.data import load
 from certmix.errors import ModelError, ParameterError, RunError
+from certmix.models.mixture import MixedClassifier
+from certmix.models.spec import LoadedModel
+from certmix.nuts import NonlinearTransform
+from certmix.nuts.adaptive import direct_bypass
+from certmix.nuts.mixture import NutsMixture
 from certmix.records import read_run
 from certmix.studies.attack import attack
-from certmix.studies.attack_request import AttackRequest
+from certmix.studies.attack_request import AttackRequest, check_ball, check_weight
+from certmix.studies.blind_mix import blind_mixes
 from certmix.studies.compare_trust import compare_trust
 from certmix.studies.confidence import confidence, top_two_gap
 from certmix.studies.empirical import Surroundings
-from certmix.studies.mix_sweep import mix_sweep
+from certmix.studies.local_lipschitz import local_lipschitz
+from certmix.studies.mix_sweep import check_alphas, mix_sweep
 from certmix.studies.sources import Sources
 
 EPS = 0.08
@@ -334,3 +342,91 @@ def test_mistakes_on_the_command_line_are_one_line(command, problem, arguments, 
     done = command(arguments[0], *pair, "--images", 4, *arguments[1:])
     assert done.code == 2 and message in done.err
     assert done.out == ""
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "words"),
+    [
+        ("linf", 8.0, r"^eps = 8 exceeds the input range \[0, 1\]: did you mean 8/255\?$"),
+        ("l2", 8.0, r"^eps = 8 exceeds 1.414, the largest l2 distance in the input range .* mean 8/255\?$"),
+        ("l1", 8.0, r"^eps = 8 exceeds 2, the largest l1 distance"),
+        ("linf", 300.0, r"exceeds the input range \[0, 1\]: give a radius below 1$"),
+    ],
+)
+def test_a_ball_beyond_the_input_range_is_refused(points, norm, eps, words):
+    for study in (attack, confidence):
+        with pytest.raises(ParameterError, match=words):
+            study(request(norm=norm, eps=eps), sources(points[2]), in_memory())
+
+
+@pytest.mark.parametrize(("norm", "largest"), [("linf", 1.0), ("l2", 2**0.5), ("l1", 2.0)])
+def test_a_ball_as_wide_as_the_input_range_is_accepted(points, norm, largest):
+    assert check_ball(largest, norm, points[2]) is None
+
+
+def test_a_wide_ball_without_input_range_is_pointed_out(points):
+    unbounded = replace(points[2], input_range=None)
+    assert "did you mean 8/255?" in check_ball(8.0, "linf", unbounded)
+    assert check_ball(0.5, "linf", unbounded) is None and check_ball(8.0, "l2", unbounded) is None
+
+
+@pytest.mark.parametrize("command_", ["attack", "mix-sweep", "compare-trust", "confidence"])
+def test_eight_without_a_divisor_is_one_line(command, problem, command_):
+    pair = list(problem.options[: problem.options.index("--sigma")])
+    done = command(command_, *pair, "--images", 2, "--eps", "8")
+    assert done.code == 2 and "did you mean 8/255?" in done.err and done.out == ""
+
+
+def test_one_weight_in_percent_is_asked_about(command):
+    done = command("attack", "--alpha", 90)
+    assert done.code == 2
+    assert done.err == "Error: alpha = 90: the mixing weight must lie in [0, 1]: did you mean 0.9?\n"
+    for alpha in (-0.1, 2.0, float("nan"), 200.0):
+        with pytest.raises(ParameterError, match="choose such a weight"):
+            check_weight(alpha)
+    with pytest.raises(ParameterError, match=r"did you mean 0.5,0.76\?"):
+        check_alphas([50, 76])
+
+
+def blind_mix(temperature):
+    transform = NonlinearTransform(s=1.0, p=1.0, c=0.0, clamp="linear")
+    return NutsMixture(STANDARD, ROBUST, transform, alpha=0.9, temperature=temperature).eval()
+
+
+@pytest.mark.parametrize("study", [attack, confidence, mix_sweep, compare_trust, local_lipschitz])
+def test_a_mix_that_gradients_do_not_see_is_pointed_out_in_every_study(points, study):
+    named = Sources(data=points[2], standard=STANDARD, robust=blind_mix(0.0))
+    choices = {"alphas": [0.5]} if study is mix_sweep else {}
+    choices.update({"weights": [0.5], "trusts": ["constant"]} if study is compare_trust else {})
+    said = []
+    where = Surroundings(in_memory=True, say=said.append)
+    done = study(request=request(steps=1, images=2), sources=named, where=where, **choices)
+    for told in (said, done.sheet.notes):
+        assert sum("direct_bypass" in line and "blind" in line for line in told) == 1
+
+
+@pytest.mark.parametrize(
+    "robust, attack_",
+    [
+        (blind_mix(1.0), "pgd"),
+        (direct_bypass(blind_mix(0.0), alpha_d=0.9), "pgd"),
+        (blind_mix(0.0), "square"),
+        (ROBUST, "pgd"),
+    ],
+)
+def test_searches_that_see_the_mix_are_not(points, robust, attack_):
+    said = []
+    where = Surroundings(in_memory=True, say=said.append)
+    done = attack(
+        request(attack=attack_, steps=1, images=2),
+        Sources(data=points[2], standard=None, robust=robust),
+        where,
+    )
+    assert not any("direct_bypass" in line for line in (*said, *done.sheet.notes))
+
+
+def test_a_mix_inside_a_mix_is_found_and_a_folder_is_named_with_its_bypass():
+    inner = MixedClassifier(STANDARD, blind_mix(0.0), 0.5)
+    named = LoadedModel(inner, "nuts:mix", "nuts:mix", "", None, None, None)
+    (note,) = blind_mixes((None, named))
+    assert "name nuts:mix#bypass instead" in note

@@ -175,7 +175,9 @@ def test_true_constants_are_not_contradicted(dataset, of, ratio, norm, constant)
         ({"check": float("nan")}, "check = nan"),
         ({"of": "scores"}, "of 'scores'"),
         ({"ratio": "best"}, "ratio 'best'"),
-        ({"alpha": 0.3}, "1/2 <= alpha <= 1"),
+        ({"alpha": 0.3}, "1/2 <= alpha <= 1: choose"),
+        ({"alpha": 76}, r"1/2 <= alpha <= 1: did you mean 0.76\?"),
+        ({"changes": {"eps": 8.0}}, r"eps = 8 exceeds the input range .* did you mean 8/255\?"),
         ({"changes": {"eps": 0.0}}, "eps = 0"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from math import lgamma
@@ -19,7 +20,7 @@ from certmix.records.logs import HEADER, write_log
 from certmix.report.tables import render
 from certmix.studies.best import best
 from certmix.studies.recertify import recertify
-from certmix.studies.stored import read_stored
+from certmix.studies.stored import command_of, read_stored
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")
@@ -435,5 +436,98 @@ def test_a_noise_level_that_the_radii_cannot_have_is_doubted(tmp_path):
         "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t1.96\t1\t0:00:01\n1\t1\t-1\t0.0\t0\t0:00:01\n"
     )
     doubted = recertify(log, sigma=0.25, alpha=0.76).notes
-    assert any("is sigma = 0.25 right?" in note and "7.84 sigma" in note for note in doubted)
+    assert "is sigma = 0.25 right?" in doubted[0]
+    assert "7.84 sigma" in doubted[0]
     assert not any("right?" in note for note in recertify(log, sigma=0.5, alpha=0.76).notes)
+
+
+def test_a_radius_that_overflows_in_sigmas_is_doubted(tmp_path):
+    log = write(tmp_path / "far.tsv", (0, 1, 1, "1E308"), (1, 1, 1, "0.9"))
+    assert (
+        "is sigma = 0.5 right? The largest radius of the log would be inf sigma"
+        in recertify(log, sigma=0.5).notes[0]
+    )
+
+
+@pytest.fixture
+def far_log(tmp_path: Path) -> Path:
+    """A log of sigma = 0.5 or more: its largest radius is 1.96."""
+    return write(tmp_path / "far.tsv", (0, 1, 1, "1.96"), (1, 1, -1, "0.0"), (2, 1, 1, "0.9"))
+
+
+@pytest.mark.parametrize("sigmas", ["1,0.25", "0.25", "0.25,0.25"])
+def test_the_best_of_several_doubts_each_noise_level_first(command, tmp_path, far_log, sigmas):
+    near = write(tmp_path / "near.tsv", (0, 1, 1, "0.9"), (1, 1, 1, "0.3"), (2, 1, 1, "0.2"))
+    done = command("recertify", near, far_log, "--sigma", sigmas, "--best", "--format", "json")
+    assert done.code == 0, done.err
+    first, *others = json.loads(done.out)["notes"]
+    assert first.startswith(f"{far_log}: is sigma = 0.25 right?")
+    assert done.err.splitlines() == [f"Warning: {first}"]
+    assert not any("right?" in note for note in others)
+    fine = command("recertify", near, far_log, "--sigma", "0.25,0.5", "--best", "--format", "json")
+    assert fine.err == ""
+    assert "right?" not in fine.out
+
+
+def test_each_doubtful_source_is_named_though_all_doubts_are_alike(command, tmp_path, far_log):
+    again = write(tmp_path / "again.tsv", (0, 1, 1, "1.96"), (1, 1, 1, "0.3"))
+    done = command("recertify", far_log, again, "--sigma", 0.25, "--best", "--format", "json")
+    notes = json.loads(done.out)["notes"]
+    assert [note.partition(": is sigma")[0] for note in notes[:2]] == [str(far_log), str(again)]
+    assert sum("right?" in note for note in notes) == 2
+    assert done.err.count("Warning: ") == 2
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "csv", "markdown", "latex"])
+def test_a_doubtful_noise_level_is_a_warning_in_every_format(command, far_log, format_):
+    done = command("recertify", far_log, "--sigma", 0.25, "--format", format_)
+    assert done.code == 0
+    (line,) = done.err.splitlines()
+    assert line.startswith("Warning: is sigma = 0.25 right?")
+    assert command("recertify", far_log, "--sigma", 0.5, "--format", format_).err == ""
+
+
+def test_an_empty_log_makes_an_empty_table_with_a_warning(command, tmp_path, log):
+    empty = write(tmp_path / "empty.tsv")
+    done = command("recertify", empty, "--sigma", 0.25, "--format", "json")
+    assert (done.code, json.loads(done.out)["images"]) == (0, 0)
+    assert done.err == f"Warning: {empty} holds no rows: its table is empty\n"
+    both = command("recertify", log, empty, "--sigma", 0.25, "--best", "--format", "json")
+    assert both.err == done.err
+
+
+OTHER_RUNS = {
+    "certify-margin": ("certmix certify --certificate margin", "repeat it for another --alpha"),
+    "certify-lipschitz-constant": (
+        "certmix certify --certificate lipschitz-constant",
+        "repeat it for another --alpha",
+    ),
+    "nuts-fit": ("certmix nuts fit", "name a run of certmix certify"),
+    "nuts-certified": ("certmix nuts fit --certified", "name a run of certmix certify"),
+    "mix-sweep": ("certmix mix-sweep", "name a run of certmix certify"),
+}
+
+
+@pytest.mark.parametrize("study", OTHER_RUNS)
+def test_a_run_of_another_kind_is_named_by_a_command_that_exists(command, tmp_path, study):
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": 1, "identity": {"study": study}}))
+    named, remedy = OTHER_RUNS[study]
+    for name in ("recertify", "audit", "trade-off"):
+        done = command(name, tmp_path)
+        assert (done.code, done.out) == (2, "")
+        assert re.search(rf"{re.escape(str(tmp_path))} is a run of {re.escape(named)}[:,] ", done.err)
+        assert remedy in done.err
+    assert re.search(rf" is a run of {re.escape(named)}[:,] ", command("plan", "--like", tmp_path).err)
+
+
+def test_the_commands_that_runs_are_named_by_exist():
+    import click
+    from certmix_cli.main import cli
+
+    for study in OTHER_RUNS:
+        at, words = cli, command_of(study).split()[1:]
+        while isinstance(at, click.Group):
+            at = at.get_command(click.Context(at), words.pop(0))
+        assert at is not None
+        options = {option for parameter in at.params for option in parameter.opts}
+        assert options.issuperset(word for word in words if word.startswith("--"))

@@ -268,3 +268,29 @@ def test_errors_are_one_line(command, counts):
         assert (done.code, done.out) == (2, "")
         assert len(done.err.splitlines()) == 1
         assert expected in done.err
+
+
+@pytest.mark.parametrize("format_", TRADE_OFF_FORMATS)
+def test_a_doubtful_noise_level_comes_first_and_on_stderr(command, log, format_):
+    doubted = command("trade-off", log, "--sigma", 0.1, "--plot", "none", "--format", format_)
+    assert doubted.code == 0
+    (line,) = doubted.err.splitlines()
+    assert line.startswith("Warning: is sigma = 0.1 right?")
+    if format_ == "json":
+        assert json.loads(doubted.out)["notes"][0] == line.removeprefix("Warning: ")
+    both = command("trade-off", log, log, "--sigma", "0.1,0.5", "--plot", "none", "--format", "json")
+    assert json.loads(both.out)["notes"][0].endswith(line.removeprefix("Warning: "))
+    fine = command("trade-off", log, "--sigma", 0.5, "--plot", "none", "--format", format_)
+    assert fine.err == ""
+
+
+def test_a_radius_may_be_a_fraction(command, log):
+    tables = [
+        command("trade-off", log, "--sigma", 0.5, "--plot", "none", "--format", "json", "--at-radius", text)
+        for text in ("8/255", 8 / 255)
+    ]
+    assert json.loads(tables[0].out)["at_radius"] == 8 / 255
+    assert tables[0].out == tables[1].out
+    wrong = command("trade-off", log, "--sigma", 0.5, "--at-radius", "1/0")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "'1/0' is not a number: write for example" in wrong.err

@@ -17,7 +17,8 @@ from certmix.records.folder import DESCRIPTION
 from certmix.records.formats import read_log
 from certmix.studies.bounding import bound_records, radii_of
 from certmix.studies.deterministic_request import DETERMINISTIC
-from certmix.studies.stored_run import LOG, open_run
+from certmix.studies.stored import open_sampled
+from certmix.studies.stored_run import LOG
 from certmix.verification.falsification.request import FalsifyRequest
 
 __all__ = ["Claim", "Claims", "read_claims"]
@@ -90,6 +91,11 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
     ParameterError
         If the run holds no radii of this certificate or alpha.
     """
+    if Path(folder).is_file():
+        raise RunError(
+            f"{folder} is a file: name the folder of a run of certmix certify, whose model is attacked; "
+            "a log alone is checked by certmix audit"
+        )
     described = read_run(Path(folder))
     studies = {f"certify-{name}": name for name in DETERMINISTIC}
     study = described["identity"].get("study", "certify") if "identity" in described else "certify"
@@ -100,7 +106,7 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
 
 def _sampled(folder: Path, described: dict[str, Any], request: FalsifyRequest) -> Claims:
     """Radii from the run's counts, as its own table has them."""
-    run = open_run(folder)
+    run = open_sampled(folder)
     own = run.request
     alpha = own.alpha if request.alpha is None else request.alpha
     certificate = request.certificate or own.certificates[0]

@@ -17,6 +17,7 @@ from certmix.records.folder import DESCRIPTION
 from certmix.sampling import resolve_device
 from certmix.studies.attacking import Progress
 from certmix.studies.sources import Loaded, Sources, load_models
+from certmix.studies.unfinished import unfinished
 from certmix.types import Dataset
 from certmix.verification.falsification.attack import attack_claim
 from certmix.verification.falsification.claims import Claim, Claims, read_claims
@@ -76,6 +77,9 @@ def falsify(
     """
     asked = request or FalsifyRequest()
     claims = read_claims(run, asked)
+    told = unfinished(Path(run))
+    if told is not None:
+        say(told)
     if not claims.claims:
         return Falsification(str(run), claims, asked, ())
     target, dataset = load_target(Path(run), claims, sources, device, say)

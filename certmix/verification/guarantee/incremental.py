@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from certmix.errors import Interrupted
 from certmix.records.folder import DATABASE
 from certmix.studies.certify import run_certify
 from certmix.studies.deterministic import run_deterministic
@@ -16,6 +17,8 @@ from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.planning import Plan, stored_images
 
 __all__ = ["Sampling", "draw", "untouched"]
+
+STOPPED = "interrupted before all samples of the guarantee were drawn"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def draw(
 
     Raises
     ------
-    KeyboardInterrupt
+    Interrupted
         If it was interrupted; what was drawn is kept.
     """
     request, classes = guarantee.asked, loaded.dataset.classes
@@ -71,11 +74,11 @@ def draw(
     }  # fmt: skip
     if isinstance(request, DeterministicRequest):
         if not run_deterministic(request, sources, **work).summary.complete:
-            raise KeyboardInterrupt
+            raise Interrupted(STOPPED)
         return Sampling(reused, len(lacking), 0, 0, planned.why)
     before = {} if fresh else samples_of(planned, request, classes)
     if not run_certify(request, sources, **work).summary.complete:
-        raise KeyboardInterrupt
+        raise Interrupted(STOPPED)
     reused_samples, total = sum(before.values()), sum(samples_of(planned, request, classes).values())
     return Sampling(reused, len(lacking), reused_samples, total - reused_samples, planned.why)
 

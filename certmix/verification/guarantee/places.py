@@ -9,6 +9,7 @@ from typing import Any
 
 from certmix.data import DATASETS
 from certmix.models.zoo import zoo_names
+from certmix.studies.source_names import named_split
 from certmix.verification.guarantee.guarantees import DataClaim, Guarantee, ModelClaim
 
 __all__ = ["relative_claims", "source_options"]
@@ -21,7 +22,7 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
     """Return the fields of `certmix.studies.sources.Sources`, with every path made absolute."""
     folder, data = Path(guarantee.path).parent.resolve(), guarantee.data
     options: dict[str, Any] = {
-        "data": _data(data.name, folder), "split": data.split, "input_range": data.input_range,
+        "data": _data(data.name, folder), "split": named_split(data.split), "input_range": data.input_range,
         "resize": data.resize, "crop": data.crop, "standard": None,
     }  # fmt: skip
     for role, claim in (("standard", guarantee.standard), ("robust", guarantee.robust)):

@@ -10,9 +10,8 @@ from typing import Any
 
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
-from certmix.plain_json import parse_json
 from certmix.records import Identity, ImageRecord, Store, StudyIdentity, VectorStore, read_run
-from certmix.records.folder import DATABASE, DESCRIPTION, RESULTS, VECTORS
+from certmix.records.folder import DATABASE, DESCRIPTION, VECTORS
 from certmix.sampling import resolve_device
 from certmix.studies import certify, deterministic
 from certmix.studies.bounding import bound_records
@@ -20,6 +19,7 @@ from certmix.studies.deterministic_fill import ROBUST, margin_cell, standard_cel
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources, load_models, load_sources
+from certmix.studies.unfinished import is_finished
 from certmix.verification.guarantee.changes import (
     checksum_of,
     model_changes,
@@ -30,7 +30,6 @@ from certmix.verification.guarantee.changes import (
 )
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.places import source_options
-from certmix.verification.rederivation.published import TABLE
 from certmix.verification.rederivation.stored import read_description
 
 __all__ = ["Plan", "load_guaranteed", "plan", "stored_images"]
@@ -105,7 +104,7 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
     before, now = described["request"], json.loads(json.dumps(request.as_dict()))
     same = _checksums(described) == _loaded_checksums(loaded)
     same = same and described.get("sources") == json.loads(json.dumps(sources.as_dict()))
-    trusted = same and _finished(folder, described)
+    trusted = same and is_finished(folder)
     why = (
         *model_changes(guarantee, loaded),
         *what_is_done(request, before, now, lacking, len(indices)),
@@ -135,19 +134,6 @@ def _described(folder: Path) -> dict[str, Any]:
 
 def _checksums(described: dict[str, Any]) -> dict[str, Any]:
     return {role: checksum_of(described, role) for role in ("robust", "standard")}
-
-
-def _finished(folder: Path, described: dict[str, Any]) -> bool:
-    """Whether the run's newest request has a whole table: otherwise it was interrupted."""
-    try:
-        stored = described["request"]
-        kind: Any = CertifyRequest if "sigma" in stored else DeterministicRequest
-        lists = {name: tuple(stored[name]) for name in ("certificates", "radii") if name in stored}
-        name = kind(**{**stored, **lists}).name(_checksums(described)["standard"] or "")
-        table = folder / RESULTS / name / TABLE
-        return table.is_file() and parse_json(table.read_bytes()).get("complete") is True
-    except (AttributeError, KeyError, OSError, TypeError, ValueError):
-        return False
 
 
 def _lacking(

@@ -16,6 +16,7 @@ from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Sources, load_data
 from certmix.studies.stored_run import request_of
+from certmix.studies.unfinished import refuse_unfinished
 from certmix.verification.guarantee.figures import logit_figures, vote_figures
 from certmix.verification.guarantee.guarantees import Guarantee, ModelClaim
 from certmix.verification.guarantee.judging import Figures, figure
@@ -53,6 +54,7 @@ def propose(
     if not 0 <= slack < 1:
         raise ParameterError(f"slack = {slack}: it must be at least 0 and below 1, such as {DEFAULT_SLACK}")
     description, _ = read_description(run)
+    refuse_unfinished(Path(run))
     try:
         return _from_run(run, path, description, slack, pin)
     except (KeyError, TypeError, AttributeError) as error:

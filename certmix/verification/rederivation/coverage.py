@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from certmix.data import spread
+from certmix.studies.begun import begun_images
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
 from certmix.types import Dataset, IntArray, Summary
@@ -30,12 +31,16 @@ def wanted_indices(dataset: Dataset, images: int | str) -> IntArray:
 
 
 def check_stored(
-    stored: Iterable[int], dataset: Dataset | None, requests: Sequence[CertifyRequest | DeterministicRequest]
+    stored: Iterable[int],
+    dataset: Dataset | None,
+    requests: Sequence[CertifyRequest | DeterministicRequest],
+    begun: str | None = None,
 ) -> CheckResult:
-    """Every stored image was asked for."""
+    """Every stored image was asked for, be it by a request that was `begun` alone."""
     if dataset is None:
         return unchecked("stored images", "the data set cannot be loaded")
-    asked = {int(i) for request in requests for i in wanted_indices(dataset, request.images)}
+    numbers = dict.fromkeys([*(request.images for request in requests), *begun_images(begun)])
+    asked = {int(i) for images in numbers for i in wanted_indices(dataset, images)}
     held = dict.fromkeys(stored)
     faults: Faults = [
         (

@@ -12,6 +12,7 @@ from torch import nn
 
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
+from certmix.studies.source_names import named_split
 from certmix.studies.sources import Sources, load_data
 from certmix.types import Dataset
 
@@ -47,6 +48,7 @@ def reload(
     try:
         if stored.get("input_range") is not None:
             stored["input_range"] = tuple(stored["input_range"])
+        stored["split"] = named_split(stored.get("split"))
         sources = Sources(**stored)
     except TypeError as error:
         raise RunError(f"the sources in run.json are not readable ({error}): restore the file") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from certmix.errors import CertmixError, RunError
+from certmix.studies.begun import BEGUN
 from certmix.studies.request import CertifyRequest
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult
@@ -61,7 +62,7 @@ def rederive_samples(
         *check_identity(folder, run.description, request),
         check_data(run.description, reloaded),
         *check_models(run.description, reloaded),
-        check_stored(run.images, data, [request, *requests]),
+        check_stored(run.images, data, [request, *requests], run.meta.get(BEGUN)),
         *_stored_checks(run, published, request, data),
         check_newest(folder, request.name(standard_checksum(run.description)), published),
     ]

@@ -20,6 +20,7 @@ from certmix.errors import RunError
 from certmix.plain_json import parse_json
 from certmix.records import ImageRecord, read_run
 from certmix.records.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.studies.begun import BEGUN
 from certmix.types import FloatArray
 from certmix.verification.rederivation.stored_values import as_record, as_text, as_whole, is_whole
 
@@ -66,12 +67,17 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """A run without samples as it lies on disk: ``cells`` maps name -> index -> float64 numbers."""
+    """A run without samples as it lies on disk.
+
+    ``cells`` maps name -> index -> float64 numbers; ``begun`` is what the database
+    says of requests without a table, see `certmix.studies.begun`.
+    """
 
     folder: Path
     description: dict[str, Any]
     classes: int
     cells: dict[str, dict[int, FloatArray]]
+    begun: str | None = None
 
 
 def read_description(run: Path) -> tuple[dict[str, Any], str]:
@@ -176,4 +182,7 @@ def read_vectors(run: Path) -> StoredVectors:
             if not isinstance(raw, bytes) or len(raw) % 8:
                 raise ValueError(f"cell {cell!r} is damaged")
             cells.setdefault(as_text(cell), {})[as_whole(idx)] = np.frombuffer(raw, "<f8").astype(np.float64)
-    return StoredVectors(run, description, classes, cells)
+        begun = [
+            as_text(row[0]) for row in database.execute("SELECT value FROM meta WHERE key = ?", (BEGUN,))
+        ]
+    return StoredVectors(run, description, classes, cells, begun[0] if begun else None)

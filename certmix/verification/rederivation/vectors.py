@@ -57,7 +57,7 @@ def rederive_vectors(
         *_check_identity(run, request),
         check_data(run.description, reloaded),
         *check_models(run.description, reloaded),
-        check_stored(stored, data, [request, *asked]),
+        check_stored(stored, data, [request, *asked], run.begun),
         *_stored_checks(run, published, request, data),
         check_newest(folder, request.name(standard_checksum(run.description)), published),
     ]

@@ -1,0 +1,68 @@
+"""Keyword arguments of the Python interface, checked before they meet arithmetic.  No torch."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from types import NoneType
+from typing import Any
+
+from certmix.errors import ParameterError
+
+__all__ = ["check_known", "check_number", "check_numbers", "several"]
+
+
+def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse names that are not known, with the one that was probably meant.
+
+    Raises
+    ------
+    ParameterError
+        For the first of them.
+    """
+    known = list(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else "leave it out"
+        raise ParameterError(f"unknown options: {', '.join(unknown)}: {hint} (see {where})")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuse what is no number, such as a text that holds one.
+
+    Raises
+    ------
+    ParameterError
+        If it is none.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        text = ascii(value)
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        kind = type(value).__name__
+        raise ParameterError(f"{name} = {shown} is of type {kind}: give a number, such as 0.5")
+
+
+def check_numbers(kind: type, options: Mapping[str, Any]) -> None:
+    """Check every option that is a number in the dataclass `kind`; None passes where the field takes it."""
+    hints = typing.get_type_hints(kind)
+    for name, value in options.items():
+        if name not in hints:
+            continue
+        choices = set(typing.get_args(hints[name]) or (hints[name],))
+        optional = NoneType in choices and value is None
+        if choices - {NoneType} <= {int, float} and not optional:
+            check_number(name, value)
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """Return one name, or one number, as a tuple of one; anything else as a tuple.
+
+    Examples
+    --------
+    >>> several("exact"), several(0.5), several(["exact", "smoothing"])
+    (('exact',), (0.5,), ('exact', 'smoothing'))
+    """
+    return (value,) if isinstance(value, str | Real) else tuple(value)

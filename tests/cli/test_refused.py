@@ -1,0 +1,421 @@
+"""Commands that are refused, or stopped, leave a finished run folder byte for byte as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from certmix.records import Store
+from certmix.studies import certify_fill, deterministic_fill
+
+NETS = '''
+
+def steep():
+    net = linear()
+    with torch.no_grad():
+        net.weight.mul_(3.0)
+    return net
+
+
+class Fails(nn.Module):
+    """Good for the few inputs that loading tries, and for no more than that."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = linear()
+
+    def forward(self, x):
+        logits = self.net(x)
+        return logits if len(x) < 3 else logits * float("nan")
+
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return torch.fft.fft(torch.cat([x, x[:, :1]], 1)).real
+'''
+SAMPLED = ("--sigma", 0.25, "--alpha", 0.76, "--images", 4, "--samples", 300)
+PLAIN = ("--certificate", "lipschitz-constant", "--alpha", 0.76, "--images", 4)
+ATTACK = ("--images", 4, "--steps", 2, "--eps", 0.05)
+GRID = "s=0.5:8:2,p=1:3:2,c=-1:0:2"
+MADE = {
+    "certify": ("certify", *SAMPLED),
+    "fixed": ("certify", *SAMPLED, "--goal", "fixed"),
+    "shard": ("certify", *SAMPLED, "--shard", "1/2"),
+    "constant": ("certify", *PLAIN, "--lipschitz-constant", 20),
+    "margin": ("certify", "--certificate", "margin", "--alpha", 0.76, "--images", 4),
+    "attack": ("attack", *ATTACK),
+    "mix-sweep": ("mix-sweep", "--alphas", "0.5,1", *ATTACK),
+    "compare-trust": ("compare-trust", "--norm", "linf", *ATTACK),
+    "confidence": ("confidence", *ATTACK),
+    "lipschitz": ("lipschitz", *ATTACK),
+    "fit": ("nuts", "fit", "--beta", 0.9, "--grid", GRID, "--images", 6, "--steps", 2, "--eps", 0.05),
+    "evaluate": ("nuts", "evaluate", "fit", "--queries", 5, "--sweep-images", 2, *ATTACK),
+    "proved": (
+        "nuts", "fit", "--certified", "--at-radius", 0.1, "--sigma", 0.25, "--images", 5,
+        "--noisy-samples", 20, "--certify-images", 4, "--samples", 100, "--grid", GRID,
+    ),
+}  # fmt: skip
+"""Name of the folder -> the command that makes it; data and models are added."""
+
+REFUSED = [
+    ("certify", ("--batch-size", 0), "batch size = 0"),
+    ("certify", ("--batch-size", 0, "--fresh"), "batch size = 0"),
+    ("certify", ("--failure-probability", 2), "between 0 and 1"),
+    ("certify", ("--goal", "fixed"), "sampled sequentially"),
+    ("certify", ("--shard", "1/2"), "a shard needs a folder of its own"),
+    ("certify", ("--shard", "1/9"), "a shard needs a folder of its own"),
+    ("certify", ("--seed", 5), "holds another run"),
+    ("certify", ("--robust", "nets.py:Fails"), "not finite"),
+    ("certify", ("--robust", "nets.py:Fails", "--fresh"), "not finite"),
+    ("certify", ("--standard", "nets.py:two_classes"), "expected"),
+    ("certify", ("--split", "train"), "train"),
+    ("fixed", ("--samples", 400), "planned for exactly 300"),
+    ("shard", ("--shard", "2/2"), "holds shard 1/2"),
+    ("shard", ("--shard", "1/3"), "holds shard 1/2"),
+    ("constant", ("--lipschitz-constant", 0.1), "is steeper than that"),
+    ("constant", ("--lipschitz-constant", 0.1, "--fresh"), "is steeper than that"),
+    ("constant", ("--lipschitz-constant", 0.1, "--constant-of", "probabilities"), "is steeper than that"),
+    ("constant", ("--batch-size", 0), "batch size = 0"),
+    ("constant", ("--radii", "-1"), "radii"),
+    ("margin", ("--batch-size", -3), "batch size = -3"),
+    ("margin", ("--robust", "nets.py:Odd", "--fresh"), "cannot"),
+    ("margin", ("--max-radius", 0), "max radius"),
+    ("attack", ("--batch-size", 0), "batch size = 0"),
+    ("attack", ("--alpha", 2), "alpha"),
+    ("attack", ("--eps", -1), "eps"),
+    ("attack", ("--input-range", "none", "--fresh"), "input range"),
+    ("mix-sweep", ("--alphas", "7"), "alpha"),
+    ("mix-sweep", ("--attack", "autoattack", "--steps", 2), "autoattack"),
+    ("compare-trust", ("--trust", "none-such"), "none-such"),
+    ("compare-trust", ("--norm", "linf"), "give each once"),
+    ("confidence", ("--restarts", 0), "restarts"),
+    ("confidence", ("--standard", "none"), "--standard"),
+    ("lipschitz", ("--alpha", 0.2), "alpha"),
+    ("lipschitz", ("--check", -1), "check"),
+    ("lipschitz", ("--batch-size", 0), "batch size = 0"),
+    ("fit", ("--beta", 93), "beta = 93"),
+    ("fit", ("--beta", -0.5), "beta = -0.5"),
+    ("fit", ("--grid", "s=5:0.05:8"), "grid"),
+    ("fit", ("--grid", "s=1:2:0"), "grid"),
+    ("fit", ("--grid", "s=5:0.05:8,p=1:2:2,c=0"), "increase"),
+    ("fit", ("--grid", "s=1:2:0,p=1:2:2,c=0"), "2 to 1000 candidates"),
+    ("fit", ("--temperature", -1), "temperature"),
+    ("fit", ("--r-d", 7), "r_d = 7"),
+    ("fit", ("--beta", 93, "--fresh"), "beta = 93"),
+    ("fit", ("--beta", 1, "--grid", "s=1,p=1,c=-2"), "misclassifies too many"),
+    ("evaluate", ("--r-d-sweep", 7), "r_d = 7"),
+    ("evaluate", ("--plain-alphas", 7), "alpha"),
+    ("evaluate", ("--targets", 0), "targets = 0"),
+    ("evaluate", ("--queries", 0), "queries = 0"),
+    ("evaluate", ("--sweep-images", -1), "sweep images = -1"),
+    ("proved", ("--samples", 150), "planned for exactly 100"),
+    ("proved", ("--batch-size", 0), "batch size = 0"),
+    ("proved", ("--clean-accuracy-floor", 3), "floor"),
+]
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Return every file below a folder with its bytes, and every folder with None."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def arguments(folder: Path, name: str, *more: object) -> list[object]:
+    """Return a command of `MADE`, as it makes or repeats its folder."""
+    command = MADE[name]
+    given = [
+        str(folder / word) if isinstance(word, str) and word.startswith("nets.py:") else word for word in more
+    ]
+    nets, written = folder / "nets.py", {word for word in given if isinstance(word, str)}
+    models = []
+    for role in ("robust", *(() if name in ("attack", "lipschitz") else ("standard",))):
+        if f"--{role}" not in written and name != "evaluate":
+            models += [f"--{role}", f"{nets}:{'steep' if role == 'standard' else 'linear'}"]
+    return [*command, "--data", folder / "points.npz", *models, "--output", folder / name, *given]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where finished runs lie once they were made."""
+    return tmp_path_factory.mktemp("finished")
+
+
+@pytest.fixture
+def finished(command, problem, kept, monkeypatch):
+    """Return a function that makes a finished run of a name in `MADE`, once, and returns a copy's folder."""
+    monkeypatch.setattr("certmix.report.files.curve_plot", lambda *a, **k: b"")  # plots take longest
+    for file in ("nets.py", "points.npz"):
+        if not (kept / file).exists():
+            text = (problem.folder / file).read_bytes()
+            (kept / file).write_bytes(text + NETS.encode() if file == "nets.py" else text)
+
+    def make(name: str) -> Path:
+        if not (kept / name).exists():
+            if name == "evaluate":
+                make("fit")
+            monkeypatch.chdir(kept)
+            done = command(*arguments(kept, name))
+            assert done.code == 0, done.err
+            monkeypatch.chdir(problem.folder)
+        return kept / name
+
+    return make
+
+
+def restored(folder: Path, before: dict[str, bytes | None]) -> None:
+    """Make a finished run what it was, so that one test's fault is not another's."""
+    if contents(folder) == before:
+        return
+    shutil.rmtree(folder)
+    for name, content in before.items():
+        if content is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "more", "message"), REFUSED, ids=lambda value: str(value)[:60])
+def test_a_refused_command_changes_nothing(command, finished, kept, monkeypatch, name, more, message):
+    folder = finished(name)
+    before = contents(folder)
+    monkeypatch.chdir(kept)
+    done = command(*arguments(kept, name, *more))
+    after = contents(folder)
+    restored(folder, before)
+    assert done.code == 2, done.err
+    assert message in done.err
+    assert sum(line.startswith("Error: ") for line in done.err.splitlines()) == 1
+    assert [file for file in {*before, *after} if before.get(file) != after.get(file)] == []
+
+
+def stopping(monkeypatch, after: int) -> None:
+    """Let Ctrl-C come once so many images were kept."""
+    write = Store.write_images
+
+    def stop(store, records):
+        write(store, records)
+        if len(store.images()) >= after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "write_images", stop)
+
+
+def test_an_interrupted_command_keeps_the_finished_one_verifiable(command, finished, monkeypatch):
+    folder = finished("certify")
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        stopping(patch, 5)
+        more = ("--images", 9, "--batch-size", 100, "--alpha", 0.9, "--samples", 3000)
+        stopped = command(*arguments(folder.parent, "certify", *more))
+    kept = contents(folder)
+    checked, repeated = command("verify", folder), command("reproduce", folder)
+    proposed = command("guarantee", "init", folder, "--output", "-")
+    whole = command(*arguments(folder.parent, "certify", *more, "--format", "json"))
+    later = command("verify", folder)
+    restored(folder, before)
+    assert stopped.code == 130
+    assert "PARTIAL" in stopped.out.upper()
+    assert stopped.err.splitlines()[-1] == "Interrupted; repeat the command to go on where it stopped."
+    assert {file for file in kept if before.get(file) != kept[file]} == {"counts.sqlite"}
+    assert (checked.code, repeated.code, proposed.code, later.code) == (0, 0, 0, 0), checked.out + later.out
+    assert json.loads(whole.out)["images"] == 9
+
+
+def test_a_command_that_is_killed_leaves_the_finished_description(command, finished, monkeypatch):
+    folder = finished("certify")
+    before = contents(folder)
+
+    def killed(*_):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(certify_fill, "draw_samples", killed)
+        command(*arguments(folder.parent, "certify", "--alpha", 0.9))
+    after = contents(folder)
+    restored(folder, before)
+    assert after == before
+
+
+def test_another_constant_that_is_stopped_leaves_the_first(command, finished, monkeypatch):
+    folder = finished("constant")
+    before = contents(folder)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deterministic_fill, "_logits", stop)
+        stopped = command(*arguments(folder.parent, "constant", "--lipschitz-constant", 30))
+    after = contents(folder)
+    restored(folder, before)
+    assert stopped.code == 130
+    assert after == before
+
+
+def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finished, monkeypatch):
+    folder = finished("constant")
+    before = contents(folder)
+    logits, calls = deterministic_fill._logits, []
+
+    def stop(*given):
+        logits(*given)
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deterministic_fill, "_logits", stop)
+        stopped = command(*arguments(folder.parent, "constant", "--images", 9, "--batch-size", 3))
+    kept, checked = contents(folder), command("verify", folder)
+    whole = command(*arguments(folder.parent, "constant", "--images", 9))
+    later = command("verify", folder)
+    restored(folder, before)
+    assert (stopped.code, whole.code) == (130, 0)
+    assert {file for file in kept if before.get(file) != kept[file]} == {"vectors.sqlite"}
+    assert (checked.code, later.code) == (0, 0), checked.out + later.out
+
+
+def test_fresh_replaces_a_run_once_another_has_begun(command, problem):
+    folder = problem.folder / "run"
+    command("certify", *problem.options, "--images", 3, "--samples", 300, "--output", folder)
+    stale = contents(folder)
+    done = command(
+        "certify",
+        *problem.options,
+        "--images",
+        2,
+        "--samples",
+        300,
+        "--seed",
+        4,
+        "--fresh",
+        "--output",
+        folder,
+    )
+    assert done.code == 0, done.err
+    assert json.loads((folder / "run.json").read_text())["identity"]["seed"] == 4
+    assert len(list((folder / "results").iterdir())) == 1
+    assert not (folder / ".earlier").exists()
+    assert set(stale) - set(contents(folder)) == {name for name in stale if "images3" in name}
+
+
+def test_a_shard_resumes_in_its_own_folder_and_a_whole_run_is_kept_out(command, finished):
+    folder = finished("shard")
+    before = contents(folder)
+    again = command(*arguments(folder.parent, "shard"))
+    whole = command(*[word for word in arguments(folder.parent, "shard") if word not in ("--shard", "1/2")])
+    after = contents(folder)
+    restored(folder, before)
+    assert again.code == 0, again.err
+    assert whole.code == 2
+    assert "holds shard 1/2: repeat --shard 1/2, name another --output for the whole run" in whole.err
+    assert {**after, "run.json": b""} == {**before, "run.json": b""}
+
+
+def test_a_whole_run_that_is_unfinished_takes_no_shard(command, problem, monkeypatch):
+    given = (
+        "certify",
+        *problem.options,
+        "--images",
+        8,
+        "--samples",
+        300,
+        "--batch-size",
+        100,
+        "--output",
+        "run",
+    )
+    with monkeypatch.context() as patch:
+        stopping(patch, 2)
+        assert command(*given).code == 130
+    done = command(*given, "--shard", "1/2")
+    assert done.code == 2
+    assert "run holds a whole run: a shard needs a folder of its own" in done.err
+
+
+@pytest.fixture
+def killed(command, problem, monkeypatch):
+    """Return the folder of a run that was killed while it sampled the second of eight images."""
+
+    def end(*_, **__):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        stopping(patch, 2)
+        patch.setattr(certify_fill, "publish", end)
+        command(
+            "certify", *problem.options, "--images", 8, "--samples", 300, "--batch-size", 100, "--output", "run"
+        )  # fmt: skip
+    return problem.folder / "run"
+
+
+def test_an_unfinished_run_is_named_as_such_everywhere(command, killed):
+    told = f"{killed} is unfinished (1 of 8 images): repeat its command (certmix certify --sigma 0.25 "
+    for words in (("reproduce", killed), ("guarantee", "init", killed)):
+        done = command(*words)
+        assert done.code == 2
+        assert done.err.startswith(f"Error: {told}"), done.err
+    checked = command("verify", killed, "--format", "json")
+    (check,) = json.loads(checked.out)["checks"]
+    assert (checked.code, check["check"], check["outcome"]) == (2, "complete run", "unchecked")
+    assert check["message"].startswith(told)
+    assert told in command("trade-off", killed, "--plot", "none").out
+    assert told in command("falsify", killed, "--images", 1, "--samples", 300).err
+
+
+def test_the_command_that_is_named_goes_on(command, killed):
+    import shlex
+
+    told = command("reproduce", killed).err
+    words = shlex.split(told.partition("repeat its command (")[2].rpartition(") to go on")[0])
+    done = command(*words[1:], "--format", "json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["images"] == 8
+    assert len(list((killed / "results").iterdir())) == 1
+    assert command("reproduce", killed).code == 0
+
+
+def test_a_shard_is_named_as_such(command, finished):
+    folder = finished("shard")
+    told = f"{folder} is shard 1 of 2: merge it with the others (certmix merge)"
+    assert f"Error: {told}" in command("reproduce", folder).err
+    assert f"Error: {told}" in command("guarantee", "init", folder).err
+    assert "images: partial: 2 of 4 images; finish or merge the run" in command("verify", folder).out
+
+
+@pytest.mark.parametrize(
+    "name", ["attack", "mix-sweep", "compare-trust", "confidence", "lipschitz", "fit", "evaluate"]
+)
+def test_interrupted_studies_exit_130_and_say_that_they_go_on(command, finished, kept, monkeypatch, name):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    finished("fit")
+    monkeypatch.chdir(kept)
+    monkeypatch.setattr("certmix.studies.attacking._fill_batch", stop)
+    done = command(*arguments(kept, name)[:-2], "--output", kept / f"{name}-stopped")
+    assert done.code == 130
+    assert done.out == ""
+    assert done.err.splitlines()[-1].endswith("; repeat the command to go on where it stopped.")
+
+
+def test_an_interrupted_certified_fit_keeps_the_mix(command, finished, kept, monkeypatch):
+    folder = finished("proved")
+    before = contents(folder)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(certify_fill, "draw_samples", stop)
+        done = command(*arguments(kept, "proved", "--at-radius", 0.2, "--clamp", "relu"))
+    after = contents(folder)
+    restored(folder, before)
+    assert done.code == 130
+    assert "Interrupted before all images were certified; repeat the command" in done.err
+    assert (after["nuts.json"], after["run.json"]) == (before["nuts.json"], before["run.json"])
