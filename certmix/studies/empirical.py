@@ -17,9 +17,10 @@ from torch import nn
 
 from certmix.atomic import write_atomically
 from certmix.data import spread
-from certmix.errors import DataError, ModelError
+from certmix.errors import DataError, ModelError, RunError
+from certmix.plain_json import parse_json
 from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
-from certmix.records.folder import VECTORS
+from certmix.records.folder import RESULTS, VECTORS
 from certmix.report.sheet import Sheet, write_sheet
 from certmix.sampling import resolve_device
 from certmix.studies.attack_request import AttackRequest, check_ball
@@ -117,17 +118,35 @@ class Study:
         *,
         files: Mapping[str, bytes] | None = None,
     ) -> StudyResult:
-        """Write the products under the request's name and at the top of the run folder."""
+        """Write the products under the request's name and at the top of the run folder.
+
+        Partial ones do not replace those of a finished request: what was found is kept in the database.
+        """
         if self.run is None:
             return StudyResult(sheet, None, data)
-        text = json.dumps([SCHEMA_VERSION, self.asked], sort_keys=True)
-        name = f"images{self.bench.request.images}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        folder = self.run.results(name)
+        if not sheet.complete and _is_finished(self.run, sheet.name):
+            return StudyResult(sheet, self.run.path, data)
+        folder = self.run.results(_products(self.asked))
         write_sheet(folder, sheet, plots)
         for file, content in (files or {}).items():
             write_atomically(folder / file, content)
         self.run.publish(folder)
         return StudyResult(sheet, self.run.path, data)
+
+
+def _products(asked: Mapping[str, Any]) -> str:
+    """Return the name of a request's products."""
+    text = json.dumps([SCHEMA_VERSION, asked], sort_keys=True)
+    return f"images{asked['images']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _is_finished(run: RunFolder[VectorStore], name: str) -> bool:
+    """Return whether the request in the folder's description has its whole table, `name`."""
+    try:
+        products = _products(run.described()["request"])
+        return parse_json((run.path / RESULTS / products / f"{name}.json").read_bytes())["complete"] is True
+    except (KeyError, OSError, RunError, TypeError, ValueError):
+        return False
 
 
 @contextmanager

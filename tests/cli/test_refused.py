@@ -403,6 +403,32 @@ def test_interrupted_studies_exit_130_and_say_that_they_go_on(command, finished,
     assert done.err.splitlines()[-1].endswith("; repeat the command to go on where it stopped.")
 
 
+@pytest.mark.parametrize("name", ["attack", "mix-sweep", "lipschitz", "evaluate"])
+def test_a_study_of_more_images_that_is_stopped_leaves_the_finished_one(
+    command, finished, kept, monkeypatch, name
+):
+    from certmix.studies import attacking
+
+    folder = finished(name)
+    before, fill, images = contents(folder), attacking._fill_batch, []
+
+    def stop(bench, cell, part, known):
+        images.extend(part)
+        if set(images) != set(part):
+            raise KeyboardInterrupt
+        fill(bench, cell, part, known)
+
+    monkeypatch.chdir(kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(attacking, "_fill_batch", stop)
+        done = command(*arguments(kept, name, "--images", 9, "--batch-size", 6))
+    after = contents(folder)
+    restored(folder, before)
+    assert done.code == 130, done.err
+    assert "PARTIAL" in done.out
+    assert {file for file in after if before.get(file) != after[file]} == {"vectors.sqlite"}
+
+
 def test_an_interrupted_certified_fit_keeps_the_mix(command, finished, kept, monkeypatch):
     folder = finished("proved")
     before = contents(folder)
