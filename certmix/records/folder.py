@@ -14,7 +14,7 @@ from certmix.atomic import write_atomically
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.plain_json import parse_json
 from certmix.records.earlier import ASIDE, forget, put_back, set_aside
-from certmix.records.identity import CERTIFY, Identity, StudyIdentity
+from certmix.records.identity import CERTIFY, Identity, StudyIdentity, command_of
 
 __all__ = ["RunFolder", "default_folder", "read_run"]
 
@@ -71,7 +71,7 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
     if not isinstance(told, str) or not told.isprintable():
         raise RunError(f"{path} has an identity that is no object: restore it or start over with --fresh")
     if study is not None and (found := _study(description)) != study:
-        raise RunError(f"{folder} is a run of certmix {found}: name a run of certmix {study}")
+        raise RunError(f"{folder} is a run of {command_of(found)}: name a run of {command_of(study)}")
     return description
 
 
@@ -138,7 +138,7 @@ class RunFolder(Generic[S]):
             stored = read_run(self.path)
             if _study(stored) != self.identity.study:
                 raise RunError(
-                    f"{self.path} holds a run of certmix {_study(stored)}: "
+                    f"{self.path} holds a run of {command_of(_study(stored))}: "
                     "name another --output, or use --fresh to start over"
                 )
             differences = self.identity.differences(stored["identity"])

@@ -8,9 +8,27 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["CERTIFY", "Identity", "StudyIdentity"]
+__all__ = ["CERTIFY", "Identity", "StudyIdentity", "command_of"]
 
 CERTIFY = "certify"
+
+
+def command_of(study: str) -> str:
+    """Return the command that makes the runs of a study, as it is typed.
+
+    Examples
+    --------
+    >>> command_of("certify-margin"), command_of("nuts-fit"), command_of("mix-sweep")
+    ('certmix certify --certificate margin', 'certmix nuts fit', 'certmix mix-sweep')
+    """
+    if study == "nuts-certified":
+        return "certmix nuts fit --certified"
+    for prefix, words in (("certify-", "certify --certificate "), ("nuts-", "nuts ")):
+        if study.startswith(prefix):
+            return f"certmix {words}{study.removeprefix(prefix)}"
+    return f"certmix {study}"
+
+
 NOISE_VERSION = 1
 """Raised when the same key would draw other noise."""
 

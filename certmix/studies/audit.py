@@ -14,8 +14,7 @@ from certmix.studies.audit_log import LOG_CHECKS, SHOWN
 from certmix.studies.audit_state import Finding, log_facts, state
 from certmix.studies.evaluate import evaluate, log_rows
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
-from certmix.studies.stored import open_sampled
-from certmix.studies.stored_run import LOG, RunContents
+from certmix.studies.stored_run import LOG, RunContents, open_sampled
 
 __all__ = ["Audit", "Finding", "audit"]
 

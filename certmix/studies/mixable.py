@@ -9,7 +9,8 @@ import numpy as np
 
 from certmix.errors import ParameterError
 from certmix.studies.evaluate import evaluate, table_row
-from certmix.studies.stored import Stored, open_sampled, radii_at, read_stored, refuse_empty
+from certmix.studies.stored import Stored, radii_at, read_stored, refuse_empty
+from certmix.studies.stored_run import open_sampled
 from certmix.studies.unfinished import unfinished
 from certmix.types import CertifiedAccuracy, ConfidenceBounds, FloatArray, IntArray
 

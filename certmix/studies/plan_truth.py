@@ -11,7 +11,8 @@ from scipy.special import ndtr
 
 from certmix.errors import ParameterError
 from certmix.studies.request import CertifyRequest
-from certmix.studies.stored import Doubt, open_sampled, read_stored, refuse_empty
+from certmix.studies.stored import Doubt, read_stored, refuse_empty
+from certmix.studies.stored_run import open_sampled
 from certmix.types import FloatArray
 
 __all__ = ["SCENARIOS", "Truth", "scenario", "truth_of"]

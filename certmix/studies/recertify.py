@@ -15,7 +15,8 @@ from certmix.studies.bounding import bound_records
 from certmix.studies.evaluate import evaluate, row_plan, table_row
 from certmix.studies.expect import expectations, reading_notes
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
-from certmix.studies.stored import Doubt, Stored, open_sampled, radii_at, read_stored
+from certmix.studies.stored import Doubt, Stored, radii_at, read_stored
+from certmix.studies.stored_run import open_sampled
 from certmix.types import CleanAccuracy, Status, Summary
 
 __all__ = ["recertify"]

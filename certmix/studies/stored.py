@@ -10,17 +10,14 @@ import numpy as np
 from scipy.special import ndtr
 
 from certmix.bounds import bound_counts
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError
 from certmix.radii import certify_radii
-from certmix.records import read_run
 from certmix.records.extent import Extent, distinct_rows, expected_rows
 from certmix.records.formats import ClassCounts, PublishedLog, read_published
-from certmix.records.identity import CERTIFY
-from certmix.studies.deterministic_request import DETERMINISTIC
-from certmix.studies.stored_run import RunContents, open_run, run_of_log
+from certmix.studies.stored_run import run_of_log
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray, Status
 
-__all__ = ["Doubt", "Stored", "command_of", "open_sampled", "radii_at", "read_stored", "refuse_empty"]
+__all__ = ["Doubt", "Stored", "radii_at", "read_stored", "refuse_empty"]
 
 _ROUNDING = 4 * 2.0**-53
 
@@ -97,40 +94,6 @@ def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
         return certify_radii(stored.bounds, sigma=stored.sigma, alpha=alpha, certificate=certificate)
     status = np.where(stored.radius > 0, Status.CERTIFIED, Status.ABSTAIN)
     return CertifiedRadii(certificate, "l2", stored.sigma, 1.0, stored.radius, status.astype(np.int64))
-
-
-def command_of(study: str) -> str:
-    """Return the command that makes the runs of a study, as it is typed.
-
-    Examples
-    --------
-    >>> command_of("certify-margin"), command_of("nuts-fit"), command_of("mix-sweep")
-    ('certmix certify --certificate margin', 'certmix nuts fit', 'certmix mix-sweep')
-    """
-    known = {f"certify-{name}": f"certify --certificate {name}" for name in DETERMINISTIC}
-    known["nuts-certified"] = "nuts fit --certified"
-    known |= {f"nuts-{name}": f"nuts {name}" for name in ("fit", "evaluate")}
-    return f"certmix {known.get(study, study)}"
-
-
-def open_sampled(folder: Path) -> RunContents:
-    """Return what the folder of a run of certmix certify holds; any other run is named by its own command.
-
-    Raises
-    ------
-    RunError
-        If it is no run, one that draws no samples or is of another command, or has not begun to sample.
-    """
-    study = str(read_run(folder)["identity"].get("study", CERTIFY))
-    made = f"{folder} is a run of {command_of(study)}"
-    if study in (f"certify-{name}" for name in DETERMINISTIC):
-        raise RunError(
-            f"{made}, which draws no samples: repeat it for another --alpha, check it with certmix verify, "
-            "or name a run of certmix certify by sampling (docs/margin-certificates.md)"
-        )
-    if study != CERTIFY:
-        raise RunError(f"{made}: name a run of certmix certify")
-    return open_run(folder)
 
 
 def refuse_empty(stored: Stored) -> None:

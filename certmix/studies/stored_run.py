@@ -10,12 +10,14 @@ from certmix.errors import RunError
 from certmix.records import ImageRecord, Store, read_run
 from certmix.records.folder import DATABASE, DESCRIPTION
 from certmix.records.formats import PublishedLog
+from certmix.records.identity import CERTIFY, command_of
 from certmix.studies.bounding import bound_records
+from certmix.studies.deterministic_request import DETERMINISTIC
 from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.types import FloatArray
 
-__all__ = ["LOG", "RunContents", "data_of", "named", "open_run", "request_of", "run_of_log"]
+__all__ = ["LOG", "RunContents", "data_of", "named", "open_run", "open_sampled", "request_of", "run_of_log"]
 
 LOG = "records.tsv"
 """A run's own log, beside its run.json."""
@@ -108,6 +110,26 @@ def open_run(folder: Path) -> RunContents:
         records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
     planned = inputs if request.images == "all" else min(int(request.images), inputs)
     return RunContents(request, tuple(records), probabilities, max(planned, len(records)), classes, about)
+
+
+def open_sampled(folder: Path) -> RunContents:
+    """Return what the folder of a run of certmix certify holds; any other run is named by its own command.
+
+    Raises
+    ------
+    RunError
+        If it is no run, one that draws no samples or is of another command, or has not begun to sample.
+    """
+    study = str(read_run(folder)["identity"].get("study", CERTIFY))
+    made = f"{folder} is a run of {command_of(study)}"
+    if study in (f"certify-{name}" for name in DETERMINISTIC):
+        raise RunError(
+            f"{made}, which draws no samples: repeat it for another --alpha, check it with certmix verify, "
+            "or name a run of certmix certify by sampling (docs/margin-certificates.md)"
+        )
+    if study != CERTIFY:
+        raise RunError(f"{made}: name a run of certmix certify")
+    return open_run(folder)
 
 
 def run_of_log(log: PublishedLog) -> dict[str, Any] | None:

@@ -16,11 +16,12 @@ from certmix.bounds import clopper_pearson
 from certmix.errors import CertmixError, ParameterError
 from certmix.radii import exact_radius, smoothing_radius
 from certmix.records.formats import lowest_printed
+from certmix.records.identity import command_of
 from certmix.records.logs import HEADER, write_log
 from certmix.report.tables import render
 from certmix.studies.best import best
 from certmix.studies.recertify import recertify
-from certmix.studies.stored import command_of, read_stored
+from certmix.studies.stored import read_stored
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")

@@ -13,6 +13,7 @@ import numpy as np
 
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.records import read_run
+from certmix.records.identity import CERTIFY, command_of
 from certmix.report.sheet import Sheet
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.from_json import from_json
@@ -116,7 +117,8 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
             evaluations.append((folder, run))
         else:
             raise RunError(
-                f"{folder} is a run of certmix {study or 'certify'}: name runs of nuts fit and nuts evaluate"
+                f"{folder} is a run of {command_of(study or CERTIFY)}: "
+                "name runs of certmix nuts fit and certmix nuts evaluate"
             )
     if len(evaluations) > 1:
         raise ParameterError(f"{len(evaluations)} of the folders are evaluations: name at most one")

@@ -17,8 +17,7 @@ from certmix.records.folder import DESCRIPTION
 from certmix.records.formats import read_log
 from certmix.studies.bounding import bound_records, radii_of
 from certmix.studies.deterministic_request import DETERMINISTIC
-from certmix.studies.stored import open_sampled
-from certmix.studies.stored_run import LOG
+from certmix.studies.stored_run import LOG, open_sampled
 from certmix.verification.falsification.request import FalsifyRequest
 
 __all__ = ["Claim", "Claims", "read_claims"]

@@ -20,6 +20,7 @@ from certmix.errors import RunError
 from certmix.plain_json import parse_json
 from certmix.records import ImageRecord, read_run
 from certmix.records.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.records.identity import command_of
 from certmix.studies.begun import BEGUN
 from certmix.types import FloatArray
 from certmix.verification.rederivation.stored_values import as_record, as_text, as_whole, is_whole
@@ -94,7 +95,7 @@ def read_description(run: Path) -> tuple[dict[str, Any], str]:
     study = str(identity.get("study", STUDIES[0])) if isinstance(identity, dict) else STUDIES[0]
     if study not in STUDIES:
         raise RunError(
-            f"{run} is a run of certmix {study}: only runs of certmix certify can be derived again"
+            f"{run} is a run of {command_of(study)}: only runs of certmix certify can be derived again"
         )
     for name in _NEEDED:
         if name not in description:
