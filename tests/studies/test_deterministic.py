@@ -218,7 +218,7 @@ def test_the_run_folder_is_complete(tmp_path: Path):
     described = read_run(tmp_path / "run", "certify-margin")
     assert described["request"]["norm"] == "linf"
     assert described["certified"] is True
-    with pytest.raises(RunError, match="certify-margin"):
+    with pytest.raises(RunError, match="certmix certify --certificate margin: name a run of certmix certify"):
         read_run(tmp_path / "run", "certify")
     with pytest.raises(RunError, match="norm is linf there, l2 asked"):
         run(output=tmp_path / "run", norm="l2")
