@@ -10,6 +10,7 @@ import sys
 import click
 
 from certmix.errors import CertmixError, Interrupted
+from certmix.memory import keep_freed_memory
 
 COMMANDS = {
     "certify": "Certify a mixed classifier: the certified-accuracy table.",
@@ -85,6 +86,7 @@ def main() -> None:
     """Run the command line; errors that users can mend are one line, exit code 2."""
     # torch's threads spin while they wait: on a machine that is busy otherwise, six times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     try:
         code = cli.main(prog_name="certmix", standalone_mode=False)
     except CertmixError as error:

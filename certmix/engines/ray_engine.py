@@ -15,6 +15,7 @@ from certmix.engines.queue import Queue
 from certmix.engines.supervise import Died, Done, Failed, Ready, supervise
 from certmix.engines.worker import handled, opened, portable
 from certmix.errors import ParameterError, RunError
+from certmix.memory import keep_freed_memory
 
 __all__ = ["RayEngine"]
 
@@ -52,6 +53,7 @@ class _Actor:
     def open(self, payload: bytes, device: str) -> Ready | Failed:
         """Load the work."""
         try:
+            keep_freed_memory()
             self._handler = opened(payload, device)
         except Exception as error:
             return Failed(portable(error))

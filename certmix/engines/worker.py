@@ -16,6 +16,7 @@ from certmix.engines.places import Place
 from certmix.engines.queue import SECONDS
 from certmix.engines.supervise import Done, Failed, Ready
 from certmix.errors import ModelError
+from certmix.memory import keep_freed_memory
 
 __all__ = ["handled", "opened", "portable", "serve"]
 
@@ -26,6 +27,7 @@ def serve(pipe: connection.Connection, payload: bytes, place: Place) -> None:
         signal.SIGINT, signal.SIG_IGN
     )  # a terminal sends Ctrl-C to all: the driver ends its workers
     os.environ.update(place.environment)
+    keep_freed_memory()
     threading.Thread(target=_end_with_driver, daemon=True).start()
     with suppress(EOFError, OSError):  # the driver is gone
         try:
