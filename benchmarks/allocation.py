@@ -65,9 +65,8 @@ def main() -> int:
     middle = {key: statistics.median(rates) for key, rates in found.items()}
     for (setting, processes), rates in sorted(found.items(), key=lambda one: one[0][1]):
         spread = f"{min(rates):.0f} to {max(rates):.0f}"
-        print(
-            f"{processes} process(es), freed memory {setting:10}: {middle[setting, processes]:6.0f}/s ({spread})"
-        )
+        rate = middle[setting, processes]
+        print(f"{processes} process(es), freed memory {setting:10}: {rate:6.0f}/s ({spread})")
     for processes in (1, 2):
         print(f"kept, {processes}: {middle['kept', processes] / middle['given back', processes]:.2f}x")
     for setting in ("given back", "kept"):

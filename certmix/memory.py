@@ -18,11 +18,11 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
 
     Every layer of a network allocates its output and frees its input.  By
     default glibc gives blocks of megabytes back to the system, which maps and
-    clears them again in the next forward pass: a tenth to a sixth of the time
-    of sampling on a CPU (``benchmarks/allocation.py``).  The most memory that
-    is held at once stays the same; what was once held is not given back
-    before the process ends, so this is for processes that certmix owns: the
-    command line and its workers.
+    clears them again in the next forward pass, unless a larger block happened
+    to be freed before: a tenth of the time of sampling in a worker
+    (``benchmarks/allocation.py``).  The most memory that is held at once stays
+    the same; what was once held is not given back before the process ends, so
+    this is for processes that certmix owns: the command line and its workers.
 
     Parameters
     ----------
