@@ -1,6 +1,6 @@
 """Every example of the documentation: commands parse, Python runs, output is as shown.
 
-Commands are parsed by click and not run, Python is run, in one namespace a page. `<!-- run -->` above a console
+Commands are parsed by click here (`test_commands_run.py` runs them), Python is run, in one namespace a page. `<!-- run -->` above a console
 block runs it and compares what is shown; `<!-- file: NAME -->` above a block writes it to a file; `<!-- output -->`
 above a block of text compares what Python printed since. `<!-- slow -->` does the same where CERTMIX_SLOW=1, without
 comparing digits, which depend on the machine. `<!-- not run: REASON -->` must be listed below.

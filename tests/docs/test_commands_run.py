@@ -1,0 +1,169 @@
+"""Every certmix command of the documentation is run, with small options and the same words otherwise.
+
+What a page takes for granted (runs, logs, networks, data) is laid out beside it. Commands run in the order of the
+page, in one folder, and have to end as they should: exit code 0, or 1 where that is an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from doc_pages import DOCS, ROOT, blocks, commands, pages
+from doc_setups import certified, log, small_net
+from safetensors.torch import save_file
+
+from certmix.data import load, stack
+from certmix.models.zoo import save_zoo, zoo_card
+from certmix.verification.guarantee.proposing import propose
+from certmix.verification.guarantee.writing import guarantee_text
+
+SLOW = () if os.environ.get("CERTMIX_SLOW") == "1" else ("compare-trust",)
+"""Words of commands that take minutes even so: they run where CERTMIX_SLOW=1."""
+SMALL = {
+    "attack": "--images 2 --steps 2",
+    "certify": "--images 2 --samples 100",
+    "compare-trust": "--images 2 --steps 1",
+    "confidence": "--images 2 --steps 1",
+    "falsify": "--images 2 --steps 2",
+    "lipschitz": "--images 2 --steps 2 --restarts 1",
+    "mix-sweep": "--images 2 --steps 1",
+    "nuts evaluate": "--images 4 --steps 1 --targets 1 --queries 5",
+    "nuts fit": "--images 20 --steps 1",
+    "selftest": "--cases 2",
+    "verify": "--resample 1",
+}
+"""Options that are added at the end, where they win."""
+
+ANSWERS = {"audit", "falsify", "lipschitz", "verify"}
+"""Commands of which exit code 1 is an answer."""
+
+NOT_HERE = {
+    "--engine ray": "needs Ray",
+    "certmix train": "minutes, and training images",
+    "imagenet/val": "needs ImageNet and timm",
+    "nuts:proved": "a fit that needs more than a few images",
+    "nuts fit --certified": "a fit that needs more than a few images",
+    "nuts study": "studies of fits and evaluations of their own: tests/studies",
+    "runs/imagenet": "needs ImageNet",
+    "runs/RUN/falsify": "a finding, of which an honest run has none",
+}
+"""Words of commands that are not run here, and why."""
+
+FACTORY = """
+
+def _small(seed):
+    import math
+    from torch import nn
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.ReLU(), nn.Linear(8, 10))
+
+
+def accurate():
+    return _small(0)
+
+
+def noisy():
+    return _small(1)
+
+
+wide = small = one_lipschitz = noisy
+"""
+
+
+@pytest.fixture
+def place(problem, command) -> Path:
+    """A folder with all that pages name."""
+    here = problem.folder
+    for name in ("nets.py", "resnet.py", "wrn.py"):
+        text = (here / "nets.py").read_text() if name == "nets.py" else "import torch\n"
+        (here / name).write_text(text + FACTORY)
+    for name, seed in (("accurate", 0), ("noisy", 1), ("wide", 1)):
+        save_file(dict(small_net(seed).state_dict()), here / f"{name}.safetensors")
+    sample = load("cifar10-sample")
+    inputs, labels = stack(sample, list(range(20))), np.asarray(sample.labels[:20])
+    for name in ("tune", "test"):
+        np.savez(here / f"{name}.npz", inputs=inputs, labels=labels, class_names=list(sample.class_names))
+    log(problem, {})
+    for name in ("a", "b", "c", "d", "cohen-sigma0.50"):
+        shutil.copy("cohen-0.50.tsv", f"{name}.tsv")
+    Path("counts.txt").write_text("90 0 10 0\n1 99 0 1\n0 50 50 2\n")
+    certified(problem, "runs/RUN")
+    for name in ("runs/A", "runs/B", "runs/small", "RUN", "run"):
+        shutil.copytree("runs/RUN", name)
+    found, remarks = propose(Path("runs/RUN"), Path("guarantee.toml"), slack=0.1, pin=False)
+    Path("guarantee.toml").write_text(guarantee_text(found, remarks=remarks, heading=""))
+    save_zoo(Path("models"), zoo_card("cifar10-gaussian-0.25"), _shipped())
+    for end in ("json", "safetensors"):
+        Path(f"models/cifar10-gaussian-0.25.{end}").rename(f"models/cifar10-gaussian-0.35.{end}")
+    return here
+
+
+def _shipped() -> torch.nn.Module:
+    from certmix.models.architectures import build
+
+    card = zoo_card("cifar10-gaussian-0.25")
+    return build(card.architecture, card.classes)
+
+
+def shortened(words: list[str]) -> list[str]:
+    """Return a command with small options, on the images that are shipped and a processor that is there."""
+    name = " ".join(words[1:3]) if words[1] == "nuts" else words[1]
+    found = [word for word in words if word not in ("cifar-10-batches-bin", "cifar-10-batches-py")]
+    found = [
+        word
+        for k, word in enumerate(found)
+        if word != "--data" or (k + 1 < len(found) and not found[k + 1].startswith("-"))
+    ]
+    small = SMALL.get(name, "").split()
+    if name == "certify" and ("margin" in words or "lipschitz-constant" in words):
+        small = small[:2]
+    if name == "certify" and {"tune.npz", "test.npz"} & set(words):
+        small = small[2:]
+    if name == "certify" and "fixed" in words and "--samples" in words:
+        small = small[:2] + ["--samples", "100"]
+    if name == "certify" and "--workers" in words:
+        small += ["--workers", "2"]
+    return [*("cpu" if word == "cuda" else word for word in found), *small]
+
+
+def listed(page: Path) -> list[list[str]]:
+    return [
+        words
+        for block in blocks(page)
+        if block.language in ("console", "bash") and not block.marker
+        for one in commands(block)
+        for words in one.parts()
+        if words
+        and words[0] == "certmix"
+        and not any(known in " ".join(words) for known in (*NOT_HERE, *SLOW))
+    ]
+
+
+PAGES = [page for page in pages() if listed(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_commands_run(page: Path, place: Path, command) -> None:
+    told = [" ".join(words) for words in listed(page)]
+    if any("nuts:mix" in one for one in told) and not any("nuts fit" in one for one in told):
+        assert command("nuts", "fit", "--output", "mix", *SMALL["nuts fit"].split()).code == 0
+    for words in listed(page):
+        short = shortened(words)
+        if words[1:3] == ["guarantee", "init"]:
+            Path("guarantee.toml").unlink()
+        if words[1] == "merge":
+            shutil.rmtree("run")
+        done = command(*short[1:])
+        allowed = {0, 1} if short[1] in ANSWERS else {0}
+        assert done.code in allowed, (" ".join(words), " ".join(short), done.err[-500:])
+        assert "Traceback" not in done.err
+
+
+def test_most_commands_are_run() -> None:
+    assert sum(len(listed(page)) for page in [ROOT / "README.md", *DOCS.glob("*.md")]) > 80
