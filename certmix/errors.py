@@ -4,6 +4,8 @@ Each message states the value found, the constraint it breaks and the remedy,
 in one line.  The command line prints it and exits with 2.
 """
 
+from certmix.printable import one_line
+
 __all__ = ["CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError"]
 
 
@@ -15,13 +17,7 @@ class CertmixError(Exception):
     """
 
     def __str__(self) -> str:
-        return _printable(super().__str__())
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        return one_line(super().__str__())
 
 
 class ParameterError(CertmixError, ValueError):
@@ -44,4 +40,4 @@ class Interrupted(KeyboardInterrupt):
     """The user stopped a command before it had a result; what it made so far is kept."""
 
     def __str__(self) -> str:
-        return _printable(super().__str__())
+        return one_line(super().__str__())

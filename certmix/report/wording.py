@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from certmix.printable import one_line
 from certmix.report.rounding import plain_decimal
 from certmix.types import Summary
 
@@ -44,19 +45,6 @@ _MEANINGS = {
     "margin": "Lemma 3.2 with margins of h that are verified by bound propagation; no samples.",
     "lipschitz-constant": "Theorem 3.5 with a constant that was given, not verified; no samples.",
 }
-
-
-def one_line(text: str) -> str:
-    r"""Return text with every unprintable character (line ends, escapes, lone surrogates) spelt out.
-
-    Examples
-    --------
-    >>> one_line("a" + chr(10) + "b")
-    'a\\nb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from doc_pages import DOCS, ROOT, blocks, commands, pages
-from doc_setups import certified, log, small_net
+from doc_setups import guarantee, log, model_files, small_net
 from safetensors.torch import save_file
 
 from certmix.data import load, stack
-from certmix.models.zoo import save_zoo, zoo_card
-from certmix.verification.guarantee.proposing import propose
-from certmix.verification.guarantee.writing import guarantee_text
 
 SLOW = () if os.environ.get("CERTMIX_SLOW") == "1" else ("compare-trust",)
 """Words of commands that take minutes even so: they run where CERTMIX_SLOW=1."""
@@ -93,22 +89,11 @@ def place(problem, command) -> Path:
     for name in ("a", "b", "c", "d", "cohen-sigma0.50"):
         shutil.copy("cohen-0.50.tsv", f"{name}.tsv")
     Path("counts.txt").write_text("90 0 10 0\n1 99 0 1\n0 50 50 2\n")
-    certified(problem, "runs/RUN")
+    guarantee(problem, {})  # of the finished run runs/RUN
     for name in ("runs/A", "runs/B", "runs/small", "RUN", "run"):
         shutil.copytree("runs/RUN", name)
-    found, remarks = propose(Path("runs/RUN"), Path("guarantee.toml"), slack=0.1, pin=False)
-    Path("guarantee.toml").write_text(guarantee_text(found, remarks=remarks, heading=""))
-    save_zoo(Path("models"), zoo_card("cifar10-gaussian-0.25"), _shipped())
-    for end in ("json", "safetensors"):
-        Path(f"models/cifar10-gaussian-0.25.{end}").rename(f"models/cifar10-gaussian-0.35.{end}")
+    model_files(problem, {})
     return here
-
-
-def _shipped() -> torch.nn.Module:
-    from certmix.models.architectures import build
-
-    card = zoo_card("cifar10-gaussian-0.25")
-    return build(card.architecture, card.classes)
 
 
 def shortened(words: list[str]) -> list[str]:
