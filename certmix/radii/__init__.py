@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from certmix.errors import ParameterError
-from certmix.radii._checks import check_alpha
+from certmix.radii._checks import alpha_remedy, check_alpha
 from certmix.radii.exact import exact_radius
 from certmix.radii.lipschitz import (
     PAPER_CONSTANT,
@@ -30,6 +30,7 @@ __all__ = [
     "PAPER_CONSTANT",
     "TIGHT_CONSTANT",
     "CertificateRule",
+    "alpha_remedy",
     "certify_radii",
     "check_alpha",
     "exact_radius",

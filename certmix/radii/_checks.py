@@ -16,6 +16,11 @@ __all__ = ["check_alpha", "check_sigma", "probability_pairs"]
 SMALLEST_SIGMA = 1e-250
 
 
+def alpha_remedy(alpha: float) -> str:
+    """Return what to do about a weight outside [1/2, 1]: a percentage is read as one."""
+    return f"did you mean {alpha / 100:g}?" if 50 <= alpha <= 100 else "choose such a weight"
+
+
 def check_alpha(alpha: float) -> float:
     """Return alpha as a float; certificates need 1/2 <= alpha <= 1 (Lemma 3.2).
 
@@ -25,9 +30,8 @@ def check_alpha(alpha: float) -> float:
         If it is outside.
     """
     if not 0.5 <= alpha <= 1.0:
-        meant = f"did you mean {alpha / 100:g}?" if 50 <= alpha <= 100 else "choose such a weight"
         raise ParameterError(
-            f"alpha = {alpha}: certificates of the mix need 1/2 <= alpha <= 1: {meant} "
+            f"alpha = {alpha}: certificates of the mix need 1/2 <= alpha <= 1: {alpha_remedy(alpha)} "
             "(docs/concepts.md#the-margin-decides)"
         )
     return float(alpha)

@@ -17,6 +17,7 @@ from certmix.lipschitz.estimates import EstimatedRadius, LipschitzEstimate, esti
 from certmix.lipschitz.local_constants import float64_twin, local_search
 from certmix.lipschitz.ratios import OUTPUTS, RATIOS
 from certmix.lipschitz.witness import slopes_beyond_rounding
+from certmix.radii import alpha_remedy
 from certmix.report.lipschitz_plot import EstimatedConstants, lipschitz_image
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import Batch, Bench, Cell, fill_some, reduced
@@ -112,8 +113,8 @@ def _check_choices(request: AttackRequest, of: str, ratio: str, alpha: float, ch
     if not request.radius > 0:
         raise ParameterError("eps = 0: slopes need two points: give a radius > 0")
     if not 0.5 <= alpha <= 1:
-        meant = f"did you mean {alpha / 100:g}?" if 50 <= alpha <= 100 else "choose such a weight"
-        raise ParameterError(f"alpha = {alpha:g}: Theorem 3.5 needs 1/2 <= alpha <= 1: {meant}")
+        remedy = alpha_remedy(alpha)
+        raise ParameterError(f"alpha = {alpha:g}: Theorem 3.5 needs 1/2 <= alpha <= 1: {remedy}")
     if check is None:
         return
     if not (math.isfinite(check) and check >= 0):
