@@ -19,7 +19,8 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 
-from certmix.radii._kernels import EPS, exact_root, give_away, normal_density, quantile
+from certmix.radii._kernels import EPS, exact_root, give_away, normal_density
+from certmix.radii._quantiles import quantile_table, upper_quantile
 from certmix.radii._special import ndtr, ndtri
 from certmix.types import FloatArray
 
@@ -64,14 +65,19 @@ def _fill(table: FloatArray, step: float, mu: float, nu: float) -> float:
         row[3] = 10.0 * rise - 6.0 * d0 - 4.0 * d1 - 1.5 * e0 + 0.5 * e1
         row[4] = -15.0 * rise + 8.0 * d0 + 7.0 * d1 + 1.5 * e0 - e1
         row[5] = 6.0 * rise - 3.0 * d0 - 3.0 * d1 - 0.5 * e0 + 0.5 * e1
-        middle = _polynomial(row, 0.5)
+        middle = _half_width(table, k + 0.5)
         error = max(error, abs(middle - _solved(s - 0.5 * step, middle, mu, nu)))
     return error
 
 
 @njit(cache=True, nogil=True)
-def _polynomial(row: FloatArray, x: float) -> float:
-    return row[0] + x * (row[1] + x * (row[2] + x * (row[3] + x * (row[4] + x * row[5]))))
+def _half_width(table: FloatArray, place: float) -> float:
+    """Return m at `place` steps from 0."""
+    k = np.uint64(place)
+    x = place - k
+    square = x * x
+    high = (table[k, 2] + table[k, 3] * x) + square * (table[k, 4] + table[k, 5] * x)
+    return (table[k, 0] + table[k, 1] * x) + square * high
 
 
 @njit(cache=True, nogil=True)
@@ -93,44 +99,49 @@ def half_widths(alpha: float) -> tuple[FloatArray, float]:
 
 
 @njit(cache=True, nogil=True)
+def _beyond_table(a: float, b: float, mu: float, nu: float, level: float, centre: float) -> float:
+    """Return the distance where the table does not answer; level = Phi^-1(mu), centre = Phi^-1(nu / 2)."""
+    if nu <= 0.0:
+        return 0.0
+    if math.isinf(a):
+        return math.inf if math.isinf(b) else -level - b
+    if math.isinf(b):
+        return a - level
+    if mu == 0.0:
+        return 0.5 * (a - b)
+    return exact_root(a, b, mu, nu, a + centre, min(0.5 * (a - b), a - level))
+
+
+@njit(cache=True, nogil=True)
 def _exact_loop(
-    p: FloatArray, q: FloatArray, sigma: float, alpha: float, table: FloatArray, step: float
-) -> FloatArray:
+    p: FloatArray, q: FloatArray, sigma: float, alpha: float, table: FloatArray, step: float,
+    quantiles: FloatArray,
+) -> FloatArray:  # fmt: skip
     """Radii of pairs (n,)."""
-    mu, nu = (1.0 - alpha) / alpha, (2.0 * alpha - 1.0) / alpha
-    level, centre = quantile(mu, nu), ndtri(0.5 * nu)
+    mu, nu, places = (1.0 - alpha) / alpha, (2.0 * alpha - 1.0) / alpha, 1.0 / step
+    level, centre = upper_quantile(mu, nu, quantiles), ndtri(0.5 * nu)
     radius = np.empty(p.size)
     for i in range(p.size):
-        if not p[i] - q[i] > mu or nu <= 0.0:
-            radius[i] = 0.0
-            continue
-        a = ndtri(p[i])
-        if q[i] == 1.0 - p[i] and not math.isinf(a):
-            t = a + centre
-            radius[i] = give_away(sigma * t, 2.0 * abs(a) + t, sigma)
-            continue
-        b = ndtri(q[i])
-        if math.isinf(a):
-            t = math.inf if math.isinf(b) else -level - b
-        elif math.isinf(b):
-            t = a - level
-        elif mu == 0.0:
-            t = 0.5 * (a - b)
-        elif abs(a + b) < 2.0 * REACH:
-            place = 0.5 * abs(a + b) / step
-            k = int(place)
-            t = 0.5 * (a - b) - _polynomial(table[k], place - k)
+        rest = 1.0 - p[i]
+        a = upper_quantile(p[i], rest, quantiles)
+        if q[i] == rest:
+            b, t = -a, a + centre
         else:
-            t = exact_root(a, b, mu, nu, a + centre, min(0.5 * (a - b), a - level))
-        if math.isinf(t):
-            radius[i] = math.inf
-            continue
-        magnitude = (0.0 if math.isinf(a) else abs(a)) + (0.0 if math.isinf(b) else abs(b)) + t
-        radius[i] = give_away(sigma * t, magnitude, sigma)
+            b = upper_quantile(q[i], 1.0 - q[i], quantiles)
+            t = 0.5 * (a - b)
+        if abs(a + b) < 2.0 * REACH and 0.0 < mu < 1.0:  # neither is infinite
+            if q[i] != rest:
+                t -= _half_width(table, 0.5 * abs(a + b) * places)
+            magnitude = abs(a) + abs(b) + t
+        else:
+            t = _beyond_table(a, b, mu, nu, level, centre)
+            magnitude = (0.0 if math.isinf(a) else abs(a)) + (0.0 if math.isinf(b) else abs(b)) + t
+        certified = give_away(sigma * t, magnitude, sigma) if t < math.inf else math.inf
+        radius[i] = certified if p[i] - q[i] > mu else 0.0
     return radius
 
 
 def exact_loop(p: FloatArray, q: FloatArray, sigma: float, alpha: float) -> FloatArray:
     """Return the exact certificate's radii of pairs (n,); arguments are validated by the caller."""
     table, step = half_widths(alpha) if 0.5 < alpha < 1.0 else (np.empty((0, 6)), 1.0)
-    return _exact_loop(p, q, sigma, alpha, table, step)
+    return _exact_loop(p, q, sigma, alpha, table, step, quantile_table())

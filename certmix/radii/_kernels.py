@@ -13,7 +13,8 @@ import math
 import numpy as np
 from numba import njit
 
-from certmix.radii._special import ndtr, ndtri
+from certmix.radii._quantiles import upper_quantile
+from certmix.radii._special import ndtr
 from certmix.types import FloatArray
 
 EPS = 2.0**-52
@@ -25,21 +26,6 @@ _TWO_PI_ROOT = math.sqrt(2 * math.pi)
 def normal_density(x: float) -> float:
     """phi(x), the standard normal density: the derivative of Phi."""
     return math.exp(-0.5 * x * x) / _TWO_PI_ROOT
-
-
-@njit(cache=True, nogil=True)
-def _mixed_quantile(x: float, complement: float, alpha: float) -> float:
-    """Phi^-1(alpha x), where complement = 1 - x, without cancellation near 1."""
-    product = alpha * x
-    if product <= 0.5:
-        return ndtri(product)
-    return -ndtri((1.0 - alpha) + alpha * complement)
-
-
-@njit(cache=True, nogil=True)
-def quantile(x: float, complement: float) -> float:
-    """Phi^-1(x), where complement = 1 - x, taken from the one that has not lost its digits."""
-    return ndtri(x) if x <= 0.5 else -ndtri(complement)
 
 
 @njit(cache=True, nogil=True)
@@ -56,14 +42,12 @@ def lipschitz_one(p: float, q: float, sigma: float, alpha: float, unit: float) -
 
 
 @njit(cache=True, nogil=True)
-def smoothing_one(p: float, q: float, sigma: float, alpha: float) -> float:
-    """Theorem 3.7: sigma/2 (Phi^-1(alpha p) + Phi^-1(alpha (1-q)))."""
+def smoothing_one(p: float, q: float, sigma: float, alpha: float, table: FloatArray) -> float:
+    """Theorem 3.7: sigma/2 (Phi^-1(alpha p) + Phi^-1(alpha (1-q))); table: `quantile_table`."""
     if p <= q:
         return 0.0
-    upper = _mixed_quantile(p, 1.0 - p, alpha)
-    # alpha q + (1 - alpha) = 1 - alpha (1 - q): the same quantile, mirrored
-    mixed_q = alpha * q + (1.0 - alpha)
-    lower = ndtri(mixed_q) if mixed_q <= 0.5 else -ndtri(alpha * (1.0 - q))
+    upper = upper_quantile(alpha * p, (1.0 - alpha) + alpha * (1.0 - p), table)
+    lower = upper_quantile(alpha * q + (1.0 - alpha), alpha * (1.0 - q), table)
     if math.isinf(upper) or math.isinf(lower):
         return math.inf if upper > lower else 0.0
     return give_away(0.5 * sigma * (upper - lower), abs(upper) + abs(lower), sigma)
@@ -116,11 +100,11 @@ def lipschitz_loop(p: FloatArray, q: FloatArray, sigma: float, alpha: float, uni
 
 
 @njit(cache=True, nogil=True)
-def smoothing_loop(p: FloatArray, q: FloatArray, sigma: float, alpha: float) -> FloatArray:
+def smoothing_loop(p: FloatArray, q: FloatArray, sigma: float, alpha: float, table: FloatArray) -> FloatArray:
     """`smoothing_one` over arrays (m,)."""
     radius = np.empty(p.size)
     for i in range(p.size):
-        radius[i] = smoothing_one(p[i], q[i], sigma, alpha)
+        radius[i] = smoothing_one(p[i], q[i], sigma, alpha, table)
     return radius
 
 

@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike
 
 from certmix.radii._checks import check_alpha, check_sigma, probability_pairs
 from certmix.radii._kernels import smoothing_loop
+from certmix.radii._quantiles import quantile_table
 from certmix.types import FloatArray
 
 __all__ = ["smoothing_radius"]
@@ -47,4 +48,4 @@ def smoothing_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha), check_sigma(sigma)
-    return smoothing_loop(p.ravel(), q.ravel(), sigma, alpha).reshape(p.shape)
+    return smoothing_loop(p.ravel(), q.ravel(), sigma, alpha, quantile_table()).reshape(p.shape)
