@@ -65,24 +65,20 @@ def _density(w: FloatArray) -> FloatArray:
     return density
 
 
-@intrinsic
-def _bits_of(_context: Any, _x: Any) -> Any:
-    """The 64 bits of a float64, as an integer."""
+def _reinterpreted(source: Any, result: Any, bits: llvmlite.ir.Type) -> Any:
+    """Return a function for kernels that takes the bits of one type for another's."""
 
-    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], llvmlite.ir.IntType(64))
+    def reinterpret(_context: Any, _value: Any) -> Any:
+        def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], bits)
 
-    return types.int64(types.float64), generate
+        return result(source), generate
+
+    return intrinsic(reinterpret)
 
 
-@intrinsic
-def _float_of(_context: Any, _bits: Any) -> Any:
-    """The float64 that has these 64 bits."""
-
-    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], llvmlite.ir.DoubleType())
-
-    return types.float64(types.int64), generate
+_bits_of = _reinterpreted(types.float64, types.int64, llvmlite.ir.IntType(64))
+_float_of = _reinterpreted(types.int64, types.float64, llvmlite.ir.DoubleType())
 
 
 @njit(cache=True, nogil=True)
