@@ -39,7 +39,7 @@ samples.
 
 SAMPLING = (
     "samples", "selection_samples", "scores", "temperature", "goal", "relative_precision",
-    "failure_probability", "bound", "seed", "precision", *ENGINE, "shard",
+    "failure_probability", "bound", "seed", "precision", "compile", *ENGINE, "shard",
 )  # fmt: skip
 """Options that only certificates by sampling take."""
 PLAIN = ("bound_method", "max_radius", "lipschitz_constant", "constant_of")
@@ -81,7 +81,7 @@ def command(context: click.Context, **options: Any) -> int:
     if plain:
         result = _without_samples(settings, sources, rest)
     else:
-        rest.update(engine=chosen_engine(options), shard=options["shard"])
+        rest.update(engine=chosen_engine(options), shard=options["shard"], compiled=options["compile"])
         result = _sampled(settings, sources, rest)
     print_result(result, options["format_"])
     finished = not result.interrupted if options["shard"] else result.summary.complete

@@ -132,7 +132,7 @@ def _model_list(robust_help: str) -> list[Callable[[Any], Any]]:
 
 
 def device_options(function: F) -> F:
-    """Add --device, --precision and --batch-size."""
+    """Add --device, --precision, --batch-size and --compile."""
     for option in reversed(
         [
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
@@ -143,6 +143,10 @@ def device_options(function: F) -> F:
             click.option(
                 "--batch-size", type=int, default=None, show_default=AUTO_BATCH,
                 help="Inputs in one forward pass.",
+            ),
+            click.option(
+                "--compile", is_flag=True,
+                help="Compile the robust model first (torch.compile): for runs of many minutes.",
             ),
         ]
     ):  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError
+from certmix.sampling.compiling import CompiledModel
 from certmix.sampling.devices import automatic_batch_size
 from certmix.sampling.noise import Noise
 from certmix.sampling.packing import Cursor, Draw, Part
@@ -38,6 +39,9 @@ class Sampler:
         batches are padded to this size, so that the shapes the network sees,
         and with them its rounding, never change.  Halved, for the rest of this
         sampler's life, whenever a GPU runs out of memory.
+    compiled
+        Whether the model is compiled before the first batch, for speed; see
+        `certmix.sampling.compiling`.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Sampler:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         batch_size: int | None = None,
+        compiled: bool = False,
     ) -> None:
         if not sigma > 0:
             raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
@@ -60,6 +65,7 @@ class Sampler:
         self.model, self.classes, self.sigma, self.seed = model, classes, float(sigma), seed
         self.device, self.precision = torch.device(device), precision
         self.batch_size = batch_size
+        self._call = CompiledModel(model, self.device, precision) if compiled else model
         self._noise = torch.empty(0)
         self._batch = torch.empty(0)
 
@@ -192,7 +198,7 @@ class Sampler:
         name, size = PRECISIONS[self.precision], len(self._batch)
         dtype = torch.bfloat16 if name is None else getattr(torch, name)
         with torch.autocast(self.device.type, dtype, enabled=name is not None):
-            logits: Tensor = self.model(self._batch)
+            logits: Tensor = self._call(self._batch)
         if logits.shape != (size, self.classes):
             raise ModelError(
                 f"the model gave an output of shape {tuple(logits.shape)} for {size} inputs: "

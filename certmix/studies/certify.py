@@ -15,6 +15,8 @@ from certmix.radii import CERTIFICATES
 from certmix.records import Identity, ImageRecord, RunFolder, Store, default_folder
 from certmix.records.folder import DATABASE
 from certmix.sampling import resolve_device
+from certmix.sampling.compiling import check_compilable
+from certmix.sampling.passes import Passes
 from certmix.studies.certify_fill import fill
 from certmix.studies.deterministic import DeterministicResult, run_deterministic
 from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
@@ -83,6 +85,7 @@ def certify(
     fresh: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
+    compiled: bool = False,
     progress: Callable[[Any], None] | None = None,
     workers: int = 1,
     shard: str | None = None,
@@ -103,8 +106,9 @@ def certify(
         Run folder; None keeps the run in memory.
     fresh
         Start over in an existing folder.
-    device, batch_size
-        Where and how to run; they do not change what is drawn on one device type.
+    device, batch_size, compiled
+        Where and how to run; they do not change what is drawn on one device type.  `compiled`
+        compiles the robust model before the first batch (``--compile``).
     progress
         Called after each image, or batch of images.
     workers
@@ -147,10 +151,10 @@ def certify(
     spreading = {name: options.pop(name) for name in EngineChoice.__dataclass_fields__ if name in options}
     choice = EngineChoice(workers=workers, **spreading)
     if draws_no_samples(certificates, options.get("norm"), sigma):
-        if choice != EngineChoice() or shard is not None:
+        if choice != EngineChoice() or shard is not None or compiled:
             raise ParameterError(
                 f"certificate {certificates[0]} draws no samples and runs in one process: leave out workers, "
-                "engine and shard"
+                "engine, shard and compiled"
             )
         plain = {**options, "alpha": alpha, "certificate": certificates[0]}
         plain.pop("certificates")
@@ -160,7 +164,7 @@ def certify(
     options.update(sigma=sigma, alpha=alpha, certificates=certificates)
     request, sources = _divided(CertifyRequest, options)
     part = None if shard is None else Shard.parse(shard)
-    return run_certify(request, sources, engine=choice, shard=part, **where)
+    return run_certify(request, sources, engine=choice, shard=part, compiled=compiled, **where)
 
 
 def _divided(kind: type[R], options: dict[str, Any]) -> tuple[R, Sources]:
@@ -182,6 +186,7 @@ def run_certify(
     fresh: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
+    compiled: bool = False,
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = _warn,
     engine: EngineChoice | None = None,
@@ -195,9 +200,12 @@ def run_certify(
     """
     check_batch_size(batch_size)
     chosen = resolve_device(device)
+    if compiled:
+        check_compilable(chosen)
     loaded = load_sources(sources, request.sigma, chosen, say)
     spread_by = make_engine(engine or EngineChoice(), chosen)
-    context = Context(request, loaded, sources, chosen, batch_size, progress, say, spread_by, shard)
+    passes = Passes(chosen, batch_size, compiled)
+    context = Context(request, loaded, sources, passes, progress, say, spread_by, shard)
     for note in expectations(request, loaded.dataset.classes):
         say(note)
     if isinstance(request.images, int) and request.images > len(loaded.dataset):

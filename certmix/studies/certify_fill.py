@@ -84,7 +84,7 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
 
 def _description(context: Context) -> dict[str, Any]:
     """Return what ``run.json`` says, with the engine and the shard."""
-    found = description(context.request, context.loaded, context.sources, context.device, context.batch_size)
+    found = description(context.request, context.loaded, context.sources, context.passes)
     shard = {} if context.shard is None else {"shard": context.shard.as_dict()}
     return {**found, "engine": context.engine.describe(), **shard}
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from certmix.models.spec import LoadedModel
+from certmix.sampling.passes import Passes
 from certmix.studies.bounding import unanimous
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources
@@ -18,9 +19,7 @@ __all__ = ["description", "surroundings"]
 PACKAGES = ("torch", "numpy", "scipy", "numba")
 
 
-def description(
-    request: CertifyRequest, loaded: Loaded, sources: Sources, device: torch.device, batch_size: int | None
-) -> dict[str, Any]:
+def description(request: CertifyRequest, loaded: Loaded, sources: Sources, passes: Passes) -> dict[str, Any]:
     """Return request, sources, checksums, failure budget, device and versions as plain data."""
     return {
         "request": request.as_dict(),
@@ -34,7 +33,8 @@ def description(
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
         },
-        **_machine(device, batch_size),
+        **_machine(passes.device, passes.batch_size),
+        "compiled": passes.compiled,
     }
 
 

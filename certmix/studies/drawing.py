@@ -14,6 +14,7 @@ from certmix.engines import Engine, SerialEngine
 from certmix.models.checks import near_chance
 from certmix.models.spec import LoadedModel
 from certmix.records import ImageRecord, Store
+from certmix.sampling.passes import Passes
 from certmix.studies.begun import remember_begun
 from certmix.studies.bounding import bound_records, radii_of
 from certmix.studies.request import CertifyRequest
@@ -50,8 +51,7 @@ class Context:
     request: CertifyRequest
     loaded: Loaded
     sources: Sources
-    device: torch.device
-    batch_size: int | None
+    passes: Passes
     progress: Callable[[Progress], None] | None
     say: Callable[[str], None]
     engine: Engine = field(default_factory=SerialEngine)
@@ -60,8 +60,8 @@ class Context:
     def work(self) -> Here | Elsewhere:
         """Return what the engine's workers do."""
         if self.engine.remote:
-            return Elsewhere.of(self.request, self.sources, self.loaded, self.device.type, self.batch_size)
-        return Here(self.request, self.loaded, self.device, self.batch_size)
+            return Elsewhere.of(self.request, self.sources, self.loaded, self.passes)
+        return Here(self.request, self.loaded, self.passes)
 
 
 def standard_outputs(context: Context, store: Store, positions: IntArray) -> None:
@@ -71,11 +71,11 @@ def standard_outputs(context: Context, store: Store, positions: IntArray) -> Non
         return
     known = store.standard(model.checksum)
     missing = [int(p) for p in positions if int(dataset.indices[p]) not in known]
-    step = context.batch_size or 100
+    step = context.passes.batch_size or 100
     for begin in range(0, len(missing), step):
         part = missing[begin : begin + step]
         with torch.inference_mode():
-            logits = model.module(torch.from_numpy(stack(dataset, part)).to(context.device))
+            logits = model.module(torch.from_numpy(stack(dataset, part)).to(context.passes.device))
             probabilities = logits.double().softmax(1).cpu().numpy()
         store.write_standard(model.checksum, dataset.indices[part], probabilities)
     known = store.standard(model.checksum)

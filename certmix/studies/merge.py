@@ -153,7 +153,7 @@ def _some(values: Sequence[Any]) -> str:
 
 def _point_out_versions(parts: Sequence[Part], say: Callable[[str], None]) -> None:
     """Say where shards were made by other versions, or on other kinds of device."""
-    for what in ("versions", "device_name", "batch_size"):
+    for what in ("versions", "device_name", "batch_size", "compiled"):
         found = {str(part.description.get(what)) for part in parts}
         if len(found) > 1:
             say(
@@ -185,7 +185,7 @@ def _write(
 
 def _description(parts: Iterable[Part]) -> dict[str, Any]:
     """Return the first shard's description, with where each shard was done instead of where it was."""
-    kept = ("shard", "engine", "device", "device_name", "batch_size", "threads", "versions")
+    kept = ("shard", "engine", "device", "device_name", "batch_size", "compiled", "threads", "versions")
     done = [{key: part.description.get(key) for key in kept} for part in parts]
     first = next(iter(parts)).description
     own = {key: first[key] for key in first if key not in ("shard", "engine", "identity", "format_version")}

@@ -110,6 +110,8 @@ def provenance(described: dict[str, Any]) -> Facts:
         if value is not None
     ]
     facts.append(("device", f"{described['device']} ({described['device_name']})"))
+    if described.get("compiled") is True:
+        facts.append(("model", "compiled by torch.compile"))
     facts += [(name, str(number)) for name, number in described["versions"].items()]
     return tuple(facts)
 

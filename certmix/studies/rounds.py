@@ -14,13 +14,14 @@ from certmix.bounds.statistics import ScoreStatistics, plan, start, update
 from certmix.errors import RunError
 from certmix.records import ImageRecord
 from certmix.sampling import Draw, Sampler, automatic_batch_size, looks
+from certmix.sampling.passes import Passes
 from certmix.sampling.pending import Pending
 from certmix.studies.bounding import bound_records
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Job", "Keep", "sample"]
+__all__ = ["Job", "Keep", "sample", "sampler_of"]
 
 Keep = Callable[[list[ImageRecord], list[ImageRecord], int], None]
 """Takes the records a round changed, those that want no more samples, and the number drawn."""
@@ -56,14 +57,21 @@ class _Active:
         return 0 if self.record is None else self.record.drawn
 
 
+def sampler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Sampler:
+    """Return what draws the samples of a request."""
+    return Sampler(
+        loaded.robust.module, loaded.dataset.classes, request.sigma, request.seed, device=passes.device,
+        precision=request.precision, batch_size=passes.batch_size, compiled=passes.compiled,
+    )  # fmt: skip
+
+
 def sample(
     request: CertifyRequest,
     loaded: Loaded,
     jobs: Iterable[Job],
     keep: Keep,
     *,
-    device: torch.device,
-    batch_size: int | None = None,
+    sampler: Sampler,
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
     """Draw, for every job, all samples that the request wants.
@@ -80,8 +88,8 @@ def sample(
         Images that want samples.
     keep
         Called after every round.
-    device, batch_size
-        As for `certmix.sampling.Sampler`.
+    sampler
+        What `sampler_of` returns for the request, once for all its jobs.
     enough
         Asked before every round; once it says so, rounds under way end and no
         more begin, and images may be left between two looks.
@@ -91,12 +99,9 @@ def sample(
     RunError
         If an image is not what it was.
     """
-    sampler = Sampler(
-        loaded.robust.module, loaded.dataset.classes, request.sigma, request.seed,
-        device=device, precision=request.precision, batch_size=batch_size,
-    )  # fmt: skip
     waiting = iter(jobs)
-    pools = [_Pool(sampler, request, loaded, keep) for _ in range(AHEAD if device.type == "cuda" else 1)]
+    ahead = AHEAD if sampler.device.type == "cuda" else 1
+    pools = [_Pool(sampler, request, loaded, keep) for _ in range(ahead)]
     while True:
         for pool in pools:
             pool.finish()

@@ -156,6 +156,8 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
         words += _options(Sources, {**named, "split": named_split(named.get("split"))})
     if _study(described) == "certify" and described.get("batch_size") is not None:
         words += ["--batch-size", str(described["batch_size"])]
+    if described.get("compiled") is True:
+        words.append("--compile")
     if isinstance(shard := described.get("shard"), dict):
         words += ["--shard", f"{shard.get('number')}/{shard.get('of')}"]
     return shlex.join([*words, "--output", str(folder)])

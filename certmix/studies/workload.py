@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from certmix.engines import Handler
 from certmix.engines.interface import Take
 from certmix.errors import RunError
 from certmix.records import ImageRecord
+from certmix.sampling import Sampler
+from certmix.sampling.passes import Passes
 from certmix.studies.request import CertifyRequest
-from certmix.studies.rounds import Job, sample
+from certmix.studies.rounds import Job, sample, sampler_of
 from certmix.studies.sources import Loaded, Sources, load_sources
 
 __all__ = ["Drawn", "Elsewhere", "Here"]
@@ -44,22 +47,18 @@ class Here:
 
     request: CertifyRequest
     loaded: Loaded
-    device: torch.device
-    batch_size: int | None
+    passes: Passes
 
     def open(self, device: str | None) -> Handler:
         """Return what samples jobs to the end."""
-        return self._sample
+        return partial(self._sample, sampler_of(self.request, self.loaded, self.passes))
 
     def name(self, item: Job) -> str:
         """Return what to call a job's image."""
         return f"image {item.index}"
 
-    def _sample(self, jobs: list[Job], seconds: float, take: Take) -> list[Job]:
-        sample(
-            self.request, self.loaded, jobs, lambda *found: take(Drawn(*found)),
-            device=self.device, batch_size=self.batch_size,
-        )  # fmt: skip
+    def _sample(self, sampler: Sampler, jobs: list[Job], seconds: float, take: Take) -> list[Job]:
+        sample(self.request, self.loaded, jobs, lambda *found: take(Drawn(*found)), sampler=sampler)
         return []
 
 
@@ -69,22 +68,18 @@ class Elsewhere:
 
     request: CertifyRequest
     sources: Sources
-    device: str
-    batch_size: int | None
+    passes: Passes
     data_checksum: str
     robust_checksum: str
 
     @classmethod
-    def of(
-        cls, request: CertifyRequest, sources: Sources, loaded: Loaded, device: str, batch_size: int | None
-    ) -> Elsewhere:
+    def of(cls, request: CertifyRequest, sources: Sources, loaded: Loaded, passes: Passes) -> Elsewhere:
         """Return the work that samples as a driver would that has loaded these sources."""
         shown = sources.as_dict()
         absolute = {key: shown[key] for key in shown if isinstance(shown[key], str)}
         named = replace(sources, **{**absolute, "split": sources.split, "standard": None})
-        return cls(
-            request, named, device, batch_size, loaded.dataset.checksum, loaded.robust.checksum
-        )  # fmt: skip
+        anywhere = replace(passes, device=torch.device(passes.device.type))
+        return cls(request, named, anywhere, loaded.dataset.checksum, loaded.robust.checksum)
 
     def open(self, device: str | None) -> Handler:
         """Load data and robust model, and return what samples jobs until time is up.
@@ -94,7 +89,7 @@ class Elsewhere:
         RunError
             If they are not what the driver loaded.
         """
-        chosen = torch.device(device or self.device)
+        chosen = torch.device(device or self.passes.device)
         torch.set_num_threads(1)
         loaded = load_sources(self.sources, self.request.sigma, chosen, lambda message: None)
         for what, found, expected in (
@@ -106,7 +101,8 @@ class Elsewhere:
                     f"a worker loaded another {what} than the driver (checksum {found[:12]}, not "
                     f"{expected[:12]}): give all workers the same files and the same versions"
                 )
-        return _Timed(self, loaded, chosen)
+        passes = replace(self.passes, device=chosen)
+        return _Timed(self.request, loaded, sampler_of(self.request, loaded, passes))
 
     def name(self, item: Job) -> str:
         """Return what to call a job's image."""
@@ -116,8 +112,8 @@ class Elsewhere:
 class _Timed:
     """Samples jobs until time is up; each record is handed over once, as it is then."""
 
-    def __init__(self, work: Elsewhere, loaded: Loaded, device: torch.device) -> None:
-        self.work, self.loaded, self.device = work, loaded, device
+    def __init__(self, request: CertifyRequest, loaded: Loaded, sampler: Sampler) -> None:
+        self.request, self.loaded, self.sampler = request, loaded, sampler
 
     def __call__(self, jobs: list[Job], seconds: float, take: Take) -> list[Job]:
         newest: dict[int, ImageRecord] = {}
@@ -131,7 +127,7 @@ class _Timed:
             drawn += count
 
         sample(
-            self.work.request, self.loaded, jobs, keep, device=self.device, batch_size=self.work.batch_size,
+            self.request, self.loaded, jobs, keep, sampler=self.sampler,
             enough=lambda: time.monotonic() >= end,
         )  # fmt: skip
         take(Drawn(list(newest.values()), finished, drawn))

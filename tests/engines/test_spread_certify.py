@@ -22,6 +22,7 @@ import certmix
 from certmix.engines import EngineChoice, make_engine
 from certmix.engines.worker import handled, opened
 from certmix.errors import ParameterError, RunError
+from certmix.sampling.passes import Passes
 from certmix.studies.request import CertifyRequest
 from certmix.studies.rounds import Job
 from certmix.studies.sources import Sources, load_sources
@@ -74,7 +75,7 @@ def work(problem, **request):
     asked = CertifyRequest(0.25, 0.76, images="all", **request)
     sources = Sources(**names)
     loaded = load_sources(sources, 0.25, CPU, lambda message: None)
-    return asked, loaded, Elsewhere.of(asked, sources, loaded, "cpu", 200)
+    return asked, loaded, Elsewhere.of(asked, sources, loaded, Passes(CPU, 200))
 
 
 @pytest.mark.parametrize("request_", [{"samples": 3000}, {"samples": 400, "scores": "soft"}], ids=str)
@@ -112,7 +113,7 @@ def test_objects_that_can_be_sent_are_sent(problem):
     asked = CertifyRequest(0.5, 0.76, images="all", samples=300)
     sources = Sources(data=options(problem)["data"], standard=None, robust=torch.nn.Linear(2, 3))
     loaded = load_sources(sources, 0.5, CPU, lambda message: None)
-    payload = pickle.dumps(Elsewhere.of(asked, sources, loaded, "cpu", None))
+    payload = pickle.dumps(Elsewhere.of(asked, sources, loaded, Passes(CPU)))
     done = handled(opened(payload, "cpu"), [Job(0, 0, None)])
     assert done.results[0].records[0].index == 0
 

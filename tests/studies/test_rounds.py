@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,14 +71,17 @@ def test_two_rounds_under_way_give_the_same(monkeypatch):
     original = rounds.sample
 
     class Cuda:
-        """A CPU that is treated as a GPU by the scheduler alone."""
+        """A CPU's sampler that is treated as a GPU's by the scheduler alone."""
 
-        def __init__(self, device):
-            self.real, self.type = device, "cuda"
+        device = SimpleNamespace(type="cuda")
 
-    sampler = rounds.Sampler
-    monkeypatch.setattr(rounds, "Sampler", lambda *a, device, **k: sampler(*a, device=device.real, **k))
+        def __init__(self, sampler):
+            self._sampler = sampler
+
+        def __getattr__(self, name):
+            return getattr(self._sampler, name)
+
     monkeypatch.setattr(
-        "certmix.studies.workload.sample", lambda *a, device, **k: original(*a, device=Cuda(device), **k)
+        "certmix.studies.workload.sample", lambda *a, sampler, **k: original(*a, sampler=Cuda(sampler), **k)
     )
     same(alone, records(200, samples=1000))

@@ -21,7 +21,7 @@ from certmix.types import IntArray
 from certmix.verification.rederivation.reload import Reloaded
 from certmix.verification.rederivation.stored import StoredRun
 
-__all__ = ["Again", "Drawn", "draw_again"]
+__all__ = ["Again", "Drawn", "draw_again", "samplers"]
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,35 @@ class Drawn:
         return found
 
 
-def draw_again(again: Again, run: StoredRun, request: CertifyRequest, index: int, position: int) -> Drawn:
-    """Draw selection, one stretch between two looks, and fresh samples of an image."""
-    dataset, model = again.reloaded.dataset, again.reloaded.models["robust"]
-    assert dataset is not None
+def samplers(
+    again: Again, run: StoredRun, request: CertifyRequest, compiled: bool
+) -> tuple[Sampler, Sampler]:
+    """Return what draws as the run did, and what draws with the new seed; the latter is never compiled."""
+    model, size = again.reloaded.models["robust"], _batch_size(again.run, run.description)
     assert model is not None
+    settings: dict[str, Any] = {"device": again.device, "precision": request.precision, "batch_size": size}
+    common = (model.module, run.classes, request.sigma)
+    return (
+        Sampler(*common, request.seed, compiled=compiled, **settings),
+        Sampler(*common, again.new_seed, **settings),
+    )
+
+
+def draw_again(
+    again: Again,
+    run: StoredRun,
+    request: CertifyRequest,
+    by: tuple[Sampler, Sampler],
+    index: int,
+    position: int,
+) -> Drawn:
+    """Draw selection, one stretch between two looks, and fresh samples of an image, by `samplers`."""
+    dataset = again.reloaded.dataset
+    assert dataset is not None
     record, image = run.images[index], torch.from_numpy(dataset.read(position))
     before, after = _stretch(record, again)
-    module, size = model.module, _batch_size(again.run, run.description)
 
-    def draw(seed: int, stream: str, begin: int, end: int) -> tuple[IntArray, ScoreStatistics | None]:
-        sampler = Sampler(
-            module, run.classes, request.sigma, seed,
-            device=again.device, precision=request.precision, batch_size=size,
-        )  # fmt: skip
+    def draw(sampler: Sampler, stream: str, begin: int, end: int) -> tuple[IntArray, ScoreStatistics | None]:
         wanted = Draw(image, index, (end,), begin, stream)
         if request.scores == "soft":
             kept = record.scores.get(0) if stream == "estimation" else None
@@ -104,9 +119,9 @@ def draw_again(again: Again, run: StoredRun, request: CertifyRequest, index: int
         nothing = np.zeros(run.classes, np.int64)
         return (sampler.submit([wanted]).result()[0][0] if end > begin else nothing), None
 
-    selection = draw(request.seed, "selection", 0, request.selection_samples)
-    stretch = draw(request.seed, "estimation", before, after)
-    fresh, statistics = draw(again.new_seed, "estimation", 0, again.samples)
+    selection = draw(by[0], "selection", 0, request.selection_samples)
+    stretch = draw(by[0], "estimation", before, after)
+    fresh, statistics = draw(by[1], "estimation", 0, again.samples)
     bins = None if statistics is None else statistics.bin_counts[0]
     moved = _moved(record, before, after, selection, stretch)
     redrawn = request.selection_samples + after - before

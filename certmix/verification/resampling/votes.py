@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from certmix.records import ImageRecord
+from certmix.sampling.compiling import CompileError
 from certmix.studies.request import CertifyRequest
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederivation.samples import stored_request
 from certmix.verification.rederivation.sources import Faults, judged, unchecked
 from certmix.verification.rederivation.stored import StoredRun, read_samples
 from certmix.verification.resampling.choice import choose_images
-from certmix.verification.resampling.draws import Again, Drawn, draw_again
+from certmix.verification.resampling.draws import Again, Drawn, draw_again, samplers
 from certmix.verification.resampling.two_sample import LOOKS, judge_images, votes_p_value
 
 __all__ = ["resample_votes"]
@@ -36,10 +37,12 @@ def resample_votes(again: Again) -> list[CheckResult]:
     if not chosen:
         return [unchecked(check, lacking) for check in CHECKS]
     differ = _surroundings(run.description, again.device)
-    drawn = []
-    for done, (index, position) in enumerate(chosen.items(), 1):
-        drawn.append(draw_again(again, run, request, index, position))
-        again.report(done, len(chosen))
+    compiled = run.description.get("compiled") is True
+    try:
+        drawn = _drawn(again, run, request, chosen, compiled)
+    except CompileError:
+        differ.append("compiled there, not here")
+        drawn = _drawn(again, run, request, chosen, False)
     elsewhere = _elsewhere(again, run, drawn, differ)
     tests = 2 if differ or elsewhere else 1
     return [
@@ -47,6 +50,17 @@ def resample_votes(again: Again) -> list[CheckResult]:
         _new_seed(again, run, request, drawn, again.error_rate / tests),
         _standard_outputs(again, run, chosen),
     ]
+
+
+def _drawn(
+    again: Again, run: StoredRun, request: CertifyRequest, chosen: dict[int, int], compiled: bool
+) -> list[Drawn]:
+    """Draw the chosen images (index to position) anew."""
+    drawn, by = [], samplers(again, run, request, compiled)
+    for done, (index, position) in enumerate(chosen.items(), 1):
+        drawn.append(draw_again(again, run, request, by, index, position))
+        again.report(done, len(chosen))
+    return drawn
 
 
 def _surroundings(description: dict[str, Any], device: torch.device) -> list[str]:

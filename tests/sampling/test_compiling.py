@@ -1,0 +1,154 @@
+"""Compiled models: the same function but for rounding, or refused."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from planes import plane
+from torch import nn
+
+from certmix.errors import ParameterError
+from certmix.sampling import Sampler, compiling
+from certmix.sampling.compiling import CHECKED, CompiledModel, CompileError
+
+CPU = torch.device("cpu")
+X = torch.tensor([0.2, -0.1])
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("c++") is None, reason="torch.compile needs a C++ compiler"
+)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Let `torch.compile` give back what the test says, and count calls of it and of the model."""
+
+    def install(make):
+        calls = {"compiled": 0, "model": 0}
+        net = plane([[1.0, -0.5], [-1.0, 0.5]])
+        forward = net.forward
+
+        def counted(batch):
+            calls["model"] += 1
+            return forward(batch)
+
+        net.forward = counted
+
+        def compiled(batch):
+            calls["compiled"] += 1
+            return make(forward, batch)
+
+        monkeypatch.setattr(compiling.torch, "compile", lambda module, **options: compiled)
+        return net, calls
+
+    return install
+
+
+def test_votes_are_the_model_s_and_checks_end(fake):
+    net, calls = fake(lambda forward, batch: forward(batch))
+    plain = Sampler(plane([[1.0, -0.5], [-1.0, 0.5]]), 2, 0.5, batch_size=50).votes(X, 3, [500])
+    found = Sampler(net, 2, 0.5, batch_size=50, compiled=True).votes(X, 3, [500])
+    assert (found == plain).all()
+    assert calls == {"compiled": 10, "model": CHECKED}
+
+
+def test_each_shape_is_checked(fake):
+    net, calls = fake(lambda forward, batch: forward(batch))
+    model = CompiledModel(net, CPU, "fp32")
+    with torch.inference_mode():
+        for size in (4, 4, 4, 4, 5, 5, 5, 5):
+            model(torch.zeros(size, 2))
+    assert calls == {"compiled": 8, "model": 2 * CHECKED}
+
+
+def wrong_later(call):
+    seen = []
+
+    def make(forward, batch):
+        seen.append(1)
+        return forward(batch) * (-1.0 if len(seen) == call else 1.0)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda forward, batch: forward(batch) * 1.05,
+        lambda forward, batch: forward(batch).flip(1),
+        lambda forward, batch: forward(batch)[:-1],
+        lambda forward, batch: torch.full_like(forward(batch), float("nan")),
+        wrong_later(2), wrong_later(CHECKED),
+    ],
+    ids=["scaled", "swapped", "short", "nan", "second", "replayed"],
+)  # fmt: skip
+def test_another_function_is_refused(fake, make):
+    net, _ = fake(make)
+    with pytest.raises(CompileError, match="leave --compile out"):
+        Sampler(net, 2, 0.5, batch_size=50, compiled=True).votes(X, 0, [500])
+
+
+def test_rounding_is_allowed_more_in_half_precision(fake):
+    net, _ = fake(lambda forward, batch: forward(batch) * 1.05)
+    assert Sampler(net, 2, 0.5, precision="bf16", compiled=True).votes(X, 0, [100]).sum() == 100
+
+
+def test_a_model_that_cannot_be_compiled_is_one_line(fake):
+    def fail(forward, batch):
+        raise RuntimeError("no compiler\nat all")
+
+    net, _ = fake(fail)
+    with pytest.raises(CompileError, match=r"cannot be compiled here \(RuntimeError: no compiler at all\)"):
+        Sampler(net, 2, 0.5, compiled=True).votes(X, 0, [100])
+
+
+def test_a_model_s_own_failure_is_its_own(fake):
+    net, _ = fake(lambda forward, batch: forward(batch))
+    net.forward = lambda batch: (_ for _ in ()).throw(ValueError("mine"))
+    with pytest.raises(ValueError, match="mine"):
+        Sampler(net, 2, 0.5, compiled=True).votes(X, 0, [100])
+
+
+def test_running_out_of_memory_still_halves_the_batch(fake):
+    def tight(forward, batch):
+        if len(batch) > 30:
+            raise torch.OutOfMemoryError("full")
+        return forward(batch)
+
+    net, _ = fake(tight)
+    sampler = Sampler(net, 2, 0.5, batch_size=100, compiled=True)
+    plain = Sampler(plane([[1.0, -0.5], [-1.0, 0.5]]), 2, 0.5, batch_size=25).votes(X, 0, [500])
+    assert (sampler.votes(X, 0, [500]) == plain).all()
+    assert sampler.batch_size == 25
+
+
+def test_logits_that_are_not_finite_are_told_as_without(fake):
+    net, _ = fake(lambda forward, batch: forward(batch) / 0.0)
+    inner = net.forward
+    net.forward = lambda batch: inner(batch) / 0.0
+    with pytest.raises(Exception, match="not finite"):
+        Sampler(net, 2, 0.5, compiled=True).votes(X, 0, [100])
+
+
+def test_other_devices_are_refused():
+    with pytest.raises(ParameterError, match="not compiled for device 'mps'"):
+        CompiledModel(nn.Linear(2, 2), torch.device("mps"), "fp32")
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")
+def test_a_net_compiled_in_earnest_answers_as_before():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 3),
+    ).eval()  # fmt: skip
+    image = torch.rand(3, 8, 8)
+    plain = Sampler(net, 3, 0.5, batch_size=64).votes(image, 1, [100, 1000])
+    sampler = Sampler(net, 3, 0.5, batch_size=64, compiled=True)
+    found = sampler.votes(image, 1, [100, 1000])
+    assert np.abs(found - plain).sum() <= 4  # two votes at near ties may turn
+    assert (sampler.votes(image, 1, [100, 1000]) == found).all()
