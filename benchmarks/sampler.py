@@ -2,7 +2,7 @@
 
 python benchmarks/sampler.py --nets residual8,resnet110 --samples 1000
 python benchmarks/sampler.py --device cuda --precision bf16 --nets resnet110 --samples 20000 --short 100
-python benchmarks/sampler.py --nets residual8,resnet110 --samples 1000 --compile
+python benchmarks/sampler.py --nets residual8,resnet110 --samples 1000 --threads 2 --compile
 """
 
 from __future__ import annotations
@@ -88,11 +88,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--threads", type=int, default=1, help="torch's; more than 1 are timed by wall time")
     parser.add_argument("--compile", action="store_true", help="also: the compiled net")
     parser.add_argument("--short", type=int, default=0, help="also: this many samples each of 64 images")
     args = parser.parse_args()
     keep_freed_memory()  # as the command line does
-    clock = time.process_time if args.device == "cpu" else time.perf_counter
+    torch.set_num_threads(args.threads)
+    clock = time.process_time if args.device == "cpu" and args.threads == 1 else time.perf_counter
     for name in args.nets.split(","):
         model, shape, classes = nets.make(name, args.device)
         size = automatic_batch_size(shape, torch.device(args.device))
@@ -120,7 +122,7 @@ def main() -> None:
         other = None if kind else art(model, image, args.samples, size, classes)
         if other is not None:
             contenders["ART 1.20"] = other
-        print(f"\n{name}, {args.samples} samples in batches of {size}, {args.device}, {args.precision}\n")
+        print(f"\n{name}, {args.samples} samples in batches of {size}, {args.device}, {args.precision}, {args.threads} threads\n")
         print(
             measuring.table(
                 measuring.compare(contenders, rounds=args.rounds, work=args.samples, clock=clock), "samples"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from threading import Lock
 from typing import Any
 
 import torch
@@ -48,7 +50,8 @@ def check_compilable(device: torch.device) -> None:
 class CompiledModel:
     """A model for batches of few shapes, compiled when it sees the first of each.
 
-    Its weights are taken as they are at that time.
+    Its weights are taken as they are at that time.  It is compiled as a whole
+    or not at all, so that threads may share it.
 
     Parameters
     ----------
@@ -70,8 +73,9 @@ class CompiledModel:
         from torch._inductor import config  # takes a second
 
         self._options, self._patch = OPTIONS[device.type], config.patch  # tracing reads them there
-        self._compiled = torch.compile(module, dynamic=False, options=self._options)
-        self._checks: dict[torch.Size, int] = {}
+        self._compiled = torch.compile(module, fullgraph=True, dynamic=False, options=self._options)
+        self._checks: Counter[torch.Size] = Counter()
+        self._alone = Lock()
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Return the logits of a batch; they are overwritten by the next call.
@@ -81,12 +85,13 @@ class CompiledModel:
         CompileError
             If the model cannot be compiled, or answers otherwise when it is.
         """
-        done = self._checks.get(batch.shape, 0)
-        if done >= CHECKED:
-            return self._run(batch)
-        logits = self._checked(batch, self.module(batch))
-        self._checks[batch.shape] = done + 1
-        return logits
+        if self._checks[batch.shape] < CHECKED:
+            with self._alone:
+                if self._checks[batch.shape] < CHECKED:
+                    logits = self._checked(batch, self.module(batch))
+                    self._checks[batch.shape] += 1
+                    return logits
+        return self._run(batch)
 
     def _run(self, batch: Tensor) -> Tensor:
         if self._cuda:

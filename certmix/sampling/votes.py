@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,15 @@ from torch import Tensor, nn
 from certmix.errors import ModelError, ParameterError
 from certmix.sampling.compiling import CompiledModel
 from certmix.sampling.devices import automatic_batch_size
-from certmix.sampling.noise import Noise
+from certmix.sampling.lanes import MOST_LANES, Lane, Setting, side_by_side, twins
 from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.pending import Pending, not_finite, send
 from certmix.sampling.precision import PRECISIONS
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["Sampler", "count_votes"]
+
+R = TypeVar("R")
 
 
 class Sampler:
@@ -39,6 +42,9 @@ class Sampler:
         batches are padded to this size, so that the shapes the network sees,
         and with them its rounding, never change.  Halved, for the rest of this
         sampler's life, whenever a GPU runs out of memory.
+    lanes
+        Batches computed side by side on a CPU, each by its share of torch's
+        threads and its own copy of the model; None for one a thread.
     compiled
         Whether the model is compiled before the first batch, for speed; see
         `certmix.sampling.compiling`.
@@ -55,6 +61,7 @@ class Sampler:
         precision: str = "fp32",
         batch_size: int | None = None,
         compiled: bool = False,
+        lanes: int | None = None,
     ) -> None:
         if not sigma > 0:
             raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
@@ -65,9 +72,11 @@ class Sampler:
         self.model, self.classes, self.sigma, self.seed = model, classes, float(sigma), seed
         self.device, self.precision = torch.device(device), precision
         self.batch_size = batch_size
-        self._call = CompiledModel(model, self.device, precision) if compiled else model
-        self._noise = torch.empty(0)
-        self._batch = torch.empty(0)
+        setting = Setting(classes, self.sigma, seed, self.device, precision)
+        count = self._count(lanes)
+        shared = CompiledModel(model, self.device, precision) if compiled else None
+        calls = twins(model, count) if shared is None else [shared] * count
+        self._lanes = [Lane(call, setting) for call in calls]
 
     def votes(
         self, image: Tensor, index: int, stops: Sequence[int], *, start: int = 0, stream: str = "estimation"
@@ -106,10 +115,10 @@ class Sampler:
         wanted = sum(max(0, draw.stops[-1] - draw.start) for draw in draws if draw.stops)
         answers = torch.ones(wanted + 1, dtype=torch.int64, device=self.device)
         done = 0
-        for logits, held in self._batches(draws):
-            answers[-1] *= logits.isfinite().all()
-            torch.argmax(logits, 1, out=answers[done : done + len(logits)])
-            done += len(logits)
+        for (classes, finite), held in self._batches(draws, _answers):
+            answers[-1] *= finite
+            answers[done : done + len(classes)] = classes
+            done += len(classes)
             parts += held
         return send(draws, parts, answers, self.device, self.classes)
 
@@ -147,36 +156,59 @@ class Sampler:
         ModelError
             If a logit is not finite, or their shape is wrong.
         """
-        for batch, parts in self._batches(draws):
-            logits = batch.double().cpu()
+        for logits, parts in self._batches(draws, _on_host):
             if not logits.isfinite().all():
                 raise not_finite()
             for part in parts:
                 yield part, logits[part.rows]
 
-    def _batches(self, draws: Sequence[Draw]) -> Iterator[tuple[Tensor, list[Part]]]:
-        """Yield the logits of full batches, on the device, and what their rows are."""
+    def width(self, shape: Sequence[int]) -> int:
+        """Return how many samples of inputs of this shape are under way at a time."""
+        return self._size(shape) * len(self._lanes)
+
+    def _batches(
+        self, draws: Sequence[Draw], reduce: Callable[[Tensor], R]
+    ) -> Iterator[tuple[R, list[Part]]]:
+        """Yield what `reduce` makes of the logits of full batches, and what their rows are.
+
+        It is called before the lane that made the logits goes on to overwrite them.
+        """
+        if not draws:
+            return
         images = [draw.image.to(self.device, torch.float32) for draw in draws]
-        noises = [Noise(draw.image.shape, self.seed, draw.index, draw.stream, self.device) for draw in draws]
-        cursor = Cursor()
+        size = self._size(images[0].shape)
+        if len(self._lanes) > 1:
+            yield from side_by_side(
+                self._lanes, draws, size,
+                lambda lane, parts: reduce(lane.logits(draws, images, parts, size)),
+            )  # fmt: skip
+            return
+        cursor, lane = Cursor(), self._lanes[0]
         while True:
-            size = self._size(images)
+            size = self._size(images[0].shape)
             parts, after = cursor.fill(draws, size)
             if not parts:
                 return
             try:
-                self._allocate(images[0].shape, size)
-                logits = self._forward(images, noises, parts)
+                found = reduce(lane.logits(draws, images, parts, size))
             except torch.OutOfMemoryError:
                 self._shrink(size)
                 continue
             cursor = after
-            yield logits, parts
+            yield found, parts
 
-    def _size(self, images: list[Tensor]) -> int:
-        if self.batch_size is None and images:
-            self.batch_size = automatic_batch_size(images[0].shape, self.device)
-        return self.batch_size or 1
+    def _size(self, shape: Sequence[int]) -> int:
+        if self.batch_size is None:
+            self.batch_size = automatic_batch_size(shape, self.device)
+        return self.batch_size
+
+    def _count(self, lanes: int | None) -> int:
+        """Return the number of lanes."""
+        if lanes is not None and lanes < 1:
+            raise ParameterError(f"lanes = {lanes}: at least 1 is needed")
+        if self.device.type != "cpu":
+            return 1
+        return min(torch.get_num_threads(), MOST_LANES) if lanes is None else lanes
 
     def _shrink(self, size: int) -> None:
         """Halve the batch; nothing that was counted is lost."""
@@ -184,35 +216,19 @@ class Sampler:
             raise ModelError(
                 f"{self.device} runs out of memory with a single input: use a smaller model or --device cpu"
             ) from None
-        self._noise, self._batch, self.batch_size = torch.empty(0), torch.empty(0), size // 2
+        self._lanes[0].free()
+        self.batch_size = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
-    def _forward(self, images: list[Tensor], noises: list[Noise], parts: list[Part]) -> Tensor:
-        """Return the logits of the parts' samples; the batch is padded with what it held before."""
-        for part in parts:
-            noise = self._noise[part.rows]
-            noises[part.draw].fill(noise, part.begin)
-            torch.add(images[part.draw], noise, alpha=self.sigma, out=self._batch[part.rows])
-        name, size = PRECISIONS[self.precision], len(self._batch)
-        dtype = torch.bfloat16 if name is None else getattr(torch, name)
-        with torch.autocast(self.device.type, dtype, enabled=name is not None):
-            logits: Tensor = self._call(self._batch)
-        if logits.shape != (size, self.classes):
-            raise ModelError(
-                f"the model gave an output of shape {tuple(logits.shape)} for {size} inputs: "
-                f"expected logits of shape ({size}, {self.classes})"
-            )
-        return logits[: parts[-1].rows.stop]
 
-    def _allocate(self, input_shape: torch.Size, size: int) -> None:
-        """Keep one noise buffer and one batch (channels last for images) for equal shapes."""
-        shape = (size, *input_shape)
-        if self._noise.shape != shape:
-            layout = torch.channels_last if len(input_shape) == 3 else torch.contiguous_format
-            self._noise = torch.empty(shape, device=self.device)
-            self._batch = torch.zeros(shape, device=self.device).contiguous(memory_format=layout)
+def _answers(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the classes (n,) of logits, and whether all are finite."""
+    return logits.argmax(1), logits.isfinite().all()
+
+
+def _on_host(logits: Tensor) -> Tensor:
+    return logits.to("cpu", torch.float64, copy=True)
 
 
 def count_votes(

@@ -13,7 +13,7 @@ import torch
 from certmix.bounds.statistics import ScoreStatistics, plan, start, update
 from certmix.errors import RunError
 from certmix.records import ImageRecord
-from certmix.sampling import Draw, Sampler, automatic_batch_size, looks
+from certmix.sampling import Draw, Sampler, looks
 from certmix.sampling.passes import Passes
 from certmix.sampling.pending import Pending
 from certmix.studies.bounding import bound_records
@@ -171,7 +171,7 @@ class _Pool:
 
     def _room(self) -> int:
         """How many images fill a batch with their first looks."""
-        size = self.sampler.batch_size or automatic_batch_size(self._shape, self.sampler.device)
+        size = self.sampler.width(self._shape)
         samples = self.request.samples if self.request.goal == "fixed" else looks(self.request.samples)[0]
         return min(MOST_IMAGES, max(1, size // max(1, min(samples, self.request.selection_samples))))
 

@@ -112,7 +112,7 @@ def test_a_model_s_own_failure_is_its_own(fake):
         Sampler(net, 2, 0.5, compiled=True).votes(X, 0, [100])
 
 
-def test_running_out_of_memory_still_halves_the_batch(fake):
+def test_running_out_of_memory_still_halves_the_batch(fake, one_thread):
     def tight(forward, batch):
         if len(batch) > 30:
             raise torch.OutOfMemoryError("full")

@@ -49,7 +49,7 @@ def test_counts_are_those_of_the_model_and_the_run_says_how(problem, command, ca
     assert (plain.code, compiled.code) == (0, 0)
     assert plain.out == compiled.out
     assert len(calls) == 1
-    assert calls[0] == {"dynamic": False, "options": {"freezing": True}}
+    assert calls[0] == {"fullgraph": True, "dynamic": False, "options": {"freezing": True}}
     assert described(problem.folder / "plain")["compiled"] is False
     assert described(problem.folder / "compiled")["compiled"] is True
     assert (

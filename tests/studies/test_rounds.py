@@ -49,7 +49,7 @@ def test_counts_do_not_depend_on_how_many_images_share_a_batch(options):
 
 
 @pytest.mark.filterwarnings("ignore::certmix.CertmixWarning")
-def test_short_requests_are_packed(monkeypatch):
+def test_short_requests_are_packed(monkeypatch, one_thread):
     sizes = []
     submit = rounds.Sampler.submit
 
