@@ -122,7 +122,10 @@ def main() -> None:
         other = None if kind else art(model, image, args.samples, size, classes)
         if other is not None:
             contenders["ART 1.20"] = other
-        print(f"\n{name}, {args.samples} samples in batches of {size}, {args.device}, {args.precision}, {args.threads} threads\n")
+        print(
+            f"\n{name}, {args.samples} samples in batches of {size}, {args.device}, {args.precision}, "
+            f"{args.threads} threads\n"
+        )
         print(
             measuring.table(
                 measuring.compare(contenders, rounds=args.rounds, work=args.samples, clock=clock), "samples"

@@ -14,7 +14,7 @@ from certmix.studies.request import DEFAULT_RADII, CertifyRequest, check_batch_s
 from certmix.studies.source_names import Sources
 
 from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
-from .engine_options import ENGINE, chosen_engine, engine_options, shard_option
+from .engine_options import chosen_engine, engine_options, shard_option
 from .options import data_options, device_options, model_options
 
 EPILOG = """\b
@@ -39,7 +39,7 @@ samples.
 
 SAMPLING = (
     "samples", "selection_samples", "scores", "temperature", "goal", "relative_precision",
-    "failure_probability", "bound", "seed", "precision", "compile", *ENGINE, "shard",
+    "failure_probability", "bound", "seed", "precision", "compile", "shard",
 )  # fmt: skip
 """Options that only certificates by sampling take."""
 PLAIN = ("bound_method", "max_radius", "lipschitz_constant", "constant_of")
@@ -78,10 +78,11 @@ def command(context: click.Context, **options: Any) -> int:
     _refuse(context, SAMPLING if plain else PLAIN, options["certificates"][0])
     check_batch_size(options["batch_size"])
     settings, sources, rest = _divided(options, DeterministicRequest if plain else CertifyRequest)
+    rest["engine"] = chosen_engine(options)
     if plain:
         result = _without_samples(settings, sources, rest)
     else:
-        rest.update(engine=chosen_engine(options), shard=options["shard"], compiled=options["compile"])
+        rest.update(shard=options["shard"], compiled=options["compile"])
         result = _sampled(settings, sources, rest)
     print_result(result, options["format_"])
     finished = not result.interrupted if options["shard"] else result.summary.complete

@@ -24,7 +24,7 @@ def engine_options(function: F) -> F:
         [
             click.option(
                 "--workers", type=int, default=1, show_default=True,
-                help="Processes that share the sampling, one CPU thread each; with --device cuda they take "
+                help="Processes that share the work, one CPU thread each; with --device cuda they take "
                 "the GPUs in turn. Samples are the same for any number.",
             ),
             click.option(

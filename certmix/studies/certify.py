@@ -151,15 +151,14 @@ def certify(
     spreading = {name: options.pop(name) for name in EngineChoice.__dataclass_fields__ if name in options}
     choice = EngineChoice(workers=workers, **spreading)
     if draws_no_samples(certificates, options.get("norm"), sigma):
-        if choice != EngineChoice() or shard is not None or compiled:
+        if shard is not None or compiled:
             raise ParameterError(
-                f"certificate {certificates[0]} draws no samples and runs in one process: leave out workers, "
-                "engine, shard and compiled"
+                f"certificate {certificates[0]} draws no samples: leave out shard and compiled"
             )
         plain = {**options, "alpha": alpha, "certificate": certificates[0]}
         plain.pop("certificates")
         asked, named = _divided(DeterministicRequest, plain)
-        return run_deterministic(asked, named, **where)
+        return run_deterministic(asked, named, engine=choice, **where)
     options.pop("norm", None)
     options.update(sigma=sigma, alpha=alpha, certificates=certificates)
     request, sources = _divided(CertifyRequest, options)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from certmix.atomic import write_atomically
 from certmix.data import spread
+from certmix.engines import Engine, EngineChoice, make_engine
 from certmix.errors import ModelError
 from certmix.lipschitz.graph import build_graph
 from certmix.models.checks import near_chance
@@ -20,9 +21,11 @@ from certmix.studies.attacking import Progress
 from certmix.studies.begun import forget_begun
 from certmix.studies.describe import surroundings
 from certmix.studies.deterministic_check import refute_constant
-from certmix.studies.deterministic_fill import Work, fill
+from certmix.studies.deterministic_fill import Work
 from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.studies.deterministic_spread import fill_all
 from certmix.studies.deterministic_table import Outcomes, outcomes, summarise, table_of_radii
+from certmix.studies.elsewhere import Named
 from certmix.studies.published_summary import forget_partial
 from certmix.studies.request import check_batch_size
 from certmix.studies.sources import Loaded, Sources, load_models
@@ -62,6 +65,7 @@ def run_deterministic(
     batch_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = lambda message: None,
+    engine: EngineChoice | None = None,
 ) -> DeterministicResult:
     """Run or resume one certification without samples.
 
@@ -69,7 +73,7 @@ def run_deterministic(
     ----------
     request, sources
         What is asked for; the robust model is certified as it is.
-    output, in_memory, fresh, device, batch_size, progress, say
+    output, in_memory, fresh, device, batch_size, progress, say, engine
         As for `certmix.studies.certify.run_certify`.  Bounds are propagated
         on the CPU, whatever the device.
 
@@ -88,13 +92,14 @@ def run_deterministic(
         graph = build_graph(loaded.robust.module, loaded.dataset.read(0).shape)
     _expect(request, loaded, say)
     identity = run_identity(request, loaded)
+    workers, named = make_engine(engine or EngineChoice(), chosen), Named.of(sources, robust, loaded)
 
     def done(store: VectorStore, run: RunFolder[VectorStore] | None) -> DeterministicResult:
         work = Work(request, loaded, chosen, batch_size, graph, store, progress, say)
         if run is not None:
             described = surroundings(request.as_dict(), loaded, sources, chosen, work.step)
-            run.begin({**described, "certified": True})
-        return _finish(work, run)
+            run.begin({**described, "certified": True, "engine": workers.describe()})
+        return _finish(work, run, workers, named)
 
     if in_memory:
         return done(VectorStore(None), None)
@@ -142,13 +147,15 @@ def run_identity(request: DeterministicRequest, loaded: Loaded) -> StudyIdentity
     return StudyIdentity(study, "-".join([*words, *map(str, request.identity().values())][:4]), parts)
 
 
-def _finish(work: Work, run: RunFolder[VectorStore] | None) -> DeterministicResult:
+def _finish(
+    work: Work, run: RunFolder[VectorStore] | None, engine: Engine, named: Named
+) -> DeterministicResult:
     """Compute what is missing, then tabulate and publish."""
     request, loaded = work.request, work.loaded
     positions = spread(len(loaded.dataset), request.images)
     if request.certificate == "lipschitz-constant":
         refute_constant(work, positions)
-    ready = fill(work, positions)
+    ready = fill_all(work, positions, engine, named)
     found = outcomes(work, ready)
     _warn_near_chance(work, found)
     summary, curves = summarise(work, found, len(positions))

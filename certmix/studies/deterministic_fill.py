@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,7 +22,7 @@ from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.sources import Loaded
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["ROBUST", "Work", "column_cell", "fill", "margin_cell", "standard_cell"]
+__all__ = ["ROBUST", "Work", "column_cell", "fill", "is_full", "margin_cell", "standard_cell"]
 
 ROBUST = "robust logits"
 BATCH = {"margin": 10, "lipschitz-constant": 100}
@@ -69,27 +68,33 @@ def column_cell(alpha: float, radius: float) -> str:
     return f"margin, alpha {alpha!r}, at {radius!r}"
 
 
-def fill(work: Work, positions: IntArray) -> IntArray:
-    """Compute what the store lacks, batch by batch; return the positions that it holds in full.
+def fill(work: Work, positions: IntArray) -> None:
+    """Compute what the store lacks of one batch of images, and keep it."""
+    _logits(work, positions)
+    if work.request.certificate == "margin":
+        for alpha in _weights(work):
+            _margins(work, positions, alpha)
+            _columns(work, positions, alpha)
 
-    A keyboard interrupt ends the work; the batch in flight is lost.
-    """
-    start, done = time.monotonic(), 0
-    try:
-        for begin in range(0, len(positions), work.step):
-            part = positions[begin : begin + work.step]
-            _logits(work, part)
-            if work.request.certificate == "margin":
-                for alpha in dict.fromkeys(work.request.weights()):
-                    _margins(work, part, alpha)
-                    _columns(work, part, alpha)
-            done += len(part)
-            if work.progress is not None:
-                elapsed = time.monotonic() - start
-                work.progress(Progress(done, len(positions), work.request.certificate, elapsed))
-    except KeyboardInterrupt:
-        pass
-    return positions[:done]
+
+def is_full(work: Work, positions: IntArray) -> bool:
+    """Whether the store holds all that the robust model's part of a batch needs."""
+    if len(_lacking(work, ROBUST, positions)):
+        return False
+    if work.request.certificate != "margin":
+        return True
+    return not any(
+        len(_lacking(work, margin_cell(alpha), positions))
+        or any(
+            len(_lacking(work, column_cell(alpha, column), near))
+            for column, near in _near(work, positions, alpha)
+        )
+        for alpha in _weights(work)
+    )
+
+
+def _weights(work: Work) -> list[float]:
+    return list(dict.fromkeys(work.request.weights()))
 
 
 def _lacking(work: Work, cell: str, positions: IntArray) -> IntArray:
@@ -142,12 +147,20 @@ def _margins(work: Work, positions: IntArray, alpha: float) -> None:
     work.store.write(margin_cell(alpha), work.loaded.dataset.indices[missing], values)
 
 
-def _columns(work: Work, positions: IntArray, alpha: float) -> None:
-    """Look at columns of the table that bisection stopped just short of."""
+def _near(work: Work, positions: IntArray, alpha: float) -> list[tuple[float, IntArray]]:
+    """Return each column of the table, and the positions whose bisection stopped just short of it."""
     indices = work.loaded.dataset.indices[positions]
     radii: FloatArray = work.store.read(margin_cell(alpha), indices.tolist())[:, 0]
-    for column in work.request.columns:
-        near = positions[(radii < column) & (column <= radii + 2 * work.request.tolerance) & (radii > 0)]
+    reach = radii + 2 * work.request.tolerance
+    return [
+        (column, positions[(radii < column) & (column <= reach) & (radii > 0)])
+        for column in work.request.columns
+    ]
+
+
+def _columns(work: Work, positions: IntArray, alpha: float) -> None:
+    """Look at columns of the table that bisection stopped just short of."""
+    for column, near in _near(work, positions, alpha):
         missing = _lacking(work, column_cell(alpha, column), near)
         if not len(missing):
             continue

@@ -11,13 +11,14 @@ import torch
 
 from certmix.engines import Handler
 from certmix.engines.interface import Take
-from certmix.errors import RunError
+from certmix.models.checks import resolve_robust
 from certmix.records import ImageRecord
 from certmix.sampling import Sampler
 from certmix.sampling.passes import Passes
+from certmix.studies.elsewhere import Named
 from certmix.studies.request import CertifyRequest
 from certmix.studies.rounds import Job, sample, sampler_of
-from certmix.studies.sources import Loaded, Sources, load_sources
+from certmix.studies.sources import Loaded, Sources
 
 __all__ = ["Drawn", "Elsewhere", "Here"]
 
@@ -67,19 +68,17 @@ class Elsewhere:
     """Sampling in another process, which loads data and model itself and checks that they are the same."""
 
     request: CertifyRequest
-    sources: Sources
+    named: Named
     passes: Passes
-    data_checksum: str
-    robust_checksum: str
 
     @classmethod
     def of(cls, request: CertifyRequest, sources: Sources, loaded: Loaded, passes: Passes) -> Elsewhere:
         """Return the work that samples as a driver would that has loaded these sources."""
-        shown = sources.as_dict()
-        absolute = {key: shown[key] for key in shown if isinstance(shown[key], str)}
-        named = replace(sources, **{**absolute, "split": sources.split, "standard": None})
+        robust = sources.robust
+        if not isinstance(robust, torch.nn.Module):
+            robust = resolve_robust(robust, request.sigma)
         anywhere = replace(passes, device=torch.device(passes.device.type))
-        return cls(request, named, anywhere, loaded.dataset.checksum, loaded.robust.checksum)
+        return cls(request, Named.of(sources, robust, loaded), anywhere)
 
     def open(self, device: str | None) -> Handler:
         """Load data and robust model, and return what samples jobs until time is up.
@@ -89,19 +88,8 @@ class Elsewhere:
         RunError
             If they are not what the driver loaded.
         """
-        chosen = torch.device(device or self.passes.device)
-        torch.set_num_threads(1)
-        loaded = load_sources(self.sources, self.request.sigma, chosen, lambda message: None)
-        for what, found, expected in (
-            ("data", loaded.dataset.checksum, self.data_checksum),
-            ("robust model", loaded.robust.checksum, self.robust_checksum),
-        ):
-            if found != expected:
-                raise RunError(
-                    f"a worker loaded another {what} than the driver (checksum {found[:12]}, not "
-                    f"{expected[:12]}): give all workers the same files and the same versions"
-                )
-        passes = replace(self.passes, device=chosen)
+        passes = replace(self.passes, device=torch.device(device or self.passes.device))
+        loaded = self.named.load(passes.device)
         return _Timed(self.request, loaded, sampler_of(self.request, loaded, passes))
 
     def name(self, item: Job) -> str:

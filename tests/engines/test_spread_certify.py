@@ -103,7 +103,7 @@ def test_a_worker_that_loads_something_else_refuses(problem):
     spread = work(problem, samples=300)[2]
     for part, message in (("data_checksum", "another data"), ("robust_checksum", "another robust model")):
         with pytest.raises(RunError, match=f"a worker loaded {message} than the driver") as refused:
-            replace(spread, **{part: "0" * 64}).open("cpu")
+            replace(spread, named=replace(spread.named, **{part: "0" * 64})).open("cpu")
         assert "\n" not in str(refused.value)
 
 
@@ -150,15 +150,13 @@ def test_gpus_are_counted_for_cuda_alone(monkeypatch):
     assert make_engine(EngineChoice(), torch.device("cuda")).remote is False
 
 
-def test_certificates_without_samples_run_in_one_process(command, problem):
+def test_certificates_without_samples_have_no_shards(command, problem):
     model = f"{problem.folder / 'nets.py'}:linear"
-    plain = ("certify", "--certificate", "margin", "--alpha", 0.76, "--robust", model)
-    for extra in (("--workers", 2), ("--shard", "1/2"), ("--engine", "ray")):
-        done = command(*plain, *extra)
-        assert done.code == 2
-        assert f"{extra[0]} is not for certificate margin" in done.err
-    with pytest.raises(ParameterError, match="runs in one process"):
-        certmix.certify(None, 0.76, certificates=["margin"], norm="linf", robust=model, workers=2)
+    done = command("certify", "--certificate", "margin", "--alpha", 0.76, "--robust", model, "--shard", "1/2")
+    assert done.code == 2
+    assert "--shard is not for certificate margin" in done.err
+    with pytest.raises(ParameterError, match="leave out shard"):
+        certmix.certify(None, 0.76, certificates=["margin"], norm="linf", robust=model, shard="1/2")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")

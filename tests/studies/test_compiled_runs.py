@@ -71,7 +71,7 @@ def test_certificates_without_samples_refuse_it(problem, command):
     )
     assert refused.code == 2
     assert "--compile is not for certificate margin: leave it out" in refused.err
-    with pytest.raises(ParameterError, match="leave out workers, engine, shard and compiled"):
+    with pytest.raises(ParameterError, match="leave out shard and compiled"):
         certmix.certify(None, 0.76, certificates="margin", compiled=True)
 
 
