@@ -13,7 +13,7 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii.constant import CONSTANTS_OF
 from certmix.report.wording import DETERMINISTIC
-from certmix.studies.request import DEFAULT_RADII, _check_radii
+from certmix.studies.request import DEFAULT_RADII, checked_radii
 
 __all__ = [
     "BOUND_METHODS", "DETERMINISTIC", "MAX_RADIUS", "NORMS", "NORMS_OF", "RADII_OF", "DeterministicRequest",
@@ -125,8 +125,7 @@ class DeterministicRequest:
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
             raise ParameterError(f"images = {self.images!r}: give a number of at least 1, or 'all'")
         norm = NORMS_OF[self.certificate][0] if self.norm is None else self.norm
-        _set(self, norm=norm, radii=RADII_OF[norm] if self.radii is None else tuple(self.radii))
-        _check_radii(self.columns)
+        _set(self, norm=norm, radii=checked_radii(RADII_OF[norm] if self.radii is None else self.radii))
         if self.certificate == "margin":
             self._check_margin(norm)
         else:

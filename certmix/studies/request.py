@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 from certmix.bounds import BOUNDS
@@ -16,7 +18,7 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.sampling.schedule import look
 
-__all__ = ["BOUNDS_OF", "DEFAULT_RADII", "GOALS", "CertifyRequest", "check_batch_size"]
+__all__ = ["BOUNDS_OF", "DEFAULT_RADII", "GOALS", "CertifyRequest", "check_batch_size", "checked_radii"]
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 GOALS = {
@@ -112,7 +114,7 @@ class CertifyRequest:
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise ParameterError(f"temperature = {self.temperature}: it must be a positive number")
         _check_names("certificate", self.certificates, CERTIFICATES)
-        _check_radii(self.radii)
+        object.__setattr__(self, "radii", checked_radii(self.radii))
         if self.bound in DISTRIBUTION_BOUNDS and (self.goal != "fixed" or self.certificates != ("exact",)):
             raise ParameterError(
                 f"bound {self.bound!r} bounds distributions, not means: use it with --goal fixed and "
@@ -154,8 +156,17 @@ def _check_names(kind: str, names: Any, table: dict[str, Any]) -> None:
         raise ParameterError(f"no {kind} was given: use one of {', '.join(table)}")
 
 
-def _check_radii(radii: tuple[float, ...]) -> None:
-    if not radii or any(not (r >= 0 and math.isfinite(r)) for r in radii):
-        raise ParameterError(f"radii = {list(radii)}: give at least one finite radius >= 0")
-    if any(b <= a for a, b in pairwise(radii)):
-        raise ParameterError(f"radii = {list(radii)}: they must increase")
+def checked_radii(radii: Iterable[float]) -> tuple[float, ...]:
+    """Return the radii of a table as floats: 0 and 0.0 ask for the same.
+
+    Raises
+    ------
+    ParameterError
+        If there are none, or they are not finite numbers of at least 0 that increase.
+    """
+    given = tuple(radii)
+    if not given or any(not (isinstance(r, Real) and r >= 0 and math.isfinite(r)) for r in given):
+        raise ParameterError(f"radii = {list(given)}: give at least one finite radius >= 0")
+    if any(b <= a for a, b in pairwise(given)):
+        raise ParameterError(f"radii = {list(given)}: they must increase")
+    return tuple(map(float, given))

@@ -23,6 +23,8 @@ from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.radii import certify_radii
 from certmix.records import Store, read_run
 from certmix.sampling import Sampler
+from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Sources, load_data
 
 
@@ -371,3 +373,19 @@ def test_a_factory_that_draws_its_weights_is_warned_of(tmp_path: Path):
     with pytest.warns(certmix.CertmixWarning) as caught:
         run(robust=spec, samples=100)
     assert sum("tiny draws its weights at random" in str(w.message) for w in caught) == 1
+
+
+@pytest.mark.parametrize("kind", ["sampled", "plain"])
+def test_radii_are_floats_whatever_they_are_written_as(kind):
+    def asked(radii):
+        if kind == "sampled":
+            return CertifyRequest(0.5, 0.76, radii=radii)
+        return DeterministicRequest(0.76, "margin", norm="l2", radii=radii)
+
+    whole, numpy = asked([0, 1]), asked(np.array([0.0, 1.0]))
+    assert whole == numpy == asked((0.0, 1.0))
+    assert whole.name("x") == numpy.name("x")
+    assert all(type(radius) is float for radius in whole.radii)
+    for wrong in (["0", "1"], [0.5, 0.5], [1, 0], [], [float("nan")], [-1]):
+        with pytest.raises(ParameterError, match="radii = "):
+            asked(wrong)
