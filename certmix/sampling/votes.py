@@ -163,8 +163,12 @@ class Sampler:
                 yield part, logits[part.rows]
 
     def width(self, shape: Sequence[int]) -> int:
-        """Return how many samples of inputs of this shape are under way at a time."""
-        return self._size(shape) * len(self._lanes)
+        """Return how many samples of inputs of this shape are best asked for at once, at least.
+
+        A full batch; with several lanes two for each, so that few wait for the last.
+        """
+        lanes = len(self._lanes)
+        return self._size(shape) * (lanes if lanes == 1 else 2 * lanes)
 
     def _batches(
         self, draws: Sequence[Draw], reduce: Callable[[Tensor], R]

