@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from certmix.atomic import write_atomically
 from certmix.errors import ModelError
 from certmix.models.adapters import FixedMode, describe
+from certmix.models.naming import MODULE_FACTORY
 from certmix.models.normalize import Normalized
-from certmix.models.spec import MODULE_FACTORY, LoadedModel
+from certmix.models.spec import LoadedModel
 from certmix.models.zoo import ZOO_FOLDER, read_bytes, zoo_names
 from certmix.nuts.description import ModelReference
 from certmix.nuts.nuts_file import FILE

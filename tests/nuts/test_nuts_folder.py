@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from certmix.atomic import write_atomically
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.models.architectures import build
-from certmix.models.spec import FORMS, load_model, wrap_model
+from certmix.models.naming import FORMS
+from certmix.models.spec import load_model, wrap_model
 from certmix.models.zoo import Card, save_zoo
 from certmix.nuts import Grid, NonlinearTransform, TransformSettings, fit
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
