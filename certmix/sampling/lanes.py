@@ -1,8 +1,7 @@
-"""Forward passes of noisy batches: one lane a thread, with a model, buffers and noise of its own."""
+"""Forward passes of noisy batches: one lane a thread, with buffers and noise of its own."""
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,14 +10,14 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from certmix.errors import ModelError
 from certmix.sampling.noise import Noise
 from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.precision import PRECISIONS
 
-__all__ = ["MOST_LANES", "Lane", "Setting", "side_by_side", "twins"]
+__all__ = ["MOST_LANES", "Crew", "Lane", "Setting", "autocast", "side_by_side"]
 
 MOST_LANES = 16
 """Beyond these, threads share the work of single layers: Python itself runs in one thread at a time."""
@@ -35,6 +34,13 @@ class Setting:
     seed: int
     device: torch.device
     precision: str
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a model runs."""
+    name = PRECISIONS[precision]
+    dtype = torch.bfloat16 if name is None else getattr(torch, name)
+    return torch.autocast(device.type, dtype, enabled=name is not None)
 
 
 class Lane:
@@ -63,9 +69,8 @@ class Lane:
             noise, image = self._noise[part.rows], images[part.draw]
             self._noise_of(draws[part.draw]).fill(noise, part.begin)
             torch.add(image, noise, alpha=self._setting.sigma, out=self._batch[part.rows])
-        name, classes = PRECISIONS[self._setting.precision], self._setting.classes
-        dtype = torch.bfloat16 if name is None else getattr(torch, name)
-        with torch.autocast(self._setting.device.type, dtype, enabled=name is not None):
+        classes = self._setting.classes
+        with autocast(self._setting.device, self._setting.precision):
             logits = self._call(self._batch)
         if logits.shape != (size, classes):
             raise ModelError(
@@ -90,56 +95,60 @@ class Lane:
             self._batch = torch.zeros(shape, device=device).contiguous(memory_format=layout)
 
 
-def twins(module: nn.Module, count: int) -> list[nn.Module]:
-    """Return `module` and copies that share its parameters and nothing else: `count` in all, or it alone.
+class Crew:
+    """Lanes that run one callable; whoever has a batch to compute takes one that is free."""
 
-    A module may keep what it computes in itself; threads that share one would
-    then read each other's.  One that cannot be copied stays alone.
-    """
-    parameters = {id(parameter): parameter for parameter in module.parameters()}
-    try:
-        return [module, *(copy.deepcopy(module, dict(parameters)) for _ in range(count - 1))]
-    except Exception:  # copying runs code of the module
-        return [module]
+    def __init__(self, call: Callable[[Tensor], Tensor], setting: Setting, count: int) -> None:
+        self.lanes = [Lane(call, setting) for _ in range(count)]
+        self._free: SimpleQueue[Lane] = SimpleQueue()
+        for lane in self.lanes:
+            self._free.put(lane)
+
+    def do(self, work: Callable[[Lane], R]) -> R:
+        """Return what `work` makes with a lane that nobody else has meanwhile."""
+        lane = self._free.get()
+        try:
+            return work(lane)
+        finally:
+            self._free.put(lane)
 
 
 def side_by_side(
-    lanes: Sequence[Lane], draws: Sequence[Draw], size: int, work: Callable[[Lane, list[Part]], R]
+    crew: Crew, draws: Sequence[Draw], size: int, work: Callable[[Lane, list[Part]], R]
 ) -> Iterator[tuple[R, list[Part]]]:
     """Yield what `work` makes of each full batch, in order, computed by a thread a lane.
 
-    torch's threads are divided among the lanes, and given back at the end.
+    torch's threads are divided among the lanes, and given back at the end;
+    until then threads that are started elsewhere have a lane's share too.
     """
-    free: SimpleQueue[Lane] = SimpleQueue()
-    for lane in lanes:
-        free.put(lane)
-
-    def do(parts: list[Part]) -> R:
-        lane = free.get()
-        try:
-            return work(lane, parts)
-        finally:
-            free.put(lane)
-
-    threads = torch.get_num_threads()
-    share = max(1, threads // len(lanes))
-    waiting: deque[tuple[list[Part], Future[R]]] = deque()
+    threads, count = torch.get_num_threads(), len(crew.lanes)
     try:
-        with ThreadPoolExecutor(len(lanes), "lane", torch.set_num_threads, (share,)) as pool:
-            try:
-                cursor = Cursor()
-                while True:
-                    while len(waiting) <= len(lanes):
-                        parts, cursor = cursor.fill(draws, size)
-                        if not parts:
-                            break
-                        waiting.append((parts, pool.submit(do, parts)))
-                    if not waiting:
-                        return
-                    parts, found = waiting.popleft()
-                    yield found.result(), parts
-            finally:
-                for _, left in waiting:
-                    left.cancel()
+        share = max(1, threads // count)
+        with ThreadPoolExecutor(count, "lane", torch.set_num_threads, (share,)) as pool:
+            yield from _in_order(
+                pool, count, draws, size, lambda parts: crew.do(lambda lane: work(lane, parts))
+            )
     finally:
         torch.set_num_threads(threads)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, count: int, draws: Sequence[Draw], size: int, work: Callable[[list[Part]], R]
+) -> Iterator[tuple[R, list[Part]]]:
+    """Yield results in the order of the batches, `count` and one of which are under way at a time."""
+    waiting: deque[tuple[list[Part], Future[R]]] = deque()
+    cursor = Cursor()
+    try:
+        while True:
+            while len(waiting) <= count:
+                parts, cursor = cursor.fill(draws, size)
+                if not parts:
+                    break
+                waiting.append((parts, pool.submit(work, parts)))
+            if not waiting:
+                return
+            parts, found = waiting.popleft()
+            yield found.result(), parts
+    finally:
+        for _, left in waiting:
+            left.cancel()

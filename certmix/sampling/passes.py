@@ -1,12 +1,17 @@
-"""Where and how forward passes run: what changes their speed, and nothing but rounding."""
+"""Where and how forward passes run: what changes their speed, and nothing but rounding.  Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-__all__ = ["Passes"]
+__all__ = ["PARTLY", "Passes"]
+
+PARTLY = "partly"
+"""What ``run.json`` says of a run that was compiled at one time and not at another."""
 
 
 @dataclass(frozen=True)

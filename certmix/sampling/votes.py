@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError
-from certmix.sampling.compiling import CompiledModel
 from certmix.sampling.devices import automatic_batch_size
-from certmix.sampling.lanes import MOST_LANES, Lane, Setting, side_by_side, twins
+from certmix.sampling.lanes import Lane, Setting, side_by_side
 from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.pending import Pending, not_finite, send
 from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.runner import Runner, lanes_of
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["Sampler", "count_votes"]
@@ -44,7 +45,8 @@ class Sampler:
         sampler's life, whenever a GPU runs out of memory.
     lanes
         Batches computed side by side on a CPU, each by its share of torch's
-        threads and its own copy of the model; None for one a thread.
+        threads; None for one a thread.  A model that cannot be traced
+        (`certmix.sampling.tracing`) has one lane and all threads.
     compiled
         Whether the model is compiled before the first batch, for speed; see
         `certmix.sampling.compiling`.
@@ -73,10 +75,7 @@ class Sampler:
         self.device, self.precision = torch.device(device), precision
         self.batch_size = batch_size
         setting = Setting(classes, self.sigma, seed, self.device, precision)
-        count = self._count(lanes)
-        shared = CompiledModel(model, self.device, precision) if compiled else None
-        calls = twins(model, count) if shared is None else [shared] * count
-        self._lanes = [Lane(call, setting) for call in calls]
+        self._runner = Runner(model, setting, compiled, lanes_of(self.device, lanes))
 
     def votes(
         self, image: Tensor, index: int, stops: Sequence[int], *, start: int = 0, stream: str = "estimation"
@@ -167,7 +166,7 @@ class Sampler:
 
         A full batch; with several lanes two for each, so that few wait for the last.
         """
-        lanes = len(self._lanes)
+        lanes = len(self._runner.crew.lanes)
         return self._size(shape) * (lanes if lanes == 1 else 2 * lanes)
 
     def _batches(
@@ -180,21 +179,21 @@ class Sampler:
         if not draws:
             return
         images = [draw.image.to(self.device, torch.float32) for draw in draws]
-        size = self._size(images[0].shape)
-        if len(self._lanes) > 1:
+        crew, size = self._runner.settled(images), self._size(images[0].shape)
+        if len(crew.lanes) > 1:
             yield from side_by_side(
-                self._lanes, draws, size,
-                lambda lane, parts: reduce(lane.logits(draws, images, parts, size)),
-            )  # fmt: skip
+                crew, draws, size, lambda lane, parts: reduce(lane.logits(draws, images, parts, size))
+            )
             return
-        cursor, lane = Cursor(), self._lanes[0]
+        cursor = Cursor()
         while True:
             size = self._size(images[0].shape)
             parts, after = cursor.fill(draws, size)
             if not parts:
                 return
+            work = partial(_reduced, draws=draws, images=images, parts=parts, size=size, reduce=reduce)
             try:
-                found = reduce(lane.logits(draws, images, parts, size))
+                found = crew.do(work)
             except torch.OutOfMemoryError:
                 self._shrink(size)
                 continue
@@ -206,24 +205,23 @@ class Sampler:
             self.batch_size = automatic_batch_size(shape, self.device)
         return self.batch_size
 
-    def _count(self, lanes: int | None) -> int:
-        """Return the number of lanes."""
-        if lanes is not None and lanes < 1:
-            raise ParameterError(f"lanes = {lanes}: at least 1 is needed")
-        if self.device.type != "cpu":
-            return 1
-        return min(torch.get_num_threads(), MOST_LANES) if lanes is None else lanes
-
     def _shrink(self, size: int) -> None:
         """Halve the batch; nothing that was counted is lost."""
         if size == 1:
             raise ModelError(
                 f"{self.device} runs out of memory with a single input: use a smaller model or --device cpu"
             ) from None
-        self._lanes[0].free()
+        self._runner.crew.lanes[0].free()
         self.batch_size = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _reduced(
+    lane: Lane, *, draws: Sequence[Draw], images: list[Tensor], parts: list[Part], size: int,
+    reduce: Callable[[Tensor], R],
+) -> R:  # fmt: skip
+    return reduce(lane.logits(draws, images, parts, size))
 
 
 def _answers(logits: Tensor) -> tuple[Tensor, Tensor]:

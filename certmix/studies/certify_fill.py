@@ -9,15 +9,17 @@ from typing import Any
 from certmix.data import spread
 from certmix.errors import RunError
 from certmix.records import RunFolder, Store
+from certmix.sampling.passes import PARTLY
 from certmix.studies.begun import forget_begun
 from certmix.studies.describe import description
-from certmix.studies.drawing import Context, draw_samples, standard_outputs
+from certmix.studies.drawing import Context, draw_samples, standard_outputs, wants_samples
 from certmix.studies.evaluate import Evaluation, evaluate
 from certmix.studies.merge_parts import remember_planned
 from certmix.studies.products import particulars, publish
 from certmix.studies.request import CertifyRequest
 from certmix.studies.shard import Shard
 from certmix.studies.unfinished import is_finished
+from certmix.types import IntArray
 
 __all__ = ["fill"]
 
@@ -60,7 +62,7 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
     if context.shard is not None:
         remember_planned(store, everyone)
     if run is not None:
-        run.begin(_description(context))
+        run.begin(_description(context) | _compiled(context, store, positions, run.described()))
     complete = True
     try:
         standard_outputs(context, store, positions)
@@ -87,6 +89,16 @@ def _description(context: Context) -> dict[str, Any]:
     found = description(context.request, context.loaded, context.sources, context.passes)
     shard = {} if context.shard is None else {"shard": context.shard.as_dict()}
     return {**found, "engine": context.engine.describe(), **shard}
+
+
+def _compiled(
+    context: Context, store: Store, positions: IntArray, before: dict[str, Any]
+) -> dict[str, bool | str]:
+    """Return whether all of the run's samples are a compiled model's, some, or none."""
+    own, earlier = context.passes.compiled, before.get("compiled", False)
+    if own == earlier or not store.images():
+        return {"compiled": own}
+    return {"compiled": PARTLY if wants_samples(context, store, positions) else earlier}
 
 
 def _refuse_another_share(run: RunFolder[Store], shard: Shard | None) -> None:

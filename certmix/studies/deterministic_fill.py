@@ -22,7 +22,16 @@ from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.sources import Loaded
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["ROBUST", "Work", "column_cell", "fill", "is_full", "margin_cell", "standard_cell"]
+__all__ = [
+    "ROBUST",
+    "Work",
+    "column_cell",
+    "fill",
+    "keep_logits",
+    "margin_cell",
+    "standard_cell",
+    "unfinished",
+]
 
 ROBUST = "robust logits"
 BATCH = {"margin": 10, "lipschitz-constant": 100}
@@ -77,20 +86,17 @@ def fill(work: Work, positions: IntArray) -> None:
             _columns(work, positions, alpha)
 
 
-def is_full(work: Work, positions: IntArray) -> bool:
-    """Whether the store holds all that the robust model's part of a batch needs."""
-    if len(_lacking(work, ROBUST, positions)):
-        return False
+def unfinished(work: Work, positions: IntArray) -> set[int]:
+    """Return the positions of which the store lacks anything that follows from the robust model."""
+    found = set(_lacking(work, ROBUST, positions).tolist())
     if work.request.certificate != "margin":
-        return True
-    return not any(
-        len(_lacking(work, margin_cell(alpha), positions))
-        or any(
-            len(_lacking(work, column_cell(alpha, column), near))
-            for column, near in _near(work, positions, alpha)
-        )
-        for alpha in _weights(work)
-    )
+        return found
+    for alpha in _weights(work):
+        missing = _lacking(work, margin_cell(alpha), positions)
+        found.update(missing.tolist())
+        for column, near in _near(work, np.setdiff1d(positions, missing), alpha):
+            found.update(_lacking(work, column_cell(alpha, column), near).tolist())
+    return found
 
 
 def _weights(work: Work) -> list[float]:
@@ -108,22 +114,29 @@ def _inputs(work: Work, positions: IntArray) -> torch.Tensor:
 
 def _logits(work: Work, positions: IntArray) -> None:
     """Keep both models' clean logits."""
-    models = {ROBUST: work.loaded.robust}
+    keep_logits(work, ROBUST, work.loaded.robust, positions)
     if work.loaded.standard is not None:
-        models[standard_cell(work.loaded.standard)] = work.loaded.standard
-    for cell, model in models.items():
-        missing = _lacking(work, cell, positions)
-        if not len(missing):
-            continue
-        with torch.inference_mode():
-            logits = model.module(_inputs(work, missing).to(work.device)).double().cpu().numpy()
-        if not np.isfinite(logits).all():
-            index = work.loaded.dataset.indices[missing][~np.isfinite(logits).all(1)][0]
-            raise ModelError(
-                f"{model.name} gives image {index} logits that are not finite: check its weights"
-            )
-        remember_begun(work.store, work.request.images)
-        work.store.write(cell, work.loaded.dataset.indices[missing], logits)
+        keep_logits(work, standard_cell(work.loaded.standard), work.loaded.standard, positions)
+
+
+def keep_logits(work: Work, cell: str, model: LoadedModel, positions: IntArray) -> None:
+    """Keep a model's clean logits of images that lack them.
+
+    Raises
+    ------
+    ModelError
+        If one is not finite.
+    """
+    missing = _lacking(work, cell, positions)
+    if not len(missing):
+        return
+    with torch.inference_mode():
+        logits = model.module(_inputs(work, missing).to(work.device)).double().cpu().numpy()
+    if not np.isfinite(logits).all():
+        index = work.loaded.dataset.indices[missing][~np.isfinite(logits).all(1)][0]
+        raise ModelError(f"{model.name} gives image {index} logits that are not finite: check its weights")
+    remember_begun(work.store, work.request.images)
+    work.store.write(cell, work.loaded.dataset.indices[missing], logits)
 
 
 def _classes(work: Work, positions: IntArray) -> IntArray:
@@ -150,6 +163,8 @@ def _margins(work: Work, positions: IntArray, alpha: float) -> None:
 def _near(work: Work, positions: IntArray, alpha: float) -> list[tuple[float, IntArray]]:
     """Return each column of the table, and the positions whose bisection stopped just short of it."""
     indices = work.loaded.dataset.indices[positions]
+    if not len(indices):
+        return []
     radii: FloatArray = work.store.read(margin_cell(alpha), indices.tolist())[:, 0]
     reach = radii + 2 * work.request.tolerance
     return [

@@ -14,7 +14,7 @@ from certmix.lipschitz.graph import build_graph
 from certmix.records import VectorStore
 from certmix.studies.attacking import Progress
 from certmix.studies.begun import remember_begun
-from certmix.studies.deterministic_fill import Work, fill, is_full
+from certmix.studies.deterministic_fill import Work, fill, keep_logits, standard_cell, unfinished
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.elsewhere import Named
 from certmix.types import FloatArray, IntArray
@@ -132,8 +132,6 @@ def fill_all(work: Work, positions: IntArray, engine: Engine, named: Named) -> I
             remember_begun(work.store, work.request.images)
         for cell, (indices, vectors) in found.cells.items():
             work.store.write(cell, indices, vectors)
-        if engine.remote:
-            fill(work, found.positions)  # the standard model's logits
         done.update(found.positions.tolist())
         if work.progress is not None:
             elapsed = time.monotonic() - start
@@ -141,26 +139,52 @@ def fill_all(work: Work, positions: IntArray, engine: Engine, named: Named) -> I
 
     batches = [positions[begin : begin + step] for begin in range(0, len(positions), step)]
     try:
-        if engine.remote:
-            elsewhere = Elsewhere(work.request, named, work.device.type, work.batch_size)
-            full = [batch for batch in batches if is_full(work, batch)]
-            for batch in full:
-                take(Found(batch, {}))
-            lacking = [batch for batch in batches if not done.issuperset(batch.tolist())]
-            engine.run(elsewhere, [_asked(work, batch, known=True) for batch in lacking], take)
+        if not engine.remote:
+            engine.run(Here(work), _asked(work, batches, {}), take)
         else:
-            engine.run(Here(work), [_asked(work, batch, known=False) for batch in batches], take)
+            _standard_logits(work, batches)
+            lacking, known = unfinished(work, positions), _known(work)
+            for batch in batches:
+                if lacking.isdisjoint(batch.tolist()):
+                    take(Found(batch, {}))
+            wanted = [batch for batch in batches if not lacking.isdisjoint(batch.tolist())]
+            elsewhere = Elsewhere(work.request, named, work.device.type, work.batch_size)
+            engine.run(elsewhere, _asked(work, wanted, known), take)
     except KeyboardInterrupt:
         pass
     kept: IntArray = positions[np.isin(positions, np.array(sorted(done), np.int64))]
     return kept
 
 
-def _asked(work: Work, positions: IntArray, *, known: bool) -> Batch:
-    """Return a batch as it is handed out, with what is known of it if another process needs that."""
-    indices, cells = work.loaded.dataset.indices[positions].tolist(), Cells()
-    for cell in work.store.cells() if known else []:
-        held = sorted(work.store.known(cell).intersection(indices))
-        if held:
-            cells[cell] = held, work.store.read(cell, held)
-    return Batch(positions, indices[0], cells)
+def _standard_logits(work: Work, batches: list[IntArray]) -> None:
+    """Keep the standard model's clean logits, which workers do not compute."""
+    model = work.loaded.standard
+    if model is None:
+        return
+    known, indices = work.store.known(standard_cell(model)), work.loaded.dataset.indices
+    for batch in batches:
+        if not known.issuperset(indices[batch].tolist()):
+            keep_logits(work, standard_cell(model), model, batch)
+
+
+def _known(work: Work) -> Cells:
+    """Return what the store holds of the robust model."""
+    model, cells = work.loaded.standard, Cells()
+    for cell in work.store.cells():
+        if model is None or cell != standard_cell(model):
+            indices = sorted(work.store.known(cell))
+            cells[cell] = indices, work.store.read(cell, indices)
+    return cells
+
+
+def _asked(work: Work, batches: list[IntArray], known: Cells) -> list[Batch]:
+    """Return batches as they are handed out, each with what is known of its images."""
+    asked = []
+    for positions in batches:
+        indices, cells = work.loaded.dataset.indices[positions], Cells()
+        for cell, (held, vectors) in known.items():
+            rows = np.flatnonzero(np.isin(np.array(held), indices))
+            if len(rows):
+                cells[cell] = [held[row] for row in rows], vectors[rows]
+        asked.append(Batch(positions, int(indices[0]), cells))
+    return asked

@@ -24,7 +24,7 @@ from certmix.studies.sources import Loaded, Sources
 from certmix.studies.workload import Drawn, Elsewhere, Here
 from certmix.types import IntArray
 
-__all__ = ["Context", "Progress", "draw_samples", "standard_outputs"]
+__all__ = ["Context", "Progress", "draw_samples", "standard_outputs", "wants_samples"]
 
 EARLY = 50
 """Images after which a model near chance is pointed out."""
@@ -128,6 +128,11 @@ def draw_samples(context: Context, store: Store, positions: IntArray) -> None:
         tally.finished(found.finished)
 
     context.engine.run(context.work(), lacking, keep)
+
+
+def wants_samples(context: Context, store: Store, positions: IntArray) -> bool:
+    """Whether any image lacks samples."""
+    return bool(_divided(context, store.images(), positions)[0])
 
 
 def _divided(

@@ -12,6 +12,7 @@ from certmix.report.page import Command
 from certmix.report.page.values import Facts
 from certmix.report.rounding import plain_decimal
 from certmix.report.wording import radius_heading
+from certmix.sampling.passes import PARTLY
 from certmix.sampling.schedule import looks, share
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import GOALS, CertifyRequest
@@ -110,8 +111,8 @@ def provenance(described: dict[str, Any]) -> Facts:
         if value is not None
     ]
     facts.append(("device", f"{described['device']} ({described['device_name']})"))
-    if described.get("compiled") is True:
-        facts.append(("model", "compiled by torch.compile"))
+    if how := described.get("compiled"):
+        facts.append(("model", f"{'partly ' if how == PARTLY else ''}compiled by torch.compile"))
     facts += [(name, str(number)) for name, number in described["versions"].items()]
     return tuple(facts)
 

@@ -152,3 +152,77 @@ def test_a_net_compiled_in_earnest_answers_as_before():
     found = sampler.votes(image, 1, [100, 1000])
     assert np.abs(found - plain).sum() <= 4  # two votes at near ties may turn
     assert (sampler.votes(image, 1, [100, 1000]) == found).all()
+
+
+class Offset(nn.Module):
+    """Four classes of like size, far from 0, and one that is masked."""
+
+    def __init__(self, offset, mask):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.offset, self.mask = nn.Linear(2, 4), offset, mask
+
+    def forward(self, batch):
+        logits = self.inner(batch) + self.offset
+        return torch.cat([logits, torch.full_like(logits[:, :1], self.mask)], 1)
+
+
+@pytest.mark.parametrize("offset, mask", [(0.0, -1e4), (1e3, -1e4), (1e3, 1e3 - 50), (0.0, float("-1e30"))])
+def test_neither_offsets_nor_masked_classes_hide_another_function(monkeypatch, offset, mask):
+    model = Offset(offset, mask).eval()
+
+    def install(change):
+        monkeypatch.setattr(compiling.torch, "compile", lambda whole, **options: lambda x: change(whole(x)))
+
+    install(lambda logits: torch.cat([logits[:, :4].flip(1), logits[:, 4:]], 1))
+    with pytest.raises(CompileError, match="differ by"):
+        Sampler(model, 5, 0.5, compiled=True).votes(X, 0, [200])
+    install(lambda logits: logits * (1 + 1e-7))
+    assert Sampler(model, 5, 0.5, compiled=True).votes(X, 0, [200]).sum() == 200
+
+
+@pytest.fixture
+def by_dynamo(monkeypatch):
+    """Trace as `torch.compile` does, and run what was traced as it is: no compiler is needed."""
+    original = torch.compile
+    monkeypatch.setattr(
+        compiling.torch, "compile",
+        lambda whole, options, **rest: original(whole, backend="eager", **rest),
+    )  # fmt: skip
+
+
+def test_every_model_of_a_class_is_compiled_on_its_own(by_dynamo):
+    for seed in range(10):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+        plain = Sampler(model, 2, 0.5).votes(X, seed, [300])
+        assert (Sampler(model, 2, 0.5, compiled=True).votes(X, seed, [300]) == plain).all()
+
+
+def test_lanes_share_a_compiled_model(by_dynamo):
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    plain = Sampler(model, 2, 0.5, lanes=1, batch_size=20).votes(X, 0, [1000])
+    found = Sampler(model, 2, 0.5, lanes=3, batch_size=20, compiled=True).votes(X, 0, [1000])
+    assert (found == plain).all()
+
+
+class Prints(nn.Module):
+    def forward(self, batch):
+        return batch if float(batch.sum()) > 0 else -batch
+
+
+def test_what_is_not_compiled_as_a_whole_is_refused(by_dynamo):
+    with pytest.raises(CompileError, match="cannot be compiled here"):
+        Sampler(Prints().eval(), 2, 0.5, compiled=True).votes(X, 0, [100])
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")
+def test_weights_are_those_of_the_time_the_sampler_was_made():
+    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    before = Sampler(model, 2, 0.5, compiled=True).votes(X, 0, [1000])
+    with torch.no_grad():
+        model[2].weight.mul_(-1.0)
+        model[2].bias.mul_(-1.0)
+    after = Sampler(model, 2, 0.5, compiled=True).votes(X, 0, [1000])
+    assert np.abs(after - before[:, ::-1]).max() <= 2

@@ -60,9 +60,23 @@ def test_counts_are_those_of_the_model_and_the_run_says_how(problem, command, ca
 def test_a_run_goes_on_compiled_or_not(problem, command, calls):
     options = (*problem.options, "--samples", 400, "--output", "run")
     command("certify", *options, "--images", 3)
+    run = problem.folder / "run"
     assert command("certify", *options, "--images", 6, "--compile").code == 0
     assert len(calls) == 1
+    assert described(run)["compiled"] == "partly"
     assert command("certify", *options, "--images", 6).code == 0
+    assert described(run)["compiled"] == "partly"
+    found = {result.check: result for result in resample(run, device="cpu", new_seed=5)}
+    assert all(result.outcome is Outcome.HOLDS for result in found.values())
+    assert "partly compiled there, not here" in found["same seed"].message
+
+
+def test_what_draws_nothing_does_not_change_how_samples_were_drawn(problem, command, calls):
+    options = (*problem.options[:-2], "--samples", 400, "--output", "run", "--images", 3)
+    command("certify", *options, "--alpha", 0.76, "--compile")
+    command("certify", *options, "--alpha", 0.9)
+    assert described(problem.folder / "run")["compiled"] is True
+    assert described(problem.folder / "run")["request"]["alpha"] == 0.9
 
 
 def test_certificates_without_samples_refuse_it(problem, command):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from certmix.records import ImageRecord
-from certmix.sampling.compiling import CompileError
+from certmix.sampling.compiling import CompileError, is_compilable
+from certmix.sampling.passes import PARTLY
 from certmix.studies.request import CertifyRequest
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederivation.samples import stored_request
@@ -37,12 +39,13 @@ def resample_votes(again: Again) -> list[CheckResult]:
     if not chosen:
         return [unchecked(check, lacking) for check in CHECKS]
     differ = _surroundings(run.description, again.device)
-    compiled = run.description.get("compiled") is True
-    try:
-        drawn = _drawn(again, run, request, chosen, compiled)
-    except CompileError:
-        differ.append("compiled there, not here")
-        drawn = _drawn(again, run, request, chosen, False)
+    drawn = None
+    if (how := run.description.get("compiled")) is True and is_compilable(again.device):
+        with suppress(CompileError):
+            drawn = _drawn(again, run, request, chosen, compiled=True)
+    if drawn is None:
+        differ += [f"{'partly ' if how == PARTLY else ''}compiled there, not here"] if how else []
+        drawn = _drawn(again, run, request, chosen, compiled=False)
     elsewhere = _elsewhere(again, run, drawn, differ)
     tests = 2 if differ or elsewhere else 1
     return [
@@ -53,7 +56,7 @@ def resample_votes(again: Again) -> list[CheckResult]:
 
 
 def _drawn(
-    again: Again, run: StoredRun, request: CertifyRequest, chosen: dict[int, int], compiled: bool
+    again: Again, run: StoredRun, request: CertifyRequest, chosen: dict[int, int], *, compiled: bool
 ) -> list[Drawn]:
     """Draw the chosen images (index to position) anew."""
     drawn, by = [], samplers(again, run, request, compiled)
