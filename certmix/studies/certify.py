@@ -33,7 +33,8 @@ __all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certif
 
 HELP = "help(certmix.certify)"
 KEYWORDS = {
-    "sigma", "alpha", "output", "fresh", "device", "batch_size", "progress", "workers", "shard",
+    "sigma", "alpha", "output", "fresh", "device", "batch_size", "compiled", "progress", "workers",
+    "shard",
     *(
         name
         for kind in (CertifyRequest, DeterministicRequest, Sources, EngineChoice)

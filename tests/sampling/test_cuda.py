@@ -89,3 +89,22 @@ def test_a_run_is_the_same_twice_and_in_any_batch_size():
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision(precision):
     assert sampler(precision=precision).votes(torch.tensor([3.0, 0.0]), 0, [500])[0, 0] > 490
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_model_counts_as_the_model_does():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 3),
+    ).eval().cuda()  # fmt: skip
+    image = torch.rand(3, 8, 8)
+    plain = Sampler(net, 3, 0.5, device="cuda", batch_size=64).votes(image, 1, [100, 1000])
+    compiled = Sampler(net, 3, 0.5, device="cuda", batch_size=64, compiled=True)
+    found = compiled.votes(image, 1, [100, 1000])
+    assert np.abs(found - plain).sum() <= 20  # votes at near ties may turn
+    assert (compiled.votes(image, 1, [100, 1000]) == found).all()
+    draws = [Draw(image, 1, (100, 1000)), Draw(image * 0.5, 2, (130,))]
+    one, two = compiled.submit(draws[:1]), compiled.submit(draws[1:])
+    assert (one.result()[0] == found).all()
+    assert (two.result()[0] == compiled.submit(draws[1:]).result()[0]).all()

@@ -175,7 +175,7 @@ def test_a_second_writer_is_kept_out(tmp_path: Path):
     run(output=tmp_path / "run", images=1)
 
 
-def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
+def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path, one_thread):
     def stop(progress):
         if progress.done == 2:
             raise KeyboardInterrupt
@@ -189,7 +189,7 @@ def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
     assert whole.summary.rows == run().summary.rows
 
 
-def test_a_partial_table_goes_once_another_request_has_finished_its_images(tmp_path: Path):
+def test_a_partial_table_goes_once_another_request_has_finished_its_images(tmp_path: Path, one_thread):
     def stop(progress):
         if progress.done == 2:
             raise KeyboardInterrupt
@@ -240,8 +240,9 @@ def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_
         str(tmp_path / "run"),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        [sys.executable, "-c", KILLED, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     database, rows = tmp_path / "run" / "counts.sqlite", 0
     for _ in range(600):
         time.sleep(0.1)
