@@ -1,16 +1,14 @@
-"""Who runs forward passes: the compiled model or its trace in several lanes, or the model itself in one."""
+"""Who runs forward passes: a model in several lanes where that is sure to be right, else in one."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from certmix.errors import ParameterError
 from certmix.sampling.compiling import CompiledModel
-from certmix.sampling.lanes import MOST_LANES, Crew, Setting, autocast
-from certmix.sampling.tracing import agrees, fingerprint, traced
+from certmix.sampling.lanes import MOST_LANES, Crew, Setting
+from certmix.sampling.stateless import keeps_nothing
 
 __all__ = ["Runner", "lanes_of"]
 
@@ -40,35 +38,20 @@ class Runner:
     setting
         What its lanes share.
     compiled
-        Whether they run the compiled model.
+        Whether they run the compiled model, which is compiled as a whole: Python
+        code of the model is not run, so that threads may share it.
     most
-        How many there are, if the model is compiled or can be traced; else one.
+        How many there are, if the model is compiled or keeps nothing; else one.
     """
 
     def __init__(self, model: nn.Module, setting: Setting, compiled: bool, most: int) -> None:
-        self._model, self._setting, self._most = model, setting, most
-        self._known: Hashable = None
-        self._fixed = compiled or most == 1
-        if compiled:
-            self.crew = Crew(CompiledModel(model, setting.device, setting.precision), setting, most)
-        else:
-            self._hire(None if most == 1 else traced(model))
+        self._model, self._compiled = model, compiled
+        call = CompiledModel(model, setting.device, setting.precision) if compiled else model
+        self._alone = Crew(call, setting, 1)
+        self._many = Crew(call, setting, most) if most > 1 else self._alone
 
-    @torch.inference_mode()
-    def settled(self, images: list[Tensor]) -> Crew:
-        """Return the lanes, once the trace was seen to be the model; where that changed it is traced anew."""
-        if self._fixed:
-            return self.crew
-        if fingerprint(self._model) != self._known:
-            graph = traced(self._model)
-            probes = [torch.stack([image, image + self._setting.sigma]) for image in (images[0], images[-1])]
-            with autocast(self._setting.device, self._setting.precision):
-                if graph is not None and not agrees(self._model, graph, probes):
-                    graph = None
-            self._hire(graph)
-            self._known = fingerprint(self._model)
-        return self.crew
-
-    def _hire(self, graph: nn.Module | None) -> None:
-        count = 1 if graph is None else self._most
-        self.crew = Crew(self._model if graph is None else graph, self._setting, count)
+    @property
+    def crew(self) -> Crew:
+        """The lanes that are right for the model as it is now."""
+        sure = self._many is self._alone or self._compiled or keeps_nothing(self._model)
+        return self._many if sure else self._alone

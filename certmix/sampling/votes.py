@@ -45,8 +45,8 @@ class Sampler:
         sampler's life, whenever a GPU runs out of memory.
     lanes
         Batches computed side by side on a CPU, each by its share of torch's
-        threads; None for one a thread.  A model that cannot be traced
-        (`certmix.sampling.tracing`) has one lane and all threads.
+        threads; None for one a thread.  A model that may keep something of a pass
+        (`certmix.sampling.stateless`) has one lane and all threads, unless it is compiled.
     compiled
         Whether the model is compiled before the first batch, for speed; see
         `certmix.sampling.compiling`.
@@ -179,7 +179,7 @@ class Sampler:
         if not draws:
             return
         images = [draw.image.to(self.device, torch.float32) for draw in draws]
-        crew, size = self._runner.settled(images), self._size(images[0].shape)
+        crew, size = self._runner.crew, self._size(images[0].shape)
         if len(crew.lanes) > 1:
             yield from side_by_side(
                 crew, draws, size, lambda lane, parts: reduce(lane.logits(draws, images, parts, size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 import weakref
@@ -13,8 +14,10 @@ from planes import plane
 from torch import nn
 
 from certmix.errors import ModelError, ParameterError
+from certmix.models.architectures import ARCHITECTURES, build
+from certmix.models.normalize import Normalized
 from certmix.sampling import Draw, Sampler, lanes
-from certmix.sampling.tracing import agrees, fingerprint, traced
+from certmix.sampling.stateless import keeps_nothing
 
 DRAWS = [
     Draw(torch.tensor([0.1, 0.3]), 4, (100, 130, 400)),
@@ -146,68 +149,110 @@ def test_models_that_keep_or_return_what_they_see(model):
 
 @pytest.mark.parametrize("model", STATEFUL)
 def test_running_the_model_itself_in_threads_would_be_seen(model, monkeypatch):
-    monkeypatch.setattr("certmix.sampling.runner.traced", lambda module: module)
+    monkeypatch.setattr("certmix.sampling.runner.keeps_nothing", lambda module: True)
     alone = counted(model().eval(), 1, batch_size=10)
     assert any(not equal(counted(model().eval(), 4, batch_size=10), alone) for _ in range(5))
 
 
-def test_the_usual_layers_are_traced_and_agree():
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(144, 2)
-    ).eval()
-    graph = traced(model)
-    assert agrees(model, graph, [torch.rand(5, 3, 8, 8)])
-    assert not agrees(model, nn.Sequential(graph, nn.Softmax(1)), [torch.rand(5, 3, 8, 8)])
+LAYERS = [
+    nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.MaxPool2d(2), nn.GroupNorm(2, 4),
+    nn.Flatten(), nn.Linear(36, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 2),
+]  # fmt: skip
 
 
-class Branches(Base):
-    def forward(self, batch):
-        return self.inner(batch if batch.sum() > 0 else -batch)
+def usual():
+    return nn.Sequential(*copy.deepcopy(LAYERS)).eval()
 
 
-class Draws(Base):
-    def forward(self, batch):
-        return self.inner(batch + torch.randn(2))
+@pytest.mark.parametrize(
+    "model",
+    [usual(), Normalized(usual(), (0.5,), (0.25,)).eval(), *(build(name).eval() for name in ARCHITECTURES)],
+    ids=lambda model: type(model).__name__,
+)
+def test_torch_s_layers_and_our_nets_keep_nothing_and_count_alike(model):
+    assert keeps_nothing(model)
+    size = 32 if isinstance(model, tuple(ARCHITECTURES.values())) else 8
+    draws = [Draw(torch.rand(3, size, size), 0, (60,))]
+    classes = 10 if size == 32 else 2
+    one, many = (Sampler(model, classes, 0.5, lanes=k, batch_size=20).submit(draws).result() for k in (1, 3))
+    assert np.abs(one[0] - many[0]).sum() <= 2  # torch's threads differ
 
 
 class Foreign(nn.Linear):
-    """Not torch's own, but traced through."""
+    """Like torch's own, by name."""
 
 
-def test_what_cannot_be_trusted_is_not_traced():
-    assert traced(net()) is not None
-    assert traced(Foreign(2, 2).eval()) is not None
-    assert traced(net().train()) is None
-    assert traced(Branches().eval()) is None
-    hooked = Base().eval()
-    hooked.inner.register_forward_hook(lambda *given: None)
-    assert traced(hooked) is None
-    assert traced(Draws().eval()) is None
+Foreign.__module__, Foreign.__name__ = "torch.nn.modules.linear", "Linear"
 
 
-def test_tracing_leaves_the_model_as_it_was():
-    model = KeepsInItself().eval()
-    model.kept = "mine"
-    traced(model)
-    assert model.kept == "mine"
+def hooked(model):
+    model[0].register_forward_hook(lambda *given: None)
+
+
+def prepared(model):
+    model[0].register_forward_pre_hook(lambda *given: None)
+
+
+def patched(model):
+    model[2].forward = torch.neg
+
+
+def wrapped(model):
+    model.forward = lambda batch: batch
+
+
+def parametrized(model):
+    nn.utils.parametrize.register_parametrization(model[0], "weight", nn.Identity())
+
+
+def foreign(model):
+    model[-1] = Foreign(8, 2).eval()
+
+
+def subclassed(model):
+    model[-1].weight = nn.Parameter(torch.zeros(2, 8).as_subclass(Marked))
+
+
+def recurrent(model):
+    model.append(nn.LSTM(2, 2).eval())
+
+
+class Marked(torch.Tensor):
+    """A tensor with a class of its own."""
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda m: m.train(), lambda m: setattr(m, "scale", 3.0), lambda m: setattr(m, "inner", net()),
-        lambda m: m.inner.register_forward_hook(lambda *given: None),
-        lambda m: setattr(m.inner, "bias", nn.Parameter(torch.zeros(2))),
+        hooked, prepared, patched, wrapped, parametrized, foreign, recurrent, subclassed,
+        lambda m: m.train(), lambda m: m[3].train(), lambda m: setattr(m[2], "__class__", KeepsInItself),
+        lambda m: m.append(KeepsInItself().eval()),
     ],
 )  # fmt: skip
-def test_changes_of_a_model_are_noticed(change):
-    model = Base().eval()
-    model.scale = 2.0
-    before = fingerprint(model)
-    assert fingerprint(model) == before
+def test_whatever_is_changed_is_not_trusted(change):
+    model = usual()
+    assert keeps_nothing(model)
     change(model)
-    assert fingerprint(model) != before
+    assert not keeps_nothing(model)
+
+
+def test_layers_that_were_written_anew_are_not_trusted(monkeypatch):
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, batch: batch)
+    assert not keeps_nothing(usual())
+
+
+def test_hooks_and_modes_of_a_thread_are_not_trusted():
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, given=(), named=None):
+            return function(*given, **(named or {}))
+
+    model = usual()
+    with Mode():
+        assert not keeps_nothing(model)
+    handle = nn.modules.module.register_module_forward_hook(lambda *given: None)
+    assert not keeps_nothing(model)
+    handle.remove()
+    assert keeps_nothing(model)
 
 
 class Scaled(Base):
@@ -296,7 +341,7 @@ def watched(monkeypatch):
             self.act(batch)
             return batch
 
-    monkeypatch.setattr("certmix.sampling.runner.traced", lambda module: module)
+    monkeypatch.setattr("certmix.sampling.runner.keeps_nothing", lambda module: True)
     return Watched().eval()
 
 
@@ -343,7 +388,7 @@ def test_a_lane_a_thread_by_default_and_at_least_one():
         for threads in (1, 3, 64):
             torch.set_num_threads(threads)
             assert lanes_of(net()) == (1 if threads == 1 else 2 * min(threads, lanes.MOST_LANES))
-            assert lanes_of(Branches().eval()) == 1
+            assert lanes_of(Base().eval()) == 1
     finally:
         torch.set_num_threads(before)
     with pytest.raises(ParameterError, match="lanes = 0: at least 1 is needed"):
