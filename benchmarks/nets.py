@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from certmix.models.spec import load_model
+from certmix.models.zoo import zoo_names
+
 __all__ = ["NETS", "make"]
 
 
@@ -94,7 +97,9 @@ NETS = {
 
 
 def make(name: str, device: str = "cpu") -> tuple[nn.Module, tuple[int, ...], int]:
-    """Return a net in evaluation mode, its input's shape and its number of classes."""
+    """Return a net in evaluation mode, its input's shape and its number of classes; shipped models too."""
+    if name in zoo_names():
+        return load_model(name, device=device).module, (3, 32, 32), 10
     build, shape, classes = NETS[name]
     with torch.random.fork_rng():
         torch.manual_seed(0)
