@@ -108,7 +108,12 @@ class CompiledModel:
                     logits = self._checked(batch, expected)
                     self._checks[key] += 1
                     return logits
-        return self._run(batch)
+        try:
+            return self._run(batch)
+        except Exception as error:
+            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise _failure(error) from error
+            raise
 
     def _run(self, batch: Tensor) -> Tensor:
         if self._cuda:
@@ -124,10 +129,7 @@ class CompiledModel:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            raise CompileError(
-                f"the robust model cannot be compiled here ({describe(error)}): leave --compile out "
-                "(docs/scale.md#compiled-models)"
-            ) from error
+            raise _failure(error) from error
         scale, off = _scale(expected), math.inf
         if logits.shape == expected.shape:
             off = float((_relevant(logits, scale) - _relevant(expected, scale)).abs().max())
@@ -137,6 +139,13 @@ class CompiledModel:
                 "leave --compile out (docs/scale.md#compiled-models)"
             )
         return logits
+
+
+def _failure(error: Exception) -> CompileError:
+    return CompileError(
+        f"the robust model cannot be compiled here ({describe(error)}): leave --compile out "
+        "(docs/scale.md#compiled-models)"
+    )
 
 
 def _whole(module: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -216,6 +216,23 @@ def test_what_is_not_compiled_as_a_whole_is_refused(by_dynamo):
         Sampler(Prints().eval(), 2, 0.5, compiled=True).votes(X, 0, [100])
 
 
+class Counts(nn.Module):
+    """Another function of its own state at every call, so that it is compiled again and again."""
+
+    calls = 0
+
+    def forward(self, batch):
+        self.calls += 1
+        return batch
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_what_has_to_be_compiled_again_and_again_is_refused_in_one_line(by_dynamo, lanes):
+    with pytest.raises(CompileError, match="cannot be compiled here") as refused:
+        Sampler(Counts().eval(), 2, 0.5, lanes=lanes, batch_size=10, compiled=True).votes(X, 0, [2000])
+    assert "\n" not in str(refused.value)
+
+
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
 def test_weights_are_those_of_the_time_the_sampler_was_made():
