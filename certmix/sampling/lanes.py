@@ -114,20 +114,18 @@ class Crew:
 
 
 def side_by_side(
-    crew: Crew, draws: Sequence[Draw], size: int, work: Callable[[Lane, list[Part]], R]
+    count: int, draws: Sequence[Draw], size: int, work: Callable[[list[Part]], R]
 ) -> Iterator[tuple[R, list[Part]]]:
-    """Yield what `work` makes of each full batch, in order, computed by a thread a lane.
+    """Yield what `work` makes of each full batch, in order, computed by `count` threads.
 
-    torch's threads are divided among the lanes, and given back at the end;
+    torch's threads are divided among them, and given back at the end;
     until then threads that are started elsewhere have a lane's share too.
     """
-    threads, count = torch.get_num_threads(), len(crew.lanes)
+    threads = torch.get_num_threads()
     try:
         share = max(1, threads // count)
         with ThreadPoolExecutor(count, "lane", torch.set_num_threads, (share,)) as pool:
-            yield from _in_order(
-                pool, count, draws, size, lambda parts: crew.do(lambda lane: work(lane, parts))
-            )
+            yield from _in_order(pool, count, draws, size, work)
     finally:
         torch.set_num_threads(threads)
 

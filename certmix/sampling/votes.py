@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError
 from certmix.sampling.devices import automatic_batch_size
-from certmix.sampling.lanes import Lane, Setting, side_by_side
+from certmix.sampling.lanes import Setting, side_by_side
 from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.pending import Pending, not_finite, send
 from certmix.sampling.precision import PRECISIONS
@@ -180,10 +179,12 @@ class Sampler:
             return
         images = [draw.image.to(self.device, torch.float32) for draw in draws]
         crew, size = self._runner.crew, self._size(images[0].shape)
+
+        def reduced(parts: list[Part], size: int = size) -> R:
+            return crew.do(lambda lane: reduce(lane.logits(draws, images, parts, size)))
+
         if len(crew.lanes) > 1:
-            yield from side_by_side(
-                crew, draws, size, lambda lane, parts: reduce(lane.logits(draws, images, parts, size))
-            )
+            yield from side_by_side(len(crew.lanes), draws, size, reduced)
             return
         cursor = Cursor()
         while True:
@@ -191,9 +192,8 @@ class Sampler:
             parts, after = cursor.fill(draws, size)
             if not parts:
                 return
-            work = partial(_reduced, draws=draws, images=images, parts=parts, size=size, reduce=reduce)
             try:
-                found = crew.do(work)
+                found = reduced(parts, size)
             except torch.OutOfMemoryError:
                 self._shrink(size)
                 continue
@@ -215,13 +215,6 @@ class Sampler:
         self.batch_size = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _reduced(
-    lane: Lane, *, draws: Sequence[Draw], images: list[Tensor], parts: list[Part], size: int,
-    reduce: Callable[[Tensor], R],
-) -> R:  # fmt: skip
-    return reduce(lane.logits(draws, images, parts, size))
 
 
 def _answers(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,15 +23,8 @@ from certmix.studies.sources import Loaded
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
-    "ROBUST",
-    "Work",
-    "column_cell",
-    "fill",
-    "keep_logits",
-    "margin_cell",
-    "standard_cell",
-    "unfinished",
-]
+    "ROBUST", "Work", "column_cell", "fill", "keep_logits", "margin_cell", "standard_cell", "unfinished",
+]  # fmt: skip
 
 ROBUST = "robust logits"
 BATCH = {"margin": 10, "lipschitz-constant": 100}
