@@ -112,3 +112,12 @@ def _onto(delta: Tensor, norm: str, eps: float) -> Tensor:
         return delta.detach().clamp(-eps, eps)
     norms = delta.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     return delta.detach() * (eps / norms.clamp_min(1e-30)).clamp_max(1.0)
+
+
+def normalised_net() -> nn.Module:
+    """Three classes of images of any size, with batch normalisation, in evaluation mode."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 3),
+    ).eval()  # fmt: skip

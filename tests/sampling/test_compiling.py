@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from planes import plane
+from small_nets import normalised_net
 from torch import nn
 
 from certmix.errors import ParameterError
@@ -141,11 +142,7 @@ def test_other_devices_are_refused():
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
 def test_a_net_compiled_in_earnest_answers_as_before():
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(4, 3),
-    ).eval()  # fmt: skip
+    net = normalised_net()
     image = torch.rand(3, 8, 8)
     plain = Sampler(net, 3, 0.5, batch_size=64).votes(image, 1, [100, 1000])
     sampler = Sampler(net, 3, 0.5, batch_size=64, compiled=True)

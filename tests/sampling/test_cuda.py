@@ -7,6 +7,7 @@ import pytest
 import torch
 from planes import plane, points
 from scipy.stats import binomtest, norm
+from small_nets import normalised_net
 from torch import nn
 
 import certmix
@@ -93,11 +94,7 @@ def test_half_precision(precision):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_counts_as_the_model_does():
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(8, 3),
-    ).eval().cuda()  # fmt: skip
+    net = normalised_net().cuda()
     image = torch.rand(3, 8, 8)
     plain = Sampler(net, 3, 0.5, device="cuda", batch_size=64).votes(image, 1, [100, 1000])
     compiled = Sampler(net, 3, 0.5, device="cuda", batch_size=64, compiled=True)
