@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from certmix.memory import keep_freed_memory
 from certmix.sampling import Draw, Sampler, automatic_batch_size
+from certmix.sampling.noise import Noise, NoiseKey
 
 SIGMA = 0.5
 
@@ -131,8 +132,25 @@ def main() -> None:
                 measuring.compare(contenders, rounds=args.rounds, work=args.samples, clock=clock), "samples"
             )
         )
+        noise_alone(name, image, args, clock)
         if args.short:
             short(name, sampler, image, args, clock)
+
+
+def noise_alone(name: str, image: Tensor, args: argparse.Namespace, clock: Callable[[], float]) -> None:
+    """Noisy copies without a network: certmix's whole numbers beside torch's floats."""
+    noise, device = Noise(SIGMA, torch.device(args.device)), torch.device(args.device)
+    rows, key, steps = torch.empty((100, image.numel()), device=device), NoiseKey(0, 0), noise.steps(image)
+    flat, drawn = image.flatten(), torch.empty_like(rows)
+    contenders = {
+        "torch.randn": lambda: (drawn.normal_(), _wait(drawn)),
+        "image + sigma randn": lambda: (torch.add(flat, drawn.normal_(), alpha=SIGMA, out=rows), _wait(rows)),
+        "certmix": lambda: (noise.fill(rows, steps, key, 0), _wait(rows)),
+    }
+    print(f"\n{name}, 100 noisy copies of {image.numel():,} values\n")
+    print(
+        measuring.table(measuring.compare(contenders, rounds=args.rounds, work=100, clock=clock), "samples")
+    )
 
 
 def short(

@@ -103,6 +103,9 @@ class ConfidenceBounds:
         Name in `certmix.bounds.BOUNDS`.
     split
         Which share of the failure probability each part used.
+    lost
+        l2 distance, a number or (m,), between each input and the point that its bounds
+        are about: radii are that much smaller.
     """
 
     p_lower: FloatArray
@@ -110,6 +113,7 @@ class ConfidenceBounds:
     failure_probability: float
     method: str
     split: dict[str, float]
+    lost: FloatArray | float = 0.0
 
 
 @dataclass(frozen=True)

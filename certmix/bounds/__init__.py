@@ -13,7 +13,7 @@ from certmix.bounds.prediction import is_established
 from certmix.errors import ParameterError
 from certmix.types import ConfidenceBounds, IntArray
 
-__all__ = ["BOUNDS", "beta_binomial", "bound_counts", "clopper_pearson", "is_established"]
+__all__ = ["AVERAGED_BOUNDS", "BOUNDS", "beta_binomial", "bound_counts", "clopper_pearson", "is_established"]
 
 Bound = Callable[[IntArray, IntArray, float], ConfidenceBounds]
 
@@ -23,6 +23,9 @@ BOUNDS: dict[str, Bound] = {
     "beta-binomial": beta_binomial.fixed,
 }
 """Bounds for vote counts by name; the first is the default."""
+
+AVERAGED_BOUNDS = frozenset({*BOUNDS, "relative-entropy", "hoeffding"})
+"""Bounds that hold for samples of unequal means, too, of the average mean (Hoeffding 1956, 1963)."""
 
 
 def bound_counts(

@@ -52,6 +52,8 @@ class LayerBounds:
         Name in `DISTRIBUTION_BOUNDS`.
     split
         Which share of the failure probability each part used.
+    lost
+        As for `certmix.types.ConfidenceBounds`.
     """
 
     own_lower: FloatArray
@@ -61,6 +63,7 @@ class LayerBounds:
     failure_probability: float
     method: str
     split: dict[str, float]
+    lost: FloatArray | float = 0.0
 
 
 def layer_means(statistics: ScoreStatistics, row: int, layers: int) -> FloatArray:

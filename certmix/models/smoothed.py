@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from certmix.bounds import bound_counts, is_established
-from certmix.radii import certify_radii
+from certmix.bounds.noise import allow_for_noise
+from certmix.radii import certify_radii, margin_slack_of
 from certmix.sampling import Sampler
+from certmix.sampling.grid import Grid, GridPoint
+from certmix.sampling.law import noise_error
 from certmix.types import CertifiedRadii, IntArray
 
 __all__ = ["Predictions", "SmoothedCertificates", "SmoothedClassifier"]
@@ -36,6 +41,11 @@ class SmoothedCertificates:
 
 class SmoothedClassifier:
     """h(x) = the distribution of base(x + N(0, sigma^2 I))'s answer, estimated by votes.
+
+    Noise is keyed by what an input holds: equal inputs see equal noise, others
+    independent noise, however they are divided into calls.  base sees noisy
+    inputs rounded to a grid (docs/noise.md), and radii are about the inputs as
+    they were given.
 
     Parameters
     ----------
@@ -72,19 +82,39 @@ class SmoothedClassifier:
         self._settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
         self.base.to(device)
 
-    def counts(self, inputs: Tensor, samples: int, *, stream: str = "estimation") -> IntArray:
-        """Return the votes int64 (m, classes) of `samples` noisy copies of each input (m, ...)."""
+    def counts(
+        self,
+        inputs: Tensor,
+        samples: int,
+        *,
+        stream: str = "estimation",
+        indices: Sequence[int] | None = None,
+    ) -> IntArray:
+        """Return the votes int64 (m, classes) of `samples` noisy copies of each input (m, ...).
+
+        Parameters
+        ----------
+        inputs, samples
+            Shape (m, ...), and noisy copies of each.
+        stream
+            ``estimation`` or ``selection``: independent noise.
+        indices
+            A number of 0..2^64 - 1 for each input that keys its noise instead of its content.
+        """
         if self.classes is None:
             with torch.inference_mode():
                 self.classes = self.base(inputs[:1].to(self._settings["device"])).shape[1]
         sampler = Sampler(self.base, self.classes, self.sigma, self.seed, **self._settings)
-        return np.stack([sampler.votes(x, i, [samples], stream=stream)[0] for i, x in enumerate(inputs)])
+        keys = [_key(x, self.sigma) for x in inputs] if indices is None else indices
+        pairs = zip(inputs, keys, strict=True)
+        return np.stack([sampler.votes(x, key, [samples], stream=stream)[0] for x, key in pairs])
 
     def predict(self, inputs: Tensor, samples: int = 1000, failure_probability: float = 0.001) -> Predictions:
         """Return the most probable class of each input, or abstain.
 
         A wrong class is established with at most `failure_probability`
-        (a binomial test on the two most voted classes).
+        (a binomial test on the two most voted classes, at what the noise's distance
+        from the Gaussian leaves of it: all samples together are within n eps).
 
         Parameters
         ----------
@@ -95,7 +125,8 @@ class SmoothedClassifier:
         """
         counts = self.counts(inputs, samples)
         top = np.sort(counts, axis=1)[:, -2:]
-        established = [is_established(int(b), int(a), failure_probability) for a, b in top]
+        left = failure_probability - samples * noise_error(self.sigma, inputs[0].numel())
+        established = [left > 0 and is_established(int(b), int(a), left) for a, b in top]
         return Predictions(counts.argmax(1), np.array(established, bool))
 
     def certify(
@@ -127,5 +158,23 @@ class SmoothedClassifier:
         """
         selected = self.counts(inputs, selection_samples, stream="selection").argmax(1)
         bounds = bound_counts(self.counts(inputs, samples), selected, failure_probability, bound)
-        radii = certify_radii(bounds, sigma=self.sigma, alpha=alpha, certificate=certificate)
+        lost = np.array([_point(x, self.sigma).distance for x in inputs])
+        bounds = allow_for_noise(bounds, noise_error(self.sigma, inputs[0].numel()), lost)
+        radii = certify_radii(
+            bounds,
+            sigma=self.sigma,
+            alpha=alpha,
+            certificate=certificate,
+            margin_slack=margin_slack_of(alpha),
+        )
         return SmoothedCertificates(selected, radii)
+
+
+def _point(image: Tensor, sigma: float) -> GridPoint:
+    return Grid.of(sigma).nearest(image.cpu().numpy())
+
+
+def _key(image: Tensor, sigma: float) -> int:
+    """Return the number that keys an input's noise: a hash of its shape and grid point."""
+    text = f"certmix input 1/{tuple(image.shape)}/".encode() + _point(image, sigma).steps.tobytes()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

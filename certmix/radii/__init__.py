@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from certmix.errors import ParameterError
-from certmix.radii._checks import alpha_remedy, check_alpha
+from certmix.radii._checks import alpha_remedy, check_alpha, less_lost
 from certmix.radii.exact import exact_radius
 from certmix.radii.lipschitz import (
     PAPER_CONSTANT,
@@ -27,6 +27,7 @@ from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, Status
 
 __all__ = [
     "CERTIFICATES",
+    "MARGIN_SLACK",
     "PAPER_CONSTANT",
     "TIGHT_CONSTANT",
     "CertificateRule",
@@ -36,8 +37,18 @@ __all__ = [
     "exact_radius",
     "gaussian_lipschitz_radius",
     "lipschitz_radius",
+    "margin_slack_of",
     "smoothing_radius",
 ]
+
+
+MARGIN_SLACK = 2.0**-22
+"""More than a mix in float64 of float32 outputs is off by: what certified mixes keep free of their margin."""
+
+
+def margin_slack_of(alpha: float) -> float:
+    """Return the slack of published radii: 0 for h alone, where nothing is mixed."""
+    return 0.0 if alpha == 1.0 else MARGIN_SLACK
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,12 @@ CERTIFICATES = {
 
 
 def certify_radii(
-    bounds: ConfidenceBounds, *, sigma: float, alpha: float, certificate: str = "exact"
+    bounds: ConfidenceBounds,
+    *,
+    sigma: float,
+    alpha: float,
+    certificate: str = "exact",
+    margin_slack: float = 0.0,
 ) -> CertifiedRadii:
     """Return the certified radii that confidence bounds give under one certificate.
 
@@ -83,6 +99,8 @@ def certify_radii(
         Noise level and mixing weight; alpha = 1 is the robust classifier alone.
     certificate
         A name in `CERTIFICATES`.
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Raises
     ------
@@ -92,7 +110,10 @@ def certify_radii(
     if certificate not in CERTIFICATES:
         raise ParameterError(f"certificate {certificate!r} is unknown: use one of {', '.join(CERTIFICATES)}")
     rule = CERTIFICATES[certificate]
-    radius = np.atleast_1d(rule.radius(bounds.p_lower, bounds.q_upper, sigma, alpha))
+    radius = np.atleast_1d(
+        rule.radius(bounds.p_lower, bounds.q_upper, sigma, alpha, margin_slack=margin_slack)
+    )
+    radius = less_lost(radius, bounds.lost)
     status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
     status = np.where(bounds.p_lower > bounds.q_upper, status, Status.ABSTAIN)
     return CertifiedRadii(certificate, rule.norm, sigma, alpha, radius, status.astype(np.int64))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from certmix.errors import ParameterError
 from certmix.types import FloatArray
 
-__all__ = ["check_alpha", "check_sigma", "probability_pairs"]
+__all__ = ["check_alpha", "check_sigma", "less_lost", "probability_pairs"]
 
 
 SMALLEST_SIGMA = 1e-250
@@ -21,20 +21,34 @@ def alpha_remedy(alpha: float) -> str:
     return f"did you mean {alpha / 100:g}?" if 50 <= alpha <= 100 else "choose such a weight"
 
 
-def check_alpha(alpha: float) -> float:
+def check_alpha(alpha: float, margin_slack: float = 0.0) -> float:
     """Return alpha as a float; certificates need 1/2 <= alpha <= 1 (Lemma 3.2).
+
+    With a slack it is the smaller weight whose margin threshold is
+    (1 - alpha) / alpha + margin_slack, or 1/2, where nothing is certified.
 
     Raises
     ------
     ParameterError
-        If it is outside.
+        If it is outside, or the slack is negative.
     """
+    if not margin_slack >= 0.0:
+        raise ParameterError(f"margin slack = {margin_slack}: it must be at least 0")
     if not 0.5 <= alpha <= 1.0:
         raise ParameterError(
             f"alpha = {alpha}: certificates of the mix need 1/2 <= alpha <= 1: {alpha_remedy(alpha)} "
             "(docs/concepts.md#the-margin-decides)"
         )
+    if margin_slack > 0.0:
+        return max(0.5, alpha / (1.0 + alpha * margin_slack) * (1.0 - 4 * 2.0**-53))
     return float(alpha)
+
+
+def less_lost(radius: FloatArray, lost: FloatArray | float) -> FloatArray:
+    """Return radii less the distances that their centres were moved by, rounded down, at least 0."""
+    if not np.any(lost):
+        return radius
+    return np.maximum(0.0, np.nextafter(radius - lost, -1.0))
 
 
 def check_sigma(sigma: float) -> float:

@@ -38,9 +38,9 @@ SOFTMAX_FACTORS = {"logits": math.nextafter(math.sqrt(0.5), 1.0), "each-logit": 
 """Times L: a Lipschitz constant of every h_y - h_i, h = softmax(z); all are reached."""
 
 
-def margin_threshold(alpha: float) -> float:
-    """Return mu = (1 - alpha) / alpha, rounded up, at most 1."""
-    alpha = check_alpha(alpha)
+def margin_threshold(alpha: float, margin_slack: float = 0.0) -> float:
+    """Return mu = (1 - alpha) / alpha, and a slack if there is one, rounded up, at most 1."""
+    alpha = check_alpha(alpha, margin_slack)
     return 0.0 if alpha == 1.0 else min(1.0, math.nextafter((1.0 - alpha) / alpha, 2.0))
 
 
@@ -52,7 +52,11 @@ def softmax_probabilities(logits: FloatArray) -> FloatArray:
 
 
 def constant_radius(
-    logits: ArrayLike, alpha: float, constant: float, constant_of: str = "logits"
+    logits: ArrayLike,
+    alpha: float,
+    constant: float,
+    constant_of: str = "logits",
+    margin_slack: float = 0.0,
 ) -> tuple[FloatArray, IntArray]:
     """Return the radii within which a mix keeps h's class, from clean logits z of h and a constant L.
 
@@ -75,6 +79,8 @@ def constant_radius(
         L > 0, an upper bound; the radii are in the norm of the inputs that it is for.
     constant_of
         A name in `CONSTANTS_OF`.
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Returns
     -------
@@ -98,7 +104,7 @@ def constant_radius(
     >>> radius.round(4), status
     (array([1.5991]), array([2]))
     """
-    z, alpha = np.asarray(logits, np.float64), check_alpha(alpha)
+    z, alpha = np.asarray(logits, np.float64), check_alpha(alpha, margin_slack)
     if z.ndim != 2 or z.shape[1] < 2 or not np.isfinite(z).all():
         raise ParameterError(f"logits of shape {z.shape}: give finite numbers (images, 2 classes or more)")
     if not (constant > 0 and math.isfinite(constant)):

@@ -11,7 +11,9 @@ from certmix.types import FloatArray
 __all__ = ["exact_radius"]
 
 
-def exact_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: float) -> FloatArray:
+def exact_radius(
+    p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: float, margin_slack: float = 0.0
+) -> FloatArray:
     """Return sigma t, where t solves ``Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t) = (1 - alpha)/alpha``.
 
     By the Neyman-Pearson lemma a smoothed probability that is at least p at x
@@ -31,6 +33,8 @@ def exact_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: fl
         Noise level, in units of the input.
     alpha
         Mixing weight, 1/2 <= alpha <= 1.
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Returns
     -------
@@ -49,5 +53,5 @@ def exact_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: fl
     np.float64(0.9598)
     """
     p, q = probability_pairs(p_lower, q_upper)
-    alpha, sigma = check_alpha(alpha), check_sigma(sigma)
+    alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
     return exact_loop(p.ravel(), q.ravel(), sigma, alpha).reshape(p.shape)

@@ -7,7 +7,7 @@ from numba import njit
 from scipy.special import ndtri
 
 from certmix.bounds.distribution import LayerBounds
-from certmix.radii._checks import check_alpha, check_sigma, probability_pairs
+from certmix.radii._checks import check_alpha, check_sigma, less_lost, probability_pairs
 from certmix.radii._kernels import EPS
 from certmix.radii._special import ndtr
 from certmix.types import CertifiedRadii, FloatArray, Status
@@ -59,7 +59,9 @@ def _distances(
     return found
 
 
-def layered_radii(bounds: LayerBounds, *, sigma: float, alpha: float) -> CertifiedRadii:
+def layered_radii(
+    bounds: LayerBounds, *, sigma: float, alpha: float, margin_slack: float = 0.0
+) -> CertifiedRadii:
     """Return the l2 radii within which the mix keeps its class, from bounds of distributions.
 
     ``sigma t`` for the largest t with ``L(t) - max_i U_i(t) > (1 - alpha) / alpha``, where
@@ -74,6 +76,8 @@ def layered_radii(bounds: LayerBounds, *, sigma: float, alpha: float) -> Certifi
     sigma, alpha
         Noise level, in units of the input, and mixing weight, 1/2 <= alpha <= 1.
         alpha may be chosen afterwards: the bounds hold together.
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Returns
     -------
@@ -85,13 +89,13 @@ def layered_radii(bounds: LayerBounds, *, sigma: float, alpha: float) -> Certifi
     ParameterError
         For alpha outside [1/2, 1], sigma <= 0, bounds outside [0, 1].
     """
-    alpha, sigma = check_alpha(alpha), check_sigma(sigma)
+    weight, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
     for values in (bounds.own_lower, bounds.rival_upper, bounds.rest_upper):
         probability_pairs(values, 0.0)
     own, rivals, rest = map(ndtri, (bounds.own_lower, bounds.rival_upper, bounds.rest_upper))
-    threshold = (1.0 - alpha) / alpha + _ROUNDING
+    threshold = (1.0 - weight) / weight + _ROUNDING
     t = _distances(own, rivals, rest, bounds.row_slack, threshold)
-    radius = sigma * np.maximum(0.0, t * (1 - 4 * EPS) - _ROUNDING)
+    radius = less_lost(sigma * np.maximum(0.0, t * (1 - 4 * EPS) - _ROUNDING), bounds.lost)
     established = _distances(own, rivals, rest, bounds.row_slack, _ROUNDING) > 0
     status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
     status = np.where(established, status, Status.ABSTAIN)

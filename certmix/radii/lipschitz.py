@@ -22,7 +22,12 @@ TIGHT_CONSTANT = math.nextafter(1 / math.sqrt(2 * math.pi), 1)
 
 
 def lipschitz_radius(
-    p_lower: ArrayLike, q_upper: ArrayLike, alpha: float, constant: ArrayLike, rival_constants: ArrayLike
+    p_lower: ArrayLike,
+    q_upper: ArrayLike,
+    alpha: float,
+    constant: ArrayLike,
+    rival_constants: ArrayLike,
+    margin_slack: float = 0.0,
 ) -> FloatArray:
     """Return radii of Theorem 3.5 for a classifier with given Lipschitz constants.
 
@@ -42,6 +47,8 @@ def lipschitz_radius(
         Upper bounds of the Lipschitz constant of h_y, broadcast to (m,).
     rival_constants
         The same of each h_i, broadcast to (m, k).
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Returns
     -------
@@ -63,7 +70,7 @@ def lipschitz_radius(
     >>> lipschitz_radius([0.9], [[0.05, 0.03]], alpha=0.75, constant=1.0, rival_constants=[1.0, 2.0]).round(4)
     array([0.1789])
     """
-    alpha = check_alpha(alpha)
+    alpha = check_alpha(alpha, margin_slack)
     p, rivals = np.atleast_1d(np.asarray(p_lower, np.float64)), np.asarray(q_upper, np.float64)
     if rivals.ndim <= 1 and (rivals.size == len(p) or len(p) == 1):
         rivals = rivals.reshape(len(p), -1)
@@ -90,6 +97,7 @@ def gaussian_lipschitz_radius(
     sigma: float,
     alpha: float,
     unit_constant: float = TIGHT_CONSTANT,
+    margin_slack: float = 0.0,
 ) -> FloatArray:
     """Return l2 radii of Theorem 3.5 for a Gaussian-smoothed classifier.
 
@@ -105,6 +113,8 @@ def gaussian_lipschitz_radius(
         Mixing weight, 1/2 <= alpha <= 1.
     unit_constant
         `TIGHT_CONSTANT` (default) or `PAPER_CONSTANT`.
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Returns
     -------
@@ -117,5 +127,5 @@ def gaussian_lipschitz_radius(
     np.float64(0.4162)
     """
     p, q = probability_pairs(p_lower, q_upper)
-    alpha, sigma = check_alpha(alpha), check_sigma(sigma)
+    alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
     return lipschitz_loop(p.ravel(), q.ravel(), sigma, alpha, unit_constant).reshape(p.shape)

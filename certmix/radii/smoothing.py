@@ -12,7 +12,9 @@ from certmix.types import FloatArray
 __all__ = ["smoothing_radius"]
 
 
-def smoothing_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: float) -> FloatArray:
+def smoothing_radius(
+    p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: float, margin_slack: float = 0.0
+) -> FloatArray:
     """Return ``sigma/2 (Phi^-1(alpha p) - Phi^-1(alpha q + 1 - alpha))``.
 
     Parameters
@@ -25,6 +27,8 @@ def smoothing_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha
         Noise level, in units of the input.
     alpha
         Mixing weight, 1/2 <= alpha <= 1.
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Returns
     -------
@@ -47,5 +51,5 @@ def smoothing_radius(p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha
     np.float64(0.341)
     """
     p, q = probability_pairs(p_lower, q_upper)
-    alpha, sigma = check_alpha(alpha), check_sigma(sigma)
+    alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
     return smoothing_loop(p.ravel(), q.ravel(), sigma, alpha, quantile_table()).reshape(p.shape)

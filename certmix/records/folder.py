@@ -188,10 +188,17 @@ class RunFolder(Generic[S]):
             raise RunError(f"{folder} is a link: remove it, products are kept in the run's own folder")
         return folder
 
-    def publish(self, folder: Path) -> None:
-        """Write ``run.json`` as this request has it, and copy its products to the top of the run folder."""
-        if self._described is not None:
-            self.describe(self._described)
+    def publish(self, folder: Path, found: dict[str, Any] | None = None) -> None:
+        """Write ``run.json`` as this request has it, and copy its products to the top of the run folder.
+
+        `found` is what only the samples showed; it is added to the description.
+        """
+        described = self._described
+        if described is None and found:
+            kept = ("format_version", "identity")
+            described = {name: value for name, value in self.described().items() if name not in kept}
+        if described is not None:
+            self.describe({**described, **(found or {})})
         for source in sorted(folder.iterdir()):
             own = source.is_file() and not source.is_symlink()
             if own and not source.name.startswith("."):  # what a killed writer left behind

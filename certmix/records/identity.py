@@ -29,7 +29,7 @@ def command_of(study: str) -> str:
     return f"certmix {study}"
 
 
-NOISE_VERSION = 1
+NOISE_VERSION = 2
 """Raised when the same key would draw other noise."""
 
 

@@ -30,7 +30,10 @@ CREATE TABLE IF NOT EXISTS images (
     estimation TEXT NOT NULL,
     scores TEXT NOT NULL,
     seconds REAL NOT NULL,
-    device TEXT NOT NULL
+    device TEXT NOT NULL,
+    noise_error REAL NOT NULL,
+    lost REAL NOT NULL,
+    places INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS standard (
     checksum TEXT NOT NULL,
@@ -69,6 +72,13 @@ class ImageRecord:
         Device type that drew the newest samples.
     scores
         The same for soft scores: number of samples -> statistics.
+    noise_error
+        eps: how far a probability under the drawn noise may be from one under the Gaussian.
+    lost
+        l2 distance between the input and the grid point that was sampled; 0 for 8-bit inputs.
+    places
+        Batch places that the smoothed classifier is the average over: 1 where a row's
+        answer does not depend on its place.
     """
 
     index: int
@@ -79,6 +89,9 @@ class ImageRecord:
     seconds: float = 0.0
     device: str = "cpu"
     scores: dict[int, ScoreStatistics] = field(default_factory=dict)
+    noise_error: float = 0.0
+    lost: float = 0.0
+    places: int = 1
 
     @property
     def selected(self) -> int:
@@ -102,6 +115,7 @@ def _row(record: ImageRecord) -> tuple[Any, ...]:
     return (
         record.index, record.label, record.input_checksum, json.dumps(_pack(record.selection)),
         json.dumps(looks), json.dumps(scores), record.seconds, record.device,
+        record.noise_error, record.lost, record.places,
     )  # fmt: skip
 
 
@@ -150,7 +164,7 @@ class Store(Database):
         """Write images' counts in one transaction, replacing what was there."""
         with self._reported(), self._db:
             self._db.executemany(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records)
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records)
             )
 
     def images(self) -> dict[int, ImageRecord]:
@@ -163,7 +177,7 @@ class Store(Database):
 
     def _record(self, row: tuple[Any, ...]) -> ImageRecord:
         """Return a row of ``images``; RunError if it is not as `write_image` writes it."""
-        index, label, checksum, selection, estimation, scores, seconds, device = row
+        index, label, checksum, selection, estimation, scores, seconds, device, *noise = row
         try:
             looks = {
                 _whole(int(n), MOST_SAMPLES): _unpack(counts, self.classes)
@@ -176,10 +190,16 @@ class Store(Database):
             index, label = _whole(index, _LARGEST), _whole(label, _LARGEST)
             if not isinstance(checksum, str) or not isinstance(device, str) or not 0 <= seconds < math.inf:
                 raise ValueError("a value of the wrong type")
+            noise_error, lost, places = noise
+            if not (0 <= noise_error <= 1 and 0 <= lost < math.inf and _whole(places, 1 << 32) >= 1):
+                raise ValueError("an error of the noise that cannot be")
         except (ArithmeticError, AttributeError, RecursionError, RunError, TypeError, ValueError) as error:
             raise self._unreadable(f"the row of image {index!r:.30}: {error}") from None
         kept = SparseLooks(looks, self.classes) if self.classes > _FEW else looks
-        return ImageRecord(index, label, checksum, chosen, kept, float(seconds), device, soft)
+        return ImageRecord(
+            index, label, checksum, chosen, kept, float(seconds), device, soft, float(noise_error),
+            float(lost), places,
+        )  # fmt: skip
 
     def write_standard(self, checksum: str, indices: Iterable[int], probabilities: FloatArray) -> None:
         """Write the standard classifier's probabilities (m, c) for the images `indices`."""

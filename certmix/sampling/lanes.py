@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 from certmix.errors import ModelError
-from certmix.sampling.noise import Noise
+from certmix.sampling.noise import Noise, NoiseKey
 from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.rows import is_independent_of_place
 
-__all__ = ["MOST_LANES", "Crew", "Lane", "Setting", "autocast", "side_by_side"]
+__all__ = ["MOST_LANES", "Crew", "Lane", "Setting", "autocast", "in_order", "threads_of_lanes"]
 
 MOST_LANES = 16
 """Beyond these, threads share the work of single layers: Python itself runs in one thread at a time."""
@@ -30,7 +32,7 @@ class Setting:
     """What all lanes of a sampler share."""
 
     classes: int
-    sigma: float
+    noise: Noise
     seed: int
     device: torch.device
     precision: str
@@ -48,51 +50,70 @@ class Lane:
 
     def __init__(self, call: Callable[[Tensor], Tensor], setting: Setting) -> None:
         self._call, self._setting = call, setting
-        self._noise = self._batch = torch.empty(0)
-        self._source: tuple[Draw, Noise] | None = None
+        self._rows = self._batch = torch.empty(0)
 
     def free(self) -> None:
         """Give the buffers back."""
-        self._noise = self._batch = torch.empty(0)
+        self._rows = self._batch = torch.empty(0)
 
     @torch.inference_mode()
-    def logits(self, draws: Sequence[Draw], images: Sequence[Tensor], parts: list[Part], size: int) -> Tensor:
+    def logits(self, draws: Sequence[Draw], points: Sequence[Tensor], parts: list[Part], size: int) -> Tensor:
         """Return the logits of the parts' samples; the batch is padded with what it held before.
+
+        Parameters
+        ----------
+        draws, points
+            What is wanted, and each draw's `Noise.steps`.
+        parts, size
+            What the rows of this batch are, and its rows.
 
         Raises
         ------
         ModelError
             If the shape of the logits is wrong.
         """
-        self._allocate(images[0].shape, size)
-        for part in parts:
-            noise, image = self._noise[part.rows], images[part.draw]
-            self._noise_of(draws[part.draw]).fill(noise, part.begin)
-            torch.add(image, noise, alpha=self._setting.sigma, out=self._batch[part.rows])
-        classes = self._setting.classes
-        with autocast(self._setting.device, self._setting.precision):
-            logits = self._call(self._batch)
-        if logits.shape != (size, classes):
-            raise ModelError(
-                f"the model gave an output of shape {tuple(logits.shape)} for {size} inputs: "
-                f"expected logits of shape ({size}, {classes})"
-            )
-        return logits[: parts[-1].rows.stop]
+        self._fill(draws, points, parts, size)
+        return self._run(self._batch)[: parts[-1].rows.stop]
 
-    def _noise_of(self, draw: Draw) -> Noise:
-        if self._source is None or self._source[0] is not draw:
-            setting = self._setting
-            noise = Noise(draw.image.shape, setting.seed, draw.index, draw.stream, setting.device)
-            self._source = draw, noise
-        return self._source[1]
+    def _run(self, batch: Tensor) -> Tensor:
+        setting = self._setting
+        with autocast(setting.device, setting.precision):
+            logits = self._call(batch)
+        if logits.shape != (len(batch), setting.classes):
+            raise ModelError(
+                f"the model gave an output of shape {tuple(logits.shape)} for {len(batch)} inputs: "
+                f"expected logits of shape ({len(batch)}, {setting.classes})"
+            )
+        return logits
+
+    @torch.inference_mode()
+    def is_independent_of_place(self, draw: Draw, point: Tensor, size: int) -> bool:
+        """Whether a row's logits are the same bits anywhere in a batch; see `certmix.sampling.rows`.
+
+        Raises
+        ------
+        ModelError
+            If they depend on the other rows.
+        """
+        self._fill([draw], [point], [Part(0, 0, 0, 0, size, False)], size)
+        return is_independent_of_place(self._run, self._batch)
+
+    def _fill(self, draws: Sequence[Draw], points: Sequence[Tensor], parts: list[Part], size: int) -> None:
+        """Write the parts' samples into the batch."""
+        self._allocate(draws[0].image.shape, size)
+        for part in parts:
+            draw = draws[part.draw]
+            key = NoiseKey(self._setting.seed, draw.index, draw.stream)
+            self._setting.noise.fill(self._rows[part.rows], points[part.draw], key, part.begin)
 
     def _allocate(self, input_shape: torch.Size, size: int) -> None:
-        """Keep one noise buffer and one batch (channels last for images) for equal shapes."""
-        shape, device = (size, *input_shape), self._setting.device
-        if self._noise.shape != shape:
-            layout = torch.channels_last if len(input_shape) == 3 else torch.contiguous_format
-            self._noise = torch.empty(shape, device=device)
-            self._batch = torch.zeros(shape, device=device).contiguous(memory_format=layout)
+        """Keep one batch for equal shapes, channels last for images, and the same memory as rows."""
+        if self._batch.shape == (size, *input_shape):
+            return
+        ordered = (*input_shape[1:], input_shape[0]) if len(input_shape) == 3 else tuple(input_shape)
+        whole = torch.zeros((size, *ordered), device=self._setting.device)
+        self._rows = whole.view(size, -1)
+        self._batch = whole.movedim(-1, 1) if len(input_shape) == 3 else whole
 
 
 class Crew:
@@ -113,33 +134,36 @@ class Crew:
             self._free.put(lane)
 
 
-def side_by_side(
-    count: int, draws: Sequence[Draw], size: int, work: Callable[[list[Part]], R]
-) -> Iterator[tuple[R, list[Part]]]:
-    """Yield what `work` makes of each full batch, in order, computed by `count` threads.
+@contextmanager
+def threads_of_lanes(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Provide `count` threads, among which torch's are divided until the end.
 
-    torch's threads are divided among them, and given back at the end;
-    until then threads that are started elsewhere have a lane's share too.
+    Until then threads that are started elsewhere have a lane's share too.
     """
     threads = torch.get_num_threads()
     try:
         share = max(1, threads // count)
         with ThreadPoolExecutor(count, "lane", torch.set_num_threads, (share,)) as pool:
-            yield from _in_order(pool, count, draws, size, work)
+            yield pool
     finally:
         torch.set_num_threads(threads)
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, count: int, draws: Sequence[Draw], size: int, work: Callable[[list[Part]], R]
+def in_order(
+    pool: ThreadPoolExecutor,
+    count: int,
+    draws: Sequence[Draw],
+    size: int,
+    alone: bool,
+    work: Callable[[list[Part]], R],
 ) -> Iterator[tuple[R, list[Part]]]:
-    """Yield results in the order of the batches, `count` and one of which are under way at a time."""
+    """Yield what `work` makes of each full batch, in order; `count` and one are under way at a time."""
     waiting: deque[tuple[list[Part], Future[R]]] = deque()
     cursor = Cursor()
     try:
         while True:
             while len(waiting) <= count:
-                parts, cursor = cursor.fill(draws, size)
+                parts, cursor = cursor.fill(draws, size, alone)
                 if not parts:
                     break
                 waiting.append((parts, pool.submit(work, parts)))

@@ -1,87 +1,238 @@
-"""Gaussian noise that depends on its key alone: (seed, image, stream, chunk).
+"""Noise that depends on its key alone: (seed, image, stream, sample, coordinate).
 
-Noise is drawn in chunks of `CHUNK` samples, each from a generator seeded by
-its key.  Batch size, order, workers and resuming therefore change nothing: on
-one device type the noise of a sample is the same bit for bit.
+Random bits come from Philox4x32-10 (Salmon et al., "Parallel random numbers: as
+easy as 1, 2, 3", SC 2011): a bijection of 128-bit counters for each 64-bit key.
+The key is the seed; the counter holds image, sample, stream, and the
+coordinates' block, each in bits of its own.  So no two coordinates of any
+samples share bits, and neither batch size, order, workers, resuming nor the
+device change them.  A table turns bits into whole numbers of grid steps
+(`certmix.sampling.law`).  That these bits are independent and uniform is the
+only thing assumed about noise.
+
+The numba kernel serves CPUs, torch's integer operations other devices: the same
+whole numbers, and the same float32 inputs.
 """
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numba import njit, uint32, uint64
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["CHUNK", "STREAMS", "Noise", "chunk_seed"]
+from certmix.errors import ParameterError
+from certmix.sampling.grid import Grid
+from certmix.sampling.law import NoiseLaw, noise_law
 
-CHUNK = 25
-STREAMS = {"estimation": 0, "selection": 1 << 31}
-"""Where each stream's chunks begin in the 2^32 chunks of an image: streams never meet."""
+__all__ = ["STREAMS", "Noise", "NoiseKey", "noise_integers", "on_device"]
 
-_MASK = 0xFFFFFFFF
+STREAMS = {"estimation": 0, "selection": 1}
+"""Numbers of the streams of an image: their noise is independent."""
+
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+_ROUNDS = 10
+_MOST_COORDINATES = 2**30
+_BLOCKS = 256
+"""Blocks of four words whose bits are made before they are used."""
+
+_M0, _M1 = np.uint64(_MULTIPLIERS[0]), np.uint64(_MULTIPLIERS[1])
+_W0, _W1 = np.uint32(_KEY_STEPS[0]), np.uint32(_KEY_STEPS[1])
+_HALF = np.uint64(32)
 
 
-def _scramble(x: int) -> int:
-    """Permute 32-bit integers (a bijection: xor-shifts and odd multiplications)."""
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
+@dataclass(frozen=True)
+class NoiseKey:
+    """Whose noise: two whole numbers of 64 bits, and a name in `STREAMS`.
 
-
-def chunk_seed(seed: int, image: int, stream: str, chunk: int) -> int:
-    """Return the 64-bit generator seed of one chunk.
-
-    torch's CPU generator uses the lower 32 bits only; they are a permutation
-    of the chunk's number, so no two chunks of an image share a generator.
+    Raises
+    ------
+    ParameterError
+        For a seed or image outside 0..2^64 - 1.
     """
-    key = hashlib.blake2b(f"certmix noise 1/{seed}/{image}".encode(), digest_size=8).digest()
-    base = int.from_bytes(key, "little")
-    low = _scramble((base + STREAMS[stream] + chunk) & _MASK)
-    return (base >> 32) << 32 | low
+
+    seed: int
+    image: int
+    stream: str = "estimation"
+
+    def __post_init__(self) -> None:
+        for name, value in (("seed", self.seed), ("image", self.image)):
+            if not 0 <= value < 2**64:
+                raise ParameterError(f"{name} = {value}: it must be a whole number from 0 to 2^64 - 1")
+
+    @property
+    def words(self) -> tuple[int, int, int, int, int]:
+        """Seed and image in words of 32 bits, low ones first, and the stream's number."""
+        low = 0xFFFFFFFF
+        seed, image = int(self.seed), int(self.image)
+        return seed & low, seed >> 32, image & low, image >> 32, STREAMS[self.stream]
 
 
-class Noise:
-    """Standard normal noise for one image and stream.
+@njit(inline="always")
+def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
+    """Four random words of a counter and a key, uint32 each."""
+    for _ in range(_ROUNDS):
+        p0, p1 = _M0 * uint64(c0), _M1 * uint64(c2)
+        c0, c2 = uint32(uint32(p1 >> _HALF) ^ c1 ^ k0), uint32(uint32(p0 >> _HALF) ^ c3 ^ k1)
+        c1, c3 = uint32(p1), uint32(p0)
+        k0, k1 = uint32(k0 + _W0), uint32(k1 + _W1)
+    return c0, c1, c2, c3
+
+
+@njit(inline="always")
+def _block(block: Any, level: Any, sample: Any, c2: Any, c3: Any, k0: Any, k1: Any, stream: Any) -> Any:
+    """The words of a block: level 0 has every coordinate's first word, level 1 its second."""
+    c0 = uint32(uint32(block) | uint32(level) << uint32(28) | stream << uint32(29))
+    return _philox(c0, sample, c2, c3, k0, k1)
+
+
+@njit(cache=True, nogil=True)
+def _second(block: Any, w: int, sample: Any, c2: Any, c3: Any, k0: Any, k1: Any, stream: Any) -> Any:
+    """The second word of a coordinate, needed once in 2^15 times."""
+    a, b, c, d = _block(block, 1, sample, c2, c3, k0, k1, stream)
+    return a if w == 0 else b if w == 1 else c if w == 2 else d
+
+
+@njit(cache=True, nogil=True)
+def _fill(
+    out: Any, steps: NDArray[np.int32], first: int, key: NDArray[np.uint32],
+    entries: NDArray[np.uint32], rest: NDArray[np.uint32], bits: int, per_unit: float,
+) -> None:  # fmt: skip
+    """Write samples first, first + 1, ... of an input (d,) into out (n, d): float32 values.
+
+    Coordinate j has word j // blocks of block j % blocks, blocks = ceil(d / 4).
+    """
+    blocks = (steps.size + 3) // 4
+    k0, k1, c2, c3, stream = key[0], key[1], key[2], key[3], key[4]
+    low_bits, tail = uint32(bits), uint32(31 - bits)
+    cells, fraction = uint32((1 << bits) - 1), uint32((1 << (31 - bits)) - 1)
+    words = np.empty((4, _BLOCKS), np.uint32)
+    w0, w1, w2, w3 = words[0], words[1], words[2], words[3]  # as rows of `words` they are slower
+    for row in range(out.shape[0]):
+        sample = uint32(first + row)
+        for begin in range(0, blocks, _BLOCKS):
+            count = min(_BLOCKS, blocks - begin)
+            for b in range(count):
+                w0[b], w1[b], w2[b], w3[b] = _block(begin + b, 0, sample, c2, c3, k0, k1, stream)
+            for w in range(4):
+                base = w * blocks + begin
+                line, given = words[w], steps[base : base + count]
+                target = out[row, base : base + count]
+                for b in range(given.size):
+                    word = line[b]
+                    cell = (word >> tail) & cells
+                    entry = entries[cell]
+                    part, threshold = uint32(word & fraction), uint32(entry >> low_bits)
+                    size = np.int32(cell) if part < threshold else np.int32(entry & cells)
+                    if part == threshold:  # noqa: SIM102  (one condition is slower)
+                        if _second(begin + b, w, sample, c2, c3, k0, k1, stream) < rest[cell]:
+                            size = np.int32(cell)
+                    sign = -np.int32(word >> uint32(31))
+                    target[b] = np.float32(np.float64(given[b] + ((size ^ sign) - sign)) / per_unit)
+
+
+def _multiply(a: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of products of words, held as int64; they wrap as uint64 would."""
+    product = a * (multiplier - (1 << 64 if multiplier >> 63 else 0))
+    return (product >> 32) & 0xFFFFFFFF, product & 0xFFFFFFFF
+
+
+def _words(key: NoiseKey, samples: Tensor, blocks: int, level: int) -> Tensor:
+    """The words (n, 4, blocks) of samples (n,) int64, as int64."""
+    k0, k1, low, high, stream = key.words
+    c0 = torch.arange(blocks, device=samples.device) | level << 28 | stream << 29
+    c = [c0, samples[:, None], torch.full_like(c0, low), torch.full_like(c0, high)]
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply(c[0], _MULTIPLIERS[0])
+        high1, low1 = _multiply(c[2], _MULTIPLIERS[1])
+        c = [high1 ^ c[1] ^ k0, low1, high0 ^ c[3] ^ k1, low0]
+        k0, k1 = (k0 + _KEY_STEPS[0]) & 0xFFFFFFFF, (k1 + _KEY_STEPS[1]) & 0xFFFFFFFF
+    return torch.stack(c, 1)
+
+
+def on_device(law: NoiseLaw, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return a table's entries and rest as int64 tensors."""
+    entries, rest = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (law.entries, law.rest))
+    return entries, rest
+
+
+def noise_integers(
+    key: NoiseKey, samples: Tensor, coordinates: int, table: tuple[Tensor, Tensor], bits: int
+) -> Tensor:
+    """Return noise int64 (n, coordinates) in grid steps, by torch's integer operations on any device.
 
     Parameters
     ----------
-    shape
-        Shape of one input.
-    seed, image, stream
-        The key; `image` is the input's index in its data set.
+    key
+        Whose noise.
+    samples
+        int64 (n,): the samples' numbers.
+    coordinates
+        Values of one input.
+    table, bits
+        From `on_device`, and `NoiseLaw.bits`.
+    """
+    blocks, (entries, rest) = (coordinates + 3) // 4, table
+    first, second = (_words(key, samples, blocks, level).flatten(1)[:, :coordinates] for level in (0, 1))
+    cell = (first >> (31 - bits)) & ((1 << bits) - 1)
+    entry, part = entries[cell], first & ((1 << (31 - bits)) - 1)
+    threshold, alias = entry >> bits, entry & ((1 << bits) - 1)
+    own = (part < threshold) | ((part == threshold) & (second < rest[cell]))
+    size = torch.where(own, cell, alias)
+    return torch.where(first >> 31 == 1, -size, size)
+
+
+class Noise:
+    """Noisy copies of inputs of one noise level on one device.
+
+    Parameters
+    ----------
+    sigma
+        Noise level, in units of the input.
     device
-        Where noise is drawn.  CPU and GPU draw different (equally distributed) noise.
+        Where copies are wanted.  Without float64 there (MPS) they are made on the CPU.
     """
 
-    def __init__(self, shape: torch.Size, seed: int, image: int, stream: str, device: torch.device) -> None:
-        self._key = (seed, image, stream)
-        self._generator = torch.Generator(device)
-        self._shape, self._device = (CHUNK, *shape), device
-        self._chunk: Tensor | None = None
-        self._held = -1
+    def __init__(self, sigma: float, device: torch.device) -> None:
+        self.grid, self.law, self.device = Grid.of(sigma), noise_law(sigma), device
+        self._table = on_device(self.law, device) if device.type == "cuda" else None
 
-    def fill(self, out: Tensor, start: int) -> None:
-        """Write the noise of samples start, start + 1, ... into `out` (n, *shape)."""
-        done = 0
-        while done < len(out):
-            chunk, offset = divmod(start + done, CHUNK)
-            if offset == 0 and len(out) - done >= CHUNK:
-                self._draw(out[done : done + CHUNK], chunk)
-                done += CHUNK
-                continue
-            count = min(CHUNK - offset, len(out) - done)
-            out[done : done + count] = self._partly(chunk)[offset : offset + count]
-            done += count
+    def steps(self, image: Tensor) -> Tensor:
+        """Return an input's grid point, int32 (d,), its coordinates in the order of memory: channels last."""
+        if image.numel() > _MOST_COORDINATES:
+            raise ParameterError(
+                f"an input has {image.numel():,} values: noise is drawn for at most {_MOST_COORDINATES:,}"
+            )
+        ordered = image.movedim(0, -1) if image.ndim == 3 else image
+        return torch.from_numpy(self.grid.nearest(ordered.cpu().numpy()).steps.ravel())
 
-    def _partly(self, chunk: int) -> Tensor:
-        """Return a chunk that is needed in pieces; the last one is kept."""
-        if self._chunk is None:
-            self._chunk = torch.empty(self._shape, device=self._device)
-        if self._held != chunk:
-            self._draw(self._chunk, chunk)
-            self._held = chunk
-        return self._chunk
+    def fill(self, out: Tensor, steps: Tensor, key: NoiseKey, first: int) -> None:
+        """Write samples first, first + 1, ... of an input into `out`.
 
-    def _draw(self, out: Tensor, chunk: int) -> None:
-        self._generator.manual_seed(chunk_seed(*self._key, chunk))
-        out.normal_(generator=self._generator)
+        Parameters
+        ----------
+        out
+            float32 (n, d), contiguous.
+        steps
+            From `steps`.
+        key, first
+            Whose noise, and the first sample's number, less than 2^32.
+        """
+        if not 0 <= first <= 2**32 - len(out):
+            raise ParameterError(f"sample {first + len(out):,}: an image has at most 2^32 samples a stream")
+        if self._table is not None:
+            samples = torch.arange(first, first + len(out), device=self.device)
+            noise = noise_integers(key, samples, len(steps), self._table, self.law.bits)
+            out.copy_((steps.to(self.device) + noise).double() / self.grid.per_unit)
+            return
+        target = out if out.device.type == "cpu" else torch.empty(out.shape)
+        _fill(
+            target.numpy(), steps.numpy(), first, np.array(key.words, np.uint32), self.law.entries,
+            self.law.rest, self.law.bits, self.grid.per_unit,
+        )  # fmt: skip
+        if target is not out:
+            out.copy_(target)

@@ -64,12 +64,17 @@ class Cursor:
     stop: int = 0
     done: int = 0
 
-    def fill(self, draws: Sequence[Draw], size: int) -> tuple[list[Part], Cursor]:
-        """Return the parts of the next batch of at most `size` samples (none: the end) and where it ends."""
+    def fill(self, draws: Sequence[Draw], size: int, alone: bool = False) -> tuple[list[Part], Cursor]:
+        """Return the parts of the next batch of at most `size` samples (none: the end) and where it ends.
+
+        With `alone` a batch holds samples of one draw.
+        """
         parts: list[Part] = []
         row, at = 0, self
         while row < size and at.draw < len(draws):
             wanted = draws[at.draw]
+            if alone and parts and parts[0].draw != at.draw:
+                break
             if at.stop >= len(wanted.stops):
                 at = Cursor(at.draw + 1)
                 continue

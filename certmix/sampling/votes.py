@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError
 from certmix.sampling.devices import automatic_batch_size
-from certmix.sampling.lanes import Setting, side_by_side
+from certmix.sampling.lanes import Setting, in_order, threads_of_lanes
+from certmix.sampling.noise import Noise
 from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.pending import Pending, not_finite, send
 from certmix.sampling.precision import PRECISIONS
@@ -49,6 +50,12 @@ class Sampler:
     compiled
         Whether the model is compiled before the first batch, for speed; see
         `certmix.sampling.compiling`.
+
+    Attributes
+    ----------
+    places
+        Places of a batch that the smoothed classifier is the average over, known after
+        the first batch: 1 where a row's logits do not depend on its place.
     """
 
     def __init__(
@@ -73,7 +80,10 @@ class Sampler:
         self.model, self.classes, self.sigma, self.seed = model, classes, float(sigma), seed
         self.device, self.precision = torch.device(device), precision
         self.batch_size = batch_size
-        setting = Setting(classes, self.sigma, seed, self.device, precision)
+        self.places = 1
+        self._independent: dict[tuple[torch.Size, int], bool] = {}
+        self._noise = Noise(self.sigma, self.device)
+        setting = Setting(classes, self._noise, seed, self.device, precision)
         self._runner = Runner(model, setting, compiled, lanes_of(self.device, lanes))
 
     def votes(
@@ -177,28 +187,64 @@ class Sampler:
         """
         if not draws:
             return
-        images = [draw.image.to(self.device, torch.float32) for draw in draws]
-        crew, size = self._runner.crew, self._size(images[0].shape)
+        points = [self._noise.steps(draw.image) for draw in draws]
+        crew, shape = self._runner.crew, draws[0].image.shape
 
-        def reduced(parts: list[Part], size: int = size) -> R:
-            return crew.do(lambda lane: reduce(lane.logits(draws, images, parts, size)))
+        def check(size: int) -> bool:
+            return crew.do(lambda lane: lane.is_independent_of_place(draws[0], points[0], size))
+
+        def reduced(parts: list[Part], size: int) -> R:
+            return crew.do(lambda lane: reduce(lane.logits(draws, points, parts, size)))
 
         if len(crew.lanes) > 1:
-            yield from side_by_side(len(crew.lanes), draws, size, reduced)
+            size = self._size(shape)
+            with threads_of_lanes(len(crew.lanes)) as pool:
+                alone = self._alone(draws, size, lambda size: pool.submit(check, size).result())
+                yield from in_order(pool, len(crew.lanes), draws, size, alone, lambda p: reduced(p, size))
             return
         cursor = Cursor()
         while True:
-            size = self._size(images[0].shape)
-            parts, after = cursor.fill(draws, size)
-            if not parts:
-                return
+            size = self._size(shape)
             try:
+                parts, after = cursor.fill(draws, size, self._alone(draws, size, check))
+                if not parts:
+                    return
                 found = reduced(parts, size)
             except torch.OutOfMemoryError:
                 self._shrink(size)
                 continue
             cursor = after
             yield found, parts
+
+    def _alone(self, draws: Sequence[Draw], size: int, check: Callable[[int], bool]) -> bool:
+        """Return whether batches hold one image each, since rows depend on their place in the batch.
+
+        Raises
+        ------
+        ModelError
+            If rows depend on one another, or the samples wanted are not whole batches where they must be.
+        """
+        key = draws[0].image.shape, size
+        if key not in self._independent:
+            self._independent[key] = check(size)
+        if self._independent[key]:
+            self.places = 1
+            return False
+        if any(shape == key[0] and other != size for shape, other in self._independent):
+            raise ModelError(
+                f"the model's logits depend on a row's place in the batch, and the batch shrank to {size}: "
+                f"start again with --batch-size {size} and another --seed"
+            )
+        self.places = size
+        counted = [draw for draw in draws if draw.stream == "estimation"]
+        odd = [n for draw in counted for n in (draw.start, *draw.stops) if n % size]
+        if odd:
+            raise ModelError(
+                f"the model's logits depend on a row's place in the batch, so bounds hold at the ends of "
+                f"full batches of {size}, not after {odd[0]:,} samples: use --batch-size 100 and --samples "
+                "in hundreds (docs/limits.md)"
+            )
+        return True
 
     def _size(self, shape: Sequence[int]) -> int:
         if self.batch_size is None:

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from certmix.bounds import bound_counts
 from certmix.bounds.distribution import DISTRIBUTION_BOUNDS, LayerBounds, bound_distribution
+from certmix.bounds.noise import allow_for_noise
 from certmix.bounds.scores import ScoreStatistics, bound_scores, start, update
 from certmix.bounds.sequential import look_bounds, score_look_bounds, sequential_split
 from certmix.bounds.statistics import MOST_SAMPLES, SUMS
 from certmix.errors import ParameterError
-from certmix.radii import certify_radii
+from certmix.radii import certify_radii, margin_slack_of
 from certmix.radii.layered import layered_radii
 from certmix.records import ImageRecord
 from certmix.sampling.schedule import looks
 from certmix.studies.request import CertifyRequest
 from certmix.studies.stopping import Rule, Walk
-from certmix.types import CertifiedRadii, ConfidenceBounds, IntArray
+from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
 
 __all__ = ["Bounded", "bound_records", "radii_of", "unanimous"]
 
@@ -58,6 +59,7 @@ def bound_records(
         walk = _walk(records, Walk(_rule(request), selected, labels), every_look)
         split = sequential_split(request.bound_name, request.failure_probability)
         bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound_name, split)
+        bounds = allow_for_noise(bounds, *_noise_of(records))
         return Bounded(bounds, walk.samples, walk.active & (not every_look))
     evidence: list[Mapping[int, Any]] = [_evidence(record, request) for record in records]
     present = np.array([request.samples in looks for looks in evidence])
@@ -66,7 +68,13 @@ def bound_records(
         unknown = ConfidenceBounds(nothing, nothing + 1, request.failure_probability, request.bound_name, {})
         return Bounded(unknown, np.zeros(len(records), np.int64), ~present)
     complete = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
+    complete = allow_for_noise(complete, *_noise_of(records))
     return Bounded(complete, np.full(len(records), request.samples), ~present)
+
+
+def _noise_of(records: Sequence[ImageRecord]) -> tuple[FloatArray, FloatArray]:
+    """What the noise and the grid cost each image: probability, and l2 distance."""
+    return np.array([r.noise_error for r in records]), np.array([r.lost for r in records])
 
 
 def _evidence(record: ImageRecord, request: CertifyRequest) -> Mapping[int, Any]:
@@ -132,7 +140,9 @@ def _agreed(classes: int, samples: int) -> ScoreStatistics:
 def radii_of(
     bounds: ConfidenceBounds | LayerBounds, *, sigma: float, alpha: float, certificate: str
 ) -> CertifiedRadii:
-    """Return the certified radii of bounds of means, or of distributions (``exact`` only)."""
+    """Return the certified radii of bounds of means, or of distributions (``exact`` only), as published."""
+    slack = margin_slack_of(alpha)
     if isinstance(bounds, LayerBounds):
-        return replace(layered_radii(bounds, sigma=sigma, alpha=alpha), certificate=certificate)
-    return certify_radii(bounds, sigma=sigma, alpha=alpha, certificate=certificate)
+        found = layered_radii(bounds, sigma=sigma, alpha=alpha, margin_slack=slack)
+        return replace(found, certificate=certificate)
+    return certify_radii(bounds, sigma=sigma, alpha=alpha, certificate=certificate, margin_slack=slack)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from certmix.models.spec import LoadedModel
+from certmix.sampling.grid import Grid
+from certmix.sampling.law import noise_error, noise_law
 from certmix.sampling.passes import Passes
 from certmix.studies.bounding import unanimous
 from certmix.studies.request import CertifyRequest
@@ -33,8 +35,25 @@ def description(request: CertifyRequest, loaded: Loaded, sources: Sources, passe
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
         },
+        "noise": _noise(request.sigma, loaded),
         **_machine(passes.device, passes.batch_size),
         "compiled": passes.compiled,
+    }
+
+
+def _noise(sigma: float, loaded: Loaded) -> dict[str, Any]:
+    """What is drawn, and how far a probability may be from that under the Gaussian, eps."""
+    coordinates = int(loaded.dataset.read(0).size) if len(loaded.dataset) else 0
+    law, grid = noise_law(sigma), Grid.of(sigma)
+    return {
+        "law": "Gaussian, rounded to multiples of a step",
+        "steps_per_unit": grid.per_unit,
+        "clip": "none: values beyond the largest have their probability in eps",
+        "largest": law.reach / grid.per_unit,
+        "coordinates": coordinates,
+        "total_variation_a_coordinate": law.total_variation,
+        "eps": noise_error(sigma, coordinates),
+        "bits": "Philox4x32-10",
     }
 
 

@@ -14,6 +14,7 @@ from certmix.errors import ModelError
 from certmix.lipschitz.nodes import Graph
 from certmix.lipschitz.propagation import certified_radius, margin_lower
 from certmix.models.spec import LoadedModel
+from certmix.radii import margin_slack_of
 from certmix.radii.constant import margin_threshold
 from certmix.records import VectorStore
 from certmix.studies.attacking import Progress
@@ -145,7 +146,7 @@ def _margins(work: Work, positions: IntArray, alpha: float) -> None:
     request = work.request
     found = certified_radius(
         work.bounded, _inputs(work, missing), _classes(work, missing), request.measure,
-        margin_threshold(alpha), max_eps=request.most, tolerance=request.tolerance,
+        margin_threshold(alpha, margin_slack_of(alpha)), max_eps=request.most, tolerance=request.tolerance,
         method=request.bound_method or "", input_range=work.loaded.dataset.input_range, chunk=work.step,
     )  # fmt: skip
     share = np.full(len(missing), found.evaluations / len(missing))
@@ -177,6 +178,6 @@ def _columns(work: Work, positions: IntArray, alpha: float) -> None:
             method=work.request.bound_method or "", input_range=work.loaded.dataset.input_range,
             chunk=work.step,
         )  # fmt: skip
-        verified = (margins >= margin_threshold(alpha)) & (margins > 0)
+        verified = (margins >= margin_threshold(alpha, margin_slack_of(alpha))) & (margins > 0)
         cell = column_cell(alpha, column)
         work.store.write(cell, work.loaded.dataset.indices[missing], verified[:, None].astype(np.float64))

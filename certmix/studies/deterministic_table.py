@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
 from certmix.report.rounding import plain_decimal
 from certmix.studies.deterministic_fill import ROBUST, Work, column_cell, margin_cell, standard_cell
@@ -63,7 +64,8 @@ def _radii(work: Work, indices: IntArray, logits: FloatArray, alpha: float) -> C
     if request.certificate == "margin":
         radius, status = _verified(work, indices, alpha)
     else:
-        radius, status = constant_radius(logits, alpha, *request.given)
+        slack = margin_slack_of(alpha)
+        radius, status = constant_radius(logits, alpha, *request.given, margin_slack=slack)
     return CertifiedRadii(request.certificate, request.measure, float("nan"), alpha, radius, status)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from certmix.bounds import clopper_pearson
 from certmix.bounds.distribution import LayerBounds
 from certmix.records import ImageRecord
+from certmix.report.rounding import ceil_digits
 from certmix.studies.bounding import bound_records, radii_of, unanimous
 from certmix.studies.request import CertifyRequest
 from certmix.types import (
@@ -133,6 +134,7 @@ def evaluate(
         for _, certificate, alpha in plan
     )
     clean = _clean_accuracy(records, probabilities, request.alpha)
+    about = {**about, "notes": (*about.get("notes", ()), *_noise_notes(records))}
     rows = tuple(
         table_row(classifier, r, correct, request.radii)
         for (classifier, _, _), r in zip(plan, radii, strict=True)
@@ -151,6 +153,22 @@ def evaluate(
         **_settings(request), **about,
     )  # fmt: skip
     return Evaluation(summary, curves, radii, bounds, tuple(records))
+
+
+def _noise_notes(records: Sequence[ImageRecord]) -> list[str]:
+    """Return what the certificates are about where inputs are not 8-bit, or rows depend on their place."""
+    found, farthest = [], max(record.lost for record in records)
+    if farthest > 0:
+        found.append(
+            "Inputs are rounded to a grid, and radii are smaller by the distance to it, up to "
+            f"{ceil_digits(farthest, 6)} (docs/noise.md)"
+        )
+    if (places := max(record.places for record in records)) > 1:
+        found.append(
+            f"The model's logits depend on a row's place in a batch: h is their average over {places} places "
+            "(docs/noise.md#rows-of-a-batch)"
+        )
+    return found
 
 
 def _settings(request: CertifyRequest) -> dict[str, Any]:

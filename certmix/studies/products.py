@@ -43,5 +43,6 @@ def publish(
     folder = run.results(request.name(standard_checksum))
     write_products(folder, evaluation.summary, evaluation.curves)
     write_log(folder / "records.tsv", log_rows(evaluation))
-    run.publish(folder)
+    independent = all(record.places == 1 for record in evaluation.records)
+    run.publish(folder, {"rows_independent": independent})
     forget_partial(run.path, folder)

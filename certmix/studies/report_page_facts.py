@@ -105,6 +105,12 @@ def provenance(described: dict[str, Any]) -> Facts:
         facts.append((f"{role} ({letter})", "none" if model is None else without_folders(str(model["name"]))))
         if model is not None:
             facts.append((f"{role} checksum", str(model["checksum"])))
+    if isinstance(noise := described.get("noise"), dict):
+        step, eps = _plain(noise.get("steps_per_unit")), _plain(noise.get("eps"))
+        told = f"multiples of 1/{step}, law within {eps} of the Gaussian's"
+        facts.append(("noise", told))
+    if isinstance(independent := described.get("rows_independent"), bool):
+        facts.append(("rows of a batch", "independent" if independent else "averaged over their places"))
     facts += [
         (name, _plain(value))
         for name, value in (("seed", request.get("seed")), ("precision", request.get("precision")))

@@ -107,8 +107,8 @@ class CertifyRequest:
                 f"samples = {self.samples}: sequential sampling looks first at {look(0)} samples; "
                 f"raise --samples or use --goal fixed"
             )
-        if self.seed < 0:
-            raise ParameterError(f"seed = {self.seed}: it must be at least 0")
+        if not 0 <= self.seed < 2**64:
+            raise ParameterError(f"seed = {self.seed}: it must be a whole number from 0 to 2^64 - 1")
         _check_names("goal", [self.goal], GOALS)
         _check_names(f"bound for {self.scores} scores", [self.bound], BOUNDS_OF[self.scores])
         if not (self.temperature > 0 and math.isfinite(self.temperature)):

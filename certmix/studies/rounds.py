@@ -6,14 +6,18 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from certmix.bounds import AVERAGED_BOUNDS
 from certmix.bounds.statistics import ScoreStatistics, plan, start, update
-from certmix.errors import RunError
+from certmix.errors import ModelError, RunError
 from certmix.records import ImageRecord
 from certmix.sampling import Draw, Sampler, looks
+from certmix.sampling.grid import Grid
+from certmix.sampling.law import noise_error
 from certmix.sampling.passes import Passes
 from certmix.sampling.pending import Pending
 from certmix.studies.bounding import bound_records
@@ -50,6 +54,15 @@ class _Active:
     label: int
     checksum: str
     record: ImageRecord | None
+    noise_error: float
+    lost: float
+
+    def begun(self, selection: IntArray, **more: Any) -> ImageRecord:
+        """Return the record that holds the selection samples alone."""
+        return ImageRecord(
+            self.index, self.label, self.checksum, selection, noise_error=self.noise_error, lost=self.lost,
+            **more,
+        )  # fmt: skip
 
     @property
     def drawn(self) -> int:
@@ -131,7 +144,7 @@ class _Pool:
             job = next(jobs, None)
             if job is None:
                 break
-            self.active.append(_open(self.loaded, job))
+            self.active.append(_open(self.loaded, job, self.request.sigma))
         if not self.active:
             return
         self._since = time.monotonic()
@@ -146,7 +159,13 @@ class _Pool:
         records = self._records()
         share = (time.monotonic() - self._since) / len(records)
         device = self.sampler.device.type
-        records = [replace(r, seconds=r.seconds + share, device=device) for r in records]
+        places = self.sampler.places
+        if places > 1 and self.request.bound_name not in AVERAGED_BOUNDS:
+            raise ModelError(
+                f"the model's logits depend on a row's place in the batch, where bound "
+                f"{self.request.bound_name} does not hold: use {' or '.join(sorted(AVERAGED_BOUNDS))}"
+            )
+        records = [replace(r, seconds=r.seconds + share, device=device, places=places) for r in records]
         drawn = sum(r.drawn - one.drawn for r, one in zip(records, self.active, strict=True))
         more = bound_records(records, self.request).waiting.tolist()
         pairs = list(zip(self.active, records, more, strict=True))
@@ -176,7 +195,7 @@ class _Pool:
         return min(MOST_IMAGES, max(1, size // max(1, min(samples, self.request.selection_samples))))
 
 
-def _open(loaded: Loaded, job: Job) -> _Active:
+def _open(loaded: Loaded, job: Job, sigma: float) -> _Active:
     """Read a job's image.
 
     Raises
@@ -192,7 +211,8 @@ def _open(loaded: Loaded, job: Job) -> _Active:
             f"image {index} is not what it was when this run began: restore the data, or use --fresh"
         )
     label = int(dataset.labels[job.position])
-    return _Active(torch.from_numpy(values), index, label, checksum, job.record)
+    error, point = noise_error(sigma, values.size), Grid.of(sigma).nearest(values)
+    return _Active(torch.from_numpy(values), index, label, checksum, job.record, error, point.lost)
 
 
 def _next_draw(one: _Active, request: CertifyRequest) -> Draw:
@@ -208,7 +228,7 @@ def _next_draw(one: _Active, request: CertifyRequest) -> Draw:
 def _with_votes(one: _Active, draw: Draw, counts: IntArray) -> ImageRecord:
     """Return the image's record with the votes (len(stops), c) of a draw."""
     if one.record is None:
-        return ImageRecord(one.index, one.label, one.checksum, counts[0])
+        return one.begun(counts[0])
     base = one.record.estimation.get(one.drawn, 0)
     new = {stop: base + row for stop, row in zip(draw.stops, counts, strict=True)}
     return replace(one.record, estimation={**one.record.estimation, **new})
@@ -243,7 +263,7 @@ class _Scorer:
         one = self.one
         if one.record is None:
             planned = {0: plan(self.statistics)}
-            return ImageRecord(one.index, one.label, one.checksum, self.statistics.totals, scores=planned)
+            return one.begun(self.statistics.totals, scores=planned)
         return replace(
             one.record,
             scores={**one.record.scores, **self.scores},

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from certmix.bounds.sequential import look_bounds, score_look_bounds
 from certmix.bounds.statistics import SCALE, ScoreStatistics
-from certmix.radii import CERTIFICATES
+from certmix.radii import CERTIFICATES, margin_slack_of
 from certmix.sampling.schedule import looks, share
 from certmix.studies.request import CertifyRequest
 from certmix.studies.worth import give_up_below
@@ -38,10 +38,11 @@ def thresholds(certificate: str, sigma: float, alpha: float, radii: Sequence[flo
         Radii wanted; 0 stands for any radius > 0.
     """
     rule, wanted = CERTIFICATES[certificate], np.asarray(radii, np.float64)
+    slack = margin_slack_of(alpha)
     low, high = np.full(len(wanted), 0.5), np.ones(len(wanted))
     for _ in range(60):
         middle = 0.5 * (low + high)
-        reached = rule.radius(middle, 1.0 - middle, sigma, alpha)
+        reached = rule.radius(middle, 1.0 - middle, sigma, alpha, margin_slack=slack)
         enough = np.where(wanted > 0, reached >= wanted, reached > 0)
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     return high
@@ -95,7 +96,8 @@ class Rule:
         return result
 
     def _reached(self, p: FloatArray, q: FloatArray) -> FloatArray:
-        return self._radius(p, q, self.request.sigma, self.request.alpha)
+        alpha = self.request.alpha
+        return self._radius(p, q, self.request.sigma, alpha, margin_slack=margin_slack_of(alpha))
 
     def _radius_is_loose(self, mean: FloatArray, p: FloatArray, q: FloatArray) -> BoolArray:
         """Whether the radius could still grow by more than the relative precision asked for.

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 
 from certmix.bounds import bound_counts
 from certmix.errors import ParameterError
-from certmix.radii import certify_radii
+from certmix.radii import certify_radii, margin_slack_of
 from certmix.records.extent import Extent, distinct_rows, expected_rows
 from certmix.records.formats import ClassCounts, PublishedLog, read_published
 from certmix.studies.stored_run import run_of_log
@@ -71,6 +71,7 @@ class Stored:
     samples: IntArray | None
     bound: str | None
     notes: tuple[str, ...]
+    as_printed: bool = False
 
     @property
     def failure_probability(self) -> float | None:
@@ -91,7 +92,10 @@ def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
     a table's threshold.
     """
     if stored.radius is None or alpha != 1.0 or certificate not in ("exact", "smoothing"):
-        return certify_radii(stored.bounds, sigma=stored.sigma, alpha=alpha, certificate=certificate)
+        slack = 0.0 if stored.as_printed else margin_slack_of(alpha)
+        return certify_radii(
+            stored.bounds, sigma=stored.sigma, alpha=alpha, certificate=certificate, margin_slack=slack
+        )
     status = np.where(stored.radius > 0, Status.CERTIFIED, Status.ABSTAIN)
     return CertifiedRadii(certificate, "l2", stored.sigma, 1.0, stored.radius, status.astype(np.int64))
 
@@ -195,7 +199,7 @@ def _from_log(
         selected=np.where(log.abstained, -1, log.predict),
         bounds=_log_bounds(scaled, as_printed, known.get("failure_probability", math.nan)),
         radius=radius, frequencies=None, planned=extent.rows, samples=None, bound=known.get("bound"),
-        notes=tuple(notes),
+        notes=tuple(notes), as_printed=as_printed,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import certmix
 from certmix.sampling import Draw, Sampler
+from certmix.sampling.noise import Noise, NoiseKey
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
@@ -24,6 +25,16 @@ DRAWS = [
 
 def sampler(**settings) -> Sampler:
     return Sampler(plane([[1.0, -0.5], [-1.0, 0.5]]).cuda(), 2, 0.5, device="cuda", **settings)
+
+
+def test_the_gpu_draws_the_integers_of_the_cpu():
+    image, key = torch.rand(3, 32, 32), NoiseKey(2**63 + 5, 2**40, "selection")
+    drawn = []
+    for device in ("cpu", "cuda"):
+        noise, out = Noise(0.5, torch.device(device)), torch.empty(100, 3072, device=device)
+        noise.fill(out, noise.steps(image), key, 2**31)
+        drawn.append(out.cpu())
+    assert torch.equal(*drawn)
 
 
 def test_votes_of_a_half_space_have_the_probability_it_has():

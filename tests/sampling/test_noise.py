@@ -1,4 +1,4 @@
-"""Noise depends on its key alone."""
+"""Noise depends on its key alone, has the table's law, and is the same integers everywhere."""
 
 from __future__ import annotations
 
@@ -7,68 +7,174 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from numba import njit
 from scipy import stats
 
-from certmix.sampling.noise import CHUNK, STREAMS, Noise, _scramble, chunk_seed
+from certmix.errors import ParameterError
+from certmix.sampling import noise as module
+from certmix.sampling.grid import Grid
+from certmix.sampling.law import noise_law
+from certmix.sampling.noise import STREAMS, Noise, NoiseKey, noise_integers, on_device
 
 CPU = torch.device("cpu")
 
 
-def draw(start: int, count: int, *, shape=(3,), seed=1, image=5, stream="estimation") -> torch.Tensor:
-    out = torch.empty((count, *shape))
-    Noise(torch.Size(shape), seed, image, stream, CPU).fill(out, start)
-    return out
+def plain_philox(counter: list[int], key: list[int]) -> list[int]:
+    """Philox4x32-10 once more, in Python's whole numbers."""
+    c, (k0, k1) = list(counter), key
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [p1 >> 32 ^ c[1] ^ k0, p1 & 0xFFFFFFFF, p0 >> 32 ^ c[3] ^ k1, p0 & 0xFFFFFFFF]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c
+
+
+def plain_noise(key: NoiseKey, sample: int, coordinates: int, sigma: float) -> list[int]:
+    """The noise of one sample, in steps, as docs/noise.md tells it."""
+    law, blocks = noise_law(sigma), (coordinates + 3) // 4
+    found = []
+    for j in range(coordinates):
+        word, block = divmod(j, blocks)
+        first, second = (
+            plain_philox(
+                [block | level << 28 | STREAMS[key.stream] << 29, sample, key.image % 2**32, key.image >> 32],
+                [key.seed % 2**32, key.seed >> 32],
+            )[word]
+            for level in (0, 1)
+        )
+        bits = (first << 32 | second) & (2**63 - 1)
+        cell, fraction = bits >> (63 - law.bits), bits & ((1 << (63 - law.bits)) - 1)
+        entry = int(law.entries[cell])
+        own = fraction < ((entry >> law.bits) << 32 | int(law.rest[cell]))
+        size = cell if own else entry & ((1 << law.bits) - 1)
+        found.append(-size if first >> 31 else size)
+    return found
+
+
+def draw(
+    start: int, count: int, *, shape=(3,), seed=1, image=5, stream="estimation", sigma=0.5
+) -> torch.Tensor:
+    """Noise alone, in steps: an input of zeros."""
+    made = Noise(sigma, CPU)
+    out = torch.empty((count, int(np.prod(shape))))
+    made.fill(out, made.steps(torch.zeros(shape)), NoiseKey(seed, image, stream), start)
+    return (out.double() * made.grid.per_unit).round().long()
+
+
+KNOWN = [  # Random123's known answers for philox4x32-10
+    ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], [0xA4093822, 0x299F31D0],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("counter, key, expected", KNOWN)
+def test_philox_has_the_known_answers(counter, key, expected):
+    philox = module._philox
+
+    @njit
+    def words(c, k):
+        return philox(c[0], c[1], c[2], c[3], k[0], k[1])
+
+    assert plain_philox(counter, key) == expected
+    assert list(words(np.array(counter, np.uint32), np.array(key, np.uint32))) == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**64 - 1), image=st.integers(0, 2**64 - 1), stream=st.sampled_from(sorted(STREAMS)),
+    first=st.integers(0, 2**32 - 4), coordinates=st.integers(1, 40), sigma=st.sampled_from([0.12, 0.5, 32.0]),
+)  # fmt: skip
+def test_kernel_torch_and_plain_python_draw_the_same_integers(seed, image, stream, first, coordinates, sigma):
+    key, law = NoiseKey(seed, image, stream), noise_law(sigma)
+    samples = torch.arange(first, first + 3)
+    by_torch = noise_integers(key, samples, coordinates, on_device(law, CPU), law.bits)
+    by_kernel = draw(first, 3, shape=(coordinates,), seed=seed, image=image, stream=stream, sigma=sigma)
+    assert torch.equal(by_torch, by_kernel)
+    assert by_torch[1].tolist() == plain_noise(key, first + 1, coordinates, sigma)
+
+
+def test_ties_of_the_first_word_are_settled_by_the_second_everywhere():
+    """Once in 2^15 coordinates; these samples hold some."""
+    law, key = noise_law(0.5), NoiseKey(3, 4)
+    samples, coordinates = torch.arange(400), 3072
+    blocks = coordinates // 4
+    first = module._words(key, samples, blocks, 0).flatten(1)
+    entries, rest = on_device(law, CPU)
+    cell = (first >> (31 - law.bits)) & ((1 << law.bits) - 1)
+    ties = (first & ((1 << (31 - law.bits)) - 1)) == entries[cell] >> law.bits
+    own = module._words(key, samples, blocks, 1).flatten(1)[ties] < rest[cell[ties]]
+    assert len(own) >= 2 and own.any() and not own.all()
+    by_torch = noise_integers(key, samples, coordinates, (entries, rest), law.bits)
+    assert torch.equal(by_torch, draw(0, 400, shape=(coordinates,), seed=3, image=4))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 120), st.lists(st.integers(1, 60), min_size=1, max_size=6))
 def test_any_division_into_batches_gives_the_same_noise(start, sizes):
-    noise = Noise(torch.Size((3,)), 1, 5, "estimation", CPU)
+    whole = draw(0, start + sum(sizes))
     parts, position = [], start
     for size in sizes:
-        part = torch.empty((size, 3))
-        noise.fill(part, position)
-        parts.append(part)
+        parts.append(draw(position, size))
         position += size
-    whole = draw(0, position)
     assert torch.equal(torch.cat(parts), whole[start:])
 
 
-@pytest.mark.parametrize("change", [{"seed": 2}, {"image": 6}, {"stream": "selection"}])
+@pytest.mark.parametrize("change", [
+    {"seed": 2}, {"seed": 1 + 2**32}, {"seed": 1 + 2**63}, {"image": 6}, {"image": 5 + 2**32}, {"stream": "selection"},
+])  # fmt: skip
 def test_every_part_of_the_key_matters(change):
     assert not torch.equal(draw(0, 50), draw(0, 50, **change))
 
 
-def test_no_two_chunks_of_an_image_share_a_cpu_generator():
-    """torch's CPU generator uses 32 bits of its seed: they must not repeat within an image."""
-    for image in (0, 7):
-        seeds = [chunk_seed(3, image, s, c) & 0xFFFFFFFF for s in STREAMS for c in range(20_000)]
-        assert len(set(seeds)) == len(seeds)
+def test_no_two_samples_share_bits():
+    """The counter holds image, sample, stream and block in bits of their own."""
+    keys = [NoiseKey(9, image, stream).words for image in (0, 1, 2**32, 2**64 - 1) for stream in STREAMS]
+    assert len(set(keys)) == len(keys)
+    words = [
+        tuple(word)
+        for image in (0, 1)
+        for stream in STREAMS
+        for level in (0, 1)
+        for word in module._words(NoiseKey(9, image, stream), torch.arange(8), 5, level)
+        .movedim(1, 2)
+        .reshape(-1, 4)
+        .tolist()
+    ]
+    assert len(set(words)) == len(words) == 2 * 2 * 2 * 8 * 5
 
 
-def test_scramble_is_a_bijection_on_its_lower_half():
-    """Injective on a dense range, and invertible: odd multipliers and xor-shifts."""
-    values = {_scramble(x) for x in range(1 << 16)}
-    assert len(values) == 1 << 16
-    assert max(values) < 1 << 32
+@pytest.mark.parametrize("seed, image", [(-1, 0), (2**64, 0), (0, -1), (0, 2**64)])
+def test_keys_out_of_range_are_refused(seed, image):
+    with pytest.raises(ParameterError, match="2\\^64"):
+        NoiseKey(seed, image)
 
 
-def test_noise_is_standard_normal_and_independent_between_chunks():
-    noise = draw(0, 40 * CHUNK, shape=(32,)).double().numpy()
-    assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-4
-    flat = noise.reshape(40, -1)
+def test_noise_has_the_law_of_the_table_and_samples_are_independent():
+    noise = draw(0, 1000, shape=(32,)).numpy()
+    scaled = noise / float(Grid.of(0.5).steps_per_sigma)
+    assert stats.kstest(scaled.ravel(), "norm").pvalue > 1e-4
+    flat = scaled.reshape(40, -1)
     correlations = np.corrcoef(flat)[np.triu_indices(40, 1)]
     assert np.abs(correlations).max() < 5.5 / np.sqrt(flat.shape[1])
 
 
+def test_images_are_drawn_in_the_order_of_channels_last():
+    made, image = Noise(0.5, CPU), torch.arange(24.0).reshape(2, 3, 4) / 255
+    out = torch.empty(5, 24)
+    made.fill(out, made.steps(image), NoiseKey(0, 0), 0)
+    flat = torch.empty(5, 24)
+    made.fill(flat, made.steps(image.permute(1, 2, 0).flatten()), NoiseKey(0, 0), 0)
+    assert torch.equal(out, flat)
+
+
 def test_golden_noise():
-    """The same key must give the same noise in every release (see NOISE_VERSION)."""
-    seeds = [
-        chunk_seed(0, 0, "estimation", 0),
-        chunk_seed(0, 0, "selection", 0),
-        chunk_seed(1, 9980, "estimation", 39),
-    ]
-    assert seeds == GOLDEN_SEEDS
+    """The same key must give the same noise in every release."""
+    assert draw(0, 2, shape=(5,), seed=0, image=0).tolist() == GOLDEN
+    assert draw(1, 1, shape=(5,), seed=0, image=0).tolist() == GOLDEN[1:]
 
 
-GOLDEN_SEEDS = [583979135493299923, 583979135018986764, 1122658148756893897]
+GOLDEN = [[4316, -6434, -3952, 3621, -1792], [4715, 4982, -4654, -4206, 5652]]

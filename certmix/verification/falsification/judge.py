@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from certmix.attacks._geometry import distance
 from certmix.lipschitz.local_constants import float64_twin
 from certmix.sampling import Sampler
+from certmix.sampling.grid import Grid
 from certmix.sampling.packing import Draw
 from certmix.types import IntArray
 from certmix.verification.falsification.claims import Claim, Claims
@@ -134,12 +135,24 @@ def judge_smoothed(
     The certificate is shown to be wrong if the upper confidence bound of h_y - h_i lies below mu.
     A point that is not worth all samples is given up, and is no finding.
     """
-    mu, away = threshold(claims.alpha), float(distance(point[None], image[None], claims.norm)[0])
+    mu, away = threshold(claims.alpha), _away(claims, image, point)
     sampler = sampler_of(target, claims, trial.seed)
     draw = _votes if claims.scores == "hard" else _scores
     margin, upper, samples, counts = draw(sampler, claims, claim, point, rival, trial)
     found = away < claim.radius and upper is not None and upper < mu
     return Attacked(claim, rival, away, margin, upper, mu, samples, counts, found, point.cpu().numpy())
+
+
+def _away(claims: Claims, image: Tensor, point: Tensor) -> float:
+    """Return the distance of the point that is sampled from the image, as a float and on the grid.
+
+    The larger of the two: a certificate is about the 8-bit image, or about the float one.
+    """
+    assert claims.sigma is not None
+    grid = Grid.of(claims.sigma)
+    at, centre = (torch.from_numpy(grid.real(grid.nearest(x.cpu().numpy()).steps)) for x in (point, image))
+    both = torch.stack([centre, image.cpu().double()])
+    return float(distance(at.expand(both.shape), both, claims.norm).max())
 
 
 _Drawn = tuple[float, float | None, int, IntArray | None]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.errors import RunError
+from certmix.radii import margin_slack_of
 from certmix.radii.constant import constant_radius, softmax_probabilities
 from certmix.records import ImageRecord
 from certmix.studies.bounding import bound_records, radii_of
@@ -121,8 +122,9 @@ def logit_figures(
         if request.certificate == "margin":
             radius = _verified(stored, request, alpha, indices)
         else:
-            rounded = constant_radius(logits, alpha, *request.given)[0]
-            plain = [plain_radii.constant_radius(z, alpha, *request.given) for z in logits]
+            slack = margin_slack_of(alpha)
+            rounded = constant_radius(logits, alpha, *request.given, margin_slack=slack)[0]
+            plain = [plain_radii.constant_radius(z, alpha, *request.given, slack) for z in logits]
             radius = np.minimum(rounded, plain)
         radii[classifier] = np.where(predicted == labels, radius, 0.0)
     g = None if standard is None else softmax_probabilities(_read(stored, standard, indices))

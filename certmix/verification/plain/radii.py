@@ -17,16 +17,21 @@ from certmix.types import FloatArray
 from certmix.verification.plain.scores import ROW_SLACK, PlainLayers
 
 __all__ = [
-    "RADII", "constant_radius", "exact_radius", "layers_radius", "lipschitz_radius", "smoothing_radius",
-    "softmax_margin",
+    "RADII", "constant_radius", "exact_radius", "layers_radius", "lipschitz_radius", "slack_of",
+    "smoothing_radius", "softmax_margin",
 ]  # fmt: skip
 
 _TIGHT = {"xtol": 1e-300, "rtol": 4 * 2.0**-52, "maxiter": 1000}
 
 
-def exact_radius(p: float, q: float, sigma: float, alpha: float) -> float:
-    """Sigma times the root t of Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t) = (1 - alpha)/alpha."""
-    mu, rest = (1 - alpha) / alpha, (2 * alpha - 1) / alpha
+def slack_of(alpha: float) -> float:
+    """What the margin of a published mix exceeds the threshold by: 2^-22, none for h alone."""
+    return 0.0 if alpha == 1 else 2.0**-22
+
+
+def exact_radius(p: float, q: float, sigma: float, alpha: float, slack: float = 0.0) -> float:
+    """Sigma times the root t of Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t) = (1 - alpha)/alpha + slack."""
+    mu, rest = (1 - alpha) / alpha + slack, (2 * alpha - 1) / alpha - slack
     if not p - q > mu or rest <= 0:
         return 0.0
     a, b = float(ndtri(p)), float(ndtri(q))
@@ -54,38 +59,41 @@ def _upper_quantile(x: float, complement: float) -> float:
     return float(ndtri(x)) if x <= 0.5 else -float(ndtri(complement))
 
 
-def smoothing_radius(p: float, q: float, sigma: float, alpha: float) -> float:
-    """Theorem 3.7: sigma/2 (Phi^-1(alpha p) - Phi^-1(alpha q + 1 - alpha))."""
+def smoothing_radius(p: float, q: float, sigma: float, alpha: float, slack: float = 0.0) -> float:
+    """Theorem 3.7: sigma/2 (Phi^-1(alpha p) - Phi^-1(alpha q + 1 - alpha)), at the weight of mu + slack."""
     if not p > q:
         return 0.0
+    alpha = alpha / (1 + alpha * slack)
     high = _upper_quantile(alpha * p, (1 - alpha) + alpha * (1 - p))
     low = _upper_quantile(alpha * q + (1 - alpha), alpha * (1 - q))
     return max(0.0, sigma / 2 * (high - low)) if high > low else 0.0
 
 
-def lipschitz_radius(p: float, q: float, sigma: float, alpha: float, *, unit: float) -> float:
-    """Theorem 3.5: (alpha (p - q) + alpha - 1) / (2 alpha L), with L = unit / sigma."""
-    return max(0.0, (alpha * (p - q) + alpha - 1) / (2 * alpha * unit / sigma))
+def lipschitz_radius(
+    p: float, q: float, sigma: float, alpha: float, slack: float = 0.0, *, unit: float
+) -> float:
+    """Theorem 3.5: (alpha (p - q - slack) + alpha - 1) / (2 alpha L), with L = unit / sigma."""
+    return max(0.0, (alpha * (p - q - slack) + alpha - 1) / (2 * alpha * unit / sigma))
 
 
-RADII: dict[str, Callable[[float, float, float, float], float]] = {
+RADII: dict[str, Callable[..., float]] = {
     "exact": exact_radius,
     "smoothing": smoothing_radius,
     "lipschitz": partial(lipschitz_radius, unit=1 / math.sqrt(2 * math.pi)),
     "lipschitz-paper": partial(lipschitz_radius, unit=math.sqrt(2 / math.pi)),
 }
-"""(p, q, sigma, alpha) -> l2 radius, by the name of the certificate."""
+"""(p, q, sigma, alpha, slack) -> l2 radius, by the name of the certificate."""
 
 
-def layers_radius(layers: PlainLayers, sigma: float, alpha: float) -> float:
-    """Sigma times the t up to which L(t) - min(max_i U_i(t), 1 - L(t)) exceeds (1 - alpha)/alpha."""
+def layers_radius(layers: PlainLayers, sigma: float, alpha: float, slack: float = 0.0) -> float:
+    """Sigma times the t up to which L(t) - min(max_i U_i(t), 1 - L(t)) exceeds (1 - alpha)/alpha + slack."""
     own, rest = ndtri(layers.own), float(ndtri(layers.rest))
     rivals = [ndtri(rival) for rival in layers.rivals]
 
     def excess(t: float) -> float:
         lower = float(ndtr(own - t).mean())
         upper = max([float(ndtr(rest + t)), *(float(ndtr(rival + t).mean()) for rival in rivals)])
-        return lower - min(upper, 1.0 - lower + ROW_SLACK) - (1 - alpha) / alpha
+        return lower - min(upper, 1.0 - lower + ROW_SLACK) - (1 - alpha) / alpha - slack
 
     if excess(0.0) <= 0:
         return 0.0
@@ -98,13 +106,15 @@ def softmax_margin(logits: FloatArray) -> float:
     return float(ordered[0] - ordered[1])
 
 
-def constant_radius(logits: FloatArray, alpha: float, constant: float, constant_of: str) -> float:
+def constant_radius(
+    logits: FloatArray, alpha: float, constant: float, constant_of: str, slack: float = 0.0
+) -> float:
     """Radius from clean logits (c,) and a Lipschitz constant; see docs/margin-certificates.md.
 
     Of probabilities min_i (h_y - h_i - mu) / (2 L); of logits
     log((1 - mu) / (e^-l + mu sum_j e^-l_j)) / (s L), with l_j = z_y - z_j, l the least, s = sqrt 2 or 2.
     """
-    mu = (1 - alpha) / alpha
+    mu = (1 - alpha) / alpha + slack
     if constant_of == "probabilities":
         return max(0.0, (softmax_margin(logits) - mu) / (2 * constant))
     gaps = np.delete(logits.max() - logits, logits.argmax())

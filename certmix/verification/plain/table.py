@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from certmix.studies.request import CertifyRequest
 from certmix.studies.stopping import Rule
 from certmix.types import FloatArray, IntArray
 from certmix.verification.plain.bounds import TIME_UNIFORM, VOTE_BOUNDS, looks, share
-from certmix.verification.plain.radii import RADII, layers_radius
+from certmix.verification.plain.radii import RADII, layers_radius, slack_of
 from certmix.verification.plain.scores import LAYER_BOUNDS, SCORE_BOUNDS, PlainLayers
 
 __all__ = ["Derived", "derive", "evidence"]
@@ -34,13 +34,17 @@ class Derived:
     layers: tuple[PlainLayers, ...]
     samples: IntArray
     waiting: NDArray[np.bool_]
+    lost: FloatArray
 
     def radii(self, certificate: str, sigma: float, alpha: float) -> FloatArray:
-        """Return the radii (m,) of one certificate, 0 where nothing is certified."""
+        """Return the radii (m,) of one certificate about the inputs, 0 where nothing is certified."""
+        slack = slack_of(alpha)
         if self.layers:
-            return np.array([layers_radius(image, sigma, alpha) for image in self.layers])
-        pairs = zip(self.p.tolist(), self.q.tolist(), strict=True)
-        return np.array([RADII[certificate](p, q, sigma, alpha) for p, q in pairs])
+            found = [layers_radius(image, sigma, alpha, slack) for image in self.layers]
+        else:
+            pairs = zip(self.p.tolist(), self.q.tolist(), strict=True)
+            found = [RADII[certificate](p, q, sigma, alpha, slack) for p, q in pairs]
+        return np.maximum(0.0, np.array(found) - self.lost)
 
     def established(self) -> NDArray[np.bool_]:
         """Return for which images (m,) a class is established at all: p > q."""
@@ -61,20 +65,37 @@ def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
     any rule would do, since all looks' bounds hold together.  The bounds that
     it sees are the plain ones.
     """
+    return _allowing(_drawn(records, request), np.array([record.noise_error for record in records]))
+
+
+def _allowing(drawn: Derived, eps: FloatArray) -> Derived:
+    """Bounds of the Gaussian smoothing: every mean under the drawn noise is within eps of it."""
+    layers = tuple(_layers_allowing(one, e) for one, e in zip(drawn.layers, eps.tolist(), strict=False))
+    return replace(drawn, p=np.maximum(drawn.p - eps, 0.0), q=np.minimum(drawn.q + eps, 1.0), layers=layers)
+
+
+def _layers_allowing(one: PlainLayers, eps: float) -> PlainLayers:
+    rivals = tuple(np.minimum(rival + eps, 1.0) for rival in one.rivals)
+    return PlainLayers(np.maximum(one.own - eps, 0.0), rivals, min(one.rest + eps, 1.0))
+
+
+def _drawn(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
+    """The same of the noise that was drawn."""
     if request.goal != "fixed":
         return _walk(records, request)
+    lost = np.array([record.lost for record in records])
     found: list[Any] = [evidence(record, request).get(request.samples) for record in records]
     missing = np.array([counts is None for counts in found], bool)
     samples = np.where(missing, 0, request.samples).astype(np.int64)
     name, delta, count = request.bound_name, request.failure_probability, len(records)
     if missing.any():
-        return Derived(np.zeros(count), np.ones(count), (), samples, missing)
+        return Derived(np.zeros(count), np.ones(count), (), samples, missing, lost)
     if name in LAYER_BOUNDS:
         layers = tuple(LAYER_BOUNDS[name](kept, delta) for kept in found)
-        return Derived(np.zeros(count), np.ones(count), layers, samples, missing)
+        return Derived(np.zeros(count), np.ones(count), layers, samples, missing, lost)
     pairs = [_pair(record, counts, request, delta) for record, counts in zip(records, found, strict=True)]
     p, q = np.array(pairs, np.float64).reshape(count, 2).T
-    return Derived(p, q, (), samples, missing)
+    return Derived(p, q, (), samples, missing, lost)
 
 
 def _pair(record: ImageRecord, counts: Any, request: CertifyRequest, delta: float) -> tuple[float, float]:
@@ -101,7 +122,7 @@ def _walk(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
         samples[rows] = n
         mean, spread = _moments([kept[i][n] for i in rows.tolist()], [records[i] for i in rows.tolist()])
         active[rows] = rule.goes_on(number, mean, spread, p[rows], q[rows])
-    return Derived(p, q, (), samples, active)
+    return Derived(p, q, (), samples, active, np.array([record.lost for record in records]))
 
 
 def _moments(found: list[Any], records: list[ImageRecord]) -> tuple[FloatArray, FloatArray | None]:

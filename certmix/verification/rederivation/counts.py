@@ -11,15 +11,25 @@ import numpy as np
 
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.records import ImageRecord
-from certmix.sampling.noise import CHUNK, STREAMS, chunk_seed
+from certmix.sampling.law import noise_error
+from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.studies.request import CertifyRequest
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.plain.bounds import TIME_UNIFORM, look, looks, share
 from certmix.verification.plain.scores import LAYER_BOUNDS
 from certmix.verification.rederivation.sources import judged
 from certmix.verification.rederivation.stored import StoredRun
+from certmix.verification.rederivation.stored_values import is_whole
 
-__all__ = ["check_budget", "check_counts", "check_design", "check_looks", "check_separate", "insane"]
+__all__ = [
+    "check_budget",
+    "check_counts",
+    "check_design",
+    "check_looks",
+    "check_noise",
+    "check_separate",
+    "insane",
+]
 
 Fault = tuple[int | None, str]
 _STEPS = 65536
@@ -124,21 +134,28 @@ def check_design(run: StoredRun, fixed: int | None, requests: list[CertifyReques
 
 
 def check_separate(run: StoredRun, request: CertifyRequest) -> CheckResult:
-    """Selection and estimation samples have different keys: their chunks' numbers never meet."""
+    """Selection and estimation samples have different keys, and no sample's number leaves its 32 bits."""
     most = max((record.drawn for record in run.images.values()), default=0)
-    chosen, drawn = -(-request.selection_samples // CHUNK), -(-most // CHUNK)
-    first, second = STREAMS["estimation"], STREAMS["selection"]
-    gap = (second - first) % 2**32
-    if drawn > gap or chosen > 2**32 - gap:
-        return CheckResult(
-            "separate samples", Outcome.FAILS, f"{drawn} chunks of noise run into the selection's"
-        )
     some = next(iter(run.images), 0)
-    keys = [{chunk_seed(request.seed, some, stream, k) for k in range(min(count, 4000))}
-            for stream, count in (("estimation", drawn), ("selection", chosen))]  # fmt: skip
-    shared = [(some, f"image {some}: selection and estimation share noise")] if keys[0] & keys[1] else []
-    good = f"chunks 0..{max(drawn, 1) - 1} of estimation and 0..{chosen - 1} of selection have disjoint keys"
-    return judged("separate samples", shared, good)
+    keys = {NoiseKey(request.seed, some, stream).words for stream in STREAMS}
+    faults: list[Fault] = []
+    if len(keys) < len(STREAMS) or max(most, request.selection_samples) > 2**32:
+        faults.append((some, f"image {some}: selection and estimation share noise"))
+    return judged("separate samples", faults, "selection and estimation have streams of noise of their own")
+
+
+def check_noise(run: StoredRun, request: CertifyRequest) -> CheckResult:
+    """What each image gives away to the noise's distance from the Gaussian is at least that distance."""
+    stored = run.description.get("noise")
+    if not isinstance(stored, dict) or not is_whole(stored.get("coordinates")):
+        return CheckResult("noise", Outcome.FAILS, "run.json does not say which noise was drawn")
+    eps = noise_error(request.sigma, stored["coordinates"])
+    faults: list[Fault] = [
+        (index, f"image {index}: its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}")
+        for index, record in run.images.items()
+        if not record.noise_error >= eps
+    ]
+    return judged("noise", faults, f"every bound allows for eps = {eps:.3g} of the noise's law")
 
 
 def check_budget(description: dict[str, Any], request: CertifyRequest, classes: int) -> CheckResult:

@@ -18,6 +18,7 @@ from certmix.verification.rederivation.counts import (
     check_counts,
     check_design,
     check_looks,
+    check_noise,
     check_separate,
 )  # fmt: skip
 from certmix.verification.rederivation.coverage import check_stored
@@ -90,6 +91,7 @@ def _stored_checks(
         check_looks(run, fixed),
         check_design(run, fixed, list(dict.fromkeys([request, *requests]))),
         check_separate(run, request),
+        check_noise(run, request),
         check_budget(run.description, request, run.classes),
         _check_outputs(run),
         _check_requests(run, published, matched, request),

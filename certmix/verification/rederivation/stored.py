@@ -154,7 +154,8 @@ def read_samples(run: Path) -> StoredRun:
         meta = {
             as_text(key): as_text(value) for key, value in database.execute("SELECT key, value FROM meta")
         }
-        columns = "idx, label, input_checksum, selection, estimation, scores, seconds, device"
+        columns = "idx, label, input_checksum, selection, estimation, scores, seconds, device, "
+        columns += "noise_error, lost, places"
         rows = database.execute(f"SELECT {columns} FROM images ORDER BY idx").fetchall()
         images = {as_whole(row[0]): as_record(row, classes) for row in rows}
         standard: dict[str, dict[int, tuple[FloatArray, int]]] = {}

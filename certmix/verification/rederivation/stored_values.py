@@ -20,7 +20,7 @@ _MOST_BYTES = 1 << 26
 
 def as_record(row: tuple[Any, ...], classes: int) -> ImageRecord:
     """Return the record in a row of the table of images."""
-    idx, label, checksum, selection, estimation, scores, seconds, device = row
+    idx, label, checksum, selection, estimation, scores, seconds, device, noise_error, lost, places = row
     looks = {as_whole(int(n)): _votes(votes, classes) for n, votes in parse_json(estimation.encode()).items()}
     soft = {as_whole(int(n)): _scores(text, classes) for n, text in parse_json(scores.encode()).items()}
     chosen = _votes(parse_json(selection.encode()), classes)
@@ -33,6 +33,9 @@ def as_record(row: tuple[Any, ...], classes: int) -> ImageRecord:
         float(seconds),
         as_text(device),
         soft,
+        float(noise_error),
+        float(lost),
+        as_whole(places),
     )
 
 

@@ -17,7 +17,7 @@ from certmix.radii.constant import CONSTANTS_OF
 from certmix.studies.deterministic import RADII_FILE
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.types import FloatArray
-from certmix.verification.plain.radii import constant_radius, softmax_margin
+from certmix.verification.plain.radii import constant_radius, slack_of, softmax_margin
 from certmix.verification.rederivation.published import Published, images_in_name, whole
 from certmix.verification.rederivation.stored import StoredVectors
 from certmix.verification.rederivation.tables import Fault, radius_fault
@@ -141,7 +141,7 @@ def expected_radii(
                 fault = f"radius {row.radii[place]!r}, {radius!r} was verified"
         else:
             constant, what = request.given
-            radius = constant_radius(logits, alpha, constant, what)
+            radius = constant_radius(logits, alpha, constant, what, slack_of(alpha))
             fault = radius_fault(row.radii[place], radius, 1 / constant)
         found.append(radius)
         if fault:

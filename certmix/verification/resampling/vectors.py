@@ -11,7 +11,7 @@ from certmix.lipschitz.propagation import margin_lower
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.types import FloatArray
 from certmix.verification.checks import CheckResult
-from certmix.verification.plain.radii import constant_radius
+from certmix.verification.plain.radii import constant_radius, slack_of
 from certmix.verification.rederivation.published import Published, read_published
 from certmix.verification.rederivation.sources import Faults, judged, unchecked
 from certmix.verification.rederivation.stored import StoredVectors, read_vectors
@@ -110,7 +110,7 @@ def _computed(
         z = logits[row.index]
         slack = 4 * CLOSE * (1 + float(np.abs(z).max())) / constant
         for radius, alpha in zip(row.radii, request.weights(), strict=True):
-            plain = constant_radius(z, alpha, constant, what)
+            plain = constant_radius(z, alpha, constant, what, slack_of(alpha))
             if abs(radius - plain) > slack:
                 text = f"image {row.index}, alpha {alpha:g}: radius {radius!r}, fresh logits give {plain!r}"
                 faults.append((row.index, f"{text} (results/{found.name})"))
@@ -135,7 +135,7 @@ def _propagated(
             np.array([row.radii[place] for row in claimed]), method=request.bound_method or "",
             input_range=dataset.input_range, chunk=10,
         )  # fmt: skip
-        mu = (1 - alpha) / alpha
+        mu = (1 - alpha) / alpha + slack_of(alpha)
         for row, margin in zip(claimed, margins.tolist(), strict=True):
             if not (margin > 0 and margin >= mu * (1 - 1e-9)):
                 text = f"radius {row.radii[place]!r} is not verified, the margin there is {margin:.6g}"

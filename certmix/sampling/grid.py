@@ -1,0 +1,125 @@
+"""The grid that noisy inputs live on: multiples of one step, fine beside the noise.
+
+The base classifier is f = net o value o R: R rounds every coordinate to the
+nearest multiple of the step, `Grid.value` is the float32 that the network sees.
+f is a function of real inputs, and h is its exact Gaussian smoothing.  Where x
+lies on the grid, R(x + sigma z) = x + R(sigma z): noise is drawn as whole
+numbers of steps, so neither x nor the noise can be told from the last bits of a
+float.  The step depends on sigma alone, and k/255 is always on the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from certmix.errors import DataError
+from certmix.types import FloatArray
+
+__all__ = ["Grid", "GridPoint"]
+
+FINEST = 4096
+"""Steps of a standard deviation, at least: the grid costs an input that is not on it 0.0003 sigma sqrt(d)."""
+
+_MOST = 2**30
+_LEVELS = 255
+
+
+@dataclass(frozen=True, eq=False)
+class GridPoint:
+    """An input on the grid.
+
+    Parameters
+    ----------
+    steps
+        int32, the shape of the input: its coordinates in steps.
+    distance
+        Upper bound of the l2 distance between the input that was given and this point.
+    is_8bit
+        Whether every value given was one of k/255, to float32 precision: then the
+        point is the 8-bit input that was meant.
+    """
+
+    steps: NDArray[np.int32]
+    distance: float
+    is_8bit: bool
+
+    @property
+    def lost(self) -> float:
+        """What a radius about this point loses as one about the given input: 0 for an 8-bit input."""
+        return 0.0 if self.is_8bit else self.distance
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Multiples of 1 / per_unit.
+
+    Parameters
+    ----------
+    sigma
+        The noise level, in units of the input.
+    per_unit
+        Grid points in a unit of the input: a multiple of 255 (for noise levels that
+        images are smoothed with).
+    """
+
+    sigma: float
+    per_unit: float
+
+    @classmethod
+    def of(cls, sigma: float) -> Grid:
+        """Return the grid of a noise level.
+
+        Examples
+        --------
+        >>> Grid.of(0.5).per_unit
+        8415.0
+        """
+        if 2.0**-20 <= sigma <= 2 * FINEST / _LEVELS:
+            return cls(sigma, float(_LEVELS * math.ceil(Fraction(FINEST, _LEVELS) / Fraction(sigma))))
+        return cls(sigma, math.nextafter(FINEST / sigma, math.inf))
+
+    @property
+    def steps_per_sigma(self) -> Fraction:
+        """sigma in steps, exact."""
+        return Fraction(self.sigma) * Fraction(self.per_unit)
+
+    def nearest(self, values: ArrayLike) -> GridPoint:
+        """Return the grid point next to an input (any shape, float32 or float64).
+
+        Raises
+        ------
+        DataError
+            For values that are not finite, or so large beside sigma that float32
+            would lose the noise.
+        """
+        given = np.asarray(values, np.float64)
+        steps = np.rint(given * self.per_unit)
+        if not np.all(np.abs(steps) <= _MOST):  # NaN is neither
+            wrong = given[~(np.abs(steps) <= _MOST)].flat[0]
+            raise DataError(
+                f"an input holds {wrong:g} beside noise of sigma = {self.sigma:g}: values must be finite and "
+                f"at most {_MOST / self.per_unit:.6g} in size: scale the features, or use more noise"
+            )
+        off = np.abs(given - steps / self.per_unit) + np.abs(given) * 2.0**-52
+        distance = math.sqrt(float(np.sum(off**2))) * (1 + (given.size + 4) * 2.0**-52)
+        scale = self.per_unit / _LEVELS
+        levels = steps / scale
+        is_8bit = bool(
+            scale == np.rint(scale)
+            and np.all((levels == np.rint(levels)) & (levels >= 0) & (levels <= _LEVELS))
+            and np.all(off <= np.abs(given) * 2.0**-22)
+        )
+        return GridPoint(steps.astype(np.int32), math.nextafter(distance, math.inf), is_8bit)
+
+    def value(self, steps: ArrayLike) -> NDArray[np.float32]:
+        """Return the float32 that the network sees for grid points."""
+        return (np.asarray(steps, np.float64) / self.per_unit).astype(np.float32)
+
+    def real(self, steps: ArrayLike) -> FloatArray:
+        """Return grid points in units of the input, to float64 precision."""
+        return np.asarray(steps, np.float64) / self.per_unit
