@@ -25,7 +25,7 @@ from certmix.verification.falsification.judge import Target
 from certmix.verification.falsification.request import FalsifyRequest
 from certmix.verification.falsification.result import Falsification
 
-SHAPE, SIGMA = (3, 3, 3), 0.5
+SHAPE, SIGMA = (2, 4, 4), 0.5
 STEEPNESS = 30.0
 
 

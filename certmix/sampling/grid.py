@@ -63,8 +63,8 @@ class Grid:
     sigma
         The noise level, in units of the input.
     per_unit
-        Grid points in a unit of the input: a multiple of 255 (for noise levels that
-        images are smoothed with).
+        Grid points in a unit of the input: a multiple of 255 for sigma up to 32, a whole
+        number up to 8192.
     """
 
     sigma: float
@@ -79,8 +79,9 @@ class Grid:
         >>> Grid.of(0.5).per_unit
         8415.0
         """
-        if 2.0**-20 <= sigma <= 2 * FINEST / _LEVELS:
-            return cls(sigma, float(_LEVELS * math.ceil(Fraction(FINEST, _LEVELS) / Fraction(sigma))))
+        for levels in (_LEVELS, 1):  # k/255, else whole numbers, on the grid wherever that is not too fine
+            if 2.0**-20 <= sigma <= 2 * FINEST / levels:
+                return cls(sigma, float(levels * math.ceil(Fraction(FINEST, levels) / Fraction(sigma))))
         return cls(sigma, math.nextafter(FINEST / sigma, math.inf))
 
     @property
@@ -97,7 +98,7 @@ class Grid:
             For values that are not finite, or so large beside sigma that float32
             would lose the noise.
         """
-        given = np.asarray(values, np.float64)
+        given = np.array(values, np.float64, ndmin=1)
         steps = np.rint(given * self.per_unit)
         if not np.all(np.abs(steps) <= _MOST):  # NaN is neither
             wrong = given[~(np.abs(steps) <= _MOST)].flat[0]
@@ -106,6 +107,8 @@ class Grid:
                 f"at most {_MOST / self.per_unit:.6g} in size: scale the features, or use more noise"
             )
         off = np.abs(given - steps / self.per_unit) + np.abs(given) * 2.0**-52
+        if self.per_unit.is_integer():
+            off[given == np.rint(given)] = 0.0
         distance = math.sqrt(float(np.sum(off**2))) * (1 + (given.size + 4) * 2.0**-52)
         scale = self.per_unit / _LEVELS
         levels = steps / scale
@@ -114,7 +117,8 @@ class Grid:
             and np.all((levels == np.rint(levels)) & (levels >= 0) & (levels <= _LEVELS))
             and np.all(off <= np.abs(given) * 2.0**-22)
         )
-        return GridPoint(steps.astype(np.int32), math.nextafter(distance, math.inf), is_8bit)
+        distance = math.nextafter(distance, math.inf) if off.any() else 0.0
+        return GridPoint(steps.reshape(np.shape(values)).astype(np.int32), distance, is_8bit)
 
     def value(self, steps: ArrayLike) -> NDArray[np.float32]:
         """Return the float32 that the network sees for grid points."""

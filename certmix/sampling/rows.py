@@ -45,7 +45,7 @@ def is_independent_of_place(call: Callable[[Tensor], Tensor], batch: Tensor) -> 
         raise not_finite()
     again = call(batch).clone()
     louder = batch.clone(memory_format=torch.preserve_format)
-    louder[1::2] *= 2
+    louder[1::2] *= 1.25
     kept = (call(louder)[::2] - first[::2]).abs().max()
     repeatable = torch.equal(first, again)
     spread = float((first.amax(1) - first.amin(1)).median())

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from itertools import count, takewhile
 
-__all__ = ["look", "looks", "share"]
+__all__ = ["LOOKS_ARE_MULTIPLES_OF", "look", "looks", "share"]
 
-_FIRST, _RATIO, _STEP = 100, 1.2, 100
+LOOKS_ARE_MULTIPLES_OF = 100
+
+_FIRST, _RATIO, _STEP = LOOKS_ARE_MULTIPLES_OF, 1.2, LOOKS_ARE_MULTIPLES_OF
 _PEAK, _RISE, _FALL = 50_000, 0.5, 0.5
 
 _SEQUENCE = [_FIRST]

@@ -16,6 +16,7 @@ from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.pending import Pending, not_finite, send
 from certmix.sampling.precision import PRECISIONS
 from certmix.sampling.runner import Runner, lanes_of
+from certmix.sampling.schedule import LOOKS_ARE_MULTIPLES_OF
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["Sampler", "count_votes"]
@@ -81,6 +82,7 @@ class Sampler:
         self.device, self.precision = torch.device(device), precision
         self.batch_size = batch_size
         self.places = 1
+        self._automatic = False
         self._independent: dict[tuple[torch.Size, int], bool] = {}
         self._noise = Noise(self.sigma, self.device)
         setting = Setting(classes, self._noise, seed, self.device, precision)
@@ -176,7 +178,7 @@ class Sampler:
         A full batch; with several lanes two for each, so that few wait for the last.
         """
         lanes = len(self._runner.crew.lanes)
-        return self._size(shape) * (lanes if lanes == 1 else 2 * lanes)
+        return self._size(torch.Size(shape)) * (lanes if lanes == 1 else 2 * lanes)
 
     def _batches(
         self, draws: Sequence[Draw], reduce: Callable[[Tensor], R]
@@ -197,21 +199,25 @@ class Sampler:
             return crew.do(lambda lane: reduce(lane.logits(draws, points, parts, size)))
 
         if len(crew.lanes) > 1:
-            size = self._size(shape)
             with threads_of_lanes(len(crew.lanes)) as pool:
-                alone = self._alone(draws, size, lambda size: pool.submit(check, size).result())
+
+                def check_there(size: int) -> bool:
+                    return pool.submit(check, size).result()
+
+                size = self._size(shape, check_there)
+                alone = self._alone(draws, size, check_there)
                 yield from in_order(pool, len(crew.lanes), draws, size, alone, lambda p: reduced(p, size))
             return
         cursor = Cursor()
         while True:
-            size = self._size(shape)
             try:
+                size = self._size(shape, check)
                 parts, after = cursor.fill(draws, size, self._alone(draws, size, check))
                 if not parts:
                     return
                 found = reduced(parts, size)
             except torch.OutOfMemoryError:
-                self._shrink(size)
+                self._shrink(self._size(shape))
                 continue
             cursor = after
             yield found, parts
@@ -227,28 +233,30 @@ class Sampler:
         key = draws[0].image.shape, size
         if key not in self._independent:
             self._independent[key] = check(size)
-        if self._independent[key]:
-            self.places = 1
+        self.places = 1 if self._independent[key] else size
+        if self.places == 1:
             return False
-        if any(shape == key[0] and other != size for shape, other in self._independent):
-            raise ModelError(
-                f"the model's logits depend on a row's place in the batch, and the batch shrank to {size}: "
-                f"start again with --batch-size {size} and another --seed"
-            )
-        self.places = size
-        counted = [draw for draw in draws if draw.stream == "estimation"]
-        odd = [n for draw in counted for n in (draw.start, *draw.stops) if n % size]
-        if odd:
+        ends = [n for draw in draws if draw.stream == "estimation" for n in (draw.start, *draw.stops)]
+        if odd := [n for n in ends if n % size]:
             raise ModelError(
                 f"the model's logits depend on a row's place in the batch, so bounds hold at the ends of "
-                f"full batches of {size}, not after {odd[0]:,} samples: use --batch-size 100 and --samples "
-                "in hundreds (docs/limits.md)"
+                f"full batches of {size}, not after {odd[0]:,} samples: leave --batch-size out and take "
+                "samples in hundreds (docs/noise.md)"
             )
         return True
 
-    def _size(self, shape: Sequence[int]) -> int:
+    def _size(self, shape: torch.Size, check: Callable[[int], bool] | None = None) -> int:
+        """Return the batch size; an automatic one divides the looks if rows depend on their place."""
         if self.batch_size is None:
             self.batch_size = automatic_batch_size(shape, self.device)
+            self._automatic = True
+        size = self.batch_size
+        if check is not None and self._automatic and LOOKS_ARE_MULTIPLES_OF % size:
+            self._automatic = False
+            self._independent[shape, size] = check(size)
+            if not self._independent[shape, size]:
+                fitting = (n for n in range(size, 0, -1) if LOOKS_ARE_MULTIPLES_OF % n == 0)
+                self.batch_size = next(fitting)
         return self.batch_size
 
     def _shrink(self, size: int) -> None:

@@ -85,7 +85,10 @@ odd_cell = st.one_of(
     odd_json(LOOKS),
     odd_json(STATISTICS),
 )
-COLUMNS = ("idx", "label", "input_checksum", "selection", "estimation", "scores", "seconds", "device")
+COLUMNS = (
+    "idx", "label", "input_checksum", "selection", "estimation", "scores", "seconds", "device", "noise_error",
+    "lost", "places",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1)

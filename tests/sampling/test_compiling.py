@@ -53,7 +53,7 @@ def test_votes_are_the_model_s_and_checks_end(fake):
     plain = Sampler(plane([[1.0, -0.5], [-1.0, 0.5]]), 2, 0.5, batch_size=50).votes(X, 3, [500])
     found = Sampler(net, 2, 0.5, batch_size=50, compiled=True).votes(X, 3, [500])
     assert (found == plain).all()
-    assert calls == {"compiled": 10, "model": CHECKED}
+    assert calls == {"compiled": 4 + 10, "model": CHECKED}  # four for the check of rows
 
 
 def test_each_shape_is_checked(fake):
@@ -93,7 +93,7 @@ def test_another_function_is_refused(fake, make):
 
 
 def test_rounding_is_allowed_more_in_half_precision(fake):
-    net, _ = fake(lambda forward, batch: forward(batch) * 1.05)
+    net, _ = fake(lambda forward, batch: forward(batch) * 1.02)
     assert Sampler(net, 2, 0.5, precision="bf16", compiled=True).votes(X, 0, [100]).sum() == 100
 
 

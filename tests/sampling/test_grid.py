@@ -56,6 +56,11 @@ def test_the_distance_is_an_upper_bound_of_the_true_one(values, sigma):
     assert point.distance <= 0.51 / grid.per_unit * math.sqrt(len(values))
 
 
+@pytest.mark.parametrize("sigma", [0.5, 25.0, 64.0, 128.0, 5000.0])
+def test_whole_numbers_are_grid_points_to_the_last_bit(sigma):
+    assert Grid.of(sigma).nearest(np.arange(-255.0, 256.0)).lost == 0
+
+
 def test_one_value_between_levels_makes_an_input_a_float_input():
     levels = np.arange(256, dtype=np.float32) / 255
     levels[7] += 1e-6

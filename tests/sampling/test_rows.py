@@ -107,7 +107,8 @@ def test_a_run_says_how_many_places_it_averages():
     result = certify_places(batch_size=50, samples=400, goal="fixed")
     assert {record.places for record in result.records} == {50}
     assert {record.places for record in run(samples=400).records} == {1}
-    with pytest.raises(ModelError, match="--batch-size 100"):
+    assert {record.places for record in certify_places(samples=400).records} == {100}
+    with pytest.raises(ModelError, match="leave --batch-size out"):
         certify_places(batch_size=64, samples=400, goal="radii")
 
 

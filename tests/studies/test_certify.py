@@ -19,8 +19,9 @@ from torch import nn
 
 import certmix
 from certmix.bounds import bound_counts
+from certmix.bounds.noise import allow_for_noise
 from certmix.errors import DataError, ModelError, ParameterError, RunError
-from certmix.radii import certify_radii
+from certmix.radii import certify_radii, margin_slack_of
 from certmix.records import Store, read_run
 from certmix.sampling import Sampler
 from certmix.studies.deterministic_request import DeterministicRequest
@@ -32,12 +33,17 @@ def test_the_table_is_what_the_counts_say():
     result = run(certificates=("exact", "smoothing"), radii=(0.0, 0.25, 0.5))
     counts = np.stack([r.estimation[400] for r in result.records])
     selected = np.array([r.selection.argmax() for r in result.records])
-    bounds = bound_counts(counts, selected, 0.001)
+    bounds = allow_for_noise(
+        bound_counts(counts, selected, 0.001), result.records[0].noise_error, [r.lost for r in result.records]
+    )
     right = selected == np.array(LABELS)
     for row, (alpha, certificate) in zip(
         result.summary.rows, [(1.0, "exact"), (0.76, "exact"), (0.76, "smoothing")], strict=True
     ):
-        radius = certify_radii(bounds, sigma=0.5, alpha=alpha, certificate=certificate).radius
+        slack = margin_slack_of(alpha)
+        radius = certify_radii(
+            bounds, sigma=0.5, alpha=alpha, certificate=certificate, margin_slack=slack
+        ).radius
         expected = [np.mean(right & (radius > 0)), *(np.mean(right & (radius >= r)) for r in (0.25, 0.5))]
         assert row.certified_accuracy == pytest.approx(expected)
         assert row.mean_certified_radius == pytest.approx(np.where(right, radius, 0).mean())

@@ -269,7 +269,9 @@ def test_a_dropped_image(run):
 def test_an_extra_image(run):
     taken = {row[0] for row in sql(run, "SELECT idx FROM images")}
     extra = next(index for index in range(12) if index not in taken)
-    columns = "label, input_checksum, selection, estimation, scores, seconds, device"
+    columns = (
+        "label, input_checksum, selection, estimation, scores, seconds, device, noise_error, lost, places"
+    )
     sql(run, f"INSERT INTO images SELECT ?, {columns} FROM images WHERE idx = 0", extra)
     assert about(run, "stored images").images == (extra,)
     edit_log(run, "records.tsv", lambda lines: [*lines, f"{extra}\t" + lines[0].split("\t", 1)[1]])

@@ -21,7 +21,7 @@ __all__ = [
     "vote_margin_upper",
 ]
 
-_FIRST = 250
+_FIRST = 200
 _OPTIMISM = 2.5
 _NEEDED = 3.0
 

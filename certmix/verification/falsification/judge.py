@@ -15,6 +15,7 @@ from certmix.attacks._geometry import distance
 from certmix.lipschitz.local_constants import float64_twin
 from certmix.sampling import Sampler
 from certmix.sampling.grid import Grid
+from certmix.sampling.law import noise_error
 from certmix.sampling.packing import Draw
 from certmix.types import IntArray
 from certmix.verification.falsification.claims import Claim, Claims
@@ -139,7 +140,8 @@ def judge_smoothed(
     sampler = sampler_of(target, claims, trial.seed)
     draw = _votes if claims.scores == "hard" else _scores
     margin, upper, samples, counts = draw(sampler, claims, claim, point, rival, trial)
-    found = away < claim.radius and upper is not None and upper < mu
+    eps = noise_error(sampler.sigma, point.numel())  # of each of the two probabilities
+    found = away < claim.radius and upper is not None and upper + 2 * eps < mu
     return Attacked(claim, rival, away, margin, upper, mu, samples, counts, found, point.cpu().numpy())
 
 
