@@ -36,7 +36,7 @@ def main() -> None:
     inputs, labels = (part[: wanted.images] for part in load_arrays(load("cifar10-sample", "test")))
     images = torch.from_numpy(inputs).float() / 255
     model = load_model(wanted.robust).module
-    graph = build_graph(model, tuple(images.shape[1:]))
+    graph = build_graph(model, images)
     with torch.no_grad():
         clean = float((model(images).argmax(1).numpy() == labels).mean())
     print(

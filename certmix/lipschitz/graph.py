@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from certmix.errors import ModelError
+from certmix.lipschitz.faithful import check_agreement, check_mode, check_parts, nothing_drawn_or_kept
 from certmix.lipschitz.nodes import Builder, Graph
-from certmix.lipschitz.operations import attribute, step
+from certmix.lipschitz.operations import Value, attribute, step
 from certmix.lipschitz.rules import RULES
 from certmix.lipschitz.tracing import trace, unsupported
 from certmix.models.adapters import FixedMode
@@ -18,71 +17,63 @@ from certmix.models.normalize import Normalized
 
 __all__ = ["build_graph"]
 
-AGREEMENT = 1e-3
-"""Largest difference between the graph's logits and the model's, relative to the largest logit."""
 
-
-def build_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
+def build_graph(model: nn.Module, images: Tensor) -> Graph:
     """Return a model's layers in float64, on the CPU; the weights' values are kept exactly.
 
     Parameters
     ----------
     model
         Gives logits (N, classes); in evaluation mode.
-    shape
-        Of one image, such as (3, 32, 32).
+    images
+        (n, ...), of the data: the layers and the model are compared on 16 of them at most.
 
     Raises
     ------
     ModelError
         If bounds cannot be propagated through a layer (the message names it),
-        or the graph does not compute what the model computes.
+        or the layers are not what runs: forward hooks, methods replaced on an
+        instance, random numbers, a state that changes, a tensor changed in
+        place and used again, or other differences of logits than the model's.
     """
-    builder = Builder(shape)
+    check_parts(model)
+    builder = Builder(images.shape[1:])
     inner, source = _unwrap(model, builder)
-    traced = trace(nn.Sequential(inner) if type(inner) in RULES else inner)
+    with nothing_drawn_or_kept(model):
+        traced = trace(nn.Sequential(inner) if type(inner) in RULES else inner)
+        graph = _built(traced, builder, source)
+        check_agreement(graph, model, images)
+    check_mode(model)
+    return graph
+
+
+def _built(traced: fx.GraphModule, builder: Builder, source: int) -> Graph:
     made: dict[fx.Node, Any] = {}
-    last = source
     for node in traced.graph.nodes:
         if node.op == "placeholder":
-            made[node] = source
+            made[node] = Value(source)
         elif node.op == "get_attr":
             made[node] = attribute(traced, str(node.target))
-        elif node.op == "output":
-            if not isinstance(node.args[0], fx.Node) or not isinstance(made[node.args[0]], int):
-                raise unsupported(f"an output of type {type(node.args[0]).__name__}")
-            last = made[node.args[0]]
-        else:
+        elif node.op != "output":
             made[node] = step(builder, traced, node, made)
+        elif not isinstance(node.args[0], fx.Node) or not isinstance(made[node.args[0]], Value):
+            raise unsupported(f"an output of type {type(node.args[0]).__name__}")
+        else:
+            last = made[node.args[0]].node
+    builder.check_current("the output", last)
     graph = Graph(tuple(builder.nodes[: last + 1]))
     if len(graph.nodes[-1].shape) != 1 or graph.nodes[-1].shape[0] < 2:
         raise ModelError(f"the model gives {graph.nodes[-1].shape} an image: bounds need 2 logits or more")
-    _compare(graph, model, shape)
     return graph
 
 
 def _unwrap(model: nn.Module, builder: Builder) -> tuple[nn.Module, int]:
     """Take off the wrappers that certmix puts around models."""
     source = 0
-    while isinstance(model, Normalized | FixedMode):
+    while type(model) in (Normalized, FixedMode):
         if isinstance(model, Normalized):
             source = builder.add_module("normalize", model, source)
-        model = model.model if isinstance(model, Normalized) else model.module
+        inner = model.model if isinstance(model, Normalized) else model.module
+        assert isinstance(inner, nn.Module)
+        model = inner
     return model, source
-
-
-def _compare(graph: Graph, model: nn.Module, shape: Sequence[int]) -> None:
-    """Refuse a graph whose logits are not the model's."""
-    count = 2 * int(torch.tensor(shape).prod())
-    images = torch.linspace(0, 40, count).sin().square().view(2, *shape)
-    parameter = next(model.parameters(), None)
-    with torch.no_grad():
-        expected = model(images if parameter is None else images.to(parameter)).cpu().double()
-        found = graph.values(images)[-1]
-    if found.shape != expected.shape or not (
-        (found - expected).abs().max() <= AGREEMENT * expected.abs().max().clamp_min(1e-6)
-    ):
-        raise ModelError(
-            "the traced layers do not give the model's logits: "
-            "put it in evaluation mode, without autocast, and let no layer depend on the batch"
-        )

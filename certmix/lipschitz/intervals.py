@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certmix.lipschitz.layers import Input, Layer, LinearMap, Maximum, Rectifier, Sum
+from certmix.lipschitz.layers import TINY, Input, Layer, LinearMap, Maximum, Rectifier, Sum
 from certmix.lipschitz.nodes import Graph
 
 __all__ = ["Affine", "Ball", "Box", "down", "interval_step", "intervals", "up"]
@@ -91,8 +91,13 @@ def up(x: Tensor) -> Tensor:
     return torch.nextafter(x, x.new_tensor(torch.inf))
 
 
+def _each(values: Tensor, like: Tensor) -> Tensor:
+    """Return one number an image (N,) in a shape that broadcasts against (N, ...)."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
 def _start(ball: Ball) -> Box:
-    eps = ball.eps.view(-1, *[1] * (ball.images.ndim - 1))
+    eps = _each(ball.eps, ball.images)
     lower, upper = down(ball.images - eps), up(ball.images + eps)
     if ball.norm == "l2":
         exact = Affine(ball.images, torch.zeros_like(lower), torch.ones_like(lower))
@@ -109,7 +114,7 @@ def _linear(layer: LinearMap, box: Box) -> Box:
     error = layer.error
     middle = layer(centre)
     reach = layer.apply(layer.weight.abs(), width + error * (centre.abs() + width))
-    reach = reach * (1 + 2 * error) + error * layer.bias_size
+    reach = reach * (1 + 2 * error) + error * layer.bias_size + layer.underflow * (1 + _each(box.size, reach))
     return Box(down(middle - reach), up(middle + reach))
 
 
@@ -118,9 +123,11 @@ def _affine(layer: LinearMap, source: Affine, eps: Tensor) -> Box:
     error = layer.error
     middle = layer(source.point)
     slip = layer.apply(layer.weight.abs(), source.slip + error * source.point.abs())
-    slip = slip * (1 + 2 * error) + error * layer.bias_size
+    largest = source.point.abs().flatten(1).amax(1)
+    slip = slip * (1 + 2 * error) + error * layer.bias_size + layer.underflow * (1 + _each(largest, slip))
     energy = layer.apply(layer.weight.square(), source.energy) * (1 + 4 * error)
-    reach = energy.sqrt() * eps.view(-1, *[1] * (energy.ndim - 1)) * (1 + 1e-15) + slip
+    energy = energy + 4 * layer.terms * (1 + source.energy.max()) * TINY
+    reach = energy.sqrt() * _each(eps, energy) * (1 + 1e-15) + slip
     known = Affine(middle, slip, energy) if layer.diagonal else None
     return Box(down(middle - up(reach)), up(middle + up(reach)), known)
 

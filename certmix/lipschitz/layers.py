@@ -6,18 +6,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from certmix.errors import ModelError
+
 __all__ = [
-    "UNIT", "Input", "Layer", "LinearMap", "Maximum", "Rectifier", "Sum",
-    "convolution", "dense", "gamma", "pooling", "reshape", "scale",
+    "TINY", "UNIT", "Input", "Layer", "LinearMap", "Maximum", "Rectifier", "Sum",
+    "convolution", "dense", "exact", "gamma", "pooling", "reshape", "scale",
 ]  # fmt: skip
 
 UNIT = 2.0**-53
 """Unit roundoff of float64."""
 
+TINY = 2.0**-1022
+"""At least what a float64 operation loses to underflow, subnormals flushed to zero or not."""
+
 Shape = tuple[int, ...]
+
+
+def exact(value: Tensor) -> Tensor:
+    """Return a float64 copy, on the CPU, of a weight or constant.
+
+    Raises
+    ------
+    ModelError
+        If it is no plain tensor of real numbers.
+    """
+    if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or value.is_complex():
+        found = f"{type(value).__name__} of {value.dtype}, {value.layout}"
+        raise ModelError(f"a weight is a {found}: bounds need plain tensors of real numbers")
+    return value.detach().to("cpu", torch.float64, copy=True)
 
 
 def gamma(terms: int) -> float:
@@ -70,6 +89,16 @@ class LinearMap:
     def error(self) -> float:
         """Bound of the error of W x + b and of a W, relative to |W| |x| + |b| and |a| |W|."""
         return gamma(self.terms + 8) + self.weight_error
+
+    @property
+    def underflow(self) -> float:
+        """Bound of what underflow adds to that error, for |x| <= 1; larger ones multiply it."""
+        return 4 * (self.terms + 1) * (1 + self.row_sum) * TINY
+
+    @property
+    def is_view(self) -> bool:
+        """Whether entries are kept as they are: torch lets input and output share memory."""
+        return self.terms == 0
 
     def __call__(self, x: Tensor) -> Tensor:
         y = self.apply(self.weight, x)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from certmix.lipschitz.intervals import Ball, Box, down
-from certmix.lipschitz.layers import UNIT, Input, LinearMap, Maximum, Rectifier, Sum, gamma
+from certmix.lipschitz.layers import TINY, UNIT, Input, LinearMap, Maximum, Rectifier, Sum, gamma
 from certmix.lipschitz.nodes import Graph, Node
 
 __all__ = ["Relaxation", "backward", "relax"]
@@ -46,9 +46,10 @@ def relax(layer: Rectifier, box: Box) -> Relaxation:
     chord = chord.clamp(slope, 1.0)
     high = torch.where(active, 1.0, torch.where(inactive, slope, chord))
     ends = torch.maximum(slope * lower - high * lower, upper - high * upper)
-    ends = ends + 8 * UNIT * (lower.abs() + upper.abs())
+    ends = ends + 8 * UNIT * (lower.abs() + upper.abs()) + 4 * TINY
     offset = torch.where(active | inactive, 0.0, ends.clamp_min(0.0))
-    low = torch.where(active | (~inactive & (upper >= -lower)), 1.0, slope)
+    # torch.where of two numbers gives float32: the slope would not be the rectifier's own
+    low = torch.full_like(lower, slope).masked_fill(active | (~inactive & (upper >= -lower)), 1.0)
     return Relaxation(low, high, offset)
 
 
@@ -66,8 +67,9 @@ class _Rows:
         self.constant = self.constant + value
         self.error = self.error + error + UNIT * self.constant.abs()
 
-    def hand(self, node: int, rows: Tensor, size: Tensor) -> None:
-        """Give rows to a node whose values are at most `size`, (N,)."""
+    def hand(self, node: int, rows: Tensor, size: Tensor, underflow: float = 4 * TINY) -> None:
+        """Give rows, an entry of which may have lost `underflow`, to a node whose values are at most `size`, (N,)."""
+        self.error = self.error + _entries(rows) * underflow * (1 + size[self.owner])
         if node in self.coefficients:
             rows = self.coefficients[node] + rows
             self.error = self.error + UNIT * _magnitude(rows) * size[self.owner]
@@ -94,7 +96,7 @@ def _linear(
         value = (rows * layer.bias).flatten(1).sum(1)
         error = error + gamma(_entries(rows) + 1) * magnitude * layer.bias_size
     state.add(value, error)
-    state.hand(node.inputs[0], layer.transpose(layer.weight, rows, shape), size)
+    state.hand(node.inputs[0], layer.transpose(layer.weight, rows, shape), size, layer.underflow)
 
 
 def _rectifier(state: _Rows, node: Node, rows: Tensor, lines: Relaxation, box: Box) -> None:
@@ -144,7 +146,7 @@ def _concretise_l2(state: _Rows, rows: Tensor, ball: Ball) -> None:
     owner = state.owner
     images = ball.images.flatten(1)
     value = (rows.flatten(1) * images[owner]).sum(1)
-    spread = ball.eps[owner] * rows.flatten(1).square().sum(1).sqrt()
+    spread = ball.eps[owner] * (rows.flatten(1).square().sum(1) + _entries(rows) * TINY).sqrt()
     terms = gamma(2 * _entries(rows) + 8)
     size = images.abs().amax(1)
     state.add(value - spread, terms * (_magnitude(rows) * size[owner] + 2 * spread))

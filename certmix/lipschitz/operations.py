@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from certmix.lipschitz.layers import LinearMap, Sum, reshape, scale
+from certmix.errors import ModelError
+from certmix.lipschitz.layers import LinearMap, Sum, exact, reshape, scale
 from certmix.lipschitz.nodes import Builder
 from certmix.lipschitz.rules import maximum, mean
 from certmix.lipschitz.tracing import unsupported
 
-__all__ = ["attribute", "step"]
+__all__ = ["Value", "attribute", "step"]
 
 FUNCTIONS: dict[Any, type[nn.Module]] = {
     F.relu: nn.ReLU,
@@ -25,14 +29,27 @@ FUNCTIONS: dict[Any, type[nn.Module]] = {
     F.max_pool2d: nn.MaxPool2d,
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    F.dropout: nn.Dropout,
+    F.dropout2d: nn.Dropout2d,
 }
 """Functions that are a layer without weights."""
 
 ARITHMETIC: dict[Any, str] = {
     operator.add: "+", operator.iadd: "+", torch.add: "+", operator.sub: "-", operator.isub: "-",
     torch.sub: "-", operator.mul: "*", operator.imul: "*", torch.mul: "*", operator.truediv: "/",
-    torch.div: "/",
+    operator.itruediv: "/", torch.div: "/",
 }  # fmt: skip
+IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+
+BATCH = "the size of the batch"
+"""Stands for it in shapes."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a traced operation gives that depends on the image: a node of the graph."""
+
+    node: int
 
 
 def attribute(traced: fx.GraphModule, name: str) -> Tensor:
@@ -40,91 +57,126 @@ def attribute(traced: fx.GraphModule, name: str) -> Tensor:
     value: Any = traced
     for part in name.split("."):
         value = getattr(value, part)
-    return value.detach().cpu().double()
+    return exact(value)
 
 
 def step(builder: Builder, traced: fx.GraphModule, node: fx.Node, made: dict[fx.Node, Any]) -> Any:
-    """Add what one traced operation does; return its node."""
-    arguments = [made[a] if isinstance(a, fx.Node) else a for a in node.args]
-    sources = [made[a] for a in node.args if isinstance(a, fx.Node) and isinstance(made[a], int)]
-    name = str(getattr(node.target, "__name__", node.target))
+    """Add what one traced operation does; return its `Value`, or a number or shape that is none."""
+    given, named = fx.map_arg((node.args, dict(node.kwargs)), lambda n: made[n])
+    operands, named, name = list(given), dict(named), node.name
+    if not operands and "input" in named:
+        operands = [named.pop("input")]
+    if node.target in ARITHMETIC and not named and len(operands) == 2:
+        return _arithmetic(builder, node.target, name, operands)
+    source, *settings = operands or [None]
+    if node.target is operator.getitem and isinstance(source, tuple):
+        return _call(source.__getitem__, name, *settings, **named)
+    if not isinstance(source, Value):
+        raise unsupported(f"{name}, which takes no value that depends on the image alone")
+    if any(isinstance(value, Value) for value in [*settings, *named.values()]):
+        raise unsupported(f"{name} of several tensors")
     if node.op == "call_module":
-        return builder.add_module(name, traced.get_submodule(str(node.target)), sources[0])
-    if node.op == "call_method" and node.target in ("size", "contiguous"):
-        return None if node.target == "size" else sources[0]
+        path = str(node.target)
+        if settings or named:
+            raise unsupported(f"layer {path} with further arguments")
+        return Value(builder.add_module(path, traced.get_submodule(path), source.node))
     if node.target in FUNCTIONS:
-        settings = {key: value for key, value in node.kwargs.items() if key != "training"}
-        return builder.add_module(name, FUNCTIONS[node.target](*arguments[1:], **settings), sources[0])
-    if node.target in ARITHMETIC and not node.kwargs:
-        return _arithmetic(builder, ARITHMETIC[node.target], name, node, arguments)
-    reduce = REDUCTIONS.get(name)
-    if reduce is None or not sources:
-        raise unsupported(f"{name} ({node.op})")
-    return reduce(builder, name, sources[0], *arguments[1:], **node.kwargs)
+        if named.pop("training", False):
+            raise ModelError(f"{name} is called with training=True, its default: pass training=self.training")
+        layer = _call(FUNCTIONS[node.target], name, *settings, **named).eval()
+        return Value(builder.add_module(name, layer, source.node))
+    if node.target is getattr and settings == ["shape"]:
+        return _size(builder, name, source.node)
+    if node.target not in METHODS:
+        raise unsupported(f"{name} ({node.op} {node.target})")
+    return _call(METHODS[node.target], name, builder, name, source.node, *settings, **named)
 
 
-def _arithmetic(builder: Builder, sign: str, name: str, node: fx.Node, arguments: list[Any]) -> int:
+def _call(function: Callable[..., Any], name: str, *given: Any, **named: Any) -> Any:
+    """Call what stands for an operation, if it takes these arguments."""
+    try:
+        inspect.signature(function).bind(*given, **named)
+        return function(*given, **named)
+    except (TypeError, IndexError) as error:
+        raise unsupported(f"{name} with these arguments ({error})") from None
+
+
+def _arithmetic(builder: Builder, target: Any, name: str, operands: list[Any]) -> Any:
     """Add a sum of two nodes, or a node scaled or shifted by a constant."""
-    first, second = arguments
-    inside = [
-        isinstance(a, fx.Node) and isinstance(v, int) for a, v in zip(node.args, arguments, strict=True)
-    ]
-    if all(inside):
-        if sign not in "+-" or builder.nodes[first].shape != builder.nodes[second].shape:
+    first, second = operands
+    sign, inside, in_place = ARITHMETIC[target], isinstance(first, Value), target in IN_PLACE
+    if isinstance(first, Value) and isinstance(second, Value):
+        if sign not in "+-" or builder.nodes[first.node].shape != builder.nodes[second.node].shape:
             raise unsupported(f"{name} of two tensors")
-        return builder.add(name, Sum(1.0 if sign == "+" else -1.0), first, second)
-    source, constant = (first, second) if inside[0] else (second, first)
-    if sign == "/" and not inside[0]:
+        sum_of_both = Sum(1.0 if sign == "+" else -1.0)
+        return Value(builder.add(name, sum_of_both, first.node, second.node, in_place=in_place))
+    if isinstance(first, int) and isinstance(second, int):
+        return target(first, second)
+    source, constant = (first, second) if inside else (second, first)
+    if not isinstance(source, Value) or (in_place and not inside):
+        raise unsupported(f"{name} of constants")
+    if sign == "/" and not inside:
         raise unsupported("division of a constant by a tensor")
-    value = torch.as_tensor(constant, dtype=torch.float64)
-    one_image = (1, *builder.nodes[source].shape)
+    try:
+        value = exact(torch.as_tensor(constant, dtype=torch.float64))
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise unsupported(f"{name} with {constant!r}") from None
+    one_image = (1, *builder.nodes[source.node].shape)
     try:
         fits = torch.broadcast_shapes(value.shape, one_image) == one_image
     except RuntimeError:
         fits = False
     if not fits:
         raise unsupported(f"{name} with a constant of shape {tuple(value.shape)}")
-    one = torch.ones_like(value)
+    one, size = torch.ones_like(value), float(value.abs().max())
     layers: dict[str, Callable[[], LinearMap]] = {
-        "+": lambda: scale(one, value, size=_size(value)),
-        "-": lambda: (
-            scale(one, -value, size=_size(value)) if inside[0] else scale(-one, value, size=_size(value))
-        ),
+        "+": lambda: scale(one, value, size=size),
+        "-": lambda: scale(one, -value, size=size) if inside else scale(-one, value, size=size),
         "*": lambda: scale(value),
         "/": lambda: scale(1 / value, operations=1),
     }
-    return builder.add(name, layers[sign](), source)
+    return Value(builder.add(name, layers[sign](), source.node, in_place=in_place))
 
 
-def _size(value: Tensor) -> float:
-    return float(value.abs().max())
-
-
-def _mean(builder: Builder, name: str, source: int, dim: Any = None, keepdim: bool = False) -> int:
+def _mean(builder: Builder, name: str, source: int, dim: Any = None, keepdim: bool = False) -> Value:
     shape = _spatial(builder, name, source, dim)
     pooled = builder.add(name, mean(shape), source)
-    return pooled if keepdim else builder.add(name, reshape(shape[:1]), pooled)
+    return Value(pooled if keepdim else builder.add(name, reshape(shape[:1]), pooled))
 
 
-def _amax(builder: Builder, name: str, source: int, dim: Any = None, keepdim: bool = False) -> int:
+def _amax(builder: Builder, name: str, source: int, dim: Any = None, keepdim: bool = False) -> Value:
     shape = _spatial(builder, name, source, dim)
     largest = builder.add(name, maximum(shape), source)
-    return largest if keepdim else builder.add(name, reshape(shape[:1]), largest)
+    return Value(largest if keepdim else builder.add(name, reshape(shape[:1]), largest))
 
 
-def _flatten(builder: Builder, name: str, source: int, *dims: Any, **named: Any) -> int:
-    return builder.add_module(name, nn.Flatten(*(dims or (0,)), **named), source)
+def _flatten(builder: Builder, name: str, source: int, start_dim: int = 0, end_dim: int = -1) -> Value:
+    return Value(builder.add_module(name, nn.Flatten(start_dim, end_dim), source))
 
 
-def _view(builder: Builder, name: str, source: int, *sizes: Any) -> int:
-    sizes = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
-    if len(sizes) != 2 or sizes[1] != -1:
-        raise unsupported(f"{name}{sizes}")
-    return builder.add_module(name, nn.Flatten(), source)
+def _view(builder: Builder, name: str, source: int, *sizes: Any) -> Value:
+    """Give each image another shape: the first size is the batch's, or -1 where the others leave no choice."""
+    if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
+        sizes = tuple(sizes[0])
+    entries, (first, *rest) = math.prod(builder.nodes[source].shape), sizes or (None,)
+    fixed = all(isinstance(size, int) for size in rest) and rest
+    if fixed and rest.count(-1) == 1 and first == BATCH:
+        known = math.prod(size for size in rest if size != -1)
+        rest[rest.index(-1)] = entries // known if known > 0 else -1
+    if not fixed or first not in (BATCH, -1) or min(rest) < 1 or math.prod(rest) != entries:
+        raise unsupported(f"{name} to the shape ({', '.join(map(str, sizes))})")
+    return Value(builder.add(name, reshape(tuple(rest)), source))
 
 
-REDUCTIONS: dict[str, Callable[..., int]] = {
-    "mean": _mean, "amax": _amax, "flatten": _flatten, "view": _view, "reshape": _view,
+def _size(builder: Builder, name: str, source: int, dim: int | None = None) -> Any:
+    shape = (BATCH, *builder.nodes[source].shape)
+    return shape if dim is None else shape[dim]
+
+
+METHODS: dict[Any, Callable[..., Any]] = {
+    "mean": _mean, torch.mean: _mean, "amax": _amax, torch.amax: _amax, "flatten": _flatten,
+    torch.flatten: _flatten, "view": _view, "reshape": _view, torch.reshape: _view, "size": _size,
+    "contiguous": lambda builder, name, source: Value(source),
 }  # fmt: skip
 
 

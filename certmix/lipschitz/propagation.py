@@ -124,7 +124,7 @@ def logit_differences_lower(
     ----------
     Gowal et al. (2018); H. Zhang et al., NeurIPS 2018 and ICLR 2020 (CROWN-IBP).
     """
-    graph = model if isinstance(model, Graph) else build_graph(model, tuple(images.shape[1:]))
+    graph = model if isinstance(model, Graph) else build_graph(model, images)
     labels = _check(norm, method, images, y, graph.classes)
     radii = _radii(eps, len(images))
     parts = [np.empty((0, graph.classes - 1))]
@@ -220,7 +220,7 @@ def certified_radius(
         raise ParameterError(f"mu = {mu}: the margin threshold must lie in [0, 1]: use (1 - alpha) / alpha")
     if not (0.0 < max_eps < math.inf and 0.0 < tolerance < math.inf):
         raise ParameterError(f"max_eps = {max_eps}, tolerance = {tolerance}: both must be positive numbers")
-    graph = model if isinstance(model, Graph) else build_graph(model, tuple(images.shape[1:]))
+    graph = model if isinstance(model, Graph) else build_graph(model, images)
     classes = _check(norm, method, images, y, graph.classes).numpy()
     low, high = np.zeros(len(images)), np.full(len(images), float(max_eps))
 

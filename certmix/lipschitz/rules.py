@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
-from certmix.errors import ModelError
 from certmix.lipschitz.layers import (
     Layer,
     LinearMap,
@@ -17,6 +17,7 @@ from certmix.lipschitz.layers import (
     Rectifier,
     convolution,
     dense,
+    exact,
     pooling,
     reshape,
     scale,
@@ -25,17 +26,13 @@ from certmix.lipschitz.tracing import unsupported
 from certmix.models.architectures import Normalize
 from certmix.models.normalize import Normalized
 
-__all__ = ["RULES", "layer_of", "maximum", "mean"]
+__all__ = ["MODELESS", "RULES", "layer_of", "maximum", "mean"]
 
 Shape = tuple[int, ...]
 
 
-def _double(value: Tensor) -> Tensor:
-    return value.detach().cpu().double()
-
-
 def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor | None:
-    return None if layer.bias is None else _double(layer.bias)
+    return None if layer.bias is None else exact(layer.bias)
 
 
 def _pair(value: int | Shape) -> tuple[int, int]:
@@ -46,29 +43,29 @@ def _convolution(layer: nn.Conv2d, shape: Shape) -> list[Layer]:
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise unsupported(f"Conv2d with padding {layer.padding!r} of kind {layer.padding_mode}")
     settings = (_pair(layer.stride), _pair(layer.padding), _pair(layer.dilation))
-    return [convolution(_double(layer.weight), _bias(layer), *settings, layer.groups)]
+    return [convolution(exact(layer.weight), _bias(layer), *settings, layer.groups)]
 
 
 def _dense(layer: nn.Linear, shape: Shape) -> list[Layer]:
     if len(shape) != 1:
         raise unsupported(f"Linear on inputs of shape {shape}")
-    return [dense(_double(layer.weight), _bias(layer))]
+    return [dense(exact(layer.weight), _bias(layer))]
 
 
 def _batch_norm(layer: nn.BatchNorm2d, shape: Shape) -> list[Layer]:
     if layer.running_mean is None or layer.running_var is None:
         raise unsupported("batch normalisation without running statistics")
-    weight = 1.0 if layer.weight is None else _double(layer.weight)
-    bias = 0.0 if layer.bias is None else _double(layer.bias)
-    factor = weight / (_double(layer.running_var) + layer.eps).sqrt()
-    moved = _double(layer.running_mean) * factor
+    weight = 1.0 if layer.weight is None else exact(layer.weight)
+    bias = 0.0 if layer.bias is None else exact(layer.bias)
+    factor = weight / (exact(layer.running_var) + layer.eps).sqrt()
+    moved = exact(layer.running_mean) * factor
     view = (1, -1, *[1] * (len(shape) - 1))
     size = float((torch.as_tensor(bias).abs() + moved.abs()).max()) * (1 + 1e-9)
     return [scale(factor.view(view), (bias - moved).view(view), size=size, operations=6)]
 
 
 def _normalize(layer: Normalize | Normalized, shape: Shape) -> list[Layer]:
-    mean, std = _double(layer.mean), _double(layer.std)
+    mean, std = exact(layer.mean), exact(layer.std)
     view = (1, -1, *[1] * (len(shape) - 1))
     moved = mean.view(view) / std.view(view)
     return [scale(1 / std.view(view), -moved, size=float(moved.abs().max()) * (1 + 1e-9), operations=2)]
@@ -146,21 +143,40 @@ RULES: dict[type[nn.Module], Callable[[Any, Shape], list[Layer]]] = {
     nn.Dropout2d: lambda layer, shape: [],
 }
 
+SPATIAL = (
+    nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout2d,
+)  # fmt: skip
+"""Layers of inputs (C, H, W): some take (N, H, W) as well, for one image of N channels."""
+
+CONTAINERS = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
+MODELESS = (RULES.keys() | CONTAINERS) - {nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d}
+"""Classes that compute the same in training mode as in evaluation mode."""
+
 
 def layer_of(name: str, module: nn.Module, shape: Shape) -> list[Layer]:
-    """Return the layers, one after the other, that compute what a module computes on an input shape.
+    """Return the layers, one after the other, that compute what a module in evaluation mode computes.
+
+    A parametrised layer, such as one of `torch.nn.utils.parametrizations`, has
+    the weights that its parametrisation gives now.
+
+    Parameters
+    ----------
+    name, module
+        The module, and what to call it in a message.
+    shape
+        Of its input, without the batch.
 
     Raises
     ------
     ModelError
-        If there is no rule for the module or its settings, or it is in training mode.
+        If there is no rule for the module or its settings.
     """
-    rule = RULES.get(type(module))
+    kind = type(module)
+    if parametrize.is_parametrized(module) and kind.__module__ == parametrize.__name__:
+        kind = kind.__bases__[0]
+    rule = RULES.get(kind)
     if rule is None:
-        raise unsupported(f"layer {name} of type {type(module).__name__}")
-    stateful = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.Dropout | nn.Dropout2d)
-    if stateful and module.training:
-        raise ModelError(
-            f"layer {name} ({type(module).__name__}) is in training mode: call model.eval() first"
-        )
+        raise unsupported(f"layer {name} of type {kind.__name__}")
+    if kind in SPATIAL and len(shape) != 3:
+        raise unsupported(f"layer {name} ({kind.__name__}) on inputs of shape {shape}")
     return rule(module, shape)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 from torch import fx, nn
 
 from certmix.errors import ModelError
@@ -12,15 +15,31 @@ __all__ = ["SUPPORTED", "trace", "unsupported"]
 
 SUPPORTED = (
     "Conv2d, Linear, BatchNorm1d/2d, ReLU, LeakyReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), Flatten, "
-    "Identity, Dropout, Normalize, mean or amax over (2, 3), flatten, relu, and +, -, *, / "
+    "Identity, Dropout, Normalize, mean or amax over (2, 3), flatten, view, relu, and +, -, *, / "
     "(of two tensors: + and - alone)"
 )
+
+
+class _Proxy(fx.Proxy):
+    """A traced value on which `x += y` is seen as what it is, and not as `x = x + y`."""
+
+
+def _in_place(function: Any) -> Any:
+    return lambda proxy, other: proxy.tracer.create_proxy("call_function", function, (proxy, other), {})
+
+
+for _name in ("iadd", "isub", "imul", "itruediv"):
+    setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         """Keep layers, and normalisation, whole."""
         return isinstance(module, Normalize) or super().is_leaf_module(module, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return what stands for a node's value."""
+        return _Proxy(node, self)
 
 
 def unsupported(what: str) -> ModelError:

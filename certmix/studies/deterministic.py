@@ -10,7 +10,6 @@ from certmix.atomic import write_atomically
 from certmix.data import spread
 from certmix.engines import Engine, EngineChoice, make_engine
 from certmix.errors import ModelError
-from certmix.lipschitz.graph import build_graph
 from certmix.models.checks import near_chance
 from certmix.models.zoo import zoo_card, zoo_names
 from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
@@ -21,7 +20,7 @@ from certmix.studies.attacking import Progress
 from certmix.studies.begun import forget_begun
 from certmix.studies.describe import surroundings
 from certmix.studies.deterministic_check import refute_constant
-from certmix.studies.deterministic_fill import Work
+from certmix.studies.deterministic_fill import Work, graph_of
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.deterministic_spread import fill_all
 from certmix.studies.deterministic_table import Outcomes, outcomes, summarise, table_of_radii
@@ -87,9 +86,7 @@ def run_deterministic(
     chosen = resolve_device(device)
     robust = _default_robust(request) if sources.robust is None else sources.robust
     loaded = load_models(sources, robust, chosen, say)
-    graph = None
-    if request.certificate == "margin":
-        graph = build_graph(loaded.robust.module, loaded.dataset.read(0).shape)
+    graph = graph_of(request, loaded)
     _expect(request, loaded, say)
     identity = run_identity(request, loaded)
     workers, named = make_engine(engine or EngineChoice(), chosen), Named.of(sources, robust, loaded)

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from certmix.data import stack
+from certmix.data import spread, stack
 from certmix.errors import ModelError
+from certmix.lipschitz.faithful import CHECKED
+from certmix.lipschitz.graph import build_graph
 from certmix.lipschitz.nodes import Graph
 from certmix.lipschitz.propagation import certified_radius, margin_lower
 from certmix.models.spec import LoadedModel
@@ -24,7 +26,7 @@ from certmix.studies.sources import Loaded
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
-    "ROBUST", "Work", "column_cell", "fill", "keep_logits", "margin_cell", "standard_cell", "unfinished",
+    "ROBUST", "Work", "column_cell", "fill", "graph_of", "keep_logits", "margin_cell", "standard_cell", "unfinished",
 ]  # fmt: skip
 
 ROBUST = "robust logits"
@@ -54,6 +56,22 @@ class Work:
     def bounded(self) -> nn.Module | Graph:
         """What bounds are propagated through."""
         return self.loaded.robust.module if self.graph is None else self.graph
+
+
+def graph_of(request: DeterministicRequest, loaded: Loaded) -> Graph | None:
+    """Return the robust model's layers, if bounds are to be propagated through them.
+
+    They are compared with the model on images of the data.
+
+    Raises
+    ------
+    ModelError
+        As `certmix.lipschitz.build_graph`.
+    """
+    if request.certificate != "margin":
+        return None
+    positions = spread(len(loaded.dataset), CHECKED)
+    return build_graph(loaded.robust.module, torch.from_numpy(stack(loaded.dataset, positions)))
 
 
 def standard_cell(model: LoadedModel) -> str:

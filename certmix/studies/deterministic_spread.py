@@ -10,11 +10,10 @@ import torch
 
 from certmix.engines import Engine, Handler
 from certmix.engines.interface import Take
-from certmix.lipschitz.graph import build_graph
 from certmix.records import VectorStore
 from certmix.studies.attacking import Progress
 from certmix.studies.begun import remember_begun
-from certmix.studies.deterministic_fill import Work, fill, keep_logits, standard_cell, unfinished
+from certmix.studies.deterministic_fill import Work, fill, graph_of, keep_logits, standard_cell, unfinished
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.elsewhere import Named
 from certmix.types import FloatArray, IntArray
@@ -82,9 +81,7 @@ class Elsewhere:
         """
         chosen = torch.device(device or self.device)
         loaded = self.named.load(chosen)
-        graph = None
-        if self.request.certificate == "margin":
-            graph = build_graph(loaded.robust.module, loaded.dataset.read(0).shape)
+        graph = graph_of(self.request, loaded)
         base = Work(self.request, loaded, chosen, self.batch_size, graph, VectorStore(None), None)
 
         def handle(batches: list[Batch], seconds: float, take: Take) -> list[Batch]:

@@ -89,6 +89,7 @@ FUNCTIONS: dict[Any, Callable[..., Box]] = {
     F.relu: lambda box: _relu(nn.Identity(), box),
     torch.relu: lambda box: _relu(nn.Identity(), box),
     operator.add: lambda first, second: (first[0] + second[0], first[1] + second[1]),
+    operator.iadd: lambda first, second: (first[0] + second[0], first[1] + second[1]),
     "mean": lambda box, *axes: (box[0].mean(*axes), box[1].mean(*axes)),
     "flatten": lambda box, *axes: (box[0].flatten(*axes), box[1].flatten(*axes)),
 }

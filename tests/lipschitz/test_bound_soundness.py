@@ -54,7 +54,7 @@ def test_attacks_stay_above_the_bounds_of_any_net(name, norm, method, seed, eps)
 @pytest.mark.parametrize("norm", EPS)
 @pytest.mark.parametrize("name", NETS)
 def test_every_layer_lies_in_its_interval(name, norm):
-    graph, x = build_graph(random_net(name, 5), SHAPE), images(2, 5)
+    graph, x = build_graph(random_net(name, 5), images(2)), images(2, 5)
     eps = torch.tensor([0.1, 0.3], dtype=torch.float64)
     boxes = intervals(graph, Ball(x.double(), norm, eps))
     generator = torch.Generator().manual_seed(0)
@@ -129,7 +129,7 @@ def test_rounding_errors_are_inside_the_bounds():
     assert Fraction(naive) != exact
     for norm in EPS:
         for method in METHODS:
-            above = logit_differences_lower(net.float(), x[None], [0], norm, 0.0, method=method)[0, 0]
-            below = -logit_differences_lower(net.float(), x[None], [1], norm, 0.0, method=method)[0, 0]
+            above = logit_differences_lower(net, x[None], [0], norm, 0.0, method=method)[0, 0]
+            below = -logit_differences_lower(net, x[None], [1], norm, 0.0, method=method)[0, 0]
             assert Fraction(float(above)) <= exact <= Fraction(float(below))
             assert below - above < 1e-8 * float(large.abs().sum())

@@ -18,7 +18,7 @@ from certmix.models.normalize import Normalized
 @pytest.mark.parametrize("name", NETS)
 def test_values_are_the_models_in_float64(name):
     net, x = random_net(name, 3), images(4)
-    graph = build_graph(net, SHAPE)
+    graph = build_graph(net, images(2))
     found = graph.values(x)
     torch.testing.assert_close(found[-1], net.double()(x.double()), rtol=1e-12, atol=1e-12)
     assert [v.shape[1:] for v in found] == [torch.Size(node.shape) for node in graph.nodes]
@@ -26,14 +26,14 @@ def test_values_are_the_models_in_float64(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_shipped_architecture_is_supported(name):
-    graph = build_graph(build(name).eval(), (3, 32, 32))
+    graph = build_graph(build(name).eval(), torch.rand(2, 3, 32, 32))
     assert graph.classes == 10
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_adjoints_and_row_sums(name):
     """<a, W x> = <a W, x>, and no row of |W| sums to more than is stated."""
-    graph, generator = build_graph(random_net(name, 0), SHAPE), torch.Generator().manual_seed(0)
+    graph, generator = build_graph(random_net(name, 0), images(2)), torch.Generator().manual_seed(0)
     maps = [node for node in graph.nodes if isinstance(node.layer, LinearMap)]
     assert maps
     for node in maps:
@@ -54,7 +54,7 @@ def test_wrappers_are_seen_through():
     net, x = random_net("plain", 1), images(2)
     wrapped = FixedMode(Normalized(net, (0.4, 0.5), (0.25,)))
     torch.testing.assert_close(
-        build_graph(wrapped, SHAPE).values(x)[-1].float(), wrapped(x), rtol=1e-4, atol=1e-4
+        build_graph(wrapped, images(2)).values(x)[-1].float(), wrapped(x), rtol=1e-4, atol=1e-4
     )
 
 
@@ -110,13 +110,13 @@ class Branded(nn.Module):
 )
 def test_what_is_not_supported_is_named(net, named):
     with pytest.raises(ModelError, match=named.replace("(", r"\(").replace(")", r"\)")):
-        build_graph(net.eval(), SHAPE)
+        build_graph(net.eval(), images(2))
 
 
 def test_training_mode_is_refused():
     for name in ("plain", "residual"):
         with pytest.raises(ModelError, match=r"training mode.*eval\(\)"):
-            build_graph(random_net(name, 0).train(), SHAPE)
+            build_graph(random_net(name, 0).train(), images(2))
 
 
 def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
@@ -124,4 +124,4 @@ def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
 
     monkeypatch.setitem(rules.RULES, nn.ReLU, lambda layer, shape: [])
     with pytest.raises(ModelError, match="do not give the model's logits"):
-        build_graph(random_net("plain", 0), SHAPE)
+        build_graph(random_net("plain", 0), images(2))

@@ -59,7 +59,7 @@ def test_an_l2_ball_is_exact_through_normalisation_and_one_layer(norm):
 
     torch.manual_seed(0)
     net = nn.Sequential(Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.25)), nn.Conv2d(3, 2, 3, padding=1))
-    graph = build_graph(nn.Sequential(net, nn.ReLU(), nn.Flatten()), (3, 5, 5))
+    graph = build_graph(nn.Sequential(net, nn.ReLU(), nn.Flatten()), torch.rand(2, 3, 5, 5))
     from certmix.lipschitz.intervals import Ball, intervals
 
     x = torch.rand(1, 3, 5, 5).double()
@@ -158,7 +158,7 @@ def test_no_class_no_radius():
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_not_finite_is_not_certified(method):
     net = random_net("plain", 0)
-    graph = build_graph(net, SHAPE)
+    graph = build_graph(net, images(2))
     x = images(3)
     y = net(x).argmax(1)
     x[0, 0, 0, 0], x[1, 0, 0, 0] = float("nan"), float("inf")
