@@ -84,6 +84,7 @@ def worst_found(
 
     The net is run in float64; the differences are attacked one rival at a time.
     """
+    precision = next(net.parameters()).dtype
     net, x = net.double(), x.double()
     generator = torch.Generator().manual_seed(seed)
     classes = net(x).shape[1]
@@ -101,7 +102,7 @@ def worst_found(
                 unit = (flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-30)).view_as(delta)
                 towards = gradient.sign() if norm == "linf" else unit
                 delta = delta.detach() - eps * towards * (1.0 if step else 5.0)
-    net.float()
+    net.to(precision)
     return found
 
 

@@ -46,7 +46,7 @@ def check_parts(model: nn.Module) -> None:
     """
     if globally._global_forward_hooks or globally._global_forward_pre_hooks:
         raise ModelError(
-            "a forward hook is registered for all modules, which bounds cannot see: remove it (handle.remove())"
+            "a forward hook of all modules is registered, which bounds cannot see: remove it (handle.remove())"
         )
     for path, part in model.named_modules():
         kind = type(part)
@@ -80,7 +80,9 @@ def check_parts(model: nn.Module) -> None:
 
 
 def check_mode(model: nn.Module) -> None:
-    """Refuse a model of which a part in training mode is no layer of torch's: what it computes may depend on it.
+    """Refuse a model of which a part that is no layer of torch's is in training mode.
+
+    What such a part computes may depend on its mode.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
-    """Refuse a graph whose differences of logits are not the model's, or a model that answers twice differently.
+    """Refuse a graph whose differences of logits are not the model's.
 
     The model runs in float64, where its own rounding hides nothing, and as it
     is. What all images have in common, class by class, does not count as spread.
@@ -162,7 +164,7 @@ def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
     Raises
     ------
     ModelError
-        If it does not agree, or the model fails.
+        If they do not agree, the model fails, or it answers otherwise when asked again.
     """
     rows = images[images.flatten(1).isfinite().all(1)][:CHECKED].cpu()
     rows = rows if len(rows) else torch.zeros((1, *images.shape[1:]), dtype=images.dtype)
@@ -176,13 +178,10 @@ def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
             f"{type(model).__name__} answers the same images differently when asked again: "
             "take the randomness out, and let the forward pass keep nothing"
         )
+    as_it_is = _run(model, lambda: _as_it_is(model, rows))
     runs = (
         (exact[0], EXACT, "no layer may depend on the batch, and each must do what its class says"),
-        (
-            _run(model, lambda: _as_it_is(model, rows)),
-            AS_IT_RUNS,
-            "run it in float32 or float64, without autocast",
-        ),
+        (as_it_is, AS_IT_RUNS, "run it in float32 or float64, without autocast"),
     )
     for logits, share, remedy in runs:
         if logits.shape != found.shape:

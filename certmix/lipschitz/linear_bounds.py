@@ -68,7 +68,7 @@ class _Rows:
         self.error = self.error + error + UNIT * self.constant.abs()
 
     def hand(self, node: int, rows: Tensor, size: Tensor, underflow: float = 4 * TINY) -> None:
-        """Give rows, an entry of which may have lost `underflow`, to a node whose values are at most `size`, (N,)."""
+        """Give rows to a node whose values are at most `size`, (N,); an entry may be off by `underflow`."""
         self.error = self.error + _entries(rows) * underflow * (1 + size[self.owner])
         if node in self.coefficients:
             rows = self.coefficients[node] + rows

@@ -59,7 +59,7 @@ class Builder:
         self.storage, self.stale = [0], set[int]()
 
     def add(self, name: str, layer: Layer, *inputs: int, in_place: bool = False) -> int:
-        """Add a layer that takes these nodes, and may change the first of them in place; return its number."""
+        """Add a layer that takes these nodes, and may change the first in place; return its number."""
         for i in inputs:
             self.check_current(name, i)
         try:

@@ -155,7 +155,7 @@ def _flatten(builder: Builder, name: str, source: int, start_dim: int = 0, end_d
 
 
 def _view(builder: Builder, name: str, source: int, *sizes: Any) -> Value:
-    """Give each image another shape: the first size is the batch's, or -1 where the others leave no choice."""
+    """Give each image another shape: the first size is the batch's, or -1 where no other is possible."""
     if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
         sizes = tuple(sizes[0])
     entries, (first, *rest) = math.prod(builder.nodes[source].shape), sizes or (None,)

@@ -28,11 +28,21 @@ def _in_place(function: Any) -> Any:
     return lambda proxy, other: proxy.tracer.create_proxy("call_function", function, (proxy, other), {})
 
 
+def _as_number(proxy: fx.Proxy) -> Any:
+    proxy.tracer.refuse()
+
+
 for _name in ("iadd", "isub", "imul", "itruediv"):
     setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
+for _name in ("len", "int", "float", "index"):
+    setattr(_Proxy, f"__{_name}__", _as_number)
 
 
 class _Tracer(fx.Tracer):
+    """Remembers that a value was asked for, in case the model catches the exception."""
+
+    asked = False
+
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         """Keep layers, and normalisation, whole."""
         return isinstance(module, Normalize) or super().is_leaf_module(module, module_qualified_name)
@@ -40,6 +50,13 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return what stands for a node's value."""
         return _Proxy(node, self)
+
+    def refuse(self, obj: fx.Proxy | None = None) -> Any:
+        """Give no value: there is none while a model is traced."""
+        self.asked = True
+        raise fx.proxy.TraceError("its forward pass asks for a value or the size of its input")
+
+    to_bool = iter = refuse
 
 
 def unsupported(what: str) -> ModelError:
@@ -56,8 +73,11 @@ def trace(model: nn.Module) -> fx.GraphModule:
         If the forward pass depends on values or shapes of its input, or takes
         other than one tensor.
     """
+    tracer = _Tracer()
     try:
-        graph = _Tracer().trace(model)
+        graph = tracer.trace(model)
+        if tracer.asked:
+            tracer.refuse()
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} cannot be traced ({describe(error)}): "

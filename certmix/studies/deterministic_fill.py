@@ -26,7 +26,8 @@ from certmix.studies.sources import Loaded
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
-    "ROBUST", "Work", "column_cell", "fill", "graph_of", "keep_logits", "margin_cell", "standard_cell", "unfinished",
+    "ROBUST", "Work", "column_cell", "fill", "graph_of", "keep_logits", "margin_cell", "standard_cell",
+    "unfinished",
 ]  # fmt: skip
 
 ROBUST = "robust logits"

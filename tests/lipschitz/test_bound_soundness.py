@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_nets import NETS, SHAPE, images, random_net, worst_found
+from small_nets import NETS, images, random_net, worst_found
 from torch import nn
 
 from certmix.lipschitz import differences, linear_bounds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_nets import NETS, SHAPE, images, random_net
+from small_nets import NETS, images, random_net
 from torch import nn
 
 from certmix.errors import ModelError

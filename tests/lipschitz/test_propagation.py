@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from small_nets import SHAPE, images, random_net
+from small_nets import images, random_net
 from torch import nn
 
 from certmix.errors import ParameterError
