@@ -46,7 +46,7 @@ def check_parts(model: nn.Module) -> None:
     """
     if globally._global_forward_hooks or globally._global_forward_pre_hooks:
         raise ModelError(
-            "a forward hook of all modules is registered, which bounds cannot see: remove it (handle.remove())"
+            "a forward hook of all modules is set, which bounds cannot see: remove it (handle.remove())"
         )
     for path, part in model.named_modules():
         kind = type(part)

@@ -133,3 +133,30 @@ def test_rounding_errors_are_inside_the_bounds():
             below = -logit_differences_lower(net, x[None], [1], norm, 0.0, method=method)[0, 0]
             assert Fraction(float(above)) <= exact <= Fraction(float(below))
             assert below - above < 1e-8 * float(large.abs().sum())
+
+
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("small", [1e-170, 1e-290])
+def test_what_underflows_is_inside_the_bounds(small, flush):
+    """Weights whose squares, or whose products with the rows, underflow, and others that undo them."""
+    net = nn.Sequential(
+        nn.Linear(2, 2, bias=False), nn.LeakyReLU(1 / 3), nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    ).double().requires_grad_(False)  # fmt: skip
+    for layer, size in ((0, small), (2, small**0.5), (3, small**-0.75)):
+        net[layer].weight.copy_(size * torch.tensor([[1.0, -0.5], [-0.25, 1.5]]).double())
+    x, y = torch.tensor([[0.4, 0.3]], dtype=torch.float64), torch.tensor([0])
+    torch.set_flush_denormal(flush)
+    try:
+        for norm, eps in (("linf", 0.2), ("l2", 0.4)):
+            worst = (net(around(x, norm, eps)) @ torch.tensor([1.0, -1.0]).double()).min()
+            for method in METHODS:
+                assert logit_differences_lower(net, x, y, norm, eps, method=method)[0, 0] <= worst
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def around(x, norm, eps):
+    """Points of the ball's boundary in the plane."""
+    angle = torch.linspace(0, 2 * torch.pi, 401, dtype=torch.float64)
+    unit = torch.stack([angle.cos(), angle.sin()], 1)
+    return x + (1 - 1e-9) * eps * (unit if norm == "l2" else unit / unit.abs().amax(1, keepdim=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ CHANGES = {
     "forward of a layer": (lambda net: replaced(net[1], "forward", lambda z: torch.relu(z) ** 2 * 5), "layer 1 .ReLU. has a forward of its own"),
     "forward of the model": (lambda net: replaced(net, "forward", lambda x: 3 * x[:, :2]), "the model .Sequential. has a forward"),
     "call of a layer": (lambda net: replaced(net[1], "_call_impl", lambda z: 3 * z), "a _call_impl of its own"),
-    "compiled": (lambda net: net.compile(), "been compiled"),
+    "compiled": (lambda net: replaced(net[1], "_compiled_call_impl", lambda z: 3 * z), "been compiled"),
     "optimised": (lambda net: torch.compile(net), "OptimizedModule"),
     "class with a call": (lambda net: Calling(*net), "a __call__"),
     "subclass of a wrapper": (lambda net: Steeper(net, (0.0,), (1.0,)), "cannot be traced"),
@@ -152,18 +153,14 @@ def summed(self, x):
 
 
 def branching_in_secret(self, x):
-    try:
+    with suppress(Exception):
         x = 3 * x if x.max() > 1 else x
-    except Exception:
-        pass
     return self.net(x)
 
 
 def counting_in_secret(self, x):
-    try:
+    with suppress(Exception):
         x = x * float(x.sum() > 1)
-    except Exception:
-        pass
     return self.net(x)
 
 
