@@ -201,7 +201,7 @@ def _run(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
     try:
         with torch.no_grad():
             return run().detach().cpu().double()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"{type(model).__name__} fails on the data's own images, in its own precision or in float64 "
             f"({describe(error)}): check the images, and let layers take dtype and device from their input"

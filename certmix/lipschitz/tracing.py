@@ -78,7 +78,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
         graph = tracer.trace(model)
         if tracer.asked:
             tracer.refuse()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"{type(model).__name__} cannot be traced ({describe(error)}): "
             "bounds need a forward pass of one tensor that does not branch on it"

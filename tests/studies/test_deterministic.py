@@ -16,6 +16,7 @@ from torch import nn
 
 import certmix
 from certmix.errors import ModelError, ParameterError, RunError
+from certmix.lipschitz import rules
 from certmix.records import VectorStore, read_run
 from certmix.report import render
 from certmix.studies import deterministic
@@ -242,6 +243,33 @@ def test_layers_without_bounds_are_refused_before_any_work():
 
     with pytest.raises(ModelError, match="sin"):
         run(robust=Odd(), standard=None)
+
+
+def test_a_model_that_does_more_than_its_layers_say_is_refused_before_any_work():
+    hooked, ending = shifted(), Ending()
+    hooked.register_forward_hook(lambda module, x, y: 3 * y)
+    for net, words in ((hooked, "forward hook"), (ending, "SystemExit")):
+        with pytest.raises(ModelError, match=words):
+            run(robust=net, standard=None)
+
+
+class Ending(nn.Module):
+    """Answers a whole batch, and ends the program where it is traced."""
+
+    def forward(self, x):
+        if not isinstance(x, torch.Tensor):
+            raise SystemExit(0)
+        return x.repeat(1, 2)[:, :3]
+
+
+def test_the_layers_are_compared_on_the_datas_own_images(monkeypatch):
+    """A rectifier that is taken for the identity shows at negative inputs alone, which this data has."""
+    monkeypatch.setitem(rules.RULES, nn.ReLU, lambda layer, shape: [])
+    net = nn.Sequential(nn.ReLU(), shifted())
+    run(robust=net, standard=None)
+    below = dataset([[0.9, -0.3], [-0.2, 0.8]], [0, 1], box=None)
+    with pytest.raises(ModelError, match="do not give the model's logits"):
+        run(robust=net, standard=None, data=below)
 
 
 def test_ties_abstain_and_alpha_one_half_certifies_nothing():
