@@ -68,9 +68,8 @@ def check_parts(model: nn.Module) -> None:
                 "give the model as its class defines it (the one that was compiled or changed)"
             )
         torchs = kind.__module__.startswith("torch.nn.")
-        if kind.__call__ is not nn.Module.__call__ or (
-            torchs and not kind.forward.__module__.startswith("torch.nn.")
-        ):
+        foreign = torchs and not str(getattr(kind.forward, "__module__", "")).startswith("torch.nn.")
+        if foreign or kind.__call__ is not nn.Module.__call__:
             raise ModelError(
                 f"{name}: its class has a __call__ or a forward that was put there, which bounds cannot see: "
                 "let the class define forward, and restore torch's own"
