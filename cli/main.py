@@ -6,10 +6,11 @@ import difflib
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
 
-from certmix.errors import CertmixError, Interrupted
+from certmix.errors import CertmixError, Interrupted, ModelError
 from certmix.memory import keep_freed_memory
 
 COMMANDS = {
@@ -62,6 +63,15 @@ class _LazyGroup(click.Group):
         if near and args[0] not in COMMANDS:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:  # commands end by returning
+            raise ModelError(
+                f"code of a model or of a package ended the program (SystemExit: {error.code}): remove its "
+                "call of sys.exit"
+            ) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

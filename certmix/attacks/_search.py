@@ -12,6 +12,7 @@ from certmix.attacks import checks
 from certmix.attacks._geometry import make_ball, start_seeds
 from certmix.attacks.losses import LOSSES
 from certmix.errors import ModelError
+from certmix.models.calling import call_model
 
 __all__ = ["Model", "Search", "Track", "Visit"]
 
@@ -123,7 +124,7 @@ class Search:
         """
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
             leaf = points.detach().clone().requires_grad_(gradient)
-            logits = self._model(leaf)
+            logits = call_model(self._model, leaf)
         if self._steps == 0:
             checks.check_clean_logits(logits, self.labels)
             self.clean_logits = logits.detach()

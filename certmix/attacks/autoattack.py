@@ -16,6 +16,7 @@ from certmix.attacks._search import Model
 from certmix.attacks._square import picture_shape
 from certmix.attacks.diagnose import diagnose_gradients
 from certmix.errors import ModelError, ParameterError
+from certmix.models.calling import call_model
 
 __all__ = ["ENSEMBLE", "NORMS", "VERSIONS", "autoattack"]
 
@@ -180,7 +181,7 @@ def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tup
     right, classes = [], 0
     with torch.no_grad():
         for part, truth in zip(points.split(batch_size), labels.split(batch_size), strict=True):
-            logits = model(part)
+            logits = call_model(model, part)
             checks.check_clean_logits(logits, truth)
             classes = logits.shape[1]
             right.append(logits.argmax(1) == truth)
@@ -230,7 +231,7 @@ def _ensemble(
 
     def logits(pictures: Tensor) -> Tensor:
         inputs = pictures.reshape(len(pictures), *images.shape[1:]).to(images.dtype)
-        output = model(inputs)
+        output = call_model(model, inputs)
         return output.float().clone()  # pyautoattack writes into what it gets
 
     kind = version if isinstance(version, str) else "standard"

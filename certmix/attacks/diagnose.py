@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from certmix.attacks.losses import cross_entropy
-from certmix.errors import ParameterError
+from certmix.errors import ModelError, ParameterError
+from certmix.models.calling import call_model
 from certmix.models.checks import looks_like_probabilities
 
 __all__ = ["GradientHealth", "diagnose_gradients"]
@@ -215,10 +216,10 @@ def _look(
     points = images.detach().clone().requires_grad_(True)
     try:
         with torch.enable_grad():
-            output = model(points)
-    except RuntimeError:  # numpy() refuses what requires a gradient; if that was not it, this fails too
+            output = call_model(model, points)
+    except ModelError:  # numpy() refuses what requires a gradient; if that was not it, this fails too
         with torch.no_grad():
-            output = model(images.detach())
+            output = call_model(model, images.detach())
     precision = output.dtype if output.dtype in (torch.float32, torch.float64) else torch.float32
     logits = output.detach().to(precision)
     if not output.requires_grad:

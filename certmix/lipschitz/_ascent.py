@@ -11,6 +11,7 @@ from torch import Tensor
 from certmix.attacks._geometry import Ball, distance
 from certmix.errors import ModelError
 from certmix.lipschitz.ratios import OUTPUTS, Ratio, Rise, towards_rivals
+from certmix.models.calling import call_model
 from certmix.models.slopes import FORMS
 
 __all__ = ["Ascent", "Model"]
@@ -115,8 +116,8 @@ class Ascent:
     ) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
             leaf = points.detach().clone().requires_grad_(gradient)
-            logits = self.model(leaf)
-        exact = self.judge(points.double()) if self.judge else logits.detach()
+            logits = call_model(self.model, leaf)
+        exact = call_model(self.judge, points.double()) if self.judge else logits.detach()
         if not (exact.isfinite().all() and logits.isfinite().all()):
             raise ModelError(
                 "the model gives NaN or infinite logits near the images: compute in float64, or lower eps"

@@ -13,6 +13,7 @@ from certmix.errors import ParameterError
 from certmix.lipschitz._ascent import Ascent, Model
 from certmix.lipschitz.estimates import LipschitzEstimate
 from certmix.lipschitz.ratios import OUTPUTS, RATIOS
+from certmix.models.calling import call_model
 
 __all__ = ["OUTPUTS", "RATIOS", "float64_twin", "local_search"]
 
@@ -84,7 +85,7 @@ def local_search(
     checks.check_images(images, box)
     ball = make_ball(images.detach().clone(), norm, eps, box)
     judge = judge or float64_twin(model, images)
-    logits = (judge(ball.centre.double()) if judge else model(ball.centre)).double()
+    logits = call_model(judge or model, ball.centre.double() if judge else ball.centre).double()
     checks.check_clean_logits(logits, torch.zeros(len(images), dtype=torch.int64))
     outputs = OUTPUTS[of](logits)
     y = outputs.argmax(1) if selected is None else selected.to(outputs.device)

@@ -9,6 +9,7 @@ from certmix.attacks._geometry import distance
 from certmix.errors import ParameterError
 from certmix.lipschitz._ascent import Model
 from certmix.lipschitz.ratios import OUTPUTS, RATIOS
+from certmix.models.calling import call_model
 
 __all__ = ["slopes_beyond_rounding"]
 
@@ -52,8 +53,8 @@ def slopes_beyond_rounding(
         )
     logits, errors = [], []
     for batch in (images, points):
-        coarse = model(batch)
-        fine = coarse if judge is None else judge(batch.double())
+        coarse = call_model(model, batch)
+        fine = coarse if judge is None else call_model(judge, batch.double())
         unit = torch.finfo(fine.dtype).eps
         fine, coarse = fine.double(), coarse.double()
         largest, change = fine.abs().amax(1), (fine - coarse).abs().amax(1)

@@ -48,20 +48,14 @@ def check_logits(
     """
     import torch
 
+    from certmix.models.calling import call_model
+
     with torch.no_grad():
-        logits = _run(module, inputs, name)
-        expected = (len(inputs), classes)
-        if not isinstance(logits, torch.Tensor):
-            kind = type(logits).__name__
-            raise ModelError(f"{name} returns {kind}: wrap it to return a tensor of shape {expected}")
-        if tuple(logits.shape) != expected:
-            rows = logits.ndim == 2 and len(logits) == len(inputs)
-            own = logits.shape[-1] if rows else 0
-            remedy = classes_remedy(own, classes, no_label_zero) if rows else "return one row an input"
-            raise ModelError(f"{name} returns shape {tuple(logits.shape)}, expected {expected}: {remedy}")
-        if not logits.is_floating_point():
+        logits = call_model(module, inputs, name)
+        if logits.shape[1] != classes:
+            remedy = classes_remedy(logits.shape[1], classes, no_label_zero)
             raise ModelError(
-                f"{name} returns {logits.dtype}, expected floating-point logits: return the scores"
+                f"{name} returns shape {tuple(logits.shape)}, expected ({len(inputs)}, {classes}): {remedy}"
             )
         bad = int((~logits.isfinite()).sum())
         if bad:
@@ -96,29 +90,15 @@ def classes_remedy(own: int, classes: int, no_label_zero: bool = False) -> str:
     return "choose a model trained on these data"
 
 
-def _run(module: nn.Module, inputs: Tensor, name: str) -> Tensor:
-    from certmix.models.adapters import describe
-
-    try:
-        logits: Tensor = module(inputs)
-        return logits
-    except ModelError:
-        raise
-    except Exception as error:
-        found = f"{tuple(inputs.shape)} {str(inputs.dtype).removeprefix('torch.')}"
-        remedy = "the inputs must be of the shape the model takes, and a batch of any size"
-        if inputs.ndim == 4 and inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3):
-            remedy = "these look channels last: save (N, C, H, W), e.g. transpose(0, 3, 1, 2)"
-        raise ModelError(f"{name} fails on inputs {found}: {describe(error)}: {remedy}") from error
-
-
 def _check_alone(module: nn.Module, inputs: Tensor, name: str) -> None:
     """Refuse a model whose logits of two inputs differ grossly from those of each alone."""
     import torch
 
+    from certmix.models.calling import call_model
+
     pair = inputs[:2] if len(inputs) > 1 else torch.cat([inputs, torch.zeros_like(inputs)])
-    together = _run(module, pair, name)
-    alone = torch.cat([_run(module, pair[:1], name), _run(module, pair[1:], name)])
+    together = call_model(module, pair, name)
+    alone = torch.cat([call_model(module, one, name) for one in (pair[:1], pair[1:])])
     tolerance = 0.01 if together.dtype in (torch.float32, torch.float64) else 0.1
     difference, scale = float((together - alone).abs().max()), float(together.abs().max())
     if not difference <= tolerance * max(scale, 1e-6):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError
+from certmix.models.calling import call_model
 
 __all__ = ["FORMS", "NORMS", "Slopes", "slopes"]
 
@@ -135,7 +136,7 @@ def _check_constant(name: str, model: nn.Module, inputs: Tensor, logits: Tensor)
     """Refuse a model that has no gradient and gives other outputs for other inputs."""
     other = torch.linspace(-1.0, 1.0, inputs.numel(), dtype=inputs.dtype, device=inputs.device)
     with torch.no_grad():
-        if not torch.equal(model(other.view(inputs.shape)), logits):
+        if not torch.equal(call_model(model, other.view(inputs.shape)), logits):
             raise ModelError(
                 f"the {name} model's outputs change with the input but carry no gradient: "
                 "let it not detach them, or use trust 'constant'"

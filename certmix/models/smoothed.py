@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from certmix.bounds import bound_counts, is_established
 from certmix.bounds.noise import allow_for_noise
+from certmix.errors import ModelError, ParameterError
+from certmix.models.calling import call_model
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.sampling import Sampler
 from certmix.sampling.grid import Grid, GridPoint
@@ -45,7 +47,9 @@ class SmoothedClassifier:
     Noise is keyed by what an input holds: equal inputs see equal noise, others
     independent noise, however they are divided into calls.  base sees noisy
     inputs rounded to a grid (docs/noise.md), and radii are about the inputs as
-    they were given.
+    they were given: floating-point tensors or arrays (m, ...), or one input
+    without the first dimension.  Integers, such as 8-bit pixels, are refused, for sigma
+    and radii are in units of the input.
 
     Parameters
     ----------
@@ -81,10 +85,55 @@ class SmoothedClassifier:
         self.base, self.sigma, self.classes, self.seed = base.eval(), sigma, classes, seed
         self._settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
         self.base.to(device)
+        self._dimensions: int | None = None
+
+    def _batch(self, inputs: Tensor | NDArray[Any]) -> Tensor:
+        """Return float32 or float64 inputs (m, ...); the first time, find out what one input is.
+
+        Raises
+        ------
+        ParameterError
+            If they are no numbers, integers, or of another number of dimensions than before.
+        """
+        try:
+            given = torch.as_tensor(inputs)
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = type(inputs).__name__
+            raise ParameterError(f"inputs of type {kind} are no numbers: give a tensor (m, ...)") from error
+        if not given.is_floating_point() or given.ndim == 0:
+            found = f"inputs are {str(given.dtype).removeprefix('torch.')} of shape {tuple(given.shape)}"
+            raise ParameterError(
+                f"{found}: give floating point (m, ...) in the units of sigma, such as pixels.float() / 255"
+            )
+        values = given.detach().to(torch.promote_types(given.dtype, torch.float32))
+        if self._dimensions is None:
+            self._dimensions, classes = self._one_input(values)
+            self.classes = self.classes or classes
+        if values.ndim == self._dimensions:
+            return values[None]
+        if values.ndim != self._dimensions + 1:
+            raise ParameterError(
+                f"inputs have shape {tuple(values.shape)}, and one input had {self._dimensions} dimensions "
+                "before: give (m, ...)"
+            )
+        return values
+
+    def _one_input(self, values: Tensor) -> tuple[int, int]:
+        """Return the number of dimensions of one input, and of classes: the model takes a batch, or else one."""
+        batch = values[:1] if len(values) else values.new_zeros((1, *values.shape[1:]))
+        with torch.inference_mode():
+            try:
+                return values.ndim - 1, call_model(self.base, batch).shape[1]
+            except ModelError:
+                try:
+                    return values.ndim, call_model(self.base, values[None]).shape[1]
+                except ModelError:
+                    pass
+                raise
 
     def counts(
         self,
-        inputs: Tensor,
+        inputs: Tensor | NDArray[Any],
         samples: int,
         *,
         stream: str = "estimation",
@@ -95,21 +144,24 @@ class SmoothedClassifier:
         Parameters
         ----------
         inputs, samples
-            Shape (m, ...), and noisy copies of each.
+            Shape (m, ...), or one input, and noisy copies of each.
         stream
             ``estimation`` or ``selection``: independent noise.
         indices
             A number of 0..2^64 - 1 for each input that keys its noise instead of its content.
         """
-        if self.classes is None:
-            with torch.inference_mode():
-                self.classes = self.base(inputs[:1].to(self._settings["device"])).shape[1]
+        inputs = self._batch(inputs)
+        assert self.classes is not None
+        if not len(inputs):
+            return np.zeros((0, self.classes), np.int64)
         sampler = Sampler(self.base, self.classes, self.sigma, self.seed, **self._settings)
         keys = [_key(x, self.sigma) for x in inputs] if indices is None else indices
         pairs = zip(inputs, keys, strict=True)
         return np.stack([sampler.votes(x, key, [samples], stream=stream)[0] for x, key in pairs])
 
-    def predict(self, inputs: Tensor, samples: int = 1000, failure_probability: float = 0.001) -> Predictions:
+    def predict(
+        self, inputs: Tensor | NDArray[Any], samples: int = 1000, failure_probability: float = 0.001
+    ) -> Predictions:
         """Return the most probable class of each input, or abstain.
 
         A wrong class is established with at most `failure_probability`
@@ -119,19 +171,20 @@ class SmoothedClassifier:
         Parameters
         ----------
         inputs
-            Shape (m, ...).
+            Shape (m, ...), or one input; see the class.
         samples, failure_probability
             Noisy copies of each input, and the error rate of the test.
         """
+        inputs = self._batch(inputs)
         counts = self.counts(inputs, samples)
         top = np.sort(counts, axis=1)[:, -2:]
-        left = failure_probability - samples * noise_error(self.sigma, inputs[0].numel())
+        left = failure_probability - samples * noise_error(self.sigma, inputs.shape[1:].numel())
         established = [left > 0 and is_established(int(b), int(a), left) for a, b in top]
         return Predictions(counts.argmax(1), np.array(established, bool))
 
     def certify(
         self,
-        inputs: Tensor,
+        inputs: Tensor | NDArray[Any],
         samples: int = 1000,
         failure_probability: float = 0.001,
         *,
@@ -145,7 +198,7 @@ class SmoothedClassifier:
         Parameters
         ----------
         inputs
-            Shape (m, ...).
+            Shape (m, ...), or one input; see the class.
         samples, selection_samples
             Fresh samples that bound the probabilities, and those that choose the class.
         failure_probability
@@ -156,10 +209,11 @@ class SmoothedClassifier:
         bound, certificate
             Names in `certmix.bounds.BOUNDS` and `certmix.radii.CERTIFICATES`.
         """
+        inputs = self._batch(inputs)
         selected = self.counts(inputs, selection_samples, stream="selection").argmax(1)
         bounds = bound_counts(self.counts(inputs, samples), selected, failure_probability, bound)
-        lost = np.array([_point(x, self.sigma).distance for x in inputs])
-        bounds = allow_for_noise(bounds, noise_error(self.sigma, inputs[0].numel()), lost)
+        lost = np.array([_point(x, self.sigma).distance for x in inputs], np.float64)
+        bounds = allow_for_noise(bounds, noise_error(self.sigma, inputs.shape[1:].numel()), lost)
         radii = certify_radii(
             bounds,
             sigma=self.sigma,

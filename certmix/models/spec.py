@@ -202,7 +202,7 @@ def _load_card(
 def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:
     try:
         return evaluating(module.to(device)).requires_grad_(False)
-    except (RuntimeError, AssertionError) as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{spec} on device {device}: {describe(error)}: use --device cpu") from error
 
 

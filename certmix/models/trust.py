@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError
+from certmix.models.calling import call_both, call_model
 from certmix.models.slopes import FORMS, NORMS, Slopes, slopes
 
 __all__ = ["TRUSTS", "Trust", "check_pair", "check_settings", "log_trust_values", "trusted_outputs"]
@@ -164,7 +165,7 @@ def trusted_outputs(
     check_settings(trust=trust, form=form, norm=norm)
     rule = TRUSTS[trust]
     if rule.log_value is None:
-        g, h = standard(inputs), robust(inputs)
+        g, h = call_both(standard, robust, inputs)
         check_pair(g, h)
         return g, h, None
     if not inputs.is_floating_point():
@@ -175,7 +176,8 @@ def trusted_outputs(
     outputs = []
     for name, model in (("standard", standard), ("robust", robust)):
         with _recording() if name in rule.of else nullcontext():
-            outputs.append(model(tracked if wanted or name in rule.of else inputs))
+            points = tracked if wanted or name in rule.of else inputs
+            outputs.append(call_model(model, points, f"the {name} model"))
     g, h = outputs
     check_pair(g, h)
     models = {"standard": (standard, g), "robust": (robust, h)}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ParameterError
+from certmix.models.calling import call_both
 from certmix.models.trust import check_pair
 from certmix.nuts.description import check_auxiliary
 from certmix.nuts.mixture import NutsMixture, transformed_logits
@@ -82,7 +83,7 @@ class AuxiliaryMixture(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the surrogate's logits, float64 (N, classes); each base model runs once."""
-        return self.mix(self.standard(inputs), self.robust(inputs))
+        return self.mix(*call_both(self.standard, self.robust, inputs))
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -151,7 +152,7 @@ class DirectBypass(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the mix's logits, float64 (N, classes); each base model runs once."""
-        standard, robust = self.standard(inputs), self.robust(inputs)
+        standard, robust = call_both(self.standard, self.robust, inputs)
         with torch.no_grad():
             value = self.mixture.mix(standard, robust)
         if not torch.is_grad_enabled():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certmix.models.calling import call_both, call_model
 from certmix.models.mixture import mix_logits
 from certmix.models.trust import check_pair
 from certmix.nuts.description import check_mix
@@ -147,7 +148,7 @@ class TransformedRobust(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return M(h(inputs))."""
-        return transformed_logits(self.robust(inputs), self.transform)
+        return transformed_logits(call_model(self.robust, inputs, "the robust model"), self.transform)
 
 
 class NutsMixture(nn.Module):
@@ -200,7 +201,7 @@ class NutsMixture(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the mix's logits, float64 (N, classes); each base model runs once."""
-        return self.mix(self.standard(inputs), self.robust(inputs))
+        return self.mix(*call_both(self.standard, self.robust, inputs))
 
     def extra_repr(self) -> str:
         """Show the settings."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError
 from certmix.models.adapters import describe
+from certmix.models.calling import call_model
 
 __all__ = ["CompileError", "CompiledModel", "check_compilable", "is_compilable"]
 
@@ -102,8 +103,8 @@ class CompiledModel:
         if self._checks[key] < CHECKED:
             with self._alone:
                 if self._checks[key] < CHECKED:
-                    expected = self.module(batch)
-                    if not isinstance(expected, Tensor) or not expected.isfinite().all():
+                    expected = call_model(self.module, batch)
+                    if not expected.isfinite().all():
                         return expected  # whoever asked says what is wrong
                     logits = self._checked(batch, expected)
                     self._checks[key] += 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from certmix.errors import ParameterError
+from certmix.models.calling import call_model
 from certmix.sampling.compiling import CompiledModel
 from certmix.sampling.lanes import MOST_LANES, Crew, Setting
 from certmix.sampling.stateless import keeps_nothing
@@ -46,7 +49,8 @@ class Runner:
 
     def __init__(self, model: nn.Module, setting: Setting, compiled: bool, most: int) -> None:
         self._model, self._compiled = model, compiled
-        call = CompiledModel(model, setting.device, setting.precision) if compiled else model
+        passes = CompiledModel(model, setting.device, setting.precision) if compiled else model
+        call = partial(call_model, passes)
         self._alone = Crew(call, setting, 1)
         self._many = Crew(call, setting, most) if most > 1 else self._alone
 

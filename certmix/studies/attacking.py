@@ -18,6 +18,7 @@ from certmix.attacks import ATTACKS
 from certmix.attacks.diagnose import diagnose_gradients
 from certmix.data import stack
 from certmix.errors import DataError, Interrupted, ParameterError
+from certmix.models.calling import call_model
 from certmix.records import VectorStore
 from certmix.sampling.precision import PRECISIONS
 from certmix.studies.attack_request import AttackRequest
@@ -172,7 +173,7 @@ def _key(seed: int, cell: str, indices: IntArray) -> int:
 def outputs(models: Sequence[nn.Module], images: Tensor) -> FloatArray:
     """Return the models' logits side by side, float64 (n, models * classes)."""
     with torch.no_grad():
-        return np.concatenate([model(images).double().cpu().numpy() for model in models], 1)
+        return np.concatenate([call_model(model, images).double().cpu().numpy() for model in models], 1)
 
 
 def attacked_points(
@@ -217,8 +218,8 @@ def attacked_points(
     fast = reduced(bench, model) if quick is None else quick
     points = function(fast, images, labels, request.norm, request.radius, **settings)
     with torch.no_grad():
-        seemed = fast(points).argmax(1) != labels
-        redo = seemed & (model(points).argmax(1) == labels)
+        seemed = call_model(fast, points).argmax(1) != labels
+        redo = seemed & (call_model(model, points).argmax(1) == labels)
     if redo.any():
         points[redo] = function(model, images[redo], labels[redo], request.norm, request.radius, **settings)
     return points
@@ -243,7 +244,7 @@ class _Autocast(nn.Module):
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device, self._dtype):
-            logits: Tensor = self.model(inputs)
+            logits = call_model(self.model, inputs)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from certmix.data import stack
 from certmix.errors import ParameterError
+from certmix.models.calling import call_model
 from certmix.radii.constant import STEEPNESS
 from certmix.report.rounding import floor_digits
 from certmix.studies.deterministic_fill import Work
@@ -58,7 +59,7 @@ def _slope(work: Work, positions: IntArray, of_probabilities: bool) -> float:
     for part in inputs.split(work.step):
         x = part.clone().requires_grad_(True)
         with torch.enable_grad():
-            values = work.loaded.robust.module(x)
+            values = call_model(work.loaded.robust.module, x, work.loaded.robust.name)
             if of_probabilities:
                 values = values.double().softmax(1)
             first, second = values.topk(2, dim=1).values.unbind(1)

@@ -15,6 +15,7 @@ from certmix.lipschitz.faithful import CHECKED
 from certmix.lipschitz.graph import build_graph
 from certmix.lipschitz.nodes import Graph
 from certmix.lipschitz.propagation import certified_radius, margin_lower
+from certmix.models.calling import call_model
 from certmix.models.spec import LoadedModel
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import margin_threshold
@@ -144,7 +145,8 @@ def keep_logits(work: Work, cell: str, model: LoadedModel, positions: IntArray) 
     if not len(missing):
         return
     with torch.inference_mode():
-        logits = model.module(_inputs(work, missing).to(work.device)).double().cpu().numpy()
+        inputs = _inputs(work, missing).to(work.device)
+        logits = call_model(model.module, inputs, model.name).double().cpu().numpy()
     if not np.isfinite(logits).all():
         index = work.loaded.dataset.indices[missing][~np.isfinite(logits).all(1)][0]
         raise ModelError(f"{model.name} gives image {index} logits that are not finite: check its weights")

@@ -11,6 +11,7 @@ import torch
 
 from certmix.data import stack
 from certmix.engines import Engine, SerialEngine
+from certmix.models.calling import call_model
 from certmix.models.checks import near_chance
 from certmix.models.spec import LoadedModel
 from certmix.records import ImageRecord, Store
@@ -75,7 +76,8 @@ def standard_outputs(context: Context, store: Store, positions: IntArray) -> Non
     for begin in range(0, len(missing), step):
         part = missing[begin : begin + step]
         with torch.inference_mode():
-            logits = model.module(torch.from_numpy(stack(dataset, part)).to(context.passes.device))
+            inputs = torch.from_numpy(stack(dataset, part)).to(context.passes.device)
+            logits = call_model(model.module, inputs, model.name)
             probabilities = logits.double().softmax(1).cpu().numpy()
         store.write_standard(model.checksum, dataset.indices[part], probabilities)
     known = store.standard(model.checksum)

@@ -15,6 +15,7 @@ from certmix.archives import read_arrays
 from certmix.atomic import write_atomically
 from certmix.attacks.minimum_margin import minimum_margin
 from certmix.errors import DataError
+from certmix.models.calling import call_model
 from certmix.nuts.transform import layer_normalize
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import Batch, Bench, Cell, outputs, reduced
@@ -64,7 +65,7 @@ class _Normalized(nn.Module):
         self.model, self.top_k = model, top_k
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return layer_normalize(self.model(inputs), self.top_k)
+        return layer_normalize(call_model(self.model, inputs), self.top_k)
 
 
 def margin_cells(

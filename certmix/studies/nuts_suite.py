@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.attacks.minimum_margin import label_margin
+from certmix.models.calling import call_both
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
 from certmix.nuts.description import MixSettings
@@ -171,7 +172,7 @@ class _Watched(nn.Module):
         self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        standard, robust = self.auxiliary.standard(inputs), self.auxiliary.robust(inputs)
+        standard, robust = call_both(self.auxiliary.standard, self.auxiliary.robust, inputs)
         self.last = standard.detach(), robust.detach()
         return self.auxiliary.mix(standard, robust)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from certmix.errors import ParameterError
+from certmix.errors import ModelError, ParameterError
+from certmix.models.adapters import describe
 from certmix.report.rounding import floor_digits
 from certmix.sampling import resolve_device
 from certmix.studies import certify as study
@@ -155,11 +156,16 @@ def certify_given(
         request = CertifyRequest(given.sigma, given.alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
     run: Any = run_deterministic if plain else run_certify
     with as_it_was(given.modules):
-        folder = None if runs is None else Path(runs) / _name(request, sources, device)
-        result: Result = run(
-            request, sources, output=folder, in_memory=folder is None, device=device, batch_size=batch_size,
-            say=remarks.append,
-        )  # fmt: skip
+        try:
+            folder = None if runs is None else Path(runs) / _name(request, sources, device)
+            result: Result = run(
+                request, sources, output=folder, in_memory=folder is None, device=device, batch_size=batch_size,
+                say=remarks.append,
+            )  # fmt: skip
+        except (AssertionError, SystemExit) as error:  # neither is for whoever tests to take for a verdict
+            raise ModelError(
+                f"nothing was certified: {describe(error)}: run the model on such inputs by itself to see why"
+            ) from error
     if not result.summary.complete:
         raise KeyboardInterrupt
     return result

@@ -11,7 +11,7 @@ from planes import plane
 from small_nets import normalised_net
 from torch import nn
 
-from certmix.errors import ParameterError
+from certmix.errors import ModelError, ParameterError
 from certmix.sampling import Sampler, compiling
 from certmix.sampling.compiling import CHECKED, CompiledModel, CompileError
 
@@ -109,7 +109,7 @@ def test_a_model_that_cannot_be_compiled_is_one_line(fake):
 def test_a_model_s_own_failure_is_its_own(fake):
     net, _ = fake(lambda forward, batch: forward(batch))
     net.forward = lambda batch: (_ for _ in ()).throw(ValueError("mine"))
-    with pytest.raises(ValueError, match="mine"):
+    with pytest.raises(ModelError, match="ValueError: mine"):
         Sampler(net, 2, 0.5, compiled=True).votes(X, 0, [100])
 
 

@@ -353,14 +353,16 @@ def test_threads_are_given_back_and_each_lane_has_its_share(watched):
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])
-def test_an_error_in_a_lane_is_the_error(watched, error):
+@pytest.mark.parametrize(
+    ("error", "kind"), [(ValueError("mine"), ModelError), (KeyboardInterrupt("mine"), KeyboardInterrupt)]
+)
+def test_an_error_in_a_lane_is_the_error(watched, error, kind):
     def fail(batch):
-        if len(batch) == 10 and batch.mean() > 0.05:
+        if batch.mean() > 0.05:
             raise error
 
     watched.act, before = fail, torch.get_num_threads()
-    with pytest.raises(type(error)):
+    with pytest.raises(kind, match="mine"):
         counted(watched, 3, batch_size=10)
     assert torch.get_num_threads() == before
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane")]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from certmix.attacks._geometry import distance
 from certmix.lipschitz.local_constants import float64_twin
+from certmix.models.calling import call_model
 from certmix.sampling import Sampler
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
@@ -114,7 +115,9 @@ def judge_plain(target: Target, claims: Claims, claim: Claim, image: Tensor, poi
     mu, away = threshold(claims.alpha), distance(points, image[None].expand(points.shape), claims.norm)
     twin = float64_twin(target.module, points)
     with torch.inference_mode():
-        logits = target.module(points) if twin is None else twin(points.double())
+        logits = (
+            call_model(target.module, points) if twin is None else call_model(twin, points.double())
+        )
     precision = torch.float32 if twin is None else torch.float64
     h = logits.double().softmax(1)
     own = torch.tensor([claim.predicted], device=h.device)

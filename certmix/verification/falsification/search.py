@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from certmix.attacks import pgd
 from certmix.attacks._geometry import make_ball
 from certmix.errors import ModelError
+from certmix.models.calling import call_model
 
 __all__ = ["plain_candidates", "smoothed_candidates"]
 
@@ -95,7 +96,7 @@ def _margin_and_slope(
     """Return the estimated margin to the nearest rival, and the gradient (1, ...) of its surrogate."""
     copies = copies.detach().requires_grad_(True)
     with torch.enable_grad():
-        logits = model(copies).double()
+        logits = call_model(model, copies).double()
         with torch.no_grad():
             mean = _mean_scores(logits, temperature)
             rival = _nearest(mean, logits.mean(0), predicted)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from certmix.lipschitz.propagation import margin_lower
+from certmix.models.calling import call_model
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.types import FloatArray
 from certmix.verification.checks import CheckResult
@@ -62,7 +63,7 @@ def _logits(again: Again, role: str, position: int) -> FloatArray:
     assert model is not None
     with torch.inference_mode():
         inputs = torch.from_numpy(dataset.read(position))[None].to(again.device)
-        found: FloatArray = model.module(inputs).double().cpu().numpy()[0]
+        found: FloatArray = call_model(model.module, inputs, model.name).double().cpu().numpy()[0]
     return found
 
 

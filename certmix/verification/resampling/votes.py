@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from certmix.models.calling import call_model
 from certmix.records import ImageRecord
 from certmix.sampling.compiling import CompileError, is_compilable
 from certmix.sampling.passes import PARTLY
@@ -208,7 +209,7 @@ def _standard_outputs(again: Again, run: StoredRun, chosen: dict[int, int]) -> C
     for index in compared:
         with torch.inference_mode():
             inputs = torch.from_numpy(dataset.read(chosen[index]))[None].to(again.device)
-            fresh = model.module(inputs).double().softmax(1)[0].cpu().numpy()
+            fresh = call_model(model.module, inputs, model.name).double().softmax(1)[0].cpu().numpy()
         kept = stored[index][0]
         if kept.shape != fresh.shape or not np.abs(kept - fresh).max() <= CLOSE:
             faults.append((index, f"image {index}: stored outputs of {model.name} are not what it gives"))

@@ -1,0 +1,194 @@
+"""Calling a model that somebody else wrote: the one place where its forward pass runs.
+
+>>> call_model(nn.Linear(4, 3), torch.zeros(2, 4, dtype=torch.float64), "the robust model").dtype
+torch.float32
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+
+from certmix.errors import CertmixError, ModelError, ParameterError
+from certmix.models.adapters import describe
+
+__all__ = ["OutOfMemory", "call_both", "call_model"]
+
+_LARGEST: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Rows that a model which fails in larger batches takes at once, as far as was found out."""
+
+
+class OutOfMemory(ModelError, torch.OutOfMemoryError):
+    """A forward pass did not fit into the device's memory."""
+
+
+def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the model") -> Tensor:
+    """Run a model on a copy of a batch and return its logits; gradients flow through.
+
+    The copy is on the model's device, in the floating dtype of its parameters,
+    so that a model that writes into its input harms nobody else.  A batch that is too
+    large for the model is run in parts of one size, the last of which overlaps
+    the one before.  Within `torch.compile`, `torch.fx` and `torch.func` the
+    model is called as it is.
+
+    Parameters
+    ----------
+    model
+        Gives floating-point logits (N, classes), each row of its own input alone.
+    inputs
+        Shape (N, ...).
+    name
+        What to call the model in a message.
+
+    Returns
+    -------
+    Tensor
+        Logits (N, classes) on the device of `inputs`, finite or not.
+
+    Raises
+    ------
+    ParameterError
+        If `inputs` is no tensor with a row an input.
+    OutOfMemory
+        If memory is lacking; also a `torch.OutOfMemoryError`.
+    ModelError
+        If the model fails (or calls ``sys.exit``) however few rows it gets,
+        changes its input in place, or returns something else than such logits.
+    """
+    if _is_traced(inputs):
+        return model(inputs)
+    if not isinstance(inputs, Tensor) or inputs.ndim == 0:
+        found = "a single number" if isinstance(inputs, Tensor) else f"of type {type(inputs).__name__}"
+        raise ParameterError(f"the inputs of {name} are {found}: give a tensor of shape (N, ...)")
+    most = _LARGEST.get(model, len(inputs)) if isinstance(model, nn.Module) else len(inputs)
+    if len(inputs) > most:
+        return _in_parts(model, inputs, most, name)
+    given = _own_copy(model, inputs)
+    version, failure = given._version, None
+    try:
+        logits = model(given)
+    except CertmixError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{name} runs out of memory with {len(inputs)} inputs at once: give a smaller batch size, or use "
+            "--device cpu"
+        ) from error
+    except (Exception, SystemExit) as error:
+        failure = error
+    if given._version != version:
+        raise ModelError(
+            f"{name} changes its input in place, which others still need: let it make a new tensor, such as "
+            "x = x - mean for x -= mean, or begin with x = x.clone()"
+        )
+    if failure is None:
+        return _checked(logits, len(inputs), name).to(inputs.device)
+    remedy = _remedy(model, inputs, failure)
+    most = 0 if remedy else _working_rows(model, inputs)
+    if most:
+        logits = _in_parts(model, inputs, most, name)
+        if isinstance(model, nn.Module):
+            _LARGEST[model] = min(most, _LARGEST.get(model, most))
+        return logits
+    shape, kind = tuple(inputs.shape), str(inputs.dtype).removeprefix("torch.")
+    remedy = remedy or "the inputs must be of the shape the model takes, and a batch of any size"
+    raise ModelError(f"{name} fails on inputs {shape} {kind}: {describe(failure)}: {remedy}") from failure
+
+
+def call_both(
+    standard: Callable[[Tensor], Any], robust: Callable[[Tensor], Any], inputs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return both classifiers' logits; see `call_model`."""
+    return call_model(standard, inputs, "the standard model"), call_model(robust, inputs, "the robust model")
+
+
+def _is_traced(inputs: Any) -> bool:
+    """Whether the call is recorded or transformed, and its values are not there to look at."""
+    if torch.compiler.is_compiling() or isinstance(inputs, fx.Proxy):
+        return True
+    return isinstance(inputs, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(inputs)
+
+
+def _parameter(model: object) -> Tensor | None:
+    """Return a floating-point parameter of a module, or of the module that a callable holds."""
+    module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
+    parameters = module.parameters() if isinstance(module, nn.Module) else ()
+    return next((one for one in parameters if one.is_floating_point()), None)
+
+
+def _own_copy(model: object, inputs: Tensor) -> Tensor:
+    """Return a copy that the model may write into and that counts how often it does."""
+    like = _parameter(model)
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():  # tensors made in it count nothing
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+        if like is not None:
+            moved = inputs.to(like.device, like.dtype if inputs.is_floating_point() else inputs.dtype)
+            if moved is not inputs:
+                return moved
+        return inputs.clone()
+
+
+def _checked(logits: Any, rows: int, name: str) -> Tensor:
+    """Refuse what is no floating-point tensor of a row an input."""
+    if not isinstance(logits, Tensor):
+        kind = type(logits).__name__
+        raise ModelError(f"{name} returns {kind}: wrap it to return a tensor of shape ({rows}, classes)")
+    if logits.ndim != 2 or len(logits) != rows:
+        raise ModelError(
+            f"{name} returns shape {tuple(logits.shape)}, expected ({rows}, classes): return one row an input"
+        )
+    if not logits.is_floating_point():
+        raise ModelError(f"{name} returns {logits.dtype}, expected floating-point logits: return the scores")
+    return logits
+
+
+def _in_parts(model: Callable[[Tensor], Any], inputs: Tensor, most: int, name: str) -> Tensor:
+    """Run parts of `most` rows each; the last one ends with the batch."""
+    starts = range(0, len(inputs), most)
+    parts = [inputs[min(start, len(inputs) - most) :][:most] for start in starts]
+    logits = [call_model(model, part, name) for part in parts]
+    logits[-1] = logits[-1][len(starts) * most - len(inputs) :]
+    return torch.cat(logits)
+
+
+def _works(model: Callable[[Tensor], Any], inputs: Tensor) -> bool:
+    try:
+        _checked(model(_own_copy(model, inputs)), len(inputs), "")
+    except (Exception, SystemExit):
+        return False
+    return True
+
+
+def _working_rows(model: Callable[[Tensor], Any], inputs: Tensor) -> int:
+    """Return the largest of n/2, n/4, ..., 1 of the n rows that the model takes at once; 0 if it takes none."""
+    most = len(inputs) // 2
+    while most and not _works(model, inputs[:most]):
+        most //= 2
+    return most
+
+
+def _remedy(model: Callable[[Tensor], Any], inputs: Tensor, failure: BaseException) -> str:
+    """Return what to do about a failure that smaller batches would not mend, or nothing."""
+    if isinstance(failure, SystemExit):
+        return "a model must not end the program; remove the call of sys.exit"
+    if not inputs.is_floating_point():
+        return "give floating-point inputs in the range of the model's training, such as x / 255"
+    low, high = (float(value.detach()) for value in inputs.aminmax()) if inputs.numel() else (0.0, 0.0)
+    if (low < 0 or high > 1) and _works(model, inputs.clamp(0, 1)):
+        return (
+            f"it takes inputs in [0, 1] and refuses others, as noise makes them (here {low:.3g} to {high:.3g}): "
+            "remove its check of the range, or let it begin with x = x.clamp(0, 1)"
+        )
+    like = _parameter(model)
+    if like is not None and like.dtype in (torch.float16, torch.bfloat16):
+        return f"its weights are {str(like.dtype).removeprefix('torch.')}: call .float() on it"
+    if inputs.ndim == 4 and inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3):
+        return "these look channels last: save (N, C, H, W), e.g. transpose(0, 3, 1, 2)"
+    return ""
