@@ -1,0 +1,245 @@
+"""The one place where models run: casts, copies, parts, and errors of one line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import certmix
+from certmix.attacks import ATTACKS
+from certmix.errors import CertmixError, ModelError, ParameterError
+from certmix.models.calling import OutOfMemory, call_model
+from certmix.nuts.mixture import TransformedRobust
+from certmix.sampling import Sampler
+from certmix.sampling.packing import Draw
+from certmix.sampling.stateless import keeps_nothing
+
+X = torch.rand(7, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    """A linear net that first does something of its own with the batch."""
+
+    def __init__(self, first=lambda x: x, last=lambda z: z):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.first, self.last, self.sizes = nn.Linear(4, 3), first, last, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return self.last(self.linear(self.first(x)))
+
+
+def limited(most, kind=AssertionError):
+    """Return a net that fails on more than `most` rows."""
+
+    def first(x):
+        if len(x) > most:
+            raise kind(f"at most {most} rows")
+        return x
+
+    return Net(first).eval()
+
+
+def leaves(x):
+    raise SystemExit(0)
+
+
+def in_range(x):
+    assert x.min() >= 0 and x.max() <= 1, "inputs must lie in [0, 1]"  # noqa: PT018
+    return x
+
+
+IN_PLACE = {
+    "sub": lambda x: x.sub_(0.5),
+    "clamp": lambda x: x.clamp_(0, 1),
+    "relu": nn.ReLU(inplace=True),
+    "view": lambda x: x.view(-1).mul_(2).view_as(x),
+    "index": lambda x: x.__setitem__((slice(None), 0), 0.0) or x,
+    "then fails": lambda x: x.mul_(2) @ torch.ones(9, 9),
+}
+FAILURES = {
+    "error": (lambda x: x @ torch.ones(9, 9), "RuntimeError"),
+    "assertion": (lambda x: in_range(x - 5), "AssertionError: inputs must lie"),
+    "exit": (leaves, "SystemExit: 0: a model must not end the program"),
+    "attribute": (lambda x: x.nothing, "AttributeError"),
+    "index": (lambda x: x[:, 99], "IndexError"),
+    "lines": (lambda x: [][0] if len(x) else x, "IndexError: list index out of range"),
+}
+OUTPUTS = {
+    "tuple": (lambda z: (z, z), "returns tuple: wrap it"),
+    "none": (lambda z: None, "returns NoneType"),
+    "dict": (lambda z: {"logits": z}, "returns dict"),
+    "flat": (lambda z: z[:, 0], r"returns shape \(7,\), expected \(7, classes\)"),
+    "fewer": (lambda z: z[:1], r"returns shape \(1, 3\), expected \(7, classes\)"),
+    "classes": (lambda z: z.argmax(1, keepdim=True).repeat(1, 3), "returns torch.int64"),
+}
+
+
+@pytest.mark.parametrize("change", IN_PLACE.values(), ids=IN_PLACE)
+@pytest.mark.parametrize("mode", ["plain", "no_grad", "inference", "leaf"])
+def test_a_changed_input_is_named_and_the_caller_s_is_unharmed(change, mode):
+    given = X.clone().requires_grad_(mode == "leaf")
+    context = {"no_grad": torch.no_grad, "inference": torch.inference_mode}.get(mode, torch.enable_grad)
+    with context(), pytest.raises(ModelError, match="^mine changes its input in place"):
+        call_model(Net(change), given, "mine")
+    assert torch.equal(given, X)
+
+
+@pytest.mark.parametrize("change", IN_PLACE.values(), ids=IN_PLACE)
+def test_h_is_not_given_what_g_changed(change):
+    given = X.clone()
+    with pytest.raises(ModelError, match="the standard model changes its input in place"):
+        certmix.MixedClassifier(Net(change), Net(), 0.76)(given)
+    assert torch.equal(given, X)
+    with pytest.raises(ModelError, match="changes its input in place"):
+        Sampler(Net(change).eval(), 3, 0.5).votes(X[0], 0, [100])
+
+
+@pytest.mark.parametrize(("first", "message"), FAILURES.values(), ids=FAILURES)
+def test_failures_are_one_line_wherever_the_model_is_called(first, message):
+    net = Net(first).eval()
+    for call in (
+        lambda: call_model(net, X, "the model"),
+        lambda: certmix.MixedClassifier(Net(), net, 0.76)(X),
+        lambda: certmix.SmoothedClassifier(net, 0.5).predict(X),
+        lambda: certmix.SmoothedClassifier(net, 0.5, classes=3).certify(X, 100),
+        lambda: Sampler(net, 3, 0.5, batch_size=10).votes(X[0], 0, [100]),
+        lambda: list(Sampler(net, 3, 0.5, batch_size=10).scores([Draw(X[0], 0, (20,))])),
+    ):
+        with pytest.raises(ModelError, match=f"^the (robust )?model fails on inputs .*{message}") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce", "square"])
+@pytest.mark.parametrize(("first", "message"), [*FAILURES.values(), (IN_PLACE["clamp"], "in place")])
+def test_failures_under_attack_are_one_line(name, first, message):
+    with pytest.raises(ModelError, match=message):
+        ATTACKS[name].function(Net(first).eval(), X, torch.zeros(7, dtype=torch.int64), "linf", 0.1)
+
+
+@pytest.mark.parametrize(("last", "message"), OUTPUTS.values(), ids=OUTPUTS)
+def test_what_is_no_logits_is_named(last, message):
+    with pytest.raises(ModelError, match=f"^mine {message}"):
+        call_model(Net(last=last), X, "mine")
+    for other in (Net(last=last), Net()):
+        with pytest.raises(ModelError, match=message):
+            certmix.MixedClassifier(Net(last=last), other, 0.76)(X)
+
+
+@pytest.mark.parametrize("given", [X.numpy(), [0.0], None, torch.tensor(1.0)])
+def test_what_is_no_batch_is_named(given):
+    with pytest.raises(ParameterError, match="give a tensor of shape"):
+        certmix.MixedClassifier(Net(), Net(), 0.76)(given)
+
+
+@pytest.mark.parametrize("most", range(1, 8))
+@pytest.mark.parametrize("kind", [AssertionError, RuntimeError])
+def test_batches_are_cut_to_what_the_model_takes(most, kind):
+    net, given = limited(most, kind), X.clone().requires_grad_()
+    whole = Net()
+    for _ in range(2):
+        logits = call_model(net, given)
+        torch.testing.assert_close(logits, whole(X), rtol=0, atol=1e-6)
+        (slope,) = torch.autograd.grad(logits.sum(), given)
+        torch.testing.assert_close(slope, whole.linear.weight.sum(0).expand(7, 4))
+    net.sizes.clear()
+    call_model(net, X)
+    assert len(set(net.sizes)) == 1, "every part has one shape, and what was too large is not tried again"
+    assert net.sizes[0] <= most
+
+
+def test_votes_of_a_limited_model_are_those_of_the_model():
+    expected = Sampler(Net().eval(), 3, 0.5, batch_size=64).votes(X[0], 0, [100, 333])
+    assert (Sampler(limited(9), 3, 0.5, batch_size=64).votes(X[0], 0, [100, 333]) == expected).all()
+
+
+def test_one_row_at_fault_is_never_left_out():
+    def refuses(x):
+        assert not (x == X[5]).all(1).any(), "this row"
+        return x
+
+    with pytest.raises(ModelError, match=r"fails on inputs \(1, 4\) float32: AssertionError: this row"):
+        call_model(Net(refuses), X)
+
+
+def test_a_check_of_the_range_is_told_from_a_batch_that_is_too_large():
+    net = Net(in_range).eval()
+    assert call_model(net, X).shape == (7, 3)
+    with pytest.raises(ModelError, match=r"takes inputs in \[0, 1\] and refuses others, as noise makes them"):
+        Sampler(net, 3, 0.5).votes(X[0], 0, [100])
+    net.sizes.clear()
+    with pytest.raises(ModelError):
+        call_model(net, X - 0.5)
+    assert net.sizes == [7, 7], "no smaller batches are tried: one that passes by chance would hide it"
+
+
+@pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("given", [torch.float16, torch.float32, torch.float64])
+def test_inputs_are_cast_to_the_model_once(weights, given):
+    net, x = Net().to(weights), X.to(given, copy=True).requires_grad_()
+    logits = call_model(net, x)
+    assert logits.dtype == weights
+    assert torch.equal(logits, net(X.to(given).to(weights)))
+    logits.sum().backward()
+    assert x.grad.dtype == given
+    mix = certmix.MixedClassifier(net, Net(), 0.76)(x)
+    assert mix.dtype == torch.float32
+
+
+def test_integers_stay_integers():
+    table = nn.Sequential(nn.Embedding(5, 3), nn.Flatten())
+    assert call_model(table, torch.tensor([[1], [4]])).shape == (2, 3)
+    with pytest.raises(ModelError, match="give floating-point inputs .* such as x / 255"):
+        call_model(Net(), (X * 255).byte())
+
+
+def test_out_of_memory_is_both_kinds_of_error():
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        call_model(limited(3, torch.OutOfMemoryError), X, "mine")
+    assert isinstance(caught.value, OutOfMemory)
+    assert isinstance(caught.value, CertmixError)
+    assert "mine runs out of memory with 7 inputs at once: give a smaller batch size" in str(caught.value)
+
+
+def test_interrupts_and_our_own_errors_pass():
+    def raising(error):
+        def first(x):
+            raise error
+
+        return Net(first)
+
+    with pytest.raises(KeyboardInterrupt):
+        call_model(raising(KeyboardInterrupt()), X)
+    with pytest.raises(ParameterError, match=r"^ours$"):
+        call_model(raising(ParameterError("ours")), X)
+
+
+def test_empty_batches_and_tracing_pass():
+    assert call_model(Net(), X[:0]).shape == (0, 3)
+    linear = nn.Linear(4, 3)
+    mix = certmix.MixedClassifier(linear, linear, 0.76).eval()
+    program = torch.export.export(mix, (X,)).module()
+    torch.testing.assert_close(program(X), mix(X))
+    slopes = torch.func.vmap(torch.func.grad(lambda x: call_model(linear, x).sum()))(X)
+    assert slopes.shape == (7, 4)
+    transformed = TransformedRobust(linear, nn.Identity())
+    tracer = torch.fx.Tracer()
+    assert any(node.target == "robust" for node in tracer.trace(transformed).nodes)
+
+
+def test_models_that_keep_nothing_still_have_their_lanes():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
+    assert keeps_nothing(net)
+    call_model(net, X)
+    assert keeps_nothing(net)
+    assert len(Sampler(net, 3, 0.5, lanes=2)._runner.crew.lanes) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_inputs_move_to_the_model_and_logits_back():
+    logits = call_model(Net().cuda(), X)
+    assert logits.device == X.device
+    torch.testing.assert_close(logits, Net()(X))
