@@ -11,11 +11,33 @@ from typing import IO, Any, BinaryIO
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-__all__ = ["read_arrays", "refuse_bomb"]
+__all__ = ["read_arrays", "refuse_bomb", "what_it_is"]
 
 _FREE = 1 << 28
 _TIMES = 200
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def what_it_is(content: bytes) -> str | None:
+    """Say what a file is that was to hold numbers, where it is a failed download; None where it seems to hold them.
+
+    Parameters
+    ----------
+    content
+        The first 100 bytes, or more.
+
+    Examples
+    --------
+    >>> what_it_is(b"<!DOCTYPE html><html>quota exceeded</html>")
+    'it is a web page: download it again'
+    """
+    if not content:
+        return "it is empty: download it again"
+    if content.startswith(b"version https://git-lfs.github.com/"):
+        return "it is a pointer of Git LFS: fetch the file with git lfs pull"
+    if content.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page: download it again"
+    return None
 
 
 def refuse_bomb(file: BinaryIO) -> None:

@@ -157,6 +157,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise DataError(f"it holds a {type(content).__name__} instead of a dictionary")
         return {str(_text(key)): _plain(value, len(raw)) for key, value in content.items()}
+    except PermissionError:
+        raise
     except DataError as error:
         raise DataError(f"{path}: {error}: use the files of the official archive") from error
     except Exception as error:  # a damaged pickle raises almost anything

@@ -32,16 +32,20 @@ if TYPE_CHECKING:
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is decoded, whatever a file is called: others, such as EPS, start programs."""
 MOST_PIXELS = 1 << 26
-"""Of a resized image."""
+"""Of an image, as its header says before it is decoded, and as it is after resizing."""
 BILINEAR = 2  #: PIL.Image.Resampling.BILINEAR, which is antialiased
+NO_CLASSES = frozenset(("__MACOSX", "__pycache__", "@eaDir", "lost+found"))
+"""Folders that programs leave among others."""
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )  # fmt: skip
 
 
 def _folders(path: Path) -> list[Path]:
-    """Return the sub-folders by name, without hidden ones."""
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """Return the sub-folders by name, without hidden ones and those of archivers and file servers."""
+    return sorted(
+        p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in NO_CLASSES
+    )
 
 
 def _images(path: Path) -> Iterator[Path]:
@@ -62,11 +66,12 @@ def find(path: Path) -> Path | None:
     return path if _holds_classes(path) or any(map(_holds_classes, _folders(path))) else None
 
 
-def _root(path: Path, request: Request) -> Path:
-    """Return PATH/split where it holds class folders, else PATH."""
+def _root(path: Path, request: Request) -> tuple[Path, list[str]]:
+    """Return PATH/split where it holds class folders, else PATH; and the names of the classes of all splits."""
     split = request.split
     if _holds_classes(path / split):
-        return path / split
+        splits = [folder for folder in _folders(path) if _holds_classes(folder)]
+        return path / split, sorted({one.name for folder in splits for one in _folders(folder)})
     splits = [folder.name for folder in _folders(path) if _holds_classes(folder)]
     if splits and _holds_classes(path):
         raise DataError(
@@ -76,7 +81,7 @@ def _root(path: Path, request: Request) -> Path:
     if splits:
         raise DataError(f"{path} has no split {split!r}: use {' or '.join(splits)}")
     refuse_split(request, str(path), "give two folders, or arrange one as SPLIT/CLASS/image")
-    return path
+    return path, [folder.name for folder in _folders(path)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,11 +130,15 @@ def _decode(path: Path) -> Image.Image:
 
     try:
         with _strict_pillow(), Image.open(path, formats=FORMATS) as image:
-            mode = image.mode
+            mode, (width, height) = image.mode, image.size
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"{width}x{height} are more than {MOST_PIXELS:,} pixels")
             if "transparency" in image.info:
                 return image.convert("RGBA").convert("RGB")
             if mode[0] not in "IF":
                 return image.convert("RGB")
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): give this user the right to") from error
     except Exception as error:  # Pillow's decoders share no base class of errors
         raise DataError(f"{path} is not a readable image ({one_line(error)}): replace it") from error
     raise DataError(f"{path} has more than 8 bits a pixel (mode {mode}): convert it to 8 bits, or use .npz")
@@ -158,18 +167,18 @@ def _prepare(path: Path, resize: int | None, crop: int | None) -> NDArray[np.uin
 def load(path: Path, request: Request) -> Dataset:
     """List the images; each is read, and its shape checked, when it is asked for."""
     refuse_range(request, "image folders")
-    root = _root(path, request)
-    folders = _folders(root)
-    if len(folders) < 2:
-        raise DataError(f"{root} has one class folder, {folders[0].name}: a classifier needs at least 2")
-    files = [(image, k) for k, folder in enumerate(folders) for image in sorted(_images(folder))]
+    root, names = _root(path, request)
+    if len(names) < 2:
+        raise DataError(f"{root} has one class folder, {names[0]}: a classifier needs at least 2")
+    folders = [(k, root / name) for k, name in enumerate(names) if (root / name).is_dir()]
+    files = [(image, k) for k, folder in folders for image in sorted(_images(folder))]
     first = _prepare(files[0][0], request.resize, request.crop)
     return Dataset(
         name=request.short_name,
         split=request.split,
         labels=np.array([k for _, k in files], np.int64),
         indices=np.arange(len(files), dtype=np.int64),
-        class_names=tuple(folder.name for folder in folders),
+        class_names=tuple(names),
         read=ImageReader(tuple(image for image, _ in files), request.resize, request.crop, first.shape),
         input_range=request.input_range,
         checksum=_checksum(root, files, request),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.archives import read_arrays
+from certmix.archives import read_arrays, what_it_is
 from certmix.data._common import (
     Request,
     Source,
@@ -24,6 +24,10 @@ from certmix.data._common import (
 from certmix.errors import DataError
 from certmix.types import Dataset, IntArray
 
+MOST_CLASSES = 100_000
+"""Below this, classes that are not named are named by their numbers."""
+ROUNDING = 1e-6
+"""Part of the range by which conversions leave it: such inputs are clipped."""
 KEYS = ("inputs", "labels", "indices", "class_names")
 
 
@@ -44,33 +48,37 @@ def load(path: Path, request: Request) -> Dataset:
                 f"{where} has no {key!r}, only {', '.join(held) or 'nothing'}: "
                 "save it with np.savez(path, inputs=..., labels=...)"
             )
-    inputs = arrays["inputs"]
+    inputs, settings = arrays["inputs"], {"source": "npz"}
     if inputs.ndim == 0 or 0 in inputs.shape:
         raise DataError(f"{where}: inputs has shape {inputs.shape}, so it is empty: give at least one input")
     if inputs.dtype == np.uint8:
         refuse_range(request, "uint8 images")
         inputs = _images(inputs, where)
     else:
-        inputs = _floats(inputs, request.input_range, where)
+        inputs, clipped = _clipped(_floats(inputs, where), request.input_range, where)
+        settings |= {"clipped": clipped} if clipped else {}
     names = _class_names(arrays.get("class_names"), where)
     labels = check_labels(arrays["labels"], len(inputs), len(names) if names else None, where)
     if not names:
+        _refuse_many_classes(labels, where)
         names = tuple(str(k) for k in range(max(2, int(labels.max()) + 1)))
     indices = _indices(arrays.get("indices"), len(inputs), where)
-    return in_memory(request, inputs, labels, names, indices=indices, settings={"source": "npz"})
+    return in_memory(request, inputs, labels, names, indices=indices, settings=settings)
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Return the arrays of known names, and all names."""
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        if wrong := what_it_is(file.read(100)):
+            raise DataError(f"{path} is not an .npz archive: {wrong}")
+        if not zipfile.is_zipfile(file):
+            raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
+        try:
             return read_arrays(file, KEYS)
-    except Exception as error:  # zip, zlib, header and object-array faults share no base class
-        raise DataError(
-            f"{path} cannot be read ({one_line(error)}): save plain arrays with np.savez"
-        ) from error
+        except Exception as error:  # zip, zlib, header and object-array faults share no base class
+            raise DataError(
+                f"{path} cannot be read ({one_line(error)}): save plain arrays with np.savez"
+            ) from error
 
 
 def _images(inputs: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
@@ -91,8 +99,18 @@ def _images(inputs: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
 
 
-def _floats(inputs: NDArray[Any], input_range: tuple[float, float] | None, where: str) -> NDArray[np.float32]:
-    """Return finite float32 inputs inside the range."""
+def _refuse_many_classes(labels: IntArray, where: str) -> None:
+    """Refuse a label that cannot be a class's number before a name is made for every class below it."""
+    if len(labels) and labels.max() >= MOST_CLASSES:
+        at = int(np.argmax(labels))
+        raise DataError(
+            f"{where}: label {labels[at]} of input {at} would make {int(labels[at]) + 1:,} classes: number "
+            f"classes from 0 without gaps; for {MOST_CLASSES:,} or more, store class_names"
+        )
+
+
+def _floats(inputs: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """Return finite float32 inputs."""
     if inputs.dtype.kind != "f" or inputs.ndim < 2:
         raise DataError(
             f"{where}: inputs are {inputs.dtype} of shape {inputs.shape}, "
@@ -100,22 +118,41 @@ def _floats(inputs: NDArray[Any], input_range: tuple[float, float] | None, where
         )
     with np.errstate(all="ignore"):
         values = np.ascontiguousarray(inputs, np.float32)
-        low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
+        finite = np.isfinite(values.min()) and np.isfinite(values.max())
+    if not finite:
         bad = int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
         raise DataError(
             f"{where}: inputs[{bad}] holds NaN or values that are infinite in float32: "
             "remove or mend such inputs"
         )
-    if input_range is not None and (low < input_range[0] or high > input_range[1]):
-        pixels = input_range == (0.0, 1.0) and low >= 0 and 1 < high <= 255
-        divide = "divide them by 255, as models and sigma expect, or " if pixels else ""
-        raise DataError(
-            f"{where}: inputs run from {low:.6g} to {high:.6g}, "
-            f"outside {input_range[0]:g},{input_range[1]:g}: "
-            f"{divide}pass --input-range LO,HI that holds them, or --input-range none"
-        )
     return values
+
+
+def _clipped(
+    values: NDArray[np.float32], input_range: tuple[float, float] | None, where: str
+) -> tuple[NDArray[np.float32], str]:
+    """Return inputs inside the range, and in words what rounding had left outside and was clipped."""
+    low, high = float(values.min()), float(values.max())
+    if input_range is None or (low >= input_range[0] and high <= input_range[1]):
+        return values, ""
+    least, most = input_range
+    outside, ran = f"{least:g},{most:g}", f"inputs run from {_outward(low, -1)} to {_outward(high, 1)}"
+    if max(least - low, high - most) <= ROUNDING * (most - least):
+        inside = np.clip(values, np.float32(least), np.float32(most))
+        return inside, f"{ran}, by rounding outside {outside}, and were clipped to it"
+    pixels = input_range == (0.0, 1.0) and low >= 0 and 1 < high <= 255
+    divide = "divide them by 255, as models and sigma expect, or " if pixels else ""
+    wider = f"{_outward(min(low, least), -1)},{_outward(max(high, most), 1)}"
+    raise DataError(
+        f"{where}: {ran}, outside {outside}: {divide}pass --input-range {wider}, which holds them, or clip "
+        f"them with np.clip(inputs, {outside})"
+    )
+
+
+def _outward(value: float, side: int) -> str:
+    """Return a text of at least 6 digits that is not below the value (side 1), or not above it (-1)."""
+    texts = (f"{value:.{digits}g}" for digits in range(6, 18))
+    return next(text for text in texts if (float(text) - value) * side >= 0)
 
 
 def _class_names(names: NDArray[Any] | None, where: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certmix.archives import what_it_is
 from certmix.errors import ModelError
 from certmix.models.zoo import read_bytes
 
@@ -139,6 +140,8 @@ def from_export(path: Path, device: str) -> Foreign:
         If the file is missing or not such a file.
     """
     data = read_bytes(path, "give the path of a file written by torch.export.save")
+    if wrong := what_it_is(data):
+        raise ModelError(f"{path} cannot be read: {wrong}")
     log = logging.getLogger("torch.export")
     level = log.level
     log.setLevel(logging.CRITICAL)

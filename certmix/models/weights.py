@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certmix.archives import refuse_bomb
+from certmix.archives import refuse_bomb, what_it_is
 from certmix.errors import ModelError
 from certmix.models._instructions import check_pickles
 from certmix.models.adapters import describe
@@ -24,7 +24,6 @@ __all__ = ["PICKLED", "apply_weights", "load_tensors", "read_weights"]
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 NESTED = ("state_dict", "model", "model_state_dict", "net")
-PREFIXES = ("module.", "_orig_mod.")
 _LEVELS = 4
 
 
@@ -42,6 +41,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".safetensors", *PICKLED):
         raise ModelError(f"weights {path} are of an unknown kind: give a .safetensors, .pt or .pth file")
     data = read_bytes(path, "give a .safetensors, .pt or .pth file")
+    if wrong := what_it_is(data):
+        raise ModelError(f"weights {path} cannot be read: {wrong}")
     remedy = "load it where it was made and write the state dict with safetensors.torch.save_file"
     try:
         if path.suffix == ".safetensors":
@@ -89,12 +90,24 @@ def _is_dense(value: Any) -> bool:
     return isinstance(value, Tensor) and not value.is_nested and value.layout is torch.strided
 
 
+def _without_prefix(state: dict[str, Tensor], own: set[str]) -> dict[str, Tensor]:
+    """Return the state under the names that most are the module's, after taking off what all begin with.
+
+    Wrappers leave such prefixes: ``module.``, ``_orig_mod.``, ``1.module.``.
+    """
+    best = state
+    while len(first := {key.partition(".")[0] for key in state}) == 1 and all("." in key for key in state):
+        prefix = f"{first.pop()}."
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        if len(own & state.keys()) > len(own & best.keys()):
+            best = state
+    return best
+
+
 def apply_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load a state dict whose names and shapes must be the module's."""
+    """Load a state dict whose names and shapes must be the module's, but for a prefix of all its names."""
     own = module.state_dict()
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in state) and not any(key.startswith(prefix) for key in own):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    state = _without_prefix(state, set(own))
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = sorted(key for key in state if key not in own)
     common = [(key, state[key], own[key]) for key in sorted(state) if isinstance(own.get(key), Tensor)]

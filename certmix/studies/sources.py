@@ -50,7 +50,7 @@ def _model(
 
 
 def _no_label_zero(dataset: Dataset) -> bool:
-    return bool(dataset.labels.min() > 0)
+    return bool(dataset.labels.min() > 0) and dataset.settings.get("source") != "images"
 
 
 def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> None:
@@ -119,6 +119,8 @@ def _load_pair(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Loaded:
+    if "clipped" in dataset.settings:
+        say(f"{dataset.name}: {dataset.settings['clipped']}")
     robust = _model(sources, "robust", robust_spec, dataset, device, say)
     standard = None
     if sources.standard is not None:
