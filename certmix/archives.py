@@ -19,7 +19,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def what_it_is(content: bytes) -> str | None:
-    """Say what a file is that was to hold numbers, where it is a failed download; None where it seems to hold them.
+    """Say what a file of a failed download is and what to do; None for what may hold numbers.
 
     Parameters
     ----------

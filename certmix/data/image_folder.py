@@ -67,11 +67,11 @@ def find(path: Path) -> Path | None:
 
 
 def _root(path: Path, request: Request) -> tuple[Path, list[str]]:
-    """Return PATH/split where it holds class folders, else PATH; and the names of the classes of all splits."""
+    """Return PATH/split where it holds class folders, else PATH; and the classes of all splits."""
     split = request.split
     if _holds_classes(path / split):
-        splits = [folder for folder in _folders(path) if _holds_classes(folder)]
-        return path / split, sorted({one.name for folder in splits for one in _folders(folder)})
+        others = [folder for folder in _folders(path) if _holds_classes(folder)]
+        return path / split, sorted({one.name for folder in others for one in _folders(folder)})
     splits = [folder.name for folder in _folders(path) if _holds_classes(folder)]
     if splits and _holds_classes(path):
         raise DataError(

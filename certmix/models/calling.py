@@ -6,10 +6,11 @@ torch.float32
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,13 +18,20 @@ from torch import Tensor, fx, nn
 from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.models.adapters import describe
 
-__all__ = ["OutOfMemory", "call_both", "call_model"]
+__all__ = ["InPlaceWarning", "OutOfMemoryError", "call_both", "call_model"]
 
 _LARGEST: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """Rows that a model which fails in larger batches takes at once, as far as was found out."""
 
 
-class OutOfMemory(ModelError, torch.OutOfMemoryError):
+_WARNED: WeakSet[Any] = WeakSet()
+
+
+class InPlaceWarning(UserWarning):
+    """A model changes its input in place; what it gets is a copy, so the result stands."""
+
+
+class OutOfMemoryError(ModelError, torch.OutOfMemoryError):
     """A forward pass did not fit into the device's memory."""
 
 
@@ -54,11 +62,16 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     ------
     ParameterError
         If `inputs` is no tensor with a row an input.
-    OutOfMemory
+    OutOfMemoryError
         If memory is lacking; also a `torch.OutOfMemoryError`.
     ModelError
         If the model fails (or calls ``sys.exit``) however few rows it gets,
-        changes its input in place, or returns something else than such logits.
+        or returns something else than such logits.
+
+    Warns
+    -----
+    InPlaceWarning
+        Once, of a model that changes its input in place.
     """
     if _is_traced(inputs):
         return model(inputs)
@@ -75,20 +88,23 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     except CertmixError:
         raise
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
+        raise OutOfMemoryError(
             f"{name} runs out of memory with {len(inputs)} inputs at once: give a smaller batch size, or use "
             "--device cpu"
         ) from error
     except (Exception, SystemExit) as error:
         failure = error
-    if given._version != version:
-        raise ModelError(
-            f"{name} changes its input in place, which others still need: let it make a new tensor, such as "
-            "x = x - mean for x -= mean, or begin with x = x.clone()"
-        )
+    if given._version != version and model not in _WARNED:
+        if isinstance(model, nn.Module):
+            _WARNED.add(model)
+        warnings.warn(
+            f"{name} changes its input in place: certmix gives it a copy, so results stand; elsewhere it harms "
+            "its caller: let it begin with x = x.clone()",
+            InPlaceWarning, stacklevel=2,
+        )  # fmt: skip
     if failure is None:
         return _checked(logits, len(inputs), name).to(inputs.device)
-    remedy = _remedy(model, inputs, failure)
+    remedy = _values_remedy(model, inputs, failure)
     most = 0 if remedy else _working_rows(model, inputs)
     if most:
         logits = _in_parts(model, inputs, most, name)
@@ -96,7 +112,7 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
             _LARGEST[model] = min(most, _LARGEST.get(model, most))
         return logits
     shape, kind = tuple(inputs.shape), str(inputs.dtype).removeprefix("torch.")
-    remedy = remedy or "the inputs must be of the shape the model takes, and a batch of any size"
+    remedy = remedy or _shape_remedy(model, inputs)
     raise ModelError(f"{name} fails on inputs {shape} {kind}: {describe(failure)}: {remedy}") from failure
 
 
@@ -167,28 +183,35 @@ def _works(model: Callable[[Tensor], Any], inputs: Tensor) -> bool:
 
 
 def _working_rows(model: Callable[[Tensor], Any], inputs: Tensor) -> int:
-    """Return the largest of n/2, n/4, ..., 1 of the n rows that the model takes at once; 0 if it takes none."""
+    """Return the largest of n/2, n/4, ..., 1 that the model takes of the n rows at once; 0 for none."""
     most = len(inputs) // 2
     while most and not _works(model, inputs[:most]):
         most //= 2
     return most
 
 
-def _remedy(model: Callable[[Tensor], Any], inputs: Tensor, failure: BaseException) -> str:
+def _values_remedy(model: Callable[[Tensor], Any], inputs: Tensor, failure: BaseException) -> str:
     """Return what to do about a failure that smaller batches would not mend, or nothing."""
     if isinstance(failure, SystemExit):
         return "a model must not end the program; remove the call of sys.exit"
+    if not inputs.is_floating_point() or not inputs.numel():
+        return ""
+    low, high = (float(value.detach()) for value in inputs.aminmax())
+    if (low >= 0 and high <= 1) or not _works(model, inputs.clamp(0, 1)):
+        return ""
+    return (
+        f"it takes inputs in [0, 1] and refuses others, as noise makes them (here {low:.3g} to {high:.3g}): "
+        "remove its check of the range, or let it begin with x = x.clamp(0, 1)"
+    )
+
+
+def _shape_remedy(model: Callable[[Tensor], Any], inputs: Tensor) -> str:
+    """Return what to do about a model that takes none of the inputs."""
     if not inputs.is_floating_point():
         return "give floating-point inputs in the range of the model's training, such as x / 255"
-    low, high = (float(value.detach()) for value in inputs.aminmax()) if inputs.numel() else (0.0, 0.0)
-    if (low < 0 or high > 1) and _works(model, inputs.clamp(0, 1)):
-        return (
-            f"it takes inputs in [0, 1] and refuses others, as noise makes them (here {low:.3g} to {high:.3g}): "
-            "remove its check of the range, or let it begin with x = x.clamp(0, 1)"
-        )
     like = _parameter(model)
     if like is not None and like.dtype in (torch.float16, torch.bfloat16):
         return f"its weights are {str(like.dtype).removeprefix('torch.')}: call .float() on it"
     if inputs.ndim == 4 and inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3):
         return "these look channels last: save (N, C, H, W), e.g. transpose(0, 3, 1, 2)"
-    return ""
+    return "the inputs must be of the shape the model takes, and a batch of any size"

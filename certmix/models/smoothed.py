@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from certmix.bounds import bound_counts, is_established
 from certmix.bounds.noise import allow_for_noise
 from certmix.errors import ModelError, ParameterError
+from certmix.models.adapters import evaluating
 from certmix.models.calling import call_model
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.sampling import Sampler
@@ -82,7 +83,7 @@ class SmoothedClassifier:
         precision: str = "fp32",
         batch_size: int | None = None,
     ) -> None:
-        self.base, self.sigma, self.classes, self.seed = base.eval(), sigma, classes, seed
+        self.base, self.sigma, self.classes, self.seed = evaluating(base), sigma, classes, seed
         self._settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
         self.base.to(device)
         self._dimensions: int | None = None
@@ -119,7 +120,7 @@ class SmoothedClassifier:
         return values
 
     def _one_input(self, values: Tensor) -> tuple[int, int]:
-        """Return the number of dimensions of one input, and of classes: the model takes a batch, or else one."""
+        """Return the dimensions of one input and the number of classes: the model takes a batch, or else one."""
         batch = values[:1] if len(values) else values.new_zeros((1, *values.shape[1:]))
         with torch.inference_mode():
             try:

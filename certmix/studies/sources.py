@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 
 from certmix.data import load, stack
 from certmix.errors import DataError, ModelError
+from certmix.models.calling import InPlaceWarning
 from certmix.models.checks import check_logits, looks_like_probabilities, resolve_robust, sigma_warning
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.studies.source_names import Sources
@@ -56,9 +58,16 @@ def _no_label_zero(dataset: Dataset) -> bool:
 def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> None:
     positions = range(min(4, len(dataset)))
     inputs = torch.from_numpy(stack(dataset, list(positions))).to(device)
-    logits = check_logits(
-        model.module, inputs, dataset.classes, model.name, no_label_zero=_no_label_zero(dataset)
-    )
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", InPlaceWarning)
+        logits = check_logits(
+            model.module, inputs, dataset.classes, model.name, no_label_zero=_no_label_zero(dataset)
+        )
+    for one in heard:
+        if issubclass(one.category, InPlaceWarning):
+            say(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     if looks_like_probabilities(logits):
         say(
             f"{model.name} seems to return probabilities: it should return logits; "

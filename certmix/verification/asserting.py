@@ -159,8 +159,8 @@ def certify_given(
         try:
             folder = None if runs is None else Path(runs) / _name(request, sources, device)
             result: Result = run(
-                request, sources, output=folder, in_memory=folder is None, device=device, batch_size=batch_size,
-                say=remarks.append,
+                request, sources, output=folder, in_memory=folder is None, device=device,
+                batch_size=batch_size, say=remarks.append,
             )  # fmt: skip
         except (AssertionError, SystemExit) as error:  # neither is for whoever tests to take for a verdict
             raise ModelError(

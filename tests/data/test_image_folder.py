@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +184,63 @@ def test_two_depths_are_ambiguous(folder, refusal):
 def test_unknown_split_and_range(folder, refusal):
     assert "one set without splits" in refusal(folder, "val")
     assert "--input-range none does not apply" in refusal(folder, input_range=None)
+
+
+def test_classes_are_numbered_over_all_splits(tmp_path):
+    for name in (
+        "train/a/1.png",
+        "train/b/2.png",
+        "train/c/3.png",
+        "test/a/1.png",
+        "test/c/2.png",
+        "val/d/1.png",
+    ):
+        save(tmp_path / name)
+    for split, labels in (("train", [0, 1, 2]), ("test", [0, 2]), ("val", [3])):
+        dataset = load(tmp_path, split)
+        assert dataset.class_names == ("a", "b", "c", "d")
+        assert dataset.labels.tolist() == labels
+    before = load(tmp_path, "test").checksum
+    (tmp_path / "test" / "b").mkdir()  # what to do where no split has an image of a class
+    assert load(tmp_path, "test").labels.tolist() == [0, 2]
+    assert load(tmp_path, "test").checksum == before
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "__pycache__", "@eaDir", "lost+found", ".DS_Store"])
+def test_what_programs_leave_is_no_class(name, folder, tmp_path):
+    before = load(folder)
+    save(folder / name / "cat" / "a.png")
+    save(folder / name / "b.png")
+    after = load(folder)
+    assert after.class_names == before.class_names
+    assert after.checksum == before.checksum
+    splits = tmp_path / "splits"
+    save(splits / "test" / "a" / "1.png")
+    save(splits / "test" / "b" / "1.png")
+    save(splits / name / "q" / "1.png")
+    assert load(splits).class_names == ("a", "b")
+
+
+def test_a_header_of_too_many_pixels_is_refused_before_decoding(folder):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (folder / "dog" / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"c\.png .*9000x9000 are more than 67,108,864 pixels"):
+        load(folder).read(2)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_an_unreadable_image_is_called_that(folder, monkeypatch):
+    dataset = load(folder)
+
+    def denied(path, *options, **named):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image, "open", denied)
+    with pytest.raises(DataError, match=r"c\.png cannot be read \(Permission denied\)"):
+        dataset.read(2)

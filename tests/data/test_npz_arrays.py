@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import gc
 import io
+import re
+import tempfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from certmix.data import load, load_arrays
+from certmix.errors import DataError
 
 
 def test_floats_of_any_shape(save_npz):
@@ -142,7 +148,7 @@ def test_bad_arrays(change, expected, save_npz, refusal):
 def test_truncated_file(keep, save_npz, refusal):
     path = save_npz()
     path.write_bytes(path.read_bytes()[:keep])
-    assert "not an .npz archive, or a truncated one" in refusal(path)
+    assert "is not an .npz archive" in refusal(path)
 
 
 def test_damaged_bytes(save_npz, refusal):
@@ -195,3 +201,66 @@ def test_labels_that_count_from_one_are_recognised(save_npz, refusal):
     for labels in ([0, 2, 3, 1], [2, 2, 3, 2], [1, 2, 4, 2]):
         message = refusal(save_npz(labels=np.array(labels), class_names=names))
         assert "subtract" not in message and "mend the labels or the class names" in message
+
+
+@pytest.mark.parametrize("label", [100_000, 2**40, 2**63 - 1])
+def test_a_label_that_is_no_class_is_refused_before_names_are_made(label, save_npz, refusal):
+    path = save_npz(labels=np.array([0, 1, label, 1]))
+    assert f"label {label} of input 2 would make {label + 1:,} classes: number classes" in refusal(path)
+    assert load(save_npz(labels=np.array([0, 1, 99_999, 1]))).classes == 100_000
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-3.0, 5e6)])
+@pytest.mark.parametrize("part", [-3e-8, -9e-7, 9e-7, 3e-8])
+def test_what_rounding_left_outside_the_range_is_clipped_and_said(limits, part, save_npz):
+    low, high = limits
+    edge = low if part < 0 else high
+    inputs = np.full((4, 3), (low + high) / 2)
+    inputs[1, 2] = edge + part * (high - low)
+    dataset = load(save_npz(inputs=inputs), input_range=limits)
+    assert dataset.read(1).min() >= low
+    assert dataset.read(1).max() <= high
+    assert dataset.input_range == limits
+    if np.float32(inputs[1, 2]) != edge:
+        assert "by rounding outside" in dataset.settings["clipped"]
+    plain = load(save_npz(inputs=np.clip(inputs, low, high)), input_range=limits)
+    assert plain.checksum == dataset.checksum
+    assert "clipped" not in plain.settings
+
+
+@given(st.floats(-1e4, 1e4, width=32), st.floats(-1e4, 1e4, width=32))
+def test_the_range_that_is_advised_is_taken(low, high):
+    inputs = np.array([[low, high], [0.2, 0.3]], np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.npz"
+        np.savez(path, inputs=inputs, labels=np.array([0, 1]))
+        try:
+            load(path)
+        except DataError as error:
+            advised = re.search(r"--input-range (\S+?),(\S+), which holds them", str(error))
+            load(path, input_range=(float(advised[1]), float(advised[2])))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"<!DOCTYPE html><html>quota exceeded</html>", "it is a web page: download it again"),
+        (b"\n <html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "it is a pointer of Git LFS"),
+        (b"", "it is empty: download it again"),
+    ],
+)
+def test_failed_downloads_are_named(content, found, tmp_path, refusal):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(content)
+    assert f"mine.npz is not an .npz archive: {found}" in refusal(path)
+
+
+def test_an_unreadable_file_is_called_that(save_npz, refusal, monkeypatch):
+    path = save_npz()
+    monkeypatch.setattr(Path, "open", denied)
+    assert "mine.npz cannot be read (Permission denied)" in refusal(path)
+
+
+def denied(path, *mode, **options):
+    raise PermissionError(13, "Permission denied", str(path))

@@ -9,7 +9,8 @@ from torch import nn
 import certmix
 from certmix.attacks import ATTACKS
 from certmix.errors import CertmixError, ModelError, ParameterError
-from certmix.models.calling import OutOfMemory, call_model
+from certmix.models.calling import InPlaceWarning, OutOfMemoryError, call_model
+from certmix.models.mixture import mix_logits
 from certmix.nuts.mixture import TransformedRobust
 from certmix.sampling import Sampler
 from certmix.sampling.packing import Draw
@@ -47,7 +48,7 @@ def leaves(x):
 
 
 def in_range(x):
-    assert x.min() >= 0 and x.max() <= 1, "inputs must lie in [0, 1]"  # noqa: PT018
+    assert x.min() >= 0 and x.max() <= 1, "inputs must lie in [0, 1]"
     return x
 
 
@@ -57,12 +58,12 @@ IN_PLACE = {
     "relu": nn.ReLU(inplace=True),
     "view": lambda x: x.view(-1).mul_(2).view_as(x),
     "index": lambda x: x.__setitem__((slice(None), 0), 0.0) or x,
-    "then fails": lambda x: x.mul_(2) @ torch.ones(9, 9),
 }
 FAILURES = {
     "error": (lambda x: x @ torch.ones(9, 9), "RuntimeError"),
     "assertion": (lambda x: in_range(x - 5), "AssertionError: inputs must lie"),
     "exit": (leaves, "SystemExit: 0: a model must not end the program"),
+    "in place": (lambda x: x.mul_(2) @ torch.ones(9, 9), "RuntimeError"),
     "attribute": (lambda x: x.nothing, "AttributeError"),
     "index": (lambda x: x[:, 99], "IndexError"),
     "lines": (lambda x: [][0] if len(x) else x, "IndexError: list index out of range"),
@@ -80,23 +81,34 @@ OUTPUTS = {
 @pytest.mark.parametrize("change", IN_PLACE.values(), ids=IN_PLACE)
 @pytest.mark.parametrize("mode", ["plain", "no_grad", "inference", "leaf"])
 def test_a_changed_input_is_named_and_the_caller_s_is_unharmed(change, mode):
-    given = X.clone().requires_grad_(mode == "leaf")
+    net, given = Net(change), X.clone().requires_grad_(mode == "leaf")
+    expected = Net(change)(X.clone())
     context = {"no_grad": torch.no_grad, "inference": torch.inference_mode}.get(mode, torch.enable_grad)
-    with context(), pytest.raises(ModelError, match="^mine changes its input in place"):
-        call_model(Net(change), given, "mine")
+    with context(), pytest.warns(InPlaceWarning, match="^mine changes its input in place"):
+        logits = call_model(net, given, "mine")
     assert torch.equal(given, X)
+    assert torch.equal(logits, expected)
+    with context():
+        assert torch.equal(call_model(net, given, "mine"), expected), "said once"
+    if mode == "leaf":
+        logits.sum().backward()
+        assert given.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("change", IN_PLACE.values(), ids=IN_PLACE)
 def test_h_is_not_given_what_g_changed(change):
-    given = X.clone()
-    with pytest.raises(ModelError, match="the standard model changes its input in place"):
-        certmix.MixedClassifier(Net(change), Net(), 0.76)(given)
+    given, g, h = X.clone(), Net(change), Net()
+    with pytest.warns(InPlaceWarning, match="the standard model changes its input in place"):
+        mixed = certmix.MixedClassifier(g, h, 0.76)(given)
     assert torch.equal(given, X)
-    with pytest.raises(ModelError, match="changes its input in place"):
-        Sampler(Net(change).eval(), 3, 0.5).votes(X[0], 0, [100])
+    assert torch.equal(mixed, mix_logits(g(X.clone()), h(X), 0.76).float())
+    robust = Net(change).eval()
+    with pytest.warns(InPlaceWarning, match="changes its input in place"):
+        counts = Sampler(robust, 3, 0.5).votes(X[0], 0, [500])
+    assert (counts == Sampler(Net(lambda x: change(x.clone())).eval(), 3, 0.5).votes(X[0], 0, [500])).all()
 
 
+@pytest.mark.filterwarnings("ignore::certmix.models.calling.InPlaceWarning")
 @pytest.mark.parametrize(("first", "message"), FAILURES.values(), ids=FAILURES)
 def test_failures_are_one_line_wherever_the_model_is_called(first, message):
     net = Net(first).eval()
@@ -113,11 +125,25 @@ def test_failures_are_one_line_wherever_the_model_is_called(first, message):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::certmix.models.calling.InPlaceWarning")
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce", "square"])
-@pytest.mark.parametrize(("first", "message"), [*FAILURES.values(), (IN_PLACE["clamp"], "in place")])
+@pytest.mark.parametrize(("first", "message"), FAILURES.values(), ids=FAILURES)
 def test_failures_under_attack_are_one_line(name, first, message):
     with pytest.raises(ModelError, match=message):
         ATTACKS[name].function(Net(first).eval(), X, torch.zeros(7, dtype=torch.int64), "linf", 0.1)
+
+
+@pytest.mark.filterwarnings("ignore::certmix.models.calling.InPlaceWarning")
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce", "square"])
+def test_attacks_see_through_models_that_change_their_input(name):
+    labels = Net()(X).argmax(1)
+    found = [
+        ATTACKS[name].function(
+            Net(change).eval(), X, labels, "linf", 0.3, generator=torch.Generator().manual_seed(0)
+        )
+        for change in (lambda x: x.mul_(1.0), lambda x: x)
+    ]
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize(("last", "message"), OUTPUTS.values(), ids=OUTPUTS)
@@ -199,7 +225,7 @@ def test_integers_stay_integers():
 def test_out_of_memory_is_both_kinds_of_error():
     with pytest.raises(torch.OutOfMemoryError) as caught:
         call_model(limited(3, torch.OutOfMemoryError), X, "mine")
-    assert isinstance(caught.value, OutOfMemory)
+    assert isinstance(caught.value, OutOfMemoryError)
     assert isinstance(caught.value, CertmixError)
     assert "mine runs out of memory with 7 inputs at once: give a smaller batch size" in str(caught.value)
 

@@ -159,7 +159,7 @@ def test_another_noise_level_is_warned_of(make_card):
 @pytest.mark.parametrize(
     ("own", "classes", "no_label_zero", "words"),
     [
-        (5, 3, False, "if the last 2 have no input here, name all 5 in the data (class_names in the .npz"),
+        (5, 3, False, "if 2 of them have no input here, name all 5 in the data (class_names in the .npz"),
         (5, 3, True, "name all 5 in the data"),
         (5, 6, True, "counted from 1: subtract 1"),
         (5, 6, False, "choose a model trained on these data"),

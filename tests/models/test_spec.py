@@ -5,6 +5,8 @@ import logging
 import re
 import sys
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from torch import nn
 
 from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.models.architectures import build
+from certmix.models.calling import call_model
+from certmix.models.mixture import MixedClassifier
 from certmix.models.spec import load_model, parse_normalize, read_weights, wrap_model
 from certmix.models.zoo import load_zoo, save_zoo
 
@@ -338,7 +342,10 @@ def state(nets):
 @pytest.mark.parametrize(
     "nest", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}]
 )
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "1.module.", "model.net.0."],
+)
 def test_weights_are_found(nets, state, tmp_path, nest, prefix):
     path = tmp_path / "w.pth"
     torch.save(nest({prefix + key: value for key, value in state.items()}), path)
@@ -384,6 +391,28 @@ def test_batch_counters_may_be_missing(tmp_path):
     assert torch.allclose(module(torch.ones(1, 2)), torch.ones(1, 2))
 
 
+DOWNLOADS = (
+    (b"", "it is empty: download it again$"),
+    (b"<!DOCTYPE html><html>quota exceeded</html>", "it is a web page: download it again$"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "it is a pointer of Git LFS: "),
+)
+
+
+@pytest.mark.parametrize(("content", "found"), DOWNLOADS)
+def test_exports_that_are_failed_downloads_are_named(content, found, tmp_path):
+    (tmp_path / "net.pt2").write_bytes(content)
+    refused(str(tmp_path / "net.pt2"), f"cannot be read: {found}")
+
+
+def test_half_precision_weights_run_on_float32_inputs(nets, tmp_path):
+    nets.write_text(nets.read_text() + "\ndef half():\n    return Net().half()\n")
+    loaded = load_model(f"{nets}:half")
+    whole = load_model(f"{nets}:Net").module
+    torch.testing.assert_close(call_model(loaded.module, INPUTS).float(), whole(INPUTS), rtol=0, atol=5e-3)
+    mix = MixedClassifier(loaded.module, whole, 0.76)
+    assert mix(INPUTS).dtype == torch.float32
+
+
 def test_unreadable_weights_are_refused(nets, tmp_path):
     cases = [
         (
@@ -398,6 +427,11 @@ def test_unreadable_weights_are_refused(nets, tmp_path):
         ("noise.safetensors", lambda path: path.write_bytes(b"\x00" * 20), "cannot be read"),
         ("w.npz", lambda path: path.write_bytes(b""), "unknown kind: give a .safetensors"),
         ("absent.pt", lambda path: None, "cannot be read .No such file"),
+        *(
+            (f"{number}.{kind}", partial(Path.write_bytes, data=content), f"cannot be read: {found}")
+            for kind in ("pt", "safetensors", "pth", "tar")
+            for number, (content, found) in enumerate(DOWNLOADS)
+        ),
     ]
     for name, write, message in cases:
         write(tmp_path / name)
@@ -516,7 +550,7 @@ def test_export_checksum_is_of_the_file(exported, tmp_path):
 
 
 def test_a_card_of_another_number_of_classes_has_the_remedy_that_fits(zoo):
-    refused("other", "the data have 7: if the last 3 have no input here, name all 10", zoo=zoo, classes=7)
+    refused("other", "the data have 7: if 3 of them have no input here, name all 10", zoo=zoo, classes=7)
     refused("other", "the data have 11: no label is 0", zoo=zoo, classes=11, no_label_zero=True)
     refused("other", "the data have 11: choose a model", zoo=zoo, classes=11)
 

@@ -115,9 +115,7 @@ def judge_plain(target: Target, claims: Claims, claim: Claim, image: Tensor, poi
     mu, away = threshold(claims.alpha), distance(points, image[None].expand(points.shape), claims.norm)
     twin = float64_twin(target.module, points)
     with torch.inference_mode():
-        logits = (
-            call_model(target.module, points) if twin is None else call_model(twin, points.double())
-        )
+        logits = call_model(target.module, points) if twin is None else call_model(twin, points.double())
     precision = torch.float32 if twin is None else torch.float64
     h = logits.double().softmax(1)
     own = torch.tensor([claim.predicted], device=h.device)

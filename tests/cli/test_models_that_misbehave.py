@@ -1,0 +1,204 @@
+"""Commands whose models fail, leave, or change their input: one line and exit code 2, or the right result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch import nn
+
+import certmix
+from certmix.errors import ModelError
+from certmix.verification import asserting
+
+NETS = """
+import os
+import sys
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, first):
+        super().__init__()
+        self.net, self.first = nn.Linear(2, 3), first
+        with torch.no_grad():
+            self.net.weight.copy_(torch.tensor([[4.0, 0.0], [-4.0, 1.0], [-4.0, -1.0]]))
+            self.net.bias.copy_(torch.tensor([-0.8, 0.8, 0.8]))
+
+    def forward(self, x):
+        return self.net(self.first(x))
+
+
+def in_range(x):
+    assert x.min() >= 0 and x.max() <= 1, "inputs must lie in [0, 1]"
+    return x
+
+
+def late(x):
+    if x.min() < 0:
+        sys.exit(0)
+    return x
+
+
+def asked(x):
+    if os.environ.get("CERTMIX_TEST_LEAVE"):
+        sys.exit(0)
+    return x
+
+
+def narrow(x):
+    if len(x) > 9:
+        raise RuntimeError("at most 9 rows")
+    return x
+
+
+def plain(): return Net(lambda x: x)
+def ranged(): return Net(in_range)
+def leaving(): return Net(late)
+def asking(): return Net(asked)
+def small(): return Net(narrow)
+def half(): return Net(lambda x: x).half()
+def in_place(): return Net(lambda x: x.add_(0.0))
+def at_once(): sys.exit(0)
+def asking_at_once():
+    asked(None)
+    return plain()
+"""
+ATTACK = ("attack", "--images", 4, "--steps", 2)
+
+
+@pytest.fixture
+def nets(problem):
+    path = problem.folder / "odd.py"
+    path.write_text(NETS)
+    return path
+
+
+@pytest.fixture
+def certify(problem, command, nets):
+    def run(factory, *more, standard="plain"):
+        return command(
+            "certify", *problem.options, "--robust", f"{nets}:{factory}", "--standard", f"{nets}:{standard}",
+            "--images", 4, "--samples", 300, "--output", f"run-{factory}-{standard}", *more,
+        )  # fmt: skip
+
+    return run
+
+
+def one_line(done, *words):
+    assert done.code == 2
+    last = done.err.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "Traceback" not in done.err
+    for word in words:
+        assert word in last
+
+
+@pytest.mark.parametrize("factory", ["leaving", "at_once"])
+def test_a_model_that_exits_ends_the_command_with_2(certify, command, nets, problem, factory):
+    one_line(certify(factory), "SystemExit: 0")
+    standard = certify("plain", standard=factory)
+    if factory == "at_once":
+        one_line(standard, "SystemExit: 0")
+        one_line(
+            command(*ATTACK, "--robust", f"{nets}:{factory}", "--data", problem.options[1]), "SystemExit: 0"
+        )
+
+
+@pytest.mark.parametrize("factory", ["asking", "asking_at_once"])
+def test_verify_fails_closed_where_a_model_exits(certify, command, factory, monkeypatch):
+    assert certify(factory).code == 0
+    assert command("verify", f"run-{factory}-plain").code == 0
+    monkeypatch.setenv("CERTMIX_TEST_LEAVE", "1")
+    assert command("verify", f"run-{factory}-plain").code == 2
+
+
+def test_code_that_exits_elsewhere_is_an_error_too(command, monkeypatch):
+    def leave(*given, **named):
+        raise SystemExit(0)
+
+    monkeypatch.setattr("certmix_cli.models.command.callback", leave)
+    one_line(command("models"), "SystemExit: 0", "sys.exit")
+
+
+def test_a_check_of_the_range_is_named_under_noise(certify):
+    one_line(certify("ranged"), "inputs must lie in [0, 1]", "as noise makes them", "x.clamp(0, 1)")
+
+
+def test_a_model_of_small_batches_gives_the_same_table(certify):
+    plain, small = certify("plain"), certify("small", standard="small")
+    assert small.code == plain.code == 0
+    assert [line for line in small.out.splitlines() if "%" not in line][:9] == [
+        line for line in plain.out.splitlines() if "%" not in line
+    ][:9]
+
+
+def test_half_precision_weights_are_taken(certify):
+    assert certify("half", standard="half").code == 0
+
+
+def test_a_model_that_changes_its_input_is_named_and_gives_the_same_table(certify):
+    done, plain = certify("in_place", standard="in_place"), certify("plain")
+    assert done.code == 0
+    assert "odd:in_place changes its input in place" in done.err
+    assert done.out.splitlines()[:12] == plain.out.splitlines()[:12]
+
+
+def test_rounding_outside_the_range_is_clipped_and_said(certify, command, problem, nets):
+    with np.load(problem.options[1]) as held:
+        arrays = dict(held)
+    arrays["inputs"][0, 0] = -3e-8
+    np.savez(problem.folder / "rounded.npz", **arrays)
+    data = ("--data", str(problem.folder / "rounded.npz"))
+    for done in (
+        certify("plain", *data),
+        command(*ATTACK, *data, "--robust", f"{nets}:plain", "--output", "run"),
+    ):
+        assert done.code == 0
+        assert "by rounding outside 0,1, and were clipped to it" in done.err
+
+
+class Ranged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(2, 3)
+
+    def forward(self, x):
+        assert x.min() >= 0, "negative inputs"
+        return self.net(x)
+
+
+class Leaving(Ranged):
+    def forward(self, x):
+        raise SystemExit(0)
+
+
+class Odd(Ranged):
+    def train(self, mode=True):
+        assert mode, "always in training mode"
+        return self
+
+
+@pytest.mark.parametrize("model", [Ranged(), Leaving(), Odd()])
+@pytest.mark.parametrize("how", [{"sigma": 0.25, "samples": 200}, {"certificate": "margin"}])
+def test_a_model_s_own_assertion_is_no_verdict(model, how, problem):
+    with pytest.raises(ModelError):
+        certmix.assert_certified(
+            model, radius=0.1, at_least=0.1, alpha=0.76, data=problem.options[1], images=4, **how
+        )
+
+
+def test_an_assertion_elsewhere_is_no_verdict_either(problem, monkeypatch):
+    monkeypatch.setattr(
+        asserting, "run_certify", lambda *given, **named: (_ for _ in ()).throw(AssertionError())
+    )
+    with pytest.raises(ModelError, match="nothing was certified: AssertionError"):
+        certmix.assert_certified(
+            nn.Linear(2, 3),
+            radius=0.1,
+            at_least=0.1,
+            sigma=0.25,
+            alpha=0.76,
+            data=problem.options[1],
+            images=4,
+        )
