@@ -98,8 +98,8 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
         if isinstance(model, nn.Module):
             _WARNED.add(model)
         warnings.warn(
-            f"{name} changes its input in place: certmix gives it a copy, so results stand; elsewhere it harms "
-            "its caller: let it begin with x = x.clone()",
+            f"{name} changes its input in place: certmix gives it a copy, so results stand; elsewhere it "
+            "harms its caller: let it begin with x = x.clone()",
             InPlaceWarning, stacklevel=2,
         )  # fmt: skip
     if failure is None:

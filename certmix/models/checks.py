@@ -82,13 +82,13 @@ def classes_remedy(own: int, classes: int, no_label_zero: bool = False) -> str:
     """
     if own > classes:
         return (
-            f"if {own - classes} of them have no input here, name all {own} in the data as in training "
-            "(class_names in the .npz; among images an empty folder of its name each, for labels follow the "
-            "sorted names); else choose a model trained on these data"
+            f"if {own - classes} of them have no input here, name all {own} in the data "
+            "(class_names in the .npz; among images an empty folder each, of the class's name, for labels follow "
+            "the sorted names); else choose a model trained on these data"
         )
     if own == classes - 1 and no_label_zero:
         return "no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0"
-    return "choose a model trained on these data"
+    return "choose a model trained on these data; every folder of images, or name in class_names, is a class"
 
 
 def _check_alone(module: nn.Module, inputs: Tensor, name: str) -> None:

@@ -120,7 +120,7 @@ class SmoothedClassifier:
         return values
 
     def _one_input(self, values: Tensor) -> tuple[int, int]:
-        """Return the dimensions of one input and the number of classes: the model takes a batch, or else one."""
+        """Return the dimensions of one input and the number of classes: a batch is tried, then one input."""
         batch = values[:1] if len(values) else values.new_zeros((1, *values.shape[1:]))
         with torch.inference_mode():
             try:

@@ -55,6 +55,11 @@ def _no_label_zero(dataset: Dataset) -> bool:
     return bool(dataset.labels.min() > 0) and dataset.settings.get("source") != "images"
 
 
+def _tell(dataset: Dataset, say: Callable[[str], None]) -> None:
+    if "clipped" in dataset.settings:
+        say(f"{dataset.name}: {dataset.settings['clipped']}")
+
+
 def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> None:
     positions = range(min(4, len(dataset)))
     inputs = torch.from_numpy(stack(dataset, list(positions))).to(device)
@@ -128,8 +133,7 @@ def _load_pair(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Loaded:
-    if "clipped" in dataset.settings:
-        say(f"{dataset.name}: {dataset.settings['clipped']}")
+    _tell(dataset, say)
     robust = _model(sources, "robust", robust_spec, dataset, device, say)
     standard = None
     if sources.standard is not None:
@@ -175,6 +179,7 @@ def join(
     ModelError
         If one does not.
     """
+    _tell(dataset, say)
     for model in (robust, standard):
         _check(model, dataset, device, say)
     return Loaded(dataset, standard, robust)

@@ -264,3 +264,20 @@ def test_an_unreadable_file_is_called_that(save_npz, refusal, monkeypatch):
 
 def denied(path, *mode, **options):
     raise PermissionError(13, "Permission denied", str(path))
+
+
+@pytest.mark.parametrize("name", ["inputs", "labels", "indices", "class_names"])
+@pytest.mark.parametrize("shape", [(2**40,), (4, 2**40), (2**31, 2**31, 2**31), (-1, -4)])
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(name, shape, save_npz, refusal):
+    path = save_npz(indices=np.arange(4), class_names=np.array(["a", "b", "c"]))
+    with np.load(path) as held:
+        arrays = dict(held)
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, array in arrays.items():
+            buffer = io.BytesIO()
+            header = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(
+                buffer, {**header, "shape": shape if key == name else array.shape}
+            )
+            archive.writestr(f"{key}.npy", buffer.getvalue() + array.tobytes())
+    assert "mine.npz cannot be read" in refusal(path)
