@@ -88,7 +88,7 @@ def classes_remedy(own: int, classes: int, no_label_zero: bool = False) -> str:
         )
     if own == classes - 1 and no_label_zero:
         return "no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0"
-    return "choose a model trained on these data; every folder of images, or name in class_names, is a class"
+    return "choose a model trained on these data; every folder of images is a class"
 
 
 def _check_alone(module: nn.Module, inputs: Tensor, name: str) -> None:

@@ -9,6 +9,7 @@ from scipy.stats import norm
 from torch import nn
 
 import certmix
+from certmix.errors import ModelError, ParameterError
 from certmix.types import Status
 
 
@@ -43,6 +44,78 @@ def test_the_seed_decides():
     smooth = [certmix.SmoothedClassifier(sign(), 0.5, seed=s).counts(POINTS, 300) for s in (0, 0, 1)]
     np.testing.assert_array_equal(smooth[0], smooth[1])
     assert np.any(smooth[0] != smooth[2])
+
+
+@pytest.mark.parametrize("classes", [None, 2])
+@pytest.mark.parametrize(
+    "given",
+    [
+        POINTS.double(),
+        POINTS.numpy(),
+        POINTS.double().numpy(),
+        POINTS.tolist(),
+        POINTS.clone().requires_grad_(),
+        POINTS.T.contiguous().T,
+    ],
+)
+def test_kinds_of_inputs_give_the_same_certificates(given, classes):
+    def smooth():
+        return certmix.SmoothedClassifier(sign(), 0.5, classes=classes)
+
+    expected, found = smooth().certify(POINTS, 300), smooth().certify(given, 300)
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_array_equal(found.radii.radius, expected.radii.radius)
+    np.testing.assert_array_equal(smooth().predict(given, 300).classes, smooth().predict(POINTS, 300).classes)
+
+
+@pytest.mark.parametrize("classes", [None, 2])
+@pytest.mark.parametrize("base", [sign, lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 2))])
+def test_one_input_is_a_batch_of_one_and_none_is_none(base, classes):
+    torch.manual_seed(0)
+    net = base()
+    one = POINTS[0] if isinstance(net, nn.Linear) else torch.linspace(0, 1, 12).view(3, 2, 2)
+    alone = certmix.SmoothedClassifier(net, 0.5, classes=classes)
+    batch = certmix.SmoothedClassifier(net, 0.5, classes=classes)
+    np.testing.assert_array_equal(alone.counts(one, 200), batch.counts(one[None], 200))
+    np.testing.assert_array_equal(alone.counts(one[None], 200), batch.counts(one, 200))
+    for smooth in (alone, certmix.SmoothedClassifier(net, 0.5, classes=classes)):
+        assert smooth.counts(one[None][:0], 200).shape == (0, 2)
+        assert smooth.predict(one[None][:0], 200).classes.shape == (0,)
+        certificates = smooth.certify(one[None][:0], 200)
+        assert certificates.classes.shape == certificates.radii.radius.shape == (0,)
+    with pytest.raises(ParameterError, match="dimensions before: give"):
+        alone.counts(one[None, None], 200)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((POINTS * 255).byte(), "inputs are uint8 of shape .*in the units of sigma, such as pixels"),
+        (POINTS.long().numpy(), "inputs are int64"),
+        (POINTS > 0, "inputs are bool"),
+        (POINTS.to(torch.complex64), "inputs are complex64"),
+        (torch.tensor(1.0), "of shape \\(\\): give floating point"),
+        ("text", "inputs of type str are no numbers"),
+        (None, "inputs of type NoneType are no numbers"),
+        ([[1.0], [1.0, 2.0]], "inputs of type list are no numbers"),
+        (np.array([object()]), "inputs of type ndarray are no numbers"),
+    ],
+)
+def test_what_is_no_floating_point_is_refused(given, message):
+    smooth = certmix.SmoothedClassifier(sign(), 0.5, classes=2)
+    for ask in (smooth.counts, smooth.predict, smooth.certify):
+        with pytest.raises(ParameterError, match=message):
+            ask(given, 100)
+    with pytest.raises(ModelError, match="fails on inputs"):
+        smooth.predict(torch.zeros(3, 5), 100)
+
+
+def test_an_exported_program_is_taken():
+    program = torch.export.export(
+        sign().eval(), (POINTS,), dynamic_shapes=({0: torch.export.Dim("n", max=64)},)
+    ).module()
+    exported = certmix.SmoothedClassifier(program, 0.5).counts(POINTS, 300)
+    np.testing.assert_array_equal(exported, certmix.SmoothedClassifier(sign(), 0.5).counts(POINTS, 300))
 
 
 def test_training_mode_is_left():
