@@ -96,14 +96,8 @@ def check_model(model: object) -> None:
         raise ModelError(f"{type(model).__name__} is in training mode: call model.eval() before the attack")
 
 
-def check_clean_logits(logits: object, labels: Tensor) -> None:
-    """Refuse logits of the clean images that are not finite (N, classes), and labels beyond the classes."""
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        kind = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"the model returns {kind}: let it return floating-point logits")
-    if logits.ndim != 2 or len(logits) != len(labels):
-        found = f"the model returns shape {tuple(logits.shape)} for {len(labels)} images"
-        raise ModelError(f"{found}: let it return logits ({len(labels)}, classes)")
+def check_clean_logits(logits: Tensor, labels: Tensor) -> None:
+    """Refuse logits (N, classes) of the clean images that are not finite, and labels beyond the classes."""
     classes = logits.shape[1]
     if classes < 2:
         raise ModelError("the model returns a single logit an image: return one a class, at least two")

@@ -83,7 +83,7 @@ def classes_remedy(own: int, classes: int, no_label_zero: bool = False) -> str:
     if own > classes:
         return (
             f"if {own - classes} of them have no input here, name all {own} in the data "
-            "(class_names in the .npz; among images an empty folder each, of the class's name, for labels follow "
+            "(class_names in the .npz; among images an empty folder each, of the class's name: labels follow "
             "the sorted names); else choose a model trained on these data"
         )
     if own == classes - 1 and no_label_zero:
