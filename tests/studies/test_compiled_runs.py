@@ -72,7 +72,7 @@ def test_a_run_goes_on_compiled_or_not(problem, command, calls):
 
 
 def test_what_draws_nothing_does_not_change_how_samples_were_drawn(problem, command, calls):
-    options = (*problem.options[:-2], "--samples", 400, "--output", "run", "--images", 3)
+    options = (*problem.options[:-2], "--samples", 400, "--goal", "fixed", "--output", "run", "--images", 3)
     command("certify", *options, "--alpha", 0.76, "--compile")
     command("certify", *options, "--alpha", 0.9)
     assert described(problem.folder / "run")["compiled"] is True
