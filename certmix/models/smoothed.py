@@ -87,6 +87,7 @@ class SmoothedClassifier:
         self._settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
         self.base.to(device)
         self._dimensions: int | None = None
+        self._sampler: tuple[tuple[int, float, int], Sampler] | None = None
 
     def _batch(self, inputs: Tensor | NDArray[Any]) -> Tensor:
         """Return float32 or float64 inputs (m, ...); the first time, find out what one input is.
@@ -155,10 +156,18 @@ class SmoothedClassifier:
         assert self.classes is not None
         if not len(inputs):
             return np.zeros((0, self.classes), np.int64)
-        sampler = Sampler(self.base, self.classes, self.sigma, self.seed, **self._settings)
+        sampler = self._ready_sampler(self.classes)
         keys = [_key(x, self.sigma) for x in inputs] if indices is None else indices
         pairs = zip(inputs, keys, strict=True)
         return np.stack([sampler.votes(x, key, [samples], stream=stream)[0] for x, key in pairs])
+
+    def _ready_sampler(self, classes: int) -> Sampler:
+        """Return one sampler as long as nothing changes: its first batch checks the model."""
+        wanted = (classes, self.sigma, self.seed)
+        if self._sampler is None or self._sampler[0] != wanted:
+            made = Sampler(self.base, classes, self.sigma, self.seed, **self._settings)
+            self._sampler = wanted, made
+        return self._sampler[1]
 
     def predict(
         self, inputs: Tensor | NDArray[Any], samples: int = 1000, failure_probability: float = 0.001
@@ -178,6 +187,11 @@ class SmoothedClassifier:
         """
         inputs = self._batch(inputs)
         counts = self.counts(inputs, samples)
+        if self._sampler is not None and self._sampler[1].places > 1:
+            raise ModelError(
+                "the base's logits depend on a row's place in the batch, where the test behind predict is "
+                "not proved: use certify"
+            )
         top = np.sort(counts, axis=1)[:, -2:]
         left = failure_probability - samples * noise_error(self.sigma, inputs.shape[1:].numel())
         established = [left > 0 and is_established(int(b), int(a), left) for a, b in top]

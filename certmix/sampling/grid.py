@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from certmix.errors import DataError
+from certmix.errors import DataError, ParameterError
 from certmix.types import FloatArray
 
 __all__ = ["Grid", "GridPoint"]
@@ -26,7 +26,10 @@ FINEST = 4096
 """Steps of a standard deviation, at least: the grid costs an input that is not on it 0.0003 sigma sqrt(d)."""
 
 _MOST = 2**30
+_SMALLEST = 2.0**-80
 _LEVELS = 255
+_ROUNDED = 2.0**-23 * (1 + 2.0**-20)
+"""Relative error of k times the float32 1/255, in float32: two roundings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,11 @@ class Grid:
         >>> Grid.of(0.5).per_unit
         8415.0
         """
+        if not _SMALLEST <= sigma <= 1 / _SMALLEST:
+            raise ParameterError(
+                f"sigma = {sigma}: noise is drawn for {_SMALLEST:g} to {1 / _SMALLEST:g}: use other units of "
+                "the input"
+            )
         for levels in (_LEVELS, 1):  # k/255, else whole numbers, on the grid wherever that is not too fine
             if 2.0**-20 <= sigma <= 2 * FINEST / levels:
                 return cls(sigma, float(levels * math.ceil(Fraction(FINEST, levels) / Fraction(sigma))))
@@ -109,13 +117,14 @@ class Grid:
         off = np.abs(given - steps / self.per_unit) + np.abs(given) * 2.0**-52
         if self.per_unit.is_integer():
             off[given == np.rint(given)] = 0.0
-        distance = math.sqrt(float(np.sum(off**2))) * (1 + (given.size + 4) * 2.0**-52)
+        in_steps = math.sqrt(float(np.sum((off * self.per_unit) ** 2)))
+        distance = in_steps / self.per_unit * (1 + (given.size + 8) * 2.0**-52)
         scale = self.per_unit / _LEVELS
         levels = steps / scale
         is_8bit = bool(
             scale == np.rint(scale)
             and np.all((levels == np.rint(levels)) & (levels >= 0) & (levels <= _LEVELS))
-            and np.all(off <= np.abs(given) * 2.0**-22)
+            and np.all(off <= np.abs(given) * _ROUNDED)
         )
         distance = math.nextafter(distance, math.inf) if off.any() else 0.0
         return GridPoint(steps.reshape(np.shape(values)).astype(np.int32), distance, is_8bit)

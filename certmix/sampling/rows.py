@@ -3,13 +3,13 @@
 Sequential and betting bounds speak of independent samples of one function.  At
 one batch shape a row's logits usually depend on that row alone, bit for bit.
 Where they depend on its place, h is the average over the places of a batch, and
-bounds hold at the ends of full batches.  Where they depend on other rows,
-samples are not independent, and nothing can be certified.
+bounds hold at the ends of full batches.  Where they depend on other rows, or
+vary from run to run, samples are not independent, and nothing can be certified.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,12 +19,12 @@ from certmix.sampling.pending import not_finite
 
 __all__ = ["is_independent_of_place"]
 
-_NOTICEABLE = 1e-3
-"""Share of the logits' spread: less may be rounding where equal batches give unequal logits."""
-
 
 def is_independent_of_place(call: Callable[[Tensor], Tensor], batch: Tensor) -> bool:
     """Return whether every row's logits are the same bits wherever it stands in the batch.
+
+    The batch is computed twice as it is, with each half of its rows (drawn at
+    random) exchanged for two kinds of other content, and in a random order.
 
     Parameters
     ----------
@@ -36,24 +36,39 @@ def is_independent_of_place(call: Callable[[Tensor], Tensor], batch: Tensor) -> 
     Raises
     ------
     ModelError
-        If a row's logits depend on the other rows of the batch, or one is not finite.
+        If equal batches give unequal logits, a row's logits depend on the other
+        rows of the batch, or one is not finite.
     """
     if len(batch) < 2:
         return True
-    first = call(batch).clone()
+
+    def run(rows: Tensor) -> Tensor:
+        return call(rows.clone(memory_format=torch.preserve_format)).clone()
+
+    first = run(batch)
     if not first.isfinite().all():
         raise not_finite()
-    again = call(batch).clone()
-    louder = batch.clone(memory_format=torch.preserve_format)
-    louder[1::2] *= 1.25
-    kept = (call(louder)[::2] - first[::2]).abs().max()
-    repeatable = torch.equal(first, again)
-    spread = float((first.amax(1) - first.amin(1)).median())
-    if float(kept) > (0.0 if repeatable else _NOTICEABLE * spread):
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0)).to(batch.device)
+    kept_apart = all(torch.equal(run(other)[rows], first[rows]) for other, rows in _exchanged(batch, order))
+    if not torch.equal(run(batch), first):
         raise ModelError(
-            f"an input's logits move by {float(kept):.3g} when other inputs of its batch change, so samples "
-            "are not independent: use the model in evaluation mode, without statistics or quantisation of a "
-            "whole batch (docs/limits.md)"
+            "the model gives other logits when the same batch is run again, so samples are not independent: "
+            "leave out random operations, or call torch.use_deterministic_algorithms(True) (docs/noise.md)"
         )
-    turned = batch.flip(0).clone(memory_format=torch.preserve_format)
-    return repeatable and torch.equal(call(turned).flip(0), first)
+    if not kept_apart:
+        raise ModelError(
+            "an input's logits change when other inputs of its batch do, so samples are not independent: use "
+            "the model in evaluation mode, without statistics, quantisation or routing over a whole batch "
+            "(docs/noise.md#rows-of-a-batch)"
+        )
+    return torch.equal(run(batch[order]), first[order])
+
+
+def _exchanged(batch: Tensor, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches with half of their rows exchanged, and which rows (k,) are as they were."""
+    half = len(order) // 2
+    for content in (torch.zeros_like(batch), -2.0 * batch.roll(1, 0)):
+        for kept, changed in ((order[:half], order[half:]), (order[half:], order[:half])):
+            other = batch.clone(memory_format=torch.preserve_format)
+            other[changed] = content[changed]
+            yield other, kept

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.bounds import bound_counts
+from certmix.bounds import AVERAGED_BOUNDS, bound_counts
 from certmix.bounds.distribution import DISTRIBUTION_BOUNDS, LayerBounds, bound_distribution
 from certmix.bounds.noise import allow_for_noise
 from certmix.bounds.scores import ScoreStatistics, bound_scores, start, update
 from certmix.bounds.sequential import look_bounds, score_look_bounds, sequential_split
 from certmix.bounds.statistics import MOST_SAMPLES, SUMS
-from certmix.errors import ParameterError
+from certmix.errors import ModelError, ParameterError
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.radii.layered import layered_radii
 from certmix.records import ImageRecord
@@ -52,7 +52,17 @@ def bound_records(
     looks, so that a table depends on the request and the counts alone, even
     where another request has drawn more.  With `every_look` all stored looks
     are used, which is as valid, and no image waits.
+
+    Raises
+    ------
+    ModelError
+        If the bound needs one function, and the model's rows depend on their place.
     """
+    if request.bound_name not in AVERAGED_BOUNDS and any(record.places > 1 for record in records):
+        raise ModelError(
+            f"the model's logits depend on a row's place in the batch, where bound {request.bound_name} does "
+            f"not hold: use {' or '.join(sorted(AVERAGED_BOUNDS))} (docs/noise.md#rows-of-a-batch)"
+        )
     selected = np.array([record.selected for record in records], np.int64)
     if request.goal != "fixed":
         labels = np.array([record.label for record in records], np.int64)

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from certmix.bounds import AVERAGED_BOUNDS
 from certmix.bounds.statistics import ScoreStatistics, plan, start, update
-from certmix.errors import ModelError, RunError
+from certmix.errors import RunError
 from certmix.records import ImageRecord
 from certmix.sampling import Draw, Sampler, looks
 from certmix.sampling.grid import Grid
@@ -144,7 +143,7 @@ class _Pool:
             job = next(jobs, None)
             if job is None:
                 break
-            self.active.append(_open(self.loaded, job, self.request.sigma))
+            self.active.append(_open(self.loaded, job, self.sampler))
         if not self.active:
             return
         self._since = time.monotonic()
@@ -160,12 +159,7 @@ class _Pool:
         share = (time.monotonic() - self._since) / len(records)
         device = self.sampler.device.type
         places = self.sampler.places
-        if places > 1 and self.request.bound_name not in AVERAGED_BOUNDS:
-            raise ModelError(
-                f"the model's logits depend on a row's place in the batch, where bound "
-                f"{self.request.bound_name} does not hold: use {' or '.join(sorted(AVERAGED_BOUNDS))}"
-            )
-        records = [replace(r, seconds=r.seconds + share, device=device, places=places) for r in records]
+        records = [_by(one, r, places, device, share) for one, r in zip(self.active, records, strict=True)]
         drawn = sum(r.drawn - one.drawn for r, one in zip(records, self.active, strict=True))
         more = bound_records(records, self.request).waiting.tolist()
         pairs = list(zip(self.active, records, more, strict=True))
@@ -195,7 +189,23 @@ class _Pool:
         return min(MOST_IMAGES, max(1, size // max(1, min(samples, self.request.selection_samples))))
 
 
-def _open(loaded: Loaded, job: Job, sigma: float) -> _Active:
+def _by(one: _Active, record: ImageRecord, places: int, device: str, seconds: float) -> ImageRecord:
+    """Note how a record's newest samples were computed.
+
+    Raises
+    ------
+    RunError
+        If its earlier ones were averaged over other places of a batch.
+    """
+    if one.drawn and record.places != places:
+        raise RunError(
+            f"image {record.index} was begun with batches of another size, on whose places the model's "
+            "logits depend: repeat that --batch-size, or name another --output"
+        )
+    return replace(record, seconds=record.seconds + seconds, device=device, places=places)
+
+
+def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
     """Read a job's image.
 
     Raises
@@ -210,8 +220,14 @@ def _open(loaded: Loaded, job: Job, sigma: float) -> _Active:
         raise RunError(
             f"image {index} is not what it was when this run began: restore the data, or use --fresh"
         )
+    begun_on = sampler.device.type if job.record is None else job.record.device.partition(":")[0]
+    if job.record is not None and job.record.drawn and begun_on != sampler.device.type:
+        raise RunError(
+            f"image {index} was begun on {begun_on}, whose arithmetic is another: use --device {begun_on}, "
+            "or name another --output"
+        )
     label = int(dataset.labels[job.position])
-    error, point = noise_error(sigma, values.size), Grid.of(sigma).nearest(values)
+    error, point = noise_error(sampler.sigma, values.size), Grid.of(sampler.sigma).nearest(values)
     return _Active(torch.from_numpy(values), index, label, checksum, job.record, error, point.lost)
 
 

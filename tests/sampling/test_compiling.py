@@ -53,7 +53,7 @@ def test_votes_are_the_model_s_and_checks_end(fake):
     plain = Sampler(plane([[1.0, -0.5], [-1.0, 0.5]]), 2, 0.5, batch_size=50).votes(X, 3, [500])
     found = Sampler(net, 2, 0.5, batch_size=50, compiled=True).votes(X, 3, [500])
     assert (found == plain).all()
-    assert calls == {"compiled": 4 + 10, "model": CHECKED}  # four for the check of rows
+    assert calls == {"compiled": 7 + 10, "model": CHECKED}  # seven for the check of rows
 
 
 def test_each_shape_is_checked(fake):

@@ -8,9 +8,11 @@ import torch
 from planes import run
 from torch import Tensor, nn
 
-from certmix.errors import ModelError
+from certmix import SmoothedClassifier
+from certmix.errors import ModelError, RunError
 from certmix.sampling import Sampler
 from certmix.sampling.rows import is_independent_of_place
+from certmix.studies.recertify import recertify
 
 
 class Places(nn.Module):
@@ -62,14 +64,66 @@ def test_usual_networks_are_independent():
 )
 def test_models_in_which_a_row_reaches_another_are_refused(model):
     classes = 3 if isinstance(model, nn.Sequential) else 2
-    with pytest.raises(ModelError, match="when other inputs of its batch change"):
+    with pytest.raises(ModelError, match="when other inputs of its batch do"):
         Sampler(model, classes, 0.5, batch_size=20).votes(torch.zeros(8), 0, [40])
 
 
-def test_randomness_that_is_independent_of_the_noise_counts_as_dependence_on_the_place():
-    sampler = Sampler(Jittered(), 2, 0.5, batch_size=20)
-    assert sampler.votes(torch.zeros(4), 0, [40]).sum() == 40
-    assert sampler.places == 20
+class Paired(nn.Module):
+    """Each half of a batch reads the other: a reversal keeps these pairs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2)
+        m = (a[:, 0] + b[:, 0]) / 2**0.5
+        y = torch.cat([m, m])
+        return torch.stack([y, -y], 1)
+
+
+class Second(nn.Module):
+    """A row reads the one two places on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x[:, 0] + 0.1 * x[:, 0].roll(-2)
+        return torch.stack([y, -y], 1)
+
+
+class Routed(nn.Module):
+    """Experts of limited capacity, first come first served; the router knows no scale."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x[:, 0] > 0
+        served = first & (first.cumsum(0) <= len(x) // 4)
+        y = torch.where(served, x[:, 0], -x[:, 1])
+        return torch.stack([y, -y], 1)
+
+
+class Poisoned(nn.Module):
+    """A row is lost where its neighbour is all zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lost = (x == 0).all(1).roll(1)
+        y = torch.where(lost, torch.nan, x[:, 0])
+        return torch.stack([y, -y], 1)
+
+
+@pytest.mark.parametrize("model", [Paired(), Second(), Routed(), Poisoned()])
+def test_coupling_that_a_reversal_or_a_scale_hides_is_refused(model):
+    with pytest.raises(ModelError, match="when other inputs of its batch do"):
+        Sampler(model, 2, 0.5, batch_size=100).votes(torch.zeros(8), 0, [200])
+
+
+@pytest.mark.parametrize("model", [Jittered(), nn.Sequential(nn.Dropout(0.1).train(), nn.Linear(8, 2))])
+def test_models_that_vary_from_run_to_run_are_refused(model):
+    with pytest.raises(ModelError, match="when the same batch is run again"):
+        Sampler(model, 2, 0.5, batch_size=20).votes(torch.zeros(8), 0, [40])
+
+
+def test_a_model_that_writes_into_its_input_is_independent():
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.sub_(0.5).div_(0.25)[:, :1]
+            return torch.cat([y, -y], 1)
+
+    assert is_independent_of_place(InPlace(), torch.randn(30, 4))
 
 
 def test_samples_of_a_place_dependent_model_come_in_full_batches_of_one_image():
@@ -95,7 +149,7 @@ def test_no_batch_holds_two_images_of_a_place_dependent_model():
     images = [torch.tensor([0.0, 0.0]), torch.tensor([0.0, 100.0])]
     sampler = Sampler(Noted(), 2, 0.5, batch_size=40)
     sampler.submit([Draw(x, i, (20,), stream="selection") for i, x in enumerate(images)]).result()
-    for batch in seen[4:]:
+    for batch in seen[7:]:
         assert len({bool(value > 50) for value in batch[:20].tolist()}) == 1
 
 
@@ -112,10 +166,27 @@ def test_a_run_says_how_many_places_it_averages():
         certify_places(batch_size=64, samples=400, goal="radii")
 
 
-def test_bounds_that_need_one_function_are_refused():
-    with pytest.raises(ModelError, match="where bound betting does not hold: use .*hoeffding"):
-        certify_places(batch_size=50, scores="soft", samples=400)
-    assert certify_places(batch_size=50, scores="soft", bound="hoeffding", goal="fixed", samples=400).records
+def test_bounds_that_need_one_function_are_refused(tmp_path):
+    refused = pytest.raises(ModelError, match="where bound betting does not hold: use .*hoeffding")
+    options = dict(batch_size=50, scores="soft", samples=400, goal="fixed")
+    with refused:
+        certify_places(**options)
+    assert certify_places(**options, bound="hoeffding", output=tmp_path / "run").records
+    with refused:
+        recertify(tmp_path / "run", alpha=0.9, bound="betting")
+
+
+def test_an_image_is_not_sampled_further_over_other_places(tmp_path):
+    sampled = dict(goal="radius", output=tmp_path / "run")
+    certify_places(batch_size=100, samples=300, **sampled)
+    with pytest.raises(RunError, match="begun with batches of another size"):
+        certify_places(batch_size=50, samples=3000, **sampled)
+
+
+def test_predictions_of_a_place_dependent_model_are_refused():
+    smooth = SmoothedClassifier(Places(), 0.5, classes=2, batch_size=50)
+    with pytest.raises(ModelError, match="use certify"):
+        smooth.predict(torch.ones(1, 4), samples=100)
 
 
 def test_bounds_hold_for_unequal_places_by_enumeration():

@@ -91,7 +91,7 @@ def test_selection_and_estimation_use_different_noise():
 def test_every_batch_has_the_same_shape_and_none_exceeds_the_batch_size(one_thread):
     model = Recorder(half_space([1.0, 2.0], 0.3))
     count_votes(model, torch.tensor([0.5, 0.1]), 0.5, 95, classes=2, batch_size=20)
-    assert model.shapes == [(20, 2)] * (4 + 5)  # the check of rows, then the samples
+    assert model.shapes == [(20, 2)] * (7 + 5)  # the check of rows, then the samples
 
 
 def test_the_order_of_images_does_not_matter():

@@ -15,7 +15,7 @@ from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.studies.request import CertifyRequest
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.plain.bounds import TIME_UNIFORM, look, looks, share
+from certmix.verification.plain.bounds import TIME_UNIFORM, VOTE_BOUNDS, look, looks, share
 from certmix.verification.plain.scores import LAYER_BOUNDS
 from certmix.verification.rederivation.sources import judged
 from certmix.verification.rederivation.stored import StoredRun
@@ -34,6 +34,8 @@ __all__ = [
 Fault = tuple[int | None, str]
 _STEPS = 65536
 _BUDGET_SLACK = 1e-12
+AVERAGED = {*VOTE_BOUNDS, "hoeffding", "relative-entropy"}
+"""Bounds that hold for the mean of unequal samples (Hoeffding 1956, 1963)."""
 
 
 def check_counts(run: StoredRun, request: CertifyRequest) -> CheckResult:
@@ -154,6 +156,14 @@ def check_noise(run: StoredRun, request: CertifyRequest) -> CheckResult:
         (index, f"image {index}: its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}")
         for index, record in run.images.items()
         if not record.noise_error >= eps
+    ]
+    faults += [
+        (
+            index,
+            f"image {index}: bound {request.bound_name} does not hold over {record.places} places of a batch",
+        )
+        for index, record in run.images.items()
+        if record.places > 1 and request.bound_name not in AVERAGED
     ]
     return judged("noise", faults, f"every bound allows for eps = {eps:.3g} of the noise's law")
 
