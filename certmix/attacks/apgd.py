@@ -107,7 +107,7 @@ def apgd_dlr(
     generator: torch.Generator | None = None,
     track: Track | None = None,
 ) -> Tensor:
-    """Return the points of `apgd` on the difference of logits ratio (two classes: the probability margin)."""
+    """Return the points of `apgd` on the difference of logits ratio (two classes: the margin)."""
     return apgd(
         model, images, labels, norm, eps, loss="dlr", steps=steps, restarts=restarts, box=box,
         early_stop=early_stop, generator=generator, track=track,

@@ -4,6 +4,10 @@ Every loss is computed in float64 and takes ``(logits, labels, targets)``:
 logits (N, classes) with at least two classes, int64 labels (N,) and, where a
 target class matters, int64 targets (N,).  It returns (N,) finite values for
 finite logits, ties and logits of 1e30 included.
+
+Attacks compare losses and follow the direction of their gradients, no more.  So
+losses of probabilities are given as logarithms of odds, which rise with them:
+however sure the model is, neither they nor their gradients vanish.
 """
 
 from __future__ import annotations
@@ -34,21 +38,16 @@ def _rival(scores: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the cross-entropy ``log sum_i exp z_i - z_y``; targets play no part.
-
-    Written as ``log(1 + exp t)``, t the log-sum-exp of the other classes less
-    z_y, it keeps its relative precision, and its gradient, where the label's
-    probability rounds to 1: down to e^-700 instead of 1e-16.
+    """Return ``log(exp L - 1)`` of the cross-entropy L: the log-odds against the label; targets play no part.
 
     Examples
     --------
     >>> label = torch.tensor([0])
-    >>> cross_entropy(torch.tensor([[0.0, 0.0]]), label), cross_entropy(torch.tensor([[200.0, 0.0]]), label)
-    (tensor([0.6931], dtype=torch.float64), tensor([1.3839e-87], dtype=torch.float64))
+    >>> cross_entropy(torch.tensor([[0.0, 0.0]]), label), cross_entropy(torch.tensor([[2000.0, 0.0]]), label)
+    (tensor([0.], dtype=torch.float64), tensor([-2000.], dtype=torch.float64))
     """
     scores = logits.double()
-    excess = _others(scores, labels).logsumexp(1) - _at(scores, labels)
-    return torch.logaddexp(excess, torch.zeros_like(excess))
+    return _others(scores, labels).logsumexp(1) - _at(scores, labels)
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -64,15 +63,26 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
 
 
 def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the rival's probability less the label's, in [-1, 1]; the rival is as in `margin`."""
-    return margin(logits.double().softmax(1), labels, targets)
+    """Return ``log (1 + m) - log (1 - m)``, m the rival's probability less the label's; rivals as in `margin`.
+
+    Examples
+    --------
+    >>> probability_margin(torch.tensor([[2000.0, 0.0]]), torch.tensor([0]))
+    tensor([-2000.], dtype=torch.float64)
+    """
+    scores = logits.double()
+    rivals = _others(scores, labels).argmax(1) if targets is None else targets
+    more = torch.logaddexp(_others(scores, labels).logsumexp(1), _at(scores, rivals))
+    less = torch.logaddexp(_others(scores, rivals).logsumexp(1), _at(scores, labels))
+    return more - less
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
     """Return the difference of logits ratio ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))``.
 
     Invariant to scale and shift of the logits; z_(k) is the k-th largest.
-    Targets play no part.  With two classes it is the probability margin.
+    Targets play no part.  With two classes, of which there is no third, it is
+    the margin: its sign and the direction of its gradient keep the invariance.
 
     References
     ----------
@@ -85,7 +95,7 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
     tensor([-0.5000], dtype=torch.float64)
     """
     if logits.shape[1] < 3:
-        return probability_margin(logits, labels)
+        return margin(logits, labels)
     scores = logits.double()
     largest = scores.topk(3, dim=1).values
     return margin(scores, labels) / (largest[:, 0] - largest[:, 2]).clamp_min(_LEAST)
@@ -95,7 +105,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) 
     """Return the targeted ratio ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``.
 
     Without targets, the strongest other class is the target.  With fewer than
-    four classes it is the probability margin to the target.
+    four classes it is the margin to the target.
 
     References
     ----------
@@ -108,7 +118,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) 
     tensor([-0.6667], dtype=torch.float64)
     """
     if logits.shape[1] < 4:
-        return probability_margin(logits, labels, targets)
+        return margin(logits, labels, targets)
     scores = logits.double()
     largest = scores.topk(4, dim=1).values
     spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from certmix.attacks._search import Model, Track
 from certmix.attacks.apgd import apgd_ce, apgd_targeted
-from certmix.attacks.losses import probability_margin
+from certmix.attacks.losses import margin, probability_margin
 from certmix.attacks.square import square
 
 __all__ = ["FOUND_BY", "MinimumMargins", "minimum_margin"]
@@ -51,12 +51,15 @@ class MinimumMargins:
 
 
 class _Smallest:
-    """Keeps, image by image, the evaluated point of smallest margin; the earliest of equals."""
+    """Keeps, image by image, the evaluated point of smallest margin; the earliest of equals.
+
+    Points are ranked by the log-odds of the margin: those of a sure model all round to margin 1.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         n = len(images)
-        self.labels, self.points, self.logits = labels, images.detach().clone(), images.new_zeros(0)
-        self.margin = images.new_full((n,), torch.inf, dtype=torch.float64)
+        self.labels, self.points, self.logits = labels, images.detach().clone(), images.new_zeros(0, 2)
+        self.rank = images.new_full((n,), -torch.inf, dtype=torch.float64)
         self.found_by = torch.zeros(n, dtype=torch.int64, device=images.device)
         self.step = torch.zeros_like(self.found_by)
 
@@ -68,11 +71,11 @@ class _Smallest:
             at = subset[at]
             if len(self.logits) == 0:
                 self.logits = logits.new_zeros((len(self.labels), logits.shape[1]))
-            margin = label_margin(logits, self.labels[at])
-            rows = (margin < self.margin[at]).nonzero().squeeze(1)
+            rank = probability_margin(logits, self.labels[at])
+            rows = (rank > self.rank[at]).nonzero().squeeze(1)
             to = at[rows]
             self.points[to], self.logits[to] = points[rows], logits[rows]
-            self.margin[to], self.step[to] = margin[rows], step
+            self.rank[to], self.step[to] = rank[rows], step
             self.found_by[to] = code if step else 0
 
         return track
@@ -80,7 +83,7 @@ class _Smallest:
 
 def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return, float64 (N,), the label's probability less the largest other (Definition 2.1 of MixedNUTS)."""
-    return -probability_margin(logits, labels)
+    return -margin(logits.double().softmax(1), labels)
 
 
 @torch.no_grad()
@@ -150,11 +153,12 @@ def minimum_margin(
     else:
         watch = kept.watch("apgd-ce", everything)
         apgd_ce(model, images, labels, norm, eps, steps=steps, track=watch, **common)
-        left = (kept.margin >= 0).nonzero().squeeze(1)
+        left = (label_margin(kept.logits, labels) >= 0).nonzero().squeeze(1)
         if len(left):
             watch = kept.watch("apgd-targeted", left)
             apgd_targeted(
                 model, images[left], labels[left], norm, eps,
                 steps=steps, targets=targets, track=watch, **common,
             )  # fmt: skip
-    return MinimumMargins(kept.points, kept.logits, kept.margin, kept.found_by, kept.step)
+    found = label_margin(kept.logits, labels)
+    return MinimumMargins(kept.points, kept.logits, found, kept.found_by, kept.step)

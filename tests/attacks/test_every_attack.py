@@ -1,0 +1,103 @@
+"""Every attack on linear models, whose attacked accuracy is computed: at few classes and at any scale of logits."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from certmix.attacks import ATTACKS
+from certmix.attacks.minimum_margin import minimum_margin
+
+EPS, COUNT = 0.2, 40
+WEIGHT = (1.0, 0.5, 0.8)
+REACH = 2 * EPS * sum(WEIGHT)
+"""By how much the ball moves a difference of two logits at scale 1."""
+
+
+def blocks(classes: int, scale: float, dtype: torch.dtype) -> nn.Module:
+    """A class for each block of three inputs: in linf one offset is the best against all rivals at once."""
+    net = nn.Linear(3 * classes, classes, dtype=dtype)
+    with torch.no_grad():
+        net.weight.copy_(scale * torch.block_diag(*torch.tensor(WEIGHT).expand(classes, 3)[:, None]))
+        net.bias.zero_()
+    return net.eval()
+
+
+def gaps(logits: Tensor, labels: Tensor) -> Tensor:
+    others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return (logits.gather(1, labels[:, None])[:, 0] - others).detach()
+
+
+def problem(classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Images whose gaps lie on both sides of what the ball moves, labels, and which of them hold.
+
+    At scale 1000 some that the ball can break are so sure that float64 has no probability and no
+    cross-entropy but 1 and 0 for them.
+    """
+    generator = torch.Generator().manual_seed(classes)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    labels = torch.randint(0, classes, (COUNT,), generator=generator)
+    level = (0.2 + 0.1 * drawn(COUNT, 1)).repeat(1, classes)  # equal rivals: no attack is led to a worse one
+    level[torch.arange(COUNT), labels] = 0.5 + 0.28 * drawn(COUNT)
+    images = (level[:, :, None] + 0.02 * drawn(COUNT, 1, 3)).flatten(1).to(dtype)
+    labels[::11] = (labels[::11] + 1) % classes  # some are wrong before
+    after = gaps(blocks(classes, 1.0, torch.float64)(images.double()), labels) - REACH
+    clear = after.abs() > 0.03
+    assert 0.2 < (after[clear] > 0).double().mean() < 0.8
+    return images[clear], labels[clear], after[clear] > 0
+
+
+def settings(attack: str) -> dict[str, int]:
+    if attack == "square":
+        return {"queries": 600}
+    return {"steps": 30} if "steps" in ATTACKS[attack].settings else {}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """AutoAttack with a hundred steps less of its searches."""
+    module = importlib.import_module("certmix.attacks.autoattack")
+    make = module._ensemble
+
+    def shorter(*arguments):
+        ensemble = make(*arguments)
+        ensemble.apgd.n_iter = ensemble.apgd_targeted.n_iter = ensemble.fab.n_iter = 20
+        ensemble.square.n_queries = 200
+        return ensemble
+
+    monkeypatch.setattr(module, "_ensemble", shorter)
+
+
+@pytest.mark.filterwarnings("ignore:autoattack")
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacked_accuracy_of_a_linear_model_is_the_computed_one(attack, classes, scale, short):
+    if attack == "autoattack":
+        pytest.importorskip("pyautoattack")
+    images, labels, held = problem(classes, torch.float32)
+    model = blocks(classes, scale, torch.float32)
+    found = ATTACKS[attack].function(model, images, labels, "linf", EPS, **settings(attack))
+    assert (found - images).abs().max() <= EPS
+    assert torch.equal((model(found).argmax(1) == labels) & (model(images).argmax(1) == labels), held)
+
+
+@pytest.mark.parametrize("gradient_free", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_the_smallest_margin_is_found_at_any_scale(classes, scale, gradient_free):
+    images, labels, held = problem(classes, torch.float64)
+    model = blocks(classes, scale, torch.float64)
+    found = minimum_margin(
+        model, images, labels, "linf", EPS, steps=30, queries=600, gradient_free=gradient_free
+    )
+    assert torch.equal(~found.wrong, held)
+    least = gaps(model(images), labels) - scale * REACH  # where probabilities round to 1, too
+    slack = 0.1 if gradient_free else 0.01
+    assert torch.all(gaps(found.logits, labels)[held] <= least[held] + slack * scale)
