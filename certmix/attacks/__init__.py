@@ -57,6 +57,8 @@ class Attack:
         Names of its own keyword settings; box, early_stop, generator and track are everyone's.
     gradient_free
         Whether it asks the model for logits alone.
+    loss
+        The loss that it begins with, a name in `LOSSES`.
     """
 
     function: Callable[..., Tensor]
@@ -64,23 +66,31 @@ class Attack:
     norms: tuple[str, ...]
     settings: tuple[str, ...]
     gradient_free: bool
+    loss: str
 
 
 def _attack(
-    function: Callable[..., Tensor], summary: str, norms: tuple[str, ...], *, gradient_free: bool = False
+    function: Callable[..., Tensor],
+    summary: str,
+    norms: tuple[str, ...],
+    loss: str = "cross-entropy",
+    *,
+    gradient_free: bool = False,
 ) -> Attack:
     """Read the settings off the function's keywords."""
     keywords = inspect.signature(function).parameters.values()
     settings = tuple(k.name for k in keywords if k.kind is k.KEYWORD_ONLY and k.name not in _COMMON)
-    return Attack(function, summary, norms, settings, gradient_free)
+    return Attack(function, summary, norms, settings, gradient_free, loss)
 
 
 ATTACKS: dict[str, Attack] = {
     "fgsm": _attack(fgsm, "one step along the gradient", FGSM_NORMS),
     "pgd": _attack(pgd, "projected gradient ascent with steps of equal size", PGD_NORMS),
     "apgd-ce": _attack(apgd_ce, "Auto-PGD on the cross-entropy", APGD_NORMS),
-    "apgd-dlr": _attack(apgd_dlr, "Auto-PGD on the difference of logits ratio", APGD_NORMS),
-    "apgd-targeted": _attack(apgd_targeted, "Auto-PGD towards each likely other class", APGD_NORMS),
-    "square": _attack(square, "random squares, without gradients", SQUARE_NORMS, gradient_free=True),
+    "apgd-dlr": _attack(apgd_dlr, "Auto-PGD on the difference of logits ratio", APGD_NORMS, "dlr"),
+    "apgd-targeted": _attack(
+        apgd_targeted, "Auto-PGD towards each likely other class", APGD_NORMS, "targeted-dlr"
+    ),
+    "square": _attack(square, "random squares, without gradients", SQUARE_NORMS, "margin", gradient_free=True),
     "autoattack": _attack(autoattack, "the ensemble of the package pyautoattack", AUTOATTACK_NORMS),
 }

@@ -248,7 +248,9 @@ def _warn_of_blindness(
     model: Model, images: Tensor, labels: Tensor, names: tuple[str, ...], say: Callable[[str], None]
 ) -> None:
     if names != ("square",):
-        health = diagnose_gradients(model, images[:_DIAGNOSED], labels[:_DIAGNOSED], plain=True)
+        health = diagnose_gradients(
+            model, images[:_DIAGNOSED], labels[:_DIAGNOSED], loss="targeted-dlr", plain="apgd-ce" in names
+        )
         for message in health.messages:
             say(f"autoattack: {message}")
 

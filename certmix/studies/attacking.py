@@ -249,10 +249,12 @@ class _Autocast(nn.Module):
 
 
 def look_for_blindness(bench: Bench, name: str, model: nn.Module, batch: Batch) -> None:
-    """Find out once, and keep with the study, whether attacks on this model may be blind."""
-    key = f"blindness/{name}"
-    if bench.store.get(key) is None:
-        found = diagnose_gradients(model, batch.images[:DIAGNOSED], batch.labels[:DIAGNOSED])
+    """Find out once, and keep with the study, whether the study's attack may be blind on this model."""
+    key, attack = f"blindness/{name}", ATTACKS[bench.request.attack]
+    if bench.store.get(key) is None and not attack.gradient_free:
+        found = diagnose_gradients(
+            model, batch.images[:DIAGNOSED], batch.labels[:DIAGNOSED], loss=attack.loss
+        )
         bench.store.put(key, json.dumps(list(found.messages)))
 
 
