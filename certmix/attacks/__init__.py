@@ -91,6 +91,8 @@ ATTACKS: dict[str, Attack] = {
     "apgd-targeted": _attack(
         apgd_targeted, "Auto-PGD towards each likely other class", APGD_NORMS, "targeted-dlr"
     ),
-    "square": _attack(square, "random squares, without gradients", SQUARE_NORMS, "margin", gradient_free=True),
+    "square": _attack(
+        square, "random squares, without gradients", SQUARE_NORMS, "margin", gradient_free=True
+    ),
     "autoattack": _attack(autoattack, "the ensemble of the package pyautoattack", AUTOATTACK_NORMS),
 }

@@ -185,13 +185,8 @@ attack a version with logits divided by 1e4, or use --attack square
         raise ParameterError(
             f"{len(images)} images and {len(labels)} labels: give as many of both, at least 1"
         )
-    batches = [
-        _look(
-            model, images[begin : begin + batch_size], labels[begin : begin + batch_size],
-            None if plain else loss,
-        )  # fmt: skip
-        for begin in range(0, len(images), batch_size)
-    ]
+    parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    batches = [_look(model, part, classes, None if plain else loss) for part, classes in parts]
     logits = torch.cat([one[0] for one in batches])
     gradients = [gradient for _, gradient in batches if gradient is not None]
     detached = len(gradients) < len(batches)
@@ -238,12 +233,13 @@ def _look(
 
 
 def _slope(logits: Tensor, labels: Tensor, loss: str | None) -> Tensor:
-    """Return a loss's gradient in the logits, each image's scaled to size 1; None: the plain cross-entropy's."""
+    """Return a loss's gradient in the logits, scaled to size 1; for None the plain cross-entropy's."""
     with torch.enable_grad():
         scores = (logits.double() if loss else logits).clone().requires_grad_(True)
-        total = (
-            LOSSES[loss](scores, labels, None).sum() if loss else F.cross_entropy(scores, labels, reduction="sum")
+        values = (
+            LOSSES[loss](scores, labels, None) if loss else F.cross_entropy(scores, labels, reduction="none")
         )
+        total = values.sum()
         (slope,) = torch.autograd.grad(total, scores)
     if loss is None:
         return slope

@@ -63,7 +63,7 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
 
 
 def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return ``log (1 + m) - log (1 - m)``, m the rival's probability less the label's; rivals as in `margin`.
+    """Return ``log (1 + m) - log (1 - m)``, m the rival's probability less the label's.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 from certmix.errors import ParameterError
 
-__all__ = ["ceil_digits", "ceil_percent", "floor_digits", "floor_percent", "plain_decimal"]
+__all__ = ["as_given", "ceil_digits", "ceil_percent", "floor_digits", "floor_percent", "plain_decimal"]
 
 _EXACT = Context(prec=800)  # wide enough for every finite float and 400 digits
 
@@ -81,6 +81,18 @@ def plain_decimal(x: float) -> str:
     """
     text = format(_decimal(x), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def as_given(x: float) -> str:
+    """Return a radius as it is spoken of: k/255 where it is that and no short decimal, else its decimal.
+
+    Examples
+    --------
+    >>> as_given(8 / 255), as_given(0.5), as_given(0.2)
+    ('8/255', '0.5', '0.2')
+    """
+    decimal, levels = plain_decimal(x), round(255 * x) if abs(x) < 1e6 else 0
+    return f"{levels}/255" if len(decimal) > 8 and levels / 255 == x else decimal
 
 
 def _decimal(x: float) -> Decimal:

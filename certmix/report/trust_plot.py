@@ -11,7 +11,7 @@ import numpy as np
 from certmix.errors import ParameterError
 from certmix.report._drawing import COLOURS, DASHES, MARKERS, head, image, legend, tidy, title_lines
 from certmix.report._labels import place_labels
-from certmix.report.rounding import plain_decimal
+from certmix.report.rounding import as_given, plain_decimal
 from certmix.report.wording import one_line
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray
 
@@ -137,7 +137,7 @@ def _frame(axes: Axes, panel: TrustCurves, alone: bool) -> None:
     axes.margins(0.07)
     axes.autoscale_view()
     axes.set(xlim=_limits(axes.get_xlim(), panel), ylim=_limits(axes.get_ylim(), panel))
-    ball = f"{_NORMS.get(panel.norm, one_line(panel.norm))}, \u03b5 = {_fraction(panel.eps)}"
+    ball = f"{_NORMS.get(panel.norm, one_line(panel.norm))}, \u03b5 = {as_given(panel.eps)}"
     axes.set_xlabel("clean accuracy (%, estimate)")
     axes.set_ylabel(f"attacked accuracy (%, upper bound)\n{ball}", parse_math=False)
     axes.set_title("" if alone else "\n".join(title_lines(panel.title, 52)), fontsize=9.5, parse_math=False)
@@ -153,19 +153,6 @@ def _limits(ends: tuple[float, float], panel: TrustCurves) -> tuple[float, float
     low = min(max(middle - span / 2, -beyond), 100 + beyond - min(span, _LEAST))
     high = max(min(middle + span / 2, 100 + beyond), -beyond + min(span, _LEAST))
     return low, high
-
-
-def _fraction(eps: float) -> str:
-    """Return a radius as it is spoken of: 8/255 or 0.5.
-
-    Examples
-    --------
-    >>> _fraction(8 / 255), _fraction(0.5)
-    ('8/255', '0.5')
-    """
-    levels = round(255 * eps)
-    whole = levels > 0 and abs(255 * eps - levels) < 1e-6
-    return f"{levels}/255" if whole and len(plain_decimal(eps)) > 6 else plain_decimal(eps)
 
 
 def _handles(trusts: Sequence[str], forms: Sequence[str]) -> list[Any]:

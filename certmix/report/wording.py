@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from certmix.printable import one_line
-from certmix.report.rounding import plain_decimal
+from certmix.report.rounding import as_given, plain_decimal
 from certmix.types import Summary
 
 __all__ = [
@@ -90,13 +90,7 @@ def radius_heading(radius: float, dialect: Dialect = PLAIN) -> str:
     >>> radius_heading(0), radius_heading(0.25), radius_heading(8 / 255)
     ('> 0', '>= 0.25', '>= 8/255')
     """
-    return f"{dialect.above} 0" if radius == 0 else f"{dialect.at_least} {_radius(radius)}"
-
-
-def _radius(radius: float) -> str:
-    """Return a radius as a short decimal, or as k/255 where that is what it is."""
-    decimal, grey_levels = plain_decimal(radius), round(255 * radius)
-    return f"{grey_levels}/255" if len(decimal) > 8 and grey_levels / 255 == radius else decimal
+    return f"{dialect.above} 0" if radius == 0 else f"{dialect.at_least} {as_given(radius)}"
 
 
 def deterministic(summary: Summary) -> bool:

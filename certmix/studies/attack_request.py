@@ -8,6 +8,7 @@ from typing import Any
 
 from certmix.attacks import ATTACKS
 from certmix.errors import ParameterError
+from certmix.report.rounding import as_given
 from certmix.sampling.precision import PRECISIONS
 from certmix.types import Dataset
 
@@ -123,7 +124,7 @@ class AttackRequest:
         """
         budget = "" if self.steps is None else f" ({self.steps} {self._budget})"
         more = "" if self.restarts == 1 else f" x {self.restarts} restarts"
-        return f"{self.attack}{budget}{more}, {self.norm} eps {fraction(self.radius)}"
+        return f"{self.attack}{budget}{more}, {self.norm} eps {as_given(self.radius)}"
 
 
 def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:
@@ -164,15 +165,3 @@ def check_weight(alpha: float, low: float = 0.0) -> float:
         hint = f"did you mean {alpha / 100:g}?" if percent else "choose such a weight, for example 0.76"
         raise ParameterError(f"alpha = {alpha:g}: the mixing weight must lie in [{low:g}, 1]: {hint}")
     return float(alpha)
-
-
-def fraction(eps: float) -> str:
-    """Return eps as n/255 where it is that, else as a decimal.
-
-    Examples
-    --------
-    >>> fraction(8 / 255), fraction(0.5)
-    ('8/255', '0.5')
-    """
-    levels = round(eps * 255)
-    return f"{levels}/255" if levels > 0 and math.isclose(levels / 255, eps, rel_tol=1e-12) else f"{eps:g}"

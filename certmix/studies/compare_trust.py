@@ -15,11 +15,11 @@ from certmix.errors import ParameterError
 from certmix.models.mixture import mix_outputs
 from certmix.models.slopes import FORMS
 from certmix.models.trust import TRUSTS
-from certmix.report.rounding import floor_percent, plain_decimal
+from certmix.report.rounding import as_given, floor_percent, plain_decimal
 from certmix.report.sheet import Sheet
 from certmix.report.trust_plot import TrustCurve, TrustCurves, trust_image
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest, fraction
+from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.studies.attacking import (
     blind_notes,
     fill_some,
@@ -158,7 +158,7 @@ def _evaluate(
             )
             curves.append(curve)
             halfway[norm, variant.trust, variant.form] = _halfway(curve)
-        title = f"{study.bench.request.attack}, {norm} eps {fraction(eps)}, {len(held):,} images"
+        title = f"{study.bench.request.attack}, {norm} eps {as_given(eps)}, {len(held):,} images"
         panels.append(TrustCurves(tuple(curves), norm, eps, title))
     scales = {(v.norm, v.trust, v.form): v.log_median for v in variants}
     return TrustComparison(tuple(panels), halfway, scales)
@@ -209,7 +209,7 @@ def _sheet(study: Study, found: TrustComparison, complete: bool, blind: tuple[st
         for curve in panel.curves
         for weight, clean, attacked in zip(curve.alphas, curve.clean, curve.attacked, strict=True)
     ]
-    balls = ", ".join(f"{panel.norm} eps {fraction(panel.eps)}" for panel in found.curves)
+    balls = ", ".join(f"{panel.norm} eps {as_given(panel.eps)}" for panel in found.curves)
     budget = "" if request.steps is None else f" ({request.steps} steps)"
     images = found.curves[0].curves[0].clean[0].images
     return Sheet(

@@ -10,7 +10,7 @@ from certmix.radii import CERTIFICATES
 from certmix.records.identity import CERTIFY
 from certmix.report.page import Command
 from certmix.report.page.values import Facts
-from certmix.report.rounding import plain_decimal
+from certmix.report.rounding import as_given, plain_decimal
 from certmix.report.wording import radius_heading
 from certmix.sampling.passes import PARTLY
 from certmix.sampling.schedule import looks, share
@@ -196,7 +196,5 @@ def _value(value: Any) -> str:
 
 
 def _exact(value: float) -> str:
-    """Return a number that reads back as the same one, as k/255 where that is what it is."""
-    levels = round(255 * value) if isinstance(value, float) else 0
-    short = levels and len(repr(value)) > 8 and levels / 255 == value
-    return f"{levels}/255" if short else (plain_decimal(value) if isinstance(value, float) else str(value))
+    """Return a number that reads back as the same one."""
+    return as_given(value) if isinstance(value, float) else str(value)

@@ -85,9 +85,7 @@ def test_the_cross_entropy_rises_as_it_is_defined_with_the_same_direction():
     scores = logits.double().requires_grad_(True)
     ours, plain = cross_entropy(scores, labels), F.cross_entropy(scores, labels, reduction="none")
     assert torch.equal(ours.argsort(), plain.argsort())
-    directions = [
-        F.normalize(torch.autograd.grad(loss.sum(), scores)[0], dim=1) for loss in (ours, plain)
-    ]
+    directions = [F.normalize(torch.autograd.grad(loss.sum(), scores)[0], dim=1) for loss in (ours, plain)]
     torch.testing.assert_close(*directions, rtol=1e-9, atol=1e-12)
 
 

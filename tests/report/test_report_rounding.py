@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from certmix.errors import ParameterError
 from certmix.report.rounding import (
+    as_given,
     ceil_digits,
     ceil_percent,
     floor_digits,
@@ -86,3 +87,22 @@ def test_what_is_not_finite_is_refused(call: object, x: float) -> None:
 def test_digits_out_of_range_are_refused() -> None:
     with pytest.raises(ParameterError, match="digits = -1"):
         ceil_digits(0.5, -1)
+
+
+@given(
+    st.one_of(
+        st.floats(0, 1e9),
+        st.integers(0, 255).map(lambda k: k / 255),
+        st.integers(1, 999).map(lambda k: k / 1000),
+    )
+)
+def test_a_radius_reads_back_as_it_was_given(x: float) -> None:
+    text = as_given(x)
+    above, _, below = text.partition("/")
+    assert float(above) / float(below or 1) == x
+
+
+def test_decimals_stay_decimals_and_grey_levels_grey_levels() -> None:
+    assert [as_given(k / 10) for k in range(1, 11)] == [f"{k / 10:g}" for k in range(1, 11)]
+    levels = [k for k in range(1, 256) if k % 51]
+    assert [as_given(k / 255) for k in levels] == [f"{k}/255" for k in levels]

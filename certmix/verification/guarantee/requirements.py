@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from certmix.errors import ParameterError
-from certmix.report.rounding import plain_decimal
+from certmix.report.rounding import as_given
 
 __all__ = ["CLASSIFIERS", "QUANTITIES", "SIDES", "Requirement", "parse_requirement", "written"]
 
@@ -158,7 +158,5 @@ def written(x: float) -> str:
     >>> written(0.5), written(8 / 255)
     ('0.5', '8/255')
     """
-    decimal, grey_levels = plain_decimal(x), round(255 * x) if x < 1e6 else 0
-    if len(decimal) > 8 and grey_levels / 255 == x:
-        return f"{grey_levels}/255"
-    return decimal if len(decimal) <= 24 else repr(x)
+    text = as_given(x)
+    return text if len(text) <= 24 else repr(x)
