@@ -9,6 +9,7 @@ import click
 
 from .attack_options import attack_options, run_options, run_study
 from .options import data_options, empirical_model_options
+from .unused import parameters, refuse_unused
 
 EPILOG = """\b
 Examples:
@@ -42,6 +43,8 @@ def command(alpha: float | None, save: Path | None, **options: Any) -> int:
     Attacked accuracy is an upper bound of robust accuracy. Points found lie in
     the ball and in the input range exactly.
     """
+    if alpha is None:
+        refuse_unused(parameters("standard"), "is of the mix: add --alpha, or")
     from certmix.studies.attack import attack
 
     return run_study(attack, options, alpha=alpha, save=save)

@@ -7,24 +7,13 @@ from typing import Any
 
 import click
 
-from certmix.errors import ParameterError
 from certmix.sampling.precision import PRECISIONS
 
-from .options import IMAGES, F, _Parsed
+from .options import IMAGES, RADIUS, F, named_sources, norm_type
+from .unused import refuse_unused
 
 SHEET_FORMATS = ("table", "json", "csv", "markdown", "latex")
 NORMS = ("linf", "l2", "l1")
-
-
-def _eps(text: str) -> float:
-    above, slash, below = text.partition("/")
-    try:
-        return float(above) / float(below) if slash else float(above)
-    except (ValueError, ZeroDivisionError):
-        raise ParameterError(f"{text!r} is not a radius: write for example 8/255 or 0.5") from None
-
-
-EPS = _Parsed("R", _eps)
 
 
 def attack_options(
@@ -48,10 +37,10 @@ def _attack_list(steps: int | None, images: str) -> dict[str, Callable[[Any], An
             help="fgsm, pgd, apgd-ce, apgd-dlr, apgd-targeted, square (gradient-free) or autoattack.",
         ),
         "norm": click.option(
-            "--norm", type=click.Choice(NORMS), default="linf", show_default=True, help="Norm of the ball."
+            "--norm", type=norm_type(*NORMS), default="linf", show_default=True, help="Norm of the ball."
         ),
         "eps": click.option(
-            "--eps", type=EPS, default=None,
+            "--eps", type=RADIUS, default=None,
             help="Radius of the ball.  [default: 8/255 for linf, 0.5 for l2, 12 for l1]",
         ),
         "steps": click.option(
@@ -118,8 +107,10 @@ def run_study(
     if taken["steps"] is None and own is not None and "steps" in own.settings:
         taken["steps"] = steps
     request = AttackRequest(**taken)
-    named = take(Sources)
-    named["standard"] = None if named.get("standard") == "none" else named.get("standard")
+    if request.attack == "fgsm" and request.restarts == 1:
+        refuse_unused(["seed"], "is for random starts, which --attack fgsm has only with --restarts")
+    named = named_sources(take(Sources))
+    named.setdefault("standard", None)
     format_ = options.pop("format_")
     with StudyBar() as bar:
         where = Surroundings(**take(Surroundings), progress=bar.update, say=say)

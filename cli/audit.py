@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
 from .options import RADII
 from .sources import of_source, sigma_option
+from .unused import refuse_unused
 
 EPILOG = """\b
 Examples:
@@ -46,6 +48,11 @@ def command(sources: tuple[str, ...], format_: str, **options: Any) -> int:
     """
     from certmix.studies.audit import audit
 
+    if all(Path(source).is_dir() for source in sources):
+        refuse_unused(
+            ["sigmas", "samples", "failure_probability", "radii", "rows"],
+            "is for files: a run folder says so itself",
+        )
     sigmas = options.pop("sigmas")
     given = {name: value for name, value in options.items() if value is not None}
     audits = [audit(source, sigma=of_source(sigmas, sources, k), **given) for k, source in enumerate(sources)]

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from certmix.errors import ParameterError
 from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest, check_batch_size
 from certmix.studies.source_names import Sources
 
 from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
 from .engine_options import chosen_engine, engine_options, shard_option
-from .options import data_options, device_options, model_options
+from .options import RADIUS, data_options, device_options, model_options, named_sources
+from .unused import refuse_unused
 
 EPILOG = """\b
 Examples:
@@ -48,8 +48,8 @@ PLAIN = ("bound_method", "max_radius", "lipschitz_constant", "constant_of")
 
 @click.command("certify", epilog=EPILOG)
 @click.option(
-    "--sigma", type=float, default=None,
-    help="Noise level, in units of the input (0.25, 0.5, 1); not for margin and lipschitz-constant.",
+    "--sigma", type=RADIUS, default=None,
+    help="Noise level, in units of the input (0.25, 0.5, 32/255); not for margin and lipschitz-constant.",
 )  # fmt: skip
 @click.option("--alpha", type=float, required=True, help="Mixing weight of the robust classifier, 0.5 to 1.")
 @data_options
@@ -64,8 +64,7 @@ PLAIN = ("bound_method", "max_radius", "lipschitz_constant", "constant_of")
 @click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity of the run>]")
 @click.option("--fresh", is_flag=True, help="Start over: delete the samples in the run folder.")
 @format_option
-@click.pass_context
-def command(context: click.Context, **options: Any) -> int:
+def command(**options: Any) -> int:
     """Certify the mix log((1-alpha) g + alpha h) of two classifiers.
 
     g is an accurate classifier, h a noise-trained one smoothed by Gaussian
@@ -75,7 +74,11 @@ def command(context: click.Context, **options: Any) -> int:
     radius, whatever g does.
     """
     plain = draws_no_samples(options["certificates"], options["norm"], options["sigma"])
-    _refuse(context, SAMPLING if plain else PLAIN, options["certificates"][0])
+    refuse_unused(SAMPLING if plain else PLAIN, f"is not for certificate {options['certificates'][0]}")
+    if options["scores"] == "hard":
+        refuse_unused(["temperature"], "is for --scores soft")
+    if options["goal"] != "radius":
+        refuse_unused(["relative_precision"], "is for --goal radius")
     check_batch_size(options["batch_size"])
     settings, sources, rest = _divided(options, DeterministicRequest if plain else CertifyRequest)
     rest["engine"] = chosen_engine(options)
@@ -89,23 +92,13 @@ def command(context: click.Context, **options: Any) -> int:
     return 0 if finished else 130
 
 
-def _refuse(context: click.Context, names: tuple[str, ...], certificate: str) -> None:
-    """Refuse options that were written but mean nothing to the certificate."""
-    for name in names:
-        source = context.get_parameter_source(name)
-        if source not in (None, click.core.ParameterSource.DEFAULT):
-            option = "--" + name.replace("_", "-")
-            raise ParameterError(f"{option} is not for certificate {certificate}: leave it out")
-
-
 def _divided(
     options: dict[str, Any], kind: type[Any]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Divide options into those of the request, those of the sources, and where to run."""
     given = {**options, "certificate": options["certificates"][0]}
     settings = {key: given[key] for key in given if key in kind.__dataclass_fields__}
-    named = {key: given[key] for key in given if key in Sources.__dataclass_fields__}
-    named["standard"] = None if named["standard"] == "none" else named["standard"]
+    named = named_sources(options)
     rest = {key: given[key] for key in ("output", "fresh", "device", "batch_size")}
     return settings, named, rest
 

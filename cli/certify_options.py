@@ -10,7 +10,7 @@ from certmix.report.tables import FORMATS
 from certmix.studies.deterministic_request import BOUND_METHODS, MAX_RADIUS, NORMS, NORMS_OF
 from certmix.studies.request import BOUNDS_OF, DEFAULT_RADII, GOALS
 
-from .options import IMAGES, RADII, RADIUS, F
+from .options import IMAGES, RADII, RADIUS, F, norm_type
 
 BOUND_NAMES = [name for table in BOUNDS_OF.values() for name in table]
 DEFAULT_COLUMNS = ",".join(f"{r:g}" for r in DEFAULT_RADII)
@@ -74,7 +74,7 @@ def evaluation_options(function: F) -> F:
                 "lipschitz-constant draw no samples.  [default: all that sample]",
             ),
             click.option(
-                "--norm", type=click.Choice(NORMS), default=None,
+                "--norm", type=norm_type(*NORMS), default=None,
                 help="Norm of the radii.  [default: l2; linf for margin]",
             ),
             click.option(

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from .attack_options import NORMS, attack_options, run_options, run_study
-from .options import RADII, data_options, empirical_model_options
+from .options import RADII, data_options, empirical_model_options, norm_type
+from .unused import refuse_unused
 
 TRUST_NAMES = ("constant", "gradient", "max-gradient", "gradient-ratio")
 FORM_NAMES = ("probabilities", "logits")
@@ -35,7 +36,7 @@ the first command takes minutes on two cores, the second one hours.
     help="Weights of the robust classifier at the median image.",
 )  # fmt: skip
 @click.option(
-    "--norm", "norms", type=click.Choice(NORMS), multiple=True, default=("linf",), show_default=True,
+    "--norm", "norms", type=norm_type(*NORMS), multiple=True, default=("linf",), show_default=True,
     help="Norm of the ball; repeatable.",
 )  # fmt: skip
 @attack_options(steps=10, images="100", norm=False)
@@ -51,6 +52,8 @@ def command(
     logits, and every one is attacked end to end with the same budget. Figures 1
     and 4 of the first paper.
     """
+    if len(norms) > 1:
+        refuse_unused(["eps"], "is one radius, and there are several norms: give one --norm, or")
     from certmix.studies.compare_trust import compare_trust
 
     return run_study(

@@ -11,6 +11,8 @@ import click
 from certmix.errors import ParameterError
 
 from .options import IMAGES
+from .sources import is_smoothed
+from .unused import refuse_unused
 
 EPILOG = """\b
 Examples:
@@ -25,6 +27,8 @@ That nothing is found proves nothing: networks are mostly robust far beyond
 what can be certified of them.
 """
 SHOWN = 5
+SEARCH = ("images", "alpha", "certificate", "steps", "copies", "restarts", "samples", "error_rate", "output")
+"""Options that decide what is searched, and where findings go."""
 
 
 @click.command("falsify", epilog=EPILOG)
@@ -70,9 +74,13 @@ def command(run: Path | None, finding: Path | None, format_: str, device: str, *
     finding is written as a file that --replay judges again.
     """
     if finding is not None:
+        refuse_unused(SEARCH, "is for a search, not for --replay")
         return _replay(finding, run, options["seed"], device, format_)
     if run is None:
         raise ParameterError("no run to attack: name the folder of a run of certmix certify, or use --replay")
+    if (smoothed := is_smoothed(run)) is not None:
+        unused, kind = (["restarts"], "without") if smoothed else (["copies", "samples"], "under")
+        refuse_unused(unused, f"is for classifiers {kind} noise")
     from certmix.verification.falsification.falsify import falsify
     from certmix.verification.falsification.request import FalsifyRequest
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .unused import refuse_unused
+
 EPILOG = """\b
 Examples:
   certmix guarantee init runs/RUN
@@ -50,6 +52,8 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     from certmix.verification.guarantee.writing import guarantee_text
 
     printed = str(output) == "-"
+    if printed:
+        refuse_unused(["force"], "is for a file")
     if not printed and output.exists() and not force:
         raise ParameterError(f"{output} exists: name another --output, or add --force to replace it")
     guarantee, remarks = propose(run, Path("guarantee.toml") if printed else output, slack=slack, pin=pin)

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from .attack_options import attack_options, run_options, run_study
-from .options import data_options, empirical_model_options
+from .options import data_options, robust_options
+from .unused import refuse_unused
 
 RATIOS = ("relaxed", "each", "together", "yang")
 RESTARTS = 2
@@ -43,15 +44,17 @@ Examples:
 )  # fmt: skip
 @attack_options(steps=20, images="20", attack=False)
 @data_options
-@empirical_model_options
+@robust_options
 @run_options
-def command(**options: Any) -> int:
+def command(of: str, ratio: str | None, check: float | None, **options: Any) -> int:
     """Estimate local Lipschitz constants of the robust classifier by search.
 
     The constants found are lower bounds of the true ones: what follows from
     them is estimated, never certified. --batch-size counts points, one a class
     of each image.
     """
+    if check is not None or of != "probabilities" or ratio not in (None, "relaxed"):
+        refuse_unused(["alpha"], "is for the radius that relaxed constants of probabilities give")
     from certmix.studies.local_lipschitz import local_lipschitz
 
     contradicted = []
@@ -61,7 +64,7 @@ def command(**options: Any) -> int:
         contradicted.append(result.data.trial is not None and result.data.trial.contradicted)
         return result
 
-    code = run_study(study, {**options, "attack": "pgd"}, steps=20)
+    code = run_study(study, {**options, "attack": "pgd"}, steps=20, of=of, ratio=ratio, check=check)
     return 1 if contradicted[0] else code
 
 

@@ -12,7 +12,8 @@ from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.errors import ParameterError
 
 from .attack_options import attack_options, print_study, run_options, run_study
-from .options import IMAGES, F, data_options, empirical_model_options
+from .options import IMAGES, RADIUS, F, data_options, empirical_model_options, named_sources
+from .unused import refuse_unused
 
 CLAMPS = ("gelu", "relu", "elu", "softplus", "linear")
 PRESETS = ("cifar10", "cifar100", "imagenet")
@@ -39,6 +40,10 @@ EMPIRICAL_ONLY = (
     "logits", "norm", "eps", "steps", "restarts",
 )  # fmt: skip
 
+OF_LOGITS = {
+    "logits", "beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "temperature", "format_",
+}  # fmt: skip
+
 
 def _certified_options(function: F) -> F:
     """Add --certified and the options that go with it alone."""
@@ -49,7 +54,7 @@ def _certified_options(function: F) -> F:
                 help="Choose for certified accuracy of a smoothed h instead, and certify on other images.",
             ),
             click.option("--at-radius", type=float, metavar="R", help="Certified: the l2 radius wanted."),
-            click.option("--sigma", type=float, help="Certified: noise level; --robust is h's base."),
+            click.option("--sigma", type=RADIUS, help="Certified: noise level; --robust is h's base."),
             click.option(
                 "--noisy-samples", type=int, default=200, show_default=True,
                 help="Certified: noisy copies of each tuning image.",
@@ -151,6 +156,7 @@ def command(
     chosen = {name: options.pop(name) for name in list(options) if name in names}
     choices = FitChoices(**chosen, early_stop=not full_strength)
     if logits is not None:
+        refuse_unused(given - OF_LOGITS, "is not for --logits, which fits on what the file holds")
         print_study(fit_file(logits, choices), options["format_"])
         return 0
     steps = None if choices.gradient_free else 50
@@ -186,8 +192,7 @@ def _fit_certified(options: dict[str, Any], batch_given: bool) -> int:
 
     asked = take(CertifiedRequest)
     asked["batch_size"] = options["batch_size"] if batch_given else None
-    named = take(Sources)
-    named["standard"] = None if named["standard"] == "none" else named["standard"]
+    named = named_sources(options)
     with StudyBar() as bar:
         where = Surroundings(**take(Surroundings), progress=bar.update, say=say)
         result = nuts_certified(CertifiedRequest(**asked), Sources(**named), where)

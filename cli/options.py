@@ -10,6 +10,10 @@ import click
 from certmix.data import parse_input_range
 from certmix.errors import CertmixError, ParameterError
 from certmix.sampling.precision import PRECISIONS
+from certmix.studies.keywords import norm_name
+from certmix.studies.source_names import Sources
+
+from .unused import parameters, refuse_unused
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,6 +71,33 @@ INPUT_RANGE = _Parsed("LO,HI|none", parse_input_range)
 AUTO_BATCH = "automatic"
 
 
+class _Norm(click.Choice[str]):
+    """One of some norms, in any usual spelling: linf, Linf, inf, L2, 2."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(norm_name(value), param, ctx)
+
+
+def norm_type(*names: str) -> click.Choice[str]:
+    """Return the type of an option that names a norm."""
+    return _Norm(names)
+
+
+def named_sources(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that name data and models, as fields of `Sources`; 'none' stands for no g.
+
+    Raises
+    ------
+    ParameterError
+        If something is said of a g that is left out.
+    """
+    named = {key: options[key] for key in options if key in Sources.__dataclass_fields__}
+    if named.get("standard") == "none":
+        refuse_unused(parameters("standard_"), "is of the accurate classifier, and --standard is none")
+        named["standard"] = None
+    return named
+
+
 def data_options(function: F) -> F:
     """Add --data, --split, --input-range, --resize and --crop."""
     for option in reversed(
@@ -100,6 +131,14 @@ def model_options(function: F) -> F:
 def empirical_model_options(function: F) -> F:
     """Add the same for empirical studies, where h is taken as it is."""
     return _pair("The robust classifier h.  [default: cifar10-adversarial-linf]")(function)
+
+
+def robust_options(function: F) -> F:
+    """Add --robust with its weights and normalisation, for studies of h alone."""
+    function = empirical_model_options(function)
+    params: list[click.Parameter] = function.__click_params__  # type: ignore[attr-defined]
+    params[:] = [param for param in params if not str(param.name).startswith("standard")]
+    return function
 
 
 def _pair(robust_help: str) -> Callable[[F], F]:

@@ -11,7 +11,7 @@ import click
 from certmix.errors import ParameterError
 from certmix.studies.request import DEFAULT_RADII
 
-from .options import RADII
+from .options import RADII, RADIUS
 
 EPILOG = """\b
 Examples:
@@ -42,7 +42,7 @@ prints it: make a small run first.
     "--scenario", type=click.Choice(["cifar10", "imagenet"]), default=None,
     help="Images are as published of Gaussian-trained networks.  [default: imagenet, unless --like]",
 )  # fmt: skip
-@click.option("--sigma", type=float, help="Noise level.  [default: that of --like, or 0.5]")
+@click.option("--sigma", type=RADIUS, help="Noise level.  [default: that of --like, or 0.5]")
 @click.option("--alpha", type=float, help="Mixing weight, 0.5 to 1.  [default: that of --like, or 0.76]")
 @click.option("--radii", type=RADII, help="Radii of the table.  [default: those of --like, or 0 to 1.5]")
 @click.option("--selection-samples", type=int, help="Samples that choose the class.  [default: 100]")

@@ -15,6 +15,7 @@ from certmix.report.tables import FORMATS
 from .options import RADII
 from .progress import say
 from .sources import of_source, sigma_option
+from .unused import refuse_unused
 
 EPILOG = """\b
 Examples:
@@ -71,6 +72,8 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
 
     several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
     options["certificates"] = options["certificates"] or None
+    if len(sources) == 1:
+        refuse_unused(["best"], "is for several sources")
     if len(sources) > 1 and not several:
         raise ParameterError(f"{len(sources)} sources were given: name one, or add --best")
     summaries = [

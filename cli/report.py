@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from .sources import is_smoothed
+from .unused import refuse_unused
+
 EPILOG = """\b
 Examples:
   certmix report runs/RUN
@@ -34,6 +37,8 @@ def command(runs: tuple[Path, ...], output: Path | None, title: str | None, imag
     RUN is the folder of a certification run or of an empirical study. Nothing
     is sampled and no model is loaded.
     """
+    if all(is_smoothed(run) is None for run in runs):
+        refuse_unused(["images"], "is for runs of certify")
     from certmix.studies.report_page import write_report
 
     click.echo(write_report(runs, output, title=title, images=images))

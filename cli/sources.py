@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
-from certmix.errors import ParameterError
+from certmix.errors import CertmixError, ParameterError
 
 from .options import RADII
 
-__all__ = ["of_source", "sigma_option"]
+__all__ = ["is_smoothed", "of_source", "sigma_option"]
 
 sigma_option = click.option(
     "--sigma", "sigmas", type=RADII, multiple=True, metavar="S[,S...]",
     help="Noise level of files, one for all or one a SOURCE; a run knows its own.",
 )  # fmt: skip
+
+
+def is_smoothed(run: Path) -> bool | None:
+    """Whether a run folder certifies under noise; None of other studies, and where the command will tell."""
+    from certmix.records import read_run
+    from certmix.records.identity import CERTIFY
+
+    try:
+        study = str(read_run(run)["identity"].get("study", CERTIFY))
+    except (AttributeError, CertmixError, KeyError, TypeError):
+        return None
+    return study == CERTIFY if study.startswith(CERTIFY) else None
 
 
 def of_source(sigmas: Sequence[tuple[float, ...]], sources: Sequence[str], number: int) -> float | None:

@@ -9,12 +9,21 @@ import click
 
 from certmix.sampling.precision import PRECISIONS
 
+from .options import RADIUS, norm_type
+from .unused import refuse_unused
+
 EPILOG = """\b
 Examples:
   certmix train gaussian --sigma 0.5 --data cifar-10-batches-bin --output models
   certmix train adversarial --norm l2 --eps 0.5 --data cifar-10-batches-bin
   certmix certify --sigma 0.5 --alpha 0.76 --robust models/cifar10-gaussian-0.50.json
 """
+
+OF_RECIPES = {
+    "noise_sigma": ("gaussian",), "consistency": ("gaussian",), "norm": ("adversarial",),
+    "eps": ("adversarial", "interval"), "sharpen_alpha": ("interval",),
+}  # fmt: skip
+"""Options that only some recipes take."""
 
 
 @click.command("train", epilog=EPILOG)
@@ -28,10 +37,12 @@ Examples:
     metavar="NAME|PATH",
     help="Where the card's accuracies come from.  [default: test split of --data, if it has splits]",
 )
-@click.option("--sigma", "noise_sigma", type=float, help="gaussian: noise level, in units of the input.")
+@click.option("--sigma", "noise_sigma", type=RADIUS, help="gaussian: noise level, in units of the input.")
 @click.option("--consistency", type=float, help="gaussian: weight of the consistency term.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), help="adversarial: norm of the ball.")
-@click.option("--eps", type=float, help="adversarial, interval: radius of the ball.  [default: 8/255, 2/255]")
+@click.option("--norm", type=norm_type("linf", "l2"), help="adversarial: norm of the ball.")
+@click.option(
+    "--eps", type=RADIUS, help="adversarial, interval: radius of the ball.  [default: 8/255, 2/255]"
+)
 @click.option(
     "--sharpen-alpha", type=float,
     help="interval: mixing weight that logits are scaled for at the end; 0: none.  [default: 0.76]",
@@ -67,6 +78,9 @@ def command(
     and checksum. An interrupted training goes on where its last epoch ended
     when the command is repeated.
     """
+    for option, recipes in OF_RECIPES.items():
+        if recipe not in recipes:
+            refuse_unused([option], f"is for recipe {' and '.join(recipes)}")
     from certmix.data import load
     from certmix.sampling import resolve_device
     from certmix.training import make_recipe, train_to_folder

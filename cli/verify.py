@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from .unused import refuse_unused
+
 EPILOG = """\b
 Examples:
   certmix guarantee init runs/RUN --output guarantee.toml
@@ -77,6 +79,14 @@ def command(target: Path, format_: str, details: bool, reports: dict[Path, str],
     judged on what was derived. RUN is the folder of a run of 'certmix
     certify', which is checked in the same way and not changed.
     """
+    if target.is_dir():
+        refuse_unused(["runs", "fresh"], "is for a guarantee, not for a run")
+    if options["images"] == 0:
+        refuse_unused(
+            ["samples", "new_seed", "error_rate"], "is of images sampled again, and --resample is 0"
+        )
+    if format_ != "text":
+        refuse_unused(["details"], "is for --format text")
     from certmix.errors import CertmixError
     from certmix.report.wording import one_line
     from certmix.verification.outputs import append_summary

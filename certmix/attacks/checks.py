@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ _ROUNDING = 1e-6
 
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Refuse a setting that is no whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ParameterError(f"{name} = {value!r}: give a whole number of at least {least}")
 
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "check_logits", "classes_remedy", "looks_like_probabilities", "near_chance", "resolve_robust",
-    "sigma_warning",
+    "chance_warning", "check_logits", "classes_remedy", "looks_like_probabilities", "near_chance",
+    "resolve_robust",
+    "scale_warning", "sigma_warning",
 ]  # fmt: skip
 
 MODE_REMEDY = "put it in evaluation mode, and let no layer mix the inputs of a batch or draw at random"
@@ -136,6 +137,16 @@ def near_chance(correct: int, total: int, classes: int) -> bool:
     return correct == 0 or bool(bdtrc(correct - 1, total, level) > 1e-3)
 
 
+def chance_warning(name: str, correct: int, total: int, classes: int, where: str = "") -> str | None:
+    """Return a warning where a model's accuracy is `near_chance`; `where` follows the number of images."""
+    if not near_chance(correct, total, classes):
+        return None
+    return (
+        f"{name} is right on {correct} of {total} images{where}, near chance: is its normalisation "
+        "(MEAN/STD inside the model) or the class order wrong? (docs/models.md#normalisation)"
+    )
+
+
 def resolve_robust(robust: str | None, sigma: float, zoo: Path = ZOO_FOLDER) -> str:
     """Return the robust model's spec: the user's, or the shipped model trained for `sigma`.
 
@@ -164,4 +175,15 @@ def sigma_warning(card: Card | None, sigma: float) -> str | None:
     return (
         f"{card.name} was trained for sigma = {card.noise_sigma:g} and is used with sigma = {sigma:g}: "
         "the certificates hold, but expect low accuracy"
+    )
+
+
+def scale_warning(sigma: float, input_range: tuple[float, float] | None) -> str | None:
+    """Return a warning where the noise is far above the range of the inputs, as if that were 0 to 255."""
+    if input_range is None or sigma <= 2 * (input_range[1] - input_range[0]):
+        return None
+    low, high = input_range
+    return (
+        f"sigma = {sigma:g} is far above the input range [{low:g}, {high:g}]: such noise leaves nothing of "
+        f"an input; a sigma of pixels from 0 to 255 is written --sigma {sigma:g}/255"
     )

@@ -103,8 +103,7 @@ def attack(
         For anything the user can mend.
     """
     request = request or AttackRequest()
-    if alpha is not None:
-        check_weight(alpha)
+    alpha = None if alpha is None else check_weight(alpha)
     if save is not None and save.suffix.lower() != ".npz":
         raise RunError(f"{save}: adversarial images are saved as .npz: name such a file")
     with open_study(

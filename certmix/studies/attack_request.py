@@ -10,6 +10,7 @@ from certmix.attacks import ATTACKS
 from certmix.errors import ParameterError
 from certmix.report.rounding import as_given
 from certmix.sampling.precision import PRECISIONS
+from certmix.studies.keywords import norm_name, plain_numbers
 from certmix.types import Dataset
 
 __all__ = ["DEFAULT_EPS", "AttackRequest", "check_ball", "check_weight"]
@@ -56,6 +57,8 @@ class AttackRequest:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
+        object.__setattr__(self, "norm", norm_name(self.norm))
         if self.attack not in ATTACKS:
             raise ParameterError(f"attack {self.attack!r} is unknown: use one of {', '.join(ATTACKS)}")
         serving = ", ".join(name for name, attack in ATTACKS.items() if self.norm in attack.norms)

@@ -10,7 +10,7 @@ from certmix.atomic import write_atomically
 from certmix.data import spread
 from certmix.engines import Engine, EngineChoice, make_engine
 from certmix.errors import ModelError
-from certmix.models.checks import near_chance
+from certmix.models.checks import chance_warning
 from certmix.models.zoo import zoo_card, zoo_names
 from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
 from certmix.records.folder import VECTORS
@@ -171,12 +171,9 @@ def _warn_near_chance(work: Work, found: Outcomes) -> None:
         if model is None or predicted is None:
             continue
         right, total = int((predicted == found.labels).sum()), len(predicted)
-        if near_chance(right, total, work.loaded.dataset.classes):
-            work.say(
-                f"{model.name} is right on {right} of {total} images, near chance: "
-                "is its normalisation (MEAN/STD inside the model) or the class order wrong? "
-                "(docs/models.md#normalisation)"
-            )
+        warning = chance_warning(model.name, right, total, work.loaded.dataset.classes)
+        if warning:
+            work.say(warning)
 
 
 def _publish(

@@ -13,6 +13,7 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii.constant import CONSTANTS_OF
 from certmix.report.wording import DETERMINISTIC
+from certmix.studies.keywords import norm_name, plain_numbers
 from certmix.studies.request import DEFAULT_RADII, checked_radii
 
 __all__ = [
@@ -60,6 +61,7 @@ def draws_no_samples(certificates: Sequence[str], norm: str | None, sigma: float
             f"certificates {', '.join(certificates)}: {alone[0]} draws no samples and cannot share a run "
             "with others: ask for it alone"
         )
+    norm = norm_name(norm)
     for name in certificates:
         if norm is not None and norm not in NORMS_OF[name]:
             raise ParameterError(
@@ -118,8 +120,10 @@ class DeterministicRequest:
     constant_of: str | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.certificate not in DETERMINISTIC:
             raise ParameterError(f"certificate {self.certificate!r}: use {' or '.join(DETERMINISTIC)}")
+        _set(self, norm=norm_name(self.norm))
         draws_no_samples([self.certificate], self.norm, None)
         check_alpha(self.alpha)
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):

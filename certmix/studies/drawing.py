@@ -12,7 +12,7 @@ import torch
 from certmix.data import stack
 from certmix.engines import Engine, SerialEngine
 from certmix.models.calling import call_model
-from certmix.models.checks import near_chance
+from certmix.models.checks import chance_warning
 from certmix.models.spec import LoadedModel
 from certmix.records import ImageRecord, Store
 from certmix.sampling.passes import Passes
@@ -82,16 +82,13 @@ def standard_outputs(context: Context, store: Store, positions: IntArray) -> Non
         store.write_standard(model.checksum, dataset.indices[part], probabilities)
     known = store.standard(model.checksum)
     right = sum(int(known[int(dataset.indices[p])].argmax() == dataset.labels[p]) for p in positions)
-    _warn_near_chance(context, model, right, len(positions), "on clean inputs")
+    _warn_near_chance(context, model, right, len(positions), " on clean inputs")
 
 
 def _warn_near_chance(context: Context, model: LoadedModel, right: int, total: int, where: str) -> None:
-    if near_chance(right, total, context.loaded.dataset.classes):
-        context.say(
-            f"{model.name} is right on {right} of {total} images {where}, near chance: "
-            "is its normalisation (MEAN/STD inside the model) or the class order wrong? "
-            "(docs/models.md#normalisation)"
-        )
+    warning = chance_warning(model.name, right, total, context.loaded.dataset.classes, where)
+    if warning:
+        context.say(warning)
 
 
 class _Tally:
@@ -110,7 +107,7 @@ class _Tally:
         self.right += sum(record.selected == record.label for record in records)
         self.certified += _certified(records, context.request)
         if before < min(self.total, EARLY) <= self.done:
-            _warn_near_chance(context, context.loaded.robust, self.right, self.done, "under noise")
+            _warn_near_chance(context, context.loaded.robust, self.right, self.done, " under noise")
         if context.progress is not None:
             elapsed = time.monotonic() - self.start
             context.progress(Progress(self.done, self.total, self.drawn, self.certified, elapsed))

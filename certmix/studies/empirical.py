@@ -16,15 +16,16 @@ import torch
 from torch import nn
 
 from certmix.atomic import write_atomically
-from certmix.data import spread
+from certmix.data import spread, stack
 from certmix.errors import DataError, ModelError, RunError
+from certmix.models.checks import chance_warning
 from certmix.plain_json import parse_json
 from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
 from certmix.records.folder import RESULTS, VECTORS
 from certmix.report.sheet import Sheet, write_sheet
 from certmix.sampling import resolve_device
 from certmix.studies.attack_request import AttackRequest, check_ball
-from certmix.studies.attacking import Bench, Progress
+from certmix.studies.attacking import Bench, Progress, outputs
 from certmix.studies.blind_mix import blind_mixes
 from certmix.studies.describe import surroundings
 from certmix.studies.sources import Loaded, Sources, load_models
@@ -34,6 +35,9 @@ __all__ = ["ROBUST", "EmpiricalWarning", "Study", "StudyResult", "Surroundings",
 
 ROBUST = "cifar10-adversarial-linf"
 """The shipped robust classifier of empirical studies."""
+
+LOOKED_AT = 50
+"""Images on which it is looked whether a model is near chance, before the study begins."""
 
 
 class EmpiricalWarning(UserWarning):
@@ -205,6 +209,7 @@ def open_study(
         **request.identity(),
         **(identity or {}),
     }
+    _warn_near_chance(loaded, dataset, positions, device, where.say)
     names = [model.name for model in (loaded.standard, loaded.robust) if model is not None]
     label = "-".join([dataset.name, *names, request.attack, request.norm])
     everything = {**request.as_dict(), **asked}
@@ -221,6 +226,20 @@ def open_study(
     with RunFolder(path, known, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
         run.begin(surroundings(everything, loaded, sources, device, request.batch_size))
         yield study(run.store, run)
+
+
+def _warn_near_chance(
+    loaded: Loaded, dataset: Dataset, positions: IntArray, device: torch.device, say: Callable[[str], None]
+) -> None:
+    """Look at both models' accuracy on a few of the images before anything is attacked."""
+    looked = positions[spread(len(positions), min(LOOKED_AT, len(positions)))]
+    images = torch.from_numpy(stack(dataset, looked.tolist())).to(device)
+    for model in (loaded.robust, loaded.standard):
+        if model is not None:
+            right = int((outputs([model.module], images).argmax(1) == dataset.labels[looked]).sum())
+            warning = chance_warning(model.name, right, len(looked), dataset.classes)
+            if warning:
+                say(warning)
 
 
 def _by_queries(request: AttackRequest, identity: Mapping[str, Any] | None) -> bool:

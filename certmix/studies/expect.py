@@ -10,10 +10,18 @@ from certmix.studies.request import CertifyRequest
 
 __all__ = ["expectations", "reading_notes"]
 
+DOUBTFUL = 0.1
+"""Failure probability of a certificate beyond which it is pointed out."""
+
 
 def expectations(request: CertifyRequest, classes: int) -> list[str]:
     """Return warnings about what so few samples cannot show, before any is drawn."""
     found = []
+    if request.failure_probability > DOUBTFUL:
+        found.append(
+            f"failure probability {request.failure_probability:g}: each certificate may be wrong with this "
+            "probability, and the table says little: 0.001 is usual"
+        )
     for classifier, certificate, ceiling in ceilings(request, classes):
         row = f"{classifier}, {certificate}"
         if ceiling <= 0:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Iterable, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from types import NoneType
 from typing import Any
 
 from certmix.errors import ParameterError
 
-__all__ = ["check_known", "check_number", "check_numbers", "several"]
+__all__ = ["check_known", "check_number", "check_numbers", "norm_name", "plain_numbers", "several"]
 
 
 def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -55,6 +55,37 @@ def check_numbers(kind: type, options: Mapping[str, Any]) -> None:
         optional = NoneType in choices and value is None
         if choices - {NoneType} <= {int, float} and not optional:
             check_number(name, value)
+
+
+def plain_numbers(request: Any) -> None:
+    """Make Python's numbers of a frozen dataclass's, whatever library they come from."""
+    for name, value in vars(request).items():
+        object.__setattr__(request, name, _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+_NORMS = {"inf": "linf", "infinity": "linf", "\u221e": "linf", "2": "l2", "1": "l1"}
+
+
+def norm_name(norm: Any) -> Any:
+    """Return a norm's name as certmix spells it, from any usual spelling; what is none stays as it is.
+
+    Examples
+    --------
+    >>> [norm_name(norm) for norm in ("Linf", "inf", "L2", 2, "l_1", "lp")]
+    ['linf', 'linf', 'l2', 'l2', 'l1', 'lp']
+    """
+    if not isinstance(norm, str | Real):
+        return norm
+    bare = str(norm).lower().replace("_", "").replace("-", "").removeprefix("l")
+    return _NORMS.get(bare.removesuffix(".0"), norm)
 
 
 def several(value: Any) -> tuple[Any, ...]:

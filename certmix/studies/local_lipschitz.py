@@ -89,6 +89,7 @@ def local_lipschitz(
     request = request or AttackRequest(steps=20, restarts=2, images=20)
     ratio = ratio or ("relaxed" if check is None else CLAIMED[of])
     _check_choices(request, of, ratio, alpha, check)
+    alpha, check = float(alpha), None if check is None else float(check)
     request = replace(request, attack="pgd", steps=request.steps or 20)
     identity = {"of": of, "ratio": ratio, "search": _VERSION}
     with open_study(

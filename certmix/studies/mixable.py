@@ -9,7 +9,7 @@ import numpy as np
 
 from certmix.errors import ParameterError
 from certmix.studies.evaluate import evaluate, table_row
-from certmix.studies.stored import Stored, radii_at, read_stored, refuse_empty
+from certmix.studies.stored import Stored, radii_at, read_stored, refuse_empty, refuse_of_files
 from certmix.studies.stored_run import open_sampled
 from certmix.studies.unfinished import unfinished
 from certmix.types import CertifiedAccuracy, ConfidenceBounds, FloatArray, IntArray
@@ -91,6 +91,7 @@ def read_mixable(
     if not 0.0 <= assumed <= 1.0:
         raise ParameterError(f"standard accuracy = {assumed}: it must lie in [0, 1], such as 0.95")
     if Path(source).is_dir():
+        refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected)
         return _from_run(Path(source), sigma, assumed, standard_accuracy is not None)
     stored = read_stored(source, sigma=sigma, as_printed=as_printed, assume_selected=assume_selected)
     refuse_empty(stored)

@@ -9,6 +9,7 @@ from typing import Any
 from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS, TOP_K, Grid, check_clamp, parse_grid
+from certmix.studies.keywords import plain_numbers
 from certmix.studies.request import CertifyRequest, check_batch_size
 
 __all__ = ["CERTIFIED_GRID", "CertifiedRequest"]
@@ -69,6 +70,7 @@ class CertifiedRequest:
     copy_weights: bool = False
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if not (self.at_radius >= 0 and math.isfinite(self.at_radius)):
             raise ParameterError(f"at radius = {self.at_radius}: give a finite l2 radius >= 0, such as 0.5")
         if self.images == "all":

@@ -20,6 +20,7 @@ from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import fill
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
+from certmix.studies.keywords import plain_numbers
 from certmix.studies.nuts_margins import (
     CachedLogits,
     default_request,
@@ -77,6 +78,7 @@ class FitChoices:
     copy_weights: bool = False
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.preset not in GRIDS:
             raise ParameterError(f"preset {self.preset!r} is unknown: use one of {', '.join(GRIDS)}")
         check_choices(self.beta, self.quantile)

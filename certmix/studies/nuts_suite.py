@@ -19,6 +19,7 @@ from certmix.nuts.description import MixSettings
 from certmix.nuts.loaded import transform_of
 from certmix.nuts.mixture import NutsMixture
 from certmix.studies.attacking import Batch, Bench, Cell, attacked_points, outputs, reduced
+from certmix.studies.keywords import plain_numbers
 from certmix.types import FloatArray
 
 __all__ = ["CLEAN", "Contender", "Suite", "contenders", "suite_cells", "sweep_cell"]
@@ -68,6 +69,7 @@ class Suite:
     quick: tuple[nn.Module, nn.Module] = field(init=False)
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         object.__setattr__(self, "quick", tuple(reduced(self.bench, model) for model in self.pair))
 
     def mixture(self, pair: tuple[nn.Module, nn.Module]) -> NutsMixture:

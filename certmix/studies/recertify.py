@@ -15,7 +15,7 @@ from certmix.studies.bounding import bound_records
 from certmix.studies.evaluate import evaluate, row_plan, table_row
 from certmix.studies.expect import expectations, reading_notes
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
-from certmix.studies.stored import Doubt, Stored, radii_at, read_stored
+from certmix.studies.stored import Doubt, Stored, radii_at, read_stored, refuse_of_files
 from certmix.studies.stored_run import open_sampled
 from certmix.types import CleanAccuracy, Status, Summary
 
@@ -69,13 +69,7 @@ def recertify(
     }  # fmt: skip
     given = {name: value for name, value in changes.items() if value is not None}
     if Path(source).is_dir():
-        for option, used in (
-            ("--as-printed", as_printed),
-            ("--assume-selected", assume_selected),
-            ("--rows", rows),
-        ):
-            if used:
-                raise ParameterError(f"{source} is a run folder: {option} is for files; drop it")
+        refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
         return _from_run(Path(source), sigma, given)
     stored = read_stored(
         source, sigma=sigma, failure_probability=failure_probability, bound=bound, as_printed=as_printed,

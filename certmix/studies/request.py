@@ -17,6 +17,7 @@ from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.sampling.schedule import look
+from certmix.studies.keywords import plain_numbers
 
 __all__ = ["BOUNDS_OF", "DEFAULT_RADII", "GOALS", "CertifyRequest", "check_batch_size", "checked_radii"]
 
@@ -82,6 +83,7 @@ class CertifyRequest:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         _check_names("scores", [self.scores], BOUNDS_OF)
         if self.bound is None:
             object.__setattr__(self, "bound", next(iter(BOUNDS_OF[self.scores])))

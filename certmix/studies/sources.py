@@ -13,7 +13,13 @@ from torch import nn
 from certmix.data import load, stack
 from certmix.errors import DataError, ModelError
 from certmix.models.calling import InPlaceWarning
-from certmix.models.checks import check_logits, looks_like_probabilities, resolve_robust, sigma_warning
+from certmix.models.checks import (
+    check_logits,
+    looks_like_probabilities,
+    resolve_robust,
+    scale_warning,
+    sigma_warning,
+)
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.studies.source_names import Sources
 from certmix.types import Dataset
@@ -107,9 +113,9 @@ def load_sources(sources: Sources, sigma: float, device: torch.device, say: Call
     if robust_spec is None or isinstance(robust_spec, str):
         robust_spec = resolve_robust(robust_spec, sigma)
     loaded = _load_pair(dataset, sources, robust_spec, device, say)
-    warning = sigma_warning(loaded.robust.card, sigma)
-    if warning:
-        say(warning)
+    for warning in (sigma_warning(loaded.robust.card, sigma), scale_warning(sigma, dataset.input_range)):
+        if warning:
+            say(warning)
     return loaded
 
 

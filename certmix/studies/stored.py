@@ -17,7 +17,7 @@ from certmix.records.formats import ClassCounts, PublishedLog, read_published
 from certmix.studies.stored_run import run_of_log
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray, Status
 
-__all__ = ["Doubt", "Stored", "radii_at", "read_stored", "refuse_empty"]
+__all__ = ["Doubt", "Stored", "radii_at", "read_stored", "refuse_empty", "refuse_of_files"]
 
 _ROUNDING = 4 * 2.0**-53
 
@@ -110,6 +110,20 @@ def refuse_empty(stored: Stored) -> None:
     """
     if len(stored.label) == 0:
         raise ParameterError(f"{stored.source} holds no rows: name a log that is not empty")
+
+
+def refuse_of_files(folder: str | Path, **options: object) -> None:
+    """Refuse options of logs and class counts that were given with a run folder.
+
+    Raises
+    ------
+    ParameterError
+        For the first that was.
+    """
+    for name, value in options.items():
+        if value:
+            option = name.replace("_", "-")
+            raise ParameterError(f"{folder} is a run folder: --{option} is for files; drop it")
 
 
 def read_stored(

@@ -8,6 +8,7 @@ from typing import Any
 from certmix.errors import ParameterError
 from certmix.radii import check_alpha
 from certmix.studies.deterministic_request import NORMS_OF
+from certmix.studies.keywords import plain_numbers
 
 __all__ = ["FalsifyRequest"]
 
@@ -54,6 +55,7 @@ class FalsifyRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
             raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
         if self.alpha is not None:
