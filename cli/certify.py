@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
-from certmix.studies.request import DEFAULT_RADII, CertifyRequest, check_batch_size
+from certmix.studies.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, check_batch_size
 from certmix.studies.source_names import Sources
 
 from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
@@ -75,10 +75,9 @@ def command(**options: Any) -> int:
     """
     plain = draws_no_samples(options["certificates"], options["norm"], options["sigma"])
     refuse_unused(SAMPLING if plain else PLAIN, f"is not for certificate {options['certificates'][0]}")
-    if options["scores"] == "hard":
-        refuse_unused(["temperature"], "is for --scores soft")
-    if options["goal"] != "radius":
-        refuse_unused(["relative_precision"], "is for --goal radius")
+    for name, (other, value) in OPTION_OF.items():
+        if options[other] != value:
+            refuse_unused([name], f"is for --{other} {value}")
     check_batch_size(options["batch_size"])
     settings, sources, rest = _divided(options, DeterministicRequest if plain else CertifyRequest)
     rest["engine"] = chosen_engine(options)

@@ -52,7 +52,7 @@ def command(
     logits, and every one is attacked end to end with the same budget. Figures 1
     and 4 of the first paper.
     """
-    if len(norms) > 1:
+    if len(set(norms)) > 1:
         refuse_unused(["eps"], "is one radius, and there are several norms: give one --norm, or")
     from certmix.studies.compare_trust import compare_trust
 

@@ -80,11 +80,10 @@ def command(target: Path, format_: str, details: bool, reports: dict[Path, str],
     certify', which is checked in the same way and not changed.
     """
     if target.is_dir():
-        refuse_unused(["runs", "fresh"], "is for a guarantee, not for a run")
+        refuse_unused(["runs", "fresh", "batch_size"], "is for a guarantee, not for a run")
     if options["images"] == 0:
-        refuse_unused(
-            ["samples", "new_seed", "error_rate"], "is of images sampled again, and --resample is 0"
-        )
+        models = ["device"] if target.is_dir() else []
+        refuse_unused(["samples", "new_seed", "error_rate", *models], "is for --resample above 0")
     if format_ != "text":
         refuse_unused(["details"], "is for --format text")
     from certmix.errors import CertmixError

@@ -24,7 +24,7 @@ from certmix.studies.drawing import Context, Progress
 from certmix.studies.evaluate import Evaluation
 from certmix.studies.expect import expectations
 from certmix.studies.keywords import check_known, check_number, check_numbers, several
-from certmix.studies.request import CertifyRequest, check_batch_size
+from certmix.studies.request import OPTION_OF, CertifyRequest, check_batch_size
 from certmix.studies.shard import Shard
 from certmix.studies.sources import Loaded, Sources, load_sources
 from certmix.types import Summary
@@ -161,6 +161,9 @@ def certify(
         asked, named = _divided(DeterministicRequest, plain)
         return run_deterministic(asked, named, engine=choice, **where)
     options.pop("norm", None)
+    for name, (other, value) in OPTION_OF.items():
+        if name in options and options.get(other) != value:
+            raise ParameterError(f"{name} = {options[name]} is for {other} = {value!r}: leave it out")
     options.update(sigma=sigma, alpha=alpha, certificates=certificates)
     request, sources = _divided(CertifyRequest, options)
     part = None if shard is None else Shard.parse(shard)

@@ -19,7 +19,9 @@ from certmix.radii import CERTIFICATES, check_alpha
 from certmix.sampling.schedule import look
 from certmix.studies.keywords import plain_numbers
 
-__all__ = ["BOUNDS_OF", "DEFAULT_RADII", "GOALS", "CertifyRequest", "check_batch_size", "checked_radii"]
+__all__ = [
+    "BOUNDS_OF", "DEFAULT_RADII", "GOALS", "OPTION_OF", "CertifyRequest", "check_batch_size", "checked_radii",
+]  # fmt: skip
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 GOALS = {
@@ -31,6 +33,9 @@ GOALS = {
 
 BOUNDS_OF: dict[str, dict[str, Any]] = {"hard": BOUNDS, "soft": {**SCORE_BOUNDS, **DISTRIBUTION_BOUNDS}}
 """Bounds by what is averaged: votes or softmax scores."""
+
+OPTION_OF = {"temperature": ("scores", "soft"), "relative_precision": ("goal", "radius")}
+"""Settings that have an effect with one value of another setting alone."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,366 @@
+"""Every option of every command, in every mode, has an effect or is refused.
+
+A mode is a way to use a command.  Below is declared which options mean nothing in it: they must be
+refused by name.  With every other option the command must do something else than without: what it asks
+of the library, prints and writes is observed, the library's long work being left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import click
+import numpy as np
+import pytest
+from certmix_cli.main import COMMANDS, cli
+from PIL import Image
+
+STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_files"}
+PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
+RAY = {"gpus_per_worker", "ray_address"}
+SAMPLING = {
+    "samples", "selection_samples", "scores", "temperature", "goal", "relative_precision",
+    "failure_probability", "bound", "seed", "precision", "compile", "shard",
+}  # fmt: skip
+OF_FILES = {"as_printed", "assume_selected"}
+SEARCH = {
+    "images", "alpha", "certificate", "steps", "copies", "restarts", "samples", "error_rate", "output",
+}  # fmt: skip
+CERTIFIED = {
+    "at_radius", "sigma", "noisy_samples", "clean_accuracy_floor", "certify_images", "samples",
+    "selection_samples", "failure_probability", "bound",
+}  # fmt: skip
+UNCERTIFIED = {
+    "beta", "quantile", "rival", "conditional", "temperature", "r_d", "gradient_free", "full_strength",
+    "logits", "norm", "eps", "steps", "restarts", "published",
+}  # fmt: skip
+NOT_OF_LOGITS = CERTIFIED | STANDARD | {
+    "norm", "eps", "steps", "restarts", "images", "seed", "device", "precision", "batch_size", "data", "split",
+    "input_range", "resize", "crop", "robust", "robust_weights", "robust_normalize", "robust_files", "output",
+    "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights",
+}  # fmt: skip
+RECIPES = {
+    "standard": {"noise_sigma", "consistency", "norm", "eps", "sharpen_alpha"},
+    "gaussian": {"norm", "eps", "sharpen_alpha"},
+    "adversarial": {"noise_sigma", "consistency", "sharpen_alpha"},
+    "interval": {"noise_sigma", "consistency", "norm"},
+}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to use a command: what is written, what means nothing then, and values other than those below.
+
+    A value that `values` gives may be refused, in its own right.  `only` leaves the other options to other
+    modes; `refused` modes are refused without a further option.
+    """
+
+    command: str
+    words: str = ""
+    idle: set[str] = field(default_factory=set)
+    values: dict[str, str] = field(default_factory=dict)
+    only: set[str] = field(default_factory=set)
+    refused: bool = False
+
+
+SMOOTH, EXACT = "--sigma 0.25 --alpha 0.76", "--alpha 0.76 --certificate"
+MODES = [
+    Mode("certify", SMOOTH, PLAIN | RAY | {"temperature", "relative_precision"}, {"norm": "linf"}),
+    Mode(
+        "certify", f"{SMOOTH} --scores soft --goal radius --engine ray", PLAIN,
+        {"bound": "bernstein", "norm": "linf", "engine": "local", "scores": "hard"},
+    ),
+    Mode("certify", f"{SMOOTH} --standard none", STANDARD - {"standard"}, only=STANDARD),
+    Mode(
+        "certify", f"{EXACT} margin", SAMPLING | RAY | {"sigma", "lipschitz_constant", "constant_of"},
+        {"radii": "0,0.1", "certificates": "exact"},
+    ),
+    Mode(
+        "certify", f"{EXACT} lipschitz-constant --lipschitz-constant 1",
+        SAMPLING | RAY | {"sigma", "bound_method", "max_radius"},
+        {"norm": "linf", "certificates": "exact"},
+    ),
+    Mode("recertify", "run", OF_FILES | {"rows", "best"}, {"sigmas": "0.5"}),
+    Mode("recertify", "log.tsv --sigma 0.5", {"assume_selected", "bound", "failure_probability", "best"}, {"sigmas": "1"}),
+    Mode("recertify", "log.tsv other.tsv --sigma 0.5", only={"best"}, refused=True),
+    Mode("recertify", "counts.txt --sigma 0.5", {"as_printed", "best"}, {"sigmas": "1"}),
+    Mode("merge", "a b"),
+    Mode("plan", "--throughput 1000"),
+    Mode("plan", "--throughput 1000 --like run", {"scenario"}, {"sigma": "0.5", "like": "log.tsv"}),
+    Mode("audit", "log.tsv"),
+    Mode("audit", "run", {"sigmas", "samples", "failure_probability", "radii", "rows"}),
+    Mode("report", "run"),
+    Mode("report", "attacked", {"images"}),
+    Mode("falsify", "run", {"restarts"}),
+    Mode("falsify", "plain", {"copies", "samples"}),
+    Mode("falsify", "--replay finding.json", SEARCH, {"finding": "other.json"}),
+    Mode("trade-off", "log.tsv --sigma 0.5", {"assume_selected"}, {"sigmas": "1"}),
+    Mode("trade-off", "counts.txt --sigma 0.5", {"as_printed"}, {"sigmas": "1"}),
+    Mode("trade-off", "run", {*OF_FILES, "standard_accuracy"}, {"sigmas": "0.5"}),
+    Mode("attack", "", STANDARD),
+    Mode("attack", "--alpha 0.76"),
+    Mode("attack", "--attack fgsm", STANDARD | {"seed", "steps"}),
+    Mode("attack", "--attack fgsm --restarts 2", STANDARD | {"steps"}),
+    Mode("attack", "--attack autoattack", STANDARD | {"steps"}),
+    Mode("attack", "--attack square --alpha 0.5"),
+    Mode("mix-sweep"),
+    Mode("compare-trust", "", set(), {"norms": "l2"}),
+    Mode("compare-trust", "--norm linf --norm l2", {"eps"}, {"norms": "l1"}),
+    Mode("confidence"),
+    Mode("lipschitz"),
+    Mode("lipschitz", "--check 1", {"alpha"}),
+    Mode("lipschitz", "--of logits", {"alpha"}, {"of": "probabilities"}),
+    Mode("nuts fit", "", CERTIFIED, {"certified": "", "published": "cifar100"}),
+    Mode(
+        "nuts fit", "--certified --at-radius 0.5 --sigma 0.5", UNCERTIFIED,
+        {"sigma": "0.25", "bound": "bernstein"},
+    ),
+    Mode("nuts fit", "--logits logits.npz", NOT_OF_LOGITS, {"logits": "other.npz"}),
+    Mode("nuts evaluate", "mix"),
+    Mode("nuts study", "beta mix"),
+    Mode("verify", "guarantee.toml"),
+    Mode("verify", "run", {"runs", "fresh", "batch_size"}),
+    Mode(
+        "verify", "run --resample 0",
+        {"runs", "fresh", "batch_size", "samples", "new_seed", "error_rate", "device"}, {"images": "3"},
+    ),
+    Mode("verify", "guarantee.toml --resample 0", {"samples", "new_seed", "error_rate"}),
+    Mode("verify", "guarantee.toml --format json", {"details"}, {"format_": "text"}),
+    Mode("guarantee init", "run --output made.toml", only={"output", "slack", "pin"}),
+    Mode("guarantee init", "run --output guarantee.toml", only={"force"}, refused=True),
+    Mode("guarantee init", "run --output -", {"force"}),
+    Mode("guarantee check", "guarantee.toml"),
+    Mode("reproduce", "run"),
+    Mode("selftest"),
+    *[
+        Mode("train", f"{name} --data folders", idle, {"data": "folders/test", "evaluation": "folders/test"})
+        for name, idle in RECIPES.items()
+    ],
+    Mode("models"),
+]  # fmt: skip
+
+VALUES = {
+    "alpha": "0.8", "alphas": "0.5,1", "as_printed": "", "assume_selected": "", "at_radius": "0.3",
+    "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
+    "bound": "clopper-pearson-two-sided", "bound_method": "interval", "cases": "9", "certificate": "smoothing",
+    "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7",
+    "clean_accuracy_floor": "0.4", "compile": "", "conditional": "", "consistency": "1",
+    "constant_of": "probabilities", "copies": "5", "copy_weights": "", "crop": "7", "data": "other.npz",
+    "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "error_rate": "0.05",
+    "evaluation": "folders", "failure_probability": "0.01", "finding": "finding.json", "force": "",
+    "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "goal": "fixed",
+    "gpus_per_worker": "0.5", "gradient_free": "", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
+    "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
+    "match_clean_accuracy": "0.5", "max_radius": "2", "name": "mine", "names": "exact", "new_seed": "5",
+    "noise_sigma": "0.3", "noisy_samples": "20", "norm": "l2", "norms": "l2", "of": "logits",
+    "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "precision": "bf16",
+    "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",
+    "r_d": "0.5", "r_d_sweep": "0.5", "radii": "0,0.1", "ratio": "yang", "ray_address": "auto",
+    "relative_precision": "0.2", "reports": "json=report.json", "resize": "9", "restarts": "3",
+    "rival": "second", "robust": "other.py:h", "robust_files": "h.json", "robust_normalize": "0.5/0.2",
+    "robust_weights": "h.pt", "rows": "5", "runs": "elsewhere", "samples": "500", "save": "points.npz",
+    "scenario": "cifar10", "scores": "soft", "seed": "5", "selection_samples": "50", "shard": "1/2",
+    "sharpen_alpha": "0.9", "sigma": "1", "sigmas": "0.01", "slack": "0.1", "split": "test",
+    "standard": "other.py:g", "standard_accuracy": "0.5", "standard_files": "g.json",
+    "standard_normalize": "0.5/0.2", "standard_weights": "g.pt", "steps": "3", "sweep_images": "4",
+    "targets": "3", "temperature": "2", "throughput": "77", "title": "Mine", "trusts": "all", "weights": "0.5",
+    "workers": "2",
+}  # fmt: skip
+"""A value of every option, by the parameter's name: other than the default; flags take none."""
+
+STUDIES = {
+    "attack": "attack", "mix-sweep": "mix_sweep", "compare-trust": "compare_trust", "confidence": "confidence",
+    "lipschitz": "local_lipschitz", "nuts evaluate": "nuts_evaluate",
+}  # fmt: skip
+OBSERVED = {
+    "certify": [
+        "certmix.studies.certify.run_certify", "certmix.studies.deterministic.run_deterministic",
+        "certmix_cli.certify.print_result",
+    ],
+    "recertify": [],
+    "merge": ["certmix.studies.merge.merge", "certmix_cli.certify.print_result"],
+    "plan": [],
+    "audit": [],
+    "report": ["certmix.studies.report_page.write_report"],
+    "falsify": [
+        "certmix.verification.falsification.falsify.falsify", "certmix_cli.falsify._json",
+        "certmix.verification.falsification.replay.replay", "certmix_cli.falsify._lines",
+    ],
+    "trade-off": ["certmix.report.trade_off_plot.plot_trade_off"],
+    **{
+        name: [f"certmix.studies.{function}.{function}", "certmix_cli.attack_options.print_study"]
+        for name, function in STUDIES.items()
+    },
+    "nuts fit": [
+        "certmix.studies.nuts_fit.nuts_fit", "certmix.studies.nuts_fit.fit_file",
+        "certmix.studies.nuts_certified.nuts_certified", "certmix_cli.nuts_fit.print_study",
+        "certmix_cli.attack_options.print_study",
+    ],
+    "nuts study": [
+        "certmix.studies.nuts_studies.nuts_study", "certmix_cli.nuts_study.print_study",
+        "certmix_cli.nuts_study._draw", "certmix.report.sheet.write_sheet",
+    ],
+    "verify": [
+        "certmix.verification.verify.verify", "certmix_cli.verify._write", "certmix_cli.verify._print",
+    ],
+    "reproduce": ["certmix.studies.reproduce.reproduce"],
+    "selftest": ["certmix_cli.selftest.run_suites"],
+    "train": ["certmix.training.train_to_folder"],
+    "guarantee init": [],
+    "guarantee check": [],
+    "models": [],
+}  # fmt: skip
+"""What is recorded and not done; all else of a command is done."""
+
+
+def walked(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command that is no group, by its words."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from walked(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+COMMAND = dict(walked(cli))
+
+
+def options(command: str) -> dict[str, click.Option]:
+    found = [one for one in COMMAND[command].params if isinstance(one, click.Option)]
+    return {str(one.name): one for one in found if one.name != "help"}
+
+
+CASES = [
+    (mode, name)
+    for mode in MODES
+    for name, option in sorted(options(mode.command).items())
+    if name in (mode.only or {name}) and not (option.is_flag and option.opts[0] in mode.words.split())
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder of logs, class counts and images, which is to hold runs as well."""
+    folder = tmp_path_factory.mktemp("options")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in range(2):
+            (folder / "folders" / split / f"class{label}").mkdir(parents=True)
+            for k in range(2):
+                pixels = rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / "folders" / split / f"class{label}" / f"{k}.png")
+    log = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.250\t1\t0:00:01.5\n7\t1\t-1\t0.0\t0\t0:00:01.5\n"
+    (folder / "log.tsv").write_text(log)
+    (folder / "other.tsv").write_text(log.replace("0.250", "0.412"))
+    (folder / "counts.txt").write_text("90 10 0\n5 95 1\n100 0 0\n")
+    return folder
+
+
+@pytest.fixture
+def begun(command, problem, made, monkeypatch) -> Path:
+    """The same with a run under noise, one without, a study and a guarantee: where commands run."""
+    nets = f"{problem.folder / 'nets.py'}:linear"
+    few = ("--images", 3, "--data", problem.folder / "points.npz", "--robust", nets)
+    mix = (*few, "--standard", nets, "--alpha", 0.76)
+    if not (made / "guarantee.toml").exists():
+        for words in (
+            ("certify", *mix, "--sigma", 0.25, "--samples", 300, "--output", made / "run"),
+            ("certify", *mix, "--certificate", "lipschitz-constant", "--lipschitz-constant", 20,
+             "--output", made / "plain"),
+            ("attack", *few, "--steps", 2, "--output", made / "attacked"),
+            ("guarantee", "init", made / "run", "--output", made / "guarantee.toml"),
+        ):  # fmt: skip
+            done = command(*words)
+            assert done.code == 0, done.err
+    monkeypatch.chdir(made)
+    return made
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Exit code (-1 where a stand-in of a result would not do), all that was asked, printed, written; stderr."""
+
+    code: int
+    told: str
+    err: str
+
+
+@pytest.fixture
+def observe(command, begun, monkeypatch):
+    """Return a function that runs a command as far as it goes without the library's work."""
+
+    def run(name: str, words: list[str]) -> Observed:
+        before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+        told: list[str] = []
+        code, err = -1, ""
+        with monkeypatch.context() as patch:
+            for target in OBSERVED[name]:
+                module, _, function = target.rpartition(".")
+                patch.setattr(import_module(module), function, recorder(function, told))
+            try:
+                done = command(*name.split(), *words)
+            except Exception as error:
+                told.append(repr(error))
+            else:
+                code, err = done.code, done.err
+                told += [done.out, done.err]
+        for path in sorted(set(begun.rglob("*")) - set(before)):
+            if path.is_file():
+                told.append(f"{path.relative_to(begun)} {path.read_bytes()!r}")
+                path.unlink()
+        for path, content in before.items():
+            if path.read_bytes() != content:
+                told.append(f"{path} changed")
+                path.write_bytes(content)
+        return Observed(code, re.sub(r" at 0x[0-9a-f]+", "", "\n".join(told)), err)
+
+    return run
+
+
+def recorder(function: str, told: list[str]) -> Any:
+    def record(*given: object, **named: object) -> MagicMock:
+        told.append(re.sub(r"id='\d+'", "", f"{function} {given} {named}"))
+        return MagicMock()
+
+    return record
+
+
+@pytest.fixture(scope="module")
+def without() -> dict[int, Observed]:
+    """What each mode does without a further option, once it is known."""
+    return {}
+
+
+def test_every_command_has_a_mode_and_every_option_an_effect_in_one():
+    assert {mode.command for mode in MODES} == set(COMMAND) == set(OBSERVED)
+    assert {name.split()[0] for name in COMMAND} == set(COMMANDS)
+    for command in COMMAND:
+        tried = {name for mode, name in CASES if mode.command == command and name not in mode.idle}
+        assert tried == set(options(command)), command
+        assert tried <= set(VALUES)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), CASES, ids=lambda x: f"{x.command} {x.words}" if isinstance(x, Mode) else x
+)
+def test_an_option_that_is_accepted_has_an_effect(observe, without, mode, name):
+    option, base = options(mode.command)[name], mode.words.split()
+    if id(mode) not in without:
+        without[id(mode)] = observe(mode.command, base)
+    assert (without[id(mode)].code == 2) == mode.refused, without[id(mode)].err
+    value = [] if option.is_flag else [{**VALUES, **mode.values}[name]]
+    done = observe(mode.command, [*base, option.opts[0], *value])
+    if name in mode.idle:
+        assert done.code == 2 and option.opts[0] in done.err, f"{option.opts[0]} is accepted: {done.err}"
+    else:
+        assert done.told != without[id(mode)].told, f"{option.opts[0]} changes nothing"
+        assert done.code != 2 or name in mode.values, done.err
