@@ -79,7 +79,7 @@ class Search:
             self.ball = make_ball(images.detach().clone(), norm, eps, box)
         self.seeds = start_seeds(len(images), generator)
         self._everything = torch.arange(len(images), device=images.device)
-        self._idle = eps == 0 or len(images) == 0
+        self._idle = bool(eps == 0) or len(images) == 0
         self._best = self.ball.centre.clone()
         self._best_loss = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
         self._broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
@@ -122,6 +122,7 @@ class Search:
 
         `targets` (N,) are the target classes of the whole batch, if the loss has any.
         """
+        gradient = bool(gradient)  # numpy's counts compare to its own
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
             leaf = points.detach().clone().requires_grad_(gradient)
             logits = call_model(self._model, leaf)

@@ -115,7 +115,7 @@ def settings(summary: Summary, dialect: Dialect = PLAIN) -> str:
     parts = [
         f"{dialect.sigma} of the best source"
         if summary.sigma is None
-        else f"{dialect.sigma} = {plain_decimal(summary.sigma)}",
+        else f"{dialect.sigma} = {as_given(summary.sigma)}",
         f"{dialect.alpha} = {plain_decimal(summary.alpha)}",
         *_samples(summary),
         "failure probability unknown"

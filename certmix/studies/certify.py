@@ -23,7 +23,7 @@ from certmix.studies.deterministic_request import DeterministicRequest, draws_no
 from certmix.studies.drawing import Context, Progress
 from certmix.studies.evaluate import Evaluation
 from certmix.studies.expect import expectations
-from certmix.studies.keywords import check_known, check_number, check_numbers, several
+from certmix.studies.keywords import check_known, check_number, check_numbers, plain_number, several
 from certmix.studies.request import OPTION_OF, CertifyRequest, check_batch_size
 from certmix.studies.shard import Shard
 from certmix.studies.sources import Loaded, Sources, load_sources
@@ -147,10 +147,10 @@ def certify(
         options["radii"] = several(options["radii"])
     where: dict[str, Any] = {
         "output": output, "in_memory": output is None, "fresh": fresh, "device": device,
-        "batch_size": batch_size, "progress": progress, "say": _warn,
+        "batch_size": plain_number(batch_size), "progress": progress, "say": _warn,
     }  # fmt: skip
     spreading = {name: options.pop(name) for name in EngineChoice.__dataclass_fields__ if name in options}
-    choice = EngineChoice(workers=workers, **spreading)
+    choice = EngineChoice(workers=plain_number(workers), **spreading)
     if draws_no_samples(certificates, options.get("norm"), sigma):
         if shard is not None or compiled:
             raise ParameterError(
@@ -161,9 +161,9 @@ def certify(
         asked, named = _divided(DeterministicRequest, plain)
         return run_deterministic(asked, named, engine=choice, **where)
     options.pop("norm", None)
-    for name, (other, value) in OPTION_OF.items():
-        if name in options and options.get(other) != value:
-            raise ParameterError(f"{name} = {options[name]} is for {other} = {value!r}: leave it out")
+    for name, (other, wanted) in OPTION_OF.items():
+        if name in options and options.get(other) != wanted:
+            raise ParameterError(f"{name} = {options[name]} is for {other} = {wanted!r}: leave it out")
     options.update(sigma=sigma, alpha=alpha, certificates=certificates)
     request, sources = _divided(CertifyRequest, options)
     part = None if shard is None else Shard.parse(shard)

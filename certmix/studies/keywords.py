@@ -11,7 +11,15 @@ from typing import Any
 
 from certmix.errors import ParameterError
 
-__all__ = ["check_known", "check_number", "check_numbers", "norm_name", "plain_numbers", "several"]
+__all__ = [
+    "check_known",
+    "check_number",
+    "check_numbers",
+    "norm_name",
+    "plain_number",
+    "plain_numbers",
+    "several",
+]
 
 
 def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -60,12 +68,13 @@ def check_numbers(kind: type, options: Mapping[str, Any]) -> None:
 def plain_numbers(request: Any) -> None:
     """Make Python's numbers of a frozen dataclass's, whatever library they come from."""
     for name, value in vars(request).items():
-        object.__setattr__(request, name, _plain(value))
+        object.__setattr__(request, name, plain_number(value))
 
 
-def _plain(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
+    """Return Python's own number for one of another library, also within a tuple; anything else as it is."""
     if isinstance(value, tuple):
-        return tuple(map(_plain, value))
+        return tuple(map(plain_number, value))
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)

@@ -1,0 +1,223 @@
+"""What users write is taken as it is meant, printed as it was written, and doubted aloud where it is odd."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import certmix
+from certmix.attacks import pgd
+from certmix.engines import EngineChoice
+from certmix.errors import ParameterError
+from certmix.studies.attack import attack
+from certmix.studies.attack_request import AttackRequest
+from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.studies.empirical import Surroundings
+from certmix.studies.keywords import norm_name
+from certmix.studies.request import CertifyRequest
+from certmix.studies.source_names import Sources
+from certmix.verification.falsification.request import FalsifyRequest
+
+SPELLINGS = {
+    "linf": ("linf", "Linf", "LINF", "inf", "l_inf", "L-inf", "infinity", "\u221e", float("inf"), np.inf),
+    "l2": ("l2", "L2", "l_2", "2", 2, 2.0, np.int64(2)),
+    "l1": ("l1", "L1", "1", 1),
+}
+"""Norm -> how it is written."""
+
+
+@pytest.fixture
+def nets(problem):
+    return f"{problem.folder / 'nets.py'}:linear"
+
+
+@pytest.mark.parametrize("norm", SPELLINGS)
+def test_norms_in_any_usual_spelling(norm):
+    for spelt in SPELLINGS[norm]:
+        assert norm_name(spelt) == AttackRequest(norm=spelt).norm == norm
+    assert norm_name("lp") == "lp" and norm_name(None) is None
+    with pytest.raises(ParameterError, match="'l3' is unknown"):
+        AttackRequest(norm="l3")
+
+
+def test_certificates_take_norms_in_any_spelling():
+    assert DeterministicRequest(0.76, "margin", norm="Linf").norm == "linf"
+    assert DeterministicRequest(0.76, "margin", norm=2).norm == "l2"
+    with pytest.raises(ParameterError, match="not l1"):
+        DeterministicRequest(0.76, "margin", norm="L1")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("attack", "--steps", 2, "--norm"),
+        ("lipschitz", "--steps", 2, "--norm"),
+        (
+            "compare-trust",
+            "--trust",
+            "constant",
+            "--form",
+            "logits",
+            "--weights",
+            "0.5",
+            "--steps",
+            1,
+            "--norm",
+        ),
+        ("certify", "--alpha", 0.76, "--certificate", "margin", "--radii", "0,0.01", "--norm"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_takes_norms_in_any_spelling(command, problem, nets, words):
+    given = ("--images", 2, "--robust", nets, "--data", problem.folder / "points.npz", "--format", "json")
+    g = () if words[0] in ("attack", "lipschitz") else ("--standard", nets)
+    outputs = [
+        command(*words, spelt, *given, *g, "--output", f"run-{k}")
+        for k, spelt in enumerate(("linf", "Linf", "inf"))
+    ]
+    assert [done.code for done in outputs] == [0, 0, 0], outputs[1].err
+    assert outputs[0].out == outputs[1].out == outputs[2].out
+    done = command(*words, "l9", *given, *g)
+    assert done.code == 2 and "'l9' is not one of" in done.err
+
+
+@pytest.mark.parametrize(
+    ("written", "printed"), [("0.2", "0.2"), ("8/255", "8/255"), ("0.5/255", "0.00196"), ("0.4", "0.4")]
+)
+def test_eps_is_printed_as_it_was_given(command, problem, nets, written, printed):
+    done = command(
+        "attack",
+        "--eps",
+        written,
+        "--images",
+        2,
+        "--steps",
+        1,
+        "--robust",
+        nets,
+        "--data",
+        problem.folder / "points.npz",
+    )
+    assert f"linf eps {printed}" in done.out, done.out
+
+
+@pytest.mark.parametrize("written", ["32/255", "0.5/255", "0.25"])
+def test_sigma_may_be_a_quotient(command, problem, written):
+    options = list(problem.options)
+    options[options.index("--sigma") + 1] = written
+    done = command("certify", *options, "--images", 2, "--samples", 200, "--format", "json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["sigma"] == pytest.approx(float(Fraction(*map(Fraction, written.split("/")))))
+
+
+def warned(command, problem, *more: object) -> list[str]:
+    done = command("certify", *problem.options, "--images", 4, "--samples", 200, *more)
+    assert done.code == 0, done.err
+    return [line for line in done.err.splitlines() if line.startswith("Warning: ")]
+
+
+def test_noise_far_above_the_range_is_warned_of(command, problem):
+    assert any("--sigma 128/255" in line for line in warned(command, problem, "--sigma", 128))
+    for more in (
+        ("--sigma", 1),
+        ("--sigma", 128, "--input-range", "0,255"),
+        ("--sigma", 128, "--input-range", "none"),
+    ):
+        assert not any("input range" in line for line in warned(command, problem, *more))
+
+
+def test_a_failure_probability_that_says_little_is_warned_of(command, problem):
+    assert any(
+        "failure probability 0.999" in line
+        for line in warned(command, problem, "--failure-probability", 0.999)
+    )
+    assert not any("says little" in line for line in warned(command, problem, "--failure-probability", 0.05))
+
+
+ODD = """
+
+def wrong():
+    net = linear()
+    with torch.no_grad():
+        net.weight.neg_()
+        net.bias.neg_()
+    return net
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("attack", "--steps", 1), ("attack", "--attack", "square", "--alpha", 1), ("mix-sweep", "--alphas", "1", "--steps", 1), ("lipschitz", "--steps", 1), ("confidence", "--steps", 1)],
+    ids=lambda words: " ".join(map(str, words[:3])),
+)  # fmt: skip
+def test_a_model_that_is_wrong_on_everything_is_warned_of_before_it_is_attacked(
+    command, problem, nets, words
+):
+    path = problem.folder / "nets.py"
+    path.write_text(path.read_text() + ODD)
+    more = (*words, "--images", "all", "--data", problem.folder / "points.npz")
+    g = () if words[0] == "lipschitz" or (len(words) == 3 and words[0] == "attack") else ("--standard", nets)
+    wrong = command(*more, "--robust", f"{path}:wrong", *g)
+    right = command(*more, "--robust", nets, *g)
+    assert "is right on 0 of 12 images, near chance" in wrong.err, wrong.err
+    assert right.code == 0 and "near chance" not in right.err
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("real", [np.float32, np.float64, np.longdouble])
+def test_numbers_of_other_libraries_are_taken(problem, nets, whole, real, tmp_path):
+    sources = {"data": str(problem.folder / "points.npz"), "robust": nets, "standard": nets}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = certmix.certify(
+            real(0.25), real(0.75), images=whole(2), samples=whole(200), seed=whole(3), output=tmp_path / "run",
+            failure_probability=real(0.0078125), radii=[real(0.0), real(0.5)], batch_size=whole(50), **sources,
+        )  # fmt: skip
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["request"]["seed"] == 3 and described["request"]["alpha"] == 0.75
+    assert result.summary.images == 2 and result.summary.alpha == 0.75
+
+
+def test_requests_hold_plain_numbers():
+    i, f = np.int64(2), np.float32(0.5)
+    made = [
+        CertifyRequest(f, f, images=i, samples=np.int64(200), radii=(f,)),
+        AttackRequest(eps=f, steps=i, restarts=i, images=i, seed=i),
+        DeterministicRequest(f, "lipschitz-constant", lipschitz_constant=f, images=i),
+        FalsifyRequest(images=i, alpha=f, steps=i),
+    ]
+    for request in made:
+        json.dumps(request.as_dict())
+    assert EngineChoice(workers=i).workers == 2
+
+
+def test_attacks_take_numbers_of_other_libraries(problem, nets, tmp_path):
+    where = Surroundings(output=tmp_path / "run", say=lambda message: None)
+    sources = Sources(data=str(problem.folder / "points.npz"), robust=nets, standard=nets)
+    request = AttackRequest(eps=np.float32(0.25), steps=np.int64(2), images=np.int64(3))
+    assert attack(request, sources, where, alpha=np.float32(0.75)).complete
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["request"]["alpha"] == 0.75
+
+
+def test_attack_functions_take_numpy_counts():
+    import torch
+
+    images, labels = torch.full((2, 3), 0.5), torch.tensor([0, 1])
+    found = pgd(
+        lambda x: x[:, :2], images, labels, eps=np.float64(0.1), steps=np.int64(2), restarts=np.int32(2)
+    )
+    assert found.shape == images.shape
+
+
+def test_keywords_without_effect_are_refused(problem, nets):
+    sources = {"data": str(problem.folder / "points.npz"), "robust": nets, "standard": nets, "images": 2}
+    for name, value in (("temperature", 2.0), ("relative_precision", 0.2)):
+        with pytest.raises(ParameterError, match=f"{name} = {value} is for"):
+            certmix.certify(0.25, 0.76, **sources, **{name: value})
+    for name, value in (("samples", 5), ("goal", "fixed"), ("bound", "betting"), ("temperature", 2.0)):
+        with pytest.raises(ParameterError, match="unknown options|draws no samples"):
+            certmix.certify(None, 0.76, certificates="margin", **sources, **{name: value})
