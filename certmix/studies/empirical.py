@@ -231,14 +231,14 @@ def open_study(
 def _warn_near_chance(
     loaded: Loaded, dataset: Dataset, positions: IntArray, device: torch.device, say: Callable[[str], None]
 ) -> None:
-    """Look at both models' accuracy on a few of the images before anything is attacked."""
+    """Warn of models that do no better than chance on a few of the images, before anything is attacked."""
     looked = positions[spread(len(positions), min(LOOKED_AT, len(positions)))]
     images = torch.from_numpy(stack(dataset, looked.tolist())).to(device)
     for model in (loaded.robust, loaded.standard):
         if model is not None:
             right = int((outputs([model.module], images).argmax(1) == dataset.labels[looked]).sum())
             warning = chance_warning(model.name, right, len(looked), dataset.classes)
-            if warning:
+            if warning and right * dataset.classes <= len(looked):
                 say(warning)
 
 

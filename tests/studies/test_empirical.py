@@ -140,7 +140,7 @@ def test_more_alphas_reuse_what_was_found(points, tmp_path):
 
 def test_a_gradient_that_vanishes_is_reported(points):
     dataset = points[2]
-    blunt = nn.Sequential(linear([[9.0, 0.0], [-9.0, 0.0]], [-4.5, 4.5]), Scale(1e6)).eval()
+    blunt = nn.Sequential(Rounding(), linear([[9.0, 0.0], [-9.0, 0.0]], [-4.5, 4.5])).eval()
     said = []
     done = mix_sweep(
         [1.0], request(), Sources(data=dataset, standard=STANDARD, robust=blunt),
@@ -150,13 +150,9 @@ def test_a_gradient_that_vanishes_is_reported(points):
     assert any("blind" in message for message in said)
 
 
-class Scale(nn.Module):
-    def __init__(self, factor):
-        super().__init__()
-        self.factor = factor
-
+class Rounding(nn.Module):
     def forward(self, x):
-        return self.factor * x
+        return x.round(decimals=3)
 
 
 def test_confidence_groups_hold_every_image_once(points):
@@ -332,13 +328,14 @@ def test_default_steps_are_for_attacks_that_take_steps(command, problem):
         (("mix-sweep", "--alphas", "2"), "alphas"),
         (("mix-sweep", "--standard", "none"), "--standard"),
         (("attack", "--attack", "pgdd"), "attack 'pgdd' is unknown"),
-        (("attack", "--eps", "eight"), "'eight' is not a radius"),
+        (("attack", "--eps", "eight"), "'eight' is not a number"),
         (("attack", "--save", "x.png"), "saved as .npz"),
-        (("compare-trust", "--norm", "linf", "--norm", "l2", "--eps", "0.1"), "one radius for 2 norms"),
+        (("compare-trust", "--norm", "linf", "--norm", "l2", "--eps", "0.1"), "--eps is one radius"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(command, problem, arguments, message):
     pair = list(problem.options[: problem.options.index("--sigma")])
+    pair += ["--alpha", 0.5] if arguments[0] == "attack" else []
     done = command(arguments[0], *pair, "--images", 4, *arguments[1:])
     assert done.code == 2 and message in done.err
     assert done.out == ""
@@ -373,6 +370,7 @@ def test_a_wide_ball_without_input_range_is_pointed_out(points):
 @pytest.mark.parametrize("command_", ["attack", "mix-sweep", "compare-trust", "confidence"])
 def test_eight_without_a_divisor_is_one_line(command, problem, command_):
     pair = list(problem.options[: problem.options.index("--sigma")])
+    pair += ["--alpha", 0.5] if command_ == "attack" else []
     done = command(command_, *pair, "--images", 2, "--eps", "8")
     assert done.code == 2 and "did you mean 8/255?" in done.err and done.out == ""
 
