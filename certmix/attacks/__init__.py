@@ -66,7 +66,7 @@ class Attack:
     norms: tuple[str, ...]
     settings: tuple[str, ...]
     gradient_free: bool
-    loss: str
+    loss: str = "cross-entropy"
 
 
 def _attack(
