@@ -78,7 +78,7 @@ def test_inflated_votes_are_found_and_written_down(command, run, findings):
     point = np.load(findings[0].with_suffix(".npz"))["point"]
     image = np.load(run.parent / "points.npz")["inputs"][said["image"]]
     away = np.linalg.norm(point.astype(np.float64) - image.astype(np.float64))
-    assert away == pytest.approx(said["distance"], rel=1e-12)
+    assert away == pytest.approx(said["distance"], abs=1e-4)  # the larger of two: from the grid, too
     assert said["distance"] < said["certified_radius"]
     assert said["margin_upper"] < said["threshold"]
     assert sum(said["votes"]) == said["samples"] == 2000

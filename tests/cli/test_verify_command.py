@@ -22,7 +22,7 @@ from certmix.verification.result import Verification
 GUARANTEE = """\
 version = 1
 requirements = [
-    "robust.clean_accuracy >= 0.4",
+    "robust.clean_accuracy >= 0.2",
     "certified_accuracy@0.25 >= {threshold} on value",
 ]
 data = {{ name = "points.npz", images = 4 }}
@@ -156,7 +156,7 @@ def test_init_check_and_verify_a_guarantee(command, guarantee):
 
 
 def test_check_names_the_line_and_warns_of_what_no_run_can_show(command, guarantee):
-    guarantee.write_text(GUARANTEE.format(threshold=0.25).replace(">= 0.4", ">= 0.95"))
+    guarantee.write_text(GUARANTEE.format(threshold=0.25).replace('>= 0.2"', '>= 0.95"'))
     warned = command("guarantee", "check", guarantee)
     assert warned.code == 0
     assert "with 4 images no lower bound exceeds" in warned.err

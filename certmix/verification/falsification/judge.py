@@ -137,7 +137,8 @@ def judge_smoothed(
     The certificate is shown to be wrong if the upper confidence bound of h_y - h_i lies below mu.
     A point that is not worth all samples is given up, and is no finding.
     """
-    mu, away = threshold(claims.alpha), _away(claims, image, point)
+    mu = threshold(claims.alpha)
+    point, away = _on_grid(claims, claim, image, point)
     sampler = sampler_of(target, claims, trial.seed)
     draw = _votes if claims.scores == "hard" else _scores
     margin, upper, samples, counts = draw(sampler, claims, claim, point, rival, trial)
@@ -146,16 +147,22 @@ def judge_smoothed(
     return Attacked(claim, rival, away, margin, upper, mu, samples, counts, found, point.cpu().numpy())
 
 
-def _away(claims: Claims, image: Tensor, point: Tensor) -> float:
-    """Return the distance of the point that is sampled from the image, as a float and on the grid.
+def _on_grid(claims: Claims, claim: Claim, image: Tensor, point: Tensor) -> tuple[Tensor, float]:
+    """Return the grid point next to a point, pulled in until it lies in the ball, and its distance.
 
-    The larger of the two: a certificate is about the 8-bit image, or about the float one.
+    A certificate is about the 8-bit image, or about the float one: the larger distance counts.
     """
     assert claims.sigma is not None
-    grid = Grid.of(claims.sigma)
-    at, centre = (torch.from_numpy(grid.real(grid.nearest(x.cpu().numpy()).steps)) for x in (point, image))
+    grid, away, there = Grid.of(claims.sigma), math.inf, point
+    centre = torch.from_numpy(grid.real(grid.nearest(image.cpu().numpy()).steps))
     both = torch.stack([centre, image.cpu().double()])
-    return float(distance(at.expand(both.shape), both, claims.norm).max())
+    for part in (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2):
+        steps = grid.nearest(torch.lerp(image, point, part).cpu().numpy()).steps
+        away = float(distance(torch.from_numpy(grid.real(steps)).expand(both.shape), both, claims.norm).max())
+        there = torch.from_numpy(grid.value(steps)).to(point)
+        if away < claim.radius:
+            break
+    return there, away
 
 
 _Drawn = tuple[float, float | None, int, IntArray | None]
