@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainccinv, betaincinv
+from scipy.special import betaincinv, expit, gammaln
 
 from certmix.bounds._checks import check_counts, check_failure_probability, selected_and_runner_up
 from certmix.errors import ParameterError
@@ -13,10 +15,7 @@ from certmix.types import ConfidenceBounds, FloatArray, IntArray
 __all__ = ["interval", "lower_bound", "one_sided", "two_sided", "upper_bound"]
 
 _OUTWARDS = 1e-12
-"""Given away, relative to the nearer end of [0, 1]: more than the quantiles' relative error."""
-
-_UPPER_ERROR = 2.0**-52
-"""Added to upper quantiles: they are accurate to about 1e-16 absolutely, not relatively, near 0."""
+"""Given away, relative to the nearer end of [0, 1]: more than the error of the log-odds, 1e-13."""
 
 
 def _down(x: FloatArray) -> FloatArray:
@@ -25,8 +24,73 @@ def _down(x: FloatArray) -> FloatArray:
 
 
 def _up(x: FloatArray) -> FloatArray:
-    moved = np.minimum(np.nextafter(x + _UPPER_ERROR + _OUTWARDS * np.minimum(x, 1.0 - x), 2.0), 1.0)
+    moved = np.minimum(np.nextafter(x + _OUTWARDS * np.minimum(x, 1.0 - x), 2.0), 1.0)
     return np.where(x < 1, moved, 1.0)
+
+
+def _share(log_odds: FloatArray) -> FloatArray:
+    """Return the proportion, to within half a unit in the last place near 1."""
+    odds = np.exp(-np.abs(log_odds))  # expit has no subnormal values
+    return np.where(log_odds > 0, 1.0 - odds / (1 + odds), odds / (1 + odds))
+
+
+def _log_odds(successes: IntArray, trials: IntArray, delta: float) -> FloatArray:
+    """Return the log-odds at which that many successes or more, at least 1, have probability delta.
+
+    log P[X >= k] is concave in the log-odds, as the logarithm of the distribution function of a
+    log-concave density is (Prekopa).  So it lies below its tangents, and no step of Newton's method
+    ends beyond the root, wherever it began: scipy's quantile, which may be far off for many trials
+    and small delta, is only where it begins.
+    """
+    k, n, wanted = successes.astype(np.float64), trials.astype(np.float64), math.log(delta)
+    each = wanted / n
+    unanimous = each - np.log(-np.expm1(each))
+    k, n = np.where(successes == trials, 1.0, k), np.where(successes == trials, 2.0, n)
+    rest = n - k
+    mean, least = np.log(k / rest), wanted / k - np.log(n)  # P[X >= k] <= (n p)^k
+    quantile = betaincinv(k, rest + 1, max(delta, 1e-290))
+    begin = np.log(quantile) - np.log1p(-quantile)
+    found = np.where(np.isfinite(begin), begin, mean)
+    peak = _stirling(n) - _stirling(k) - _stirling(rest) - 0.5 * np.log(2 * math.pi * k * rest / n)
+    few, sign = np.minimum(k, rest), np.where(k <= rest, 1.0, -1.0)
+    for _ in range(100):
+        away = sign * (found - mean)
+        exactly_k = peak - n * np.log1p(few / n * np.expm1(away)) + few * away
+        not_p = -np.logaddexp(0.0, found)
+        beyond = expit(found) > (k + 1) / (n + 3)  # there 1 - P[X < k] is computed
+        a, b = np.where(beyond, rest + 1, k), np.where(beyond, k, rest + 1)
+        signed = np.where(beyond, -found, found)
+        tail = exactly_k + not_p + np.log(_fraction(a, b, expit(signed), expit(-signed)))
+        tail = np.where(beyond, np.log1p(-np.exp(tail + np.log(k / (rest + 1)))), tail)
+        step = (tail - wanted) / np.exp(np.log(k) + not_p + exactly_k - tail)
+        found = np.maximum(found - step, least)
+        if np.all(np.abs(step) < 1e-9):
+            break
+    return np.where(successes == trials, unanimous, found)
+
+
+def _stirling(m: FloatArray) -> FloatArray:
+    """Return log m! - log(sqrt(2 pi m) (m / e)^m)."""
+    series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * m * m)) / (m * m)) / (m * m)) / m
+    return np.where(m < 20, gammaln(m + 1) - (m + 0.5) * np.log(m) + m - 0.5 * math.log(2 * math.pi), series)
+
+
+def _fraction(a: FloatArray, b: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return I_x(a, b) a B(a, b) / (x^a y^b), y = 1 - x, for x below (a + 1) / (a + b).
+
+    The even part of DLMF 8.17.22: all its terms are positive, so that nothing cancels.
+    """
+    value = a * (a * y - b * x + 1) / (a + 1)
+    c, d, m, waiting = value, np.zeros_like(value), 0, np.ones(value.shape, bool)
+    while waiting.any():
+        m += 1
+        left = m * np.maximum(b - m, 0.0) * x / (a + 2 * m - 1)
+        above = left * (a + m - 1) * (a + b + m - 1) * x / (a + 2 * m - 1)
+        below = m + left + (a + m) * (a * y - b * x + 1 + m * (2 - x)) / (a + 2 * m + 1)
+        c, d = below + above / c, 1 / (below + above * d)
+        value = value * (c * d)
+        waiting &= np.abs(c * d - 1) > 2e-15
+    return a / value
 
 
 def _counts_and_trials(successes: ArrayLike, trials: ArrayLike) -> tuple[IntArray, IntArray]:
@@ -71,8 +135,8 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
     delta = check_failure_probability(failure_probability)
     k, n = _counts_and_trials(successes, trials)
     with np.errstate(all="ignore"):
-        quantile = betaincinv(np.maximum(k, 1), n - k + 1, delta)
-    return _down(np.where(k == 0, 0.0, quantile))[()]
+        found = _share(_log_odds(np.maximum(k, 1), n, delta))
+    return _down(np.where(k == 0, 0.0, found))[()]
 
 
 def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
@@ -86,8 +150,8 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
     delta = check_failure_probability(failure_probability)
     k, n = _counts_and_trials(successes, trials)
     with np.errstate(all="ignore"):
-        quantile = betainccinv(k + 1, np.maximum(n - k, 1), delta)
-    return _up(np.where(k == n, 1.0, quantile))[()]
+        found = _share(-_log_odds(np.maximum(n - k, 1), n, delta))
+    return _up(np.where(k == n, 1.0, found))[()]
 
 
 def interval(

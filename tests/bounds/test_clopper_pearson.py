@@ -1,4 +1,4 @@
-"""Clopper-Pearson bounds against exact binomial tails, statsmodels and 40-digit quantiles."""
+"""Clopper-Pearson bounds against exact binomial tails, ball arithmetic, statsmodels and 40-digit quantiles."""
 
 import json
 from decimal import Decimal, localcontext
@@ -9,6 +9,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+from flint import arb, ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
@@ -86,6 +87,24 @@ def test_upper_bounds_of_few_successes_leave_at_most_delta(n):
             if excess > 0:
                 too_likely.append((k, n, delta, excess))
     assert not too_likely, f"(k, n, delta, P / delta - 1): {too_likely}"
+
+
+@pytest.mark.parametrize("delta", [5e-324, 1e-320, 1e-310, 1e-300, 1e-100, 1e-6, 0.001, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("n", [1, 20, 100, 10**4, 10**6, 10**8, 10**9])
+def test_tails_in_ball_arithmetic(n, delta):
+    """P(at least k) <= delta is proved at the bound, and fails 2.2e-12 of the nearer end further in."""
+    ctx.prec = 160
+    k = sorted({k for k in (0, 1, 2, 20, n // 1000, n // 9, n // 2, n - n // 1000, n - 2, n) if 0 <= k <= n})
+    low, high = cp.lower_bound(np.array(k), n, delta), cp.upper_bound(np.array(k), n, delta)
+    for j, lower, upper in zip(k, low.tolist(), high.tolist(), strict=True):
+        for side, least, found in (("lower", j, arb(lower)), ("upper", n - j, 1 - arb(upper))):
+            bound = lower if side == "lower" else upper
+            further = found + arb(2.2e-12) * min(bound, 1 - bound) + arb(2.3e-16) * bound + arb(1e-323)
+            if least > 0:
+                where = (side, j, n, delta, bound)
+                assert found == 0 or found.beta_lower(arb(least), arb(n - least + 1), 1) <= arb(delta), where
+                tight = further >= 1 or further.beta_lower(arb(least), arb(n - least + 1), 1) > arb(delta)
+                assert tight, where
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 12])
