@@ -8,7 +8,7 @@ import numpy as np
 
 from certmix.records.formats import PublishedLog
 from certmix.studies.audit_state import Finding, StatedLog
-from certmix.studies.stored import MOST_SIGMAS
+from certmix.studies.stored import MOST_SIGMAS, ONE_SIDED
 
 __all__ = ["LOG_CHECKS", "SHOWN"]
 
@@ -61,10 +61,25 @@ def _repeated(context: StatedLog) -> list[Finding]:
     return [_about("repeated", text, "take tables from recertify, which counts them once", log, again)]
 
 
+def _bound(context: StatedLog) -> list[Finding]:
+    """Say whether p and q follow from the radii, which tables at alpha < 1 rest on."""
+    if context.bound is None:
+        text = "the log does not say its bound: tables at alpha < 1 take it to be one-sided, q = 1 - p"
+        return [Finding("bound", text, "ask whoever made the log; of two-sided bounds get the counts", False)]
+    if context.bound == ONE_SIDED:
+        return []
+    text = f"the radii rest on the bound {context.bound}, from which p and q do not follow at alpha < 1"
+    return [
+        Finding(
+            "bound", text, "take tables at alpha < 1 from the run folder: of the log they are refused", True
+        )
+    ]
+
+
 def _saturation(context: StatedLog) -> list[Finding]:
     """Judge sigma and the failure probability by where radii pile up."""
     piled, sigma = context.saturation, context.sigma
-    if context.own:
+    if context.own or context.bound not in (None, ONE_SIDED):
         return []
     if sigma is None or context.ceiling is None:
         text = "no --sigma was given: nothing is said of ceilings and failure probability"
@@ -172,6 +187,6 @@ def _abstentions(context: StatedLog) -> list[Finding]:
 
 
 LOG_CHECKS: tuple[Callable[[StatedLog], list[Finding]], ...] = (
-    _rows, _repeated, _saturation, _above_ceiling, _correct_column, _thresholds, _abstentions,
+    _rows, _repeated, _bound, _saturation, _above_ceiling, _correct_column, _thresholds, _abstentions,
 )  # fmt: skip
 """Checks of a log that holds rows, in the order of the report."""

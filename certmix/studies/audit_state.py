@@ -13,6 +13,7 @@ from certmix.records.extent import Extent, expected_rows
 from certmix.records.formats import PublishedLog
 from certmix.studies.evaluate import ceilings
 from certmix.studies.saturation import Saturation, ceiling, failure_probability_at, find_saturation
+from certmix.studies.stored import ONE_SIDED
 from certmix.studies.stored_run import request_of, run_of_log
 
 __all__ = ["Finding", "StatedLog", "log_facts", "state"]
@@ -60,6 +61,7 @@ class StatedLog:
     radii: tuple[float, ...]
     extent: Extent
     saturation: Saturation | None
+    bound: str | None
 
     @property
     def effective_failure_probability(self) -> tuple[float, float] | None:
@@ -92,14 +94,22 @@ def state(
     extent = expected_rows(log.index, run, rows)
     if run is not None:
         request = request_of(run, Path(log.source).parent)
-        if sigma not in (None, request.sigma):
-            raise ParameterError(f"sigma = {sigma}: {log.source} was made with {request.sigma}: drop --sigma")
+        _refuse_other_sigma(log, sigma, request.sigma)
         most = ceilings(request, len(run["data"]["class_names"]))[0][2]
         return StatedLog(
-            log, True, request.sigma, request.samples, request.failure_probability, most, radii, extent, None
-        )
+            log, True, request.sigma, request.samples, request.failure_probability, most, radii, extent, None,
+            log.bound or request.bound,
+        )  # fmt: skip
+    _refuse_other_sigma(log, sigma, log.sigma)
+    sigma = log.sigma if sigma is None else sigma
     top = None if sigma is None else ceiling(sigma, samples, delta)
-    return StatedLog(log, False, sigma, samples, delta, top, radii, extent, find_saturation(log))
+    piled = find_saturation(log) if log.bound in (None, ONE_SIDED) else None
+    return StatedLog(log, False, sigma, samples, delta, top, radii, extent, piled, log.bound)
+
+
+def _refuse_other_sigma(log: PublishedLog, given: float | None, own: float | None) -> None:
+    if None not in (given, own) and given != own:
+        raise ParameterError(f"sigma = {given}: {log.source} was made with {own}: drop --sigma")
 
 
 def log_facts(context: StatedLog) -> dict[str, Any]:
@@ -115,6 +125,7 @@ def log_facts(context: StatedLog) -> dict[str, Any]:
         "sigma": sigma,
         "samples": context.samples,
         "failure_probability": context.failure_probability,
+        "bound": context.bound,
         "samples_known": context.own,
         "largest_radius": largest,
         "largest_radius_in_sigma": largest / sigma if largest is not None and sigma else None,

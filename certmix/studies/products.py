@@ -42,7 +42,7 @@ def publish(
     """Write the products under the request's name, and the newest at the top; partial ones of others go."""
     folder = run.results(request.name(standard_checksum))
     write_products(folder, evaluation.summary, evaluation.curves)
-    write_log(folder / "records.tsv", log_rows(evaluation))
+    write_log(folder / "records.tsv", log_rows(evaluation), request.bound_name)
     independent = all(record.places == 1 for record in evaluation.records)
     run.publish(folder, {"rows_independent": independent})
     forget_partial(run.path, folder)

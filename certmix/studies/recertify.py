@@ -15,7 +15,7 @@ from certmix.studies.bounding import bound_records
 from certmix.studies.evaluate import evaluate, row_plan, table_row
 from certmix.studies.expect import expectations, reading_notes
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
-from certmix.studies.stored import Doubt, Stored, radii_at, read_stored, refuse_of_files
+from certmix.studies.stored import BY_RADIUS, Doubt, Stored, radii_at, read_stored, refuse_of_files
 from certmix.studies.stored_run import open_sampled
 from certmix.types import CleanAccuracy, Status, Summary
 
@@ -43,10 +43,11 @@ def recertify(
         Folder of a run; log with the columns ``idx label predict radius
         correct time``; or file of class counts (counts, then the label).
     sigma
-        Noise level; logs and class counts need it, a run knows its own.
+        Noise level; class counts need it, and logs without a column for it; a run knows its own.
     alpha, certificates, radii
         As for `certmix.certify`.  None takes the run's own, otherwise 1, all
-        certificates, and the usual radii.
+        certificates, and the usual radii.  A log whose bound is not one-sided has its own
+        radii alone: alpha 1, certificates ``exact`` and ``smoothing``.
     bound, failure_probability
         As for `certmix.certify`; published logs allow neither.  Choosing them
         after a look at the results voids the failure probability.
@@ -77,7 +78,7 @@ def recertify(
     )  # fmt: skip
     defaults: dict[str, Any] = {
         "alpha": 1.0,
-        "certificates": tuple(CERTIFICATES),
+        "certificates": BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES),
         "radii": DEFAULT_RADII,
         "goal": "fixed",
     }

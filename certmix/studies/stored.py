@@ -17,9 +17,17 @@ from certmix.records.formats import ClassCounts, PublishedLog, read_published
 from certmix.studies.stored_run import run_of_log
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray, Status
 
-__all__ = ["Doubt", "Stored", "radii_at", "read_stored", "refuse_empty", "refuse_of_files"]
+__all__ = [
+    "BY_RADIUS", "ONE_SIDED", "Doubt", "Stored", "radii_at", "read_stored", "refuse_empty", "refuse_of_files",
+]  # fmt: skip
 
 _ROUNDING = 4 * 2.0**-53
+
+ONE_SIDED = "clopper-pearson"
+"""The bound with q = 1 - p, so that one radius says both; the field's custom."""
+
+BY_RADIUS = ("exact", "smoothing")
+"""Certificates that are a log's own radius at alpha = 1, whatever its bound."""
 
 MOST_SIGMAS = 6.5
 """10^10 samples that all agree certify 6.06 sigma at a failure probability of 0.001."""
@@ -80,18 +88,35 @@ class Stored:
         return None if math.isnan(value) else value
 
     @property
+    def radius_alone(self) -> bool:
+        """Whether a log's bound is not one-sided, so that its radii do not say p and q."""
+        return self.radius is not None and self.bound not in (None, ONE_SIDED)
+
+    @property
     def right(self) -> np.ndarray:
         """bool (m,): the class is the label."""
         return self.selected == self.label
 
 
 def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
-    """Return certified radii; a log's own at alpha = 1, where q = 1 - p makes them exact.
+    """Return certified radii; a log's own at alpha = 1, where both certificates are them.
 
     Going through a probability and back would miss radii that lie exactly on
     a table's threshold.
+
+    Raises
+    ------
+    ParameterError
+        For any other radii of a log whose bound is not one-sided: p = Phi(radius / sigma) and
+        q = 1 - p would claim more than the log's bounds did.
     """
-    if stored.radius is None or alpha != 1.0 or certificate not in ("exact", "smoothing"):
+    if stored.radius is None or alpha != 1.0 or certificate not in BY_RADIUS:
+        if stored.radius_alone:
+            run = Path(stored.source).parent if stored.kind == "run's log" else "the folder of its run"
+            raise ParameterError(
+                f"{stored.source} rests on the bound {stored.bound}, not a one-sided one: its radii do not "
+                f"say p and q: name {run}, or use --alpha 1 with --certificate exact or smoothing"
+            )
         slack = 0.0 if stored.as_printed else margin_slack_of(alpha)
         return certify_radii(
             stored.bounds, sigma=stored.sigma, alpha=alpha, certificate=certificate, margin_slack=slack
@@ -184,7 +209,8 @@ def _from_log(
 ) -> Stored:
     log, repeated = distinct_rows(log)
     own = run_of_log(log)
-    known = {} if own is None else own["request"]
+    known = {} if own is None else dict(own["request"])
+    known |= {name: value for name in ("bound", "sigma") if (value := getattr(log, name)) is not None}
     for option, given, name in (
         ("--failure-probability", delta, "failure_probability"), ("--bound", bound, "bound"),
     ):  # fmt: skip
@@ -193,7 +219,7 @@ def _from_log(
                 f"{option} {given}: {log.source} holds no counts, so what its radii rest on cannot be "
                 f"changed; drop {option}, or name a run folder or class counts"
             )
-    if own is not None and sigma not in (None, known["sigma"]):
+    if "sigma" in known and sigma not in (None, known["sigma"]):
         raise ParameterError(f"sigma = {sigma}: {log.source} was made with {known['sigma']}: drop --sigma")
     level = _need_sigma(log.source, known.get("sigma", sigma))
     extent = expected_rows(log.index, own, rows)
@@ -207,7 +233,12 @@ def _from_log(
     with np.errstate(over="ignore"):  # p is capped long before
         scaled = radius / level
     if own is None:
-        notes.append("The log does not say its failure probability, nor how its counts were bounded.")
+        notes.append("The log does not say its failure probability.")
+    if "bound" not in known:
+        notes.append(
+            "The log does not say its bound: it is taken to be one-sided, q = 1 - p, as is the field's "
+            "custom; if it was not, figures at alpha < 1 may be too high."
+        )
     return Stored(
         source=log.source, kind="log" if own is None else "run's log", sigma=level, label=log.label,
         selected=np.where(log.abstained, -1, log.predict),

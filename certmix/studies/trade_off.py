@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.report.trade_off import Match, Sweep, TradeOff
-from certmix.studies.mixable import Mixable
+from certmix.studies.mixable import Mixable, read_mixable
 from certmix.studies.request import CertifyRequest
 from certmix.studies.stored import Doubt, radii_at
 from certmix.types import Curve
@@ -20,7 +22,7 @@ BASELINE = "baseline"
 
 
 def trade_off(
-    sources: Sequence[Mixable],
+    sources: Sequence[Mixable | str | Path] | str | Path,
     *,
     at_radius: float = 0.25,
     certificates: Sequence[str] = tuple(CERTIFICATES),
@@ -31,7 +33,8 @@ def trade_off(
     Parameters
     ----------
     sources
-        From `certmix.studies.mixable.read_mixable`, as a rule with several noise levels.
+        Run folders, or what `certmix.studies.mixable.read_mixable` makes of logs and class
+        counts, which do not know their noise level; as a rule of several noise levels.
     at_radius
         The radius of the certified accuracy; 0 stands for any radius > 0.
     certificates
@@ -46,10 +49,21 @@ def trade_off(
         For a value out of range, or a clean accuracy that no alpha reaches.
     """
     CertifyRequest(1.0, 1.0, certificates=tuple(certificates), radii=(at_radius,))
+    sources = [_read(one) for one in ([sources] if isinstance(sources, str | Path) else sources)]
+    if not sources:
+        raise ParameterError("no source was given: name run folders, or logs by read_mixable")
     wanted = _wanted(sources, match_clean_accuracy)
     matches = () if wanted is None else tuple(_match(one, wanted, at_radius, certificates) for one in sources)
     sweeps = tuple(_sweep(one, at_radius, certificates) for one in sources)
     return TradeOff(at_radius, wanted, sweeps, matches, tuple(_notes(sources, wanted)))
+
+
+def _read(source: Any) -> Mixable:
+    if isinstance(source, Mixable):
+        return source
+    if not isinstance(source, str | Path):
+        raise ParameterError(f"source {source!r}: give a path, or what read_mixable returns")
+    return read_mixable(source)
 
 
 def _wanted(sources: Sequence[Mixable], match: float | str | None) -> float | None:

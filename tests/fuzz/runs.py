@@ -42,4 +42,4 @@ def database() -> bytes:
 def prepare(folder: Path, run: bytes | None = None, counts: bytes | None = None) -> None:
     (folder / "run.json").write_bytes(json.dumps(RUN).encode() if run is None else run)
     (folder / "counts.sqlite").write_bytes(database() if counts is None else counts)
-    write_log(folder / "records.tsv", [(3 * k, k % 3, 0, 0.5, 1.0) for k in range(4)])
+    write_log(folder / "records.tsv", [(3 * k, k % 3, 0, 0.5, 1.0) for k in range(4)], "clopper-pearson")

@@ -36,7 +36,7 @@ COUNTS = b"90 0 10 0\n1 99 0 1\n0 50 50 2\n30 30 40 2\n"
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("log") / "log.tsv"
-    write_log(path, ROWS)
+    write_log(path, ROWS, "clopper-pearson")
     return path.read_bytes()
 
 

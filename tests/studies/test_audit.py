@@ -177,12 +177,33 @@ def test_an_own_log_has_no_thresholds_and_knows_its_ceiling(tmp_path):
     }  # fmt: skip
     run = {"format_version": 1, "request": request, "data": {"inputs": 9, "class_names": ["a", "b"]}}
     (tmp_path / "run.json").write_text(json.dumps(run))
-    write_log(tmp_path / "records.tsv", [(1, 0, 0, 0.25, 1.0), (5, 1, 1, 0.5, 1.0)])
+    write_log(tmp_path / "records.tsv", [(1, 0, 0, 0.25, 1.0), (5, 1, 1, 0.5, 1.0)], "clopper-pearson")
     found = audit(tmp_path / "records.tsv")
     assert not found.changes_table
     assert found.facts["ceiling"] == pytest.approx(ceiling(0.5, 1000, 0.001), rel=1e-9)
-    write_log(tmp_path / "records.tsv", [(1, 0, 0, 1.25, 1.0)])
+    write_log(tmp_path / "records.tsv", [(1, 0, 0, 1.25, 1.0)], "clopper-pearson")
     assert checks(audit(tmp_path / "records.tsv")) == {"rows": True, "ceiling": True}
+
+
+@pytest.mark.parametrize("bound", ["clopper-pearson-two-sided", "betting", "layers"])
+def test_a_bound_that_is_not_one_sided_changes_tables(tmp_path, bound):
+    """And nothing is inferred from where its radii pile up: that holds of one-sided bounds."""
+    p = clopper_pearson.two_sided(np.array([[1000, 0, 0]] * 5), np.zeros(5, int), 0.001).p_lower
+    radii = exact_radius(p, 1 - p, 0.5, 1.0).tolist()
+    write_log(tmp_path / "log.tsv", [(k, 1, 1, r, 1.0) for k, r in enumerate(radii)], bound)
+    found = audit(tmp_path / "log.tsv", sigma=0.5, samples=1000)
+    assert checks(found)["bound"]
+    assert "failure probability" not in checks(found)
+    assert found.facts["effective_failure_probability"] is None
+    assert found.facts["bound"] == bound
+    write_log(tmp_path / "log.tsv", [(k, 1, 1, r, 1.0) for k, r in enumerate(radii)], "clopper-pearson")
+    assert "bound" not in checks(audit(tmp_path / "log.tsv", sigma=0.5))
+
+
+def test_a_log_that_names_no_bound_is_said_to_be_taken_as_one_sided(tmp_path):
+    found = audit(write(tmp_path / "log", (0, 1, 1, "0.3")), sigma=0.25)
+    assert not checks(found)["bound"]
+    assert any("q = 1 - p" in finding.message for finding in found.findings)
 
 
 PUBLISHED = {
@@ -228,7 +249,7 @@ def test_every_finding_ends_with_what_to_do(command, tmp_path):
     findings = [finding for one in found for finding in one.findings]
     assert {finding.check for finding in findings} == {
         "rows", "order", "repeated", "sigma", "failure probability", "ceiling", "correct", "threshold",
-        "abstentions", "samples", "selection",
+        "abstentions", "samples", "selection", "bound",
     }  # fmt: skip
     for finding in findings:
         assert finding.remedy

@@ -11,16 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from planes import points
+from scipy.stats import norm
 
+import certmix
 from certmix.bounds import clopper_pearson
 from certmix.errors import CertmixError, ParameterError
-from certmix.radii import exact_radius, smoothing_radius
+from certmix.radii import CERTIFICATES, exact_radius, smoothing_radius
 from certmix.records.formats import lowest_printed
 from certmix.records.identity import command_of
 from certmix.records.logs import HEADER, write_log
 from certmix.report.tables import render
+from certmix.studies.audit import audit
 from certmix.studies.best import best
 from certmix.studies.recertify import recertify
+from certmix.studies.request import BOUNDS_OF
 from certmix.studies.stored import read_stored
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
@@ -41,7 +47,7 @@ def write(path: Path, *rows: tuple[int, int, int, str]) -> Path:
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """Five rows: exactly at 0.25 and 0.5, wrong, abstaining, above."""
-    rows = [(0, 1, 1, "0.25"), (1, 2, 2, "0.5"), (2, 0, 1, "0.7"), (3, 3, -1, "0.0"), (4, 4, 4, "0.9")]
+    rows = [(0, 1, 1, "0.25"), (1, 2, 2, "0.5"), (2, 0, 1, "0.731"), (3, 3, -1, "0.0"), (4, 4, 4, "0.9")]
     return write(tmp_path / "log.tsv", *rows)
 
 
@@ -122,7 +128,7 @@ def test_a_radius_at_the_threshold_counts_as_printed_only(log):
 def test_radii_of_the_mix_follow_from_the_lowest_radius(log):
     stored = read_stored(log, sigma=0.25)
     p = stored.bounds.p_lower
-    scaled = np.array([lowest_printed(text) for text in ("0.25", "0.5", "0.7", "0.0", "0.9")]) / 0.25
+    scaled = np.array([lowest_printed(text) for text in ("0.25", "0.5", "0.731", "0.0", "0.9")]) / 0.25
     assert p[3] == 0.0
     assert np.all(np.delete(p, 3) >= 0.5)
     one = exact_radius(p, 1 - p, 0.25, 1.0)
@@ -142,7 +148,7 @@ def test_probabilities_of_a_log_are_rounded_down(tmp_path):
     texts = [f"{0.001 * k:.3}" for k in range(1, 2000, 37)]
     stored = read_stored(write(tmp_path / "log", *[(k, 1, 1, r) for k, r in enumerate(texts)]), sigma=0.25)
     with mpmath.workdps(40):
-        exact = [mpmath.ncdf(mpmath.mpf(lowest_printed(text)) / mpmath.mpf("0.25")) for text in texts]
+        exact = [mpmath.ncdf(mpmath.mpf(radius) / mpmath.mpf("0.25")) for radius in stored.radius.tolist()]
         assert all(mpmath.mpf(float(p)) < x for p, x in zip(stored.bounds.p_lower, exact, strict=True))
         assert all(
             x - mpmath.mpf(float(p)) < 1e-15 for p, x in zip(stored.bounds.p_lower, exact, strict=True)
@@ -221,7 +227,9 @@ def own_log(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps(RUN))
     write_log(
-        tmp_path / "run" / "records.tsv", [(1, 0, 0, 0.25, 1.0), (5, 1, 1, 0.5, 1.0), (9, 1, -1, 0.0, 1.0)]
+        tmp_path / "run" / "records.tsv",
+        [(1, 0, 0, 0.25, 1.0), (5, 1, 1, 0.5, 1.0), (9, 1, -1, 0.0, 1.0)],
+        "clopper-pearson",
     )
     return tmp_path / "run" / "records.tsv"
 
@@ -323,6 +331,80 @@ def test_best_takes_the_best_cell_and_says_whose_it_is(tmp_path):
         best([low, recertify(tmp_path / "b", sigma=0.5, radii=[0])])
     with pytest.raises(ParameterError, match="none of the sources"):
         best([recertify(write(tmp_path / "c"), sigma=0.5)])
+
+
+class Bands(torch.nn.Module):
+    """Ten classes by bands of the first input: .6 and nine times .0444 at 0 under sigma = 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        edges = torch.tensor(norm.ppf(0.6 + 0.4 / 9 * np.arange(9)), dtype=torch.float32)
+        return 10.0 * torch.nn.functional.one_hot(torch.bucketize(x[:, 0].contiguous(), edges), 10).float()
+
+
+BY_SCORES = [(scores, bound) for scores, bounds in BOUNDS_OF.items() for bound in bounds]
+
+
+@pytest.mark.parametrize("scores, bound", BY_SCORES)
+def test_no_log_says_more_than_the_run_it_comes_from(tmp_path, scores, bound):
+    """Whatever the bound: at each alpha the log is refused, naming its run, or no figure exceeds the folder's."""
+    run, copy = tmp_path / "run", tmp_path / "copy.tsv"
+    certmix.certify(
+        1.0, 1.0, data=points(np.zeros((4, 2)), [0] * 4, 10), standard=None, robust=Bands(), images="all",
+        goal="fixed", samples=3000, scores=scores, bound=bound, certificates=("exact",), output=run,
+    )  # fmt: skip
+    copy.write_text((run / "records.tsv").read_text())
+    for alpha in (0.51, 0.6, 0.63, 0.76, 1.0):
+        folder = recertify(run, alpha=alpha, radii=[0, 0.1])
+        for log, said in ((run / "records.tsv", str(run)), (copy, "the folder of its run")):
+            if bound != "clopper-pearson" and alpha < 1:
+                with pytest.raises(ParameterError, match=f"{bound}.*name {re.escape(said)}"):
+                    recertify(log, alpha=alpha, sigma=1.0)
+                continue
+            logged = recertify(log, sigma=1.0, alpha=alpha, radii=[0, 0.1], certificates=["exact"])
+            for told, own in zip(logged.rows, folder.rows, strict=True):
+                assert told.certified_accuracy <= own.certified_accuracy
+                assert (
+                    own.mean_certified_radius - 2e-6 < told.mean_certified_radius <= own.mean_certified_radius
+                )
+    assert {row.certificate for row in recertify(copy, sigma=1.0).rows} <= set(CERTIFICATES)
+
+
+@pytest.mark.parametrize("bound", ["clopper-pearson-two-sided", "beta-binomial", "betting", "layers"])
+@pytest.mark.parametrize("certificate", [*CERTIFICATES])
+def test_a_log_of_another_bound_has_its_own_radii_only(tmp_path, bound, certificate):
+    write_log(tmp_path / "log.tsv", [(0, 1, 1, 0.5, 1.0), (1, 2, 2, 0.1, 1.0)], bound)
+    for alpha in (0.76, 1.0):
+        if alpha == 1.0 and certificate in ("exact", "smoothing"):
+            table = recertify(tmp_path / "log.tsv", sigma=0.5, certificates=[certificate])
+            assert (table.bound, percent(table.rows[1])) == (bound, percent(table.rows[0]))
+            continue
+        with pytest.raises(ParameterError, match="name the folder of its run"):
+            recertify(tmp_path / "log.tsv", sigma=0.5, alpha=alpha, certificates=[certificate])
+    assert [row.certificate for row in recertify(tmp_path / "log.tsv", sigma=0.5).rows] == [
+        "exact", "exact", "smoothing",
+    ]  # fmt: skip
+
+
+def test_a_log_that_names_no_bound_is_taken_to_be_one_sided_and_the_table_says_so(log, own_log, tmp_path):
+    def assumed(table) -> bool:
+        return any("q = 1 - p" in note for note in table.notes)
+
+    assert assumed(recertify(log, sigma=0.25, alpha=0.76))
+    assert not assumed(recertify(own_log, alpha=0.76))
+    write_log(tmp_path / "named.tsv", [(0, 1, 1, 0.5, 1.0)], "clopper-pearson")
+    assert not assumed(recertify(tmp_path / "named.tsv", sigma=0.5, alpha=0.76))
+
+
+def test_a_noise_level_in_a_column_is_the_logs_own(tmp_path, log):
+    rows = log.read_text().splitlines()
+    named = tmp_path / "named.tsv"
+    named.write_text("\n".join([f"{rows[0]}\tsigma", *(f"{row}\t0.25" for row in rows[1:])]) + "\n")
+    assert recertify(named).rows == recertify(log, sigma=0.25).rows
+    with pytest.raises(ParameterError, match="drop --sigma"):
+        recertify(named, sigma=0.5)
+    assert audit(named).facts["sigma"] == 0.25
+    with pytest.raises(ParameterError, match="drop --sigma"):
+        audit(named, sigma=0.5)
 
 
 # the command line

@@ -12,8 +12,8 @@ import pytest
 from certmix_cli.trade_off import command as trade_off_command
 from click.testing import CliRunner
 
-from certmix.errors import ParameterError
-from certmix.records.logs import HEADER
+from certmix.errors import CertmixError, ParameterError
+from certmix.records.logs import HEADER, write_log
 from certmix.report.trade_off import on_front
 from certmix.report.trade_off_plot import plot_trade_off, trade_off_image
 from certmix.report.trade_off_table import TRADE_OFF_FORMATS, render_trade_off
@@ -130,6 +130,30 @@ def test_what_cannot_be_had_is_said(counts):
             trade_off([one], **wrong)
     with pytest.raises(ParameterError, match="standard accuracy"):
         read_mixable(counts, sigma=0.5, standard_accuracy=1.5)
+
+
+@pytest.mark.parametrize("bound", ["clopper-pearson-two-sided", "betting"])
+def test_a_log_whose_bound_is_not_one_sided_is_refused(tmp_path, bound):
+    write_log(tmp_path / "log.tsv", [(0, 1, 1, 0.5, 1.0)], bound)
+    with pytest.raises(ParameterError, match=f"{bound}.*name the folder of its run"):
+        trade_off([read_mixable(tmp_path / "log.tsv", sigma=0.5)])
+
+
+def test_a_log_that_names_no_bound_is_said_to_be_taken_as_one_sided(log):
+    assert any("q = 1 - p" in note for note in trade_off([read_mixable(log, sigma=0.5)]).notes)
+
+
+def test_paths_are_read_where_the_source_knows_its_noise_level(log, counts, tmp_path):
+    """A log with a column for sigma; what does not know it is refused in one line, as is anything else."""
+    rows = log.read_text().splitlines()
+    named = tmp_path / "named.tsv"
+    named.write_text("\n".join([f"{rows[0]}\tsigma", *(f"{row}\t0.5" for row in rows[1:])]) + "\n")
+    expected = trade_off([read_mixable(log, sigma=0.5)]).sweeps[0].certified_accuracy
+    assert trade_off([str(named)]).sweeps[0].certified_accuracy == expected
+    assert trade_off(named).sweeps[0].certified_accuracy == expected
+    for sources in ([str(counts)], ["a", "b"], "runs", [3], []):
+        with pytest.raises(CertmixError):
+            trade_off(sources)
 
 
 def test_the_front_holds_what_nothing_beats():
