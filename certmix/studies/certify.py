@@ -240,5 +240,5 @@ def run_identity(request: CertifyRequest, loaded: Loaded) -> Identity:
         seed=request.seed,
         selection_samples=request.selection_samples,
         precision=request.precision,
-        scores="hard" if request.scores == "hard" else f"soft, temperature {request.temperature:g}",
+        scores=request.kept,
     )

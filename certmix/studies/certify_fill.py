@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from certmix.studies.begun import forget_begun
 from certmix.studies.describe import description
 from certmix.studies.drawing import Context, draw_samples, standard_outputs, wants_samples
 from certmix.studies.evaluate import Evaluation, evaluate
+from certmix.studies.expect import SETTLED, began_with, choice_notes
 from certmix.studies.merge_parts import remember_planned
 from certmix.studies.products import particulars, publish
 from certmix.studies.request import CertifyRequest
@@ -58,7 +58,12 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
     if context.shard is not None:
         positions = context.shard.of_positions(positions)
     _fix_design(store, request, run)
-    _fix_bound(store, request, context.say)
+    first = began_with(store)
+    for name in set(SETTLED) - set(first):
+        store.put(name, str(getattr(request, name)))
+    remarks = choice_notes(first, request)
+    for remark in remarks:
+        context.say(remark)
     if context.shard is not None:
         remember_planned(store, everyone)
     if run is not None:
@@ -74,7 +79,7 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
     records = [stored[i] for i in wanted if i in stored]
     model = context.loaded.standard
     probabilities = {} if model is None else store.standard(model.checksum)
-    evaluation = evaluate(records, probabilities, request, planned, **_about(context))
+    evaluation = evaluate(records, probabilities, request, planned, **_about(context, remarks))
     if not complete and evaluation.summary.complete:
         evaluation = replace(evaluation, summary=replace(evaluation.summary, complete=False))
     if run is not None and evaluation.records and (complete or not is_finished(run.path)):
@@ -137,35 +142,22 @@ def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | N
     if planned is None and any(record.estimation for record in store.images().values()):
         raise RunError(
             f"{where} was sampled sequentially and its results may have been seen, so bounds of a fixed "
-            "size would not be valid: use --goal radii, or take another --seed, another --output or --fresh "
-            "(docs/sequential.md#why-it-is-valid)"
+            "size would not be valid: use --goal radii or another --seed (docs/sequential.md#why-it-is-valid)"
         )
     if planned is None:
         store.put("fixed_samples", str(request.samples))
     elif int(planned) != request.samples:
         raise RunError(
             f"{where} was planned for exactly {planned} samples an image and its results may have been seen, "
-            f"so bounds for {request.samples} would not be valid: repeat --samples {planned}, use "
-            "--goal radii, or take another --seed, another --output or --fresh "
-            "(docs/sequential.md#why-it-is-valid)"
+            f"so bounds for {request.samples} would not be valid, and --fresh draws the same samples again: "
+            f"repeat --samples {planned}, or take another --seed (docs/sequential.md#why-it-is-valid)"
         )
 
 
-def _fix_bound(store: Store, request: CertifyRequest, say: Callable[[str], None]) -> None:
-    """Point out a bound that was not the run's first: choosing it after seeing results is not covered."""
-    first = store.get("bound")
-    if first is None:
-        store.put("bound", request.bound_name)
-    elif first != request.bound_name:
-        say(
-            f"this run began with --bound {first}: {request.bound_name} is valid only if it was not chosen "
-            "because of what the samples showed"
-        )
-
-
-def _about(context: Context) -> dict[str, Any]:
+def _about(context: Context, remarks: list[str]) -> dict[str, Any]:
     loaded, shard = context.loaded, context.shard
-    remarks = [f"Shard {shard}: a share of the images, to be merged with the others."] if shard else []
+    if shard:
+        remarks = [*remarks, f"Shard {shard}: a share of the images, to be merged with the others."]
     names = {
         "data": loaded.dataset.name,
         "standard": None if loaded.standard is None else loaded.standard.name,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from certmix.records.database import Database
 from certmix.report.rounding import floor_digits
 from certmix.studies.evaluate import ceilings
 from certmix.studies.request import CertifyRequest
 
-__all__ = ["expectations", "reading_notes"]
+__all__ = ["SETTLED", "began_with", "choice_notes", "expectations", "reading_notes"]
+
+SETTLED = ("bound", "failure_probability")
+"""What must be chosen before samples are seen; a run remembers its first."""
 
 DOUBTFUL = 0.1
 """Failure probability of a certificate beyond which it is pointed out."""
@@ -58,5 +63,27 @@ def reading_notes(request: CertifyRequest, classes: int) -> list[str]:
         found.append(
             "Sampling stops once the columns of the deciding row are settled: mean radii and accuracies "
             "between columns are understated (--goal radius)"
+        )
+    return found
+
+
+def began_with(store: Database) -> dict[str, str]:
+    """Return what a run's first request chose, as text by name."""
+    kept = {name: store.get(name) for name in (*SETTLED, "fixed_samples")}
+    return {name: value for name, value in kept.items() if value is not None}
+
+
+def choice_notes(first: Mapping[str, str], request: CertifyRequest) -> list[str]:
+    """Return what to say of choices that are not those a run began with; see `began_with`."""
+    found = [
+        f"The run was made with {name.replace('_', ' ')} {first[name]}: another one is valid only if the "
+        "choice does not rest on the run's results."
+        for name in SETTLED
+        if first.get(name, own := str(getattr(request, name))) != own
+    ]
+    if "fixed_samples" in first and request.goal != "fixed":
+        found.append(
+            f"The run was made for exactly {first['fixed_samples']} samples an image: sequential sampling is "
+            "valid only if the choice does not rest on the run's results."
         )
     return found

@@ -12,6 +12,7 @@ from certmix.errors import ParameterError, RunError
 from certmix.plain_json import parse_json
 from certmix.records import Identity, Store, read_run
 from certmix.records.folder import DATABASE
+from certmix.studies.expect import SETTLED
 from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.studies.shard import Shard
@@ -146,7 +147,7 @@ def read_beside(parts: Sequence[Part], wanted: Collection[int]) -> Beside:
         If it cannot be read, or if the shards began with different values.
     """
     found: dict[str, str] = {}
-    for key in ("bound", "fixed_samples"):
+    for key in (*SETTLED, "fixed_samples"):
         values = {value for part in parts if (value := part.store.get(key)) is not None}
         if len(values) > 1:
             raise RunError(f"the shards began with different values of {key} ({', '.join(sorted(values))})")

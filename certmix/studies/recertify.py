@@ -13,7 +13,7 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.studies.bounding import bound_records
 from certmix.studies.evaluate import evaluate, row_plan, table_row
-from certmix.studies.expect import expectations, reading_notes
+from certmix.studies.expect import choice_notes, expectations, reading_notes
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
 from certmix.studies.stored import BY_RADIUS, Doubt, Stored, radii_at, read_stored, refuse_of_files
 from certmix.studies.stored_run import open_sampled
@@ -96,12 +96,7 @@ def _from_run(folder: Path, sigma: float | None, given: dict[str, Any]) -> Summa
         notes.append(
             f"Images that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
-    for name in ("bound", "failure_probability"):
-        if getattr(request, name) != getattr(run.request, name):
-            notes.append(
-                f"The run was made with {name.replace('_', ' ')} {getattr(run.request, name)}: "
-                "another one is valid only if the choice does not rest on the run's results."
-            )
+    notes += choice_notes(run.first, request)
     about = {**run.about, "notes": tuple(notes)}
     return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about).summary
 

@@ -134,6 +134,11 @@ class CertifyRequest:
         assert self.bound is not None
         return self.bound
 
+    @property
+    def kept(self) -> str:
+        """What is kept of a sample, for a run's identity: votes, or scores with their exact temperature."""
+        return "hard" if self.scores == "hard" else f"soft, temperature {float(self.temperature)!r}"
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for ``run.json``."""
         return asdict(self)

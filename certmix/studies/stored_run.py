@@ -13,6 +13,7 @@ from certmix.records.formats import PublishedLog
 from certmix.records.identity import CERTIFY, command_of
 from certmix.studies.bounding import bound_records
 from certmix.studies.deterministic_request import DETERMINISTIC
+from certmix.studies.expect import began_with
 from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.types import FloatArray
@@ -26,7 +27,7 @@ _DECIMALS = 6
 
 @dataclass(frozen=True)
 class RunContents:
-    """A run folder, read: its own request, finished images, and g's probabilities by index."""
+    """A run folder, read: its own request, finished images, g's probabilities by index, its first choices."""
 
     request: CertifyRequest
     records: tuple[ImageRecord, ...]
@@ -34,6 +35,7 @@ class RunContents:
     planned: int
     classes: int
     about: dict[str, Any]
+    first: dict[str, str]
 
 
 def request_of(described: dict[str, Any], folder: Path) -> CertifyRequest:
@@ -104,12 +106,15 @@ def open_run(folder: Path) -> RunContents:
         raise _lacks(folder, error) from None
     store = Store(folder / DATABASE, classes, read_only=True)
     records, probabilities = list(store.images().values()), store.standard(checksum) if checksum else {}
+    first = began_with(store)
     store.close()
     if records:
         waiting = bound_records(records, request).waiting
         records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
     planned = inputs if request.images == "all" else min(int(request.images), inputs)
-    return RunContents(request, tuple(records), probabilities, max(planned, len(records)), classes, about)
+    return RunContents(
+        request, tuple(records), probabilities, max(planned, len(records)), classes, about, first
+    )
 
 
 def open_sampled(folder: Path) -> RunContents:

@@ -76,7 +76,7 @@ def test_the_runs_are_good_to_begin_with(place: Path, kind: str, sampled: Any) -
         assert len(accepted(lambda: read_radii(found.folder), place)) == 6
     else:
         log = accepted(lambda: read_log(found.folder / LOG), place)
-        assert not list(log_faults(log, sampled[1], sampled[0].sigma))
+        assert not list(log_faults(log, sampled[1], sampled[0]))
 
 
 def table(kind: str) -> bytes:
@@ -152,7 +152,7 @@ def test_logs(place: Path, sampled: tuple[CertifyRequest, Rows], content: bytes)
     request, rows = sampled
     records = rows.records
     if len(found) == len(records):
-        judged(lambda: list(log_faults(found, rows, request.sigma)))
+        judged(lambda: list(log_faults(found, rows, request)))
 
 
 @given(st.deferred(lambda: odd_rows(RADII_FILE, LOG)))

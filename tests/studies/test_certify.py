@@ -25,6 +25,7 @@ from certmix.radii import certify_radii, margin_slack_of
 from certmix.records import Store, read_run
 from certmix.sampling import Sampler
 from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.studies.recertify import recertify
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Sources, load_data
 
@@ -62,6 +63,7 @@ def test_no_radius_exceeds_the_true_distance():
         assert radius <= max(0.0, limit)
 
 
+@pytest.mark.filterwarnings("ignore:The run was made with failure probability")
 def test_counts_do_not_change_when_the_request_does(tmp_path: Path, monkeypatch):
     first = run(output=tmp_path / "run")
     before = {r.index: r for r in first.records}
@@ -112,16 +114,31 @@ def test_another_identity_is_refused_and_named(tmp_path: Path, change, part):
 
 
 def test_another_number_of_samples_is_refused(tmp_path: Path):
-    """Topping up a fixed-size bound after looking would void it."""
+    """Topping up a fixed-size bound after looking would void it, and --fresh or --output redraw the same."""
     run(output=tmp_path / "run", images=1)
-    with pytest.raises(RunError, match="400.*600"):
+    with pytest.raises(RunError, match="400.*600.*take another --seed") as refused:
         run(output=tmp_path / "run", images=1, samples=600)
+    assert "another --output" not in str(refused.value)
+    again = run(output=tmp_path / "other", images=1).records[0]
+    assert np.array_equal(again.estimation[400], run(images=1).records[0].estimation[400])
 
 
-def test_another_bound_is_pointed_out(tmp_path: Path):
+@pytest.mark.parametrize(
+    "change, first",
+    [
+        ({"bound": "beta-binomial"}, "bound clopper-pearson"),
+        ({"failure_probability": 0.002}, "failure probability 0.001"),
+        ({"goal": "radii"}, "exactly 400 samples"),
+    ],
+)
+def test_a_choice_that_samples_may_have_decided_is_pointed_out(tmp_path: Path, change, first):
+    """By a warning, in the table, and by recertify of the folder whatever its newest request was."""
     run(output=tmp_path / "run", images=1)
-    with pytest.warns(certmix.CertmixWarning, match="began with --bound clopper-pearson: beta-binomial"):
-        run(output=tmp_path / "run", images=1, bound="beta-binomial")
+    with pytest.warns(certmix.CertmixWarning, match=f"made (with|for) {first}"):
+        changed = run(output=tmp_path / "run", images=1, **change)
+    assert any(first in note for note in changed.summary.notes)
+    assert any(first in note for note in recertify(tmp_path / "run").notes)
+    assert not any("choice" in note for note in run(output=tmp_path / "run", images=1).summary.notes)
 
 
 def test_a_changed_image_is_noticed(tmp_path: Path):
@@ -148,7 +165,8 @@ def test_the_run_folder_is_complete(tmp_path: Path):
     assert set(described["versions"]) >= {"certmix", "torch", "numpy", "python"}
     assert len(described["models"]["robust"]["checksum"]) == 64
     rows = (tmp_path / "run" / "records.tsv").read_text().splitlines()
-    assert rows[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+    assert rows[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime\tbound"
+    assert {row.split("\t")[6] for row in rows[1:]} == {"clopper-pearson"}
     assert len(rows) == 6
     robust = result.evaluation.radii[0].radius
     for line, radius in zip(rows[1:], robust, strict=True):

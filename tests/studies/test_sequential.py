@@ -165,7 +165,8 @@ def test_fixed_after_sequential_is_refused_and_sequential_after_fixed_is_not(tmp
     with pytest.raises(RunError, match="sampled sequentially"):
         run(output=tmp_path / "a", goal="fixed")
     run(output=tmp_path / "b", goal="fixed")
-    run(output=tmp_path / "b", goal="radii", samples=1000)
+    with pytest.warns(certmix.CertmixWarning, match="exactly"):
+        run(output=tmp_path / "b", goal="radii", samples=1000)
 
 
 def test_bounds_that_need_a_fixed_size_are_refused():

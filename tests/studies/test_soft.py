@@ -66,6 +66,14 @@ def test_the_temperature_matters_and_names_another_run(tmp_path: Path):
         soft(scores="hard", goal="fixed", output=tmp_path / "run")
 
 
+def test_temperatures_count_in_full(tmp_path: Path):
+    """Two temperatures that print alike in six digits are two runs."""
+    soft(temperature=1 / 3, goal="fixed", output=tmp_path / "run")
+    with pytest.raises(RunError, match="scores"):
+        soft(temperature=0.333333, goal="fixed", output=tmp_path / "run")
+    assert soft(temperature=1 / 3, goal="fixed", output=tmp_path / "run").summary.images == 5
+
+
 def test_statistics_survive_the_database_and_go_on(tmp_path: Path):
     short = soft(output=tmp_path / "run", samples=300, bound="betting")
     long = soft(output=tmp_path / "run", samples=1200, bound="betting")

@@ -153,6 +153,14 @@ def test_a_radius_in_the_log(run, change):
     assert ("exceeds" if change > 0 else "below") in failing(run)["radii"]
 
 
+def test_a_bound_in_the_log(run):
+    """A log that calls its bound one-sided would be read as q = 1 - p."""
+    edit_log(
+        run, "records.tsv", lambda lines: [line.rpartition("\t")[0] + "\tbeta-binomial" for line in lines]
+    )
+    assert "bound 'beta-binomial'" in failing(run)["records"]
+
+
 def test_an_abstention_that_became_a_prediction(run):
     at = sql(run, "SELECT idx FROM images WHERE estimation = '{}' OR length(estimation) < 60")[0][0]
 

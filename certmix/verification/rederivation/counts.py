@@ -129,7 +129,9 @@ def check_design(run: StoredRun, fixed: int | None, requests: list[CertifyReques
     first = run.meta.get("bound")
     if requests and first is None:
         faults.append((None, "the database does not say which bound the run began with"))
+    delta = run.meta.get("failure_probability")
     changed = sorted({request.bound_name for request in requests if request.bound_name != first})
+    changed += sorted({str(r.failure_probability) for r in requests} - {delta}) if delta is not None else []
     note = f"; tables by {', '.join(changed)} are valid if not chosen by results" if changed else ""
     size = f"fixed size {fixed}" if fixed else "sequential looks"
     return judged("fixed design", faults, f"planned with {size}, bound {first}{note}")

@@ -14,7 +14,7 @@ from typing import Any
 from certmix.errors import ParameterError, RunError
 from certmix.plain_json import parse_json
 from certmix.records.folder import RESULTS
-from certmix.records.logs import HEADER
+from certmix.records.logs import OWN_HEADER
 from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.types import SCHEMA_VERSION, CertifiedAccuracy, CleanAccuracy, Summary
@@ -38,6 +38,7 @@ class LogRow:
     predict: int
     radius: Decimal
     correct: int
+    bound: str
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,11 @@ def read_log(path: Path) -> list[LogRow]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        if lines[:1] != [HEADER]:
-            raise ValueError(f"its heading is not {HEADER!r}")
+        if lines[:1] != [OWN_HEADER]:
+            raise ValueError(f"its heading is not {OWN_HEADER!r}")
         rows = [
-            LogRow(whole(i), whole(label), whole(predict, -1), _radius(radius), whole(correct))
-            for i, label, predict, radius, correct, _ in csv.reader(lines[1:], delimiter="\t")
+            LogRow(whole(i), whole(label), whole(predict, -1), _radius(radius), whole(correct), bound)
+            for i, label, predict, radius, correct, _, bound in csv.reader(lines[1:], delimiter="\t")
         ]
     except (OSError, ValueError, csv.Error) as error:
         raise _unreadable(path, "log", str(error)) from None

@@ -106,7 +106,7 @@ def _figure_faults(
         if waits
     ]
     rows = Rows(tuple(records), derived)
-    faults += log_faults(kept, rows, request.sigma)
+    faults += log_faults(kept, rows, request)
     if len(kept) == len(log):
         faults += row_faults(found, rows, request)
         faults += clean_faults(found, rows, request, _outputs(run, found, request))

@@ -47,13 +47,12 @@ def unchecked(check: str, why: str) -> CheckResult:
 def check_identity(folder: Path, description: dict[str, Any], request: CertifyRequest) -> list[CheckResult]:
     """Does the identity repeat what request, data and models say, and does the folder's name?"""
     stored = description["identity"]
-    scores = "hard" if request.scores == "hard" else f"soft, temperature {request.temperature:g}"
     robust = description["models"].get("robust") or {}
     parts = {
         "data": description["data"].get("name"), "data_checksum": description["data"].get("checksum"),
         "robust": robust.get("name"), "robust_checksum": robust.get("checksum"), "sigma": request.sigma,
         "seed": request.seed, "selection_samples": request.selection_samples,
-        "precision": request.precision, "scores": scores, "noise_version": NOISE_VERSION,
+        "precision": request.precision, "scores": request.kept, "noise_version": NOISE_VERSION,
     }  # fmt: skip
     faults: Faults = [
         (None, f"identity says {name} = {stored.get(name)}, the rest of run.json {value}")

@@ -70,8 +70,9 @@ def radius_fault(published: float, plain: float, scale: float, *, printed: float
     return None
 
 
-def log_faults(log: Sequence[LogRow], rows: Rows, sigma: float) -> Iterator[Fault]:
+def log_faults(log: Sequence[LogRow], rows: Rows, request: CertifyRequest) -> Iterator[Fault]:
     """Compare ``records.tsv``, the robust classifier alone, with the plain radii at alpha = 1."""
+    sigma = request.sigma
     radii, established = rows.derived.radii("exact", sigma, 1.0), rows.derived.established()
     for row, record, radius, sure in zip(
         log, rows.records, radii.tolist(), established.tolist(), strict=True
@@ -82,6 +83,8 @@ def log_faults(log: Sequence[LogRow], rows: Rows, sigma: float) -> Iterator[Faul
         predict = record.selected if sure else -1
         if row.predict != predict:
             yield "records", index, f"image {index} is predicted as {row.predict}, its counts say {predict}"
+        if row.bound != request.bound_name:
+            yield "records", index, f"image {index}: bound {row.bound[:40]!r}, not {request.bound_name}"
         if row.correct != int(row.predict == row.label):
             yield (
                 "records",
