@@ -9,6 +9,7 @@ from certmix.report.csv_table import csv_table
 from certmix.report.json_table import json_table
 from certmix.report.latex import latex_table
 from certmix.report.markdown import markdown_table
+from certmix.report.sheet import Sheet, render_sheet
 from certmix.types import Summary
 
 __all__ = ["FORMATS", "render"]
@@ -21,20 +22,20 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 }
 
 
-def render(summary: Summary, format: str) -> str:
-    """Return the summary as text that ends with one line end.
+def render(summary: Summary | Sheet, format: str) -> str:
+    """Return the table of a result as text that ends with one line end.
 
     Parameters
     ----------
     summary
-        The result of a run, partial or complete.
+        ``result.summary`` of a certification, partial or complete, or ``result.sheet`` of a study.
     format
-        A name in `FORMATS`.
+        A name in `FORMATS`; of a sheet, in `certmix.report.sheet.SHEET_FORMATS`.
 
     Raises
     ------
     ParameterError
-        The format is unknown.
+        The format is unknown, or it is given something else.
 
     Examples
     --------
@@ -43,6 +44,10 @@ def render(summary: Summary, format: str) -> str:
     >>> render(run, "csv").split(",")[:3]
     ['classifier', 'certificate', 'sigma']
     """
+    if isinstance(summary, Sheet):
+        return render_sheet(summary, format)
+    if not isinstance(summary, Summary):
+        raise ParameterError(f"a {type(summary).__name__} is no table: give a result's .summary or .sheet")
     if format not in FORMATS:
         raise ParameterError(f"format '{format}' is unknown: choose one of {', '.join(FORMATS)}")
     return FORMATS[format](summary)

@@ -161,6 +161,7 @@ def _certify(described: dict[str, Any]) -> str:
     if sampled:
         words += ["--sigma", _value(stored["sigma"]), "--alpha", _value(stored["alpha"])]
         usual = CertifyRequest(stored["sigma"], stored["alpha"], scores=stored["scores"]).as_dict()
+        usual["scores"] = CertifyRequest(1.0, 1.0).scores  # its bound follows from the run's scores
         chosen = stored["certificates"]
         if tuple(chosen) != tuple(CERTIFICATES):
             words += [word for one in chosen for word in ("--certificate", one)]
@@ -185,16 +186,21 @@ def _options(stored: dict[str, Any], usual: dict[str, Any], skip: set[str]) -> l
         same = list(value) == list(default or ()) if isinstance(value, list) else value == default
         if key in skip or same:
             continue
-        words += [f"--{key.replace('_', '-')}", "none" if value is None else _value(value)]
+        words += [
+            f"--{key.replace('_', '-')}",
+            "none" if value is None else _value(value, key in ("radii", "max_radius")),
+        ]
     return words
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, fractions: bool = False) -> str:
     if isinstance(value, list | tuple):
-        return ",".join(map(_exact, value))
-    return without_folders(value) if isinstance(value, str) else _exact(value)
+        return ",".join(_exact(one, fractions) for one in value)
+    return without_folders(value) if isinstance(value, str) else _exact(value, fractions)
 
 
-def _exact(value: float) -> str:
-    """Return a number that reads back as the same one."""
-    return as_given(value) if isinstance(value, float) else str(value)
+def _exact(value: float, fractions: bool) -> str:
+    """Return a number that reads back as the same one; as k/255 only where the option takes that."""
+    if not isinstance(value, float):
+        return str(value)
+    return as_given(value) if fractions else plain_decimal(value)

@@ -20,6 +20,10 @@ import numpy as np
 import pytest
 from certmix_cli.main import main
 
+from certmix.studies.report_page_facts import commands
+from certmix.studies.request import CertifyRequest
+from certmix.studies.source_names import Sources
+
 PICTURE_NET = '''
 import torch
 from torch import nn
@@ -234,6 +238,29 @@ def test_the_printed_command_makes_the_same_run(report, folder, noise, monkeypat
     first, again = (json.loads((place / "run.json").read_text()) for place in (noise, noise.parent / "again"))
     for part in ("identity", "request", "failure_budget"):
         assert first[part] == again[part]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {}, {"scores": "soft"}, {"scores": "soft", "temperature": 1 / 3, "bound": "bernstein", "goal": "fixed"},
+        {"scores": "soft", "bound": "layers", "goal": "fixed", "certificates": ("exact",)},
+        {"bound": "beta-binomial", "goal": "radius", "relative_precision": 0.05, "precision": "bf16"},
+        {"radii": (0.0, 8 / 255, 0.1), "images": "all", "seed": 2**40, "samples": 321, "selection_samples": 7},
+        {"certificates": ("smoothing", "exact"), "failure_probability": 1e-7, "bound": "clopper-pearson-two-sided"},
+    ],
+)  # fmt: skip
+def test_the_printed_command_asks_for_the_same(asked):
+    from certmix_cli.certify import _divided
+    from certmix_cli.certify import command as certify
+
+    request = CertifyRequest(0.25, 0.76, **asked)
+    described = {"request": json.loads(json.dumps(request.as_dict())), "sources": Sources().as_dict()}
+    line = commands(described, "RUN", "certify")[0].line
+    options = certify.make_context("certify", shlex.split(line)[2:]).params
+    settings, _, _ = _divided(options, CertifyRequest)
+    settings["radii"] = settings["radii"] or request.radii
+    assert CertifyRequest(**settings) == request
 
 
 @pytest.mark.parametrize("name", ["margin", "constant"])

@@ -10,6 +10,7 @@ import pytest
 
 from certmix.errors import ParameterError
 from certmix.report import FORMATS, render
+from certmix.report.sheet import Quantity, Sheet, render_sheet
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Summary
 
 
@@ -236,6 +237,15 @@ def test_a_row_must_have_an_interval_for_each_accuracy(small: Summary) -> None:
     row = replace(small.rows[0], interval=((0.1, 0.2),))
     with pytest.raises(ValueError, match="zip"):
         render(replace(small, rows=(row,)), "markdown")
+
+
+def test_sheets_of_studies_are_rendered_too_and_nothing_else(small: Summary) -> None:
+    sheet = Sheet("times", "Times", "", ("run", "time"), (("a", Quantity(1.25, 1, "s")),))
+    for name in FORMATS:
+        assert render(sheet, name) == render_sheet(sheet, name)
+    for other in ("text", None, [small], {"rows": ()}):
+        with pytest.raises(ParameterError, match=r"is no table: give a result's \.summary or \.sheet"):
+            render(other, "json")
 
 
 def test_an_unknown_format_is_refused_by_name(small: Summary) -> None:
