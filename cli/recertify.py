@@ -24,9 +24,11 @@ Examples:
   certmix recertify counts.txt --sigma 0.25 --alpha 0.76 --failure-probability 0.01
   certmix recertify a.tsv b.tsv --sigma 0.25,0.5 --as-printed --best
 
-A log prints radii with 3 significant digits, rounded to nearest. Each is taken
-for the lowest number that prints so, unless --as-printed asks for the figures
-of published tables.
+A log prints radii rounded to nearest. Each is taken for the lowest number that
+prints so, with the digits that its column shows, unless --as-printed asks for
+the figures of published tables. A log that does not name its bound is taken to
+be one-sided (q = 1 - p); one that names another has no tables at alpha < 1:
+name the run folder.
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import ParameterError
-from certmix.studies.stored import Doubt
+from certmix.studies.stored import ASSUMED, Doubt
 from certmix.types import CleanAccuracy, Summary
 
 __all__ = ["BestSummary", "best"]
@@ -105,8 +105,9 @@ def _best_notes(
         notes.append(f"Source of each column, {row.classifier} {row.certificate}: {columns}.")
     for name, letter in letters.items():
         notes.append(f"Source {letter}: {name}.")
+    notes += [f"{s.data}: {ASSUMED}" for s in summaries if ASSUMED in s.notes]
     seen = dict.fromkeys(note for summary in summaries for note in summary.notes)
-    shared = [note for note in seen if all(note in summary.notes for summary in summaries)]
+    shared = [note for note in seen if note != ASSUMED and all(note in s.notes for s in summaries)]
     return [*_doubts(summaries), *notes, *(note for note in shared if not isinstance(note, Doubt))]
 
 

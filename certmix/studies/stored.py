@@ -18,7 +18,8 @@ from certmix.studies.stored_run import run_of_log
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray, Status
 
 __all__ = [
-    "BY_RADIUS", "ONE_SIDED", "Doubt", "Stored", "radii_at", "read_stored", "refuse_empty", "refuse_of_files",
+    "ASSUMED", "BY_RADIUS", "ONE_SIDED", "Doubt", "Stored", "radii_at", "read_stored", "refuse_empty",
+    "refuse_of_files",
 ]  # fmt: skip
 
 _ROUNDING = 4 * 2.0**-53
@@ -28,6 +29,11 @@ ONE_SIDED = "clopper-pearson"
 
 BY_RADIUS = ("exact", "smoothing")
 """Certificates that are a log's own radius at alpha = 1, whatever its bound."""
+
+ASSUMED = (
+    "The log does not say its bound: it is taken to be one-sided, q = 1 - p, as is the field's custom; if it "
+    "was not, figures at alpha < 1 may be too high."
+)
 
 MOST_SIGMAS = 6.5
 """10^10 samples that all agree certify 6.06 sigma at a failure probability of 0.001."""
@@ -112,7 +118,8 @@ def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
     """
     if stored.radius is None or alpha != 1.0 or certificate not in BY_RADIUS:
         if stored.radius_alone:
-            run = Path(stored.source).parent if stored.kind == "run's log" else "the folder of its run"
+            own = stored.kind == "run's log"
+            run = f"the run folder {Path(stored.source).parent}" if own else "the folder of its run"
             raise ParameterError(
                 f"{stored.source} rests on the bound {stored.bound}, not a one-sided one: its radii do not "
                 f"say p and q: name {run}, or use --alpha 1 with --certificate exact or smoothing"
@@ -235,10 +242,7 @@ def _from_log(
     if own is None:
         notes.append("The log does not say its failure probability.")
     if "bound" not in known:
-        notes.append(
-            "The log does not say its bound: it is taken to be one-sided, q = 1 - p, as is the field's "
-            "custom; if it was not, figures at alpha < 1 may be too high."
-        )
+        notes.append(ASSUMED)
     return Stored(
         source=log.source, kind="log" if own is None else "run's log", sigma=level, label=log.label,
         selected=np.where(log.abstained, -1, log.predict),

@@ -49,13 +49,13 @@ def trade_off(
         For a value out of range, or a clean accuracy that no alpha reaches.
     """
     CertifyRequest(1.0, 1.0, certificates=tuple(certificates), radii=(at_radius,))
-    sources = [_read(one) for one in ([sources] if isinstance(sources, str | Path) else sources)]
-    if not sources:
+    read = [_read(one) for one in ([sources] if isinstance(sources, str | Path) else sources)]
+    if not read:
         raise ParameterError("no source was given: name run folders, or logs by read_mixable")
-    wanted = _wanted(sources, match_clean_accuracy)
-    matches = () if wanted is None else tuple(_match(one, wanted, at_radius, certificates) for one in sources)
-    sweeps = tuple(_sweep(one, at_radius, certificates) for one in sources)
-    return TradeOff(at_radius, wanted, sweeps, matches, tuple(_notes(sources, wanted)))
+    wanted = _wanted(read, match_clean_accuracy)
+    matches = () if wanted is None else tuple(_match(one, wanted, at_radius, certificates) for one in read)
+    sweeps = tuple(_sweep(one, at_radius, certificates) for one in read)
+    return TradeOff(at_radius, wanted, sweeps, matches, tuple(_notes(read, wanted)))
 
 
 def _read(source: Any) -> Mixable:

@@ -355,7 +355,7 @@ def test_no_log_says_more_than_the_run_it_comes_from(tmp_path, scores, bound):
     copy.write_text((run / "records.tsv").read_text())
     for alpha in (0.51, 0.6, 0.63, 0.76, 1.0):
         folder = recertify(run, alpha=alpha, radii=[0, 0.1])
-        for log, said in ((run / "records.tsv", str(run)), (copy, "the folder of its run")):
+        for log, said in ((run / "records.tsv", f"the run folder {run}"), (copy, "the folder of its run")):
             if bound != "clopper-pearson" and alpha < 1:
                 with pytest.raises(ParameterError, match=f"{bound}.*name {re.escape(said)}"):
                     recertify(log, alpha=alpha, sigma=1.0)
@@ -392,7 +392,10 @@ def test_a_log_that_names_no_bound_is_taken_to_be_one_sided_and_the_table_says_s
     assert assumed(recertify(log, sigma=0.25, alpha=0.76))
     assert not assumed(recertify(own_log, alpha=0.76))
     write_log(tmp_path / "named.tsv", [(0, 1, 1, 0.5, 1.0)], "clopper-pearson")
-    assert not assumed(recertify(tmp_path / "named.tsv", sigma=0.5, alpha=0.76))
+    named = recertify(tmp_path / "named.tsv", sigma=0.5, alpha=0.76)
+    assert not assumed(named)
+    both = best([named, recertify(log, sigma=0.25, alpha=0.76, radii=named.radii)])
+    assert next(note for note in both.notes if "q = 1 - p" in note).startswith(str(log))
 
 
 def test_a_noise_level_in_a_column_is_the_logs_own(tmp_path, log):
