@@ -97,7 +97,9 @@ def test_a_claim_of_many_soft_samples_takes_no_memory(place: Path) -> None:
 def log() -> bytes:
     with scratch() as folder:
         write_log(
-            folder / "log", [(20 * k, k % 3, -1 if k == 4 else k % 3, 0.25 * (k % 4), 1.5) for k in range(12)]
+            folder / "log",
+            [(20 * k, k % 3, -1 if k == 4 else k % 3, 0.25 * (k % 4), 1.5) for k in range(12)],
+            "clopper-pearson",
         )
         return (folder / "log").read_bytes()
 
