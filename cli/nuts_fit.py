@@ -24,6 +24,7 @@ Examples:
   certmix nuts fit --data cifar-10-batches-bin --images 1000 --output mix
   certmix nuts fit --logits mix/logits.npz --clamp relu
   certmix nuts fit --certified --at-radius 0.5 --sigma 0.5 --output proved
+  certmix nuts fit --published cifar100 --standard nets.py:g --robust nets.py:h --output mix
 
 \b
 The mix then answers to the name nuts:mix, for example
@@ -35,6 +36,10 @@ CERTIFIED_ONLY = (
     "at_radius", "sigma", "noisy_samples", "clean_accuracy_floor", "certify_images", "samples",
     "selection_samples", "failure_probability", "bound",
 )  # fmt: skip
+OF_PUBLISHED = {
+    "published", "standard", "standard_weights", "standard_normalize", "robust", "robust_weights",
+    "robust_normalize", "crop", "copy_weights", "output", "device", "format_",
+}  # fmt: skip
 EMPIRICAL_ONLY = (
     "beta", "quantile", "rival", "conditional", "temperature", "r_d", "gradient_free", "full_strength",
     "logits", "norm", "eps", "steps", "restarts",
@@ -92,7 +97,7 @@ def _certified_options(function: F) -> F:
 
 @click.command("fit", epilog=EPILOG)
 @click.option(
-    "--beta", type=float, default=0.95, show_default=True,
+    "--beta", type=float, default=None, show_default="the paper's: 0.985, or 0.99 of preset imagenet",
     help="Share of rightly classified attacked images that must stay right whatever g says.",
 )  # fmt: skip
 @click.option("--clamp", type=click.Choice(CLAMPS), default="gelu", show_default=True, help="Clamp of M.")
@@ -124,6 +129,11 @@ def _certified_options(function: F) -> F:
     "--logits", type=click.Path(path_type=Path), metavar="FILE.npz",
     help="Fit on cached logits instead, such as a run folder's logits.npz; prints and saves nothing else.",
 )  # fmt: skip
+@click.option(
+    "--published", type=click.Choice(PRESETS),
+    help="No fit: mix these models with the optimum of the paper's Table 3 (10, 100 or 1,000 classes). "
+    "--crop is then the side of their inputs.",
+)  # fmt: skip
 @_certified_options
 @attack_options(steps=50, images="200", attack=False)
 @data_options
@@ -140,12 +150,17 @@ def command(
     folder holds nuts.json, which any command loads as nuts:FOLDER, and the
     logits, so that another --beta, --clamp or --grid takes a second.
 
+    With --published nothing is fitted: the paper's numbers are taken as they
+    are, for models of your own.
+
     With --certified no attack is made: the transform goes inside the
     expectation of a smoothed h, (s, p, c, alpha) maximise certified accuracy at
     --at-radius under --clean-accuracy-floor on the tuning images, and the mix is
     certified on other images, beside hard votes.
     """
     given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if options.pop("published"):
+        return _take_published(ctx.params, given)
     _check_together(certified, given)
     if certified:
         return _fit_certified(options, "batch_size" in given)
@@ -161,6 +176,29 @@ def command(
         return 0
     steps = None if choices.gradient_free else 50
     return run_study(nuts_fit, {**options, "attack": "apgd-ce"}, steps=steps, choices=choices)
+
+
+def _take_published(options: dict[str, Any], given: set[str]) -> int:
+    """Save a mix with published numbers; refuse options that look at data or fit."""
+    for name in sorted(given - OF_PUBLISHED):
+        raise ParameterError(
+            f"{_flag(name)} does not go with --published, which fits nothing and reads no data: leave one out"
+        )
+    if options["output"] is None:
+        raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
+    from certmix.studies.nuts_published import nuts_published
+    from certmix.studies.source_names import Sources
+
+    from .progress import say
+
+    named = {name: options[name] for name in OF_PUBLISHED if name in Sources.__dataclass_fields__}
+    named["standard"] = None if named["standard"] == "none" else named["standard"]
+    result = nuts_published(
+        options["published"], options["output"], Sources(**named),
+        copy_weights=options["copy_weights"], device=options["device"], say=say,
+    )  # fmt: skip
+    print_study(result, options["format_"])
+    return 0
 
 
 def _check_together(certified: bool, given: set[str]) -> None:

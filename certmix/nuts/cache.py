@@ -19,8 +19,8 @@ from certmix.types import FloatArray, IntArray
 
 __all__ = ["RIVALS", "MarginGrid", "check_rival", "classified_right", "constraint_share", "margin_grid"]
 
-RIVALS = ("second", "label")
-"""Which class a misclassified clean image's margin is taken to; see `margin_grid`."""
+RIVALS = ("label", "second")
+"""Which class a misclassified clean image's margin is taken to, see `margin_grid`; the first by default."""
 
 _LARGEST_CACHE = 2**31  # bytes
 
@@ -69,7 +69,7 @@ def margin_grid(
     *,
     clamp: str = "gelu",
     top_k: int | None = None,
-    rival: str = "second",
+    rival: str = RIVALS[0],
     standard_correct: ArrayLike | None = None,
     threads: int | None = None,
 ) -> MarginGrid:
@@ -90,10 +90,10 @@ def margin_grid(
     clamp, top_k
         As in `TransformSettings`.
     rival
-        ``"second"``: the margin of a misclassified clean image is that of
-        Definition 2.1, to its second class, as in the paper.  ``"label"``: to
-        its label, which is what a right standard model must outweigh.  The
-        two differ where the label comes third or later.
+        ``"label"``: the margin of a misclassified clean image is that over its
+        label, which is what a right standard model must outweigh.
+        ``"second"``: that of Definition 2.1, to its second class, as in the
+        paper.  The two differ where the label comes third or later.
     standard_correct
         Optional bool (m,): where the standard model classifies the clean image
         right.  The objective is then conditioned on it (Appendix D.8.3).

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from certmix.errors import ParameterError
-from certmix.nuts.cache import MarginGrid, classified_right, margin_grid
-from certmix.nuts.grid import Grid, TransformSettings
+from certmix.nuts.cache import RIVALS, MarginGrid, classified_right, margin_grid
+from certmix.nuts.grid import BETAS, Grid, TransformSettings
 from certmix.nuts.margins import attacked_margin, check_labels, check_logits, normalize_numpy
 from certmix.types import FloatArray, IntArray
 
@@ -26,8 +26,10 @@ __all__ = [
 
 QUANTILES = ("conservative", "linear")
 
-LARGEST_THRESHOLD = 1.0 - 1e-6
-"""Margin thresholds are cut off here: one that rounds to 1 would give alpha = 1/2, where everything ties."""
+LARGEST_THRESHOLD = 1.0 - 1e-9
+"""Margin thresholds are cut off here, as in published code: at 1 alpha is 1/2, where everything ties."""
+
+SATURATED = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ class NutsFit:
     @property
     def saturated(self) -> bool:
         """Whether q is within 1e-6 of 0 or 1, where float32 logits of the mix tie."""
-        return not 1.0 - LARGEST_THRESHOLD < self.margin_threshold < LARGEST_THRESHOLD
+        return not SATURATED < self.margin_threshold < 1.0 - SATURATED
 
 
 def fit(
@@ -99,12 +101,12 @@ def fit(
     attacked_logits: ArrayLike,
     labels: ArrayLike,
     grid: Grid,
-    beta: float = 0.985,
+    beta: float = BETAS["cifar10"],
     *,
     clamp: str = "gelu",
     top_k: int | None = None,
     quantile: str = "conservative",
-    rival: str = "second",
+    rival: str = RIVALS[0],
     standard_correct: ArrayLike | None = None,
     threads: int | None = None,
 ) -> NutsFit:
@@ -210,7 +212,7 @@ def mixing_weight(threshold: float) -> float:
 def auxiliary_alpha(
     attacked_logits: ArrayLike,
     labels: ArrayLike,
-    beta: float = 0.985,
+    beta: float = BETAS["cifar10"],
     *,
     quantile: str = "conservative",
     top_k: int | None = None,

@@ -19,6 +19,7 @@ from certmix.models.spec import LoadedModel, load_model
 from certmix.models.zoo import ZOO_FOLDER
 from certmix.nuts.description import FitFacts, MixSettings, NutsDescription, TuningImages
 from certmix.nuts.loaded import LoadedNuts, transform_of
+from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.mixture import TransformedRobust
 from certmix.nuts.nuts_file import FILE, read_nuts, write_nuts
 from certmix.nuts.references import BaseModel, absolute, refer
@@ -216,5 +217,5 @@ _COUNTS["bypass"] = _COUNTS[""] + _COUNTS["auxiliary"]
 def _checksum(part: str, settings: MixSettings, models: list[LoadedModel]) -> str:
     """SHA-256 over the part's name, the numbers it depends on, and its base models."""
     own = {**vars(settings.transform), **{name: getattr(settings, name) for name in _COUNTS[part]}}
-    text = json.dumps(["nuts", part, own, [one.checksum for one in models]], sort_keys=True)
+    text = json.dumps(["nuts", LAYER_NORM, part, own, [one.checksum for one in models]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

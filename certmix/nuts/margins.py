@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,11 +22,15 @@ __all__ = [
     "margins_on_grid",
     "normalize_numpy",
     "signed_power",
+    "standardize",
     "transform_numpy",
 ]
 
-SMALLEST_SPREAD = 1e-30
-"""Logits of one input that differ by no more than this count as equal, and LN gives zeros."""
+LAYER_NORM = "unbiased"
+"""Part of what identifies a mix, and the margins searched for it: under another LN both are others."""
+
+ADDED_VARIANCE = 1e-8
+"""Added to the variance in LN, as in published code: equal logits give zeros."""
 
 SMALLEST_DEVIATION = 1e-8
 """Least standard deviation in LN, in units of the input's spread: met only where the top k logits tie."""
@@ -79,16 +84,37 @@ def check_labels(labels: ArrayLike, images: int, classes: int) -> IntArray:
     return y.astype(np.int64)
 
 
+def standardize(shifted: Any, kept: Any, spread: Any) -> Any:
+    """Return LN of arrays or tensors: the one place where mean and variance are taken.
+
+    ``(z - mean) / sqrt(var + 1e-8)`` with the unbiased variance (divided by k - 1), as in the reference
+    implementation, so that published (s, p, c) mean the same transform.  Divided by the spread first,
+    which leaves the quotient as it is, so that no square overflows.
+
+    Parameters
+    ----------
+    shifted, kept
+        (..., c) and (..., k), float64: logits less the largest of their row, and the k of them that mean and
+        variance are taken from.
+    spread
+        (..., 1): largest less smallest logit, a constant to gradients.
+    """
+    scale = spread.clip(1.0)
+    shifted, kept = shifted / scale, kept / scale
+    centre = kept.mean(-1, keepdims=True)
+    variance = ((kept - centre) ** 2).sum(-1, keepdims=True) / (kept.shape[-1] - 1)
+    floored = (variance + (ADDED_VARIANCE**0.5 / scale) ** 2).clip(SMALLEST_DEVIATION**2)
+    return (shifted - centre) / floored**0.5
+
+
 def normalize_numpy(logits: ArrayLike, top_k: int | None = None) -> FloatArray:
     """Return LN of logits (m, c); `certmix.nuts.transform.layer_normalize` on arrays."""
     check_top_k(top_k)
     z = check_logits(logits)
     shifted = z - z.max(1, keepdims=True)
-    spread = -shifted.min(1, keepdims=True)
-    scaled = shifted / np.where(spread > SMALLEST_SPREAD, spread, np.inf)
-    kept = scaled if top_k is None or top_k >= z.shape[1] else np.sort(scaled, 1)[:, -top_k:]
-    deviation = np.sqrt(np.maximum(kept.var(1, keepdims=True), SMALLEST_DEVIATION**2))
-    return (scaled - kept.mean(1, keepdims=True)) / deviation
+    kept = shifted if top_k is None or top_k >= z.shape[1] else np.sort(shifted, 1)[:, -top_k:]
+    normalized: FloatArray = standardize(shifted, kept, -shifted.min(1, keepdims=True))
+    return normalized
 
 
 def signed_power(x: FloatArray, p: float) -> FloatArray:

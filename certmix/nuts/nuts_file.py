@@ -18,7 +18,8 @@ from certmix.plain_json import parse_json
 __all__ = ["FILE", "read_nuts", "write_nuts"]
 
 FILE = "nuts.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had the population's variance in LN: its numbers mean another transform."""
 
 
 def write_nuts(folder: Path, description: NutsDescription) -> None:
@@ -72,9 +73,10 @@ def _description(plain: Any) -> NutsDescription:
     if not isinstance(plain, dict) or "format_version" not in plain:
         raise ParameterError("no format version: name a file that certmix wrote")
     version = plain["format_version"]
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+    if isinstance(version, bool) or version != FORMAT_VERSION:
+        remedy = "fit again, its LN was another" if version in (0, 1) else "update certmix"
         found = f"format version {json.dumps(version)[:20]}"
-        raise ParameterError(f"{found}, this certmix reads up to {FORMAT_VERSION}: update certmix")
+        raise ParameterError(f"{found}, this certmix reads {FORMAT_VERSION}: {remedy}")
     parts = _take(plain, _FILE, "the file")
     numbers = {name: parts.pop(name) for name in _NUMBERS}
     transform = TransformSettings(**{one.name: numbers.pop(one.name) for one in fields(TransformSettings)})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from certmix.errors import ModelError
 from certmix.nuts.grid import TransformSettings, check_top_k
-from certmix.nuts.margins import SMALLEST_DEVIATION, SMALLEST_SPREAD
+from certmix.nuts.margins import standardize
 
 __all__ = ["CLAMPS", "NonlinearTransform", "changed_share", "layer_normalize", "signed_power"]
 
@@ -29,42 +29,42 @@ CLAMPS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def layer_normalize(logits: Tensor, top_k: int | None = None) -> Tensor:
-    """Return LN(z) = (z - mean z) / sqrt(var z), over the classes of each input.
+    """Return LN(z) = (z - mean z) / sqrt(var z + 1e-8), over the classes of each input.
 
-    The variance is the population's (divided by the number of logits).  Logits
-    that are all equal give zeros and no gradient.  The published code divides
-    by one less and adds 1e-8: its LN of c logits is smaller by sqrt(1 - 1/c).
+    The variance is the unbiased one (divided by one less than the number of
+    logits), as in the reference implementation.  Equal logits give zeros.
 
     Parameters
     ----------
     logits
         (..., c), finite, at most 1e307 in magnitude.
     top_k
-        Take mean and variance from the k largest; all are normalised.  If these
-        k are equal, LN is cut off at 1e8 instead of being infinite.
+        Take mean and variance from the k largest; all are normalised.  Where
+        these k are equal, LN is cut off at 1e8.
 
     Returns
     -------
     Tensor
         float64 (..., c).
 
+    References
+    ----------
+    Section 4.2 and, for `top_k`, Appendix D.7 of MixedNUTS.
+
     Examples
     --------
-    >>> layer_normalize(torch.tensor([[0.0, 2.0], [7.0, 7.0]]))
-    tensor([[-1.,  1.],
-            [ 0.,  0.]], dtype=torch.float64)
+    >>> layer_normalize(torch.tensor([[0.0, 2.0], [7.0, 7.0]])).round(decimals=4)
+    tensor([[-0.7071,  0.7071],
+            [ 0.0000,  0.0000]], dtype=torch.float64)
     """
     check_top_k(top_k)
     if logits.ndim < 1 or logits.shape[-1] < 2:
         raise ModelError(f"logits have shape {tuple(logits.shape)}: a transform needs at least 2 classes")
     z = logits.double()
-    # LN ignores shift and scale: both are taken out first, as constants, so that nothing overflows
     shifted = z - z.detach().amax(-1, keepdim=True)
-    spread = -shifted.detach().amin(-1, keepdim=True)
-    scaled = shifted / spread.where(spread > SMALLEST_SPREAD, math.inf)
-    kept = scaled if top_k is None or top_k >= z.shape[-1] else scaled.topk(top_k, -1).values
-    variance = kept.var(-1, correction=0, keepdim=True).clamp_min(SMALLEST_DEVIATION**2)
-    return (scaled - kept.mean(-1, keepdim=True)) / variance.sqrt()
+    kept = shifted if top_k is None or top_k >= z.shape[-1] else shifted.topk(top_k, -1).values
+    normalized: Tensor = standardize(shifted, kept, -shifted.detach().amin(-1, keepdim=True))
+    return normalized
 
 
 class _SignedPower(torch.autograd.Function):

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from certmix.errors import DataError, Interrupted
 from certmix.nuts._certified_kernel import right_over_alphas
 from certmix.nuts.certified import ALPHAS, NoisyLogits, softmax_numpy
 from certmix.nuts.description import MixSettings, TuningImages
-from certmix.nuts.folder import BaseModel, save_nuts
+from certmix.nuts.folder import save_nuts
 from certmix.nuts.mixture import TransformedRobust
 from certmix.nuts.nuts_file import FILE
 from certmix.nuts.transform import NonlinearTransform
@@ -33,6 +32,7 @@ from certmix.studies.nuts_certified_bench import STUDY, Bench, draw, open_bench
 from certmix.studies.nuts_certified_choice import Plan, plan_mix
 from certmix.studies.nuts_certified_request import CertifiedRequest
 from certmix.studies.nuts_certified_table import Comparison, certified_row, comparison_sheet, matching_alpha
+from certmix.studies.nuts_fit import base_models
 from certmix.studies.sources import Sources
 from certmix.types import Dataset
 
@@ -135,17 +135,9 @@ def _save(bench: Bench, settings: MixSettings, logits: NoisyLogits) -> str | Non
     how = {"study": STUDY, **{key: getattr(asked, key) for key in keys}}
     data = loaded.dataset
     tuning = TuningImages(data.name, data.split, data.checksum, tuple(logits.indices.tolist()), how)
-    assert loaded.standard is not None
-    bases = [
-        BaseModel(loaded.standard, _path(named.standard_weights), named.standard_normalize),
-        BaseModel(loaded.robust, _path(named.robust_weights), named.robust_normalize),
-    ]
+    bases = base_models(named, loaded)
     save_nuts(bench.run.path, settings, *bases, tuning=tuning, copy_weights=asked.copy_weights)
     return f"nuts:{bench.run.path.resolve()}#robust"
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
 
 
 def _notes(bench: Bench, settings: MixSettings) -> tuple[str, ...]:

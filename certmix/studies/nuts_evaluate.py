@@ -19,6 +19,7 @@ from certmix.studies.attacking import fill, fill_some
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.nuts_evaluate_table import Evaluation, Standing, evaluation_sheet
+from certmix.studies.nuts_margins import own_attack
 from certmix.studies.nuts_suite import (
     CLEAN,
     NUTS,
@@ -47,7 +48,7 @@ def nuts_evaluate(
     targets: int = 9,
     queries: int = 500,
     r_d_sweep: Sequence[float] = SWEEP,
-    sweep_images: int = 100,
+    sweep_images: int = 50,
     autoattack: bool = False,
 ) -> StudyResult:
     """Attack a fitted mix every way there is, on images that it was not tuned on.
@@ -60,7 +61,7 @@ def nuts_evaluate(
     folder
         Of the fitted mix.
     request
-        Norm, eps, steps of APGD, images.
+        Norm, eps, steps of APGD (20 by default), images.
     sources
         Data; the models are the mix's own.
     where
@@ -88,9 +89,7 @@ def nuts_evaluate(
     ----------
     Section 5 and Appendices B.2 and D of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
     """
-    request = request or AttackRequest(attack="apgd-ce", steps=50)
-    if request.attack != "apgd-ce":
-        raise ParameterError(f"attack {request.attack!r}: this evaluation runs its own suite; leave it out")
+    request = own_attack(request, 20)
     alphas, where = check_alphas(plain_alphas), where or Surroundings()
     _check(targets, queries, r_d_sweep, sweep_images)
     named = sources or Sources()

@@ -73,13 +73,13 @@ def evaluation_sheet(study: Study, nuts: LoadedNuts, found: Evaluation, complete
             f"{name} {getattr(own.transform, name):.6g}" for name in ("s", "p", "c")
         ) + f", alpha {own.alpha:.6g}, T {own.temperature:g}",
         headings=(
-            "classifier", "clean", "attacked", "clean error (%)", "clean 95 %",
-            "attacked error (%)", "attacked 95 %",
+            "classifier", "clean", "attacked", "change of clean error (%)", "clean change, 95 %",
+            "change of attacked error (%)", "attacked change, 95 %",
         ),
         rows=tuple(rows),
         notes=(
-            "Error columns: change relative to the robust classifier alone, on the same images, with paired "
-            "bootstrap intervals.",
+            "Change: relative to the error of the robust classifier alone, on the same images, with paired "
+            "bootstrap intervals; 100 % is twice as many errors.",
             "Attacked: right on every point that any attack of this evaluation found for any classifier; an "
             "upper bound of robust accuracy, not a certificate.",
             *_comparison(found),

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from certmix.errors import Interrupted, ParameterError
-from certmix.nuts.cache import check_rival
+from certmix.nuts.cache import RIVALS, check_rival
 from certmix.nuts.description import FitFacts, MixSettings, TuningImages, check_auxiliary, check_mix
 from certmix.nuts.fit import NutsFit, auxiliary_alpha, check_choices, fit
 from certmix.nuts.folder import BaseModel, save_nuts
-from certmix.nuts.grid import GRIDS, TOP_K, Grid, check_clamp, parse_grid
+from certmix.nuts.grid import BETAS, GRIDS, TOP_K, Grid, check_clamp, parse_grid
+from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share
 from certmix.report.rounding import plain_decimal
 from certmix.report.sheet import Quantity, Sheet
@@ -23,13 +24,13 @@ from certmix.studies.empirical import Study, StudyResult, Surroundings, open_stu
 from certmix.studies.keywords import plain_numbers
 from certmix.studies.nuts_margins import (
     CachedLogits,
-    default_request,
     margin_cells,
+    own_attack,
     read_cells,
     read_logits,
     write_logits,
 )
-from certmix.studies.sources import Sources
+from certmix.studies.sources import Loaded, Sources
 
 __all__ = ["AUXILIARY_BETAS", "FitChoices", "NutsFitted", "fit_cached", "fit_file", "nuts_fit"]
 
@@ -47,7 +48,7 @@ class FitChoices:
     ----------
     beta
         Share of rightly classified attacked images that keep their class
-        whatever the standard classifier says.
+        whatever the standard classifier says; None takes the preset's, the paper's.
     clamp, grid, preset
         Clamp by name; a preset of `GRIDS`, or a grid such as
         ``s=0.05:5:8,p=1:4:8,c=-1.1:0:8`` that replaces the preset's.
@@ -64,12 +65,12 @@ class FitChoices:
         Bundle the base models' weights with the fitted mix.
     """
 
-    beta: float = 0.985
+    beta: float | None = None
     clamp: str = "gelu"
     preset: str = "cifar10"
     grid: str | None = None
     quantile: str = "conservative"
-    rival: str = "label"
+    rival: str = RIVALS[0]
     conditional: bool = False
     temperature: float = 0.0
     r_d: float = 0.9
@@ -81,12 +82,20 @@ class FitChoices:
         plain_numbers(self)
         if self.preset not in GRIDS:
             raise ParameterError(f"preset {self.preset!r} is unknown: use one of {', '.join(GRIDS)}")
-        check_choices(self.beta, self.quantile)
+        if self.beta is None:
+            object.__setattr__(self, "beta", BETAS[self.preset])
+        check_choices(self.share, self.quantile)
         check_clamp(self.clamp)
         check_rival(self.rival)
         check_mix(1.0, self.temperature)
         check_auxiliary(0.0, self.r_d)
         assert self.candidates.shape
+
+    @property
+    def share(self) -> float:
+        """Beta, which is never None once the choices are made."""
+        assert self.beta is not None
+        return self.beta
 
     @property
     def candidates(self) -> Grid:
@@ -125,8 +134,8 @@ def nuts_fit(
     Parameters
     ----------
     request
-        The minimum-margin attack (APGD on the cross-entropy, then targeted) and
-        the tuning images.
+        The ball, the steps (50 by default) and the tuning images of the
+        minimum-margin attack: APGD on the cross-entropy, then targeted.
     sources, where
         Data and models; where and how to run.
     choices
@@ -146,12 +155,14 @@ def nuts_fit(
     ----------
     Algorithm 1 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
     """
-    request, chosen = request or default_request(), choices or FitChoices()
+    chosen = choices or FitChoices()
+    request = own_attack(request, None if chosen.gradient_free else 50)
     named = sources or Sources()
     searched = {name: getattr(chosen, name) for name in ("gradient_free", "early_stop", "top_k")}
     with open_study(
-        "nuts-fit", request, named, where or Surroundings(), asked=vars(chosen), identity=searched
-    ) as study:
+        "nuts-fit", request, named, where or Surroundings(), asked=vars(chosen),
+        identity={**searched, "layer_norm": LAYER_NORM},
+    ) as study:  # fmt: skip
         held, complete = fill(study.bench, margin_cells(study.bench, study.pair, **searched))
         if not len(held) or not complete:
             raise Interrupted("interrupted before all tuning images were attacked")
@@ -165,7 +176,7 @@ def nuts_fit(
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
     """Run Algorithm 1 on logits that exist: any beta, clamp or temperature is a second away."""
     found = fit(
-        logits.robust, logits.attacked, logits.labels, choices.candidates, choices.beta, clamp=choices.clamp,
+        logits.robust, logits.attacked, logits.labels, choices.candidates, choices.share, clamp=choices.clamp,
         top_k=choices.top_k, quantile=choices.quantile, rival=choices.rival,
         standard_correct=logits.standard_right if choices.conditional else None,
     )  # fmt: skip
@@ -187,7 +198,6 @@ def fit_file(path: Path, choices: FitChoices) -> StudyResult:
 
 def _save(study: Study, sources: Sources, found: NutsFitted, choices: FitChoices) -> None:
     assert study.run is not None
-    assert study.loaded.standard is not None
     objects = [role for role in ("standard", "robust") if not _named(getattr(sources, role))]
     if objects:
         study.bench.say(f"the mix is not saved: its {objects[0]} model is a Python object, which has no name")
@@ -198,11 +208,18 @@ def _save(study: Study, sources: Sources, found: NutsFitted, choices: FitChoices
         {**request.identity(), "gradient_free": choices.gradient_free},
     )  # fmt: skip
     save_nuts(
-        study.run.path, found.settings,
-        BaseModel(study.loaded.standard, _path(sources.standard_weights), sources.standard_normalize),
-        BaseModel(study.loaded.robust, _path(sources.robust_weights), sources.robust_normalize),
+        study.run.path, found.settings, *base_models(sources, study.loaded),
         fit=FitFacts.of(found.fit), tuning=tuning, copy_weights=choices.copy_weights,
     )  # fmt: skip
+
+
+def base_models(sources: Sources, loaded: Loaded) -> tuple[BaseModel, BaseModel]:
+    """Return g and h with what they were loaded with, as `save_nuts` takes them."""
+    assert loaded.standard is not None
+    return (
+        BaseModel(loaded.standard, _path(sources.standard_weights), sources.standard_normalize),
+        BaseModel(loaded.robust, _path(sources.robust_weights), sources.robust_normalize),
+    )
 
 
 def _named(model: Any) -> bool:

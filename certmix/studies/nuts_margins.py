@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from certmix.archives import read_arrays
 from certmix.atomic import write_atomically
 from certmix.attacks.minimum_margin import minimum_margin
-from certmix.errors import DataError
 from certmix.models.calling import call_model
+from certmix.errors import DataError, ParameterError
 from certmix.nuts.transform import layer_normalize
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.attacking import Batch, Bench, Cell, outputs, reduced
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["CachedLogits", "margin_cells", "read_cells", "read_logits", "write_logits"]
+__all__ = ["CachedLogits", "margin_cells", "own_attack", "read_cells", "read_logits", "write_logits"]
 
+ATTACK = "apgd-ce"
 CLEAN, MARGIN = "clean", "minimum margin"
 KEYS = ("standard", "robust", "attacked", "labels", "indices")
 
@@ -151,6 +152,15 @@ def read_logits(path: Path) -> CachedLogits:
     return CachedLogits(standard, robust, attacked, labels, indices)
 
 
-def default_request() -> AttackRequest:
-    """Return the attack of the paper in half its steps: APGD of 50."""
-    return AttackRequest(attack="apgd-ce", steps=50)
+def own_attack(request: AttackRequest | None, steps: int | None) -> AttackRequest:
+    """Return a request for the attacks of MixedNUTS studies; `steps` are its steps where it gives none.
+
+    Raises
+    ------
+    ParameterError
+        If it names another attack than a request does by default.
+    """
+    asked = AttackRequest() if request is None else request
+    if asked.attack not in (ATTACK, AttackRequest.attack):
+        raise ParameterError(f"attack {asked.attack!r}: MixedNUTS studies run their own suite; leave it out")
+    return replace(asked, attack=ATTACK, steps=steps if asked.steps is None else asked.steps)

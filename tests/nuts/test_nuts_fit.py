@@ -106,7 +106,7 @@ def test_the_objective_counts_wrong_images_that_keep_the_threshold():
 @pytest.mark.parametrize("quantile", ["conservative", "linear"])
 def test_alpha_and_objective_come_from_one_threshold(beta, quantile):
     clean, attacked, labels = problem()
-    found = fit(clean, attacked, labels, SAFE, beta, quantile=quantile)
+    found = fit(clean, attacked, labels, SAFE, beta, quantile=quantile, rival="second")
     assert found.alpha == pytest.approx(1 / (1 + found.margin_threshold), rel=1e-15)
     mu = (1 - found.alpha) / found.alpha
     wrong = clean.argmax(1) != labels
@@ -238,7 +238,7 @@ def test_the_label_as_rival_gives_what_a_right_standard_model_mends(conditional)
 def test_a_label_in_third_place_is_out_of_reach_of_the_margin():
     """h = (.5, .3, .2): its margin .2 is below q, yet the mix needs .3 to turn to the third class."""
     clean = np.log([[0.5, 0.3, 0.2], [0.7, 0.2, 0.1]])
-    raw = Grid((float(np.std(clean[0])),), (1.0,), (0.0,))  # undoes LN of the first image
+    raw = Grid((float(np.std(clean[0], ddof=1)),), (1.0,), (0.0,))  # undoes LN of the first image
     attacked = np.log([[0.2, 0.2, 0.6], [0.64, 0.2, 0.16]])
     objectives = []
     for rival in ("second", "label"):
@@ -252,7 +252,7 @@ def test_the_objective_can_be_conditioned_on_the_standard_model():
     clean, attacked, labels = problem(120)
     standard = np.random.default_rng(5).random(120) < 0.6
     wrong = clean.argmax(1) != labels
-    found = fit(clean, attacked, labels, SAFE, 0.8, standard_correct=standard)
+    found = fit(clean, attacked, labels, SAFE, 0.8, rival="second", standard_correct=standard)
     margins = clean_margin(transform_numpy(clean[wrong & standard], found.settings))
     assert found.conditional and found.clean_wrong == (wrong & standard).sum() < wrong.sum()
     assert found.objective == np.mean(margins >= found.margin_threshold - 1e-14)

@@ -357,7 +357,8 @@ def test_swapped_copies_are_noticed(tmp_path, nets, pair):
     ("temperature", -1, "temperature = -1.0"), ("s", 0, "s = 0.0"), ("p", 1e9, "p = "), ("c", [], "c is "),
     ("clamp", "tanh", "clamp 'tanh' is unknown"), ("top_k", 1, "top_k = 1"), ("top_k", 2.5, "top_k is 2.5"),
     ("alpha_d", 1.01, "alpha_d = 1.01"), ("r_d", None, "r_d is null"), ("r_d", -1, "r_d = -1.0"),
-    ("format_version", 2, "format version 2, this certmix reads up to 1: update"),
+    ("format_version", 3, "format version 3, this certmix reads 2: update certmix"),
+    ("format_version", 1, "format version 1, this certmix reads 2: fit again, its LN was another"),
     ("format_version", "1", "format version"), ("format_version", True, "format version"), ("format_version", 0, "format version"),
     ("standard", None, "standard is null, not an object"), ("robust", {}, "robust lacks checksum, normalize, spec"),
     ("fit", {"beta": 2}, "fit lacks"), ("tuning", 3, "tuning is 3"), ("extra", 1, "the file has unknown extra"),
@@ -393,7 +394,7 @@ def test_a_link_out_of_the_folder_is_not_followed(folder, nets):
 @pytest.mark.parametrize("text,message", [
     ("", "is not JSON: restore"), ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("\udcff", "is not JSON"),
     ("[]", "no format version"), ("{}", "no format version"), ("3", "no format version"),
-    ('{"format_version": 1}', "the file lacks"),
+    ('{"format_version": 2}', "the file lacks"),
 ])  # fmt: skip
 def test_broken_files_are_refused(folder, text, message):
     (folder / "nuts.json").write_bytes(text.encode(errors="surrogateescape"))

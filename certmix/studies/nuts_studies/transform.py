@@ -9,6 +9,7 @@ import numpy as np
 
 from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import clean_margin, transform_numpy
+from certmix.nuts.published import PUBLISHED
 from certmix.report.nuts_example_plot import ExampleCase, example_image
 from certmix.report.nuts_transform_plot import Bend, Trajectories, transform_image
 from certmix.report.sheet import Quantity, Sheet
@@ -21,19 +22,13 @@ CASES = {"large margin": (1.0, -1.1, -1.0), "small margin": (-1.0, 1.1, 1.0)}
 """The logits of classes A, B and C in Figure 3."""
 CLASSES = ("A", "B", "C")
 
-FIGURE_3 = TransformSettings(15.0, 4.0, -0.54)
-"""Not printed in the paper; these give every digit of its Figure 3."""
-
-PAPER = {
-    "CIFAR-10 (paper)": TransformSettings(5.0, 4.0, -1.1),
-    "CIFAR-100 (paper)": TransformSettings(0.612, 3.57, -2.14),
-}
-"""Table 3."""
+FIGURE_3 = TransformSettings(300.0, 4.0, -0.67)
+"""Not printed in the paper; these, like some others, give every digit of its Figure 3."""
 
 BENT = (
     ("p = 1, c = 0", TransformSettings(1.0, 1.0, 0.0)),
-    ("p = 2, c = -0.54", TransformSettings(1.0, 2.0, -0.54)),
-    ("p = 4, c = -0.54 (Figure 3)", FIGURE_3),
+    ("p = 2, c = -0.67", TransformSettings(1.0, 2.0, -0.67)),
+    ("p = 4, c = -0.67 (Figure 3)", FIGURE_3),
 )
 """Trajectories over temperature, in which s drops out."""
 
@@ -64,7 +59,7 @@ def study(inputs: Inputs) -> Product:
         notes=(
             "margin: the largest probability less the second. The paper prints .698 for the raw "
             "large margin, the distance to the smallest class; to the runner-up it is .687.",
-            "The paper does not print s, p and c of this figure; these give all its other digits.",
+            "The paper does not print s, p and c of this figure; these, like some others, give all its other digits.",
             f"The figure's curve of {inputs.fit.folder.name}: {_words(_own(inputs.fit))}.",
         ),
     )
@@ -99,7 +94,8 @@ def _bends(fit: FitCache) -> tuple[Bend, ...]:
     from certmix.nuts.margins import CLAMPS, signed_power
 
     at = np.linspace(-2.0, 3.0, 401)
-    named = {f"{fit.folder.name} (this fit)": _own(fit), **PAPER, "Figure 3": FIGURE_3}
+    named = {f"{fit.folder.name} (this fit)": _own(fit), "Figure 3": FIGURE_3}
+    named |= {f"{name} (paper)": PUBLISHED[name].transform for name in ("cifar10", "cifar100")}
     bends = [
         Bend(f"{name}: {_words(one)}", at, one.s * signed_power(CLAMPS[one.clamp](at + one.c), one.p))
         for name, one in named.items()
