@@ -303,4 +303,27 @@ def test_an_evaluation_on_tuning_images_alone_is_refused(planted):
     with pytest.raises(DataError, match="used for tuning"):
         nuts_evaluate(planted / "mix", request(), sources(planted), Surroundings(in_memory=True))
     with pytest.raises(ParameterError, match="suite"):
-        nuts_evaluate(planted / "mix", request(attack="pgd"), sources(planted), Surroundings(in_memory=True))
+        nuts_evaluate(
+            planted / "mix", request(attack="square"), sources(planted), Surroundings(in_memory=True)
+        )
+
+
+def test_a_ball_alone_is_a_request_and_changes_are_called_changes(planted):
+    """The attack is the studies' own; a change of 100 % is twice as many errors, and no error rate."""
+    ball = AttackRequest(norm="l2", eps=0.05, images=40)
+    fitted_ = nuts_fit(
+        ball, sources(planted), Surroundings(output=planted / "mix"), choices=FitChoices(beta=0.9, grid=GRID)
+    )
+    assert "apgd-ce (50 steps), l2 eps 0.05" in fitted_.sheet.settings
+    assert load_nuts(planted / "mix").tuning.attack["attack"] == "apgd-ce"
+    done = nuts_evaluate(
+        planted / "mix", AttackRequest(norm="l2", eps=0.25, images=30), sources(planted),
+        Surroundings(in_memory=True), plain_alphas=[0.9], targets=1, queries=5, r_d_sweep=[0.9], sweep_images=5,
+    )  # fmt: skip
+    assert "apgd-ce (20 steps), l2 eps 0.25" in done.sheet.settings
+    about_errors = [heading for heading in done.sheet.headings if "error" in heading]
+    assert about_errors == ["change of clean error (%)", "change of attacked error (%)"]
+    wrong = {one.name: one.attacked.images - one.attacked.correct for one in done.data.standings}
+    for one, row in zip(done.data.standings, done.sheet.rows, strict=True):
+        change = row[done.sheet.headings.index(about_errors[1])].value
+        assert change == pytest.approx(100 * wrong[one.name] / wrong["robust (h)"] - 100)

@@ -121,7 +121,7 @@ def softmax(z):
 
 def gelu_power(z, s, p, c):
     mean = sum(z) / len(z)
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in z) / len(z))
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in z) / (len(z) - 1) + 1e-8)
     clamped = [u * 0.5 * math.erfc(-u / math.sqrt(2)) for u in ((v - mean) / deviation + c for v in z)]
     return [s * math.copysign(abs(u) ** p, u) for u in clamped]
 
@@ -136,8 +136,8 @@ def worst_answer(shares, label, alpha):
 @pytest.mark.parametrize("alpha", [0.3, 0.52, 0.8, 0.97, 1.0])
 def test_withstanding_any_g_is_what_the_worst_g_leaves(alpha):
     logits = logits_of(120, seed=3)
-    settings = TransformSettings(2.0, 2.5, -0.4)
-    for transform, bend in ((None, list), (settings, lambda z: gelu_power(z, 2.0, 2.5, -0.4))):
+    settings = TransformSettings(6.0, 2.5, -0.4)
+    for transform, bend in ((None, list), (settings, lambda z: gelu_power(z, 6.0, 2.5, -0.4))):
         expected = [
             worst_answer(softmax(bend(row.tolist())), int(label), alpha) == label
             for row, label in zip(logits.attacked, logits.labels, strict=True)

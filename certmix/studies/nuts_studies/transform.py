@@ -59,7 +59,8 @@ def study(inputs: Inputs) -> Product:
         notes=(
             "margin: the largest probability less the second. The paper prints .698 for the raw "
             "large margin, the distance to the smallest class; to the runner-up it is .687.",
-            "The paper does not print s, p and c of this figure; these, like some others, give all its other digits.",
+            "The paper does not print s, p and c of this figure; these, like some others, give all its other "
+            "digits.",
             f"The figure's curve of {inputs.fit.folder.name}: {_words(_own(inputs.fit))}.",
         ),
     )
