@@ -106,6 +106,8 @@ def shortened(words: list[str]) -> list[str]:
         if word != "--data" or (k + 1 < len(found) and not found[k + 1].startswith("-"))
     ]
     small = SMALL.get(name, "").split()
+    if "--published" in words:
+        small = []
     if name == "certify" and ("margin" in words or "lipschitz-constant" in words):
         small = small[:2]
     if name == "certify" and {"tune.npz", "test.npz"} & set(words):
