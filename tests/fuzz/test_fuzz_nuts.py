@@ -114,7 +114,7 @@ def test_places_outside_are_refused(place: Path, spec: str) -> None:
     [
         ("alpha", 10**400), ("alpha", float("nan")), ("alpha", "0.5"), ("alpha", True), ("top_k", 2.5), ("s", -1.0),
         ("clamp", "a\nb"), ("standard", {"spec": "a\nb", "weights": None, "normalize": None, "checksum": "a" * 64}),
-        ("standard", None), ("a\nb", 1), ("\ud800", 1), ("format_version", 2), ("format_version", True), ("fit", []),
+        ("standard", None), ("a\nb", 1), ("\ud800", 1), ("format_version", 1), ("format_version", 3), ("format_version", True), ("fit", []),
         ("tuning", {"data": 1}),
     ],
 )  # fmt: skip

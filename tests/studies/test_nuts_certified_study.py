@@ -90,7 +90,8 @@ def test_planned_figures_never_reach_a_certified_row(monkeypatch):
 
     monkeypatch.setattr(nuts_certified_choice, "planned_margins", everything)
     found = nuts_certified(asked(at_radius=0.6), pair(), MEMORY).data
-    assert found.plan.transform.certified.accuracy == 1.0
+    mostly = (found.logits.noisy.argmax(2) == found.logits.labels[:, None]).mean(1) > 0.5
+    assert found.plan.transform.certified.correct == mostly.sum() >= 9
     for row, result in ((found.comparison.transform, found.soft), (found.comparison.hard, found.hard)):
         radii = result.evaluation.radii[1].radius
         right = np.array([record.selected == record.label for record in result.records])
