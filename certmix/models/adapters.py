@@ -13,9 +13,10 @@ import io
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder, SourceFileLoader
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from certmix.archives import what_it_is
 from certmix.errors import ModelError
+from certmix.models.neighbours import is_installed, module_sources, sources_of
 from certmix.models.zoo import read_bytes
 
 __all__ = [
@@ -34,11 +36,16 @@ __all__ = [
 ]  # fmt: skip
 
 
+OWN = "its own file"
+"""Name of a model's file among its sources: what it is called does not matter."""
+
+
 @dataclass(frozen=True)
 class Foreign:
     """A module, its name, its code's identity, and the input it wants.
 
-    `normalize` is the text (MEAN/STD) to apply where the user gives none.
+    `sources` are the files of its code, which belong to the identity; `doubt` says why that identity cannot
+    be vouched for, "" where it can.  `normalize` is the text (MEAN/STD) to apply where the user gives none.
     """
 
     module: nn.Module
@@ -46,6 +53,8 @@ class Foreign:
     identity: bytes
     normalize: str | None = None
     input_range: tuple[float, float] | None = None
+    sources: Mapping[str, bytes] = field(default_factory=dict)
+    doubt: str = ""
 
 
 class FixedMode(nn.Module):
@@ -82,8 +91,9 @@ def describe(error: BaseException) -> str:
 def from_file(path: Path, factory: str) -> Foreign:
     """Run a Python file and call its factory.
 
-    The file's folder is importable while it runs; the modules it takes from
-    there are forgotten afterwards, so that two files may each have their own `utils`.
+    The file's folder is importable while it runs; the modules it takes from there are run as their files
+    are now, and forgotten afterwards, so that two files may each have their own `utils`.  The identity holds
+    the sources of all of them, see `certmix.models.neighbours.sources_of`.
 
     Raises
     ------
@@ -104,14 +114,16 @@ def from_file(path: Path, factory: str) -> Foreign:
             del sys.modules[unique]
             raise ModelError(f"{spec}: {describe(error)}{_where(error, path)}: mend the file") from error
         model = _call(module, factory, spec, path)
-    return Foreign(model, f"{path.stem}:{factory}", b"file\0" + factory.encode() + b"\0" + source)
+        sources = sources_of(path.stem, path, source, path.parent)
+        sources = {OWN if label == path.name else label: code for label, code in sources.items()}
+    return Foreign(model, f"{path.stem}:{factory}", f"file\0{factory}".encode(), sources=sources)
 
 
 def from_module(name: str, factory: str) -> Foreign:
     """Import a module and call its factory.
 
-    The identity holds the source files of that module and of the one that
-    defines the factory, where they have one.
+    The identity holds the sources of that module, of the one that defines the factory, and of what they
+    import from their package or folder, see `certmix.models.neighbours.module_sources`.
 
     Raises
     ------
@@ -126,9 +138,11 @@ def from_module(name: str, factory: str) -> Foreign:
             f"{spec}: {describe(error)}: install the package, or give the path of a file as file.py:factory"
         ) from error
     model = _call(module, factory, spec)
-    defining = sys.modules.get(getattr(attrgetter(factory)(module), "__module__", name), module)
-    code = _source(module) + b"\0" + _source(defining)
-    return Foreign(model, spec, b"module\0" + spec.encode() + b"\0" + code)
+    defining = getattr(attrgetter(factory)(module), "__module__", None) or name
+    sources = [module_sources(one) for one in dict.fromkeys([name, defining])]
+    doubt = "" if all(sources) else "the source of its factory cannot be had"
+    merged = {label: code for one in sources for label, code in one.items()}
+    return Foreign(model, spec, f"module\0{spec}".encode(), sources=merged, doubt=doubt)
 
 
 def from_export(path: Path, device: str) -> Foreign:
@@ -179,7 +193,9 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> Foreign:
         normalize = "/".join(",".join(map(str, config[key])) for key in ("mean", "std"))
     version = getattr(timm, "__version__", "")
     identity = f"timm\0{version}\0{name}".encode()
-    return Foreign(_module(model, f"timm:{name}"), name, identity, normalize, (0.0, 1.0))
+    return Foreign(
+        _module(model, f"timm:{name}"), name, identity, normalize, (0.0, 1.0), *_library_code("timm")
+    )
 
 
 def from_robustbench(text: str) -> Foreign:
@@ -202,7 +218,15 @@ def from_robustbench(text: str) -> Foreign:
         remedy = "check the name, the dataset and the threat model on robustbench.github.io"
         raise ModelError(f"robustbench:{text}: {describe(error)}: {remedy}") from error
     identity = f"robustbench\0{name}\0{dataset}\0{threat}".encode()
-    return Foreign(_module(model, f"robustbench:{text}"), name, identity, None, (0.0, 1.0))
+    return Foreign(
+        _module(model, f"robustbench:{text}"), name, identity, None, (0.0, 1.0), *_library_code("robustbench")
+    )
+
+
+def _library_code(name: str) -> tuple[dict[str, bytes], str]:
+    """Return the sources of a library, and why its models cannot be vouched for, if so."""
+    sources = module_sources(name)
+    return sources, "" if sources else f"the source of {name} cannot be had"
 
 
 def _optional(module: str, extra: str) -> Any:
@@ -259,34 +283,61 @@ def class_sources(module: nn.Module) -> bytes:
     return "\0".join(sorted(sources)).encode()
 
 
-def _source(module: ModuleType) -> bytes:
-    try:
-        file = inspect.getsourcefile(module)
-        return Path(file).read_bytes() if file else b""
-    except (TypeError, OSError):
-        return b""
+class _FromSource(SourceFileLoader):
+    """Runs what a file holds now: bytecode that was kept may be of an earlier text of the same length."""
+
+    def get_code(self, fullname: str) -> Any:
+        """Return the code of the file."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+class _Neighbours:
+    """Finds the modules of one folder, and has them run from source."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Return how to import a module that lies in the folder, None for others."""
+        spec = PathFinder.find_spec(name, [str(self._folder)] if path is None else path)
+        if spec is None or spec.origin is None or not Path(spec.origin).is_relative_to(self._folder):
+            return None
+        if type(spec.loader) is SourceFileLoader:
+            spec.loader = _FromSource(name, spec.origin)
+        return spec
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Let imports look into a folder first, and forget afterwards what they found there."""
-    modules, path = set(sys.modules), sys.path.copy()
+    """Let imports look into a folder first, and forget afterwards what they found there.
+
+    What was imported from there before is set aside meanwhile: its files may be others now.
+    """
+    path, finder = sys.path.copy(), _Neighbours(folder)
+    before = {} if is_installed(folder) else {name: sys.modules.pop(name) for name in _local(folder)}
     sys.path.insert(0, str(folder))
+    sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)  # type: ignore[arg-type]
     importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path[:] = path
-        if str(folder) not in path:
-            new = [name for name in sys.modules if name not in modules]
-            local = {name for name in new if "." not in name and _lies_in(sys.modules[name], folder)}
-            for name in new:
-                if name.partition(".")[0] in local:
-                    del sys.modules[name]
+        sys.meta_path.remove(finder)  # type: ignore[arg-type]
+        if not is_installed(folder):
+            for name in _local(folder):
+                del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _local(folder: Path) -> list[str]:
+    """Return the names of the modules whose top-level one is folder/NAME.py or the package folder/NAME."""
+    tops = {name for name, module in list(sys.modules.items()) if "." not in name and _lies_in(module, folder)}
+    return [name for name in sys.modules if name.partition(".")[0] in tops]
 
 
 def _lies_in(module: ModuleType, folder: Path) -> bool:
     """Whether a top-level module is folder/NAME.py or the package folder/NAME."""
-    places = list(getattr(module, "__path__", ())) or [getattr(module, "__file__", None)]
-    isolated = module.__name__.startswith("_certmix_model_")
-    return not isolated and any(place is not None and Path(place).parent == folder for place in places)
+    known = getattr(module, "__dict__", {})  # a lazy module makes up what it is asked for
+    places = list(known.get("__path__") or [known.get("__file__")])
+    kept = str(known.get("__name__")).startswith(("_certmix_model_", "__main__", "certmix"))
+    return not kept and any(isinstance(place, str) and Path(place).parent == folder for place in places)

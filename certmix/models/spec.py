@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +49,10 @@ class LoadedModel:
         From the card or the library it comes from; None where unknown.
     card
         The card of a model that certmix trained.
+    parts
+        What the checksum covers, name to digest: weights, files of code, declared files, normalisation.
+    doubt
+        Why the checksum cannot vouch for what the model computes; "" where it can, as far as the files read go.
     """
 
     module: nn.Module
@@ -57,6 +62,8 @@ class LoadedModel:
     noise_sigma: float | None
     input_range: tuple[float, float] | None
     card: Card | None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    doubt: str = ""
 
 
 def load_model(
@@ -64,6 +71,7 @@ def load_model(
     *,
     weights: Path | None = None,
     normalize: str | None = None,
+    files: Sequence[str | Path] = (),
     device: str | torch.device = "cpu",
     classes: int | None = None,
     no_label_zero: bool = False,
@@ -87,6 +95,8 @@ def load_model(
         ``.pth``) of tensors alone.
     normalize
         ``MEAN/STD``, one number or one a channel, applied inside the model.
+    files
+        Further files that the model reads: the checksum covers what they hold.
     device
         Where the model goes.
     classes
@@ -106,6 +116,40 @@ def load_model(
     ParameterError
         If `normalize` is not of that form.
     """
+    digests = _digests(files)
+    loaded = _load(spec, weights, normalize, device, classes, no_label_zero, say, zoo)
+    return _declared(loaded, digests)
+
+
+def _digests(files: Sequence[str | Path]) -> dict[str, str]:
+    """Return what declared files hold, by their names; ModelError for one that is missing."""
+    found: dict[str, str] = {}
+    for file in files:
+        data = read_bytes(Path(file).expanduser(), "restore the file that the model reads, or do not declare it")
+        name = f"file {Path(file).name}"
+        found[name] = hashlib.sha256((found.get(name, "") + hashlib.sha256(data).hexdigest()).encode()).hexdigest()
+    return found
+
+
+def _declared(loaded: LoadedModel, digests: dict[str, str]) -> LoadedModel:
+    """Return a model whose checksum covers declared files as well."""
+    if not digests:
+        return loaded
+    text = json.dumps([loaded.checksum, digests], sort_keys=True)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    return replace(loaded, checksum=checksum, parts={**loaded.parts, **digests})
+
+
+def _load(
+    spec: str,
+    weights: Path | None,
+    normalize: str | None,
+    device: str | torch.device,
+    classes: int | None,
+    no_label_zero: bool,
+    say: Callable[[str], None] | None,
+    zoo: Path,
+) -> LoadedModel:
     check_text(spec)
     nuts = find_nuts(spec, zoo)
     if nuts is not None:
@@ -138,6 +182,7 @@ def wrap_model(
     name: str | None = None,
     device: str | torch.device = "cpu",
     normalize: str | None = None,
+    files: Sequence[str | Path] = (),
 ) -> LoadedModel:
     """Take a torch module as it is; it is moved and put in evaluation mode in place.
 
@@ -150,7 +195,7 @@ def wrap_model(
         Gives logits (N, classes).
     name
         What to call it; its class's name by default.
-    device, normalize
+    device, normalize, files
         As for `load_model`.
 
     Raises
@@ -161,16 +206,25 @@ def wrap_model(
     values = None if normalize is None else parse_normalize(normalize)
     name = name or type(module).__name__
     identity = f"object\0{module!r}\0".encode() + class_sources(module)
-    return _finish(Foreign(module, name, identity), name, values, device)
+    foreign = Foreign(module, name, identity, doubt="it is a module object in memory")
+    return _declared(_finish(foreign, name, values, device), _digests(files))
 
 
 def _finish(
     foreign: Foreign, spec: str, values: Normalization | None, device: str | torch.device
 ) -> LoadedModel:
-    checksum = _checksum(foreign.module, foreign.identity, values)
+    parts = {
+        "weights": hash_state(foreign.module).hexdigest(),
+        "code": hashlib.sha256(foreign.identity).hexdigest(),
+        "normalisation": str(values),
+        **{name: hashlib.sha256(source).hexdigest() for name, source in foreign.sources.items()},
+    }
+    checksum = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     module = foreign.module if values is None else Normalized(foreign.module, *values)
     module = _ready(module, spec, device)
-    return LoadedModel(module, foreign.name, spec, checksum, None, foreign.input_range, None)
+    return LoadedModel(
+        module, foreign.name, spec, checksum, None, foreign.input_range, None, parts, foreign.doubt
+    )
 
 
 def _refuse_extras(spec: str, weights: Path | None, normalize: str | None) -> None:
@@ -196,7 +250,8 @@ def _load_card(
         )
     module = _ready(load_zoo(stem, folder), spec, device)
     checksum = hashlib.sha256(f"zoo\0{card.name}\0{card.sha256}".encode()).hexdigest()
-    return LoadedModel(module, card.name, spec, checksum, card.noise_sigma, card.input_range, card)
+    parts = {"weights": card.sha256}
+    return LoadedModel(module, card.name, spec, checksum, card.noise_sigma, card.input_range, card, parts)
 
 
 def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:
@@ -204,11 +259,3 @@ def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Modul
         return evaluating(module.to(device)).requires_grad_(False)
     except (Exception, SystemExit) as error:
         raise ModelError(f"{spec} on device {device}: {describe(error)}: use --device cpu") from error
-
-
-def _checksum(module: nn.Module, identity: bytes, values: Normalization | None) -> str:
-    """SHA-256 over the state (names, dtypes, shapes, bytes, sorted), the code and the normalisation."""
-    digest = hash_state(module)
-    digest.update(b"code\0" + hashlib.sha256(identity).digest())
-    digest.update(f"normalize\0{values}".encode())
-    return digest.hexdigest()

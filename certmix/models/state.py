@@ -21,7 +21,7 @@ LARGEST = 50_000_000
 
 
 def hash_state(module: nn.Module) -> _Hash:
-    """Return SHA-256 over a module's state: names, dtypes, shapes and bytes, sorted by name.
+    """Return SHA-256 over a module's state and buffers: names, dtypes, shapes and bytes, sorted by name.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def hash_state(module: nn.Module) -> _Hash:
         If a parameter has no shape yet, as those of lazy layers.
     """
     digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
+    for key, value in sorted({**dict(module.named_buffers()), **module.state_dict()}.items()):
         if nn.parameter.is_lazy(value):
             raise ModelError(
                 f"parameter {key} is of a lazy layer, without a shape: run the model once, then return it"
