@@ -163,10 +163,18 @@ def _model_list(robust_help: str) -> list[Callable[[Any], Any]]:
             click.option("--standard-weights", metavar="FILE", help="Its weights: .safetensors or .pt."),
             click.option("--standard-normalize", metavar="MEAN/STD", help="Its normalisation: 0.5/0.25."),
             click.option(
+                "--standard-file", "standard_files", multiple=True, metavar="FILE",
+                help="A further file that it reads, so that a change is noticed; repeatable.",
+            ),
+            click.option(
                 "--robust", default=None, metavar="MODEL", help=robust_help,
             ),
             click.option("--robust-weights", metavar="FILE", help="Its weights: .safetensors or .pt."),
             click.option("--robust-normalize", metavar="MEAN/STD", help="Its normalisation."),
+            click.option(
+                "--robust-file", "robust_files", multiple=True, metavar="FILE",
+                help="A further file that it reads; repeatable.",
+            ),
         ]  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def command(target: Path, format_: str, details: bool, reports: dict[Path, str],
 
     try:
         found = _verified(target, options)
-    except CertmixError as error:
+    except (CertmixError, click.exceptions.Exit) as error:
         click.echo(one_line(f"Error: {error}"), err=True)
         found = unchecked(target, str(error))
     _write(found, reports)

@@ -331,7 +331,9 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _local(folder: Path) -> list[str]:
     """Return the names of the modules whose top-level one is folder/NAME.py or the package folder/NAME."""
-    tops = {name for name, module in list(sys.modules.items()) if "." not in name and _lies_in(module, folder)}
+    tops = {
+        name for name, module in list(sys.modules.items()) if "." not in name and _lies_in(module, folder)
+    }
     return [name for name in sys.modules if name.partition(".")[0] in tops]
 
 

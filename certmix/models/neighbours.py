@@ -21,9 +21,9 @@ _OPEN = {"spec_from_file_location", "run_path", "run_module", "SourceFileLoader"
 def sources_of(name: str, file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
     """Return the bytes of a module's file and of all that it imports of the user's own, by name of the file.
 
-    Imports are read off the source, wherever they stand in it, and followed through `folder` and those folders
-    of ``sys.path`` that hold no library.  A file that imports by a computed name brings all of its
-    package, or all of its folder.
+    Imports are read off the source, wherever they stand in it, and followed through `folder` and those
+    folders of ``sys.path`` that hold no library.  A file that imports by a computed name brings all of
+    its package, or all of its folder.
 
     Parameters
     ----------
@@ -146,7 +146,9 @@ def _all_of(base: str, file: Path, folders: list[Path]) -> Iterator[tuple[str, P
     if not base:
         yield from ((path.stem, path, path.read_bytes()) for path in sorted(file.parent.glob("*.py")))
         return
-    top = next((folder for folder in folders if file.is_relative_to(folder / base.partition(".")[0])), file.parent)
+    top = next(
+        (folder for folder in folders if file.is_relative_to(folder / base.partition(".")[0])), file.parent
+    )
     for path in sorted((top / base.partition(".")[0]).rglob("*.py")):
         parts = path.relative_to(top).with_suffix("").parts
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path, path.read_bytes()

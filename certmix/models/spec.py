@@ -22,7 +22,7 @@ from certmix.models.naming import check_text, find_card, find_nuts, is_factory, 
 from certmix.models.normalize import Normalization, Normalized, parse_normalize
 from certmix.models.state import draws_weights, hash_state
 from certmix.models.weights import apply_weights, read_weights
-from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, zoo_card
+from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card
 
 __all__ = ["LoadedModel", "Normalized", "load_model", "parse_normalize", "read_weights", "wrap_model"]
 
@@ -52,7 +52,7 @@ class LoadedModel:
     parts
         What the checksum covers, name to digest: weights, files of code, declared files, normalisation.
     doubt
-        Why the checksum cannot vouch for what the model computes; "" where it can, as far as the files read go.
+        Why the checksum cannot vouch for what the model computes; "" where nothing is known against it.
     """
 
     module: nn.Module
@@ -125,9 +125,12 @@ def _digests(files: Sequence[str | Path]) -> dict[str, str]:
     """Return what declared files hold, by their names; ModelError for one that is missing."""
     found: dict[str, str] = {}
     for file in files:
-        data = read_bytes(Path(file).expanduser(), "restore the file that the model reads, or do not declare it")
-        name = f"file {Path(file).name}"
-        found[name] = hashlib.sha256((found.get(name, "") + hashlib.sha256(data).hexdigest()).encode()).hexdigest()
+        data = read_bytes(Path(file).expanduser(), "restore the file that the model reads, or leave it out")
+        name, digest = f"file {Path(file).name}", hashlib.sha256(data).hexdigest()
+        found[name] = f"{found[name]}, {digest}" if name in found else digest
+        found[name] = hashlib.sha256(
+            (found.get(name, "") + hashlib.sha256(data).hexdigest()).encode()
+        ).hexdigest()
     return found
 
 

@@ -89,14 +89,15 @@ class MixSettings:
 class ModelReference:
     """Where a base model comes from: what `load_model` takes, and the checksum it must have.
 
-    Paths in ``spec`` and ``weights`` are relative to the folder, beginning
-    with ``./``, for files inside it, and absolute for others.
+    Paths in ``spec``, ``weights`` and ``files`` (further files that it reads) are relative to
+    the folder, beginning with ``./``, for files inside it, and absolute for others.
     """
 
     spec: str
     weights: str | None
     normalize: str | None
     checksum: str
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.checksum):

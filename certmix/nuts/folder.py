@@ -185,8 +185,9 @@ def _base(
     weights = None if known.weights is None else Path(known.weights)
     try:
         loaded = load_model(
-            known.spec, weights=weights, normalize=known.normalize, device=device, classes=classes, zoo=zoo
-        )
+            known.spec, weights=weights, normalize=known.normalize, files=known.files, device=device,
+            classes=classes, zoo=zoo,
+        )  # fmt: skip
     except (ModelError, ParameterError) as error:
         raise ModelError(f"{place / FILE}: the {role} model: {error}") from error
     if loaded.checksum != reference.checksum:

@@ -137,7 +137,8 @@ _any_text = _typed(str, "a text", str)
 _flag = _typed(bool, "true or false", bool)
 _numbers = _list_of(_number)
 _model = _made(
-    ModelReference, spec=_text, weights=_or_none(_text), normalize=_or_none(_text), checksum=_text
+    ModelReference, spec=_text, weights=_or_none(_text), normalize=_or_none(_text), checksum=_text,
+    files=_list_of(_text),
 )  # fmt: skip
 
 _NUMBERS = {

@@ -30,13 +30,23 @@ class BaseModel:
     loaded: LoadedModel
     weights: Path | None = None
     normalize: str | None = None
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, sources: object, role: str) -> BaseModel:
+        """Return a loaded model with what `certmix.studies.sources.Sources` say of its role."""
+        weights, normalize, files = (
+            getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
+        )
+        return cls(loaded, None if weights is None else Path(weights), normalize, files)
 
 
 def refer(base: BaseModel, folder: Path, zoo: Path = ZOO_FOLDER, *, copy: bool = False) -> ModelReference:
     """Return how a mix in `folder` names a base model; with `copy`, its weights are put there first."""
     loaded = base.loaded
     weights = None if base.weights is None else str(base.weights)
-    found = ModelReference(loaded.spec, weights, base.normalize, loaded.checksum)
+    files = tuple(_told(file, folder) for file in base.files)
+    found = ModelReference(loaded.spec, weights, base.normalize, loaded.checksum, files)
     if _is_nuts(loaded.spec, zoo):
         raise ModelError(f"{loaded.spec} is itself a nonlinear mix: give two plain models as base models")
     if copy:
@@ -60,7 +70,8 @@ def absolute(reference: ModelReference, folder: Path, role: str, zoo: Path = ZOO
     if _is_nuts(reference.spec, zoo) or _is_nuts(spec, zoo):
         raise ModelError(f"{where} {reference.spec} is itself a nonlinear mix: name a plain model")
     weights = None if reference.weights is None else _found(reference.weights, folder, where)
-    return replace(reference, spec=spec, weights=weights)
+    files = tuple(_found(file, folder, where) for file in reference.files)
+    return replace(reference, spec=spec, weights=weights, files=files)
 
 
 def _parts(spec: str, zoo: Path) -> tuple[str | None, str]:

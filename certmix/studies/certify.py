@@ -17,6 +17,7 @@ from certmix.records.folder import DATABASE
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import check_compilable
 from certmix.sampling.passes import Passes
+from certmix.studies.behaviour import Original, refuse_changed
 from certmix.studies.certify_fill import fill
 from certmix.studies.deterministic import DeterministicResult, run_deterministic
 from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
@@ -194,8 +195,9 @@ def run_certify(
     say: Callable[[str], None] = _warn,
     engine: EngineChoice | None = None,
     shard: Shard | None = None,
+    like: Original | None = None,
 ) -> CertifyResult:
-    """Run or resume one certification; see `certify`.
+    """Run or resume one certification; see `certify`.  The models must be those of the run `like`, if any.
 
     Without `output` and not `in_memory`, the folder is ``runs/<identity>``, with
     the shard's number if there is one.  A keyboard interrupt ends the sampling
@@ -206,6 +208,8 @@ def run_certify(
     if compiled:
         check_compilable(chosen)
     loaded = load_sources(sources, request.sigma, chosen, say)
+    if like is not None:
+        like.hold(loaded, chosen)
     spread_by = make_engine(engine or EngineChoice(), chosen)
     passes = Passes(chosen, batch_size, compiled)
     context = Context(request, loaded, sources, passes, progress, say, spread_by, shard)
@@ -219,6 +223,8 @@ def run_certify(
         evaluation, complete = fill(context, Store(None, classes), None)
         return CertifyResult(evaluation, None, not complete)
     folder = Path(output) if output is not None else _default_folder(identity, shard)
+    if not fresh:
+        refuse_changed(folder, loaded.models)
     with RunFolder(folder, identity, lambda path: Store(path / DATABASE, classes), fresh=fresh) as run:
         evaluation, complete = fill(context, run.store, run)
         return CertifyResult(evaluation, run.path, not complete)

@@ -10,6 +10,7 @@ from certmix.errors import RunError
 from certmix.records import RunFolder, Store
 from certmix.sampling.passes import PARTLY
 from certmix.studies.begun import forget_begun
+from certmix.studies.behaviour import hold
 from certmix.studies.describe import description
 from certmix.studies.drawing import Context, draw_samples, standard_outputs, wants_samples
 from certmix.studies.evaluate import Evaluation, evaluate
@@ -57,6 +58,7 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
         _refuse_another_share(run, context.shard)
     if context.shard is not None:
         positions = context.shard.of_positions(positions)
+    new = {} if run is None else _hold_models(context, store, run, positions)
     _fix_design(store, request, run)
     first = began_with(store)
     for name in set(SETTLED) - set(first):
@@ -64,6 +66,8 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
     remarks = choice_notes(first, request)
     for remark in remarks:
         context.say(remark)
+    for key, value in new.items():
+        store.put(key, value)
     if context.shard is not None:
         remember_planned(store, everyone)
     if run is not None:
@@ -87,6 +91,17 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
         if complete:
             forget_begun(store, request.images)
     return evaluation, complete
+
+
+def _hold_models(
+    context: Context, store: Store, run: RunFolder[Store], positions: IntArray
+) -> dict[str, str]:
+    """Refuse models that are not those of the run; return what is to be kept of new ones, see `hold`."""
+    loaded, passes = context.loaded, context.passes
+    return hold(
+        store, loaded, passes.device, run.path, context.request.sigma,
+        wanted=set(loaded.dataset.indices[positions].tolist()), step=passes.batch_size or 100,
+    )  # fmt: skip
 
 
 def _description(context: Context) -> dict[str, Any]:

@@ -86,7 +86,9 @@ def _data(loaded: Loaded) -> dict[str, Any]:
 
 def _models(models: dict[str, LoadedModel | None]) -> dict[str, Any]:
     return {
-        role: None if m is None else {"name": m.name, "spec": m.spec, "checksum": m.checksum}
+        role: None
+        if m is None
+        else {"name": m.name, "spec": m.spec, "checksum": m.checksum, "parts": dict(m.parts)}
         for role, m in models.items()
     }
 

@@ -18,6 +18,7 @@ from certmix.report import write_products
 from certmix.sampling import resolve_device
 from certmix.studies.attacking import Progress
 from certmix.studies.begun import forget_begun
+from certmix.studies.behaviour import Original, hold, refuse_changed
 from certmix.studies.describe import surroundings
 from certmix.studies.deterministic_check import refute_constant
 from certmix.studies.deterministic_fill import Work, graph_of
@@ -65,6 +66,7 @@ def run_deterministic(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = lambda message: None,
     engine: EngineChoice | None = None,
+    like: Original | None = None,
 ) -> DeterministicResult:
     """Run or resume one certification without samples.
 
@@ -72,7 +74,7 @@ def run_deterministic(
     ----------
     request, sources
         What is asked for; the robust model is certified as it is.
-    output, in_memory, fresh, device, batch_size, progress, say, engine
+    output, in_memory, fresh, device, batch_size, progress, say, engine, like
         As for `certmix.studies.certify.run_certify`.  Bounds are propagated
         on the CPU, whatever the device.
 
@@ -86,14 +88,21 @@ def run_deterministic(
     chosen = resolve_device(device)
     robust = _default_robust(request) if sources.robust is None else sources.robust
     loaded = load_models(sources, robust, chosen, say)
+    if like is not None:
+        like.hold(loaded, chosen)
     graph = graph_of(request, loaded)
     _expect(request, loaded, say)
     identity = run_identity(request, loaded)
-    workers, named = make_engine(engine or EngineChoice(), chosen), Named.of(sources, robust, loaded)
+    workers = make_engine(engine or EngineChoice(), chosen)
+    named = Named.of(sources, robust, loaded, chosen)
 
     def done(store: VectorStore, run: RunFolder[VectorStore] | None) -> DeterministicResult:
         work = Work(request, loaded, chosen, batch_size, graph, store, progress, say)
         if run is not None:
+            asked = loaded.dataset.indices[spread(len(loaded.dataset), request.images)].tolist()
+            new = hold(store, loaded, chosen, run.path, wanted=set(asked), step=work.step)
+            for key, value in new.items():
+                store.put(key, value)
             described = surroundings(request.as_dict(), loaded, sources, chosen, work.step)
             run.begin({**described, "certified": True, "engine": workers.describe()})
         return _finish(work, run, workers, named)
@@ -101,6 +110,8 @@ def run_deterministic(
     if in_memory:
         return done(VectorStore(None), None)
     folder = Path(output) if output is not None else default_folder(identity)
+    if not fresh:
+        refuse_changed(folder, loaded.models)
     with RunFolder(folder, identity, lambda path: VectorStore(path / VECTORS), fresh=fresh) as run:
         return done(run.store, run)
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from certmix.errors import RunError
-from certmix.records import read_run
+from certmix.records import VectorStore, read_run
+from certmix.records.folder import VECTORS
+from certmix.studies.behaviour import Original
 from certmix.studies.deterministic import RADII_FILE, DeterministicResult, run_deterministic
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.from_json import from_json
@@ -36,7 +38,14 @@ def repeat(
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
     before = _rows(folder)
-    result = run_deterministic(request, sources, output=output, device=device, batch_size=batch_size, say=say)
+    store = VectorStore(folder / VECTORS, read_only=True)
+    try:
+        result = run_deterministic(
+            request, sources, output=output, device=device, batch_size=batch_size, say=say,
+            like=Original(folder, described, store),
+        )  # fmt: skip
+    finally:
+        store.close()
     after = _rows(output)
     common = [index for index in before if index in after]
     changes = [

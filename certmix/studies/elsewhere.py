@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from certmix.errors import RunError
+from certmix.studies.behaviour import like, probe
 from certmix.studies.sources import Loaded, Sources, load_models
 
 __all__ = ["Named"]
@@ -22,16 +23,28 @@ class Named:
     robust: str | nn.Module
     data_checksum: str
     robust_checksum: str
+    logits: str
 
     @classmethod
-    def of(cls, sources: Sources, robust: str | nn.Module, loaded: Loaded) -> Named:
-        """Return what names the data and the robust model that a driver loaded from `sources`."""
+    def of(
+        cls,
+        sources: Sources,
+        robust: str | nn.Module,
+        loaded: Loaded,
+        device: torch.device,
+        sigma: float | None = None,
+    ) -> Named:
+        """Return what names the data and the robust model that a driver loaded from `sources`.
+
+        `sigma` is the noise level of the model's inputs, None where it sees none.
+        """
         shown = sources.as_dict()
-        absolute = {key: shown[key] for key in shown if isinstance(shown[key], str)}
+        absolute = {key: shown[key] for key in shown if isinstance(shown[key], str) or key.endswith("_files")}
         named = replace(sources, **{**absolute, "split": sources.split, "standard": None})
         if isinstance(robust, str) and named.robust is not None:
             robust = named.robust
-        return cls(named, robust, loaded.dataset.checksum, loaded.robust.checksum)
+        logits = probe(loaded.robust, loaded.dataset, device, sigma)
+        return cls(named, robust, loaded.dataset.checksum, loaded.robust.checksum, logits)
 
     def load(self, device: torch.device, say: Callable[[str], None] = lambda message: None) -> Loaded:
         """Load them here, without the standard model; torch gets one thread.
@@ -52,4 +65,9 @@ class Named:
                     f"a worker loaded another {what} than the driver (checksum {found[:12]}, not "
                     f"{expected[:12]}): give all workers the same files and the same versions"
                 )
+        if told := like(self.logits, loaded.robust, loaded.dataset, device):
+            raise RunError(
+                f"a worker loaded another robust model than the driver ({told}): give all workers the same "
+                "files, environment and versions"
+            )
         return loaded

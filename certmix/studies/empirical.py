@@ -26,6 +26,7 @@ from certmix.report.sheet import Sheet, write_sheet
 from certmix.sampling import resolve_device
 from certmix.studies.attack_request import AttackRequest, check_ball
 from certmix.studies.attacking import Bench, Progress, outputs
+from certmix.studies.behaviour import hold, refuse_changed
 from certmix.studies.blind_mix import blind_mixes
 from certmix.studies.describe import surroundings
 from certmix.studies.sources import Loaded, Sources, load_models
@@ -223,7 +224,11 @@ def open_study(
         return
     known = StudyIdentity(name, label, parts)
     path = Path(where.output) if where.output is not None else default_folder(known)
+    if not where.fresh:
+        refuse_changed(path, loaded.models)
     with RunFolder(path, known, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
+        for key, value in hold(run.store, loaded, device, run.path).items():
+            run.store.put(key, value)
         run.begin(surroundings(everything, loaded, sources, device, request.batch_size))
         yield study(run.store, run)
 

@@ -12,6 +12,7 @@ from certmix.errors import ParameterError, RunError
 from certmix.plain_json import parse_json
 from certmix.records import Identity, Store, read_run
 from certmix.records.folder import DATABASE
+from certmix.studies.behaviour import logits_key, same_logits
 from certmix.studies.expect import SETTLED
 from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
@@ -133,6 +134,26 @@ def agree(first: Part, other: Part) -> None:
         raise RunError(f"{where}{'; '.join(differences)}")
 
 
+def _logits(parts: Sequence[Part]) -> dict[str, str]:
+    """Return the logits that tell both models; RunError if shards lack them, or were made with others."""
+    found = {}
+    for role, model in parts[0].description["models"].items():
+        if model is None:
+            continue
+        told = logits_key(model["checksum"])
+        stored = [(part.folder, part.store.get(told)) for part in parts]
+        for folder, text in stored:
+            if text is None or stored[0][1] is None:
+                raise RunError(f"{folder} keeps no logits to know its {role} model by: do the shard again")
+            if differs := same_logits(stored[0][1], text):
+                raise RunError(
+                    f"{stored[0][0]} and {folder} were made with two {role} models of one checksum: "
+                    f"{differs}: give all shards the same files and environment, and do one again"
+                )
+        found[told] = str(stored[0][1])
+    return found
+
+
 def _standard(part: Part) -> str:
     model = part.description["models"]["standard"]
     return "none" if model is None else f"{model['name']} ({model['checksum'][:12]})"
@@ -155,6 +176,7 @@ def read_beside(parts: Sequence[Part], wanted: Collection[int]) -> Beside:
             found[key] = values.pop()
     standard = parts[0].description["models"]["standard"]
     checksum = "" if standard is None else standard["checksum"]
+    found |= _logits(parts)
     probabilities = {
         index: row
         for part in parts

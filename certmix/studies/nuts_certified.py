@@ -173,7 +173,7 @@ def _certify(
     plain = replace(bench.sources, data=rest)
     bent = TransformedRobust(bench.loaded.robust.module, NonlinearTransform(**vars(settings.transform)))
     robust = bent.eval() if spec is None else spec
-    soft = replace(plain, robust=robust, robust_weights=None, robust_normalize=None)
+    soft = replace(plain, robust=robust, robust_weights=None, robust_normalize=None, robust_files=())
     results = []
     for planned, named in ((plan.transform, soft), (plan.hard, plain)):
         request = bench.asked.certify(planned.scores, planned.bound, planned.alpha)

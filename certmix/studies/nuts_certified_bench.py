@@ -17,6 +17,7 @@ from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folde
 from certmix.records.folder import VECTORS
 from certmix.sampling import Draw, Sampler, resolve_device
 from certmix.studies.attacking import Progress, outputs
+from certmix.studies.behaviour import hold, refuse_changed
 from certmix.studies.describe import surroundings
 from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_certified_request import CertifiedRequest
@@ -80,7 +81,12 @@ def open_bench(asked: CertifiedRequest, named: Sources, where: Surroundings) -> 
         return
     identity = StudyIdentity(STUDY, label, parts)
     path = Path(where.output) if where.output is not None else default_folder(identity)
+    if not where.fresh:
+        refuse_changed(path, loaded.models)
     with RunFolder(path, identity, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
+        new = hold(run.store, loaded, device, run.path, asked.sigma)
+        for key, value in new.items():
+            run.store.put(key, value)
         batch = asked.batch_size or 0
         run.begin(surroundings(asked.as_dict(), loaded, named, device, batch))
         yield Bench(asked, named, loaded, device, where, say, run.store, run)

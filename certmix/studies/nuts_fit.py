@@ -217,17 +217,13 @@ def base_models(sources: Sources, loaded: Loaded) -> tuple[BaseModel, BaseModel]
     """Return g and h with what they were loaded with, as `save_nuts` takes them."""
     assert loaded.standard is not None
     return (
-        BaseModel(loaded.standard, _path(sources.standard_weights), sources.standard_normalize),
-        BaseModel(loaded.robust, _path(sources.robust_weights), sources.robust_normalize),
+        BaseModel.of(loaded.standard, sources, "standard"),
+        BaseModel.of(loaded.robust, sources, "robust"),
     )
 
 
 def _named(model: Any) -> bool:
     return model is None or isinstance(model, str)
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
 
 
 def _sheet(study: Study, found: NutsFitted, choices: FitChoices) -> Sheet:

@@ -33,8 +33,9 @@ SPLIT = {
 ONLY_SOFT, ONLY_PRECISE = ("temperature",), ("relative_precision",)
 SOURCES: dict[str, Any] = {
     "data": "cifar10-sample", "split": "test", "input_range": [0.0, 1.0], "resize": None, "crop": None,
-    "standard": "cifar10-standard", "standard_weights": None, "standard_normalize": None, "robust": None,
-    "robust_weights": None, "robust_normalize": None,
+    "standard": "cifar10-standard", "standard_weights": None, "standard_normalize": None,
+    "standard_files": [], "robust": None, "robust_weights": None, "robust_normalize": None,
+    "robust_files": [],
 }  # fmt: skip
 """What the command line takes where an option is not given."""
 
@@ -186,10 +187,10 @@ def _options(stored: dict[str, Any], usual: dict[str, Any], skip: set[str]) -> l
         same = list(value) == list(default or ()) if isinstance(value, list) else value == default
         if key in skip or same:
             continue
-        words += [
-            f"--{key.replace('_', '-')}",
-            "none" if value is None else _value(value, key in ("radii", "max_radius")),
-        ]
+        option = f"--{key.removesuffix('s') if key.endswith('_files') else key}".replace("_", "-")
+        listed, in_radii = key.endswith("_files"), key in ("radii", "max_radius")
+        each = map(_value, value) if listed else ["none" if value is None else _value(value, in_radii)]
+        words += [word for one in each for word in (option, one)]
     return words
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from certmix.errors import RunError
 from certmix.records import ImageRecord, Store, read_run
 from certmix.records.folder import DATABASE
+from certmix.studies.behaviour import Original
 from certmix.studies.certify import CertifyResult, Progress, run_certify
 from certmix.studies.deterministic import STUDIES, DeterministicResult
 from certmix.studies.deterministic_repeat import repeat
@@ -112,11 +113,13 @@ def reproduce(
         raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
     store = Store(folder / DATABASE, classes, read_only=True)
     before = store.images()
-    store.close()
-    result = run_certify(
-        request, sources, output=output, device=device, batch_size=batch_size,
-        progress=progress, say=say,
-    )  # fmt: skip
+    try:
+        result = run_certify(
+            request, sources, output=output, device=device, batch_size=batch_size,
+            progress=progress, say=say, like=Original(folder, described, store),
+        )  # fmt: skip
+    finally:
+        store.close()
     compared = [(before[r.index], r) for r in result.records if r.index in before]
     differences = [found for pair in compared if (found := _compare(*pair)) is not None]
     changed = _identity_changes(described["identity"], read_run(output)["identity"])

@@ -37,6 +37,7 @@ class Sources:
     such a run can be resumed but not be reproduced from its description.
     ``standard`` None leaves the standard classifier out: certificates do not
     depend on it.  ``robust`` None takes the shipped model of the noise level.
+    ``standard_files`` and ``robust_files`` are further files that a model reads: they belong to its checksum.
     ``split`` None is "test", or all of data without splits, which refuse a name.
     """
 
@@ -48,9 +49,17 @@ class Sources:
     standard: str | Module | None = "cifar10-standard"
     standard_weights: str | None = None
     standard_normalize: str | None = None
+    standard_files: tuple[str, ...] = ()
     robust: str | Module | None = None
     robust_weights: str | None = None
     robust_normalize: str | None = None
+    robust_files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in ("standard_files", "robust_files"):
+            given = getattr(self, key)
+            several = (given,) if isinstance(given, str | Path) else given
+            object.__setattr__(self, key, tuple(map(str, several)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for ``run.json``, paths made absolute."""
@@ -63,6 +72,8 @@ class Sources:
             shown[key] = value if value is None or isinstance(value, str) else None
             if isinstance(value, str) and value not in shipped:
                 shown[key] = _absolute(value)
+        for key in ("standard_files", "robust_files"):
+            shown[key] = [_absolute(value) for value in getattr(self, key)]
         shown["split"] = self.split or DEFAULT_SPLIT
         shown["objects"] = [
             key

@@ -35,6 +35,11 @@ class Loaded:
     standard: LoadedModel | None
     robust: LoadedModel
 
+    @property
+    def models(self) -> dict[str, LoadedModel | None]:
+        """Both by role."""
+        return {"robust": self.robust, "standard": self.standard}
+
 
 def _model(
     sources: Sources,
@@ -45,13 +50,15 @@ def _model(
     say: Callable[[str], None],
 ) -> LoadedModel:
     """Load the model of a role, "standard" or "robust", and check that it fits the data."""
-    weights, normalize = getattr(sources, f"{role}_weights"), getattr(sources, f"{role}_normalize")
+    weights, normalize, files = (
+        getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
+    )
     if isinstance(given, nn.Module):
-        model = wrap_model(given, device=device, normalize=normalize)
+        model = wrap_model(given, device=device, normalize=normalize, files=files)
     else:
         model = load_model(
-            given, weights=None if weights is None else Path(weights), normalize=normalize, device=device,
-            classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
+            given, weights=None if weights is None else Path(weights), normalize=normalize, files=files,
+            device=device, classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
         )  # fmt: skip
     _check(model, dataset, device, say)
     return model

@@ -27,7 +27,8 @@ _KINDS: dict[str, Any] = {
     "certify": CertifyRequest,
     **{f"certify-{name}": DeterministicRequest for name in DETERMINISTIC},
 }
-_NAMES = {"certificates": "certificate", "lipschitz_constant": "lipschitz-constant"}
+_NAMES = {"certificates": "certificate", "standard_files": "standard-file", "robust_files": "robust-file"}
+"""Options that are repeated, one for each value."""
 
 
 def unfinished(folder: Path) -> str | None:
@@ -172,7 +173,7 @@ def _options(kind: Any, told: dict[str, Any]) -> Iterator[str]:
         if field.default is not MISSING and plain in usual:
             continue
         name = f"--{_NAMES.get(field.name, field.name).replace('_', '-')}"
-        if field.name == "certificates" and isinstance(plain, tuple):
+        if field.name in _NAMES and isinstance(plain, tuple):
             for one in plain:
                 yield from (name, str(one))
         else:

@@ -78,7 +78,7 @@ class Elsewhere:
         if not isinstance(robust, torch.nn.Module):
             robust = resolve_robust(robust, request.sigma)
         anywhere = replace(passes, device=torch.device(passes.device.type))
-        return cls(request, Named.of(sources, robust, loaded), anywhere)
+        return cls(request, Named.of(sources, robust, loaded, passes.device, request.sigma), anywhere)
 
     def open(self, device: str | None) -> Handler:
         """Load data and robust model, and return what samples jobs until time is up.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from certmix.data import spread
+from certmix.errors import ModelError, left
+from certmix.sampling import resolve_device
 from certmix.studies.deterministic_fill import standard_cell
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded
 from certmix.studies.unfinished import is_finished, unfinished
 from certmix.verification.checks import CheckResult, Outcome, worst
+from certmix.verification.guarantee.changes import what_changed
 from certmix.verification.guarantee.figures import logit_figures, vote_figures
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.incremental import Sampling, draw, untouched
@@ -19,6 +23,7 @@ from certmix.verification.guarantee.judging import Figures, Judgement, judge
 from certmix.verification.guarantee.planning import Plan, load_guaranteed, plan
 from certmix.verification.guarantee.reading import read_guarantee
 from certmix.verification.rederivation.rederive import recheck, rederive
+from certmix.verification.rederivation.sources import MODEL_CHECKS, check_behaviour
 from certmix.verification.rederivation.stored import read_samples, read_vectors
 from certmix.verification.resampling.resample import resample
 from certmix.verification.result import Settings, Verification
@@ -26,6 +31,7 @@ from certmix.verification.result import Settings, Verification
 __all__ = ["figures_of", "unchecked", "verify", "verify_guarantee", "verify_run"]
 
 CONTRADICTS = "the stored run contradicts itself; restore it, or start over with --fresh"
+CHANGED = "a model is not the one that the stored run was made with; restore it, or start over with --fresh"
 
 
 def verify(target: str | Path, settings: Settings) -> Verification:
@@ -36,9 +42,12 @@ def verify(target: str | Path, settings: Settings) -> Verification:
     CertmixError
         If something that is needed is missing, unreadable or malformed.
     """
-    if Path(target).is_dir():
-        return verify_run(Path(target), settings)
-    return verify_guarantee(read_guarantee(target), settings)
+    try:
+        if Path(target).is_dir():
+            return verify_run(Path(target), settings)
+        return verify_guarantee(read_guarantee(target), settings)
+    except SystemExit as error:
+        raise ModelError(left(error.code)) from None
 
 
 def unchecked(target: str | Path, reason: str) -> Verification:
@@ -56,18 +65,29 @@ def verify_run(run: Path, settings: Settings) -> Verification:
 
 def _checked_alone(run: Path, settings: Settings) -> tuple[CheckResult, ...]:
     """Return the checks of a run; one alone of a run that contradicts nothing but is unfinished."""
-    checks = rederive(run)
+    checks = rederive(run, device=settings.device)
     if worst(checks) is not Outcome.FAILS and not is_finished(run) and (told := unfinished(run)) is not None:
         return (CheckResult("complete run", Outcome.UNCHECKED, told),)
-    return (*checks, *_sampled_again(run, settings))
+    return (*checks, *_sampled_again(run, settings, checks))
 
 
 def _checked(run: Path, settings: Settings) -> tuple[CheckResult, ...]:
-    return (*rederive(run), *_sampled_again(run, settings))
+    checks = rederive(run, device=settings.device)
+    return (*checks, *_sampled_again(run, settings, checks))
 
 
-def _sampled_again(run: Path, settings: Settings) -> list[CheckResult]:
-    if settings.images == 0:
+def _changed(checks: Iterable[CheckResult]) -> bool:
+    """Whether a model is not the one that a run was made with."""
+    return any(one.check in MODEL_CHECKS and one.outcome is Outcome.FAILS for one in checks)
+
+
+def _fault(checks: Iterable[CheckResult]) -> str:
+    return CHANGED if _changed(checks) else CONTRADICTS
+
+
+def _sampled_again(run: Path, settings: Settings, checks: Iterable[CheckResult]) -> list[CheckResult]:
+    """Return what sampling again shows; nothing of another model, whose samples are others."""
+    if settings.images == 0 or _changed(checks):
         return []
     return resample(
         run, images=settings.images, samples=settings.samples, new_seed=settings.new_seed,
@@ -78,8 +98,8 @@ def _sampled_again(run: Path, settings: Settings) -> list[CheckResult]:
 def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
     """Draw the samples that a guarantee lacks, derive the run again, and judge the requirements.
 
-    A pinned model or data set that changed ends it before anything is drawn,
-    and so does a stored run that contradicts itself.
+    A pinned model or data set that changed ends it before anything is drawn, and so does a stored run
+    that contradicts itself, or was made with another model of the same checksum.
 
     Raises
     ------
@@ -89,17 +109,23 @@ def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
         If sampling was interrupted; what was drawn is kept.
     """
     sources, loaded = load_guaranteed(guarantee, settings.device, settings.say)
-    broken = _identity_checks(guarantee, loaded)
-    if worst(broken) is not Outcome.HOLDS:
+    broken = _identity_checks(guarantee, loaded, settings.runs)
+    if worst(broken) is Outcome.FAILS:
         return _ended(guarantee, None, broken, "data or a pinned model changed")
     planned = plan(guarantee, sources, loaded, settings.runs)
     for sentence in planned.why:
         settings.say(sentence)
-    if planned.exists and not planned.current and not settings.fresh:
-        whole = planned.trusted
-        before = rederive(planned.folder) if whole else recheck(planned.folder, loaded.dataset)
+    if planned.stored is not None and not planned.current and not settings.fresh:
+        before = (
+            rederive(planned.stored, device=settings.device)
+            if planned.trusted
+            else [
+                *recheck(planned.stored, loaded.dataset),
+                *check_behaviour(planned.stored, loaded, resolve_device(settings.device)),
+            ]
+        )
         if worst(before) is Outcome.FAILS:
-            return _ended(guarantee, planned, [*broken, *before], CONTRADICTS)
+            return _ended(guarantee, planned, [*broken, *before], _fault(before))
     sampling = untouched(guarantee, loaded, planned)
     if settings.fresh or not planned.current:
         sampling = draw(
@@ -108,32 +134,36 @@ def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
         )  # fmt: skip
     checks = (*broken, *_checked(planned.folder, settings))
     if worst(checks) is Outcome.FAILS:
-        return _result(guarantee, planned.folder, sampling, checks, _not_judged(guarantee, CONTRADICTS))
+        return _result(guarantee, planned.folder, sampling, checks, _not_judged(guarantee, _fault(checks)))
     found = figures_of(guarantee, loaded, planned)
     judgements = tuple(judge(one, found) for one in guarantee.requirements)
     return _result(guarantee, planned.folder, sampling, checks, judgements)
 
 
-def _identity_checks(guarantee: Guarantee, loaded: Loaded) -> list[CheckResult]:
+def _identity_checks(guarantee: Guarantee, loaded: Loaded, runs: Path) -> list[CheckResult]:
     """Are the data, and the models that are pinned, those that the guarantee is about?"""
-    claims: list[tuple[str, str, str]] = []
+    found = []
     if guarantee.data.checksum is not None:
-        claims.append(("data", guarantee.data.checksum, loaded.dataset.checksum))
+        found.append(_compared("data", guarantee.data.checksum, loaded.dataset.checksum))
     for role in ("standard", "robust"):
         claim, model = getattr(guarantee, role), getattr(loaded, role)
         if claim is not None and claim.pin:
-            claims.append((f"{role} classifier", claim.checksum, model.checksum))
-    return [_compared(*claim) for claim in claims]
+            told = f" ({told})" if (told := what_changed(runs, claim.checksum, model)) else ""
+            found.append(_compared(f"{role} classifier", claim.checksum, model.checksum, model.doubt, told))
+    return found
 
 
-def _compared(what: str, wanted: str, found: str) -> CheckResult:
-    name = f"pinned {what}"
+def _compared(what: str, wanted: str, found: str, doubt: str = "", told: str = "") -> CheckResult:
+    """Return the verdict on a pin; one that nothing vouches for is not more than not refuted."""
+    name, same = f"pinned {what}", f"checksum {found[:12]} as in the guarantee"
+    if wanted == found and doubt:
+        return CheckResult(name, Outcome.UNCHECKED, f"{same}, which does not vouch for it: {doubt}")
     if wanted == found:
-        return CheckResult(name, Outcome.HOLDS, f"checksum {found[:12]} as in the guarantee")
+        return CheckResult(name, Outcome.HOLDS, same)
     return CheckResult(
         name, Outcome.FAILS,
-        f"checksum {found[:12]} is not {wanted[:12]}, that of the guarantee: restore what it was written "
-        "for, or write a new guarantee",
+        f"checksum {found[:12]} is not {wanted[:12]}, that of the guarantee{told}: restore what it was "
+        "written for, or write a new guarantee",
     )  # fmt: skip
 
 

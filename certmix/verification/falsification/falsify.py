@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from certmix.errors import RunError
-from certmix.records.folder import DESCRIPTION
+from certmix.records import Store, VectorStore
+from certmix.records.folder import DATABASE, DESCRIPTION, VECTORS
 from certmix.sampling import resolve_device
 from certmix.studies.attacking import Progress
+from certmix.studies.behaviour import Original
 from certmix.studies.sources import Loaded, Sources, load_models
 from certmix.studies.unfinished import unfinished
 from certmix.types import Dataset
@@ -149,6 +151,15 @@ def load_target(
     chosen = resolve_device(device)
     loaded = load_models(replace(named, standard=None), robust, chosen, say)
     _same(run, loaded, expected)
+    store: Store | VectorStore
+    if claims.sigma is None:
+        store = VectorStore(run / VECTORS, read_only=True)
+    else:
+        store = Store(run / DATABASE, loaded.dataset.classes, read_only=True)
+    try:
+        Original(run, described, store).hold(loaded, chosen)
+    finally:
+        store.close()
     data = loaded.dataset
     batch = batch_size if claims.sigma is not None else None
     return Target(loaded.robust.module, data.classes, chosen, data.input_range, batch), data

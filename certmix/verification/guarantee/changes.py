@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from certmix.errors import RunError
 from certmix.records import Identity, StudyIdentity, read_run
 from certmix.records.folder import DESCRIPTION
+from certmix.studies.behaviour import changed_parts
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded
 from certmix.verification.guarantee.guarantees import Guarantee
 
-__all__ = ["checksum_of", "model_changes", "no_run", "run_folder", "standard_changes", "what_is_done"]
+if TYPE_CHECKING:
+    from certmix.models.spec import LoadedModel
+
+__all__ = [
+    "checksum_of",
+    "model_changes",
+    "no_run",
+    "run_folders",
+    "standard_changes",
+    "what_changed",
+    "what_is_done",
+]
 
 LOOKED_THROUGH = 200
 """Run folders that are looked through for one that serves, and to say what changed."""
@@ -54,13 +66,25 @@ def model_changes(guarantee: Guarantee, loaded: Loaded) -> list[str]:
     return found
 
 
-def run_folder(identity: Identity | StudyIdentity, runs: Path) -> Path:
-    """Return the folder in `runs` that holds this identity, or the one that would be made for it."""
+def what_changed(runs: Path, checksum: str, model: LoadedModel) -> str:
+    """Say which parts of a model changed since a run in `runs` was made with one of that checksum."""
+    for path in sorted(runs.glob(f"*/{DESCRIPTION}"))[:LOOKED_THROUGH] if checksum != model.checksum else ():
+        try:
+            known = read_run(path.parent)["models"].values()
+            before = [one["parts"] for one in known if one is not None and one["checksum"] == checksum]
+        except (RunError, KeyError, TypeError, AttributeError):
+            continue
+        if before:
+            return changed_parts(before[0], model.parts)
+    return ""
+
+
+def run_folders(identity: Identity | StudyIdentity, runs: Path) -> list[Path]:
+    """Return the folders in `runs` that hold this identity, the one of the usual name first."""
     usual = runs / identity.folder_name()
-    if (usual / DESCRIPTION).is_file():
-        return usual
+    first = [usual] if (usual / DESCRIPTION).is_file() else []
     same = [folder for folder, differences in _others(identity, runs) if not differences]
-    return same[0] if same else usual
+    return list(dict.fromkeys([*first, *same]))
 
 
 def _others(identity: Identity | StudyIdentity, runs: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -32,6 +32,7 @@ class ModelClaim:
     model: str
     weights: str | None = None
     normalize: str | None = None
+    files: tuple[str, ...] = ()
     checksum: str | None = None
     pin: bool = False
 

@@ -13,6 +13,7 @@ from certmix.studies.deterministic import run_deterministic
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
 from certmix.studies.sources import Loaded, Sources
+from certmix.verification.guarantee.copying import copy_stored
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.planning import Plan, stored_images
 
@@ -66,6 +67,8 @@ def draw(
         If it was interrupted; what was drawn is kept.
     """
     request, classes = guarantee.asked, loaded.dataset.classes
+    if not fresh:
+        copy_stored(guarantee, loaded, planned)
     lacking = planned.indices if fresh else planned.lacking
     reused = len(planned.indices) - len(lacking)
     work: dict[str, Any] = {

@@ -31,6 +31,7 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
             weights = claim.weights
             options[f"{role}_weights"] = None if weights is None else str(_joined(weights, folder))
             options[f"{role}_normalize"] = claim.normalize
+            options[f"{role}_files"] = tuple(str(_joined(file, folder)) for file in claim.files)
     return options
 
 
@@ -83,6 +84,7 @@ def relative_claims(
                 _relative(spec, folder),
                 None if weights is None else _relative(weights, folder),
                 sources[f"{role}_normalize"],
+                tuple(_relative(file, folder) for file in sources.get(f"{role}_files", ())),
             )
         )
     return data, models[0], models[1]

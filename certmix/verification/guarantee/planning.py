@@ -11,7 +11,7 @@ from typing import Any
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.records import Identity, ImageRecord, Store, StudyIdentity, VectorStore, read_run
-from certmix.records.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.records.folder import DATABASE, VECTORS
 from certmix.sampling import resolve_device
 from certmix.studies import certify, deterministic
 from certmix.studies.bounding import bound_records
@@ -24,7 +24,7 @@ from certmix.verification.guarantee.changes import (
     checksum_of,
     model_changes,
     no_run,
-    run_folder,
+    run_folders,
     standard_changes,
     what_is_done,
 )
@@ -32,7 +32,7 @@ from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.places import source_options
 from certmix.verification.rederivation.stored import read_description
 
-__all__ = ["Plan", "load_guaranteed", "plan", "stored_images"]
+__all__ = ["Plan", "identity_of", "load_guaranteed", "plan", "stored_images"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Plan:
     ----------
     folder
         Where the run lies, or will.
+    stored
+        The run whose samples serve, None where there is none.  One that is not `folder` is only read:
+        what the guarantee can use of it is copied.
     indices
         Of the images that the guarantee is about.
     lacking
@@ -50,20 +53,18 @@ class Plan:
     current
         Whether the run was finished for this very request and these models: nothing needs to be done.
     trusted
-        Whether the run as it lies there can be checked whole before it is continued: of one that was
+        Whether the stored run as it lies there can be checked whole before it is continued: of one that was
         interrupted, or made with another standard model or other sources, only what it stores can.
-    exists
-        Whether there is a run.
     why
         What will be done and for what reason, one sentence each.
     """
 
     folder: Path
+    stored: Path | None
     indices: tuple[int, ...]
     lacking: tuple[int, ...]
     current: bool
     trusted: bool
-    exists: bool
     why: tuple[str, ...]
 
 
@@ -83,38 +84,99 @@ def load_guaranteed(guarantee: Guarantee, device: str, say: Callable[[str], None
     return sources, load_models(sources, sources.robust, chosen, say)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A run of the identity, as far as it serves: what it lacks, and whether it is of this very request."""
+
+    folder: Path
+    described: dict[str, Any]
+    lacking: tuple[int, ...]
+    unanswered: int
+    same_models: bool
+    asked: bool
+    trusted: bool
+
+    @property
+    def current(self) -> bool:
+        """Whether nothing needs to be done."""
+        return self.trusted and self.asked and not self.lacking and not self.unanswered
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """How well it serves: as it is, to be gone on with, with the same g, with few samples to come."""
+        begun = self.asked and not self.trusted
+        return (self.current, begun, self.same_models, -len(self.lacking), -self.unanswered)
+
+
 def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> Plan:
     """Return what a guarantee lacks in the folder of runs `runs`, without changing anything.
 
     Raises
     ------
     RunError
-        If a run is there that cannot be read.
+        If runs are there, but none that can be read.
     """
     request, dataset = guarantee.asked, loaded.dataset
     positions = spread(len(dataset), request.images)
     indices = tuple(int(dataset.indices[p]) for p in positions)
-    identity = _identity(request, loaded)
-    folder = run_folder(identity, runs)
-    if not (folder / DESCRIPTION).is_file():
-        why = (*model_changes(guarantee, loaded), *no_run(identity, folder, request, len(indices)))
-        return Plan(folder, indices, indices, False, False, False, why)
-    described = _described(folder)
-    lacking, lacking_g = _lacking(folder, request, indices, loaded)
-    before, now = described["request"], json.loads(json.dumps(request.as_dict()))
-    same = _checksums(described) == _loaded_checksums(loaded)
-    same = same and described.get("sources") == json.loads(json.dumps(sources.as_dict()))
-    trusted = same and is_finished(folder)
+    identity = identity_of(request, loaded)
+    usual = runs / identity.folder_name()
+    found = _readable(run_folders(identity, runs), request, indices, sources, loaded)
+    if not found:
+        why = (*model_changes(guarantee, loaded), *no_run(identity, usual, request, len(indices)))
+        return Plan(usual, None, indices, indices, False, False, why)
+    g = loaded.standard
+    own = usual.with_name(f"{usual.name}.{request.name('' if g is None else g.checksum)[-8:]}")
+    best = max(found, key=lambda one: (one.current, one.folder == own, *one.rank))
+    continued = best.current or (best.asked and not best.trusted) or best.folder == own
+    now = json.loads(json.dumps(request.as_dict()))
     why = (
         *model_changes(guarantee, loaded),
-        *what_is_done(request, before, now, lacking, len(indices)),
-        *standard_changes(described, loaded, lacking_g),
+        *what_is_done(request, best.described["request"], now, best.lacking, len(indices)),
+        *standard_changes(best.described, loaded, best.unanswered),
+        *([] if continued else [f"{best.folder} is only read: its samples are copied to {own.name}."]),
     )
-    current = trusted and before == now and not lacking and not lacking_g
-    return Plan(folder, indices, lacking, current, trusted, True, why)
+    folder = best.folder if continued else own
+    return Plan(folder, best.folder, indices, best.lacking, best.current, best.trusted, why)
 
 
-def _identity(request: CertifyRequest | DeterministicRequest, loaded: Loaded) -> Identity | StudyIdentity:
+def _readable(
+    folders: list[Path],
+    request: CertifyRequest | DeterministicRequest,
+    indices: tuple[int, ...],
+    sources: Sources,
+    loaded: Loaded,
+) -> list[_Stored]:
+    """Return those of the runs that can be read; RunError if none of several can."""
+    found, errors = [], []
+    for folder in folders:
+        try:
+            found.append(_stored(folder, request, indices, sources, loaded))
+        except RunError as error:
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    return found
+
+
+def _stored(
+    folder: Path,
+    request: CertifyRequest | DeterministicRequest,
+    indices: tuple[int, ...],
+    sources: Sources,
+    loaded: Loaded,
+) -> _Stored:
+    described = _described(folder)
+    lacking, unanswered = _lacking(folder, request, indices, loaded)
+    same_models = _checksums(described) == _loaded_checksums(loaded)
+    same = same_models and described.get("sources") == json.loads(json.dumps(sources.as_dict()))
+    asked = same and described["request"] == json.loads(json.dumps(request.as_dict()))
+    trusted = same and is_finished(folder)
+    return _Stored(folder, described, lacking, unanswered, same_models, asked, trusted)
+
+
+def identity_of(request: CertifyRequest | DeterministicRequest, loaded: Loaded) -> Identity | StudyIdentity:
+    """Return what the stored samples of a request depend on."""
     if isinstance(request, CertifyRequest):
         return certify.run_identity(request, loaded)
     return deterministic.run_identity(request, loaded)

@@ -106,7 +106,10 @@ def _digest(value: object) -> str:
     return value
 
 
-_MODEL = {"model": _text, "weights": _text, "normalize": _text, "checksum": _digest, "pin": _flag}
+_MODEL = {
+    "model": _text, "weights": _text, "normalize": _text,
+    "files": _list(_text, "a list of paths in quotes"), "checksum": _digest, "pin": _flag,
+}  # fmt: skip
 Kind = Callable[[object], Any]
 
 SCHEMA: dict[str, dict[str, Kind]] = {

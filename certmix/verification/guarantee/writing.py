@@ -81,7 +81,7 @@ def _sampling(guarantee: Guarantee) -> list[str]:
 
 
 def _table(name: str, values: dict[str, Any]) -> str:
-    lines = [f"{key} = {_value(key, value)}" for key, value in values.items() if value is not None]
+    lines = [f"{key} = {_value(key, value)}" for key, value in values.items() if value not in (None, ())]
     return "\n".join([f"[{name}]", *lines])
 
 

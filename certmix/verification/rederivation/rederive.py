@@ -9,6 +9,7 @@ from torch import nn
 
 from certmix.records import read_run
 from certmix.records.folder import RESULTS
+from certmix.sampling import resolve_device
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult
 from certmix.verification.rederivation.samples import recheck_samples, rederive_samples
@@ -20,7 +21,11 @@ __all__ = ["recheck", "rederive"]
 
 
 def rederive(
-    run: Path, *, dataset: Dataset | None = None, models: Mapping[str, nn.Module] | None = None
+    run: Path,
+    *,
+    dataset: Dataset | None = None,
+    models: Mapping[str, nn.Module] | None = None,
+    device: str = "cpu",
 ) -> list[CheckResult]:
     """Check a run folder against its data, its models and its own counts, without sampling anything.
 
@@ -37,6 +42,8 @@ def rederive(
     dataset, models
         The data set, and modules by role (``robust``, ``standard``), of a run
         made from Python objects; None loads what ``run.json`` names.
+    device
+        Where the models' logits are computed again.
 
     Returns
     -------
@@ -52,7 +59,7 @@ def rederive(
     run = Path(run)
     _, study = read_description(run)
     derive_again = rederive_samples if study == STUDIES[0] else rederive_vectors
-    return derive_again(run, dataset, models)
+    return derive_again(run, dataset, models, resolve_device(device))
 
 
 def recheck(run: Path, dataset: Dataset) -> list[CheckResult]:

@@ -80,15 +80,17 @@ def _model(
     description: dict[str, Any],
     device: torch.device | str,
 ) -> LoadedModel:
-    normalize = getattr(sources, f"{role}_normalize")
+    normalize, files = getattr(sources, f"{role}_normalize"), getattr(sources, f"{role}_files")
     if given is not None:
-        return wrap_model(given, device=device, normalize=normalize)
+        return wrap_model(given, device=device, normalize=normalize, files=files)
     spec, weights = getattr(sources, role), getattr(sources, f"{role}_weights")
     if spec is None:  # the shipped one, which the run chose itself
         spec = description["models"][role].get("spec")
     classes = len(description["data"]["class_names"])
     path = None if weights is None else Path(weights)
-    return load_model(str(spec), weights=path, normalize=normalize, device=device, classes=classes)
+    return load_model(
+        str(spec), weights=path, normalize=normalize, files=files, device=device, classes=classes
+    )
 
 
 def standard_checksum(description: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from certmix.errors import CertmixError, RunError
@@ -28,6 +29,7 @@ from certmix.verification.rederivation.reload import reload, standard_checksum
 from certmix.verification.rederivation.samples_figures import check_figures
 from certmix.verification.rederivation.sources import (
     certified_data,
+    check_answers,
     check_data,
     check_identity,
     check_inputs,
@@ -51,18 +53,22 @@ def stored_request(run: StoredRun) -> CertifyRequest:
 
 
 def rederive_samples(
-    folder: Path, dataset: Dataset | None, models: Mapping[str, nn.Module] | None
+    folder: Path,
+    dataset: Dataset | None,
+    models: Mapping[str, nn.Module] | None,
+    device: torch.device | str = "cpu",
 ) -> list[CheckResult]:
     """Return the checks of a sampled run; see `certmix.verification.rederivation.rederive.rederive`."""
     run, published = read_samples(folder), read_published(folder)
     request = stored_request(run)
-    reloaded = reload(run.description, dataset, models)
+    reloaded = reload(run.description, dataset, models, device)
     requests = [match_request(found, request, run.standard)[0] for found in published]
     data = certified_data(run.description, reloaded)
     return [
         *check_identity(folder, run.description, request),
         check_data(run.description, reloaded),
         *check_models(run.description, reloaded),
+        *check_answers(folder, run.description, reloaded, device),
         check_stored(run.images, data, [request, *requests], run.meta.get(BEGUN)),
         *_stored_checks(run, published, request, data),
         check_newest(folder, request.name(standard_checksum(run.description)), published),

@@ -5,25 +5,35 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from certmix.records import Identity
+from certmix.errors import CertmixError
+from certmix.models.spec import LoadedModel
+from certmix.records import Identity, Store, VectorStore
+from certmix.records.folder import DATABASE, VECTORS
 from certmix.records.identity import NOISE_VERSION
+from certmix.studies.behaviour import differs, logits_key, told_changes
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.request import CertifyRequest
+from certmix.studies.sources import Loaded
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederivation.published import Published
 from certmix.verification.rederivation.reload import ROLES, Reloaded, standard_checksum
 
 __all__ = [
-    "Faults", "certified_data", "check_data", "check_identity", "check_inputs", "check_models", "judged",
-    "name_faults", "unchecked",
+    "MODEL_CHECKS", "Faults", "certified_data", "check_answers", "check_behaviour", "check_data",
+    "check_identity", "check_inputs", "check_models", "judged", "name_faults", "unchecked",
 ]  # fmt: skip
 
+
+MODEL_CHECKS = tuple(f"{role} model {what}" for role in ROLES for what in ("checksum", "logits"))
+"""Checks that fail where a model is not the one that a run was made with."""
 
 Faults = list[tuple[int | None, str]]
 """What is wrong: the image concerned or None, and a sentence."""
@@ -126,13 +136,70 @@ def check_models(description: dict[str, Any], reloaded: Reloaded) -> list[CheckR
             faults: Faults = [
                 (
                     None,
-                    f"{model.name} has the checksum {model.checksum[:12]}..., run.json says {claim[:12]}...",
+                    f"{model.name} is not the model of the run: "
+                    + told_changes({**stored, "checksum": claim}, model),
                 )
                 for claim in claims
                 if claim != model.checksum
             ]
+            if model.doubt and not faults:
+                same = f"{model.name} has the checksum of the run, which does not vouch for it"
+                found.append(unchecked(check, f"{same}: {model.doubt}"))
+                continue
             found.append(judged(check, faults, f"{model.name}: {model.checksum[:12]}..."))
     return found
+
+
+def check_answers(
+    folder: Path, description: dict[str, Any], reloaded: Reloaded, device: torch.device | str
+) -> list[CheckResult]:
+    """Do the models give the logits that the run keeps, of the fixed inputs and of all its images?"""
+    found, data = [], reloaded.dataset
+    for role in ROLES:
+        check, model = f"{role} model logits", reloaded.models.get(role)
+        stored = description["models"].get(role)
+        if not isinstance(stored, dict):
+            continue
+        if model is None or model.checksum != stored.get("checksum"):
+            found.append(unchecked(check, "the model is another, or cannot be loaded"))
+        elif data is None or data.checksum != description["data"].get("checksum"):
+            found.append(unchecked(check, "the data set is another, or cannot be loaded"))
+        else:
+            found.append(_answers(folder, role, model, data, device))
+    return found
+
+
+def check_behaviour(folder: Path, loaded: Loaded, device: torch.device | str) -> list[CheckResult]:
+    """Return the same of data and models that are loaded, of those among them that a run knows."""
+    return [
+        _answers(folder, role, model, loaded.dataset, device)
+        for role, model in loaded.models.items()
+        if model is not None and _knows(folder, model, loaded.dataset)
+    ]
+
+
+def _store(folder: Path, dataset: Dataset) -> Store | VectorStore:
+    if (folder / DATABASE).is_file():
+        return Store(folder / DATABASE, dataset.classes, read_only=True)
+    return VectorStore(folder / VECTORS, read_only=True)
+
+
+def _knows(folder: Path, model: LoadedModel, dataset: Dataset) -> bool:
+    with closing(_store(folder, dataset)) as store:
+        return store.get(logits_key(model.checksum)) is not None
+
+
+def _answers(
+    folder: Path, role: str, model: LoadedModel, dataset: Dataset, device: torch.device | str
+) -> CheckResult:
+    check = f"{role} model logits"
+    try:
+        with closing(_store(folder, dataset)) as store:
+            told = differs(store, role, model, dataset, device)
+    except CertmixError as error:
+        return unchecked(check, str(error))
+    faults: Faults = [(None, f"{model.name} is not the model of the run: {told}")] if told else []
+    return judged(check, faults, f"{model.name} gives the logits that the run keeps")
 
 
 def name_faults(

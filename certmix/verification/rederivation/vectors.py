@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from certmix.errors import CertmixError
@@ -22,6 +23,7 @@ from certmix.verification.rederivation.reload import reload, standard_checksum
 from certmix.verification.rederivation.sources import (
     Faults,
     certified_data,
+    check_answers,
     check_data,
     check_models,
     judged,
@@ -44,12 +46,15 @@ def vector_request(run: StoredVectors) -> DeterministicRequest:
 
 
 def rederive_vectors(
-    folder: Path, dataset: Dataset | None, models: Mapping[str, nn.Module] | None
+    folder: Path,
+    dataset: Dataset | None,
+    models: Mapping[str, nn.Module] | None,
+    device: torch.device | str = "cpu",
 ) -> list[CheckResult]:
     """Return the checks of a run without samples; see `rederive`."""
     run, published = read_vectors(folder), read_published(folder)
     request = vector_request(run)
-    reloaded = reload(run.description, dataset, models)
+    reloaded = reload(run.description, dataset, models, device)
     data = certified_data(run.description, reloaded)
     stored = (index for rows in run.cells.values() for index in rows)
     asked = [match_claim(found, request, standard_checksums(run))[0] for found in published]
@@ -57,6 +62,7 @@ def rederive_vectors(
         *_check_identity(run, request),
         check_data(run.description, reloaded),
         *check_models(run.description, reloaded),
+        *check_answers(folder, run.description, reloaded, device),
         check_stored(stored, data, [request, *asked], run.begun),
         *_stored_checks(run, published, request, data),
         check_newest(folder, request.name(standard_checksum(run.description)), published),
