@@ -53,7 +53,7 @@ INPUTS, COPIES = 4, 3
 """Inputs of the data set whose logits are kept, and noisy copies of each."""
 SEED = 20_240_301
 """Of the noise of these copies, which has nothing to do with that of a run."""
-REMEDY = "restore its files, or name another --output"
+REMEDY = "restore its files, or certify anew with another --output"
 _ROUNDING = 2.0**-18
 """Of the largest logit: what is left of a difference of float32 numbers that nearly cancel."""
 _LEAST = 1e-300
@@ -157,7 +157,7 @@ def difference(stored: FloatArray, found: FloatArray, precision: str = "full") -
     kept = stored[np.isfinite(stored)]
     spread_of = float(np.ptp(kept)) if kept.size else 0.0
     limit = CLOSE[precision] * spread_of + _ROUNDING * float(np.abs(kept).max(initial=0.0))
-    far = np.where(finite, np.abs(np.where(finite, found - stored, 0.0)), 0.0)
+    far = np.abs(np.subtract(found, stored, where=finite, out=np.zeros_like(stored)))
     rows = (far > limit).any(1) | odd.any(1)
     if not rows.any():
         return ""
@@ -376,12 +376,14 @@ def refuse_changed(folder: Path, models: Mapping[str, LoadedModel | None]) -> No
     try:
         described = read_run(folder)
         known = {role: described["models"][role] for role in models}
-        identity = described["identity"]
-    except (RunError, KeyError, TypeError):
+        identity, objects = described["identity"], described["sources"].get("objects", ())
+    except (RunError, AttributeError, KeyError, TypeError):
         return
     for role, model in models.items():
         before = known[role]
         if model is None or not isinstance(before, dict) or before.get("spec") != model.spec:
+            continue
+        if role in objects:
             continue
         wanted = identity.get(f"{role}_checksum", model.checksum)
         if wanted == before.get("checksum") != model.checksum:

@@ -31,7 +31,7 @@ class Named:
         sources: Sources,
         robust: str | nn.Module,
         loaded: Loaded,
-        device: torch.device,
+        device: torch.device | str = "cpu",
         sigma: float | None = None,
     ) -> Named:
         """Return what names the data and the robust model that a driver loaded from `sources`.

@@ -366,6 +366,8 @@ def test_what_cannot_be_loaded_is_unchecked(run):
     unknown = {
         "data checksum",
         "robust model checksum",
+        "robust model logits",
+        "standard model logits",
         "labels",
         "input checksums",
         "images",

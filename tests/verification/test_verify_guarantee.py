@@ -123,6 +123,11 @@ def test_tampered_counts_are_not_published_again_with_another_standard_classifie
     assert table.read_bytes() == published
 
 
+def contents(run: Path) -> dict[Path, bytes]:
+    """What lies in a run folder, but for the lock's own time."""
+    return {path.relative_to(run): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
 @pytest.mark.parametrize(
     "old, new, word",
     [
@@ -134,9 +139,11 @@ def test_tampered_counts_are_not_published_again_with_another_standard_classifie
 )
 def test_other_settings_start_from_the_counts_there_are(folder, old, new, word):
     before = verified(folder)
+    held = contents(before.run)
     change(folder, old, new)
     found = verified(folder)
-    assert found.run == before.run
+    assert found.run != before.run
+    assert contents(before.run) == held
     assert found.exit_code in (0, 1)
     assert failing(found) == []
     assert word in found.sampling.why[0]
@@ -241,7 +248,7 @@ def test_a_published_table_is_not_what_is_judged(folder, monkeypatch):
             row["mean_certified_radius"] = 0.0
         path.write_text(json.dumps(table))
     assert verified(folder).exit_code == 1
-    monkeypatch.setattr("certmix.verification.verify.rederive", lambda run: [])
+    monkeypatch.setattr("certmix.verification.verify.rederive", lambda run, **_: [])
     found = verified(folder)
     assert found.exit_code == 0
     assert found.judgements == before.judgements
@@ -308,7 +315,7 @@ def test_requirements_decide_the_exit_code(folder):
 
 def test_what_cannot_be_checked_is_neither_good_nor_bad(folder, monkeypatch):
     result = [CheckResult("something", Outcome.UNCHECKED, "no GPU")]
-    monkeypatch.setattr("certmix.verification.verify.rederive", lambda run: result)
+    monkeypatch.setattr("certmix.verification.verify.rederive", lambda run, **_: result)
     assert verified(folder).exit_code == 2
     change(folder, DEFAULT, '"clean_accuracy >= 0.99"')
     assert verified(folder).exit_code == 1
@@ -471,13 +478,15 @@ def test_a_run_that_was_stopped_before_it_began_is_begun(folder):
 
 
 @pytest.mark.parametrize("part", ["request", "models", "sources"])
-def test_a_description_that_was_altered_is_refused_or_written_again(folder, part):
+def test_a_description_that_was_altered_is_refused_or_written_elsewhere(folder, part):
     run = verified(folder).run
     described = json.loads((run / "run.json").read_text())
     for value in ([], {}, {"robust": "x", "standard": [], "alpha": []}):
         (run / "run.json").write_text(json.dumps({**described, part: value}))
+        held = contents(run)
         with contextlib.suppress(CertmixError):
             found = verified(folder)
             assert found.sampling.reused_images == 6
             assert (found.exit_code == 0) == (failing(found) == [])
-            assert json.loads((run / "run.json").read_text())[part] == described[part]
+            assert json.loads((found.run / "run.json").read_text())[part] == described[part]
+        assert contents(run) == held

@@ -150,7 +150,6 @@ def load_target(
         raise RunError(f"{run}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
     chosen = resolve_device(device)
     loaded = load_models(replace(named, standard=None), robust, chosen, say)
-    _same(run, loaded, expected)
     store: Store | VectorStore
     if claims.sigma is None:
         store = VectorStore(run / VECTORS, read_only=True)
@@ -160,6 +159,7 @@ def load_target(
         Original(run, described, store).hold(loaded, chosen)
     finally:
         store.close()
+    _same(run, loaded, expected)
     data = loaded.dataset
     batch = batch_size if claims.sigma is not None else None
     return Target(loaded.robust.module, data.classes, chosen, data.input_range, batch), data

@@ -32,9 +32,9 @@ class ModelClaim:
     model: str
     weights: str | None = None
     normalize: str | None = None
-    files: tuple[str, ...] = ()
     checksum: str | None = None
     pin: bool = False
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

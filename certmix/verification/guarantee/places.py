@@ -84,7 +84,7 @@ def relative_claims(
                 _relative(spec, folder),
                 None if weights is None else _relative(weights, folder),
                 sources[f"{role}_normalize"],
-                tuple(_relative(file, folder) for file in sources.get(f"{role}_files", ())),
+                files=tuple(_relative(file, folder) for file in sources.get(f"{role}_files", ())),
             )
         )
     return data, models[0], models[1]

@@ -139,7 +139,7 @@ def check_models(description: dict[str, Any], reloaded: Reloaded) -> list[CheckR
                     f"{model.name} is not the model of the run: "
                     + told_changes({**stored, "checksum": claim}, model),
                 )
-                for claim in claims
+                for claim in dict.fromkeys(claims)
                 if claim != model.checksum
             ]
             if model.doubt and not faults:
