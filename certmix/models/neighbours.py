@@ -75,7 +75,9 @@ def module_sources(name: str) -> dict[str, bytes]:
 def is_installed(path: Path) -> bool:
     """Whether a path belongs to Python or to its packages."""
     places = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
-    return any(path.is_relative_to(Path(place).resolve()) for place in places)
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts) or any(
+        path.is_relative_to(Path(place).resolve()) for place in places
+    )
 
 
 def _own_folders() -> list[Path]:

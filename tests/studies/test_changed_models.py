@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from certmix.errors import ModelError, RunError
+from certmix.models.spec import load_model
 from certmix.records import Store
 from certmix.studies.behaviour import CLOSE, difference, logits_key
 from certmix.studies.source_names import Sources
@@ -252,7 +253,18 @@ def test_certificates_without_samples(command, folder, monkeypatch, what, how):
 
 
 def test_studies_that_attack(command, folder, monkeypatch):
-    options = ("--data", "d.npz", "--standard", "none", "--robust", "nets.py:make", "--norm", "l2", "--eps", "0.1")
+    options = (
+        "--data",
+        "d.npz",
+        "--standard",
+        "none",
+        "--robust",
+        "nets.py:make",
+        "--norm",
+        "l2",
+        "--eps",
+        "0.1",
+    )
     for _ in range(2):
         assert command("attack", *options, "--output", "run").code == 0
     change(folder, "cfg.json", monkeypatch)
@@ -284,7 +296,9 @@ def test_a_worker_that_loads_another_model_is_refused(folder, monkeypatch):
     from certmix.studies.sources import load_models
 
     sources = Sources(data="d.npz", standard=None, robust="nets.py:make")
-    named = Named.of(sources, "nets.py:make", load_models(sources, "nets.py:make", torch.device("cpu"), print))
+    named = Named.of(
+        sources, "nets.py:make", load_models(sources, "nets.py:make", torch.device("cpu"), print)
+    )
     assert named.load(torch.device("cpu")).robust.name == "nets:make"
     change(folder, "environment", monkeypatch)
     with pytest.raises(RunError, match="another robust model than the driver"):
@@ -331,6 +345,4 @@ def test_a_file_given_alone_needs_no_list(folder):
     assert Sources(robust_files="cfg.json").robust_files == ("cfg.json",)
     assert Sources(robust_files=[Path("a"), "b"]).robust_files == ("a", "b")
     with pytest.raises(ModelError, match="gone"):
-        from certmix.models.spec import load_model
-
         load_model("nets.py:make", files=["gone"])
