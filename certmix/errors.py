@@ -6,7 +6,7 @@ in one line.  The command line prints it and exits with 2.
 
 from certmix.printable import one_line
 
-__all__ = ["CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError", "left"]
+__all__ = ["CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError"]
 
 
 class CertmixError(Exception):
@@ -34,11 +34,6 @@ class ModelError(CertmixError):
 
 class RunError(CertmixError):
     """A run folder is locked, of another identity, or unreadable."""
-
-
-def left(code: object) -> str:
-    """Return the message for a model or data file that ends the program: nothing was found out."""
-    return one_line(f"a model ended the program with exit code {code}: remove its call of sys.exit")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from certmix.data import spread
-from certmix.errors import ModelError, left
+from certmix.errors import ModelError
 from certmix.sampling import resolve_device
 from certmix.studies.deterministic_fill import standard_cell
 from certmix.studies.request import CertifyRequest
@@ -47,7 +47,9 @@ def verify(target: str | Path, settings: Settings) -> Verification:
             return verify_run(Path(target), settings)
         return verify_guarantee(read_guarantee(target), settings)
     except SystemExit as error:
-        raise ModelError(left(error.code)) from None
+        raise ModelError(
+            f"code of a model ended the program (SystemExit: {error.code}): remove its call of sys.exit"
+        ) from error
 
 
 def unchecked(target: str | Path, reason: str) -> Verification:
