@@ -10,7 +10,7 @@ import numpy as np
 from certmix.errors import ParameterError
 from certmix.studies.evaluate import evaluate, table_row
 from certmix.studies.stored import Stored, radii_at, read_stored, refuse_empty, refuse_of_files
-from certmix.studies.stored_run import open_sampled
+from certmix.studies.stored_run import NOT_CHECKED, open_sampled
 from certmix.studies.unfinished import unfinished
 from certmix.types import CertifiedAccuracy, ConfidenceBounds, FloatArray, IntArray
 
@@ -128,7 +128,7 @@ def _from_run(folder: Path, sigma: float | None, assumed: float, is_assumed: boo
         source=str(folder), kind="run folder", sigma=run.request.sigma, label=label,
         selected=np.array([record.selected for record in records], np.int64), bounds=evaluation.bounds,
         radius=None, frequencies=frequencies, planned=run.planned, samples=None,
-        bound=run.request.bound, notes=() if told is None else (f"{told}.",),
+        bound=run.request.bound, notes=(NOT_CHECKED,) if told is None else (NOT_CHECKED, f"{told}."),
     )  # fmt: skip
     known = all(record.index in run.probabilities for record in records)
     if known and is_assumed:

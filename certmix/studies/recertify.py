@@ -16,7 +16,7 @@ from certmix.studies.evaluate import evaluate, row_plan, table_row
 from certmix.studies.expect import choice_notes, expectations, reading_notes
 from certmix.studies.request import DEFAULT_RADII, CertifyRequest
 from certmix.studies.stored import BY_RADIUS, Doubt, Stored, radii_at, read_stored, refuse_of_files
-from certmix.studies.stored_run import open_sampled
+from certmix.studies.stored_run import NOT_CHECKED, open_sampled
 from certmix.types import CleanAccuracy, Status, Summary
 
 __all__ = ["recertify"]
@@ -97,7 +97,7 @@ def _from_run(folder: Path, sigma: float | None, given: dict[str, Any]) -> Summa
             f"Images that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
     notes += choice_notes(run.first, request)
-    about = {**run.about, "notes": tuple(notes)}
+    about = {**run.about, "notes": (*notes, NOT_CHECKED)}
     return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about).summary
 
 

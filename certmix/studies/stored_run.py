@@ -18,8 +18,20 @@ from certmix.studies.from_json import from_json
 from certmix.studies.request import CertifyRequest
 from certmix.types import FloatArray
 
-__all__ = ["LOG", "RunContents", "data_of", "named", "open_run", "open_sampled", "request_of", "run_of_log"]
+__all__ = [
+    "LOG",
+    "NOT_CHECKED",
+    "RunContents",
+    "data_of",
+    "named",
+    "open_run",
+    "open_sampled",
+    "request_of",
+    "run_of_log",
+]
 
+NOT_CHECKED = "Models not checked: none is loaded here (certmix verify compares them with the run)."
+"""What commands say that read a run without its models."""
 LOG = "records.tsv"
 """A run's own log, beside its run.json."""
 _DECIMALS = 6

@@ -81,6 +81,8 @@ def place(problem, command) -> Path:
         (here / name).write_text(text + FACTORY)
     for name, seed in (("accurate", 0), ("noisy", 1), ("wide", 1)):
         save_file(dict(small_net(seed).state_dict()), here / f"{name}.safetensors")
+    for name in ("wide.json", "trees.joblib"):
+        (here / name).write_text("{}")
     sample = load("cifar10-sample")
     inputs, labels = stack(sample, list(range(20))), np.asarray(sample.labels[:20])
     for name in ("tune", "test"):

@@ -346,3 +346,16 @@ def test_a_file_given_alone_needs_no_list(folder):
     assert Sources(robust_files=[Path("a"), "b"]).robust_files == ("a", "b")
     with pytest.raises(ModelError, match="gone"):
         load_model("nets.py:make", files=["gone"])
+
+
+def test_commands_that_load_no_model_say_so(command, folder):
+    for number in (1, 2):
+        assert certify(command, "--shard", f"{number}/2", "--output", f"shard-{number}").code == 0
+    (folder / "nets.py").unlink()
+    words = "odels not checked"
+    assert words in command("merge", "shard-1", "shard-2", "--output", "run").err
+    assert words in " ".join(command("recertify", "run", "--alpha", "0.8").out.split())
+    assert words in command("trade-off", "run", "--plot", "none").out.replace("\n", " ")
+    assert "models: not checked" in command("audit", "run").out
+    assert command("report", "run", "--output", "page.html").code == 0
+    assert "not checked for this page" in (folder / "page.html").read_text()
