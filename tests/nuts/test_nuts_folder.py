@@ -360,7 +360,7 @@ def test_swapped_copies_are_noticed(tmp_path, nets, pair):
     ("format_version", 3, "format version 3, this certmix reads 2: update certmix"),
     ("format_version", 1, "format version 1, this certmix reads 2: fit again, its LN was another"),
     ("format_version", "1", "format version"), ("format_version", True, "format version"), ("format_version", 0, "format version"),
-    ("standard", None, "standard is null, not an object"), ("robust", {}, "robust lacks checksum, normalize, spec"),
+    ("standard", None, "standard is null, not an object"), ("robust", {}, "robust lacks checksum, files, normalize"),
     ("fit", {"beta": 2}, "fit lacks"), ("tuning", 3, "tuning is 3"), ("extra", 1, "the file has unknown extra"),
 ])  # fmt: skip
 def test_a_changed_file_is_refused(folder, key, value, message):
