@@ -13,7 +13,7 @@ from half_spaces import SIGMA, images, pair, true_radius
 from torch import nn
 
 import certmix
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ModelError, ParameterError, RunError
 from certmix.radii import margin_slack_of
 from certmix.studies.sources import Sources
 from certmix.types import Dataset
@@ -225,7 +225,7 @@ def test_nothing_certified_is_nothing_checked(tmp_path):
 
 def test_other_models_data_and_radii_are_refused(tmp_path):
     certified(tmp_path)
-    with pytest.raises(RunError, match="not the model"):
+    with pytest.raises(ModelError, match="weights changed"):
         falsify(tmp_path, QUICK, sources=sources(pair(0.2)), device="cpu")
     with pytest.raises(RunError, match="not the data"):
         falsify(tmp_path, QUICK, sources=sources(shift=0.01), device="cpu")

@@ -145,7 +145,7 @@ def load_target(
         named = Sources.from_dict(described["sources"]) if sources is None else sources
         robust = named.robust if named.robust is not None else described["models"]["robust"]["spec"]
         identity, batch_size = described["identity"], described.get("batch_size")
-        expected = {"data": identity["data_checksum"], "robust": identity["robust_checksum"]}
+        expected = str(identity["data_checksum"])
     except (KeyError, TypeError) as error:
         raise RunError(f"{run}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
     chosen = resolve_device(device)
@@ -159,21 +159,18 @@ def load_target(
         Original(run, described, store).hold(loaded, chosen)
     finally:
         store.close()
-    _same(run, loaded, expected)
+    _same_data(run, loaded, expected)
     data = loaded.dataset
     batch = batch_size if claims.sigma is not None else None
     return Target(loaded.robust.module, data.classes, chosen, data.input_range, batch), data
 
 
-def _same(run: Path, loaded: Loaded, expected: dict[str, str]) -> None:
-    found = {"data": loaded.dataset.checksum, "robust": loaded.robust.checksum}
-    for what, name in (("data", loaded.dataset.name), ("robust", loaded.robust.name)):
-        if found[what] != expected[what]:
-            model = "data" if what == "data" else "model"
-            raise RunError(
-                f"{name} is not the {model} that {run} was made with (checksum {found[what][:12]}, "
-                f"{expected[what][:12]} there): restore it, or certify again"
-            )
+def _same_data(run: Path, loaded: Loaded, expected: str) -> None:
+    if (found := loaded.dataset.checksum) != expected:
+        raise RunError(
+            f"{loaded.dataset.name} is not the data that {run} was made with (checksum {found[:12]}, "
+            f"{expected[:12]} there): restore it, or certify again"
+        )
 
 
 def input_of(dataset: Dataset, claim: Claim) -> torch.Tensor:
