@@ -80,19 +80,14 @@ def probe(
     """
     import torch
 
-    from certmix.models.adapters import describe
+    from certmix.models.calling import call_model
 
     inputs = torch.from_numpy(_inputs(dataset, sigma)).to(device)
     exact = torch.backends.cudnn.flags(
         enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False
     )
-    try:
-        with torch.inference_mode(), exact:
-            logits = model.module(inputs)
-    except (Exception, SystemExit) as error:
-        raise ModelError(
-            f"{model.name} fails on {len(inputs)} inputs with noise: {describe(error)}: let it take any input"
-        ) from error
+    with torch.inference_mode(), exact:
+        logits = call_model(model.module, inputs, model.name)
     raw = np.ascontiguousarray(logits.float().cpu().numpy(), "<f4").tobytes()
     shown = {
         "classes": logits.shape[1],
@@ -317,6 +312,8 @@ def answers_differ(
     """
     import torch
 
+    from certmix.models.calling import call_model
+
     places = [place for place, index in enumerate(dataset.indices.tolist()) if index in stored]
     if not places:
         return ""
@@ -324,7 +321,7 @@ def answers_differ(
     for begin in range(0, len(places), step):
         inputs = torch.from_numpy(stack(dataset, places[begin : begin + step]))
         with torch.inference_mode():
-            logits = model.module(inputs.to(device))
+            logits = call_model(model.module, inputs.to(device), model.name)
         half = half or _is_half(model, logits)
         found.append((logits.double().log_softmax(1) if probabilities else logits.double()).cpu().numpy())
     before = np.stack([stored[index] for index in dataset.indices[places].tolist()])

@@ -46,6 +46,9 @@ class Two(torch.nn.Module):
 def make():
     return Two()
 
+def half():
+    return Two().bfloat16()
+
 class Scaled(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -219,7 +222,7 @@ def test_a_declared_file_that_is_missing_is_named(command, folder):
     assert "gone.json cannot be read" in refused.err
 
 
-@pytest.mark.parametrize("robust", ["nets.py:make", "nets.py:Half"])
+@pytest.mark.parametrize("robust", ["nets.py:make", "nets.py:half", "nets.py:Half"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_unchanged_models_are_taken_again_in_any_precision(command, folder, robust, precision):
     for _ in range(2):
