@@ -44,7 +44,7 @@ def study(inputs: Inputs) -> Product:
     judged: dict[str, dict[float, Judged]] = {NUTS: {}, PLAIN: {}}
     rows: dict[str, list[tuple[Any, ...]]] = {NUTS: [], PLAIN: []}
     missing = []
-    for beta in sorted({*BETAS, inputs.fit.choices.beta}):
+    for beta in sorted({*BETAS, inputs.fit.choices.share}):
         choices = replace(inputs.fit.choices, beta=beta)
         try:
             found = fit_cached(tune, choices)

@@ -38,7 +38,7 @@ def study(inputs: Inputs) -> Product:
     sheet = Sheet(
         name="nuts-clamp",
         title="Clamps compared: accuracy (%) on images held out from these fits, with 95 % intervals",
-        settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, the grid of {inputs.fit.folder.name}",
+        settings=f"beta {plain_decimal(inputs.fit.choices.share)}, the grid of {inputs.fit.folder.name}",
         headings=columns,
         rows=tuple(rows),
         notes=(

@@ -126,7 +126,7 @@ def parameters(found: NutsFitted) -> tuple[Cell, ...]:
 def notes(inputs: Inputs) -> tuple[str, ...]:
     """Return what a reader of any table of judged mixes must know."""
     tune, held = (len(half.labels) for half in inputs.fit.halves())
-    beta = plain_decimal(inputs.fit.choices.beta)
+    beta = plain_decimal(inputs.fit.choices.share)
     found: list[Any] = [
         f"Estimates. Fitted on the {tune:,} cached images at even positions (beta {beta} unless the table "
         f"says otherwise), judged on the {held:,} at odd positions, which these fits have not seen; the "

@@ -33,14 +33,14 @@ def study(inputs: Inputs) -> Product:
             if source == target:
                 rows.append(_row(source, "own", found, judge(rule_of(found.settings), held)))
                 continue
-            solved = _solved(tune, names[source].choices, found.fit.settings, fit.choices.beta)
+            solved = _solved(tune, names[source].choices, found.fit.settings, fit.choices.share)
             again = None if solved is None else judge(rule_of(solved.settings), held)
             rows.append(_row(source, "solved again", solved, again))
             rows.append(_row(source, "kept", found, judge(rule_of(found.settings), held)))
     sheet = Sheet(
         name="nuts-transfer",
         title="Transfer of s, p and c between models: accuracy (%) on held-out images, with 95 % intervals",
-        settings="; ".join(f"{name}: beta {fit.choices.beta:g}" for name, fit in names.items()),
+        settings="; ".join(f"{name}: beta {fit.choices.share:g}" for name, fit in names.items()),
         headings=("s, p, c of", "alpha is", *PARAMETERS, *headings(None)),
         rows=tuple(rows),
         groups=tuple((f"on {name}", 2 * len(names) - 1) for name in names),

@@ -53,7 +53,7 @@ def study(inputs: Inputs) -> Product:
     sheet = Sheet(
         name="nuts-tuning-size",
         title="Fewer tuning images: accuracy (%) on images held out from these fits, with 95 % intervals",
-        settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, clamp {inputs.fit.choices.clamp}",
+        settings=f"beta {plain_decimal(inputs.fit.choices.share)}, clamp {inputs.fit.choices.clamp}",
         headings=columns,
         rows=tuple(rows),
         notes=(
