@@ -37,8 +37,9 @@ CERTIFIED_ONLY = (
     "selection_samples", "failure_probability", "bound",
 )  # fmt: skip
 OF_PUBLISHED = {
-    "published", "standard", "standard_weights", "standard_normalize", "robust", "robust_weights",
-    "robust_normalize", "crop", "copy_weights", "output", "device", "format_",
+    "published", "standard", "standard_weights", "standard_normalize", "standard_files", "robust",
+    "robust_weights", "robust_normalize", "robust_files", "crop", "copy_weights", "output", "device",
+    "format_",
 }  # fmt: skip
 EMPIRICAL_ONLY = (
     "beta", "quantile", "rival", "conditional", "temperature", "r_d", "gradient_free", "full_strength",
@@ -180,10 +181,9 @@ def command(
 
 def _take_published(options: dict[str, Any], given: set[str]) -> int:
     """Save a mix with published numbers; refuse options that look at data or fit."""
-    for name in sorted(given - OF_PUBLISHED):
-        raise ParameterError(
-            f"{_flag(name)} does not go with --published, which fits nothing and reads no data: leave one out"
-        )
+    refuse_unused(
+        sorted(given - OF_PUBLISHED), "is not for --published, which fits nothing and reads no data"
+    )
     if options["output"] is None:
         raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
     from certmix.studies.nuts_published import nuts_published
@@ -191,10 +191,8 @@ def _take_published(options: dict[str, Any], given: set[str]) -> int:
 
     from .progress import say
 
-    named = {name: options[name] for name in OF_PUBLISHED if name in Sources.__dataclass_fields__}
-    named["standard"] = None if named["standard"] == "none" else named["standard"]
     result = nuts_published(
-        options["published"], options["output"], Sources(**named),
+        options["published"], options["output"], Sources(**named_sources(options)),
         copy_weights=options["copy_weights"], device=options["device"], say=say,
     )  # fmt: skip
     print_study(result, options["format_"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 
 import click
 import numpy as np
@@ -196,7 +197,19 @@ def test_options_of_a_fit_do_not_go_with_a_published_optimum(command, option):
     flag = option.opts[0]
     value = ["0,1"] if option.name == "input_range" else value
     done = command("nuts", "fit", "--published", "cifar10", "--output", "mix", flag, *value)
-    assert done.code == 2 and f"{flag} does not go with --published" in done.err, done.err
+    assert done.code == 2 and f"{flag} is not for --published" in done.err, done.err
+
+
+def test_declared_files_belong_to_a_published_mix(command, nets):
+    (nets.parent / "extra.txt").write_text("1")
+    files = "--robust-file", nets.parent / "extra.txt"
+    assert (
+        command("nuts", "fit", "--published", "cifar10", *pair(nets, 10), *files, "--output", "mix").code == 0
+    )
+    assert [Path(file).name for file in load_nuts("mix").description.robust.files] == ["extra.txt"]
+    (nets.parent / "extra.txt").write_text("2")
+    with pytest.raises(ModelError, match="checksum"):
+        load_nuts("mix")
 
 
 def test_a_published_mix_needs_a_folder_of_its_own_and_names(command, nets):
