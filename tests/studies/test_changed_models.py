@@ -259,8 +259,6 @@ def test_studies_that_attack(command, folder, monkeypatch):
     options = (
         "--data",
         "d.npz",
-        "--standard",
-        "none",
         "--robust",
         "nets.py:make",
         "--norm",
