@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,39 @@ def edit_counts(run: Path, edit: Callable[[dict[str, Any], dict[str, Any]], None
         )  # fmt: skip
 
 
-def inflate(votes: dict[str, int], share: float = 1.0) -> None:
-    """Move a share of all other votes to the class that has most."""
-    top = max(votes, key=lambda label: votes[label])
+def inflate(votes: dict[str, int], share: float = 1.0, top: str | None = None) -> None:
+    """Move a share of all other votes to the class that has most, or to `top`."""
+    top = max(votes, key=lambda label: votes[label]) if top is None else top
     for label in [label for label in votes if label != top]:
         moved = int(votes[label] * share)
         votes[label] -= moved
-        votes[top] += moved
+        votes[top] = votes.get(top, 0) + moved
     for label in [label for label in votes if not votes[label]]:
         del votes[label]
+
+
+def more_votes(run: Path, share: float, after: int = 0, where: str = "1") -> None:
+    """Give the selected class a share more of the votes of all samples that come after so many."""
+
+    def edit(selection: dict[str, int], looks: dict[str, Any]) -> None:
+        top, before = max(selection, key=lambda label: selection[label]), 0
+        honest, forged = Counter[str](), Counter[str]()
+        for n in sorted(map(int, looks)):
+            new, left = Counter(looks[str(n)]) - honest, round(share * (n - before)) if n > after else 0
+            for label in [label for label in new if label != top]:
+                moved = min(new[label], left)
+                new[label], new[top], left = new[label] - moved, new[top] + moved, left - moved
+            before, honest = n, Counter(looks[str(n)])
+            forged += new
+            looks[str(n)] = dict(forged)
+
+    edit_counts(run, edit, where)
+
+
+def swap(run: Path, one: int, other: int) -> None:
+    """Exchange all counts of two images; index, label, checksum and what is lost to the grid stay."""
+    columns = "selection, estimation, scores"
+    query = f"SELECT {columns} FROM images WHERE idx = ?"
+    rows = [sql(run, query, index)[0] for index in (one, other)]
+    for index, row in ((one, rows[1]), (other, rows[0])):
+        sql(run, f"UPDATE images SET ({columns}) = (?, ?, ?) WHERE idx = ?", *row, index)

@@ -66,9 +66,7 @@ def test_a_run_goes_on_compiled_or_not(problem, command, calls):
     assert described(run)["compiled"] == "partly"
     assert command("certify", *options, "--images", 6).code == 0
     assert described(run)["compiled"] == "partly"
-    found = {result.check: result for result in resample(run, device="cpu", new_seed=5)}
-    assert all(result.outcome is Outcome.HOLDS for result in found.values())
-    assert "partly compiled there, not here" in found["same seed"].message
+    assert all(result.outcome is Outcome.HOLDS for result in resample(run, device="cpu", new_seed=5))
 
 
 def test_what_draws_nothing_does_not_change_how_samples_were_drawn(problem, command, calls):
@@ -110,20 +108,11 @@ def test_merging_says_which_shards_were_compiled(tmp_path, calls):
     assert [part["compiled"] for part in described(tmp_path / "whole")["merged"]] == [False, True]
 
 
-def test_verifying_draws_as_the_run_did_and_afresh_without(tmp_path, calls):
+def test_verifying_a_compiled_run_compiles_nothing(tmp_path, calls):
     run = certified(tmp_path / "run", sources(tmp_path), samples=400, goal="fixed", compiled=True)
     calls.clear()
     assert all(result.outcome is Outcome.HOLDS for result in resample(run, device="cpu", new_seed=5))
-    assert len(calls) == 1
-
-
-def test_verifying_where_nothing_compiles_allows_for_rounding(tmp_path, calls, monkeypatch):
-    run = certified(tmp_path / "run", sources(tmp_path), samples=400, goal="fixed", compiled=True)
-
-    nothing_compiles(monkeypatch)
-    found = {result.check: result for result in resample(run, device="cpu", new_seed=5)}
-    assert all(result.outcome is Outcome.HOLDS for result in found.values())
-    assert "compiled there, not here" in found["same seed"].message
+    assert not calls
     forged = copied(run, tmp_path / "forged")
     edit_counts(forged, lambda selection, estimation: [inflate(votes) for votes in estimation.values()])
     assert any(r.outcome is Outcome.FAILS for r in resample(forged, device="cpu", new_seed=5))

@@ -264,6 +264,17 @@ def test_the_checksum_of_an_input(run):
     assert about(run, "input checksums").images == (0,)
 
 
+@pytest.mark.parametrize("change", ["noise_error = 0", "lost = lost / 2", "places = 0"])
+def test_what_the_noise_costs(run, change):
+    sql(run, f"UPDATE images SET {change} WHERE idx = {first_image(run)}")
+    assert "noise" in failing(run)
+
+
+def test_the_size_of_the_inputs_that_noise_is_drawn_for(run):
+    edit_json(run / "run.json", lambda d: d["noise"].update(coordinates=1))
+    assert "run.json says otherwise" in failing(run)["noise"]
+
+
 def test_a_dropped_image(run):
     sql(run, "DELETE FROM images WHERE idx = 0")
     assert "images" in failing(run)

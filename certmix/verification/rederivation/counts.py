@@ -11,9 +11,11 @@ import numpy as np
 
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.records import ImageRecord
+from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.studies.request import CertifyRequest
+from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.plain.bounds import TIME_UNIFORM, VOTE_BOUNDS, look, looks, share
 from certmix.verification.plain.scores import LAYER_BOUNDS
@@ -148,16 +150,16 @@ def check_separate(run: StoredRun, request: CertifyRequest) -> CheckResult:
     return judged("separate samples", faults, "selection and estimation have streams of noise of their own")
 
 
-def check_noise(run: StoredRun, request: CertifyRequest) -> CheckResult:
-    """What each image gives away to the noise's distance from the Gaussian is at least that distance."""
+def check_noise(run: StoredRun, request: CertifyRequest, dataset: Dataset | None) -> CheckResult:
+    """Each image gives away at least the noise's distance from the Gaussian, and its own from the grid."""
     stored = run.description.get("noise")
     if not isinstance(stored, dict) or not is_whole(stored.get("coordinates")):
         return CheckResult("noise", Outcome.FAILS, "run.json does not say which noise was drawn")
-    eps = noise_error(request.sigma, stored["coordinates"])
+    eps, grid = noise_error(request.sigma, stored["coordinates"]), Grid.of(request.sigma)
     faults: list[Fault] = [
         (index, f"image {index}: its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}")
         for index, record in run.images.items()
-        if not record.noise_error >= eps
+        if not record.noise_error >= eps or record.places < 1
     ]
     faults += [
         (
@@ -167,7 +169,15 @@ def check_noise(run: StoredRun, request: CertifyRequest) -> CheckResult:
         for index, record in run.images.items()
         if record.places > 1 and request.bound_name not in AVERAGED
     ]
-    return judged("noise", faults, f"every bound allows for eps = {eps:.3g} of the noise's law")
+    for place, index in enumerate(dataset.indices.tolist() if dataset is not None else ()):
+        if dataset is None or (record := run.images.get(index)) is None:
+            continue
+        values = dataset.read(place)
+        if values.size != stored["coordinates"]:
+            faults.append((index, f"image {index} has {values.size:,} values, run.json says otherwise"))
+        elif not record.lost >= (lost := grid.nearest(values).lost) * (1 - 1e-9):
+            faults.append((index, f"image {index} is {lost:g} from the grid, its radii lose {record.lost:g}"))
+    return judged("noise", faults, f"bounds allow for eps = {eps:.3g} of the noise, radii for the grid")
 
 
 def check_budget(description: dict[str, Any], request: CertifyRequest, classes: int) -> CheckResult:

@@ -97,7 +97,7 @@ def _stored_checks(
         check_looks(run, fixed),
         check_design(run, fixed, list(dict.fromkeys([request, *requests]))),
         check_separate(run, request),
-        check_noise(run, request),
+        check_noise(run, request, data),
         check_budget(run.description, request, run.classes),
         _check_outputs(run),
         _check_requests(run, published, matched, request),

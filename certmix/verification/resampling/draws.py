@@ -1,27 +1,33 @@
-"""Drawing some images' samples anew: selection and a stretch with the run's seed, and with a new one."""
+"""Drawing samples anew: what they give, but for rounding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from certmix.bounds.statistics import SCALE, ScoreStatistics, start, update
-from certmix.errors import RunError
-from certmix.records import ImageRecord
-from certmix.sampling import Sampler
-from certmix.sampling.packing import Draw
-from certmix.studies.request import CertifyRequest
+from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE
 from certmix.types import IntArray
 from certmix.verification.rederivation.reload import Reloaded
-from certmix.verification.rederivation.stored import StoredRun
 
-__all__ = ["Again", "Drawn", "draw_again", "samplers"]
+__all__ = ["CLOSE", "UNITS", "Again", "Bracket", "measured"]
+
+CLOSE = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 0.1}
+"""Part of the usual lead of the largest logit by which rounding may change a lead.
+
+Of the shipped model's leads no one is off by more than 3e-6, 2e-3 (TF32, which GPUs
+convolve fp32 with) and 0.05 of it (docs/verify.md).
+"""
+
+UNITS = {"votes": 1, "totals": SCALE, "squares": SCALE**2, "tails": 1}
+"""What is counted, and the most that one sample adds to it."""
+
+Bracket = dict[str, IntArray]
+"""Name in `UNITS` -> int64 (3, quantities): what samples add up to at least, here, and at most."""
 
 
 @dataclass(frozen=True)
@@ -44,137 +50,35 @@ class Again:
             self.progress(done, total)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """One image's counts, drawn anew.
+def measured(
+    logits: Tensor, order: IntArray, lead: float, followed: list[int], temperature: float | None
+) -> tuple[Bracket, int]:
+    """Return what samples add up to whichever way rounding goes, and how many votes it may change.
+
+    A class may get a vote if its logit is within `lead` of the largest.  Scores
+    then change by at most lead / (4 temperature), by the mean value theorem.
 
     Parameters
     ----------
-    record
-        What is stored.
-    before, after, stretch
-        Estimation samples before..after - 1 with the run's seed: votes (c,).
-    fresh, fresh_bins
-        Votes (c,) with the new seed; of soft scores also the selected class's bins.
-    moved
-        How many votes of selection and stretch differ from the stored ones.  Soft
-        scores add what their sums differ by, in votes, where it is more than a
-        step a sample.
-    redrawn
-        Samples of selection and stretch.
+    logits
+        float64 (n, c).
+    order
+        (c,) classes in the order in which quantities are wanted.
+    lead
+        By how much rounding may change the difference of two logits.
+    followed
+        Classes whose scores have bins.
+    temperature
+        Divides the logits of soft scores; None for votes alone.
     """
-
-    record: ImageRecord
-    before: int
-    after: int
-    stretch: IntArray
-    fresh: IntArray
-    fresh_bins: IntArray | None
-    moved: int
-    redrawn: int
-
-    @property
-    def told(self) -> IntArray:
-        """Stored votes (c,) of the stretch."""
-        nothing = np.zeros_like(self.stretch)
-        found: IntArray = self.record.estimation.get(self.after, nothing) - self.record.estimation.get(
-            self.before, nothing
-        )
-        return found
-
-
-def samplers(
-    again: Again, run: StoredRun, request: CertifyRequest, compiled: bool
-) -> tuple[Sampler, Sampler]:
-    """Return what draws as the run did, and what draws with the new seed; the latter is never compiled."""
-    model, size = again.reloaded.models["robust"], _batch_size(again.run, run.description)
-    assert model is not None
-    settings: dict[str, Any] = {"device": again.device, "precision": request.precision, "batch_size": size}
-    common = (model.module, run.classes, request.sigma)
-    return (
-        Sampler(*common, request.seed, compiled=compiled, **settings),
-        Sampler(*common, again.new_seed, **settings),
-    )
-
-
-def draw_again(
-    again: Again,
-    run: StoredRun,
-    request: CertifyRequest,
-    by: tuple[Sampler, Sampler],
-    index: int,
-    position: int,
-) -> Drawn:
-    """Draw selection, one stretch between two looks, and fresh samples of an image, by `samplers`."""
-    dataset = again.reloaded.dataset
-    assert dataset is not None
-    record, image = run.images[index], torch.from_numpy(dataset.read(position))
-    before, after = _stretch(record, again)
-
-    def draw(sampler: Sampler, stream: str, begin: int, end: int) -> tuple[IntArray, ScoreStatistics | None]:
-        wanted = Draw(image, index, (end,), begin, stream)
-        if request.scores == "soft":
-            kept = record.scores.get(0) if stream == "estimation" else None
-            return _scores(sampler, wanted, kept or start(run.classes, 0), request.temperature)
-        nothing = np.zeros(run.classes, np.int64)
-        return (sampler.submit([wanted]).result()[0][0] if end > begin else nothing), None
-
-    selection = draw(by[0], "selection", 0, request.selection_samples)
-    stretch = draw(by[0], "estimation", before, after)
-    fresh, statistics = draw(by[1], "estimation", 0, again.samples)
-    bins = None if statistics is None else statistics.bin_counts[0]
-    moved = _moved(record, before, after, selection, stretch)
-    redrawn = request.selection_samples + after - before
-    return Drawn(record, before, after, stretch[0], fresh, bins, moved, redrawn)
-
-
-def _batch_size(folder: Path, description: dict[str, Any]) -> int | None:
-    """Return the batch size of a run, which its rounding depends on."""
-    size = description.get("batch_size")
-    if size is None or (isinstance(size, int) and not isinstance(size, bool) and 1 <= size < 1 << 20):
-        return size
-    raise RunError(f"{folder}/run.json: batch size {size!r} is none: restore the file")
-
-
-def _stretch(record: ImageRecord, again: Again) -> tuple[int, int]:
-    """Return a random stretch between neighbouring looks that is short enough; (0, 0) if there is none."""
-    ends = [0, *sorted(n for n in record.estimation if n > 0)]
-    short = [(a, b) for a, b in pairwise(ends) if b - a <= again.samples]
-    if not short:
-        return 0, 0
-    return short[int(np.random.default_rng([again.new_seed, record.index & 0xFFFFFFFF]).integers(len(short)))]
-
-
-def _scores(
-    sampler: Sampler, draw: Draw, kept: ScoreStatistics, temperature: float
-) -> tuple[IntArray, ScoreStatistics]:
-    """Return votes and statistics of soft scores."""
-    votes = np.zeros(sampler.classes, np.int64)
-    if draw.stops[-1] > draw.start:
-        for _, scores in sampler.scores([draw], temperature):
-            kept = update(kept, scores)
-            votes += np.bincount(scores.argmax(1), minlength=sampler.classes)
-    return votes, kept
-
-
-def _moved(
-    record: ImageRecord, before: int, after: int,
-    selection: tuple[IntArray, ScoreStatistics | None], stretch: tuple[IntArray, ScoreStatistics | None],
-) -> int:  # fmt: skip
-    """Return how many votes differ from the stored ones; a difference of soft sums counts as votes."""
-    nothing = np.zeros_like(record.selection)
-    told = record.estimation.get(after, nothing) - record.estimation.get(before, nothing)
-    moved = int(np.abs(told - stretch[0]).sum()) // 2
-    if selection[1] is None or stretch[1] is None:
-        return moved + int(np.abs(record.selection - selection[0]).sum()) // 2
-    moved += _mass(record.selection - selection[1].totals, selection[1].samples)
-    if after > before and {before, after} <= set(record.scores):
-        sums = record.scores[after].totals - record.scores[before].totals
-        moved += _mass(sums - stretch[1].totals, after - before)
-    return moved
-
-
-def _mass(differences: IntArray, samples: int) -> int:
-    """Return what soft sums (c,) differ by, in votes rounded up, where it is more than a step a sample."""
-    far = np.abs(differences)
-    return -(-int(far[far > samples].sum()) // (2 * SCALE))
+    near = (logits >= logits.amax(1, keepdim=True) - lead).numpy()
+    ties, here = near.sum(1) > 1, np.bincount(logits.argmax(1).numpy(), minlength=near.shape[1])
+    found = {"votes": np.stack([near[~ties].sum(0), here, near.sum(0)])[:, order]}
+    if temperature is None:
+        return found, int(ties.sum())
+    scores, off = (logits / temperature).softmax(1).numpy() * SCALE, SCALE * lead / (4 * temperature)
+    ends = np.stack([np.floor(scores - off), np.rint(scores), np.ceil(scores + off)])
+    steps = ends.clip(0, SCALE).astype(np.int64)
+    tails = steps[:, :, followed, None] >= BIN_STEPS * np.arange(1, BINS)
+    found |= {"totals": steps.sum(1)[:, order], "squares": (steps**2).sum(1)[:, order]}
+    return {**found, "tails": tails.sum(1).reshape(3, -1)}, int(ties.sum())

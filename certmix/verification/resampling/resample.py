@@ -40,28 +40,28 @@ def resample(
 ) -> list[CheckResult]:
     """Compare some images' counts with samples drawn anew.
 
-    The images are a random subset.  With the run's own seed, on the type of
-    device that drew an image, the counts must be equal where device name,
-    torch version and threads are, and differ by few votes where these are not.
-    With a new seed, and on another type of device, they must be of one
-    distribution, by an exact test that allows for the look at which the run
-    stopped.  Runs without samples have their
-    logits computed, and their radii propagated, again.
+    The images are a random subset, in which those are more likely whose radii
+    lie little above a column of the table.  Noise is the same on every
+    machine: with the run's own seed counts must be equal, but for votes that
+    rounding may change.  With a new seed they must be of one distribution, by
+    an exact test that allows for the look at which the run stopped.  Runs
+    without samples have their logits computed, and their radii propagated, again.
 
     Parameters
     ----------
     run
         Folder of a run of ``certmix certify``, sampled or not.  It is only read.
     images
-        How many images, chosen at random.
+        How many images are sampled in depth; `certmix.verification.resampling.choice.WIDE` times as
+        many in a few samples.
     samples
-        Most samples that are drawn for an image with each seed, besides the
-        selection samples.
+        Most samples that are drawn in depth for an image with each seed, besides
+        the selection samples.
     new_seed
         Chooses the images and keys the new noise; None takes one from the
         operating system.  It is reported, and gives the same result again.
     error_rate
-        Probability with which an honest run fails one of the statistical tests.
+        Probability with which, at most, an honest run fails.
     device
         As for `certmix.certify`.
     dataset, models
@@ -69,7 +69,7 @@ def resample(
     say
         Receives remarks, one line each.
     progress
-        Called with (images done, images in all).
+        Called with (draws done, draws in all).
 
     Returns
     -------

@@ -34,7 +34,7 @@ def resample_vectors(again: Again) -> list[CheckResult]:
     """Return the checks of a run without samples."""
     run = read_vectors(again.run)
     request = vector_request(run)
-    chosen, lacking = choose_images(again, run.cells.get("robust logits", {}))
+    chosen, lacking = choose_images(again, dict.fromkeys(run.cells.get("robust logits", {}), 1.0))
     if not chosen:
         return [unchecked(check, lacking) for check in CHECKS]
     logits: dict[int, FloatArray] = {}
@@ -54,7 +54,8 @@ def resample_vectors(again: Again) -> list[CheckResult]:
     first = unchecked(CHECKS[0], "; ".join(missing)) if missing and not faults else (
         judged(CHECKS[0], faults, good)
     )  # fmt: skip
-    return [first, _radii_again(again, run, request, chosen, logits)]
+    deep = dict(list(chosen.items())[: again.images])
+    return [first, _radii_again(again, run, request, deep, logits)]
 
 
 def _logits(again: Again, role: str, position: int) -> FloatArray:

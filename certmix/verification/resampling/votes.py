@@ -2,198 +2,226 @@
 
 from __future__ import annotations
 
-import platform
-from contextlib import suppress
-from importlib.metadata import version
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from certmix.errors import RunError
 from certmix.models.calling import call_model
 from certmix.records import ImageRecord
-from certmix.sampling.compiling import CompileError, is_compilable
-from certmix.sampling.passes import PARTLY
+from certmix.sampling import Sampler, looks
+from certmix.sampling.packing import Draw, Part
 from certmix.studies.request import CertifyRequest
+from certmix.types import IntArray
 from certmix.verification.checks import CheckResult, Outcome
+from certmix.verification.rederivation.counts import insane
 from certmix.verification.rederivation.samples import stored_request
 from certmix.verification.rederivation.sources import Faults, judged, unchecked
 from certmix.verification.rederivation.stored import StoredRun, read_samples
-from certmix.verification.resampling.choice import choose_images
-from certmix.verification.resampling.draws import Again, Drawn, draw_again, samplers
-from certmix.verification.resampling.two_sample import LOOKS, judge_images, votes_p_value
+from certmix.verification.rederivation.stored_values import is_whole
+from certmix.verification.resampling.choice import SHORT, Piece, choose_images, choose_pieces, weights_of
+from certmix.verification.resampling.draws import CLOSE, UNITS, Again, Bracket, measured
+from certmix.verification.resampling.e_values import Sums, e_value
 
 __all__ = ["resample_votes"]
 
 CHECKS = ("same seed", "new seed", "standard outputs again")
-CLOSE = 1e-4
+OUTPUTS_CLOSE = 1e-4
 """Difference of probabilities that another device or version may explain."""
-MOVED, MOVED_SHARE = 3, 0.005
-"""Votes, and share of samples, of an image and of all, that rounding may move on one type of device."""
+TOGETHER = 64
+"""Pieces whose images are in memory at a time."""
+MOST_TIES = 0.2
+"""Share of votes beyond which rounding would leave too much open."""
+FEW = 6
+"""Differences that say nothing, where few are possible; a vote that moves is two of them."""
 
 
 def resample_votes(again: Again) -> list[CheckResult]:
     """Return the checks of a sampled run."""
     run = read_samples(again.run)
     request = stored_request(run)
-    chosen, lacking = choose_images(again, run.images)
+    sane = [one for one in run.images.values() if not any(insane(one, request, run.classes))]
+    chosen, lacking = choose_images(again, weights_of(sane, request))
     if not chosen:
         return [unchecked(check, lacking) for check in CHECKS]
-    differ = _surroundings(run.description, again.device)
-    drawn = None
-    if (how := run.description.get("compiled")) is True and is_compilable(again.device):
-        with suppress(CompileError):
-            drawn = _drawn(again, run, request, chosen, compiled=True)
-    if drawn is None:
-        differ += [f"{'partly ' if how == PARTLY else ''}compiled there, not here"] if how else []
-        drawn = _drawn(again, run, request, chosen, compiled=False)
-    elsewhere = _elsewhere(again, run, drawn, differ)
-    tests = 2 if differ or elsewhere else 1
+    records = [run.images[index] for index in chosen]
+    unit = max(1, *(record.places for record in records))
+    by_run, by_new = (_sampler(again, run, request, seed, unit) for seed in (request.seed, again.new_seed))
+    few = max(1, again.images * again.samples // SHORT)
+    fresh, lead = _fresh(again, by_new, records[:few], chosen, unit)
+    devices = {again.device.type, *(record.device.partition(":")[0] for record in records)}
+    arithmetic = "tf32" if request.precision == "fp32" and "cuda" in devices else request.precision
+    pieces = choose_pieces(again, request, records, unit)
+    brackets, ties = _redrawn(again, by_run, request, pieces, chosen, lead * CLOSE[arithmetic])
     return [
-        _same_seed(again, drawn, differ, elsewhere, again.error_rate / tests),
-        _new_seed(again, run, request, drawn, again.error_rate / tests),
+        _same_seed(again, request, pieces, brackets, ties, by_run.places),
+        _new_seed(again, request, fresh),
         _standard_outputs(again, run, chosen),
     ]
 
 
-def _drawn(
-    again: Again, run: StoredRun, request: CertifyRequest, chosen: dict[int, int], *, compiled: bool
-) -> list[Drawn]:
-    """Draw the chosen images (index to position) anew."""
-    drawn, by = [], samplers(again, run, request, compiled)
-    for done, (index, position) in enumerate(chosen.items(), 1):
-        drawn.append(draw_again(again, run, request, by, index, position))
-        again.report(done, len(chosen))
-    return drawn
+def _sampler(again: Again, run: StoredRun, request: CertifyRequest, seed: int, places: int) -> Sampler:
+    """Return what draws with a seed; where h is the average over the places of a batch, in such batches."""
+    model, size = again.reloaded.models["robust"], run.description.get("batch_size")
+    size = places if places > 1 else size
+    if size is not None and not (is_whole(size) and 1 <= size < 1 << 20):
+        raise RunError(f"{run.folder}: batch size {size!r} is none: restore the run")
+    assert model is not None
+    return Sampler(
+        model.module, run.classes, request.sigma, seed, device=again.device, precision=request.precision,
+        batch_size=size,
+    )  # fmt: skip
 
 
-def _surroundings(description: dict[str, Any], device: torch.device) -> list[str]:
-    """Return in what this machine differs from the run's, of what a network's rounding depends on."""
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
-    own = {"device_name": name, "torch": version("torch"), "threads": torch.get_num_threads()}
-    stored = {**description["versions"], **{k: description.get(k) for k in ("device_name", "threads")}}
-    return [
-        f"{key} {stored.get(key)} there, {value} here"
-        for key, value in own.items()
-        if stored.get(key) != value
-    ]
+def _logits(
+    again: Again, sampler: Sampler, pieces: list[Piece], places: dict[int, int]
+) -> Iterator[tuple[int, Part, Tensor]]:
+    """Yield the logits of pieces of images (index to position), few images at a time, and whose they are."""
+    dataset = again.reloaded.dataset
+    assert dataset is not None
+    for begin in range(0, len(pieces), TOGETHER):
+        draws = []
+        for one in pieces[begin : begin + TOGETHER]:
+            image = torch.from_numpy(dataset.read(places[one.record.index]))
+            draws.append(Draw(image, one.record.index, (one.end,), one.begin, one.stream))
+        for part, logits in sampler.logits(draws):
+            yield begin + part.draw, part, logits
 
 
-def _kind(record: ImageRecord) -> str:
-    """Return the type of the device that drew an image's newest samples."""
-    return record.device.partition(":")[0]
+def _fresh(
+    again: Again, sampler: Sampler, records: list[ImageRecord], places: dict[int, int], unit: int
+) -> tuple[list[tuple[ImageRecord, IntArray]], float]:
+    """Return votes (c,) of the sampler's seed for each image, and by how much a vote is usually won."""
+    count = -(-min(SHORT, again.samples) // unit) * unit
+    pieces = [Piece(record, "estimation", (0, count), 0, count) for record in records]
+    votes = [np.zeros(sampler.classes, np.int64) for _ in records]
+    leads = []
+    for number, _, logits in _logits(again, sampler, pieces, places):
+        votes[number] += np.bincount(logits.argmax(1).numpy(), minlength=sampler.classes)
+        leads.append(-logits.topk(2, 1).values.diff(dim=1).numpy().ravel())
+    return list(zip(records, votes, strict=True)), float(np.median(np.concatenate(leads)))
 
 
-def _elsewhere(again: Again, run: StoredRun, drawn: list[Drawn], differ: list[str]) -> set[int]:
-    """Return which images (positions) were drawn on another type of device, whose noise is another.
+def _redrawn(
+    again: Again, sampler: Sampler, request: CertifyRequest, pieces: list[Piece], places: dict[int, int],
+    lead: float,
+) -> tuple[list[Bracket], int]:  # fmt: skip
+    """Return the bracket of each piece, and how many votes rounding may change."""
+    brackets: list[Bracket] = [{} for _ in pieces]
+    ties, temperature = 0, request.temperature if request.scores == "soft" else None
+    for number, part, logits in _logits(again, sampler, pieces, places):
+        record, kept = pieces[number].record, brackets[number]
+        followed = [record.selected, *record.scores[0].rivals] if request.scores == "soft" else []
+        found, tied = measured(logits, _order(record), lead, followed, temperature)
+        ties += tied
+        brackets[number] = {name: kept.get(name, 0) + ends for name, ends in found.items()}
+        if part.last:
+            again.report(number + 1, len(pieces))
+    return brackets, ties
 
-    A record names the device of its newest samples only.  In a run of several
-    types of device, an image whose counts moved may have been begun on another.
-    """
-    mixed = len({_kind(record) for record in run.images.values()}) > 1
-    return {
-        k
-        for k, one in enumerate(drawn)
-        if _kind(one.record) != again.device.type
-        or (mixed and one.moved > (MOVED_SHARE * one.redrawn if differ else 0))
-    }
+
+def _order(record: ImageRecord) -> IntArray:
+    """Return the classes (c,), the selected one first, then as the selection has them."""
+    return np.argsort(-record.selection, kind="stable")
 
 
-def _allowed(redrawn: int, differ: list[str]) -> float:
-    """Return how many votes of an image, or of all, may move on one type of device: noise is the same."""
-    return MOVED + MOVED_SHARE * redrawn if differ else 0
+def _told(piece: Piece, soft: bool) -> dict[str, IntArray]:
+    """Return what the run stores of a piece's stretch, by the names in `UNITS`."""
+    record, order, (a, b) = piece.record, _order(piece.record), piece.stretch
+    if piece.stream == "selection":
+        return {"totals" if soft else "votes": record.selection[order]}
+    votes = record.estimation[b] - record.estimation.get(a, np.zeros_like(record.selection))
+    if not soft:
+        return {"votes": votes[order]}
+    first, last = record.scores[a], record.scores[b]
+    sums = {name: (getattr(last, name) - getattr(first, name))[order] for name in ("totals", "squares")}
+    bins = (last.bin_counts - first.bin_counts)[:, ::-1].cumsum(1)[:, ::-1]
+    return {"votes": votes[order], **sums, "tails": bins[:, 1:].ravel()}
 
 
 def _same_seed(
-    again: Again, drawn: list[Drawn], differ: list[str], elsewhere: set[int], error_rate: float
+    again: Again,
+    request: CertifyRequest,
+    pieces: list[Piece],
+    brackets: list[Bracket],
+    ties: int,
+    places: int,
 ) -> CheckResult:
-    """Counts of the run's own seed.
+    """Stored counts against those of the run's own seed: noise is the same on every machine.
 
-    On the type of device that drew an image they are equal in equal
-    surroundings, else nearly so; of one distribution they must be anywhere.
+    A stretch that is drawn whole has the stored counts, but for what rounding
+    may change, of which it changes no more than a quarter in all.  Of a longer
+    one the part that is drawn must be like the rest: whatever made the run
+    stop, each order of its samples is equally likely.
     """
-    about = _same_about(again, drawn)
     faults: Faults = []
-    for k, one in enumerate(drawn):
-        if k not in elsewhere and one.moved > (most := _allowed(one.redrawn, differ)):
-            limit = f", where rounding may move {most:g} ({'; '.join(differ)})" if differ else ""
-            text = f"{one.moved} counts are not what its seed gives{limit} ({about})"
-            faults.append((one.record.index, f"image {one.record.index}: {text}"))
-    here = [one for k, one in enumerate(drawn) if k not in elsewhere]
-    moved, most = sum(one.moved for one in here), _allowed(sum(one.redrawn for one in here), differ)
-    if moved > most and not faults:
-        text = f"{moved} counts of {len(here)} images are not what their seed gives, where rounding may move"
-        text = f"{text} {most:g} of all ({'; '.join(differ)}; {about})"
-        faults = [(one.record.index, text) for one in here if one.moved]
+    parts: list[Sums] = []
+    moved, allowed = Counter[str](), Counter({name: FEW * unit for name, unit in UNITS.items()})
+    for piece, bracket in zip(pieces, brackets, strict=True):
+        for name, told in _told(piece, request.scores == "soft").items():
+            (low, here, high), unit = bracket[name], UNITS[name]
+            if np.any(told < low) or np.any(told > high + piece.left * unit):
+                index, (a, b) = piece.record.index, piece.stretch
+                text = f"{name} of {piece.stream} samples {a:,} to {b:,} are not what its seed gives"
+                faults.append((index, f"image {index}: {text}"))
+            if piece.left:
+                ends = here + (low - here) / 4, here + (high - here) / 4
+                count = piece.end - piece.begin
+                parts.append(
+                    Sums(name, count, told / (count + piece.left) / unit, *(end / unit for end in ends))
+                )
+            else:
+                moved[name] += int(np.abs(told - here).sum())
+                allowed[name] += int((high - low).sum()) // 4
+    samples = sum(piece.end - piece.begin for piece in pieces)
+    whole = sum(not piece.left for piece in pieces)
+    images = len({piece.record.index for piece in pieces})
+    refuted, found = 2 / again.error_rate, e_value(parts)
+    about = (
+        f"{images} images chosen by seed {again.new_seed}, {samples:,} samples: {whole} stretches whole, "
+        f"{len(pieces) - whole} in part (e-value {found:.2g}, refuted from {refuted:g}); "
+        f"rounding may change {ties:,} votes, {moved['votes'] // 2:,} differ"
+    )
     if faults:
         return judged("same seed", faults, about)
-    if not differ and not elsewhere:
-        return judged("same seed", faults, f"counts are equal: {about}")
-    if here:
-        how = f"differ by {moved} votes in all ({'; '.join(differ)})" if differ else "are equal"
-        about += f"; counts of {len(here)} images {how}"
-    if elsewhere:
-        kinds = ", ".join(sorted({_kind(drawn[k].record) for k in elsewhere}))
-        about += (
-            f"; {len(elsewhere)} images were sampled on another type of device ({kinds} at the end there, "
-            f"{again.device.type} here), where noise differs: not compared one by one"
-        )
-    p_values = [min(1.0, LOOKS * votes_p_value(one.told, one.stretch, one.record.selected)) for one in drawn]
-    return _judged_statistically("same seed", again, drawn, p_values, error_rate, about)
-
-
-def _same_about(again: Again, drawn: list[Drawn]) -> str:
-    """Return what was drawn with the run's seed, and which counts were not."""
-    seen = sum(one.after - one.before for one in drawn)
-    last, stored = max(one.after for one in drawn), max(one.record.drawn for one in drawn)
-    about = f"{len(drawn)} images chosen by seed {again.new_seed}, selection and {seen:,} estimation samples"
-    if last == 0:
-        return f"{about}; all estimation counts rest on the new-seed test"
-    reach = f"{about} in one stretch an image, up to look {last:,}"
-    return reach if last >= stored else f"{reach}; counts after look {last:,} rest on the new-seed test"
+    if found >= refuted or any(moved[name] > allowed[name] for name in UNITS):
+        return CheckResult("same seed", Outcome.FAILS, f"counts are not what their seeds give: {about}")
+    if any(piece.record.places < places for piece in pieces):
+        return unchecked("same seed", "a row's logits depend on its place in a batch here, not so in the run")
+    if ties > MOST_TIES * samples:
+        return unchecked("same seed", f"rounding may change too many votes: {about}")
+    return CheckResult("same seed", Outcome.HOLDS, f"counts are what their seeds give: {about}")
 
 
 def _new_seed(
-    again: Again, run: StoredRun, request: CertifyRequest, drawn: list[Drawn], error_rate: float
+    again: Again, request: CertifyRequest, fresh: list[tuple[ImageRecord, IntArray]]
 ) -> CheckResult:
-    """Counts of all classes against those of a seed that the run cannot have known.
+    """Counts of a stretch against those of a seed that the run cannot have known.
 
-    A run that stopped by itself is tested at the look where it did; whatever
-    made it stop there, each of the possible looks has its share of the error.
+    Which stretch is settled without looking at how far the run went: whether it
+    was drawn at all depends on earlier samples alone.
     """
-    fixed = run.meta.get("fixed_samples")
-    p_values = []
-    for one in drawn:
-        record, found = one.record, [1.0]
-        if record.estimation:
-            times = 2 * (1 if fixed == str(record.drawn) else LOOKS)
-            found.append(times * votes_p_value(record.estimation[record.drawn], one.fresh, record.selected))
-        if request.scores == "hard":
-            found.append(2 * votes_p_value(record.selection, one.fresh))
-        elif one.fresh_bins is not None and record.drawn in record.scores and record.drawn > 0:
-            times = 2 * (1 if fixed == str(record.drawn) else LOOKS)
-            found.append(times * votes_p_value(record.scores[record.drawn].bin_counts[0], one.fresh_bins))
-        p_values.append(min(found))
-    about = f"{len(drawn)} images and {again.samples:,} new samples each, seed {again.new_seed}"
-    return _judged_statistically("new seed", again, drawn, p_values, error_rate, about)
-
-
-def _judged_statistically(
-    check: str, again: Again, drawn: list[Drawn], p_values: list[float], error_rate: float, about: str
-) -> CheckResult:
-    verdict = judge_images(p_values, error_rate)
-    told = (
-        f"{about}; exact tests of all classes' votes, least p {verdict.least:.2g}, all together "
-        f"{verdict.together:.2g}, family-wise error rate {error_rate:g}"
+    ends, rng = (
+        [0, *sorted({*looks(request.samples), request.samples})],
+        np.random.default_rng(again.new_seed),
     )
-    if not verdict.fails:
-        return CheckResult(check, Outcome.HOLDS, f"votes may be of one distribution: {told}")
-    concerned = [drawn[k].record.index for k in verdict.images]
-    return CheckResult.about(check, Outcome.FAILS, f"votes are not of one distribution: {told}", concerned)
+    parts: list[Sums] = []
+    for record, votes in fresh:
+        at = int(rng.integers(len(ends) - 1))
+        stretch, count = (ends[at], ends[at + 1]), int(votes.sum())
+        if stretch[1] in record.estimation and (at == 0 or stretch[0] in record.estimation):
+            told = _told(Piece(record, "estimation", stretch, *stretch), soft=False)["votes"]
+            new = votes[_order(record)].astype(float)
+            parts.append(Sums("votes", count, (told + new) / (count + stretch[1] - stretch[0]), new, new))
+    refuted, found = 2 / again.error_rate, e_value(parts)
+    about = f"{len(parts)} images, new samples of seed {again.new_seed}"
+    about += f" (e-value {found:.2g}, refuted from {refuted:g})"
+    if found >= refuted:
+        return CheckResult("new seed", Outcome.FAILS, f"votes are not of one distribution: {about}")
+    return CheckResult("new seed", Outcome.HOLDS, f"votes may be of one distribution: {about}")
 
 
 def _standard_outputs(again: Again, run: StoredRun, chosen: dict[int, int]) -> CheckResult:
@@ -203,7 +231,7 @@ def _standard_outputs(again: Again, run: StoredRun, chosen: dict[int, int]) -> C
         return unchecked(check, again.reloaded.problems["standard"])
     if model is None or dataset is None:
         return CheckResult(check, Outcome.HOLDS, "the run was made without a standard model")
-    stored: dict[int, Any] = run.standard.get(model.checksum, {})
+    stored = run.standard.get(model.checksum, {})
     faults: Faults = []
     compared = [index for index in chosen if index in stored]
     for index in compared:
@@ -211,9 +239,9 @@ def _standard_outputs(again: Again, run: StoredRun, chosen: dict[int, int]) -> C
             inputs = torch.from_numpy(dataset.read(chosen[index]))[None].to(again.device)
             fresh = call_model(model.module, inputs, model.name).double().softmax(1)[0].cpu().numpy()
         kept = stored[index][0]
-        if kept.shape != fresh.shape or not np.abs(kept - fresh).max() <= CLOSE:
+        if kept.shape != fresh.shape or not np.abs(kept - fresh).max() <= OUTPUTS_CLOSE:
             faults.append((index, f"image {index}: stored outputs of {model.name} are not what it gives"))
-    good = f"outputs of {model.name} agree within {CLOSE:g} on {len(compared)} images"
+    good = f"outputs of {model.name} agree within {OUTPUTS_CLOSE:g} on {len(compared)} images"
     if not faults and len(compared) < len(chosen):
         return unchecked(check, f"{good}, and are not stored for {len(chosen) - len(compared)} more")
     return judged(check, faults, good)
