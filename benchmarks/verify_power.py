@@ -51,18 +51,21 @@ def on_a_gpu(run: Path) -> None:
     forged.sql(run, "UPDATE images SET device = 'cuda'")
 
 
-FAULTS: dict[str, Callable[[Path], object]] = {
-    "none": lambda run: None,
-    "3 % more votes everywhere, device `cuda`": on_a_gpu,
-    "1 % more votes everywhere": lambda run: forged.more_votes(run, 0.01),
-    "3 % more votes after sample 1,000": lambda run: forged.more_votes(run, 0.03, after=1000),
-    "3 % more votes after sample 5,000": lambda run: forged.more_votes(run, 0.03, after=5000),
-    "two images swapped": swapped,
-    "one image, 3 % more votes": lambda run: forged.more_votes(run, 0.03, where=f"idx = {near(run)}"),
-    "one image, 3 % more votes after 5,000": lambda run: forged.more_votes(
-        run, 0.03, after=5000, where=f"idx = {near(run)}"
-    ),
-}
+def faults(samples: int) -> dict[str, Callable[[Path], object]]:
+    """Return what is changed in runs of so many samples an image, by name."""
+    more, tenth, half = forged.more_votes, samples // 10, samples // 2
+    return {
+        "nothing": lambda run: None,
+        "3 % more votes everywhere, device `cuda`": on_a_gpu,
+        "1 % more votes everywhere": lambda run: more(run, 0.01),
+        f"3 % more votes after sample {tenth:,}": lambda run: more(run, 0.03, after=tenth),
+        f"3 % more votes after sample {half:,}": lambda run: more(run, 0.03, after=half),
+        "two images swapped": swapped,
+        "3 % more votes of one image": lambda run: more(run, 0.03, where=f"idx = {near(run)}"),
+        f"3 % more votes of one image after sample {half:,}": lambda run: more(
+            run, 0.03, after=half, where=f"idx = {near(run)}"
+        ),
+    }
 
 
 def linear(folder: Path, images: int) -> tuple[dict[str, Any], float]:
@@ -92,8 +95,8 @@ def main() -> int:
         named, sigma = ({"images": asked.images}, 0.5) if asked.shipped else linear(folder, asked.images)
         options = {**named, "sigma": sigma, "samples": asked.samples, "goal": asked.goal}
         honest = forged.certified(folder / "honest", {}, **options)
-        for name, change in FAULTS.items():
-            run = forged.copied(honest, folder / name.replace("/", "-"))
+        for name, change in faults(asked.samples).items():
+            run = forged.copied(honest, folder / name)
             change(run)
             forged.certified(run, {}, **options)
             found, begun = [], time.monotonic()

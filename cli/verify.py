@@ -44,11 +44,11 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
 )  # fmt: skip
 @click.option(
     "--resample", "images", type=click.IntRange(min=0), default=5, show_default=True,
-    help="How many images are sampled again and compared; 0 for none.",
+    help="Images sampled again in depth, and 20 times as many in a few samples; 0 for none.",
 )  # fmt: skip
 @click.option(
     "--resample-samples", "samples", type=click.IntRange(min=1), default=1000, show_default=True,
-    help="Most samples drawn again for each of them.",
+    help="Samples drawn again for each image in depth, on average.",
 )  # fmt: skip
 @click.option(
     "--new-seed", type=click.IntRange(min=0),
@@ -56,7 +56,7 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
 )  # fmt: skip
 @click.option(
     "--error-rate", type=float, default=0.001, show_default=True,
-    help="Probability that sampling again rejects an honest run.",
+    help="Probability, at most, that sampling again rejects an honest run.",
 )  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Guarantees: delete the run in --runs and sample anew.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")

@@ -33,9 +33,9 @@ class Settings:
     runs
         Folder of run folders, for guarantees.
     images
-        How many images are sampled again; 0 for none.
+        How many images are sampled again in depth; 0 for none.
     samples
-        Most samples that are drawn again for each of them.
+        Samples that are drawn again for each of them, on average.
     new_seed, error_rate
         As for `certmix.verification.resampling.resample.resample`.  All numbers are
         checked at once, whether anything is sampled again or not.

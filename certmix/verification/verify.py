@@ -93,7 +93,7 @@ def _sampled_again(run: Path, settings: Settings, checks: Iterable[CheckResult])
         return []
     return resample(
         run, images=settings.images, samples=settings.samples, new_seed=settings.new_seed,
-        error_rate=settings.error_rate, device=settings.device, say=settings.say, progress=settings.again,
+        error_rate=settings.error_rate, device=settings.device, progress=settings.again,
     )  # fmt: skip
 
 

@@ -174,7 +174,7 @@ def test_images_near_a_column_are_chosen_more_often(sequential):
     models = {"robust": object(), "standard": None}
     near = dict.fromkeys(dataset.indices[::2].tolist(), 9.0)
     reloaded = Reloaded(dataset, models)
-    again = Again(sequential, reloaded, torch.device("cpu"), 2, 1, 3, 0.001, print, None)
+    again = Again(sequential, reloaded, torch.device("cpu"), 2, 1, 3, 0.001, None)
     chosen, _ = choose_images(again, {**dict.fromkeys(dataset.indices.tolist(), 1.0), **near})
     assert len(chosen) == 2 * WIDE and sum(index in near for index in chosen) > 30
     plain, _ = choose_images(again, dict.fromkeys(dataset.indices.tolist(), 1.0))

@@ -45,7 +45,7 @@ def choose_images(again: Again, weights: Mapping[int, float]) -> tuple[dict[int,
 def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[int, float]:
     """Return a weight for each image: large where its radius lies little above a column of the table.
 
-    There a few votes decide a figure.  It is sigma / (distance + sigma / 20),
+    There a few votes decide a figure.  It is sigma / (distance + sigma / 4),
     with at most sigma as the distance, as for images that count nowhere.
     """
     if not records:
@@ -57,7 +57,7 @@ def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[
         radii = np.where(counted, derived.radii(certificate, request.sigma, alpha), 0.0)[:, None]
         above = np.where((radii > 0) & (radii >= columns), radii - columns, request.sigma)
         distance = np.minimum(distance, above.min(1))
-    weights = 1 / (distance / request.sigma + 0.05)
+    weights = 1 / (distance / request.sigma + 0.25)
     return dict(zip((record.index for record in records), weights.tolist(), strict=True))
 
 

@@ -41,7 +41,6 @@ class Again:
     samples: int
     new_seed: int
     error_rate: float
-    say: Callable[[str], None]
     progress: Callable[[int, int], None] | None
 
     def report(self, done: int, total: int) -> None:

@@ -21,10 +21,6 @@ from certmix.verification.resampling.votes import resample_votes
 __all__ = ["resample"]
 
 
-def _nothing(*_: object) -> None:
-    """Say nothing."""
-
-
 def resample(
     run: Path,
     *,
@@ -35,7 +31,6 @@ def resample(
     device: str = "auto",
     dataset: Dataset | None = None,
     models: Mapping[str, nn.Module] | None = None,
-    say: Callable[[str], None] = _nothing,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[CheckResult]:
     """Compare some images' counts with samples drawn anew.
@@ -55,8 +50,7 @@ def resample(
         How many images are sampled in depth; `certmix.verification.resampling.choice.WIDE` times as
         many in a few samples.
     samples
-        Most samples that are drawn in depth for an image with each seed, besides
-        the selection samples.
+        Samples drawn in depth for an image with the run's seed, on average, besides the selection samples.
     new_seed
         Chooses the images and keys the new noise; None takes one from the
         operating system.  It is reported, and gives the same result again.
@@ -66,8 +60,6 @@ def resample(
         As for `certmix.certify`.
     dataset, models
         As for `certmix.verification.rederivation.rederive.rederive`.
-    say
-        Receives remarks, one line each.
     progress
         Called with (draws done, draws in all).
 
@@ -93,5 +85,5 @@ def resample(
     if seed < 0 or seed == description["request"].get("seed"):
         raise ParameterError(f"new seed = {seed}: give one of at least 0 that is not the run's own")
     reloaded = reload(description, dataset, models, chosen)
-    again = Again(run, reloaded, chosen, images, samples, seed, error_rate, say, progress)
+    again = Again(run, reloaded, chosen, images, samples, seed, error_rate, progress)
     return resample_votes(again) if study == STUDIES[0] else resample_vectors(again)
