@@ -15,6 +15,7 @@ from certmix.errors import Interrupted, ModelError
 from certmix.nuts.certified import NoisyLogits
 from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
 from certmix.records.folder import VECTORS
+from certmix.records.identity import NOISE_VERSION
 from certmix.sampling import Draw, Sampler, resolve_device
 from certmix.studies.attacking import Progress, outputs
 from certmix.studies.behaviour import hold, refuse_changed
@@ -74,6 +75,7 @@ def open_bench(asked: CertifiedRequest, named: Sources, where: Surroundings) -> 
         "standard_checksum": loaded.standard.checksum,
         "robust_checksum": loaded.robust.checksum,
         **asked.identity(),
+        "noise_version": NOISE_VERSION,
     }
     label = f"{loaded.dataset.name}-{loaded.robust.name}-sigma{asked.sigma:g}"
     if where.in_memory:
