@@ -275,6 +275,14 @@ def test_the_size_of_the_inputs_that_noise_is_drawn_for(run):
     assert "run.json says otherwise" in failing(run)["noise"]
 
 
+def test_stored_outputs_of_the_standard_model(run):
+    sql(
+        run,
+        f"UPDATE standard SET probabilities = '[0.2, 0.8, 0.0]', prediction = 1 WHERE idx = {first_image(run)}",
+    )
+    assert "standard model logits" in failing(run)
+
+
 def test_a_dropped_image(run):
     sql(run, "DELETE FROM images WHERE idx = 0")
     assert "images" in failing(run)

@@ -1,4 +1,4 @@
-"""Computing logits of a run without samples again, and propagating its published radii."""
+"""Computing the published radii of a run without samples again, from fresh logits or by propagation."""
 
 from __future__ import annotations
 
@@ -27,39 +27,21 @@ __all__ = ["resample_vectors"]
 CLOSE = 1e-4
 """Difference of logits, relative to the largest, that another device or batch may explain."""
 
-CHECKS = ("logits again", "radii again")
+CHECKS = ("radii again",)
 
 
 def resample_vectors(again: Again) -> list[CheckResult]:
-    """Return the checks of a run without samples."""
+    """Return the checks of a run without samples: every published radius of the images chosen, again."""
     run = read_vectors(again.run)
     request = vector_request(run)
     chosen, lacking = choose_images(again, dict.fromkeys(run.cells.get("robust logits", {}), 1.0))
     if not chosen:
-        return [unchecked(check, lacking) for check in CHECKS]
-    logits: dict[int, FloatArray] = {}
-    faults: Faults = []
-    missing = [again.reloaded.problems["standard"]] if "standard" in again.reloaded.problems else []
-    for role, cell in (("robust", "robust logits"), ("standard", "")):
-        loaded = again.reloaded.models.get(role)
-        if loaded is None:
-            continue
-        kept = run.cells.get(cell or f"standard logits {loaded.checksum}", {})
-        found = {index: _logits(again, role, position) for index, position in chosen.items()}
-        logits = found if role == "robust" else logits
-        faults += _logit_faults(kept, found, loaded.name)
-        if lost := len(found.keys() - kept.keys()):
-            missing.append(f"logits of {loaded.name} are not stored for {lost} of {len(found)} images")
-    good = f"logits agree within {CLOSE:g} on {len(chosen)} images chosen by seed {again.new_seed}"
-    first = unchecked(CHECKS[0], "; ".join(missing)) if missing and not faults else (
-        judged(CHECKS[0], faults, good)
-    )  # fmt: skip
-    deep = dict(list(chosen.items())[: again.images])
-    return [first, _radii_again(again, run, request, deep, logits)]
+        return [unchecked(CHECKS[0], lacking)]
+    return [_radii_again(again, run, request, dict(list(chosen.items())[: again.images]))]
 
 
-def _logits(again: Again, role: str, position: int) -> FloatArray:
-    dataset, model = again.reloaded.dataset, again.reloaded.models[role]
+def _logits(again: Again, position: int) -> FloatArray:
+    dataset, model = again.reloaded.dataset, again.reloaded.models["robust"]
     assert dataset is not None
     assert model is not None
     with torch.inference_mode():
@@ -68,25 +50,13 @@ def _logits(again: Again, role: str, position: int) -> FloatArray:
     return found
 
 
-def _logit_faults(kept: Mapping[int, FloatArray], found: Mapping[int, FloatArray], name: str) -> Faults:
-    faults: Faults = []
-    for index, fresh in found.items():
-        stored = kept.get(index)
-        if stored is None:
-            continue
-        close = CLOSE * (1 + np.abs(fresh).max())
-        if stored.shape != fresh.shape or not np.abs(stored - fresh).max() <= close:
-            faults.append((index, f"image {index}: stored logits of {name} are not what it gives"))
-    return faults
-
-
 def _radii_again(
-    again: Again, run: StoredVectors, request: DeterministicRequest, chosen: dict[int, int],
-    logits: Mapping[int, FloatArray],
-) -> CheckResult:  # fmt: skip
+    again: Again, run: StoredVectors, request: DeterministicRequest, chosen: dict[int, int]
+) -> CheckResult:
     """Every published radius of the chosen images must be verified, or follow from the fresh logits."""
     faults: Faults = []
     published = read_published(again.run)
+    logits = {index: _logits(again, position) for index, position in chosen.items()}
     checksums = standard_checksums(run)
     for done, found in enumerate(published, 1):
         asked, _ = match_claim(found, request, checksums)
@@ -96,10 +66,10 @@ def _radii_again(
         )  # fmt: skip
         again.report(done, len(published))
     if not published:
-        return unchecked(CHECKS[1], "nothing was published yet")
+        return unchecked(CHECKS[0], "nothing was published yet")
     how = "verified by bound propagation" if request.certificate == "margin" else "what fresh logits give"
     about = f"of {len(chosen)} images in {len(published)} tables, chosen by seed {again.new_seed}"
-    return judged(CHECKS[1], faults, f"all radii {about}, are {how}")
+    return judged(CHECKS[0], faults, f"all radii {about}, are {how}")
 
 
 def _computed(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from certmix.errors import RunError
-from certmix.models.calling import call_model
 from certmix.records import ImageRecord
 from certmix.sampling import Sampler, looks
 from certmix.sampling.packing import Draw, Part
@@ -28,9 +27,7 @@ from certmix.verification.resampling.e_values import Sums, e_value
 
 __all__ = ["resample_votes"]
 
-CHECKS = ("same seed", "new seed", "standard outputs again")
-OUTPUTS_CLOSE = 1e-4
-"""Difference of probabilities that another device or version may explain."""
+CHECKS = ("same seed", "new seed")
 TOGETHER = 64
 """Pieces whose images are in memory at a time."""
 MOST_TIES = 0.2
@@ -59,7 +56,6 @@ def resample_votes(again: Again) -> list[CheckResult]:
     return [
         _same_seed(again, request, pieces, brackets, ties, by_run.places),
         _new_seed(again, request, fresh),
-        _standard_outputs(again, run, chosen),
     ]
 
 
@@ -222,26 +218,3 @@ def _new_seed(
     if found >= refuted:
         return CheckResult("new seed", Outcome.FAILS, f"votes are not of one distribution: {about}")
     return CheckResult("new seed", Outcome.HOLDS, f"votes may be of one distribution: {about}")
-
-
-def _standard_outputs(again: Again, run: StoredRun, chosen: dict[int, int]) -> CheckResult:
-    """Stored outputs of the standard model, which clean accuracies rest on, computed again."""
-    check, model, dataset = CHECKS[2], again.reloaded.models["standard"], again.reloaded.dataset
-    if "standard" in again.reloaded.problems:
-        return unchecked(check, again.reloaded.problems["standard"])
-    if model is None or dataset is None:
-        return CheckResult(check, Outcome.HOLDS, "the run was made without a standard model")
-    stored = run.standard.get(model.checksum, {})
-    faults: Faults = []
-    compared = [index for index in chosen if index in stored]
-    for index in compared:
-        with torch.inference_mode():
-            inputs = torch.from_numpy(dataset.read(chosen[index]))[None].to(again.device)
-            fresh = call_model(model.module, inputs, model.name).double().softmax(1)[0].cpu().numpy()
-        kept = stored[index][0]
-        if kept.shape != fresh.shape or not np.abs(kept - fresh).max() <= OUTPUTS_CLOSE:
-            faults.append((index, f"image {index}: stored outputs of {model.name} are not what it gives"))
-    good = f"outputs of {model.name} agree within {OUTPUTS_CLOSE:g} on {len(compared)} images"
-    if not faults and len(compared) < len(chosen):
-        return unchecked(check, f"{good}, and are not stored for {len(chosen) - len(compared)} more")
-    return judged(check, faults, good)
