@@ -70,7 +70,7 @@ def probe(
     """Return a model's logits of the fixed inputs as text for a run's database.
 
     The inputs are `INPUTS` of the data set, evenly spread, and `COPIES` noisy copies of each: of noise
-    level `sigma`, or without one of 1/8, 1/4 and 1/2 of the inputs' range, clipped to it.  They are computed
+    level `sigma`, or without one of 1/8, 1/4 and 1/2 of these inputs' range, clipped to it.  They are computed
     in full precision, without compilation, whatever the run's own arithmetic.
 
     Raises
@@ -103,11 +103,10 @@ def _inputs(dataset: Dataset, sigma: float | None) -> np.ndarray:
     noise = np.random.default_rng(SEED).standard_normal((COPIES, *clean.shape), np.float32)
     if sigma is not None:
         return np.concatenate([clean, *(clean + np.float32(sigma) * noise)])
-    low, high = dataset.input_range or (clean.min(), clean.max())
+    low, high = clean.min(), clean.max()  # as they are: the range that is declared may be another each time
     levels = (float(high) - float(low) or 1.0) * np.array([0.125, 0.25, 0.5])
     copies = [clean + np.float32(level) * one for level, one in zip(levels, noise, strict=True)]
-    limits = (-np.inf, np.inf) if dataset.input_range is None else (low, high)
-    return np.concatenate([clean, *(np.clip(copy, *limits) for copy in copies)]).astype(np.float32)
+    return np.concatenate([clean, *(np.clip(copy, low, high) for copy in copies)]).astype(np.float32)
 
 
 def parse(text: str) -> tuple[FloatArray, dict[str, Any]]:
