@@ -70,8 +70,8 @@ def probe(
     """Return a model's logits of the fixed inputs as text for a run's database.
 
     The inputs are `INPUTS` of the data set, evenly spread, and `COPIES` noisy copies of each: of noise
-    level `sigma`, or without one of 1/8, 1/4 and 1/2 of these inputs' range, clipped to it.  They are computed
-    in full precision, without compilation, whatever the run's own arithmetic.
+    level `sigma`, or without one of 1/8, 1/4 and 1/2 of these inputs' range, clipped to it.  They are
+    computed in full precision, without compilation, whatever the run's own arithmetic.
 
     Raises
     ------
