@@ -104,7 +104,8 @@ def _inputs(dataset: Dataset, sigma: float | None) -> np.ndarray:
     if sigma is not None:
         return np.concatenate([clean, *(clean + np.float32(sigma) * noise)])
     low, high = clean.min(), clean.max()  # as they are: the range that is declared may be another each time
-    levels = (float(high) - float(low) or 1.0) * np.array([0.125, 0.25, 0.5])
+    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+    levels = (float(high) - float(low)) * np.array([0.125, 0.25, 0.5])
     copies = [clean + np.float32(level) * one for level, one in zip(levels, noise, strict=True)]
     return np.concatenate([clean, *(np.clip(copy, low, high) for copy in copies)]).astype(np.float32)
 

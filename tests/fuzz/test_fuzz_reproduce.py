@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.errors import CertmixError
+from certmix.records import VectorStore
 from certmix.studies import deterministic_repeat, reproduce
 from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.from_json import from_json
@@ -33,7 +34,7 @@ class _StopError(CertmixError):
     """Raised in place of a run."""
 
 
-def _stop(request, sources, *, output, device, batch_size, say, progress=None):
+def _stop(request, sources, *, output, device, batch_size, say, progress=None, like=None):
     assert isinstance(sources, Sources) and isinstance(batch_size, int | None)
     raise _StopError("all that a run needs was read")
 
@@ -57,6 +58,7 @@ PLAIN = {
 def test_what_is_good_would_run(place: Path, run: dict[str, Any]) -> None:
     prepare(place, json.dumps(run).encode())
     (place / "radii.tsv").write_text("idx\tlabel\n3\t0\n")
+    VectorStore(place / "vectors.sqlite").close()
     assert "was read" in refused(lambda: reproduce.reproduce(place, place / "new"), place)
 
 
