@@ -44,6 +44,7 @@ def _nothing_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduce, "run_certify", _stop)
         patch.setattr(deterministic_repeat, "run_deterministic", _stop)
+        patch.setattr(deterministic_repeat, "VectorStore", lambda *_, **__: VectorStore(None))
         yield
 
 
@@ -58,7 +59,6 @@ PLAIN = {
 def test_what_is_good_would_run(place: Path, run: dict[str, Any]) -> None:
     prepare(place, json.dumps(run).encode())
     (place / "radii.tsv").write_text("idx\tlabel\n3\t0\n")
-    VectorStore(place / "vectors.sqlite").close()
     assert "was read" in refused(lambda: reproduce.reproduce(place, place / "new"), place)
 
 
