@@ -34,7 +34,7 @@ class Derived:
     layers: tuple[PlainLayers, ...]
     samples: IntArray
     waiting: NDArray[np.bool_]
-    lost: FloatArray
+    lost: FloatArray | float = 0.0
 
     def radii(self, certificate: str, sigma: float, alpha: float) -> FloatArray:
         """Return the radii (m,) of one certificate about the inputs, 0 where nothing is certified."""
@@ -65,7 +65,8 @@ def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
     any rule would do, since all looks' bounds hold together.  The bounds that
     it sees are the plain ones.
     """
-    return _allowing(_drawn(records, request), np.array([record.noise_error for record in records]))
+    eps, lost = (np.array([getattr(r, name) for r in records]) for name in ("noise_error", "lost"))
+    return replace(_allowing(_drawn(records, request), eps), lost=lost)
 
 
 def _allowing(drawn: Derived, eps: FloatArray) -> Derived:
@@ -83,19 +84,18 @@ def _drawn(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
     """The same of the noise that was drawn."""
     if request.goal != "fixed":
         return _walk(records, request)
-    lost = np.array([record.lost for record in records])
     found: list[Any] = [evidence(record, request).get(request.samples) for record in records]
     missing = np.array([counts is None for counts in found], bool)
     samples = np.where(missing, 0, request.samples).astype(np.int64)
     name, delta, count = request.bound_name, request.failure_probability, len(records)
     if missing.any():
-        return Derived(np.zeros(count), np.ones(count), (), samples, missing, lost)
+        return Derived(np.zeros(count), np.ones(count), (), samples, missing)
     if name in LAYER_BOUNDS:
         layers = tuple(LAYER_BOUNDS[name](kept, delta) for kept in found)
-        return Derived(np.zeros(count), np.ones(count), layers, samples, missing, lost)
+        return Derived(np.zeros(count), np.ones(count), layers, samples, missing)
     pairs = [_pair(record, counts, request, delta) for record, counts in zip(records, found, strict=True)]
     p, q = np.array(pairs, np.float64).reshape(count, 2).T
-    return Derived(p, q, (), samples, missing, lost)
+    return Derived(p, q, (), samples, missing)
 
 
 def _pair(record: ImageRecord, counts: Any, request: CertifyRequest, delta: float) -> tuple[float, float]:
@@ -122,7 +122,7 @@ def _walk(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
         samples[rows] = n
         mean, spread = _moments([kept[i][n] for i in rows.tolist()], [records[i] for i in rows.tolist()])
         active[rows] = rule.goes_on(number, mean, spread, p[rows], q[rows])
-    return Derived(p, q, (), samples, active, np.array([record.lost for record in records]))
+    return Derived(p, q, (), samples, active)
 
 
 def _moments(found: list[Any], records: list[ImageRecord]) -> tuple[FloatArray, FloatArray | None]:
