@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from certmix.data import load, load_arrays
-from certmix.lipschitz.differences import METHODS
-from certmix.lipschitz.graph import build_graph
-from certmix.lipschitz.propagation import margin_lower
+from certmix.margins.differences import METHODS
+from certmix.margins.graph import build_graph
+from certmix.margins.propagation import margin_lower
 from certmix.models.spec import load_model
 
 

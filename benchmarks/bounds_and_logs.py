@@ -15,7 +15,7 @@ import numpy as np
 
 from certmix.bounds import betting
 from certmix.bounds.scores import bound_scores, start, update
-from certmix.studies.recertify import recertify
+from certmix.certification.recertify import recertify
 
 
 def median(run: Callable[[], object], repetitions: int = 7) -> float:

@@ -18,9 +18,9 @@ import numpy as np
 from scipy.special import ndtr
 
 from certmix.bounds import clopper_pearson
+from certmix.certification.request import CertifyRequest
+from certmix.certification.stopping import Rule, Walk
 from certmix.radii import exact_radius
-from certmix.studies.request import CertifyRequest
-from certmix.studies.stopping import Rule, Walk
 
 FIXED = 100_000
 TABLE = tuple(0.25 * k for k in range(7))

@@ -11,10 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from certmix.certification.certify import CertifyResult, CertmixWarning, certify
     from certmix.models.mixture import MixedClassifier
     from certmix.models.smoothed import SmoothedClassifier
     from certmix.radii import certify_radii, exact_radius, lipschitz_radius, smoothing_radius
-    from certmix.studies.certify import CertifyResult, CertmixWarning, certify
     from certmix.verification.asserting import assert_certified
 
 __all__ = [
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CertifyResult": "certmix.studies.certify",
-    "CertmixWarning": "certmix.studies.certify",
+    "CertifyResult": "certmix.certification.certify",
+    "CertmixWarning": "certmix.certification.certify",
     "MixedClassifier": "certmix.models.mixture",
     "SmoothedClassifier": "certmix.models.smoothed",
     "assert_certified": "certmix.verification.asserting",
-    "certify": "certmix.studies.certify",
+    "certify": "certmix.certification.certify",
     "certify_radii": "certmix.radii",
     "exact_radius": "certmix.radii",
     "lipschitz_radius": "certmix.radii",

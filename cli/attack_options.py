@@ -93,9 +93,9 @@ def run_study(
     `steps` is the command's default for attacks that take steps.
     """
     from certmix.attacks import ATTACKS
+    from certmix.runs.source_names import Sources
     from certmix.studies.attack_request import AttackRequest
     from certmix.studies.empirical import Surroundings
-    from certmix.studies.source_names import Sources
 
     from .progress import StudyBar, say
 
@@ -123,7 +123,7 @@ def print_study(result: Any, format_: str) -> None:
     """Print a study's table on stdout, and where its products lie on stderr."""
     from pathlib import Path
 
-    from certmix.report.sheet import render_sheet
+    from certmix.tables.sheet import render_sheet
 
     click.echo(render_sheet(result.sheet, format_), nl=False)
     if result.folder is not None:

@@ -46,7 +46,7 @@ def command(sources: tuple[str, ...], format_: str, **options: Any) -> int:
     SOURCE is a published log (idx label predict radius correct time), a file
     of class counts, or a run folder. Each finding ends with what to do.
     """
-    from certmix.studies.audit import audit
+    from certmix.certification.audit import audit
 
     if all(Path(source).is_dir() for source in sources):
         refuse_unused(

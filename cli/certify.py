@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
-from certmix.studies.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, check_batch_size
-from certmix.studies.source_names import Sources
+from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.certification.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, check_batch_size
+from certmix.runs.source_names import Sources
 
 from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
 from .engine_options import chosen_engine, engine_options, shard_option
@@ -106,7 +106,7 @@ def _sampled(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, An
     settings["radii"] = DEFAULT_RADII if settings["radii"] is None else settings["radii"]
     request = CertifyRequest(**settings)  # refused before torch is imported
 
-    from certmix.studies.certify import run_certify
+    from certmix.certification.certify import run_certify
 
     from .progress import CertifyBar, say
 
@@ -117,7 +117,7 @@ def _sampled(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, An
 def _without_samples(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, Any]) -> Any:
     request = DeterministicRequest(**settings)  # refused before torch is imported
 
-    from certmix.studies.deterministic import run_deterministic
+    from certmix.certification.deterministic import run_deterministic
 
     from .progress import StudyBar, say
 
@@ -127,8 +127,8 @@ def _without_samples(settings: dict[str, Any], named: dict[str, Any], rest: dict
 
 def print_result(result: Any, format_: str) -> None:
     """Print the table on stdout, and where everything lies on stderr."""
-    from certmix.report.tables import render
-    from certmix.report.terminal import print_terminal
+    from certmix.tables.tables import render
+    from certmix.tables.terminal import print_terminal
 
     if format_ == "table":
         print_terminal(result.summary, sys.stdout)

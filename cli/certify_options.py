@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from certmix.certification.deterministic_request import BOUND_METHODS, MAX_RADIUS, NORMS, NORMS_OF
+from certmix.certification.request import BOUNDS_OF, DEFAULT_RADII, GOALS
 from certmix.radii import CERTIFICATES
 from certmix.radii.constant import CONSTANTS_OF
-from certmix.report.tables import FORMATS
-from certmix.studies.deterministic_request import BOUND_METHODS, MAX_RADIUS, NORMS, NORMS_OF
-from certmix.studies.request import BOUNDS_OF, DEFAULT_RADII, GOALS
+from certmix.tables.tables import FORMATS
 
 from .options import IMAGES, RADII, RADIUS, F, norm_type
 

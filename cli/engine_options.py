@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from certmix.certification.shard import Shard
 from certmix.engines import ENGINES, EngineChoice
-from certmix.studies.shard import Shard
 
 from .options import F, _Parsed
 

@@ -186,8 +186,8 @@ def _take_published(options: dict[str, Any], given: set[str]) -> int:
     )
     if options["output"] is None:
         raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
+    from certmix.runs.source_names import Sources
     from certmix.studies.nuts_published import nuts_published
-    from certmix.studies.source_names import Sources
 
     from .progress import say
 
@@ -216,10 +216,10 @@ def _flag(name: str) -> str:
 
 
 def _fit_certified(options: dict[str, Any], batch_given: bool) -> int:
+    from certmix.runs.source_names import Sources
     from certmix.studies.empirical import Surroundings
     from certmix.studies.nuts_certified import nuts_certified
     from certmix.studies.nuts_certified_request import CertifiedRequest
-    from certmix.studies.source_names import Sources
 
     from .progress import StudyBar, say
 

@@ -55,9 +55,9 @@ def command(
     run folder of certmix nuts evaluate may follow: its attacked points count
     as well. No attack is run: everything comes from cached logits in seconds.
     """
-    from certmix.report.sheet import write_sheet
     from certmix.studies.empirical import StudyResult
     from certmix.studies.nuts_studies import nuts_study
+    from certmix.tables.sheet import write_sheet
 
     product = nuts_study(name, folders)
     if plot is not None:

@@ -9,9 +9,9 @@ import click
 
 from certmix.data import parse_input_range
 from certmix.errors import CertmixError, ParameterError
+from certmix.runs.keywords import norm_name
+from certmix.runs.source_names import Sources
 from certmix.sampling.precision import PRECISIONS
-from certmix.studies.keywords import norm_name
-from certmix.studies.source_names import Sources
 
 from .unused import parameters, refuse_unused
 

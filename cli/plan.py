@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from certmix.certification.request import DEFAULT_RADII
 from certmix.errors import ParameterError
-from certmix.studies.request import DEFAULT_RADII
 
 from .options import RADII, RADIUS
 
@@ -55,9 +55,9 @@ def command(like: Path | None, scenario: str | None, format_: str, **options: An
     ones, simulated with the stopping rule on images like those of a run, of a
     published log, or of a scenario. All assumptions are printed.
     """
-    from certmix.studies.plan_truth import scenario as images_of
-    from certmix.studies.plan_truth import truth_of
-    from certmix.studies.planning import plan
+    from certmix.certification.plan_truth import scenario as images_of
+    from certmix.certification.plan_truth import truth_of
+    from certmix.certification.planning import plan
 
     from .progress import say
 
@@ -92,7 +92,7 @@ def _request(own: Any, sigma: float | None, options: dict[str, Any]) -> Any:
     """Return the request that is planned: the run's own, changed by what was given."""
     from dataclasses import replace
 
-    from certmix.studies.request import CertifyRequest
+    from certmix.certification.request import CertifyRequest
 
     names = ("alpha", "radii", "selection_samples")
     given = {name: options[name] for name in names if options[name] is not None}

@@ -56,7 +56,7 @@ class CertifyBar(_Bar):
     """Images done, samples a second, and the share certified so far."""
 
     def update(self, progress: Any) -> None:
-        """Take one `certmix.studies.certify.Progress`."""
+        """Take one `certmix.certification.certify.Progress`."""
         rate = progress.drawn / progress.seconds if progress.seconds > 0 else 0.0
         share = 100 * progress.certified / progress.done
         self.show(progress.done, progress.total, f"{rate:,.0f} samples/s, certified {share:.0f} %")
@@ -76,5 +76,5 @@ class StudyBar(_Bar):
     """Images done over all conditions of an empirical study, and the condition at work."""
 
     def update(self, progress: Any) -> None:
-        """Take one `certmix.studies.attacking.Progress`."""
+        """Take one `certmix.runs.attacking.Progress`."""
         self.show(progress.done, progress.total, progress.cell)

@@ -10,7 +10,7 @@ import click
 from certmix.bounds import BOUNDS
 from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.radii import CERTIFICATES
-from certmix.report.tables import FORMATS
+from certmix.tables.tables import FORMATS
 
 from .options import RADII
 from .progress import say
@@ -66,11 +66,11 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
     SOURCE is a run folder, a published log (idx label predict radius correct
     time) or a file of class counts (no header; counts, then the label).
     """
+    from certmix.certification.best import best
+    from certmix.certification.recertify import recertify
+    from certmix.certification.stored import Doubt
     from certmix.errors import ParameterError
-    from certmix.report.tables import render
-    from certmix.studies.best import best
-    from certmix.studies.recertify import recertify
-    from certmix.studies.stored import Doubt
+    from certmix.tables.tables import render
 
     several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
     options["certificates"] = options["certificates"] or None
@@ -86,7 +86,7 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
         if isinstance(note, Doubt):
             say(note)
     if format_ == "table":
-        from certmix.report.terminal import print_terminal
+        from certmix.tables.terminal import print_terminal
 
         print_terminal(summary, sys.stdout)
     else:

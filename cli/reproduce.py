@@ -26,7 +26,7 @@ def command(run: Path, output: Path | None, device: str) -> int:
 
 
 def _reproduce(run: Path, output: Path, device: str) -> int:
-    from certmix.studies.reproduce import reproduce
+    from certmix.certification.reproduce import reproduce
 
     from .progress import CertifyBar, say
 

@@ -21,8 +21,8 @@ sigma_option = click.option(
 
 def is_smoothed(run: Path) -> bool | None:
     """Whether a run folder certifies under noise; None of other studies, and where the command will tell."""
-    from certmix.records import read_run
-    from certmix.records.identity import CERTIFY
+    from certmix.runs import read_run
+    from certmix.runs.identity import CERTIFY
 
     try:
         study = str(read_run(run)["identity"].get("study", CERTIFY))

@@ -8,7 +8,7 @@ import click
 
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
-from certmix.report.trade_off_table import TRADE_OFF_FORMATS
+from certmix.tables.trade_off_table import TRADE_OFF_FORMATS
 
 from .options import RADIUS
 from .progress import say
@@ -70,10 +70,10 @@ def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -
     SOURCE is a run folder (which knows g's predictions), a published log or a
     file of class counts. Several, as a rule of several sigma, share one figure.
     """
-    from certmix.report.trade_off_table import render_trade_off
-    from certmix.studies.mixable import read_mixable
-    from certmix.studies.stored import Doubt
-    from certmix.studies.trade_off import trade_off
+    from certmix.certification.mixable import read_mixable
+    from certmix.certification.stored import Doubt
+    from certmix.certification.trade_off import trade_off
+    from certmix.tables.trade_off_table import render_trade_off
 
     sigmas = options.pop("sigmas")
     how = {name: options.pop(name) for name in ("at_radius", "certificates", "match_clean_accuracy")}
@@ -86,7 +86,7 @@ def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -
         if isinstance(note, Doubt):
             say(note)
     if plot != "none":
-        from certmix.report.trade_off_plot import plot_trade_off
+        from certmix.tables.trade_off_plot import plot_trade_off
 
         plot_trade_off(found, plot)
         click.echo(f"Plot: {plot}", err=True)

@@ -87,7 +87,7 @@ def command(target: Path, format_: str, details: bool, reports: dict[Path, str],
     if format_ != "text":
         refuse_unused(["details"], "is for --format text")
     from certmix.errors import CertmixError
-    from certmix.report.wording import one_line
+    from certmix.tables.wording import one_line
     from certmix.verification.outputs import append_summary
     from certmix.verification.verify import unchecked
 
@@ -104,7 +104,7 @@ def command(target: Path, format_: str, details: bool, reports: dict[Path, str],
 
 
 def _verified(target: Path, options: dict[str, Any]) -> Any:
-    from certmix.report.wording import one_line
+    from certmix.tables.wording import one_line
     from certmix.verification.result import Settings
     from certmix.verification.verify import verify
 

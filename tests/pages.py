@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from certmix.report.page import CertifiedRun, Command, Group, Images, Result, Shown, StudyRun
-from certmix.report.page.values import Table
-from certmix.studies.evaluate import table_row
+from certmix.certification.evaluate import table_row
+from certmix.page import CertifiedRun, Command, Group, Images, Result, Shown, StudyRun
+from certmix.page.values import Table
 from certmix.types import CertifiedRadii, CleanAccuracy, Status, Summary
 
 COLUMNS = (0.0, 0.25, 0.5, 1.0)

@@ -34,7 +34,7 @@ class BaseModel:
 
     @classmethod
     def of(cls, loaded: LoadedModel, sources: object, role: str) -> BaseModel:
-        """Return a loaded model with what `certmix.studies.sources.Sources` say of its role."""
+        """Return a loaded model with what `certmix.runs.sources.Sources` say of its role."""
         weights, normalize, files = (
             getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
         )

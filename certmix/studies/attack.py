@@ -17,10 +17,7 @@ from torch import nn
 from certmix.atomic import write_atomically
 from certmix.errors import RunError
 from certmix.models.mixture import MixedClassifier
-from certmix.report.sheet import Quantity, Sheet
-from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import AttackRequest, check_weight
-from certmix.studies.attacking import (
+from certmix.runs.attacking import (
     Batch,
     Bench,
     Cell,
@@ -30,8 +27,11 @@ from certmix.studies.attacking import (
     look_for_blindness,
     outputs,
 )
+from certmix.runs.sources import Sources
+from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
+from certmix.studies.attack_request import AttackRequest, check_weight
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.studies.sources import Sources
+from certmix.tables.sheet import Quantity, Sheet
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["AttackOutcome", "attack"]

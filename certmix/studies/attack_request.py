@@ -8,9 +8,9 @@ from typing import Any
 
 from certmix.attacks import ATTACKS
 from certmix.errors import ParameterError
-from certmix.report.rounding import as_given
+from certmix.runs.keywords import norm_name, plain_numbers
 from certmix.sampling.precision import PRECISIONS
-from certmix.studies.keywords import norm_name, plain_numbers
+from certmix.tables.rounding import as_given
 from certmix.types import Dataset
 
 __all__ = ["DEFAULT_EPS", "AttackRequest", "check_ball", "check_weight"]

@@ -15,19 +15,19 @@ from certmix.errors import ParameterError
 from certmix.models.mixture import mix_outputs
 from certmix.models.slopes import FORMS
 from certmix.models.trust import TRUSTS
-from certmix.report.rounding import as_given, floor_percent, plain_decimal
-from certmix.report.sheet import Sheet
-from certmix.report.trust_plot import TrustCurve, TrustCurves, trust_image
-from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest
-from certmix.studies.attacking import (
+from certmix.runs.attacking import (
     blind_notes,
     fill_some,
 )
+from certmix.runs.sources import Sources
+from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
+from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
-from certmix.studies.sources import Sources
 from certmix.studies.trust_variants import CLEAN, Variant, attack_cell, make_variant, trust_cell, trust_cells
+from certmix.tables.rounding import as_given, floor_percent, plain_decimal
+from certmix.tables.sheet import Sheet
+from certmix.tables.trust_plot import TrustCurve, TrustCurves, trust_image
 from certmix.types import IntArray
 
 __all__ = ["DEFAULT_WEIGHTS", "TrustComparison", "compare_trust"]

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from certmix.bounds.betting import lower_bound, upper_bound
-from certmix.report.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
-from certmix.report.rounding import ceil_digits, floor_digits
-from certmix.report.sheet import Quantity, Sheet
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.attacking import (
+from certmix.runs.attacking import (
     Cell,
     attacked_outputs,
     blind_notes,
     fill_some,
     outputs,
 )
+from certmix.runs.sources import Sources
+from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.studies.sources import Sources
+from certmix.tables.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
+from certmix.tables.rounding import ceil_digits, floor_digits
+from certmix.tables.sheet import Quantity, Sheet
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["Confidence", "GapGroup", "confidence", "top_two_gap"]

@@ -16,20 +16,20 @@ import torch
 from torch import nn
 
 from certmix.atomic import write_atomically
+from certmix.certification.describe import surroundings
 from certmix.data import spread, stack
 from certmix.errors import DataError, ModelError, RunError
 from certmix.models.checks import chance_warning
 from certmix.plain_json import parse_json
-from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
-from certmix.records.folder import RESULTS, VECTORS
-from certmix.report.sheet import Sheet, write_sheet
+from certmix.runs import RunFolder, StudyIdentity, VectorStore, default_folder
+from certmix.runs.attacking import Bench, Progress, outputs
+from certmix.runs.behaviour import hold, refuse_changed
+from certmix.runs.folder import RESULTS, VECTORS
+from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies.attack_request import AttackRequest, check_ball
-from certmix.studies.attacking import Bench, Progress, outputs
-from certmix.studies.behaviour import hold, refuse_changed
 from certmix.studies.blind_mix import blind_mixes
-from certmix.studies.describe import surroundings
-from certmix.studies.sources import Loaded, Sources, load_models
+from certmix.tables.sheet import Sheet, write_sheet
 from certmix.types import SCHEMA_VERSION, Dataset, IntArray
 
 __all__ = ["ROBUST", "EmpiricalWarning", "Study", "StudyResult", "Surroundings", "open_study"]

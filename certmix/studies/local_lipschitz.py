@@ -13,18 +13,18 @@ import torch
 from torch import nn
 
 from certmix.errors import ParameterError
-from certmix.lipschitz.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
-from certmix.lipschitz.local_constants import float64_twin, local_search
-from certmix.lipschitz.ratios import OUTPUTS, RATIOS
-from certmix.lipschitz.witness import slopes_beyond_rounding
+from certmix.margins.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
+from certmix.margins.local_constants import float64_twin, local_search
+from certmix.margins.ratios import OUTPUTS, RATIOS
+from certmix.margins.witness import slopes_beyond_rounding
 from certmix.radii import alpha_remedy
-from certmix.report.lipschitz_plot import EstimatedConstants, lipschitz_image
+from certmix.runs.attacking import Batch, Bench, Cell, fill_some, reduced
+from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.attacking import Batch, Bench, Cell, fill_some, reduced
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.local_lipschitz_sheet import check_sheet, constants_sheet
 from certmix.studies.local_lipschitz_trial import ClaimTrial, try_claim, witness_file
-from certmix.studies.sources import Sources
+from certmix.tables.lipschitz_plot import EstimatedConstants, lipschitz_image
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["CLAIMED", "ClaimTrial", "EstimatedLipschitz", "local_lipschitz"]
@@ -68,7 +68,7 @@ def local_lipschitz(
     sources, where
         Data and models (the standard one is not used); where and how to run.
     of, ratio
-        Names in `certmix.lipschitz.ratios.OUTPUTS` and `RATIOS`; the ratio is
+        Names in `certmix.margins.ratios.OUTPUTS` and `RATIOS`; the ratio is
         ``"relaxed"`` by default, with a claim what `CLAIMED` says.
     alpha
         Mixing weight of the estimated radius, which relaxed constants of probabilities give.

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certmix.lipschitz.ratios import RATIOS
-from certmix.report.rounding import ceil_digits, floor_digits, plain_decimal
-from certmix.report.sheet import Cell, Quantity, Sheet
+from certmix.margins.ratios import RATIOS
+from certmix.tables.rounding import ceil_digits, floor_digits, plain_decimal
+from certmix.tables.sheet import Cell, Quantity, Sheet
 from certmix.types import FloatArray
 
 if TYPE_CHECKING:
-    from certmix.studies.attacking import Bench
+    from certmix.runs.attacking import Bench
     from certmix.studies.local_lipschitz import EstimatedLipschitz
     from certmix.studies.local_lipschitz_trial import ClaimTrial
 

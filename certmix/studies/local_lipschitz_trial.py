@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.lipschitz.estimates import LipschitzEstimate
+from certmix.margins.estimates import LipschitzEstimate
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["ClaimTrial", "try_claim", "witness_file"]

@@ -12,20 +12,20 @@ import torch
 
 from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_outputs
-from certmix.report.mix_sweep_plot import MixSweepCurves, SweepLine, mix_sweep_image
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Sheet
-from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.attacking import (
+from certmix.runs.attacking import (
     Cell,
     attacked_outputs,
     blind_notes,
     fill_some,
     outputs,
 )
+from certmix.runs.sources import Sources
+from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
+from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.studies.sources import Sources
+from certmix.tables.mix_sweep_plot import MixSweepCurves, SweepLine, mix_sweep_image
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Sheet
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
 
 __all__ = ["DEFAULT_ALPHAS", "MixSweep", "mix_sweep"]

@@ -13,6 +13,9 @@ import numpy as np
 import torch
 
 from certmix.atomic import write_atomically
+from certmix.certification.certify import CertifyResult, run_certify
+from certmix.certification.drawing import Progress as DrawingProgress
+from certmix.certification.evaluate import evaluate
 from certmix.data import restrict, spread, stack
 from certmix.errors import DataError, Interrupted
 from certmix.nuts._certified_kernel import right_over_alphas
@@ -22,18 +25,15 @@ from certmix.nuts.folder import save_nuts
 from certmix.nuts.mixture import TransformedRobust
 from certmix.nuts.nuts_file import FILE
 from certmix.nuts.transform import NonlinearTransform
-from certmix.report.sheet import Sheet, write_sheet
-from certmix.studies.attacking import outputs
-from certmix.studies.certify import CertifyResult, run_certify
-from certmix.studies.drawing import Progress as DrawingProgress
+from certmix.runs.attacking import outputs
+from certmix.runs.sources import Sources
 from certmix.studies.empirical import StudyResult, Surroundings
-from certmix.studies.evaluate import evaluate
 from certmix.studies.nuts_certified_bench import STUDY, Bench, draw, open_bench
 from certmix.studies.nuts_certified_choice import Plan, plan_mix
 from certmix.studies.nuts_certified_request import CertifiedRequest
 from certmix.studies.nuts_certified_table import Comparison, certified_row, comparison_sheet, matching_alpha
 from certmix.studies.nuts_fit import base_models
-from certmix.studies.sources import Sources
+from certmix.tables.sheet import Sheet, write_sheet
 from certmix.types import Dataset
 
 __all__ = ["CertifiedFit", "nuts_certified"]
@@ -62,7 +62,7 @@ def nuts_certified(
     E softmax(M(base(x + noise))), so that all certificates of a smoothed h
     stand.  It is chosen on noise and images of its own; the other images are
     then certified, with the transform and with hard votes, by
-    `certmix.studies.certify` and its confidence bounds.
+    `certmix.certification.certify` and its confidence bounds.
 
     Parameters
     ----------

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import torch
 
+from certmix.certification.describe import surroundings
 from certmix.errors import Interrupted, ModelError
 from certmix.nuts.certified import NoisyLogits
-from certmix.records import RunFolder, StudyIdentity, VectorStore, default_folder
-from certmix.records.folder import VECTORS
-from certmix.records.identity import NOISE_VERSION
+from certmix.runs import RunFolder, StudyIdentity, VectorStore, default_folder
+from certmix.runs.attacking import Progress, outputs
+from certmix.runs.behaviour import hold, refuse_changed
+from certmix.runs.folder import VECTORS
+from certmix.runs.identity import NOISE_VERSION
+from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import Draw, Sampler, resolve_device
-from certmix.studies.attacking import Progress, outputs
-from certmix.studies.behaviour import hold, refuse_changed
-from certmix.studies.describe import surroundings
 from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_certified_request import CertifiedRequest
-from certmix.studies.sources import Loaded, Sources, load_sources
 from certmix.types import IntArray
 
 __all__ = ["STUDY", "Bench", "draw", "open_bench", "tuning_seed"]

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from certmix.bounds.scores import SCORE_BOUNDS
+from certmix.certification.request import CertifyRequest, check_batch_size
 from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS, TOP_K, Grid, check_clamp, parse_grid
-from certmix.studies.keywords import plain_numbers
-from certmix.studies.request import CertifyRequest, check_batch_size
+from certmix.runs.keywords import plain_numbers
 
 __all__ = ["CERTIFIED_GRID", "CertifiedRequest"]
 

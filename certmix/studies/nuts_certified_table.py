@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
 from certmix.bounds.scores import ScoreStatistics
+from certmix.certification.evaluate import Evaluation
 from certmix.nuts.certified import ALPHAS
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.accuracy import estimated_accuracy
-from certmix.studies.evaluate import Evaluation
 from certmix.studies.nuts_certified_choice import Plan, Planned
 from certmix.studies.nuts_certified_request import CertifiedRequest
+from certmix.tables.sheet import Quantity, Sheet
 from certmix.types import CertifiedShare, EstimatedAccuracy, FloatArray
 
 __all__ = ["CertifiedRow", "Comparison", "certified_row", "comparison_sheet"]

@@ -12,10 +12,11 @@ import numpy as np
 from certmix.errors import ParameterError
 from certmix.nuts.description import check_auxiliary
 from certmix.nuts.folder import LoadedNuts, load_nuts
+from certmix.runs.attacking import fill, fill_some
+from certmix.runs.sources import Sources, join, load_data
 from certmix.sampling import resolve_device
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.attacking import fill, fill_some
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.nuts_evaluate_table import Evaluation, Standing, evaluation_sheet
@@ -30,7 +31,6 @@ from certmix.studies.nuts_suite import (
     sweep_cell,
 )
 from certmix.studies.paired import paired_change
-from certmix.studies.sources import Sources, join, load_data
 from certmix.types import AttackedAccuracy, Dataset, FloatArray, IntArray
 
 __all__ = ["Evaluation", "Standing", "nuts_evaluate"]

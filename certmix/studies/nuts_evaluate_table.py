@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from certmix.nuts.folder import LoadedNuts
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.empirical import Study
 from certmix.studies.nuts_suite import NUTS, plain_name
 from certmix.studies.paired import PairedChange
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Quantity, Sheet
 from certmix.types import AttackedAccuracy, EstimatedAccuracy
 
 __all__ = ["Evaluation", "Standing", "evaluation_sheet"]

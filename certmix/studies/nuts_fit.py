@@ -16,12 +16,11 @@ from certmix.nuts.folder import BaseModel, save_nuts
 from certmix.nuts.grid import BETAS, GRIDS, TOP_K, Grid, check_clamp, parse_grid
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Quantity, Sheet
+from certmix.runs.attacking import fill
+from certmix.runs.keywords import plain_numbers
+from certmix.runs.sources import Loaded, Sources
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.attacking import fill
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.studies.keywords import plain_numbers
 from certmix.studies.nuts_margins import (
     CachedLogits,
     margin_cells,
@@ -30,7 +29,8 @@ from certmix.studies.nuts_margins import (
     read_logits,
     write_logits,
 )
-from certmix.studies.sources import Loaded, Sources
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Quantity, Sheet
 
 __all__ = ["AUXILIARY_BETAS", "FitChoices", "NutsFitted", "fit_cached", "fit_file", "nuts_fit"]
 

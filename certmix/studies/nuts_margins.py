@@ -17,8 +17,8 @@ from certmix.attacks.minimum_margin import minimum_margin
 from certmix.errors import DataError, ParameterError
 from certmix.models.calling import call_model
 from certmix.nuts.transform import layer_normalize
+from certmix.runs.attacking import Batch, Bench, Cell, outputs, reduced
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.attacking import Batch, Bench, Cell, outputs, reduced
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["CachedLogits", "margin_cells", "own_attack", "read_cells", "read_logits", "write_logits"]

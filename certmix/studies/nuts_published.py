@@ -12,12 +12,12 @@ from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.nuts.description import MixSettings
 from certmix.nuts.folder import save_nuts
 from certmix.nuts.published import CLASSES, PUBLISHED, SIDES
-from certmix.records.folder import DESCRIPTION
-from certmix.report.sheet import Quantity, Sheet
+from certmix.runs.folder import DESCRIPTION
+from certmix.runs.sources import Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies.empirical import ROBUST, StudyResult, warn
 from certmix.studies.nuts_fit import base_models
-from certmix.studies.sources import Sources, load_models
+from certmix.tables.sheet import Quantity, Sheet
 from certmix.types import Dataset
 
 __all__ = ["nuts_published"]

@@ -18,8 +18,8 @@ from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
 from certmix.nuts.description import MixSettings
 from certmix.nuts.loaded import transform_of
 from certmix.nuts.mixture import NutsMixture
-from certmix.studies.attacking import Batch, Bench, Cell, attacked_points, outputs, reduced
-from certmix.studies.keywords import plain_numbers
+from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, outputs, reduced
+from certmix.runs.keywords import plain_numbers
 from certmix.types import FloatArray
 
 __all__ = ["CLEAN", "Contender", "Suite", "contenders", "suite_cells", "sweep_cell"]

@@ -15,7 +15,7 @@ from torch import nn
 from certmix.data import spread, stack
 from certmix.models.mixture import MixedClassifier
 from certmix.models.trust import log_trust_values
-from certmix.studies.attacking import Batch, Bench, Cell, attacked_points, look_for_blindness, outputs
+from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, look_for_blindness, outputs
 from certmix.studies.empirical import Study
 from certmix.types import FloatArray
 

@@ -1,7 +1,7 @@
 """Interval bounds through a model in training mode: differentiable, for the loss alone.
 
 Nothing is certified with these: they are computed in the training's precision,
-with the batch's own normalisation.  `certmix.lipschitz` holds the sound ones.
+with the batch's own normalisation.  `certmix.margins` holds the sound ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from certmix.errors import ModelError
-from certmix.lipschitz.tracing import trace
+from certmix.margins.tracing import trace
 from certmix.models.architectures import Normalize
 
 __all__ = ["IntervalPass", "interval_pass", "warm_up_terms", "worst_case_logits"]

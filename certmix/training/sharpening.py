@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError
-from certmix.lipschitz import logit_differences_lower, softmax_margin_lower
+from certmix.margins import logit_differences_lower, softmax_margin_lower
 from certmix.radii.constant import margin_threshold
 from certmix.types import FloatArray
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification import certify as study
+from certmix.certification import deterministic
+from certmix.certification.certify import CertifyResult, CertmixWarning, run_certify
+from certmix.certification.deterministic import DeterministicResult, run_deterministic
+from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.certification.request import CertifyRequest
 from certmix.errors import ModelError, ParameterError
 from certmix.models.adapters import describe
-from certmix.report.rounding import floor_digits
+from certmix.runs.sources import Sources, load_models, load_sources
 from certmix.sampling import resolve_device
-from certmix.studies import certify as study
-from certmix.studies import deterministic
-from certmix.studies.certify import CertifyResult, CertmixWarning, run_certify
-from certmix.studies.deterministic import DeterministicResult, run_deterministic
-from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Sources, load_models, load_sources
+from certmix.tables.rounding import floor_digits
 from certmix.types import FloatArray, IntArray, Status
 from certmix.verification.checks import Outcome
 from certmix.verification.given_model import Model, as_it_was, taken_apart

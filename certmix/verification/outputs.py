@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from certmix.errors import RunError
-from certmix.report.wording import one_line
+from certmix.tables.wording import one_line
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee.judging import CONFIDENCE
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from certmix.certification.request import check_batch_size
 from certmix.errors import ParameterError
-from certmix.studies.request import check_batch_size
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee.incremental import Sampling
 from certmix.verification.guarantee.judging import CONFIDENCE, Judgement

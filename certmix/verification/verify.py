@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from certmix.certification.deterministic_fill import standard_cell
+from certmix.certification.request import CertifyRequest
+from certmix.certification.unfinished import is_finished, unfinished
 from certmix.data import spread
 from certmix.errors import ModelError
+from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
-from certmix.studies.deterministic_fill import standard_cell
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Loaded
-from certmix.studies.unfinished import is_finished, unfinished
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee.changes import what_changed
 from certmix.verification.guarantee.figures import logit_figures, vote_figures

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from certmix import exact_radius
 from certmix.bounds import bound_counts
-from certmix.report import floor_digits
+from certmix.tables import floor_digits
 
 HERE = Path(__file__).parent
 GREEN, ORANGE, GREY, INK = "#1b7f5c", "#d1781f", "#8a8f98", "#22262d"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from spreading import rows
 
+from certmix.certification.shard import Shard
 from certmix.errors import ParameterError
-from certmix.records import read_run
-from certmix.studies.shard import Shard
+from certmix.runs import read_run
 
 GIVEN = ("--images", 11, "--samples", 600, "--format", "json")
 
@@ -160,6 +160,6 @@ def test_merging_imports_no_torch():
     import subprocess
     import sys
 
-    code = "import certmix.studies.merge, sys; print('torch' in sys.modules)"
+    code = "import certmix.certification.merge, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

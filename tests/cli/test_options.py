@@ -180,19 +180,19 @@ STUDIES = {
 }  # fmt: skip
 OBSERVED = {
     "certify": [
-        "certmix.studies.certify.run_certify", "certmix.studies.deterministic.run_deterministic",
+        "certmix.certification.certify.run_certify", "certmix.certification.deterministic.run_deterministic",
         "certmix_cli.certify.print_result",
     ],
     "recertify": [],
-    "merge": ["certmix.studies.merge.merge", "certmix_cli.certify.print_result"],
+    "merge": ["certmix.certification.merge.merge", "certmix_cli.certify.print_result"],
     "plan": [],
     "audit": [],
-    "report": ["certmix.studies.report_page.write_report"],
+    "report": ["certmix.page.report_page.write_report"],
     "falsify": [
         "certmix.verification.falsification.falsify.falsify", "certmix_cli.falsify._json",
         "certmix.verification.falsification.replay.replay", "certmix_cli.falsify._lines",
     ],
-    "trade-off": ["certmix.report.trade_off_plot.plot_trade_off"],
+    "trade-off": ["certmix.tables.trade_off_plot.plot_trade_off"],
     **{
         name: [f"certmix.studies.{function}.{function}", "certmix_cli.attack_options.print_study"]
         for name, function in STUDIES.items()
@@ -204,12 +204,12 @@ OBSERVED = {
     ],
     "nuts study": [
         "certmix.studies.nuts_studies.nuts_study", "certmix_cli.nuts_study.print_study",
-        "certmix_cli.nuts_study._draw", "certmix.report.sheet.write_sheet",
+        "certmix_cli.nuts_study._draw", "certmix.tables.sheet.write_sheet",
     ],
     "verify": [
         "certmix.verification.verify.verify", "certmix_cli.verify._write", "certmix_cli.verify._print",
     ],
-    "reproduce": ["certmix.studies.reproduce.reproduce"],
+    "reproduce": ["certmix.certification.reproduce.reproduce"],
     "selftest": ["certmix_cli.selftest.run_suites"],
     "train": ["certmix.training.train_to_folder"],
     "guarantee init": [],

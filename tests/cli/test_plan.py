@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from certmix.studies.plan_truth import SCENARIOS, Truth, scenario, truth_of
-from certmix.studies.planning import MODEL_SECONDS, plan
-from certmix.studies.request import CertifyRequest
+from certmix.certification.plan_truth import SCENARIOS, Truth, scenario, truth_of
+from certmix.certification.planning import MODEL_SECONDS, plan
+from certmix.certification.request import CertifyRequest
 
 REQUEST = CertifyRequest(0.5, 0.76, samples=100_000)
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
@@ -158,7 +158,7 @@ def test_what_cannot_be_planned_is_one_line(command, arguments, text):
 
 def test_records_of_many_classes_are_as_small_as_planned(tmp_path: Path):
     """A thousand classes, thirty of which get votes: the database holds no zeros."""
-    from certmix.records import ImageRecord, Store
+    from certmix.runs import ImageRecord, Store
 
     rng, looks = np.random.default_rng(0), (100, 200, 400, 1000, 3000, 10_000)
     votes = np.zeros(1000)
@@ -173,7 +173,7 @@ def test_records_of_many_classes_are_as_small_as_planned(tmp_path: Path):
     store.write_standard("x", range(500), rng.dirichlet(np.ones(1000), 500))
     store.close()
     measured = sum(path.stat().st_size for path in tmp_path.iterdir()) / 500
-    from certmix.studies.planning import _sizes
+    from certmix.certification.planning import _sizes
 
     truth = Truth(np.ones(1), np.ones(1, bool), 1000, 30.0, None, "")
     disk, _ = _sizes(truth, 500, len(looks))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from certmix.records import Store
+from certmix.runs import Store
 from certmix.studies import certify_fill, deterministic_fill
 
 NETS = '''
@@ -148,7 +148,7 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def finished(command, problem, kept, monkeypatch):
     """Return a function that makes a finished run of a name in `MADE`, once, and returns a copy's folder."""
-    monkeypatch.setattr("certmix.report.files.curve_plot", lambda *a, **k: b"")  # plots take longest
+    monkeypatch.setattr("certmix.tables.files.curve_plot", lambda *a, **k: b"")  # plots take longest
     for file in ("nets.py", "points.npz"):
         if not (kept / file).exists():
             text = (problem.folder / file).read_bytes()
@@ -396,7 +396,7 @@ def test_interrupted_studies_exit_130_and_say_that_they_go_on(command, finished,
 
     finished("fit")
     monkeypatch.chdir(kept)
-    monkeypatch.setattr("certmix.studies.attacking._fill_batch", stop)
+    monkeypatch.setattr("certmix.runs.attacking._fill_batch", stop)
     done = command(*arguments(kept, name)[:-2], "--output", kept / f"{name}-stopped")
     assert done.code == 130
     assert done.out == ""

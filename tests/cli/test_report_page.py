@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from certmix_cli.main import main
 
-from certmix.studies.report_page_facts import commands
-from certmix.studies.request import CertifyRequest
-from certmix.studies.source_names import Sources
+from certmix.certification.request import CertifyRequest
+from certmix.page.report_page_facts import commands
+from certmix.runs.source_names import Sources
 
 PICTURE_NET = '''
 import torch
@@ -208,7 +208,7 @@ def test_without_its_data_a_run_is_shown_without_pictures(report, noise, spoil, 
 
 
 def test_large_pictures_are_made_smaller():
-    from certmix.studies.report_page_images import SIDE, picture
+    from certmix.page.report_page_images import SIDE, picture
     from certmix.types import Dataset
 
     wide = np.zeros((1, 40, 300), np.float32)
@@ -357,7 +357,7 @@ def test_damaged_tables_are_errors(command, noise):
 
 def test_no_torch_is_imported(noise):
     code = (
-        "import sys; from certmix.studies.report_page import write_report; "
+        "import sys; from certmix.page.report_page import write_report; "
         f"write_report([{str(noise)!r}]); print('torch' in sys.modules)"
     )
     done = subprocess.run(

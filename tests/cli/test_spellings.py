@@ -11,15 +11,15 @@ import pytest
 
 import certmix
 from certmix.attacks import pgd
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
 from certmix.engines import EngineChoice
 from certmix.errors import ParameterError
+from certmix.runs.keywords import norm_name
+from certmix.runs.source_names import Sources
 from certmix.studies.attack import attack
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.studies.empirical import Surroundings
-from certmix.studies.keywords import norm_name
-from certmix.studies.request import CertifyRequest
-from certmix.studies.source_names import Sources
 from certmix.verification.falsification.request import FalsifyRequest
 
 SPELLINGS = {

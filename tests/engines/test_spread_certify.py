@@ -19,14 +19,14 @@ from spreading import rows
 from toy_work import alive
 
 import certmix
+from certmix.certification.request import CertifyRequest
+from certmix.certification.rounds import Job
+from certmix.certification.workload import Elsewhere
 from certmix.engines import EngineChoice, make_engine
 from certmix.engines.worker import handled, opened
 from certmix.errors import ParameterError, RunError
+from certmix.runs.sources import Sources, load_sources
 from certmix.sampling.passes import Passes
-from certmix.studies.request import CertifyRequest
-from certmix.studies.rounds import Job
-from certmix.studies.sources import Sources, load_sources
-from certmix.studies.workload import Elsewhere
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def options(problem):
 
 
 def test_images_are_named_by_their_index():
-    from certmix.studies.workload import Elsewhere
+    from certmix.certification.workload import Elsewhere
 
     name = Elsewhere.name
     assert name(None, Job(50, 5, None)) == "image 50"

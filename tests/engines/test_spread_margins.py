@@ -15,16 +15,16 @@ import torch
 from planes import plane
 
 import certmix
+from certmix.certification import deterministic_spread
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_spread import Batch, Elsewhere
 from certmix.data import load
 from certmix.engines import EngineChoice, SerialEngine
 from certmix.engines.worker import handled, opened
 from certmix.errors import ParameterError, RunError
-from certmix.records import VectorStore
-from certmix.studies import deterministic_spread
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.deterministic_spread import Batch, Elsewhere
-from certmix.studies.elsewhere import Named
-from certmix.studies.sources import Sources, load_models
+from certmix.runs import VectorStore
+from certmix.runs.elsewhere import Named
+from certmix.runs.sources import Sources, load_models
 
 CPU = torch.device("cpu")
 
@@ -111,7 +111,7 @@ class Inline:
 @pytest.fixture
 def inline(monkeypatch):
     engine = Inline()
-    monkeypatch.setattr("certmix.studies.deterministic.make_engine", lambda choice, device: engine)
+    monkeypatch.setattr("certmix.certification.deterministic.make_engine", lambda choice, device: engine)
     return engine
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from certmix.bounds.statistics import start, update
 from certmix.bounds.stored_scores import to_bytes
-from certmix.records import ImageRecord, Store, VectorStore
+from certmix.runs import ImageRecord, Store, VectorStore
 
 SCORES = update(start(3, 0, (1,)), [[0.75, 0.125, 0.125], [0.5, 0.25, 0.25]])
 

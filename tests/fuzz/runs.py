@@ -11,9 +11,9 @@ import numpy as np
 from fuzz.databases import as_one_file
 from fuzz.harness import scratch
 
-from certmix.records import ImageRecord, Store, write_log
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Sources
+from certmix.certification.request import CertifyRequest
+from certmix.runs import ImageRecord, Store, write_log
+from certmix.runs.sources import Sources
 
 REQUEST = CertifyRequest(0.5, 0.76, images=4, samples=200, goal="fixed")
 RUN: dict[str, Any] = {

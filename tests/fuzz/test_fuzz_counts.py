@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.bounds.stored_scores import from_bytes, from_plain, to_bytes, to_plain
 from certmix.errors import RunError
-from certmix.records import ImageRecord, Store
+from certmix.runs import ImageRecord, Store
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from fuzz.tables import odd_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.records import write_log
-from certmix.records.formats import (
+from certmix.runs import write_log
+from certmix.runs.formats import (
     ClassCounts,
     PublishedLog,
     lowest_printed,

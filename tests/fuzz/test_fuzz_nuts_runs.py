@@ -17,7 +17,7 @@ from fuzz.tables import odd_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.records import VectorStore
+from certmix.runs import VectorStore
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_fit import FitChoices
 from certmix.studies.nuts_margins import CachedLogits, read_logits, write_logits

@@ -17,12 +17,12 @@ from fuzz.tables import odd_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certmix.certification.published_summary import read_summary
 from certmix.errors import CertmixError
-from certmix.report.page import StudyRun, page
-from certmix.report.sheet import Quantity, Sheet, write_sheet
-from certmix.studies.published_summary import read_summary
-from certmix.studies.report_page import report_page
-from certmix.studies.report_page_sheets import plots, tables
+from certmix.page import StudyRun, page
+from certmix.page.report_page import report_page
+from certmix.page.report_page_sheets import plots, tables
+from certmix.tables.sheet import Quantity, Sheet, write_sheet
 from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy
 
 TABLE = "certified-accuracy.json"

@@ -15,12 +15,12 @@ from fuzz.tables import odd_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certmix.certification.deterministic import RADII_FILE
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError
-from certmix.records import Store
-from certmix.studies.deterministic import RADII_FILE
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.from_json import from_json
-from certmix.studies.request import CertifyRequest
+from certmix.runs import Store
+from certmix.runs.from_json import from_json
 from certmix.verification.plain.table import derive
 from certmix.verification.rederivation.published import (
     LOG,

@@ -16,12 +16,12 @@ from fuzz.tables import odd_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certmix.certification import deterministic_repeat, reproduce
+from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.errors import CertmixError
-from certmix.records import VectorStore
-from certmix.studies import deterministic_repeat, reproduce
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.from_json import from_json
-from certmix.studies.sources import Sources
+from certmix.runs import VectorStore
+from certmix.runs.from_json import from_json
+from certmix.runs.sources import Sources
 
 
 @pytest.fixture(scope="module")

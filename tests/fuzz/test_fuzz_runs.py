@@ -15,11 +15,11 @@ from fuzz.tables import odd_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certmix.certification.audit import audit
+from certmix.certification.recertify import recertify
+from certmix.certification.stored_run import open_run
 from certmix.errors import ParameterError, RunError
-from certmix.records import write_log
-from certmix.studies.audit import audit
-from certmix.studies.recertify import recertify
-from certmix.studies.stored_run import open_run
+from certmix.runs import write_log
 
 
 @pytest.fixture(scope="module")

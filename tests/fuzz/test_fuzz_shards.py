@@ -31,10 +31,10 @@ from fuzz.made_runs import lay, made
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certmix.certification.merge import merge
+from certmix.certification.merge_parts import PLANNED, Part, agree, read_part
+from certmix.certification.recertify import recertify
 from certmix.errors import CertmixError
-from certmix.studies.merge import merge
-from certmix.studies.merge_parts import PLANNED, Part, agree, read_part
-from certmix.studies.recertify import recertify
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def merged(place: Path, two: tuple[Path, Path]) -> Any:
     """Merge into a new folder: a whole run or none at all."""
     output = place / "merged"
     shutil.rmtree(output, ignore_errors=True)
-    with patch("certmix.report.files.curve_plot", lambda *a, **k: b"plot"):
+    with patch("certmix.tables.files.curve_plot", lambda *a, **k: b"plot"):
         found = judged(lambda: merge(two, output).summary)
     if isinstance(found, CertmixError):
         assert not output.exists(), sorted(output.iterdir())

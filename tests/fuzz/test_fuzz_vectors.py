@@ -12,7 +12,7 @@ from fuzz.harness import accepted, altered, fuzz, judged, mutated, raw, refused,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.records import Store, VectorStore
+from certmix.runs import Store, VectorStore
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from fuzz.runs import RUN, database, prepare
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.records import VectorStore
+from certmix.runs import VectorStore
 from certmix.verification.rederivation.stored import read_description, read_samples, read_vectors
 
 

@@ -9,7 +9,7 @@ import worst_mix
 
 from certmix.attacks import apgd
 from certmix.data import load, load_arrays
-from certmix.lipschitz.propagation import certified_radius, logit_differences_lower, margin_lower
+from certmix.margins.propagation import certified_radius, logit_differences_lower, margin_lower
 from certmix.models.zoo import load_zoo, zoo_card
 from certmix.radii.constant import margin_threshold
 from certmix.types import Status

@@ -12,15 +12,15 @@ from torch import nn
 
 from certmix.data import load
 from certmix.errors import ParameterError
-from certmix.lipschitz.estimates import HOLDS, NOT_ESTABLISHED, EstimatedRadius, LipschitzEstimate
-from certmix.records import read_run
-from certmix.report.lipschitz_plot import EstimatedConstants, lipschitz_image
-from certmix.report.sheet import render_sheet
+from certmix.margins.estimates import HOLDS, NOT_ESTABLISHED, EstimatedRadius, LipschitzEstimate
+from certmix.runs import read_run
+from certmix.runs.sources import Sources
 from certmix.studies import local_lipschitz as study
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
 from certmix.studies.local_lipschitz import local_lipschitz
-from certmix.studies.sources import Sources
+from certmix.tables.lipschitz_plot import EstimatedConstants, lipschitz_image
+from certmix.tables.sheet import render_sheet
 
 WEIGHT = np.array([[4.0, 0.0], [-4.0, 1.0], [-4.0, -1.0]])  # as in conftest
 SPECTRAL = float(np.linalg.norm(WEIGHT, 2))

@@ -16,7 +16,7 @@ from certmix.errors import DataError, ModelError, ParameterError
 from certmix.nuts.certified import ScoreSums, score_sums, softmax_numpy
 from certmix.nuts.folder import load_nuts
 from certmix.nuts.margins import transform_numpy
-from certmix.report.sheet import render_sheet
+from certmix.runs.sources import Sources
 from certmix.sampling.noise import NoiseKey
 from certmix.studies import nuts_certified_bench, nuts_certified_choice
 from certmix.studies.empirical import Surroundings
@@ -24,7 +24,7 @@ from certmix.studies.nuts_certified import nuts_certified
 from certmix.studies.nuts_certified_bench import tuning_seed
 from certmix.studies.nuts_certified_request import CertifiedRequest
 from certmix.studies.nuts_planning import PLANNED_BOUNDS, planned_margins
-from certmix.studies.sources import Sources
+from certmix.tables.sheet import render_sheet
 from certmix.types import CertifiedShare
 
 SIGMA, GRID = 0.5, "s=0.5:20:3,p=1:3:2,c=-1:0:2"

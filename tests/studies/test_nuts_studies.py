@@ -10,6 +10,7 @@ from certmix.data import load
 from certmix.errors import DataError, ParameterError
 from certmix.models.spec import load_model
 from certmix.nuts.folder import load_nuts
+from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_evaluate import nuts_evaluate
@@ -17,7 +18,6 @@ from certmix.studies.nuts_fit import FitChoices, fit_cached, fit_file, nuts_fit
 from certmix.studies.nuts_margins import CachedLogits, read_logits, write_logits
 from certmix.studies.nuts_suite import Contender
 from certmix.studies.paired import paired_change
-from certmix.studies.sources import Sources
 
 NETS = """
 import torch

@@ -15,7 +15,8 @@ from certmix.errors import DataError, ParameterError, RunError
 from certmix.nuts.description import MixSettings, ModelReference, NutsDescription
 from certmix.nuts.grid import TransformSettings
 from certmix.nuts.nuts_file import write_nuts
-from certmix.records import VectorStore
+from certmix.runs import VectorStore
+from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_evaluate import nuts_evaluate
@@ -25,7 +26,6 @@ from certmix.studies.nuts_studies import STUDIES, nuts_study
 from certmix.studies.nuts_studies.cost import count_elements, count_flops
 from certmix.studies.nuts_studies.inputs import read_inputs
 from certmix.studies.nuts_studies.judging import Rule, judge, rule_of, withstands
-from certmix.studies.sources import Sources
 from certmix.types import AttackedAccuracy, EstimatedAccuracy
 
 GRID = "s=0.5:5:3,p=1:3:3,c=-1:0:3"

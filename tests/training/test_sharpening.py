@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from certmix.errors import ModelError, ParameterError
-from certmix.lipschitz import margin_lower
+from certmix.margins import margin_lower
 from certmix.training import make_recipe
 from certmix.training.sharpening import scale_for, sharpen
 

@@ -14,11 +14,11 @@ from torch import nn
 
 import certmix
 from certmix.bounds.clopper_pearson import lower_bound
+from certmix.certification.certify import CertmixWarning
+from certmix.certification.deterministic import DeterministicResult
 from certmix.errors import ParameterError
 from certmix.models.smoothed import SmoothedClassifier
 from certmix.radii import MARGIN_SLACK
-from certmix.studies.certify import CertmixWarning
-from certmix.studies.deterministic import DeterministicResult
 from certmix.verification import asserting
 
 EASY = points(np.tile([[2.0, 0.0], [-2.0, 0.0]], (20, 1)), np.tile([0, 1], 20))
@@ -156,7 +156,7 @@ def test_without_samples():
 
 
 def test_samples_are_kept_and_used_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("certmix.report.files.curve_plot", lambda *given, **options: b"")
+    monkeypatch.setattr("certmix.tables.files.curve_plot", lambda *given, **options: b"")
 
     class Counting(nn.Module):
         def __init__(self):
@@ -185,7 +185,7 @@ def test_an_interrupted_run_asserts_nothing(monkeypatch):
     def interrupted(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("certmix.studies.certify_fill.draw_samples", interrupted)
+    monkeypatch.setattr("certmix.certification.certify_fill.draw_samples", interrupted)
     with pytest.raises(KeyboardInterrupt):
         check(radius=0.3, at_least=0.0)
 

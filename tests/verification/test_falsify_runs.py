@@ -15,7 +15,7 @@ from torch import nn
 import certmix
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.radii import margin_slack_of
-from certmix.studies.sources import Sources
+from certmix.runs.sources import Sources
 from certmix.types import Dataset
 from certmix.verification.checks import Outcome
 from certmix.verification.falsification.claims import read_claims

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.request import CertifyRequest
 from certmix.verification.guarantee.guarantees import DataClaim, Guarantee, ModelClaim
 from certmix.verification.guarantee.places import relative_claims, source_options
 from certmix.verification.guarantee.reading import parse_guarantee, read_guarantee

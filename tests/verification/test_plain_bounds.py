@@ -14,9 +14,9 @@ from certmix.bounds import BOUNDS, bound_counts
 from certmix.bounds.clopper_pearson import interval as kernel_interval
 from certmix.bounds.distribution import bound_distribution
 from certmix.bounds.scores import SCORE_BOUNDS, bound_scores, plan, start, update
+from certmix.certification.request import BOUNDS_OF
 from certmix.radii.layered import layered_radii
 from certmix.sampling import schedule
-from certmix.studies.request import BOUNDS_OF
 from certmix.verification.plain import bounds as plain
 from certmix.verification.plain import scores as plain_scores
 from certmix.verification.plain.radii import layers_radius

@@ -42,7 +42,7 @@ DEFAULT = '"robust.clean_accuracy >= 0.5", "certified_accuracy@0.25 >= 0.01"'
 def folder(problem, monkeypatch) -> Path:
     """A folder with points, two models and a guarantee."""
     monkeypatch.chdir(problem.folder)
-    monkeypatch.setattr("certmix.report.files.curve_plot", lambda *a, **k: b"a plot")
+    monkeypatch.setattr("certmix.tables.files.curve_plot", lambda *a, **k: b"a plot")
     shutil.copy(problem.folder / "nets.py", problem.folder / "g.py")
     (problem.folder / "guarantee.toml").write_text(TEXT.format(requirements=DEFAULT))
     return problem.folder
@@ -445,7 +445,7 @@ def test_certificates_without_samples(folder, certificate):
 
 
 def again_request(found):
-    from certmix.studies.deterministic_request import DeterministicRequest
+    from certmix.certification.deterministic_request import DeterministicRequest
 
     stored = json.loads((found.run / "run.json").read_text())["request"]
     return DeterministicRequest(**{**stored, "radii": tuple(stored["radii"])})

@@ -8,9 +8,6 @@ from typing import Any
 
 from certmix.errors import ParameterError
 from certmix.nuts.fit import auxiliary_alpha
-from certmix.report.nuts_beta_plot import BetaCurve, BetaCurves, beta_image
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.nuts_fit import fit_cached
 from certmix.studies.nuts_studies.inputs import Inputs, Product
 from certmix.studies.nuts_studies.judging import (
@@ -23,6 +20,9 @@ from certmix.studies.nuts_studies.judging import (
     parameters,
     rule_of,
 )
+from certmix.tables.nuts_beta_plot import BetaCurve, BetaCurves, beta_image
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Quantity, Sheet
 
 __all__ = ["BETAS", "study"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from certmix.errors import ParameterError
 from certmix.nuts.grid import CLAMP_NAMES
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.nuts_fit import fit_cached
 from certmix.studies.nuts_studies.inputs import Inputs, Product
 from certmix.studies.nuts_studies.judging import PARAMETERS, headings, judge, notes, parameters, rule_of
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Quantity, Sheet
 
 __all__ = ["study"]
 

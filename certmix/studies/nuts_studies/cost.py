@@ -15,9 +15,9 @@ from certmix.data import stack
 from certmix.errors import ModelError, RunError
 from certmix.models.spec import LoadedModel
 from certmix.nuts.folder import load_nuts
-from certmix.report.sheet import Quantity, Sheet
+from certmix.runs.sources import Sources, load_data
 from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
-from certmix.studies.sources import Sources, load_data
+from certmix.tables.sheet import Quantity, Sheet
 
 __all__ = ["count_elements", "count_flops", "study"]
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import DataError, ParameterError, RunError
-from certmix.records import read_run
-from certmix.records.identity import CERTIFY, command_of
-from certmix.report.sheet import Sheet
+from certmix.runs import read_run
+from certmix.runs.from_json import from_json
+from certmix.runs.identity import CERTIFY, command_of
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.from_json import from_json
 from certmix.studies.nuts_fit import LOGITS, FitChoices, NutsFitted, fit_cached
 from certmix.studies.nuts_margins import CachedLogits, read_logits
 from certmix.studies.nuts_studies.points import AttackedPoints, read_points
+from certmix.tables.sheet import Sheet
 
 __all__ = ["FitCache", "Inputs", "Product", "read_inputs"]
 

@@ -16,13 +16,13 @@ from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import attacked_margin, transform_numpy
 from certmix.nuts.mixture import mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Cell, Quantity
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.nuts_fit import NutsFitted
 from certmix.studies.nuts_margins import CachedLogits
 from certmix.studies.nuts_studies.inputs import Inputs
 from certmix.studies.nuts_studies.points import AttackedPoints
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Cell, Quantity
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
 
 __all__ = [

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from certmix.nuts.margins import clean_margin, normalize_numpy, transform_numpy
-from certmix.report.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
-from certmix.report.nuts_margin_plot import MarginBars, MarginGroup, margin_bars_image
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.accuracy import estimated_accuracy
 from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
 from certmix.studies.nuts_suite import STD
+from certmix.tables.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
+from certmix.tables.nuts_margin_plot import MarginBars, MarginGroup, margin_bars_image
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Quantity, Sheet
 from certmix.types import FloatArray
 
 __all__ = ["study"]

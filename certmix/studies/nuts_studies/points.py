@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from certmix.errors import RunError
-from certmix.records import VectorStore
-from certmix.records.folder import VECTORS
+from certmix.runs import VectorStore
+from certmix.runs.folder import VECTORS
 from certmix.studies.nuts_suite import CLEAN, Contender
 from certmix.types import FloatArray, IntArray
 

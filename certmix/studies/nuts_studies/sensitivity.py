@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from certmix.nuts.fit import NutsFit, mixing_weight
-from certmix.report.nuts_sensitivity_plot import SensitivityMaps, sensitivity_image
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.nuts_studies.inputs import Inputs, Product
+from certmix.tables.nuts_sensitivity_plot import SensitivityMaps, sensitivity_image
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Quantity, Sheet
 
 __all__ = ["study"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Sheet
 from certmix.studies.nuts_fit import fit_cached
 from certmix.studies.nuts_studies.inputs import Inputs, Product
 from certmix.studies.nuts_studies.judging import headings, judge, notes, rule_of
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Sheet
 
 __all__ = ["TEMPERATURES", "study"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from certmix.errors import ParameterError
 from certmix.nuts.grid import TransformSettings
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.nuts_fit import FitChoices, NutsFitted, fit_cached
 from certmix.studies.nuts_margins import CachedLogits
 from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
 from certmix.studies.nuts_studies.judging import PARAMETERS, Judged, headings, judge, parameters, rule_of
+from certmix.tables.sheet import Quantity, Sheet
 
 __all__ = ["study"]
 

@@ -10,10 +10,10 @@ import numpy as np
 from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import clean_margin, transform_numpy
 from certmix.nuts.published import PUBLISHED
-from certmix.report.nuts_example_plot import ExampleCase, example_image
-from certmix.report.nuts_transform_plot import Bend, Trajectories, transform_image
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
+from certmix.tables.nuts_example_plot import ExampleCase, example_image
+from certmix.tables.nuts_transform_plot import Bend, Trajectories, transform_image
+from certmix.tables.sheet import Quantity, Sheet
 from certmix.types import FloatArray
 
 __all__ = ["CASES", "FIGURE_3", "study"]

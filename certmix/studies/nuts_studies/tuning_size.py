@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import CertmixError, DataError
-from certmix.report.rounding import plain_decimal
-from certmix.report.sheet import Quantity, Sheet
 from certmix.studies.nuts_fit import fit_cached
 from certmix.studies.nuts_margins import CachedLogits
 from certmix.studies.nuts_studies.inputs import Inputs, Product
 from certmix.studies.nuts_studies.judging import Judged, Rule, headings, judge, notes, rule_of, withstands
+from certmix.tables.rounding import plain_decimal
+from certmix.tables.sheet import Quantity, Sheet
 
 __all__ = ["study"]
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification.bounding import bound_records, radii_of
+from certmix.certification.deterministic_request import DETERMINISTIC
+from certmix.certification.stored_run import LOG, open_sampled
 from certmix.data import spread
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.radii import CERTIFICATES
-from certmix.records import read_run
-from certmix.records.folder import DESCRIPTION
-from certmix.records.formats import read_log
-from certmix.studies.bounding import bound_records, radii_of
-from certmix.studies.deterministic_request import DETERMINISTIC
-from certmix.studies.stored_run import LOG, open_sampled
+from certmix.runs import read_run
+from certmix.runs.folder import DESCRIPTION
+from certmix.runs.formats import read_log
 from certmix.verification.falsification.request import FalsifyRequest
 
 __all__ = ["Claim", "Claims", "read_claims"]

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from certmix.certification.unfinished import unfinished
 from certmix.errors import RunError
-from certmix.records import Store, VectorStore
-from certmix.records.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.runs import Store, VectorStore
+from certmix.runs.attacking import Progress
+from certmix.runs.behaviour import Original
+from certmix.runs.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
-from certmix.studies.attacking import Progress
-from certmix.studies.behaviour import Original
-from certmix.studies.sources import Loaded, Sources, load_models
-from certmix.studies.unfinished import unfinished
 from certmix.types import Dataset
 from certmix.verification.falsification.attack import attack_claim
 from certmix.verification.falsification.claims import Claim, Claims, read_claims

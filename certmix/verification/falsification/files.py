@@ -18,7 +18,7 @@ from certmix.archives import read_arrays
 from certmix.atomic import write_atomically
 from certmix.errors import DataError, RunError
 from certmix.plain_json import parse_json
-from certmix.studies.from_json import from_json
+from certmix.runs.from_json import from_json
 from certmix.verification.falsification.attack import trial_of
 from certmix.verification.falsification.claims import Claims
 from certmix.verification.falsification.judge import Attacked, Target

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from certmix.errors import RunError
-from certmix.studies.sources import Sources
+from certmix.runs.sources import Sources
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.falsification.claims import Claims, read_claims
 from certmix.verification.falsification.falsify import input_of, load_target

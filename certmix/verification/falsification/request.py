@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from certmix.certification.deterministic_request import NORMS_OF
 from certmix.errors import ParameterError
 from certmix.radii import check_alpha
-from certmix.studies.deterministic_request import NORMS_OF
-from certmix.studies.keywords import plain_numbers
+from certmix.runs.keywords import plain_numbers
 
 __all__ = ["FalsifyRequest"]
 

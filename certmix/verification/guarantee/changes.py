@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
 from certmix.errors import RunError
-from certmix.records import Identity, StudyIdentity, read_run
-from certmix.records.folder import DESCRIPTION
-from certmix.studies.behaviour import changed_parts
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Loaded
+from certmix.runs import Identity, StudyIdentity, read_run
+from certmix.runs.behaviour import changed_parts
+from certmix.runs.folder import DESCRIPTION
+from certmix.runs.sources import Loaded
 from certmix.verification.guarantee.guarantees import Guarantee
 
 if TYPE_CHECKING:

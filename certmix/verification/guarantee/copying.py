@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from certmix.records import RunFolder, Store, VectorStore
-from certmix.records.folder import DATABASE, VECTORS
-from certmix.studies.behaviour import logits_key
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Loaded
+from certmix.certification.request import CertifyRequest
+from certmix.runs import RunFolder, Store, VectorStore
+from certmix.runs.behaviour import logits_key
+from certmix.runs.folder import DATABASE, VECTORS
+from certmix.runs.sources import Loaded
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.planning import Plan, identity_of
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from certmix.certification.bounding import bound_records, radii_of
+from certmix.certification.deterministic_fill import ROBUST, column_cell, margin_cell
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.evaluate import ceilings, row_plan
+from certmix.certification.request import CertifyRequest
 from certmix.errors import RunError
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import constant_radius, softmax_probabilities
-from certmix.records import ImageRecord
-from certmix.studies.bounding import bound_records, radii_of
-from certmix.studies.deterministic_fill import ROBUST, column_cell, margin_cell
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.evaluate import ceilings, row_plan
-from certmix.studies.request import CertifyRequest
+from certmix.runs import ImageRecord
 from certmix.types import FloatArray, IntArray
 from certmix.verification.guarantee.judging import Figures
 from certmix.verification.plain import radii as plain_radii

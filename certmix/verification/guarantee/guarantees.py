@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.request import CertifyRequest
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
 from certmix.verification.guarantee.requirements import Requirement
 
 __all__ = ["DataClaim", "Guarantee", "ModelClaim"]

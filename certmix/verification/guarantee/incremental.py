@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from certmix.certification.certify import run_certify
+from certmix.certification.deterministic import run_deterministic
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
 from certmix.errors import Interrupted
-from certmix.records.folder import DATABASE
-from certmix.studies.certify import run_certify
-from certmix.studies.deterministic import run_deterministic
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Loaded, Sources
+from certmix.runs.folder import DATABASE
+from certmix.runs.sources import Loaded, Sources
 from certmix.verification.guarantee.copying import copy_stored
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.planning import Plan, stored_images

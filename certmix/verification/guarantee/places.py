@@ -9,7 +9,7 @@ from typing import Any
 
 from certmix.data import DATASETS
 from certmix.models.zoo import zoo_names
-from certmix.studies.source_names import named_split
+from certmix.runs.source_names import named_split
 from certmix.verification.guarantee.guarantees import DataClaim, Guarantee, ModelClaim
 
 __all__ = ["relative_claims", "source_options"]
@@ -19,7 +19,7 @@ _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def source_options(guarantee: Guarantee) -> dict[str, Any]:
-    """Return the fields of `certmix.studies.sources.Sources`, with every path made absolute."""
+    """Return the fields of `certmix.runs.sources.Sources`, with every path made absolute."""
     folder, data = Path(guarantee.path).parent.resolve(), guarantee.data
     options: dict[str, Any] = {
         "data": _data(data.name, folder), "split": named_split(data.split), "input_range": data.input_range,

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from certmix.certification import certify, deterministic
+from certmix.certification.bounding import bound_records
+from certmix.certification.deterministic_fill import ROBUST, margin_cell, standard_cell
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
+from certmix.certification.unfinished import is_finished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
-from certmix.records import Identity, ImageRecord, Store, StudyIdentity, VectorStore, read_run
-from certmix.records.folder import DATABASE, VECTORS
+from certmix.runs import Identity, ImageRecord, Store, StudyIdentity, VectorStore, read_run
+from certmix.runs.folder import DATABASE, VECTORS
+from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling import resolve_device
-from certmix.studies import certify, deterministic
-from certmix.studies.bounding import bound_records
-from certmix.studies.deterministic_fill import ROBUST, margin_cell, standard_cell
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Loaded, Sources, load_models, load_sources
-from certmix.studies.unfinished import is_finished
 from certmix.verification.guarantee.changes import (
     checksum_of,
     model_changes,

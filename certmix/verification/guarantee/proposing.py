@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
+from certmix.certification.stored_run import request_of
+from certmix.certification.unfinished import refuse_unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
-from certmix.report.rounding import floor_digits
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Sources, load_data
-from certmix.studies.stored_run import request_of
-from certmix.studies.unfinished import refuse_unfinished
+from certmix.runs.sources import Sources, load_data
+from certmix.tables.rounding import floor_digits
 from certmix.verification.guarantee.figures import logit_figures, vote_figures
 from certmix.verification.guarantee.guarantees import Guarantee, ModelClaim
 from certmix.verification.guarantee.judging import Figures, figure

@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.sampling.precision import PRECISIONS
-from certmix.studies.deterministic_request import DeterministicRequest, draws_no_samples
-from certmix.studies.request import CertifyRequest
 from certmix.verification.guarantee.guarantees import DataClaim, Guarantee, ModelClaim
 from certmix.verification.guarantee.requirements import Requirement, parse_requirement
 from certmix.verification.guarantee.schema import SCHEMA, Lines, read_table

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from certmix.errors import ParameterError
-from certmix.report.rounding import as_given
+from certmix.tables.rounding import as_given
 
 __all__ = ["CLASSIFIERS", "QUANTITIES", "SIDES", "Requirement", "parse_requirement", "written"]
 

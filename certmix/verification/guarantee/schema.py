@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from certmix.errors import ParameterError
-from certmix.report.wording import one_line
+from certmix.tables.wording import one_line
 
 __all__ = ["SCHEMA", "Lines", "check_text", "read_table"]
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from certmix.studies.request import CertifyRequest
+from certmix.certification.request import CertifyRequest
 from certmix.verification.guarantee.guarantees import Guarantee, ModelClaim
 from certmix.verification.guarantee.reading import VERSION
 from certmix.verification.guarantee.requirements import Requirement, written

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.records import ImageRecord
-from certmix.studies.request import CertifyRequest
-from certmix.studies.stopping import Rule
+from certmix.certification.request import CertifyRequest
+from certmix.certification.stopping import Rule
+from certmix.runs import ImageRecord
 from certmix.types import FloatArray, IntArray
 from certmix.verification.plain.bounds import TIME_UNIFORM, VOTE_BOUNDS, looks, share
 from certmix.verification.plain.radii import RADII, layers_radius, slack_of

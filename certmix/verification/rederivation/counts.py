@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from certmix.bounds.statistics import ScoreStatistics
-from certmix.records import ImageRecord
+from certmix.certification.request import CertifyRequest
+from certmix.runs import ImageRecord
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
-from certmix.studies.request import CertifyRequest
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.plain.bounds import TIME_UNIFORM, VOTE_BOUNDS, look, looks, share

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from certmix.certification.begun import begun_images
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
 from certmix.data import spread
-from certmix.studies.begun import begun_images
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.request import CertifyRequest
 from certmix.types import Dataset, IntArray, Summary
 from certmix.verification.checks import CheckResult
 from certmix.verification.rederivation.published import Published

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from certmix.errors import RunError
-from certmix.report import render
+from certmix.tables import render
 from certmix.types import Summary
 from certmix.verification.checks import CheckResult
 from certmix.verification.rederivation.published import TABLE, Published

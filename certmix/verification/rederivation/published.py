@@ -11,12 +11,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError, RunError
 from certmix.plain_json import parse_json
-from certmix.records.folder import RESULTS
-from certmix.records.logs import OWN_HEADER
-from certmix.studies.from_json import from_json
-from certmix.studies.request import CertifyRequest
+from certmix.runs.folder import RESULTS
+from certmix.runs.from_json import from_json
+from certmix.runs.logs import OWN_HEADER
 from certmix.types import SCHEMA_VERSION, CertifiedAccuracy, CleanAccuracy, Summary
 
 __all__ = [

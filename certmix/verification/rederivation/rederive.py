@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from certmix.records import read_run
-from certmix.records.folder import RESULTS
+from certmix.runs import read_run
+from certmix.runs.folder import RESULTS
 from certmix.sampling import resolve_device
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult

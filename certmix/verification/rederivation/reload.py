@@ -12,8 +12,8 @@ from torch import nn
 
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
-from certmix.studies.source_names import named_split
-from certmix.studies.sources import Sources, load_data
+from certmix.runs.source_names import named_split
+from certmix.runs.sources import Sources, load_data
 from certmix.types import Dataset
 
 __all__ = ["ROLES", "Reloaded", "reload", "standard_checksum"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from certmix.certification.begun import BEGUN
+from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, RunError
-from certmix.studies.begun import BEGUN
-from certmix.studies.request import CertifyRequest
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult
 from certmix.verification.plain.bounds import SLACK

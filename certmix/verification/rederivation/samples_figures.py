@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from certmix.records import ImageRecord
-from certmix.studies.request import CertifyRequest
+from certmix.certification.request import CertifyRequest
+from certmix.runs import ImageRecord
 from certmix.types import Dataset, FloatArray
 from certmix.verification.checks import CheckResult
 from certmix.verification.plain.bounds import SLACK

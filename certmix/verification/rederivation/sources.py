@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError
 from certmix.models.spec import LoadedModel
-from certmix.records import Identity, Store, VectorStore
-from certmix.records.folder import DATABASE, VECTORS
-from certmix.records.identity import NOISE_VERSION
-from certmix.studies.behaviour import differs, logits_key, told_changes
-from certmix.studies.deterministic_request import DeterministicRequest
-from certmix.studies.request import CertifyRequest
-from certmix.studies.sources import Loaded
+from certmix.runs import Identity, Store, VectorStore
+from certmix.runs.behaviour import differs, logits_key, told_changes
+from certmix.runs.folder import DATABASE, VECTORS
+from certmix.runs.identity import NOISE_VERSION
+from certmix.runs.sources import Loaded
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederivation.published import Published

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification.begun import BEGUN
 from certmix.errors import RunError
 from certmix.plain_json import parse_json
-from certmix.records import ImageRecord, read_run
-from certmix.records.folder import DATABASE, DESCRIPTION, VECTORS
-from certmix.records.identity import command_of
-from certmix.studies.begun import BEGUN
+from certmix.runs import ImageRecord, read_run
+from certmix.runs.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.runs.identity import command_of
 from certmix.types import FloatArray
 from certmix.verification.rederivation.stored_values import as_record, as_text, as_whole, is_whole
 
@@ -71,7 +71,7 @@ class StoredVectors:
     """A run without samples as it lies on disk.
 
     ``cells`` maps name -> index -> float64 numbers; ``begun`` is what the database
-    says of requests without a table, see `certmix.studies.begun`.
+    says of requests without a table, see `certmix.certification.begun`.
     """
 
     folder: Path

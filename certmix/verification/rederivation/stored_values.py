@@ -10,7 +10,7 @@ import numpy as np
 
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.plain_json import parse_json
-from certmix.records import ImageRecord
+from certmix.runs import ImageRecord
 from certmix.types import IntArray
 
 __all__ = ["as_record", "as_text", "as_whole", "is_whole"]

@@ -9,8 +9,8 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.records import ImageRecord
-from certmix.studies.request import CertifyRequest
+from certmix.certification.request import CertifyRequest
+from certmix.runs import ImageRecord
 from certmix.types import CertifiedAccuracy, FloatArray, IntArray
 from certmix.verification.plain.bounds import SLACK, interval
 from certmix.verification.plain.table import Derived

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification.deterministic import RADII_FILE
+from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.errors import ParameterError, RunError
 from certmix.radii.constant import CONSTANTS_OF
-from certmix.studies.deterministic import RADII_FILE
-from certmix.studies.deterministic_request import DeterministicRequest
 from certmix.types import FloatArray
 from certmix.verification.plain.radii import constant_radius, slack_of, softmax_margin
 from certmix.verification.rederivation.published import Published, images_in_name, whole

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from certmix.certification.deterministic import STUDIES
+from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.errors import CertmixError
-from certmix.records import StudyIdentity
-from certmix.studies.deterministic import STUDIES
-from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.runs import StudyIdentity
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult
 from certmix.verification.rederivation.coverage import check_stored

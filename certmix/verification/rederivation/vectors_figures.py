@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from certmix.studies.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification.checks import CheckResult
 from certmix.verification.rederivation.coverage import (

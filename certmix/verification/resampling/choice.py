@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from certmix.records import ImageRecord
-from certmix.studies.request import CertifyRequest
+from certmix.certification.request import CertifyRequest
+from certmix.runs import ImageRecord
 from certmix.verification.plain.table import derive, evidence
 from certmix.verification.rederivation.tables import plan
 from certmix.verification.resampling.draws import Again

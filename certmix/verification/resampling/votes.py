@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certmix.certification.request import CertifyRequest
 from certmix.errors import RunError
-from certmix.records import ImageRecord
+from certmix.runs import ImageRecord
 from certmix.sampling import Sampler, looks
 from certmix.sampling.packing import Draw, Part
-from certmix.studies.request import CertifyRequest
 from certmix.types import IntArray
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederivation.counts import insane

@@ -11,7 +11,7 @@ import torch
 from numba import njit
 from scipy.special import ndtr, ndtri
 
-from certmix.lipschitz.layers import gamma
+from certmix.margins.layers import gamma
 from certmix.types import FloatArray
 from certmix.verification.selftests import oracle
 from certmix.verification.selftests.tally import Tally

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certmix.lipschitz.propagation import METHODS, NORMS, certified_radius, logit_differences_lower
+from certmix.margins.propagation import METHODS, NORMS, certified_radius, logit_differences_lower
 from certmix.radii import constant
 from certmix.types import FloatArray
 from certmix.verification.selftests.draws import shown

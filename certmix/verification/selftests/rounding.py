@@ -9,10 +9,10 @@ from decimal import Decimal, localcontext
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from certmix.lipschitz import margins
+from certmix.certification.evaluate import table_row
+from certmix.margins import margins
 from certmix.radii import CERTIFICATES, constant
-from certmix.report import rounding
-from certmix.studies.evaluate import table_row
+from certmix.tables import rounding
 from certmix.types import CertifiedRadii
 from certmix.verification.selftests import oracle
 from certmix.verification.selftests.draws import alphas, probability_pairs, shown, sigmas

@@ -1,0 +1,250 @@
+"""The main study: from data and two models to a certified-accuracy table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from certmix.certification.certify_fill import fill
+from certmix.certification.deterministic import DeterministicResult, run_deterministic
+from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.certification.drawing import Context, Progress
+from certmix.certification.evaluate import Evaluation
+from certmix.certification.expect import expectations
+from certmix.certification.request import OPTION_OF, CertifyRequest, check_batch_size
+from certmix.certification.shard import Shard
+from certmix.engines import EngineChoice, make_engine
+from certmix.errors import ParameterError
+from certmix.radii import CERTIFICATES
+from certmix.runs import Identity, ImageRecord, RunFolder, Store, default_folder
+from certmix.runs.behaviour import Original, refuse_changed
+from certmix.runs.folder import DATABASE
+from certmix.runs.keywords import check_known, check_number, check_numbers, plain_number, several
+from certmix.runs.sources import Loaded, Sources, load_sources
+from certmix.sampling import resolve_device
+from certmix.sampling.compiling import check_compilable
+from certmix.sampling.passes import Passes
+from certmix.types import Summary
+
+__all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify", "run_identity"]
+
+HELP = "help(certmix.certify)"
+KEYWORDS = {
+    "sigma", "alpha", "output", "fresh", "device", "batch_size", "compiled", "progress", "workers",
+    "shard",
+    *(
+        name
+        for kind in (CertifyRequest, DeterministicRequest, Sources, EngineChoice)
+        for name in kind.__dataclass_fields__
+        if name != "certificate"
+    ),
+}  # fmt: skip
+"""What `certify` takes by name, whatever the certificate."""
+
+R = TypeVar("R", CertifyRequest, DeterministicRequest)
+
+
+class CertmixWarning(UserWarning):
+    """Something the user should know, though the result stands."""
+
+
+@dataclass(frozen=True)
+class CertifyResult:
+    """What a certification run found, and where it lies.
+
+    ``evaluation.summary`` is the table; ``folder`` is None for a run in memory.
+    A shard that did its share is a partial result, but not ``interrupted``.
+    """
+
+    evaluation: Evaluation
+    folder: Path | None
+    interrupted: bool = False
+
+    @property
+    def summary(self) -> Summary:
+        """The table."""
+        return self.evaluation.summary
+
+    @property
+    def records(self) -> tuple[ImageRecord, ...]:
+        """The images behind it, with their counts."""
+        return self.evaluation.records
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, CertmixWarning, stacklevel=4)
+
+
+def certify(
+    sigma: float | None,
+    alpha: float,
+    *,
+    output: str | Path | None = None,
+    fresh: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    compiled: bool = False,
+    progress: Callable[[Any], None] | None = None,
+    workers: int = 1,
+    shard: str | None = None,
+    **options: Any,
+) -> CertifyResult | DeterministicResult:
+    """Certify the mix of a standard and a robust classifier.
+
+    Every option of ``certmix certify`` has its counterpart here.
+
+    Parameters
+    ----------
+    sigma
+        Noise level of the robust classifier, in units of the input; None for
+        the certificates ``margin`` and ``lipschitz-constant``.
+    alpha
+        Mixing weight in [1/2, 1].
+    output
+        Run folder; None keeps the run in memory.
+    fresh
+        Start over in an existing folder.
+    device, batch_size, compiled
+        Where and how to run; they do not change what is drawn on one device type.  `compiled`
+        compiles the robust model before the first batch (``--compile``).
+    progress
+        Called after each image, or batch of images.
+    workers
+        Processes that share the sampling; with another engine than ``local``
+        (see **options**) workers of that.
+    shard
+        ``"2/8"`` does the second of eight shares of the images; see
+        `certmix.certification.merge.merge`.
+    **options
+        Fields of `certmix.certification.request.CertifyRequest` (images, samples,
+        certificates, radii, seed, ...), or, without sigma, ``certificates`` and
+        fields of `certmix.certification.deterministic_request.DeterministicRequest`
+        (norm, ...); of
+        `certmix.runs.sources.Sources` (data, standard, robust, ...); and, with
+        samples, of `certmix.engines.EngineChoice` (engine, gpus_per_worker, ray_address).
+
+    Returns
+    -------
+    CertifyResult or DeterministicResult
+        ``.summary`` is the table.
+
+    Raises
+    ------
+    CertmixError
+        For anything the user can mend: see `certmix.errors`.
+    """
+    check_known(options, KEYWORDS, HELP)
+    certificates = several(options.get("certificates", tuple(CERTIFICATES)))
+    for name, value in (("sigma", sigma), ("alpha", alpha)):
+        if value is not None or name == "alpha":
+            check_number(name, value)
+    if options.get("radii") is None:
+        options.pop("radii", None)
+    else:
+        options["radii"] = several(options["radii"])
+    where: dict[str, Any] = {
+        "output": output, "in_memory": output is None, "fresh": fresh, "device": device,
+        "batch_size": plain_number(batch_size), "progress": progress, "say": _warn,
+    }  # fmt: skip
+    spreading = {name: options.pop(name) for name in EngineChoice.__dataclass_fields__ if name in options}
+    choice = EngineChoice(workers=plain_number(workers), **spreading)
+    if draws_no_samples(certificates, options.get("norm"), sigma):
+        if shard is not None or compiled:
+            raise ParameterError(
+                f"certificate {certificates[0]} draws no samples: leave out shard and compiled"
+            )
+        plain = {**options, "alpha": alpha, "certificate": certificates[0]}
+        plain.pop("certificates")
+        asked, named = _divided(DeterministicRequest, plain)
+        return run_deterministic(asked, named, engine=choice, **where)
+    options.pop("norm", None)
+    for name, (other, wanted) in OPTION_OF.items():
+        if name in options and options.get(other) != wanted:
+            raise ParameterError(f"{name} = {options[name]} is for {other} = {wanted!r}: leave it out")
+    options.update(sigma=sigma, alpha=alpha, certificates=certificates)
+    request, sources = _divided(CertifyRequest, options)
+    part = None if shard is None else Shard.parse(shard)
+    return run_certify(request, sources, engine=choice, shard=part, compiled=compiled, **where)
+
+
+def _divided(kind: type[R], options: dict[str, Any]) -> tuple[R, Sources]:
+    """Return the request and the sources that options by name describe."""
+    fields: list[str] = [field.name for field in dataclass_fields(kind)]
+    wanted = {name: options[name] for name in options if name in fields}
+    named = {name: options[name] for name in options if name in Sources.__dataclass_fields__}
+    check_known(options, (*fields, *Sources.__dataclass_fields__), HELP)
+    check_numbers(kind, wanted)
+    return kind(**wanted), Sources(**named)
+
+
+def run_certify(
+    request: CertifyRequest,
+    sources: Sources,
+    *,
+    output: str | Path | None = None,
+    in_memory: bool = False,
+    fresh: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    compiled: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] = _warn,
+    engine: EngineChoice | None = None,
+    shard: Shard | None = None,
+    like: Original | None = None,
+) -> CertifyResult:
+    """Run or resume one certification; see `certify`.  The models must be those of the run `like`, if any.
+
+    Without `output` and not `in_memory`, the folder is ``runs/<identity>``, with
+    the shard's number if there is one.  A keyboard interrupt ends the sampling
+    and returns what there is, marked as partial.
+    """
+    check_batch_size(batch_size)
+    chosen = resolve_device(device)
+    if compiled:
+        check_compilable(chosen)
+    loaded = load_sources(sources, request.sigma, chosen, say)
+    if like is not None:
+        like.hold(loaded, chosen)
+    spread_by = make_engine(engine or EngineChoice(), chosen)
+    passes = Passes(chosen, batch_size, compiled)
+    context = Context(request, loaded, sources, passes, progress, say, spread_by, shard)
+    for note in expectations(request, loaded.dataset.classes):
+        say(note)
+    if isinstance(request.images, int) and request.images > len(loaded.dataset):
+        say(f"{request.images} images asked for, the data has {len(loaded.dataset)}: all are used")
+    identity = run_identity(request, loaded)
+    classes = loaded.dataset.classes
+    if in_memory:
+        evaluation, complete = fill(context, Store(None, classes), None)
+        return CertifyResult(evaluation, None, not complete)
+    folder = Path(output) if output is not None else _default_folder(identity, shard)
+    if not fresh:
+        refuse_changed(folder, loaded.models)
+    with RunFolder(folder, identity, lambda path: Store(path / DATABASE, classes), fresh=fresh) as run:
+        evaluation, complete = fill(context, run.store, run)
+        return CertifyResult(evaluation, run.path, not complete)
+
+
+def _default_folder(identity: Identity, shard: Shard | None) -> Path:
+    folder = default_folder(identity)
+    return folder if shard is None else folder.with_name(f"{folder.name}-shard{shard.number}of{shard.of}")
+
+
+def run_identity(request: CertifyRequest, loaded: Loaded) -> Identity:
+    """Return what decides which samples a request draws: it names the run folder."""
+    return Identity(
+        data=loaded.dataset.name,
+        data_checksum=loaded.dataset.checksum,
+        robust=loaded.robust.name,
+        robust_checksum=loaded.robust.checksum,
+        sigma=request.sigma,
+        seed=request.seed,
+        selection_samples=request.selection_samples,
+        precision=request.precision,
+        scores=request.kept,
+    )

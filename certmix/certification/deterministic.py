@@ -1,0 +1,199 @@
+"""Certificates without samples: verified margins, and networks of known Lipschitz constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from certmix.atomic import write_atomically
+from certmix.certification.begun import forget_begun
+from certmix.certification.describe import surroundings
+from certmix.certification.deterministic_check import refute_constant
+from certmix.certification.deterministic_fill import Work, graph_of
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_spread import fill_all
+from certmix.certification.deterministic_table import Outcomes, outcomes, summarise, table_of_radii
+from certmix.certification.published_summary import forget_partial
+from certmix.certification.request import check_batch_size
+from certmix.certification.unfinished import is_finished
+from certmix.data import spread
+from certmix.engines import Engine, EngineChoice, make_engine
+from certmix.errors import ModelError
+from certmix.models.checks import chance_warning
+from certmix.models.zoo import zoo_card, zoo_names
+from certmix.runs import RunFolder, StudyIdentity, VectorStore, default_folder
+from certmix.runs.attacking import Progress
+from certmix.runs.behaviour import Original, hold, refuse_changed
+from certmix.runs.elsewhere import Named
+from certmix.runs.folder import VECTORS
+from certmix.runs.sources import Loaded, Sources, load_models
+from certmix.sampling import resolve_device
+from certmix.tables import write_products
+from certmix.types import Curve, IntArray, Summary
+
+__all__ = ["STUDIES", "DeterministicResult", "run_deterministic", "run_identity"]
+
+STUDIES = {"certify-margin": "margin", "certify-lipschitz-constant": "lipschitz-constant"}
+"""Names of the studies in run folders, and their certificates."""
+
+RADII_FILE = "radii.tsv"
+
+
+@dataclass(frozen=True)
+class DeterministicResult:
+    """What a certification without samples found, and where it lies (None: in memory).
+
+    ``outcomes`` holds classes and radii image by image; its first radii are
+    those of the robust classifier alone, as in ``summary.rows``.
+    """
+
+    summary: Summary
+    curves: tuple[Curve, ...]
+    outcomes: Outcomes
+    folder: Path | None
+
+
+def run_deterministic(
+    request: DeterministicRequest,
+    sources: Sources,
+    *,
+    output: str | Path | None = None,
+    in_memory: bool = False,
+    fresh: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] = lambda message: None,
+    engine: EngineChoice | None = None,
+    like: Original | None = None,
+) -> DeterministicResult:
+    """Run or resume one certification without samples.
+
+    Parameters
+    ----------
+    request, sources
+        What is asked for; the robust model is certified as it is.
+    output, in_memory, fresh, device, batch_size, progress, say, engine, like
+        As for `certmix.certification.certify.run_certify`.  Bounds are propagated
+        on the CPU, whatever the device.
+
+    Raises
+    ------
+    CertmixError
+        For anything the user can mend: a layer that bounds cannot be
+        propagated through, a constant that the model refutes, and so on.
+    """
+    check_batch_size(batch_size)
+    chosen = resolve_device(device)
+    robust = _default_robust(request) if sources.robust is None else sources.robust
+    loaded = load_models(sources, robust, chosen, say)
+    if like is not None:
+        like.hold(loaded, chosen)
+    graph = graph_of(request, loaded)
+    _expect(request, loaded, say)
+    identity = run_identity(request, loaded)
+    workers = make_engine(engine or EngineChoice(), chosen)
+    named = Named.of(sources, robust, loaded, chosen)
+
+    def done(store: VectorStore, run: RunFolder[VectorStore] | None) -> DeterministicResult:
+        work = Work(request, loaded, chosen, batch_size, graph, store, progress, say)
+        if run is not None:
+            asked = loaded.dataset.indices[spread(len(loaded.dataset), request.images)].tolist()
+            new = hold(store, loaded, chosen, run.path, wanted=set(asked), step=work.step)
+            for key, value in new.items():
+                store.put(key, value)
+            described = surroundings(request.as_dict(), loaded, sources, chosen, work.step)
+            run.begin({**described, "certified": True, "engine": workers.describe()})
+        return _finish(work, run, workers, named)
+
+    if in_memory:
+        return done(VectorStore(None), None)
+    folder = Path(output) if output is not None else default_folder(identity)
+    if not fresh:
+        refuse_changed(folder, loaded.models)
+    with RunFolder(folder, identity, lambda path: VectorStore(path / VECTORS), fresh=fresh) as run:
+        return done(run.store, run)
+
+
+def _default_robust(request: DeterministicRequest) -> str:
+    """Return the shipped model that was trained for bound propagation.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or another certificate is asked for.
+    """
+    if request.certificate == "lipschitz-constant":
+        raise ModelError("no model of known Lipschitz constant is shipped: name yours with --robust")
+    for name in zoo_names():
+        if zoo_card(name).recipe.get("name") == "interval":
+            return name
+    raise ModelError(
+        "no model trained for bound propagation is shipped: train one (certmix train interval) and name it "
+        "with --robust; others, such as cifar10-adversarial-linf, can be named but have radii near 0"
+    )
+
+
+def _expect(request: DeterministicRequest, loaded: Loaded, say: Callable[[str], None]) -> None:
+    """Say what cannot be shown, before any image is looked at."""
+    if request.alpha == 0.5:
+        say("alpha = 0.5: the mix ties with the worst accurate classifier everywhere: raise --alpha")
+    if isinstance(request.images, int) and request.images > len(loaded.dataset):
+        say(f"{request.images} images asked for, the data has {len(loaded.dataset)}: all are used")
+
+
+def run_identity(request: DeterministicRequest, loaded: Loaded) -> StudyIdentity:
+    """Return what a request's stored figures depend on: it names the run folder."""
+    study = next(study for study, certificate in STUDIES.items() if certificate == request.certificate)
+    parts = {
+        "data_checksum": loaded.dataset.checksum,
+        "robust_checksum": loaded.robust.checksum,
+        **request.identity(),
+    }
+    words = [loaded.dataset.name, loaded.robust.name]
+    return StudyIdentity(study, "-".join([*words, *map(str, request.identity().values())][:4]), parts)
+
+
+def _finish(
+    work: Work, run: RunFolder[VectorStore] | None, engine: Engine, named: Named
+) -> DeterministicResult:
+    """Compute what is missing, then tabulate and publish."""
+    request, loaded = work.request, work.loaded
+    positions = spread(len(loaded.dataset), request.images)
+    if request.certificate == "lipschitz-constant":
+        refute_constant(work, positions)
+    ready = fill_all(work, positions, engine, named)
+    found = outcomes(work, ready)
+    _warn_near_chance(work, found)
+    summary, curves = summarise(work, found, len(positions))
+    complete = len(found.indices) == len(positions)
+    if run is not None and len(found.indices) and (complete or not is_finished(run.path)):
+        _publish(run, work, found, summary, curves)
+        if complete:
+            forget_begun(work.store, request.images)
+    return DeterministicResult(summary, curves, found, None if run is None else run.path)
+
+
+def _warn_near_chance(work: Work, found: Outcomes) -> None:
+    models = {"robust": work.loaded.robust, "standard": work.loaded.standard}
+    for role, model in models.items():
+        predicted: IntArray | None = getattr(found, role)
+        if model is None or predicted is None:
+            continue
+        right, total = int((predicted == found.labels).sum()), len(predicted)
+        warning = chance_warning(model.name, right, total, work.loaded.dataset.classes)
+        if warning:
+            work.say(warning)
+
+
+def _publish(
+    run: RunFolder[VectorStore], work: Work, found: Outcomes, summary: Summary, curves: tuple[Curve, ...]
+) -> None:
+    """Write the products under the request's name, and the newest at the top."""
+    model = work.loaded.standard
+    folder = run.results(work.request.name("" if model is None else model.checksum))
+    write_products(folder, summary, curves)
+    write_atomically(folder / RADII_FILE, table_of_radii(found).encode())
+    run.publish(folder)
+    forget_partial(run.path, folder)

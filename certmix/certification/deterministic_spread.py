@@ -1,0 +1,194 @@
+"""Certification without samples, batch by batch: in this process, or in those of an engine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from certmix.certification.begun import remember_begun
+from certmix.certification.deterministic_fill import (
+    Work,
+    fill,
+    graph_of,
+    keep_logits,
+    standard_cell,
+    unfinished,
+)
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.engines import Engine, Handler
+from certmix.engines.interface import Take
+from certmix.runs import VectorStore
+from certmix.runs.attacking import Progress
+from certmix.runs.elsewhere import Named
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["Batch", "Elsewhere", "Found", "Here", "fill_all"]
+
+Cells = dict[str, tuple[list[int], FloatArray]]
+"""Indices and vectors (m, k) by cell."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that are worked on together, by position; the first one's index; what is known of them."""
+
+    positions: IntArray
+    index: int
+    known: Cells
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a batch brought: all of it is known now."""
+
+    positions: IntArray
+    cells: Cells
+
+
+@dataclass(frozen=True)
+class Here:
+    """Work in this process, with what is loaded; the driver's store is written at once."""
+
+    work: Work
+
+    def open(self, device: str | None) -> Handler:
+        """Return what works on batches to the end."""
+        return self._fill
+
+    def name(self, item: Batch) -> str:
+        """Return what to call a batch."""
+        return f"the batch of image {item.index}"
+
+    def _fill(self, batches: list[Batch], seconds: float, take: Take) -> list[Batch]:
+        for batch in batches:
+            fill(self.work, batch.positions)
+            take(Found(batch.positions, {}))
+        return []
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Work in another process, which loads data and robust model itself and checks that they are the same."""
+
+    request: DeterministicRequest
+    named: Named
+    device: str
+    batch_size: int | None
+
+    def open(self, device: str | None) -> Handler:
+        """Load data and robust model, and return what works on batches until time is up.
+
+        Raises
+        ------
+        RunError
+            If they are not what the driver loaded.
+        """
+        chosen = torch.device(device or self.device)
+        loaded = self.named.load(chosen)
+        graph = graph_of(self.request, loaded)
+        base = Work(self.request, loaded, chosen, self.batch_size, graph, VectorStore(None), None)
+
+        def handle(batches: list[Batch], seconds: float, take: Take) -> list[Batch]:
+            end = time.monotonic() + seconds
+            for done, batch in enumerate(batches, 1):
+                take(_found(base, batch))
+                if time.monotonic() >= end:
+                    return batches[done:]
+            return []
+
+        return handle
+
+    def name(self, item: Batch) -> str:
+        """Return what to call a batch."""
+        return f"the batch of image {item.index}"
+
+
+def _found(base: Work, batch: Batch) -> Found:
+    """Work on a batch with a store of its own, and return what is new."""
+    work = replace(base, store=VectorStore(None))
+    try:
+        for cell, (indices, vectors) in batch.known.items():
+            work.store.write(cell, indices, vectors)
+        fill(work, batch.positions)
+        new: Cells = {}
+        for cell in work.store.cells():
+            before = batch.known[cell][0] if cell in batch.known else []
+            indices = sorted(work.store.known(cell) - set(before))
+            if indices:
+                new[cell] = indices, work.store.read(cell, indices)
+        return Found(batch.positions, new)
+    finally:
+        work.store.close()
+
+
+def fill_all(work: Work, positions: IntArray, engine: Engine, named: Named) -> IntArray:
+    """Compute what the store lacks, batch by batch; return the positions that it holds in full.
+
+    A keyboard interrupt ends the work; batches in flight are lost.
+    """
+    start, step, done = time.monotonic(), work.step, set[int]()
+
+    def take(found: Found) -> None:
+        if found.cells:
+            remember_begun(work.store, work.request.images)
+        for cell, (indices, vectors) in found.cells.items():
+            work.store.write(cell, indices, vectors)
+        done.update(found.positions.tolist())
+        if work.progress is not None:
+            elapsed = time.monotonic() - start
+            work.progress(Progress(len(done), len(positions), work.request.certificate, elapsed))
+
+    batches = [positions[begin : begin + step] for begin in range(0, len(positions), step)]
+    try:
+        if not engine.remote:
+            engine.run(Here(work), _asked(work, batches, {}), take)
+        else:
+            _standard_logits(work, batches)
+            lacking, known = unfinished(work, positions), _known(work)
+            for batch in batches:
+                if lacking.isdisjoint(batch.tolist()):
+                    take(Found(batch, {}))
+            wanted = [batch for batch in batches if not lacking.isdisjoint(batch.tolist())]
+            elsewhere = Elsewhere(work.request, named, work.device.type, work.batch_size)
+            engine.run(elsewhere, _asked(work, wanted, known), take)
+    except KeyboardInterrupt:
+        pass
+    kept: IntArray = positions[np.isin(positions, np.array(sorted(done), np.int64))]
+    return kept
+
+
+def _standard_logits(work: Work, batches: list[IntArray]) -> None:
+    """Keep the standard model's clean logits, which workers do not compute."""
+    model = work.loaded.standard
+    if model is None:
+        return
+    known, indices = work.store.known(standard_cell(model)), work.loaded.dataset.indices
+    for batch in batches:
+        if not known.issuperset(indices[batch].tolist()):
+            keep_logits(work, standard_cell(model), model, batch)
+
+
+def _known(work: Work) -> Cells:
+    """Return what the store holds of the robust model."""
+    model, cells = work.loaded.standard, Cells()
+    for cell in work.store.cells():
+        if model is None or cell != standard_cell(model):
+            indices = sorted(work.store.known(cell))
+            cells[cell] = indices, work.store.read(cell, indices)
+    return cells
+
+
+def _asked(work: Work, batches: list[IntArray], known: Cells) -> list[Batch]:
+    """Return batches as they are handed out, each with what is known of its images."""
+    asked = []
+    for positions in batches:
+        indices, cells = work.loaded.dataset.indices[positions], Cells()
+        for cell, (held, vectors) in known.items():
+            rows = np.flatnonzero(np.isin(np.array(held), indices))
+            if len(rows):
+                cells[cell] = [held[row] for row in rows], vectors[rows]
+        asked.append(Batch(positions, int(indices[0]), cells))
+    return asked

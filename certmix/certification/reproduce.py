@@ -1,0 +1,129 @@
+"""Run a finished run again from its description and compare, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from certmix.certification.certify import CertifyResult, Progress, run_certify
+from certmix.certification.deterministic import STUDIES, DeterministicResult
+from certmix.certification.deterministic_repeat import repeat
+from certmix.certification.request import CertifyRequest
+from certmix.certification.stored_run import data_of
+from certmix.certification.unfinished import refuse_unfinished
+from certmix.errors import RunError
+from certmix.runs import ImageRecord, Store, read_run
+from certmix.runs.behaviour import Original
+from certmix.runs.folder import DATABASE
+from certmix.runs.from_json import from_json
+from certmix.runs.sources import Sources
+
+__all__ = ["Difference", "Reproduction", "reproduce"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One image whose counts differ: how many of the compared samples voted otherwise."""
+
+    index: int
+    selection: int
+    estimation: int
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The new result, images compared, and where their counts differ.
+
+    Without samples ``compares`` is ``radii``, and what differs is in ``changed``.
+    """
+
+    result: CertifyResult | DeterministicResult
+    compared: int
+    differences: tuple[Difference, ...]
+    changed: tuple[str, ...]
+    compares: str = "counts"
+
+    @property
+    def equal(self) -> bool:
+        """Whether all counts and all figures agree."""
+        return not self.differences and not self.changed
+
+
+def _moved(before: np.ndarray, after: np.ndarray) -> int:
+    """Samples that voted for another class, as far as counts can tell."""
+    return int(np.abs(before - after).sum() // 2)
+
+
+def _compare(before: ImageRecord, after: ImageRecord) -> Difference | None:
+    common = set(before.estimation) & set(after.estimation)
+    last = max(common, default=0)
+    estimation = _moved(before.estimation[last], after.estimation[last]) if common else 0
+    difference = Difference(before.index, _moved(before.selection, after.selection), estimation)
+    return difference if difference.selection or difference.estimation else None
+
+
+def _identity_changes(described: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    return [
+        f"{part}: {described.get(part)} before, {result.get(part)} now"
+        for part in result
+        if described.get(part) != result.get(part)
+    ]
+
+
+def reproduce(
+    folder: Path,
+    output: Path,
+    *,
+    device: str = "auto",
+    progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] = lambda message: None,
+) -> Reproduction:
+    """Do what a run's ``run.json`` says once more, in another folder, and compare.
+
+    Parameters
+    ----------
+    folder
+        The run to reproduce; it is only read.
+    output
+        Folder of the new run.
+    device, progress, say
+        As for `certmix.certify`.  Noise is equal on one device type only.
+
+    Raises
+    ------
+    RunError
+        If the run cannot be read, or is not complete.
+    """
+    refuse_unfinished(Path(folder))
+    if read_run(folder)["identity"].get("study") in STUDIES:
+        repeated, indices, changes = repeat(folder, output, device, say)
+        return Reproduction(repeated, len(indices), (), tuple(changes), "radii")
+    described = read_run(folder, "certify")
+    try:
+        request = from_json(CertifyRequest, described["request"])
+        sources = Sources.from_dict(described["sources"])
+        batch_size, (_, classes) = described.get("batch_size"), data_of(described)
+        if not isinstance(batch_size, int | None) or batch_size == 0:
+            raise TypeError("a good batch size")
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
+    store = Store(folder / DATABASE, classes, read_only=True)
+    before = store.images()
+    try:
+        result = run_certify(
+            request, sources, output=output, device=device, batch_size=batch_size,
+            progress=progress, say=say, like=Original(folder, described, store),
+        )  # fmt: skip
+    finally:
+        store.close()
+    compared = [(before[r.index], r) for r in result.records if r.index in before]
+    differences = [found for pair in compared if (found := _compare(*pair)) is not None]
+    changed = _identity_changes(described["identity"], read_run(output)["identity"])
+    missing = len(result.records) - len(compared)
+    if missing:
+        changed.append(f"{missing} images have no counts in {folder}")
+    return Reproduction(result, len(compared), tuple(differences), tuple(changed))

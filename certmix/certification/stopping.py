@@ -1,0 +1,171 @@
+"""When an image has been sampled enough: one rule a goal, over the fixed sequence of looks.
+
+A rule sees one image's own counts and nothing else, so that shards and orders
+agree, and it may be anything: the bounds it uses hold however sampling stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certmix.bounds.sequential import look_bounds, score_look_bounds
+from certmix.bounds.statistics import SCALE, ScoreStatistics
+from certmix.certification.request import CertifyRequest
+from certmix.certification.worth import give_up_below
+from certmix.radii import CERTIFICATES, margin_slack_of
+from certmix.sampling.schedule import looks, share
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["Rule", "Walk", "thresholds"]
+
+PRICE = 0.36
+"""An image is given up when the next samples bring fewer than PRICE / --samples table cells each."""
+
+BoolArray = NDArray[np.bool_]
+
+
+def thresholds(certificate: str, sigma: float, alpha: float, radii: Sequence[float]) -> FloatArray:
+    """Return the least p, with q = 1 - p, that a certificate needs for each radius; 1 if none will do.
+
+    Parameters
+    ----------
+    certificate, sigma, alpha
+        As for `certmix.radii.certify_radii`.
+    radii
+        Radii wanted; 0 stands for any radius > 0.
+    """
+    rule, wanted = CERTIFICATES[certificate], np.asarray(radii, np.float64)
+    slack = margin_slack_of(alpha)
+    low, high = np.full(len(wanted), 0.5), np.ones(len(wanted))
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        reached = rule.radius(middle, 1.0 - middle, sigma, alpha, margin_slack=slack)
+        enough = np.where(wanted > 0, reached >= wanted, reached > 0)
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return high
+
+
+class Rule:
+    """The looks of a request and when to go on from one to the next.
+
+    Parameters
+    ----------
+    request
+        The deciding row is its first certificate at its alpha.
+    """
+
+    def __init__(self, request: CertifyRequest) -> None:
+        self.request = request
+        self.looks = looks(request.samples)
+        self._radius = CERTIFICATES[request.certificates[0]].radius
+        self._wanted = np.asarray(request.radii)
+        levels = thresholds(request.certificates[0], request.sigma, request.alpha, request.radii)
+        self._attainable = levels < 1.0 - 1e-12
+        self._levels = np.where(self._attainable, levels, 0.5)
+        spent = [request.failure_probability * share(k) for k in range(len(self.looks))]
+        self._border = give_up_below(self.looks, spent, self._levels.tolist(), PRICE / request.samples)
+
+    def goes_on(
+        self, number: int, mean: FloatArray, spread: FloatArray | None, p: FloatArray, q: FloatArray
+    ) -> BoolArray:
+        """Return for each image whether look `number` should be followed by another.
+
+        Parameters
+        ----------
+        number
+            Which look.
+        mean
+            Mean score of the selected class, (m,).
+        spread
+            Standard deviation of one score, (m,); None for votes.
+        p, q
+            The best bounds so far, (m,).
+        """
+        if number + 1 >= len(self.looks):
+            return np.zeros(len(mean), bool)
+        if self.request.goal == "radius":
+            return self._radius_is_loose(mean, p, q)
+        radius = self._reached(p, q)[:, None]
+        open_ = ~np.where(self._wanted > 0, radius >= self._wanted, radius > 0)
+        deviation = np.sqrt(self._levels * (1 - self._levels)) if spread is None else spread[:, None]
+        surplus = np.sqrt(self.looks[number]) * (mean[:, None] - self._levels) / deviation
+        result: BoolArray = (open_ & self._attainable & (surplus >= self._border[number])).any(1)
+        return result
+
+    def _reached(self, p: FloatArray, q: FloatArray) -> FloatArray:
+        alpha = self.request.alpha
+        return self._radius(p, q, self.request.sigma, alpha, margin_slack=margin_slack_of(alpha))
+
+    def _radius_is_loose(self, mean: FloatArray, p: FloatArray, q: FloatArray) -> BoolArray:
+        """Whether the radius could still grow by more than the relative precision asked for.
+
+        How far it could grow is judged at the upper end of the same width.
+        """
+        optimistic = np.minimum(1.0, 2 * mean - p)
+        most = self._reached(optimistic, np.minimum(q, 1.0 - optimistic))
+        result: BoolArray = self._reached(p, q) < (1 - self.request.relative_precision) * most
+        return result
+
+
+class Walk:
+    """Images on their way through the looks of a rule: bounds so far, and who goes on.
+
+    Parameters
+    ----------
+    rule
+        The rule.
+    selected
+        int64 (m,): the classes chosen on selection samples.
+    labels
+        int64 (m,): an image whose selected class is wrong stops at once.
+
+    Attributes
+    ----------
+    p, q
+        The best bounds so far (m,): 0 and 1 before the first look.
+    samples
+        Samples behind them (m,).
+    active
+        Whether an image waits for its next look (m,).
+    """
+
+    def __init__(self, rule: Rule, selected: IntArray, labels: IntArray) -> None:
+        self.rule, self.selected = rule, np.asarray(selected)
+        self.p, self.q = np.zeros(len(selected)), np.ones(len(selected))
+        self.samples = np.zeros(len(selected), np.int64)
+        self.active: BoolArray = np.asarray(selected) == np.asarray(labels)
+        if not rule.looks:
+            self.active = np.zeros(len(selected), bool)
+
+    def step(self, number: int, rows: IntArray, counts: IntArray) -> None:
+        """Take the votes (len(rows), c) of look `number` for the images in `rows`."""
+        request, selected = self.rule.request, self.selected[rows]
+        pair = look_bounds(request.bound_name, number, counts, selected, request.failure_probability)
+        mean = counts[np.arange(len(rows)), selected] / counts.sum(1)
+        self._take(number, rows, pair, mean, None)
+
+    def step_scores(self, number: int, rows: IntArray, statistics: Sequence[ScoreStatistics]) -> None:
+        """Take the score statistics of look `number` for the images in `rows`."""
+        request = self.rule.request
+        pair = score_look_bounds(request.bound_name, number, statistics, request.failure_probability)
+        mean = np.array([image.means()[image.selected] for image in statistics])
+        square = np.array(
+            [image.squares[image.selected] / (image.samples * SCALE**2) for image in statistics]
+        )
+        self._take(number, rows, pair, mean, np.sqrt(np.maximum(square - mean**2, 1e-6)))
+
+    def _take(
+        self,
+        number: int,
+        rows: IntArray,
+        pair: tuple[FloatArray, FloatArray],
+        mean: FloatArray,
+        spread: FloatArray | None,
+    ) -> None:
+        self.p[rows] = np.maximum(self.p[rows], pair[0])
+        self.q[rows] = np.minimum(self.q[rows], pair[1])
+        self.samples[rows] = self.rule.looks[number]
+        self.active[rows] = self.rule.goes_on(number, mean, spread, self.p[rows], self.q[rows])

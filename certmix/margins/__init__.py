@@ -1,0 +1,50 @@
+"""Verified bounds of a network over a ball, by propagation through its layers.
+
+Importing this package does not import torch; what needs it does, on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from certmix.margins.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
+from certmix.margins.margins import softmax_margin_lower
+
+if TYPE_CHECKING:
+    from certmix.margins.graph import build_graph
+    from certmix.margins.local_constants import local_search
+    from certmix.margins.propagation import (
+        VerifiedRadii,
+        certified_radius,
+        logit_differences_lower,
+        margin_lower,
+    )
+
+_WITH_TORCH = {
+    "VerifiedRadii": "propagation",
+    "build_graph": "graph",
+    "certified_radius": "propagation",
+    "local_search": "local_constants",
+    "logit_differences_lower": "propagation",
+    "margin_lower": "propagation",
+}
+
+__all__ = [
+    "EstimatedRadius",
+    "LipschitzEstimate",
+    "VerifiedRadii",
+    "build_graph",
+    "certified_radius",
+    "estimated_radius",
+    "local_search",
+    "logit_differences_lower",
+    "margin_lower",
+    "softmax_margin_lower",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"certmix.margins.{_WITH_TORCH[name]}"), name)

@@ -1,0 +1,182 @@
+"""What a search for local Lipschitz constants found: estimates, and the radius that they suggest.
+
+Nothing here is a certificate.  A search finds lower bounds of the constants,
+and Theorem 3.5 asks for upper bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from certmix.errors import ParameterError
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["HOLDS", "NOT_ESTABLISHED", "EstimatedRadius", "LipschitzEstimate", "estimated_radius"]
+
+HOLDS, NOT_ESTABLISHED = "estimated to hold within eps", "not established"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LipschitzEstimate:
+    """Estimated local constants: the largest slopes found, each a lower bound of the constant it stands for.
+
+    Parameters
+    ----------
+    of
+        Which outputs: ``"probabilities"`` or ``"logits"``.
+    ratio
+        Name in `certmix.margins.ratios.RATIOS`: what counts as a slope.
+    norm, eps
+        The ball that was searched; slopes are in this norm of the input.
+    steps
+        Steps of ascent in each restart.
+    selected
+        int64 (m,): the class y of each image.
+    outputs
+        float64 (m, c): the outputs at the images.
+    by_restart
+        float64 (restarts, m, k): what each restart found; k is the number of classes, or 1.
+    halfway
+        The same after half the steps.
+    points
+        (m, k, ...): the points x + d with the largest slopes.
+    """
+
+    of: str
+    ratio: str
+    norm: str
+    eps: float
+    steps: int
+    selected: IntArray
+    outputs: FloatArray
+    by_restart: FloatArray
+    halfway: FloatArray
+    points: NDArray[np.floating] | None = field(default=None)
+
+    def __repr__(self) -> str:
+        return (
+            f"LipschitzEstimate({self.of}, {self.ratio}, {self.norm}, eps={self.eps:g}, "
+            f"{len(self.selected)} images, {self.steps} steps x {len(self.by_restart)} restarts: "
+            "estimated, not certified)"
+        )
+
+    @property
+    def slopes(self) -> FloatArray:
+        """Estimated constants (m, k): the best of all restarts."""
+        return np.asarray(self.by_restart.max(0), np.float64)
+
+    @property
+    def own(self) -> FloatArray:
+        """Estimated constants of the selected classes, (m,)."""
+        return np.take_along_axis(self.slopes, self._columns, 1)[:, 0]
+
+    @property
+    def rivals(self) -> FloatArray:
+        """Largest estimated constant of another class, (m,); NaN where outputs are taken together."""
+        others = self.slopes.copy()
+        np.put_along_axis(others, self._columns, -np.inf, 1)
+        largest = others.max(1)
+        return np.where(np.isfinite(largest), largest, np.nan)
+
+    @property
+    def spread(self) -> FloatArray:
+        """How far restarts differ, (m,): at most over classes, as a share of the image's largest constant."""
+        return self._share(self.by_restart.max(0) - self.by_restart.min(0))
+
+    @property
+    def gain(self) -> FloatArray:
+        """What the second half of the steps added, (m,): the same share."""
+        return self._share(self.slopes - self.halfway.max(0))
+
+    @property
+    def _columns(self) -> IntArray:
+        wide = self.by_restart.shape[2] > 1
+        return np.asarray(self.selected * wide, np.int64)[:, None]
+
+    def _share(self, differences: FloatArray) -> FloatArray:
+        largest = self.slopes.max(1)
+        return np.asarray(differences.max(1) / np.where(largest > 0, largest, 1.0), np.float64)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EstimatedRadius:
+    """Theorem 3.5 with estimated constants in place of proved ones.
+
+    Parameters
+    ----------
+    norm, eps
+        The ball in which the constants were estimated.
+    alpha
+        Mixing weight.
+    quotient
+        float64 (m,): the theorem's r; 0 where the margin does not suffice, inf
+        where no slope was found.
+    """
+
+    norm: str
+    eps: float
+    alpha: float
+    quotient: FloatArray
+
+    def __repr__(self) -> str:
+        held = f"{int(self.holds.sum())} of {len(self.quotient)} images {HOLDS}, not certified"
+        return f"EstimatedRadius({self.norm}, eps={self.eps:g}, alpha={self.alpha:g}: {held})"
+
+    @property
+    def holds(self) -> NDArray[np.bool_]:
+        """bool (m,): r >= eps, so that the mix would keep its class within eps if the constants were true."""
+        return np.asarray(self.quotient >= self.eps)
+
+    @property
+    def radius(self) -> FloatArray:
+        """Estimated radii (m,): eps where `holds`, and 0, which says nothing, elsewhere."""
+        return np.where(self.holds, self.eps, 0.0)
+
+    @property
+    def status(self) -> tuple[str, ...]:
+        """`HOLDS` or `NOT_ESTABLISHED` for each image."""
+        return tuple(HOLDS if held else NOT_ESTABLISHED for held in self.holds)
+
+
+def estimated_radius(found: LipschitzEstimate, alpha: ArrayLike) -> EstimatedRadius:
+    """Return the radius of Theorem 3.5 under the relaxed constants that were found.
+
+    ``r = min_i [alpha (h_y - h_i) + alpha - 1] / [alpha (L_y + L_i)]`` over all
+    rivals i.  The relaxed constants bound changes over the ball of radius eps
+    alone: r >= eps gives eps, and r < eps gives nothing.  Since the constants
+    are estimated from below, r is estimated from above.
+
+    Parameters
+    ----------
+    found
+        Relaxed constants of probabilities, one a class.
+    alpha
+        Mixing weight, 1/2 <= alpha <= 1.
+
+    Raises
+    ------
+    ParameterError
+        For other constants, or alpha out of range.
+
+    References
+    ----------
+    Section 3.1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
+    accuracy-robustness trade-off": Theorem 3.5 and the remarks after it.
+    """
+    weight = float(np.asarray(alpha))
+    if not 0.5 <= weight <= 1.0:
+        raise ParameterError(f"alpha = {weight:g}: Theorem 3.5 needs 1/2 <= alpha <= 1: choose such a weight")
+    if (found.of, found.ratio) != ("probabilities", "relaxed"):
+        raise ParameterError(
+            f"constants are {found.ratio} ones of {found.of}: a radius needs relaxed ones of probabilities"
+        )
+    own = found.selected[:, None]
+    gaps = np.take_along_axis(found.outputs, own, 1) - found.outputs - (1 - weight) / weight
+    steepness = found.own[:, None] + found.slopes
+    ratios = np.where(steepness > 0, gaps / np.where(steepness > 0, steepness, 1.0), np.inf)
+    ratios = np.where(gaps > 0, ratios, 0.0)
+    np.put_along_axis(ratios, own, np.inf, 1)
+    return EstimatedRadius(found.norm, found.eps, weight, np.asarray(ratios.min(1), np.float64))

@@ -1,0 +1,220 @@
+"""Is what a model's classes and weights say what runs, and is it what the traced layers compute?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+from torch.nn.modules import module as globally
+
+from certmix.errors import ModelError
+from certmix.margins.nodes import Graph
+from certmix.margins.rules import MODELESS
+from certmix.models.adapters import describe
+
+__all__ = ["CHECKED", "check_agreement", "check_mode", "check_parts", "nothing_drawn_or_kept"]
+
+CHECKED = 16
+"""Images on which the graph and the model are compared, at most."""
+
+EXACT, AS_IT_RUNS = 1e-5, 1e-3
+"""Largest error of a difference of logits, relative to the differences' spread: of the model in float64, and
+in its own precision."""
+
+ROUNDING = {EXACT: 2.0**-40, AS_IT_RUNS: 2.0**-18}
+"""What rounding explains besides, relative to the largest value in the graph."""
+
+
+DIFFER = "the traced layers do not give the model's logits: they differ"
+
+
+def check_parts(model: nn.Module) -> None:
+    """Refuse a model of which a part does more, or something else, than its class says.
+
+    Raises
+    ------
+    ModelError
+        If there is a forward hook, a method replaced on an instance or on a
+        class of torch's, or a part in training mode whose mode may matter.
+    """
+    if globally._global_forward_hooks or globally._global_forward_pre_hooks:
+        raise ModelError(
+            "a forward hook of all modules is set, which bounds cannot see: remove it (handle.remove())"
+        )
+    for path, part in model.named_modules():
+        kind = type(part)
+        name = f"layer {path} ({kind.__name__})" if path else f"the model ({kind.__name__})"
+        if isinstance(part, fx.GraphModule | torch.jit.ScriptModule):
+            raise ModelError(f"{name} is a traced or exported program: give the module that it was made from")
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        if hooks:
+            called = getattr(hooks[0], "__qualname__", type(hooks[0]).__name__)
+            raise ModelError(
+                f"{name} has a forward hook, {called}, which bounds cannot see: remove it (handle.remove(), "
+                "or torch.nn.utils.remove_weight_norm, remove_spectral_norm, prune.remove)"
+            )
+        own = [attribute for attribute in vars(part) if callable(getattr(kind, attribute, None))]
+        if own or part._compiled_call_impl is not None:
+            what = f"a {own[0]} of its own" if own else "been compiled"
+            raise ModelError(
+                f"{name} has {what}, which bounds cannot see: "
+                "give the model as its class defines it (the one that was compiled or changed)"
+            )
+        torchs = kind.__module__.startswith("torch.nn.")
+        foreign = torchs and not str(getattr(kind.forward, "__module__", "")).startswith("torch.nn.")
+        if foreign or kind.__call__ is not nn.Module.__call__:
+            raise ModelError(
+                f"{name}: its class has a __call__ or a forward that was put there, which bounds cannot see: "
+                "let the class define forward, and restore torch's own"
+            )
+        if part.training and torchs and kind not in MODELESS:
+            raise ModelError(f"{name} is in training mode: call model.eval() first")
+
+
+def check_mode(model: nn.Module) -> None:
+    """Refuse a model of which a part that is no layer of torch's is in training mode.
+
+    What such a part computes may depend on its mode.
+
+    Raises
+    ------
+    ModelError
+        If there is one.
+    """
+    for path, part in model.named_modules():
+        if part.training and type(part) not in MODELESS:
+            name = f"layer {path}" if path else "the model"
+            raise ModelError(f"{name} ({type(part).__name__}) is in training mode: call model.eval() first")
+
+
+@contextmanager
+def nothing_drawn_or_kept(model: nn.Module) -> Iterator[None]:
+    """Refuse a model that, inside, draws random numbers or changes its own state.
+
+    Raises
+    ------
+    ModelError
+        On leaving, whatever else was raised.
+    """
+    drawn, kept, kind = _random_state(), _state(model), type(model).__name__
+    try:
+        yield
+    finally:
+        if _random_state() != drawn:
+            raise ModelError(
+                f"{kind} draws random numbers as it runs, so that it is no fixed function: "
+                "take the randomness out, or pass training=self.training to dropout"
+            )
+        changed = [name for name, value in _state(model).items() if not _same(value, kept.get(name))]
+        if changed:
+            raise ModelError(
+                f"{kind} changes its {changed[0]} as it runs, so that it is no fixed function: "
+                "let the forward pass change nothing"
+            )
+
+
+def _random_state() -> tuple[Any, ...]:
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state())
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
+
+
+def _state(model: nn.Module) -> dict[str, Any]:
+    """Return copies of a model's tensors, and its parts' plain attributes, by name."""
+    tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+    plain = {
+        f"{path}.{name}".lstrip("."): value
+        for path, part in model.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, int | float | str)
+    }
+    return tensors | plain
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and torch.allclose(first, second, 0, 0, equal_nan=True)
+    return first is second or bool(first == second)
+
+
+def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
+    """Refuse a graph whose differences of logits are not the model's.
+
+    The model runs in float64, where its own rounding hides nothing, and as it
+    is. What all images have in common, class by class, does not count as spread.
+
+    Parameters
+    ----------
+    graph, model
+        The layers, and what they were made from.
+    images
+        (n, ...): of the data; the first 16 finite ones are used, and where there
+        is one alone, half of it as well.
+
+    Raises
+    ------
+    ModelError
+        If they do not agree, the model fails, or it answers otherwise when asked again.
+    """
+    rows = images[images.flatten(1).isfinite().all(1)][:CHECKED].cpu()
+    rows = rows if len(rows) else torch.zeros((1, *images.shape[1:]), dtype=images.dtype)
+    rows = rows if len(rows) > 1 else torch.cat([rows, rows / 2])
+    values = graph.values(rows)
+    found = values[-1]
+    size, spread = max(float(value.abs().max()) for value in values), _range(found - found.mean(0))
+    exact = [_run(model, lambda: _in_float64(model, rows)) for _ in range(2)]
+    if not torch.equal(*exact):
+        raise ModelError(
+            f"{type(model).__name__} answers the same images differently when asked again: "
+            "take the randomness out, and let the forward pass keep nothing"
+        )
+    as_it_is = _run(model, lambda: _as_it_is(model, rows))
+    runs = (
+        (exact[0], EXACT, "no layer may depend on the batch, and each must do what its class says"),
+        (as_it_is, AS_IT_RUNS, "run it in float32 or float64, without autocast"),
+    )
+    for logits, share, remedy in runs:
+        if logits.shape != found.shape:
+            raise ModelError(f"{DIFFER} in shape, {tuple(logits.shape)} not {tuple(found.shape)}: {remedy}")
+        error = _range(found - logits)
+        if not error <= share * spread + ROUNDING[share] * size:
+            off = f"differences of logits by {error:.3g}, while they spread by {spread:.3g}"
+            raise ModelError(f"{DIFFER}, {off}: {remedy}")
+
+
+def _range(logits: Tensor) -> float:
+    """Return the largest |z_i - z_j| of any image."""
+    return float((logits.amax(1) - logits.amin(1)).max())
+
+
+def _run(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
+    try:
+        with torch.no_grad():
+            return run().detach().cpu().double()
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{type(model).__name__} fails on the data's own images, in its own precision or in float64 "
+            f"({describe(error)}): check the images, and let layers take dtype and device from their input"
+        ) from error
+
+
+def _in_float64(model: nn.Module, images: Tensor) -> Tensor:
+    tensors = {name: tensor.detach().cpu() for name, tensor in _tensors(model)}
+    doubled = {name: t.double() if t.is_floating_point() else t for name, t in tensors.items()}
+    logits: Tensor = functional_call(model, doubled, (images.to(torch.float64, copy=True),))
+    return logits
+
+
+def _as_it_is(model: nn.Module, images: Tensor) -> Tensor:
+    parameter = next(model.parameters(), None)
+    logits: Tensor = model(images.clone() if parameter is None else images.to(parameter, copy=True))
+    return logits

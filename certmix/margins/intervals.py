@@ -1,0 +1,181 @@
+"""Interval bounds of every layer over a ball, rounded outwards.
+
+Float64 results of a linear layer are widened by the standard error bound of a
+sum of products, gamma_n (|W| |x| + |b|), whatever the order of summation; all
+other operations are exact or moved to the next float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from certmix.margins.layers import TINY, Input, Layer, LinearMap, Maximum, Rectifier, Sum
+from certmix.margins.nodes import Graph
+
+__all__ = ["Affine", "Ball", "Box", "down", "interval_step", "intervals", "up"]
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The points within `eps` of an image, and in the l-inf norm within `limits` if given.
+
+    Parameters
+    ----------
+    images
+        float64 (N, ...).
+    norm
+        ``"linf"`` or ``"l2"``.
+    eps
+        float64 (N,), one radius an image.
+    limits
+        Smallest and largest value of an input; used with linf alone.
+    """
+
+    images: Tensor
+    norm: str
+    eps: Tensor
+    limits: tuple[float, float] | None = None
+
+    def rows(self, chosen: Tensor | slice) -> Ball:
+        """Return the balls around some of the images."""
+        return Ball(self.images[chosen], self.norm, self.eps[chosen], self.limits)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Entries that are affine in the image, (N, ...): over an l2 ball they move by eps sqrt(energy).
+
+    `point` is the value at the image up to `slip`, and `energy` at least the
+    sum of squares of an entry's weights on the image.
+    """
+
+    point: Tensor
+    slip: Tensor
+    energy: Tensor
+
+
+@dataclass(frozen=True)
+class Box:
+    """Entrywise bounds, (N, ...); `affine` where more is known of them over an l2 ball."""
+
+    lower: Tensor
+    upper: Tensor
+    affine: Affine | None = None
+
+    @property
+    def size(self) -> Tensor:
+        """Largest magnitude of each image's entries, (N,)."""
+        return torch.maximum(self.lower.abs(), self.upper.abs()).flatten(1).amax(1)
+
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """Return a centre, and a half-width that is rounded up."""
+        centre = 0.5 * self.lower + 0.5 * self.upper
+        return centre, up(torch.maximum(self.upper - centre, centre - self.lower))
+
+    def within(self, other: Box) -> Box:
+        """Return the intersection of two boxes that hold the same point."""
+        lower, upper = torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper)
+        return Box(lower, upper, self.affine)
+
+
+def down(x: Tensor) -> Tensor:
+    """Return the next smaller floats."""
+    return torch.nextafter(x, x.new_tensor(-torch.inf))
+
+
+def up(x: Tensor) -> Tensor:
+    """Return the next larger floats."""
+    return torch.nextafter(x, x.new_tensor(torch.inf))
+
+
+def _each(values: Tensor, like: Tensor) -> Tensor:
+    """Return one number an image (N,) in a shape that broadcasts against (N, ...)."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def _start(ball: Ball) -> Box:
+    eps = _each(ball.eps, ball.images)
+    lower, upper = down(ball.images - eps), up(ball.images + eps)
+    if ball.norm == "l2":
+        exact = Affine(ball.images, torch.zeros_like(lower), torch.ones_like(lower))
+        return Box(lower, upper, exact)
+    if ball.limits is not None:
+        lower = lower.clamp_min(ball.limits[0]).minimum(ball.images)
+        upper = upper.clamp_max(ball.limits[1]).maximum(ball.images)
+    return Box(lower, upper)
+
+
+def _linear(layer: LinearMap, box: Box) -> Box:
+    """W x + b lies within |W| r of its centre."""
+    centre, width = box.centred()
+    error = layer.error
+    middle = layer(centre)
+    reach = layer.apply(layer.weight.abs(), width + error * (centre.abs() + width))
+    reach = reach * (1 + 2 * error) + error * layer.bias_size + layer.underflow * (1 + _each(box.size, reach))
+    return Box(down(middle - reach), up(middle + reach))
+
+
+def _affine(layer: LinearMap, source: Affine, eps: Tensor) -> Box:
+    """A row w moves by eps times its l2 norm; a diagonal one leaves the next row's norm known."""
+    error = layer.error
+    middle = layer(source.point)
+    slip = layer.apply(layer.weight.abs(), source.slip + error * source.point.abs())
+    largest = source.point.abs().flatten(1).amax(1)
+    slip = slip * (1 + 2 * error) + error * layer.bias_size + layer.underflow * (1 + _each(largest, slip))
+    energy = layer.apply(layer.weight.square(), source.energy) * (1 + 4 * error)
+    energy = energy + 4 * layer.terms * (1 + source.energy.max()) * TINY
+    reach = energy.sqrt() * _each(eps, energy) * (1 + 1e-15) + slip
+    known = Affine(middle, slip, energy) if layer.diagonal else None
+    return Box(down(middle - up(reach)), up(middle + up(reach)), known)
+
+
+def _rectifier(layer: Rectifier, box: Box) -> Box:
+    if layer.slope == 0.0:
+        return Box(box.lower.clamp_min(0.0), box.upper.clamp_min(0.0))
+    return Box(
+        torch.maximum(box.lower, down(layer.slope * box.lower)),
+        torch.maximum(box.upper, up(layer.slope * box.upper)),
+    )
+
+
+def interval_step(layer: Layer, boxes: list[Box], eps: Tensor) -> Box:
+    """Return a layer's bounds from those of what it takes."""
+    if isinstance(layer, LinearMap):
+        source = boxes[0].affine
+        return _linear(layer, boxes[0]) if source is None else _affine(layer, source, eps)
+    if isinstance(layer, Rectifier):
+        return _rectifier(layer, boxes[0])
+    if isinstance(layer, Maximum):
+        return Box(layer(boxes[0].lower), layer(boxes[0].upper))
+    first, second = boxes
+    if isinstance(layer, Sum) and layer.sign < 0:
+        second = Box(-second.upper, -second.lower)
+    return Box(down(first.lower + second.lower), up(first.upper + second.upper))
+
+
+def intervals(graph: Graph, ball: Ball) -> list[Box]:
+    """Return the bounds of every node over a ball.
+
+    Parameters
+    ----------
+    graph
+        From `certmix.margins.build_graph`.
+    ball
+        Images and radii.
+
+    References
+    ----------
+    S. Gowal et al., On the Effectiveness of Interval Bound Propagation for
+    Training Verifiably Robust Models, 2018.  For the l2 ball, the first layer
+    is bounded by the norms of its rows.
+    """
+    boxes: list[Box] = []
+    for node in graph.nodes:
+        if isinstance(node.layer, Input):
+            boxes.append(_start(ball))
+        else:
+            boxes.append(interval_step(node.layer, [boxes[i] for i in node.inputs], ball.eps))
+    return boxes

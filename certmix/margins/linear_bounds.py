@@ -1,0 +1,216 @@
+"""Linear lower bounds, propagated backwards from the outputs to the image (CROWN).
+
+A bound is a row a with  a . value(node) + constant  <= what is bounded.  Each
+step replaces a node by the nodes it takes.  Rows of several images are carried
+together; `owner` says which image a row belongs to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from certmix.margins.intervals import Ball, Box, down
+from certmix.margins.layers import TINY, UNIT, Input, LinearMap, Maximum, Rectifier, Sum, gamma
+from certmix.margins.nodes import Graph, Node
+
+__all__ = ["Relaxation", "backward", "relax"]
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Lines below and above a rectifier: low x <= max(x, slope x) <= high x + offset, (N, ...)."""
+
+    low: Tensor
+    high: Tensor
+    offset: Tensor
+
+
+def relax(layer: Rectifier, box: Box) -> Relaxation:
+    """Return the lines of a rectifier over a box.
+
+    Above it lies the chord; below it the line of slope 1 or of the
+    rectifier's own slope, whichever leaves the smaller area.
+
+    References
+    ----------
+    H. Zhang et al., Efficient Neural Network Robustness Certification with
+    General Activation Functions (CROWN), NeurIPS 2018.
+    """
+    lower, upper, slope = box.lower, box.upper, layer.slope
+    active, inactive = lower >= 0, upper <= 0
+    chord = (upper - slope * lower) / (upper - lower).clamp_min(1e-300)
+    chord = chord.clamp(slope, 1.0)
+    high = torch.where(active, 1.0, torch.where(inactive, slope, chord))
+    ends = torch.maximum(slope * lower - high * lower, upper - high * upper)
+    ends = ends + 8 * UNIT * (lower.abs() + upper.abs()) + 4 * TINY
+    offset = torch.where(active | inactive, 0.0, ends.clamp_min(0.0))
+    # torch.where of two numbers gives float32: the slope would not be the rectifier's own
+    low = torch.full_like(lower, slope).masked_fill(active | (~inactive & (upper >= -lower)), 1.0)
+    return Relaxation(low, high, offset)
+
+
+class _Rows:
+    """Rows on their way to the image: coefficients by node, a constant, and a bound of its error."""
+
+    def __init__(self, start: int, rows: Tensor, owner: Tensor) -> None:
+        self.coefficients = {start: rows}
+        self.owner = owner
+        self.constant = rows.new_zeros(len(rows))
+        self.error = rows.new_zeros(len(rows))
+
+    def add(self, value: Tensor, error: Tensor | float) -> None:
+        """Add to the constant a number that may be off by `error`."""
+        self.constant = self.constant + value
+        self.error = self.error + error + UNIT * self.constant.abs()
+
+    def hand(self, node: int, rows: Tensor, size: Tensor, underflow: float = 4 * TINY) -> None:
+        """Give rows to a node whose values are at most `size`, (N,); an entry may be off by `underflow`."""
+        self.error = self.error + _entries(rows) * underflow * (1 + size[self.owner])
+        if node in self.coefficients:
+            rows = self.coefficients[node] + rows
+            self.error = self.error + UNIT * _magnitude(rows) * size[self.owner]
+        self.coefficients[node] = rows
+
+
+def _entries(rows: Tensor) -> int:
+    return math.prod(rows.shape[1:])
+
+
+def _magnitude(rows: Tensor) -> Tensor:
+    return rows.abs().flatten(1).sum(1)
+
+
+def _linear(
+    state: _Rows, node: Node, layer: LinearMap, rows: Tensor, box: Box, shape: tuple[int, ...]
+) -> None:
+    """a (W x + b) = (a W) x + a b."""
+    size = box.size
+    magnitude = _magnitude(rows)
+    error = layer.error * magnitude * (layer.row_sum * size[state.owner] + layer.bias_size)
+    value = torch.zeros_like(state.constant)
+    if layer.bias is not None:
+        value = (rows * layer.bias).flatten(1).sum(1)
+        error = error + gamma(_entries(rows) + 1) * magnitude * layer.bias_size
+    state.add(value, error)
+    state.hand(node.inputs[0], layer.transpose(layer.weight, rows, shape), size, layer.underflow)
+
+
+def _rectifier(state: _Rows, node: Node, rows: Tensor, lines: Relaxation, box: Box) -> None:
+    """Positive coefficients take the line below, negative ones the line above."""
+    owner, size = state.owner, box.size
+    negative = rows.clamp_max(0.0)
+    value = (negative * lines.offset[owner]).flatten(1).sum(1)
+    moved = torch.where(rows > 0, rows * lines.low[owner], rows * lines.high[owner])
+    state.add(value, gamma(_entries(rows)) * value.abs() + UNIT * _magnitude(moved) * size[owner])
+    state.hand(node.inputs[0], moved, size)
+
+
+def _maximum(state: _Rows, node: Node, layer: Maximum, rows: Tensor, box: Box) -> None:
+    """Below a maximum lies its entry of largest lower bound; above it that entry, if it dominates
+    the others, or else the largest upper bound."""
+    owner, shape = state.owner, box.lower.shape[1:]
+    lower, upper = layer.entries(box.lower), layer.entries(box.upper)
+    best = lower.argmax(3, keepdim=True)
+    rest = upper.scatter(3, best, -torch.inf).amax(3)
+    dominant = lower.gather(3, best)[..., 0] >= rest
+    places = layer.windows.expand(lower.shape).gather(3, best)[..., 0]
+    flat = rows.flatten(2)
+    ceiling = torch.where(dominant, 0.0, upper.amax(3))
+    value = (flat.clamp_max(0.0) * ceiling[owner]).flatten(1).sum(1)
+    kept = torch.where((flat > 0) | dominant[owner], flat, 0.0)
+    moved = rows.new_zeros((len(rows), shape[0], shape[1] * shape[2]))
+    moved.scatter_add_(2, places[owner], kept)
+    size, terms = box.size, _entries(rows)
+    lost = 2 * gamma(terms) * _magnitude(rows) * size[owner]
+    state.add(value, lost)
+    state.hand(node.inputs[0], moved.view(-1, *shape), size)
+
+
+def _concretise(state: _Rows, rows: Tensor, box: Box) -> None:
+    """Least value of a row over a box."""
+    centre, width = box.centred()
+    owner = state.owner
+    value = (rows * centre[owner]).flatten(1).sum(1)
+    spread = (rows.abs() * width[owner]).flatten(1).sum(1)
+    terms = gamma(_entries(rows) + 2)
+    size = centre.abs().flatten(1).amax(1)
+    state.add(value - spread, terms * (_magnitude(rows) * size[owner] + 2 * spread))
+
+
+def _concretise_l2(state: _Rows, rows: Tensor, ball: Ball) -> None:
+    """Least value of a row over an l2 ball: the dual norm of l2 is l2."""
+    owner = state.owner
+    images = ball.images.flatten(1)
+    value = (rows.flatten(1) * images[owner]).sum(1)
+    spread = ball.eps[owner] * (rows.flatten(1).square().sum(1) + _entries(rows) * TINY).sqrt()
+    terms = gamma(2 * _entries(rows) + 8)
+    size = images.abs().amax(1)
+    state.add(value - spread, terms * (_magnitude(rows) * size[owner] + 2 * spread))
+
+
+def backward(
+    graph: Graph,
+    boxes: list[Box],
+    relaxations: dict[int, Relaxation],
+    ball: Ball,
+    start: int,
+    rows: Tensor,
+    owner: Tensor,
+    *,
+    to_image: bool = True,
+) -> Tensor:
+    """Return lower bounds of  rows . value(start)  over each row's ball, (R,), rounded down.
+
+    Parameters
+    ----------
+    graph, boxes
+        The layers, and the bounds of every node before `start`.
+    relaxations
+        Lines of the rectifiers before `start`.
+    ball
+        Images and radii, (N, ...).
+    start
+        Number of the node that is bounded.
+    rows, owner
+        Exact coefficients (R, *shape of the node), and each row's image (R,).
+    to_image
+        False stops at the first nonlinear node, and takes its box: interval
+        bounds of the rows instead of linear ones.
+
+    Returns
+    -------
+    Tensor
+        Bounds; -inf where one is not a finite number.
+    """
+    state = _Rows(start, rows, owner)
+    for number in range(start, -1, -1):
+        if number not in state.coefficients:
+            continue
+        current, node = state.coefficients.pop(number), graph.nodes[number]
+        if isinstance(node.layer, Input) and ball.norm == "l2":
+            _concretise_l2(state, current, ball)
+        elif isinstance(node.layer, Input) or not (to_image or isinstance(node.layer, LinearMap | Sum)):
+            _concretise(state, current, boxes[number])
+        else:
+            _step(state, graph, node, current, boxes, relaxations.get(number))
+    bound = down(state.constant - (1 + 1e-6) * state.error - 1e-280)
+    return torch.where(bound.isfinite(), bound, -torch.inf)
+
+
+def _step(
+    state: _Rows, graph: Graph, node: Node, rows: Tensor, boxes: list[Box], lines: Relaxation | None
+) -> None:
+    source = node.inputs[0]
+    if isinstance(node.layer, LinearMap):
+        _linear(state, node, node.layer, rows, boxes[source], graph.nodes[source].shape)
+    elif isinstance(node.layer, Maximum):
+        _maximum(state, node, node.layer, rows, boxes[source])
+    elif isinstance(node.layer, Sum):
+        state.hand(source, rows, boxes[source].size)
+        state.hand(node.inputs[1], node.layer.sign * rows, boxes[node.inputs[1]].size)
+    elif lines is not None:
+        _rectifier(state, node, rows, lines, boxes[source])

@@ -1,0 +1,251 @@
+"""Verified margins and radii of a network, by interval or linear bounds; no sampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from certmix.errors import ParameterError
+from certmix.margins.differences import METHODS, differences
+from certmix.margins.graph import build_graph
+from certmix.margins.intervals import Ball
+from certmix.margins.margins import softmax_margin_lower
+from certmix.margins.nodes import Graph
+from certmix.types import FloatArray, IntArray, Status
+
+__all__ = [
+    "METHODS", "NORMS", "VerifiedRadii", "certified_radius", "logit_differences_lower", "margin_lower",
+]  # fmt: skip
+
+NORMS = ("linf", "l2")
+
+
+@dataclass(frozen=True)
+class VerifiedRadii:
+    """Radii within which a margin was verified, (m,) each.
+
+    Parameters
+    ----------
+    radius
+        In the units of the input; the closed ball of this radius was verified
+        itself.  0 where nothing is.
+    status
+        `Status` values: ABSTAIN where even the image alone gives no class,
+        NOT_CERTIFIED where its margin is too small or no radius was verified.
+    evaluations
+        Number of (image, radius) pairs that were bounded.
+    """
+
+    radius: FloatArray
+    status: IntArray
+    evaluations: int
+
+
+def _check(norm: str, method: str, images: Tensor, y: ArrayLike | Tensor, classes: int) -> Tensor:
+    for what, found, known in (("norm", norm, NORMS), ("method", method, METHODS)):
+        if found not in known:
+            raise ParameterError(
+                f"{what} {found!r} is unknown to bound propagation: use {' or '.join(known)}"
+            )
+    labels = torch.as_tensor(y.cpu() if isinstance(y, Tensor) else np.asarray(y))
+    if images.ndim < 2 or not images.is_floating_point():
+        found = f"images have shape {tuple(images.shape)} and type {images.dtype}"
+        raise ParameterError(f"{found}: give a batch of floating-point images")
+    if labels.shape != (len(images),) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        found = f"classes have shape {tuple(labels.shape)} and type {labels.dtype}"
+        raise ParameterError(f"{found}: give one whole number for each of {len(images)} images")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ParameterError(f"classes run from {labels.min()} to {labels.max()}: 0..{classes - 1} are known")
+    return labels.long()
+
+
+def _radii(eps: ArrayLike, count: int) -> Tensor:
+    values = np.broadcast_to(np.asarray(eps, np.float64), (count,))
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    if wrong.any():
+        raise ParameterError(f"eps = {values[wrong][0]}: radii must be finite and at least 0")
+    return torch.from_numpy(values.copy())
+
+
+def logit_differences_lower(
+    model: nn.Module | Graph,
+    images: Tensor,
+    y: ArrayLike | Tensor,
+    norm: str,
+    eps: ArrayLike,
+    *,
+    method: str = "crown-ibp",
+    input_range: tuple[float, float] | None = None,
+    chunk: int = 32,
+) -> FloatArray:
+    """Return lower bounds of z_y - z_j over the ball of radius eps, for every j != y.
+
+    Proved for the network in exact arithmetic with the given weights, and
+    the images as given; all computing is in float64, on the CPU, and rounded outwards.
+
+    Parameters
+    ----------
+    model
+        A module of supported layers in evaluation mode, or its graph from
+        `build_graph`, which saves building it again.
+    images
+        (m, ...).
+    y
+        A class each, (m,).
+    norm, eps
+        ``"linf"`` or ``"l2"``; a radius, or one an image, in units of the input.
+    method
+        ``"interval"``; ``"crown-ibp"`` (linear bounds of the logits over
+        interval bounds of the layers); ``"crown"`` (linear bounds of every
+        layer, much dearer).  Each takes the best of itself and ``"interval"``.
+    input_range
+        Smallest and largest value of an input: l-inf balls are cut to it.
+    chunk
+        Images that are bounded together.
+
+    Returns
+    -------
+    FloatArray
+        (m, c - 1), rivals in order of class; -inf where nothing finite was found.
+
+    Raises
+    ------
+    ModelError
+        If bounds cannot be propagated through the model.
+    ParameterError
+        For a value out of range.
+
+    References
+    ----------
+    Gowal et al. (2018); H. Zhang et al., NeurIPS 2018 and ICLR 2020 (CROWN-IBP).
+    """
+    graph = model if isinstance(model, Graph) else build_graph(model, images)
+    labels = _check(norm, method, images, y, graph.classes)
+    radii = _radii(eps, len(images))
+    parts = [np.empty((0, graph.classes - 1))]
+    with torch.no_grad():
+        for start in range(0, len(images), chunk):
+            here = slice(start, start + chunk)
+            ball = Ball(images[here].cpu().double(), norm, radii[here], input_range)
+            parts.append(differences(graph, ball, labels[here], method).numpy())
+    return np.concatenate(parts)
+
+
+def margin_lower(
+    model: nn.Module | Graph,
+    images: Tensor,
+    y: ArrayLike | Tensor,
+    norm: str,
+    eps: ArrayLike,
+    *,
+    method: str = "crown-ibp",
+    input_range: tuple[float, float] | None = None,
+    chunk: int = 32,
+) -> FloatArray:
+    """Return a verified lower bound of min_i h_y - h_i over the ball, h the model's softmax.
+
+    Where it is at least mu = (1 - alpha) / alpha, and positive, the mix of
+    weight alpha predicts y on the whole ball, whatever the other classifier is.
+
+    Parameters
+    ----------
+    model, images, y, norm, eps, method, input_range, chunk
+        As for `logit_differences_lower`.
+
+    Returns
+    -------
+    FloatArray
+        (m,) in [-1, 1]; -1 where nothing is known.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Linear(2, 2, bias=False)
+    >>> net.weight.data = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    >>> print(f"{margin_lower(net, torch.tensor([[1.0, 0.5]]), [0], 'linf', 0.25)[0]:.4f}")
+    0.6351
+    """
+    bounds = logit_differences_lower(
+        model, images, y, norm, eps, method=method, input_range=input_range, chunk=chunk
+    )
+    return softmax_margin_lower(bounds)
+
+
+def certified_radius(
+    model: nn.Module | Graph,
+    images: Tensor,
+    y: ArrayLike | Tensor,
+    norm: str,
+    mu: float,
+    *,
+    max_eps: float,
+    tolerance: float = 1e-4,
+    method: str = "crown-ibp",
+    input_range: tuple[float, float] | None = None,
+    chunk: int = 32,
+) -> VerifiedRadii:
+    """Return, by bisection, the largest radius found at which the margin of h is verified to be >= mu.
+
+    Every returned radius was itself verified: nothing is assumed of how the
+    bounds change with eps.  Images do not influence each other, rounding apart.
+
+    Parameters
+    ----------
+    model, images, y, norm, method, input_range, chunk
+        As for `margin_lower`.
+    mu
+        Margin threshold in [0, 1], (1 - alpha) / alpha for a mix; at 0 the
+        margin must be > 0.
+    max_eps
+        Largest radius that is tried.
+    tolerance
+        How far below a radius that was refused the result may lie.
+
+    Raises
+    ------
+    ModelError, ParameterError
+        As for `margin_lower`.
+
+    References
+    ----------
+    Lemma 3.2 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
+    accuracy-robustness trade-off".
+    """
+    if not 0.0 <= mu <= 1.0:
+        raise ParameterError(f"mu = {mu}: the margin threshold must lie in [0, 1]: use (1 - alpha) / alpha")
+    if not (0.0 < max_eps < math.inf and 0.0 < tolerance < math.inf):
+        raise ParameterError(f"max_eps = {max_eps}, tolerance = {tolerance}: both must be positive numbers")
+    graph = model if isinstance(model, Graph) else build_graph(model, images)
+    classes = _check(norm, method, images, y, graph.classes).numpy()
+    low, high = np.zeros(len(images)), np.full(len(images), float(max_eps))
+
+    def margins(chosen: IntArray, eps: FloatArray) -> FloatArray:
+        return margin_lower(
+            graph, images[torch.from_numpy(chosen)], classes[chosen], norm, eps,
+            method=method, input_range=input_range, chunk=chunk,
+        )  # fmt: skip
+
+    everyone = np.arange(len(images))
+    clean = margins(everyone, low)
+    status = np.where(clean > 0, Status.NOT_CERTIFIED, Status.ABSTAIN).astype(np.int64)
+    active = everyone[_enough(clean, mu)]
+    evaluations, eps = len(images), high.copy()
+    while len(active):
+        verified = _enough(margins(active, eps[active]), mu)
+        evaluations += len(active)
+        low[active[verified]] = eps[active[verified]]
+        high[active[~verified]] = eps[active[~verified]]
+        active = active[high[active] - low[active] > tolerance]
+        eps = low + (high - low) / 2
+    status[low > 0] = Status.CERTIFIED
+    return VerifiedRadii(low, status, evaluations)
+
+
+def _enough(margin: FloatArray, mu: float) -> np.ndarray:
+    """Whether a margin proves the mix's class; NaN does not."""
+    return (margin >= mu) & (margin > 0)

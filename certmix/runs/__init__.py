@@ -1,0 +1,19 @@
+"""What a run keeps: an identity, counts in a database, and products beside it."""
+
+from certmix.runs.folder import RunFolder, default_folder, read_run
+from certmix.runs.identity import Identity, StudyIdentity
+from certmix.runs.logs import write_log
+from certmix.runs.store import ImageRecord, Store
+from certmix.runs.vectors import VectorStore
+
+__all__ = [
+    "Identity",
+    "ImageRecord",
+    "RunFolder",
+    "Store",
+    "StudyIdentity",
+    "VectorStore",
+    "default_folder",
+    "read_run",
+    "write_log",
+]

@@ -1,0 +1,292 @@
+"""The one loop of all empirical studies: cells by images, batch by batch, kept as they are made."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from certmix.attacks import ATTACKS
+from certmix.attacks.diagnose import diagnose_gradients
+from certmix.data import stack
+from certmix.errors import DataError, Interrupted, ParameterError
+from certmix.models.calling import call_model
+from certmix.runs import VectorStore
+from certmix.sampling.precision import PRECISIONS
+from certmix.studies.attack_request import AttackRequest
+from certmix.types import Dataset, FloatArray, IntArray
+
+__all__ = [
+    "Batch",
+    "Bench",
+    "Cell",
+    "Progress",
+    "attacked_outputs",
+    "attacked_points",
+    "blind_notes",
+    "fill",
+    "fill_some",
+    "look_for_blindness",
+    "outputs",
+    "reduced",
+]
+
+DIAGNOSED = 16
+"""Images on which an attacked model's gradients are looked at."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Reported after each batch of each cell: images done over all cells, and the cell's name."""
+
+    done: int
+    total: int
+    cell: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the cells of one study share.
+
+    ``positions`` are the images' positions in the data set; ``blind`` says which
+    of the models are mixes that gradients do not see whole.
+    """
+
+    dataset: Dataset
+    positions: IntArray
+    device: torch.device
+    request: AttackRequest
+    store: VectorStore
+    progress: Callable[[Progress], None] | None = None
+    say: Callable[[str], None] = field(default=lambda message: None)
+    blind: tuple[str, ...] = ()
+
+    @property
+    def indices(self) -> IntArray:
+        """The images' indices in the data set's source."""
+        return self.dataset.indices[self.positions]
+
+    @property
+    def labels(self) -> IntArray:
+        """int64 (m,)."""
+        return self.dataset.labels[self.positions]
+
+    @property
+    def box(self) -> tuple[float, float]:
+        """Range of the inputs."""
+        if self.dataset.input_range is None:
+            raise DataError(f"{self.dataset.name} has no input range: attacks need one: give --input-range")
+        return self.dataset.input_range
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (n, ...), labels (n,) and a generator, all on the device, and the images' indices."""
+
+    images: Tensor
+    labels: Tensor
+    generator: torch.Generator
+    indices: IntArray
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One condition of a study: ``compute`` returns what it keeps of each image, float64 (n, k)."""
+
+    name: str
+    compute: Callable[[Batch], FloatArray]
+    key: str | None = None
+
+    @property
+    def randomness(self) -> str:
+        """What keys the cell's random starts: its name, unless ``key`` shares another's."""
+        return self.key or self.name
+
+
+def fill(bench: Bench, cells: Sequence[Cell]) -> tuple[IntArray, bool]:
+    """Compute what the cells lack; return the positions that all cells hold, and whether that is all.
+
+    Batches go through all cells before the next begins, so that an
+    interruption leaves images with every figure.  Random starts are keyed by
+    seed, cell and the images of the batch: repeating a study gives the same
+    points, whether or not it was interrupted.
+    """
+    known = {cell.name: bench.store.known(cell.name) for cell in cells}
+    step, start, complete = bench.request.batch_size, time.monotonic(), True
+    done, total = 0, len(cells) * len(bench.positions)
+    try:
+        for begin in range(0, len(bench.positions), step):
+            part = bench.positions[begin : begin + step]
+            for cell in cells:
+                _fill_batch(bench, cell, [int(p) for p in part], known[cell.name])
+                done += len(part)
+                if bench.progress is not None:
+                    bench.progress(Progress(done, total, cell.name, time.monotonic() - start))
+    except KeyboardInterrupt:
+        complete = False
+    everywhere = set.intersection(*(bench.store.known(cell.name) for cell in cells))
+    held = [p for p in bench.positions if int(bench.dataset.indices[p]) in everywhere]
+    return np.array(held, np.int64), complete
+
+
+def fill_some(bench: Bench, cells: Sequence[Cell]) -> tuple[IntArray, bool]:
+    """Fill as `fill` does, and refuse to go on with nothing.
+
+    Raises
+    ------
+    Interrupted
+        If it was interrupted before any image had every figure.
+    """
+    held, complete = fill(bench, cells)
+    if not len(held):
+        raise Interrupted("interrupted before the first batch was done")
+    return held, complete
+
+
+def _fill_batch(bench: Bench, cell: Cell, part: list[int], known: set[int]) -> None:
+    missing = [p for p in part if int(bench.dataset.indices[p]) not in known]
+    if not missing:
+        return
+    images = torch.from_numpy(stack(bench.dataset, missing)).to(bench.device)
+    labels = torch.from_numpy(bench.dataset.labels[missing]).to(bench.device)
+    indices = bench.dataset.indices[missing]
+    generator = torch.Generator(bench.device)
+    generator.manual_seed(_key(bench.request.seed, cell.randomness, indices))
+    bench.store.write(cell.name, indices, cell.compute(Batch(images, labels, generator, indices)))
+
+
+def _key(seed: int, cell: str, indices: IntArray) -> int:
+    """Return 32 bits from seed, cell and images; torch's CPU generator uses no more."""
+    digest = hashlib.sha256(f"{seed}\0{cell}\0".encode() + indices.astype("<i8").tobytes())
+    return int.from_bytes(digest.digest()[:4], "little")
+
+
+def outputs(models: Sequence[nn.Module], images: Tensor) -> FloatArray:
+    """Return the models' logits side by side, float64 (n, models * classes)."""
+    with torch.no_grad():
+        return np.concatenate([call_model(model, images).double().cpu().numpy() for model in models], 1)
+
+
+def attacked_points(
+    bench: Bench,
+    model: nn.Module,
+    batch: Batch,
+    *,
+    early_stop: bool = True,
+    attack: str | None = None,
+    quick: nn.Module | None = None,
+    **settings: Any,
+) -> Tensor:
+    """Run the study's attack on a model; with reduced precision, images it only seemed to break are redone.
+
+    Parameters
+    ----------
+    bench, model, batch
+        The study, the model in full precision, the images.
+    early_stop
+        False goes on raising the loss of images that are already
+        misclassified, as attacks that are to transfer need.
+    attack
+        Another name in `ATTACKS` than the request's.
+    quick
+        The model in reduced precision, where the caller made it.
+    **settings
+        More settings of the attack.
+    """
+    request, images, labels = bench.request, batch.images, batch.labels
+    own = replace(request, attack=attack or request.attack)
+    if own.attack == "autoattack":
+        if not early_stop:
+            raise ParameterError("autoattack makes no points that transfer: use --attack apgd-ce here")
+        settings["say"] = bench.say
+    function = ATTACKS[own.attack].function
+    settings = {
+        **own.settings(), **settings, "box": bench.box, "early_stop": early_stop,
+        "generator": batch.generator,
+    }  # fmt: skip
+    if PRECISIONS[request.precision] is None:
+        return function(model, images, labels, request.norm, request.radius, **settings)
+    fast = reduced(bench, model) if quick is None else quick
+    points = function(fast, images, labels, request.norm, request.radius, **settings)
+    with torch.no_grad():
+        seemed = call_model(fast, points).argmax(1) != labels
+        redo = seemed & (call_model(model, points).argmax(1) == labels)
+    if redo.any():
+        points[redo] = function(model, images[redo], labels[redo], request.norm, request.radius, **settings)
+    return points
+
+
+def reduced(bench: Bench, model: nn.Module) -> nn.Module:
+    """Return the model in the study's precision: itself, or a copy that runs under autocast."""
+    dtype = PRECISIONS[bench.request.precision]
+    return model if dtype is None else _Autocast(model, bench.device, getattr(torch, dtype))
+
+
+class _Autocast(nn.Module):
+    """A copy of a model whose passes run in reduced precision, channels last where inputs are images."""
+
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device, self._dtype = device.type, dtype
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self._device, self._dtype):
+            logits = call_model(self.model, inputs)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def look_for_blindness(bench: Bench, name: str, model: nn.Module, batch: Batch) -> None:
+    """Find out once, and keep with the study, whether the study's attack may be blind on this model."""
+    key, attack = f"blindness/{name}", ATTACKS[bench.request.attack]
+    if bench.store.get(key) is None and not attack.gradient_free:
+        found = diagnose_gradients(
+            model, batch.images[:DIAGNOSED], batch.labels[:DIAGNOSED], loss=attack.loss
+        )
+        bench.store.put(key, json.dumps(list(found.messages)))
+
+
+def attacked_outputs(
+    bench: Bench,
+    pair: tuple[nn.Module, nn.Module],
+    name: str,
+    model: nn.Module,
+    early_stop: bool,
+    batch: Batch,
+) -> FloatArray:
+    """Return both classifiers' logits at the points found against one model, called `name` in the study."""
+    look_for_blindness(bench, name, model, batch)
+    return outputs(pair, attacked_points(bench, model, batch, early_stop=early_stop))
+
+
+def blind_notes(bench: Bench, names: Sequence[str]) -> tuple[str, ...]:
+    """Return why attacks may be blind, and say what was found on these cells' models; empty if they see.
+
+    Cells with the same trouble share a line.
+    """
+    troubled: dict[str, list[str]] = {}
+    for name in names:
+        for message in json.loads(bench.store.get(f"blindness/{name}") or "[]"):
+            troubled.setdefault(str(message), []).append(name)
+    notes = tuple(
+        f"{_few(cells)}: {message} (docs/attacks.md#honest-figures)" for message, cells in troubled.items()
+    )
+    for note in notes:
+        bench.say(note)
+    return (*bench.blind, *notes)
+
+
+def _few(cells: list[str]) -> str:
+    return ", ".join(cells) if len(cells) <= 3 else f"{cells[0]}, {cells[1]} and {len(cells) - 2} more"

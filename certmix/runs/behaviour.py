@@ -1,0 +1,387 @@
+"""Is a model still the one that a run was made with?  Its parts, and its logits of a few fixed inputs.
+
+A checksum covers weights, code and declared files, but not whatever else a model reads.  Each run
+therefore keeps its models' logits of some inputs, and every command that loads a model for a stored
+run compares them first.  No torch, but to compute logits.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from certmix.data import spread, stack
+from certmix.errors import ModelError, RunError
+from certmix.plain_json import parse_json
+from certmix.runs import Store, VectorStore, read_run
+from certmix.types import Dataset, FloatArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from certmix.models.spec import LoadedModel
+    from certmix.runs.sources import Loaded
+
+__all__ = [
+    "CLOSE",
+    "Original",
+    "changed",
+    "changed_parts",
+    "difference",
+    "differs",
+    "hold",
+    "like",
+    "logits_key",
+    "probe",
+    "refuse_changed",
+    "same_logits",
+    "told_changes",
+]  # fmt: skip
+
+CLOSE = {"full": 1e-4, "half": 2e-2}
+"""Share of the spread of its logits by which a model that computes in full or in half precision may
+differ from itself on another device, in another batch or under another version of torch."""
+INPUTS, COPIES = 4, 3
+"""Inputs of the data set whose logits are kept, and noisy copies of each."""
+SEED = 20_240_301
+"""Of the noise of these copies, which has nothing to do with that of a run."""
+REMEDY = "restore its files, or certify anew with another --output"
+_ROUNDING = 2.0**-18
+"""Of the largest logit: what is left of a difference of float32 numbers that nearly cancel."""
+_LEAST = 1e-300
+
+
+def logits_key(checksum: str) -> str:
+    """Return the key under which a run's database keeps the logits of a model."""
+    return f"logits of {checksum}"
+
+
+def probe(
+    model: LoadedModel, dataset: Dataset, device: torch.device | str, sigma: float | None = None
+) -> str:
+    """Return a model's logits of the fixed inputs as text for a run's database.
+
+    The inputs are `INPUTS` of the data set, evenly spread, and `COPIES` noisy copies of each: of noise
+    level `sigma`, or without one of 1/8, 1/4 and 1/2 of these inputs' range, clipped to it.  They are
+    computed in full precision, without compilation, whatever the run's own arithmetic.
+
+    Raises
+    ------
+    ModelError
+        If the model fails on them.
+    """
+    import torch
+
+    from certmix.models.calling import call_model
+
+    inputs = torch.from_numpy(_inputs(dataset, sigma)).to(device)
+    exact = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False
+    )
+    with torch.inference_mode(), exact:
+        logits = call_model(model.module, inputs, model.name)
+    raw = np.ascontiguousarray(logits.float().cpu().numpy(), "<f4").tobytes()
+    shown = {
+        "classes": logits.shape[1],
+        "sigma": sigma,
+        "precision": "half" if _is_half(model, logits) else "full",
+    }
+    return json.dumps({**shown, "logits": b64encode(raw).decode()})
+
+
+def _inputs(dataset: Dataset, sigma: float | None) -> np.ndarray:
+    """Return the fixed inputs, float32 (m, ...)."""
+    clean = stack(dataset, spread(len(dataset), INPUTS).tolist()).astype(np.float32)
+    noise = np.random.default_rng(SEED).standard_normal((COPIES, *clean.shape), np.float32)
+    if sigma is not None:
+        return np.concatenate([clean, *(clean + np.float32(sigma) * noise)])
+    low, high = clean.min(), clean.max()  # as they are: the range that is declared may be another each time
+    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+    levels = (float(high) - float(low)) * np.array([0.125, 0.25, 0.5])
+    copies = [clean + np.float32(level) * one for level, one in zip(levels, noise, strict=True)]
+    return np.concatenate([clean, *(np.clip(copy, low, high) for copy in copies)]).astype(np.float32)
+
+
+def parse(text: str) -> tuple[FloatArray, dict[str, Any]]:
+    """Return the logits (m, c) of a text, and what they were computed with.
+
+    Raises
+    ------
+    RunError
+        If it is not as `probe` writes it.
+    """
+    try:
+        told = parse_json(text.encode())
+        logits = np.frombuffer(b64decode(told["logits"], validate=True), "<f4").reshape(-1, told["classes"])
+        sigma = told["sigma"]
+        if told["precision"] not in CLOSE or not (sigma is None or 0 < sigma < math.inf) or not logits.size:
+            raise ValueError("a value out of range")
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        found = " ".join(str(error).split())[:80]
+        raise RunError(f"the stored logits of a model are damaged ({found}): restore the run") from None
+    return logits.astype(np.float64), told
+
+
+def like(stored: str, model: LoadedModel, dataset: Dataset, device: torch.device | str) -> str:
+    """Say in what a model's logits differ from a text of `probe`."""
+    return same_logits(stored, probe(model, dataset, device, parse(stored)[1]["sigma"]))
+
+
+def difference(stored: FloatArray, found: FloatArray, precision: str = "full") -> str:
+    """Say by how much logits (m, c) differ from the stored ones; "" where rounding may explain it.
+
+    Examples
+    --------
+    >>> difference(np.eye(3), np.eye(3) + 1e-5)
+    ''
+    >>> difference(np.eye(2), np.array([[0.0, 1.0], [0.0, 1.0]]))
+    'its logits of 1 of 2 inputs differ by up to 100 % of their spread (rounding: 0.01 %), 1 in class'
+    """
+    if stored.shape != found.shape:
+        return f"it gives logits of shape {found.shape}, not {stored.shape}"
+    finite = np.isfinite(stored) & np.isfinite(found)
+    odd = (stored != found) & ~finite & ~(np.isnan(stored) & np.isnan(found))
+    kept = stored[np.isfinite(stored)]
+    spread_of = float(np.ptp(kept)) if kept.size else 0.0
+    limit = CLOSE[precision] * spread_of + _ROUNDING * float(np.abs(kept).max(initial=0.0))
+    far = np.abs(np.subtract(found, stored, where=finite, out=np.zeros_like(stored)))
+    rows = (far > limit).any(1) | odd.any(1)
+    if not rows.any():
+        return ""
+    share = math.inf if odd.any() or not spread_of else float(far.max()) / spread_of
+    moved = int((stored.argmax(1) != found.argmax(1)).sum())
+    return (
+        f"its logits of {int(rows.sum()):,} of {len(stored):,} inputs differ by up to {100 * share:.3g} % "
+        f"of their spread (rounding: {100 * CLOSE[precision]:g} %), {moved:,} in class"
+    )
+
+
+def same_logits(stored: str, found: str) -> str:
+    """Say in what two texts of `probe` differ, as `difference` does."""
+    (before, told), (now, own) = parse(stored), parse(found)
+    return difference(before, now, "half" if "half" in (told["precision"], own["precision"]) else "full")
+
+
+def hold(
+    store: Store | VectorStore,
+    loaded: Loaded,
+    device: torch.device | str,
+    where: object,
+    sigma: float | None = None,
+    *,
+    wanted: Collection[int] | None = None,
+    step: int = 100,
+) -> dict[str, str]:
+    """Refuse models that no longer give the logits that a run keeps, of the fixed inputs and of its images.
+
+    Parameters
+    ----------
+    store
+        The run's; it is only read.
+    loaded, device
+        Data and models, and where these are.
+    where
+        What to call the run.
+    sigma
+        Noise level of the robust model's inputs, None where it sees none.
+    wanted
+        Indices of the images that matter; None for all.
+    step
+        Images in one forward pass.
+
+    Returns
+    -------
+    dict[str, str]
+        What is to be kept of models that the run does not know yet, by key.
+
+    Raises
+    ------
+    ModelError
+        If a model gives others.
+    RunError
+        If the run has results of the robust model but none of its logits.
+    """
+    new = {}
+    for role, model in loaded.models.items():
+        if model is None:
+            continue
+        stored = store.get(logits_key(model.checksum))
+        if stored is None:
+            if role == "robust" and store.begun():
+                raise _unknown(where, role)
+            new[logits_key(model.checksum)] = probe(
+                model, loaded.dataset, device, sigma if role == "robust" else None
+            )
+        elif told := differs(store, role, model, loaded.dataset, device, wanted=wanted, step=step):
+            raise changed(role, model, where, told)
+    return new
+
+
+def differs(
+    store: Store | VectorStore,
+    role: str,
+    model: LoadedModel,
+    dataset: Dataset,
+    device: torch.device | str,
+    *,
+    wanted: Collection[int] | None = None,
+    step: int = 100,
+) -> str:
+    """Say in what a model's logits are not those that a run keeps; see `hold`.
+
+    Raises
+    ------
+    RunError
+        If it keeps none.
+    """
+    stored = store.get(logits_key(model.checksum))
+    if stored is None:
+        raise _unknown("the run", role)
+    if told := like(stored, model, dataset, device):
+        return told
+    if isinstance(store, VectorStore):
+        cell = "robust logits" if role == "robust" else f"standard logits {model.checksum}"
+        known = sorted(store.known(cell))
+        answers = dict(zip(known, store.read(cell, known), strict=True))
+    else:
+        answers = store.standard(model.checksum) if role == "standard" else {}
+    kept = {index: answers[index] for index in answers if wanted is None or index in wanted}
+    return answers_differ(model, kept, dataset, device, step, probabilities=isinstance(store, Store))
+
+
+@dataclass(frozen=True)
+class Original:
+    """A run, with its description and its store, whose models others must be; it is only read."""
+
+    folder: Path
+    described: dict[str, Any]
+    store: Store | VectorStore
+
+    def hold(self, loaded: Loaded, device: torch.device | str) -> None:
+        """Refuse models that are not the run's.
+
+        Raises
+        ------
+        ModelError
+            If a checksum is another, or the logits are.
+        RunError
+            If the run keeps none.
+        """
+        for role, model in loaded.models.items():
+            stored = (self.described.get("models") or {}).get(role)
+            if model is not None and isinstance(stored, dict) and stored.get("checksum") != model.checksum:
+                raise changed(role, model, self.folder, told_changes(stored, model))
+        if loaded.dataset.checksum == self.described["data"].get("checksum"):  # else its inputs are others
+            for told in hold(self.store, loaded, device, self.folder):
+                raise _unknown(self.folder, told.removeprefix(logits_key("")))
+
+
+def told_changes(stored: dict[str, Any], model: LoadedModel) -> str:
+    """Say in what a model of another checksum differs from that of a description."""
+    sums = f"checksum {model.checksum[:12]}, {str(stored.get('checksum'))[:12]} there"
+    return "; ".join(filter(None, [changed_parts(stored.get("parts"), model.parts), sums]))
+
+
+def _unknown(where: object, what: str) -> RunError:
+    return RunError(
+        f"{where} keeps no logits to know its {what} model by: restore it, use --fresh, or name another "
+        "--output"
+    )
+
+
+def answers_differ(
+    model: LoadedModel,
+    stored: Mapping[int, FloatArray],
+    dataset: Dataset,
+    device: torch.device | str,
+    step: int,
+    *,
+    probabilities: bool = False,
+) -> str:
+    """Say by how much a model's logits of images differ from the stored ones, (c,) by index.
+
+    With `probabilities` their softmax is what is stored, and logarithms are compared.
+    """
+    import torch
+
+    from certmix.models.calling import call_model
+
+    places = [place for place, index in enumerate(dataset.indices.tolist()) if index in stored]
+    if not places:
+        return ""
+    found, half = [], False
+    for begin in range(0, len(places), step):
+        inputs = torch.from_numpy(stack(dataset, places[begin : begin + step]))
+        with torch.inference_mode():
+            logits = call_model(model.module, inputs.to(device), model.name)
+        half = half or _is_half(model, logits)
+        found.append((logits.double().log_softmax(1) if probabilities else logits.double()).cpu().numpy())
+    before = np.stack([stored[index] for index in dataset.indices[places].tolist()])
+    now = np.concatenate(found)
+    if probabilities:
+        before, now = np.log(np.maximum(before, _LEAST)), np.maximum(now, math.log(_LEAST))
+    return difference(before, now, "half" if half else "full")
+
+
+def _is_half(model: LoadedModel, logits: torch.Tensor) -> bool:
+    """Whether a model computes in half precision."""
+    import torch
+
+    values = (logits, *model.module.parameters(), *model.module.buffers())
+    return any(value.dtype in (torch.float16, torch.bfloat16) for value in values)
+
+
+def changed(role: str, model: LoadedModel, where: object, told: str) -> ModelError:
+    """Return the error of a model that is not the one that a run was made with."""
+    return ModelError(
+        f"the {role} model {model.name} is not the one that {where} was made with: {told}: {REMEDY}"
+    )
+
+
+def changed_parts(before: Any, now: Mapping[str, str]) -> str:
+    """Say which parts of a model changed, given those that a description keeps; "" if it keeps none.
+
+    Examples
+    --------
+    >>> changed_parts({"weights": "a", "x.py": "b"}, {"weights": "a", "x.py": "c", "y.py": "d"})
+    'x.py changed, y.py is new'
+    """
+    if not isinstance(before, Mapping):
+        return ""
+    words = [f"{one} is gone" for one in before if one not in now]
+    words += [f"{one} changed" for one in now if one in before and before[one] != now[one]]
+    words += [f"{one} is new" for one in now if one not in before]
+    return ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
+
+
+def refuse_changed(folder: Path, models: Mapping[str, LoadedModel | None]) -> None:
+    """Name what changed of a model that goes by the same name in the run that a folder holds.
+
+    Raises
+    ------
+    ModelError
+        If a part of it did, and the run's records are of the model before.
+    """
+    try:
+        described = read_run(folder)
+        known = {role: described["models"][role] for role in models}
+        identity, objects = described["identity"], described["sources"].get("objects", ())
+    except (RunError, AttributeError, KeyError, TypeError):
+        return
+    for role, model in models.items():
+        before = known[role]
+        if model is None or not isinstance(before, dict) or before.get("spec") != model.spec:
+            continue
+        if role in objects:
+            continue
+        wanted = identity.get(f"{role}_checksum", model.checksum)
+        if wanted == before.get("checksum") != model.checksum:
+            raise changed(role, model, folder, told_changes(before, model))

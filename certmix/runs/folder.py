@@ -1,0 +1,253 @@
+"""A run's folder: identity, lock, database, ``run.json`` and products."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+from certmix.atomic import write_atomically
+from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.plain_json import parse_json
+from certmix.runs.earlier import ASIDE, forget, put_back, set_aside
+from certmix.runs.identity import CERTIFY, Identity, StudyIdentity, command_of
+
+__all__ = ["RunFolder", "default_folder", "read_run"]
+
+FORMAT_VERSION = 1
+DATABASE, VECTORS = "counts.sqlite", "vectors.sqlite"
+DESCRIPTION, LOCK, RESULTS = "run.json", "lock", "results"
+FILES = (*(f"{name}{end}" for name in (DATABASE, VECTORS) for end in ("", "-wal", "-shm")), DESCRIPTION)
+REPLACED = (*FILES, RESULTS)
+"""What belongs to one run and goes with ``--fresh``."""
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+    def begun(self) -> bool: ...
+
+
+S = TypeVar("S", bound=_Closable)
+
+
+def default_folder(identity: Identity | StudyIdentity) -> Path:
+    """Return ``runs/<identity>``, where a run goes unless ``--output`` names a folder."""
+    return Path("runs") / identity.folder_name()
+
+
+def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
+    """Return the contents of a run's ``run.json``.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    study
+        The command that made it; None takes any.
+
+    Raises
+    ------
+    RunError
+        If it is missing, unreadable, of a newer format or of another study.
+    """
+    path = Path(folder) / DESCRIPTION
+    try:
+        description = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no {DESCRIPTION}: name the folder of a certmix run") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is not readable ({error}): restore it or start over with --fresh") from None
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        found = f"format version {version!r:.20}"
+        raise RunError(f"{path}: {found}, this certmix reads up to {FORMAT_VERSION}: update certmix")
+    identity = description.setdefault("identity", {})
+    told = identity.get("study", CERTIFY) if isinstance(identity, dict) else None
+    if not isinstance(told, str) or not told.isprintable():
+        raise RunError(f"{path} has an identity that is no object: restore it or start over with --fresh")
+    if study is not None and (found := _study(description)) != study:
+        raise RunError(f"{folder} is a run of {command_of(found)}: name a run of {command_of(study)}")
+    return description
+
+
+def _study(description: dict[str, Any]) -> str:
+    return str(description["identity"].get("study", CERTIFY))
+
+
+class RunFolder(Generic[S]):
+    """One run's folder, locked while open; ``store`` is its database.
+
+    A run that `fresh` replaces lies aside until the folder is closed; it is put back
+    if by then nothing was kept of the new one, or a value, the data or a model of it
+    was refused.
+
+    Parameters
+    ----------
+    path
+        The folder; made if missing.
+    identity
+        What the run's records depend on.
+    open_store
+        Opens the database in the folder.
+    fresh
+        Delete an earlier run in this folder first.
+
+    Raises
+    ------
+    RunError
+        If another process writes to it, or it holds a run of another identity.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity | StudyIdentity,
+        open_store: Callable[[Path], S],
+        *,
+        fresh: bool = False,
+    ) -> None:
+        self.path, self.identity, self._fresh = Path(path), identity, fresh
+        self._described: dict[str, Any] | None = None
+        _refuse_links(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / LOCK, "a+")  # noqa: SIM115 - held while the folder is open
+        except OSError as error:
+            raise RunError(
+                f"{path}: cannot be used as a run folder ({error.strerror}): choose another --output"
+            ) from None
+        _take_lock(self._lock, self.path)
+        try:
+            self._claim()
+            self.store = open_store(self.path)
+        except BaseException:
+            if fresh:
+                put_back(self.path, REPLACED)
+            self._lock.close()
+            raise
+
+    def _claim(self) -> None:
+        if self._fresh:
+            set_aside(self.path, FILES, RESULTS)
+        if (self.path / DESCRIPTION).exists():
+            stored = read_run(self.path)
+            if _study(stored) != self.identity.study:
+                raise RunError(
+                    f"{self.path} holds a run of {command_of(_study(stored))}: "
+                    "name another --output, or use --fresh to start over"
+                )
+            differences = self.identity.differences(stored["identity"])
+            if differences:
+                raise RunError(
+                    f"{self.path} holds another run ({'; '.join(differences)}): name another --output, "
+                    "or use --fresh to start over (docs/runs.md#what-decides-which-samples-are-drawn)"
+                )
+        elif any((self.path / name).exists() for name in (DATABASE, VECTORS)):
+            raise RunError(
+                f"{self.path} holds records but no {DESCRIPTION}: restore it, or use --fresh to start over"
+            )
+        else:
+            self.describe({})
+
+    def described(self) -> dict[str, Any]:
+        """Return what ``run.json`` says now."""
+        return read_run(self.path)
+
+    def begin(self, description: dict[str, Any]) -> None:
+        """Take what ``run.json`` is to say once this request publishes; write it now if none is there.
+
+        Until then it tells of the request before, whose products lie in the
+        folder: a command that is refused or interrupted leaves them as they were.
+        """
+        if "request" in self.described():
+            self._described = description
+        else:
+            self.describe(description)
+
+    def describe(self, description: dict[str, Any]) -> None:
+        """Write ``run.json``: the identity and whatever `description` adds."""
+        self._described = None
+        content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
+        write_atomically(self.path / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
+
+    def results(self, request: str) -> Path:
+        """Return (and make) the folder of one request's products."""
+        folder = self.path / RESULTS / re.sub(r"[^A-Za-z0-9._+-]+|^\.+", "_", request)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{folder} cannot be made ({error.strerror}): clear the way, or name another --output"
+            ) from None
+        if folder.is_symlink():
+            raise RunError(f"{folder} is a link: remove it, products are kept in the run's own folder")
+        return folder
+
+    def publish(self, folder: Path, found: dict[str, Any] | None = None) -> None:
+        """Write ``run.json`` as this request has it, and copy its products to the top of the run folder.
+
+        `found` is what only the samples showed; it is added to the description.
+        """
+        described = self._described
+        if described is None and found:
+            kept = ("format_version", "identity")
+            described = {name: value for name, value in self.described().items() if name not in kept}
+        if described is not None:
+            self.describe({**described, **(found or {})})
+        for source in sorted(folder.iterdir()):
+            own = source.is_file() and not source.is_symlink()
+            if own and not source.name.startswith("."):  # what a killed writer left behind
+                write_atomically(self.path / source.name, source.read_bytes())
+
+    def close(self) -> None:
+        """Close the database and release the lock."""
+        self._close(keep=self.store.begun())
+
+    def _close(self, keep: bool) -> None:
+        self.store.close()
+        try:
+            if keep:
+                forget(self.path)
+            elif self._fresh:
+                put_back(self.path, REPLACED)
+        finally:
+            self._lock.close()
+
+    def __enter__(self) -> RunFolder[S]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        refused = isinstance(error, ParameterError | ModelError | DataError)
+        self._close(keep=not refused and self.store.begun())
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a folder whose own parts lie elsewhere: they would be written there."""
+    for name in (LOCK, DATABASE, VECTORS, RESULTS, ASIDE):
+        if (folder / name).is_symlink():
+            raise RunError(f"{folder / name} is a link: a run writes only into its own folder; remove it")
+
+
+def _take_lock(handle: Any, folder: Path) -> None:
+    """Lock an open file without waiting; the system releases it however the process ends."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise RunError(
+            f"{folder} is in use by another process: wait for it, or name another --output"
+        ) from None

@@ -1,0 +1,195 @@
+"""A sheet as LaTeX tables that fit a page."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from certmix.tables.latex import _escape as escape
+from certmix.tables.sheet_cells import (
+    UNKNOWN,
+    Printed,
+    column_units,
+    key_columns,
+    printed,
+    printed_headings,
+    printed_notes,
+    text_columns,
+)
+from certmix.tables.sheet_values import Sheet
+from certmix.tables.wording import one_line
+
+__all__ = ["latex_sheet"]
+
+_LINE_WIDTH = 340.0  # points; LaTeX's article has 345
+_LETTER, _SMALL, _BETWEEN = 4.6, 3.8, 6.0  # points: a letter of 8 points, one of an interval, blanks
+_LONG = 30  # letters from which on words are folded
+_FOLDED = 0.28  # share of the line that they then take
+_PAGE = 31.0  # lines that fit on a page between a caption and notes
+_HEADING = 3.0  # lines that headings and rules take
+
+_Row = tuple[str | None, tuple[Any, ...]]  #: group, cells
+
+
+@dataclass(frozen=True)
+class _Column:
+    """How a column is set: its heading's lines, its cells' unit and kind, and its width in points."""
+
+    heading: tuple[str, ...]
+    unit: str | None
+    kind: str
+    long: bool
+    width: float
+
+
+def latex_sheet(sheet: Sheet) -> str:
+    """Return a sheet as floating tables in the style of booktabs, the only package needed.
+
+    Each accuracy carries the ends of its interval as subscript and
+    superscript.  Columns that find no room on a line stand in a further block,
+    rows that find none on a page in a further table.
+    """
+    columns = _columns(sheet)
+    blocks = _blocks(columns, key_columns(sheet))
+    lines, pages = [r"% needs \usepackage{booktabs}"], _pages(sheet, columns, blocks)
+    for page, rows in enumerate(pages):
+        lines += _opening(sheet, continued=page > 0)
+        for block in blocks:
+            lines += [*_tabular(columns, rows, block), r"\par\medskip"]
+        if page == len(pages) - 1:
+            lines += [r"\begin{minipage}{\linewidth}", r"\scriptsize\raggedright"]
+            lines += [f"{escape(note)}\\par" for note in printed_notes(sheet)]
+            lines.append(r"\end{minipage}")
+        lines.append(r"\end{table}")
+    return "\n".join(lines) + "\n"
+
+
+def _columns(sheet: Sheet) -> list[_Column]:
+    units, left = column_units(sheet), text_columns(sheet)
+    columns = []
+    for index, heading in enumerate(printed_headings(sheet, units)):
+        cells, unit = [printed(cell) for cell in sheet.column(index)], units[index]
+        words = one_line(heading).split() or [""]
+        lines = tuple(textwrap.wrap(one_line(heading), max(8, *map(len, words))) or [""])
+        long = left[index] and any(len(cell.text) > _LONG for cell in cells)
+        width = max([_LETTER * len(line) for line in lines] + [_width(cell, unit) for cell in cells])
+        if long:
+            width = _FOLDED * _LINE_WIDTH
+        kind = f"p{{{_FOLDED}\\linewidth}}" if long else "l" if left[index] else "r"
+        columns.append(_Column(lines, unit, kind, long, width + _BETWEEN))
+    return columns
+
+
+def _width(cell: Printed, unit: str | None) -> float:
+    letters = len(cell.text) + (1 + len(cell.unit) if cell.unit and unit is None else 0)
+    return _LETTER * letters + (_SMALL * max(map(len, cell.interval)) if cell.interval else 0.0)
+
+
+def _blocks(columns: Sequence[_Column], keys: int) -> list[list[int]]:
+    """Return which columns stand side by side: as many as a line holds, the first ones in every block."""
+    widths = [column.width for column in columns]
+    names = min(keys, len(widths))
+    if names < len(widths) and sum(widths[:names]) + max(widths[names:]) > _LINE_WIDTH:
+        names = 1
+    blocks = [list(range(names))] if widths else []
+    for c in range(names, len(widths)):
+        taken = sum(widths[k] for k in blocks[-1])
+        if taken + widths[c] > _LINE_WIDTH and len(blocks[-1]) > names:
+            blocks.append(list(range(names)))
+        blocks[-1].append(c)
+    return blocks
+
+
+def _pages(sheet: Sheet, columns: Sequence[_Column], blocks: Sequence[Sequence[int]]) -> list[list[_Row]]:
+    """Return the rows of each table, so many that all blocks fit on a page."""
+    room = _PAGE - _HEADING * len(blocks)
+    pages: list[list[_Row]] = [[]]
+    taken = 0.0
+    for name, rows in sheet.blocks():
+        taken += 0 if name is None else len(blocks)
+        for row in rows:
+            lines = [_lines(cell, column) for cell, column in zip(row, columns, strict=True)]
+            needed = sum(max(lines[c] for c in block) for block in blocks)
+            if taken + needed > room and pages[-1]:
+                pages.append([])
+                taken = 0.0
+            pages[-1].append((name, row))
+            taken += needed
+    return pages
+
+
+def _lines(cell: Any, column: _Column) -> float:
+    """Return how high a cell is; the lines of folded words stand closer than rows."""
+    if not column.long:
+        return 1.0
+    return 0.4 + 0.7 * math.ceil(1.3 * _LETTER * len(printed(cell).text) / column.width)
+
+
+def _opening(sheet: Sheet, *, continued: bool) -> list[str]:
+    partial = "" if sheet.complete else r"\textbf{Partial result.} "
+    settings = f"; {escape(sheet.settings)}" if sheet.settings else ""
+    caption = f"{escape(sheet.title)}{' (continued)' if continued else settings}."
+    if not continued and any(printed(cell).interval for row in sheet.rows for cell in row):
+        caption += (
+            r" Subscripts and superscripts: ends of the two-sided 95\,\% "
+            "Clopper--Pearson interval over images."
+        )
+    return [
+        r"\begin{table}",
+        r"\centering",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+        r"\setlength{\belowcaptionskip}{6pt}",
+        r"\renewcommand{\arraystretch}{1.5}",
+        *([r"\addtocounter{table}{-1}"] if continued else []),
+        f"\\caption{{{partial}{caption}}}",
+        *([] if continued else [f"\\label{{tab:{sheet.name}}}"]),
+    ]
+
+
+def _tabular(columns: Sequence[_Column], rows: Sequence[_Row], block: Sequence[int]) -> list[str]:
+    shown = [columns[c] for c in block]
+    lines = [f"\\begin{{tabular}}{{{''.join(column.kind for column in shown)}}}", r"\toprule"]
+    lines.append(_line([_heading(column) for column in shown]))
+    for name, group in groupby(rows, key=lambda row: row[0]):
+        lines.append(r"\midrule")
+        if name is not None:
+            lines.append(_line([f"\\multicolumn{{{len(shown)}}}{{l}}{{{escape(name)}}}"]))
+        lines += [_line([_cell(printed(row[c]), columns[c]) for c in block]) for _, row in group]
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _heading(column: _Column) -> str:
+    lines = [escape(line) for line in column.heading]
+    if len(lines) == 1:
+        return lines[0]
+    side = "r" if column.kind == "r" else "l"
+    return f"\\shortstack[{side}]{{" + r"\\".join(lines) + "}"
+
+
+def _cell(cell: Printed, column: _Column) -> str:
+    if cell.unit is None:
+        if cell.text == UNKNOWN:
+            return "--"
+        return f"{{\\raggedright {_breakable(cell.text)}\\par}}" if column.long else escape(cell.text)
+    number = escape(cell.text)
+    if cell.interval is not None:
+        number = f"${number}_{{{cell.interval[0]}}}^{{{cell.interval[1]}}}$"
+    elif number.startswith("-"):
+        number = f"${number}$"
+    return f"{number} {escape(cell.unit)}" if cell.unit and column.unit is None else number
+
+
+def _breakable(text: str) -> str:
+    """Let a long word break after its punctuation, or where it has none for 15 letters."""
+    pieces = re.findall(r"[^/_. -]{1,15}[/_. -]*|[/_. -]+", one_line(text))
+    return r"\allowbreak{}".join(map(escape, pieces)) if len(pieces) > 1 else escape(text)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"

@@ -1,0 +1,171 @@
+"""The words that all outputs share: names of rows and columns, how the figures came about, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from certmix.printable import one_line
+from certmix.tables.rounding import as_given, plain_decimal
+from certmix.types import Summary
+
+__all__ = [
+    "CERTIFICATE_LABELS",
+    "DETERMINISTIC",
+    "LETTERS",
+    "PLAIN",
+    "Dialect",
+    "certificate_label",
+    "classifier_label",
+    "deterministic",
+    "notes",
+    "one_line",
+    "partial_warning",
+    "radius_heading",
+    "settings",
+]
+
+CERTIFICATE_LABELS = {
+    "exact": "exact",
+    "smoothing": "smoothing (Thm 3.7)",
+    "lipschitz": "lipschitz (tight constant)",
+    "lipschitz-paper": "lipschitz-paper (Thm 3.5)",
+    "margin": "margin (verified)",
+    "lipschitz-constant": "lipschitz-constant (given)",
+}
+
+DETERMINISTIC = ("margin", "lipschitz-constant")
+"""Certificates that draw no samples: no noise level, and nothing that could fail by chance."""
+
+_MEANINGS = {
+    "exact": "the largest radius that the two probability bounds allow (Neyman-Pearson).",
+    "smoothing": "Theorem 3.7.",
+    "lipschitz": "Theorem 3.5 with the tight constant, half the published one.",
+    "lipschitz-paper": "Theorem 3.5 with the published constant.",
+    "margin": "Lemma 3.2 with margins of h that are verified by bound propagation; no samples.",
+    "lipschitz-constant": "Theorem 3.5 with a constant that was given, not verified; no samples.",
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one output spells symbols, and how it protects text that users supply."""
+
+    sigma: str
+    alpha: str
+    above: str
+    at_least: str
+    unknown: str
+    escape: Callable[[str], str]
+
+
+PLAIN = Dialect("sigma", "alpha", ">", ">=", "-", one_line)
+LETTERS = Dialect("\u03c3", "\u03b1", ">", "\u2265", "-", one_line)
+
+
+def classifier_label(classifier: str, alpha: float, dialect: Dialect = PLAIN) -> str:
+    """Return ``robust (alpha = 1)``, ``mixed (alpha = 0.76)``, or the name itself.
+
+    Examples
+    --------
+    >>> classifier_label("mixed", 0.76)
+    'mixed (alpha = 0.76)'
+    """
+    weights = {"robust": 1.0, "mixed": alpha}
+    if classifier not in weights:
+        return dialect.escape(classifier)
+    return f"{classifier} ({dialect.alpha} = {plain_decimal(weights[classifier])})"
+
+
+def certificate_label(certificate: str, dialect: Dialect = PLAIN) -> str:
+    """Return what a row calls its certificate; an unknown one keeps its name."""
+    return CERTIFICATE_LABELS.get(certificate) or dialect.escape(certificate)
+
+
+def radius_heading(radius: float, dialect: Dialect = PLAIN) -> str:
+    """Return a column's heading: ``> 0`` (a radius of 0 certifies nothing) or ``>= r``.
+
+    Examples
+    --------
+    >>> radius_heading(0), radius_heading(0.25), radius_heading(8 / 255)
+    ('> 0', '>= 0.25', '>= 8/255')
+    """
+    return f"{dialect.above} 0" if radius == 0 else f"{dialect.at_least} {as_given(radius)}"
+
+
+def deterministic(summary: Summary) -> bool:
+    """Whether no figure rests on samples."""
+    return bool(summary.rows) and all(row.certificate in DETERMINISTIC for row in summary.rows)
+
+
+def partial_warning(summary: Summary) -> str:
+    """Return the warning of an incomplete run, or an empty string."""
+    if summary.complete:
+        return ""
+    planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
+    return f"partial result: {summary.images:,}{planned} images"
+
+
+def settings(summary: Summary, dialect: Dialect = PLAIN) -> str:
+    """Return sigma, alpha, samples, failure probability and images in one line."""
+    images = f"{summary.images:,} image{'' if summary.images == 1 else 's'}"
+    if deterministic(summary):
+        weight = f"{dialect.alpha} = {plain_decimal(summary.alpha)}"
+        return ", ".join([weight, "no failure probability: deterministic", images])
+    parts = [
+        f"{dialect.sigma} of the best source"
+        if summary.sigma is None
+        else f"{dialect.sigma} = {as_given(summary.sigma)}",
+        f"{dialect.alpha} = {plain_decimal(summary.alpha)}",
+        *_samples(summary),
+        "failure probability unknown"
+        if summary.failure_probability is None
+        else f"failure probability {plain_decimal(summary.failure_probability)} an image",
+        images,
+    ]
+    return ", ".join(parts)
+
+
+def _samples(summary: Summary) -> list[str]:
+    if summary.samples is None:
+        return []
+    mean = summary.mean_samples
+    if mean is None or mean == summary.samples:
+        return [f"n = {summary.samples:,} samples an image"]
+    return [f"n at most {summary.samples:,} samples an image ({mean:,.0f} on average)"]
+
+
+def notes(summary: Summary, dialect: Dialect = PLAIN) -> list[str]:
+    """Return the notes at the end of a table, one sentence or more each."""
+    lines = [
+        "Accuracies, mean radii and lower ends of intervals are rounded down, upper ends up. "
+        f"An image counts in column {dialect.above} 0 when some radius above 0 is certified.",
+        "Clean accuracies are exact on these images."
+        if deterministic(summary)
+        else "Clean accuracies of the robust and the mixed classifier are plug-in estimates "
+        "from noisy votes, not certificates.",
+    ]
+    if summary.abstained:
+        plural = "" if summary.abstained == 1 else "s"
+        lines.append(
+            f"The class could not be established (abstained) on {summary.abstained:,} image{plural}; "
+            "such an image counts as not certified."
+        )
+    present = {row.certificate for row in summary.rows}
+    lines += [f"{name}: {text}" for name, text in _MEANINGS.items() if name in present]
+    lines.append(_provenance(summary, dialect))
+    return lines + [dialect.escape(note) for note in summary.notes]
+
+
+def _provenance(summary: Summary, dialect: Dialect) -> str:
+    pairs = {
+        "data": summary.data,
+        "standard": summary.standard,
+        "robust": summary.robust,
+        "bound": summary.bound,
+        "goal": summary.goal,
+        "selection samples": summary.selection_samples,
+        "seed": summary.seed,
+    }
+    known = (f"{name} {dialect.escape(str(value))}" for name, value in pairs.items() if value is not None)
+    return f"Run: {'; '.join(known)}."

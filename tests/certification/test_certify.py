@@ -1,0 +1,416 @@
+"""The run: what is stored, reused, refused and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planes import INPUTS, LABELS, NET, plane, points, run
+from scipy.stats import norm
+from torch import nn
+
+import certmix
+from certmix.bounds import bound_counts
+from certmix.bounds.noise import allow_for_noise
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.recertify import recertify
+from certmix.certification.request import CertifyRequest
+from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.radii import certify_radii, margin_slack_of
+from certmix.runs import Store, read_run
+from certmix.runs.sources import Sources, load_data
+from certmix.sampling import Sampler
+
+
+def test_the_table_is_what_the_counts_say():
+    result = run(certificates=("exact", "smoothing"), radii=(0.0, 0.25, 0.5))
+    counts = np.stack([r.estimation[400] for r in result.records])
+    selected = np.array([r.selection.argmax() for r in result.records])
+    bounds = allow_for_noise(
+        bound_counts(counts, selected, 0.001), result.records[0].noise_error, [r.lost for r in result.records]
+    )
+    right = selected == np.array(LABELS)
+    for row, (alpha, certificate) in zip(
+        result.summary.rows, [(1.0, "exact"), (0.76, "exact"), (0.76, "smoothing")], strict=True
+    ):
+        slack = margin_slack_of(alpha)
+        radius = certify_radii(
+            bounds, sigma=0.5, alpha=alpha, certificate=certificate, margin_slack=slack
+        ).radius
+        expected = [np.mean(right & (radius > 0)), *(np.mean(right & (radius >= r)) for r in (0.25, 0.5))]
+        assert row.certified_accuracy == pytest.approx(expected)
+        assert row.mean_certified_radius == pytest.approx(np.where(right, radius, 0).mean())
+    assert result.summary.clean_accuracy.standard == pytest.approx(0.8)
+    assert result.summary.complete
+    assert [r.index for r in result.records] == [0, 10, 20, 30, 40]
+
+
+def test_no_radius_exceeds_the_true_distance():
+    """For a linear h the mix with the worst g flips at a known distance."""
+    result = run(samples=2000)
+    for record, radius in zip(result.records, result.evaluation.radii[1].radius, strict=True):
+        distance = abs(INPUTS[record.index // 10][0])
+        true_p = norm.cdf(distance / 0.5)
+        limit = 0.5 * (norm.ppf(true_p) - norm.ppf(1 / (2 * 0.76)))
+        assert radius <= max(0.0, limit)
+
+
+@pytest.mark.filterwarnings("ignore:The run was made with failure probability")
+def test_counts_do_not_change_when_the_request_does(tmp_path: Path, monkeypatch):
+    first = run(output=tmp_path / "run")
+    before = {r.index: r for r in first.records}
+
+    monkeypatch.setattr(Sampler, "votes", lambda *a, **k: pytest.fail("a sample was drawn again"))
+    for change in (
+        {"alpha": 0.9}, {"certificates": ("lipschitz",)}, {"radii": (0.0, 0.1)},
+        {"failure_probability": 0.05}, {"standard": None},
+    ):  # fmt: skip
+        request = {"alpha": 0.76, "output": tmp_path / "run", **change}
+        alpha = request.pop("alpha")
+        options = dict(
+            data=points(INPUTS, LABELS), standard=plane(NET), robust=plane(NET), samples=400, images="all",
+            goal="fixed",
+        )  # fmt: skip
+        again = certmix.certify(0.5, alpha, **{**options, **request})
+        for record in again.records:
+            np.testing.assert_array_equal(record.estimation[400], before[record.index].estimation[400])
+            assert record.seconds == before[record.index].seconds
+
+
+def test_more_images_draw_only_what_is_missing(tmp_path: Path):
+    few = run(output=tmp_path / "run", images=2)
+    many = run(output=tmp_path / "run", images="all")
+    seconds = {r.index: r.seconds for r in many.records}
+    assert all(seconds[r.index] == r.seconds for r in few.records)
+    alone = run(images="all")
+    for a, b in zip(many.records, alone.records, strict=True):
+        np.testing.assert_array_equal(a.estimation[400], b.estimation[400])
+
+
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        ({"seed": 1}, "seed"),
+        ({"selection_samples": 50}, "selection_samples"),
+        ({"precision": "bf16"}, "precision"),
+        ({"robust": plane([[1.0, 0.1], [-1.0, 0.0]])}, "robust_checksum"),
+        ({"data": points([[0.1, 0.1]], [0])}, "data_checksum"),
+    ],
+)
+def test_another_identity_is_refused_and_named(tmp_path: Path, change, part):
+    run(output=tmp_path / "run", images=1)
+    with pytest.raises(RunError, match=part) as refused:
+        run(output=tmp_path / "run", images=1, **change)
+    assert "\n" not in str(refused.value)
+    run(output=tmp_path / "run", images=1, fresh=True, **change)
+
+
+def test_another_number_of_samples_is_refused(tmp_path: Path):
+    """Topping up a fixed-size bound after looking would void it, and --fresh or --output redraw the same."""
+    run(output=tmp_path / "run", images=1)
+    with pytest.raises(RunError, match="400.*600.*take another --seed") as refused:
+        run(output=tmp_path / "run", images=1, samples=600)
+    assert "another --output" not in str(refused.value)
+    again = run(output=tmp_path / "other", images=1).records[0]
+    assert np.array_equal(again.estimation[400], run(images=1).records[0].estimation[400])
+
+
+@pytest.mark.parametrize(
+    "change, first",
+    [
+        ({"bound": "beta-binomial"}, "bound clopper-pearson"),
+        ({"failure_probability": 0.002}, "failure probability 0.001"),
+        ({"goal": "radii"}, "exactly 400 samples"),
+    ],
+)
+def test_a_choice_that_samples_may_have_decided_is_pointed_out(tmp_path: Path, change, first):
+    """By a warning, in the table, and by recertify of the folder whatever its newest request was."""
+    run(output=tmp_path / "run", images=1)
+    with pytest.warns(certmix.CertmixWarning, match=f"made (with|for) {first}"):
+        changed = run(output=tmp_path / "run", images=1, **change)
+    assert any(first in note for note in changed.summary.notes)
+    assert any(first in note for note in recertify(tmp_path / "run").notes)
+    assert not any("choice" in note for note in run(output=tmp_path / "run", images=1).summary.notes)
+
+
+def test_a_changed_image_is_noticed(tmp_path: Path):
+    data = points(INPUTS, LABELS)
+    run(output=tmp_path / "run", images=1, data=data)
+    store = Store(tmp_path / "run" / "counts.sqlite", 2)
+    from dataclasses import replace
+
+    record = store.images()[0]
+    store.write_image(replace(record, estimation={}, input_checksum="0" * 64))
+    store.close()
+    with pytest.raises(RunError, match="image 0 is not what it was"):
+        run(output=tmp_path / "run", images=1, data=data)
+
+
+def test_the_run_folder_is_complete(tmp_path: Path):
+    result = run(output=tmp_path / "run")
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    products = {f"certified-accuracy.{s}" for s in ("csv", "md", "tex", "json", "png", "svg")}
+    assert products | {"run.json", "records.tsv", "counts.sqlite", "results"} <= names
+    described = read_run(tmp_path / "run")
+    assert described["request"]["alpha"] == 0.76
+    assert described["failure_budget"]["split"] == {"p": 0.001}
+    assert set(described["versions"]) >= {"certmix", "torch", "numpy", "python"}
+    assert len(described["models"]["robust"]["checksum"]) == 64
+    rows = (tmp_path / "run" / "records.tsv").read_text().splitlines()
+    assert rows[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime\tbound"
+    assert {row.split("\t")[6] for row in rows[1:]} == {"clopper-pearson"}
+    assert len(rows) == 6
+    robust = result.evaluation.radii[0].radius
+    for line, radius in zip(rows[1:], robust, strict=True):
+        printed = float(line.split("\t")[3])
+        assert printed <= radius
+        assert radius - printed < 1e-6
+    with sqlite3.connect(tmp_path / "run" / "counts.sqlite") as db:
+        view = db.execute(
+            "SELECT idx, label, standard_prediction, selection, estimation, seconds FROM records"
+        )
+        assert len(view.fetchall()) == 5
+
+
+def test_abstention_is_minus_one_in_the_log(tmp_path: Path):
+    run(output=tmp_path / "run", data=points([[0.0, 0.0]], [0]), images=1)
+    row = (tmp_path / "run" / "records.tsv").read_text().splitlines()[1].split("\t")
+    assert row[2:5] == ["-1", "0.000000", "0"]
+
+
+def test_a_second_writer_is_kept_out(tmp_path: Path):
+    run(output=tmp_path / "run", images=1)
+    from certmix.runs import Identity, RunFolder
+
+    identity = Identity(**read_run(tmp_path / "run")["identity"])
+    with (
+        RunFolder(tmp_path / "run", identity, lambda folder: Store(folder / "counts.sqlite", 2)),
+        pytest.raises(RunError, match="in use"),
+    ):
+        run(output=tmp_path / "run", images=1)
+    run(output=tmp_path / "run", images=1)
+
+
+def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path, one_thread):
+    def stop(progress):
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    partial = run(output=tmp_path / "run", progress=stop, batch_size=100)
+    assert not partial.summary.complete
+    assert (partial.summary.images, partial.summary.planned_images) == (2, 5)
+    assert json.loads((tmp_path / "run" / "certified-accuracy.json").read_text())["complete"] is False
+    whole = run(output=tmp_path / "run")
+    assert whole.summary.complete
+    assert whole.summary.rows == run().summary.rows
+
+
+def test_a_partial_table_goes_once_another_request_has_finished_its_images(tmp_path: Path, one_thread):
+    def stop(progress):
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    run(output=tmp_path / "run", progress=stop, batch_size=100)
+    run(output=tmp_path / "run", radii=(0.0, 0.1))
+    (left,) = (tmp_path / "run" / "results").iterdir()
+    assert json.loads((left / "certified-accuracy.json").read_text())["radii"] == [0.0, 0.1]
+    run(output=tmp_path / "run")
+    assert len(list((tmp_path / "run" / "results").iterdir())) == 2
+
+
+def test_interrupted_before_the_first_image():
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    class Interrupting(nn.Module):
+        def forward(self, x):
+            if len(x) > 4:
+                raise KeyboardInterrupt
+            return plane(NET)(x)
+
+    partial = run(robust=Interrupting(), standard=None)
+    assert partial.summary.images == 0
+    assert not partial.summary.complete
+
+
+KILLED = """
+import sys
+from certmix_cli.main import main
+sys.argv = ["certmix", "certify", *sys.argv[1:]]
+main()
+"""
+
+
+def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_path: Path):
+    options = [*problem.options[:4], "--robust", f"{tmp_path / 'nets.py'}:Slow", *problem.options[6:]]
+    options += [
+        "--samples",
+        "300",
+        "--goal",
+        "fixed",
+        "--batch-size",
+        "50",
+        "--images",
+        "all",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    database, rows = tmp_path / "run" / "counts.sqlite", 0
+    for _ in range(600):
+        time.sleep(0.1)
+        if database.exists():
+            with sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True) as db:
+                tables = db.execute("SELECT name FROM sqlite_master WHERE name = 'images'").fetchall()
+                rows = db.execute("SELECT count(*) FROM images").fetchone()[0] if tables else 0
+        if rows >= 3:
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 3 <= rows < 12
+    store = Store(database, 3, read_only=True)
+    kept = store.images()
+    store.close()
+    resumed = command("certify", *options, "--format", "json")
+    assert resumed.code == 0, resumed.err
+    assert json.loads(resumed.out)["complete"] is True
+    store = Store(database, 3, read_only=True)
+    after = store.images()
+    store.close()
+    assert len(after) == 12
+    for index, record in kept.items():
+        assert (after[index].selection == record.selection).all()
+        if record.estimation:
+            assert after[index].seconds == record.seconds, "drawn again"
+    assert sum(bool(record.estimation) for record in kept.values()) >= 2
+    fresh = command("certify", *options[:-1], str(tmp_path / "other"), "--format", "json")
+    assert json.loads(fresh.out)["rows"] == json.loads(resumed.out)["rows"]
+
+
+def test_warnings_before_sampling():
+    with pytest.warns(certmix.CertmixWarning, match="cannot certify anything.*about"):
+        run(samples=10)
+    with pytest.warns(certmix.CertmixWarning, match="raise --alpha"):
+        certmix.certify(0.5, 0.5, data=points(INPUTS, LABELS), standard=None, robust=plane(NET), images=1)
+
+
+def test_a_model_near_chance_is_pointed_out():
+    inputs = [[x / 20 - 0.5, 0.0] for x in range(20)]
+    data = points(inputs, [int(i[0] > 0) for i in inputs])
+    with pytest.warns(certmix.CertmixWarning, match="near chance") as caught:
+        run(data=data)
+    assert any("normalisation" in str(w.message) for w in caught)
+
+
+def test_models_that_do_not_fit_are_refused():
+    with pytest.raises(ModelError, match="3"):
+        run(robust=plane([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+    with pytest.raises(ModelError):
+        run(standard=plane([[1.0, 0.0]] * 3))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alpha": 0.3}, {"alpha": 1.5}, {"sigma": 0.0}, {"sigma": float("nan")}, {"samples": 0},
+        {"images": 0}, {"failure_probability": 0.0}, {"failure_probability": 1.0}, {"radii": ()},
+        {"radii": (0.5, 0.25)}, {"radii": (-1.0,)}, {"certificates": ("magic",)}, {"bound": "magic"},
+        {"seed": -1}, {"nonsense": 1}, {"goal": "magic"}, {"samples": 99}, {"relative_precision": 1.0},
+    ],
+)  # fmt: skip
+def test_parameters_out_of_range(options):
+    arguments = {"sigma": 0.5, "alpha": 0.76, **options}
+    with pytest.raises(ParameterError) as refused:
+        certmix.certify(
+            arguments.pop("sigma"), arguments.pop("alpha"), data=points(INPUTS, LABELS), **arguments
+        )
+    assert "\n" not in str(refused.value)
+
+
+def test_one_certificate_and_one_radius_need_no_list():
+    summary = run(certificates="exact", radii=0.5).summary
+    assert summary.radii == (0.5,) and {row.certificate for row in summary.rows} == {"exact"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sigma": "0.5"}, r"^sigma = '0.5' is of type str: give a number"),
+        ({"alpha": "0.76"}, r"^alpha = '0.76' is of type str"),
+        ({"alpha": None}, r"^alpha = None is of type NoneType"),
+        ({"samples": "400"}, r"^samples = '400' is of type str"),
+        ({"failure_probability": [0.1]}, r"^failure_probability = \[0.1\] is of type list"),
+        ({"imges": 3}, r"^unknown options: imges: did you mean images\?"),
+        ({"certificate": "exact"}, r"unknown options: certificate: did you mean certificates\?"),
+        ({"robust_weight": "w.pt"}, r"did you mean robust_weights\?"),
+        ({"nonsense": 1}, r"unknown options: nonsense: leave it out"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_one_line_each(options, words):
+    given = {"sigma": 0.5, "alpha": 0.76, "data": points(INPUTS, LABELS), **options}
+    with pytest.raises(ParameterError, match=words) as refused:
+        certmix.certify(**given)
+    assert "\n" not in str(refused.value)
+
+
+def test_arrays_as_data_are_refused_with_a_way_to_save_them():
+    with pytest.raises(DataError, match=r"data of type ndarray .* np.savez\('mine.npz'"):
+        certmix.certify(0.5, 0.76, data=np.asarray(INPUTS), standard=None, robust=plane(NET))
+
+
+def test_a_split_is_refused_where_the_data_have_none(tmp_path: Path):
+    path = tmp_path / "points.npz"
+    np.savez(path, inputs=np.asarray(INPUTS, np.float32), labels=LABELS)
+    options = dict(data=str(path), input_range=None, output=tmp_path / "run")
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=f"--split {split} would be all of it.*two files"):
+            run(**options, split=split)
+    with pytest.raises(DataError, match="a Dataset already, of split 'test'"):
+        run(split="train")
+    assert run(split="test").summary == run().summary
+    result = run(**options)
+    sources = json.loads((result.folder / "run.json").read_text())["sources"]
+    assert sources["split"] == "test"
+    again = Sources.from_dict({**sources, "objects": []})
+    assert again.split is None and load_data(again).checksum
+    assert Sources.from_dict(Sources(split="train").as_dict()).split == "train"
+
+
+def test_what_is_wrong_with_the_data_is_said_before_models_are_looked_for():
+    with pytest.raises(DataError, match=r"'pik.npz'"):
+        certmix.certify(0.12, 0.76, data="pik.npz")
+
+
+def test_a_factory_that_draws_its_weights_is_warned_of(tmp_path: Path):
+    (tmp_path / "nets.py").write_text("from torch import nn\n\n\ndef tiny():\n    return nn.Linear(2, 2)\n")
+    spec = f"{tmp_path / 'nets.py'}:tiny"
+    with pytest.warns(certmix.CertmixWarning) as caught:
+        run(robust=spec, samples=100)
+    assert sum("tiny draws its weights at random" in str(w.message) for w in caught) == 1
+
+
+@pytest.mark.parametrize("kind", ["sampled", "plain"])
+def test_radii_are_floats_whatever_they_are_written_as(kind):
+    def asked(radii):
+        if kind == "sampled":
+            return CertifyRequest(0.5, 0.76, radii=radii)
+        return DeterministicRequest(0.76, "margin", norm="l2", radii=radii)
+
+    whole, numpy = asked([0, 1]), asked(np.array([0.0, 1.0]))
+    assert whole == numpy == asked((0.0, 1.0))
+    assert whole.name("x") == numpy.name("x")
+    assert all(type(radius) is float for radius in whole.radii)
+    for wrong in (["0", "1"], [0.5, 0.5], [1, 0], [], [float("nan")], [-1]):
+        with pytest.raises(ParameterError, match="radii = "):
+            asked(wrong)

@@ -1,0 +1,118 @@
+"""Types of estimates, and the relaxed radius against Theorem 3.5 and by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from certmix.errors import ParameterError
+from certmix.margins.estimates import (
+    HOLDS,
+    NOT_ESTABLISHED,
+    EstimatedRadius,
+    LipschitzEstimate,
+    estimated_radius,
+)
+from certmix.radii import lipschitz_radius
+from certmix.types import CertifiedRadii
+
+ALPHA = 0.8
+
+
+def estimate(outputs, slopes, *, eps=0.1, of="probabilities", ratio="relaxed", halfway=None):
+    outputs = np.asarray(outputs, np.float64)
+    by_restart = np.asarray(slopes, np.float64)
+    by_restart = by_restart if by_restart.ndim == 3 else by_restart[None]
+    half = by_restart if halfway is None else np.asarray(halfway, np.float64)
+    return LipschitzEstimate(of, ratio, "l2", eps, 10, outputs.argmax(1), outputs, by_restart, half)
+
+
+def test_the_quotient_is_that_of_theorem_3_5():
+    rng = np.random.default_rng(0)
+    outputs = rng.dirichlet(np.full(4, 0.2), 50)
+    slopes = rng.random((50, 4))
+    found = estimated_radius(estimate(outputs, slopes), ALPHA)
+    y = outputs.argmax(1)
+    rows, others = np.arange(50), np.array([[i for i in range(4) if i != own] for own in y])
+    expected = lipschitz_radius(
+        outputs[rows, y], np.take_along_axis(outputs, others, 1), ALPHA,
+        slopes[rows, y], np.take_along_axis(slopes, others, 1),
+    )  # fmt: skip
+    assert (expected > 0).sum() > 10 and (expected == 0).sum() > 5
+    np.testing.assert_allclose(found.quotient, expected, rtol=1e-9, atol=1e-13)
+
+
+def test_the_binding_rival_need_not_be_the_runner_up():
+    found = estimated_radius(estimate([[0.9, 0.06, 0.04]], [[1.0, 1.0, 4.0]]), ALPHA)
+    # (0.8 (0.9 - 0.04) - 0.2) / (0.8 (1 + 4)), below that of the runner-up
+    assert found.quotient[0] == pytest.approx((0.8 * 0.86 - 0.2) / 4.0, rel=1e-12)
+
+
+def test_eps_is_what_holds_and_below_it_nothing():
+    outputs = [[0.9, 0.1], [0.9, 0.1], [0.55, 0.45]]
+    found = estimated_radius(estimate(outputs, [[1.0, 1.0], [6.0, 6.0], [0.0, 0.0]]), ALPHA)
+    assert found.quotient == pytest.approx([0.275, 0.275 / 6, 0.0])  # (0.8 - 0.25) / 2
+    assert found.radius.tolist() == [0.1, 0.0, 0.0]
+    assert found.status == (HOLDS, NOT_ESTABLISHED, NOT_ESTABLISHED)
+
+
+def test_r_equal_to_eps_holds():
+    exact = estimate([[1.0, 0.0]], [[2.0, 2.0]], eps=0.25)
+    assert estimated_radius(exact, 1.0).holds.tolist() == [True]
+    above = estimate([[1.0, 0.0]], [[2.0, 2.0]], eps=np.nextafter(0.25, 1))
+    assert estimated_radius(above, 1.0).holds.tolist() == [False]
+
+
+def test_a_zero_constant_does_not_divide():
+    with np.errstate(all="raise"):
+        found = estimated_radius(estimate([[0.9, 0.1], [0.5, 0.5]], np.zeros((2, 2))), ALPHA)
+    assert found.quotient.tolist() == [np.inf, 0.0]
+    assert found.radius.tolist() == [0.1, 0.0]
+
+
+def test_names_and_words_say_that_it_is_an_estimate():
+    constants = estimate([[0.9, 0.1]], [[1.0, 1.0]])
+    radius = estimated_radius(constants, ALPHA)
+    for one in (constants, radius):
+        assert "Estimate" in type(one).__name__ and "Estimate" in repr(one)
+        assert "not certified" in repr(one)
+        assert not isinstance(one, CertifiedRadii)
+    assert isinstance(radius, EstimatedRadius)
+    assert HOLDS == "estimated to hold within eps" and NOT_ESTABLISHED == "not established"
+
+
+def test_own_rivals_spread_and_gain():
+    slopes = [[[4.0, 1.0, 2.0]], [[3.0, 2.0, 2.0]]]
+    found = estimate([[0.7, 0.2, 0.1]], slopes, halfway=[[[2.0, 1.0, 2.0]], [[3.0, 0.0, 1.5]]])
+    assert found.slopes.tolist() == [[4.0, 2.0, 2.0]]
+    assert (found.own.tolist(), found.rivals.tolist()) == ([4.0], [2.0])
+    assert found.spread.tolist() == [0.25]  # 4 against 3, and 2 against 1, of 4
+    assert found.gain.tolist() == [0.25]  # 4 from 3, and 2 from 1, of 4
+
+
+def test_one_constant_for_all_classes_has_no_rivals():
+    found = estimate([[0.2, 0.8]], [[3.0]], ratio="yang")
+    assert found.own.tolist() == [3.0] and np.isnan(found.rivals).all()
+    with pytest.raises(ParameterError, match="relaxed ones of probabilities"):
+        estimated_radius(found, ALPHA)
+
+
+@pytest.mark.parametrize(("of", "ratio"), [("logits", "relaxed"), ("probabilities", "each")])
+def test_other_constants_give_no_radius(of, ratio):
+    with pytest.raises(ParameterError, match="relaxed ones of probabilities"):
+        estimated_radius(estimate([[0.9, 0.1]], [[1.0, 1.0]], of=of, ratio=ratio), ALPHA)
+
+
+@pytest.mark.parametrize("alpha", [0.49, 1.01, np.nan])
+def test_alpha_out_of_range(alpha):
+    with pytest.raises(ParameterError, match="1/2 <= alpha <= 1"):
+        estimated_radius(estimate([[0.9, 0.1]], [[1.0, 1.0]]), alpha)
+
+
+def test_estimates_import_no_torch():
+    code = "import certmix.margins.estimates, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
