@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from certmix.runs import Store
-from certmix.studies import certify_fill, deterministic_fill
+from certmix.certification import certify_fill, deterministic_fill
 
 NETS = '''
 
