@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from certmix.runs import Store
 from certmix.certification import certify_fill, deterministic_fill
+from certmix.runs import Store
 
 NETS = '''
 
@@ -407,7 +407,7 @@ def test_interrupted_studies_exit_130_and_say_that_they_go_on(command, finished,
 def test_a_study_of_more_images_that_is_stopped_leaves_the_finished_one(
     command, finished, kept, monkeypatch, name
 ):
-    from certmix.studies import attacking
+    from certmix.runs import attacking
 
     folder = finished(name)
     before, fill, images = contents(folder), attacking._fill_batch, []
