@@ -12,7 +12,7 @@ from certmix.sampling.precision import PRECISIONS
 from .options import IMAGES, RADIUS, F, named_sources, norm_type
 from .unused import refuse_unused
 
-SHEET_FORMATS = ("table", "json", "csv", "markdown", "latex")
+FORMATS = ("table", "json", "csv", "markdown", "latex")
 NORMS = ("linf", "l2", "l1")
 
 
@@ -75,7 +75,7 @@ def run_options(function: F) -> F:
             click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity>]"),
             click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds."),
             click.option(
-                "--format", "format_", type=click.Choice(SHEET_FORMATS), default="table", show_default=True,
+                "--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True,
                 help="What to print on stdout.",
             ),
         ]
@@ -123,9 +123,9 @@ def print_study(result: Any, format_: str) -> None:
     """Print a study's table on stdout, and where its products lie on stderr."""
     from pathlib import Path
 
-    from certmix.tables.sheet import render_sheet
+    from certmix.tables.formats import render
 
-    click.echo(render_sheet(result.sheet, format_), nl=False)
+    click.echo(render(result.table, format_), nl=False)
     if result.folder is not None:
         folder = Path(result.folder)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -10,7 +10,7 @@ import click
 from certmix.errors import ParameterError
 from certmix.studies.nuts_studies import STUDIES
 
-from .attack_options import SHEET_FORMATS, print_study
+from .attack_options import FORMATS, print_study
 from .options import _Parsed
 
 _LISTED = "\n".join(f"  {name:<12} {study.summary}" for name, study in STUDIES.items())
@@ -43,7 +43,7 @@ def _known(name: str) -> str:
     help="Write the table in all formats and all figures there.",
 )  # fmt: skip
 @click.option(
-    "--format", "format_", type=click.Choice(SHEET_FORMATS), default="table", show_default=True,
+    "--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True,
     help="What to print on stdout.",
 )  # fmt: skip
 def command(
@@ -57,15 +57,15 @@ def command(
     """
     from certmix.studies.empirical import StudyResult
     from certmix.studies.nuts_studies import nuts_study
-    from certmix.tables.sheet import write_sheet
+    from certmix.tables.formats import write_files
 
     product = nuts_study(name, folders)
     if plot is not None:
         _draw(name, product, plot)
     if output is not None:
-        write_sheet(output, product.sheet, product.plots)
+        write_files(output, product.table, product.plots)
         click.echo(f"Output: {output}", err=True)
-    print_study(StudyResult(product.sheet, None), options["format_"])
+    print_study(StudyResult(product.table, None), options["format_"])
     return 0
 
 

@@ -10,7 +10,7 @@ from certmix.data import stack
 from certmix.errors import ParameterError
 from certmix.models.calling import call_model
 from certmix.radii.constant import STEEPNESS
-from certmix.tables.rounding import floor_digits
+from certmix.text import floor_digits
 from certmix.types import IntArray
 
 __all__ = ["refute_constant"]

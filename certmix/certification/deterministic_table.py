@@ -10,7 +10,7 @@ from certmix.certification.deterministic_fill import ROBUST, Work, column_cell, 
 from certmix.certification.evaluate import table_row
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
-from certmix.tables.rounding import plain_decimal
+from certmix.text import plain_decimal
 from certmix.types import (
     CertifiedAccuracy,
     CertifiedRadii,

@@ -13,7 +13,7 @@ from certmix.bounds.distribution import LayerBounds
 from certmix.certification.bounding import bound_records, radii_of, unanimous
 from certmix.certification.request import CertifyRequest
 from certmix.runs import ImageRecord
-from certmix.tables.rounding import ceil_digits
+from certmix.text import ceil_digits
 from certmix.types import (
     CertifiedAccuracy,
     CertifiedRadii,

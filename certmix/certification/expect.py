@@ -8,7 +8,7 @@ from dataclasses import replace
 from certmix.certification.evaluate import ceilings
 from certmix.certification.request import CertifyRequest
 from certmix.runs.database import Database
-from certmix.tables.rounding import floor_digits
+from certmix.text import floor_digits
 
 __all__ = ["SETTLED", "began_with", "choice_notes", "expectations", "reading_notes"]
 

@@ -8,7 +8,7 @@ from certmix.page.certified import scroll
 from certmix.page.markup import Markup, tag
 from certmix.page.values import CertifiedRun, Command, Facts
 from certmix.page.words import budget_facts
-from certmix.tables.rounding import floor_digits
+from certmix.text import floor_digits
 
 __all__ = ["budget", "commands", "facts_table"]
 

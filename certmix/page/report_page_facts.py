@@ -14,8 +14,8 @@ from certmix.radii import CERTIFICATES
 from certmix.runs.identity import CERTIFY
 from certmix.sampling.passes import PARTLY
 from certmix.sampling.schedule import looks, share
-from certmix.tables.rounding import as_given, plain_decimal
 from certmix.tables.wording import radius_heading
+from certmix.text import as_given, plain_decimal
 
 __all__ = ["commands", "looks_of", "parameters", "provenance", "split_of", "without_folders"]
 

@@ -15,7 +15,7 @@ from certmix.page import Group, Images, Result, Shown
 from certmix.page.values import lead_row
 from certmix.runs import ImageRecord
 from certmix.runs.source_names import named_split
-from certmix.tables.rounding import floor_digits
+from certmix.text import floor_digits
 from certmix.types import Dataset, IntArray
 
 __all__ = ["gallery", "picture"]

@@ -11,8 +11,8 @@ from certmix.errors import RunError
 from certmix.page.values import Table
 from certmix.plain_json import parse_json
 from certmix.tables.cells import accuracy
-from certmix.tables.sheet_cells import printed
-from certmix.tables.sheet_data import ATTACKED, CERTIFIED, ESTIMATE
+from certmix.tables.formats import ATTACKED, CERTIFIED, ESTIMATE
+from certmix.tables.table import printed
 from certmix.tables.wording import one_line
 from certmix.types import SCHEMA_VERSION
 

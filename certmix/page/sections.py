@@ -13,7 +13,7 @@ from certmix.page.histogram import histogram
 from certmix.page.markup import Markup, tag
 from certmix.page.values import CertifiedRun, Result
 from certmix.page.words import headline, key_figures, status, warning
-from certmix.tables.rounding import plain_decimal
+from certmix.text import plain_decimal
 from certmix.types import Summary
 
 __all__ = ["Blocks", "certified_sections", "section", "summary_blocks"]

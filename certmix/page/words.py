@@ -7,7 +7,6 @@ from certmix.page.chart import NORMS
 from certmix.page.markup import Markup, tag
 from certmix.page.values import CertifiedRun, Facts, lead_row
 from certmix.tables.cells import accuracy, interval_ends, known, mean_radius
-from certmix.tables.rounding import ceil_digits, floor_digits, plain_decimal
 from certmix.tables.wording import (
     LETTERS,
     certificate_label,
@@ -16,6 +15,7 @@ from certmix.tables.wording import (
     partial_warning,
     radius_heading,
 )
+from certmix.text import ceil_digits, floor_digits, plain_decimal
 from certmix.types import CertifiedAccuracy, Summary
 
 AT_LEAST = f"{LETTERS.at_least} "

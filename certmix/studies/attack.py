@@ -31,7 +31,7 @@ from certmix.runs.sources import Sources
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest, check_weight
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["AttackOutcome", "attack"]
@@ -95,7 +95,7 @@ def attack(
     Returns
     -------
     StudyResult
-        ``.sheet`` is the table, ``.data`` the `AttackOutcome`.
+        ``.table`` is the table, ``.data`` the `AttackOutcome`.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def attack(
         found = _outcome(study, held, cell, save is not None)
         if save is not None:
             _save(save, study, found)
-        sheet = _sheet(study, name, found, complete, blind_notes(study.bench, ["model"]))
-        return study.publish(sheet, {}, found, files={"images.tsv": _rows(found)})
+        table = _table(study, name, found, complete, blind_notes(study.bench, ["model"]))
+        return study.publish(table, {}, found, files={"images.tsv": _rows(found)})
 
 
 def _model(study: Study, alpha: float | None) -> tuple[nn.Module, str]:
@@ -182,7 +182,7 @@ def _rows(found: AttackOutcome) -> bytes:
     return text.getvalue().encode()
 
 
-def _sheet(study: Study, name: str, found: AttackOutcome, complete: bool, blind: tuple[str, ...]) -> Sheet:
+def _table(study: Study, name: str, found: AttackOutcome, complete: bool, blind: tuple[str, ...]) -> Table:
     request, images = study.bench.request, len(found.labels)
     broken = found.right & ~found.held
     mean = float(found.distance[broken].mean()) if broken.any() else None
@@ -195,7 +195,7 @@ def _sheet(study: Study, name: str, found: AttackOutcome, complete: bool, blind:
             Quantity(mean, 4),
         ),
     )
-    return Sheet(
+    return Table(
         name="attack",
         title="Accuracy (%), clean and attacked, with 95 % intervals over images",
         settings=f"{request.words()}, {images:,} images",

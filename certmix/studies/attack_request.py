@@ -10,7 +10,7 @@ from certmix.attacks import ATTACKS
 from certmix.errors import ParameterError
 from certmix.runs.keywords import norm_name, plain_numbers
 from certmix.sampling.precision import PRECISIONS
-from certmix.tables.rounding import as_given
+from certmix.text import as_given
 from certmix.types import Dataset
 
 __all__ = ["DEFAULT_EPS", "AttackRequest", "check_ball", "check_weight"]

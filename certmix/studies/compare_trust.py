@@ -25,9 +25,9 @@ from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.trust_variants import CLEAN, Variant, attack_cell, make_variant, trust_cell, trust_cells
-from certmix.tables.rounding import as_given, floor_percent, plain_decimal
-from certmix.tables.sheet import Sheet
+from certmix.tables.table import Table
 from certmix.tables.trust_plot import TrustCurve, TrustCurves, trust_image
+from certmix.text import as_given, floor_percent, plain_decimal
 from certmix.types import IntArray
 
 __all__ = ["DEFAULT_WEIGHTS", "TrustComparison", "compare_trust"]
@@ -83,7 +83,7 @@ def compare_trust(
     Returns
     -------
     StudyResult
-        ``.sheet`` is the table, ``.data`` the `TrustComparison`.
+        ``.table`` is the table, ``.data`` the `TrustComparison`.
 
     Raises
     ------
@@ -109,9 +109,9 @@ def compare_trust(
         held, complete = fill_some(study.bench, cells)
         found = _evaluate(study, variants, balls, inner, held)
         names = [cell.name for cell in cells if cell.name.startswith("attacked")]
-        sheet = _sheet(study, found, complete, blind_notes(study.bench, names))
+        table = _table(study, found, complete, blind_notes(study.bench, names))
         plots = {"compare-trust": partial(trust_image, found.curves)}
-        return study.publish(sheet, plots, found)
+        return study.publish(table, plots, found)
 
 
 def _check_names(trusts: Sequence[str], forms: Sequence[str], norms: Sequence[str]) -> None:
@@ -201,7 +201,7 @@ def _halfway(curve: TrustCurve) -> float | None:
     return float(max(best)) if best else None
 
 
-def _sheet(study: Study, found: TrustComparison, complete: bool, blind: tuple[str, ...]) -> Sheet:
+def _table(study: Study, found: TrustComparison, complete: bool, blind: tuple[str, ...]) -> Table:
     request = study.bench.request
     rows: list[tuple[Any, ...]] = [
         (panel.norm, curve.trust, curve.form, plain_decimal(weight), clean, attacked)
@@ -212,7 +212,7 @@ def _sheet(study: Study, found: TrustComparison, complete: bool, blind: tuple[st
     balls = ", ".join(f"{panel.norm} eps {as_given(panel.eps)}" for panel in found.curves)
     budget = "" if request.steps is None else f" ({request.steps} steps)"
     images = found.curves[0].curves[0].clean[0].images
-    return Sheet(
+    return Table(
         name="compare-trust",
         title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over images",
         settings=f"{request.attack}{budget}, {balls}, {images:,} images",

@@ -20,8 +20,8 @@ from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.tables.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
-from certmix.tables.rounding import ceil_digits, floor_digits
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
+from certmix.text import ceil_digits, floor_digits
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["Confidence", "GapGroup", "confidence", "top_two_gap"]
@@ -88,7 +88,7 @@ def confidence(
     Returns
     -------
     StudyResult
-        ``.sheet`` is the table, ``.data`` the `Confidence`.
+        ``.table`` is the table, ``.data`` the `Confidence`.
 
     Raises
     ------
@@ -104,14 +104,14 @@ def confidence(
     with open_study("confidence", request, sources or Sources(), where or Surroundings(), asked={}) as study:
         held, complete = fill_some(study.bench, _cells(study))
         found = _evaluate(study, held)
-        sheet = _sheet(study, found, len(held), complete, blind_notes(study.bench, ["STD", "ROB"]))
+        table = _table(study, found, len(held), complete, blind_notes(study.bench, ["STD", "ROB"]))
         panels = tuple(
             GapPanel(name, "clean" if cell == "clean" else f"{request.attack} attack", right, wrong)
             for name, cell, right, wrong in _panels(found)
         )
         title = f"{study.loaded.dataset.name}: {request.words()}, {len(held):,} images"
         plots = {"confidence": partial(confidence_image, ConfidenceGaps(panels, title))}
-        return study.publish(sheet, plots, found)
+        return study.publish(table, plots, found)
 
 
 def _panels(found: Confidence) -> list[tuple[str, str, FloatArray, FloatArray]]:
@@ -170,7 +170,7 @@ def _verdict(groups: list[GapGroup]) -> str:
     return f"Not suited to mixing: h is no surer when right under attack ({figures})."
 
 
-def _sheet(study: Study, found: Confidence, images: int, complete: bool, blind: tuple[str, ...]) -> Sheet:
+def _table(study: Study, found: Confidence, images: int, complete: bool, blind: tuple[str, ...]) -> Table:
     request = study.bench.request
     names = {"g": "standard (g)", "h": "robust (h)"}
     conditions = {"clean": "clean", "STD": "attacked", "ROB": "attacked"}
@@ -190,7 +190,7 @@ def _sheet(study: Study, found: Confidence, images: int, complete: bool, blind: 
                 Quantity(float(np.median(group.gaps)) if some else None, 3),
             )
         )
-    return Sheet(
+    return Table(
         name="confidence",
         title="Gap between the two largest probabilities",
         settings=f"{request.words()}, {images:,} images",

@@ -29,7 +29,8 @@ from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies.attack_request import AttackRequest, check_ball
 from certmix.studies.blind_mix import blind_mixes
-from certmix.tables.sheet import Sheet, write_sheet
+from certmix.tables.formats import write_files
+from certmix.tables.table import Table
 from certmix.types import SCHEMA_VERSION, Dataset, IntArray
 
 __all__ = ["ROBUST", "EmpiricalWarning", "Study", "StudyResult", "Surroundings", "open_study"]
@@ -80,14 +81,14 @@ class Surroundings:
 class StudyResult:
     """A study's table and where its products lie (None: in memory)."""
 
-    sheet: Sheet
+    table: Table
     folder: Path | None
     data: Any = None
 
     @property
     def complete(self) -> bool:
         """Whether every image that was asked for is in it."""
-        return self.sheet.complete
+        return self.table.complete
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Study:
 
     def publish(
         self,
-        sheet: Sheet,
+        table: Table,
         plots: Mapping[str, Callable[[str], bytes]],
         data: Any = None,
         *,
@@ -128,15 +129,15 @@ class Study:
         Partial ones do not replace those of a finished request: what was found is kept in the database.
         """
         if self.run is None:
-            return StudyResult(sheet, None, data)
-        if not sheet.complete and _is_finished(self.run, sheet.name):
-            return StudyResult(sheet, self.run.path, data)
+            return StudyResult(table, None, data)
+        if not table.complete and _is_finished(self.run, table.name):
+            return StudyResult(table, self.run.path, data)
         folder = self.run.results(_products(self.asked))
-        write_sheet(folder, sheet, plots)
+        write_files(folder, table, plots)
         for file, content in (files or {}).items():
             write_atomically(folder / file, content)
         self.run.publish(folder)
-        return StudyResult(sheet, self.run.path, data)
+        return StudyResult(table, self.run.path, data)
 
 
 def _products(asked: Mapping[str, Any]) -> str:

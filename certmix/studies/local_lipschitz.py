@@ -22,7 +22,7 @@ from certmix.runs.attacking import Batch, Bench, Cell, fill_some, reduced
 from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.studies.local_lipschitz_sheet import check_sheet, constants_sheet
+from certmix.studies.local_lipschitz_table import check_table, constants_table
 from certmix.studies.local_lipschitz_trial import ClaimTrial, try_claim, witness_file
 from certmix.tables.lipschitz_plot import EstimatedConstants, lipschitz_image
 from certmix.types import FloatArray, IntArray
@@ -78,7 +78,7 @@ def local_lipschitz(
     Returns
     -------
     StudyResult
-        ``.sheet`` is the table, ``.data`` an `EstimatedLipschitz`; a contradicted
+        ``.table`` is the table, ``.data`` an `EstimatedLipschitz`; a contradicted
         claim's points are ``witness.npz`` in the run folder.
 
     Raises
@@ -101,10 +101,10 @@ def local_lipschitz(
         found = _evaluate(study, held, of, ratio, alpha, check)
         name = study.loaded.robust.name
         if found.trial is None:
-            sheet = constants_sheet(found, name, study.bench, complete)
+            table = constants_table(found, name, study.bench, complete)
         else:
-            sheet = check_sheet(found, found.trial, name, study.bench, complete)
-        return study.publish(sheet, {"lipschitz": _plot(study, found)}, found, files=_files(study, found))
+            table = check_table(found, found.trial, name, study.bench, complete)
+        return study.publish(table, {"lipschitz": _plot(study, found)}, found, files=_files(study, found))
 
 
 def _check_choices(request: AttackRequest, of: str, ratio: str, alpha: float, check: float | None) -> None:

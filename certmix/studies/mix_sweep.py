@@ -24,8 +24,8 @@ from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.tables.mix_sweep_plot import MixSweepCurves, SweepLine, mix_sweep_image
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Sheet
+from certmix.tables.table import Table
+from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
 
 __all__ = ["DEFAULT_ALPHAS", "MixSweep", "mix_sweep"]
@@ -77,7 +77,7 @@ def mix_sweep(
     Returns
     -------
     StudyResult
-        ``.sheet`` is the table, ``.data`` the `MixSweep`.
+        ``.table`` is the table, ``.data`` the `MixSweep`.
 
     Raises
     ------
@@ -97,8 +97,8 @@ def mix_sweep(
         held, complete = fill_some(study.bench, _cells(study, weights))
         found = _evaluate(study, weights, held)
         notes = blind_notes(study.bench, [STD, ROB, *map(mix_cell, weights)])
-        sheet = _sheet(study, found, complete, notes)
-        return study.publish(sheet, {"mix-sweep": _plot(study, found)}, found)
+        table = _table(study, found, complete, notes)
+        return study.publish(table, {"mix-sweep": _plot(study, found)}, found)
 
 
 def check_alphas(alphas: Sequence[float], low: float = 0.0) -> tuple[float, ...]:
@@ -167,7 +167,7 @@ def _evaluate(study: Study, alphas: tuple[float, ...], held: IntArray) -> MixSwe
     )
 
 
-def _sheet(study: Study, found: MixSweep, complete: bool, blind: tuple[str, ...]) -> Sheet:
+def _table(study: Study, found: MixSweep, complete: bool, blind: tuple[str, ...]) -> Table:
     request = study.bench.request
     rows: list[tuple[Any, ...]] = [
         (plain_decimal(a), clean, std, rob, mix, worst)
@@ -177,7 +177,7 @@ def _sheet(study: Study, found: MixSweep, complete: bool, blind: tuple[str, ...]
     ]
     transfer = {plain_decimal(a): n for a, n in zip(found.alphas, found.transfer_only, strict=True) if n}
     images = found.clean[0].images
-    return Sheet(
+    return Table(
         name="mix-sweep",
         title="Accuracy (%) of the mix over alpha, clean and attacked, with 95 % intervals over images",
         settings=f"{request.words()}, {images:,} images",

@@ -31,9 +31,10 @@ from certmix.studies.empirical import StudyResult, Surroundings
 from certmix.studies.nuts_certified_bench import STUDY, Bench, draw, open_bench
 from certmix.studies.nuts_certified_choice import Plan, plan_mix
 from certmix.studies.nuts_certified_request import CertifiedRequest
-from certmix.studies.nuts_certified_table import Comparison, certified_row, comparison_sheet, matching_alpha
+from certmix.studies.nuts_certified_table import Comparison, certified_row, comparison_table, matching_alpha
 from certmix.studies.nuts_fit import base_models
-from certmix.tables.sheet import Sheet, write_sheet
+from certmix.tables.formats import write_files
+from certmix.tables.table import Table
 from certmix.types import Dataset
 
 __all__ = ["CertifiedFit", "nuts_certified"]
@@ -102,9 +103,9 @@ def nuts_certified(
             soft, hard = _certify(bench, restrict(dataset, rest), plan, settings, spec)
         _remember(bench, settings)
         comparison = _compare(bench, restrict(dataset, rest), plan, soft, hard)
-        sheet = comparison_sheet(plan, comparison, request, (*notes, _about(bench)))
+        table = comparison_table(plan, comparison, request, (*notes, _about(bench)))
         found = CertifiedFit(plan, logits, settings, soft, hard, comparison)
-        return _publish(bench, sheet, found)
+        return _publish(bench, table, found)
 
 
 @contextmanager
@@ -227,13 +228,13 @@ def _about(bench: Bench) -> str:
     )
 
 
-def _publish(bench: Bench, sheet: Sheet, found: CertifiedFit) -> StudyResult:
+def _publish(bench: Bench, table: Table, found: CertifiedFit) -> StudyResult:
     if bench.run is None:
-        return StudyResult(sheet, None, found)
+        return StudyResult(table, None, found)
     text = json.dumps(bench.asked.as_dict(), sort_keys=True)
     folder = bench.run.results(
         f"radius{bench.asked.at_radius:g}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     )
-    write_sheet(folder, sheet)
+    write_files(folder, table)
     bench.run.publish(folder)
-    return StudyResult(sheet, bench.run.path, found)
+    return StudyResult(table, bench.run.path, found)

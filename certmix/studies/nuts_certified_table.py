@@ -15,10 +15,10 @@ from certmix.nuts.certified import ALPHAS
 from certmix.studies.accuracy import estimated_accuracy
 from certmix.studies.nuts_certified_choice import Plan, Planned
 from certmix.studies.nuts_certified_request import CertifiedRequest
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
 from certmix.types import CertifiedShare, EstimatedAccuracy, FloatArray
 
-__all__ = ["CertifiedRow", "Comparison", "certified_row", "comparison_sheet"]
+__all__ = ["CertifiedRow", "Comparison", "certified_row", "comparison_table"]
 
 HEADINGS = (
     "candidate", "alpha", "planned clean", "planned certified", "clean (estimate)", "certified",
@@ -109,7 +109,7 @@ def _margins(means: FloatArray, selected: NDArray[np.int64], distance: float) ->
     return margins
 
 
-def comparison_sheet(plan: Plan, found: Comparison, asked: CertifiedRequest, notes: tuple[str, ...]) -> Sheet:
+def comparison_table(plan: Plan, found: Comparison, asked: CertifiedRequest, notes: tuple[str, ...]) -> Table:
     """Return the study's table."""
     rows = [
         _cells(found.transform.name, plan.transform, found.transform),
@@ -121,7 +121,7 @@ def comparison_sheet(plan: Plan, found: Comparison, asked: CertifiedRequest, not
         rows.append(_cells(found.matched.name, None, found.matched))
     own, transform = plan.transform, plan.transform.transform
     assert transform is not None
-    return Sheet(
+    return Table(
         name="nuts-certified",
         title=f"Certified MixedNUTS at l2 radius {asked.at_radius:g}: a transform inside the expectation (%)",
         settings=(

@@ -19,7 +19,7 @@ from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
-from certmix.studies.nuts_evaluate_table import Evaluation, Standing, evaluation_sheet
+from certmix.studies.nuts_evaluate_table import Evaluation, Standing, evaluation_table
 from certmix.studies.nuts_margins import own_attack
 from certmix.studies.nuts_suite import (
     CLEAN,
@@ -116,8 +116,8 @@ def nuts_evaluate(
             targets, queries, autoattack,
         )  # fmt: skip
         found, complete, rows = _run(study, suite, r_d_sweep, sweep_images)
-        sheet = evaluation_sheet(study, nuts, found, complete)
-        return study.publish(sheet, {}, found, files={"images.tsv": rows})
+        table = evaluation_table(study, nuts, found, complete)
+        return study.publish(table, {}, found, files={"images.tsv": rows})
 
 
 def _check(targets: int, queries: int, r_d_sweep: Sequence[float], sweep_images: int) -> None:

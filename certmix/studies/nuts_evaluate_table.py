@@ -9,11 +9,11 @@ from certmix.nuts.folder import LoadedNuts
 from certmix.studies.empirical import Study
 from certmix.studies.nuts_suite import NUTS, plain_name
 from certmix.studies.paired import PairedChange
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
+from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy
 
-__all__ = ["Evaluation", "Standing", "evaluation_sheet"]
+__all__ = ["Evaluation", "Standing", "evaluation_table"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Evaluation:
         return next(one for one in self.standings if one.name == name)
 
 
-def evaluation_sheet(study: Study, nuts: LoadedNuts, found: Evaluation, complete: bool) -> Sheet:
+def evaluation_table(study: Study, nuts: LoadedNuts, found: Evaluation, complete: bool) -> Table:
     """Return the table: one row a classifier, and what broke the nonlinear mix."""
     request, own = study.bench.request, nuts.settings
     rows: list[tuple[Any, ...]] = []
@@ -66,7 +66,7 @@ def evaluation_sheet(study: Study, nuts: LoadedNuts, found: Evaluation, complete
             )
         )  # fmt: skip
     images = found.standings[0].clean.images
-    return Sheet(
+    return Table(
         name="nuts-evaluate",
         title="MixedNUTS against its base models and the plain mix: accuracy (%) with 95 % intervals",
         settings=f"{request.words()}, {images:,} images; " + ", ".join(

@@ -29,8 +29,8 @@ from certmix.studies.nuts_margins import (
     read_logits,
     write_logits,
 )
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
+from certmix.text import plain_decimal
 
 __all__ = ["AUXILIARY_BETAS", "FitChoices", "NutsFitted", "fit_cached", "fit_file", "nuts_fit"]
 
@@ -170,7 +170,7 @@ def nuts_fit(
         if study.run is not None:
             _save(study, named, found, chosen)
             write_logits(study.run.path / LOGITS, found.logits)
-        return study.publish(_sheet(study, found, chosen), {}, found)
+        return study.publish(_table_of_study(study, found, chosen), {}, found)
 
 
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
@@ -226,11 +226,11 @@ def _named(model: Any) -> bool:
     return model is None or isinstance(model, str)
 
 
-def _sheet(study: Study, found: NutsFitted, choices: FitChoices) -> Sheet:
+def _table_of_study(study: Study, found: NutsFitted, choices: FitChoices) -> Table:
     return _table(found, choices, study.bench.request.words(), (*study.bench.blind, study.provenance))
 
 
-def _table(found: NutsFitted, choices: FitChoices, how: str, more: tuple[str, ...]) -> Sheet:
+def _table(found: NutsFitted, choices: FitChoices, how: str, more: tuple[str, ...]) -> Table:
     own = found.fit
     rows: list[tuple[Any, ...]] = [
         ("s", Quantity(own.s, 6)),
@@ -247,7 +247,7 @@ def _table(found: NutsFitted, choices: FitChoices, how: str, more: tuple[str, ..
     images = (
         f"{own.images:,} images: {own.attacked_right:,} right when attacked, {own.clean_wrong:,} wrong clean"
     )
-    return Sheet(
+    return Table(
         name="nuts-fit",
         title="MixedNUTS: the fitted transform and mixing weight (estimates on tuning images)",
         settings=f"beta {plain_decimal(own.beta)}, clamp {own.clamp}, {own.quantile} quantile; {how}",

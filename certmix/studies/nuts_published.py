@@ -17,7 +17,7 @@ from certmix.runs.sources import Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies.empirical import ROBUST, StudyResult, warn
 from certmix.studies.nuts_fit import base_models
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
 from certmix.types import Dataset
 
 __all__ = ["nuts_published"]
@@ -84,8 +84,8 @@ def nuts_published(
         raise ModelError(f"the optimum for {name} is one of {CLASSES[name]:,} classes: {error}") from None
     save_nuts(folder, settings, *base_models(named, loaded), copy_weights=copy_weights)
     assert loaded.standard is not None
-    sheet = _sheet(name, settings, (loaded.standard.name, loaded.robust.name))
-    return StudyResult(sheet, folder, settings)
+    table = _table(name, settings, (loaded.standard.name, loaded.robust.name))
+    return StudyResult(table, folder, settings)
 
 
 def _random_images(classes: int, side: int) -> Dataset:
@@ -94,11 +94,11 @@ def _random_images(classes: int, side: int) -> Dataset:
     return Dataset("random pixels", "", numbers, numbers, names, pixels.__getitem__, (0.0, 1.0), "")
 
 
-def _sheet(name: str, settings: MixSettings, pair: tuple[str, str]) -> Sheet:
+def _table(name: str, settings: MixSettings, pair: tuple[str, str]) -> Table:
     own, alpha = settings.transform, settings.alpha
     assert settings.alpha_d is not None
     normalized = "all" if own.top_k is None else f"the {own.top_k} largest"
-    return Sheet(
+    return Table(
         name="nuts-published",
         title=f"MixedNUTS: the published transform and mixing weight for {name}",
         settings=f"clamp {own.clamp}, LN over {normalized} logits",

@@ -6,9 +6,9 @@ Figures come in finished; nothing here estimates or certifies.
 
 from certmix.tables.files import write_products
 from certmix.tables.plots import plot_certified_accuracy
-from certmix.tables.rounding import ceil_digits, floor_digits
 from certmix.tables.tables import FORMATS, render
 from certmix.tables.terminal import print_terminal, terminal_table
+from certmix.text import ceil_digits, floor_digits
 
 __all__ = [
     "FORMATS",

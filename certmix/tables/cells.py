@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
-from certmix.tables.rounding import ceil_percent, floor_digits, floor_percent
 from certmix.tables.wording import PLAIN, Dialect
+from certmix.text import ceil_percent, floor_digits, floor_percent
 from certmix.types import CertifiedAccuracy, CleanAccuracy
 
 __all__ = ["CLEAN_LABELS", "accuracy", "clean_values", "interval_ends", "known", "mean_radius"]

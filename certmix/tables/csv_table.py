@@ -6,8 +6,8 @@ import csv
 import io
 
 from certmix.tables.cells import known
-from certmix.tables.rounding import plain_decimal
 from certmix.tables.wording import deterministic
+from certmix.text import plain_decimal
 from certmix.types import CertifiedAccuracy, Summary
 
 __all__ = ["csv_table"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from certmix.errors import ParameterError
 from certmix.tables._drawing import COLOURS, DARK, DASHES, MARKERS, head, image, legend, tidy
-from certmix.tables.rounding import plain_decimal
+from certmix.text import plain_decimal
 from certmix.types import EstimatedAccuracy
 
 if TYPE_CHECKING:

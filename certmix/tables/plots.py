@@ -11,9 +11,9 @@ import numpy as np
 from certmix.atomic import write_atomically
 from certmix.tables._drawing import image, tidy, title_lines
 from certmix.tables.cells import known
-from certmix.tables.rounding import plain_decimal
 from certmix.tables.survival import coinciding, survival_steps
 from certmix.tables.wording import DETERMINISTIC, LETTERS, certificate_label, classifier_label, one_line
+from certmix.text import plain_decimal
 from certmix.types import Curve
 
 if TYPE_CHECKING:

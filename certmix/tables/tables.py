@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from certmix.errors import ParameterError
+from certmix.tables import formats
 from certmix.tables.csv_table import csv_table
 from certmix.tables.json_table import json_table
 from certmix.tables.latex import latex_table
 from certmix.tables.markdown import markdown_table
-from certmix.tables.sheet import Sheet, render_sheet
+from certmix.tables.table import Table
 from certmix.types import Summary
 
 __all__ = ["FORMATS", "render"]
@@ -22,15 +23,15 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 }
 
 
-def render(summary: Summary | Sheet, format: str) -> str:
+def render(summary: Summary | Table, format: str) -> str:
     """Return the table of a result as text that ends with one line end.
 
     Parameters
     ----------
     summary
-        ``result.summary`` of a certification, partial or complete, or ``result.sheet`` of a study.
+        ``result.summary`` of a certification, partial or complete, or ``result.table`` of a study.
     format
-        A name in `FORMATS`; of a sheet, in `certmix.tables.sheet.SHEET_FORMATS`.
+        A name in `FORMATS`; of a table, in `certmix.tables.formats.FORMATS`.
 
     Raises
     ------
@@ -44,10 +45,10 @@ def render(summary: Summary | Sheet, format: str) -> str:
     >>> render(run, "csv").split(",")[:3]
     ['classifier', 'certificate', 'sigma']
     """
-    if isinstance(summary, Sheet):
-        return render_sheet(summary, format)
+    if isinstance(summary, Table):
+        return formats.render(summary, format)
     if not isinstance(summary, Summary):
-        raise ParameterError(f"a {type(summary).__name__} is no table: give a result's .summary or .sheet")
+        raise ParameterError(f"a {type(summary).__name__} is no table: give a result's .summary or .table")
     if format not in FORMATS:
         raise ParameterError(f"format '{format}' is unknown: choose one of {', '.join(FORMATS)}")
     return FORMATS[format](summary)

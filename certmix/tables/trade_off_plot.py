@@ -10,10 +10,10 @@ import numpy as np
 
 from certmix.atomic import write_atomically
 from certmix.tables._drawing import COLOURS, DASHES, image, tidy
-from certmix.tables.rounding import floor_percent, plain_decimal
 from certmix.tables.survival import survival_steps
 from certmix.tables.trade_off import Match, TradeOff, on_front
 from certmix.tables.wording import LETTERS, certificate_label, radius_heading
+from certmix.text import floor_percent, plain_decimal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

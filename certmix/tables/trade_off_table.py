@@ -12,9 +12,9 @@ from certmix.tables.cells import accuracy, interval_ends
 from certmix.tables.latex import _escape as latex_escape
 from certmix.tables.markdown import _aligned as markdown_table
 from certmix.tables.markdown import _escape as markdown_escape
-from certmix.tables.rounding import floor_percent, plain_decimal
 from certmix.tables.trade_off import Match, Sweep, TradeOff, on_front
 from certmix.tables.wording import one_line, radius_heading
+from certmix.text import floor_percent, plain_decimal
 
 __all__ = ["TRADE_OFF_FORMATS", "render_trade_off"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from certmix.errors import ParameterError
 from certmix.tables._drawing import COLOURS, DASHES, MARKERS, head, image, legend, tidy, title_lines
 from certmix.tables._labels import place_labels
-from certmix.tables.rounding import as_given, plain_decimal
 from certmix.tables.wording import one_line
+from certmix.text import as_given, plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray
 
 if TYPE_CHECKING:

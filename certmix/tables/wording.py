@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from certmix.printable import one_line
-from certmix.tables.rounding import as_given, plain_decimal
+from certmix.text import as_given, plain_decimal
 from certmix.types import Summary
 
 __all__ = [

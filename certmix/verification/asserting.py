@@ -19,7 +19,7 @@ from certmix.errors import ModelError, ParameterError
 from certmix.models.adapters import describe
 from certmix.runs.sources import Sources, load_models, load_sources
 from certmix.sampling import resolve_device
-from certmix.tables.rounding import floor_digits
+from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray, Status
 from certmix.verification.checks import Outcome
 from certmix.verification.given_model import Model, as_it_was, taken_apart

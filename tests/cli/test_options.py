@@ -204,7 +204,7 @@ OBSERVED = {
     ],
     "nuts study": [
         "certmix.studies.nuts_studies.nuts_study", "certmix_cli.nuts_study.print_study",
-        "certmix_cli.nuts_study._draw", "certmix.tables.sheet.write_sheet",
+        "certmix_cli.nuts_study._draw", "certmix.tables.formats.write_files",
     ],
     "verify": [
         "certmix.verification.verify.verify", "certmix_cli.verify._write", "certmix_cli.verify._print",

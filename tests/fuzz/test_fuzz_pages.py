@@ -22,7 +22,8 @@ from certmix.errors import CertmixError
 from certmix.page import StudyRun, page
 from certmix.page.report_page import report_page
 from certmix.page.report_page_sheets import plots, tables
-from certmix.tables.sheet import Quantity, Sheet, write_sheet
+from certmix.tables.formats import write_files
+from certmix.tables.table import Quantity, Table
 from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy
 
 TABLE = "certified-accuracy.json"
@@ -35,7 +36,7 @@ def place() -> Iterator[Path]:
 
 
 @cache
-def sheet(grouped: bool) -> tuple[bytes, bytes]:
+def study_table(grouped: bool) -> tuple[bytes, bytes]:
     """The JSON and the Markdown of a study's table with every kind of cell."""
     end = (0.25, 0.75)
     rows = (
@@ -53,8 +54,8 @@ def sheet(grouped: bool) -> tuple[bytes, bytes]:
     headings = ("model", "seed", "clean", "PGD|10", "time", "other")
     groups = (("first", 2), ("second", 1)) if grouped else ()
     with scratch() as folder:
-        write_sheet(
-            folder, Sheet("mine", "Mine", "eps = 0.5", headings, rows, groups=groups, notes=("one", "two"))
+        write_files(
+            folder, Table("mine", "Mine", "eps = 0.5", headings, rows, groups=groups, notes=("one", "two"))
         )
         return (folder / "mine.json").read_bytes(), (folder / "mine.md").read_bytes()
 
@@ -63,8 +64,8 @@ def lay_sheet(
     place: Path, plain: bytes | None = None, print_: bytes | None = None, grouped: bool = True
 ) -> Path:
     (place / "study").mkdir(exist_ok=True)
-    (place / "study" / "mine.json").write_bytes(sheet(grouped)[0] if plain is None else plain)
-    (place / "study" / "mine.md").write_bytes(sheet(grouped)[1] if print_ is None else print_)
+    (place / "study" / "mine.json").write_bytes(study_table(grouped)[0] if plain is None else plain)
+    (place / "study" / "mine.md").write_bytes(study_table(grouped)[1] if print_ is None else print_)
     return place / "study"
 
 
@@ -83,7 +84,7 @@ def is_shown(found: Any) -> None:
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_the_sheets_are_good_to_begin_with(place: Path, grouped: bool) -> None:
+def test_the_tables_are_good_to_begin_with(place: Path, grouped: bool) -> None:
     folder = lay_sheet(place, grouped=grouped)
     found = accepted(lambda: tables(folder), place)
     is_shown(found)
@@ -94,12 +95,12 @@ def test_the_sheets_are_good_to_begin_with(place: Path, grouped: bool) -> None:
 
 
 @given(
-    st.booleans().flatmap(lambda grouped: st.deferred(lambda: odd_json(json.loads(sheet(grouped)[0]))))
-    | st.deferred(lambda: mutated(sheet(True)[0], sheet(False)[0]))
+    st.booleans().flatmap(lambda grouped: st.deferred(lambda: odd_json(json.loads(study_table(grouped)[0]))))
+    | st.deferred(lambda: mutated(study_table(True)[0], study_table(False)[0]))
     | raw
 )
 @fuzz
-def test_sheets_as_json(place: Path, content: bytes) -> None:
+def test_tables_as_json(place: Path, content: bytes) -> None:
     folder = lay_sheet(place, content)
     is_shown(judged(lambda: tables(folder), place))
 
@@ -110,23 +111,23 @@ long = st.sampled_from(
 
 
 @given(
-    st.deferred(lambda: odd_lines(sheet(True)[1], "|") | odd_lines(sheet(True)[1], "\n"))
-    | st.deferred(lambda: mutated(sheet(True)[1], sheet(False)[1]))
-    | st.deferred(lambda: long.map(lambda end: sheet(True)[1] + end))
+    st.deferred(lambda: odd_lines(study_table(True)[1], "|") | odd_lines(study_table(True)[1], "\n"))
+    | st.deferred(lambda: mutated(study_table(True)[1], study_table(False)[1]))
+    | st.deferred(lambda: long.map(lambda end: study_table(True)[1] + end))
     | raw
 )
 @fuzz
-def test_sheets_as_markdown(place: Path, content: bytes) -> None:
+def test_tables_as_markdown(place: Path, content: bytes) -> None:
     folder = lay_sheet(place, None, content)
     is_shown(judged(lambda: tables(folder), place))
 
 
 def changed(key: str, value: Any) -> bytes:
-    return json.dumps({**json.loads(sheet(False)[0]), key: value}).encode()
+    return json.dumps({**json.loads(study_table(False)[0]), key: value}).encode()
 
 
 def row(**values: Any) -> list[Any]:
-    first, *rest = json.loads(sheet(False)[0])["rows"]
+    first, *rest = json.loads(study_table(False)[0])["rows"]
     return [{**first, **values}, *rest]
 
 
@@ -143,7 +144,7 @@ def row(**values: Any) -> list[Any]:
     ],
     ids=str,
 )  # fmt: skip
-def test_sheets_that_disagree(place: Path, key: str, value: Any) -> None:
+def test_tables_that_disagree(place: Path, key: str, value: Any) -> None:
     folder = lay_sheet(place, changed(key, value), grouped=False)
     assert "not one readable table" in refused(lambda: tables(folder), place)
 
@@ -156,10 +157,10 @@ def test_sheets_that_disagree(place: Path, key: str, value: Any) -> None:
     ],
 )  # fmt: skip
 def test_markdown_that_disagrees(place: Path, old: str, new: str) -> None:
-    content = sheet(False)[1].replace(old.encode(), new.encode())
-    assert content != sheet(False)[1]
+    content = study_table(False)[1].replace(old.encode(), new.encode())
+    assert content != study_table(False)[1]
     folder = lay_sheet(place, None, content, grouped=False)
-    (folder / "mine.json").write_bytes(sheet(False)[0])
+    (folder / "mine.json").write_bytes(study_table(False)[0])
     assert "not one readable table" in refused(lambda: tables(folder), place)
 
 

@@ -146,7 +146,7 @@ def test_a_gradient_that_vanishes_is_reported(points):
         [1.0], request(), Sources(data=dataset, standard=STANDARD, robust=blunt),
         Surroundings(in_memory=True, say=said.append),
     )  # fmt: skip
-    assert any("blind" in note and "ROB" in note for note in done.sheet.notes)
+    assert any("blind" in note and "ROB" in note for note in done.table.notes)
     assert any("blind" in message for message in said)
 
 
@@ -166,7 +166,7 @@ def test_confidence_groups_hold_every_image_once(points):
     for group in done.data.groups:
         if group.interval is not None:
             assert group.interval[0] <= group.gaps.mean() <= group.interval[1]
-    assert done.sheet.notes[0] == done.data.verdict
+    assert done.table.notes[0] == done.data.verdict
 
 
 def test_attacked_images_go_on_being_attacked_when_their_gap_is_asked_for(points):
@@ -399,7 +399,7 @@ def test_a_mix_that_gradients_do_not_see_is_pointed_out_in_every_study(points, s
     said = []
     where = Surroundings(in_memory=True, say=said.append)
     done = study(request=request(steps=1, images=2), sources=named, where=where, **choices)
-    for told in (said, done.sheet.notes):
+    for told in (said, done.table.notes):
         assert sum("direct_bypass" in line and "blind" in line for line in told) == 1
 
 
@@ -420,7 +420,7 @@ def test_searches_that_see_the_mix_are_not(points, robust, attack_):
         Sources(data=points[2], standard=None, robust=robust),
         where,
     )
-    assert not any("direct_bypass" in line for line in (*said, *done.sheet.notes))
+    assert not any("direct_bypass" in line for line in (*said, *done.table.notes))
 
 
 def test_a_mix_inside_a_mix_is_found_and_a_folder_is_named_with_its_bypass():

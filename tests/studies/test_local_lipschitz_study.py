@@ -19,8 +19,8 @@ from certmix.studies import local_lipschitz as study
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
 from certmix.studies.local_lipschitz import local_lipschitz
+from certmix.tables.formats import render
 from certmix.tables.lipschitz_plot import EstimatedConstants, lipschitz_image
-from certmix.tables.sheet import render_sheet
 
 WEIGHT = np.array([[4.0, 0.0], [-4.0, 1.0], [-4.0, -1.0]])  # as in conftest
 SPECTRAL = float(np.linalg.norm(WEIGHT, 2))
@@ -65,7 +65,7 @@ def test_probabilities_give_an_estimated_radius(dataset):
     assert isinstance(radius, EstimatedRadius) and radius.alpha == 0.9
     assert (done.data.constants.slopes <= 1 / EPS).all()
     assert set(radius.status) == {HOLDS, NOT_ESTABLISHED}
-    status = done.sheet.column(done.sheet.headings.index("status"))
+    status = done.table.column(done.table.headings.index("status"))
     assert status == radius.status
 
 
@@ -74,33 +74,33 @@ def test_probabilities_give_an_estimated_radius(dataset):
 )
 def test_every_product_says_estimated_and_none_certified(dataset, tmp_path, choices):
     done = run(dataset, Surroundings(output=tmp_path / "run", say=lambda message: None), **choices)
-    texts = [render_sheet(done.sheet, form) for form in ("table", "json", "markdown")]
+    texts = [render(done.table, form) for form in ("table", "json", "markdown")]
     texts += [(tmp_path / "run" / "lipschitz.svg").read_text()]
     for text in texts:
         words = " ".join(text.split()).lower()
         assert "estimated" in words
         assert "certified" not in re.sub(r"not certified|no certificate", "", words)
-    assert all("estimated" in h for h in done.sheet.headings if h.startswith(("L", "r ")))
+    assert all("estimated" in h for h in done.table.headings if h.startswith(("L", "r ")))
     assert read_run(tmp_path / "run", "lipschitz")["certified"] is False
 
 
 def test_json_holds_the_search_evidence(dataset):
     done = run(dataset)
-    extra = json.loads(render_sheet(done.sheet, "json"))["extra"]
+    extra = json.loads(render(done.table, "json"))["extra"]
     assert extra["kind"] == "estimated, not certified"
     assert (extra["steps"], extra["restarts"], extra["eps"]) == (3, 2, EPS)
     assert np.array(extra["estimated_constants"]).shape == (9, 3)
     by_restart = np.array(extra["estimated_constants_by_restart"])
     assert by_restart.shape == (2, 9, 3)
     np.testing.assert_array_equal(by_restart.max(0), extra["estimated_constants"])
-    assert {"restarts differ (%)", "second half added (%)"} <= set(done.sheet.headings)
+    assert {"restarts differ (%)", "second half added (%)"} <= set(done.table.headings)
 
 
 def test_one_restart_shows_no_spread(dataset):
     done = run(dataset, changes={"restarts": 1})
-    column = done.sheet.column(done.sheet.headings.index("restarts differ (%)"))
+    column = done.table.column(done.table.headings.index("restarts differ (%)"))
     assert {cell.value for cell in column} == {None}
-    assert any("one restart shows no spread" in note for note in done.sheet.notes)
+    assert any("one restart shows no spread" in note for note in done.table.notes)
 
 
 def test_an_interrupted_search_goes_on_and_batches_change_nothing(dataset, tmp_path):
@@ -146,10 +146,10 @@ def test_a_claim_below_the_constant_is_contradicted_with_a_witness(dataset, tmp_
         assert np.linalg.norm(WEIGHT @ d) / np.linalg.norm(d) > pair["claimed"]
         position = int(np.flatnonzero(dataset.indices == pair["index"])[0])
         assert np.array_equal(pair["image"], dataset.read(position))
-    assert done.sheet.notes[0].startswith("Contradicted")
+    assert done.table.notes[0].startswith("Contradicted")
     cleared = run(dataset, where, changes=changes, of="logits", check=SPECTRAL)
     assert not cleared.data.trial.contradicted and not (tmp_path / "run" / "witness.npz").exists()
-    assert "no proof" in cleared.sheet.notes[0] and cleared.sheet.extra["verdict"] == "not contradicted"
+    assert "no proof" in cleared.table.notes[0] and cleared.table.extra["verdict"] == "not contradicted"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from certmix.studies.nuts_certified import nuts_certified
 from certmix.studies.nuts_certified_bench import tuning_seed
 from certmix.studies.nuts_certified_request import CertifiedRequest
 from certmix.studies.nuts_planning import PLANNED_BOUNDS, planned_margins
-from certmix.tables.sheet import render_sheet
+from certmix.tables.formats import render
 from certmix.types import CertifiedShare
 
 SIGMA, GRID = 0.5, "s=0.5:20:3,p=1:3:2,c=-1:0:2"
@@ -154,10 +154,10 @@ def test_a_folder_repeats_itself_and_another_radius_needs_no_new_logits(tmp_path
 
     monkeypatch.setattr(nuts_certified_bench, "Sampler", lambda *_, **__: SimpleNamespace(logits=fail))
     repeated = nuts_certified(request, sources, where)
-    assert render_sheet(repeated.sheet, "json") == render_sheet(first.sheet, "json")
+    assert render(repeated.table, "json") == render(first.table, "json")
     other = nuts_certified(asked(sigma=0.25, at_radius=0.3), sources, where)
     changed = other.data.settings.transform != first.data.settings.transform
-    assert any("another --seed" in note for note in other.sheet.notes) == changed
+    assert any("another --seed" in note for note in other.table.notes) == changed
 
 
 NETS = """
@@ -176,10 +176,10 @@ def line():
 
 def test_the_table_labels_estimates_and_says_who_is_ahead():
     done = nuts_certified(asked(), pair(), MEMORY)
-    text = render_sheet(done.sheet, "table")
+    text = render(done.table, "table")
     assert "estimates on 10 tuning images" in " ".join(text.split())
     assert "head at 0.2" in text and "Why: " in text
-    json.loads(render_sheet(done.sheet, "json"))
+    json.loads(render(done.table, "json"))
     assert done.folder is None and done.complete
 
 

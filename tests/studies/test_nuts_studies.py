@@ -149,7 +149,7 @@ def test_an_evaluation_leaves_the_tuning_images_out(planted):
         broken == found.standing("MixedNUTS").attacked.images - found.standing("MixedNUTS").attacked.correct
     )
     assert set(found.sweep) == {0.0, 0.3, 0.6, 0.9}
-    assert done.complete and done.sheet.extra["broken_by"] == found.broken_by
+    assert done.complete and done.table.extra["broken_by"] == found.broken_by
 
 
 def test_the_robust_classifier_is_judged_like_its_closed_form(planted):
@@ -315,16 +315,16 @@ def test_a_ball_alone_is_a_request_and_changes_are_called_changes(planted):
     fitted_ = nuts_fit(
         ball, sources(planted), Surroundings(output=planted / "mix"), choices=FitChoices(beta=0.9, grid=GRID)
     )
-    assert "apgd-ce (50 steps), l2 eps 0.05" in fitted_.sheet.settings
+    assert "apgd-ce (50 steps), l2 eps 0.05" in fitted_.table.settings
     assert load_nuts(planted / "mix").tuning.attack["attack"] == "apgd-ce"
     done = nuts_evaluate(
         planted / "mix", AttackRequest(norm="l2", eps=0.25, images=30), sources(planted),
         Surroundings(in_memory=True), plain_alphas=[0.9], targets=1, queries=5, r_d_sweep=[0.9], sweep_images=5,
     )  # fmt: skip
-    assert "apgd-ce (20 steps), l2 eps 0.25" in done.sheet.settings
-    about_errors = [heading for heading in done.sheet.headings if "error" in heading]
+    assert "apgd-ce (20 steps), l2 eps 0.25" in done.table.settings
+    about_errors = [heading for heading in done.table.headings if "error" in heading]
     assert about_errors == ["change of clean error (%)", "change of attacked error (%)"]
     wrong = {one.name: one.attacked.images - one.attacked.correct for one in done.data.standings}
-    for one, row in zip(done.data.standings, done.sheet.rows, strict=True):
-        change = row[done.sheet.headings.index(about_errors[1])].value
+    for one, row in zip(done.data.standings, done.table.rows, strict=True):
+        change = row[done.table.headings.index(about_errors[1])].value
         assert change == pytest.approx(100 * wrong[one.name] / wrong["robust (h)"] - 100)

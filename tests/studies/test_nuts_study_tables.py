@@ -108,10 +108,10 @@ def evaluation(tmp_path):
     return make_evaluation(tmp_path / "eval")
 
 
-def column(sheet, heading, group=None):
-    blocks = dict(sheet.blocks())
-    rows = sheet.rows if group is None else blocks[group]
-    return [row[sheet.headings.index(heading)] for row in rows]
+def column(table, heading, group=None):
+    blocks = dict(table.blocks())
+    rows = table.rows if group is None else blocks[group]
+    return [row[table.headings.index(heading)] for row in rows]
 
 
 def softmax(z):
@@ -195,10 +195,10 @@ def test_halves_share_no_image(fit_folder):
 @pytest.mark.parametrize("name", JUDGING)
 def test_nothing_is_judged_on_what_it_was_fitted_on(name, fit_folder, tmp_path):
     """Other logits at odd positions change accuracies and no parameter; other ones at even positions do."""
-    before = nuts_study(name, [fit_folder]).sheet
+    before = nuts_study(name, [fit_folder]).table
     changed = logits_of()
     changed.robust[1::2] = np.random.default_rng(9).normal(size=changed.robust[1::2].shape)
-    after = nuts_study(name, [make_fit(tmp_path / "other", changed)]).sheet
+    after = nuts_study(name, [make_fit(tmp_path / "other", changed)]).table
     if "alpha" in before.headings:
         assert column(after, "alpha") == column(before, "alpha")
     else:
@@ -208,9 +208,9 @@ def test_nothing_is_judged_on_what_it_was_fitted_on(name, fit_folder, tmp_path):
 
 @pytest.mark.parametrize("name", JUDGING)
 def test_an_evaluation_adds_a_column(name, fit_folder, evaluation):
-    sheet = nuts_study(name, [evaluation, fit_folder]).sheet
-    assert all(type(cell) is AttackedAccuracy and cell.images == 30 for cell in column(sheet, "attacked"))
-    assert any("upper bound" in note for note in sheet.notes)
+    table = nuts_study(name, [evaluation, fit_folder]).table
+    assert all(type(cell) is AttackedAccuracy and cell.images == 30 for cell in column(table, "attacked"))
+    assert any("upper bound" in note for note in table.notes)
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name != "cost"])
@@ -219,15 +219,15 @@ def test_studies_are_deterministic_and_draw(name, fit_folder, tmp_path):
     if name == "transfer":
         folders.append(make_fit(tmp_path / "other", logits_of(120, 5), beta=0.8))
     one, two = (nuts_study(name, folders) for _ in range(2))
-    assert one.sheet == two.sheet
-    words = " ".join([one.sheet.title, *one.sheet.notes])
+    assert one.table == two.table
+    words = " ".join([one.table.title, *one.table.notes])
     assert "stimate" in words or name == "transform"
     for draw in list(one.plots.values())[-1:]:
         assert draw("svg").startswith(b"<?xml")
 
 
 def test_the_objective_by_a_loop(fit_folder):
-    found = nuts_study("sensitivity", [fit_folder]).sheet.extra
+    found = nuts_study("sensitivity", [fit_folder]).table.extra
     logits = logits_of()
     i, j, k = 1, 2, 0
     s, p, c = (found["grid"][name][at] for name, at in (("s", i), ("p", j), ("c", k)))
@@ -248,14 +248,14 @@ def test_the_objective_by_a_loop(fit_folder):
 
 
 def test_a_grid_of_one_point_has_one_row(tmp_path):
-    sheet = nuts_study("sensitivity", [make_fit(tmp_path / "mix", grid="s=2,p=2,c=-0.5")]).sheet
-    assert len(sheet.rows) == 1 and sheet.rows[0][-3:] == (1, 1, 1)
+    table = nuts_study("sensitivity", [make_fit(tmp_path / "mix", grid="s=2,p=2,c=-0.5")]).table
+    assert len(table.rows) == 1 and table.rows[0][-3:] == (1, 1, 1)
 
 
 def test_margins_by_a_loop(fit_folder):
-    sheet = nuts_study("margins", [fit_folder]).sheet
+    table = nuts_study("margins", [fit_folder]).table
     logits = logits_of()
-    rows = {(row[0], row[1]): row for row in dict(sheet.blocks())["smallest margin"]}
+    rows = {(row[0], row[1]): row for row in dict(table.blocks())["smallest margin"]}
     gaps = []
     for a, y in zip(logits.attacked, logits.labels, strict=True):
         shares = sorted(softmax(a.tolist()))
@@ -270,15 +270,15 @@ def test_margins_by_a_loop(fit_folder):
 
 
 def test_margins_of_g_under_attack_come_from_an_evaluation(fit_folder, evaluation):
-    sheet = nuts_study("margins", [fit_folder, evaluation]).sheet
-    right, wrong = dict(sheet.blocks())["STD attack"]
+    table = nuts_study("margins", [fit_folder, evaluation]).table
+    right, wrong = dict(table.blocks())["STD attack"]
     assert (right[:3], wrong[:3]) == (("g", "right", 10), ("g", "wrong", 10))
     assert right[3].value == pytest.approx((1 - math.exp(-8)) / (1 + 4 * math.exp(-8)))
 
 
 def test_figure_3_is_reproduced(fit_folder):
-    sheet = nuts_study("transform", [fit_folder]).sheet
-    large, small = (dict(sheet.blocks())[name] for name in ("large margin", "small margin"))
+    table = nuts_study("transform", [fit_folder]).table
+    large, small = (dict(table.blocks())[name] for name in ("large margin", "small margin"))
     assert [row[2].value for row in large] == pytest.approx([0.8, 0.097, 0.11, 0.687], abs=0.006)
     assert [row[2].value for row in small] == pytest.approx([0.06, 0.49, 0.45, 0.047], abs=0.006)
     assert [row[3].value for row in large] == pytest.approx([0.954, 0.023, 0.023, 0.93], abs=0.002)
@@ -286,28 +286,28 @@ def test_figure_3_is_reproduced(fit_folder):
 
 
 def test_a_larger_beta_never_lowers_alpha_of_the_plain_mix_and_h_is_its_end(fit_folder):
-    sheet = nuts_study("beta", [fit_folder]).sheet
-    alphas = [cell.value for cell in column(sheet, "alpha", "plain mix")]
+    table = nuts_study("beta", [fit_folder]).table
+    alphas = [cell.value for cell in column(table, "alpha", "plain mix")]
     assert alphas == sorted(alphas)
-    kept = [cell.correct for cell in column(sheet, "any g", "plain mix")]
+    kept = [cell.correct for cell in column(table, "any g", "plain mix")]
     assert kept == sorted(kept)
-    g, h = dict(sheet.blocks())["base models"]
+    g, h = dict(table.blocks())["base models"]
     held = logits_of().take(np.arange(1, 160, 2))
     assert g[5].correct == held.standard_right.sum() and g[6].correct == 0
     assert h[5].correct == (held.robust.argmax(1) == held.labels).sum()
     assert h[6].correct == (held.attacked.argmax(1) == held.labels).sum()
-    betas = [float(text) for text in column(sheet, "beta", "MixedNUTS")]
+    betas = [float(text) for text in column(table, "beta", "MixedNUTS")]
     assert 0.9 in betas and betas == sorted(betas)
 
 
 def test_a_beta_that_no_transform_meets_is_said_and_left_out(tmp_path):
     """At c = -4 GELU falls: the transform turns the order of the logits round."""
     product = nuts_study("beta", [make_fit(tmp_path / "mix", grid="s=1,p=1,c=-4")])
-    sheet = product.sheet
-    assert dict(sheet.blocks())["MixedNUTS"] == () and len(dict(sheet.blocks())["plain mix"]) == 12
-    assert any("No transform of the grid meets beta 0.5, 0.6" in note for note in sheet.notes)
+    table = product.table
+    assert dict(table.blocks())["MixedNUTS"] == () and len(dict(table.blocks())["plain mix"]) == 12
+    assert any("No transform of the grid meets beta 0.5, 0.6" in note for note in table.notes)
     assert product.plots["nuts-beta"]("svg").startswith(b"<?xml")
-    clamps = nuts_study("clamp", [tmp_path / "mix"]).sheet
+    clamps = nuts_study("clamp", [tmp_path / "mix"]).table
     fits = dict(zip(column(clamps, "clamp"), column(clamps, "on edge"), strict=True))
     assert fits["gelu"] == "no fit" and fits["linear"] == "no"
     with pytest.raises(DataError, match="no part of its images"):
@@ -315,44 +315,44 @@ def test_a_beta_that_no_transform_meets_is_said_and_left_out(tmp_path):
 
 
 def test_temperature_0_is_the_fit_and_any_g_does_not_depend_on_it(fit_folder):
-    sheet = nuts_study("temperature", [fit_folder]).sheet
-    beta = nuts_study("beta", [fit_folder]).sheet
+    table = nuts_study("temperature", [fit_folder]).table
+    beta = nuts_study("beta", [fit_folder]).table
     at = column(beta, "beta", "MixedNUTS").index("0.9")
-    assert column(sheet, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
-    assert len({cell.correct for cell in column(sheet, "any g")}) == 1
+    assert column(table, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
+    assert len({cell.correct for cell in column(table, "any g")}) == 1
 
 
 def test_the_gelu_row_is_the_fit(fit_folder):
-    clamps = nuts_study("clamp", [fit_folder]).sheet
-    beta = nuts_study("beta", [fit_folder]).sheet
+    clamps = nuts_study("clamp", [fit_folder]).table
+    beta = nuts_study("beta", [fit_folder]).table
     at = column(beta, "beta", "MixedNUTS").index("0.9")
     row = clamps.rows[column(clamps, "clamp").index("gelu")]
     assert row[1:5] == dict(beta.blocks())["MixedNUTS"][at][1:5]
 
 
 def test_parts_of_the_tuning_half(fit_folder):
-    sheet = nuts_study("tuning-size", [fit_folder]).sheet
-    assert column(sheet, "images") == ["80", "40"] and column(sheet, "fits") == ["1", "2"]
-    beta = nuts_study("beta", [fit_folder]).sheet
+    table = nuts_study("tuning-size", [fit_folder]).table
+    assert column(table, "images") == ["80", "40"] and column(table, "fits") == ["1", "2"]
+    beta = nuts_study("beta", [fit_folder]).table
     at = column(beta, "beta", "MixedNUTS").index("0.9")
-    assert column(sheet, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
-    low, high = map(float, column(sheet, "clean, all fits")[1].split(" to "))
-    assert low <= 100 * column(sheet, "clean")[1].accuracy + 0.05 and low <= high
+    assert column(table, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
+    low, high = map(float, column(table, "clean, all fits")[1].split(" to "))
+    assert low <= 100 * column(table, "clean")[1].accuracy + 0.05 and low <= high
 
 
 def test_transfer_to_itself_changes_nothing(fit_folder, tmp_path):
     same = make_fit(tmp_path / "twin", logits_of())
-    sheet = nuts_study("transfer", [fit_folder, same]).sheet
-    own, again, kept = dict(sheet.blocks())["on mix"]
+    table = nuts_study("transfer", [fit_folder, same]).table
+    own, again, kept = dict(table.blocks())["on mix"]
     assert [row[1] for row in (own, again, kept)] == ["own", "solved again", "kept"]
     assert own[2:] == again[2:] == kept[2:]
 
 
 def test_transfer_solves_alpha_for_the_other_models(fit_folder, tmp_path):
     other = make_fit(tmp_path / "other", logits_of(120, 5), beta=0.6)
-    sheet = nuts_study("transfer", [fit_folder, other]).sheet
-    own, again, kept = dict(sheet.blocks())["on other"]
-    first = dict(sheet.blocks())["on mix"][0]
+    table = nuts_study("transfer", [fit_folder, other]).table
+    own, again, kept = dict(table.blocks())["on other"]
+    first = dict(table.blocks())["on mix"][0]
     assert again[2:5] == kept[2:5] == first[2:5]
     assert kept[5] == first[5] and again[5] != kept[5]
     assert {row[6].images for row in (own, again, kept)} == {60}
@@ -390,12 +390,12 @@ def test_the_cost_of_two_linear_models(tmp_path):
     run = json.loads((folder / "run.json").read_text())
     run["sources"] = {"data": str(folder / "points.npz"), "objects": []}
     (folder / "run.json").write_text(json.dumps(run))
-    sheet = nuts_study("cost", [folder]).sheet
-    assert column(sheet, "parameters") == [15, 15, 4, 34]
-    flops = [cell.value * 1e6 for cell in column(sheet, "FLOPs (10^6)")]
+    table = nuts_study("cost", [folder]).table
+    assert column(table, "parameters") == [15, 15, 4, 34]
+    flops = [cell.value * 1e6 for cell in column(table, "FLOPs (10^6)")]
     assert flops[0] == flops[1] == pytest.approx(2 * 2 * 5)
     assert 50 < flops[2] < 500 and flops[3] == pytest.approx(sum(flops[:3]))
-    assert "input 2, 5 classes" in sheet.settings
+    assert "input 2, 5 classes" in table.settings
 
 
 ZEROED = """
@@ -452,7 +452,7 @@ def test_a_real_evaluation_is_judged_as_it_judged_itself(tmp_path):
     for name, rule in rules.items():
         assert judge(rule, inputs.fit.logits, inputs.points).attacked == found.standing(name).attacked
     assert 0 < found.standing("MixedNUTS").attacked.correct < 35
-    assert nuts_study("cost", [tmp_path / "mix"]).sheet.extra["flops"]["robust"] == 16
+    assert nuts_study("cost", [tmp_path / "mix"]).table.extra["flops"]["robust"] == 16
 
 
 def spoil_request(folder):

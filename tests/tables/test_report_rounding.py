@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.errors import ParameterError
-from certmix.tables.rounding import (
+from certmix.text import (
     as_given,
     ceil_digits,
     ceil_percent,

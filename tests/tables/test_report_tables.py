@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from certmix.errors import ParameterError
-from certmix.tables import FORMATS, render
-from certmix.tables.sheet import Quantity, Sheet, render_sheet
+from certmix.tables import FORMATS, formats, render
+from certmix.tables.table import Quantity, Table
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Summary
 
 
@@ -239,12 +239,12 @@ def test_a_row_must_have_an_interval_for_each_accuracy(small: Summary) -> None:
         render(replace(small, rows=(row,)), "markdown")
 
 
-def test_sheets_of_studies_are_rendered_too_and_nothing_else(small: Summary) -> None:
-    sheet = Sheet("times", "Times", "", ("run", "time"), (("a", Quantity(1.25, 1, "s")),))
+def test_tables_of_studies_are_rendered_too_and_nothing_else(small: Summary) -> None:
+    table = Table("times", "Times", "", ("run", "time"), (("a", Quantity(1.25, 1, "s")),))
     for name in FORMATS:
-        assert render(sheet, name) == render_sheet(sheet, name)
+        assert render(table, name) == formats.render(table, name)
     for other in ("text", None, [small], {"rows": ()}):
-        with pytest.raises(ParameterError, match=r"is no table: give a result's \.summary or \.sheet"):
+        with pytest.raises(ParameterError, match=r"is no table: give a result's \.summary or \.table"):
             render(other, "json")
 
 

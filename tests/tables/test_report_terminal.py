@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from certmix.tables import floor_digits, print_terminal, terminal_table
-from certmix.tables.rounding import floor_percent
+from certmix.text import floor_percent
 from certmix.types import CertifiedAccuracy, Summary
 
 QUARTERS = tuple(i / 4 for i in range(21))

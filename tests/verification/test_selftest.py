@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from certmix import text as printing
 from certmix.bounds import BOUNDS, clopper_pearson, sequential
 from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.errors import ParameterError
@@ -19,7 +20,6 @@ from certmix.margins import differences, linear_bounds
 from certmix.models import mixture
 from certmix.radii import _twins, constant, exact, lipschitz, smoothing
 from certmix.sampling.noise import Noise, NoiseKey
-from certmix.tables import rounding as printing
 from certmix.verification.checks import Outcome
 from certmix.verification.selftests import SUITES, SuiteResult, run_suites
 from certmix.verification.selftests import rounding as rounding_suite

@@ -21,8 +21,8 @@ from certmix.studies.nuts_studies.judging import (
     rule_of,
 )
 from certmix.tables.nuts_beta_plot import BetaCurve, BetaCurves, beta_image
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
+from certmix.text import plain_decimal
 
 __all__ = ["BETAS", "study"]
 
@@ -61,7 +61,7 @@ def study(inputs: Inputs) -> Product:
         rows[PLAIN].append((plain_decimal(beta), *unused, Quantity(alpha, 6, rounding="up"), *one.cells()))
     ends = {name: judge(Rule(alpha), held, inputs.points) for name, alpha in (("g", 0.0), ("h", 1.0))}
     bases = [(name, *(Quantity(None, 3),) * 4, *one.cells()) for name, one in ends.items()]
-    sheet = Sheet(
+    table = Table(
         name="nuts-beta",
         title="Accuracy (%) over beta, judged on images held out from these fits, with 95 % intervals",
         settings=f"clamp {inputs.fit.choices.clamp}, T {plain_decimal(inputs.fit.choices.temperature)}",
@@ -75,7 +75,7 @@ def study(inputs: Inputs) -> Product:
             *notes(inputs),
         ),
     )
-    return Product(sheet, {"nuts-beta": partial(beta_image, _curves(inputs, judged, ends["h"]))})
+    return Product(table, {"nuts-beta": partial(beta_image, _curves(inputs, judged, ends["h"]))})
 
 
 def _curves(inputs: Inputs, judged: dict[str, dict[float, Judged]], robust: Judged) -> BetaCurves:

@@ -10,8 +10,8 @@ from certmix.nuts.grid import CLAMP_NAMES
 from certmix.studies.nuts_fit import fit_cached
 from certmix.studies.nuts_studies.inputs import Inputs, Product
 from certmix.studies.nuts_studies.judging import PARAMETERS, headings, judge, notes, parameters, rule_of
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
+from certmix.text import plain_decimal
 
 __all__ = ["study"]
 
@@ -35,7 +35,7 @@ def study(inputs: Inputs) -> Product:
         one = judge(rule_of(found.settings), held, inputs.points)
         edges = ", ".join(found.fit.on_edge) or "no"
         rows.append((clamp, *parameters(found), Quantity(found.fit.objective, 4), edges, *one.cells()))
-    sheet = Sheet(
+    table = Table(
         name="nuts-clamp",
         title="Clamps compared: accuracy (%) on images held out from these fits, with 95 % intervals",
         settings=f"beta {plain_decimal(inputs.fit.choices.share)}, the grid of {inputs.fit.folder.name}",
@@ -47,4 +47,4 @@ def study(inputs: Inputs) -> Product:
             *notes(inputs),
         ),
     )
-    return Product(sheet)
+    return Product(table)

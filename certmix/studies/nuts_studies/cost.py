@@ -17,7 +17,7 @@ from certmix.models.spec import LoadedModel
 from certmix.nuts.folder import load_nuts
 from certmix.runs.sources import Sources, load_data
 from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
 
 __all__ = ["count_elements", "count_flops", "study"]
 
@@ -49,7 +49,7 @@ def study(inputs: Inputs) -> Product:
         ("MixedNUTS", sum(parameters) + NUMBERS, *_figures(total, flops[1])),
     ]
     shape = " x ".join(map(str, images.shape[1:]))
-    sheet = Sheet(
+    table = Table(
         name="nuts-cost",
         title="Parameters and floating-point operations of the mix, for one input",
         settings=f"input {shape}, {logits[1].shape[1]} classes",
@@ -64,7 +64,7 @@ def study(inputs: Inputs) -> Product:
         ),
         extra={"flops": {"standard": flops[0], "robust": flops[1], "mixing": added}},
     )
-    return Product(sheet)
+    return Product(table)
 
 
 def _figures(flops: int, robust: int) -> tuple[Quantity, Quantity]:

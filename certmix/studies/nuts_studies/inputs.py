@@ -19,7 +19,7 @@ from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_fit import LOGITS, FitChoices, NutsFitted, fit_cached
 from certmix.studies.nuts_margins import CachedLogits, read_logits
 from certmix.studies.nuts_studies.points import AttackedPoints, read_points
-from certmix.tables.sheet import Sheet
+from certmix.tables.table import Table
 
 __all__ = ["FitCache", "Inputs", "Product", "read_inputs"]
 
@@ -30,7 +30,7 @@ FIT, EVALUATION = "nuts-fit", "nuts-evaluate"
 class Product:
     """A study's table, and its figures: stem -> function that takes ``png`` or ``svg``."""
 
-    sheet: Sheet
+    table: Table
     plots: dict[str, Callable[[str], bytes]] = field(default_factory=dict)
 
 

@@ -21,8 +21,8 @@ from certmix.studies.nuts_fit import NutsFitted
 from certmix.studies.nuts_margins import CachedLogits
 from certmix.studies.nuts_studies.inputs import Inputs
 from certmix.studies.nuts_studies.points import AttackedPoints
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Cell, Quantity
+from certmix.tables.table import Cell, Quantity
+from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
 
 __all__ = [

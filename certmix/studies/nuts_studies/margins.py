@@ -13,8 +13,8 @@ from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
 from certmix.studies.nuts_suite import STD
 from certmix.tables.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
 from certmix.tables.nuts_margin_plot import MarginBars, MarginGroup, margin_bars_image
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
+from certmix.text import plain_decimal
 from certmix.types import FloatArray
 
 __all__ = ["study"]
@@ -39,7 +39,7 @@ def study(inputs: Inputs) -> Product:
             rows.append((one.logits, answer, len(margins), *_middles(margins), share))
     conditions = list(dict.fromkeys(one.condition for one in groups))
     counts = [2 * sum(one.condition == name for one in groups) for name in conditions]
-    sheet = Sheet(
+    table = Table(
         name="nuts-margins",
         title="Confidence margins before and after the transform (estimates on tuning images)",
         settings=_settings(inputs.fit),
@@ -50,7 +50,7 @@ def study(inputs: Inputs) -> Product:
         extra={"margin_gap": {name: gap for name, gap in _gaps(groups).items() if gap is not None}},
     )
     return Product(
-        sheet,
+        table,
         {
             "nuts-margins": partial(confidence_image, _histograms(inputs, groups)),
             "nuts-margin-bars": partial(margin_bars_image, _bars(inputs, groups)),

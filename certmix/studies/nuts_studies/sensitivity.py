@@ -10,8 +10,8 @@ import numpy as np
 from certmix.nuts.fit import NutsFit, mixing_weight
 from certmix.studies.nuts_studies.inputs import Inputs, Product
 from certmix.tables.nuts_sensitivity_plot import SensitivityMaps, sensitivity_image
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
+from certmix.text import plain_decimal
 
 __all__ = ["study"]
 
@@ -27,7 +27,7 @@ def study(inputs: Inputs) -> Product:
     """
     found = inputs.fit.fitted.fit
     near = found.feasible & (found.objectives <= found.objective + NEAR + 1e-12)
-    sheet = Sheet(
+    table = Table(
         name="nuts-sensitivity",
         title="Sensitivity of Algorithm 1: the best s and p for each c (estimates on tuning images)",
         settings=f"beta {plain_decimal(found.beta)}, clamp {found.clamp}, {found.quantile} quantile, "
@@ -51,7 +51,7 @@ def study(inputs: Inputs) -> Product:
         },
     )
     return Product(
-        sheet,
+        table,
         {
             "nuts-sensitivity": partial(sensitivity_image, _maps(inputs, "objective")),
             "nuts-thresholds": partial(sensitivity_image, _maps(inputs, "threshold q")),

@@ -8,8 +8,8 @@ from typing import Any
 from certmix.studies.nuts_fit import fit_cached
 from certmix.studies.nuts_studies.inputs import Inputs, Product
 from certmix.studies.nuts_studies.judging import headings, judge, notes, rule_of
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Sheet
+from certmix.tables.table import Table
+from certmix.text import plain_decimal
 
 __all__ = ["TEMPERATURES", "study"]
 
@@ -30,7 +30,7 @@ def study(inputs: Inputs) -> Product:
         rule = replace(rule_of(found.settings), temperature=temperature)
         rows.append((plain_decimal(temperature), *judge(rule, held, inputs.points).cells()))
     own = found.fit
-    sheet = Sheet(
+    table = Table(
         name="nuts-temperature",
         title="Temperature T of g: accuracy (%) on images held out from this fit, with 95 % intervals",
         settings=f"beta {plain_decimal(own.beta)}: s {own.s:.3g}, p {own.p:.3g}, c {own.c:.3g}, "
@@ -43,4 +43,4 @@ def study(inputs: Inputs) -> Product:
             *notes(inputs),
         ),
     )
-    return Product(sheet)
+    return Product(table)

@@ -11,7 +11,7 @@ from certmix.studies.nuts_fit import FitChoices, NutsFitted, fit_cached
 from certmix.studies.nuts_margins import CachedLogits
 from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
 from certmix.studies.nuts_studies.judging import PARAMETERS, Judged, headings, judge, parameters, rule_of
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
 
 __all__ = ["study"]
 
@@ -37,7 +37,7 @@ def study(inputs: Inputs) -> Product:
             again = None if solved is None else judge(rule_of(solved.settings), held)
             rows.append(_row(source, "solved again", solved, again))
             rows.append(_row(source, "kept", found, judge(rule_of(found.settings), held)))
-    sheet = Sheet(
+    table = Table(
         name="nuts-transfer",
         title="Transfer of s, p and c between models: accuracy (%) on held-out images, with 95 % intervals",
         settings="; ".join(f"{name}: beta {fit.choices.share:g}" for name, fit in names.items()),
@@ -53,7 +53,7 @@ def study(inputs: Inputs) -> Product:
             *(f"{name} is: {fit.origin}" for name, fit in names.items()),
         ),
     )
-    return Product(sheet)
+    return Product(table)
 
 
 def _names(fits: tuple[FitCache, ...]) -> dict[str, FitCache]:

@@ -13,7 +13,7 @@ from certmix.nuts.published import PUBLISHED
 from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
 from certmix.tables.nuts_example_plot import ExampleCase, example_image
 from certmix.tables.nuts_transform_plot import Bend, Trajectories, transform_image
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
 from certmix.types import FloatArray
 
 __all__ = ["CASES", "FIGURE_3", "study"]
@@ -49,7 +49,7 @@ def study(inputs: Inputs) -> Product:
             for j, name in enumerate(CLASSES)
         ]
         rows.append(("margin", Quantity(None, 1), *(_margin(p, k) for p in (raw, bent))))
-    sheet = Sheet(
+    table = Table(
         name="nuts-transform",
         title="Three classes before and after the transform: the example of Figure 3",
         settings=f"s {FIGURE_3.s:g}, p {FIGURE_3.p:g}, c {FIGURE_3.c:g}, clamp gelu",
@@ -65,7 +65,7 @@ def study(inputs: Inputs) -> Product:
         ),
     )
     return Product(
-        sheet,
+        table,
         {
             "nuts-transform": partial(transform_image, _bends(inputs.fit), _trajectories()),
             "nuts-example": partial(example_image, _example(logits, raw, bent)),

@@ -11,8 +11,8 @@ from certmix.studies.nuts_fit import fit_cached
 from certmix.studies.nuts_margins import CachedLogits
 from certmix.studies.nuts_studies.inputs import Inputs, Product
 from certmix.studies.nuts_studies.judging import Judged, Rule, headings, judge, notes, rule_of, withstands
-from certmix.tables.rounding import plain_decimal
-from certmix.tables.sheet import Quantity, Sheet
+from certmix.tables.table import Quantity, Table
+from certmix.text import plain_decimal
 
 __all__ = ["study"]
 
@@ -50,7 +50,7 @@ def study(inputs: Inputs) -> Product:
         "clean, all fits",
         "any g, all",
     )
-    sheet = Sheet(
+    table = Table(
         name="nuts-tuning-size",
         title="Fewer tuning images: accuracy (%) on images held out from these fits, with 95 % intervals",
         settings=f"beta {plain_decimal(inputs.fit.choices.share)}, clamp {inputs.fit.choices.clamp}",
@@ -65,7 +65,7 @@ def study(inputs: Inputs) -> Product:
         ),
         extra={"seen": {"clean": seen.clean.accuracy, "any_g": seen.any_standard.accuracy}},
     )
-    return Product(sheet)
+    return Product(table)
 
 
 def _fits(inputs: Inputs, tune: CachedLogits, stride: int) -> tuple[list[Rule], int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.bounds import betting, clopper_pearson
-from certmix.tables.rounding import floor_digits
+from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray
 from certmix.verification.checks import Outcome
 from certmix.verification.guarantee.requirements import Requirement, written

@@ -16,7 +16,7 @@ from certmix.certification.unfinished import refuse_unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.runs.sources import Sources, load_data
-from certmix.tables.rounding import floor_digits
+from certmix.text import floor_digits
 from certmix.verification.guarantee.figures import logit_figures, vote_figures
 from certmix.verification.guarantee.guarantees import Guarantee, ModelClaim
 from certmix.verification.guarantee.judging import Figures, figure

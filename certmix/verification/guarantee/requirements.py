@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from certmix.errors import ParameterError
-from certmix.tables.rounding import as_given
+from certmix.text import as_given
 
 __all__ = ["CLASSIFIERS", "QUANTITIES", "SIDES", "Requirement", "parse_requirement", "written"]
 

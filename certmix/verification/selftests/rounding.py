@@ -9,10 +9,10 @@ from decimal import Decimal, localcontext
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from certmix import text
 from certmix.certification.evaluate import table_row
 from certmix.margins import margins
 from certmix.radii import CERTIFICATES, constant
-from certmix.tables import rounding
 from certmix.types import CertifiedRadii
 from certmix.verification.selftests import oracle
 from certmix.verification.selftests.draws import alphas, probability_pairs, shown, sigmas
@@ -160,7 +160,7 @@ def _printed(random: np.random.Generator, cases: int, tally: Tally) -> None:
         0.0,
     ]:
         true = Decimal(repr(x))
-        for shown_as, scale in ((rounding.floor_digits(x, 3), 1), (rounding.floor_percent(x), 100)):
+        for shown_as, scale in ((text.floor_digits(x, 3), 1), (text.floor_percent(x), 100)):
             under = true * scale - Decimal(shown_as)
             room = Decimal("0.001") if scale == 1 else Decimal("0.1")
             tally.record(

@@ -1,4 +1,4 @@
-"""A sheet as plain text that fits a number of columns, with nothing cut off."""
+"""A table as plain text that fits a number of columns, with nothing cut off."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from certmix.tables.sheet_cells import (
+from certmix.tables.table import (
     Printed,
+    Table,
     column_units,
     key_columns,
     printed,
@@ -16,10 +17,9 @@ from certmix.tables.sheet_cells import (
     printed_notes,
     text_columns,
 )
-from certmix.tables.sheet_values import Sheet
 from certmix.tables.wording import one_line
 
-__all__ = ["text_sheet"]
+__all__ = ["text_table"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ _Lines = list[str]  #: one cell
 
 @dataclass(frozen=True)
 class _Grid:
-    """A sheet laid out: cells as lines, the headings first, and how wide each column is."""
+    """A table laid out: cells as lines, the headings first, and how wide each column is."""
 
     cells: list[list[_Lines]]
     widths: list[int]
@@ -73,8 +73,8 @@ class _Grid:
         return parts
 
 
-def text_sheet(sheet: Sheet, width: int | None = None) -> str:
-    """Return a sheet as plain text, no line wider than `width`.
+def text_table(table: Table, width: int | None = None) -> str:
+    """Return a table as plain text, no line wider than `width`.
 
     Intervals stand beside their figures where there is room, otherwise below,
     in whole percents (rounded outwards) where they must; columns that find no
@@ -82,7 +82,7 @@ def text_sheet(sheet: Sheet, width: int | None = None) -> str:
 
     Parameters
     ----------
-    sheet
+    table
         The figures.
     width
         Columns; by default those of the terminal or of the environment's
@@ -90,47 +90,47 @@ def text_sheet(sheet: Sheet, width: int | None = None) -> str:
     """
     wide = max(1, shutil.get_terminal_size().columns if width is None else width)
     parts = [
-        *([["PARTIAL RESULT"]] if not sheet.complete else []),
-        [sheet.title, sheet.settings],
+        *([["PARTIAL RESULT"]] if not table.complete else []),
+        [table.title, table.settings],
     ]
     head = [line for part in parts for text in part if text for line in _folded(text, wide)]
-    notes = [line for note in printed_notes(sheet) for line in _folded(note, wide)]
-    blocks = [head, *_tables(sheet, wide), notes]
+    notes = [line for note in printed_notes(table) for line in _folded(note, wide)]
+    blocks = [head, *_tables(table, wide), notes]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def _tables(sheet: Sheet, width: int) -> list[list[str]]:
-    if not sheet.headings:
+def _tables(table: Table, width: int) -> list[list[str]]:
+    if not table.headings:
         return []
     best: tuple[_Grid, list[list[int]]] | None = None
     for layout in _LAYOUTS:
-        grid = _grid(sheet, layout, width)
-        packed = _packed(grid, key_columns(sheet), width)
+        grid = _grid(table, layout, width)
+        packed = _packed(grid, key_columns(table), width)
         if packed is not None and (best is None or len(packed) < len(best[1])):
             best = grid, packed
     if best is None:
-        return _stacked(sheet, width)
+        return _stacked(table, width)
     grid, packed = best
-    return [_block(sheet, grid, columns, width) for columns in packed]
+    return [_block(table, grid, columns, width) for columns in packed]
 
 
-def _grid(sheet: Sheet, layout: _Layout, width: int) -> _Grid:
+def _grid(table: Table, layout: _Layout, width: int) -> _Grid:
     most = None if layout.fold is None else max(_LEAST, width // layout.fold)
-    units = column_units(sheet)
+    units = column_units(table)
     rows = [
         [
             _cell(printed(cell, layout.digits), layout, most, shown=unit is None)
             for cell, unit in zip(row, units, strict=True)
         ]
-        for row in sheet.rows
+        for row in table.rows
     ]
     headings = [
         [one_line(heading)] if layout.whole else _heading(heading, [row[c] for row in rows], most)
-        for c, heading in enumerate(printed_headings(sheet, units))
+        for c, heading in enumerate(printed_headings(table, units))
     ]
     cells = [headings, *rows]
     widths = [max(len(line) for row in cells for line in row[c]) for c in range(len(units))]
-    return _Grid(cells, widths, text_columns(sheet), layout.gap)
+    return _Grid(cells, widths, text_columns(table), layout.gap)
 
 
 def _cell(cell: Printed, layout: _Layout, most: int | None, shown: bool) -> _Lines:
@@ -170,9 +170,9 @@ def _packed(grid: _Grid, keys: int, width: int) -> list[list[int]] | None:
     return blocks if room >= 0 else None
 
 
-def _block(sheet: Sheet, grid: _Grid, columns: Sequence[int], width: int) -> list[str]:
+def _block(table: Table, grid: _Grid, columns: Sequence[int], width: int) -> list[str]:
     lines, row = grid.line_up(0, columns), 1
-    for name, rows in sheet.blocks():
+    for name, rows in table.blocks():
         lines += _folded(name, width) if name is not None else []
         for _ in rows:
             lines += grid.line_up(row, columns)
@@ -180,12 +180,12 @@ def _block(sheet: Sheet, grid: _Grid, columns: Sequence[int], width: int) -> lis
     return lines
 
 
-def _stacked(sheet: Sheet, width: int) -> list[list[str]]:
+def _stacked(table: Table, width: int) -> list[list[str]]:
     """Return each row as lines of its own, heading and cell: for a width that holds no columns."""
-    units = column_units(sheet)
-    headings = printed_headings(sheet, units)
+    units = column_units(table)
+    headings = printed_headings(table, units)
     blocks = []
-    for name, rows in sheet.blocks():
+    for name, rows in table.blocks():
         blocks += [_folded(name, width)] if name is not None else []
         for row in rows:
             cells = (

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from certmix.margins.ratios import RATIOS
-from certmix.tables.rounding import ceil_digits, floor_digits, plain_decimal
-from certmix.tables.sheet import Cell, Quantity, Sheet
+from certmix.tables.table import Cell, Quantity, Table
+from certmix.text import ceil_digits, floor_digits, plain_decimal
 from certmix.types import FloatArray
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from certmix.studies.local_lipschitz import EstimatedLipschitz
     from certmix.studies.local_lipschitz_trial import ClaimTrial
 
-__all__ = ["check_sheet", "constants_sheet"]
+__all__ = ["check_table", "constants_table"]
 
 _ESTIMATE = (
     "Estimated, not certified: a search finds slopes, so that true constants may be larger, "
@@ -26,7 +26,7 @@ _ESTIMATE = (
 _EVIDENCE = ("restarts differ (%)", "second half added (%)")
 
 
-def constants_sheet(found: EstimatedLipschitz, model: str, bench: Bench, complete: bool) -> Sheet:
+def constants_table(found: EstimatedLipschitz, model: str, bench: Bench, complete: bool) -> Table:
     """Return estimated constants image by image, and the radius they suggest."""
     constants, radius = found.constants, found.radius
     wide = constants.slopes.shape[1] > 1
@@ -39,7 +39,7 @@ def constants_sheet(found: EstimatedLipschitz, model: str, bench: Bench, complet
     ]
     notes = [_ESTIMATE, _formula(found), *_verdict(found), _convergence(found), *bench.blind]
     notes.append(_run(model, bench))
-    return Sheet(
+    return Table(
         name="lipschitz",
         title=f"Estimated local Lipschitz constants of {constants.of}",
         settings=_settings(found, bench),
@@ -51,16 +51,16 @@ def constants_sheet(found: EstimatedLipschitz, model: str, bench: Bench, complet
     )
 
 
-def check_sheet(
+def check_table(
     found: EstimatedLipschitz, trial: ClaimTrial, model: str, bench: Bench, complete: bool
-) -> Sheet:
+) -> Table:
     """Return the steepest slopes image by image, and whether they contradict the claim."""
     rows = [
         (*start, _down(found.constants.slopes[k].max()), *end)
         for k, (start, end) in enumerate(zip(_starts(found, bench), _evidence(found), strict=True))
     ]
     verdict = _trial_words(trial)
-    return Sheet(
+    return Table(
         name="lipschitz",
         title=f"A claimed Lipschitz constant {plain_decimal(trial.claimed)} of {trial.of} on trial",
         settings=_settings(found, bench),

@@ -1,4 +1,4 @@
-"""A sheet as LaTeX tables that fit a page."""
+"""A table as LaTeX tables that fit a page."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from itertools import groupby
 from typing import Any
 
 from certmix.tables.latex import _escape as escape
-from certmix.tables.sheet_cells import (
+from certmix.tables.table import (
     UNKNOWN,
     Printed,
+    Table,
     column_units,
     key_columns,
     printed,
@@ -21,10 +22,9 @@ from certmix.tables.sheet_cells import (
     printed_notes,
     text_columns,
 )
-from certmix.tables.sheet_values import Sheet
 from certmix.tables.wording import one_line
 
-__all__ = ["latex_sheet"]
+__all__ = ["latex_table"]
 
 _LINE_WIDTH = 340.0  # points; LaTeX's article has 345
 _LETTER, _SMALL, _BETWEEN = 4.6, 3.8, 6.0  # points: a letter of 8 points, one of an interval, blanks
@@ -47,33 +47,33 @@ class _Column:
     width: float
 
 
-def latex_sheet(sheet: Sheet) -> str:
-    """Return a sheet as floating tables in the style of booktabs, the only package needed.
+def latex_table(table: Table) -> str:
+    """Return a table as floating tables in the style of booktabs, the only package needed.
 
     Each accuracy carries the ends of its interval as subscript and
     superscript.  Columns that find no room on a line stand in a further block,
     rows that find none on a page in a further table.
     """
-    columns = _columns(sheet)
-    blocks = _blocks(columns, key_columns(sheet))
-    lines, pages = [r"% needs \usepackage{booktabs}"], _pages(sheet, columns, blocks)
+    columns = _columns(table)
+    blocks = _blocks(columns, key_columns(table))
+    lines, pages = [r"% needs \usepackage{booktabs}"], _pages(table, columns, blocks)
     for page, rows in enumerate(pages):
-        lines += _opening(sheet, continued=page > 0)
+        lines += _opening(table, continued=page > 0)
         for block in blocks:
             lines += [*_tabular(columns, rows, block), r"\par\medskip"]
         if page == len(pages) - 1:
             lines += [r"\begin{minipage}{\linewidth}", r"\scriptsize\raggedright"]
-            lines += [f"{escape(note)}\\par" for note in printed_notes(sheet)]
+            lines += [f"{escape(note)}\\par" for note in printed_notes(table)]
             lines.append(r"\end{minipage}")
         lines.append(r"\end{table}")
     return "\n".join(lines) + "\n"
 
 
-def _columns(sheet: Sheet) -> list[_Column]:
-    units, left = column_units(sheet), text_columns(sheet)
+def _columns(table: Table) -> list[_Column]:
+    units, left = column_units(table), text_columns(table)
     columns = []
-    for index, heading in enumerate(printed_headings(sheet, units)):
-        cells, unit = [printed(cell) for cell in sheet.column(index)], units[index]
+    for index, heading in enumerate(printed_headings(table, units)):
+        cells, unit = [printed(cell) for cell in table.column(index)], units[index]
         words = one_line(heading).split() or [""]
         lines = tuple(textwrap.wrap(one_line(heading), max(8, *map(len, words))) or [""])
         long = left[index] and any(len(cell.text) > _LONG for cell in cells)
@@ -105,12 +105,12 @@ def _blocks(columns: Sequence[_Column], keys: int) -> list[list[int]]:
     return blocks
 
 
-def _pages(sheet: Sheet, columns: Sequence[_Column], blocks: Sequence[Sequence[int]]) -> list[list[_Row]]:
+def _pages(table: Table, columns: Sequence[_Column], blocks: Sequence[Sequence[int]]) -> list[list[_Row]]:
     """Return the rows of each table, so many that all blocks fit on a page."""
     room = _PAGE - _HEADING * len(blocks)
     pages: list[list[_Row]] = [[]]
     taken = 0.0
-    for name, rows in sheet.blocks():
+    for name, rows in table.blocks():
         taken += 0 if name is None else len(blocks)
         for row in rows:
             lines = [_lines(cell, column) for cell, column in zip(row, columns, strict=True)]
@@ -130,11 +130,11 @@ def _lines(cell: Any, column: _Column) -> float:
     return 0.4 + 0.7 * math.ceil(1.3 * _LETTER * len(printed(cell).text) / column.width)
 
 
-def _opening(sheet: Sheet, *, continued: bool) -> list[str]:
-    partial = "" if sheet.complete else r"\textbf{Partial result.} "
-    settings = f"; {escape(sheet.settings)}" if sheet.settings else ""
-    caption = f"{escape(sheet.title)}{' (continued)' if continued else settings}."
-    if not continued and any(printed(cell).interval for row in sheet.rows for cell in row):
+def _opening(table: Table, *, continued: bool) -> list[str]:
+    partial = "" if table.complete else r"\textbf{Partial result.} "
+    settings = f"; {escape(table.settings)}" if table.settings else ""
+    caption = f"{escape(table.title)}{' (continued)' if continued else settings}."
+    if not continued and any(printed(cell).interval for row in table.rows for cell in row):
         caption += (
             r" Subscripts and superscripts: ends of the two-sided 95\,\% "
             "Clopper--Pearson interval over images."
@@ -148,7 +148,7 @@ def _opening(sheet: Sheet, *, continued: bool) -> list[str]:
         r"\renewcommand{\arraystretch}{1.5}",
         *([r"\addtocounter{table}{-1}"] if continued else []),
         f"\\caption{{{partial}{caption}}}",
-        *([] if continued else [f"\\label{{tab:{sheet.name}}}"]),
+        *([] if continued else [f"\\label{{tab:{table.name}}}"]),
     ]
 
 

@@ -1,0 +1,262 @@
+"""What a table holds (cells, rows under headings, the words around them), and how each cell is printed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Integral
+from typing import Any
+
+from certmix.errors import ParameterError
+from certmix.tables.cells import accuracy, interval_ends, known
+from certmix.text import ceil_digits, floor_digits, plain_decimal
+from certmix.types import AccuracyShare, AttackedAccuracy
+
+__all__ = [
+    "UNKNOWN",
+    "Cell",
+    "Printed",
+    "Quantity",
+    "Table",
+    "check_stem",
+    "column_units",
+    "key_columns",
+    "printed",
+    "printed_headings",
+    "printed_notes",
+    "text_columns",
+]
+
+ROUNDINGS = ("nearest", "down", "up")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A figure with the digits it deserves.
+
+    Parameters
+    ----------
+    value
+        The figure; None where unknown.
+    digits
+        Digits after the point that tables for readers show, 0 to 400.
+    unit
+        Its unit; where a column has only one, its heading shows it.
+    rounding
+        ``nearest``, or ``down`` and ``up`` for lower and upper bounds.
+
+    Raises
+    ------
+    ParameterError
+        Digits or rounding are not among these.
+    """
+
+    value: float | None
+    digits: int
+    unit: str = ""
+    rounding: str = "nearest"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.digits <= 400:
+            raise ParameterError(f"digits = {self.digits} is not in 0..400: ask for fewer digits")
+        if self.rounding not in ROUNDINGS:
+            raise ParameterError(
+                f"rounding '{self.rounding}' is unknown: choose one of {', '.join(ROUNDINGS)}"
+            )
+
+
+Cell = str | int | float | None | AccuracyShare | Quantity
+
+
+@dataclass(frozen=True)
+class Table:
+    """A study's figures as one table.
+
+    Parameters
+    ----------
+    name
+        Stem of the files, such as ``mix-sweep``.
+    title, settings
+        One line each: what is shown, and how it came about.
+    headings
+        One a column.
+    rows
+        Cells, one for each heading.
+    notes
+        What a reader must know, one entry a sentence or more.
+    complete
+        False for a partial result.
+    groups
+        Names of successive blocks of rows and how many rows each has; empty,
+        or all rows belong to one.
+    extra
+        Plain data that only JSON shows.
+
+    Raises
+    ------
+    ParameterError
+        A row has not one cell for each heading, the groups do not hold all
+        rows, or the name is not fit for a file.
+    """
+
+    name: str
+    title: str
+    settings: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    complete: bool = True
+    groups: tuple[tuple[str, int], ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_stem(self.name)
+        for k, row in enumerate(self.rows):
+            if len(row) != len(self.headings):
+                raise ParameterError(
+                    f"row {k} has {len(row)} cells and there are {len(self.headings)} headings: "
+                    "give each column one cell"
+                )
+        counts = [count for _, count in self.groups]
+        if self.groups and (sum(counts) != len(self.rows) or min(counts) < 0):
+            raise ParameterError(
+                f"groups of {counts} rows do not make up {len(self.rows)} rows: put each row into one"
+            )
+
+    def blocks(self) -> Iterator[tuple[str | None, tuple[tuple[Cell, ...], ...]]]:
+        """Yield each group's name and rows, or None and all rows."""
+        if not self.groups:
+            yield None, self.rows
+        start = 0
+        for name, count in self.groups:
+            yield name, self.rows[start : start + count]
+            start += count
+
+    def column(self, index: int) -> tuple[Cell, ...]:
+        """Return the cells of one column."""
+        return tuple(row[index] for row in self.rows)
+
+
+def check_stem(name: str) -> None:
+    """Refuse a name that is not the plain stem of a file.
+
+    Raises
+    ------
+    ParameterError
+        It holds more than letters, digits, dots, dashes and underscores.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ParameterError(f"name {name!r} is not fit for a file: use letters, digits, dots and dashes")
+
+
+UNKNOWN = "-"
+
+_ROUNDED = "Accuracies and lower ends of their 95 % intervals over images are rounded down, upper ends up."
+_ATTACKED = "Accuracies under attack are upper bounds of robust accuracy, not certificates."
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A cell in print.
+
+    Parameters
+    ----------
+    text
+        The words or the figure.
+    interval
+        Its ends, rounded outwards, or None.
+    unit
+        The figure's unit, an empty string without one; None for words and the unknown.
+    """
+
+    text: str
+    interval: tuple[str, str] | None = None
+    unit: str | None = None
+
+
+def printed(cell: Cell, digits: int = 1) -> Printed:
+    """Return a cell in print; `digits` are those of an interval's ends.
+
+    Examples
+    --------
+    >>> from certmix.types import EstimatedAccuracy
+    >>> printed(EstimatedAccuracy(2, 3, (0.0942, 0.9917))).text, printed(Quantity(0.05, 1, "s")).text
+    ('66.6', '0.0')
+    """
+    if isinstance(cell, AccuracyShare):
+        if not known(cell.accuracy):
+            return Printed(UNKNOWN)
+        ends = interval_ends(cell.interval, digits) if all(map(known, cell.interval)) else None
+        return Printed(accuracy(cell.accuracy), ends, "%")
+    if isinstance(cell, Quantity):
+        return Printed(_quantity(cell), None, cell.unit) if known(cell.value) else Printed(UNKNOWN)
+    if isinstance(cell, str):
+        return Printed(cell)
+    return Printed(_number(cell), None, "") if known(cell) else Printed(UNKNOWN)
+
+
+def _number(value: float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(int(value)) if isinstance(value, Integral) else plain_decimal(value)
+
+
+def _quantity(cell: Quantity) -> str:
+    value = float(cell.value or 0.0)
+    if cell.rounding != "nearest":
+        return {"down": floor_digits, "up": ceil_digits}[cell.rounding](value, cell.digits)
+    text = f"{Decimal(repr(value)):.{cell.digits}f}"
+    return text if any(c in text for c in "123456789") else text.removeprefix("-")
+
+
+def column_units(table: Table) -> list[str | None]:
+    """Return each column's unit: an empty string without one, None where its figures have several."""
+    found = []
+    for index in range(len(table.headings)):
+        units = {printed(cell).unit for cell in table.column(index)} - {None}
+        found.append(units.pop() if len(units) == 1 else None if units else "")
+    return found
+
+
+def printed_headings(table: Table, units: Sequence[str | None]) -> list[str]:
+    """Return the headings with their units, unless the title says that figures are percent."""
+    told = {"%"} if "(%)" in table.title else set()
+    return [
+        f"{heading} ({unit})" if unit and unit not in told and f"({unit})" not in heading else heading
+        for heading, unit in zip(table.headings, units, strict=True)
+    ]
+
+
+def text_columns(table: Table) -> list[bool]:
+    """Return whether a column holds words, and is therefore flush left."""
+    return [_words(table.column(index)) for index in range(len(table.headings))]
+
+
+def _words(cells: Sequence[Cell]) -> bool:
+    return any(isinstance(cell, str) for cell in cells)
+
+
+def key_columns(table: Table) -> int:
+    """Return how many leading columns name a row, at least one.
+
+    Words and plain numbers name a row up to the first accuracy or quantity;
+    in a table without these, only leading words do.
+    """
+    columns = [table.column(index) for index in range(len(table.headings))]
+    measured = [any(isinstance(c, AccuracyShare | Quantity) for c in cells) for cells in columns]
+    names = [not m for m in measured] if any(measured) else [_words(cells) for cells in columns]
+    return max(1, names.index(False) if False in names else len(names) - 1)
+
+
+def printed_notes(table: Table) -> list[str]:
+    """Return the notes, and what readers of accuracies must know if no note says it."""
+    cells: list[Any] = [cell for row in table.rows for cell in row]
+    notes = list(table.notes)
+    said = " ".join((table.title, table.settings, *table.headings, *notes)).lower()
+    if any(isinstance(cell, AttackedAccuracy) for cell in cells) and "upper bound" not in said:
+        notes.append(_ATTACKED)
+    if any(isinstance(cell, AccuracyShare) for cell in cells):
+        notes.append(_ROUNDED)
+    return notes
