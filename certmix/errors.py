@@ -4,9 +4,18 @@ Each message states the value found, the constraint it breaks and the remedy,
 in one line.  The command line prints it and exits with 2.
 """
 
-from certmix.printable import one_line
+from __future__ import annotations
 
-__all__ = ["CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError"]
+__all__ = [
+    "CertmixError",
+    "DataError",
+    "Interrupted",
+    "ModelError",
+    "ParameterError",
+    "RunError",
+    "describe",
+    "one_line",
+]
 
 
 class CertmixError(Exception):
@@ -41,3 +50,22 @@ class Interrupted(KeyboardInterrupt):
 
     def __str__(self) -> str:
         return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    r"""Return text with every unprintable character (line ends, escapes, lone surrogates) spelt out.
+
+    Examples
+    --------
+    >>> one_line("a" + chr(10) + "b")
+    'a\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception's type and message in one line of at most 300 characters."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__

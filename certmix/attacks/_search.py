@@ -11,8 +11,8 @@ from torch import Tensor
 from certmix.attacks import checks
 from certmix.attacks._geometry import make_ball, start_seeds
 from certmix.attacks.losses import LOSSES
+from certmix.calling import call_model
 from certmix.errors import ModelError
-from certmix.models.calling import call_model
 
 __all__ = ["Model", "Search", "Track", "Visit"]
 

@@ -15,8 +15,8 @@ from certmix.attacks._geometry import distance, make_ball, start_seeds
 from certmix.attacks._search import Model
 from certmix.attacks._square import picture_shape
 from certmix.attacks.diagnose import diagnose_gradients
+from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
-from certmix.models.calling import call_model
 
 __all__ = ["ENSEMBLE", "NORMS", "VERSIONS", "autoattack"]
 

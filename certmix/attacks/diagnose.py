@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from certmix.attacks.losses import LOSSES
+from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
-from certmix.models.calling import call_model
 from certmix.models.checks import looks_like_probabilities
 
 __all__ = ["GradientHealth", "diagnose_gradients"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from certmix.calling import call_model
 from certmix.certification.deterministic_fill import Work
 from certmix.data import stack
 from certmix.errors import ParameterError
-from certmix.models.calling import call_model
 from certmix.radii.constant import STEEPNESS
 from certmix.text import floor_digits
 from certmix.types import IntArray

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from certmix.calling import call_model
 from certmix.certification.begun import remember_begun
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.data import spread, stack
@@ -17,7 +18,6 @@ from certmix.margins.faithful import CHECKED
 from certmix.margins.graph import build_graph
 from certmix.margins.nodes import Graph
 from certmix.margins.propagation import certified_radius, margin_lower
-from certmix.models.calling import call_model
 from certmix.models.spec import LoadedModel
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import margin_threshold

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from certmix.calling import call_model
 from certmix.certification.begun import remember_begun
 from certmix.certification.bounding import bound_records, radii_of
 from certmix.certification.request import CertifyRequest
@@ -17,7 +18,6 @@ from certmix.certification.shard import Shard
 from certmix.certification.workload import Drawn, Elsewhere, Here
 from certmix.data import stack
 from certmix.engines import Engine, SerialEngine
-from certmix.models.calling import call_model
 from certmix.models.checks import chance_warning
 from certmix.models.spec import LoadedModel
 from certmix.runs import ImageRecord, Store

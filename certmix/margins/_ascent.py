@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from certmix.attacks._geometry import Ball, distance
+from certmix.calling import call_model
 from certmix.errors import ModelError
 from certmix.margins.ratios import OUTPUTS, Ratio, Rise, towards_rivals
-from certmix.models.calling import call_model
 from certmix.models.slopes import FORMS
 
 __all__ = ["Ascent", "Model"]

@@ -14,10 +14,9 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn.modules import module as globally
 
-from certmix.errors import ModelError
+from certmix.errors import ModelError, describe
 from certmix.margins.nodes import Graph
 from certmix.margins.rules import MODELESS
-from certmix.models.adapters import describe
 
 __all__ = ["CHECKED", "check_agreement", "check_mode", "check_parts", "nothing_drawn_or_kept"]
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from certmix.attacks import checks
 from certmix.attacks._geometry import make_ball
+from certmix.calling import call_model
 from certmix.errors import ParameterError
 from certmix.margins._ascent import Ascent, Model
 from certmix.margins.estimates import LipschitzEstimate
 from certmix.margins.ratios import OUTPUTS, RATIOS
-from certmix.models.calling import call_model
 
 __all__ = ["OUTPUTS", "RATIOS", "float64_twin", "local_search"]
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from certmix.errors import ModelError
-from certmix.models.adapters import describe
+from certmix.errors import ModelError, describe
 from certmix.models.architectures import Normalize
 
 __all__ = ["SUPPORTED", "trace", "unsupported"]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from certmix.attacks._geometry import distance
+from certmix.calling import call_model
 from certmix.errors import ParameterError
 from certmix.margins._ascent import Model
 from certmix.margins.ratios import OUTPUTS, RATIOS
-from certmix.models.calling import call_model
 
 __all__ = ["slopes_beyond_rounding"]
 

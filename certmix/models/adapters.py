@@ -26,12 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from certmix.archives import what_it_is
-from certmix.errors import ModelError
+from certmix.errors import ModelError, describe
 from certmix.models.neighbours import is_installed, module_sources, sources_of
 from certmix.models.zoo import read_bytes
 
 __all__ = [
-    "FixedMode", "Foreign", "class_sources", "describe", "evaluating",
+    "FixedMode", "Foreign", "class_sources", "evaluating",
     "from_export", "from_file", "from_module", "from_robustbench", "from_timm",
 ]  # fmt: skip
 
@@ -80,12 +80,6 @@ def evaluating(module: nn.Module) -> nn.Module:
         return module.eval()
     except NotImplementedError:
         return FixedMode(module)
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception's type and message in one line of at most 300 characters."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
 
 
 def from_file(path: Path, factory: str) -> Foreign:

@@ -49,7 +49,7 @@ def check_logits(
     """
     import torch
 
-    from certmix.models.calling import call_model
+    from certmix.calling import call_model
 
     with torch.no_grad():
         logits = call_model(module, inputs, name)
@@ -96,7 +96,7 @@ def _check_alone(module: nn.Module, inputs: Tensor, name: str) -> None:
     """Refuse a model whose logits of two inputs differ grossly from those of each alone."""
     import torch
 
-    from certmix.models.calling import call_model
+    from certmix.calling import call_model
 
     pair = inputs[:2] if len(inputs) > 1 else torch.cat([inputs, torch.zeros_like(inputs)])
     together = call_model(module, pair, name)

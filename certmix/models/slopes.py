@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from certmix.calling import call_model
 from certmix.errors import ModelError
-from certmix.models.calling import call_model
 
 __all__ = ["FORMS", "NORMS", "Slopes", "slopes"]
 

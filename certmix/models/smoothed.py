@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from certmix.bounds import bound_counts, is_established
 from certmix.bounds.noise import allow_for_noise
+from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 from certmix.models.adapters import evaluating
-from certmix.models.calling import call_model
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.sampling import Sampler
 from certmix.sampling.grid import Grid, GridPoint

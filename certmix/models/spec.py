@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from certmix.errors import ModelError
-from certmix.models.adapters import Foreign, class_sources, describe, evaluating
+from certmix.errors import ModelError, describe
+from certmix.models.adapters import Foreign, class_sources, evaluating
 from certmix.models.checks import classes_remedy
 from certmix.models.naming import check_text, find_card, find_nuts, is_factory, load_foreign
 from certmix.models.normalize import Normalization, Normalized, parse_normalize

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from certmix.calling import call_both, call_model
 from certmix.errors import ModelError, ParameterError
-from certmix.models.calling import call_both, call_model
 from certmix.models.slopes import FORMS, NORMS, Slopes, slopes
 
 __all__ = ["TRUSTS", "Trust", "check_pair", "check_settings", "log_trust_values", "trusted_outputs"]

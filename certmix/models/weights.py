@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from certmix.archives import refuse_bomb, what_it_is
-from certmix.errors import ModelError
+from certmix.errors import ModelError, describe
 from certmix.models._instructions import check_pickles
-from certmix.models.adapters import describe
 from certmix.models.zoo import read_bytes
 
 __all__ = ["PICKLED", "apply_weights", "load_tensors", "read_weights"]

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certmix.calling import call_both
 from certmix.errors import ParameterError
-from certmix.models.calling import call_both
 from certmix.models.trust import check_pair
 from certmix.nuts.description import check_auxiliary
 from certmix.nuts.mixture import NutsMixture, transformed_logits

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certmix.models.calling import call_both, call_model
+from certmix.calling import call_both, call_model
 from certmix.models.mixture import mix_logits
 from certmix.models.trust import check_pair
 from certmix.nuts.description import check_mix

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from certmix.atomic import write_atomically
-from certmix.errors import ModelError
-from certmix.models.adapters import FixedMode, describe
+from certmix.errors import ModelError, describe
+from certmix.models.adapters import FixedMode
 from certmix.models.naming import MODULE_FACTORY
 from certmix.models.normalize import Normalized
 from certmix.models.spec import LoadedModel

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from certmix.attacks import ATTACKS
 from certmix.attacks.diagnose import diagnose_gradients
+from certmix.calling import call_model
 from certmix.data import stack
 from certmix.errors import DataError, Interrupted, ParameterError
-from certmix.models.calling import call_model
 from certmix.runs import VectorStore
 from certmix.sampling.precision import PRECISIONS
 from certmix.studies.attack_request import AttackRequest

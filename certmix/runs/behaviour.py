@@ -80,7 +80,7 @@ def probe(
     """
     import torch
 
-    from certmix.models.calling import call_model
+    from certmix.calling import call_model
 
     inputs = torch.from_numpy(_inputs(dataset, sigma)).to(device)
     exact = torch.backends.cudnn.flags(
@@ -312,7 +312,7 @@ def answers_differ(
     """
     import torch
 
-    from certmix.models.calling import call_model
+    from certmix.calling import call_model
 
     places = [place for place, index in enumerate(dataset.indices.tolist()) if index in stored]
     if not places:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from certmix.calling import InPlaceWarning
 from certmix.data import load, stack
 from certmix.errors import DataError, ModelError
-from certmix.models.calling import InPlaceWarning
 from certmix.models.checks import (
     check_logits,
     looks_like_probabilities,

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certmix.errors import ModelError, ParameterError
-from certmix.models.adapters import describe
-from certmix.models.calling import call_model
+from certmix.calling import call_model
+from certmix.errors import ModelError, ParameterError, describe
 
 __all__ = ["CompileError", "CompiledModel", "check_compilable", "is_compilable"]
 

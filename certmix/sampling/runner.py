@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from certmix.calling import call_model
 from certmix.errors import ParameterError
-from certmix.models.calling import call_model
 from certmix.sampling.compiling import CompiledModel
 from certmix.sampling.lanes import MOST_LANES, Crew, Setting
 from certmix.sampling.stateless import keeps_nothing

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from certmix.archives import read_arrays
 from certmix.atomic import write_atomically
 from certmix.attacks.minimum_margin import minimum_margin
+from certmix.calling import call_model
 from certmix.errors import DataError, ParameterError
-from certmix.models.calling import call_model
 from certmix.nuts.transform import layer_normalize
 from certmix.runs.attacking import Batch, Bench, Cell, outputs, reduced
 from certmix.studies.attack_request import AttackRequest

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.attacks.minimum_margin import label_margin
-from certmix.models.calling import call_both
+from certmix.calling import call_both
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
 from certmix.nuts.description import MixSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from certmix.printable import one_line
+from certmix.errors import one_line
 from certmix.text import as_given, plain_decimal
 from certmix.types import Summary
 

@@ -15,8 +15,7 @@ from certmix.certification.certify import CertifyResult, CertmixWarning, run_cer
 from certmix.certification.deterministic import DeterministicResult, run_deterministic
 from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
 from certmix.certification.request import CertifyRequest
-from certmix.errors import ModelError, ParameterError
-from certmix.models.adapters import describe
+from certmix.errors import ModelError, ParameterError, describe
 from certmix.runs.sources import Sources, load_models, load_sources
 from certmix.sampling import resolve_device
 from certmix.text import floor_digits

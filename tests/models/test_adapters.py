@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from certmix.errors import ModelError
-from certmix.models.adapters import describe
+from certmix.errors import ModelError, describe
 from certmix.models.spec import load_model
 
 INPUTS = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))

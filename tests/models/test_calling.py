@@ -8,8 +8,8 @@ from torch import nn
 
 import certmix
 from certmix.attacks import ATTACKS
+from certmix.calling import InPlaceWarning, OutOfMemoryError, call_model
 from certmix.errors import CertmixError, ModelError, ParameterError
-from certmix.models.calling import InPlaceWarning, OutOfMemoryError, call_model
 from certmix.models.mixture import mix_logits
 from certmix.nuts.mixture import TransformedRobust
 from certmix.sampling import Sampler
@@ -108,7 +108,7 @@ def test_h_is_not_given_what_g_changed(change):
     assert (counts == Sampler(Net(lambda x: change(x.clone())).eval(), 3, 0.5).votes(X[0], 0, [500])).all()
 
 
-@pytest.mark.filterwarnings("ignore::certmix.models.calling.InPlaceWarning")
+@pytest.mark.filterwarnings("ignore::certmix.calling.InPlaceWarning")
 @pytest.mark.parametrize(("first", "message"), FAILURES.values(), ids=FAILURES)
 def test_failures_are_one_line_wherever_the_model_is_called(first, message):
     net = Net(first).eval()
@@ -125,7 +125,7 @@ def test_failures_are_one_line_wherever_the_model_is_called(first, message):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore::certmix.models.calling.InPlaceWarning")
+@pytest.mark.filterwarnings("ignore::certmix.calling.InPlaceWarning")
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce", "square"])
 @pytest.mark.parametrize(("first", "message"), FAILURES.values(), ids=FAILURES)
 def test_failures_under_attack_are_one_line(name, first, message):
@@ -133,7 +133,7 @@ def test_failures_under_attack_are_one_line(name, first, message):
         ATTACKS[name].function(Net(first).eval(), X, torch.zeros(7, dtype=torch.int64), "linf", 0.1)
 
 
-@pytest.mark.filterwarnings("ignore::certmix.models.calling.InPlaceWarning")
+@pytest.mark.filterwarnings("ignore::certmix.calling.InPlaceWarning")
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce", "square"])
 def test_attacks_see_through_models_that_change_their_input(name):
     labels = Net()(X).argmax(1)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+from certmix.calling import call_model
 from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.models.architectures import build
-from certmix.models.calling import call_model
 from certmix.models.mixture import MixedClassifier
 from certmix.models.spec import load_model, parse_normalize, read_weights, wrap_model
 from certmix.models.zoo import load_zoo, save_zoo

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from certmix.attacks._geometry import distance
+from certmix.calling import call_model
 from certmix.margins.local_constants import float64_twin
-from certmix.models.calling import call_model
 from certmix.sampling import Sampler
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error

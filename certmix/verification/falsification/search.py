@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from certmix.attacks import pgd
 from certmix.attacks._geometry import make_ball
+from certmix.calling import call_model
 from certmix.errors import ModelError
-from certmix.models.calling import call_model
 
 __all__ = ["plain_candidates", "smoothed_candidates"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from certmix.calling import call_model
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.margins.propagation import margin_lower
-from certmix.models.calling import call_model
 from certmix.types import FloatArray
 from certmix.verification.checks import CheckResult
 from certmix.verification.plain.radii import constant_radius, slack_of

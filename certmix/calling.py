@@ -15,8 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, fx, nn
 
-from certmix.errors import CertmixError, ModelError, ParameterError
-from certmix.models.adapters import describe
+from certmix.errors import CertmixError, ModelError, ParameterError, describe
 
 __all__ = ["InPlaceWarning", "OutOfMemoryError", "call_both", "call_model"]
 
