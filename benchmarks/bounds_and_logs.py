@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from certmix.bounds import betting
-from certmix.bounds.scores import bound_scores, start, update
+from certmix.bounds import betting, bound_scores
+from certmix.bounds.statistics import start, update
 from certmix.certification.recertify import recertify
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
+from certmix.bounds import BOUNDS
 from certmix.certification.deterministic_request import BOUND_METHODS, MAX_RADIUS, NORMS, NORMS_OF
-from certmix.certification.request import BOUNDS_OF, DEFAULT_RADII, GOALS
+from certmix.certification.request import DEFAULT_RADII, GOALS, SCORES
 from certmix.radii import CERTIFICATES
 from certmix.radii.constant import CONSTANTS_OF
 from certmix.tables.tables import FORMATS
 
 from .options import IMAGES, RADII, RADIUS, F, norm_type
 
-BOUND_NAMES = [name for table in BOUNDS_OF.values() for name in table]
 DEFAULT_COLUMNS = ",".join(f"{r:g}" for r in DEFAULT_RADII)
 
 
@@ -34,7 +34,7 @@ def sampling_options(function: F) -> F:
                 help="Samples that choose the class.",
             ),
             click.option(
-                "--scores", type=click.Choice(list(BOUNDS_OF)), default="hard", show_default=True,
+                "--scores", type=click.Choice(list(SCORES)), default="hard", show_default=True,
                 help="Count the model's answers, or average its softmax.",
             ),
             click.option(
@@ -64,7 +64,7 @@ def evaluation_options(function: F) -> F:
                 help="Probability that one image's certificate is wrong.",
             ),
             click.option(
-                "--bound", type=click.Choice(BOUND_NAMES), default=None,
+                "--bound", type=click.Choice(list(BOUNDS)), default=None,
                 help="From samples to probabilities.  [default: clopper-pearson; betting for soft scores]",
             ),
             click.option(

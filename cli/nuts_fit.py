@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from certmix.bounds.scores import SCORE_BOUNDS
+from certmix.bounds import bounds_of
 from certmix.errors import ParameterError
 
 from .attack_options import attack_options, print_study, run_options, run_study
@@ -87,7 +87,8 @@ def _certified_options(function: F) -> F:
                 help="Certified: probability that one image's certificate is wrong.",
             ),
             click.option(
-                "--bound", type=click.Choice(list(SCORE_BOUNDS)), default="betting-fixed", show_default=True,
+                "--bound", type=click.Choice(list(bounds_of("soft", distribution=False))),
+                default="betting-fixed", show_default=True,
                 help="Certified: from score samples to probabilities.",
             ),
         ]

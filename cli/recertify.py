@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from certmix.bounds import BOUNDS
-from certmix.bounds.scores import SCORE_BOUNDS
 from certmix.radii import CERTIFICATES
 from certmix.tables.tables import FORMATS
 
@@ -41,7 +40,7 @@ name the run folder.
     help="From probabilities to radii; repeatable.  [default: the run's; all for files]",
 )  # fmt: skip
 @click.option(
-    "--bound", type=click.Choice([*BOUNDS, *SCORE_BOUNDS]),
+    "--bound", type=click.Choice([name for name, bound in BOUNDS.items() if not bound.distribution]),
     help="From counts or scores to probabilities; not for published logs.",
 )  # fmt: skip
 @click.option(

@@ -16,7 +16,7 @@ import torch
 from scipy.special import ndtr
 from torch import nn
 
-from certmix.bounds import clopper_pearson
+from certmix.bounds import bound_counts, clopper_pearson
 from certmix.radii import exact_radius
 from certmix.types import FloatArray, IntArray
 from certmix.verification.falsification.claims import Claim, Claims
@@ -90,7 +90,9 @@ def honest(votes: Votes) -> tuple[IntArray, FloatArray]:
 
 def honest_two_sided(votes: Votes) -> tuple[IntArray, FloatArray]:
     """The same with a bound of its own for the runner-up."""
-    bounds = clopper_pearson.two_sided(votes.estimation, votes.selection.argmax(1), votes.delta)
+    bounds = bound_counts(
+        votes.estimation, votes.selection.argmax(1), votes.delta, "clopper-pearson-two-sided"
+    )
     return votes.selection.argmax(1), votes.radius(bounds.p_lower, bounds.q_upper)
 
 

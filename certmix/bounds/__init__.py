@@ -1,43 +1,107 @@
-"""From counts to bounds (p, q) that hold with a stated probability: one table.
+"""From samples to bounds (p, q) that hold together with a stated probability: one table, `BOUNDS`.
 
-A bound is `(counts, selected, failure_probability) -> ConfidenceBounds`.
-Which one is used must be decided before the estimation samples are seen.
+p bounds the selected class's smoothed probability from below, q every other class's from above.
+Which bound is used must be decided before the estimation samples are seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from certmix.bounds import beta_binomial, clopper_pearson
-from certmix.bounds.prediction import is_established
+from certmix.bounds import bernstein, beta_binomial, betting, clopper_pearson, hoeffding, layers
+from certmix.bounds.bound import Bound, check_counts, check_failure_probability
+from certmix.bounds.clopper_pearson import is_established
+from certmix.bounds.statistics import ScoreStatistics
 from certmix.errors import ParameterError
 from certmix.types import ConfidenceBounds, IntArray
 
-__all__ = ["AVERAGED_BOUNDS", "BOUNDS", "beta_binomial", "bound_counts", "clopper_pearson", "is_established"]
+__all__ = ["BOUNDS", "Bound", "bound_counts", "bound_scores", "bounds_of", "is_established"]
 
-Bound = Callable[[IntArray, IntArray, float], ConfidenceBounds]
-
-BOUNDS: dict[str, Bound] = {
-    "clopper-pearson": clopper_pearson.one_sided,
-    "clopper-pearson-two-sided": clopper_pearson.two_sided,
-    "beta-binomial": beta_binomial.fixed,
+BOUNDS = {
+    bound.name: bound
+    for bound in (
+        clopper_pearson.ONE_SIDED,
+        clopper_pearson.TWO_SIDED,
+        beta_binomial.BOUND,
+        betting.BOUND,
+        betting.FIXED,
+        bernstein.BOUND,
+        hoeffding.ENTROPY,
+        hoeffding.BOUND,
+        layers.BOUND,
+    )
 }
-"""Bounds for vote counts by name; the first is the default."""
+"""Bounds by name; the first of votes and the first of scores are the defaults."""
 
-AVERAGED_BOUNDS = frozenset({*BOUNDS, "relative-entropy", "hoeffding"})
-"""Bounds that hold for samples of unequal means, too, of the average mean (Hoeffding 1956, 1963)."""
+
+def bounds_of(scores: str, *, distribution: bool = True) -> dict[str, Bound]:
+    """Return the bounds of ``hard`` votes or ``soft`` scores, with or without those of distributions."""
+    chosen = (bound for bound in BOUNDS.values() if bound.scores == scores)
+    return {bound.name: bound for bound in chosen if distribution or not bound.distribution}
 
 
 def bound_counts(
     counts: IntArray, selected: IntArray, failure_probability: float, bound: str = "clopper-pearson"
 ) -> ConfidenceBounds:
-    """Return the bounds of a named method; see `BOUNDS`.
+    """Return the bounds of a named method from votes.
+
+    Parameters
+    ----------
+    counts
+        int64 (m, c): votes of fresh samples, whose number was fixed beforehand unless the bound
+        is time-uniform.
+    selected
+        int64 (m,): classes chosen on other samples.
+    failure_probability
+        Probability, image by image, that p or q is wrong.
+    bound
+        A bound of votes in `BOUNDS`.
 
     Raises
     ------
     ParameterError
         For an unknown bound or arguments out of range.
     """
-    if bound not in BOUNDS:
-        raise ParameterError(f"bound {bound!r} is unknown: use one of {', '.join(BOUNDS)}")
-    return BOUNDS[bound](counts, selected, failure_probability)
+    entry = _entry(bound, bounds_of("hard"))
+    counts, selected = check_counts(counts, selected)
+    p, q = entry.compute(counts, selected, check_failure_probability(failure_probability))
+    return ConfidenceBounds(p, q, failure_probability, bound, entry.split(failure_probability))
+
+
+def bound_scores(
+    statistics: Sequence[ScoreStatistics], failure_probability: float, bound: str = "betting"
+) -> ConfidenceBounds:
+    """Return the bounds of a named method from soft scores, such as softmax outputs; h_i is their mean.
+
+    Parameters
+    ----------
+    statistics
+        One for each of m images, with the selected class in it.  All bounds but
+        ``betting`` need a number of samples that was fixed beforehand.
+    failure_probability
+        Probability, image by image, that p or q is wrong.
+    bound
+        A bound of mean scores in `BOUNDS`.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown bound, statistics without samples, or arguments out of range.
+
+    Examples
+    --------
+    >>> from certmix.bounds.statistics import start, update
+    >>> scores = [[0.9, 0.1], [1.0, 0.0], [0.8, 0.2]] * 1000
+    >>> bounds = bound_scores([update(start(2, selected=0), scores)], 0.001)
+    >>> bool(0.89 < bounds.p_lower[0] < 0.9), bool(0.1 < bounds.q_upper[0] < 0.11)
+    (True, True)
+    """
+    entry = _entry(bound, bounds_of("soft", distribution=False))
+    p, q = entry.compute(statistics, check_failure_probability(failure_probability))
+    return ConfidenceBounds(p, q, failure_probability, bound, entry.split(failure_probability))
+
+
+def _entry(name: str, table: dict[str, Bound]) -> Bound:
+    if name not in table:
+        raise ParameterError(f"bound {name!r} is unknown: use one of {', '.join(table)}")
+    return table[name]

@@ -7,13 +7,13 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from certmix.bounds._checks import check_failure_probability
-from certmix.bounds.hoeffding import OUTWARDS, check_mean
-from certmix.bounds.statistics import SCALE, ScoreStatistics
+from certmix.bounds.bound import check_failure_probability
+from certmix.bounds.means import OUTWARDS, Values, check_mean, mean_bound
+from certmix.bounds.statistics import SCALE
 from certmix.errors import ParameterError
-from certmix.types import FloatArray, IntArray
+from certmix.types import FloatArray
 
-__all__ = ["lower_bound", "rival_upper", "selected_lower", "upper_bound", "variances"]
+__all__ = ["BOUND", "lower_bound"]
 
 
 def lower_bound(mean: ArrayLike, variance: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
@@ -36,7 +36,7 @@ def lower_bound(mean: ArrayLike, variance: ArrayLike, samples: int, failure_prob
     References
     ----------
     A. Maurer, M. Pontil, Empirical Bernstein bounds and sample variance
-    penalization, COLT 2009, Theorem 4.
+    penalization, COLT 2009, Theorem 4, which is the proof.
 
     Examples
     --------
@@ -53,30 +53,12 @@ def lower_bound(mean: ArrayLike, variance: ArrayLike, samples: int, failure_prob
     return np.maximum(0.0, values - width - OUTWARDS)[()]
 
 
-def upper_bound(mean: ArrayLike, variance: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
-    """Return the mean plus what `lower_bound` takes off, at most 1."""
-    values = 1.0 - check_mean(mean, samples, fewest=2)
-    return 1.0 - lower_bound(values, variance, samples, failure_probability)
+def _lower(values: Values, failure_probability: float, _enough: float) -> float:
+    n = values.n
+    check_mean(0.0, n, fewest=2)
+    # of whole numbers, so that nothing cancels
+    variance = (n * values.square - values.total**2) / (n * (n - 1) * SCALE**2)
+    return float(lower_bound(values.mean, variance, n, failure_probability))
 
 
-def variances(statistics: ScoreStatistics, classes: IntArray) -> FloatArray:
-    """Return the unbiased variances of these classes' scores, from whole numbers without cancellation."""
-    n = statistics.samples
-    pairs = ((int(statistics.totals[i]), int(statistics.squares[i])) for i in classes)
-    return np.array([(n * square - total * total) / (n * (n - 1) * SCALE**2) for total, square in pairs])
-
-
-def selected_lower(statistics: ScoreStatistics, failure_probability: float) -> float:
-    """Return the lower bound of the selected class's mean score."""
-    check_mean(0.0, statistics.samples, fewest=2)
-    mean = statistics.means()[statistics.selected]
-    variance = variances(statistics, np.array([statistics.selected]))[0]
-    return float(lower_bound(mean, variance, statistics.samples, failure_probability))
-
-
-def rival_upper(statistics: ScoreStatistics, failure_probability: float) -> float:
-    """Return the largest of the rivals' upper bounds, each at this failure probability."""
-    check_mean(0.0, statistics.samples, fewest=2)
-    others = statistics.others()
-    means, spread = statistics.means()[others], variances(statistics, others)
-    return float(np.max(upper_bound(means, spread, statistics.samples, failure_probability)))
+BOUND = mean_bound("bernstein", "empirical Bernstein: scores that vary little", _lower)

@@ -16,19 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaln, xlog1py, xlogy
 
-from certmix.bounds._checks import check_counts, check_failure_probability, selected_and_runner_up
-from certmix.types import ConfidenceBounds, FloatArray, IntArray
+from certmix.bounds.bound import Bound, Pair, check_failure_probability, selected_and_runner_up
+from certmix.types import FloatArray, IntArray
 
-__all__ = ["fixed", "lower_bound", "upper_bound"]
+__all__ = ["BOUND", "lower_bound", "upper_bound"]
 
 _A, _B = 0.5, 0.5
 _SLACK = 1e-9
 """Given away on log M, with 1e-13 a sample more: above the rounding of the log-beta functions."""
-
-
-def _log_martingale(k: FloatArray, n: FloatArray, p: FloatArray) -> FloatArray:
-    evidence = betaln(_A + k, _B + n - k) - betaln(_A, _B)
-    return evidence - xlogy(k, p) - xlog1py(n - k, -p)
 
 
 def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
@@ -58,12 +53,12 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
     """
     delta = check_failure_probability(failure_probability)
     k, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
-    slack = _SLACK + 1e-13 * n
-    target = np.log(1.0 / delta) + slack
+    evidence = betaln(_A + k, _B + n - k) - betaln(_A, _B)
+    target = np.log(1.0 / delta) + _SLACK + 1e-13 * n
     low, high = np.zeros(k.shape), k / n
     for _ in range(64):
         middle = 0.5 * (low + high)
-        rejected = _log_martingale(k, n, middle) >= target
+        rejected = evidence - xlogy(k, middle) - xlog1py(n - k, -middle) >= target
         low, high = np.where(rejected, middle, low), np.where(rejected, high, middle)
     return low
 
@@ -74,19 +69,15 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
     return np.nextafter(1.0 - lower_bound(n - k, n, failure_probability), 2.0).clip(max=1.0)
 
 
-def fixed(counts: IntArray, selected: IntArray, failure_probability: float) -> ConfidenceBounds:
-    """Return p and q at half of the failure probability each, valid at any sample size.
-
-    Parameters
-    ----------
-    counts, selected, failure_probability
-        As for `certmix.bounds.clopper_pearson.one_sided`; the number of
-        samples may depend on what was seen.
-    """
-    counts, selected = check_counts(counts, selected)
+def _joint(counts: IntArray, selected: IntArray, failure_probability: float) -> Pair:
+    """p and q at half of the failure probability each; the number of samples may depend on what was seen."""
     votes, rival = selected_and_runner_up(counts, selected)
-    half = check_failure_probability(failure_probability) / 2
-    p = lower_bound(votes, counts.sum(1), half)
-    q = upper_bound(rival, counts.sum(1), half)
-    q = np.minimum(q, np.nextafter(1.0 - p, 2.0))
-    return ConfidenceBounds(p, q, failure_probability, "beta-binomial", {"p": half, "q": half})
+    p = lower_bound(votes, counts.sum(1), failure_probability / 2)
+    q = upper_bound(rival, counts.sum(1), failure_probability / 2)
+    return p, np.minimum(q, np.nextafter(1.0 - p, 2.0))
+
+
+BOUND = Bound(
+    "beta-binomial", "mixture martingale: votes, at any number of samples", "hard", _joint,
+    time_uniform=True, averaged=True,
+)  # fmt: skip

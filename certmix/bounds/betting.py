@@ -3,15 +3,18 @@
 Somebody who claims that the mean exceeds m bets on it, sample by sample: the
 capital is multiplied by 1 + b (x - m), which is never negative.  If the mean is
 at most m, the expected capital never grows, and it ever reaches 1 / delta with
-probability at most delta (Ville).  Refuted m form the bound.
+probability at most delta (Ville).  No bet here grows with m, so that refuting m
+refutes everything below it: a lower bound is the largest m that was seen refuted.
 
 Two ways to bet:
 
 - `lower_bound`, from the values in the order they were drawn: predictable
   plug-in bets.  The narrowest, but all values must be at hand.
-- `selected_lower` and `rival_upper`, from `ScoreStatistics`: the mean over
-  constant bets.  Its capital does not depend on the order of the values, so
-  sums and bins suffice.
+- ``betting`` and ``betting-fixed``, from sums and bins: the mean over the constant bets
+  ``min(4 * 2^(-j/2), 0.99 / m)``, j = 0..27, equally weighted, or preferring the bet that
+  suits n and the deviation in the selection samples.  The capital does not depend on the
+  order of the values.  What bins do not tell is taken from below: the logarithm lies above
+  its chord in each bin, and above a parabola that needs sums and squares only.
 """
 
 from __future__ import annotations
@@ -19,24 +22,83 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike
 
-from certmix.bounds._betting_kernel import BETS, LARGEST_BET, mixture_lower, planned_bets, sequence_lower
-from certmix.bounds._checks import check_failure_probability
-from certmix.bounds.hoeffding import OUTWARDS, check_mean
-from certmix.bounds.statistics import BIN_STEPS, SCALE, ScoreStatistics
+from certmix.bounds.bound import check_failure_probability
+from certmix.bounds.means import OUTWARDS, Values, mean_bound
+from certmix.bounds.statistics import SCALE
 from certmix.errors import ParameterError
 from certmix.types import FloatArray
 
-__all__ = ["lower_bound", "rival_upper", "selected_lower", "upper_bound"]
+__all__ = ["BOUND", "FIXED", "lower_bound", "upper_bound"]
+
+BETS = 28
+"""Constant bets in the mixture: `LARGEST_BET` times 1, 2^-1/2, 2^-1, ..."""
+
+LARGEST_BET = 4.0
 
 SHARE = 0.75
 """Plug-in bets never risk more than this share of the capital."""
 
+_LARGEST_SHARE = 0.99  # of the capital, at any constant bet
+
 _TUNED_FOR = math.log(1000)
 """Capital that the preferred constant bet reaches soonest; one for all delta, so that bounds nest."""
 
-_NONE = np.empty(0)
+_HALVINGS = 42  # to 2e-13
+_BIG = 2.0**1000  # above every `wanted`
+
+
+@njit(cache=True, nogil=True)
+def _planned_bets(values: FloatArray, log_odds: float, planned: int) -> FloatArray:
+    """The predictable plug-in bets, before truncation.
+
+    sqrt(2 log_odds / (n v)) with v the variance estimated from earlier values;
+    n is `planned`, or t log(t + 1) if that is 0.
+    """
+    bets = np.empty(values.size)
+    total, spread = 0.5, 0.25
+    for t in range(1, values.size + 1):
+        horizon = float(planned) if planned > 0 else t * math.log(t + 1.0)
+        bets[t - 1] = math.sqrt(2.0 * log_odds * t / (spread * horizon))
+        total += values[t - 1]
+        deviation = values[t - 1] - total / (t + 1)
+        spread += deviation * deviation
+    return bets
+
+
+@njit(cache=True, nogil=True)
+def _sequence_refutes(values: FloatArray, bets: FloatArray, m: float, share: float, wanted: float) -> bool:
+    """Whether prod_t (1 + min(bet_t, share / m) (x_t - m)) reaches `wanted` at some time.
+
+    The product is kept within [1 / BIG, BIG]; `scale` counts the powers of BIG taken out.
+    """
+    capital, scale, largest = 1.0, 0, share / m
+    for t in range(values.size):
+        capital *= 1.0 + min(bets[t], largest) * (values[t] - m)
+        if capital >= _BIG:
+            capital /= _BIG
+            scale += 1
+        elif capital < 1.0 / _BIG:
+            capital *= _BIG
+            scale -= 1
+        if scale > 0 or (scale == 0 and capital >= wanted):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _sequence_lower(values: FloatArray, bets: FloatArray, share: float, wanted: float) -> float:
+    """The largest m found refuted by halving [0, 1]; 0 if none was."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        if _sequence_refutes(values, bets, middle, share, wanted):
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def lower_bound(values: ArrayLike, failure_probability: float, planned: int | None = None) -> float:
@@ -86,11 +148,11 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
         )
     if planned is not None and planned < 1:
         raise ParameterError(f"planned = {planned}: give the number of samples, or None")
-    bets = planned_bets(kept, -math.log(delta), planned or 0)
+    bets = _planned_bets(kept, -math.log(delta), planned or 0)
     wanted = (1 / delta) * (1 + max(1e-9, 1e-15 * kept.size))
     if wanted > 1e300:
         return 0.0
-    return max(0.0, sequence_lower(kept, bets, SHARE, wanted) - OUTWARDS)
+    return max(0.0, _sequence_lower(kept, bets, SHARE, wanted) - OUTWARDS)
 
 
 def upper_bound(values: ArrayLike, failure_probability: float, planned: int | None = None) -> float:
@@ -98,63 +160,105 @@ def upper_bound(values: ArrayLike, failure_probability: float, planned: int | No
     return 1.0 - lower_bound(1.0 - np.asarray(values, np.float64), failure_probability, planned)
 
 
-def selected_lower(statistics: ScoreStatistics, failure_probability: float, *, tuned: bool = False) -> float:
-    """Return the mixture's lower bound of the selected class's mean score.
+@njit(cache=True, nogil=True)
+def _moment_log(share: float, m: float, n: float, total: float, square: float) -> float:
+    """A lower bound of sum log(1 + share (x - m) / m) from sum x and sum x^2.
 
-    The capital is a weighted mean over constant bets ``min(4 * 2^(-j/2), 0.99 / m)``,
-    j = 0..27.  What the bins do not tell is taken from below: the logarithm lies above
-    its chord in each bin, and above a parabola that needs sums and squares only.
-
-    Parameters
-    ----------
-    statistics
-        Of any number of samples, fixed beforehand or not.
-    failure_probability
-        delta, one-sided, for all numbers of samples at once.
-    tuned
-        Prefer the bet that suits this number of samples, which must have been
-        fixed beforehand, and the deviation in the selection samples.
-
-    References
-    ----------
-    Waudby-Smith and Ramdas as in `lower_bound` (diversified bets); X. Fan, I. Grama, Q. Liu,
-    Exponential inequalities for martingales with applications, Electronic Journal of
-    Probability 20 (2015), for the parabola.
+    log(1 + b u) >= b u + u^2 (log(1 - b) + b) for u >= -1 and 0 <= b < 1 (Fan, Grama, Liu).
     """
-    return max(0.0, _lower(statistics, failure_probability, tuned, statistics.selected, 0) - OUTWARDS)
+    curvature = -(math.log1p(-share) + share) / (m * m)
+    first, second = total - n * m, square - 2.0 * m * total + n * m * m
+    rounding = 1e-15 * n * (share / m + 4.0 * curvature)
+    return share / m * first - curvature * max(second, 0.0) - rounding
 
 
-def rival_upper(statistics: ScoreStatistics, failure_probability: float, *, tuned: bool = False) -> float:
-    """Return the largest of the rivals' upper bounds, each at this failure probability.
+@njit(cache=True, nogil=True)
+def _chord_log(share: float, m: float, counts: FloatArray, places: FloatArray) -> float:
+    """A lower bound of the same sum from bins: the logarithm lies above its chord in each.
 
-    A bound is 1 minus the lower bound of 1 - score.  Followed rivals have
-    bins; the others have their sums and squares alone, and wider bounds.
+    counts: values in each of equal bins; places: their mean place in the bin, from 0 to 1.
     """
-    lowest, followed = 1.0, {rival: 1 + row for row, rival in enumerate(statistics.rivals)}
-    others = statistics.others()
-    for rival in others[np.argsort(-statistics.totals[others], kind="stable")].tolist():
-        lower = _lower(statistics, failure_probability, tuned, rival, followed.get(rival), lowest)
-        lowest = min(lowest, lower)
-    return 1.0 - max(0.0, lowest - OUTWARDS)
+    found, size, right, known = 0.0, 0.0, 0.0, False
+    for k in range(counts.size):
+        if counts[k] == 0.0:
+            known = False
+            continue
+        left = right if known else math.log(1.0 - share + share * k / (counts.size * m))
+        right = math.log(1.0 - share + share * (k + 1.0) / (counts.size * m))
+        known = True
+        found += counts[k] * (left + (right - left) * places[k])
+        size += counts[k] * (abs(left) + abs(right) + 0.01)
+    return found - 1e-13 * size
 
 
-def _lower(
-    statistics: ScoreStatistics,
-    failure_probability: float,
-    tuned: bool,
-    label: int,
-    row: int | None,
-    useful: float = 0.0,
+@njit(cache=True, nogil=True)
+def _mixture_log(
+    m: float,
+    n: float,
+    total: float,
+    square: float,
+    counts: FloatArray,
+    places: FloatArray,
+    weights: FloatArray,
 ) -> float:
-    """Lower bound of a class's mean score, of 1 - score for rivals; `row` is its row of bins."""
+    """Logarithm of the mixture's capital against m, rounded down: a weighted mean over constant bets.
+
+    Without bins (`counts` of size 0) it rests on the two sums alone.
+    """
+    logs = np.empty(BETS)
+    for j in range(BETS):
+        share = min(LARGEST_BET * 2.0 ** (-0.5 * j) * m, _LARGEST_SHARE)
+        logs[j] = _moment_log(share, m, n, total, square)
+        if counts.size > 0:
+            logs[j] = max(logs[j], _chord_log(share, m, counts, places))
+    top = logs.max()
+    return top + math.log((weights * np.exp(logs - top)).sum()) - 1e-13
+
+
+@njit(cache=True, nogil=True)
+def _mixture_lower(
+    n: float,
+    total: float,
+    square: float,
+    counts: FloatArray,
+    places: FloatArray,
+    weights: FloatArray,
+    wanted: float,
+    useful: float,
+) -> float:
+    """The largest m found refuted by halving [0, mean]; anything above `useful` stays unsaid.
+
+    `useful` is tried first: if it is refuted, it is returned.
+    """
+    if 0.0 < useful < 1.0 and _mixture_log(useful, n, total, square, counts, places, weights) >= wanted:
+        return useful
+    low, high = 0.0, min(total / n, 1.0)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        if middle > 0.0 and _mixture_log(middle, n, total, square, counts, places, weights) >= wanted:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _lower(values: Values, failure_probability: float, enough: float) -> float:
+    """The mixture's bound with equal weights: at all numbers of samples at once."""
+    return _mixture(values, failure_probability, enough, np.full(BETS, 1.0 / BETS))
+
+
+def _tuned_lower(values: Values, failure_probability: float, enough: float) -> float:
+    """With weights around the bet for this number of samples, which was fixed beforehand."""
+    return _mixture(values, failure_probability, enough, _weights(values.n, values.deviation))
+
+
+def _mixture(values: Values, failure_probability: float, enough: float, weights: FloatArray) -> float:
     wanted = -math.log(check_failure_probability(failure_probability)) + 1e-12
-    check_mean(0.0, statistics.samples)
-    flipped, n = label != statistics.selected, statistics.samples
-    deviation = int(statistics.deviations[label]) / SCALE if tuned else 0.0
-    total, square = _sums(statistics, label, flipped)
-    counts, places = (_NONE, _NONE) if row is None else _bins(statistics, row, flipped)
-    weights = _weights(n, deviation)
-    return mixture_lower(float(n), total, square, counts, places, weights, wanted, useful)
+    total, square = values.total / SCALE, values.square / SCALE**2
+    found = _mixture_lower(
+        float(values.n), total, square, values.counts, values.places, weights, wanted, enough + OUTWARDS
+    )
+    return max(0.0, found - OUTWARDS)
 
 
 def _weights(samples: int, deviation: float) -> FloatArray:
@@ -167,16 +271,5 @@ def _weights(samples: int, deviation: float) -> FloatArray:
     return weights / weights.sum()
 
 
-def _sums(statistics: ScoreStatistics, row: int, flipped: bool) -> tuple[float, float]:
-    """Sum of a class's scores and of their squares, of 1 - score if flipped."""
-    n, total, square = statistics.samples, int(statistics.totals[row]), int(statistics.squares[row])
-    if flipped:
-        total, square = n * SCALE - total, n * SCALE**2 - 2 * SCALE * total + square
-    return total / SCALE, square / SCALE**2
-
-
-def _bins(statistics: ScoreStatistics, row: int, flipped: bool) -> tuple[FloatArray, FloatArray]:
-    """How many scores lie in each bin and their mean place in it, of 1 - score if flipped."""
-    counts = statistics.bin_counts[row].astype(np.float64)
-    places = statistics.bin_excess[row] / (np.maximum(counts, 1.0) * BIN_STEPS)
-    return (counts[::-1].copy(), 1.0 - places[::-1]) if flipped else (counts, places)
+BOUND = mean_bound("betting", "constant bets: narrow, at any number of samples", _lower, time_uniform=True)
+FIXED = mean_bound("betting-fixed", "the same, tuned to a number of samples fixed beforehand", _tuned_lower)

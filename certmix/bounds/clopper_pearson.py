@@ -1,4 +1,10 @@
-"""Clopper-Pearson bounds: exact confidence bounds for counts, rounded outwards."""
+"""Clopper-Pearson bounds: exact confidence bounds for counts, rounded outwards.
+
+The lower bound of k successes of n is the proportion at which k or more have probability delta; it
+grows with k.  At a true proportion h it fails if K >= k*, the least k whose bound exceeds h, and
+P[K >= k*] <= delta, since that sum grows with h and is delta at the bound of k*, above h.  For samples of
+unequal means the same holds of the average mean (Hoeffding 1956).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv, expit, gammaln
 
-from certmix.bounds._checks import check_counts, check_failure_probability, selected_and_runner_up
+from certmix.bounds.bound import Bound, Pair, check_failure_probability, selected_and_runner_up
 from certmix.errors import ParameterError
-from certmix.types import ConfidenceBounds, FloatArray, IntArray
+from certmix.types import FloatArray, IntArray
 
-__all__ = ["interval", "lower_bound", "one_sided", "two_sided", "upper_bound"]
+__all__ = ["ONE_SIDED", "TWO_SIDED", "interval", "is_established", "lower_bound", "upper_bound"]
 
 _OUTWARDS = 1e-12
 """Given away, relative to the nearer end of [0, 1]: more than the error of the log-odds, 1e-13."""
@@ -171,56 +177,68 @@ def interval(
     return lower_bound(successes, trials, half), upper_bound(successes, trials, half)
 
 
-def one_sided(counts: IntArray, selected: IntArray, failure_probability: float) -> ConfidenceBounds:
-    """Return p by Clopper-Pearson at the whole failure probability, and q = 1 - p.
+def is_established(top: int, runner_up: int, failure_probability: float) -> bool:
+    """Return whether the most voted class beats the runner-up at this failure probability.
+
+    A two-sided binomial test of equal probability on the votes of the two: a
+    wrong class is returned with at most `failure_probability`.
 
     Parameters
     ----------
-    counts
-        int64 (m, c): votes of fresh samples, whose number was fixed beforehand.
-    selected
-        int64 (m,): classes chosen on other samples.
-    failure_probability
-        Probability, image by image, that the bounds are wrong.
+    top, runner_up
+        Votes of the two most voted classes, from the same samples.
 
     References
     ----------
-    J. Cohen, E. Rosenfeld, J. Z. Kolter, Certified Adversarial Robustness via
-    Randomized Smoothing, ICML 2019.
+    K. Hung, W. Fithian, Rank Verification for Exponential Families, Annals of
+    Statistics 47 (2019), as used by Cohen et al., ICML 2019.
+
+    Examples
+    --------
+    >>> is_established(80, 20, 0.001), is_established(52, 48, 0.001)
+    (True, False)
     """
-    counts, selected = check_counts(counts, selected)
+    from scipy.stats import binomtest  # slow to import, and only needed here
+
+    check_failure_probability(failure_probability)
+    if top <= runner_up:
+        return False
+    return bool(binomtest(top, top + runner_up, 0.5).pvalue <= failure_probability)
+
+
+def _one_sided(counts: IntArray, selected: IntArray, failure_probability: float) -> Pair:
+    """p at the whole failure probability, and q = 1 - p (Cohen, Rosenfeld, Kolter, ICML 2019)."""
     votes, _ = selected_and_runner_up(counts, selected)
     p = np.atleast_1d(lower_bound(votes, counts.sum(1), failure_probability))
-    q = _complement(p)
-    return ConfidenceBounds(p, q, failure_probability, "clopper-pearson", {"p": failure_probability})
+    return p, _complement(p)
 
 
-def two_sided(counts: IntArray, selected: IntArray, failure_probability: float) -> ConfidenceBounds:
-    """Return p and q, each at half of the failure probability, over all classes.
+def _two_sided(counts: IntArray, selected: IntArray, failure_probability: float) -> Pair:
+    """p and q, each at half of the failure probability, over all classes.
 
     ``q = min(1 - p, max_i U_i)``, where U_i bounds class i from above.  No
     division by the number of rivals is needed: given the selected class, the
     true runner-up is one fixed class, and max_i U_i can fall short of its
     probability only if its own U does.  Votes add up to one, hence also
     ``p >= 1 - (c - 1) q``.
-
-    Parameters
-    ----------
-    counts, selected, failure_probability
-        As in `one_sided`.
     """
-    counts, selected = check_counts(counts, selected)
-    half = check_failure_probability(failure_probability) / 2
     votes, rival = selected_and_runner_up(counts, selected)
-    trials = counts.sum(1)
+    trials, half = counts.sum(1), failure_probability / 2
     p = np.atleast_1d(lower_bound(votes, trials, half))
     q = np.atleast_1d(upper_bound(rival, trials, half))
     p = np.maximum(p, np.nextafter(1.0 - (counts.shape[1] - 1) * q * (1 + 1e-15), 0.0))
-    q = np.minimum(q, _complement(p))
-    split = {"p": half, "q": half}
-    return ConfidenceBounds(p, q, failure_probability, "clopper-pearson-two-sided", split)
+    return p, np.minimum(q, _complement(p))
 
 
 def _complement(p: FloatArray) -> FloatArray:
     """1 - p, rounded up where it is not exact (p < 1/2)."""
     return np.where(p >= 0.5, 1.0 - p, np.minimum(np.nextafter(1.0 - p, 2.0), 1.0))
+
+
+ONE_SIDED = Bound(
+    "clopper-pearson", "exact for votes; q = 1 - p", "hard", _one_sided, parts=("p",), averaged=True
+)
+TWO_SIDED = Bound(
+    "clopper-pearson-two-sided", "exact for votes; q from the votes of all rivals", "hard", _two_sided,
+    averaged=True,
+)  # fmt: skip

@@ -1,4 +1,11 @@
-"""Bounds of a mean of scores in [0, 1] from their average alone: Hoeffding, and its relative-entropy form."""
+"""Bounds of a mean of scores in [0, 1] from their average alone: Hoeffding, and its relative-entropy form.
+
+Let M be the average of n independent values in [0, 1] whose means average mu.  exp(l x) lies below
+its chord on [0, 1] and the logarithm is concave, so that E exp(l n M) <= (1 - mu + mu e^l)^n.
+By Markov's inequality, at the best l >= 0, P[M >= a] <= exp(-n kl(a, mu)) for a >= mu.  kl(a, mu)
+falls as mu grows to a: the m with n kl(M, m) = ln(1/delta) exceeds mu with probability at most
+delta.  Pinsker's inequality kl(a, b) >= 2 (a - b)^2 turns this into the closed form.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +15,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
 
-from certmix.bounds._checks import check_failure_probability
-from certmix.bounds.statistics import ScoreStatistics
-from certmix.errors import ParameterError
+from certmix.bounds.bound import check_failure_probability
+from certmix.bounds.means import OUTWARDS, Values, check_mean, mean_bound
 from certmix.types import FloatArray
 
-__all__ = [
-    "entropy_lower_bound",
-    "entropy_rival_upper",
-    "entropy_selected_lower",
-    "entropy_upper_bound",
-    "lower_bound",
-    "rival_upper",
-    "selected_lower",
-    "upper_bound",
-]
-
-OUTWARDS = 1e-14
-"""Given away by every bound of a mean: more than the rounding errors of its formula."""
+__all__ = ["BOUND", "ENTROPY", "entropy_lower_bound", "entropy_upper_bound", "lower_bound", "upper_bound"]
 
 _EPS = 2.0**-52
-
-
-def check_mean(mean: ArrayLike, samples: int, fewest: int = 1) -> FloatArray:
-    """Return means as float64; they must lie in [0, 1] and come from enough samples."""
-    values = np.asarray(mean, np.float64)
-    if not np.all((values >= 0) & (values <= 1)):
-        raise ParameterError("a mean score is NaN or outside [0, 1]: scores must lie in [0, 1]")
-    if samples < fewest:
-        raise ParameterError(f"samples = {samples}: this bound needs at least {fewest}")
-    return values
 
 
 def lower_bound(mean: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
@@ -141,25 +125,16 @@ def entropy_upper_bound(mean: ArrayLike, samples: int, failure_probability: floa
     return 1.0 - entropy_lower_bound(1.0 - check_mean(mean, samples), samples, failure_probability)
 
 
-def selected_lower(statistics: ScoreStatistics, failure_probability: float) -> float:
-    """Return Hoeffding's lower bound of the selected class's mean score."""
-    mean = statistics.means()[statistics.selected]
-    return float(lower_bound(mean, statistics.samples, failure_probability))
+def _lower(values: Values, failure_probability: float, _enough: float) -> float:
+    return float(lower_bound(values.mean, values.n, failure_probability))
 
 
-def rival_upper(statistics: ScoreStatistics, failure_probability: float) -> float:
-    """Return the largest of Hoeffding's upper bounds of the rivals, each at this failure probability."""
-    mean = statistics.means()[statistics.others()].max()
-    return float(upper_bound(mean, statistics.samples, failure_probability))
+def _entropy_lower(values: Values, failure_probability: float, _enough: float) -> float:
+    return float(entropy_lower_bound(values.mean, values.n, failure_probability))
 
 
-def entropy_selected_lower(statistics: ScoreStatistics, failure_probability: float) -> float:
-    """Return the relative-entropy lower bound of the selected class's mean score."""
-    mean = statistics.means()[statistics.selected]
-    return float(entropy_lower_bound(mean, statistics.samples, failure_probability))
-
-
-def entropy_rival_upper(statistics: ScoreStatistics, failure_probability: float) -> float:
-    """Return the largest relative-entropy upper bound of the rivals, each at this failure probability."""
-    mean = statistics.means()[statistics.others()].max()
-    return float(entropy_upper_bound(mean, statistics.samples, failure_probability))
+BOUND = mean_bound("hoeffding", "Hoeffding, in closed form", _lower, of_mean=True, averaged=True)
+ENTROPY = mean_bound(
+    "relative-entropy", "Hoeffding before it is simplified: the average alone", _entropy_lower,
+    of_mean=True, averaged=True,
+)  # fmt: skip

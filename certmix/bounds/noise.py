@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from certmix.bounds.distribution import LayerBounds
+from certmix.bounds.layers import LayerBounds
 from certmix.types import ConfidenceBounds, FloatArray
 
 __all__ = ["allow_for_noise"]

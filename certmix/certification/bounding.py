@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.bounds import AVERAGED_BOUNDS, bound_counts
-from certmix.bounds.distribution import DISTRIBUTION_BOUNDS, LayerBounds, bound_distribution
+from certmix.bounds import BOUNDS, bound_counts, bound_scores
+from certmix.bounds.layers import LayerBounds, bound_layers, layered_radii
 from certmix.bounds.noise import allow_for_noise
-from certmix.bounds.scores import ScoreStatistics, bound_scores, start, update
-from certmix.bounds.sequential import look_bounds, score_look_bounds, sequential_split
-from certmix.bounds.statistics import MOST_SAMPLES, SUMS
+from certmix.bounds.sequential import look_bounds, score_look_bounds
+from certmix.bounds.statistics import MOST_SAMPLES, SUMS, ScoreStatistics, start, update
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk
 from certmix.errors import ModelError, ParameterError
 from certmix.radii import certify_radii, margin_slack_of
-from certmix.radii.layered import layered_radii
 from certmix.runs import ImageRecord
 from certmix.sampling.schedule import looks
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
@@ -58,16 +56,18 @@ def bound_records(
     ModelError
         If the bound needs one function, and the model's rows depend on their place.
     """
-    if request.bound_name not in AVERAGED_BOUNDS and any(record.places > 1 for record in records):
+    bound = BOUNDS[request.bound_name]
+    if not bound.averaged and any(record.places > 1 for record in records):
+        others = " or ".join(sorted(name for name, one in BOUNDS.items() if one.averaged))
         raise ModelError(
             f"the model's logits depend on a row's place in the batch, where bound {request.bound_name} does "
-            f"not hold: use {' or '.join(sorted(AVERAGED_BOUNDS))} (docs/noise.md#rows-of-a-batch)"
+            f"not hold: use {others} (docs/noise.md#rows-of-a-batch)"
         )
     selected = np.array([record.selected for record in records], np.int64)
     if request.goal != "fixed":
         labels = np.array([record.label for record in records], np.int64)
         walk = _walk(records, Walk(_rule(request), selected, labels), every_look)
-        split = sequential_split(request.bound_name, request.failure_probability)
+        split = bound.split(request.failure_probability)
         bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound_name, split)
         bounds = allow_for_noise(bounds, *_noise_of(records))
         return Bounded(bounds, walk.samples, walk.active & (not every_look))
@@ -98,8 +98,8 @@ def _fixed_bounds(
     delta = request.failure_probability
     if request.scores == "hard":
         return bound_counts(np.stack(complete), selected, delta, request.bound_name)
-    if request.bound_name in DISTRIBUTION_BOUNDS:
-        return bound_distribution(complete, delta, request.bound_name)
+    if BOUNDS[request.bound_name].distribution:
+        return bound_layers(complete, delta)
     return bound_scores(complete, delta, request.bound_name)
 
 
@@ -135,7 +135,7 @@ def unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds | Layer
         for k, n in enumerate(looks(request.samples))
     ]
     p, q = np.max([p for p, _ in pairs], axis=0), np.min([q for _, q in pairs], axis=0)
-    return ConfidenceBounds(p, q, delta, bound, sequential_split(bound, delta))
+    return ConfidenceBounds(p, q, delta, bound, BOUNDS[bound].split(delta))
 
 
 def _agreed(classes: int, samples: int) -> ScoreStatistics:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from certmix.bounds import clopper_pearson
-from certmix.bounds.distribution import LayerBounds
+from certmix.bounds.layers import LayerBounds
 from certmix.certification.bounding import bound_records, radii_of, unanimous
 from certmix.certification.request import CertifyRequest
 from certmix.runs import ImageRecord

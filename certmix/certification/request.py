@@ -11,16 +11,14 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any
 
-from certmix.bounds import BOUNDS
-from certmix.bounds.distribution import DISTRIBUTION_BOUNDS
-from certmix.bounds.scores import SCORE_BOUNDS
+from certmix.bounds import BOUNDS, bounds_of
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.runs.keywords import plain_numbers
 from certmix.sampling.schedule import look
 
 __all__ = [
-    "BOUNDS_OF", "DEFAULT_RADII", "GOALS", "OPTION_OF", "CertifyRequest", "check_batch_size", "checked_radii",
+    "DEFAULT_RADII", "GOALS", "OPTION_OF", "SCORES", "CertifyRequest", "check_batch_size", "checked_radii",
 ]  # fmt: skip
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -31,8 +29,8 @@ GOALS = {
 }
 """When an image has been sampled enough, by name."""
 
-BOUNDS_OF: dict[str, dict[str, Any]] = {"hard": BOUNDS, "soft": {**SCORE_BOUNDS, **DISTRIBUTION_BOUNDS}}
-"""Bounds by what is averaged: votes or softmax scores."""
+SCORES = {"hard": "the base model's answers are counted", "soft": "the softmax of its logits is averaged"}
+"""What is averaged over noisy copies, by name."""
 
 OPTION_OF = {"temperature": ("scores", "soft"), "relative_precision": ("goal", "radius")}
 """Settings that have an effect with one value of another setting alone."""
@@ -58,8 +56,7 @@ class CertifyRequest:
         ``hard``: the base model's answers are counted; ``soft``: the softmax
         of its logits, divided by the temperature, is averaged.
     bound
-        A name in `BOUNDS` for hard scores, in `SCORE_BOUNDS` for soft ones;
-        None for the first.
+        A name in `BOUNDS` of these scores; None for the first.
     certificates, radii
         Names in `CERTIFICATES`, and the radii of the table.
     seed, precision
@@ -89,9 +86,9 @@ class CertifyRequest:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        _check_names("scores", [self.scores], BOUNDS_OF)
+        _check_names("scores", [self.scores], SCORES)
         if self.bound is None:
-            object.__setattr__(self, "bound", next(iter(BOUNDS_OF[self.scores])))
+            object.__setattr__(self, "bound", next(iter(bounds_of(self.scores))))
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise ParameterError(f"sigma = {self.sigma}: the noise level must be a positive number")
         check_alpha(self.alpha)
@@ -117,12 +114,12 @@ class CertifyRequest:
         if not 0 <= self.seed < 2**64:
             raise ParameterError(f"seed = {self.seed}: it must be a whole number from 0 to 2^64 - 1")
         _check_names("goal", [self.goal], GOALS)
-        _check_names(f"bound for {self.scores} scores", [self.bound], BOUNDS_OF[self.scores])
+        _check_names(f"bound for {self.scores} scores", [self.bound], bounds_of(self.scores))
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise ParameterError(f"temperature = {self.temperature}: it must be a positive number")
         _check_names("certificate", self.certificates, CERTIFICATES)
         object.__setattr__(self, "radii", checked_radii(self.radii))
-        if self.bound in DISTRIBUTION_BOUNDS and (self.goal != "fixed" or self.certificates != ("exact",)):
+        if BOUNDS[self.bound_name].distribution and (self.goal != "fixed" or self.certificates != ("exact",)):
             raise ParameterError(
                 f"bound {self.bound!r} bounds distributions, not means: use it with --goal fixed and "
                 "--certificate exact alone"

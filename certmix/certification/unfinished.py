@@ -9,9 +9,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from certmix.bounds import bounds_of
 from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest
 from certmix.certification.published_summary import TABLE
-from certmix.certification.request import BOUNDS_OF, CertifyRequest
+from certmix.certification.request import CertifyRequest
 from certmix.certification.shard import Shard
 from certmix.certification.stored_run import open_run
 from certmix.errors import RunError
@@ -169,7 +170,7 @@ def _options(kind: Any, told: dict[str, Any]) -> Iterator[str]:
     for field in fields(kind):
         value = told.get(field.name, field.default)
         plain = tuple(value) if isinstance(value, list) else value
-        usual = (field.default, next(iter(BOUNDS_OF["hard"])) if field.name == "bound" else field.default)
+        usual = (field.default, next(iter(bounds_of("hard"))) if field.name == "bound" else field.default)
         if field.default is not MISSING and plain in usual:
             continue
         name = f"--{_NAMES.get(field.name, field.name).replace('_', '-')}"

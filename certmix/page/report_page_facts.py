@@ -6,6 +6,7 @@ import re
 import shlex
 from typing import Any
 
+from certmix.bounds import BOUNDS
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.certification.request import GOALS, CertifyRequest
 from certmix.page import Command
@@ -135,7 +136,7 @@ def split_of(described: dict[str, Any]) -> Facts:
 def looks_of(described: dict[str, Any]) -> tuple[tuple[int, float], ...]:
     """Return the looks up to the most samples and their shares; none where bounds hold at all at once."""
     request = described["request"]
-    time_uniform = request["bound"] in ("betting", "beta-binomial")
+    time_uniform = BOUNDS[request["bound"]].time_uniform
     if described["failure_budget"]["looks"] is None or time_uniform:
         return ()
     return tuple((samples, share(k)) for k, samples in enumerate(looks(request["samples"])))

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from certmix.bounds.scores import SCORE_BOUNDS
+from certmix.bounds import bounds_of
 from certmix.certification.request import CertifyRequest, check_batch_size
 from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS, TOP_K, Grid, check_clamp, parse_grid
@@ -37,7 +37,7 @@ class CertifiedRequest:
         Of the certification: images, spread over the rest, and as in `CertifyRequest`; every image
         gets the same number of samples, which is fixed beforehand.
     bound
-        Bound of mean scores, a name in `certmix.bounds.scores.SCORE_BOUNDS`.
+        Bound of mean scores, a name in `certmix.bounds.BOUNDS`.
     clamp, preset, grid
         Clamp by name; preset whose LN is used; candidates, None for `CERTIFIED_GRID`.
     seed, precision, batch_size
@@ -84,8 +84,9 @@ class CertifiedRequest:
         floor = self.clean_accuracy_floor
         if floor is not None and not 0.0 <= floor <= 1.0:
             raise ParameterError(f"clean accuracy floor = {floor}: it must lie in [0, 1], such as 0.8")
-        if self.bound not in SCORE_BOUNDS:
-            raise ParameterError(f"bound {self.bound!r} is unknown: use one of {', '.join(SCORE_BOUNDS)}")
+        bounds = bounds_of("soft", distribution=False)
+        if self.bound not in bounds:
+            raise ParameterError(f"bound {self.bound!r} is unknown: use one of {', '.join(bounds)}")
         if self.preset not in GRIDS:
             raise ParameterError(f"preset {self.preset!r} is unknown: use one of {', '.join(GRIDS)}")
         check_clamp(self.clamp)

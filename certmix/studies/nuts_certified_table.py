@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
-from certmix.bounds.scores import ScoreStatistics
+from certmix.bounds.statistics import ScoreStatistics
 from certmix.certification.evaluate import Evaluation
 from certmix.nuts.certified import ALPHAS
 from certmix.studies.accuracy import estimated_accuracy

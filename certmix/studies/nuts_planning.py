@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri
 
-from certmix.bounds import bernstein, hoeffding
+from certmix.bounds import BOUNDS, bernstein, hoeffding
 from certmix.nuts.certified import ScoreSums
 from certmix.types import FloatArray
 
@@ -82,7 +82,7 @@ def planned_margins(
     FloatArray
         (candidates, m).
     """
-    lower, one_sided = PLANNED_BOUNDS[bound], bound == "clopper-pearson"
+    lower, one_sided = PLANNED_BOUNDS[bound], len(BOUNDS[bound].parts) == 1
     mean = (sums.totals + 0.5) / (sums.samples + 1)
     variance = (sums.squares + 0.5) / (sums.samples + 1) - mean**2
     delta = failure_probability if one_sided else failure_probability / 2

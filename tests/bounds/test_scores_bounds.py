@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from certmix.bounds import bernstein, betting, hoeffding
-from certmix.bounds._betting_kernel import BETS
-from certmix.bounds.scores import SCORE_BOUNDS, bound_scores, plan, simplex, start, update
-from certmix.bounds.statistics import ROW_SLACK, SCALE
+from certmix.bounds import BOUNDS, bernstein, betting, bound_scores, bounds_of, hoeffding
+from certmix.bounds.betting import BETS
+from certmix.bounds.means import own_values, rival_values, simplex
+from certmix.bounds.statistics import ROW_SLACK, SCALE, plan, start, update
 from certmix.errors import ParameterError
 
 quick = settings(deadline=None, max_examples=40)
@@ -31,6 +31,26 @@ def scores(law, n, seed=0, classes=2):
 
 def kept(rows, selected=0, rivals=(1,)):
     return update(start(rows.shape[1], selected, rivals), rows)
+
+
+def lower_of(name):
+    """The lower bound of a mean behind a bound of the table."""
+    return BOUNDS[name].compute.keywords["lower"]
+
+
+def selected_lower(name, image, delta):
+    return lower_of(name)(own_values(image), delta, 1.0)
+
+
+def rival_upper(name, image, delta):
+    return 1 - min(lower_of(name)(rival_values(image, i), delta, 1.0) for i in image.others())
+
+
+def betting_of(tuned):
+    return "betting-fixed" if tuned else "betting"
+
+
+MEANS = list(bounds_of("soft", distribution=False))
 
 
 # -------------------------------------------------------------- references
@@ -71,16 +91,19 @@ def test_bernstein_is_the_theorem(law):
     own = [Fraction(x) for x in rows[:, 0]]
     mean, variance = plain.mean(own), plain.variance(own)
     width = math.sqrt(2 * variance * math.log(2 / delta) / 200) + 7 * math.log(2 / delta) / (3 * 199)
-    got = bernstein.selected_lower(kept(rows), delta)
+    got = selected_lower("bernstein", kept(rows), delta)
     assert max(0.0, float(mean) - width) - 2e-14 <= got <= max(0.0, float(mean) - width)
-    assert bernstein.variances(kept(rows), np.array([0]))[0] == pytest.approx(float(variance), rel=1e-14)
     upper = min(1.0, 1 - float(mean) + width)
-    assert upper <= bernstein.rival_upper(kept(rows), delta) <= upper + 2e-14
+    assert upper <= rival_upper("bernstein", kept(rows), delta) <= upper + 2e-14
 
 
 def test_variance_does_not_cancel():
-    rows = np.tile([[0.75, 0.25]], (1000, 1))
-    assert bernstein.variances(kept(rows), np.array([0, 1])).tolist() == [0.0, 0.0]
+    rows, delta = np.tile([[0.75, 0.25]], (1000, 1)), 0.01
+    for got in (
+        selected_lower("bernstein", kept(rows), delta),
+        1 - rival_upper("bernstein", kept(rows), delta),
+    ):
+        assert got == bernstein.lower_bound(0.75, 0.0, 1000, delta)
 
 
 def hedged(values, delta, m, planned):
@@ -138,7 +161,7 @@ def test_betting_on_sums_loses_little_against_betting_on_values(law, n):
         whole = update(empty, rows)
         steps = np.floor(rows[:, label] * SCALE) / SCALE
         weights = betting._weights(n, whole.deviations[label] / SCALE if tuned else 0.0)
-        got = betting.selected_lower(whole, delta, tuned=tuned)
+        got = selected_lower(betting_of(tuned), whole, delta)
         mean, wanted = steps.mean(), math.log(1 / delta)
         if got > 0:
             assert mixture(steps, got, weights) >= wanted
@@ -153,14 +176,14 @@ def test_tuned_bets_go_by_the_class_they_are_for():
 
     def found(deviations):
         whole = update(start(4, 1, [0], deviations), rows)
-        return betting.selected_lower(whole, 0.01, tuned=True), betting.rival_upper(whole, 0.01, tuned=True)
+        return selected_lower("betting-fixed", whole, 0.01), rival_upper("betting-fixed", whole, 0.01)
 
     low, high = found([16000, 8000, 1, 1])
     assert found([1, 8000, 1, 1])[0] == low != found([16000, 1, 1, 1])[0]
     assert found([16000, 1, 1, 1])[1] == high != found([1, 8000, 1, 1])[1]
     untuned = update(start(4, 1, [0], [16000, 8000, 1, 1]), rows)
-    assert betting.selected_lower(untuned, 0.01) == found([0, 0, 0, 0])[0] < low
-    assert betting.rival_upper(untuned, 0.01) == found([0, 0, 0, 0])[1] > high
+    assert selected_lower("betting", untuned, 0.01) == found([0, 0, 0, 0])[0] < low
+    assert rival_upper("betting", untuned, 0.01) == found([0, 0, 0, 0])[1] > high
 
 
 def test_rivals_without_bins_are_bounded_from_their_sums():
@@ -169,9 +192,9 @@ def test_rivals_without_bins_are_bounded_from_their_sums():
     steps = 1 - np.ceil(rows[:, 1] * SCALE) / SCALE
     weights = np.full(BETS, 1 / BETS)
     for whole in (followed, alone):
-        got = 1 - betting.rival_upper(whole, 0.001)
+        got = 1 - rival_upper("betting", whole, 0.001)
         assert mixture(steps, got - 1e-13, weights) >= math.log(1000)
-    assert betting.rival_upper(followed, 0.001) <= betting.rival_upper(alone, 0.001)
+    assert rival_upper("betting", followed, 0.001) <= rival_upper("betting", alone, 0.001)
 
 
 def test_largest_rival_decides_whichever_it_is():
@@ -180,12 +203,11 @@ def test_largest_rival_decides_whichever_it_is():
     rows = rng.dirichlet([5, 0.3, 2.0, 1.9, 0.01], 300)
     for rivals in ([], [3], [1, 2]):
         whole = kept(rows, 0, rivals)
-        for tuned in (False, True):
-            each = []
-            for i in range(1, 5):
-                lower = betting._lower(whole, 0.01, tuned, i, {r: 1 + k for k, r in enumerate(rivals)}.get(i))
-                each.append(1 - lower)
-            assert betting.rival_upper(whole, 0.01, tuned=tuned) == pytest.approx(max(each), abs=1e-12)
+        for name in MEANS:
+            _, q = simplex(np.zeros(1), np.array([rival_upper(name, whole, 0.01)]), np.array([5.0]))
+            p = selected_lower(name, whole, 0.01)
+            expected = min(q[0], 1 - p + 1.1 * ROW_SLACK)
+            assert bound_scores([whole], 0.02, name).q_upper[0] == pytest.approx(expected, abs=2e-7)
 
 
 # -------------------------------------------------------------- properties
@@ -196,7 +218,7 @@ def test_largest_rival_decides_whichever_it_is():
 def test_nested_and_ordered(law, n, seed, one, other):
     whole = kept(scores(law, n, seed))
     means = whole.means()
-    for name in SCORE_BOUNDS:
+    for name in MEANS:
         narrow, wide = (bound_scores([whole], d, name) for d in (max(one, other), min(one, other)))
         assert 0 <= wide.p_lower[0] <= narrow.p_lower[0] + 1e-12
         assert narrow.q_upper[0] <= wide.q_upper[0] + 1e-12 <= 1 + 1e-12
@@ -223,7 +245,7 @@ def test_bernstein_can_fall_when_a_score_rises():
     rows = np.tile([[0.5, 0.5]], (100, 1))
     raised = rows.copy()
     raised[0] = [1.0, 0.0]
-    low = [bernstein.selected_lower(kept(x), 0.001) for x in (rows, raised)]
+    low = [selected_lower("bernstein", kept(x), 0.001) for x in (rows, raised)]
     assert low[1] < low[0]
 
 
@@ -233,13 +255,10 @@ def test_upper_bounds_are_lower_bounds_of_the_complement(law, n, seed, delta):
     """Two classes: class 1's scores are 1 minus class 0's, so its upper bound mirrors the lower one."""
     rows = scores(law, n, seed)
     whole = kept(rows)
-    for lower, upper in (
-        (hoeffding.selected_lower, hoeffding.rival_upper),
-        (hoeffding.entropy_selected_lower, hoeffding.entropy_rival_upper),
-        (bernstein.selected_lower, bernstein.rival_upper),
-        (betting.selected_lower, betting.rival_upper),
-    ):
-        assert upper(whole, delta) == pytest.approx(1 - lower(whole, delta), abs=1e-12)
+    for name in set(MEANS) - {"betting-fixed"}:
+        assert rival_upper(name, whole, delta) == pytest.approx(
+            1 - selected_lower(name, whole, delta), abs=1e-12
+        )
     own = rows[:, 0]
     assert betting.upper_bound(own, delta) == pytest.approx(
         1 - betting.lower_bound(1 - own, delta), abs=1e-15
@@ -260,14 +279,14 @@ def test_simplex_step_in_fractions(p, q, classes):
     assert best_q <= got_q <= best_q + slack / 10
 
 
-@pytest.mark.parametrize("name", SCORE_BOUNDS)
+@pytest.mark.parametrize("name", MEANS)
 def test_simplex_step_is_taken(name):
     rows = scores("spread", 4000)
     bounds = bound_scores([kept(rows), kept(rows, 1, [0])], 0.001, name)
     np.testing.assert_allclose(bounds.q_upper, 1 - bounds.p_lower, rtol=0, atol=1.1 * ROW_SLACK)
 
 
-@pytest.mark.parametrize("name", SCORE_BOUNDS)
+@pytest.mark.parametrize("name", MEANS)
 def test_what_is_recorded(name):
     bounds = bound_scores([kept(scores("spread", 50)), kept(scores("narrow", 70))], 0.01, name)
     assert bounds.method == name
@@ -278,7 +297,7 @@ def test_what_is_recorded(name):
     assert bound_scores([], 0.01, name).p_lower.shape == (0,)
 
 
-@pytest.mark.parametrize("name", SCORE_BOUNDS)
+@pytest.mark.parametrize("name", MEANS)
 def test_bad_arguments_are_refused(name):
     for statistics, delta in (
         ([start(2, 0)], 0.1), ([kept(scores("spread", 5))], 0.0), ([kept(scores("spread", 5))], math.nan),
@@ -302,4 +321,4 @@ def test_more_bad_arguments():
         betting.lower_bound([0.5], 0.1, 0)
     with pytest.raises(ParameterError, match="wilson") as caught:
         bound_scores([], 0.1, "wilson")
-    assert all(name in str(caught.value) for name in SCORE_BOUNDS)
+    assert all(name in str(caught.value) for name in MEANS)

@@ -1,6 +1,5 @@
 """Bounds of distributions, layer by layer, and the radii they give."""
 
-import math
 import re
 from pathlib import Path
 
@@ -10,15 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
-from scipy.stats import beta, ksone, kstwobign
+from scipy.stats import beta
 
-from certmix.bounds import hoeffding
-from certmix.bounds.distribution import DISTRIBUTION_BOUNDS, LAYERS, bound_distribution, layer_means
-from certmix.bounds.scores import bound_scores
+from certmix.bounds import bound_scores, hoeffding
+from certmix.bounds.layers import LAYERS, bound_layers, layer_means, layered_radii
 from certmix.bounds.statistics import BINS, ROW_SLACK, SCALE, plan, start, update
 from certmix.errors import ParameterError
 from certmix.radii import exact_radius
-from certmix.radii.layered import layered_radii
 from certmix.types import Status
 
 DOCS = Path(__file__).parents[2] / "docs" / "bounds.md"
@@ -47,46 +44,26 @@ def test_layer_means_are_averages_of_the_empirical_tail(layers):
         assert layer_means(whole, row, layers).mean() == pytest.approx(whole.means()[row], abs=1e-14)
 
 
-@pytest.mark.parametrize("n", [1, 5, 50, 2000])
-@pytest.mark.parametrize("share", [0.4, 0.05, 0.0005])
-def test_width_of_the_band_against_scipy(n, share):
-    """Massart's width is valid for the exact law of the one-sided distance, and nearly exact for large n."""
-    whole = kept(np.tile([[0.5, 0.5]], (n, 1)))
-    bounds = bound_distribution([whole], 2 * share, "dkw")
-    width = 1 - bounds.own_lower[0, 0]
-    assert width == pytest.approx(min(1.0, math.sqrt(-math.log(share) / (2 * n))), abs=1e-13)
-    if width < 1:
-        exact = ksone.sf(width, n)
-        assert exact <= share
-        if n >= 2000:
-            assert exact >= 0.95 * share
-            assert exact == pytest.approx(kstwobign.sf(width * math.sqrt(n)) / 2, rel=0.1, abs=0)
-    assert bounds.rival_upper[0, 0, -1] == pytest.approx(min(1.0, width), abs=1e-12)
-
-
 @quick
 @given(st.integers(0, 999), st.integers(1, 500), st.sampled_from([0.5, 0.01]))
 def test_bounds_enclose_the_layers_and_are_monotone(seed, n, delta):
     rows = dirichlet(seed, n, (2, 1, 0.05, 0.3))
     whole = kept(rows, [1, 2])
-    for name, rule in DISTRIBUTION_BOUNDS.items():
-        bounds, wider = rule([whole], delta), rule([whole], delta / 10)
-        layers = bounds.own_lower.shape[1]
-        assert np.all(bounds.own_lower[0] <= layer_means(whole, 0, layers) + 1e-14)
-        for k in (0, 1):
-            assert np.all(bounds.rival_upper[0, k] >= layer_means(whole, 1 + k, layers) - 1e-14)
-        assert np.all(np.diff(bounds.own_lower[0]) <= 0)
-        assert np.all(np.diff(bounds.rival_upper[0]) <= 0)
-        assert np.all((wider.own_lower <= bounds.own_lower) & (wider.own_lower >= 0))
-        assert np.all((wider.rival_upper >= bounds.rival_upper - 1e-15) & (wider.rival_upper <= 1))
-        assert wider.rest_upper[0] >= bounds.rest_upper[0] >= whole.means()[3]
-        assert bounds.method == name
+    bounds, wider = bound_layers([whole], delta), bound_layers([whole], delta / 10)
+    assert np.all(bounds.own_lower[0] <= layer_means(whole, 0, LAYERS) + 1e-14)
+    for k in (0, 1):
+        assert np.all(bounds.rival_upper[0, k] >= layer_means(whole, 1 + k, LAYERS) - 1e-14)
+    assert np.all(np.diff(bounds.own_lower[0]) <= 0)
+    assert np.all(np.diff(bounds.rival_upper[0]) <= 0)
+    assert np.all((wider.own_lower <= bounds.own_lower) & (wider.own_lower >= 0))
+    assert np.all((wider.rival_upper >= bounds.rival_upper - 1e-15) & (wider.rival_upper <= 1))
+    assert wider.rest_upper[0] >= bounds.rest_upper[0] >= whole.means()[3]
+    assert bounds.method == "layers"
 
 
-@pytest.mark.parametrize("name", DISTRIBUTION_BOUNDS)
 @pytest.mark.parametrize("rivals, groups", [([], 1), ([1], 2), ([2, 3], 3), ([1, 2, 3], 3)])
-def test_budget_is_split_over_the_groups_of_rivals(name, rivals, groups):
-    bounds = bound_distribution([kept(dirichlet(1), rivals)] * 2, 0.01, name)
+def test_budget_is_split_over_the_groups_of_rivals(rivals, groups):
+    bounds = bound_layers([kept(dirichlet(1), rivals)] * 2, 0.01)
     share = 0.005 / groups
     assert bounds.split == {"own": 0.005, "each rival": share, "rest": share}
     assert bounds.rival_upper.shape == (2, len(rivals), bounds.own_lower.shape[1])
@@ -94,7 +71,7 @@ def test_budget_is_split_over_the_groups_of_rivals(name, rivals, groups):
     rest = [i for i in (1, 2, 3) if i not in rivals]
     expected = hoeffding.entropy_upper_bound(whole.means()[rest].max(), 400, share) if rest else 0.0
     assert bounds.rest_upper.tolist() == [expected] * 2
-    if rivals and name == "layers":
+    if rivals:
         means = layer_means(whole, 1, LAYERS)
         upper = hoeffding.entropy_upper_bound(means, 400, share / LAYERS)
         np.testing.assert_array_equal(bounds.rival_upper[0, 0], upper)
@@ -117,22 +94,21 @@ def test_radius_is_the_root(seed, alpha, sigma):
     rng = np.random.default_rng(seed)
     weights = rng.uniform([3, 0.1, 0.1, 0.1], [30, 1, 1, 0.2])
     for rivals in ([1, 2], []):
-        for name in DISTRIBUTION_BOUNDS:
-            bounds = bound_distribution([kept(dirichlet(seed, 3000, weights), rivals)], 0.01, name)
-            found, mu = layered_radii(bounds, sigma=sigma, alpha=alpha), (1 - alpha) / alpha
-            if margin(bounds, 0.0) <= mu:
-                assert found.radius[0] == 0
-                continue
-            root = sigma * brentq(lambda t: margin(bounds, t) - mu, 0, 60, xtol=1e-14)  # noqa: B023
-            assert found.radius[0] <= root + 1e-15
-            assert found.radius[0] == pytest.approx(root, abs=1e-10 * sigma)
-            assert margin(bounds, found.radius[0] / sigma) > mu
-            assert found.status[0] == Status.CERTIFIED
+        bounds = bound_layers([kept(dirichlet(seed, 3000, weights), rivals)], 0.01)
+        found, mu = layered_radii(bounds, sigma=sigma, alpha=alpha), (1 - alpha) / alpha
+        if margin(bounds, 0.0) <= mu:
+            assert found.radius[0] == 0
+            continue
+        root = sigma * brentq(lambda t: margin(bounds, t) - mu, 0, 60, xtol=1e-14)  # noqa: B023
+        assert found.radius[0] <= root + 1e-15
+        assert found.radius[0] == pytest.approx(root, abs=1e-10 * sigma)
+        assert margin(bounds, found.radius[0] / sigma) > mu
+        assert found.status[0] == Status.CERTIFIED
 
 
 def test_status():
     rows = np.array([[[0.9, 0.05, 0.05]], [[0.55, 0.3, 0.15]], [[0.3, 0.4, 0.3]]]).repeat(2000, axis=1)
-    bounds = bound_distribution([kept(x) for x in rows], DELTA)
+    bounds = bound_layers([kept(x) for x in rows], DELTA)
     found = layered_radii(bounds, sigma=0.5, alpha=0.76)
     assert found.status.tolist() == [Status.CERTIFIED, Status.NOT_CERTIFIED, Status.ABSTAIN]
     assert np.array_equal(found.radius > 0, [True, False, False])
@@ -140,9 +116,8 @@ def test_status():
     assert (found.certificate, found.norm, found.sigma, found.alpha) == ("layers", "l2", 0.5, 0.76)
 
 
-@pytest.mark.parametrize("name", DISTRIBUTION_BOUNDS)
-def test_no_images(name):
-    found = layered_radii(bound_distribution([], 0.1, name), sigma=1.0, alpha=0.8)
+def test_no_images():
+    found = layered_radii(bound_layers([], 0.1), sigma=1.0, alpha=0.8)
     assert found.radius.shape == found.status.shape == (0,)
 
 
@@ -151,13 +126,9 @@ def test_no_images(name):
 def test_votes_give_the_mean_only_radius_at_the_same_bound(ones, alpha):
     """All layers of a 0/1 score are equal: the exact certificate, up to how the mean is bounded."""
     rows = np.repeat([[1.0, 0.0], [0.0, 1.0]], [ones, 1000 - ones], axis=0)
-    low = {
-        "layers": hoeffding.entropy_lower_bound(ones / 1000, 1000, DELTA / 2 / LAYERS),
-        "dkw": hoeffding.lower_bound(ones / 1000, 1000, DELTA / 2),
-    }
-    for name, p in low.items():
-        found = layered_radii(bound_distribution([kept(rows)], DELTA, name), sigma=0.5, alpha=alpha)
-        assert found.radius[0] == pytest.approx(exact_radius(p, 1 - p, 0.5, alpha), abs=1e-5)
+    p = hoeffding.entropy_lower_bound(ones / 1000, 1000, DELTA / 2 / LAYERS)
+    found = layered_radii(bound_layers([kept(rows)], DELTA), sigma=0.5, alpha=alpha)
+    assert found.radius[0] == pytest.approx(exact_radius(p, 1 - p, 0.5, alpha), abs=1e-5)
 
 
 def test_one_large_score_more_never_shortens_the_radius():
@@ -168,10 +139,9 @@ def test_one_large_score_more_never_shortens_the_radius():
         i = rng.integers(300)
         raised[i, 0] += (1 - raised[i, 0]) * rng.random()
         raised[i, 1] = 1 - raised[i, 0]
-        for name in DISTRIBUTION_BOUNDS:
-            pair = bound_distribution([kept(rows), kept(raised)], 0.01, name)
-            before, after = layered_radii(pair, sigma=1.0, alpha=0.8).radius
-            assert after >= before - 1e-12
+        pair = bound_layers([kept(rows), kept(raised)], 0.01)
+        before, after = layered_radii(pair, sigma=1.0, alpha=0.8).radius
+        assert after >= before - 1e-12
 
 
 # ----------------------------------------------------------- the docs' table
@@ -191,10 +161,7 @@ def radii_of(a, b, n, alpha):
     for name in ("hoeffding", "bernstein", "betting-fixed"):
         bounds = bound_scores([whole], DELTA, name)
         found.append(exact_radius(bounds.p_lower, bounds.q_upper, 1.0, alpha)[0])
-    for name in ("dkw", "layers"):
-        found.append(
-            layered_radii(bound_distribution([whole], DELTA, name), sigma=1.0, alpha=alpha).radius[0]
-        )
+    found.append(layered_radii(bound_layers([whole], DELTA), sigma=1.0, alpha=alpha).radius[0])
     return found
 
 
@@ -227,7 +194,7 @@ def test_table_of_the_docs():
             mean, law = limits_of(a, b, alpha)
             assert figures[:2] == [None, None]
             assert figures[2] == pytest.approx(mean, abs=0.0011)
-            assert figures[4] == pytest.approx(law, abs=0.0011)
+            assert figures[3] == pytest.approx(law, abs=0.0011)
         else:
             found = radii_of(a, b, n, alpha)
             assert all(0 <= x - printed < 0.0011 for x, printed in zip(found, figures, strict=True)), (
@@ -239,10 +206,10 @@ def test_table_of_the_docs():
 
 def test_where_distributions_beat_means_and_where_not():
     spread, votes = radii_of(8, 2, 1000, 0.76), radii_of(0.5, 0.05, 1000, 0.76)
-    assert spread[4] > 1.3 * max(spread[:3])
-    assert votes[4] < max(votes[:3])
+    assert spread[3] > 1.3 * max(spread[:3])
+    assert votes[3] < max(votes[:3])
     for n in (10_000, 100_000):
-        assert radii_of(0.5, 0.05, n, 0.76)[4] > max(radii_of(0.5, 0.05, n, 0.76)[:3])
+        assert radii_of(0.5, 0.05, n, 0.76)[3] > max(radii_of(0.5, 0.05, n, 0.76)[:3])
 
 
 # ------------------------------------------------------------------- errors
@@ -251,12 +218,11 @@ def test_where_distributions_beat_means_and_where_not():
 def test_bad_arguments_are_refused():
     whole = kept(dirichlet(0))
     for call in (
-        lambda: bound_distribution([whole], 0.0),
-        lambda: bound_distribution([whole], 0.1, "kolmogorov"),
-        lambda: bound_distribution([start(3, 0)], 0.1),
-        lambda: bound_distribution([whole, kept(dirichlet(0), [])], 0.1),
-        lambda: layered_radii(bound_distribution([whole], 0.1), sigma=0.0, alpha=0.8),
-        lambda: layered_radii(bound_distribution([whole], 0.1), sigma=1.0, alpha=0.4),
+        lambda: bound_layers([whole], 0.0),
+        lambda: bound_layers([start(3, 0)], 0.1),
+        lambda: bound_layers([whole, kept(dirichlet(0), [])], 0.1),
+        lambda: layered_radii(bound_layers([whole], 0.1), sigma=0.0, alpha=0.8),
+        lambda: layered_radii(bound_layers([whole], 0.1), sigma=1.0, alpha=0.4),
     ):
         with pytest.raises(ParameterError) as caught:
             call()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from certmix.bounds import clopper_pearson
+from certmix.bounds import bound_counts, clopper_pearson
 from certmix.certification.audit import audit
 from certmix.certification.saturation import ceiling, failure_probability_at, find_saturation
 from certmix.errors import CertmixError, ParameterError
@@ -188,7 +188,9 @@ def test_an_own_log_has_no_thresholds_and_knows_its_ceiling(tmp_path):
 @pytest.mark.parametrize("bound", ["clopper-pearson-two-sided", "betting", "layers"])
 def test_a_bound_that_is_not_one_sided_changes_tables(tmp_path, bound):
     """And nothing is inferred from where its radii pile up: that holds of one-sided bounds."""
-    p = clopper_pearson.two_sided(np.array([[1000, 0, 0]] * 5), np.zeros(5, int), 0.001).p_lower
+    p = bound_counts(
+        np.array([[1000, 0, 0]] * 5), np.zeros(5, int), 0.001, "clopper-pearson-two-sided"
+    ).p_lower
     radii = exact_radius(p, 1 - p, 0.5, 1.0).tolist()
     write_log(tmp_path / "log.tsv", [(k, 1, 1, r, 1.0) for k, r in enumerate(radii)], bound)
     found = audit(tmp_path / "log.tsv", sigma=0.5, samples=1000)

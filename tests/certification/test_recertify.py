@@ -16,11 +16,10 @@ from planes import points
 from scipy.stats import norm
 
 import certmix
-from certmix.bounds import clopper_pearson
+from certmix.bounds import BOUNDS, clopper_pearson
 from certmix.certification.audit import audit
 from certmix.certification.best import best
 from certmix.certification.recertify import recertify
-from certmix.certification.request import BOUNDS_OF
 from certmix.certification.stored import read_stored
 from certmix.certification.stored_run import NOT_CHECKED
 from certmix.errors import CertmixError, ParameterError
@@ -342,7 +341,7 @@ class Bands(torch.nn.Module):
         return 10.0 * torch.nn.functional.one_hot(torch.bucketize(x[:, 0].contiguous(), edges), 10).float()
 
 
-BY_SCORES = [(scores, bound) for scores, bounds in BOUNDS_OF.items() for bound in bounds]
+BY_SCORES = [(bound.scores, name) for name, bound in BOUNDS.items()]
 
 
 @pytest.mark.parametrize("scores, bound", BY_SCORES)

@@ -13,7 +13,8 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
 import certmix
-from certmix.bounds.sequential import SEQUENTIAL_BOUNDS, look_bounds
+from certmix.bounds import bounds_of
+from certmix.bounds.sequential import look_bounds
 from certmix.certification.bounding import bound_records
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk, thresholds
@@ -51,7 +52,7 @@ def test_shares_sum_to_less_than_one_and_look_numbers_agree():
     assert looks(10_000)[-1] == look(len(looks(10_000)) - 1)
 
 
-@pytest.mark.parametrize("bound", SEQUENTIAL_BOUNDS)
+@pytest.mark.parametrize("bound", bounds_of("hard"))
 @pytest.mark.parametrize("p", [0.3, 0.66, 0.95])
 def test_exact_failure_rate_over_all_looks(bound, p):
     """P(any look's bound exceeds p), by exact recursion over counts, at a large failure probability.
@@ -75,7 +76,7 @@ def test_exact_failure_rate_over_all_looks(bound, p):
     assert failed > 0, "a bound that never fails at 10 % would be far from tight"
 
 
-@pytest.mark.parametrize("bound", SEQUENTIAL_BOUNDS)
+@pytest.mark.parametrize("bound", bounds_of("hard"))
 def test_failure_rate_with_the_real_rule(bound):
     """Issued radii beyond the truth, over many simulated images next to a threshold."""
     asked = request(bound=bound, failure_probability=0.05, samples=1000)
@@ -170,7 +171,7 @@ def test_fixed_after_sequential_is_refused_and_sequential_after_fixed_is_not(tmp
 
 
 def test_bounds_that_need_a_fixed_size_are_refused():
-    with pytest.raises(ParameterError, match="does not allow repeated looks"):
+    with pytest.raises(ParameterError, match="hoeffding.*is unknown"):
         look_bounds("hoeffding", 0, np.array([[90, 10]]), np.zeros(1, int), 0.001)
 
 

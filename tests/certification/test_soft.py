@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torch import nn
 
 import certmix
-from certmix.bounds.scores import SCORE_BOUNDS
+from certmix.bounds import bounds_of
 from certmix.errors import ParameterError, RunError
 
 WEIGHT = 4.0
@@ -41,7 +41,7 @@ def true_mean(x: float, temperature: float = 1.0) -> float:
     return quad(lambda z: norm.pdf(z) / (1 + np.exp(-2 * WEIGHT * (x + 0.5 * z) / temperature)), -9, 9)[0]
 
 
-@pytest.mark.parametrize("bound", SCORE_BOUNDS)
+@pytest.mark.parametrize("bound", bounds_of("soft", distribution=False))
 @pytest.mark.parametrize("goal", ["fixed", "radii"])
 def test_bounds_hold_the_true_means(bound, goal):
     result = soft(bound=bound, goal=goal, radii=(0.0, 0.1))
@@ -91,18 +91,16 @@ def test_bounds_must_fit_the_scores():
         soft(temperature=0.0)
 
 
-@pytest.mark.parametrize("bound", ["layers", "dkw"])
-def test_distribution_bounds_certify_no_more_than_the_truth(bound):
+def test_distribution_bounds_certify_no_more_than_the_truth():
     """A smoothed logistic score falls below the threshold at a known distance."""
-    result = soft(bound=bound, goal="fixed", samples=5000, certificates=("exact",))
+    result = soft(bound="layers", goal="fixed", samples=5000, certificates=("exact",))
     threshold = 0.5 + 0.5 * 0.24 / 0.76
     for record, radius in zip(result.records, result.evaluation.radii[1].radius, strict=True):
         x = abs(INPUTS[record.index // 10][0])
         assert radius == 0 or true_mean(x - radius) > threshold
     assert result.evaluation.radii[1].radius.max() > 0.1
     mean_only = soft(bound="betting-fixed", goal="fixed", samples=5000, certificates=("exact",))
-    if bound == "layers":
-        assert result.evaluation.radii[1].radius[0] > mean_only.evaluation.radii[1].radius[0]
+    assert result.evaluation.radii[1].radius[0] > mean_only.evaluation.radii[1].radius[0]
 
 
 def test_distribution_bounds_need_a_fixed_size_and_one_certificate():

@@ -10,7 +10,8 @@ from planes import plane, points
 from scipy.stats import norm
 
 import certmix
-from certmix.bounds.scores import bound_scores, plan, start, update
+from certmix.bounds import bound_scores
+from certmix.bounds.statistics import plan, start, update
 from certmix.data import restrict, spread
 from certmix.errors import DataError, ModelError, ParameterError
 from certmix.nuts.certified import ScoreSums, score_sums, softmax_numpy

@@ -10,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from certmix.bounds import BOUNDS, bound_counts
+from certmix.bounds import bound_counts, bound_scores, bounds_of
 from certmix.bounds.clopper_pearson import interval as kernel_interval
-from certmix.bounds.distribution import bound_distribution
-from certmix.bounds.scores import SCORE_BOUNDS, bound_scores, plan, start, update
-from certmix.certification.request import BOUNDS_OF
-from certmix.radii.layered import layered_radii
+from certmix.bounds.layers import bound_layers, layered_radii
+from certmix.bounds.statistics import plan, start, update
 from certmix.sampling import schedule
 from certmix.verification.plain import bounds as plain
 from certmix.verification.plain import scores as plain_scores
@@ -25,8 +23,8 @@ DELTAS = st.floats(-9, -0.05).map(lambda power: 10.0**power)
 
 
 def test_every_bound_of_the_table_has_a_plain_twin():
-    assert set(plain.VOTE_BOUNDS) == set(BOUNDS_OF["hard"])
-    assert set(plain_scores.SCORE_BOUNDS) | set(plain_scores.LAYER_BOUNDS) == set(BOUNDS_OF["soft"])
+    assert set(plain.VOTE_BOUNDS) == set(bounds_of("hard"))
+    assert {*plain_scores.SCORE_BOUNDS, "layers"} == set(bounds_of("soft"))
 
 
 @pytest.mark.parametrize("n", [1, 10, 100, 100_000])
@@ -54,7 +52,7 @@ def test_the_tail_at_the_lower_bound_is_the_failure_probability(n, fraction, del
 
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=6).filter(any), st.integers(0, 5), DELTAS)
 @settings(max_examples=40, deadline=None)
-@pytest.mark.parametrize("bound", list(BOUNDS))
+@pytest.mark.parametrize("bound", bounds_of("hard"))
 def test_votes_agree(bound, counts, selected, delta):
     """The published side is never beyond the plain one, and near it (relative to the end of [0, 1])."""
     votes, y = np.array(counts, np.int64), selected % len(counts)
@@ -95,18 +93,16 @@ def statistics(rng: np.random.Generator, classes: int, n: int, spread: float):
 @settings(max_examples=20, deadline=None)
 def test_scores_agree(seed, classes, n, spread, power):
     kept, delta = statistics(np.random.default_rng(seed), classes, n, 10.0**spread), 10.0**power
-    for bound in SCORE_BOUNDS:
+    for bound in bounds_of("soft", distribution=False):
         found, (p, q) = bound_scores([kept], delta, bound), plain_scores.SCORE_BOUNDS[bound](kept, delta)
         assert p - 2e-12 <= found.p_lower[0] <= p + 1e-15
         assert q - 1e-15 <= found.q_upper[0] <= q + 2e-12
-    for bound in ("layers", "dkw"):
-        layers = bound_distribution([kept], delta, bound)
-        own = plain_scores.LAYER_BOUNDS[bound](kept, delta)
-        assert layers.own_lower[0] == pytest.approx(own.own, abs=1e-13)
-        for alpha in (1.0, 0.76):
-            published = float(layered_radii(layers, sigma=0.5, alpha=alpha).radius[0])
-            radius = layers_radius(own, 0.5, alpha)
-            assert radius - 1e-11 * (1 + radius) <= published <= radius + 1e-15
+    layers, own = bound_layers([kept], delta), plain_scores.bound_layers(kept, delta)
+    assert layers.own_lower[0] == pytest.approx(own.own, abs=1e-13)
+    for alpha in (1.0, 0.76):
+        published = float(layered_radii(layers, sigma=0.5, alpha=alpha).radius[0])
+        radius = layers_radius(own, 0.5, alpha)
+        assert radius - 1e-11 * (1 + radius) <= published <= radius + 1e-15
 
 
 @pytest.mark.parametrize(
@@ -114,7 +110,7 @@ def test_scores_agree(seed, classes, n, spread, power):
 )
 def test_scores_agree_at_the_ends(scores):
     kept = update(start(2, 0, [1]), scores)
-    for bound in SCORE_BOUNDS:
+    for bound in bounds_of("soft", distribution=False):
         found, (p, q) = bound_scores([kept], 0.001, bound), plain_scores.SCORE_BOUNDS[bound](kept, 0.001)
         assert found.p_lower[0] == pytest.approx(p, abs=1e-12)
         assert found.q_upper[0] == pytest.approx(q, abs=1e-12)

@@ -69,7 +69,6 @@ def test_an_untouched_run_holds(original, fixed):
         dict(scores="soft", samples=300, bound="betting-fixed", goal="fixed", temperature=0.5),
         dict(scores="soft", samples=300, bound="relative-entropy", goal="radius"),
         dict(scores="soft", samples=300, bound="layers", goal="fixed", certificates=("exact",)),
-        dict(scores="soft", samples=300, bound="dkw", goal="fixed", certificates=("exact",)),
     ],
     ids=lambda options: "-".join(str(options.get(k, "")) for k in ("scores", "bound", "goal")),
 )  # fmt: skip

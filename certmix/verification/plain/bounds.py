@@ -17,7 +17,7 @@ from scipy.special import betaln, gammaln
 from certmix.types import IntArray
 
 __all__ = [
-    "SLACK", "TIME_UNIFORM", "VOTE_BOUNDS", "interval", "look", "looks", "proportion_lower",
+    "SLACK", "VOTE_BOUNDS", "interval", "look", "looks", "proportion_lower",
     "proportion_upper", "share", "uniform_lower",
 ]  # fmt: skip
 
@@ -29,9 +29,6 @@ a tail's logarithm has a slope of about sqrt(k) against that of the proportion:
 far below 1e-9 for n up to 10^7.  What the run gives away itself is 1e-12 of a
 proportion.
 """
-
-TIME_UNIFORM = frozenset({"beta-binomial", "betting"})
-"""Bounds that hold at all sample sizes at once, and spend nothing on looks."""
 
 _TIGHT = {"xtol": 1e-300, "rtol": 4 * 2.0**-52, "maxiter": 1000}
 

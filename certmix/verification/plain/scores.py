@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from certmix.bounds.statistics import ScoreStatistics
 
 __all__ = [
-    "LAYER_BOUNDS",
     "SCORE_BOUNDS",
     "PlainLayers",
     "bernstein",
     "betting",
+    "bound_layers",
     "hoeffding",
     "relative_entropy",
 ]
@@ -191,28 +191,17 @@ def _layer_means(kept: ScoreStatistics, row: int, layers: int) -> list[float]:
     return found
 
 
-def _layered(kept: ScoreStatistics, delta: float, *, name: str) -> PlainLayers:
+def bound_layers(kept: ScoreStatistics, delta: float) -> PlainLayers:
     """Half of delta for the class; half in equal parts for each followed rival and the rest."""
-    n, layers = kept.samples, 16 if name == "layers" else BINS
+    n, layers = kept.samples, 16
     others = [i for i in range(len(kept.totals)) if i not in (kept.selected, *kept.rivals)]
     each = delta / 2 / max(1, len(kept.rivals) + bool(others))
-
-    def lower(mean: float, part: float) -> float:
-        if name == "layers":
-            return _entropy(mean, n, part / layers)
-        return max(0.0, mean - math.sqrt(math.log(1 / part) / (2 * n)))
-
-    own = np.array([lower(mean, delta / 2) for mean in _layer_means(kept, 0, layers)])
+    own = np.array([_entropy(mean, n, delta / 2 / layers) for mean in _layer_means(kept, 0, layers)])
     rivals = tuple(
-        np.array([1.0 - lower(1.0 - mean, each) for mean in _layer_means(kept, 1 + row, layers)])
+        np.array(
+            [1.0 - _entropy(1.0 - mean, n, each / layers) for mean in _layer_means(kept, 1 + row, layers)]
+        )
         for row in range(len(kept.rivals))
     )
     means = [int(kept.totals[i]) / (n * STEPS) for i in others]
     return PlainLayers(own, rivals, 1.0 - _entropy(1.0 - max(means), n, each) if means else 0.0)
-
-
-LAYER_BOUNDS: dict[str, Callable[[ScoreStatistics, float], PlainLayers]] = {
-    "layers": partial(_layered, name="layers"),
-    "dkw": partial(_layered, name="dkw"),
-}
-"""(statistics, failure probability) -> bounds of layers, by the name of the bound."""

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certmix.bounds import BOUNDS
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule
 from certmix.runs import ImageRecord
 from certmix.types import FloatArray, IntArray
-from certmix.verification.plain.bounds import TIME_UNIFORM, VOTE_BOUNDS, looks, share
+from certmix.verification.plain.bounds import VOTE_BOUNDS, looks, share
 from certmix.verification.plain.radii import RADII, layers_radius, slack_of
-from certmix.verification.plain.scores import LAYER_BOUNDS, SCORE_BOUNDS, PlainLayers
+from certmix.verification.plain.scores import SCORE_BOUNDS, PlainLayers, bound_layers
 
 __all__ = ["Derived", "derive", "evidence"]
 
@@ -90,8 +91,8 @@ def _drawn(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
     name, delta, count = request.bound_name, request.failure_probability, len(records)
     if missing.any():
         return Derived(np.zeros(count), np.ones(count), (), samples, missing)
-    if name in LAYER_BOUNDS:
-        layers = tuple(LAYER_BOUNDS[name](kept, delta) for kept in found)
+    if BOUNDS[name].distribution:
+        layers = tuple(bound_layers(kept, delta) for kept in found)
         return Derived(np.zeros(count), np.ones(count), layers, samples, missing)
     pairs = [_pair(record, counts, request, delta) for record, counts in zip(records, found, strict=True)]
     p, q = np.array(pairs, np.float64).reshape(count, 2).T
@@ -99,9 +100,10 @@ def _drawn(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
 
 
 def _pair(record: ImageRecord, counts: Any, request: CertifyRequest, delta: float) -> tuple[float, float]:
+    own = BOUNDS[request.bound_name].plain  # of a bound that somebody has added
     if request.scores == "soft":
-        return SCORE_BOUNDS[request.bound_name](counts, delta)
-    return VOTE_BOUNDS[request.bound_name](counts, record.selected, delta)
+        return (own or SCORE_BOUNDS[request.bound_name])(counts, delta)
+    return (own or VOTE_BOUNDS[request.bound_name])(counts, record.selected, delta)
 
 
 def _walk(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
@@ -114,7 +116,7 @@ def _walk(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
         rows = np.array([i for i in np.flatnonzero(active).tolist() if n in kept[i]], np.int64)
         if not len(rows):
             break
-        uniform = request.bound_name in TIME_UNIFORM
+        uniform = BOUNDS[request.bound_name].time_uniform
         delta = request.failure_probability * (1.0 if uniform else share(number))
         pairs = [_pair(records[i], kept[i][n], request, delta) for i in rows.tolist()]
         p[rows] = np.maximum(p[rows], [pair[0] for pair in pairs])

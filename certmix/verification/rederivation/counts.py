@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from certmix.bounds import BOUNDS
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.certification.request import CertifyRequest
 from certmix.runs import ImageRecord
@@ -17,8 +18,7 @@ from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.plain.bounds import TIME_UNIFORM, VOTE_BOUNDS, look, looks, share
-from certmix.verification.plain.scores import LAYER_BOUNDS
+from certmix.verification.plain.bounds import look, looks, share
 from certmix.verification.rederivation.sources import judged
 from certmix.verification.rederivation.stored import StoredRun
 from certmix.verification.rederivation.stored_values import is_whole
@@ -36,8 +36,6 @@ __all__ = [
 Fault = tuple[int | None, str]
 _STEPS = 65536
 _BUDGET_SLACK = 1e-12
-AVERAGED = {*VOTE_BOUNDS, "hoeffding", "relative-entropy"}
-"""Bounds that hold for the mean of unequal samples (Hoeffding 1956, 1963)."""
 
 
 def check_counts(run: StoredRun, request: CertifyRequest) -> CheckResult:
@@ -167,7 +165,7 @@ def check_noise(run: StoredRun, request: CertifyRequest, dataset: Dataset | None
             f"image {index}: bound {request.bound_name} does not hold over {record.places} places of a batch",
         )
         for index, record in run.images.items()
-        if record.places > 1 and request.bound_name not in AVERAGED
+        if record.places > 1 and not BOUNDS[request.bound_name].averaged
     ]
     for place, index in enumerate(dataset.indices.tolist() if dataset is not None else ()):
         if dataset is None or (record := run.images.get(index)) is None:
@@ -198,7 +196,7 @@ def check_budget(description: dict[str, Any], request: CertifyRequest, classes: 
     if spent > delta * (1 + _BUDGET_SLACK):
         faults.append((None, f"the parts add up to {spent}, more than {delta}"))
     shares = math.fsum(share(k) for k in range(len(looks(10**9))))
-    if request.goal != "fixed" and request.bound not in TIME_UNIFORM and shares > 1:
+    if request.goal != "fixed" and not BOUNDS[request.bound_name].time_uniform and shares > 1:
         faults.append((None, f"the looks' shares add up to {shares}"))
     over = f", looks to 10^9 samples spend {shares:.6f} of it" if schedule else ""
     return judged("failure budget", faults, f"{delta:g} = {_written(parts)}{over}")
@@ -206,10 +204,11 @@ def check_budget(description: dict[str, Any], request: CertifyRequest, classes: 
 
 def _split(request: CertifyRequest, classes: int) -> dict[str, float]:
     delta, half = request.failure_probability, request.failure_probability / 2
-    if request.bound_name in LAYER_BOUNDS:
+    if BOUNDS[request.bound_name].distribution:
         each = half / (2 if classes > 2 else 1)
         return {"own": half, "each rival": each, "rest": each}
-    return {"p": delta} if request.bound == "clopper-pearson" else {"p": half, "q": half}
+    parts = BOUNDS[request.bound_name].parts
+    return {part: delta / len(parts) for part in parts}
 
 
 def _written(parts: dict[str, float]) -> str:

@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from certmix.bounds.distribution import DISTRIBUTION_BOUNDS, bound_distribution
-from certmix.bounds.scores import SCORE_BOUNDS, bound_scores
+from certmix.bounds import bound_scores, bounds_of
+from certmix.bounds.layers import bound_layers
 from certmix.bounds.statistics import ScoreStatistics, start, update
 from certmix.types import FloatArray, IntArray
 from certmix.verification.selftests.draws import shown
@@ -31,10 +31,9 @@ def run(random: np.random.Generator, cases: int, tally: Tally) -> None:
         counts = all_counts(TRIALS, len(values))
         kept = [update(start(values.shape[1], 0, (1,)), np.repeat(values, row, axis=0)) for row in counts]
         for delta in (0.2, 0.01):
-            for name in SCORE_BOUNDS:
+            for name in bounds_of("soft", distribution=False):
                 _means(random, cases, tally, name, delta, values, counts, kept)
-            for name in DISTRIBUTION_BOUNDS:
-                _layers(random, cases, tally, name, delta, values, counts, kept)
+            _layers(random, cases, tally, "layers", delta, values, counts, kept)
 
 
 def _laws(random: np.random.Generator, cases: int, values: FloatArray, p: FloatArray) -> FloatArray:
@@ -70,7 +69,7 @@ def _layers(
     values: FloatArray, counts: IntArray, kept: list[ScoreStatistics],
 ) -> None:  # fmt: skip
     """All layers of the selected class and of the followed rival hold at once."""
-    found = bound_distribution(kept, delta, name)
+    found = bound_layers(kept, delta)
     own, rival = found.own_lower, found.rival_upper[:, 0]
     laws = _laws(random, cases, values, own.mean(1))
     fails = np.zeros((len(laws), len(counts)), bool)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import gammaln, xlog1py, xlogy
 
-from certmix.bounds import BOUNDS, bound_counts, sequential
+from certmix.bounds import bound_counts, bounds_of, sequential
 from certmix.sampling.schedule import looks
 from certmix.types import FloatArray
 from certmix.verification.selftests.draws import shown
@@ -26,10 +26,10 @@ LAST_LOOK = 500
 
 def run(random: np.random.Generator, cases: int, tally: Tally) -> None:
     """Enumerate all votes of small samples, and all paths over the first looks."""
-    for name in BOUNDS:
+    for name in bounds_of("hard"):
         for delta in (*DELTAS, float(random.uniform(0.01, 0.5))):
             _joint(random, tally, cases, name, delta)
-    for name in sequential.SEQUENTIAL_BOUNDS:
+    for name in bounds_of("hard"):
         for delta in DELTAS:
             _repeated(random, tally, cases, name, delta)
 

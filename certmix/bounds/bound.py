@@ -1,0 +1,100 @@
+"""What a bound is: an entry of the table `certmix.bounds.BOUNDS`, and the checks that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from certmix.errors import ParameterError
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["Bound", "Pair", "check_counts", "check_failure_probability", "selected_and_runner_up"]
+
+Pair = tuple[FloatArray, FloatArray]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """All that is known of a bound; commands, tables, stopping rules and verification read it here.
+
+    Parameters
+    ----------
+    name, meaning
+        As ``--bound`` takes it, and in a few words.
+    scores
+        ``hard``: of votes; ``soft``: of scores in [0, 1].
+    compute
+        ``(counts (m, c), selected (m,), failure probability) -> (p, q)``, float64 (m,) each, for
+        votes; ``(statistics of m images, failure probability) -> (p, q)`` for scores, or
+        `LayerBounds` where ``distribution`` says so.  p and q hold together, rounded outwards.
+    parts
+        What the failure probability is divided among, in equal parts.
+    time_uniform
+        It holds at all numbers of samples at once: repeated looks cost nothing.
+    averaged
+        It holds for the average mean of samples with unequal means (Hoeffding 1956, 1963).
+    distribution
+        It bounds distributions instead of means, and gives radii of ``exact`` only, after a fixed
+        number of samples.
+    plain
+        The same for one image straight from the formula, not rounded and sharing no code:
+        ``(counts (c,), selected, failure probability)`` or ``(statistics, failure probability)
+        -> (p, q)``.  `certmix verify` compares the two.  The bounds of this package
+        have theirs in `certmix.verification.plain`.
+    """
+
+    name: str
+    meaning: str
+    scores: str
+    compute: Callable[..., Any]
+    parts: tuple[str, ...] = ("p", "q")
+    time_uniform: bool = False
+    averaged: bool = False
+    distribution: bool = False
+    plain: Callable[..., tuple[float, float]] | None = None
+
+    def split(self, failure_probability: float) -> dict[str, float]:
+        """Return which share of the failure probability each part uses."""
+        return {part: failure_probability / len(self.parts) for part in self.parts}
+
+
+def check_failure_probability(value: float) -> float:
+    """Return it as a float; it must lie strictly between 0 and 1."""
+    if not 0.0 < value < 1.0:
+        raise ParameterError(
+            f"failure probability = {value}: it must lie strictly between 0 and 1, for example 0.001"
+        )
+    return float(value)
+
+
+def check_counts(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArray]:
+    """Return int64 counts (m, c >= 2) and selected classes (m,), or raise ParameterError."""
+    counts, selected = np.asarray(counts), np.asarray(selected)
+    if counts.ndim != 2 or counts.shape[1] < 2 or selected.shape != counts.shape[:1]:
+        raise ParameterError(
+            f"counts of shape {counts.shape} and selected of shape {selected.shape}: "
+            "expected (images, classes >= 2) and (images,)"
+        )
+    if not np.issubdtype(counts.dtype, np.integer) or not np.issubdtype(selected.dtype, np.integer):
+        raise ParameterError("counts and selected classes must be integers: convert them to int64")
+    if np.any(counts < 0) or np.any(counts.sum(1) < 1):
+        raise ParameterError(
+            f"counts from {counts.min()}, at least {counts.sum(1).min()} samples an image: "
+            "counts must be at least 0 and each image needs at least one sample"
+        )
+    if np.any((selected < 0) | (selected >= counts.shape[1])):
+        raise ParameterError(
+            f"selected classes {selected.min()}..{selected.max()}: pass indices in 0..{counts.shape[1] - 1}"
+        )
+    return counts.astype(np.int64), selected.astype(np.int64)
+
+
+def selected_and_runner_up(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the votes of the selected class and the most votes of any other, (m,) each."""
+    rows = np.arange(len(counts))
+    rivals = counts.copy()
+    rivals[rows, selected] = -1
+    return counts[rows, selected], rivals.max(1)

@@ -1,0 +1,228 @@
+"""Bounds of the distribution of a score in [0, 1], layer by layer: more than its mean tells.
+
+Cut [0, 1] into K layers of width 1 / K.  A score is the mean of its parts
+``Y_k = clip(K score - k, 0, 1)``, and each part is itself a function of the noisy
+input with values in [0, 1].  The Neyman-Pearson lemma holds for each of them:
+
+    h(x + d) = mean_k E Y_k(x + d) >= mean_k Phi(Phi^-1(E Y_k(x)) - ||d|| / sigma),
+
+and upwards with plus.  With one layer this is the mean-only bound; the more
+layers, the nearer it comes to ``int Phi(Phi^-1(P[score >= s]) - ||d|| / sigma) ds``,
+because the mean of Y_k is the mean of P[score >= s] over its layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from scipy.special import ndtri
+
+from certmix.bounds.bound import Bound, check_failure_probability
+from certmix.bounds.hoeffding import entropy_lower_bound, entropy_upper_bound
+from certmix.bounds.statistics import BIN_STEPS, BINS, ROW_SLACK, ScoreStatistics
+from certmix.errors import ParameterError
+from certmix.radii._checks import check_alpha, check_sigma, less_lost, probability_pairs
+from certmix.radii._special import ndtr
+from certmix.types import CertifiedRadii, FloatArray, Status
+
+__all__ = ["BOUND", "LayerBounds", "bound_layers", "layer_means", "layered_radii"]
+
+_EPS = 2.0**-52
+_ROUNDING = 1e-13
+"""More than the rounding errors of a margin, a mean of values of ndtr, and of the quantiles in it."""
+
+LAYERS = 16
+"""Layers of the union bound; a divisor of `BINS`."""
+
+
+@dataclass(frozen=True)
+class LayerBounds:
+    """Bounds of score distributions that hold together with probability >= 1 - failure_probability.
+
+    Parameters
+    ----------
+    own_lower
+        float64 (m, K): lower bounds of the means of the selected class's layers, lowest layer first.
+    rival_upper
+        float64 (m, k, K): upper bounds of the same for each followed rival.
+    rest_upper
+        float64 (m,): upper bound of the mean score of every other class; 0 where there is none.
+    row_slack
+        How far the scores of one sample may be from adding up to 1.
+    failure_probability
+        Probability, for one image, that one of its bounds is wrong.
+    method
+        Name in `certmix.bounds.BOUNDS`.
+    split
+        Which share of the failure probability each part used.
+    lost
+        As for `certmix.types.ConfidenceBounds`.
+    """
+
+    own_lower: FloatArray
+    rival_upper: FloatArray
+    rest_upper: FloatArray
+    row_slack: float
+    failure_probability: float
+    method: str
+    split: dict[str, float]
+    lost: FloatArray | float = 0.0
+
+
+def layer_means(statistics: ScoreStatistics, row: int, layers: int) -> FloatArray:
+    """Return the means of a class's layers, (layers,), decreasing: the average of P[score >= s] over each.
+
+    Parameters
+    ----------
+    statistics
+        Of at least one sample.
+    row
+        0 for the selected class, 1, 2, ... for the followed rivals.
+    layers
+        A divisor of `BINS`.
+
+    Examples
+    --------
+    >>> from certmix.bounds.statistics import start, update
+    >>> layer_means(update(start(2, 0), [[0.75, 0.25], [0.125, 0.875]]), row=0, layers=4)
+    array([0.75, 0.5 , 0.5 , 0.  ])
+    """
+    counts, excess = statistics.bin_counts[row], statistics.bin_excess[row]
+    above = counts.sum() - np.cumsum(counts)
+    steps = (above * BIN_STEPS + excess).reshape(layers, -1).sum(1)
+    return steps / (statistics.samples * (BIN_STEPS * BINS // layers))
+
+
+def bound_layers(statistics: Sequence[ScoreStatistics], failure_probability: float) -> LayerBounds:
+    """Return joint bounds of the layers of each image's scores.
+
+    Half of the failure probability is for the selected class, half for the groups of rivals in
+    equal parts: each followed rival is a group and all others together are one; there, only the
+    bound of the class with the largest mean can do harm.  A group's part is divided evenly over its
+    layers, each bounded by relative entropy.
+
+    Parameters
+    ----------
+    statistics
+        One for each of m images, all with equally many followed rivals; their
+        number of samples was fixed beforehand.
+    failure_probability
+        Probability, image by image, that one of its bounds is wrong.
+
+    Raises
+    ------
+    ParameterError
+        For statistics without samples, or arguments out of range.
+    """
+    half = check_failure_probability(failure_probability) / 2
+    followed = {len(image.rivals) for image in statistics}
+    if len(followed) > 1:
+        raise ParameterError(f"images follow {sorted(followed)} rivals: follow equally many in all")
+    share = half / max(1, max(followed, default=0) + any(len(i.others(followed=False)) for i in statistics))
+    own, rivals, rest = [], [], []
+    for image in statistics:
+        means, n = image.means(), image.samples
+        rows = [layer_means(image, row, LAYERS) for row in range(1 + len(image.rivals))]
+        own.append(entropy_lower_bound(rows[0], n, half / LAYERS))
+        uppers = [entropy_upper_bound(row, n, share / LAYERS) for row in rows[1:]]
+        rivals.append(np.reshape(uppers, (len(image.rivals), LAYERS)))
+        others = image.others(followed=False)
+        rest.append(entropy_upper_bound(means[others].max(), n, share) if len(others) else 0.0)
+    return LayerBounds(
+        np.reshape(own, (len(own), LAYERS)), np.reshape(rivals, (len(own), max(followed, default=0), LAYERS)),
+        np.array(rest, np.float64), ROW_SLACK, failure_probability, "layers",
+        {"own": half, "each rival": share, "rest": share},
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _shifted(quantiles: FloatArray, shift: float) -> float:
+    """Mean over the layers of Phi(quantile + shift)."""
+    total = 0.0
+    for quantile in quantiles:
+        total += ndtr(quantile + shift)
+    return total / quantiles.size
+
+
+@njit(cache=True, nogil=True)
+def _margin(t: float, own: FloatArray, rivals: FloatArray, rest: float, slack: float) -> float:
+    """Lower bound of h_y - max_i h_i at distance sigma t, given quantiles; decreasing in t."""
+    selected = _shifted(own, -t)
+    largest = ndtr(rest + t)
+    for i in range(rivals.shape[0]):
+        largest = max(largest, _shifted(rivals[i], t))
+    return selected - min(largest, 1.0 - selected + slack)
+
+
+@njit(cache=True, nogil=True)
+def _distances(
+    own: FloatArray, rivals: FloatArray, rest: FloatArray, slack: float, threshold: float
+) -> FloatArray:
+    """The largest t of each image at which the margin was seen above the threshold; 0 if at none."""
+    found = np.zeros(len(own))
+    for i in range(len(own)):
+        if not _margin(0.0, own[i], rivals[i], rest[i], slack) > threshold:
+            continue
+        low, high = 0.0, 1.0
+        while high < 64.0 and _margin(high, own[i], rivals[i], rest[i], slack) > threshold:
+            low, high = high, 2.0 * high
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            if _margin(middle, own[i], rivals[i], rest[i], slack) > threshold:
+                low = middle
+            else:
+                high = middle
+        found[i] = low
+    return found
+
+
+def layered_radii(
+    bounds: LayerBounds, *, sigma: float, alpha: float, margin_slack: float = 0.0
+) -> CertifiedRadii:
+    """Return the l2 radii within which the mix keeps its class, from bounds of distributions.
+
+    ``sigma t`` for the largest t with ``L(t) - max_i U_i(t) > (1 - alpha) / alpha``, where
+    L is the mean over layers of Phi(Phi^-1(own_lower) - t), U_i of a followed rival that of
+    Phi(Phi^-1(rival_upper) + t), U_i of the rest is Phi(Phi^-1(rest_upper) + t), and no
+    U_i exceeds 1 - L.
+
+    Parameters
+    ----------
+    bounds
+        From `bound_layers`.
+    sigma, alpha
+        Noise level, in units of the input, and mixing weight, 1/2 <= alpha <= 1.
+        alpha may be chosen afterwards: the bounds hold together.
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
+
+    Returns
+    -------
+    CertifiedRadii
+        Radii rounded down; their certificate is the bounds' method.
+
+    Raises
+    ------
+    ParameterError
+        For alpha outside [1/2, 1], sigma <= 0, bounds outside [0, 1].
+    """
+    weight, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
+    for values in (bounds.own_lower, bounds.rival_upper, bounds.rest_upper):
+        probability_pairs(values, 0.0)
+    own, rivals, rest = map(ndtri, (bounds.own_lower, bounds.rival_upper, bounds.rest_upper))
+    threshold = (1.0 - weight) / weight + _ROUNDING
+    t = _distances(own, rivals, rest, bounds.row_slack, threshold)
+    radius = less_lost(sigma * np.maximum(0.0, t * (1 - 4 * _EPS) - _ROUNDING), bounds.lost)
+    established = _distances(own, rivals, rest, bounds.row_slack, _ROUNDING) > 0
+    status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
+    status = np.where(established, status, Status.ABSTAIN)
+    return CertifiedRadii(bounds.method, "l2", sigma, alpha, radius, status.astype(np.int64))
+
+
+BOUND = Bound(
+    "layers", "the distribution of scores, in 16 layers; with --goal fixed and --certificate exact", "soft",
+    bound_layers, distribution=True,
+)  # fmt: skip
