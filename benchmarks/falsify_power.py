@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import half_spaces
 
-from certmix.verification.falsification.request import FalsifyRequest
+from certmix.verification.falsify.attack import FalsifyRequest
 
 ROWS: list[tuple[str, dict[str, Any], int]] = [
     ("honest", {}, 10_000),

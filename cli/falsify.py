@@ -81,8 +81,8 @@ def command(run: Path | None, finding: Path | None, format_: str, device: str, *
     if (smoothed := is_smoothed(run)) is not None:
         unused, kind = (["restarts"], "without") if smoothed else (["copies", "samples"], "under")
         refuse_unused(unused, f"is for classifiers {kind} noise")
-    from certmix.verification.falsification.falsify import falsify
-    from certmix.verification.falsification.request import FalsifyRequest
+    from certmix.verification.falsify.attack import FalsifyRequest
+    from certmix.verification.falsify.falsify import falsify
 
     from .progress import StudyBar, say
 
@@ -133,7 +133,7 @@ def _attack(one: Any) -> str:
 
 
 def _replay(finding: Path, run: Path | None, seed: int | None, device: str, format_: str) -> int:
-    from certmix.verification.falsification.replay import replay
+    from certmix.verification.falsify.falsify import replay
 
     from .progress import say
 

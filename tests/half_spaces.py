@@ -19,11 +19,8 @@ from torch import nn
 from certmix.bounds import bound_counts, clopper_pearson
 from certmix.radii import exact_radius
 from certmix.types import FloatArray, IntArray
-from certmix.verification.falsification.claims import Claim, Claims
-from certmix.verification.falsification.falsify import attack_claims
-from certmix.verification.falsification.judge import Target
-from certmix.verification.falsification.request import FalsifyRequest
-from certmix.verification.falsification.result import Falsification
+from certmix.verification.falsify.attack import Claim, Claims, FalsifyRequest, Target
+from certmix.verification.falsify.falsify import Falsification, attack_claims
 
 SHAPE, SIGMA = (2, 4, 4), 0.5
 STEEPNESS = 30.0

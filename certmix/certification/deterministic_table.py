@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from certmix.certification.deterministic_fill import ROBUST, Work, column_cell, margin_cell, standard_cell
+from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.certification.evaluate import table_row
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
+from certmix.runs import VectorStore
 from certmix.text import plain_decimal
 from certmix.types import (
     CertifiedAccuracy,
@@ -22,7 +24,7 @@ from certmix.types import (
     Summary,
 )
 
-__all__ = ["Outcomes", "outcomes", "summarise", "table_of_radii"]
+__all__ = ["Outcomes", "outcomes", "stored_radii", "summarise", "table_of_radii"]
 
 CLASSIFIERS = ("robust", "mixed")
 
@@ -55,29 +57,33 @@ def outcomes(work: Work, positions: IntArray) -> Outcomes:
         g = softmax_probabilities(work.store.read(standard_cell(work.loaded.standard), indices.tolist()))
         h = softmax_probabilities(logits)
         standard, mixed = g.argmax(1), ((1 - request.alpha) * g + request.alpha * h).argmax(1)
-    radii = tuple(_radii(work, indices, logits, alpha) for alpha in request.weights())
+    radii = tuple(stored_radii(request, work.store, indices, alpha) for alpha in request.weights())
     return Outcomes(indices, dataset.labels[positions], logits.argmax(1), standard, mixed, radii)
 
 
-def _radii(work: Work, indices: IntArray, logits: FloatArray, alpha: float) -> CertifiedRadii:
-    request = work.request
+def stored_radii(
+    request: DeterministicRequest, store: VectorStore, indices: IntArray, alpha: float
+) -> CertifiedRadii:
+    """Return the radii of stored images, by index."""
     if request.certificate == "margin":
-        radius, status = _verified(work, indices, alpha)
+        radius, status = _verified(request, store, indices, alpha)
     else:
-        slack = margin_slack_of(alpha)
+        logits, slack = store.read(ROBUST, indices.tolist()), margin_slack_of(alpha)
         radius, status = constant_radius(logits, alpha, *request.given, margin_slack=slack)
     return CertifiedRadii(request.certificate, request.measure, float("nan"), alpha, radius, status)
 
 
-def _verified(work: Work, indices: IntArray, alpha: float) -> tuple[FloatArray, IntArray]:
+def _verified(
+    request: DeterministicRequest, store: VectorStore, indices: IntArray, alpha: float
+) -> tuple[FloatArray, IntArray]:
     """Return stored radii, raised to the columns just beyond them that were verified as well."""
-    stored = work.store.read(margin_cell(alpha), indices.tolist())
+    stored = store.read(margin_cell(alpha), indices.tolist())
     radius, status = stored[:, 0].copy(), stored[:, 1].astype(np.int64)
-    for column in work.request.columns:
-        near = (stored[:, 0] < column) & (column <= stored[:, 0] + 2 * work.request.tolerance)
+    for column in request.columns:
+        near = (stored[:, 0] < column) & (column <= stored[:, 0] + 2 * request.tolerance)
         near &= stored[:, 0] > 0
         if near.any():
-            verified = work.store.read(column_cell(alpha, column), indices[near].tolist())[:, 0] == 1
+            verified = store.read(column_cell(alpha, column), indices[near].tolist())[:, 0] == 1
             radius[np.flatnonzero(near)[verified]] = column
     return radius, status
 

@@ -189,8 +189,8 @@ OBSERVED = {
     "audit": [],
     "report": ["certmix.page.report_page.write_report"],
     "falsify": [
-        "certmix.verification.falsification.falsify.falsify", "certmix_cli.falsify._json",
-        "certmix.verification.falsification.replay.replay", "certmix_cli.falsify._lines",
+        "certmix.verification.falsify.falsify.falsify", "certmix_cli.falsify._json",
+        "certmix.verification.falsify.falsify.replay", "certmix_cli.falsify._lines",
     ],
     "trade-off": ["certmix.tables.trade_off_plot.plot_trade_off"],
     **{

@@ -20,7 +20,7 @@ from certmix.runs.source_names import Sources
 from certmix.studies.attack import attack
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
-from certmix.verification.falsification.request import FalsifyRequest
+from certmix.verification.falsify.attack import FalsifyRequest
 
 SPELLINGS = {
     "linf": ("linf", "Linf", "LINF", "inf", "l_inf", "L-inf", "infinity", "\u221e", float("inf"), np.inf),

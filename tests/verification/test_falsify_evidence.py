@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import binom, multinomial
 
 from certmix.errors import ParameterError
-from certmix.verification.falsification.evidence import (
+from certmix.verification.falsify.attack import FalsifyRequest, noise_seed
+from certmix.verification.falsify.evidence import (
     chance_of,
     findings_needed,
     hopeless,
@@ -18,8 +19,6 @@ from certmix.verification.falsification.evidence import (
     threshold,
     vote_margin_upper,
 )
-from certmix.verification.falsification.judge import noise_seed
-from certmix.verification.falsification.request import FalsifyRequest
 
 SAMPLES = 14
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from certmix.attacks._geometry import distance
 from certmix.errors import ModelError
-from certmix.verification.falsification.search import plain_candidates, smoothed_candidates
+from certmix.verification.falsify.attack import plain_candidates, smoothed_candidates
 
 
 class Scaled(nn.Module):

@@ -12,18 +12,12 @@ from certmix.bounds import betting, clopper_pearson
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
-    "chance_of",
-    "findings_needed",
-    "hopeless",
-    "score_margin_upper",
-    "stops",
-    "threshold",
+    "chance_of", "findings_needed", "hopeless", "score_margin_upper", "stops", "threshold",
     "vote_margin_upper",
-]
+]  # fmt: skip
 
 _FIRST = 200
-_OPTIMISM = 2.5
-_NEEDED = 3.0
+_OPTIMISM, _NEEDED = 2.5, 3.0  # standard deviations: of the margin so far, and below mu at the end
 
 
 def threshold(alpha: float) -> float:
@@ -37,15 +31,8 @@ def vote_margin_upper(counts: IntArray, selected: int, rival: int, failure_proba
     The upper Clopper-Pearson bound of h_y less the lower one of h_i, each at
     half of `failure_probability`.
 
-    Parameters
-    ----------
-    counts
-        int64 (c,): votes of samples whose number was fixed beforehand, and
-        that neither the point nor the classes were chosen from.
-    selected, rival
-        y and i.
-    failure_probability
-        Probability that the bound is too small.
+    `counts` (c,) are votes of samples whose number was fixed beforehand, and that
+    neither the point nor the classes y, i were chosen from.
 
     Examples
     --------
@@ -61,14 +48,8 @@ def vote_margin_upper(counts: IntArray, selected: int, rival: int, failure_proba
 def score_margin_upper(differences: ArrayLike, failure_probability: float) -> float:
     """Return an upper confidence bound of the mean of score_y - score_i.
 
-    The betting bound of (1 - difference) / 2, which lies in [0, 1].
-
-    Parameters
-    ----------
-    differences
-        (n,) in [-1, 1], in the order they were drawn; n was fixed beforehand.
-    failure_probability
-        Probability that the bound is too small.
+    The betting bound of (1 - difference) / 2, which lies in [0, 1].  `differences`
+    (n,) are in the order they were drawn; n was fixed beforehand.
     """
     values = np.clip((1.0 - np.asarray(differences, np.float64)) / 2.0, 0.0, 1.0)
     return math.nextafter(1.0 - 2.0 * betting.lower_bound(values, failure_probability, values.size), 2.0)
@@ -89,14 +70,7 @@ def hopeless(margin: float, square: float, drawn: int, samples: int, mu: float) 
 
     Giving up is always valid: a point that is given up is no finding.
 
-    Parameters
-    ----------
-    margin, square
-        Mean of score_y - score_i, and of its square.
-    drawn, samples
-        Samples so far, and in all.
-    mu
-        The margin threshold.
+    `margin` and `square` are the means of score_y - score_i and of its square.
     """
     deviation = math.sqrt(max(square - margin**2, 1.0 / drawn))
     lowest = margin - _OPTIMISM * deviation / math.sqrt(drawn)
@@ -106,15 +80,8 @@ def hopeless(margin: float, square: float, drawn: int, samples: int, mu: float) 
 def chance_of(findings: int, images: int, rate: float) -> float:
     """Return the probability of so many findings or more among honest certificates.
 
-    Parameters
-    ----------
-    findings
-        Their number.
-    images
-        Images looked at, certified or not: a certificate's failure probability
-        is that of being issued and false.
-    rate
-        Failure probability of one certificate plus that of one finding's evidence.
+    `images` are all that were looked at, certified or not: a certificate's failure
+    probability is that of being issued and false.  `rate` adds that of one finding's evidence.
     """
     return 1.0 if findings < 1 else float(bdtrc(findings - 1, images, min(rate, 1.0)))
 

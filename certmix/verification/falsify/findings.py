@@ -6,69 +6,64 @@ import hashlib
 import io
 import json
 import math
-from dataclasses import dataclass, fields
+import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from certmix.archives import read_arrays
 from certmix.atomic import write_atomically
 from certmix.errors import DataError, RunError
 from certmix.plain_json import parse_json
-from certmix.runs.from_json import from_json
-from certmix.verification.falsification.attack import trial_of
-from certmix.verification.falsification.claims import Claims
-from certmix.verification.falsification.judge import Attacked, Target
-from certmix.verification.falsification.request import FalsifyRequest
+from certmix.verification.falsify.attack import Attacked, Claims, FalsifyRequest, Target, trial_of
 
-__all__ = ["Finding", "read_finding", "write_finding"]
+__all__ = ["Finding", "Said", "Sampled", "checksum", "read_finding", "write_finding"]
 
-T = TypeVar("T")
 VERSION = 1
+_Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A finding as it was written: the point, float32, and the rest as plain data."""
+class Rival(Struct, frozen=True):
+    """The class of the worst g."""
 
-    path: Path
-    point: NDArray[np.float32]
-    said: dict[str, Any]
+    one_hot: _Whole
 
 
-@dataclass(frozen=True)
-class _Said:
+class Said(Struct, frozen=True, kw_only=True):
     """What any finding says, for a replay to go by."""
 
     run: str
-    image: int
-    predicted: int
+    image: _Whole
+    predicted: _Whole
     certificate: str
-    alpha: float
+    alpha: Annotated[float, Meta(ge=0.5, le=1)]
     sigma: float | None
     robust_checksum: str | None
     point_checksum: str
+    worst_standard_classifier: Rival
 
 
-@dataclass(frozen=True)
-class _Sampled:
+class Sampled(Said, frozen=True, kw_only=True):
     """What it says besides where h is smoothed by noise."""
 
-    samples: int
+    samples: _Whole
     failure_probability: float
-    noise_seed: int
-    votes: tuple[int, ...] | None
+    noise_seed: _Whole
+    votes: tuple[_Whole, ...] | None
     device: str
 
 
-@dataclass(frozen=True)
-class _Rival:
-    """The class of the worst g."""
+class Finding(NamedTuple):
+    """A finding as it was written: the point, float32, and what a replay goes by."""
 
-    one_hot: int
+    path: Path
+    point: NDArray[np.float32]
+    said: Said
 
 
 def write_finding(
@@ -105,8 +100,7 @@ def write_finding(
         said |= {"failure_probability": trial.failure_probability, "noise_seed": trial.seed}
     buffer = io.BytesIO()
     np.savez(buffer, point=one.point)
-    said["point_checksum"] = _checksum(one.point)
-    folder.mkdir(parents=True, exist_ok=True)
+    said["point_checksum"] = checksum(one.point)
     name = f"finding-{one.claim.index}-{claims.certificate}-alpha{claims.alpha:g}-seed{request.seed}"
     write_atomically(folder / f"{name}.npz", buffer.getvalue())
     write_atomically(folder / f"{name}.json", (json.dumps(said, indent=2, allow_nan=False) + "\n").encode())
@@ -124,67 +118,39 @@ def read_finding(path: str | Path) -> Finding:
     path = Path(path)
     try:
         path = path.with_suffix(".json")
-        said = parse_json(path.read_bytes())
-        _refuse_newer(path, said)
-        about = _about(said)
-    except (KeyError, TypeError) as error:
-        raise _no_finding(path, f"it lacks {error}") from None
-    except (OSError, ValueError) as error:
-        raise _no_finding(path, _one_line(error)) from None
+        found = parse_json(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it is no object")
+        number = msgspec.convert(found, _Versioned).format_version
+        if number > VERSION:
+            raise RunError(
+                f"{path}: format version {number!s:.20}, this certmix reads up to {VERSION}: update certmix"
+            )
+        said = msgspec.convert(found, Said if found.get("sigma") is None else Sampled)
+    except (OSError, ValueError) as error:  # also what msgspec raises
+        reason = re.sub(r"^Object missing required field `(.*)`", r"it lacks '\1'", _one_line(error))
+        raise RunError(
+            f"{path} is no finding ({reason}): name the .json of certmix falsify, or restore the file"
+        ) from None
     points = path.with_suffix(".npz")
     try:
-        point = _point(points)
+        with points.open("rb") as file:
+            point = read_arrays(file, ["point"])[0]["point"]
+        if point.dtype != np.float32 or not np.isfinite(point).all():
+            raise ValueError(f"{point.dtype} of shape {point.shape}, not finite float32")
     except Exception as error:  # damaged archives raise errors of many kinds
         raise DataError(f"{points} holds no point ({_one_line(error)}): restore it") from None
-    if _checksum(point) != about.point_checksum:
+    if checksum(point) != said.point_checksum:
         raise DataError(f"{points} is not the point that {path.name} describes: restore both")
     return Finding(path, point, said)
 
 
-def _no_finding(path: Path, reason: str) -> RunError:
-    return RunError(
-        f"{path} is no finding ({reason}): name the .json of certmix falsify, or restore the file"
-    )
+class _Versioned(Struct):
+    format_version: Annotated[int, Meta(ge=1)]
 
 
-def _refuse_newer(path: Path, said: Any) -> None:
-    """Refuse other versions, and what has none: KeyError, TypeError or ValueError."""
-    if not isinstance(said, dict):
-        raise ValueError("it is no object")
-    found = said["format_version"]
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise TypeError(f"a good 'format_version', holding {ascii(found)[:60]}")
-    if found > VERSION:
-        raise RunError(
-            f"{path}: format version {found!s:.20}, this certmix reads up to {VERSION}: update certmix"
-        )
-
-
-def _about(said: dict[str, Any]) -> _Said:
-    """Return what a finding is about; KeyError, TypeError or ValueError if a replay could not go by it."""
-    whole = _part(_Said, said)
-    rival = from_json(_Rival, said["worst_standard_classifier"])
-    if whole.sigma is not None:
-        _part(_Sampled, said)
-    if min(whole.image, whole.predicted, rival.one_hot) < 0:
-        raise ValueError("an image or a class below 0")
-    return whole
-
-
-def _part(kind: type[T], said: dict[str, Any]) -> T:
-    return from_json(kind, {one.name: said[one.name] for one in fields(kind)})  # type: ignore[arg-type]
-
-
-def _point(path: Path) -> NDArray[np.float32]:
-    """Return the point of an archive; an error of almost any kind if it holds none."""
-    with path.open("rb") as file:
-        point = read_arrays(file, ["point"])[0]["point"]
-    if point.dtype != np.float32 or not np.isfinite(point).all():
-        raise ValueError(f"{point.dtype} of shape {point.shape}, not finite float32")
-    return point
-
-
-def _checksum(point: NDArray[np.float32]) -> str:
+def checksum(point: NDArray[np.float32]) -> str:
+    """Return the checksum of a point's bytes."""
     return hashlib.sha256(np.ascontiguousarray(point).tobytes()).hexdigest()
 
 

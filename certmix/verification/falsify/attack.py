@@ -1,0 +1,476 @@
+"""One certificate under attack: search its ball, judge the worst point on fresh noise or in float64."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from certmix.attacks import pgd
+from certmix.attacks._geometry import distance, make_ball
+from certmix.calling import call_model
+from certmix.certification.deterministic_request import NORMS_OF
+from certmix.errors import ModelError, ParameterError
+from certmix.margins.local_constants import float64_twin
+from certmix.radii import check_alpha
+from certmix.runs.keywords import plain_numbers
+from certmix.sampling import Sampler
+from certmix.sampling.grid import Grid
+from certmix.sampling.law import noise_error
+from certmix.sampling.packing import Draw
+from certmix.types import IntArray
+from certmix.verification.falsify.evidence import (
+    hopeless,
+    score_margin_upper,
+    stops,
+    threshold,
+    vote_margin_upper,
+)
+
+__all__ = [
+    "Attacked", "Claim", "Claims", "FalsifyRequest", "Target", "Trial", "attack_claim", "judge_plain",
+    "judge_smoothed", "noise_seed", "plain_candidates", "sampler_of", "smoothed_candidates", "trial_of",
+]  # fmt: skip
+
+SCREENED = 200
+"""Samples that choose among the candidates."""
+KEPT = 4
+"""Candidates of lowest estimated margin that are looked at again."""
+FURTHEST = 1e3
+"""Radii beyond this many sigma are attacked within it."""
+LOSSES = ("probability-margin", "cross-entropy")
+"""What the attacks without noise climb."""
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""How far below the threshold a margin without noise must lie, by the precision it is computed in."""
+
+
+@dataclass(frozen=True)
+class FalsifyRequest:
+    """Which certificates are attacked, how hard, and what counts as evidence.
+
+    Parameters
+    ----------
+    images
+        How many of the run's images are looked at, evenly spread, or ``"all"``;
+        the certified ones among them are attacked.  Fixed before anything is seen:
+        the verdict counts findings against this number.
+    alpha, certificate
+        Whose radii; None for the run's own.  alpha = 1 is the robust classifier alone.
+    steps
+        Of the search.
+    copies
+        Noisy copies behind each gradient of a smoothed classifier.
+    restarts
+        Starting points of each attack on a classifier without noise.
+    samples
+        Fresh samples at the point found, which decide; fewer where they cannot.
+    error_rate
+        Probability that honest certificates are called falsified.
+    seed
+        Key of all noise of the search and of the decision; never that of the run.
+
+    Raises
+    ------
+    ParameterError
+        For any value out of range.
+    """
+
+    images: int | str = 25
+    alpha: float | None = None
+    certificate: str | None = None
+    steps: int = 20
+    copies: int = 32
+    restarts: int = 4
+    samples: int = 10_000
+    error_rate: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
+            raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
+        if self.alpha is not None:
+            check_alpha(self.alpha)
+        if self.certificate is not None and self.certificate not in NORMS_OF:
+            raise ParameterError(
+                f"certificate {self.certificate!r} is unknown: use one of {', '.join(NORMS_OF)}"
+            )
+        for name, least in {"steps": 1, "copies": 2, "restarts": 1, "samples": 100}.items():
+            if (value := getattr(self, name)) < least:
+                raise ParameterError(f"{name} = {value}: at least {least} are needed")
+        if not 0.0 < self.error_rate < 1.0:
+            raise ParameterError(
+                f"error rate = {self.error_rate}: it must lie strictly between 0 and 1, for example 0.01"
+            )
+        if self.seed < 0:
+            raise ParameterError(f"seed = {self.seed}: it must be at least 0")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One image's certificate: the mix predicts `predicted` within `radius`, whatever g is.
+
+    ``input_checksum`` is that of the image's float32 bytes, empty where the run keeps none.
+    """
+
+    index: int
+    predicted: int
+    radius: float
+    input_checksum: str = ""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The certificates of a run that are attacked, and what they are about.
+
+    ``sigma`` is None where h is the network as it is; then ``failure_probability``,
+    that of one certificate, is 0.  ``clipped`` tells whether the balls are cut to
+    the input range.  ``claims`` are those with a radius > 0 of the ``looked_at``
+    images.  ``run`` is ``run.json``, None for claims that no run made.
+    """
+
+    certificate: str
+    alpha: float
+    norm: str
+    sigma: float | None
+    failure_probability: float
+    looked_at: int
+    claims: tuple[Claim, ...]
+    scores: str = "hard"
+    temperature: float = 1.0
+    precision: str = "fp32"
+    seed: int = 0
+    clipped: bool = False
+    run: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The network whose certificates are attacked: classes, device, range of inputs."""
+
+    module: nn.Module
+    classes: int
+    device: torch.device
+    box: tuple[float, float] | None = None
+    batch_size: int | None = None
+
+
+class Trial(NamedTuple):
+    """How a point of a smoothed classifier is tried: fresh samples, failure probability, key of the noise."""
+
+    samples: int
+    failure_probability: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack on one certificate came to, at one ``point`` (float32).
+
+    Parameters
+    ----------
+    claim
+        The certificate.
+    rival
+        The class i whose g = e_i is worst at the point.
+    distance
+        Of the point, in the certificate's norm.
+    margin
+        h_y - h_i at the point: an estimate where `samples` is not 0.
+    upper
+        Its upper confidence bound, None where the point was given up before all
+        samples were drawn.  Without noise, the margin.
+    threshold
+        mu: some g flips the mix where the margin is less.
+    samples, counts
+        Fresh samples behind the margin, 0 without noise, and their votes (c,);
+        None for soft scores and without noise.
+    found
+        Whether the certificate is shown to be wrong.
+    """
+
+    claim: Claim
+    rival: int
+    distance: float
+    margin: float
+    upper: float | None
+    threshold: float
+    samples: int
+    counts: IntArray | None
+    found: bool
+    point: NDArray[np.float32]
+
+
+def attack_claim(
+    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
+) -> Attacked:
+    """Search the ball of one certificate, and judge the worst point found.
+
+    Each judgement errs with probability at most ``error_rate / claims.looked_at``.
+    """
+    image = image.to(target.device, torch.float32)
+    seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
+    radius = min(claim.radius, FURTHEST * (claims.sigma or 1.0))
+    if claims.sigma is None:
+        points = plain_candidates(
+            target.module, image, claim.predicted, radius, claims.norm, steps=request.steps,
+            starts=request.restarts, generator=torch.Generator().manual_seed(seed),
+            box=target.box if claims.clipped else None,
+        )  # fmt: skip
+        return judge_plain(target, claims, claim, image, points)
+    points = smoothed_candidates(
+        target.module, image, claim.predicted, radius, claims.sigma, steps=request.steps,
+        copies=request.copies, generator=torch.Generator(target.device).manual_seed(seed),
+        soft_temperature=claims.temperature if claims.scores == "soft" else None,
+    )  # fmt: skip
+    trial = trial_of(claims, request)
+    # The candidate of lowest margin on common noise is judged, against its rival there.
+    sampler = sampler_of(target, claims, trial.seed)
+    draws = [Draw(point, claim.index, (SCREENED,), stream="selection") for point in points]
+    means = np.zeros((len(draws), target.classes))
+    if claims.scores == "hard":
+        for number, votes in enumerate(sampler.submit(draws).result()):
+            means[number] = votes[-1] / SCREENED
+    else:
+        for part, scores in sampler.scores(draws, claims.temperature):
+            means[part.draw] += scores.sum(0) / SCREENED
+    own = means[:, claim.predicted].copy()
+    means[:, claim.predicted] = -1.0
+    at = int((own - means.max(1)).argmin())
+    return judge_smoothed(target, claims, claim, image, points[at], int(means[at].argmax()), trial)
+
+
+def trial_of(claims: Claims, request: FalsifyRequest) -> Trial:
+    """Return how points are judged: the error rate is divided over all images that are looked at."""
+    seed = noise_seed(request.seed, claims.seed, "judgement")
+    return Trial(request.samples, request.error_rate / claims.looked_at, seed)
+
+
+def noise_seed(seed: int, run_seed: int, purpose: str) -> int:
+    """Return a seed whose noise is independent of the run's, whatever the two seeds are."""
+    text = f"certmix falsify 1/{purpose}/{seed}/{run_seed}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def sampler_of(target: Target, claims: Claims, seed: int) -> Sampler:
+    """Return what draws the votes or scores that the claims are about."""
+    assert claims.sigma is not None
+    return Sampler(
+        target.module, target.classes, claims.sigma, seed, device=target.device, precision=claims.precision,
+        batch_size=target.batch_size,
+    )  # fmt: skip
+
+
+def smoothed_candidates(
+    model: nn.Module,
+    image: Tensor,
+    predicted: int,
+    radius: float,
+    sigma: float,
+    *,
+    steps: int,
+    copies: int,
+    generator: torch.Generator,
+    soft_temperature: float | None = None,
+) -> Tensor:
+    """Return points strictly within l2 distance `radius` where h_y - max_i h_i seems smallest.
+
+    The gradient of a smoothed margin is estimated by the mean, over noisy
+    copies, of the gradient of the logit difference z_y - z_i to the rival that
+    is nearest at the point.  Copies count by the slope of the sigmoid at the
+    difference in units of its spread over the copies, so that no scale of the
+    logits makes them vanish.  The first step goes straight to the sphere, along
+    the averaged gradient at the image; the others are shorter and shorter steps
+    of projected descent with momentum.  The point is not held to the data's
+    range: certificates by noise are not.
+
+    Parameters
+    ----------
+    model
+        The base classifier: logits (N, classes).
+    image, predicted
+        One input, float32, on the model's device, and its class y.
+    radius, sigma
+        Of the certificate.
+    steps, copies
+        Steps, and noisy copies behind each gradient.
+    generator
+        Source of the noise, on the model's device.
+    soft_temperature
+        Temperature of soft scores; None for votes.
+
+    Returns
+    -------
+    Tensor
+        (n, ...): the last point, and up to `KEPT` others of lowest estimated margin.
+
+    Raises
+    ------
+    ModelError
+        If the model gives no gradient.
+    """
+    ball = make_ball(image[None], "l2", math.nextafter(radius, 0.0), (-math.inf, math.inf))
+    point, velocity = ball.centre, torch.zeros_like(image[None], dtype=torch.float64)
+    visited: list[tuple[float, Tensor]] = []
+    for step in range(steps + 1):
+        noise = torch.randn((copies, *image.shape), generator=generator, device=image.device)
+        margin, slope = _margin_and_slope(model, point + sigma * noise, predicted, soft_temperature)
+        visited.append((margin, point))
+        velocity = 0.7 * velocity - slope / slope.norm().clamp_min(torch.finfo(torch.float64).tiny)
+        if step < steps:
+            length = radius * max(0.1, 1.0 - step / steps)
+            point = ball.ascend(point, velocity, torch.tensor([length], dtype=torch.float64).to(image.device))
+    best = sorted(visited[:-1], key=lambda pair: pair[0])[:KEPT]
+    return torch.cat([visited[-1][1], *(candidate for _, candidate in best)])
+
+
+def _margin_and_slope(
+    model: nn.Module, copies: Tensor, predicted: int, temperature: float | None
+) -> tuple[float, Tensor]:
+    """Return the estimated margin to the nearest rival, and the gradient (1, ...) of its surrogate."""
+    copies = copies.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = call_model(model, copies).double()
+        with torch.no_grad():
+            if temperature is None:
+                mean = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).double().mean(0)
+            else:
+                mean = (logits / temperature).softmax(1).mean(0)
+            others = mean.clone()
+            others[predicted] = -1.0
+            if others.max() <= 0:  # no rival has a vote yet: the nearest by logit
+                others = logits.mean(0)
+                others[predicted] = -math.inf
+            rival = int(others.argmax())
+        gap = logits[:, predicted] - logits[:, rival]
+        if not gap.requires_grad:
+            raise ModelError(
+                "the model hides its gradient (it detaches, or leaves torch): it cannot be searched"
+            )
+        with torch.no_grad():
+            spread = gap.std(0).clamp_min(1e-12 * (1 + gap.abs().amax()))
+            at = (gap / max(float(spread), temperature or 0.0)).sigmoid()
+            weight = at * (1 - at) / len(gap)
+        (gradient,) = torch.autograd.grad((weight * gap).sum(), copies)
+    slope = gradient.double().nan_to_num(0.0, 0.0, 0.0).sum(0, keepdim=True)
+    return float(mean[predicted] - mean[rival]), slope
+
+
+def plain_candidates(
+    model: nn.Module,
+    image: Tensor,
+    predicted: int,
+    radius: float,
+    norm: str,
+    *,
+    steps: int,
+    starts: int,
+    generator: torch.Generator,
+    box: tuple[float, float] | None = None,
+) -> Tensor:
+    """Return points (n, ...) strictly within `radius` where h_y - max_i h_i, h = softmax(z), seems smallest.
+
+    Projected gradient ascent (`certmix.attacks.pgd`) on each of `LOSSES`, from the
+    image and from random starts, `starts` in all; the ball is cut to `box`, None
+    for no range.
+    """
+    low, high = (float(end) for end in image.aminmax())
+    reach = max(1.0, abs(low), abs(high)) + 2 * radius
+    found, inside = [], math.nextafter(radius, 0.0)
+    for loss in LOSSES:
+        for random_start, count in ((False, 1), (True, starts - 1)):
+            if count < 1:
+                continue
+            images = image[None].expand(count, *image.shape).clone()
+            labels = torch.full((count,), predicted, device=image.device)
+            points = pgd(
+                model, images, labels, norm, inside, steps=steps, loss=loss, random_start=random_start,
+                box=box or (-reach, reach), early_stop=False, generator=generator,
+            )  # fmt: skip
+            found.append(points)
+    return torch.cat([image[None], *found])
+
+
+def judge_plain(target: Target, claims: Claims, claim: Claim, image: Tensor, points: Tensor) -> Attacked:
+    """Judge the worst of points (n, ...) within the ball; h = softmax(z) in float64 where the model can."""
+    mu, away = threshold(claims.alpha), distance(points, image[None].expand(points.shape), claims.norm)
+    twin = float64_twin(target.module, points)
+    with torch.inference_mode():
+        logits = call_model(target.module, points) if twin is None else call_model(twin, points.double())
+    precision = torch.float32 if twin is None else torch.float64
+    h = logits.double().softmax(1)
+    own = torch.tensor([claim.predicted], device=h.device)
+    largest, rivals = h.index_fill(1, own, -1.0).max(1)
+    margins, inside = h[:, claim.predicted] - largest, away < claim.radius
+    at = int(torch.where(inside, margins, math.inf).argmin())
+    margin = float(margins[at])
+    found = bool(inside[at]) and margin < mu - ROUNDING[precision]
+    return Attacked(
+        claim, int(rivals[at]), float(away[at]), margin, margin, mu, 0, None, found, points[at].cpu().numpy()
+    )
+
+
+def judge_smoothed(
+    target: Target, claims: Claims, claim: Claim, image: Tensor, point: Tensor, rival: int, trial: Trial
+) -> Attacked:
+    """Judge one point against one rival, both chosen on other noise, by fresh samples.
+
+    The certificate is shown to be wrong if the upper confidence bound of h_y - h_i lies below mu.
+    A point that is not worth all samples is given up, and is no finding.
+    """
+    mu = threshold(claims.alpha)
+    point, away = _on_grid(claims, claim, image, point)
+    sampler = sampler_of(target, claims, trial.seed)
+    hard, own, upper = claims.scores == "hard", claim.predicted, None
+    counts, differences, drawn, margin = np.zeros(target.classes, np.int64), np.empty(0), 0, 0.0
+    for stop in stops(trial.samples):
+        if hard:
+            counts = counts + sampler.votes(point, claim.index, [stop], start=drawn)[0]
+            mine, other = counts[own] / stop, counts[rival] / stop
+            margin, square = float(mine - other), float(mine + other)
+        else:
+            fresh = sampler.scores([Draw(point, claim.index, (stop,), drawn)], claims.temperature)
+            parts = [batch[:, own] - batch[:, rival] for _, batch in fresh]
+            differences = np.concatenate([differences, *parts])
+            margin, square = float(differences.mean()), float((differences**2).mean())
+        drawn = stop
+        if drawn < trial.samples and hopeless(margin, square, drawn, trial.samples, mu):
+            break
+    else:
+        delta = trial.failure_probability
+        upper = (
+            vote_margin_upper(counts, own, rival, delta) if hard else score_margin_upper(differences, delta)
+        )
+    eps = noise_error(sampler.sigma, point.numel())  # of each of the two probabilities
+    found = away < claim.radius and upper is not None and upper + 2 * eps < mu
+    return Attacked(
+        claim, rival, away, margin, upper, mu, drawn, counts if hard else None, found, point.cpu().numpy()
+    )
+
+
+def _on_grid(claims: Claims, claim: Claim, image: Tensor, point: Tensor) -> tuple[Tensor, float]:
+    """Return the grid point next to a point, pulled in until it lies in the ball, and its distance.
+
+    A certificate is about the 8-bit image, or about the float one: the larger distance counts.
+    """
+    assert claims.sigma is not None
+    grid, away, there = Grid.of(claims.sigma), math.inf, point
+    centre = torch.from_numpy(grid.real(grid.nearest(image.cpu().numpy()).steps))
+    both = torch.stack([centre, image.cpu().double()])
+    for part in (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2):
+        steps = grid.nearest(torch.lerp(image, point, part).cpu().numpy()).steps
+        away = float(distance(torch.from_numpy(grid.real(steps)).expand(both.shape), both, claims.norm).max())
+        there = torch.from_numpy(grid.value(steps)).to(point)
+        if away < claim.radius:
+            break
+    return there, away

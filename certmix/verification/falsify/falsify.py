@@ -1,0 +1,529 @@
+"""Attacks inside the certified balls of a run, their verdict, and findings judged again."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from certmix.certification.bounding import bound_records, radii_of
+from certmix.certification.deterministic_fill import ROBUST, margin_cell
+from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest
+from certmix.certification.deterministic_table import stored_radii
+from certmix.certification.stored_run import open_sampled
+from certmix.certification.unfinished import unfinished
+from certmix.data import spread
+from certmix.errors import ParameterError, RunError
+from certmix.radii import CERTIFICATES
+from certmix.runs import Store, VectorStore, read_run
+from certmix.runs.attacking import Progress
+from certmix.runs.behaviour import Original
+from certmix.runs.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.runs.from_json import from_json
+from certmix.runs.sources import Sources, load_models
+from certmix.sampling import resolve_device
+from certmix.types import Dataset
+from certmix.verification.checks import CheckResult, Outcome
+from certmix.verification.falsify.attack import (
+    Attacked,
+    Claim,
+    Claims,
+    FalsifyRequest,
+    Target,
+    Trial,
+    attack_claim,
+    judge_plain,
+    judge_smoothed,
+    noise_seed,
+    sampler_of,
+)
+from certmix.verification.falsify.evidence import chance_of, findings_needed, threshold
+from certmix.verification.falsify.findings import Finding, Said, Sampled, read_finding, write_finding
+
+__all__ = ["Falsification", "FalsifyRequest", "Replay", "attack_claims", "falsify", "read_claims", "replay"]
+
+FOLDER = "falsify"
+"""Where findings go within a run's folder."""
+CHECK = "attacks inside the certified balls"
+FAILURE_PROBABILITY = 1e-3
+"""Probability that a right certificate's finding stands: the replayer's own, whatever the file says."""
+LEAST_SAMPLES, MOST_SAMPLES = 10_000, 10**6
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Falsification:
+    """The attacks on a run's certificates and their verdict.
+
+    Parameters
+    ----------
+    source
+        The run, as it was named.
+    claims, request
+        What was attacked, and how.
+    attacked
+        One entry for each certificate that was attacked.
+    files
+        Where findings were written.
+    """
+
+    source: str
+    claims: Claims
+    request: FalsifyRequest
+    attacked: tuple[Attacked, ...]
+    files: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all certificates that were looked at were attacked."""
+        return len(self.attacked) == len(self.claims.claims)
+
+    @cached_property
+    def findings(self) -> tuple[Attacked, ...]:
+        """The certificates shown to be wrong; all are, except with probability `error_rate`."""
+        return tuple(one for one in self.attacked if one.found)
+
+    @property
+    def rate(self) -> float:
+        """Most findings an image that honest certificates have on average."""
+        if self.claims.sigma is None or not self.claims.looked_at:
+            return 0.0
+        return self.claims.failure_probability + self.request.error_rate / self.claims.looked_at
+
+    @property
+    def needed(self) -> int:
+        """Findings from which on the run is falsified."""
+        return findings_needed(self.claims.looked_at, self.rate, self.request.error_rate)
+
+    @property
+    def chance(self) -> float:
+        """Probability of so many findings or more among honest certificates."""
+        return chance_of(len(self.findings), self.claims.looked_at, self.rate)
+
+    @property
+    def falsified(self) -> bool:
+        """Whether there are more findings than the failure probability allows."""
+        return len(self.findings) >= self.needed
+
+    @property
+    def closest(self) -> tuple[Attacked, ...]:
+        """The attacks in order of the margin found: an estimate, and no certificate."""
+        return tuple(sorted(self.attacked, key=lambda one: one.margin))
+
+    @property
+    def check(self) -> CheckResult:
+        """The verdict as the result of one check."""
+        found, claims = [one.claim.index for one in self.findings], self.claims
+        if not self.attacked:
+            none = "none was attacked" if claims.claims else "nothing is certified"
+            return CheckResult(CHECK, Outcome.UNCHECKED, f"{claims.looked_at} images: {none}")
+        of = f"{len(self.attacked)} certificates ({claims.certificate}, alpha {claims.alpha:g})"
+        if not found:
+            message = f"no point found where some g flips the mix, in {of}: no proof that there is none"
+            return CheckResult(CHECK, Outcome.HOLDS, message)
+        beyond = "more than" if self.falsified else "not more than"
+        message = (
+            f"{len(found)} of {of} are wrong, {beyond} failure probability {claims.failure_probability:g} "
+            f"allows in {claims.looked_at} images"
+        )
+        outcome = Outcome.FAILS if self.falsified else Outcome.HOLDS
+        return CheckResult.about(CHECK, outcome, message, found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        claims = self.claims
+        return {
+            "schema_version": 1,
+            "source": self.source,
+            "certificate": claims.certificate,
+            "alpha": claims.alpha,
+            "threshold": threshold(claims.alpha),
+            "norm": claims.norm,
+            "sigma": claims.sigma,
+            "failure_probability": claims.failure_probability,
+            "request": self.request.as_dict(),
+            "images": claims.looked_at,
+            "certified": len(claims.claims),
+            "attacked": len(self.attacked),
+            "complete": self.complete,
+            "findings": len(self.findings),
+            "findings_needed": self.needed,
+            "chance_if_honest": self.chance,
+            "falsified": self.falsified,
+            "check": self.check.as_dict(),
+            "attacks": [
+                {
+                    "image": one.claim.index,
+                    "predicted": one.claim.predicted,
+                    "radius": one.claim.radius if math.isfinite(one.claim.radius) else None,
+                    "distance": one.distance,
+                    "rival": one.rival,
+                    "margin": one.margin,
+                    "margin_upper": one.upper,
+                    "samples": one.samples,
+                    "found": one.found,
+                }
+                for one in self.attacked
+            ],
+            "files": list(self.files),
+        }
+
+
+def falsify(
+    run: str | Path,
+    request: FalsifyRequest | None = None,
+    *,
+    sources: Sources | None = None,
+    output: str | Path | None = None,
+    device: str = "auto",
+    progress: Callable[[Progress], None] | None = None,
+    say: Say = lambda message: None,
+) -> Falsification:
+    """Attack a run's certificates inside their balls.
+
+    For each certified image a point x' strictly within the radius is searched
+    where the margin of h is below mu = (1 - alpha) / alpha: there some g flips
+    the mix (Lemma 3.2 is tight).  A smoothed h is judged there on fresh noise,
+    by a confidence bound.  That nothing is found proves nothing.
+
+    Parameters
+    ----------
+    run
+        Folder of a run of `certmix.certify`; it is only read, but for findings.
+    request
+        Which certificates, and the budget; None for the defaults.
+    sources
+        Data and models, for a run that was made from Python objects.
+    output
+        Folder for findings; None takes ``falsify`` in the run's folder.
+    device, progress, say
+        As for `certmix.certify`.
+
+    Returns
+    -------
+    Falsification
+        ``.falsified`` is the verdict.  After a keyboard interrupt it is of
+        the attacks that were done.
+
+    Raises
+    ------
+    CertmixError
+        If the run cannot be read, or its data or model are not what they were.
+    """
+    asked = request or FalsifyRequest()
+    claims = read_claims(run, asked)
+    told = unfinished(Path(run))
+    if told is not None:
+        say(told)
+    if not claims.claims:
+        return Falsification(str(run), claims, asked, ())
+    target, dataset = _load_target(Path(run), claims, sources, device, say)
+    attacked = attack_claims(target, claims, lambda claim: _input_of(dataset, claim), asked, progress)
+    result = Falsification(str(run), claims, asked, attacked)
+    if result.findings:
+        folder = Path(run) / FOLDER if output is None else Path(output)
+        files = [write_finding(folder, Path(run), one, claims, asked, target) for one in result.findings]
+        result = replace(result, files=tuple(map(str, files)))
+    return result
+
+
+def attack_claims(
+    target: Target,
+    claims: Claims,
+    read: Callable[[Claim], Tensor],
+    request: FalsifyRequest,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[Attacked, ...]:
+    """Attack certificates one by one; a keyboard interrupt returns those that are done.
+
+    `read` gives the input of a claim, float32.
+    """
+    found: list[Attacked] = []
+    start = time.monotonic()
+    try:
+        for claim in claims.claims:
+            found.append(attack_claim(target, claims, claim, read(claim), request))
+            if progress is not None:
+                wrong = sum(one.found for one in found)
+                cell = f"{wrong} found, smallest margin {min(one.margin for one in found):.3f}"
+                progress(Progress(len(found), len(claims.claims), cell, time.monotonic() - start))
+    except KeyboardInterrupt:
+        pass
+    return tuple(found)
+
+
+def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
+    """Return the certificates that the stored numbers of a run give, of the images that a request looks at.
+
+    The images are spread evenly over the run's own, by index: the choice does
+    not depend on what was certified.
+
+    Raises
+    ------
+    RunError
+        If the run cannot be read.
+    ParameterError
+        If the run gives no radii of this certificate or alpha.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise RunError(
+            f"{folder} is a file: name the folder of a run of certmix certify, whose model is attacked; "
+            "a log alone is checked by certmix audit"
+        )
+    described = read_run(folder)
+    study = described["identity"].get("study", "certify") if "identity" in described else "certify"
+    proved = next((name for name in DETERMINISTIC if study == f"certify-{name}"), None)
+    if proved is not None:
+        return _proved(folder, described, proved, request)
+    run = open_sampled(folder)
+    own = run.request
+    alpha = own.alpha if request.alpha is None else request.alpha
+    certificate = request.certificate or own.certificates[0]
+    if certificate not in CERTIFICATES:
+        raise ParameterError(
+            f"certificate {certificate}: {folder} was sampled: use one of {', '.join(CERTIFICATES)}"
+        )
+    replace(own, certificates=(certificate,))  # refuses what the run's bound does not allow
+    chosen = [run.records[i] for i in spread(len(run.records), request.images)] if run.records else []
+    radius = np.zeros(0)
+    if chosen:
+        bounds = bound_records(chosen, own).bounds
+        radius = radii_of(bounds, sigma=own.sigma, alpha=alpha, certificate=certificate).radius
+    claims = tuple(
+        Claim(record.index, record.selected, r, record.input_checksum)
+        for record, r in zip(chosen, radius.tolist(), strict=True)
+        if r > 0
+    )
+    return Claims(
+        certificate, alpha, CERTIFICATES[certificate].norm, own.sigma, own.failure_probability, len(chosen),
+        claims, own.scores, own.temperature, own.precision, own.seed, run=described,
+    )  # fmt: skip
+
+
+def _proved(folder: Path, described: dict[str, Any], certificate: str, request: FalsifyRequest) -> Claims:
+    """Return what a run without samples claims: radii at alpha = 1, or at its own alpha."""
+    if request.certificate not in (None, certificate):
+        raise ParameterError(
+            f"certificate {request.certificate}: {folder} holds {certificate}: leave --certificate out"
+        )
+    try:
+        own, box = from_json(DeterministicRequest, described["request"]), described["data"]["input_range"]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
+    alpha = own.alpha if request.alpha is None else request.alpha
+    if alpha not in own.weights():
+        raise ParameterError(
+            f"alpha = {alpha:g}: {folder} holds radii at "
+            f"{' and '.join(f'{a:g}' for a in sorted(set(own.weights())))}: "
+            f"use one of them, or repeat certmix certify with --alpha {alpha:g}"
+        )
+    store = VectorStore(folder / VECTORS, read_only=True)
+    try:
+        stored = store.known(ROBUST)
+        if certificate == "margin":
+            stored &= store.known(margin_cell(alpha))
+        indices = np.array(sorted(stored), np.int64)
+        chosen = indices[spread(len(indices), request.images)] if len(indices) else indices
+        claims: tuple[Claim, ...] = ()
+        if len(chosen):
+            classes = store.read(ROBUST, chosen.tolist()).argmax(1).tolist()
+            radius = stored_radii(own, store, chosen, alpha).radius.tolist()
+            found = zip(chosen.tolist(), classes, radius, strict=True)
+            claims = tuple(Claim(index, predicted, r) for index, predicted, r in found if r > 0)
+    finally:
+        store.close()
+    clipped = certificate == "margin" and own.norm == "linf" and box is not None
+    return Claims(
+        certificate, alpha, own.measure, None, 0.0, len(chosen), claims, clipped=clipped, run=described
+    )
+
+
+def _load_target(
+    run: Path, claims: Claims, sources: Sources | None, device: str, say: Say
+) -> tuple[Target, Dataset]:
+    """Load a run's data and robust model, and refuse them if they are not what they were."""
+    described: dict[str, Any] = claims.run or {}
+    try:
+        named = Sources.from_dict(described["sources"]) if sources is None else sources
+        robust = named.robust if named.robust is not None else described["models"]["robust"]["spec"]
+        identity, batch_size = described["identity"], described.get("batch_size")
+        expected = str(identity["data_checksum"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
+    chosen = resolve_device(device)
+    loaded = load_models(replace(named, standard=None), robust, chosen, say)
+    store: Store | VectorStore
+    if claims.sigma is None:
+        store = VectorStore(run / VECTORS, read_only=True)
+    else:
+        store = Store(run / DATABASE, loaded.dataset.classes, read_only=True)
+    try:
+        Original(run, described, store).hold(loaded, chosen)
+    finally:
+        store.close()
+    data = loaded.dataset
+    if data.checksum != expected:
+        raise RunError(
+            f"{data.name} is not the data that {run} was made with (checksum {data.checksum[:12]}, "
+            f"{expected[:12]} there): restore it, or certify again"
+        )
+    batch = batch_size if claims.sigma is not None else None
+    return Target(loaded.robust.module, data.classes, chosen, data.input_range, batch), data
+
+
+def _input_of(dataset: Dataset, claim: Claim) -> Tensor:
+    """Return the input that a claim is about; RunError if the data set lacks it, or it is not what it was."""
+    places = np.flatnonzero(dataset.indices == claim.index)
+    if len(places) != 1:
+        raise RunError(f"{dataset.name} holds no image {claim.index}: restore the data of the run")
+    values = np.ascontiguousarray(dataset.read(int(places[0])))
+    if claim.input_checksum and hashlib.sha256(values.tobytes()).hexdigest() != claim.input_checksum:
+        raise RunError(f"image {claim.index} is not what it was when the run was made: restore the data")
+    return torch.from_numpy(values)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A finding judged again: check by check, on noise keyed by `seed` (None without noise)."""
+
+    finding: Finding
+    attacked: Attacked
+    seed: int | None
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def stands(self) -> bool:
+        """Whether the certificate is shown to be wrong once more."""
+        return all(check.outcome != Outcome.FAILS for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "schema_version": 1,
+            "finding": str(self.finding.path),
+            "image": self.attacked.claim.index,
+            "seed": self.seed,
+            "failure_probability": None if self.seed is None else FAILURE_PROBABILITY,
+            "stands": self.stands,
+            "checks": [check.as_dict() for check in self.checks],
+        }
+
+
+def replay(
+    path: str | Path,
+    run: str | Path | None = None,
+    *,
+    seed: int | None = None,
+    sources: Sources | None = None,
+    device: str = "auto",
+    say: Say = lambda message: None,
+) -> Replay:
+    """Judge a finding again, by nothing that its file could have been made to fit.
+
+    Noise, number of samples and failure probability of the verdict are the
+    replayer's.  The noise of the finding is drawn too, to compare its votes.
+
+    Parameters
+    ----------
+    path
+        Its ``.json`` or ``.npz``.
+    run
+        The run's folder, if it is no longer where it was.
+    seed
+        Key of the fresh noise that decides; None takes one from the operating system.  It is reported.
+    sources, device, say
+        As for `falsify`.
+
+    Raises
+    ------
+    CertmixError
+        If the finding, the run, its data or model cannot be read, or are not what they were.
+    """
+    finding = read_finding(path)
+    said = finding.said
+    folder = Path(said.run if run is None else run)
+    claims = read_claims(folder, FalsifyRequest("all", said.alpha, said.certificate))
+    if said.robust_checksum != (claims.run or {}).get("identity", {}).get("robust_checksum"):
+        raise RunError(f"{folder} is not the run that {finding.path.name} is about: name that run")
+    claim = next((one for one in claims.claims if one.index == said.image), None)
+    if claim is None:
+        raise RunError(
+            f"{folder} does not certify image {said.image} at alpha {said.alpha:g}: name the run that "
+            "the finding is about"
+        )
+    target, dataset = _load_target(folder, claims, sources, device, say)
+    image, point = _input_of(dataset, claim), torch.from_numpy(finding.point)
+    if image.shape != point.shape:
+        raise RunError(f"{finding.path} holds a point of another shape than image {claim.index}: restore it")
+    image, point = image.to(target.device), point.to(target.device)
+    if claims.sigma is None:
+        attacked = judge_plain(target, claims, claim, image, point[None])
+        return Replay(finding, attacked, None, _checks(attacked, said, None))
+    rival = said.worst_standard_classifier.one_hot
+    if not isinstance(said, Sampled) or rival == claim.predicted or rival >= target.classes:
+        raise RunError(
+            f"{finding.path}: class {rival} is no rival of class {claim.predicted}: restore the file"
+        )
+    seed = secrets.randbits(48) if seed is None else seed
+    samples = min(max(said.samples, LEAST_SAMPLES), MOST_SAMPLES)
+    trial = Trial(samples, FAILURE_PROBABILITY, noise_seed(seed, claims.seed, "replay"))
+    attacked = judge_smoothed(target, claims, claim, image, point, rival, trial)
+    checks = list(_checks(attacked, said, seed))
+    if said.votes is not None and claims.scores == "hard" and target.device.type == said.device:
+        checks.append(_own_votes(target, claims, said, point))
+    return Replay(finding, attacked, seed, tuple(checks))
+
+
+def _own_votes(target: Target, claims: Claims, said: Sampled, point: Tensor) -> CheckResult:
+    """Compare the votes of the finding's own noise; they do not enter the verdict."""
+    if not 0 < said.samples <= MOST_SAMPLES:
+        text = f"not compared: {said.samples:,} samples, where 1 to {MOST_SAMPLES:,} are drawn again"
+        return CheckResult.about("votes", Outcome.UNCHECKED, text, [said.image])
+    counts = sampler_of(target, claims, said.noise_seed).votes(point, said.image, [said.samples])[0]
+    equal = tuple(counts.tolist()) == said.votes
+    text = "the same votes" if equal else (
+        "not the finding's votes: other versions or hardware may round otherwise"
+    )  # fmt: skip
+    outcome = Outcome.HOLDS if equal else Outcome.UNCHECKED
+    return CheckResult.about("votes", outcome, f"{text}, with its own seed and samples", [said.image])
+
+
+def _checks(attacked: Attacked, said: Said, seed: int | None) -> tuple[CheckResult, ...]:
+    """Compare the claim, the distance and the margin."""
+    claim = attacked.claim
+    inside = attacked.distance < claim.radius
+    risk = ""
+    if seed is not None:
+        fresh = f"{attacked.samples:,} fresh samples, seed {seed}"
+        risk = f" ({fresh}, failure probability {FAILURE_PROBABILITY:g})"
+    upper = ("not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}") + risk
+    below = attacked.upper is not None and attacked.upper < attacked.threshold
+    flips = attacked.found if inside else below
+    found = {
+        "class": (
+            claim.predicted == said.predicted,
+            f"the run certifies class {claim.predicted}, the finding attacked {said.predicted}",
+        ),
+        "distance": (inside, f"{attacked.distance!r} from the image, certified radius {claim.radius!r}"),
+        "margin": (
+            flips,
+            f"{attacked.margin:.6f} to class {attacked.rival}, {upper}; below {attacked.threshold:.6f} a g "
+            "flips the mix",
+        ),
+    }
+    return tuple(
+        CheckResult.about(name, Outcome.HOLDS if holds else Outcome.FAILS, message, [claim.index])
+        for name, (holds, message) in found.items()
+    )
