@@ -13,8 +13,15 @@ from certmix.models.weights import PICKLED
 from certmix.models.zoo import zoo_names
 
 __all__ = [
-    "FORMS", "MODULE_FACTORY", "check_text", "find_card", "find_nuts", "is_factory", "load_foreign",
+    "FORMS", "MODULE_FACTORY", "SCHEMES", "check_text", "find_card", "find_scheme", "is_factory",
+    "load_foreign",
 ]  # fmt: skip
+
+SCHEMES = {"nuts": "certmix.nuts.folder"}
+"""Folders that later stations read: scheme -> module, imported on first use, whose ``load_part`` loads them.
+
+A model is named ``SCHEME:FOLDER[#PART]``, or by a folder that holds ``SCHEME.json``.
+"""
 
 FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
@@ -33,21 +40,23 @@ def check_text(spec: str) -> None:
         raise ModelError(f"model {ascii(spec)[:80]} is neither a name nor a path: use {FORMS}")
 
 
-def find_nuts(spec: str, zoo: Path) -> tuple[Path, str] | None:
-    """Return the folder of the nonlinear mix a spec names, and the part, if it names one."""
-    if spec.startswith("nuts:"):
-        rest, part = os.path.expanduser(spec.removeprefix("nuts:")), ""
-        if not os.path.isdir(rest):
+def find_scheme(spec: str, zoo: Path) -> tuple[str, Path, str] | None:
+    """Return the module of `SCHEMES` that loads a spec, and its folder and part; None for other specs."""
+    for scheme, module in SCHEMES.items():
+        file, given = f"{scheme}.json", spec.startswith(f"{scheme}:")
+        rest, part = os.path.expanduser(spec.removeprefix(f"{scheme}:")), ""
+        held = os.path.basename(rest) == file or os.path.isfile(os.path.join(rest, file))
+        if given and not os.path.isdir(rest):
             rest, _, part = rest.partition("#")
-    else:
-        rest, part = os.path.expanduser(spec), ""
-        named = os.path.basename(rest) == "nuts.json" or os.path.isfile(os.path.join(rest, "nuts.json"))
-        if not spec or spec in zoo_names(zoo) or not named:
-            return None
-        if os.path.isdir(rest) and _models_in(Path(rest)):
-            raise ModelError(f"folder {spec} holds a mix and a model: write nuts:{spec}, or name the card")
-    path = Path(rest)
-    return (path.parent if path.name == "nuts.json" else path), part
+        if not given and (not spec or spec in zoo_names(zoo) or not held):
+            continue
+        if not given and os.path.isdir(rest) and _models_in(Path(rest)):
+            raise ModelError(
+                f"folder {spec} holds a mix and a model: write {scheme}:{spec}, or name the card"
+            )
+        path = Path(rest)
+        return module, (path.parent if path.name == file else path), part
+    return None
 
 
 def find_card(spec: str, zoo: Path) -> Path | None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from torch import nn
 from certmix.errors import ModelError, describe
 from certmix.models.adapters import Foreign, class_sources, evaluating
 from certmix.models.checks import classes_remedy
-from certmix.models.naming import check_text, find_card, find_nuts, is_factory, load_foreign
+from certmix.models.naming import check_text, find_card, find_scheme, is_factory, load_foreign
 from certmix.models.normalize import Normalization, Normalized, parse_normalize
 from certmix.models.state import draws_weights, hash_state
 from certmix.models.weights import apply_weights, read_weights
@@ -154,12 +155,12 @@ def _load(
     zoo: Path,
 ) -> LoadedModel:
     check_text(spec)
-    nuts = find_nuts(spec, zoo)
-    if nuts is not None:
-        from certmix.nuts.folder import load_part  # a side room, which imports this station
-
+    scheme = find_scheme(spec, zoo)
+    if scheme is not None:
         _refuse_extras(spec, weights, normalize)
-        return load_part(*nuts, spec, device=device, classes=classes, zoo=zoo)
+        module, folder, part = scheme
+        load_part: Callable[..., LoadedModel] = importlib.import_module(module).load_part
+        return load_part(folder, part, spec, device=device, classes=classes, zoo=zoo)
     found = find_card(spec, zoo)
     if found is not None:
         _refuse_extras(spec, weights, normalize)

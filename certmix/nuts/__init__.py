@@ -8,8 +8,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from certmix.nuts.cache import MarginGrid, constraint_share, margin_grid
-from certmix.nuts.fit import NutsFit, auxiliary_alpha, fit, solve_beta
+from certmix.nuts.fit import (
+    MarginGrid,
+    NutsFit,
+    auxiliary_alpha,
+    constraint_share,
+    fit,
+    margin_grid,
+    solve_beta,
+)
 from certmix.nuts.grid import BETAS, GRIDS, TOP_K, Grid, TransformSettings, parse_grid
 from certmix.nuts.margins import attacked_margin, clean_margin, transform_numpy
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from certmix.calling import call_both
 from certmix.errors import ParameterError
 from certmix.models.trust import check_pair
-from certmix.nuts.description import check_auxiliary
+from certmix.nuts.description import check_shares
 from certmix.nuts.mixture import NutsMixture, transformed_logits
 
 __all__ = ["AuxiliaryMixture", "DirectBypass", "direct_bypass"]
@@ -62,7 +62,7 @@ class AuxiliaryMixture(nn.Module):
         r_d: float = 0.9,
     ) -> None:
         super().__init__()
-        check_auxiliary(alpha_d, r_d)
+        check_shares(alpha_d=alpha_d, r_d=r_d)
         self.standard, self.robust, self.transform = standard, robust, transform
         self.alpha_d, self.r_d = float(alpha_d), float(r_d)
 

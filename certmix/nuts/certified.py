@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from certmix.errors import DataError, ParameterError
 from certmix.nuts._certified_kernel import right_over_alphas, sums_over_scales
-from certmix.nuts.grid import Grid, check_clamp
+from certmix.nuts.grid import CLAMP_NAMES, Grid, check_choice
 from certmix.nuts.margins import CLAMPS, check_labels, check_logits, normalize_numpy
 from certmix.types import FloatArray, IntArray
 
@@ -143,7 +143,7 @@ def grid_sums(
     ParameterError
         If the clamp is unknown, or the grid is too large for these images.
     """
-    check_clamp(clamp)
+    check_choice("clamp", clamp, CLAMP_NAMES)
     images, samples, classes = noisy.shape
     size = int(np.prod(grid.shape)) * images * classes
     if size > _LARGEST_GRID:

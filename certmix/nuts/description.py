@@ -1,31 +1,35 @@
-"""What a fitted nonlinear mix is made of, and how it was found.  No torch."""
+"""What a fitted nonlinear mix is made of, how it was found, and the published optima.  No torch."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
 from certmix.nuts.fit import NutsFit
-from certmix.nuts.grid import Grid, TransformSettings
+from certmix.nuts.grid import TOP_K, Grid, TransformSettings
 from certmix.types import IntArray
 
 __all__ = [
+    "PUBLISHED",
     "FitFacts",
     "MixSettings",
     "ModelReference",
     "NutsDescription",
     "TuningImages",
-    "check_auxiliary",
     "check_mix",
+    "check_shares",
 ]
 
 COLDEST, HOTTEST = 1e-6, 1e6
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 def check_mix(alpha: float, temperature: float) -> None:
@@ -42,15 +46,24 @@ def check_mix(alpha: float, temperature: float) -> None:
         )
 
 
-def check_auxiliary(alpha_d: float, r_d: float) -> None:
-    """Refuse weights of the auxiliary mix that are out of range."""
-    for name, value in (("alpha_d", alpha_d), ("r_d", r_d)):
-        if not 0.0 <= value <= 1.0:
-            raise ParameterError(f"{name} = {value}: the auxiliary mix needs {name} in [0, 1]")
+def check_shares(**shares: float | None) -> None:
+    """Refuse named numbers outside [0, 1]; None passes."""
+    for name, value in shares.items():
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise ParameterError(f"{name} = {value}: it must lie in [0, 1]")
 
 
-@dataclass(frozen=True)
-class MixSettings:
+class _Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Plain data of ``nuts.json``; texts are of one line."""
+
+    def __post_init__(self) -> None:
+        for name, value in msgspec.structs.asdict(self).items():
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str) and len(f"{text}.".splitlines()) > 1:
+                    raise ParameterError(f"{name} is {text[:40]!r}: a text of one line is needed")
+
+
+class MixSettings(_Described, frozen=True):
     """The numbers of a nonlinear mix.
 
     Parameters
@@ -77,16 +90,15 @@ class MixSettings:
 
     def __post_init__(self) -> None:
         check_mix(self.alpha, self.temperature)
-        check_auxiliary(0.0 if self.alpha_d is None else self.alpha_d, self.r_d)
+        check_shares(alpha_d=self.alpha_d, r_d=self.r_d)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, flat."""
-        plain = asdict(self)
-        return {**plain.pop("transform"), **plain}
+        plain = msgspec.structs.asdict(self)
+        return {**msgspec.structs.asdict(plain.pop("transform")), **plain}
 
 
-@dataclass(frozen=True)
-class ModelReference:
+class ModelReference(_Described, frozen=True):
     """Where a base model comes from: what `load_model` takes, and the checksum it must have.
 
     Paths in ``spec``, ``weights`` and ``files`` (further files that it reads) are relative to
@@ -100,12 +112,12 @@ class ModelReference:
     files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not re.fullmatch(r"[0-9a-f]{64}", self.checksum):
             raise ParameterError(f"checksum {self.checksum[:70]!r}: a SHA-256 in 64 hex digits is needed")
 
 
-@dataclass(frozen=True)
-class FitFacts:
+class FitFacts(_Described, frozen=True):
     """How Algorithm 1 came to its numbers: the fields of `NutsFit` without the margins."""
 
     beta: float
@@ -113,30 +125,26 @@ class FitFacts:
     margin_threshold: float
     objective: float
     constraint_share: float
-    ties: int
+    ties: Count
     on_edge: tuple[str, ...]
     conditional: bool
-    images: int
-    clean_wrong: int
-    attacked_right: int
+    images: Count
+    clean_wrong: Count
+    attacked_right: Count
     grid: Grid
 
     def __post_init__(self) -> None:
-        for name in ("beta", "margin_threshold", "objective", "constraint_share"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ParameterError(f"{name} = {value}: it must lie in [0, 1]")
-        for name in ("ties", "images", "clean_wrong", "attacked_right"):
-            _check_count(name, getattr(self, name))
+        super().__post_init__()
+        names = ("beta", "margin_threshold", "objective", "constraint_share")
+        check_shares(**{name: getattr(self, name) for name in names})
 
     @classmethod
     def of(cls, fit: NutsFit) -> FitFacts:
         """Return the facts worth keeping of a fit."""
-        return cls(**{one.name: getattr(fit, one.name) for one in fields(cls)})
+        return cls(*(getattr(fit, name) for name in cls.__struct_fields__))
 
 
-@dataclass(frozen=True)
-class TuningImages:
+class TuningImages(_Described, frozen=True):
     """The images that a mix was tuned on: no result should be reported on them.
 
     Parameters
@@ -152,15 +160,18 @@ class TuningImages:
     data: str
     split: str
     checksum: str
-    indices: tuple[int, ...]
-    attack: dict[str, Any] = field(default_factory=dict)
+    indices: tuple[Count, ...]
+    attack: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "indices", tuple(int(index) for index in self.indices))
-        for index in self.indices:
-            _check_count("an index of a tuning image", index)
+        super().__post_init__()
+        indices = tuple(map(int, self.indices))
+        if min(indices, default=0) < 0:
+            raise ParameterError(f"an index of a tuning image is {min(indices)}: at least 0 is needed")
+        msgspec.structs.force_setattr(self, "indices", indices)
         try:
-            object.__setattr__(self, "attack", json.loads(json.dumps(self.attack, allow_nan=False)))
+            plain = json.loads(json.dumps(self.attack, allow_nan=False))
+            msgspec.structs.force_setattr(self, "attack", plain)
         except (TypeError, ValueError) as error:
             raise ParameterError(
                 f"attack is no plain data ({error}): give finite numbers and texts"
@@ -173,8 +184,7 @@ class TuningImages:
         return np.intersect1d(asked, np.array(self.indices if same else (), np.int64))
 
 
-@dataclass(frozen=True)
-class NutsDescription:
+class NutsDescription(_Described, frozen=True):
     """A nonlinear mix as it is saved; `fit` and `tuning` are None where unknown."""
 
     settings: MixSettings
@@ -184,6 +194,22 @@ class NutsDescription:
     tuning: TuningImages | None = None
 
 
-def _check_count(name: str, value: int) -> None:
-    if not 0 <= value < 2**63:
-        raise ParameterError(f"{name} is {value}: a whole number of at least 0 is needed")
+def _optimum(name: str, s: float, c: float, p: float, alpha: float, alpha_d: float) -> MixSettings:
+    return MixSettings(TransformSettings(s, p, c, "gelu", TOP_K[name]), alpha, alpha_d=alpha_d)
+
+
+PUBLISHED = {
+    "cifar10": _optimum("cifar10", 5.0, -1.1, 4.0, 0.9987500602493457, 0.9570535356459247),
+    "cifar100": _optimum(
+        "cifar100", 0.6115753843212784, -2.142857142857143, 3.571428571428571,
+        0.9860300534207915, 0.9706995384302841,
+    ),
+    "imagenet": _optimum(
+        "imagenet", 0.023535468936502525, -0.2857142857142858, 2.7142857142857144,
+        0.9971266414518896, 0.90683792395046,
+    ),
+}  # fmt: skip
+"""By data set: the optimum of Table 3 of MixedNUTS, with the digits of the published configuration.
+
+alpha_d is the published one too, of the raw logits of the paper's robust models.
+"""

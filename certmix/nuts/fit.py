@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from certmix.errors import ParameterError
-from certmix.nuts.cache import RIVALS, MarginGrid, classified_right, margin_grid
-from certmix.nuts.grid import BETAS, Grid, TransformSettings
-from certmix.nuts.margins import attacked_margin, check_labels, check_logits, normalize_numpy
+from certmix.errors import DataError, ParameterError
+from certmix.nuts.grid import BETAS, CLAMP_NAMES, Grid, TransformSettings, check_choice
+from certmix.nuts.margins import CLAMPS, attacked_margin, check_labels, check_logits, normalize_numpy
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
     "QUANTILES",
+    "RIVALS",
+    "MarginGrid",
     "NutsFit",
     "auxiliary_alpha",
-    "check_choices",
+    "check_share",
+    "constraint_share",
     "fit",
+    "margin_grid",
     "mixing_weight",
     "solve_beta",
 ]
 
 QUANTILES = ("conservative", "linear")
 
+RIVALS = ("label", "second")
+"""Which class a misclassified clean image's margin is taken to, see `margin_grid`; the first by default."""
+
 LARGEST_THRESHOLD = 1.0 - 1e-9
 """Margin thresholds are cut off here, as in published code: at 1 alpha is 1/2, where everything ties."""
 
 SATURATED = 1e-6
+
+_LARGEST_CACHE = 2**31  # bytes
+
+_PREDICTED = -1  # in place of a label: the class that is predicted after the transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,12 +158,180 @@ def fit(
     >>> found.objective, found.attacked_right, found.clean_wrong
     (0.0, 2, 1)
     """
-    check_choices(beta, quantile)
+    check_share(beta, quantile)
     margins = margin_grid(
         clean_logits, attacked_logits, labels, grid,
         clamp=clamp, top_k=top_k, rival=rival, standard_correct=standard_correct, threads=threads,
     )  # fmt: skip
     return solve_beta(margins, beta, quantile=quantile)
+
+
+@dataclass(frozen=True, eq=False)
+class MarginGrid:
+    """Margins at every point of a grid: any beta follows from them at once.
+
+    Parameters
+    ----------
+    grid, clamp, top_k
+        What was tried.
+    attacked
+        float64 (s, p, c, images): label's probability less the largest other, of
+        attacked images that the robust model classifies right; sorted.
+    clean_wrong
+        float64 (s, p, c, images): largest probability less the rival's, of clean
+        images that it classifies wrong; sorted.
+    images
+        Images of which these are parts.
+    rival, conditional
+        Which rival, and whether `clean_wrong` is confined to images that the standard model gets right.
+    """
+
+    grid: Grid
+    clamp: str
+    top_k: int | None
+    attacked: FloatArray
+    clean_wrong: FloatArray
+    images: int
+    rival: str
+    conditional: bool
+
+
+def margin_grid(
+    clean_logits: ArrayLike,
+    attacked_logits: ArrayLike,
+    labels: ArrayLike,
+    grid: Grid,
+    *,
+    clamp: str = "gelu",
+    top_k: int | None = None,
+    rival: str = RIVALS[0],
+    standard_correct: ArrayLike | None = None,
+    threads: int | None = None,
+) -> MarginGrid:
+    """Return the sorted margins that Algorithm 1 needs, at every point of a grid.
+
+    Right and wrong are decided before the transform, by the largest logit (the
+    lowest class on a tie), which LN does not change.
+
+    Parameters
+    ----------
+    clean_logits, attacked_logits
+        (m, c): logits of the robust model on images and on their perturbations
+        of least margin, one row an image.
+    labels
+        (m,) classes from 0.
+    grid
+        Candidates of s, p and c.
+    clamp, top_k
+        As in `TransformSettings`.
+    rival
+        ``"label"``: the margin of a misclassified clean image is that over its
+        label, which is what a right standard model must outweigh.
+        ``"second"``: that of Definition 2.1, to its second class, as in the
+        paper.  The two differ where the label comes third or later.
+    standard_correct
+        Optional bool (m,): where the standard model classifies the clean image
+        right.  The objective is then conditioned on it (Appendix D.8.3).
+    threads
+        Number of threads, the available processors by default; the result does not depend on it.
+
+    Raises
+    ------
+    DataError, ParameterError
+        As in `fit`.
+    """
+    check_choice("clamp", clamp, CLAMP_NAMES)
+    check_choice("rival", rival, RIVALS)
+    clean, attacked = check_logits(clean_logits), check_logits(attacked_logits)
+    if clean.shape != attacked.shape:
+        found = f"clean logits have shape {clean.shape}, attacked ones {attacked.shape}"
+        raise DataError(f"{found}: give one row of each for every image")
+    y = check_labels(labels, *clean.shape)
+    wrong = clean.argmax(1) != y
+    if standard_correct is not None:
+        flags = np.asarray(standard_correct)
+        if flags.shape != y.shape or flags.dtype != np.bool_:
+            found = f"standard_correct has shape {flags.shape} and type {flags.dtype}"
+            raise DataError(f"{found}: give true or false for each of {len(y)} images")
+        wrong &= flags
+    attacked, targets = _classified_right(attacked, y)
+    points, rows = math.prod(grid.shape), len(targets) + int(wrong.sum())
+    if 8 * points * rows > _LARGEST_CACHE:
+        remedy = "take a coarser grid or fewer images"
+        raise ParameterError(f"{points} grid points of {rows} margins need more than 2 GiB: {remedy}")
+    sort = partial(_sorted_margins, grid=grid, clamp=clamp, top_k=top_k, threads=threads)
+    if rival == "label":
+        unmended = -sort(clean[wrong], y[wrong])[..., ::-1]
+    else:
+        unmended = sort(clean[wrong], np.full(wrong.sum(), _PREDICTED, np.int64))
+    conditional = standard_correct is not None
+    return MarginGrid(grid, clamp, top_k, sort(attacked, targets), unmended, len(y), rival, conditional)
+
+
+def _classified_right(logits: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return the rows whose largest logit is the label's, and their labels."""
+    right = logits.argmax(1) == labels
+    if not right.any():
+        remedy = "take more images, a smaller eps or a more robust model"
+        raise DataError(f"none of {len(labels)} attacked images is classified right: {remedy}")
+    return logits[right], labels[right]
+
+
+def _sorted_margins(
+    logits: FloatArray, labels: IntArray, *, grid: Grid, clamp: str, top_k: int | None, threads: int | None
+) -> FloatArray:
+    """Margins (s, p, c, m), sorted along the last axis; one task of the pool an exponent and bias."""
+    if threads is not None and threads < 1:
+        raise ParameterError(f"threads = {threads}: at least 1 is needed; leave it out for all processors")
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    margins = np.empty((len(grid.c), len(grid.p), len(grid.s), len(logits)))
+    normalized, scales = normalize_numpy(logits, top_k), np.array(grid.s)
+
+    def task(clamped: FloatArray, p: float, out: FloatArray) -> None:
+        _margins_over_scales(clamped, labels, p, scales, out)
+        out.sort(-1)
+
+    with ThreadPoolExecutor(threads or available) as pool:
+        for c, block in zip(grid.c, margins, strict=True):
+            list(pool.map(partial(task, CLAMPS[clamp](normalized + c)), grid.p, block))
+    return margins.transpose(2, 1, 0, 3)
+
+
+@njit(cache=True, nogil=True)
+def _signed_power(x: float, p: float) -> float:
+    return -((-x) ** p) if x < 0.0 else x**p
+
+
+@njit(cache=True, nogil=True)
+def _margins_over_scales(
+    clamped: FloatArray, labels: IntArray, p: float, scales: FloatArray, margins: FloatArray
+) -> None:
+    """Write the margins of softmax(s |z|^p sgn z) for each scale s.
+
+    It works image by image: neither the order of images nor the number of threads changes a bit.
+    clamped: z, (m, c); labels: (m,), `_PREDICTED` or a class; margins: (scales, m).
+    """
+    images, classes = clamped.shape
+    below = np.empty(classes)
+    for i in range(images):
+        top, second, first = -math.inf, -math.inf, 0
+        for j in range(classes):
+            value = _signed_power(clamped[i, j], p)
+            below[j] = value
+            if value > top:
+                second, top, first = top, value, j
+            elif value > second:
+                second = value
+        right = labels[i] == _PREDICTED or labels[i] == first
+        gap = top - second if right else top - below[labels[i]]
+        for j in range(classes):
+            below[j] = top - below[j]
+        for k in range(scales.size):
+            total = 0.0
+            for j in range(classes):
+                total += math.exp(-scales[k] * below[j])
+            margin = -math.expm1(-scales[k] * gap) / total
+            margins[k, i] = margin if right else 0.0 - margin
 
 
 def solve_beta(margins: MarginGrid, beta: float, *, quantile: str = "conservative") -> NutsFit:
@@ -171,34 +353,24 @@ def solve_beta(margins: MarginGrid, beta: float, *, quantile: str = "conservativ
         on these images.  ``"linear"``: the interpolated (1 - beta)-quantile, as
         published code has it, which can fall short by part of an image.
     """
-    check_choices(beta, quantile)
-    raw = _threshold(margins.attacked, beta, quantile)
+    check_share(beta, quantile)
+    grid, raw = margins.grid, _threshold(margins.attacked, beta, quantile)
     feasible, q = raw >= 0.0, np.clip(raw, 0.0, LARGEST_THRESHOLD)
-    kept = _count_at_least(margins.clean_wrong, q)
-    wrong, right = margins.clean_wrong.shape[-1], margins.attacked.shape[-1]
-    at, ties = _choose(margins.grid, kept, q, feasible, beta)
-    share = np.count_nonzero(margins.attacked[at] >= q[at]) / right
-    s, p, c = (values[i] for values, i in zip(_axes(margins.grid), at, strict=True))
-    objectives = kept / max(wrong, 1)
-    return NutsFit(
-        s, p, c, mixing_weight(float(q[at])), float(q[at]), float(objectives[at]), share, ties,
-        margins.grid.edges(at), beta, quantile, margins.clamp, margins.top_k, margins.rival,
-        margins.conditional, margins.images, wrong, right, margins.grid, objectives, q, feasible,
-    )  # fmt: skip
-
-
-def _choose(
-    grid: Grid, kept: IntArray, q: FloatArray, feasible: NDArray[np.bool_], beta: float
-) -> tuple[tuple[int, int, int], int]:
-    """Return the indices of the best feasible point, and how many share its objective."""
     if not feasible.any():
         remedy = "lower beta, or move the grid towards c = 0"
         raise ParameterError(f"beta = {beta:g}: every transform of the grid misclassifies too many: {remedy}")
+    kept = np.count_nonzero(margins.clean_wrong >= q[..., None], axis=-1)
     tied = np.argwhere(feasible & (kept == kept[feasible].min()))
-    s, p, c = (np.array(values)[i] for values, i in zip(_axes(grid), tied.T, strict=True))
-    best = np.lexsort((np.abs(c), s, p, -q[tuple(tied.T)]))[0]
-    i, j, k = map(int, tied[best])
-    return (i, j, k), len(tied)
+    s, p, c = (np.array(values)[i] for values, i in zip((grid.s, grid.p, grid.c), tied.T, strict=True))
+    first = np.lexsort((np.abs(c), s, p, -q[tuple(tied.T)]))[0]
+    i, j, k = at = tuple(tied[first].tolist())
+    wrong, right = margins.clean_wrong.shape[-1], margins.attacked.shape[-1]
+    objectives, share = kept / max(wrong, 1), np.count_nonzero(margins.attacked[at] >= q[at]) / right
+    return NutsFit(
+        grid.s[i], grid.p[j], grid.c[k], mixing_weight(float(q[at])), float(q[at]), float(objectives[at]),
+        share, len(tied), grid.edges((i, j, k)), beta, quantile, margins.clamp, margins.top_k, margins.rival,
+        margins.conditional, margins.images, wrong, right, grid, objectives, q, feasible,
+    )  # fmt: skip
 
 
 def mixing_weight(threshold: float) -> float:
@@ -234,9 +406,9 @@ def auxiliary_alpha(
     ----------
     Appendix B.2.1 of MixedNUTS.
     """
-    check_choices(beta, quantile)
+    check_share(beta, quantile)
     logits = check_logits(attacked_logits)
-    logits, targets = classified_right(logits, check_labels(labels, *logits.shape))
+    logits, targets = _classified_right(logits, check_labels(labels, *logits.shape))
     margins = attacked_margin(normalize_numpy(logits, top_k) if normalize else logits, targets)
     q = np.clip(_threshold(np.sort(margins), beta, quantile), 0.0, LARGEST_THRESHOLD)
     return mixing_weight(float(q))
@@ -251,17 +423,32 @@ def _threshold(margins: FloatArray, beta: float, quantile: str) -> FloatArray:
     return margins[..., number - wanted] if wanted else np.ones(margins.shape[:-1])
 
 
-def _count_at_least(margins: FloatArray, thresholds: FloatArray) -> IntArray:
-    return np.count_nonzero(margins >= thresholds[..., None], axis=-1).astype(np.int64)
-
-
-def _axes(grid: Grid) -> tuple[tuple[float, ...], ...]:
-    return grid.s, grid.p, grid.c
-
-
-def check_choices(beta: float, quantile: str) -> None:
+def check_share(beta: float, quantile: str) -> None:
     """Refuse a share outside [0, 1], and an unknown quantile."""
     if not 0.0 <= beta <= 1.0:
         raise ParameterError(f"beta = {beta}: it must lie in [0, 1], such as 0.985")
-    if quantile not in QUANTILES:
-        raise ParameterError(f"quantile {quantile!r} is unknown: use one of {', '.join(QUANTILES)}")
+    check_choice("quantile", quantile, QUANTILES)
+
+
+def constraint_share(
+    attacked_logits: ArrayLike, labels: ArrayLike, settings: TransformSettings, threshold: float
+) -> float:
+    """Return the left side of (7)'s constraint on any images: to be compared with beta.
+
+    The share of attacked images that are classified right whose margin after
+    the transform is at least `threshold`.
+
+    Parameters
+    ----------
+    attacked_logits, labels
+        (m, c) before the transform, and (m,).
+    settings, threshold
+        `settings` and `margin_threshold` of a `NutsFit`, or others.
+    """
+    logits = check_logits(attacked_logits)
+    logits, targets = _classified_right(logits, check_labels(labels, *logits.shape))
+    grid = Grid((settings.s,), (settings.p,), (settings.c,))
+    margins = _sorted_margins(
+        logits, targets, grid=grid, clamp=settings.clamp, top_k=settings.top_k, threads=1
+    )
+    return float(np.mean(margins >= threshold))

@@ -8,26 +8,128 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from certmix.errors import ModelError, ParameterError
+from certmix.atomic import write_atomically
+from certmix.errors import ModelError, ParameterError, describe
+from certmix.models.adapters import FixedMode
+from certmix.models.naming import MODULE_FACTORY
+from certmix.models.normalize import Normalized
 from certmix.models.spec import LoadedModel, load_model
-from certmix.models.zoo import ZOO_FOLDER
-from certmix.nuts.description import FitFacts, MixSettings, NutsDescription, TuningImages
-from certmix.nuts.loaded import LoadedNuts, transform_of
+from certmix.models.zoo import ZOO_FOLDER, read_bytes, zoo_names
+from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass
+from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
+from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import LAYER_NORM
-from certmix.nuts.mixture import TransformedRobust
-from certmix.nuts.nuts_file import FILE, read_nuts, write_nuts
-from certmix.nuts.references import BaseModel, absolute, refer
+from certmix.nuts.mixture import NutsMixture, TransformedRobust
+from certmix.nuts.transform import NonlinearTransform
+from certmix.plain_json import parse_json
 
-__all__ = ["PARTS", "BaseModel", "LoadedNuts", "load_nuts", "load_part", "save_nuts"]
+__all__ = [
+    "FILE",
+    "PARTS",
+    "BaseModel",
+    "LoadedNuts",
+    "load_nuts",
+    "load_part",
+    "read_nuts",
+    "save_nuts",
+    "write_nuts",
+]
+
+FILE = "nuts.json"
+FORMAT_VERSION = 2
+"""1 had the population's variance in LN: its numbers mean another transform."""
 
 PARTS = ("robust", "bypass", "auxiliary", "standard", "base")
 """What may follow ``#``: M(h), the mix with the auxiliary's gradient, the auxiliary, g and h."""
+
+_LIBRARIES = ("timm:", "robustbench:")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A loaded model, and what it was loaded with beside its spec."""
+
+    loaded: LoadedModel
+    weights: Path | None = None
+    normalize: str | None = None
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, sources: object, role: str) -> BaseModel:
+        """Return a loaded model with what `certmix.runs.sources.Sources` say of its role."""
+        weights, normalize, files = (
+            getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
+        )
+        return cls(loaded, None if weights is None else Path(weights), normalize, files)
+
+
+@dataclass(frozen=True)
+class LoadedNuts:
+    """A mix that was loaded: its folder, the contents of ``nuts.json``, and its base models.
+
+    The modules are made anew at each access, in evaluation mode.
+    """
+
+    folder: Path
+    description: NutsDescription
+    standard: LoadedModel
+    robust: LoadedModel
+
+    @property
+    def settings(self) -> MixSettings:
+        """s, p, c, alpha and the rest."""
+        return self.description.settings
+
+    @property
+    def fit(self) -> FitFacts | None:
+        """How the settings were found, None where unknown."""
+        return self.description.fit
+
+    @property
+    def tuning(self) -> TuningImages | None:
+        """Images to stay away from in an evaluation, None where unknown."""
+        return self.description.tuning
+
+    @property
+    def mixture(self) -> NutsMixture:
+        """The mix itself."""
+        own, pair = self.settings, (self.standard.module, self.robust.module)
+        return NutsMixture(*pair, NonlinearTransform.of(own.transform), own.alpha, own.temperature).eval()
+
+    @property
+    def transformed(self) -> TransformedRobust:
+        """The robust model behind the transform."""
+        return TransformedRobust(self.robust.module, NonlinearTransform.of(self.settings.transform)).eval()
+
+    @property
+    def auxiliary(self) -> AuxiliaryMixture:
+        """What attacks differentiate; needs alpha_d."""
+        return self.bypass.auxiliary
+
+    @property
+    def bypass(self) -> DirectBypass:
+        """The mix with the auxiliary's gradient; needs alpha_d."""
+        own, mixture = self.settings, self.mixture
+        if own.alpha_d is None:
+            raise ModelError(
+                f"{self.folder / FILE} has no alpha_d, which the gradient of an adaptive attack needs: "
+                "compute it with certmix.nuts.auxiliary_alpha and save the mix again"
+            )
+        parts = mixture.standard, mixture.robust, mixture.transform
+        auxiliary = AuxiliaryMixture(*parts, alpha_d=own.alpha_d, r_d=own.r_d)
+        return DirectBypass(mixture, auxiliary).eval()
+
+
+# ---------------------------------------------------------------------------- there and back
 
 
 def save_nuts(
@@ -79,13 +181,8 @@ def save_nuts(
     'cifar10-standard'
     """
     place = Path(folder)
-    description = NutsDescription(
-        settings,
-        refer(standard, place, zoo, copy=copy_weights),
-        refer(robust, place, zoo, copy=copy_weights),
-        fit,
-        tuning,
-    )
+    g, h = (_refer(base, place, zoo, copy_weights) for base in (standard, robust))
+    description = NutsDescription(settings, g, h, fit, tuning)
     _load(place, description, "cpu", None, zoo)
     write_nuts(place, description)
     return description
@@ -120,47 +217,54 @@ def load_nuts(
     return _load(place, read_nuts(place), device, classes, zoo)
 
 
-def load_part(
-    folder: Path,
-    part: str,
-    spec: str,
-    *,
-    device: str | torch.device = "cpu",
-    classes: int | None = None,
-    zoo: Path = ZOO_FOLDER,
-) -> LoadedModel:
-    """Load the mix (part ``""``) or one of `PARTS`, as `load_model` returns it.
+def write_nuts(folder: Path, description: NutsDescription) -> None:
+    """Write ``nuts.json`` whole or not at all, a line a key; RunError if it cannot be written."""
+    parts = msgspec.structs.asdict(description)
+    flat = {"format_version": FORMAT_VERSION, **parts.pop("settings").as_dict(), **parts}
+    plain = msgspec.to_builtins(flat, enc_hook=lambda number: number.item())  # numpy's numbers
+    lines = (f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in plain.items())
+    write_atomically(Path(folder) / FILE, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
-    ``robust``, ``standard`` and ``base`` load one base model alone.  The
-    checksum covers the numbers that the part depends on, and its base models.
+
+def read_nuts(folder: Path) -> NutsDescription:
+    """Read ``nuts.json``; no model is loaded and no code runs.
 
     Raises
     ------
     ModelError
-        As `load_nuts`, or if the part is unknown, or needs alpha_d where there is none.
+        If it is missing, not what `write_nuts` writes, of a newer format, or
+        a value is out of range.
     """
-    if part and part not in PARTS:
-        ways = ", ".join(f"#{name}" for name in PARTS)
-        raise ModelError(f"{spec}: part #{part} is unknown: use one of {ways}, or none for the mix")
-    place = Path(folder)
-    description = read_nuts(place)
-    own = description.settings
-    name = f"nuts:{place.resolve().name}" + (f"#{part}" if part else "")
-    if part in ("standard", "base", "robust"):
-        role = "standard" if part == "standard" else "robust"
-        one = _base(place, description, role, device, classes, zoo)
-        if part != "robust":
-            return replace(one, spec=spec)
-        bent = TransformedRobust(one.module, transform_of(own)).eval()
-        return replace(
-            one, module=bent, name=name, spec=spec, card=None, checksum=_checksum(part, own, [one])
-        )
-    loaded = _load(place, description, device, classes, zoo)
-    pair = [loaded.standard, loaded.robust]
-    module: nn.Module = getattr(loaded, part or "mixture")
-    return LoadedModel(
-        module, name, spec, _checksum(part, own, pair), None, _input_range(pair, place), None
-    )  # fmt: skip
+    path = Path(folder) / FILE
+    text = read_bytes(path, f"name a folder that holds {FILE}")
+    try:
+        plain = parse_json(text)
+    except ValueError:
+        raise ModelError(f"{path} is not JSON: restore it, or save the mix again") from None
+    if not isinstance(plain, dict) or "format_version" not in plain:
+        raise ModelError(f"{path}: no format version: name a file that certmix wrote")
+    version = plain.pop("format_version")
+    if isinstance(version, bool) or version != FORMAT_VERSION:
+        remedy = "fit again, its LN was another" if version in (0, 1) else "update certmix"
+        found = f"format version {json.dumps(version)[:20]}"
+        raise ModelError(f"{path}: {found}, this certmix reads {FORMAT_VERSION}: {remedy}")
+    transform = TransformSettings.__struct_fields__
+    numbers = (*transform, *MixSettings.__struct_fields__[1:])
+    lacking = {*numbers, *NutsDescription.__struct_fields__[1:]} - plain.keys()
+    if lacking:
+        raise ModelError(f"{path} lacks {', '.join(sorted(lacking)[:3])}: save the mix again")
+    settings: dict[str, Any] = {name: plain.pop(name) for name in numbers}
+    settings["transform"] = {name: settings.pop(name) for name in transform}
+    try:
+        return msgspec.convert({**plain, "settings": settings}, NutsDescription)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ParameterError):
+            raise ModelError(f"{path}: {error.__cause__}") from None
+        said, _, where = str(error).partition(" - at `$")
+        place = where.strip(".`").removeprefix("settings.").removeprefix("transform.")
+        raise ModelError(f"{path}: {place or 'the file'}: {said}: save the mix again") from None
+    except UnicodeEncodeError:
+        raise ModelError(f"{path} holds a text that is not Unicode: save the mix again") from None
 
 
 def _load(
@@ -211,12 +315,167 @@ def _input_range(pair: list[LoadedModel], place: Path) -> tuple[float, float] | 
     return ranges.pop() if ranges else None
 
 
-_COUNTS = {"robust": (), "": ("alpha", "temperature"), "auxiliary": ("alpha_d", "r_d")}
-_COUNTS["bypass"] = _COUNTS[""] + _COUNTS["auxiliary"]
+# ---------------------------------------------------------------------------- as a model
 
 
-def _checksum(part: str, settings: MixSettings, models: list[LoadedModel]) -> str:
-    """SHA-256 over the part's name, the numbers it depends on, and its base models."""
-    own = {**vars(settings.transform), **{name: getattr(settings, name) for name in _COUNTS[part]}}
-    text = json.dumps(["nuts", LAYER_NORM, part, own, [one.checksum for one in models]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def load_part(
+    folder: Path,
+    part: str,
+    spec: str,
+    *,
+    device: str | torch.device = "cpu",
+    classes: int | None = None,
+    zoo: Path = ZOO_FOLDER,
+) -> LoadedModel:
+    """Load the mix (part ``""``) or one of `PARTS`, as `load_model` returns it.
+
+    ``robust``, ``standard`` and ``base`` load one base model alone.  The
+    checksum covers the numbers that the part depends on, and its base models.
+
+    Raises
+    ------
+    ModelError
+        As `load_nuts`, or if the part is unknown, or needs alpha_d where there is none.
+    """
+    if part and part not in PARTS:
+        ways = ", ".join(f"#{name}" for name in PARTS)
+        raise ModelError(f"{spec}: part #{part} is unknown: use one of {ways}, or none for the mix")
+    place = Path(folder)
+    description = read_nuts(place)
+    own = description.settings
+    if part in ("standard", "base", "robust"):
+        role = "standard" if part == "standard" else "robust"
+        one = _base(place, description, role, device, classes, zoo)
+        if part != "robust":
+            return replace(one, spec=spec)
+        made, pair = replace(one, card=None), [one]
+        module: nn.Module = TransformedRobust(one.module, NonlinearTransform.of(own.transform)).eval()
+    else:
+        loaded = _load(place, description, device, classes, zoo)
+        module, pair = getattr(loaded, part or "mixture"), [loaded.standard, loaded.robust]
+        made = LoadedModel(module, "", spec, "", None, _input_range(pair, place), None)
+    depends = {"": ("alpha", "temperature"), "auxiliary": ("alpha_d", "r_d"), "robust": ()}
+    depends["bypass"] = (*depends[""], *depends["auxiliary"])
+    numbers = msgspec.structs.asdict(own.transform) | {name: getattr(own, name) for name in depends[part]}
+    identity = ["nuts", LAYER_NORM, part, numbers, [one.checksum for one in pair]]
+    checksum = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    name = f"nuts:{place.resolve().name}" + (f"#{part}" if part else "")
+    return replace(made, module=module, name=name, spec=spec, checksum=checksum)
+
+
+# ---------------------------------------------------------------------------- where the base models lie
+
+
+def _refer(base: BaseModel, folder: Path, zoo: Path, copy: bool) -> ModelReference:
+    """Return how a mix in `folder` names a base model; with `copy`, its weights are put there first."""
+    spec, weights = base.loaded.spec, None if base.weights is None else str(base.weights)
+    if _is_nuts(spec, zoo):
+        raise ModelError(f"{spec} is itself a nonlinear mix: give two plain models as base models")
+    if copy and spec not in zoo_names(zoo) and not (spec.startswith(_LIBRARIES) and weights is None):
+        target, source = folder / "models" / base.loaded.checksum[:16], Path(os.path.expanduser(spec))
+        if base.loaded.card is not None:
+            if source.is_dir():  # it stands for its only card
+                source = next(
+                    source / f"{name}.json"
+                    for name in zoo_names(source)
+                    if (source / f"{name}.safetensors").is_file()
+                )
+            _copied(source.with_suffix(".safetensors"), target)  # before the card that names them
+            spec = _copied(source, target)
+        elif spec.endswith(".pt2"):
+            spec = _copied(source, target)
+        elif (state := _state(base)) is not None:
+            weights = str(target / "weights.safetensors")
+            write_atomically(Path(weights), state)
+    path, rest = _parts(spec, zoo)
+    return ModelReference(
+        spec if path is None else _told(path, folder) + rest,
+        weights and _told(weights, folder),
+        base.normalize,
+        base.loaded.checksum,
+        tuple(_told(file, folder) for file in base.files),
+    )
+
+
+def absolute(reference: ModelReference, folder: Path, role: str, zoo: Path = ZOO_FOLDER) -> ModelReference:
+    """Return a reference with absolute paths, as `load_model` takes it.
+
+    Raises
+    ------
+    ModelError
+        If a relative path leads out of the folder, or the model is itself a nonlinear mix.
+    """
+    where = f"{folder / FILE}: the {role} model"
+    path, rest = _parts(reference.spec, zoo)
+    spec = reference.spec if path is None else _found(path, folder, where) + rest
+    if _is_nuts(reference.spec, zoo) or _is_nuts(spec, zoo):
+        raise ModelError(f"{where} {reference.spec} is itself a nonlinear mix: name a plain model")
+    weights = None if reference.weights is None else _found(reference.weights, folder, where)
+    files = tuple(_found(file, folder, where) for file in reference.files)
+    return msgspec.structs.replace(reference, spec=spec, weights=weights, files=files)
+
+
+def _parts(spec: str, zoo: Path) -> tuple[str | None, str]:
+    """Split a spec into the path it names, None for a name, and the rest."""
+    file, colon, factory = spec.rpartition(":")
+    if spec in zoo_names(zoo) or spec.startswith(_LIBRARIES):
+        return None, ""
+    if file.endswith(".py") and factory:
+        return file, colon + factory
+    return (None, "") if MODULE_FACTORY.fullmatch(spec) else (spec, "")
+
+
+def _told(path: str, folder: Path) -> str:
+    """A path as it is written: relative to the folder for what lies inside, else absolute."""
+    resolved, inside = Path(os.path.expanduser(path)).resolve(), folder.resolve()
+    return f"./{resolved.relative_to(inside).as_posix()}" if inside in resolved.parents else str(resolved)
+
+
+def _found(path: str, folder: Path, where: str) -> str:
+    """A written path as it is read; a relative one must not lead out of the folder, by links neither."""
+    try:
+        expanded = os.path.expanduser(path)
+        if os.path.isabs(expanded):
+            return expanded
+        resolved, inside = (folder / expanded).resolve(), folder.resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{where} has the path {path!r}: {describe(error)}: mend the path") from None
+    if inside not in resolved.parents:
+        raise ModelError(
+            f"{where} has the relative path {path}, which leads out of the folder: "
+            "give an absolute path, or put the file into the folder"
+        )
+    return str(resolved)
+
+
+def _is_nuts(spec: str, zoo: Path) -> bool:
+    path = Path(os.path.expanduser(_parts(spec, zoo)[0] or ""))
+    return spec.startswith("nuts:") or path.name == FILE or (path != Path() and os.path.isfile(path / FILE))
+
+
+def _copied(source: Path, target: Path) -> str:
+    write_atomically(target / source.name, read_bytes(source, "restore it"))
+    return str(target / source.name)
+
+
+def _state(base: BaseModel) -> bytes | None:
+    """Return a module's state as a safetensors file, None where it has none."""
+    from safetensors.torch import save
+
+    module: nn.Module = base.loaded.module
+    if isinstance(module, FixedMode):
+        module = module.module
+    if base.normalize is not None and isinstance(module, Normalized):
+        module = module.model
+    state = module.state_dict()
+    odd = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ModelError(
+            f"{base.loaded.spec} keeps {odd[0]}, which is no tensor: save without copying weights"
+        )
+    if not state:
+        return None
+    try:
+        return save({key: value.detach().cpu().contiguous().clone() for key, value in state.items()})
+    except Exception as error:
+        raise ModelError(f"{base.loaded.spec}: {describe(error)}: save without copying weights") from error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 
 from certmix.errors import ParameterError
@@ -17,19 +18,19 @@ CLAMP_NAMES = ("gelu", "relu", "elu", "softplus", "linear")
 LARGEST = {"s": 1e6, "p": 32.0, "c": 100.0}
 """Largest scale, exponent and |bias|: within them no logit leaves float64's range."""
 
-_RANGES = {"s": f"in (0, {LARGEST['s']:g}]", "p": f"in (0, {LARGEST['p']:g}]", "c": f"in +-{LARGEST['c']:g}"}
-
 
 def _check_value(name: str, value: float) -> None:
-    smallest_allowed = value > 0.0 if name in ("s", "p") else value >= -LARGEST["c"]
-    if not (math.isfinite(value) and smallest_allowed and value <= LARGEST[name]):
-        raise ParameterError(f"{name} = {value}: the transform needs {name} {_RANGES[name]}")
+    largest = LARGEST[name]
+    least = -largest if name == "c" else math.nextafter(0.0, 1.0)
+    if not least <= value <= largest:  # NaN is neither
+        needed = f"+-{largest:g}" if name == "c" else f"(0, {largest:g}]"
+        raise ParameterError(f"{name} = {value}: the transform needs {name} in {needed}")
 
 
-def check_clamp(clamp: str) -> None:
-    """Refuse an unknown clamp."""
-    if clamp not in CLAMP_NAMES:
-        raise ParameterError(f"clamp {clamp!r} is unknown: use one of {', '.join(CLAMP_NAMES)}")
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is none of those known."""
+    if value not in known:
+        raise ParameterError(f"{name} {value!r} is unknown: use one of {', '.join(known)}")
 
 
 def check_top_k(top_k: int | None) -> None:
@@ -38,8 +39,7 @@ def check_top_k(top_k: int | None) -> None:
         raise ParameterError(f"top_k = {top_k}: a variance needs at least 2 logits; leave it out for all")
 
 
-@dataclass(frozen=True)
-class TransformSettings:
+class TransformSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parameters of ``M(z) = s |z_c|^p sgn(z_c)``, ``z_c = clamp(LN(z) + c)``.
 
     Parameters
@@ -71,12 +71,11 @@ class TransformSettings:
     def __post_init__(self) -> None:
         for name in ("s", "p", "c"):
             _check_value(name, getattr(self, name))
-        check_clamp(self.clamp)
+        check_choice("clamp", self.clamp, CLAMP_NAMES)
         check_top_k(self.top_k)
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Candidates of each parameter, increasing; all combinations are tried.
 
     Raises
@@ -110,13 +109,9 @@ class Grid:
         return tuple(name for name, i, n in ends if n > 1 and i in (0, n - 1))
 
 
-def _spaced(name: str, low: float, high: float, number: int) -> tuple[float, ...]:
-    values = np.geomspace(low, high, number) if name == "s" else np.linspace(low, high, number)
-    return tuple(map(float, values))
-
-
 def _grid(**ranges: tuple[float, float, int]) -> Grid:
-    return Grid(**{name: _spaced(name, *ends) for name, ends in ranges.items()})
+    spaced = {name: np.geomspace if name == "s" else np.linspace for name in ranges}
+    return Grid(**{name: tuple(spaced[name](*ends).tolist()) for name, ends in ranges.items()})
 
 
 GRIDS = {
@@ -159,22 +154,17 @@ def parse_grid(text: str) -> Grid:
     named = [part.partition("=") for part in text.replace(" ", "").split(",")]
     if sorted(name for name, _, _ in named) != ["c", "p", "s"]:
         raise ParameterError(f"grid = {text!r} must name s, p and c once each: {remedy}")
-    try:
-        ranges = {name: _range(value) for name, _, value in named}
-    except ValueError:
-        raise ParameterError(f"grid = {text!r} is of another form: {remedy}") from None
-    for name, (low, high, number) in ranges.items():
-        _check_value(name, low)
-        _check_value(name, high)
-        if not 1 <= number <= 1000 or (number == 1) != (low == high):
-            found = f"{name} = {low:g}:{high:g}:{number}"
+    ranges = {}
+    for name, _, value in named:
+        try:
+            low, high, number = value.split(":") if ":" in value else (value, value, "1")
+            ends = float(low), float(high), int(number)
+        except ValueError:
+            raise ParameterError(f"grid = {text!r} is of another form: {remedy}") from None
+        _check_value(name, ends[0])
+        _check_value(name, ends[1])
+        if not 1 <= ends[2] <= 1000 or (ends[2] == 1) != (ends[0] == ends[1]):
+            found = f"{name} = {ends[0]:g}:{ends[1]:g}:{ends[2]}"
             raise ParameterError(f"{found}: 2 to 1000 candidates of a range are needed, or one number alone")
+        ranges[name] = ends
     return _grid(**ranges)
-
-
-def _range(value: str) -> tuple[float, float, int]:
-    parts = value.split(":")
-    if len(parts) == 1:
-        return float(value), float(value), 1
-    low, high, number = parts
-    return float(low), float(high), int(number)

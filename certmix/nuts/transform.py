@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -116,6 +117,11 @@ class NonlinearTransform(nn.Module):
     def __init__(self, s: float, p: float, c: float, clamp: str = "gelu", top_k: int | None = None) -> None:
         super().__init__()
         self.settings = TransformSettings(s, p, c, clamp, top_k)
+
+    @classmethod
+    def of(cls, settings: TransformSettings) -> NonlinearTransform:
+        """Return the transform with these settings."""
+        return cls(*msgspec.structs.astuple(settings))
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return M(logits), float64 (..., c)."""

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from msgspec.structs import asdict
 
 from certmix.atomic import write_atomically
 from certmix.certification.certify import CertifyResult, run_certify
@@ -21,9 +22,8 @@ from certmix.errors import DataError, Interrupted
 from certmix.nuts._certified_kernel import right_over_alphas
 from certmix.nuts.certified import ALPHAS, NoisyLogits, softmax_numpy
 from certmix.nuts.description import MixSettings, TuningImages
-from certmix.nuts.folder import save_nuts
+from certmix.nuts.folder import FILE, save_nuts
 from certmix.nuts.mixture import TransformedRobust
-from certmix.nuts.nuts_file import FILE
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs.attacking import outputs
 from certmix.runs.sources import Sources
@@ -157,7 +157,7 @@ def _notes(bench: Bench, settings: MixSettings) -> tuple[str, ...]:
 def _shown_before(bench: Bench, settings: MixSettings) -> tuple[str, list[str]]:
     """Return this transform, and those whose certified rows were shown."""
     known: list[str] = json.loads(bench.store.get("certified") or "[]")
-    return json.dumps(vars(settings.transform), sort_keys=True), known
+    return json.dumps(asdict(settings.transform), sort_keys=True), known
 
 
 def _remember(bench: Bench, settings: MixSettings) -> None:
@@ -172,13 +172,13 @@ def _certify(
 ) -> tuple[CertifyResult, CertifyResult]:
     """Certify the transform and hard votes on the same images, which were not tuned on."""
     plain = replace(bench.sources, data=rest)
-    bent = TransformedRobust(bench.loaded.robust.module, NonlinearTransform(**vars(settings.transform)))
+    bent = TransformedRobust(bench.loaded.robust.module, NonlinearTransform.of(settings.transform))
     robust = bent.eval() if spec is None else spec
     soft = replace(plain, robust=robust, robust_weights=None, robust_normalize=None, robust_files=())
     results = []
     for planned, named in ((plan.transform, soft), (plan.hard, plain)):
         request = bench.asked.certify(planned.scores, planned.bound, planned.alpha)
-        transform = vars(settings.transform) if planned.scores == "soft" else None
+        transform = asdict(settings.transform) if planned.scores == "soft" else None
         text = json.dumps([rest.checksum, planned.scores, transform, request.seed])
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         folder = None if bench.run is None else bench.run.path / "certified" / f"{planned.scores}-{digest}"

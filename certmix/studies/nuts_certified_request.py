@@ -9,7 +9,7 @@ from typing import Any
 from certmix.bounds import bounds_of
 from certmix.certification.request import CertifyRequest, check_batch_size
 from certmix.errors import ParameterError
-from certmix.nuts.grid import GRIDS, TOP_K, Grid, check_clamp, parse_grid
+from certmix.nuts.grid import CLAMP_NAMES, GRIDS, TOP_K, Grid, check_choice, parse_grid
 from certmix.runs.keywords import plain_numbers
 
 __all__ = ["CERTIFIED_GRID", "CertifiedRequest"]
@@ -89,7 +89,7 @@ class CertifiedRequest:
             raise ParameterError(f"bound {self.bound!r} is unknown: use one of {', '.join(bounds)}")
         if self.preset not in GRIDS:
             raise ParameterError(f"preset {self.preset!r} is unknown: use one of {', '.join(GRIDS)}")
-        check_clamp(self.clamp)
+        check_choice("clamp", self.clamp, CLAMP_NAMES)
         check_batch_size(self.batch_size)
         parse_grid(self.grid or CERTIFIED_GRID)
         self.certify("soft", self.bound, 1.0)

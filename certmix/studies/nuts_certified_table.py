@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
@@ -134,7 +135,7 @@ def comparison_table(plan: Plan, found: Comparison, asked: CertifiedRequest, not
         notes=(*_planning_notes(plan, asked), *verdict(found, asked.at_radius), *notes),
         extra={
             "at_radius": asked.at_radius, "sigma": asked.sigma, "clean_accuracy_floor": plan.floor,
-            "transform": vars(transform), "ties": own.ties, "on_edge": list(own.on_edge),
+            "transform": asdict(transform), "ties": own.ties, "on_edge": list(own.on_edge),
             "certified": _facts(found, asked),
         },
     )  # fmt: skip

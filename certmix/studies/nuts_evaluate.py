@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from certmix.errors import ParameterError
-from certmix.nuts.description import check_auxiliary
+from certmix.nuts.description import check_shares
 from certmix.nuts.folder import LoadedNuts, load_nuts
 from certmix.runs.attacking import fill, fill_some
 from certmix.runs.sources import Sources, join, load_data
@@ -126,7 +126,7 @@ def _check(targets: int, queries: int, r_d_sweep: Sequence[float], sweep_images:
         if value < 1:
             raise ParameterError(f"{name} = {value}: at least 1 is needed")
     for r_d in r_d_sweep:
-        check_auxiliary(0.0, r_d)
+        check_shares(r_d=r_d)
 
 
 def _tuned_on(nuts: LoadedNuts, dataset: Dataset, where: Surroundings) -> IntArray:

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from certmix.errors import Interrupted, ParameterError
-from certmix.nuts.cache import RIVALS, check_rival
-from certmix.nuts.description import FitFacts, MixSettings, TuningImages, check_auxiliary, check_mix
-from certmix.nuts.fit import NutsFit, auxiliary_alpha, check_choices, fit
+from certmix.nuts.description import FitFacts, MixSettings, TuningImages, check_mix, check_shares
+from certmix.nuts.fit import RIVALS, NutsFit, auxiliary_alpha, check_share, fit
 from certmix.nuts.folder import BaseModel, save_nuts
-from certmix.nuts.grid import BETAS, GRIDS, TOP_K, Grid, check_clamp, parse_grid
+from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, check_choice, parse_grid
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share
 from certmix.runs.attacking import fill
@@ -84,11 +83,11 @@ class FitChoices:
             raise ParameterError(f"preset {self.preset!r} is unknown: use one of {', '.join(GRIDS)}")
         if self.beta is None:
             object.__setattr__(self, "beta", BETAS[self.preset])
-        check_choices(self.share, self.quantile)
-        check_clamp(self.clamp)
-        check_rival(self.rival)
+        check_share(self.share, self.quantile)
+        check_choice("clamp", self.clamp, CLAMP_NAMES)
+        check_choice("rival", self.rival, RIVALS)
         check_mix(1.0, self.temperature)
-        check_auxiliary(0.0, self.r_d)
+        check_shares(r_d=self.r_d)
         assert self.candidates.shape
 
     @property

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from certmix.errors import CertmixError, ModelError, ParameterError
-from certmix.nuts.description import MixSettings
+from certmix.nuts.description import PUBLISHED, MixSettings
 from certmix.nuts.folder import save_nuts
-from certmix.nuts.published import CLASSES, PUBLISHED, SIDES
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, load_models
 from certmix.sampling import resolve_device
@@ -21,6 +20,10 @@ from certmix.tables.table import Quantity, Table
 from certmix.types import Dataset
 
 __all__ = ["nuts_published"]
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+SIDES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}
+"""The usual side of the data's square inputs, in pixels."""
 
 
 def nuts_published(

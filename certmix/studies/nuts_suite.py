@@ -16,8 +16,8 @@ from certmix.calling import call_both
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
 from certmix.nuts.description import MixSettings
-from certmix.nuts.loaded import transform_of
 from certmix.nuts.mixture import NutsMixture
+from certmix.nuts.transform import NonlinearTransform
 from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, outputs, reduced
 from certmix.runs.keywords import plain_numbers
 from certmix.types import FloatArray
@@ -75,7 +75,7 @@ class Suite:
     def mixture(self, pair: tuple[nn.Module, nn.Module]) -> NutsMixture:
         """Return the nonlinear mix of a pair of base models."""
         own = self.settings
-        return NutsMixture(*pair, transform_of(own), own.alpha, own.temperature).eval()
+        return NutsMixture(*pair, NonlinearTransform.of(own.transform), own.alpha, own.temperature).eval()
 
     def bypass(self, pair: tuple[nn.Module, nn.Module]) -> nn.Module:
         """Return the mix with the auxiliary's gradient."""
@@ -184,7 +184,7 @@ def _transfer(suite: Suite, r_d: float, batch: Batch) -> Tensor:
     assert suite.settings.alpha_d is not None
     true = suite.mixture(suite.quick)
     auxiliary = AuxiliaryMixture(
-        *suite.quick, transform_of(suite.settings), alpha_d=suite.settings.alpha_d, r_d=r_d
+        *suite.quick, NonlinearTransform.of(suite.settings.transform), alpha_d=suite.settings.alpha_d, r_d=r_d
     )
     watched = _Watched(auxiliary.eval())
     points = batch.images.clone()

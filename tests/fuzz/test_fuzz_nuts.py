@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,8 @@ from hypothesis import strategies as st
 from certmix.errors import CertmixError
 from certmix.models.spec import load_model
 from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
-from certmix.nuts.folder import load_nuts
+from certmix.nuts.folder import absolute, load_nuts, read_nuts, write_nuts
 from certmix.nuts.grid import GRIDS, TransformSettings
-from certmix.nuts.nuts_file import read_nuts, write_nuts
-from certmix.nuts.references import absolute
 
 FACTS = FitFacts(0.985, "conservative", 0.7, 0.1, 0.99, 1, ("s",), False, 20, 3, 9, GRIDS["cifar10"])
 TUNING = TuningImages("cifar10-sample", "test", "d" * 64, (0, 20, 40), {"name": "apgd-ce", "eps": 0.03})
@@ -84,8 +83,8 @@ def test_relative_places_stay_in_the_folder(place: Path, spec: str, weights: str
     (place / "mix" / "inside").mkdir(parents=True, exist_ok=True)
     if not (place / "mix" / "link").is_symlink():
         (place / "mix" / "link").symlink_to(place)
-    reference = ModelReference(spec, weights, None, "a" * 64)
-    found = judged(lambda: absolute(reference, place / "mix", "robust"), place)
+    make = partial(ModelReference, spec, weights, None, "a" * 64)
+    found = judged(lambda: absolute(make(), place / "mix", "robust"), place)
     if isinstance(found, CertmixError):
         return
     for before, after in ((spec, found.spec), (weights, found.weights)):

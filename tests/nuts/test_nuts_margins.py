@@ -21,7 +21,7 @@ from certmix.nuts import (
     parse_grid,
     transform_numpy,
 )
-from certmix.nuts.cache import _sorted_margins
+from certmix.nuts.fit import _sorted_margins
 from certmix.nuts.grid import CLAMP_NAMES
 from certmix.nuts.margins import margins_on_grid
 

@@ -17,13 +17,13 @@ from scipy.special import erf
 from certmix.errors import ModelError, ParameterError
 from certmix.models.spec import load_model
 from certmix.nuts import BETAS, GRIDS, TOP_K, auxiliary_alpha, fit, margin_grid, solve_beta
+from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
-from certmix.nuts.published import CLASSES, PUBLISHED, SIDES
 from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_fit import FitChoices
 from certmix.studies.nuts_margins import own_attack
-from certmix.studies.nuts_published import nuts_published
+from certmix.studies.nuts_published import CLASSES, SIDES, nuts_published
 
 TABLE_3 = {
     "cifar10": ("5.00", "-1.10", "4.00", ".999"),

@@ -13,8 +13,8 @@ from torch import nn
 
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.nuts.description import MixSettings, ModelReference, NutsDescription
+from certmix.nuts.folder import write_nuts
 from certmix.nuts.grid import TransformSettings
-from certmix.nuts.nuts_file import write_nuts
 from certmix.runs import VectorStore
 from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest

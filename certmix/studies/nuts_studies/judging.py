@@ -57,7 +57,7 @@ class Rule:
     def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
         """Return the mix's logits from both base models'."""
         if self.transform is not None:
-            robust = transformed_logits(robust, NonlinearTransform(**vars(self.transform)))
+            robust = transformed_logits(robust, NonlinearTransform.of(self.transform))
         return mix_sharpened(standard, robust, self.alpha, self.temperature)
 
     def answers(self, standard: FloatArray, robust: FloatArray) -> np.ndarray:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from certmix.nuts.description import PUBLISHED
 from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import clean_margin, transform_numpy
-from certmix.nuts.published import PUBLISHED
 from certmix.studies.nuts_studies.inputs import FitCache, Inputs, Product
 from certmix.tables.nuts_example_plot import ExampleCase, example_image
 from certmix.tables.nuts_transform_plot import Bend, Trajectories, transform_image
