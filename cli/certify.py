@@ -10,6 +10,7 @@ import click
 
 from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
 from certmix.certification.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, check_batch_size
+from certmix.runs.keywords import field_names
 from certmix.runs.source_names import Sources
 
 from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
@@ -96,7 +97,7 @@ def _divided(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Divide options into those of the request, those of the sources, and where to run."""
     given = {**options, "certificate": options["certificates"][0]}
-    settings = {key: given[key] for key in given if key in kind.__dataclass_fields__}
+    settings = {key: given[key] for key in given if key in field_names(kind)}
     named = named_sources(options)
     rest = {key: given[key] for key in ("output", "fresh", "device", "batch_size")}
     return settings, named, rest

@@ -90,7 +90,6 @@ def _most_samples(own: Any, truth: Any) -> tuple[int, Any]:
 
 def _request(own: Any, sigma: float | None, options: dict[str, Any]) -> Any:
     """Return the request that is planned: the run's own, changed by what was given."""
-    from dataclasses import replace
 
     from certmix.certification.request import CertifyRequest
 
@@ -102,7 +101,7 @@ def _request(own: Any, sigma: float | None, options: dict[str, Any]) -> Any:
     if sigma not in (None, own.sigma):
         raise ParameterError(f"sigma = {sigma}: that run was sampled with {own.sigma}: drop --sigma")
     hard = {"scores": "hard", "bound": "clopper-pearson"} if own.scores != "hard" else {}
-    return replace(own, samples=options["samples"], goal="radii", **{**given, **hard})
+    return own.replace(samples=options["samples"], goal="radii", **{**given, **hard})
 
 
 def _text(found: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from certmix.radii import CERTIFICATES
 from certmix.runs import Identity, ImageRecord, RunFolder, Store, default_folder
 from certmix.runs.behaviour import Original, refuse_changed
 from certmix.runs.folder import DATABASE
-from certmix.runs.keywords import check_known, check_number, check_numbers, plain_number, several
+from certmix.runs.keywords import check_known, check_number, check_numbers, field_names, plain_number, several
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import check_compilable
@@ -39,7 +38,7 @@ KEYWORDS = {
     *(
         name
         for kind in (CertifyRequest, DeterministicRequest, Sources, EngineChoice)
-        for name in kind.__dataclass_fields__
+        for name in field_names(kind)
         if name != "certificate"
     ),
 }  # fmt: skip
@@ -173,7 +172,7 @@ def certify(
 
 def _divided(kind: type[R], options: dict[str, Any]) -> tuple[R, Sources]:
     """Return the request and the sources that options by name describe."""
-    fields: list[str] = [field.name for field in dataclass_fields(kind)]
+    fields: tuple[str, ...] = field_names(kind)
     wanted = {name: options[name] for name in options if name in fields}
     named = {name: options[name] for name in options if name in Sources.__dataclass_fields__}
     check_known(options, (*fields, *Sources.__dataclass_fields__), HELP)

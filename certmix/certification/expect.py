@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from certmix.certification.evaluate import ceilings
 from certmix.certification.request import CertifyRequest
@@ -44,7 +43,7 @@ def _enough_samples(request: CertifyRequest, classes: int, classifier: str, cert
     samples = request.samples
     while samples < 10**9:
         samples = int(samples * 1.2) + 1
-        for row in ceilings(replace(request, samples=samples), classes):
+        for row in ceilings(request.replace(samples=samples), classes):
             if row[:2] == (classifier, certificate) and row[2] > 0:
                 return samples
     return None

@@ -117,7 +117,7 @@ def plan(
             raise ParameterError(f"{name} = {value:g}: give a positive number")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise ParameterError(f"price per hour = {price_per_hour}: give a number of 0 or more")
-    asked, shape = replace(request, images=images), replace(truth, classes=classes or truth.classes)
+    asked, shape = request.replace(images=images), replace(truth, classes=classes or truth.classes)
     goals = tuple(_goal(asked, goal, shape, rate, workers, price_per_hour, seed) for goal in GOALS)
     return Plan(
         images, request.samples, request.sigma, request.alpha, shape.classes, workers, rate, price_per_hour,
@@ -135,7 +135,7 @@ def _goal(
     seed: int,
 ) -> PlannedGoal:
     images = int(request.images)
-    drawn, kept = _simulated(replace(request, goal=goal), truth, seed)
+    drawn, kept = _simulated(request.replace(goal=goal), truth, seed)
     mean = float(drawn.mean()) + request.selection_samples
     worker_hours = images * mean / rate / 3600
     sharing = min(workers, images)

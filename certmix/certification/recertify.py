@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def _from_run(folder: Path, sigma: float | None, given: dict[str, Any]) -> Summa
     run = open_sampled(folder)
     if sigma not in (None, run.request.sigma):
         raise ParameterError(f"sigma = {sigma}: {folder} was sampled with {run.request.sigma}: drop --sigma")
-    request = replace(run.request, **given)
+    request = run.request.replace(**given)
     notes = expectations(request, run.classes) + reading_notes(request, run.classes)
     if run.records and (waiting := int(bound_records(run.records, request).waiting.sum())):
         notes.append(

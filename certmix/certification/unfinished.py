@@ -120,6 +120,7 @@ def _words(shard: Any) -> str:
 
 def _counts(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
     """Return how many images are done, of how many."""
+    asked: Any
     if _study(described) == "certify":
         run = open_run(folder)
         inputs, asked, known = int(described["data"]["inputs"]), run.request.images, len(run.records)
@@ -131,7 +132,7 @@ def _counts(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
     return min(known, planned), planned
 
 
-def _without_samples(folder: Path, described: dict[str, Any]) -> tuple[int, int | str, int]:
+def _without_samples(folder: Path, described: dict[str, Any]) -> tuple[int, Any, int]:
     """Return the inputs of the data, the images asked for, and those that a run without samples holds."""
     from certmix.certification.deterministic_fill import ROBUST, margin_cell
 

@@ -109,8 +109,8 @@ def _asked(request: CertifyRequest, summary: Summary) -> CertifyRequest | None:
         return None
     if summary.failure_probability is None or summary.goal is None:
         return None
-    return replace(
-        request, alpha=summary.alpha, certificates=named, radii=summary.radii, samples=summary.samples,
+    return request.replace(
+        alpha=summary.alpha, certificates=named, radii=summary.radii, samples=summary.samples,
         failure_probability=summary.failure_probability, goal=summary.goal, bound=summary.bound,
     )  # fmt: skip
 

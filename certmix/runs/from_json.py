@@ -7,6 +7,9 @@ import types
 import typing
 from typing import Any, TypeVar
 
+from certmix.errors import ParameterError
+from certmix.runs.settings import Settings, fields, settings
+
 __all__ = ["from_json"]
 
 T = TypeVar("T")
@@ -32,6 +35,14 @@ def from_json(kind: type[T], stored: Any) -> T:
     """
     if not isinstance(stored, dict):
         raise TypeError(f"an object, holding {_shown(stored)} instead")
+    if isinstance(kind, type) and issubclass(kind, Settings):
+        for field in fields(kind):
+            if field.required and field.name not in stored:
+                raise KeyError(field.name)
+        try:
+            return settings(kind, stored)
+        except ParameterError as error:
+            raise TypeError(f"good settings, holding {error}") from None
     known = {one.name: one for one in dataclasses.fields(typing.cast(Any, kind)) if one.init}
     hints = typing.get_type_hints(kind)
     for name in stored:

@@ -53,6 +53,11 @@ def check_number(name: str, value: Any) -> None:
         raise ParameterError(f"{name} = {shown} is of type {kind}: give a number, such as 0.5")
 
 
+def field_names(kind: Any) -> tuple[str, ...]:
+    """Return the names of a request's fields."""
+    return tuple(getattr(kind, "__struct_fields__", ()) or kind.__dataclass_fields__)
+
+
 def check_numbers(kind: type, options: Mapping[str, Any]) -> None:
     """Check every option that is a number in the dataclass `kind`; None passes where the field takes it."""
     hints = typing.get_type_hints(kind)

@@ -11,6 +11,7 @@ from certmix.certification.request import CertifyRequest, check_batch_size
 from certmix.errors import ParameterError
 from certmix.nuts.grid import CLAMP_NAMES, GRIDS, TOP_K, Grid, check_choice, parse_grid
 from certmix.runs.keywords import plain_numbers
+from certmix.runs.settings import Images
 
 __all__ = ["CERTIFIED_GRID", "CertifiedRequest"]
 
@@ -56,7 +57,7 @@ class CertifiedRequest:
     images: int | str = 200
     noisy_samples: int = 200
     clean_accuracy_floor: float | None = None
-    certify_images: int | str = 100
+    certify_images: Images = 100
     samples: int = 2000
     selection_samples: int = 100
     failure_probability: float = 0.001

@@ -16,6 +16,7 @@ from certmix.certification.deterministic import DeterministicResult, run_determi
 from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ModelError, ParameterError, describe
+from certmix.runs.keywords import field_names
 from certmix.runs.sources import Sources, load_models, load_sources
 from certmix.sampling import resolve_device
 from certmix.text import floor_digits
@@ -142,7 +143,7 @@ def certify_given(
     plain = draws_no_samples([certificate], norm, given.sigma)
     kind: Any = DeterministicRequest if plain else CertifyRequest
     named = {key: options.pop(key) for key in list(options) if key in Sources.__dataclass_fields__}
-    unknown = [key for key in options if key not in kind.__dataclass_fields__]
+    unknown = [key for key in options if key not in field_names(kind)]
     if unknown:
         raise ParameterError(
             f"unknown options for certificate {certificate}: {', '.join(unknown)}; see certmix.certify"

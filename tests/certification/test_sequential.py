@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -177,4 +176,4 @@ def test_bounds_that_need_a_fixed_size_are_refused():
 
 def test_requests_are_cached_by_value():
     assert request() == request()
-    assert hash(request()) == hash(replace(request()))
+    assert hash(request()) == hash(request().replace())

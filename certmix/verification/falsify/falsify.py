@@ -295,7 +295,7 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         raise ParameterError(
             f"certificate {certificate}: {folder} was sampled: use one of {', '.join(CERTIFICATES)}"
         )
-    replace(own, certificates=(certificate,))  # refuses what the run's bound does not allow
+    own.replace(certificates=(certificate,))  # refuses what the run's bound does not allow
     chosen = [run.records[i] for i in spread(len(run.records), request.images)] if run.records else []
     radius = np.zeros(0)
     if chosen:

@@ -73,4 +73,8 @@ class Guarantee:
         """The request with the radii of all requirements among its columns, so that these are settled."""
         wanted = {r.radius for r in self.requirements if r.radius is not None}
         columns = tuple(sorted({*(self.request.radii or ()), *wanted}))
-        return replace(self.request, radii=columns)
+        return (
+            self.request.replace(radii=columns)
+            if isinstance(self.request, CertifyRequest)
+            else replace(self.request, radii=columns)
+        )

@@ -134,7 +134,7 @@ def _model(lines: Lines, name: str, values: dict[str, Any] | None) -> ModelClaim
 
 
 def _request(
-    lines: Lines, tables: dict[str, dict[str, Any]], images: int | str
+    lines: Lines, tables: dict[str, dict[str, Any]], images: Any
 ) -> CertifyRequest | DeterministicRequest:
     """Return what the tables ask for, with one certificate."""
     given = dict(tables["certificate"])

@@ -81,7 +81,7 @@ def _list(kind: Callable[[object], Any], what: str) -> Callable[[object], tuple[
     return convert
 
 
-def _images(value: object) -> int | str:
+def _images(value: object) -> Any:
     if value == "all":
         return "all"
     try:

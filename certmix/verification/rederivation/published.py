@@ -192,12 +192,12 @@ def match_request(
         certificates=tuple(row.certificate for row in summary.rows[1:]),
     )
     try:
-        asked = replace(base, **told)
+        asked = base.replace(**told)
     except (ParameterError, TypeError) as error:
         raise RunError(f"{published.folder}: its table describes no valid request ({error})") from None
     known = ["", *checksums]
     for precision in (base.relative_precision, DEFAULT_PRECISION):
-        tried = replace(asked, relative_precision=precision)
+        tried = asked.replace(relative_precision=precision)
         if any(tried.name(checksum) == published.name for checksum in known):
             return tried, True
     return asked, False

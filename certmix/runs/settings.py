@@ -1,0 +1,325 @@
+"""Settings declared once: readers, options, help and repeated commands follow from the fields.  No torch."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from certmix.errors import ParameterError
+
+__all__ = [
+    "DERIVED", "Count", "Field", "Images", "Option", "Positive", "Settings", "Share", "arguments",
+    "check_known", "fields", "norm_name", "settings",
+]  # fmt: skip
+
+DERIVED: Any = None
+"""Default of a field that follows from other fields: `Settings.usual` gives it."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line and error messages say of a field, in its `Annotated`.
+
+    Parameters
+    ----------
+    help
+        One sentence; units where there are any.
+    choices
+        A table whose names are the values allowed.
+    example
+        A good value, named by error messages.
+    flag
+        The option's name where it is not the field's; "" for none.
+    shown
+        The default in words, where it follows from other values.
+    metavar
+        What stands for the value in the help.
+    read
+        From any usual spelling to the value.
+    check
+        From a value of the right type to the value to keep; raises ParameterError.
+    """
+
+    help: str = ""
+    choices: Iterable[str] = ()
+    example: str = ""
+    flag: str | None = None
+    shown: str | None = None
+    metavar: str | None = None
+    read: Callable[[Any], Any] | None = None
+    check: Callable[[Any], Any] | None = None
+
+
+Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Count = Annotated[int, Meta(ge=1)]
+Images = Annotated[int, Meta(ge=1)] | Literal["all"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of settings, as `fields` reads it off the class."""
+
+    name: str
+    hint: Any
+    default: Any
+    required: bool
+    option: Option
+    kinds: tuple[Any, ...]
+    """The types that a value may have, without None."""
+
+    @property
+    def flag(self) -> str:
+        """Its option."""
+        return f"--{(self.option.flag or self.name).replace('_', '-')}"
+
+    @property
+    def words(self) -> str:
+        """Its name in a sentence."""
+        return (self.option.flag or self.name).replace("_", " ").replace("-", " ")
+
+    @property
+    def plain(self) -> Any:
+        """Its type without ranges."""
+        kind = self.kinds[0]
+        return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+
+    @property
+    def several(self) -> bool:
+        """Whether any number of values may be given."""
+        return self.plain is not None and typing.get_args(self.plain)[1:] == (...,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values allowed, where they are names."""
+        literal = [v for kind in self.kinds for v in typing.get_args(kind) if isinstance(v, str)]
+        return tuple(self.option.choices) or tuple(literal)
+
+    def checked(self, value: Any) -> Any:
+        """Return a value in the field's own type.
+
+        Raises
+        ------
+        ParameterError
+            In one line, if it has another type or lies outside the field's range.
+        """
+        value = _plain(value)
+        if self.option.read is not None:
+            value = self.option.read(value)
+        if self.several and isinstance(value, str | int | float) and not isinstance(value, bool):
+            value = (value,)
+        foreign = [kind for kind in self.kinds if isinstance(kind, type) and kind.__module__ != "builtins"]
+        if any(isinstance(value, kind) for kind in foreign):
+            return value
+        hint = self.hint if not foreign else (str | None if self.takes_none else str)
+        parts = value if isinstance(value, tuple) else (value,)
+        unknown = [part for part in parts if self.option.choices and part not in [*self.option.choices, None]]
+        if unknown or (self.option.choices and self.several and not parts):
+            told = (
+                f"{self.words} {_shown(unknown[0])} is unknown" if unknown else f"no {self.words} was given"
+            )
+            raise ParameterError(f"{told}: use one of {', '.join(self.option.choices)}")
+        try:
+            value = msgspec.convert(value, hint)
+        except msgspec.ValidationError:
+            raise ParameterError(self._refusal(value)) from None
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, float) and not math.isfinite(part):
+                raise ParameterError(self._refusal(part))
+            if isinstance(part, str) and len(f"{part}.".splitlines()) > 1:
+                raise ParameterError(f"{self.words} = {_shown(part)}: a text of one line is needed")
+        return value if self.option.check is None else self.option.check(value)
+
+    @property
+    def derived(self) -> bool:
+        """Whether its default follows from other fields."""
+        return self.default is None and not (self.required or self.takes_none)
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether None is a value of its own."""
+        return types.NoneType in typing.get_args(self.hint)
+
+    def _refusal(self, value: Any) -> str:
+        """Return what is wrong with a value: its type or its range, and what would do."""
+        words = " = ".join((self.words, _shown(value)))
+        example = f", such as {self.option.example}" if self.option.example else ""
+        names = "".join(f", or {name!r}" for name in self.names)
+        if self.plain not in (int, float):
+            inner = {float: "numbers", str: "texts"}.get((*typing.get_args(self.plain), None)[0], "values")
+            kind = {str: "a text", bool: "true or false"}.get(self.plain, f"a list of {inner}")
+            wanted = f"use one of {', '.join(self.names)}" if names else f"give {kind}"
+            return f"{words}: {wanted}{example}"
+        odd = isinstance(value, bool) or not isinstance(value, int | float)
+        kind = "number" if self.plain is float else "whole number"
+        if not odd and not math.isfinite(value):
+            kind = f"finite {kind}"
+        metas = [meta for meta in getattr(self.kinds[0], "__metadata__", ()) if isinstance(meta, Meta)]
+        span = "".join(map(_span, metas))
+        told = f" is of type {type(value).__name__}" if odd else ""
+        return f"{words}{told}: give a {kind}{span}{names}{example or (', such as 0.5' if odd else '')}"
+
+
+def _span(meta: Meta) -> str:
+    """Return a range in words."""
+    if meta.gt is not None and meta.lt is not None:
+        return f" strictly between {meta.gt:g} and {meta.lt:g}"
+    if meta.ge is not None and meta.le is not None:
+        return f" from {meta.ge:g} to {meta.le:g}"
+    return f" above {meta.gt:g}" if meta.gt is not None else f" of at least {meta.ge:g}"
+
+
+@functools.cache
+def fields(kind: type[Settings]) -> tuple[Field, ...]:
+    """Return the fields of settings in their order."""
+    hints, found = typing.get_type_hints(kind, include_extras=True), []
+    for one in msgspec.structs.fields(kind):
+        hint, option = hints[one.name], Option()
+        if typing.get_origin(hint) is Annotated:
+            option = next((m for m in hint.__metadata__ if isinstance(m, Option)), option)
+            ranges = [m for m in hint.__metadata__ if isinstance(m, Meta)]
+            hint = typing.get_args(hint)[0]
+            hint = Annotated[(hint, *ranges)] if ranges else hint
+        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        kinds = tuple(k for k in (typing.get_args(hint) if union else (hint,)) if k is not types.NoneType)
+        required = one.required
+        found.append(Field(one.name, hint, None if required else one.default, required, option, kinds))
+    return tuple(found)
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every request: typed, checked when it is made, readable from JSON, TOML and the command line.
+
+    Values of other libraries, single values for tuples and lists are taken;
+    everything else of another type, or out of range, is refused in one line.
+    """
+
+    def __post_init__(self) -> None:
+        for field in fields(type(self)):
+            value = getattr(self, field.name)
+            if value is None and field.derived:
+                value = self.usual(field.name)
+            value = field.checked(value)
+            msgspec.structs.force_setattr(self, field.name, value)
+        self.check()
+
+    def usual(self, name: str) -> Any:
+        """Return the default of a field that is `DERIVED`, from fields before it."""
+        raise NotImplementedError(name)
+
+    def check(self) -> None:
+        """Refuse values that contradict each other: ParameterError."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return msgspec.structs.asdict(self)
+
+    def replace(self, **changes: Any) -> typing.Self:
+        """Return the same settings but for some values."""
+        return msgspec.structs.replace(self, **changes)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def settings(kind: type[S], given: Any, where: str = "") -> S:
+    """Return settings from plain data, such as a JSON object, a TOML table or keywords.
+
+    Raises
+    ------
+    ParameterError
+        In one line, for unknown names, missing and wrong values.
+    """
+    if not isinstance(given, Mapping):
+        raise ParameterError(f"{_shown(given)} stands where settings by name are expected")
+    known = fields(kind)
+    check_known(given, [field.name for field in known], where)
+    for field in known:
+        if field.required and field.name not in given:
+            raise ParameterError(f"no {field.words} is given: add {field.name}{_such(field)}")
+    return kind(**given)
+
+
+def _such(field: Field) -> str:
+    return f", such as {field.option.example}" if field.option.example else ""
+
+
+def check_known(names: Iterable[Any], known: Iterable[str], where: str = "") -> None:
+    """Refuse names that are not known, with the one that was probably meant: ParameterError."""
+    known = list(known)
+    unknown = [str(name) for name in names if name not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else "leave it out"
+        see = f" (see {where})" if where else ""
+        raise ParameterError(f"unknown options: {', '.join(map(_text_of, unknown))}: {hint}{see}")
+
+
+def _text_of(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:57]}..."
+
+
+def arguments(made: Settings) -> list[str]:
+    """Return the options that ask for these settings again, without values that are as by default."""
+    words: list[str] = []
+    for field in fields(type(made)):
+        value = getattr(made, field.name)
+        derived = field.default is None and not (field.required or field.takes_none)
+        if field.option.flag == "" or (
+            not field.required and value == (made.usual(field.name) if derived else field.default)
+        ):
+            continue
+        if value is True:
+            words.append(field.flag)
+        elif field.several and field.plain == tuple[str, ...]:
+            words += [word for one in value for word in (field.flag, one)]
+        else:
+            parts = value if isinstance(value, tuple) else ("none" if value is None else value,)
+            words += [field.flag, ",".join(map(str, parts))]
+    return words
+
+
+_NORMS = {"inf": "linf", "infinity": "linf", "\u221e": "linf", "2": "l2", "1": "l1"}
+
+
+def norm_name(norm: Any) -> Any:
+    """Return a norm's name as certmix spells it, from any usual spelling; what is none stays as it is.
+
+    Examples
+    --------
+    >>> [norm_name(norm) for norm in ("Linf", "inf", "L2", 2, "l_1", "lp")]
+    ['linf', 'linf', 'l2', 'l2', 'l1', 'lp']
+    """
+    if not isinstance(norm, str | Real):
+        return norm
+    bare = str(norm).lower().replace("_", "").replace("-", "").removeprefix("l")
+    return _NORMS.get(bare.removesuffix(".0"), norm)
+
+
+def _plain(value: Any) -> Any:
+    """Return Python's own number for one of another library, a text for a path, a tuple for any sequence."""
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple) or type(value).__name__ == "ndarray":
+        return tuple(map(_plain, value))
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = ascii(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
