@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.attacks import apgd_ce, apgd_targeted, pgd
-from certmix.attacks._geometry import distance
+from certmix.attacks.geometry import distance
 from certmix.attacks.square import square
 from certmix.data import load, spread, stack
 from certmix.models.spec import load_model

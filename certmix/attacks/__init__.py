@@ -16,11 +16,9 @@ from certmix.attacks.apgd import NORMS as APGD_NORMS
 from certmix.attacks.apgd import apgd, apgd_ce, apgd_dlr, apgd_targeted
 from certmix.attacks.autoattack import NORMS as AUTOATTACK_NORMS
 from certmix.attacks.autoattack import autoattack
-from certmix.attacks.fgsm import NORMS as FGSM_NORMS
-from certmix.attacks.fgsm import fgsm
 from certmix.attacks.losses import LOSSES
 from certmix.attacks.pgd import NORMS as PGD_NORMS
-from certmix.attacks.pgd import pgd
+from certmix.attacks.pgd import fgsm, pgd
 from certmix.attacks.square import NORMS as SQUARE_NORMS
 from certmix.attacks.square import square
 
@@ -79,12 +77,13 @@ def _attack(
 ) -> Attack:
     """Read the settings off the function's keywords."""
     keywords = inspect.signature(function).parameters.values()
-    settings = tuple(k.name for k in keywords if k.kind is k.KEYWORD_ONLY and k.name not in _COMMON)
+    fixed = {*_COMMON, *getattr(function, "keywords", ())}
+    settings = tuple(k.name for k in keywords if k.kind is k.KEYWORD_ONLY and k.name not in fixed)
     return Attack(function, summary, norms, settings, gradient_free, loss)
 
 
 ATTACKS: dict[str, Attack] = {
-    "fgsm": _attack(fgsm, "one step along the gradient", FGSM_NORMS),
+    "fgsm": _attack(fgsm, "one step along the gradient", PGD_NORMS),
     "pgd": _attack(pgd, "projected gradient ascent with steps of equal size", PGD_NORMS),
     "apgd-ce": _attack(apgd_ce, "Auto-PGD on the cross-entropy", APGD_NORMS),
     "apgd-dlr": _attack(apgd_dlr, "Auto-PGD on the difference of logits ratio", APGD_NORMS, "dlr"),

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from certmix.attacks import checks
-from certmix.attacks._foreign import undisturbed
-from certmix.attacks._geometry import distance, make_ball, start_seeds
-from certmix.attacks._search import Model
-from certmix.attacks._square import picture_shape
 from certmix.attacks.diagnose import diagnose_gradients
+from certmix.attacks.geometry import distance, make_ball, start_seeds
+from certmix.attacks.search import (
+    Model,
+    check_clean_logits,
+    check_count,
+    check_eps,
+    check_images,
+    check_labels,
+    check_model,
+    check_norm,
+)
+from certmix.attacks.square import picture_shape
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 
@@ -103,7 +114,7 @@ def autoattack(
     ensemble of diverse parameter-free attacks, ICML 2020.
     """
     _check(images, labels, norm, eps, version, restarts, batch_size, box, early_stop)
-    checks.check_model(model)
+    check_model(model)
     package = _package()
     labels, found = labels.long(), images.detach().clone()
     if len(found) == 0:
@@ -137,7 +148,7 @@ def _check(
     box: tuple[float, float],
     early_stop: bool,
 ) -> None:
-    checks.check_norm(norm, "autoattack", NORMS)
+    check_norm(norm, "autoattack", NORMS)
     if tuple(box) != (0.0, 1.0):
         raise ParameterError(
             f"box = {tuple(box)}: AutoAttack works in (0, 1) alone; let the model scale its inputs, "
@@ -147,11 +158,11 @@ def _check(
         raise ParameterError(
             "early_stop = False: AutoAttack leaves an image at its first misclassified point; use apgd-ce"
         )
-    checks.check_eps(eps, box)
-    checks.check_images(images, box)
-    checks.check_labels(labels, images)
-    checks.check_count("restarts", restarts)
-    checks.check_count("batch_size", batch_size)
+    check_eps(eps, box)
+    check_images(images, box)
+    check_labels(labels, images)
+    check_count("restarts", restarts)
+    check_count("batch_size", batch_size)
     _names(version)
 
 
@@ -182,7 +193,7 @@ def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tup
     with torch.no_grad():
         for part, truth in zip(points.split(batch_size), labels.split(batch_size), strict=True):
             logits = call_model(model, part)
-            checks.check_clean_logits(logits, truth)
+            check_clean_logits(logits, truth)
             classes = logits.shape[1]
             right.append(logits.argmax(1) == truth)
     return torch.cat(right), classes
@@ -264,3 +275,45 @@ def _inside(points: Tensor, images: Tensor, norm: str, eps: float, box: tuple[fl
     rows = outside.nonzero().squeeze(1)
     points[rows] = make_ball(images[rows], norm, eps, box).project(points[rows])
     return points
+
+
+@contextmanager
+def undisturbed(model: object, device: torch.device, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep pyautoattack from logging, seeding, tracing, and adding to the gradients of parameters.
+
+    ``say`` receives what it warned of, a line each, once it is done.
+    """
+    from pyautoattack import checks as package_checks
+
+    heard = _Heard(logging.WARNING)
+    logger = logging.getLogger("auto-attack")
+    propagate, trace = logger.propagate, sys.gettrace()
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    training = [parameter for parameter in parameters if parameter.requires_grad]
+    logger.addHandler(heard)
+    logger.propagate, package_checks.funcs = False, dict.fromkeys(package_checks.funcs, 0)
+    try:
+        for parameter in training:
+            parameter.requires_grad_(False)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for parameter in training:
+            parameter.requires_grad_(True)
+        logger.removeHandler(heard)
+        logger.propagate = propagate
+        sys.settrace(trace)
+    for message in heard.messages.values():
+        say(f"autoattack: {message}")
+
+
+class _Heard(logging.Handler):
+    """Keep the first message of each kind; kinds differ in more than their numbers."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage().replace(" See flags_doc.md for details.", "")
+        self.messages.setdefault(re.sub(r"[\d.]+", "", message), message)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from certmix.attacks._search import Model, Track
 from certmix.attacks.apgd import apgd_ce, apgd_targeted
 from certmix.attacks.losses import margin, probability_margin
+from certmix.attacks.search import Model, Track
 from certmix.attacks.square import square
 
 __all__ = ["FOUND_BY", "MinimumMargins", "minimum_margin"]

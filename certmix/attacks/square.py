@@ -1,17 +1,208 @@
-"""Square Attack (Andriushchenko et al., 2020): random search, without gradients."""
+"""Square Attack (Andriushchenko et al., 2020): random search, without gradients.
+
+Pictures have shape (N, channels, height, width); uniform numbers in [0, 1)
+come in as (N, k), so that an image's moves depend on its own numbers alone.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from certmix.attacks._geometry import Ball, shaped
-from certmix.attacks._search import Model, Search, Track
-from certmix.attacks._square import MOVES, picture_shape, share, window
-from certmix.attacks.checks import check_count
+from certmix.attacks.geometry import Ball, distance, shaped
+from certmix.attacks.search import Model, Search, Track, check_count
 from certmix.errors import ParameterError
 
 __all__ = ["NORMS", "square"]
+
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries, of 10,000, after which the window's share of the picture halves."""
+
+_TILES = 5
+"""Tiles of an l2 start along each side."""
+
+_SLACK = 1e-6
+"""Share of the l2 radius left to rounding, so that a projection is seldom needed."""
+
+
+def picture_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return (channels, height, width) of inputs (d,), (h, w) or (c, h, w); others are flattened.
+
+    Examples
+    --------
+    >>> picture_shape((5,)), picture_shape((4, 5)), picture_shape((2, 3, 4, 5))
+    ((1, 1, 5), (1, 4, 5), (1, 1, 120))
+    """
+    sides = tuple(shape) if len(shape) <= 3 else (math.prod(shape),)
+    channels, height, width = (1,) * (3 - len(sides)) + sides
+    return channels, height, width
+
+
+def share(query: int, queries: int, first: float) -> float:
+    """Return the share of the picture that is changed at a query, counted from 0.
+
+    Examples
+    --------
+    >>> [share(query, 10_000, 0.8) for query in (10, 11, 51, 9_999)]
+    [0.8, 0.4, 0.2, 0.0015625]
+    """
+    scaled = query * 10_000 // queries
+    return first / 2 ** sum(scaled > bound for bound in _HALVINGS)
+
+
+def window(part: float, height: int, width: int, odd: bool = False) -> tuple[int, int]:
+    """Return height and width of a window that covers a share of a picture.
+
+    A square; where it does not fit, the short side whole and more of the long
+    one.  ``odd`` asks for odd sides of at least 3 where they fit.
+
+    Examples
+    --------
+    >>> window(0.8, 32, 32), window(0.05, 32, 32, odd=True), window(0.5, 1, 8)
+    ((29, 29), (7, 7), (1, 4))
+    """
+    short, area = min(height, width), part * height * width
+    side = _side(area**0.5, odd)
+    other = side if side <= short else _side(area / short, odd)
+    return min(side if height <= width else other, height), min(side if width < height else other, width)
+
+
+def _side(length: float, odd: bool) -> int:
+    return max(round(length), 3) // 2 * 2 + 1 if odd else max(round(length), 1)
+
+
+def _signs(uniforms: Tensor) -> Tensor:
+    return torch.where(uniforms < 0.5, -1.0, 1.0)
+
+
+def _spans(uniforms: Tensor, size: int, length: int) -> Tensor:
+    """Return the indices (N, size) of spans placed at random in 0 .. length - 1."""
+    first = (uniforms * (length - size + 1)).long().clamp_max(length - size)
+    return first[:, None] + torch.arange(size, device=uniforms.device)
+
+
+def _stripes(ball: Ball, uniforms: Callable[[int], Tensor]) -> Tensor:
+    """Return corners of the linf ball that are constant along each column of a channel."""
+    n, channels, _, width = ball.centre.shape
+    up = uniforms(channels * width).view(n, channels, 1, width) < 0.5
+    return torch.where(up, ball.upper, ball.lower)
+
+
+def _move_linf(ball: Ball, points: Tensor, size: tuple[int, int], uniforms: Tensor) -> Tensor:
+    """Put each channel of a window at its upper or its lower end.
+
+    Where that changes nothing, every channel goes to its other end: a query
+    is never spent on the point it started from (Algorithm 2 draws again).
+    """
+    n, channels, height, width = points.shape
+    inside = torch.zeros(n, 1, height, width, dtype=torch.bool, device=points.device)
+    image = torch.arange(n, device=points.device)[:, None, None]
+    rows, columns = _spans(uniforms[:, 0], size[0], height), _spans(uniforms[:, 1], size[1], width)
+    inside[image, 0, rows[:, :, None], columns[:, None, :]] = True
+    up = uniforms[:, 2 : 2 + channels, None, None] < 0.5
+    moved = torch.where(inside, torch.where(up, ball.upper, ball.lower), points)
+    idle = (moved == points).flatten(1).all(1)
+    if idle.any():
+        opposite = torch.where(inside, torch.where(up, ball.lower, ball.upper), points)
+        moved = torch.where(idle[:, None, None, None], opposite, moved)
+    return moved
+
+
+def _bump(height: int, width: int) -> Tensor:
+    """Return a peak of unit l2 norm: sums of 1/k^2 that fall with the distance from the middle."""
+    radius = max(height, width) // 2 + 1
+    tails = (1.0 / torch.arange(1, radius + 1).square()).flip(0).cumsum(0).flip(0)
+    down, along = torch.arange(height) - height // 2, torch.arange(width) - width // 2
+    peak = tails[torch.maximum(down.abs()[:, None], along.abs()[None])]
+    return peak / peak.norm().clamp_min(1e-12)
+
+
+def _tile(height: int, width: int, like: Tensor) -> Tensor:
+    """Return two opposite bumps side by side along the longer side, of unit l2 norm."""
+    if width > height:
+        return _tile(width, height, like).T
+    first = height // 2
+    tile = torch.cat([_bump(first, width), -_bump(height - first, width)])
+    return (tile / tile.norm()).to(like)
+
+
+def _turned(tile: Tensor, turn: Tensor) -> Tensor:
+    """Transpose a square tile where `turn` says so; `turn` ends in two axes of length 1."""
+    return torch.where(turn, tile.T, tile) if tile.shape[0] == tile.shape[1] else tile
+
+
+def _tiles(ball: Ball, uniforms: Callable[[int], Tensor]) -> Tensor:
+    """Return points on the l2 sphere that consist of tiles with random signs."""
+    n, channels, height, width = ball.centre.shape
+    tall, wide = max(height // _TILES, 1), max(width // _TILES, 1)
+    down, along = min(_TILES, height), min(_TILES, width)
+    drawn = uniforms((channels + 1) * down * along).view(n, channels + 1, down, along, 1, 1)
+    tile = _turned(_tile(tall, wide, ball.centre), drawn[:, :1] < 0.5) * _signs(drawn[:, 1:])
+    top, left = (height - down * tall) // 2, (width - along * wide) // 2
+    offset = torch.zeros_like(ball.centre)
+    filled = tile.transpose(3, 4).reshape(n, channels, down * tall, along * wide)
+    offset[:, :, top : top + down * tall, left : left + along * wide] = filled.to(offset.dtype)
+    return _on_sphere(ball, offset)
+
+
+def _on_sphere(ball: Ball, offset: Tensor) -> Tensor:
+    """Scale offsets to the ball's radius, and cut them by the box."""
+    length = offset.flatten(1).double().norm(dim=1).clamp_min(torch.finfo(offset.dtype).tiny)
+    scale = ((1 - _SLACK) * ball.radius / length).to(offset.dtype)
+    points = (ball.centre + offset * scale[:, None, None, None]).clamp(ball.lower, ball.upper)
+    beyond = (distance(points, ball.centre, "l2") > ball.radius).nonzero().squeeze(1)
+    if len(beyond):
+        points[beyond] = ball.take(beyond).project(points[beyond])
+    return points
+
+
+def _move_l2(ball: Ball, points: Tensor, size: tuple[int, int], uniforms: Tensor) -> Tensor:
+    """Add a tile to one window, with the norm that the ball leaves and that another window gives up."""
+    n, channels, height, width = points.shape
+    image = torch.arange(n, device=points.device)[:, None, None]
+    spans = [_spans(uniforms[:, k], size[k % 2], (height, width)[k % 2]) for k in range(4)]
+    here, there = ((image, slice(None), spans[k][:, :, None], spans[k + 1][:, None, :]) for k in (0, 2))
+    offset = points - ball.centre
+    rest = offset.clone()
+    rest[here], rest[there] = 0.0, 0.0
+    windows = (offset.square() - rest.square()).sum((2, 3))
+    left = (ball.radius.to(offset.dtype).square() - offset.square().sum((1, 2, 3))).clamp_min(0.0)
+    budget = (left[:, None] / channels + windows).sqrt()[:, None, None]
+    tile = _turned(_tile(*size, offset), uniforms[:, 4, None, None] < 0.5).expand(n, *size)
+    change = tile[..., None] * _signs(uniforms[:, None, None, 5 : 5 + channels]).to(offset.dtype)
+    rest[here] = budget * _unit(_unit(offset[here]) + change)
+    return _on_sphere(ball, rest)
+
+
+def _unit(windows: Tensor) -> Tensor:
+    """Scale each channel of windows (N, height, width, channels) to unit norm; zeros stay."""
+    return windows / windows.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-12)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """The start and the moves of one norm.
+
+    Parameters
+    ----------
+    start
+        ``(ball, uniforms) -> points``, where ``uniforms(k)`` gives (N, k) numbers.
+    move
+        ``(ball, points, window, uniforms) -> points``; it takes at most 5 + channels numbers.
+    odd
+        Whether windows have odd sides.
+    """
+
+    start: Callable[[Ball, Callable[[int], Tensor]], Tensor]
+    move: Callable[[Ball, Tensor, tuple[int, int], Tensor], Tensor]
+    odd: bool
+
+
+MOVES = {"linf": Moves(_stripes, _move_linf, False), "l2": Moves(_tiles, _move_l2, True)}
 
 NORMS = tuple(MOVES)
 

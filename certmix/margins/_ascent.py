@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certmix.attacks._geometry import Ball, distance
+from certmix.attacks.geometry import Ball, distance
 from certmix.calling import call_model
 from certmix.errors import ModelError
 from certmix.margins.ratios import OUTPUTS, Ratio, Rise, towards_rivals

@@ -7,8 +7,15 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from certmix.attacks import checks
-from certmix.attacks._geometry import make_ball
+from certmix.attacks.geometry import make_ball
+from certmix.attacks.search import (
+    check_clean_logits,
+    check_count,
+    check_eps,
+    check_images,
+    check_model,
+    check_positive,
+)
 from certmix.calling import call_model
 from certmix.errors import ParameterError
 from certmix.margins._ascent import Ascent, Model
@@ -82,11 +89,11 @@ def local_search(
     """
     _check(model, images, norm, eps, of, ratio, steps, restarts, box)
     box = box or _around(images, eps)
-    checks.check_images(images, box)
+    check_images(images, box)
     ball = make_ball(images.detach().clone(), norm, eps, box)
     judge = judge or float64_twin(model, images)
     logits = call_model(judge or model, ball.centre.double() if judge else ball.centre).double()
-    checks.check_clean_logits(logits, torch.zeros(len(images), dtype=torch.int64))
+    check_clean_logits(logits, torch.zeros(len(images), dtype=torch.int64))
     outputs = OUTPUTS[of](logits)
     y = outputs.argmax(1) if selected is None else selected.to(outputs.device)
     task = Ascent(model, judge, ball, norm, eps, of, RATIOS[ratio], logits, y, batch_size)
@@ -119,11 +126,11 @@ def _check(
     ):  # fmt: skip
         if name not in known:
             raise ParameterError(f"{what} {name!r} is unknown: use one of {', '.join(known)}")
-    checks.check_positive("eps", eps)
-    checks.check_eps(eps, box or (0.0, 1.0))
-    checks.check_count("steps", steps)
-    checks.check_count("restarts", restarts)
-    checks.check_model(model)
+    check_positive("eps", eps)
+    check_eps(eps, box or (0.0, 1.0))
+    check_count("steps", steps)
+    check_count("restarts", restarts)
+    check_model(model)
     if len(images) == 0:
         raise ParameterError("there are no images: give at least one")
 

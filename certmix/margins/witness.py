@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from certmix.attacks._geometry import distance
+from certmix.attacks.geometry import distance
 from certmix.calling import call_model
 from certmix.errors import ParameterError
 from certmix.margins._ascent import Model

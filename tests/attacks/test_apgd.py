@@ -9,7 +9,7 @@ from attacked import Counting, best_offset, linear, outside, small_images, small
 from torch import nn
 
 from certmix.attacks import apgd, apgd_ce, apgd_dlr, apgd_targeted, pgd
-from certmix.attacks._auto_pgd import State, checked, checkpoints
+from certmix.attacks.apgd import State, checked, checkpoints
 from certmix.errors import ParameterError
 
 

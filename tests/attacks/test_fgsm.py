@@ -8,7 +8,7 @@ import torch
 from attacked import Counting, best_offset, linear, outside, small_images, small_net
 
 from certmix.attacks import fgsm, pgd
-from certmix.attacks._geometry import distance
+from certmix.attacks.geometry import distance
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

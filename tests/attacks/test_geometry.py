@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import kstest
 
-from certmix.attacks._geometry import distance, make_ball, start_seeds
+from certmix.attacks.geometry import distance, make_ball, start_seeds
 
 NORMS = ("linf", "l2", "l1")
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

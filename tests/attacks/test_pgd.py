@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from certmix.attacks import ATTACKS, LOSSES, pgd
-from certmix.attacks._geometry import distance
+from certmix.attacks.geometry import distance
 from certmix.attacks.pgd import training_points
 from certmix.errors import ModelError, ParameterError
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from certmix.attacks import _square
-from certmix.attacks._geometry import make_ball
-from certmix.attacks._square import MOVES, _bump, share, window
-from certmix.attacks.square import square
+from certmix.attacks.geometry import make_ball
+from certmix.attacks.square import MOVES, _bump, share, square, window
 from certmix.errors import ModelError, ParameterError
 
 RANDOM = torch.Generator().manual_seed(7)
@@ -298,7 +297,7 @@ def test_an_l2_move_keeps_what_lies_elsewhere_in_proportion_and_spends_the_radiu
 
 
 def test_l2_points_that_leave_the_ball_by_rounding_are_pulled_back(monkeypatch):
-    monkeypatch.setattr(_square, "_SLACK", -0.01)
+    monkeypatch.setattr(sys.modules["certmix.attacks.square"], "_SLACK", -0.01)
     x, seen = torch.rand(3, 2, 7, 7, generator=seeded(12)), []
     square(
         linear(torch.ones(98, dtype=torch.float64)), x, torch.zeros(3, dtype=torch.long), "l2", 0.3, queries=9,

@@ -9,7 +9,7 @@ from attacked import best_offset, linear
 from half_spaces import SIGMA, images, normal, pair
 from torch import nn
 
-from certmix.attacks._geometry import distance
+from certmix.attacks.geometry import distance
 from certmix.errors import ModelError
 from certmix.verification.falsify.attack import plain_candidates, smoothed_candidates
 

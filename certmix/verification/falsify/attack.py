@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from certmix.attacks import pgd
-from certmix.attacks._geometry import distance, make_ball
+from certmix.attacks.geometry import distance, make_ball
 from certmix.calling import call_model
 from certmix.certification.deterministic_request import NORMS_OF
 from certmix.errors import ModelError, ParameterError
