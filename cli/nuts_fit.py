@@ -188,7 +188,7 @@ def _take_published(options: dict[str, Any], given: set[str]) -> int:
     if options["output"] is None:
         raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
     from certmix.runs.source_names import Sources
-    from certmix.studies.nuts_published import nuts_published
+    from certmix.studies.nuts_fit import nuts_published
 
     from .progress import say
 

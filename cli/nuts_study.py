@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from certmix.errors import ParameterError
-from certmix.studies.nuts_studies import STUDIES
+from certmix.studies.nuts_ablations import STUDIES
 
 from .attack_options import FORMATS, print_study
 from .options import _Parsed
@@ -56,7 +56,7 @@ def command(
     as well. No attack is run: everything comes from cached logits in seconds.
     """
     from certmix.studies.empirical import StudyResult
-    from certmix.studies.nuts_studies import nuts_study
+    from certmix.studies.nuts_ablations import nuts_study
     from certmix.tables.formats import write_files
 
     product = nuts_study(name, folders)

@@ -4,38 +4,81 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from certmix.attacks.minimum_margin import label_margin
+from certmix.calling import call_both
 from certmix.errors import ParameterError
-from certmix.nuts.description import check_shares
+from certmix.models.mixture import MixedClassifier, mix_outputs
+from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
+from certmix.nuts.description import MixSettings, check_shares
 from certmix.nuts.folder import LoadedNuts, load_nuts
-from certmix.runs.attacking import fill, fill_some
+from certmix.nuts.mixture import NutsMixture
+from certmix.nuts.transform import NonlinearTransform
+from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, fill, fill_some, outputs, reduced
+from certmix.runs.keywords import plain_numbers
 from certmix.runs.sources import Sources, join, load_data
 from certmix.sampling import resolve_device
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
+from certmix.studies.empirical import StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
-from certmix.studies.nuts_evaluate_table import Evaluation, Standing, evaluation_table
-from certmix.studies.nuts_margins import own_attack
-from certmix.studies.nuts_suite import (
-    CLEAN,
-    NUTS,
-    Contender,
-    Suite,
-    contenders,
-    suite_cells,
-    sweep_cell,
-)
-from certmix.studies.paired import paired_change
-from certmix.types import AttackedAccuracy, Dataset, FloatArray, IntArray
+from certmix.studies.nuts_fit import own_attack
+from certmix.tables.table import Quantity, Table
+from certmix.text import plain_decimal
+from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArray, IntArray
 
-__all__ = ["Evaluation", "Standing", "nuts_evaluate"]
+__all__ = ["Contender", "Evaluation", "PairedChange", "Standing", "nuts_evaluate", "paired_change"]
 
 SWEEP = (0.0, 0.3, 0.6, 0.9)
+CLEAN, STD, NUTS = "clean", "STD", "MixedNUTS"
+CONTENDERS = ("standard (g)", "robust (h)")
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one classifier does: clean, and on every point that the evaluation found."""
+
+    name: str
+    clean: EstimatedAccuracy
+    attacked: AttackedAccuracy
+    clean_change: PairedChange
+    attacked_change: PairedChange
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a MixedNUTS evaluation found.
+
+    Parameters
+    ----------
+    standings
+        One a classifier; changes are relative to the robust classifier alone.
+    broken_by
+        For the nonlinear mix: attack -> images that it was the first to break.
+    sweep
+        r_d -> accuracy under the transfer attack with it alone.
+    square_found
+        Images that only Square broke.
+    """
+
+    standings: tuple[Standing, ...]
+    broken_by: dict[str, int]
+    sweep: dict[float, AttackedAccuracy]
+    square_found: int
+
+    def standing(self, name: str) -> Standing:
+        """Return one classifier's."""
+        return next(one for one in self.standings if one.name == name)
 
 
 def nuts_evaluate(
@@ -91,7 +134,11 @@ def nuts_evaluate(
     """
     request = own_attack(request, 20)
     alphas, where = check_alphas(plain_alphas), where or Surroundings()
-    _check(targets, queries, r_d_sweep, sweep_images)
+    for name, value in (("targets", targets), ("queries", queries), ("sweep images", sweep_images)):
+        if value < 1:
+            raise ParameterError(f"{name} = {value}: at least 1 is needed")
+    for r_d in r_d_sweep:
+        check_shares(r_d=r_d)
     named = sources or Sources()
     device = resolve_device(where.device)
     dataset = load_data(named)
@@ -111,22 +158,43 @@ def nuts_evaluate(
         load=lambda chosen: join(dataset, nuts.standard, nuts.robust, chosen, where.say),
         leave_out=lambda data: _tuned_on(nuts, data, where),
     ) as study:  # fmt: skip
-        suite = Suite(
-            study.bench, (nuts.standard.module, nuts.robust.module), nuts.settings, alphas,
-            targets, queries, autoattack,
-        )  # fmt: skip
-        found, complete, rows = _run(study, suite, r_d_sweep, sweep_images)
-        table = evaluation_table(study, nuts, found, complete)
-        return study.publish(table, {}, found, files={"images.tsv": rows})
-
-
-def _check(targets: int, queries: int, r_d_sweep: Sequence[float], sweep_images: int) -> None:
-    """Refuse numbers below 1, and weights of the sweep that no auxiliary mix has."""
-    for name, value in (("targets", targets), ("queries", queries), ("sweep images", sweep_images)):
-        if value < 1:
-            raise ParameterError(f"{name} = {value}: at least 1 is needed")
-    for r_d in r_d_sweep:
-        check_shares(r_d=r_d)
+        bench, data = study.bench, study.bench.dataset
+        pair = nuts.standard.module, nuts.robust.module
+        suite = Suite(bench, pair, nuts.settings, alphas, targets, queries, autoattack)
+        cells, everyone = suite_cells(suite), contenders(suite)
+        held, complete = fill_some(bench, cells)
+        labels, indices, names = data.labels[held], data.indices[held].tolist(), [cell.name for cell in cells]
+        base = [bench.store.read(name, indices) for name in names]
+        right = {one.name: np.stack([one.right(points, labels) for points in base]) for one in everyone}
+        robust = right[CONTENDERS[1]]
+        standings = tuple(_standing(name, own, robust) for name, own in right.items())
+        broken = np.where(right[NUTS].all(0), -1, (~right[NUTS]).argmax(0))  # by which cell first
+        by = {name: int((broken == k).sum()) for k, name in enumerate(names) if (broken == k).any()}
+        sweep: dict[float, AttackedAccuracy] = {}
+        if complete:  # accuracy should fall as r_d grows if the transform hides gradients
+            some = replace(bench, positions=held[:sweep_images])
+            swept, complete = fill(some, [sweep_cell(suite, r_d) for r_d in r_d_sweep])
+            labels, judge = data.labels[swept], everyone[-1]
+            read = partial(bench.store.read, indices=data.indices[swept].tolist())
+            clean = judge.right(read(CLEAN), labels)
+            sweep = {
+                float(r_d): attacked_accuracy(clean & judge.right(read(f"sweep r_d {r_d!r}"), labels))
+                for r_d in r_d_sweep
+            }
+        found = Evaluation(standings, by, sweep, by.get(f"{NUTS}, square", 0))
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+        writer.writerow(["idx", "label", "broken_by"])
+        for position, first in zip(held, broken, strict=True):
+            row = [
+                int(data.indices[position]),
+                int(data.labels[position]),
+                names[first] if first >= 0 else "",
+            ]
+            writer.writerow(row)
+        files = {"images.tsv": text.getvalue().encode()}
+        table = evaluation_table(found, request, nuts.settings, data.name, nuts.folder.name, complete)
+        return study.publish(table, {}, found, files=files)
 
 
 def _tuned_on(nuts: LoadedNuts, dataset: Dataset, where: Surroundings) -> IntArray:
@@ -141,76 +209,331 @@ def _tuned_on(nuts: LoadedNuts, dataset: Dataset, where: Surroundings) -> IntArr
     return nuts.tuning.shared(dataset.checksum, dataset.indices)
 
 
-def _run(
-    study: Study, suite: Suite, r_d_sweep: Sequence[float], sweep_images: int
-) -> tuple[Evaluation, bool, bytes]:
-    cells = suite_cells(suite)
-    held, complete = fill_some(study.bench, cells)
-    names = [cell.name for cell in cells]
-    everyone = contenders(suite)
-    right = _judge(study, everyone, names, held)
-    robust = everyone[1].name
-    standings = tuple(_standing(one.name, right, robust) for one in everyone)
-    broken = _first_broken(right[NUTS], names)
-    by = {name: int((broken == k).sum()) for k, name in enumerate(names) if (broken == k).any()}
-    sweep, swept = _sweep(study, suite, held[:sweep_images], r_d_sweep) if complete else ({}, False)
-    square = by.get(f"{NUTS}, square", 0)
-    rows = _rows(study, held, broken, names)
-    return Evaluation(standings, by, sweep, square), complete and swept, rows
-
-
-def _judge(
-    study: Study, everyone: Sequence[Contender], names: Sequence[str], held: IntArray
-) -> dict[str, np.ndarray]:
-    """Return, for each contender, bool (cells, m): right on each cell's point."""
-    dataset = study.bench.dataset
-    labels, indices = dataset.labels[held], dataset.indices[held].tolist()
-    base = [study.bench.store.read(name, indices) for name in names]
-    return {one.name: np.stack([one.right(points, labels) for points in base]) for one in everyone}
-
-
-def _standing(name: str, right: dict[str, np.ndarray], robust: str) -> Standing:
-    clean, worst = right[name][0], right[name].all(0)
+def _standing(name: str, right: np.ndarray, robust: np.ndarray) -> Standing:
+    """Compare with the robust classifier, both bool (cells, m): right on each cell's point."""
+    clean, worst = right[0], right.all(0)
     return Standing(
         name,
         estimated_accuracy(clean),
         attacked_accuracy(worst),
-        paired_change(~clean, ~right[robust][0]),
-        paired_change(~worst, ~right[robust].all(0)),
+        paired_change(~clean, ~robust[0]),
+        paired_change(~worst, ~robust.all(0)),
     )
 
 
-def _first_broken(right: np.ndarray, names: Sequence[str]) -> IntArray:
-    """Return for each image the position of the first cell that breaks it, -1 where none does."""
-    return np.where(right.all(0), -1, (~right).argmax(0)).astype(np.int64)
+def evaluation_table(
+    found: Evaluation, request: AttackRequest, own: MixSettings, data: str, mix: str, complete: bool
+) -> Table:
+    """Return the table, a row a classifier; `data` and `mix` are names, `own` the mix's numbers."""
+    rows: list[tuple[Any, ...]] = []
+    for one in found.standings:
+        changes = [(Quantity(c.percent, 1), c.words()) for c in (one.clean_change, one.attacked_change)]
+        rows.append((one.name, one.clean, one.attacked, *changes[0], *changes[1]))
+    nuts = found.standing(NUTS)
+    plain = [one for one in found.standings if one.name.startswith("plain mix")]
+    comparison = []
+    if plain:
+        best = max(plain, key=lambda one: one.clean.correct + one.attacked.correct)
+        comparison = [f"Largest sum of clean and attacked accuracy among plain mixes: {best.name}."]
+        equal = [one for one in plain if one.attacked.correct >= nuts.attacked.correct]
+        if equal:
+            match = max(equal, key=lambda one: one.clean.correct)
+            difference = (nuts.clean.correct - match.clean.correct) / nuts.clean.images
+            comparison.append(
+                f"At no less attacked accuracy than {NUTS} the most accurate plain mix is {match.name}: "
+                f"{NUTS} has {100 * difference:+.1f} points of clean accuracy."
+            )
+        else:
+            comparison.append(f"No plain mix of the list has the attacked accuracy of {NUTS}.")
+    obfuscation = []
+    if found.sweep:
+        verdict = "Square found nothing that the white-box attacks missed: no sign of hidden gradients"
+        if found.square_found:
+            missed = f"Square broke {found.square_found} images that no white-box attack did"
+            verdict = f"{missed}: gradients may be hidden"
+        words = ", ".join(f"{plain_decimal(r)}: {100 * a.accuracy:.1f}" for r, a in found.sweep.items())
+        obfuscation = [f"{verdict}. Accuracy (%) under transfer alone, by r_d: {words}."]
+    numbers = ", ".join(f"{name} {getattr(own.transform, name):.6g}" for name in "spc")
+    return Table(
+        name="nuts-evaluate",
+        title="MixedNUTS against its base models and the plain mix: accuracy (%) with 95 % intervals",
+        settings=f"{request.words()}, {nuts.clean.images:,} images; {numbers}, alpha {own.alpha:.6g}, "
+        f"T {own.temperature:g}",
+        headings=(
+            "classifier", "clean", "attacked", "change of clean error (%)", "clean change, 95 %",
+            "change of attacked error (%)", "attacked change, 95 %",
+        ),
+        rows=tuple(rows),
+        notes=(
+            "Change: relative to the error of the robust classifier alone, on the same images, with paired "
+            "bootstrap intervals; 100 % is twice as many errors.",
+            "Attacked: right on every point that any attack of this evaluation found for any classifier; an "
+            "upper bound of robust accuracy, not a certificate.",
+            *comparison,
+            "Images of the nonlinear mix by what broke it first, whose attack and which (STD: points that "
+            "fool g): " + "; ".join(f"{name}: {count}" for name, count in found.broken_by.items()) + ".",
+            *obfuscation,
+            f"Run: data {data}; mix {mix}; seed {request.seed}.",
+        ),
+        complete=complete,
+        extra={"broken_by": found.broken_by, "square_found": found.square_found,
+               "r_d_sweep": {plain_decimal(r): a.accuracy for r, a in found.sweep.items()}},
+    )  # fmt: skip
 
 
-def _sweep(
-    study: Study, suite: Suite, positions: IntArray, r_d_sweep: Sequence[float]
-) -> tuple[dict[float, AttackedAccuracy], bool]:
-    """Attack with each r_d alone; accuracy should fall as r_d grows if the transform hides gradients."""
-    from dataclasses import replace
-
-    bench = replace(study.bench, positions=positions)
-    held, complete = fill(bench, [sweep_cell(suite, r_d) for r_d in r_d_sweep])
-    labels = bench.dataset.labels[held]
-    indices = bench.dataset.indices[held].tolist()
-    judge = contenders(suite)[-1]
-    clean = judge.right(bench.store.read(CLEAN, indices), labels)
-    found = {}
-    for r_d in r_d_sweep:
-        base: FloatArray = bench.store.read(f"sweep r_d {r_d!r}", indices)
-        found[float(r_d)] = attacked_accuracy(clean & judge.right(base, labels))
-    return found, complete
+# ---------------------------------------------------------------------------- the attacks
 
 
-def _rows(study: Study, held: IntArray, broken: IntArray, names: Sequence[str]) -> bytes:
-    """Return one line an image: what was the first to break the nonlinear mix."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(["idx", "label", "broken_by"])
-    dataset = study.bench.dataset
-    for position, first in zip(held, broken, strict=True):
-        name = "" if first < 0 else names[first]
-        writer.writerow([int(dataset.indices[position]), int(dataset.labels[position]), name])
-    return text.getvalue().encode()
+@dataclass(frozen=True)
+class Contender:
+    """A classifier under comparison: its logits from both base models' (n, c) logits."""
+
+    name: str
+    mix: Callable[[Tensor, Tensor], Tensor]
+
+    def right(self, base: FloatArray, labels: np.ndarray) -> np.ndarray:
+        """Return bool (n,) from base logits (n, 2 c); rows that were not attacked (NaN) count as right."""
+        attacked = ~np.isnan(base).any(1)
+        standard, robust = (torch.from_numpy(part) for part in np.split(np.nan_to_num(base), 2, axis=1))
+        answers = self.mix(standard, robust).argmax(1).numpy()
+        return np.asarray((answers == labels) | ~attacked)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What the cells of an evaluation share.
+
+    Parameters
+    ----------
+    bench, pair, settings
+        The study, both classifiers, and the fitted numbers.
+    plain_alphas
+        Weights of the plain mix, for comparison.
+    targets, queries
+        Target classes of targeted APGD; queries of Square.
+    autoattack
+        Whether pyautoattack's standard suite runs as well, through the bypass.
+    """
+
+    bench: Bench
+    pair: tuple[nn.Module, nn.Module]
+    settings: MixSettings
+    plain_alphas: tuple[float, ...]
+    targets: int
+    queries: int
+    autoattack: bool = False
+    quick: tuple[nn.Module, nn.Module] = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        object.__setattr__(self, "quick", tuple(reduced(self.bench, model) for model in self.pair))
+
+    def mixture(self, pair: tuple[nn.Module, nn.Module]) -> NutsMixture:
+        """Return the nonlinear mix of a pair of base models."""
+        own = self.settings
+        return NutsMixture(*pair, NonlinearTransform.of(own.transform), own.alpha, own.temperature).eval()
+
+    def bypass(self, pair: tuple[nn.Module, nn.Module]) -> nn.Module:
+        """Return the mix with the auxiliary's gradient."""
+        assert self.settings.alpha_d is not None
+        return direct_bypass(self.mixture(pair), self.settings.alpha_d, self.settings.r_d)
+
+
+def contenders(suite: Suite) -> list[Contender]:
+    """Return g, h, the plain mixes and the nonlinear mix."""
+    plain = [Contender(plain_name(a), partial(_plain, a)) for a in suite.plain_alphas]
+    ends = [
+        Contender(name, mix) for name, mix in zip(CONTENDERS, (lambda g, h: g, lambda g, h: h), strict=True)
+    ]
+    return [*ends, *plain, Contender(NUTS, suite.mixture(suite.pair).mix)]
+
+
+def _plain(alpha: float, standard: Tensor, robust: Tensor) -> Tensor:
+    return mix_outputs(standard, robust, alpha)
+
+
+def plain_name(alpha: float) -> str:
+    """Return how tables call the plain mix."""
+    return f"plain mix, alpha {alpha:g}"
+
+
+def suite_cells(suite: Suite) -> list[Cell]:
+    """Return the cells: clean, transfer from g, attacks on h, on the plain mixes, on the nonlinear mix.
+
+    Every cell keeps both base models' logits at its points, so that every
+    contender is judged on every point; an attack skips (NaN) the images that
+    an earlier cell's point already broke for the contender it is made for.
+    """
+    bench, (standard, robust) = suite.bench, suite.pair
+    by_name = {contender.name: contender for contender in contenders(suite)}
+    cells = [Cell(CLEAN, lambda batch: outputs(suite.pair, batch.images))]
+
+    def add(name: str, target: str, attack: Callable[[Batch], Tensor]) -> None:
+        earlier = tuple(cell.name for cell in cells)
+        cells.append(Cell(name, partial(_left_right, suite, by_name[target], earlier, attack)))
+
+    def white_box(model: nn.Module, quick: nn.Module, which: str) -> Callable[[Batch], Tensor]:
+        more: dict[str, Any] = {"targets": suite.targets} if which == "apgd-targeted" else {}
+        return lambda batch: attacked_points(bench, model, batch, attack=which, quick=quick, **more)
+
+    cells.append(Cell(STD, partial(_transfer_from, suite, standard, suite.quick[0])))
+    for which in ("apgd-ce", "apgd-targeted"):
+        add(f"robust (h), {which}", CONTENDERS[1], white_box(robust, suite.quick[1], which))
+    for alpha in suite.plain_alphas:
+        full, quick = (MixedClassifier(*pair, alpha).eval() for pair in (suite.pair, suite.quick))
+        for which in ("apgd-ce", "apgd-targeted"):
+            add(f"{plain_name(alpha)}, {which}", plain_name(alpha), white_box(full, quick, which))
+    add(f"{NUTS}, transfer from the auxiliary", NUTS, partial(_transfer, suite, suite.settings.r_d))
+    bypass, quick_bypass = (suite.bypass(pair) for pair in (suite.pair, suite.quick))
+    for which in ("apgd-ce", "apgd-targeted"):
+        add(f"{NUTS}, bypass, {which}", NUTS, white_box(bypass, quick_bypass, which))
+    if suite.autoattack:
+        add(f"{NUTS}, bypass, autoattack", NUTS, partial(_autoattack, suite, bypass))
+    add(f"{NUTS}, square", NUTS, partial(_square, suite))
+    return cells
+
+
+def _transfer_from(suite: Suite, model: nn.Module, quick: nn.Module, batch: Batch) -> FloatArray:
+    points = attacked_points(suite.bench, model, batch, attack="apgd-ce", quick=quick, early_stop=False)
+    return outputs(suite.pair, points)
+
+
+def _left_right(
+    suite: Suite,
+    contender: Contender,
+    earlier: Sequence[str],
+    attack: Callable[[Batch], Tensor],
+    batch: Batch,
+) -> FloatArray:
+    """Attack the images that every earlier cell leaves right; the others' rows are NaN."""
+    store, indices = suite.bench.store, batch.indices.tolist()
+    labels = batch.labels.cpu().numpy()
+    right = [contender.right(store.read(cell, indices), labels) for cell in earlier]
+    left = np.logical_and.reduce(right).nonzero()[0]
+    found = np.full((len(labels), 2 * suite.bench.dataset.classes), np.nan)
+    if len(left):
+        rows = torch.from_numpy(left).to(batch.images.device)
+        some = replace(
+            batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[left]
+        )
+        found[left] = outputs(suite.pair, attack(some))
+    return found
+
+
+class _Watched(nn.Module):
+    """The auxiliary mix, which remembers the base models' logits of its last pass."""
+
+    def __init__(self, auxiliary: AuxiliaryMixture) -> None:
+        super().__init__()
+        self.auxiliary = auxiliary
+        self.last: tuple[Tensor, Tensor] | None = None
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        standard, robust = call_both(self.auxiliary.standard, self.auxiliary.robust, inputs)
+        self.last = standard.detach(), robust.detach()
+        return self.auxiliary.mix(standard, robust)
+
+
+def _transfer(suite: Suite, r_d: float, batch: Batch) -> Tensor:
+    """Attack the auxiliary mix, and keep of all its points the one of smallest margin of the true mix."""
+    assert suite.settings.alpha_d is not None
+    true = suite.mixture(suite.quick)
+    auxiliary = AuxiliaryMixture(
+        *suite.quick, NonlinearTransform.of(suite.settings.transform), alpha_d=suite.settings.alpha_d, r_d=r_d
+    )
+    watched = _Watched(auxiliary.eval())
+    points = batch.images.clone()
+    smallest = points.new_full((len(points),), torch.inf, dtype=torch.float64)
+
+    def track(at: Tensor, tried: Tensor, logits: Tensor, step: int) -> None:
+        assert watched.last is not None
+        margin = label_margin(true.mix(*watched.last), batch.labels[at])
+        rows = (margin < smallest[at]).nonzero().squeeze(1)
+        points[at[rows]], smallest[at[rows]] = tried[rows], margin[rows]
+
+    bench = replace(suite.bench, request=replace(suite.bench.request, precision="fp32"))
+    attacked_points(bench, watched, batch, attack="apgd-ce", early_stop=False, track=track)
+    return points
+
+
+def _square(suite: Suite, batch: Batch) -> Tensor:
+    models = [suite.mixture(pair) for pair in (suite.pair, suite.quick)]
+    return attacked_points(
+        replace(suite.bench, request=replace(suite.bench.request, steps=suite.queries, attack="square")),
+        models[0], batch, quick=models[1],
+    )  # fmt: skip
+
+
+def _autoattack(suite: Suite, bypass: nn.Module, batch: Batch) -> Tensor:
+    return attacked_points(
+        replace(suite.bench, request=replace(suite.bench.request, steps=None, precision="fp32")),
+        bypass, batch, attack="autoattack",
+    )  # fmt: skip
+
+
+def sweep_cell(suite: Suite, r_d: float) -> Cell:
+    """Return the cell of one transfer attack alone, on every image: part of the obfuscation check."""
+    return Cell(
+        f"sweep r_d {r_d!r}",
+        lambda batch: outputs(suite.pair, _transfer(suite, r_d, batch)),
+        key="sweep",
+    )
+
+
+# ---------------------------------------------------------------------------- paired changes
+
+
+@dataclass(frozen=True)
+class PairedChange:
+    """Relative change of an error count, in percent, with its 95 % interval.
+
+    ``percent`` and the interval are None where the reference never errs.
+    """
+
+    percent: float | None
+    low: float | None
+    high: float | None
+
+    def words(self) -> str:
+        """Return the interval, rounded outwards.
+
+        Examples
+        --------
+        >>> PairedChange(-28.0, -34.12, -21.78).words()
+        '-34.2 to -21.7'
+        """
+        if self.low is None or self.high is None:
+            return "-"
+        low, high = np.floor(10 * self.low) / 10, np.ceil(10 * self.high) / 10
+        return f"{low:.1f} to {high:.1f}"
+
+
+def paired_change(wrong: Any, reference_wrong: Any) -> PairedChange:
+    """Return the change of errors relative to a reference classifier on the same m images.
+
+    The interval is the percentile bootstrap over images: of all that matters
+    only how many images either errs on, so counts are resampled, 10,000 times
+    with a fixed seed.
+
+    Parameters
+    ----------
+    wrong, reference_wrong
+        bool (m,): where each errs.
+
+    Examples
+    --------
+    >>> paired_change([True, False, False, True], [True, True, False, True]).percent
+    -33.33333333333333
+    """
+    one, two = np.asarray(wrong, bool), np.asarray(reference_wrong, bool)
+    both, only_one, only_two = (one & two).sum(), (one & ~two).sum(), (~one & two).sum()
+    if both + only_two == 0:
+        return PairedChange(None, None, None)
+    percent = 100 * (both + only_one) / (both + only_two) - 100
+    shares = np.array([both, only_one, only_two, len(one) - both - only_one - only_two]) / len(one)
+    drawn = np.random.default_rng(0).multinomial(len(one), shares, RESAMPLES)
+    errors, reference = drawn[:, 0] + drawn[:, 1], drawn[:, 0] + drawn[:, 2]
+    changes = 100 * errors[reference > 0] / reference[reference > 0] - 100
+    low, high = np.quantile(changes, [0.025, 0.975])
+    return PairedChange(float(percent), float(low), float(high))

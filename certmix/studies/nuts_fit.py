@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from certmix.errors import Interrupted, ParameterError
-from certmix.nuts.description import FitFacts, MixSettings, TuningImages, check_mix, check_shares
+from certmix.archives import read_arrays
+from certmix.atomic import write_atomically
+from certmix.attacks.minimum_margin import minimum_margin
+from certmix.calling import call_model
+from certmix.errors import CertmixError, DataError, Interrupted, ModelError, ParameterError
+from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages, check_mix, check_shares
 from certmix.nuts.fit import RIVALS, NutsFit, auxiliary_alpha, check_share, fit
 from certmix.nuts.folder import BaseModel, save_nuts
 from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, check_choice, parse_grid
 from certmix.nuts.margins import LAYER_NORM
-from certmix.nuts.transform import NonlinearTransform, changed_share
-from certmix.runs.attacking import fill
+from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
+from certmix.runs.attacking import Batch, Bench, Cell, fill, outputs, reduced
+from certmix.runs.folder import DESCRIPTION
 from certmix.runs.keywords import plain_numbers
-from certmix.runs.sources import Loaded, Sources
+from certmix.runs.sources import Loaded, Sources, load_models
+from certmix.sampling import resolve_device
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.studies.nuts_margins import (
-    CachedLogits,
-    margin_cells,
-    own_attack,
-    read_cells,
-    read_logits,
-    write_logits,
-)
+from certmix.studies.empirical import ROBUST, StudyResult, Surroundings, open_study, warn
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
+from certmix.types import Dataset, FloatArray, IntArray
 
-__all__ = ["AUXILIARY_BETAS", "FitChoices", "NutsFitted", "fit_cached", "fit_file", "nuts_fit"]
+__all__ = [
+    "AUXILIARY_BETAS",
+    "CachedLogits",
+    "FitChoices",
+    "NutsFitted",
+    "fit_cached",
+    "fit_file",
+    "nuts_fit",
+    "nuts_published",
+    "own_attack",
+    "read_logits",
+    "write_logits",
+]
 
 AUXILIARY_BETAS = {"cifar10": 0.95, "cifar100": 0.935, "imagenet": 0.95}
 """The beta behind alpha_d, by preset, as published code has it."""
 
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+SIDES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}
+"""The usual side of the data's square inputs, in pixels."""
+
 LOGITS = "logits.npz"
+CLEAN, MARGIN = "clean", "minimum margin"
+KEYS = ("standard", "robust", "attacked", "labels", "indices")
 
 
 @dataclass(frozen=True)
@@ -79,8 +101,7 @@ class FitChoices:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        if self.preset not in GRIDS:
-            raise ParameterError(f"preset {self.preset!r} is unknown: use one of {', '.join(GRIDS)}")
+        check_choice("preset", self.preset, GRIDS)
         if self.beta is None:
             object.__setattr__(self, "beta", BETAS[self.preset])
         check_share(self.share, self.quantile)
@@ -105,6 +126,36 @@ class FitChoices:
     def top_k(self) -> int | None:
         """Logits behind LN's mean and variance."""
         return TOP_K[self.preset]
+
+
+@dataclass(frozen=True)
+class CachedLogits:
+    """Everything that a fit depends on, image by image.
+
+    Parameters
+    ----------
+    standard, robust
+        Clean logits (m, c) of both classifiers.
+    attacked
+        Logits (m, c) of the robust classifier at its points of smallest margin.
+    labels, indices
+        int64 (m,).
+    """
+
+    standard: FloatArray
+    robust: FloatArray
+    attacked: FloatArray
+    labels: IntArray
+    indices: IntArray
+
+    def take(self, rows: IntArray) -> CachedLogits:
+        """Return some of the images."""
+        return CachedLogits(*(getattr(self, key)[rows] for key in KEYS))
+
+    @property
+    def standard_right(self) -> np.ndarray:
+        """bool (m,): the standard classifier is right on the clean image."""
+        return self.standard.argmax(1) == self.labels
 
 
 @dataclass(frozen=True)
@@ -154,22 +205,37 @@ def nuts_fit(
     ----------
     Algorithm 1 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
     """
-    chosen = choices or FitChoices()
+    chosen, named = choices or FitChoices(), sources or Sources()
     request = own_attack(request, None if chosen.gradient_free else 50)
-    named = sources or Sources()
     searched = {name: getattr(chosen, name) for name in ("gradient_free", "early_stop", "top_k")}
     with open_study(
         "nuts-fit", request, named, where or Surroundings(), asked=vars(chosen),
         identity={**searched, "layer_norm": LAYER_NORM},
     ) as study:  # fmt: skip
-        held, complete = fill(study.bench, margin_cells(study.bench, study.pair, **searched))
+        bench, pair = study.bench, study.pair
+        target = _Normalized(pair[1], chosen.top_k).eval()
+        cells = [
+            Cell(CLEAN, lambda batch: outputs(pair, batch.images)),
+            Cell(MARGIN, partial(_margins, bench, pair[1], target, chosen)),
+        ]
+        held, complete = fill(bench, cells)
         if not len(held) or not complete:
             raise Interrupted("interrupted before all tuning images were attacked")
-        found = fit_cached(read_cells(study.bench, held), chosen)
+        dataset, c = bench.dataset, bench.dataset.classes
+        indices = dataset.indices[held]
+        clean, attacked = (bench.store.read(cell.name, indices.tolist()) for cell in cells)
+        logits = CachedLogits(clean[:, :c], clean[:, c:], attacked[:, :c], dataset.labels[held], indices)
+        found = fit_cached(logits, chosen)
         if study.run is not None:
-            _save(study, named, found, chosen)
-            write_logits(study.run.path / LOGITS, found.logits)
-        return study.publish(_table_of_study(study, found, chosen), {}, found)
+            if have_names(named, bench.say):
+                attack = {**request.identity(), "gradient_free": chosen.gradient_free}
+                tuning = TuningImages(dataset.name, dataset.split, dataset.checksum, indices.tolist(), attack)
+                save_nuts(
+                    study.run.path, found.settings, *base_models(named, study.loaded),
+                    fit=FitFacts.of(found.fit), tuning=tuning, copy_weights=chosen.copy_weights,
+                )  # fmt: skip
+            write_logits(study.run.path / LOGITS, logits)
+        return study.publish(fit_table(found, request.words(), (*bench.blind, study.provenance)), {}, found)
 
 
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
@@ -182,87 +248,19 @@ def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
     alpha_d = auxiliary_alpha(
         logits.attacked, logits.labels, AUXILIARY_BETAS[choices.preset], top_k=choices.top_k
     )
-    own = found.settings
-    transform = NonlinearTransform(own.s, own.p, own.c, own.clamp, own.top_k)
-    changed = changed_share(torch.from_numpy(logits.robust), transform)
-    settings = MixSettings(own, found.alpha, choices.temperature, alpha_d, choices.r_d)
+    changed = changed_share(torch.from_numpy(logits.robust), NonlinearTransform.of(found.settings))
+    settings = MixSettings(found.settings, found.alpha, choices.temperature, alpha_d, choices.r_d)
     return NutsFitted(found, alpha_d, changed, logits, settings)
 
 
 def fit_file(path: Path, choices: FitChoices) -> StudyResult:
     """Fit on a file of cached logits, such as the one a fit's run folder holds; nothing is saved."""
     found = fit_cached(read_logits(path), choices)
-    return StudyResult(_table(found, choices, f"logits of {path.name}", ()), None, found)
+    return StudyResult(fit_table(found, f"logits of {path.name}", ()), None, found)
 
 
-def _save(study: Study, sources: Sources, found: NutsFitted, choices: FitChoices) -> None:
-    assert study.run is not None
-    objects = [role for role in ("standard", "robust") if not _named(getattr(sources, role))]
-    if objects:
-        study.bench.say(f"the mix is not saved: its {objects[0]} model is a Python object, which has no name")
-        return
-    data, request = study.bench.dataset, study.bench.request
-    tuning = TuningImages(
-        data.name, data.split, data.checksum, tuple(found.logits.indices.tolist()),
-        {**request.identity(), "gradient_free": choices.gradient_free},
-    )  # fmt: skip
-    save_nuts(
-        study.run.path, found.settings, *base_models(sources, study.loaded),
-        fit=FitFacts.of(found.fit), tuning=tuning, copy_weights=choices.copy_weights,
-    )  # fmt: skip
-
-
-def base_models(sources: Sources, loaded: Loaded) -> tuple[BaseModel, BaseModel]:
-    """Return g and h with what they were loaded with, as `save_nuts` takes them."""
-    assert loaded.standard is not None
-    return (
-        BaseModel.of(loaded.standard, sources, "standard"),
-        BaseModel.of(loaded.robust, sources, "robust"),
-    )
-
-
-def _named(model: Any) -> bool:
-    return model is None or isinstance(model, str)
-
-
-def _table_of_study(study: Study, found: NutsFitted, choices: FitChoices) -> Table:
-    return _table(found, choices, study.bench.request.words(), (*study.bench.blind, study.provenance))
-
-
-def _table(found: NutsFitted, choices: FitChoices, how: str, more: tuple[str, ...]) -> Table:
-    own = found.fit
-    rows: list[tuple[Any, ...]] = [
-        ("s", Quantity(own.s, 6)),
-        ("p", Quantity(own.p, 6)),
-        ("c", Quantity(own.c, 6)),
-        ("alpha", Quantity(own.alpha, 6, rounding="up")),
-        ("margin threshold q", Quantity(own.margin_threshold, 6, rounding="down")),
-        ("wrong clean images with margin >= q (share)", Quantity(own.objective, 4)),
-        ("attacked right images with margin >= q (share)", Quantity(own.constraint_share, 4)),
-        ("tied grid points", own.ties),
-        ("predictions that the transform changes (share)", Quantity(found.changed, 4)),
-        ("alpha_d of the auxiliary mix", Quantity(found.alpha_d, 6)),
-    ]
-    images = (
-        f"{own.images:,} images: {own.attacked_right:,} right when attacked, {own.clean_wrong:,} wrong clean"
-    )
-    return Table(
-        name="nuts-fit",
-        title="MixedNUTS: the fitted transform and mixing weight (estimates on tuning images)",
-        settings=f"beta {plain_decimal(own.beta)}, clamp {own.clamp}, {own.quantile} quantile; {how}",
-        headings=("quantity", "value"),
-        rows=tuple(rows),
-        notes=(
-            f"{images}.",
-            *_warnings(found),
-            "Report no result on these images: certmix nuts evaluate leaves them out.",
-            *more,
-        ),
-        extra={"images": own.images, "attacked_right": own.attacked_right, "clean_wrong": own.clean_wrong},
-    )
-
-
-def _warnings(found: NutsFitted) -> list[str]:
+def fit_table(found: NutsFitted, how: str, more: tuple[str, ...]) -> Table:
+    """Return the table of a fit; `how` says what it rests on, `more` are further notes."""
     own, notes = found.fit, []
     if own.on_edge:
         notes.append(
@@ -274,4 +272,229 @@ def _warnings(found: NutsFitted) -> list[str]:
         )
     if own.saturated:
         notes.append("The threshold is within 1e-6 of 0 or 1: in float32 such a mix is close to a tie.")
-    return notes
+    return Table(
+        name="nuts-fit",
+        title="MixedNUTS: the fitted transform and mixing weight (estimates on tuning images)",
+        settings=f"beta {plain_decimal(own.beta)}, clamp {own.clamp}, {own.quantile} quantile; {how}",
+        headings=("quantity", "value"),
+        rows=(
+            *_numbers(found.settings, own.margin_threshold),
+            ("wrong clean images with margin >= q (share)", Quantity(own.objective, 4)),
+            ("attacked right images with margin >= q (share)", Quantity(own.constraint_share, 4)),
+            ("tied grid points", own.ties),
+            ("predictions that the transform changes (share)", Quantity(found.changed, 4)),
+            ("alpha_d of the auxiliary mix", Quantity(found.alpha_d, 6)),
+        ),
+        notes=(
+            f"{own.images:,} images: {own.attacked_right:,} right when attacked, "
+            f"{own.clean_wrong:,} wrong clean.",
+            *notes,
+            "Report no result on these images: certmix nuts evaluate leaves them out.",
+            *more,
+        ),
+        extra={"images": own.images, "attacked_right": own.attacked_right, "clean_wrong": own.clean_wrong},
+    )
+
+
+def _numbers(mix: MixSettings, q: float) -> tuple[tuple[Any, ...], ...]:
+    """Return the rows of s, p, c, alpha and the margin threshold."""
+    return (
+        *((name, Quantity(getattr(mix.transform, name), 6)) for name in "spc"),
+        ("alpha", Quantity(mix.alpha, 6, rounding="up")),
+        ("margin threshold q", Quantity(q, 6, rounding="down")),
+    )
+
+
+# ---------------------------------------------------------------------------- margins
+
+
+class _Normalized(nn.Module):
+    """LN of a classifier's logits: the scale at which margins are comparable between images."""
+
+    def __init__(self, model: nn.Module, top_k: int | None) -> None:
+        super().__init__()
+        self.model, self.top_k = model, top_k
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return layer_normalize(call_model(self.model, inputs), self.top_k)
+
+
+def _margins(
+    bench: Bench, robust: nn.Module, target: nn.Module, choices: FitChoices, batch: Batch
+) -> FloatArray:
+    """Return robust logits at the points of smallest margin, the margin, what found it, and its step."""
+    request, free = bench.request, choices.gradient_free
+    budget = {"queries" if free else "steps": request.steps} if request.steps else {}
+    found = minimum_margin(
+        reduced(bench, target), batch.images, batch.labels, request.norm, request.radius, **budget,
+        restarts=request.restarts, targets=min(9, bench.dataset.classes - 1), gradient_free=free,
+        early_stop=choices.early_stop, box=bench.box, generator=batch.generator,
+    )  # fmt: skip
+    how = torch.stack([found.margin, found.found_by.double(), found.step.double()], 1)
+    return np.concatenate([outputs([robust], found.points), how.cpu().numpy()], 1)
+
+
+def own_attack(request: AttackRequest | None, steps: int | None) -> AttackRequest:
+    """Return a request for the attacks of MixedNUTS studies; `steps` are its steps where it gives none.
+
+    Raises
+    ------
+    ParameterError
+        If it names another attack than a request does by default.
+    """
+    asked = AttackRequest() if request is None else request
+    if asked.attack not in ("apgd-ce", AttackRequest.attack):
+        raise ParameterError(f"attack {asked.attack!r}: MixedNUTS studies run their own suite; leave it out")
+    return replace(asked, attack="apgd-ce", steps=steps if asked.steps is None else asked.steps)
+
+
+def write_logits(path: Path, cached: CachedLogits) -> None:
+    """Write an ``.npz`` of float64 `standard`, `robust`, `attacked` and int64 `labels`, `indices`."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{key: getattr(cached, key) for key in KEYS})
+    write_atomically(path, buffer.getvalue())
+
+
+def read_logits(path: Path) -> CachedLogits:
+    """Read such a file; the arrays are checked, and nothing in it is executed.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or its arrays do not fit together.
+    """
+    try:
+        with path.open("rb") as file:
+            arrays, _ = read_arrays(file, KEYS)
+    except Exception as error:
+        raise DataError(
+            f"{path} is not a readable .npz of logits ({type(error).__name__}): name one"
+        ) from None
+    lacking = [key for key in KEYS if key not in arrays]
+    if lacking:
+        raise DataError(f"{path} lacks {lacking[0]!r}: cached logits hold {', '.join(KEYS)}")
+    shape = arrays["robust"].shape
+    for key in ("standard", "robust", "attacked"):
+        good = (
+            arrays[key].shape == shape and len(shape) == 2 and arrays[key].dtype in (np.float32, np.float64)
+        )
+        if not good or not np.isfinite(arrays[key]).all():
+            raise DataError(f"{path}: {key} must be finite logits (images, classes), as robust {shape}")
+    for key in ("labels", "indices"):
+        if arrays[key].shape != shape[:1] or not np.issubdtype(arrays[key].dtype, np.integer):
+            raise DataError(f"{path}: {key} must be whole numbers, one for each of {shape[0]} images")
+        most = shape[1] - 1 if key == "labels" else np.iinfo(np.int64).max
+        if np.any((arrays[key] < 0) | (arrays[key] > most)):
+            raise DataError(f"{path}: {key} must lie in 0..{most}")
+    standard, robust, attacked = (arrays[key].astype(np.float64) for key in KEYS[:3])
+    labels, indices = (arrays[key].astype(np.int64) for key in KEYS[3:])
+    return CachedLogits(standard, robust, attacked, labels, indices)
+
+
+# ---------------------------------------------------------------------------- saving
+
+
+def have_names(sources: Sources, say: Callable[[str], None]) -> bool:
+    """Whether both models go by names, so that a mix of them can be saved; say which does not."""
+    for role in ("standard", "robust"):
+        if not isinstance(getattr(sources, role), str | type(None)):
+            say(f"the mix is not saved: its {role} model is a Python object, which has no name")
+            return False
+    return True
+
+
+def base_models(sources: Sources, loaded: Loaded) -> tuple[BaseModel, BaseModel]:
+    """Return g and h with what they were loaded with, as `save_nuts` takes them."""
+    assert loaded.standard is not None
+    return (
+        BaseModel.of(loaded.standard, sources, "standard"),
+        BaseModel.of(loaded.robust, sources, "robust"),
+    )
+
+
+def nuts_published(
+    name: str,
+    output: str | Path,
+    sources: Sources | None = None,
+    *,
+    copy_weights: bool = False,
+    device: str = "auto",
+    say: Callable[[str], None] = warn,
+) -> StudyResult:
+    """Save the mix of two models with the (s, p, c, alpha) that the paper found for its own.
+
+    No data, no attack, no fit.  The numbers were tuned for other models: how
+    well they do for these, an evaluation tells.
+
+    Parameters
+    ----------
+    name
+        ``cifar10``, ``cifar100`` or ``imagenet``: models must tell 10, 100 or
+        1,000 classes apart, which is seen on inputs of random pixels.
+    output
+        Folder of the mix.
+    sources
+        The models.  Of the rest only ``crop`` counts: the side of the inputs,
+        32 or 224 pixels if None.
+    copy_weights
+        Bundle the base models' weights with the mix.
+    device, say
+        Where models are tried; receives warnings of one line.
+
+    Returns
+    -------
+    StudyResult
+        ``.data`` is the `certmix.nuts.description.MixSettings`; ``.folder``
+        loads as ``nuts:FOLDER``.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such optimum, or the folder is a run.
+    ModelError
+        If a model cannot be loaded, is a Python object, or has another number of classes.
+
+    References
+    ----------
+    Table 3 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
+    """
+    if name not in PUBLISHED:
+        raise ParameterError(f"no optimum is published for {name!r}: use one of {', '.join(PUBLISHED)}")
+    named, folder, mix = sources or Sources(), Path(output), PUBLISHED[name]
+    if not all(isinstance(one, str) for one in (named.standard, named.robust or ROBUST)):
+        raise ModelError("a mix is saved by the names of its two models: name both, not objects or none")
+    if (folder / DESCRIPTION).exists():
+        raise ParameterError(f"{folder} is the folder of a run, whose mix would be lost: name another")
+    side, classes = named.crop or SIDES[name], CLASSES[name]
+    pixels, two = np.random.default_rng(0).random((2, 3, side, side), np.float32), np.arange(2)
+    inputs = Dataset(
+        "random pixels", "", two, two, tuple(map(str, range(classes))), pixels.__getitem__, (0.0, 1.0), ""
+    )
+    try:
+        loaded = load_models(
+            replace(named, data=inputs, split=None, crop=None),
+            named.robust or ROBUST,
+            resolve_device(device),
+            say,
+        )
+    except CertmixError as error:
+        raise ModelError(f"the optimum for {name} is one of {classes:,} classes: {error}") from None
+    g, h = base_models(named, loaded)
+    save_nuts(folder, mix, g, h, copy_weights=copy_weights)
+    normalized = "all" if mix.transform.top_k is None else f"the {mix.transform.top_k} largest"
+    table = Table(
+        name="nuts-published",
+        title=f"MixedNUTS: the published transform and mixing weight for {name}",
+        settings=f"clamp {mix.transform.clamp}, LN over {normalized} logits",
+        headings=("quantity", "value"),
+        rows=(
+            *_numbers(mix, (1.0 - mix.alpha) / mix.alpha),
+            ("alpha_d of the auxiliary mix", Quantity(mix.alpha_d, 6)),
+        ),
+        notes=(
+            "Tuned for the paper's models, not for these: see certmix nuts evaluate, on images that neither "
+            "was trained on.",
+            f"Models: standard {g.loaded.name}; robust {h.loaded.name}.",
+        ),
+    )
+    return StudyResult(table, folder, mix)

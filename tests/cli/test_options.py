@@ -203,7 +203,7 @@ OBSERVED = {
         "certmix_cli.attack_options.print_study",
     ],
     "nuts study": [
-        "certmix.studies.nuts_studies.nuts_study", "certmix_cli.nuts_study.print_study",
+        "certmix.studies.nuts_ablations.nuts_study", "certmix_cli.nuts_study.print_study",
         "certmix_cli.nuts_study._draw", "certmix.tables.formats.write_files",
     ],
     "verify": [

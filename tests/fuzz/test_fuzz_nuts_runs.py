@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 
 from certmix.runs import VectorStore
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.nuts_fit import FitChoices
-from certmix.studies.nuts_margins import CachedLogits, read_logits, write_logits
-from certmix.studies.nuts_studies.inputs import read_inputs
+from certmix.studies.nuts_cached import read_inputs
+from certmix.studies.nuts_fit import CachedLogits, FitChoices, read_logits, write_logits
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,7 @@ from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
 from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
-from certmix.studies.nuts_fit import FitChoices
-from certmix.studies.nuts_margins import own_attack
-from certmix.studies.nuts_published import CLASSES, SIDES, nuts_published
+from certmix.studies.nuts_fit import CLASSES, SIDES, FitChoices, nuts_published, own_attack
 
 TABLE_3 = {
     "cifar10": ("5.00", "-1.10", "4.00", ".999"),

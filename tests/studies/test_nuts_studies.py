@@ -13,11 +13,16 @@ from certmix.nuts.folder import load_nuts
 from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
-from certmix.studies.nuts_evaluate import nuts_evaluate
-from certmix.studies.nuts_fit import FitChoices, fit_cached, fit_file, nuts_fit
-from certmix.studies.nuts_margins import CachedLogits, read_logits, write_logits
-from certmix.studies.nuts_suite import Contender
-from certmix.studies.paired import paired_change
+from certmix.studies.nuts_evaluate import Contender, nuts_evaluate, paired_change
+from certmix.studies.nuts_fit import (
+    CachedLogits,
+    FitChoices,
+    fit_cached,
+    fit_file,
+    nuts_fit,
+    read_logits,
+    write_logits,
+)
 
 NETS = """
 import torch

@@ -19,13 +19,17 @@ from certmix.runs import VectorStore
 from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
+from certmix.studies.nuts_ablations import STUDIES, nuts_study
+from certmix.studies.nuts_cached import (
+    Rule,
+    count_elements,
+    count_flops,
+    judge,
+    read_inputs,
+    withstands,
+)
 from certmix.studies.nuts_evaluate import nuts_evaluate
-from certmix.studies.nuts_fit import FitChoices, nuts_fit
-from certmix.studies.nuts_margins import CachedLogits, write_logits
-from certmix.studies.nuts_studies import STUDIES, nuts_study
-from certmix.studies.nuts_studies.cost import count_elements, count_flops
-from certmix.studies.nuts_studies.inputs import read_inputs
-from certmix.studies.nuts_studies.judging import Rule, judge, rule_of, withstands
+from certmix.studies.nuts_fit import CachedLogits, FitChoices, nuts_fit, write_logits
 from certmix.types import AttackedAccuracy, EstimatedAccuracy
 
 GRID = "s=0.5:5:3,p=1:3:3,c=-1:0:3"
@@ -187,7 +191,7 @@ def test_images_that_a_fit_has_seen_are_left_out(fit_folder, tmp_path):
 
 def test_halves_share_no_image(fit_folder):
     fit = read_inputs([fit_folder]).fit
-    tune, held = fit.halves()
+    tune, held = fit.halves
     assert tune.indices.tolist() == fit.logits.indices[::2].tolist()
     assert sorted([*tune.indices, *held.indices]) == fit.logits.indices.tolist()
 
@@ -447,7 +451,7 @@ def test_a_real_evaluation_is_judged_as_it_judged_itself(tmp_path):
         plain_alphas=[0.7], queries=20, sweep_images=10, r_d_sweep=[0.0],
     ).data  # fmt: skip
     inputs = read_inputs([tmp_path / "mix", tmp_path / "eval"])
-    rules = {"MixedNUTS": rule_of(inputs.fit.fitted.settings), "plain mix, alpha 0.7": Rule(0.7)}
+    rules = {"MixedNUTS": Rule.of(inputs.fit.fitted.settings), "plain mix, alpha 0.7": Rule(0.7)}
     rules |= {"standard (g)": Rule(0.0), "robust (h)": Rule(1.0)}
     for name, rule in rules.items():
         assert judge(rule, inputs.fit.logits, inputs.points).attacked == found.standing(name).attacked

@@ -1,0 +1,648 @@
+"""Studies of MixedNUTS from cached results, a function an appendix: no attack is run, each takes seconds.
+
+Figures and tables are those of Bai, Zhou, Patel, Sojoudi, "MixedNUTS: Training-Free Accuracy-Robustness
+Balance via Nonlinearly Mixed Classifiers", TMLR 2024.  Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError
+from certmix.tables.table import Cell, Quantity, Table
+from certmix.text import plain_decimal
+
+if TYPE_CHECKING:
+    from certmix.studies.nuts_cached import Inputs, Judged, Rule
+    from certmix.tables.nuts_margin_plot import MarginGroup
+    from certmix.types import FloatArray
+
+__all__ = ["STUDIES", "NutsStudy", "Product", "nuts_study"]
+
+PARAMETERS = ("s", "p", "c", "alpha")
+NO_PARAMETERS = (Quantity(None, 3),) * 4
+
+
+@dataclass(frozen=True)
+class Product:
+    """A study's table, and its figures: stem -> function that takes ``png`` or ``svg``."""
+
+    table: Table
+    plots: dict[str, Callable[[str], bytes]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NutsStudy:
+    """A study: a line of help, the function, how many fits it needs, and whether it can use an evaluation.
+
+    `fits` is 1 for exactly one, else the least number.
+    """
+
+    summary: str
+    function: Callable[[Inputs], Product]
+    fits: int
+    evaluation: bool
+
+
+STUDIES: dict[str, NutsStudy] = {}
+"""Studies by name."""
+
+_Function = Callable[["Inputs"], Product]
+
+
+def ablation(
+    name: str, summary: str, *, fits: int = 1, evaluation: bool = False
+) -> Callable[[_Function], _Function]:
+    """Enter a function into `STUDIES`."""
+
+    def enter(function: _Function) -> _Function:
+        STUDIES[name] = NutsStudy(summary, function, fits, evaluation)
+        return function
+
+    return enter
+
+
+def nuts_study(name: str, folders: Sequence[str | Path]) -> Product:
+    """Make a study of MixedNUTS from run folders.
+
+    Parameters
+    ----------
+    name
+        A name in `STUDIES`.
+    folders
+        Run folders of ``certmix nuts fit`` and, where the study can use one, of
+        ``certmix nuts evaluate``, in any order.
+
+    Returns
+    -------
+    Product
+        Its table and its figures.
+
+    Raises
+    ------
+    ParameterError
+        If the study is unknown, or needs other folders.
+    RunError, DataError
+        If a folder's contents are missing or do not fit together.
+    """
+    if name not in STUDIES:
+        raise ParameterError(f"study '{name}' is unknown: choose one of {', '.join(STUDIES)}")
+    from certmix.studies.nuts_cached import read_inputs
+
+    wanted, inputs = STUDIES[name], read_inputs(folders)
+    fits = len(inputs.fits)
+    if fits < wanted.fits or (wanted.fits == 1 and fits > 1):
+        number = "one" if wanted.fits == 1 else f"at least {wanted.fits}"
+        raise ParameterError(
+            f"study {name} needs {number} run folder(s) of certmix nuts fit, here are {fits}: name them"
+        )
+    if inputs.points is not None and not wanted.evaluation:
+        raise ParameterError(f"study {name} has no use for {inputs.points.folder}: leave the evaluation out")
+    return wanted.function(inputs)
+
+
+# ------------------------------------------------------------ of the fit on all images
+
+
+@ablation("sensitivity", "objective and threshold over s, p and c (Figure 9)")
+def sensitivity(inputs: Inputs) -> Product:
+    """Tabulate the best point for each c, and map objective and threshold over s and p (Appendix D.1)."""
+    from certmix.nuts.fit import mixing_weight
+    from certmix.tables.nuts_sensitivity_plot import SensitivityMaps, sensitivity_image
+
+    found, near_by = inputs.fit.fitted.fit, 0.01
+    near = found.feasible & (found.objectives <= found.objective + near_by + 1e-12)
+    rows: list[tuple[Any, ...]] = []
+    for k, c in enumerate(found.grid.c):
+        feasible = found.feasible[:, :, k]
+        counts = (feasible.size, int(feasible.sum()), int(near[:, :, k].sum()))
+        if not feasible.any():
+            rows.append((Quantity(c, 3), *(Quantity(None, 3),) * 5, *counts))
+            continue
+        objectives = np.where(feasible, found.objectives[:, :, k], np.inf)
+        q = found.thresholds[:, :, k]
+        i, j = min(np.ndindex(objectives.shape), key=lambda at: (objectives[at], -q[at]))
+        rows.append((
+            Quantity(c, 3), Quantity(found.grid.s[i], 3), Quantity(found.grid.p[j], 2),
+            Quantity(float(objectives[i, j]), 4), Quantity(float(q[i, j]), 6, rounding="down"),
+            Quantity(mixing_weight(float(q[i, j])), 6, rounding="up"), *counts,
+        ))  # fmt: skip
+    table = Table(
+        name="nuts-sensitivity",
+        title="Sensitivity of Algorithm 1: the best s and p for each c (estimates on tuning images)",
+        settings=f"beta {plain_decimal(found.beta)}, clamp {found.clamp}, {found.quantile} quantile, "
+        f"rival {found.rival}",
+        headings=("c", "s", "p", "objective", "threshold q", "alpha", "points", "feasible", "near-optimal"),
+        rows=tuple(rows),
+        notes=(
+            f"Chosen: s {found.s:.4g}, p {found.p:.3g}, c {found.c:.3g}, alpha {found.alpha:.5g}: objective "
+            f"{found.objective:.4f}, q {found.margin_threshold:.4g}.",
+            f"objective: share of the {found.clean_wrong:,} misclassified clean images whose margin is >= q, "
+            "which g cannot mend; lower is better. near-optimal: within "
+            f"{plain_decimal(near_by)} of the chosen point's; {int(near.sum())} of {near.size} points are.",
+            "The least of many estimates on the same images is optimistic; nothing here is held out.",
+            inputs.fit.origin,
+        ),
+        extra={
+            "grid": {name: list(getattr(found.grid, name)) for name in "spc"},
+            "objectives": found.objectives.tolist(),
+            "thresholds": found.thresholds.tolist(),
+            "feasible": found.feasible.tolist(),
+        },
+    )
+    grid, words = found.grid, {
+        "objective": "share of wrong clean images that g cannot mend",
+        "threshold q": "margin threshold q (alpha = 1 / (1 + q))",
+    }  # fmt: skip
+
+    def maps(what: str) -> SensitivityMaps:
+        values = found.objectives if what == "objective" else found.thresholds
+        return SensitivityMaps(
+            grid.s, grid.p, grid.c, np.where(found.feasible, values, np.nan),
+            (grid.s.index(found.s), grid.p.index(found.p), grid.c.index(found.c)), what,
+            title=f"{inputs.fit.model('robust')}: {words[what]} over s, p and c",
+            subtitle=f"beta {plain_decimal(found.beta)}, clamp {found.clamp}; {found.images:,} tuning "
+            f"images, {found.clean_wrong:,} of them wrong clean",
+            logarithmic=what != "objective",
+        )  # fmt: skip
+
+    return Product(
+        table,
+        {
+            "nuts-sensitivity": partial(sensitivity_image, maps("objective")),
+            "nuts-thresholds": partial(sensitivity_image, maps("threshold q")),
+        },
+    )
+
+
+@ablation("margins", "margins before and after the transform (Figures 6, 7, Table 6)", evaluation=True)
+def margins(inputs: Inputs) -> Product:
+    """Tabulate margins of g, h, LN(h) and M(h), with the share of M(h)'s that reach q (5.2, C.3)."""
+    from certmix.nuts.margins import clean_margin, normalize_numpy, transform_numpy
+    from certmix.studies.accuracy import estimated_accuracy
+    from certmix.studies.nuts_evaluate import STD
+    from certmix.tables.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
+    from certmix.tables.nuts_margin_plot import MarginBars, MarginGroup, margin_bars_image
+
+    logits, found, points = inputs.fit.logits, inputs.fit.fitted.fit, inputs.points
+    groups: list[MarginGroup] = []
+
+    def add(name: str, condition: str, scores: FloatArray, labels: np.ndarray = logits.labels) -> None:
+        """Split margins by whether these very logits give the right answer."""
+        gaps, right = clean_margin(scores), scores.argmax(1) == labels
+        groups.append(MarginGroup(name, condition, gaps[right], gaps[~right]))
+
+    add("g", "clean", logits.standard)
+    for condition, robust in (("clean", logits.robust), ("smallest margin", logits.attacked)):
+        add("h", condition, robust)
+        add("LN(h)", condition, normalize_numpy(robust, found.top_k))
+        add("M(h)", condition, transform_numpy(robust, found.settings))
+    if points is not None and STD in points.base:
+        standard = np.split(points.base[STD], 2, axis=1)[0]
+        attacked = ~np.isnan(standard).any(1)
+        add("g", "STD attack", standard[attacked], points.labels[attacked])
+
+    rows: list[tuple[Any, ...]] = []
+    for one in groups:
+        for answer, gaps in (("right", one.right), ("wrong", one.wrong)):
+            middles = [float(f(gaps)) if len(gaps) else None for f in (np.mean, np.median)]
+            bent = one.logits == "M(h)" and len(gaps)
+            share = estimated_accuracy(gaps >= found.margin_threshold) if bent else None
+            rows.append((one.logits, answer, len(gaps), *(Quantity(m, 4) for m in middles), share))
+    at = {(one.logits, one.condition): one for one in groups}
+    between: dict[str, float | None] = {}  # median of right attacked images less that of wrong clean ones
+    for name in ("h", "LN(h)", "M(h)"):
+        right, wrong = at[name, "smallest margin"].right, at[name, "clean"].wrong
+        both = len(right) and len(wrong)
+        between[name] = float(np.median(right) - np.median(wrong)) if both else None
+    told = ", ".join(f"{n} {'-' if gap is None else format(gap, '.4f')}" for n, gap in between.items())
+    conditions = list(dict.fromkeys(one.condition for one in groups))
+    values = ", ".join(f"{name} {getattr(found, name):.4g}" for name in "spc")
+    settings = (
+        f"{values}, clamp {found.clamp}, beta {plain_decimal(found.beta)}: "
+        f"alpha {found.alpha:.6g}, threshold q {found.margin_threshold:.4g}"
+    )
+    stops = "It stops at an image's first misclassification, so wrong answers there are barely wrong. "
+    table = Table(
+        name="nuts-margins",
+        title="Confidence margins before and after the transform (estimates on tuning images)",
+        settings=settings,
+        headings=("logits", "answer", "images", "mean margin", "median margin", "margin >= q (%)"),
+        rows=tuple(rows),
+        groups=tuple((name, 2 * sum(one.condition == name for one in groups)) for name in conditions),
+        notes=(
+            "margin: the largest probability less the second. Where M(h) is right with margin >= q, no g can "
+            "harm the mix; where it is wrong with margin < q, g can overrule it.",
+            f"Margin gap, median of right attacked less median of wrong clean images (Figure 6): {told}.",
+            "smallest margin: the point of smallest margin of LN(h) that the fit's attack found. "
+            f"{stops if inputs.fit.choices.early_stop else ''}M was chosen on these images.",
+            *([] if points is None else [
+                f"STD attack: g at the points made on it in {points.folder.name}, on other images."
+            ]),
+            inputs.fit.origin,
+        ),
+        extra={"margin_gap": {name: gap for name, gap in between.items() if gap is not None}},
+    )  # fmt: skip
+    model = inputs.fit.model("robust")
+    panels = tuple(GapPanel(one.logits, one.condition, one.right, one.wrong) for one in groups)
+    bars = MarginBars(
+        tuple(groups), "M(h)", found.margin_threshold,
+        title=f"{model}: margins before and after the transform", subtitle=settings,
+    )  # fmt: skip
+    return Product(
+        table,
+        {
+            "nuts-margins": partial(
+                confidence_image, ConfidenceGaps(panels, f"{model}: margins; {settings}")
+            ),
+            "nuts-margin-bars": partial(margin_bars_image, bars),
+        },
+    )
+
+
+@ablation("transform", "the transform itself, on examples (Figures 3, 4)")
+def transform(inputs: Inputs) -> Product:
+    """Tabulate Figure 3 of the paper, and draw it, the curve of M, and Figure 4 (Section 4.4)."""
+    from certmix.nuts.certified import softmax_numpy
+    from certmix.nuts.description import PUBLISHED
+    from certmix.nuts.grid import TransformSettings
+    from certmix.nuts.margins import CLAMPS, clean_margin, signed_power, transform_numpy
+    from certmix.tables.nuts_example_plot import ExampleCase, example_image
+    from certmix.tables.nuts_transform_plot import Bend, Trajectories, transform_image
+
+    # The logits of classes A, B and C in Figure 3.  Its s, p and c are not printed in the paper; these,
+    # like some others, give every digit of it.
+    cases = {"large margin": (1.0, -1.1, -1.0), "small margin": (-1.0, 1.1, 1.0)}
+    classes, figure_3 = ("A", "B", "C"), TransformSettings(300.0, 4.0, -0.67)
+    logits, own = np.array(list(cases.values())), inputs.fit.fitted.fit.settings
+    raw, bent = softmax_numpy(logits), softmax_numpy(transform_numpy(logits, figure_3))
+    before, after = (clean_margin(np.log(shares)).tolist() for shares in (raw, bent))
+
+    def words(one: TransformSettings) -> str:
+        return f"s {one.s:.3g}, p {one.p:.3g}, c {one.c:.3g}, clamp {one.clamp}"
+
+    rows: list[tuple[Any, ...]] = []
+    for k in range(len(cases)):
+        rows += [
+            (name, Quantity(logits[k, j], 1), Quantity(raw[k, j], 3), Quantity(bent[k, j], 3))
+            for j, name in enumerate(classes)
+        ]
+        rows.append(("margin", Quantity(None, 1), Quantity(before[k], 4), Quantity(after[k], 4)))
+    table = Table(
+        name="nuts-transform",
+        title="Three classes before and after the transform: the example of Figure 3",
+        settings=f"s {figure_3.s:g}, p {figure_3.p:g}, c {figure_3.c:g}, clamp gelu",
+        headings=("class", "logit", "softmax(h)", "softmax(M(h))"),
+        rows=tuple(rows),
+        groups=tuple((name, len(classes) + 1) for name in cases),
+        notes=(
+            "margin: the largest probability less the second. The paper prints .698 for the raw "
+            "large margin, the distance to the smallest class; to the runner-up it is .687.",
+            "The paper does not print s, p and c of this figure; these, like some others, give all its other "
+            "digits.",
+            f"The figure's curve of {inputs.fit.folder.name}: {words(own)}.",
+        ),
+    )
+    # M of a normalised logit, as each setting has it; the identity is LN alone.
+    line = np.linspace(-2.0, 3.0, 401)
+    named = {f"{inputs.fit.folder.name} (this fit)": own, "Figure 3": figure_3}
+    named |= {f"{name} (paper)": PUBLISHED[name].transform for name in ("cifar10", "cifar100")}
+    bends = [Bend("LN alone: s 1, p 1, c 0, no clamp", line, line)]
+    for name, one in named.items():
+        mapped = one.s * signed_power(CLAMPS[one.clamp](line + one.c), one.p)
+        bends.append(Bend(f"{name}: {words(one)}", line, mapped))
+    # Paths of both cases on the simplex as the temperature falls from infinity to 0, in which s drops out.
+    temperatures = np.geomspace(1e-7, 1e5, 1601)[::-1, None]
+    paths = [Trajectories("raw logits", tuple(softmax_numpy(one / temperatures) for one in logits))]
+    for name, one in (
+        ("p = 1, c = 0", TransformSettings(1.0, 1.0, 0.0)),
+        ("p = 2, c = -0.67", TransformSettings(1.0, 2.0, -0.67)),
+        ("p = 4, c = -0.67 (Figure 3)", figure_3),
+    ):
+        mapped = transform_numpy(logits, one)
+        paths.append(Trajectories(name, tuple(softmax_numpy(each / temperatures) for each in mapped)))
+    examples = tuple(
+        ExampleCase(name, classes, logits[k], raw[k], bent[k], before[k], after[k])
+        for k, name in enumerate(cases)
+    )
+    return Product(
+        table,
+        {
+            "nuts-transform": partial(transform_image, tuple(bends), tuple(paths)),
+            "nuts-example": partial(example_image, examples),
+        },
+    )
+
+
+# ------------------------------------------------------------ fitted on one half, judged on the other
+
+
+@ablation("beta", "trade-off over beta, beside the plain mix (Figure 8)", evaluation=True)
+def beta(inputs: Inputs) -> Product:
+    """Solve Algorithm 1 for each beta on half the cached images, and judge on the other half (Section 5.1).
+
+    The plain mix has the alpha that keeps the same share of attacked margins
+    of softmax(h), so that both columns promise the same.
+    """
+    from certmix.nuts.fit import auxiliary_alpha
+    from certmix.studies.nuts_cached import Rule, parameters
+    from certmix.tables.nuts_beta_plot import BetaCurve, BetaCurves, beta_image
+
+    fit, (tune, held) = inputs.fit, inputs.fit.halves
+    betas = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.985, 0.99, 1.0, fit.choices.share)
+    judged: dict[str, dict[str, Judged]] = {"MixedNUTS": {}, "plain mix": {}}
+    rows: dict[str, list[tuple[Any, ...]]] = {"base models": [], "MixedNUTS": [], "plain mix": []}
+    missing = []
+    for share in sorted(set(betas)):
+        name = plain_decimal(share)
+        try:
+            found = fit.solve(beta=share)
+        except ParameterError:
+            missing.append(name)
+        else:
+            one = judged["MixedNUTS"][name] = inputs.judge(Rule.of(found.settings))
+            rows["MixedNUTS"].append((name, *parameters(found), *one.cells))
+        alpha = auxiliary_alpha(
+            tune.attacked, tune.labels, share, quantile=fit.choices.quantile, normalize=False
+        )
+        one = judged["plain mix"][name] = inputs.judge(Rule(alpha))
+        rows["plain mix"].append((name, *NO_PARAMETERS[:3], Quantity(alpha, 6, rounding="up"), *one.cells))
+    ends = {name: inputs.judge(Rule(alpha)) for name, alpha in (("g", 0.0), ("h", 1.0))}
+    rows["base models"] = [(name, *NO_PARAMETERS, *one.cells) for name, one in ends.items()]
+    table = Table(
+        name="nuts-beta",
+        title="Accuracy (%) over beta, judged on images held out from these fits, with 95 % intervals",
+        settings=f"clamp {fit.choices.clamp}, T {plain_decimal(fit.choices.temperature)}",
+        headings=("beta", *PARAMETERS, *inputs.headings),
+        rows=tuple(row for block in rows.values() for row in block),
+        groups=tuple((name, len(block)) for name, block in rows.items()),
+        notes=(
+            "beta: share of the rightly classified attacked images that must withstand any g, on the fitted "
+            "half. The plain mix (T 1, no transform) meets it by alpha alone.",
+            *([f"No transform of the grid meets beta {', '.join(missing)}."] if missing else []),
+            *inputs.notes,
+        ),
+    )
+    seconds = {"any_standard": "withstands any g (%, estimate)"}
+    if inputs.points is not None:
+        seconds["attacked"] = "attacked accuracy (%, by transfer, upper bound)"
+    shown = {**judged, "robust (h) alone": {"1": ends["h"]}}
+    curves = BetaCurves(
+        {
+            words: tuple(
+                BetaCurve(
+                    name, tuple(by), tuple(one.clean for one in by.values()),
+                    tuple(getattr(one, second) for one in by.values()),
+                )
+                for name, by in shown.items()
+            )
+            for second, words in seconds.items()
+        },
+        title=f"{fit.model('standard')} mixed with {fit.model('robust')}",
+        subtitle=f"{len(held.labels):,} held-out images; {fit.request.words()}; numbers: beta",
+    )  # fmt: skip
+    return Product(table, {"nuts-beta": partial(beta_image, curves)})
+
+
+@ablation("clamp", "clamps compared (Table 7)", evaluation=True)
+def clamp(inputs: Inputs) -> Product:
+    """Fit with each clamp on half the cached images, and judge on the other half (Appendix D.2)."""
+    from certmix.nuts.grid import CLAMP_NAMES
+    from certmix.studies.nuts_cached import Rule, parameters
+
+    rows: list[tuple[Any, ...]] = []
+    for name in CLAMP_NAMES:
+        try:
+            found = inputs.fit.solve(clamp=name)
+        except ParameterError:
+            rows.append((name, *NO_PARAMETERS, Quantity(None, 3), "no fit", *(None for _ in inputs.headings)))
+            continue
+        objective, edges = Quantity(found.fit.objective, 4), ", ".join(found.fit.on_edge) or "no"
+        rows.append(
+            (name, *parameters(found), objective, edges, *inputs.judge(Rule.of(found.settings)).cells)
+        )
+    return Product(Table(
+        name="nuts-clamp",
+        title="Clamps compared: accuracy (%) on images held out from these fits, with 95 % intervals",
+        settings=f"beta {plain_decimal(inputs.fit.choices.share)}, the grid of {inputs.fit.folder.name}",
+        headings=("clamp", *PARAMETERS, "objective", "on edge", *inputs.headings),
+        rows=tuple(rows),
+        notes=(
+            "objective: share of the wrong clean images, on the fitted half, whose margin is >= q; lower is "
+            "better. on edge: the optimum ends the grid's range there, and a wider grid may do better.",
+            *inputs.notes,
+        ),
+    ))  # fmt: skip
+
+
+@ablation("tuning-size", "fewer tuning images; seen and unseen ones (Tables 8, 9)", evaluation=True)
+def tuning_size(inputs: Inputs) -> Product:
+    """Fit on the whole of one half, its halves, quarters and so on; judge all on the other (D.3)."""
+    from certmix.studies.nuts_cached import Rule, judge, withstands
+
+    (tune, held), least = inputs.fit.halves, 25  # images of the smallest part
+    right = held.attacked.argmax(1) == held.labels
+    rows: list[tuple[Any, ...]] = []
+    first: tuple[Rule, Judged] | None = None
+    stride = 1
+    while stride == 1 or len(tune.labels) // stride >= least:
+        rules: list[Rule] = []
+        for start in range(stride):  # interleaved parts
+            try:
+                part = tune.take(np.arange(start, len(tune.labels), stride))
+                rules.append(Rule.of(inputs.fit.solve(part).settings))
+            except CertmixError:
+                continue
+        judged = [inputs.judge(rule) for rule in rules]
+        if judged:
+            first = first or (rules[0], judged[0])
+            kept = [withstands(rule, held.attacked[right], held.labels[right]).mean() for rule in rules]
+            clean = [one.clean.accuracy for one in judged]
+            any_g = [one.any_standard.accuracy for one in judged]
+            rows.append((
+                str(len(tune.labels) // stride), f"{len(rules)}" + f" of {stride}" * (len(rules) < stride),
+                Quantity(rules[0].alpha, 6, rounding="up"),
+                Quantity(float(np.mean(kept)) if right.any() else None, 3),
+                *judged[0].cells, _range(clean), _range(any_g),
+            ))  # fmt: skip
+        stride *= 2
+    if first is None:
+        raise DataError(f"{inputs.fit.folder}: no part of its images can be fitted on: fit on more images")
+    seen, unseen = judge(first[0], tune), first[1]
+    words = ", ".join(
+        f"{name} {100 * one.accuracy:.1f} (seen) and {100 * other.accuracy:.1f} (held out)"
+        for name, one, other in (
+            ("clean", seen.clean, unseen.clean), ("any g", seen.any_standard, unseen.any_standard),
+        )
+    )  # fmt: skip
+    return Product(Table(
+        name="nuts-tuning-size",
+        title="Fewer tuning images: accuracy (%) on images held out from these fits, with 95 % intervals",
+        settings=f"beta {plain_decimal(inputs.fit.choices.share)}, clamp {inputs.fit.choices.clamp}",
+        headings=(
+            "images",
+            "fits",
+            "alpha",
+            "beta kept",
+            *inputs.headings,
+            "clean, all fits",
+            "any g, all",
+        ),
+        rows=tuple(rows),
+        notes=(
+            "images: of each part; the parts of a size share no image. alpha and the accuracies with "
+            "intervals are of the first part; 'all' gives the range over all parts. beta kept: share of the "
+            "held-out, attacked, right images that withstand any g, mean over parts; compare with beta.",
+            f"The fit on all images of its half, on images it has seen and on others (%): {words}.",
+            *inputs.notes,
+        ),
+        extra={"seen": {"clean": seen.clean.accuracy, "any_g": seen.any_standard.accuracy}},
+    ))  # fmt: skip
+
+
+def _range(shares: list[float]) -> str:
+    """Return the least and the largest share, in percent."""
+    return "-" if len(shares) == 1 else f"{100 * min(shares):.1f} to {100 * max(shares):.1f}"
+
+
+@ablation("temperature", "temperature of the standard classifier (Table 10)", evaluation=True)
+def temperature(inputs: Inputs) -> Product:
+    """Fit on half the cached images, and judge at several temperatures on the other half (D.4)."""
+    from certmix.studies.nuts_cached import Rule
+
+    found = inputs.fit.solve()
+    own, mix = found.fit, found.settings
+    rows = [
+        (plain_decimal(t), *inputs.judge(Rule(mix.alpha, mix.transform, t)).cells)
+        for t in sorted({0.0, 0.25, 0.5, 1.0, 2.0, inputs.fit.choices.temperature})
+    ]
+    return Product(Table(
+        name="nuts-temperature",
+        title="Temperature T of g: accuracy (%) on images held out from this fit, with 95 % intervals",
+        settings=f"beta {plain_decimal(own.beta)}: s {own.s:.3g}, p {own.p:.3g}, c {own.c:.3g}, "
+        f"alpha {own.alpha:.5g}",
+        headings=("T", *inputs.headings),
+        rows=tuple(rows),
+        notes=(
+            "T 0 takes g's answer alone, T 1 its own probabilities. What any g can do does not depend on T, "
+            "and neither do s, p, c and alpha.",
+            *inputs.notes,
+        ),
+    ))  # fmt: skip
+
+
+@ablation("transfer", "s, p, c of one fit on the models of another (Table 11)", fits=2)
+def transfer(inputs: Inputs) -> Product:
+    """Judge, for each fit's models, the s, p and c of each fit, alpha solved again and without (D.5)."""
+    from certmix.studies.nuts_cached import Rule, judge, parameters
+
+    short = [fit.folder.resolve().name for fit in inputs.fits]
+    names = {  # a folder's last part, or all of them where these are not unique
+        name if short.count(name) == 1 else str(fit.folder): fit
+        for name, fit in zip(short, inputs.fits, strict=True)
+    }
+    if len(names) < len(inputs.fits):
+        raise ParameterError("a folder is named twice: name each fit once")
+    fitted = {name: fit.solve() for name, fit in names.items()}
+    rows: list[tuple[Any, ...]] = []
+    for target, fit in names.items():
+        tune, held = fit.halves
+
+        def row(source: str, how: str, found: Any, held: Any = held) -> tuple[Any, ...]:
+            judged: tuple[Cell, ...] = judge(Rule.of(found.settings), held).cells
+            return (source, how, *parameters(found), *judged)
+
+        rows.append(row(target, "own", fitted[target]))
+        for source in [name for name in names if name != target]:
+            found = fitted[source]
+            point = ",".join(f"{name}={getattr(found.fit, name)!r}" for name in "spc")
+            try:
+                again = names[source].solve(tune, grid=point, beta=fit.choices.share)
+                rows.append(row(source, "solved again", again))
+            except ParameterError:
+                rows.append((source, "solved again: none meets beta", *NO_PARAMETERS, None, None))
+            rows.append(row(source, "kept", found))
+    return Product(Table(
+        name="nuts-transfer",
+        title="Transfer of s, p and c between models: accuracy (%) on held-out images, with 95 % intervals",
+        settings="; ".join(f"{name}: beta {fit.choices.share:g}" for name, fit in names.items()),
+        headings=("s, p, c of", "alpha is", *PARAMETERS, "clean", "any g"),
+        rows=tuple(rows),
+        groups=tuple((f"on {name}", 2 * len(names) - 1) for name in names),
+        notes=(
+            "Estimates. Fits are made on a folder's cached images at even positions, and judged on those at "
+            "odd positions of the folder they are tried on. solved again: alpha from that folder's even "
+            "positions at its own beta, with s, p and c as they are; kept: alpha comes along.",
+            "any g: the class stands at the point of smallest margin (margin >= (1 - alpha) / alpha), even "
+            "if g puts all it has on the runner-up.",
+            *(f"{name} is: {fit.origin}" for name, fit in names.items()),
+        ),
+    ))  # fmt: skip
+
+
+# ------------------------------------------------------------ of the models
+
+
+@ablation("cost", "parameters and FLOPs of g, h and the mix (Table 5)")
+def cost(inputs: Inputs) -> Product:
+    """Count parameters and operations for one input (Appendix C.2)."""
+    import torch
+
+    from certmix.data import stack
+    from certmix.nuts.folder import load_nuts
+    from certmix.runs.sources import Sources, load_data
+    from certmix.studies.nuts_cached import count_elements, count_flops
+
+    fit, numbers = inputs.fit, 4  # s, p, c and alpha
+    nuts = load_nuts(fit.folder)
+    pair, mixture = (nuts.standard, nuts.robust), nuts.mixture
+    if nuts.robust.card is not None:
+        image = torch.zeros(1, *nuts.robust.card.input_shape)
+    else:
+        try:
+            image = torch.from_numpy(stack(load_data(Sources.from_dict(fit.run["sources"])), [0]))
+        except (KeyError, TypeError, RunError) as error:
+            raise ModelError(
+                f"{fit.folder}: the shape of its inputs is unknown ({error}): fit again"
+            ) from None
+    sizes = [sum(p.numel() for p in one.module.parameters()) for one in pair]
+    flops = [count_flops(one.module, image) for one in pair]
+    with torch.no_grad():
+        logits = [one.module(image) for one in pair]
+    added = count_elements(lambda: mixture.mix(*logits))
+
+    def row(name: str, size: int, operations: int) -> tuple[Any, ...]:
+        """Operations in millions, and in percent of the robust model's; None where torch saw none."""
+        digits = 6 if operations < 10**5 else 3 if operations < 10**8 else 1
+        relative = 100 * operations / flops[1] if flops[1] and operations else None
+        return (
+            name, size, Quantity(operations / 1e6 if operations else None, digits),
+            Quantity(relative, 5 if relative is not None and relative < 0.1 else 1),
+        )  # fmt: skip
+
+    return Product(Table(
+        name="nuts-cost",
+        title="Parameters and floating-point operations of the mix, for one input",
+        settings=f"input {' x '.join(map(str, image.shape[1:]))}, {logits[1].shape[1]} classes",
+        headings=("part", "parameters", "FLOPs (10^6)", "relative to h (%)"),
+        rows=(
+            row(f"standard (g): {pair[0].name}", sizes[0], flops[0]),
+            row(f"robust (h): {pair[1].name}", sizes[1], flops[1]),
+            row("transform and mixing", numbers, added),
+            row("MixedNUTS", sum(sizes) + numbers, sum(flops) + added),
+        ),
+        notes=(
+            "FLOPs of g and h: matrix products and convolutions as torch counts them, 2 a multiply-add; "
+            "normalisations and activations are left out.",
+            "Transform and mixing: numbers that its operators read or write, the larger of the two. "
+            "It has no learned parameter but s, p, c and alpha.",
+            f"Models: of {fit.folder.name}.",
+        ),
+        extra={"flops": {"standard": flops[0], "robust": flops[1], "mixing": added}},
+    ))  # fmt: skip

@@ -1,0 +1,407 @@
+"""What studies of cached results read (fits, and an evaluation), and how they judge a mix."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from certmix.errors import DataError, ParameterError, RunError
+from certmix.nuts.description import MixSettings
+from certmix.nuts.grid import TransformSettings
+from certmix.nuts.margins import attacked_margin, transform_numpy
+from certmix.nuts.mixture import mix_sharpened, transformed_logits
+from certmix.nuts.transform import NonlinearTransform
+from certmix.runs import VectorStore, read_run
+from certmix.runs.folder import VECTORS
+from certmix.runs.from_json import from_json
+from certmix.runs.identity import CERTIFY, command_of
+from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
+from certmix.studies.attack_request import AttackRequest
+from certmix.studies.nuts_evaluate import CLEAN, Contender
+from certmix.studies.nuts_fit import LOGITS, CachedLogits, FitChoices, NutsFitted, fit_cached, read_logits
+from certmix.tables.table import Cell, Quantity
+from certmix.text import plain_decimal
+from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
+
+__all__ = [
+    "AttackedPoints",
+    "FitCache",
+    "Inputs",
+    "Judged",
+    "Rule",
+    "count_elements",
+    "count_flops",
+    "judge",
+    "parameters",
+    "read_inputs",
+    "withstands",
+]
+
+FIT, EVALUATION = "nuts-fit", "nuts-evaluate"
+IMAGES = "images.tsv"
+SWEEP = "sweep "
+"""Cells of the obfuscation check begin so: they cover some images only."""
+
+
+@dataclass(frozen=True)
+class FitCache:
+    """A run folder of a fit.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    logits
+        Cached logits of its tuning images.
+    choices
+        How Algorithm 1 was run last.
+    request
+        The attack behind the points of smallest margin.
+    run
+        Contents of ``run.json``.
+    """
+
+    folder: Path
+    logits: CachedLogits
+    choices: FitChoices
+    request: AttackRequest
+    run: dict[str, Any]
+
+    @cached_property
+    def fitted(self) -> NutsFitted:
+        """The fit on all cached images, run again: it is deterministic."""
+        return fit_cached(self.logits, self.choices)
+
+    @cached_property
+    def halves(self) -> tuple[CachedLogits, CachedLogits]:
+        """The images at even positions, to fit on, and at odd ones, to judge on."""
+        positions = np.arange(len(self.logits.labels))
+        return self.logits.take(positions[::2]), self.logits.take(positions[1::2])
+
+    def solve(self, tune: CachedLogits | None = None, **changes: Any) -> NutsFitted:
+        """Fit on images, by default the half to fit on, with some choices changed.
+
+        Raises
+        ------
+        ParameterError
+            If no transform of the grid meets beta.
+        """
+        return fit_cached(self.halves[0] if tune is None else tune, replace(self.choices, **changes))
+
+    def model(self, role: str) -> str:
+        """Return the name of the standard or the robust model."""
+        return str(self.run["models"][role]["name"])
+
+    @property
+    def origin(self) -> str:
+        """A line on where the logits come from."""
+        data = self.run["data"]
+        return (
+            f"Logits: {self.folder.name}, {len(self.logits.labels):,} images of {data['name']} "
+            f"({data['split']}); standard {self.model('standard')}; robust {self.model('robust')}; "
+            f"{self.request.words()}."
+        )
+
+
+@dataclass(frozen=True)
+class AttackedPoints:
+    """Logits of g and h, side by side, on images and at every point that an evaluation found.
+
+    Parameters
+    ----------
+    folder, data_checksum
+        Where they are from.
+    labels, indices
+        int64 (m,).
+    base
+        Cell -> float64 (m, 2 c); NaN where an image was not attacked.
+    """
+
+    folder: Path
+    data_checksum: str
+    labels: IntArray
+    indices: IntArray
+    base: dict[str, FloatArray]
+
+    def right(self, mix: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+        """Return bool (m,): right on the image and on each of its points."""
+        judge = Contender("", mix)
+        return np.logical_and.reduce([judge.right(base, self.labels) for base in self.base.values()])
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The folders that a study was given."""
+
+    fits: tuple[FitCache, ...]
+    points: AttackedPoints | None = None
+
+    @property
+    def fit(self) -> FitCache:
+        """The only fit, or the first."""
+        return self.fits[0]
+
+    def judge(self, rule: Rule) -> Judged:
+        """Judge a mix on the half that is held out, and on the evaluation's points."""
+        return judge(rule, self.fit.halves[1], self.points)
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Headings of `Judged.cells`."""
+        return ("clean", "any g") if self.points is None else ("clean", "any g", "attacked")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of any table of judged mixes must know."""
+        tune, held = (len(half.labels) for half in self.fit.halves)
+        found = [
+            f"Estimates. Fitted on the {tune:,} cached images at even positions (beta "
+            f"{plain_decimal(self.fit.choices.share)} unless the table "
+            f"says otherwise), judged on the {held:,} at odd positions, which these fits have not seen; the "
+            "mix saved in the folder was tuned on both halves, and is not what is judged here.",
+            "any g: the share whose class stands at the image's point of smallest margin (margin of the "
+            "robust side >= (1 - alpha) / alpha), even if g puts all it has on the runner-up. No bound for "
+            "the mix with its own g, which may do better; stronger attacks on h may lower it.",
+        ]
+        points = self.points
+        if points is not None:
+            found.append(
+                f"attacked: right on all points of {len(points.base) - 1} attacks in {points.folder.name}, "
+                f"of {len(points.labels):,} images that none of these fits has seen. The points were made "
+                "for other mixes, so this is by transfer: an upper bound of robust accuracy, and a loose "
+                "one for mixes far from the one evaluated there."
+            )
+        return (*found, self.fit.origin)
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def read_inputs(folders: Sequence[str | Path]) -> Inputs:
+    """Read run folders, and keep of the evaluation only images that no fit was tuned on.
+
+    Raises
+    ------
+    ParameterError
+        If two of them are evaluations.
+    RunError, DataError
+        If a folder is another run, or the evaluation is of other models.
+    """
+    fits: list[FitCache] = []
+    evaluations: list[tuple[Path, dict[str, Any]]] = []
+    for folder in map(Path, folders):
+        run = read_run(folder)
+        study = run.get("identity", {}).get("study")
+        if study == FIT:
+            fits.append(_read_fit(folder, run))
+        elif study == EVALUATION:
+            evaluations.append((folder, run))
+        else:
+            raise RunError(
+                f"{folder} is a run of {command_of(study or CERTIFY)}: "
+                "name runs of certmix nuts fit and certmix nuts evaluate"
+            )
+    if len(evaluations) > 1:
+        raise ParameterError(f"{len(evaluations)} of the folders are evaluations: name at most one")
+    if not evaluations or not fits:
+        return Inputs(tuple(fits))
+    folder, run = evaluations[0]
+    for role in ("standard", "robust"):
+        if run["identity"].get(f"{role}_checksum") != fits[0].run["identity"].get(f"{role}_checksum"):
+            raise RunError(
+                f"{folder} evaluates another {role} model than {fits[0].folder} was fitted for: "
+                "name an evaluation of its mix"
+            )
+    points = _read_points(folder, run)
+    same = [fit for fit in fits if fit.run["identity"].get("data_checksum") == points.data_checksum]
+    rows = np.arange(len(points.indices))
+    for fit in same:
+        rows = rows[~np.isin(points.indices[rows], fit.logits.indices)]
+    if not len(rows):
+        raise DataError(f"all images of {folder} were tuned on: evaluate on others")
+    base = {name: vectors[rows] for name, vectors in points.base.items()}
+    unseen = replace(points, labels=points.labels[rows], indices=points.indices[rows], base=base)
+    return Inputs(tuple(fits), unseen)
+
+
+def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
+    path = folder / LOGITS
+    if not path.exists():
+        raise RunError(f"{folder} has no {LOGITS}, its fit did not finish: run certmix nuts fit again")
+    logits = read_logits(path)
+    if len(logits.labels) < 2:
+        raise DataError(f"{path} holds {len(logits.labels)} images: fit on more")
+    asked = run.get("request")
+    try:
+        if not isinstance(asked, dict):
+            raise TypeError("no request")
+        choices, request = (
+            from_json(
+                kind, {one.name: asked[one.name] for one in dataclasses.fields(kind) if one.name in asked}
+            )
+            for kind in (FitChoices, AttackRequest)
+        )
+    except (ParameterError, TypeError) as error:
+        raise RunError(
+            f"{folder}: its run.json does not say how it was fitted ({error}): fit again"
+        ) from None
+    return FitCache(folder, logits, choices, request, run)
+
+
+def _read_points(folder: Path, run: dict[str, Any]) -> AttackedPoints:
+    """Read an evaluation's points: of the images in its table, all attacks but the obfuscation check."""
+    path = folder / IMAGES
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(int(row["idx"]), int(row["label"])) for row in csv.DictReader(file, delimiter="\t")]
+        if not all(0 <= number < 2**63 for row in rows for number in row):
+            raise ValueError("numbers out of range")
+    except FileNotFoundError:
+        raise RunError(f"{folder} has no {IMAGES}, it did not finish: evaluate again") from None
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({type(error).__name__}): evaluate again") from None
+    if not rows:
+        raise RunError(f"{path} names no image: evaluate again")
+    indices, labels = map(list, zip(*rows, strict=True))
+    store = VectorStore(folder / VECTORS, read_only=True)
+    try:
+        names = [name for name in store.cells() if not name.startswith(SWEEP)]
+        base = {name: store.read(name, indices) for name in names}
+    finally:
+        store.close()
+    widths = {vectors.shape[1] for vectors in base.values()}
+    if CLEAN not in base or len(widths) != 1 or max(widths) % 2 or max(labels) >= max(widths) // 2:
+        raise RunError(f"{folder / VECTORS} does not hold both models' logits: evaluate again with --fresh")
+    checksum = str(run["identity"].get("data_checksum"))
+    return AttackedPoints(folder, checksum, np.array(labels, np.int64), np.array(indices, np.int64), base)
+
+
+# ---------------------------------------------------------------------------- judging
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a mix answers; without a transform it is the plain mix of probabilities."""
+
+    alpha: float
+    transform: TransformSettings | None = None
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, settings: MixSettings) -> Rule:
+        """Return the rule of a fitted mix."""
+        return cls(settings.alpha, settings.transform, settings.temperature)
+
+    def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
+        """Return the mix's logits from both base models'."""
+        if self.transform is not None:
+            robust = transformed_logits(robust, NonlinearTransform.of(self.transform))
+        return mix_sharpened(standard, robust, self.alpha, self.temperature)
+
+
+def withstands(rule: Rule, robust: FloatArray, labels: IntArray) -> np.ndarray:
+    """Return bool (m,): the mix is right at these logits of h, whatever the standard classifier says.
+
+    The worst standard classifier puts all its probability on the runner-up:
+    it changes nothing where the margin is at least (1 - alpha) / alpha.  At
+    equality it ties, which counts as withstood, as in `certmix.nuts.fit`.
+
+    Examples
+    --------
+    >>> logits = np.log([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.2, 0.7, 0.1]])
+    >>> withstands(Rule(0.75), logits, np.array([0, 0, 0]))  # margins 0.5, 0.1 and -0.5 against 1/3
+    array([ True, False, False])
+    """
+    if rule.alpha == 0.0:
+        return np.zeros(len(labels), bool)
+    bent = robust if rule.transform is None else transform_numpy(robust, rule.transform)
+    margin = attacked_margin(bent, labels)
+    return np.asarray((bent.argmax(1) == labels) & (margin >= (1.0 - rule.alpha) / rule.alpha))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a mix achieves: `attacked` on an evaluation's points, None without one."""
+
+    clean: EstimatedAccuracy
+    any_standard: EstimatedAccuracy
+    attacked: AttackedAccuracy | None = None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells that `Inputs.headings` names."""
+        return (self.clean, self.any_standard, *(() if self.attacked is None else (self.attacked,)))
+
+
+def judge(rule: Rule, held: CachedLogits, points: AttackedPoints | None = None) -> Judged:
+    """Judge a mix on cached logits and, if given, on an evaluation's points."""
+    logits = torch.from_numpy(held.standard), torch.from_numpy(held.robust)
+    answers = np.asarray(rule.mix(*logits).argmax(1))
+    attacked = None if points is None else attacked_accuracy(points.right(partial(Rule.mix, rule)))
+    kept = withstands(rule, held.attacked, held.labels)
+    return Judged(estimated_accuracy(answers == held.labels), estimated_accuracy(kept), attacked)
+
+
+def parameters(found: NutsFitted) -> tuple[Cell, ...]:
+    """Return the cells of s, p, c and alpha."""
+    own = found.fit
+    return (Quantity(own.s, 3), Quantity(own.p, 2), Quantity(own.c, 3), Quantity(own.alpha, 6, rounding="up"))
+
+
+# ---------------------------------------------------------------------------- counting operations
+
+
+def count_flops(model: nn.Module, inputs: Tensor) -> int:
+    """Return the operations of matrix products and convolutions in one pass, 2 a multiply-add.
+
+    Examples
+    --------
+    >>> count_flops(nn.Linear(8, 3, bias=False), torch.zeros(1, 8))
+    48
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), warnings.catch_warnings(), counter:
+        warnings.simplefilter("ignore")
+        model(inputs)
+    return int(counter.get_total_flops())
+
+
+class _Elements(TorchDispatchMode):
+    """Adds up, operator by operator, the larger of the numbers read and written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not getattr(func, "is_view", False):
+            sizes = [one.numel() for one in tree_leaves((args, kwargs, out)) if isinstance(one, Tensor)]
+            self.total += max(sizes, default=0)
+        return out
+
+
+def count_elements(compute: Callable[[], Any]) -> int:
+    """Return how many numbers the operators of a computation handle, views aside.
+
+    Examples
+    --------
+    >>> count_elements(lambda: torch.zeros(5).exp().sum())  # makes 5, maps 5, adds 5
+    15
+    """
+    with torch.no_grad(), _Elements() as counter:
+        compute()
+    return counter.total
