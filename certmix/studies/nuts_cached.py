@@ -248,12 +248,12 @@ def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
     try:
         if not isinstance(asked, dict):
             raise TypeError("no request")
-        choices, request = (
-            from_json(
-                kind, {one.name: asked[one.name] for one in dataclasses.fields(kind) if one.name in asked}
-            )
+        named = [
+            [f.name for f in dataclasses.fields(kind) if f.name in asked]
             for kind in (FitChoices, AttackRequest)
-        )
+        ]
+        choices = from_json(FitChoices, {name: asked[name] for name in named[0]})
+        request = from_json(AttackRequest, {name: asked[name] for name in named[1]})
     except (ParameterError, TypeError) as error:
         raise RunError(
             f"{folder}: its run.json does not say how it was fitted ({error}): fit again"
