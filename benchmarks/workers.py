@@ -45,10 +45,8 @@ def _cpu() -> float:
 
 def records(folder: Path) -> list[tuple]:
     """Return all counts of a run."""
-    with sqlite3.connect(folder / "counts.sqlite") as db:
-        return db.execute(
-            "SELECT idx, input_checksum, selection, estimation FROM images ORDER BY idx"
-        ).fetchall()
+    with sqlite3.connect(folder / "numbers.sqlite") as db:
+        return db.execute("SELECT * FROM cells WHERE cell <> 'sampling' ORDER BY cell, idx").fetchall()
 
 
 def main() -> int:

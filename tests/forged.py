@@ -7,7 +7,9 @@ import shutil
 import sqlite3
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +17,7 @@ from unittest.mock import patch
 import numpy as np
 
 import certmix
+from certmix.runs import ImageRecord, Store
 
 NETS = """
 import torch
@@ -76,25 +79,66 @@ def edit_log(run: Path, name: str, edit: Callable[[list[str]], list[str]]) -> No
 
 def sql(run: Path, statement: str, *values: Any) -> list[Any]:
     """Run one statement on the run's database."""
-    name = "counts.sqlite" if (run / "counts.sqlite").exists() else "vectors.sqlite"
-    database = sqlite3.connect(run / name)
-    with database:
-        rows = database.execute(statement, values).fetchall()
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.close()
+    with closing(sqlite3.connect(run / "numbers.sqlite")) as database:
+        with database:
+            rows = database.execute(statement, values).fetchall()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return rows
 
 
-def edit_counts(run: Path, edit: Callable[[dict[str, Any], dict[str, Any]], None], where: str = "1") -> None:
-    """Change selection and estimation (by number of samples) of the images that SQL selects."""
-    query = f"SELECT idx, selection, estimation FROM images WHERE {where}"
-    for index, selection, estimation in sql(run, query):
-        chosen, looks = json.loads(selection), json.loads(estimation)
+def images_in(database: Path) -> int:
+    """Count the images of which a database, perhaps being written, holds samples."""
+    if not database.exists():
+        return 0
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as db:
+        try:
+            return int(db.execute("SELECT count(*) FROM cells WHERE cell = 'selection'").fetchone()[0])
+        except sqlite3.OperationalError:  # no table yet
+            return 0
+
+
+def records(run: Path) -> dict[int, ImageRecord]:
+    """Return what was sampled of each image."""
+    with closing(Store(run / "numbers.sqlite", read_only=True)) as store:
+        return store.images()
+
+
+def edit_record(run: Path, index: int, **changes: Any) -> None:
+    """Change fields of one image's record; its looks are replaced as a whole."""
+    with closing(Store(run / "numbers.sqlite")) as store:
+        changed = replace(store.images()[index], **changes)
+        sql(run, "DELETE FROM cells WHERE idx = ? AND cell GLOB 'votes@*'", index)
+        store.write_image(changed)
+
+
+def edit_vectors(run: Path, cell: str, edit: Callable[[Any], Any], at: Sequence[int] | None = None) -> None:
+    """Change the vectors of a cell, of all images or of some."""
+    with closing(Store(run / "numbers.sqlite")) as store:
+        for index in sorted(store.known(cell)) if at is None else at:
+            store.write(cell, [index], [edit(store.read(cell, [index])[0].copy())])
+
+
+def edit_counts(
+    run: Path, edit: Callable[[dict[str, Any], dict[str, Any]], object], at: Sequence[int] | None = None
+) -> None:
+    """Change selection and estimation (by number of samples), class -> votes, of all images or of some."""
+    for index, record in records(run).items():
+        if at is not None and index not in at:
+            continue
+        chosen = _named(record.selection)
+        looks = {str(n): _named(votes) for n, votes in record.estimation.items()}
         edit(chosen, looks)
-        sql(
-            run, "UPDATE images SET selection = ?, estimation = ? WHERE idx = ?",
-            json.dumps(chosen), json.dumps(looks), index,
-        )  # fmt: skip
+        classes = len(record.selection)
+        counts = {int(n): _counted(votes, classes) for n, votes in looks.items()}
+        edit_record(run, index, selection=_counted(chosen, classes), estimation=counts)
+
+
+def _named(votes: np.ndarray) -> dict[str, int]:
+    return {str(label): int(votes[label]) for label in np.flatnonzero(votes)}
+
+
+def _counted(votes: dict[str, int], classes: int) -> np.ndarray:
+    return np.array([votes.get(str(label), 0) for label in range(classes)], np.int64)
 
 
 def inflate(votes: dict[str, int], share: float = 1.0, top: str | None = None) -> None:
@@ -108,7 +152,7 @@ def inflate(votes: dict[str, int], share: float = 1.0, top: str | None = None) -
         del votes[label]
 
 
-def more_votes(run: Path, share: float, after: int = 0, where: str = "1") -> None:
+def more_votes(run: Path, share: float, after: int = 0) -> None:
     """Give the selected class a share more of the votes of all samples that come after so many."""
 
     def edit(selection: dict[str, int], looks: dict[str, Any]) -> None:
@@ -123,13 +167,11 @@ def more_votes(run: Path, share: float, after: int = 0, where: str = "1") -> Non
             forged += new
             looks[str(n)] = dict(forged)
 
-    edit_counts(run, edit, where)
+    edit_counts(run, edit)
 
 
 def swap(run: Path, one: int, other: int) -> None:
     """Exchange all counts of two images; index, label, checksum and what is lost to the grid stay."""
-    columns = "selection, estimation, scores"
-    query = f"SELECT {columns} FROM images WHERE idx = ?"
-    rows = [sql(run, query, index)[0] for index in (one, other)]
-    for index, row in ((one, rows[1]), (other, rows[0])):
-        sql(run, f"UPDATE images SET ({columns}) = (?, ?, ?) WHERE idx = ?", *row, index)
+    found = records(run)
+    for index, rival in ((one, found[other]), (other, found[one])):
+        edit_record(run, index, selection=rival.selection, estimation=rival.estimation, scores=rival.scores)

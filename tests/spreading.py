@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 
 def rows(folder: Path) -> list[tuple]:
-    """Return all that a run folder stores, without seconds."""
-    images = (
-        "SELECT idx, label, input_checksum, selection, estimation, scores, device FROM images ORDER BY idx"
-    )
-    standard = "SELECT * FROM standard ORDER BY checksum, idx"
-    with sqlite3.connect(f"{(folder / 'counts.sqlite').as_uri()}?mode=ro", uri=True) as db:
-        found = db.execute(images).fetchall() + db.execute(standard).fetchall()
-    db.close()
-    return found
+    """Return all that a run folder stores, without times."""
+    query = "SELECT * FROM cells WHERE cell <> 'sampling' ORDER BY cell, idx"
+    with closing(sqlite3.connect(f"{(folder / 'numbers.sqlite').as_uri()}?mode=ro", uri=True)) as db:
+        return db.execute(query).fetchall()

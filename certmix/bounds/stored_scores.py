@@ -1,109 +1,60 @@
-"""Score statistics as plain data and as bytes."""
+"""Score statistics as one vector of whole numbers, as runs keep them."""
 
 from __future__ import annotations
-
-import json
-import zlib
-from typing import Any
 
 import numpy as np
 
 from certmix.bounds.statistics import BIN_STEPS, BINS, MOST_SAMPLES, SCALE, SUMS, ScoreStatistics, start
-from certmix.errors import RunError
+from certmix.errors import ParameterError
+from certmix.types import IntArray
 
-__all__ = ["from_bytes", "from_plain", "to_bytes", "to_plain"]
+__all__ = ["from_vector", "to_vector"]
 
-_VERSION = 1
-_MOST_BYTES = 1 << 26
-
-
-def to_plain(statistics: ScoreStatistics) -> dict[str, Any]:
-    """Return the statistics as plain data for JSON."""
-    return {
-        "version": _VERSION,
-        "scale": SCALE,
-        "selected": statistics.selected,
-        "rivals": list(statistics.rivals),
-        "samples": statistics.samples,
-        **{name: getattr(statistics, name).tolist() for name in ("deviations", *SUMS)},
-    }
+_VERSION = 2
+_HEAD = 6
+"""Numbers before the arrays: version, scale, selected class, samples, classes, followed rivals."""
 
 
-def from_plain(plain: Any) -> ScoreStatistics:
-    """Return what `to_plain` wrote.
-
-    Raises
-    ------
-    RunError
-        If the data are of another version, incomplete, or contradict themselves.
-    """
-    try:
-        if (plain["version"], plain["scale"]) != (_VERSION, SCALE):
-            raise ValueError(f"version {plain['version']}, scale {plain['scale']}")
-        arrays = {name: _whole(plain[name]) for name in ("deviations", *SUMS)}
-        rivals = tuple(int(rival) for rival in plain["rivals"])
-        found = ScoreStatistics(int(plain["selected"]), rivals, int(plain["samples"]), **arrays)
-        _check(found)
-    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
-        wrong = " ".join(str(error).split())[:200]
-        raise RunError(f"score statistics are unreadable ({wrong}): draw these samples again") from None
-    return found
-
-
-def to_bytes(statistics: ScoreStatistics) -> bytes:
-    """Return compressed JSON, the same for equal statistics.
+def to_vector(statistics: ScoreStatistics) -> IntArray:
+    """Return the statistics as int64 numbers, the same for equal statistics.
 
     Examples
     --------
     >>> from certmix.bounds.statistics import start, update
     >>> kept = update(start(2, selected=0), [[0.75, 0.25]])
-    >>> from_bytes(to_bytes(kept)).means()
+    >>> from_vector(to_vector(kept)).means()
     array([0.75, 0.25])
     """
-    return zlib.compress(json.dumps(to_plain(statistics), separators=(",", ":")).encode())
+    one = statistics
+    head = [_VERSION, SCALE, one.selected, one.samples, one.classes, len(one.rivals), *one.rivals]
+    arrays = [getattr(one, name).ravel() for name in ("deviations", *SUMS)]
+    return np.concatenate([np.array(head, np.int64), *arrays]).astype(np.int64)
 
 
-def from_bytes(data: bytes) -> ScoreStatistics:
-    """Return what `to_bytes` wrote; RunError if it cannot be read."""
+def from_vector(vector: IntArray) -> ScoreStatistics:
+    """Return what `to_vector` wrote; ValueError if it is of another version, or contradicts itself."""
+    if len(vector) < _HEAD or tuple(vector[:2].tolist()) != (_VERSION, SCALE):
+        raise ValueError("score statistics of another version or scale")
+    selected, samples, classes, followed = vector[2:_HEAD].tolist()
+    rows, begin = (1 + followed) * BINS, _HEAD + followed
+    if not (classes >= 2 and 0 <= followed < classes and len(vector) == begin + 3 * classes + 2 * rows):
+        raise ValueError("score statistics of another length")
+    deviations, totals, squares = vector[begin : begin + 3 * classes].reshape(3, -1)
+    bins = vector[begin + 3 * classes :].reshape(2, 1 + followed, BINS)
+    rivals = tuple(vector[_HEAD:begin].tolist())
+    found = ScoreStatistics(selected, rivals, samples, deviations, totals, squares, *bins)
     try:
-        plain = json.loads(_expanded(data))
-    except (RecursionError, ValueError, zlib.error):
-        raise RunError(
-            f"score statistics of {len(data)} bytes are corrupt: draw these samples again"
-        ) from None
-    return from_plain(plain)
-
-
-def _expanded(data: bytes) -> bytes:
-    """Decompress, but not without end: statistics of a million classes are smaller."""
-    stream = zlib.decompressobj()
-    content = stream.decompress(data, _MOST_BYTES)
-    if not stream.eof:
-        raise ValueError("cut off, or too long")
-    return content
-
-
-def _whole(values: Any) -> Any:
-    array = np.asarray(values)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"numbers of type {array.dtype}")
-    return array.astype(np.int64)
-
-
-def _check(found: ScoreStatistics) -> None:
-    """Raise ValueError unless these sums can come from samples."""
-    start(found.classes, found.selected, found.rivals, found.deviations.tolist())
-    followed = [found.selected, *found.rivals]
-    shapes = [getattr(found, name).shape for name in SUMS]
-    if shapes != [(found.classes,)] * 2 + [(len(followed), BINS)] * 2:
-        raise ValueError(f"arrays of shapes {shapes}")
-    totals = (found.bin_counts * (BIN_STEPS * np.arange(BINS)) + found.bin_excess).sum(1)
+        start(classes, selected, rivals, deviations.tolist())
+    except ParameterError as error:
+        raise ValueError(str(error)) from None
+    sums = (found.bin_counts * (BIN_STEPS * np.arange(BINS)) + found.bin_excess).sum(1)
     if min(getattr(found, name).min() for name in SUMS) < 0 or not (
-        0 <= found.samples <= MOST_SAMPLES
-        and np.all(found.totals <= found.samples * SCALE)
-        and np.all(found.squares <= found.totals * SCALE)
-        and np.all(found.bin_counts.sum(1) == found.samples)
+        0 <= samples <= MOST_SAMPLES
+        and np.all(totals <= samples * SCALE)
+        and np.all(squares <= totals * SCALE)
+        and np.all(found.bin_counts.sum(1) == samples)
         and np.all(found.bin_excess <= found.bin_counts * BIN_STEPS)
-        and np.all(totals == found.totals[followed])
+        and np.all(sums == totals[[selected, *rivals]])
     ):
-        raise ValueError("sums that contradict each other")
+        raise ValueError("score statistics whose sums contradict each other")
+    return found

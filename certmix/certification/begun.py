@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from certmix.plain_json import parse_json
-from certmix.runs.database import Database
+from certmix.runs.store import Store
 
 __all__ = ["BEGUN", "begun_images", "forget_begun", "remember_begun"]
 
@@ -13,14 +13,14 @@ BEGUN = "begun"
 """Key of a run's database: how many images such requests are about, a JSON list of numbers or ``"all"``."""
 
 
-def remember_begun(store: Database, images: int | str) -> None:
+def remember_begun(store: Store, images: int | str) -> None:
     """Keep, before its first image is stored, how many images a request is about."""
     known = begun_images(store.get(BEGUN))
     if images not in known:
         store.put(BEGUN, json.dumps([*known, images]))
 
 
-def forget_begun(store: Database, images: int | str) -> None:
+def forget_begun(store: Store, images: int | str) -> None:
     """Drop that, once a whole table tells of them."""
     known = begun_images(store.get(BEGUN))
     if images in known:

@@ -21,7 +21,6 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.runs import Identity, ImageRecord, RunFolder, Store, default_folder
 from certmix.runs.behaviour import Original, refuse_changed
-from certmix.runs.folder import DATABASE
 from certmix.runs.keywords import check_known, check_number, check_numbers, field_names, plain_number, several
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import resolve_device
@@ -224,7 +223,7 @@ def run_certify(
     folder = Path(output) if output is not None else _default_folder(identity, shard)
     if not fresh:
         refuse_changed(folder, loaded.models)
-    with RunFolder(folder, identity, lambda path: Store(path / DATABASE, classes), fresh=fresh) as run:
+    with RunFolder(folder, identity, classes, fresh=fresh) as run:
         evaluation, complete = fill(context, run.store, run)
         return CertifyResult(evaluation, run.path, not complete)
 

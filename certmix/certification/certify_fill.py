@@ -25,7 +25,7 @@ from certmix.types import IntArray
 __all__ = ["fill"]
 
 
-def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[Evaluation, bool]:
+def fill(context: Context, store: Store, run: RunFolder | None) -> tuple[Evaluation, bool]:
     """Draw what is missing, then evaluate and publish.
 
     Parameters
@@ -93,9 +93,7 @@ def fill(context: Context, store: Store, run: RunFolder[Store] | None) -> tuple[
     return evaluation, complete
 
 
-def _hold_models(
-    context: Context, store: Store, run: RunFolder[Store], positions: IntArray
-) -> dict[str, str]:
+def _hold_models(context: Context, store: Store, run: RunFolder, positions: IntArray) -> dict[str, str]:
     """Refuse models that are not those of the run; return what is to be kept of new ones, see `hold`."""
     loaded, passes = context.loaded, context.passes
     return hold(
@@ -121,7 +119,7 @@ def _compiled(
     return {"compiled": PARTLY if wants_samples(context, store, positions) else earlier}
 
 
-def _refuse_another_share(run: RunFolder[Store], shard: Shard | None) -> None:
+def _refuse_another_share(run: RunFolder, shard: Shard | None) -> None:
     """Keep whole runs and shards apart: each holds, and publishes, its own share of the images alone.
 
     Raises
@@ -145,7 +143,7 @@ def _refuse_another_share(run: RunFolder[Store], shard: Shard | None) -> None:
     )
 
 
-def _fix_design(store: Store, request: CertifyRequest, run: RunFolder[Store] | None) -> None:
+def _fix_design(store: Store, request: CertifyRequest, run: RunFolder | None) -> None:
     """Hold a run to the number of samples its fixed-size bound was planned for.
 
     A fixed-size confidence bound is valid only if its number of samples did

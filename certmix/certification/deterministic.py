@@ -22,11 +22,10 @@ from certmix.engines import Engine, EngineChoice, make_engine
 from certmix.errors import ModelError
 from certmix.models.checks import chance_warning
 from certmix.models.zoo import zoo_card, zoo_names
-from certmix.runs import RunFolder, StudyIdentity, VectorStore, default_folder
+from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
 from certmix.runs.attacking import Progress
 from certmix.runs.behaviour import Original, hold, refuse_changed
 from certmix.runs.elsewhere import Named
-from certmix.runs.folder import VECTORS
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.tables import write_products
@@ -96,7 +95,7 @@ def run_deterministic(
     workers = make_engine(engine or EngineChoice(), chosen)
     named = Named.of(sources, robust, loaded, chosen)
 
-    def done(store: VectorStore, run: RunFolder[VectorStore] | None) -> DeterministicResult:
+    def done(store: Store, run: RunFolder | None) -> DeterministicResult:
         work = Work(request, loaded, chosen, batch_size, graph, store, progress, say)
         if run is not None:
             asked = loaded.dataset.indices[spread(len(loaded.dataset), request.images)].tolist()
@@ -108,11 +107,11 @@ def run_deterministic(
         return _finish(work, run, workers, named)
 
     if in_memory:
-        return done(VectorStore(None), None)
+        return done(Store(None), None)
     folder = Path(output) if output is not None else default_folder(identity)
     if not fresh:
         refuse_changed(folder, loaded.models)
-    with RunFolder(folder, identity, lambda path: VectorStore(path / VECTORS), fresh=fresh) as run:
+    with RunFolder(folder, identity, fresh=fresh) as run:
         return done(run.store, run)
 
 
@@ -155,9 +154,7 @@ def run_identity(request: DeterministicRequest, loaded: Loaded) -> StudyIdentity
     return StudyIdentity(study, "-".join([*words, *map(str, request.identity().values())][:4]), parts)
 
 
-def _finish(
-    work: Work, run: RunFolder[VectorStore] | None, engine: Engine, named: Named
-) -> DeterministicResult:
+def _finish(work: Work, run: RunFolder | None, engine: Engine, named: Named) -> DeterministicResult:
     """Compute what is missing, then tabulate and publish."""
     request, loaded = work.request, work.loaded
     positions = spread(len(loaded.dataset), request.images)
@@ -188,7 +185,7 @@ def _warn_near_chance(work: Work, found: Outcomes) -> None:
 
 
 def _publish(
-    run: RunFolder[VectorStore], work: Work, found: Outcomes, summary: Summary, curves: tuple[Curve, ...]
+    run: RunFolder, work: Work, found: Outcomes, summary: Summary, curves: tuple[Curve, ...]
 ) -> None:
     """Write the products under the request's name, and the newest at the top."""
     model = work.loaded.standard

@@ -21,7 +21,7 @@ from certmix.margins.propagation import certified_radius, margin_lower
 from certmix.models.spec import LoadedModel
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import margin_threshold
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.runs.attacking import Progress
 from certmix.runs.sources import Loaded
 from certmix.types import FloatArray, IntArray
@@ -45,7 +45,7 @@ class Work:
     device: torch.device
     batch_size: int | None
     graph: Graph | None
-    store: VectorStore
+    store: Store
     progress: Callable[[Progress], None] | None
     say: Callable[[str], None] = field(default=lambda message: None)
 

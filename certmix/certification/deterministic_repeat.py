@@ -9,9 +9,9 @@ from pathlib import Path
 from certmix.certification.deterministic import RADII_FILE, DeterministicResult, run_deterministic
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.errors import RunError
-from certmix.runs import VectorStore, read_run
+from certmix.runs import Store, read_run
 from certmix.runs.behaviour import Original
-from certmix.runs.folder import VECTORS
+from certmix.runs.folder import DATABASE
 from certmix.runs.from_json import from_json
 from certmix.runs.sources import Sources
 
@@ -38,7 +38,7 @@ def repeat(
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
     before = _rows(folder)
-    store = VectorStore(folder / VECTORS, read_only=True)
+    store = Store(folder / DATABASE, read_only=True)
     try:
         result = run_deterministic(
             request, sources, output=output, device=device, batch_size=batch_size, say=say,

@@ -20,7 +20,7 @@ from certmix.certification.deterministic_fill import (
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.engines import Engine, Handler
 from certmix.engines.interface import Take
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.runs.attacking import Progress
 from certmix.runs.elsewhere import Named
 from certmix.types import FloatArray, IntArray
@@ -89,7 +89,7 @@ class Elsewhere:
         chosen = torch.device(device or self.device)
         loaded = self.named.load(chosen)
         graph = graph_of(self.request, loaded)
-        base = Work(self.request, loaded, chosen, self.batch_size, graph, VectorStore(None), None)
+        base = Work(self.request, loaded, chosen, self.batch_size, graph, Store(None), None)
 
         def handle(batches: list[Batch], seconds: float, take: Take) -> list[Batch]:
             end = time.monotonic() + seconds
@@ -108,7 +108,7 @@ class Elsewhere:
 
 def _found(base: Work, batch: Batch) -> Found:
     """Work on a batch with a store of its own, and return what is new."""
-    work = replace(base, store=VectorStore(None))
+    work = replace(base, store=Store(None))
     try:
         for cell, (indices, vectors) in batch.known.items():
             work.store.write(cell, indices, vectors)

@@ -11,7 +11,7 @@ from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.certification.evaluate import table_row
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.text import plain_decimal
 from certmix.types import (
     CertifiedAccuracy,
@@ -62,7 +62,7 @@ def outcomes(work: Work, positions: IntArray) -> Outcomes:
 
 
 def stored_radii(
-    request: DeterministicRequest, store: VectorStore, indices: IntArray, alpha: float
+    request: DeterministicRequest, store: Store, indices: IntArray, alpha: float
 ) -> CertifiedRadii:
     """Return the radii of stored images, by index."""
     if request.certificate == "margin":
@@ -74,7 +74,7 @@ def stored_radii(
 
 
 def _verified(
-    request: DeterministicRequest, store: VectorStore, indices: IntArray, alpha: float
+    request: DeterministicRequest, store: Store, indices: IntArray, alpha: float
 ) -> tuple[FloatArray, IntArray]:
     """Return stored radii, raised to the columns just beyond them that were verified as well."""
     stored = store.read(margin_cell(alpha), indices.tolist())

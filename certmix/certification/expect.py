@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from certmix.certification.evaluate import ceilings
 from certmix.certification.request import CertifyRequest
-from certmix.runs.database import Database
+from certmix.runs.store import Store
 from certmix.text import floor_digits
 
 __all__ = ["SETTLED", "began_with", "choice_notes", "expectations", "reading_notes"]
@@ -66,7 +66,7 @@ def reading_notes(request: CertifyRequest, classes: int) -> list[str]:
     return found
 
 
-def began_with(store: Database) -> dict[str, str]:
+def began_with(store: Store) -> dict[str, str]:
     """Return what a run's first request chose, as text by name."""
     kept = {name: store.get(name) for name in (*SETTLED, "fixed_samples")}
     return {name: value for name, value in kept.items() if value is not None}

@@ -12,8 +12,7 @@ from certmix.certification.evaluate import Evaluation, evaluate
 from certmix.certification.merge_parts import Beside, Part, agree, read_beside, read_part
 from certmix.certification.products import particulars, publish
 from certmix.errors import ParameterError, RunError
-from certmix.runs import Identity, ImageRecord, RunFolder, Store, default_folder
-from certmix.runs.folder import DATABASE
+from certmix.runs import Identity, ImageRecord, RunFolder, default_folder
 from certmix.types import Summary
 
 __all__ = ["MergeResult", "merge"]
@@ -84,7 +83,7 @@ def merge(
             parts[0].classes,
             read_beside(parts, records),
         )  # all is read before anything is written
-        with RunFolder(folder, identity, lambda path: Store(path / DATABASE, classes), fresh=fresh) as run:
+        with RunFolder(folder, identity, classes, fresh=fresh) as run:
             return MergeResult(_write(run, parts, records, beside), run.path)
     finally:
         for part in parts:
@@ -163,7 +162,7 @@ def _point_out_versions(parts: Sequence[Part], say: Callable[[str], None]) -> No
 
 
 def _write(
-    run: RunFolder[Store], parts: Sequence[Part], records: dict[int, ImageRecord], beside: Beside
+    run: RunFolder, parts: Sequence[Part], records: dict[int, ImageRecord], beside: Beside
 ) -> Evaluation:
     """Write the merged run and return its table."""
     first, store, request = parts[0], run.store, parts[0].request

@@ -36,11 +36,7 @@ class Part:
     shard: Shard
     store: Store
     planned: list[int]
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.store.classes
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ def read_part(folder: Path) -> Part:
     except RunError:
         store.close()
         raise
-    return Part(folder, description, request, shard, store, planned)
+    return Part(folder, description, request, shard, store, planned, classes)
 
 
 def _planned(store: Store, shard: Shard) -> list[int]:

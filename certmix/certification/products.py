@@ -9,7 +9,7 @@ from certmix.certification.evaluate import Evaluation, log_rows
 from certmix.certification.expect import expectations, reading_notes
 from certmix.certification.published_summary import forget_partial
 from certmix.certification.request import CertifyRequest
-from certmix.runs import RunFolder, Store, write_log
+from certmix.runs import RunFolder, write_log
 from certmix.tables import write_products
 
 __all__ = ["particulars", "publish"]
@@ -36,9 +36,7 @@ def particulars(
     return {**names, "notes": (*notes, *remarks)}
 
 
-def publish(
-    run: RunFolder[Store], request: CertifyRequest, standard_checksum: str, evaluation: Evaluation
-) -> None:
+def publish(run: RunFolder, request: CertifyRequest, standard_checksum: str, evaluation: Evaluation) -> None:
     """Write the products under the request's name, and the newest at the top; partial ones of others go."""
     folder = run.results(request.name(standard_checksum))
     write_products(folder, evaluation.summary, evaluation.curves)

@@ -17,8 +17,8 @@ from certmix.certification.shard import Shard
 from certmix.certification.stored_run import open_run
 from certmix.errors import RunError
 from certmix.plain_json import parse_json
-from certmix.runs import VectorStore, read_run
-from certmix.runs.folder import RESULTS, VECTORS
+from certmix.runs import Store, read_run
+from certmix.runs.folder import DATABASE, RESULTS
 from certmix.runs.from_json import from_json
 from certmix.runs.source_names import Sources, named_split
 
@@ -141,9 +141,9 @@ def _without_samples(folder: Path, described: dict[str, Any]) -> tuple[int, Any,
         inputs = int(described["data"]["inputs"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder}/run.json lacks {error}: restore it, or run it again") from None
-    if not (folder / VECTORS).is_file():
+    if not (folder / DATABASE).is_file():
         return inputs, request.images, inputs  # whoever reads it will say so
-    store = VectorStore(folder / VECTORS, read_only=True)
+    store = Store(folder / DATABASE, read_only=True)
     try:
         cells = [margin_cell(alpha) for alpha in request.weights()] if request.certificate == "margin" else []
         return inputs, request.images, len(set.intersection(*map(store.known, [ROBUST, *cells])))

@@ -4,7 +4,6 @@ from certmix.runs.folder import RunFolder, default_folder, read_run
 from certmix.runs.identity import Identity, StudyIdentity
 from certmix.runs.logs import write_log
 from certmix.runs.store import ImageRecord, Store
-from certmix.runs.vectors import VectorStore
 
 __all__ = [
     "Identity",
@@ -12,7 +11,6 @@ __all__ = [
     "RunFolder",
     "Store",
     "StudyIdentity",
-    "VectorStore",
     "default_folder",
     "read_run",
     "write_log",

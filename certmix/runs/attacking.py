@@ -19,7 +19,7 @@ from certmix.attacks.diagnose import diagnose_gradients
 from certmix.calling import call_model
 from certmix.data import stack
 from certmix.errors import DataError, Interrupted, ParameterError
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.sampling.precision import PRECISIONS
 from certmix.studies.attack_request import AttackRequest
 from certmix.types import Dataset, FloatArray, IntArray
@@ -65,7 +65,7 @@ class Bench:
     positions: IntArray
     device: torch.device
     request: AttackRequest
-    store: VectorStore
+    store: Store
     progress: Callable[[Progress], None] | None = None
     say: Callable[[str], None] = field(default=lambda message: None)
     blind: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ import numpy as np
 from certmix.data import spread, stack
 from certmix.errors import ModelError, RunError
 from certmix.plain_json import parse_json
-from certmix.runs import Store, VectorStore, read_run
+from certmix.runs import Store, read_run
 from certmix.types import Dataset, FloatArray
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def same_logits(stored: str, found: str) -> str:
 
 
 def hold(
-    store: Store | VectorStore,
+    store: Store,
     loaded: Loaded,
     device: torch.device | str,
     where: object,
@@ -226,7 +226,7 @@ def hold(
 
 
 def differs(
-    store: Store | VectorStore,
+    store: Store,
     role: str,
     model: LoadedModel,
     dataset: Dataset,
@@ -247,14 +247,16 @@ def differs(
         raise _unknown("the run", role)
     if told := like(stored, model, dataset, device):
         return told
-    if isinstance(store, VectorStore):
-        cell = "robust logits" if role == "robust" else f"standard logits {model.checksum}"
-        known = sorted(store.known(cell))
-        answers = dict(zip(known, store.read(cell, known), strict=True))
-    else:
-        answers = store.standard(model.checksum) if role == "standard" else {}
-    kept = {index: answers[index] for index in answers if wanted is None or index in wanted}
-    return answers_differ(model, kept, dataset, device, step, probabilities=isinstance(store, Store))
+    cell = "robust logits" if role == "robust" else f"standard logits {model.checksum}"
+    known = sorted(store.known(cell))
+    answers = dict(zip(known, store.read(cell, known), strict=True))
+    probabilities = {} if role == "robust" else store.standard(model.checksum)
+    for found in filter(None, (answers, probabilities)):
+        kept = {index: found[index] for index in found if wanted is None or index in wanted}
+        told = answers_differ(model, kept, dataset, device, step, probabilities=found is probabilities)
+        if told:
+            return told
+    return ""
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ class Original:
 
     folder: Path
     described: dict[str, Any]
-    store: Store | VectorStore
+    store: Store
 
     def hold(self, loaded: Loaded, device: torch.device | str) -> None:
         """Refuse models that are not the run's.

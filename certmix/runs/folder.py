@@ -5,34 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from certmix.atomic import write_atomically
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.plain_json import parse_json
 from certmix.runs.earlier import ASIDE, forget, put_back, set_aside
 from certmix.runs.identity import CERTIFY, Identity, StudyIdentity, command_of
+from certmix.runs.store import Store
 
 __all__ = ["RunFolder", "default_folder", "read_run"]
 
-FORMAT_VERSION = 1
-DATABASE, VECTORS = "counts.sqlite", "vectors.sqlite"
+FORMAT_VERSION = 2
+DATABASE = "numbers.sqlite"
 DESCRIPTION, LOCK, RESULTS = "run.json", "lock", "results"
-FILES = (*(f"{name}{end}" for name in (DATABASE, VECTORS) for end in ("", "-wal", "-shm")), DESCRIPTION)
+FILES = (*(f"{DATABASE}{end}" for end in ("", "-wal", "-shm")), DESCRIPTION)
 REPLACED = (*FILES, RESULTS)
 """What belongs to one run and goes with ``--fresh``."""
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-    def begun(self) -> bool: ...
-
-
-S = TypeVar("S", bound=_Closable)
 
 
 def default_folder(identity: Identity | StudyIdentity) -> Path:
@@ -63,9 +54,11 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is not readable ({error}): restore it or start over with --fresh") from None
     version = description.get("format_version") if isinstance(description, dict) else None
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        found = f"format version {version!r:.20}"
-        raise RunError(f"{path}: {found}, this certmix reads up to {FORMAT_VERSION}: update certmix")
+    if isinstance(version, bool) or not isinstance(version, int) or version != FORMAT_VERSION:
+        found = f"format version {version!r:.20}, this certmix reads {FORMAT_VERSION}"
+        old = isinstance(version, int) and version < FORMAT_VERSION
+        remedy = "make the run again with --fresh or another --output" if old else "update certmix"
+        raise RunError(f"{path}: {found}: {remedy}")
     identity = description.setdefault("identity", {})
     told = identity.get("study", CERTIFY) if isinstance(identity, dict) else None
     if not isinstance(told, str) or not told.isprintable():
@@ -79,7 +72,7 @@ def _study(description: dict[str, Any]) -> str:
     return str(description["identity"].get("study", CERTIFY))
 
 
-class RunFolder(Generic[S]):
+class RunFolder:
     """One run's folder, locked while open; ``store`` is its database.
 
     A run that `fresh` replaces lies aside until the folder is closed; it is put back
@@ -92,8 +85,8 @@ class RunFolder(Generic[S]):
         The folder; made if missing.
     identity
         What the run's records depend on.
-    open_store
-        Opens the database in the folder.
+    classes
+        Number of classes, of a run that is sampled.
     fresh
         Delete an earlier run in this folder first.
 
@@ -107,7 +100,7 @@ class RunFolder(Generic[S]):
         self,
         path: Path,
         identity: Identity | StudyIdentity,
-        open_store: Callable[[Path], S],
+        classes: int | None = None,
         *,
         fresh: bool = False,
     ) -> None:
@@ -124,7 +117,7 @@ class RunFolder(Generic[S]):
         _take_lock(self._lock, self.path)
         try:
             self._claim()
-            self.store = open_store(self.path)
+            self.store = Store(self.path / DATABASE, classes)
         except BaseException:
             if fresh:
                 put_back(self.path, REPLACED)
@@ -147,7 +140,7 @@ class RunFolder(Generic[S]):
                     f"{self.path} holds another run ({'; '.join(differences)}): name another --output, "
                     "or use --fresh to start over (docs/runs.md#what-decides-which-samples-are-drawn)"
                 )
-        elif any((self.path / name).exists() for name in (DATABASE, VECTORS)):
+        elif (self.path / DATABASE).exists():
             raise RunError(
                 f"{self.path} holds records but no {DESCRIPTION}: restore it, or use --fresh to start over"
             )
@@ -218,7 +211,7 @@ class RunFolder(Generic[S]):
         finally:
             self._lock.close()
 
-    def __enter__(self) -> RunFolder[S]:
+    def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(
@@ -230,7 +223,7 @@ class RunFolder(Generic[S]):
 
 def _refuse_links(folder: Path) -> None:
     """Refuse a folder whose own parts lie elsewhere: they would be written there."""
-    for name in (LOCK, DATABASE, VECTORS, RESULTS, ASIDE):
+    for name in (LOCK, DATABASE, RESULTS, ASIDE):
         if (folder / name).is_symlink():
             raise RunError(f"{folder / name} is a link: a run writes only into its own folder; remove it")
 

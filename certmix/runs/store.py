@@ -1,11 +1,12 @@
-"""Counts and predictions in an SQLite database: one row an image, safe at any moment."""
+"""Numbers of a run by cell and image, in one SQLite database that is whole at any moment."""
 
 from __future__ import annotations
 
-import json
 import math
-from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,43 +14,33 @@ from typing import Any
 import numpy as np
 
 from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics
-from certmix.bounds.stored_scores import from_bytes, to_bytes
+from certmix.bounds.stored_scores import from_vector, to_vector
 from certmix.errors import RunError
-from certmix.runs.database import Database
-from certmix.runs.looks import SparseLooks
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["ImageRecord", "Store"]
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS images (
-    idx INTEGER PRIMARY KEY,
-    label INTEGER NOT NULL,
-    input_checksum TEXT NOT NULL,
-    selection TEXT NOT NULL,
-    estimation TEXT NOT NULL,
-    scores TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    device TEXT NOT NULL,
-    noise_error REAL NOT NULL,
-    lost REAL NOT NULL,
-    places INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS standard (
-    checksum TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS cells (
+    cell TEXT NOT NULL,
     idx INTEGER NOT NULL,
-    prediction INTEGER NOT NULL,
-    probabilities TEXT NOT NULL,
-    PRIMARY KEY (checksum, idx)
-);
-CREATE VIEW IF NOT EXISTS records AS
-    SELECT images.idx, label, standard.checksum AS standard_checksum, prediction AS standard_prediction,
-           probabilities AS standard_probabilities, selection, estimation, seconds
-    FROM images LEFT JOIN standard ON standard.idx = images.idx;
+    dtype TEXT NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (cell, idx)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_COLUMNS = {"cells": ["cell", "idx", "dtype", "data"], "facts": ["key", "value"]}
+_DTYPES = {"int64": "<i8", "float64": "<f8", "int64 zlib": "<i8"}
+_LONG = 512
+"""Bytes from which whole numbers are compressed: votes among many classes are mostly zeros."""
+_MOST_BYTES = 1 << 26
+"""Of one vector: score statistics of a million classes are smaller."""
 _LARGEST = 2**63 - 1
-_FEW = 64
-"""Classes up to which counts are kept with their zeros: that is faster."""
+
+INPUT, SAMPLING, SELECTION, VOTES, SCORES = "input", "sampling", "selection", "votes@", "scores@"
+"""Cells of a sampled run: of the input (label, SHA-256), of its sampling, and what samples gave."""
+DEVICES = ("cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -104,125 +95,311 @@ class ImageRecord:
         return max(self.estimation, default=0)
 
 
-def _pack(counts: IntArray) -> dict[str, int]:
-    return {str(i): int(counts[i]) for i in np.flatnonzero(counts)}
+class Store:
+    """A vector of numbers, float64 or int64, for each cell and image, and remembered facts.
 
-
-def _row(record: ImageRecord) -> tuple[Any, ...]:
-    """Return a record as `Store.write_images` writes it."""
-    looks = {str(n): _pack(c) for n, c in sorted(record.estimation.items())}
-    scores = {str(n): b64encode(to_bytes(s)).decode() for n, s in sorted(record.scores.items())}
-    return (
-        record.index, record.label, record.input_checksum, json.dumps(_pack(record.selection)),
-        json.dumps(looks), json.dumps(scores), record.seconds, record.device,
-        record.noise_error, record.lost, record.places,
-    )  # fmt: skip
-
-
-def _unpack(packed: Any, classes: int) -> IntArray:
-    counts = np.zeros(classes, np.int64)
-    for key, value in packed.items():
-        if not 0 <= int(key) < classes:
-            raise ValueError(f"class {key} of {classes}")
-        counts[int(key)] = _whole(value, MOST_SAMPLES * SCALE)
-    if not counts.any():
-        raise ValueError("no votes")
-    return counts
-
-
-def _whole(value: Any, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"{value!r} where a whole number from 0 to {most} belongs")
-    return value
-
-
-class Store(Database):
-    """The database of one run; every write is a transaction of its own.
-
-    Counts are JSON objects, class -> votes, without zeros: readable with any
-    SQLite tool, and small for many classes.
+    Every write is a transaction of its own.
 
     Parameters
     ----------
     path
         Database file, or None for one in memory.
     classes
-        Number of classes.
+        Number of classes, of a run that is sampled.
     read_only
-        Open an existing file without writing to it.
+        Open an existing file without writing to it, nor beside it.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read as such a database, here or in any method.
+
+    Examples
+    --------
+    >>> store = Store(None)
+    >>> store.write("votes@100", [3, 5], np.array([[97, 3], [50, 50]]))
+    >>> store.known("votes@100"), store.read("votes@100", [5])
+    ({3, 5}, array([[50, 50]]))
     """
 
-    def __init__(self, path: Path | None, classes: int, *, read_only: bool = False) -> None:
-        self.classes = classes
-        super().__init__(path, _SCHEMA, read_only=read_only)
+    def __init__(self, path: Path | None, classes: int | None = None, *, read_only: bool = False) -> None:
+        self._path, self.classes = path, classes
+        self._remedy = "restore it from a copy" if read_only else "use --fresh or another --output"
+        with self._reported():
+            if path is None:
+                self._db = sqlite3.connect(":memory:")
+            elif read_only:
+                # A reader of a database in WAL mode makes two files beside it, unless it is told that
+                # nobody writes: that is so where no -wal file lies there.
+                written = path.with_name(f"{path.name}-wal").exists()
+                mode = f"mode=ro{'' if written else '&immutable=1'}"
+                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+            else:
+                self._db = sqlite3.connect(path)
+        try:
+            with self._reported():
+                if path is not None and not read_only:
+                    self._db.execute("PRAGMA journal_mode=WAL")
+                    self._db.execute("PRAGMA synchronous=NORMAL")
+                if not read_only:
+                    self._db.executescript(_SCHEMA)
+                self._check_tables()
+        except RunError:
+            self._db.close()
+            raise
+
+    def _check_tables(self) -> None:
+        """Refuse other tables than ours: views, and columns that compute what they show."""
+        for table, columns in _COLUMNS.items():
+            found = self._db.execute(
+                "SELECT name, hidden FROM pragma_table_xinfo(?1) "
+                "WHERE EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)",
+                (table,),
+            ).fetchall()
+            if found != [(name, 0) for name in columns]:
+                raise self._unreadable(f"its table {table} is missing or another")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def begun(self) -> bool:
+        """Return whether any cell holds anything."""
+        return bool(self._rows("SELECT 1 FROM cells LIMIT 1"))
+
+    def get(self, key: str) -> str | None:
+        """Return a remembered value, None if there is none."""
+        return self.facts().get(key)
+
+    def facts(self) -> dict[str, str]:
+        """Return all remembered values."""
+        found = dict(self._rows("SELECT key, value FROM facts"))
+        if not all(isinstance(text, str) for pair in found.items() for text in pair):
+            raise self._unreadable("a remembered value that is no text")
+        return found
+
+    def put(self, key: str, value: str) -> None:
+        """Remember a value."""
+        with self._reported(), self._db:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, value))
+
+    def cells(self) -> list[str]:
+        """Return the names of the cells that hold anything."""
+        return [str(row[0]) for row in self._rows("SELECT DISTINCT cell FROM cells ORDER BY cell")]
+
+    def known(self, cell: str) -> set[int]:
+        """Return the indices of the images that a cell holds."""
+        found = [row[0] for row in self._rows("SELECT idx FROM cells WHERE cell = ?", (cell,))]
+        if not all(isinstance(index, int) for index in found) or len(set(found)) < len(found):
+            raise self._damaged(cell)
+        return set(found)
+
+    def write(self, cell: str, indices: Iterable[int], vectors: IntArray | FloatArray) -> None:
+        """Write vectors (m, k) of the images `indices` into a cell, replacing what was there."""
+        self._write((cell, int(index), vector) for index, vector in zip(indices, vectors, strict=True))
+
+    def read(self, cell: str, indices: Sequence[int]) -> Any:
+        """Return a cell's vectors (m, k) of the images `indices`.
+
+        Raises
+        ------
+        RunError
+            If one is missing or damaged.
+        """
+        rows = self._rows("SELECT idx, dtype, data FROM cells WHERE cell = ?", (cell,))
+        found = {index: (dtype, data) for index, dtype, data in rows}
+        missing = [int(index) for index in indices if int(index) not in found]
+        if missing:
+            raise RunError(
+                f"{self._path}: cell {cell!r} lacks {len(missing)} images, such as {missing[0]}: run again"
+            )
+        if not len(indices):
+            return np.empty((0, 0))
+        try:
+            vectors = [_unpacked(*found[int(index)]) for index in indices]
+        except ValueError:
+            raise self._damaged(cell) from None
+        if len({(len(vector), vector.dtype) for vector in vectors}) > 1 or not len(vectors[0]):
+            raise self._damaged(cell)
+        return np.stack(vectors)
 
     def write_image(self, record: ImageRecord) -> None:
-        """Write one image's counts, replacing what was there."""
+        """Write one image's record, replacing what was there."""
         self.write_images([record])
 
     def write_images(self, records: Iterable[ImageRecord]) -> None:
-        """Write images' counts in one transaction, replacing what was there."""
-        with self._reported(), self._db:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records)
-            )
+        """Write images' records in one transaction, replacing what was there."""
+        self._write(cell for record in records for cell in _cells_of(record))
 
     def images(self) -> dict[int, ImageRecord]:
         """Return all images' records by index."""
-        rows = self._rows("SELECT * FROM images ORDER BY idx")
-        found = {record.index: record for record in map(self._record, rows)}
-        if len(found) < len(rows):
-            raise self._unreadable("an image has several rows")
-        return found
-
-    def _record(self, row: tuple[Any, ...]) -> ImageRecord:
-        """Return a row of ``images``; RunError if it is not as `write_image` writes it."""
-        index, label, checksum, selection, estimation, scores, seconds, device, *noise = row
+        found: dict[Any, dict[str, tuple[Any, Any]]] = {}
+        rows = self._rows(
+            "SELECT cell, idx, dtype, data FROM cells "
+            "WHERE cell IN (?1, ?2, ?3) OR cell GLOB ?4 || '*' OR cell GLOB ?5 || '*'",
+            (INPUT, SAMPLING, SELECTION, VOTES, SCORES),
+        )
+        for cell, index, dtype, data in rows:
+            found.setdefault(index, {})[cell] = dtype, data
+        if sum(map(len, found.values())) < len(rows):
+            raise self._unreadable("an image is twice in a cell")
         try:
-            looks = {
-                _whole(int(n), MOST_SAMPLES): _unpack(counts, self.classes)
-                for n, counts in json.loads(estimation).items()
-            }
-            soft = {int(n): from_bytes(b64decode(s)) for n, s in json.loads(scores).items()}
-            if any(n != s.samples or s.classes != self.classes for n, s in soft.items()):
-                raise ValueError("score statistics of another number of samples or classes")
-            chosen = _unpack(json.loads(selection), self.classes)
-            index, label = _whole(index, _LARGEST), _whole(label, _LARGEST)
-            if not isinstance(checksum, str) or not isinstance(device, str) or not 0 <= seconds < math.inf:
-                raise ValueError("a value of the wrong type")
-            noise_error, lost, places = noise
-            if not (0 <= noise_error <= 1 and 0 <= lost < math.inf and _whole(places, 1 << 32) >= 1):
-                raise ValueError("an error of the noise that cannot be")
-        except (ArithmeticError, AttributeError, RecursionError, RunError, TypeError, ValueError) as error:
-            raise self._unreadable(f"the row of image {index!r:.30}: {error}") from None
-        kept = SparseLooks(looks, self.classes) if self.classes > _FEW else looks
+            return {index: self._record(index, found[index]) for index in sorted(found)}
+        except TypeError:
+            raise self._unreadable("an image without a number") from None
+
+    def _record(self, index: Any, cells: dict[str, tuple[Any, Any]]) -> ImageRecord:
+        """Return one image's record; RunError if its cells are not as `write_images` writes them."""
+        looks: dict[int, tuple[Any, Any]] = {}
+        scores: dict[int, ScoreStatistics] = {}
+        cell = INPUT
+        try:
+            _whole(index)
+            label, *checksum = _unpacked(*cells.pop(INPUT), "int64", 5).tolist()
+            cell = SAMPLING
+            sampling = _unpacked(*cells.pop(SAMPLING), "float64", 5).tolist()
+            noise_error, lost, places, seconds, device = sampling
+            if not (0 <= noise_error <= 1 and 0 <= lost < math.inf and 0 <= seconds < math.inf):
+                raise ValueError("a value that cannot be")
+            if not (places.is_integer() and 1 <= places <= 1 << 32 and device in (0, 1, 2) and label >= 0):
+                raise ValueError("a value that cannot be")
+            cell = SELECTION
+            selection = self._votes(*cells.pop(SELECTION))
+            for cell, stored in cells.items():
+                kind, _, number = cell.partition("@")
+                samples = int(number)
+                if not 0 <= samples <= MOST_SAMPLES or str(samples) != number:
+                    raise ValueError("no number of samples")
+                if kind == "votes":
+                    self._votes(*stored)
+                    looks[samples] = stored
+                else:
+                    scores[samples] = found = from_vector(_unpacked(*stored, "int64"))
+                    if (found.samples, found.classes) != (samples, len(selection)):
+                        raise ValueError("statistics of another number of samples or classes")
+        except (KeyError, ValueError) as error:
+            told = "missing" if isinstance(error, KeyError) else str(error)
+            raise self._unreadable(f"{cell} of image {index!r:.30}: {told}") from None
         return ImageRecord(
-            index, label, checksum, chosen, kept, float(seconds), device, soft, float(noise_error),
-            float(lost), places,
+            index, label, np.array(checksum, "<i8").tobytes().hex(), selection, _Looks(looks), seconds,
+            DEVICES[int(device)], dict(sorted(scores.items())), noise_error, lost, int(places),
         )  # fmt: skip
+
+    def _votes(self, dtype: Any, data: Any) -> IntArray:
+        votes: IntArray = _unpacked(dtype, data, "int64", self.classes)
+        if not len(votes) or votes.min() < 0 or not 0 < votes.max() <= MOST_SAMPLES * SCALE:
+            raise ValueError("no votes, or too many")
+        return votes
 
     def write_standard(self, checksum: str, indices: Iterable[int], probabilities: FloatArray) -> None:
         """Write the standard classifier's probabilities (m, c) for the images `indices`."""
-        rows = [
-            (checksum, int(index), int(row.argmax()), json.dumps(row.tolist()))
-            for index, row in zip(indices, probabilities, strict=True)
-        ]
-        with self._reported(), self._db:
-            self._db.executemany("INSERT OR REPLACE INTO standard VALUES (?, ?, ?, ?)", rows)
+        self.write(standard_cell(checksum), indices, np.asarray(probabilities, np.float64))
 
     def standard(self, checksum: str) -> dict[int, FloatArray]:
         """Return the probabilities (c,) stored for a standard classifier, by image index."""
-        rows = self._rows("SELECT idx, probabilities FROM standard WHERE checksum = ?", (checksum,))
-        return {index: self._probabilities(index, text) for index, text in rows}
+        cell = standard_cell(checksum)
+        indices = sorted(self.known(cell))
+        if not indices:
+            return {}
+        found = self.read(cell, indices)
+        good = found.dtype == np.float64 and self.classes in (None, found.shape[1])
+        if not good or not np.all((found >= 0) & (found <= 1)) or indices[0] < 0:
+            raise self._unreadable(f"{cell}: not {self.classes} probabilities of each image")
+        return dict(zip(indices, found, strict=True))
 
-    def _probabilities(self, index: Any, text: Any) -> FloatArray:
-        """Return a row of ``standard``; RunError if it is not as `write_standard` writes it."""
+    def _write(self, cells: Iterable[tuple[str, int, Any]]) -> None:
+        rows = [(cell, index, *_packed(vector)) for cell, index, vector in cells]
+        with self._reported(), self._db:
+            self._db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", rows)
+
+    def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        with self._reported():
+            return self._db.execute(query, parameters).fetchall()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Turn errors of SQLite into a `RunError`."""
         try:
-            _whole(index, _LARGEST)
-            found = np.array(json.loads(text))
-        except (RecursionError, TypeError, ValueError) as error:
-            raise self._unreadable(f"the probabilities of image {index!r:.30}: {error}") from None
-        good = found.shape == (self.classes,) and found.dtype.kind in "if"
-        if not good or not np.all((found >= 0) & (found <= 1)):
-            raise self._unreadable(f"the probabilities of image {index} are not {self.classes} of them")
-        return found.astype(np.float64)
+            yield
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # messages that quote the file may be no text
+            raise self._unreadable(str(error)) from None
+
+    def _unreadable(self, reason: str) -> RunError:
+        told = " ".join(reason.split())[:200]
+        return RunError(f"{self._path}: not a readable run database ({told}): {self._remedy}")
+
+    def _damaged(self, cell: str) -> RunError:
+        return RunError(f"{self._path}: cell {cell!r} is damaged: {self._remedy}")
+
+
+def standard_cell(checksum: str) -> str:
+    """Return the cell of a standard classifier's probabilities."""
+    return f"standard {checksum}"
+
+
+class _Looks(Mapping[int, IntArray]):
+    """Number of samples -> votes int64 (c,), unpacked whenever they are asked for: small for many classes."""
+
+    __slots__ = ("_stored",)
+
+    def __init__(self, stored: dict[int, tuple[Any, Any]]) -> None:
+        self._stored = dict(sorted(stored.items()))
+
+    def __getitem__(self, samples: int) -> IntArray:
+        return _unpacked(*self._stored[samples])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
+    """Yield cell, index and vector of all that a record holds."""
+    index, checksum = record.index, np.frombuffer(bytes.fromhex(record.input_checksum), "<i8")
+    yield INPUT, index, np.array([record.label, *checksum], np.int64)
+    device = DEVICES.index(record.device)
+    numbers = (record.noise_error, record.lost, record.places, record.seconds, device)
+    yield SAMPLING, index, np.array(numbers, np.float64)
+    yield SELECTION, index, record.selection
+    for samples, votes in record.estimation.items():
+        yield f"{VOTES}{samples}", index, votes
+    for samples, statistics in record.scores.items():
+        yield f"{SCORES}{samples}", index, to_vector(statistics)
+
+
+def _packed(vector: Any) -> tuple[str, bytes]:
+    """Return the dtype and the bytes of a vector."""
+    vector = np.asarray(vector)
+    if vector.dtype.kind == "f":
+        return "float64", np.ascontiguousarray(vector, "<f8").tobytes()
+    raw = np.ascontiguousarray(vector, "<i8").tobytes()
+    return ("int64 zlib", zlib.compress(raw, 1)) if len(raw) >= _LONG else ("int64", raw)
+
+
+def _unpacked(dtype: Any, data: Any, wanted: str | None = None, length: int | None = None) -> Any:
+    """Return the vector that `_packed` packed; ValueError if it is none, or of another kind or length."""
+    if dtype not in _DTYPES or not isinstance(data, bytes):
+        raise ValueError("no numbers")
+    if dtype.endswith("zlib"):
+        stream = zlib.decompressobj()
+        try:
+            data = stream.decompress(data, _MOST_BYTES)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        if not stream.eof:
+            raise ValueError("cut off, or too long")
+    vector = np.frombuffer(data, _DTYPES[dtype])
+    vector = vector.astype(vector.dtype.newbyteorder("="), copy=False)
+    if wanted is not None and vector.dtype != wanted:
+        raise ValueError(f"numbers of type {vector.dtype}")
+    if length is not None and len(vector) != length:
+        raise ValueError(f"{len(vector)} numbers, not {length}")
+    return vector
+
+
+def _whole(index: Any) -> None:
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index <= _LARGEST:
+        raise ValueError(f"{index!r} where a whole number from 0 belongs")

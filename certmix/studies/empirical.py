@@ -21,10 +21,10 @@ from certmix.data import spread, stack
 from certmix.errors import DataError, ModelError, RunError
 from certmix.models.checks import chance_warning
 from certmix.plain_json import parse_json
-from certmix.runs import RunFolder, StudyIdentity, VectorStore, default_folder
+from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
 from certmix.runs.attacking import Bench, Progress, outputs
 from certmix.runs.behaviour import hold, refuse_changed
-from certmix.runs.folder import RESULTS, VECTORS
+from certmix.runs.folder import RESULTS
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies.attack_request import AttackRequest, check_ball
@@ -97,7 +97,7 @@ class Study:
 
     bench: Bench
     loaded: Loaded
-    run: RunFolder[VectorStore] | None
+    run: RunFolder | None
     asked: dict[str, Any]
 
     @property
@@ -146,7 +146,7 @@ def _products(asked: Mapping[str, Any]) -> str:
     return f"images{asked['images']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _is_finished(run: RunFolder[VectorStore], name: str) -> bool:
+def _is_finished(run: RunFolder, name: str) -> bool:
     """Return whether the request in the folder's description has its whole table, `name`."""
     try:
         products = _products(run.described()["request"])
@@ -216,18 +216,18 @@ def open_study(
     label = "-".join([dataset.name, *names, request.attack, request.norm])
     everything = {**request.as_dict(), **asked}
 
-    def study(store: VectorStore, run: RunFolder[VectorStore] | None) -> Study:
+    def study(store: Store, run: RunFolder | None) -> Study:
         bench = Bench(dataset, positions, device, request, store, where.progress, where.say, blind)
         return Study(bench, loaded, run, everything)
 
     if where.in_memory:
-        yield study(VectorStore(None), None)
+        yield study(Store(None), None)
         return
     known = StudyIdentity(name, label, parts)
     path = Path(where.output) if where.output is not None else default_folder(known)
     if not where.fresh:
         refuse_changed(path, loaded.models)
-    with RunFolder(path, known, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
+    with RunFolder(path, known, fresh=where.fresh) as run:
         for key, value in hold(run.store, loaded, device, run.path).items():
             run.store.put(key, value)
         run.begin(surroundings(everything, loaded, sources, device, request.batch_size))

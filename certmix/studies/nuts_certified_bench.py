@@ -14,10 +14,9 @@ import torch
 from certmix.certification.describe import surroundings
 from certmix.errors import Interrupted, ModelError
 from certmix.nuts.certified import NoisyLogits
-from certmix.runs import RunFolder, StudyIdentity, VectorStore, default_folder
+from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
 from certmix.runs.attacking import Progress, outputs
 from certmix.runs.behaviour import hold, refuse_changed
-from certmix.runs.folder import VECTORS
 from certmix.runs.identity import NOISE_VERSION
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import Draw, Sampler, resolve_device
@@ -41,8 +40,8 @@ class Bench:
     device: torch.device
     where: Surroundings
     say: Callable[[str], None]
-    store: VectorStore
-    run: RunFolder[VectorStore] | None
+    store: Store
+    run: RunFolder | None
 
     def report(self, done: int, total: int, cell: str, seconds: float) -> None:
         """Tell how far the step called `cell` is."""
@@ -79,13 +78,13 @@ def open_bench(asked: CertifiedRequest, named: Sources, where: Surroundings) -> 
     }
     label = f"{loaded.dataset.name}-{loaded.robust.name}-sigma{asked.sigma:g}"
     if where.in_memory:
-        yield Bench(asked, named, loaded, device, where, say, VectorStore(None), None)
+        yield Bench(asked, named, loaded, device, where, say, Store(None), None)
         return
     identity = StudyIdentity(STUDY, label, parts)
     path = Path(where.output) if where.output is not None else default_folder(identity)
     if not where.fresh:
         refuse_changed(path, loaded.models)
-    with RunFolder(path, identity, lambda folder: VectorStore(folder / VECTORS), fresh=where.fresh) as run:
+    with RunFolder(path, identity, fresh=where.fresh) as run:
         new = hold(run.store, loaded, device, run.path, asked.sigma)
         for key, value in new.items():
             run.store.put(key, value)

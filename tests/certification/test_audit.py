@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forged import edit_record, records
 
 from certmix.bounds import bound_counts, clopper_pearson
 from certmix.certification.audit import audit
@@ -175,7 +176,7 @@ def test_an_own_log_has_no_thresholds_and_knows_its_ceiling(tmp_path):
         "sigma": 0.5, "alpha": 0.76, "images": 2, "samples": 1000, "goal": "fixed", "failure_probability": 0.001,
         "bound": "clopper-pearson", "certificates": ["exact"], "radii": [0.0, 0.25],
     }  # fmt: skip
-    run = {"format_version": 1, "request": request, "data": {"inputs": 9, "class_names": ["a", "b"]}}
+    run = {"format_version": 2, "request": request, "data": {"inputs": 9, "class_names": ["a", "b"]}}
     (tmp_path / "run.json").write_text(json.dumps(run))
     write_log(tmp_path / "records.tsv", [(1, 0, 0, 0.25, 1.0), (5, 1, 1, 0.5, 1.0)], "clopper-pearson")
     found = audit(tmp_path / "records.tsv")
@@ -319,18 +320,14 @@ def test_json_and_exit_codes(command, tmp_path):
 
 
 def test_a_run_folder(command, problem):
-    import sqlite3
-
     options = (*problem.options, "--samples", 400, "--images", 5, "--output", "run")
     assert command("certify", *options).code == 0
     sound = command("audit", "run")
     assert sound.code == 0, sound.out
     assert "published tables: not looked at; certmix verify run checks them" in sound.out
     assert "(assumed)" not in sound.out
-    with sqlite3.connect("run/counts.sqlite") as db:
-        (index,) = db.execute("SELECT min(idx) FROM images").fetchone()
-        db.execute("UPDATE images SET selection = ? WHERE idx = ?", ('{"2": 99}', index))
-    db.close()
+    index = min(records(Path("run")))
+    edit_record(Path("run"), index, selection=np.array([0, 0, 99]))
     broken = command("audit", "run")
     assert broken.code == 1
     assert f"do not add up to their number of samples (idx {index})" in broken.out

@@ -308,9 +308,9 @@ def test_a_worker_that_loads_another_model_is_refused(folder, monkeypatch):
 
 def test_a_run_without_logits_of_its_model_is_not_gone_on_with(command, folder):
     assert certify(command).code == 0
-    store = Store(folder / "run" / "counts.sqlite", 2)
+    store = Store(folder / "run" / "numbers.sqlite", 2)
     checksum = json.loads((folder / "run" / "run.json").read_text())["models"]["robust"]["checksum"]
-    store._db.execute("DELETE FROM meta WHERE key = ?", (logits_key(checksum),))
+    store._db.execute("DELETE FROM facts WHERE key = ?", (logits_key(checksum),))
     store._db.commit()
     store.close()
     again = certify(command)

@@ -20,7 +20,7 @@ from certmix.certification import deterministic_fill as filling
 from certmix.certification.deterministic_request import BOUND_METHODS, DeterministicRequest
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.margins import rules
-from certmix.runs import VectorStore, read_run
+from certmix.runs import Store, read_run
 from certmix.tables import render
 from certmix.types import Dataset, Status
 
@@ -169,7 +169,7 @@ def test_what_is_stored_is_not_computed_again(tmp_path: Path, monkeypatch):
     given = dict(data=POINTS, standard=shifted(), robust=shifted(), images="all", output=tmp_path / "run")
     certmix.certify(None, 0.9, certificates=("margin",), **given)
     assert calls == [pytest.approx(0.1 / 0.9 + 2**-22, abs=1e-12)], "h alone is stored already"
-    store = VectorStore(tmp_path / "run" / "vectors.sqlite", read_only=True)
+    store = Store(tmp_path / "run" / "numbers.sqlite", read_only=True)
     assert {"robust logits", "margin, alpha 1.0", "margin, alpha 0.76", "margin, alpha 0.9"} <= set(
         store.cells()
     )
@@ -179,7 +179,7 @@ def test_what_is_stored_is_not_computed_again(tmp_path: Path, monkeypatch):
 @pytest.mark.usefixtures("unpublished")
 def test_another_alpha_and_constant_follow_from_stored_logits(tmp_path: Path, monkeypatch):
     run("lipschitz-constant", output=tmp_path / "run")
-    monkeypatch.setattr(VectorStore, "write", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setattr(Store, "write", lambda *a: pytest.fail("computed again"))
     loose = run("lipschitz-constant", output=tmp_path / "run", lipschitz_constant=16.0, radii=(0.0, 0.01))
     tight = run("lipschitz-constant", output=tmp_path / "run", constant_of="each-logit")
     assert loose.summary.rows[1].mean_certified_radius < tight.summary.rows[1].mean_certified_radius
@@ -215,7 +215,7 @@ def test_the_run_folder_is_complete(tmp_path: Path):
     run(output=tmp_path / "run")
     names = {p.name for p in (tmp_path / "run").iterdir()}
     products = {f"certified-accuracy.{s}" for s in ("csv", "md", "tex", "json", "png", "svg")}
-    assert products | {"run.json", "radii.tsv", "vectors.sqlite", "results"} <= names
+    assert products | {"run.json", "radii.tsv", "numbers.sqlite", "results"} <= names
     described = read_run(tmp_path / "run", "certify-margin")
     assert described["request"]["norm"] == "linf"
     assert described["certified"] is True

@@ -212,7 +212,7 @@ def test_a_header_only_is_an_empty_and_partial_table(tmp_path):
 
 
 RUN = {
-    "format_version": 1,
+    "format_version": 2,
     "identity": {},
     "request": {
         "sigma": 0.5, "alpha": 0.76, "images": 3, "samples": 1000, "goal": "fixed", "failure_probability": 0.01,
@@ -603,7 +603,7 @@ OTHER_RUNS = {
 
 @pytest.mark.parametrize("study", OTHER_RUNS)
 def test_a_run_of_another_kind_is_named_by_a_command_that_exists(command, tmp_path, study):
-    (tmp_path / "run.json").write_text(json.dumps({"format_version": 1, "identity": {"study": study}}))
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": 2, "identity": {"study": study}}))
     named, remedy = OTHER_RUNS[study]
     for name in ("recertify", "audit", "trade-off"):
         done = command(name, tmp_path)

@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from certmix_cli.main import COMMANDS
+from forged import edit_record, images_in, records
 
 
 def test_help_lists_every_command(command):
@@ -128,14 +130,10 @@ def test_reproduce_finds_equal_counts(command, problem):
 
 
 def test_reproduce_shows_what_differs(command, problem):
-    import sqlite3
-
     run = problem.folder / "run"
     command("certify", *problem.options, "--samples", 300, "--images", 5, "--output", run)
-    with sqlite3.connect(run / "counts.sqlite") as db:
-        (index,) = db.execute("SELECT min(idx) FROM images").fetchone()
-        db.execute("UPDATE images SET selection = ? WHERE idx = ?", ('{"2": 100}', index))
-    db.close()
+    index = min(records(run))
+    edit_record(run, index, selection=np.array([0, 0, 100]))
     again = command("reproduce", run)
     assert again.code == 1
     assert f"image {index}: " in again.out
@@ -158,16 +156,10 @@ def test_interrupt_prints_a_partial_table(problem, tmp_path: Path):
          "--images", "all", "--output", str(tmp_path / "run")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "100"},
     )  # fmt: skip
-    records = tmp_path / "run" / "counts.sqlite"
-    import sqlite3
-
     for _ in range(600):
         time.sleep(0.1)
-        if records.exists():
-            with sqlite3.connect(f"{records.as_uri()}?mode=ro", uri=True) as db:
-                tables = db.execute("SELECT name FROM sqlite_master WHERE name = 'images'").fetchall()
-                if tables and db.execute("SELECT count(*) FROM images").fetchone()[0] >= 2:
-                    break
+        if images_in(tmp_path / "run" / "numbers.sqlite") >= 2:
+            break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forged import edit_record, records
 
 QUICK = ("--images", "all", "--steps", 3, "--copies", 8, "--samples", 2000)
 
 
 def inflate(folder: Path) -> None:
     """Move half of the votes against each image's class to its class, in what is stored."""
-    database = sqlite3.connect(folder / "counts.sqlite")
-    for index, selection, estimation in database.execute(
-        "SELECT idx, selection, estimation FROM images"
-    ).fetchall():
-        votes = json.loads(selection)
-        chosen = max(votes, key=lambda k: votes[k])
-        looks = json.loads(estimation)
-        for counts in looks.values():
-            for other in [k for k in counts if k != chosen]:
-                moved = (counts[other] + 1) // 2
-                counts[other] -= moved
-                counts[chosen] = counts.get(chosen, 0) + moved
-        database.execute("UPDATE images SET estimation = ? WHERE idx = ?", (json.dumps(looks), index))
-    database.commit()
-    database.close()
+    for index, record in records(folder).items():
+        looks = {}
+        for n, votes in record.estimation.items():
+            moved = np.where(np.arange(len(votes)) == record.selected, 0, (votes + 1) // 2)
+            looks[n] = votes - moved
+            looks[n][record.selected] += moved.sum()
+        edit_record(folder, index, estimation=looks)
 
 
 @pytest.fixture
@@ -148,5 +140,5 @@ def test_a_log_is_no_run_and_other_runs_are_named(command, tmp_path):
     assert done.err.startswith("Error: cohen.tsv is a file: name the folder of a run of certmix certify")
     assert "Errno" not in done.err
     assert "run.json" not in done.err
-    (tmp_path / "run.json").write_text('{"format_version": 1, "identity": {"study": "nuts-fit"}}')
+    (tmp_path / "run.json").write_text('{"format_version": 2, "identity": {"study": "nuts-fit"}}')
     assert "is a run of certmix nuts fit: name a run of certmix certify" in command("falsify", tmp_path).err

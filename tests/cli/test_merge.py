@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
+from forged import edit_record, records, sql
 from spreading import rows
 
 from certmix.certification.shard import Shard
@@ -80,10 +81,8 @@ def test_a_shard_that_is_not_named_is_missed_with_its_images(command, shards):
 
 
 def test_an_unfinished_shard_is_named(command, shards):
-    with sqlite3.connect(shards[1] / "counts.sqlite") as db:
-        (index,) = db.execute("SELECT max(idx) FROM images").fetchone()
-        db.execute("DELETE FROM images WHERE idx = ?", (index,))
-    db.close()
+    index = max(records(shards[1]))
+    sql(shards[1], "DELETE FROM cells WHERE idx = ?", index)
     done = command("merge", *shards, "--output", "run")
     assert done.code == 2
     assert f"1 of 11 images are missing or unfinished ({index}): finish shard 2/3 ({shards[1]})" in done.err
@@ -92,9 +91,7 @@ def test_an_unfinished_shard_is_named(command, shards):
 def test_a_shard_may_come_twice_if_it_says_the_same(command, shards):
     shutil.copytree(shards[0], "copy")
     assert command("merge", *shards, "copy", "--output", "run").code == 0
-    with sqlite3.connect("copy/counts.sqlite") as db:
-        db.execute("UPDATE images SET selection = '{\"2\": 100}' WHERE idx = 3")
-    db.close()
+    edit_record(Path("copy"), 3, selection=np.array([0, 0, 100]))
     done = command("merge", *shards, "copy", "--output", "other")
     assert done.code == 2
     assert "hold different counts of image 3" in done.err

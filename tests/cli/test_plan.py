@@ -162,7 +162,7 @@ def test_records_of_many_classes_are_as_small_as_planned(tmp_path: Path):
     rng, looks = np.random.default_rng(0), (100, 200, 400, 1000, 3000, 10_000)
     votes = np.zeros(1000)
     votes[:30] = np.exp(-np.arange(30) / 4)
-    store = Store(tmp_path / "counts.sqlite", 1000)
+    store = Store(tmp_path / "numbers.sqlite", 1000)
 
     def record(index):
         counts = {n: rng.multinomial(n, votes / votes.sum()) for n in looks}

@@ -220,7 +220,7 @@ def test_an_interrupted_command_keeps_the_finished_one_verifiable(command, finis
     assert stopped.code == 130
     assert "PARTIAL" in stopped.out.upper()
     assert stopped.err.splitlines()[-1] == "Interrupted; repeat the command to go on where it stopped."
-    assert {file for file in kept if before.get(file) != kept[file]} == {"counts.sqlite"}
+    assert {file for file in kept if before.get(file) != kept[file]} == {"numbers.sqlite"}
     assert (checked.code, repeated.code, proposed.code, later.code) == (0, 0, 0, 0), checked.out + later.out
     assert json.loads(whole.out)["images"] == 9
 
@@ -275,7 +275,7 @@ def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finish
     later = command("verify", folder)
     restored(folder, before)
     assert (stopped.code, whole.code) == (130, 0)
-    assert {file for file in kept if before.get(file) != kept[file]} == {"vectors.sqlite"}
+    assert {file for file in kept if before.get(file) != kept[file]} == {"numbers.sqlite"}
     assert (checked.code, later.code) == (0, 0), checked.out + later.out
 
 
@@ -426,7 +426,7 @@ def test_a_study_of_more_images_that_is_stopped_leaves_the_finished_one(
     restored(folder, before)
     assert done.code == 130, done.err
     assert "PARTIAL" in done.out
-    assert {file for file in after if before.get(file) != after[file]} == {"vectors.sqlite"}
+    assert {file for file in after if before.get(file) != after[file]} == {"numbers.sqlite"}
 
 
 def test_an_interrupted_certified_fit_keeps_the_mix(command, finished, kept, monkeypatch):

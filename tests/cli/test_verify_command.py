@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from forged import edit_record, records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,14 +91,10 @@ def test_what_falls_short_is_1_and_annotated_at_its_line(command, guarantee, mon
 
 
 def test_a_run_that_was_tampered_with_is_1(command, guarantee):
-    import sqlite3
-
     command("verify", guarantee, "--resample", 0)
     [run] = (guarantee.parent / "runs").iterdir()
     assert command("verify", run, "--resample", 0).code == 0
-    with sqlite3.connect(run / "counts.sqlite") as db:
-        db.execute("UPDATE images SET label = 2 WHERE idx = (SELECT min(idx) FROM images)")
-    db.close()
+    edit_record(run, min(records(run)), label=2)
     for target in (run, guarantee):
         done = command("verify", target, "--resample", 0)
         assert done.code == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forged import images_in
 from planes import INPUTS, LABELS, plane, points
 from spreading import rows
 from toy_work import alive
@@ -170,12 +170,12 @@ def test_a_killed_driver_leaves_no_worker_and_a_run_that_resumes(command, proble
     )  # fmt: skip
     for _ in range(600):
         time.sleep(0.1)
-        if (run / "counts.sqlite").exists() and _count(run) >= 1:
+        if images_in(run / "numbers.sqlite") >= 1:
             break
     children = _children(driver.pid)
     driver.kill()
     driver.wait()
-    kept = _count(run)
+    kept = images_in(run / "numbers.sqlite")
     assert 1 <= kept < 12
     assert len(children) >= 2
     for _ in range(100):
@@ -185,15 +185,7 @@ def test_a_killed_driver_leaves_no_worker_and_a_run_that_resumes(command, proble
     assert not any(map(alive, children))
     resumed = command("certify", *given, "--output", run, "--format", "json")
     assert resumed.code == 0, resumed.err
-    assert _count(run) == 12
-
-
-def _count(run: Path) -> int:
-    with sqlite3.connect(f"{(run / 'counts.sqlite').as_uri()}?mode=ro", uri=True) as db:
-        tables = db.execute("SELECT name FROM sqlite_master WHERE name = 'images'").fetchall()
-        found = db.execute("SELECT count(*) FROM images").fetchone()[0] if tables else 0
-    db.close()
-    return int(found)
+    assert images_in(run / "numbers.sqlite") == 12
 
 
 def _children(pid: int) -> list[int]:

@@ -22,7 +22,7 @@ from certmix.data import load
 from certmix.engines import EngineChoice, SerialEngine
 from certmix.engines.worker import handled, opened
 from certmix.errors import ParameterError, RunError
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.runs.elsewhere import Named
 from certmix.runs.sources import Sources, load_models
 
@@ -42,7 +42,7 @@ def certify(problem, folder, certificate="margin", **more):
 
 
 def cells(folder):
-    store = VectorStore(folder / "vectors.sqlite", read_only=True)
+    store = Store(folder / "numbers.sqlite", read_only=True)
     try:
         indices = {cell: sorted(store.known(cell)) for cell in store.cells()}
         return {cell: (held, store.read(cell, held)) for cell, held in indices.items()}

@@ -17,7 +17,7 @@ from certmix.runs.sources import Sources
 
 REQUEST = CertifyRequest(0.5, 0.76, images=4, samples=200, goal="fixed")
 RUN: dict[str, Any] = {
-    "format_version": 1,
+    "format_version": 2,
     "identity": {"data": "points", "robust": "net", "sigma": 0.5},
     "request": json.loads(json.dumps(REQUEST.as_dict())),
     "sources": json.loads(json.dumps(Sources().as_dict())),
@@ -41,5 +41,5 @@ def database() -> bytes:
 
 def prepare(folder: Path, run: bytes | None = None, counts: bytes | None = None) -> None:
     (folder / "run.json").write_bytes(json.dumps(RUN).encode() if run is None else run)
-    (folder / "counts.sqlite").write_bytes(database() if counts is None else counts)
+    (folder / "numbers.sqlite").write_bytes(database() if counts is None else counts)
     write_log(folder / "records.tsv", [(3 * k, k % 3, 0, 0.5, 1.0) for k in range(4)], "clopper-pearson")

@@ -131,7 +131,7 @@ def test_a_mix_is_good_to_begin_with_and_its_models_are_looked_for(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[" * 100_000, b'{"format_version": 1, "format_version": 1}', TEXT[:-40], b"\xff"]
+    "content", [b"", b"[" * 100_000, b'{"format_version": 2, "format_version": 2}', TEXT[:-40], b"\xff"]
 )
 def test_files_that_are_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "nuts.json").write_bytes(content)

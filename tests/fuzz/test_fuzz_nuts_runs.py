@@ -17,7 +17,7 @@ from fuzz.tables import odd_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_cached import read_inputs
 from certmix.studies.nuts_fit import CachedLogits, FitChoices, read_logits, write_logits
@@ -39,7 +39,7 @@ def logits() -> bytes:
 
 
 FIT = {
-    "format_version": 1,
+    "format_version": 2,
     "identity": {"study": "nuts-fit", "data_checksum": "d", "standard_checksum": "g", "robust_checksum": "h"},
     "request": json.loads(json.dumps({**AttackRequest(steps=20).as_dict(), **asdict(FitChoices())})),
     "data": {"name": "planted", "split": "test"},
@@ -51,7 +51,7 @@ POINTS = {**FIT, "identity": {**FIT["identity"], "study": "nuts-evaluate"}}
 @cache
 def vectors() -> bytes:
     with scratch() as folder:
-        store = VectorStore(folder / "made.sqlite")
+        store = Store(folder / "made.sqlite")
         for cell in ("clean", "STD"):
             store.write(cell, [5, 15, 25], np.arange(18.0).reshape(3, 6))
         store.close()
@@ -81,14 +81,14 @@ def test_folders_of_fits_and_evaluations(place: Path, data: st.DataObject) -> No
     good = {fit / "run.json": json.dumps(FIT).encode(), points / "run.json": json.dumps(POINTS).encode()}
     good |= {
         fit / "logits.npz": logits(),
-        points / "vectors.sqlite": vectors(),
+        points / "numbers.sqlite": vectors(),
         points / "images.tsv": IMAGES,
     }
     odd = {
         "fit": (fit / "run.json", odd_json(FIT)),
         "points": (points / "run.json", odd_json(POINTS)),
         "images": (points / "images.tsv", odd_lines(IMAGES, "\t") | mutated(IMAGES)),
-        "vectors": (points / "vectors.sqlite", mutated(vectors())),
+        "vectors": (points / "numbers.sqlite", mutated(vectors())),
     }
     path, strategy = odd[which]
     for name, content in {**good, path: data.draw(strategy)}.items():
@@ -101,7 +101,7 @@ def test_the_folders_are_good_to_begin_with(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps(run))
     (tmp_path / "fit" / "logits.npz").write_bytes(logits())
-    (tmp_path / "points" / "vectors.sqlite").write_bytes(vectors())
+    (tmp_path / "points" / "numbers.sqlite").write_bytes(vectors())
     (tmp_path / "points" / "images.tsv").write_bytes(IMAGES)
     found = accepted(lambda: read_inputs([tmp_path / "fit", tmp_path / "points"]), tmp_path)
     assert found.points is not None and found.points.labels.tolist() == [0, 1, 2]

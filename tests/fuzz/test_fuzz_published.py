@@ -49,7 +49,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def sampled(place: Path) -> tuple[CertifyRequest, Rows]:
     """The request of the sampled run, and what its counts say."""
     run = lay(place / "counts", made("sampled"))
-    store = Store(run / "counts.sqlite", 3, read_only=True)
+    store = Store(run / "numbers.sqlite", 3, read_only=True)
     records = list(store.images().values())
     store.close()
     request = from_json(CertifyRequest, json.loads((run / "run.json").read_text())["request"])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from certmix.certification import deterministic_repeat, reproduce
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.errors import CertmixError
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.runs.from_json import from_json
 from certmix.runs.sources import Sources
 
@@ -44,7 +44,7 @@ def _nothing_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduce, "run_certify", _stop)
         patch.setattr(deterministic_repeat, "run_deterministic", _stop)
-        patch.setattr(deterministic_repeat, "VectorStore", lambda *_, **__: VectorStore(None))
+        patch.setattr(deterministic_repeat, "Store", lambda *_, **__: Store(None))
         yield
 
 
@@ -59,6 +59,8 @@ PLAIN = {
 def test_what_is_good_would_run(place: Path, run: dict[str, Any]) -> None:
     prepare(place, json.dumps(run).encode())
     (place / "radii.tsv").write_text("idx\tlabel\n3\t0\n")
+    if run is PLAIN:
+        (place / "numbers.sqlite").unlink()
     assert "was read" in refused(lambda: reproduce.reproduce(place, place / "new"), place)
 
 

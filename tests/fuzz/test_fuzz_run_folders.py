@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from certmix.errors import CertmixError
 from certmix.plain_json import parse_json
-from certmix.runs import Identity, RunFolder, Store, read_run
+from certmix.runs import Identity, RunFolder, read_run
 from certmix.runs.formats import read_class_counts, read_log, read_published
 
 IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
-DESCRIPTION = {"format_version": 1, "identity": IDENTITY.as_dict(), "request": {"sigma": 0.5}, "data": None}
+DESCRIPTION = {"format_version": 2, "identity": IDENTITY.as_dict(), "request": {"sigma": 0.5}, "data": None}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_descriptions(place: Path, content: bytes) -> None:
     (place / "run.json").write_bytes(content)
     found = judged(lambda: read_run(place), place)
     if not isinstance(found, CertmixError):
-        assert found["format_version"] == 1 and isinstance(found["identity"], dict)
+        assert found["format_version"] == 2 and isinstance(found["identity"], dict)
         for difference in IDENTITY.differences(found["identity"]):
             assert len(difference.splitlines()) == 1 and len(difference) < 200
     judged(lambda: read_run(place, "certify"), place)
@@ -42,17 +42,17 @@ def test_descriptions(place: Path, content: bytes) -> None:
     ("content", "told"),
     [
         (b"[" * 200_000, "nested"),
-        (b'{"format_version": 1, "format_version": 1}', "twice"),
+        (b'{"format_version": 2, "format_version": 2}', "twice"),
         (b'{"format_version": true}', "True"),
-        (b'{"format_version": 0}', "update"),
-        (b'{"format_version": 1e999}', "inf"),
+        (b'{"format_version": 0}', "make the run again"),
+        (b'{"format_version": 2e999}', "inf"),
         (b'{"format_version": ' + b"9" * 10_000 + b"}", "not readable"),
-        (b'{"format_version": 1, "identity": []}', "no object"),
-        (b'{"format_version": 1, "identity": {"study": ["certify"]}}', "no object"),
-        (b'{"format_version": 1, "identity": {"study": "a\\nb"}}', "no object"),
-        (b'\xef\xbb\xbf{"format_version": 1}', "not readable"),
-        ('{"format_version": 1}'.encode("utf-16"), "not readable"),
-        (b'{"format_version": 1, "x": "\xff"}', "not readable"),
+        (b'{"format_version": 2, "identity": []}', "no object"),
+        (b'{"format_version": 2, "identity": {"study": ["certify"]}}', "no object"),
+        (b'{"format_version": 2, "identity": {"study": "a\\nb"}}', "no object"),
+        (b'\xef\xbb\xbf{"format_version": 2}', "not readable"),
+        ('{"format_version": 2}'.encode("utf-16"), "not readable"),
+        (b'{"format_version": 2, "x": "\xff"}', "not readable"),
         (b"", "not readable"),
     ],
 )
@@ -82,7 +82,7 @@ def test_json_is_plain_data_or_a_value_error(content: bytes) -> None:
 # folders of runs
 
 
-@pytest.mark.parametrize("name", ["counts.sqlite", "vectors.sqlite", "results", "lock"])
+@pytest.mark.parametrize("name", ["numbers.sqlite", "results", "lock"])
 def test_a_run_does_not_write_through_links(tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "outside").mkdir()
@@ -90,7 +90,7 @@ def test_a_run_does_not_write_through_links(tmp_path: Path, name: str) -> None:
     if name == "results":
         target.mkdir()
     (tmp_path / "run" / name).symlink_to(target)
-    told = refused(lambda: RunFolder(tmp_path / "run", IDENTITY, _store), tmp_path)
+    told = refused(lambda: RunFolder(tmp_path / "run", IDENTITY, 3), tmp_path)
     assert "link" in told
 
 
@@ -108,7 +108,7 @@ def test_products_stay_in_the_folder(place: Path, request_name: str) -> None:
 
 def test_links_among_products_are_not_published(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
-    with RunFolder(tmp_path / "run", IDENTITY, _store) as run:
+    with RunFolder(tmp_path / "run", IDENTITY, 3) as run:
         products = run.results("a")
         (products / "table.csv").write_text("fine")
         (products / "stolen.csv").symlink_to(tmp_path / "secret")
@@ -118,12 +118,8 @@ def test_links_among_products_are_not_published(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "stolen.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["counts.sqlite", "run.json"])
+@pytest.mark.parametrize("name", ["numbers.sqlite", "run.json"])
 def test_folders_in_the_way_of_a_fresh_start(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    told = refused(lambda: RunFolder(tmp_path, IDENTITY, _store, fresh=True))
+    told = refused(lambda: RunFolder(tmp_path, IDENTITY, 3, fresh=True))
     assert "deleted" in told
-
-
-def _store(folder: Path) -> Store:
-    return Store(folder / "counts.sqlite", 3)

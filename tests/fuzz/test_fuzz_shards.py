@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from fuzz.databases import odd_cell
+from fuzz.databases import LOOSE, odd_cell
 from fuzz.harness import (
     accepted,
     altered,
@@ -56,7 +56,7 @@ def described(shard: str = "first") -> Any:
 def damage(folder: Path, run: bytes | None = None, counts: bytes | None = None) -> Path:
     files = made("first")
     (folder / "run.json").write_bytes(files["run.json"] if run is None else run)
-    (folder / "counts.sqlite").write_bytes(files["counts.sqlite"] if counts is None else counts)
+    (folder / "numbers.sqlite").write_bytes(files["numbers.sqlite"] if counts is None else counts)
     return folder
 
 
@@ -147,29 +147,25 @@ odd_planned = (
 
 def planned() -> list[int]:
     with closing(sqlite3.connect(":memory:")) as db:
-        db.deserialize(made("first")["counts.sqlite"])
+        db.deserialize(made("first")["numbers.sqlite"])
         found: list[int] = json.loads(
-            db.execute("SELECT value FROM meta WHERE key = ?", (PLANNED,)).fetchone()[0]
+            db.execute("SELECT value FROM facts WHERE key = ?", (PLANNED,)).fetchone()[0]
         )
         return found
-
-
-LOOSE = """CREATE TABLE t (key, value); INSERT INTO t SELECT * FROM meta;
-    DROP TABLE meta; ALTER TABLE t RENAME TO meta;"""
 
 
 @given(odd_planned)
 @fuzz
 def test_planned_images(place: Path, two: tuple[Path, Path], value: Any) -> None:
-    query = "UPDATE meta SET value = ? WHERE key = ?"
-    damage(two[0], None, altered(made("first")["counts.sqlite"], LOOSE, query, (value, PLANNED)))
+    query = "UPDATE facts SET value = ? WHERE key = ?"
+    damage(two[0], None, altered(made("first")["numbers.sqlite"], LOOSE, query, (value, PLANNED)))
     is_sound(judged(lambda: both(*two), place))
 
 
 @given(st.data())
 @fuzz
 def test_databases_of_shards(place: Path, two: tuple[Path, Path], data: st.DataObject) -> None:
-    good = [made(name)["counts.sqlite"] for name in ("first", "second")]
+    good = [made(name)["numbers.sqlite"] for name in ("first", "second")]
     damage(two[0], None, data.draw(mutated(*good) | raw))
     is_sound(judged(lambda: both(*two), place))
 
@@ -200,7 +196,7 @@ def test_shards_of_other_classes(place: Path, two: tuple[Path, Path], names: Any
     assert isinstance(merged(place, two), CertmixError)
 
 
-CELLS = (("images", "label"), ("images", "estimation"), ("standard", "probabilities"), ("meta", "value"))
+CELLS = (("cells", "cell"), ("cells", "idx"), ("cells", "dtype"), ("cells", "data"), ("facts", "value"))
 
 
 @st.composite
@@ -209,8 +205,8 @@ def odd_shards(draw: st.DrawFn) -> tuple[bytes | None, bytes | None]:
     if draw(st.booleans()):
         return draw(odd_parts()), None
     table, column = draw(st.sampled_from(CELLS))
-    values = draw(odd_cell), draw(st.integers(1, 4))
-    good = made("first")["counts.sqlite"]
+    values = draw(odd_cell), draw(st.integers(1, 30))
+    good = made("first")["numbers.sqlite"]
     try:
         return None, altered(good, LOOSE, f"UPDATE {table} SET {column} = ? WHERE rowid = ?", values)
     except (sqlite3.Error, UnicodeError, OverflowError):  # a value that the column cannot take

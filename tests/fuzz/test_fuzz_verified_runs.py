@@ -14,7 +14,7 @@ from fuzz.runs import RUN, database, prepare
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.verification.rederivation.stored import read_description, read_samples, read_vectors
 
 
@@ -57,14 +57,14 @@ def test_databases(place: Path, data: st.DataObject) -> None:
 def test_vectors(place: Path, data: st.DataObject) -> None:
     plain = {**NEEDED, "identity": {"study": "certify-margin"}}
     prepare(place, json.dumps(plain).encode())
-    (place / "vectors.sqlite").write_bytes(data.draw(mutated(vectors()) | raw))
+    (place / "numbers.sqlite").write_bytes(data.draw(mutated(vectors()) | raw))
     judged(lambda: read_vectors(place), place)
 
 
 @cache
 def vectors() -> bytes:
     with scratch() as folder:
-        store = VectorStore(folder / "made.sqlite")
+        store = Store(folder / "made.sqlite")
         store.write("radii", [3, 6], [[0.5, 1.0], [0.25, 0.5]])
         store.close()
         return as_one_file(folder / "made.sqlite")

@@ -15,7 +15,7 @@ from certmix.errors import DataError, ParameterError, RunError
 from certmix.nuts.description import MixSettings, ModelReference, NutsDescription
 from certmix.nuts.folder import write_nuts
 from certmix.nuts.grid import TransformSettings
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
@@ -63,7 +63,7 @@ def make_fit(folder, logits=None, **changes):
         **changes,
     }
     run = {
-        "format_version": 1,
+        "format_version": 2,
         "identity": {
             "study": "nuts-fit",
             "data_checksum": "d",
@@ -90,14 +90,14 @@ def make_evaluation(folder, images=30, shift=5, **identity):
     hit[10:20, :CLASSES] = sure[(labels[10:20] + 1) % CLASSES]
     hit[20:] = np.nan
     sweep = np.concatenate([sure[(labels + 1) % CLASSES]] * 2, 1)
-    store = VectorStore(folder / "vectors.sqlite")
+    store = Store(folder / "numbers.sqlite")
     for name, vectors in (("clean", clean), ("STD", hit), ("sweep r_d 0.0", sweep)):
         store.write(name, indices.tolist(), vectors)
     store.close()
     rows = [f"{i}\t{y}\t" for i, y in zip(indices, labels, strict=True)]
     (folder / "images.tsv").write_text("\n".join(["idx\tlabel\tbroken_by", *rows]) + "\n")
     known = {"data_checksum": "d", "standard_checksum": "g", "robust_checksum": "h", **identity}
-    run = {"format_version": 1, "identity": {"study": "nuts-evaluate", **known}}
+    run = {"format_version": 2, "identity": {"study": "nuts-evaluate", **known}}
     (folder / "run.json").write_text(json.dumps(run))
     return folder
 
@@ -487,7 +487,7 @@ def test_a_spoilt_fit_is_refused(fit_folder, spoil, message):
         (lambda f: (f / "images.tsv").write_text("idx\tlabel\n"), "names no image"),
         (lambda f: (f / "images.tsv").write_text("idx\tlabel\n5\t9\n"), "both models"),
         (lambda f: (f / "images.tsv").write_text("idx\tlabel\n7\t1\n"), "lacks 1 images"),
-        (lambda f: (f / "vectors.sqlite").write_bytes(b"x" * 4096), "not a readable"),
+        (lambda f: (f / "numbers.sqlite").write_bytes(b"x" * 4096), "not a readable"),
     ],
 )
 def test_a_spoilt_evaluation_is_refused(fit_folder, evaluation, spoil, message):
@@ -521,7 +521,7 @@ def test_the_wrong_folders_are_refused(name, fits, evaluations, message, tmp_pat
 
 
 def test_another_commands_run_is_refused(tmp_path):
-    (tmp_path / "run.json").write_text('{"format_version": 1, "identity": {"study": "mix-sweep"}}')
+    (tmp_path / "run.json").write_text('{"format_version": 2, "identity": {"study": "mix-sweep"}}')
     with pytest.raises(RunError, match="certmix mix-sweep"):
         nuts_study("beta", [tmp_path])
 

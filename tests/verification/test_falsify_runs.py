@@ -15,7 +15,7 @@ from torch import nn
 import certmix
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.radii import margin_slack_of
-from certmix.runs import VectorStore
+from certmix.runs import Store
 from certmix.runs.sources import Sources
 from certmix.types import Dataset
 from certmix.verification.checks import Outcome
@@ -64,7 +64,7 @@ def stretch(folder: Path, factor: float) -> None:
         described["request"]["lipschitz_constant"] = constant / factor
         path.write_text(json.dumps(described))
         return
-    store = VectorStore(folder / "vectors.sqlite")
+    store = Store(folder / "numbers.sqlite")
     for cell in [cell for cell in store.cells() if cell.startswith("margin") and " at " not in cell]:
         indices = sorted(store.known(cell))
         store.write(cell, indices, store.read(cell, indices) * np.array([factor, 1.0, 1.0]))

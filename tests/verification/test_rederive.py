@@ -8,7 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forged import certified, copied, edit_counts, edit_json, edit_log, inflate, products, sources, sql
+from forged import (
+    certified,
+    copied,
+    edit_counts,
+    edit_json,
+    edit_log,
+    edit_record,
+    edit_vectors,
+    inflate,
+    products,
+    records,
+    sources,
+    sql,
+)
 
 from certmix.data import load
 from certmix.errors import RunError
@@ -98,7 +111,7 @@ def test_every_kind_of_run_without_samples_holds(named, tmp_path, options):
 
 def first_image(run: Path) -> int:
     """An image with several looks."""
-    return sql(run, "SELECT idx FROM images WHERE length(estimation) > 60 ORDER BY idx")[0][0]
+    return min(index for index, record in records(run).items() if len(record.estimation) > 1)
 
 
 def test_a_count_that_does_not_add_up(run):
@@ -107,7 +120,7 @@ def test_a_count_that_does_not_add_up(run):
     def edit(selection, estimation):
         estimation["200"]["0"] += 1
 
-    edit_counts(run, edit, f"idx = {at}")
+    edit_counts(run, edit, [at])
     assert about(run, "counts").outcome is Outcome.FAILS
     assert about(run, "counts").images == (at,)
 
@@ -120,7 +133,7 @@ def test_votes_that_were_moved_between_classes(fixed, tmp_path):
         for label in [k for k in votes if k != "0"]:
             votes["0"] += votes.pop(label)
 
-    edit_counts(run, edit, "idx IN (SELECT idx FROM images WHERE label = 0 ORDER BY idx LIMIT 2)")
+    edit_counts(run, edit, [index for index, record in records(run).items() if record.label == 0][:2])
     assert {"radii", "mean radii"} <= set(failing(run))
 
 
@@ -128,7 +141,7 @@ def test_more_votes_than_before_are_needed_at_every_look(run):
     def edit(selection, estimation):
         estimation["100"], estimation["200"] = {"0": 95, "1": 5}, {"0": 199, "1": 1}
 
-    edit_counts(run, edit, f"idx = {first_image(run)}")
+    edit_counts(run, edit, [first_image(run)])
     assert "fewer votes" in failing(run)["counts"]
 
 
@@ -136,7 +149,7 @@ def test_selection_votes_must_be_as_many_as_asked_for(run):
     def edit(selection, estimation):
         selection["0"] = selection.get("0", 0) + 7
 
-    edit_counts(run, edit, f"idx = {first_image(run)}")
+    edit_counts(run, edit, [first_image(run)])
     assert "selection adds up" in failing(run)["counts"]
 
 
@@ -161,7 +174,7 @@ def test_a_bound_in_the_log(run):
 
 
 def test_an_abstention_that_became_a_prediction(run):
-    at = sql(run, "SELECT idx FROM images WHERE estimation = '{}' OR length(estimation) < 60")[0][0]
+    at = min(index for index, record in records(run).items() if len(record.estimation) < 2)
 
     def edit(lines):
         cells = [line.split("\t") for line in lines]
@@ -220,7 +233,7 @@ def test_sigma_everywhere(run):
 
 def test_a_label(run):
     at = first_image(run)
-    sql(run, "UPDATE images SET label = (label + 1) % 3 WHERE idx = ?", at)
+    edit_record(run, at, label=(records(run)[at].label + 1) % 3)
     found = about(run, "labels")
     assert found.outcome is Outcome.FAILS and found.images == (at,)
     assert {"labels", "records"} <= set(failing(run))
@@ -258,14 +271,14 @@ def test_the_checksum_of_a_model(run):
 
 
 def test_the_checksum_of_an_input(run):
-    sql(run, "UPDATE images SET input_checksum = ? WHERE idx = 0", "0" * 64)
+    edit_record(run, 0, input_checksum="0" * 64)
     assert set(failing(run)) == {"input checksums"}
     assert about(run, "input checksums").images == (0,)
 
 
-@pytest.mark.parametrize("change", ["noise_error = 0", "lost = lost / 2", "places = 0"])
+@pytest.mark.parametrize("change", [{"noise_error": 0.0}, {"lost": 1e-12}])
 def test_what_the_noise_costs(run, change):
-    sql(run, f"UPDATE images SET {change} WHERE idx = {first_image(run)}")
+    edit_record(run, first_image(run), **change)
     assert "noise" in failing(run)
 
 
@@ -275,15 +288,13 @@ def test_the_size_of_the_inputs_that_noise_is_drawn_for(run):
 
 
 def test_stored_outputs_of_the_standard_model(run):
-    sql(
-        run,
-        f"UPDATE standard SET probabilities = '[0.2, 0.8, 0.0]', prediction = 1 WHERE idx = {first_image(run)}",
-    )
+    [cell] = [name for (name,) in sql(run, "SELECT DISTINCT cell FROM cells WHERE cell GLOB 'standard *'")]
+    edit_vectors(run, cell, lambda row: np.array([0.2, 0.8, 0.0]), [first_image(run)])
     assert "standard model logits" in failing(run)
 
 
 def test_a_dropped_image(run):
-    sql(run, "DELETE FROM images WHERE idx = 0")
+    sql(run, "DELETE FROM cells WHERE idx = 0 AND cell NOT GLOB 'standard *'")
     assert "images" in failing(run)
     edit_log(run, "records.tsv", lambda lines: [line for line in lines if not line.startswith("0\t")])
     assert "images" in failing(run)
@@ -293,12 +304,8 @@ def test_a_dropped_image(run):
 
 
 def test_an_extra_image(run):
-    taken = {row[0] for row in sql(run, "SELECT idx FROM images")}
-    extra = next(index for index in range(12) if index not in taken)
-    columns = (
-        "label, input_checksum, selection, estimation, scores, seconds, device, noise_error, lost, places"
-    )
-    sql(run, f"INSERT INTO images SELECT ?, {columns} FROM images WHERE idx = 0", extra)
+    extra = next(index for index in range(12) if index not in records(run))
+    sql(run, "INSERT INTO cells SELECT cell, ?, dtype, data FROM cells WHERE idx = 0", extra)
     assert about(run, "stored images").images == (extra,)
     edit_log(run, "records.tsv", lambda lines: [*lines, f"{extra}\t" + lines[0].split("\t", 1)[1]])
     assert {"stored images", "images"} <= set(failing(run))
@@ -326,7 +333,7 @@ def test_a_look_schedule(run):
         estimation["250"] = estimation.pop("200")
         estimation["250"]["0"] += 50
 
-    edit_counts(run, edit, f"idx = {first_image(run)}")
+    edit_counts(run, edit, [first_image(run)])
     assert "250 samples, which is no look" in failing(run)["look schedule"]
 
 
@@ -334,7 +341,7 @@ def test_a_look_left_out(run):
     def edit(selection, estimation):
         del estimation["100"]
 
-    edit_counts(run, edit, f"idx = {first_image(run)}")
+    edit_counts(run, edit, [first_image(run)])
     assert "lacks its look at 100" in failing(run)["look schedule"]
 
 
@@ -345,7 +352,7 @@ def test_a_schedule_of_another_kind(run):
 
 def test_a_fixed_size_that_was_not_planned(run, fixed, tmp_path):
     other = copied(fixed, tmp_path / "other")
-    sql(other, "UPDATE meta SET value = '500' WHERE key = 'fixed_samples'")
+    sql(other, "UPDATE facts SET value = '500' WHERE key = 'fixed_samples'")
     assert "planned for 500" in failing(other)["fixed design"]
     edit_json(run / "run.json", lambda d: d["request"].update(goal="fixed", samples=1000))
     assert "sequential looks" in failing(run)["fixed design"]
@@ -403,12 +410,13 @@ def test_what_cannot_be_loaded_is_unchecked(run):
         lambda run: edit_json(run / "run.json", lambda d: d.update(format_version=99)),
         lambda run: edit_json(run / "run.json", lambda d: d["request"].update(alpha="much")),
         lambda run: edit_json(run / "run.json", lambda d: d["sources"].update(nonsense=1)),
-        lambda run: (run / "counts.sqlite").unlink(),
-        lambda run: (run / "counts.sqlite").write_bytes(b"not a database" * 100),
-        lambda run: sql(run, "UPDATE images SET selection = '[1, 2]' WHERE idx = 0"),
-        lambda run: sql(run, "UPDATE images SET estimation = '{\"100\": {\"7\": 100}}' WHERE idx = 0"),
-        lambda run: sql(run, "UPDATE images SET label = 'a' WHERE idx = 0"),
-        lambda run: sql(run, "DROP TABLE meta"),
+        lambda run: (run / "numbers.sqlite").unlink(),
+        lambda run: (run / "numbers.sqlite").write_bytes(b"not a database" * 100),
+        lambda run: sql(run, "UPDATE cells SET data = x'00' WHERE idx = 0 AND cell = 'selection'"),
+        lambda run: edit_vectors(run, "votes@100", lambda votes: votes[:-1], [0]),
+        lambda run: edit_vectors(run, "input", lambda numbers: numbers - [9, 0, 0, 0, 0], [0]),
+        lambda run: edit_vectors(run, "sampling", lambda numbers: numbers * [1, 1, 0, 1, 1], [0]),
+        lambda run: sql(run, "DROP TABLE facts"),
         lambda run: products(run, "certified-accuracy.json")[1].write_text("{}"),
         lambda run: products(run, "records.tsv")[1].write_text("idx\n"),
     ],
@@ -421,10 +429,11 @@ def test_what_cannot_be_read_is_refused_in_one_line(run, break_it: Callable[[Pat
 
 
 def tampered_vectors(run: Path, cell: str, index: int, edit: Callable[[np.ndarray], None]) -> None:
-    raw = sql(run, "SELECT vector FROM vectors WHERE cell = ? AND idx = ?", cell, index)[0][0]
-    values = np.frombuffer(raw, "<f8").copy()
-    edit(values)
-    sql(run, "UPDATE vectors SET vector = ? WHERE cell = ? AND idx = ?", values.tobytes(), cell, index)
+    def edited(values):
+        edit(values)
+        return values
+
+    edit_vectors(run, cell, edited, [index])
 
 
 def test_tampering_with_a_lipschitz_run(named, tmp_path):
@@ -443,7 +452,7 @@ def test_tampering_with_a_lipschitz_run(named, tmp_path):
     for path in products(copied(run, tmp_path / "d"), "certified-accuracy.json"):
         path.write_text(path.read_text().replace("verified: 6 is", "verified: 12 is"))
     assert {"published requests", "radii"} <= set(failing(tmp_path / "d"))
-    sql(copied(run, tmp_path / "e"), "DELETE FROM vectors WHERE idx = 0")
+    sql(copied(run, tmp_path / "e"), "DELETE FROM cells WHERE idx = 0")
     assert "images" in failing(tmp_path / "e")
 
 
@@ -452,7 +461,7 @@ def test_tampering_with_a_margin_run(named, tmp_path):
     edit_log(copied(run, tmp_path / "a"), "radii.tsv", lambda lines: [lines[0][:-6], *lines[1:]])
     assert "radii" in failing(tmp_path / "a")
     flat = next(
-        index for index, raw in sql(run, "SELECT idx, vector FROM vectors WHERE cell = 'margin, alpha 0.76'")
+        index for index, raw in sql(run, "SELECT idx, data FROM cells WHERE cell = 'margin, alpha 0.76'")
         if np.frombuffer(raw, "<f8")[0] == 0
     )  # fmt: skip
     other = copied(run, tmp_path / "b")
@@ -524,7 +533,7 @@ def test_names_in_a_table_are_those_of_the_run(request, tmp_path, kind, field):
 
 def test_a_missing_row_of_standard_logits_hides_no_clean_accuracy(lipschitz, tmp_path):
     run = copied(lipschitz, tmp_path / "run")
-    sql(run, "DELETE FROM vectors WHERE cell LIKE 'standard logits %' AND idx = 0")
+    sql(run, "DELETE FROM cells WHERE cell LIKE 'standard logits %' AND idx = 0")
     assert set(failing(run)) == {"clean accuracy"}
 
 

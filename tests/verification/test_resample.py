@@ -14,10 +14,12 @@ from forged import (
     edit_counts,
     edit_json,
     edit_log,
+    edit_record,
+    edit_vectors,
     inflate,
     more_votes,
+    records,
     sources,
-    sql,
     swap,
 )  # fmt: skip
 from planes import INPUTS, LABELS, NET, plane, points
@@ -109,7 +111,8 @@ def test_a_consistent_forgery_is_caught_by_sampling_alone(fixed, named, tmp_path
     assert forged > published_anew(copied(fixed, tmp_path / "honest"), named, **options) + 0.02
     assert outcomes(run, new_seed=5) == FORGED
     edit_json(run / "run.json", lambda d: d.update(threads=99, device="cuda", device_name="H100"))
-    sql(run, "UPDATE images SET device = 'cuda:0'")
+    for index in records(run):
+        edit_record(run, index, device="cuda")
     assert outcomes(run, new_seed=6) == FORGED
 
 
@@ -118,7 +121,8 @@ def test_a_consistent_forgery_is_caught_by_sampling_alone(fixed, named, tmp_path
 def test_three_percent_more_votes_are_caught_on_whatever_device(fixed, named, tmp_path, device, new_seed):
     run = copied(fixed, tmp_path / "run")
     more_votes(run, 0.03)
-    sql(run, "UPDATE images SET device = ?", device)
+    for index in records(run):
+        edit_record(run, index, device=device)
     published_anew(run, named, samples=400, goal="fixed")
     assert outcomes(run, new_seed=new_seed)["same seed"] is Outcome.FAILS
 
@@ -154,10 +158,9 @@ def test_more_votes_in_stretches_that_are_too_long_to_draw_whole(tmp_path):
 @pytest.mark.parametrize("kind", ["fixed", "sequential"])
 def test_two_images_that_were_swapped_are_caught(request, named, tmp_path, kind, new_seed):
     run = copied(request.getfixturevalue(kind), tmp_path / "run")
-    by_class: dict[str, int] = {}
-    for index, selection in sql(run, "SELECT idx, selection FROM images"):
-        votes = json.loads(selection)
-        by_class.setdefault(max(votes, key=lambda label: votes[label]), index)
+    by_class: dict[int, int] = {}
+    for index, record in records(run).items():
+        by_class.setdefault(record.selected, index)
     one, other = list(by_class.values())[:2]
     swap(run, one, other)
     found = next(r for r in resample(run, device="cpu", new_seed=new_seed) if r.check == "same seed")
@@ -229,15 +232,16 @@ def test_rows_that_depend_on_their_place_must_be_in_the_record(tmp_path):
     )  # fmt: skip
     handed = dict(dataset=given["data"], models={"robust": ByPlace()})
     assert outcomes(run, new_seed=1, samples=150, **handed) == ALL_HOLD
-    sql(run, "UPDATE images SET places = 1")
+    for index in records(run):
+        edit_record(run, index, places=1)
     assert outcomes(run, new_seed=1, samples=200, **handed)["same seed"] is Outcome.UNCHECKED
 
 
 def test_another_seed_in_a_consistent_description_is_caught(fixed, named, tmp_path):
     """The counts of seed 0, published as those of seed 1 in a folder of its own."""
     run = certified(tmp_path / "run", named, samples=400, goal="fixed", seed=1)
-    for row in sql(fixed, "SELECT selection, estimation, idx FROM images"):
-        sql(run, "UPDATE images SET selection = ?, estimation = ? WHERE idx = ?", *row)
+    for index, record in records(fixed).items():
+        edit_record(run, index, selection=record.selection, estimation=record.estimation)
     published_anew(run, named, samples=400, goal="fixed", seed=1)
     found = outcomes(run, new_seed=5)
     assert found["same seed"] is Outcome.FAILS and found["new seed"] is Outcome.HOLDS
@@ -274,8 +278,8 @@ def test_forged_sums_of_soft_scores(tmp_path, samples):
     options = dict(samples=samples, images=4, scores="soft", goal="fixed", standard=None)
     better = certified(tmp_path / "better", good, **options)
     run = certified(tmp_path / "run", named, **options)
-    for scores, index in sql(better, "SELECT scores, idx FROM images"):
-        sql(run, "UPDATE images SET scores = ? WHERE idx = ?", scores, index)
+    for index, record in records(better).items():
+        edit_record(run, index, scores=record.scores)
     assert outcomes(run, new_seed=4, samples=100)["same seed"] is Outcome.FAILS
 
 
@@ -303,14 +307,7 @@ def test_lipschitz_runs(named, tmp_path):
     )
     assert outcomes(run) == {"radii again": Outcome.HOLDS}
     forged = copied(run, tmp_path / "forged")
-    for index, raw in sql(forged, "SELECT idx, vector FROM vectors WHERE cell = 'robust logits'"):
-        better = 2 * np.frombuffer(raw, "<f8")
-        sql(
-            forged,
-            "UPDATE vectors SET vector = ? WHERE cell = 'robust logits' AND idx = ?",
-            better.tobytes(),
-            index,
-        )
+    edit_vectors(forged, "robust logits", lambda logits: 2 * logits)
     with pytest.raises(ModelError, match="10 of 10 inputs differ"):  # no table is made of them
         certified(forged, named, None, certificates=["lipschitz-constant"], lipschitz_constant=6.0, norm="l2")
     assert "robust model logits" in {r.check for r in rederive(forged) if r.outcome is Outcome.FAILS}
@@ -320,10 +317,7 @@ def test_margin_runs(named, tmp_path):
     run = certified(tmp_path / "run", named, None, certificates=["margin"], norm="linf", max_radius=0.5)
     assert outcomes(run) == {"radii again": Outcome.HOLDS}
     forged = copied(run, tmp_path / "forged")
-    cell = "margin, alpha 0.76"
-    for index, raw in sql(forged, "SELECT idx, vector FROM vectors WHERE cell = ?", cell):
-        values = np.frombuffer(raw, "<f8") * [1.05, 1, 1]
-        sql(forged, "UPDATE vectors SET vector = ? WHERE cell = ? AND idx = ?", values.tobytes(), cell, index)
+    edit_vectors(forged, "margin, alpha 0.76", lambda values: values * [1.05, 1, 1])
     certified(forged, named, None, certificates=["margin"], norm="linf", max_radius=0.5)
     assert outcomes(forged)["radii again"] is Outcome.FAILS
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
+from forged import edit_record, records, sql
 
 from certmix.errors import CertmixError, DataError
 from certmix.sampling.votes import Sampler
@@ -108,13 +109,8 @@ def test_tampered_counts_are_not_published_again_with_another_standard_classifie
     run = verified(folder).run
     table = next(run.glob("results/*/certified-accuracy.json"))
     published = table.read_bytes()
-    with contextlib.closing(sqlite3.connect(run / "counts.sqlite")) as database, database:
-        rows = database.execute("SELECT idx, label, selection FROM images").fetchall()
-        index, label, selection = rows[0]
-        votes = {str(label): sum(json.loads(selection).values())}
-        wrong = {str((label + 1) % 3): votes[str(label)]}
-        other = wrong if max(json.loads(selection), key=json.loads(selection).get) == str(label) else votes
-        database.execute("UPDATE images SET selection = ? WHERE idx = ?", (json.dumps(other), index))
+    index, record = next(iter(records(run).items()))
+    edit_record(run, index, selection=np.roll(record.selection, 1))
     change(folder, "-0.8, 0.8, 0.8", "-0.7, 0.8, 0.8", "g.py")
     no_noise(monkeypatch)
     found = verified(folder)
@@ -201,15 +197,10 @@ def test_a_pinned_standard_classifier_and_other_data_fail(folder):
     assert failing(verified(folder)) == ["pinned data"]
 
 
-def tamper(found, statement: str, *values) -> None:
-    with sqlite3.connect(found.run / "counts.sqlite") as db:
-        db.execute(statement, values)
-    db.close()
-
-
 def test_labels_that_were_altered_are_found_before_anything_is_drawn(folder, monkeypatch):
     before = verified(folder)
-    tamper(before, "UPDATE images SET label = 2")
+    for index in records(before.run):
+        edit_record(before.run, index, label=2)
     found = verified(folder)
     assert found.exit_code == 1
     assert "labels" in failing(found)
@@ -222,12 +213,9 @@ def test_labels_that_were_altered_are_found_before_anything_is_drawn(folder, mon
 
 def test_counts_that_were_altered_fail_though_the_requirements_would_hold(folder):
     before = verified(folder)
-    with sqlite3.connect(before.run / "counts.sqlite") as db:
-        rows = db.execute("SELECT idx, label, estimation FROM images").fetchall()
-    db.close()
-    for idx, label, estimation in rows:
-        looks = {n: {str(label): int(n)} for n in json.loads(estimation)}
-        tamper(before, "UPDATE images SET estimation = ? WHERE idx = ?", json.dumps(looks), idx)
+    for index, record in records(before.run).items():
+        looks = {n: n * np.eye(3, dtype=np.int64)[record.label] for n in record.estimation}
+        edit_record(before.run, index, estimation=looks)
     found = verified(folder)
     assert found.exit_code == 1
     assert failing(found)
@@ -256,7 +244,7 @@ def test_a_published_table_is_not_what_is_judged(folder, monkeypatch):
 
 def test_an_image_that_vanished_from_a_finished_run_is_not_silently_drawn_again(folder, monkeypatch):
     before = verified(folder)
-    tamper(before, "DELETE FROM images WHERE idx = (SELECT min(idx) FROM images)")
+    sql(before.run, "DELETE FROM cells WHERE idx = ?", min(records(before.run)))
     no_noise(monkeypatch)
     found = verified(folder)
     assert found.exit_code == 1
@@ -269,7 +257,7 @@ def test_a_run_that_was_killed_is_continued(folder):
     described = json.loads((before.run / "run.json").read_text())
     described["request"]["alpha"] = 0.8
     (before.run / "run.json").write_text(json.dumps(described))
-    tamper(before, "DELETE FROM images WHERE idx = (SELECT min(idx) FROM images)")
+    sql(before.run, "DELETE FROM cells WHERE idx = ?", min(records(before.run)))
     change(folder, "alpha = 0.76", "alpha = 0.8")
     found = verified(folder)
     assert found.sampling.drawn_images == 1
@@ -323,7 +311,7 @@ def test_what_cannot_be_checked_is_neither_good_nor_bad(folder, monkeypatch):
 
 def test_what_is_missing_or_unreadable_is_an_error(folder):
     found = verified(folder)
-    (found.run / "counts.sqlite").write_bytes(b"nonsense" * 200)
+    (found.run / "numbers.sqlite").write_bytes(b"nonsense" * 200)
     with pytest.raises(CertmixError):
         verified(folder)
     (folder / "points.npz").unlink()

@@ -25,10 +25,10 @@ from certmix.certification.unfinished import unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.radii import CERTIFICATES
-from certmix.runs import Store, VectorStore, read_run
+from certmix.runs import Store, read_run
 from certmix.runs.attacking import Progress
 from certmix.runs.behaviour import Original
-from certmix.runs.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.runs.folder import DATABASE, DESCRIPTION
 from certmix.runs.from_json import from_json
 from certmix.runs.sources import Sources, load_models
 from certmix.sampling import resolve_device
@@ -329,7 +329,7 @@ def _proved(folder: Path, described: dict[str, Any], certificate: str, request: 
             f"{' and '.join(f'{a:g}' for a in sorted(set(own.weights())))}: "
             f"use one of them, or repeat certmix certify with --alpha {alpha:g}"
         )
-    store = VectorStore(folder / VECTORS, read_only=True)
+    store = Store(folder / DATABASE, read_only=True)
     try:
         stored = store.known(ROBUST)
         if certificate == "margin":
@@ -364,11 +364,7 @@ def _load_target(
         raise RunError(f"{run}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
     chosen = resolve_device(device)
     loaded = load_models(replace(named, standard=None), robust, chosen, say)
-    store: Store | VectorStore
-    if claims.sigma is None:
-        store = VectorStore(run / VECTORS, read_only=True)
-    else:
-        store = Store(run / DATABASE, loaded.dataset.classes, read_only=True)
+    store = Store(run / DATABASE, loaded.dataset.classes, read_only=True)
     try:
         Original(run, described, store).hold(loaded, chosen)
     finally:

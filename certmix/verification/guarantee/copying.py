@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from certmix.certification.request import CertifyRequest
-from certmix.runs import RunFolder, Store, VectorStore
+from certmix.runs import RunFolder, Store
 from certmix.runs.behaviour import logits_key
-from certmix.runs.folder import DATABASE, VECTORS
+from certmix.runs.folder import DATABASE
 from certmix.runs.sources import Loaded
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.planning import Plan, identity_of
@@ -24,7 +24,7 @@ def copy_stored(guarantee: Guarantee, loaded: Loaded, planned: Plan) -> None:
     if isinstance(guarantee.asked, CertifyRequest):
         classes = loaded.dataset.classes
         counts = Store(source / DATABASE, classes, read_only=True)
-        with RunFolder(target, identity, lambda path: Store(path / DATABASE, classes)) as run:
+        with RunFolder(target, identity, classes) as run:
             _copy_remembered(counts, run.store, keys)
             run.store.write_images(one for index, one in counts.images().items() if index in wanted)
             for model in models:
@@ -33,8 +33,8 @@ def copy_stored(guarantee: Guarantee, loaded: Loaded, planned: Plan) -> None:
                         run.store.write_standard(model.checksum, [index], row[None])
         counts.close()
         return
-    vectors = VectorStore(source / VECTORS, read_only=True)
-    with RunFolder(target, identity, lambda path: VectorStore(path / VECTORS)) as plain:
+    vectors = Store(source / DATABASE, read_only=True)
+    with RunFolder(target, identity) as plain:
         _copy_remembered(vectors, plain.store, keys)
         for cell in vectors.cells():
             indices = sorted(vectors.known(cell) & wanted)
@@ -43,7 +43,7 @@ def copy_stored(guarantee: Guarantee, loaded: Loaded, planned: Plan) -> None:
     vectors.close()
 
 
-def _copy_remembered(source: Store | VectorStore, target: Store | VectorStore, keys: list[str]) -> None:
+def _copy_remembered(source: Store, target: Store, keys: list[str]) -> None:
     """Copy remembered values that are there."""
     for key in keys:
         if (value := source.get(key)) is not None:

@@ -75,7 +75,7 @@ def _probabilities(
     known = stored.standard.get(standard or "", {})
     if standard is None or any(record.index not in known for record in records):
         return None
-    return np.stack([known[record.index][0] for record in records])
+    return np.stack([known[record.index] for record in records])
 
 
 def _right(

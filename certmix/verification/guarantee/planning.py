@@ -16,8 +16,8 @@ from certmix.certification.request import CertifyRequest
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
-from certmix.runs import Identity, ImageRecord, Store, StudyIdentity, VectorStore, read_run
-from certmix.runs.folder import DATABASE, VECTORS
+from certmix.runs import Identity, ImageRecord, Store, StudyIdentity, read_run
+from certmix.runs.folder import DATABASE
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling import resolve_device
 from certmix.verification.guarantee.changes import (
@@ -209,7 +209,7 @@ def _lacking(
         waiting = bound_records(there, request).waiting.tolist() if there else []
         ready = {record.index for record, waits in zip(there, waiting, strict=True) if not waits}
     else:
-        vectors = VectorStore(folder / VECTORS, read_only=True)
+        vectors = Store(folder / DATABASE, read_only=True)
         cells = [ROBUST]
         if request.certificate == "margin":
             cells += [margin_cell(alpha) for alpha in request.weights()]

@@ -113,9 +113,7 @@ def _figure_faults(
     return faults + [("printed tables", None, text) for text in printed_faults(found, run.description)]
 
 
-def _outputs(
-    run: StoredRun, found: Published, request: CertifyRequest
-) -> dict[int, tuple[FloatArray, int]] | None:
+def _outputs(run: StoredRun, found: Published, request: CertifyRequest) -> dict[int, FloatArray] | None:
     """Return the outputs of the standard model that a table is of; None if that cannot be told."""
     if found.summary.standard is None:
         return {}

@@ -16,9 +16,9 @@ from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError
 from certmix.models.spec import LoadedModel
-from certmix.runs import Identity, Store, VectorStore
+from certmix.runs import Identity, Store
 from certmix.runs.behaviour import differs, logits_key, told_changes
-from certmix.runs.folder import DATABASE, VECTORS
+from certmix.runs.folder import DATABASE
 from certmix.runs.identity import NOISE_VERSION
 from certmix.runs.sources import Loaded
 from certmix.types import Dataset
@@ -178,10 +178,8 @@ def check_behaviour(folder: Path, loaded: Loaded, device: torch.device | str) ->
     ]
 
 
-def _store(folder: Path, dataset: Dataset) -> Store | VectorStore:
-    if (folder / DATABASE).is_file():
-        return Store(folder / DATABASE, dataset.classes, read_only=True)
-    return VectorStore(folder / VECTORS, read_only=True)
+def _store(folder: Path, dataset: Dataset) -> Store:
+    return Store(folder / DATABASE, dataset.classes, read_only=True)
 
 
 def _knows(folder: Path, model: LoadedModel, dataset: Dataset) -> bool:

@@ -6,10 +6,7 @@ published is for `certmix.verification.rederivation.rederive` to say.
 
 from __future__ import annotations
 
-import sqlite3
-import zlib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,11 @@ import numpy as np
 
 from certmix.certification.begun import BEGUN
 from certmix.errors import RunError
-from certmix.plain_json import parse_json
-from certmix.runs import ImageRecord, read_run
-from certmix.runs.folder import DATABASE, DESCRIPTION, VECTORS
+from certmix.runs import ImageRecord, Store, read_run
+from certmix.runs.folder import DATABASE, DESCRIPTION
 from certmix.runs.identity import command_of
 from certmix.types import FloatArray
-from certmix.verification.rederivation.stored_values import as_record, as_text, as_whole, is_whole
+from certmix.verification.rederivation.stored_values import is_whole
 
 __all__ = [
     "STUDIES", "StoredRun", "StoredVectors", "no_request", "read_description", "read_samples", "read_vectors",
@@ -34,10 +30,6 @@ STUDIES = ("certify", "certify-margin", "certify-lipschitz-constant")
 
 _NEEDED = ("identity", "request", "sources", "data", "models", "versions", "device", "threads")
 _MOST_CLASSES = 1 << 20
-_UNREADABLE = (
-    sqlite3.Error, zlib.error, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
-    ValueError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class StoredRun:
     images
         Index -> record.
     standard
-        Checksum of a standard model -> index -> (probabilities (c,), stored prediction).
+        Checksum of a standard model -> index -> probabilities (c,).
     meta
         What the database remembers besides.
     """
@@ -62,7 +54,7 @@ class StoredRun:
     description: dict[str, Any]
     classes: int
     images: dict[int, ImageRecord]
-    standard: dict[str, dict[int, tuple[FloatArray, int]]]
+    standard: dict[str, dict[int, FloatArray]]
     meta: dict[str, str]
 
 
@@ -126,19 +118,11 @@ def _classes(run: Path, description: dict[str, Any]) -> int:
     return len(names)
 
 
-@contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database to read only; anything it cannot answer, or answers with nonsense, is a RunError."""
+def _opened_store(run: Path, classes: int | None = None) -> Store:
+    path = run / DATABASE
     if not path.is_file():
         raise RunError(f"{path} is missing: name the folder of a certmix run, or restore it")
-    waiting = path.with_name(f"{path.name}-wal").exists()
-    mode = "mode=ro" if waiting else "mode=ro&immutable=1"
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as database:
-            yield database
-    except _UNREADABLE as error:
-        wrong = " ".join(str(error).split())[:200]
-        raise RunError(f"{path}: not a readable run database ({wrong}): restore it") from None
+    return Store(path, classes, read_only=True)
 
 
 def read_samples(run: Path) -> StoredRun:
@@ -150,23 +134,13 @@ def read_samples(run: Path) -> StoredRun:
         If it cannot be read as such.
     """
     run, description, classes = _opened(run)
-    with _database(run / DATABASE) as database:
-        meta = {
-            as_text(key): as_text(value) for key, value in database.execute("SELECT key, value FROM meta")
+    with closing(_opened_store(run, classes)) as store:
+        standard = {
+            cell.removeprefix("standard "): store.standard(cell.removeprefix("standard "))
+            for cell in store.cells()
+            if cell.startswith("standard ")
         }
-        columns = "idx, label, input_checksum, selection, estimation, scores, seconds, device, "
-        columns += "noise_error, lost, places"
-        rows = database.execute(f"SELECT {columns} FROM images ORDER BY idx").fetchall()
-        images = {as_whole(row[0]): as_record(row, classes) for row in rows}
-        standard: dict[str, dict[int, tuple[FloatArray, int]]] = {}
-        for checksum, idx, prediction, text in database.execute(
-            "SELECT checksum, idx, prediction, probabilities FROM standard"
-        ):
-            numbers = np.array([float(x) for x in parse_json(text.encode())], np.float64)
-            if numbers.shape != (classes,):
-                raise ValueError(f"{numbers.size} probabilities of image {idx}")
-            standard.setdefault(as_text(checksum), {})[as_whole(idx)] = numbers, as_whole(prediction)
-    return StoredRun(run, description, classes, images, standard, meta)
+        return StoredRun(run, description, classes, store.images(), standard, store.facts())
 
 
 def read_vectors(run: Path) -> StoredVectors:
@@ -178,13 +152,10 @@ def read_vectors(run: Path) -> StoredVectors:
         If it cannot be read as such.
     """
     run, description, classes = _opened(run)
-    cells: dict[str, dict[int, FloatArray]] = {}
-    with _database(run / VECTORS) as database:
-        for cell, idx, raw in database.execute("SELECT cell, idx, vector FROM vectors ORDER BY cell, idx"):
-            if not isinstance(raw, bytes) or len(raw) % 8:
-                raise ValueError(f"cell {cell!r} is damaged")
-            cells.setdefault(as_text(cell), {})[as_whole(idx)] = np.frombuffer(raw, "<f8").astype(np.float64)
-        begun = [
-            as_text(row[0]) for row in database.execute("SELECT value FROM meta WHERE key = ?", (BEGUN,))
-        ]
-    return StoredVectors(run, description, classes, cells, begun[0] if begun else None)
+    with closing(_opened_store(run)) as store:
+        cells: dict[str, dict[int, FloatArray]] = {}
+        for cell in store.cells():
+            indices = sorted(store.known(cell))
+            found = np.asarray(store.read(cell, indices), np.float64)
+            cells[cell] = dict(zip(indices, found, strict=True))
+        return StoredVectors(run, description, classes, cells, store.get(BEGUN))

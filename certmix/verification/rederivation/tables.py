@@ -137,7 +137,7 @@ def clean_faults(
     published: Published,
     rows: Rows,
     request: CertifyRequest,
-    standard: dict[int, tuple[FloatArray, int]] | None,
+    standard: dict[int, FloatArray] | None,
 ) -> Iterator[Fault]:
     """Compare clean accuracies, abstentions and numbers of samples with the counts.
 
@@ -148,7 +148,7 @@ def clean_faults(
     votes = np.stack([record.selection / record.selection.sum() for record in records])
     claims: dict[str, float | None] = {"robust": _share(votes.argmax(1), labels)}
     if standard is not None and all(record.index in standard for record in records):
-        g = np.stack([standard[record.index][0] for record in records])
+        g = np.stack([standard[record.index] for record in records])
         mixed = (1 - request.alpha) * g + request.alpha * votes
         claims |= {"standard": _share(g.argmax(1), labels), "mixed": _share(mixed.argmax(1), labels)}
     elif standard is not None:

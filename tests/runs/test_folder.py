@@ -1,0 +1,103 @@
+"""Identity, folder and log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from certmix.errors import RunError
+from certmix.runs import Identity, RunFolder, StudyIdentity, read_run, write_log
+
+IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
+
+
+STUDY = StudyIdentity("mix-sweep", "points g/h", {"seed": 0, "eps": 8 / 255, "attack": ("pgd", 20)})
+
+
+def test_every_part_of_the_identity_but_names_changes_the_digest():
+    for part in fields(Identity):
+        value = getattr(IDENTITY, part.name)
+        other = replace(IDENTITY, **{part.name: value + 1 if isinstance(value, int | float) else value + "x"})
+        named = part.name in ("data", "robust")
+        assert (other.digest() == IDENTITY.digest()) == named
+        assert bool(other.differences(IDENTITY.as_dict())) != named
+
+
+def test_folder_names_are_plain():
+    name = replace(IDENTITY, data="a/b c").folder_name()
+    assert "/" not in name
+    assert " " not in name
+    assert "sigma0.5" in name
+    study = STUDY.folder_name()
+    assert study.startswith("mix-sweep-points_g_h-") and "/" not in study
+    assert StudyIdentity("mix-sweep", "points g/h", {**STUDY.parts, "seed": 1}).folder_name() != study
+
+
+def test_folder_round_trip_and_refusals(tmp_path: Path):
+    with RunFolder(tmp_path / "run", IDENTITY, 3) as run:
+        run.store.write("clean", [3], np.zeros((1, 2)))
+    with RunFolder(tmp_path / "run", IDENTITY, 3) as run:
+        assert run.store.known("clean") == {3}
+    with pytest.raises(RunError, match=r"sigma is 0\.5 there, 0\.25 asked"):
+        RunFolder(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3)
+    with RunFolder(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3, fresh=True) as run:
+        assert not run.store.begun()
+
+
+def test_a_run_of_another_study_or_setting_is_refused(tmp_path):
+    with RunFolder(tmp_path / "run", STUDY) as run:
+        run.store.write("clean", [1], np.zeros((1, 2)))
+    other = StudyIdentity("mix-sweep", "points", {**STUDY.parts, "seed": 1})
+    with pytest.raises(RunError, match="seed is 0 there, 1 asked"):
+        RunFolder(tmp_path / "run", other)
+    with pytest.raises(RunError, match="holds a run of certmix mix-sweep"):
+        RunFolder(tmp_path / "run", IDENTITY, 3)
+    with pytest.raises(RunError, match="a run of certmix mix-sweep: name a run of certmix certify"):
+        read_run(tmp_path / "run", "certify")
+    with RunFolder(tmp_path / "run", other, fresh=True) as run:
+        assert run.store.known("clean") == set()
+
+
+def test_descriptions_that_cannot_be_trusted(tmp_path: Path):
+    with pytest.raises(RunError, match=r"no run\.json"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(RunError, match="not readable"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": 99}))
+    with pytest.raises(RunError, match="update certmix"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": 2}))
+    with pytest.raises(RunError, match="version 1, this certmix reads 2: make the run again"):
+        read_run(tmp_path)
+
+
+def test_counts_without_a_description_are_not_overwritten(tmp_path: Path):
+    with RunFolder(tmp_path / "run", IDENTITY, 3):
+        (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(RunError, match=r"no run\.json"):
+        RunFolder(tmp_path / "run", IDENTITY, 3)
+
+
+def test_a_file_in_the_way(tmp_path: Path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunError, match="choose another --output"):
+        RunFolder(tmp_path / "run", IDENTITY, 3)
+
+
+def test_logs_round_radii_down(tmp_path: Path):
+    write_log(
+        tmp_path / "log",
+        [(0, 3, 3, 0.1234567, 1.5), (20, 8, -1, 0.0, 61.0), (40, 1, 2, 0.29, 0.0)],
+        "betting",
+    )
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime\tbound",
+        "0\t3\t3\t0.123456\t1\t0:00:01.500000\tbetting",
+        "20\t8\t-1\t0.000000\t0\t0:01:01\tbetting",
+        "40\t1\t2\t0.289999\t0\t0:00:00\tbetting",
+    ]
