@@ -24,8 +24,8 @@ from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import attacked_margin, transform_numpy
 from certmix.nuts.mixture import mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
-from certmix.runs import VectorStore, read_run
-from certmix.runs.folder import VECTORS
+from certmix.runs import Store, read_run
+from certmix.runs.folder import DATABASE
 from certmix.runs.from_json import from_json
 from certmix.runs.identity import CERTIFY, command_of
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
@@ -276,7 +276,7 @@ def _read_points(folder: Path, run: dict[str, Any]) -> AttackedPoints:
     if not rows:
         raise RunError(f"{path} names no image: evaluate again")
     indices, labels = map(list, zip(*rows, strict=True))
-    store = VectorStore(folder / VECTORS, read_only=True)
+    store = Store(folder / DATABASE, read_only=True)
     try:
         names = [name for name in store.cells() if not name.startswith(SWEEP)]
         base = {name: store.read(name, indices) for name in names}
@@ -284,7 +284,7 @@ def _read_points(folder: Path, run: dict[str, Any]) -> AttackedPoints:
         store.close()
     widths = {vectors.shape[1] for vectors in base.values()}
     if CLEAN not in base or len(widths) != 1 or max(widths) % 2 or max(labels) >= max(widths) // 2:
-        raise RunError(f"{folder / VECTORS} does not hold both models' logits: evaluate again with --fresh")
+        raise RunError(f"{folder / DATABASE} does not hold both models' logits: evaluate again with --fresh")
     checksum = str(run["identity"].get("data_checksum"))
     return AttackedPoints(folder, checksum, np.array(labels, np.int64), np.array(indices, np.int64), base)
 
