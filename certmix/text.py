@@ -1,14 +1,28 @@
-"""Printing a figure with fewer digits, without ever claiming more than was proved."""
+"""How a figure is printed: with fewer digits, without ever claiming more than was proved."""
 
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
+from typing import TypeGuard
 
 from certmix.errors import ParameterError
 
-__all__ = ["as_given", "ceil_digits", "ceil_percent", "floor_digits", "floor_percent", "plain_decimal"]
+__all__ = [
+    "UNKNOWN",
+    "accuracy",
+    "as_given",
+    "ceil_digits",
+    "ceil_percent",
+    "floor_digits",
+    "floor_percent",
+    "interval_ends",
+    "known",
+    "nearest_digits",
+    "plain_decimal",
+]
 
+UNKNOWN = "-"
 _EXACT = Context(prec=800)  # wide enough for every finite float and 400 digits
 
 
@@ -49,6 +63,17 @@ def ceil_digits(x: float, digits: int) -> str:
     return _rounded(_decimal(x), digits, ROUND_CEILING)
 
 
+def nearest_digits(x: float, digits: int) -> str:
+    """Return x rounded to the nearest; for figures that are no bounds.
+
+    Examples
+    --------
+    >>> nearest_digits(0.12367, 3), nearest_digits(-0.004, 2)
+    ('0.124', '0.00')
+    """
+    return _rounded(_decimal(x), digits, ROUND_HALF_EVEN)
+
+
 def floor_percent(share: float, digits: int = 1) -> str:
     """Return a share of 1 in percent, rounded down.
 
@@ -69,6 +94,25 @@ def ceil_percent(share: float, digits: int = 1) -> str:
     ('57.0', '66.7')
     """
     return _rounded(_decimal(share).scaleb(2, _EXACT), digits, ROUND_CEILING)
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """Return whether value is a finite number."""
+    return value is not None and math.isfinite(value)
+
+
+def accuracy(share: float | None) -> str:
+    """Return a share of 1 in percent with one decimal, rounded down, or a dash."""
+    return floor_percent(share) if known(share) else UNKNOWN
+
+
+def interval_ends(interval: tuple[float, float], digits: int = 1) -> tuple[str, str]:
+    """Return an interval's ends in percent, the lower rounded down and the upper up."""
+    low, high = interval
+    return (
+        floor_percent(low, digits) if known(low) else UNKNOWN,
+        ceil_percent(high, digits) if known(high) else UNKNOWN,
+    )
 
 
 def plain_decimal(x: float) -> str:

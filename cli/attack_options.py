@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from certmix.sampling.precision import PRECISIONS
+from certmix.tables.formats import FORMATS
 
 from .options import IMAGES, RADIUS, F, named_sources, norm_type
 from .unused import refuse_unused
 
-FORMATS = ("table", "json", "csv", "markdown", "latex")
 NORMS = ("linf", "l2", "l1")
 
 
@@ -75,7 +75,7 @@ def run_options(function: F) -> F:
             click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity>]"),
             click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds."),
             click.option(
-                "--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True,
+                "--format", "format_", type=click.Choice(list(FORMATS)), default="table", show_default=True,
                 help="What to print on stdout.",
             ),
         ]
@@ -123,9 +123,9 @@ def print_study(result: Any, format_: str) -> None:
     """Print a study's table on stdout, and where its products lie on stderr."""
     from pathlib import Path
 
-    from certmix.tables.formats import render
+    from certmix.tables import print_table
 
-    click.echo(render(result.table, format_), nl=False)
+    print_table(result.table, format_)
     if result.folder is not None:
         folder = Path(result.folder)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +127,9 @@ def _without_samples(settings: dict[str, Any], named: dict[str, Any], rest: dict
 
 def print_result(result: Any, format_: str) -> None:
     """Print the table on stdout, and where everything lies on stderr."""
-    from certmix.tables.tables import render
-    from certmix.tables.terminal import print_terminal
+    from certmix.tables import print_table
 
-    if format_ == "table":
-        print_terminal(result.summary, sys.stdout)
-    else:
-        click.echo(render(result.summary, format_), nl=not render(result.summary, format_).endswith("\n"))
+    print_table(result.summary, format_)
     if result.folder is not None:
         folder = Path(result.folder)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -9,7 +9,7 @@ from certmix.certification.deterministic_request import BOUND_METHODS, MAX_RADIU
 from certmix.certification.request import DEFAULT_RADII, GOALS, SCORES
 from certmix.radii import CERTIFICATES
 from certmix.radii.constant import CONSTANTS_OF
-from certmix.tables.tables import FORMATS
+from certmix.tables.formats import FORMATS
 
 from .options import IMAGES, RADII, RADIUS, F, norm_type
 
@@ -116,6 +116,6 @@ def deterministic_options(function: F) -> F:
 
 
 format_option = click.option(
-    "--format", "format_", type=click.Choice(["table", *FORMATS]), default="table", show_default=True,
+    "--format", "format_", type=click.Choice(list(FORMATS)), default="table", show_default=True,
     help="What to print on stdout.",
 )  # fmt: skip

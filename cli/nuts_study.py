@@ -9,8 +9,9 @@ import click
 
 from certmix.errors import ParameterError
 from certmix.studies.nuts_ablations import STUDIES
+from certmix.tables.formats import FORMATS
 
-from .attack_options import FORMATS, print_study
+from .attack_options import print_study
 from .options import _Parsed
 
 _LISTED = "\n".join(f"  {name:<12} {study.summary}" for name, study in STUDIES.items())
@@ -43,7 +44,7 @@ def _known(name: str) -> str:
     help="Write the table in all formats and all figures there.",
 )  # fmt: skip
 @click.option(
-    "--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True,
+    "--format", "format_", type=click.Choice(list(FORMATS)), default="table", show_default=True,
     help="What to print on stdout.",
 )  # fmt: skip
 def command(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from certmix.bounds import BOUNDS
 from certmix.radii import CERTIFICATES
-from certmix.tables.tables import FORMATS
+from certmix.tables.formats import FORMATS
 
 from .options import RADII
 from .progress import say
@@ -56,7 +55,7 @@ name the run folder.
 @click.option("--rows", type=int, help="Files: how many rows there should be.  [default: from idx]")
 @click.option("--best", is_flag=True, help="The best of several SOURCEs in each cell.")
 @click.option(
-    "--format", "format_", type=click.Choice(["table", *FORMATS]), default="table", show_default=True,
+    "--format", "format_", type=click.Choice(list(FORMATS)), default="table", show_default=True,
     help="What to print on stdout.",
 )  # fmt: skip
 def command(sources: tuple[str, ...], **options: Any) -> int:
@@ -69,7 +68,7 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
     from certmix.certification.recertify import recertify
     from certmix.certification.stored import Doubt
     from certmix.errors import ParameterError
-    from certmix.tables.tables import render
+    from certmix.tables import print_table
 
     several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
     options["certificates"] = options["certificates"] or None
@@ -84,10 +83,5 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
     for note in summary.notes:
         if isinstance(note, Doubt):
             say(note)
-    if format_ == "table":
-        from certmix.tables.terminal import print_terminal
-
-        print_terminal(summary, sys.stdout)
-    else:
-        click.echo(render(summary, format_), nl=False)
+    print_table(summary, format_)
     return 0

@@ -8,7 +8,7 @@ import click
 
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
-from certmix.tables.trade_off_table import TRADE_OFF_FORMATS
+from certmix.tables import FORMATS
 
 from .options import RADIUS
 from .progress import say
@@ -61,7 +61,7 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
     "--plot", default="trade-off.png", show_default=True, metavar="FILE", help="Figure: .png, .svg or 'none'."
 )
 @click.option(
-    "--format", "format_", type=click.Choice(list(TRADE_OFF_FORMATS)), default="table", show_default=True,
+    "--format", "format_", type=click.Choice(list(FORMATS)), default="table", show_default=True,
     help="What to print on stdout.",
 )  # fmt: skip
 def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -> int:
@@ -73,7 +73,7 @@ def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -
     from certmix.certification.mixable import read_mixable
     from certmix.certification.stored import Doubt
     from certmix.certification.trade_off import trade_off
-    from certmix.tables.trade_off_table import render_trade_off
+    from certmix.tables import print_table
 
     sigmas = options.pop("sigmas")
     how = {name: options.pop(name) for name in ("at_radius", "certificates", "match_clean_accuracy")}
@@ -90,5 +90,5 @@ def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -
 
         plot_trade_off(found, plot)
         click.echo(f"Plot: {plot}", err=True)
-    click.echo(render_trade_off(found, format_), nl=False)
+    print_table(found.table, format_)
     return 0

@@ -86,8 +86,7 @@ def command(target: Path, format_: str, details: bool, reports: dict[Path, str],
         refuse_unused(["samples", "new_seed", "error_rate", *models], "is for --resample above 0")
     if format_ != "text":
         refuse_unused(["details"], "is for --format text")
-    from certmix.errors import CertmixError
-    from certmix.tables.wording import one_line
+    from certmix.errors import CertmixError, one_line
     from certmix.verification.outputs import append_summary
     from certmix.verification.verify import unchecked
 
@@ -104,7 +103,7 @@ def command(target: Path, format_: str, details: bool, reports: dict[Path, str],
 
 
 def _verified(target: Path, options: dict[str, Any]) -> Any:
-    from certmix.tables.wording import one_line
+    from certmix.errors import one_line
     from certmix.verification.result import Settings
     from certmix.verification.verify import verify
 

@@ -14,7 +14,7 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii.constant import CONSTANTS_OF
 from certmix.runs.keywords import norm_name, plain_numbers
-from certmix.tables.wording import DETERMINISTIC
+from certmix.tables.words import DETERMINISTIC
 
 __all__ = [
     "BOUND_METHODS", "DETERMINISTIC", "MAX_RADIUS", "NORMS", "NORMS_OF", "RADII_OF", "DeterministicRequest",

@@ -6,15 +6,18 @@ from certmix.page.chart import NORMS, Chart, Series
 from certmix.page.curves import Axis, axis, steps
 from certmix.page.markup import Markup, tag
 from certmix.page.values import Result, lead_row
-from certmix.tables.cells import CLEAN_LABELS, accuracy, clean_values, interval_ends, known, mean_radius
 from certmix.tables.survival import coinciding
-from certmix.tables.wording import (
+from certmix.tables.words import (
+    CLEAN_LABELS,
     LETTERS,
     certificate_label,
     classifier_label,
+    clean_values,
     deterministic,
+    mean_radius,
     radius_heading,
 )
+from certmix.text import accuracy, interval_ends, known
 from certmix.types import CertifiedAccuracy, Curve, Summary
 
 __all__ = ["accuracy_table", "clean_table", "figure_cells", "result_chart", "scroll", "span", "start_radius"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from certmix.page.curves import Axis, Steps, share_text
 from certmix.page.markup import Markup, tag
-from certmix.tables.cells import accuracy, known
+from certmix.text import accuracy, known
 
 __all__ = ["NORMS", "Chart", "Series", "chart_data", "chart_figure", "count_at", "frame"]
 

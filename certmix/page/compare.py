@@ -12,8 +12,15 @@ from certmix.page.chart import Chart, Series
 from certmix.page.curves import axis, steps
 from certmix.page.markup import Markup, tag
 from certmix.page.values import CertifiedRun, Facts, Result, StudyRun, lead_row
-from certmix.tables.cells import accuracy, clean_values, interval_ends, mean_radius
-from certmix.tables.wording import LETTERS, certificate_label, classifier_label, radius_heading
+from certmix.tables.words import (
+    LETTERS,
+    certificate_label,
+    classifier_label,
+    clean_values,
+    mean_radius,
+    radius_heading,
+)
+from certmix.text import accuracy, interval_ends
 
 __all__ = ["comparability", "comparison_chart", "differing", "figures_table", "letter", "parameters_table"]
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from certmix.bounds import clopper_pearson
-from certmix.tables.cells import interval_ends
-from certmix.text import floor_digits, floor_percent
+from certmix.text import floor_digits, floor_percent, interval_ends
 from certmix.types import FloatArray
 
 __all__ = ["MOST_STEPS", "Axis", "Steps", "axis", "share_text", "steps"]

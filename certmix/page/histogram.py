@@ -9,7 +9,7 @@ from certmix.page.chart import NORMS, frame
 from certmix.page.curves import Axis
 from certmix.page.markup import Markup, tag
 from certmix.page.values import Images, Result, lead_row
-from certmix.tables.wording import LETTERS, certificate_label, classifier_label
+from certmix.tables.words import LETTERS, certificate_label, classifier_label
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["BINS", "histogram"]

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from certmix.tables.json_table import _plain as plain
-from certmix.tables.wording import one_line
+from certmix.errors import one_line
+from certmix.tables.formats import plain
 
 __all__ = ["Markup", "json_block", "tag", "text"]
 

@@ -15,7 +15,7 @@ from certmix.page.report_page_results import plain_results, sampled_results
 from certmix.page.report_page_sheets import plots, tables
 from certmix.runs import read_run
 from certmix.runs.identity import CERTIFY
-from certmix.tables.wording import DETERMINISTIC
+from certmix.tables.words import DETERMINISTIC
 
 __all__ = ["PICTURES", "read_page_run", "report_page", "write_report"]
 

@@ -15,7 +15,7 @@ from certmix.radii import CERTIFICATES
 from certmix.runs.identity import CERTIFY
 from certmix.sampling.passes import PARTLY
 from certmix.sampling.schedule import looks, share
-from certmix.tables.wording import radius_heading
+from certmix.tables.words import radius_heading
 from certmix.text import as_given, plain_decimal
 
 __all__ = ["commands", "looks_of", "parameters", "provenance", "split_of", "without_folders"]

@@ -7,13 +7,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from certmix.errors import RunError
+from certmix.errors import RunError, one_line
 from certmix.page.values import Table
 from certmix.plain_json import parse_json
-from certmix.tables.cells import accuracy
 from certmix.tables.formats import ATTACKED, CERTIFIED, ESTIMATE
 from certmix.tables.table import printed
-from certmix.tables.wording import one_line
+from certmix.text import accuracy
 from certmix.types import SCHEMA_VERSION
 
 __all__ = ["plots", "tables"]

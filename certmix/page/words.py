@@ -6,16 +6,16 @@ from certmix.page.certified import start_radius
 from certmix.page.chart import NORMS
 from certmix.page.markup import Markup, tag
 from certmix.page.values import CertifiedRun, Facts, lead_row
-from certmix.tables.cells import accuracy, interval_ends, known, mean_radius
-from certmix.tables.wording import (
+from certmix.tables.words import (
     LETTERS,
     certificate_label,
     deterministic,
+    mean_radius,
     notes,
-    partial_warning,
     radius_heading,
+    summary_table,
 )
-from certmix.text import ceil_digits, floor_digits, plain_decimal
+from certmix.text import accuracy, ceil_digits, floor_digits, interval_ends, known, plain_decimal
 from certmix.types import CertifiedAccuracy, Summary
 
 AT_LEAST = f"{LETTERS.at_least} "
@@ -25,7 +25,7 @@ __all__ = ["budget_facts", "headline", "key_figures", "status", "warning"]
 
 def warning(summary: Summary) -> Markup | None:
     """Return the warning of a partial result."""
-    words = partial_warning(summary)
+    words = summary_table(summary).partial
     return tag("p", f"{words[0].upper()}{words[1:]}.", class_="warning", role="note") if words else None
 
 

@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from certmix.errors import ParameterError
-from certmix.tables.wording import one_line
+from certmix.errors import ParameterError, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

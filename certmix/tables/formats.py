@@ -1,26 +1,29 @@
-"""A table in each format: for people and for programs; and its files."""
+"""A table in each format, for people and for programs, and its files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any, NamedTuple
+
+import numpy as np
 
 from certmix.atomic import write_atomically
-from certmix.errors import ParameterError
-from certmix.tables.cells import known
-from certmix.tables.json_table import _plain as plain
-from certmix.tables.markdown import _escape as escape
+from certmix.errors import ParameterError, one_line
+from certmix.tables.latex import latex_table
 from certmix.tables.table import (
     Cell,
     Printed,
     Quantity,
+    Share,
     Table,
     check_stem,
     column_units,
@@ -29,16 +32,27 @@ from certmix.tables.table import (
     printed_notes,
     text_columns,
 )
-from certmix.tables.table_latex import latex_table
-from certmix.tables.table_text import text_table
-from certmix.tables.wording import one_line
-from certmix.text import plain_decimal
-from certmix.types import SCHEMA_VERSION, AccuracyShare, AttackedAccuracy, CertifiedShare
+from certmix.tables.terminal import styled_lines, text_table
+from certmix.tables.words import summary_table
+from certmix.text import known, plain_decimal
+from certmix.types import SCHEMA_VERSION, AccuracyShare, AttackedAccuracy, CertifiedShare, Summary
 
-__all__ = ["FORMATS", "render", "write_files"]
+__all__ = [
+    "ATTACKED",
+    "CERTIFIED",
+    "ESTIMATE",
+    "FORMATS",
+    "PLOT_SUFFIXES",
+    "identifiers",
+    "plain",
+    "print_table",
+    "render",
+    "write_files",
+]
 
 ATTACKED, ESTIMATE = "attacked, an upper bound of robust accuracy", "estimate"
 CERTIFIED = "certified"
+PLOT_SUFFIXES = ("png", "svg")
 
 _SPELT = str.maketrans(
     {"%": " percent ", "/": " per ", "\u03b1": "alpha", "\u03b5": "eps", "\u03c3": "sigma", "\u2113": "l"}
@@ -51,53 +65,45 @@ def csv_table(table: Table) -> str:
     A column of accuracies is a share of 1 and followed by its interval's ends,
     ``..._low`` and ``..._high``; one unit is part of the heading, several are a
     column ``..._unit``.  Groups are the first column; ``complete`` is the last.
-    Empty where unknown.
+    Empty where unknown.  Plain decimals that read back as the same numbers.
     """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if table.records is not None:
+        writer.writerows(map(_text, line) for line in table.records)
+        return buffer.getvalue()
     units = column_units(table)
-    accurate = [
-        any(isinstance(c, AccuracyShare) for c in table.column(k)) for k in range(len(table.headings))
-    ]
+    accurate = [any(isinstance(c, AccuracyShare | Share) for c in table.column(k)) for k in range(len(units))]
     names = ["group"] if table.groups else []
     for heading, unit, ends in zip(table.headings, units, accurate, strict=True):
         base = heading if not unit or (unit == "%" and ends) else f"{heading} {unit}"
         names += [base, *([f"{heading} low", f"{heading} high"] if ends else [])]
         names += [f"{heading} unit"] if unit is None else []
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(identifiers([*names, "complete"]))
     for name, rows in table.blocks():
         for row in rows:
-            values = [one_line(name)] if name is not None else []
+            values: list[Any] = [] if name is None else [name]
             for cell, unit, ends in zip(row, units, accurate, strict=True):
-                values += _values(cell, ends) + ([_unit(cell)] if unit is None else [])
-            writer.writerow([*values, "true" if table.complete else "false"])
+                share = isinstance(cell, AccuracyShare | Share)
+                if isinstance(cell, AccuracyShare | Share):
+                    value = cell.value if isinstance(cell, Share) else cell.accuracy
+                    values += [value, *((cell.interval if known(value) else None) or (None, None))]
+                else:
+                    values += [cell.value if isinstance(cell, Quantity) else cell, *["", ""][: 2 * ends]]
+                if unit is None:
+                    values.append("share" if share else getattr(cell, "unit", ""))
+            writer.writerow([*map(_text, values), _text(table.complete)])
     return buffer.getvalue()
 
 
-def _values(cell: Cell, ends: bool) -> list[str]:
-    if isinstance(cell, AccuracyShare):
-        counted = known(cell.accuracy)
-        return [_number(value if counted else None) for value in (cell.accuracy, *cell.interval)]
-    text = one_line(cell) if isinstance(cell, str) else _number(_value(cell))
-    return [text, "", ""] if ends else [text]
-
-
-def _value(cell: float | Quantity | None) -> float | None:
-    return cell.value if isinstance(cell, Quantity) else cell
-
-
-def _number(value: float | None) -> str:
-    if isinstance(value, bool):
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if not known(value):
         return ""
     return str(int(value)) if isinstance(value, Integral) else plain_decimal(value)
-
-
-def _unit(cell: Cell) -> str:
-    if isinstance(cell, AccuracyShare):
-        return "share"
-    return one_line(cell.unit) if isinstance(cell, Quantity) else ""
 
 
 def json_table(table: Table) -> str:
@@ -107,21 +113,20 @@ def json_table(table: Table) -> str:
     object with its counts, interval and kind, a quantity one of value and unit.
     """
     first = ["group"] if table.groups else []
-    keys = identifiers([*first, *table.headings])
-    rows = [
-        dict(zip(keys, [*([name] if table.groups else []), *map(_object, row)], strict=True))
-        for name, rows in table.blocks()
-        for row in rows
-    ]
     headings = [*first, *table.headings]
-    found = {
+    keys = identifiers(headings)
+    found = table.data or {
         "schema_version": SCHEMA_VERSION,
         "name": table.name,
         "title": table.title,
         "settings": table.settings,
         "complete": table.complete,
         "columns": [{"key": k, "heading": h} for k, h in zip(keys, headings, strict=True)],
-        "rows": rows,
+        "rows": [
+            dict(zip(keys, [*([name] if first else []), *map(_object, row)], strict=True))
+            for name, rows in table.blocks()
+            for row in rows
+        ],
         "notes": table.notes,
         "extra": table.extra,
     }
@@ -130,20 +135,36 @@ def json_table(table: Table) -> str:
 
 def _object(cell: Cell) -> Any:
     if isinstance(cell, AccuracyShare):
+        kind = ESTIMATE
+        if isinstance(cell, CertifiedShare):
+            kind = CERTIFIED
+        elif isinstance(cell, AttackedAccuracy):
+            kind = ATTACKED
         return {
             "accuracy": cell.accuracy,
             "correct": cell.correct,
             "images": cell.images,
             "interval": cell.interval,
-            "kind": _kind(cell),
+            "kind": kind,
         }
+    if isinstance(cell, Share):
+        return {"accuracy": cell.value, "interval": cell.interval}
     return {"value": cell.value, "unit": cell.unit} if isinstance(cell, Quantity) else cell
 
 
-def _kind(cell: AccuracyShare) -> str:
-    if isinstance(cell, CertifiedShare):
-        return CERTIFIED
-    return ATTACKED if isinstance(cell, AttackedAccuracy) else ESTIMATE
+def plain(value: Any) -> Any:
+    """Return what JSON can hold: numpy's values as Python's, None for what is not finite."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(item) for item in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def identifiers(headings: Iterable[str]) -> list[str]:
@@ -158,46 +179,40 @@ def identifiers(headings: Iterable[str]) -> list[str]:
     for heading in headings:
         spelt = heading.replace("(%)", "").translate(_SPELT).lower()
         name = re.sub(r"[^0-9a-z]+", "_", spelt).strip("_") or "column"
-        found.append(_fresh(f"_{name}" if name[0].isdigit() else name, found))
+        name = f"_{name}" if name[0].isdigit() else name
+        tries = (name if k == 1 else f"{name}_{k}" for k in range(1, len(found) + 2))
+        found.append(next(one for one in tries if one not in found))
     return found
-
-
-def _fresh(name: str, taken: Sequence[str]) -> str:
-    tries = (name if k == 1 else f"{name}_{k}" for k in range(1, len(taken) + 2))
-    return next(one for one in tries if one not in taken)
 
 
 def markdown_table(table: Table) -> str:
     """Return a table as Markdown that also reads well as plain text; a group's name is a row of its own."""
     notes = printed_notes(table)
+    warning = table.partial
     blocks = [
-        f"# {escape(table.title)}" + ("" if table.complete else " (partial)"),
-        "" if table.complete else "**Partial result.**",
-        escape(table.settings),
-        _pipe_table(table) if table.headings else "",
+        f"# {_escape(table.title)}" + (" (partial)" if warning else ""),
+        f"**{warning[0].upper()}{_escape(warning[1:])}.**" if warning else "",
+        _escape(table.settings) if not table.settings.startswith(">") else "\\" + _escape(table.settings),
+        _piped(table) if table.headings else "",
+        _escape(table.below),
         "Notes:" if notes else "",
-        "\n".join(f"- {escape(note)}" for note in notes),
+        "\n".join(f"- {_escape(note)}" for note in notes),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _pipe_table(table: Table) -> str:
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<|#~&$])", r"\\\1", one_line(text))
+
+
+def _piped(table: Table) -> str:
     units = column_units(table)
-    lines = [[escape(heading) for heading in printed_headings(table, units)]]
+    lines = [[_escape(heading) for heading in printed_headings(table, units)]]
     for name, rows in table.blocks():
         if name is not None:
-            lines.append([f"**{escape(name)}**", *[""] * (len(units) - 1)])
+            lines.append([f"**{_escape(name)}**", *[""] * (len(units) - 1)])
         lines += [[_marked(printed(c), unit) for c, unit in zip(row, units, strict=True)] for row in rows]
-    return _piped(lines, text_columns(table))
-
-
-def _marked(cell: Printed, unit: str | None) -> str:
-    text = escape(f"{cell.text} {cell.unit}" if cell.unit and unit is None else cell.text)
-    return text if cell.interval is None else f"{text} [{cell.interval[0]}, {cell.interval[1]}]"
-
-
-def _piped(lines: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
-    """Lay out a pipe table, its headings first; a column is flush left or right."""
+    left = text_columns(table)
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * w if flush else "-" * (w - 1) + ":" for w, flush in zip(widths, left, strict=True)]
 
@@ -210,21 +225,38 @@ def _piped(lines: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
     return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "table": text_table,
-    "json": json_table,
-    "csv": csv_table,
-    "markdown": markdown_table,
-    "latex": latex_table,
+def _marked(cell: Printed, unit: str | None) -> str:
+    text = _escape(f"{cell.text} {cell.unit}" if cell.unit and unit is None else cell.text)
+    return text if cell.interval is None else f"{text} [{cell.interval[0]}, {cell.interval[1]}]"
+
+
+class Format(NamedTuple):
+    """How a table is printed, and the suffix of its file; None where it has none."""
+
+    render: Callable[[Table], str]
+    suffix: str | None
+
+
+FORMATS = {
+    "table": Format(text_table, None),
+    "json": Format(json_table, "json"),
+    "csv": Format(csv_table, "csv"),
+    "markdown": Format(markdown_table, "md"),
+    "latex": Format(latex_table, "tex"),
 }
-"""Renderers by name."""
-
-_TABLES = {"csv": "csv", "md": "markdown", "tex": "latex", "json": "json"}  # suffix -> format
-_PLOTS = ("png", "svg")
-_NONE: Mapping[str, Callable[[str], bytes]] = MappingProxyType({})
+"""Formats by name."""
 
 
-def render(table: Table, format: str) -> str:
+def as_table(found: Table | Summary) -> Table:
+    """Return a table as it is, and the table of a summary."""
+    if isinstance(found, Summary):
+        return summary_table(found)
+    if not isinstance(found, Table):
+        raise ParameterError(f"a {type(found).__name__} is no table: give a result's .summary or .table")
+    return found
+
+
+def render(table: Table | Summary, format: str) -> str:
     """Return a table as text that ends with one line end.
 
     Accuracies are in percent with one decimal, rounded down, their intervals
@@ -233,14 +265,14 @@ def render(table: Table, format: str) -> str:
     Parameters
     ----------
     table
-        The figures.
+        ``result.table`` of a study, or ``result.summary`` of a certification.
     format
         A name in `FORMATS`.
 
     Raises
     ------
     ParameterError
-        The format is unknown.
+        The format is unknown, or it is given something else.
 
     Examples
     --------
@@ -250,13 +282,46 @@ def render(table: Table, format: str) -> str:
     """
     if format not in FORMATS:
         raise ParameterError(f"format '{format}' is unknown: choose one of {', '.join(FORMATS)}")
-    return FORMATS[format](table)
+    return FORMATS[format].render(as_table(table))
+
+
+def print_table(table: Table | Summary, format: str = "table", file: IO[str] | None = None) -> None:
+    """Print a table to a text stream, by default the standard output.
+
+    On a terminal the table takes as much as its width allows, with headings bold
+    and intervals dim.  Elsewhere the width is 80 columns, or the environment's
+    ``COLUMNS``, and there are no colours.  Letters that the stream's encoding
+    lacks are spelt as their code points.
+
+    Raises
+    ------
+    ParameterError
+        The format is unknown, or it is given something else.
+    """
+    stream = sys.stdout if file is None else file
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def encodable(text: str) -> str:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+    if format != "table" or not stream.isatty():
+        stream.write(encodable(render(table, format)))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    for line in styled_lines(as_table(table), console.width):
+        text = Text.assemble(*((encodable(piece), style) for piece, style in line))
+        console.print(text, crop=False, no_wrap=True, overflow="ignore")
 
 
 def write_files(
-    folder: str | Path, table: Table, plots: Mapping[str, Callable[[str], bytes]] = _NONE
+    folder: str | Path,
+    table: Table,
+    plots: Mapping[str, Callable[[str], bytes]] = MappingProxyType({}),
 ) -> list[Path]:
-    """Write ``NAME.{csv,md,tex,json}`` of the table, and each plot's ``.png`` and ``.svg``.
+    """Write ``NAME.{json,csv,md,tex}`` of the table, and each plot's ``.png`` and ``.svg``.
 
     Everything is made before anything is written, and each file appears whole
     or not at all.
@@ -282,10 +347,12 @@ def write_files(
     RunError
         The folder cannot be made or written to.
     """
-    contents = {f"{table.name}.{s}": render(table, name).encode() for s, name in _TABLES.items()}
+    contents = {
+        f"{table.name}.{kind.suffix}": kind.render(table).encode() for kind in FORMATS.values() if kind.suffix
+    }
     for name, draw in plots.items():
         check_stem(name)
-        contents.update({f"{name}.{suffix}": draw(suffix) for suffix in _PLOTS})
+        contents.update({f"{name}.{suffix}": draw(suffix) for suffix in PLOT_SUFFIXES})
     for name, content in contents.items():
         write_atomically(Path(folder) / name, content)
     return [Path(folder) / name for name in contents]

@@ -1,22 +1,37 @@
-"""The summary as a LaTeX table for a paper, in the style of booktabs."""
+"""A table as LaTeX tables that fit a page."""
 
 from __future__ import annotations
 
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
-from certmix.tables.cells import CLEAN_LABELS, accuracy, clean_values, interval_ends, known, mean_radius
-from certmix.tables.wording import (
-    Dialect,
-    classifier_label,
-    notes,
-    one_line,
-    partial_warning,
-    radius_heading,
-    settings,
+from certmix.errors import one_line
+from certmix.tables.table import (
+    Label,
+    Printed,
+    Table,
+    column_units,
+    key_columns,
+    printed,
+    printed_headings,
+    printed_notes,
+    text_columns,
 )
-from certmix.types import CertifiedAccuracy, Summary
+from certmix.text import UNKNOWN
 
 __all__ = ["latex_table"]
+
+_LINE_WIDTH = 340.0  # points; LaTeX's article has 345
+_LETTER, _SMALL, _BETWEEN = 4.6, 3.8, 6.0  # points: a letter of 8 points, one of an interval, blanks
+_LONG = 30  # letters from which on words are folded
+_FOLDED = 0.28  # share of the line that they then take
+_PAGE = 31.0  # lines that fit on a page between a caption and notes
+_HEADING = 3.0  # lines that headings and rules take
 
 _SPECIAL = str.maketrans(
     {
@@ -30,85 +45,187 @@ _SPECIAL = str.maketrans(
         **{c: f"\\{c}" for c in "{}$&#_%"},
     }
 )
+_SYMBOLS = {
+    r"\textgreater{}=": r"$\geq$", r"\textgreater{}": "$>$", "sigma": r"$\sigma$", "alpha": r"$\alpha$",
+    "beta": r"$\beta$", "l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$",
+    "(g)": "($g$)", "(h)": "($h$)",
+}  # fmt: skip
+"""How words of titles and headings are written as mathematics."""
+_SYMBOL = re.compile(
+    r"\\textgreater\{\}=?|\b(?:sigma|alpha|beta)(?= = )|\b(?:l1|l2|linf)(?= (?:radius|eps)\b)|\([gh]\)"
+)
+
+_Row = tuple[str | None, tuple[Any, ...]]  #: group, cells
 
 
-def latex_table(summary: Summary) -> str:
-    """Return a floating table with caption, certified and clean accuracies and notes.
+@dataclass(frozen=True)
+class _Column:
+    """How a column is set: its heading's lines, its cells' unit and kind, and its width in points."""
 
-    Needs only ``booktabs``.  Each figure carries the ends of its interval as
-    subscript and superscript.
+    heading: tuple[str, ...]
+    unit: str | None
+    kind: str
+    long: bool
+    width: float
+
+
+def latex_table(table: Table) -> str:
+    """Return a table as floating tables in the style of booktabs, the only package needed.
+
+    Each accuracy carries the ends of its interval as subscript and
+    superscript.  Columns that find no room on a line stand in a further block,
+    rows that find none on a page in a further table.
     """
-    lines = [
-        r"% needs \usepackage{booktabs}",
+    short = ((c.short if isinstance(c, Label) else c for c in row) for row in table.rows)
+    table = replace(table, rows=tuple(map(tuple, short)))
+    columns = _columns(table)
+    blocks = _blocks(columns, key_columns(table))
+    lines, pages = [r"% needs \usepackage{booktabs}"], _pages(table, columns, blocks)
+    for page, rows in enumerate(pages):
+        lines += _opening(table, continued=page > 0)
+        for block in blocks:
+            lines += [*_tabular(columns, rows, block), r"\par\medskip"]
+        if page == len(pages) - 1:
+            lines += [f"{_math(table.below)}\\par\\medskip"] if table.below else []
+            lines += [r"\begin{minipage}{\linewidth}", r"\scriptsize\raggedright"]
+            lines += [f"{escape(note)}\\par" for note in printed_notes(table)]
+            lines.append(r"\end{minipage}")
+        lines.append(r"\end{table}")
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Return text as LaTeX prints it, on one line."""
+    return one_line(text).translate(_SPECIAL)
+
+
+def _math(text: str) -> str:
+    """Return our own words, escaped, with symbols for what is named in them."""
+    return _SYMBOL.sub(lambda found: _SYMBOLS[found[0]], escape(text))
+
+
+def _columns(table: Table) -> list[_Column]:
+    units, left = column_units(table), text_columns(table)
+    columns = []
+    for index, heading in enumerate(printed_headings(table, units)):
+        cells, unit = [printed(cell) for cell in table.column(index)], units[index]
+        words = one_line(heading).split() or [""]
+        lines = tuple(textwrap.wrap(one_line(heading), max(8, *map(len, words))) or [""])
+        long = left[index] and any(len(cell.text) > _LONG for cell in cells)
+        width = max([_LETTER * len(line) for line in lines] + [_width(cell, unit) for cell in cells])
+        if long:
+            width = _FOLDED * _LINE_WIDTH
+        kind = f"p{{{_FOLDED}\\linewidth}}" if long else "l" if left[index] else "r"
+        columns.append(_Column(lines, unit, kind, long, width + _BETWEEN))
+    return columns
+
+
+def _width(cell: Printed, unit: str | None) -> float:
+    letters = len(cell.text) + (1 + len(cell.unit) if cell.unit and unit is None else 0)
+    return _LETTER * letters + (_SMALL * max(map(len, cell.interval)) if cell.interval else 0.0)
+
+
+def _blocks(columns: Sequence[_Column], keys: int) -> list[list[int]]:
+    """Return which columns stand side by side: as many as a line holds, the first ones in every block."""
+    widths = [column.width for column in columns]
+    names = min(keys, len(widths))
+    if names < len(widths) and sum(widths[:names]) + max(widths[names:]) > _LINE_WIDTH:
+        names = 1
+    blocks = [list(range(names))] if widths else []
+    for c in range(names, len(widths)):
+        taken = sum(widths[k] for k in blocks[-1])
+        if taken + widths[c] > _LINE_WIDTH and len(blocks[-1]) > names:
+            blocks.append(list(range(names)))
+        blocks[-1].append(c)
+    return blocks
+
+
+def _pages(table: Table, columns: Sequence[_Column], blocks: Sequence[Sequence[int]]) -> list[list[_Row]]:
+    """Return the rows of each table, so many that all blocks fit on a page."""
+    room = _PAGE - _HEADING * len(blocks)
+    pages: list[list[_Row]] = [[]]
+    taken = 0.0
+    for name, rows in table.blocks():
+        taken += 0 if name is None else len(blocks)
+        for row in rows:
+            lines = [_lines(cell, column) for cell, column in zip(row, columns, strict=True)]
+            needed = sum(max(lines[c] for c in block) for block in blocks)
+            if taken + needed > room and pages[-1]:
+                pages.append([])
+                taken = 0.0
+            pages[-1].append((name, row))
+            taken += needed
+    return pages
+
+
+def _lines(cell: Any, column: _Column) -> float:
+    """Return how high a cell is; the lines of folded words stand closer than rows."""
+    if not column.long:
+        return 1.0
+    return 0.4 + 0.7 * math.ceil(1.3 * _LETTER * len(printed(cell).text) / column.width)
+
+
+def _opening(table: Table, *, continued: bool) -> list[str]:
+    partial = f"\\textbf{{{escape(table.partial.capitalize())}.}} " if table.partial else ""
+    settings = f"; {_math(table.settings)}" if table.settings else ""
+    caption = f"{_math(table.title)}{' (continued)' if continued else settings}."
+    if not continued and any(printed(cell).interval for row in table.rows for cell in row):
+        caption += (
+            r" Subscripts and superscripts: ends of the two-sided 95\,\% "
+            "Clopper--Pearson interval over images."
+        )
+    return [
         r"\begin{table}",
         r"\centering",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
         r"\setlength{\belowcaptionskip}{6pt}",
         r"\renewcommand{\arraystretch}{1.5}",
-        f"\\caption{{{_caption(summary)}}}",
-        r"\label{tab:certified-accuracy}",
-        *_certified(summary),
-        r"\par\medskip",
-        *_clean(summary),
-        r"\par\medskip",
-        r"\begin{minipage}{\linewidth}",
-        r"\scriptsize\raggedright",
-        *(f"{note}\\par" for note in notes(summary, _LATEX)),
-        r"\end{minipage}",
-        r"\end{table}",
+        *([r"\addtocounter{table}{-1}"] if continued else []),
+        f"\\caption{{{partial}{caption}}}",
+        *([] if continued else [f"\\label{{tab:{table.name}}}"]),
     ]
-    return "\n".join(lines) + "\n"
 
 
-def _escape(text: str) -> str:
-    return one_line(text).translate(_SPECIAL)
-
-
-_LATEX = Dialect(r"$\sigma$", r"$\alpha$", "$>$", r"$\geq$", "--", _escape)
-_NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
-
-
-def _caption(summary: Summary) -> str:
-    warning = partial_warning(summary)
-    partial = f"\\textbf{{{warning.capitalize()}.}} " if warning else ""
-    return (
-        f"{partial}Certified accuracy (\\%) at {_NORMS.get(summary.norm, _escape(summary.norm))} radius; "
-        f"{settings(summary, _LATEX)}. "
-        r"Subscripts and superscripts: ends of the two-sided 95\,\% Clopper--Pearson interval over images."
-    )
-
-
-def _certified(summary: Summary) -> list[str]:
-    radii = [radius_heading(radius, _LATEX) for radius in summary.radii]
-    heading = ["", *radii, r"\shortstack{mean\\radius}"]
-    lines = [f"\\begin{{tabular}}{{l*{{{len(heading) - 1}}}{{r}}}}", r"\toprule", _line(heading)]
-    for classifier, rows in groupby(summary.rows, key=lambda row: row.classifier):
-        label = classifier_label(classifier, summary.alpha, _LATEX)
-        lines += [r"\midrule", _line([f"\\multicolumn{{{len(heading)}}}{{l}}{{{label}}}"])]
-        lines += [_line(_cells(row, summary.norm)) for row in rows]
+def _tabular(columns: Sequence[_Column], rows: Sequence[_Row], block: Sequence[int]) -> list[str]:
+    shown = [columns[c] for c in block]
+    lines = [f"\\begin{{tabular}}{{{''.join(column.kind for column in shown)}}}", r"\toprule"]
+    lines.append(_line([_heading(column) for column in shown]))
+    for name, group in groupby(rows, key=lambda row: row[0]):
+        lines.append(r"\midrule")
+        if name is not None:
+            lines.append(_line([f"\\multicolumn{{{len(shown)}}}{{l}}{{{_math(name)}}}"]))
+        indent = "" if name is None else r"\quad "
+        lines += [indent + _line([_cell(printed(row[c]), columns[c]) for c in block]) for _, row in group]
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-def _cells(row: CertifiedAccuracy, norm: str) -> list[str]:
-    figures = []
-    for share, interval in zip(row.certified_accuracy, row.interval, strict=True):
-        low, high = interval_ends(interval)
-        figures.append(f"${accuracy(share)}_{{{low}}}^{{{high}}}$" if known(share) else _LATEX.unknown)
-    return [f"\\quad {_escape(row.certificate)}", *figures, mean_radius(row, _LATEX, norm=norm)]
+def _heading(column: _Column) -> str:
+    lines = [_math(line) for line in column.heading]
+    if len(lines) == 1:
+        return lines[0]
+    side = "r" if column.kind == "r" else "l"
+    return f"\\shortstack[{side}]{{" + r"\\".join(lines) + "}"
 
 
-def _clean(summary: Summary) -> list[str]:
-    return [
-        r"\begin{tabular}{lrrr}",
-        r"\toprule",
-        _line(["", *(label.replace("(g)", "($g$)").replace("(h)", "($h$)") for label in CLEAN_LABELS)]),
-        r"\midrule",
-        _line([r"clean accuracy (\%)", *clean_values(summary.clean_accuracy, _LATEX)]),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
+def _cell(cell: Printed, column: _Column) -> str:
+    if cell.unit is None:
+        if cell.text == UNKNOWN:
+            return "--"
+        return f"{{\\raggedright {_breakable(cell.text)}\\par}}" if column.long else escape(cell.text)
+    number = escape(cell.text)
+    if cell.interval is not None:
+        number = f"${number}_{{{cell.interval[0]}}}^{{{cell.interval[1]}}}$"
+    elif number.startswith("-"):
+        number = f"${number}$"
+    return f"{number} {escape(cell.unit)}" if cell.unit and column.unit is None else number
 
 
-def _line(cells: list[str]) -> str:
+def _breakable(text: str) -> str:
+    """Let a long word break after its punctuation, or where it has none for 15 letters."""
+    pieces = re.findall(r"[^/_. -]{1,15}[/_. -]*|[/_. -]+", one_line(text))
+    return r"\allowbreak{}".join(map(escape, pieces)) if len(pieces) > 1 else escape(text)
+
+
+def _line(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"

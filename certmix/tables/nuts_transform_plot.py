@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, one_line
 from certmix.tables._drawing import COLOURS, DARK, DASHES, head, image, tidy
-from certmix.tables.wording import one_line
 from certmix.types import FloatArray
 
 if TYPE_CHECKING:

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from certmix.atomic import write_atomically
+from certmix.errors import one_line
 from certmix.tables._drawing import image, tidy, title_lines
-from certmix.tables.cells import known
+from certmix.tables.formats import write_files
 from certmix.tables.survival import coinciding, survival_steps
-from certmix.tables.wording import DETERMINISTIC, LETTERS, certificate_label, classifier_label, one_line
-from certmix.text import plain_decimal
-from certmix.types import Curve
+from certmix.tables.words import DETERMINISTIC, LETTERS, certificate_label, classifier_label, summary_table
+from certmix.text import known, plain_decimal
+from certmix.types import Curve, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curve_plot", "plot_certified_accuracy"]
+__all__ = ["curve_plot", "plot_certified_accuracy", "write_products"]
 
 _ROBUST = "#404040"
 _COLOURS = {
@@ -183,3 +184,30 @@ def _head(
     if not complete:
         parts.append("partial result")
     axes.set_title("\n".join([*title_lines(title), ", ".join(parts)]), fontsize=10.5, parse_math=False)
+
+
+def write_products(folder: str | Path, summary: Summary, curves: Sequence[Curve]) -> list[Path]:
+    """Write ``certified-accuracy.{json,csv,md,tex,png,svg}`` into a folder, each file whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        Where to; made if missing.
+    summary
+        The figures of the tables.
+    curves
+        The radii of the plot, as a rule one curve for each row.
+
+    Raises
+    ------
+    RunError
+        The folder cannot be made or written to.
+    """
+
+    def draw(suffix: str) -> bytes:
+        return curve_plot(
+            curves, suffix, title="Certified accuracy" + (f": {summary.data}" if summary.data else ""),
+            sigma=summary.sigma, alpha=summary.alpha, complete=summary.complete, norm=summary.norm,
+        )  # fmt: skip
+
+    return write_files(folder, summary_table(summary), {"certified-accuracy": draw})

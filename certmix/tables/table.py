@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from numbers import Integral
 from typing import Any
 
 from certmix.errors import ParameterError
-from certmix.tables.cells import accuracy, interval_ends, known
-from certmix.text import ceil_digits, floor_digits, plain_decimal
+from certmix.text import (
+    UNKNOWN,
+    accuracy,
+    ceil_digits,
+    floor_digits,
+    interval_ends,
+    known,
+    nearest_digits,
+    plain_decimal,
+)
 from certmix.types import AccuracyShare, AttackedAccuracy
 
 __all__ = [
-    "UNKNOWN",
     "Cell",
+    "Label",
     "Printed",
     "Quantity",
+    "Share",
     "Table",
     "check_stem",
     "column_units",
@@ -29,7 +37,9 @@ __all__ = [
     "text_columns",
 ]
 
-ROUNDINGS = ("nearest", "down", "up")
+_ROUND = {"nearest": nearest_digits, "down": floor_digits, "up": ceil_digits}
+_ROUNDED = "Accuracies and lower ends of their 95 % intervals over images are rounded down, upper ends up."
+_ATTACKED = "Accuracies under attack are upper bounds of robust accuracy, not certificates."
 
 
 @dataclass(frozen=True)
@@ -61,18 +71,36 @@ class Quantity:
     def __post_init__(self) -> None:
         if not 0 <= self.digits <= 400:
             raise ParameterError(f"digits = {self.digits} is not in 0..400: ask for fewer digits")
-        if self.rounding not in ROUNDINGS:
-            raise ParameterError(
-                f"rounding '{self.rounding}' is unknown: choose one of {', '.join(ROUNDINGS)}"
-            )
+        if self.rounding not in _ROUND:
+            raise ParameterError(f"rounding '{self.rounding}' is unknown: choose one of {', '.join(_ROUND)}")
 
 
-Cell = str | int | float | None | AccuracyShare | Quantity
+@dataclass(frozen=True)
+class Share:
+    """A share of 1, printed in percent and rounded down; the ends of its interval are rounded outwards."""
+
+    value: float | None
+    interval: tuple[float, float] | None = None
+
+
+class Label(str):
+    """Words that name a row, and shorter ones for where room is scarce."""
+
+    short: str
+
+    def __new__(cls, text: str, short: str) -> Label:
+        """Return the words."""
+        label = super().__new__(cls, text)
+        label.short = short
+        return label
+
+
+Cell = str | int | float | None | AccuracyShare | Share | Quantity
 
 
 @dataclass(frozen=True)
 class Table:
-    """A study's figures as one table.
+    """Figures as one table, whatever format it is printed in.
 
     Parameters
     ----------
@@ -93,6 +121,14 @@ class Table:
         or all rows belong to one.
     extra
         Plain data that only JSON shows.
+    extent
+        How much of a partial result there is, in words.
+    below
+        A line of further figures under the rows.
+    data
+        What JSON shows, where it is not made of the rows.
+    records
+        Lines of the CSV, its headings first, where they are not made of the rows.
 
     Raises
     ------
@@ -110,6 +146,10 @@ class Table:
     complete: bool = True
     groups: tuple[tuple[str, int], ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    extent: str = ""
+    below: str = ""
+    data: dict[str, Any] | None = None
+    records: tuple[tuple[Any, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         check_stem(self.name)
@@ -124,6 +164,11 @@ class Table:
             raise ParameterError(
                 f"groups of {counts} rows do not make up {len(self.rows)} rows: put each row into one"
             )
+
+    @property
+    def partial(self) -> str:
+        """The warning of a partial result; empty for a whole one."""
+        return "" if self.complete else "partial result" + (f": {self.extent}" if self.extent else "")
 
     def blocks(self) -> Iterator[tuple[str | None, tuple[tuple[Cell, ...], ...]]]:
         """Yield each group's name and rows, or None and all rows."""
@@ -149,12 +194,6 @@ def check_stem(name: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ParameterError(f"name {name!r} is not fit for a file: use letters, digits, dots and dashes")
-
-
-UNKNOWN = "-"
-
-_ROUNDED = "Accuracies and lower ends of their 95 % intervals over images are rounded down, upper ends up."
-_ATTACKED = "Accuracies under attack are upper bounds of robust accuracy, not certificates."
 
 
 @dataclass(frozen=True)
@@ -185,30 +224,24 @@ def printed(cell: Cell, digits: int = 1) -> Printed:
     >>> printed(EstimatedAccuracy(2, 3, (0.0942, 0.9917))).text, printed(Quantity(0.05, 1, "s")).text
     ('66.6', '0.0')
     """
-    if isinstance(cell, AccuracyShare):
-        if not known(cell.accuracy):
+    if isinstance(cell, AccuracyShare | Share):
+        share = cell.value if isinstance(cell, Share) else cell.accuracy
+        if not known(share):
             return Printed(UNKNOWN)
-        ends = interval_ends(cell.interval, digits) if all(map(known, cell.interval)) else None
-        return Printed(accuracy(cell.accuracy), ends, "%")
+        whole = cell.interval is not None and all(map(known, cell.interval))
+        ends = interval_ends(cell.interval, digits) if cell.interval is not None and whole else None
+        return Printed(accuracy(share), ends, "%")
     if isinstance(cell, Quantity):
-        return Printed(_quantity(cell), None, cell.unit) if known(cell.value) else Printed(UNKNOWN)
+        if not known(cell.value):
+            return Printed(UNKNOWN)
+        return Printed(_ROUND[cell.rounding](float(cell.value), cell.digits), None, cell.unit)
     if isinstance(cell, str):
         return Printed(cell)
-    return Printed(_number(cell), None, "") if known(cell) else Printed(UNKNOWN)
-
-
-def _number(value: float) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(int(value)) if isinstance(value, Integral) else plain_decimal(value)
-
-
-def _quantity(cell: Quantity) -> str:
-    value = float(cell.value or 0.0)
-    if cell.rounding != "nearest":
-        return {"down": floor_digits, "up": ceil_digits}[cell.rounding](value, cell.digits)
-    text = f"{Decimal(repr(value)):.{cell.digits}f}"
-    return text if any(c in text for c in "123456789") else text.removeprefix("-")
+    if not known(cell):
+        return Printed(UNKNOWN)
+    if isinstance(cell, bool):
+        return Printed("yes" if cell else "no", None, "")
+    return Printed(str(int(cell)) if isinstance(cell, Integral) else plain_decimal(cell), None, "")
 
 
 def column_units(table: Table) -> list[str | None]:
@@ -231,11 +264,7 @@ def printed_headings(table: Table, units: Sequence[str | None]) -> list[str]:
 
 def text_columns(table: Table) -> list[bool]:
     """Return whether a column holds words, and is therefore flush left."""
-    return [_words(table.column(index)) for index in range(len(table.headings))]
-
-
-def _words(cells: Sequence[Cell]) -> bool:
-    return any(isinstance(cell, str) for cell in cells)
+    return [any(isinstance(c, str) for c in table.column(k)) for k in range(len(table.headings))]
 
 
 def key_columns(table: Table) -> int:
@@ -244,15 +273,15 @@ def key_columns(table: Table) -> int:
     Words and plain numbers name a row up to the first accuracy or quantity;
     in a table without these, only leading words do.
     """
-    columns = [table.column(index) for index in range(len(table.headings))]
-    measured = [any(isinstance(c, AccuracyShare | Quantity) for c in cells) for cells in columns]
-    names = [not m for m in measured] if any(measured) else [_words(cells) for cells in columns]
+    measured = (AccuracyShare, Share, Quantity)
+    figures = [any(isinstance(c, measured) for c in table.column(k)) for k in range(len(table.headings))]
+    names = [not f for f in figures] if any(figures) else text_columns(table)
     return max(1, names.index(False) if False in names else len(names) - 1)
 
 
 def printed_notes(table: Table) -> list[str]:
     """Return the notes, and what readers of accuracies must know if no note says it."""
-    cells: list[Any] = [cell for row in table.rows for cell in row]
+    cells = [cell for row in table.rows for cell in row]
     notes = list(table.notes)
     said = " ".join((table.title, table.settings, *table.headings, *notes)).lower()
     if any(isinstance(cell, AttackedAccuracy) for cell in cells) and "upper bound" not in said:

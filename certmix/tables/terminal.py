@@ -1,112 +1,221 @@
-"""The summary on a terminal: as much as its width allows, never cut off."""
+"""A table as plain text that fits a number of columns, with nothing cut off."""
 
 from __future__ import annotations
 
+import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
 
-from certmix.tables.cells import CLEAN_LABELS, clean_values
-from certmix.tables.terminal_layout import Block, fit
-from certmix.tables.wording import classifier_label, notes, one_line, partial_warning, settings
-from certmix.types import Summary
+from certmix.errors import one_line
+from certmix.tables.table import (
+    Cell,
+    Label,
+    Table,
+    column_units,
+    key_columns,
+    printed,
+    printed_headings,
+    printed_notes,
+    text_columns,
+)
 
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.table import Table
-
-__all__ = ["print_terminal", "terminal_table"]
-
-
-def terminal_table(summary: Summary) -> RenderableType:
-    """Return a rich renderable that fits itself to the console's width.
-
-    Each cell holds the certified accuracy in percent, rounded down, and its
-    interval in dim type: beside it where the console is wide, otherwise
-    below, in whole percents (rounded outwards) where it must.  Where even
-    that is too wide, the radii continue in a further block.
-    """
-    return _TerminalTable(summary)
-
-
-def print_terminal(summary: Summary, file: IO[str] | None = None) -> None:
-    """Print `terminal_table` to a text stream, by default the standard output.
-
-    Without a terminal behind the stream the width is 80 columns, or the
-    environment's ``COLUMNS``, no colours are written and no line ends in blanks.
-    """
-    from rich.console import Console
-
-    console = Console(file=file, highlight=False, markup=False, emoji=False)
-    if console.is_terminal:
-        console.print(terminal_table(summary), crop=False)
-        return
-    with console.capture() as printed:
-        console.print(terminal_table(summary), crop=False)
-    console.file.write("\n".join(line.rstrip(" ") for line in printed.get().split("\n")))
+__all__ = ["styled_lines", "text_table"]
 
 
 @dataclass(frozen=True)
-class _TerminalTable:
-    summary: Summary
+class _Layout:
+    """Where and how finely intervals are shown, the share of the width for words, blanks between columns."""
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        from rich.text import Text
-
-        summary = self.summary
-        warning = partial_warning(summary)
-        if warning:
-            yield Text(warning.upper(), style="bold yellow")
-        yield Text(
-            f"Certified accuracy (%) at {summary.norm} radius, with its 95 % interval over images",
-            style="bold",
-        )
-        yield Text(settings(summary))
-        for block in fit(summary, options.max_width):
-            yield Text()
-            yield from _block(block, summary.alpha)
-        yield Text()
-        clean = zip(CLEAN_LABELS, clean_values(summary.clean_accuracy), strict=True)
-        yield Text("Clean accuracy (%): " + ", ".join(f"{label} {value}" for label, value in clean))
-        yield Text()
-        for note in notes(summary):
-            for line in _wrapped(_encodable(note, options.encoding), options.max_width):
-                yield Text(line, style="dim", no_wrap=True, overflow="ignore")
+    beside: bool
+    digits: int
+    fold: int | None = None
+    gap: int = 2
+    whole: bool = False  # headings on one line
+    short: bool = False  # short labels
 
 
-def _encodable(text: str, encoding: str) -> str:
-    return one_line(text).encode(encoding, "backslashreplace").decode(encoding)
+_LAYOUTS = (
+    _Layout(True, 1, whole=True),
+    _Layout(True, 1),
+    _Layout(False, 1, whole=True),
+    _Layout(False, 1),
+    _Layout(False, 1, short=True),
+    _Layout(True, 1, fold=2),
+    _Layout(False, 1, fold=2),
+    _Layout(False, 0),
+    _Layout(False, 0, short=True),
+    _Layout(False, 0, fold=2),
+    _Layout(False, 1, fold=4),
+    _Layout(False, 0, fold=4),
+    _Layout(False, 0, fold=4, gap=1, short=True),
+)
+"""From the most telling one to the narrowest."""
+_LEAST = 10  # letters that a column of words keeps
+
+_Piece = tuple[str, str]  #: some text, and its style: "bold", "dim" or none
+_Line = list[_Piece]
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """Break at blanks only: a path that is longer than a line stays whole, to be copied."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+@dataclass(frozen=True)
+class _Grid:
+    """A table laid out: each cell's lines, the headings first, and how wide each column is."""
+
+    cells: list[list[list[_Line]]]
+    widths: list[int]
+    left: list[bool]
+    gap: int
+
+    def line_up(self, row: int, columns: Sequence[int]) -> list[_Line]:
+        """Return the lines of one row, some of its columns side by side."""
+        lines = []
+        for k in range(max((len(self.cells[row][c]) for c in columns), default=0)):
+            line: _Line = []
+            for c in columns:
+                cell = self.cells[row][c]
+                pieces = cell[k] if k < len(cell) else []
+                blanks = (" " * (self.widths[c] - _width(pieces)), "")
+                line += [*pieces, blanks] if self.left[c] else [blanks, *pieces]
+                line.append((" " * self.gap, ""))
+            lines.append(line)
+        return lines
 
 
-def _block(block: Block, alpha: float) -> Iterator[RenderableType]:
-    """Yield one block: its heading, then each classifier's name and rows."""
-    from rich.text import Text
+def text_table(table: Table, width: int | None = None) -> str:
+    """Return a table as plain text, no line wider than `width` but for long words of notes, such as paths.
 
-    heading = _grid(block)
-    heading.add_row(*block.heading, style="bold")
-    yield heading
-    for classifier, rows in block.groups:
-        yield Text(classifier_label(classifier, alpha), style="bold")
-        table = _grid(block)
-        for name, cells, mean in rows:
-            texts = [
-                Text.assemble(figure, block.separator if interval else "", (interval, "dim"))
-                for figure, interval in cells
-            ]
-            table.add_row(f"  {name}", *texts, *mean)
-        yield table
+    Intervals stand beside their figures where there is room, otherwise below,
+    in whole percents (rounded outwards) where they must; columns that find no
+    room continue in a further block, under the same first columns.
+
+    Parameters
+    ----------
+    table
+        The figures.
+    width
+        Columns; by default those of the terminal or of the environment's
+        ``COLUMNS``, or 80.
+    """
+    wide = max(1, shutil.get_terminal_size().columns if width is None else width)
+    lines = ["".join(text for text, _ in line).rstrip() for line in styled_lines(table, wide)]
+    return "\n".join(lines) + "\n"
 
 
-def _grid(block: Block) -> Table:
-    from rich.table import Table
+def styled_lines(table: Table, width: int) -> list[_Line]:
+    """Return the lines of `text_table`, in pieces with their styles."""
+    head = [(table.partial.upper(), "bold yellow"), (table.title, "bold"), (table.settings, "")]
+    blocks = [
+        [[(line, style)] for text, style in head if text for line in _folded(text, width)],
+        *_tables(table, width),
+        [[(line, "")] for line in _folded(table.below, width) if line],
+        # a path in a note that is longer than a line stays whole, to be copied
+        [[(line, "dim")] for note in printed_notes(table) for line in _folded(note, width, whole_words=True)],
+    ]
+    lines: list[_Line] = []
+    for block in filter(None, blocks):
+        lines += [[], *block] if lines else block
+    return lines
 
-    table = Table.grid(padding=(0, block.gap, 0, 0), pad_edge=False)
-    for index, width in enumerate(block.widths):
-        table.add_column(justify="right" if index else "left", width=width, overflow="fold")
-    return table
+
+def _tables(table: Table, width: int) -> list[list[_Line]]:
+    if not table.headings:
+        return []
+    best: tuple[_Grid, list[list[int]]] | None = None
+    for layout in _LAYOUTS:
+        grid = _grid(table, layout, width)
+        packed = _packed(grid, key_columns(table), width)
+        if packed is not None and (best is None or len(packed) < len(best[1])):
+            best = grid, packed
+    if best is None:
+        return _stacked(table, width)
+    grid, blocks = best
+    laid_out = []
+    for columns in blocks:
+        lines, row = grid.line_up(0, columns), 1
+        for name, rows in table.blocks():
+            lines += [[(line, "bold")] for line in _folded(name, width)] if name is not None else []
+            for _ in rows:
+                lines += grid.line_up(row, columns)
+                row += 1
+        laid_out.append(lines)
+    return laid_out
+
+
+def _grid(table: Table, layout: _Layout, width: int) -> _Grid:
+    most = None if layout.fold is None else max(_LEAST, width // layout.fold)
+    units = column_units(table)
+    rows = [
+        [_cell(cell, layout, most, shown=unit is None) for cell, unit in zip(row, units, strict=True)]
+        for row in table.rows
+    ]
+    if table.groups:
+        rows = [[[[("  ", ""), *line] for line in first], *rest] for first, *rest in rows]
+    headings = []
+    for c, heading in enumerate(printed_headings(table, units)):
+        text = one_line(heading)
+        if not layout.whole:  # no wider than the cells below or its longest word
+            longest = max(map(len, text.split() or [""]))
+            widest = max((_width(line) for row in rows for line in row[c]), default=1)
+            text = "\n".join(_folded(text, max(1, longest if most is None else min(longest, most), widest)))
+        headings.append([[(line, "bold")] for line in text.split("\n")])
+    cells = [headings, *rows]
+    widths = [max(_width(line) for row in cells for line in row[c]) for c in range(len(units))]
+    return _Grid(cells, widths, text_columns(table), layout.gap)
+
+
+def _cell(cell: Cell, layout: _Layout, most: int | None, shown: bool) -> list[_Line]:
+    """Return a cell's lines; `shown` writes the unit, which is otherwise in the heading."""
+    if isinstance(cell, Label) and layout.short:
+        cell = cell.short
+    made = printed(cell, layout.digits)
+    figure = one_line(made.text) + (f" {one_line(made.unit)}" if shown and made.unit else "")
+    if made.interval is None:
+        folds = made.unit is None and most
+        return [[(line, "")] for line in (_folded(figure, most) if folds and most else [figure])]
+    low, high = made.interval
+    if layout.beside:
+        return [[(f"{figure} ", ""), (f"[{low}, {high}]", "dim")]]
+    return [[(figure, "")], [(f"{low}-{high}", "dim")]]
+
+
+def _packed(grid: _Grid, keys: int, width: int) -> list[list[int]] | None:
+    """Return the columns of each block, the first ones in all, or None where one does not fit."""
+    columns = len(grid.widths)
+    names = min(keys, columns)
+    free = width - sum(grid.widths[:names]) - grid.gap * (names - 1)
+    blocks, room = [list(range(names))], free
+    for c in range(names, columns):
+        needed = grid.gap + grid.widths[c]
+        if needed > room and len(blocks[-1]) > names:
+            blocks.append(list(range(names)))
+            room = free
+        blocks[-1].append(c)
+        room -= needed
+        if room < 0:
+            return None
+    return blocks if room >= 0 else None
+
+
+def _stacked(table: Table, width: int) -> list[list[_Line]]:
+    """Return each row as lines of its own, heading and cell: for a width that holds no columns."""
+    units = column_units(table)
+    headings = printed_headings(table, units)
+    blocks = []
+    for name, rows in table.blocks():
+        blocks += [_folded(name, width)] if name is not None else []
+        for row in rows:
+            texts = []
+            for heading, cell, unit in zip(headings, row, units, strict=True):
+                lines = _cell(cell, _LAYOUTS[0], None, shown=unit is None)
+                texts.append(f"{heading}: {' '.join(t for line in lines for t, _ in line)}")
+            blocks.append([line for text in texts for line in _folded(text, width)])
+    return [[[(line, "")] for line in block] for block in blocks]
+
+
+def _folded(text: str, width: int, *, whole_words: bool = False) -> list[str]:
+    folded = textwrap.wrap(one_line(text), width, break_long_words=not whole_words, break_on_hyphens=False)
+    return folded or [""]
+
+
+def _width(line: _Line) -> int:
+    return sum(len(text) for text, _ in line)

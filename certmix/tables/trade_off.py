@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from certmix.types import Curve
+from certmix.errors import one_line
+from certmix.tables.table import Cell, Quantity, Share, Table
+from certmix.tables.words import radius_heading
+from certmix.text import floor_percent, plain_decimal
+from certmix.types import SCHEMA_VERSION, Curve
 
 __all__ = ["Match", "Sweep", "TradeOff", "on_front"]
 
-SCHEMA_VERSION = 1
+_EVERY = 0.05
+"""Spacing of the alphas that tables for readers show; JSON, CSV and the plot hold all."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,70 @@ class TradeOff:
     sweeps: tuple[Sweep, ...]
     matches: tuple[Match, ...]
     notes: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """The figures as a table: a row an alpha, every 0.05 and the matched one, which bears a star."""
+        rows: list[tuple[Cell, ...]] = []
+        groups = []
+        for sweep in self.sweeps:
+            lines: dict[float, tuple[Cell, ...]] = {}
+            for k, alpha in enumerate(sweep.alphas):
+                if abs(alpha / _EVERY - round(alpha / _EVERY)) < 1e-9:
+                    columns = zip(sweep.certified_accuracy, sweep.interval, strict=True)
+                    shown = [Share(shares[k], ends[k]) for shares, ends in columns]
+                    lines[alpha] = (alpha, Share(sweep.clean_accuracy[k]), *shown)
+            for match in self.matches:
+                if (match.source, match.sigma) == (sweep.source, sweep.sigma):
+                    star = Quantity(match.alpha, len(plain_decimal(match.alpha).partition(".")[2]), "*")
+                    shown = list(map(Share, match.certified_accuracy, match.interval))
+                    lines[match.alpha] = (star, Share(match.clean_accuracy), *shown)
+            rows += [lines[alpha] for alpha in sorted(lines)]
+            sigma = plain_decimal(sweep.sigma)
+            groups.append(
+                (f"{one_line(sweep.source)} (sigma = {sigma}, {sweep.images:,} images)", len(lines))
+            )
+        wanted = self.wanted_clean_accuracy
+        starred = "" if wanted is None else f"; * has a clean accuracy of {floor_percent(wanted, 2)} or more"
+        radius = radius_heading(self.at_radius)
+        return Table(
+            name="trade-off",
+            title=f"Clean and certified accuracy (%) at l2 radius {radius} over alpha{starred}",
+            settings="",
+            headings=("alpha", "clean", *self.sweeps[0].certificates),
+            rows=tuple(rows),
+            notes=(*(f"{one.source}: clean accuracy: {one.clean_is}." for one in self.sweeps), *self.notes),
+            groups=tuple(groups),
+            data=self.as_dict(),
+            records=self._records(),
+        )
+
+    def _records(self) -> tuple[tuple[Any, ...], ...]:
+        """Return CSV lines: one a source, certificate and alpha, and the matched ones."""
+        figures = [
+            f"{name}@{plain_decimal(self.at_radius)}" for name in ("certified_accuracy", "lower", "upper")
+        ]
+        lines: list[tuple[Any, ...]] = [
+            ("source", "sigma", "certificate", "alpha", "clean_accuracy", *figures, "on_front", "matched")
+        ]
+        for sweep in self.sweeps:
+            for name, shares, ends in zip(
+                sweep.certificates, sweep.certified_accuracy, sweep.interval, strict=True
+            ):
+                front = on_front(sweep.clean_accuracy, shares)
+                lines += [
+                    (sweep.source, sweep.sigma, name, *figure, *interval, best, False)
+                    for *figure, interval, best in zip(
+                        sweep.alphas, sweep.clean_accuracy, shares, ends, front, strict=True
+                    )
+                ]
+        for match in self.matches:
+            for name, share, interval in zip(
+                match.certificates, match.certified_accuracy, match.interval, strict=True
+            ):
+                figure = (match.alpha, match.clean_accuracy, share, *interval)
+                lines.append((match.source, match.sigma, name, *figure, "", True))
+        return tuple(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""

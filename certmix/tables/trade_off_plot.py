@@ -12,7 +12,7 @@ from certmix.atomic import write_atomically
 from certmix.tables._drawing import COLOURS, DASHES, image, tidy
 from certmix.tables.survival import survival_steps
 from certmix.tables.trade_off import Match, TradeOff, on_front
-from certmix.tables.wording import LETTERS, certificate_label, radius_heading
+from certmix.tables.words import LETTERS, certificate_label, radius_heading
 from certmix.text import floor_percent, plain_decimal
 
 if TYPE_CHECKING:

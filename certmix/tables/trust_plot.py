@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, one_line
 from certmix.tables._drawing import COLOURS, DASHES, MARKERS, head, image, legend, tidy, title_lines
 from certmix.tables._labels import place_labels
-from certmix.tables.wording import one_line
 from certmix.text import as_given, plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray
 

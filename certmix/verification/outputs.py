@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from certmix.errors import RunError
-from certmix.tables.wording import one_line
+from certmix.errors import RunError, one_line
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee.judging import CONFIDENCE
 

@@ -152,7 +152,7 @@ def unpublished(monkeypatch):
 @pytest.fixture
 def unplotted(monkeypatch):
     """Leave plots empty, which take longest."""
-    monkeypatch.setattr("certmix.tables.files.curve_plot", lambda *a, **k: b"")
+    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *a, **k: b"")
 
 
 @pytest.mark.usefixtures("unpublished")

@@ -27,7 +27,7 @@ from certmix.radii import CERTIFICATES, exact_radius, smoothing_radius
 from certmix.runs.formats import lowest_printed
 from certmix.runs.identity import command_of
 from certmix.runs.logs import HEADER, write_log
-from certmix.tables.tables import render
+from certmix.tables.formats import render
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")

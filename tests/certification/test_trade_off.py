@@ -17,9 +17,9 @@ from certmix.certification.recertify import recertify
 from certmix.certification.trade_off import ALPHAS, trade_off
 from certmix.errors import CertmixError, ParameterError
 from certmix.runs.logs import HEADER, write_log
+from certmix.tables import FORMATS, render
 from certmix.tables.trade_off import on_front
 from certmix.tables.trade_off_plot import plot_trade_off, trade_off_image
-from certmix.tables.trade_off_table import TRADE_OFF_FORMATS, render_trade_off
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")
@@ -161,11 +161,11 @@ def test_the_front_holds_what_nothing_beats():
     assert on_front(clean, certified) == [False, True, True, False, False, True]
 
 
-@pytest.mark.parametrize("format_", TRADE_OFF_FORMATS)
+@pytest.mark.parametrize("format_", FORMATS)
 def test_tables(counts, log, format_):
     read = [read_mixable(counts, sigma=0.5), read_mixable(log, sigma=1.0)]
     found = trade_off(read, match_clean_accuracy=0.8, certificates=["exact", "lipschitz"])
-    text = render_trade_off(found, format_)
+    text = render(found.table, format_)
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
     assert "None" not in text
@@ -186,7 +186,7 @@ def test_tables(counts, log, format_):
 def test_an_unknown_format_or_plot(counts, tmp_path):
     found = trade_off([read_mixable(counts, sigma=0.5)])
     with pytest.raises(ParameterError, match="unknown"):
-        render_trade_off(found, "xml")
+        render(found.table, "xml")
     with pytest.raises(ParameterError, match=r"\.png or \.svg"):
         plot_trade_off(found, tmp_path / "plot.gif")
 
@@ -294,7 +294,7 @@ def test_errors_are_one_line(command, counts):
         assert expected in done.err
 
 
-@pytest.mark.parametrize("format_", TRADE_OFF_FORMATS)
+@pytest.mark.parametrize("format_", FORMATS)
 def test_a_doubtful_noise_level_comes_first_and_on_stderr(command, log, format_):
     doubted = command("trade-off", log, "--sigma", 0.1, "--plot", "none", "--format", format_)
     assert doubted.code == 0

@@ -1,15 +1,26 @@
-"""A small summary with figures chosen to catch roundings, and a realistic run."""
+"""A small summary with figures chosen to catch roundings, a realistic run, and tables of every kind."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from scipy.stats import beta, norm
 
-from certmix.types import CertifiedAccuracy, CleanAccuracy, Curve, Summary
+from certmix.tables import Quantity, Table
+from certmix.tables.trade_off import Match, Sweep, TradeOff
+from certmix.tables.words import summary_table
+from certmix.types import (
+    AttackedAccuracy,
+    CertifiedAccuracy,
+    CleanAccuracy,
+    Curve,
+    EstimatedAccuracy,
+    Summary,
+)
 
 SMALL = Summary(
     sigma=0.5,
@@ -32,6 +43,53 @@ SMALL = Summary(
     abstained=1,
     notes=("alpha was chosen on 50% of the images",),
 )
+
+
+NOTHING = Summary(
+    0.5, 0.76, 0, 0.001, (0.5,), CleanAccuracy(None, None, None),
+    (CertifiedAccuracy("mixed", "exact", (math.nan,), ((math.nan, math.nan),), math.nan),),
+)  # fmt: skip
+CLEAN = EstimatedAccuracy(57, 100, (0.46713, 0.66861))
+ATTACKED = AttackedAccuracy(2, 3, (0.09429, 0.99161))
+HOSTILE = "a|b\n\n# c <x> \x1b[1m \udc80 \\end{table} 50% $ & _^~"
+
+
+def table_of(*rows: tuple, headings: tuple[str, ...] = ("model", "clean", "attacked"), **changes) -> Table:
+    fields = {"title": "Accuracy", "settings": "pgd, 3 images", **changes}
+    return Table("demo", headings=headings, rows=rows, **fields)
+
+
+def mix_sweep(lines: int = 5, alphas: int = 21) -> Table:
+    """A table like that of the mix over alpha, every accuracy another figure."""
+    rows = []
+    for a in range(alphas):
+        cells = []
+        for k in range(lines):
+            right = 7 * a + 150 * k + 3
+            kind = AttackedAccuracy if k else EstimatedAccuracy
+            cells.append(kind(right, 999, (right / 1100, (right + 80) / 1100)))
+        rows.append((a / 20, *cells))
+    names = tuple(f"attack number {k}" for k in range(1, lines))
+    return Table("mix-sweep", "Accuracy (%)", "pgd", ("alpha", "clean", *names), tuple(rows))
+
+
+UNITS = table_of(
+    ("a", Quantity(2.5, 0, "images/s"), Quantity(1.0, 1, "s")),
+    ("b", Quantity(None, 0, "images/s"), CLEAN),
+    ("c", None, 3),
+    headings=("model", "speed", "value"),
+    groups=(("x", 1), ("y", 2)),
+    complete=False,
+)
+SWEEP = Sweep(
+    "log.tsv", 0.5, 100, "an estimate", (0.5, 0.51, 0.55), (0.95, 0.94, 0.9), ("exact", "smoothing"),
+    ((0.0, 0.1, 0.2), (0.0, 0.1, 0.1999)), (((0.0, 0.04), (0.05, 0.17), (0.13, 0.29)),) * 2,
+)  # fmt: skip
+TRADE_OFF = TradeOff(
+    0.25, 0.94, (SWEEP, replace(SWEEP, sigma=1.0)),
+    (Match("log.tsv", 0.5, 0.512, 0.94, ("exact", "smoothing"), (0.12, 0.11), ((0.06, 0.2), (0.05, 0.19)), ()),),
+    ("one note",),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,3 +146,33 @@ def small() -> Summary:
 @pytest.fixture
 def run_with() -> Callable[..., Run]:
     return make_run
+
+
+@pytest.fixture(scope="session")
+def tables() -> dict[str, Table]:
+    """Tables of every kind, by name: certified, swept, grouped, hostile, without figures, without anything."""
+    return {
+        "small": summary_table(SMALL),
+        "certified": summary_table(make_run((0.0, 0.25, 1.0)).summary),
+        "l-inf": summary_table(replace(SMALL, norm="linf", radii=(0.0, 8 / 255))),
+        "partial": summary_table(replace(SMALL, complete=False, planned_images=5000)),
+        "nothing known": summary_table(NOTHING),
+        "no rows": summary_table(replace(SMALL, rows=(), radii=())),
+        "trade-off": TRADE_OFF.table,
+        "swept": mix_sweep(),
+        "wide": mix_sweep(12, alphas=3),
+        "long": mix_sweep(2, alphas=60),
+        "no lines": mix_sweep(2, alphas=0),
+        "mixed units": UNITS,
+        "hostile": table_of(
+            (HOSTILE, CLEAN, HOSTILE),
+            groups=((HOSTILE, 1),),
+            title=HOSTILE,
+            settings=HOSTILE,
+            notes=(HOSTILE,),
+        ),
+        "not finite": table_of(
+            ("x", EstimatedAccuracy(0, 0, (0.0, 1.0)), None), ("y", math.nan, Quantity(math.inf, 2))
+        ),
+        "empty": Table("none", "", "", (), ()),
+    }

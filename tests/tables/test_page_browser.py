@@ -10,7 +10,7 @@ from browser import Browser, find_browser
 from pages import COLUMNS, HOSTILE, hostile_run, make_result, make_run, make_study
 
 from certmix.page import page
-from certmix.tables.cells import accuracy, interval_ends
+from certmix.text import accuracy, interval_ends
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium on this machine")
 

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from certmix.errors import ParameterError
-from certmix.tables.wording import one_line
+from certmix.errors import ParameterError, one_line
 
 __all__ = ["SCHEMA", "Lines", "check_text", "read_table"]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from certmix.verification.rederivation.sources import judged, unchecked
 
 __all__ = ["check_newest", "printed_faults"]
 
-_CELL = re.compile(r"^(\d+\.\d) \[(\d+\.\d), (\d+\.\d)\]$")
 _FILES = {
     "certified-accuracy.csv": "csv",
     "certified-accuracy.md": "markdown",
@@ -30,14 +27,11 @@ _FILES = {
 def printed_faults(found: Published, description: dict[str, Any]) -> Iterator[str]:
     """Say what is wrong with the tables beside a JSON.
 
-    Numbers of the CSV file are the JSON's; cells of the Markdown one are at
-    most theirs for accuracies, lower ends and means, at least for upper ends.
-    All three are rendered again and compared whole where this version of
-    certmix wrote them.
+    Numbers of the CSV file are the JSON's.  All tables are rendered again and
+    compared whole where this version of certmix wrote them.
     """
     texts = {name: _text(found.folder / name) for name in _FILES}
     yield from _csv_faults(texts["certified-accuracy.csv"], found.summary)
-    yield from _markdown_faults(texts["certified-accuracy.md"], found.summary)
     if description["versions"].get("certmix") == version("certmix"):
         for name, kind in _FILES.items():
             if texts[name] != render(found.summary, kind):
@@ -74,42 +68,6 @@ def _float(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _markdown_faults(text: str, summary: Summary) -> Iterator[str]:
-    lines = [line for line in text.splitlines() if line.startswith(("| robust", "| mixed"))]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    if len(rows) != len(summary.rows):
-        yield f"the Markdown table has {len(rows)} rows, the JSON {len(summary.rows)}"
-        return
-    for cells, row in zip(rows, summary.rows, strict=True):
-        figures = zip(cells[2:-1], row.certified_accuracy, row.interval, strict=False)
-        if len(cells) != 3 + len(row.interval) or not all(_outwards(*figure) for figure in figures):
-            yield f"the Markdown cells of {row.classifier} {row.certificate} are not the JSON's, outwards"
-        elif not _floored(cells[-1], row.mean_certified_radius):
-            yield f"mean radius {cells[-1]} of {row.classifier} {row.certificate} is not rounded down"
-
-
-def _outwards(cell: str, share: float, ends: tuple[float, float]) -> bool:
-    """Percent with one decimal: accuracy and lower end down, upper end up, by less than a digit."""
-    found = _CELL.match(cell)
-    if found is None:
-        return False
-    value, low, high = (Decimal(part) for part in found.groups())
-    exact, lower, upper = (Decimal(repr(float(number))) * 100 for number in (share, *ends))
-    digit = Decimal("0.1")
-    return 0 <= exact - value < digit and 0 <= lower - low < digit and 0 <= high - upper < digit
-
-
-def _floored(cell: str, mean: float) -> bool:
-    try:
-        printed = Decimal(cell)
-    except InvalidOperation:
-        return mean != mean
-    exponent = printed.as_tuple().exponent
-    return isinstance(exponent, int) and 0 <= Decimal(repr(float(mean))) - printed < Decimal(1).scaleb(
-        exponent
-    )
 
 
 REPEAT = "differs from results/: repeat certmix certify, which writes it anew"

@@ -1,28 +1,33 @@
-"""The words that all outputs share: names of rows and columns, how the figures came about, notes."""
+"""The certified-accuracy table: names of its rows and columns, how the figures came about, notes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 from certmix.errors import one_line
-from certmix.text import as_given, plain_decimal
-from certmix.types import Summary
+from certmix.tables.table import Cell, Label, Quantity, Share, Table
+from certmix.text import accuracy, as_given, floor_digits, known, plain_decimal
+from certmix.types import CertifiedAccuracy, CleanAccuracy, Summary
 
 __all__ = [
     "CERTIFICATE_LABELS",
+    "CLEAN_LABELS",
     "DETERMINISTIC",
     "LETTERS",
     "PLAIN",
     "Dialect",
     "certificate_label",
     "classifier_label",
+    "clean_values",
     "deterministic",
+    "mean_radius",
     "notes",
-    "one_line",
-    "partial_warning",
     "radius_heading",
     "settings",
+    "summary_table",
 ]
 
 CERTIFICATE_LABELS = {
@@ -45,6 +50,9 @@ _MEANINGS = {
     "margin": "Lemma 3.2 with margins of h that are verified by bound propagation; no samples.",
     "lipschitz-constant": "Theorem 3.5 with a constant that was given, not verified; no samples.",
 }
+
+
+CLEAN_LABELS = ("standard (g)", "robust (h)", "mixed")
 
 
 @dataclass(frozen=True)
@@ -96,14 +104,6 @@ def radius_heading(radius: float, dialect: Dialect = PLAIN) -> str:
 def deterministic(summary: Summary) -> bool:
     """Whether no figure rests on samples."""
     return bool(summary.rows) and all(row.certificate in DETERMINISTIC for row in summary.rows)
-
-
-def partial_warning(summary: Summary) -> str:
-    """Return the warning of an incomplete run, or an empty string."""
-    if summary.complete:
-        return ""
-    planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
-    return f"partial result: {summary.images:,}{planned} images"
 
 
 def settings(summary: Summary, dialect: Dialect = PLAIN) -> str:
@@ -169,3 +169,74 @@ def _provenance(summary: Summary, dialect: Dialect) -> str:
     }
     known = (f"{name} {dialect.escape(str(value))}" for name, value in pairs.items() if value is not None)
     return f"Run: {'; '.join(known)}."
+
+
+def mean_radius(row: CertifiedAccuracy, *, norm: str = "l2") -> str:
+    """Return a row's mean certified radius with three decimals (l-inf: five), rounded down."""
+    value = row.mean_certified_radius
+    return floor_digits(value, _radius_digits(norm)) if known(value) else "-"
+
+
+def _radius_digits(norm: str) -> int:
+    return 5 if norm == "linf" else 3
+
+
+def clean_values(clean: CleanAccuracy) -> tuple[str, str, str]:
+    """Return the printed clean accuracies, in the order of `CLEAN_LABELS`."""
+    return accuracy(clean.standard), accuracy(clean.robust), accuracy(clean.mixed)
+
+
+def summary_table(summary: Summary) -> Table:
+    """Return the certified accuracies as a table: a row a certificate, a column a radius."""
+    rows: list[tuple[Cell, ...]] = []
+    groups = []
+    for classifier, found in groupby(summary.rows, key=lambda row: row.classifier):
+        of_group: list[tuple[Cell, ...]] = [
+            (
+                Label(certificate_label(row.certificate), one_line(row.certificate)),
+                *(Share(*pair) for pair in zip(row.certified_accuracy, row.interval, strict=True)),
+                Quantity(row.mean_certified_radius, _radius_digits(summary.norm), rounding="down"),
+            )
+            for row in found
+        ]
+        rows += of_group
+        groups.append((classifier_label(classifier, summary.alpha), len(of_group)))
+    clean = zip(CLEAN_LABELS, clean_values(summary.clean_accuracy), strict=True)
+    planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
+    return Table(
+        name="certified-accuracy",
+        title=f"Certified accuracy (%) at {summary.norm} radius, with its 95 % interval over images",
+        settings=settings(summary),
+        headings=("certificate", *map(radius_heading, summary.radii), "mean radius"),
+        rows=tuple(rows),
+        notes=tuple(notes(summary)),
+        complete=bool(summary.complete),
+        groups=tuple(groups),
+        extent=f"{summary.images:,}{planned} images",
+        below=f"Clean accuracy (%): {', '.join(f'{label} {value}' for label, value in clean)}",
+        data=summary.as_dict(),
+        records=_records(summary),
+    )
+
+
+def _records(summary: Summary) -> tuple[tuple[Any, ...], ...]:
+    """Return the lines of the CSV: its column names are fixed, and programs know them."""
+    radii = [plain_decimal(radius) for radius in summary.radii]
+    norm = [summary.norm] if deterministic(summary) or summary.norm != "l2" else []
+    headings = [
+        "classifier", "certificate", "sigma", "alpha", "images", "failure_probability",
+        *(f"{name}@{radius}" for name in ("certified_accuracy", "lower", "upper") for radius in radii),
+        "mean_certified_radius", *(f"clean_accuracy_{name}" for name in ("standard", "robust", "mixed")),
+        "complete", *(["norm"] if norm else []),
+    ]  # fmt: skip
+    clean = summary.clean_accuracy
+    lines = [
+        (
+            row.classifier, row.certificate, summary.sigma, summary.alpha, summary.images,
+            summary.failure_probability, *row.certified_accuracy, *(low for low, _ in row.interval),
+            *(high for _, high in row.interval), row.mean_certified_radius,
+            clean.standard, clean.robust, clean.mixed, bool(summary.complete), *norm,
+        )
+        for row in summary.rows
+    ]  # fmt: skip
+    return (tuple(headings), *lines)

@@ -1,0 +1,497 @@
+"""Every table in every format: one checker; then what each format promises."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tables.conftest import ATTACKED, CLEAN, HOSTILE, SMALL, TRADE_OFF, UNITS, mix_sweep, table_of
+
+from certmix.errors import ParameterError, RunError
+from certmix.tables import FORMATS, Quantity, Share, Table, print_table, render, write_files, write_products
+from certmix.tables.formats import identifiers
+from certmix.tables.terminal import text_table
+from certmix.text import ceil_percent, floor_percent
+from certmix.types import CertifiedAccuracy, Summary
+
+READERS = ("table", "markdown", "latex")
+KINDS = (
+    "small", "certified", "l-inf", "partial", "nothing known", "no rows", "trade-off", "swept", "wide", "long",
+    "no lines", "mixed units", "hostile", "not finite", "empty",
+)  # fmt: skip
+
+
+def strict(text: str) -> dict:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def shares(table: Table) -> list[tuple[float, tuple[float, float] | None]]:
+    """Return each accuracy and its interval."""
+    cells = [cell for row in table.rows for cell in row]
+    found = [(c.value if isinstance(c, Share) else getattr(c, "accuracy", None), c) for c in cells]
+    return [(share, cell.interval) for share, cell in found if share is not None and math.isfinite(share)]
+
+
+def test_every_kind_of_table_is_checked(tables: dict[str, Table]) -> None:
+    assert tuple(tables) == KINDS
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_table_in_every_format(
+    tables: dict[str, Table], kind: str, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    table = tables[kind]
+    text = render(table, format)
+    assert text == render(table, format)
+    assert text.endswith("\n") and not text.endswith("\n\n")
+    text.encode()
+    assert "\x1b" not in text
+    assert "None" not in text
+    if kind not in ("no rows", "empty"):
+        assert not re.search(r"\b(nan|inf)\b", text.lower())
+    if format == "json":
+        assert text.isascii()
+        assert strict(text)["complete"] is table.complete if table.data is None else strict(text)
+    elif format == "csv":
+        lines = list(csv.reader(io.StringIO(text)))
+        assert len({len(line) for line in lines}) == 1
+        assert len(set(lines[0])) == len(lines[0])
+        assert table.records is not None or len(lines) == 1 + len(table.rows)
+    else:
+        assert ("partial" in text.lower()) == (not table.complete)
+        if not table.complete:
+            assert text.lower().index("partial result") < text.index("57.0")
+        for share, interval in shares(table):
+            assert floor_percent(share) in text
+            if interval is not None and all(map(math.isfinite, interval)):
+                low, high = floor_percent(interval[0]), ceil_percent(interval[1])
+                ends = f"_{{{low}}}^{{{high}}}" if format == "latex" else f" [{low}, {high}]"
+                assert f"{floor_percent(share)}{ends}" in text or f"{floor_percent(share)} %{ends}" in text
+        attacked = any(cell is ATTACKED or type(cell) is type(ATTACKED) for row in table.rows for cell in row)
+        assert ("upper bounds of robust accuracy" in " ".join(text.split())) == attacked
+    if format == "latex":
+        assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\caption{")
+        assert text.count(r"\label{tab:") == 1
+        assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
+
+
+# rounding
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_quantities_round_as_they_say(name: str) -> None:
+    row = tuple(Quantity(0.1251, 2, rounding=how) for how in ("nearest", "down", "up"))
+    text = render(table_of((*row, Quantity(-0.004, 2)), headings=("a", "b", "c", "d")), name)
+    assert re.findall(r"0\.\d\d", text) == ["0.13", "0.12", "0.13", "0.00"]
+    assert "-0.00" not in text
+
+
+def test_whole_percents_of_narrow_tables_are_rounded_outwards() -> None:
+    table = mix_sweep(5, alphas=2)
+    text = text_table(table, 50)
+    for _, (low, high) in shares(table):
+        assert f" {floor_percent(low, 0)}-{ceil_percent(high, 0)}" in text
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(("norm", "printed"), [("l2", "0.123"), ("linf", "0.12367")])
+def test_mean_radii_are_rounded_down(name: str, norm: str, printed: str) -> None:
+    rows = (replace(SMALL.rows[0], mean_certified_radius=0.1236799),)
+    text = render(replace(SMALL, norm=norm, rows=rows), name)
+    assert re.search(rf"{re.escape(printed)}\b(?!\d)", text)
+
+
+# programs
+
+
+def test_json_contract_of_a_study_key_by_key() -> None:
+    table = table_of(
+        ("a", CLEAN, ATTACKED, Quantity(1.25, 1, "s"), 7, None, math.nan),
+        headings=("model", "clean (%)", "MIX attack", "time", "queries", "unknown", "lost"),
+        groups=(("first", 1),),
+        notes=("one",),
+        extra={"array": np.array([1.0, math.inf]), "scale": {"x": np.float64(0.5)}},
+    )
+    headings = ("group", "model", "clean (%)", "MIX attack", "time", "queries", "unknown", "lost")
+    keys = ("group", "model", "clean", "mix_attack", "time", "queries", "unknown", "lost")
+    clean = {
+        "accuracy": 0.57, "correct": 57, "images": 100, "interval": [0.46713, 0.66861], "kind": "estimate",
+    }  # fmt: skip
+    attacked = {
+        "accuracy": 2 / 3, "correct": 2, "images": 3, "interval": [0.09429, 0.99161],
+        "kind": "attacked, an upper bound of robust accuracy",
+    }  # fmt: skip
+    cells = ("first", "a", clean, attacked, {"value": 1.25, "unit": "s"}, 7, None, None)
+    assert strict(render(table, "json")) == {
+        "schema_version": 1,
+        "name": "demo",
+        "title": "Accuracy",
+        "settings": "pgd, 3 images",
+        "complete": True,
+        "columns": [{"key": k, "heading": h} for k, h in zip(keys, headings, strict=True)],
+        "rows": [dict(zip(keys, cells, strict=True))],
+        "notes": ["one"],
+        "extra": {"array": [1.0, None], "scale": {"x": 0.5}},
+    }
+
+
+def test_json_contract_of_certified_accuracies_key_by_key() -> None:
+    found = strict(render(SMALL, "json"))
+    rows = [
+        ("robust", "exact", [0.57, 0.29], [[0.4671, 0.6687], [0.2036, 0.38931]], 0.12367),
+        ("mixed", "smoothing", [0.07, 0.0], [[0.0286, 0.139], [0.0, 0.0363]], 0.0299999),
+    ]
+    names = ("classifier", "certificate", "certified_accuracy", "interval", "mean_certified_radius")
+    assert found.pop("rows") == [dict(zip(names, row, strict=True)) for row in rows]
+    assert found == {
+        "schema_version": 1, "sigma": 0.5, "alpha": 0.76, "images": 100, "failure_probability": 0.001,
+        "radii": [0.0, 0.25], "clean_accuracy": {"standard": 0.95, "robust": 0.57, "mixed": None},
+        "complete": True, "goal": "fixed", "planned_images": 100, "bound": "clopper-pearson",
+        "samples": 10_000, "selection_samples": 100, "mean_samples": None, "seed": 7, "data": "shapes_10",
+        "standard": "std&co", "robust": "rob#1", "abstained": 1, "norm": "l2",
+        "notes": ["alpha was chosen on 50% of the images"],
+    }  # fmt: skip
+
+
+def test_json_is_null_where_not_finite_and_takes_numpy_scalars() -> None:
+    ends = ((np.float64(0.0), math.inf), (-math.inf, 1.0))
+    row = CertifiedAccuracy("mixed", "exact", (np.float64(0.1), math.nan), ends, math.inf)
+    found = strict(
+        render(replace(SMALL, rows=(row,), images=np.int64(100), complete=np.bool_(False)), "json")
+    )
+    assert found["rows"][0]["certified_accuracy"] == [0.1, None]
+    assert found["rows"][0]["interval"] == [[0.0, None], [None, 1.0]]
+    assert (found["rows"][0]["mean_certified_radius"], found["images"], found["complete"]) == (
+        None, 100, False,
+    )  # fmt: skip
+    text = render(table_of((HOSTILE, None, True)), "json")
+    assert strict(text)["rows"][0] == {"model": HOSTILE, "clean": None, "attacked": True}
+
+
+def test_csv_of_certified_accuracies_reads_back_the_same_numbers(run_with: Callable) -> None:
+    summary = run_with((0.0, 0.25, 1.0), images=170).summary
+    lines = list(csv.DictReader(io.StringIO(render(summary, "csv"))))
+    radii = ("0", "0.25", "1")
+    assert list(lines[0]) == [
+        "classifier", "certificate", "sigma", "alpha", "images", "failure_probability",
+        *(f"{name}@{r}" for name in ("certified_accuracy", "lower", "upper") for r in radii),
+        "mean_certified_radius", "clean_accuracy_standard", "clean_accuracy_robust", "clean_accuracy_mixed",
+        "complete",
+    ]  # fmt: skip
+    for line, row in zip(lines, summary.rows, strict=True):
+        assert (line["classifier"], line["certificate"]) == (row.classifier, row.certificate)
+        for i, radius in enumerate(radii):
+            assert float(line[f"certified_accuracy@{radius}"]) == row.certified_accuracy[i]
+            assert (float(line[f"lower@{radius}"]), float(line[f"upper@{radius}"])) == row.interval[i]
+        assert float(line["mean_certified_radius"]) == row.mean_certified_radius
+        assert (line["clean_accuracy_mixed"], line["images"], line["complete"]) == ("0.92", "170", "true")
+    text = render(replace(SMALL, failure_probability=1e-7), "csv").splitlines()[1]
+    assert text == (
+        "robust,exact,0.5,0.76,100,0.0000001,0.57,0.29,0.4671,0.2036,0.6687,0.38931,0.12367,0.95,0.57,,true"
+    )
+    assert render(replace(SMALL, rows=()), "csv").startswith("classifier,certificate,sigma")
+    assert render(replace(SMALL, norm="linf"), "csv").splitlines()[1].endswith(",true,linf")
+
+
+def test_csv_of_a_study_reads_back_the_same_numbers() -> None:
+    table = mix_sweep(3)
+    lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert list(lines[0])[:7] == [
+        "alpha", "clean", "clean_low", "clean_high", "attack_number_1", "attack_number_1_low", "attack_number_1_high",
+    ]  # fmt: skip
+    for line, (alpha, clean, *attacked) in zip(lines, table.rows, strict=True):
+        assert float(line["alpha"]) == alpha
+        for name, cell in (("clean", clean), ("attack_number_2", attacked[1])):
+            assert float(line[name]) == cell.accuracy
+            assert (float(line[f"{name}_low"]), float(line[f"{name}_high"])) == cell.interval
+
+
+def test_csv_of_a_trade_off_holds_each_alpha_and_the_matched_ones() -> None:
+    lines = list(csv.DictReader(io.StringIO(render(TRADE_OFF.table, "csv"))))
+    assert len(lines) == 2 * 2 * 3 + 2
+    assert lines[1] == {
+        "source": "log.tsv", "sigma": "0.5", "certificate": "exact", "alpha": "0.51", "clean_accuracy": "0.94",
+        "certified_accuracy@0.25": "0.1", "lower@0.25": "0.05", "upper@0.25": "0.17",
+        "on_front": "true", "matched": "false",
+    }  # fmt: skip
+    assert [line["alpha"] for line in lines if line["matched"] == "true"] == ["0.512"] * 2
+
+
+def test_csv_headings_hold_units_and_cells_hold_several() -> None:
+    assert render(UNITS, "csv").splitlines() == [
+        "group,model,speed_images_per_s,value,value_low,value_high,value_unit,complete",
+        "x,a,2.5,1,,,s,false",
+        "y,b,,0.57,0.46713,0.66861,share,false",
+        "y,c,,3,,,,false",
+    ]
+    assert "| speed (images/s) |" in render(UNITS, "markdown")
+    assert re.search(r"a +2 +1\.0 s\n", text_table(UNITS, 100))
+    assert "57.0 % [46.7, 66.9]" in text_table(UNITS, 100)
+    assert r"$57.0_{46.7}^{66.9}$ \%" in render(UNITS, "latex")
+
+
+def test_headings_become_identifiers_that_differ() -> None:
+    assert identifiers(["\u03b1", "a b", "a-b", "A_B", "", "2nd", "(%)"]) == [
+        "alpha", "a_b", "a_b_2", "a_b_3", "column", "_2nd", "column_2",
+    ]  # fmt: skip
+
+
+def test_numbers_of_numpy_print_as_pythons() -> None:
+    plain = table_of((3, 0.25, True), ("x", -2, None))
+    numpy = table_of((np.int64(3), np.float64(0.25), True), ("x", np.int64(-2), None))
+    assert [render(plain, name) for name in FORMATS] == [render(numpy, name) for name in FORMATS]
+    assert re.search(r"3 +0\.25 +yes", text_table(plain, 80))
+
+
+# readers
+
+MARKDOWN = """\
+# Certified accuracy (%) at l2 radius, with its 95 % interval over images
+
+sigma = 0.5, alpha = 0.76, n = 10,000 samples an image, failure probability 0.001 an image, 100 images
+
+| certificate              |               > 0 |           >= 0.25 | mean radius |
+| ------------------------ | ----------------: | ----------------: | ----------: |
+| **robust (alpha = 1)**   |                   |                   |             |
+| exact                    | 57.0 [46.7, 66.9] | 29.0 [20.3, 39.0] |       0.123 |
+| **mixed (alpha = 0.76)** |                   |                   |             |
+| smoothing (Thm 3.7)      |   7.0 [2.8, 13.9] |    0.0 [0.0, 3.7] |       0.029 |
+
+Clean accuracy (%): standard (g) 95.0, robust (h) 57.0, mixed -
+
+Notes:
+
+- Accuracies, mean radii and lower ends of intervals are rounded down, upper ends up. \
+An image counts in column > 0 when some radius above 0 is certified.
+- Clean accuracies of the robust and the mixed classifier are plug-in estimates from noisy votes, \
+not certificates.
+- The class could not be established (abstained) on 1 image; such an image counts as not certified.
+- exact: the largest radius that the two probability bounds allow (Neyman-Pearson).
+- smoothing: Theorem 3.7.
+- Run: data shapes\\_10; standard std\\&co; robust rob\\#1; bound clopper-pearson; goal fixed; \
+selection samples 100; seed 7.
+- alpha was chosen on 50% of the images
+"""
+
+LATEX = r"""% needs \usepackage{booktabs}
+\begin{table}
+\centering
+\footnotesize
+\setlength{\tabcolsep}{3pt}
+\setlength{\belowcaptionskip}{6pt}
+\renewcommand{\arraystretch}{1.5}
+\caption{Certified accuracy (\%) at $\ell_2$ radius, with its 95 \% interval over images; @
+$\sigma$ = 0.5, $\alpha$ = 0.76, n = 10,000 samples an image, failure probability 0.001 an image, @
+100 images. Subscripts and superscripts: ends of the two-sided 95\,\% Clopper--Pearson interval over images.}
+\label{tab:certified-accuracy}
+\begin{tabular}{lrrr}
+\toprule
+certificate & $>$ 0 & $\geq$ 0.25 & \shortstack[r]{mean\\radius} \\
+\midrule
+\multicolumn{4}{l}{robust ($\alpha$ = 1)} \\
+\quad exact & $57.0_{46.7}^{66.9}$ & $29.0_{20.3}^{39.0}$ & 0.123 \\
+\midrule
+\multicolumn{4}{l}{mixed ($\alpha$ = 0.76)} \\
+\quad smoothing & $7.0_{2.8}^{13.9}$ & $0.0_{0.0}^{3.7}$ & 0.029 \\
+\bottomrule
+\end{tabular}
+\par\medskip
+Clean accuracy (\%): standard ($g$) 95.0, robust ($h$) 57.0, mixed -\par\medskip
+\begin{minipage}{\linewidth}
+\scriptsize\raggedright
+Accuracies, mean radii and lower ends of intervals are rounded down, upper ends up. @
+An image counts in column \textgreater{} 0 when some radius above 0 is certified.\par
+Clean accuracies of the robust and the mixed classifier are plug-in estimates from noisy votes, @
+not certificates.\par
+The class could not be established (abstained) on 1 image; such an image counts as not certified.\par
+exact: the largest radius that the two probability bounds allow (Neyman-Pearson).\par
+smoothing: Theorem 3.7.\par
+Run: data shapes\_10; standard std\&co; robust rob\#1; bound clopper-pearson; goal fixed; @
+selection samples 100; seed 7.\par
+alpha was chosen on 50\% of the images\par
+\end{minipage}
+\end{table}
+""".replace("@\n", "")
+
+
+@pytest.mark.parametrize(("name", "golden"), [("markdown", MARKDOWN), ("latex", LATEX)])
+def test_golden(name: str, golden: str) -> None:
+    assert render(SMALL, name) == golden
+
+
+def test_a_partial_result_says_how_much_there_is() -> None:
+    partial = replace(SMALL, complete=False, planned_images=5000)
+    assert render(partial, "table").startswith("PARTIAL RESULT: 100 OF 5,000 PLANNED IMAGES\n")
+    assert "\n**Partial result: 100 of 5,000 planned images.**\n" in render(partial, "markdown")
+    assert r"\caption{\textbf{Partial result: 100 of 5,000 planned images.} " in render(partial, "latex")
+
+
+@pytest.mark.parametrize("name", [*READERS, "csv"])
+def test_user_text_cannot_break_out(name: str, tables: dict[str, Table]) -> None:
+    for text in (render(tables["hostile"], name), render(replace(SMALL, notes=(HOSTILE,)), name)):
+        if name == "latex":
+            assert r"\textbackslash{}end\{table\} 50\% \$ \& \_\textasciicircum{}\textasciitilde{}" in text
+        if name == "markdown":
+            escaped = r"a\|b\\n\\n\# c \<x> \\x1b\[1m \\udc80 \\end{table} 50% \$ \& \_^\~"
+            assert text.count(escaped) in (1, 6)
+            assert all(
+                re.match(r"(\| |# |- |Notes|Clean|a|sigma)", line) for line in text.splitlines() if line
+            )
+    if name == "csv":
+        assert len(render(tables["hostile"], name).splitlines()) == 2
+
+
+def test_short_words_are_escaped_as_long_ones_are() -> None:
+    table = table_of(("a_b|c%", Quantity(1.0, 0, "%_"), 3), headings=("x_y", "b", "c"))
+    assert "a\\_b\\textbar{}c\\% & 1 & 3" in render(table, "latex")
+    assert r"x\_y & b (\%\_) & c" in render(table, "latex")
+    assert "| a\\_b\\|c% |" in render(table, "markdown")
+    row = replace(SMALL.rows[0], certificate="new_one")
+    assert r"| new\_one " in render(replace(SMALL, rows=(row,)), "markdown")
+    assert r"\quad new\_one &" in render(replace(SMALL, rows=(row,)), "latex")
+
+
+def test_groups_stand_above_their_rows() -> None:
+    rows = (("a", CLEAN, None), ("b", CLEAN, None), ("c", CLEAN, None))
+    table = table_of(*rows, groups=(("one_", 2), ("two", 1)))
+    assert [line.split("  ")[0] or line.split()[0] for line in text_table(table, 80).splitlines()[4:9]] == [
+        "one_", "a", "b", "two", "c",
+    ]  # fmt: skip
+    markdown = render(table, "markdown").splitlines()
+    assert [line.split("|")[1].strip() for line in markdown if line.startswith("|")][2:] == [
+        r"**one\_**", "a", "b", "**two**", "c",
+    ]  # fmt: skip
+    latex = render(table, "latex")
+    first, second = latex.index(r"\multicolumn{3}{l}{one\_} \\"), latex.index("{l}{two}")
+    assert first < latex.index("\n\\quad a &") < second
+
+
+def test_percent_and_the_bound_of_attacks_are_said_once() -> None:
+    assert "clean (%)" in text_table(table_of(("a", CLEAN, None)), 80)
+    assert "(%)" not in text_table(table_of(("a", CLEAN, None), title="Acc (%)"), 80).split("\n\n", 1)[1]
+    again = table_of(("a", CLEAN, None), headings=("model", "clean (%)", "x"))
+    assert text_table(again, 80).count("(%)") == 1
+    told = table_of(("a", CLEAN, ATTACKED), notes=("Attacked: an upper bound.",))
+    assert "upper bounds of robust" not in text_table(told, 80)
+
+
+def test_sequential_samples_give_the_mean() -> None:
+    text = render(replace(SMALL, samples=100_000, mean_samples=8123.6), "markdown")
+    assert "n at most 100,000 samples an image (8,124 on average)" in text
+
+
+def test_latex_splits_wide_tables_into_blocks_and_long_ones_into_pages(tables: dict[str, Table]) -> None:
+    wide = render(mix_sweep(12, alphas=2), "latex")
+    assert (wide.count(r"\begin{tabular}"), wide.count(r"\begin{table}")) == (2, 1)
+    long = render(tables["long"], "latex")
+    assert (long.count(r"\begin{table}"), long.count("(continued)")) == (3, 2)
+    assert len(re.findall(r"^[\d.]+ & \$", long, re.M)) == 60
+    path = render(table_of(("folder/" * 12, CLEAN, None)), "latex")
+    assert r"\linewidth}rr}" in path
+    assert r"folder/\allowbreak{}folder/" in path
+
+
+# mistakes, files
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: table_of(("a", CLEAN)), "row 0 has 2 cells and there are 3 headings"),
+        (lambda: table_of(("a", None, None), groups=(("x", 2),)), r"groups of \[2\] rows do not make up 1 rows"),
+        (lambda: Table("../x", "", "", (), ()), r"'\.\./x' is not fit for a file"),
+        (lambda: Quantity(1.0, -1), r"digits = -1 is not in 0\.\.400"),
+        (lambda: Quantity(1.0, 1, rounding="off"), "rounding 'off' is unknown: choose one of nearest, down, up"),
+        (lambda: render(mix_sweep(), "xml"), "format 'xml' is unknown: choose one of table, json"),
+        (lambda: print_table(SMALL, "xml"), "format 'xml' is unknown: choose one of table, json"),
+        *[
+            (lambda other=other: render(other, "json"), r"is no table: give a result's \.summary or \.table")
+            for other in ("text", None, [SMALL], {"rows": ()})
+        ],
+    ],
+)  # fmt: skip
+def test_mistakes_are_refused_in_one_line(make: Callable, message: str) -> None:
+    with pytest.raises(ParameterError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("interval", [((0.1, 0.2),), ()])
+def test_a_row_must_have_an_interval_for_each_accuracy(interval: tuple) -> None:
+    row = replace(SMALL.rows[0], interval=interval)
+    with pytest.raises(ValueError, match="zip"):
+        render(replace(SMALL, rows=(row,)), "markdown")
+
+
+def test_files_are_the_renderers_texts_and_the_plots_bytes(tmp_path: Path) -> None:
+    table = mix_sweep(2, alphas=2)
+    paths = write_files(tmp_path / "new", table, {"curve": lambda suffix: suffix.encode()})
+    suffixes = {kind.suffix: name for name, kind in FORMATS.items() if kind.suffix}
+    names = [*(f"mix-sweep.{s}" for s in suffixes), "curve.png", "curve.svg"]
+    assert [path.name for path in paths] == names
+    assert sorted(os.listdir(tmp_path / "new")) == sorted(names)
+    for path, name in zip(paths, suffixes.values(), strict=False):
+        assert path.read_text(encoding="utf-8") == render(table, name)
+    assert paths[-2].read_bytes() == b"png"
+
+
+def test_the_files_of_a_certification(tmp_path: Path, run_with: Callable) -> None:
+    run = run_with((0.0, 0.5))
+    write_products(tmp_path, replace(run.summary, complete=False), run.curves)
+    assert "partial result" in (tmp_path / "certified-accuracy.svg").read_text(encoding="utf-8")
+    paths = write_products(tmp_path, run.summary, run.curves)
+    assert {path.suffix for path in paths} == {".json", ".csv", ".md", ".tex", ".png", ".svg"}
+    assert sorted(os.listdir(tmp_path)) == sorted(f"certified-accuracy{path.suffix}" for path in paths)
+    assert json.loads((tmp_path / "certified-accuracy.json").read_text())["complete"] is True
+    assert (tmp_path / "certified-accuracy.png").read_bytes().startswith(b"\x89PNG")
+    svg = (tmp_path / "certified-accuracy.svg").read_text(encoding="utf-8")
+    assert "Certified accuracy: cifar10" in svg
+    assert "partial" not in svg
+
+
+def test_nothing_is_written_where_something_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(suffix: str) -> bytes:
+        raise ParameterError(suffix)
+
+    for name, draw in (("curve", fail), ("../curve", lambda suffix: b"")):
+        with pytest.raises(ParameterError):
+            write_files(tmp_path, mix_sweep(), {name: draw})
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "mix-sweep.json").write_text("old")
+    with pytest.raises(RunError, match="choose a folder"):
+        write_files(tmp_path / "mix-sweep.json", mix_sweep())
+
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunError, match="No space left on device") as caught:
+        write_files(tmp_path, mix_sweep())
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "mix-sweep.json").read_text() == "old"
+    assert os.listdir(tmp_path) == ["mix-sweep.json"]
+
+
+def test_importing_the_station_loads_nothing_heavy() -> None:
+    heavy = ["torch", "matplotlib", "rich", "click", "scipy", "PIL", "certmix.bounds", "certmix.radii"]
+    code = f"import sys, certmix.tables; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_summary_is_its_table(small: Summary, tables: dict[str, Table]) -> None:
+    assert all(render(small, name) == render(tables["small"], name) for name in FORMATS)
