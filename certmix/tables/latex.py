@@ -27,7 +27,9 @@ from certmix.text import UNKNOWN
 __all__ = ["latex_table"]
 
 _LINE_WIDTH = 340.0  # points; LaTeX's article has 345
-_LETTER, _SMALL, _BETWEEN = 4.6, 3.8, 6.0  # points: a letter of 8 points, one of an interval, blanks
+_LETTER, _DIGIT, _THIN = 4.6, 4.25, 2.7  # points: most letters of 8 points, digits, the narrow ones
+_SMALL = 0.84  # an interval's digits in those of its figure
+_BETWEEN, _QUAD = 6.0, 8.5  # points: blanks between columns, before rows of a group
 _LONG = 30  # letters from which on words are folded
 _FOLDED = 0.28  # share of the line that they then take
 _PAGE = 31.0  # lines that fit on a page between a caption and notes
@@ -112,17 +114,23 @@ def _columns(table: Table) -> list[_Column]:
         words = one_line(heading).split() or [""]
         lines = tuple(textwrap.wrap(one_line(heading), max(8, *map(len, words))) or [""])
         long = left[index] and any(len(cell.text) > _LONG for cell in cells)
-        width = max([_LETTER * len(line) for line in lines] + [_width(cell, unit) for cell in cells])
+        width = max([_set(line) for line in lines] + [_width(cell, unit) for cell in cells])
         if long:
             width = _FOLDED * _LINE_WIDTH
         kind = f"p{{{_FOLDED}\\linewidth}}" if long else "l" if left[index] else "r"
-        columns.append(_Column(lines, unit, kind, long, width + _BETWEEN))
+        quad = _QUAD if table.groups and index == 0 else 0.0
+        columns.append(_Column(lines, unit, kind, long, width + quad + _BETWEEN))
     return columns
 
 
 def _width(cell: Printed, unit: str | None) -> float:
-    letters = len(cell.text) + (1 + len(cell.unit) if cell.unit and unit is None else 0)
-    return _LETTER * letters + (_SMALL * max(map(len, cell.interval)) if cell.interval else 0.0)
+    shown = f"{cell.text} {cell.unit}" if cell.unit and unit is None else cell.text
+    return _set(shown) + (_SMALL * max(map(_set, cell.interval)) if cell.interval else 0.0)
+
+
+def _set(text: str) -> float:
+    """Return how wide text is in print, in points."""
+    return sum(_DIGIT if c.isdigit() else _THIN if c in "fijlrt .,:;'|()[]/-" else _LETTER for c in text)
 
 
 def _blocks(columns: Sequence[_Column], keys: int) -> list[list[int]]:

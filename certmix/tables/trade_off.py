@@ -105,7 +105,7 @@ class TradeOff:
             settings="",
             headings=("alpha", "clean", *self.sweeps[0].certificates),
             rows=tuple(rows),
-            notes=(*(f"{one.source}: clean accuracy: {one.clean_is}." for one in self.sweeps), *self.notes),
+            notes=(*(f"Clean accuracy of {one.source}: {one.clean_is}." for one in self.sweeps), *self.notes),
             groups=tuple(groups),
             data=self.as_dict(),
             records=self._records(),
