@@ -93,6 +93,7 @@ def run_study(
     `steps` is the command's default for attacks that take steps.
     """
     from certmix.attacks import ATTACKS
+    from certmix.runs.keywords import field_names
     from certmix.runs.source_names import Sources
     from certmix.studies.attack_request import AttackRequest
     from certmix.studies.empirical import Surroundings
@@ -100,7 +101,7 @@ def run_study(
     from .progress import StudyBar, say
 
     def take(kind: Any) -> dict[str, Any]:
-        return {name: options.pop(name) for name in list(options) if name in kind.__dataclass_fields__}
+        return {name: options.pop(name) for name in list(options) if name in field_names(kind)}
 
     taken = take(AttackRequest)
     own = ATTACKS.get(taken["attack"])

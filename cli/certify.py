@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.certification.deterministic_request import GivenConstant, Margin, draws_no_samples
 from certmix.certification.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, check_batch_size
 from certmix.runs.keywords import field_names
 from certmix.runs.source_names import Sources
@@ -79,7 +79,7 @@ def command(**options: Any) -> int:
         if options[other] != value:
             refuse_unused([name], f"is for --{other} {value}")
     check_batch_size(options["batch_size"])
-    settings, sources, rest = _divided(options, DeterministicRequest if plain else CertifyRequest)
+    settings, sources, rest = _divided(options, _plain_kind(options) if plain else CertifyRequest)
     rest["engine"] = chosen_engine(options)
     if plain:
         result = _without_samples(settings, sources, rest)
@@ -89,6 +89,10 @@ def command(**options: Any) -> int:
     print_result(result, options["format_"])
     finished = not result.interrupted if options["shard"] else result.summary.complete
     return 0 if finished else 130
+
+
+def _plain_kind(options: dict[str, Any]) -> Any:
+    return Margin if options["certificates"][0] == "margin" else GivenConstant
 
 
 def _divided(
@@ -115,7 +119,9 @@ def _sampled(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, An
 
 
 def _without_samples(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, Any]) -> Any:
-    request = DeterministicRequest(**settings)  # refused before torch is imported
+    kind = _plain_kind({"certificates": (settings["certificate"],)})
+    given = {name: value for name, value in settings.items() if value is not None}
+    request = kind(**given)  # refused before torch is imported
 
     from certmix.certification.deterministic import run_deterministic
 

@@ -217,6 +217,7 @@ def _flag(name: str) -> str:
 
 
 def _fit_certified(options: dict[str, Any], batch_given: bool) -> int:
+    from certmix.runs.keywords import field_names
     from certmix.runs.source_names import Sources
     from certmix.studies.empirical import Surroundings
     from certmix.studies.nuts_certified import nuts_certified
@@ -225,7 +226,7 @@ def _fit_certified(options: dict[str, Any], batch_given: bool) -> int:
     from .progress import StudyBar, say
 
     def take(kind: Any) -> dict[str, Any]:
-        return {name: value for name, value in options.items() if name in kind.__dataclass_fields__}
+        return {name: value for name, value in options.items() if name in field_names(kind)}
 
     asked = take(CertifiedRequest)
     asked["batch_size"] = options["batch_size"] if batch_given else None

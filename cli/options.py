@@ -9,7 +9,7 @@ import click
 
 from certmix.data import parse_input_range
 from certmix.errors import CertmixError, ParameterError
-from certmix.runs.keywords import norm_name
+from certmix.runs.keywords import field_names, norm_name
 from certmix.runs.source_names import Sources
 from certmix.sampling.precision import PRECISIONS
 
@@ -91,7 +91,7 @@ def named_sources(options: dict[str, Any]) -> dict[str, Any]:
     ParameterError
         If something is said of a g that is left out.
     """
-    named = {key: options[key] for key in options if key in Sources.__dataclass_fields__}
+    named = {key: options[key] for key in options if key in field_names(Sources)}
     if named.get("standard") == "none":
         refuse_unused(parameters("standard_"), "is of the accurate classifier, and --standard is none")
         named["standard"] = None

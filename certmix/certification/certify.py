@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from certmix.certification.certify_fill import fill
 from certmix.certification.deterministic import DeterministicResult, run_deterministic
-from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.certification.deterministic_request import GivenConstant, Margin, draws_no_samples
 from certmix.certification.drawing import Context, Progress
 from certmix.certification.evaluate import Evaluation
 from certmix.certification.expect import expectations
@@ -36,14 +36,12 @@ KEYWORDS = {
     "shard",
     *(
         name
-        for kind in (CertifyRequest, DeterministicRequest, Sources, EngineChoice)
+        for kind in (CertifyRequest, Margin, GivenConstant, Sources, EngineChoice)
         for name in field_names(kind)
         if name != "certificate"
     ),
 }  # fmt: skip
 """What `certify` takes by name, whatever the certificate."""
-
-R = TypeVar("R", CertifyRequest, DeterministicRequest)
 
 
 class CertmixWarning(UserWarning):
@@ -157,7 +155,9 @@ def certify(
             )
         plain = {**options, "alpha": alpha, "certificate": certificates[0]}
         plain.pop("certificates")
-        asked, named = _divided(DeterministicRequest, plain)
+        if plain.get("norm") is None:
+            plain.pop("norm", None)
+        asked, named = _divided(Margin if plain["certificate"] == "margin" else GivenConstant, plain)
         return run_deterministic(asked, named, engine=choice, **where)
     options.pop("norm", None)
     for name, (other, wanted) in OPTION_OF.items():
@@ -169,12 +169,12 @@ def certify(
     return run_certify(request, sources, engine=choice, shard=part, compiled=compiled, **where)
 
 
-def _divided(kind: type[R], options: dict[str, Any]) -> tuple[R, Sources]:
+def _divided(kind: Any, options: dict[str, Any]) -> tuple[Any, Sources]:
     """Return the request and the sources that options by name describe."""
     fields: tuple[str, ...] = field_names(kind)
     wanted = {name: options[name] for name in options if name in fields}
-    named = {name: options[name] for name in options if name in Sources.__dataclass_fields__}
-    check_known(options, (*fields, *Sources.__dataclass_fields__), HELP)
+    named = {name: options[name] for name in options if name in field_names(Sources)}
+    check_known(options, (*fields, *field_names(Sources)), HELP)
     check_numbers(kind, wanted)
     return kind(**wanted), Sources(**named)
 

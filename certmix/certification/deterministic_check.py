@@ -7,6 +7,7 @@ from torch import Tensor
 
 from certmix.calling import call_model
 from certmix.certification.deterministic_fill import Work
+from certmix.certification.deterministic_request import GivenConstant
 from certmix.data import stack
 from certmix.errors import ParameterError
 from certmix.radii.constant import STEEPNESS
@@ -33,9 +34,10 @@ def refute_constant(work: Work, positions: IntArray) -> None:
         If the constant is refuted.
     """
     request = work.request
+    assert isinstance(request, GivenConstant)
     constant, what = request.given
     of_probabilities = what == "probabilities"
-    key = f"slope of {'probabilities' if of_probabilities else 'logits'}, {request.measure}"
+    key = f"slope of {'probabilities' if of_probabilities else 'logits'}, {request.norm}"
     known = work.store.get(key)
     if known is None:
         slope = _slope(work, positions[:: max(1, len(positions) // LOOKED_AT)], of_probabilities)
@@ -67,7 +69,7 @@ def _slope(work: Work, positions: IntArray, of_probabilities: bool) -> float:
             if not difference.requires_grad:
                 return 0.0
             (gradient,) = torch.autograd.grad(difference, x)
-        largest = max(largest, float(_dual(gradient.flatten(1).double(), work.request.measure).max()))
+        largest = max(largest, float(_dual(gradient.flatten(1).double(), work.request.norm).max()))
     return largest
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from certmix.calling import call_model
 from certmix.certification.begun import remember_begun
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import DeterministicRequest, Margin
 from certmix.data import spread, stack
 from certmix.errors import ModelError
 from certmix.margins.faithful import CHECKED
@@ -165,10 +165,12 @@ def _margins(work: Work, positions: IntArray, alpha: float) -> None:
     if not len(missing):
         return
     request = work.request
+    assert isinstance(request, Margin)
     found = certified_radius(
-        work.bounded, _inputs(work, missing), _classes(work, missing), request.measure,
-        margin_threshold(alpha, margin_slack_of(alpha)), max_eps=request.most, tolerance=request.tolerance,
-        method=request.bound_method or "", input_range=work.loaded.dataset.input_range, chunk=work.step,
+        work.bounded, _inputs(work, missing), _classes(work, missing), request.norm,
+        margin_threshold(alpha, margin_slack_of(alpha)), max_eps=request.max_radius,
+        tolerance=request.tolerance, method=request.bound_method,
+        input_range=work.loaded.dataset.input_range, chunk=work.step,
     )  # fmt: skip
     share = np.full(len(missing), found.evaluations / len(missing))
     values = np.stack([found.radius, found.status.astype(np.float64), share], 1)
@@ -181,22 +183,24 @@ def _near(work: Work, positions: IntArray, alpha: float) -> list[tuple[float, In
     if not len(indices):
         return []
     radii: FloatArray = work.store.read(margin_cell(alpha), indices.tolist())[:, 0]
+    assert isinstance(work.request, Margin)
     reach = radii + 2 * work.request.tolerance
     return [
         (column, positions[(radii < column) & (column <= reach) & (radii > 0)])
-        for column in work.request.columns
+        for column in work.request.radii
     ]
 
 
 def _columns(work: Work, positions: IntArray, alpha: float) -> None:
     """Look at columns of the table that bisection stopped just short of."""
+    assert isinstance(work.request, Margin)
     for column, near in _near(work, positions, alpha):
         missing = _lacking(work, column_cell(alpha, column), near)
         if not len(missing):
             continue
         margins = margin_lower(
-            work.bounded, _inputs(work, missing), _classes(work, missing), work.request.measure, column,
-            method=work.request.bound_method or "", input_range=work.loaded.dataset.input_range,
+            work.bounded, _inputs(work, missing), _classes(work, missing), work.request.norm, column,
+            method=work.request.bound_method, input_range=work.loaded.dataset.input_range,
             chunk=work.step,
         )  # fmt: skip
         verified = (margins >= margin_threshold(alpha, margin_slack_of(alpha))) & (margins > 0)

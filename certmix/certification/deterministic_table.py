@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from certmix.certification.deterministic_fill import ROBUST, Work, column_cell, margin_cell, standard_cell
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import DeterministicRequest, Margin
 from certmix.certification.evaluate import table_row
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
@@ -70,16 +70,16 @@ def stored_radii(
     else:
         logits, slack = store.read(ROBUST, indices.tolist()), margin_slack_of(alpha)
         radius, status = constant_radius(logits, alpha, *request.given, margin_slack=slack)
-    return CertifiedRadii(request.certificate, request.measure, float("nan"), alpha, radius, status)
+    return CertifiedRadii(request.certificate, request.norm, float("nan"), alpha, radius, status)
 
 
 def _verified(
-    request: DeterministicRequest, store: Store, indices: IntArray, alpha: float
+    request: Margin, store: Store, indices: IntArray, alpha: float
 ) -> tuple[FloatArray, IntArray]:
     """Return stored radii, raised to the columns just beyond them that were verified as well."""
     stored = store.read(margin_cell(alpha), indices.tolist())
     radius, status = stored[:, 0].copy(), stored[:, 1].astype(np.int64)
-    for column in request.columns:
+    for column in request.radii:
         near = (stored[:, 0] < column) & (column <= stored[:, 0] + 2 * request.tolerance)
         near &= stored[:, 0] > 0
         if near.any():
@@ -93,21 +93,22 @@ def summarise(work: Work, found: Outcomes, planned: int) -> tuple[Summary, tuple
     request, loaded, images = work.request, work.loaded, len(found.indices)
     clean = CleanAccuracy(*(_share(getattr(found, k), found.labels) for k in ("standard", "robust", "mixed")))
     right = found.robust == found.labels
-    rows, curves = _nothing(request.certificate, len(request.columns)), []
+    rows, curves = _nothing(request.certificate, len(request.radii)), []
     if images:
         named = list(zip(CLASSIFIERS, found.radii, strict=True))
-        rows = tuple(table_row(name, radii, right, request.columns) for name, radii in named)
+        rows = tuple(table_row(name, radii, right, request.radii) for name, radii in named)
         for name, radii in named:
             kept = radii.radius[right & (radii.radius > 0)]
             accuracy = clean.robust if name == "robust" else clean.mixed
             curves.append(Curve(name, request.certificate, kept, images, accuracy))
     summary = Summary(
-        sigma=None, alpha=request.alpha, images=images, failure_probability=None, radii=request.columns,
+        sigma=None, alpha=request.alpha, images=images, failure_probability=None, radii=request.radii,
         clean_accuracy=clean, rows=rows, complete=images == planned, goal=None, planned_images=planned,
-        bound=request.bound_method, data=loaded.dataset.name, robust=loaded.robust.name,
+        bound=request.bound_method if request.certificate == "margin" else None,
+        data=loaded.dataset.name, robust=loaded.robust.name,
         standard=None if loaded.standard is None else loaded.standard.name,
         abstained=int(np.sum(found.radii[0].status == Status.ABSTAIN)) if images else None,
-        notes=tuple(_notes(work, found)), norm=request.measure,
+        notes=tuple(_notes(work, found)), norm=request.norm,
     )  # fmt: skip
     return summary, tuple(curves)
 
@@ -139,11 +140,11 @@ def _notes(work: Work, found: Outcomes) -> list[str]:
     if request.norm == "linf" and box is not None:
         low, high = map(plain_decimal, box)
         notes.append(f"Balls are cut to inputs in [{low}, {high}].")
-    largest = sum(int(np.sum(radii.radius >= request.most)) for radii in found.radii[-1:])
+    largest = sum(int(np.sum(radii.radius >= request.max_radius)) for radii in found.radii[-1:])
     if largest:
         notes.append(
-            f"The largest radius that is tried, {request.most:.4g}, was verified for {largest:,} images of "
-            "the mix: larger ones need --max-radius."
+            f"The largest radius that is tried, {request.max_radius:.4g}, was verified for {largest:,} "
+            "images of the mix: larger ones need --max-radius."
         )
     return notes
 

@@ -56,6 +56,13 @@ def checked_radii(radii: Iterable[float]) -> tuple[float, ...]:
 Alpha = Annotated[float, Option("Mixing weight of the robust classifier, 0.5 to 1.", check=check_alpha)]
 Sampled = Annotated[Images, Option("How many images, spread over the data.", metavar="N|all")]
 
+Radii = Annotated[
+    tuple[float, ...],
+    Option(
+        "Columns of the table.", shown="0 to 1.5 in steps of 0.25; 0 to 8/255 in linf", check=checked_radii
+    ),
+]
+
 
 class CertifyRequest(Settings, frozen=True):
     """All that a certification run is asked for, apart from data and models.
@@ -108,14 +115,7 @@ class CertifyRequest(Settings, frozen=True):
             choices=CERTIFICATES, flag="certificate", shown="all that sample",
         ),
     ] = tuple(CERTIFICATES)  # fmt: skip
-    radii: Annotated[
-        tuple[float, ...],
-        Option(
-            "Columns of the table.",
-            shown="0 to 1.5 in steps of 0.25; 0 to 8/255 in linf",
-            check=checked_radii,
-        ),
-    ] = DEFAULT_RADII
+    radii: Radii = DEFAULT_RADII
     seed: Annotated[int, Option("Key of all noise.")] = 0
     precision: Annotated[str, Option("Arithmetic of forward passes (autocast).", choices=PRECISIONS)] = "fp32"
 

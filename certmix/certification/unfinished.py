@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from certmix.bounds import bounds_of
 from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest
 from certmix.certification.published_summary import TABLE
 from certmix.certification.request import CertifyRequest
@@ -20,6 +17,7 @@ from certmix.plain_json import parse_json
 from certmix.runs import Store, read_run
 from certmix.runs.folder import DATABASE, RESULTS
 from certmix.runs.from_json import from_json
+from certmix.runs.settings import arguments, settings
 from certmix.runs.source_names import Sources, named_split
 
 __all__ = ["is_finished", "refuse_unfinished", "repeat_command", "unfinished"]
@@ -28,8 +26,6 @@ _KINDS: dict[str, Any] = {
     "certify": CertifyRequest,
     **{f"certify-{name}": DeterministicRequest for name in DETERMINISTIC},
 }
-_NAMES = {"certificates": "certificate", "standard_files": "standard-file", "robust_files": "robust-file"}
-"""Options that are repeated, one for each value."""
 
 
 def unfinished(folder: Path) -> str | None:
@@ -152,37 +148,23 @@ def _without_samples(folder: Path, described: dict[str, Any]) -> tuple[int, Any,
 
 
 def repeat_command(folder: Path, described: dict[str, Any]) -> str:
-    """Return the command that a run's description stands for, without what is as by default."""
-    words = ["certmix", "certify", *_options(_KINDS[_study(described)], described["request"])]
-    named = described.get("sources")
-    if isinstance(named, dict):
-        words += _options(Sources, {**named, "split": named_split(named.get("split"))})
-    if _study(described) == "certify" and described.get("batch_size") is not None:
+    """Return the command that a run's description stands for, without what is as by default.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of a run of ``certmix certify``.
+    """
+    request = settings(_KINDS[_study(described)], described["request"])
+    words = ["certmix", "certify", *arguments(request)]
+    if isinstance(named := described.get("sources"), dict):
+        told = {**named, "split": named_split(named.get("split"))}
+        told.pop("objects", None)
+        words += arguments(settings(Sources, told))
+    if described.get("batch_size") is not None:
         words += ["--batch-size", str(described["batch_size"])]
-    if described.get("compiled") is True:
+    if described.get("compiled"):
         words.append("--compile")
     if isinstance(shard := described.get("shard"), dict):
         words += ["--shard", f"{shard.get('number')}/{shard.get('of')}"]
     return shlex.join([*words, "--output", str(folder)])
-
-
-def _options(kind: Any, told: dict[str, Any]) -> Iterator[str]:
-    """Yield option and value wherever it is another than the default."""
-    for field in fields(kind):
-        value = told.get(field.name, field.default)
-        plain = tuple(value) if isinstance(value, list) else value
-        usual = (field.default, next(iter(bounds_of("hard"))) if field.name == "bound" else field.default)
-        if field.default is not MISSING and plain in usual:
-            continue
-        name = f"--{_NAMES.get(field.name, field.name).replace('_', '-')}"
-        if field.name in _NAMES and isinstance(plain, tuple):
-            for one in plain:
-                yield from (name, str(one))
-        else:
-            yield from (name, _text(plain))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -13,6 +13,7 @@ from certmix.page import Command
 from certmix.page.values import Facts
 from certmix.radii import CERTIFICATES
 from certmix.runs.identity import CERTIFY
+from certmix.runs.settings import settings
 from certmix.sampling.passes import PARTLY
 from certmix.sampling.schedule import looks, share
 from certmix.tables.words import radius_heading
@@ -170,10 +171,9 @@ def _certify(described: dict[str, Any]) -> str:
             words += [word for one in chosen for word in ("--certificate", one)]
     else:
         words += ["--certificate", stored["certificate"], "--alpha", _value(stored["alpha"])]
-        usual = DeterministicRequest(
-            stored["alpha"], stored["certificate"], norm=stored["norm"],
-            lipschitz_constant=stored["lipschitz_constant"],
-        ).as_dict()  # fmt: skip
+        names = ("alpha", "certificate", "norm", "lipschitz_constant")
+        given = {name: stored[name] for name in names if name in stored}
+        usual = settings(DeterministicRequest, given).as_dict()  # fmt: skip
         usual |= {"norm": None, "lipschitz_constant": None}
     skip = {"sigma", "alpha", "certificates", "certificate"}
     words += _options(stored, usual, skip)

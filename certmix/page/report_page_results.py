@@ -21,6 +21,7 @@ from certmix.page import Images, Result
 from certmix.radii import CERTIFICATES
 from certmix.runs import ImageRecord, Store
 from certmix.runs.folder import DATABASE, RESULTS
+from certmix.runs.settings import settings
 from certmix.types import CertifiedAccuracy, FloatArray, Status, Summary
 
 __all__ = ["plain_results", "sampled_results"]
@@ -144,7 +145,7 @@ def plain_results(folder: Path, described: dict[str, Any]) -> tuple[Result, ...]
     RunError
         If it published nothing yet.
     """
-    request = DeterministicRequest(**described["request"])
+    request = settings(DeterministicRequest, described["request"])
     stored = _stored(folder, request.name(_checksum(described)))
     if not stored:
         raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")

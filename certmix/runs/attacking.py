@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -203,7 +203,7 @@ def attacked_points(
         More settings of the attack.
     """
     request, images, labels = bench.request, batch.images, batch.labels
-    own = replace(request, attack=attack or request.attack)
+    own = request.replace(attack=attack or request.attack)
     if own.attack == "autoattack":
         if not early_stop:
             raise ParameterError("autoattack makes no points that transfer: use --attack apgd-ce here")
@@ -214,14 +214,14 @@ def attacked_points(
         "generator": batch.generator,
     }  # fmt: skip
     if PRECISIONS[request.precision] is None:
-        return function(model, images, labels, request.norm, request.radius, **settings)
+        return function(model, images, labels, request.norm, request.eps, **settings)
     fast = reduced(bench, model) if quick is None else quick
-    points = function(fast, images, labels, request.norm, request.radius, **settings)
+    points = function(fast, images, labels, request.norm, request.eps, **settings)
     with torch.no_grad():
         seemed = call_model(fast, points).argmax(1) != labels
         redo = seemed & (call_model(model, points).argmax(1) == labels)
     if redo.any():
-        points[redo] = function(model, images[redo], labels[redo], request.norm, request.radius, **settings)
+        points[redo] = function(model, images[redo], labels[redo], request.norm, request.eps, **settings)
     return points
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ class Named:
         """
         shown = sources.as_dict()
         absolute = {key: shown[key] for key in shown if isinstance(shown[key], str) or key.endswith("_files")}
-        named = replace(sources, **{**absolute, "split": sources.split, "standard": None})
+        named = sources.replace(**{**absolute, "split": sources.split, "standard": None})
         if isinstance(robust, str) and named.robust is not None:
             robust = named.robust
         logits = probe(loaded.robust, loaded.dataset, device, sigma)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any
 
 from certmix.errors import ParameterError
-from certmix.runs.settings import Settings, fields, settings
+from certmix.runs.settings import Settings, settings
 
 __all__ = ["from_json"]
 
-T = TypeVar("T")
 _LARGEST = 2**63
 
 
-def from_json(kind: type[T], stored: Any) -> T:
+def from_json(kind: Any, stored: Any) -> Any:
     """Return a dataclass with the values of a JSON object; lists become tuples.
 
     Parameters
@@ -35,14 +34,11 @@ def from_json(kind: type[T], stored: Any) -> T:
     """
     if not isinstance(stored, dict):
         raise TypeError(f"an object, holding {_shown(stored)} instead")
-    if isinstance(kind, type) and issubclass(kind, Settings):
-        for field in fields(kind):
-            if field.required and field.name not in stored:
-                raise KeyError(field.name)
+    if isinstance(kind, types.UnionType) or issubclass(kind, Settings):
         try:
             return settings(kind, stored)
         except ParameterError as error:
-            raise TypeError(f"good settings, holding {error}") from None
+            raise TypeError(f"good settings ({error})") from None
     known = {one.name: one for one in dataclasses.fields(typing.cast(Any, kind)) if one.init}
     hints = typing.get_type_hints(kind)
     for name in stored:

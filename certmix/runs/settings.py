@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 import msgspec
 from msgspec import Meta
@@ -119,9 +119,9 @@ class Field:
             value = self.option.read(value)
         if self.several and isinstance(value, str | int | float) and not isinstance(value, bool):
             value = (value,)
-        foreign = [kind for kind in self.kinds if isinstance(kind, type) and kind.__module__ != "builtins"]
-        if any(isinstance(value, kind) for kind in foreign):
-            return value
+        foreign = any(isinstance(kind, type) and kind.__module__ != "builtins" for kind in self.kinds)
+        if foreign and not isinstance(value, str | int | float | dict | None):
+            return value  # an object, such as a torch module: whoever takes it says whether it will do
         hint = self.hint if not foreign else (str | None if self.takes_none else str)
         parts = value if isinstance(value, tuple) else (value,)
         unknown = [part for part in parts if self.option.choices and part not in [*self.option.choices, None]]
@@ -233,8 +233,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 S = TypeVar("S", bound=Settings)
 
 
-def settings(kind: type[S], given: Any, where: str = "") -> S:
+@overload
+def settings(kind: type[S], given: Any, where: str = "") -> S: ...
+@overload
+def settings(kind: types.UnionType, given: Any, where: str = "") -> Any: ...
+def settings(kind: Any, given: Any, where: str = "") -> Any:
     """Return settings from plain data, such as a JSON object, a TOML table or keywords.
+
+    Of a union, those whose fields of one value are as given.  `where` says where names are listed.
 
     Raises
     ------
@@ -243,16 +249,19 @@ def settings(kind: type[S], given: Any, where: str = "") -> S:
     """
     if not isinstance(given, Mapping):
         raise ParameterError(f"{_shown(given)} stands where settings by name are expected")
-    known = fields(kind)
-    check_known(given, [field.name for field in known], where)
-    for field in known:
+    if isinstance(kind, types.UnionType):
+        marks = {one: next(f for f in fields(one) if len(f.names) == 1) for one in typing.get_args(kind)}
+        name = next(iter(marks.values())).name
+        known = {mark.default: one for one, mark in marks.items()}
+        if given.get(name) not in known:
+            raise ParameterError(f"{name} {_shown(given.get(name))}: use {' or '.join(known)}")
+        kind = known[given[name]]
+    check_known(given, [field.name for field in fields(kind)], where)
+    for field in fields(kind):
         if field.required and field.name not in given:
-            raise ParameterError(f"no {field.words} is given: add {field.name}{_such(field)}")
+            such = f", such as {field.option.example}" if field.option.example else ""
+            raise ParameterError(f"no {field.words} is given: add {field.name}{such}")
     return kind(**given)
-
-
-def _such(field: Field) -> str:
-    return f", such as {field.option.example}" if field.option.example else ""
 
 
 def check_known(names: Iterable[Any], known: Iterable[str], where: str = "") -> None:

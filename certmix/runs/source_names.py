@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from certmix.errors import RunError
 from certmix.runs.from_json import from_json
+from certmix.runs.settings import Option, Settings
 from certmix.types import Dataset
 
 if TYPE_CHECKING:
@@ -29,8 +29,13 @@ def named_split(stored: Any) -> Any:
     return None if stored == DEFAULT_SPLIT else stored
 
 
-@dataclass(frozen=True)
-class Sources:
+_FORMS = (
+    "A shipped name, a card or folder of 'certmix train', module:factory, file.py:factory, .pt2, "
+    "timm:NAME or robustbench:NAME"
+)
+
+
+class Sources(Settings, frozen=True):
     """Names of data and models, as `certmix.data.load` and `certmix.models.spec.load_model` take them.
 
     `data`, `standard` and `robust` may also be a `Dataset` or torch modules;
@@ -41,32 +46,61 @@ class Sources:
     ``split`` None is "test", or all of data without splits, which refuse a name.
     """
 
-    data: str | Dataset = "cifar10-sample"
-    split: str | None = None
-    input_range: tuple[float, float] | None = (0.0, 1.0)
-    resize: int | None = None
-    crop: int | None = None
-    standard: str | Module | None = "cifar10-standard"
-    standard_weights: str | None = None
-    standard_normalize: str | None = None
-    standard_files: tuple[str, ...] = ()
-    robust: str | Module | None = None
-    robust_weights: str | None = None
-    robust_normalize: str | None = None
-    robust_files: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for key in ("standard_files", "robust_files"):
-            given = getattr(self, key)
-            several = (given,) if isinstance(given, str | Path) else given
-            object.__setattr__(self, key, tuple(map(str, several)))
+    data: Annotated[
+        str | Dataset,
+        Option(
+            "cifar10-sample (500 test images, embedded), a CIFAR-10/100 folder, a folder of images "
+            "(a sub-folder a class) or an .npz file.",
+            metavar="NAME|PATH",
+        ),
+    ] = "cifar10-sample"
+    split: Annotated[
+        str | None,
+        Option("Which part of the data, where they have parts: train, test, a sub-folder.", shown="test"),
+    ] = None
+    input_range: Annotated[
+        tuple[float, float] | None,
+        Option("Range of float inputs; radii are in its units.", metavar="LO,HI|none"),
+    ] = (0.0, 1.0)
+    resize: Annotated[int | None, Option("Image folders: shorter side, in pixels.")] = None
+    crop: Annotated[int | None, Option("Image folders: side of the centre square, then.")] = None
+    standard: Annotated[
+        str | Module | None,
+        Option(f"The accurate classifier g, or 'none'. {_FORMS}.", metavar="MODEL"),
+    ] = "cifar10-standard"
+    standard_weights: Annotated[str | None, Option("Its weights: .safetensors or .pt.", metavar="FILE")] = (
+        None
+    )
+    standard_normalize: Annotated[str | None, Option("Its normalisation: 0.5/0.25.", metavar="MEAN/STD")] = (
+        None
+    )
+    standard_files: Annotated[
+        tuple[str, ...],
+        Option(
+            "A further file that it reads, so that a change is noticed; repeatable.",
+            flag="standard-file",
+            metavar="FILE",
+        ),
+    ] = ()
+    robust: Annotated[
+        str | Module | None,
+        Option(
+            "The base of the robust classifier h; by default the shipped model of --sigma.", metavar="MODEL"
+        ),
+    ] = None
+    robust_weights: Annotated[str | None, Option("Its weights: .safetensors or .pt.", metavar="FILE")] = None
+    robust_normalize: Annotated[str | None, Option("Its normalisation.", metavar="MEAN/STD")] = None
+    robust_files: Annotated[
+        tuple[str, ...],
+        Option("A further file that it reads; repeatable.", flag="robust-file", metavar="FILE"),
+    ] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for ``run.json``, paths made absolute."""
         from certmix.data import DATASETS
         from certmix.models.zoo import zoo_names
 
-        shown, shipped = dict(vars(self)), {*zoo_names(), *DATASETS}
+        shown, shipped = super().as_dict(), {*zoo_names(), *DATASETS}
         for key in ("data", "standard", "robust", "standard_weights", "robust_weights"):
             value = getattr(self, key)
             shown[key] = value if value is None or isinstance(value, str) else None
@@ -103,7 +137,10 @@ class Sources:
                 f"the run was made from Python objects ({named}): "
                 "only the program that made them can run it again"
             )
-        return from_json(cls, known)
+        for key in ("data", "standard", "robust"):
+            if not isinstance(known.get(key, ""), str | None):
+                raise TypeError(f"a good {key}")
+        return from_json(cls, known)  # type: ignore[no-any-return]
 
 
 def _absolute(text: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from certmix.attacks import ATTACKS
 from certmix.errors import ParameterError
-from certmix.runs.keywords import norm_name, plain_numbers
+from certmix.runs.settings import DERIVED, Count, Images, Option, Settings, norm_name
 from certmix.sampling.precision import PRECISIONS
 from certmix.text import as_given
 from certmix.types import Dataset
@@ -19,26 +20,8 @@ DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 """The radius that the field reports most, by norm."""
 
 
-@dataclass(frozen=True)
-class AttackRequest:
+class AttackRequest(Settings, frozen=True):
     """The attack of a study, and the images it runs on.
-
-    Parameters
-    ----------
-    attack
-        A name in `certmix.attacks.ATTACKS`.
-    norm, eps
-        The ball; eps None takes the norm's entry in `DEFAULT_EPS`. Units of the input.
-    steps, restarts
-        Budget of iterative attacks (queries of ``square``); None takes the attack's own.
-    images
-        How many images, spread over the data set, or ``"all"``.
-    seed
-        Key of all random starts.
-    batch_size
-        Images attacked together.
-    precision
-        Arithmetic of the attack's passes; what it finds is judged in fp32.
 
     Raises
     ------
@@ -46,50 +29,39 @@ class AttackRequest:
         For any value out of range.
     """
 
-    attack: str = "pgd"
-    norm: str = "linf"
-    eps: float | None = None
-    steps: int | None = None
-    restarts: int = 1
-    images: int | str = 100
-    seed: int = 0
-    batch_size: int = 100
-    precision: str = "fp32"
+    attack: Annotated[
+        str,
+        Option(
+            "fgsm, pgd, apgd-ce, apgd-dlr, apgd-targeted, square (gradient-free) or autoattack.",
+            choices=ATTACKS,
+        ),
+    ] = "pgd"
+    norm: Annotated[str, Option("Norm of the ball.", choices=DEFAULT_EPS, read=norm_name)] = "linf"
+    eps: Annotated[
+        Annotated[float, Meta(ge=0)],
+        Option("Radius of the ball.", shown="8/255 for linf, 0.5 for l2, 12 for l1"),
+    ] = DERIVED
+    steps: Annotated[Count | None, Option("Steps of iterative attacks, queries of square.")] = None
+    restarts: Annotated[Count, Option("Random restarts.")] = 1
+    images: Annotated[Images, Option("How many images, spread over the data.", metavar="N|all")] = 100
+    seed: Annotated[int, Meta(ge=0), Option("Key of all random starts.")] = 0
+    batch_size: Annotated[Count, Option("Images attacked together.")] = 100
+    precision: Annotated[
+        str,
+        Option("Arithmetic of the attack; what it finds is judged in fp32.", choices=PRECISIONS),
+    ] = "fp32"
 
-    def __post_init__(self) -> None:
-        plain_numbers(self)
-        object.__setattr__(self, "norm", norm_name(self.norm))
-        if self.attack not in ATTACKS:
-            raise ParameterError(f"attack {self.attack!r} is unknown: use one of {', '.join(ATTACKS)}")
-        serving = ", ".join(name for name, attack in ATTACKS.items() if self.norm in attack.norms)
-        if self.norm not in DEFAULT_EPS:
-            raise ParameterError(f"norm {self.norm!r} is unknown: use one of {', '.join(DEFAULT_EPS)}")
+    def usual(self, name: str) -> Any:
+        """Return the radius that the field reports most in the norm."""
+        return DEFAULT_EPS[self.norm]
+
+    def check(self) -> None:
+        """Refuse norms that the attack does not serve, and steps that it does not take."""
         if self.norm not in ATTACKS[self.attack].norms:
+            serving = ", ".join(name for name, attack in ATTACKS.items() if self.norm in attack.norms)
             raise ParameterError(f"attack {self.attack} cannot serve norm {self.norm}: use one of {serving}")
-        if self.eps is None:
-            object.__setattr__(self, "eps", DEFAULT_EPS[self.norm])
-        if not (self.radius >= 0 and math.isfinite(self.radius)):
-            raise ParameterError(f"eps = {self.eps}: the radius of the ball must be a finite number >= 0")
-        for name in ("steps", "restarts", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ParameterError(f"{name.replace('_', ' ')} = {value}: at least 1 is needed")
         if self.steps is not None and not self._budget:
             raise ParameterError(f"attack {self.attack} takes no --steps: leave it out")
-        if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
-            raise ParameterError(f"images = {self.images!r}: give a number of at least 1, or 'all'")
-        if self.seed < 0:
-            raise ParameterError(f"seed = {self.seed}: it must be at least 0")
-        if self.precision not in PRECISIONS:
-            raise ParameterError(
-                f"precision {self.precision!r} is unknown: use one of {', '.join(PRECISIONS)}"
-            )
-
-    @property
-    def radius(self) -> float:
-        """The ball's radius, which is never None once the request is made."""
-        assert self.eps is not None
-        return self.eps
 
     @property
     def _budget(self) -> str | None:
@@ -113,10 +85,6 @@ class AttackRequest:
         names = ("attack", "norm", "eps", "steps", "restarts", "seed", "precision")
         return {name: getattr(self, name) for name in names}
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for ``run.json``."""
-        return asdict(self)
-
     def words(self) -> str:
         """Return the attack in a few words, for headings.
 
@@ -127,7 +95,7 @@ class AttackRequest:
         """
         budget = "" if self.steps is None else f" ({self.steps} {self._budget})"
         more = "" if self.restarts == 1 else f" x {self.restarts} restarts"
-        return f"{self.attack}{budget}{more}, {self.norm} eps {as_given(self.radius)}"
+        return f"{self.attack}{budget}{more}, {self.norm} eps {as_given(self.eps)}"
 
 
 def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -129,10 +129,10 @@ def _check_names(trusts: Sequence[str], forms: Sequence[str], norms: Sequence[st
 def _balls(norms: Sequence[str], request: AttackRequest) -> dict[str, float]:
     """Return the radius of each norm."""
     if tuple(norms) == (request.norm,):
-        return {request.norm: request.radius}
-    if request.radius != DEFAULT_EPS[request.norm]:
+        return {request.norm: request.eps}
+    if request.eps != DEFAULT_EPS[request.norm]:
         raise ParameterError(f"eps = {request.eps}: one radius for {len(norms)} norms; give one --norm")
-    return {norm: replace(request, norm=norm, eps=None).radius for norm in norms}
+    return {norm: request.replace(norm=norm, eps=None).eps for norm in norms}
 
 
 def _evaluate(

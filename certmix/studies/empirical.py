@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ def open_study(
     where = surroundings_
     device = resolve_device(where.device)
     if not mixes:
-        sources = replace(sources, standard=None)
+        sources = sources.replace(standard=None)
     if load is not None:
         loaded = load(device)
     else:
@@ -199,7 +199,7 @@ def open_study(
     if mixes and loaded.standard is None:
         raise ModelError(f"{name} mixes two classifiers: name the accurate one with --standard")
     dataset = loaded.dataset
-    warning = check_ball(request.radius, request.norm, dataset)
+    warning = check_ball(request.eps, request.norm, dataset)
     blind = () if _by_queries(request, identity) else blind_mixes((loaded.standard, loaded.robust))
     for note in (*filter(None, [warning]), *blind):
         where.say(note)

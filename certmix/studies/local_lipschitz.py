@@ -90,7 +90,7 @@ def local_lipschitz(
     ratio = ratio or ("relaxed" if check is None else CLAIMED[of])
     _check_choices(request, of, ratio, alpha, check)
     alpha, check = float(alpha), None if check is None else float(check)
-    request = replace(request, attack="pgd", steps=request.steps or 20)
+    request = request.replace(attack="pgd", steps=request.steps or 20)
     identity = {"of": of, "ratio": ratio, "search": _VERSION}
     with open_study(
         "lipschitz", request, sources or Sources(), where or Surroundings(),
@@ -111,7 +111,7 @@ def _check_choices(request: AttackRequest, of: str, ratio: str, alpha: float, ch
     for what, value, known in (("of", of, OUTPUTS), ("ratio", ratio, RATIOS)):
         if value not in known:
             raise ParameterError(f"{what} {value!r} is unknown: use one of {', '.join(known)}")
-    if not request.radius > 0:
+    if not request.eps > 0:
         raise ParameterError("eps = 0: slopes need two points: give a radius > 0")
     if not 0.5 <= alpha <= 1:
         remedy = alpha_remedy(alpha)
@@ -130,7 +130,7 @@ def _bench(study: Study) -> Bench:
     """Return the bench with so many images in a batch that their points fill one."""
     request = study.bench.request
     images = max(1, request.batch_size // study.bench.dataset.classes)
-    return replace(study.bench, request=replace(request, batch_size=images))
+    return replace(study.bench, request=request.replace(batch_size=images))
 
 
 def _searcher(bench: Bench, study: Study, of: str, ratio: str) -> Callable[[Batch], FloatArray]:
@@ -153,7 +153,7 @@ def _search(
 ) -> FloatArray:  # fmt: skip
     """Return outputs, best values of each restart, the same halfway; of slopes also what holds of them."""
     found = local_search(
-        reduced(bench, model) if twin is not None else model, batch.images, request.norm, request.radius,
+        reduced(bench, model) if twin is not None else model, batch.images, request.norm, request.eps,
         of=of, ratio=ratio, steps=request.steps or 20, restarts=request.restarts,
         box=bench.dataset.input_range, seeds=_seeds(request.seed, batch.indices), judge=twin,
         batch_size=request.batch_size,
@@ -193,7 +193,7 @@ def _evaluate(
     outputs, best, halfway, rest = np.split(kept, sizes, axis=1)
     restarts = [part.reshape(-1, r, k).swapaxes(0, 1) for part in (best, halfway)]
     constants = LipschitzEstimate(
-        of, ratio, request.norm, request.radius, request.steps or 20, outputs.argmax(1), outputs, *restarts
+        of, ratio, request.norm, request.eps, request.steps or 20, outputs.argmax(1), outputs, *restarts
     )
     suggests = check is None and (of, ratio) == ("probabilities", "relaxed")
     radius = estimated_radius(constants, alpha) if suggests else None

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -171,10 +171,10 @@ def _certify(
     bench: Bench, rest: Dataset, plan: Plan, settings: MixSettings, spec: str | None
 ) -> tuple[CertifyResult, CertifyResult]:
     """Certify the transform and hard votes on the same images, which were not tuned on."""
-    plain = replace(bench.sources, data=rest)
+    plain = bench.sources.replace(data=rest)
     bent = TransformedRobust(bench.loaded.robust.module, NonlinearTransform.of(settings.transform))
     robust = bent.eval() if spec is None else spec
-    soft = replace(plain, robust=robust, robust_weights=None, robust_normalize=None, robust_files=())
+    soft = plain.replace(robust=robust, robust_weights=None, robust_normalize=None, robust_files=())
     results = []
     for planned, named in ((plan.transform, soft), (plan.hard, plain)):
         request = bench.asked.certify(planned.scores, planned.bound, planned.alpha)

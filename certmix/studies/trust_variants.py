@@ -74,8 +74,7 @@ def trust_cells(
     pair, bench = study.pair, study.bench
     cells = [Cell(CLEAN, lambda batch: outputs(pair, batch.images))]
     benches = {
-        norm: replace(bench, request=replace(bench.request, norm=norm, eps=eps))
-        for norm, eps in balls.items()
+        norm: replace(bench, request=bench.request.replace(norm=norm, eps=eps)) for norm, eps in balls.items()
     }
     for (norm, one), (weight, model) in itertools.product(benches.items(), ((0.0, pair[0]), (1.0, pair[1]))):
         name = attack_cell(norm, balls[norm], None, weight)

@@ -13,10 +13,16 @@ from certmix.certification import certify as study
 from certmix.certification import deterministic
 from certmix.certification.certify import CertifyResult, CertmixWarning, run_certify
 from certmix.certification.deterministic import DeterministicResult, run_deterministic
-from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
+from certmix.certification.deterministic_request import (
+    DeterministicRequest,
+    GivenConstant,
+    Margin,
+    draws_no_samples,
+)
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.runs.keywords import field_names
+from certmix.runs.settings import settings
 from certmix.runs.sources import Sources, load_models, load_sources
 from certmix.sampling import resolve_device
 from certmix.text import floor_digits
@@ -141,9 +147,9 @@ def certify_given(
     """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
     given = taken_apart(model, standard, sigma, alpha)
     plain = draws_no_samples([certificate], norm, given.sigma)
-    kind: Any = DeterministicRequest if plain else CertifyRequest
-    named = {key: options.pop(key) for key in list(options) if key in Sources.__dataclass_fields__}
-    unknown = [key for key in options if key not in field_names(kind)]
+    named = {key: options.pop(key) for key in list(options) if key in field_names(Sources)}
+    kinds = (Margin, GivenConstant) if plain else (CertifyRequest,)
+    unknown = [key for key in options if not any(key in field_names(kind) for kind in kinds)]
     if unknown:
         raise ParameterError(
             f"unknown options for certificate {certificate}: {', '.join(unknown)}; see certmix.certify"
@@ -151,7 +157,9 @@ def certify_given(
     sources = Sources(**named, standard=given.standard, robust=given.robust)
     request: Any
     if plain:
-        request = DeterministicRequest(alpha=given.alpha, certificate=certificate, norm=norm, **options)
+        named_norm = {} if norm is None else {"norm": norm}
+        asked = {"alpha": given.alpha, "certificate": certificate, **named_norm, **options}
+        request = settings(DeterministicRequest, asked)
     else:
         request = CertifyRequest(given.sigma, given.alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
     run: Any = run_deterministic if plain else run_certify

@@ -20,7 +20,7 @@ from torch import nn
 import certmix
 from certmix.bounds import bound_counts
 from certmix.bounds.noise import allow_for_noise
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import Margin
 from certmix.certification.recertify import recertify
 from certmix.certification.request import CertifyRequest
 from certmix.errors import DataError, ModelError, ParameterError, RunError
@@ -397,7 +397,7 @@ def test_radii_are_floats_whatever_they_are_written_as(kind):
     def asked(radii):
         if kind == "sampled":
             return CertifyRequest(0.5, 0.76, radii=radii)
-        return DeterministicRequest(0.76, "margin", norm="l2", radii=radii)
+        return Margin(0.76, norm="l2", radii=radii)
 
     whole, numpy = asked([0, 1]), asked(np.array([0.0, 1.0]))
     assert whole == numpy == asked((0.0, 1.0))

@@ -17,10 +17,11 @@ from torch import nn
 import certmix
 from certmix.certification import deterministic
 from certmix.certification import deterministic_fill as filling
-from certmix.certification.deterministic_request import BOUND_METHODS, DeterministicRequest
+from certmix.certification.deterministic_request import BOUND_METHODS, DeterministicRequest, Margin
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.margins import rules
 from certmix.runs import Store, read_run
+from certmix.runs.settings import settings
 from certmix.tables import render
 from certmix.types import Dataset, Status
 
@@ -288,30 +289,30 @@ def test_ties_abstain_and_alpha_one_half_certifies_nothing():
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"certificate": "magic"}, "margin or lipschitz-constant"), ({"norm": "l1"}, "lipschitz-constant the norm"),
+        ({"certificate": "magic"}, "margin or lipschitz-constant"), ({"norm": "l1"}, "use one of linf, l2"),
         ({"alpha": 0.4}, "1/2 <= alpha"), ({"images": 0}, "at least 1"), ({"radii": (0.2, 0.1)}, "increase"),
-        ({"radii": (0.0, 9.0)}, "--max-radius"), ({"max_radius": 0.0}, "positive"),
+        ({"radii": (0.0, 9.0)}, "--max-radius"), ({"max_radius": 0.0}, "above 0"),
         ({"bound_method": "magic"}, "interval, crown-ibp, crown"), ({"lipschitz_constant": 1.0}, "leave it out"),
         ({"constant_of": "logits"}, "leave it out"),
     ],
 )  # fmt: skip
 def test_requests_out_of_range(change, words):
     with pytest.raises(ParameterError, match=words) as refused:
-        DeterministicRequest(**{"alpha": 0.76, "certificate": "margin", **change})
+        settings(DeterministicRequest, {"alpha": 0.76, "certificate": "margin", **change})
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({}, "give --lipschitz-constant"), ({"lipschitz_constant": 0.0}, "positive"),
+        ({}, "give --lipschitz-constant"), ({"lipschitz_constant": 0.0}, "above 0"),
         ({"lipschitz_constant": 1.0, "constant_of": "magic"}, "each-logit"),
         ({"lipschitz_constant": 1.0, "max_radius": 1.0}, "leave it out"),
     ],
 )  # fmt: skip
 def test_requests_of_a_constant_out_of_range(change, words):
     with pytest.raises(ParameterError, match=words):
-        DeterministicRequest(alpha=0.76, certificate="lipschitz-constant", **change)
+        settings(DeterministicRequest, {"alpha": 0.76, "certificate": "lipschitz-constant", **change})
 
 
 def test_the_methods_are_those_of_bound_propagation():
@@ -353,7 +354,7 @@ def test_the_command_explains_what_does_not_fit(command, problem, case):
 
 
 def test_no_model_is_taken_for_a_bounded_one(command, monkeypatch):
-    assert deterministic._default_robust(DeterministicRequest(0.76, "margin")) == "cifar10-interval-linf"
+    assert deterministic._default_robust(Margin(0.76)) == "cifar10-interval-linf"
     monkeypatch.setattr(deterministic, "zoo_names", list)
     for certificate in (("margin",), ("lipschitz-constant", "--lipschitz-constant", 1)):
         done = command("certify", "--alpha", 0.76, "--certificate", *certificate)

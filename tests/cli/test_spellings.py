@@ -11,7 +11,7 @@ import pytest
 
 import certmix
 from certmix.attacks import pgd
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import GivenConstant, Margin
 from certmix.certification.request import CertifyRequest
 from certmix.engines import EngineChoice
 from certmix.errors import ParameterError
@@ -45,10 +45,10 @@ def test_norms_in_any_usual_spelling(norm):
 
 
 def test_certificates_take_norms_in_any_spelling():
-    assert DeterministicRequest(0.76, "margin", norm="Linf").norm == "linf"
-    assert DeterministicRequest(0.76, "margin", norm=2).norm == "l2"
-    with pytest.raises(ParameterError, match="not l1"):
-        DeterministicRequest(0.76, "margin", norm="L1")
+    assert Margin(0.76, norm="Linf").norm == "linf"
+    assert Margin(0.76, norm=2).norm == "l2"
+    with pytest.raises(ParameterError, match="use one of linf, l2"):
+        Margin(0.76, norm="L1")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_requests_hold_plain_numbers():
     made = [
         CertifyRequest(f, f, images=i, samples=np.int64(200), radii=(f,)),
         AttackRequest(eps=f, steps=i, restarts=i, images=i, seed=i),
-        DeterministicRequest(f, "lipschitz-constant", lipschitz_constant=f, images=i),
+        GivenConstant(f, lipschitz_constant=f, images=i),
         FalsifyRequest(images=i, alpha=f, steps=i),
     ]
     for request in made:

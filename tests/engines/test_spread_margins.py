@@ -16,7 +16,7 @@ from planes import plane
 
 import certmix
 from certmix.certification import deterministic_spread
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import Margin
 from certmix.certification.deterministic_spread import Batch, Elsewhere
 from certmix.data import load
 from certmix.engines import EngineChoice, SerialEngine
@@ -150,7 +150,7 @@ def test_time_ends_a_task_after_a_batch(problem):
     sources = Sources(**{key: given[key] for key in ("data", "standard", "robust")})
     loaded = load_models(sources, sources.robust, CPU, lambda message: None)
     named = Named.of(sources, sources.robust, loaded)
-    request = DeterministicRequest(0.76, "margin", norm="linf")
+    request = Margin(0.76, norm="linf")
     batches = [Batch(np.arange(k, k + 3), k, {}) for k in (0, 3, 6)]
     handler, found = Elsewhere(request, named, "cpu", 3).open("cpu"), []
     assert [batch.index for batch in handler(batches, 0.0, found.append)] == [3, 6]

@@ -21,6 +21,7 @@ from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError
 from certmix.runs import Store
 from certmix.runs.from_json import from_json
+from certmix.runs.settings import settings
 from certmix.verification.plain.table import derive
 from certmix.verification.rederivation.published import (
     LOG,
@@ -64,7 +65,7 @@ def match(found: Any, kind: str) -> Any:
     base = request_in(made(kind))
     if kind == "sampled":
         return match_request(found, from_json(CertifyRequest, base), ["one"])
-    return match_claim(found, DeterministicRequest(**base), ["one"])
+    return match_claim(found, settings(DeterministicRequest, base), ["one"])
 
 
 def test_the_runs_are_good_to_begin_with(place: Path, kind: str, sampled: Any) -> None:

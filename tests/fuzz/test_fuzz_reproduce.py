@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.certification import deterministic_repeat, reproduce
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import Margin
 from certmix.errors import CertmixError
 from certmix.runs import Store
 from certmix.runs.from_json import from_json
@@ -51,7 +51,7 @@ def _nothing_runs() -> Iterator[None]:
 PLAIN = {
     **RUN,
     "identity": {"study": "certify-margin"},
-    "request": json.loads(json.dumps(DeterministicRequest(0.76, "margin", images=4).as_dict())),
+    "request": json.loads(json.dumps(Margin(0.76, images=4).as_dict())),
 }
 
 

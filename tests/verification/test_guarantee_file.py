@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import GivenConstant, Margin
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.verification.guarantee.guarantees import DataClaim, Guarantee, ModelClaim
@@ -66,12 +66,12 @@ def requests(draw):
     radii = tuple(sorted(draw(st.sets(st.floats(0, 0.1) | st.sampled_from([8 / 255, 1 / 255]), min_size=1))))
     images = draw(st.just("all") | st.integers(1, 10**6))
     if draw(st.booleans()):
-        return DeterministicRequest(
+        return GivenConstant(
             alpha, "lipschitz-constant", draw(st.sampled_from(["l1", "l2", "linf"])), images, radii,
             lipschitz_constant=draw(numbers), constant_of=draw(st.sampled_from(["logits", "probabilities"])),
         )  # fmt: skip
     if draw(st.booleans()):
-        return DeterministicRequest(alpha, "margin", "linf", images, radii, "crown", 32 / 255)
+        return Margin(alpha, "margin", "linf", images, radii, "crown", 32 / 255)
     return CertifyRequest(
         draw(numbers), alpha, images, draw(st.integers(100, 10**9)), draw(st.integers(1, 1000)),
         draw(st.sampled_from(["radii", "radius", "fixed"])), draw(st.floats(0.001, 0.999)),

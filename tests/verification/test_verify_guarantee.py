@@ -434,9 +434,10 @@ def test_certificates_without_samples(folder, certificate):
 
 def again_request(found):
     from certmix.certification.deterministic_request import DeterministicRequest
+    from certmix.runs.settings import settings
 
     stored = json.loads((found.run / "run.json").read_text())["request"]
-    return DeterministicRequest(**{**stored, "radii": tuple(stored["radii"])})
+    return settings(DeterministicRequest, stored)
 
 
 def test_a_damaged_description_proposes_nothing(folder):

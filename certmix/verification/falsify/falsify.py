@@ -346,7 +346,7 @@ def _proved(folder: Path, described: dict[str, Any], certificate: str, request: 
         store.close()
     clipped = certificate == "margin" and own.norm == "linf" and box is not None
     return Claims(
-        certificate, alpha, own.measure, None, 0.0, len(chosen), claims, clipped=clipped, run=described
+        certificate, alpha, own.norm, None, 0.0, len(chosen), claims, clipped=clipped, run=described
     )
 
 
@@ -363,7 +363,7 @@ def _load_target(
     except (KeyError, TypeError) as error:
         raise RunError(f"{run}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
     chosen = resolve_device(device)
-    loaded = load_models(replace(named, standard=None), robust, chosen, say)
+    loaded = load_models(named.replace(standard=None), robust, chosen, say)
     store = Store(run / DATABASE, loaded.dataset.classes, read_only=True)
     try:
         Original(run, described, store).hold(loaded, chosen)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from certmix.certification.bounding import bound_records, radii_of
 from certmix.certification.deterministic_fill import ROBUST, column_cell, margin_cell
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import DeterministicRequest, Margin
 from certmix.certification.evaluate import ceilings, row_plan
 from certmix.certification.request import CertifyRequest
 from certmix.errors import RunError
@@ -129,7 +129,7 @@ def logit_figures(
         radii[classifier] = np.where(predicted == labels, radius, 0.0)
     g = None if standard is None else softmax_probabilities(_read(stored, standard, indices))
     right = _right(g, softmax_probabilities(logits), request.alpha, labels)
-    most = request.most if request.certificate == "margin" else request.columns[-1]
+    most = request.max_radius if request.certificate == "margin" else request.radii[-1]
     return Figures(np.array(indices, np.int64), right, radii, dict.fromkeys(radii, most))
 
 
@@ -143,13 +143,11 @@ def _read(stored: StoredVectors, cell: str, indices: Sequence[int]) -> FloatArra
     return np.stack([known[index] for index in indices])
 
 
-def _verified(
-    stored: StoredVectors, request: DeterministicRequest, alpha: float, indices: Sequence[int]
-) -> FloatArray:
+def _verified(stored: StoredVectors, request: Margin, alpha: float, indices: Sequence[int]) -> FloatArray:
     """Return verified radii, raised to columns just beyond them that were verified as well."""
     radius = _read(stored, margin_cell(alpha), indices)[:, 0].copy()
     first = radius.copy()
-    for column in request.columns:
+    for column in request.radii:
         known = stored.cells.get(column_cell(alpha, column), {})
         near = (first < column) & (column <= first + 2 * request.tolerance) & (first > 0)
         verified = np.array([index in known and known[index].tolist() == [1.0] for index in indices])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from certmix.certification.deterministic_request import DeterministicRequest
@@ -73,8 +73,4 @@ class Guarantee:
         """The request with the radii of all requirements among its columns, so that these are settled."""
         wanted = {r.radius for r in self.requirements if r.radius is not None}
         columns = tuple(sorted({*(self.request.radii or ()), *wanted}))
-        return (
-            self.request.replace(radii=columns)
-            if isinstance(self.request, CertifyRequest)
-            else replace(self.request, radii=columns)
-        )
+        return self.request.replace(radii=columns)

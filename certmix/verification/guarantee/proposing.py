@@ -15,6 +15,7 @@ from certmix.certification.stored_run import request_of
 from certmix.certification.unfinished import refuse_unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
+from certmix.runs.settings import settings
 from certmix.runs.sources import Sources, load_data
 from certmix.text import floor_digits
 from certmix.verification.guarantee.figures import logit_figures, vote_figures
@@ -90,9 +91,9 @@ def _request(description: dict[str, Any], run: Path) -> CertifyRequest | Determi
     """Return the run's request, with the first of its certificates alone."""
     if "sigma" in description["request"]:
         request = request_of(description, run)
-        return dataclasses.replace(request, certificates=request.certificates[:1])
+        return request.replace(certificates=request.certificates[:1])
     stored = description["request"]
-    return DeterministicRequest(**{**stored, "radii": tuple(stored["radii"])})
+    return settings(DeterministicRequest, stored)
 
 
 def _figures(

@@ -10,6 +10,7 @@ from typing import Any
 from certmix.certification.deterministic_request import DeterministicRequest, draws_no_samples
 from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
+from certmix.runs.settings import settings
 from certmix.sampling.precision import PRECISIONS
 from certmix.verification.guarantee.guarantees import DataClaim, Guarantee, ModelClaim
 from certmix.verification.guarantee.requirements import Requirement, parse_requirement
@@ -151,7 +152,9 @@ def _request(
             return CertifyRequest(certificates=(name,), images=images, **given, **tables["sampling"])
         if tables["sampling"]:
             raise ParameterError(f"[sampling]: certificate {name} draws no samples; leave the table out")
-        return DeterministicRequest(certificate=name, norm=norm, images=images, **given)
+        if norm is not None:
+            given["norm"] = norm
+        return settings(DeterministicRequest, {"certificate": name, "images": images, **given})
     except CertmixError as error:
         raise _located(lines, str(error)) from None
 

@@ -70,7 +70,7 @@ def _certificate(guarantee: Guarantee) -> dict[str, Any]:
     else:
         name = request.certificate
         keys = "alpha norm radii bound_method max_radius lipschitz_constant constant_of"
-    return {"name": name, **{key: getattr(request, key) for key in keys.split()}}
+    return {"name": name, **{key: getattr(request, key, None) for key in keys.split()}}
 
 
 def _sampling(guarantee: Guarantee) -> list[str]:

@@ -6,14 +6,14 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from certmix.certification.deterministic import RADII_FILE
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import DeterministicRequest, Margin
 from certmix.errors import ParameterError, RunError
 from certmix.radii.constant import CONSTANTS_OF
 from certmix.types import FloatArray
@@ -90,8 +90,8 @@ def match_claim(
     try:
         for given in _constants(found, base):
             tried.append(
-                replace(
-                    base, alpha=summary.alpha, norm=summary.norm, radii=summary.radii,
+                base.replace(
+                    alpha=summary.alpha, norm=summary.norm, radii=summary.radii,
                     images=images_in_name(found.name, base.images), **given,
                 )
             )  # fmt: skip
@@ -158,18 +158,17 @@ def finished(run: StoredVectors, request: DeterministicRequest, index: int, stan
     return all(_verified(run, request, index, alpha)[1] is None for alpha in request.weights())
 
 
-def _verified(
-    run: StoredVectors, request: DeterministicRequest, index: int, alpha: float
-) -> tuple[float, str | None]:
+def _verified(run: StoredVectors, request: Margin, index: int, alpha: float) -> tuple[float, str | None]:
     """Return the stored radius, raised to a column just beyond it that was verified, and a fault."""
     stored = run.cells.get(f"margin, alpha {alpha!r}", {}).get(index)
     if stored is None or stored.shape != (3,):
         return 0.0, "no radius is stored"
     radius, status = float(stored[0]), stored[1]
-    if not 0 <= radius <= request.most or (status == 2) != (radius > 0):
-        return radius, f"radius {radius!r} with status {status:g}, the largest tried is {request.most:g}"
+    if not 0 <= radius <= request.max_radius or (status == 2) != (radius > 0):
+        told = f"radius {radius!r} with status {status:g}, the largest tried is {request.max_radius:g}"
+        return radius, told
     best = radius
-    for column in request.columns:
+    for column in request.radii:
         if radius > 0 and radius < column <= radius + 2 * request.tolerance:
             looked_at = run.cells.get(f"margin, alpha {alpha!r}, at {column!r}", {}).get(index)
             if looked_at is None or looked_at.shape != (1,):

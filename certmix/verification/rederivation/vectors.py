@@ -14,6 +14,7 @@ from certmix.certification.deterministic import STUDIES
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.errors import CertmixError
 from certmix.runs import StudyIdentity
+from certmix.runs.settings import settings
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult
 from certmix.verification.rederivation.coverage import check_stored
@@ -40,7 +41,7 @@ __all__ = ["recheck_vectors", "rederive_vectors", "vector_request"]
 def vector_request(run: StoredVectors) -> DeterministicRequest:
     """Return the request in a run's description; RunError if it is none."""
     try:
-        return DeterministicRequest(**run.description["request"])
+        return settings(DeterministicRequest, run.description["request"])
     except (CertmixError, TypeError, ValueError) as error:
         raise no_request(run.folder, error) from None
 
@@ -161,8 +162,9 @@ def _check_requests(
         if not confirmed
     ]
     for found, (asked, _) in zip(published, claims, strict=True):
-        norm = request.measure if request.certificate == "margin" else asked.measure
-        fields = {"norm": norm, "bound": request.bound_method, "sigma": None, "failure_probability": None}
+        norm = request.norm if request.certificate == "margin" else asked.norm
+        bound = request.bound_method if request.certificate == "margin" else None
+        fields = {"norm": norm, "bound": bound, "sigma": None, "failure_probability": None}
         faults += name_faults(found, asked, run.description, **fields)
     return judged(
         "published requests", faults,

@@ -113,7 +113,7 @@ def _figure_faults(
     for place, (row, alpha) in enumerate(zip(found.summary.rows, request.weights(), strict=True)):
         radii, told = expected_radii(run, request, kept, place, alpha)
         faults += told
-        for check, text in figure_faults(row, np.where(right, radii, 0.0), request.columns, scale):
+        for check, text in figure_faults(row, np.where(right, radii, 0.0), request.radii, scale):
             faults.append((check, None, f"{row.classifier}: {text}"))
     faults += _clean_faults(run, found, request, kept, labels)
     return faults + [("printed tables", None, text) for text in printed_faults(found, run.description)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from certmix.calling import call_model
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import DeterministicRequest, GivenConstant, Margin
 from certmix.margins.propagation import margin_lower
 from certmix.types import FloatArray
 from certmix.verification.checks import CheckResult
@@ -73,7 +73,7 @@ def _radii_again(
 
 
 def _computed(
-    found: Published, request: DeterministicRequest, rows: list[RadiiRow], logits: Mapping[int, FloatArray]
+    found: Published, request: GivenConstant, rows: list[RadiiRow], logits: Mapping[int, FloatArray]
 ) -> Faults:
     """Radii from fresh logits; rounding of logits moves them by as much as a difference of two logits."""
     constant, what = request.given
@@ -89,9 +89,7 @@ def _computed(
     return faults
 
 
-def _propagated(
-    again: Again, request: DeterministicRequest, rows: list[RadiiRow], chosen: dict[int, int]
-) -> Faults:
+def _propagated(again: Again, request: Margin, rows: list[RadiiRow], chosen: dict[int, int]) -> Faults:
     """Published radii that bound propagation does not verify."""
     dataset, model = again.reloaded.dataset, again.reloaded.models["robust"]
     assert dataset is not None
@@ -103,8 +101,8 @@ def _propagated(
             continue
         inputs = torch.from_numpy(np.stack([dataset.read(chosen[row.index]) for row in claimed]))
         margins = margin_lower(
-            model.module, inputs, np.array([row.predict for row in claimed]), request.measure,
-            np.array([row.radii[place] for row in claimed]), method=request.bound_method or "",
+            model.module, inputs, np.array([row.predict for row in claimed]), request.norm,
+            np.array([row.radii[place] for row in claimed]), method=request.bound_method,
             input_range=dataset.input_range, chunk=10,
         )  # fmt: skip
         mu = (1 - alpha) / alpha + slack_of(alpha)
