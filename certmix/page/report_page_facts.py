@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 from certmix.bounds import BOUNDS
-from certmix.certification.deterministic_request import DeterministicRequest
-from certmix.certification.request import GOALS, CertifyRequest
+from certmix.certification.request import GOALS
+from certmix.certification.unfinished import repeat_command
 from certmix.page import Command
 from certmix.page.values import Facts
-from certmix.radii import CERTIFICATES
 from certmix.runs.identity import CERTIFY
-from certmix.runs.settings import settings
 from certmix.sampling.passes import PARTLY
 from certmix.sampling.schedule import looks, share
 from certmix.tables.words import radius_heading
-from certmix.text import as_given, plain_decimal
+from certmix.text import plain_decimal
 
 __all__ = ["commands", "looks_of", "parameters", "provenance", "split_of", "without_folders"]
 
@@ -33,12 +32,6 @@ SPLIT = {
     "rest": "all other classes together",
 }
 ONLY_SOFT, ONLY_PRECISE = ("temperature",), ("relative_precision",)
-SOURCES: dict[str, Any] = {
-    "data": "cifar10-sample", "split": "test", "input_range": [0.0, 1.0], "resize": None, "crop": None,
-    "standard": "cifar10-standard", "standard_weights": None, "standard_normalize": None,
-    "standard_files": [], "robust": None, "robust_weights": None, "robust_normalize": None,
-    "robust_files": [],
-}  # fmt: skip
 """What the command line takes where an option is not given."""
 
 
@@ -159,51 +152,5 @@ def commands(described: dict[str, Any], name: str, study: str) -> tuple[Command,
 
 
 def _certify(described: dict[str, Any]) -> str:
-    stored = dict(described["request"])
-    sampled = "samples" in stored
-    words = ["certmix", "certify"]
-    if sampled:
-        words += ["--sigma", _value(stored["sigma"]), "--alpha", _value(stored["alpha"])]
-        usual = CertifyRequest(stored["sigma"], stored["alpha"], scores=stored["scores"]).as_dict()
-        usual["scores"] = CertifyRequest(1.0, 1.0).scores  # its bound follows from the run's scores
-        chosen = stored["certificates"]
-        if tuple(chosen) != tuple(CERTIFICATES):
-            words += [word for one in chosen for word in ("--certificate", one)]
-    else:
-        words += ["--certificate", stored["certificate"], "--alpha", _value(stored["alpha"])]
-        names = ("alpha", "certificate", "norm", "lipschitz_constant")
-        given = {name: stored[name] for name in names if name in stored}
-        usual = settings(DeterministicRequest, given).as_dict()  # fmt: skip
-        usual |= {"norm": None, "lipschitz_constant": None}
-    skip = {"sigma", "alpha", "certificates", "certificate"}
-    words += _options(stored, usual, skip)
-    words += _options(described["sources"], SOURCES, {"objects"})
-    return " ".join(shlex.quote(word) for word in words)
-
-
-def _options(stored: dict[str, Any], usual: dict[str, Any], skip: set[str]) -> list[str]:
-    """Return the options whose values are not the usual ones."""
-    words: list[str] = []
-    for key, value in stored.items():
-        default = usual.get(key)
-        same = list(value) == list(default or ()) if isinstance(value, list) else value == default
-        if key in skip or same:
-            continue
-        option = f"--{key.removesuffix('s') if key.endswith('_files') else key}".replace("_", "-")
-        listed, in_radii = key.endswith("_files"), key in ("radii", "max_radius")
-        each = map(_value, value) if listed else ["none" if value is None else _value(value, in_radii)]
-        words += [word for one in each for word in (option, one)]
-    return words
-
-
-def _value(value: Any, fractions: bool = False) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(_exact(one, fractions) for one in value)
-    return without_folders(value) if isinstance(value, str) else _exact(value, fractions)
-
-
-def _exact(value: float, fractions: bool) -> str:
-    """Return a number that reads back as the same one; as k/255 only where the option takes that."""
-    if not isinstance(value, float):
-        return str(value)
-    return as_given(value) if fractions else plain_decimal(value)
+    words = shlex.split(repeat_command(Path("run"), described))[:-2]
+    return shlex.join(map(without_folders, words))

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from certmix.errors import ParameterError
+from certmix.text import as_given
 
 __all__ = [
     "DERIVED", "Count", "Field", "Images", "Option", "Positive", "Settings", "Share", "arguments",
@@ -114,14 +115,14 @@ class Field:
         ParameterError
             In one line, if it has another type or lies outside the field's range.
         """
+        foreign = any(isinstance(kind, type) and kind.__module__ != "builtins" for kind in self.kinds)
+        if foreign and not isinstance(value, str | int | float | dict | None):
+            return value  # an object, such as a torch module: whoever takes it says whether it will do
         value = _plain(value)
         if self.option.read is not None:
             value = self.option.read(value)
         if self.several and isinstance(value, str | int | float) and not isinstance(value, bool):
             value = (value,)
-        foreign = any(isinstance(kind, type) and kind.__module__ != "builtins" for kind in self.kinds)
-        if foreign and not isinstance(value, str | int | float | dict | None):
-            return value  # an object, such as a torch module: whoever takes it says whether it will do
         hint = self.hint if not foreign else (str | None if self.takes_none else str)
         parts = value if isinstance(value, tuple) else (value,)
         unknown = [part for part in parts if self.option.choices and part not in [*self.option.choices, None]]
@@ -295,7 +296,8 @@ def arguments(made: Settings) -> list[str]:
             words += [word for one in value for word in (field.flag, one)]
         else:
             parts = value if isinstance(value, tuple) else ("none" if value is None else value,)
-            words += [field.flag, ",".join(map(str, parts))]
+            texts = (as_given(part) if isinstance(part, float) else str(part) for part in parts)
+            words += [field.flag, ",".join(texts)]
     return words
 
 
