@@ -73,9 +73,7 @@ def stored_radii(
     return CertifiedRadii(request.certificate, request.norm, float("nan"), alpha, radius, status)
 
 
-def _verified(
-    request: Margin, store: Store, indices: IntArray, alpha: float
-) -> tuple[FloatArray, IntArray]:
+def _verified(request: Margin, store: Store, indices: IntArray, alpha: float) -> tuple[FloatArray, IntArray]:
     """Return stored radii, raised to the columns just beyond them that were verified as well."""
     stored = store.read(margin_cell(alpha), indices.tolist())
     radius, status = stored[:, 0].copy(), stored[:, 1].astype(np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from certmix.runs import Store, read_run
 from certmix.runs.folder import DATABASE
 from certmix.runs.from_json import from_json
 from certmix.runs.identity import CERTIFY, command_of
+from certmix.runs.keywords import field_names
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_evaluate import CLEAN, Contender
@@ -249,8 +249,7 @@ def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
         if not isinstance(asked, dict):
             raise TypeError("no request")
         named = [
-            [f.name for f in dataclasses.fields(kind) if f.name in asked]
-            for kind in (FitChoices, AttackRequest)
+            [name for name in field_names(kind) if name in asked] for kind in (FitChoices, AttackRequest)
         ]
         choices = from_json(FitChoices, {name: asked[name] for name in named[0]})
         request = from_json(AttackRequest, {name: asked[name] for name in named[1]})

@@ -452,7 +452,7 @@ def _transfer(suite: Suite, r_d: float, batch: Batch) -> Tensor:
         rows = (margin < smallest[at]).nonzero().squeeze(1)
         points[at[rows]], smallest[at[rows]] = tried[rows], margin[rows]
 
-    bench = replace(suite.bench, request=replace(suite.bench.request, precision="fp32"))
+    bench = replace(suite.bench, request=suite.bench.request.replace(precision="fp32"))
     attacked_points(bench, watched, batch, attack="apgd-ce", early_stop=False, track=track)
     return points
 
@@ -460,14 +460,14 @@ def _transfer(suite: Suite, r_d: float, batch: Batch) -> Tensor:
 def _square(suite: Suite, batch: Batch) -> Tensor:
     models = [suite.mixture(pair) for pair in (suite.pair, suite.quick)]
     return attacked_points(
-        replace(suite.bench, request=replace(suite.bench.request, steps=suite.queries, attack="square")),
+        replace(suite.bench, request=suite.bench.request.replace(steps=suite.queries, attack="square")),
         models[0], batch, quick=models[1],
     )  # fmt: skip
 
 
 def _autoattack(suite: Suite, bypass: nn.Module, batch: Batch) -> Tensor:
     return attacked_points(
-        replace(suite.bench, request=replace(suite.bench.request, steps=None, precision="fp32")),
+        replace(suite.bench, request=suite.bench.request.replace(steps=None, precision="fp32")),
         bypass, batch, attack="autoattack",
     )  # fmt: skip
 

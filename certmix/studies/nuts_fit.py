@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -326,7 +326,7 @@ def _margins(
     request, free = bench.request, choices.gradient_free
     budget = {"queries" if free else "steps": request.steps} if request.steps else {}
     found = minimum_margin(
-        reduced(bench, target), batch.images, batch.labels, request.norm, request.radius, **budget,
+        reduced(bench, target), batch.images, batch.labels, request.norm, request.eps, **budget,
         restarts=request.restarts, targets=min(9, bench.dataset.classes - 1), gradient_free=free,
         early_stop=choices.early_stop, box=bench.box, generator=batch.generator,
     )  # fmt: skip
@@ -345,7 +345,7 @@ def own_attack(request: AttackRequest | None, steps: int | None) -> AttackReques
     asked = AttackRequest() if request is None else request
     if asked.attack not in ("apgd-ce", AttackRequest.attack):
         raise ParameterError(f"attack {asked.attack!r}: MixedNUTS studies run their own suite; leave it out")
-    return replace(asked, attack="apgd-ce", steps=steps if asked.steps is None else asked.steps)
+    return asked.replace(attack="apgd-ce", steps=steps if asked.steps is None else asked.steps)
 
 
 def write_logits(path: Path, cached: CachedLogits) -> None:
@@ -472,7 +472,7 @@ def nuts_published(
     )
     try:
         loaded = load_models(
-            replace(named, data=inputs, split=None, crop=None),
+            named.replace(data=inputs, split=None, crop=None),
             named.robust or ROBUST,
             resolve_device(device),
             say,
