@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from certmix.data import load, load_arrays
-from certmix.margins.differences import METHODS
-from certmix.margins.graph import build_graph
+from certmix.margins.linear_bounds import METHODS
 from certmix.margins.propagation import margin_lower
+from certmix.margins.translation import build_graph
 from certmix.models.spec import load_model
 
 

@@ -14,10 +14,9 @@ from certmix.certification.begun import remember_begun
 from certmix.certification.deterministic_request import DeterministicRequest, Margin
 from certmix.data import spread, stack
 from certmix.errors import ModelError
-from certmix.margins.faithful import CHECKED
-from certmix.margins.graph import build_graph
-from certmix.margins.nodes import Graph
+from certmix.margins.graph import Graph
 from certmix.margins.propagation import certified_radius, margin_lower
+from certmix.margins.translation import CHECKED, build_graph
 from certmix.models.spec import LoadedModel
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import margin_threshold

@@ -12,14 +12,14 @@ from certmix.margins.estimates import EstimatedRadius, LipschitzEstimate, estima
 from certmix.margins.margins import softmax_margin_lower
 
 if TYPE_CHECKING:
-    from certmix.margins.graph import build_graph
-    from certmix.margins.local_constants import local_search
+    from certmix.margins.local_search import local_search
     from certmix.margins.propagation import (
         VerifiedRadii,
         certified_radius,
         logit_differences_lower,
         margin_lower,
     )
+    from certmix.margins.translation import build_graph
 
 _WITH_TORCH = {
     "VerifiedRadii": "propagation",

@@ -28,7 +28,7 @@ class LipschitzEstimate:
     of
         Which outputs: ``"probabilities"`` or ``"logits"``.
     ratio
-        Name in `certmix.margins.ratios.RATIOS`: what counts as a slope.
+        Name in `certmix.margins.local_search.RATIOS`: what counts as a slope.
     norm, eps
         The ball that was searched; slopes are in this norm of the input.
     steps

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from certmix.margins.graph import Graph
 from certmix.margins.layers import TINY, Input, Layer, LinearMap, Maximum, Rectifier, Sum
-from certmix.margins.nodes import Graph
 
 __all__ = ["Affine", "Ball", "Box", "down", "interval_step", "intervals", "up"]
 

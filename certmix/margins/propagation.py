@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from certmix.errors import ParameterError
-from certmix.margins.differences import METHODS, differences
-from certmix.margins.graph import build_graph
+from certmix.margins.graph import Graph
 from certmix.margins.intervals import Ball
+from certmix.margins.linear_bounds import METHODS, differences
 from certmix.margins.margins import softmax_margin_lower
-from certmix.margins.nodes import Graph
+from certmix.margins.translation import build_graph
 from certmix.types import FloatArray, IntArray, Status
 
 __all__ = [

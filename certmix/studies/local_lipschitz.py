@@ -14,9 +14,7 @@ from torch import nn
 
 from certmix.errors import ParameterError
 from certmix.margins.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
-from certmix.margins.local_constants import float64_twin, local_search
-from certmix.margins.ratios import OUTPUTS, RATIOS
-from certmix.margins.witness import slopes_beyond_rounding
+from certmix.margins.local_search import OUTPUTS, RATIOS, float64_twin, local_search, slopes_beyond_rounding
 from certmix.radii import alpha_remedy
 from certmix.runs.attacking import Batch, Bench, Cell, fill_some, reduced
 from certmix.runs.sources import Sources
@@ -68,7 +66,7 @@ def local_lipschitz(
     sources, where
         Data and models (the standard one is not used); where and how to run.
     of, ratio
-        Names in `certmix.margins.ratios.OUTPUTS` and `RATIOS`; the ratio is
+        Names in `certmix.margins.local_search.OUTPUTS` and `RATIOS`; the ratio is
         ``"relaxed"`` by default, with a claim what `CLAIMED` says.
     alpha
         Mixing weight of the estimated radius, which relaxed constants of probabilities give.

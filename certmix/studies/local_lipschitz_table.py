@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certmix.margins.ratios import RATIOS
+from certmix.margins.local_search import RATIOS
 from certmix.tables.table import Cell, Quantity, Table
 from certmix.text import ceil_digits, floor_digits, plain_decimal
 from certmix.types import FloatArray

@@ -1,8 +1,4 @@
-"""Interval bounds through a model in training mode: differentiable, for the loss alone.
-
-Nothing is certified with these: they are computed in the training's precision,
-with the batch's own normalisation.  `certmix.margins` holds the sound ones.
-"""
+"""Training for bound propagation: worst-case logits by intervals, and the scale of the logits afterwards."""
 
 from __future__ import annotations
 
@@ -17,10 +13,13 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from certmix.errors import ModelError
-from certmix.margins.tracing import trace
+from certmix.margins import logit_differences_lower, softmax_margin_lower
+from certmix.margins.graph import trace
 from certmix.models.architectures import Normalize
+from certmix.radii.constant import margin_threshold
+from certmix.types import FloatArray
 
-__all__ = ["IntervalPass", "interval_pass", "warm_up_terms", "worst_case_logits"]
+__all__ = ["IntervalPass", "interval_pass", "scale_for", "sharpen", "warm_up_terms", "worst_case_logits"]
 
 WARM_UP_IMAGES = 32
 """Images of a batch that the warm-up terms look at: their averages need no more."""
@@ -178,3 +177,74 @@ def warm_up_terms(found: IntervalPass, eps: float, tolerance: float = 0.5) -> Te
             ratio = share.clamp_min(1e-12) / other.clamp_min(1e-12)
             terms.append(F.relu(tolerance - torch.minimum(ratio, 1 / ratio)) / tolerance)
     return torch.stack(terms).sum() / len(found.before_relu)
+
+
+SHARE = 0.9
+"""Of the images whose class is verified at all, the share whose margin is to reach mu."""
+
+IMAGES = 2_000
+LARGEST = 100.0
+
+
+def scale_for(differences: FloatArray, alpha: float, share: float = SHARE) -> float:
+    """Return the smallest factor of the logits, of two digits, at which enough margins reach mu.
+
+    Parameters
+    ----------
+    differences
+        (m, c - 1): lower bounds of z_y - z_j.
+    alpha
+        Mixing weight; mu = (1 - alpha) / alpha.
+    share
+        Of the rows that are positive throughout, how many must reach mu.
+
+    Returns
+    -------
+    float
+        At least 1, at most 100; 1 where no row is positive throughout.
+    """
+    positive = differences[(differences > 0).all(1)]
+    mu = margin_threshold(alpha)
+    for tenths in range(10, round(10 * LARGEST)):
+        scale = float(f"{tenths / 10:.2g}")
+        if not len(positive) or (softmax_margin_lower(scale * positive) >= mu).mean() >= share:
+            return scale
+    return LARGEST
+
+
+def sharpen(model: nn.Module, images: Tensor, labels: Tensor, eps: float, alpha: float) -> float:
+    """Multiply the last layer so that verified classes have the margin that a mix needs; return the factor.
+
+    Training on the worst logits in a ball leaves logits so flat that the
+    margins of right images lie below mu = (1 - alpha) / alpha though their
+    classes are verified.  A factor changes no class of the network alone.
+
+    Parameters
+    ----------
+    model
+        With a linear layer `head` at its end, in evaluation mode; changed in place.
+    images, labels
+        uint8 (N, C, H, W) and int64 (N,) that the model was trained on: the
+        first 2,000 are used.
+    eps
+        Radius, l-inf, at which margins are looked at, by interval bounds.
+    alpha
+        Mixing weight.
+
+    Raises
+    ------
+    ModelError
+        If the model has no such layer.
+    """
+    head = getattr(model, "head", None)
+    if not isinstance(head, nn.Linear):
+        raise ModelError(f"{type(model).__name__} has no linear layer 'head': its logits cannot be sharpened")
+    inputs, classes = images[:IMAGES].float() / 255, labels[:IMAGES]
+    differences = logit_differences_lower(
+        model, inputs, classes, "linf", eps, method="interval", input_range=(0.0, 1.0)
+    )
+    scale = scale_for(differences, alpha)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(scale)
+    return scale

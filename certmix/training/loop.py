@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from certmix.errors import RunError
 from certmix.models.architectures import ConvNet, build
 from certmix.models.weights import load_tensors
-from certmix.training.objectives import OBJECTIVES
-from certmix.training.recipes import Recipe
+from certmix.training.recipes import OBJECTIVES, Recipe
 
 __all__ = ["Progress", "train"]
 

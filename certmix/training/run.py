@@ -13,9 +13,9 @@ from certmix.attacks import pgd
 from certmix.data import load_arrays
 from certmix.errors import DataError
 from certmix.models.zoo import Card, load_zoo, save_zoo
+from certmix.training.intervals import sharpen
 from certmix.training.loop import Progress, train
 from certmix.training.recipes import Recipe
-from certmix.training.sharpening import sharpen
 from certmix.types import Dataset
 
 __all__ = ["default_name", "measure", "train_to_folder"]

@@ -19,7 +19,7 @@ from certmix.certification import deterministic
 from certmix.certification import deterministic_fill as filling
 from certmix.certification.deterministic_request import BOUND_METHODS, DeterministicRequest, Margin
 from certmix.errors import ModelError, ParameterError, RunError
-from certmix.margins import rules
+from certmix.margins import layers
 from certmix.runs import Store, read_run
 from certmix.runs.settings import settings
 from certmix.tables import render
@@ -265,7 +265,7 @@ class Ending(nn.Module):
 
 def test_the_layers_are_compared_on_the_datas_own_images(monkeypatch):
     """A rectifier that is taken for the identity shows at negative inputs alone, which this data has."""
-    monkeypatch.setitem(rules.RULES, nn.ReLU, lambda layer, shape: [])
+    monkeypatch.setitem(layers.RULES, nn.ReLU, lambda layer, shape: [])
     net = nn.Sequential(nn.ReLU(), shifted())
     run(robust=net, standard=None)
     below = dataset([[0.9, -0.3], [-0.2, 0.8]], [0, 1], box=None)

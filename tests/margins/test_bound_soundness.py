@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from small_nets import NETS, images, random_net, worst_found
 from torch import nn
 
-from certmix.margins import differences, linear_bounds
 from certmix.margins import intervals as intervals_module
-from certmix.margins.differences import METHODS
-from certmix.margins.graph import build_graph
+from certmix.margins import linear_bounds
 from certmix.margins.intervals import Ball, intervals
+from certmix.margins.linear_bounds import METHODS
 from certmix.margins.propagation import logit_differences_lower
+from certmix.margins.translation import build_graph
 
 EPS = {"linf": (0.003, 0.03, 0.2), "l2": (0.02, 0.2, 1.0)}
 
@@ -87,7 +87,7 @@ relax = linear_bounds.relax
 
 @pytest.mark.parametrize("fault", [without_offset, wrong_sign, inactive])
 def test_a_wrong_relaxation_is_caught(fault, monkeypatch):
-    monkeypatch.setattr(differences, "relax", fault)
+    monkeypatch.setattr(linear_bounds, "relax", fault)
     gaps = [
         slack(name, "linf", 0.1, "crown-ibp", seed) for name in ("plain", "residual") for seed in range(3)
     ]

@@ -15,15 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from certmix.margins import differences, linear_bounds
-from certmix.margins.differences import METHODS
-from certmix.margins.graph import build_graph
-from certmix.margins.layers import LinearMap, Rectifier
-from certmix.margins.nodes import Builder
-from certmix.margins.operations import ARITHMETIC, FUNCTIONS, IN_PLACE
-from certmix.margins.operations import METHODS as OPERATIONS
+from certmix.margins import linear_bounds
+from certmix.margins.graph import ARITHMETIC, FUNCTIONS, IN_PLACE, Builder
+from certmix.margins.graph import METHODS as OPERATIONS
+from certmix.margins.layers import RULES, LinearMap, Rectifier
+from certmix.margins.linear_bounds import METHODS
 from certmix.margins.propagation import NORMS, certified_radius, logit_differences_lower
-from certmix.margins.rules import RULES
+from certmix.margins.translation import build_graph
 from certmix.models.architectures import Normalize
 from certmix.models.normalize import Normalized
 from certmix.types import Status
@@ -270,7 +268,7 @@ def test_the_slope_below_a_rectifier_is_the_rectifiers_own(fault, method, monkey
         net[2].weight.copy_(torch.tensor([[2.0**20], [0.0]]))
         net[2].bias.copy_(torch.tensor([2.0**20 * 0.01 - 1e-4, 0.0], dtype=torch.float64))
     if fault:
-        monkeypatch.setattr(differences, "relax", float32_line)
+        monkeypatch.setattr(linear_bounds, "relax", float32_line)
     x = torch.tensor([[-1.0]], dtype=torch.float64)
     assert (logit_differences_lower(net, x, [0], "linf", 0.0, method=method)[0, 0] > -1e-4 + 1e-11) == fault
     assert (certified_radius(net, x, [0], "linf", 0.0, max_eps=1e-9).status[0] == Status.ABSTAIN) != fault

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from certmix.errors import ModelError
-from certmix.margins import logit_differences_lower, rules
-from certmix.margins.graph import build_graph
+from certmix.margins import layers, logit_differences_lower
 from certmix.margins.layers import Rectifier
+from certmix.margins.translation import build_graph
 from certmix.models.normalize import Normalized
 
 X = torch.rand((5, 4), generator=torch.Generator().manual_seed(0))
@@ -277,7 +277,7 @@ def test_offsets_hide_nothing_from_the_comparison(name, count, monkeypatch):
     """A rectifier that leaks a thousandth is seen whatever is added to the logits, which is right by itself."""
     net = base(OFFSETS[name], classes=3)
     build_graph(net, X[:count])
-    monkeypatch.setitem(rules.RULES, nn.ReLU, slightly_leaky)
+    monkeypatch.setitem(layers.RULES, nn.ReLU, slightly_leaky)
     with pytest.raises(ModelError, match="do not give the model's logits"):
         build_graph(net, X[:count])
 
@@ -287,7 +287,7 @@ def test_the_datas_own_images_are_what_is_compared(monkeypatch):
     net = base()
     with torch.no_grad():
         net[0].weight.copy_(net[0].weight.abs()), net[0].bias.fill_(0.01)
-    monkeypatch.setitem(rules.RULES, nn.ReLU, lambda layer, shape: [])
+    monkeypatch.setitem(layers.RULES, nn.ReLU, lambda layer, shape: [])
     build_graph(net, X)
     with pytest.raises(ModelError, match="do not give the model's logits"):
         build_graph(net, -X)

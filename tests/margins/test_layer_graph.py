@@ -8,8 +8,8 @@ from small_nets import NETS, images, random_net
 from torch import nn
 
 from certmix.errors import ModelError
-from certmix.margins.graph import build_graph
 from certmix.margins.layers import LinearMap
+from certmix.margins.translation import build_graph
 from certmix.models.adapters import FixedMode
 from certmix.models.architectures import ARCHITECTURES, build
 from certmix.models.normalize import Normalized
@@ -120,8 +120,8 @@ def test_training_mode_is_refused():
 
 
 def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
-    from certmix.margins import rules
+    from certmix.margins import layers
 
-    monkeypatch.setitem(rules.RULES, nn.ReLU, lambda layer, shape: [])
+    monkeypatch.setitem(layers.RULES, nn.ReLU, lambda layer, shape: [])
     with pytest.raises(ModelError, match="do not give the model's logits"):
         build_graph(random_net("plain", 0), images(2))

@@ -11,9 +11,7 @@ from attacked import linear, outside, small_images, small_net
 from torch import nn
 
 from certmix.errors import ModelError, ParameterError
-from certmix.margins.local_constants import float64_twin, local_search
-from certmix.margins.ratios import RATIOS
-from certmix.margins.witness import slopes_beyond_rounding
+from certmix.margins.local_search import RATIOS, float64_twin, local_search, slopes_beyond_rounding
 
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 WEIGHT = np.random.default_rng(0).standard_normal((4, 6))

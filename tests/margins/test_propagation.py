@@ -13,8 +13,8 @@ from torch import nn
 
 from certmix.errors import ParameterError
 from certmix.margins import certified_radius, logit_differences_lower, margin_lower, softmax_margin_lower
-from certmix.margins.differences import METHODS
-from certmix.margins.graph import build_graph
+from certmix.margins.linear_bounds import METHODS
+from certmix.margins.translation import build_graph
 from certmix.types import Status
 
 ORDER = {"linf": 1, "l2": 2}

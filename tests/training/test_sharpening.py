@@ -12,7 +12,7 @@ from torch import nn
 from certmix.errors import ModelError, ParameterError
 from certmix.margins import margin_lower
 from certmix.training import make_recipe
-from certmix.training.sharpening import scale_for, sharpen
+from certmix.training.intervals import scale_for, sharpen
 
 MU = 6 / 19
 

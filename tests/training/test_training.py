@@ -13,7 +13,7 @@ from certmix.data import load
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.models.spec import load_model
 from certmix.training import RECIPES, make_recipe, train, train_to_folder
-from certmix.training.objectives import OBJECTIVES
+from certmix.training.recipes import OBJECTIVES
 
 GENERATOR = np.random.default_rng(0)
 

@@ -17,7 +17,7 @@ from certmix.attacks.geometry import distance, make_ball
 from certmix.calling import call_model
 from certmix.certification.deterministic_request import NORMS_OF
 from certmix.errors import ModelError, ParameterError
-from certmix.margins.local_constants import float64_twin
+from certmix.margins.local_search import float64_twin
 from certmix.radii import check_alpha
 from certmix.runs.keywords import plain_numbers
 from certmix.sampling import Sampler

@@ -1,0 +1,441 @@
+"""Local Lipschitz constants by search: estimates from below, never certificates."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from certmix.attacks.geometry import Ball, distance, make_ball
+from certmix.attacks.search import (
+    check_clean_logits,
+    check_count,
+    check_eps,
+    check_images,
+    check_model,
+    check_positive,
+)
+from certmix.calling import call_model
+from certmix.errors import ModelError, ParameterError
+from certmix.margins.estimates import LipschitzEstimate
+from certmix.models.slopes import FORMS
+
+__all__ = [
+    "OUTPUTS",
+    "RATIOS",
+    "Ascent",
+    "Model",
+    "Ratio",
+    "Rise",
+    "float64_twin",
+    "local_search",
+    "slopes_beyond_rounding",
+    "towards_rivals",
+]
+
+Rise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "probabilities": lambda logits: logits.softmax(1),
+    "logits": lambda logits: logits,
+}
+"""Whose constants are searched: name -> function of float64 logits."""
+
+
+def towards_rivals(before: Tensor, after: Tensor, selected: Tensor) -> Tensor:
+    """Return how far the selected class falls and the others rise, (n, c)."""
+    own = torch.zeros_like(after, dtype=torch.bool).scatter(1, selected[:, None], True)
+    return torch.where(own, before - after, after - before)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What counts as a slope.
+
+    Parameters
+    ----------
+    summary
+        One line of help.
+    rise
+        ``(before, after, y) -> (n, k)``, the numerators; outputs are (n, c), y is (n,).
+    by_distance
+        Whether they are divided by ||d||, as in Lipschitz constants, or by eps.
+    wide
+        Whether there is one a class (k = c), or one in all (k = 1).
+    sides
+        2 where an output may rise or fall, so that an ascent is made each way.
+    """
+
+    summary: str
+    rise: Rise
+    by_distance: bool
+    wide: bool
+    sides: int = 1
+
+
+RATIOS = {
+    "relaxed": Ratio(
+        "the paper's relaxed constants: fall of y, rise of any other class, over eps",
+        towards_rivals, by_distance=False, wide=True,
+    ),
+    "each": Ratio(
+        "|f_i(x+d) - f_i(x)| / ||d|| of each class",
+        lambda x, z, y: (z - x).abs(), by_distance=True, wide=True, sides=2,
+    ),
+    "together": Ratio(
+        "||f(x+d) - f(x)||_2 / ||d||",
+        lambda x, z, y: (z - x).norm(dim=1, keepdim=True), by_distance=True, wide=False,
+    ),
+    "yang": Ratio(
+        "||f(x+d) - f(x)||_1 / ||d|| (Yang et al., 2020)",
+        lambda x, z, y: (z - x).abs().sum(1, keepdim=True), by_distance=True, wide=False,
+    ),
+}  # fmt: skip
+"""Slopes by name."""
+
+Model = Callable[[Tensor], Tensor]
+_TINY = torch.finfo(torch.float64).tiny
+_HUGE = 1e30
+_HALVINGS = 5
+_CLOSEST = 1e-3
+"""Slopes are measured between points at least this share of eps apart: rounding blurs closer ones."""
+_ROUNDING = 512
+"""Rounding errors that are taken off a rise, in units of the largest output."""
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """One search: N images with an ascent for each class and side, whose points are (N, ascents, ...)."""
+
+    model: Model
+    judge: Model | None
+    ball: Ball
+    norm: str
+    eps: float
+    of: str
+    ratio: Ratio
+    logits: Tensor
+    selected: Tensor
+    batch_size: int
+
+    def search(self, steps: int, restarts: int, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each restart's best values, the same after half the steps, and the points of the best."""
+        n, k = len(self.logits), self._slopes
+        rows = torch.arange(n, device=self.logits.device)
+        balls = self.ball.take(rows.repeat_interleave(k * self.ratio.sides))
+        best = self.logits.new_zeros(restarts, n, k)
+        halfway, overall, witness = best.clone(), best[0].clone(), self._spread(self.ball.centre, k)
+        for run in range(restarts):
+            points = self._start(run, balls, seeds)
+            for step in range(steps + 1):
+                points, ahead = self._closer(points, balls, step), points
+                values, climb = self._visit(points, self.ratio.rise, step < steps)
+                top, row = values.max(1)
+                best[run] = torch.maximum(best[run], top)
+                better = (top > overall).view(n, k, *[1] * (points.ndim - 2))
+                witness = torch.where(better, points[rows[:, None], row], witness)
+                overall = torch.maximum(overall, top)
+                if step == steps // 2:
+                    halfway[run] = best[run]
+                if step < steps:
+                    length = balls.radius * (2 / (step + 2))
+                    flat = balls.ascend(ahead.flatten(0, 1), climb.flatten(0, 1), length)
+                    points = flat.view_as(points)
+        return best, halfway, witness
+
+    @property
+    def _slopes(self) -> int:
+        return self.logits.shape[1] if self.ratio.wide else 1
+
+    def _closer(self, points: Tensor, balls: Ball, step: int) -> Tensor:
+        """Return the points that a step evaluates: where distance divides, every other one nearer the image.
+
+        The steepest slopes may be short ones; the ascent goes on from where it
+        was.  In l2 the gradient itself leads there.
+        """
+        if not self.ratio.by_distance or self._tilts or step % 2 == 0:
+            return points
+        scale = 0.5 ** (1 + step // 2 % _HALVINGS)
+        nearer = balls.centre + scale * (points.flatten(0, 1) - balls.centre)
+        return balls.project(nearer).view_as(points)
+
+    def _start(self, run: int, balls: Ball, seeds: Tensor) -> Tensor:
+        """Return where the linear approximation is largest, or random points; on the second side mirrored."""
+        k, centres = self._slopes, self._spread(self.ball.centre, self._slopes * self.ratio.sides)
+        if run > 0 or not self.ratio.wide:
+            points = self._spread(self.ball.sample(seeds, run), k * self.ratio.sides)
+            points[:, k:] = 2 * centres[:, k:] - points[:, k:]
+            return balls.project(points.flatten(0, 1)).view_as(points)
+        climb = self._visit(centres, towards_rivals, True)[1]
+        climb[:, k:] *= -1
+        return balls.summit(climb.flatten(0, 1)).view_as(centres)
+
+    @staticmethod
+    def _spread(points: Tensor, ascents: int) -> Tensor:
+        return points[:, None].expand(-1, ascents, *points.shape[1:]).contiguous()
+
+    def _visit(self, points: Tensor, rise: Rise, gradient: bool) -> tuple[Tensor, Tensor]:
+        """Return all slopes at all points, (N, ascents, k), and the gradient of each point's own slope."""
+        n, ascents = points.shape[:2]
+        flat, device = points.flatten(0, 1), points.device
+        image = torch.arange(n, device=device).repeat_interleave(ascents)
+        column = torch.arange(ascents, device=device).repeat(n) % self._slopes
+        parts = [
+            self._pass(flat[part], image[part], column[part], rise, gradient)
+            for part in torch.arange(n * ascents, device=device).split(self.batch_size)
+        ]
+        values = torch.cat([part[0] for part in parts]).view(n, ascents, -1)
+        climb = torch.cat([part[1] for part in parts]).view_as(points) if gradient else points
+        return values, climb
+
+    def _pass(
+        self, points: Tensor, image: Tensor, column: Tensor, rise: Rise, gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(False), torch.set_grad_enabled(gradient):
+            leaf = points.detach().clone().requires_grad_(gradient)
+            logits = call_model(self.model, leaf)
+        exact = call_model(self.judge, points.double()) if self.judge else logits.detach()
+        if not (exact.isfinite().all() and logits.isfinite().all()):
+            raise ModelError(
+                "the model gives NaN or infinite logits near the images: compute in float64, or lower eps"
+            )
+        rises = self._rises(exact.double(), image, self.ratio.rise)
+        blur = _ROUNDING * torch.finfo(exact.dtype).eps * (1 + exact.double().abs().amax(1, keepdim=True))
+        values = self._divide((rises - blur).clamp_min(0.0), points, image)
+        return values, self._gradient(logits, leaf, image, column, rise) if gradient else points
+
+    def _rises(self, logits: Tensor, image: Tensor, rise: Rise) -> Tensor:
+        outputs = OUTPUTS[self.of]
+        return rise(outputs(self.logits[image]), outputs(logits), self.selected[image])
+
+    def _divide(self, rise: Tensor, points: Tensor, image: Tensor) -> Tensor:
+        if not self.ratio.by_distance:
+            return rise / self.eps
+        size = distance(points, self.ball.centre[image], self.norm)[:, None]
+        return torch.where(size >= _CLOSEST * self.eps, rise / size.clamp_min(_TINY), 0.0)
+
+    def _gradient(self, logits: Tensor, leaf: Tensor, image: Tensor, column: Tensor, rise: Rise) -> Tensor:
+        """Return the direction in which each point's own slope grows.
+
+        It is taken in float64 at the logits and pulled back with largest slope
+        1; a single probability is followed through its log-odds, of the same
+        direction: a saturated softmax does not blind the ascent.
+        """
+        at = column[:, None]
+        with torch.inference_mode(False), torch.enable_grad():
+            scores = logits.detach().double().requires_grad_()
+            if self.ratio.wide:
+                form, log_scale = FORMS[self.of](scores)
+                before = FORMS[self.of](self.logits[image])[0]
+                rises, scale = (
+                    rise(before, form, self.selected[image]),
+                    log_scale.detach().exp().gather(1, at),
+                )
+            else:
+                rises, scale = self._rises(scores, image, rise), torch.ones_like(at, dtype=torch.float64)
+            (slope,) = torch.autograd.grad(rises.gather(1, at).sum(), scores)
+        largest = slope.abs().amax(1, keepdim=True).clamp_min(_TINY)
+        climb = _pull_back(logits, leaf, slope / largest)
+        if not climb.isfinite().all():
+            raise ModelError("the model gives NaN or infinite gradients near the images: compute in float64")
+        if not self._tilts:
+            return climb
+        risen = self._rises(logits.detach().double(), image, rise).gather(1, at)
+        share = risen.clamp_min(0.0) / (largest * scale).clamp_min(_TINY)
+        return self._tilt(climb, share[:, 0], leaf.detach(), image)
+
+    @property
+    def _tilts(self) -> bool:
+        """Whether the gradient of ||d|| is of use: in the other norms few coordinates share it."""
+        return self.ratio.by_distance and self.norm == "l2"
+
+    def _tilt(self, climb: Tensor, share: Tensor, points: Tensor, image: Tensor) -> Tensor:
+        """Return the direction of the gradient of log(rise / ||d||_2), from that of the rise over `share`."""
+        d = (points.double() - self.ball.centre[image].double()).flatten(1)
+        pull = d * (share.clamp_max(_HUGE) / d.square().sum(1).clamp_min(_TINY))[:, None]
+        tilted = climb.double().flatten(1) - pull
+        return (tilted / tilted.abs().amax(1, keepdim=True).clamp_min(_TINY)).view_as(climb).to(climb.dtype)
+
+
+def _pull_back(logits: Tensor, leaf: Tensor, slope: Tensor) -> Tensor:
+    """Return the gradient in the images of the value with gradient `slope` in the logits."""
+    found = None
+    if logits.requires_grad:
+        (found,) = torch.autograd.grad(logits, leaf, slope.to(logits.dtype), allow_unused=True)
+    if found is None:
+        raise ModelError("the model's logits carry no gradient to its input: constants cannot be searched")
+    return found
+
+
+@torch.no_grad()
+def local_search(
+    model: Model,
+    images: Tensor,
+    norm: str = "linf",
+    eps: float = 8 / 255,
+    *,
+    of: str = "probabilities",
+    ratio: str = "relaxed",
+    steps: int = 20,
+    restarts: int = 2,
+    box: tuple[float, float] | None = (0.0, 1.0),
+    selected: Tensor | None = None,
+    seeds: Tensor | None = None,
+    judge: Model | None = None,
+    batch_size: int = 1000,
+) -> LipschitzEstimate:
+    """Estimate local Lipschitz constants around images, from below, by ascents for each class.
+
+    Step t goes 2 eps / (t + 2) up the norm's steepest direction and is projected
+    onto ball and box; its length does not depend on how many follow, and a
+    restart not on how many there are.  The best value of every class over
+    all points evaluated is kept, so that more steps or restarts never lower it.
+    The first restart begins where the linear approximation is largest.  For
+    linear models it is exact.
+
+    Parameters
+    ----------
+    model
+        Gives logits (N, classes) for images (N, ...); a module must be in evaluation mode.
+    images
+        Floating-point inputs (N, ...) inside the box.
+    norm, eps
+        ``"linf"``, ``"l2"`` or ``"l1"``, and the radius of the ball in units of the input.
+    of, ratio
+        Names in `OUTPUTS` and `RATIOS` of `certmix.margins.local_search`.
+    steps, restarts
+        Steps of each restart, and number of restarts.
+    box
+        Range of the input, to which perturbed points are kept; None for no range.
+    selected
+        int64 (N,): the classes y; the largest output's by default.
+    seeds
+        int64 (N,): key of each image's random starts; 0, 1, ... by default.
+    judge
+        The same model for float64 inputs, from which values are taken; by
+        default a float64 copy of a module that can be so copied.
+    batch_size
+        Points in one pass of the model.
+
+    Raises
+    ------
+    ParameterError, ModelError
+        If an argument is out of range, or the model gives logits or gradients
+        that are not finite.
+
+    References
+    ----------
+    Section 3.1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
+    accuracy-robustness trade-off".  Y.-Y. Yang et al., A Closer Look at
+    Accuracy vs. Robustness, NeurIPS 2020.
+    """
+    _check(model, images, norm, eps, of, ratio, steps, restarts, box)
+    box = box or _around(images, eps)
+    check_images(images, box)
+    ball = make_ball(images.detach().clone(), norm, eps, box)
+    judge = judge or float64_twin(model, images)
+    logits = call_model(judge or model, ball.centre.double() if judge else ball.centre).double()
+    check_clean_logits(logits, torch.zeros(len(images), dtype=torch.int64))
+    outputs = OUTPUTS[of](logits)
+    y = outputs.argmax(1) if selected is None else selected.to(outputs.device)
+    task = Ascent(model, judge, ball, norm, eps, of, RATIOS[ratio], logits, y, batch_size)
+    keys = torch.arange(len(images)) if seeds is None else seeds
+    best, halfway, points = task.search(steps, restarts, keys)
+    return LipschitzEstimate(
+        of, ratio, norm, eps, steps, y.cpu().numpy(), outputs.cpu().numpy(), best.cpu().numpy(),
+        halfway.cpu().numpy(), points.cpu().numpy(),
+    )  # fmt: skip
+
+
+def float64_twin(model: Model, images: Tensor) -> nn.Module | None:
+    """Return a float64 copy of a module in lower precision, None if there is none or no need of one."""
+    if images.dtype == torch.float64 or not isinstance(model, nn.Module):
+        return None
+    try:
+        twin = copy.deepcopy(model).double()
+        fits = twin(images[:1].double()).dtype == torch.float64
+    except (RuntimeError, TypeError, ValueError):
+        return None
+    return twin if fits else None
+
+
+def _check(
+    model: Model, images: Tensor, norm: str, eps: float, of: str, ratio: str, steps: int, restarts: int,
+    box: tuple[float, float] | None,
+) -> None:  # fmt: skip
+    for what, name, known in (
+        ("norm", norm, ("linf", "l2", "l1")), ("of", of, OUTPUTS), ("ratio", ratio, RATIOS)
+    ):  # fmt: skip
+        if name not in known:
+            raise ParameterError(f"{what} {name!r} is unknown: use one of {', '.join(known)}")
+    check_positive("eps", eps)
+    check_eps(eps, box or (0.0, 1.0))
+    check_count("steps", steps)
+    check_count("restarts", restarts)
+    check_model(model)
+    if len(images) == 0:
+        raise ParameterError("there are no images: give at least one")
+
+
+def _around(images: Tensor, eps: float) -> tuple[float, float]:
+    """Return a box that cuts no ball."""
+    low, high = images.min().item(), images.max().item()
+    return low - 2 * eps - 1e-3 * abs(low), high + 2 * eps + 1e-3 * abs(high)
+
+
+_LAYERS = 1e4
+"""Rounding errors of an output, in units of its own: far more than sums of deep networks accumulate."""
+
+
+@torch.no_grad()
+def slopes_beyond_rounding(
+    model: Model, judge: Model | None, images: Tensor, points: Tensor, *, of: str, ratio: str, norm: str
+) -> Tensor:
+    """Return slopes between images and points from which rounding errors are taken off.
+
+    Outputs are computed in float64 by `judge`.  What its rounding can do is
+    allowed for generously: 1e4 units of the largest logit, and a millionth of
+    what the lower precision of `model` changes (float64 is 5e8 times finer).
+    Distances are rounded up.  A claim below such a slope is contradicted.
+
+    Parameters
+    ----------
+    model, judge
+        The model, and its twin for float64 inputs; None if `model` itself is to judge.
+    images, points
+        Pairs (N, ...), in the model's precision; pairs of equal points have slope 0.
+    of, ratio, norm
+        What is claimed: names in `OUTPUTS` and `RATIOS`, and the input's norm.
+
+    Returns
+    -------
+    Tensor
+        float64 (N, k), at least 0.
+
+    Raises
+    ------
+    ParameterError
+        For the relaxed ratio, which is no slope.
+    """
+    if not RATIOS[ratio].by_distance:
+        raise ParameterError(
+            f"ratio {ratio!r} divides by eps, not by a distance: check each, together or yang"
+        )
+    logits, errors = [], []
+    for batch in (images, points):
+        coarse = call_model(model, batch)
+        fine = coarse if judge is None else call_model(judge, batch.double())
+        unit = torch.finfo(fine.dtype).eps
+        fine, coarse = fine.double(), coarse.double()
+        largest, change = fine.abs().amax(1), (fine - coarse).abs().amax(1)
+        errors.append(_LAYERS * unit * (1 + largest) + 1e-6 * change)
+        logits.append(fine)
+    before, after = (OUTPUTS[of](each) for each in logits)
+    rise = RATIOS[ratio].rise(before, after, before.argmax(1))
+    blur = before.shape[1] * (errors[0] + errors[1])
+    sure = (rise - blur[:, None]).clamp_min(0.0)
+    size = distance(points, images, norm)[:, None] * (1 + 1e-12)
+    return torch.where(size > 0, sure / size.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
