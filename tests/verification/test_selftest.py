@@ -15,7 +15,7 @@ import torch
 from certmix import text as printing
 from certmix.bounds import BOUNDS, clopper_pearson, sequential
 from certmix.errors import ParameterError
-from certmix.margins import linear_bounds, linear_bounds
+from certmix.margins import linear_bounds
 from certmix.models import mixture
 from certmix.radii import _twins, constant, exact, lipschitz, smoothing
 from certmix.sampling.noise import Noise, NoiseKey
