@@ -15,7 +15,7 @@ import numpy as np
 
 from certmix.bounds import betting, bound_scores
 from certmix.bounds.statistics import start, update
-from certmix.certification.recertify import recertify
+from certmix.certification.stored import recertify
 
 
 def median(run: Callable[[], object], repetitions: int = 7) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from certmix.certification.shard import Shard
+from certmix.certification.shards import Shard
 from certmix.engines import ENGINES, EngineChoice
 
 from .options import F, _Parsed

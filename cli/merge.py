@@ -34,7 +34,7 @@ def command(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_
     models and options. Missing or unfinished images are named, as are shards
     that differ in what was asked; nothing is written then.
     """
-    from certmix.certification.merge import merge
+    from certmix.certification.shards import merge
 
     from .certify import print_result
     from .progress import say

@@ -55,9 +55,8 @@ def command(like: Path | None, scenario: str | None, format_: str, **options: An
     ones, simulated with the stopping rule on images like those of a run, of a
     published log, or of a scenario. All assumptions are printed.
     """
-    from certmix.certification.plan_truth import scenario as images_of
-    from certmix.certification.plan_truth import truth_of
-    from certmix.certification.planning import plan
+    from certmix.certification.plan import plan, truth_of
+    from certmix.certification.plan import scenario as images_of
 
     from .progress import say
 

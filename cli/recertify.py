@@ -64,9 +64,7 @@ def command(sources: tuple[str, ...], **options: Any) -> int:
     SOURCE is a run folder, a published log (idx label predict radius correct
     time) or a file of class counts (no header; counts, then the label).
     """
-    from certmix.certification.best import best
-    from certmix.certification.recertify import recertify
-    from certmix.certification.stored import Doubt
+    from certmix.certification.stored import Doubt, best, recertify
     from certmix.errors import ParameterError
     from certmix.tables import print_table
 

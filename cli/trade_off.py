@@ -70,9 +70,8 @@ def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -
     SOURCE is a run folder (which knows g's predictions), a published log or a
     file of class counts. Several, as a rule of several sigma, share one figure.
     """
-    from certmix.certification.mixable import read_mixable
     from certmix.certification.stored import Doubt
-    from certmix.certification.trade_off import trade_off
+    from certmix.certification.trade_off import read_mixable, trade_off
     from certmix.tables import print_table
 
     sigmas = options.pop("sigmas")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import certmix
-import certmix.certification.recertify
+import certmix.certification.stored
 import certmix.pytest_plugin
 import certmix.verification.asserting
 

@@ -12,10 +12,9 @@ from certmix.certification.certify_fill import fill
 from certmix.certification.deterministic import DeterministicResult, run_deterministic
 from certmix.certification.deterministic_request import GivenConstant, Margin, draws_no_samples
 from certmix.certification.drawing import Context, Progress
-from certmix.certification.evaluate import Evaluation
-from certmix.certification.expect import expectations
+from certmix.certification.evaluate import Evaluation, expectations
 from certmix.certification.request import OPTION_OF, CertifyRequest, check_batch_size
-from certmix.certification.shard import Shard
+from certmix.certification.shards import Shard
 from certmix.engines import EngineChoice, make_engine
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
@@ -114,7 +113,7 @@ def certify(
         (see **options**) workers of that.
     shard
         ``"2/8"`` does the second of eight shares of the images; see
-        `certmix.certification.merge.merge`.
+        `certmix.certification.shards.merge`.
     **options
         Fields of `certmix.certification.request.CertifyRequest` (images, samples,
         certificates, radii, seed, ...), or, without sigma, ``certificates`` and

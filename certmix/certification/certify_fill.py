@@ -8,12 +8,10 @@ from typing import Any
 from certmix.certification.begun import forget_begun
 from certmix.certification.describe import description
 from certmix.certification.drawing import Context, draw_samples, standard_outputs, wants_samples
-from certmix.certification.evaluate import Evaluation, evaluate
-from certmix.certification.expect import SETTLED, began_with, choice_notes
-from certmix.certification.merge_parts import remember_planned
+from certmix.certification.evaluate import SETTLED, Evaluation, began_with, choice_notes, evaluate
 from certmix.certification.products import particulars, publish
 from certmix.certification.request import CertifyRequest
-from certmix.certification.shard import Shard
+from certmix.certification.shards import Shard, remember_planned
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread
 from certmix.errors import RunError

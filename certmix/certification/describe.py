@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from certmix.certification.bounding import unanimous
+from certmix.certification.evaluate import unanimous
 from certmix.certification.request import CertifyRequest
 from certmix.models.spec import LoadedModel
 from certmix.runs.sources import Loaded, Sources

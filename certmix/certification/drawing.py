@@ -11,10 +11,10 @@ import torch
 
 from certmix.calling import call_model
 from certmix.certification.begun import remember_begun
-from certmix.certification.bounding import bound_records, radii_of
+from certmix.certification.evaluate import bound_records, radii_of
 from certmix.certification.request import CertifyRequest
 from certmix.certification.rounds import Job
-from certmix.certification.shard import Shard
+from certmix.certification.shards import Shard
 from certmix.certification.workload import Drawn, Elsewhere, Here
 from certmix.data import stack
 from certmix.engines import Engine, SerialEngine

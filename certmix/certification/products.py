@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from certmix.certification.evaluate import Evaluation, log_rows
-from certmix.certification.expect import expectations, reading_notes
+from certmix.certification.evaluate import Evaluation, expectations, log_rows, reading_notes
 from certmix.certification.published_summary import forget_partial
 from certmix.certification.request import CertifyRequest
 from certmix.runs import RunFolder, write_log

@@ -13,7 +13,7 @@ from certmix.certification.certify import CertifyResult, Progress, run_certify
 from certmix.certification.deterministic import STUDIES, DeterministicResult
 from certmix.certification.deterministic_repeat import repeat
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stored_run import data_of
+from certmix.certification.stored import data_of
 from certmix.certification.unfinished import refuse_unfinished
 from certmix.errors import RunError
 from certmix.runs import ImageRecord, Store, read_run

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from certmix.bounds.statistics import ScoreStatistics, plan, start, update
-from certmix.certification.bounding import bound_records
+from certmix.certification.evaluate import bound_records
 from certmix.certification.request import CertifyRequest
 from certmix.errors import RunError
 from certmix.runs import ImageRecord

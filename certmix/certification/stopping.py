@@ -1,8 +1,4 @@
-"""When an image has been sampled enough: one rule a goal, over the fixed sequence of looks.
-
-A rule sees one image's own counts and nothing else, so that shards and orders
-agree, and it may be anything: the bounds it uses hold however sampling stops.
-"""
+"""When an image has been sampled enough: one rule a goal, over the fixed sequence of looks."""
 
 from __future__ import annotations
 
@@ -10,16 +6,78 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtrik, ndtr
 
 from certmix.bounds.sequential import look_bounds, score_look_bounds
 from certmix.bounds.statistics import SCALE, ScoreStatistics
 from certmix.certification.request import CertifyRequest
-from certmix.certification.worth import give_up_below
 from certmix.radii import CERTIFICATES, margin_slack_of
 from certmix.sampling.schedule import looks, share
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Rule", "Walk", "thresholds"]
+__all__ = [
+    "Rule",
+    "Walk",
+    "give_up_below",
+    "thresholds",
+]
+
+_GRID = np.linspace(-8.0, 9.0, 341)
+
+
+def _needed(looks: FloatArray, shares: FloatArray, thresholds: FloatArray) -> FloatArray:
+    """Standardised votes (looks, thresholds) that Clopper-Pearson needs at each look's share."""
+    with np.errstate(all="ignore"):
+        votes = np.ceil(bdtrik(1.0 - shares[:, None], looks[:, None], thresholds)) + 1
+        spread = np.sqrt(looks[:, None] * thresholds * (1 - thresholds))
+        z = (votes - looks[:, None] * thresholds) / spread
+    possible = np.isfinite(z) & (votes <= looks[:, None]) & (shares[:, None] > 0)
+    return np.where(possible, z, np.inf)
+
+
+def give_up_below(
+    looks: Sequence[int], shares: Sequence[float], thresholds: Sequence[float], price: float
+) -> FloatArray:
+    """Return the z below which a threshold is no longer worth sampling for.
+
+    Parameters
+    ----------
+    looks
+        Sample numbers at which counts are looked at; the last one ends all.
+    shares
+        Failure probability that each look may spend.
+    thresholds
+        Probabilities in (0, 1) to be exceeded, one a column of the table.
+    price
+        Table cells that one sample must bring to be worth it.
+
+    Returns
+    -------
+    FloatArray
+        (looks, thresholds): an image with standardised surplus z goes on while
+        z >= this, for some threshold not yet reached; infinite at the last look.
+    """
+    steps, levels = np.asarray(looks, np.float64), np.asarray(thresholds, np.float64)
+    needed = _needed(steps, np.asarray(shares, np.float64), levels)
+    border = np.full((len(steps), len(levels)), np.inf)
+    value = (_GRID[:, None] >= needed[-1]).astype(np.float64)
+    for k in range(len(steps) - 2, -1, -1):
+        expected = _transition(steps[k], steps[k + 1]) @ value - price * (steps[k + 1] - steps[k])
+        value = np.where(_GRID[:, None] >= needed[k], 1.0, np.maximum(expected, 0.0))
+        worth = expected > 0
+        border[k] = np.where(worth.any(0), _GRID[worth.argmax(0)], np.inf)
+    return border
+
+
+def _transition(now: float, then: float) -> FloatArray:
+    """Predictive distribution of z at `then` samples given z at `now`, on the grid."""
+    mean = _GRID / np.sqrt(now)
+    spread = np.sqrt(1.0 / now - 1.0 / then)
+    edges = 0.5 * (_GRID[1:] + _GRID[:-1]) / np.sqrt(then)
+    below = ndtr((edges[None, :] - mean[:, None]) / spread)
+    padded = np.pad(below, ((0, 0), (1, 1)), constant_values=((0, 0), (0.0, 1.0)))
+    return np.diff(padded, axis=1)
+
 
 PRICE = 0.36
 """An image is given up when the next samples bring fewer than PRICE / --samples table cells each."""

@@ -1,26 +1,204 @@
-"""What a published log or a file of class counts holds, as confidence bounds.  No torch."""
+"""Tables of what is stored: runs, published logs and class counts.  No torch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
 from certmix.bounds import bound_counts
-from certmix.certification.stored_run import run_of_log
-from certmix.errors import ParameterError
-from certmix.radii import certify_radii, margin_slack_of
-from certmix.runs.extent import Extent, distinct_rows, expected_rows
-from certmix.runs.formats import ClassCounts, PublishedLog, read_published
-from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray, Status
+from certmix.certification.deterministic_request import DETERMINISTIC
+from certmix.certification.evaluate import (
+    began_with,
+    bound_records,
+    choice_notes,
+    evaluate,
+    expectations,
+    reading_notes,
+    row_plan,
+    table_row,
+)
+from certmix.certification.request import DEFAULT_RADII, CertifyRequest
+from certmix.errors import ParameterError, RunError
+from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of
+from certmix.runs import ImageRecord, Store, read_run
+from certmix.runs.folder import DATABASE, DESCRIPTION
+from certmix.runs.from_json import from_json
+from certmix.runs.identity import CERTIFY, command_of
+from certmix.runs.logs import ClassCounts, Extent, PublishedLog, distinct_rows, expected_rows, read_published
+from certmix.types import (
+    CertifiedRadii,
+    CleanAccuracy,
+    ConfidenceBounds,
+    FloatArray,
+    IntArray,
+    Status,
+    Summary,
+)
 
 __all__ = [
-    "ASSUMED", "BY_RADIUS", "ONE_SIDED", "Doubt", "Stored", "radii_at", "read_stored", "refuse_empty",
+    "ASSUMED",
+    "BY_RADIUS",
+    "LOG",
+    "NOT_CHECKED",
+    "ONE_SIDED",
+    "BestSummary",
+    "Doubt",
+    "RunContents",
+    "Stored",
+    "best",
+    "data_of",
+    "named",
+    "open_run",
+    "open_sampled",
+    "radii_at",
+    "read_stored",
+    "recertify",
+    "refuse_empty",
     "refuse_of_files",
-]  # fmt: skip
+    "request_of",
+    "run_of_log",
+]
+
+NOT_CHECKED = "Models not checked: none is loaded here (certmix verify compares them with the run)."
+"""What commands say that read a run without its models."""
+LOG = "records.tsv"
+"""A run's own log, beside its run.json."""
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run folder, read: its own request, finished images, g's probabilities by index, its first choices."""
+
+    request: CertifyRequest
+    records: tuple[ImageRecord, ...]
+    probabilities: dict[int, FloatArray]
+    planned: int
+    classes: int
+    about: dict[str, Any]
+    first: dict[str, str]
+
+
+def request_of(described: dict[str, Any], folder: Path) -> CertifyRequest:
+    """Return the request that a run's description holds.
+
+    Raises
+    ------
+    RunError
+        If it holds none.
+    """
+    try:
+        return from_json(CertifyRequest, described["request"])
+    except (KeyError, TypeError) as error:
+        raise _lacks(folder, error) from None
+
+
+def _lacks(folder: Path, error: Exception) -> RunError:
+    return RunError(f"{folder}/{DESCRIPTION} lacks {error}: only a run that began to sample can be read")
+
+
+def data_of(described: dict[str, Any]) -> tuple[int, int]:
+    """Return how many inputs and classes the data have that a description tells of.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If one is missing or of another type.
+    """
+    inputs, names = described["data"]["inputs"], described["data"]["class_names"]
+    if not isinstance(inputs, int) or not isinstance(names, list) or len(names) < 2 or inputs < 0:
+        raise TypeError("a number of inputs and at least 2 class names")
+    return inputs, len(names)
+
+
+def named(model: Any) -> tuple[str | None, str | None]:
+    """Return the name and checksum of a model (or data) described in ``run.json``, nothing for no model.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If it has none that can be printed.
+    """
+    return (None, None) if model is None else (_printable(model["name"]), _printable(model["checksum"]))
+
+
+def _printable(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise TypeError("a name that can be printed")
+    return value
+
+
+def open_run(folder: Path) -> RunContents:
+    """Return what a run folder holds; images that its own request left unfinished are left out.
+
+    Raises
+    ------
+    RunError
+        If it is not the folder of a run that has begun to sample.
+    """
+    described = read_run(folder, "certify")
+    request = request_of(described, folder)
+    try:
+        (inputs, classes), name = data_of(described), _printable(described["data"]["name"])
+        names = {role: named(model) for role, model in described["models"].items()}
+        about = {"data": name, "robust": names["robust"][0], "standard": names["standard"][0]}
+        checksum = names["standard"][1]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _lacks(folder, error) from None
+    store = Store(folder / DATABASE, classes, read_only=True)
+    records, probabilities = list(store.images().values()), store.standard(checksum) if checksum else {}
+    first = began_with(store)
+    store.close()
+    if records:
+        waiting = bound_records(records, request).waiting
+        records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
+    planned = inputs if request.images == "all" else min(int(request.images), inputs)
+    return RunContents(
+        request, tuple(records), probabilities, max(planned, len(records)), classes, about, first
+    )
+
+
+def open_sampled(folder: Path) -> RunContents:
+    """Return what the folder of a run of certmix certify holds; any other run is named by its own command.
+
+    Raises
+    ------
+    RunError
+        If it is no run, one that draws no samples or is of another command, or has not begun to sample.
+    """
+    study = str(read_run(folder)["identity"].get("study", CERTIFY))
+    made = f"{folder} is a run of {command_of(study)}"
+    if study in (f"certify-{name}" for name in DETERMINISTIC):
+        raise RunError(
+            f"{made}, which draws no samples: repeat it for another --alpha, check it with certmix verify, "
+            "or name a run of certmix certify by sampling (docs/margin-certificates.md)"
+        )
+    if study != CERTIFY:
+        raise RunError(f"{made}: name a run of certmix certify")
+    return open_run(folder)
+
+
+def run_of_log(log: PublishedLog) -> dict[str, Any] | None:
+    """Return the ``run.json`` beside a run's own ``records.tsv``, None for any other log."""
+    path = Path(log.source)
+    if path.name != LOG or log.decimals != _DECIMALS or not (path.parent / DESCRIPTION).exists():
+        return None
+    described = read_run(path.parent, "certify")
+    if "request" not in described or "data" not in described:
+        return None
+    request = request_of(described, path.parent)
+    try:
+        data_of(described)
+    except (KeyError, TypeError) as error:
+        raise _lacks(path.parent, error) from None
+    return {**described, "request": request.as_dict()}
+
 
 _ROUNDING = 4 * 2.0**-53
 
@@ -168,7 +346,7 @@ def read_stored(
     assume_selected: bool = False,
     rows: int | None = None,
 ) -> Stored:
-    """Return what a log or a file of class counts holds; see `certmix.certification.recertify.recertify`.
+    """Return what a log or a file of class counts holds; see `certmix.certification.stored.recertify`.
 
     Raises
     ------
@@ -325,3 +503,235 @@ def _selection_note(share: int, delta: float) -> str:
         "Each image's class is the most voted one of the counts that also bound it: to allow for that choice "
         f"the bounds use {delta:g} / {share}."
     )
+
+
+def recertify(
+    source: str | Path,
+    *,
+    sigma: float | None = None,
+    alpha: float | None = None,
+    certificates: Sequence[str] | None = None,
+    bound: str | None = None,
+    failure_probability: float | None = None,
+    radii: Sequence[float] | None = None,
+    as_printed: bool = False,
+    assume_selected: bool = False,
+    rows: int | None = None,
+) -> Summary:
+    """Return the certified-accuracy table of a run folder, a published log or a file of class counts.
+
+    Parameters
+    ----------
+    source
+        Folder of a run; log with the columns ``idx label predict radius
+        correct time``; or file of class counts (counts, then the label).
+    sigma
+        Noise level; class counts need it, and logs without a column for it; a run knows its own.
+    alpha, certificates, radii
+        As for `certmix.certify`.  None takes the run's own, otherwise 1, all
+        certificates, and the usual radii.  A log whose bound is not one-sided has its own
+        radii alone: alpha 1, certificates ``exact`` and ``smoothing``.
+    bound, failure_probability
+        As for `certmix.certify`; published logs allow neither.  Choosing them
+        after a look at the results voids the failure probability.
+    as_printed
+        Take a log's radii as printed, rounded to nearest, as published tables do.
+    assume_selected
+        Take the classes of a class-count file to have been chosen on other samples.
+    rows
+        How many rows a log or file should have.
+
+    Raises
+    ------
+    CertmixError
+        If the source cannot be read, or an option does not apply to it.
+    """
+    changes: dict[str, Any] = {
+        "alpha": alpha, "bound": bound, "failure_probability": failure_probability,
+        "certificates": None if certificates is None else tuple(certificates),
+        "radii": None if radii is None else tuple(radii),
+    }  # fmt: skip
+    given = {name: value for name, value in changes.items() if value is not None}
+    if Path(source).is_dir():
+        refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
+        return _from_run(Path(source), sigma, given)
+    stored = read_stored(
+        source, sigma=sigma, failure_probability=failure_probability, bound=bound, as_printed=as_printed,
+        assume_selected=assume_selected, rows=rows,
+    )  # fmt: skip
+    defaults: dict[str, Any] = {
+        "alpha": 1.0,
+        "certificates": BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES),
+        "radii": DEFAULT_RADII,
+        "goal": "fixed",
+    }
+    return _tabulate(stored, CertifyRequest(stored.sigma, **{**defaults, **given}))
+
+
+def _from_run(folder: Path, sigma: float | None, given: dict[str, Any]) -> Summary:
+    """Evaluate all stored counts again; no image is left out for want of more samples."""
+    run = open_sampled(folder)
+    if sigma not in (None, run.request.sigma):
+        raise ParameterError(f"sigma = {sigma}: {folder} was sampled with {run.request.sigma}: drop --sigma")
+    request = run.request.replace(**given)
+    notes = expectations(request, run.classes) + reading_notes(request, run.classes)
+    if run.records and (waiting := int(bound_records(run.records, request).waiting.sum())):
+        notes.append(
+            f"Images that these settings would sample further, judged by the samples there are: {waiting:,}."
+        )
+    notes += choice_notes(run.first, request)
+    about = {**run.about, "notes": (*notes, NOT_CHECKED)}
+    return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about).summary
+
+
+def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
+    """Return the table of a log or of class counts."""
+    plan, count = row_plan(request), len(stored.label)
+    radii = [radii_at(stored, alpha, certificate) for _, certificate, alpha in plan]
+    table = tuple(
+        table_row(classifier, found, stored.right, request.radii)
+        for (classifier, _, _), found in zip(plan, radii, strict=True)
+        if count
+    )
+    samples = stored.samples if count else None
+    robust, clean_note = _robust_accuracy(stored)
+    doubts = [] if count else [Doubt(f"{stored.source} holds no rows: its table is empty")]
+    return Summary(
+        sigma=request.sigma,
+        alpha=request.alpha,
+        images=count,
+        failure_probability=stored.failure_probability,
+        radii=request.radii,
+        clean_accuracy=CleanAccuracy(None, robust, None),
+        rows=table,
+        complete=count > 0 and stored.planned in (None, count),
+        goal=None,
+        planned_images=stored.planned,
+        bound=stored.bound,
+        samples=None if samples is None else int(samples.max()),
+        mean_samples=None if samples is None else float(samples.mean()),
+        data=stored.source,
+        abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
+        notes=(*doubts, *stored.notes, *clean_note),
+    )
+
+
+def _robust_accuracy(stored: Stored) -> tuple[float | None, list[str]]:
+    """Return what can be said of the robust classifier's clean accuracy, and how it came about."""
+    if len(stored.label) == 0:
+        return None, []
+    if stored.frequencies is not None:
+        return float(stored.right.mean()), []
+    abstained = int(np.sum(stored.selected < 0))
+    note = (
+        f"Clean accuracy (robust) is the share of right predictions among all {len(stored.label):,} rows; "
+        f"the {abstained:,} abstentions count as wrong. A log says nothing of the standard classifier, and "
+        "so of the mix."
+    )
+    return float(stored.right.mean()), [note]
+
+
+@dataclass(frozen=True)
+class BestSummary(Summary):
+    """The best of several tables, cell by cell.
+
+    ``best_source`` names the source of each accuracy: one tuple a row, in the
+    order of `Summary.radii`.  ``sigma`` is None where the sources differ in it.
+    """
+
+    sources: tuple[str, ...] = ()
+    best_source: tuple[tuple[str, ...], ...] = ()
+
+
+def best(summaries: Sequence[Summary]) -> BestSummary:
+    """Return the table of the best figure in each cell over several sources.
+
+    Parameters
+    ----------
+    summaries
+        Tables of one alpha, with the same certificates and radii; `Summary.data`
+        names the sources.  Tables without any image are passed over.
+
+    Raises
+    ------
+    ParameterError
+        If the tables differ in rows or columns, or none holds an image.
+    """
+    full = [summary for summary in summaries if summary.rows]
+    if not full:
+        raise ParameterError("none of the sources holds a row: name logs that are not empty")
+    shapes = {(s.alpha, s.radii, tuple((row.classifier, row.certificate) for row in s.rows)) for s in full}
+    if len(shapes) > 1:
+        raise ParameterError("the sources differ in alpha, radii or certificates: give them as options")
+    first, names = full[0], [_name(summary) for summary in full]
+    rows, winners = [], []
+    for position, row in enumerate(first.rows):
+        rivals = [summary.rows[position] for summary in full]
+        chosen = [int(np.argmax([r.certified_accuracy[c] for r in rivals])) for c in range(len(first.radii))]
+        rows.append(
+            replace(
+                row,
+                certified_accuracy=tuple(rivals[k].certified_accuracy[c] for c, k in enumerate(chosen)),
+                interval=tuple(rivals[k].interval[c] for c, k in enumerate(chosen)),
+                mean_certified_radius=max(r.mean_certified_radius for r in rivals),
+            )
+        )
+        winners.append(tuple(names[k] for k in chosen))
+    return BestSummary(
+        sigma=_common(full, lambda s: s.sigma),
+        alpha=first.alpha,
+        images=min(summary.images for summary in full),
+        failure_probability=_common(full, lambda s: s.failure_probability),
+        radii=first.radii,
+        clean_accuracy=CleanAccuracy(None, None, None),
+        rows=tuple(rows),
+        complete=all(summary.complete for summary in full),
+        goal=_common(full, lambda s: s.goal),
+        planned_images=_common(full, lambda s: s.planned_images),
+        bound=_common(full, lambda s: s.bound),
+        data=f"{len(full)} sources",
+        notes=tuple(_best_notes(summaries, first, winners)),
+        sources=tuple(names),
+        best_source=tuple(winners),
+    )
+
+
+def _common(summaries: Sequence[Summary], read: Callable[[Summary], Any]) -> Any:
+    values = {read(summary) for summary in summaries}
+    return values.pop() if len(values) == 1 else None
+
+
+def _name(summary: Summary) -> str:
+    return f"{summary.data} (sigma {summary.sigma:g})"
+
+
+def _best_notes(
+    summaries: Sequence[Summary], first: Summary, winners: Sequence[tuple[str, ...]]
+) -> list[str]:
+    """Say that cells were chosen after the fact, which source each is from, and what holds for all."""
+    notes: list[str] = [
+        "Each cell is the best of several sources, chosen by its own figure: no one classifier reaches "
+        "them all, and intervals do not allow for the choice."
+    ]
+    if len({summary.images for summary in summaries}) > 1:
+        notes.append(f"Images differ: {', '.join(f'{s.images:,}' for s in summaries)}.")
+    letters = {name: chr(65 + k) if k < 26 else str(k) for k, name in enumerate(map(_name, summaries))}
+    for row, names in zip(first.rows, winners, strict=True):
+        columns = " ".join(letters[name] for name in names)
+        notes.append(f"Source of each column, {row.classifier} {row.certificate}: {columns}.")
+    for name, letter in letters.items():
+        notes.append(f"Source {letter}: {name}.")
+    notes += [f"{s.data}: {ASSUMED}" for s in summaries if ASSUMED in s.notes]
+    seen = dict.fromkeys(note for summary in summaries for note in summary.notes)
+    shared = [note for note in seen if note != ASSUMED and all(note in s.notes for s in summaries)]
+    return [*_doubts(summaries), *notes, *(note for note in shared if not isinstance(note, Doubt))]
+
+
+def _doubts(summaries: Sequence[Summary]) -> list[str]:
+    """Return what is doubted of each source, with its name."""
+    return [
+        note if str(summary.data) in note else Doubt(f"{summary.data}: {note}")
+        for summary in summaries
+        for note in summary.notes
+        if isinstance(note, Doubt)
+    ]

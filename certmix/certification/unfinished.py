@@ -10,8 +10,8 @@ from typing import Any
 from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest
 from certmix.certification.published_summary import TABLE
 from certmix.certification.request import CertifyRequest
-from certmix.certification.shard import Shard
-from certmix.certification.stored_run import open_run
+from certmix.certification.shards import Shard
+from certmix.certification.stored import open_run
 from certmix.errors import RunError
 from certmix.plain_json import parse_json
 from certmix.runs import Store, read_run

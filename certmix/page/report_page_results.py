@@ -15,7 +15,7 @@ from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.certification.evaluate import Evaluation, evaluate
 from certmix.certification.published_summary import TABLE, read_summary
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stored_run import LOG, open_run, request_of
+from certmix.certification.stored import LOG, open_run, request_of
 from certmix.errors import CertmixError, RunError
 from certmix.page import Images, Result
 from certmix.radii import CERTIFICATES

@@ -1,10 +1,12 @@
-"""A run's folder: identity, lock, database, ``run.json`` and products."""
+"""A run's folder: identity, lock, database, run.json and what was last shown."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,11 +14,70 @@ from typing import Any
 from certmix.atomic import write_atomically
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.plain_json import parse_json
-from certmix.runs.earlier import ASIDE, forget, put_back, set_aside
 from certmix.runs.identity import CERTIFY, Identity, StudyIdentity, command_of
 from certmix.runs.store import Store
 
-__all__ = ["RunFolder", "default_folder", "read_run"]
+__all__ = [
+    "ASIDE",
+    "RunFolder",
+    "default_folder",
+    "forget",
+    "put_back",
+    "read_run",
+    "set_aside",
+]
+
+ASIDE = ".earlier"
+"""Folder, inside a run's own, that keeps what ``--fresh`` replaces until the new run has begun."""
+
+
+def set_aside(folder: Path, files: Sequence[str], subfolder: str) -> None:
+    """Move files and a sub-folder of a run out of the way; whatever was set aside before is deleted.
+
+    Raises
+    ------
+    RunError
+        If one cannot be moved; then all are where they were.
+    """
+    for name in files:
+        if (folder / name).is_dir():
+            raise _stuck(str(folder / name), "it is a folder")
+    forget(folder)
+    present = [name for name in (*files, subfolder) if os.path.lexists(folder / name)]
+    if not present:
+        return
+    try:
+        (folder / ASIDE).mkdir()
+        for name in present:
+            os.replace(folder / name, folder / ASIDE / name)
+    except OSError as error:
+        put_back(folder, ())
+        raise _stuck(error.filename, error.strerror) from None
+
+
+def _stuck(path: object, reason: object) -> RunError:
+    return RunError(f"{path} cannot be deleted ({reason}): remove it, or name another --output")
+
+
+def put_back(folder: Path, names: Sequence[str]) -> None:
+    """Delete the new run's files and folders, and move back what was set aside."""
+    if not (folder / ASIDE).is_dir():
+        return
+    for name in names:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for path in sorted((folder / ASIDE).iterdir()):
+        os.replace(path, folder / path.name)
+    (folder / ASIDE).rmdir()
+
+
+def forget(folder: Path) -> None:
+    """Delete what was set aside."""
+    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+
 
 FORMAT_VERSION = 2
 DATABASE = "numbers.sqlite"

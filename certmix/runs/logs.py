@@ -1,17 +1,463 @@
-"""The field's log format, tab-separated `idx label predict radius correct time`, and the bound behind it."""
+"""Logs and class counts that others published, read with suspicion; and a run's own.  No torch."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from certmix.atomic import write_atomically
+from certmix.errors import DataError, ParameterError
+from certmix.types import FloatArray, IntArray
 
-__all__ = ["HEADER", "OWN_HEADER", "write_log"]
+__all__ = [
+    "HEADER",
+    "OWN_HEADER",
+    "ClassCounts",
+    "Extent",
+    "PublishedLog",
+    "distinct_rows",
+    "expected_rows",
+    "lowest_printed",
+    "read_class_counts",
+    "read_log",
+    "read_published",
+    "write_log",
+]
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+_NAMES = HEADER.split("\t")
+_NEEDED = ("idx", "label", "predict", "radius")
+_READ = (*_NEEDED, "bound", "sigma")
+"""Columns that figures rest on."""
+_SIGNIFICANT = 3
+_LARGEST = 1e15
+"""Beyond it a running total of right predictions is none."""
+_TIME = re.compile(r"(?:(\d{1,9}) days?, )?(?:(\d{1,9}):(\d{1,9}):)?(\d{1,9}(?:\.\d+)?)$")
+_DIGITS = 12
+"""Digits of a count at most: sums of a row stay below 2^63."""
+
+
+@dataclass(frozen=True)
+class PublishedLog:
+    """The rows of a certification log, column by column, (m,) each.
+
+    Parameters
+    ----------
+    source
+        The file, as it was named.
+    index, label, predict
+        int64: index in the data set, class, prediction (-1 abstains).
+    radius
+        float64: the l2 radius as it is printed.
+    lowest
+        float64: the lowest radius that prints so, with as many significant digits
+        or decimals as the column shows; see `lowest_printed`.
+    correct
+        float64: the column as it stands, or what label and prediction say where
+        there is none.  Nothing is computed from it.
+    time
+        The column as it stands, empty where there is none.
+    decimals
+        Digits after the point where every radius has equally many, otherwise None.
+    cut_off
+        Whether the last line was incomplete, and left out.
+    bound, sigma
+        Name of the bound that the radii rest on, and noise level; None where the log does not say.
+    """
+
+    source: str
+    index: IntArray
+    label: IntArray
+    predict: IntArray
+    radius: FloatArray
+    lowest: FloatArray
+    correct: FloatArray
+    time: tuple[str, ...]
+    decimals: int | None
+    cut_off: bool
+    bound: str | None = None
+    sigma: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def abstained(self) -> np.ndarray:
+        """bool (m,): no class is predicted, or with radius 0."""
+        return (self.predict < 0) | (self.radius == 0)
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool (m,): the prediction is the label; abstentions are not right."""
+        return (self.predict == self.label) & ~self.abstained
+
+    @property
+    def seconds(self) -> FloatArray:
+        """float64 (m,): the time column in seconds, NaN where it is not readable."""
+        return np.array([_seconds(text) for text in self.time])
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Votes of an image's noisy copies, int64 (m, c), and labels (m,)."""
+
+    source: str
+    counts: IntArray
+    label: IntArray
+    cut_off: bool
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def _seconds(text: str) -> float:
+    found = _TIME.match(text.strip())
+    if found is None:
+        return math.nan
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return 86400 * days + 3600 * hours + 60 * minutes + seconds
+
+
+def lowest_printed(text: str, decimals: int | None = None, significant: int = _SIGNIFICANT) -> float:
+    """Return the lowest number that is printed as `text` when rounded to nearest.
+
+    Parameters
+    ----------
+    text
+        A number >= 0.
+    decimals
+        Digits after the point that it was rounded to; None for significant digits.
+    significant
+        How many, where the text does not show more (trailing zeros may have been
+        cut off, as Python's ``{:.3}`` does).
+
+    Examples
+    --------
+    >>> lowest_printed("0.75"), lowest_printed("1.0"), lowest_printed("0.750", decimals=3)
+    (0.7495, 0.9995, 0.7495)
+    """
+    value = float(text)
+    if value == 0.0:
+        return 0.0
+    if decimals is None:
+        number = Decimal(text)
+        digits = number.as_tuple().digits
+        shown = max(significant, len(digits))
+        style = f".{shown}g"
+        # below a power of ten the same number of digits is ten times finer
+        unit = number.adjusted() + 1 - shown - (digits[0] == 1 and not any(digits[1:]))
+    else:
+        style, unit = f".{decimals}f", -decimals
+    lowest = max(0.0, value - 0.5 * 10.0**unit)
+    while lowest > 0 and float(format(math.nextafter(lowest, 0.0), style)) == value:
+        lowest = math.nextafter(lowest, 0.0)
+    while float(format(lowest, style)) < value:
+        lowest = math.nextafter(lowest, math.inf)
+    return lowest
+
+
+def _lowest(texts: set[str]) -> dict[str, float]:
+    """Return the lowest number that prints so, for every radius of a column.
+
+    The column does not say whether it was rounded to significant digits or to
+    decimals: to as many as it shows at most, either way, and the lower number is taken.
+    """
+    shown = {text: _plain(text) for text in texts if float(text) > 0}
+    numbers = [Decimal(text).as_tuple() for text in shown.values()]
+    significant = max((len(number.digits) for number in numbers), default=1)
+    decimals = max((-int(number.exponent) for number in numbers), default=0)
+    found = {
+        text: min(lowest_printed(plain, significant=significant), lowest_printed(plain, max(0, decimals)))
+        for text, plain in shown.items()
+    }
+    return {text: found.get(text, 0.0) for text in texts}
+
+
+def _plain(text: str) -> str:
+    """Return a number without zeros that only Python's way to print whole floats adds (10.0)."""
+    number = Decimal(text)
+    whole = number == number.to_integral_value() and text.strip().endswith(".0")
+    return str(number.normalize()) if whole or int(number.as_tuple().exponent) >= 0 else text
+
+
+def _common_decimals(texts: set[str]) -> int | None:
+    """Digits after the point, where all radii have equally many."""
+    tails = {len(text.partition(".")[2]) for text in texts if "e" not in text.lower()}
+    return tails.pop() if len(tails) == 1 and not any("e" in text.lower() for text in texts) else None
+
+
+def _lines(path: Path) -> tuple[list[str], bool]:
+    """Return a file's lines, and whether the last one ends as a line should."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise DataError(
+            f"{path} cannot be read ({reason}): name a run folder, a log or class counts"
+        ) from None
+    return text.splitlines(), text.endswith(("\n", "\r"))
+
+
+def _names(lines: list[str]) -> list[str]:
+    """Return the names of the columns, none where the first line holds no name of a log's."""
+    first = lines[0] if lines else ""
+    names = [name.strip() for name in first.split("\t" if "\t" in first else None)]
+    return names if set(names) & set(_NEEDED) else []
+
+
+def read_published(path: str | Path) -> PublishedLog | ClassCounts:
+    """Return a log or a file of class counts, told apart by the header.
+
+    Raises
+    ------
+    DataError
+        If the file is neither, or a line is not as it should be.
+    """
+    lines, _ = _lines(Path(path))
+    return read_log(path) if _names(lines) else read_class_counts(path)
+
+
+def read_log(path: str | Path) -> PublishedLog:
+    """Return the rows of a log; it may be truncated, or hold a header only.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, or a line that is not the last is malformed: both are named.
+    """
+    lines, ended = _lines(Path(path))
+    names = _names(lines)
+    for name in _READ:
+        if names.count(name) > 1 or (name in _NEEDED and name not in names):
+            raise DataError(
+                f"{path} has {names.count(name) or 'no'} columns named {name!r}: a certification log has a "
+                f"header such as '{' '.join(_NAMES)}', separated by tabs"
+            )
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines[1:], 2) if line.strip()]
+    cut_off = bool(rows) and _is_incomplete(rows[-1][1], names, ended)
+    table = _Columns(path, names, rows[:-1] if cut_off else rows)
+    index, label = (
+        np.array(table.read(name, _whole, "a whole number >= 0"), np.int64) for name in _NAMES[:2]
+    )
+    predict = np.array(table.read("predict", _class, "a class, or -1"), np.int64)
+    radius = np.array(table.read("radius", _radius, "a number >= 0"), np.float64)
+    endless = np.isinf(radius)
+    for row in np.flatnonzero(endless & (predict >= 0)).tolist():
+        raise table.fault(row, "radius", "finite, though a class is predicted")
+    texts = [
+        "0" if no else row[names.index("radius")] for (_, row), no in zip(table.rows, endless, strict=True)
+    ]
+    lowest = _lowest(set(texts))
+    correct = table.read("correct", _correct, "1, 0, True or False") or predict == label
+    return PublishedLog(
+        str(path), index, label, predict, np.where(endless, 0.0, radius),
+        np.array([lowest[text] for text in texts], np.float64), np.array(correct, np.float64),
+        tuple(table.read("time", str, "") or [""] * len(index)), _common_decimals(set(texts)), cut_off,
+        bound=table.common("bound", str.strip, ""), sigma=table.common("sigma", _sigma, "a number > 0"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The rows of a log with their line numbers, to be read column by column."""
+
+    path: str | Path
+    names: list[str]
+    rows: list[tuple[int, list[str]]]
+
+    def __post_init__(self) -> None:
+        for number, row in self.rows:
+            if len(row) != len(self.names):
+                raise DataError(
+                    f"{self.path}, line {number}: {len(row)} columns where the header names "
+                    f"{len(self.names)}: mend it"
+                )
+
+    def read(self, name: str, parse: Callable[[str], Any], kind: str) -> list[Any]:
+        """Return a column, empty where there is none."""
+        found: list[Any] = []
+        for row, (_, texts) in enumerate(self.rows if name in self.names else ()):
+            try:
+                found.append(parse(texts[self.names.index(name)]))
+            except (ValueError, OverflowError):
+                raise self.fault(row, name, kind) from None
+        return found
+
+    def common(self, name: str, parse: Callable[[str], Any], kind: str) -> Any:
+        """Return the one entry of a column, None where there is none."""
+        found = self.read(name, parse, kind)
+        for row, value in enumerate(found):
+            if value != found[0]:
+                raise self.fault(row, name, f"{found[0]!r} as above, but each log has one {name}")
+        return found[0] if found else None
+
+    def fault(self, row: int, name: str, kind: str) -> DataError:
+        """Return the error that names a line and a column."""
+        number, texts = self.rows[row]
+        if [text.strip() for text in texts] == self.names:
+            return DataError(
+                f"{self.path}, line {number}: the header again: were several logs joined? Take each by itself"
+            )
+        shown = texts[self.names.index(name)].strip()[:40]
+        return DataError(f"{self.path}, line {number}, column {name}: {shown!r} is not {kind}: mend it")
+
+
+def _whole(text: str, least: int = 0) -> int:
+    """Return a whole number, which may be written as 3.0."""
+    value = int(text.strip().removesuffix(".0"))
+    if not least <= value < 2**63:
+        raise ValueError
+    return value
+
+
+def _class(text: str) -> int:
+    return _whole(text, -1)
+
+
+def _radius(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise ValueError
+    return value
+
+
+def _sigma(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
+def _correct(text: str) -> float:
+    """Return 1, 0 or a running total."""
+    word = text.strip().lower()
+    value = float({"true": "1", "false": "0"}.get(word, word))
+    if not abs(value) < _LARGEST:
+        raise ValueError
+    return value
+
+
+def _is_incomplete(row: list[str], names: list[str], ended: bool) -> bool:
+    """Whether the last row was cut off while it was written."""
+    if len(row) < len(names):
+        return True
+    return not ended and (names[-1] in _READ or (names[-1] == "time" and math.isnan(_seconds(row[-1]))))
+
+
+def read_class_counts(path: str | Path) -> ClassCounts:
+    """Return votes and labels of a file with one line an image: counts, then the label.
+
+    Raises
+    ------
+    DataError
+        If a line is not made of whole numbers, lines differ in length, or a
+        label is not a class.
+    """
+    lines, _ = _lines(Path(path))
+    rows = [line.split() for line in lines if line.strip()]
+    if not rows:
+        raise DataError(f"{path} is empty: name a run folder, a log or a file of class counts")
+    cut_off = len(rows) > 1 and len(rows[-1]) < len(rows[0])
+    rows = rows[:-1] if cut_off else rows
+    for number, row in enumerate(rows, 1):
+        counted = all(part.isdecimal() and len(part) <= _DIGITS for part in row)
+        if len(row) < 3 or len(row) != len(rows[0]) or not counted:
+            raise DataError(
+                f"{path}, line {number}: neither a log (header '{' '.join(_NAMES)}') nor class counts "
+                f"(on each line one whole number a class, of at most {_DIGITS} digits, then the label)"
+            )
+    table = np.array([list(map(int, row)) for row in rows], np.int64)
+    counts, label = table[:, :-1], table[:, -1]
+    wrong = (label >= counts.shape[1]) | (counts.sum(1) < 1)
+    if wrong.any():
+        number = int(wrong.argmax())
+        raise DataError(
+            f"{path}, row {number + 1}: {counts[number].sum()} votes, label {label[number]}: at least 1 vote "
+            f"and a label in 0..{counts.shape[1] - 1} are needed; the label comes last"
+        )
+    return ClassCounts(str(path), counts, label, cut_off)
+
+
+DATA_SET_SIZES = {"STL-10": 8_000, "CIFAR": 10_000, "SVHN": 26_032, "ImageNet": 50_000}
+"""Test sets that a log may run over: a log that covers most of one is taken to be meant for all of it."""
+_MOST = 0.8
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many rows there should be (None if unknown), and how that is known."""
+
+    rows: int | None
+    why: str
+
+
+def distinct_rows(log: PublishedLog) -> tuple[PublishedLog, int]:
+    """Return the log with equal rows kept once, and how many were repetitions.
+
+    Raises
+    ------
+    DataError
+        If two rows of one image differ.
+    """
+    _, first, which = np.unique(log.index, return_index=True, return_inverse=True)
+    if len(first) == len(log):
+        return log, 0
+    same = first[which]
+    for column in (log.label, log.predict, log.radius):
+        differs = column != column[same]
+        if differs.any():
+            raise DataError(
+                f"{log.source} holds two rows for idx {log.index[differs.argmax()]} that differ: "
+                "remove one of them"
+            )
+    keep = np.sort(first)
+    columns = {
+        name: getattr(log, name)[keep]
+        for name in ("index", "label", "predict", "radius", "lowest", "correct")
+    }
+    return replace(log, **columns, time=tuple(log.time[i] for i in keep)), len(log) - len(keep)
+
+
+def expected_rows(index: IntArray, run: dict[str, Any] | None, rows: int | None) -> Extent:
+    """Return how many rows a log should have: as stated, as its run planned, or from the spacing of idx."""
+    present = len(set(index.tolist()))
+    if rows is not None:
+        if rows < present:
+            raise ParameterError(f"rows = {rows}: there are {present} already; raise --rows")
+        return Extent(rows, "as stated")
+    if run is not None:
+        images, inputs = run["request"]["images"], run["data"]["inputs"]
+        return Extent(max(inputs if images == "all" else min(images, inputs), present), "as the run planned")
+    ordered = np.unique(index)
+    steps = ordered[1:] - ordered[:-1]
+    unknown = Extent(None, "how many there should be is not known")
+    if len(steps) == 0:
+        return unknown
+    values, counts = np.unique(steps, return_counts=True)
+    step = int(values[counts.argmax()])
+    start = int(index.min()) % step
+    if np.any(steps % step):
+        return unknown
+    span = (int(index.max()) - start) // step + 1
+    for name, size in DATA_SET_SIZES.items():
+        full = math.ceil((size - start) / step)
+        if span <= full and span >= _MOST * full:
+            return Extent(full, f"every {_ordinal(step)}image of {size:,}, as in {name}")
+    return Extent(span, f"from the spacing of idx, {step}") if span > len(steps) + 1 else unknown
+
+
+def _ordinal(step: int) -> str:
+    return "" if step == 1 else f"{step}th "
+
+
 OWN_HEADER = f"{HEADER}\tbound"
 
 

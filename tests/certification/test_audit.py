@@ -11,12 +11,10 @@ import pytest
 from forged import edit_record, records
 
 from certmix.bounds import bound_counts, clopper_pearson
-from certmix.certification.audit import audit
-from certmix.certification.saturation import ceiling, failure_probability_at, find_saturation
+from certmix.certification.audit import audit, ceiling, failure_probability_at, find_saturation
 from certmix.errors import CertmixError, ParameterError
 from certmix.radii import exact_radius
-from certmix.runs.formats import read_log
-from certmix.runs.logs import HEADER, write_log
+from certmix.runs.logs import HEADER, read_log, write_log
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")

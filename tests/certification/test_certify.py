@@ -21,8 +21,8 @@ import certmix
 from certmix.bounds import bound_counts
 from certmix.bounds.noise import allow_for_noise
 from certmix.certification.deterministic_request import Margin
-from certmix.certification.recertify import recertify
 from certmix.certification.request import CertifyRequest
+from certmix.certification.stored import recertify
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.runs import Store, read_run

@@ -8,7 +8,7 @@ import pytest
 from forged import certified, copied, edit_counts, inflate, sources
 
 import certmix
-from certmix.certification.merge import merge
+from certmix.certification.shards import merge
 from certmix.errors import ParameterError
 from certmix.sampling import compiling
 from certmix.verification.checks import Outcome

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from certmix.certification.evaluate import ceilings
-from certmix.certification.expect import expectations, reading_notes
+from certmix.certification.evaluate import ceilings, expectations, reading_notes
 from certmix.certification.request import CertifyRequest
 
 

@@ -18,15 +18,11 @@ from scipy.stats import norm
 import certmix
 from certmix.bounds import BOUNDS, clopper_pearson
 from certmix.certification.audit import audit
-from certmix.certification.best import best
-from certmix.certification.recertify import recertify
-from certmix.certification.stored import read_stored
-from certmix.certification.stored_run import NOT_CHECKED
+from certmix.certification.stored import NOT_CHECKED, best, read_stored, recertify
 from certmix.errors import CertmixError, ParameterError
 from certmix.radii import CERTIFICATES, exact_radius, smoothing_radius
-from certmix.runs.formats import lowest_printed
 from certmix.runs.identity import command_of
-from certmix.runs.logs import HEADER, write_log
+from certmix.runs.logs import HEADER, lowest_printed, write_log
 from certmix.tables.formats import render
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"

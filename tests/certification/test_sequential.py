@@ -14,10 +14,9 @@ from scipy.stats import binom
 import certmix
 from certmix.bounds import bounds_of
 from certmix.bounds.sequential import look_bounds
-from certmix.certification.bounding import bound_records
+from certmix.certification.evaluate import bound_records
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stopping import Rule, Walk, thresholds
-from certmix.certification.worth import give_up_below
+from certmix.certification.stopping import Rule, Walk, give_up_below, thresholds
 from certmix.errors import ParameterError, RunError
 from certmix.radii import MARGIN_SLACK
 from certmix.runs import ImageRecord

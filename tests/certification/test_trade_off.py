@@ -12,9 +12,8 @@ import pytest
 from certmix_cli.trade_off import command as trade_off_command
 from click.testing import CliRunner
 
-from certmix.certification.mixable import Mixable, read_mixable
-from certmix.certification.recertify import recertify
-from certmix.certification.trade_off import ALPHAS, trade_off
+from certmix.certification.stored import recertify
+from certmix.certification.trade_off import ALPHAS, Mixable, read_mixable, trade_off
 from certmix.errors import CertmixError, ParameterError
 from certmix.runs.logs import HEADER, write_log
 from certmix.tables import FORMATS, render

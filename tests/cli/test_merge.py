@@ -11,7 +11,7 @@ import pytest
 from forged import edit_record, records, sql
 from spreading import rows
 
-from certmix.certification.shard import Shard
+from certmix.certification.shards import Shard
 from certmix.errors import ParameterError
 from certmix.runs import read_run
 
@@ -157,6 +157,6 @@ def test_merging_imports_no_torch():
     import subprocess
     import sys
 
-    code = "import certmix.certification.merge, sys; print('torch' in sys.modules)"
+    code = "import certmix.certification.shards, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

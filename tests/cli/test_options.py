@@ -184,7 +184,7 @@ OBSERVED = {
         "certmix_cli.certify.print_result",
     ],
     "recertify": [],
-    "merge": ["certmix.certification.merge.merge", "certmix_cli.certify.print_result"],
+    "merge": ["certmix.certification.shards.merge", "certmix_cli.certify.print_result"],
     "plan": [],
     "audit": [],
     "report": ["certmix.page.report_page.write_report"],

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from certmix.certification.plan_truth import SCENARIOS, Truth, scenario, truth_of
-from certmix.certification.planning import MODEL_SECONDS, plan
+from certmix.certification.plan import MODEL_SECONDS, SCENARIOS, Truth, plan, scenario, truth_of
 from certmix.certification.request import CertifyRequest
 
 REQUEST = CertifyRequest(0.5, 0.76, samples=100_000)
@@ -172,7 +171,7 @@ def test_records_of_many_classes_are_as_small_as_planned(tmp_path: Path):
     store.write_standard("x", range(500), rng.dirichlet(np.ones(1000), 500))
     store.close()
     measured = sum(path.stat().st_size for path in tmp_path.iterdir()) / 500
-    from certmix.certification.planning import _sizes
+    from certmix.certification.plan import _sizes
 
     truth = Truth(np.ones(1), np.ones(1, bool), 1000, 30.0, None, "")
     disk, _ = _sizes(truth, 500, len(looks))

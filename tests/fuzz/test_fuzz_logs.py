@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.runs import write_log
-from certmix.runs.formats import (
+from certmix.runs.logs import (
     ClassCounts,
     PublishedLog,
     lowest_printed,

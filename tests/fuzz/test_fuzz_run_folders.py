@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from certmix.errors import CertmixError
 from certmix.plain_json import parse_json
 from certmix.runs import Identity, RunFolder, read_run
-from certmix.runs.formats import read_class_counts, read_log, read_published
+from certmix.runs.logs import read_class_counts, read_log, read_published
 
 IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
 DESCRIPTION = {"format_version": 2, "identity": IDENTITY.as_dict(), "request": {"sigma": 0.5}, "data": None}

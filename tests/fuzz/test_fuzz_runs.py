@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.certification.audit import audit
-from certmix.certification.recertify import recertify
-from certmix.certification.stored_run import open_run
+from certmix.certification.stored import open_run, recertify
 from certmix.errors import ParameterError, RunError
 from certmix.runs import write_log
 

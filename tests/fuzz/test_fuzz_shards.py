@@ -31,9 +31,8 @@ from fuzz.made_runs import lay, made
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.certification.merge import merge
-from certmix.certification.merge_parts import PLANNED, Part, agree, read_part
-from certmix.certification.recertify import recertify
+from certmix.certification.shards import PLANNED, Part, agree, merge, read_part
+from certmix.certification.stored import recertify
 from certmix.errors import CertmixError
 
 

@@ -11,16 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.errors import DataError, ParameterError
-from certmix.runs.extent import distinct_rows, expected_rows
-from certmix.runs.formats import (
+from certmix.runs.logs import (
+    HEADER,
     ClassCounts,
     PublishedLog,
+    distinct_rows,
+    expected_rows,
     lowest_printed,
     read_class_counts,
     read_log,
     read_published,
+    write_log,
 )
-from certmix.runs.logs import HEADER, write_log
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")

@@ -9,7 +9,7 @@ from planes import run
 from torch import Tensor, nn
 
 from certmix import SmoothedClassifier
-from certmix.certification.recertify import recertify
+from certmix.certification.stored import recertify
 from certmix.errors import ModelError, RunError
 from certmix.sampling import Sampler
 from certmix.sampling.rows import is_independent_of_place

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certmix.certification.bounding import bound_records, radii_of
 from certmix.certification.deterministic_fill import ROBUST, margin_cell
 from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest
 from certmix.certification.deterministic_table import stored_radii
-from certmix.certification.stored_run import open_sampled
+from certmix.certification.evaluate import bound_records, radii_of
+from certmix.certification.stored import open_sampled
 from certmix.certification.unfinished import unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError

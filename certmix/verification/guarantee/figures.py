@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.certification.bounding import bound_records, radii_of
 from certmix.certification.deterministic_fill import ROBUST, column_cell, margin_cell
 from certmix.certification.deterministic_request import DeterministicRequest, Margin
-from certmix.certification.evaluate import ceilings, row_plan
+from certmix.certification.evaluate import bound_records, ceilings, radii_of, row_plan
 from certmix.certification.request import CertifyRequest
 from certmix.errors import RunError
 from certmix.radii import margin_slack_of

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from certmix.certification import certify, deterministic
-from certmix.certification.bounding import bound_records
 from certmix.certification.deterministic_fill import ROBUST, margin_cell, standard_cell
 from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.evaluate import bound_records
 from certmix.certification.request import CertifyRequest
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread

@@ -11,7 +11,7 @@ import numpy as np
 
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stored_run import request_of
+from certmix.certification.stored import request_of
 from certmix.certification.unfinished import refuse_unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError

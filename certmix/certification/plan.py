@@ -1,20 +1,166 @@
-"""Hours, cost and size of a certification before it is made.  No torch."""
+"""What a certification will take: hours, cost, samples.  No torch."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
 
-from certmix.certification.plan_truth import Truth
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk
+from certmix.certification.stored import Doubt, open_sampled, read_stored, refuse_empty
 from certmix.errors import ParameterError
 from certmix.sampling.schedule import looks
+from certmix.types import FloatArray
 
-__all__ = ["Plan", "PlannedGoal", "plan"]
+__all__ = [
+    "SCENARIOS",
+    "Plan",
+    "PlannedGoal",
+    "Truth",
+    "plan",
+    "scenario",
+    "truth_of",
+]
+
+SCENARIOS: dict[str, dict[float, tuple[tuple[float, float], ...]]] = {
+    "cifar10": {
+        0.25: ((0, 0.766), (0.25, 0.612), (0.5, 0.422), (0.75, 0.251)),
+        0.5: (
+            (0, 0.657), (0.25, 0.549), (0.5, 0.428), (0.75, 0.325), (1, 0.220), (1.25, 0.141), (1.5, 0.083),
+        ),
+        1.0: (
+            (0, 0.471), (0.25, 0.409), (0.5, 0.338), (0.75, 0.277), (1, 0.221), (1.25, 0.172), (1.5, 0.133),
+            (2, 0.066), (2.5, 0.027), (3, 0.009),
+        ),
+    },
+    "imagenet": {
+        0.25: ((0, 0.67), (0.5, 0.49)),
+        0.5: ((0, 0.57), (0.5, 0.46), (1, 0.37), (1.5, 0.29)),
+        1.0: ((0, 0.44), (0.5, 0.38), (1, 0.33), (1.5, 0.26), (2, 0.19), (2.5, 0.15), (3, 0.12)),
+    },
+}  # fmt: skip
+"""Certified accuracy by radius of Gaussian-trained networks, n = 100,000: ResNet-110 on CIFAR-10, from the
+logs of all 10,000 images by Salman et al. (NeurIPS 2019); ResNet-50 on ImageNet, from Cohen, Rosenfeld and
+Kolter (ICML 2019)."""
+
+CLASSES = {"cifar10": 10, "imagenet": 1000}
+SPREAD = {"cifar10": 6, "imagenet": 30}
+"""Classes that get votes of an image: an assumption, for sizes alone."""
+_LARGEST = 3.81
+"""Radius in units of sigma that 100,000 agreeing samples give: where published radii end."""
+_DOUBTFUL = 0.5
+_IMAGES = 2000
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Images (m,) to stand for those of the run that is planned.
+
+    Parameters
+    ----------
+    probability
+        Of the selected class under noise, float64 (m,).
+    right
+        Whether that class is right, bool (m,): others stop after selection.
+    classes, voted
+        Number of classes, and of those that get votes of an image.
+    seconds_per_sample
+        Measured, None where nothing was.
+    source
+        Where this comes from, one sentence.
+    doubts
+        Why it may be wrong.
+    """
+
+    probability: FloatArray
+    right: NDArray[np.bool_]
+    classes: int
+    voted: float
+    seconds_per_sample: float | None
+    source: str
+    doubts: tuple[Doubt, ...] = ()
+
+
+def scenario(name: str, sigma: float) -> Truth:
+    """Return images whose certified accuracies are those published of a network and noise level.
+
+    Raises
+    ------
+    ParameterError
+        If the scenario or its noise level is unknown.
+    """
+    if name not in SCENARIOS:
+        raise ParameterError(f"scenario {name!r} is unknown: use {' or '.join(SCENARIOS)}")
+    if sigma not in SCENARIOS[name]:
+        known = ", ".join(f"{level:g}" for level in SCENARIOS[name])
+        raise ParameterError(f"scenario {name} knows sigma {known}, not {sigma:g}: choose one, or use --like")
+    radii, shares = np.array(SCENARIOS[name][sigma], np.float64).T
+    radii = np.append(radii, max(_LARGEST * sigma, radii[-1] + 1e-6))
+    share = (np.arange(_IMAGES) + 0.5) / _IMAGES
+    certified = share < shares[0]
+    radius = np.interp(-share, -np.append(shares, 0.0), radii)
+    rest = share >= shares[0]
+    doubtful = rest & (share < shares[0] + _DOUBTFUL * (1 - shares[0]))
+    place = (share - shares[0]) / max(_DOUBTFUL * (1 - shares[0]), 1e-9)
+    p = np.where(certified, ndtr(radius / sigma), 0.5 - 0.3 * place)
+    return Truth(
+        p, certified | doubtful, CLASSES[name], SPREAD[name], None,
+        f"Images are as published of Gaussian-trained networks ({name}, sigma {sigma:g}); of those not "
+        "certified at any radius, half are taken to be selected rightly, with probabilities from 0.2 to 0.5.",
+    )  # fmt: skip
+
+
+def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | None]:
+    """Return the images of a run folder with its request, or of a published log.
+
+    Raises
+    ------
+    CertmixError
+        If it cannot be read, or holds no images.
+    """
+    return _of_run(path) if path.is_dir() else (_of_log(path, sigma), None)
+
+
+def _of_run(folder: Path) -> tuple[Truth, CertifyRequest]:
+    run = open_sampled(folder)
+    if not run.records:
+        raise ParameterError(f"{folder} holds no finished images: name another run or a log")
+    votes = [record.estimation.get(record.drawn, record.selection) for record in run.records]
+    selected = np.array([record.selected for record in run.records])
+    top = np.array([count[k] for count, k in zip(votes, selected, strict=True)])
+    total = np.array([count.sum() for count in votes])
+    drawn = sum(record.drawn + int(record.selection.sum()) for record in run.records)
+    seconds = sum(record.seconds for record in run.records)
+    hard = run.request.scores == "hard"
+    found = Truth(
+        np.clip((top + 0.5) / (total + 1.0), 0.0, 1.0), selected == [record.label for record in run.records],
+        run.classes, float(np.mean([np.count_nonzero(count) for count in votes])),
+        seconds / drawn if drawn and seconds > 0 and hard else None,
+        f"Images are like the {len(run.records):,} of {folder}.",
+    )  # fmt: skip
+    return found, run.request
+
+
+def _of_log(path: Path, sigma: float | None) -> Truth:
+    stored = read_stored(path, sigma=sigma)
+    refuse_empty(stored)
+    p, abstained = stored.bounds.p_lower, stored.selected < 0
+    classes = 10 if stored.frequencies is None else stored.frequencies.shape[1]
+    if stored.frequencies is not None:
+        p = stored.frequencies.max(1)
+    return Truth(
+        np.where(abstained, 0.45, p), stored.right | abstained, classes, min(classes, 6), None,
+        f"Images are like the {len(p):,} of {path}; its abstentions are taken to be selected rightly, with "
+        "probability 0.45.",
+        tuple(note for note in stored.notes if isinstance(note, Doubt)),
+    )  # fmt: skip
+
 
 GOALS = ("fixed", "radii", "radius")
 MODEL_SECONDS = 30.0
