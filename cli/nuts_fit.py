@@ -169,7 +169,7 @@ def command(
     options = {name: value for name, value in options.items() if name not in CERTIFIED_ONLY}
     from certmix.studies.nuts_fit import FitChoices, fit_file, nuts_fit
 
-    names = FitChoices.__dataclass_fields__
+    names = FitChoices.__struct_fields__
     chosen = {name: options.pop(name) for name in list(options) if name in names}
     choices = FitChoices(**chosen, early_stop=not full_strength)
     if logits is not None:
@@ -221,7 +221,7 @@ def _fit_certified(options: dict[str, Any], batch_given: bool) -> int:
     from certmix.runs.source_names import Sources
     from certmix.studies.empirical import Surroundings
     from certmix.studies.nuts_certified import nuts_certified
-    from certmix.studies.nuts_certified_request import CertifiedRequest
+    from certmix.studies.nuts_certified_plan import CertifiedRequest
 
     from .progress import StudyBar, say
 

@@ -355,7 +355,7 @@ def beta(inputs: Inputs) -> Product:
     from certmix.tables.nuts_beta_plot import BetaCurve, BetaCurves, beta_image
 
     fit, (tune, held) = inputs.fit, inputs.fit.halves
-    betas = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.985, 0.99, 1.0, fit.choices.share)
+    betas = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.985, 0.99, 1.0, fit.choices.beta)
     judged: dict[str, dict[str, Judged]] = {"MixedNUTS": {}, "plain mix": {}}
     rows: dict[str, list[tuple[Any, ...]]] = {"base models": [], "MixedNUTS": [], "plain mix": []}
     missing = []
@@ -430,7 +430,7 @@ def clamp(inputs: Inputs) -> Product:
     return Product(Table(
         name="nuts-clamp",
         title="Clamps compared: accuracy (%) on images held out from these fits, with 95 % intervals",
-        settings=f"beta {plain_decimal(inputs.fit.choices.share)}, the grid of {inputs.fit.folder.name}",
+        settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, the grid of {inputs.fit.folder.name}",
         headings=("clamp", *PARAMETERS, "objective", "on edge", *inputs.headings),
         rows=tuple(rows),
         notes=(
@@ -484,7 +484,7 @@ def tuning_size(inputs: Inputs) -> Product:
     return Product(Table(
         name="nuts-tuning-size",
         title="Fewer tuning images: accuracy (%) on images held out from these fits, with 95 % intervals",
-        settings=f"beta {plain_decimal(inputs.fit.choices.share)}, clamp {inputs.fit.choices.clamp}",
+        settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, clamp {inputs.fit.choices.clamp}",
         headings=(
             "images",
             "fits",
@@ -563,7 +563,7 @@ def transfer(inputs: Inputs) -> Product:
             found = fitted[source]
             point = ",".join(f"{name}={getattr(found.fit, name)!r}" for name in "spc")
             try:
-                again = names[source].solve(tune, grid=point, beta=fit.choices.share)
+                again = names[source].solve(tune, grid=point, beta=fit.choices.beta)
                 rows.append(row(source, "solved again", again))
             except ParameterError:
                 rows.append((source, "solved again: none meets beta", *NO_PARAMETERS, None, None))
@@ -571,7 +571,7 @@ def transfer(inputs: Inputs) -> Product:
     return Product(Table(
         name="nuts-transfer",
         title="Transfer of s, p and c between models: accuracy (%) on held-out images, with 95 % intervals",
-        settings="; ".join(f"{name}: beta {fit.choices.share:g}" for name, fit in names.items()),
+        settings="; ".join(f"{name}: beta {fit.choices.beta:g}" for name, fit in names.items()),
         headings=("s, p, c of", "alpha is", *PARAMETERS, "clean", "any g"),
         rows=tuple(rows),
         groups=tuple((f"on {name}", 2 * len(names) - 1) for name in names),

@@ -25,9 +25,8 @@ from certmix.nuts.mixture import mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import Store, read_run
 from certmix.runs.folder import DATABASE
-from certmix.runs.from_json import from_json
 from certmix.runs.identity import CERTIFY, command_of
-from certmix.runs.keywords import field_names
+from certmix.runs.settings import fields, settings
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_evaluate import CLEAN, Contender
@@ -99,7 +98,7 @@ class FitCache:
         ParameterError
             If no transform of the grid meets beta.
         """
-        return fit_cached(self.halves[0] if tune is None else tune, replace(self.choices, **changes))
+        return fit_cached(self.halves[0] if tune is None else tune, self.choices.replace(**changes))
 
     def model(self, role: str) -> str:
         """Return the name of the standard or the robust model."""
@@ -169,7 +168,7 @@ class Inputs:
         tune, held = (len(half.labels) for half in self.fit.halves)
         found = [
             f"Estimates. Fitted on the {tune:,} cached images at even positions (beta "
-            f"{plain_decimal(self.fit.choices.share)} unless the table "
+            f"{plain_decimal(self.fit.choices.beta)} unless the table "
             f"says otherwise), judged on the {held:,} at odd positions, which these fits have not seen; the "
             "mix saved in the folder was tuned on both halves, and is not what is judged here.",
             "any g: the share whose class stands at the image's point of smallest margin (margin of the "
@@ -248,11 +247,10 @@ def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
     try:
         if not isinstance(asked, dict):
             raise TypeError("no request")
-        named = [
-            [name for name in field_names(kind) if name in asked] for kind in (FitChoices, AttackRequest)
-        ]
-        choices = from_json(FitChoices, {name: asked[name] for name in named[0]})
-        request = from_json(AttackRequest, {name: asked[name] for name in named[1]})
+        choices, request = (
+            settings(kind, {field.name: asked[field.name] for field in fields(kind) if field.name in asked})
+            for kind in (FitChoices, AttackRequest)
+        )
     except (ParameterError, TypeError) as error:
         raise RunError(
             f"{folder}: its run.json does not say how it was fitted ({error}): fit again"

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from certmix.archives import read_arrays
@@ -18,15 +19,15 @@ from certmix.atomic import write_atomically
 from certmix.attacks.minimum_margin import minimum_margin
 from certmix.calling import call_model
 from certmix.errors import CertmixError, DataError, Interrupted, ModelError, ParameterError
-from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages, check_mix, check_shares
-from certmix.nuts.fit import RIVALS, NutsFit, auxiliary_alpha, check_share, fit
+from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages, check_mix
+from certmix.nuts.fit import QUANTILES, RIVALS, NutsFit, auxiliary_alpha, fit
 from certmix.nuts.folder import BaseModel, save_nuts
-from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, check_choice, parse_grid
+from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, parse_grid
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
 from certmix.runs.attacking import Batch, Bench, Cell, fill, outputs, reduced
 from certmix.runs.folder import DESCRIPTION
-from certmix.runs.keywords import plain_numbers
+from certmix.runs.settings import DERIVED, Option, Settings
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies.attack_request import AttackRequest
@@ -61,61 +62,50 @@ CLEAN, MARGIN = "clean", "minimum margin"
 KEYS = ("standard", "robust", "attacked", "labels", "indices")
 
 
-@dataclass(frozen=True)
-class FitChoices:
-    """How Algorithm 1 is run; none of it needs new margins, but ``gradient_free`` and the preset's LN.
+class FitChoices(Settings, frozen=True):
+    """How Algorithm 1 is run; none of it needs new margins, but ``gradient_free`` and the preset's LN."""
 
-    Parameters
-    ----------
-    beta
-        Share of rightly classified attacked images that keep their class
-        whatever the standard classifier says; None takes the preset's, the paper's.
-    clamp, grid, preset
-        Clamp by name; a preset of `GRIDS`, or a grid such as
-        ``s=0.05:5:8,p=1:4:8,c=-1.1:0:8`` that replaces the preset's.
-    quantile, rival
-        ``conservative`` or ``linear``; ``label`` or ``second``: what a wrong
-        image's margin is measured against, see `certmix.nuts.margin_grid`.
-    conditional
-        Objective over images that the standard classifier gets right (D.8.3).
-    temperature, r_d
-        Of the mix, and of its auxiliary for attacks.
-    gradient_free, early_stop
-        How margins are searched for.
-    copy_weights
-        Bundle the base models' weights with the fitted mix.
-    """
+    preset: Annotated[str, Option("Grid and normalisation of the paper's Table 3.", choices=GRIDS)] = (
+        "cifar10"
+    )
+    beta: Annotated[
+        Annotated[float, Meta(ge=0, le=1)],
+        Option(
+            "Share of rightly classified attacked images that must stay right whatever g says.",
+            example="0.985", shown="the paper's: 0.985, or 0.99 of preset imagenet",
+        ),
+    ] = DERIVED  # fmt: skip
+    clamp: Annotated[str, Option("Clamp of M.", choices=CLAMP_NAMES)] = "gelu"
+    grid: Annotated[str | None, Option("Other grid: s=0.05:5:8,p=1:4:8,c=-1.1:0:8.", metavar="GRID")] = None
+    quantile: Annotated[
+        str,
+        Option(
+            "linear interpolates, as published code does, and can miss beta by part of an image.",
+            choices=QUANTILES,
+        ),
+    ] = QUANTILES[0]
+    rival: Annotated[
+        str,
+        Option(
+            "A wrong image's margin: over its label (what g can mend), or over the second class (the paper).",
+            choices=RIVALS,
+        ),
+    ] = RIVALS[0]
+    conditional: Annotated[bool, Option("Objective over images that g gets right (D.8.3).")] = False
+    temperature: Annotated[float, Option("Of g in the mix: 0 takes its answer alone.")] = 0.0
+    r_d: Annotated[Annotated[float, Meta(ge=0, le=1)], Option("Of the auxiliary mix.")] = 0.9
+    gradient_free: Annotated[bool, Option("Search margins by Square: for a black-box h.")] = False
+    early_stop: Annotated[bool, Option("Stop lowering the margin of an image once it is broken.")] = True
+    copy_weights: Annotated[bool, Option("Bundle the base models' weights with the mix.")] = False
 
-    beta: float | None = None
-    clamp: str = "gelu"
-    preset: str = "cifar10"
-    grid: str | None = None
-    quantile: str = "conservative"
-    rival: str = RIVALS[0]
-    conditional: bool = False
-    temperature: float = 0.0
-    r_d: float = 0.9
-    gradient_free: bool = False
-    early_stop: bool = True
-    copy_weights: bool = False
+    def usual(self, name: str) -> Any:
+        """Return the preset's beta, the paper's; the check refuses an unknown preset."""
+        return BETAS.get(self.preset, 1.0)
 
-    def __post_init__(self) -> None:
-        plain_numbers(self)
-        check_choice("preset", self.preset, GRIDS)
-        if self.beta is None:
-            object.__setattr__(self, "beta", BETAS[self.preset])
-        check_share(self.share, self.quantile)
-        check_choice("clamp", self.clamp, CLAMP_NAMES)
-        check_choice("rival", self.rival, RIVALS)
+    def check(self) -> None:
+        """Refuse a temperature and a grid out of range."""
         check_mix(1.0, self.temperature)
-        check_shares(r_d=self.r_d)
         assert self.candidates.shape
-
-    @property
-    def share(self) -> float:
-        """Beta, which is never None once the choices are made."""
-        assert self.beta is not None
-        return self.beta
 
     @property
     def candidates(self) -> Grid:
@@ -209,7 +199,7 @@ def nuts_fit(
     request = own_attack(request, None if chosen.gradient_free else 50)
     searched = {name: getattr(chosen, name) for name in ("gradient_free", "early_stop", "top_k")}
     with open_study(
-        "nuts-fit", request, named, where or Surroundings(), asked=vars(chosen),
+        "nuts-fit", request, named, where or Surroundings(), asked=chosen.as_dict(),
         identity={**searched, "layer_norm": LAYER_NORM},
     ) as study:  # fmt: skip
         bench, pair = study.bench, study.pair
@@ -241,7 +231,7 @@ def nuts_fit(
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
     """Run Algorithm 1 on logits that exist: any beta, clamp or temperature is a second away."""
     found = fit(
-        logits.robust, logits.attacked, logits.labels, choices.candidates, choices.share, clamp=choices.clamp,
+        logits.robust, logits.attacked, logits.labels, choices.candidates, choices.beta, clamp=choices.clamp,
         top_k=choices.top_k, quantile=choices.quantile, rival=choices.rival,
         standard_correct=logits.standard_right if choices.conditional else None,
     )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def logits() -> bytes:
 FIT = {
     "format_version": 2,
     "identity": {"study": "nuts-fit", "data_checksum": "d", "standard_checksum": "g", "robust_checksum": "h"},
-    "request": json.loads(json.dumps({**AttackRequest(steps=20).as_dict(), **asdict(FitChoices())})),
+    "request": json.loads(json.dumps({**AttackRequest(steps=20).as_dict(), **FitChoices().as_dict()})),
     "data": {"name": "planted", "split": "test"},
     "models": {"standard": {"name": "accurate"}, "robust": {"name": "steady"}},
 }

@@ -102,7 +102,7 @@ def test_logits_must_fit_together():
         "standard": rng.normal(size=(3, 4)), "noisy": rng.normal(size=(3, 5, 4)),
         "labels": np.array([0, 3, 1]), "indices": np.arange(3),
     }  # fmt: skip
-    assert NoisyLogits(**good).samples == 5
+    assert len(NoisyLogits(**good).labels) == 3
     for change, message in (
         ({"standard": rng.normal(size=(3, 5))}, "noisy logits have shape"),
         ({"noisy": rng.normal(size=(3, 20))}, "noisy logits have shape"),

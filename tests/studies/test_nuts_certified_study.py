@@ -14,17 +14,16 @@ from certmix.bounds import bound_scores
 from certmix.bounds.statistics import plan, start, update
 from certmix.data import restrict, spread
 from certmix.errors import DataError, ModelError, ParameterError
-from certmix.nuts.certified import ScoreSums, score_sums, softmax_numpy
+from certmix.nuts.certified import PLANNED_BOUNDS, ScoreSums, planned_margins, score_sums, softmax_numpy
 from certmix.nuts.folder import load_nuts
 from certmix.nuts.margins import transform_numpy
 from certmix.runs.sources import Sources
 from certmix.sampling.noise import NoiseKey
-from certmix.studies import nuts_certified_bench, nuts_certified_choice
+from certmix.studies import nuts_certified as study
+from certmix.studies import nuts_certified_plan
 from certmix.studies.empirical import Surroundings
-from certmix.studies.nuts_certified import nuts_certified
-from certmix.studies.nuts_certified_bench import tuning_seed
-from certmix.studies.nuts_certified_request import CertifiedRequest
-from certmix.studies.nuts_planning import PLANNED_BOUNDS, planned_margins
+from certmix.studies.nuts_certified import nuts_certified, tuning_seed
+from certmix.studies.nuts_certified_plan import CertifiedRequest
 from certmix.tables.formats import render
 from certmix.types import CertifiedShare
 
@@ -89,7 +88,7 @@ def test_planned_figures_never_reach_a_certified_row(monkeypatch):
     def everything(sums, **_):
         return np.ones(sums.totals.shape[:2])
 
-    monkeypatch.setattr(nuts_certified_choice, "planned_margins", everything)
+    monkeypatch.setattr(nuts_certified_plan, "planned_margins", everything)
     found = nuts_certified(asked(at_radius=0.6), pair(), MEMORY).data
     mostly = (found.logits.noisy.argmax(2) == found.logits.labels[:, None]).mean(1) > 0.5
     assert found.plan.transform.certified.correct == mostly.sum() >= 9
@@ -153,7 +152,7 @@ def test_a_folder_repeats_itself_and_another_radius_needs_no_new_logits(tmp_path
     def fail(*_):
         raise AssertionError("logits were drawn again")
 
-    monkeypatch.setattr(nuts_certified_bench, "Sampler", lambda *_, **__: SimpleNamespace(logits=fail))
+    monkeypatch.setattr(study, "Sampler", lambda *_, **__: SimpleNamespace(logits=fail))
     repeated = nuts_certified(request, sources, where)
     assert render(repeated.table, "json") == render(first.table, "json")
     other = nuts_certified(asked(sigma=0.25, at_radius=0.3), sources, where)
