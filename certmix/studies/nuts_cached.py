@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import Store, read_run
 from certmix.runs.folder import DATABASE
 from certmix.runs.identity import CERTIFY, command_of
-from certmix.runs.settings import fields, settings
+from certmix.runs.settings import Settings, fields, settings
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_evaluate import CLEAN, Contender
@@ -49,6 +49,7 @@ __all__ = [
     "withstands",
 ]
 
+S = TypeVar("S", bound=Settings)
 FIT, EVALUATION = "nuts-fit", "nuts-evaluate"
 IMAGES = "images.tsv"
 SWEEP = "sweep "
@@ -247,15 +248,17 @@ def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
     try:
         if not isinstance(asked, dict):
             raise TypeError("no request")
-        choices, request = (
-            settings(kind, {field.name: asked[field.name] for field in fields(kind) if field.name in asked})
-            for kind in (FitChoices, AttackRequest)
-        )
+        choices, request = _some(FitChoices, asked), _some(AttackRequest, asked)
     except (ParameterError, TypeError) as error:
         raise RunError(
             f"{folder}: its run.json does not say how it was fitted ({error}): fit again"
         ) from None
     return FitCache(folder, logits, choices, request, run)
+
+
+def _some(kind: type[S], asked: dict[str, Any]) -> S:
+    """Make settings of those of the stored values that they know."""
+    return settings(kind, {field.name: asked[field.name] for field in fields(kind) if field.name in asked})
 
 
 def _read_points(folder: Path, run: dict[str, Any]) -> AttackedPoints:
