@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -445,7 +444,7 @@ def test_a_real_evaluation_is_judged_as_it_judged_itself(tmp_path):
     request = AttackRequest(attack="apgd-ce", eps=0.06, steps=4, images=35)
     choices = FitChoices(beta=0.8, grid=GRID, temperature=0.5)
     nuts_fit(request, sources, Surroundings(output=tmp_path / "mix"), choices=choices)
-    everything = replace(request, images="all")
+    everything = request.replace(images="all")
     found = nuts_evaluate(
         tmp_path / "mix", everything, sources, Surroundings(output=tmp_path / "eval"),
         plain_alphas=[0.7], queries=20, sweep_images=10, r_d_sweep=[0.0],
