@@ -39,7 +39,7 @@ def command(runs: tuple[Path, ...], output: Path | None, title: str | None, imag
     """
     if all(is_smoothed(run) is None for run in runs):
         refuse_unused(["images"], "is for runs of certify")
-    from certmix.page.report_page import write_report
+    from certmix.page import write_report
 
     click.echo(write_report(runs, output, title=title, images=images))
     return 0

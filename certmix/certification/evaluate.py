@@ -44,6 +44,7 @@ __all__ = [
     "bound_records",
     "ceilings",
     "choice_notes",
+    "clean_accuracy",
     "evaluate",
     "expectations",
     "log_rows",
@@ -235,9 +236,10 @@ def table_row(
     )
 
 
-def _clean_accuracy(
+def clean_accuracy(
     records: Sequence[ImageRecord], standard: dict[int, FloatArray], alpha: float
 ) -> CleanAccuracy:
+    """Return the clean accuracies of images; None for what an unknown answer of g leaves open."""
     labels = np.array([r.label for r in records])
     robust = float(np.mean(np.array([r.selected for r in records]) == labels))
     if any(r.index not in standard for r in records):
@@ -291,7 +293,7 @@ def evaluate(
         radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         for _, certificate, alpha in plan
     )
-    clean = _clean_accuracy(records, probabilities, request.alpha)
+    clean = clean_accuracy(records, probabilities, request.alpha)
     about = {**about, "notes": (*about.get("notes", ()), *_noise_notes(records))}
     rows = tuple(
         table_row(classifier, r, correct, request.radii)

@@ -157,6 +157,8 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
     """
     request = settings(_KINDS[_study(described)], described["request"])
     words = ["certmix", "certify", *arguments(request)]
+    if isinstance(request, DeterministicRequest) and "--certificate" not in words:
+        words += ["--certificate", request.certificate]  # of the command, another is the default
     if isinstance(named := described.get("sources"), dict):
         told = {**named, "split": named_split(named.get("split"))}
         told.pop("objects", None)

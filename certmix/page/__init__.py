@@ -1,20 +1,141 @@
-"""One self-contained HTML page of runs: words, tables, curves and pictures, no network.
+"""`certmix report`: what run folders hold, as one self-contained HTML page.  No torch, no network."""
 
-Everything that is shown comes in finished as the values of
-`certmix.page.values`; every text is escaped where it is written.
-"""
+from __future__ import annotations
 
-from certmix.page.document import GENERATOR, page
-from certmix.page.values import CertifiedRun, Command, Group, Images, Result, Shown, StudyRun
+import hashlib
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-__all__ = [
-    "GENERATOR",
-    "CertifiedRun",
-    "Command",
-    "Group",
-    "Images",
-    "Result",
-    "Shown",
-    "StudyRun",
-    "page",
-]
+import jinja2
+from markupsafe import Markup
+
+from certmix import text
+from certmix.atomic import write_atomically
+from certmix.errors import ParameterError, RunError, one_line
+from certmix.page.runs import Run, read_page_run
+from certmix.page.views import NORMS, compared, letter, run_chart, run_histogram, table_view
+from certmix.tables import words
+
+__all__ = ["PICTURES", "render", "report_page", "write_report"]
+
+PICTURES = 6
+"""Images of each group that a page shows."""
+FILE = "report.html"
+GENERATOR = "certmix report"
+"""What the page's head says of its maker: a file without it is not overwritten."""
+
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'sha256-{}'; script-src 'sha256-{}'; "
+    "base-uri 'none'; form-action 'none'"
+)
+FUNCTIONS = (
+    text.accuracy, text.ceil_digits, text.floor_digits, text.interval_ends, text.plain_decimal, letter,
+    run_chart, run_histogram, table_view, words.certificate_label, words.mean_radius, words.radius_heading,
+    words.summary_table,
+)  # fmt: skip
+"""What the template calls."""
+
+
+@cache
+def _template() -> jinja2.Template:
+    def part(name: str) -> str:
+        return (files("certmix.page") / name).read_text(encoding="utf-8")
+
+    def printable(value: Any) -> Any:
+        """Spell out unprintable characters of everything that the template writes."""
+        return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=printable, trim_blocks=True,
+        lstrip_blocks=True, extensions=["jinja2.ext.do"], loader=jinja2.FunctionLoader(part),
+    )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.filters["base64"] = lambda content: b64encode(content).decode("ascii")
+    style, script = part("page.css"), part("page.js")
+    allowed = (b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in (style, script))
+    environment.globals |= {
+        "style": Markup(style), "script": Markup(script), "policy": POLICY.format(*allowed),
+        "GENERATOR": GENERATOR, "LETTERS": words.LETTERS, "NORMS": NORMS, "zip": zip,
+        **{function.__name__: function for function in FUNCTIONS},
+    }  # fmt: skip
+    return environment.get_template("page.html.j2")
+
+
+def render(runs: Sequence[Run], title: str | None = None) -> str:
+    """Return one HTML document of one or several runs; the same runs give the same bytes."""
+    return _template().render(runs=runs, title=title, side_by_side=compared(runs) if len(runs) > 1 else None)
+
+
+def report_page(runs: Sequence[str | Path], *, title: str | None = None, images: int = PICTURES) -> str:
+    """Return one self-contained HTML page about one or several run folders.
+
+    Parameters
+    ----------
+    runs
+        Folders of certification runs or of empirical studies; several are compared.
+    title
+        The page's heading; by default it says what the page is about.
+    images
+        Images shown of each group (largest radii, smallest, not certified); 0 for none.
+
+    Raises
+    ------
+    CertmixError
+        A folder is not a readable run, or an argument is out of range.
+    """
+    if not runs:
+        raise ParameterError("no run was given: name the folder of a certmix run")
+    if images < 0:
+        raise ParameterError(f"images = {images}: give a number of at least 0; 0 leaves pictures out")
+    return render([read_page_run(Path(run), images) for run in runs], title)
+
+
+def write_report(
+    runs: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    title: str | None = None,
+    images: int = PICTURES,
+) -> Path:
+    """Write `report_page` to a file and return its path.
+
+    Parameters
+    ----------
+    runs, title, images
+        As for `report_page`.
+    output
+        The file; None takes ``report.html`` in the folder of the one run.
+
+    Raises
+    ------
+    CertmixError
+        As for `report_page`; or the file exists and is no page of certmix.
+    """
+    if output is None and len(runs) != 1:
+        raise ParameterError(f"{len(runs)} runs: name the file of the page with --output")
+    path = Path(runs[0]) / FILE if output is None else Path(output)
+    if output is not None:
+        _refuse_foreign(path)
+    content = report_page(runs, title=title, images=images).encode("utf-8")
+    _refuse_foreign(path)
+    write_atomically(path, content)
+    return path
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse to replace anything but an earlier page."""
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: name a file such as {path / FILE}")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}): name another --output") from None
+    if f'name="generator" content="{GENERATOR}"'.encode() not in start:
+        raise RunError(f"{path} exists and is no page of certmix report: name another --output, or remove it")

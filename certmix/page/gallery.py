@@ -1,44 +1,173 @@
-"""Images with the largest and smallest radii, and those that are not certified."""
+"""Which images a page shows, what it says of each, and their pictures.  No torch."""
 
 from __future__ import annotations
 
+import io
 from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from certmix.page.markup import Markup, tag
-from certmix.page.values import Group, Shown
+import numpy as np
 
-__all__ = ["gallery"]
+from certmix.bounds.statistics import SCALE
+from certmix.data import load
+from certmix.errors import CertmixError
+from certmix.runs import ImageRecord
+from certmix.runs.source_names import named_split
+from certmix.text import floor_digits
+from certmix.types import Dataset, FloatArray, IntArray, Status
+
+__all__ = ["SIDE", "Images", "gallery", "picture"]
+
+SIDE = 72
+"""Pixels of the longer side, from which on pictures are made smaller."""
 
 
-def gallery(groups: tuple[Group, ...], note: str, level: int) -> list[Markup | None]:
-    """Return a heading and cards for each group, after the note that concerns all."""
-    blocks: list[Markup | None] = [tag("p", note, class_="note") if note else None]
-    for group in groups:
-        blocks.append(tag(f"h{level}", group.title))
-        blocks.append(tag("p", group.note, class_="note") if group.note else None)
-        blocks.append(tag("ul", [tag("li", _card(one)) for one in group.shown], class_="cards"))
-    return blocks
+@dataclass(frozen=True)
+class Images:
+    """The images (m,) of a certification: index, class, predicted class; of each row, radii and `Status`."""
+
+    indices: IntArray
+    labels: IntArray
+    predicted: IntArray
+    radius: Sequence[FloatArray]
+    status: Sequence[IntArray]
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool (m,): the class is the label."""
+        return np.asarray(self.predicted == self.labels)
+
+    def certified(self, row: int) -> FloatArray:
+        """Return the radii above 0 of the rightly classified images."""
+        return np.asarray(self.radius[row][self.right & (self.radius[row] > 0)])
+
+    def left_out(self, row: int) -> dict[str, np.ndarray]:
+        """Return bool (m,) of the images that count as not certified, by reason."""
+        status, right = self.status[row], self.right
+        return {
+            "wrong class": ~right,
+            "abstained": right & (status == Status.ABSTAIN),
+            "no radius at this \u03b1": right & (status != Status.ABSTAIN) & (self.radius[row] <= 0),
+        }
 
 
-def _card(one: Shown) -> Markup:
-    picture = None
-    if one.png is not None:
-        data = b64encode(one.png).decode("ascii")
-        picture = tag(
-            "img", src=f"data:image/png;base64,{data}", alt=f"Picture of image {one.index}", width="96",
-            height="96",
-        )  # fmt: skip
-    wrong = "" if one.label == one.predicted else " wrong"
-    return tag(
-        "figure",
-        picture,
-        tag(
-            "figcaption",
-            tag("strong", one.outcome),
-            tag("span", f"{one.predicted}", class_=f"class{wrong}"),
-            tag("span", f"label {one.label}", class_="under") if wrong else None,
-            tag("span", one.votes, class_="under") if one.votes else None,
-            tag("span", f"image {one.index}", class_="under"),
-        ),
-        class_="card",
+def gallery(
+    images: Images,
+    row: int,
+    norm: str,
+    records: Mapping[int, ImageRecord],
+    described: dict[str, Any],
+    most: int,
+) -> dict[str, Any]:
+    """Return groups of at most `most` images each, none in two, and a note on their pictures.
+
+    `row` is the row of the table whose radii are shown; `records` may lack images.
+    """
+    picture_of, note = _pictures(described)
+    names = [str(name) for name in described["data"]["class_names"]]
+    radius, left_out = np.where(images.right, images.radius[row], 0.0), images.left_out(row)
+
+    def named(label: int) -> str:
+        return names[label] if 0 <= label < len(names) else f"class {label}"
+
+    def card(k: int) -> dict[str, Any]:
+        index, outcome = (
+            int(images.indices[k]),
+            next((why for why, which in left_out.items() if which[k]), ""),
+        )
+        digits = 3 if radius[k] >= 0.01 else 5
+        if not np.isfinite(radius[k]):
+            outcome = "radius unbounded"
+        elif not outcome:
+            shown = (
+                floor_digits(255 * radius[k], 2) + "/255"
+                if norm == "linf"
+                else floor_digits(radius[k], digits)
+            )
+            outcome = f"radius {shown}"
+        png = picture_of(index)
+        return {
+            "index": index, "label": named(int(images.labels[k])),
+            "predicted": named(int(images.predicted[k])), "outcome": outcome,
+            "votes": _votes(records.get(index), named),
+            "png": None if png is None else b64encode(png).decode("ascii"),
+        }  # fmt: skip
+
+    order = [k for k in np.argsort(-radius, kind="stable").tolist() if radius[k] > 0]
+    queues = [np.flatnonzero(which).tolist() for which in left_out.values()]
+    in_turn = [queue[turn] for turn in range(most) for queue in queues if turn < len(queue)]
+    counted = ", ".join(f"{len(queue):,} {why}" for why, queue in zip(left_out, queues, strict=True) if queue)
+    groups = (
+        ("Largest certified radii", "", order[:most]),
+        ("Smallest certified radii", "", order[most:][::-1][:most]),
+        ("Not certified", f"{sum(map(len, queues)):,} of {len(radius):,} images: {counted}.", in_turn[:most]),
     )
+    shown = [
+        {"title": title, "note": told, "cards": [card(k) for k in places]}
+        for title, told, places in groups
+        if places
+    ]
+    return {"groups": shown, "note": note}
+
+
+def _votes(record: ImageRecord | None, named: Callable[[int], str]) -> str:
+    """Return what the samples said: the chosen class's votes and those of the next."""
+    if record is None:
+        return ""
+    if record.scores:
+        last = record.scores[max(record.scores)]
+        mean = float(last.totals[record.selected]) / (last.samples * SCALE)
+        return f"mean score {floor_digits(mean, 3)} of {last.samples:,} samples"
+    estimated = record.estimation.get(record.drawn)
+    counts: IntArray = record.selection if estimated is None else estimated
+    rival = int(np.where(np.arange(len(counts)) == record.selected, -1, counts).argmax())
+    kind = "selection votes" if estimated is None else "votes"
+    words = f"{int(counts[record.selected]):,} of {int(counts.sum()):,} {kind}"
+    return words + (
+        f", {named(rival)} {int(counts[rival]):,}" if counts[rival] and rival != record.selected else ""
+    )
+
+
+def _pictures(described: dict[str, Any]) -> tuple[Callable[[int], bytes | None], str]:
+    """Return what makes the picture of an image, and why there are none."""
+    try:
+        sources = described["sources"]
+        if "data" in sources.get("objects", ()):
+            return lambda _: None, "Without pictures: the data set cannot be loaded (it was a Python object)."
+        box, split = sources["input_range"], named_split(sources["split"])
+        dataset = load(
+            sources["data"], split, input_range=None if box is None else (box[0], box[1]),
+            resize=sources["resize"], crop=sources["crop"],
+        )  # fmt: skip
+    except (CertmixError, KeyError, TypeError, ValueError) as error:
+        why = "it is missing or damaged" if isinstance(error, CertmixError) else "run.json does not name it"
+        return lambda _: None, f"Without pictures: the data set cannot be loaded ({why})."
+    shape = dataset.read(0).shape
+    if dataset.checksum != described["identity"]["data_checksum"]:
+        note = "Without pictures: the data set is no longer the one that the run saw (other checksum)."
+    elif len(shape) != 3 or shape[0] not in (1, 3) or dataset.input_range is None:
+        unknown = " in an unknown range" if dataset.input_range is None else ""
+        note = f"Without pictures: inputs of shape {shape}{unknown} are not pictures."
+    else:
+        places = {int(index): place for place, index in enumerate(dataset.indices)}
+        large = max(shape[1:]) > SIDE
+        smaller = f"Pictures are made smaller, {max(shape[1:])} pixels to {SIDE}." if large else ""
+        return lambda index: picture(dataset, places[index]) if index in places else None, smaller
+    return lambda _: None, note
+
+
+def picture(dataset: Dataset, place: int) -> bytes:
+    """Return an input (C, H, W), C = 1 or 3, as PNG; the range of the data becomes 0 to 255."""
+    from PIL import Image
+
+    assert dataset.input_range is not None
+    low, high = dataset.input_range
+    scaled = (dataset.read(place).astype(np.float64) - low) * (255 / (high - low))
+    pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)  # leaves smaller ones as they are
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

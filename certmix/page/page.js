@@ -8,83 +8,84 @@
     return chart.scale > 1 && units > 0 ? `${decimal}/${chart.scale}` : decimal;
   };
 
-  // the first step that reaches the radius holds there; beyond the last one nothing does
-  const countAt = (series, units) => {
-    let low = 0;
-    let high = series.units.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (series.units[middle] < units) low = middle + 1;
-      else high = middle;
-    }
-    return low < series.units.length ? series.counts[low] : 0;
-  };
-
   const start = (chart) => {
     const figure = document.getElementById(chart.key);
-    const slider = figure.querySelector("[data-slider]");
-    const plot = figure.querySelector("[data-plot]");
-    const cursor = figure.querySelector("[data-cursor]");
+    const part = (name, key) => figure.querySelector(key === undefined ? `[data-${name}]` : `[data-${name}="${key}"]`);
+    const radius = part("slider", "radius");
+    const weight = part("slider", "weight");
+    const plot = part("plot");
+    const x = (units) => (1000 * units) / chart.end;
+
+    const draw = (series, units, counts) => {
+      const text = (count) => chart.figures[`${series.images}:${count}`];
+      const level = (percent) => 1000 - 10 * percent;
+      const heights = [...counts, 0].map((count) => level((100 * count) / Math.max(series.images, 1)));
+      part("series", series.key).setAttribute("d", `M0 ${heights[0]}${units.map((u, k) => `H${x(u)}V${heights[k + 1]}`).join("")}`);
+      if (!series.band) return;
+      const ends = [0, ...units, chart.end].map(x);
+      const upper = [...counts, 0].map((count, k) => `V${level(text(count)[2])}H${ends[k + 1]}`);
+      const lower = [...counts, 0].map((count, k) => `V${level(text(count)[1])}H${ends[k]}`);
+      part("band", series.key).setAttribute("d", `M0 1000${upper.join("")}${lower.reverse().join("")}Z`);
+    };
 
     const show = () => {
-      const units = Number(slider.value) * chart.stride;
-      const x = `${(100 * units) / chart.end}%`;
-      const radius = printed(chart, units);
-      const said = [`radius ${radius}`];
-      cursor.setAttribute("x1", x);
-      cursor.setAttribute("x2", x);
-      for (const place of all("[data-radius]", figure)) place.textContent = radius;
+      const units = Number(radius.value) * chart.stride;
+      const pick = (values) => values[Math.min(weight ? Number(weight.value) : 0, values.length - 1)];
+      const at = `${(100 * units) / chart.end}%`;
+      const cursor = part("cursor");
+      cursor.setAttribute("x1", at);
+      cursor.setAttribute("x2", at);
+      const told = [`radius ${printed(chart, units)}`];
+      for (const place of all("[data-radius]", figure)) place.textContent = printed(chart, units);
+      if (weight) part("weight").textContent = pick(chart.weights);
       for (const series of chart.series) {
-        const count = countAt(series, units);
-        const [figure_, low, high] = chart.figures[`${series.images}:${count}`];
-        const cell = figure.querySelector(`[data-value="${series.key}"]`);
-        cell.firstChild.textContent = `${figure_} `;
+        part("label", series.key).textContent = pick(series.labels);
+        part("clean", series.key).textContent = pick(series.clean);
+        const dot = part("dot", series.key);
+        if (dot) dot.setAttribute("cy", `${100 - Number(pick(series.clean))}%`);
+        if (!series.steps.length) continue;
+        const [ends, counts] = pick(series.steps);
+        // the first step that reaches the radius holds there; beyond the last one nothing does
+        const count = counts[ends.findIndex((end) => end >= units)] || 0;
+        const [share, low, high] = chart.figures[`${series.images}:${count}`];
+        const cell = part("value", series.key);
+        cell.firstChild.textContent = `${share} `;
         cell.querySelector(".interval").textContent = `[${low}, ${high}]`;
-        const point = figure.querySelector(`[data-point="${series.key}"]`);
-        point.setAttribute("cx", x);
-        point.setAttribute("cy", `${100 - (100 * count) / Math.max(series.images, 1)}%`);
-        said.push(`${series.label}: ${figure_} %`);
+        part("point", series.key).setAttribute("cx", at);
+        part("point", series.key).setAttribute("cy", `${100 - (100 * count) / Math.max(series.images, 1)}%`);
+        told.push(`${pick(series.labels)}, ${series.under}: ${share} %`);
+        draw(series, ends, counts);
       }
-      slider.setAttribute("aria-valuetext", said.join("; "));
-      figure.dataset.at = radius;
+      for (const slider of [radius, weight]) if (slider) slider.setAttribute("aria-valuetext", told.join("; "));
+      figure.dataset.at = printed(chart, units);
     };
 
     const follow = (event) => {
       if (event.type === "pointermove" && event.pointerType !== "mouse" && !event.buttons) return;
       const box = plot.getBoundingClientRect();
       const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-      slider.value = String(Math.round((share * chart.end) / chart.stride));
+      radius.value = String(Math.round((share * chart.end) / chart.stride));
       show();
     };
 
     const toggle = (box) => {
-      const key = box.dataset.switch;
-      for (const part of all(`[data-series="${key}"], [data-point="${key}"]`, figure)) {
-        part.classList.toggle("off", !box.checked);
+      for (const name of ["series", "band", "dot", "point"]) {
+        const found = part(name, box.dataset.switch);
+        if (found) found.classList.toggle("off", !box.checked);
       }
     };
 
-    slider.addEventListener("input", show);
-    plot.addEventListener("pointermove", follow);
-    plot.addEventListener("pointerdown", follow);
-    for (const box of all("[data-switch]", figure)) box.addEventListener("change", () => toggle(box));
-    for (const box of all("[data-switch]", figure)) toggle(box);
-    show();
-  };
-
-  const choose = (select) => {
-    const prefix = `${select.dataset.chooser}-`;
-    for (const result of all("[data-result]")) {
-      if (result.dataset.result.startsWith(prefix)) result.hidden = result.dataset.result !== select.value;
+    for (const slider of [radius, weight]) if (slider) slider.addEventListener("input", show);
+    for (const kind of ["pointermove", "pointerdown"]) plot.addEventListener(kind, follow);
+    for (const box of all("[data-switch]", figure)) {
+      box.addEventListener("change", () => toggle(box));
+      toggle(box);
     }
+    show();
   };
 
   for (const part of all("[data-live]")) part.hidden = false;
   for (const chart of data.charts) start(chart);
-  for (const select of all("[data-chooser]")) {
-    select.addEventListener("change", () => choose(select));
-    choose(select);
-  }
   addEventListener("beforeprint", () => {
     for (const part of all("details")) part.open = true;
   });

@@ -1,83 +1,105 @@
-"""An empirical study: its tables with what each figure is, and its plots."""
+"""The tables and plots that an empirical study left in its folder.  No torch."""
 
 from __future__ import annotations
 
-from base64 import b64encode
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
 
-from certmix.page.certified import scroll
-from certmix.page.facts import commands, facts_table
-from certmix.page.markup import Markup, tag
-from certmix.page.values import StudyRun, Table
+import msgspec
 
-__all__ = ["KINDS", "study_sections"]
+from certmix.errors import RunError
+from certmix.plain_json import parse_json
+from certmix.tables.formats import ATTACKED, CERTIFIED
+from certmix.tables.table import Cell, Quantity, Table
+from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy
 
-KINDS = {
-    "estimate": "estimated over these images, with a 95 % interval over images",
-    "attacked": "under attack: an upper bound of robust accuracy, never a certificate",
-    "certified": "certified: images that are right and proved, each with its own failure probability",
-}
-"""What a figure may be, and what that means."""
+__all__ = ["plots", "read_tables"]
 
-
-def study_sections(run: StudyRun, level: int) -> list[Markup | None]:
-    """Return the sections of one study's page."""
-    blocks: list[Markup | None] = []
-    for table in run.tables:
-        blocks += _table(table, level)
-    for name, svg in run.plots:
-        source = f"data:image/svg+xml;base64,{b64encode(svg).decode('ascii')}"
-        picture = tag("img", src=source, alt=f"Plot {name} of the figures in the table", class_="plot-file")
-        blocks.append(tag("figure", picture, tag("figcaption", name)))
-    blocks += [tag(f"h{level}", "Parameters"), facts_table(run.parameters, "Parameters")]
-    blocks += [tag(f"h{level}", "Provenance"), facts_table(run.provenance, "Provenance")]
-    return [*blocks, tag(f"h{level}", "Make it again"), commands(run.commands)]
+LARGEST_PLOT = 300_000  # bytes
+_KINDS = {CERTIFIED: CertifiedShare, ATTACKED: AttackedAccuracy}
 
 
-def _table(table: Table, level: int) -> list[Markup | None]:
-    kinds = sorted({kind for row in table.rows for _, kind in row if kind})
-    heading = tag(f"h{level}", table.title)
-    settings = tag("p", table.settings, class_="note") if table.settings else None
-    partial = None if table.complete else tag("p", "Partial result.", class_="warning", role="note")
-    if not table.headings:
-        return [heading, partial, settings, _notes(table)]
-    columns = [{row[k][1] for row in table.rows if row[k][1]} for k in range(len(table.headings))]
-    same = [found.copy().pop() if len(found) == 1 else None for found in columns]
-    head = tag("tr", [
-        tag("th", heading, _badge(kind) if kind else None, scope="col", class_="number" if flush else None)
-        for heading, kind, flush in zip(table.headings, same, table.numeric, strict=True)
-    ])  # fmt: skip
-    inner = scroll(table.title, tag("thead", head), *_bodies(table, same), titled=False)
-    meanings = [tag("li", _badge(kind), " ", KINDS[kind]) for kind in kinds]
-    key = tag("ul", meanings, class_="kinds") if meanings else None
-    return [heading, partial, settings, *inner, key, _notes(table)]
+class _Column(msgspec.Struct):
+    key: str
+    heading: str
 
 
-def _bodies(table: Table, same: list[str | None]) -> list[Markup]:
-    bodies, start = [], 0
-    for name, count in table.groups:
-        rows = [_row(row, same, table.numeric) for row in table.rows[start : start + count]]
-        if name is not None:
-            title = tag("th", name, scope="rowgroup", colspan=str(len(same)), class_="group")
-            rows.insert(0, tag("tr", title))
-        bodies.append(tag("tbody", rows))
-        start += count
-    return bodies
+class _Stored(msgspec.Struct):
+    schema_version: Literal[1]
+    name: str
+    title: str
+    settings: str
+    complete: bool
+    columns: list[_Column]
+    rows: list[dict[str, str | int | float | bool | dict[str, Any] | None]]
+    notes: tuple[str, ...]
 
 
-def _row(row: tuple[tuple[str, str], ...], same: list[str | None], numeric: tuple[bool, ...]) -> Markup:
-    cells = []
-    for k, ((shown, kind), column) in enumerate(zip(row, same, strict=True)):
-        figure, _, interval = shown.partition(" [") if kind else (shown, "", "")
-        below = [" ", tag("span", f"[{interval}", class_="under interval")] if interval else []
-        badge = _badge(kind) if kind and column is None else None
-        name, scope = ("th", "row") if k == 0 else ("td", None)
-        cells.append(tag(name, figure, below, badge, scope=scope, class_="number" if numeric[k] else None))
-    return tag("tr", cells)
+def read_tables(folder: Path) -> tuple[Table, ...]:
+    """Return the tables at the top of a study's folder, from their JSON.
+
+    Raises
+    ------
+    RunError
+        If there is none, or one cannot be read.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            stored = parse_json(path.read_bytes())
+            if isinstance(stored, dict) and {"columns", "rows", "title", "schema_version"} <= set(stored):
+                found.append(_table(msgspec.convert(stored, _Stored)))
+        except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{path} is not a readable table ({str(error)[:200]}): repeat the command that made it"
+            ) from None
+    if not found:
+        raise RunError(f"{folder} holds no results yet: repeat the command that made it")
+    return tuple(found)
 
 
-def _badge(kind: str) -> Markup:
-    return tag("span", kind, class_=f"badge {kind}")
+def _table(stored: _Stored) -> Table:
+    grouped = [column.key for column in stored.columns[:1]] == ["group"]
+    columns = stored.columns[1:] if grouped else stored.columns
+    rows = tuple(tuple(_cell(row[column.key]) for column in columns) for row in stored.rows)
+    names = groupby(str(row["group"]) for row in stored.rows) if grouped else ()
+    headings, groups = (
+        (column.heading for column in columns),
+        ((name, len(list(part))) for name, part in names),
+    )
+    return Table(
+        stored.name, stored.title, stored.settings, tuple(headings), rows, stored.notes, stored.complete,
+        tuple(groups),
+    )  # fmt: skip
 
 
-def _notes(table: Table) -> Markup | None:
-    return tag("ul", [tag("li", note) for note in table.notes], class_="notes") if table.notes else None
+def _cell(stored: Any) -> Cell:
+    """Return a cell as the study had it; ValueError if it is none."""
+    if not isinstance(stored, dict):
+        return stored
+    if "unit" in stored:
+        return msgspec.convert(stored, Quantity)
+    low, high = (float("nan") if end is None else float(end) for end in stored["interval"])
+    correct, images = stored["correct"], stored["images"]
+    if type(correct) is not int or type(images) is not int or not 0 <= correct <= images:
+        raise ValueError(f"{ascii(correct)[:20]} of {ascii(images)[:20]} where a share belongs")
+    return _KINDS.get(stored["kind"], EstimatedAccuracy)(correct, images, (low, high))
+
+
+def plots(folder: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return the plots at the top of a study's folder, but for very large ones and for links.
+
+    Raises
+    ------
+    RunError
+        If one cannot be read.
+    """
+    try:
+        return tuple(
+            (path.stem, path.read_bytes())
+            for path in sorted(folder.glob("*.svg"))
+            if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST_PLOT
+        )
+    except OSError as error:
+        raise RunError(f"{error.filename} cannot be read ({error.strerror}): restore it") from None

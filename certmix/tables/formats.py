@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
@@ -110,7 +111,7 @@ def json_table(table: Table) -> str:
     """Return a table as one JSON object, ASCII, ``null`` for what is unknown or not finite.
 
     ``rows`` are objects whose keys are those of ``columns``; an accuracy is an
-    object with its counts, interval and kind, a quantity one of value and unit.
+    object with its counts, interval and kind, a quantity one of value, unit, digits and rounding.
     """
     first = ["group"] if table.groups else []
     headings = [*first, *table.headings]
@@ -149,7 +150,7 @@ def _object(cell: Cell) -> Any:
         }
     if isinstance(cell, Share):
         return {"accuracy": cell.value, "interval": cell.interval}
-    return {"value": cell.value, "unit": cell.unit} if isinstance(cell, Quantity) else cell
+    return asdict(cell) if isinstance(cell, Quantity) else cell
 
 
 def plain(value: Any) -> Any:

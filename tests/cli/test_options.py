@@ -187,7 +187,7 @@ OBSERVED = {
     "merge": ["certmix.certification.shards.merge", "certmix_cli.certify.print_result"],
     "plan": [],
     "audit": [],
-    "report": ["certmix.page.report_page.write_report"],
+    "report": ["certmix.page.write_report"],
     "falsify": [
         "certmix.verification.falsify.falsify.falsify", "certmix_cli.falsify._json",
         "certmix.verification.falsify.falsify.replay", "certmix_cli.falsify._lines",

@@ -6,7 +6,6 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from hypothesis import strategies as st
 
 from certmix.certification.published_summary import read_summary
 from certmix.errors import CertmixError
-from certmix.page import StudyRun, page
-from certmix.page.report_page import report_page
-from certmix.page.report_page_sheets import plots, tables
-from certmix.tables.formats import write_files
+from certmix.page import render, report_page
+from certmix.page.runs import Run
+from certmix.page.study import plots, read_tables
+from certmix.tables.formats import render as render_table
 from certmix.tables.table import Quantity, Table
 from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy
 
@@ -35,9 +34,8 @@ def place() -> Iterator[Path]:
         yield folder
 
 
-@cache
-def study_table(grouped: bool) -> tuple[bytes, bytes]:
-    """The JSON and the Markdown of a study's table with every kind of cell."""
+def study_table(grouped: bool) -> Table:
+    """A study's table with every kind of cell."""
     end = (0.25, 0.75)
     rows = (
         (
@@ -48,24 +46,24 @@ def study_table(grouped: bool) -> tuple[bytes, bytes]:
             Quantity(0.25, 2, "s"),
             None,
         ),
-        ("*c\\", 4, EstimatedAccuracy(9, 10, end), CertifiedShare(4, 10, end), Quantity(12.0, 1, "ms"), 0.5),
+        (
+            "*c\\",
+            4,
+            EstimatedAccuracy(9, 10, end),
+            CertifiedShare(4, 10, end),
+            Quantity(12.0, 1, "ms", "up"),
+            0.5,
+        ),
         ("d", 5, EstimatedAccuracy(2, 10, end), None, Quantity(None, 1), True),
     )
     headings = ("model", "seed", "clean", "PGD|10", "time", "other")
     groups = (("first", 2), ("second", 1)) if grouped else ()
-    with scratch() as folder:
-        write_files(
-            folder, Table("mine", "Mine", "eps = 0.5", headings, rows, groups=groups, notes=("one", "two"))
-        )
-        return (folder / "mine.json").read_bytes(), (folder / "mine.md").read_bytes()
+    return Table("mine", "Mine", "eps = 0.5", headings, rows, groups=groups, notes=("one", "two"))
 
 
-def lay_sheet(
-    place: Path, plain: bytes | None = None, print_: bytes | None = None, grouped: bool = True
-) -> Path:
+def lay_table(place: Path, content: bytes) -> Path:
     (place / "study").mkdir(exist_ok=True)
-    (place / "study" / "mine.json").write_bytes(study_table(grouped)[0] if plain is None else plain)
-    (place / "study" / "mine.md").write_bytes(study_table(grouped)[1] if print_ is None else print_)
+    (place / "study" / "mine.json").write_bytes(content)
     return place / "study"
 
 
@@ -74,94 +72,51 @@ def is_shown(found: Any) -> None:
     if isinstance(found, CertmixError):
         assert len(str(found)) < 800
         return
-    for table in found:
-        assert len(table.headings) == len(table.numeric)
-        assert all(len(row) == len(table.headings) for row in table.rows)
-        assert sum(count for _, count in table.groups) == len(table.rows)
-        assert isinstance(table.title, str) and isinstance(table.settings, str)
-    shown = page([StudyRun("run", "study", found, (), (), (), ())])
+    shown = render([Run("run", "study", found, (), None, {}, (), (), "", ())])
     assert shown.count("<script") == 2 and "\0" not in shown.partition("<body>")[0]
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_the_tables_are_good_to_begin_with(place: Path, grouped: bool) -> None:
-    folder = lay_sheet(place, grouped=grouped)
-    found = accepted(lambda: tables(folder), place)
+def test_tables_are_read_back_as_they_were(place: Path, grouped: bool) -> None:
+    folder = lay_table(place, render_table(study_table(grouped), "json").encode())
+    found = accepted(lambda: read_tables(folder), place)
     is_shown(found)
-    assert [kind for _, kind in found[0].rows[1]] == ["", "", "estimate", "certified", "", ""]
-    assert found[0].rows[0][0][0] == "a | b" and found[0].groups[0] == (
-        ("first", 2) if grouped else (None, 3)
-    )
+    assert found == (study_table(grouped),)
 
 
 @given(
-    st.booleans().flatmap(lambda grouped: st.deferred(lambda: odd_json(json.loads(study_table(grouped)[0]))))
-    | st.deferred(lambda: mutated(study_table(True)[0], study_table(False)[0]))
+    st.booleans().flatmap(lambda grouped: odd_json(json.loads(render_table(study_table(grouped), "json"))))
+    | st.deferred(lambda: mutated(*(render_table(study_table(g), "json").encode() for g in (True, False))))
     | raw
 )
 @fuzz
-def test_tables_as_json(place: Path, content: bytes) -> None:
-    folder = lay_sheet(place, content)
-    is_shown(judged(lambda: tables(folder), place))
-
-
-long = st.sampled_from(
-    [b"\n| " + b"x" * 200_000, b"\n| " + b"\\|" * 100_000, b"\n" + b"| x " * 50_000 + b"|", b"\n|  |"]
-)
-
-
-@given(
-    st.deferred(lambda: odd_lines(study_table(True)[1], "|") | odd_lines(study_table(True)[1], "\n"))
-    | st.deferred(lambda: mutated(study_table(True)[1], study_table(False)[1]))
-    | st.deferred(lambda: long.map(lambda end: study_table(True)[1] + end))
-    | raw
-)
-@fuzz
-def test_tables_as_markdown(place: Path, content: bytes) -> None:
-    folder = lay_sheet(place, None, content)
-    is_shown(judged(lambda: tables(folder), place))
-
-
-def changed(key: str, value: Any) -> bytes:
-    return json.dumps({**json.loads(study_table(False)[0]), key: value}).encode()
+def test_odd_tables(place: Path, content: bytes) -> None:
+    folder = lay_table(place, content)
+    is_shown(judged(lambda: read_tables(folder), place))
 
 
 def row(**values: Any) -> list[Any]:
-    first, *rest = json.loads(study_table(False)[0])["rows"]
+    first, *rest = json.loads(render_table(study_table(False), "json"))["rows"]
     return [{**first, **values}, *rest]
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("rows", []), ("rows", row(model="e")), ("rows", row(seed=4)), ("rows", row(clean={"accuracy": 0.9, "kind": "x"})),
-        ("rows", row(clean={"accuracy": 5, "kind": "x"})), ("rows", row(clean={"kind": "estimate"})),
-        ("rows", row(clean={"accuracy": 0.5, "kind": []})), ("rows", [[1, 2], "ab", 5]), ("rows", [[], [], []]),
-        ("columns", []), ("columns", [{"key": 0, "heading": "x"}] * 6), ("columns", [{"key": "model"}] * 6),
-        ("columns", [{"key": "model", "heading": "accuracy"}] * 6), ("title", 5), ("title", None), ("settings", ["x"]),
-        ("notes", "abc"), ("notes", [1]), ("notes", None), ("schema_version", 2), ("schema_version", "1"),
-        ("schema_version", [1]), ("schema_version", None),
+        ("rows", row(clean={"accuracy": 0.9, "kind": "x"})), ("rows", row(clean={"kind": "estimate"})),
+        ("rows", row(clean={"correct": 5, "images": 4, "interval": [0, 1], "kind": "estimate"})),
+        ("rows", row(time={"value": 1, "unit": "s", "digits": 1, "rounding": "x"})),
+        ("rows", row(time={"value": 1, "unit": "s", "digits": 500, "rounding": "up"})),
+        ("rows", [[1, 2], "ab", 5]), ("rows", [{}]), ("columns", [{"key": 0, "heading": "x"}] * 6),
+        ("columns", [{"key": "model"}] * 6), ("title", 5), ("title", None), ("settings", ["x"]), ("notes", "abc"),
+        ("notes", [1]), ("schema_version", 2), ("schema_version", "1"), ("schema_version", None), ("name", "../x"),
     ],
     ids=str,
 )  # fmt: skip
-def test_tables_that_disagree(place: Path, key: str, value: Any) -> None:
-    folder = lay_sheet(place, changed(key, value), grouped=False)
-    assert "not one readable table" in refused(lambda: tables(folder), place)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("50.0", "60.0"), ("| d ", "| e "), ("| model ", "| nodel "), ("-:", "- |"), ("\n| d", "\nd"), ("   ", " | "),
-        ("| ", ""), ("|", "\\|"), ("|", ""),
-    ],
-)  # fmt: skip
-def test_markdown_that_disagrees(place: Path, old: str, new: str) -> None:
-    content = study_table(False)[1].replace(old.encode(), new.encode())
-    assert content != study_table(False)[1]
-    folder = lay_sheet(place, None, content, grouped=False)
-    (folder / "mine.json").write_bytes(study_table(False)[0])
-    assert "not one readable table" in refused(lambda: tables(folder), place)
+def test_tables_that_cannot_be_read(place: Path, key: str, value: Any) -> None:
+    stored = json.loads(render_table(study_table(False), "json"))
+    folder = lay_table(place, json.dumps({**stored, key: value}).encode())
+    assert "not a readable table" in refused(lambda: read_tables(folder), place)
 
 
 def test_plots_are_files_of_the_folder(tmp_path: Path) -> None:
@@ -211,15 +166,14 @@ def test_published_tables(place: Path, content: bytes) -> None:
 def odd_runs(draw: st.DrawFn) -> dict[str, bytes]:
     """A run in which one file that a page is made of is odd."""
     kind = draw(st.sampled_from(["sampled", "plain"]))
-    files, log = dict(made(kind)), "records.tsv" if kind == "sampled" else "radii.tsv"
-    odd_file = draw(st.integers(0, 2))
-    if odd_file == 0:
-        files[product(files, TABLE)] = draw(odd_tables(kind))
-    elif odd_file == 1:
-        files["run.json"] = draw(odd_json(json.loads(files["run.json"])))
+    files = dict(made(kind))
+    name = draw(st.sampled_from(["run.json", *([TABLE, "radii.tsv"] if kind == "plain" else [])]))
+    if name == TABLE:
+        files[name] = draw(odd_tables(kind))
+    elif name == "run.json":
+        files[name] = draw(odd_json(json.loads(files[name])))
     else:
-        good = files[log]
-        files[product(files, log)] = draw(odd_lines(good, "\t") | mutated(good) | raw)
+        files[name] = draw(odd_lines(files[name], "\t") | mutated(files[name]) | raw)
     return files
 
 

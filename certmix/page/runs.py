@@ -1,0 +1,289 @@
+"""What a page shows of a run folder.  No torch."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from certmix.bounds import BOUNDS
+from certmix.certification.bounding import radii_of
+from certmix.certification.evaluate import clean_accuracy, evaluate, table_row
+from certmix.certification.products import particulars
+from certmix.certification.published_summary import TABLE, read_summary
+from certmix.certification.request import GOALS
+from certmix.certification.stored_run import open_run
+from certmix.certification.unfinished import repeat_command
+from certmix.errors import ParameterError, RunError
+from certmix.page.gallery import Images, gallery
+from certmix.page.study import plots, read_tables
+from certmix.runs import read_run
+from certmix.runs.identity import CERTIFY
+from certmix.sampling.passes import PARTLY
+from certmix.sampling.schedule import looks, share
+from certmix.tables.table import Table
+from certmix.tables.words import (
+    DETERMINISTIC,
+)
+from certmix.text import as_given, plain_decimal
+from certmix.types import (
+    CertifiedRadii,
+    FloatArray,
+    Status,
+    Summary,
+)
+
+__all__ = ["Certified", "Run", "read_page_run", "without_folders"]
+
+Facts = tuple[tuple[str, str], ...]
+"""Names and values, both in print."""
+WEIGHTS = tuple(k / 20 for k in range(11, 21))
+"""Mixing weights, beside a run's own, at which its curves can be seen."""
+SPLIT = {
+    "p": "lower bound p of the chosen class", "q": "upper bound q of every other class",
+    "own": "distribution of the chosen class", "each rival": "distribution of each rival",
+    "rest": "all other classes together",
+}  # fmt: skip
+NAMES = {
+    "sigma": "noise level \u03c3", "alpha": "mixing weight \u03b1", "eps": "attack radius",
+    "samples": "most samples an image", "radii": "radii of the table",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A certification.
+
+    Parameters
+    ----------
+    summary
+        The figures.
+    images
+        What is behind them; of no image where none is finished.
+    weights
+        Mixing weight, radii of each row, and the mix's clean accuracy: the run's own weight, and others
+        that its samples give.
+    split, looks
+        How the failure probability is divided; numbers of samples, and the share that each look may spend.
+    """
+
+    summary: Summary
+    images: Images
+    weights: tuple[tuple[float, tuple[FloatArray, ...], float | None], ...]
+    split: Facts = ()
+    looks: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def lead(self) -> int:
+        """Which row the page speaks of: the mix by ``exact``, or else its first certificate."""
+        mixed = [k for k, row in enumerate(self.summary.rows) if row.classifier == "mixed"]
+        exact = [k for k in mixed if self.summary.rows[k].certificate == "exact"]
+        return (exact or mixed or [0])[0]
+
+    @property
+    def column(self) -> int:
+        """Which column the page speaks of: the smallest radius above 0, or else 0."""
+        return next((k for k, r in enumerate(self.summary.radii) if r > 0), 0)
+
+    @property
+    def hits(self) -> int:
+        """Images certified at that radius."""
+        return int((self.images.certified(self.lead) >= self.summary.radii[self.column]).sum())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as a page shows it: tables and plots (name, SVG) of a study, or a certification."""
+
+    name: str
+    study: str
+    tables: tuple[Table, ...]
+    plots: tuple[tuple[str, bytes], ...]
+    certified: Certified | None
+    gallery: dict[str, Any]
+    parameters: Facts
+    provenance: Facts
+    data_checksum: str
+    commands: Facts
+
+
+def read_page_run(folder: Path, images: int) -> Run:
+    """Return what a page shows of one run folder; see `certmix.page.report_page`."""
+    described = read_run(folder)
+    try:
+        study, found = str(described["identity"].get("study", CERTIFY)), None
+        records: dict[int, Any] = {}
+        if study == CERTIFY:
+            found, records = _sampled(folder, described)
+        elif study.removeprefix("certify-") in DETERMINISTIC:
+            found = _proved(folder, described)
+        pictures: dict[str, Any] = {"groups": [], "note": ""}
+        if found is not None and images and len(found.images.labels):
+            norm = found.summary.norm
+            pictures = gallery(found.images, found.lead, norm, records, described, images)
+        return Run(
+            name=folder.resolve().name,
+            study=study,
+            tables=read_tables(folder) if found is None else (),
+            plots=plots(folder) if found is None else (),
+            certified=found,
+            gallery=pictures,
+            parameters=_parameters(described, None if found is None else found.summary.norm),
+            provenance=_provenance(described),
+            data_checksum=str(described["identity"]["data_checksum"]),
+            commands=_commands(described, folder, study),
+        )
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise RunError(
+            f"{folder}/run.json cannot be used ({type(error).__name__} {str(error)[:200]}): only a run that "
+            "began can be shown; run the command again"
+        ) from None
+
+
+def _sampled(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict[int, Any]]:
+    """Return a run's newest request, evaluated from the stored counts, and its records by index."""
+    run = open_run(folder)
+    request = run.request
+    found = evaluate(
+        run.records, run.probabilities, request, run.planned, **particulars(request, run.classes, run.about)
+    )
+    about = [(record.index, record.label, record.selected) for record in found.records]
+    indices, labels, predicted = np.array(about, np.int64).reshape(-1, 3).T
+    radii = tuple(one.radius for one in found.radii)
+    images = Images(indices, labels, predicted, radii, tuple(one.status for one in found.radii))
+    weights = []
+    for alpha in sorted({request.alpha, *WEIGHTS}) if found.radii else ():
+        mixed = (
+            radii_of(found.bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
+            for certificate in request.certificates
+        )
+        clean = clean_accuracy(found.records, run.probabilities, alpha)
+        weights.append((alpha, (*radii[:1], *mixed), clean.mixed))
+    budget = described["failure_budget"]
+    split = [("bound", str(budget["bound"]))]
+    split += [(SPLIT.get(name, name), plain_decimal(value)) for name, value in budget["split"].items()]
+    at_once = budget["looks"] is None or BOUNDS[request.bound_name].time_uniform
+    shares = () if at_once else tuple((n, share(k)) for k, n in enumerate(looks(request.samples)))
+    records = {record.index: record for record in found.records}
+    return Certified(found.summary, images, tuple(weights), tuple(split), shares), records
+
+
+def _proved(folder: Path, described: dict[str, Any]) -> Certified:
+    """Return a run that draws no samples: its radii, and what its last table tells besides."""
+    try:
+        summary = read_summary(folder / TABLE)
+        with open(folder / "radii.tsv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        about = [[int(row[key]) for key in ("idx", "label", "predict")] for row in rows]
+        indices, labels, predicted = np.array(about, np.int64).reshape(-1, 3).T
+        radii = [np.array([float(row[f"radius_{name}"]) for row in rows]) for name in ("robust", "mixed")]
+        if len(rows) != summary.images or any(np.isnan(one).any() or (one < 0).any() for one in radii):
+            raise ValueError("they are not one run's")
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it") from None
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise RunError(
+            f"{folder}: its table and its radii cannot be shown ({str(error)[:200]}): repeat certmix certify"
+        ) from None
+    certificate = str(described["request"]["certificate"])
+    status = [np.where(one > 0, Status.CERTIFIED, Status.NOT_CERTIFIED).astype(np.int64) for one in radii]
+    images, table = Images(indices, labels, predicted, tuple(radii), tuple(status)), []
+    for name, radius, told in zip(("robust", "mixed"), radii, status, strict=True) if rows else ():
+        found = CertifiedRadii(certificate, summary.norm, float("nan"), summary.alpha, radius, told)
+        table.append(table_row(name, found, images.right, summary.radii))
+    weights = ((summary.alpha, tuple(radii), summary.clean_accuracy.mixed),)
+    return Certified(replace(summary, rows=tuple(table)), images, weights)
+
+
+def without_folders(value: str) -> str:
+    """Return text with the folders of absolute paths left out: a page may be shown to others.
+
+    Examples
+    --------
+    >>> without_folders("/home/me/nets.py:linear"), without_folders("nuts:/a/b#g")
+    ('nets.py:linear', 'nuts:b#g')
+    """
+    return re.sub(r"(^|(?<=nuts:))(?:[A-Za-z]:)?[/\\](?:[^/\\#]*[/\\])*", "", value)
+
+
+def _parameters(described: dict[str, Any], norm: str | None) -> Facts:
+    """Return what was asked for; parameters that had no effect are left out."""
+    request = dict(described["request"])
+    gone = {"batch_size", "seed", "precision", "save"}
+    gone |= set() if request.get("scores") == "soft" else {"temperature"}
+    gone |= set() if request.get("goal") == "radius" else {"relative_precision"}
+    if norm is not None:
+        request.setdefault("norm", norm)
+    if request.get("goal") in GOALS:
+        request["goal"] += f": {GOALS[request['goal']]}"
+    shown = {
+        key: _shown(value, key in ("radii", "eps") or key.endswith("radius"))
+        for key, value in request.items()
+    }
+    return tuple(
+        (NAMES.get(k, k.replace("_", " ")), text) for k, text in shown.items() if text and k not in gone
+    )
+
+
+def _shown(value: Any, radius: bool = False) -> str:
+    """Return a parameter in print, empty where it was not given."""
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(one, radius) for one in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    if isinstance(value, float):
+        return as_given(value) if radius else plain_decimal(value)
+    return f"{value:,}" if isinstance(value, int) else without_folders(str(value))
+
+
+def _provenance(described: dict[str, Any]) -> Facts:
+    """Return data, models, seed, device and versions."""
+    data, request, models = described["data"], described["request"], described["models"]
+    box = data.get("input_range")
+    facts = [
+        ("data", f"{data['name']}, {data['split']}, {data['inputs']:,} inputs"),
+        ("input range", "unbounded" if box is None else f"{box[0]:g} to {box[1]:g}"),
+        ("data checksum", str(data["checksum"])),
+    ]
+    for role, letter in (("standard", "g"), ("robust", "h")):
+        if (model := models.get(role)) is None:
+            facts.append((f"{role} ({letter})", "none"))
+        else:
+            facts.append((f"{role} ({letter})", without_folders(str(model["name"]))))
+            facts.append((f"{role} checksum", str(model["checksum"])))
+    if isinstance(noise := described.get("noise"), dict):
+        grid, eps = _shown(noise.get("steps_per_unit")), _shown(noise.get("eps"))
+        facts.append(("noise", f"multiples of 1/{grid}, law within {eps} of the Gaussian's"))
+    if isinstance(independent := described.get("rows_independent"), bool):
+        facts.append(("rows of a batch", "independent" if independent else "averaged over their places"))
+    facts += [
+        (name, _shown(request[name])) for name in ("seed", "precision") if request.get(name) is not None
+    ]
+    facts.append(("device", f"{described['device']} ({described['device_name']})"))
+    if how := described.get("compiled"):
+        facts.append(("model", f"{'partly ' if how == PARTLY else ''}compiled by torch.compile"))
+    facts.append(("models", "not checked for this page (certmix verify compares them with the run)"))
+    return (*facts, *((name, str(number)) for name, number in described["versions"].items()))
+
+
+def _commands(described: dict[str, Any], folder: Path, study: str) -> Facts:
+    """Return what the commands do that make the run and its tables again, and the commands."""
+    name, found = shlex.quote(folder.resolve().name), []
+    if study == CERTIFY or study.startswith("certify-"):
+        if not described["sources"].get("objects"):
+            words = map(without_folders, shlex.split(repeat_command(folder.resolve(), described)))
+            found.append(("The run itself (paths are shortened to their last part)", shlex.join(words)))
+        found.append(("Run it again and compare image by image", f"certmix reproduce {name}"))
+        found.append(("Look for what would change a table", f"certmix audit {name}"))
+    if study == CERTIFY:
+        found.append(("Another mixing weight, without sampling", f"certmix recertify {name} --alpha 0.9"))
+    return (*found, ("This page", f"certmix report {name}"))
