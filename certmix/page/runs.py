@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from certmix.bounds import BOUNDS
-from certmix.certification.bounding import radii_of
-from certmix.certification.evaluate import clean_accuracy, evaluate, table_row
+from certmix.certification.evaluate import clean_accuracy, evaluate, radii_of, table_row
 from certmix.certification.products import particulars
 from certmix.certification.published_summary import TABLE, read_summary
 from certmix.certification.request import GOALS
-from certmix.certification.stored_run import open_run
+from certmix.certification.stored import open_run
 from certmix.certification.unfinished import repeat_command
 from certmix.errors import ParameterError, RunError
 from certmix.page.gallery import Images, gallery

@@ -286,9 +286,11 @@ def arguments(made: Settings) -> list[str]:
     for field in fields(type(made)):
         value = getattr(made, field.name)
         derived = field.default is None and not (field.required or field.takes_none)
-        if field.option.flag == "" or (
-            not field.required and value == (made.usual(field.name) if derived else field.default)
-        ):
+        try:
+            usual = made.usual(field.name) if derived else field.default
+        except ParameterError:  # there is none: it must be given
+            usual = None
+        if field.option.flag == "" or (not field.required and value == usual):
             continue
         if value is True:
             words.append(field.flag)

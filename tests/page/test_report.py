@@ -19,7 +19,7 @@ import pytest
 from certmix_cli.main import main
 from PIL import Image
 
-from certmix.certification.recertify import recertify
+from certmix.certification.stored import recertify
 from certmix.page.gallery import SIDE, picture
 from certmix.types import Dataset
 
