@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 
-from certmix.nuts import GRIDS, Grid, margin_grid, solve_beta
-from certmix.nuts.margins import margins_on_grid
+from certmix.nuts import (
+    GRIDS,
+    Grid,
+    TransformSettings,
+    attacked_margin,
+    clean_margin,
+    margin_grid,
+    solve_beta,
+    transform_numpy,
+)
 
 
 def seconds(run: Callable[[], object], repetitions: int) -> float:
@@ -38,8 +47,10 @@ def problem(images: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def plain(clean: np.ndarray, attacked: np.ndarray, labels: np.ndarray, grid: Grid) -> None:
     """The margins of the same images, each grid point by itself."""
     right, wrong = attacked.argmax(1) == labels, clean.argmax(1) != labels
-    np.sort(margins_on_grid(attacked[right], labels[right], grid), axis=-1)
-    np.sort(margins_on_grid(clean[wrong], None, grid), axis=-1)
+    for s, p, c in product(grid.s, grid.p, grid.c):
+        settings = TransformSettings(s, p, c)
+        np.sort(attacked_margin(transform_numpy(attacked[right], settings), labels[right]))
+        np.sort(clean_margin(transform_numpy(clean[wrong], settings)))
 
 
 def row(name: str, images: int, classes: int) -> str:

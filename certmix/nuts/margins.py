@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from certmix.errors import DataError
-from certmix.nuts.grid import Grid, TransformSettings, check_top_k
+from certmix.nuts.grid import TransformSettings, check_top_k
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "check_labels",
     "check_logits",
     "clean_margin",
-    "margins_on_grid",
     "normalize_numpy",
     "signed_power",
     "standardize",
@@ -178,20 +177,3 @@ def _margins(z: FloatArray, labels: IntArray) -> FloatArray:
     total = np.exp(z - top[:, None]).sum(1)
     right = -np.expm1(others.max(1, initial=-np.inf) - top)
     return np.where(first == labels, right, np.expm1(z[rows, labels] - top)) / total
-
-
-def margins_on_grid(
-    logits: ArrayLike, labels: IntArray | None, grid: Grid, clamp: str = "gelu", top_k: int | None = None
-) -> FloatArray:
-    """Return the margins at every point of a grid, (s, p, c, m), without a kernel.
-
-    What the tests and benchmarks compare the kernel with.  `labels` None
-    stands for the class predicted after the transform.
-    """
-    margins = np.empty((*grid.shape, len(np.asarray(logits))))
-    for i, s in enumerate(grid.s):
-        for j, p in enumerate(grid.p):
-            for k, c in enumerate(grid.c):
-                mapped = transform_numpy(logits, TransformSettings(s, p, c, clamp, top_k))
-                margins[i, j, k] = clean_margin(mapped) if labels is None else attacked_margin(mapped, labels)
-    return margins

@@ -360,7 +360,7 @@ def test_swapped_copies_are_noticed(tmp_path, nets, pair):
     ("format_version", 3, "format version 3, this certmix reads 2: update certmix"),
     ("format_version", 1, "format version 1, this certmix reads 2: fit again, its LN was another"),
     ("format_version", "1", "format version"), ("format_version", True, "format version"), ("format_version", 0, "format version"),
-    ("standard", None, "standard: Expected"), ("robust", {}, "robust: .*missing required field `spec`"),
+    ("a\nb", 1, "the file: .*unknown field"), ("\ud800", 1, "not Unicode"), ("standard", None, "standard: Expected"), ("robust", {}, "robust: .*missing required field `spec`"),
     ("fit", {"beta": 2}, "fit: .*missing"), ("tuning", 3, "tuning: Expected"), ("extra", 1, "the file: .*unknown field `extra`"),
 ])  # fmt: skip
 def test_a_changed_file_is_refused(folder, key, value, message):
@@ -394,7 +394,7 @@ def test_a_link_out_of_the_folder_is_not_followed(folder, nets):
 @pytest.mark.parametrize("text,message", [
     ("", "is not JSON: restore"), ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("\udcff", "is not JSON"),
     ("[]", "no format version"), ("{}", "no format version"), ("3", "no format version"),
-    ('{"format_version": 2}', "lacks alpha, alpha_d, c: save"),
+    ('{"format_version": 1, "format_version": 1}', "is not JSON"), ('{"format_version": 2}', "lacks alpha, alpha_d, c: save"),
 ])  # fmt: skip
 def test_broken_files_are_refused(folder, text, message):
     (folder / "nuts.json").write_bytes(text.encode(errors="surrogateescape"))

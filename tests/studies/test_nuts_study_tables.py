@@ -188,13 +188,6 @@ def test_images_that_a_fit_has_seen_are_left_out(fit_folder, tmp_path):
         read_inputs([fit_folder, make_evaluation(tmp_path / "same", images=160, shift=0)])
 
 
-def test_halves_share_no_image(fit_folder):
-    fit = read_inputs([fit_folder]).fit
-    tune, held = fit.halves
-    assert tune.indices.tolist() == fit.logits.indices[::2].tolist()
-    assert sorted([*tune.indices, *held.indices]) == fit.logits.indices.tolist()
-
-
 @pytest.mark.parametrize("name", JUDGING)
 def test_nothing_is_judged_on_what_it_was_fitted_on(name, fit_folder, tmp_path):
     """Other logits at odd positions change accuracies and no parameter; other ones at even positions do."""
@@ -323,14 +316,6 @@ def test_temperature_0_is_the_fit_and_any_g_does_not_depend_on_it(fit_folder):
     at = column(beta, "beta", "MixedNUTS").index("0.9")
     assert column(table, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
     assert len({cell.correct for cell in column(table, "any g")}) == 1
-
-
-def test_the_gelu_row_is_the_fit(fit_folder):
-    clamps = nuts_study("clamp", [fit_folder]).table
-    beta = nuts_study("beta", [fit_folder]).table
-    at = column(beta, "beta", "MixedNUTS").index("0.9")
-    row = clamps.rows[column(clamps, "clamp").index("gelu")]
-    assert row[1:5] == dict(beta.blocks())["MixedNUTS"][at][1:5]
 
 
 def test_parts_of_the_tuning_half(fit_folder):
