@@ -26,7 +26,7 @@ import forged
 import torch
 
 from certmix.verification.checks import Outcome
-from certmix.verification.resampling.resample import resample
+from certmix.verification.resample import resample
 
 
 def near(run: Path) -> int:

@@ -24,7 +24,16 @@ from certmix.types import (
     Summary,
 )
 
-__all__ = ["Outcomes", "outcomes", "stored_radii", "summarise", "table_of_radii"]
+__all__ = [
+    "CLASSIFIERS",
+    "Outcomes",
+    "clean_accuracy",
+    "outcomes",
+    "stored_outcomes",
+    "stored_radii",
+    "summarise",
+    "table_of_radii",
+]
 
 CLASSIFIERS = ("robust", "mixed")
 
@@ -47,18 +56,26 @@ class Outcomes:
 
 def outcomes(work: Work, positions: IntArray) -> Outcomes:
     """Return what the store says of the images at these positions."""
-    dataset, request = work.loaded.dataset, work.request
-    indices = dataset.indices[positions]
+    dataset, g = work.loaded.dataset, work.loaded.standard
+    cell = None if g is None else standard_cell(g)
+    return stored_outcomes(
+        work.request, work.store, dataset.indices[positions], dataset.labels[positions], cell
+    )
+
+
+def stored_outcomes(
+    request: DeterministicRequest, store: Store, indices: IntArray, labels: IntArray, cell: str | None
+) -> Outcomes:
+    """Return what a store says of images; `cell` holds the standard model's logits, None without one."""
     if len(indices) == 0:
-        return Outcomes(indices, dataset.labels[positions], np.empty(0, np.int64), None, None, ())
-    logits = work.store.read(ROBUST, indices.tolist())
+        return Outcomes(indices, labels, np.empty(0, np.int64), None, None, ())
+    logits = store.read(ROBUST, indices.tolist())
     standard = mixed = None
-    if work.loaded.standard is not None:
-        g = softmax_probabilities(work.store.read(standard_cell(work.loaded.standard), indices.tolist()))
-        h = softmax_probabilities(logits)
+    if cell is not None:
+        g, h = softmax_probabilities(store.read(cell, indices.tolist())), softmax_probabilities(logits)
         standard, mixed = g.argmax(1), ((1 - request.alpha) * g + request.alpha * h).argmax(1)
-    radii = tuple(stored_radii(request, work.store, indices, alpha) for alpha in request.weights())
-    return Outcomes(indices, dataset.labels[positions], logits.argmax(1), standard, mixed, radii)
+    radii = tuple(stored_radii(request, store, indices, alpha) for alpha in request.weights())
+    return Outcomes(indices, labels, logits.argmax(1), standard, mixed, radii)
 
 
 def stored_radii(
@@ -89,7 +106,7 @@ def _verified(request: Margin, store: Store, indices: IntArray, alpha: float) ->
 def summarise(work: Work, found: Outcomes, planned: int) -> tuple[Summary, tuple[Curve, ...]]:
     """Return the table, and the curves of its plot."""
     request, loaded, images = work.request, work.loaded, len(found.indices)
-    clean = CleanAccuracy(*(_share(getattr(found, k), found.labels) for k in ("standard", "robust", "mixed")))
+    clean = clean_accuracy(found)
     right = found.robust == found.labels
     rows, curves = _nothing(request.certificate, len(request.radii)), []
     if images:
@@ -109,6 +126,11 @@ def summarise(work: Work, found: Outcomes, planned: int) -> tuple[Summary, tuple
         notes=tuple(_notes(work, found)), norm=request.norm,
     )  # fmt: skip
     return summary, tuple(curves)
+
+
+def clean_accuracy(found: Outcomes) -> CleanAccuracy:
+    """Return the shares of images that are right without perturbation."""
+    return CleanAccuracy(*(_share(getattr(found, k), found.labels) for k in ("standard", "robust", "mixed")))
 
 
 def _share(predicted: IntArray | None, labels: IntArray) -> float | None:

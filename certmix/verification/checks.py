@@ -7,9 +7,15 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["CheckResult", "Outcome", "worst"]
+__all__ = ["SAMPLED_AGAIN", "CheckResult", "Faults", "Outcome", "judged", "unchecked", "worst"]
 
 IMAGES_NAMED = 5
+
+SAMPLED_AGAIN = ("same seed", "new seed", "radii again")
+"""Checks that computed something anew: what they say is told even where they hold."""
+
+Faults = list[tuple[int | None, str]]
+"""What is wrong: the image concerned or None, and a sentence."""
 
 
 class Outcome(StrEnum):
@@ -59,3 +65,18 @@ def worst(results: Iterable[CheckResult]) -> Outcome:
     """Return the gravest outcome; HOLDS of nothing at all."""
     order = list(Outcome)
     return max((result.outcome for result in results), key=order.index, default=Outcome.HOLDS)
+
+
+def judged(check: str, faults: Iterable[tuple[int | None, str]], good: str) -> CheckResult:
+    """Return HOLDS with `good`, or FAILS with the first of the faults and all images concerned."""
+    found = list(faults)
+    if not found:
+        return CheckResult(check, Outcome.HOLDS, good)
+    more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
+    images = dict.fromkeys(image for image, _ in found if image is not None)
+    return CheckResult.about(check, Outcome.FAILS, f"{found[0][1]}{more}", images)
+
+
+def unchecked(check: str, why: str) -> CheckResult:
+    """Return UNCHECKED with the reason, in one line."""
+    return CheckResult(check, Outcome.UNCHECKED, " ".join(why.split()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from certmix.errors import RunError, one_line
-from certmix.verification.checks import CheckResult, Outcome
+from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Outcome
 from certmix.verification.guarantee.judging import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "append_summary", "github", "json_text", "junit", "markdown", "text"]
 
-SAMPLED_AGAIN = ("same seed", "new seed", "radii again")
-"""Checks that computed something anew: what they say is told even where they hold."""
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 MARKS = {Outcome.HOLDS: "\u2713", Outcome.FAILS: "\u2717", Outcome.UNCHECKED: "?"}
 GRAVITY = (Outcome.FAILS, Outcome.UNCHECKED, Outcome.HOLDS)

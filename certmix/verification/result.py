@@ -37,7 +37,7 @@ class Settings:
     samples
         Samples that are drawn again for each of them, on average.
     new_seed, error_rate
-        As for `certmix.verification.resampling.resample.resample`.  All numbers are
+        As for `certmix.verification.resample.resample`.  All numbers are
         checked at once, whether anything is sampled again or not.
     fresh
         Delete the guarantee's run and sample anew.

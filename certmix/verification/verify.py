@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from certmix.certification.deterministic_fill import standard_cell
-from certmix.certification.request import CertifyRequest
 from certmix.certification.unfinished import is_finished, unfinished
 from certmix.data import spread
 from certmix.errors import ModelError
@@ -16,19 +14,17 @@ from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee.changes import what_changed
-from certmix.verification.guarantee.figures import logit_figures, vote_figures
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.incremental import Sampling, draw, untouched
-from certmix.verification.guarantee.judging import Figures, Judgement, judge
+from certmix.verification.guarantee.judging import Judgement, figures_of, judge
 from certmix.verification.guarantee.planning import Plan, load_guaranteed, plan
 from certmix.verification.guarantee.reading import read_guarantee
-from certmix.verification.rederivation.rederive import recheck, rederive
-from certmix.verification.rederivation.sources import MODEL_CHECKS, check_behaviour
-from certmix.verification.rederivation.stored import read_samples, read_vectors
-from certmix.verification.resampling.resample import resample
+from certmix.verification.rederive import MODEL_CHECKS, behaviour, recheck, rederive
+from certmix.verification.resample import resample
 from certmix.verification.result import Settings, Verification
+from certmix.verification.stored import load
 
-__all__ = ["figures_of", "unchecked", "verify", "verify_guarantee", "verify_run"]
+__all__ = ["unchecked", "verify", "verify_guarantee", "verify_run"]
 
 CONTRADICTS = "the stored run contradicts itself; restore it, or start over with --fresh"
 CHANGED = "a model is not the one that the stored run was made with; restore it, or start over with --fresh"
@@ -123,7 +119,7 @@ def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
             if planned.trusted
             else [
                 *recheck(planned.stored, loaded.dataset),
-                *check_behaviour(planned.stored, loaded, resolve_device(settings.device)),
+                *behaviour(planned.stored, loaded, resolve_device(settings.device)),
             ]
         )
         if worst(before) is Outcome.FAILS:
@@ -137,7 +133,9 @@ def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
     checks = (*broken, *_checked(planned.folder, settings))
     if worst(checks) is Outcome.FAILS:
         return _result(guarantee, planned.folder, sampling, checks, _not_judged(guarantee, _fault(checks)))
-    found = figures_of(guarantee, loaded, planned)
+    dataset = loaded.dataset
+    labels = np.asarray(dataset.labels)[spread(len(dataset), guarantee.asked.images)]
+    found = figures_of(load(planned.folder), planned.indices, labels)
     judgements = tuple(judge(one, found) for one in guarantee.requirements)
     return _result(guarantee, planned.folder, sampling, checks, judgements)
 
@@ -191,15 +189,3 @@ def _result(
 ) -> Verification:
     lines = {str(requirement): line for requirement, line in guarantee.lines.items()}
     return Verification(str(guarantee.path), "guarantee", run, sampling, checks, judgements, lines)
-
-
-def figures_of(guarantee: Guarantee, loaded: Loaded, planned: Plan) -> Figures:
-    """Return the figures of a guarantee's run, derived from what the folder stores."""
-    request, standard = guarantee.asked, loaded.standard
-    if isinstance(request, CertifyRequest):
-        checksum = None if standard is None else standard.checksum
-        return vote_figures(read_samples(planned.folder), request, planned.indices, checksum)
-    positions = spread(len(loaded.dataset), request.images)
-    labels = np.asarray(loaded.dataset.labels)[positions]
-    cell = None if standard is None else standard_cell(standard)
-    return logit_figures(read_vectors(planned.folder), request, planned.indices, labels, cell)

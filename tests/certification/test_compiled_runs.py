@@ -12,7 +12,7 @@ from certmix.certification.shards import merge
 from certmix.errors import ParameterError
 from certmix.sampling import compiling
 from certmix.verification.checks import Outcome
-from certmix.verification.resampling.resample import resample
+from certmix.verification.resample import resample
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from certmix import SmoothedClassifier
 from certmix.bounds.clopper_pearson import lower_bound
 from certmix.sampling import count_votes
 from certmix.verification.checks import Outcome
-from certmix.verification.resampling.resample import resample
+from certmix.verification.resample import resample
 
 BEYOND = 5.76811
 """What float32 Box-Muller noise never exceeds, in sigma."""

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.runs import Store
-from certmix.verification.rederivation.stored import read_description, read_samples, read_vectors
+from certmix.verification.stored import load
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +29,14 @@ NEEDED = {**RUN, "versions": {"certmix": "0"}, "device": "cpu", "threads": 1}
 
 def test_the_run_is_good_to_begin_with(place: Path) -> None:
     prepare(place, json.dumps(NEEDED).encode())
-    assert sorted(accepted(lambda: read_samples(place), place).images) == [0, 3, 6, 9]
+    assert sorted(accepted(lambda: load(place), place).images) == [0, 3, 6, 9]
 
 
 @given(odd_json(NEEDED) | raw)
 @fuzz
 def test_descriptions(place: Path, content: bytes) -> None:
     prepare(place, content)
-    judged(lambda: read_description(place), place)
-    judged(lambda: read_samples(place), place)
+    judged(lambda: load(place), place)
 
 
 @given(st.data())
@@ -49,16 +48,20 @@ def test_databases(place: Path, data: st.DataObject) -> None:
     except Exception:
         counts = data.draw(mutated(database()) | raw)
     prepare(place, json.dumps(NEEDED).encode(), counts)
-    judged(lambda: read_samples(place), place)
+    judged(lambda: load(place), place)
 
 
 @given(st.data())
 @fuzz
 def test_vectors(place: Path, data: st.DataObject) -> None:
-    plain = {**NEEDED, "identity": {"study": "certify-margin"}}
+    plain = {
+        **NEEDED,
+        "identity": {"study": "certify-margin"},
+        "request": {"alpha": 0.76, "certificate": "margin"},
+    }
     prepare(place, json.dumps(plain).encode())
     (place / "numbers.sqlite").write_bytes(data.draw(mutated(vectors()) | raw))
-    judged(lambda: read_vectors(place), place)
+    judged(lambda: load(place), place)
 
 
 @cache

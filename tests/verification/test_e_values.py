@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
-from certmix.verification.resampling.e_values import Sums, e_value
+from certmix.verification.resample import Sums, e_value
 
 
 def part(votes, samples, mean, off=0) -> Sums:

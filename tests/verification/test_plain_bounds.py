@@ -15,16 +15,14 @@ from certmix.bounds.clopper_pearson import interval as kernel_interval
 from certmix.bounds.layers import bound_layers, layered_radii
 from certmix.bounds.statistics import plan, start, update
 from certmix.sampling import schedule
-from certmix.verification.plain import bounds as plain
-from certmix.verification.plain import scores as plain_scores
-from certmix.verification.plain.radii import layers_radius
+from certmix.verification import plain
 
 DELTAS = st.floats(-9, -0.05).map(lambda power: 10.0**power)
 
 
 def test_every_bound_of_the_table_has_a_plain_twin():
     assert set(plain.VOTE_BOUNDS) == set(bounds_of("hard"))
-    assert {*plain_scores.SCORE_BOUNDS, "layers"} == set(bounds_of("soft"))
+    assert {*plain.SCORE_BOUNDS, "layers"} == set(bounds_of("soft"))
 
 
 @pytest.mark.parametrize("n", [1, 10, 100, 100_000])
@@ -94,14 +92,14 @@ def statistics(rng: np.random.Generator, classes: int, n: int, spread: float):
 def test_scores_agree(seed, classes, n, spread, power):
     kept, delta = statistics(np.random.default_rng(seed), classes, n, 10.0**spread), 10.0**power
     for bound in bounds_of("soft", distribution=False):
-        found, (p, q) = bound_scores([kept], delta, bound), plain_scores.SCORE_BOUNDS[bound](kept, delta)
+        found, (p, q) = bound_scores([kept], delta, bound), plain.SCORE_BOUNDS[bound](kept, delta)
         assert p - 2e-12 <= found.p_lower[0] <= p + 1e-15
         assert q - 1e-15 <= found.q_upper[0] <= q + 2e-12
-    layers, own = bound_layers([kept], delta), plain_scores.bound_layers(kept, delta)
+    layers, own = bound_layers([kept], delta), plain.bound_layers(kept, delta)
     assert layers.own_lower[0] == pytest.approx(own.own, abs=1e-13)
     for alpha in (1.0, 0.76):
         published = float(layered_radii(layers, sigma=0.5, alpha=alpha).radius[0])
-        radius = layers_radius(own, 0.5, alpha)
+        radius = plain.layers_radius(own, 0.5, alpha)
         assert radius - 1e-11 * (1 + radius) <= published <= radius + 1e-15
 
 
@@ -111,12 +109,12 @@ def test_scores_agree(seed, classes, n, spread, power):
 def test_scores_agree_at_the_ends(scores):
     kept = update(start(2, 0, [1]), scores)
     for bound in bounds_of("soft", distribution=False):
-        found, (p, q) = bound_scores([kept], 0.001, bound), plain_scores.SCORE_BOUNDS[bound](kept, 0.001)
+        found, (p, q) = bound_scores([kept], 0.001, bound), plain.SCORE_BOUNDS[bound](kept, 0.001)
         assert found.p_lower[0] == pytest.approx(p, abs=1e-12)
         assert found.q_upper[0] == pytest.approx(q, abs=1e-12)
 
 
 def test_relative_entropy_of_full_agreement_has_a_closed_form():
     kept = update(start(2, 0, [1]), [[1.0, 0.0]] * 200)
-    p, _ = plain_scores.SCORE_BOUNDS["relative-entropy"](kept, 0.002)
+    p, _ = plain.SCORE_BOUNDS["relative-entropy"](kept, 0.002)
     assert p == pytest.approx(0.001 ** (1 / 200), rel=1e-14)

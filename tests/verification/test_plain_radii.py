@@ -13,7 +13,7 @@ from scipy.special import ndtr, ndtri
 from certmix.radii import CERTIFICATES
 from certmix.radii.constant import CONSTANTS_OF
 from certmix.radii.constant import constant_radius as kernel_radius
-from certmix.verification.plain.radii import RADII, constant_radius, exact_radius, softmax_margin
+from certmix.verification.plain import RADII, constant_radius, exact_radius, softmax_margin
 
 TABLE = [  # p, q, alpha, sigma, 2a paper, 2a tight, 2b, 2c: 40-digit arithmetic, design notes section 2
     (0.99, 0.01, 0.76, 0.5, 0.208116110696337, 0.416232221392674, 0.341030800412578, 0.959811811084739),

@@ -13,7 +13,6 @@ from forged import (
     copied,
     edit_counts,
     edit_json,
-    edit_log,
     edit_record,
     edit_vectors,
     inflate,
@@ -28,14 +27,10 @@ from torch import nn
 from certmix.bounds.statistics import start, update
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.verification.checks import Outcome
-from certmix.verification.rederivation.rederive import rederive
-from certmix.verification.rederivation.reload import Reloaded
-from certmix.verification.rederivation.samples import stored_request
-from certmix.verification.rederivation.stored import read_samples
-from certmix.verification.resampling.choice import WIDE, choose_images, weights_of
-from certmix.verification.resampling.draws import Again, measured
-from certmix.verification.resampling.resample import resample
+from certmix.verification.rederive import rederive
+from certmix.verification.resample import WIDE, Again, choose_images, measured, resample, weights_of
 from certmix.verification.result import Settings
+from certmix.verification.stored import Reloaded, load
 
 
 @pytest.fixture(scope="module")
@@ -169,15 +164,14 @@ def test_two_images_that_were_swapped_are_caught(request, named, tmp_path, kind,
 
 
 def test_images_near_a_column_are_chosen_more_often(sequential):
-    run = read_samples(sequential)
-    request = stored_request(run)
-    weights = weights_of(list(run.images.values()), request)
+    run = load(sequential)
+    weights = weights_of(list(run.images.values()), run.request)
     assert set(weights) == set(run.images) and max(weights.values()) > 3 * min(weights.values())
     dataset = points(np.zeros((400, 2), np.float32), np.zeros(400, int))
     models = {"robust": object(), "standard": None}
     near = dict.fromkeys(dataset.indices[::2].tolist(), 9.0)
     reloaded = Reloaded(dataset, models)
-    again = Again(sequential, reloaded, torch.device("cpu"), 2, 1, 3, 0.001, None)
+    again = Again(run, reloaded, torch.device("cpu"), 2, 1, 3, 0.001, None)
     chosen, _ = choose_images(again, {**dict.fromkeys(dataset.indices.tolist(), 1.0), **near})
     assert len(chosen) == 2 * WIDE and sum(index in near for index in chosen) > 30
     plain, _ = choose_images(again, dict.fromkeys(dataset.indices.tolist(), 1.0))
@@ -320,16 +314,6 @@ def test_margin_runs(named, tmp_path):
     edit_vectors(forged, "margin, alpha 0.76", lambda values: values * [1.05, 1, 1])
     certified(forged, named, None, certificates=["margin"], norm="linf", max_radius=0.5)
     assert outcomes(forged)["radii again"] is Outcome.FAILS
-
-
-def test_radii_in_the_file_alone_are_propagated(named, tmp_path):
-    run = certified(tmp_path / "run", named, None, certificates=["margin"], norm="linf", max_radius=0.5)
-
-    def edit(lines):
-        return ["\t".join([*line.split("\t")[:3], "0.49", "0.49"]) for line in lines]
-
-    edit_log(run, "radii.tsv", edit)
-    assert outcomes(run)["radii again"] is Outcome.FAILS
 
 
 def test_objects_are_handed_over(tmp_path):

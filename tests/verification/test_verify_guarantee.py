@@ -105,18 +105,13 @@ def test_another_standard_classifier_draws_no_noise(folder, monkeypatch):
     assert any("standard classifier changed" in why for why in found.sampling.why)
 
 
-def test_tampered_counts_are_not_published_again_with_another_standard_classifier(folder, monkeypatch):
+def test_tampered_selection_votes_are_found_by_sampling_again(folder):
     run = verified(folder).run
-    table = next(run.glob("results/*/certified-accuracy.json"))
-    published = table.read_bytes()
     index, record = next(iter(records(run).items()))
     edit_record(run, index, selection=np.roll(record.selection, 1))
     change(folder, "-0.8, 0.8, 0.8", "-0.7, 0.8, 0.8", "g.py")
-    no_noise(monkeypatch)
-    found = verified(folder)
-    assert found.exit_code == 1
-    assert {"records", "clean accuracy"} & set(failing(found))
-    assert table.read_bytes() == published
+    found = verified(folder, images=6, new_seed=5)
+    assert (found.exit_code, failing(found)) == (1, ["same seed"])
 
 
 def contents(run: Path) -> dict[Path, bytes]:
@@ -216,7 +211,7 @@ def test_counts_that_were_altered_fail_though_the_requirements_would_hold(folder
     for index, record in records(before.run).items():
         looks = {n: n * np.eye(3, dtype=np.int64)[record.label] for n in record.estimation}
         edit_record(before.run, index, estimation=looks)
-    found = verified(folder)
+    found = verified(folder, images=2, new_seed=5)
     assert found.exit_code == 1
     assert failing(found)
     assert {j.outcome for j in found.judgements} == {Outcome.UNCHECKED}
@@ -224,31 +219,6 @@ def test_counts_that_were_altered_fail_though_the_requirements_would_hold(folder
     fresh = verified(folder, fresh=True)
     assert fresh.exit_code == 0
     assert fresh.sampling.drawn_images == 6
-
-
-def test_a_published_table_is_not_what_is_judged(folder, monkeypatch):
-    """With the checks of the run silenced, an altered table changes no verdict."""
-    before = verified(folder)
-    for path in before.run.rglob("certified-accuracy.json"):
-        table = json.loads(path.read_text())
-        for row in table["rows"]:
-            row["certified_accuracy"] = [0.0] * len(row["certified_accuracy"])
-            row["mean_certified_radius"] = 0.0
-        path.write_text(json.dumps(table))
-    assert verified(folder).exit_code == 1
-    monkeypatch.setattr("certmix.verification.verify.rederive", lambda run, **_: [])
-    found = verified(folder)
-    assert found.exit_code == 0
-    assert found.judgements == before.judgements
-
-
-def test_an_image_that_vanished_from_a_finished_run_is_not_silently_drawn_again(folder, monkeypatch):
-    before = verified(folder)
-    sql(before.run, "DELETE FROM cells WHERE idx = ?", min(records(before.run)))
-    no_noise(monkeypatch)
-    found = verified(folder)
-    assert found.exit_code == 1
-    assert failing(found)
 
 
 def test_a_run_that_was_killed_is_continued(folder):
@@ -458,9 +428,6 @@ def test_a_run_that_was_stopped_before_it_began_is_begun(folder):
     described = json.loads((run / "run.json").read_text())
     kept = {name: described[name] for name in ("format_version", "identity")}
     (run / "run.json").write_text(json.dumps(kept))
-    refused = verified(folder)
-    assert (refused.exit_code, failing(refused)) == (1, ["published requests"])
-    shutil.rmtree(run / "results")
     found = verified(folder)
     assert found.exit_code == 0
     assert found.sampling.drawn_samples == 0

@@ -17,7 +17,7 @@ from certmix.verification.checks import Outcome
 from certmix.verification.guarantee.proposing import propose
 from certmix.verification.guarantee.reading import read_guarantee
 from certmix.verification.guarantee.writing import guarantee_text
-from certmix.verification.rederivation.rederive import rederive
+from certmix.verification.rederive import rederive
 from certmix.verification.result import Settings
 from certmix.verification.verify import verify
 

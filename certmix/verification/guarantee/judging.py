@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.bounds import betting, clopper_pearson
+from certmix.certification.evaluate import ceilings
+from certmix.certification.request import CertifyRequest
+from certmix.errors import RunError
 from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray
 from certmix.verification.checks import Outcome
+from certmix.verification.figures import NothingFollowsError, derive_figures
 from certmix.verification.guarantee.requirements import Requirement, written
+from certmix.verification.stored import Run
 
-__all__ = ["CONFIDENCE", "Figures", "Judgement", "figure", "judge", "most_that_can_be_shown"]
+__all__ = ["CONFIDENCE", "Figures", "Judgement", "figure", "figures_of", "judge", "most_that_can_be_shown"]
 
 CONFIDENCE = 0.95
 """Of each lower bound, over images, taken alone."""
@@ -45,6 +50,37 @@ class Figures:
     right: Mapping[str, NDArray[np.bool_]]
     radii: Mapping[str, FloatArray]
     largest: Mapping[str, float]
+
+
+def figures_of(run: Run, wanted: Sequence[int], labels: IntArray) -> Figures:
+    """Return the figures of a run's images, each radius the smaller of two derivations.
+
+    One is the run's own, rounded down; the other is that of
+    `certmix.verification.plain`, which shares no bound or radius code with it.
+    Radii of ``lipschitz-constant`` have no largest value: the bound of their
+    mean counts those beyond the last column of the request as this column.
+
+    Raises
+    ------
+    RunError
+        If an image has not been sampled, or computed, as far as the request wants.
+    """
+    try:
+        found = derive_figures(run, wanted, labels)
+    except NothingFollowsError as error:
+        raise RunError(f"{run.folder}: {error}: restore the run, or run certmix certify again") from None
+    if len(found.indices) < len(wanted):
+        raise RunError(f"{run.folder} lacks samples of some images: sample them, or take fewer images")
+    radii = {
+        row.classifier: np.where(found.correct, np.minimum(row.own, row.plain), 0.0) for row in found.rows[:2]
+    }
+    request = run.request
+    if isinstance(request, CertifyRequest):
+        largest = {name: most for name, _, most in ceilings(request, run.classes)[:2]}
+    else:
+        most = request.max_radius if request.certificate == "margin" else request.radii[-1]
+        largest = dict.fromkeys(radii, most)
+    return Figures(found.indices, found.right, radii, largest)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from certmix.verification.guarantee.changes import (
 )
 from certmix.verification.guarantee.guarantees import Guarantee
 from certmix.verification.guarantee.places import source_options
-from certmix.verification.rederivation.stored import read_description
+from certmix.verification.stored import read_description
 
 __all__ = ["Plan", "identity_of", "load_guaranteed", "plan", "stored_images"]
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from certmix.certification.deterministic_request import DeterministicRequest
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stored import request_of
 from certmix.certification.unfinished import refuse_unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
-from certmix.runs.settings import settings
 from certmix.runs.sources import Sources, load_data
 from certmix.text import floor_digits
-from certmix.verification.guarantee.figures import logit_figures, vote_figures
 from certmix.verification.guarantee.guarantees import Guarantee, ModelClaim
-from certmix.verification.guarantee.judging import Figures, figure
+from certmix.verification.guarantee.judging import Figures, figure, figures_of
 from certmix.verification.guarantee.places import relative_claims
 from certmix.verification.guarantee.requirements import Requirement
-from certmix.verification.rederivation.stored import read_description, read_samples, read_vectors
+from certmix.verification.stored import Run, load
 
 __all__ = ["DEFAULT_SLACK", "propose"]
 
@@ -54,20 +48,25 @@ def propose(
     """
     if not 0 <= slack < 1:
         raise ParameterError(f"slack = {slack}: it must be at least 0 and below 1, such as {DEFAULT_SLACK}")
-    description, _ = read_description(run)
+    stored = load(Path(run))
     refuse_unfinished(Path(run))
     try:
-        return _from_run(run, path, description, slack, pin)
+        return _from_run(stored, path, slack, pin)
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{run}/run.json is damaged ({error}): restore it, or run it again") from None
 
 
-def _from_run(
-    run: Path, path: Path, description: dict[str, Any], slack: float, pin: bool
-) -> tuple[Guarantee, dict[Requirement, str]]:
-    sources = Sources.from_dict(description["sources"])
-    request = _request(description, run)
-    found = _figures(run, description, request, sources)
+def _from_run(run: Run, path: Path, slack: float, pin: bool) -> tuple[Guarantee, dict[Requirement, str]]:
+    description, request = run.description, run.request
+    dataset = load_data(Sources.from_dict(description["sources"]))
+    if dataset.checksum != description["data"]["checksum"]:
+        raise RunError(
+            f"{run.folder} was made on other data than lie there now: restore the data, or run it again"
+        )
+    positions = spread(len(dataset), request.images)
+    found = figures_of(run, dataset.indices[positions].tolist(), dataset.labels[positions])
+    if isinstance(request, CertifyRequest):
+        request = request.replace(certificates=request.certificates[:1])
     data, standard, robust = relative_claims(description["sources"], path.parent)
     shipped = ModelClaim(str(description["models"]["robust"]["spec"]))
     claims = {"standard": standard, "robust": robust or shipped}
@@ -79,37 +78,12 @@ def _from_run(
     assert named is not None
     proposed = _proposed(request, found, slack, with_mix=claims["standard"] is not None)
     if not proposed:
-        raise RunError(f"{run} shows nothing above {slack:g} to demand: give a smaller --slack")
+        raise RunError(f"{run.folder} shows nothing above {slack:g} to demand: give a smaller --slack")
     guarantee = Guarantee(
         tuple(proposed), dataclasses.replace(data, checksum=str(description["data"]["checksum"])),
         claims["standard"], named, request, path,
     )  # fmt: skip
     return guarantee, proposed
-
-
-def _request(description: dict[str, Any], run: Path) -> CertifyRequest | DeterministicRequest:
-    """Return the run's request, with the first of its certificates alone."""
-    if "sigma" in description["request"]:
-        request = request_of(description, run)
-        return request.replace(certificates=request.certificates[:1])
-    stored = description["request"]
-    return settings(DeterministicRequest, stored)
-
-
-def _figures(
-    run: Path, description: dict[str, Any], request: CertifyRequest | DeterministicRequest, sources: Sources
-) -> Figures:
-    dataset = load_data(sources)
-    if dataset.checksum != description["data"]["checksum"]:
-        raise RunError(f"{run} was made on other data than lie there now: restore the data, or run it again")
-    positions = spread(len(dataset), request.images)
-    indices = [int(dataset.indices[p]) for p in positions]
-    standard = description["models"]["standard"]
-    checksum = None if standard is None else str(standard["checksum"])
-    if isinstance(request, CertifyRequest):
-        return vote_figures(read_samples(run), request, indices, checksum)
-    cell = None if checksum is None else f"standard logits {checksum}"
-    return logit_figures(read_vectors(run), request, indices, np.asarray(dataset.labels)[positions], cell)
 
 
 def _proposed(

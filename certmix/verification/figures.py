@@ -1,0 +1,327 @@
+"""What the product derives of a run's numbers, against what their formulas give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certmix.certification.deterministic_fill import ROBUST, column_cell, margin_cell
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_table import CLASSIFIERS, clean_accuracy, stored_outcomes
+from certmix.certification.evaluate import evaluate, table_row
+from certmix.certification.request import CertifyRequest
+from certmix.data import spread
+from certmix.errors import CertmixError
+from certmix.runs import ImageRecord
+from certmix.types import CertifiedAccuracy, Dataset, FloatArray, IntArray, Status
+from certmix.verification import plain
+from certmix.verification.checks import CheckResult, Faults, judged, unchecked
+from certmix.verification.numbers import insane
+from certmix.verification.plain import SLACK
+from certmix.verification.stored import Run, opened, proved_images
+
+__all__ = ["Derived", "NothingFollowsError", "check_figures", "derive_figures"]
+
+FIGURES = {
+    "records": "predictions and sample numbers follow from the counts",
+    "radii": f"radii are at most the plain ones (slack {SLACK:g})",
+    "certified accuracy": "every cell follows from the plain radii",
+    "intervals": "Clopper-Pearson intervals over images, rounded outwards",
+    "mean radii": f"mean certified radii follow from the plain ones (slack {SLACK:g})",
+    "clean accuracy": "shares follow from the stored outputs of both models",
+}
+"""Checks of what the product derives, and what is said where they hold."""
+BELOW = 1e-6
+"""How far below the plain value the product's may lie, relative to sigma + radius.
+
+The bounds give away up to 1e-9 of log(1 / failure probability) against rounding, and
+more than 1e-6 of a radius only where that is far below any digit that is printed.
+"""
+MARGIN_SLACK = 1e-4
+"""Margins of stored logits, which may be of float32, against those of propagation in float64."""
+
+BoolArray = NDArray[np.bool_]
+
+
+class Row(NamedTuple):
+    """One row of the table: radii (m,) by the plain formulas and by the product, and its figures."""
+
+    classifier: str
+    certificate: str
+    alpha: float
+    plain: FloatArray
+    own: FloatArray
+    table: CertifiedAccuracy
+
+
+class Derived(NamedTuple):
+    """What the stored numbers of finished images (m,) give, twice.
+
+    ``right`` holds which images each classifier gets right, by the plain
+    derivation; ``scale`` is what rounding of radii is measured by, with the
+    radius itself: sigma, or 1 / L.
+    """
+
+    indices: IntArray
+    correct: BoolArray
+    right: dict[str, BoolArray]
+    rows: tuple[Row, ...]
+    scale: float
+    faults: dict[str, Faults]
+
+
+class NothingFollowsError(Exception):
+    """Nothing follows from the numbers of some image: which check says so, and why."""
+
+    def __init__(self, check: str, image: int | None, why: str) -> None:
+        super().__init__(why)
+        self.check, self.image = check, image
+
+
+def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> Derived:
+    """Return what the numbers give of those of some images that are finished.
+
+    `labels` (m,) are those of the images; a sampled run keeps its own.
+
+    Raises
+    ------
+    NothingFollowsError
+        If nothing follows from them, or no image is finished.
+    """
+    request = run.request
+    if isinstance(request, CertifyRequest):
+        records = [run.images[i] for i in wanted if i in run.images]
+        for record in records:
+            for fault in insane(record, request, run.classes):
+                raise NothingFollowsError("counts", record.index, f"image {record.index}: {fault}")
+        derived = plain.derive(records, request) if records else None
+        if derived is not None and derived.waiting.any():
+            waiting = derived.waiting.tolist()
+            records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
+            derived = plain.derive(records, request) if records else None
+        if derived is not None:
+            return _sampled(run, request, records, derived)
+    elif labels is not None:
+        known = proved_images(run, request)
+        ready = [index in known for index in wanted]
+        if any(ready):
+            return _proved(run, request, np.array(wanted, np.int64)[ready], np.asarray(labels)[ready])
+    raise NothingFollowsError("images", None, "no image is finished yet")
+
+
+def _sampled(
+    run: Run, request: CertifyRequest, records: list[ImageRecord], derived: plain.Derived
+) -> Derived:
+    indices, labels, selected = (
+        np.array([getattr(record, name) for record in records], np.int64)
+        for name in ("index", "label", "selected")
+    )
+    h = np.stack([record.selection / record.selection.sum() for record in records])
+    right = _right(run, indices, h, labels, request.alpha)
+    correct, faults = selected == labels, Faults()
+    found = evaluate(records, run.standard, request, len(records))
+    if len(found.records) < len(records):
+        kept = {record.index for record in found.records}
+        lacking = [i for i in indices.tolist() if i not in kept]
+        raise NothingFollowsError("records", lacking[0], f"image {lacking[0]} has its samples, but no row")
+    sure, own = derived.established(), found.radii[0].status != Status.ABSTAIN
+    for record, plainly, told in zip(records, sure.tolist(), own.tolist(), strict=True):
+        if plainly != told:
+            text = f"image {record.index} is {'' if told else 'not '}established, its counts say otherwise"
+            faults.append((record.index, text))
+    for what, told, value in (
+        ("abstained", found.summary.abstained, int(np.sum(~sure & (derived.samples > 0)))),
+        ("mean samples", found.summary.mean_samples, float(derived.samples.mean())),
+    ):
+        if told is None or abs(told - value) > 1e-9 * max(1.0, value):
+            faults.append((None, f"{what} {told}, the counts give {value}"))
+    plan = [("robust", "exact", 1.0)] + [("mixed", name, request.alpha) for name in request.certificates]
+    rows = [
+        Row(*named, derived.radii(named[1], request.sigma, named[2]), radii.radius, row)
+        for named, radii, row in zip(plan, found.radii, found.summary.rows, strict=True)
+    ]
+    clean = _clean_faults(found.summary.clean_accuracy, right)
+    return Derived(
+        indices, correct, right, tuple(rows), request.sigma, {"records": faults, "clean accuracy": clean}
+    )
+
+
+def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: IntArray) -> Derived:
+    logits = np.stack([run.cells[ROBUST][index] for index in indices.tolist()])
+    right = _right(run, indices, _softmax(logits), labels, request.alpha, softmax=True)
+    predicted, faults = logits.argmax(1), Faults()
+    expected = []
+    for alpha in request.weights():
+        radii = []
+        for index, z in zip(indices.tolist(), logits, strict=True):
+            radius, fault = _expected(run, request, index, z, alpha)
+            radii.append(radius)
+            if fault:
+                faults.append((index, f"image {index}, alpha {alpha:g}: {fault}"))
+        expected.append(np.array(radii, np.float64))
+    if faults:
+        raise NothingFollowsError("radii", faults[0][0], faults[0][1])
+    cell = f"standard logits {run.standard_checksum}" if "standard" in right else None
+    with closing(opened(run.folder)) as store:
+        found = stored_outcomes(request, store, indices, labels, cell)
+    correct = predicted == labels
+    rows = tuple(
+        Row(
+            name,
+            request.certificate,
+            alpha,
+            radii,
+            own.radius,
+            table_row(name, own, correct, request.radii),
+        )
+        for name, alpha, radii, own in zip(CLASSIFIERS, request.weights(), expected, found.radii, strict=True)
+    )
+    scale = 0.0 if request.certificate == "margin" else 1 / request.given[0]
+    clean = _clean_faults(clean_accuracy(found), right)
+    return Derived(indices, correct, right, rows, scale, {"clean accuracy": clean})
+
+
+def _expected(
+    run: Run, request: DeterministicRequest, index: int, logits: FloatArray, alpha: float
+) -> tuple[float, str | None]:
+    """Return the radius that an image's numbers give, and what is wrong with them.
+
+    For ``margin`` radii were stored when they were verified, with columns just
+    beyond them that were verified besides; that they hold is for propagation to
+    say, here it is only checked that the clean margin allows any.
+    """
+    if request.certificate != "margin":
+        return plain.constant_radius(logits, alpha, *request.given, plain.slack_of(alpha)), None
+    stored = run.cells[margin_cell(alpha)][index]
+    if stored.shape != (3,):
+        return 0.0, "no radius is stored"
+    radius, status = float(stored[0]), stored[1]
+    if not 0 <= radius <= request.max_radius or (status == 2) != (radius > 0):
+        return (
+            radius,
+            f"radius {radius!r} with status {status:g}, the largest tried is {request.max_radius:g}",
+        )
+    best = radius
+    for column in request.radii:
+        if radius > 0 and radius < column <= radius + 2 * request.tolerance:
+            looked_at = run.cells.get(column_cell(alpha, column), {}).get(index)
+            if looked_at is None or looked_at.shape != (1,):
+                return radius, f"the column {column:g} was not looked at"
+            best = column if looked_at[0] == 1 else best
+    if best > 0 and (margin := plain.softmax_margin(logits)) < (1 - alpha) / alpha - MARGIN_SLACK:
+        return best, f"radius {best!r} with a clean margin of {margin:.4g}"
+    return best, None
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    powers: FloatArray = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _right(
+    run: Run, indices: IntArray, h: FloatArray, labels: IntArray, alpha: float, *, softmax: bool = False
+) -> dict[str, BoolArray]:
+    """Which images each classifier gets right; without outputs of the standard one only h is known."""
+    right = {"robust": h.argmax(1) == labels}
+    if run.standard_checksum is not None and all(index in run.standard for index in indices.tolist()):
+        g = np.stack([run.standard[index] for index in indices.tolist()])
+        g = _softmax(g) if softmax else g
+        mixed = (1 - alpha) * g + alpha * h
+        right |= {"standard": g.argmax(1) == labels, "mixed": mixed.argmax(1) == labels}
+    return right
+
+
+def _clean_faults(clean: Any, right: Mapping[str, BoolArray]) -> Faults:
+    found: Faults = []
+    for name in ("standard", "robust", "mixed"):
+        told, value = getattr(clean, name), float(right[name].mean()) if name in right else None
+        if told != value:
+            found.append((None, f"clean accuracy {name} is {told}, the outputs give {value}"))
+    return found
+
+
+def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
+    """Which images there are of those asked for, and each kind of figure."""
+    sampled = isinstance(run.request, CertifyRequest)
+    names = [name for name in FIGURES if sampled or name != "records"]
+    if data is None and not sampled:
+        return [unchecked(name, "the data set cannot be loaded") for name in ("images", *names)]
+    wanted, labels = sorted(run.images), None
+    if data is not None:
+        positions = spread(len(data), run.request.images)
+        wanted, labels = data.indices[positions].tolist(), data.labels[positions]
+    try:
+        found = derive_figures(run, wanted, labels)
+    except (CertmixError, NothingFollowsError) as error:
+        check = getattr(error, "check", "radii")
+        told = f"nothing follows from the numbers: {error}"
+        rest = [unchecked(name, told) for name in ("images", *names) if name != check]
+        return [
+            *rest,
+            *(judged(name, [(getattr(error, "image", None), told)], "") for name in names if name == check),
+        ]
+    every = {**{name: [] for name in names}, **found.faults, **_row_faults(found, run.request.radii)}
+    results = [judged(name, every[name], FIGURES[name]) for name in names]
+    ready = len(found.indices)
+    if data is None:
+        return [unchecked("images", "the data set cannot be loaded"), *results]
+    if ready < len(wanted):
+        text = f"partial: {ready:,} of {len(wanted):,} images; finish or merge the run, all rows that are "
+        return [unchecked("images", f"{text}there were derived"), *results]
+    return [judged("images", [], f"all {ready:,} images that were asked for are there"), *results]
+
+
+def radius_fault(own: float, plainly: float, scale: float) -> str | None:
+    """Return what is wrong with a radius of the product, None if nothing is."""
+    if np.isinf(plainly) and np.isinf(own):
+        return None
+    if own > plainly + SLACK * (scale + plainly):
+        return f"radius {own:.9g} exceeds the derived {plainly:.9g}"
+    if own < plainly - BELOW * (scale + plainly):
+        return f"radius {own:.9g} lies below the derived {plainly:.9g}"
+    return None
+
+
+def _row_faults(found: Derived, columns: Sequence[float]) -> dict[str, Faults]:
+    """Compare the rows of the table with the plain radii: images, accuracies, intervals, means."""
+    faults: dict[str, Faults] = {
+        name: [] for name in ("radii", "certified accuracy", "intervals", "mean radii")
+    }
+    for row in found.rows:
+        where = f"{row.classifier} {row.certificate}"
+        for index, own, plainly in zip(
+            found.indices.tolist(), row.own.tolist(), row.plain.tolist(), strict=True
+        ):
+            if fault := radius_fault(own, plainly, found.scale):
+                faults["radii"].append((index, f"image {index}, {where}: {fault}"))
+        for check, text in figure_faults(
+            row.table, np.where(found.correct, row.plain, 0.0), columns, found.scale
+        ):
+            faults[check].append((None, f"{where}: {text}"))
+    return faults
+
+
+def figure_faults(
+    row: CertifiedAccuracy, radii: FloatArray, columns: Sequence[float], scale: float
+) -> Iterator[tuple[str, str]]:
+    """Compare one row with the radii (m,) of its images, 0 where the class is wrong."""
+    images, slack = len(radii), SLACK * (scale + radii)
+    for column, share, ends in zip(columns, row.certified_accuracy, row.interval, strict=True):
+        most = int(np.sum((radii + slack >= column) & (radii > 0)))
+        least = int(np.sum((radii - BELOW * (scale + radii) >= column) & (radii > 0)))
+        hits = round(share * images)
+        if abs(share - hits / images) > SLACK or not least <= hits <= most:
+            yield "certified accuracy", f"{share} at radius {column:g}, the numbers give {most / images}"
+            continue
+        low, high = plain.interval(hits, images)
+        if not (low - BELOW <= ends[0] <= low + SLACK and high - SLACK <= ends[1] <= high + BELOW):
+            yield "intervals", f"[{ends[0]}, {ends[1]}] at radius {column:g} instead of [{low}, {high}]"
+    mean = float(radii.mean())
+    if np.isfinite(mean):
+        fault = radius_fault(row.mean_certified_radius, mean, scale)
+        if fault or np.isnan(row.mean_certified_radius):
+            yield "mean radii", f"mean {fault or 'radius is missing'}"

@@ -1,1 +1,0 @@
-"""A run derived again from what it stored, by the second implementation."""
