@@ -178,10 +178,8 @@ def reload(
     given, stored = dict(models or {}), dict(description["sources"])
     objects = stored.pop("objects", [])
     try:
-        if stored.get("input_range") is not None:
-            stored["input_range"] = tuple(stored["input_range"])
-        stored["split"] = named_split(stored.get("split"))
-        sources = Sources(**stored)
+        named = {key: value for key, value in stored.items() if key not in objects}
+        sources = settings(Sources, {**named, "split": named_split(stored.get("split"))})
     except (CertmixError, TypeError) as error:
         raise RunError(f"the sources in run.json are not readable ({error}): restore the file") from None
     problems: dict[str, str] = {}

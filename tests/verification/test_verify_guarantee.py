@@ -416,7 +416,7 @@ def test_a_damaged_description_proposes_nothing(folder):
     for spoil in (
         {"models": {"robust": None, "standard": None}},
         {"sources": {}},
-        {"request": {**described["request"], "radii": 3}},
+        {"request": {**described["request"], "radii": "x"}},
     ):
         (run / "run.json").write_text(json.dumps({**described, **spoil}))
         with pytest.raises(CertmixError):
