@@ -85,7 +85,7 @@ def command(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -
         if isinstance(note, Doubt):
             say(note)
     if plot != "none":
-        from certmix.tables.trade_off_plot import plot_trade_off
+        from certmix.tables.curves import plot_trade_off
 
         plot_trade_off(found, plot)
         click.echo(f"Plot: {plot}", err=True)

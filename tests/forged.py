@@ -47,7 +47,7 @@ def sources(folder: Path) -> dict[str, str]:
 def certified(folder: Path, named: dict[str, Any], sigma: float | None = 0.25, **options: Any) -> Path:
     """Run (or resume) a certification in a folder, without drawing plots; return the folder."""
     defaults: dict[str, Any] = {"images": 10, "device": "cpu"}
-    with patch("certmix.tables.plots.curve_plot", lambda *a, **k: b"plot"), warnings.catch_warnings():
+    with patch("certmix.tables.curves.curve_plot", lambda *a, **k: b"plot"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         certmix.certify(sigma, options.pop("alpha", 0.76), output=folder, **{**defaults, **named, **options})
     return folder

@@ -43,7 +43,7 @@ def net():
 @pytest.fixture
 def project(pytester, monkeypatch):
     """A project with settings, data and a fixture that gives a model; plots are left out."""
-    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *given, **options: b"")
+    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *given, **options: b"")
     inputs = np.tile(np.float32([[1.0, 0.0], [0.0, 0.0]]), (6, 1))
     np.savez(pytester.path / "points.npz", inputs=inputs, labels=np.tile([0, 1], 6), class_names=list("ab"))
     pytester.makefile(".ini", pytest=INI)

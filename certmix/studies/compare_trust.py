@@ -25,8 +25,8 @@ from certmix.studies.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.trust_variants import CLEAN, Variant, attack_cell, make_variant, trust_cell, trust_cells
+from certmix.tables.study_plots import TrustCurve, TrustCurves, trust_image
 from certmix.tables.table import Table
-from certmix.tables.trust_plot import TrustCurve, TrustCurves, trust_image
 from certmix.text import as_given, floor_percent, plain_decimal
 from certmix.types import IntArray
 

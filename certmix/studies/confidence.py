@@ -19,7 +19,7 @@ from certmix.runs.attacking import (
 from certmix.runs.sources import Sources
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.tables.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
+from certmix.tables.study_plots import gaps_image
 from certmix.tables.table import Quantity, Table
 from certmix.text import ceil_digits, floor_digits
 from certmix.types import FloatArray, IntArray
@@ -105,18 +105,17 @@ def confidence(
         held, complete = fill_some(study.bench, _cells(study))
         found = _evaluate(study, held)
         table = _table(study, found, len(held), complete, blind_notes(study.bench, ["STD", "ROB"]))
-        panels = tuple(
-            GapPanel(name, "clean" if cell == "clean" else f"{request.attack} attack", right, wrong)
-            for name, cell, right, wrong in _panels(found)
-        )
+        gaps = {(group.classifier, group.condition, group.right): group.gaps for group in found.groups}
+        panels = {
+            (name, "clean" if cell == "clean" else f"{request.attack} attack"): (
+                gaps[name, cell, True],
+                gaps[name, cell, False],
+            )
+            for name, cell in _CELLS
+        }
         title = f"{study.loaded.dataset.name}: {request.words()}, {len(held):,} images"
-        plots = {"confidence": partial(confidence_image, ConfidenceGaps(panels, title))}
+        plots = {"confidence": partial(gaps_image, panels, title=title)}
         return study.publish(table, plots, found)
-
-
-def _panels(found: Confidence) -> list[tuple[str, str, FloatArray, FloatArray]]:
-    gaps = {(group.classifier, group.condition, group.right): group.gaps for group in found.groups}
-    return [(name, cell, gaps[name, cell, True], gaps[name, cell, False]) for name, cell in _CELLS]
 
 
 def _cells(study: Study) -> list[Cell]:

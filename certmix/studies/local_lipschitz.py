@@ -22,7 +22,7 @@ from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
 from certmix.studies.local_lipschitz_table import check_table, constants_table
 from certmix.studies.local_lipschitz_trial import ClaimTrial, try_claim, witness_file
-from certmix.tables.lipschitz_plot import EstimatedConstants, lipschitz_image
+from certmix.tables.study_plots import lipschitz_image
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["CLAIMED", "ClaimTrial", "EstimatedLipschitz", "local_lipschitz"]
@@ -202,18 +202,18 @@ def _evaluate(
 def _plot(study: Study, found: EstimatedLipschitz) -> Callable[[str], bytes]:
     constants, wide = found.constants, found.constants.slopes.shape[1] > 1
     if found.trial is not None or not wide:
-        curves: tuple[tuple[str, FloatArray], ...] = (("largest slope", constants.slopes.max(1)),)
+        curves = {"largest slope": constants.slopes.max(1)}
     else:
-        curves = (("predicted class y", constants.own), ("largest of another class", constants.rivals))
-    shown = EstimatedConstants(
+        curves = {"predicted class y": constants.own, "largest of another class": constants.rivals}
+    return partial(
+        lipschitz_image,
         curves,
-        f"{constants.of} a unit of {constants.norm}",
-        f"{study.loaded.robust.name}: local Lipschitz search, {study.bench.request.words()}",
-        constants.eps,
-        None if found.radius is None else found.radius.quotient,
-        None if found.trial is None else found.trial.claimed,
+        unit=f"{constants.of} a unit of {constants.norm}",
+        title=f"{study.loaded.robust.name}: local Lipschitz search, {study.bench.request.words()}",
+        eps=constants.eps,
+        quotient=None if found.radius is None else found.radius.quotient,
+        claimed=None if found.trial is None else found.trial.claimed,
     )
-    return partial(lipschitz_image, shown)
 
 
 def _files(study: Study, found: EstimatedLipschitz) -> dict[str, bytes]:

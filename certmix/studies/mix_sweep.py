@@ -23,7 +23,7 @@ from certmix.runs.sources import Sources
 from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
 from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
-from certmix.tables.mix_sweep_plot import MixSweepCurves, SweepLine, mix_sweep_image
+from certmix.tables.study_plots import WORST, sweep_image
 from certmix.tables.table import Table
 from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
@@ -207,15 +207,15 @@ def _transfer_note(transfer: dict[str, int]) -> tuple[str, ...]:
 
 
 def _plot(study: Study, found: MixSweep) -> Any:
-    lines = (
-        SweepLine("clean", "estimate", found.clean),
-        SweepLine("STD attack", "attacked", found.std),
-        SweepLine("ROB attack", "attacked", found.rob),
-        SweepLine("MIX attack", "attacked", found.mix),
-        SweepLine("worst case", "attacked", found.worst),
-    )
+    lines = {
+        "clean": found.clean,
+        "STD attack": found.std,
+        "ROB attack": found.rob,
+        "MIX attack": found.mix,
+        WORST: found.worst,
+    }
     loaded, request = study.loaded, study.bench.request
     assert loaded.standard is not None
     title = f"{loaded.dataset.name}: {loaded.standard.name} mixed with {loaded.robust.name}"
     subtitle = f"{request.words()}, {found.clean[0].images:,} images"
-    return partial(mix_sweep_image, MixSweepCurves(found.alphas, lines, title, subtitle))
+    return partial(sweep_image, found.alphas, lines, title=title, subtitle=subtitle)

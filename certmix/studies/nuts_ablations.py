@@ -20,7 +20,6 @@ from certmix.text import plain_decimal
 
 if TYPE_CHECKING:
     from certmix.studies.nuts_cached import Inputs, Judged, Rule
-    from certmix.tables.nuts_margin_plot import MarginGroup
     from certmix.types import FloatArray
 
 __all__ = ["STUDIES", "NutsStudy", "Product", "nuts_study"]
@@ -114,7 +113,7 @@ def nuts_study(name: str, folders: Sequence[str | Path]) -> Product:
 def sensitivity(inputs: Inputs) -> Product:
     """Tabulate the best point for each c, and map objective and threshold over s and p (Appendix D.1)."""
     from certmix.nuts.fit import mixing_weight
-    from certmix.tables.nuts_sensitivity_plot import SensitivityMaps, sensitivity_image
+    from certmix.tables.nuts_plots import sensitivity_image
 
     found, near_by = inputs.fit.fitted.fit, 0.01
     near = found.feasible & (found.objectives <= found.objective + near_by + 1e-12)
@@ -161,11 +160,11 @@ def sensitivity(inputs: Inputs) -> Product:
         "threshold q": "margin threshold q (alpha = 1 / (1 + q))",
     }  # fmt: skip
 
-    def maps(what: str) -> SensitivityMaps:
+    def maps(what: str) -> Callable[[str], bytes]:
         values = found.objectives if what == "objective" else found.thresholds
-        return SensitivityMaps(
-            grid.s, grid.p, grid.c, np.where(found.feasible, values, np.nan),
-            (grid.s.index(found.s), grid.p.index(found.p), grid.c.index(found.c)), what,
+        return partial(
+            sensitivity_image, (grid.s, grid.p, grid.c), np.where(found.feasible, values, np.nan),
+            (grid.s.index(found.s), grid.p.index(found.p), grid.c.index(found.c)), name=what,
             title=f"{inputs.fit.model('robust')}: {words[what]} over s, p and c",
             subtitle=f"beta {plain_decimal(found.beta)}, clamp {found.clamp}; {found.images:,} tuning "
             f"images, {found.clean_wrong:,} of them wrong clean",
@@ -175,8 +174,8 @@ def sensitivity(inputs: Inputs) -> Product:
     return Product(
         table,
         {
-            "nuts-sensitivity": partial(sensitivity_image, maps("objective")),
-            "nuts-thresholds": partial(sensitivity_image, maps("threshold q")),
+            "nuts-sensitivity": maps("objective"),
+            "nuts-thresholds": maps("threshold q"),
         },
     )
 
@@ -187,16 +186,16 @@ def margins(inputs: Inputs) -> Product:
     from certmix.nuts.margins import clean_margin, normalize_numpy, transform_numpy
     from certmix.studies.accuracy import estimated_accuracy
     from certmix.studies.nuts_evaluate import STD
-    from certmix.tables.confidence_plot import ConfidenceGaps, GapPanel, confidence_image
-    from certmix.tables.nuts_margin_plot import MarginBars, MarginGroup, margin_bars_image
+    from certmix.tables.nuts_plots import margin_bars_image
+    from certmix.tables.study_plots import gaps_image
 
     logits, found, points = inputs.fit.logits, inputs.fit.fitted.fit, inputs.points
-    groups: list[MarginGroup] = []
+    groups: dict[tuple[str, str], tuple[FloatArray, FloatArray]] = {}  # right, wrong
 
     def add(name: str, condition: str, scores: FloatArray, labels: np.ndarray = logits.labels) -> None:
         """Split margins by whether these very logits give the right answer."""
         gaps, right = clean_margin(scores), scores.argmax(1) == labels
-        groups.append(MarginGroup(name, condition, gaps[right], gaps[~right]))
+        groups[name, condition] = gaps[right], gaps[~right]
 
     add("g", "clean", logits.standard)
     for condition, robust in (("clean", logits.robust), ("smallest margin", logits.attacked)):
@@ -209,20 +208,19 @@ def margins(inputs: Inputs) -> Product:
         add("g", "STD attack", standard[attacked], points.labels[attacked])
 
     rows: list[tuple[Any, ...]] = []
-    for one in groups:
-        for answer, gaps in (("right", one.right), ("wrong", one.wrong)):
+    for (name, _), both in groups.items():
+        for answer, gaps in zip(("right", "wrong"), both, strict=True):
             middles = [float(f(gaps)) if len(gaps) else None for f in (np.mean, np.median)]
-            bent = one.logits == "M(h)" and len(gaps)
+            bent = name == "M(h)" and len(gaps)
             share = estimated_accuracy(gaps >= found.margin_threshold) if bent else None
-            rows.append((one.logits, answer, len(gaps), *(Quantity(m, 4) for m in middles), share))
-    at = {(one.logits, one.condition): one for one in groups}
+            rows.append((name, answer, len(gaps), *(Quantity(m, 4) for m in middles), share))
     between: dict[str, float | None] = {}  # median of right attacked images less that of wrong clean ones
     for name in ("h", "LN(h)", "M(h)"):
-        right, wrong = at[name, "smallest margin"].right, at[name, "clean"].wrong
-        both = len(right) and len(wrong)
-        between[name] = float(np.median(right) - np.median(wrong)) if both else None
+        right, wrong = groups[name, "smallest margin"][0], groups[name, "clean"][1]
+        known = len(right) and len(wrong)
+        between[name] = float(np.median(right) - np.median(wrong)) if known else None
     told = ", ".join(f"{n} {'-' if gap is None else format(gap, '.4f')}" for n, gap in between.items())
-    conditions = list(dict.fromkeys(one.condition for one in groups))
+    conditions = list(dict.fromkeys(condition for _, condition in groups))
     values = ", ".join(f"{name} {getattr(found, name):.4g}" for name in "spc")
     settings = (
         f"{values}, clamp {found.clamp}, beta {plain_decimal(found.beta)}: "
@@ -235,7 +233,7 @@ def margins(inputs: Inputs) -> Product:
         settings=settings,
         headings=("logits", "answer", "images", "mean margin", "median margin", "margin >= q (%)"),
         rows=tuple(rows),
-        groups=tuple((name, 2 * sum(one.condition == name for one in groups)) for name in conditions),
+        groups=tuple((name, 2 * sum(condition == name for _, condition in groups)) for name in conditions),
         notes=(
             "margin: the largest probability less the second. Where M(h) is right with margin >= q, no g can "
             "harm the mix; where it is wrong with margin < q, g can overrule it.",
@@ -250,20 +248,16 @@ def margins(inputs: Inputs) -> Product:
         extra={"margin_gap": {name: gap for name, gap in between.items() if gap is not None}},
     )  # fmt: skip
     model = inputs.fit.model("robust")
-    panels = tuple(GapPanel(one.logits, one.condition, one.right, one.wrong) for one in groups)
-    bars = MarginBars(
-        tuple(groups), "M(h)", found.margin_threshold,
-        title=f"{model}: margins before and after the transform", subtitle=settings,
-    )  # fmt: skip
     return Product(
         table,
         {
-            "nuts-margins": partial(
-                confidence_image, ConfidenceGaps(panels, f"{model}: margins; {settings}")
+            "nuts-margins": partial(gaps_image, groups, title=f"{model}: margins; {settings}"),
+            "nuts-margin-bars": partial(
+                margin_bars_image, groups, bent="M(h)", threshold=found.margin_threshold,
+                title=f"{model}: margins before and after the transform", subtitle=settings,
             ),
-            "nuts-margin-bars": partial(margin_bars_image, bars),
         },
-    )
+    )  # fmt: skip
 
 
 @ablation("transform", "the transform itself, on examples (Figures 3, 4)")
@@ -273,8 +267,7 @@ def transform(inputs: Inputs) -> Product:
     from certmix.nuts.description import PUBLISHED
     from certmix.nuts.grid import TransformSettings
     from certmix.nuts.margins import CLAMPS, clean_margin, signed_power, transform_numpy
-    from certmix.tables.nuts_example_plot import ExampleCase, example_image
-    from certmix.tables.nuts_transform_plot import Bend, Trajectories, transform_image
+    from certmix.tables.nuts_plots import example_image, transform_image
 
     # The logits of classes A, B and C in Figure 3.  Its s, p and c are not printed in the paper; these,
     # like some others, give every digit of it.
@@ -313,29 +306,24 @@ def transform(inputs: Inputs) -> Product:
     line = np.linspace(-2.0, 3.0, 401)
     named = {f"{inputs.fit.folder.name} (this fit)": own, "Figure 3": figure_3}
     named |= {f"{name} (paper)": PUBLISHED[name].transform for name in ("cifar10", "cifar100")}
-    bends = [Bend("LN alone: s 1, p 1, c 0, no clamp", line, line)]
+    bends = {"LN alone: s 1, p 1, c 0, no clamp": line}
     for name, one in named.items():
-        mapped = one.s * signed_power(CLAMPS[one.clamp](line + one.c), one.p)
-        bends.append(Bend(f"{name}: {words(one)}", line, mapped))
+        bends[f"{name}: {words(one)}"] = one.s * signed_power(CLAMPS[one.clamp](line + one.c), one.p)
     # Paths of both cases on the simplex as the temperature falls from infinity to 0, in which s drops out.
     temperatures = np.geomspace(1e-7, 1e5, 1601)[::-1, None]
-    paths = [Trajectories("raw logits", tuple(softmax_numpy(one / temperatures) for one in logits))]
+    paths = {"raw logits": [softmax_numpy(one / temperatures) for one in logits]}
     for name, one in (
         ("p = 1, c = 0", TransformSettings(1.0, 1.0, 0.0)),
         ("p = 2, c = -0.67", TransformSettings(1.0, 2.0, -0.67)),
         ("p = 4, c = -0.67 (Figure 3)", figure_3),
     ):
-        mapped = transform_numpy(logits, one)
-        paths.append(Trajectories(name, tuple(softmax_numpy(each / temperatures) for each in mapped)))
-    examples = tuple(
-        ExampleCase(name, classes, logits[k], raw[k], bent[k], before[k], after[k])
-        for k, name in enumerate(cases)
-    )
+        paths[name] = [softmax_numpy(each / temperatures) for each in transform_numpy(logits, one)]
+    examples = {name: (logits[k], raw[k], bent[k]) for k, name in enumerate(cases)}
     return Product(
         table,
         {
-            "nuts-transform": partial(transform_image, tuple(bends), tuple(paths)),
-            "nuts-example": partial(example_image, examples),
+            "nuts-transform": partial(transform_image, bends, paths, logits=line),
+            "nuts-example": partial(example_image, examples, classes=classes),
         },
     )
 
@@ -352,7 +340,7 @@ def beta(inputs: Inputs) -> Product:
     """
     from certmix.nuts.fit import auxiliary_alpha
     from certmix.studies.nuts_cached import Rule, parameters
-    from certmix.tables.nuts_beta_plot import BetaCurve, BetaCurves, beta_image
+    from certmix.tables.nuts_plots import beta_image
 
     fit, (tune, held) = inputs.fit, inputs.fit.halves
     betas = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.985, 0.99, 1.0, fit.choices.beta)
@@ -393,21 +381,22 @@ def beta(inputs: Inputs) -> Product:
     if inputs.points is not None:
         seconds["attacked"] = "attacked accuracy (%, by transfer, upper bound)"
     shown = {**judged, "robust (h) alone": {"1": ends["h"]}}
-    curves = BetaCurves(
+    draw = partial(
+        beta_image,
         {
-            words: tuple(
-                BetaCurve(
-                    name, tuple(by), tuple(one.clean for one in by.values()),
+            words: {
+                name: (
+                    tuple(by), tuple(one.clean for one in by.values()),
                     tuple(getattr(one, second) for one in by.values()),
                 )
                 for name, by in shown.items()
-            )
+            }
             for second, words in seconds.items()
         },
         title=f"{fit.model('standard')} mixed with {fit.model('robust')}",
         subtitle=f"{len(held.labels):,} held-out images; {fit.request.words()}; numbers: beta",
     )  # fmt: skip
-    return Product(table, {"nuts-beta": partial(beta_image, curves)})
+    return Product(table, {"nuts-beta": draw})
 
 
 @ablation("clamp", "clamps compared (Table 7)", evaluation=True)

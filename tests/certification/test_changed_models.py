@@ -93,7 +93,7 @@ SMALL = ("--sigma", "1", "--alpha", "0.9", "--images", "3", "--samples", "200", 
 @pytest.fixture
 def folder(tmp_path: Path, command, monkeypatch) -> Path:
     """A folder with the model, weights and four inputs of zeros."""
-    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *a, **k: b"a plot")
+    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"a plot")
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -153,7 +153,7 @@ def unpublished(monkeypatch):
 @pytest.fixture
 def unplotted(monkeypatch):
     """Leave plots empty, which take longest."""
-    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *a, **k: b"")
+    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"")
 
 
 @pytest.mark.usefixtures("unpublished")

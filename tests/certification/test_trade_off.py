@@ -17,8 +17,8 @@ from certmix.certification.trade_off import ALPHAS, Mixable, read_mixable, trade
 from certmix.errors import CertmixError, ParameterError
 from certmix.runs.logs import HEADER, write_log
 from certmix.tables import FORMATS, render
+from certmix.tables.curves import plot_trade_off, trade_off_image
 from certmix.tables.trade_off import on_front
-from certmix.tables.trade_off_plot import plot_trade_off, trade_off_image
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")

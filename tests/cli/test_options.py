@@ -192,7 +192,7 @@ OBSERVED = {
         "certmix.verification.falsify.falsify.falsify", "certmix_cli.falsify._json",
         "certmix.verification.falsify.falsify.replay", "certmix_cli.falsify._lines",
     ],
-    "trade-off": ["certmix.tables.trade_off_plot.plot_trade_off"],
+    "trade-off": ["certmix.tables.curves.plot_trade_off"],
     **{
         name: [f"certmix.studies.{function}.{function}", "certmix_cli.attack_options.print_study"]
         for name, function in STUDIES.items()

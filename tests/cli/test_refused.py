@@ -148,7 +148,7 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def finished(command, problem, kept, monkeypatch):
     """Return a function that makes a finished run of a name in `MADE`, once, and returns a copy's folder."""
-    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *a, **k: b"")  # plots take longest
+    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"")  # plots take longest
     for file in ("nets.py", "points.npz"):
         if not (kept / file).exists():
             text = (problem.folder / file).read_bytes()

@@ -35,7 +35,7 @@ sampling = {{ samples = 200 }}
 
 @pytest.fixture
 def guarantee(problem, monkeypatch) -> Path:
-    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *a, **k: b"a plot")
+    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"a plot")
     for name in ("GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
     path = problem.folder / "guarantee.toml"

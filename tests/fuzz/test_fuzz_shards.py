@@ -86,7 +86,7 @@ def merged(place: Path, two: tuple[Path, Path]) -> Any:
     """Merge into a new folder: a whole run or none at all."""
     output = place / "merged"
     shutil.rmtree(output, ignore_errors=True)
-    with patch("certmix.tables.plots.curve_plot", lambda *a, **k: b"plot"):
+    with patch("certmix.tables.curves.curve_plot", lambda *a, **k: b"plot"):
         found = judged(lambda: merge(two, output).summary)
     if isinstance(found, CertmixError):
         assert not output.exists(), sorted(output.iterdir())

@@ -20,7 +20,6 @@ from certmix.studies.attack_request import AttackRequest
 from certmix.studies.empirical import Surroundings
 from certmix.studies.local_lipschitz import local_lipschitz
 from certmix.tables.formats import render
-from certmix.tables.lipschitz_plot import EstimatedConstants, lipschitz_image
 
 WEIGHT = np.array([[4.0, 0.0], [-4.0, 1.0], [-4.0, -1.0]])  # as in conftest
 SPECTRAL = float(np.linalg.norm(WEIGHT, 2))
@@ -217,8 +216,3 @@ def test_no_option_turns_an_estimate_into_a_certificate(command):
     shown = command("lipschitz", "--help").out.lower()
     options = re.findall(r"--[a-z-]+", shown)
     assert "--check" in options and not [name for name in options if "certif" in name or "prove" in name]
-
-
-def test_a_figure_without_curves_is_refused():
-    with pytest.raises(ParameterError, match="nothing to draw"):
-        lipschitz_image(EstimatedConstants((), "L", "title", 0.1), "png")

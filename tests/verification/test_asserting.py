@@ -156,7 +156,7 @@ def test_without_samples():
 
 
 def test_samples_are_kept_and_used_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *given, **options: b"")
+    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *given, **options: b"")
 
     class Counting(nn.Module):
         def __init__(self):

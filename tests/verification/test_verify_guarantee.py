@@ -43,7 +43,7 @@ DEFAULT = '"robust.clean_accuracy >= 0.5", "certified_accuracy@0.25 >= 0.01"'
 def folder(problem, monkeypatch) -> Path:
     """A folder with points, two models and a guarantee."""
     monkeypatch.chdir(problem.folder)
-    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *a, **k: b"a plot")
+    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"a plot")
     shutil.copy(problem.folder / "nets.py", problem.folder / "g.py")
     (problem.folder / "guarantee.toml").write_text(TEXT.format(requirements=DEFAULT))
     return problem.folder

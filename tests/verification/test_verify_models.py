@@ -45,7 +45,7 @@ SMALL = ("--sigma", "0.25", "--alpha", "0.76", "--images", "6", "--samples", "30
 def folder(problem, monkeypatch) -> Path:
     """A folder with points, two models, and a run of them in cache/accepted."""
     monkeypatch.chdir(problem.folder)
-    monkeypatch.setattr("certmix.tables.plots.curve_plot", lambda *a, **k: b"a plot")
+    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"a plot")
     (problem.folder / "g.py").write_text(G)
     (problem.folder / "g.json").write_text(GOOD)
     return problem.folder

@@ -1,0 +1,220 @@
+"""What all plots share: fixed settings, colours, files, headings, legends, and words beside points."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from certmix.errors import ParameterError, one_line
+from certmix.types import AccuracyShare, FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "COLOURS",
+    "DARK",
+    "DASHES",
+    "MARKERS",
+    "NORM_SIGNS",
+    "crosses",
+    "head",
+    "image",
+    "legend",
+    "percent",
+    "place_labels",
+    "style",
+    "tidy",
+    "title_lines",
+]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D1F", "#404040")
+"""Told apart by colour-blind readers as well."""
+DARK = "#404040"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+NORM_SIGNS = {"l1": "\u2113\u2081", "l2": "\u2113\u2082", "linf": "\u2113\u221e"}
+
+_METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+_DOTS_PER_INCH = 200
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "certmix",
+    "font.size": 10,
+    "legend.fontsize": 9,
+}
+_LETTER = 0.075  # inches, of a legend's text
+_HANDLE = 0.62  # inches, of a legend's line and the blanks around it
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+
+
+def image(suffix: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
+    """Return what `draw` puts on a figure as the content of a png (200 dpi) or svg file.
+
+    The same drawing gives the same bytes, whatever the user's matplotlib settings.
+
+    Parameters
+    ----------
+    suffix
+        ``png`` or ``svg``.
+    size
+        Width and height in inches.
+    draw
+        Draws on the empty figure, whose layout is constrained.
+
+    Raises
+    ------
+    ParameterError
+        The suffix is neither.
+    """
+    if suffix not in _METADATA:
+        raise ParameterError(f"cannot draw a '{suffix}' file: let the plot's name end in .png or .svg")
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        figure.savefig(buffer, format=suffix, dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
+    return buffer.getvalue()
+
+
+def tidy(axes: Axes) -> None:
+    """Draw a light grid behind the data and no box around it."""
+    axes.grid(color="0.9", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def style(k: int, *, marker: bool = True) -> dict[str, Any]:
+    """Return how the k-th line is drawn: its colour, dashes and marker."""
+    plain = {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k % len(DASHES)]}
+    return {**plain, "marker": MARKERS[k % len(MARKERS)]} if marker else plain
+
+
+def percent(shares: Sequence[AccuracyShare]) -> FloatArray:
+    """Return accuracies in percent; NaN without images."""
+    return np.array([100 * one.accuracy for one in shares], np.float64)
+
+
+def crosses(
+    axes: Axes, right: Sequence[AccuracyShare], up: Sequence[AccuracyShare], colour: str, alpha: float
+) -> None:
+    """Draw the 95 % intervals of points in pale bars."""
+    pale: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 1, "zorder": 2}
+    for bars, shares, at in ((axes.hlines, right, percent(up)), (axes.vlines, up, percent(right))):
+        ends = 100 * np.array([one.interval for one in shares], float).reshape(-1, 2)
+        bars(at, ends[:, 0], ends[:, 1], **pale)
+
+
+def title_lines(text: str, letters: int = 60, most: int = 2) -> list[str]:
+    """Return a title in at most so many lines, the last cut short with an ellipsis where it must.
+
+    Examples
+    --------
+    >>> title_lines("accuracy of the mix", 12)
+    ['accuracy of', 'the mix']
+    """
+    lines = textwrap.wrap(one_line(text), letters)
+    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1][: letters - 1] + "\u2026"]
+
+
+def head(figure: Figure, title: str, subtitle: str = "") -> None:
+    """Write a figure's title, and below it what it was made from."""
+    width = figure.get_figwidth()
+    lines = [*title_lines(title, int(width * 10.5), 4), *title_lines(subtitle, int(width * 10.5), 6)]
+    figure.suptitle("\n".join(lines), fontsize=10.5).set_parse_math(False)
+
+
+def legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """Put a legend below the axes, in as many columns as the figure is wide for."""
+    if not handles:
+        return
+    most = int((figure.get_figwidth() - 2 * _HANDLE) / _LETTER)
+    for handle in handles:
+        handle.set_label("\n".join(textwrap.wrap(one_line(str(handle.get_label())), most)))
+    longest = max(len(line) for handle in handles for line in handle.get_label().split("\n"))
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (longest * _LETTER + _HANDLE))))
+    rows = math.ceil(len(handles) / columns)
+    placed = figure.legend(
+        handles=list(handles), loc="outside lower center", ncols=math.ceil(len(handles) / rows),
+        frameon=False, handlelength=2.6,
+    )  # fmt: skip
+    for text in placed.get_texts():
+        text.set_parse_math(False)
+
+
+def place_labels(
+    axes: Axes, curves: Sequence[FloatArray], texts: Sequence[Sequence[str]], colours: Sequence[str]
+) -> None:
+    """Write words beside points of curves, on the first side where they cover nothing, or not at all.
+
+    The figure must have been laid out.  The ends of curves come first, then
+    points halfway between those that were considered, at most six a curve.
+
+    Parameters
+    ----------
+    axes
+        Where the curves are drawn.
+    curves
+        float64 (n, 2) each: points in data coordinates; not finite ones are skipped.
+    texts
+        One a point.
+    colours
+        One a curve; words at points of several curves are grey.
+    """
+    pixels = [np.asarray(axes.transData.transform(curve)).reshape(-1, 2) for curve in curves]
+    pixels = [np.where(np.isfinite(points).all(1, keepdims=True), points, np.nan) for points in pixels]
+    steps = np.linspace(0.0, 1.0, 40)[:, None, None]  # points close together stand for the lines between
+    taken = [(points[:-1] + steps * np.diff(points, axis=0)).reshape(-1, 2) for points in pixels]
+    covered = np.concatenate([np.zeros((0, 2)), *pixels, *taken])
+    orders = []
+    for points in pixels:
+        order, parts = [0, len(points) - 1] if len(points) else [], 1
+        while parts < len(points):
+            parts *= 2
+            order += [round(k * (len(points) - 1) / parts) for k in range(1, parts, 2)]
+        orders.append(list(dict.fromkeys(order))[:6])
+    written: list[tuple[str, FloatArray, FloatArray]] = []  # words, where, their box
+    for turn in range(6):
+        for curve, order in enumerate(orders):
+            if turn >= len(order) or not np.isfinite(pixels[curve][order[turn]]).all():
+                continue
+            at, text = pixels[curve][order[turn]], texts[curve][order[turn]]
+            if any(t == text and np.hypot(*(p - at)) < 25 for t, p, _ in written):  # the ends of many curves
+                continue
+            near = sum(bool((np.abs(points - at).max(1) < 3).any()) for points in pixels)
+            colour = "0.3" if near > 1 else colours[curve]
+            for right, up in _SIDES:
+                away = 5.0 if 0 in (right, up) else 3.5  # points
+                drawn = axes.annotate(
+                    text, tuple(axes.transData.inverted().transform(at)), (away * right, away * up),
+                    textcoords="offset points", fontsize=7.5, color=colour, parse_math=False, zorder=4,
+                    ha=("right", "center", "left")[right + 1],
+                    va=("top", "center_baseline", "bottom")[up + 1],
+                )  # fmt: skip
+                drawn.set_in_layout(False)
+                box = drawn.get_window_extent()
+                ends = np.array(box.extents).reshape(2, 2)
+                inside = (ends[0] >= axes.bbox.min).all() and (ends[1] <= axes.bbox.max).all()
+                on_line = ((covered > ends[0] - 2.5) & (covered < ends[1] + 2.5)).all(1).any()
+                on_words = any(
+                    (ends[0] < b[1] + 1).all() and (b[0] < ends[1] + 1).all() for _, _, b in written
+                )
+                if inside and not on_line and not on_words:
+                    written.append((text, at, ends))
+                    break
+                drawn.remove()

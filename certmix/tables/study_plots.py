@@ -1,0 +1,351 @@
+"""Figures of the first paper's studies: the mix over alpha, trust terms, confidence, local constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from certmix.errors import one_line
+from certmix.tables.figure import (
+    COLOURS,
+    DARK,
+    MARKERS,
+    NORM_SIGNS,
+    crosses,
+    head,
+    image,
+    legend,
+    percent,
+    place_labels,
+    style,
+    tidy,
+    title_lines,
+)
+from certmix.text import as_given, plain_decimal
+from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "WORST",
+    "TrustCurve",
+    "TrustCurves",
+    "gaps_image",
+    "lipschitz_image",
+    "sweep_image",
+    "trust_image",
+]
+
+WORST = "worst case"
+"""The name of the line that is drawn broad and pale, below those that make it up."""
+
+_BINS = np.linspace(0.0, 1.0, 21)
+_CLASSIFIERS = {"g": "standard (g)", "h": "robust (h)"}
+_MEAN, _MEDIAN = (0, (5, 2)), (0, (1, 1.4))
+_LEAST = 4.0  # percent that an axis of accuracies spans at least
+_SHOWN = 4.0  # the axis of estimated radii ends at so many eps: beyond eps nothing more follows
+
+
+def sweep_image(
+    alphas: Sequence[float],
+    lines: Mapping[str, Sequence[EstimatedAccuracy]],
+    suffix: str,
+    *,
+    title: str,
+    subtitle: str = "",
+) -> bytes:
+    """Return accuracy (%) of the mix over alpha, clean and attacked, as a png or svg file's content.
+
+    Shades are the 95 % intervals over images; for a single alpha they are
+    bars, and lines are marks side by side.  The thin line at alpha = 1/2 is
+    where the robust classifier begins to overrule the standard one.
+
+    References
+    ----------
+    Figure 2 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
+    accuracy-robustness trade-off".
+    """
+
+    def draw(figure: Figure) -> None:
+        from matplotlib.transforms import offset_copy
+
+        axes = figure.add_subplot()
+        axes.axvline(0.5, color="0.45", linewidth=0.8, zorder=1)
+        axes.annotate(
+            "\u03b1 = 1/2", (0.5, 1), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="center", va="bottom", fontsize=8.5, color="0.35",
+        )  # fmt: skip
+        handles, number = [], 0
+        for k, (name, shares) in enumerate(lines.items()):
+            attacked = any(isinstance(one, AttackedAccuracy) for one in shares)
+            how: dict[str, Any] = {"color": DARK, "linestyle": "-", "marker": "o"}
+            if name == WORST:
+                how = {"color": "#B8B8B8", "linewidth": 6.0, "zorder": 2.5}
+            elif attacked:
+                how = {**style(number), "marker": MARKERS[1 + number % (len(MARKERS) - 1)]}
+                number += 1
+            if len(alphas) == 1:  # marks side by side, so that none covers another
+                beside = 9 * (k - (len(lines) - 1) / 2)
+                moved = offset_copy(axes.transData, figure, x=beside, units="points")
+                how = {"marker": "o", **how, "markersize": 6, "transform": moved}
+            low, high = 100 * np.array([one.interval for one in shares], float).reshape(-1, 2).T
+            if len(alphas) > 1:
+                axes.fill_between(alphas, low, high, color=how["color"], alpha=0.13, linewidth=0)
+            elif len(alphas) == 1:
+                axes.vlines(alphas, low, high, color=how["color"], alpha=0.5, transform=how["transform"])
+            how = {"linewidth": 1.6, "markersize": 4, "zorder": 3, "clip_on": False, **how}
+            label = f"{name}: {'attacked (upper bound)' if attacked else 'estimate'}"
+            handles += axes.plot(alphas, percent(shares), label=label, **how)
+        axes.set(xlim=(0, 1), ylim=(0, 100), xticks=np.linspace(0, 1, 11), yticks=range(0, 101, 20))
+        axes.set_xlabel("\u03b1 (weight of the robust classifier)")
+        axes.set_ylabel("accuracy (%)")
+        tidy(axes)
+        lone = f"all at \u03b1 = {plain_decimal(alphas[0])}" if len(alphas) == 1 else ""
+        head(figure, title, "; ".join(part for part in (subtitle, lone) if part))
+        legend(figure, handles)
+
+    return image(suffix, (7.0, 5.2), draw)
+
+
+@dataclass(frozen=True)
+class TrustCurve:
+    """One trust term in one form: an accuracy on clean and one on attacked images for each alpha.
+
+    ``alphas`` are the robust classifier's weights, in increasing order.
+    """
+
+    trust: str
+    form: str
+    alphas: tuple[float, ...]
+    clean: tuple[EstimatedAccuracy, ...]
+    attacked: tuple[AttackedAccuracy, ...]
+
+
+@dataclass(frozen=True)
+class TrustCurves:
+    """The curves of one panel: attacks of one norm and radius eps, in units of the input."""
+
+    curves: tuple[TrustCurve, ...]
+    norm: str
+    eps: float
+    title: str
+
+
+def trust_image(panels: Sequence[TrustCurves], suffix: str, *, error_bars: bool = False) -> bytes:
+    """Return attacked against clean accuracy (%), a panel a norm, as a png or svg file's content.
+
+    Colour is the trust term, the line's style its form; points are joined in
+    order of alpha, and numbers beside some of them are the alphas.
+    `error_bars` draws each point's 95 % intervals over images, lightly.
+
+    References
+    ----------
+    Figures 1 and 4 of Bai, Anderson, Sojoudi, "Mixing classifiers to
+    alleviate the accuracy-robustness trade-off".
+    """
+    trusts = list(dict.fromkeys(curve.trust for panel in panels for curve in panel.curves))
+    forms = list(dict.fromkeys(curve.form for panel in panels for curve in panel.curves))
+
+    def of_form(number: int) -> dict[str, Any]:
+        hollow = {"markerfacecolor": "white"} if number % 2 else {}
+        return {"linestyle": style(number)["linestyle"], **hollow}
+
+    def draw(figure: Figure) -> None:
+        from matplotlib.lines import Line2D
+
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, panel in zip(all_axes, panels, strict=True):
+            for curve in panel.curves:
+                how = {**style(trusts.index(curve.trust)), **of_form(forms.index(curve.form))}
+                points = percent(curve.clean), percent(curve.attacked)
+                axes.plot(*points, linewidth=1.4, markersize=3.6, clip_on=False, zorder=3, **how)
+                if error_bars:
+                    crosses(axes, curve.clean, curve.attacked, how["color"], 0.28)
+            axes.margins(0.07)
+            axes.autoscale_view()
+            axes.set(xlim=_limits(axes.get_xlim(), panel), ylim=_limits(axes.get_ylim(), panel))
+            ball = f"{NORM_SIGNS.get(panel.norm, one_line(panel.norm))}, \u03b5 = {as_given(panel.eps)}"
+            axes.set_xlabel("clean accuracy (%, estimate)")
+            axes.set_ylabel(f"attacked accuracy (%, upper bound)\n{ball}", parse_math=False)
+            title = "" if len(panels) == 1 else "\n".join(title_lines(panel.title, 52))
+            axes.set_title(title, fontsize=9.5, parse_math=False)
+            tidy(axes)
+        subtitle = "numbers at the curves: weight of the robust classifier"
+        head(figure, panels[0].title if len(panels) == 1 else "Clean against attacked accuracy", subtitle)
+        handles = [
+            Line2D(
+                [], [], linewidth=2, markersize=5, label=f"trust: {name}", **{**style(k), "linestyle": "-"}
+            )
+            for k, name in enumerate(trusts)
+        ]
+        grey: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 4.5, "linewidth": 1.6}
+        handles += [
+            Line2D([], [], label=f"form: {name}", **grey, **of_form(k)) for k, name in enumerate(forms)
+        ]
+        legend(figure, handles)
+        figure.draw_without_rendering()
+        for axes, panel in zip(all_axes, panels, strict=True):
+            places = [np.stack([percent(one.clean), percent(one.attacked)], 1) for one in panel.curves]
+            texts = [[plain_decimal(round(a, 4)) for a in one.alphas] for one in panel.curves]
+            colours = [style(trusts.index(one.trust))["color"] for one in panel.curves]
+            place_labels(axes, places, texts, colours)
+
+    return image(suffix, (6.4 if len(panels) == 1 else 5.2 * len(panels), 5.6), draw)
+
+
+def _limits(ends: tuple[float, float], panel: TrustCurves) -> tuple[float, float]:
+    """Return an axis' ends: never narrower than a few percent, never far outside 0 to 100."""
+    if not any(np.isfinite(percent(c.clean) + percent(c.attacked)).any() for c in panel.curves):
+        return 0.0, 100.0
+    middle, span = sum(ends) / 2, max(ends[1] - ends[0], _LEAST)
+    beyond = 0.05 * span
+    low = min(max(middle - span / 2, -beyond), 100 + beyond - min(span, _LEAST))
+    high = max(min(middle + span / 2, 100 + beyond), -beyond + min(span, _LEAST))
+    return low, high
+
+
+def gaps_image(
+    panels: Mapping[tuple[str, str], tuple[FloatArray, FloatArray]], suffix: str, *, title: str
+) -> bytes:
+    """Return histograms of confidence gaps, in [0, 1], as the content of a png or svg file.
+
+    A panel's gaps are those of images classified right, and wrong, by one
+    classifier (a row) under one condition (a column).  Heights are shares (%)
+    of each; dashed lines are means, dotted ones medians.
+
+    References
+    ----------
+    Table 1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
+    accuracy-robustness trade-off".
+    """
+    rows = list(dict.fromkeys(classifier for classifier, _ in panels))
+    columns = list(dict.fromkeys(condition for _, condition in panels))
+
+    def draw(figure: Figure) -> None:
+        from matplotlib.colors import to_rgba
+        from matplotlib.lines import Line2D
+        from matplotlib.patches import Patch
+
+        grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey="row")
+        for r, classifier in enumerate(rows):
+            highest = [0.0]
+            for c, condition in enumerate(columns):
+                if (classifier, condition) not in panels:
+                    grid[r][c].set_visible(False)
+                    continue
+                name = f"{_CLASSIFIERS.get(classifier, classifier)}, {condition}"
+                highest.append(_histograms(grid[r][c], name, panels[classifier, condition]))
+                if not any((below, condition) in panels for below in rows[r + 1 :]):
+                    grid[r][c].set_xlabel("gap between the two largest probabilities")
+            grid[r][0].set_ylabel("share of right or\nof wrong images (%)")
+            grid[r][0].set_ylim(0, 1.05 * (max(highest) or 100.0))
+        head(figure, title)
+        patches = [
+            Patch(facecolor=to_rgba(colour, 0.16), edgecolor=colour, linewidth=1.5, label=f"{name} images")
+            for name, colour in zip(("right", "wrong"), COLOURS, strict=False)
+        ]
+        lines = [
+            Line2D([], [], color="0.3", linestyle=dashes, linewidth=1.4, label=name)
+            for name, dashes in (("mean", _MEAN), ("median", _MEDIAN))
+        ]
+        legend(figure, [*patches, *lines])
+
+    return image(suffix, (4.3 * max(len(columns), 1.4), 3.1 * len(rows) + 1.0), draw)
+
+
+def _histograms(axes: Axes, name: str, gaps: tuple[FloatArray, FloatArray]) -> float:
+    """Draw the gaps of right and of wrong images; return the greatest height."""
+    words, highest = title_lines(name, 52), 0.0
+    for answer, own, colour in zip(("right", "wrong"), gaps, COLOURS, strict=False):
+        if not len(own):
+            words.append(f"{answer}: none")
+            continue
+        values = np.clip(np.asarray(own, np.float64), 0.0, 1.0)
+        shares = 100 * np.histogram(values, _BINS)[0] / len(values)
+        highest = max(highest, float(shares.max()))
+        axes.stairs(shares, _BINS, fill=True, color=colour, alpha=0.16)
+        axes.stairs(shares, _BINS, color=colour, linewidth=1.5, zorder=3, clip_on=False)
+        for at, dashes in ((values.mean(), _MEAN), (np.median(values), _MEDIAN)):
+            axes.axvline(at, color=colour, linestyle=dashes, linewidth=1.4, zorder=4, clip_on=False)
+        plural = "" if len(values) == 1 else "s"
+        middles = f"mean {values.mean():.3f}, median {np.median(values):.3f}"
+        words.append(f"{answer}: {len(values):,} image{plural}, {middles}")
+    axes.set_title("\n".join(words), fontsize=9, parse_math=False, loc="left")
+    axes.set(xlim=(0, 1))
+    axes.tick_params(labelbottom=True, labelleft=True)
+    tidy(axes)
+    return highest
+
+
+def lipschitz_image(
+    curves: Mapping[str, FloatArray],
+    suffix: str,
+    *,
+    unit: str,
+    title: str,
+    eps: float,
+    quotient: FloatArray | None = None,
+    claimed: float | None = None,
+) -> bytes:
+    """Return shares of images above each estimated constant and radius as a png or svg file's content.
+
+    Parameters
+    ----------
+    curves
+        Name -> estimated constants (m,); NaN where there is none.
+    suffix
+        ``png`` or ``svg``.
+    unit
+        What a constant is measured in, for the axis.
+    title
+        The figure's title.
+    quotient, eps
+        Estimated r (m,) of Theorem 3.5 and the radius it is compared with; no panel without it.
+    claimed
+        A claimed constant, drawn as a line.
+    """
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, 1 if quotient is None else 2, squeeze=False)[0]
+        found = {name: values[np.isfinite(values)] for name, values in curves.items()}
+        ends = [float(values.max(initial=0.0)) for values in found.values()]
+        end = 1.05 * max([*ends, *([] if claimed is None else [claimed])]) or 1.0
+        for k, (name, values) in enumerate(found.items()):
+            how = {"drawstyle": "steps-pre", "linewidth": 1.8, **style(k, marker=False)}
+            panels[0].plot(*_at_least(values, end), label=name, **how)
+        if claimed is not None:
+            panels[0].axvline(claimed, color=DARK, linewidth=1.2, label="claimed constant")
+        panels[0].set(xlim=(0, end), xlabel=f"estimated constant L ({unit})")
+        panels[0].set_ylabel("images with an estimate of at least L (%)")
+        if quotient is not None:
+            steps = _at_least(quotient, _SHOWN * eps)
+            panels[1].plot(*steps, drawstyle="steps-pre", color=COLOURS[2], label="estimated r")
+            label = "eps: r below it establishes nothing"
+            panels[1].axvline(eps, color=DARK, linewidth=1.2, label=label)
+            panels[1].set(xlim=(0, _SHOWN * eps), xlabel="estimated r of Theorem 3.5")
+            panels[1].set_ylabel("images with estimated r of at least this (%)")
+        for axes in panels:
+            axes.set_ylim(0, 103)
+            tidy(axes)
+        head(figure, title, "estimated by search, not certified: true constants may be larger")
+        legend(figure, [line for axes in panels for line in axes.get_lines() if line.get_label()[0] != "_"])
+
+    return image(suffix, (5.6 if quotient is None else 9.2, 4.4), draw)
+
+
+def _at_least(values: FloatArray, end: float) -> tuple[FloatArray, FloatArray]:
+    """Return the corners (x, y in %) of the share of values >= x, for ``steps-pre``, on [0, end].
+
+    Examples
+    --------
+    >>> _at_least(np.array([1.0, 3.0]), 2.0)
+    (array([0., 1., 2.]), array([100., 100.,  50.]))
+    """
+    x = np.array([0.0, *np.unique(values[(values > 0) & (values < end)]), end])
+    shares = [100.0 * float((values >= at).mean()) if len(values) else 0.0 for at in x[1:]]
+    return x, np.array([shares[0], *shares])
