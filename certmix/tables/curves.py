@@ -182,7 +182,8 @@ def curve_plot(
         axes.set_xlabel(f"{NORM_SIGNS.get(norm, one_line(norm))} radius (units of the input)")
         axes.set_ylabel("certified accuracy (%)")
         tidy(axes)
-        legend(figure, axes.get_legend_handles_labels()[0])
+        handles, labels = axes.get_legend_handles_labels()
+        legend(figure, handles, 2 if max(map(len, labels), default=0) <= 44 else 1)
         parts = [] if sigma is None else [f"\u03c3 = {plain_decimal(sigma)}"]
         parts.append(f"\u03b1 = {plain_decimal(alpha)}")
         counts = sorted({curve.images for curve in curves})

@@ -139,15 +139,16 @@ def head(figure: Figure, title: str, subtitle: str = "") -> None:
     figure.suptitle("\n".join(lines), fontsize=10.5).set_parse_math(False)
 
 
-def legend(figure: Figure, handles: Sequence[Any]) -> None:
-    """Put a legend below the axes, in as many columns as the figure is wide for."""
+def legend(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
+    """Put a legend below the axes, by default in as many columns as the figure is wide for."""
     if not handles:
         return
     most = int((figure.get_figwidth() - 2 * _HANDLE) / _LETTER)
     for handle in handles:
         handle.set_label("\n".join(textwrap.wrap(one_line(str(handle.get_label())), most)))
     longest = max(len(line) for handle in handles for line in handle.get_label().split("\n"))
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / (longest * _LETTER + _HANDLE))))
+    room = int(figure.get_figwidth() / (longest * _LETTER + _HANDLE))
+    columns = columns or max(1, min(len(handles), room))
     rows = math.ceil(len(handles) / columns)
     placed = figure.legend(
         handles=list(handles), loc="outside lower center", ncols=math.ceil(len(handles) / rows),

@@ -106,7 +106,7 @@ def example_image(
             titles = "logits", f"softmax(h): margin {before:.3g}", f"softmax(M(h)): margin {after:.2g}"
             bars = zip(row, (logits, raw, bent), titles, (DARK, COLOURS[1], COLOURS[0]), strict=True)
             for axes, heights, title, colour in bars:
-                drawn = axes.bar(classes, heights, 0.62, color=colour, zorder=2)
+                drawn = axes.bar(list(classes), heights, 0.62, color=colour, zorder=2)
                 axes.bar_label(drawn, [f"{height:.2g}" for height in heights], padding=2, fontsize=8.5)
                 axes.axhline(0, color="0.4", linewidth=0.8, zorder=3)
                 axes.margins(y=0.2)
