@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from certmix.certification.shards import Shard
-from certmix.engines import ENGINES, EngineChoice
+from certmix.runs.engine import ENGINES, EngineChoice
 
 from .options import F, _Parsed
 
@@ -23,9 +23,10 @@ def engine_options(function: F) -> F:
     for option in reversed(
         [
             click.option(
-                "--workers", type=int, default=1, show_default=True,
+                "--workers", type=int, default=None,
                 help="Processes that share the work, one CPU thread each; with --device cuda they take "
-                "the GPUs in turn. Samples are the same for any number.",
+                "the GPUs in turn. Samples are the same for any number.  [default: on a CPU one a core, once "
+                "a run has lasted some seconds and many are left; else 1]",
             ),
             click.option(
                 "--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,

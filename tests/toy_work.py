@@ -1,4 +1,4 @@
-"""Work without models for engines: items are squared, and some of them misbehave."""
+"""Work without models: items are squared, and some of them misbehave."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from certmix.errors import ParameterError
+from certmix.runs.engine import Work
 
 
 class OddError(Exception):
@@ -26,7 +27,7 @@ class Toy:
     ``kill_once`` kills its worker where no worker has died of it before,
     ``kill_always`` at every try; ``raises`` raises; ``partly`` does at most so
     many items of a task; ``start`` is done when a worker opens the work; nobody
-    begins before ``crowd`` workers are there.
+    begins before ``crowd`` workers are there; ``timed`` ends tasks when their time is up.
     """
 
     folder: str
@@ -37,23 +38,27 @@ class Toy:
     start: str = ""
     pause: float = 0.0
     crowd: int = 1
+    timed: bool = False
 
-    def open(self, device: str | None) -> Any:
+    def work(self) -> Work:
+        """What an engine is given."""
+        return Work(lambda: self("here"), lambda: self, lambda item: f"item {item}")
+
+    def __call__(self, device: str) -> Any:
         if self.start == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.start == "refuse":
             raise ParameterError("this work is refused: choose another")
+        Path(self.folder, f"device-{os.getpid()}").write_text(device)
         Path(self.folder, f"worker-{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         return self._handle
-
-    def name(self, item: int) -> str:
-        return f"item {item}"
 
     def _handle(self, items: list[int], seconds: float, take: Any) -> list[int]:
         while len(workers(Path(self.folder))) < self.crowd:
             time.sleep(0.01)
+        end = time.monotonic() + seconds
         for done, item in enumerate(items):
-            if self.partly is not None and done >= self.partly:
+            if (self.partly is not None and done >= self.partly) or (self.timed and time.monotonic() > end):
                 return items[done:]
             self._misbehave(item)
             time.sleep(self.pause)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,15 @@ from typing import Any
 from certmix.certification.certify_fill import fill
 from certmix.certification.deterministic import DeterministicResult, run_deterministic
 from certmix.certification.deterministic_request import GivenConstant, Margin, draws_no_samples
-from certmix.certification.drawing import Context, Progress
 from certmix.certification.evaluate import Evaluation, expectations
 from certmix.certification.request import OPTION_OF, CertifyRequest, check_batch_size
+from certmix.certification.sampled import Context, Progress
 from certmix.certification.shards import Shard
-from certmix.engines import EngineChoice, make_engine
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.runs import Identity, ImageRecord, RunFolder, Store, default_folder
 from certmix.runs.behaviour import Original, refuse_changed
+from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.keywords import check_known, check_number, check_numbers, field_names, plain_number, several
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import resolve_device
@@ -32,7 +33,7 @@ __all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certif
 HELP = "help(certmix.certify)"
 KEYWORDS = {
     "sigma", "alpha", "output", "fresh", "device", "batch_size", "compiled", "progress", "workers",
-    "shard",
+    "executor", "shard",
     *(
         name
         for kind in (CertifyRequest, Margin, GivenConstant, Sources, EngineChoice)
@@ -84,7 +85,8 @@ def certify(
     batch_size: int | None = None,
     compiled: bool = False,
     progress: Callable[[Any], None] | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
+    executor: Executor | None = None,
     shard: str | None = None,
     **options: Any,
 ) -> CertifyResult | DeterministicResult:
@@ -109,8 +111,12 @@ def certify(
     progress
         Called after each image, or batch of images.
     workers
-        Processes that share the sampling; with another engine than ``local``
-        (see **options**) workers of that.
+        Processes that share the work; with another engine than ``local``
+        (see **options**) workers of that.  None: on a CPU one a core, in runs that are long enough
+        (a script must then call certmix under ``if __name__ == "__main__":``).
+    executor
+        A `concurrent.futures.Executor` that does the work instead, such as those of Dask or of
+        MPI; it gets `workers` tasks at a time, or as many as it says it has workers.
     shard
         ``"2/8"`` does the second of eight shares of the images; see
         `certmix.certification.shards.merge`.
@@ -120,7 +126,7 @@ def certify(
         fields of `certmix.certification.deterministic_request.DeterministicRequest`
         (norm, ...); of
         `certmix.runs.sources.Sources` (data, standard, robust, ...); and, with
-        samples, of `certmix.engines.EngineChoice` (engine, gpus_per_worker, ray_address).
+        samples, of `certmix.runs.engine.EngineChoice` (engine, gpus_per_worker, ray_address).
 
     Returns
     -------
@@ -144,6 +150,7 @@ def certify(
     where: dict[str, Any] = {
         "output": output, "in_memory": output is None, "fresh": fresh, "device": device,
         "batch_size": plain_number(batch_size), "progress": progress, "say": _warn,
+        "executor": executor,
     }  # fmt: skip
     spreading = {name: options.pop(name) for name in EngineChoice.__dataclass_fields__ if name in options}
     choice = EngineChoice(workers=plain_number(workers), **spreading)
@@ -191,6 +198,7 @@ def run_certify(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = _warn,
     engine: EngineChoice | None = None,
+    executor: Executor | None = None,
     shard: Shard | None = None,
     like: Original | None = None,
 ) -> CertifyResult:
@@ -207,7 +215,7 @@ def run_certify(
     loaded = load_sources(sources, request.sigma, chosen, say)
     if like is not None:
         like.hold(loaded, chosen)
-    spread_by = make_engine(engine or EngineChoice(), chosen)
+    spread_by = Engine(engine or EngineChoice(), chosen, executor)
     passes = Passes(chosen, batch_size, compiled)
     context = Context(request, loaded, sources, passes, progress, say, spread_by, shard)
     for note in expectations(request, loaded.dataset.classes):

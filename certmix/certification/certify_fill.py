@@ -7,10 +7,10 @@ from typing import Any
 
 from certmix.certification.begun import forget_begun
 from certmix.certification.describe import description
-from certmix.certification.drawing import Context, draw_samples, standard_outputs, wants_samples
 from certmix.certification.evaluate import SETTLED, Evaluation, began_with, choice_notes, evaluate
 from certmix.certification.products import particulars, publish
 from certmix.certification.request import CertifyRequest
+from certmix.certification.sampled import Context, draw_samples, standard_outputs, wants_samples
 from certmix.certification.shards import Shard, remember_planned
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread
@@ -104,7 +104,7 @@ def _description(context: Context) -> dict[str, Any]:
     """Return what ``run.json`` says, with the engine and the shard."""
     found = description(context.request, context.loaded, context.sources, context.passes)
     shard = {} if context.shard is None else {"shard": context.shard.as_dict()}
-    return {**found, "engine": context.engine.describe(), **shard}
+    return {**found, "engine": context.engine.described, **shard}
 
 
 def _compiled(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from certmix.certification.published_summary import forget_partial
 from certmix.certification.request import check_batch_size
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread
-from certmix.engines import Engine, EngineChoice, make_engine
 from certmix.errors import ModelError
 from certmix.models.checks import chance_warning
 from certmix.models.zoo import zoo_card, zoo_names
@@ -26,6 +26,7 @@ from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
 from certmix.runs.attacking import Progress
 from certmix.runs.behaviour import Original, hold, refuse_changed
 from certmix.runs.elsewhere import Named
+from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.tables import write_products
@@ -65,6 +66,7 @@ def run_deterministic(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = lambda message: None,
     engine: EngineChoice | None = None,
+    executor: Executor | None = None,
     like: Original | None = None,
 ) -> DeterministicResult:
     """Run or resume one certification without samples.
@@ -73,7 +75,7 @@ def run_deterministic(
     ----------
     request, sources
         What is asked for; the robust model is certified as it is.
-    output, in_memory, fresh, device, batch_size, progress, say, engine, like
+    output, in_memory, fresh, device, batch_size, progress, say, engine, executor, like
         As for `certmix.certification.certify.run_certify`.  Bounds are propagated
         on the CPU, whatever the device.
 
@@ -92,7 +94,7 @@ def run_deterministic(
     graph = graph_of(request, loaded)
     _expect(request, loaded, say)
     identity = run_identity(request, loaded)
-    workers = make_engine(engine or EngineChoice(), chosen)
+    workers = Engine(engine or EngineChoice(), chosen, executor)
     named = Named.of(sources, robust, loaded, chosen)
 
     def done(store: Store, run: RunFolder | None) -> DeterministicResult:
@@ -103,7 +105,7 @@ def run_deterministic(
             for key, value in new.items():
                 store.put(key, value)
             described = surroundings(request.as_dict(), loaded, sources, chosen, work.step)
-            run.begin({**described, "certified": True, "engine": workers.describe()})
+            run.begin({**described, "certified": True, "engine": workers.described})
         return _finish(work, run, workers, named)
 
     if in_memory:

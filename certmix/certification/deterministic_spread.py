@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,14 +19,12 @@ from certmix.certification.deterministic_fill import (
     unfinished,
 )
 from certmix.certification.deterministic_request import DeterministicRequest
-from certmix.engines import Engine, Handler
-from certmix.engines.interface import Take
-from certmix.runs import Store
+from certmix.runs import Store, engine
 from certmix.runs.attacking import Progress
 from certmix.runs.elsewhere import Named
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Batch", "Elsewhere", "Found", "Here", "fill_all"]
+__all__ = ["Batch", "Found", "fill_all", "load"]
 
 Cells = dict[str, tuple[list[int], FloatArray]]
 """Indices and vectors (m, k) by cell."""
@@ -48,62 +47,32 @@ class Found:
     cells: Cells
 
 
-@dataclass(frozen=True)
-class Here:
-    """Work in this process, with what is loaded; the driver's store is written at once."""
+def handler_of(work: Work) -> engine.Handler:
+    """Return what works on batches until time is up, with what is loaded."""
 
-    work: Work
-
-    def open(self, device: str | None) -> Handler:
-        """Return what works on batches to the end."""
-        return self._fill
-
-    def name(self, item: Batch) -> str:
-        """Return what to call a batch."""
-        return f"the batch of image {item.index}"
-
-    def _fill(self, batches: list[Batch], seconds: float, take: Take) -> list[Batch]:
-        for batch in batches:
-            fill(self.work, batch.positions)
-            take(Found(batch.positions, {}))
+    def handle(batches: list[Batch], seconds: float, take: engine.Take) -> list[Batch]:
+        end = time.monotonic() + seconds
+        for done, batch in enumerate(batches, 1):
+            take(_found(work, batch))
+            if time.monotonic() >= end:
+                return batches[done:]
         return []
 
+    return handle
 
-@dataclass(frozen=True)
-class Elsewhere:
-    """Work in another process, which loads data and robust model itself and checks that they are the same."""
 
-    request: DeterministicRequest
-    named: Named
-    device: str
-    batch_size: int | None
+def load(request: DeterministicRequest, named: Named, batch_size: int | None, device: str) -> engine.Handler:
+    """Return such a handler in another process, which loads data and robust model itself.
 
-    def open(self, device: str | None) -> Handler:
-        """Load data and robust model, and return what works on batches until time is up.
-
-        Raises
-        ------
-        RunError
-            If they are not what the driver loaded.
-        """
-        chosen = torch.device(device or self.device)
-        loaded = self.named.load(chosen)
-        graph = graph_of(self.request, loaded)
-        base = Work(self.request, loaded, chosen, self.batch_size, graph, Store(None), None)
-
-        def handle(batches: list[Batch], seconds: float, take: Take) -> list[Batch]:
-            end = time.monotonic() + seconds
-            for done, batch in enumerate(batches, 1):
-                take(_found(base, batch))
-                if time.monotonic() >= end:
-                    return batches[done:]
-            return []
-
-        return handle
-
-    def name(self, item: Batch) -> str:
-        """Return what to call a batch."""
-        return f"the batch of image {item.index}"
+    Raises
+    ------
+    RunError
+        If they are not what the driver loaded.
+    """
+    chosen = torch.device(device)
+    loaded = named.load(chosen)
+    graph = graph_of(request, loaded)
+    return handler_of(Work(request, loaded, chosen, batch_size, graph, Store(None), None))
 
 
 def _found(base: Work, batch: Batch) -> Found:
@@ -124,7 +93,7 @@ def _found(base: Work, batch: Batch) -> Found:
         work.store.close()
 
 
-def fill_all(work: Work, positions: IntArray, engine: Engine, named: Named) -> IntArray:
+def fill_all(work: Work, positions: IntArray, by: engine.Engine, named: Named) -> IntArray:
     """Compute what the store lacks, batch by batch; return the positions that it holds in full.
 
     A keyboard interrupt ends the work; batches in flight are lost.
@@ -142,18 +111,23 @@ def fill_all(work: Work, positions: IntArray, engine: Engine, named: Named) -> I
             work.progress(Progress(len(done), len(positions), work.request.certificate, elapsed))
 
     batches = [positions[begin : begin + step] for begin in range(0, len(positions), step)]
+    alone = replace(work, loaded=replace(work.loaded, standard=None))
     try:
-        if not engine.remote:
-            engine.run(Here(work), _asked(work, batches, {}), take)
-        else:
-            _standard_logits(work, batches)
-            lacking, known = unfinished(work, positions), _known(work)
-            for batch in batches:
-                if lacking.isdisjoint(batch.tolist()):
-                    take(Found(batch, {}))
-            wanted = [batch for batch in batches if not lacking.isdisjoint(batch.tolist())]
-            elsewhere = Elsewhere(work.request, named, work.device.type, work.batch_size)
-            engine.run(elsewhere, _asked(work, wanted, known), take)
+        _standard_logits(work, batches)
+        lacking, known = unfinished(work, positions), _known(work)
+        for batch in batches:
+            if lacking.isdisjoint(batch.tolist()):
+                take(Found(batch, {}))
+        wanted = [batch for batch in batches if not lacking.isdisjoint(batch.tolist())]
+        by.run(
+            engine.Work(
+                here=lambda: handler_of(alone),
+                elsewhere=lambda: partial(load, work.request, named, work.batch_size),
+                name=lambda batch: f"the batch of image {batch.index}",
+            ),
+            _asked(work, wanted, known),
+            take,
+        )
     except KeyboardInterrupt:
         pass
     kept: IntArray = positions[np.isin(positions, np.array(sorted(done), np.int64))]

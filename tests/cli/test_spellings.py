@@ -13,8 +13,8 @@ import certmix
 from certmix.attacks import pgd
 from certmix.certification.deterministic_request import GivenConstant, Margin
 from certmix.certification.request import CertifyRequest
-from certmix.engines import EngineChoice
 from certmix.errors import ParameterError
+from certmix.runs.engine import EngineChoice
 from certmix.runs.keywords import norm_name
 from certmix.runs.source_names import Sources
 from certmix.studies.attack import attack

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from planes import plane, points
 
 import certmix
-from certmix.certification import rounds
+from certmix.certification import sampled
 
 INPUTS = [[x, y] for x in (0.05, 0.2, 0.45, 0.55, 0.8) for y in (0.1, 0.6)]
 LABELS = [int(x > 0.5) for x, _ in INPUTS]
@@ -51,13 +50,13 @@ def test_counts_do_not_depend_on_how_many_images_share_a_batch(options):
 @pytest.mark.filterwarnings("ignore::certmix.CertmixWarning")
 def test_short_requests_are_packed(monkeypatch, one_thread):
     sizes = []
-    submit = rounds.Sampler.submit
+    submit = sampled.Sampler.submit
 
     def noted(self, draws):
         sizes.append(len(draws))
         return submit(self, draws)
 
-    monkeypatch.setattr(rounds.Sampler, "submit", noted)
+    monkeypatch.setattr(sampled.Sampler, "submit", noted)
     records(500, samples=500)
     assert max(sizes) == 5
     sizes.clear()
@@ -68,21 +67,5 @@ def test_short_requests_are_packed(monkeypatch, one_thread):
 @pytest.mark.filterwarnings("ignore::certmix.CertmixWarning")
 def test_two_rounds_under_way_give_the_same(monkeypatch):
     alone = records(50, samples=1000)
-    original = rounds.sample
-
-    class Cuda:
-        """A CPU's sampler that is treated as a GPU's by the scheduler alone."""
-
-        device = SimpleNamespace(type="cuda")
-
-        def __init__(self, sampler):
-            self._sampler = sampler
-
-        def __getattr__(self, name):
-            return getattr(self._sampler, name)
-
-    monkeypatch.setattr(
-        "certmix.certification.workload.sample",
-        lambda *a, sampler, **k: original(*a, sampler=Cuda(sampler), **k),
-    )
+    monkeypatch.setitem(sampled.AHEAD, "cpu", 2)
     same(alone, records(200, samples=1000))

@@ -1,0 +1,363 @@
+"""Who does a run's work: this process, processes of this machine, or any `concurrent.futures.Executor`.
+
+Importing this module imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing import connection, resource_tracker
+from typing import TYPE_CHECKING, Any
+
+from certmix.errors import ModelError, ParameterError, RunError
+from certmix.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ENGINES", "Engine", "EngineChoice", "Handler", "Open", "Take", "Work"]
+
+ENGINES = {
+    "local": "processes of this machine",
+    "ray": "actors of a Ray cluster, or of a local Ray (pip install 'certmix[ray]')",
+}
+
+SECONDS = 3.0
+"""After which a worker gives back what is left of a task."""
+TRIES = 3
+"""Times that workers may die while they hold an item."""
+MOST = (64, 8, 1)
+"""Items of a task by deaths so far: enough to fill batches; what may kill workers takes few along."""
+ALONE, PAYS = 5.0, 15.0
+"""Seconds after which a run of one process thinks of workers, and what must be left of it for them to pay."""
+MOST_WORKERS = 16
+"""Processes that are started unasked: each loads a model of its own."""
+
+Take = Callable[[Any], None]
+"""Takes one result."""
+Handler = Callable[[list[Any], float, Take], list[Any]]
+"""Works on items for about so many seconds, hands over results, and returns the items that want more.
+
+What is done twice, because a worker died, must give the same results twice.
+"""
+Open = Callable[[str], Handler]
+"""Loads in a worker, on a device, what is needed; picklable."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """How many workers, and of which kind.
+
+    Parameters
+    ----------
+    engine
+        A name in `ENGINES`.
+    workers
+        How many; 1 of the engine ``local`` is this process itself.  None: on a CPU a process a
+        core, as soon as a run has shown that it takes long enough for them to pay; else 1.
+    gpus_per_worker
+        ``ray`` only: GPUs that one worker takes, 0.5 to share one among two;
+        None for 1 where the device is ``cuda``, else 0.
+    ray_address
+        ``ray`` only: address of a cluster; None for ``RAY_ADDRESS`` if that is
+        set, else a Ray of its own on this machine.
+
+    Raises
+    ------
+    ParameterError
+        For values out of range, or that the engine does not take.
+    """
+
+    engine: str = "local"
+    workers: int | None = 1
+    gpus_per_worker: float | None = None
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ParameterError(f"engine {self.engine!r} is unknown: use {' or '.join(ENGINES)}")
+        if self.workers is not None and self.workers < 1:
+            raise ParameterError(f"workers = {self.workers}: at least 1 is needed")
+        if self.engine != "ray":
+            for option in ("gpus_per_worker", "ray_address"):
+                if getattr(self, option) is not None:
+                    raise ParameterError(f"--{option.replace('_', '-')} is for --engine ray: leave it out")
+        if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker < 1000:
+            raise ParameterError(f"GPUs per worker = {self.gpus_per_worker}: give 0 or more, for example 0.5")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an engine gets done: ``here`` and ``elsewhere`` are asked only if they are needed.
+
+    Parameters
+    ----------
+    here
+        Returns what handles items in this process.
+    elsewhere
+        Returns what workers are sent, to make such a handler of their own.
+    name
+        What to call an item in a message.
+    """
+
+    here: Callable[[], Handler]
+    elsewhere: Callable[[], Open]
+    name: Callable[[Any], str]
+
+
+class Engine:
+    """Gets items done, as was chosen, for a driver whose device is `device`; by `executor` if there is one.
+
+    Attributes
+    ----------
+    described
+        Plain data for ``run.json``.
+
+    Raises
+    ------
+    ParameterError
+        If Ray is asked for and not installed, or beside an executor.
+    """
+
+    def __init__(self, choice: EngineChoice, device: torch.device, executor: Executor | None = None) -> None:
+        self._device, workers, self._alone = str(device), choice.workers or 1, 0.0
+        start: Callable[[], AbstractContextManager[Executor]]
+        if executor is not None:
+            if choice.engine != "local":
+                raise ParameterError("an executor is an engine of its own: leave engine out")
+            name, workers = type(executor).__name__, max(workers, getattr(executor, "_max_workers", 1))
+            start = lambda: nullcontext(executor)  # noqa: E731
+        elif choice.engine == "ray":
+            from certmix.runs.ray_executor import RayExecutor, ray
+
+            ray()
+            gpus = choice.gpus_per_worker
+            gpus = float(device.type == "cuda") if gpus is None else gpus
+            self._device = "cuda" if gpus > 0 else self._device
+            name, start = "ray", partial(RayExecutor, workers, gpus, choice.ray_address)
+        else:
+            if choice.workers is None and device.type == "cpu":
+                import torch
+
+                workers, self._alone = min(torch.get_num_threads(), MOST_WORKERS), ALONE
+            if workers == 1:
+                self._alone = math.inf
+            name, start = "serial" if workers == 1 else "local", partial(_Processes, workers, _gpus(device))
+        self._workers, self._start = workers, start
+        self.described = {"name": name, "workers": workers}
+        if choice.engine == "ray":
+            self.described["gpus_per_worker"] = gpus
+
+    def run(self, work: Work, items: list[Any], take: Take) -> None:
+        """Do all items and hand every result to `take`, in this process, in any order.
+
+        Raises
+        ------
+        CertmixError
+            As the work itself does, or if workers keep dying.
+        """
+        here, begin, total = None, time.monotonic(), len(items)
+        while items and self._alone:
+            here = here or work.here()
+            spent, done = time.monotonic() - begin, total - len(items)
+            if spent >= self._alone and spent * len(items) >= PAYS * done:
+                break
+            items = here(items, max(1.0, self._alone - spent), take)
+        if items:
+            payload = _packed(work.elsewhere())
+            with self._start() as executor:
+                self._spread(executor, payload, work.name, deque(items), take, here)
+
+    def _spread(
+        self,
+        executor: Executor,
+        payload: bytes,
+        name: Callable[[Any], str],
+        waiting: deque[Any],
+        take: Take,
+        here: Handler | None,
+    ) -> None:
+        """Hand out tasks, again where workers died; work `here` until the first of them has done one."""
+        held: dict[Future[tuple[list[Any], list[Any]]], list[Any]] = {}
+        deaths: Counter[str] = Counter()
+        alive = False
+        try:
+            while waiting or held:
+                last_try = False  # is done alone, so that no other item is blamed
+                while waiting and len(held) < self._workers and not last_try:
+                    died = deaths[name(waiting[0])]
+                    last_try = died == TRIES - 1
+                    if last_try and held:
+                        break
+                    size = min(MOST[died], math.ceil(len(waiting) / self._workers))
+                    task = [waiting.popleft() for _ in range(size)]
+                    try:
+                        held[executor.submit(_do, payload, self._device, task)] = task
+                    except BrokenExecutor as error:
+                        raise RunError(
+                            f"the executor cannot take tasks any more ({_short(error)}): make a new one; "
+                            "what is done is kept: repeat to go on"
+                        ) from None
+                while here is not None and waiting and not any(future.done() for future in held):
+                    waiting = deque(here(list(waiting), 1.0, take))
+                here = None
+                for future in wait(held, return_when=FIRST_COMPLETED).done:
+                    task = held.pop(future)
+                    try:
+                        results, rest = future.result()
+                    except BrokenExecutor:
+                        deaths.update(map(name, task))
+                        _refuse_more_deaths([n for n in map(name, task) if deaths[n] >= TRIES], alive)
+                        results, rest = [], task
+                    else:
+                        alive = True
+                    waiting.extendleft(reversed(rest))
+                    for result in results:
+                        take(result)
+        finally:
+            for future in held:
+                future.cancel()
+
+
+def _refuse_more_deaths(names: Sequence[str], alive: bool) -> None:
+    """End a run whose workers keep dying; `alive` says whether any has done something before."""
+    if names:
+        guard = "" if alive else " (a script must call certmix under if __name__ == '__main__':)"
+        raise RunError(
+            f"workers died {TRIES} times while they held {', '.join(names[:5])}{', ...' * (len(names) > 5)}: "
+            "use fewer --workers or a smaller --batch-size if memory is short, or --workers 1 to see why"
+            f"{guard}; what is done is kept: repeat to go on"
+        )
+
+
+def _packed(work: Open) -> bytes:
+    """Return what workers are sent."""
+    try:
+        return pickle.dumps(work)
+    except Exception as error:  # pickling runs code of the objects
+        raise ParameterError(
+            f"data or models given as objects cannot be sent to workers ({_short(error)}): name them instead "
+            "(a path, file.py:factory), define their classes at the top of a module, or use 1 worker"
+        ) from None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Of a process: a model may keep values between its layers, where another thread would find them."""
+
+
+def _do(payload: bytes, device: str, task: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Do one task in a worker; return results, and the items that want more."""
+    results: list[Any] = []
+    try:
+        with _ONE_AT_A_TIME:
+            return results, _opened(payload, device)(task, SECONDS, results.append)
+    except Exception as error:
+        try:
+            portable = str(pickle.loads(pickle.dumps(error))) == str(error)
+        except Exception:  # unpickling runs code of the error's class
+            portable = False
+        if portable:
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _opened(payload: bytes, device: str) -> Handler:
+    """Return the handler of a worker, loaded once."""
+    try:
+        work: Open = pickle.loads(payload)
+    except (AttributeError, ImportError) as error:
+        raise ModelError(
+            f"a worker cannot load the data or models given as objects ({_short(error)}): name them instead "
+            "(a path, file.py:factory), define their classes in an importable module, or use 1 worker"
+        ) from None
+    return work(device)
+
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def _gpus(device: torch.device) -> list[str]:
+    """Return the names of the GPUs that workers take in turn: all, for ``cuda`` without a number."""
+    if str(device) != "cuda":
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return named[:count] if len(named) >= count else [str(k) for k in range(count)]
+
+
+class _Processes(Executor):
+    """A `ProcessPoolExecutor` that is made anew when a worker died, and whose workers end at once."""
+
+    def __init__(self, workers: int, gpus: Sequence[str]) -> None:
+        self._workers, self._gpus = workers, gpus
+        self._begin()
+
+    def _begin(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        heard, self._lifeline = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(self._workers, context, _begin_worker, (heard, self._gpus))
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Hand out a task; processes are started as they are needed."""
+        with _blocked_interrupts():
+            try:
+                return self._pool.submit(function, *args, **kwargs)
+            except BrokenExecutor:
+                self.shutdown()
+                self._begin()
+                return self._pool.submit(function, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
+        """End all workers, whatever they do."""
+        self._lifeline.close()
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    """Let a process start deaf to Ctrl-C, which a terminal sends to all: its driver ends it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # else its start, within that of the first process, lifts the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(lifeline: connection.Connection, gpus: Sequence[str]) -> None:
+    """Begin a process of one thread, with one GPU; it ends when its driver does or says so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch is imported
+    if gpus:
+        number = re.search(r"\d+$", multiprocessing.current_process().name)
+        os.environ[VISIBLE] = gpus[int(number[0] if number else 0) % len(gpus)]
+    keep_freed_memory()
+
+    def end() -> None:
+        connection.wait([lifeline])  # nothing is ever sent: its other end is closed
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

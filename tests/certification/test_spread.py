@@ -1,0 +1,233 @@
+"""Certification by workers: the same numbers as alone, whoever dies, with samples and without."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forged import images_in
+from planes import plane
+from spreading import cells, rows
+from toy_work import alive
+
+import certmix
+from certmix.certification import deterministic_spread, sampled
+from certmix.certification.deterministic_request import Margin
+from certmix.certification.request import CertifyRequest
+from certmix.certification.sampled import Job
+from certmix.errors import ParameterError, RunError
+from certmix.runs.elsewhere import Named
+from certmix.runs.sources import Sources, load_models, load_sources
+from certmix.sampling.passes import Passes
+
+CPU = torch.device("cpu")
+KINDS = {
+    "sampled": {"sigma": 0.25, "samples": 3000, "batch_size": 200},
+    "margin": {"sigma": None, "certificates": ("margin",), "radii": (0.0, 0.01, 0.05, 0.1), "norm": "linf"},
+    "constant": {"sigma": None, "certificates": ("lipschitz-constant",), "lipschitz_constant": 50.0},
+}
+
+
+def certify(problem, folder, kind="margin", **more):
+    nets = f"{problem.folder / 'nets.py'}:linear"
+    given = {"data": str(problem.folder / "points.npz"), "standard": nets, "robust": nets, "images": "all"}
+    given = {**given, "batch_size": 3, **KINDS[kind], **more}
+    return certmix.certify(alpha=0.76, output=problem.folder / folder, **given)
+
+
+def same(problem, kind, first, second):
+    first, second = problem.folder / first, problem.folder / second
+    if kind == "sampled":
+        assert rows(first) == rows(second)
+        return
+    a, b = cells(first), cells(second)
+    assert a.keys() == b.keys()
+    for cell in a:
+        assert a[cell][0] == b[cell][0]
+        seen = slice(2) if cell.startswith("margin") else slice(None)  # a batch's evaluations are shared
+        np.testing.assert_allclose(a[cell][1][:, seen], b[cell][1][:, seen], rtol=0, atol=1e-12, err_msg=cell)
+    assert (first / "radii.tsv").read_bytes() == (second / "radii.tsv").read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_are_those_of_one_process_though_a_worker_is_killed(problem, kind):
+    alone, shown = certify(problem, "alone", kind), []
+
+    def kill(progress):
+        if not shown:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        shown.append(progress.done)
+
+    both = certify(problem, "both", kind, workers=2, progress=kill)
+    same(problem, kind, "alone", "both")
+    assert both.summary == alone.summary
+    assert sorted(shown) == shown
+    assert shown[-1] == 12
+    engine = json.loads((problem.folder / "both" / "run.json").read_text())["engine"]
+    assert engine == {"name": "local", "workers": 2}
+    assert not multiprocessing.active_children()
+
+
+class Inline(Executor):
+    """An executor whose only worker is this process, with all that is sent pickled."""
+
+    _max_workers = 1
+
+    def __init__(self):
+        self.sent = []
+
+    def submit(self, function, *args):
+        answer, args = Future(), pickle.loads(pickle.dumps(args))
+        self.sent += args[-1]
+        try:
+            answer.set_result(pickle.loads(pickle.dumps(function(*args))))
+        except Exception as error:
+            answer.set_exception(error)
+        return answer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_executor_of_the_user_does_what_is_lacking(problem, kind):
+    certify(problem, "alone", kind)
+    executor = Inline()
+    certify(problem, "run", kind, images=4, executor=executor)
+    assert len(executor.sent) == (4 if kind == "sampled" else 2)
+    executor.sent.clear()
+    certify(problem, "run", kind, executor=executor)
+    if kind == "sampled":
+        assert len(executor.sent) >= 8
+    else:
+        known = [batch.known.get("robust logits", ([], None))[0] for batch in executor.sent]
+        assert set[int]().union(*known) <= {0, 3, 6, 9}
+        assert len(executor.sent) == 4
+        assert all("standard" not in "".join(batch.known) for batch in executor.sent)
+    executor.sent.clear()
+    certify(problem, "run", kind, executor=executor)
+    assert executor.sent == []
+    same(problem, kind, "alone", "run")
+
+
+@pytest.mark.parametrize("executor", [None, Inline()], ids=["alone", "spread"])
+def test_an_interrupt_keeps_what_came_and_the_rest_is_done_later(problem, executor):
+    def stop(progress):
+        if progress.done == 6:
+            raise KeyboardInterrupt
+
+    partial = certify(problem, "run", progress=stop, executor=executor)
+    assert (partial.summary.complete, partial.summary.images) == (False, 6)
+    assert certify(problem, "run", executor=executor).summary.complete
+    certify(problem, "other")
+    same(problem, "margin", "run", "other")
+
+
+def sampling(problem, **request):
+    nets = f"{problem.folder / 'nets.py'}:linear"
+    sources = Sources(data=str(problem.folder / "points.npz"), standard=nets, robust=nets)
+    asked = CertifyRequest(0.25, 0.76, images="all", **request)
+    loaded = load_sources(sources, 0.25, CPU, lambda message: None)
+    return sampled.elsewhere(asked, sources, loaded, Passes(CPU, 200))
+
+
+@pytest.mark.parametrize("request_", [{"samples": 3000}, {"samples": 400, "scores": "soft"}], ids=str)
+def test_tasks_that_are_cut_short_go_on_where_they_were(problem, request_):
+    """With next to no time a task is a round; records grow from task to task as in one go."""
+    spread = sampling(problem, **request_)
+    handler, jobs, newest, finished = spread("cpu"), [Job(p, p, None) for p in range(12)], {}, []
+    while jobs:
+        found = []
+        jobs = handler(jobs, 0.02, found.append)
+        for one in found:
+            newest.update((record.index, record) for record in one.records)
+            finished += one.finished
+        assert len(finished) == len(newest) - sum(job.record is not None for job in jobs)
+    whole = []
+    assert spread("cpu")([Job(p, p, None) for p in range(12)], 1e9, whole.append) == []
+    for expected in {record.index: record for one in whole for record in one.records}.values():
+        found = newest[expected.index]
+        assert (found.selection == expected.selection).all()
+        assert found.estimation.keys() == expected.estimation.keys()
+        assert all((found.estimation[n] == expected.estimation[n]).all() for n in found.estimation)
+        assert found.scores.keys() == expected.scores.keys()
+
+
+def test_time_ends_a_task_after_a_batch_and_another_model_or_data_are_refused(problem):
+    nets = f"{problem.folder / 'nets.py'}:linear"
+    sources = Sources(data=str(problem.folder / "points.npz"), standard=nets, robust=nets)
+    loaded = load_models(sources, sources.robust, CPU, lambda message: None)
+    named = Named.of(sources, sources.robust, loaded)
+    request = Margin(0.76, norm="linf")
+    batches = [deterministic_spread.Batch(np.arange(k, k + 3), k, {}) for k in (0, 3, 6)]
+    handler, found = deterministic_spread.load(request, named, 3, "cpu"), []
+    assert [batch.index for batch in handler(batches, 0.0, found.append)] == [3, 6]
+    assert handler(batches[1:], 1e9, found.append) == []
+    assert [list(one.positions) for one in found] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    for part, message in (("data_checksum", "another data"), ("robust_checksum", "another robust model")):
+        with pytest.raises(RunError, match=f"a worker loaded {message} than the driver") as refused:
+            replace(named, **{part: "0" * 64}).load(CPU)
+        assert "\n" not in str(refused.value)
+
+
+def test_objects_that_can_be_sent_are_sent_and_others_refused(problem):
+    asked = CertifyRequest(0.5, 0.76, images="all", samples=300)
+    net = torch.nn.Linear(2, 3)
+    sources = Sources(data=str(problem.folder / "points.npz"), standard=None, robust=net)
+    loaded, found = load_sources(sources, 0.5, CPU, lambda message: None), []
+    sent = pickle.loads(pickle.dumps(sampled.elsewhere(asked, sources, loaded, Passes(CPU))))
+    sent("cpu")([Job(0, 0, None)], 9.0, found.append)
+    assert found[0].records[0].index == 0
+    local = plane([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
+    local.held = lambda: None
+    for kind in ("sampled", "constant"):
+        with pytest.raises(ParameterError, match="data or models given as objects cannot be sent to workers"):
+            certify(problem, kind, kind, standard=None, robust=local, workers=2)
+
+
+def test_certificates_without_samples_have_no_shards(command, problem):
+    model = f"{problem.folder / 'nets.py'}:linear"
+    done = command("certify", "--certificate", "margin", "--alpha", 0.76, "--robust", model, "--shard", "1/2")
+    assert done.code == 2
+    assert "--shard is not for certificate margin" in done.err
+    with pytest.raises(ParameterError, match="leave out shard"):
+        certmix.certify(None, 0.76, certificates=["margin"], norm="linf", robust=model, shard="1/2")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+def test_a_killed_driver_leaves_no_worker_and_a_run_that_resumes(command, problem):
+    given = [*problem.options[:4], "--robust", f"{problem.folder / 'nets.py'}:Slow", *problem.options[6:]]
+    given += ["--samples", "600", "--goal", "fixed", "--batch-size", "20", "--images", "all"]
+    run, code = problem.folder / "run", "from certmix_cli.main import main; main()"
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, "certify", *given, "--workers", "2", "--output", str(run)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    for _ in range(600):
+        time.sleep(0.1)
+        if images_in(run / "numbers.sqlite") >= 1:
+            break
+    tasks = Path(f"/proc/{driver.pid}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    driver.kill()
+    driver.wait()
+    kept = images_in(run / "numbers.sqlite")
+    assert 1 <= kept < 12
+    assert len(children) >= 2
+    for _ in range(100):
+        if not any(map(alive, children)):
+            break
+        time.sleep(0.1)
+    assert not any(map(alive, children))
+    resumed = command("certify", *given, "--output", run, "--format", "json")
+    assert resumed.code == 0, resumed.err
+    assert images_in(run / "numbers.sqlite") == 12

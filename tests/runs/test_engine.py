@@ -1,0 +1,245 @@
+"""Engines: every item is done, whoever dies; errors, ends and choices.  No model is loaded."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_work import Toy, alive, workers
+
+from certmix.errors import ParameterError, RunError
+from certmix.runs import engine
+from certmix.runs.engine import TRIES, Engine, EngineChoice, Work
+
+CPU = torch.device("cpu")
+SQUARES = [(i, i * i) for i in range(20)]
+
+
+def done(toy, items=20, count=2, device=CPU):
+    results = []
+    Engine(EngineChoice(workers=count), device).run(toy.work(), list(range(items)), results.append)
+    return results
+
+
+def test_a_killed_worker_is_replaced_and_all_items_are_done(tmp_path: Path):
+    results = done(Toy(str(tmp_path), kill_once=3, partly=4, crowd=2))
+    assert sorted(result[:2] for result in results) == SQUARES
+    assert len(workers(tmp_path)) >= 2
+    assert os.getpid() not in workers(tmp_path)
+    assert (tmp_path / "died").exists()
+    assert not multiprocessing.active_children()
+
+
+def test_an_item_that_kills_every_worker_is_named(tmp_path: Path):
+    with pytest.raises(
+        RunError, match="workers died 3 times while they held item 0: .*repeat to go on"
+    ) as told:
+        done(Toy(str(tmp_path), kill_always=0), items=5)
+    assert "__main__" not in str(told.value), "others were done"
+    assert "\n" not in str(told.value)
+    assert not multiprocessing.active_children()
+
+
+def test_workers_that_die_at_the_start(tmp_path: Path):
+    with pytest.raises(RunError, match="3 times while they held item [01]: .*__name__ == '__main__'"):
+        done(Toy(str(tmp_path), start="die"), items=2)
+
+
+@pytest.mark.parametrize(
+    "toy, kind, text",
+    [
+        ({"start": "refuse"}, ParameterError, "this work is refused: choose another"),
+        ({"raises": (1, "mendable")}, ParameterError, "item: choose another"),
+        ({"raises": (1, "defect")}, ValueError, "a defect"),
+        ({"raises": (1, "odd")}, RuntimeError, "OddError: 1 and 2"),
+    ],
+    ids=str,
+)
+def test_errors_of_the_work_are_raised_here(tmp_path: Path, toy, kind, text):
+    with pytest.raises(kind, match=text) as raised:
+        done(Toy(str(tmp_path), **toy), items=2)
+    assert "toy_work.py" in str(raised.value.__cause__), "where in the worker"
+
+
+def test_what_cannot_be_sent_is_refused():
+    class Inside(Toy):
+        pass
+
+    with pytest.raises(ParameterError, match="cannot be sent to workers .*name them instead") as refused:
+        done(Inside("."))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_an_interrupt_ends_all_workers(tmp_path: Path, spread):
+    def stop(result):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Engine(EngineChoice(workers=1 + spread), CPU).run(
+            Toy(str(tmp_path), pause=0.05).work(), list(range(50)), stop
+        )
+    assert not multiprocessing.active_children()
+
+
+def test_a_short_run_starts_no_worker_and_a_long_one_does(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    chosen = Engine(EngineChoice(workers=None), CPU)
+    assert chosen.described == {"name": "local", "workers": 2}
+    results = []
+    chosen.run(Toy(str(tmp_path)).work(), list(range(20)), results.append)
+    assert {result[2] for result in results} == {os.getpid()}
+    monkeypatch.setattr(engine, "ALONE", 0.1)
+    monkeypatch.setattr(engine, "PAYS", 0.1)
+    results.clear()
+    toy = Toy(str(tmp_path), pause=0.1, timed=True)
+    Engine(EngineChoice(workers=None), CPU).run(toy.work(), list(range(120)), results.append)
+    assert sorted(result[:2] for result in results) == [(i, i * i) for i in range(120)]
+    assert os.getpid() in {result[2] for result in results}
+    assert len({result[2] for result in results}) > 1
+    assert Engine(EngineChoice(workers=None), torch.device("cuda")).described["workers"] == 1
+
+
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_any_executor(tmp_path: Path, kind):
+    results = []
+    context = {} if kind is ThreadPoolExecutor else {"mp_context": multiprocessing.get_context("spawn")}
+    with kind(2, **context) as executor:
+        given = Engine(EngineChoice(), CPU, executor)
+        assert given.described == {"name": kind.__name__, "workers": 2}
+        given.run(Toy(str(tmp_path)).work(), list(range(20)), results.append)
+        assert executor.submit(int, "7").result() == 7, "it is not shut down"
+    assert sorted(result[:2] for result in results) == SQUARES
+
+
+def test_an_executor_that_is_broken_and_one_beside_ray(tmp_path: Path):
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        with pytest.raises(RunError, match="the executor cannot take tasks .*repeat to go on"):
+            Engine(EngineChoice(), CPU, executor).run(
+                Toy(str(tmp_path), kill_once=3).work(), list(range(20)), print
+            )
+        with pytest.raises(ParameterError, match="an executor is an engine of its own"):
+            Engine(EngineChoice("ray"), CPU, executor)
+
+
+class Imagined(Executor):
+    """Workers that die by lot, and answer in any order, or leave items over."""
+
+    def __init__(self, workers, chance, seed, poison=None):
+        self._max_workers, self.chance, self.poison = workers, chance, poison
+        self.random, self.most, self.under_way = random.Random(seed), 0, 0
+
+    def submit(self, function, payload, device, task):
+        answer = Future()
+        if self.poison in task or self.random.random() < self.chance:
+            answer.set_exception(BrokenExecutor("lot"))
+        else:
+            left = self.random.randint(0, len(task) - 1)
+            answer.set_result((task[: len(task) - left], task[len(task) - left :]))
+        return answer
+
+
+def imagined(executor, items):
+    results = []
+    work = Work(lambda: None, int, lambda item: f"item {item}")
+    Engine(EngineChoice(), CPU, executor).run(work, list(range(items)), results.append)
+    return results
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 5), st.integers(0, 10**6))
+def test_every_item_is_done_once(items, workers, seed):
+    assert sorted(imagined(Imagined(workers, 0.02, seed), items)) == list(range(items))
+
+
+def test_what_kills_every_worker_is_named_and_takes_no_other_along():
+    with pytest.raises(RunError, match=rf"died {TRIES} times while they held item 7: "):
+        imagined(Imagined(3, 0.0, 1, poison=7), 40)
+
+
+@pytest.mark.parametrize(
+    "choice, text",
+    [
+        ({"workers": 0}, "workers = 0: at least 1"),
+        ({"engine": "magic"}, "engine 'magic' is unknown: use local or ray"),
+        ({"gpus_per_worker": 1}, "--gpus-per-worker is for --engine ray"),
+        ({"ray_address": "x"}, "--ray-address is for --engine ray"),
+        ({"engine": "ray", "gpus_per_worker": -1}, "GPUs per worker = -1"),
+    ],
+    ids=str,
+)
+def test_choices_out_of_range(choice, text):
+    with pytest.raises(ParameterError, match=text):
+        EngineChoice(**choice)
+
+
+@pytest.mark.parametrize(
+    "device, visible, expected",
+    [
+        ("cuda", "5, 3", ["3", "5", "5"]),
+        ("cuda", "MIG-a,MIG-b", ["MIG-a", "MIG-b", "MIG-b"]),
+        ("cuda", "", ["0", "1", "1"]),
+        ("cuda:1", "", ["", "", ""]),
+        ("cpu", "", ["", "", ""]),
+    ],
+)
+def test_workers_take_gpus_in_turn_and_share_them(tmp_path: Path, monkeypatch, device, visible, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert len(done(Toy(str(tmp_path), crowd=3), items=24, count=3, device=torch.device(device))) == 24
+    shown = sorted(path.read_text() for path in tmp_path.glob("worker-*"))
+    assert sorted(set(shown)) == sorted(set(expected))
+    assert len(shown) == 3
+
+
+DRIVER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import torch
+from certmix.runs.engine import Engine, EngineChoice
+from toy_work import Toy
+if __name__ == "__main__":
+    toy = Toy(sys.argv[1], pause=30.0)
+    Engine(EngineChoice(workers=2), torch.device("cpu")).run(toy.work(), list(range(20)), print)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_worker_outlives_its_driver(tmp_path: Path, how):
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    driver = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path), str(Path(__file__).parents[1])],
+        stderr=subprocess.PIPE, start_new_session=True, text=True,
+    )  # fmt: skip
+    _wait(lambda: len(workers(tmp_path)) == 2)
+    os.killpg(driver.pid, how) if how == signal.SIGINT else os.kill(driver.pid, how)
+    try:
+        _, told = driver.communicate(timeout=20)
+    except subprocess.TimeoutExpired:  # Python drops an interrupt that arrives within a finalizer
+        os.killpg(driver.pid, how)
+        _, told = driver.communicate(timeout=20)
+    _wait(lambda: not any(map(alive, workers(tmp_path))))
+    if how == signal.SIGINT:
+        assert told.count("Traceback") == 1, "workers are deaf to what a terminal sends to all"
+        assert "Process Spawn" not in told
+
+
+def _wait(condition):
+    for _ in range(1500):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("waited in vain")
