@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
 from certmix.nuts.description import MixSettings, check_shares
 from certmix.nuts.folder import LoadedNuts, load_nuts
-from certmix.nuts.mixture import NutsMixture
+from certmix.nuts.mixture import NutsMixture, mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, fill, fill_some, outputs, reduced
 from certmix.runs.keywords import plain_numbers
@@ -161,27 +161,21 @@ def nuts_evaluate(
         bench, data = study.bench, study.bench.dataset
         pair = nuts.standard.module, nuts.robust.module
         suite = Suite(bench, pair, nuts.settings, alphas, targets, queries, autoattack)
-        cells, everyone = suite_cells(suite), contenders(suite)
+        cells = suite_cells(suite)
         held, complete = fill_some(bench, cells)
-        labels, indices, names = data.labels[held], data.indices[held].tolist(), [cell.name for cell in cells]
-        base = [bench.store.read(name, indices) for name in names]
-        right = {one.name: np.stack([one.right(points, labels) for points in base]) for one in everyone}
-        robust = right[CONTENDERS[1]]
-        standings = tuple(_standing(name, own, robust) for name, own in right.items())
-        broken = np.where(right[NUTS].all(0), -1, (~right[NUTS]).argmax(0))  # by which cell first
-        by = {name: int((broken == k).sum()) for k, name in enumerate(names) if (broken == k).any()}
-        sweep: dict[float, AttackedAccuracy] = {}
-        if complete:  # accuracy should fall as r_d grows if the transform hides gradients
+        names = [cell.name for cell in cells]
+        read = partial(bench.store.read, indices=data.indices[held].tolist())
+        base = {name: read(name) for name in names}
+        found, broken = evaluation(base, data.labels[held], nuts.settings, alphas)
+        if complete:
             some = replace(bench, positions=held[:sweep_images])
             swept, complete = fill(some, [sweep_cell(suite, r_d) for r_d in r_d_sweep])
-            labels, judge = data.labels[swept], everyone[-1]
             read = partial(bench.store.read, indices=data.indices[swept].tolist())
+            points = {r_d: read(f"sweep r_d {r_d!r}") for r_d in r_d_sweep}
+            judge, labels = contenders(nuts.settings, alphas)[-1], data.labels[swept]
             clean = judge.right(read(CLEAN), labels)
-            sweep = {
-                float(r_d): attacked_accuracy(clean & judge.right(read(f"sweep r_d {r_d!r}"), labels))
-                for r_d in r_d_sweep
-            }
-        found = Evaluation(standings, by, sweep, by.get(f"{NUTS}, square", 0))
+            sweep = {float(r): attacked_accuracy(clean & judge.right(at, labels)) for r, at in points.items()}
+            found = replace(found, sweep=sweep)
         text = io.StringIO()
         writer = csv.writer(text, delimiter="\t", lineterminator="\n")
         writer.writerow(["idx", "label", "broken_by"])
@@ -209,16 +203,25 @@ def _tuned_on(nuts: LoadedNuts, dataset: Dataset, where: Surroundings) -> IntArr
     return nuts.tuning.shared(dataset.checksum, dataset.indices)
 
 
-def _standing(name: str, right: np.ndarray, robust: np.ndarray) -> Standing:
-    """Compare with the robust classifier, both bool (cells, m): right on each cell's point."""
-    clean, worst = right[0], right.all(0)
-    return Standing(
-        name,
-        estimated_accuracy(clean),
-        attacked_accuracy(worst),
-        paired_change(~clean, ~robust[0]),
-        paired_change(~worst, ~robust.all(0)),
-    )
+def evaluation(
+    base: Mapping[str, FloatArray], labels: IntArray, own: MixSettings, plain_alphas: Sequence[float]
+) -> tuple[Evaluation, IntArray]:
+    """Return what logits at the points of each cell say, and which cell first breaks the mix (-1: none).
+
+    No model is needed: `base` holds both base models' logits (m, 2 c), the cell of the clean images first.
+    """
+    right = {
+        one.name: np.stack([one.right(points, labels) for points in base.values()])
+        for one in contenders(own, plain_alphas)
+    }
+    robust, standings = right[CONTENDERS[1]], []
+    for name, one in right.items():
+        clean, worst = one[0], one.all(0)
+        changes = paired_change(~clean, ~robust[0]), paired_change(~worst, ~robust.all(0))
+        standings.append(Standing(name, estimated_accuracy(clean), attacked_accuracy(worst), *changes))
+    broken = np.where(right[NUTS].all(0), -1, (~right[NUTS]).argmax(0))
+    by = {name: int((broken == k).sum()) for k, name in enumerate(base) if (broken == k).any()}
+    return Evaluation(tuple(standings), by, {}, by.get(f"{NUTS}, square", 0)), broken
 
 
 def evaluation_table(
@@ -339,17 +342,16 @@ class Suite:
         return direct_bypass(self.mixture(pair), self.settings.alpha_d, self.settings.r_d)
 
 
-def contenders(suite: Suite) -> list[Contender]:
+def contenders(own: MixSettings, plain_alphas: Sequence[float]) -> list[Contender]:
     """Return g, h, the plain mixes and the nonlinear mix."""
-    plain = [Contender(plain_name(a), partial(_plain, a)) for a in suite.plain_alphas]
-    ends = [
-        Contender(name, mix) for name, mix in zip(CONTENDERS, (lambda g, h: g, lambda g, h: h), strict=True)
-    ]
-    return [*ends, *plain, Contender(NUTS, suite.mixture(suite.pair).mix)]
+    bend = NonlinearTransform.of(own.transform)
 
+    def nuts(g: Tensor, h: Tensor) -> Tensor:
+        return mix_sharpened(g, transformed_logits(h, bend), own.alpha, own.temperature)
 
-def _plain(alpha: float, standard: Tensor, robust: Tensor) -> Tensor:
-    return mix_outputs(standard, robust, alpha)
+    ends = Contender(CONTENDERS[0], lambda g, h: g), Contender(CONTENDERS[1], lambda g, h: h)
+    plain = [Contender(plain_name(alpha), partial(mix_outputs, alpha=alpha)) for alpha in plain_alphas]
+    return [*ends, *plain, Contender(NUTS, nuts)]
 
 
 def plain_name(alpha: float) -> str:
@@ -365,7 +367,7 @@ def suite_cells(suite: Suite) -> list[Cell]:
     an earlier cell's point already broke for the contender it is made for.
     """
     bench, (standard, robust) = suite.bench, suite.pair
-    by_name = {contender.name: contender for contender in contenders(suite)}
+    by_name = {contender.name: contender for contender in contenders(suite.settings, suite.plain_alphas)}
     cells = [Cell(CLEAN, lambda batch: outputs(suite.pair, batch.images))]
 
     def add(name: str, target: str, attack: Callable[[Batch], Tensor]) -> None:

@@ -333,7 +333,7 @@ def own_attack(request: AttackRequest | None, steps: int | None) -> AttackReques
         If it names another attack than a request does by default.
     """
     asked = AttackRequest() if request is None else request
-    if asked.attack not in ("apgd-ce", AttackRequest.attack):
+    if asked.attack not in ("apgd-ce", AttackRequest().attack):
         raise ParameterError(f"attack {asked.attack!r}: MixedNUTS studies run their own suite; leave it out")
     return asked.replace(attack="apgd-ce", steps=steps if asked.steps is None else asked.steps)
 
