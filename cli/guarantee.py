@@ -45,8 +45,8 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     this share of themselves), rounded down; edit them at will. Paths become
     relative to the file.
     """
-    from certmix.atomic import write_atomically
     from certmix.errors import ParameterError
+    from certmix.files import write_atomically
     from certmix.verification.guarantee.proposing import propose
     from certmix.verification.guarantee.reading import parse_guarantee
     from certmix.verification.guarantee.writing import guarantee_text

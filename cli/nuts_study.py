@@ -72,7 +72,7 @@ def command(
 
 def _draw(name: str, product: Any, path: Path) -> None:
     """Write the study's first figure."""
-    from certmix.atomic import write_atomically
+    from certmix.files import write_atomically
 
     if not product.plots:
         drawn = "sensitivity, margins, transform or beta"

@@ -128,7 +128,7 @@ def _show(bar: Any, progress: Any) -> None:
 
 
 def _write(found: Any, reports: dict[Path, str]) -> None:
-    from certmix.atomic import write_atomically
+    from certmix.files import write_atomically
     from certmix.verification.outputs import FORMATS as WRITERS
 
     for path, name in reports.items():

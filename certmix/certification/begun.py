@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from certmix.plain_json import parse_json
+from certmix.files import parse_json
 from certmix.runs.store import Store
 
 __all__ = ["BEGUN", "begun_images", "forget_begun", "remember_begun"]

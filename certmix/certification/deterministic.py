@@ -7,7 +7,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from certmix.atomic import write_atomically
 from certmix.certification.begun import forget_begun
 from certmix.certification.describe import surroundings
 from certmix.certification.deterministic_check import refute_constant
@@ -20,6 +19,7 @@ from certmix.certification.request import check_batch_size
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread
 from certmix.errors import ModelError
+from certmix.files import write_atomically
 from certmix.models.checks import chance_warning
 from certmix.models.zoo import zoo_card, zoo_names
 from certmix.runs import RunFolder, Store, StudyIdentity, default_folder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from certmix.errors import RunError
-from certmix.plain_json import parse_json
+from certmix.files import parse_json
 from certmix.runs.folder import RESULTS
 from certmix.runs.from_json import from_json
 from certmix.types import SCHEMA_VERSION, CertifiedAccuracy, CleanAccuracy, Summary

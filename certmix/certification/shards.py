@@ -14,7 +14,7 @@ from certmix.certification.products import particulars, publish
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stored import data_of, named, request_of
 from certmix.errors import ParameterError, RunError
-from certmix.plain_json import parse_json
+from certmix.files import parse_json
 from certmix.runs import Identity, ImageRecord, RunFolder, Store, default_folder, read_run
 from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import DATABASE

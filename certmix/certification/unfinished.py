@@ -13,7 +13,7 @@ from certmix.certification.request import CertifyRequest
 from certmix.certification.shards import Shard
 from certmix.certification.stored import open_run
 from certmix.errors import RunError
-from certmix.plain_json import parse_json
+from certmix.files import parse_json
 from certmix.runs import Store, read_run
 from certmix.runs.folder import DATABASE, RESULTS
 from certmix.runs.from_json import from_json

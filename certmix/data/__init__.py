@@ -1,6 +1,183 @@
 """Data sets: a name or a path in, inputs in [0, 1] with labels and a checksum out."""
 
-from certmix.data.access import load_arrays, restrict, spread, stack
-from certmix.data.loading import DATASETS, load, parse_input_range
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from pathlib import Path
+
+from certmix.data import arrays, cifar, image_folder, sample
+from certmix.data.dataset import UNIT_RANGE, Request, Source, load_arrays, one_line, restrict, spread, stack
+from certmix.errors import DataError, ParameterError
+from certmix.types import Dataset
 
 __all__ = ["DATASETS", "load", "load_arrays", "parse_input_range", "restrict", "spread", "stack"]
+
+DATASETS = {
+    "cifar10-sample": sample.SOURCE,
+    **cifar.SOURCES,
+    "images": image_folder.SOURCE,
+    "npz": arrays.SOURCE,
+}
+
+
+def load(
+    spec: str | Path,
+    split: str | None = None,
+    *,
+    default_split: str = "test",
+    input_range: tuple[float, float] | None = UNIT_RANGE,
+    resize: int | None = None,
+    crop: int | None = None,
+) -> Dataset:
+    """Load a data set by name or path.
+
+    Parameters
+    ----------
+    spec
+        The name ``cifar10-sample``, or the path of a CIFAR-10 or CIFAR-100
+        folder (or its parent), of a folder of images or of an ``.npz`` file.
+        The kind is recognised from what is there.
+    split
+        ``"test"``, ``"train"``, or for folders of images the name of a sub-folder.
+        Data without splits take none: every name would stand for the same inputs.
+    default_split
+        What None stands for where the data have splits.
+    input_range
+        Smallest and largest value of float inputs, or None if unbounded.
+        Images are always scaled to (0, 1).
+    resize, crop
+        Folders of images only: shorter side in pixels, then side of the
+        centre square.
+
+    Returns
+    -------
+    Dataset
+        Its `read` returns float32 inputs; those of images have shape (C, H, W)
+        and values in [0, 1].
+
+    Raises
+    ------
+    DataError
+        If nothing is there, or it is truncated, corrupt, of a wrong shape, or
+        has no such split.
+    ParameterError
+        If the range is not increasing, or a size is below 1.
+
+    Examples
+    --------
+    >>> sample = load("cifar10-sample")
+    >>> len(sample), sample.classes, sample.read(0).shape
+    (500, 10, (3, 32, 32))
+    """
+    if not isinstance(spec, str | os.PathLike):
+        raise DataError(
+            f"data of type {type(spec).__name__} are neither a name nor a path: save arrays with "
+            "np.savez('mine.npz', inputs=..., labels=...) and give 'mine.npz' "
+            "(or build a certmix.types.Dataset)"
+        )
+    limits, named = _check_range(input_range), split is not None
+    request = Request(str(spec), default_split if split is None else split, limits, resize, crop, named)
+    for option, value in (("resize", resize), ("crop", crop)):
+        if value is not None and value < 1:
+            raise ParameterError(f"{option} = {value}: give a number of pixels, at least 1")
+    try:
+        source, place = _choose(spec)
+        return source.load(place, request)
+    except DataError as error:  # names taken from damaged files may hold line breaks
+        raise DataError(" ".join(str(error).splitlines())) from error
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise DataError(f"{error.filename or spec} cannot be read ({reason}): mend or replace it") from error
+
+
+def _choose(spec: str | Path) -> tuple[Source, Path]:
+    """Return the source that a name or path stands for, and where it is to read."""
+    named = DATASETS.get(str(spec))
+    if named is not None and named.find is None:
+        return named, Path()
+    try:
+        path = Path(os.path.expanduser(spec))
+        exists = path.exists()
+    except ValueError:  # what no path can be, such as a zero byte in it
+        exists = False
+    if not exists:
+        raise DataError(_missing(str(spec)))
+    return _recognise(path)
+
+
+def _recognise(path: Path) -> tuple[Source, Path]:
+    """Return the one source that reads the path, and where; images come last, being least specific."""
+    places = {
+        name: place
+        for name, source in DATASETS.items()
+        if source.find is not None and (place := source.find(path)) is not None
+    }
+    if len(places) > 1:
+        places.pop("images", None)
+    if len(places) != 1:
+        raise DataError(_unrecognised(path, places))
+    [(name, place)] = places.items()
+    return DATASETS[name], place
+
+
+def parse_input_range(text: str) -> tuple[float, float] | None:
+    """Parse ``LO,HI`` or ``none``.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither, or LO < HI does not hold.
+
+    Examples
+    --------
+    >>> parse_input_range("-1,1")
+    (-1.0, 1.0)
+    """
+    if text.strip().lower() == "none":
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ParameterError(f"input range {text!r}: give LO,HI such as 0,1, or none") from error
+    return _check_range((low, high))
+
+
+def _check_range(limits: tuple[float, float] | None) -> tuple[float, float] | None:
+    if limits is None:
+        return None
+    low, high = limits
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ParameterError(
+            f"input range {low:g},{high:g}: both must be finite and LO < HI; use none for unbounded inputs"
+        )
+    return float(low), float(high)
+
+
+def _missing(name: str) -> str:
+    if name in DATASETS:
+        described = DATASETS[name].description
+        return f"{name} is not part of the package: give its path instead of its name ({described})"
+    is_path = os.sep in name or Path(name).suffix  # no name of a data set looks like that
+    close = [] if is_path else difflib.get_close_matches(name.lower(), list(DATASETS), n=1)
+    built_in = [known for known, source in DATASETS.items() if source.find is None]
+    hint = f"did you mean {close[0]}?" if close else f"give an existing path or {', '.join(built_in)}"
+    return f"no data set is called {name!r} and no such path exists: {hint}"
+
+
+def _unrecognised(path: Path, places: dict[str, Path]) -> str:
+    if places:
+        found = ", ".join(f"{place} ({name})" for name, place in places.items())
+        return f"{path} holds several data sets, {found}: name one of them"
+    if path.is_file():
+        return (
+            f"{path} is a {path.suffix or 'suffix-less'} file: give an .npz file or a folder; "
+            "unpack archives first"
+        )
+    entries = sorted(entry.name for entry in path.iterdir())
+    found = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"
+    return (
+        f"{path} holds no data set (found {found}): give a CIFAR folder, "
+        "or a folder with a sub-folder of images for each class"
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data._common import (
+from certmix.data.dataset import (
     Request,
     Source,
     check_position,

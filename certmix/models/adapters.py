@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certmix.archives import what_it_is
 from certmix.errors import ModelError, describe
+from certmix.files import what_it_is
 from certmix.models.neighbours import is_installed, module_sources, sources_of
 from certmix.models.zoo import read_bytes
 

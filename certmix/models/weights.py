@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certmix.archives import refuse_bomb, what_it_is
 from certmix.errors import ModelError, describe
+from certmix.files import refuse_bomb, what_it_is
 from certmix.models._instructions import check_pickles
 from certmix.models.zoo import read_bytes
 

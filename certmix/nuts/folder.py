@@ -17,8 +17,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from certmix.atomic import write_atomically
 from certmix.errors import ModelError, ParameterError, describe
+from certmix.files import parse_json, write_atomically
 from certmix.models.adapters import FixedMode
 from certmix.models.naming import MODULE_FACTORY
 from certmix.models.normalize import Normalized
@@ -30,7 +30,6 @@ from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.mixture import NutsMixture, TransformedRobust
 from certmix.nuts.transform import NonlinearTransform
-from certmix.plain_json import parse_json
 
 __all__ = [
     "FILE",

@@ -14,8 +14,8 @@ import jinja2
 from markupsafe import Markup
 
 from certmix import text
-from certmix.atomic import write_atomically
 from certmix.errors import ParameterError, RunError, one_line
+from certmix.files import write_atomically
 from certmix.page.runs import Run, read_page_run
 from certmix.page.views import NORMS, compared, letter, run_chart, run_histogram, table_view
 from certmix.tables import words

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from certmix.errors import RunError
-from certmix.plain_json import parse_json
+from certmix.files import parse_json
 from certmix.tables.formats import ATTACKED, CERTIFIED
 from certmix.tables.table import Cell, Quantity, Table
 from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy

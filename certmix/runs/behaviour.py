@@ -20,7 +20,7 @@ import numpy as np
 
 from certmix.data import spread, stack
 from certmix.errors import ModelError, RunError
-from certmix.plain_json import parse_json
+from certmix.files import parse_json
 from certmix.runs import Store, read_run
 from certmix.types import Dataset, FloatArray
 

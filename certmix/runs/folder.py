@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from certmix.atomic import write_atomically
 from certmix.errors import DataError, ModelError, ParameterError, RunError
-from certmix.plain_json import parse_json
+from certmix.files import parse_json, write_atomically
 from certmix.runs.identity import CERTIFY, Identity, StudyIdentity, command_of
 from certmix.runs.store import Store
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from certmix.atomic import write_atomically
 from certmix.errors import DataError, ParameterError
+from certmix.files import write_atomically
 from certmix.types import FloatArray, IntArray
 
 __all__ = [

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from certmix.atomic import write_atomically
 from certmix.errors import RunError
+from certmix.files import write_atomically
 from certmix.models.mixture import MixedClassifier
 from certmix.runs.attacking import (
     Batch,

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from certmix.atomic import write_atomically
 from certmix.certification.describe import surroundings
 from certmix.data import spread, stack
 from certmix.errors import DataError, ModelError, RunError
+from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
-from certmix.plain_json import parse_json
 from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
 from certmix.runs.attacking import Bench, Progress, outputs
 from certmix.runs.behaviour import hold, refuse_changed

@@ -17,12 +17,12 @@ from msgspec.structs import asdict
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
-from certmix.atomic import write_atomically
 from certmix.certification.certify import CertifyResult, run_certify
 from certmix.certification.describe import surroundings
 from certmix.certification.evaluate import Evaluation, evaluate
 from certmix.data import restrict, spread, stack
 from certmix.errors import DataError, Interrupted, ModelError
+from certmix.files import write_atomically
 from certmix.nuts.certified import ALPHAS, NoisyLogits, right_over_alphas, softmax_numpy
 from certmix.nuts.description import MixSettings, TuningImages
 from certmix.nuts.folder import FILE, save_nuts

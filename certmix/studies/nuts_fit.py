@@ -14,11 +14,10 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from certmix.archives import read_arrays
-from certmix.atomic import write_atomically
 from certmix.attacks.minimum_margin import minimum_margin
 from certmix.calling import call_model
 from certmix.errors import CertmixError, DataError, Interrupted, ModelError, ParameterError
+from certmix.files import read_arrays, write_atomically
 from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages, check_mix
 from certmix.nuts.fit import QUANTILES, RIVALS, NutsFit, auxiliary_alpha, fit
 from certmix.nuts.folder import BaseModel, save_nuts

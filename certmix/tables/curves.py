@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certmix.atomic import write_atomically
 from certmix.errors import one_line
+from certmix.files import write_atomically
 from certmix.tables.figure import COLOURS, DARK, DASHES, NORM_SIGNS, image, legend, style, tidy, title_lines
 from certmix.tables.formats import write_files
 from certmix.tables.trade_off import Match, TradeOff, on_front

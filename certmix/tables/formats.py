@@ -17,8 +17,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from certmix.atomic import write_atomically
 from certmix.errors import ParameterError, one_line
+from certmix.files import write_atomically
 from certmix.tables.latex import latex_table
 from certmix.tables.table import (
     Cell,

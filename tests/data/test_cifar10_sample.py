@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from certmix.data import cifar10_sample, load, load_arrays
-from certmix.data.cifar10 import FAMILY
+from certmix.data import load, load_arrays
+from certmix.data.cifar import CIFAR10
 
 LOG = Path(__file__).parents[3] / "shared/data/logs/gaussian-resnet110-cifar10-sigma0.25-500.tsv"
 
@@ -25,7 +25,7 @@ def sample():
 def test_images_indices_and_classes(sample):
     assert len(sample) == 500
     np.testing.assert_array_equal(sample.indices, np.arange(0, 10_000, 20))
-    assert sample.class_names == FAMILY.class_names
+    assert sample.class_names == CIFAR10.class_names
     assert sample.input_range == (0.0, 1.0)
     counts = np.bincount(sample.labels).tolist()  # those of the published 500-image logs
     assert counts == [48, 46, 50, 56, 47, 48, 47, 55, 52, 51]
@@ -98,5 +98,5 @@ def test_damaged_package_files_are_noticed(damage, refusal, tmp_path, monkeypatc
         facts.write_text("{")
     else:
         facts.write_text(facts.read_text().replace("732ef934", "00000000"))
-    monkeypatch.setattr(cifar10_sample, "files", lambda package: tmp_path)
+    monkeypatch.setattr("certmix.data.sample.files", lambda package: tmp_path)
     assert "install certmix again" in refusal("cifar10-sample")

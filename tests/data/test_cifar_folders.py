@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from certmix.data import cifar10, cifar100, load, load_arrays
-from certmix.data._cifar import Family
+from certmix.data import load, load_arrays
+from certmix.data.cifar import CIFAR10, CIFAR100, Family
 
-FAMILIES = [cifar10.FAMILY, cifar100.FAMILY]
+FAMILIES = [CIFAR10, CIFAR100]
 ROWS = 3
 
 
@@ -115,7 +115,7 @@ def test_both_layouts_read_alike(family, tmp_path):
 
 
 def test_stray_images_beside_the_folder_do_not_matter(tmp_path):
-    write_binary(cifar10.FAMILY, tmp_path / "cifar-10-batches-bin")
+    write_binary(CIFAR10, tmp_path / "cifar-10-batches-bin")
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "one.png").write_bytes(b"")
     assert load(tmp_path).settings["source"] == "cifar10"
@@ -129,7 +129,7 @@ def test_known_names_where_the_names_are_absent(family, tmp_path):
 
 
 def test_checksum_follows_labels_and_pixels(tmp_path):
-    write_binary(cifar10.FAMILY, tmp_path / "bin")
+    write_binary(CIFAR10, tmp_path / "bin")
     path, sums = tmp_path / "bin" / "test_batch.bin", set()
     for at in (None, 0, 5, 3072):
         good = path.read_bytes()
@@ -141,7 +141,7 @@ def test_checksum_follows_labels_and_pixels(tmp_path):
 
 @pytest.fixture
 def binary(tmp_path):
-    write_binary(cifar10.FAMILY, tmp_path / "bin")
+    write_binary(CIFAR10, tmp_path / "bin")
     return tmp_path / "bin"
 
 
@@ -194,7 +194,7 @@ def test_wrong_number_of_class_names(binary, refusal):
         ({"labels": [1, 10]}, "label 10 of input 1 is out of range: expected 0 to 9"),
         ({"labels": [-1, 0]}, "labels[0] = -1 is negative"),
         ({"labels": [0.5, 1.0]}, "labels holds float64 values"),
-        ({"labels": [[1], [1, 2]]}, "labels is ragged"),
+        ({"labels": [[1], [1, 2]]}, "a list of other things than numbers and texts"),
     ],
 )
 def test_wrong_content_of_a_pickle(change, expected, tmp_path, refusal):
@@ -206,7 +206,7 @@ def test_wrong_content_of_a_pickle(change, expected, tmp_path, refusal):
 
 
 def test_wrong_class_names_in_a_pickle(tmp_path, refusal):
-    write_python(cifar10.FAMILY, tmp_path / "py", python_2)
+    write_python(CIFAR10, tmp_path / "py", python_2)
     (tmp_path / "py" / "batches.meta").write_bytes(python_2({"label_names": ["cat"]}))
     assert "has 1 class names, expected 10" in refusal(tmp_path / "py")
     (tmp_path / "py" / "batches.meta").write_bytes(python_2({"other": ["cat"]}))

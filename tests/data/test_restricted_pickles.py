@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from certmix.data._pickles import read_pickle
+from certmix.data.cifar import read_pickle
 from certmix.errors import DataError
 
 

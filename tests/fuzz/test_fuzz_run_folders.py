@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.errors import CertmixError
-from certmix.plain_json import parse_json
+from certmix.files import parse_json
 from certmix.runs import Identity, RunFolder, read_run
 from certmix.runs.logs import read_class_counts, read_log, read_published
 

@@ -14,8 +14,8 @@ import torch
 from msgspec.structs import asdict, replace
 from safetensors.torch import load_file, save_file
 
-from certmix.atomic import write_atomically
 from certmix.errors import ModelError, ParameterError, RunError
+from certmix.files import write_atomically
 from certmix.models.architectures import build
 from certmix.models.naming import FORMS
 from certmix.models.spec import load_model, wrap_model

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from certmix.errors import ModelError, ParameterError
+from certmix.files import parse_json
 from certmix.models.zoo._kinds import check_kinds
-from certmix.plain_json import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

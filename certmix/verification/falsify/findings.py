@@ -16,10 +16,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from certmix.archives import read_arrays
-from certmix.atomic import write_atomically
 from certmix.errors import DataError, RunError
-from certmix.plain_json import parse_json
+from certmix.files import parse_json, read_arrays, write_atomically
 from certmix.verification.falsify.attack import Attacked, Claims, FalsifyRequest, Target, trial_of
 
 __all__ = ["Finding", "Said", "Sampled", "checksum", "read_finding", "write_finding"]

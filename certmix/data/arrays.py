@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.archives import read_arrays, what_it_is
-from certmix.data._common import (
+from certmix.data.dataset import (
     Request,
     Source,
     check_integers,
@@ -22,6 +21,7 @@ from certmix.data._common import (
     refuse_split,
 )
 from certmix.errors import DataError
+from certmix.files import read_arrays, what_it_is
 from certmix.types import Dataset, IntArray
 
 MOST_CLASSES = 100_000

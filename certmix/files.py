@@ -1,21 +1,78 @@
-"""Zip archives that somebody else may have written, and the arrays in them."""
+"""Files: written whole or not at all, and read with suspicion when somebody else may have written them."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import warnings
 import zipfile
 from collections.abc import Collection
+from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-__all__ = ["read_arrays", "refuse_bomb", "what_it_is"]
+from certmix.errors import RunError
+
+__all__ = ["parse_json", "read_arrays", "refuse_bomb", "what_it_is", "write_atomically"]
 
 _FREE = 1 << 28
 _TIMES = 200
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write content to a file in one step, replacing what was there; make missing folders.
+
+    Raises
+    ------
+    RunError
+        The file cannot be written.  The one that was there is left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path} ({error.strerror or error}): "
+            "choose a folder that can be written to, or free space"
+        ) from error
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the plain data of a JSON text in UTF-8.
+
+    Raises
+    ------
+    ValueError
+        In one line, for anything else, for a key that occurs twice, which
+        readers disagree on, and for nesting too deep to follow.
+
+    Examples
+    --------
+    >>> parse_json(b'{"a": [1, 2]}')
+    {'a': [1, 2]}
+    """
+    try:
+        return json.loads(content.decode(), object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:40]!r} occurs twice")
+        found[key] = value
+    return found
 
 
 def what_it_is(content: bytes) -> str | None:

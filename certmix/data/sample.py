@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data._common import Request, Source, check_split, in_memory, refuse_range, refuse_resizing
+from certmix.data.dataset import Request, Source, check_split, in_memory, refuse_range, refuse_resizing
 from certmix.errors import DataError
 from certmix.types import Dataset
 
