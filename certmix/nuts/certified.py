@@ -102,15 +102,7 @@ def softmax_numpy(logits: ArrayLike) -> FloatArray:
 
 
 def score_sums(noisy: FloatArray, score: Callable[[FloatArray], FloatArray]) -> ScoreSums:
-    """Return the sums of one candidate, given as a map from logits (..., c) to scores (..., c).
-
-    Parameters
-    ----------
-    noisy
-        (m, n, c).
-    score
-        Such as `softmax_numpy`.
-    """
+    """Return the sums of one candidate: `noisy` (m, n, c), `score` a map from logits to scores (..., c)."""
     scores = score(noisy)
     return ScoreSums(scores.sum(1)[None], (scores**2).sum(1)[None], noisy.shape[1])
 

@@ -58,21 +58,7 @@ SWEEP = "sweep "
 
 @dataclass(frozen=True)
 class FitCache:
-    """A run folder of a fit.
-
-    Parameters
-    ----------
-    folder
-        The folder.
-    logits
-        Cached logits of its tuning images.
-    choices
-        How Algorithm 1 was run last.
-    request
-        The attack behind the points of smallest margin.
-    run
-        Contents of ``run.json``.
-    """
+    """A run folder of a fit: its logits, how Algorithm 1 was run last, the attack, and ``run.json``."""
 
     folder: Path
     logits: CachedLogits
@@ -118,16 +104,9 @@ class FitCache:
 
 @dataclass(frozen=True)
 class AttackedPoints:
-    """Logits of g and h, side by side, on images and at every point that an evaluation found.
+    """Logits of g and h on images and at every point that an evaluation found.
 
-    Parameters
-    ----------
-    folder, data_checksum
-        Where they are from.
-    labels, indices
-        int64 (m,).
-    base
-        Cell -> float64 (m, 2 c); NaN where an image was not attacked.
+    `base` holds float64 (m, 2 c) by cell; NaN where an image was not attacked.
     """
 
     folder: Path

@@ -121,17 +121,8 @@ class CertifiedRequest(Settings, frozen=True):
 class Planned:
     """One way of scoring, at its best on the tuning images.
 
-    Parameters
-    ----------
-    name
-        In tables.
-    scores, bound
-        As `certify` takes them.
-    alpha
-        Mixing weight.
-    certified, clean
-        Shares of tuning images: expected to be certified at the radius, and right in the mix.
-        Estimates, and optimistic ones, for the choice was made on these images.
+    `certified` are expected to be certified at the radius, `clean` right in the mix: estimates, and
+    optimistic ones, for the choice was made on these images.
     """
 
     name: str
@@ -144,20 +135,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the tuning images say.
+    """What the tuning images say: the transform chosen, and how it and two others are expected to do.
 
-    Parameters
-    ----------
-    floor
-        The clean accuracy that was asked of each mix.
-    standard, votes
-        g's own and the smoothed h's own accuracy on these images.
-    best
-        M, the transform chosen.
-    transform, hard, softmax
-        M, hard votes, and the softmax as it is; None where no alpha takes that to the floor.
-    ties, on_edge
-        Transforms that do as well as M; parameters whose best value ends the grid.
+    `floor` is the clean accuracy asked of each mix; `standard` and `votes` are g's own and the smoothed
+    h's own.  `softmax` (as it is) is None where no alpha takes it to the floor.  `ties` counts transforms
+    that do as well as the best; `on_edge` names parameters whose best value ends the grid.
     """
 
     floor: float

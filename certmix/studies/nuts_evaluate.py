@@ -304,19 +304,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Suite:
-    """What the cells of an evaluation share.
-
-    Parameters
-    ----------
-    bench, pair, settings
-        The study, both classifiers, and the fitted numbers.
-    plain_alphas
-        Weights of the plain mix, for comparison.
-    targets, queries
-        Target classes of targeted APGD; queries of Square.
-    autoattack
-        Whether pyautoattack's standard suite runs as well, through the bypass.
-    """
+    """What the cells of an evaluation share; `targets` are of targeted APGD, `queries` of Square."""
 
     bench: Bench
     pair: tuple[nn.Module, nn.Module]
