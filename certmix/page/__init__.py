@@ -35,7 +35,7 @@ POLICY = (
 FUNCTIONS = (
     text.accuracy, text.ceil_digits, text.floor_digits, text.interval_ends, text.plain_decimal, letter,
     run_chart, run_histogram, table_view, words.certificate_label, words.mean_radius, words.radius_heading,
-    words.summary_table,
+    words.summary_table, words.symbols,
 )  # fmt: skip
 """What the template calls."""
 
@@ -59,7 +59,7 @@ def _template() -> jinja2.Template:
     allowed = (b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in (style, script))
     environment.globals |= {
         "style": Markup(style), "script": Markup(script), "policy": POLICY.format(*allowed),
-        "GENERATOR": GENERATOR, "LETTERS": words.LETTERS, "NORMS": NORMS, "zip": zip,
+        "GENERATOR": GENERATOR, "NORMS": NORMS, "zip": zip,
         **{function.__name__: function for function in FUNCTIONS},
     }  # fmt: skip
     return environment.get_template("page.html.j2")

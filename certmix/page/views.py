@@ -20,7 +20,7 @@ from certmix.tables.table import (
     printed_notes,
     text_columns,
 )
-from certmix.tables.words import LETTERS, certificate_label, classifier_label, radius_heading
+from certmix.tables.words import certificate_label, classifier_label, radius_heading, symbols
 from certmix.text import known, plain_decimal
 from certmix.types import (
     AccuracyShare,
@@ -55,8 +55,8 @@ def run_chart(found: Certified, key: str) -> dict[str, Any]:
         radii = [rows[k][right & (rows[k] > 0)] for _, rows, _ in found.weights]
         colour = row.certificate if row.certificate in COLOURS else "other"
         series.append(Series(
-            [classifier_label(row.classifier, alpha, LETTERS) for alpha in (alphas if mixed else alphas[:1])],
-            certificate_label(row.certificate, LETTERS), colour if mixed else "robust",
+            [symbols(classifier_label(row.classifier, alpha)) for alpha in (alphas if mixed else alphas[:1])],
+            certificate_label(row.certificate), colour if mixed else "robust",
             radii if mixed else radii[:1],
             [share for _, _, share in found.weights] if mixed else [clean.robust],
             summary.images, k == found.lead,
@@ -164,8 +164,8 @@ def _mixes(runs: Sequence[tuple[str, Certified]]) -> dict[str, Any]:
     series = []
     for k, (name, found) in enumerate(runs):
         row, summary = found.summary.rows[found.lead], found.summary
-        label = f"{name}: {classifier_label(row.classifier, summary.alpha, LETTERS)}"
-        under, radii = certificate_label(row.certificate, LETTERS), [found.images.certified(found.lead)]
+        label = f"{name}: {symbols(classifier_label(row.classifier, summary.alpha))}"
+        under, radii = certificate_label(row.certificate), [found.images.certified(found.lead)]
         clean = [summary.clean_accuracy.mixed]
         series.append(Series([label], under, f"run-{k % 6}", radii, clean, summary.images))
     first = runs[0][1]
@@ -189,10 +189,10 @@ def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:
                 summary.clean_accuracy.robust if row.classifier == "robust" else summary.clean_accuracy.mixed
             )
             clean = None if told is None else EstimatedAccuracy(round(told * images), images, UNKNOWN)
-            label = f"{name}: {classifier_label(row.classifier, summary.alpha, LETTERS)}"
-            under = certificate_label(row.certificate, LETTERS)
+            label = f"{name}: {symbols(classifier_label(row.classifier, summary.alpha))}"
+            under = certificate_label(row.certificate)
             rows.append((label, under, *shares, _mean(row, norm), clean))
-    headings = ("run", "certificate", *(radius_heading(r, LETTERS) for r in columns), "mean radius", "clean")
+    headings = ("run", "certificate", *(symbols(radius_heading(r)) for r in columns), "mean radius", "clean")
     title = f"Certified accuracy (%) at {NORMS.get(norm, norm)} radius, h alone and the mix of each run"
     return Table("comparison", title, "", headings, tuple(rows))
 

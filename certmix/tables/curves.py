@@ -15,11 +15,11 @@ from certmix.tables.formats import write_files
 from certmix.tables.trade_off import Match, TradeOff, on_front
 from certmix.tables.words import (
     DETERMINISTIC,
-    LETTERS,
     certificate_label,
     classifier_label,
     radius_heading,
     summary_table,
+    symbols,
 )
 from certmix.text import floor_percent, known, plain_decimal
 from certmix.types import Curve, FloatArray, Summary
@@ -165,7 +165,7 @@ def curve_plot(
             axes.plot(
                 *survival_steps(first.radii, first.images, end), color=colour(first), clip_on=False, **_LINE,
                 linestyle=_STYLES.get(first.certificate, {}).get("linestyle", "-"),
-                label=f"{classifier_label(first.classifier, alpha, LETTERS)}: {certificates}",
+                label=f"{symbols(classifier_label(first.classifier, alpha))}: {certificates}",
             )  # fmt: skip
         marked: list[str] = []
         for curve in curves:  # each classifier's clean accuracy once, in the colour of its first curve
@@ -283,7 +283,7 @@ def _draw_fronts(axes: Axes, found: TradeOff) -> None:
         )  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_xlabel("clean accuracy of the mix (%, estimate)")
-    axes.set_ylabel(f"certified accuracy at radius {radius_heading(found.at_radius, LETTERS)} (%)")
+    axes.set_ylabel(f"certified accuracy at radius {symbols(radius_heading(found.at_radius))} (%)")
     axes.set_title("Fronts over \u03b1 (dots: 0.6, 0.7, 0.8, 0.9)", fontsize=10.5)
     tidy(axes)
 

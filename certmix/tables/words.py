@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -16,9 +14,6 @@ __all__ = [
     "CERTIFICATE_LABELS",
     "CLEAN_LABELS",
     "DETERMINISTIC",
-    "LETTERS",
-    "PLAIN",
-    "Dialect",
     "certificate_label",
     "classifier_label",
     "clean_values",
@@ -28,6 +23,7 @@ __all__ = [
     "radius_heading",
     "settings",
     "summary_table",
+    "symbols",
 ]
 
 CERTIFICATE_LABELS = {
@@ -55,23 +51,14 @@ _MEANINGS = {
 CLEAN_LABELS = ("standard (g)", "robust (h)", "mixed")
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """How one output spells symbols, and how it protects text that users supply."""
-
-    sigma: str
-    alpha: str
-    above: str
-    at_least: str
-    unknown: str
-    escape: Callable[[str], str]
+def symbols(text: str) -> str:
+    """Return our own words with their symbols, for where these can be shown."""
+    for word, symbol in (("alpha = ", "\u03b1 = "), ("sigma = ", "\u03c3 = "), (">= ", "\u2265 ")):
+        text = text.replace(word, symbol)
+    return text
 
 
-PLAIN = Dialect("sigma", "alpha", ">", ">=", "-", one_line)
-LETTERS = Dialect("\u03c3", "\u03b1", ">", "\u2265", "-", one_line)
-
-
-def classifier_label(classifier: str, alpha: float, dialect: Dialect = PLAIN) -> str:
+def classifier_label(classifier: str, alpha: float) -> str:
     """Return ``robust (alpha = 1)``, ``mixed (alpha = 0.76)``, or the name itself.
 
     Examples
@@ -81,16 +68,16 @@ def classifier_label(classifier: str, alpha: float, dialect: Dialect = PLAIN) ->
     """
     weights = {"robust": 1.0, "mixed": alpha}
     if classifier not in weights:
-        return dialect.escape(classifier)
-    return f"{classifier} ({dialect.alpha} = {plain_decimal(weights[classifier])})"
+        return one_line(classifier)
+    return f"{classifier} (alpha = {plain_decimal(weights[classifier])})"
 
 
-def certificate_label(certificate: str, dialect: Dialect = PLAIN) -> str:
+def certificate_label(certificate: str) -> str:
     """Return what a row calls its certificate; an unknown one keeps its name."""
-    return CERTIFICATE_LABELS.get(certificate) or dialect.escape(certificate)
+    return CERTIFICATE_LABELS.get(certificate) or one_line(certificate)
 
 
-def radius_heading(radius: float, dialect: Dialect = PLAIN) -> str:
+def radius_heading(radius: float) -> str:
     """Return a column's heading: ``> 0`` (a radius of 0 certifies nothing) or ``>= r``.
 
     Examples
@@ -98,7 +85,7 @@ def radius_heading(radius: float, dialect: Dialect = PLAIN) -> str:
     >>> radius_heading(0), radius_heading(0.25), radius_heading(8 / 255)
     ('> 0', '>= 0.25', '>= 8/255')
     """
-    return f"{dialect.above} 0" if radius == 0 else f"{dialect.at_least} {as_given(radius)}"
+    return "> 0" if radius == 0 else f">= {as_given(radius)}"
 
 
 def deterministic(summary: Summary) -> bool:
@@ -106,17 +93,15 @@ def deterministic(summary: Summary) -> bool:
     return bool(summary.rows) and all(row.certificate in DETERMINISTIC for row in summary.rows)
 
 
-def settings(summary: Summary, dialect: Dialect = PLAIN) -> str:
+def settings(summary: Summary) -> str:
     """Return sigma, alpha, samples, failure probability and images in one line."""
     images = f"{summary.images:,} image{'' if summary.images == 1 else 's'}"
     if deterministic(summary):
-        weight = f"{dialect.alpha} = {plain_decimal(summary.alpha)}"
+        weight = f"alpha = {plain_decimal(summary.alpha)}"
         return ", ".join([weight, "no failure probability: deterministic", images])
     parts = [
-        f"{dialect.sigma} of the best source"
-        if summary.sigma is None
-        else f"{dialect.sigma} = {as_given(summary.sigma)}",
-        f"{dialect.alpha} = {plain_decimal(summary.alpha)}",
+        "sigma of the best source" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}",
+        f"alpha = {plain_decimal(summary.alpha)}",
         *_samples(summary),
         "failure probability unknown"
         if summary.failure_probability is None
@@ -135,11 +120,11 @@ def _samples(summary: Summary) -> list[str]:
     return [f"n at most {summary.samples:,} samples an image ({mean:,.0f} on average)"]
 
 
-def notes(summary: Summary, dialect: Dialect = PLAIN) -> list[str]:
+def notes(summary: Summary) -> list[str]:
     """Return the notes at the end of a table, one sentence or more each."""
     lines = [
         "Accuracies, mean radii and lower ends of intervals are rounded down, upper ends up. "
-        f"An image counts in column {dialect.above} 0 when some radius above 0 is certified.",
+        "An image counts in column > 0 when some radius above 0 is certified.",
         "Clean accuracies are exact on these images."
         if deterministic(summary)
         else "Clean accuracies of the robust and the mixed classifier are plug-in estimates "
@@ -153,11 +138,11 @@ def notes(summary: Summary, dialect: Dialect = PLAIN) -> list[str]:
         )
     present = {row.certificate for row in summary.rows}
     lines += [f"{name}: {text}" for name, text in _MEANINGS.items() if name in present]
-    lines.append(_provenance(summary, dialect))
-    return lines + [dialect.escape(note) for note in summary.notes]
+    lines.append(_provenance(summary))
+    return lines + [one_line(note) for note in summary.notes]
 
 
-def _provenance(summary: Summary, dialect: Dialect) -> str:
+def _provenance(summary: Summary) -> str:
     pairs = {
         "data": summary.data,
         "standard": summary.standard,
@@ -167,7 +152,7 @@ def _provenance(summary: Summary, dialect: Dialect) -> str:
         "selection samples": summary.selection_samples,
         "seed": summary.seed,
     }
-    known = (f"{name} {dialect.escape(str(value))}" for name, value in pairs.items() if value is not None)
+    known = (f"{name} {one_line(str(value))}" for name, value in pairs.items() if value is not None)
     return f"Run: {'; '.join(known)}."
 
 
