@@ -135,7 +135,8 @@ def test_json_contract_of_a_study_key_by_key() -> None:
         "accuracy": 2 / 3, "correct": 2, "images": 3, "interval": [0.09429, 0.99161],
         "kind": "attacked, an upper bound of robust accuracy",
     }  # fmt: skip
-    cells = ("first", "a", clean, attacked, {"value": 1.25, "unit": "s"}, 7, None, None)
+    time = {"value": 1.25, "unit": "s", "digits": 1, "rounding": "nearest"}
+    cells = ("first", "a", clean, attacked, time, 7, None, None)
     assert strict(render(table, "json")) == {
         "schema_version": 1,
         "name": "demo",
