@@ -25,12 +25,11 @@ from certmix.bounds.hoeffding import entropy_lower_bound, entropy_upper_bound
 from certmix.bounds.statistics import BIN_STEPS, BINS, ROW_SLACK, ScoreStatistics
 from certmix.errors import ParameterError
 from certmix.radii._checks import check_alpha, check_sigma, less_lost, probability_pairs
-from certmix.radii._special import ndtr
+from certmix.radii._normal import EPS, ndtr
 from certmix.types import CertifiedRadii, FloatArray, Status
 
 __all__ = ["BOUND", "LayerBounds", "bound_layers", "layer_means", "layered_radii"]
 
-_EPS = 2.0**-52
 _ROUNDING = 1e-13
 """More than the rounding errors of a margin, a mean of values of ndtr, and of the quantiles in it."""
 
@@ -215,7 +214,7 @@ def layered_radii(
     own, rivals, rest = map(ndtri, (bounds.own_lower, bounds.rival_upper, bounds.rest_upper))
     threshold = (1.0 - weight) / weight + _ROUNDING
     t = _distances(own, rivals, rest, bounds.row_slack, threshold)
-    radius = less_lost(sigma * np.maximum(0.0, t * (1 - 4 * _EPS) - _ROUNDING), bounds.lost)
+    radius = less_lost(sigma * np.maximum(0.0, t * (1 - 4 * EPS) - _ROUNDING), bounds.lost)
     established = _distances(own, rivals, rest, bounds.row_slack, _ROUNDING) > 0
     status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
     status = np.where(established, status, Status.ABSTAIN)

@@ -1,9 +1,4 @@
-"""From bounds (p, q) to certified radii: one table of certificates.
-
-A certificate here is a function of a lower bound p on the robust classifier's
-probability of its class, an upper bound q on every other class's, the noise
-level sigma and the mixing weight alpha.
-"""
+"""From bounds (p, q) to certified radii: one table, `CERTIFICATES`."""
 
 from __future__ import annotations
 
@@ -16,13 +11,13 @@ import numpy as np
 from certmix.errors import ParameterError
 from certmix.radii._checks import alpha_remedy, check_alpha, less_lost
 from certmix.radii.exact import exact_radius
-from certmix.radii.lipschitz import (
+from certmix.radii.theorems import (
     PAPER_CONSTANT,
     TIGHT_CONSTANT,
     gaussian_lipschitz_radius,
     lipschitz_radius,
+    smoothing_radius,
 )
-from certmix.radii.smoothing import smoothing_radius
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, Status
 
 __all__ = [
@@ -30,7 +25,7 @@ __all__ = [
     "MARGIN_SLACK",
     "PAPER_CONSTANT",
     "TIGHT_CONSTANT",
-    "CertificateRule",
+    "Certificate",
     "alpha_remedy",
     "certify_radii",
     "check_alpha",
@@ -52,32 +47,51 @@ def margin_slack_of(alpha: float) -> float:
 
 
 @dataclass(frozen=True)
-class CertificateRule:
-    """One entry of the table: how bounds become radii, and what to call it."""
+class Certificate:
+    """All that is known of a certificate; commands, tables and verification read it here.
+
+    Parameters
+    ----------
+    name, label, meaning
+        As ``--certificate`` takes it, as tables show it, and in a few words.
+    radius
+        ``(p_lower, q_upper, sigma, alpha, margin_slack=0.0)`` to radii, float64, rounded down; 0 where
+        nothing is certified.
+    norm
+        Of the radii.
+    plain
+        ``(p, q, sigma, alpha, slack)`` to the radius of one image straight from the equation, not rounded
+        and sharing no code, which `certmix verify` compares.  The certificates of this package have
+        theirs in `certmix.verification.plain`.
+    """
 
     name: str
-    title: str
+    label: str
+    meaning: str
     radius: Callable[..., FloatArray]
     norm: str = "l2"
+    plain: Callable[..., float] | None = None
 
 
 CERTIFICATES = {
-    rule.name: rule
-    for rule in (
-        CertificateRule("exact", "exact (Neyman-Pearson, largest possible)", exact_radius),
-        CertificateRule("smoothing", "Theorem 3.7", smoothing_radius),
-        CertificateRule(
-            "lipschitz",
-            "Theorem 3.5, tight constant",
+    one.name: one
+    for one in (
+        Certificate(
+            "exact", "exact",
+            "the largest radius that the two probability bounds allow (Neyman-Pearson).", exact_radius,
+        ),
+        Certificate("smoothing", "smoothing (Thm 3.7)", "Theorem 3.7.", smoothing_radius),
+        Certificate(
+            "lipschitz", "lipschitz (tight constant)",
+            "Theorem 3.5 with the tight constant, half the published one.",
             partial(gaussian_lipschitz_radius, unit_constant=TIGHT_CONSTANT),
         ),
-        CertificateRule(
-            "lipschitz-paper",
-            "Theorem 3.5, the paper's constant",
+        Certificate(
+            "lipschitz-paper", "lipschitz-paper (Thm 3.5)", "Theorem 3.5 with the published constant.",
             partial(gaussian_lipschitz_radius, unit_constant=PAPER_CONSTANT),
         ),
     )
-}
+}  # fmt: skip
 """Certificates by name; the first is the default."""
 
 

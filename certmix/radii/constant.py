@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
 from certmix.radii._checks import check_alpha
-from certmix.radii.lipschitz import lipschitz_radius
+from certmix.radii._normal import EPS
+from certmix.radii.theorems import lipschitz_radius
 from certmix.types import FloatArray, IntArray, Status
 
 __all__ = [
     "CONSTANTS_OF", "SOFTMAX_FACTORS", "STEEPNESS", "constant_radius", "margin_threshold",
     "softmax_probabilities",
 ]  # fmt: skip
-
-_EPS = 2.0**-52
 
 CONSTANTS_OF = {
     "logits": "the l2 norm of its logits",
@@ -115,38 +113,26 @@ def constant_radius(
         )
     rival = np.arange(z.shape[1]) != z.argmax(1)[:, None]
     gaps = (z.max(1, keepdims=True) - z)[rival].reshape(len(z), -1)
-    rule = _of_probabilities if constant_of == "probabilities" else _of_logits
-    radius = rule(z, gaps, rival, alpha, float(constant), STEEPNESS[constant_of])
+    rounding = (z.shape[1] + 32) * EPS  # of the softmax, and of the logarithms below, relative to what enters
+    if constant_of == "probabilities":
+        h = softmax_probabilities(z)
+        own = np.maximum(h[~rival] - rounding, 0.0)
+        radius = lipschitz_radius(
+            own, np.minimum(h[rival].reshape(gaps.shape) + rounding, 1.0), alpha, constant, constant
+        )
+    else:
+        radius = _of_logits(gaps, margin_threshold(alpha), STEEPNESS[constant_of] * constant, rounding)
     status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
     return radius, np.where(gaps.min(1, initial=np.inf) > 0, status, Status.ABSTAIN).astype(np.int64)
 
 
-_Rule = Callable[[FloatArray, FloatArray, np.ndarray, float, float, float], FloatArray]
-
-
-def _of_logits(
-    z: FloatArray, gaps: FloatArray, rival: np.ndarray, alpha: float, constant: float, steepness: float
-) -> FloatArray:
-    """The closed form; what every operation can be wrong by is given away."""
-    mu = margin_threshold(alpha)
+def _of_logits(gaps: FloatArray, mu: float, steepness: float, rounding: float) -> FloatArray:
+    """The closed form from gaps (m, rivals); what every operation can be wrong by is given away."""
     if mu >= 1.0:
-        return np.zeros(len(z))
-    least = gaps.min(1)
+        return np.zeros(len(gaps))
+    least, left = gaps.min(1), math.log1p(-mu)
     spread = np.log1p(mu * np.exp(least[:, None] - gaps).sum(1))
-    left = math.log1p(-mu)
-    slack = (z.shape[1] + 32) * _EPS * (1.0 + 3.0 * least + spread - left)
-    distance = np.maximum(left + least - spread - slack, 0.0)
+    slack = rounding * (1.0 + 3.0 * least + spread - left)
     with np.errstate(over="ignore"):
-        radius = distance / (steepness * constant) * (1 - 4 * _EPS)
+        radius = np.maximum(left + least - spread - slack, 0.0) / steepness * (1 - 4 * EPS)
     return np.minimum(radius, np.finfo(np.float64).max)
-
-
-def _of_probabilities(
-    z: FloatArray, gaps: FloatArray, rival: np.ndarray, alpha: float, constant: float, steepness: float
-) -> FloatArray:
-    """Theorem 3.5 with one constant for all classes."""
-    slack = (z.shape[1] + 32) * _EPS
-    h = softmax_probabilities(z)
-    own = np.maximum(h[~rival] - slack, 0.0)
-    rivals = np.minimum(h[rival].reshape(gaps.shape) + slack, 1.0)
-    return lipschitz_radius(own, rivals, alpha, constant, constant)

@@ -6,12 +6,12 @@ from itertools import groupby
 from typing import Any
 
 from certmix.errors import one_line
+from certmix.radii import CERTIFICATES
 from certmix.tables.table import Cell, Label, Quantity, Share, Table
 from certmix.text import accuracy, as_given, floor_digits, known, plain_decimal
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Summary
 
 __all__ = [
-    "CERTIFICATE_LABELS",
     "CLEAN_LABELS",
     "DETERMINISTIC",
     "certificate_label",
@@ -26,23 +26,12 @@ __all__ = [
     "symbols",
 ]
 
-CERTIFICATE_LABELS = {
-    "exact": "exact",
-    "smoothing": "smoothing (Thm 3.7)",
-    "lipschitz": "lipschitz (tight constant)",
-    "lipschitz-paper": "lipschitz-paper (Thm 3.5)",
-    "margin": "margin (verified)",
-    "lipschitz-constant": "lipschitz-constant (given)",
-}
-
 DETERMINISTIC = ("margin", "lipschitz-constant")
 """Certificates that draw no samples: no noise level, and nothing that could fail by chance."""
 
+_LABELS = {"margin": "margin (verified)", "lipschitz-constant": "lipschitz-constant (given)"}
+
 _MEANINGS = {
-    "exact": "the largest radius that the two probability bounds allow (Neyman-Pearson).",
-    "smoothing": "Theorem 3.7.",
-    "lipschitz": "Theorem 3.5 with the tight constant, half the published one.",
-    "lipschitz-paper": "Theorem 3.5 with the published constant.",
     "margin": "Lemma 3.2 with margins of h that are verified by bound propagation; no samples.",
     "lipschitz-constant": "Theorem 3.5 with a constant that was given, not verified; no samples.",
 }
@@ -74,7 +63,9 @@ def classifier_label(classifier: str, alpha: float) -> str:
 
 def certificate_label(certificate: str) -> str:
     """Return what a row calls its certificate; an unknown one keeps its name."""
-    return CERTIFICATE_LABELS.get(certificate) or one_line(certificate)
+    if certificate in CERTIFICATES:
+        return CERTIFICATES[certificate].label
+    return _LABELS.get(certificate) or one_line(certificate)
 
 
 def radius_heading(radius: float) -> str:
@@ -137,7 +128,8 @@ def notes(summary: Summary) -> list[str]:
             "such an image counts as not certified."
         )
     present = {row.certificate for row in summary.rows}
-    lines += [f"{name}: {text}" for name, text in _MEANINGS.items() if name in present]
+    meanings = {**{name: one.meaning for name, one in CERTIFICATES.items()}, **_MEANINGS}
+    lines += [f"{name}: {text}" for name, text in meanings.items() if name in present]
     lines.append(_provenance(summary))
     return lines + [one_line(note) for note in summary.notes]
 

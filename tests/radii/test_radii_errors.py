@@ -128,4 +128,5 @@ def test_table_entries_describe_themselves():
     for name, rule in CERTIFICATES.items():
         assert rule.name == name
         assert rule.norm == "l2"
-        assert rule.title
+        assert rule.label
+        assert rule.meaning

@@ -1,18 +1,31 @@
-"""Theorem 3.5: certified radii from Lipschitz constants, any norm."""
+"""Theorems 3.5 and 3.7: certified radii from Lipschitz constants, and of Gaussian-smoothed functions.
+
+References
+----------
+Y. Bai, B. G. Anderson, S. Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off".
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
 from certmix.radii._checks import check_alpha, check_sigma, probability_pairs
-from certmix.radii._kernels import class_lipschitz_loop, lipschitz_loop
+from certmix.radii._normal import EPS, quantile, quantile_table
+from certmix.radii.exact import rounded_down
 from certmix.types import FloatArray
 
-__all__ = ["PAPER_CONSTANT", "TIGHT_CONSTANT", "gaussian_lipschitz_radius", "lipschitz_radius"]
+__all__ = [
+    "PAPER_CONSTANT",
+    "TIGHT_CONSTANT",
+    "gaussian_lipschitz_radius",
+    "lipschitz_radius",
+    "smoothing_radius",
+]
 
 PAPER_CONSTANT = math.nextafter(math.sqrt(2 / math.pi), 2)
 """sigma times the Lipschitz constant of a smoothed classifier that the paper uses."""
@@ -60,11 +73,6 @@ def lipschitz_radius(
     ParameterError
         For alpha outside [1/2, 1], probabilities outside [0, 1], negative or NaN constants.
 
-    References
-    ----------
-    Theorem 3.5 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off".
-
     Examples
     --------
     >>> lipschitz_radius([0.9], [[0.05, 0.03]], alpha=0.75, constant=1.0, rival_constants=[1.0, 2.0]).round(4)
@@ -87,7 +95,7 @@ def lipschitz_radius(
             wrong = constants[~(constants >= 0)].flat[0]
             raise ParameterError(f"Lipschitz constant {wrong}: give upper bounds >= 0")
     p, rivals, own, others = map(np.ascontiguousarray, (p, rivals, own, others))
-    radius: FloatArray = class_lipschitz_loop(p, rivals, own, others, alpha)
+    radius: FloatArray = _class_lipschitz_loop(p, rivals, own, others, alpha)
     return radius
 
 
@@ -128,4 +136,88 @@ def gaussian_lipschitz_radius(
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
-    return lipschitz_loop(p.ravel(), q.ravel(), sigma, alpha, unit_constant).reshape(p.shape)
+    return _lipschitz_loop(p.ravel(), q.ravel(), sigma, alpha, unit_constant).reshape(p.shape)
+
+
+def smoothing_radius(
+    p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: float, margin_slack: float = 0.0
+) -> FloatArray:
+    """Return ``sigma/2 (Phi^-1(alpha p) - Phi^-1(alpha q + 1 - alpha))``.
+
+    Parameters
+    ----------
+    p_lower, q_upper
+        Bounds of the selected class's smoothed probability and of the largest
+        other, in [0, 1], broadcast together.  The smoothed function needs
+        values in [0, 1] only.
+    sigma
+        Noise level, in units of the input.
+    alpha
+        Mixing weight, 1/2 <= alpha <= 1.
+    margin_slack
+        What the margin must exceed the threshold (1 - alpha)/alpha by.
+
+    Returns
+    -------
+    FloatArray
+        l2 radii, rounded down; 0 where not certified.
+
+    Raises
+    ------
+    ParameterError
+        For alpha outside [1/2, 1], sigma <= 0, probabilities outside [0, 1].
+
+    Examples
+    --------
+    >>> smoothing_radius(0.99, 0.01, sigma=0.5, alpha=0.76).round(4)
+    np.float64(0.341)
+    """
+    p, q = probability_pairs(p_lower, q_upper)
+    alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
+    return _smoothing_loop(p.ravel(), q.ravel(), sigma, alpha, quantile_table()).reshape(p.shape)
+
+
+@njit(cache=True, nogil=True)
+def _class_lipschitz_loop(
+    p: FloatArray, rivals: FloatArray, constant: FloatArray, rival_constants: FloatArray, alpha: float
+) -> FloatArray:
+    """Theorem 3.5 for p, constant (m,) and rivals, rival_constants (m, k): the minimum over all rivals."""
+    mu, radius = (1.0 - alpha) / alpha, np.empty(p.size)
+    for i in range(p.size):
+        smallest = math.inf
+        for j in range(rivals.shape[1]):
+            gap = p[i] - rivals[i, j] - mu - 16 * EPS  # more than its three roundings and mu's
+            steepness = constant[i] + rival_constants[i, j]
+            if gap <= 0.0:
+                smallest = 0.0
+            elif steepness > 0.0:
+                smallest = min(smallest, gap / steepness * (1 - 4 * EPS))
+        radius[i] = smallest
+    return radius
+
+
+@njit(cache=True, nogil=True)
+def _lipschitz_loop(p: FloatArray, q: FloatArray, sigma: float, alpha: float, unit: float) -> FloatArray:
+    """Theorem 3.5 with Lipschitz constant unit / sigma for every class, pair by pair."""
+    mu, radius = (1.0 - alpha) / alpha, np.empty(p.size)
+    for i in range(p.size):
+        radius[i] = rounded_down(sigma * (p[i] - q[i] - mu) / (2.0 * unit), 0.0, sigma)
+    return radius
+
+
+@njit(cache=True, nogil=True)
+def _smoothing_loop(
+    p: FloatArray, q: FloatArray, sigma: float, alpha: float, table: FloatArray
+) -> FloatArray:
+    """Theorem 3.7, pair by pair; each complement is a sum of positive terms, so that none cancels."""
+    radius = np.empty(p.size)
+    for i in range(p.size):
+        upper = quantile(alpha * p[i], (1.0 - alpha) + alpha * (1.0 - p[i]), table)
+        lower = quantile(alpha * q[i] + (1.0 - alpha), alpha * (1.0 - q[i]), table)
+        if p[i] <= q[i]:
+            radius[i] = 0.0
+        elif math.isinf(upper) or math.isinf(lower):
+            radius[i] = math.inf if upper > lower else 0.0
+        else:
+            radius[i] = rounded_down(0.5 * sigma * (upper - lower), abs(upper) + abs(lower), sigma)
+    return radius
