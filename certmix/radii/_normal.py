@@ -72,7 +72,7 @@ def polynomial(table: FloatArray, part: np.uint64, u: float) -> float:
 
 @lru_cache(maxsize=1)
 def quantile_table() -> FloatArray:
-    """Return the polynomials of Phi^-1, from 1/2 down: the upper bits of a float say in which part it lies."""
+    """Return the polynomials of Phi^-1, from 1/2 down: a float's upper bits say in which part it lies."""
     bits = (_LAST - np.arange(OCTAVES << _PART_BITS)) << _REST
     left, right = bits.view(np.float64), (bits + (1 << _REST)).view(np.float64)
 
