@@ -136,8 +136,9 @@ def rounded_down(radius: float, magnitude: float, sigma: float) -> float:
 def _excess(u: float, v: float, mu: float, nu: float) -> tuple[float, float]:
     """Return Phi(u) - Phi(v) - mu and its scale, in the form that loses no digits; nu = 1 - mu.
 
-    Of the two lower tails where u <= 0, of the two upper ones where v > 0, else of both complements.  The
-    rounding error is below 8 EPS of the scale.
+    Of the two lower tails where u <= 0, of the two upper ones where v > 0, else of both complements.
+    A tail Phi(-w), w >= 0, is right to a part EPS (4 + w^2), and at most min(1.2534, 1 / w) times its slope
+    phi(w) (Mills' ratio): up to w = 9 what it is wrong by moves the root by less than 11 EPS.
     """
     if u > 0.0 and v > 0.0:
         return ndtr(-v) - ndtr(-u) - mu, ndtr(-v)

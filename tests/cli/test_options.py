@@ -210,7 +210,7 @@ OBSERVED = {
         "certmix.verification.verify.verify", "certmix_cli.verify._write", "certmix_cli.verify._print",
     ],
     "reproduce": ["certmix.certification.reproduce.reproduce"],
-    "selftest": ["certmix_cli.selftest.run_suites"],
+    "selftest": ["certmix_cli.selftest._run"],
     "train": ["certmix.training.train_to_folder"],
     "guarantee init": [],
     "guarantee check": [],

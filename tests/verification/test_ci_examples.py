@@ -89,7 +89,7 @@ def test_links_lead_somewhere(path):
 
 def test_the_pages_name_every_suite_and_setting():
     from certmix.pytest_plugin import FOLDERS, OPTIONS
-    from certmix.verification.selftests import SUITES
+    from certmix.selftests import SUITES
 
     page = (DOCS / "selftest.md").read_text()
     assert all(f"| `{name}` |" in page for name in SUITES)
