@@ -21,6 +21,7 @@ from scipy.special import betaln, gammaln, ndtr, ndtri
 from certmix.bounds import BOUNDS
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule
+from certmix.radii import CERTIFICATES
 from certmix.runs import ImageRecord
 from certmix.types import FloatArray, IntArray
 
@@ -485,7 +486,8 @@ class Derived:
             found = [layers_radius(image, sigma, alpha, slack) for image in self.layers]
         else:
             pairs = zip(self.p.tolist(), self.q.tolist(), strict=True)
-            found = [RADII[certificate](p, q, sigma, alpha, slack) for p, q in pairs]
+            radius = CERTIFICATES[certificate].plain or RADII[certificate]
+            found = [radius(p, q, sigma, alpha, slack) for p, q in pairs]
         return np.maximum(0.0, np.array(found) - self.lost)
 
     def established(self) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import ndtri
 
 from certmix.radii import CERTIFICATES, exact_radius
-from certmix.verification.plain.radii import RADII
+from certmix.verification.plain import RADII
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "reference" / "radii.json").read_text())["radii"]
 EPS = 2.0**-52
