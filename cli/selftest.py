@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -126,7 +127,7 @@ class Reporter:
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Show how far it is, on a terminal."""
-        if self.show and click.get_text_stream("stderr").isatty():
+        if self.show and sys.stderr.isatty():
             suite = self._of(nodeid)
             click.echo(f"\r{suite.name}: {suite.tests} tests \r", err=True, nl=False)
 

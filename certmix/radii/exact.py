@@ -173,7 +173,7 @@ def half_widths(alpha: float) -> FloatArray:
     narrowest = -float(special.ndtri(0.5 * nu))
     parts = int(REACH) * PARTS_A_UNIT * math.ceil(max(1.0, narrowest))
     half = np.full(parts, 0.5 * REACH / parts)
-    middle = half * (2 * np.arange(parts) + 1)
+    middle = half * (2.0 * np.arange(parts) + 1.0)
     table = polynomials(lambda s: _solved(s.ravel(), narrowest, mu, nu).reshape(s.shape), middle, half)
     # A polynomial's error is largest at the ends of its part, where it is measured: twice that is given
     # away, and what the values at the points are wrong by, 11 EPS (1 + m), times at most 2.5 between them.
