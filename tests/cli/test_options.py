@@ -157,7 +157,7 @@ VALUES = {
     "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "goal": "fixed",
     "gpus_per_worker": "0.5", "gradient_free": "", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
-    "match_clean_accuracy": "0.5", "max_radius": "2", "name": "mine", "names": "exact", "new_seed": "5",
+    "match_clean_accuracy": "0.5", "max_radius": "2", "name": "mine", "names": "radii", "new_seed": "5",
     "noise_sigma": "0.3", "noisy_samples": "20", "norm": "l2", "norms": "l2", "of": "logits",
     "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "precision": "bf16",
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",
