@@ -47,9 +47,8 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     """
     from certmix.errors import ParameterError
     from certmix.files import write_atomically
-    from certmix.verification.guarantee.proposing import propose
-    from certmix.verification.guarantee.reading import parse_guarantee
-    from certmix.verification.guarantee.writing import guarantee_text
+    from certmix.verification.guarantee import guarantee_text, parse_guarantee
+    from certmix.verification.propose import propose
 
     printed = str(output) == "-"
     if printed:
@@ -76,8 +75,8 @@ def check(file: Path) -> int:
 
     Exit code 0: it can be verified; 2: it cannot, with the line and the remedy.
     """
-    from certmix.verification.guarantee.judging import most_that_can_be_shown
-    from certmix.verification.guarantee.reading import read_guarantee
+    from certmix.verification.guarantee import read_guarantee
+    from certmix.verification.judge import most_that_can_be_shown
 
     guarantee = read_guarantee(file)
     images = guarantee.request.images

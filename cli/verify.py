@@ -104,8 +104,7 @@ def command(target: Path, format_: str, details: bool, reports: dict[Path, str],
 
 def _verified(target: Path, options: dict[str, Any]) -> Any:
     from certmix.errors import one_line
-    from certmix.verification.result import Settings
-    from certmix.verification.verify import verify
+    from certmix.verification.verify import Settings, verify
 
     from .progress import CertifyBar, StudyBar
 

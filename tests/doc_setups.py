@@ -16,8 +16,8 @@ from torch import nn
 import certmix
 from certmix.models.architectures import build
 from certmix.models.zoo import save_zoo, zoo_card
-from certmix.verification.guarantee.proposing import propose
-from certmix.verification.guarantee.writing import guarantee_text
+from certmix.verification.guarantee import guarantee_text
+from certmix.verification.propose import propose
 
 Names = dict[str, Any]
 

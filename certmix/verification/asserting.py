@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from certmix.certification import certify as study
 from certmix.certification import deterministic
@@ -21,6 +24,8 @@ from certmix.certification.deterministic_request import (
 )
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ModelError, ParameterError, describe
+from certmix.models.mixture import MixedClassifier
+from certmix.models.smoothed import SmoothedClassifier
 from certmix.runs.keywords import field_names
 from certmix.runs.settings import settings
 from certmix.runs.sources import Sources, load_models, load_sources
@@ -28,11 +33,77 @@ from certmix.sampling import resolve_device
 from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray, Status
 from certmix.verification.checks import Outcome
-from certmix.verification.given_model import Model, as_it_was, taken_apart
-from certmix.verification.guarantee.judging import Figures, judge
-from certmix.verification.guarantee.requirements import Requirement, written
+from certmix.verification.judge import Figures, judge
+from certmix.verification.requirements import Requirement, written
 
 __all__ = ["SIDES", "assert_certified", "certify_and_warn"]
+
+Model = str | nn.Module | SmoothedClassifier
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is certified: g (or None), h before noise, noise level and mixing weight."""
+
+    standard: str | nn.Module | None
+    robust: str | nn.Module
+    sigma: float | None
+    alpha: float
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The models that are torch modules."""
+        return tuple(one for one in (self.standard, self.robust) if isinstance(one, nn.Module))
+
+
+def taken_apart(
+    model: Model, standard: str | nn.Module | None, sigma: float | None, alpha: float | None
+) -> Given:
+    """Return the parts of a model; a mix and a smoothed classifier bring their own alpha and sigma.
+
+    Raises
+    ------
+    ParameterError
+        If what they bring contradicts what is given, or a mix has no certificates.
+    """
+    if isinstance(model, SmoothedClassifier):
+        return Given(standard, model.base, _agreed("sigma", model.sigma, sigma), _weight(alpha))
+    if not isinstance(model, MixedClassifier):
+        return Given(standard, model, sigma, _weight(alpha))
+    if (model.trust, model.form) != ("constant", "probabilities"):
+        raise ParameterError(
+            f"a mix with trust {model.trust!r} of {model.form} has no certificates: only trust 'constant' of "
+            "probabilities has; make the MixedClassifier with these"
+        )
+    if standard is not None:
+        raise ParameterError("the mix has a standard classifier of its own: leave standard out")
+    return Given(model.standard, model.robust, sigma, _agreed("alpha", model.alpha, alpha))
+
+
+def _weight(alpha: float | None) -> float:
+    """The model alone, where no mixing weight is given."""
+    return 1.0 if alpha is None else alpha
+
+
+def _agreed(name: str, own: float, given: float | None) -> float:
+    if given is not None and given != own:
+        raise ParameterError(f"{name} = {given:g}: the model has {own:g}; leave {name} out")
+    return own
+
+
+@contextmanager
+def as_it_was(modules: tuple[nn.Module, ...]) -> Iterator[None]:
+    """Put evaluation or training mode and gradients of parameters back as they were."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    wanted = [(weight, weight.requires_grad) for module in modules for weight in module.parameters()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for weight, requires_grad in wanted:
+            weight.requires_grad_(requires_grad)
+
 
 SIDES = {"lower-bound": "lower bound", "point": "value"}
 """What can be held against the threshold, and what guarantee files call it."""

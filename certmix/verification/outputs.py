@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 
 from certmix.errors import RunError, one_line
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Outcome
-from certmix.verification.guarantee.judging import CONFIDENCE
+from certmix.verification.judge import CONFIDENCE
 
 if TYPE_CHECKING:
-    from certmix.verification.result import Verification
+    from certmix.verification.verify import Verification
 
 __all__ = ["FORMATS", "append_summary", "github", "json_text", "junit", "markdown", "text"]
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.guarantee.incremental import Sampling
-from certmix.verification.guarantee.judging import Judgement
-from certmix.verification.guarantee.requirements import parse_requirement
+from certmix.verification.judge import Judgement
+from certmix.verification.lacking import Sampling
 from certmix.verification.outputs import FORMATS, SAMPLED_AGAIN, github, junit, markdown, text
-from certmix.verification.result import Verification
+from certmix.verification.requirements import parse_requirement
+from certmix.verification.verify import Verification
 
 GUARANTEE = """\
 version = 1

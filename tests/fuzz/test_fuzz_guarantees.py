@@ -10,8 +10,7 @@ from fuzz.harness import accepted, fuzz, judged, mutated, raw, refused, scratch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.verification.guarantee.guarantees import Guarantee
-from certmix.verification.guarantee.reading import read_guarantee
+from certmix.verification.guarantee import Guarantee, read_guarantee
 
 TEXT = b"""version = 1
 requirements = [

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from certmix.errors import ParameterError
 from certmix.verification.checks import Outcome
-from certmix.verification.guarantee.judging import Figures, figure, judge, most_that_can_be_shown
-from certmix.verification.guarantee.requirements import Requirement, parse_requirement
+from certmix.verification.judge import Figures, figure, judge, most_that_can_be_shown
+from certmix.verification.requirements import Requirement, parse_requirement
 
 HOLDS, FAILS, UNCHECKED = Outcome.HOLDS, Outcome.FAILS, Outcome.UNCHECKED
 

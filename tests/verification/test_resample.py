@@ -29,8 +29,8 @@ from certmix.errors import ModelError, ParameterError, RunError
 from certmix.verification.checks import Outcome
 from certmix.verification.rederive import rederive
 from certmix.verification.resample import WIDE, Again, choose_images, measured, resample, weights_of
-from certmix.verification.result import Settings
 from certmix.verification.stored import Reloaded, load
+from certmix.verification.verify import Settings
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,9 @@ from forged import edit_record, records, sql
 from certmix.errors import CertmixError, DataError
 from certmix.sampling.votes import Sampler
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.guarantee.proposing import propose
-from certmix.verification.guarantee.reading import parse_guarantee, read_guarantee
-from certmix.verification.guarantee.writing import guarantee_text
-from certmix.verification.result import Settings
-from certmix.verification.verify import verify, verify_guarantee
+from certmix.verification.guarantee import guarantee_text, parse_guarantee, read_guarantee
+from certmix.verification.propose import propose
+from certmix.verification.verify import Settings, verify, verify_guarantee
 
 TEXT = """\
 version = 1
@@ -240,7 +238,7 @@ def test_interrupting_keeps_what_was_drawn(folder, monkeypatch):
         class summary:  # noqa: N801
             complete = False
 
-    monkeypatch.setattr("certmix.verification.guarantee.incremental.run_certify", lambda *a, **k: Stopped)
+    monkeypatch.setattr("certmix.verification.lacking.run_certify", lambda *a, **k: Stopped)
     with pytest.raises(KeyboardInterrupt):
         verified(folder)
 

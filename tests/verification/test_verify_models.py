@@ -14,12 +14,10 @@ import torch
 from certmix.errors import ModelError
 from certmix.models.spec import load_model, wrap_model
 from certmix.verification.checks import Outcome
-from certmix.verification.guarantee.proposing import propose
-from certmix.verification.guarantee.reading import read_guarantee
-from certmix.verification.guarantee.writing import guarantee_text
+from certmix.verification.guarantee import guarantee_text, read_guarantee
+from certmix.verification.propose import propose
 from certmix.verification.rederive import rederive
-from certmix.verification.result import Settings
-from certmix.verification.verify import verify
+from certmix.verification.verify import Settings, verify
 
 G = """
 import json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.runs.sources import Sources, load_data
 from certmix.text import floor_digits
-from certmix.verification.guarantee.guarantees import Guarantee, ModelClaim
-from certmix.verification.guarantee.judging import Figures, figure, figures_of
-from certmix.verification.guarantee.places import relative_claims
-from certmix.verification.guarantee.requirements import Requirement
+from certmix.verification.guarantee import Guarantee, ModelClaim, relative_claims
+from certmix.verification.judge import Figures, figure, figures_of
+from certmix.verification.requirements import Requirement
 from certmix.verification.stored import Run, load
 
 __all__ = ["DEFAULT_SLACK", "propose"]
@@ -73,14 +71,14 @@ def _from_run(run: Run, path: Path, slack: float, pin: bool) -> tuple[Guarantee,
     for role, claim in claims.items():
         if claim is not None:
             checksum = str(description["models"][role]["checksum"])
-            claims[role] = dataclasses.replace(claim, checksum=checksum, pin=pin)
+            claims[role] = claim.replace(checksum=checksum, pin=pin)
     named = claims["robust"]
     assert named is not None
     proposed = _proposed(request, found, slack, with_mix=claims["standard"] is not None)
     if not proposed:
         raise RunError(f"{run.folder} shows nothing above {slack:g} to demand: give a smaller --slack")
     guarantee = Guarantee(
-        tuple(proposed), dataclasses.replace(data, checksum=str(description["data"]["checksum"])),
+        tuple(proposed), data.replace(checksum=str(description["data"]["checksum"])),
         claims["standard"], named, request, path,
     )  # fmt: skip
     return guarantee, proposed

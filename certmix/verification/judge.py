@@ -19,7 +19,7 @@ from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray
 from certmix.verification.checks import Outcome
 from certmix.verification.figures import NothingFollowsError, derive_figures
-from certmix.verification.guarantee.requirements import Requirement, written
+from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run
 
 __all__ = ["CONFIDENCE", "Figures", "Judgement", "figure", "figures_of", "judge", "most_that_can_be_shown"]

@@ -1,0 +1,543 @@
+"""Guarantee files: TOML that names data, two models, a certificate, and what must hold.
+
+They are parsed and never evaluated; errors name the line.  What [data] and the
+models take are the fields of `DataClaim` and `ModelClaim`; what [certificate]
+and [sampling] take are those of the certificate's own request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from certmix.certification.deterministic_request import (
+    DeterministicRequest,
+    GivenConstant,
+    Margin,
+    draws_no_samples,
+)
+from certmix.certification.request import CertifyRequest, Sampled
+from certmix.data import DATASETS
+from certmix.errors import CertmixError, ParameterError, one_line
+from certmix.models.zoo import zoo_names
+from certmix.runs.settings import Option, Settings, check_known, fields, settings
+from certmix.runs.source_names import named_split
+from certmix.verification.requirements import Requirement, parse_requirement, written
+
+__all__ = [
+    "VERSION", "DataClaim", "Guarantee", "ModelClaim", "guarantee_text", "parse_guarantee", "read_guarantee",
+    "relative_claims", "source_options",
+]  # fmt: skip
+
+VERSION = 1
+LONGEST_TEXT, LONGEST_NAME, LARGEST_FILE, LARGEST_NUMBER = 2000, 200, 1 << 20, 10**12
+CERTIFICATE = (
+    "name", "alpha", "sigma", "norm", "radii", "failure_probability", "bound", "bound_method", "max_radius",
+    "lipschitz_constant", "constant_of",
+)  # fmt: skip
+SAMPLING = (
+    "samples", "selection_samples", "goal", "relative_precision", "scores", "temperature", "seed",
+    "precision",
+)  # fmt: skip
+"""Keys of the two tables that one request is made from."""
+KINDS = {"margin": Margin, "lipschitz-constant": GivenConstant}
+"""Requests of the certificates that draw no samples."""
+
+_LIBRARIES = ("timm:", "robustbench:")
+_MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def check_text(value: object) -> str:
+    """Return a text that is safe to print and to use as a path.
+
+    Raises
+    ------
+    ParameterError
+        If it is too long, or holds line ends, escapes or other unprintable characters.
+    """
+    text = str(value)
+    if not text.isprintable():
+        raise ParameterError(f"{one_line(text)[:80]!r} holds unprintable characters: remove them")
+    parts = re.split(r"[/\\]", text)
+    if len(text) > LONGEST_TEXT or any(len(part.encode()) > LONGEST_NAME for part in parts):
+        raise ParameterError(f"{text[:40]!r}...: the text is too long; shorten the name or the path")
+    return text
+
+
+def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(check_text, values))
+
+
+def _increasing(limits: tuple[float, float] | None) -> tuple[float, float] | None:
+    if limits is not None and not limits[0] < limits[1]:
+        raise ParameterError(f'{list(limits)}: give two increasing numbers such as [0, 1], or "none"')
+    return limits
+
+
+def _digest(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ParameterError("give 64 hexadecimal digits (SHA-256)")
+    return value
+
+
+def _optional(value: str | None) -> str | None:
+    return None if value is None else check_text(value)
+
+
+_Text = Annotated[str, Option(check=check_text)]
+_OptionalText = Annotated[str | None, Option(check=_optional)]
+_Checksum = Annotated[str | None, Option(check=_digest)]
+
+
+class DataClaim(Settings, frozen=True):
+    """The data of a guarantee, as the file names them."""
+
+    name: _Text = "cifar10-sample"
+    split: _Text = "test"
+    input_range: Annotated[tuple[float, float] | None, Option(check=_increasing)] = (0.0, 1.0)
+    resize: int | None = None
+    crop: int | None = None
+    checksum: _Checksum = None
+
+
+class ModelClaim(Settings, frozen=True):
+    """One model of a guarantee; a pinned one must have this checksum."""
+
+    model: _Text
+    weights: _OptionalText = None
+    normalize: _OptionalText = None
+    checksum: _Checksum = None
+    pin: bool = False
+    files: Annotated[tuple[str, ...], Option(check=_texts)] = ()
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What a guarantee file says.
+
+    Parameters
+    ----------
+    requirements
+        What must hold.
+    data, standard, robust
+        As the file names them; ``standard`` None leaves g out.
+    request
+        How it is certified; one certificate.
+    path
+        The file; paths in it are relative to its folder.
+    lines
+        Requirement -> line in the file, where known.
+    """
+
+    requirements: tuple[Requirement, ...]
+    data: DataClaim
+    standard: ModelClaim | None
+    robust: ModelClaim
+    request: CertifyRequest | DeterministicRequest
+    path: Path = field(default=Path("guarantee.toml"), compare=False)
+    lines: Mapping[Requirement, int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def asked(self) -> CertifyRequest | DeterministicRequest:
+        """The request with the radii of all requirements among its columns, so that these are settled."""
+        wanted = {r.radius for r in self.requirements if r.radius is not None}
+        return self.request.replace(radii=tuple(sorted({*self.request.radii, *wanted})))
+
+
+# Reading.
+
+
+def read_guarantee(path: str | Path) -> Guarantee:
+    """Return what a guarantee file says.
+
+    Raises
+    ------
+    ParameterError
+        If it cannot be read or a line in it is wrong: the message names the line and the remedy.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+        if len(raw) > LARGEST_FILE:
+            raise ParameterError(f"{path}: larger than 1 MiB, which no guarantee is: name a guarantee file")
+        return parse_guarantee(raw.decode("utf-8-sig"), path)
+    except UnicodeDecodeError:
+        raise ParameterError(f"{path} is not UTF-8 text: name a guarantee file (TOML)") from None
+    except OSError as error:
+        raise ParameterError(
+            f"{path} cannot be read ({error.strerror}): name a guarantee file or the folder of a run"
+        ) from None
+
+
+class Lines:
+    """Where keys and texts stand in a file, as far as a look at its lines can tell."""
+
+    def __init__(self, where: str, text: str) -> None:
+        self._where, self._lines = where, text.splitlines()
+
+    def of_key(self, table: str, key: str) -> int | None:
+        """Return the line (from 1) of a key in a table, of the table if there is no such key."""
+        current, heading = "", None
+        for number, line in enumerate(self._lines, 1):
+            if header := re.match(r"\s*\[+\s*\"?([^\]\"]*?)\"?\s*\]", line):
+                current = header[1]
+                heading = number if current == table else heading
+            elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
+                return number
+        return heading
+
+    def of_text(self, text: str) -> int | None:
+        """Return the line on which a text stands in quotes."""
+        forms = (f'"{text}"', f"'{text}'")
+        return next((n for n, line in enumerate(self._lines, 1) if any(f in line for f in forms)), None)
+
+    def at(self, line: int | None) -> str:
+        """Return ``FILE, line N``, or the file alone."""
+        return self._where if line is None else f"{self._where}, line {line}"
+
+    def wrong(self, line: int | None, message: str) -> ParameterError:
+        """Return the error of one line, ready to raise."""
+        return ParameterError(one_line(f"{self.at(line)}: {message}"))
+
+
+class _Images(Settings, frozen=True):
+    images: Sampled = 100
+
+
+TABLES = {
+    "data": ("images", *DataClaim.__struct_fields__),
+    "standard": ModelClaim.__struct_fields__,
+    "robust": ModelClaim.__struct_fields__,
+    "certificate": CERTIFICATE,
+    "sampling": SAMPLING,
+}
+"""Table -> its keys."""
+
+
+def parse_guarantee(text: str, path: str | Path = "guarantee.toml") -> Guarantee:
+    """Return what the text of a guarantee file says; see `read_guarantee`."""
+    lines = Lines(Path(path).name, text)
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise lines.wrong(None, f"not TOML ({reason}): mend this place") from None
+    tables = _tables(lines, content)
+    if "version" not in content or content["version"] != VERSION or content["version"] is True:
+        shown = one_line(str(content.get("version")))[:40]
+        raise lines.wrong(
+            lines.of_key("", "version"),
+            f"version = {shown}, this certmix reads {VERSION}: write version = {VERSION}, or update certmix",
+        )
+    if "requirements" not in content:
+        raise lines.wrong(None, "no requirements: write for example requirements = ['clean_accuracy >= 0.8']")
+    requirements, places = _requirements(lines, content["requirements"])
+    named = tables["data"]
+    if named.get("input_range") == "none":
+        named["input_range"] = None
+    images = _values(lines, "data", _Images, {"images": named.pop("images", 100)}).images
+    data = _values(lines, "data", DataClaim, named)
+    standard, robust = (_claim(lines, name, tables.get(name)) for name in ("standard", "robust"))
+    if robust is None:
+        raise lines.wrong(None, "no table [robust]: name the robust classifier h there")
+    request = _request(lines, tables, images)
+    if standard is None:
+        for one in requirements:
+            if one.quantity == "clean_accuracy" and one.classifier != "robust":
+                raise lines.wrong(
+                    places.get(one),
+                    f"{one.name} needs the standard classifier: add a table [standard], or write "
+                    "robust.clean_accuracy",
+                )
+    return Guarantee(requirements, data, standard, robust, request, Path(path), places)
+
+
+def _tables(lines: Lines, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the tables of a file; those that may be missing are empty."""
+    found: dict[str, dict[str, Any]] = {"data": {}, "sampling": {}, "certificate": {}}
+    for name, value in content.items():
+        line = lines.of_key("", name)
+        if name in TABLES:
+            if not isinstance(value, dict):
+                raise lines.wrong(line, f"{name} is a table: write [{name}] and its keys below")
+            for key in value:
+                _known(lines, name, key, TABLES[name], f"[{name}]")
+            found[name] = dict(value)
+        elif isinstance(value, dict):
+            known = ", ".join(f"[{table}]" for table in TABLES)
+            raise lines.wrong(lines.of_key(name, ""), f"table [{name[:40]}] is unknown: use {known}")
+        else:
+            _known(lines, "", name, ("version", "requirements"), "")
+    return found
+
+
+def _known(lines: Lines, table: str, key: str, keys: tuple[str, ...], where: str) -> None:
+    try:
+        check_known([key], keys)
+    except ParameterError as error:
+        place = f"in {where}" if where else "at the top"
+        remedy = str(error).rpartition(": ")[2]
+        told = f"key {key[:40]!r} {place} is unknown: {remedy}"
+        raise lines.wrong(lines.of_key(table, key), told) from None
+
+
+def _values(lines: Lines, table: str, kind: Any, given: dict[str, Any]) -> Any:
+    """Return settings from a table's values; what is wrong with one is said with its line."""
+    for one in fields(kind):
+        if one.name in given:
+            try:
+                value = given[one.name]
+                if isinstance(value, int | float) and abs(value) > LARGEST_NUMBER:
+                    raise ParameterError(f"{one.words} = {value!r:.20}: give a number of at most 10^12")
+                one.checked(value)
+            except ParameterError as error:
+                place = lines.of_key(_table_of(one.name, table), one.name)
+                told = str(error) if str(error).startswith(one.words) else f"{one.name}: {error}"
+                raise lines.wrong(place, _spelt(told)) from None
+    try:
+        return settings(kind, given)
+    except CertmixError as error:
+        message = str(error)
+        said = message.lower().replace(" ", "_")
+        found = [(name, key) for name, keys in TABLES.items() for key in keys if said.startswith(key)]
+        name, key = max(found, key=lambda place: len(place[1]), default=(table, "name"))
+        raise lines.wrong(lines.of_key(name, key), _spelt(message)) from None
+
+
+def _table_of(key: str, table: str) -> str:
+    """Return the table of a key, of the two that one request is made from."""
+    return "sampling" if table == "certificate" and key in SAMPLING else table
+
+
+def _spelt(message: str) -> str:
+    """Spell options as keys."""
+    return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
+
+
+def _requirements(lines: Lines, texts: Any) -> tuple[tuple[Requirement, ...], dict[Requirement, int]]:
+    place = lines.of_key("", "requirements")
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise lines.wrong(
+            place, f"requirements = {one_line(repr(texts))[:40]}: give a list of texts in quotes"
+        )
+    found: list[Requirement] = []
+    places = {}
+    for text in texts:
+        line = lines.of_text(text)
+        try:
+            requirement = parse_requirement(check_text(text))
+        except ParameterError as error:
+            raise lines.wrong(line or place, str(error)) from None
+        if requirement in found:
+            raise lines.wrong(line, f"requirement {text!r} stands there twice: remove one")
+        found.append(requirement)
+        if line is not None:
+            places[requirement] = line
+    return tuple(found), places
+
+
+def _claim(lines: Lines, name: str, values: dict[str, Any] | None) -> ModelClaim | None:
+    if values is None:
+        return None
+    if "model" not in values or values["model"] in ("none", ""):
+        remedy = "name one, or leave the table out" if name == "standard" else "name one"
+        raise lines.wrong(lines.of_key(name, "model"), f"no model in [{name}]: {remedy}")
+    claim: ModelClaim = _values(lines, name, ModelClaim, values)
+    if claim.pin and claim.checksum is None:
+        raise lines.wrong(
+            lines.of_key(name, "pin"), f"[{name}] is pinned without a checksum: add it, or write pin = false"
+        )
+    return claim
+
+
+def _request(
+    lines: Lines, tables: dict[str, dict[str, Any]], images: int | str
+) -> CertifyRequest | DeterministicRequest:
+    """Return what the tables ask for, with one certificate."""
+    given, sampling = dict(tables["certificate"]), tables["sampling"]
+    name, norm = given.pop("name", "exact"), given.pop("norm", None)
+    if "alpha" not in given:
+        raise lines.wrong(lines.of_key("certificate", "alpha"), "no alpha in [certificate]: add alpha = 0.76")
+    for key, value in (("name", name), ("norm", norm)):
+        if value is not None and not isinstance(value, str):
+            told = f"{key} = {one_line(repr(value))[:40]}: give a text in quotes"
+            raise lines.wrong(lines.of_key("certificate", key), told)
+    try:
+        plain = draws_no_samples([name], norm, given.get("sigma"))
+    except ParameterError as error:
+        key = next((key for key in ("sigma", "norm") if str(error).startswith(key)), "name")
+        raise lines.wrong(lines.of_key("certificate", key), _spelt(str(error))) from None
+    kind: Any = KINDS[name] if plain else CertifyRequest
+    for key in given:
+        if key not in kind.__struct_fields__:
+            told = f"{key} is not for certificate {name}: leave it out"
+            raise lines.wrong(lines.of_key("certificate", key), told)
+    if plain and sampling:
+        told = f"[sampling]: certificate {name} draws no samples; leave the table out"
+        raise lines.wrong(lines.of_key("sampling", ""), told)
+    for key in ("radii", "max_radius"):
+        if key in given:
+            given[key] = _quotients(given[key])
+    if plain:
+        own = {"certificate": name, "images": images} | ({} if norm is None else {"norm": norm})
+        return _values(lines, "certificate", kind, {**own, **given})  # type: ignore[no-any-return]
+    own = {"certificates": (name,), "images": images}
+    return _values(lines, "certificate", kind, {**own, **given, **sampling})  # type: ignore[no-any-return]
+
+
+def _quotients(value: Any) -> Any:
+    """Return numbers for quotients in quotes such as "8/255"; anything else as it is."""
+    if isinstance(value, list):
+        return [_quotients(one) for one in value]
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)/([1-9]\d{0,8})", value)):
+        return float(found[1]) / float(found[2])
+    return value
+
+
+# Writing.
+
+
+def guarantee_text(
+    guarantee: Guarantee, *, remarks: Mapping[Requirement, str] | None = None, heading: str = ""
+) -> str:
+    """Return the TOML text of a guarantee, which reads back as an equal one.
+
+    `remarks` are comments on the lines of requirements, `heading` one at the top.
+    """
+    remarks = remarks or {}
+    demands = [
+        f"    {_quoted(str(one))}," + (f"  # {remarks[one]}" if one in remarks else "")
+        for one in guarantee.requirements
+    ]
+    request, data = guarantee.request, guarantee.data.as_dict()
+    limits = data.pop("input_range")
+    limits = "none" if limits is None else limits
+    certificate = request.as_dict()
+    name = certificate.pop("certificate", None) or request.certificates[0]  # type: ignore[union-attr]
+    tables = {
+        "data": {"name": data.pop("name"), "images": request.images, "input_range": limits, **data},
+        "standard": None if guarantee.standard is None else guarantee.standard.as_dict(),
+        "robust": guarantee.robust.as_dict(),
+        "certificate": {"name": name} | {key: certificate[key] for key in CERTIFICATE if key in certificate},
+        "sampling": {key: certificate[key] for key in SAMPLING if key in certificate} or None,
+    }
+    blocks = [
+        "\n".join([*(f"# {line}".rstrip() for line in heading.splitlines()), f"version = {VERSION}"]),
+        "\n".join(["requirements = [", *demands, "]"]),
+    ]
+    for table, values in tables.items():
+        if values is not None:
+            rows = [f"{key} = {_value(key, v)}" for key, v in values.items() if v not in (None, ())]
+            blocks.append("\n".join([f"[{table}]", *rows]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _value(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(key, one) for one in value)}]"
+    if key in ("radii", "max_radius") and "/" in written(value):
+        return _quoted(written(value))
+    return repr(value)
+
+
+def _quoted(text: str) -> str:
+    """Return a basic string of TOML; JSON's escapes are among its own."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+# Paths: relative to the file's folder, whatever the working directory is.
+
+
+def source_options(guarantee: Guarantee) -> dict[str, Any]:
+    """Return the fields of `certmix.runs.sources.Sources`, with every path made absolute."""
+    folder, data = Path(guarantee.path).parent.resolve(), guarantee.data
+    options: dict[str, Any] = {
+        "data": _data(data.name, folder), "split": named_split(data.split), "input_range": data.input_range,
+        "resize": data.resize, "crop": data.crop, "standard": None,
+    }  # fmt: skip
+    for role, claim in (("standard", guarantee.standard), ("robust", guarantee.robust)):
+        if claim is not None:
+            options[role] = _model(claim.model, folder)
+            weights = claim.weights
+            options[f"{role}_weights"] = None if weights is None else str(_joined(weights, folder))
+            options[f"{role}_normalize"] = claim.normalize
+            options[f"{role}_files"] = tuple(str(_joined(file, folder)) for file in claim.files)
+    return options
+
+
+def _joined(text: str, folder: Path) -> Path:
+    return Path(os.path.normpath(folder / text))
+
+
+def _data(text: str, folder: Path) -> str:
+    source = DATASETS.get(text)
+    return text if source is not None and source.find is None else str(_joined(text, folder))
+
+
+def _model(text: str, folder: Path) -> str:
+    """Return a model's spec with its path, if it has one, made absolute.
+
+    ``package.module:factory`` stays as it is unless a file of that name lies in the folder.
+    """
+    if text in zoo_names() or text.startswith(_LIBRARIES):
+        return text
+    if text.startswith("nuts:"):
+        place, mark, part = text.removeprefix("nuts:").partition("#")
+        return f"nuts:{_joined(place, folder)}{mark}{part}"
+    file, colon, factory = text.rpartition(":")
+    if not colon:
+        return str(_joined(text, folder))
+    if _MODULE.fullmatch(text) and not file.endswith(".py") and not (folder / file).exists():
+        return text
+    return f"{_joined(file, folder)}:{factory}"
+
+
+def relative_claims(
+    sources: dict[str, Any], folder: Path
+) -> tuple[DataClaim, ModelClaim | None, ModelClaim | None]:
+    """Return the claims that name what the stored sources of a run name, seen from a folder.
+
+    Checksums are left out; ``robust`` is None where the run took the shipped model of its noise level.
+    """
+    limits = sources.get("input_range")
+    data = DataClaim(
+        _relative(sources["data"], folder), sources["split"], None if limits is None else tuple(limits),
+        sources["resize"], sources["crop"],
+    )  # fmt: skip
+    models = []
+    for role in ("standard", "robust"):
+        spec, weights = sources[role], sources[f"{role}_weights"]
+        models.append(
+            None
+            if spec is None
+            else ModelClaim(
+                _relative(spec, folder),
+                None if weights is None else _relative(weights, folder),
+                sources[f"{role}_normalize"],
+                files=tuple(_relative(file, folder) for file in sources.get(f"{role}_files", ())),
+            )
+        )
+    return data, models[0], models[1]
+
+
+def _relative(text: str, folder: Path) -> str:
+    """Return a stored spec with its absolute path, if it has one, as seen from a folder."""
+    if text.startswith("nuts:"):
+        return f"nuts:{_relative(text.removeprefix('nuts:'), folder)}"
+    if not os.path.isabs(text):
+        return text
+    try:
+        return Path(os.path.relpath(text, folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return text
