@@ -93,10 +93,10 @@ def run_study(
     `steps` is the command's default for attacks that take steps.
     """
     from certmix.attacks import ATTACKS
+    from certmix.runs.attack_request import AttackRequest
     from certmix.runs.keywords import field_names
     from certmix.runs.source_names import Sources
-    from certmix.studies.attack_request import AttackRequest
-    from certmix.studies.empirical import Surroundings
+    from certmix.studies.study import Surroundings
 
     from .progress import StudyBar, say
 

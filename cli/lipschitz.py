@@ -55,7 +55,7 @@ def command(of: str, ratio: str | None, check: float | None, **options: Any) -> 
     """
     if check is not None or of != "probabilities" or ratio not in (None, "relaxed"):
         refuse_unused(["alpha"], "is for the radius that relaxed constants of probabilities give")
-    from certmix.studies.local_lipschitz import local_lipschitz
+    from certmix.studies.lipschitz import local_lipschitz
 
     contradicted = []
 

@@ -219,9 +219,9 @@ def _flag(name: str) -> str:
 def _fit_certified(options: dict[str, Any], batch_given: bool) -> int:
     from certmix.runs.keywords import field_names
     from certmix.runs.source_names import Sources
-    from certmix.studies.empirical import Surroundings
     from certmix.studies.nuts_certified import nuts_certified
     from certmix.studies.nuts_certified_plan import CertifiedRequest
+    from certmix.studies.study import Surroundings
 
     from .progress import StudyBar, say
 

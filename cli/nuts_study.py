@@ -56,8 +56,8 @@ def command(
     run folder of certmix nuts evaluate may follow: its attacked points count
     as well. No attack is run: everything comes from cached logits in seconds.
     """
-    from certmix.studies.empirical import StudyResult
     from certmix.studies.nuts_ablations import nuts_study
+    from certmix.studies.study import StudyResult
     from certmix.tables.formats import write_files
 
     product = nuts_study(name, folders)

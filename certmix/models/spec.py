@@ -129,9 +129,6 @@ def _digests(files: Sequence[str | Path]) -> dict[str, str]:
         data = read_bytes(Path(file).expanduser(), "restore the file that the model reads, or leave it out")
         name, digest = f"file {Path(file).name}", hashlib.sha256(data).hexdigest()
         found[name] = f"{found[name]}, {digest}" if name in found else digest
-        found[name] = hashlib.sha256(
-            (found.get(name, "") + hashlib.sha256(data).hexdigest()).encode()
-        ).hexdigest()
     return found
 
 

@@ -20,8 +20,8 @@ from certmix.calling import call_model
 from certmix.data import stack
 from certmix.errors import DataError, Interrupted, ParameterError
 from certmix.runs import Store
+from certmix.runs.attack_request import AttackRequest
 from certmix.sampling.precision import PRECISIONS
-from certmix.studies.attack_request import AttackRequest
 from certmix.types import Dataset, FloatArray, IntArray
 
 __all__ = [

@@ -17,6 +17,7 @@ from torch import nn
 from certmix.errors import RunError
 from certmix.files import write_atomically
 from certmix.models.mixture import MixedClassifier
+from certmix.runs.attack_request import AttackRequest, check_weight
 from certmix.runs.attacking import (
     Batch,
     Bench,
@@ -28,9 +29,14 @@ from certmix.runs.attacking import (
     outputs,
 )
 from certmix.runs.sources import Sources
-from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import AttackRequest, check_weight
-from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
+from certmix.studies.study import (
+    Study,
+    StudyResult,
+    Surroundings,
+    attacked_accuracy,
+    estimated_accuracy,
+    open_study,
+)
 from certmix.tables.table import Quantity, Table
 from certmix.types import FloatArray, IntArray
 

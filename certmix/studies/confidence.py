@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from certmix.bounds.betting import lower_bound, upper_bound
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.attacking import (
     Cell,
     attacked_outputs,
@@ -17,8 +18,7 @@ from certmix.runs.attacking import (
     outputs,
 )
 from certmix.runs.sources import Sources
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
+from certmix.studies.study import Study, StudyResult, Surroundings, open_study
 from certmix.tables.study_plots import gaps_image
 from certmix.tables.table import Quantity, Table
 from certmix.text import ceil_digits, floor_digits

@@ -12,6 +12,7 @@ import torch
 
 from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_outputs
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.attacking import (
     Cell,
     attacked_outputs,
@@ -20,9 +21,14 @@ from certmix.runs.attacking import (
     outputs,
 )
 from certmix.runs.sources import Sources
-from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import Study, StudyResult, Surroundings, open_study
+from certmix.studies.study import (
+    Study,
+    StudyResult,
+    Surroundings,
+    attacked_accuracy,
+    estimated_accuracy,
+    open_study,
+)
 from certmix.tables.study_plots import WORST, sweep_image
 from certmix.tables.table import Table
 from certmix.text import plain_decimal

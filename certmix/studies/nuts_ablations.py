@@ -184,8 +184,8 @@ def sensitivity(inputs: Inputs) -> Product:
 def margins(inputs: Inputs) -> Product:
     """Tabulate margins of g, h, LN(h) and M(h), with the share of M(h)'s that reach q (5.2, C.3)."""
     from certmix.nuts.margins import clean_margin, normalize_numpy, transform_numpy
-    from certmix.studies.accuracy import estimated_accuracy
     from certmix.studies.nuts_evaluate import STD
+    from certmix.studies.study import estimated_accuracy
     from certmix.tables.nuts_plots import margin_bars_image
     from certmix.tables.study_plots import gaps_image
 

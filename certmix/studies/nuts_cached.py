@@ -24,13 +24,13 @@ from certmix.nuts.margins import attacked_margin, transform_numpy
 from certmix.nuts.mixture import mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import Store, read_run
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.folder import DATABASE
 from certmix.runs.identity import CERTIFY, command_of
 from certmix.runs.settings import Settings, fields, settings
-from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_evaluate import CLEAN, Contender
 from certmix.studies.nuts_fit import LOGITS, CachedLogits, FitChoices, NutsFitted, fit_cached, read_logits
+from certmix.studies.study import attacked_accuracy, estimated_accuracy
 from certmix.tables.table import Cell, Quantity
 from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray

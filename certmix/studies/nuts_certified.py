@@ -34,10 +34,9 @@ from certmix.runs.behaviour import hold, refuse_changed
 from certmix.runs.identity import NOISE_VERSION
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import Draw, Sampler, resolve_device
-from certmix.studies.accuracy import estimated_accuracy
-from certmix.studies.empirical import StudyResult, Surroundings
 from certmix.studies.nuts_certified_plan import CertifiedRequest, Plan, plan_mix
 from certmix.studies.nuts_fit import base_models, have_names
+from certmix.studies.study import StudyResult, Surroundings, estimated_accuracy
 from certmix.tables.formats import write_files
 from certmix.tables.table import Quantity, Table
 from certmix.types import CertifiedShare, Dataset, EstimatedAccuracy, FloatArray, IntArray

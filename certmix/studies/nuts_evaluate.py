@@ -23,15 +23,14 @@ from certmix.nuts.description import MixSettings, check_shares
 from certmix.nuts.folder import LoadedNuts, load_nuts
 from certmix.nuts.mixture import NutsMixture, mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, fill, fill_some, outputs, reduced
 from certmix.runs.keywords import plain_numbers
 from certmix.runs.sources import Sources, join, load_data
 from certmix.sampling import resolve_device
-from certmix.studies.accuracy import attacked_accuracy, estimated_accuracy
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import StudyResult, Surroundings, open_study
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.nuts_fit import own_attack
+from certmix.studies.study import StudyResult, Surroundings, attacked_accuracy, estimated_accuracy, open_study
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArray, IntArray

@@ -24,13 +24,13 @@ from certmix.nuts.folder import BaseModel, save_nuts
 from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, parse_grid
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.attacking import Batch, Bench, Cell, fill, outputs, reduced
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.settings import DERIVED, Option, Settings
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import ROBUST, StudyResult, Surroundings, open_study, warn
+from certmix.studies.study import ROBUST, StudyResult, Surroundings, open_study, warn
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
 from certmix.types import Dataset, FloatArray, IntArray

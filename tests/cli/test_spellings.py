@@ -14,12 +14,12 @@ from certmix.attacks import pgd
 from certmix.certification.deterministic_request import GivenConstant, Margin
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.engine import EngineChoice
 from certmix.runs.keywords import norm_name
 from certmix.runs.source_names import Sources
 from certmix.studies.attack import attack
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import Surroundings
+from certmix.studies.study import Surroundings
 from certmix.verification.falsify.attack import FalsifyRequest
 
 SPELLINGS = {

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.runs import Store
-from certmix.studies.attack_request import AttackRequest
+from certmix.runs.attack_request import AttackRequest
 from certmix.studies.nuts_cached import read_inputs
 from certmix.studies.nuts_fit import CachedLogits, FitChoices, read_logits, write_logits
 

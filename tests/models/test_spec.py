@@ -549,6 +549,18 @@ def test_export_checksum_is_of_the_file(exported, tmp_path):
     assert hashlib.sha256(path.read_bytes()).hexdigest() != load_model(str(path)).checksum
 
 
+def test_declared_files_are_named_by_their_digests_and_joined_by_name(tmp_path):
+    paths, digests = [], []
+    for folder, content in (("one", b"first"), ("two", b"second")):
+        (tmp_path / folder).mkdir()
+        paths.append(tmp_path / folder / "cfg.json")
+        paths[-1].write_bytes(content)
+        digests.append(hashlib.sha256(content).hexdigest())
+    model = nn.Linear(2, 3)
+    assert wrap_model(model, files=paths[:1]).parts["file cfg.json"] == digests[0]
+    assert wrap_model(model, files=paths).parts["file cfg.json"] == ", ".join(digests)
+
+
 def test_a_card_of_another_number_of_classes_has_the_remedy_that_fits(zoo):
     refused("other", "the data have 7: if 3 of them have no input here, name all 10", zoo=zoo, classes=7)
     refused("other", "the data have 11: no label is 0", zoo=zoo, classes=11, no_label_zero=True)

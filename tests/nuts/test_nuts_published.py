@@ -19,8 +19,8 @@ from certmix.models.spec import load_model
 from certmix.nuts import BETAS, GRIDS, TOP_K, auxiliary_alpha, fit, margin_grid, solve_beta
 from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
-from certmix.studies.attack_request import AttackRequest
 from certmix.studies.nuts_fit import CLASSES, SIDES, FitChoices, nuts_published, own_attack
 
 TABLE_3 = {

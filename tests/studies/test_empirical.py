@@ -16,15 +16,14 @@ from certmix.nuts import NonlinearTransform
 from certmix.nuts.adaptive import direct_bypass
 from certmix.nuts.mixture import NutsMixture
 from certmix.runs import read_run
+from certmix.runs.attack_request import AttackRequest, check_ball, check_weight
 from certmix.runs.sources import Sources
 from certmix.studies.attack import attack
-from certmix.studies.attack_request import AttackRequest, check_ball, check_weight
-from certmix.studies.blind_mix import blind_mixes
 from certmix.studies.compare_trust import compare_trust
 from certmix.studies.confidence import confidence, top_two_gap
-from certmix.studies.empirical import Surroundings
-from certmix.studies.local_lipschitz import local_lipschitz
+from certmix.studies.lipschitz import local_lipschitz
 from certmix.studies.mix_sweep import check_alphas, mix_sweep
+from certmix.studies.study import Surroundings, blind_mixes
 
 EPS = 0.08
 POINTS = 40

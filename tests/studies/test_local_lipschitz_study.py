@@ -14,11 +14,11 @@ from certmix.data import load
 from certmix.errors import ParameterError
 from certmix.margins.estimates import HOLDS, NOT_ESTABLISHED, EstimatedRadius, LipschitzEstimate
 from certmix.runs import read_run
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
-from certmix.studies import local_lipschitz as study
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import Surroundings
-from certmix.studies.local_lipschitz import local_lipschitz
+from certmix.studies import lipschitz as study
+from certmix.studies.lipschitz import local_lipschitz
+from certmix.studies.study import Surroundings
 from certmix.tables.formats import render
 
 WEIGHT = np.array([[4.0, 0.0], [-4.0, 1.0], [-4.0, -1.0]])  # as in conftest

@@ -21,9 +21,9 @@ from certmix.runs.sources import Sources
 from certmix.sampling.noise import NoiseKey
 from certmix.studies import nuts_certified as study
 from certmix.studies import nuts_certified_plan
-from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_certified import nuts_certified, tuning_seed
 from certmix.studies.nuts_certified_plan import CertifiedRequest
+from certmix.studies.study import Surroundings
 from certmix.tables.formats import render
 from certmix.types import CertifiedShare
 

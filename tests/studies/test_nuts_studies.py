@@ -10,9 +10,8 @@ from certmix.data import load
 from certmix.errors import DataError, ParameterError
 from certmix.models.spec import load_model
 from certmix.nuts.folder import load_nuts
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_evaluate import Contender, nuts_evaluate, paired_change
 from certmix.studies.nuts_fit import (
     CachedLogits,
@@ -23,6 +22,7 @@ from certmix.studies.nuts_fit import (
     read_logits,
     write_logits,
 )
+from certmix.studies.study import Surroundings
 
 NETS = """
 import torch

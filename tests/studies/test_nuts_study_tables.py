@@ -15,9 +15,8 @@ from certmix.nuts.description import MixSettings, ModelReference, NutsDescriptio
 from certmix.nuts.folder import write_nuts
 from certmix.nuts.grid import TransformSettings
 from certmix.runs import Store
+from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
-from certmix.studies.attack_request import AttackRequest
-from certmix.studies.empirical import Surroundings
 from certmix.studies.nuts_ablations import STUDIES, nuts_study
 from certmix.studies.nuts_cached import (
     Rule,
@@ -29,6 +28,7 @@ from certmix.studies.nuts_cached import (
 )
 from certmix.studies.nuts_evaluate import nuts_evaluate
 from certmix.studies.nuts_fit import CachedLogits, FitChoices, nuts_fit, write_logits
+from certmix.studies.study import Surroundings
 from certmix.types import AttackedAccuracy, EstimatedAccuracy
 
 GRID = "s=0.5:5:3,p=1:3:3,c=-1:0:3"

@@ -1,4 +1,4 @@
-"""What empirical studies of two classifiers share: their run folder, and their products."""
+"""What studies of two classifiers share: opening, publishing, and shares of images with their intervals."""
 
 from __future__ import annotations
 
@@ -15,24 +15,37 @@ import numpy as np
 import torch
 from torch import nn
 
+from certmix.bounds.clopper_pearson import interval
 from certmix.certification.describe import surroundings
 from certmix.data import spread, stack
 from certmix.errors import DataError, ModelError, RunError
 from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
+from certmix.models.spec import LoadedModel
+from certmix.nuts.adaptive import DirectBypass
+from certmix.nuts.mixture import NutsMixture
 from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
+from certmix.runs.attack_request import AttackRequest, check_ball
 from certmix.runs.attacking import Bench, Progress, outputs
 from certmix.runs.behaviour import hold, refuse_changed
 from certmix.runs.folder import RESULTS
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
-from certmix.studies.attack_request import AttackRequest, check_ball
-from certmix.studies.blind_mix import blind_mixes
 from certmix.tables.formats import write_files
 from certmix.tables.table import Table
-from certmix.types import SCHEMA_VERSION, Dataset, IntArray
+from certmix.types import SCHEMA_VERSION, AttackedAccuracy, Dataset, EstimatedAccuracy, IntArray
 
-__all__ = ["ROBUST", "EmpiricalWarning", "Study", "StudyResult", "Surroundings", "open_study"]
+__all__ = [
+    "ROBUST",
+    "EmpiricalWarning",
+    "Study",
+    "StudyResult",
+    "Surroundings",
+    "attacked_accuracy",
+    "blind_mixes",
+    "estimated_accuracy",
+    "open_study",
+]
 
 ROBUST = "cifar10-adversarial-linf"
 """The shipped robust classifier of empirical studies."""
@@ -269,3 +282,62 @@ def _positions(
     if isinstance(images, int) and images > len(usable):
         say(f"{images} images asked for, {len(usable)} can be used: all of them are")
     return usable[spread(len(usable), images)]
+
+
+# ------------------------------------------------------------ mixes that gradients do not see whole
+
+
+def _is_blind(module: nn.Module) -> bool:
+    """Whether a module is, or holds, a mix whose standard model answers one-hot, without the bypass.
+
+    At temperature 0 no gradient flows through that answer, and attacks have to
+    go around it: Section 3.1 and Appendix B.2 of MixedNUTS.
+    """
+    if isinstance(module, DirectBypass):
+        return False
+    if isinstance(module, NutsMixture) and module.temperature == 0.0:
+        return True
+    return any(_is_blind(part) for part in module.children())
+
+
+def blind_mixes(models: tuple[LoadedModel | None, ...]) -> tuple[str, ...]:
+    """Return a note for each model that a search by gradients sees only in part."""
+    notes = []
+    for model in models:
+        if model is not None and _is_blind(model.module):
+            instead = "give its certmix.nuts.adaptive.direct_bypass"
+            if model.name.startswith("nuts:"):
+                instead = f"name {model.name}#bypass"
+            notes.append(
+                f"{model.name}: attack may be blind: its one-hot g (temperature 0) gives no gradient, so it "
+                f"seems more robust than it is; {instead} instead (docs/nuts-use.md#attack)"
+            )
+    return tuple(notes)
+
+
+# ------------------------------------------------------------ shares of images
+
+
+def _counted(right: Any) -> tuple[int, int, tuple[float, float]]:
+    values = np.asarray(right, bool)
+    correct, images = int(values.sum()), len(values)
+    if images == 0:
+        return 0, 0, (0.0, 1.0)
+    low, high = interval(correct, images)
+    return correct, images, (float(low), float(high))
+
+
+def estimated_accuracy(right: Any) -> EstimatedAccuracy:
+    """Return the share of True in bool (m,), with its 95 % interval over images."""
+    return EstimatedAccuracy(*_counted(right))
+
+
+def attacked_accuracy(right: Any) -> AttackedAccuracy:
+    """Return the same for images under attack: an upper bound of robust accuracy.
+
+    Examples
+    --------
+    >>> attacked_accuracy([True, False, True, True]).accuracy
+    0.75
+    """
+    return AttackedAccuracy(*_counted(right))
