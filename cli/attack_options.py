@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.devices import PRECISIONS
 from certmix.tables.formats import FORMATS
 
 from .options import IMAGES, RADIUS, F, named_sources, norm_type

@@ -11,7 +11,7 @@ from certmix.data import parse_input_range
 from certmix.errors import CertmixError, ParameterError
 from certmix.runs.keywords import field_names, norm_name
 from certmix.runs.source_names import Sources
-from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.devices import PRECISIONS
 
 from .unused import parameters, refuse_unused
 

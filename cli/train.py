@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.devices import PRECISIONS
 
 from .options import RADIUS, norm_type
 from .unused import refuse_unused

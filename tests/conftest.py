@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 NETS = '''
 import time
@@ -72,15 +71,6 @@ def command(
         return Outcome(int(stopped.value.code or 0), captured.out, captured.err)
 
     return run
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread, so that samplers have one lane."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

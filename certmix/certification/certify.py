@@ -25,7 +25,7 @@ from certmix.runs.keywords import check_known, check_number, check_numbers, fiel
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import check_compilable
-from certmix.sampling.passes import Passes
+from certmix.sampling.devices import Passes
 from certmix.types import Summary
 
 __all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify", "run_identity"]

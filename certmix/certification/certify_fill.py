@@ -17,7 +17,7 @@ from certmix.data import spread
 from certmix.errors import RunError
 from certmix.runs import RunFolder, Store
 from certmix.runs.behaviour import hold
-from certmix.sampling.passes import PARTLY
+from certmix.sampling.devices import PARTLY
 from certmix.types import IntArray
 
 __all__ = ["fill"]

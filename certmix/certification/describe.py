@@ -12,9 +12,9 @@ from certmix.certification.evaluate import unanimous
 from certmix.certification.request import CertifyRequest
 from certmix.models.spec import LoadedModel
 from certmix.runs.sources import Loaded, Sources
+from certmix.sampling.devices import Passes
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error, noise_law
-from certmix.sampling.passes import Passes
 
 __all__ = ["description", "surroundings"]
 

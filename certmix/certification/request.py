@@ -14,7 +14,7 @@ from certmix.bounds import BOUNDS, bounds_of
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share
-from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.devices import PRECISIONS
 from certmix.sampling.schedule import look
 
 __all__ = [

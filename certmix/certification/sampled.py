@@ -27,10 +27,10 @@ from certmix.runs.elsewhere import Named
 from certmix.runs.engine import Engine, Handler, Take, Work
 from certmix.runs.sources import Loaded, Sources
 from certmix.sampling import Draw, Sampler, looks
+from certmix.sampling.devices import Passes
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
-from certmix.sampling.passes import Passes
-from certmix.sampling.pending import Pending
+from certmix.sampling.sampler import Pending
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["Context", "Progress", "draw_samples", "standard_outputs", "wants_samples"]

@@ -23,7 +23,7 @@ from certmix.page.gallery import Images, gallery
 from certmix.page.study import plots, read_tables
 from certmix.runs import read_run
 from certmix.runs.identity import CERTIFY
-from certmix.sampling.passes import PARTLY
+from certmix.sampling.devices import PARTLY
 from certmix.sampling.schedule import looks, share
 from certmix.tables.table import Table
 from certmix.tables.words import (

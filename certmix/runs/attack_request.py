@@ -10,7 +10,7 @@ from msgspec import Meta
 from certmix.attacks import ATTACKS
 from certmix.errors import ParameterError
 from certmix.runs.settings import DERIVED, Count, Images, Option, Settings, norm_name
-from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.devices import PRECISIONS
 from certmix.text import as_given
 from certmix.types import Dataset
 

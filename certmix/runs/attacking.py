@@ -21,7 +21,7 @@ from certmix.data import stack
 from certmix.errors import DataError, Interrupted, ParameterError
 from certmix.runs import Store
 from certmix.runs.attack_request import AttackRequest
-from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.devices import PRECISIONS
 from certmix.types import Dataset, FloatArray, IntArray
 
 __all__ = [

@@ -8,14 +8,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.devices import PRECISIONS, automatic_batch_size, resolve_device
 from certmix.sampling.schedule import looks
 
 if TYPE_CHECKING:
-    from certmix.sampling.devices import automatic_batch_size, resolve_device
     from certmix.sampling.noise import Noise
     from certmix.sampling.packing import Draw
-    from certmix.sampling.votes import Sampler, count_votes
+    from certmix.sampling.sampler import Sampler, count_votes
 
 __all__ = [
     "PRECISIONS",
@@ -32,10 +31,8 @@ __all__ = [
 _HOMES = {
     "Draw": "packing",
     "Noise": "noise",
-    "Sampler": "votes",
-    "automatic_batch_size": "devices",
-    "count_votes": "votes",
-    "resolve_device": "devices",
+    "Sampler": "sampler",
+    "count_votes": "sampler",
 }
 
 

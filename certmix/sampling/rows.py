@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from certmix.errors import ModelError
-from certmix.sampling.pending import not_finite
 
-__all__ = ["is_independent_of_place"]
+__all__ = ["is_independent_of_place", "not_finite"]
 
 
 def is_independent_of_place(call: Callable[[Tensor], Tensor], batch: Tensor) -> bool:
@@ -72,3 +71,8 @@ def _exchanged(batch: Tensor, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
             other = batch.clone(memory_format=torch.preserve_format)
             other[changed] = content[changed]
             yield other, kept
+
+
+def not_finite() -> ModelError:
+    """Return the error of a model whose logits are not finite."""
+    return ModelError("the model gave logits that are not finite under noise: check its input range")

@@ -23,7 +23,7 @@ from certmix.nuts.certified import (
 )
 from certmix.nuts.grid import CLAMP_NAMES, GRIDS, TOP_K, Grid, TransformSettings, parse_grid
 from certmix.runs.settings import Count, Images, Option, Positive, Settings, Share
-from certmix.sampling.precision import PRECISIONS
+from certmix.sampling.devices import PRECISIONS
 from certmix.studies.study import estimated_accuracy
 from certmix.types import EstimatedAccuracy
 

@@ -194,7 +194,7 @@ def test_a_second_writer_is_kept_out(tmp_path: Path):
     run(output=tmp_path / "run", images=1)
 
 
-def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path, one_thread):
+def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
     def stop(progress):
         if progress.done == 2:
             raise KeyboardInterrupt
@@ -208,7 +208,7 @@ def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path, one_thre
     assert whole.summary.rows == run().summary.rows
 
 
-def test_a_partial_table_goes_once_another_request_has_finished_its_images(tmp_path: Path, one_thread):
+def test_a_partial_table_goes_once_another_request_has_finished_its_images(tmp_path: Path):
     def stop(progress):
         if progress.done == 2:
             raise KeyboardInterrupt

@@ -48,7 +48,7 @@ def test_counts_do_not_depend_on_how_many_images_share_a_batch(options):
 
 
 @pytest.mark.filterwarnings("ignore::certmix.CertmixWarning")
-def test_short_requests_are_packed(monkeypatch, one_thread):
+def test_short_requests_are_packed(monkeypatch):
     sizes = []
     submit = sampled.Sampler.submit
 

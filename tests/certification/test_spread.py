@@ -30,7 +30,7 @@ from certmix.certification.sampled import Job
 from certmix.errors import ParameterError, RunError
 from certmix.runs.elsewhere import Named
 from certmix.runs.sources import Sources, load_models, load_sources
-from certmix.sampling.passes import Passes
+from certmix.sampling.devices import Passes
 
 CPU = torch.device("cpu")
 KINDS = {

@@ -73,7 +73,7 @@ def test_other_formats(command, problem, format_):
 def test_a_finished_run_prints_its_table_at_once(command, problem, monkeypatch):
     arguments = ("certify", *problem.options, "--samples", 300, "--images", 5, "--format", "json")
     first = command(*arguments)
-    from certmix.sampling.votes import Sampler
+    from certmix.sampling.sampler import Sampler
 
     monkeypatch.setattr(Sampler, "votes", lambda *a, **k: pytest.fail("sampled again"))
     assert command(*arguments).out == first.out

@@ -338,7 +338,7 @@ def test_a_whole_run_that_is_unfinished_takes_no_shard(command, problem, monkeyp
 
 
 @pytest.fixture
-def killed(command, problem, monkeypatch, one_thread):
+def killed(command, problem, monkeypatch):
     """Return the folder of a run that was killed while it sampled the second of eight images."""
 
     def end(*_, **__):

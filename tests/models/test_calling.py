@@ -14,7 +14,6 @@ from certmix.models.mixture import mix_logits
 from certmix.nuts.mixture import TransformedRobust
 from certmix.sampling import Sampler
 from certmix.sampling.packing import Draw
-from certmix.sampling.stateless import keeps_nothing
 
 X = torch.rand(7, 4, generator=torch.Generator().manual_seed(0))
 
@@ -254,14 +253,6 @@ def test_empty_batches_and_tracing_pass():
     transformed = TransformedRobust(linear, nn.Identity())
     tracer = torch.fx.Tracer()
     assert any(node.target == "robust" for node in tracer.trace(transformed).nodes)
-
-
-def test_models_that_keep_nothing_still_have_their_lanes():
-    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
-    assert keeps_nothing(net)
-    call_model(net, X)
-    assert keeps_nothing(net)
-    assert len(Sampler(net, 3, 0.5, lanes=2)._runner.crew.lanes) == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

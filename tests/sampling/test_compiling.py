@@ -113,7 +113,7 @@ def test_a_model_s_own_failure_is_its_own(fake):
         Sampler(net, 2, 0.5, compiled=True).votes(X, 0, [100])
 
 
-def test_running_out_of_memory_still_halves_the_batch(fake, one_thread):
+def test_running_out_of_memory_still_halves_the_batch(fake):
     def tight(forward, batch):
         if len(batch) > 30:
             raise torch.OutOfMemoryError("full")
@@ -196,13 +196,6 @@ def test_every_model_of_a_class_is_compiled_on_its_own(by_dynamo):
         assert (Sampler(model, 2, 0.5, compiled=True).votes(X, seed, [300]) == plain).all()
 
 
-def test_lanes_share_a_compiled_model(by_dynamo):
-    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
-    plain = Sampler(model, 2, 0.5, lanes=1, batch_size=20).votes(X, 0, [1000])
-    found = Sampler(model, 2, 0.5, lanes=3, batch_size=20, compiled=True).votes(X, 0, [1000])
-    assert (found == plain).all()
-
-
 class Prints(nn.Module):
     def forward(self, batch):
         return batch if float(batch.sum()) > 0 else -batch
@@ -223,10 +216,9 @@ class Counts(nn.Module):
         return batch
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_what_has_to_be_compiled_again_and_again_is_refused_in_one_line(by_dynamo, lanes):
+def test_what_has_to_be_compiled_again_and_again_is_refused_in_one_line(by_dynamo):
     with pytest.raises(CompileError, match="cannot be compiled here") as refused:
-        Sampler(Counts().eval(), 2, 0.5, lanes=lanes, batch_size=10, compiled=True).votes(X, 0, [2000])
+        Sampler(Counts().eval(), 2, 0.5, batch_size=10, compiled=True).votes(X, 0, [2000])
     assert "\n" not in str(refused.value)
 
 

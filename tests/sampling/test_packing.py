@@ -102,7 +102,7 @@ def test_scores_and_logits_come_in_order():
         assert (counts == found.cumsum(0)).all()
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(one_thread):
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost():
     narrow = Narrow(100)
     sampler = Sampler(narrow, 2, 0.5, batch_size=1000)
     found = sampler.submit(DRAWS).result()
@@ -113,6 +113,6 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(one_thread):
     assert all((a == b).all() for a, b in zip(found, expected, strict=True))
 
 
-def test_a_single_input_that_does_not_fit_is_refused(one_thread):
+def test_a_single_input_that_does_not_fit_is_refused():
     with pytest.raises(ModelError, match="out of memory with a single input: use a smaller model"):
         Sampler(Narrow(0), 2, 0.5, batch_size=8).votes(torch.zeros(2), 0, [10])

@@ -12,7 +12,7 @@ import pytest
 from forged import edit_record, records, sql
 
 from certmix.errors import CertmixError, DataError
-from certmix.sampling.votes import Sampler
+from certmix.sampling.sampler import Sampler
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee import guarantee_text, parse_guarantee, read_guarantee
 from certmix.verification.propose import propose

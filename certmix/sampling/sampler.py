@@ -3,25 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from threading import Lock
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
-from certmix.sampling.devices import automatic_batch_size
-from certmix.sampling.lanes import Setting, in_order, threads_of_lanes
-from certmix.sampling.noise import Noise
+from certmix.sampling.compiling import CompiledModel
+from certmix.sampling.devices import PRECISIONS, automatic_batch_size
+from certmix.sampling.noise import Noise, NoiseKey
 from certmix.sampling.packing import Cursor, Draw, Part
-from certmix.sampling.pending import Pending, not_finite, send
-from certmix.sampling.precision import PRECISIONS
-from certmix.sampling.runner import Runner, lanes_of
+from certmix.sampling.rows import is_independent_of_place, not_finite
 from certmix.sampling.schedule import LOOKS_ARE_MULTIPLES_OF
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Sampler", "count_votes"]
+__all__ = ["Pending", "Sampler", "count_votes"]
 
 R = TypeVar("R")
+
+
+class Pending:
+    """Votes that may still be on their way from the device; `Sampler.submit` returns them."""
+
+    def __init__(
+        self, draws: Sequence[Draw], parts: list[Part], answers: Tensor, done: torch.cuda.Event | None,
+        classes: int,
+    ) -> None:  # fmt: skip
+        self._draws, self._parts, self._answers = draws, parts, answers
+        self._done, self._classes = done, classes
+
+    def result(self) -> list[IntArray]:
+        """Return for each draw int64 (len(stops), classes): its counts, cumulative from its start.
+
+        Raises
+        ------
+        ModelError
+            If a logit was not finite.
+        """
+        if self._done is not None:
+            self._done.synchronize()
+        answers = self._answers.numpy()  # the class of every sample, then 1 if all logits were finite
+        if not answers[-1]:
+            raise not_finite()
+        counts = [np.zeros((len(draw.stops), self._classes), np.int64) for draw in self._draws]
+        at = 0
+        for part in self._parts:
+            found = np.bincount(answers[at : at + part.count], minlength=self._classes)
+            counts[part.draw][part.stop] += found
+            at += part.count
+        return [rows.cumsum(0) for rows in counts]
 
 
 class Sampler:
@@ -44,10 +78,6 @@ class Sampler:
         batches are padded to this size, so that the shapes the network sees,
         and with them its rounding, never change.  Halved, for the rest of this
         sampler's life, whenever a GPU runs out of memory.
-    lanes
-        Batches computed side by side on a CPU, each by its share of torch's
-        threads; None for one a thread.  A model that may keep something of a pass
-        (`certmix.sampling.stateless`) has one lane and all threads, unless it is compiled.
     compiled
         Whether the model is compiled before the first batch, for speed; see
         `certmix.sampling.compiling`.
@@ -70,7 +100,6 @@ class Sampler:
         precision: str = "fp32",
         batch_size: int | None = None,
         compiled: bool = False,
-        lanes: int | None = None,
     ) -> None:
         if not sigma > 0:
             raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
@@ -85,8 +114,9 @@ class Sampler:
         self._automatic = False
         self._independent: dict[tuple[torch.Size, int], bool] = {}
         self._noise = Noise(self.sigma, self.device)
-        setting = Setting(classes, self._noise, seed, self.device, precision)
-        self._runner = Runner(model, setting, compiled, lanes_of(self.device, lanes))
+        self._call = partial(call_model, CompiledModel(model, self.device, precision) if compiled else model)
+        self._rows = self._batch = torch.empty(0)  # one memory, as (size, values) and for the model
+        self._one_at_a_time = Lock()  # of callers, who share these
 
     def votes(
         self, image: Tensor, index: int, stops: Sequence[int], *, start: int = 0, stream: str = "estimation"
@@ -124,13 +154,19 @@ class Sampler:
         parts: list[Part] = []
         wanted = sum(max(0, draw.stops[-1] - draw.start) for draw in draws if draw.stops)
         answers = torch.ones(wanted + 1, dtype=torch.int64, device=self.device)
-        done = 0
-        for (classes, finite), held in self._batches(draws, _answers):
+        at = 0
+        for (classes, finite), held in self._batches(draws, lambda x: (x.argmax(1), x.isfinite().all())):
             answers[-1] *= finite
-            answers[done : done + len(classes)] = classes
-            done += len(classes)
+            answers[at : at + len(classes)] = classes
+            at += len(classes)
             parts += held
-        return send(draws, parts, answers, self.device, self.classes)
+        if self.device.type != "cuda":
+            return Pending(draws, parts, answers.cpu(), None, self.classes)
+        host = torch.empty(answers.shape, dtype=answers.dtype, pin_memory=True)
+        host.copy_(answers, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(self.device))  # by default it would be another device's
+        return Pending(draws, parts, host, done, self.classes)
 
     def scores(self, draws: Sequence[Draw], temperature: float = 1.0) -> Iterator[tuple[Part, FloatArray]]:
         """Yield the softmax scores of several images' samples, in order.
@@ -166,76 +202,98 @@ class Sampler:
         ModelError
             If a logit is not finite, or their shape is wrong.
         """
-        for logits, parts in self._batches(draws, _on_host):
+        for logits, parts in self._batches(draws, lambda x: x.to("cpu", torch.float64, copy=True)):
             if not logits.isfinite().all():
                 raise not_finite()
             for part in parts:
                 yield part, logits[part.rows]
 
     def width(self, shape: Sequence[int]) -> int:
-        """Return how many samples of inputs of this shape are best asked for at once, at least.
-
-        A full batch; with several lanes two for each, so that few wait for the last.
-        """
-        lanes = len(self._runner.crew.lanes)
-        return self._size(torch.Size(shape)) * (lanes if lanes == 1 else 2 * lanes)
+        """Return how many samples of inputs of this shape fill a batch."""
+        if self.batch_size is None:
+            self.batch_size = automatic_batch_size(shape, self.device)
+            self._automatic = True
+        return self.batch_size
 
     def _batches(
         self, draws: Sequence[Draw], reduce: Callable[[Tensor], R]
     ) -> Iterator[tuple[R, list[Part]]]:
         """Yield what `reduce` makes of the logits of full batches, and what their rows are.
 
-        It is called before the lane that made the logits goes on to overwrite them.
+        The logits are overwritten by the next batch.  A short batch is padded with what the one before held.
         """
-        if not draws:
-            return
         points = [self._noise.steps(draw.image) for draw in draws]
-        crew, shape = self._runner.crew, draws[0].image.shape
-
-        def check(size: int) -> bool:
-            return crew.do(lambda lane: lane.is_independent_of_place(draws[0], points[0], size))
-
-        def reduced(parts: list[Part], size: int) -> R:
-            return crew.do(lambda lane: reduce(lane.logits(draws, points, parts, size)))
-
-        if len(crew.lanes) > 1:
-            with threads_of_lanes(len(crew.lanes)) as pool:
-
-                def check_there(size: int) -> bool:
-                    return pool.submit(check, size).result()
-
-                size = self._size(shape, check_there)
-                alone = self._alone(draws, size, check_there)
-                yield from in_order(pool, len(crew.lanes), draws, size, alone, lambda p: reduced(p, size))
-            return
         cursor = Cursor()
-        while True:
-            try:
-                size = self._size(shape, check)
-                parts, after = cursor.fill(draws, size, self._alone(draws, size, check))
-                if not parts:
-                    return
-                found = reduced(parts, size)
-            except torch.OutOfMemoryError:
-                self._shrink(self._size(shape))
-                continue
+        while draws:
+            with self._one_at_a_time:
+                size = self.width(draws[0].image.shape)
+                try:
+                    with torch.inference_mode():
+                        size, alone = self._packing(draws, points[0], size)
+                        parts, after = cursor.fill(draws, size, alone)
+                        if not parts:
+                            return
+                        self._fill(draws, points, parts, size)
+                        logits = self._run(self._batch)[: parts[-1].rows.stop]
+                    found = reduce(logits)
+                except torch.OutOfMemoryError:
+                    self._shrink(size)
+                    continue
             cursor = after
             yield found, parts
 
-    def _alone(self, draws: Sequence[Draw], size: int, check: Callable[[int], bool]) -> bool:
-        """Return whether batches hold one image each, since rows depend on their place in the batch.
+    def _fill(self, draws: Sequence[Draw], points: Sequence[Tensor], parts: list[Part], size: int) -> None:
+        """Write the parts' samples into the batch, kept for equal shapes; images are channels last."""
+        shape = draws[0].image.shape
+        if self._batch.shape != (size, *shape):
+            is_image = len(shape) == 3
+            ordered = (*shape[1:], shape[0]) if is_image else tuple(shape)
+            whole = torch.zeros((size, *ordered), device=self.device)
+            self._rows, self._batch = whole.view(size, -1), whole.movedim(-1, 1) if is_image else whole
+        for part in parts:
+            draw = draws[part.draw]
+            key = NoiseKey(self.seed, draw.index, draw.stream)
+            self._noise.fill(self._rows[part.rows], points[part.draw], key, part.begin)
+
+    def _run(self, batch: Tensor) -> Tensor:
+        """Return the logits of a batch, in the chosen precision."""
+        name = PRECISIONS[self.precision]
+        dtype = torch.bfloat16 if name is None else getattr(torch, name)
+        with torch.autocast(self.device.type, dtype, enabled=name is not None):
+            logits = self._call(batch)
+        if logits.shape != (len(batch), self.classes):
+            raise ModelError(
+                f"the model gave an output of shape {tuple(logits.shape)} for {len(batch)} inputs: "
+                f"expected logits of shape ({len(batch)}, {self.classes})"
+            )
+        return logits
+
+    def _packing(self, draws: Sequence[Draw], point: Tensor, size: int) -> tuple[int, bool]:
+        """Return the batch size, and whether batches hold one image each, since rows depend on their place.
+
+        An automatic batch size divides the looks where they do.
 
         Raises
         ------
         ModelError
             If rows depend on one another, or the samples wanted are not whole batches where they must be.
         """
-        key = draws[0].image.shape, size
-        if key not in self._independent:
-            self._independent[key] = check(size)
-        self.places = 1 if self._independent[key] else size
+        shape = draws[0].image.shape
+
+        def is_independent(size: int) -> bool:
+            if (shape, size) not in self._independent:
+                self._fill(draws[:1], [point], [Part(0, 0, 0, 0, size, False)], size)
+                self._independent[shape, size] = is_independent_of_place(self._run, self._batch)
+            return self._independent[shape, size]
+
+        if self._automatic and LOOKS_ARE_MULTIPLES_OF % size:
+            self._automatic = False
+            if not is_independent(size):
+                size = next(n for n in range(size, 0, -1) if LOOKS_ARE_MULTIPLES_OF % n == 0)
+                self.batch_size = size
+        self.places = 1 if is_independent(size) else size
         if self.places == 1:
-            return False
+            return size, False
         ends = [n for draw in draws if draw.stream == "estimation" for n in (draw.start, *draw.stops)]
         if odd := [n for n in ends if n % size]:
             raise ModelError(
@@ -243,21 +301,7 @@ class Sampler:
                 f"full batches of {size}, not after {odd[0]:,} samples: leave --batch-size out and take "
                 "samples in hundreds (docs/noise.md)"
             )
-        return True
-
-    def _size(self, shape: torch.Size, check: Callable[[int], bool] | None = None) -> int:
-        """Return the batch size; an automatic one divides the looks if rows depend on their place."""
-        if self.batch_size is None:
-            self.batch_size = automatic_batch_size(shape, self.device)
-            self._automatic = True
-        size = self.batch_size
-        if check is not None and self._automatic and LOOKS_ARE_MULTIPLES_OF % size:
-            self._automatic = False
-            self._independent[shape, size] = check(size)
-            if not self._independent[shape, size]:
-                fitting = (n for n in range(size, 0, -1) if LOOKS_ARE_MULTIPLES_OF % n == 0)
-                self.batch_size = next(fitting)
-        return self.batch_size
+        return size, True
 
     def _shrink(self, size: int) -> None:
         """Halve the batch; nothing that was counted is lost."""
@@ -265,19 +309,10 @@ class Sampler:
             raise ModelError(
                 f"{self.device} runs out of memory with a single input: use a smaller model or --device cpu"
             ) from None
-        self._runner.crew.lanes[0].free()
+        self._rows = self._batch = torch.empty(0)
         self.batch_size = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _answers(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the classes (n,) of logits, and whether all are finite."""
-    return logits.argmax(1), logits.isfinite().all()
-
-
-def _on_host(logits: Tensor) -> Tensor:
-    return logits.to("cpu", torch.float64, copy=True)
 
 
 def count_votes(

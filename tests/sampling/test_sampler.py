@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from scipy import stats
 from torch import nn
 
 from certmix.errors import ModelError, ParameterError
-from certmix.sampling import Sampler, automatic_batch_size, count_votes, looks, resolve_device
+from certmix.sampling import Draw, Sampler, automatic_batch_size, count_votes, looks, resolve_device
 from certmix.sampling.schedule import look
 
 
@@ -88,7 +90,7 @@ def test_selection_and_estimation_use_different_noise():
     assert several[0] != several[1]
 
 
-def test_every_batch_has_the_same_shape_and_none_exceeds_the_batch_size(one_thread):
+def test_every_batch_has_the_same_shape_and_none_exceeds_the_batch_size():
     model = Recorder(half_space([1.0, 2.0], 0.3))
     count_votes(model, torch.tensor([0.5, 0.1]), 0.5, 95, classes=2, batch_size=20)
     assert model.shapes == [(20, 2)] * (7 + 5)  # the check of rows, then the samples
@@ -156,3 +158,66 @@ def test_looks_increase_for_ever_by_about_a_fifth():
     assert ratios[10:].max() < 1.25
     assert looks(1000) == (100, 200, 300, 400, 500, 600, 700, 800, 1000)
     assert looks(99) == ()
+
+
+class View(nn.Module):
+    """Its logits are its input: memory that the next batch overwrites."""
+
+    def forward(self, batch):
+        return batch
+
+
+class Changing(nn.Module):
+    """A model whose parts are changed between two calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.scale = nn.BatchNorm1d(2), 1.0
+
+    def forward(self, batch):
+        return self.norm(batch) * self.scale
+
+
+DRAWS = [Draw(torch.tensor([0.1, 0.3]), 4, (100, 130, 2000)), Draw(torch.tensor([-0.1, 0.2]), 5, (2000,))]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda m: setattr(m, "scale", -1.0), lambda m: m.norm.running_mean.add_(0.5)],
+    ids=["scale", "mean"],
+)
+def test_a_model_that_changes_between_two_calls_is_taken_as_it_is_then(change):
+    model = Changing().eval()
+    sampler = Sampler(model, 2, 0.5, batch_size=10)
+    before = sampler.submit(DRAWS).result()
+    change(model)
+    after = sampler.submit(DRAWS).result()
+    assert (before[0] != after[0]).any()
+    assert (after[0] == Sampler(model, 2, 0.5, batch_size=100).submit(DRAWS).result()[0]).all()
+
+
+@pytest.mark.parametrize("model", [View().eval(), half_space([1.0, 0.5], 0.1)], ids=["view", "plane"])
+def test_one_sampler_may_be_asked_twice_at_once(model):
+    sampler = Sampler(model, 2, 0.5, batch_size=10)
+    alone = [[logits for _, logits in sampler.logits([draw])] for draw in DRAWS]
+    both = list(zip(sampler.logits(DRAWS[:1]), sampler.logits(DRAWS[1:]), strict=True))
+    for k in range(2):
+        assert all((pair[k][1] == own).all() for pair, own in zip(both, alone[k], strict=True))
+    found = {}
+
+    def ask(k):
+        found[k] = sampler.submit([DRAWS[k]]).result()[0]
+
+    threads = [threading.Thread(target=ask, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for k in range(2):
+        assert (found[k] == Sampler(model, 2, 0.5).submit([DRAWS[k]]).result()[0]).all()
+
+
+def test_nothing_asked_for_is_nothing():
+    assert Sampler(View(), 2, 0.5).submit([]).result() == []
+    empty = Sampler(View(), 2, 0.5).submit([Draw(torch.zeros(2), 0, (5,), start=5)]).result()
+    assert np.array_equal(empty[0], [[0, 0]])
