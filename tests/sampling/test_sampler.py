@@ -183,7 +183,7 @@ DRAWS = [Draw(torch.tensor([0.1, 0.3]), 4, (100, 130, 2000)), Draw(torch.tensor(
 
 @pytest.mark.parametrize(
     "change",
-    [lambda m: setattr(m, "scale", -1.0), lambda m: m.norm.running_mean.add_(0.5)],
+    [lambda m: setattr(m, "scale", -1.0), lambda m: m.norm.running_mean[0].add_(0.5)],
     ids=["scale", "mean"],
 )
 def test_a_model_that_changes_between_two_calls_is_taken_as_it_is_then(change):
