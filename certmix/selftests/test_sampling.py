@@ -10,7 +10,7 @@ from torch import nn
 
 from certmix.bounds import clopper_pearson
 from certmix.models.smoothed import SmoothedClassifier
-from certmix.sampling import votes
+from certmix.sampling import Sampler, count_votes
 from certmix.selftests.cases import cases, seeds
 
 RARE = 1e-9  # failure probability of one comparison: with the wrong noise it fails, by chance it does not
@@ -34,7 +34,7 @@ def half_space(random, sigma):
 def test_true_probability_and_distance_lie_within_the_bounds(sigma, random, seed, index):
     """From noise to radius in one go: at alpha = 1 the distance itself is the largest sound radius."""
     model, distance = half_space(random, sigma)
-    counts = votes.count_votes(
+    counts = count_votes(
         model, torch.zeros(DIMENSION), sigma, SAMPLES, seed, classes=2, index=index, batch_size=500
     )
     true = float(ndtr(distance / sigma))
@@ -53,12 +53,12 @@ def test_votes_depend_on_seed_image_and_stream_alone(random, seed, stop):
     image, samples = torch.zeros(DIMENSION), 330
 
     def drawn(size, seed=seed, index=3, stream="estimation"):
-        sampler = votes.Sampler(model, 2, 1.0, seed, batch_size=size)
+        sampler = Sampler(model, 2, 1.0, seed, batch_size=size)
         return np.diff(sampler.votes(image, index, range(1, samples + 1), stream=stream)[:, 0], prepend=0)
 
     first = drawn(100)
     assert all(np.array_equal(drawn(size), first) for size in (7, 330, None))
     for other in (drawn(100, seed=seed + 1), drawn(100, index=4), drawn(100, stream="selection")):
         assert np.mean(other == first) < 0.75
-    resumed = votes.Sampler(model, 2, 1.0, seed, batch_size=100).votes(image, 3, [samples], start=stop)
+    resumed = Sampler(model, 2, 1.0, seed, batch_size=100).votes(image, 3, [samples], start=stop)
     assert resumed[0, 0] == first[stop:].sum()
