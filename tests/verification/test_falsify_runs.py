@@ -59,7 +59,7 @@ def stretch(folder: Path, factor: float) -> None:
     """Make the radii of a run without samples larger, in what it keeps: of its constant, or as verified."""
     path = folder / "run.json"
     described = json.loads(path.read_text())
-    constant = described["request"]["lipschitz_constant"]
+    constant = described["request"].get("lipschitz_constant")
     if constant is not None:
         described["request"]["lipschitz_constant"] = constant / factor
         path.write_text(json.dumps(described))
