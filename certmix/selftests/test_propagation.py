@@ -5,18 +5,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from certmix.margins.propagation import METHODS, NORMS, certified_radius, logit_differences_lower
 from certmix.radii import constant
-from certmix.selftests.cases import CASES, cases, lead, seeds
+from certmix.selftests.cases import few, lead, seeds
 
 SHAPE, CLASSES = (2, 5, 5), 3
 RADII = {"linf": (0.003, 0.03, 0.2), "l2": (0.02, 0.2, 1.0)}
 TIES = 1e-9
-few = settings(cases, max_examples=max(2, CASES // 10))
 
 
 def small_net(random, deep):

@@ -124,6 +124,8 @@ def normal_quantile(x):
 
 def exceeds(name, t, p, q, alpha):
     """Whether t noise levels are more than the certificate's equation allows, in 60 digits or more."""
+    if p <= q:
+        return True
     with mpmath.workdps(80):
         p, q, alpha, t = map(mpmath.mpf, (p, q, alpha, t))
         mu = (1 - alpha) / alpha

@@ -11,7 +11,7 @@ from torch import nn
 from certmix.bounds import clopper_pearson
 from certmix.models.smoothed import SmoothedClassifier
 from certmix.sampling import Sampler, count_votes
-from certmix.selftests.cases import cases, seeds
+from certmix.selftests.cases import few, seeds
 
 RARE = 1e-9  # failure probability of one comparison: with the wrong noise it fails, by chance it does not
 SAMPLES, DIMENSION = 2000, 12
@@ -29,7 +29,7 @@ def half_space(random, sigma):
 
 
 @pytest.mark.parametrize("sigma", [0.12, 0.25, 0.5, 1.0])
-@cases
+@few
 @given(seeds, st.integers(0, 2**31), st.integers(0, 10**6))
 def test_true_probability_and_distance_lie_within_the_bounds(sigma, random, seed, index):
     """From noise to radius in one go: at alpha = 1 the distance itself is the largest sound radius."""
@@ -45,7 +45,7 @@ def test_true_probability_and_distance_lie_within_the_bounds(sigma, random, seed
     assert found.classes[0] != 0 or found.radii.radius[0] <= distance
 
 
-@cases
+@few
 @given(seeds, st.integers(0, 2**31), st.integers(1, 329))
 def test_votes_depend_on_seed_image_and_stream_alone(random, seed, stop):
     model, _ = half_space(random, 1.0)

@@ -7,8 +7,6 @@ import math
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 
 from certmix.radii import exact, exact_radius
@@ -31,19 +29,6 @@ def truth(p: float, q: float, alpha: float) -> mpmath.mpf:
                 (middle, high) if mpmath.ncdf(a - middle) - mpmath.ncdf(b + middle) > mu else (low, middle)
             )
         return low
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.floats(0.001, 0.999), st.floats(1e-6, 1.0), st.sampled_from([0.51, 0.6, 0.76, 0.9, 0.999]),
-    st.floats(1e-9, 0.5),
-)  # fmt: skip
-def test_just_below_the_root(p, share, alpha, small):
-    mu = (1 - alpha) / alpha
-    for q in (share * max(1e-9, p - mu), small):
-        true, got = truth(p, q, alpha), float(exact_radius(p, q, 1.0, alpha))
-        assert got <= true
-        assert got >= true * (1 - 1e-12) - 2e-13
 
 
 @pytest.mark.parametrize("alpha", [0.501, 0.76, 0.9999])
@@ -81,7 +66,7 @@ def test_a_planted_error_is_given_away(monkeypatch):
     half_widths.cache_clear()
     try:
         rng = np.random.default_rng(0)
-        p = rng.uniform(0.7, 0.99, 400)
+        p = rng.uniform(0.7, 0.99, 60)
         q = rng.uniform(0, 1 - p)
         got = exact_radius(p, q, 1.0, 0.76)
         true = np.array([float(truth(*pair, 0.76)) for pair in zip(p, q, strict=True)])

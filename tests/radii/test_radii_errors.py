@@ -130,3 +130,40 @@ def test_table_entries_describe_themselves():
         assert rule.norm == "l2"
         assert rule.label
         assert rule.meaning
+
+
+@pytest.mark.parametrize(
+    "p, q",
+    [
+        ([0.9, 0.9, 0.9], [[0.05, 0.03]]),  # one row of rivals for three images
+        (0.9, [[0.05], [0.3], [0.01]]),  # three rows for one
+        ([0.9, 0.8], [0.05, 0.3, 0.01, 0.02]),  # four columns or two images?
+        ([0.9, 0.8], [0.05, 0.3, 0.01]),
+        ([0.9], np.zeros((1, 0))),  # nobody to beat
+        ([0.9], np.zeros((1, 2, 2))),
+    ],
+)
+def test_rows_that_do_not_match_are_refused(p, q):
+    """Never a radius computed from another image's rivals, or from memory beyond the array."""
+    with pytest.raises(ValueError):  # ParameterError is one
+        lipschitz_radius(p, q, 0.75, 1.0, 1.0)
+
+
+def test_one_rival_a_row_from_a_flat_array():
+    flat = lipschitz_radius([0.9, 0.8], [0.05, 0.1], 0.75, 1.0, 1.0)
+    np.testing.assert_array_equal(flat, lipschitz_radius([0.9, 0.8], [[0.05], [0.1]], 0.75, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "own, others, found",
+    [(-1.0, 1.0, "-1.0"), (1.0, [1.0, -1e-9], "-1e-09"), (math.nan, 1.0, "nan"), (1.0, [math.nan, 1], "nan")],
+)
+def test_bad_constants_are_refused(own, others, found):
+    with pytest.raises(ParameterError, match="Lipschitz constant") as caught:
+        lipschitz_radius([0.9], [[0.05, 0.02]], 0.75, own, others)
+    assert found in str(caught.value).lower()
+
+
+def test_constants_of_another_shape_are_refused():
+    with pytest.raises(ValueError):
+        lipschitz_radius([0.9], [[0.05, 0.02]], 0.75, 1.0, [1.0, 2.0, 3.0])
