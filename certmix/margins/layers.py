@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from certmix.errors import ModelError
-from certmix.models.architectures import Normalize
-from certmix.models.normalize import Normalized
+from certmix.models.architectures import Normalize, Normalized
 
 __all__ = [
     "MODELESS",

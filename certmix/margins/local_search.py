@@ -21,7 +21,7 @@ from certmix.attacks.search import (
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 from certmix.margins.estimates import LipschitzEstimate
-from certmix.models.slopes import FORMS
+from certmix.models.trust import FORMS
 
 __all__ = [
     "OUTPUTS",

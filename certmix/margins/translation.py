@@ -17,8 +17,8 @@ from torch.nn.modules import module as globally
 from certmix.errors import ModelError, describe
 from certmix.margins.graph import Builder, Graph, Value, attribute, step, trace
 from certmix.margins.layers import MODELESS, RULES, unsupported
-from certmix.models.adapters import FixedMode
-from certmix.models.normalize import Normalized
+from certmix.models.architectures import Normalized
+from certmix.models.foreign import FixedMode
 
 __all__ = ["CHECKED", "build_graph", "check_agreement", "check_mode", "check_parts", "nothing_drawn_or_kept"]
 

@@ -16,7 +16,7 @@ from certmix.bounds import bound_counts, is_established
 from certmix.bounds.noise import allow_for_noise
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
-from certmix.models.adapters import evaluating
+from certmix.models.foreign import evaluating
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.sampling import Sampler
 from certmix.sampling.grid import Grid, GridPoint

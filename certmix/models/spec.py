@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import json
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,15 +20,132 @@ import torch
 from torch import nn
 
 from certmix.errors import ModelError, describe
-from certmix.models.adapters import Foreign, class_sources, evaluating
+from certmix.models.architectures import Normalization, Normalized, parse_normalize
 from certmix.models.checks import classes_remedy
-from certmix.models.naming import check_text, find_card, find_scheme, is_factory, load_foreign
-from certmix.models.normalize import Normalization, Normalized, parse_normalize
-from certmix.models.state import draws_weights, hash_state
-from certmix.models.weights import apply_weights, read_weights
-from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card
+from certmix.models.foreign import (
+    Foreign,
+    class_sources,
+    evaluating,
+    from_export,
+    from_file,
+    from_module,
+    from_robustbench,
+    from_timm,
+)
+from certmix.models.weights import PICKLED, apply_weights, draws_weights, hash_state, read_weights
+from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
 
-__all__ = ["LoadedModel", "Normalized", "load_model", "parse_normalize", "read_weights", "wrap_model"]
+__all__ = [
+    "FORMS",
+    "MODULE_FACTORY",
+    "SCHEMES",
+    "LoadedModel",
+    "Normalized",
+    "load_model",
+    "parse_normalize",
+    "read_weights",
+    "wrap_model",
+]
+
+SCHEMES = {"nuts": "certmix.nuts.folder"}
+"""Folders that later stations read: scheme -> module, imported on first use, whose ``load_part`` loads them.
+
+A model is named ``SCHEME:FOLDER[#PART]``, or by a folder that holds ``SCHEME.json``.
+"""
+
+FORMS = (
+    "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
+    "timm:NAME, robustbench:NAME or nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base]"
+)
+MODULE_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def _check_text(spec: str) -> None:
+    """Refuse what no path can be, and what would not fit on a line."""
+    try:
+        sound = b"\0" not in os.fsencode(spec) and len(f"{spec}.".splitlines()) == 1
+    except UnicodeEncodeError:
+        sound = False
+    if not sound:
+        raise ModelError(f"model {ascii(spec)[:80]} is neither a name nor a path: use {FORMS}")
+
+
+def _find_scheme(spec: str, zoo: Path) -> tuple[str, Path, str] | None:
+    """Return the module of `SCHEMES` that loads a spec, and its folder and part; None for other specs."""
+    for scheme, module in SCHEMES.items():
+        file, given = f"{scheme}.json", spec.startswith(f"{scheme}:")
+        rest, part = os.path.expanduser(spec.removeprefix(f"{scheme}:")), ""
+        held = os.path.basename(rest) == file or os.path.isfile(os.path.join(rest, file))
+        if given and not os.path.isdir(rest):
+            rest, _, part = rest.partition("#")
+        if not given and (not spec or spec in zoo_names(zoo) or not held):
+            continue
+        if not given and os.path.isdir(rest) and _models_in(Path(rest)):
+            raise ModelError(
+                f"folder {spec} holds a mix and a model: write {scheme}:{spec}, or name the card"
+            )
+        path = Path(rest)
+        return module, (path.parent if path.name == file else path), part
+    return None
+
+
+def _find_card(spec: str, zoo: Path) -> Path | None:
+    """Return the path of the card a spec names, if it names one."""
+    if spec in zoo_names(zoo):
+        return Path(zoo) / f"{spec}.json"
+    path = Path(os.path.expanduser(spec))
+    if path.name.endswith(".json"):
+        return path
+    if not spec or not os.path.isdir(path):
+        return None
+    names = _models_in(path)
+    if len(names) != 1:
+        found = f"{len(names)} models ({', '.join(names[:3])})" if names else "no model"
+        raise ModelError(f"folder {spec} holds {found}: name one card, such as {path / 'NAME.json'}")
+    return path / f"{names[0]}.json"
+
+
+def _models_in(folder: Path) -> list[str]:
+    return [name for name in zoo_names(folder) if (folder / f"{name}.safetensors").is_file()]
+
+
+def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None, zoo: Path) -> Foreign:
+    """Load what certmix did not make: from a library, an exported file, or a factory.
+
+    Raises
+    ------
+    ModelError
+        If the spec names nothing, or it cannot be loaded.
+    """
+    library, _, rest = spec.partition(":")
+    if library == "timm" and rest:
+        return from_timm(rest, pretrained=pretrained, classes=classes)
+    if library == "robustbench" and rest:
+        return from_robustbench(rest)
+    if spec.endswith(".pt2"):
+        return from_export(Path(os.path.expanduser(spec)), device)
+    file, _, factory = spec.rpartition(":")
+    if file.endswith(".py") and factory:
+        return from_file(Path(os.path.expanduser(file)), factory)
+    if spec.endswith((".py", ".py:")):
+        raise ModelError(f"{spec} does not name a factory: write file.py:factory")
+    if MODULE_FACTORY.fullmatch(spec):
+        return from_module(*spec.split(":"))
+    if spec.endswith((".safetensors", *PICKLED)):
+        raise ModelError(
+            f"{spec} holds weights without a model: "
+            f"name a model, such as file.py:factory, and give {spec} as its weights"
+        )
+    near = difflib.get_close_matches(spec, zoo_names(zoo), 1)
+    hint = f"did you mean {near[0]}? Else " if near else ""
+    names = "".join(f"{name}, " for name in zoo_names(zoo))
+    raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
+
+
+def _is_factory(spec: str) -> bool:
+    """Whether the spec, which a model was loaded by, is file.py:factory or package.module:factory."""
+    return ":" in spec and not spec.startswith(("timm:", "robustbench:")) and not spec.endswith(".pt2")
+
 
 DRAWN = (
     "{spec} draws its weights at random and no weights were given, so that every run is of another network: "
@@ -151,25 +271,25 @@ def _load(
     say: Callable[[str], None] | None,
     zoo: Path,
 ) -> LoadedModel:
-    check_text(spec)
-    scheme = find_scheme(spec, zoo)
+    _check_text(spec)
+    scheme = _find_scheme(spec, zoo)
     if scheme is not None:
         _refuse_extras(spec, weights, normalize)
         module, folder, part = scheme
         load_part: Callable[..., LoadedModel] = importlib.import_module(module).load_part
         return load_part(folder, part, spec, device=device, classes=classes, zoo=zoo)
-    found = find_card(spec, zoo)
+    found = _find_card(spec, zoo)
     if found is not None:
         _refuse_extras(spec, weights, normalize)
         return _load_card(spec, found, device, classes, no_label_zero)
     if weights is not None and (spec.startswith("robustbench:") or spec.endswith(".pt2")):
         raise ModelError(f"{spec} brings its own weights: give no others")
     values = None if normalize is None else parse_normalize(normalize)
-    foreign = load_foreign(spec, str(device), weights is None, classes, zoo)
+    foreign = _load_foreign(spec, str(device), weights is None, classes, zoo)
     if values is None and foreign.normalize is not None:
         values = parse_normalize(foreign.normalize)
-    if weights is None and say is not None and is_factory(spec):
-        again = partial(load_foreign, spec, str(device), True, classes, zoo)
+    if weights is None and say is not None and _is_factory(spec):
+        again = partial(_load_foreign, spec, str(device), True, classes, zoo)
         if draws_weights(foreign.module, lambda: again().module):
             say(DRAWN.format(spec=spec))
     if weights is not None:

@@ -1,25 +1,187 @@
-"""State dicts from files: safetensors, or torch files of tensors alone."""
+"""State dicts: read from safetensors or torch files of tensors alone, put into a module, and hashed."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, describe
 from certmix.files import refuse_bomb, what_it_is
-from certmix.models._instructions import check_pickles
 from certmix.models.zoo import read_bytes
 
-__all__ = ["PICKLED", "apply_weights", "load_tensors", "read_weights"]
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+__all__ = [
+    "LARGEST",
+    "PICKLED",
+    "apply_weights",
+    "draws_weights",
+    "hash_state",
+    "load_tensors",
+    "read_weights",
+]
+
+_INSTRUCTIONS = (
+    "GLOBAL NEWOBJ REDUCE BUILD APPEND APPENDS SETITEM SETITEMS MARK TUPLE TUPLE1 TUPLE2 TUPLE3 NONE "
+    "NEWFALSE NEWTRUE EMPTY_TUPLE EMPTY_LIST EMPTY_DICT EMPTY_SET BININT BININT1 BININT2 BINFLOAT "
+    "BINUNICODE SHORT_BINSTRING BINPERSID BINGET LONG_BINGET BINPUT LONG_BINPUT LONG1 PROTO STOP"
+)
+"""Those that `torch.load` follows with ``weights_only``."""
+_DEEPEST = _SLACK = 1000
+_ZIP = b"PK\x03\x04"
+"""What torch knows its archives by: anything else it reads as pickles, whatever follows them."""
+_PICKLES = 5
+"""In a torch file of the format before zip archives."""
+
+
+class _Tuple(tuple[Any, ...]):
+    """A tuple with its extent: the values in it, each as often as it is met, and how deep they lie."""
+
+    extent: tuple[int, int]
+
+    def __new__(cls, items: Iterable[Any]) -> _Tuple:
+        made = super().__new__(cls, items)
+        within = [getattr(item, "extent", (1, 1)) for item in made]
+        made.extent = (
+            1 + sum(count for count, _ in within),
+            1 + max((depth for _, depth in within), default=0),
+        )
+        return made
+
+
+class _Restored(dict[Any, Any]):
+    """Stands for all that a pickle restores by a class or function; nothing is restored."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __init__(self, *arguments: Any) -> None:
+        self.extent = _Tuple(arguments).extent
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_InPython: Any = pickle._Unpickler
+
+
+class _Look(_InPython):  # type: ignore[misc]
+    """A look at a pickle before torch follows it.
+
+    Torch refuses to run code from it, but not to build: tuples that nest a hundred thousand times, or that
+    repeat one another, end the process or occupy it for years once one serves as a key and is hashed.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: _InPython.dispatch[code]
+        for code in (getattr(pickle, name)[0] for name in _INSTRUCTIONS.split())
+    }
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream, encoding="bytes")
+        self.stream = stream
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _Restored
+
+    def persistent_load(self, pid: Any) -> Any:
+        return _Restored(pid)
+
+    def load_tuple(self) -> None:
+        self._join(self.pop_mark())
+
+    def load_tuple1(self) -> None:
+        self._join([self.stack.pop()])
+
+    def load_tuple2(self) -> None:
+        self._join([self.stack.pop(-2), self.stack.pop()])
+
+    def load_tuple3(self) -> None:
+        self._join([self.stack.pop(-3), self.stack.pop(-2), self.stack.pop()])
+
+    def _join(self, items: list[Any]) -> None:
+        made = _Tuple(items)
+        if made.extent[0] > self.stream.tell() + _SLACK or made.extent[1] > _DEEPEST:
+            raise ValueError("tuples that nest or repeat without measure")
+        self.append(made)
+
+    dispatch |= {
+        pickle.TUPLE[0]: load_tuple,
+        pickle.TUPLE1[0]: load_tuple1,
+        pickle.TUPLE2[0]: load_tuple2,
+        pickle.TUPLE3[0]: load_tuple3,
+    }
+
+
+LARGEST = 50_000_000
+"""Parameters up to which a factory is called again to see whether it draws them."""
+
+
+def hash_state(module: nn.Module) -> _Hash:
+    """Return SHA-256 over a module's state and buffers: names, dtypes, shapes and bytes, sorted by name.
+
+    Raises
+    ------
+    ModelError
+        If a parameter has no shape yet, as those of lazy layers.
+    """
+    digest = hashlib.sha256()
+    for key, value in sorted({**dict(module.named_buffers()), **module.state_dict()}.items()):
+        if nn.parameter.is_lazy(value):
+            raise ModelError(
+                f"parameter {key} is of a lazy layer, without a shape: run the model once, then return it"
+            )
+        if isinstance(value, Tensor):
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            digest.update(f"{key}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+            digest.update(raw.data)
+        else:
+            digest.update(f"{key}\0{value!r}\0".encode())
+    return digest
+
+
+def draws_weights(module: nn.Module, again: Callable[[], nn.Module]) -> bool:
+    """Whether a factory that is called again, with torch's generator in another state, gives other weights.
+
+    Parameters
+    ----------
+    module
+        What the factory gave.  Above `LARGEST` parameters it is not called again.
+    again
+        Calls it; torch's generator is left as it was found.
+
+    Returns
+    -------
+    bool
+        False also where the second call fails.
+
+    Examples
+    --------
+    >>> draws_weights(nn.Linear(2, 2), lambda: nn.Linear(2, 2)), draws_weights(nn.ReLU(), nn.ReLU)
+    (True, False)
+    """
+    tensors = [value for value in module.state_dict().values() if isinstance(value, Tensor)]
+    if any(nn.parameter.is_lazy(value) for value in tensors) or sum(v.numel() for v in tensors) > LARGEST:
+        return False
+    state = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(torch.initial_seed() ^ 0x5DEECE66D)
+        return hash_state(module).digest() != hash_state(again()).digest()
+    except ModelError:
+        return False
+    finally:
+        torch.set_rng_state(state)
+
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 NESTED = ("state_dict", "model", "model_state_dict", "net")
@@ -71,14 +233,19 @@ def load_tensors(data: bytes, device: str = "cpu") -> Any:
     Exception
         Of almost any kind, for a damaged file or one that holds more than plain data.
     """
-    file = io.BytesIO(data)
-    if zipfile.is_zipfile(file):
+    file, streams = io.BytesIO(data), [io.BytesIO(data)] * _PICKLES
+    if data.startswith(_ZIP):
         refuse_bomb(file)
-    file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            streams = [io.BytesIO(archive.read(name)) for name in archive.namelist() if name.endswith(".pkl")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        check_pickles(data)
-        return torch.load(file, map_location=device, weights_only=True)
+        for stream in streams:
+            try:
+                _Look(stream).load()
+            except KeyError as error:
+                raise pickle.UnpicklingError("an instruction that torch does not know") from error
+        return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 
 def _is_state(state: Mapping[Any, Any]) -> bool:

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.files import parse_json, write_atomically
-from certmix.models.adapters import FixedMode
-from certmix.models.naming import MODULE_FACTORY
-from certmix.models.normalize import Normalized
-from certmix.models.spec import LoadedModel, load_model
+from certmix.models.architectures import Normalized
+from certmix.models.foreign import FixedMode
+from certmix.models.spec import MODULE_FACTORY, LoadedModel, load_model
 from certmix.models.zoo import ZOO_FOLDER, read_bytes, zoo_names
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass
 from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages

@@ -16,8 +16,7 @@ from torch import nn
 from certmix.data import spread, stack
 from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_outputs
-from certmix.models.slopes import FORMS
-from certmix.models.trust import TRUSTS, log_trust_values
+from certmix.models.trust import FORMS, TRUSTS, log_trust_values
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.runs.attacking import (
     Batch,

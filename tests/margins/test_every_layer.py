@@ -22,8 +22,7 @@ from certmix.margins.layers import RULES, LinearMap, Rectifier
 from certmix.margins.linear_bounds import METHODS
 from certmix.margins.propagation import NORMS, certified_radius, logit_differences_lower
 from certmix.margins.translation import build_graph
-from certmix.models.architectures import Normalize
-from certmix.models.normalize import Normalized
+from certmix.models.architectures import Normalize, Normalized
 from certmix.types import Status
 
 TOLERANCE = 1e-13

@@ -17,7 +17,7 @@ from certmix.errors import ModelError
 from certmix.margins import layers, logit_differences_lower
 from certmix.margins.layers import Rectifier
 from certmix.margins.translation import build_graph
-from certmix.models.normalize import Normalized
+from certmix.models.architectures import Normalized
 
 X = torch.rand((5, 4), generator=torch.Generator().manual_seed(0))
 

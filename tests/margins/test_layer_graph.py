@@ -10,9 +10,8 @@ from torch import nn
 from certmix.errors import ModelError
 from certmix.margins.layers import LinearMap
 from certmix.margins.translation import build_graph
-from certmix.models.adapters import FixedMode
-from certmix.models.architectures import ARCHITECTURES, build
-from certmix.models.normalize import Normalized
+from certmix.models.architectures import ARCHITECTURES, Normalized, build
+from certmix.models.foreign import FixedMode
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from certmix.models.neighbours import module_sources, sources_of
+from certmix.models.foreign import module_sources, sources_of
 from certmix.models.spec import load_model
 
 NET = "import torch\n{}\ndef make():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))\n"

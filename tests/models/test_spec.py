@@ -633,6 +633,6 @@ def test_looking_for_drawn_weights_leaves_the_generator_alone(tmp_path, monkeypa
         states.append((torch.get_rng_state(), loaded.checksum))
     assert torch.equal(states[0][0], states[1][0]) and states[0][1] == states[1][1]
     said = []
-    monkeypatch.setattr("certmix.models.state.LARGEST", 7)
+    monkeypatch.setattr("certmix.models.weights.LARGEST", 7)
     load_model(spec, say=said.append)
     assert said == []

@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.files import write_atomically
 from certmix.models.architectures import build
-from certmix.models.naming import FORMS
-from certmix.models.spec import load_model, wrap_model
+from certmix.models.spec import FORMS, load_model, wrap_model
 from certmix.models.zoo import Card, save_zoo
 from certmix.nuts import Grid, NonlinearTransform, TransformSettings, fit
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
