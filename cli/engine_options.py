@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from certmix.certification.shards import Shard
+from certmix.certification.request import Shard
 from certmix.runs.engine import ENGINES, EngineChoice
 
 from .options import F, _Parsed

@@ -16,6 +16,7 @@ from certmix.memory import keep_freed_memory
 COMMANDS = {
     "certify": "Certify a mixed classifier: the certified-accuracy table.",
     "recertify": "Another alpha, certificate or failure probability without sampling; published logs too.",
+    "show": "The table of a run again, in any format.",
     "merge": "Put the shards of a run together again.",
     "plan": "Hours, cost and size of a run before it is made.",
     "audit": "What to know before trusting a log or a run.",

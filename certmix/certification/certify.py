@@ -6,22 +6,24 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from certmix.certification.certify_fill import fill
+from certmix.certification.certify_fill import admit, fill
 from certmix.certification.deterministic import DeterministicResult, run_deterministic
 from certmix.certification.deterministic_request import GivenConstant, Margin, draws_no_samples
 from certmix.certification.evaluate import Evaluation, expectations
-from certmix.certification.request import OPTION_OF, CertifyRequest, check_batch_size
+from certmix.certification.request import OPTION_OF, CertifyRequest, Shard, check_batch_size
 from certmix.certification.sampled import Context, Progress
-from certmix.certification.shards import Shard
+from certmix.data import spread
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
-from certmix.runs import Identity, ImageRecord, RunFolder, Store, default_folder
-from certmix.runs.behaviour import Original, refuse_changed
+from certmix.runs import Identity, ImageRecord, default_folder
+from certmix.runs.behaviour import Original
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.keywords import check_known, check_number, check_numbers, field_names, plain_number, several
+from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import check_compilable
@@ -223,21 +225,18 @@ def run_certify(
     if isinstance(request.images, int) and request.images > len(loaded.dataset):
         say(f"{request.images} images asked for, the data has {len(loaded.dataset)}: all are used")
     identity = run_identity(request, loaded)
-    classes = loaded.dataset.classes
-    if in_memory:
-        evaluation, complete = fill(context, Store(None, classes), None)
-        return CertifyResult(evaluation, None, not complete)
-    folder = Path(output) if output is not None else _default_folder(identity, shard)
-    if not fresh:
-        refuse_changed(folder, loaded.models)
-    with RunFolder(folder, identity, classes, fresh=fresh) as run:
-        evaluation, complete = fill(context, run.store, run)
+    if output is None and shard is not None:
+        whole = default_folder(identity)
+        output = whole.with_name(f"{whole.name}-shard{shard.number}of{shard.of}")
+    dataset = loaded.dataset
+    positions = spread(len(dataset), request.images)
+    wanted = dataset.indices[positions if shard is None else shard.of_positions(positions)]
+    with open_run(
+        identity, loaded, chosen, partial(admit, context), output=output, in_memory=in_memory, fresh=fresh,
+        classes=dataset.classes, sigma=request.sigma, wanted=set(wanted.tolist()), step=batch_size or 100,
+    ) as run:  # fmt: skip
+        evaluation, complete = fill(context, run)
         return CertifyResult(evaluation, run.path, not complete)
-
-
-def _default_folder(identity: Identity, shard: Shard | None) -> Path:
-    folder = default_folder(identity)
-    return folder if shard is None else folder.with_name(f"{folder.name}-shard{shard.number}of{shard.of}")
 
 
 def run_identity(request: CertifyRequest, loaded: Loaded) -> Identity:

@@ -5,35 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from certmix.certification.begun import forget_begun
 from certmix.certification.describe import description
 from certmix.certification.evaluate import SETTLED, Evaluation, began_with, choice_notes, evaluate
-from certmix.certification.products import particulars, publish
-from certmix.certification.request import CertifyRequest
+from certmix.certification.products import particulars, publish, remarks
+from certmix.certification.request import CertifyRequest, Shard
 from certmix.certification.sampled import Context, draw_samples, standard_outputs, wants_samples
-from certmix.certification.shards import Shard, remember_planned
+from certmix.certification.stored import remember_planned
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread
 from certmix.errors import RunError
-from certmix.runs import RunFolder, Store
-from certmix.runs.behaviour import hold
+from certmix.runs import Run, Store
 from certmix.sampling.devices import PARTLY
 from certmix.types import IntArray
 
-__all__ = ["fill"]
+__all__ = ["admit", "fill"]
 
 
-def fill(context: Context, store: Store, run: RunFolder | None) -> tuple[Evaluation, bool]:
-    """Draw what is missing, then evaluate and publish.
-
-    Parameters
-    ----------
-    context
-        What is asked for, of which data and models.
-    store
-        Where the samples are kept.
-    run
-        The folder that `store` lies in; None keeps the run in memory.
+def fill(context: Context, run: Run) -> tuple[Evaluation, bool]:
+    """Draw what a run lacks, then evaluate and publish.
 
     Returns
     -------
@@ -41,35 +30,10 @@ def fill(context: Context, store: Store, run: RunFolder | None) -> tuple[Evaluat
         Of what there is now.
     complete
         Whether nothing interrupted the sampling; a shard that did its share is complete.
-
-    Raises
-    ------
-    RunError
-        If bounds of a fixed number of samples would not be valid for this run, or it holds another share of
-        the images.
     """
-    request, dataset = context.request, context.loaded.dataset
-    positions = spread(len(dataset), request.images)
-    planned = len(positions)
-    everyone = dataset.indices[positions].tolist()
-    if run is not None:
-        _refuse_another_share(run, context.shard)
-    if context.shard is not None:
-        positions = context.shard.of_positions(positions)
-    new = {} if run is None else _hold_models(context, store, run, positions)
-    _fix_design(store, request, run)
-    first = began_with(store)
-    for name in set(SETTLED) - set(first):
-        store.put(name, str(getattr(request, name)))
-    remarks = choice_notes(first, request)
-    for remark in remarks:
-        context.say(remark)
-    for key, value in new.items():
-        store.put(key, value)
-    if context.shard is not None:
-        remember_planned(store, everyone)
-    if run is not None:
-        run.begin(_description(context) | _compiled(context, store, positions, run.described()))
+    request, dataset, store = context.request, context.loaded.dataset, run.store
+    everyone = spread(len(dataset), request.images)
+    positions = everyone if context.shard is None else context.shard.of_positions(everyone)
     complete = True
     try:
         standard_outputs(context, store, positions)
@@ -81,30 +45,44 @@ def fill(context: Context, store: Store, run: RunFolder | None) -> tuple[Evaluat
     records = [stored[i] for i in wanted if i in stored]
     model = context.loaded.standard
     probabilities = {} if model is None else store.standard(model.checksum)
-    evaluation = evaluate(records, probabilities, request, planned, **_about(context, remarks))
+    names = {
+        "data": dataset.name,
+        "standard": None if model is None else model.name,
+        "robust": context.loaded.robust.name,
+    }
+    about = particulars(request, dataset.classes, names, remarks(began_with(store), request, context.shard))
+    evaluation = evaluate(records, probabilities, request, len(everyone), **about)
     if not complete and evaluation.summary.complete:
         evaluation = replace(evaluation, summary=replace(evaluation.summary, complete=False))
-    if run is not None and evaluation.records and (complete or not is_finished(run.path)):
-        publish(run, request, "" if model is None else model.checksum, evaluation)
-        if complete:
-            forget_begun(store, request.images)
+    if evaluation.records and (complete or not (run.path and is_finished(run.path))):
+        publish(run, request, evaluation)
     return evaluation, complete
 
 
-def _hold_models(context: Context, store: Store, run: RunFolder, positions: IntArray) -> dict[str, str]:
-    """Refuse models that are not those of the run; return what is to be kept of new ones, see `hold`."""
-    loaded, passes = context.loaded, context.passes
-    return hold(
-        store, loaded, passes.device, run.path, context.request.sigma,
-        wanted=set(loaded.dataset.indices[positions].tolist()), step=passes.batch_size or 100,
-    )  # fmt: skip
+def admit(context: Context, run: Run) -> dict[str, Any]:
+    """Hold a run to its plan and return what ``run.json`` says of this request.
 
-
-def _description(context: Context) -> dict[str, Any]:
-    """Return what ``run.json`` says, with the engine and the shard."""
-    found = description(context.request, context.loaded, context.sources, context.passes)
-    shard = {} if context.shard is None else {"shard": context.shard.as_dict()}
-    return {**found, "engine": context.engine.described, **shard}
+    Raises
+    ------
+    RunError
+        If bounds of a fixed number of samples would not be valid for this run, or it holds another share of
+        the images.
+    """
+    request, store, dataset, shard = context.request, run.store, context.loaded.dataset, context.shard
+    _refuse_another_share(run, shard)
+    everyone = spread(len(dataset), request.images)
+    positions = everyone if shard is None else shard.of_positions(everyone)
+    _fix_design(run, request)
+    for name in set(SETTLED) - set(began_with(store)):
+        store.put(name, str(getattr(request, name)))
+    for remark in choice_notes(began_with(store), request):
+        context.say(remark)
+    remember_planned(store, request.images, dataset.indices[everyone].tolist())
+    found = description(request, context.loaded, context.sources, context.passes)
+    described = {**found, "engine": context.engine.described}
+    if shard is not None:
+        described["shard"] = shard.as_dict()
+    return described | _compiled(context, store, positions, run.described())
 
 
 def _compiled(
@@ -117,7 +95,7 @@ def _compiled(
     return {"compiled": PARTLY if wants_samples(context, store, positions) else earlier}
 
 
-def _refuse_another_share(run: RunFolder, shard: Shard | None) -> None:
+def _refuse_another_share(run: Run, shard: Shard | None) -> None:
     """Keep whole runs and shards apart: each holds, and publishes, its own share of the images alone.
 
     Raises
@@ -141,7 +119,7 @@ def _refuse_another_share(run: RunFolder, shard: Shard | None) -> None:
     )
 
 
-def _fix_design(store: Store, request: CertifyRequest, run: RunFolder | None) -> None:
+def _fix_design(run: Run, request: CertifyRequest) -> None:
     """Hold a run to the number of samples its fixed-size bound was planned for.
 
     A fixed-size confidence bound is valid only if its number of samples did
@@ -149,7 +127,8 @@ def _fix_design(store: Store, request: CertifyRequest, run: RunFolder | None) ->
     """
     if request.goal != "fixed":
         return
-    planned, where = store.get("fixed_samples"), "this run" if run is None else str(run.path)
+    store, where = run.store, "this run" if run.path is None else str(run.path)
+    planned = store.get("fixed_samples")
     if planned is None and any(record.estimation for record in store.images().values()):
         raise RunError(
             f"{where} was sampled sequentially and its results may have been seen, so bounds of a fixed "
@@ -163,15 +142,3 @@ def _fix_design(store: Store, request: CertifyRequest, run: RunFolder | None) ->
             f"so bounds for {request.samples} would not be valid, and --fresh draws the same samples again: "
             f"repeat --samples {planned}, or take another --seed (docs/sequential.md#why-it-is-valid)"
         )
-
-
-def _about(context: Context, remarks: list[str]) -> dict[str, Any]:
-    loaded, shard = context.loaded, context.shard
-    if shard:
-        remarks = [*remarks, f"Shard {shard}: a share of the images, to be merged with the others."]
-    names = {
-        "data": loaded.dataset.name,
-        "standard": None if loaded.standard is None else loaded.standard.name,
-        "robust": loaded.robust.name,
-    }
-    return particulars(context.request, loaded.dataset.classes, names, remarks)

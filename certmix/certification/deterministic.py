@@ -6,27 +6,28 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from certmix.certification.begun import forget_begun
 from certmix.certification.describe import surroundings
 from certmix.certification.deterministic_check import refute_constant
-from certmix.certification.deterministic_fill import Work, graph_of
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_fill import BATCH, Work, graph_of
+from certmix.certification.deterministic_request import LABEL, DeterministicRequest
 from certmix.certification.deterministic_spread import fill_all
-from certmix.certification.deterministic_table import Outcomes, outcomes, summarise, table_of_radii
-from certmix.certification.published_summary import forget_partial
+from certmix.certification.deterministic_table import Outcomes, derived, table_of_radii
 from certmix.certification.request import check_batch_size
+from certmix.certification.stored import remember_planned
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread
 from certmix.errors import ModelError
 from certmix.files import write_atomically
 from certmix.models.checks import chance_warning
 from certmix.models.zoo import zoo_card, zoo_names
-from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
+from certmix.runs import Run, StudyIdentity
 from certmix.runs.attacking import Progress
-from certmix.runs.behaviour import Original, hold, refuse_changed
+from certmix.runs.behaviour import Original
 from certmix.runs.elsewhere import Named
 from certmix.runs.engine import Engine, EngineChoice
+from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.tables import write_products
@@ -97,24 +98,35 @@ def run_deterministic(
     workers = Engine(engine or EngineChoice(), chosen, executor)
     named = Named.of(sources, robust, loaded, chosen)
 
-    def done(store: Store, run: RunFolder | None) -> DeterministicResult:
-        work = Work(request, loaded, chosen, batch_size, graph, store, progress, say)
-        if run is not None:
-            asked = loaded.dataset.indices[spread(len(loaded.dataset), request.images)].tolist()
-            new = hold(store, loaded, chosen, run.path, wanted=set(asked), step=work.step)
-            for key, value in new.items():
-                store.put(key, value)
-            described = surroundings(request.as_dict(), loaded, sources, chosen, work.step)
-            run.begin({**described, "certified": True, "engine": workers.described})
-        return _finish(work, run, workers, named)
+    dataset = loaded.dataset
+    positions = spread(len(dataset), request.images)
+    step = batch_size or BATCH[request.certificate]
 
-    if in_memory:
-        return done(Store(None), None)
-    folder = Path(output) if output is not None else default_folder(identity)
-    if not fresh:
-        refuse_changed(folder, loaded.models)
-    with RunFolder(folder, identity, fresh=fresh) as run:
-        return done(run.store, run)
+    def description(run: Run) -> dict[str, Any]:
+        remember_planned(run.store, request.images, dataset.indices[positions].tolist())
+        described = surroundings(request.as_dict(), loaded, sources, chosen, step)
+        return {**described, "certified": True, "engine": workers.described}
+
+    with open_run(
+        identity, loaded, chosen, description, output=output, in_memory=in_memory, fresh=fresh,
+        wanted=set(dataset.indices[positions].tolist()), step=step,
+    ) as run:  # fmt: skip
+        work = Work(request, loaded, chosen, batch_size, graph, run.store, progress, say)
+        if request.certificate == "lipschitz-constant":
+            refute_constant(work, positions)
+        ready = fill_all(work, positions, workers, named)
+        run.store.write(LABEL, dataset.indices[ready], dataset.labels[ready, None])
+        told = surroundings(request.as_dict(), loaded, sources, chosen, step)
+        found, summary, curves = derived(request, run.store, told)
+        _warn_near_chance(work, found)
+        if len(found.indices) and (summary.complete or not (run.path and is_finished(run.path))):
+
+            def write(folder: Path) -> None:
+                write_products(folder, summary, curves)
+                write_atomically(folder / RADII_FILE, table_of_radii(found).encode())
+
+            run.publish(write)
+        return DeterministicResult(summary, curves, found, run.path)
 
 
 def _default_robust(request: DeterministicRequest) -> str:
@@ -156,24 +168,6 @@ def run_identity(request: DeterministicRequest, loaded: Loaded) -> StudyIdentity
     return StudyIdentity(study, "-".join([*words, *map(str, request.identity().values())][:4]), parts)
 
 
-def _finish(work: Work, run: RunFolder | None, engine: Engine, named: Named) -> DeterministicResult:
-    """Compute what is missing, then tabulate and publish."""
-    request, loaded = work.request, work.loaded
-    positions = spread(len(loaded.dataset), request.images)
-    if request.certificate == "lipschitz-constant":
-        refute_constant(work, positions)
-    ready = fill_all(work, positions, engine, named)
-    found = outcomes(work, ready)
-    _warn_near_chance(work, found)
-    summary, curves = summarise(work, found, len(positions))
-    complete = len(found.indices) == len(positions)
-    if run is not None and len(found.indices) and (complete or not is_finished(run.path)):
-        _publish(run, work, found, summary, curves)
-        if complete:
-            forget_begun(work.store, request.images)
-    return DeterministicResult(summary, curves, found, None if run is None else run.path)
-
-
 def _warn_near_chance(work: Work, found: Outcomes) -> None:
     models = {"robust": work.loaded.robust, "standard": work.loaded.standard}
     for role, model in models.items():
@@ -184,15 +178,3 @@ def _warn_near_chance(work: Work, found: Outcomes) -> None:
         warning = chance_warning(model.name, right, total, work.loaded.dataset.classes)
         if warning:
             work.say(warning)
-
-
-def _publish(
-    run: RunFolder, work: Work, found: Outcomes, summary: Summary, curves: tuple[Curve, ...]
-) -> None:
-    """Write the products under the request's name, and the newest at the top."""
-    model = work.loaded.standard
-    folder = run.results(work.request.name("" if model is None else model.checksum))
-    write_products(folder, summary, curves)
-    write_atomically(folder / RADII_FILE, table_of_radii(found).encode())
-    run.publish(folder)
-    forget_partial(run.path, folder)

@@ -10,8 +10,14 @@ import torch
 from torch import nn
 
 from certmix.calling import call_model
-from certmix.certification.begun import remember_begun
-from certmix.certification.deterministic_request import DeterministicRequest, Margin
+from certmix.certification.deterministic_request import (
+    ROBUST,
+    DeterministicRequest,
+    Margin,
+    column_cell,
+    margin_cell,
+    standard_logits,
+)
 from certmix.data import spread, stack
 from certmix.errors import ModelError
 from certmix.margins.graph import Graph
@@ -26,11 +32,9 @@ from certmix.runs.sources import Loaded
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
-    "ROBUST", "Work", "column_cell", "fill", "graph_of", "keep_logits", "margin_cell", "standard_cell",
-    "unfinished",
+    "Work", "fill", "graph_of", "keep_logits", "unfinished",
 ]  # fmt: skip
 
-ROBUST = "robust logits"
 BATCH = {"margin": 10, "lipschitz-constant": 100}
 """Images that are worked on together, and kept together."""
 
@@ -75,21 +79,6 @@ def graph_of(request: DeterministicRequest, loaded: Loaded) -> Graph | None:
     return build_graph(loaded.robust.module, torch.from_numpy(stack(loaded.dataset, positions)))
 
 
-def standard_cell(model: LoadedModel) -> str:
-    """Return the cell of the standard model's logits: it is no part of the run's identity."""
-    return f"standard logits {model.checksum}"
-
-
-def margin_cell(alpha: float) -> str:
-    """Return the cell of (radius, status, evaluations) at one alpha."""
-    return f"margin, alpha {alpha!r}"
-
-
-def column_cell(alpha: float, radius: float) -> str:
-    """Return the cell that says whether a column just beyond an image's radius was verified, 1 or 0."""
-    return f"margin, alpha {alpha!r}, at {radius!r}"
-
-
 def fill(work: Work, positions: IntArray) -> None:
     """Compute what the store lacks of one batch of images, and keep it."""
     _logits(work, positions)
@@ -129,7 +118,7 @@ def _logits(work: Work, positions: IntArray) -> None:
     """Keep both models' clean logits."""
     keep_logits(work, ROBUST, work.loaded.robust, positions)
     if work.loaded.standard is not None:
-        keep_logits(work, standard_cell(work.loaded.standard), work.loaded.standard, positions)
+        keep_logits(work, standard_logits(work.loaded.standard.checksum), work.loaded.standard, positions)
 
 
 def keep_logits(work: Work, cell: str, model: LoadedModel, positions: IntArray) -> None:
@@ -149,7 +138,6 @@ def keep_logits(work: Work, cell: str, model: LoadedModel, positions: IntArray) 
     if not np.isfinite(logits).all():
         index = work.loaded.dataset.indices[missing][~np.isfinite(logits).all(1)][0]
         raise ModelError(f"{model.name} gives image {index} logits that are not finite: check its weights")
-    remember_begun(work.store, work.request.images)
     work.store.write(cell, work.loaded.dataset.indices[missing], logits)
 
 

@@ -15,8 +15,9 @@ from certmix.runs.settings import DERIVED, Option, Positive, Settings, norm_name
 from certmix.tables.words import DETERMINISTIC
 
 __all__ = [
-    "BOUND_METHODS", "DETERMINISTIC", "MAX_RADIUS", "NORMS", "NORMS_OF", "RADII_OF", "DeterministicRequest",
-    "GivenConstant", "Margin", "draws_no_samples",
+    "BOUND_METHODS", "DETERMINISTIC", "LABEL", "MAX_RADIUS", "NORMS", "NORMS_OF", "RADII_OF", "ROBUST",
+    "DeterministicRequest", "GivenConstant", "Margin", "column_cell", "draws_no_samples", "margin_cell",
+    "needed_cells", "standard_logits",
 ]  # fmt: skip
 
 NORMS = ("l2", "linf", "l1")
@@ -174,3 +175,28 @@ class GivenConstant(Proved, frozen=True):
 
 
 DeterministicRequest = Margin | GivenConstant
+
+
+ROBUST, LABEL = "robust logits", "label"
+"""Cells of the robust model's clean logits, and of the labels."""
+
+
+def standard_logits(checksum: str) -> str:
+    """Return the cell of the standard model's logits: it is no part of the run's identity."""
+    return f"standard logits {checksum}"
+
+
+def margin_cell(alpha: float) -> str:
+    """Return the cell of (radius, status, evaluations) at one alpha."""
+    return f"margin, alpha {alpha!r}"
+
+
+def column_cell(alpha: float, radius: float) -> str:
+    """Return the cell that says whether a column just beyond an image's radius was verified, 1 or 0."""
+    return f"margin, alpha {alpha!r}, at {radius!r}"
+
+
+def needed_cells(request: DeterministicRequest) -> list[str]:
+    """Return the cells that follow from the robust model, but for columns near a radius."""
+    margins = [margin_cell(alpha) for alpha in request.weights()] if request.certificate == "margin" else []
+    return [ROBUST, *margins]

@@ -9,16 +9,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from certmix.certification.begun import remember_begun
 from certmix.certification.deterministic_fill import (
     Work,
     fill,
     graph_of,
     keep_logits,
-    standard_cell,
     unfinished,
 )
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import DeterministicRequest, standard_logits
 from certmix.runs import Store, engine
 from certmix.runs.attacking import Progress
 from certmix.runs.elsewhere import Named
@@ -101,8 +99,6 @@ def fill_all(work: Work, positions: IntArray, by: engine.Engine, named: Named) -
     start, step, done = time.monotonic(), work.step, set[int]()
 
     def take(found: Found) -> None:
-        if found.cells:
-            remember_begun(work.store, work.request.images)
         for cell, (indices, vectors) in found.cells.items():
             work.store.write(cell, indices, vectors)
         done.update(found.positions.tolist())
@@ -139,17 +135,17 @@ def _standard_logits(work: Work, batches: list[IntArray]) -> None:
     model = work.loaded.standard
     if model is None:
         return
-    known, indices = work.store.known(standard_cell(model)), work.loaded.dataset.indices
+    known, indices = work.store.known(standard_logits(model.checksum)), work.loaded.dataset.indices
     for batch in batches:
         if not known.issuperset(indices[batch].tolist()):
-            keep_logits(work, standard_cell(model), model, batch)
+            keep_logits(work, standard_logits(model.checksum), model, batch)
 
 
 def _known(work: Work) -> Cells:
     """Return what the store holds of the robust model."""
     model, cells = work.loaded.standard, Cells()
     for cell in work.store.cells():
-        if model is None or cell != standard_cell(model):
+        if model is None or cell != standard_logits(model.checksum):
             indices = sorted(work.store.known(cell))
             cells[cell] = indices, work.store.read(cell, indices)
     return cells

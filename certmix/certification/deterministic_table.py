@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from certmix.certification.deterministic_fill import ROBUST, Work, column_cell, margin_cell, standard_cell
-from certmix.certification.deterministic_request import DeterministicRequest, Margin
+from certmix.certification.deterministic_request import (
+    LABEL,
+    ROBUST,
+    DeterministicRequest,
+    Margin,
+    column_cell,
+    margin_cell,
+    needed_cells,
+    standard_logits,
+)
 from certmix.certification.evaluate import table_row
+from certmix.certification.stored import named, planned_images
+from certmix.errors import RunError
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
 from certmix.runs import Store
@@ -28,7 +39,8 @@ __all__ = [
     "CLASSIFIERS",
     "Outcomes",
     "clean_accuracy",
-    "outcomes",
+    "derived",
+    "radii_by_image",
     "stored_outcomes",
     "stored_radii",
     "summarise",
@@ -52,15 +64,6 @@ class Outcomes:
     standard: IntArray | None
     mixed: IntArray | None
     radii: tuple[CertifiedRadii, ...]
-
-
-def outcomes(work: Work, positions: IntArray) -> Outcomes:
-    """Return what the store says of the images at these positions."""
-    dataset, g = work.loaded.dataset, work.loaded.standard
-    cell = None if g is None else standard_cell(g)
-    return stored_outcomes(
-        work.request, work.store, dataset.indices[positions], dataset.labels[positions], cell
-    )
 
 
 def stored_outcomes(
@@ -103,9 +106,44 @@ def _verified(request: Margin, store: Store, indices: IntArray, alpha: float) ->
     return radius, status
 
 
-def summarise(work: Work, found: Outcomes, planned: int) -> tuple[Summary, tuple[Curve, ...]]:
-    """Return the table, and the curves of its plot."""
-    request, loaded, images = work.request, work.loaded, len(found.indices)
+def derived(
+    request: DeterministicRequest, store: Store, described: dict[str, Any]
+) -> tuple[Outcomes, Summary, tuple[Curve, ...]]:
+    """Return what a run's numbers say of the images it was asked for, with its table and its curves.
+
+    `described` is what ``run.json`` says.
+
+    Raises
+    ------
+    RunError
+        If the numbers are damaged, or those of no request.
+    """
+    models = {role: named(model) for role, model in described["models"].items()}
+    checksum = models["standard"][1]
+    cell = None if checksum is None else standard_logits(checksum)
+    try:
+        planned = planned_images(store, request.images)
+    except ValueError as error:
+        raise RunError(
+            f"the run does not say which images were asked for ({error}): repeat its command"
+        ) from None
+    held = set.intersection(*map(store.known, [*needed_cells(request), LABEL, *filter(None, [cell])]))
+    indices = np.array([index for index in planned if index in held], np.int64)
+    labels = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)
+    found = stored_outcomes(request, store, indices, labels, cell)
+    names = {"data": named(described["data"])[0], **{role: name for role, (name, _) in models.items()}}
+    return found, *summarise(request, found, len(planned), names, described["data"]["input_range"])
+
+
+def summarise(
+    request: DeterministicRequest,
+    found: Outcomes,
+    planned: int,
+    names: dict[str, str | None],
+    box: tuple[float, float] | None,
+) -> tuple[Summary, tuple[Curve, ...]]:
+    """Return the table, and the curves of its plot; `names` of data and models, `box` the inputs' range."""
+    images = len(found.indices)
     clean = clean_accuracy(found)
     right = found.robust == found.labels
     rows, curves = _nothing(request.certificate, len(request.radii)), []
@@ -120,10 +158,9 @@ def summarise(work: Work, found: Outcomes, planned: int) -> tuple[Summary, tuple
         sigma=None, alpha=request.alpha, images=images, failure_probability=None, radii=request.radii,
         clean_accuracy=clean, rows=rows, complete=images == planned, goal=None, planned_images=planned,
         bound=request.bound_method if request.certificate == "margin" else None,
-        data=loaded.dataset.name, robust=loaded.robust.name,
-        standard=None if loaded.standard is None else loaded.standard.name,
         abstained=int(np.sum(found.radii[0].status == Status.ABSTAIN)) if images else None,
-        notes=tuple(_notes(work, found)), norm=request.norm,
+        notes=tuple(_notes(request, found, box)), norm=request.norm, data=names["data"],
+        robust=names["robust"], standard=names["standard"],
     )  # fmt: skip
     return summary, tuple(curves)
 
@@ -144,15 +181,13 @@ def _nothing(certificate: str, columns: int) -> tuple[CertifiedAccuracy, ...]:
     return tuple(CertifiedAccuracy(name, certificate, shares, ends, unknown) for name in CLASSIFIERS)
 
 
-def _notes(work: Work, found: Outcomes) -> list[str]:
-    request = work.request
+def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, float] | None) -> list[str]:
     if request.certificate == "lipschitz-constant":
         constant, what = request.given
         return [
             f"Given, not verified: {plain_decimal(constant)} is a Lipschitz constant of h, from the "
             f"{request.norm} norm of the input to {CONSTANTS_OF[what]}."
         ]
-    box = work.loaded.dataset.input_range
     notes = [
         "Proved for h in exact arithmetic with its stored weights; radii are found to within "
         f"{plain_decimal(float(f'{request.tolerance:.2g}'))}."
@@ -169,9 +204,15 @@ def _notes(work: Work, found: Outcomes) -> list[str]:
     return notes
 
 
-def table_of_radii(found: Outcomes) -> str:
-    """Return one line an image, tab-separated: radii in full, 0 where nothing is certified."""
-    lines = ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]
+def radii_by_image(found: Outcomes) -> dict[str, dict[str, str]]:
+    """Return label, class and radii of each image by index, in full; radius 0 where nothing is certified."""
+    heading = ("label", "predict", "radius_robust", "radius_mixed")
     columns = [found.indices, found.labels, found.robust, *(radii.radius for radii in found.radii)]
-    lines += ["\t".join(repr(value.item()) for value in row) for row in zip(*columns, strict=True)]
-    return "\n".join(lines) + "\n"
+    rows = ([repr(value.item()) for value in row] for row in zip(*columns, strict=True))
+    return {index: dict(zip(heading, values, strict=True)) for index, *values in rows}
+
+
+def table_of_radii(found: Outcomes) -> str:
+    """Return one line an image, tab-separated."""
+    lines = ["\t".join([index, *row.values()]) for index, row in radii_by_image(found).items()]
+    return "\n".join(["idx\tlabel\tpredict\tradius_robust\tradius_mixed", *lines]) + "\n"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from certmix.certification.evaluate import Evaluation, expectations, log_rows, reading_notes
-from certmix.certification.published_summary import forget_partial
-from certmix.certification.request import CertifyRequest
-from certmix.runs import RunFolder, write_log
+from certmix.certification.evaluate import Evaluation, choice_notes, expectations, log_rows, reading_notes
+from certmix.certification.request import CertifyRequest, Shard
+from certmix.certification.stored import LOG
+from certmix.runs import Run, write_log
 from certmix.tables import write_products
 
-__all__ = ["particulars", "publish"]
+__all__ = ["particulars", "publish", "remarks"]
 
 
 def particulars(
@@ -35,11 +36,19 @@ def particulars(
     return {**names, "notes": (*notes, *remarks)}
 
 
-def publish(run: RunFolder, request: CertifyRequest, standard_checksum: str, evaluation: Evaluation) -> None:
-    """Write the products under the request's name, and the newest at the top; partial ones of others go."""
-    folder = run.results(request.name(standard_checksum))
-    write_products(folder, evaluation.summary, evaluation.curves)
-    write_log(folder / "records.tsv", log_rows(evaluation), request.bound_name)
-    independent = all(record.places == 1 for record in evaluation.records)
-    run.publish(folder, {"rows_independent": independent})
-    forget_partial(run.path, folder)
+def remarks(first: Mapping[str, str], request: CertifyRequest, shard: Shard | None) -> list[str]:
+    """Return what the table of a run says of how it came about; `first` as in `choice_notes`."""
+    found = choice_notes(first, request)
+    if shard is not None:
+        found.append(f"Shard {shard}: a share of the images, to be merged with the others.")
+    return found
+
+
+def publish(run: Run, request: CertifyRequest, evaluation: Evaluation) -> None:
+    """Write the table and its log into the run's folder."""
+
+    def write(folder: Path) -> None:
+        write_products(folder, evaluation.summary, evaluation.curves)
+        write_log(folder / LOG, log_rows(evaluation), request.bound_name)
+
+    run.publish(write, {"rows_independent": all(record.places == 1 for record in evaluation.records)})

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from certmix.certification.certify import CertifyResult, Progress, run_certify
-from certmix.certification.deterministic import STUDIES, DeterministicResult
-from certmix.certification.deterministic_repeat import repeat
+from certmix.certification.deterministic import STUDIES, DeterministicResult, run_deterministic
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_table import derived, radii_by_image
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stored import data_of
 from certmix.certification.unfinished import refuse_unfinished
@@ -100,7 +101,7 @@ def reproduce(
     """
     refuse_unfinished(Path(folder))
     if read_run(folder)["identity"].get("study") in STUDIES:
-        repeated, indices, changes = repeat(folder, output, device, say)
+        repeated, indices, changes = _repeat(folder, output, device, say)
         return Reproduction(repeated, len(indices), (), tuple(changes), "radii")
     described = read_run(folder, "certify")
     try:
@@ -127,3 +128,45 @@ def reproduce(
     if missing:
         changed.append(f"{missing} images have no counts in {folder}")
     return Reproduction(result, len(compared), tuple(differences), tuple(changed))
+
+
+def _repeat(
+    folder: Path, output: Path, device: str, say: Callable[[str], None]
+) -> tuple[DeterministicResult, list[str], list[str]]:
+    """Do what a run's ``run.json`` says once more; return the result, the images compared, what differs.
+
+    Raises
+    ------
+    RunError
+        If the run cannot be read, or holds no radii.
+    """
+    described = read_run(folder)
+    try:
+        request = from_json(DeterministicRequest, described["request"])
+        sources = Sources.from_dict(described["sources"])
+        batch_size = described["batch_size"]
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise TypeError("a good batch size")
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
+    store = Store(folder / DATABASE, read_only=True)
+    try:
+        before = radii_by_image(derived(request, store, described)[0])
+        result = run_deterministic(
+            request, sources, output=output, device=device, batch_size=batch_size, say=say,
+            like=Original(folder, described, store),
+        )  # fmt: skip
+    finally:
+        store.close()
+    after = radii_by_image(result.outcomes)
+    common = [index for index in before if index in after]
+    changes = [
+        f"image {index}: {column} {before[index].get(column)} before, {after[index][column]} now"
+        for index in common
+        for column in after[index]
+        if before[index].get(column) != after[index][column]
+    ]
+    changes += _identity_changes(described["identity"], read_run(output)["identity"])
+    if len(after) > len(common):
+        changes.append(f"{len(after) - len(common)} images have no radii in {folder}")
+    return result, common, changes

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
 from typing import Annotated, Any
@@ -16,9 +18,11 @@ from certmix.radii import CERTIFICATES, check_alpha
 from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share
 from certmix.sampling.devices import PRECISIONS
 from certmix.sampling.schedule import look
+from certmix.types import IntArray
 
 __all__ = [
-    "DEFAULT_RADII", "GOALS", "OPTION_OF", "SCORES", "CertifyRequest", "check_batch_size", "checked_radii",
+    "DEFAULT_RADII", "GOALS", "OPTION_OF", "SCORES", "CertifyRequest", "Shard", "check_batch_size",
+    "checked_radii",
 ]  # fmt: skip
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -168,3 +172,65 @@ def check_batch_size(batch_size: int | None) -> None:
     """Refuse a batch without inputs; None leaves the size to the device."""
     if batch_size is not None and batch_size < 1:
         raise ParameterError(f"batch size = {batch_size}: at least 1 is needed, or leave it out")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `number` (1, 2, ...) of `of`: every of-th image, beginning with the number-th.
+
+    Raises
+    ------
+    ParameterError
+        If the number is not one of 1..of.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Shard.parse("2/3").of_positions(np.arange(8))
+    array([1, 4, 7])
+    """
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise ParameterError(
+                f"shard {self}: shards are numbered from 1 to {max(self.of, 1)}; "
+                "of a scheduler that counts from 0, add 1"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Return the shard of a text such as ``2/8``.
+
+        Raises
+        ------
+        ParameterError
+            If it is not of that form.
+        """
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+        if not found:
+            raise ParameterError(f"shard {text!r}: write for example 2/8, the second of eight shares")
+        return cls(int(found[1]), int(found[2]))
+
+    def of_positions(self, positions: IntArray) -> IntArray:
+        """Return this share of the positions of all images.
+
+        Raises
+        ------
+        ParameterError
+            If there are fewer images than shards.
+        """
+        if len(positions) < self.of:
+            raise ParameterError(
+                f"shard {self}: there are {len(positions)} images only; use {len(positions)} shards at most"
+            )
+        return positions[self.number - 1 :: self.of]
+
+    def as_dict(self) -> dict[str, int]:
+        """Return plain data for ``run.json``."""
+        return {"number": self.number, "of": self.of}

@@ -14,10 +14,8 @@ import torch
 
 from certmix.bounds.statistics import ScoreStatistics, plan, start, update
 from certmix.calling import call_model
-from certmix.certification.begun import remember_begun
 from certmix.certification.evaluate import bound_records, radii_of
-from certmix.certification.request import CertifyRequest
-from certmix.certification.shards import Shard
+from certmix.certification.request import CertifyRequest, Shard
 from certmix.data import stack
 from certmix.errors import RunError
 from certmix.models.checks import chance_warning, resolve_robust
@@ -138,8 +136,6 @@ def draw_samples(context: Context, store: Store, positions: IntArray) -> None:
 
     def keep(found: Drawn) -> None:
         nonlocal drawn
-        if found.records:
-            remember_begun(store, request.images)
         store.write_images(found.records)
         drawn += found.drawn
         finish(found.finished)

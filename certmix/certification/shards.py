@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,94 +9,24 @@ from typing import Any
 
 from certmix.certification.evaluate import SETTLED, Evaluation, bound_records, evaluate
 from certmix.certification.products import particulars, publish
-from certmix.certification.request import CertifyRequest
-from certmix.certification.stored import data_of, named, request_of
+from certmix.certification.request import CertifyRequest, Shard
+from certmix.certification.stored import data_of, named, planned_images, remember_planned, request_of
 from certmix.errors import ParameterError, RunError
-from certmix.files import parse_json
-from certmix.runs import Identity, ImageRecord, RunFolder, Store, default_folder, read_run
+from certmix.runs import Identity, ImageRecord, Run, Store, default_folder, read_run
 from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import DATABASE
 from certmix.runs.from_json import from_json
-from certmix.types import FloatArray, IntArray, Summary
+from certmix.types import FloatArray, Summary
 
 __all__ = [
-    "PLANNED",
     "Beside",
     "MergeResult",
     "Part",
-    "Shard",
     "agree",
     "merge",
     "read_beside",
     "read_part",
-    "remember_planned",
 ]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Share `number` (1, 2, ...) of `of`: every of-th image, beginning with the number-th.
-
-    Raises
-    ------
-    ParameterError
-        If the number is not one of 1..of.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> Shard.parse("2/3").of_positions(np.arange(8))
-    array([1, 4, 7])
-    """
-
-    number: int
-    of: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.of:
-            raise ParameterError(
-                f"shard {self}: shards are numbered from 1 to {max(self.of, 1)}; "
-                "of a scheduler that counts from 0, add 1"
-            )
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Return the shard of a text such as ``2/8``.
-
-        Raises
-        ------
-        ParameterError
-            If it is not of that form.
-        """
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
-        if not found:
-            raise ParameterError(f"shard {text!r}: write for example 2/8, the second of eight shares")
-        return cls(int(found[1]), int(found[2]))
-
-    def of_positions(self, positions: IntArray) -> IntArray:
-        """Return this share of the positions of all images.
-
-        Raises
-        ------
-        ParameterError
-            If there are fewer images than shards.
-        """
-        if len(positions) < self.of:
-            raise ParameterError(
-                f"shard {self}: there are {len(positions)} images only; use {len(positions)} shards at most"
-            )
-        return positions[self.number - 1 :: self.of]
-
-    def as_dict(self) -> dict[str, int]:
-        """Return plain data for ``run.json``."""
-        return {"number": self.number, "of": self.of}
-
-
-PLANNED = "planned images"
-"""Where a shard's database keeps the numbers of all images of its request, not of its share alone."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +49,6 @@ class Beside:
     values: dict[str, str]
     checksum: str
     probabilities: dict[int, FloatArray]
-
-
-def remember_planned(store: Store, indices: list[int]) -> None:
-    """Keep the numbers of all images of a request beside a shard's records."""
-    text = json.dumps(indices, separators=(",", ":"))
-    if store.get(PLANNED) != text:
-        store.put(PLANNED, text)
 
 
 def read_part(folder: Path) -> Part:
@@ -154,7 +75,9 @@ def read_part(folder: Path) -> Part:
         ) from None
     store = Store(folder / DATABASE, classes, read_only=True)
     try:
-        planned = _planned(store, shard)
+        planned = planned_images(store, request.images)
+        if len(planned) < shard.of:
+            raise ValueError(f"{len(planned)} images of {shard.of} shards")
     except ValueError as error:
         store.close()
         raise RunError(
@@ -164,18 +87,6 @@ def read_part(folder: Path) -> Part:
         store.close()
         raise
     return Part(folder, description, request, shard, store, planned, classes)
-
-
-def _planned(store: Store, shard: Shard) -> list[int]:
-    """Return the numbers of all images of the request; ValueError if they are none."""
-    planned = parse_json((store.get(PLANNED) or "").encode())
-    if not isinstance(planned, list) or not all(type(index) is int for index in planned):
-        raise ValueError("no list of numbers")
-    if len(set(planned)) < len(planned) or not all(0 <= index < 2**63 for index in planned):
-        raise ValueError("a number twice, or out of range")
-    if len(planned) < shard.of:
-        raise ValueError(f"{len(planned)} images of {shard.of} shards")
-    return planned
 
 
 def agree(first: Part, other: Part) -> None:
@@ -319,12 +230,9 @@ def merge(
         folder = default_folder(identity) if output is None else Path(output)
         if any(folder.resolve() == part.folder.resolve() for part in parts):
             raise ParameterError(f"{folder} is one of the shards: name another --output")
-        classes, beside = (
-            parts[0].classes,
-            read_beside(parts, records),
-        )  # all is read before anything is written
-        with RunFolder(folder, identity, classes, fresh=fresh) as run:
-            return MergeResult(_write(run, parts, records, beside), run.path)
+        beside = read_beside(parts, records)  # all is read before anything is written
+        with Run(folder, identity, parts[0].classes, fresh=fresh) as run:
+            return MergeResult(_write(run, parts, records, beside), folder)
     finally:
         for part in parts:
             part.store.close()
@@ -401,15 +309,14 @@ def _point_out_versions(parts: Sequence[Part], say: Callable[[str], None]) -> No
             )
 
 
-def _write(
-    run: RunFolder, parts: Sequence[Part], records: dict[int, ImageRecord], beside: Beside
-) -> Evaluation:
+def _write(run: Run, parts: Sequence[Part], records: dict[int, ImageRecord], beside: Beside) -> Evaluation:
     """Write the merged run and return its table."""
     first, store, request = parts[0], run.store, parts[0].request
     if store.images():
         raise RunError(f"{run.path} holds a run already: name another --output, or use --fresh to start over")
     for key, value in beside.values.items():
         store.put(key, value)
+    remember_planned(store, request.images, first.planned)
     store.write_images(records.values())
     for index, row in sorted(beside.probabilities.items()):
         store.write_standard(beside.checksum, [index], row[None])
@@ -418,7 +325,7 @@ def _write(
     names = {role: models[role] and models[role]["name"] for role in ("standard", "robust")}
     about = particulars(request, first.classes, {"data": first.description["data"]["name"], **names})
     evaluation = evaluate(list(records.values()), beside.probabilities, request, len(first.planned), **about)
-    publish(run, request, beside.checksum, evaluation)
+    publish(run, request, evaluation)
     return evaluation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from certmix.certification.evaluate import (
 )
 from certmix.certification.request import DEFAULT_RADII, CertifyRequest
 from certmix.errors import ParameterError, RunError
+from certmix.files import parse_json
 from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of
 from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.folder import DATABASE, DESCRIPTION
@@ -56,11 +58,13 @@ __all__ = [
     "named",
     "open_run",
     "open_sampled",
+    "planned_images",
     "radii_at",
     "read_stored",
     "recertify",
     "refuse_empty",
     "refuse_of_files",
+    "remember_planned",
     "request_of",
     "run_of_log",
 ]
@@ -68,6 +72,7 @@ __all__ = [
 NOT_CHECKED = "Models not checked: none is loaded here (certmix verify compares them with the run)."
 """What commands say that read a run without its models."""
 LOG = "records.tsv"
+PLANNED = "planned images"
 """A run's own log, beside its run.json."""
 _DECIMALS = 6
 
@@ -132,6 +137,23 @@ def _printable(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
         raise TypeError("a name that can be printed")
     return value
+
+
+def remember_planned(store: Store, images: int | str, indices: list[int]) -> None:
+    """Keep the numbers of all images that requests for `images` of them are about, a shard's share or not."""
+    text = json.dumps(indices, separators=(",", ":"))
+    if store.get(f"{PLANNED} {images}") != text:
+        store.put(f"{PLANNED} {images}", text)
+
+
+def planned_images(store: Store, images: int | str) -> list[int]:
+    """Return the numbers that `remember_planned` kept; ValueError if they are none."""
+    planned = parse_json((store.get(f"{PLANNED} {images}") or "").encode())
+    if not isinstance(planned, list) or not all(type(index) is int for index in planned):
+        raise ValueError("no list of numbers")
+    if len(set(planned)) < len(planned) or not all(0 <= index < 2**63 for index in planned):
+        raise ValueError("a number twice, or out of range")
+    return planned
 
 
 def open_run(folder: Path) -> RunContents:

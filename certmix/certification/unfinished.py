@@ -7,15 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest
-from certmix.certification.published_summary import TABLE
-from certmix.certification.request import CertifyRequest
-from certmix.certification.shards import Shard
-from certmix.certification.stored import open_run
+from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest, needed_cells
+from certmix.certification.evaluate import bound_records
+from certmix.certification.request import CertifyRequest, Shard
+from certmix.certification.stored import data_of, planned_images
 from certmix.errors import RunError
-from certmix.files import parse_json
 from certmix.runs import Store, read_run
-from certmix.runs.folder import DATABASE, RESULTS
+from certmix.runs.folder import DATABASE
 from certmix.runs.from_json import from_json
 from certmix.runs.settings import arguments, settings
 from certmix.runs.source_names import Sources, named_split
@@ -46,19 +44,15 @@ def unfinished(folder: Path) -> str | None:
         return None
     if "request" not in described:
         return f"{folder} is unfinished (it was stopped before its first image): repeat its command to go on"
+    done, planned = _progress(folder, described)
     shard = described.get("shard")
-    table = _table(folder, described)
-    if _is_whole(table, shard):
-        merge = f"{folder} is {_words(shard)}: merge it with the others (certmix merge)"
-        return None if shard is None else merge
-    done, planned = _counts(folder, described)
-    if table is None and shard is None and done == planned:
-        return None  # nothing is lacking but the table, which follows
-    whose = "" if shard is None else f", {_words(shard)}"
-    how = f"{done:,} of {planned:,} images" if done < planned else "its table is still to come"
+    words = f"shard {shard.get('number')} of {shard.get('of')}" if isinstance(shard, dict) else "a shard"
+    if done >= planned:
+        return None if shard is None else f"{folder} is {words}: merge it with the others (certmix merge)"
+    whose = "" if shard is None else f", {words}"
     objects = isinstance(described.get("sources"), dict) and described["sources"].get("objects")
     again = "run its program" if objects else f"repeat its command ({repeat_command(folder, described)})"
-    return f"{folder} is unfinished ({how}{whose}): {again} to go on"
+    return f"{folder} is unfinished ({done:,} of {planned:,} images{whose}): {again} to go on"
 
 
 def refuse_unfinished(folder: Path) -> None:
@@ -69,82 +63,47 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether the request in a run's description has its table: the whole one, or all of a shard's."""
+    """Return whether a run's numbers are those of all images that its description asks for, or its shard."""
     try:
         described = read_run(folder)
-    except RunError:
+        done, planned = _progress(folder, described)
+    except (KeyError, RunError):
         return False
-    return _is_whole(_table(folder, described), described.get("shard"))
-
-
-def _table(folder: Path, described: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the table of the request in a description, None if it has none that can be read."""
-    try:
-        request = from_json(_KINDS[_study(described)], described["request"])
-        standard = described["models"]["standard"]
-        name = request.name("" if standard is None else standard["checksum"])
-        table = parse_json((folder / RESULTS / name / TABLE).read_bytes())
-    except (AttributeError, KeyError, OSError, TypeError, ValueError):
-        return None
-    return table if isinstance(table, dict) else None
-
-
-def _is_whole(table: dict[str, Any] | None, shard: Any) -> bool:
-    """Return whether a table is of all images, or of all of a shard's."""
-    try:
-        if table is None or shard is None:
-            return table is not None and table["complete"] is True
-        return int(table["images"]) >= _share(from_json(Shard, shard), int(table["planned_images"]))
-    except (KeyError, TypeError, ValueError):
-        return False
+    return done >= planned
 
 
 def _study(described: dict[str, Any]) -> str:
     return str(described["identity"].get("study", "certify"))
 
 
-def _share(shard: Shard, planned: int) -> int:
-    """Return how many of all images belong to a shard."""
-    return len(range(shard.number - 1, planned, shard.of))
-
-
-def _words(shard: Any) -> str:
-    if not isinstance(shard, dict):
-        return "a shard"
-    return f"shard {shard.get('number')} of {shard.get('of')}"
-
-
-def _counts(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
-    """Return how many images are done, of how many."""
-    asked: Any
-    if _study(described) == "certify":
-        run = open_run(folder)
-        inputs, asked, known = int(described["data"]["inputs"]), run.request.images, len(run.records)
-    else:
-        inputs, asked, known = _without_samples(folder, described)
-    planned = inputs if asked == "all" else min(int(asked), inputs)
-    with suppress(KeyError, TypeError, ValueError):  # no shard, or none that can be read
-        planned = _share(from_json(Shard, described["shard"]), planned)
-    return min(known, planned), planned
-
-
-def _without_samples(folder: Path, described: dict[str, Any]) -> tuple[int, Any, int]:
-    """Return the inputs of the data, the images asked for, and those that a run without samples holds."""
-    from certmix.certification.deterministic_fill import ROBUST, margin_cell
-
+def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
+    """Return how many of the images that a run was asked for are done, of how many."""
     try:
-        request = from_json(DeterministicRequest, described["request"])
-        inputs = int(described["data"]["inputs"])
+        request = from_json(_KINDS[_study(described)], described["request"])
+        inputs, classes = data_of(described)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder}/run.json lacks {error}: restore it, or run it again") from None
-    if not (folder / DATABASE).is_file():
-        return inputs, request.images, inputs  # whoever reads it will say so
-    store = Store(folder / DATABASE, read_only=True)
+    store = Store(folder / DATABASE, classes, read_only=True)
     try:
-        cells = [margin_cell(alpha) for alpha in request.weights()] if request.certificate == "margin" else []
-        return inputs, request.images, len(set.intersection(*map(store.known, [ROBUST, *cells])))
+        try:
+            asked = planned_images(store, request.images)
+        except ValueError:  # it was stopped before it knew
+            asked = []
+        if isinstance(request, CertifyRequest):
+            records = list(store.images().values())
+            waiting = bound_records(records, request).waiting.tolist() if records else []
+            done = {record.index for record, waits in zip(records, waiting, strict=True) if not waits}
+        else:
+            done = set.intersection(*map(store.known, needed_cells(request)))
     finally:
         store.close()
+    planned = inputs if request.images == "all" else min(int(request.images), inputs)
+    if asked:
+        with suppress(KeyError, TypeError, ValueError):  # no shard, or none that can be read
+            shard = from_json(Shard, described["shard"])
+            asked = asked[shard.number - 1 :: shard.of]
+        return len(done.intersection(asked)), len(asked)
+    return min(len(done), planned), planned
 
 
 def repeat_command(folder: Path, described: dict[str, Any]) -> str:

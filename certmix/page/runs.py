@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from certmix.bounds import BOUNDS
-from certmix.certification.evaluate import clean_accuracy, evaluate, radii_of, table_row
+from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_table import derived
+from certmix.certification.evaluate import clean_accuracy, evaluate, radii_of
 from certmix.certification.products import particulars
-from certmix.certification.published_summary import TABLE, read_summary
 from certmix.certification.request import GOALS
 from certmix.certification.stored import open_run
 from certmix.certification.unfinished import repeat_command
 from certmix.errors import ParameterError, RunError
 from certmix.page.gallery import Images, gallery
 from certmix.page.study import plots, read_tables
-from certmix.runs import read_run
+from certmix.runs import Store, read_run
+from certmix.runs.folder import DATABASE
+from certmix.runs.from_json import from_json
 from certmix.runs.identity import CERTIFY
 from certmix.sampling.devices import PARTLY
 from certmix.sampling.schedule import looks, share
@@ -31,9 +33,7 @@ from certmix.tables.words import (
 )
 from certmix.text import as_given, plain_decimal
 from certmix.types import (
-    CertifiedRadii,
     FloatArray,
-    Status,
     Summary,
 )
 
@@ -175,30 +175,19 @@ def _sampled(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict[i
 
 
 def _proved(folder: Path, described: dict[str, Any]) -> Certified:
-    """Return a run that draws no samples: its radii, and what its last table tells besides."""
+    """Return a run that draws no samples, evaluated from its numbers."""
+    request = from_json(DeterministicRequest, described["request"])
+    store = Store(folder / DATABASE, len(described["data"]["class_names"]), read_only=True)
     try:
-        summary = read_summary(folder / TABLE)
-        with open(folder / "radii.tsv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        about = [[int(row[key]) for key in ("idx", "label", "predict")] for row in rows]
-        indices, labels, predicted = np.array(about, np.int64).reshape(-1, 3).T
-        radii = [np.array([float(row[f"radius_{name}"]) for row in rows]) for name in ("robust", "mixed")]
-        if len(rows) != summary.images or any(np.isnan(one).any() or (one < 0).any() for one in radii):
-            raise ValueError("they are not one run's")
-    except FileNotFoundError:
-        raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it") from None
-    except (OSError, TypeError, ValueError, csv.Error) as error:
-        raise RunError(
-            f"{folder}: its table and its radii cannot be shown ({str(error)[:200]}): repeat certmix certify"
-        ) from None
-    certificate = str(described["request"]["certificate"])
-    status = [np.where(one > 0, Status.CERTIFIED, Status.NOT_CERTIFIED).astype(np.int64) for one in radii]
-    images, table = Images(indices, labels, predicted, tuple(radii), tuple(status)), []
-    for name, radius, told in zip(("robust", "mixed"), radii, status, strict=True) if rows else ():
-        found = CertifiedRadii(certificate, summary.norm, float("nan"), summary.alpha, radius, told)
-        table.append(table_row(name, found, images.right, summary.radii))
-    weights = ((summary.alpha, tuple(radii), summary.clean_accuracy.mixed),)
-    return Certified(replace(summary, rows=tuple(table)), images, weights)
+        found, summary, _ = derived(request, store, described)
+    finally:
+        store.close()
+    if not len(found.indices):
+        raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
+    radii = tuple(one.radius for one in found.radii)
+    status = tuple(one.status for one in found.radii)
+    images = Images(found.indices, found.labels, found.robust, radii, status)
+    return Certified(summary, images, ((summary.alpha, radii, summary.clean_accuracy.mixed),))
 
 
 def without_folders(value: str) -> str:

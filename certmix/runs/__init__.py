@@ -1,6 +1,6 @@
 """What a run keeps: an identity, counts in a database, and products beside it."""
 
-from certmix.runs.folder import RunFolder, default_folder, read_run
+from certmix.runs.folder import Run, default_folder, read_run
 from certmix.runs.identity import Identity, StudyIdentity
 from certmix.runs.logs import write_log
 from certmix.runs.store import ImageRecord, Store
@@ -8,7 +8,7 @@ from certmix.runs.store import ImageRecord, Store
 __all__ = [
     "Identity",
     "ImageRecord",
-    "RunFolder",
+    "Run",
     "Store",
     "StudyIdentity",
     "default_folder",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +17,7 @@ from certmix.runs.store import Store
 
 __all__ = [
     "ASIDE",
-    "RunFolder",
+    "Run",
     "default_folder",
     "forget",
     "put_back",
@@ -30,8 +29,8 @@ ASIDE = ".earlier"
 """Folder, inside a run's own, that keeps what ``--fresh`` replaces until the new run has begun."""
 
 
-def set_aside(folder: Path, files: Sequence[str], subfolder: str) -> None:
-    """Move files and a sub-folder of a run out of the way; whatever was set aside before is deleted.
+def set_aside(folder: Path, files: Sequence[str]) -> None:
+    """Move files of a run out of the way; whatever was set aside before is deleted.
 
     Raises
     ------
@@ -42,7 +41,7 @@ def set_aside(folder: Path, files: Sequence[str], subfolder: str) -> None:
         if (folder / name).is_dir():
             raise _stuck(str(folder / name), "it is a folder")
     forget(folder)
-    present = [name for name in (*files, subfolder) if os.path.lexists(folder / name)]
+    present = [name for name in files if os.path.lexists(folder / name)]
     if not present:
         return
     try:
@@ -80,9 +79,8 @@ def forget(folder: Path) -> None:
 
 FORMAT_VERSION = 2
 DATABASE = "numbers.sqlite"
-DESCRIPTION, LOCK, RESULTS = "run.json", "lock", "results"
+DESCRIPTION, LOCK = "run.json", "lock"
 FILES = (*(f"{DATABASE}{end}" for end in ("", "-wal", "-shm")), DESCRIPTION)
-REPLACED = (*FILES, RESULTS)
 """What belongs to one run and goes with ``--fresh``."""
 
 
@@ -132,8 +130,8 @@ def _study(description: dict[str, Any]) -> str:
     return str(description["identity"].get("study", CERTIFY))
 
 
-class RunFolder:
-    """One run's folder, locked while open; ``store`` is its database.
+class Run:
+    """One run: its store, and its folder, locked while open.
 
     A run that `fresh` replaces lies aside until the folder is closed; it is put back
     if by then nothing was kept of the new one, or a value, the data or a model of it
@@ -142,7 +140,7 @@ class RunFolder:
     Parameters
     ----------
     path
-        The folder; made if missing.
+        The folder, made if missing; None keeps the run in memory.
     identity
         What the run's records depend on.
     classes
@@ -158,63 +156,65 @@ class RunFolder:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         identity: Identity | StudyIdentity,
         classes: int | None = None,
         *,
         fresh: bool = False,
     ) -> None:
-        self.path, self.identity, self._fresh = Path(path), identity, fresh
+        self.path, self.identity, self._fresh = path, identity, fresh
         self._described: dict[str, Any] | None = None
-        _refuse_links(self.path)
+        if path is None:
+            self.store = Store(None, classes)
+            return
+        _refuse_links(path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / LOCK, "a+")  # noqa: SIM115 - held while the folder is open
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(path / LOCK, "a+")  # noqa: SIM115 - held while the folder is open
         except OSError as error:
             raise RunError(
                 f"{path}: cannot be used as a run folder ({error.strerror}): choose another --output"
             ) from None
-        _take_lock(self._lock, self.path)
+        _take_lock(self._lock, path)
         try:
-            self._claim()
-            self.store = Store(self.path / DATABASE, classes)
+            if fresh:
+                set_aside(path, FILES)
+            if (path / DESCRIPTION).exists():
+                self._refuse_another(path)
+            elif (path / DATABASE).exists():
+                raise RunError(
+                    f"{path} holds records but no {DESCRIPTION}: restore it, or use --fresh to start over"
+                )
+            else:
+                self.describe({})
+            self.store = Store(path / DATABASE, classes)
         except BaseException:
             if fresh:
-                put_back(self.path, REPLACED)
+                put_back(path, FILES)
             self._lock.close()
             raise
 
-    def _claim(self) -> None:
-        if self._fresh:
-            set_aside(self.path, FILES, RESULTS)
-        if (self.path / DESCRIPTION).exists():
-            stored = read_run(self.path)
-            if _study(stored) != self.identity.study:
-                raise RunError(
-                    f"{self.path} holds a run of {command_of(_study(stored))}: "
-                    "name another --output, or use --fresh to start over"
-                )
-            differences = self.identity.differences(stored["identity"])
-            if differences:
-                raise RunError(
-                    f"{self.path} holds another run ({'; '.join(differences)}): name another --output, "
-                    "or use --fresh to start over (docs/runs.md#what-decides-which-samples-are-drawn)"
-                )
-        elif (self.path / DATABASE).exists():
+    def _refuse_another(self, path: Path) -> None:
+        stored = read_run(path)
+        if _study(stored) != self.identity.study:
             raise RunError(
-                f"{self.path} holds records but no {DESCRIPTION}: restore it, or use --fresh to start over"
+                f"{path} holds a run of {command_of(_study(stored))}: "
+                "name another --output, or use --fresh to start over"
             )
-        else:
-            self.describe({})
+        if differences := self.identity.differences(stored["identity"]):
+            raise RunError(
+                f"{path} holds another run ({'; '.join(differences)}): name another --output, "
+                "or use --fresh to start over (docs/runs.md#what-decides-which-samples-are-drawn)"
+            )
 
     def described(self) -> dict[str, Any]:
-        """Return what ``run.json`` says now."""
-        return read_run(self.path)
+        """Return what ``run.json`` says now; nothing of a run in memory."""
+        return {} if self.path is None else read_run(self.path)
 
     def begin(self, description: dict[str, Any]) -> None:
         """Take what ``run.json`` is to say once this request publishes; write it now if none is there.
 
-        Until then it tells of the request before, whose products lie in the
+        Until then it tells of the request before, whose table lies in the
         folder: a command that is refused or interrupted leaves them as they were.
         """
         if "request" in self.described():
@@ -225,65 +225,51 @@ class RunFolder:
     def describe(self, description: dict[str, Any]) -> None:
         """Write ``run.json``: the identity and whatever `description` adds."""
         self._described = None
-        content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
-        write_atomically(self.path / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
+        if self.path is not None:
+            content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
+            write_atomically(self.path / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
 
-    def results(self, request: str) -> Path:
-        """Return (and make) the folder of one request's products."""
-        folder = self.path / RESULTS / re.sub(r"[^A-Za-z0-9._+-]+|^\.+", "_", request)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"{folder} cannot be made ({error.strerror}): clear the way, or name another --output"
-            ) from None
-        if folder.is_symlink():
-            raise RunError(f"{folder} is a link: remove it, products are kept in the run's own folder")
-        return folder
-
-    def publish(self, folder: Path, found: dict[str, Any] | None = None) -> None:
-        """Write ``run.json`` as this request has it, and copy its products to the top of the run folder.
+    def publish(self, write: Callable[[Path], object], found: dict[str, Any] | None = None) -> None:
+        """Have a table written into the folder, and ``run.json`` as this request has it.
 
         `found` is what only the samples showed; it is added to the description.
         """
+        if self.path is None:
+            return
+        write(self.path)
         described = self._described
         if described is None and found:
             kept = ("format_version", "identity")
             described = {name: value for name, value in self.described().items() if name not in kept}
         if described is not None:
             self.describe({**described, **(found or {})})
-        for source in sorted(folder.iterdir()):
-            own = source.is_file() and not source.is_symlink()
-            if own and not source.name.startswith("."):  # what a killed writer left behind
-                write_atomically(self.path / source.name, source.read_bytes())
 
-    def close(self) -> None:
-        """Close the database and release the lock."""
-        self._close(keep=self.store.begun())
-
-    def _close(self, keep: bool) -> None:
+    def close(self, *, keep: bool = True) -> None:
+        """Close the database and release the lock; put back what `fresh` replaced if nothing was kept."""
+        keep = keep and self.store.begun()
         self.store.close()
+        if self.path is None:
+            return
         try:
             if keep:
                 forget(self.path)
             elif self._fresh:
-                put_back(self.path, REPLACED)
+                put_back(self.path, FILES)
         finally:
             self._lock.close()
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Run:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        refused = isinstance(error, ParameterError | ModelError | DataError)
-        self._close(keep=not refused and self.store.begun())
+        self.close(keep=not isinstance(error, ParameterError | ModelError | DataError))
 
 
 def _refuse_links(folder: Path) -> None:
     """Refuse a folder whose own parts lie elsewhere: they would be written there."""
-    for name in (LOCK, DATABASE, RESULTS, ASIDE):
+    for name in (LOCK, DATABASE, ASIDE):
         if (folder / name).is_symlink():
             raise RunError(f"{folder / name} is a link: a run writes only into its own folder; remove it")
 

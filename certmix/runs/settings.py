@@ -133,7 +133,7 @@ class Field:
             raise ParameterError(f"{told}: use one of {', '.join(self.option.choices)}")
         try:
             value = msgspec.convert(value, hint)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):
             raise ParameterError(self._refusal(value)) from None
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, float) and not math.isfinite(part):

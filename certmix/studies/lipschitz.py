@@ -230,7 +230,7 @@ def _files(study: Study, found: EstimatedLipschitz) -> dict[str, bytes]:
     if found.trial is not None and found.trial.contradicted:
         position = int(np.flatnonzero(study.bench.dataset.indices == found.trial.index)[0])
         return {"witness.npz": witness_file(found.trial, study.bench.dataset.read(position))}
-    if study.run is not None:
+    if study.run.path is not None:
         (study.run.path / "witness.npz").unlink(missing_ok=True)
     return {}
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,10 @@ from certmix.nuts.description import MixSettings, TuningImages
 from certmix.nuts.folder import FILE, save_nuts
 from certmix.nuts.mixture import TransformedRobust
 from certmix.nuts.transform import NonlinearTransform
-from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
+from certmix.runs import Run, Store, StudyIdentity
 from certmix.runs.attacking import Progress, outputs
-from certmix.runs.behaviour import hold, refuse_changed
 from certmix.runs.identity import NOISE_VERSION
+from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import Draw, Sampler, resolve_device
 from certmix.studies.nuts_certified_plan import CertifiedRequest, Plan, plan_mix
@@ -112,7 +111,7 @@ class CertifiedFit:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What the steps of one study share; `run` is None in memory."""
+    """What the steps of one study share."""
 
     asked: CertifiedRequest
     sources: Sources
@@ -121,7 +120,7 @@ class Bench:
     where: Surroundings
     say: Callable[[str], None]
     store: Store
-    run: RunFolder | None
+    run: Run
 
     def report(self, done: int, total: int, cell: str, seconds: float) -> None:
         """Tell how far the step called `cell` is."""
@@ -195,13 +194,7 @@ def nuts_certified(
         )
         table = comparison_table(plan, comparison, request, tuple(notes))
         found = CertifiedFit(plan, logits, settings, soft, hard, comparison)
-        if bench.run is None:
-            return StudyResult(table, None, found)
-        text = json.dumps(request.as_dict(), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        folder = bench.run.results(f"radius{request.at_radius:g}-{digest}")
-        write_files(folder, table)
-        bench.run.publish(folder)
+        bench.run.publish(lambda folder: write_files(folder, table))
         return StudyResult(table, bench.run.path, found)
 
 
@@ -230,18 +223,11 @@ def _open(asked: CertifiedRequest, named: Sources, where: Surroundings) -> Itera
         "noise_version": NOISE_VERSION,
     }
     label = f"{loaded.dataset.name}-{loaded.robust.name}-sigma{asked.sigma:g}"
-    if where.in_memory:
-        yield Bench(asked, named, loaded, device, where, say, Store(None), None)
-        return
-    identity = StudyIdentity(STUDY, label, parts)
-    path = Path(where.output) if where.output is not None else default_folder(identity)
-    if not where.fresh:
-        refuse_changed(path, loaded.models)
-    with RunFolder(path, identity, fresh=where.fresh) as run:
-        new = hold(run.store, loaded, device, run.path, asked.sigma)
-        for key, value in new.items():
-            run.store.put(key, value)
-        run.begin(surroundings(asked.as_dict(), loaded, named, device, asked.batch_size or 0))
+    with open_run(
+        StudyIdentity(STUDY, label, parts), loaded, device,
+        lambda run: surroundings(asked.as_dict(), loaded, named, device, asked.batch_size or 0),
+        output=where.output, in_memory=where.in_memory, fresh=where.fresh, sigma=asked.sigma,
+    ) as run:  # fmt: skip
         yield Bench(asked, named, loaded, device, where, say, run.store, run)
 
 
@@ -280,7 +266,7 @@ def _draw(bench: Bench, positions: IntArray) -> NoisyLogits:
 @contextmanager
 def _restored(bench: Bench) -> Iterator[None]:
     """Put the mix back that lay in the run folder, if another is not certified to the end."""
-    path = None if bench.run is None else bench.run.path / FILE
+    path = None if bench.run.path is None else bench.run.path / FILE
     before = None if path is None or not path.is_file() else path.read_bytes()
     try:
         yield
@@ -293,7 +279,7 @@ def _restored(bench: Bench) -> Iterator[None]:
 def _save(bench: Bench, settings: MixSettings, logits: NoisyLogits) -> str | None:
     """Save the mix into the run folder; return the transformed base's name for certify, None without one."""
     asked, data = bench.asked, bench.loaded.dataset
-    if bench.run is None or not have_names(bench.sources, bench.say):
+    if bench.run.path is None or not have_names(bench.sources, bench.say):
         return None
     keys = ("at_radius", "sigma", "noisy_samples", "samples", "clean_accuracy_floor", "seed")
     how = {"study": STUDY, **{key: getattr(asked, key) for key in keys}}
@@ -320,7 +306,9 @@ def _certify(
         transform = asdict(plan.best) if planned.scores == "soft" else None
         text = json.dumps([rest.checksum, planned.scores, transform, request.seed])
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        folder = None if bench.run is None else bench.run.path / "certified" / f"{planned.scores}-{digest}"
+        folder = (
+            None if bench.run.path is None else bench.run.path / "certified" / f"{planned.scores}-{digest}"
+        )
         result = run_certify(
             request, named, output=folder, in_memory=folder is None, device=str(bench.device),
             batch_size=bench.asked.batch_size, say=bench.say,

@@ -215,15 +215,15 @@ def nuts_fit(
         clean, attacked = (bench.store.read(cell.name, indices.tolist()) for cell in cells)
         logits = CachedLogits(clean[:, :c], clean[:, c:], attacked[:, :c], dataset.labels[held], indices)
         found = fit_cached(logits, chosen)
-        if study.run is not None:
+        if (folder := study.run.path) is not None:
             if have_names(named, bench.say):
                 attack = {**request.identity(), "gradient_free": chosen.gradient_free}
                 tuning = TuningImages(dataset.name, dataset.split, dataset.checksum, indices.tolist(), attack)
                 save_nuts(
-                    study.run.path, found.settings, *base_models(named, study.loaded),
+                    folder, found.settings, *base_models(named, study.loaded),
                     fit=FitFacts.of(found.fit), tuning=tuning, copy_weights=chosen.copy_weights,
                 )  # fmt: skip
-            write_logits(study.run.path / LOGITS, logits)
+            write_logits(folder / LOGITS, logits)
         return study.publish(fit_table(found, request.words(), (*bench.blind, study.provenance)), {}, found)
 
 

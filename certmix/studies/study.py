@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,22 +17,21 @@ from torch import nn
 from certmix.bounds.clopper_pearson import interval
 from certmix.certification.describe import surroundings
 from certmix.data import spread, stack
-from certmix.errors import DataError, ModelError, RunError
-from certmix.files import parse_json, write_atomically
+from certmix.errors import DataError, ModelError
+from certmix.files import write_atomically
 from certmix.models.checks import chance_warning
 from certmix.models.spec import LoadedModel
 from certmix.nuts.adaptive import DirectBypass
 from certmix.nuts.mixture import NutsMixture
-from certmix.runs import RunFolder, Store, StudyIdentity, default_folder
+from certmix.runs import Run, StudyIdentity
 from certmix.runs.attack_request import AttackRequest, check_ball
 from certmix.runs.attacking import Bench, Progress, outputs
-from certmix.runs.behaviour import hold, refuse_changed
-from certmix.runs.folder import RESULTS
+from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.tables.formats import write_files
 from certmix.tables.table import Table
-from certmix.types import SCHEMA_VERSION, AttackedAccuracy, Dataset, EstimatedAccuracy, IntArray
+from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, IntArray
 
 __all__ = [
     "ROBUST",
@@ -49,6 +47,9 @@ __all__ = [
 
 ROBUST = "cifar10-adversarial-linf"
 """The shipped robust classifier of empirical studies."""
+
+FINISHED = "finished request"
+"""Key of a run's store: the request, as JSON, whose table was whole."""
 
 LOOKED_AT = 50
 """Images on which it is looked whether a model is near chance, before the study begins."""
@@ -109,7 +110,7 @@ class Study:
 
     bench: Bench
     loaded: Loaded
-    run: RunFolder | None
+    run: Run
     asked: dict[str, Any]
 
     @property
@@ -136,35 +137,25 @@ class Study:
         *,
         files: Mapping[str, bytes] | None = None,
     ) -> StudyResult:
-        """Write the products under the request's name and at the top of the run folder.
+        """Write table, plots and files into the run folder.
 
         Partial ones do not replace those of a finished request: what was found is kept in the database.
         """
-        if self.run is None:
-            return StudyResult(table, None, data)
-        if not table.complete and _is_finished(self.run, table.name):
-            return StudyResult(table, self.run.path, data)
-        folder = self.run.results(_products(self.asked))
-        write_files(folder, table, plots)
-        for file, content in (files or {}).items():
-            write_atomically(folder / file, content)
-        self.run.publish(folder)
-        return StudyResult(table, self.run.path, data)
+        run, asked = self.run, json.dumps(self.asked, sort_keys=True)
+        if not table.complete and run.store.get(FINISHED) == json.dumps(
+            run.described().get("request"), sort_keys=True
+        ):
+            return StudyResult(table, run.path, data)
 
+        def write(folder: Path) -> None:
+            write_files(folder, table, plots)
+            for file, content in (files or {}).items():
+                write_atomically(folder / file, content)
 
-def _products(asked: Mapping[str, Any]) -> str:
-    """Return the name of a request's products."""
-    text = json.dumps([SCHEMA_VERSION, asked], sort_keys=True)
-    return f"images{asked['images']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _is_finished(run: RunFolder, name: str) -> bool:
-    """Return whether the request in the folder's description has its whole table, `name`."""
-    try:
-        products = _products(run.described()["request"])
-        return parse_json((run.path / RESULTS / products / f"{name}.json").read_bytes())["complete"] is True
-    except (KeyError, OSError, RunError, TypeError, ValueError):
-        return False
+        run.publish(write)
+        if table.complete:
+            run.store.put(FINISHED, asked)
+        return StudyResult(table, run.path, data)
 
 
 @contextmanager
@@ -228,22 +219,14 @@ def open_study(
     label = "-".join([dataset.name, *names, request.attack, request.norm])
     everything = {**request.as_dict(), **asked}
 
-    def study(store: Store, run: RunFolder | None) -> Study:
-        bench = Bench(dataset, positions, device, request, store, where.progress, where.say, blind)
-        return Study(bench, loaded, run, everything)
-
-    if where.in_memory:
-        yield study(Store(None), None)
-        return
     known = StudyIdentity(name, label, parts)
-    path = Path(where.output) if where.output is not None else default_folder(known)
-    if not where.fresh:
-        refuse_changed(path, loaded.models)
-    with RunFolder(path, known, fresh=where.fresh) as run:
-        for key, value in hold(run.store, loaded, device, run.path).items():
-            run.store.put(key, value)
-        run.begin(surroundings(everything, loaded, sources, device, request.batch_size))
-        yield study(run.store, run)
+    with open_run(
+        known, loaded, device,
+        lambda run: surroundings(everything, loaded, sources, device, request.batch_size),
+        output=where.output, in_memory=where.in_memory, fresh=where.fresh,
+    ) as run:  # fmt: skip
+        bench = Bench(dataset, positions, device, request, run.store, where.progress, where.say, blind)
+        yield Study(bench, loaded, run, everything)
 
 
 def _warn_near_chance(

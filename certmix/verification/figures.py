@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.certification.deterministic_fill import ROBUST, column_cell, margin_cell
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import ROBUST, DeterministicRequest, column_cell, margin_cell
 from certmix.certification.deterministic_table import CLASSIFIERS, clean_accuracy, stored_outcomes
 from certmix.certification.evaluate import evaluate, table_row
 from certmix.certification.request import CertifyRequest

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 from certmix.certification import certify, deterministic
 from certmix.certification.certify import run_certify
 from certmix.certification.deterministic import run_deterministic
-from certmix.certification.deterministic_fill import ROBUST, margin_cell, standard_cell
-from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.deterministic_request import (
+    ROBUST,
+    DeterministicRequest,
+    margin_cell,
+    standard_logits,
+)
 from certmix.certification.evaluate import bound_records
 from certmix.certification.request import CertifyRequest
 from certmix.certification.unfinished import is_finished
 from certmix.data import spread
 from certmix.errors import Interrupted, ParameterError, RunError
-from certmix.runs import Identity, RunFolder, StudyIdentity, read_run
+from certmix.runs import Identity, Run, StudyIdentity, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
 from certmix.runs.folder import DATABASE, DESCRIPTION
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
@@ -214,7 +218,7 @@ def _lacking(
         else:
             margins = [margin_cell(alpha) for alpha in request.weights() if request.certificate == "margin"]
             ready = set.intersection(*(store.known(cell) for cell in [ROBUST, *margins]))
-            known = known if g is None else store.known(standard_cell(g))
+            known = known if g is None else store.known(standard_logits(g.checksum))
     unanswered = sum(index not in known for index in indices)
     return tuple(index for index in indices if index not in ready), unanswered
 
@@ -375,7 +379,7 @@ def _copy_stored(request: Request, loaded: Loaded, planned: Plan) -> None:
     wanted, classes = set(planned.indices), loaded.dataset.classes
     sums = [model.checksum for model in loaded.models.values() if model is not None]
     identity = _identity_of(request, loaded)
-    with closing(opened(source, classes)) as stored, RunFolder(target, identity, classes) as run:
+    with closing(opened(source, classes)) as stored, Run(target, identity, classes) as run:
         for key in ["bound", "fixed_samples", *map(logits_key, sums)]:
             if (value := stored.get(key)) is not None:
                 run.store.put(key, value)

@@ -11,7 +11,7 @@ import numpy as np
 
 from certmix.bounds import BOUNDS
 from certmix.bounds.statistics import ScoreStatistics
-from certmix.certification.deterministic_fill import ROBUST
+from certmix.certification.deterministic_request import ROBUST
 from certmix.certification.request import CertifyRequest
 from certmix.runs import ImageRecord
 from certmix.sampling.grid import Grid

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forged import images_in
+from forged import edit_record, images_in
 from planes import INPUTS, LABELS, NET, plane, points, run
 from scipy.stats import norm
 from torch import nn
@@ -144,12 +144,7 @@ def test_a_choice_that_samples_may_have_decided_is_pointed_out(tmp_path: Path, c
 def test_a_changed_image_is_noticed(tmp_path: Path):
     data = points(INPUTS, LABELS)
     run(output=tmp_path / "run", images=1, data=data)
-    store = Store(tmp_path / "run" / "numbers.sqlite", 2)
-    from dataclasses import replace
-
-    record = store.images()[0]
-    store.write_image(replace(record, input_checksum="0" * 64))
-    store.close()
+    edit_record(tmp_path / "run", 0, estimation={}, input_checksum="0" * 64)
     with pytest.raises(RunError, match="image 0 is not what it was"):
         run(output=tmp_path / "run", images=1, data=data)
 
@@ -158,7 +153,7 @@ def test_the_run_folder_is_complete(tmp_path: Path):
     result = run(output=tmp_path / "run")
     names = {p.name for p in (tmp_path / "run").iterdir()}
     products = {f"certified-accuracy.{s}" for s in ("csv", "md", "tex", "json", "png", "svg")}
-    assert products | {"run.json", "records.tsv", "numbers.sqlite", "results"} <= names
+    assert products | {"run.json", "records.tsv", "numbers.sqlite"} <= names
     described = read_run(tmp_path / "run")
     assert described["request"]["alpha"] == 0.76
     assert described["failure_budget"]["split"] == {"p": 0.001}
@@ -183,11 +178,11 @@ def test_abstention_is_minus_one_in_the_log(tmp_path: Path):
 
 def test_a_second_writer_is_kept_out(tmp_path: Path):
     run(output=tmp_path / "run", images=1)
-    from certmix.runs import Identity, RunFolder
+    from certmix.runs import Identity, Run
 
     identity = Identity(**read_run(tmp_path / "run")["identity"])
     with (
-        RunFolder(tmp_path / "run", identity, 2),
+        Run(tmp_path / "run", identity, 2),
         pytest.raises(RunError, match="in use"),
     ):
         run(output=tmp_path / "run", images=1)
@@ -206,19 +201,6 @@ def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
     whole = run(output=tmp_path / "run")
     assert whole.summary.complete
     assert whole.summary.rows == run().summary.rows
-
-
-def test_a_partial_table_goes_once_another_request_has_finished_its_images(tmp_path: Path):
-    def stop(progress):
-        if progress.done == 2:
-            raise KeyboardInterrupt
-
-    run(output=tmp_path / "run", progress=stop, batch_size=100)
-    run(output=tmp_path / "run", radii=(0.0, 0.1))
-    (left,) = (tmp_path / "run" / "results").iterdir()
-    assert json.loads((left / "certified-accuracy.json").read_text())["radii"] == [0.0, 0.1]
-    run(output=tmp_path / "run")
-    assert len(list((tmp_path / "run" / "results").iterdir())) == 2
 
 
 def test_interrupted_before_the_first_image():

@@ -216,7 +216,7 @@ def test_the_run_folder_is_complete(tmp_path: Path):
     run(output=tmp_path / "run")
     names = {p.name for p in (tmp_path / "run").iterdir()}
     products = {f"certified-accuracy.{s}" for s in ("csv", "md", "tex", "json", "png", "svg")}
-    assert products | {"run.json", "radii.tsv", "numbers.sqlite", "results"} <= names
+    assert products | {"run.json", "radii.tsv", "numbers.sqlite"} <= names
     described = read_run(tmp_path / "run", "certify-margin")
     assert described["request"]["norm"] == "linf"
     assert described["certified"] is True

@@ -43,8 +43,3 @@ def lay(folder: Path, files: dict[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return folder
-
-
-def product(files: dict[str, bytes], name: str) -> str:
-    """The path of a product in its request's folder."""
-    return next(path for path in files if path.startswith("results/") and path.endswith(f"/{name}"))

@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz.harness import fuzz, judged, mutated, odd_json, raw, refused, scratch
+from fuzz.harness import fuzz, odd_json, refused, scratch
 from fuzz.runs import RUN, prepare
-from fuzz.tables import odd_lines
 from hypothesis import given
-from hypothesis import strategies as st
 
-from certmix.certification import deterministic_repeat, reproduce
+from certmix.certification import reproduce
 from certmix.certification.deterministic_request import Margin
 from certmix.errors import CertmixError
-from certmix.runs import Store
 from certmix.runs.from_json import from_json
 from certmix.runs.sources import Sources
 
@@ -43,8 +40,10 @@ def _stop(request, sources, *, output, device, batch_size, say, progress=None, l
 def _nothing_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduce, "run_certify", _stop)
-        patch.setattr(deterministic_repeat, "run_deterministic", _stop)
-        patch.setattr(deterministic_repeat, "Store", lambda *_, **__: Store(None))
+        patch.setattr(reproduce, "run_deterministic", _stop)
+        patch.setattr(reproduce, "refuse_unfinished", lambda folder: None)
+        patch.setattr(reproduce, "derived", lambda *_: [None])
+        patch.setattr(reproduce, "radii_by_image", lambda _: {})
         yield
 
 
@@ -58,9 +57,6 @@ PLAIN = {
 @pytest.mark.parametrize("run", [RUN, PLAIN], ids=["samples", "no samples"])
 def test_what_is_good_would_run(place: Path, run: dict[str, Any]) -> None:
     prepare(place, json.dumps(run).encode())
-    (place / "radii.tsv").write_text("idx\tlabel\n3\t0\n")
-    if run is PLAIN:
-        (place / "numbers.sqlite").unlink()
     assert "was read" in refused(lambda: reproduce.reproduce(place, place / "new"), place)
 
 
@@ -68,7 +64,6 @@ def test_what_is_good_would_run(place: Path, run: dict[str, Any]) -> None:
 @fuzz
 def test_descriptions_to_reproduce(place: Path, content: bytes) -> None:
     prepare(place, content)
-    (place / "radii.tsv").write_text("idx\tlabel\n3\t0\n")
     refused(lambda: reproduce.reproduce(place, place / "new"), place)
 
 
@@ -78,16 +73,6 @@ def test_sources_that_are_none(place: Path, sources: Any) -> None:
     assert (
         "read" not in refused(lambda: reproduce.reproduce(place, place / "new"), place).rpartition("was")[2]
     )
-
-
-TABLE = b"idx\tlabel\tradius\n3\t0\t0.5\n6\t1\t0.25\n"
-
-
-@given(odd_lines(TABLE, "\t") | mutated(TABLE) | raw | st.just(b'"' + b"x" * 200_000 + b'"'))
-@fuzz
-def test_tables_of_radii(place: Path, content: bytes) -> None:
-    (place / "radii.tsv").write_bytes(content)
-    judged(lambda: deterministic_repeat._rows(place), place)
 
 
 def test_objects_of_a_program_are_told_on_one_line(place: Path) -> None:

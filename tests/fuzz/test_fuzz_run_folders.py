@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from certmix.errors import CertmixError
 from certmix.files import parse_json
-from certmix.runs import Identity, RunFolder, read_run
+from certmix.runs import Identity, Run, read_run
 from certmix.runs.logs import read_class_counts, read_log, read_published
 
 IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
@@ -82,44 +82,18 @@ def test_json_is_plain_data_or_a_value_error(content: bytes) -> None:
 # folders of runs
 
 
-@pytest.mark.parametrize("name", ["numbers.sqlite", "results", "lock"])
+@pytest.mark.parametrize("name", ["numbers.sqlite", "lock"])
 def test_a_run_does_not_write_through_links(tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "outside").mkdir()
     target = tmp_path / "outside" / "target"
-    if name == "results":
-        target.mkdir()
     (tmp_path / "run" / name).symlink_to(target)
-    told = refused(lambda: RunFolder(tmp_path / "run", IDENTITY, 3), tmp_path)
+    told = refused(lambda: Run(tmp_path / "run", IDENTITY, 3), tmp_path)
     assert "link" in told
-
-
-@given(st.text(max_size=30) | st.sampled_from(["..", ".", "../..", "/", "a/../../b", "\0", ".hidden", "..."]))
-@fuzz
-def test_products_stay_in_the_folder(place: Path, request_name: str) -> None:
-    run = object.__new__(RunFolder)
-    run.path = place
-    folder = run.results(request_name)
-    inside = (place / "results").resolve()
-    assert folder.resolve() == inside or folder.resolve().parent == inside
-    if folder.resolve() != inside:
-        folder.rmdir()
-
-
-def test_links_among_products_are_not_published(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("secret")
-    with RunFolder(tmp_path / "run", IDENTITY, 3) as run:
-        products = run.results("a")
-        (products / "table.csv").write_text("fine")
-        (products / "stolen.csv").symlink_to(tmp_path / "secret")
-        (products / "folder").mkdir()
-        run.publish(products)
-    assert (tmp_path / "run" / "table.csv").read_text() == "fine"
-    assert not (tmp_path / "run" / "stolen.csv").exists()
 
 
 @pytest.mark.parametrize("name", ["numbers.sqlite", "run.json"])
 def test_folders_in_the_way_of_a_fresh_start(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    told = refused(lambda: RunFolder(tmp_path, IDENTITY, 3, fresh=True))
+    told = refused(lambda: Run(tmp_path, IDENTITY, 3, fresh=True))
     assert "deleted" in told

@@ -60,6 +60,8 @@ COMMANDS = {
     "certify-shard2": f"{SAMPLED} --shard 2/2 --output part2",
     "merge": "merge part1 part2 --output merged",
     "merge-json": "merge part1 part2 --output merged-too --format json",
+    "show": "show certified",
+    "show-latex": "show margin --format latex",
     "recertify": "recertify certified --alpha 0.9",
     "recertify-log": f"recertify {LOG} --sigma 0.5 --alpha 0.76",
     "recertify-log-json": f"recertify {LOG} --sigma 0.5 --alpha 0.76 --format json",
@@ -101,7 +103,7 @@ COMMANDS = {
     **{
         f"help-{name.replace(' ', '-') or 'certmix'}": f"{name} --help".strip()
         for name in (
-            "", "certify", "recertify", "merge", "plan", "audit", "report", "falsify", "trade-off", "attack",
+            "", "certify", "show", "recertify", "merge", "plan", "audit", "report", "falsify", "trade-off", "attack",
             "mix-sweep", "compare-trust", "confidence", "lipschitz", "nuts", "nuts fit", "nuts evaluate",
             "nuts study", "verify", "guarantee", "reproduce", "selftest", "train", "models",
         )

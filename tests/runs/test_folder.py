@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from certmix.errors import RunError
-from certmix.runs import Identity, RunFolder, StudyIdentity, read_run, write_log
+from certmix.runs import Identity, Run, StudyIdentity, read_run, write_log
 
 IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
 
@@ -38,27 +38,27 @@ def test_folder_names_are_plain():
 
 
 def test_folder_round_trip_and_refusals(tmp_path: Path):
-    with RunFolder(tmp_path / "run", IDENTITY, 3) as run:
+    with Run(tmp_path / "run", IDENTITY, 3) as run:
         run.store.write("clean", [3], np.zeros((1, 2)))
-    with RunFolder(tmp_path / "run", IDENTITY, 3) as run:
+    with Run(tmp_path / "run", IDENTITY, 3) as run:
         assert run.store.known("clean") == {3}
     with pytest.raises(RunError, match=r"sigma is 0\.5 there, 0\.25 asked"):
-        RunFolder(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3)
-    with RunFolder(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3, fresh=True) as run:
+        Run(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3)
+    with Run(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3, fresh=True) as run:
         assert not run.store.begun()
 
 
 def test_a_run_of_another_study_or_setting_is_refused(tmp_path):
-    with RunFolder(tmp_path / "run", STUDY) as run:
+    with Run(tmp_path / "run", STUDY) as run:
         run.store.write("clean", [1], np.zeros((1, 2)))
     other = StudyIdentity("mix-sweep", "points", {**STUDY.parts, "seed": 1})
     with pytest.raises(RunError, match="seed is 0 there, 1 asked"):
-        RunFolder(tmp_path / "run", other)
+        Run(tmp_path / "run", other)
     with pytest.raises(RunError, match="holds a run of certmix mix-sweep"):
-        RunFolder(tmp_path / "run", IDENTITY, 3)
+        Run(tmp_path / "run", IDENTITY, 3)
     with pytest.raises(RunError, match="a run of certmix mix-sweep: name a run of certmix certify"):
         read_run(tmp_path / "run", "certify")
-    with RunFolder(tmp_path / "run", other, fresh=True) as run:
+    with Run(tmp_path / "run", other, fresh=True) as run:
         assert run.store.known("clean") == set()
 
 
@@ -71,22 +71,22 @@ def test_descriptions_that_cannot_be_trusted(tmp_path: Path):
     (tmp_path / "run.json").write_text(json.dumps({"format_version": 99}))
     with pytest.raises(RunError, match="update certmix"):
         read_run(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"format_version": 2}))
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": 1}))
     with pytest.raises(RunError, match="version 1, this certmix reads 2: make the run again"):
         read_run(tmp_path)
 
 
 def test_counts_without_a_description_are_not_overwritten(tmp_path: Path):
-    with RunFolder(tmp_path / "run", IDENTITY, 3):
+    with Run(tmp_path / "run", IDENTITY, 3):
         (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(RunError, match=r"no run\.json"):
-        RunFolder(tmp_path / "run", IDENTITY, 3)
+        Run(tmp_path / "run", IDENTITY, 3)
 
 
 def test_a_file_in_the_way(tmp_path: Path):
     (tmp_path / "run").write_text("")
     with pytest.raises(RunError, match="choose another --output"):
-        RunFolder(tmp_path / "run", IDENTITY, 3)
+        Run(tmp_path / "run", IDENTITY, 3)
 
 
 def test_logs_round_radii_down(tmp_path: Path):

@@ -16,8 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certmix.certification.deterministic_fill import ROBUST, margin_cell
-from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest
+from certmix.certification.deterministic_request import (
+    DETERMINISTIC,
+    ROBUST,
+    DeterministicRequest,
+    margin_cell,
+)
 from certmix.certification.deterministic_table import stored_radii
 from certmix.certification.evaluate import bound_records, radii_of
 from certmix.certification.stored import open_sampled

@@ -1,0 +1,40 @@
+"""`certmix show`: the table that certify printed, from the numbers alone."""
+
+import pytest
+
+from certmix.tables.formats import FORMATS
+
+KINDS = {
+    "sampled": ("--samples", 300, "--images", 5),
+    "fixed": ("--samples", 300, "--images", 5, "--goal", "fixed"),
+    "shard": ("--samples", 300, "--images", 5, "--shard", "2/2"),
+    "margin": ("--certificate", "margin", "--norm", "linf", "--max-radius", 0.5, "--images", 4),
+    "constant": (
+        "--certificate",
+        "lipschitz-constant",
+        "--lipschitz-constant",
+        40,
+        "--norm",
+        "l2",
+        "--images",
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_table_that_certify_printed(command, problem, kind):
+    options = [
+        *problem.options[:6],
+        *(problem.options[8:] if "--certificate" in KINDS[kind] else problem.options[6:]),
+    ]
+    for name in FORMATS:
+        made = command("certify", *options, *KINDS[kind], "--output", "run", "--format", name)
+        shown = command("show", "run", "--format", name)
+        assert (made.code, shown.code) == (0, 0), made.err + shown.err
+        assert shown.out == made.out
+
+
+def test_what_is_no_run_of_certify_is_refused(command, problem):
+    told = command("show", "nothing")
+    assert (told.code, told.out) == (2, "") and "holds no run.json" in told.err
