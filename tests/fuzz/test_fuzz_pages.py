@@ -1,4 +1,4 @@
-"""What `certmix report` shows: published tables, radii, and the sheets of empirical studies."""
+"""What `certmix report` shows: runs, and the tables of empirical studies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fuzz.harness import accepted, fuzz, fuzz_few, judged, mutated, odd_json, raw, refused, scratch
-from fuzz.made_runs import lay, made, product
+from fuzz.made_runs import lay, made
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,8 +21,6 @@ from certmix.page.study import plots, read_tables
 from certmix.tables.formats import render as render_table
 from certmix.tables.table import Quantity, Table
 from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy
-
-TABLE = "certified-accuracy.json"
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +127,6 @@ def test_plots_are_files_of_the_folder(tmp_path: Path) -> None:
 
 
 # certified runs
-
-
-def table(kind: str) -> bytes:
-    return made(kind)[product(made(kind), TABLE)]
-
-
-def odd_tables(kind: str) -> st.SearchStrategy[bytes]:
-    return odd_json(json.loads(table(kind))) | mutated(table(kind)) | raw
 
 
 @pytest.mark.parametrize("kind", ["sampled", "plain"])
