@@ -1,7 +1,10 @@
-"""`certmix certify`: the certified-accuracy table of a mixed classifier."""
+"""`certmix certify`, `merge`, `reproduce`, `plan`: certified-accuracy tables, and what they cost."""
 
 from __future__ import annotations
 
+import json
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +12,18 @@ import click
 
 from certmix.certification.deterministic_request import GivenConstant, Margin, draws_no_samples
 from certmix.certification.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, check_batch_size
-from certmix.runs.keywords import field_names
+from certmix.errors import ParameterError
+from certmix.radii import CERTIFICATES
+from certmix.runs.engine import EngineChoice
+from certmix.runs.settings import Option
 from certmix.runs.source_names import Sources
+from certmix.tables.formats import FORMATS
 
-from .certify_options import deterministic_options, evaluation_options, format_option, sampling_options
-from .engine_options import chosen_engine, engine_options, shard_option
-from .options import RADIUS, data_options, device_options, model_options, named_sources
-from .unused import refuse_unused
+from .engine_options import ENGINE, engine_options, shard_option
+from .options import DEVICE, FRESH, NUMBER, NUMBERS, divide, format_option, options, refuse_unused, sources_of
+from .studies import near
 
-EPILOG = """\b
+CERTIFY = """\b
 Examples:
   certmix certify --sigma 0.5 --alpha 0.76
   certmix certify --sigma 0.25 --alpha 0.9 --images all --samples 10000
@@ -36,35 +42,27 @@ resumes an interrupted run, or prints a finished one's table at once; another
 --alpha, --certificate, --radii, --failure-probability or --standard reuses all
 samples.
 """
-
-SAMPLING = (
-    "samples", "selection_samples", "scores", "temperature", "goal", "relative_precision",
-    "failure_probability", "bound", "seed", "precision", "compile", "shard",
+OF_CERTIFICATES = Option(
+    "From probabilities to radii; repeatable, the first ends sampling. margin and "
+    "lipschitz-constant draw no samples.",
+    choices=(*CERTIFICATES, "margin", "lipschitz-constant"), shown="all that sample",
 )  # fmt: skip
-"""Options that only certificates by sampling take."""
-PLAIN = ("bound_method", "max_radius", "lipschitz_constant", "constant_of")
-"""Options that only certificates without samples take."""
 
 
-@click.command("certify", epilog=EPILOG)
+@click.command("certify", epilog=CERTIFY)
+@options(CertifyRequest, Margin, GivenConstant, Sources, required=("alpha",), certificates=OF_CERTIFICATES)
+@DEVICE
+@click.option("--batch-size", type=int, show_default="automatic", help="Inputs in one forward pass.")
 @click.option(
-    "--sigma", type=RADIUS, default=None,
-    help="Noise level, in units of the input (0.25, 0.5, 32/255); not for margin and lipschitz-constant.",
+    "--compile", "compiled", is_flag=True,
+    help="Compile the robust model first (torch.compile): for runs of many minutes.",
 )  # fmt: skip
-@click.option("--alpha", type=float, required=True, help="Mixing weight of the robust classifier, 0.5 to 1.")
-@data_options
-@model_options
-@sampling_options
-@evaluation_options
-@deterministic_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Key of all noise.")
-@device_options
 @engine_options
 @shard_option
 @click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity of the run>]")
-@click.option("--fresh", is_flag=True, help="Start over: delete the samples in the run folder.")
-@format_option
-def command(**options: Any) -> int:
+@FRESH
+@format_option(*FORMATS)
+def certify(format_: str, **given: Any) -> int:
     """Certify the mix log((1-alpha) g + alpha h) of two classifiers.
 
     g is an accurate classifier, h a noise-trained one smoothed by Gaussian
@@ -73,62 +71,44 @@ def command(**options: Any) -> int:
     share of images that are right and proved not to change within each
     radius, whatever g does.
     """
-    plain = draws_no_samples(options["certificates"], options["norm"], options["sigma"])
-    refuse_unused(SAMPLING if plain else PLAIN, f"is not for certificate {options['certificates'][0]}")
-    for name, (other, value) in OPTION_OF.items():
-        if options[other] != value:
-            refuse_unused([name], f"is for --{other} {value}")
-    check_batch_size(options["batch_size"])
-    settings, sources, rest = _divided(options, _plain_kind(options) if plain else CertifyRequest)
-    rest["engine"] = chosen_engine(options)
-    if plain:
-        result = _without_samples(settings, sources, rest)
+    certificates = given.get("certificates", tuple(CERTIFICATES))
+    kind: Any = CertifyRequest
+    if draws_no_samples(certificates, given.get("norm"), given.get("sigma")):
+        kind = Margin if certificates[0] == "margin" else GivenConstant
+        given.pop("certificates")
+        refuse_unused(["compiled", "shard"], f"is not for certificate {certificates[0]}")
     else:
-        rest.update(shard=options["shard"], compiled=options["compile"])
-        result = _sampled(settings, sources, rest)
-    print_result(result, options["format_"])
-    finished = not result.interrupted if options["shard"] else result.summary.complete
+        given.pop("norm", None)
+        for name, (other, value) in OPTION_OF.items():
+            if given.get(other) != value:
+                refuse_unused([name], f"is for --{other} {value}")
+    check_batch_size(given["batch_size"])
+    choice = EngineChoice(**{name: given.pop(name) for name in ENGINE})
+    (asked,), sources = divide(given, kind), sources_of(given)
+    others = {name for other in (CertifyRequest, Margin, GivenConstant) for name in other.__struct_fields__}
+    refuse_unused(sorted(others & given.keys()), f"is not for certificate {certificates[0]}")
+    request = kind(**asked)  # refused before torch is imported
+    result: Any
+    if kind is CertifyRequest:
+        from certmix.certification.certify import run_certify
+
+        from .progress import CertifyBar, say
+
+        with CertifyBar() as bar:
+            result = run_certify(request, sources, engine=choice, progress=bar.update, say=say, **given)
+    else:
+        from certmix.certification.deterministic import run_deterministic
+
+        from .progress import StudyBar, say
+
+        del given["shard"], given["compiled"]
+        with StudyBar() as study:
+            result = run_deterministic(
+                request, sources, engine=choice, progress=study.update, say=say, **given
+            )
+    print_result(result, format_)
+    finished = not result.interrupted if given.get("shard") else result.summary.complete
     return 0 if finished else 130
-
-
-def _plain_kind(options: dict[str, Any]) -> Any:
-    return Margin if options["certificates"][0] == "margin" else GivenConstant
-
-
-def _divided(
-    options: dict[str, Any], kind: type[Any]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Divide options into those of the request, those of the sources, and where to run."""
-    given = {**options, "certificate": options["certificates"][0]}
-    settings = {key: given[key] for key in given if key in field_names(kind)}
-    named = named_sources(options)
-    rest = {key: given[key] for key in ("output", "fresh", "device", "batch_size")}
-    return settings, named, rest
-
-
-def _sampled(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, Any]) -> Any:
-    settings["radii"] = DEFAULT_RADII if settings["radii"] is None else settings["radii"]
-    request = CertifyRequest(**settings)  # refused before torch is imported
-
-    from certmix.certification.certify import run_certify
-
-    from .progress import CertifyBar, say
-
-    with CertifyBar() as bar:
-        return run_certify(request, Sources(**named), progress=bar.update, say=say, **rest)
-
-
-def _without_samples(settings: dict[str, Any], named: dict[str, Any], rest: dict[str, Any]) -> Any:
-    kind = _plain_kind({"certificates": (settings["certificate"],)})
-    given = {name: value for name, value in settings.items() if value is not None}
-    request = kind(**given)  # refused before torch is imported
-
-    from certmix.certification.deterministic import run_deterministic
-
-    from .progress import StudyBar, say
-
-    with StudyBar() as bar:
-        return run_deterministic(request, Sources(**named), progress=bar.update, say=say, **rest)
 
 
 def print_result(result: Any, format_: str) -> None:
@@ -138,6 +118,187 @@ def print_result(result: Any, format_: str) -> None:
     print_table(result.summary, format_)
     if result.folder is not None:
         folder = Path(result.folder)
-        shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         rows = "radii.tsv" if (folder / "radii.tsv").exists() else "records.tsv"
-        click.echo(f"Run folder: {shown} (tables, plots, {rows}, run.json)", err=True)
+        click.echo(f"Run folder: {near(folder)} (tables, plots, {rows}, run.json)", err=True)
+
+
+MERGE = """\b
+Examples:
+  certmix certify --sigma 0.5 --alpha 0.76 --shard 1/2 --output shard-1
+  certmix certify --sigma 0.5 --alpha 0.76 --shard 2/2 --output shard-2
+  certmix merge shard-1 shard-2 --output run
+
+The merged folder is an ordinary run: certify, recertify, reproduce and verify
+take it. It holds the same samples as a run that was never divided.
+"""
+
+
+@click.command("merge", epilog=MERGE)
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="RUN",
+    help="Folder of the merged run.  [default: runs/<identity of the run>]",
+)  # fmt: skip
+@click.option("--fresh", is_flag=True, help="Delete an earlier run in that folder.")
+@format_option(*FORMATS)
+def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: str) -> int:
+    """Merge the run folders of all shards of one request into one run.
+
+    Every FOLDER comes from certmix certify --shard I/N with the same data,
+    models and options. Missing or unfinished images are named, as are shards
+    that differ in what was asked; nothing is written then.
+    """
+    from certmix.certification.shards import merge
+
+    from .progress import say
+
+    print_result(merge(folders, output, fresh=fresh, say=say), format_)
+    click.echo("Models not checked: the shards keep equal logits of them, none is loaded here.", err=True)
+    return 0
+
+
+@click.command("reproduce")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Folder of the new run.  [default: a temporary one]"
+)
+@DEVICE
+def reproduce(run: Path, output: Path | None, device: str) -> int:
+    """Run again what RUN's run.json says, and show what differs.
+
+    Data, models, seed and all settings come from RUN, which is only read. On
+    the same device type all counts should be equal; other hardware or versions
+    may round differently and flip a few votes. Exit code 0: equal, 1: not.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        return _reproduce(run, output or Path(temporary) / "run", device)
+
+
+def _reproduce(run: Path, output: Path, device: str) -> int:
+    from certmix.certification.reproduce import reproduce
+
+    from .progress import CertifyBar, say
+
+    with CertifyBar() as bar:
+        found = reproduce(run, output, device=device, progress=bar.update, say=say)
+    for change in found.changed:
+        click.echo(f"differs: {change}")
+    for difference in found.differences:
+        click.echo(
+            f"image {difference.index}: {difference.selection} selection and "
+            f"{difference.estimation} estimation votes differ"
+        )
+    differing = {change.partition(":")[0] for change in found.changed if change.startswith("image ")}
+    same = found.compared - len(found.differences) - len(differing)
+    click.echo(f"{same} of {found.compared} images have equal {found.compares}")
+    return 0 if found.equal else 1
+
+
+PLAN = """\b
+Examples:
+  certmix plan --images 50000 --samples 100000 --throughput 5000
+  certmix plan --scenario imagenet --sigma 0.5 --images 50000 --samples 100000 \\
+      --throughput 5000 --workers 8 --price-per-hour 2
+  certmix plan --like runs/small --images 10000 --workers 16
+
+Throughput is noisy samples (forward passes) a second of one worker. --like RUN
+takes it from the run's records, with the images' difficulty and --samples, and
+prints it: make a small run first.
+"""
+
+
+@click.command("plan", epilog=PLAN)
+@click.option("--images", type=int, default=10_000, show_default=True, help="Images of the run.")
+@click.option(
+    "--samples", type=int, help="Most samples of an image.  [default: those of --like RUN, or 100,000]"
+)
+@click.option("--throughput", type=float, help="Samples a second of one worker.  [default: that of --like]")
+@click.option("--workers", type=int, default=1, show_default=True, help="How many share the work.")
+@click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
+@click.option(
+    "--like", type=click.Path(path_type=Path), metavar="RUN|LOG",
+    help="Images are like those of this run folder, published log or file of class counts.",
+)  # fmt: skip
+@click.option(
+    "--scenario", type=click.Choice(["cifar10", "imagenet"]), default=None,
+    help="Images are as published of Gaussian-trained networks.  [default: imagenet, unless --like]",
+)  # fmt: skip
+@click.option("--sigma", type=NUMBER, help="Noise level.  [default: that of --like, or 0.5]")
+@click.option("--alpha", type=float, help="Mixing weight, 0.5 to 1.  [default: that of --like, or 0.76]")
+@click.option("--radii", type=NUMBERS, help="Radii of the table.  [default: those of --like, or 0 to 1.5]")
+@click.option("--selection-samples", type=int, help="Samples that choose the class.  [default: 100]")
+@click.option("--classes", type=int, help="Classes of the data.  [default: those of --like or --scenario]")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def plan(like: Path | None, scenario: str | None, format_: str, **options: Any) -> int:
+    """Estimate hours, cost, disk and memory of a certification.
+
+    Three goals are compared: a fixed number of samples, and the two sequential
+    ones, simulated with the stopping rule on images like those of a run, of a
+    published log, or of a scenario. All assumptions are printed.
+    """
+    from certmix.certification.plan import plan, truth_of
+    from certmix.certification.plan import scenario as images_of
+
+    from .progress import say
+
+    if like is not None and scenario is not None:
+        raise ParameterError("--like and --scenario both say what the images are like: give one of them")
+    sigma = options.pop("sigma")
+    truth, own = truth_of(like, sigma) if like else (images_of(scenario or "imagenet", sigma or 0.5), None)
+    for doubt in truth.doubts:
+        say(doubt)
+    if options["samples"] is None:
+        options["samples"], truth = _most_samples(own, truth)
+    request = _request(own, sigma, options)
+    found = plan(
+        request, truth, **{name: options[name] for name in ("images", "throughput", "workers", "classes")},
+        price_per_hour=options["price_per_hour"],
+    )  # fmt: skip
+    click.echo(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
+    return 0
+
+
+def _most_samples(own: Any, truth: Any) -> tuple[int, Any]:
+    """Return the most samples of an image where none are given, and the images, with a word on it."""
+    if own is None:
+        return 100_000, truth
+    told = f"At most {own.samples:,} samples each, as there: --samples plans others."
+    return own.samples, replace(truth, source=f"{truth.source} {told}")
+
+
+def _request(own: Any, sigma: float | None, options: dict[str, Any]) -> Any:
+    """Return the request that is planned: the run's own, changed by what was given."""
+    names = ("alpha", "radii", "selection_samples")
+    given = {name: options[name] for name in names if options[name] is not None}
+    if own is None:
+        settings = {"alpha": 0.76, "radii": DEFAULT_RADII, **given}
+        return CertifyRequest(sigma or 0.5, samples=options["samples"], **settings)
+    if sigma not in (None, own.sigma):
+        raise ParameterError(f"sigma = {sigma}: that run was sampled with {own.sigma}: drop --sigma")
+    hard = {"scores": "hard", "bound": "clopper-pearson"} if own.scores != "hard" else {}
+    return own.replace(samples=options["samples"], goal="radii", **{**given, **hard})
+
+
+def _text(found: Any) -> str:
+    """Return the plan as a table with its assumptions."""
+    lines = [
+        f"{found.images:,} images, at most {found.samples:,} samples each, sigma {found.sigma:g}, "
+        f"alpha {found.alpha:g}, {found.classes:,} classes",
+        f"{found.workers:,} x {found.throughput:,.0f} samples a second",
+        "",
+        f"{'--goal':8}{'samples an image':>18}{'in total':>11}{'hours':>11}{'cost':>11}{'disk':>10}"
+        f"{'memory':>10}",
+    ]
+    for goal in found.goals:
+        cost = "-" if goal.cost is None else f"{goal.cost:,.2f}"
+        lines.append(
+            f"{goal.goal:8}{goal.mean_samples:>18,.0f}{goal.total_samples:>11.2e}{goal.hours:>11,.2f}{cost:>11}"
+            f"{_bytes(goal.disk_bytes):>10}{_bytes(goal.memory_bytes):>10}"
+        )
+    fixed, radii = found.goals[0].total_samples, found.goals[1].total_samples
+    lines += ["", f"Sequential sampling (--goal radii) draws {fixed / radii:.1f} times fewer samples.", ""]
+    return "\n".join([*lines, *found.assumptions])
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB"

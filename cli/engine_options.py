@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from certmix.certification.request import Shard
-from certmix.runs.engine import ENGINES, EngineChoice
+from certmix.runs.engine import ENGINES
 
-from .options import F, _Parsed
+from .options import F, Parsed
 
-__all__ = ["ENGINE", "chosen_engine", "engine_options", "shard_option"]
+__all__ = ["ENGINE", "engine_options", "shard_option"]
 
 ENGINE = ("engine", "workers", "gpus_per_worker", "ray_address")
 """Names of the engine's options."""
@@ -47,11 +45,6 @@ def engine_options(function: F) -> F:
 
 
 shard_option = click.option(
-    "--shard", type=_Parsed("I/N", Shard.parse), default=None,
+    "--shard", type=Parsed("I/N", Shard.parse), default=None,
     help="Do only the I-th of N shares of the images, I from 1 to N, in a folder of its own, to be merged.",
 )  # fmt: skip
-
-
-def chosen_engine(options: dict[str, Any]) -> EngineChoice:
-    """Return the engine that the options name."""
-    return EngineChoice(**{name: options[name] for name in ENGINE})

@@ -1,37 +1,27 @@
-"""`certmix nuts`: fit, evaluate and study nonlinearly mixed classifiers."""
+"""`certmix nuts fit`, `evaluate`, `study`: nonlinearly mixed classifiers."""
 
 from __future__ import annotations
 
-import importlib
+from pathlib import Path
+from typing import Any
 
 import click
 
-SUBCOMMANDS = {
-    "fit": "Fit s, p, c and alpha of a nonlinear mix from two models and data.",
-    "evaluate": "Attack a fitted mix every way there is, beside its base models and the plain mix.",
-    "study": "Tables and figures from cached results: sensitivity, margins, beta, ablations, cost.",
-}
+from certmix.errors import ParameterError
+from certmix.nuts.grid import GRIDS
+from certmix.runs.source_names import Sources
+from certmix.runs.attack_request import AttackRequest
+from certmix.studies.nuts_ablations import STUDIES
+from certmix.studies.nuts_certified_plan import CertifiedRequest
+from certmix.studies.nuts_fit import FitChoices
+from certmix.tables.formats import FORMATS
+
+from .options import NUMBERS, Parsed, divide, format_option, options, refuse_unused, sources_of
+from .studies import OF_STANDARD, print_study, run_study, study_options
 
 
-class _LazySubgroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(SUBCOMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in SUBCOMMANDS:
-            return None
-        module = importlib.import_module(f".nuts_{name}", __package__)
-        command = module.command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUBCOMMANDS.items()))
-
-
-@click.group("nuts", cls=_LazySubgroup, epilog="Start here: certmix nuts fit --output mix")
-def command() -> None:
+@click.group("nuts", epilog="Start here: certmix nuts fit --output mix")
+def nuts() -> None:
     """Mix nonlinearly (MixedNUTS): more accurate at almost the same robustness.
 
     The robust classifier's logits are normalised, clamped, raised to a power
@@ -39,3 +29,236 @@ def command() -> None:
     Nothing is trained: four numbers are fitted on cached logits. The result is
     a folder that --robust nuts:FOLDER, or any attack library, can use.
     """
+
+
+FIT = """\b
+Examples:
+  certmix nuts fit --output mix
+  certmix nuts fit --output mix --beta 0.95            (a second: margins are kept)
+  certmix nuts fit --data cifar-10-batches-bin --images 1000 --output mix
+  certmix nuts fit --logits mix/logits.npz --clamp relu
+  certmix nuts fit --certified --at-radius 0.5 --sigma 0.5 --output proved
+  certmix nuts fit --published cifar100 --standard nets.py:g --robust nets.py:h --output mix
+
+\b
+The mix then answers to the name nuts:mix, for example
+  certmix attack --robust nuts:mix#bypass --attack apgd-ce
+  certmix certify --robust nuts:proved#robust --scores soft --sigma 0.5 --alpha A
+"""
+OF_PUBLISHED = {
+    *OF_STANDARD,
+    *(n for n in Sources.__struct_fields__ if n.startswith("robust")),
+    "crop",
+    "copy_weights",
+}
+OF_LOGITS = {"beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "temperature"}
+
+SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precision", "batch_size")
+"""What a certified fit takes as any fit does."""
+
+
+@nuts.command("fit", epilog=FIT)
+@options(FitChoices, leave=("early_stop",))
+@click.option(
+    "--full-strength", is_flag=True, help="Go on lowering the margins of images that are already broken."
+)
+@click.option(
+    "--logits", type=click.Path(path_type=Path), metavar="FILE.npz",
+    help="Fit on cached logits instead, such as a run folder's logits.npz; prints and saves nothing else.",
+)  # fmt: skip
+@click.option(
+    "--published", type=click.Choice(list(GRIDS)),
+    help="No fit: mix these models with the optimum of the paper's Table 3 (10, 100 or 1,000 classes). "
+    "--crop is then the side of their inputs.",
+)  # fmt: skip
+@click.option(
+    "--certified", is_flag=True,
+    help="Choose for certified accuracy of a smoothed h instead, and certify on other images.",
+)  # fmt: skip
+@options(CertifiedRequest, leave=SHARED)
+@study_options(steps=50, leave=("attack",), images="200")
+def fit(
+    published: str | None, certified: bool, logits: Path | None, full_strength: bool, **given: Any
+) -> int:
+    """Fit the nonlinear transform and the mixing weight of MixedNUTS.
+
+    Searches every tuning image's point of smallest margin (APGD, then targeted
+    APGD), then tries all of a grid on the cached logits (Algorithm 1). The run
+    folder holds nuts.json, which any command loads as nuts:FOLDER, and the
+    logits, so that another --beta, --clamp or --grid takes a second.
+
+    With --published nothing is fitted: the paper's numbers are taken as they
+    are, for models of your own.
+
+    With --certified no attack is made: the transform goes inside the
+    expectation of a smoothed h, (s, p, c, alpha) maximise certified accuracy at
+    --at-radius under --clean-accuracy-floor on the tuning images, and the mix is
+    certified on other images, beside hard votes.
+    """
+    surroundings = {"output", "fresh", "device", "format_"}
+    asked = [*(given.keys() - surroundings), *(["full_strength"] if full_strength else [])]
+    asked += [name for name, value in (("logits", logits), ("certified", certified)) if value]
+    if published:
+        odd = sorted({*asked} - OF_PUBLISHED)
+        refuse_unused([*odd, "fresh"], "is not for --published, which fits nothing and reads no data")
+        return _take_published(published, given)
+    if certified:
+        known = {*CertifiedRequest.__struct_fields__, *Sources.__struct_fields__, "certified"}
+        for name in sorted({*asked} - known):
+            raise ParameterError(f"{_flag(name)} does not go with --certified: leave one of them out")
+        for name in ("at_radius", "sigma"):
+            if name not in given:
+                raise ParameterError(
+                    f"--certified needs {_flag(name)}: add it, for example {_flag(name)} 0.5"
+                )
+        return _fit_certified(given)
+    for name in asked:
+        known = {*FitChoices.__struct_fields__, *AttackRequest.__struct_fields__, *Sources.__struct_fields__}
+        if name in CertifiedRequest.__struct_fields__ and name not in known:
+            raise ParameterError(f"{_flag(name)} needs --certified: add it, or leave {_flag(name)} out")
+    from certmix.studies.nuts_fit import fit_file, nuts_fit
+
+    (chosen,) = divide(given, FitChoices)
+    choices = FitChoices(**chosen, early_stop=not full_strength)
+    if logits is not None:
+        odd = sorted({*asked, "output", "fresh", "device"} - OF_LOGITS - {"logits"})
+        refuse_unused(odd, "is not for --logits, which fits on what the file holds")
+        print_study(fit_file(logits, choices), given["format_"])
+        return 0
+    steps = None if choices.gradient_free else 50
+    return run_study(
+        nuts_fit, {**given, "attack": "apgd-ce"}, steps=steps, usual={"images": 200}, choices=choices
+    )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _take_published(published: str, given: dict[str, Any]) -> int:
+    """Save a mix with published numbers."""
+    if given["output"] is None:
+        raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
+    from certmix.studies.nuts_fit import nuts_published
+
+    from .progress import say
+
+    result = nuts_published(
+        published, given["output"], sources_of(given), copy_weights=given.get("copy_weights", False),
+        device=given["device"], say=say,
+    )  # fmt: skip
+    print_study(result, given["format_"])
+    return 0
+
+
+def _fit_certified(given: dict[str, Any]) -> int:
+    from certmix.studies.study import Surroundings
+    from certmix.studies.nuts_certified import nuts_certified
+
+    from .progress import StudyBar, say
+
+    (asked,), sources = divide(given, CertifiedRequest), sources_of(given)
+    format_ = given.pop("format_")
+    with StudyBar() as bar:
+        where = Surroundings(**given, progress=bar.update, say=say)
+        result = nuts_certified(CertifiedRequest(**asked), sources, where)
+    print_study(result, format_)
+    return 0
+
+
+EVALUATE = """\b
+Examples:
+  certmix nuts evaluate mix
+  certmix nuts evaluate mix --images all --queries 5000 --plain-alphas 0.6,0.7,0.8,0.9
+"""
+
+
+@nuts.command("evaluate", epilog=EVALUATE)
+@click.argument("mix", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option(
+    "--plain-alphas", type=NUMBERS, default="0.6,0.75,0.9", show_default=True,
+    help="Weights of the plain mix to compare with.",
+)  # fmt: skip
+@click.option("--targets", type=int, default=9, show_default=True, help="Target classes of targeted APGD.")
+@click.option("--queries", type=int, default=500, show_default=True, help="Queries of Square.")
+@click.option(
+    "--r-d-sweep", "r_d_sweep", type=NUMBERS, default="0,0.3,0.6,0.9", show_default=True,
+    help="Obfuscation check: transfer attacks with these r_d.",
+)  # fmt: skip
+@click.option("--sweep-images", type=int, default=50, show_default=True, help="On so many of the images.")
+@click.option("--autoattack", is_flag=True, help="Run pyautoattack's standard suite through the bypass too.")
+@study_options(
+    steps=20, leave=("attack", *OF_STANDARD, "robust", "robust_weights", "robust_normalize", "robust_files")
+)
+def evaluate(mix: Path, **given: Any) -> int:
+    """Attack the mix in FOLDER by transfer, bypass, Square, and points made for others.
+
+    Only images that the mix was not tuned on are used. Every classifier is
+    judged on every point found for any; error changes are paired.
+    """
+    from certmix.studies.nuts_evaluate import nuts_evaluate
+
+    return run_study(nuts_evaluate, {**given, "attack": "apgd-ce", "standard": None}, steps=20, folder=mix)
+
+
+STUDY = "\n".join(f"  {name:<12} {study.summary}" for name, study in STUDIES.items())
+STUDY = f"""\b
+Studies:
+{STUDY}
+
+\b
+Examples:
+  certmix nuts study sensitivity mix --plot maps.png
+  certmix nuts study beta mix eval --output trade-off
+  certmix nuts study transfer mix other-mix
+"""
+
+
+def _known(name: str) -> str:
+    if name not in STUDIES:
+        raise ParameterError(f"study '{name}' is unknown: choose one of {', '.join(STUDIES)}")
+    return name
+
+
+@nuts.command("study", epilog=STUDY)
+@click.argument("name", type=Parsed("NAME", _known), metavar="NAME")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw its figure: .png or .svg."
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Write the table in all formats and all figures there.",
+)  # fmt: skip
+@format_option(*FORMATS)
+def study(name: str, folders: tuple[Path, ...], plot: Path | None, output: Path | None, format_: str) -> int:
+    """Show how a fitted mix came about, and what else it could have been.
+
+    FOLDER is a run folder of certmix nuts fit. Where a study judges mixes, a
+    run folder of certmix nuts evaluate may follow: its attacked points count
+    as well. No attack is run: everything comes from cached logits in seconds.
+    """
+    from certmix.studies.study import StudyResult
+    from certmix.studies.nuts_ablations import nuts_study
+    from certmix.tables.formats import write_files
+
+    product = nuts_study(name, folders)
+    if plot is not None:
+        _draw(name, product, plot)
+    if output is not None:
+        write_files(output, product.table, product.plots)
+        click.echo(f"Output: {output}", err=True)
+    print_study(StudyResult(product.table, None), format_)
+    return 0
+
+
+def _draw(name: str, product: Any, path: Path) -> None:
+    """Write the study's first figure."""
+    from certmix.files import write_atomically
+
+    if not product.plots:
+        drawn = "sensitivity, margins, transform or beta"
+        raise ParameterError(f"study {name} has no figure: leave --plot out, or choose {drawn}")
+    draw = next(iter(product.plots.values()))
+    write_atomically(path, draw(path.suffix.lower().removeprefix(".")))
+    click.echo(f"Plot: {path}", err=True)

@@ -1,24 +1,27 @@
-"""Options that several commands share, and the parsers of their values."""
+"""Options made from the fields of settings, and what was written of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from certmix.data import parse_input_range
 from certmix.errors import CertmixError, ParameterError
-from certmix.runs.keywords import field_names, norm_name
+from certmix.runs.settings import Field, Option, Settings, fields, norm_name, written
 from certmix.runs.source_names import Sources
-from certmix.sampling.devices import PRECISIONS
 
-from .unused import parameters, refuse_unused
+__all__ = [
+    "DEVICE", "FRESH", "IMAGES", "NUMBER", "NUMBERS", "Parsed", "divide", "format_option", "norm_type",
+    "options", "parameters", "refuse_unused", "sources_of",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Parsed(click.ParamType):
+class Parsed(click.ParamType):
     """A click type from a function; its errors become usage errors."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -33,26 +36,22 @@ class _Parsed(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(_number(part) for part in text.split(","))
-    except (ValueError, ZeroDivisionError):
-        raise ParameterError(
-            f"{text!r} is not a list of numbers: write for example 0,0.25,0.5 or 1/255,2/255"
-        ) from None
-
-
 def _number(text: str) -> float:
     """Return a decimal, or a quotient of two."""
     above, stroke, below = text.partition("/")
-    return float(above) / float(below) if stroke else float(above)
-
-
-def _one(text: str) -> float:
     try:
-        return _number(text)
+        return float(above) / float(below) if stroke else float(above)
     except (ValueError, ZeroDivisionError):
         raise ParameterError(f"{text!r} is not a number: write for example 0.5 or 8/255") from None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(_number(part) for part in text.split(","))
+    except ParameterError:
+        raise ParameterError(
+            f"{text!r} is not a list of numbers: write for example 0,0.25,0.5 or 1/255,2/255"
+        ) from None
 
 
 def _images(text: str) -> int | str:
@@ -64,138 +63,148 @@ def _images(text: str) -> int | str:
         raise ParameterError(f"{text!r} is neither a number nor 'all'") from None
 
 
-RADII = _Parsed("R,R,...", _numbers)
-RADIUS = _Parsed("R", _one)
-IMAGES = _Parsed("N|all", _images)
-INPUT_RANGE = _Parsed("LO,HI|none", parse_input_range)
-AUTO_BATCH = "automatic"
+NUMBER = Parsed("R", _number)
+NUMBERS = Parsed("R,R,...", _numbers)
+IMAGES = Parsed("N|all", _images)
+_TYPES: dict[Any, Any] = {
+    int: click.INT,
+    float: NUMBER,
+    tuple[float, ...]: NUMBERS,
+    str: click.STRING,
+    tuple[str, ...]: click.STRING,
+}
 
 
-class _Norm(click.Choice[str]):
-    """One of some norms, in any usual spelling: linf, Linf, inf, L2, 2."""
+class _Names(click.Choice[str]):
+    """Names, in any spelling that the field reads."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[Any], Any] | None) -> None:
+        super().__init__(tuple(names))
+        self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(norm_name(value), param, ctx)
+        return super().convert(value if self._read is None else self._read(value), param, ctx)
 
 
 def norm_type(*names: str) -> click.Choice[str]:
     """Return the type of an option that names a norm."""
-    return _Norm(names)
+    return _Names(names, norm_name)
 
 
-def named_sources(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that name data and models, as fields of `Sources`; 'none' stands for no g.
+def options(
+    *kinds: type[Settings], leave: Iterable[str] = (), required: Iterable[str] = (), **changed: Any
+) -> Callable[[F], F]:
+    """Give a command the options of settings; it receives those that were written, by the names of fields.
+
+    Parameters
+    ----------
+    kinds
+        Fields of one name share an option.
+    leave
+        Fields that the command does not take.
+    required
+        Fields that the command cannot do without.
+    changed
+        Another `Option` of a field, or the command's own default in words.
+    """
+    found: dict[str, list[Field]] = {}
+    for kind in kinds:
+        for field in fields(kind):
+            if field.name not in leave and field.option.help:
+                found.setdefault(field.name, []).append(field)
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            source = click.get_current_context().get_parameter_source
+            given = ParameterSource.COMMANDLINE
+            return function(**{k: v for k, v in values.items() if k not in found or source(k) is given})
+
+        made: Any = command
+        for name, several in reversed(found.items()):
+            made = _option(name, several, changed.get(name), name in required)(made)
+        return made  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _option(name: str, several: list[Field], changed: Any, required: bool) -> Callable[[F], F]:
+    first = several[0]
+    says = changed if isinstance(changed, Option) else first.option
+    shown = changed if isinstance(changed, str) else says.shown
+    unsaid = any(first.default is one for one in (None, (), False))
+    if shown is None and not (first.required or unsaid):
+        shown = written(first.default)
+    text = says.help if shown is None or required else f"{says.help}  [default: {shown}]"
+    more: dict[str, Any] = {"help": text, "required": required}
+    if first.plain is bool:
+        return click.option(first.flag, name, is_flag=True, default=None, help=text)
+    lazy = callable(first.option.choices)
+    names: tuple[str, ...] = () if says is first.option or callable(says.choices) else tuple(says.choices)
+    if not (lazy or names):
+        names = tuple(dict.fromkeys(n for field in several for n in field.names if n != "all"))
+    if first.option.parse is not None:
+        kind: Any = Parsed(first.option.metavar or "TEXT", first.option.parse)
+    elif not lazy and "all" in first.names:
+        kind = IMAGES
+    elif names:
+        kind = _Names(names, first.option.read)
+    else:
+        kind, more["metavar"] = _TYPES[first.plain], first.option.metavar
+    if first.each:
+        more["multiple"] = True
+    return click.option(first.flag, name, type=kind, default=None, **more)
+
+
+def sources_of(given: dict[str, Any]) -> Sources:
+    """Take data and models from what was written.
 
     Raises
     ------
     ParameterError
         If something is said of a g that is left out.
     """
-    named = {key: options[key] for key in options if key in field_names(Sources)}
-    if named.get("standard") == "none":
+    (named,) = divide(given, Sources)
+    if named.get("standard", "") is None:
         refuse_unused(parameters("standard_"), "is of the accurate classifier, and --standard is none")
-        named["standard"] = None
-    return named
+    return Sources(**named)
 
 
-def data_options(function: F) -> F:
-    """Add --data, --split, --input-range, --resize and --crop."""
-    for option in reversed(
-        [
-            click.option(
-                "--data", default="cifar10-sample", show_default=True, metavar="NAME|PATH",
-                help="cifar10-sample (500 test images, embedded), a CIFAR-10/100 folder, "
-                "a folder of images (a sub-folder a class) or an .npz file.",
-            ),
-            click.option(
-                "--split", default=None, show_default="test",
-                help="Which part of the data, where they have parts: train, test, a sub-folder.",
-            ),
-            click.option(
-                "--input-range", type=INPUT_RANGE, default="0,1", show_default=True,
-                help="Range of float inputs; radii are in its units.",
-            ),
-            click.option("--resize", type=int, help="Image folders: shorter side, in pixels."),
-            click.option("--crop", type=int, help="Image folders: side of the centre square, then."),
-        ]
-    ):  # fmt: skip
-        function = option(function)
-    return function
+def divide(given: dict[str, Any], *kinds: type[Settings]) -> list[dict[str, Any]]:
+    """Take from `given` what belongs to each of the settings."""
+    return [{name: given.pop(name) for name in kind.__struct_fields__ if name in given} for kind in kinds]
 
 
-def model_options(function: F) -> F:
-    """Add --standard and --robust with their weights and normalisation, for smoothing."""
-    return _pair("The base of the robust classifier h; by default the shipped model of --sigma.")(function)
+def parameters(prefix: str) -> list[str]:
+    """Return the parameters of the command that runs whose names begin so."""
+    found = click.get_current_context().command.params
+    return [param.name for param in found if param.name is not None and param.name.startswith(prefix)]
 
 
-def empirical_model_options(function: F) -> F:
-    """Add the same for empirical studies, where h is taken as it is."""
-    return _pair("The robust classifier h.  [default: cifar10-adversarial-linf]")(function)
+def refuse_unused(names: Iterable[str], why: str) -> None:
+    """Refuse parameters that were written on the command line; `why` says what they are for.
+
+    A remedy that comes first ends in "or": "is of the mix: add --alpha, or".
+
+    Raises
+    ------
+    ParameterError
+        For the first that was written.
+    """
+    context = click.get_current_context()
+    flags = {param.name: param.opts[0] for param in context.command.params}
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ParameterError(f"{flags[name]} {why}{'' if why.endswith(' or') else ':'} leave it out")
 
 
-def robust_options(function: F) -> F:
-    """Add --robust with its weights and normalisation, for studies of h alone."""
-    function = empirical_model_options(function)
-    params: list[click.Parameter] = function.__click_params__  # type: ignore[attr-defined]
-    params[:] = [param for param in params if not str(param.name).startswith("standard")]
-    return function
+def format_option(*names: str) -> Callable[[F], F]:
+    """Add --format; the first name is the default."""
+    return click.option(
+        "--format", "format_", type=click.Choice(names), default=names[0], show_default=True,
+        help="What to print on stdout.",
+    )  # fmt: skip
 
 
-def _pair(robust_help: str) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        for option in reversed(_model_list(robust_help)):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-def _model_list(robust_help: str) -> list[Callable[[Any], Any]]:
-    forms = (
-        "A shipped name, a card or folder of 'certmix train', module:factory, "
-        "file.py:factory, .pt2, timm:NAME or robustbench:NAME"
-    )
-    return [
-            click.option(
-                "--standard", default="cifar10-standard", show_default=True, metavar="MODEL",
-                help=f"The accurate classifier g, or 'none'. {forms}.",
-            ),
-            click.option("--standard-weights", metavar="FILE", help="Its weights: .safetensors or .pt."),
-            click.option("--standard-normalize", metavar="MEAN/STD", help="Its normalisation: 0.5/0.25."),
-            click.option(
-                "--standard-file", "standard_files", multiple=True, metavar="FILE",
-                help="A further file that it reads, so that a change is noticed; repeatable.",
-            ),
-            click.option(
-                "--robust", default=None, metavar="MODEL", help=robust_help,
-            ),
-            click.option("--robust-weights", metavar="FILE", help="Its weights: .safetensors or .pt."),
-            click.option("--robust-normalize", metavar="MEAN/STD", help="Its normalisation."),
-            click.option(
-                "--robust-file", "robust_files", multiple=True, metavar="FILE",
-                help="A further file that it reads; repeatable.",
-            ),
-        ]  # fmt: skip
-
-
-def device_options(function: F) -> F:
-    """Add --device, --precision, --batch-size and --compile."""
-    for option in reversed(
-        [
-            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
-            click.option(
-                "--precision", type=click.Choice(list(PRECISIONS)), default="fp32", show_default=True,
-                help="Arithmetic of forward passes (autocast).",
-            ),
-            click.option(
-                "--batch-size", type=int, default=None, show_default=AUTO_BATCH,
-                help="Inputs in one forward pass.",
-            ),
-            click.option(
-                "--compile", is_flag=True,
-                help="Compile the robust model first (torch.compile): for runs of many minutes.",
-            ),
-        ]
-    ):  # fmt: skip
-        function = option(function)
-    return function
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+FRESH = click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds.")

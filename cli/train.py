@@ -1,16 +1,19 @@
-"""`certmix train`: make the models that certmix ships, or your own."""
+"""`certmix train`, `models`: make the models that certmix ships, or your own; list what is shipped."""
 
 from __future__ import annotations
 
+import difflib
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from certmix.errors import ModelError
 from certmix.sampling.devices import PRECISIONS
 
-from .options import RADIUS, norm_type
-from .unused import refuse_unused
+from .options import DEVICE, NUMBER, norm_type, refuse_unused
 
 EPILOG = """\b
 Examples:
@@ -37,11 +40,11 @@ OF_RECIPES = {
     metavar="NAME|PATH",
     help="Where the card's accuracies come from.  [default: test split of --data, if it has splits]",
 )
-@click.option("--sigma", "noise_sigma", type=RADIUS, help="gaussian: noise level, in units of the input.")
+@click.option("--sigma", "noise_sigma", type=NUMBER, help="gaussian: noise level, in units of the input.")
 @click.option("--consistency", type=float, help="gaussian: weight of the consistency term.")
 @click.option("--norm", type=norm_type("linf", "l2"), help="adversarial: norm of the ball.")
 @click.option(
-    "--eps", type=RADIUS, help="adversarial, interval: radius of the ball.  [default: 8/255, 2/255]"
+    "--eps", type=NUMBER, help="adversarial, interval: radius of the ball.  [default: 8/255, 2/255]"
 )
 @click.option(
     "--sharpen-alpha", type=float,
@@ -57,7 +60,7 @@ OF_RECIPES = {
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Initial weights, order, augmentation, noise."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@DEVICE
 @click.option(
     "--precision",
     type=click.Choice(list(PRECISIONS)),
@@ -65,7 +68,7 @@ OF_RECIPES = {
     show_default=True,
     help="Arithmetic (autocast).",
 )
-def command(
+def train(
     recipe: str, data: str, split: str | None, evaluation: str | None, name: str | None, output: str,
     seed: int, device: str, precision: str, **changes: Any,
 ) -> None:  # fmt: skip
@@ -101,3 +104,22 @@ def command(
     click.echo(f"{Path(output) / card.name}.safetensors")
     for what, value in card.accuracy.items():
         click.echo(f"{what}: {100 * value:.1f} %", err=True)
+
+
+@click.command("models")
+@click.argument("name", required=False)
+def models(name: str | None) -> None:
+    """List the shipped models, or print the card of one as JSON."""
+    from certmix.models.zoo import zoo_card, zoo_names
+
+    if name is not None:
+        if name not in zoo_names():
+            near = difflib.get_close_matches(name, zoo_names(), 1)
+            hint = f"did you mean {near[0]}? The names are" if near else "use one of"
+            raise ModelError(f"no model called {name!a} is shipped: {hint} {', '.join(zoo_names())}")
+        click.echo(json.dumps(asdict(zoo_card(name)), indent=2))
+        return
+    for shipped in zoo_names():
+        card = zoo_card(shipped)
+        figures = ", ".join(f"{what} {100 * value:.1f} %" for what, value in card.accuracy.items())
+        click.echo(f"{shipped:28s} {figures}")

@@ -1,15 +1,20 @@
-"""`certmix verify`: does a guarantee hold, is a run what it says?"""
+"""`certmix verify`, `guarantee`, `falsify`: does a run hold what it says?"""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .unused import refuse_unused
+from certmix.errors import ParameterError
 
-EPILOG = """\b
+from .options import DEVICE, IMAGES, format_option, refuse_unused
+from .stored import is_smoothed
+
+VERIFY = """\b
 Examples:
   certmix guarantee init runs/RUN --output guarantee.toml
   certmix verify guarantee.toml
@@ -36,7 +41,7 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
     return found
 
 
-@click.command("verify", epilog=EPILOG)
+@click.command("verify", epilog=VERIFY)
 @click.argument("target", metavar="GUARANTEE|RUN", type=click.Path(path_type=Path))
 @click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
@@ -59,18 +64,15 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
     help="Probability, at most, that sampling again rejects an honest run.",
 )  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Guarantees: delete the run in --runs and sample anew.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@DEVICE
 @click.option("--batch-size", type=int, show_default="automatic", help="Inputs in one forward pass.")
-@click.option(
-    "--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
-    help="What to print on stdout.",
-)  # fmt: skip
+@format_option(*FORMATS)
 @click.option("--details", is_flag=True, help="In the text, a line for each check that holds, too.")
 @click.option(
     "--report", "reports", multiple=True, metavar="FORMAT=FILE", callback=_reports,
     help="Write a file besides; repeatable.",
 )  # fmt: skip
-def command(target: Path, format_: str, details: bool, reports: dict[Path, str], **options: Any) -> int:
+def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], **options: Any) -> int:
     """Check that a guarantee holds, or that a run is what it says.
 
     GUARANTEE is a TOML file (see 'certmix guarantee'): missing samples are
@@ -136,8 +138,6 @@ def _write(found: Any, reports: dict[Path, str]) -> None:
 
 def _print(found: Any, format_: str, details: bool) -> None:
     """Print on stdout; marks that its encoding lacks are spelt in ASCII."""
-    import sys
-
     from certmix.verification.outputs import FORMATS as WRITERS
     from certmix.verification.outputs import text
 
@@ -149,3 +149,218 @@ def _print(found: Any, format_: str, details: bool) -> None:
         shown = shown.replace("\u2713", "ok").replace("\u2717", "FAILS")
         shown = shown.encode("ascii", "backslashreplace").decode()
     click.echo(shown, nl=False)
+
+
+GUARANTEE = """\b
+Examples:
+  certmix guarantee init runs/RUN
+  certmix guarantee init runs/RUN --slack 0.05 --pin --output ci/guarantee.toml
+  certmix guarantee check ci/guarantee.toml
+
+'certmix verify FILE' then checks it.
+"""
+
+HEADING = """A guarantee, checked by: certmix verify FILE
+Requirements without "on value" are judged on a one-sided 95 % lower bound over images."""
+
+
+@click.group("guarantee", epilog=GUARANTEE)
+def guarantee() -> None:
+    """Write or check a guarantee file: what a mix of two models must keep to."""
+
+
+@guarantee.command("init")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path, allow_dash=True), default=Path("guarantee.toml"),
+    show_default=True, help="The file to write; '-' prints it.",
+)  # fmt: skip
+@click.option(
+    "--slack", type=float, default=0.02, show_default=True,
+    help="How far requirements lie below the lower bounds of RUN.",
+)  # fmt: skip
+@click.option("--pin", is_flag=True, help="Pin both models: any change of one is a failure.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
+    """Write a guarantee that RUN meets with some room.
+
+    Thresholds are the lower bounds that RUN shows, less --slack (of mean radii,
+    this share of themselves), rounded down; edit them at will. Paths become
+    relative to the file.
+    """
+    from certmix.files import write_atomically
+    from certmix.verification.propose import propose
+    from certmix.verification.guarantee import guarantee_text, parse_guarantee
+
+    printed = str(output) == "-"
+    if printed:
+        refuse_unused(["force"], "is for a file")
+    if not printed and output.exists() and not force:
+        raise ParameterError(f"{output} exists: name another --output, or add --force to replace it")
+    made, remarks = propose(run, Path("guarantee.toml") if printed else output, slack=slack, pin=pin)
+    content = guarantee_text(made, remarks=remarks, heading=HEADING)
+    parse_guarantee(content, made.path)  # names of models and data may be such as no file can hold
+    if printed:
+        click.echo(content, nl=False)
+        return 0
+    write_atomically(output, content.encode())
+    parent = Path(run).parent
+    where = "" if parent == Path("runs") else f" --runs {parent}"
+    click.echo(f"{output}: {len(remarks)} requirements; check with: certmix verify {output}{where}", err=True)
+    return 0
+
+
+@guarantee.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> int:
+    """Check FILE without loading or sampling anything.
+
+    Exit code 0: it can be verified; 2: it cannot, with the line and the remedy.
+    """
+    from certmix.verification.judge import most_that_can_be_shown
+    from certmix.verification.guarantee import read_guarantee
+
+    read = read_guarantee(file)
+    images = read.request.images
+    for requirement in read.requirements:
+        click.echo(str(requirement))
+        if requirement.is_share and requirement.side != "value" and isinstance(images, int):
+            most = most_that_can_be_shown(images)
+            if requirement.threshold > most:
+                click.echo(
+                    f"Warning: {requirement}: with {images} images no lower bound exceeds {most:.4f}: "
+                    "take more images, or judge it on value",
+                    err=True,
+                )
+    return 0
+
+
+FALSIFY = """\b
+Examples:
+  certmix falsify runs/RUN
+  certmix falsify runs/RUN --images all --alpha 1 --samples 100000
+  certmix falsify --replay runs/RUN/falsify/finding-40-exact-alpha0.76-seed0.json
+  certmix falsify --replay FINDING.json --seed 7
+
+Exit code 0: nothing, or no more than the failure probability allows; 1: the
+run is falsified, or the replayed finding stands; 2: something to mend.
+That nothing is found proves nothing: networks are mostly robust far beyond
+what can be certified of them.
+"""
+SHOWN = 5
+SEARCH = ("images", "alpha", "certificate", "steps", "copies", "restarts", "samples", "error_rate", "output")
+"""Options that decide what is searched, and where findings go."""
+
+
+@click.command("falsify", epilog=FALSIFY)
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--images", type=IMAGES, default="25", show_default=True,
+    help="Images of the run that are looked at, evenly spread; the certified ones are attacked.",
+)  # fmt: skip
+@click.option("--alpha", type=float, help="Mixing weight of the radii; 1 is h alone.  [default: the run's]")
+@click.option("--certificate", help="Whose radii.  [default: the run's first]")
+@click.option("--steps", type=int, default=20, show_default=True, help="Steps of the search.")
+@click.option(
+    "--copies", type=int, default=32, show_default=True,
+    help="Noisy copies behind each gradient of a smoothed classifier.",
+)  # fmt: skip
+@click.option(
+    "--restarts", type=int, default=4, show_default=True,
+    help="Starts of each attack on a classifier without noise.",
+)  # fmt: skip
+@click.option(
+    "--samples", type=int, default=10_000, show_default=True,
+    help="Fresh samples that decide at a point; hopeless points are given up earlier.",
+)  # fmt: skip
+@click.option(
+    "--error-rate", type=float, default=0.01, show_default=True,
+    help="Probability that honest certificates are called falsified.",
+)  # fmt: skip
+@click.option("--seed", type=int, help="Key of all noise.  [default: 0; --replay draws one]")
+@click.option("--replay", "finding", type=click.Path(path_type=Path), help="Judge one finding again.")
+@click.option("--output", metavar="FOLDER", help="Folder for findings.  [default: RUN/falsify]")
+@DEVICE
+@format_option("text", "json")
+def falsify(run: Path | None, finding: Path | None, format_: str, device: str, **options: Any) -> int:
+    """Attack the certificates of RUN, the folder of a run of certmix certify, inside their balls.
+
+    A certificate says that the mix keeps its class within a radius, whatever
+    the accurate classifier g is. Within that radius a point is searched where
+    the margin of h is below (1-alpha)/alpha, so that some g flips the mix. A
+    smoothed h is judged there on fresh noise, with a confidence bound. A
+    finding is written as a file that --replay judges again.
+    """
+    if finding is not None:
+        refuse_unused(SEARCH, "is for a search, not for --replay")
+        return _replay(finding, run, options["seed"], device, format_)
+    if run is None:
+        raise ParameterError("no run to attack: name the folder of a run of certmix certify, or use --replay")
+    if (smoothed := is_smoothed(run)) is not None:
+        unused, kind = (["restarts"], "without") if smoothed else (["copies", "samples"], "under")
+        refuse_unused(unused, f"is for classifiers {kind} noise")
+    from certmix.verification.falsify.attack import FalsifyRequest
+    from certmix.verification.falsify.falsify import falsify
+
+    from .progress import StudyBar, say
+
+    output = options.pop("output")
+    request = FalsifyRequest(**{**options, "seed": options["seed"] or 0})
+    with StudyBar() as bar:
+        result = falsify(run, request, output=output, device=device, progress=bar.update, say=say)
+    click.echo(_json(result) if format_ == "json" else "\n".join(_lines(result)))
+    if result.falsified:
+        return 1
+    return 0 if result.complete else 130
+
+
+def _json(result: Any) -> str:
+    return json.dumps(result.as_dict(), indent=2, allow_nan=False)
+
+
+def _lines(result: Any) -> list[str]:
+    """Return the report: what was attacked, how near the attacks came, the verdict."""
+    claims, attacked = result.claims, result.attacked
+    noise = "without noise" if claims.sigma is None else f"sigma {claims.sigma:g}"
+    lines = [
+        f"{result.source}: certificate {claims.certificate}, alpha {claims.alpha:g}, {claims.norm}, {noise}",
+        f"{claims.looked_at} images looked at, {len(claims.claims)} certified, {len(attacked)} attacked"
+        + ("" if result.complete else " (interrupted)"),
+    ]
+    if attacked:
+        mu = attacked[0].threshold
+        lines.append(f"smallest margins found (some g flips the mix below {mu:.4f}):")
+        lines += [f"  {_attack(one)}" for one in result.closest[:SHOWN]]
+    lines += [f"finding: {path}" for path in result.files]
+    lines.append(f"{'FALSIFIED' if result.falsified else 'Not falsified'}: {result.check.message}")
+    if result.findings and claims.sigma is not None:
+        lines.append(
+            f"Honest certificates have {len(result.findings)} findings or more with probability "
+            f"{result.chance:.2g}; from {result.needed} on the run is falsified."
+        )
+    return lines
+
+
+def _attack(one: Any) -> str:
+    samples = f"estimated from {one.samples:,} samples" if one.samples else "computed without noise"
+    found = ", WRONG" if one.found else ""
+    return (
+        f"image {one.claim.index}: {one.margin:.4f} to class {one.rival} at distance {one.distance:.4f} of "
+        f"{one.claim.radius:.4f} ({samples}){found}"
+    )
+
+
+def _replay(finding: Path, run: Path | None, seed: int | None, device: str, format_: str) -> int:
+    from certmix.verification.falsify.falsify import replay
+
+    from .progress import say
+
+    result = replay(finding, run, seed=seed, device=device, say=say)
+    if format_ == "json":
+        click.echo(_json(result))
+    else:
+        for check in result.checks:
+            click.echo(f"{check.check}: {check.outcome}: {check.message}")
+        ending = "stands: this certificate is wrong" if result.stands else "does not stand"
+        click.echo(f"The finding of image {result.attacked.claim.index} {ending}.")
+    return int(result.stands)

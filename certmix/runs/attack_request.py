@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from certmix.attacks import ATTACKS
 from certmix.errors import ParameterError
 from certmix.runs.settings import DERIVED, Count, Images, Option, Settings, norm_name
 from certmix.sampling.devices import PRECISIONS
@@ -18,6 +17,12 @@ __all__ = ["DEFAULT_EPS", "AttackRequest", "check_ball", "check_weight"]
 
 DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 """The radius that the field reports most, by norm."""
+
+
+def _attacks() -> dict[str, Any]:
+    from certmix.attacks import ATTACKS  # imports torch, which help and refusals can do without
+
+    return ATTACKS
 
 
 class AttackRequest(Settings, frozen=True):
@@ -33,7 +38,7 @@ class AttackRequest(Settings, frozen=True):
         str,
         Option(
             "fgsm, pgd, apgd-ce, apgd-dlr, apgd-targeted, square (gradient-free) or autoattack.",
-            choices=ATTACKS,
+            choices=_attacks,
         ),
     ] = "pgd"
     norm: Annotated[str, Option("Norm of the ball.", choices=DEFAULT_EPS, read=norm_name)] = "linf"
@@ -57,8 +62,8 @@ class AttackRequest(Settings, frozen=True):
 
     def check(self) -> None:
         """Refuse norms that the attack does not serve, and steps that it does not take."""
-        if self.norm not in ATTACKS[self.attack].norms:
-            serving = ", ".join(name for name, attack in ATTACKS.items() if self.norm in attack.norms)
+        if self.norm not in _attacks()[self.attack].norms:
+            serving = ", ".join(name for name, attack in _attacks().items() if self.norm in attack.norms)
             raise ParameterError(f"attack {self.attack} cannot serve norm {self.norm}: use one of {serving}")
         if self.steps is not None and not self._budget:
             raise ParameterError(f"attack {self.attack} takes no --steps: leave it out")
@@ -66,7 +71,7 @@ class AttackRequest(Settings, frozen=True):
     @property
     def _budget(self) -> str | None:
         """The setting of the attack that ``steps`` sets."""
-        settings = ATTACKS[self.attack].settings
+        settings = _attacks()[self.attack].settings
         return next((name for name in ("steps", "queries") if name in settings), None)
 
     def settings(self) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class AttackRequest(Settings, frozen=True):
 
     @property
     def _accepted(self) -> tuple[str, ...]:
-        return (*ATTACKS[self.attack].settings, "restarts")
+        return (*_attacks()[self.attack].settings, "restarts")
 
     def identity(self) -> dict[str, Any]:
         """Return the part that decides which points an attack finds."""

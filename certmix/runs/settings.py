@@ -9,6 +9,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, overload
@@ -21,7 +22,7 @@ from certmix.text import as_given
 
 __all__ = [
     "DERIVED", "Count", "Field", "Images", "Option", "Positive", "Settings", "Share", "arguments",
-    "check_known", "fields", "norm_name", "settings",
+    "check_known", "fields", "norm_name", "settings", "written",
 ]  # fmt: skip
 
 DERIVED: Any = None
@@ -37,15 +38,17 @@ class Option:
     help
         One sentence; units where there are any.
     choices
-        A table whose names are the values allowed.
+        A table whose names are the values allowed, or a function that returns it where it is slow to import.
     example
         A good value, named by error messages.
     flag
-        The option's name where it is not the field's; "" for none.
+        The option's name where it is not the field's.
     shown
         The default in words, where it follows from other values.
     metavar
         What stands for the value in the help.
+    parse
+        From the command line's text to the value, where its type does not say how.
     read
         From any usual spelling to the value.
     check
@@ -53,11 +56,12 @@ class Option:
     """
 
     help: str = ""
-    choices: Iterable[str] = ()
+    choices: Iterable[str] | Callable[[], Iterable[str]] = ()
     example: str = ""
     flag: str | None = None
     shown: str | None = None
     metavar: str | None = None
+    parse: Callable[[str], Any] | None = None
     read: Callable[[Any], Any] | None = None
     check: Callable[[Any], Any] | None = None
 
@@ -102,10 +106,16 @@ class Field:
         return self.plain is not None and typing.get_args(self.plain)[1:] == (...,)
 
     @property
+    def each(self) -> bool:
+        """Whether its option is repeated, once for each value."""
+        return bool(self.plain == tuple[str, ...])
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The values allowed, where they are names."""
+        table = self.option.choices() if callable(self.option.choices) else self.option.choices
         literal = [v for kind in self.kinds for v in typing.get_args(kind) if isinstance(v, str)]
-        return tuple(self.option.choices) or tuple(literal)
+        return (*table, *literal)
 
     def checked(self, value: Any) -> Any:
         """Return a value in the field's own type.
@@ -125,12 +135,13 @@ class Field:
             value = (value,)
         hint = self.hint if not foreign else (str | None if self.takes_none else str)
         parts = value if isinstance(value, tuple) else (value,)
-        unknown = [part for part in parts if self.option.choices and part not in [*self.option.choices, None]]
-        if unknown or (self.option.choices and self.several and not parts):
-            told = (
+        choices = self.names if self.option.choices else ()
+        unknown = [part for part in parts if choices and part is not None and part not in choices]
+        if unknown or (choices and not parts):
+            wrong = (
                 f"{self.words} {_shown(unknown[0])} is unknown" if unknown else f"no {self.words} was given"
             )
-            raise ParameterError(f"{told}: use one of {', '.join(self.option.choices)}")
+            raise ParameterError(f"{wrong}: use one of {', '.join(choices)}")
         try:
             value = msgspec.convert(value, hint)
         except (msgspec.ValidationError, UnicodeEncodeError):
@@ -285,22 +296,25 @@ def arguments(made: Settings) -> list[str]:
     words: list[str] = []
     for field in fields(type(made)):
         value = getattr(made, field.name)
-        derived = field.default is None and not (field.required or field.takes_none)
-        try:
-            usual = made.usual(field.name) if derived else field.default
-        except ParameterError:  # there is none: it must be given
-            usual = None
-        if field.option.flag == "" or (not field.required and value == usual):
+        usual = field.default
+        if field.derived:
+            with suppress(ParameterError):  # it has no usual value
+                usual = made.usual(field.name)
+        if value == usual and not field.required and len(field.names) != 1:
             continue
         if value is True:
             words.append(field.flag)
-        elif field.several and field.plain == tuple[str, ...]:
+        elif field.each:
             words += [word for one in value for word in (field.flag, one)]
         else:
-            parts = value if isinstance(value, tuple) else ("none" if value is None else value,)
-            texts = (as_given(part) if isinstance(part, float) else str(part) for part in parts)
-            words += [field.flag, ",".join(texts)]
+            words += [field.flag, written(value)]
     return words
+
+
+def written(value: Any) -> str:
+    """Return a value as the command line takes it."""
+    parts = value if isinstance(value, tuple) else ("none" if value is None else value,)
+    return ",".join(as_given(part) if isinstance(part, float) else str(part) for part in parts)
 
 
 _NORMS = {"inf": "linf", "infinity": "linf", "\u221e": "linf", "2": "l2", "1": "l1"}

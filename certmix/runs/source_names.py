@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from certmix.data import parse_input_range
 from certmix.errors import RunError
 from certmix.runs.from_json import from_json
 from certmix.runs.settings import Option, Settings
@@ -35,6 +36,10 @@ _FORMS = (
 )
 
 
+def _model_or_none(text: str) -> str | None:
+    return None if text == "none" else text
+
+
 class Sources(Settings, frozen=True):
     """Names of data and models, as `certmix.data.load` and `certmix.models.spec.load_model` take them.
 
@@ -60,13 +65,15 @@ class Sources(Settings, frozen=True):
     ] = None
     input_range: Annotated[
         tuple[float, float] | None,
-        Option("Range of float inputs; radii are in its units.", metavar="LO,HI|none"),
+        Option(
+            "Range of float inputs; radii are in its units.", metavar="LO,HI|none", parse=parse_input_range
+        ),
     ] = (0.0, 1.0)
     resize: Annotated[int | None, Option("Image folders: shorter side, in pixels.")] = None
     crop: Annotated[int | None, Option("Image folders: side of the centre square, then.")] = None
     standard: Annotated[
         str | Module | None,
-        Option(f"The accurate classifier g, or 'none'. {_FORMS}.", metavar="MODEL"),
+        Option(f"The accurate classifier g, or 'none'. {_FORMS}.", metavar="MODEL", parse=_model_or_none),
     ] = "cifar10-standard"
     standard_weights: Annotated[str | None, Option("Its weights: .safetensors or .pt.", metavar="FILE")] = (
         None

@@ -508,11 +508,11 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 def test_torch_and_matplotlib_stay_out(log):
     code = f"""
 import contextlib, io, sys
-from certmix_cli import audit, recertify, trade_off
+from certmix_cli.stored import audit, recertify, trade_off
 shown = io.StringIO()
 with contextlib.redirect_stdout(shown):
-    for module, more in ((recertify, []), (audit, []), (trade_off, ["--plot", "none"])):
-        module.command.main([{str(log)!r}, "--sigma", "0.25", "--format", "json", *more], standalone_mode=False)
+    for command, more in ((recertify, []), (audit, []), (trade_off, ["--plot", "none"])):
+        command.main([{str(log)!r}, "--sigma", "0.25", "--format", "json", *more], standalone_mode=False)
 print([name for name in ("torch", "matplotlib", "rich", "PIL") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from certmix_cli.trade_off import command as trade_off_command
+from certmix_cli.stored import trade_off as trade_off_command
 from click.testing import CliRunner
 
 from certmix.certification.stored import recertify

@@ -35,7 +35,7 @@ def test_help_and_the_package_import_no_torch_or_numpy():
 
 
 @pytest.mark.parametrize(
-    "station", ["types", "errors", "data", "bounds", "radii", "records", "report", "studies.evaluate"]
+    "station", ["types", "errors", "data", "bounds", "radii", "runs", "tables", "certification.evaluate"]
 )
 def test_stations_that_import_no_torch(station):
     code = f"import certmix.{station}, sys; print('torch' in sys.modules)"
@@ -81,7 +81,7 @@ def test_a_finished_run_prints_its_table_at_once(command, problem, monkeypatch):
 
 BAD = {
     "alpha": ("0.3", "1/2 <= alpha"),
-    "sigma": ("0", "positive"),
+    "sigma": ("0", "above 0"),
     "radii": ("0.5,x", "not a list of numbers"),
     "images": ("few", "neither a number nor 'all'"),
     "samples": ("0", "at least 1"),

@@ -117,7 +117,7 @@ def test_code_that_exits_elsewhere_is_an_error_too(command, monkeypatch):
     def leave(*given, **named):
         raise SystemExit(0)
 
-    monkeypatch.setattr("certmix_cli.models.command.callback", leave)
+    monkeypatch.setattr("certmix_cli.train.models.callback", leave)
     one_line(command("models"), "SystemExit: 0", "sys.exit")
 
 

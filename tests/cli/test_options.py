@@ -26,7 +26,7 @@ PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
     "samples", "selection_samples", "scores", "temperature", "goal", "relative_precision",
-    "failure_probability", "bound", "seed", "precision", "compile", "shard",
+    "failure_probability", "bound", "seed", "precision", "compiled", "shard",
 }  # fmt: skip
 OF_FILES = {"as_printed", "assume_selected"}
 SEARCH = {
@@ -150,7 +150,7 @@ VALUES = {
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
     "bound": "clopper-pearson-two-sided", "bound_method": "interval", "cases": "9", "certificate": "smoothing",
     "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7",
-    "clean_accuracy_floor": "0.4", "compile": "", "conditional": "", "consistency": "1",
+    "clean_accuracy_floor": "0.4", "compiled": "", "conditional": "", "consistency": "1",
     "constant_of": "probabilities", "copies": "5", "copy_weights": "", "crop": "7", "data": "other.npz",
     "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "error_rate": "0.05",
     "evaluation": "folders", "failure_probability": "0.01", "finding": "finding.json", "force": "",
@@ -189,22 +189,22 @@ OBSERVED = {
     "audit": [],
     "report": ["certmix.page.write_report"],
     "falsify": [
-        "certmix.verification.falsify.falsify.falsify", "certmix_cli.falsify._json",
-        "certmix.verification.falsify.falsify.replay", "certmix_cli.falsify._lines",
+        "certmix.verification.falsify.falsify.falsify", "certmix_cli.verify._json",
+        "certmix.verification.falsify.falsify.replay", "certmix_cli.verify._lines",
     ],
     "trade-off": ["certmix.tables.curves.plot_trade_off"],
     **{
-        name: [f"certmix.studies.{function}.{function}", "certmix_cli.attack_options.print_study"]
+        name: [f"certmix.studies.{function}.{function}", "certmix_cli.studies.print_study"]
         for name, function in STUDIES.items()
     },
     "nuts fit": [
         "certmix.studies.nuts_fit.nuts_fit", "certmix.studies.nuts_fit.fit_file",
-        "certmix.studies.nuts_certified.nuts_certified", "certmix_cli.nuts_fit.print_study",
-        "certmix_cli.attack_options.print_study",
+        "certmix.studies.nuts_certified.nuts_certified", "certmix_cli.nuts.print_study",
+        "certmix_cli.studies.print_study",
     ],
     "nuts study": [
-        "certmix.studies.nuts_ablations.nuts_study", "certmix_cli.nuts_study.print_study",
-        "certmix_cli.nuts_study._draw", "certmix.tables.formats.write_files",
+        "certmix.studies.nuts_ablations.nuts_study", "certmix_cli.nuts.print_study",
+        "certmix_cli.nuts._draw", "certmix.tables.formats.write_files",
     ],
     "verify": [
         "certmix.verification.verify.verify", "certmix_cli.verify._write", "certmix_cli.verify._print",

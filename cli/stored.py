@@ -1,0 +1,345 @@
+"""`certmix recertify`, `trade-off`, `audit`, `report`, `show`: what is stored, without sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from certmix.bounds import BOUNDS
+from certmix.errors import CertmixError, ParameterError
+from certmix.radii import CERTIFICATES
+from certmix.tables.formats import FORMATS
+
+from .options import NUMBER, NUMBERS, format_option, refuse_unused
+from .progress import say
+
+sigma_option = click.option(
+    "--sigma", "sigmas", type=NUMBERS, multiple=True, metavar="S[,S...]",
+    help="Noise level of files, one for all or one a SOURCE; a run knows its own.",
+)  # fmt: skip
+
+
+def is_smoothed(run: Path) -> bool | None:
+    """Whether a run folder certifies under noise; None of other studies, and where the command will tell."""
+    from certmix.runs import read_run
+    from certmix.runs.identity import CERTIFY
+
+    try:
+        study = str(read_run(run)["identity"].get("study", CERTIFY))
+    except (AttributeError, CertmixError, KeyError, TypeError):
+        return None
+    return study == CERTIFY if study.startswith(CERTIFY) else None
+
+
+def of_source(sigmas: Sequence[tuple[float, ...]], sources: Sequence[str], number: int) -> float | None:
+    """Return the noise level of one source, None where none is given.
+
+    Raises
+    ------
+    ParameterError
+        If there are several, and not one for each source.
+    """
+    values = [value for given in sigmas for value in given]
+    if len(values) not in (0, 1, len(sources)):
+        raise ParameterError(
+            f"{len(values)} noise levels for {len(sources)} sources: give --sigma once for all or for each"
+        )
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else values[number]
+
+
+RECERTIFY = """\b
+Examples:
+  certmix recertify runs/RUN --alpha 0.9
+  certmix recertify cohen-0.50.tsv --sigma 0.5 --alpha 0.76
+  certmix recertify counts.txt --sigma 0.25 --alpha 0.76 --failure-probability 0.01
+  certmix recertify a.tsv b.tsv --sigma 0.25,0.5 --as-printed --best
+
+A log prints radii rounded to nearest. Each is taken for the lowest number that
+prints so, with the digits that its column shows, unless --as-printed asks for
+the figures of published tables. A log that does not name its bound is taken to
+be one-sided (q = 1 - p); one that names another has no tables at alpha < 1:
+name the run folder.
+"""
+
+
+@click.command("recertify", epilog=RECERTIFY)
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@sigma_option
+@click.option("--alpha", type=float, help="Mixing weight, 0.5 to 1.  [default: the run's; 1 for files]")
+@click.option(
+    "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
+    help="From probabilities to radii; repeatable.  [default: the run's; all for files]",
+)  # fmt: skip
+@click.option(
+    "--bound", type=click.Choice([name for name, bound in BOUNDS.items() if not bound.distribution]),
+    help="From counts or scores to probabilities; not for published logs.",
+)  # fmt: skip
+@click.option(
+    "--failure-probability", type=float,
+    help="Probability that one image's certificate is wrong; not for published logs.",
+)  # fmt: skip
+@click.option("--radii", type=NUMBERS, help="Columns of the table.  [default: the run's; 0 to 1.5 for files]")
+@click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
+@click.option(
+    "--assume-selected", is_flag=True,
+    help="Class counts: other samples chose each image's class, so spend nothing on the choice.",
+)  # fmt: skip
+@click.option("--rows", type=int, help="Files: how many rows there should be.  [default: from idx]")
+@click.option("--best", is_flag=True, help="The best of several SOURCEs in each cell.")
+@format_option(*FORMATS)
+def recertify(sources: tuple[str, ...], **options: Any) -> int:
+    """Make the certified-accuracy table of what was sampled before.
+
+    SOURCE is a run folder, a published log (idx label predict radius correct
+    time) or a file of class counts (no header; counts, then the label).
+    """
+    from certmix.certification.stored import Doubt, best, recertify
+    from certmix.errors import ParameterError
+    from certmix.tables import print_table
+
+    several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
+    options["certificates"] = options["certificates"] or None
+    if len(sources) == 1:
+        refuse_unused(["best"], "is for several sources")
+    if len(sources) > 1 and not several:
+        raise ParameterError(f"{len(sources)} sources were given: name one, or add --best")
+    summaries = [
+        recertify(source, sigma=of_source(sigmas, sources, k), **options) for k, source in enumerate(sources)
+    ]
+    summary = best(summaries) if several else summaries[0]
+    for note in summary.notes:
+        if isinstance(note, Doubt):
+            say(note)
+    print_table(summary, format_)
+    return 0
+
+
+TRADE_OFF = """\b
+Examples:
+  certmix trade-off runs/RUN --at-radius 0.5
+  certmix trade-off runs/A runs/B --match-clean-accuracy 0.67
+  certmix trade-off a.tsv b.tsv --sigma 0.5,1 --match-clean-accuracy baseline \\
+      --certificate smoothing --certificate lipschitz-paper
+
+The last one draws Figure 3 of the first paper: a baseline, and the mix of
+larger sigma that has the baseline's clean accuracy.
+"""
+
+
+def _accuracy(_context: click.Context, _option: click.Parameter, text: str | None) -> float | str | None:
+    if text is None or text == "baseline":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ParameterError(f"clean accuracy {text!r}: give a number such as 0.67, or 'baseline'") from None
+
+
+@click.command("trade-off", epilog=TRADE_OFF)
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@sigma_option
+@click.option(
+    "--at-radius", type=NUMBER, default=0.25, show_default=True,
+    help="Radius of the certified accuracy; 8/255 is one too.",
+)  # fmt: skip
+@click.option(
+    "--match-clean-accuracy", callback=_accuracy, metavar="A|baseline",
+    help="For each SOURCE the largest alpha whose mix is this accurate; baseline: as accurate as the "
+    "robust classifier of least sigma alone.",
+)  # fmt: skip
+@click.option(
+    "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
+    default=list(CERTIFICATES), help="Repeatable.  [default: all]",
+)  # fmt: skip
+@click.option(
+    "--standard-accuracy", type=float,
+    help="Files know nothing of g: assume it right with this probability where it decides.  [default: 1]",
+)  # fmt: skip
+@click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
+@click.option("--assume-selected", is_flag=True, help="Class counts: other samples chose each image's class.")
+@click.option(
+    "--plot", default="trade-off.png", show_default=True, metavar="FILE", help="Figure: .png, .svg or 'none'."
+)
+@format_option(*FORMATS)
+def trade_off(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -> int:
+    """Show what clean accuracy costs in certified accuracy, for all alpha at once.
+
+    SOURCE is a run folder (which knows g's predictions), a published log or a
+    file of class counts. Several, as a rule of several sigma, share one figure.
+    """
+    from certmix.certification.stored import Doubt
+    from certmix.certification.trade_off import read_mixable, trade_off
+    from certmix.tables import print_table
+
+    sigmas = options.pop("sigmas")
+    how = {name: options.pop(name) for name in ("at_radius", "certificates", "match_clean_accuracy")}
+    read = [
+        read_mixable(source, sigma=of_source(sigmas, sources, k), **options)
+        for k, source in enumerate(sources)
+    ]
+    found = trade_off(read, **how)
+    for note in found.notes:
+        if isinstance(note, Doubt):
+            say(note)
+    if plot != "none":
+        from certmix.tables.curves import plot_trade_off
+
+        plot_trade_off(found, plot)
+        click.echo(f"Plot: {plot}", err=True)
+    print_table(found.table, format_)
+    return 0
+
+
+AUDIT = """\b
+Examples:
+  certmix audit cohen-0.25.tsv --sigma 0.25
+  certmix audit a.tsv b.tsv --sigma 0.25,0.5 --format json
+  certmix audit runs/RUN
+
+Exit code 0: nothing that would change a table; 1: something would (marked !).
+Of a run its counts and its log are looked at. Its published tables and plots
+are checked by certmix verify RUN.
+"""
+
+
+@click.command("audit", epilog=AUDIT)
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@sigma_option
+@click.option(
+    "--samples", type=int, default=100_000, show_default=True, help="Samples an image that a log rests on."
+)
+@click.option(
+    "--failure-probability", type=float, default=0.001, show_default=True,
+    help="Failure probability that a log is said to have.",
+)  # fmt: skip
+@click.option("--radii", type=NUMBERS, help="Thresholds of tables.  [default: 0 to 1.5 in steps of 0.25]")
+@click.option("--rows", type=int, help="How many rows there should be.  [default: from idx]")
+@format_option("text", "json")
+def audit(sources: tuple[str, ...], format_: str, **options: Any) -> int:
+    """Check stored sources: missing and repeated rows, failure probability, ceilings, columns.
+
+    SOURCE is a published log (idx label predict radius correct time), a file
+    of class counts, or a run folder. Each finding ends with what to do.
+    """
+    from certmix.certification.audit import audit
+
+    if all(Path(source).is_dir() for source in sources):
+        refuse_unused(
+            ["sigmas", "samples", "failure_probability", "radii", "rows"],
+            "is for files: a run folder says so itself",
+        )
+    sigmas = options.pop("sigmas")
+    given = {name: value for name, value in options.items() if value is not None}
+    audits = [audit(source, sigma=of_source(sigmas, sources, k), **given) for k, source in enumerate(sources)]
+    if format_ == "json":
+        content = {"schema_version": 1, "sources": [one.as_dict() for one in audits]}
+        click.echo(json.dumps(content, indent=2, allow_nan=False))
+    else:
+        assumed = _assumed()
+        click.echo("\n".join(line for one in audits for line in _lines(one, assumed)))
+    return int(any(one.changes_table for one in audits))
+
+
+def _assumed() -> set[str]:
+    """Return which facts of a published log nobody stated."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        name for name in ("samples", "failure_probability") if context.get_parameter_source(name) is default
+    }
+
+
+def _lines(one: Any, assumed: set[str]) -> list[str]:
+    """Return a heading, the facts that are known, and one line a finding."""
+    marked = assumed if one.facts.get("samples_known") is False else set()
+    facts = [
+        f"  {name.replace('_', ' ')}: {_shown(value)}{' (assumed)' if name in marked else ''}"
+        for name, value in one.facts.items()
+        if value is not None
+    ]
+    if one.kind == "run folder":
+        facts.append(f"  published tables: not looked at; certmix verify {one.source} checks them")
+    findings = []
+    for finding in one.findings:
+        more = " ..." if finding.count > len(finding.images) else ""
+        images = f" (idx {', '.join(map(str, finding.images))}{more})"
+        findings.append(
+            f"{'!' if finding.changes_table else '-'} {finding.check}: {finding.message}"
+            f"{images if finding.images else ''}; {finding.remedy}"
+        )
+    return [f"{one.source}: {one.kind}", *facts, *(findings or ["  nothing found"])]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_shown, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    )
+
+
+REPORT = """\b
+Examples:
+  certmix report runs/RUN
+  certmix report runs/RUN --output report.html --title "Sigma 0.5" --images 12
+  certmix report runs/A runs/B --output comparison.html
+
+The page is one file that needs no network: curves, tables, pictures and how
+the run was made. It can be sent, printed, and opened on a phone.
+"""
+
+
+@click.command("report", epilog=REPORT)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE",
+    help="The page. A file that certmix did not make is not replaced.  [default: RUN/report.html]",
+)  # fmt: skip
+@click.option("--title", help="Heading of the page.  [default: what it is about]")
+@click.option(
+    "--images", type=int, default=6, show_default=True, metavar="N",
+    help="Images of each group: largest radii, smallest radii, not certified. 0 for none.",
+)  # fmt: skip
+def report(runs: tuple[Path, ...], output: Path | None, title: str | None, images: int) -> int:
+    """Make one self-contained HTML page of a run, or of several to compare.
+
+    RUN is the folder of a certification run or of an empirical study. Nothing
+    is sampled and no model is loaded.
+    """
+    if all(is_smoothed(run) is None for run in runs):
+        refuse_unused(["images"], "is for runs of certify")
+    from certmix.page import write_report
+
+    click.echo(write_report(runs, output, title=title, images=images))
+    return 0
+
+
+SHOW = """\b
+Examples:
+  certmix show runs/RUN
+  certmix show runs/RUN --format latex
+"""
+
+
+@click.command("show", epilog=SHOW)
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@format_option(*FORMATS)
+def show(run: Path, format_: str) -> int:
+    """Print the table of a certification run again, in any format.
+
+    RUN is the folder of a run of certmix certify. The table is made from the
+    run's numbers: nothing is sampled, no model is loaded.
+    """
+    from certmix.certification.show import show
+    from certmix.tables import print_table
+
+    print_table(show(run), format_)
+    return 0

@@ -1,0 +1,89 @@
+"""The command that repeats a run parses to the same request, whatever option of `certmix certify` differs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from certmix.certification import certify, deterministic
+from certmix.certification.deterministic_request import GivenConstant, Margin
+from certmix.certification.request import CertifyRequest
+from certmix.certification.unfinished import repeat_command
+from certmix.runs.settings import fields
+from certmix.runs.source_names import Sources
+
+KINDS = {
+    "certify": CertifyRequest(0.25, 0.76),
+    "soft": CertifyRequest(0.25, 0.76, scores="soft", goal="radius"),
+    "certify-margin": Margin(0.76),
+    "certify-lipschitz-constant": GivenConstant(0.76, lipschitz_constant=1.5),
+}
+OTHER = {
+    "sigma": 32 / 255, "alpha": 0.8, "images": "all", "samples": 12_345, "selection_samples": 7, "goal": "fixed",
+    "relative_precision": 0.03, "failure_probability": 1e-7, "scores": "soft", "temperature": 1 / 3,
+    "certificates": ("smoothing", "exact"), "radii": (0.0, 1 / 255, 0.1), "seed": 2**63 + 1, "precision": "bf16",
+    "norm": "l2", "bound_method": "crown", "max_radius": 1 / 3, "lipschitz_constant": 1e-7,
+    "constant_of": "each-logit", "data": "my data.npz", "split": "train", "input_range": None, "resize": 9,
+    "crop": 8, "standard": None, "standard_weights": "g's.pt", "standard_normalize": "0.5/0.2",
+    "standard_files": ("a", "b c"), "robust": "nets.py:h", "robust_weights": "h.pt", "robust_normalize": "0/1",
+    "robust_files": ("h.json",),
+}  # fmt: skip
+ONE_SIDE = {"temperature": "certify", "relative_precision": "certify", "scores": "soft"}
+"""Fields that mean nothing, or are as written, in a kind."""
+BOUND = {"certify": "clopper-pearson-two-sided", "soft": "betting-fixed"}
+CASES = [
+    (kind, field.name)
+    for kind, request in KINDS.items()
+    for field in (*fields(type(request)), *fields(Sources))
+    if field.name != "certificate" and ONE_SIDE.get(field.name) != kind
+]
+
+
+@pytest.fixture
+def parsed(command, monkeypatch):
+    """Return what a command asks of the library."""
+
+    def run(line: str) -> tuple[object, object, dict]:
+        asked: list[tuple[object, object, dict]] = []
+
+        def record(request, sources, **how):
+            asked.append((request, sources, how))
+            raise KeyboardInterrupt
+
+        for module, name in ((certify, "run_certify"), (deterministic, "run_deterministic")):
+            monkeypatch.setattr(module, name, record)
+        done = command(*shlex.split(line)[1:])
+        assert asked, done.err
+        return asked[0]
+
+    return run
+
+
+def described(kind, request, sources, **more):
+    study = "certify" if kind == "soft" else kind
+    told = {"identity": {"study": study}, "request": request.as_dict(), "sources": sources.as_dict(), **more}
+    return json.loads(json.dumps(told))
+
+
+@pytest.mark.parametrize("kind, name", CASES)
+def test_the_repeated_command_asks_for_the_same(parsed, kind, name):
+    request, sources = KINDS[kind], Sources()
+    value = BOUND[kind] if name == "bound" else OTHER[name]
+    if name in Sources.__struct_fields__:
+        sources = sources.replace(**{name: value})
+    else:
+        request = request.replace(**{name: value, **({"bound": None} if name == "scores" else {})})
+    again = parsed(repeat_command(Path("run"), described(kind, request, sources)))
+    assert again[:2] == (request, sources)
+    assert again[2]["output"] == "run"
+
+
+def test_batches_compiling_and_shards_are_repeated(parsed):
+    more = {"batch_size": 7, "compiled": "partly", "shard": {"number": 2, "of": 3}}
+    line = repeat_command(Path("a run"), described("certify", KINDS["certify"], Sources(), **more))
+    how = SimpleNamespace(**parsed(line)[2])
+    assert (how.batch_size, how.compiled, str(how.shard), how.output) == (7, True, "2/3", "a run")
