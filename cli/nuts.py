@@ -20,7 +20,12 @@ from .options import NUMBERS, Parsed, divide, format_option, options, refuse_unu
 from .studies import OF_STANDARD, print_study, run_study, study_options
 
 
-@click.group("nuts", epilog="Start here: certmix nuts fit --output mix")
+class _InOrder(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group("nuts", cls=_InOrder, epilog="Start here: certmix nuts fit --output mix")
 def nuts() -> None:
     """Mix nonlinearly (MixedNUTS): more accurate at almost the same robustness.
 
@@ -57,7 +62,9 @@ SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precisio
 """What a certified fit takes as any fit does."""
 
 
-@nuts.command("fit", epilog=FIT)
+@nuts.command(
+    "fit", epilog=FIT, short_help="Fit s, p, c and alpha of a nonlinear mix from two models and data."
+)
 @options(FitChoices, leave=("early_stop",))
 @click.option(
     "--full-strength", is_flag=True, help="Go on lowering the margins of images that are already broken."
@@ -173,7 +180,10 @@ Examples:
 """
 
 
-@nuts.command("evaluate", epilog=EVALUATE)
+@nuts.command(
+    "evaluate", epilog=EVALUATE,
+    short_help="Attack a fitted mix every way there is, beside its base models and the plain mix.",
+)  # fmt: skip
 @click.argument("mix", type=click.Path(path_type=Path), metavar="FOLDER")
 @click.option(
     "--plain-alphas", type=NUMBERS, default="0.6,0.75,0.9", show_default=True,
@@ -220,7 +230,10 @@ def _known(name: str) -> str:
     return name
 
 
-@nuts.command("study", epilog=STUDY)
+@nuts.command(
+    "study", epilog=STUDY,
+    short_help="Tables and figures from cached results: sensitivity, margins, beta, ablations, cost.",
+)  # fmt: skip
 @click.argument("name", type=Parsed("NAME", _known), metavar="NAME")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
 @click.option(

@@ -189,8 +189,8 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     relative to the file.
     """
     from certmix.files import write_atomically
-    from certmix.verification.propose import propose
     from certmix.verification.guarantee import guarantee_text, parse_guarantee
+    from certmix.verification.propose import propose
 
     printed = str(output) == "-"
     if printed:
@@ -217,8 +217,8 @@ def check(file: Path) -> int:
 
     Exit code 0: it can be verified; 2: it cannot, with the line and the remedy.
     """
-    from certmix.verification.judge import most_that_can_be_shown
     from certmix.verification.guarantee import read_guarantee
+    from certmix.verification.judge import most_that_can_be_shown
 
     read = read_guarantee(file)
     images = read.request.images
