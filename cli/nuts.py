@@ -9,8 +9,8 @@ import click
 
 from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS
-from certmix.runs.source_names import Sources
 from certmix.runs.attack_request import AttackRequest
+from certmix.runs.source_names import Sources
 from certmix.studies.nuts_ablations import STUDIES
 from certmix.studies.nuts_certified_plan import CertifiedRequest
 from certmix.studies.nuts_fit import FitChoices
@@ -159,8 +159,8 @@ def _take_published(published: str, given: dict[str, Any]) -> int:
 
 
 def _fit_certified(given: dict[str, Any]) -> int:
-    from certmix.studies.study import Surroundings
     from certmix.studies.nuts_certified import nuts_certified
+    from certmix.studies.study import Surroundings
 
     from .progress import StudyBar, say
 
@@ -251,8 +251,8 @@ def study(name: str, folders: tuple[Path, ...], plot: Path | None, output: Path 
     run folder of certmix nuts evaluate may follow: its attacked points count
     as well. No attack is run: everything comes from cached logits in seconds.
     """
-    from certmix.studies.study import StudyResult
     from certmix.studies.nuts_ablations import nuts_study
+    from certmix.studies.study import StudyResult
     from certmix.tables.formats import write_files
 
     product = nuts_study(name, folders)

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.runs.settings import Option
 from certmix.runs.source_names import Sources
-from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.tables.formats import FORMATS
 
 from .options import (

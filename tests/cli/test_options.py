@@ -175,8 +175,9 @@ VALUES = {
 """A value of every option, by the parameter's name: other than the default; flags take none."""
 
 STUDIES = {
-    "attack": "attack", "mix-sweep": "mix_sweep", "compare-trust": "compare_trust", "confidence": "confidence",
-    "lipschitz": "local_lipschitz", "nuts evaluate": "nuts_evaluate",
+    "attack": "attack.attack", "mix-sweep": "mix_sweep.mix_sweep", "confidence": "confidence.confidence",
+    "compare-trust": "compare_trust.compare_trust", "lipschitz": "lipschitz.local_lipschitz",
+    "nuts evaluate": "nuts_evaluate.nuts_evaluate",
 }  # fmt: skip
 OBSERVED = {
     "certify": [
@@ -194,7 +195,7 @@ OBSERVED = {
     ],
     "trade-off": ["certmix.tables.curves.plot_trade_off"],
     **{
-        name: [f"certmix.studies.{function}.{function}", "certmix_cli.studies.print_study"]
+        name: [f"certmix.studies.{function}", "certmix_cli.studies.print_study"]
         for name, function in STUDIES.items()
     },
     "nuts fit": [
