@@ -133,7 +133,7 @@ class Store:
                 # nobody writes: that is so where no -wal file lies there.
                 written = path.with_name(f"{path.name}-wal").exists()
                 mode = f"mode=ro{'' if written else '&immutable=1'}"
-                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
             else:
                 self._db = sqlite3.connect(path)
         try:
