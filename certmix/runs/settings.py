@@ -175,7 +175,7 @@ class Field:
             return f"{words}: {wanted}{example}"
         odd = isinstance(value, bool) or not isinstance(value, int | float)
         kind = "number" if self.plain is float else "whole number"
-        if not odd and not math.isfinite(value):
+        if not odd and isinstance(value, float) and not math.isfinite(value):
             kind = f"finite {kind}"
         metas = [meta for meta in getattr(self.kinds[0], "__metadata__", ()) if isinstance(meta, Meta)]
         span = "".join(map(_span, metas))
