@@ -1,0 +1,126 @@
+"""Pickles that run code, grow without end, or take for ever to hash: read by an allow-list, or not at all."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+from fuzz.harness import CASES, Payload, accepted, fuzz, judged, lay, little_memory, raw, refused
+from fuzz.readers import PIXELS, batch, use_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from certmix.data import load
+from certmix.data.cifar import read_pickle
+from certmix.models.spec import load_model
+
+opcodes = st.sampled_from(
+    [
+        b"(", b"0", b"1", b"2", b"N", b"K\x01", b"J\xff\xff\xff\xff", b"I01\n", b"L5L\n", b"F1.5\n", b"G" + b"\x7f" * 8, b"]", b"}",
+        b")", b"t", b"\x85", b"\x86", b"\x87", b"l", b"d", b"a", b"e", b"s", b"u", b"\x8f", b"\x90", b"\x91", b"\x88", b"R", b"b", b"o",
+        b"\x81", b"\x92", b"q\x00", b"q\x01", b"h\x00", b"h\x01", b"r\xff\xff\xff\x7f", b"j\xff\xff\xff\x7f", b"\x94", b"p999999999\n",
+        b"g0\n", b"X\x04\x00\x00\x00data", b"U\x04data", b"C\x01a", b"T\xff\xff\xff\x7f", b"B\xff\xff\xff\xff", b"\x8b\xff\xff\xff\x7f",
+        b"\x8e" + b"\xff" * 7 + b"\x7f", b"\x8d" + b"\x00" * 7 + b"\x01", b"\x96\xff\xff\xff\xff\x00\x00\x00\x00", b"\x82\x01",
+        b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"cnumpy.core.multiarray\n_reconstruct\n", b"c_codecs\nencode\n",
+        b"cos\nsystem\n", b"c__builtin__\neval\n", b"i__builtin__\neval\n", b"\x8c\x02os\x8c\x06system\x93", b"Pid\n", b"Q", b"\x95" + b"\xff" * 8,
+        b"U\x06latin1", b"U\x02u1", b"Va\n", b"\x97", b"\x98", b".",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(opcodes, max_size=30), st.booleans())
+@fuzz
+def test_pickles_made_of_any_instructions(place: Path, parts: list[bytes], in_order: bool) -> None:
+    content = b"".join(parts)
+    lay(place, {"any": b"\x80\x02}(U\x04data" + content + b"u." if in_order else content + b"."})
+    judged(lambda: read_pickle(place / "any"), place)
+
+
+DOUBLED = b"".join(b"](h%ch%ceq%c" % (k, k, k + 1) for k in range(1, 60))
+PAIRS = b"".join(b"h%c\x86q%c" % (k, k + 1) for k in range(1, 60))
+LONG = b"X" + struct.pack("<I", 50_000) + b"x" * 50_000
+BOMBS = {
+    "lists of one list": b"\x80\x02}U\x04data]q\x01" + DOUBLED + b"s.",
+    "labels of labels": b"\x80\x02}U\x06labels]q\x01" + DOUBLED + b"s.",
+    "a key of tuples": b"\x80\x02})q\x01" + PAIRS + b"K\x01s.",
+    "a key of copies": b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s.",
+    "a key of nested tuples": b"\x80\x02})" + b"\x85" * 500_000 + b"K\x01s.",
+    "a list after BUILD": b"\x80\x02}U\x04data]Nbq\x01(h\x01h\x01es.",
+    "text again and again": b"\x80\x02}U\x04data" + LONG + b"q\x01(" + b"h\x01" * 50_000 + b"ls.",
+    "encoded again and again": b"\x80\x02}U\x04data](c_codecs\nencode\nq\x02" + LONG + b"q\x03U\x06latin1q\x04\x86R"
+    + b"h\x02h\x03h\x04\x86R" * 50_000 + b"es.",
+    "bytes that claim 2^62": b"\x80\x04}U\x04data\x8e" + struct.pack("<Q", 2**62) + b"s.",
+    "an array of 2^40": b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    b"(K\x01\x8a\x06\x00\x00\x00\x00\x00\x01\x85cnumpy\ndtype\nU\x02u1\x85R\x89U\x01atbs.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_pickles_that_grow_are_refused(place: Path, name: str) -> None:
+    lay(place, {"any": BOMBS[name]})
+    with little_memory():
+        refused(lambda: read_pickle(place / "any"), place)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02}r\xff\xff\xff\x0f.", b"}p999999999\n."])
+def test_places_far_out_in_the_memo_cost_nothing(place: Path, content: bytes) -> None:
+    lay(place, {"any": content})
+    with little_memory():
+        assert accepted(lambda: read_pickle(place / "any"), place) == {}
+
+
+def test_a_pickle_changes_nothing_for_the_next(place: Path) -> None:
+    lay(place, {"any": b"\x80\x02}U\x04datacnumpy\ndtype\n(N}U\x0c__defaults__)stbs."})
+    judged(lambda: read_pickle(place / "any"), place)
+    lay(place, {"any": batch(2)})
+    assert accepted(lambda: read_pickle(place / "any"), place)["data"].tolist() == PIXELS.tolist()
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_programs_are_forbidden(tmp_path: Path, protocol: int) -> None:
+    """In batches, in their meta data, and in weights under every suffix."""
+    (tmp_path / "data").mkdir()
+    program = Payload(tmp_path / "witness").pickled(protocol)
+    for files in ({"test_batch": program}, {"test_batch": batch(2), "batches.meta": program}):
+        lay(tmp_path / "data", files)
+        assert "forbidden" in refused(lambda: load(tmp_path / "data"), tmp_path)
+    for suffix in ("pt", "pth", "ckpt", "bin", "tar"):
+        lay(tmp_path, {f"w.{suffix}": program})
+        refused(lambda suffix=suffix: use_weights(tmp_path / f"w.{suffix}"), tmp_path)
+    assert not (tmp_path / "witness").exists()
+
+
+HASHED = {
+    **{name: BOMBS[name] for name in ("a key of tuples", "a key of copies", "a key of nested tuples")},
+    "a set of tuples": b"\x80\x04\x8f()q\x01" + PAIRS + b"\x90.",
+}
+
+
+@pytest.mark.parametrize("name", HASHED)
+@pytest.mark.parametrize("kind", ["archive", "old format", "old format before an archive"])
+def test_keys_that_take_for_ever(place: Path, name: str, kind: str) -> None:
+    if kind != "archive":
+        head = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+        lay(place, {"w.pt": b"".join(head) + HASHED[name] + pickle.dumps([], 2)})
+        if "before" in kind:
+            with zipfile.ZipFile(place / "w.pt", "a") as file:
+                file.writestr("archive/data.pkl", b"\x80\x02}.")
+    else:
+        with zipfile.ZipFile(place / "w.pt", "w") as file:
+            for member, content in (
+                ("data.pkl", HASHED[name]),
+                ("version", b"3\n"),
+                ("byteorder", b"little"),
+            ):
+                file.writestr(f"archive/{member}", content)
+    refused(lambda: use_weights(place / "w.pt"), place)
+
+
+@given(raw)
+@settings(fuzz, max_examples=max(1, CASES // 10))
+def test_exported_programs_that_are_none(place: Path, content: bytes) -> None:
+    lay(place, {"net.pt2": content})
+    refused(lambda: load_model(str(place / "net.pt2")), place)
