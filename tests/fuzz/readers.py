@@ -573,7 +573,7 @@ READERS: dict[str, Reader] = {
     "images": Reader(
         pictures,
         (whole, *(partial(whole, **options) for options in ({"crop": 4}, {"resize": 200, "crop": 3}))),
-        slow=14,
+        slow=28,
     ),
     "card": Reader(pair, (read_card, read_pair), odd=("tiny.json",), slow=2),
     "card and weights": Reader(pair, (read_pair, read_model), odd=("tiny.safetensors",), slow=4, settle=with_checksum),
@@ -589,7 +589,7 @@ READERS: dict[str, Reader] = {
     ),
     "numbers": Reader(numbers, (read_images, read_cells), slow=0.5),
     "description": Reader(partial(run, "sampled"), (described,), odd=("run.json",)),
-    **{f"{kind} run": Reader(partial(run, kind), (open_run, load_run, reproduced, show), odd=RUN, slow=3) for kind in ("sampled", "soft")},
+    **{f"{kind} run": Reader(partial(run, kind), (open_run, load_run, reproduced, show), odd=RUN, slow=4) for kind in ("sampled", "soft")},
     **{f"{kind} run, judged": Reader(partial(run, kind), (recertify, audit, beside(recertify), beside(audit)), odd=RUN, slow=15) for kind in ("sampled", "soft")},
     "run without samples": Reader(partial(run, "plain"), (load_run, reproduced, show), odd=RUN, slow=3),
     "page of a sampled run": Reader(partial(run, "sampled"), (shown,), odd=RUN, slow=30),
