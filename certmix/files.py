@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,11 +17,17 @@ from numpy.typing import NDArray
 
 from certmix.errors import RunError
 
-__all__ = ["parse_json", "read_arrays", "refuse_bomb", "what_it_is", "write_atomically"]
+__all__ = ["digest_of", "parse_json", "read_arrays", "refuse_bomb", "what_it_is", "write_atomically"]
 
 _FREE = 1 << 28
 _TIMES = 200
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def digest_of(content: Any) -> str:
+    """Return SHA-256 (hex) of bytes, or of plain data as JSON with its keys sorted."""
+    plain = content if isinstance(content, bytes) else json.dumps(content, sort_keys=True).encode()
+    return hashlib.sha256(plain).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from certmix.certification.request import DEFAULT_RADII, Alpha, Radii, Sampled
 from certmix.errors import ParameterError
+from certmix.files import digest_of
 from certmix.radii import CERTIFICATES
 from certmix.radii.constant import CONSTANTS_OF
 from certmix.runs.settings import DERIVED, Option, Positive, Settings, norm_name
@@ -93,7 +92,7 @@ class Proved(Settings, frozen=True):
     def name(self, standard_checksum: str) -> str:
         """Return a readable and unique name for this request's products."""
         plain = self.as_dict()
-        digest = hashlib.sha256(json.dumps([plain, standard_checksum], sort_keys=True).encode()).hexdigest()
+        digest = digest_of([plain, standard_checksum])
         kind = f"{plain['certificate']}-{plain['norm']}-images{plain['images']}"
         return f"alpha{self.alpha:g}-{kind}-{digest[:8]}"
 

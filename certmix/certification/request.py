@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -14,6 +12,7 @@ from typing import Annotated, Any
 
 from certmix.bounds import BOUNDS, bounds_of
 from certmix.errors import ParameterError
+from certmix.files import digest_of
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share
 from certmix.sampling.devices import PRECISIONS
@@ -159,9 +158,7 @@ class CertifyRequest(Settings, frozen=True):
 
     def name(self, standard_checksum: str) -> str:
         """Return a readable and unique name for this request's products."""
-        digest = hashlib.sha256(
-            json.dumps([self.as_dict(), standard_checksum], sort_keys=True).encode()
-        ).hexdigest()[:8]
+        digest = digest_of([self.as_dict(), standard_checksum])[:8]
         return (
             f"alpha{self.alpha:g}-{self.goal}-n{self.samples}-images{self.images}"
             f"-failure{self.failure_probability:g}-{digest}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from certmix.certification.evaluate import bound_records, radii_of
 from certmix.certification.request import CertifyRequest, Shard
 from certmix.data import stack
 from certmix.errors import RunError
+from certmix.files import digest_of
 from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
 from certmix.runs import ImageRecord, Store
@@ -322,7 +322,7 @@ def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
     """
     dataset = loaded.dataset
     values, index = dataset.read(job.position), int(dataset.indices[job.position])
-    checksum = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    checksum = digest_of(values.tobytes())
     if job.record is not None and job.record.input_checksum != checksum:
         raise RunError(
             f"image {index} is not what it was when this run began: restore the data, or use --fresh"

@@ -10,7 +10,6 @@ A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from importlib.resources import files
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from certmix.data.dataset import Request, Source, check_split, in_memory, refuse_range, refuse_resizing
 from certmix.errors import DataError
+from certmix.files import digest_of
 from certmix.types import Dataset
 
 NAME = "cifar10-sample"
@@ -37,7 +37,7 @@ def load(place: Path, request: Request) -> Dataset:
         pixels = _cut((folder / "cifar10_sample.png").read_bytes())
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{NAME}: its files are missing or damaged: install certmix again") from error
-    found = hashlib.sha256(pixels.data).hexdigest()
+    found = digest_of(pixels.tobytes())
     if found != facts["sha256"]:
         raise DataError(
             f"{NAME}: sha256 of the pixels is {found[:12]}..., expected {facts['sha256'][:12]}...: "

@@ -9,7 +9,6 @@ folder or package, belong to what fixes it.
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import inspect
 import io
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, describe
-from certmix.files import what_it_is
+from certmix.files import digest_of, what_it_is
 from certmix.models.zoo import read_bytes
 
 __all__ = [
@@ -266,7 +265,7 @@ def from_file(path: Path, factory: str) -> Foreign:
     spec = f"{path}:{factory}"
     source = read_bytes(path, "give the path of a Python file, as in file.py:factory")
     path = path.resolve()
-    unique = "_certmix_model_" + hashlib.sha256(str(path).encode() + source).hexdigest()[:16]
+    unique = "_certmix_model_" + digest_of(str(path).encode() + source)[:16]
     module = ModuleType(unique)
     module.__file__ = str(path)
     sys.modules[unique] = module

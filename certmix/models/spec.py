@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,7 @@ import torch
 from torch import nn
 
 from certmix.errors import ModelError, describe
+from certmix.files import digest_of
 from certmix.models.architectures import Normalization, Normalized, parse_normalize
 from certmix.models.checks import classes_remedy
 from certmix.models.foreign import (
@@ -247,7 +246,7 @@ def _digests(files: Sequence[str | Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
         data = read_bytes(Path(file).expanduser(), "restore the file that the model reads, or leave it out")
-        name, digest = f"file {Path(file).name}", hashlib.sha256(data).hexdigest()
+        name, digest = f"file {Path(file).name}", digest_of(data)
         found[name] = f"{found[name]}, {digest}" if name in found else digest
     return found
 
@@ -256,8 +255,7 @@ def _declared(loaded: LoadedModel, digests: dict[str, str]) -> LoadedModel:
     """Return a model whose checksum covers declared files as well."""
     if not digests:
         return loaded
-    text = json.dumps([loaded.checksum, digests], sort_keys=True)
-    checksum = hashlib.sha256(text.encode()).hexdigest()
+    checksum = digest_of([loaded.checksum, digests])
     return replace(loaded, checksum=checksum, parts={**loaded.parts, **digests})
 
 
@@ -336,11 +334,11 @@ def _finish(
 ) -> LoadedModel:
     parts = {
         "weights": hash_state(foreign.module).hexdigest(),
-        "code": hashlib.sha256(foreign.identity).hexdigest(),
+        "code": digest_of(foreign.identity),
         "normalisation": str(values),
-        **{name: hashlib.sha256(source).hexdigest() for name, source in foreign.sources.items()},
+        **{name: digest_of(source) for name, source in foreign.sources.items()},
     }
-    checksum = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    checksum = digest_of(parts)
     module = foreign.module if values is None else Normalized(foreign.module, *values)
     module = _ready(module, spec, device)
     return LoadedModel(
@@ -370,7 +368,7 @@ def _load_card(
             + classes_remedy(card.classes, classes, no_label_zero)
         )
     module = _ready(load_zoo(stem, folder), spec, device)
-    checksum = hashlib.sha256(f"zoo\0{card.name}\0{card.sha256}".encode()).hexdigest()
+    checksum = digest_of(f"zoo\0{card.name}\0{card.sha256}".encode())
     parts = {"weights": card.sha256}
     return LoadedModel(module, card.name, spec, checksum, card.noise_sigma, card.input_range, card, parts)
 

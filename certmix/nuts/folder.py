@@ -6,7 +6,6 @@ is never copied: a base model that is a Python file is named by its path.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError, describe
-from certmix.files import parse_json, write_atomically
+from certmix.files import digest_of, parse_json, write_atomically
 from certmix.models.architectures import Normalized
 from certmix.models.foreign import FixedMode
 from certmix.models.spec import MODULE_FACTORY, LoadedModel, load_model
@@ -356,7 +355,7 @@ def load_part(
     depends["bypass"] = (*depends[""], *depends["auxiliary"])
     numbers = msgspec.structs.asdict(own.transform) | {name: getattr(own, name) for name in depends[part]}
     identity = ["nuts", LAYER_NORM, part, numbers, [one.checksum for one in pair]]
-    checksum = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    checksum = digest_of(identity)
     name = f"nuts:{place.resolve().name}" + (f"#{part}" if part else "")
     return replace(made, module=module, name=name, spec=spec, checksum=checksum)
 

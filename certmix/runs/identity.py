@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from certmix.files import digest_of
 
 __all__ = ["CERTIFY", "Identity", "StudyIdentity", "command_of"]
 
@@ -77,7 +78,7 @@ class Identity:
     def digest(self) -> str:
         """Return 8 hex digits that name this identity (data and model by checksum, not by name)."""
         parts = {k: v for k, v in self.as_dict().items() if k not in ("data", "robust")}
-        return _digest(parts)
+        return digest_of(parts)[:8]
 
     def folder_name(self) -> str:
         """Return a readable and unique folder name."""
@@ -113,7 +114,7 @@ class StudyIdentity:
 
     def folder_name(self) -> str:
         """Return a readable and unique folder name."""
-        return f"{self.study}-{_file_name(self.label)}-{_digest(self.as_dict())}"
+        return f"{self.study}-{_file_name(self.label)}-{digest_of(self.as_dict())[:8]}"
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """Return one phrase for each part in which a stored identity differs."""
@@ -126,10 +127,6 @@ def _differences(stored: dict[str, Any], own: dict[str, Any], names: tuple[str, 
         for part in own
         if part not in names and stored.get(part) != own[part]
     ]
-
-
-def _digest(parts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _file_name(words: str) -> str:

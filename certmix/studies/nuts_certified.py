@@ -21,7 +21,7 @@ from certmix.certification.describe import surroundings
 from certmix.certification.evaluate import Evaluation, evaluate
 from certmix.data import restrict, spread, stack
 from certmix.errors import DataError, Interrupted, ModelError
-from certmix.files import write_atomically
+from certmix.files import digest_of, write_atomically
 from certmix.nuts.certified import ALPHAS, NoisyLogits, right_over_alphas, softmax_numpy
 from certmix.nuts.description import MixSettings, TuningImages
 from certmix.nuts.folder import FILE, save_nuts
@@ -305,7 +305,7 @@ def _certify(
         request = bench.asked.certify(planned.scores, planned.bound, planned.alpha)
         transform = asdict(plan.best) if planned.scores == "soft" else None
         text = json.dumps([rest.checksum, planned.scores, transform, request.seed])
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        digest = digest_of(text.encode())[:8]
         folder = (
             None if bench.run.path is None else bench.run.path / "certified" / f"{planned.scores}-{digest}"
         )

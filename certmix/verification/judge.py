@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from certmix.bounds import betting, clopper_pearson
 from certmix.certification.evaluate import ceilings
 from certmix.certification.request import CertifyRequest
 from certmix.errors import RunError
+from certmix.files import digest_of
 from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray
 from certmix.verification.checks import Outcome
@@ -136,7 +136,7 @@ def _mean(radii: FloatArray, indices: IntArray, largest: float) -> tuple[float, 
     value = float(np.nextafter(math.fsum(radii) / len(radii), 0.0)) if np.isfinite(radii).all() else math.inf
     if not 0 < largest < math.inf:
         return value, 0.0
-    order = np.argsort([hashlib.sha256(str(index).encode()).hexdigest() for index in indices.tolist()])
+    order = np.argsort([digest_of(str(index).encode()) for index in indices.tolist()])
     scaled = np.minimum(radii[order], largest) / largest
     lower = betting.lower_bound(np.minimum(scaled, 1.0), _MISSED, planned=len(scaled))
     return value, max(0.0, float(np.nextafter(lower * largest, 0.0)) * (1 - 2.0**-50))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -13,6 +12,7 @@ from certmix.bounds import BOUNDS
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.certification.deterministic_request import ROBUST
 from certmix.certification.request import CertifyRequest
+from certmix.files import digest_of
 from certmix.runs import ImageRecord
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
@@ -60,7 +60,7 @@ def _check_inputs(images: Mapping[int, ImageRecord], data: Dataset | None) -> li
         found, values = data.labels[places[index]], np.ascontiguousarray(data.read(places[index]))
         if found != record.label:
             labels.append((index, f"image {index} has label {found}, the run says {record.label}"))
-        if hashlib.sha256(values.tobytes()).hexdigest() != record.input_checksum:
+        if digest_of(values.tobytes()) != record.input_checksum:
             sums.append((index, f"image {index} is not what the run stored a checksum of"))
     return [
         judged("labels", labels, f"{len(images):,} labels are those of the data set"),

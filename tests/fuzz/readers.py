@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -166,7 +166,7 @@ def read_card(folder: Path) -> Card:
     assert type(card.classes) is int and card.classes >= 2 and all(type(n) is int for n in card.input_shape)
     assert all(isinstance(name, str) for name in (card.name, card.architecture, card.data, card.notes))
     assert card.noise_sigma is None or card.noise_sigma > 0
-    json.dumps(dataclasses.asdict(card), ensure_ascii=False).encode()
+    json.dumps(msgspec.structs.asdict(card), ensure_ascii=False).encode()
     return card
 
 

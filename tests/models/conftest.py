@@ -1,8 +1,7 @@
 """A card to write small models with."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from certmix.models.zoo import Card
 

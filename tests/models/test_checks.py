@@ -1,11 +1,11 @@
 """What a model must give, and which shipped model goes with a noise level."""
 
 import json
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import asdict, replace
 from scipy.stats import binom
 from torch import nn
 

@@ -5,12 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 
 import pytest
 import torch
+from msgspec.structs import asdict
 
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError, ParameterError, RunError
 from certmix.models.architectures import build, fold_batch_norm
 from certmix.models.zoo import ZOO_FOLDER, gaussian_names, load_zoo, save_zoo, zoo_card, zoo_names
 
@@ -65,7 +65,7 @@ def test_saving_refuses_what_could_not_be_loaded(tmp_path, model, make_card):
         save_zoo(tmp_path, make_card(), large)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(ModelError, match="cannot write to"):
+    with pytest.raises(RunError, match="cannot write"):
         save_zoo(tmp_path / "file", make_card(), model)
 
 
@@ -83,7 +83,7 @@ def test_an_interrupted_write_leaves_the_old_pair(tmp_path, model, monkeypatch, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(ModelError, match=r"No space left on device\): name another folder"):
+    with pytest.raises(RunError, match=r"No space left on device\): choose a folder"):
         save_zoo(tmp_path, make_card(seed=9), model, "float32")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

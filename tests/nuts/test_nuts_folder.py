@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace as replaced
 from pathlib import Path
 
 import numpy as np
@@ -429,7 +428,7 @@ def test_facts_that_were_changed_are_refused(tmp_path, pair):
 
 def test_models_of_different_input_ranges_are_refused(tmp_path, zoo):
     other = tmp_path / "other"
-    card = replaced(load_model("tiny-0.50", zoo=zoo).card, name="wide", input_range=(-1.0, 1.0))
+    card = replace(load_model("tiny-0.50", zoo=zoo).card, name="wide", input_range=(-1.0, 1.0))
     save_zoo(other, card, build("residual", 10), "float32")
     pair = BaseModel(load_model(str(zoo / "tiny-standard.json"))), BaseModel(load_model(str(other)))
     refused(

@@ -6,19 +6,16 @@ card does not import torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import re
-import tempfile
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from certmix.errors import ModelError, ParameterError
-from certmix.files import parse_json
-from certmix.models.zoo._kinds import check_kinds
+from certmix.files import digest_of, parse_json, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,8 +34,7 @@ __all__ = [
 ZOO_FOLDER = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a trained model.
 
     Parameters
@@ -75,23 +71,19 @@ class Card:
     classes: int
     class_names: tuple[str, ...] | None
     input_shape: tuple[int, ...]
-    input_range: tuple[float, float] | None
-    noise_sigma: float | None
+    input_range: tuple[int | float, int | float] | None
+    noise_sigma: int | float | None
     recipe: dict[str, Any]
     seed: int
     data: str
     data_checksum: str
     epochs: int
     precision: str
-    accuracy: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, int | float] = {}
     sha256: str = ""
     notes: str = ""
 
     def __post_init__(self) -> None:
-        check_kinds(vars(self))
-        for name in ("class_names", "input_shape", "input_range"):  # JSON knows lists only
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(value))
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ModelError(f"model name {self.name!r}: use letters, digits, '.', '_' and '-' only")
         if self.classes < 2 or (self.class_names is not None and len(self.class_names) != self.classes):
@@ -135,15 +127,15 @@ def zoo_card(name: str, folder: Path = ZOO_FOLDER) -> Card:
         raise ModelError(f"{path} is not JSON: name a card that certmix wrote") from None
     if not isinstance(plain, dict):
         raise ModelError(f"{path} holds {type(plain).__name__}, not a card: name the card of a model")
-    needed = {f.name for f in fields(Card)}
+    needed = set(Card.__struct_fields__)
     wrong = sorted(needed - plain.keys()) or sorted(plain.keys() - needed)
     if wrong:
         verb = "lacks" if needed - plain.keys() else "has unknown"
         named = " ".join(", ".join(wrong[:3]).split())
         raise ModelError(f"{path} {verb} {named[:200]}: name a card that certmix wrote")
     try:
-        return Card(**plain)
-    except TypeError as error:
+        return msgspec.convert(plain, Card)
+    except msgspec.ValidationError as error:
         raise ModelError(
             f"{path} has a value of the wrong type ({error}): name a card that certmix wrote"
         ) from None
@@ -164,7 +156,7 @@ def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
 
     card, path = zoo_card(name, folder), Path(folder) / f"{name}.safetensors"
     data = read_bytes(path, "put the weights beside the card, or train again")
-    found = hashlib.sha256(data).hexdigest()
+    found = digest_of(data)
     if found != card.sha256:
         raise ModelError(
             f"{path} has sha256 {found[:12]}..., its card says {card.sha256[:12]}...: "
@@ -197,8 +189,9 @@ def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16")
     ParameterError
         If `dtype` is another.
     ModelError
-        If the weights do not fit the architecture or the dtype, or the folder
-        cannot be written.
+        If the weights do not fit the architecture or the dtype.
+    RunError
+        If the folder cannot be written.
     """
     import torch
     from safetensors.torch import save
@@ -218,14 +211,10 @@ def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16")
         raise ModelError(f"weights {bad[0]} are not finite in {dtype}: use float32, or a lower learning rate")
     _build(card, state)
     data = save(state)
-    card = replace(card, sha256=hashlib.sha256(data).hexdigest())
-    text = json.dumps(asdict(card), indent=2, allow_nan=False) + "\n"
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        _write(Path(folder) / f"{card.name}.safetensors", data)
-        _write(Path(folder) / f"{card.name}.json", text.encode())
-    except OSError as error:
-        raise ModelError(f"cannot write to {folder} ({error.strerror}): name another folder") from None
+    card = msgspec.structs.replace(card, sha256=digest_of(data))
+    text = json.dumps(msgspec.structs.asdict(card), indent=2, allow_nan=False) + "\n"
+    write_atomically(Path(folder) / f"{card.name}.safetensors", data)
+    write_atomically(Path(folder) / f"{card.name}.json", text.encode())
     return card
 
 
@@ -266,17 +255,3 @@ def _build(card: Card, state: dict[str, Tensor]) -> nn.Module:
             f"{card.classes} classes: give the pair that certmix wrote, batch normalisation not folded"
         ) from None
     return model
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

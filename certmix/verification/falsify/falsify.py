@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 import time
@@ -28,6 +27,7 @@ from certmix.certification.stored import open_sampled
 from certmix.certification.unfinished import unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
+from certmix.files import digest_of
 from certmix.radii import CERTIFICATES
 from certmix.runs import Store, read_run
 from certmix.runs.attacking import Progress
@@ -389,7 +389,7 @@ def _input_of(dataset: Dataset, claim: Claim) -> Tensor:
     if len(places) != 1:
         raise RunError(f"{dataset.name} holds no image {claim.index}: restore the data of the run")
     values = np.ascontiguousarray(dataset.read(int(places[0])))
-    if claim.input_checksum and hashlib.sha256(values.tobytes()).hexdigest() != claim.input_checksum:
+    if claim.input_checksum and digest_of(values.tobytes()) != claim.input_checksum:
         raise RunError(f"image {claim.index} is not what it was when the run was made: restore the data")
     return torch.from_numpy(values)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -17,7 +16,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from certmix.errors import DataError, RunError
-from certmix.files import parse_json, read_arrays, write_atomically
+from certmix.files import digest_of, parse_json, read_arrays, write_atomically
 from certmix.verification.falsify.attack import Attacked, Claims, FalsifyRequest, Target, trial_of
 
 __all__ = ["Finding", "Said", "Sampled", "checksum", "read_finding", "write_finding"]
@@ -149,7 +148,7 @@ class _Versioned(Struct):
 
 def checksum(point: NDArray[np.float32]) -> str:
     """Return the checksum of a point's bytes."""
-    return hashlib.sha256(np.ascontiguousarray(point).tobytes()).hexdigest()
+    return digest_of(point.tobytes())
 
 
 def _one_line(error: Exception) -> str:
