@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from certmix.certification.certify import CertifyResult, CertmixWarning, certify
+    from certmix.certification.run import CertifyResult, CertmixWarning, certify
     from certmix.models.mixture import MixedClassifier
     from certmix.models.smoothed import SmoothedClassifier
     from certmix.radii import certify_radii, exact_radius, lipschitz_radius, smoothing_radius
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CertifyResult": "certmix.certification.certify",
-    "CertmixWarning": "certmix.certification.certify",
+    "CertifyResult": "certmix.certification.run",
+    "CertmixWarning": "certmix.certification.run",
     "MixedClassifier": "certmix.models.mixture",
     "SmoothedClassifier": "certmix.models.smoothed",
     "assert_certified": "certmix.verification.asserting",
-    "certify": "certmix.certification.certify",
+    "certify": "certmix.certification.run",
     "certify_radii": "certmix.radii",
     "exact_radius": "certmix.radii",
     "lipschitz_radius": "certmix.radii",

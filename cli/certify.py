@@ -90,14 +90,14 @@ def certify(format_: str, **given: Any) -> int:
     request = kind(**asked)  # refused before torch is imported
     result: Any
     if kind is CertifyRequest:
-        from certmix.certification.certify import run_certify
+        from certmix.certification.run import run_certify
 
         from .progress import CertifyBar, say
 
         with CertifyBar() as bar:
             result = run_certify(request, sources, engine=choice, progress=bar.update, say=say, **given)
     else:
-        from certmix.certification.deterministic import run_deterministic
+        from certmix.certification.proved import run_deterministic
 
         from .progress import StudyBar, say
 

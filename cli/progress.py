@@ -56,7 +56,7 @@ class CertifyBar(_Bar):
     """Images done, samples a second, and the share certified so far."""
 
     def update(self, progress: Any) -> None:
-        """Take one `certmix.certification.certify.Progress`."""
+        """Take one `certmix.certification.run.Progress`."""
         rate = progress.drawn / progress.seconds if progress.seconds > 0 else 0.0
         share = 100 * progress.certified / progress.done
         self.show(progress.done, progress.total, f"{rate:,.0f} samples/s, certified {share:.0f} %")

@@ -338,7 +338,7 @@ def show(run: Path, format_: str) -> int:
     RUN is the folder of a run of certmix certify. The table is made from the
     run's numbers: nothing is sampled, no model is loaded.
     """
-    from certmix.certification.show import show
+    from certmix.certification.publish import show
     from certmix.tables import print_table
 
     print_table(show(run), format_)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from certmix.certification.certify import CertifyResult, Progress, run_certify
-from certmix.certification.deterministic import STUDIES, DeterministicResult, run_deterministic
 from certmix.certification.deterministic_request import DeterministicRequest
-from certmix.certification.deterministic_table import derived, radii_by_image
+from certmix.certification.proved import STUDIES, DeterministicResult, run_deterministic
+from certmix.certification.proved_table import derived, radii_by_image
+from certmix.certification.publish import refuse_unfinished
 from certmix.certification.request import CertifyRequest
+from certmix.certification.run import CertifyResult, Progress, run_certify
 from certmix.certification.stored import data_of
-from certmix.certification.unfinished import refuse_unfinished
 from certmix.errors import RunError
 from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.behaviour import Original

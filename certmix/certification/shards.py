@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from certmix.certification.evaluate import SETTLED, Evaluation, bound_records, evaluate
-from certmix.certification.products import particulars, publish
+from certmix.certification.publish import particulars, publish
 from certmix.certification.request import CertifyRequest, Shard
 from certmix.certification.stored import data_of, named, planned_images, remember_planned, request_of
 from certmix.errors import ParameterError, RunError

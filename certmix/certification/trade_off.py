@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from certmix.certification.evaluate import evaluate, table_row
+from certmix.certification.publish import unfinished
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stored import (
     NOT_CHECKED,
@@ -21,7 +22,6 @@ from certmix.certification.stored import (
     refuse_empty,
     refuse_of_files,
 )
-from certmix.certification.unfinished import unfinished
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.tables.trade_off import Match, Sweep, TradeOff

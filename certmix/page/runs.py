@@ -12,12 +12,11 @@ import numpy as np
 
 from certmix.bounds import BOUNDS
 from certmix.certification.deterministic_request import DeterministicRequest
-from certmix.certification.deterministic_table import derived
 from certmix.certification.evaluate import clean_accuracy, evaluate, radii_of
-from certmix.certification.products import particulars
+from certmix.certification.proved_table import derived
+from certmix.certification.publish import particulars, repeat_command
 from certmix.certification.request import GOALS
 from certmix.certification.stored import open_run
-from certmix.certification.unfinished import repeat_command
 from certmix.errors import ParameterError, RunError
 from certmix.page.gallery import Images, gallery
 from certmix.page.study import plots, read_tables

@@ -16,9 +16,9 @@ from msgspec.structs import asdict
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
-from certmix.certification.certify import CertifyResult, run_certify
 from certmix.certification.describe import surroundings
 from certmix.certification.evaluate import Evaluation, evaluate
+from certmix.certification.run import CertifyResult, run_certify
 from certmix.data import restrict, spread, stack
 from certmix.errors import DataError, Interrupted, ModelError
 from certmix.files import digest_of, write_atomically
@@ -137,7 +137,7 @@ def nuts_certified(
     E softmax(M(base(x + noise))), so that all certificates of a smoothed h
     stand.  It is chosen on noise and images of its own; the other images are
     then certified, with the transform and with hard votes, by
-    `certmix.certification.certify` and its confidence bounds.
+    `certmix.certification.run` and its confidence bounds.
 
     Parameters
     ----------

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from certmix.certification import certify as study
-from certmix.certification import deterministic
-from certmix.certification.certify import CertifyResult, CertmixWarning, run_certify
-from certmix.certification.deterministic import DeterministicResult, run_deterministic
+from certmix.certification import proved
+from certmix.certification import run as study
 from certmix.certification.deterministic_request import (
     DeterministicRequest,
     GivenConstant,
     Margin,
     draws_no_samples,
 )
+from certmix.certification.proved import DeterministicResult, run_deterministic
 from certmix.certification.request import CertifyRequest
+from certmix.certification.run import CertifyResult, CertmixWarning, run_certify
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.models.mixture import MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier
@@ -257,9 +257,7 @@ def _name(request: Any, sources: Sources, device: str) -> str:
         sampled = load_sources(sources, request.sigma, chosen, _nothing)
         return study.run_identity(request, sampled).folder_name()
     assert sources.robust is not None
-    return deterministic.run_identity(
-        request, load_models(sources, sources.robust, chosen, _nothing)
-    ).folder_name()
+    return proved.run_identity(request, load_models(sources, sources.robust, chosen, _nothing)).folder_name()
 
 
 def _nothing(sentence: str) -> None:

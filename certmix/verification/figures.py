@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.certification.deterministic_request import ROBUST, DeterministicRequest, column_cell, margin_cell
-from certmix.certification.deterministic_table import CLASSIFIERS, clean_accuracy, stored_outcomes
 from certmix.certification.evaluate import evaluate, table_row
+from certmix.certification.proved_table import CLASSIFIERS, clean_accuracy, stored_outcomes
 from certmix.certification.request import CertifyRequest
 from certmix.data import spread
 from certmix.errors import CertmixError

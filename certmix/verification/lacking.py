@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from certmix.certification import certify, deterministic
-from certmix.certification.certify import run_certify
-from certmix.certification.deterministic import run_deterministic
+from certmix.certification import proved
+from certmix.certification import run as sampled_run
 from certmix.certification.deterministic_request import (
     ROBUST,
     DeterministicRequest,
@@ -19,8 +18,10 @@ from certmix.certification.deterministic_request import (
     standard_logits,
 )
 from certmix.certification.evaluate import bound_records
+from certmix.certification.proved import run_deterministic
+from certmix.certification.publish import is_finished
 from certmix.certification.request import CertifyRequest
-from certmix.certification.unfinished import is_finished
+from certmix.certification.run import run_certify
 from certmix.data import spread
 from certmix.errors import Interrupted, ParameterError, RunError
 from certmix.runs import Identity, Run, StudyIdentity, read_run
@@ -226,8 +227,8 @@ def _lacking(
 def _identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
     """Return what the stored samples of a request depend on."""
     if isinstance(request, CertifyRequest):
-        return certify.run_identity(request, loaded)
-    return deterministic.run_identity(request, loaded)
+        return sampled_run.run_identity(request, loaded)
+    return proved.run_identity(request, loaded)
 
 
 # What changed since a guarantee was written and since its run was made, in words.

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from certmix.certification.deterministic_request import DeterministicRequest
+from certmix.certification.publish import refuse_unfinished
 from certmix.certification.request import CertifyRequest
-from certmix.certification.unfinished import refuse_unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.runs.sources import Sources, load_data

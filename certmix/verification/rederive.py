@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from certmix.certification.deterministic import STUDIES as PROVED
+from certmix.certification.proved import STUDIES as PROVED
 from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError
 from certmix.models.spec import LoadedModel

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE
 from certmix.calling import call_model
 from certmix.certification.deterministic_request import DeterministicRequest, GivenConstant, Margin
-from certmix.certification.deterministic_table import stored_outcomes
+from certmix.certification.proved_table import stored_outcomes
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower

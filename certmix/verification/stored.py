@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from certmix.certification.deterministic import STUDIES as PROVED
 from certmix.certification.deterministic_request import ROBUST, DeterministicRequest, margin_cell
+from certmix.certification.proved import STUDIES as PROVED
 from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model

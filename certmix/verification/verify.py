@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification.publish import is_finished, unfinished
 from certmix.certification.request import check_batch_size
-from certmix.certification.unfinished import is_finished, unfinished
 from certmix.data import spread
 from certmix.errors import ModelError, ParameterError
 from certmix.runs.sources import Loaded

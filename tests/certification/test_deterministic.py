@@ -15,8 +15,7 @@ from small_nets import images, random_net
 from torch import nn
 
 import certmix
-from certmix.certification import deterministic
-from certmix.certification import deterministic_fill as filling
+from certmix.certification import proved
 from certmix.certification.deterministic_request import BOUND_METHODS, DeterministicRequest, Margin
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.margins import layers
@@ -147,7 +146,7 @@ def test_a_column_just_beyond_the_bisection_counts():
 @pytest.fixture
 def unpublished(monkeypatch):
     """Leave tables and plots out, which take longer than the figures."""
-    monkeypatch.setattr(deterministic, "write_products", lambda *a: None)
+    monkeypatch.setattr(proved, "write_products", lambda *a: None)
 
 
 @pytest.fixture
@@ -160,8 +159,8 @@ def unplotted(monkeypatch):
 def test_what_is_stored_is_not_computed_again(tmp_path: Path, monkeypatch):
     first = run(output=tmp_path / "run")
     calls = []
-    bisect = filling.certified_radius
-    monkeypatch.setattr(filling, "certified_radius", lambda *a, **k: calls.append(a[4]) or bisect(*a, **k))
+    bisect = proved.certified_radius
+    monkeypatch.setattr(proved, "certified_radius", lambda *a, **k: calls.append(a[4]) or bisect(*a, **k))
     again = run(output=tmp_path / "run")
     assert not calls
     assert again.summary == first.summary
@@ -205,7 +204,7 @@ def test_interrupted_before_the_first_batch(monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(filling, "_logits", stop)
+    monkeypatch.setattr(proved, "_logits", stop)
     result = run()
     assert (result.summary.images, result.summary.complete, result.curves) == (0, False, ())
     assert json.loads(render(result.summary, "json"))["rows"][0]["mean_certified_radius"] is None
@@ -354,8 +353,8 @@ def test_the_command_explains_what_does_not_fit(command, problem, case):
 
 
 def test_no_model_is_taken_for_a_bounded_one(command, monkeypatch):
-    assert deterministic._default_robust(Margin(0.76)) == "cifar10-interval-linf"
-    monkeypatch.setattr(deterministic, "zoo_names", list)
+    assert proved._default_robust(Margin(0.76)) == "cifar10-interval-linf"
+    monkeypatch.setattr(proved, "zoo_names", list)
     for certificate in (("margin",), ("lipschitz-constant", "--lipschitz-constant", 1)):
         done = command("certify", "--alpha", 0.76, "--certificate", *certificate)
         assert done.code == 2

@@ -23,7 +23,7 @@ from spreading import cells, rows
 from toy_work import alive
 
 import certmix
-from certmix.certification import deterministic_spread, sampled
+from certmix.certification import proved, sampled
 from certmix.certification.deterministic_request import Margin
 from certmix.certification.request import CertifyRequest
 from certmix.certification.sampled import Job
@@ -168,8 +168,8 @@ def test_time_ends_a_task_after_a_batch_and_another_model_or_data_are_refused(pr
     loaded = load_models(sources, sources.robust, CPU, lambda message: None)
     named = Named.of(sources, sources.robust, loaded)
     request = Margin(0.76, norm="linf")
-    batches = [deterministic_spread.Batch(np.arange(k, k + 3), k, {}) for k in (0, 3, 6)]
-    handler, found = deterministic_spread.load(request, named, 3, "cpu"), []
+    batches = [proved.Batch(np.arange(k, k + 3), k, {}) for k in (0, 3, 6)]
+    handler, found = proved.load(request, named, 3, "cpu"), []
     assert [batch.index for batch in handler(batches, 0.0, found.append)] == [3, 6]
     assert handler(batches[1:], 1e9, found.append) == []
     assert [list(one.positions) for one in found] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]

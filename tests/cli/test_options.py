@@ -181,7 +181,7 @@ STUDIES = {
 }  # fmt: skip
 OBSERVED = {
     "certify": [
-        "certmix.certification.certify.run_certify", "certmix.certification.deterministic.run_deterministic",
+        "certmix.certification.run.run_certify", "certmix.certification.proved.run_deterministic",
         "certmix_cli.certify.print_result",
     ],
     "recertify": [],

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from certmix.certification import certify_fill, deterministic_fill
+from certmix.certification import proved
+from certmix.certification import run as sampled_run
 from certmix.runs import Store
 
 NETS = '''
@@ -233,7 +234,7 @@ def test_a_command_that_is_killed_leaves_the_finished_description(command, finis
         raise SystemExit(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr(certify_fill, "draw_samples", killed)
+        patch.setattr(sampled_run, "draw_samples", killed)
         command(*arguments(folder.parent, "certify", "--alpha", 0.9))
     after = contents(folder)
     restored(folder, before)
@@ -248,7 +249,7 @@ def test_another_constant_that_is_stopped_leaves_the_first(command, finished, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(deterministic_fill, "_logits", stop)
+        patch.setattr(proved, "_logits", stop)
         stopped = command(*arguments(folder.parent, "constant", "--lipschitz-constant", 30))
     after = contents(folder)
     restored(folder, before)
@@ -259,7 +260,7 @@ def test_another_constant_that_is_stopped_leaves_the_first(command, finished, mo
 def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finished, monkeypatch):
     folder = finished("constant")
     before = contents(folder)
-    logits, calls = deterministic_fill._logits, []
+    logits, calls = proved._logits, []
 
     def stop(*given):
         logits(*given)
@@ -268,7 +269,7 @@ def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finish
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(deterministic_fill, "_logits", stop)
+        patch.setattr(proved, "_logits", stop)
         stopped = command(*arguments(folder.parent, "constant", "--images", 9, "--batch-size", 3))
     kept, checked = contents(folder), command("verify", folder)
     whole = command(*arguments(folder.parent, "constant", "--images", 9))
@@ -345,7 +346,7 @@ def killed(command, problem, monkeypatch):
 
     with monkeypatch.context() as patch:
         stopping(patch, 2)
-        patch.setattr(certify_fill, "publish", end)
+        patch.setattr(sampled_run, "publish", end)
         command(
             "certify", *problem.options, "--images", 8, "--samples", 300, "--batch-size", 100, "--output", "run"
         )  # fmt: skip
@@ -436,7 +437,7 @@ def test_an_interrupted_certified_fit_keeps_the_mix(command, finished, kept, mon
 
     monkeypatch.chdir(kept)
     with monkeypatch.context() as patch:
-        patch.setattr(certify_fill, "draw_samples", stop)
+        patch.setattr(sampled_run, "draw_samples", stop)
         done = command(*arguments(kept, "proved", "--at-radius", 0.2, "--clamp", "relu"))
     after = contents(folder)
     restored(folder, before)

@@ -11,8 +11,8 @@ import pytest
 
 from certmix.certification import certify, deterministic
 from certmix.certification.deterministic_request import GivenConstant, Margin
+from certmix.certification.publish import repeat_command
 from certmix.certification.request import CertifyRequest
-from certmix.certification.unfinished import repeat_command
 from certmix.runs.settings import fields
 from certmix.runs.source_names import Sources
 

@@ -14,8 +14,8 @@ from torch import nn
 
 import certmix
 from certmix.bounds.clopper_pearson import lower_bound
-from certmix.certification.certify import CertmixWarning
-from certmix.certification.deterministic import DeterministicResult
+from certmix.certification.proved import DeterministicResult
+from certmix.certification.run import CertmixWarning
 from certmix.errors import ParameterError
 from certmix.models.smoothed import SmoothedClassifier
 from certmix.radii import MARGIN_SLACK
@@ -185,7 +185,7 @@ def test_an_interrupted_run_asserts_nothing(monkeypatch):
     def interrupted(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("certmix.certification.certify_fill.draw_samples", interrupted)
+    monkeypatch.setattr("certmix.certification.run.draw_samples", interrupted)
     with pytest.raises(KeyboardInterrupt):
         check(radius=0.3, at_least=0.0)
 

@@ -22,8 +22,8 @@ from forged import (
     sql,
 )  # fmt: skip
 
-from certmix.certification.deterministic_table import stored_outcomes
 from certmix.certification.evaluate import evaluate
+from certmix.certification.proved_table import stored_outcomes
 from certmix.data import load
 from certmix.errors import RunError
 from certmix.verification.checks import Outcome

@@ -21,10 +21,10 @@ from certmix.certification.deterministic_request import (
     DeterministicRequest,
     margin_cell,
 )
-from certmix.certification.deterministic_table import stored_radii
 from certmix.certification.evaluate import bound_records, radii_of
+from certmix.certification.proved_table import stored_radii
+from certmix.certification.publish import unfinished
 from certmix.certification.stored import open_sampled
-from certmix.certification.unfinished import unfinished
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.files import digest_of

@@ -1,24 +1,86 @@
-"""Whether a run of certify is whole, and what goes on with one that is not.  No torch, of a sampled run."""
+"""The table of a run: what it says, whether it is whole, and made again from the numbers.  No torch."""
 
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest, needed_cells
-from certmix.certification.evaluate import bound_records
+from certmix.certification.evaluate import (
+    Evaluation,
+    bound_records,
+    choice_notes,
+    evaluate,
+    expectations,
+    log_rows,
+    reading_notes,
+)
+from certmix.certification.proved_table import derived
 from certmix.certification.request import CertifyRequest, Shard
-from certmix.certification.stored import data_of, planned_images
+from certmix.certification.stored import LOG, data_of, open_run, planned_images
 from certmix.errors import RunError
-from certmix.runs import Store, read_run
+from certmix.runs import Run, Store, read_run, write_log
 from certmix.runs.folder import DATABASE
 from certmix.runs.from_json import from_json
+from certmix.runs.identity import CERTIFY, command_of
 from certmix.runs.settings import arguments, settings
 from certmix.runs.source_names import Sources, named_split
+from certmix.tables import write_products
+from certmix.types import Summary
 
-__all__ = ["is_finished", "refuse_unfinished", "repeat_command", "unfinished"]
+__all__ = [
+    "is_finished",
+    "particulars",
+    "publish",
+    "refuse_unfinished",
+    "remarks",
+    "repeat_command",
+    "show",
+    "unfinished",
+]
+
+
+def particulars(
+    request: CertifyRequest,
+    classes: int,
+    names: dict[str, str | None],
+    remarks: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the fields of a `Summary` that evaluation does not know: names and notes.
+
+    Parameters
+    ----------
+    request, classes
+        What was asked, and the number of classes.
+    names
+        Of ``data``, ``standard`` and ``robust``.
+    remarks
+        Further notes.
+    """
+    notes = expectations(request, classes) + reading_notes(request, classes)
+    return {**names, "notes": (*notes, *remarks)}
+
+
+def remarks(first: Mapping[str, str], request: CertifyRequest, shard: Shard | None) -> list[str]:
+    """Return what the table of a run says of how it came about; `first` as in `choice_notes`."""
+    found = choice_notes(first, request)
+    if shard is not None:
+        found.append(f"Shard {shard}: a share of the images, to be merged with the others.")
+    return found
+
+
+def publish(run: Run, request: CertifyRequest, evaluation: Evaluation) -> None:
+    """Write the table and its log into the run's folder."""
+
+    def write(folder: Path) -> None:
+        write_products(folder, evaluation.summary, evaluation.curves)
+        write_log(folder / LOG, log_rows(evaluation), request.bound_name)
+
+    run.publish(write, {"rows_independent": all(record.places == 1 for record in evaluation.records)})
+
 
 _KINDS: dict[str, Any] = {
     "certify": CertifyRequest,
@@ -129,3 +191,36 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
     if isinstance(shard := described.get("shard"), dict):
         words += ["--shard", f"{shard.get('number')}/{shard.get('of')}"]
     return shlex.join([*words, "--output", str(folder)])
+
+
+def show(folder: str | Path) -> Summary:
+    """Return the table of a run: that of the request in its ``run.json``, as far as it got.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be read, or is not that of a run of ``certmix certify``.
+    """
+    folder = Path(folder)
+    described = read_run(folder)
+    study = str(described["identity"].get("study", CERTIFY))
+    try:
+        if study.removeprefix("certify-") in DETERMINISTIC:
+            with closing(Store(folder / DATABASE, read_only=True)) as store:
+                return derived(from_json(DeterministicRequest, described["request"]), store, described)[1]
+        if study != CERTIFY:
+            raise RunError(f"{folder} is a run of {command_of(study)}: name a run of certmix certify")
+        run = open_run(folder)
+        with closing(Store(folder / DATABASE, run.classes, read_only=True)) as store:
+            planned = planned_images(store, run.request.images)
+        shard = from_json(Shard, described["shard"]) if described.get("shard") else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        told = " ".join(str(error).split())[:100]
+        raise RunError(
+            f"{folder} does not say what was asked for ({told}): repeat its command, or name another run"
+        ) from None
+    held = {record.index: record for record in run.records}
+    mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
+    records = [held[index] for index in mine if index in held]
+    about = particulars(run.request, run.classes, run.about, remarks(run.first, run.request, shard))
+    return evaluate(records, run.probabilities, run.request, len(planned), **about).summary
