@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from certmix.certification import certify, deterministic
+from certmix.certification import proved
 from certmix.certification.deterministic_request import GivenConstant, Margin
 from certmix.certification.publish import repeat_command
 from certmix.certification.request import CertifyRequest
@@ -54,7 +54,7 @@ def parsed(command, monkeypatch):
             asked.append((request, sources, how))
             raise KeyboardInterrupt
 
-        for module, name in ((certify, "run_certify"), (deterministic, "run_deterministic")):
+        for module, name in ((run, "run_certify"), (proved, "run_deterministic")):
             monkeypatch.setattr(module, name, record)
         done = command(*shlex.split(line)[1:])
         assert asked, done.err

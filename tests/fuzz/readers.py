@@ -27,8 +27,8 @@ from torch import nn
 from certmix.bounds.statistics import start, update
 from certmix.certification import reproduce
 from certmix.certification.audit import audit
+from certmix.certification.publish import show
 from certmix.certification.shards import Part, agree, merge, read_part
-from certmix.certification.show import show
 from certmix.certification.stored import open_run, recertify
 from certmix.data import load, stack
 from certmix.errors import CertmixError
