@@ -17,17 +17,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from certmix.errors import ModelError, ParameterError
 
 __all__ = [
-    "ARCHITECTURES",
-    "ConvNet",
-    "IntervalNet",
-    "Normalization",
-    "Normalize",
-    "Normalized",
-    "ResidualNet",
-    "build",
-    "fold_batch_norm",
-    "parse_normalize",
-]
+    "ARCHITECTURES", "ConvNet", "IntervalNet", "Normalization", "Normalize", "Normalized", "ResidualNet",
+    "build", "fold_batch_norm", "parse_normalize",
+]  # fmt: skip
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)

@@ -33,19 +33,9 @@ from certmix.files import digest_of, what_it_is
 from certmix.models.zoo import read_bytes
 
 __all__ = [
-    "FixedMode",
-    "Foreign",
-    "class_sources",
-    "evaluating",
-    "from_export",
-    "from_file",
-    "from_module",
-    "from_robustbench",
-    "from_timm",
-    "is_installed",
-    "module_sources",
-    "sources_of",
-]
+    "FixedMode", "Foreign", "class_sources", "evaluating", "from_export", "from_file", "from_module",
+    "from_robustbench", "from_timm", "is_installed", "module_sources", "sources_of",
+]  # fmt: skip
 
 _SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES, ".pyc")
 _VAST = {"certmix", "torch"}

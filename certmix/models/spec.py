@@ -35,16 +35,9 @@ from certmix.models.weights import PICKLED, apply_weights, draws_weights, hash_s
 from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
 
 __all__ = [
-    "FORMS",
-    "MODULE_FACTORY",
-    "SCHEMES",
-    "LoadedModel",
-    "Normalized",
-    "load_model",
-    "parse_normalize",
-    "read_weights",
-    "wrap_model",
-]
+    "FORMS", "MODULE_FACTORY", "SCHEMES", "LoadedModel", "Normalized", "load_model", "parse_normalize",
+    "read_weights", "wrap_model",
+]  # fmt: skip
 
 SCHEMES = {"nuts": "certmix.nuts.folder"}
 """Folders that later stations read: scheme -> module, imported on first use, whose ``load_part`` loads them.
@@ -57,16 +50,6 @@ FORMS = (
     "timm:NAME, robustbench:NAME or nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base]"
 )
 MODULE_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-
-
-def _check_text(spec: str) -> None:
-    """Refuse what no path can be, and what would not fit on a line."""
-    try:
-        sound = b"\0" not in os.fsencode(spec) and len(f"{spec}.".splitlines()) == 1
-    except UnicodeEncodeError:
-        sound = False
-    if not sound:
-        raise ModelError(f"model {ascii(spec)[:80]} is neither a name nor a path: use {FORMS}")
 
 
 def _find_scheme(spec: str, zoo: Path) -> tuple[str, Path, str] | None:
@@ -139,11 +122,6 @@ def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None,
     hint = f"did you mean {near[0]}? Else " if near else ""
     names = "".join(f"{name}, " for name in zoo_names(zoo))
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
-
-
-def _is_factory(spec: str) -> bool:
-    """Whether the spec, which a model was loaded by, is file.py:factory or package.module:factory."""
-    return ":" in spec and not spec.startswith(("timm:", "robustbench:")) and not spec.endswith(".pt2")
 
 
 DRAWN = (
@@ -237,8 +215,48 @@ def load_model(
         If `normalize` is not of that form.
     """
     digests = _digests(files)
-    loaded = _load(spec, weights, normalize, device, classes, no_label_zero, say, zoo)
-    return _declared(loaded, digests)
+    try:
+        sound = b"\0" not in os.fsencode(spec) and len(f"{spec}.".splitlines()) == 1
+    except UnicodeEncodeError:
+        sound = False
+    if not sound:  # no path can be that, or it would not fit on a line
+        raise ModelError(f"model {ascii(spec)[:80]} is neither a name nor a path: use {FORMS}")
+    scheme = _find_scheme(spec, zoo)
+    path = None if scheme is not None else _find_card(spec, zoo)
+    whole = scheme is not None or path is not None
+    if weights is not None and (whole or spec.startswith("robustbench:") or spec.endswith(".pt2")):
+        raise ModelError(f"{spec} brings its own weights: give no others")
+    if normalize is not None and whole:
+        raise ModelError(f"{spec} normalises inside: give no other normalisation")
+    if scheme is not None:
+        module, folder, part = scheme
+        load_part: Callable[..., LoadedModel] = importlib.import_module(module).load_part
+        return _declared(load_part(folder, part, spec, device=device, classes=classes, zoo=zoo), digests)
+    if path is not None:
+        stem = path.name.removesuffix(".json")
+        card = zoo_card(stem, path.parent)
+        if classes is not None and card.classes != classes:
+            raise ModelError(
+                f"{spec} tells {card.classes} classes apart, the data have {classes}: "
+                + classes_remedy(card.classes, classes, no_label_zero)
+            )
+        loaded = LoadedModel(
+            _ready(load_zoo(stem, path.parent), spec, device), card.name, spec,
+            digest_of(f"zoo\0{card.name}\0{card.sha256}".encode()),
+            card.noise_sigma, card.input_range, card, {"weights": card.sha256},
+        )  # fmt: skip
+        return _declared(loaded, digests)
+    values = None if normalize is None else parse_normalize(normalize)
+    foreign = _load_foreign(spec, str(device), weights is None, classes, zoo)
+    if values is None and foreign.normalize is not None:
+        values = parse_normalize(foreign.normalize)
+    if weights is not None:
+        apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
+    elif say is not None and ":" in spec and not spec.startswith(("timm:", "robustbench:")):
+        again = partial(_load_foreign, spec, str(device), True, classes, zoo)
+        if not spec.endswith(".pt2") and draws_weights(foreign.module, lambda: again().module):
+            say(DRAWN.format(spec=spec))
+    return _declared(_finish(foreign, spec, values, device), digests)
 
 
 def _digests(files: Sequence[str | Path]) -> dict[str, str]:
@@ -257,42 +275,6 @@ def _declared(loaded: LoadedModel, digests: dict[str, str]) -> LoadedModel:
         return loaded
     checksum = digest_of([loaded.checksum, digests])
     return replace(loaded, checksum=checksum, parts={**loaded.parts, **digests})
-
-
-def _load(
-    spec: str,
-    weights: Path | None,
-    normalize: str | None,
-    device: str | torch.device,
-    classes: int | None,
-    no_label_zero: bool,
-    say: Callable[[str], None] | None,
-    zoo: Path,
-) -> LoadedModel:
-    _check_text(spec)
-    scheme = _find_scheme(spec, zoo)
-    if scheme is not None:
-        _refuse_extras(spec, weights, normalize)
-        module, folder, part = scheme
-        load_part: Callable[..., LoadedModel] = importlib.import_module(module).load_part
-        return load_part(folder, part, spec, device=device, classes=classes, zoo=zoo)
-    found = _find_card(spec, zoo)
-    if found is not None:
-        _refuse_extras(spec, weights, normalize)
-        return _load_card(spec, found, device, classes, no_label_zero)
-    if weights is not None and (spec.startswith("robustbench:") or spec.endswith(".pt2")):
-        raise ModelError(f"{spec} brings its own weights: give no others")
-    values = None if normalize is None else parse_normalize(normalize)
-    foreign = _load_foreign(spec, str(device), weights is None, classes, zoo)
-    if values is None and foreign.normalize is not None:
-        values = parse_normalize(foreign.normalize)
-    if weights is None and say is not None and _is_factory(spec):
-        again = partial(_load_foreign, spec, str(device), True, classes, zoo)
-        if draws_weights(foreign.module, lambda: again().module):
-            say(DRAWN.format(spec=spec))
-    if weights is not None:
-        apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
-    return _finish(foreign, spec, values, device)
 
 
 def wrap_model(
@@ -344,33 +326,6 @@ def _finish(
     return LoadedModel(
         module, foreign.name, spec, checksum, None, foreign.input_range, None, parts, foreign.doubt
     )
-
-
-def _refuse_extras(spec: str, weights: Path | None, normalize: str | None) -> None:
-    if weights is not None:
-        raise ModelError(f"{spec} brings its own weights: give no others")
-    if normalize is not None:
-        raise ModelError(f"{spec} normalises inside: give no other normalisation")
-
-
-def _load_card(
-    spec: str,
-    path: Path,
-    device: str | torch.device,
-    classes: int | None,
-    no_label_zero: bool,
-) -> LoadedModel:
-    stem, folder = path.name.removesuffix(".json"), path.parent
-    card = zoo_card(stem, folder)
-    if classes is not None and card.classes != classes:
-        raise ModelError(
-            f"{spec} tells {card.classes} classes apart, the data have {classes}: "
-            + classes_remedy(card.classes, classes, no_label_zero)
-        )
-    module = _ready(load_zoo(stem, folder), spec, device)
-    checksum = digest_of(f"zoo\0{card.name}\0{card.sha256}".encode())
-    parts = {"weights": card.sha256}
-    return LoadedModel(module, card.name, spec, checksum, card.noise_sigma, card.input_range, card, parts)
 
 
 def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:

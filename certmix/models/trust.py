@@ -18,17 +18,9 @@ from certmix.calling import call_both, call_model
 from certmix.errors import ModelError, ParameterError
 
 __all__ = [
-    "FORMS",
-    "NORMS",
-    "TRUSTS",
-    "Slopes",
-    "Trust",
-    "check_pair",
-    "check_settings",
-    "log_trust_values",
-    "slopes",
-    "trusted_outputs",
-]
+    "FORMS", "NORMS", "TRUSTS", "Slopes", "Trust", "check_pair", "check_settings", "log_trust_values",
+    "slopes", "trusted_outputs",
+]  # fmt: skip
 
 SMALLEST_NORM = 1e-30
 """Norms of grad f (see `FORMS`) up to this count as zero, and divide as this: float32 must hold 1 / norm."""

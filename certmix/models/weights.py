@@ -23,14 +23,8 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 __all__ = [
-    "LARGEST",
-    "PICKLED",
-    "apply_weights",
-    "draws_weights",
-    "hash_state",
-    "load_tensors",
-    "read_weights",
-]
+    "LARGEST", "PICKLED", "apply_weights", "draws_weights", "hash_state", "load_tensors", "read_weights",
+]  # fmt: skip
 
 _INSTRUCTIONS = (
     "GLOBAL NEWOBJ REDUCE BUILD APPEND APPENDS SETITEM SETITEMS MARK TUPLE TUPLE1 TUPLE2 TUPLE3 NONE "

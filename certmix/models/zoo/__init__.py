@@ -21,15 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "ZOO_FOLDER",
-    "Card",
-    "gaussian_names",
-    "load_zoo",
-    "read_bytes",
-    "save_zoo",
-    "zoo_card",
+    "ZOO_FOLDER", "Card", "gaussian_names", "load_zoo", "read_bytes", "save_zoo", "zoo_card",
     "zoo_names",
-]
+]  # fmt: skip
 
 ZOO_FOLDER = Path(__file__).parent
 
