@@ -513,7 +513,10 @@ def run_deterministic(
         if request.certificate == "lipschitz-constant":
             refute_constant(work, positions)
         ready = fill_all(work, positions, workers, named)
-        run.store.write(LABEL, dataset.indices[ready], dataset.labels[ready, None])
+        known = run.store.known(LABEL)
+        new = [p for p in ready.tolist() if int(dataset.indices[p]) not in known]
+        if new:
+            run.store.write(LABEL, dataset.indices[new], dataset.labels[new, None])
         told = surroundings(request.as_dict(), loaded, sources, chosen, step)
         found, summary, curves = derived(request, run.store, told)
         _warn_near_chance(work, found)

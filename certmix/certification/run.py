@@ -372,7 +372,7 @@ def run_certify(
         output = whole.with_name(f"{whole.name}-shard{shard.number}of{shard.of}")
     dataset = loaded.dataset
     positions = spread(len(dataset), request.images)
-    wanted = dataset.indices[positions if shard is None else shard.of_positions(positions)]
+    wanted = dataset.indices[positions if shard is None else positions[shard.number - 1 :: shard.of]]
     with open_run(
         identity, loaded, chosen, partial(admit, context), output=output, in_memory=in_memory, fresh=fresh,
         classes=dataset.classes, sigma=request.sigma, wanted=set(wanted.tolist()), step=batch_size or 100,

@@ -241,22 +241,6 @@ def test_a_command_that_is_killed_leaves_the_finished_description(command, finis
     assert after == before
 
 
-def test_another_constant_that_is_stopped_leaves_the_first(command, finished, monkeypatch):
-    folder = finished("constant")
-    before = contents(folder)
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(proved, "_logits", stop)
-        stopped = command(*arguments(folder.parent, "constant", "--lipschitz-constant", 30))
-    after = contents(folder)
-    restored(folder, before)
-    assert stopped.code == 130
-    assert after == before
-
-
 def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finished, monkeypatch):
     folder = finished("constant")
     before = contents(folder)
@@ -363,7 +347,7 @@ def test_an_unfinished_run_is_named_as_such_everywhere(command, killed):
     (check,) = json.loads(checked.out)["checks"]
     assert (checked.code, check["check"], check["outcome"]) == (2, "complete run", "unchecked")
     assert check["message"].startswith(told)
-    assert told in command("trade-off", killed, "--plot", "none").out
+    assert told in " ".join(command("trade-off", killed, "--plot", "none").out.split())
     assert told in command("falsify", killed, "--images", 1, "--samples", 300).err
 
 

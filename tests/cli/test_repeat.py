@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from certmix.certification import proved
+from certmix.certification import run as sampled
 from certmix.certification.deterministic_request import GivenConstant, Margin
 from certmix.certification.publish import repeat_command
 from certmix.certification.request import CertifyRequest
@@ -54,7 +55,7 @@ def parsed(command, monkeypatch):
             asked.append((request, sources, how))
             raise KeyboardInterrupt
 
-        for module, name in ((run, "run_certify"), (proved, "run_deterministic")):
+        for module, name in ((sampled, "run_certify"), (proved, "run_deterministic")):
             monkeypatch.setattr(module, name, record)
         done = command(*shlex.split(line)[1:])
         assert asked, done.err
