@@ -471,6 +471,14 @@ def published(read: Callable[[Path], PublishedLog | ClassCounts], name: str) -> 
     return reads
 
 
+def judge(name: str, **how: Any) -> tuple[Callable[[Path], Any], ...]:
+    """Audit a published file, and certify again what it says."""
+    return tuple(
+        lambda folder, read=read: read(folder / name, sigma=0.5)
+        for read in (audit, recertify, partial(recertify, **how))
+    )
+
+
 def study_table(grouped: bool) -> Table:
     """A study's table with every kind of cell."""
     end = (0.25, 0.75)
@@ -570,11 +578,7 @@ READERS: dict[str, Reader] = {
         )
         for name, content in NPZ.items()
     },
-    "images": Reader(
-        pictures,
-        (whole, *(partial(whole, **options) for options in ({"crop": 4}, {"resize": 200, "crop": 3}))),
-        slow=28,
-    ),
+    "images": Reader(pictures, (whole, partial(whole, crop=4), partial(whole, resize=200, crop=3)), slow=28),
     "card": Reader(pair, (read_card, read_pair), odd=("tiny.json",), slow=2),
     "card and weights": Reader(pair, (read_pair, read_model), odd=("tiny.safetensors",), slow=4, settle=with_checksum),
     "safetensors": weights("w.safetensors", lambda: save(STATE)),
@@ -600,21 +604,8 @@ READERS: dict[str, Reader] = {
     "class counts": Reader(
         lambda: COUNTS, (published(read_class_counts, "counts.txt"), published(read_published, "counts.txt"))
     ),
-    **{
-        f"{name}, judged": Reader(
-            made,
-            (
-                lambda folder, name=name: audit(folder / name, sigma=0.5),
-                lambda folder, name=name: recertify(folder / name, sigma=0.5),
-                lambda folder, name=name, how=how: recertify(folder / name, sigma=0.5, **how),
-            ),
-            slow=3,
-        )
-        for name, made, how in (
-            ("log.tsv", log, {"as_printed": True, "alpha": 0.8}),
-            ("counts.txt", lambda: COUNTS, {"assume_selected": True}),
-        )
-    },
+    "log, judged": Reader(log, judge("log.tsv", as_printed=True, alpha=0.8), slow=3),
+    "class counts, judged": Reader(lambda: COUNTS, judge("counts.txt", assume_selected=True), slow=3),
     **{f"table of a study, {grouped=}": Reader(partial(study, grouped), (shown_tables,), slow=2) for grouped in (True, False)},
     **{f"finding, {sigma=}": Reader(partial(finding, sigma), (read_point, replayed), slow=2) for sigma in (0.5, None)},
     "guarantee": Reader(lambda: {"guarantee.toml": GUARANTEE}, (guaranteed,)),
