@@ -271,22 +271,14 @@ def attacked_outputs(
     return outputs(pair, attacked_points(bench, model, batch, early_stop=early_stop))
 
 
-def blind_notes(bench: Bench, names: Sequence[str]) -> tuple[str, ...]:
-    """Return why attacks may be blind, and say what was found on these cells' models; empty if they see.
-
-    Cells with the same trouble share a line.
-    """
+def blind_notes(store: Store, names: Sequence[str]) -> tuple[str, ...]:
+    """Return why attacks on these cells' models may be blind; cells with the same trouble share a line."""
     troubled: dict[str, list[str]] = {}
     for name in names:
-        for message in json.loads(bench.store.get(f"blindness/{name}") or "[]"):
+        for message in json.loads(store.get(f"blindness/{name}") or "[]"):
             troubled.setdefault(str(message), []).append(name)
-    notes = tuple(
-        f"{_few(cells)}: {message} (docs/attacks.md#honest-figures)" for message, cells in troubled.items()
-    )
-    for note in notes:
-        bench.say(note)
-    return (*bench.blind, *notes)
-
-
-def _few(cells: list[str]) -> str:
-    return ", ".join(cells) if len(cells) <= 3 else f"{cells[0]}, {cells[1]} and {len(cells) - 2} more"
+    notes = []
+    for message, cells in troubled.items():
+        few = cells if len(cells) <= 3 else [f"{cells[0]}, {cells[1]} and {len(cells) - 2} more"]
+        notes.append(f"{', '.join(few)}: {message} (docs/attacks.md#honest-figures)")
+    return tuple(notes)

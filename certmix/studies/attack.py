@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +16,10 @@ from certmix.errors import RunError
 from certmix.files import write_atomically
 from certmix.models.mixture import MixedClassifier
 from certmix.runs.attack_request import AttackRequest, check_weight
-from certmix.runs.attacking import (
-    Batch,
-    Bench,
-    Cell,
-    attacked_points,
-    blind_notes,
-    fill_some,
-    look_for_blindness,
-    outputs,
-)
+from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, look_for_blindness, outputs
 from certmix.runs.sources import Sources
 from certmix.studies.study import (
-    Study,
+    Numbers,
     StudyResult,
     Surroundings,
     attacked_accuracy,
@@ -117,28 +106,35 @@ def attack(
         asked={"alpha": alpha, "save": None if save is None else str(save)}, identity={"alpha": alpha},
         mixes=alpha is not None,
     ) as study:  # fmt: skip
-        model, name = _model(study, alpha)
-        cell = _cell(study, model, save is not None)
-        held, complete = fill_some(study.bench, [cell])
-        found = _outcome(study, held, cell, save is not None)
+        bench, dataset = study.bench, study.bench.dataset
+        model = study.loaded.robust.module
+        if alpha is not None:
+            model = MixedClassifier(*study.pair, alpha).eval()
+        compute = partial(_attacked, bench, model, save is not None)
+        numbers = study.fill([Cell(_cell(save), compute, key="attacked")], ["model"])
+        found = evaluate(numbers)
         if save is not None:
-            _save(save, study, found)
-        table = _table(study, name, found, complete, blind_notes(study.bench, ["model"]))
-        return study.publish(table, {}, found, files={"images.tsv": _rows(found)})
+            flat = numbers.read(_cell(save))[:, 2 * dataset.classes + 1 :]
+            shape = dataset.read(int(bench.positions[0])).shape
+            points = flat.reshape(-1, *shape).astype(np.float32)
+            found, buffer = replace(found, points=points), io.BytesIO()
+            np.savez_compressed(
+                buffer, inputs=points, labels=found.labels, indices=found.indices,
+                class_names=np.array(dataset.class_names),
+            )  # fmt: skip
+            write_atomically(save, buffer.getvalue())
+        columns = (
+            found.indices, found.labels, found.clean.argmax(1), found.attacked.argmax(1),
+            map(repr, found.distance.tolist()),
+        )  # fmt: skip
+        lines = ["idx\tlabel\tclean_prediction\tattacked_prediction\tdistance"]
+        lines += ["\t".join(map(str, row)) for row in zip(*columns, strict=True)]
+        files = {"images.tsv": ("\n".join(lines) + "\n").encode()}
+        return study.publish(numbers, table(numbers, found), {}, found, files=files)
 
 
-def _model(study: Study, alpha: float | None) -> tuple[nn.Module, str]:
-    loaded = study.loaded
-    if alpha is None:
-        return loaded.robust.module, loaded.robust.name
-    assert loaded.standard is not None
-    mix = MixedClassifier(loaded.standard.module, loaded.robust.module, alpha).eval()
-    return mix, f"{loaded.standard.name} mixed with {loaded.robust.name} (alpha = {alpha:g})"
-
-
-def _cell(study: Study, model: nn.Module, keep: bool) -> Cell:
-    name = "attacked, with points" if keep else "attacked"
-    return Cell(name, partial(_attacked, study.bench, model, keep), key="attacked")
+def _cell(save: object) -> str:
+    return "attacked" if save is None else "attacked, with points"
 
 
 def _attacked(bench: Bench, model: nn.Module, keep: bool, batch: Batch) -> FloatArray:
@@ -152,68 +148,35 @@ def _attacked(bench: Bench, model: nn.Module, keep: bool, batch: Batch) -> Float
     return np.concatenate([*parts, points.double().flatten(1).cpu().numpy()] if keep else parts, 1)
 
 
-def _outcome(study: Study, held: IntArray, cell: Cell, keep: bool) -> AttackOutcome:
-    dataset, c = study.bench.dataset, study.bench.dataset.classes
-    indices = dataset.indices[held]
-    kept = study.bench.store.read(cell.name, indices.tolist())
-    points = None
-    if keep:
-        shape = dataset.read(int(held[0])).shape
-        points = kept[:, 2 * c + 1 :].reshape(-1, *shape).astype(np.float32)
-    return AttackOutcome(
-        indices, dataset.labels[held], kept[:, :c], kept[:, c : 2 * c], kept[:, 2 * c], points
-    )
+def evaluate(numbers: Numbers) -> AttackOutcome:
+    """Return what stored numbers say; points found are left out."""
+    c, kept = len(numbers.class_names), numbers.read(_cell(numbers.asked["save"]))
+    clean, attacked, distance = kept[:, :c], kept[:, c : 2 * c], kept[:, 2 * c]
+    return AttackOutcome(numbers.indices, numbers.labels, clean, attacked, distance, None)
 
 
-def _save(path: Path, study: Study, found: AttackOutcome) -> None:
-    assert found.points is not None
-    buffer = io.BytesIO()
-    names = np.array(study.bench.dataset.class_names)
-    np.savez_compressed(
-        buffer, inputs=found.points, labels=found.labels, indices=found.indices, class_names=names
-    )
-    write_atomically(path, buffer.getvalue())
-
-
-def _rows(found: AttackOutcome) -> bytes:
-    """Return one line an image, tab separated."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(["idx", "label", "clean_prediction", "attacked_prediction", "distance"])
-    for index, label, clean, attacked, distance in zip(
-        found.indices, found.labels, found.clean.argmax(1), found.attacked.argmax(1), found.distance,
-        strict=True,
-    ):  # fmt: skip
-        writer.writerow([int(index), int(label), int(clean), int(attacked), repr(float(distance))])
-    return text.getvalue().encode()
-
-
-def _table(study: Study, name: str, found: AttackOutcome, complete: bool, blind: tuple[str, ...]) -> Table:
-    request, images = study.bench.request, len(found.labels)
+def table(numbers: Numbers, found: AttackOutcome) -> Table:
+    """Return the table: one row."""
+    request, alpha, name = numbers.request, numbers.asked["alpha"], numbers.models["robust"]
+    if alpha is not None:
+        name = f"{numbers.models['standard']} mixed with {name} (alpha = {alpha:g})"
     broken = found.right & ~found.held
-    mean = float(found.distance[broken].mean()) if broken.any() else None
-    rows: tuple[tuple[Any, ...], ...] = (
-        (
-            name,
-            estimated_accuracy(found.right),
-            attacked_accuracy(found.held),
-            int(broken.sum()),
-            Quantity(mean, 4),
-        ),
-    )
+    mean = Quantity(float(found.distance[broken].mean()) if broken.any() else None, 4)
     return Table(
         name="attack",
         title="Accuracy (%), clean and attacked, with 95 % intervals over images",
-        settings=f"{request.words()}, {images:,} images",
+        settings=f"{request.words()}, {len(found.labels):,} images",
         headings=("model", "clean", "attacked", "broken", "mean distance"),
-        rows=rows,
+        rows=(
+            (name, estimated_accuracy(found.right), attacked_accuracy(found.held), int(broken.sum()), mean),
+        ),
         notes=(
             "Attacked accuracy is an upper bound of robust accuracy, not a certificate: "
             "a stronger attack may break more.",
             "Broken: right on the clean image, wrong on the point found; mean distance of those points, "
             f"in the {request.norm} norm.",
-            *blind,
-            f"Run: data {study.loaded.dataset.name}; model {name}; seed {request.seed}.",
+            *numbers.blind,
+            f"Run: data {numbers.data}; model {name}; seed {request.seed}.",
         ),
-        complete=complete,
+        complete=numbers.complete,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,20 +17,13 @@ from certmix.data import spread, stack
 from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.models.trust import FORMS, TRUSTS, log_trust_values
+from certmix.runs import Store
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
-from certmix.runs.attacking import (
-    Batch,
-    Bench,
-    Cell,
-    attacked_points,
-    blind_notes,
-    fill_some,
-    look_for_blindness,
-    outputs,
-)
+from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, look_for_blindness, outputs
 from certmix.runs.sources import Sources
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.study import (
+    Numbers,
     Study,
     StudyResult,
     Surroundings,
@@ -41,7 +34,7 @@ from certmix.studies.study import (
 from certmix.tables.study_plots import TrustCurve, TrustCurves, trust_image
 from certmix.tables.table import Table
 from certmix.text import as_given, floor_percent, plain_decimal
-from certmix.types import FloatArray, IntArray
+from certmix.types import FloatArray
 
 __all__ = ["DEFAULT_WEIGHTS", "TrustComparison", "compare_trust"]
 
@@ -114,95 +107,66 @@ def compare_trust(
     """
     request = request or AttackRequest(steps=10)
     inner = check_alphas(sorted({*weights, 0.0, 1.0}))
-    _check_names(trusts, forms, norms)
-    balls = _balls(norms, request)
+    for kind, names, known in (
+        ("trust term", trusts, tuple(TRUSTS)),
+        ("form", forms, tuple(FORMS)),
+        ("norm", norms, tuple(DEFAULT_EPS)),
+    ):
+        unknown = [name for name in names if name not in known]
+        if unknown or not names or len(set(names)) < len(names):
+            told = repr(unknown[0]) if unknown else f"{list(names)}"
+            raise ParameterError(f"{kind} {told}: give each once, out of {', '.join(known)}")
+    balls = {request.norm: request.eps}
+    if tuple(norms) != (request.norm,):
+        if request.eps != DEFAULT_EPS[request.norm]:
+            raise ParameterError(f"eps = {request.eps}: one radius for {len(norms)} norms; give one --norm")
+        balls = {norm: request.replace(norm=norm, eps=None).eps for norm in norms}
     asked = {"weights": list(inner), "trusts": list(trusts), "forms": list(forms), "balls": balls}
     with open_study(
         "compare-trust", request, sources or Sources(), where or Surroundings(), asked=asked,
         identity={"norm": "as the cell says", "eps": "as the cell says"},
     ) as study:  # fmt: skip
-        variants = [make_variant(study, n, t, f) for n, t, f in itertools.product(balls, trusts, forms)]
-        cells = trust_cells(study, variants, balls, inner)
-        held, complete = fill_some(study.bench, cells)
-        found = _evaluate(study, variants, balls, inner, held)
-        names = [cell.name for cell in cells if cell.name.startswith("attacked")]
-        table = _table(study, found, complete, blind_notes(study.bench, names))
+        for norm, trust, form in itertools.product(balls, trusts, forms):
+            key = _median_key(norm, trust, form)
+            if trust != "constant" and study.bench.store.get(key) is None:
+                study.bench.store.put(key, repr(_median(study, norm, trust, form)))
+        cells = _cells(study, _variants(study.bench.store, asked), balls, inner)
+        numbers = study.fill(cells, [cell.name for cell in cells if cell.name.startswith("attacked")])
+        found = evaluate(numbers)
         plots = {"compare-trust": partial(trust_image, found.curves)}
-        return study.publish(table, plots, found)
+        return study.publish(numbers, table(numbers, found), plots, found)
 
 
-def _check_names(trusts: Sequence[str], forms: Sequence[str], norms: Sequence[str]) -> None:
-    for kind, names, table in (
-        ("trust term", trusts, tuple(TRUSTS)),
-        ("form", forms, tuple(FORMS)),
-        ("norm", norms, tuple(DEFAULT_EPS)),
-    ):
-        unknown = [name for name in names if name not in table]
-        if unknown or not names or len(set(names)) < len(names):
-            found = repr(unknown[0]) if unknown else f"{list(names)}"
-            raise ParameterError(f"{kind} {found}: give each once, out of {', '.join(table)}")
-
-
-def _balls(norms: Sequence[str], request: AttackRequest) -> dict[str, float]:
-    """Return the radius of each norm."""
-    if tuple(norms) == (request.norm,):
-        return {request.norm: request.eps}
-    if request.eps != DEFAULT_EPS[request.norm]:
-        raise ParameterError(f"eps = {request.eps}: one radius for {len(norms)} norms; give one --norm")
-    return {norm: request.replace(norm=norm, eps=None).eps for norm in norms}
-
-
-def _evaluate(
-    study: Study,
-    variants: Sequence[Variant],
-    balls: dict[str, float],
-    weights: tuple[float, ...],
-    held: IntArray,
-) -> TrustComparison:
-    dataset = study.bench.dataset
-    labels, indices = dataset.labels[held], dataset.indices[held].tolist()
-    panels, halfway = [], {}
-    for norm, eps in balls.items():
+def evaluate(numbers: Numbers) -> TrustComparison:
+    """Return the curves that stored numbers give."""
+    weights, labels = tuple(numbers.asked["weights"]), numbers.labels
+    standard, robust = (torch.from_numpy(part) for part in np.split(numbers.read(CLEAN), 2, axis=1))
+    variants, panels, halfway = _variants(numbers.store, numbers.asked), [], {}
+    for norm, eps in numbers.asked["balls"].items():
         curves = []
         for variant in (v for v in variants if v.norm == norm):
-            clean, attacked = _rights(study, variant, eps, weights, labels, indices)
+            values = None
+            if variant.trust != "constant":
+                values = torch.from_numpy(numbers.read(variant.cell))
+            clean, attacked = [], []
+            for weight in weights:
+                mixed = mix_outputs(
+                    standard, robust, variant.alpha(weight), log_trust=values, form=variant.form
+                )
+                clean.append(mixed.argmax(1).numpy() == labels)
+                alone = None if weight in (0.0, 1.0) else variant
+                at = numbers.read(attack_cell(norm, eps, alone, weight))
+                attacked.append(clean[-1] & (at.argmax(1) == labels))
             curve = TrustCurve(
-                variant.trust,
-                variant.form,
-                weights,
-                tuple(map(estimated_accuracy, clean)),
-                tuple(map(attacked_accuracy, clean & attacked)),
-            )
+                variant.trust, variant.form, weights, tuple(map(estimated_accuracy, clean)),
+                tuple(map(attacked_accuracy, attacked)),
+            )  # fmt: skip
             curves.append(curve)
             halfway[norm, variant.trust, variant.form] = _halfway(curve)
-        title = f"{study.bench.request.attack}, {norm} eps {as_given(eps)}, {len(held):,} images"
+        title = f"{numbers.request.attack}, {norm} eps {as_given(eps)}, {len(labels):,} images"
         panels.append(TrustCurves(tuple(curves), norm, eps, title))
     scales = {(v.norm, v.trust, v.form): v.log_median for v in variants}
     return TrustComparison(tuple(panels), halfway, scales)
-
-
-def _rights(
-    study: Study,
-    variant: Variant,
-    eps: float,
-    weights: tuple[float, ...],
-    labels: IntArray,
-    indices: list[int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return bool (weights, m), clean and attacked."""
-    store = study.bench.store
-    standard, robust = (torch.from_numpy(part) for part in np.split(store.read(CLEAN, indices), 2, axis=1))
-    values = None
-    if variant.trust != "constant":
-        values = torch.from_numpy(store.read(trust_cell(variant), indices))
-    clean, attacked = [], []
-    for weight in weights:
-        mixed = mix_outputs(standard, robust, variant.alpha(weight), log_trust=values, form=variant.form)
-        clean.append(mixed.argmax(1).numpy() == labels)
-        alone = None if weight in (0.0, 1.0) else variant
-        name = attack_cell(variant.norm, eps, alone, weight)
-        attacked.append(store.read(name, indices).argmax(1) == labels)
-    return np.stack(clean), np.stack(attacked)
 
 
 def _halfway(curve: TrustCurve) -> float | None:
@@ -218,8 +182,9 @@ def _halfway(curve: TrustCurve) -> float | None:
     return float(max(best)) if best else None
 
 
-def _table(study: Study, found: TrustComparison, complete: bool, blind: tuple[str, ...]) -> Table:
-    request = study.bench.request
+def table(numbers: Numbers, found: TrustComparison) -> Table:
+    """Return the table, a row a weight."""
+    request = numbers.request
     rows: list[tuple[Any, ...]] = [
         (panel.norm, curve.trust, curve.form, plain_decimal(weight), clean, attacked)
         for panel in found.curves
@@ -228,38 +193,33 @@ def _table(study: Study, found: TrustComparison, complete: bool, blind: tuple[st
     ]
     balls = ", ".join(f"{panel.norm} eps {as_given(panel.eps)}" for panel in found.curves)
     budget = "" if request.steps is None else f" ({request.steps} steps)"
-    images = found.curves[0].curves[0].clean[0].images
-    return Table(
-        name="compare-trust",
-        title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over images",
-        settings=f"{request.attack}{budget}, {balls}, {images:,} images",
-        headings=("norm", "trust", "form", "weight", "clean", "attacked"),
-        rows=tuple(rows),
-        notes=(
-            "Weight: of the robust classifier at the median image, gamma R / (1 + gamma R); 0 is the "
-            "standard classifier alone, 1 the robust one. All are attacked end to end with equal budgets.",
-            "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
-            *_halfway_notes(found),
-            *blind,
-            study.provenance,
-        ),
-        complete=complete,
-        extra={"log_median_trust": {" ".join(key): value for key, value in found.log_median.items()}},
-    )
-
-
-def _halfway_notes(found: TrustComparison) -> list[str]:
-    notes = []
+    halves = []
     for panel in found.curves:
         reached = {
             f"{trust}, {form}": value
             for (norm, trust, form), value in found.halfway.items()
             if norm == panel.norm and value is not None
         }
-        order = sorted(reached, key=lambda name: -reached[name])
+        order = sorted(reached, key=lambda name, by=reached: -by[name])  # type: ignore[misc]
         words = "; ".join(f"{name} {floor_percent(reached[name])}" for name in order)
-        notes.append(f"Attacked accuracy (%) where clean accuracy is halfway ({panel.norm}): {words}.")
-    return notes
+        halves.append(f"Attacked accuracy (%) where clean accuracy is halfway ({panel.norm}): {words}.")
+    return Table(
+        name="compare-trust",
+        title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over images",
+        settings=f"{request.attack}{budget}, {balls}, {len(numbers.labels):,} images",
+        headings=("norm", "trust", "form", "weight", "clean", "attacked"),
+        rows=tuple(rows),
+        notes=(
+            "Weight: of the robust classifier at the median image, gamma R / (1 + gamma R); 0 is the "
+            "standard classifier alone, 1 the robust one. All are attacked end to end with equal budgets.",
+            "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
+            *halves,
+            *numbers.blind,
+            numbers.provenance,
+        ),
+        complete=numbers.complete,
+        extra={"log_median_trust": {" ".join(key): value for key, value in found.log_median.items()}},
+    )
 
 
 # ------------------------------------------------------------ the mixes and their cells
@@ -278,6 +238,11 @@ class Variant:
     def name(self) -> str:
         return f"{self.norm} {self.trust} {self.form}"
 
+    @property
+    def cell(self) -> str:
+        """Name of the cell that holds log R at the clean images."""
+        return f"log R {self.name}"
+
     def alpha(self, weight: float) -> float:
         """Return the mixing weight at which the median image gives the robust classifier this weight.
 
@@ -290,22 +255,28 @@ class Variant:
         return min(alpha, math.nextafter(1.0, 0.0))
 
 
-def make_variant(study: Study, norm: str, trust: str, form: str) -> Variant:
-    """Find the median of R over a fixed set of images, once."""
-    if trust == "constant":
-        return Variant(norm, trust, form, 0.0)
-    bench, key = study.bench, f"median/{norm}/{trust}/{form}"
-    stored = bench.store.get(key)
-    if stored is None:
-        positions = spread(len(bench.dataset), CALIBRATION_IMAGES)
-        images = torch.from_numpy(stack(bench.dataset, positions)).to(bench.device)
-        values = log_trust_values(*study.pair, images, trust, form, norm)
-        stored = repr(float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median()))
-        bench.store.put(key, stored)
-    return Variant(norm, trust, form, float(stored))
+def _median_key(norm: str, trust: str, form: str) -> str:
+    return f"median/{norm}/{trust}/{form}"
 
 
-def trust_cells(
+def _median(study: Study, norm: str, trust: str, form: str) -> float:
+    """Return the median of log R over a fixed set of images."""
+    dataset = study.bench.dataset
+    images = torch.from_numpy(stack(dataset, spread(len(dataset), CALIBRATION_IMAGES))).to(study.bench.device)
+    values = log_trust_values(*study.pair, images, trust, form, norm)
+    return float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median())
+
+
+def _variants(store: Store, asked: Mapping[str, Any]) -> list[Variant]:
+    """Return the variants that are compared, with the medians that the run holds."""
+    found = []
+    for norm, trust, form in itertools.product(asked["balls"], asked["trusts"], asked["forms"]):
+        median = 0.0 if trust == "constant" else float(store.get(_median_key(norm, trust, form)) or "nan")
+        found.append(Variant(norm, trust, form, median))
+    return found
+
+
+def _cells(
     study: Study, variants: Sequence[Variant], balls: dict[str, float], weights: tuple[float, ...]
 ) -> list[Cell]:
     """Return the cells: clean outputs, both classifiers alone under attack, then every variant."""
@@ -318,14 +289,13 @@ def trust_cells(
         name = attack_cell(norm, balls[norm], None, weight)
         cells.append(Cell(name, partial(_attacked, one, name, model)))
     for variant in variants:
-        if variant.trust != "constant":
-            cells.append(Cell(trust_cell(variant), partial(_trust, pair, variant)))
+        norm, trust, form = variant.norm, variant.trust, variant.form
+        if trust != "constant":
+            cells.append(Cell(variant.cell, partial(_trust, pair, variant)))
         for weight in weights[1:-1]:
-            name = attack_cell(variant.norm, balls[variant.norm], variant, weight)
-            model = MixedClassifier(
-                *pair, variant.alpha(weight), trust=variant.trust, form=variant.form, norm=variant.norm
-            ).eval()
-            cells.append(Cell(name, partial(_attacked, benches[variant.norm], name, model)))
+            name = attack_cell(norm, balls[norm], variant, weight)
+            mix = MixedClassifier(*pair, variant.alpha(weight), trust=trust, form=form, norm=norm).eval()
+            cells.append(Cell(name, partial(_attacked, benches[norm], name, mix)))
     return cells
 
 
@@ -344,8 +314,3 @@ def _attacked(bench: Bench, name: str, model: nn.Module, batch: Batch) -> FloatA
     """Return the attacked model's own outputs at the points found against it."""
     look_for_blindness(bench, name, model, batch)
     return outputs([model], attacked_points(bench, model, batch))
-
-
-def trust_cell(variant: Variant) -> str:
-    """Return the name of the cell that holds a variant's log R at the clean images."""
-    return f"log R {variant.name}"

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from certmix.bounds.betting import lower_bound, upper_bound
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import (
-    Cell,
-    attacked_outputs,
-    blind_notes,
-    fill_some,
-    outputs,
-)
+from certmix.runs.attacking import Cell, attacked_outputs, outputs
 from certmix.runs.sources import Sources
-from certmix.studies.study import Study, StudyResult, Surroundings, open_study
+from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study
 from certmix.tables.study_plots import gaps_image
 from certmix.tables.table import Quantity, Table
 from certmix.text import ceil_digits, floor_digits
-from certmix.types import FloatArray, IntArray
+from certmix.types import FloatArray
 
 __all__ = ["Confidence", "GapGroup", "confidence", "top_two_gap"]
 
@@ -102,9 +95,15 @@ def confidence(
     """
     request = request or AttackRequest(steps=20)
     with open_study("confidence", request, sources or Sources(), where or Surroundings(), asked={}) as study:
-        held, complete = fill_some(study.bench, _cells(study))
-        found = _evaluate(study, held)
-        table = _table(study, found, len(held), complete, blind_notes(study.bench, ["STD", "ROB"]))
+        pair = study.pair
+        attacked = partial(attacked_outputs, study.bench, pair)
+        cells = [
+            Cell("clean", lambda batch: outputs(pair, batch.images)),
+            Cell("STD", partial(attacked, "STD", pair[0], False)),
+            Cell("ROB", partial(attacked, "ROB", pair[1], False)),
+        ]
+        numbers = study.fill(cells, ["STD", "ROB"])
+        found = evaluate(numbers)
         gaps = {(group.classifier, group.condition, group.right): group.gaps for group in found.groups}
         panels = {
             (name, "clean" if cell == "clean" else f"{request.attack} attack"): (
@@ -113,38 +112,22 @@ def confidence(
             )
             for name, cell in _CELLS
         }
-        title = f"{study.loaded.dataset.name}: {request.words()}, {len(held):,} images"
+        title = f"{numbers.data}: {request.words()}, {len(numbers.labels):,} images"
         plots = {"confidence": partial(gaps_image, panels, title=title)}
-        return study.publish(table, plots, found)
+        return study.publish(numbers, table(numbers, found), plots, found)
 
 
-def _cells(study: Study) -> list[Cell]:
-    pair = study.pair
-    attacked = partial(attacked_outputs, study.bench, pair)
-    return [
-        Cell("clean", lambda batch: outputs(pair, batch.images)),
-        Cell("STD", partial(attacked, "STD", pair[0], False)),
-        Cell("ROB", partial(attacked, "ROB", pair[1], False)),
-    ]
-
-
-def _evaluate(study: Study, held: IntArray) -> Confidence:
-    dataset, store = study.bench.dataset, study.bench.store
-    labels, indices = dataset.labels[held], dataset.indices[held].tolist()
+def evaluate(numbers: Numbers) -> Confidence:
+    """Return what stored logits say."""
     groups = []
     for (classifier, cell), half in _CELLS.items():
-        logits = np.split(store.read(cell, indices), 2, axis=1)[half]
-        gaps, right = top_two_gap(logits), logits.argmax(1) == labels
+        logits = np.split(numbers.read(cell), 2, axis=1)[half]
+        gaps, right = top_two_gap(logits), logits.argmax(1) == numbers.labels
         for wanted in (True, False):
             chosen = gaps[right == wanted]
-            groups.append(GapGroup(classifier, cell, wanted, chosen, _mean_interval(chosen)))
+            between = (lower_bound(chosen, 0.025), upper_bound(chosen, 0.025)) if len(chosen) else None
+            groups.append(GapGroup(classifier, cell, wanted, chosen, between))
     return Confidence(tuple(groups), _verdict(groups))
-
-
-def _mean_interval(values: FloatArray) -> tuple[float, float] | None:
-    if not len(values):
-        return None
-    return lower_bound(values, 0.025), upper_bound(values, 0.025)
 
 
 def _verdict(groups: list[GapGroup]) -> str:
@@ -169,38 +152,30 @@ def _verdict(groups: list[GapGroup]) -> str:
     return f"Not suited to mixing: h is no surer when right under attack ({figures})."
 
 
-def _table(study: Study, found: Confidence, images: int, complete: bool, blind: tuple[str, ...]) -> Table:
-    request = study.bench.request
+def table(numbers: Numbers, found: Confidence) -> Table:
+    """Return the table, a row a group of images."""
     names = {"g": "standard (g)", "h": "robust (h)"}
-    conditions = {"clean": "clean", "STD": "attacked", "ROB": "attacked"}
-    rows: list[tuple[Any, ...]] = []
+    rows = []
     for group in found.groups:
         low, high = group.interval or (None, None)
-        some = len(group.gaps) > 0
-        rows.append(
-            (
-                names[group.classifier],
-                conditions[group.condition],
-                "right" if group.right else "wrong",
-                len(group.gaps),
-                Quantity(float(group.gaps.mean()) if some else None, 3),
-                Quantity(low, 3, rounding="down"),
-                Quantity(high, 3, rounding="up"),
-                Quantity(float(np.median(group.gaps)) if some else None, 3),
-            )
-        )
+        mean, median = (float(f(group.gaps)) if len(group.gaps) else None for f in (np.mean, np.median))
+        rows.append((
+            names[group.classifier], "clean" if group.condition == "clean" else "attacked",
+            "right" if group.right else "wrong", len(group.gaps), Quantity(mean, 3),
+            Quantity(low, 3, rounding="down"), Quantity(high, 3, rounding="up"), Quantity(median, 3),
+        ))  # fmt: skip
     return Table(
         name="confidence",
         title="Gap between the two largest probabilities",
-        settings=f"{request.words()}, {images:,} images",
+        settings=f"{numbers.request.words()}, {len(numbers.labels):,} images",
         headings=("classifier", "images", "answer", "count", "mean", "95 % from", "to", "median"),
         rows=tuple(rows),
         notes=(
             found.verdict,
             "Each classifier is attacked by itself at full strength. Intervals of means: betting bounds.",
-            *blind,
-            study.provenance,
+            *numbers.blind,
+            numbers.provenance,
         ),
-        complete=complete,
+        complete=numbers.complete,
         extra={"verdict": found.verdict},
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +12,10 @@ import torch
 from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import (
-    Cell,
-    attacked_outputs,
-    blind_notes,
-    fill_some,
-    outputs,
-)
+from certmix.runs.attacking import Cell, attacked_outputs, outputs
 from certmix.runs.sources import Sources
 from certmix.studies.study import (
-    Study,
+    Numbers,
     StudyResult,
     Surroundings,
     attacked_accuracy,
@@ -32,7 +25,7 @@ from certmix.studies.study import (
 from certmix.tables.study_plots import WORST, sweep_image
 from certmix.tables.table import Table
 from certmix.text import plain_decimal
-from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
+from certmix.types import AttackedAccuracy, EstimatedAccuracy
 
 __all__ = ["DEFAULT_ALPHAS", "MixSweep", "mix_sweep"]
 
@@ -100,11 +93,26 @@ def mix_sweep(
     with open_study(
         "mix-sweep", request, sources or Sources(), where or Surroundings(), asked={"alphas": list(weights)}
     ) as study:
-        held, complete = fill_some(study.bench, _cells(study, weights))
-        found = _evaluate(study, weights, held)
-        notes = blind_notes(study.bench, [STD, ROB, *map(mix_cell, weights)])
-        table = _table(study, found, complete, notes)
-        return study.publish(table, {"mix-sweep": _plot(study, found)}, found)
+        pair = study.pair
+        attacked = partial(attacked_outputs, study.bench, pair)
+        cells = [
+            Cell(CLEAN, lambda batch: outputs(pair, batch.images)),
+            Cell(STD, partial(attacked, STD, pair[0], False)),
+            Cell(ROB, partial(attacked, ROB, pair[1], False)),
+        ]
+        for a in weights:
+            compute = partial(attacked, mix_cell(a), MixedClassifier(*pair, a).eval(), True)
+            cells.append(Cell(mix_cell(a), compute))
+        numbers = study.fill(cells, [cell.name for cell in cells[1:]])
+        found = evaluate(numbers)
+        lines = {"clean": found.clean, "STD attack": found.std, "ROB attack": found.rob,
+                 "MIX attack": found.mix, WORST: found.worst}  # fmt: skip
+        draw = partial(
+            sweep_image, found.alphas, lines,
+            title=f"{numbers.data}: {numbers.models['standard']} mixed with {numbers.models['robust']}",
+            subtitle=f"{request.words()}, {found.clean[0].images:,} images",
+        )  # fmt: skip
+        return study.publish(numbers, table(numbers, found), {"mix-sweep": draw}, found)
 
 
 def check_alphas(alphas: Sequence[float], low: float = 0.0) -> tuple[float, ...]:
@@ -131,97 +139,55 @@ def mix_cell(alpha: float) -> str:
     return f"MIX {alpha!r}"
 
 
-def _cells(study: Study, alphas: tuple[float, ...]) -> list[Cell]:
-    pair = study.pair
-    attacked = partial(attacked_outputs, study.bench, pair)
-    mixes = [
-        Cell(mix_cell(a), partial(attacked, mix_cell(a), MixedClassifier(*pair, a).eval(), True))
-        for a in alphas
-    ]
-    return [
-        Cell(CLEAN, lambda batch: outputs(pair, batch.images)),
-        Cell(STD, partial(attacked, STD, pair[0], False)),
-        Cell(ROB, partial(attacked, ROB, pair[1], False)),
-        *mixes,
-    ]
+def evaluate(numbers: Numbers) -> MixSweep:
+    """Return what stored logits say of every alpha."""
+    alphas = tuple(numbers.asked["alphas"])
 
+    def right(cell: str) -> np.ndarray:
+        """bool (alphas, m): whether each mix is right at the cell's points."""
+        standard, robust = (torch.from_numpy(part) for part in np.split(numbers.read(cell), 2, axis=1))
+        return np.asarray(mix_outputs(standard, robust, alphas).argmax(-1).numpy() == numbers.labels)
 
-def _right(base: FloatArray, alphas: tuple[float, ...], labels: IntArray) -> np.ndarray:
-    """Return bool (alphas, m): whether each mix is right, from both classifiers' logits (m, 2 c)."""
-    standard, robust = np.split(base, 2, axis=1)
-    mixed = mix_outputs(torch.from_numpy(standard), torch.from_numpy(robust), alphas)
-    return np.asarray(mixed.argmax(-1).numpy() == labels)
-
-
-def _evaluate(study: Study, alphas: tuple[float, ...], held: IntArray) -> MixSweep:
-    dataset, store = study.bench.dataset, study.bench.store
-    labels, indices = dataset.labels[held], dataset.indices[held].tolist()
-    right = {
-        name: _right(store.read(name, indices), alphas, labels)
-        for name in (CLEAN, STD, ROB, *map(mix_cell, alphas))
-    }
-    mix = np.stack([right[mix_cell(a)][k] for k, a in enumerate(alphas)])
-    worst = np.logical_and.reduce(list(right.values()))
+    clean, std, rob = map(right, (CLEAN, STD, ROB))
+    mixes = [right(mix_cell(a)) for a in alphas]
+    mix = np.stack([one[k] for k, one in enumerate(mixes)])
+    worst = np.logical_and.reduce([clean, std, rob, *mixes])
     return MixSweep(
         alphas,
-        tuple(map(estimated_accuracy, right[CLEAN])),
-        tuple(map(attacked_accuracy, right[CLEAN] & right[STD])),
-        tuple(map(attacked_accuracy, right[CLEAN] & right[ROB])),
-        tuple(map(attacked_accuracy, right[CLEAN] & mix)),
-        tuple(map(attacked_accuracy, worst)),
-        tuple(int(n) for n in (right[CLEAN] & mix & ~worst).sum(1)),
+        clean=tuple(map(estimated_accuracy, clean)),
+        std=tuple(map(attacked_accuracy, clean & std)),
+        rob=tuple(map(attacked_accuracy, clean & rob)),
+        mix=tuple(map(attacked_accuracy, clean & mix)),
+        worst=tuple(map(attacked_accuracy, worst)),
+        transfer_only=tuple(int(n) for n in (clean & mix & ~worst).sum(1)),
     )
 
 
-def _table(study: Study, found: MixSweep, complete: bool, blind: tuple[str, ...]) -> Table:
-    request = study.bench.request
-    rows: list[tuple[Any, ...]] = [
-        (plain_decimal(a), clean, std, rob, mix, worst)
-        for a, clean, std, rob, mix, worst in zip(
-            found.alphas, found.clean, found.std, found.rob, found.mix, found.worst, strict=True
-        )
-    ]
+def table(numbers: Numbers, found: MixSweep) -> Table:
+    """Return the table, a row an alpha."""
+    columns = (found.clean, found.std, found.rob, found.mix, found.worst)
     transfer = {plain_decimal(a): n for a, n in zip(found.alphas, found.transfer_only, strict=True) if n}
-    images = found.clean[0].images
+    more = []
+    if transfer:
+        most = max(transfer, key=lambda alpha: transfer[alpha])
+        more.append(
+            f"Points made for another model or alpha broke images that the MIX attack left right, up to "
+            f"{transfer[most]} (alpha = {most}): read the worst case."
+        )
     return Table(
         name="mix-sweep",
         title="Accuracy (%) of the mix over alpha, clean and attacked, with 95 % intervals over images",
-        settings=f"{request.words()}, {images:,} images",
+        settings=f"{numbers.request.words()}, {found.clean[0].images:,} images",
         headings=("alpha", "clean", "STD attack", "ROB attack", "MIX attack", "worst case"),
-        rows=tuple(rows),
+        rows=tuple(zip(map(plain_decimal, found.alphas), *columns, strict=True)),
         notes=(
             "STD: attack on the standard classifier; ROB: on the robust one; MIX: on the mix, end to end. "
             "Worst case: no point that any attack of this sweep found, at any alpha, is misclassified.",
             "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
-            *_transfer_note(transfer),
-            *blind,
-            study.provenance,
+            *more,
+            *numbers.blind,
+            numbers.provenance,
         ),
-        complete=complete,
+        complete=numbers.complete,
         extra={"transfer_only": transfer},
     )
-
-
-def _transfer_note(transfer: dict[str, int]) -> tuple[str, ...]:
-    if not transfer:
-        return ()
-    most = max(transfer, key=lambda alpha: transfer[alpha])
-    return (
-        f"Points made for another model or alpha broke images that the MIX attack left right, up to "
-        f"{transfer[most]} (alpha = {most}): read the worst case.",
-    )
-
-
-def _plot(study: Study, found: MixSweep) -> Any:
-    lines = {
-        "clean": found.clean,
-        "STD attack": found.std,
-        "ROB attack": found.rob,
-        "MIX attack": found.mix,
-        WORST: found.worst,
-    }
-    loaded, request = study.loaded, study.bench.request
-    assert loaded.standard is not None
-    title = f"{loaded.dataset.name}: {loaded.standard.name} mixed with {loaded.robust.name}"
-    subtitle = f"{request.words()}, {found.clean[0].images:,} images"
-    return partial(sweep_image, found.alphas, lines, title=title, subtitle=subtitle)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +22,13 @@ from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import attacked_margin, transform_numpy
 from certmix.nuts.mixture import mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
-from certmix.runs import Store, read_run
+from certmix.runs import read_run
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.folder import DATABASE
 from certmix.runs.identity import CERTIFY, command_of
-from certmix.runs.settings import Settings, fields, settings
 from certmix.studies.nuts_evaluate import CLEAN, Contender
 from certmix.studies.nuts_fit import LOGITS, CachedLogits, FitChoices, NutsFitted, fit_cached, read_logits
-from certmix.studies.study import attacked_accuracy, estimated_accuracy
+from certmix.studies.study import attacked_accuracy, estimated_accuracy, some, stored_numbers
 from certmix.tables.table import Cell, Quantity
 from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
@@ -49,11 +47,7 @@ __all__ = [
     "withstands",
 ]
 
-S = TypeVar("S", bound=Settings)
 FIT, EVALUATION = "nuts-fit", "nuts-evaluate"
-IMAGES = "images.tsv"
-SWEEP = "sweep "
-"""Cells of the obfuscation check begin so: they cover some images only."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,6 @@ class AttackedPoints:
     """
 
     folder: Path
-    data_checksum: str
     labels: IntArray
     indices: IntArray
     base: dict[str, FloatArray]
@@ -204,8 +197,9 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
                 f"{folder} evaluates another {role} model than {fits[0].folder} was fitted for: "
                 "name an evaluation of its mix"
             )
-    points = _read_points(folder, run)
-    same = [fit for fit in fits if fit.run["identity"].get("data_checksum") == points.data_checksum]
+    points = _read_points(folder)
+    checksum = str(run["identity"].get("data_checksum"))
+    same = [fit for fit in fits if fit.run["identity"].get("data_checksum") == checksum]
     rows = np.arange(len(points.indices))
     for fit in same:
         rows = rows[~np.isin(points.indices[rows], fit.logits.indices)]
@@ -227,7 +221,7 @@ def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
     try:
         if not isinstance(asked, dict):
             raise TypeError("no request")
-        choices, request = _some(FitChoices, asked), _some(AttackRequest, asked)
+        choices, request = some(FitChoices, asked), some(AttackRequest, asked)
     except (ParameterError, TypeError) as error:
         raise RunError(
             f"{folder}: its run.json does not say how it was fitted ({error}): fit again"
@@ -235,37 +229,15 @@ def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
     return FitCache(folder, logits, choices, request, run)
 
 
-def _some(kind: type[S], asked: dict[str, Any]) -> S:
-    """Make settings of those of the stored values that they know."""
-    return settings(kind, {field.name: asked[field.name] for field in fields(kind) if field.name in asked})
-
-
-def _read_points(folder: Path, run: dict[str, Any]) -> AttackedPoints:
+def _read_points(folder: Path) -> AttackedPoints:
     """Read an evaluation's points: of the images in its table, all attacks but the obfuscation check."""
-    path = folder / IMAGES
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(int(row["idx"]), int(row["label"])) for row in csv.DictReader(file, delimiter="\t")]
-        if not all(0 <= number < 2**63 for row in rows for number in row):
-            raise ValueError("numbers out of range")
-    except FileNotFoundError:
-        raise RunError(f"{folder} has no {IMAGES}, it did not finish: evaluate again") from None
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}): evaluate again") from None
-    if not rows:
-        raise RunError(f"{path} names no image: evaluate again")
-    indices, labels = map(list, zip(*rows, strict=True))
-    store = Store(folder / DATABASE, read_only=True)
-    try:
-        names = [name for name in store.cells() if not name.startswith(SWEEP)]
-        base = {name: store.read(name, indices) for name in names}
-    finally:
-        store.close()
+    with stored_numbers(folder) as numbers:
+        base = {name: numbers.read(name) for name in numbers.cells}
+    indices, labels = numbers.indices, numbers.labels
     widths = {vectors.shape[1] for vectors in base.values()}
-    if CLEAN not in base or len(widths) != 1 or max(widths) % 2 or max(labels) >= max(widths) // 2:
+    if CLEAN not in base or len(widths) != 1 or max(widths) % 2 or labels.max() >= max(widths) // 2:
         raise RunError(f"{folder / DATABASE} does not hold both models' logits: evaluate again with --fresh")
-    checksum = str(run["identity"].get("data_checksum"))
-    return AttackedPoints(folder, checksum, np.array(labels, np.int64), np.array(indices, np.int64), base)
+    return AttackedPoints(folder, labels, indices, base)
 
 
 # ---------------------------------------------------------------------------- judging

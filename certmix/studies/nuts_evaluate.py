@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,16 +19,24 @@ from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
 from certmix.nuts.description import MixSettings, check_shares
 from certmix.nuts.folder import LoadedNuts, load_nuts
+from certmix.nuts.grid import TransformSettings
 from certmix.nuts.mixture import NutsMixture, mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, fill, fill_some, outputs, reduced
+from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, fill, outputs, reduced
 from certmix.runs.keywords import plain_numbers
 from certmix.runs.sources import Sources, join, load_data
 from certmix.sampling import resolve_device
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.nuts_fit import own_attack
-from certmix.studies.study import StudyResult, Surroundings, attacked_accuracy, estimated_accuracy, open_study
+from certmix.studies.study import (
+    Numbers,
+    StudyResult,
+    Surroundings,
+    attacked_accuracy,
+    estimated_accuracy,
+    open_study,
+)
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArray, IntArray
@@ -41,6 +47,7 @@ SWEEP = (0.0, 0.3, 0.6, 0.9)
 CLEAN, STD, NUTS = "clean", "STD", "MixedNUTS"
 CONTENDERS = ("standard (g)", "robust (h)")
 RESAMPLES = 10_000
+SWEEP_CELL = "sweep r_d "
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,15 @@ class Evaluation:
         r_d -> accuracy under the transfer attack with it alone.
     square_found
         Images that only Square broke.
+    first_broken_by
+        For each image the attack that was the first to break the nonlinear mix, empty if none did.
     """
 
     standings: tuple[Standing, ...]
     broken_by: dict[str, int]
     sweep: dict[float, AttackedAccuracy]
     square_found: int
+    first_broken_by: tuple[str, ...]
 
     def standing(self, name: str) -> Standing:
         """Return one classifier's."""
@@ -157,37 +167,21 @@ def nuts_evaluate(
         load=lambda chosen: join(dataset, nuts.standard, nuts.robust, chosen, where.say),
         leave_out=lambda data: _tuned_on(nuts, data, where),
     ) as study:  # fmt: skip
-        bench, data = study.bench, study.bench.dataset
+        bench = study.bench
         pair = nuts.standard.module, nuts.robust.module
         suite = Suite(bench, pair, nuts.settings, alphas, targets, queries, autoattack)
-        cells = suite_cells(suite)
-        held, complete = fill_some(bench, cells)
-        names = [cell.name for cell in cells]
-        read = partial(bench.store.read, indices=data.indices[held].tolist())
-        base = {name: read(name) for name in names}
-        found, broken = evaluation(base, data.labels[held], nuts.settings, alphas)
-        if complete:
-            some = replace(bench, positions=held[:sweep_images])
-            swept, complete = fill(some, [sweep_cell(suite, r_d) for r_d in r_d_sweep])
-            read = partial(bench.store.read, indices=data.indices[swept].tolist())
-            points = {r_d: read(f"sweep r_d {r_d!r}") for r_d in r_d_sweep}
-            judge, labels = contenders(nuts.settings, alphas)[-1], data.labels[swept]
-            clean = judge.right(read(CLEAN), labels)
-            sweep = {float(r): attacked_accuracy(clean & judge.right(at, labels)) for r, at in points.items()}
-            found = replace(found, sweep=sweep)
-        text = io.StringIO()
-        writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-        writer.writerow(["idx", "label", "broken_by"])
-        for position, first in zip(held, broken, strict=True):
-            row = [
-                int(data.indices[position]),
-                int(data.labels[position]),
-                names[first] if first >= 0 else "",
-            ]
-            writer.writerow(row)
-        files = {"images.tsv": text.getvalue().encode()}
-        table = evaluation_table(found, request, nuts.settings, data.name, nuts.folder.name, complete)
-        return study.publish(table, {}, found, files=files)
+        numbers = study.fill(suite_cells(suite))
+        if numbers.complete:
+            some = replace(bench, positions=bench.positions[:sweep_images])
+            _, complete = fill(some, [sweep_cell(suite, r_d) for r_d in r_d_sweep])
+            numbers = replace(numbers, complete=complete)
+        numbers = replace(numbers, asked={**numbers.asked, "settings": nuts.settings.as_dict()})
+        found = evaluate(numbers)
+        lines = ["idx\tlabel\tbroken_by"]
+        for index, label, first in zip(numbers.indices, numbers.labels, found.first_broken_by, strict=True):
+            lines.append(f"{index}\t{label}\t{first}")
+        files = {"images.tsv": ("\n".join(lines) + "\n").encode()}
+        return study.publish(numbers, table(numbers, found), {}, found, files=files)
 
 
 def _tuned_on(nuts: LoadedNuts, dataset: Dataset, where: Surroundings) -> IntArray:
@@ -202,31 +196,44 @@ def _tuned_on(nuts: LoadedNuts, dataset: Dataset, where: Surroundings) -> IntArr
     return nuts.tuning.shared(dataset.checksum, dataset.indices)
 
 
-def evaluation(
-    base: Mapping[str, FloatArray], labels: IntArray, own: MixSettings, plain_alphas: Sequence[float]
-) -> tuple[Evaluation, IntArray]:
-    """Return what logits at the points of each cell say, and which cell first breaks the mix (-1: none).
+def _mix(numbers: Numbers) -> MixSettings:
+    own = dict(numbers.asked["settings"])
+    transform = TransformSettings(**{name: own.pop(name) for name in TransformSettings.__struct_fields__})
+    return MixSettings(transform, **own)
 
-    No model is needed: `base` holds both base models' logits (m, 2 c), the cell of the clean images first.
-    """
-    right = {
-        one.name: np.stack([one.right(points, labels) for points in base.values()])
-        for one in contenders(own, plain_alphas)
-    }
+
+def evaluate(numbers: Numbers) -> Evaluation:
+    """Return what stored logits at every cell's points say; the clean images are the first cell."""
+    own, labels, asked = _mix(numbers), numbers.labels, numbers.asked
+    several = contenders(own, asked["plain_alphas"])
+    base = [numbers.read(name) for name in numbers.cells]
+    right = {one.name: np.stack([one.right(points, labels) for points in base]) for one in several}
     robust, standings = right[CONTENDERS[1]], []
     for name, one in right.items():
         clean, worst = one[0], one.all(0)
         changes = paired_change(~clean, ~robust[0]), paired_change(~worst, ~robust.all(0))
         standings.append(Standing(name, estimated_accuracy(clean), attacked_accuracy(worst), *changes))
-    broken = np.where(right[NUTS].all(0), -1, (~right[NUTS]).argmax(0))
-    by = {name: int((broken == k).sum()) for k, name in enumerate(base) if (broken == k).any()}
-    return Evaluation(tuple(standings), by, {}, by.get(f"{NUTS}, square", 0)), broken
+    first = np.where(right[NUTS].all(0), "", np.array(numbers.cells)[(~right[NUTS]).argmax(0)]).tolist()
+    by = {name: first.count(name) for name in numbers.cells if name in first}
+    # The obfuscation check covers the first of the images, and only once all others have every figure.
+    sweep, cells = {}, {float(r): f"{SWEEP_CELL}{r!r}" for r in asked["r_d_sweep"]}
+    known = [numbers.store.known(cell) for cell in cells.values()]
+    rows = [
+        row
+        for row, index in enumerate(numbers.indices[: asked["sweep_images"]].tolist())
+        if all(index in one for one in known)
+    ]
+    if rows:
+        some = replace(numbers, indices=numbers.indices[rows], labels=labels[rows])
+        clean = right[NUTS][0][rows]
+        for r_d, cell in cells.items():
+            sweep[r_d] = attacked_accuracy(clean & several[-1].right(some.read(cell), some.labels))
+    return Evaluation(tuple(standings), by, sweep, by.get(f"{NUTS}, square", 0), tuple(first))
 
 
-def evaluation_table(
-    found: Evaluation, request: AttackRequest, own: MixSettings, data: str, mix: str, complete: bool
-) -> Table:
-    """Return the table, a row a classifier; `data` and `mix` are names, `own` the mix's numbers."""
+def table(numbers: Numbers, found: Evaluation) -> Table:
+    """Return the table, a row a classifier."""
+    request, own = numbers.request, _mix(numbers)
     rows: list[tuple[Any, ...]] = []
     for one in found.standings:
         changes = [(Quantity(c.percent, 1), c.words()) for c in (one.clean_change, one.attacked_change)]
@@ -255,11 +262,11 @@ def evaluation_table(
             verdict = f"{missed}: gradients may be hidden"
         words = ", ".join(f"{plain_decimal(r)}: {100 * a.accuracy:.1f}" for r, a in found.sweep.items())
         obfuscation = [f"{verdict}. Accuracy (%) under transfer alone, by r_d: {words}."]
-    numbers = ", ".join(f"{name} {getattr(own.transform, name):.6g}" for name in "spc")
+    fitted = ", ".join(f"{name} {getattr(own.transform, name):.6g}" for name in "spc")
     return Table(
         name="nuts-evaluate",
         title="MixedNUTS against its base models and the plain mix: accuracy (%) with 95 % intervals",
-        settings=f"{request.words()}, {nuts.clean.images:,} images; {numbers}, alpha {own.alpha:.6g}, "
+        settings=f"{request.words()}, {nuts.clean.images:,} images; {fitted}, alpha {own.alpha:.6g}, "
         f"T {own.temperature:g}",
         headings=(
             "classifier", "clean", "attacked", "change of clean error (%)", "clean change, 95 %",
@@ -275,9 +282,9 @@ def evaluation_table(
             "Images of the nonlinear mix by what broke it first, whose attack and which (STD: points that "
             "fool g): " + "; ".join(f"{name}: {count}" for name, count in found.broken_by.items()) + ".",
             *obfuscation,
-            f"Run: data {data}; mix {mix}; seed {request.seed}.",
+            f"Run: data {numbers.data}; mix {Path(numbers.asked['nuts']).name}; seed {request.seed}.",
         ),
-        complete=complete,
+        complete=numbers.complete,
         extra={"broken_by": found.broken_by, "square_found": found.square_found,
                "r_d_sweep": {plain_decimal(r): a.accuracy for r, a in found.sweep.items()}},
     )  # fmt: skip
@@ -464,7 +471,7 @@ def _autoattack(suite: Suite, bypass: nn.Module, batch: Batch) -> Tensor:
 def sweep_cell(suite: Suite, r_d: float) -> Cell:
     """Return the cell of one transfer attack alone, on every image: part of the obfuscation check."""
     return Cell(
-        f"sweep r_d {r_d!r}",
+        f"{SWEEP_CELL}{r_d!r}",
         lambda batch: outputs(suite.pair, _transfer(suite, r_d, batch)),
         key="sweep",
     )

@@ -25,12 +25,12 @@ from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, parse_grid
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import Batch, Bench, Cell, fill, outputs, reduced
+from certmix.runs.attacking import Batch, Bench, Cell, outputs, reduced
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.settings import DERIVED, Option, Settings
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
-from certmix.studies.study import ROBUST, StudyResult, Surroundings, open_study, warn
+from certmix.studies.study import ROBUST, Numbers, StudyResult, Surroundings, open_study, some, warn
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
 from certmix.types import Dataset, FloatArray, IntArray
@@ -119,17 +119,7 @@ class FitChoices(Settings, frozen=True):
 
 @dataclass(frozen=True)
 class CachedLogits:
-    """Everything that a fit depends on, image by image.
-
-    Parameters
-    ----------
-    standard, robust
-        Clean logits (m, c) of both classifiers.
-    attacked
-        Logits (m, c) of the robust classifier at its points of smallest margin.
-    labels, indices
-        int64 (m,).
-    """
+    """All that a fit depends on: logits (m, c); `attacked` are h's at its points of smallest margin."""
 
     standard: FloatArray
     robust: FloatArray
@@ -207,24 +197,36 @@ def nuts_fit(
             Cell(CLEAN, lambda batch: outputs(pair, batch.images)),
             Cell(MARGIN, partial(_margins, bench, pair[1], target, chosen)),
         ]
-        held, complete = fill(bench, cells)
-        if not len(held) or not complete:
+        numbers = study.fill(cells)
+        if not numbers.complete:
             raise Interrupted("interrupted before all tuning images were attacked")
-        dataset, c = bench.dataset, bench.dataset.classes
-        indices = dataset.indices[held]
-        clean, attacked = (bench.store.read(cell.name, indices.tolist()) for cell in cells)
-        logits = CachedLogits(clean[:, :c], clean[:, c:], attacked[:, :c], dataset.labels[held], indices)
-        found = fit_cached(logits, chosen)
+        found, dataset = evaluate(numbers), bench.dataset
         if (folder := study.run.path) is not None:
             if have_names(named, bench.say):
                 attack = {**request.identity(), "gradient_free": chosen.gradient_free}
-                tuning = TuningImages(dataset.name, dataset.split, dataset.checksum, indices.tolist(), attack)
+                tuning = TuningImages(
+                    dataset.name, dataset.split, dataset.checksum, numbers.indices.tolist(), attack
+                )
                 save_nuts(
                     folder, found.settings, *base_models(named, study.loaded),
                     fit=FitFacts.of(found.fit), tuning=tuning, copy_weights=chosen.copy_weights,
                 )  # fmt: skip
-            write_logits(folder / LOGITS, logits)
-        return study.publish(fit_table(found, request.words(), (*bench.blind, study.provenance)), {}, found)
+            write_logits(folder / LOGITS, found.logits)
+        return study.publish(numbers, table(numbers, found), {}, found)
+
+
+def evaluate(numbers: Numbers) -> NutsFitted:
+    """Run Algorithm 1 on a run's stored logits, as its request says."""
+    c, clean = len(numbers.class_names), numbers.read(CLEAN)
+    logits = CachedLogits(
+        clean[:, :c], clean[:, c:], numbers.read(MARGIN)[:, :c], numbers.labels, numbers.indices
+    )
+    return fit_cached(logits, some(FitChoices, numbers.asked))
+
+
+def table(numbers: Numbers, found: NutsFitted) -> Table:
+    """Return the table of a run's fit."""
+    return fit_table(found, numbers.request.words(), (*numbers.blind, numbers.provenance))
 
 
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
@@ -324,13 +326,7 @@ def _margins(
 
 
 def own_attack(request: AttackRequest | None, steps: int | None) -> AttackRequest:
-    """Return a request for the attacks of MixedNUTS studies; `steps` are its steps where it gives none.
-
-    Raises
-    ------
-    ParameterError
-        If it names another attack than a request does by default.
-    """
+    """Return a request for the attacks of MixedNUTS studies; `steps` are its steps where it gives none."""
     asked = AttackRequest() if request is None else request
     if asked.attack not in ("apgd-ce", AttackRequest().attack):
         raise ParameterError(f"attack {asked.attack!r}: MixedNUTS studies run their own suite; leave it out")
@@ -345,13 +341,7 @@ def write_logits(path: Path, cached: CachedLogits) -> None:
 
 
 def read_logits(path: Path) -> CachedLogits:
-    """Read such a file; the arrays are checked, and nothing in it is executed.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or its arrays do not fit together.
-    """
+    """Read such a file, or raise DataError: the arrays are checked, and nothing in it is executed."""
     try:
         with path.open("rb") as file:
             arrays, _ = read_arrays(file, KEYS)

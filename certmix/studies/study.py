@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,25 +17,28 @@ from torch import nn
 from certmix.bounds.clopper_pearson import interval
 from certmix.certification.describe import surroundings
 from certmix.data import spread, stack
-from certmix.errors import DataError, ModelError
-from certmix.files import write_atomically
+from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
 from certmix.models.spec import LoadedModel
 from certmix.nuts.adaptive import DirectBypass
 from certmix.nuts.mixture import NutsMixture
-from certmix.runs import Run, StudyIdentity
+from certmix.runs import Run, Store, StudyIdentity, read_run
 from certmix.runs.attack_request import AttackRequest, check_ball
-from certmix.runs.attacking import Bench, Progress, outputs
+from certmix.runs.attacking import Bench, Cell, Progress, blind_notes, fill_some, outputs
+from certmix.runs.folder import DATABASE
 from certmix.runs.opening import open_run
+from certmix.runs.settings import Settings, fields, settings
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.tables.formats import write_files
 from certmix.tables.table import Table
-from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, IntArray
+from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArray, IntArray
 
 __all__ = [
     "ROBUST",
     "EmpiricalWarning",
+    "Numbers",
     "Study",
     "StudyResult",
     "Surroundings",
@@ -43,13 +46,16 @@ __all__ = [
     "blind_mixes",
     "estimated_accuracy",
     "open_study",
+    "some",
+    "stored_numbers",
 ]
 
+S = TypeVar("S", bound=Settings)
 ROBUST = "cifar10-adversarial-linf"
 """The shipped robust classifier of empirical studies."""
 
-FINISHED = "finished request"
-"""Key of a run's store: the request, as JSON, whose table was whole."""
+SHOWN = "shown"
+"""Key of a run's store: the images and notes of the table that was published last."""
 
 LOOKED_AT = 50
 """Images on which it is looked whether a model is near chance, before the study begins."""
@@ -105,6 +111,36 @@ class StudyResult:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """What a study's table is made from: numbers of images, and names; no model and no data.
+
+    ``asked`` is the request of ``run.json``, ``blind`` says where attacks may see no gradient.
+    """
+
+    store: Store
+    request: AttackRequest
+    asked: Mapping[str, Any]
+    data: str
+    models: Mapping[str, str]
+    class_names: tuple[str, ...]
+    indices: IntArray
+    labels: IntArray
+    cells: tuple[str, ...]
+    blind: tuple[str, ...]
+    complete: bool
+
+    def read(self, cell: str) -> FloatArray:
+        """Return what a cell keeps of each image, float64 (m, k)."""
+        return np.asarray(self.store.read(cell, self.indices.tolist()), np.float64)
+
+    @property
+    def provenance(self) -> str:
+        """The note of a study that mixes: its data, its models, its seed."""
+        models = "; ".join(f"{role} {self.models[role]}" for role in ("standard", "robust"))
+        return f"Run: data {self.data}; {models}; seed {self.request.seed}."
+
+
+@dataclass(frozen=True)
 class Study:
     """An open study: its bench, its models, and its folder."""
 
@@ -119,18 +155,27 @@ class Study:
         assert self.loaded.standard is not None
         return self.loaded.standard.module, self.loaded.robust.module
 
-    @property
-    def provenance(self) -> str:
-        """The note of a study that mixes: its data, its models, its seed."""
-        loaded = self.loaded
-        assert loaded.standard is not None
-        return (
-            f"Run: data {loaded.dataset.name}; standard {loaded.standard.name}; robust {loaded.robust.name}; "
-            f"seed {self.bench.request.seed}."
-        )
+    def fill(
+        self, cells: Sequence[Cell], attacked: Sequence[str] = (), bench: Bench | None = None
+    ) -> Numbers:
+        """Compute what the cells lack; say where the attacks on the cells `attacked` may be blind."""
+        bench = bench or self.bench
+        held, complete = fill_some(bench, cells)
+        dataset, loaded = bench.dataset, self.loaded
+        notes = blind_notes(bench.store, attacked)
+        for note in notes:
+            bench.say(note)
+        named = {"standard": loaded.standard, "robust": loaded.robust}
+        return Numbers(
+            bench.store, self.bench.request, self.asked, dataset.name,
+            {role: model.name for role, model in named.items() if model is not None}, dataset.class_names,
+            dataset.indices[held], dataset.labels[held], tuple(cell.name for cell in cells),
+            (*bench.blind, *notes), complete,
+        )  # fmt: skip
 
     def publish(
         self,
+        numbers: Numbers,
         table: Table,
         plots: Mapping[str, Callable[[str], bytes]],
         data: Any = None,
@@ -141,11 +186,12 @@ class Study:
 
         Partial ones do not replace those of a finished request: what was found is kept in the database.
         """
-        run, asked = self.run, json.dumps(self.asked, sort_keys=True)
-        if not table.complete and run.store.get(FINISHED) == json.dumps(
-            run.described().get("request"), sort_keys=True
-        ):
+        run = self.run
+        if not table.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
             return StudyResult(table, run.path, data)
+        shown = {"indices": numbers.indices.tolist(), "labels": numbers.labels.tolist(),
+                 "cells": numbers.cells, "blind": numbers.blind, "complete": numbers.complete}  # fmt: skip
+        run.store.put(SHOWN, json.dumps(shown))
 
         def write(folder: Path) -> None:
             write_files(folder, table, plots)
@@ -153,9 +199,49 @@ class Study:
                 write_atomically(folder / file, content)
 
         run.publish(write)
-        if table.complete:
-            run.store.put(FINISHED, asked)
         return StudyResult(table, run.path, data)
+
+
+def some(kind: type[S], asked: Mapping[str, Any]) -> S:
+    """Make settings of those of the stored values that they know."""
+    return settings(kind, {field.name: asked[field.name] for field in fields(kind) if field.name in asked})
+
+
+@contextmanager
+def stored_numbers(folder: Path, study: str | None = None) -> Iterator[Numbers]:
+    """Open a run's numbers, those of the table that was published last; no model and no data are loaded.
+
+    Raises
+    ------
+    RunError
+        If the folder is no such run, holds no table, or is damaged.
+    """
+    run = read_run(folder, study)
+    with closing(Store(folder / DATABASE, read_only=True)) as store:
+        text = store.get(SHOWN)
+        if text is None:
+            raise RunError(f"{folder} holds no table, its command did not finish: repeat it")
+        try:
+            shown, data = parse_json(text.encode()), run["data"]
+            indices, labels = (_whole(shown[name]) for name in ("indices", "labels"))
+            if not 0 < len(indices) == len(labels):
+                raise ValueError(f"{len(indices)} images and {len(labels)} labels")
+            numbers = Numbers(
+                store, some(AttackRequest, run["request"]), {**run["identity"], **run["request"]},
+                str(data["name"]), {role: str(one["name"]) for role, one in run["models"].items() if one},
+                tuple(map(str, data["class_names"])), indices, labels,
+                tuple(map(str, shown["cells"])), tuple(map(str, shown["blind"])), shown["complete"] is True,
+            )  # fmt: skip
+        except (AttributeError, KeyError, TypeError, ValueError, ParameterError) as error:
+            told = " ".join(str(error).split())[:100]
+            raise RunError(f"{folder} is damaged ({told}): repeat its command with --fresh") from None
+        yield numbers
+
+
+def _whole(values: list[int]) -> IntArray:
+    if not all(type(value) is int and 0 <= value < 2**63 for value in values):
+        raise ValueError("numbers out of range")
+    return np.array(values, np.int64)
 
 
 @contextmanager

@@ -23,7 +23,9 @@ from certmix.studies.compare_trust import compare_trust
 from certmix.studies.confidence import confidence, top_two_gap
 from certmix.studies.lipschitz import local_lipschitz
 from certmix.studies.mix_sweep import check_alphas, mix_sweep
+from certmix.studies.show import show_study
 from certmix.studies.study import Surroundings, blind_mixes
+from certmix.tables.formats import render
 
 EPS = 0.08
 POINTS = 40
@@ -434,3 +436,57 @@ def test_a_mix_inside_a_mix_is_found_and_a_folder_is_named_with_its_bypass():
 )
 def test_a_radius_is_spoken_of_as_it_was_given(eps, shown):
     assert AttackRequest(eps=eps).words() == f"pgd, linf eps {shown}"
+
+
+EVERY = {
+    "attack": lambda *a, **k: attack(*a, **k),
+    "attack on a mix": lambda *a, **k: attack(*a, alpha=0.5, **k),
+    "mix-sweep": lambda *a, **k: mix_sweep([0.2, 0.8], *a, **k),
+    "compare-trust": lambda *a, **k: compare_trust(
+        [0.4], ("constant", "max-gradient"), ("logits",), ["linf"], *a, **k
+    ),
+    "confidence": lambda *a, **k: confidence(*a, **k),
+    "lipschitz": lambda *a, **k: local_lipschitz(*a, **k),
+    "a claim on trial": lambda *a, **k: local_lipschitz(*a, of="logits", check=0.5, **k),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_study_is_the_same_fresh_resumed_in_memory_and_shown_again(points, tmp_path, name):
+    def run(**where):
+        asked = request(steps=3, images=16, batch_size=8)
+        return EVERY[name](asked, sources(points[2]), Surroundings(say=lambda message: None, **where))
+
+    def printed(table):
+        return render(table, "json"), render(table, "table")
+
+    def stop(progress):
+        if progress.done > progress.total // 2:
+            raise KeyboardInterrupt
+
+    whole = run(output=tmp_path / "whole")
+    assert (
+        printed(show_study(tmp_path / "whole")) == printed(whole.table) == printed(run(in_memory=True).table)
+    )
+    partial = run(output=tmp_path / "parts", progress=stop)
+    assert not partial.complete and printed(show_study(tmp_path / "parts")) == printed(partial.table)
+    assert printed(run(output=tmp_path / "parts").table) == printed(whole.table)
+    assert printed(show_study(tmp_path / "parts")) == printed(whole.table)
+
+
+def test_what_cannot_be_shown_is_refused(points, tmp_path):
+    run = tmp_path / "run"
+    attack(request(images=4), sources(points[2]), Surroundings(output=run))
+    described = json.loads((run / "run.json").read_text())
+    for change, told in (
+        ({"identity": {"study": "nuts-certified"}}, "name a run of"),
+        ({"data": {"name": "x"}}, "damaged .'class_names'"),
+        ({"request": {}}, "damaged"),
+    ):
+        (run / "run.json").write_text(json.dumps({**described, **change}))
+        with pytest.raises(RunError, match=told):
+            show_study(run)
+    (run / "run.json").write_text(json.dumps(described))
+    (run / "numbers.sqlite").unlink()
+    with pytest.raises(RunError, match="numbers.sqlite|holds no table"):
+        show_study(run)

@@ -22,7 +22,9 @@ from certmix.studies.nuts_fit import (
     read_logits,
     write_logits,
 )
+from certmix.studies.show import show_study
 from certmix.studies.study import Surroundings
+from certmix.tables.formats import render
 
 NETS = """
 import torch
@@ -155,6 +157,8 @@ def test_an_evaluation_leaves_the_tuning_images_out(planted):
     )
     assert set(found.sweep) == {0.0, 0.3, 0.6, 0.9}
     assert done.complete and done.table.extra["broken_by"] == found.broken_by
+    assert render(show_study(planted / "eval"), "json") == render(done.table, "json")
+    assert render(show_study(planted / "mix"), "json") == render(fitted(planted).table, "json")
 
 
 def test_the_robust_classifier_is_judged_like_its_closed_form(planted):

@@ -77,6 +77,14 @@ def make_fit(folder, logits=None, **changes):
     return folder
 
 
+def shown(folder, **changes):
+    """Say which images the evaluation's table has."""
+    store = Store(folder / "numbers.sqlite")
+    told = {"indices": [5], "labels": [0], "cells": ["clean", "STD"], "blind": [], "complete": True}
+    store.put("shown", json.dumps({**told, **changes}))
+    store.close()
+
+
 def make_evaluation(folder, images=30, shift=5, **identity):
     """Images whose indices end in 5 by default; one attack breaks h on the first ten images and g on the next ten."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,10 +101,15 @@ def make_evaluation(folder, images=30, shift=5, **identity):
     for name, vectors in (("clean", clean), ("STD", hit), ("sweep r_d 0.0", sweep)):
         store.write(name, indices.tolist(), vectors)
     store.close()
-    rows = [f"{i}\t{y}\t" for i, y in zip(indices, labels, strict=True)]
-    (folder / "images.tsv").write_text("\n".join(["idx\tlabel\tbroken_by", *rows]) + "\n")
+    shown(folder, indices=indices.tolist(), labels=labels.tolist())
     known = {"data_checksum": "d", "standard_checksum": "g", "robust_checksum": "h", **identity}
-    run = {"format_version": 2, "identity": {"study": "nuts-evaluate", **known}}
+    run = {
+        "format_version": 2,
+        "identity": {"study": "nuts-evaluate", **known},
+        "request": {"attack": "apgd-ce"},
+        "data": {"name": "planted", "class_names": list("abcde")},
+        "models": {"standard": {"name": "accurate"}, "robust": {"name": "steady"}},
+    }
     (folder / "run.json").write_text(json.dumps(run))
     return folder
 
@@ -466,11 +479,11 @@ def test_a_spoilt_fit_is_refused(fit_folder, spoil, message):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda f: (f / "images.tsv").unlink(), "did not finish"),
-        (lambda f: (f / "images.tsv").write_text("idx\tlabel\n7\tx\n"), "damaged"),
-        (lambda f: (f / "images.tsv").write_text("idx\tlabel\n"), "names no image"),
-        (lambda f: (f / "images.tsv").write_text("idx\tlabel\n5\t9\n"), "both models"),
-        (lambda f: (f / "images.tsv").write_text("idx\tlabel\n7\t1\n"), "lacks 1 images"),
+        (lambda f: (f / "numbers.sqlite").unlink(), "no whole table|not a readable|did not finish"),
+        (lambda f: shown(f, labels=["x"]), "damaged"),
+        (lambda f: shown(f, indices=[], labels=[]), "damaged .0 images"),
+        (lambda f: shown(f, labels=[9]), "both models"),
+        (lambda f: shown(f, indices=[7]), "lacks 1 images"),
         (lambda f: (f / "numbers.sqlite").write_bytes(b"x" * 4096), "not a readable"),
     ],
 )
