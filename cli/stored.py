@@ -333,13 +333,17 @@ Examples:
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @format_option(*FORMATS)
 def show(run: Path, format_: str) -> int:
-    """Print the table of a certification run again, in any format.
+    """Print the table of a run again, in any format.
 
-    RUN is the folder of a run of certmix certify. The table is made from the
-    run's numbers: nothing is sampled, no model is loaded.
+    RUN is the folder of a run of certmix certify or of a study. The table is
+    made from the run's numbers: nothing is sampled or attacked, no model is
+    loaded.
     """
     from certmix.certification.publish import show
+    from certmix.runs import read_run
+    from certmix.studies.show import STUDIES, show_study
     from certmix.tables import print_table
 
-    print_table(show(run), format_)
+    table = show_study(run) if read_run(run)["identity"].get("study") in STUDIES else show(run)
+    print_table(table, format_)
     return 0

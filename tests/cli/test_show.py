@@ -38,3 +38,20 @@ def test_it_is_the_table_that_certify_printed(command, problem, kind):
 def test_what_is_no_run_of_certify_is_refused(command, problem):
     told = command("show", "nothing")
     assert (told.code, told.out) == (2, "") and "holds no run.json" in told.err
+
+
+def test_a_study_is_shown_as_it_was_printed(command, problem):
+    made = command(
+        "confidence",
+        *problem.options[: problem.options.index("--sigma")],
+        "--images",
+        5,
+        "--steps",
+        2,
+        "--output",
+        "run",
+        "--format",
+        "csv",
+    )
+    shown = command("show", "run", "--format", "csv")
+    assert (made.code, shown.code, shown.out) == (0, 0, made.out), made.err + shown.err

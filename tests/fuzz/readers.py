@@ -270,7 +270,7 @@ def studied() -> Files:
         "format_version": 2,
         "identity": {"study": "nuts-fit", "data_checksum": "d", "standard_checksum": "g", "robust_checksum": "h"},
         "request": json.loads(json.dumps({**AttackRequest(steps=20).as_dict(), **FitChoices().as_dict()})),
-        "data": {"name": "planted", "split": "test"},
+        "data": {"name": "planted", "split": "test", "class_names": ["a", "b", "c"]},
         "models": {"standard": {"name": "accurate"}, "robust": {"name": "steady"}},
     }  # fmt: skip
     points = {**fit, "identity": {**fit["identity"], "study": "nuts-evaluate"}}
@@ -281,12 +281,13 @@ def studied() -> Files:
         with closing(Store(folder / "made.sqlite")) as store:
             for cell in ("clean", "STD"):
                 store.write(cell, [5, 15, 25], np.arange(18.0).reshape(3, 6))
+            shown = {"indices": [5, 15, 25], "labels": [0, 1, 2], "cells": ["clean", "STD"]}
+            store.put("shown", json.dumps({**shown, "blind": [], "complete": True}))
         return {
             "fit/run.json": json.dumps(fit).encode(),
             "fit/logits.npz": (folder / "logits.npz").read_bytes(),
             "points/run.json": json.dumps(points).encode(),
             "points/numbers.sqlite": as_one_file(folder / "made.sqlite"),
-            "points/images.tsv": b"idx\tlabel\tbroken_by\n5\t0\t\n15\t1\tSTD\n25\t2\t\n",
         }
 
 
