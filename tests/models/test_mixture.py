@@ -29,25 +29,6 @@ def test_it_is_the_logarithm_of_the_mixture():
     torch.testing.assert_close(mix_logits(g, h, 0.76), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("alpha, winner", [(0.0, "g"), (1.0, "h")])
-def test_ends_are_the_classifiers_themselves(alpha, winner):
-    logits = {"g": torch.randn(3, 5), "h": torch.randn(3, 5)}
-    mixed = mix_logits(logits["g"], logits["h"], alpha)
-    torch.testing.assert_close(mixed, logits[winner].double().log_softmax(1))
-
-
-def test_saturated_logits_stay_finite_and_carry_gradients():
-    g = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
-    h = torch.tensor([[-1e4, 1e4, 3.0]], requires_grad=True)
-    mixed = mix_logits(g, h, 0.76)
-    assert mixed.isfinite().all()
-    assert mixed.argmax() == 1
-    mixed[0, 2].backward()
-    assert g.grad.isfinite().all()
-    assert h.grad.isfinite().all()
-    assert h.grad[0, 2] > 0
-
-
 def test_differences_below_float32_still_order_the_classes():
     h = torch.tensor([[0.0, 100.0, 90.0]])
     mixed = mix_logits(torch.tensor([[0.0, 100.0, 0.0]]), h, 0.76)

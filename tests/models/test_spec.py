@@ -19,7 +19,7 @@ from certmix.calling import call_model
 from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.models.architectures import build
 from certmix.models.mixture import MixedClassifier
-from certmix.models.spec import load_model, parse_normalize, read_weights, wrap_model
+from certmix.models.spec import load_model, parse_normalize, wrap_model
 from certmix.models.zoo import load_zoo, save_zoo
 
 SOURCE = """
@@ -436,20 +436,6 @@ def test_unreadable_weights_are_refused(nets, tmp_path):
     for name, write, message in cases:
         write(tmp_path / name)
         refused(f"{nets}:wide", message, weights=tmp_path / name)
-
-
-def test_a_pickle_that_would_run_code_does_not(tmp_path):
-    import pickle
-
-    class Touch:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "touched"), "w"))
-
-    with (tmp_path / "w.pt").open("wb") as file:
-        pickle.dump({"state_dict": Touch()}, file)
-    with pytest.raises(ModelError, match=r"safetensors\.torch\.save_file"):
-        read_weights(tmp_path / "w.pt")
-    assert not (tmp_path / "touched").exists()
 
 
 # Normalisation.
