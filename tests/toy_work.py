@@ -27,7 +27,7 @@ class Toy:
     ``kill_once`` kills its worker where no worker has died of it before,
     ``kill_always`` at every try; ``raises`` raises; ``partly`` does at most so
     many items of a task; ``start`` is done when a worker opens the work; nobody
-    begins before ``crowd`` workers are there; ``timed`` ends tasks when their time is up.
+    begins before ``crowd`` workers are there.
     """
 
     folder: str
@@ -38,7 +38,6 @@ class Toy:
     start: str = ""
     pause: float = 0.0
     crowd: int = 1
-    timed: bool = False
 
     def work(self) -> Work:
         """What an engine is given."""
@@ -56,9 +55,8 @@ class Toy:
     def _handle(self, items: list[int], seconds: float, take: Any) -> list[int]:
         while len(workers(Path(self.folder))) < self.crowd:
             time.sleep(0.01)
-        end = time.monotonic() + seconds
         for done, item in enumerate(items):
-            if (self.partly is not None and done >= self.partly) or (self.timed and time.monotonic() > end):
+            if self.partly is not None and done >= self.partly:
                 return items[done:]
             self._misbehave(item)
             time.sleep(self.pause)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from contextlib import nullcontext
 from itertools import count
 from typing import Any
 
@@ -17,9 +16,8 @@ from certmix.errors import ModelError, ParameterError, describe
 __all__ = ["CompileError", "CompiledModel", "check_compilable"]
 
 OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"freezing": True}, "cuda": {"triton.cudagraphs": True}}
-"""For inductor, by type of device: constant weights, folded and packed; CUDA graphs."""
-CHECKED = 3
-"""Batches of each shape that are held against the model: a CUDA graph warms up, is recorded, and replays."""
+"""For inductor: constant weights, folded and packed; CUDA graphs."""
+CHECKED = 3  # batches of each shape: a CUDA graph warms up, is recorded, and replays
 TOLERANCE, HALF, FAR = 0.01, 0.1, 20.0
 """Parts of the usual distance of the largest logit: by which others may be off, in full and in half
 precision, and beyond which they are not compared, as those of masked classes."""
@@ -33,10 +31,8 @@ class CompileError(ModelError):
 def check_compilable(device: torch.device) -> None:
     """Refuse devices that models are not compiled for."""
     if device.type not in OPTIONS:
-        raise ParameterError(
-            f"models are not compiled for device {device.type!r}: leave --compile out, or use --device "
-            f"{' or '.join(OPTIONS)}"
-        )
+        others = f"leave --compile out, or use --device {' or '.join(OPTIONS)}"
+        raise ParameterError(f"models are not compiled for device {device.type!r}: {others}")
 
 
 class CompiledModel:
@@ -51,7 +47,7 @@ class CompiledModel:
         def whole(batch: Tensor) -> Any:
             return module(batch)
 
-        # what is compiled is kept by code: each model needs code of its own
+        # torch keeps what is compiled by code: each model needs code of its own
         whole.__code__ = whole.__code__.replace(co_name=f"whole_{next(_NUMBERS)}")
         self._options, self._patch = OPTIONS[device.type], config.patch  # tracing reads them there
         self._compiled = torch.compile(whole, fullgraph=True, dynamic=False, options=self._options)
@@ -65,7 +61,7 @@ class CompiledModel:
         if checked and not expected.isfinite().all():
             return expected  # whoever asked says what is wrong
         try:
-            with self._patch(self._options) if checked else nullcontext():
+            with self._patch(self._options):
                 if self._cuda:
                     torch.compiler.cudagraph_mark_step_begin()
                 logits: Tensor = self._compiled(batch)
@@ -73,8 +69,9 @@ class CompiledModel:
             theirs = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
             if isinstance(error, torch.OutOfMemoryError) or not (checked or theirs):
                 raise
-            told = f"the robust model cannot be compiled here ({describe(error)}): {remedy}"
-            raise CompileError(told) from error
+            raise CompileError(
+                f"the robust model cannot be compiled here ({describe(error)}): {remedy}"
+            ) from error
         if checked:
             scale = max(float((expected.amax(1) - expected.median(1).values).median()), 1e-6)
             near = [(x - x.amax(1, keepdim=True)).clamp(min=-FAR * scale) for x in (logits, expected)]

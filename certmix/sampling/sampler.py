@@ -233,27 +233,26 @@ class Sampler:
                         parts, after = cursor.fill(draws, size, alone)
                         if not parts:
                             return
-                        self._fill(draws, points, parts, size)
+                        self._allocate(draws[0].image.shape, size)
+                        for part in parts:
+                            draw = draws[part.draw]
+                            key = NoiseKey(self.seed, draw.index, draw.stream)
+                            self._noise.fill(self._rows[part.rows], points[part.draw], key, part.begin)
                         logits = self._run(self._batch)[: parts[-1].rows.stop]
                     found = reduce(logits)
                 except torch.OutOfMemoryError:
-                    self._shrink(size)
+                    self._shrink(self.width(draws[0].image.shape))
                     continue
             cursor = after
             yield found, parts
 
-    def _fill(self, draws: Sequence[Draw], points: Sequence[Tensor], parts: list[Part], size: int) -> None:
-        """Write the parts' samples into the batch, kept for equal shapes; images are channels last."""
-        shape = draws[0].image.shape
+    def _allocate(self, shape: torch.Size, size: int) -> None:
+        """Keep one batch for equal shapes; images are channels last."""
         if self._batch.shape != (size, *shape):
             is_image = len(shape) == 3
             ordered = (*shape[1:], shape[0]) if is_image else tuple(shape)
             whole = torch.zeros((size, *ordered), device=self.device)
             self._rows, self._batch = whole.view(size, -1), whole.movedim(-1, 1) if is_image else whole
-        for part in parts:
-            draw = draws[part.draw]
-            key = NoiseKey(self.seed, draw.index, draw.stream)
-            self._noise.fill(self._rows[part.rows], points[part.draw], key, part.begin)
 
     def _run(self, batch: Tensor) -> Tensor:
         """Return the logits of a batch, in the chosen precision."""
@@ -282,7 +281,8 @@ class Sampler:
 
         def is_independent(size: int) -> bool:
             if (shape, size) not in self._independent:
-                self._fill(draws[:1], [point], [Part(0, 0, 0, 0, size, False)], size)
+                self._allocate(shape, size)
+                self._noise.fill(self._rows, point, NoiseKey(self.seed, draws[0].index, draws[0].stream), 0)
                 self._independent[shape, size] = is_independent_of_place(self._run, self._batch)
             return self._independent[shape, size]
 

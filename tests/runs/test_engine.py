@@ -60,15 +60,15 @@ def test_workers_that_die_at_the_start(tmp_path: Path):
     "toy, kind, text",
     [
         ({"start": "refuse"}, ParameterError, "this work is refused: choose another"),
-        ({"raises": (1, "mendable")}, ParameterError, "item: choose another"),
-        ({"raises": (1, "defect")}, ValueError, "a defect"),
-        ({"raises": (1, "odd")}, RuntimeError, "OddError: 1 and 2"),
+        ({"raises": (0, "mendable")}, ParameterError, "item: choose another"),
+        ({"raises": (0, "defect")}, ValueError, "a defect"),
+        ({"raises": (0, "odd")}, RuntimeError, "OddError: 1 and 2"),
     ],
     ids=str,
 )
 def test_errors_of_the_work_are_raised_here(tmp_path: Path, toy, kind, text):
     with pytest.raises(kind, match=text) as raised:
-        done(Toy(str(tmp_path), **toy), items=2)
+        done(Toy(str(tmp_path), **toy), items=1)
     assert "toy_work.py" in str(raised.value.__cause__), "where in the worker"
 
 
@@ -95,19 +95,24 @@ def test_an_interrupt_ends_all_workers(tmp_path: Path, spread):
 
 def test_a_short_run_starts_no_worker_and_a_long_one_does(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    chosen = Engine(EngineChoice(workers=None), CPU)
+    chosen, toy, results = Engine(EngineChoice(workers=None), CPU), Toy(str(tmp_path)), []
     assert chosen.described == {"name": "local", "workers": 2}
-    results = []
-    chosen.run(Toy(str(tmp_path)).work(), list(range(20)), results.append)
+    chosen.run(toy.work(), list(range(20)), results.append)
     assert {result[2] for result in results} == {os.getpid()}
+
+    def slow(items, seconds, take):
+        time.sleep(0.2)
+        take((items[0], items[0] ** 2, os.getpid()))
+        return items[1:]
+
     monkeypatch.setattr(engine, "ALONE", 0.1)
     monkeypatch.setattr(engine, "PAYS", 0.1)
     results.clear()
-    toy = Toy(str(tmp_path), pause=0.1, timed=True)
-    Engine(EngineChoice(workers=None), CPU).run(toy.work(), list(range(120)), results.append)
-    assert sorted(result[:2] for result in results) == [(i, i * i) for i in range(120)]
-    assert os.getpid() in {result[2] for result in results}
-    assert len({result[2] for result in results}) > 1
+    work = Work(lambda: slow, lambda: toy, str)
+    Engine(EngineChoice(workers=None), CPU).run(work, list(range(5000)), results.append)
+    assert sorted(result[:2] for result in results) == [(i, i * i) for i in range(5000)]
+    assert len({result[2] for result in results} - {os.getpid()}) >= 1
+    assert results[0][2] == os.getpid()
     assert Engine(EngineChoice(workers=None), torch.device("cuda")).described["workers"] == 1
 
 
@@ -186,21 +191,22 @@ def test_choices_out_of_range(choice, text):
 
 @pytest.mark.parametrize(
     "device, visible, expected",
-    [
-        ("cuda", "5, 3", ["3", "5", "5"]),
-        ("cuda", "MIG-a,MIG-b", ["MIG-a", "MIG-b", "MIG-b"]),
-        ("cuda", "", ["0", "1", "1"]),
-        ("cuda:1", "", ["", "", ""]),
-        ("cpu", "", ["", "", ""]),
-    ],
-)
-def test_workers_take_gpus_in_turn_and_share_them(tmp_path: Path, monkeypatch, device, visible, expected):
+    [("cuda", "5, 3", ["5", "3"]), ("cuda", "MIG-a,MIG-b", ["MIG-a", "MIG-b"]), ("cuda", "", ["0", "1"]),
+     ("cuda:1", "", []), ("cpu", "7", [])],
+)  # fmt: skip
+def test_gpus_are_those_that_are_shown(monkeypatch, device, visible, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert len(done(Toy(str(tmp_path), crowd=3), items=24, count=3, device=torch.device(device))) == 24
+    assert engine._gpus(torch.device(device)) == expected
+
+
+def test_workers_take_gpus_in_turn_and_share_them(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(engine, "_gpus", lambda device: ["5", "3"])
+    done(Toy(str(tmp_path), crowd=3), items=24, count=3, device=torch.device("cuda"))
     shown = sorted(path.read_text() for path in tmp_path.glob("worker-*"))
-    assert sorted(set(shown)) == sorted(set(expected))
+    assert set(shown) == {"3", "5"}
     assert len(shown) == 3
+    assert {path.read_text() for path in tmp_path.glob("device-*")} == {"cuda"}
 
 
 DRIVER = """
