@@ -151,7 +151,11 @@ def _repeat(
         raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
     store = Store(folder / DATABASE, read_only=True)
     try:
-        before = radii_by_image(derived(request, store, described)[0])
+        try:
+            before = radii_by_image(derived(request, store, described)[0])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            told = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
+            raise RunError(f"{folder}/run.json lacks {told}: only complete runs can be reproduced") from None
         result = run_deterministic(
             request, sources, output=output, device=device, batch_size=batch_size, say=say,
             like=Original(folder, described, store),
