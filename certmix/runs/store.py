@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ _COLUMNS = {"cells": ["cell", "idx", "dtype", "data"], "facts": ["key", "value"]
 _DTYPES = {"int64": "<i8", "float64": "<f8", "int64 zlib": "<i8"}
 _LONG = 512
 """Bytes from which whole numbers are compressed: votes among many classes are mostly zeros."""
+_FEW = _LONG // 8
+_TOGETHER = 2000
+"""Images whose votes are in memory with all zeros at a time."""
 _MOST_BYTES = 1 << 26
 """Of one vector: score statistics of a million classes are smaller."""
 _LARGEST = 2**63 - 1
@@ -233,63 +237,120 @@ class Store:
 
     def images(self) -> dict[int, ImageRecord]:
         """Return all images' records by index."""
-        found: dict[Any, dict[str, tuple[Any, Any]]] = {}
+        cells: dict[Any, dict[Any, tuple[Any, Any]]] = {}
         rows = self._rows(
             "SELECT cell, idx, dtype, data FROM cells "
             "WHERE cell IN (?1, ?2, ?3) OR cell GLOB ?4 || '*' OR cell GLOB ?5 || '*'",
             (INPUT, SAMPLING, SELECTION, VOTES, SCORES),
         )
         for cell, index, dtype, data in rows:
-            found.setdefault(index, {})[cell] = dtype, data
-        if sum(map(len, found.values())) < len(rows):
+            cells.setdefault(cell, {})[index] = dtype, data
+        if sum(map(len, cells.values())) < len(rows):
             raise self._unreadable("an image is twice in a cell")
-        try:
-            return {index: self._record(index, found[index]) for index in sorted(found)}
-        except TypeError:
-            raise self._unreadable("an image without a number") from None
-
-    def _record(self, index: Any, cells: dict[str, tuple[Any, Any]]) -> ImageRecord:
-        """Return one image's record; RunError if its cells are not as `write_images` writes them."""
-        looks: dict[int, tuple[Any, Any]] = {}
-        scores: dict[int, ScoreStatistics] = {}
-        cell = INPUT
-        try:
-            _whole(index)
-            label, *checksum = _unpacked(*cells.pop(INPUT), "int64", 5).tolist()
-            cell = SAMPLING
-            sampling = _unpacked(*cells.pop(SAMPLING), "float64", 5).tolist()
-            noise_error, lost, places, seconds, device = sampling
-            if not (0 <= noise_error <= 1 and 0 <= lost < math.inf and 0 <= seconds < math.inf):
-                raise ValueError("a value that cannot be")
-            if not (places.is_integer() and 1 <= places <= 1 << 32 and device in (0, 1, 2) and label >= 0):
-                raise ValueError("a value that cannot be")
-            cell = SELECTION
-            selection = self._votes(*cells.pop(SELECTION))
-            for cell, stored in cells.items():
-                kind, _, number = cell.partition("@")
-                samples = int(number)
-                if not 0 <= samples <= MOST_SAMPLES or str(samples) != number:
-                    raise ValueError("no number of samples")
-                if kind == "votes":
-                    self._votes(*stored)
-                    looks[samples] = stored
-                else:
-                    scores[samples] = found = from_vector(_unpacked(*stored, "int64"))
-                    if (found.samples, found.classes) != (samples, len(selection)):
+        inputs = self._vectors(INPUT, cells.pop(INPUT, {}), "int64", 5)
+        sampling = self._vectors(SAMPLING, cells.pop(SAMPLING, {}), "float64", 5)
+        selection = self._votes(SELECTION, cells.pop(SELECTION, {}), self.classes)
+        classes = len(next(iter(selection.values()))) if selection else self.classes
+        looks: dict[Any, dict[int, Any]] = {index: {} for index in selection}
+        scores: dict[Any, dict[int, ScoreStatistics]] = {index: {} for index in selection}
+        for cell, stored in sorted(cells.items(), key=lambda pair: self._samples(pair[0])):
+            samples = self._samples(cell)
+            if not stored.keys() <= selection.keys():
+                raise self._unreadable(f"{cell} of an image without selection samples")
+            if cell.startswith(VOTES):
+                for index, votes in self._votes(cell, stored, classes, packed=True).items():
+                    looks[index][samples] = votes
+                continue
+            for index, vector in self._vectors(cell, stored, "int64", None).items():
+                try:
+                    found = from_vector(vector)
+                    if (found.samples, found.classes) != (samples, classes):
                         raise ValueError("statistics of another number of samples or classes")
-        except (KeyError, ValueError) as error:
-            told = "missing" if isinstance(error, KeyError) else str(error)
-            raise self._unreadable(f"{cell} of image {index!r:.30}: {told}") from None
+                except ValueError as error:
+                    raise self._unreadable(f"{cell} of image {index}: {error}") from None
+                scores[index][samples] = found
+        if not inputs.keys() == sampling.keys() == selection.keys():
+            raise self._unreadable("an image without its input, its sampling or its selection samples")
+        return {
+            i: self._record(i, inputs[i], sampling[i], selection[i], looks[i], scores[i])
+            for i in sorted(selection)
+        }
+
+    def _samples(self, cell: Any) -> int:
+        """Return the number of samples in the name of a cell of votes or of scores."""
+        number = str(cell).partition("@")[2]
+        if not number.isascii() or not number.isdecimal() or len(number) > 10 or str(int(number)) != number:
+            raise self._unreadable(f"cell {cell!r:.40}: no number of samples")
+        return int(number)
+
+    def _vectors(
+        self, cell: str, stored: dict[Any, tuple[Any, Any]], dtype: str, length: int | None
+    ) -> dict[int, Any]:
+        """Return a cell's vectors by index, of one kind and length; RunError."""
+        sizes = {
+            len(data) if kind == dtype and isinstance(data, bytes) else -1 for kind, data in stored.values()
+        }
+        if not all(isinstance(index, int) and 0 <= index <= _LARGEST for index in stored):
+            raise self._unreadable(f"{cell} of an image without a number")
+        if sizes == {8 * (length or -1)}:  # many at a time are faster
+            raw = b"".join(data for _, data in stored.values())
+            matrix = np.frombuffer(raw, _DTYPES[dtype]).reshape(len(stored), -1)
+            return dict(zip(stored, matrix.astype(dtype, copy=False), strict=True))
+        found = {}
+        for index, (kind, data) in stored.items():
+            try:
+                found[index] = _unpacked(kind, data, dtype, length)
+            except ValueError as error:
+                raise self._unreadable(f"{cell} of image {index}: {error}") from None
+        return found
+
+    def _votes(
+        self, cell: str, stored: dict[Any, tuple[Any, Any]], classes: int | None, *, packed: bool = False
+    ) -> dict[int, Any]:
+        """Return a cell's votes by index, of many classes as they are stored where `packed`; RunError."""
+        found: dict[int, Any] = {}
+        for begin in range(0, len(stored), _TOGETHER):
+            part = dict(islice(stored.items(), begin, begin + _TOGETHER))
+            votes = self._vectors(cell, part, "int64", classes)
+            sizes = {len(one) for one in votes.values()}
+            if classes is None:
+                classes = sizes.pop()
+            if sizes - {classes} or not classes:
+                raise self._unreadable(f"{cell}: votes among different numbers of classes")
+            table = np.stack(list(votes.values()))
+            bad = (table.min(1) < 0) | (table.max(1) <= 0) | (table.max(1) > MOST_SAMPLES * SCALE)
+            if bad.any():
+                raise self._unreadable(
+                    f"{cell} of image {list(votes)[int(bad.argmax())]}: no votes, or too many"
+                )
+            found.update(part if packed and classes > _FEW else votes)
+        return found
+
+    def _record(
+        self,
+        index: int,
+        about: IntArray,
+        sampling: FloatArray,
+        selection: IntArray,
+        looks: dict[int, Any],
+        scores: dict[int, ScoreStatistics],
+    ) -> ImageRecord:
+        label, *checksum = about.tolist()
+        noise_error, lost, places, seconds, device = sampling.tolist()
+        if not (
+            label >= 0
+            and 0 <= noise_error <= 1
+            and 0 <= lost < math.inf
+            and 0 <= seconds < math.inf
+            and places.is_integer()
+            and 1 <= places <= 1 << 32
+            and device in (0, 1, 2)
+        ):
+            raise self._unreadable(f"{INPUT} or {SAMPLING} of image {index}: a value that cannot be")
         return ImageRecord(
             index, label, np.array(checksum, "<i8").tobytes().hex(), selection, _Looks(looks), seconds,
-            DEVICES[int(device)], dict(sorted(scores.items())), noise_error, lost, int(places),
+            DEVICES[int(device)], scores, noise_error, lost, int(places),
         )  # fmt: skip
-
-    def _votes(self, dtype: Any, data: Any) -> IntArray:
-        votes: IntArray = _unpacked(dtype, data, "int64", self.classes)
-        if not len(votes) or votes.min() < 0 or not 0 < votes.max() <= MOST_SAMPLES * SCALE:
-            raise ValueError("no votes, or too many")
-        return votes
 
     def write_standard(self, checksum: str, indices: Iterable[int], probabilities: FloatArray) -> None:
         """Write the standard classifier's probabilities (m, c) for the images `indices`."""
@@ -339,15 +400,17 @@ def standard_cell(checksum: str) -> str:
 
 
 class _Looks(Mapping[int, IntArray]):
-    """Number of samples -> votes int64 (c,), unpacked whenever they are asked for: small for many classes."""
+    """Number of samples -> votes int64 (c,); those of many classes are unpacked when they are asked for."""
 
     __slots__ = ("_stored",)
 
-    def __init__(self, stored: dict[int, tuple[Any, Any]]) -> None:
-        self._stored = dict(sorted(stored.items()))
+    def __init__(self, stored: dict[int, Any]) -> None:
+        self._stored = stored
 
     def __getitem__(self, samples: int) -> IntArray:
-        return _unpacked(*self._stored[samples])
+        stored = self._stored[samples]
+        votes: IntArray = _unpacked(*stored) if isinstance(stored, tuple) else stored
+        return votes
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._stored)
@@ -398,8 +461,3 @@ def _unpacked(dtype: Any, data: Any, wanted: str | None = None, length: int | No
     if length is not None and len(vector) != length:
         raise ValueError(f"{len(vector)} numbers, not {length}")
     return vector
-
-
-def _whole(index: Any) -> None:
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index <= _LARGEST:
-        raise ValueError(f"{index!r} where a whole number from 0 belongs")

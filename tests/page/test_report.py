@@ -252,7 +252,7 @@ def test_errors_are_one_line(command, noise, folder, name):
 @pytest.mark.parametrize(
     "file, content",
     [("run.json", text) for text in ("[]", "{}", '{"format_version": 1, "identity": {}}', "<html>")]
-    + [("certified-accuracy.json", '{"schema_version": 99}'), ("radii.tsv", "idx\n1\n"), ("radii.tsv", "")],
+    + [("numbers.sqlite", "text" * 2000), ("numbers.sqlite", "")],
 )
 def test_damaged_files_are_errors(command, folder, tmp_path, file, content):
     place = shutil.copytree(folder / "margin", tmp_path / "margin")
