@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 import certmix
 from certmix.models.architectures import build
 from certmix.models.zoo import save_zoo, zoo_card
+from certmix.tables.words import summary_table
 from certmix.verification.guarantee import guarantee_text
 from certmix.verification.propose import propose
 
@@ -70,7 +72,8 @@ def model_files(problem: Any, names: Names) -> None:
 
 def summary(problem: Any, names: Names) -> None:
     result = certified(problem, None)
-    names.update(summary=result.summary, curves=result.evaluation.curves)
+    study = SimpleNamespace(table=summary_table(result.summary))
+    names.update(summary=result.summary, curves=result.evaluation.curves, result=study)
 
 
 def log(problem: Any, names: Names) -> None:

@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import Any
 
 from certmix.errors import one_line
-from certmix.radii import CERTIFICATES
 from certmix.tables.table import Cell, Label, Quantity, Share, Table
 from certmix.text import accuracy, as_given, floor_digits, known, plain_decimal
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Summary
@@ -63,6 +62,8 @@ def classifier_label(classifier: str, alpha: float) -> str:
 
 def certificate_label(certificate: str) -> str:
     """Return what a row calls its certificate; an unknown one keeps its name."""
+    from certmix.radii import CERTIFICATES  # here: scipy is slow to import, and most tables need none
+
     if certificate in CERTIFICATES:
         return CERTIFICATES[certificate].label
     return _LABELS.get(certificate) or one_line(certificate)
@@ -128,6 +129,8 @@ def notes(summary: Summary) -> list[str]:
             "such an image counts as not certified."
         )
     present = {row.certificate for row in summary.rows}
+    from certmix.radii import CERTIFICATES
+
     meanings = {**{name: one.meaning for name, one in CERTIFICATES.items()}, **_MEANINGS}
     lines += [f"{name}: {text}" for name, text in meanings.items() if name in present]
     lines.append(_provenance(summary))
