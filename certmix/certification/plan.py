@@ -317,8 +317,8 @@ def _simulated(request: CertifyRequest, truth: Truth, seed: int) -> tuple[np.nda
 def _sizes(truth: Truth, images: int, kept: float) -> tuple[float, float]:
     """Return bytes on disk and in memory: counts hold no zeros in either; see docs/scale.md."""
     voted = min(truth.voted, truth.classes)
-    each_look = 12 + 10.5 * voted
-    standard = 21.0 * truth.classes
+    each_look = 36 + min(8.0 * truth.classes, 7.5 * voted)
+    standard = 8.0 * truth.classes
     disk = images * (200 + each_look * (kept + 1) + standard)
     memory = 250e6 + images * (16.0 * truth.classes + kept * (8.0 * voted + 300) + 2000)
     return disk, memory
