@@ -42,3 +42,16 @@ def test_the_readme_names_the_two_commands():
     readme = (ROOT / "README.md").read_text()
     assert "pip install -c constraints.txt . && certmix certify --sigma 0.5 --alpha 0.76" in readme
     assert "pip install -c constraints.txt -e '.[test]' && pytest" in readme
+
+
+def test_every_public_name_loads_after_every_submodule_and_none_is_hidden_by_a_package():
+    code = """
+import importlib, pkgutil, types, certmix
+modules = [m.name for m in pkgutil.walk_packages(certmix.__path__, "certmix.") if ".selftests" not in m.name]
+found = [importlib.import_module(name) for name in ["certmix", *modules]]
+lost = [(m.__name__, n) for m in found for n in getattr(m, "__all__", ()) if not hasattr(m, n)]
+hidden = [n for n in certmix.__all__ if isinstance(getattr(certmix, n), types.ModuleType)]
+print(lost, hidden)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _WITH_TORCH = {
     "VerifiedRadii": "propagation",
-    "build_graph": "graph",
+    "build_graph": "translation",
     "certified_radius": "propagation",
-    "local_search": "local_constants",
+    "local_search": "local_search",
     "logit_differences_lower": "propagation",
     "margin_lower": "propagation",
 }
