@@ -60,7 +60,10 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 python_use_unqualified_type_names = True
 # classes in signatures: those of other libraries are documented elsewhere, inner ones nowhere
-nitpick_ignore_regex = [("py:class", ".*"), ("py:obj", r"typing\.Annotated.*")]  # ranges of settings: no targets
+nitpick_ignore_regex = [
+    ("py:class", ".*"),
+    ("py:obj", r"typing\.Annotated.*"),
+]  # ranges of settings: no targets
 
 LITERAL = re.compile(r"(``?[^`]*``?)")
 ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
