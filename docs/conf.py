@@ -59,7 +59,7 @@ default_role = "literal"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 python_use_unqualified_type_names = True
-# classes in signatures: those of other libraries are documented elsewhere, inner ones nowhere; ranges of settings have no target
+# classes in signatures: those of other libraries are documented elsewhere, inner ones nowhere; nor ranges
 nitpick_ignore_regex = [
     ("py:class", ".*"),
     ("py:obj", r"typing\.Annotated.*"),
