@@ -12,8 +12,7 @@ from certmix.nuts.grid import GRIDS
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.source_names import Sources
 from certmix.studies.nuts_ablations import STUDIES
-from certmix.studies.nuts_certified_plan import CertifiedRequest
-from certmix.studies.nuts_fit import FitChoices
+from certmix.studies.nuts_choices import CertifiedRequest, FitChoices
 from certmix.tables.formats import FORMATS
 
 from .options import NUMBERS, Parsed, divide, format_option, options, refuse_unused, sources_of

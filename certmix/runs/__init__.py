@@ -1,9 +1,18 @@
-"""What a run keeps: an identity, counts in a database, and products beside it."""
+"""What a run keeps: an identity, numbers in a database, and its last table beside them.
 
-from certmix.runs.folder import Run, default_folder, read_run
-from certmix.runs.identity import Identity, StudyIdentity
-from certmix.runs.logs import write_log
-from certmix.runs.store import ImageRecord, Store
+Names are loaded on first use: settings, which every command's help reads, need no numbers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from certmix.runs.folder import Run, default_folder, read_run
+    from certmix.runs.identity import Identity, StudyIdentity
+    from certmix.runs.logs import write_log
+    from certmix.runs.store import ImageRecord, Store
 
 __all__ = [
     "Identity",
@@ -15,3 +24,14 @@ __all__ = [
     "read_run",
     "write_log",
 ]
+
+_HOMES = {
+    "Identity": "identity", "ImageRecord": "store", "Run": "folder", "Store": "store",
+    "StudyIdentity": "identity", "default_folder": "folder", "read_run": "folder", "write_log": "logs",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"certmix.runs.{_HOMES[name]}"), name)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
 
 import numpy as np
-from msgspec import Meta
 
-from certmix.bounds import bounds_of
-from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.nuts.certified import (
     Choice,
@@ -21,100 +17,14 @@ from certmix.nuts.certified import (
     score_sums,
     softmax_numpy,
 )
-from certmix.nuts.grid import CLAMP_NAMES, GRIDS, TOP_K, Grid, TransformSettings, parse_grid
-from certmix.runs.settings import Count, Images, Option, Positive, Settings, Share
-from certmix.sampling.devices import PRECISIONS
+from certmix.nuts.grid import TransformSettings
+from certmix.studies.nuts_choices import CERTIFIED_GRID, CertifiedRequest
 from certmix.studies.study import estimated_accuracy
 from certmix.types import EstimatedAccuracy
 
 __all__ = ["CERTIFIED_GRID", "CertifiedRequest", "Plan", "Planned", "plan_mix"]
 
-CERTIFIED_GRID = "s=0.5:500:8,p=1:6:6,c=-2:0:8"
-"""The default grid: up to transforms that all but count votes."""
 HARD_BOUNDS = ("clopper-pearson", "clopper-pearson-two-sided")
-
-Least2 = Annotated[int, Meta(ge=2)]
-
-
-class CertifiedRequest(Settings, frozen=True):
-    """What to choose a transform for, on what, and how to certify it.
-
-    Every image gets the same number of samples, which is fixed beforehand.
-
-    Raises
-    ------
-    ParameterError
-        For any value out of range.
-    """
-
-    sigma: Annotated[Positive, Option("Certified: noise level; --robust is h's base.", example="0.5")]
-    at_radius: Annotated[
-        Annotated[float, Meta(ge=0)],
-        Option("Certified: the l2 radius wanted; 0 stands for any above 0.", example="0.5", metavar="R"),
-    ]
-    images: Annotated[Images, Option("How many tuning images, spread over the data.")] = 200
-    noisy_samples: Annotated[Least2, Option("Certified: noisy copies of each tuning image.")] = 200
-    clean_accuracy_floor: Annotated[
-        Annotated[float, Meta(ge=0, le=1)] | None,
-        Option(
-            "Certified: least clean accuracy of the mix on the tuning images.", example="0.8",
-            shown="the middle between h's votes and g there",
-        ),
-    ] = None  # fmt: skip
-    certify_images: Annotated[
-        Images, Option("Certified: how many images are certified, spread over those not tuned on.")
-    ] = 100
-    samples: Annotated[Least2, Option("Certified: estimation samples of each of them.")] = 2000
-    selection_samples: Annotated[Count, Option("Certified: samples that choose the class.")] = 100
-    failure_probability: Annotated[
-        Share, Option("Certified: probability that one image's certificate is wrong.")
-    ] = 0.001
-    bound: Annotated[
-        str,
-        Option(
-            "Certified: from score samples to probabilities.",
-            choices=bounds_of("soft", distribution=False),
-        ),
-    ] = "betting-fixed"
-    clamp: Annotated[str, Option("Clamp of M.", choices=CLAMP_NAMES)] = "gelu"
-    preset: Annotated[str, Option("Normalisation of the paper's Table 3.", choices=GRIDS)] = "cifar10"
-    grid: Annotated[str | None, Option("Other grid: s=0.05:5:8,p=1:4:8,c=-1.1:0:8.", metavar="GRID")] = None
-    seed: Annotated[int, Option("Key of all noise.")] = 0
-    precision: Annotated[str, Option("Arithmetic of forward passes.", choices=PRECISIONS)] = "fp32"
-    batch_size: Annotated[Count | None, Option("Inputs in one forward pass.")] = None
-    copy_weights: Annotated[bool, Option("Bundle the base models' weights with the mix.")] = False
-
-    def check(self) -> None:
-        """Refuse to leave no image to certify, and what `certify` refuses."""
-        if self.images == "all":
-            raise ParameterError("images = all: some must be left to certify: give a number of tuning images")
-        assert self.candidates.shape
-        self.certify("soft", self.bound, 1.0)
-
-    @property
-    def candidates(self) -> Grid:
-        """The grid of s, p and c."""
-        return parse_grid(self.grid or CERTIFIED_GRID)
-
-    @property
-    def top_k(self) -> int | None:
-        """Logits behind LN's mean and variance."""
-        return TOP_K[self.preset]
-
-    def certify(self, scores: str, bound: str, alpha: float) -> CertifyRequest:
-        """Return the certification of one candidate, the same for all but these."""
-        return CertifyRequest(
-            self.sigma, alpha, images=self.certify_images, samples=self.samples,
-            selection_samples=self.selection_samples, goal="fixed", scores=scores, bound=bound,
-            failure_probability=self.failure_probability, certificates=("exact",),
-            radii=(0.0, self.at_radius) if self.at_radius > 0 else (0.0,), seed=self.seed,
-            precision=self.precision,
-        )  # fmt: skip
-
-    def identity(self) -> dict[str, Any]:
-        """Return the part that decides which noisy logits are drawn."""
-        names = ("sigma", "noisy_samples", "seed", "precision")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

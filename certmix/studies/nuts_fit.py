@@ -7,29 +7,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 
 from certmix.attacks.minimum_margin import minimum_margin
 from certmix.calling import call_model
 from certmix.errors import CertmixError, DataError, Interrupted, ModelError, ParameterError
 from certmix.files import read_arrays, write_atomically
-from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages, check_mix
-from certmix.nuts.fit import QUANTILES, RIVALS, NutsFit, auxiliary_alpha, fit
+from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages
+from certmix.nuts.fit import NutsFit, auxiliary_alpha, fit
 from certmix.nuts.folder import BaseModel, save_nuts
-from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, parse_grid
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.attacking import Batch, Bench, Cell, outputs, reduced
 from certmix.runs.folder import DESCRIPTION
-from certmix.runs.settings import DERIVED, Option, Settings
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
+from certmix.studies.nuts_choices import FitChoices
 from certmix.studies.study import ROBUST, Numbers, StudyResult, Surroundings, open_study, some, warn
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
@@ -59,62 +57,6 @@ SIDES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}
 LOGITS = "logits.npz"
 CLEAN, MARGIN = "clean", "minimum margin"
 KEYS = ("standard", "robust", "attacked", "labels", "indices")
-
-
-class FitChoices(Settings, frozen=True):
-    """How Algorithm 1 is run; none of it needs new margins, but ``gradient_free`` and the preset's LN."""
-
-    preset: Annotated[str, Option("Grid and normalisation of the paper's Table 3.", choices=GRIDS)] = (
-        "cifar10"
-    )
-    beta: Annotated[
-        Annotated[float, Meta(ge=0, le=1)],
-        Option(
-            "Share of rightly classified attacked images that must stay right whatever g says.",
-            example="0.985", shown="the paper's: 0.985, or 0.99 of preset imagenet",
-        ),
-    ] = DERIVED  # fmt: skip
-    clamp: Annotated[str, Option("Clamp of M.", choices=CLAMP_NAMES)] = "gelu"
-    grid: Annotated[str | None, Option("Other grid: s=0.05:5:8,p=1:4:8,c=-1.1:0:8.", metavar="GRID")] = None
-    quantile: Annotated[
-        str,
-        Option(
-            "linear interpolates, as published code does, and can miss beta by part of an image.",
-            choices=QUANTILES,
-        ),
-    ] = QUANTILES[0]
-    rival: Annotated[
-        str,
-        Option(
-            "A wrong image's margin: over its label (what g can mend), or over the second class (the paper).",
-            choices=RIVALS,
-        ),
-    ] = RIVALS[0]
-    conditional: Annotated[bool, Option("Objective over images that g gets right (D.8.3).")] = False
-    temperature: Annotated[float, Option("Of g in the mix: 0 takes its answer alone.")] = 0.0
-    r_d: Annotated[Annotated[float, Meta(ge=0, le=1)], Option("Of the auxiliary mix.")] = 0.9
-    gradient_free: Annotated[bool, Option("Search margins by Square: for a black-box h.")] = False
-    early_stop: Annotated[bool, Option("Stop lowering the margin of an image once it is broken.")] = True
-    copy_weights: Annotated[bool, Option("Bundle the base models' weights with the mix.")] = False
-
-    def usual(self, name: str) -> Any:
-        """Return the preset's beta, the paper's; the check refuses an unknown preset."""
-        return BETAS.get(self.preset, 1.0)
-
-    def check(self) -> None:
-        """Refuse a temperature and a grid out of range."""
-        check_mix(1.0, self.temperature)
-        assert self.candidates.shape
-
-    @property
-    def candidates(self) -> Grid:
-        """The grid of s, p and c."""
-        return GRIDS[self.preset] if self.grid is None else parse_grid(self.grid)
-
-    @property
-    def top_k(self) -> int | None:
-        """Logits behind LN's mean and variance."""
-        return TOP_K[self.preset]
 
 
 @dataclass(frozen=True)
