@@ -93,6 +93,7 @@ MODES = [
     Mode("merge", "a b"),
     Mode("plan", "--throughput 1000"),
     Mode("plan", "--throughput 1000 --like run", {"scenario"}, {"sigma": "0.5", "like": "log.tsv"}),
+    Mode("show", "run"),
     Mode("audit", "log.tsv"),
     Mode("audit", "run", {"sigmas", "samples", "failure_probability", "radii", "rows"}),
     Mode("report", "run"),
@@ -187,6 +188,7 @@ OBSERVED = {
     "recertify": [],
     "merge": ["certmix.certification.shards.merge", "certmix_cli.certify.print_result"],
     "plan": [],
+    "show": [],
     "audit": [],
     "report": ["certmix.page.write_report"],
     "falsify": [

@@ -104,7 +104,7 @@ REFUSED = [
     ("fit", ("--grid", "s=5:0.05:8,p=1:2:2,c=0"), "increase"),
     ("fit", ("--grid", "s=1:2:0,p=1:2:2,c=0"), "2 to 1000 candidates"),
     ("fit", ("--temperature", -1), "temperature"),
-    ("fit", ("--r-d", 7), "r_d = 7"),
+    ("fit", ("--r-d", 7), "r d = 7"),
     ("fit", ("--beta", 93, "--fresh"), "beta = 93"),
     ("fit", ("--beta", 1, "--grid", "s=1,p=1,c=-2"), "misclassifies too many"),
     ("evaluate", ("--r-d-sweep", 7), "r_d = 7"),
