@@ -150,15 +150,17 @@ def _grid(table: Table, layout: _Layout, width: int) -> _Grid:
     ]
     if table.groups:
         rows = [[[[("  ", ""), *line] for line in first], *rest] for first, *rest in rows]
-    headings = []
+    headings: list[str] = []
     for c, heading in enumerate(printed_headings(table, units)):
         text = one_line(heading)
         if not layout.whole:  # no wider than the cells below or its longest word
             longest = max(map(len, text.split() or [""]))
             widest = max((_width(line) for row in rows for line in row[c]), default=1)
             text = "\n".join(_folded(text, max(1, longest if most is None else min(longest, most), widest)))
-        headings.append([[(line, "bold")] for line in text.split("\n")])
-    cells = [headings, *rows]
+        headings.append(text)
+    if any(text.startswith(">") and "\n" in text for text in headings):  # radii alike: signs above numbers
+        headings = [text.replace(" ", "\n", 1) if text.startswith(">") else text for text in headings]
+    cells = [[[[(line, "bold")] for line in text.split("\n")] for text in headings], *rows]
     widths = [max(_width(line) for row in cells for line in row[c]) for c in range(len(units))]
     return _Grid(cells, widths, text_columns(table), layout.gap)
 

@@ -14,7 +14,7 @@ from certmix.tables import Quantity, Table, print_table, render
 from certmix.tables.terminal import text_table
 from certmix.tables.words import summary_table
 from certmix.text import floor_digits, floor_percent
-from certmix.types import CertifiedAccuracy, Summary
+from certmix.types import CertifiedAccuracy, CertifiedShare, Summary
 
 QUARTERS = tuple(i / 4 for i in range(21))
 
@@ -153,3 +153,14 @@ def test_user_text_is_shown_as_it_is_in_the_streams_encoding() -> None:
         print_table(replace(SMALL, notes=("(bold)caf\u00e9 :smile: \x1b2J",)), format, stream)
         found = raw.getvalue().decode("ascii").replace("\\\\", "\\")
         assert r"(bold)caf\xe9 :smile: \x1b2J" in found
+
+
+def test_headings_of_radii_are_broken_alike() -> None:
+    shares = tuple(CertifiedShare(n, 100, (0.2, 0.9)) for n in (58, 51, 40, 31, 24, 22)) + (
+        CertifiedShare(0, 100, (0.0, 0.04)),
+    )
+    headings = ("certificate", "> 0", ">= 0.25", ">= 0.5", ">= 0.75", ">= 1", ">= 1.25", ">= 1.5")
+    text = text_table(Table("radii", "Radii", "", headings, (("lipschitz-paper", *shares),)), 80)
+    signs, numbers = [line.split() for line in text.splitlines() if ">" in line or "1.25" in line]
+    assert signs == ["certificate", ">", *[">="] * 6]
+    assert numbers == ["0", "0.25", "0.5", "0.75", "1", "1.25", "1.5"]
