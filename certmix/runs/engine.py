@@ -203,7 +203,11 @@ class Engine:
                     if last_try and held:
                         break
                     size = min(MOST[died], math.ceil(len(waiting) / self._workers))
-                    task = [waiting.popleft() for _ in range(size)]
+                    task = [waiting.popleft()]
+                    while (
+                        len(task) < size and deaths[name(waiting[0])] == died
+                    ):  # blame is shared by equals alone
+                        task.append(waiting.popleft())
                     try:
                         held[executor.submit(_do, payload, self._device, task)] = task
                     except BrokenExecutor as error:
