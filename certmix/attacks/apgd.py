@@ -184,10 +184,7 @@ def apgd(
         model, images, labels, norm, eps, attack="apgd", norms=NORMS, loss=loss, box=box,
         early_stop=early_stop, generator=generator, track=track, gradient=False,
     )  # fmt: skip
-    for restart in range(restarts):
-        at = search.survivors()
-        if len(at) == 0:
-            break
+    for restart, at in search.runs(restarts):
         run(search, at, steps, restart)
     return search.result()
 
@@ -233,10 +230,8 @@ def apgd_targeted(
         early_stop=early_stop, generator=generator, track=track, gradient=False,
     )  # fmt: skip
     ranked = search.ranked_rivals()
-    for restart in range(restarts):
-        for rank in range(min(targets, ranked.shape[1])):
-            at = search.survivors()
-            if len(at) == 0:
-                return search.result()
-            run(search, at, steps, restart * ranked.shape[1] + rank, ranked[:, rank])
+    ranks = min(targets, ranked.shape[1])
+    for count, at in search.runs(restarts * ranks):
+        restart, rank = divmod(count, ranks)
+        run(search, at, steps, restart * ranked.shape[1] + rank, ranked[:, rank])
     return search.result()

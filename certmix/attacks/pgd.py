@@ -92,10 +92,7 @@ def pgd(
         model, images, labels, norm, eps, attack="pgd", norms=NORMS, loss=loss, box=box,
         early_stop=early_stop, generator=generator, track=track, gradient=not random_start,
     )  # fmt: skip
-    for run in range(restarts):
-        at = search.survivors()
-        if len(at) == 0:
-            break
+    for run, at in search.runs(restarts):
         if run == 0 and not random_start:
             climb(search, at, search.ball.centre[at], search.clean.take(at), steps, length)
         else:
@@ -208,10 +205,7 @@ def fgsm(
         model, images, labels, norm, eps, attack="fgsm", norms=NORMS, loss=loss, box=box,
         early_stop=early_stop, generator=generator, track=track, gradient=True,
     )  # fmt: skip
-    for run in range(restarts):
-        at = search.survivors()
-        if len(at) == 0:
-            break
+    for run, at in search.runs(restarts):
         ball = search.ball.take(at)
         if run == 0:
             search.visit(at, ball.summit(search.clean.gradient[at]), gradient=False)

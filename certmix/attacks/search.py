@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -192,6 +192,14 @@ class Search:
         if self._idle:
             return self._everything[:0]
         return (~self._broken).nonzero().squeeze(1) if self._early_stop else self._everything
+
+    def runs(self, count: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield the number of each run and the indices that it attacks, as long as there are any."""
+        for run in range(count):
+            at = self.survivors()
+            if len(at) == 0:
+                return
+            yield run, at
 
     def ranked_rivals(self) -> Tensor:
         """Return the classes besides each label by falling clean logit, (N, classes - 1)."""

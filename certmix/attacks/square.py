@@ -286,10 +286,7 @@ def square(
         model, images, labels, norm, eps, attack="square", norms=NORMS, loss=loss, box=box,
         early_stop=early_stop, generator=generator, track=track, gradient=False,
     )  # fmt: skip
-    for run in range(restarts):
-        at = search.survivors()
-        if len(at) == 0:
-            break
+    for run, at in search.runs(restarts):
         _run(search, at, run, queries - 1 if run == 0 else queries, p_init)
     return search.result()
 

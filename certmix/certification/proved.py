@@ -499,11 +499,11 @@ def run_deterministic(
     dataset = loaded.dataset
     positions = spread(len(dataset), request.images)
     step = batch_size or BATCH[request.certificate]
+    told = surroundings(request.as_dict(), loaded, sources, chosen, step)
 
     def description(run: Run) -> dict[str, Any]:
         remember_planned(run.store, request.images, dataset.indices[positions].tolist())
-        described = surroundings(request.as_dict(), loaded, sources, chosen, step)
-        return {**described, "certified": True, "engine": workers.described}
+        return {**told, "certified": True, "engine": workers.described}
 
     with open_run(
         identity, loaded, chosen, description, output=output, in_memory=in_memory, fresh=fresh,
@@ -517,7 +517,6 @@ def run_deterministic(
         new = [p for p in ready.tolist() if int(dataset.indices[p]) not in known]
         if new:
             run.store.write(LABEL, dataset.indices[new], dataset.labels[new, None])
-        told = surroundings(request.as_dict(), loaded, sources, chosen, step)
         found, summary, curves = derived(request, run.store, told)
         _warn_near_chance(work, found)
         if len(found.indices) and (summary.complete or not (run.path and is_finished(run.path))):

@@ -31,8 +31,9 @@ from certmix.radii import CERTIFICATES
 from certmix.runs import Identity, ImageRecord, Run, Store, default_folder
 from certmix.runs.behaviour import Original
 from certmix.runs.engine import Engine, EngineChoice
-from certmix.runs.keywords import check_known, check_number, check_numbers, field_names, plain_number, several
+from certmix.runs.keywords import check_number, check_numbers, field_names, plain_number, several
 from certmix.runs.opening import open_run
+from certmix.runs.settings import check_known
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import check_compilable

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from numbers import Integral, Real
 from types import NoneType
 from typing import Any
@@ -12,30 +11,12 @@ from typing import Any
 from certmix.errors import ParameterError
 
 __all__ = [
-    "check_known",
     "check_number",
     "check_numbers",
-    "norm_name",
     "plain_number",
     "plain_numbers",
     "several",
 ]
-
-
-def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse names that are not known, with the one that was probably meant.
-
-    Raises
-    ------
-    ParameterError
-        For the first of them.
-    """
-    known = list(known)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {near[0]}?" if near else "leave it out"
-        raise ParameterError(f"unknown options: {', '.join(unknown)}: {hint} (see {where})")
 
 
 def check_number(name: str, value: Any) -> None:
@@ -83,23 +64,6 @@ def plain_number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
-
-
-_NORMS = {"inf": "linf", "infinity": "linf", "\u221e": "linf", "2": "l2", "1": "l1"}
-
-
-def norm_name(norm: Any) -> Any:
-    """Return a norm's name as certmix spells it, from any usual spelling; what is none stays as it is.
-
-    Examples
-    --------
-    >>> [norm_name(norm) for norm in ("Linf", "inf", "L2", 2, "l_1", "lp")]
-    ['linf', 'linf', 'l2', 'l2', 'l1', 'lp']
-    """
-    if not isinstance(norm, str | Real):
-        return norm
-    bare = str(norm).lower().replace("_", "").replace("-", "").removeprefix("l")
-    return _NORMS.get(bare.removesuffix(".0"), norm)
 
 
 def several(value: Any) -> tuple[Any, ...]:

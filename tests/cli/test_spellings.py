@@ -16,7 +16,7 @@ from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.engine import EngineChoice
-from certmix.runs.keywords import norm_name
+from certmix.runs.settings import norm_name
 from certmix.runs.source_names import Sources
 from certmix.studies.attack import attack
 from certmix.studies.study import Surroundings
