@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -193,18 +194,28 @@ def test_text_names_the_machine_and_each_suite(command):
     assert done.err.strip().endswith("1 suites, 3 tests: all hold")
 
 
-def test_a_fault_gives_exit_code_1_and_the_failing_case(command, monkeypatch):
-    for name in [name for name in sys.modules if "selftests" in name or "test_margin_lemma" in name]:
-        monkeypatch.delitem(sys.modules, name)  # they hold the function from before the fault
-    monkeypatch.setattr(constant, "margin_threshold", lambda alpha: 0.0)
-    done = command("selftest", "--suite", "margin-lemma")
-    assert done.code == 1
-    assert "Do not trust" in done.err
-    assert "FAILS  margin-lemma" in done.out
-    assert "alpha=" in done.out
-    done = command("selftest", "--suite", "margin-lemma", "--format", "json")
-    found = json.loads(done.out)
-    assert (done.code, found["outcome"], found["suites"][0]["outcome"]) == (1, "fails", "fails")
+FAULTY = """
+import sys
+from certmix.radii import constant
+from certmix_cli.main import main
+constant.margin_threshold = lambda alpha: 0.0
+sys.argv = ["certmix", "selftest", "--suite", "margin-lemma", "--format", sys.argv[1]]
+main()
+"""
+
+
+def test_a_fault_gives_exit_code_1_and_the_failing_case():
+    """In a new process: here the modules of the tests may hold the function from before the fault."""
+    text, data = (
+        subprocess.run([sys.executable, "-c", FAULTY, kind], capture_output=True, text=True, check=False)
+        for kind in ("text", "json")
+    )
+    assert text.returncode == 1, text.stderr
+    assert "Do not trust" in text.stderr
+    assert "FAILS  margin-lemma" in text.stdout
+    assert "alpha=" in text.stdout
+    found = json.loads(data.stdout)
+    assert (data.returncode, found["outcome"], found["suites"][0]["outcome"]) == (1, "fails", "fails")
     assert "test_the_threshold_is_not_below_mu" in found["suites"][0]["failures"]
 
 
