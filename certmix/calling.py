@@ -17,8 +17,6 @@ from torch import Tensor, fx, nn
 
 from certmix.errors import CertmixError, ModelError, ParameterError, describe
 
-__all__ = ["InPlaceWarning", "OutOfMemoryError", "call_both", "call_model"]
-
 _LARGEST: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """Rows that a model which fails in larger batches takes at once, as far as was found out."""
 

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from certmix.errors import RunError
 
-__all__ = ["digest_of", "parse_json", "read_arrays", "refuse_bomb", "what_it_is", "write_atomically"]
-
 _FREE = 1 << 28
 _TIMES = 200
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

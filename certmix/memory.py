@@ -6,8 +6,6 @@ import ctypes
 import os
 from collections.abc import Mapping
 
-__all__ = ["keep_freed_memory"]
-
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Names of the two settings in glibc's ``malloc.h``."""
 _LARGEST_BLOCK, _LARGEST_REST = 2**30, 2**31 - 1

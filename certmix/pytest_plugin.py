@@ -17,8 +17,6 @@ import pytest
 if TYPE_CHECKING:
     from certmix.types import Dataset, Summary
 
-__all__ = ["certmix_assert", "certmix_certify", "certmix_data", "certmix_run"]
-
 OPTIONS: dict[str, tuple[type, str]] = {
     "data": (str, "data set: a name, or a path from the root folder (default: cifar10-sample)"),
     "images": (str, "how many images, or all (default: 100)"),

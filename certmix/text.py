@@ -8,20 +8,6 @@ from typing import TypeGuard
 
 from certmix.errors import ParameterError
 
-__all__ = [
-    "UNKNOWN",
-    "accuracy",
-    "as_given",
-    "ceil_digits",
-    "ceil_percent",
-    "floor_digits",
-    "floor_percent",
-    "interval_ends",
-    "known",
-    "nearest_digits",
-    "plain_decimal",
-]
-
 UNKNOWN = "-"
 _EXACT = Context(prec=800)  # wide enough for every finite float and 400 digits
 

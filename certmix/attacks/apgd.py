@@ -11,8 +11,6 @@ from torch import Tensor
 from certmix.attacks.geometry import Ball, shaped
 from certmix.attacks.search import Model, Search, Track, Visit, check_count
 
-__all__ = ["NORMS", "apgd", "apgd_ce", "apgd_dlr", "apgd_targeted"]
-
 _MOMENTUM = 0.75
 _RISES = 0.75
 """Share of the steps between two checkpoints that must raise the loss (rho in the paper)."""

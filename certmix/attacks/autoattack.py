@@ -29,8 +29,6 @@ from certmix.attacks.square import picture_shape
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 
-__all__ = ["ENSEMBLE", "NORMS", "VERSIONS", "autoattack"]
-
 NORMS = ("linf", "l2", "l1")
 
 ENSEMBLE = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Ball", "distance", "make_ball", "shaped", "start_seeds"]
-
 TINY = torch.finfo(torch.float64).tiny
 
 _ROUNDS = 16

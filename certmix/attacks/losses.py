@@ -17,8 +17,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["LOSSES", "cross_entropy", "dlr", "margin", "probability_margin", "targeted_dlr"]
-
 _LEAST = 1e-12
 """Smallest denominator of the logits ratios: ties give 0, not NaN."""
 

@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 from certmix.attacks.search import Model, Search, Track, Visit, check_count, check_positive
 
-__all__ = ["NORMS", "climb", "fgsm", "pgd", "training_points"]
-
 NORMS = ("linf", "l2", "l1")
 
 

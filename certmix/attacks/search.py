@@ -15,8 +15,6 @@ from certmix.attacks.losses import LOSSES
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 
-__all__ = ["Model", "Search", "Track", "Visit"]
-
 _ROUNDING = 1e-6
 """How far images may stick out of the box: conversions between scales round."""
 

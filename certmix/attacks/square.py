@@ -17,8 +17,6 @@ from certmix.attacks.geometry import Ball, distance, shaped
 from certmix.attacks.search import Model, Search, Track, check_count
 from certmix.errors import ParameterError
 
-__all__ = ["NORMS", "square"]
-
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the window's share of the picture halves."""
 

@@ -21,8 +21,6 @@ from certmix.bounds.statistics import BIN_STEPS, ROW_SLACK, SCALE, ScoreStatisti
 from certmix.errors import ParameterError
 from certmix.types import FloatArray
 
-__all__ = ["OUTWARDS", "Values", "check_mean", "mean_bound", "own_values", "rival_values", "simplex"]
-
 OUTWARDS = 1e-14
 """Given away by every bound of a mean: more than the rounding errors of its formula."""
 

@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike
 from certmix.bounds.layers import LayerBounds
 from certmix.types import ConfidenceBounds, FloatArray
 
-__all__ = ["allow_for_noise"]
-
 B = TypeVar("B", bound=ConfidenceBounds | LayerBounds)
 
 

@@ -8,8 +8,6 @@ from certmix.bounds.statistics import BIN_STEPS, BINS, MOST_SAMPLES, SCALE, SUMS
 from certmix.errors import ParameterError
 from certmix.types import IntArray
 
-__all__ = ["from_vector", "to_vector"]
-
 _VERSION = 2
 _HEAD = 6
 """Numbers before the arrays: version, scale, selected class, samples, classes, followed rivals."""

@@ -16,8 +16,6 @@ from certmix.sampling.devices import Passes
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error, noise_law
 
-__all__ = ["description", "surroundings"]
-
 PACKAGES = ("torch", "numpy", "scipy", "numba")
 
 

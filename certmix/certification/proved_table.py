@@ -35,18 +35,6 @@ from certmix.types import (
     Summary,
 )
 
-__all__ = [
-    "CLASSIFIERS",
-    "Outcomes",
-    "clean_accuracy",
-    "derived",
-    "radii_by_image",
-    "stored_outcomes",
-    "stored_radii",
-    "summarise",
-    "table_of_radii",
-]
-
 CLASSIFIERS = ("robust", "mixed")
 
 

@@ -31,17 +31,6 @@ from certmix.runs.source_names import Sources, named_split
 from certmix.tables import write_products
 from certmix.types import Summary
 
-__all__ = [
-    "is_finished",
-    "particulars",
-    "publish",
-    "refuse_unfinished",
-    "remarks",
-    "repeat_command",
-    "show",
-    "unfinished",
-]
-
 
 def particulars(
     request: CertifyRequest,

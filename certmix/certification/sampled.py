@@ -31,8 +31,6 @@ from certmix.sampling.law import noise_error
 from certmix.sampling.sampler import Pending
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Context", "Progress", "draw_samples", "standard_outputs", "wants_samples"]
-
 EARLY = 50
 """Images after which a model near chance is pointed out."""
 

@@ -15,13 +15,6 @@ from certmix.radii import CERTIFICATES, margin_slack_of
 from certmix.sampling.schedule import looks, share
 from certmix.types import FloatArray, IntArray
 
-__all__ = [
-    "Rule",
-    "Walk",
-    "give_up_below",
-    "thresholds",
-]
-
 _GRID = np.linspace(-8.0, 9.0, 341)
 
 

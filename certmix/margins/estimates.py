@@ -14,8 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from certmix.errors import ParameterError
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["HOLDS", "NOT_ESTABLISHED", "EstimatedRadius", "LipschitzEstimate", "estimated_radius"]
-
 HOLDS, NOT_ESTABLISHED = "estimated to hold within eps", "not established"
 
 

@@ -29,8 +29,6 @@ from certmix.margins.layers import (
 )
 from certmix.models.architectures import Normalize
 
-__all__ = ["Builder", "Graph", "Node", "Value", "attribute", "step", "trace"]
-
 
 @dataclass(frozen=True)
 class Node:

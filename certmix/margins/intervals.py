@@ -15,8 +15,6 @@ from torch import Tensor
 from certmix.margins.graph import Graph
 from certmix.margins.layers import TINY, Input, Layer, LinearMap, Maximum, Rectifier, Sum
 
-__all__ = ["Affine", "Ball", "Box", "down", "interval_step", "intervals", "up"]
-
 
 @dataclass(frozen=True)
 class Ball:

@@ -14,30 +14,6 @@ from torch.nn.utils import parametrize
 from certmix.errors import ModelError
 from certmix.models.architectures import Normalize, Normalized
 
-__all__ = [
-    "MODELESS",
-    "RULES",
-    "TINY",
-    "UNIT",
-    "Input",
-    "Layer",
-    "LinearMap",
-    "Maximum",
-    "Rectifier",
-    "Sum",
-    "convolution",
-    "dense",
-    "exact",
-    "gamma",
-    "layer_of",
-    "maximum",
-    "mean",
-    "pooling",
-    "reshape",
-    "scale",
-    "unsupported",
-]
-
 UNIT = 2.0**-53
 """Unit roundoff of float64."""
 

@@ -13,8 +13,6 @@ from certmix.margins.graph import Graph, Node
 from certmix.margins.intervals import Ball, Box, down, interval_step, intervals
 from certmix.margins.layers import TINY, UNIT, Input, LinearMap, Maximum, Rectifier, Sum, gamma
 
-__all__ = ["METHODS", "Relaxation", "backward", "differences", "relax"]
-
 
 @dataclass(frozen=True)
 class Relaxation:

@@ -23,19 +23,6 @@ from certmix.errors import ModelError, ParameterError
 from certmix.margins.estimates import LipschitzEstimate
 from certmix.models.trust import FORMS
 
-__all__ = [
-    "OUTPUTS",
-    "RATIOS",
-    "Ascent",
-    "Model",
-    "Ratio",
-    "Rise",
-    "float64_twin",
-    "local_search",
-    "slopes_beyond_rounding",
-    "towards_rivals",
-]
-
 Rise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -8,8 +8,6 @@ from numpy.typing import ArrayLike
 from certmix.errors import ParameterError
 from certmix.types import FloatArray
 
-__all__ = ["softmax_margin_lower"]
-
 _ULP = 2.0**-52
 
 

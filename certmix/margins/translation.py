@@ -20,8 +20,6 @@ from certmix.margins.layers import MODELESS, RULES, unsupported
 from certmix.models.architectures import Normalized
 from certmix.models.foreign import FixedMode
 
-__all__ = ["CHECKED", "build_graph", "check_agreement", "check_mode", "check_parts", "nothing_drawn_or_kept"]
-
 
 def build_graph(model: nn.Module, images: Tensor) -> Graph:
     """Return a model's layers in float64, on the CPU; the weights' values are kept exactly.

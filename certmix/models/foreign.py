@@ -32,11 +32,6 @@ from certmix.errors import ModelError, describe
 from certmix.files import digest_of, what_it_is
 from certmix.models.zoo import read_bytes
 
-__all__ = [
-    "FixedMode", "Foreign", "class_sources", "evaluating", "from_export", "from_file", "from_module",
-    "from_robustbench", "from_timm", "is_installed", "module_sources", "sources_of",
-]  # fmt: skip
-
 _SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES, ".pyc")
 _VAST = {"certmix", "torch"}
 """Packages of which a model's code is not thought to be a part."""

@@ -22,10 +22,6 @@ from certmix.models.zoo import read_bytes
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = [
-    "LARGEST", "PICKLED", "apply_weights", "draws_weights", "hash_state", "load_tensors", "read_weights",
-]  # fmt: skip
-
 _INSTRUCTIONS = (
     "GLOBAL NEWOBJ REDUCE BUILD APPEND APPENDS SETITEM SETITEMS MARK TUPLE TUPLE1 TUPLE2 TUPLE3 NONE "
     "NEWFALSE NEWTRUE EMPTY_TUPLE EMPTY_LIST EMPTY_DICT EMPTY_SET BININT BININT1 BININT2 BINFLOAT "

@@ -17,20 +17,6 @@ from certmix.nuts.grid import BETAS, CLAMP_NAMES, Grid, TransformSettings, check
 from certmix.nuts.margins import CLAMPS, attacked_margin, check_labels, check_logits, normalize_numpy
 from certmix.types import FloatArray, IntArray
 
-__all__ = [
-    "QUANTILES",
-    "RIVALS",
-    "MarginGrid",
-    "NutsFit",
-    "auxiliary_alpha",
-    "check_share",
-    "constraint_share",
-    "fit",
-    "margin_grid",
-    "mixing_weight",
-    "solve_beta",
-]
-
 QUANTILES = ("conservative", "linear")
 
 RIVALS = ("label", "second")

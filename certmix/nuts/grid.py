@@ -11,8 +11,6 @@ import numpy as np
 
 from certmix.errors import ParameterError
 
-__all__ = ["BETAS", "CLAMP_NAMES", "GRIDS", "TOP_K", "Grid", "TransformSettings", "parse_grid"]
-
 CLAMP_NAMES = ("gelu", "relu", "elu", "softplus", "linear")
 
 LARGEST = {"s": 1e6, "p": 32.0, "c": 100.0}

@@ -13,18 +13,6 @@ from certmix.errors import DataError
 from certmix.nuts.grid import TransformSettings, check_top_k
 from certmix.types import FloatArray, IntArray
 
-__all__ = [
-    "CLAMPS",
-    "attacked_margin",
-    "check_labels",
-    "check_logits",
-    "clean_margin",
-    "normalize_numpy",
-    "signed_power",
-    "standardize",
-    "transform_numpy",
-]
-
 LAYER_NORM = "unbiased"
 """Part of what identifies a mix, and the margins searched for it: under another LN both are others."""
 

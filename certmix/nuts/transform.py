@@ -14,8 +14,6 @@ from certmix.errors import ModelError
 from certmix.nuts.grid import TransformSettings, check_top_k
 from certmix.nuts.margins import standardize
 
-__all__ = ["CLAMPS", "NonlinearTransform", "changed_share", "layer_normalize", "signed_power"]
-
 STEEPEST_AT = 1e-6
 """Below this |z| the slope of |z|^p with p < 1 stays what it is here, instead of growing to infinity."""
 

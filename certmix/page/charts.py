@@ -13,8 +13,6 @@ from certmix.bounds import clopper_pearson
 from certmix.text import accuracy, floor_digits, floor_percent, interval_ends, known
 from certmix.types import FloatArray
 
-__all__ = ["MOST_STEPS", "Axis", "Series", "axis", "chart", "count_at", "histogram", "share_text", "steps"]
-
 MOST_STEPS = 128
 """Steps of a curve; of more distinct radii each is rounded down to a grid of so many."""
 BINS = 24

@@ -18,8 +18,6 @@ from certmix.runs.source_names import named_split
 from certmix.text import floor_digits
 from certmix.types import Dataset, FloatArray, IntArray, Status
 
-__all__ = ["SIDE", "Images", "gallery", "picture"]
-
 SIDE = 72
 """Pixels of the longer side, from which on pictures are made smaller."""
 

@@ -36,8 +36,6 @@ from certmix.types import (
     Summary,
 )
 
-__all__ = ["Certified", "Run", "read_page_run", "without_folders"]
-
 Facts = tuple[tuple[str, str], ...]
 """Names and values, both in print."""
 WEIGHTS = tuple(k / 20 for k in range(11, 21))

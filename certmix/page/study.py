@@ -14,8 +14,6 @@ from certmix.tables.formats import ATTACKED, CERTIFIED
 from certmix.tables.table import Cell, Quantity, Table
 from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy
 
-__all__ = ["plots", "read_tables"]
-
 LARGEST_PLOT = 300_000  # bytes
 _KINDS = {CERTIFIED: CertifiedShare, ATTACKED: AttackedAccuracy}
 

@@ -30,8 +30,6 @@ from certmix.types import (
     EstimatedAccuracy,
 )
 
-__all__ = ["NORMS", "compared", "letter", "run_chart", "run_histogram", "table_view"]
-
 KINDS = {
     "estimate": "estimated over these images, with a 95 % interval over images",
     "attacked": "under attack: an upper bound of robust accuracy, never a certificate",

@@ -10,9 +10,6 @@ from numpy.typing import ArrayLike
 from certmix.errors import ParameterError
 from certmix.types import FloatArray
 
-__all__ = ["check_alpha", "check_sigma", "less_lost", "probability_pairs"]
-
-
 SMALLEST_SIGMA = 1e-250
 
 

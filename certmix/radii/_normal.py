@@ -22,8 +22,6 @@ from scipy import special
 
 from certmix.types import FloatArray
 
-__all__ = ["EPS", "density", "ndtr", "ndtri", "polynomial", "polynomials", "quantile", "quantile_table"]
-
 EPS = 2.0**-52
 OCTAVES = 64
 DEGREE = 7

@@ -23,8 +23,6 @@ from certmix.radii._normal import (
 )
 from certmix.types import FloatArray
 
-__all__ = ["exact_radius", "rounded_down"]
-
 REACH = 8.0
 """`half_widths` covers |a + b| / 2 up to here; pairs beyond have their equation solved by halving."""
 

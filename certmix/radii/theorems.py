@@ -19,14 +19,6 @@ from certmix.radii._normal import EPS, quantile, quantile_table
 from certmix.radii.exact import rounded_down
 from certmix.types import FloatArray
 
-__all__ = [
-    "PAPER_CONSTANT",
-    "TIGHT_CONSTANT",
-    "gaussian_lipschitz_radius",
-    "lipschitz_radius",
-    "smoothing_radius",
-]
-
 PAPER_CONSTANT = math.nextafter(math.sqrt(2 / math.pi), 2)
 """sigma times the Lipschitz constant of a smoothed classifier that the paper uses."""
 

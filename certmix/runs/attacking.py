@@ -24,21 +24,6 @@ from certmix.runs.attack_request import AttackRequest
 from certmix.sampling.devices import PRECISIONS
 from certmix.types import Dataset, FloatArray, IntArray
 
-__all__ = [
-    "Batch",
-    "Bench",
-    "Cell",
-    "Progress",
-    "attacked_outputs",
-    "attacked_points",
-    "blind_notes",
-    "fill",
-    "fill_some",
-    "look_for_blindness",
-    "outputs",
-    "reduced",
-]
-
 DIAGNOSED = 16
 """Images on which an attacked model's gradients are looked at."""
 

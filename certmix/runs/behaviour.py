@@ -30,22 +30,6 @@ if TYPE_CHECKING:
     from certmix.models.spec import LoadedModel
     from certmix.runs.sources import Loaded
 
-__all__ = [
-    "CLOSE",
-    "Original",
-    "changed",
-    "changed_parts",
-    "difference",
-    "differs",
-    "hold",
-    "like",
-    "logits_key",
-    "probe",
-    "refuse_changed",
-    "same_logits",
-    "told_changes",
-]  # fmt: skip
-
 CLOSE = {"full": 1e-4, "half": 2e-2}
 """Share of the spread of its logits by which a model that computes in full or in half precision may
 differ from itself on another device, in another batch or under another version of torch."""

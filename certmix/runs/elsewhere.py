@@ -12,8 +12,6 @@ from certmix.errors import RunError
 from certmix.runs.behaviour import like, probe
 from certmix.runs.sources import Loaded, Sources, load_models
 
-__all__ = ["Named"]
-
 
 @dataclass(frozen=True)
 class Named:

@@ -15,16 +15,6 @@ from certmix.files import parse_json, write_atomically
 from certmix.runs.identity import CERTIFY, Identity, StudyIdentity, command_of
 from certmix.runs.store import Store
 
-__all__ = [
-    "ASIDE",
-    "Run",
-    "default_folder",
-    "forget",
-    "put_back",
-    "read_run",
-    "set_aside",
-]
-
 ASIDE = ".earlier"
 """Folder, inside a run's own, that keeps what ``--fresh`` replaces until the new run has begun."""
 

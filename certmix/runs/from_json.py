@@ -10,8 +10,6 @@ from typing import Any
 from certmix.errors import ParameterError
 from certmix.runs.settings import Settings, settings
 
-__all__ = ["from_json"]
-
 _LARGEST = 2**63
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from certmix.files import digest_of
 
-__all__ = ["CERTIFY", "Identity", "StudyIdentity", "command_of"]
-
 CERTIFY = "certify"
 
 

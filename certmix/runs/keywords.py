@@ -10,14 +10,6 @@ from typing import Any
 
 from certmix.errors import ParameterError
 
-__all__ = [
-    "check_number",
-    "check_numbers",
-    "plain_number",
-    "plain_numbers",
-    "several",
-]
-
 
 def check_number(name: str, value: Any) -> None:
     """Refuse what is no number, such as a text that holds one.

@@ -14,8 +14,6 @@ from certmix.runs.folder import Run, default_folder
 from certmix.runs.identity import Identity, StudyIdentity
 from certmix.runs.sources import Loaded
 
-__all__ = ["open_run"]
-
 
 @contextmanager
 def open_run(

@@ -20,11 +20,6 @@ from msgspec import Meta
 from certmix.errors import ParameterError
 from certmix.text import as_given
 
-__all__ = [
-    "DERIVED", "Count", "Field", "Images", "Option", "Positive", "Settings", "Share", "arguments",
-    "check_known", "fields", "norm_name", "settings", "written",
-]  # fmt: skip
-
 DERIVED: Any = None
 """Default of a field that follows from other fields: `Settings.usual` gives it."""
 

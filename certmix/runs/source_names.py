@@ -19,8 +19,6 @@ else:
         """Stands for `torch.nn.Module`, so that torch is not imported; no value in a file is one."""
 
 
-__all__ = ["DEFAULT_SPLIT", "Sources", "named_split"]
-
 DEFAULT_SPLIT = "test"
 """What files say where no split was named."""
 

@@ -19,8 +19,6 @@ from certmix.bounds.stored_scores import from_vector, to_vector
 from certmix.errors import RunError
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["ImageRecord", "Store"]
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cells (
     cell TEXT NOT NULL,

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError, describe
 
-__all__ = ["CompileError", "CompiledModel", "check_compilable"]
-
 OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"freezing": True}, "cuda": {"triton.cudagraphs": True}}
 """For inductor: constant weights, folded and packed; CUDA graphs."""
 CHECKED = 3  # batches of each shape: a CUDA graph warms up, is recorded, and replays

@@ -15,8 +15,6 @@ from certmix.errors import ParameterError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PARTLY", "PRECISIONS", "Passes", "automatic_batch_size", "resolve_device"]
-
 PRECISIONS = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
 """Name -> torch dtype of autocast, None for none."""
 

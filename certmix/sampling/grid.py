@@ -20,8 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from certmix.errors import DataError, ParameterError
 from certmix.types import FloatArray
 
-__all__ = ["Grid", "GridPoint"]
-
 FINEST = 4096
 """Steps of a standard deviation, at least: the grid costs an input that is not on it 0.0003 sigma sqrt(d)."""
 

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from certmix.sampling.grid import FINEST, Grid
 
-__all__ = ["NoiseLaw", "half_normal_weights", "noise_error", "noise_law"]
-
 TOTAL_BITS = 63
 """Random bits that choose |N|; one more is its sign."""
 

@@ -28,8 +28,6 @@ from certmix.errors import ParameterError
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import NoiseLaw, noise_law
 
-__all__ = ["STREAMS", "Noise", "NoiseKey", "noise_integers", "on_device"]
-
 STREAMS = {"estimation": 0, "selection": 1}
 """Numbers of the streams of an image: their noise is independent."""
 

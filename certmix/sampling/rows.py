@@ -16,8 +16,6 @@ from torch import Tensor
 
 from certmix.errors import ModelError
 
-__all__ = ["is_independent_of_place", "not_finite"]
-
 
 def is_independent_of_place(call: Callable[[Tensor], Tensor], batch: Tensor) -> bool:
     """Return whether every row's logits are the same bits wherever it stands in the batch.

@@ -21,8 +21,6 @@ from certmix.sampling.rows import is_independent_of_place, not_finite
 from certmix.sampling.schedule import LOOKS_ARE_MULTIPLES_OF
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Pending", "Sampler", "count_votes"]
-
 R = TypeVar("R")
 
 

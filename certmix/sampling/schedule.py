@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from itertools import count, takewhile
 
-__all__ = ["LOOKS_ARE_MULTIPLES_OF", "look", "looks", "share"]
-
 LOOKS_ARE_MULTIPLES_OF = 100
 
 _FIRST, _RATIO, _STEP = LOOKS_ARE_MULTIPLES_OF, 1.2, LOOKS_ARE_MULTIPLES_OF

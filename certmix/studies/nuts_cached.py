@@ -33,20 +33,6 @@ from certmix.tables.table import Cell, Quantity
 from certmix.text import plain_decimal
 from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
 
-__all__ = [
-    "AttackedPoints",
-    "FitCache",
-    "Inputs",
-    "Judged",
-    "Rule",
-    "count_elements",
-    "count_flops",
-    "judge",
-    "parameters",
-    "read_inputs",
-    "withstands",
-]
-
 FIT, EVALUATION = "nuts-fit", "nuts-evaluate"
 
 

@@ -15,8 +15,6 @@ from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, parse_grid
 from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share
 from certmix.sampling.devices import PRECISIONS
 
-__all__ = ["CERTIFIED_GRID", "CertifiedRequest", "FitChoices"]
-
 CERTIFIED_GRID = "s=0.5:500:8,p=1:6:6,c=-2:0:8"
 """The default grid: up to transforms that all but count votes."""
 

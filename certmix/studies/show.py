@@ -11,8 +11,6 @@ from certmix.runs.identity import CERTIFY, command_of
 from certmix.studies.study import stored_numbers
 from certmix.tables.table import Table
 
-__all__ = ["STUDIES", "show_study"]
-
 STUDIES = {
     "attack": "attack",
     "mix-sweep": "mix_sweep",

@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "coinciding",
-    "curve_plot",
-    "plot_certified_accuracy",
-    "plot_trade_off",
-    "survival_steps",
-    "trade_off_image",
-    "write_products",
-]
-
 _SAMPLED = ("exact", "smoothing", "lipschitz", "lipschitz-paper")
 _STYLES: dict[str, dict[str, Any]] = {
     **{name: style(k, marker=False) for k, name in enumerate(_SAMPLED)},

@@ -18,23 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COLOURS",
-    "DARK",
-    "DASHES",
-    "MARKERS",
-    "NORM_SIGNS",
-    "crosses",
-    "head",
-    "image",
-    "legend",
-    "percent",
-    "place_labels",
-    "style",
-    "tidy",
-    "title_lines",
-]
-
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D1F", "#404040")
 """Told apart by colour-blind readers as well."""
 DARK = "#404040"

@@ -38,19 +38,6 @@ from certmix.tables.words import summary_table
 from certmix.text import known, plain_decimal
 from certmix.types import SCHEMA_VERSION, AccuracyShare, AttackedAccuracy, CertifiedShare, Summary
 
-__all__ = [
-    "ATTACKED",
-    "CERTIFIED",
-    "ESTIMATE",
-    "FORMATS",
-    "PLOT_SUFFIXES",
-    "identifiers",
-    "plain",
-    "print_table",
-    "render",
-    "write_files",
-]
-
 ATTACKED, ESTIMATE = "attacked, an upper bound of robust accuracy", "estimate"
 CERTIFIED = "certified"
 PLOT_SUFFIXES = ("png", "svg")

@@ -24,8 +24,6 @@ from certmix.tables.table import (
 )
 from certmix.text import UNKNOWN
 
-__all__ = ["latex_table"]
-
 _LINE_WIDTH = 344.0  # points; LaTeX's article has 345
 _LETTER, _DIGIT, _THIN = 4.6, 4.25, 2.7  # points: most letters of 8 points, digits, the narrow ones
 _SMALL = 0.84  # an interval's digits in those of its figure

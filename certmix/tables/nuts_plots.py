@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["beta_image", "example_image", "margin_bars_image", "sensitivity_image", "transform_image"]
-
 Shares = Sequence[EstimatedAccuracy]
 
 MOST = 12

@@ -31,16 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "WORST",
-    "TrustCurve",
-    "TrustCurves",
-    "gaps_image",
-    "lipschitz_image",
-    "sweep_image",
-    "trust_image",
-]
-
 WORST = "worst case"
 """The name of the line that is drawn broad and pale, below those that make it up."""
 

@@ -21,22 +21,6 @@ from certmix.text import (
 )
 from certmix.types import AccuracyShare, AttackedAccuracy
 
-__all__ = [
-    "Cell",
-    "Label",
-    "Printed",
-    "Quantity",
-    "Share",
-    "Table",
-    "check_stem",
-    "column_units",
-    "key_columns",
-    "printed",
-    "printed_headings",
-    "printed_notes",
-    "text_columns",
-]
-
 _ROUND = {"nearest": nearest_digits, "down": floor_digits, "up": ceil_digits}
 _ROUNDED = "Accuracies and lower ends of their 95 % intervals over images are rounded down, upper ends up."
 _ATTACKED = "Accuracies under attack are upper bounds of robust accuracy, not certificates."

@@ -20,8 +20,6 @@ from certmix.tables.table import (
     text_columns,
 )
 
-__all__ = ["styled_lines", "text_table"]
-
 
 @dataclass(frozen=True)
 class _Layout:

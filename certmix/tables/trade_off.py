@@ -14,8 +14,6 @@ from certmix.tables.words import radius_heading
 from certmix.text import floor_percent, plain_decimal
 from certmix.types import SCHEMA_VERSION, Curve
 
-__all__ = ["Match", "Sweep", "TradeOff", "on_front"]
-
 _EVERY = 0.05
 """Spacing of the alphas that tables for readers show; JSON, CSV and the plot hold all."""
 

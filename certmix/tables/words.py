@@ -10,21 +10,6 @@ from certmix.tables.table import Cell, Label, Quantity, Share, Table
 from certmix.text import accuracy, as_given, floor_digits, known, plain_decimal
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Summary
 
-__all__ = [
-    "CLEAN_LABELS",
-    "DETERMINISTIC",
-    "certificate_label",
-    "classifier_label",
-    "clean_values",
-    "deterministic",
-    "mean_radius",
-    "notes",
-    "radius_heading",
-    "settings",
-    "summary_table",
-    "symbols",
-]
-
 DETERMINISTIC = ("margin", "lipschitz-constant")
 """Certificates that draw no samples: no noise level, and nothing that could fail by chance."""
 

@@ -19,8 +19,6 @@ from certmix.models.architectures import Normalize
 from certmix.radii.constant import margin_threshold
 from certmix.types import FloatArray
 
-__all__ = ["IntervalPass", "interval_pass", "scale_for", "sharpen", "warm_up_terms", "worst_case_logits"]
-
 WARM_UP_IMAGES = 32
 """Images of a batch that the warm-up terms look at: their averages need no more."""
 

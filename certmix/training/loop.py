@@ -20,8 +20,6 @@ from certmix.models.architectures import ConvNet, build
 from certmix.models.weights import load_tensors
 from certmix.training.recipes import OBJECTIVES, Recipe
 
-__all__ = ["Progress", "train"]
-
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -13,8 +13,6 @@ from certmix.attacks.pgd import training_points
 from certmix.errors import ParameterError
 from certmix.training.intervals import interval_pass, warm_up_terms, worst_case_logits
 
-__all__ = ["OBJECTIVES", "RECIPES", "Recipe", "interval", "make_recipe"]
-
 
 @dataclass(frozen=True)
 class Recipe:

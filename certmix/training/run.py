@@ -18,8 +18,6 @@ from certmix.training.loop import Progress, train
 from certmix.training.recipes import Recipe
 from certmix.types import Dataset
 
-__all__ = ["default_name", "measure", "train_to_folder"]
-
 
 def default_name(recipe: Recipe, dataset: Dataset) -> str:
     """Return e.g. ``cifar10-gaussian-0.50`` or ``cifar10-adversarial-linf``."""

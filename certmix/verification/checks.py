@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["SAMPLED_AGAIN", "CheckResult", "Faults", "Outcome", "judged", "unchecked", "worst"]
-
 IMAGES_NAMED = 5
 
 SAMPLED_AGAIN = ("same seed", "new seed", "radii again")

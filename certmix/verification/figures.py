@@ -23,8 +23,6 @@ from certmix.verification.numbers import insane
 from certmix.verification.plain import SLACK
 from certmix.verification.stored import Run, opened, proved_images
 
-__all__ = ["Derived", "NothingFollowsError", "check_figures", "derive_figures"]
-
 FIGURES = {
     "records": "predictions and sample numbers follow from the counts",
     "radii": f"radii are at most the plain ones (slack {SLACK:g})",

@@ -22,8 +22,6 @@ from certmix.verification.figures import NothingFollowsError, derive_figures
 from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run
 
-__all__ = ["CONFIDENCE", "Figures", "Judgement", "figure", "figures_of", "judge", "most_that_can_be_shown"]
-
 CONFIDENCE = 0.95
 """Of each lower bound, over images, taken alone."""
 _MISSED = 0.05

@@ -35,8 +35,6 @@ from certmix.verification.stored import opened, read_description
 if TYPE_CHECKING:
     from certmix.models.spec import LoadedModel
 
-__all__ = ["Plan", "Sampling", "draw", "load_guaranteed", "plan", "untouched", "what_changed"]
-
 LOOKED_THROUGH = 200
 """Run folders that are looked through for one that serves, and to say what changed."""
 STOPPED = "interrupted before all samples of the guarantee were drawn"

@@ -23,8 +23,6 @@ from certmix.verification.checks import CheckResult, Faults, Outcome, judged, un
 from certmix.verification.plain import SLACK
 from certmix.verification.stored import Run, is_whole
 
-__all__ = ["check_numbers", "insane"]
-
 STEPS = 65536
 
 

@@ -18,8 +18,6 @@ from certmix.verification.judge import CONFIDENCE
 if TYPE_CHECKING:
     from certmix.verification.verify import Verification
 
-__all__ = ["FORMATS", "append_summary", "github", "json_text", "junit", "markdown", "text"]
-
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 MARKS = {Outcome.HOLDS: "\u2713", Outcome.FAILS: "\u2717", Outcome.UNCHECKED: "?"}
 GRAVITY = (Outcome.FAILS, Outcome.UNCHECKED, Outcome.HOLDS)

@@ -28,12 +28,6 @@ from certmix.types import FloatArray, IntArray
 if TYPE_CHECKING:
     from certmix.bounds.statistics import ScoreStatistics
 
-__all__ = [
-    "RADII", "SCORE_BOUNDS", "SLACK", "VOTE_BOUNDS", "Derived", "bound_layers", "constant_radius", "derive",
-    "evidence", "exact_radius", "interval", "layers_radius", "look", "looks", "proportion_lower",
-    "proportion_upper", "share", "slack_of", "softmax_margin", "uniform_lower",
-]  # fmt: skip
-
 SLACK = 1e-9
 """Relative difference to a published bound or radius that rounding may explain.
 

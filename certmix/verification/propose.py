@@ -17,8 +17,6 @@ from certmix.verification.judge import Figures, figure, figures_of
 from certmix.verification.requirements import Requirement
 from certmix.verification.stored import Run, load
 
-__all__ = ["DEFAULT_SLACK", "propose"]
-
 DEFAULT_SLACK = 0.02
 
 

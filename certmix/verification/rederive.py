@@ -31,8 +31,6 @@ from certmix.verification.figures import check_figures
 from certmix.verification.numbers import check_numbers
 from certmix.verification.stored import ROLES, Reloaded, Run, load, opened, reload
 
-__all__ = ["MODEL_CHECKS", "behaviour", "recheck", "rederive"]
-
 MODEL_CHECKS = tuple(f"{role} model {what}" for role in ROLES for what in ("checksum", "logits"))
 """Checks that fail where a model is not the one that a run was made with."""
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from certmix.errors import ParameterError
 from certmix.text import as_given
 
-__all__ = ["CLASSIFIERS", "QUANTITIES", "SIDES", "Requirement", "parse_requirement", "written"]
-
 CLASSIFIERS = ("mixed", "robust", "standard")
 """The mix, h alone, g alone; the mix where none is named."""
 

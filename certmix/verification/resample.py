@@ -30,8 +30,6 @@ from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outc
 from certmix.verification.numbers import insane
 from certmix.verification.stored import Reloaded, Run, is_whole, load, opened, proved_images, reload
 
-__all__ = ["WIDE", "Again", "Sums", "choose_images", "e_value", "measured", "resample", "weights_of"]
-
 WIDE = 20
 """For each image that is sampled again in depth so many are in a few samples."""
 SHORT = 100

@@ -25,18 +25,6 @@ from certmix.runs.source_names import named_split
 from certmix.runs.sources import Sources, load_data
 from certmix.types import Dataset, FloatArray
 
-__all__ = [
-    "ROLES",
-    "Reloaded",
-    "Run",
-    "is_whole",
-    "load",
-    "opened",
-    "proved_images",
-    "read_description",
-    "reload",
-]
-
 ROLES = ("robust", "standard")
 
 

@@ -11,11 +11,6 @@ from scipy.special import bdtrc
 from certmix.bounds import betting, clopper_pearson
 from certmix.types import FloatArray, IntArray
 
-__all__ = [
-    "chance_of", "findings_needed", "hopeless", "score_margin_upper", "stops", "threshold",
-    "vote_margin_upper",
-]  # fmt: skip
-
 _FIRST = 200
 _OPTIMISM, _NEEDED = 2.5, 3.0  # standard deviations: of the margin so far, and below mu at the end
 

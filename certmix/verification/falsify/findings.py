@@ -19,8 +19,6 @@ from certmix.errors import DataError, RunError
 from certmix.files import digest_of, parse_json, read_arrays, write_atomically
 from certmix.verification.falsify.attack import Attacked, Claims, FalsifyRequest, Target, trial_of
 
-__all__ = ["Finding", "Said", "Sampled", "checksum", "read_finding", "write_finding"]
-
 VERSION = 1
 _Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
