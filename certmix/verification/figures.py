@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.certification.deterministic_request import ROBUST, DeterministicRequest, column_cell, margin_cell
+from certmix.certification.deterministic_request import (
+    ROBUST,
+    DeterministicRequest,
+    column_cell,
+    margin_cell,
+    standard_logits,
+)
 from certmix.certification.evaluate import evaluate, table_row
 from certmix.certification.proved_table import CLASSIFIERS, clean_accuracy, stored_outcomes
 from certmix.certification.request import CertifyRequest
@@ -19,9 +25,8 @@ from certmix.runs import ImageRecord
 from certmix.types import CertifiedAccuracy, Dataset, FloatArray, IntArray, Status
 from certmix.verification import plain
 from certmix.verification.checks import CheckResult, Faults, judged, unchecked
-from certmix.verification.numbers import insane
 from certmix.verification.plain import SLACK
-from certmix.verification.stored import Run, opened, proved_images
+from certmix.verification.stored import Run, impossible, opened
 
 FIGURES = {
     "records": "predictions and sample numbers follow from the counts",
@@ -49,7 +54,6 @@ class Row(NamedTuple):
 
     classifier: str
     certificate: str
-    alpha: float
     plain: FloatArray
     own: FloatArray
     table: CertifiedAccuracy
@@ -80,20 +84,15 @@ class NothingFollowsError(Exception):
 
 
 def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> Derived:
-    """Return what the numbers give of those of some images that are finished.
+    """Return what the numbers give of those of some images that are finished; NothingFollowsError.
 
     `labels` (m,) are those of the images; a sampled run keeps its own.
-
-    Raises
-    ------
-    NothingFollowsError
-        If nothing follows from them, or no image is finished.
     """
     request = run.request
     if isinstance(request, CertifyRequest):
         records = [run.images[i] for i in wanted if i in run.images]
         for record in records:
-            for fault in insane(record, request, run.classes):
+            for fault in impossible(record, request, run.classes):
                 raise NothingFollowsError("counts", record.index, f"image {record.index}: {fault}")
         derived = plain.derive(records, request) if records else None
         if derived is not None and derived.waiting.any():
@@ -103,7 +102,7 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
         if derived is not None:
             return _sampled(run, request, records, derived)
     elif labels is not None:
-        known = proved_images(run, request)
+        known = run.proved_images
         ready = [index in known for index in wanted]
         if any(ready):
             return _proved(run, request, np.array(wanted, np.int64)[ready], np.asarray(labels)[ready])
@@ -138,44 +137,32 @@ def _sampled(
             faults.append((None, f"{what} {told}, the counts give {value}"))
     plan = [("robust", "exact", 1.0)] + [("mixed", name, request.alpha) for name in request.certificates]
     rows = [
-        Row(*named, derived.radii(named[1], request.sigma, named[2]), radii.radius, row)
-        for named, radii, row in zip(plan, found.radii, found.summary.rows, strict=True)
+        Row(name, certificate, derived.radii(certificate, request.sigma, alpha), radii.radius, row)
+        for (name, certificate, alpha), radii, row in zip(plan, found.radii, found.summary.rows, strict=True)
     ]
-    clean = _clean_faults(found.summary.clean_accuracy, right)
-    return Derived(
-        indices, correct, right, tuple(rows), request.sigma, {"records": faults, "clean accuracy": clean}
-    )
+    told_faults = {"records": faults, "clean accuracy": _clean_faults(found.summary.clean_accuracy, right)}
+    return Derived(indices, correct, right, tuple(rows), request.sigma, told_faults)
 
 
 def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: IntArray) -> Derived:
     logits = np.stack([run.cells[ROBUST][index] for index in indices.tolist()])
     right = _right(run, indices, _softmax(logits), labels, request.alpha, softmax=True)
-    predicted, faults = logits.argmax(1), Faults()
     expected = []
     for alpha in request.weights():
         radii = []
         for index, z in zip(indices.tolist(), logits, strict=True):
             radius, fault = _expected(run, request, index, z, alpha)
-            radii.append(radius)
             if fault:
-                faults.append((index, f"image {index}, alpha {alpha:g}: {fault}"))
+                raise NothingFollowsError("radii", index, f"image {index}, alpha {alpha:g}: {fault}")
+            radii.append(radius)
         expected.append(np.array(radii, np.float64))
-    if faults:
-        raise NothingFollowsError("radii", faults[0][0], faults[0][1])
-    cell = f"standard logits {run.standard_checksum}" if "standard" in right else None
+    cell = standard_logits(str(run.standard_checksum)) if "standard" in right else None
     with closing(opened(run.folder)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
-    correct = predicted == labels
+    correct = logits.argmax(1) == labels
     rows = tuple(
-        Row(
-            name,
-            request.certificate,
-            alpha,
-            radii,
-            own.radius,
-            table_row(name, own, correct, request.radii),
-        )
-        for name, alpha, radii, own in zip(CLASSIFIERS, request.weights(), expected, found.radii, strict=True)
+        Row(name, request.certificate, radii, own.radius, table_row(name, own, correct, request.radii))
+        for name, radii, own in zip(CLASSIFIERS, expected, found.radii, strict=True)
     )
     scale = 0.0 if request.certificate == "margin" else 1 / request.given[0]
     clean = _clean_faults(clean_accuracy(found), right)
@@ -198,10 +185,8 @@ def _expected(
         return 0.0, "no radius is stored"
     radius, status = float(stored[0]), stored[1]
     if not 0 <= radius <= request.max_radius or (status == 2) != (radius > 0):
-        return (
-            radius,
-            f"radius {radius!r} with status {status:g}, the largest tried is {request.max_radius:g}",
-        )
+        largest = f"the largest tried is {request.max_radius:g}"
+        return radius, f"radius {radius!r} with status {status:g}, {largest}"
     best = radius
     for column in request.radii:
         if radius > 0 and radius < column <= radius + 2 * request.tolerance:
@@ -257,11 +242,19 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
         check = getattr(error, "check", "radii")
         told = f"nothing follows from the numbers: {error}"
         rest = [unchecked(name, told) for name in ("images", *names) if name != check]
-        return [
-            *rest,
-            *(judged(name, [(getattr(error, "image", None), told)], "") for name in names if name == check),
-        ]
-    every = {**{name: [] for name in names}, **found.faults, **_row_faults(found, run.request.radii)}
+        fault = (getattr(error, "image", None), told)
+        return [*rest, *(judged(name, [fault], "") for name in names if name == check)]
+    every: dict[str, Faults] = {**{name: [] for name in names}, **found.faults}
+    for row in found.rows:
+        where = f"{row.classifier} {row.certificate}"
+        for index, own, plainly in zip(
+            found.indices.tolist(), row.own.tolist(), row.plain.tolist(), strict=True
+        ):
+            if fault_of := radius_fault(own, plainly, found.scale):
+                every["radii"].append((index, f"image {index}, {where}: {fault_of}"))
+        counted = np.where(found.correct, row.plain, 0.0)
+        for check, text in figure_faults(row.table, counted, run.request.radii, found.scale):
+            every[check].append((None, f"{where}: {text}"))
     results = [judged(name, every[name], FIGURES[name]) for name in names]
     ready = len(found.indices)
     if data is None:
@@ -281,25 +274,6 @@ def radius_fault(own: float, plainly: float, scale: float) -> str | None:
     if own < plainly - BELOW * (scale + plainly):
         return f"radius {own:.9g} lies below the derived {plainly:.9g}"
     return None
-
-
-def _row_faults(found: Derived, columns: Sequence[float]) -> dict[str, Faults]:
-    """Compare the rows of the table with the plain radii: images, accuracies, intervals, means."""
-    faults: dict[str, Faults] = {
-        name: [] for name in ("radii", "certified accuracy", "intervals", "mean radii")
-    }
-    for row in found.rows:
-        where = f"{row.classifier} {row.certificate}"
-        for index, own, plainly in zip(
-            found.indices.tolist(), row.own.tolist(), row.plain.tolist(), strict=True
-        ):
-            if fault := radius_fault(own, plainly, found.scale):
-                faults["radii"].append((index, f"image {index}, {where}: {fault}"))
-        for check, text in figure_faults(
-            row.table, np.where(found.correct, row.plain, 0.0), columns, found.scale
-        ):
-            faults[check].append((None, f"{where}: {text}"))
-    return faults
 
 
 def figure_faults(

@@ -7,29 +7,40 @@ the same numbers is held against it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from certmix.bounds import BOUNDS
+from certmix.certification.deterministic_request import (
+    ROBUST,
+)
 from certmix.certification.proved import STUDIES as PROVED
 from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError
+from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
-from certmix.runs import Identity, StudyIdentity, read_run
+from certmix.runs import Identity, ImageRecord, StudyIdentity, read_run
 from certmix.runs.behaviour import differs, logits_key, told_changes
 from certmix.runs.identity import NOISE_VERSION
 from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
+from certmix.sampling.grid import Grid
+from certmix.sampling.law import noise_error
+from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.types import Dataset
+from certmix.verification import plain
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.figures import check_figures
-from certmix.verification.numbers import check_numbers
-from certmix.verification.stored import ROLES, Reloaded, Run, load, opened, reload
+from certmix.verification.plain import SLACK
+from certmix.verification.stored import ROLES, Reloaded, Run, impossible, is_whole, load, opened, reload
 
 MODEL_CHECKS = tuple(f"{role} model {what}" for role in ROLES for what in ("checksum", "logits"))
 """Checks that fail where a model is not the one that a run was made with."""
@@ -86,21 +97,18 @@ def rederive(
 
 
 def recheck(run: Path, dataset: Dataset) -> list[CheckResult]:
-    """Check what an interrupted run holds, or one of other models, before it is continued.
+    """Check what an interrupted run, or one of other models, holds, before it is continued.
 
-    These are the checks of `rederive` that need no models.  Which images there
-    are is not among them: an interrupted run may lack some.
-
-    Raises
-    ------
-    RunError
-        If the folder cannot be read, or is of another study.
+    These are the checks of `rederive` that need no models, without that of which images there are.
     """
     if "request" not in read_run(Path(run)):
         return []  # it was stopped before its first image
     loaded = load(Path(run))
     found = [*check_numbers(loaded, dataset), *check_figures(loaded, dataset)]
     return [one for one in found if one.check != "images"]
+
+
+# Is the run of these data and models?
 
 
 def _check_identity(run: Run) -> list[CheckResult]:
@@ -132,13 +140,10 @@ def _check_identity(run: Run) -> list[CheckResult]:
     else:
         own = StudyIdentity(parts.pop("study"), "", parts).folder_name()
     own, named = own.rpartition("-")[2], re.fullmatch(pattern, run.folder.resolve().name)
-    wrong: Faults = (
-        [(None, f"the folder is named {named[1]}, its identity gives {own}")]
-        if named and named[1] != own
-        else []
-    )
+    if named and named[1] != own:
+        faults = [(None, f"the folder is named {named[1]}, its identity gives {own}")]
     where = "as in the folder's name" if named else "the folder's name was chosen and holds none"
-    return [first, judged("identity digest", wrong, f"{own}; {where}")]
+    return [first, judged("identity digest", faults, f"{own}; {where}")]
 
 
 def _check_data(description: dict[str, Any], reloaded: Reloaded) -> CheckResult:
@@ -175,12 +180,9 @@ def _check_models(description: dict[str, Any], reloaded: Reloaded) -> Iterator[C
             claims = [str(stored.get("checksum"))]
             if role == "robust":
                 claims.append(str(description["identity"].get("robust_checksum")))
+            wrong = f"{model.name} is not the model of the run: "
             faults: Faults = [
-                (
-                    None,
-                    f"{model.name} is not the model of the run: "
-                    + told_changes({**stored, "checksum": claim}, model),
-                )
+                (None, wrong + told_changes({**stored, "checksum": claim}, model))
                 for claim in dict.fromkeys(claims)
                 if claim != model.checksum
             ]
@@ -208,7 +210,7 @@ def _check_answers(run: Run, reloaded: Reloaded, device: torch.device) -> Iterat
 
 
 def behaviour(folder: Path, loaded: Loaded, device: torch.device) -> list[CheckResult]:
-    """Return the same of data and models that are loaded, of those among them that a run knows."""
+    """Check the logits of data and models that are loaded, of those among them that a run knows."""
     found = []
     for role, model in loaded.models.items():
         if model is None:
@@ -229,3 +231,161 @@ def _answers(folder: Path, role: str, model: LoadedModel, data: Dataset, device:
         return unchecked(check, str(error))
     faults: Faults = [(None, f"{model.name} is not the model of the run: {told}")] if told else []
     return judged(check, faults, f"{model.name} gives the logits that the run keeps")
+
+
+# Can the stored numbers have come about, and is the failure probability spent once only?
+
+
+def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
+    """Return the checks of what is stored; `data` None where the data set cannot be loaded."""
+    request = run.request
+    if isinstance(request, CertifyRequest):
+        return [
+            *_check_inputs(run.images, data), _check_counts(run, request), _check_looks(run),
+            _check_design(run, request), _check_separate(run, request), _check_noise(run, request, data),
+            _check_budget(run, request), _check_outputs(run),
+        ]  # fmt: skip
+    faults: Faults = [
+        (index, f"image {index}: {cell} are not {run.classes} finite numbers")
+        for cell, rows in run.cells.items()
+        if "logits" in cell
+        for index, values in rows.items()
+        if values.shape != (run.classes,) or not np.isfinite(values).all()
+    ]
+    return [judged("logits", faults, f"{len(run.cells.get(ROBUST, {})):,} images have finite logits")]
+
+
+def _check_inputs(images: Mapping[int, ImageRecord], data: Dataset | None) -> list[CheckResult]:
+    """Is every stored image what the data set holds under its index, with its label?"""
+    if data is None:
+        return [unchecked(name, "the data set cannot be loaded") for name in ("labels", "input checksums")]
+    places = {int(index): place for place, index in enumerate(data.indices)}
+    labels: Faults = []
+    sums: Faults = []
+    for index, record in images.items():
+        if index not in places:
+            labels.append((index, f"image {index} is stored, but not in the data set"))
+            continue
+        found, values = data.labels[places[index]], np.ascontiguousarray(data.read(places[index]))
+        if found != record.label:
+            labels.append((index, f"image {index} has label {found}, the run says {record.label}"))
+        if digest_of(values.tobytes()) != record.input_checksum:
+            sums.append((index, f"image {index} is not what the run stored a checksum of"))
+    return [
+        judged("labels", labels, f"{len(images):,} labels are those of the data set"),
+        judged("input checksums", sums, f"{len(images):,} inputs are those that were sampled"),
+    ]
+
+
+def _check_counts(run: Run, request: CertifyRequest) -> CheckResult:
+    faults = [(index, f"image {index}: {fault}") for index, record in run.images.items()
+              for fault in impossible(record, request, run.classes)]  # fmt: skip
+    return judged("counts", faults, f"counts of {len(run.images):,} images add up and grow")
+
+
+def _check_looks(run: Run) -> CheckResult:
+    """Counts were kept at the looks of the schedule and, with a fixed size, at that size; none left out."""
+    fixed, faults = int(run.meta.get("fixed_samples", 0)), Faults()
+    for index, record in run.images.items():
+        found, due = set(record.estimation), set(plain.looks(record.drawn))
+        if extra := sorted(found - due - {fixed}):
+            faults.append((index, f"image {index} was looked at after {extra[0]} samples, which is no look"))
+        elif due - found:
+            faults.append((index, f"image {index} lacks its look at {min(due - found)} samples"))
+    first = ", ".join(str(plain.look(k)) for k in range(3))
+    return judged("look schedule", faults, f"{first}, ...: all looks lie on it")
+
+
+def _check_design(run: Run, request: CertifyRequest) -> CheckResult:
+    """A fixed-size bound speaks of the one number of samples that was settled before sampling."""
+    fixed, first, delta = (run.meta.get(name) for name in ("fixed_samples", "bound", "failure_probability"))
+    faults: Faults = []
+    if request.goal == "fixed" and str(request.samples) != fixed:
+        planned = fixed or "sequential looks"
+        faults.append((None, f"a bound of fixed size {request.samples}, the run was planned for {planned}"))
+    if first is None:
+        faults.append((None, "the database does not say which bound the run began with"))
+    changed = [request.bound_name] if request.bound_name != first else []
+    if delta is not None and str(request.failure_probability) != delta:
+        changed.append(str(request.failure_probability))
+    note = f"; tables by {', '.join(changed)} are valid if not chosen by results" if changed else ""
+    size = f"fixed size {fixed}" if fixed else "sequential looks"
+    return judged("fixed design", faults, f"planned with {size}, bound {first}{note}")
+
+
+def _check_separate(run: Run, request: CertifyRequest) -> CheckResult:
+    """Selection and estimation samples have different keys, and no sample's number leaves its 32 bits."""
+    most = max((record.drawn for record in run.images.values()), default=0)
+    some = next(iter(run.images), 0)
+    keys = {NoiseKey(request.seed, some, stream).words for stream in STREAMS}
+    faults: Faults = []
+    if len(keys) < len(STREAMS) or max(most, request.selection_samples) > 2**32:
+        faults.append((some, f"image {some}: selection and estimation share noise"))
+    return judged("separate samples", faults, "selection and estimation have streams of noise of their own")
+
+
+def _check_noise(run: Run, request: CertifyRequest, data: Dataset | None) -> CheckResult:
+    """Each image gives away at least the noise's distance from the Gaussian, and its own from the grid."""
+    stored = run.description.get("noise")
+    if not isinstance(stored, dict) or not is_whole(stored.get("coordinates")):
+        return CheckResult("noise", Outcome.FAILS, "run.json does not say which noise was drawn")
+    eps, grid = noise_error(request.sigma, stored["coordinates"]), Grid.of(request.sigma)
+    averaged, faults = BOUNDS[request.bound_name].averaged, Faults()
+    for index, record in run.images.items():
+        if not record.noise_error >= eps or record.places < 1:
+            text = f"its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}"
+            faults.append((index, f"image {index}: {text}"))
+        if record.places > 1 and not averaged:
+            text = f"bound {request.bound_name} does not hold over {record.places} places of a batch"
+            faults.append((index, f"image {index}: {text}"))
+    for place, index in enumerate(data.indices.tolist() if data is not None else ()):
+        kept = run.images.get(index)
+        if data is None or kept is None:
+            continue
+        values = data.read(place)
+        if values.size != stored["coordinates"]:
+            faults.append((index, f"image {index} has {values.size:,} values, run.json says otherwise"))
+        elif not kept.lost >= (lost := grid.nearest(values).lost) * (1 - 1e-9):
+            faults.append((index, f"image {index} is {lost:g} from the grid, its radii lose {kept.lost:g}"))
+    return judged("noise", faults, f"bounds allow for eps = {eps:.3g} of the noise, radii for the grid")
+
+
+def _check_budget(run: Run, request: CertifyRequest) -> CheckResult:
+    """The parts that p, q and all looks may spend add up to the failure probability at most."""
+    stored, check = run.description.get("failure_budget"), "failure budget"
+    if not isinstance(stored, dict) or not isinstance(stored.get("split"), dict):
+        return CheckResult(check, Outcome.FAILS, "run.json says nothing of how it is spent")
+    bound, delta = BOUNDS[request.bound_name], request.failure_probability
+    if bound.distribution:
+        each = delta / 2 / (2 if run.classes > 2 else 1)
+        parts = {"own": delta / 2, "each rival": each, "rest": each}
+    else:
+        parts = {part: delta / len(bound.parts) for part in bound.parts}
+    schedule = None if request.goal == "fixed" else "certmix.sampling.schedule"
+    claims = {"failure_probability": delta, "bound": request.bound, "looks": schedule}
+    faults: Faults = [
+        (None, f"the budget says {name} = {stored.get(name)}, the request {value}")
+        for name, value in claims.items()
+        if stored.get(name) != value
+    ]
+    if stored["split"] != parts:
+        faults.append((None, f"it is split as {stored['split']}, {request.bound} splits it as {parts}"))
+    spent = sum(value for name, value in parts.items() if name != "rest" or run.classes > 2)
+    if spent > delta * (1 + 1e-12):
+        faults.append((None, f"the parts add up to {spent}, more than {delta}"))
+    shares = math.fsum(plain.share(k) for k in range(len(plain.looks(10**9))))
+    if schedule and not bound.time_uniform and shares > 1:
+        faults.append((None, f"the looks' shares add up to {shares}"))
+    written = " + ".join(f"{value:g} ({name})" for name, value in parts.items())
+    over = f", looks to 10^9 samples spend {shares:.6f} of it" if schedule else ""
+    return judged(check, faults, f"{delta:g} = {written}{over}")
+
+
+def _check_outputs(run: Run) -> CheckResult:
+    """Stored outputs of the standard model are probabilities."""
+    faults: Faults = [
+        (index, f"image {index}: outputs of the standard model are not probabilities")
+        for index, values in run.standard.items()
+        if not (values.min() >= 0 and abs(values.sum() - 1) <= SLACK)
+    ]
+    return judged("standard outputs", faults, f"{len(run.standard):,} outputs are probabilities")

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE
 from certmix.calling import call_model
-from certmix.certification.deterministic_request import DeterministicRequest, GivenConstant, Margin
+from certmix.certification.deterministic_request import DeterministicRequest, Margin
 from certmix.certification.proved_table import stored_outcomes
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError, RunError
@@ -27,8 +28,7 @@ from certmix.sampling.packing import Draw, Part
 from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification import plain
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
-from certmix.verification.numbers import insane
-from certmix.verification.stored import Reloaded, Run, is_whole, load, opened, proved_images, reload
+from certmix.verification.stored import Run, impossible, is_whole, load, opened, reload
 
 WIDE = 20
 """For each image that is sampled again in depth so many are in a few samples."""
@@ -57,35 +57,23 @@ Bracket = dict[str, IntArray]
 """Name in `UNITS` -> int64 (3, quantities): what samples add up to at least, here, and at most."""
 
 
-@dataclass(frozen=True)
-class Again:
-    """What to sample again, with what; see `resample`."""
+class Again(NamedTuple):
+    """What is computed again: images by index, with their places in the data set, some of them in depth."""
 
     run: Run
-    reloaded: Reloaded
+    dataset: Dataset
+    places: dict[int, int]
+    module: nn.Module
     device: torch.device
     images: int
     samples: int
     new_seed: int
     error_rate: float
-    progress: Callable[[int, int], None] | None
+    report: Callable[[int, int], object]
 
-    def report(self, done: int, total: int) -> None:
-        """Tell the progress."""
-        if self.progress is not None:
-            self.progress(done, total)
-
-    def input(self, position: int) -> Tensor:
-        """Return an input of the data set."""
-        assert self.reloaded.dataset is not None
-        return torch.from_numpy(self.reloaded.dataset.read(position))
-
-    @property
-    def module(self) -> nn.Module:
-        """The robust model."""
-        model = self.reloaded.models["robust"]
-        assert model is not None
-        return model.module
+    def input(self, index: int) -> Tensor:
+        """Return an image."""
+        return torch.from_numpy(self.dataset.read(self.places[index]))
 
 
 def resample(
@@ -98,7 +86,7 @@ def resample(
     device: str = "auto",
     dataset: Dataset | None = None,
     models: Mapping[str, nn.Module] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> list[CheckResult]:
     """Compare some images' counts with samples drawn anew.
 
@@ -109,35 +97,10 @@ def resample(
     an exact test that allows for the look at which the run stopped.  Runs
     without samples have their logits computed, and their radii propagated, again.
 
-    Parameters
-    ----------
-    run
-        Folder of a run of ``certmix certify``, sampled or not.  It is only read.
-    images
-        How many images are sampled in depth; `WIDE` times as many in a few samples.
-    samples
-        Samples drawn in depth for an image with the run's seed, on average, besides the selection samples.
-    new_seed
-        Chooses the images and keys the new noise; None takes one from the
-        operating system.  It is reported, and gives the same result again.
-    error_rate
-        Probability with which, at most, an honest run fails.
-    device
-        As for `certmix.certify`.
-    dataset, models
-        As for `certmix.verification.rederive.rederive`.
-    progress
-        Called with (draws done, draws in all).
-
-    Returns
-    -------
-    list[CheckResult]
-        One a check, under names that do not change between runs.
-
-    Raises
-    ------
-    CertmixError
-        If the folder cannot be read, is of another study, or a parameter is out of range.
+    `images` are drawn in depth, with `samples` of each on average besides those of the selection, and `WIDE`
+    times as many in a few samples.  `new_seed` chooses them and keys the new noise; None takes one from the
+    operating system, which is reported.  An honest run fails with probability at most `error_rate`.
+    `dataset` and `models` by role are those of a run of Python objects; `progress` gets (done, in all).
     """
     if images < 1 or samples < 1:
         raise ParameterError(f"images = {images}, samples = {samples}: at least 1 of each is needed")
@@ -146,93 +109,79 @@ def resample(
             f"error rate = {error_rate}: it must lie strictly between 0 and 1, such as 0.001"
         )
     stored, chosen = load(Path(run)), resolve_device(device)
+    request = stored.request
     seed = secrets.randbits(48) if new_seed is None else new_seed
     if seed < 0 or seed == stored.description["request"].get("seed"):
         raise ParameterError(f"new seed = {seed}: give one of at least 0 that is not the run's own")
-    reloaded = reload(stored.description, dataset, models, chosen)
-    again = Again(stored, reloaded, chosen, images, samples, seed, error_rate, progress)
-    if isinstance(stored.request, CertifyRequest):
-        return _resample_votes(again, stored.request)
-    return [_radii_again(again, stored.request)]
-
-
-def choose_images(again: Again, weights: Mapping[int, float]) -> tuple[dict[int, int], str]:
-    """Return index -> position of `WIDE` times the images asked for, as the new seed orders them.
-
-    Where there is none the second value says what is lacking; else it is empty.
-    Images with a large weight come early more often.
-    """
-    dataset, problems = again.reloaded.dataset, again.reloaded.problems
+    data, loaded, problems = reload(stored.description, dataset, models, chosen)
+    sampled, robust = isinstance(request, CertifyRequest), loaded["robust"]
+    checks = SAMPLED_AGAIN[:2] if sampled else SAMPLED_AGAIN[2:]
     lacking = [text for name, text in problems.items() if name in ("data", "robust")]
-    if lacking or dataset is None or again.reloaded.models["robust"] is None:
-        return {}, " ".join(lacking) or "no robust model is named"
-    places = {int(index): k for k, index in enumerate(dataset.indices)}
-    known = sorted(index for index in weights if index in places)
-    if not known:
-        return {}, "no stored image is in the data set"
-    weight = np.array([weights[index] for index in known])
-    count, rng = min(WIDE * again.images, len(known)), np.random.default_rng(again.new_seed)
-    picked = rng.choice(len(known), count, replace=False, p=weight / weight.sum())
-    return {known[k]: places[known[k]] for k in picked.tolist()}, ""
+    if lacking or data is None or robust is None:
+        return [unchecked(check, " ".join(lacking) or "no robust model is named") for check in checks]
+    if isinstance(request, CertifyRequest):
+        records = stored.images.values()
+        weights = weights_of([r for r in records if not any(impossible(r, request, stored.classes))], request)
+    else:
+        weights = dict.fromkeys(stored.proved_images, 1.0)
+    places = {int(index): place for place, index in enumerate(data.indices)}
+    weights = {index: weight for index, weight in weights.items() if index in places}
+    if not weights:
+        return [unchecked(check, "no stored image is in the data set") for check in checks]
+    picked = {index: places[index] for index in choose_images(weights, WIDE * images, seed)}
+    report = progress or (lambda done, total: None)
+    again = Again(stored, data, picked, robust.module, chosen, images, samples, seed, error_rate, report)
+    return (
+        _votes_again(again, request)
+        if isinstance(request, CertifyRequest)
+        else [_radii_again(again, request)]
+    )
 
 
-# Runs without samples.
+def choose_images(weights: Mapping[int, float], count: int, seed: int) -> list[int]:
+    """Return at most `count` images in an order by a seed, in which large weights come early more often."""
+    known = sorted(weights)
+    weight, rng = np.array([weights[index] for index in known]), np.random.default_rng(seed)
+    picked = rng.choice(len(known), min(count, len(known)), replace=False, p=weight / weight.sum())
+    return [known[k] for k in picked.tolist()]
 
 
 def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
-    """Every radius of the chosen images must be verified, or follow from the fresh logits."""
-    run, check, dataset = again.run, SAMPLED_AGAIN[-1], again.reloaded.dataset
-    chosen, lacking = choose_images(again, dict.fromkeys(proved_images(run, request), 1.0))
-    if not chosen or dataset is None:
-        return unchecked(check, lacking)
-    chosen = dict(list(chosen.items())[: again.images])
-    indices, positions = np.array(list(chosen), np.int64), list(chosen.values())
-    with closing(opened(run.folder)) as store:
-        found = stored_outcomes(request, store, indices, dataset.labels[positions], None)
-    inputs, faults = torch.stack([again.input(position) for position in positions]), Faults()
+    """Every radius of the chosen images must be verified, or be what fresh logits give but for rounding."""
+    indices, faults = np.array(list(again.places)[: again.images], np.int64), Faults()
+    labels = again.dataset.labels[[again.places[index] for index in indices.tolist()]]
+    with closing(opened(again.run.folder)) as store:
+        found = stored_outcomes(request, store, indices, labels, None)
+    inputs = torch.stack([again.input(index) for index in indices.tolist()])
+    if not isinstance(request, Margin):
+        with torch.inference_mode():
+            logits = call_model(again.module, inputs.to(again.device)).double().cpu().numpy()
     for done, (alpha, radii) in enumerate(zip(request.weights(), found.radii, strict=True), 1):
-        if isinstance(request, Margin):
-            told = _unverified(again, request, alpha, radii.radius, inputs, found.robust)
-        else:
-            told = _differing(again, request, alpha, radii.radius, inputs)
-        for at, text in told:
-            faults.append((int(indices[at]), f"image {indices[at]}, alpha {alpha:g}: {text}"))
+        claimed = np.flatnonzero(radii.radius > 0)
+        told: list[tuple[int, str]] = []
+        if not isinstance(request, Margin):
+            pairs = zip(radii.radius.tolist(), logits, strict=True)
+            for at, (radius, z) in enumerate(pairs):
+                expected = plain.constant_radius(z, alpha, *request.given, plain.slack_of(alpha))
+                rounding = 4 * CLOSE_LOGITS * (1 + float(np.abs(z).max())) / request.lipschitz_constant
+                if abs(radius - expected) > rounding:
+                    told.append((at, f"radius {radius!r}, fresh logits give {expected!r}"))
+        elif len(claimed):
+            margins = margin_lower(
+                again.module, inputs[torch.from_numpy(claimed)], found.robust[claimed], request.norm,
+                radii.radius[claimed], method=request.bound_method, input_range=again.dataset.input_range,
+                chunk=10,
+            )  # fmt: skip
+            mu = (1 - alpha) / alpha + plain.slack_of(alpha)
+            for at, margin in zip(claimed.tolist(), margins.tolist(), strict=True):
+                if not (margin > 0 and margin >= mu * (1 - 1e-9)):
+                    text = f"radius {radii.radius[at].item()!r} is not verified"
+                    told.append((at, f"{text}, the margin there is {margin:.6g}"))
+        faults += [(int(indices[at]), f"image {indices[at]}, alpha {alpha:g}: {text}") for at, text in told]
         again.report(done, len(found.radii))
     how = "verified by bound propagation" if isinstance(request, Margin) else "what fresh logits give"
-    about = f"of {len(chosen)} images, chosen by seed {again.new_seed}"
-    return judged(check, faults, f"all radii {about}, are {how}")
-
-
-def _differing(
-    again: Again, request: GivenConstant, alpha: float, radii: FloatArray, inputs: Tensor
-) -> Iterator[tuple[int, str]]:
-    """Radii that fresh logits, which rounding may change a little, do not give."""
-    constant, what = request.given
-    with torch.inference_mode():
-        logits = call_model(again.module, inputs.to(again.device)).double().cpu().numpy()
-    for at, (radius, z) in enumerate(zip(radii.tolist(), logits, strict=True)):
-        expected = plain.constant_radius(z, alpha, constant, what, plain.slack_of(alpha))
-        if abs(radius - expected) > 4 * CLOSE_LOGITS * (1 + float(np.abs(z).max())) / constant:
-            yield at, f"radius {radius!r}, fresh logits give {expected!r}"
-
-
-def _unverified(
-    again: Again, request: Margin, alpha: float, radii: FloatArray, inputs: Tensor,
-    predicted: IntArray,
-) -> Iterator[tuple[int, str]]:  # fmt: skip
-    """Radii that bound propagation does not verify."""
-    claimed = np.flatnonzero(radii > 0)
-    if not len(claimed):
-        return
-    assert again.reloaded.dataset is not None
-    margins = margin_lower(
-        again.module, inputs[torch.from_numpy(claimed)], predicted[claimed], request.norm, radii[claimed],
-        method=request.bound_method, input_range=again.reloaded.dataset.input_range, chunk=10,
-    )  # fmt: skip
-    mu = (1 - alpha) / alpha + plain.slack_of(alpha)
-    for at, margin in zip(claimed.tolist(), margins.tolist(), strict=True):
-        if not (margin > 0 and margin >= mu * (1 - 1e-9)):
-            yield at, f"radius {radii[at].item()!r} is not verified, the margin there is {margin:.6g}"
+    about = f"of {len(indices)} images, chosen by seed {again.new_seed}"
+    return judged(SAMPLED_AGAIN[2], faults, f"all radii {about}, are {how}")
 
 
 # Sampled runs: which samples are drawn again.
@@ -271,6 +220,24 @@ class Piece:
     def left(self) -> int:
         """Samples of the stretch that are not drawn."""
         return self.stretch[1] - self.stretch[0] - (self.end - self.begin)
+
+    @property
+    def order(self) -> IntArray:
+        """The classes (c,), the selected one first, then as the selection has them."""
+        return np.argsort(-self.record.selection, kind="stable")
+
+    def stored(self, soft: bool) -> dict[str, IntArray]:
+        """Return what the run stores of the stretch, by the names in `UNITS`."""
+        record, order, (a, b) = self.record, self.order, self.stretch
+        if self.stream == "selection":
+            return {"totals" if soft else "votes": record.selection[order]}
+        votes = record.estimation[b] - record.estimation.get(a, np.zeros_like(record.selection))
+        if not soft:
+            return {"votes": votes[order]}
+        first, last = record.scores[a], record.scores[b]
+        sums = {name: (getattr(last, name) - getattr(first, name))[order] for name in ("totals", "squares")}
+        bins = (last.bin_counts - first.bin_counts)[:, ::-1].cumsum(1)[:, ::-1]
+        return {"votes": votes[order], **sums, "tails": bins[:, 1:].ravel()}
 
 
 def choose_pieces(
@@ -322,21 +289,9 @@ def measured(
 ) -> tuple[Bracket, int]:
     """Return what samples add up to whichever way rounding goes, and how many votes it may change.
 
-    A class may get a vote if its logit is within `lead` of the largest.  Scores
-    then change by at most lead / (4 temperature), by the mean value theorem.
-
-    Parameters
-    ----------
-    logits
-        float64 (n, c).
-    order
-        (c,) classes in the order in which quantities are wanted.
-    lead
-        By how much rounding may change the difference of two logits.
-    followed
-        Classes whose scores have bins.
-    temperature
-        Divides the logits of soft scores; None for votes alone.
+    `logits` (n, c) are float64; quantities are of the classes (c,) in this order, bins of those `followed`.
+    A class may get a vote if its logit is within `lead` of the largest.  Soft scores, of logits divided by
+    `temperature`, then change by at most lead / (4 temperature), by the mean value theorem.
     """
     near = (logits >= logits.amax(1, keepdim=True) - lead).numpy()
     ties, here = near.sum(1) > 1, np.bincount(logits.argmax(1).numpy(), minlength=near.shape[1])
@@ -351,114 +306,64 @@ def measured(
     return {**found, "tails": tails.sum(1).reshape(3, -1)}, int(ties.sum())
 
 
-def _resample_votes(again: Again, request: CertifyRequest) -> list[CheckResult]:
+def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
     """Return the checks of a sampled run."""
-    run = again.run
-    sane = [one for one in run.images.values() if not any(insane(one, request, run.classes))]
-    chosen, lacking = choose_images(again, weights_of(sane, request))
-    if not chosen:
-        return [unchecked(check, lacking) for check in SAMPLED_AGAIN[:2]]
-    records = [run.images[index] for index in chosen]
+    run, soft = again.run, request.scores == "soft"
+    records = [run.images[index] for index in again.places]
     unit = max(1, *(record.places for record in records))
-    by_run, by_new = (_sampler(again, run, request, seed, unit) for seed in (request.seed, again.new_seed))
-    few = max(1, again.images * again.samples // SHORT)
-    fresh, lead = _fresh(again, by_new, records[:few], chosen, unit)
+    # Where h is the average over the places of a batch, samples are drawn in such batches.
+    size = unit if unit > 1 else run.description.get("batch_size")
+    if size is not None and not (is_whole(size) and 1 <= size < 1 << 20):
+        raise RunError(f"{run.folder}: batch size {size!r} is none: restore the run")
+    by_run, by_new = (
+        Sampler(
+            again.module, run.classes, request.sigma, seed, device=again.device, precision=request.precision,
+            batch_size=size,
+        )
+        for seed in (request.seed, again.new_seed)
+    )  # fmt: skip
+
+    few, count = max(1, again.images * again.samples // SHORT), -(-min(SHORT, again.samples) // unit) * unit
+    new = [Piece(record, "estimation", (0, count), 0, count) for record in records[:few]]
+    fresh, leads = [np.zeros(run.classes, np.int64) for _ in new], []
+    for number, _, logits in _logits(again, by_new, new):
+        fresh[number] += np.bincount(logits.argmax(1).numpy(), minlength=run.classes)
+        leads.append(-logits.topk(2, 1).values.diff(dim=1).numpy().ravel())
+    usual = float(np.median(np.concatenate(leads)))  # by so much a vote is won
+
     devices = {again.device.type, *(record.device.partition(":")[0] for record in records)}
     arithmetic = "tf32" if request.precision == "fp32" and "cuda" in devices else request.precision
     pieces = choose_pieces(again, request, records, unit)
-    brackets, ties = _redrawn(again, by_run, request, pieces, chosen, lead * CLOSE[arithmetic])
-    return [
-        _same_seed(again, request, pieces, brackets, ties, by_run.places),
-        _new_seed(again, request, fresh),
-    ]
-
-
-def _sampler(again: Again, run: Run, request: CertifyRequest, seed: int, places: int) -> Sampler:
-    """Return what draws with a seed; where h is the average over the places of a batch, in such batches."""
-    model, size = again.reloaded.models["robust"], run.description.get("batch_size")
-    size = places if places > 1 else size
-    if size is not None and not (is_whole(size) and 1 <= size < 1 << 20):
-        raise RunError(f"{run.folder}: batch size {size!r} is none: restore the run")
-    assert model is not None
-    return Sampler(
-        model.module, run.classes, request.sigma, seed, device=again.device, precision=request.precision,
-        batch_size=size,
-    )  # fmt: skip
-
-
-def _logits(
-    again: Again, sampler: Sampler, pieces: list[Piece], places: dict[int, int]
-) -> Iterator[tuple[int, Part, Tensor]]:
-    """Yield the logits of pieces of images (index to position), few images at a time, and whose they are."""
-    dataset = again.reloaded.dataset
-    assert dataset is not None
-    for begin in range(0, len(pieces), TOGETHER):
-        draws = []
-        for one in pieces[begin : begin + TOGETHER]:
-            image = torch.from_numpy(dataset.read(places[one.record.index]))
-            draws.append(Draw(image, one.record.index, (one.end,), one.begin, one.stream))
-        for part, logits in sampler.logits(draws):
-            yield begin + part.draw, part, logits
-
-
-def _fresh(
-    again: Again, sampler: Sampler, records: list[ImageRecord], places: dict[int, int], unit: int
-) -> tuple[list[tuple[ImageRecord, IntArray]], float]:
-    """Return votes (c,) of the sampler's seed for each image, and by how much a vote is usually won."""
-    count = -(-min(SHORT, again.samples) // unit) * unit
-    pieces = [Piece(record, "estimation", (0, count), 0, count) for record in records]
-    votes = [np.zeros(sampler.classes, np.int64) for _ in records]
-    leads = []
-    for number, _, logits in _logits(again, sampler, pieces, places):
-        votes[number] += np.bincount(logits.argmax(1).numpy(), minlength=sampler.classes)
-        leads.append(-logits.topk(2, 1).values.diff(dim=1).numpy().ravel())
-    return list(zip(records, votes, strict=True)), float(np.median(np.concatenate(leads)))
-
-
-def _redrawn(
-    again: Again, sampler: Sampler, request: CertifyRequest, pieces: list[Piece], places: dict[int, int],
-    lead: float,
-) -> tuple[list[Bracket], int]:  # fmt: skip
-    """Return the bracket of each piece, and how many votes rounding may change."""
     brackets: list[Bracket] = [{} for _ in pieces]
-    ties, temperature = 0, request.temperature if request.scores == "soft" else None
-    for number, part, logits in _logits(again, sampler, pieces, places):
+    ties, temperature = 0, request.temperature if soft else None
+    for number, part, logits in _logits(again, by_run, pieces):
         record, kept = pieces[number].record, brackets[number]
-        followed = [record.selected, *record.scores[0].rivals] if request.scores == "soft" else []
-        found, tied = measured(logits, _order(record), lead, followed, temperature)
+        followed = [record.selected, *record.scores[0].rivals] if soft else []
+        lead = usual * CLOSE[arithmetic]
+        found, tied = measured(logits, pieces[number].order, lead, followed, temperature)
         ties += tied
         brackets[number] = {name: kept.get(name, 0) + ends for name, ends in found.items()}
         if part.last:
             again.report(number + 1, len(pieces))
-    return brackets, ties
+    return [
+        _same_seed(again, pieces, brackets, ties, soft=soft, places=by_run.places),
+        _new_seed(again, request, new, fresh),
+    ]
 
 
-def _order(record: ImageRecord) -> IntArray:
-    """Return the classes (c,), the selected one first, then as the selection has them."""
-    return np.argsort(-record.selection, kind="stable")
-
-
-def _told(piece: Piece, soft: bool) -> dict[str, IntArray]:
-    """Return what the run stores of a piece's stretch, by the names in `UNITS`."""
-    record, order, (a, b) = piece.record, _order(piece.record), piece.stretch
-    if piece.stream == "selection":
-        return {"totals" if soft else "votes": record.selection[order]}
-    votes = record.estimation[b] - record.estimation.get(a, np.zeros_like(record.selection))
-    if not soft:
-        return {"votes": votes[order]}
-    first, last = record.scores[a], record.scores[b]
-    sums = {name: (getattr(last, name) - getattr(first, name))[order] for name in ("totals", "squares")}
-    bins = (last.bin_counts - first.bin_counts)[:, ::-1].cumsum(1)[:, ::-1]
-    return {"votes": votes[order], **sums, "tails": bins[:, 1:].ravel()}
+def _logits(again: Again, sampler: Sampler, pieces: list[Piece]) -> Iterator[tuple[int, Part, Tensor]]:
+    """Yield the logits of pieces, few images at a time, and whose they are."""
+    for begin in range(0, len(pieces), TOGETHER):
+        draws = [
+            Draw(again.input(one.record.index), one.record.index, (one.end,), one.begin, one.stream)
+            for one in pieces[begin : begin + TOGETHER]
+        ]
+        for part, logits in sampler.logits(draws):
+            yield begin + part.draw, part, logits
 
 
 def _same_seed(
-    again: Again,
-    request: CertifyRequest,
-    pieces: list[Piece],
-    brackets: list[Bracket],
-    ties: int,
-    places: int,
+    again: Again, pieces: list[Piece], brackets: list[Bracket], ties: int, *, soft: bool, places: int
 ) -> CheckResult:
     """Stored counts against those of the run's own seed: noise is the same on every machine.
 
@@ -471,7 +376,7 @@ def _same_seed(
     parts: list[Sums] = []
     moved, allowed = Counter[str](), Counter({name: FEW * unit for name, unit in UNITS.items()})
     for piece, bracket in zip(pieces, brackets, strict=True):
-        for name, told in _told(piece, request.scores == "soft").items():
+        for name, told in piece.stored(soft).items():
             (low, here, high), unit = bracket[name], UNITS[name]
             if np.any(told < low) or np.any(told > high + piece.left * unit):
                 index, (a, b) = piece.record.index, piece.stretch
@@ -507,9 +412,9 @@ def _same_seed(
 
 
 def _new_seed(
-    again: Again, request: CertifyRequest, fresh: list[tuple[ImageRecord, IntArray]]
+    again: Again, request: CertifyRequest, pieces: list[Piece], fresh: list[IntArray]
 ) -> CheckResult:
-    """Counts of a stretch against those of a seed that the run cannot have known.
+    """Counts of a stretch against votes (c,) of a seed that the run cannot have known.
 
     Which stretch is settled without looking at how far the run went: whether it
     was drawn at all depends on earlier samples alone.
@@ -519,12 +424,12 @@ def _new_seed(
         np.random.default_rng(again.new_seed),
     )
     parts: list[Sums] = []
-    for record, votes in fresh:
-        at = int(rng.integers(len(ends) - 1))
+    for piece, votes in zip(pieces, fresh, strict=True):
+        at, record = int(rng.integers(len(ends) - 1)), piece.record
         stretch, count = (ends[at], ends[at + 1]), int(votes.sum())
         if stretch[1] in record.estimation and (at == 0 or stretch[0] in record.estimation):
-            told = _told(Piece(record, "estimation", stretch, *stretch), soft=False)["votes"]
-            new = votes[_order(record)].astype(float)
+            told = Piece(record, "estimation", stretch, *stretch).stored(soft=False)["votes"]
+            new = votes[piece.order].astype(float)
             parts.append(Sums("votes", count, (told + new) / (count + stretch[1] - stretch[0]), new, new))
     refuted, found = 2 / again.error_rate, e_value(parts)
     about = f"{len(parts)} images, new samples of seed {again.new_seed}"
@@ -534,23 +439,10 @@ def _new_seed(
     return CheckResult("new seed", Outcome.HOLDS, f"votes may be of one distribution: {about}")
 
 
-# Are some samples like all those that they were taken from?
+class Sums(NamedTuple):
+    """Sums (q,), between `low` and `high`, of `samples` taken from many, whose quantities have these means.
 
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums of some of many samples, whose means are known.
-
-    Parameters
-    ----------
-    name
-        What is summed: others of this name are held together.
-    samples
-        How many the sums are of.
-    mean
-        (q,): means over all samples of quantities in [0, 1].
-    low, high
-        (q,): between these lie the sums.
+    The quantities are in [0, 1]; parts of one `name` are held together.
     """
 
     name: str

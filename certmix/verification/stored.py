@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from certmix.certification.deterministic_request import ROBUST, DeterministicRequest, margin_cell
+from certmix.bounds.statistics import ScoreStatistics
+from certmix.certification.deterministic_request import DeterministicRequest, needed_cells, standard_logits
 from certmix.certification.proved import STUDIES as PROVED
 from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, RunError
@@ -24,6 +26,7 @@ from certmix.runs.settings import settings
 from certmix.runs.source_names import named_split
 from certmix.runs.sources import Sources, load_data
 from certmix.types import Dataset, FloatArray
+from certmix.verification.plain import STEPS
 
 ROLES = ("robust", "standard")
 
@@ -32,20 +35,9 @@ ROLES = ("robust", "standard")
 class Run:
     """A run of ``certmix certify`` as it lies on disk.
 
-    Parameters
-    ----------
-    folder, description, request
-        Where, its ``run.json``, and the request in that.
-    classes
-        Number of classes.
-    images
-        Index -> record, of a sampled run.
-    cells
-        Name -> index -> float64 numbers, of a run without samples.
-    standard
-        Index -> outputs (c,) of the standard model in ``run.json``: probabilities, or logits without samples.
-    meta
-        What the database remembers besides.
+    ``images`` are the records of a sampled run by index, ``cells`` the numbers of one without samples,
+    by name and index; ``standard`` holds outputs (c,) of the standard model in ``run.json``,
+    probabilities or, without samples, logits; ``meta`` what the database remembers besides.
     """
 
     folder: Path
@@ -63,15 +55,15 @@ class Run:
         stored = self.description["models"].get("standard")
         return str(stored.get("checksum")) if isinstance(stored, dict) else None
 
+    @property
+    def proved_images(self) -> set[int]:
+        """The images of which a run without samples holds all that its request wants."""
+        assert not isinstance(self.request, CertifyRequest)
+        return set.intersection(*(set(self.cells.get(cell, {})) for cell in needed_cells(self.request)))
+
 
 def read_description(run: Path) -> tuple[dict[str, Any], str]:
-    """Return a run's ``run.json`` and the study it is of.
-
-    Raises
-    ------
-    RunError
-        If it is missing, unreadable, incomplete, or of a study that cannot be derived again.
-    """
+    """Return a run's ``run.json``, complete, and its study; RunError if it cannot be derived again."""
     description = read_run(run)
     identity = description.get("identity")
     study = str(identity.get("study", CERTIFY)) if isinstance(identity, dict) else CERTIFY
@@ -93,13 +85,7 @@ def read_description(run: Path) -> tuple[dict[str, Any], str]:
 
 
 def load(folder: Path) -> Run:
-    """Return what a run folder holds; whether its values agree is for the checks to say.
-
-    Raises
-    ------
-    RunError
-        If it cannot be read as a run that can be derived again.
-    """
+    """Return what a run folder holds, RunError if it is no run that can be derived again."""
     description, study = read_description(folder)
     sampled = study == CERTIFY
     kind: Any = CertifyRequest if sampled else DeterministicRequest
@@ -113,13 +99,12 @@ def load(folder: Path) -> Run:
     with closing(opened(folder, run.classes)) as store:
         meta = store.facts()
         if not sampled:
-            names = store.cells()
-            known = {cell: sorted(store.known(cell)) for cell in names}
+            known = {cell: sorted(store.known(cell)) for cell in store.cells()}
             cells = {
                 cell: dict(zip(indices, np.asarray(store.read(cell, indices), np.float64), strict=True))
                 for cell, indices in known.items()
             }
-            return replace(run, cells=cells, standard=cells.get(f"standard logits {checksum}", {}))
+            return replace(run, cells=cells, standard=cells.get(standard_logits(str(checksum)), {}))
         fixed = meta.get("fixed_samples")
         if fixed is not None and not (fixed.isdecimal() and 0 < len(fixed) < 19):
             raise RunError(f"{folder}: fixed_samples = {fixed!r} in the database: restore it")
@@ -140,13 +125,66 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-@dataclass(frozen=True)
-class Reloaded:
+def impossible(record: ImageRecord, request: CertifyRequest, classes: int) -> Iterator[str]:
+    """Say in what way an image's counts cannot have come about.
+
+    They are at least 0, add up to the number of samples, and grow from look to look.
+    """
+    if not 0 <= record.label < classes:
+        yield f"label {record.label} of {classes} classes"
+    soft = request.scores == "soft"
+    unit = STEPS if soft else 1
+    # Every soft score is rounded by a step at most, and a row adds up to 1 within 2^-20.
+    rounding = request.selection_samples * (classes + 1) if soft else 0
+    total = int(record.selection.sum())
+    if record.selection.min() < 0 or abs(total - request.selection_samples * unit) > rounding:
+        yield (f"selection adds up to {total / unit:g}, {request.selection_samples} samples were asked for")
+    votes = dict(sorted(record.estimation.items()))
+    for n, counts in votes.items():
+        if n < 1 or counts.min() < 0 or int(counts.sum()) != n:
+            yield f"votes of {n} samples add up to {counts.sum()}, the least is {counts.min()}"
+    for (before, fewer), (after, more) in pairwise(votes.items()):
+        if np.any(more < fewer):
+            yield f"a class has fewer votes after {after} samples than after {before}"
+    if not soft:
+        if record.scores:
+            yield "soft scores in a run of votes"
+        return
+    kept = dict(sorted(record.scores.items()))
+    if set(kept) != {0, *record.estimation}:
+        yield f"scores after {sorted(kept)} samples, votes after {sorted(record.estimation)}"
+    for n, found in kept.items():
+        if found.samples != n or found.selected != record.selected or not _consistent(found):
+            yield f"scores of {n} samples contradict themselves or the selection"
+    for (_, earlier), (after, later) in pairwise(kept.items()):
+        same = (earlier.rivals, earlier.deviations.tolist()) == (later.rivals, later.deviations.tolist())
+        sums = ("totals", "squares", "bin_counts", "bin_excess")
+        if not same or any(np.any(getattr(later, name) < getattr(earlier, name)) for name in sums):
+            yield f"a sum of scores is less after {after} samples than before"
+
+
+def _consistent(found: ScoreStatistics) -> bool:
+    """Whether sums, squares and bins can be of one set of scores in [0, 1]."""
+    n, width = found.samples, STEPS // 64
+    followed = [found.selected, *found.rivals]
+    totals = (found.bin_counts * (width * np.arange(64)) + found.bin_excess).sum(1)
+    pairs = zip(found.totals.tolist(), found.squares.tolist(), strict=True)
+    return bool(
+        all(0 <= t <= n * STEPS and t * t <= n * s and s <= t * STEPS for t, s in pairs)
+        and min(found.bin_counts.min(), found.bin_excess.min()) >= 0
+        and np.all(found.bin_counts.sum(1) == n)
+        and np.all(found.bin_excess <= found.bin_counts * width)
+        and np.all(totals == found.totals[followed])
+        and abs(int(found.totals.sum()) - n * STEPS) <= n * (len(found.totals) + 1)
+    )
+
+
+class Reloaded(NamedTuple):
     """Data and models of a run; ``problems`` says by name why something is not there."""
 
     dataset: Dataset | None
     models: dict[str, LoadedModel | None]
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str]
 
 
 def reload(
@@ -155,13 +193,7 @@ def reload(
     models: Mapping[str, nn.Module] | None = None,
     device: torch.device | str = "cpu",
 ) -> Reloaded:
-    """Load the data set and the models that a description names; what is handed over comes first.
-
-    Raises
-    ------
-    RunError
-        If the description does not say what they are.
-    """
+    """Load the data set and the models that a description names; what is handed over comes first."""
     given, stored = dict(models or {}), dict(description["sources"])
     objects = stored.pop("objects", [])
     try:
@@ -181,30 +213,21 @@ def reload(
     for role in ROLES:
         if role not in given and role in objects:
             problems[role] = f"it was a Python object: hand it over in models[{role!r}]"
-        elif role in given or description["models"].get(role) is not None:
-            try:
-                loaded[role] = _model(sources, role, given.get(role), description, device)
-            except CertmixError as error:
-                problems[role] = str(error)
+            continue
+        if role not in given and description["models"].get(role) is None:
+            continue
+        how: dict[str, Any] = {part: getattr(sources, f"{role}_{part}") for part in ("normalize", "files")}
+        try:
+            if role in given:
+                loaded[role] = wrap_model(given[role], device=device, **how)
+                continue
+            spec, weights = getattr(sources, role), getattr(sources, f"{role}_weights")
+            if spec is None:  # the shipped one, which the run chose itself
+                spec = description["models"][role].get("spec")
+            loaded[role] = load_model(
+                str(spec), weights=None if weights is None else Path(weights), device=device,
+                classes=len(description["data"]["class_names"]), **how,
+            )  # fmt: skip
+        except CertmixError as error:
+            problems[role] = str(error)
     return Reloaded(dataset, loaded, problems)
-
-
-def _model(
-    sources: Sources, role: str, given: nn.Module | None, description: dict[str, Any], device: Any
-) -> LoadedModel:
-    normalize, files = getattr(sources, f"{role}_normalize"), getattr(sources, f"{role}_files")
-    if given is not None:
-        return wrap_model(given, device=device, normalize=normalize, files=files)
-    spec, weights = getattr(sources, role), getattr(sources, f"{role}_weights")
-    if spec is None:  # the shipped one, which the run chose itself
-        spec = description["models"][role].get("spec")
-    return load_model(
-        str(spec), weights=None if weights is None else Path(weights), normalize=normalize, files=files,
-        device=device, classes=len(description["data"]["class_names"]),
-    )  # fmt: skip
-
-
-def proved_images(run: Run, request: DeterministicRequest) -> set[int]:
-    """Return the images of which a run without samples holds all that its request wants."""
-    margins = [margin_cell(alpha) for alpha in request.weights() if request.certificate == "margin"]
-    return set.intersection(*(set(run.cells.get(cell, {})) for cell in [ROBUST, *margins]))
