@@ -76,5 +76,5 @@ class StudyBar(_Bar):
     """Images done over all conditions of an empirical study, and the condition at work."""
 
     def update(self, progress: Any) -> None:
-        """Take one `certmix.runs.attacking.Progress`."""
+        """Take one `certmix.runs.cells.Progress`."""
         self.show(progress.done, progress.total, progress.cell)

@@ -42,8 +42,8 @@ from certmix.models.zoo import zoo_card, zoo_names
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import STEEPNESS, margin_threshold
 from certmix.runs import Run, Store, StudyIdentity, engine
-from certmix.runs.attacking import Progress
 from certmix.runs.behaviour import Original
+from certmix.runs.cells import Progress
 from certmix.runs.elsewhere import Named
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import open_run

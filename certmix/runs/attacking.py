@@ -1,11 +1,9 @@
-"""The one loop of all empirical studies: cells by images, batch by batch, kept as they are made."""
+"""What the cells of empirical studies share: their bench, attacked points, outputs, and blind attacks."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,25 +15,16 @@ from torch import Tensor, nn
 from certmix.attacks import ATTACKS
 from certmix.attacks.diagnose import diagnose_gradients
 from certmix.calling import call_model
-from certmix.data import stack
-from certmix.errors import DataError, Interrupted, ParameterError
+from certmix.errors import DataError, ParameterError
 from certmix.runs import Store
 from certmix.runs.attack_request import AttackRequest
+from certmix.runs.cells import Batch, Cell, Cells, Progress
+from certmix.runs.cells import fill as fill_cells
 from certmix.sampling.devices import PRECISIONS
 from certmix.types import Dataset, FloatArray, IntArray
 
 DIAGNOSED = 16
 """Images on which an attacked model's gradients are looked at."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Reported after each batch of each cell: images done over all cells, and the cell's name."""
-
-    done: int
-    total: int
-    cell: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -73,86 +62,12 @@ class Bench:
         return self.dataset.input_range
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images (n, ...), labels (n,) and a generator, all on the device, and the images' indices."""
-
-    images: Tensor
-    labels: Tensor
-    generator: torch.Generator
-    indices: IntArray
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One condition of a study: ``compute`` returns what it keeps of each image, float64 (n, k)."""
-
-    name: str
-    compute: Callable[[Batch], FloatArray]
-    key: str | None = None
-
-    @property
-    def randomness(self) -> str:
-        """What keys the cell's random starts: its name, unless ``key`` shares another's."""
-        return self.key or self.name
-
-
-def fill(bench: Bench, cells: Sequence[Cell]) -> tuple[IntArray, bool]:
-    """Compute what the cells lack; return the positions that all cells hold, and whether that is all.
-
-    Batches go through all cells before the next begins, so that an
-    interruption leaves images with every figure.  Random starts are keyed by
-    seed, cell and the images of the batch: repeating a study gives the same
-    points, whether or not it was interrupted.
-    """
-    known = {cell.name: bench.store.known(cell.name) for cell in cells}
-    step, start, complete = bench.request.batch_size, time.monotonic(), True
-    done, total = 0, len(cells) * len(bench.positions)
-    try:
-        for begin in range(0, len(bench.positions), step):
-            part = bench.positions[begin : begin + step]
-            for cell in cells:
-                _fill_batch(bench, cell, [int(p) for p in part], known[cell.name])
-                done += len(part)
-                if bench.progress is not None:
-                    bench.progress(Progress(done, total, cell.name, time.monotonic() - start))
-    except KeyboardInterrupt:
-        complete = False
-    everywhere = set.intersection(*(bench.store.known(cell.name) for cell in cells))
-    held = [p for p in bench.positions if int(bench.dataset.indices[p]) in everywhere]
-    return np.array(held, np.int64), complete
-
-
-def fill_some(bench: Bench, cells: Sequence[Cell]) -> tuple[IntArray, bool]:
-    """Fill as `fill` does, and refuse to go on with nothing.
-
-    Raises
-    ------
-    Interrupted
-        If it was interrupted before any image had every figure.
-    """
-    held, complete = fill(bench, cells)
-    if not len(held):
-        raise Interrupted("interrupted before the first batch was done")
-    return held, complete
-
-
-def _fill_batch(bench: Bench, cell: Cell, part: list[int], known: set[int]) -> None:
-    missing = [p for p in part if int(bench.dataset.indices[p]) not in known]
-    if not missing:
-        return
-    images = torch.from_numpy(stack(bench.dataset, missing)).to(bench.device)
-    labels = torch.from_numpy(bench.dataset.labels[missing]).to(bench.device)
-    indices = bench.dataset.indices[missing]
-    generator = torch.Generator(bench.device)
-    generator.manual_seed(_key(bench.request.seed, cell.randomness, indices))
-    bench.store.write(cell.name, indices, cell.compute(Batch(images, labels, generator, indices)))
-
-
-def _key(seed: int, cell: str, indices: IntArray) -> int:
-    """Return 32 bits from seed, cell and images; torch's CPU generator uses no more."""
-    digest = hashlib.sha256(f"{seed}\0{cell}\0".encode() + indices.astype("<i8").tobytes())
-    return int.from_bytes(digest.digest()[:4], "little")
+def fill(bench: Bench, wanted: Sequence[Cell]) -> tuple[IntArray, bool]:
+    """Compute what the cells lack; return the positions that all cells hold, and whether that is all."""
+    asked = Cells(wanted, bench.dataset, bench.device, bench.request.batch_size, bench.request.seed)
+    todo = asked.todo(bench.store, bench.positions)
+    complete = fill_cells(bench.store, todo, progress=bench.progress)
+    return bench.positions[~asked.lacking(bench.store, bench.positions)], complete
 
 
 def outputs(models: Sequence[nn.Module], images: Tensor) -> FloatArray:

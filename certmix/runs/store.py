@@ -189,16 +189,19 @@ class Store:
         """Return the names of the cells that hold anything."""
         return [str(row[0]) for row in self._rows("SELECT DISTINCT cell FROM cells ORDER BY cell")]
 
-    def known(self, cell: str) -> set[int]:
-        """Return the indices of the images that a cell holds."""
-        found = [row[0] for row in self._rows("SELECT idx FROM cells WHERE cell = ?", (cell,))]
+    def known(self, cell: str, among: IntArray | None = None) -> set[int]:
+        """Return the indices of the images that a cell holds, of some of them if not of all."""
+        query, given = "SELECT idx FROM cells WHERE cell = ?", list[Any]([cell])
+        if among is not None and len(among):
+            query, given = f"{query} AND idx BETWEEN ? AND ?", [cell, int(among.min()), int(among.max())]
+        found = [row[0] for row in self._rows(query, tuple(given))]
         if not all(isinstance(index, int) for index in found) or len(set(found)) < len(found):
             raise self._damaged(cell)
         return set(found)
 
     def write(self, cell: str, indices: Iterable[int], vectors: IntArray | FloatArray) -> None:
         """Write vectors (m, k) of the images `indices` into a cell, replacing what was there."""
-        self._write((cell, int(index), vector) for index, vector in zip(indices, vectors, strict=True))
+        self.write_all((cell, int(index), vector) for index, vector in zip(indices, vectors, strict=True))
 
     def read(self, cell: str, indices: Sequence[int]) -> Any:
         """Return a cell's vectors (m, k) of the images `indices`.
@@ -208,8 +211,9 @@ class Store:
         RunError
             If one is missing or damaged.
         """
-        rows = self._rows("SELECT idx, dtype, data FROM cells WHERE cell = ?", (cell,))
-        found = {index: (dtype, data) for index, dtype, data in rows}
+        query = "SELECT idx, dtype, data FROM cells WHERE cell = ? AND idx BETWEEN ? AND ?"
+        span = (int(min(indices)), int(max(indices))) if len(indices) else (0, -1)
+        found = {index: (dtype, data) for index, dtype, data in self._rows(query, (cell, *span))}
         missing = [int(index) for index in indices if int(index) not in found]
         if missing:
             raise RunError(
@@ -231,7 +235,7 @@ class Store:
 
     def write_images(self, records: Iterable[ImageRecord]) -> None:
         """Write images' records in one transaction, replacing what was there."""
-        self._write(cell for record in records for cell in _cells_of(record))
+        self.write_all(cell for record in records for cell in cells_of(record))
 
     def images(self) -> dict[int, ImageRecord]:
         """Return all images' records by index."""
@@ -366,7 +370,8 @@ class Store:
             raise self._unreadable(f"{cell}: not {self.classes} probabilities of each image")
         return dict(zip(indices, found, strict=True))
 
-    def _write(self, cells: Iterable[tuple[str, int, Any]]) -> None:
+    def write_all(self, cells: Iterable[tuple[str, int, Any]]) -> None:
+        """Write vectors (k,) by cell and image in one transaction, replacing what was there."""
         rows = [(cell, index, *_packed(vector)) for cell, index, vector in cells]
         with self._reported(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", rows)
@@ -417,7 +422,7 @@ class _Looks(Mapping[int, IntArray]):
         return len(self._stored)
 
 
-def _cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
+def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
     """Yield cell, index and vector of all that a record holds."""
     index, checksum = record.index, np.frombuffer(bytes.fromhex(record.input_checksum), "<i8")
     yield INPUT, index, np.array([record.label, *checksum], np.int64)

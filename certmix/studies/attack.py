@@ -16,7 +16,8 @@ from certmix.errors import RunError
 from certmix.files import write_atomically
 from certmix.models.mixture import MixedClassifier
 from certmix.runs.attack_request import AttackRequest, check_weight
-from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, look_for_blindness, outputs
+from certmix.runs.attacking import Bench, attacked_points, look_for_blindness, outputs
+from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
 from certmix.studies.study import (
     Numbers,

@@ -19,7 +19,8 @@ from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.models.trust import FORMS, TRUSTS, log_trust_values
 from certmix.runs import Store
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
-from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, look_for_blindness, outputs
+from certmix.runs.attacking import Bench, attacked_points, look_for_blindness, outputs
+from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.study import (

@@ -9,7 +9,8 @@ import numpy as np
 
 from certmix.bounds.betting import lower_bound, upper_bound
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import Cell, attacked_outputs, outputs
+from certmix.runs.attacking import attacked_outputs, outputs
+from certmix.runs.cells import Cell
 from certmix.runs.sources import Sources
 from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study
 from certmix.tables.study_plots import gaps_image

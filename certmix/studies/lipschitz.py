@@ -19,7 +19,8 @@ from certmix.margins.estimates import EstimatedRadius, LipschitzEstimate, estima
 from certmix.margins.local_search import OUTPUTS, RATIOS, float64_twin, local_search, slopes_beyond_rounding
 from certmix.radii import alpha_remedy
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import Batch, Bench, Cell, reduced
+from certmix.runs.attacking import Bench, reduced
+from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
 from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study
 from certmix.tables.study_plots import lipschitz_image

@@ -12,7 +12,8 @@ import torch
 from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import Cell, attacked_outputs, outputs
+from certmix.runs.attacking import attacked_outputs, outputs
+from certmix.runs.cells import Cell
 from certmix.runs.sources import Sources
 from certmix.studies.study import (
     Numbers,

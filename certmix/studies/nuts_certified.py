@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from certmix.nuts.folder import FILE, save_nuts
 from certmix.nuts.mixture import TransformedRobust
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import Run, Store, StudyIdentity
-from certmix.runs.attacking import Progress, outputs
+from certmix.runs.attacking import outputs
+from certmix.runs.cells import Batch, Cell, Cells, Progress, fill
 from certmix.runs.identity import NOISE_VERSION
 from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_sources
@@ -245,19 +245,18 @@ def _draw(bench: Bench, positions: IntArray) -> NoisyLogits:
         loaded.robust.module, dataset.classes, asked.sigma, tuning_seed(asked.seed), device=bench.device,
         precision=asked.precision, batch_size=asked.batch_size,
     )  # fmt: skip
-    known, begun = store.known(CLEAN) & store.known(NOISY), time.monotonic()
-    try:
-        for done, position in enumerate(positions.tolist(), 1):
-            index = int(dataset.indices[position])
-            if index not in known:
-                image = torch.from_numpy(dataset.read(position))
-                wanted = Draw(image, index, (asked.noisy_samples,), stream="selection")
-                drawn = torch.cat([logits for _, logits in sampler.logits([wanted])])
-                store.write(NOISY, [index], drawn.numpy().reshape(1, -1))
-                store.write(CLEAN, [index], outputs([loaded.standard.module], image[None].to(bench.device)))
-            bench.report(done, len(positions), "noisy logits", time.monotonic() - begun)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before all tuning logits were drawn") from None
+
+    def drawn(batch: Batch) -> FloatArray:
+        image, index = batch.images[0].cpu(), int(batch.indices[0])
+        wanted = Draw(image, index, (asked.noisy_samples,), stream="selection")
+        logits: FloatArray = torch.cat([part for _, part in sampler.logits([wanted])]).numpy()
+        return logits.reshape(1, -1)
+
+    standard = [loaded.standard.module]
+    both = [Cell(NOISY, drawn), Cell(CLEAN, lambda batch: outputs(standard, batch.images))]
+    todo = Cells(both, dataset, bench.device, 1).todo(store, positions)
+    if not fill(store, todo, progress=lambda p: bench.report(p.done, p.total, "noisy logits", p.seconds)):
+        raise Interrupted("interrupted before all tuning logits were drawn")
     indices = dataset.indices[positions]
     noisy = store.read(NOISY, indices.tolist()).reshape(len(positions), asked.noisy_samples, dataset.classes)
     return NoisyLogits(store.read(CLEAN, indices.tolist()), noisy, dataset.labels[positions], indices)

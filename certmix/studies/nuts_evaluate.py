@@ -23,7 +23,8 @@ from certmix.nuts.grid import TransformSettings
 from certmix.nuts.mixture import NutsMixture, mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import Batch, Bench, Cell, attacked_points, fill, outputs, reduced
+from certmix.runs.attacking import Bench, attacked_points, fill, outputs, reduced
+from certmix.runs.cells import Batch, Cell
 from certmix.runs.keywords import plain_numbers
 from certmix.runs.sources import Sources, join, load_data
 from certmix.sampling import resolve_device

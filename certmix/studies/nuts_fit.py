@@ -23,7 +23,8 @@ from certmix.nuts.folder import BaseModel, save_nuts
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import Batch, Bench, Cell, outputs, reduced
+from certmix.runs.attacking import Bench, outputs, reduced
+from certmix.runs.cells import Batch, Cell
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device

@@ -17,7 +17,7 @@ from torch import nn
 from certmix.bounds.clopper_pearson import interval
 from certmix.certification.describe import surroundings
 from certmix.data import spread, stack
-from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.errors import DataError, Interrupted, ModelError, ParameterError, RunError
 from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
 from certmix.models.spec import LoadedModel
@@ -25,7 +25,8 @@ from certmix.nuts.adaptive import DirectBypass
 from certmix.nuts.mixture import NutsMixture
 from certmix.runs import Run, Store, StudyIdentity, read_run
 from certmix.runs.attack_request import AttackRequest, check_ball
-from certmix.runs.attacking import Bench, Cell, Progress, blind_notes, fill_some, outputs
+from certmix.runs.attacking import Bench, blind_notes, fill, outputs
+from certmix.runs.cells import Cell, Progress
 from certmix.runs.folder import DATABASE
 from certmix.runs.opening import open_run
 from certmix.runs.settings import Settings, fields, settings
@@ -160,7 +161,9 @@ class Study:
     ) -> Numbers:
         """Compute what the cells lack; say where the attacks on the cells `attacked` may be blind."""
         bench = bench or self.bench
-        held, complete = fill_some(bench, cells)
+        held, complete = fill(bench, cells)
+        if not len(held):
+            raise Interrupted("interrupted before the first batch was done")
         dataset, loaded = bench.dataset, self.loaded
         notes = blind_notes(bench.store, attacked)
         for note in notes:

@@ -379,7 +379,7 @@ def test_interrupted_studies_exit_130_and_say_that_they_go_on(command, finished,
 
     finished("fit")
     monkeypatch.chdir(kept)
-    monkeypatch.setattr("certmix.runs.attacking._fill_batch", stop)
+    monkeypatch.setattr("certmix.runs.cells.Cells._compute", stop)
     done = command(*arguments(kept, name)[:-2], "--output", kept / f"{name}-stopped")
     assert done.code == 130
     assert done.out == ""
@@ -390,21 +390,21 @@ def test_interrupted_studies_exit_130_and_say_that_they_go_on(command, finished,
 def test_a_study_of_more_images_that_is_stopped_leaves_the_finished_one(
     command, finished, kept, monkeypatch, name
 ):
-    from certmix.runs import attacking
+    from certmix.runs.cells import Cells
 
     folder = finished(name)
-    before, fill, images = contents(folder), attacking._fill_batch, []
+    before, compute, images = contents(folder), Cells._compute, []
 
-    def stop(bench, cell, part, known):
-        images.extend(part)
-        if set(images) != set(part):
+    def stop(self, cell, part, held):
+        images.extend(part.positions)
+        if set(images) != set(part.positions):
             raise KeyboardInterrupt
-        fill(bench, cell, part, known)
+        return compute(self, cell, part, held)
 
     monkeypatch.chdir(kept)
     with monkeypatch.context() as patch:
-        patch.setattr(attacking, "_fill_batch", stop)
-        done = command(*arguments(kept, name, "--images", 9, "--batch-size", 6))
+        patch.setattr(Cells, "_compute", stop)
+        done = command(*arguments(kept, name, "--images", 9, "--batch-size", 3))
     after = contents(folder)
     restored(folder, before)
     assert done.code == 130, done.err

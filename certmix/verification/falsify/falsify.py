@@ -30,8 +30,8 @@ from certmix.errors import ParameterError, RunError
 from certmix.files import digest_of
 from certmix.radii import CERTIFICATES
 from certmix.runs import Store, read_run
-from certmix.runs.attacking import Progress
 from certmix.runs.behaviour import Original
+from certmix.runs.cells import Progress
 from certmix.runs.folder import DATABASE, DESCRIPTION
 from certmix.runs.from_json import from_json
 from certmix.runs.sources import Sources, load_models
