@@ -7,19 +7,15 @@ import math
 import os
 from pathlib import Path
 
-from certmix.data import arrays, cifar, image_folder, sample
-from certmix.data.dataset import UNIT_RANGE, Request, Source, load_arrays, one_line, restrict, spread, stack
-from certmix.errors import DataError, ParameterError
+from certmix.data import arrays, cifar, image_folder
+from certmix.data.dataset import UNIT_RANGE, Request, Source, load_arrays, restrict, spread, stack
+from certmix.errors import DataError, ParameterError, describe
 from certmix.types import Dataset
 
 __all__ = ["DATASETS", "load", "load_arrays", "parse_input_range", "restrict", "spread", "stack"]
 
-DATASETS = {
-    "cifar10-sample": sample.SOURCE,
-    **cifar.SOURCES,
-    "images": image_folder.SOURCE,
-    "npz": arrays.SOURCE,
-}
+DATASETS = {**cifar.SOURCES, "images": image_folder.SOURCE, "npz": arrays.SOURCE}
+"""What there is, by name; one that is found (`Source.find`) is recognised from what a path holds."""
 
 
 def load(
@@ -59,11 +55,9 @@ def load(
 
     Raises
     ------
-    DataError
-        If nothing is there, or it is truncated, corrupt, of a wrong shape, or
-        has no such split.
-    ParameterError
-        If the range is not increasing, or a size is below 1.
+    DataError, ParameterError
+        If nothing is there, or it is truncated, corrupt, of a wrong shape, or has no such split; if the range
+        is not increasing, or a size is below 1.
 
     Examples
     --------
@@ -84,54 +78,54 @@ def load(
             raise ParameterError(f"{option} = {value}: give a number of pixels, at least 1")
     try:
         source, place = _choose(spec)
-        return source.load(place, request)
-    except DataError as error:  # names taken from damaged files may hold line breaks
-        raise DataError(" ".join(str(error).splitlines())) from error
+        return source.read(place, request)
     except OSError as error:
-        reason = error.strerror or one_line(error)
+        reason = error.strerror or describe(error)
         raise DataError(f"{error.filename or spec} cannot be read ({reason}): mend or replace it") from error
 
 
 def _choose(spec: str | Path) -> tuple[Source, Path]:
     """Return the source that a name or path stands for, and where it is to read."""
-    named = DATASETS.get(str(spec))
-    if named is not None and named.find is None:
-        return named, Path()
+    name = str(spec)
+    if name in DATASETS and DATASETS[name].find is None:
+        return DATASETS[name], Path()
     try:
         path = Path(os.path.expanduser(spec))
         exists = path.exists()
     except ValueError:  # what no path can be, such as a zero byte in it
         exists = False
+    if not exists and name in DATASETS:
+        told = DATASETS[name].description
+        raise DataError(f"{name} is not part of the package: give its path instead of its name ({told})")
     if not exists:
-        raise DataError(_missing(str(spec)))
-    return _recognise(path)
-
-
-def _recognise(path: Path) -> tuple[Source, Path]:
-    """Return the one source that reads the path, and where; images come last, being least specific."""
-    places = {
-        name: place
-        for name, source in DATASETS.items()
-        if source.find is not None and (place := source.find(path)) is not None
-    }
-    if len(places) > 1:
-        places.pop("images", None)
-    if len(places) != 1:
-        raise DataError(_unrecognised(path, places))
-    [(name, place)] = places.items()
-    return DATASETS[name], place
+        is_path = os.sep in name or Path(name).suffix  # no name of a data set looks like that
+        close = [] if is_path else difflib.get_close_matches(name.lower(), list(DATASETS), n=1)
+        built_in = ", ".join(known for known, source in DATASETS.items() if source.find is None)
+        hint = f"did you mean {close[0]}?" if close else f"give an existing path or {built_in}"
+        raise DataError(f"no data set is called {name!r} and no such path exists: {hint}")
+    places = {known: source.find(path) for known, source in DATASETS.items() if source.find is not None}
+    found = {known: place for known, place in places.items() if place is not None}
+    if len(found) > 1:
+        found.pop("images", None)  # the least specific
+    if len(found) > 1:
+        told = ", ".join(f"{place} ({known})" for known, place in found.items())
+        raise DataError(f"{path} holds several data sets, {told}: name one of them")
+    for known, place in found.items():
+        return DATASETS[known], place
+    if path.is_file():
+        kind = path.suffix or "suffix-less"
+        raise DataError(f"{path} is a {kind} file: give an .npz file or a folder; unpack archives first")
+    entries = sorted(entry.name for entry in path.iterdir())
+    told = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"
+    raise DataError(
+        f"{path} holds no data set (found {told}): give a CIFAR folder, "
+        "or a folder with a sub-folder of images for each class"
+    )
 
 
 def parse_input_range(text: str) -> tuple[float, float] | None:
-    """Parse ``LO,HI`` or ``none``.
+    """Parse ``LO,HI`` or ``none``; ParameterError if it is neither, or LO < HI does not hold.
 
-    Raises
-    ------
-    ParameterError
-        If it is neither, or LO < HI does not hold.
-
-    Examples
-    --------
     >>> parse_input_range("-1,1")
     (-1.0, 1.0)
     """
@@ -153,31 +147,3 @@ def _check_range(limits: tuple[float, float] | None) -> tuple[float, float] | No
             f"input range {low:g},{high:g}: both must be finite and LO < HI; use none for unbounded inputs"
         )
     return float(low), float(high)
-
-
-def _missing(name: str) -> str:
-    if name in DATASETS:
-        described = DATASETS[name].description
-        return f"{name} is not part of the package: give its path instead of its name ({described})"
-    is_path = os.sep in name or Path(name).suffix  # no name of a data set looks like that
-    close = [] if is_path else difflib.get_close_matches(name.lower(), list(DATASETS), n=1)
-    built_in = [known for known, source in DATASETS.items() if source.find is None]
-    hint = f"did you mean {close[0]}?" if close else f"give an existing path or {', '.join(built_in)}"
-    return f"no data set is called {name!r} and no such path exists: {hint}"
-
-
-def _unrecognised(path: Path, places: dict[str, Path]) -> str:
-    if places:
-        found = ", ".join(f"{place} ({name})" for name, place in places.items())
-        return f"{path} holds several data sets, {found}: name one of them"
-    if path.is_file():
-        return (
-            f"{path} is a {path.suffix or 'suffix-less'} file: give an .npz file or a folder; "
-            "unpack archives first"
-        )
-    entries = sorted(entry.name for entry in path.iterdir())
-    found = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"
-    return (
-        f"{path} holds no data set (found {found}): give a CIFAR folder, "
-        "or a folder with a sub-folder of images for each class"
-    )

@@ -15,14 +15,12 @@ from certmix.data.dataset import (
     check_integers,
     check_labels,
     in_memory,
-    one_line,
     refuse_range,
-    refuse_resizing,
     refuse_split,
 )
-from certmix.errors import DataError
+from certmix.errors import DataError, describe
 from certmix.files import read_arrays, what_it_is
-from certmix.types import Dataset, IntArray
+from certmix.types import Dataset
 
 MOST_CLASSES = 100_000
 """Below this, classes that are not named are named by their numbers."""
@@ -31,17 +29,21 @@ ROUNDING = 1e-6
 KEYS = ("inputs", "labels", "indices", "class_names")
 
 
-def find(path: Path) -> Path | None:
-    """Return the path if it is an .npz file."""
-    return path if path.is_file() and path.suffix.lower() == ".npz" else None
-
-
 def load(path: Path, request: Request) -> Dataset:
     """Load the arrays; the file is one set, and a split that is named is refused."""
     where = str(path)
     refuse_split(request, where, "give two files")
-    refuse_resizing(request, ".npz arrays")
-    arrays, held = _read(path)
+    with path.open("rb") as file:
+        if wrong := what_it_is(file.read(100)):
+            raise DataError(f"{path} is not an .npz archive: {wrong}")
+        if not zipfile.is_zipfile(file):
+            raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
+        try:
+            arrays, held = read_arrays(file, KEYS)
+        except Exception as error:  # zip, zlib, header and object-array faults share no base class
+            raise DataError(
+                f"{path} cannot be read ({describe(error)}): save plain arrays with np.savez"
+            ) from error
     for key in ("inputs", "labels"):
         if key not in arrays:
             raise DataError(
@@ -57,28 +59,31 @@ def load(path: Path, request: Request) -> Dataset:
     else:
         inputs, clipped = _clipped(_floats(inputs, where), request.input_range, where)
         settings |= {"clipped": clipped} if clipped else {}
-    names = _class_names(arrays.get("class_names"), where)
+    names: tuple[str, ...] = ()
+    if (listed := arrays.get("class_names")) is not None:
+        if listed.ndim != 1 or listed.dtype.kind not in "US" or len(listed) < 2:
+            raise DataError(
+                f"{where}: class_names is {listed.dtype} of shape {listed.shape}, expected at least 2 texts: "
+                "save np.array(['cat', 'dog', ...])"
+            )
+        names = tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in listed)
     labels = check_labels(arrays["labels"], len(inputs), len(names) if names else None, where)
     if not names:
-        _refuse_many_classes(labels, where)
-        names = tuple(str(k) for k in range(max(2, int(labels.max()) + 1)))
-    indices = _indices(arrays.get("indices"), len(inputs), where)
-    return in_memory(request, inputs, labels, names, indices=indices, settings=settings)
-
-
-def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Return the arrays of known names, and all names."""
-    with path.open("rb") as file:
-        if wrong := what_it_is(file.read(100)):
-            raise DataError(f"{path} is not an .npz archive: {wrong}")
-        if not zipfile.is_zipfile(file):
-            raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
-        try:
-            return read_arrays(file, KEYS)
-        except Exception as error:  # zip, zlib, header and object-array faults share no base class
+        if labels.max() >= MOST_CLASSES:  # it cannot be a class's number
+            at = int(np.argmax(labels))
             raise DataError(
-                f"{path} cannot be read ({one_line(error)}): save plain arrays with np.savez"
-            ) from error
+                f"{where}: label {labels[at]} of input {at} would make {int(labels[at]) + 1:,} classes: "
+                f"number classes from 0 without gaps; for {MOST_CLASSES:,} or more, store class_names"
+            )
+        names = tuple(str(k) for k in range(max(2, int(labels.max()) + 1)))
+    indices = None
+    if "indices" in arrays:
+        indices = check_integers(arrays["indices"], len(inputs), "indices", where)
+        unique, times = np.unique(indices, return_counts=True)
+        if len(unique) < len(inputs):
+            twice = unique[times > 1][0]
+            raise DataError(f"{where}: index {twice} occurs more than once: give distinct indices, or none")
+    return in_memory(request, inputs, labels, names, indices=indices, settings=settings)
 
 
 def _images(inputs: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
@@ -97,16 +102,6 @@ def _images(inputs: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
             "give (N, H, W, C), e.g. transpose(0, 2, 3, 1)"
         )
     return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
-
-
-def _refuse_many_classes(labels: IntArray, where: str) -> None:
-    """Refuse a label that cannot be a class's number before a name is made for every class below it."""
-    if len(labels) and labels.max() >= MOST_CLASSES:
-        at = int(np.argmax(labels))
-        raise DataError(
-            f"{where}: label {labels[at]} of input {at} would make {int(labels[at]) + 1:,} classes: number "
-            f"classes from 0 without gaps; for {MOST_CLASSES:,} or more, store class_names"
-        )
 
 
 def _floats(inputs: NDArray[Any], where: str) -> NDArray[np.float32]:
@@ -155,30 +150,8 @@ def _outward(value: float, side: int) -> str:
     return next(text for text in texts if (float(text) - value) * side >= 0)
 
 
-def _class_names(names: NDArray[Any] | None, where: str) -> tuple[str, ...]:
-    if names is None:
-        return ()
-    if names.ndim != 1 or names.dtype.kind not in "US" or len(names) < 2:
-        raise DataError(
-            f"{where}: class_names is {names.dtype} of shape {names.shape}, expected at least 2 texts: "
-            "save np.array(['cat', 'dog', ...])"
-        )
-    return tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names)
-
-
-def _indices(values: NDArray[Any] | None, count: int, where: str) -> IntArray | None:
-    if values is None:
-        return None
-    indices = check_integers(values, count, "indices", where)
-    unique, times = np.unique(indices, return_counts=True)
-    if len(unique) < count:
-        twice = unique[times > 1][0]
-        raise DataError(f"{where}: index {twice} occurs more than once: give distinct indices, or none")
-    return indices
-
-
 SOURCE = Source(
     description="PATH.npz with arrays inputs (float, or uint8 images) and labels",
     load=load,
-    find=find,
+    find=lambda path: path if path.is_file() and path.suffix.lower() == ".npz" else None,
 )

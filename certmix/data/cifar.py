@@ -1,9 +1,11 @@
-"""The folders of CIFAR-10 and CIFAR-100 on the user's disk: official binary files or Python batches.
+"""CIFAR-10 and CIFAR-100: folders on disk (binary files or Python batches), and a sample in the package.
+
+The sample is every 20th image of the CIFAR-10 test set: one lossless PNG sheet, 25 across and 20 down, with
+labels, original indices and provenance in the JSON file beside it.
 
 A pickle may call any function it names.  Those of CIFAR need numpy's array reconstruction and, when
 Python 3 wrote them, the codec that carries bytes: each is replaced by a stand-in that only keeps what it
-is given, and any other name is refused.  Nor can a small pickle build something huge: keys are texts,
-lists hold numbers or texts alone, and texts are no longer than the file.
+is given, and any other name is refused.
 
 References
 ----------
@@ -13,30 +15,26 @@ A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data.dataset import (
-    Request,
-    Source,
-    check_labels,
-    check_split,
-    in_memory,
-    one_line,
-    refuse_range,
-    refuse_resizing,
-)
-from certmix.errors import DataError
+from certmix.data.dataset import Request, Source, check_labels, in_memory
+from certmix.errors import DataError, describe
+from certmix.files import digest_of
 from certmix.types import Dataset, IntArray
 
 PIXELS = 3 * 32 * 32
+LARGEST = 1 << 28
+"""Bytes of a pickle; the largest official one has 155 million."""
 Part = tuple[NDArray[np.uint8], IntArray]
 
 
@@ -69,20 +67,28 @@ def _layout(family: Family, folder: Path) -> str | None:
 
 def find(family: Family, path: Path) -> Path | None:
     """Return the folder, or its official sub-folder, that holds this family's files."""
-    for folder in (path, path / family.binary_folder, path / family.python_folder):
-        if _layout(family, folder) is not None:
-            return folder
-    return None
+    folders = (path, path / family.binary_folder, path / family.python_folder)
+    return next((folder for folder in folders if _layout(family, folder) is not None), None)
 
 
 def load(family: Family, folder: Path, request: Request) -> Dataset:
     """Load a split of a folder that `find` returned, uint8 (N, 3, 32, 32) in memory."""
-    check_split(request, tuple(family.parts), str(folder))
-    refuse_resizing(request, f"{family.name} folders")
-    refuse_range(request, f"{family.name} folders")
-    layout = _layout(family, folder)
-    names = _class_names(family, folder, layout)
-    read, suffix = (_read_binary, ".bin") if layout == "binary" else (_read_python, "")
+    binary = _layout(family, folder) == "binary"
+    names = family.class_names
+    path = folder / (family.names_text if binary else family.names_pickle)
+    if path.is_file():
+        if binary:
+            listed: Any = path.read_text(encoding="utf-8", errors="replace").split()
+        else:
+            listed = read_pickle(path).get(family.names_key)
+        listed = listed if isinstance(listed, list) else []
+        if len(listed) != len(names):
+            raise DataError(
+                f"{path} has {len(listed)} class names, expected {len(names)}: "
+                "unpack the official archive again, or remove the file"
+            )
+        names = tuple(str(name) for name in listed)
+    read, suffix = (_read_binary, ".bin") if binary else (_read_python, "")
     read_parts = []
     for stem in family.parts[request.split]:
         path = folder / f"{stem}{suffix}"
@@ -91,9 +97,8 @@ def load(family: Family, folder: Path, request: Request) -> Dataset:
         read_parts.append(read(family, path, len(names)))
     pixels = np.concatenate([part[0] for part in read_parts]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([part[1] for part in read_parts])
-    return in_memory(
-        replace(request, name=family.name), pixels, labels, names, settings={"source": family.name}
-    )
+    request = replace(request, name=family.name)
+    return in_memory(request, pixels, labels, names, settings={"source": family.name})
 
 
 def _read_binary(family: Family, path: Path, classes: int) -> Part:
@@ -130,24 +135,6 @@ def _read_python(family: Family, path: Path, classes: int) -> Part:
     return pixels, check_labels(labels, len(pixels), classes, str(path))
 
 
-def _class_names(family: Family, folder: Path, layout: str | None) -> tuple[str, ...]:
-    path = folder / (family.names_text if layout == "binary" else family.names_pickle)
-    if not path.is_file():
-        return family.class_names
-    if layout == "binary":
-        names = path.read_text(encoding="utf-8", errors="replace").split()
-    else:
-        listed = read_pickle(path).get(family.names_key)
-        names = listed if isinstance(listed, list) else []
-    expected = len(family.class_names)
-    if len(names) != expected:
-        raise DataError(
-            f"{path} has {len(names)} class names, expected {expected}: "
-            "unpack the official archive again, or remove the file"
-        )
-    return tuple(str(name) for name in names)
-
-
 class _ArrayState:
     """Stands for an ndarray, or with a code for a dtype."""
 
@@ -158,76 +145,37 @@ class _ArrayState:
         self.state = state
 
 
+def _encode(text: str, encoding: Any) -> str:
+    """Stand for a text's bytes, which are made where they are the memory of an array."""
+    if encoding not in ("latin1", b"latin1"):
+        raise ValueError(f"codec {encoding!r:.20}")
+    return text
+
+
 _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): lambda kind, shape, code: _ArrayState(),
     ("numpy._core.multiarray", "_reconstruct"): lambda kind, shape, code: _ArrayState(),
+    ("numpy", "ndarray"): lambda: None,
     ("numpy", "dtype"): lambda code, align=False, copy=False: _ArrayState(code),
+    ("_codecs", "encode"): _encode,
 }
-_INSTRUCTIONS = (
-    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT "
-    "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES EMPTY_LIST "
-    "LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS PUT BINPUT "
-    "LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD"
-)
-
-
 _InPython: Any = pickle._Unpickler
 
 
 class _Unpickler(_InPython):  # type: ignore[misc]
-    """Admits the stand-ins, no other global, and no instruction that those of CIFAR lack.
+    """Admits the stand-ins and no other global.
 
     It is Python's own and not the faster one in C, whose memo takes as much memory as a file claims.
+    So would a bytearray, which CIFAR has none of.
     """
 
-    dispatch: ClassVar[dict[int, Any]] = {
-        code: _InPython.dispatch[code]
-        for code in (getattr(pickle, name)[0] for name in _INSTRUCTIONS.split())
-    }
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(io.BytesIO(content), encoding="bytes")
-        self.left = len(content)
+    dispatch: ClassVar = {k: v for k, v in _InPython.dispatch.items() if k != pickle.BYTEARRAY8[0]}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return "ndarray"
-        if (module, name) == ("_codecs", "encode"):
-            return lambda text, encoding: self._encode(text, encoding)
         if (module, name) not in _KNOWN:
             raise DataError(f"the pickle asks for {module}.{name}, which is forbidden")
         found = _KNOWN[module, name]
         return lambda *arguments: found(*arguments)  # a new one, for BUILD may write to it
-
-    def _encode(self, text: str, encoding: str) -> bytes:
-        self.left -= len(text)
-        if encoding not in ("latin1", b"latin1") or self.left < 0:
-            raise ValueError(f"codec {encoding!r:.20} of texts longer than the file")
-        return text.encode("latin1")
-
-    def _filled(self, items: list[Any]) -> dict[Any, Any]:
-        """Return keys and values as a dictionary; a nested key could take for ever to hash."""
-        if not all(isinstance(key, str | bytes) for key in items[::2]):
-            raise ValueError("a key that is no text")
-        return dict(zip(items[::2], items[1::2], strict=True))
-
-    def load_dict(self) -> None:
-        items = self.pop_mark()
-        self.append(self._filled(items))
-
-    def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.stack[-1].update(self._filled([key, value]))
-
-    def load_setitems(self) -> None:
-        items = self.pop_mark()
-        self.stack[-1].update(self._filled(items))
-
-    dispatch |= {
-        pickle.DICT[0]: load_dict,
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-    }
 
 
 def _text(value: Any) -> Any:
@@ -242,7 +190,8 @@ def _plain(value: Any, most: int) -> Any:
         if code not in ("u1", "i1", "i2", "i4", "i8", "f4", "f8"):
             raise ValueError(f"an array of kind {code!r}")
         kind = np.dtype(code).newbyteorder(_text(dtype.state[1]) if dtype.state else "|")
-        return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
+        memory = data.encode("latin1") if isinstance(data, str) else data
+        return np.frombuffer(memory, kind).reshape(shape, order="F" if fortran else "C")
     if isinstance(value, list):
         texts = [item for item in value if not isinstance(item, int | float)]
         if any(not isinstance(item, str | bytes) for item in texts) or sum(map(len, texts)) > most:
@@ -254,19 +203,16 @@ def _plain(value: Any, most: int) -> Any:
 def read_pickle(path: Path) -> dict[str, Any]:
     """Return the dictionary in a CIFAR pickle: arrays, lists, integers and text.
 
-    Keys and text written by Python 2 as bytes come back as str.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, is damaged, holds something else than a
-        dictionary, or names a global other than numpy's array reconstruction.
+    Keys and text written by Python 2 as bytes come back as str.  DataError if the file cannot be read, is
+    damaged, holds something else, or names a global other than numpy's array reconstruction.
     """
+    if (size := path.stat().st_size) > LARGEST:
+        raise DataError(f"{path} has {size:,} bytes, more than a batch of CIFAR: use the official archive")
     try:
         raw = path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of texts with odd escapes
-            content = _Unpickler(raw).load()
+            content = _Unpickler(io.BytesIO(raw), encoding="bytes").load()
         if not isinstance(content, dict):
             raise DataError(f"it holds a {type(content).__name__} instead of a dictionary")
         return {str(_text(key)): _plain(value, len(raw)) for key, value in content.items()}
@@ -276,8 +222,35 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: {error}: use the files of the official archive") from error
     except Exception as error:  # a damaged pickle raises almost anything
         raise DataError(
-            f"{path} is not a readable pickle ({one_line(error)}): unpack the official archive again"
+            f"{path} is not a readable pickle ({describe(error)}): unpack the official archive again"
         ) from error
+
+
+SAMPLE = "cifar10-sample"
+
+
+def load_sample(place: Path, request: Request) -> Dataset:
+    """Load the sample; `place` is not used."""
+    from PIL import Image
+
+    folder = files("certmix.data")
+    try:
+        facts = json.loads((folder / "cifar10_sample.json").read_text(encoding="utf-8"))
+        with Image.open(io.BytesIO((folder / "cifar10_sample.png").read_bytes())) as image:
+            tiles = np.asarray(image.convert("RGB")).reshape(20, 32, 25, 32, 3).transpose(0, 2, 4, 1, 3)
+        pixels = np.ascontiguousarray(tiles.reshape(-1, 3, 32, 32))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{SAMPLE}: its files are missing or damaged: install certmix again") from error
+    found = digest_of(pixels.tobytes())
+    if found != facts["sha256"]:
+        raise DataError(
+            f"{SAMPLE}: sha256 of the pixels is {found[:12]}..., expected {facts['sha256'][:12]}...: "
+            "install certmix again"
+        )
+    labels, indices = (np.array(facts[key], np.int64) for key in ("labels", "indices"))
+    return in_memory(
+        request, pixels, labels, facts["class_names"], indices=indices, settings={"source": SAMPLE}
+    )
 
 
 CIFAR10 = Family(
@@ -308,11 +281,21 @@ CIFAR100 = Family(
 )
 
 SOURCES = {
-    family.name: Source(
-        f"{family.name.upper().replace('CIFAR', 'CIFAR-')} folder, binary or Python version "
-        f"({family.binary_folder}, {family.python_folder})",
-        partial(load, family),
-        partial(find, family),
-    )
-    for family in (CIFAR10, CIFAR100)
+    SAMPLE: Source(
+        "500 CIFAR-10 test images (indices 0, 20, ..., 9980) inside the package; split test",
+        load_sample,
+        splits=("test",),
+        options=(),
+    ),
+    **{
+        family.name: Source(
+            f"{family.name.upper().replace('CIFAR', 'CIFAR-')} folder, binary or Python version "
+            f"({family.binary_folder}, {family.python_folder})",
+            partial(load, family),
+            partial(find, family),
+            tuple(family.parts),
+            options=(),
+        )
+        for family in (CIFAR10, CIFAR100)
+    },
 }

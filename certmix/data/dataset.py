@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,20 +48,50 @@ class Source:
         Path -> the place this source would read, or None if the path is of
         another kind.  None for a source that is part of the package: it is
         asked for by name.
+    splits
+        The splits there are; empty where the data decide.
+    options
+        Which of ``input_range``, ``resize`` and ``crop`` apply.
     """
 
     description: str
     load: Callable[[Path, Request], Dataset]
     find: Callable[[Path], Path | None] | None = None
+    splits: Sequence[str] = ()
+    options: Sequence[str] = ("input_range",)
+
+    def read(self, place: Path, request: Request) -> Dataset:
+        """Return the data set, or refuse a split that it lacks and options that do not apply."""
+        where = request.name if self.find is None else str(place)
+        if self.splits and request.split not in self.splits:
+            raise DataError(f"{where} has no split {request.split!r}: use {' or '.join(self.splits)}")
+        for option in ("resize", "crop"):
+            value = getattr(request, option)
+            if value is not None and option not in self.options:
+                raise DataError(
+                    f"--{option} {value} does not apply to {where}: it is for image folders; leave it out"
+                )
+        if "input_range" not in self.options:
+            refuse_range(request, where)
+        return self.load(place, request)
 
 
-@runtime_checkable
-class Reader(Protocol):
-    """A `Dataset.read` that can also hand over the whole set, uint8 where the source is."""
+def refuse_range(request: Request, where: str) -> None:
+    """Refuse an --input-range other than 0,1 for images, which are always scaled to it."""
+    if request.input_range != UNIT_RANGE:
+        asked = "none" if request.input_range is None else "{:g},{:g}".format(*request.input_range)
+        raise DataError(
+            f"--input-range {asked} does not apply to {where}: images are scaled to 0,1; leave it out"
+        )
 
-    def __call__(self, position: int) -> NDArray[np.float32]: ...
 
-    def everything(self) -> NDArray[Any]: ...
+def refuse_split(request: Request, where: str, remedy: str) -> None:
+    """Refuse a split that was named for data without splits: every split would be the same inputs."""
+    if request.split_given:
+        raise DataError(
+            f"{where} is one set without splits, so --split {request.split} would be all of it: "
+            f"leave --split out; to tune on some inputs and report on others, {remedy}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,22 +124,6 @@ def check_position(position: int, length: int) -> int:
     return int(position)
 
 
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, at most 200 characters of it, or its type."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
-
-
-def checksum(inputs: NDArray[Any], labels: IntArray, indices: IntArray) -> str:
-    """Return the SHA-256 (hex) of kinds, shapes and little-endian bytes of the three arrays."""
-    digest = hashlib.sha256()
-    for array in (inputs, labels, indices):
-        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        digest.update(f"{plain.dtype.str}{plain.shape}".encode())
-        digest.update(plain.data)
-    return digest.hexdigest()
-
-
 def check_integers(values: Any, count: int, what: str, where: str) -> IntArray:
     """Return `count` non-negative int64 values, or say what is wrong with them."""
     try:
@@ -133,51 +147,14 @@ def check_labels(values: Any, count: int, classes: int | None, where: str) -> In
     labels = check_integers(values, count, "labels", where)
     if classes is not None and count and labels.max() >= classes:
         at = int(np.argmax(labels))
-        from_one = labels.max() == classes and labels.min() == 1
-        remedy = (
-            "no label is 0, so they seem to be counted from 1: subtract 1"
-            if from_one
-            else "mend the labels or the class names"
-        )
+        remedy = "mend the labels or the class names"
+        if labels.max() == classes and labels.min() == 1:
+            remedy = "no label is 0, so they seem to be counted from 1: subtract 1"
         raise DataError(
             f"{where}: label {labels[at]} of input {at} is out of range: expected 0 to {classes - 1}; "
             + remedy
         )
     return labels
-
-
-def check_split(request: Request, known: Sequence[str], where: str) -> None:
-    """Refuse a split that the source does not have."""
-    if request.split not in known:
-        raise DataError(f"{where} has no split {request.split!r}: use {' or '.join(known)}")
-
-
-def refuse_split(request: Request, where: str, remedy: str) -> None:
-    """Refuse a split that was named for data without splits: every split would be the same inputs."""
-    if request.split_given:
-        raise DataError(
-            f"{where} is one set without splits, so --split {request.split} would be all of it: "
-            f"leave --split out; to tune on some inputs and report on others, {remedy}"
-        )
-
-
-def refuse_resizing(request: Request, where: str) -> None:
-    """Refuse --resize and --crop."""
-    for option, value in (("resize", request.resize), ("crop", request.crop)):
-        if value is not None:
-            raise DataError(
-                f"--{option} {value} does not apply to {where}: it is for image folders; leave it out"
-            )
-
-
-def refuse_range(request: Request, where: str) -> None:
-    """Refuse an --input-range other than 0,1 for images, which are always scaled to it."""
-    if request.input_range != UNIT_RANGE:
-        low_high = request.input_range
-        asked = "none" if low_high is None else f"{low_high[0]:g},{low_high[1]:g}"
-        raise DataError(
-            f"--input-range {asked} does not apply to {where}: images are scaled to 0,1; leave it out"
-        )
 
 
 def in_memory(
@@ -192,17 +169,15 @@ def in_memory(
     """Return the data set of arrays that were already checked."""
     if indices is None:
         indices = np.arange(len(labels), dtype=np.int64)
+    digest = hashlib.sha256()
+    for array in (inputs, labels, indices):
+        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(f"{plain.dtype.str}{plain.shape}".encode())
+        digest.update(plain.data)
     return Dataset(
-        name=request.short_name,
-        split=request.split,
-        labels=labels,
-        indices=indices,
-        class_names=tuple(class_names),
-        read=ArrayReader(inputs),
-        input_range=request.input_range,
-        checksum=checksum(inputs, labels, indices),
-        settings=settings,
-    )
+        request.short_name, request.split, labels, indices, tuple(class_names), ArrayReader(inputs),
+        request.input_range, digest.hexdigest(), settings,
+    )  # fmt: skip
 
 
 def spread(dataset_length: int, count: int | str) -> IntArray:
@@ -210,10 +185,8 @@ def spread(dataset_length: int, count: int | str) -> IntArray:
 
     Parameters
     ----------
-    dataset_length
-        N, the number of inputs.
-    count
-        How many positions, or ``"all"``.  More than N gives all N.
+    dataset_length, count
+        N, and how many positions, or ``"all"``.  More than N gives all N.
 
     Returns
     -------
@@ -241,10 +214,7 @@ def spread(dataset_length: int, count: int | str) -> IntArray:
 def stack(dataset: Dataset, positions: Sequence[int] | IntArray) -> NDArray[np.float32]:
     """Read inputs at positions (n,) into one float32 array (n, ...).
 
-    Raises
-    ------
-    DataError
-        If an input cannot be read, or its shape differs from the others'.
+    DataError if an input cannot be read, or its shape differs from the others'.
     """
     if len(positions) == 0:
         return np.empty((0, *dataset.read(0).shape), np.float32)
@@ -256,15 +226,11 @@ def load_arrays(dataset: Dataset) -> tuple[NDArray[Any], IntArray]:
 
     Inputs are uint8 where the source is (0 to 255, channels first), else
     float32.  They are the data set's own memory: do not write into them.
-
-    Raises
-    ------
-    DataError
-        If an input cannot be read, or its shape differs from the others'.
+    DataError if an input cannot be read, or its shape differs from the others'.
     """
-    if isinstance(dataset.read, Reader):
-        return dataset.read.everything(), dataset.labels
-    return stack(dataset, range(len(dataset))), dataset.labels
+    everything = getattr(dataset.read, "everything", None)  # of readers of this package
+    inputs = stack(dataset, range(len(dataset))) if everything is None else everything()
+    return inputs, dataset.labels
 
 
 @dataclass(frozen=True, eq=False)

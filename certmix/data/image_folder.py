@@ -6,7 +6,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data.dataset import (
-    Request,
-    Source,
-    check_position,
-    one_line,
-    refuse_range,
-    refuse_split,
-    to_float,
-)
-from certmix.errors import DataError
+from certmix.data.dataset import Request, Source, check_position, refuse_split, to_float
+from certmix.errors import DataError, describe
 from certmix.types import Dataset
 
 if TYPE_CHECKING:
@@ -113,34 +104,25 @@ class ImageReader:
         return pixels
 
 
-@contextmanager
-def _strict_pillow() -> Iterator[None]:
-    """Refuse images of too many pixels, which Pillow only warns of; its other warnings are not shown."""
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
 def _decode(path: Path) -> Image.Image:
     """Return the image as 8-bit RGB; transparency is dropped."""
     from PIL import Image
 
     try:
-        with _strict_pillow(), Image.open(path, formats=FORMATS) as image:
-            mode, (width, height) = image.mode, image.size
-            if width * height > MOST_PIXELS:
-                raise ValueError(f"{width}x{height} are more than {MOST_PIXELS:,} pixels")
-            if "transparency" in image.info:
-                return image.convert("RGBA").convert("RGB")
-            if mode[0] not in "IF":
-                return image.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                mode, (width, height) = image.mode, image.size
+                if width * height > MOST_PIXELS:
+                    raise ValueError(f"{width}x{height} are more than {MOST_PIXELS:,} pixels")
+                if "transparency" in image.info:
+                    return image.convert("RGBA").convert("RGB")
+                if mode[0] not in "IF":
+                    return image.convert("RGB")
     except PermissionError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): give this user the right to") from error
     except Exception as error:  # Pillow's decoders share no base class of errors
-        raise DataError(f"{path} is not a readable image ({one_line(error)}): replace it") from error
+        raise DataError(f"{path} is not a readable image ({describe(error)}): replace it") from error
     raise DataError(f"{path} has more than 8 bits a pixel (mode {mode}): convert it to 8 bits, or use .npz")
 
 
@@ -166,13 +148,17 @@ def _prepare(path: Path, resize: int | None, crop: int | None) -> NDArray[np.uin
 
 def load(path: Path, request: Request) -> Dataset:
     """List the images; each is read, and its shape checked, when it is asked for."""
-    refuse_range(request, "image folders")
     root, names = _root(path, request)
     if len(names) < 2:
         raise DataError(f"{root} has one class folder, {names[0]}: a classifier needs at least 2")
     folders = [(k, root / name) for k, name in enumerate(names) if (root / name).is_dir()]
     files = [(image, k) for k, folder in folders for image in sorted(_images(folder))]
     first = _prepare(files[0][0], request.resize, request.crop)
+    # The checksum covers preparation, relative paths, file sizes and labels, not contents.
+    digest = hashlib.sha256(json.dumps([request.resize, request.crop]).encode())
+    for image, label in files:
+        line = [image.relative_to(root).as_posix(), image.stat().st_size, label]
+        digest.update(json.dumps(line).encode())
     return Dataset(
         name=request.short_name,
         split=request.split,
@@ -181,22 +167,14 @@ def load(path: Path, request: Request) -> Dataset:
         class_names=tuple(names),
         read=ImageReader(tuple(image for image, _ in files), request.resize, request.crop, first.shape),
         input_range=request.input_range,
-        checksum=_checksum(root, files, request),
+        checksum=digest.hexdigest(),
         settings={"source": "images", "resize": request.resize, "crop": request.crop},
     )
-
-
-def _checksum(root: Path, files: list[tuple[Path, int]], request: Request) -> str:
-    """Return the SHA-256 of preparation, relative paths, file sizes and labels, not of contents."""
-    digest = hashlib.sha256(json.dumps([request.resize, request.crop]).encode())
-    for image, label in files:
-        line = [image.relative_to(root).as_posix(), image.stat().st_size, label]
-        digest.update(json.dumps(line).encode())
-    return digest.hexdigest()
 
 
 SOURCE = Source(
     description="folder of images, a sub-folder a class: PATH/class/*.png, or PATH/split/class/*.png",
     load=load,
     find=find,
+    options=("resize", "crop"),
 )

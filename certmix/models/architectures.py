@@ -63,15 +63,7 @@ class _Residual(nn.Module):
 class ResidualNet(nn.Module):
     """A residual net whose stem already halves the resolution: built for sampling throughput.
 
-    Parameters
-    ----------
-    stages
-        Channels of each block, stage by stage; each stage after the first
-        halves the resolution again.
-    classes
-        Number of classes.
-    stem_stride
-        Stride of the first convolution.
+    `stages` gives the channels of each block; each stage after the first halves the resolution again.
     """
 
     def __init__(
@@ -101,8 +93,7 @@ class ResidualNet(nn.Module):
 class ConvNet(nn.Module):
     """A plain convolutional net with a whitening first layer: accurate after few epochs.
 
-    The first layer projects 2x2 patches on their principal axes, scaled to
-    unit variance (`whiten`), and is not trained.
+    The first layer projects 2x2 patches on their principal axes, scaled to unit variance, and is not trained.
     """
 
     def __init__(self, widths: tuple[int, ...] = (64, 256, 256), classes: int = 10) -> None:
@@ -136,20 +127,9 @@ class ConvNet(nn.Module):
 class IntervalNet(nn.Module):
     """A plain net of strided convolutions: what interval bounds propagate through with least loss.
 
-    No pooling and no residual additions; batch normalisation keeps widths
-    and activations in balance while it is trained.
+    No pooling and no residual additions; batch normalisation keeps widths and activations in balance while
+    it is trained.  `widths` are (channels, stride) of each 3x3 convolution, `hidden` is the linear layer's.
 
-    Parameters
-    ----------
-    widths
-        (channels, stride) of each 3x3 convolution.
-    hidden
-        Width of the linear layer before the head.
-    classes
-        Number of classes.
-
-    References
-    ----------
     Z. Shi, Y. Wang, H. Zhang, J. Yi, C.-J. Hsieh, Fast Certified Robust
     Training with Short Warmup, NeurIPS 2021.
     """
@@ -237,13 +217,8 @@ class Normalized(nn.Module):
 def parse_normalize(text: str) -> Normalization:
     """Return mean and std from ``MEAN/STD``, each one number or a comma-separated list.
 
-    Raises
-    ------
-    ParameterError
-        If the text is of another form, the lists differ in length or a std is not > 0.
+    ParameterError if the text is of another form, the lists differ in length or a std is not > 0.
 
-    Examples
-    --------
     >>> parse_normalize("0.5,0.4/0.25")
     ((0.5, 0.4), (0.25,))
     """

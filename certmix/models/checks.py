@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "chance_warning", "check_logits", "classes_remedy", "looks_like_probabilities", "near_chance",
-    "resolve_robust",
-    "scale_warning", "sigma_warning",
+    "noise_warnings", "resolve_robust",
 ]  # fmt: skip
-
-MODE_REMEDY = "put it in evaluation mode, and let no layer mix the inputs of a batch or draw at random"
 
 
 def check_logits(
@@ -62,25 +60,21 @@ def check_logits(
         if bad:
             remedy = "check its weights and its normalisation"
             raise ModelError(f"{name} returns {bad} logits that are not finite of {logits.numel()}: {remedy}")
-        _check_alone(module, inputs, name)
+        pair = inputs[:2] if len(inputs) > 1 else torch.cat([inputs, torch.zeros_like(inputs)])
+        together = call_model(module, pair, name)
+        alone = torch.cat([call_model(module, one, name) for one in (pair[:1], pair[1:])])
+    tolerance = 0.01 if together.dtype in (torch.float32, torch.float64) else 0.1
+    difference, scale = float((together - alone).abs().max()), float(together.abs().max())
+    if not difference <= tolerance * max(scale, 1e-6):
+        raise ModelError(
+            f"{name} gives an input logits that differ by {difference:.3g} in a batch and alone: "
+            "put it in evaluation mode, and let no layer mix the inputs of a batch or draw at random"
+        )
     return logits
 
 
 def classes_remedy(own: int, classes: int, no_label_zero: bool = False) -> str:
-    """Return what to do about a model of `own` classes and data of another number.
-
-    Parameters
-    ----------
-    own, classes
-        Classes that the model tells apart, and those of the data.
-    no_label_zero
-        Whether no input has label 0.
-
-    Examples
-    --------
-    >>> classes_remedy(10, 11, True)
-    'no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0'
-    """
+    """Return what to do about a model of `own` classes and data of another number, or no label 0."""
     if own > classes:
         return (
             f"if {own - classes} of them have no input here, name all {own} in the data "
@@ -90,24 +84,6 @@ def classes_remedy(own: int, classes: int, no_label_zero: bool = False) -> str:
     if own == classes - 1 and no_label_zero:
         return "no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0"
     return "choose a model trained on these data; every folder of images is a class"
-
-
-def _check_alone(module: nn.Module, inputs: Tensor, name: str) -> None:
-    """Refuse a model whose logits of two inputs differ grossly from those of each alone."""
-    import torch
-
-    from certmix.calling import call_model
-
-    pair = inputs[:2] if len(inputs) > 1 else torch.cat([inputs, torch.zeros_like(inputs)])
-    together = call_model(module, pair, name)
-    alone = torch.cat([call_model(module, one, name) for one in (pair[:1], pair[1:])])
-    tolerance = 0.01 if together.dtype in (torch.float32, torch.float64) else 0.1
-    difference, scale = float((together - alone).abs().max()), float(together.abs().max())
-    if not difference <= tolerance * max(scale, 1e-6):
-        raise ModelError(
-            f"{name} gives an input logits that differ by {difference:.3g} in a batch and alone: "
-            + MODE_REMEDY
-        )
 
 
 def looks_like_probabilities(logits: Tensor) -> bool:
@@ -148,13 +124,7 @@ def chance_warning(name: str, correct: int, total: int, classes: int, where: str
 
 
 def resolve_robust(robust: str | None, sigma: float, zoo: Path = ZOO_FOLDER) -> str:
-    """Return the robust model's spec: the user's, or the shipped model trained for `sigma`.
-
-    Raises
-    ------
-    ModelError
-        If none is given and none is shipped for this noise level.
-    """
+    """Return the robust model's spec: the user's, or the shipped model trained for `sigma`."""
     if robust is not None:
         return robust
     shipped = gaussian_names(zoo)
@@ -168,22 +138,17 @@ def resolve_robust(robust: str | None, sigma: float, zoo: Path = ZOO_FOLDER) -> 
     )
 
 
-def sigma_warning(card: Card | None, sigma: float) -> str | None:
-    """Return a warning where the card names another noise level than the one in use."""
-    if card is None or card.noise_sigma is None or math.isclose(card.noise_sigma, sigma, rel_tol=1e-9):
-        return None
-    return (
-        f"{card.name} was trained for sigma = {card.noise_sigma:g} and is used with sigma = {sigma:g}: "
-        "the certificates hold, but expect low accuracy"
-    )
-
-
-def scale_warning(sigma: float, input_range: tuple[float, float] | None) -> str | None:
-    """Return a warning where the noise is far above the range of the inputs, as if that were 0 to 255."""
-    if input_range is None or sigma <= 2 * (input_range[1] - input_range[0]):
-        return None
-    low, high = input_range
-    return (
-        f"sigma = {sigma:g} is far above the input range [{low:g}, {high:g}]: such noise leaves nothing of "
-        f"an input; a sigma of pixels from 0 to 255 is written --sigma {sigma:g}/255"
-    )
+def noise_warnings(card: Card | None, sigma: float, input_range: tuple[float, float] | None) -> Iterator[str]:
+    """Yield warnings where the noise is not that of the card, or far above the range of the inputs."""
+    trained = None if card is None else card.noise_sigma
+    if card is not None and trained is not None and not math.isclose(trained, sigma, rel_tol=1e-9):
+        yield (
+            f"{card.name} was trained for sigma = {trained:g} and is used with sigma = {sigma:g}: "
+            "the certificates hold, but expect low accuracy"
+        )
+    if input_range is not None and sigma > 2 * (input_range[1] - input_range[0]):
+        low, high = input_range
+        yield (
+            f"sigma = {sigma:g} is far above the input range [{low:g}, {high:g}]: such noise leaves nothing "
+            f"of an input; a sigma of pixels from 0 to 255 is written --sigma {sigma:g}/255"
+        )

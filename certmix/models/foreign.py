@@ -1,9 +1,8 @@
 """Models that others made: a file, an importable factory, an exported program, timm, RobustBench.
 
-Each function returns a `Foreign`: the torch module and what, beside its
-weights, fixes the function it computes.
-The files that a model's code rests on, its own and what that imports from its
-folder or package, belong to what fixes it.
+Each function returns a `Foreign`: the torch module and what, beside its weights, fixes the function it
+computes.  The files that a model's code rests on, its own and what that imports from its folder or package,
+belong to what fixes it.  What cannot be loaded raises ModelError.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import logging
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, PathFinder, SourceFileLoader
@@ -39,38 +38,32 @@ _OPEN = {"spec_from_file_location", "run_path", "run_module", "SourceFileLoader"
 """Calls that import what cannot be read off the source."""
 
 
-def sources_of(name: str, file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
-    """Return the bytes of a module's file and of all that it imports of the user's own, by name of the file.
+def sources_of(file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
+    """Return what a module's file holds, and all files of the user's own that it imports, by their names.
 
-    Imports are read off the source, wherever they stand in it, and followed through `folder` and those
-    folders of ``sys.path`` that hold no library.  A file that imports by a computed name brings all of
-    its package, or all of its folder.
+    Imports are read off the source, wherever they stand in it, and followed through `folder`, where the
+    module's top-level name lies, and those folders of ``sys.path`` that hold no library.  A file that imports
+    by a computed name brings all of its package, or all of its folder.
 
-    Parameters
-    ----------
-    name
-        The module's dotted name; relative imports start from it.
-    file, source
-        Its file, and what that holds.
-    folder
-        Where its top-level name lies.
-
-    Examples
-    --------
-    >>> list(sources_of("nets", Path("nets.py"), b"import json", Path("no-such-folder")))
+    >>> list(sources_of(Path("nets.py"), b"import json", Path()))
     ['nets.py']
     """
-    folders = [folder, *_own_folders()]
+    given = (Path(entry or ".").resolve() for entry in sys.path)
+    folders = [folder, *(one for one in given if one.is_dir() and not is_installed(one))]
     found: dict[Path, bytes] = {}
-    waiting = [(name, file, source)]
+    waiting = [file]
     while waiting:
-        name, file, source = waiting.pop()
-        if file in found:
+        path = waiting.pop()
+        if path in found:
             continue
-        found[file] = source
-        base = name if file.stem == "__init__" else name.rpartition(".")[0]
-        for wanted in _imports(source, base):
-            waiting += _located(wanted, folders) if wanted else _all_of(base, file, folders)
+        found[path] = source if path == file else path.read_bytes()
+        root = _root(path, folders)
+        package = path.relative_to(root).parent.parts
+        for name in _imports(found[path], package):
+            if name:
+                waiting += _located(name, folders)
+            else:
+                waiting += sorted((root / package[0]).rglob("*.py") if package else root.glob("*.py"))
     return _labelled(found, folders)
 
 
@@ -86,7 +79,7 @@ def module_sources(name: str) -> dict[str, bytes]:
     file, source = file.resolve(), file.read_bytes()
     places = [Path(place).resolve() for place in getattr(top, "__path__", ())] or [file]
     if not is_installed(places[0]):
-        return sources_of(name, file, source, places[0].parent)
+        return sources_of(file, source, places[0].parent)
     if name.partition(".")[0] in _VAST or places == [file]:
         return {file.name: source}
     files = [path for place in places for path in sorted(place.rglob("*.py"))]
@@ -101,14 +94,19 @@ def is_installed(path: Path) -> bool:
     )
 
 
-def _own_folders() -> list[Path]:
-    """Return the folders of ``sys.path`` that hold neither Python nor installed packages."""
-    folders = [Path(entry or ".").resolve() for entry in sys.path]
-    return [folder for folder in folders if folder.is_dir() and not is_installed(folder)]
+def _root(path: Path, folders: Iterable[Path]) -> Path:
+    """Return the innermost of the folders that hold a file, or else its own."""
+    inside = [folder for folder in folders if path.is_relative_to(folder)]
+    return max(inside, key=lambda folder: len(folder.parts), default=path.parent)
 
 
-def _imports(source: bytes, base: str) -> Iterator[str]:
-    """Yield the dotted names that a source may import, "" where one is computed; `base` is its package."""
+def _imports(source: bytes, package: tuple[str, ...]) -> Iterator[str]:
+    """Yield the dotted names that a source within a package may import, "" where one is computed."""
+
+    def absolute(level: int, name: str) -> str:
+        around = package[: len(package) - level + 1] if level else ()
+        return ".".join(part for part in (*around, name) if part)
+
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError, RecursionError):  # an extension, or a file of another Python
@@ -117,72 +115,38 @@ def _imports(source: bytes, base: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parent = _absolute(node.level, node.module or "", base)
-            yield parent
-            yield from (f"{parent}.{one.name}" for one in node.names)
+            parent = absolute(node.level, node.module or "")
+            yield from (f"{parent}.{one.name}".lstrip(".") for one in node.names)
         elif isinstance(node, ast.Call):
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if called in ("import_module", "__import__"):
                 first = node.args[0] if node.args else None
                 told = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
-                level = len(told) - len(told.lstrip("."))
-                yield _absolute(level, told.lstrip("."), base) if told else ""
+                yield absolute(len(told) - len(told.lstrip(".")), told.lstrip("."))
             elif called in _OPEN:
                 yield ""
 
 
-def _absolute(level: int, name: str, base: str) -> str:
-    """Return what a relative import of some level names, seen from a package."""
-    if not level:
-        return name
-    parts = base.split(".")
-    return ".".join(part for part in (*parts[: len(parts) - level + 1], name) if part)
-
-
-def _located(name: str, folders: list[Path]) -> Iterator[tuple[str, Path, bytes]]:
-    """Yield a dotted name and the packages around it, with the files of those that lie in the folders."""
+def _located(name: str, folders: Iterable[Path]) -> list[Path]:
+    """Return the files of a dotted name and of the packages around it in the first folder that has any."""
     parts = name.split(".")
-    if parts[0] in _VAST:
-        return
-    for folder in folders:
-        found = [
-            (".".join(parts[:k]), path)
-            for k in range(1, len(parts) + 1)
-            if (path := _file(folder.joinpath(*parts[:k]))) is not None
-        ]
+    for folder in folders if parts[0] not in _VAST else ():
+        found = []
+        for k in range(1, len(parts) + 1):
+            path = folder.joinpath(*parts[:k])
+            starts = (f"{path / '__init__'}", f"{path}")
+            files = (Path(start + suffix) for start in starts for suffix in _SUFFIXES)
+            found += [file for file in files if file.is_file()][:1]
         if found:
-            yield from ((known, path, path.read_bytes()) for known, path in found)
-            return
+            return found
+    return []
 
 
-def _file(path: Path) -> Path | None:
-    """Return the file of a module without its suffix, or of a package's ``__init__``."""
-    for start in (path / "__init__", path):
-        for suffix in _SUFFIXES:
-            if (file := start.with_name(start.name + suffix)).is_file():
-                return file
-    return None
-
-
-def _all_of(base: str, file: Path, folders: list[Path]) -> Iterator[tuple[str, Path, bytes]]:
-    """Yield all Python files of a file's top-level package; of its folder where it is in none."""
-    if not base:
-        yield from ((path.stem, path, path.read_bytes()) for path in sorted(file.parent.glob("*.py")))
-        return
-    top = next(
-        (folder for folder in folders if file.is_relative_to(folder / base.partition(".")[0])), file.parent
-    )
-    for path in sorted((top / base.partition(".")[0]).rglob("*.py")):
-        parts = path.relative_to(top).with_suffix("").parts
-        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path, path.read_bytes()
-
-
-def _labelled(found: dict[Path, bytes], folders: list[Path]) -> dict[str, bytes]:
+def _labelled(found: dict[Path, bytes], folders: Iterable[Path]) -> dict[str, bytes]:
     """Return what files hold by their paths within the folder that they were found from."""
     labelled: dict[str, bytes] = {}
     for path, source in found.items():
-        inside = [folder for folder in folders if path.is_relative_to(folder)]
-        label = path.relative_to(inside[0]).as_posix() if inside else path.name
+        label = path.relative_to(_root(path, folders)).as_posix()
         while label in labelled:
             label += " (another)"
         labelled[label] = source
@@ -239,13 +203,7 @@ def from_file(path: Path, factory: str) -> Foreign:
     """Run a Python file and call its factory.
 
     The file's folder is importable while it runs; the modules it takes from there are run as their files
-    are now, and forgotten afterwards, so that two files may each have their own `utils`.  The identity holds
-    the sources of all of them, see `certmix.models.foreign.sources_of`.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, fails, or gives no torch module.
+    are now, and forgotten afterwards, so that two files may each have their own `utils`.
     """
     spec = f"{path}:{factory}"
     source = read_bytes(path, "give the path of a Python file, as in file.py:factory")
@@ -261,22 +219,13 @@ def from_file(path: Path, factory: str) -> Foreign:
             del sys.modules[unique]
             raise ModelError(f"{spec}: {describe(error)}{_where(error, path)}: mend the file") from error
         model = _call(module, factory, spec, path)
-        sources = sources_of(path.stem, path, source, path.parent)
+        sources = sources_of(path, source, path.parent)
         sources = {OWN if label == path.name else label: code for label, code in sources.items()}
     return Foreign(model, f"{path.stem}:{factory}", f"file\0{factory}".encode(), sources=sources)
 
 
 def from_module(name: str, factory: str) -> Foreign:
-    """Import a module and call its factory.
-
-    The identity holds the sources of that module, of the one that defines the factory, and of what they
-    import from their package or folder, see `certmix.models.foreign.module_sources`.
-
-    Raises
-    ------
-    ModelError
-        If the import or the factory fails, or gives no torch module.
-    """
+    """Import a module and call its factory; the module that defines the factory counts as well."""
     spec = f"{name}:{factory}"
     try:
         module = importlib.import_module(name)
@@ -293,13 +242,7 @@ def from_module(name: str, factory: str) -> Foreign:
 
 
 def from_export(path: Path, device: str) -> Foreign:
-    """Read a file written by `torch.export.save` and move its program to a device.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing or not such a file.
-    """
+    """Read a file written by `torch.export.save` and move its program to a device."""
     data = read_bytes(path, "give the path of a file written by torch.export.save")
     if wrong := what_it_is(data):
         raise ModelError(f"{path} cannot be read: {wrong}")
@@ -309,7 +252,7 @@ def from_export(path: Path, device: str) -> Foreign:
     try:
         from torch.export.passes import move_to_device_pass
 
-        program = move_to_device_pass(torch.export.load(io.BytesIO(data)), str(device))
+        program = move_to_device_pass(torch.export.load(io.BytesIO(data)), device)
         module = program.module()
     except Exception as error:
         raise ModelError(f"{path}: {describe(error)}: export it again with this version of torch") from error
@@ -319,13 +262,7 @@ def from_export(path: Path, device: str) -> Foreign:
 
 
 def from_timm(name: str, *, pretrained: bool, classes: int | None) -> Foreign:
-    """Make a timm model; with its own weights it is normalised as timm says.
-
-    Raises
-    ------
-    ModelError
-        If timm is not installed, does not know the model or cannot fetch it.
-    """
+    """Make a timm model; with its own weights it is normalised as timm says."""
     timm = _optional("timm", "timm")
     # A model with weights of the user's takes the number of classes of the data.
     settings = {} if pretrained or classes is None else {"num_classes": classes}
@@ -338,21 +275,12 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> Foreign:
     config = getattr(model, "pretrained_cfg", None) or {}
     if pretrained and config.get("mean") and config.get("std"):
         normalize = "/".join(",".join(map(str, config[key])) for key in ("mean", "std"))
-    version = getattr(timm, "__version__", "")
-    identity = f"timm\0{version}\0{name}".encode()
-    return Foreign(
-        _module(model, f"timm:{name}"), name, identity, normalize, (0.0, 1.0), *_library_code("timm")
-    )
+    identity = f"timm\0{getattr(timm, '__version__', '')}\0{name}"
+    return _from_library("timm", model, f"timm:{name}", name, identity, normalize)
 
 
 def from_robustbench(text: str) -> Foreign:
-    """Load a RobustBench model, ``MODEL`` or ``MODEL@dataset/threat``; inputs are in [0, 1].
-
-    Raises
-    ------
-    ModelError
-        If RobustBench is not installed, or the model is unknown or cannot be fetched.
-    """
+    """Load a RobustBench model, ``MODEL`` or ``MODEL@dataset/threat``; inputs are in [0, 1]."""
     name, at, place = text.partition("@")
     dataset, slash, threat = (place if at else "cifar10/Linf").partition("/")
     if not (name and dataset and slash and threat):
@@ -364,16 +292,17 @@ def from_robustbench(text: str) -> Foreign:
     except Exception as error:
         remedy = "check the name, the dataset and the threat model on robustbench.github.io"
         raise ModelError(f"robustbench:{text}: {describe(error)}: {remedy}") from error
-    identity = f"robustbench\0{name}\0{dataset}\0{threat}".encode()
-    return Foreign(
-        _module(model, f"robustbench:{text}"), name, identity, None, (0.0, 1.0), *_library_code("robustbench")
-    )
+    identity = f"robustbench\0{name}\0{dataset}\0{threat}"
+    return _from_library("robustbench", model, f"robustbench:{text}", name, identity)
 
 
-def _library_code(name: str) -> tuple[dict[str, bytes], str]:
-    """Return the sources of a library, and why its models cannot be vouched for, if so."""
-    sources = module_sources(name)
-    return sources, "" if sources else f"the source of {name} cannot be had"
+def _from_library(
+    library: str, model: Any, spec: str, name: str, identity: str, normalize: str | None = None
+) -> Foreign:
+    """Return a model for inputs in [0, 1] of a library, whose sources count whole."""
+    sources = module_sources(library)
+    doubt = "" if sources else f"the source of {library} cannot be had"
+    return Foreign(_module(model, spec), name, identity.encode(), normalize, (0.0, 1.0), sources, doubt)
 
 
 def _optional(module: str, extra: str) -> Any:
@@ -461,7 +390,7 @@ def _importable(folder: Path) -> Iterator[None]:
     What was imported from there before is set aside meanwhile: its files may be others now.
     """
     path, finder = sys.path.copy(), _Neighbours(folder)
-    before = {} if is_installed(folder) else {name: sys.modules.pop(name) for name in _local(folder)}
+    before = {name: sys.modules.pop(name) for name in _local(folder)}
     sys.path.insert(0, str(folder))
     sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)  # type: ignore[arg-type]
     importlib.invalidate_caches()
@@ -470,23 +399,19 @@ def _importable(folder: Path) -> Iterator[None]:
     finally:
         sys.path[:] = path
         sys.meta_path.remove(finder)  # type: ignore[arg-type]
-        if not is_installed(folder):
-            for name in _local(folder):
-                del sys.modules[name]
+        for name in _local(folder):
+            del sys.modules[name]
         sys.modules.update(before)
 
 
 def _local(folder: Path) -> list[str]:
     """Return the names of the modules whose top-level one is folder/NAME.py or the package folder/NAME."""
-    tops = {
-        name for name, module in list(sys.modules.items()) if "." not in name and _lies_in(module, folder)
-    }
+    tops = set()
+    for name, module in list(sys.modules.items()) if not is_installed(folder) else ():
+        known = getattr(module, "__dict__", {})  # a lazy module makes up what it is asked for
+        places = list(known.get("__path__") or [known.get("__file__")])
+        kept = str(known.get("__name__")).startswith(("_certmix_model_", "__main__", "certmix"))
+        inside = any(isinstance(place, str) and Path(place).parent == folder for place in places)
+        if "." not in name and not kept and inside:
+            tops.add(name)
     return [name for name in sys.modules if name.partition(".")[0] in tops]
-
-
-def _lies_in(module: ModuleType, folder: Path) -> bool:
-    """Whether a top-level module is folder/NAME.py or the package folder/NAME."""
-    known = getattr(module, "__dict__", {})  # a lazy module makes up what it is asked for
-    places = list(known.get("__path__") or [known.get("__file__")])
-    kept = str(known.get("__name__")).startswith(("_certmix_model_", "__main__", "certmix"))
-    return not kept and any(isinstance(place, str) and Path(place).parent == folder for place in places)

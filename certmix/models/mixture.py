@@ -81,11 +81,9 @@ def mix_outputs(
 
     Raises
     ------
-    ParameterError
-        For an alpha outside [0, 1], an unknown form, or trust terms that do
-        not fit the outputs.
-    ModelError
-        If the outputs differ in shape.
+    ParameterError, ModelError
+        For an alpha outside [0, 1], an unknown form, trust terms that do not
+        fit the outputs, or outputs of different shapes.
 
     References
     ----------
@@ -99,7 +97,13 @@ def mix_outputs(
     """
     check_settings(form=form)
     alphas = _check_alpha(alpha)
-    _check_shapes(standard, robust, log_trust)
+    check_pair(standard, robust)
+    rows, classes = standard.shape[:-1], standard.shape[-1]
+    if log_trust is not None and tuple(log_trust.shape) not in ((*rows, classes), (*rows, 1)):
+        raise ParameterError(
+            f"the trust terms are {tuple(log_trust.shape)} for outputs {tuple(standard.shape)}: "
+            "give one number an output, or one an input"
+        )
     g, h = standard.double(), robust.double()
     if form == "probabilities":
         g, h = g.log_softmax(-1), h.log_softmax(-1)
@@ -135,16 +139,6 @@ def _check_alpha(alpha: float | Sequence[float] | Tensor) -> float | list[float]
     return values
 
 
-def _check_shapes(standard: Tensor, robust: Tensor, log_trust: Tensor | None) -> None:
-    check_pair(standard, robust)
-    rows, classes = standard.shape[:-1], standard.shape[-1]
-    if log_trust is not None and tuple(log_trust.shape) not in ((*rows, classes), (*rows, 1)):
-        raise ParameterError(
-            f"the trust terms are {tuple(log_trust.shape)} for outputs {tuple(standard.shape)}: "
-            "give one number an output, or one an input"
-        )
-
-
 class MixedClassifier(nn.Module):
     """Mix an accurate and a robust classifier; gives logits, as attack libraries expect.
 
@@ -159,13 +153,8 @@ class MixedClassifier(nn.Module):
         row a function of its own input alone.
     alpha
         Mixing weight in [0, 1]: 0 is the standard classifier, 1 the robust one.
-    trust
-        R_i, a name in `certmix.models.trust.TRUSTS`.
-    form
-        ``"probabilities"`` or ``"logits"``: what is mixed, and measured by R_i.
-    norm
-        The attack's norm, ``"linf"``, ``"l2"`` or ``"l1"``: gradients in R_i
-        are measured in its dual.
+    trust, form, norm
+        R_i and what is mixed, as for `certmix.models.trust.trusted_outputs`.
     normalised
         False leaves out the denominator of equations 2 and 3.
 

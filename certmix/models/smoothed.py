@@ -90,13 +90,7 @@ class SmoothedClassifier:
         self._sampler: tuple[tuple[int, float, int], Sampler] | None = None
 
     def _batch(self, inputs: Tensor | NDArray[Any]) -> Tensor:
-        """Return float32 or float64 inputs (m, ...); the first time, find out what one input is.
-
-        Raises
-        ------
-        ParameterError
-            If they are no numbers, integers, or of another number of dimensions than before.
-        """
+        """Return float32 or float64 inputs (m, ...); the first time, find out what one input is."""
         try:
             given = torch.as_tensor(inputs)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -108,8 +102,20 @@ class SmoothedClassifier:
                 f"{found}: give floating point (m, ...) in the units of sigma, such as pixels.float() / 255"
             )
         values = given.detach().to(torch.promote_types(given.dtype, torch.float32))
-        if self._dimensions is None:
-            self._dimensions, classes = self._one_input(values)
+        if self._dimensions is None:  # a batch is tried, then one input
+            self._dimensions, batch = values.ndim - 1, values[:1]
+            if not len(values):
+                batch = values.new_zeros((1, *values.shape[1:]))
+            with torch.inference_mode():
+                try:
+                    classes = call_model(self.base, batch).shape[1]
+                except ModelError as refused:
+                    try:
+                        classes = call_model(self.base, values[None]).shape[1]
+                    except ModelError:
+                        self._dimensions = None
+                        raise refused from None
+                    self._dimensions = values.ndim
             self.classes = self.classes or classes
         if values.ndim == self._dimensions:
             return values[None]
@@ -119,19 +125,6 @@ class SmoothedClassifier:
                 "before: give (m, ...)"
             )
         return values
-
-    def _one_input(self, values: Tensor) -> tuple[int, int]:
-        """Return the dimensions of one input and the number of classes: a batch is tried, then one input."""
-        batch = values[:1] if len(values) else values.new_zeros((1, *values.shape[1:]))
-        with torch.inference_mode():
-            try:
-                return values.ndim - 1, call_model(self.base, batch).shape[1]
-            except ModelError:
-                try:
-                    return values.ndim, call_model(self.base, values[None]).shape[1]
-                except ModelError:
-                    pass
-                raise
 
     def counts(
         self,
@@ -156,18 +149,13 @@ class SmoothedClassifier:
         assert self.classes is not None
         if not len(inputs):
             return np.zeros((0, self.classes), np.int64)
-        sampler = self._ready_sampler(self.classes)
+        wanted = (self.classes, self.sigma, self.seed)
+        if self._sampler is None or self._sampler[0] != wanted:  # kept: its first batch checks the model
+            self._sampler = wanted, Sampler(self.base, *wanted, **self._settings)
+        sampler = self._sampler[1]
         keys = [_key(x, self.sigma) for x in inputs] if indices is None else indices
         pairs = zip(inputs, keys, strict=True)
         return np.stack([sampler.votes(x, key, [samples], stream=stream)[0] for x, key in pairs])
-
-    def _ready_sampler(self, classes: int) -> Sampler:
-        """Return one sampler as long as nothing changes: its first batch checks the model."""
-        wanted = (classes, self.sigma, self.seed)
-        if self._sampler is None or self._sampler[0] != wanted:
-            made = Sampler(self.base, classes, self.sigma, self.seed, **self._settings)
-            self._sampler = wanted, made
-        return self._sampler[1]
 
     def predict(
         self, inputs: Tensor | NDArray[Any], samples: int = 1000, failure_probability: float = 0.001

@@ -35,15 +35,9 @@ from certmix.models.weights import PICKLED, apply_weights, draws_weights, hash_s
 from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
 
 __all__ = [
-    "FORMS", "MODULE_FACTORY", "SCHEMES", "LoadedModel", "Normalized", "load_model", "parse_normalize",
+    "FORMS", "MODULE_FACTORY", "LoadedModel", "Normalized", "load_model", "parse_normalize",
     "read_weights", "wrap_model",
 ]  # fmt: skip
-
-SCHEMES = {"nuts": "certmix.nuts.folder"}
-"""Folders that later stations read: scheme -> module, imported on first use, whose ``load_part`` loads them.
-
-A model is named ``SCHEME:FOLDER[#PART]``, or by a folder that holds ``SCHEME.json``.
-"""
 
 FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
@@ -52,23 +46,18 @@ FORMS = (
 MODULE_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def _find_scheme(spec: str, zoo: Path) -> tuple[str, Path, str] | None:
-    """Return the module of `SCHEMES` that loads a spec, and its folder and part; None for other specs."""
-    for scheme, module in SCHEMES.items():
-        file, given = f"{scheme}.json", spec.startswith(f"{scheme}:")
-        rest, part = os.path.expanduser(spec.removeprefix(f"{scheme}:")), ""
-        held = os.path.basename(rest) == file or os.path.isfile(os.path.join(rest, file))
-        if given and not os.path.isdir(rest):
-            rest, _, part = rest.partition("#")
-        if not given and (not spec or spec in zoo_names(zoo) or not held):
-            continue
-        if not given and os.path.isdir(rest) and _models_in(Path(rest)):
-            raise ModelError(
-                f"folder {spec} holds a mix and a model: write {scheme}:{spec}, or name the card"
-            )
-        path = Path(rest)
-        return module, (path.parent if path.name == file else path), part
-    return None
+def _find_mix(spec: str, zoo: Path) -> tuple[Path, str] | None:
+    """Return the folder of a nonlinear mix that a spec names, and which part of it; None for other specs."""
+    given, rest, part = spec.startswith("nuts:"), os.path.expanduser(spec.removeprefix("nuts:")), ""
+    if given and not os.path.isdir(rest):
+        rest, _, part = rest.partition("#")
+    held = os.path.basename(rest) == "nuts.json" or os.path.isfile(os.path.join(rest, "nuts.json"))
+    if not given and (not spec or spec in zoo_names(zoo) or not held):
+        return None
+    path = Path(rest)
+    if not given and path.is_dir() and _models_in(path):
+        raise ModelError(f"folder {spec} holds a mix and a model: write nuts:{spec}, or name the card")
+    return (path.parent if path.name == "nuts.json" else path), part
 
 
 def _find_card(spec: str, zoo: Path) -> Path | None:
@@ -92,13 +81,7 @@ def _models_in(folder: Path) -> list[str]:
 
 
 def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None, zoo: Path) -> Foreign:
-    """Load what certmix did not make: from a library, an exported file, or a factory.
-
-    Raises
-    ------
-    ModelError
-        If the spec names nothing, or it cannot be loaded.
-    """
+    """Load what certmix did not make: from a library, an exported file, or a factory."""
     library, _, rest = spec.partition(":")
     if library == "timm" and rest:
         return from_timm(rest, pretrained=pretrained, classes=classes)
@@ -209,10 +192,8 @@ def load_model(
 
     Raises
     ------
-    ModelError
-        If the model cannot be loaded, or the weights do not fit it.
-    ParameterError
-        If `normalize` is not of that form.
+    ModelError, ParameterError
+        If the model cannot be loaded, the weights do not fit it, or `normalize` is not of that form.
     """
     digests = _digests(files)
     try:
@@ -221,17 +202,17 @@ def load_model(
         sound = False
     if not sound:  # no path can be that, or it would not fit on a line
         raise ModelError(f"model {ascii(spec)[:80]} is neither a name nor a path: use {FORMS}")
-    scheme = _find_scheme(spec, zoo)
-    path = None if scheme is not None else _find_card(spec, zoo)
-    whole = scheme is not None or path is not None
+    mix = _find_mix(spec, zoo)
+    path = None if mix is not None else _find_card(spec, zoo)
+    whole = mix is not None or path is not None
     if weights is not None and (whole or spec.startswith("robustbench:") or spec.endswith(".pt2")):
         raise ModelError(f"{spec} brings its own weights: give no others")
     if normalize is not None and whole:
         raise ModelError(f"{spec} normalises inside: give no other normalisation")
-    if scheme is not None:
-        module, folder, part = scheme
-        load_part: Callable[..., LoadedModel] = importlib.import_module(module).load_part
-        return _declared(load_part(folder, part, spec, device=device, classes=classes, zoo=zoo), digests)
+    if mix is not None:
+        # A later station, which imports this one: asked for only where a mix is named.
+        load_part: Callable[..., LoadedModel] = importlib.import_module("certmix.nuts.folder").load_part
+        return _declared(load_part(*mix, spec, device=device, classes=classes, zoo=zoo), digests)
     if path is not None:
         stem = path.name.removesuffix(".json")
         card = zoo_card(stem, path.parent)
@@ -260,7 +241,7 @@ def load_model(
 
 
 def _digests(files: Sequence[str | Path]) -> dict[str, str]:
-    """Return what declared files hold, by their names; ModelError for one that is missing."""
+    """Return the digests of declared files by their names; ModelError for one that is missing."""
     found: dict[str, str] = {}
     for file in files:
         data = read_bytes(Path(file).expanduser(), "restore the file that the model reads, or leave it out")
@@ -315,17 +296,16 @@ def _finish(
     foreign: Foreign, spec: str, values: Normalization | None, device: str | torch.device
 ) -> LoadedModel:
     parts = {
-        "weights": hash_state(foreign.module).hexdigest(),
+        "weights": hash_state(foreign.module),
         "code": digest_of(foreign.identity),
         "normalisation": str(values),
         **{name: digest_of(source) for name, source in foreign.sources.items()},
     }
-    checksum = digest_of(parts)
     module = foreign.module if values is None else Normalized(foreign.module, *values)
-    module = _ready(module, spec, device)
     return LoadedModel(
-        module, foreign.name, spec, checksum, None, foreign.input_range, None, parts, foreign.doubt
-    )
+        _ready(module, spec, device), foreign.name, spec, digest_of(parts), None, foreign.input_range, None,
+        parts, foreign.doubt,
+    )  # fmt: skip
 
 
 def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:

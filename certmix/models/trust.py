@@ -31,11 +31,7 @@ NORMS = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 
 @dataclass(frozen=True)
 class Slopes:
-    """Dual norms of one classifier's gradients, (N, classes) or (N, 1).
-
-    `log` holds their logarithms, all of them finite; `zero` says where the
-    gradient is zero, so that `log` is only a stand-in.
-    """
+    """Finite logarithms of dual norms (N, classes) or (N, 1) of a model's gradients; where those are 0."""
 
     log: Tensor
     zero: Tensor
@@ -54,11 +50,10 @@ def _log_odds(logits: Tensor) -> tuple[Tensor, Tensor]:
     return log_g - log_rest, log_g + log_rest
 
 
-def _as_they_are(logits: Tensor) -> tuple[Tensor, Tensor]:
-    return logits, torch.zeros_like(logits)
-
-
-FORMS = {"probabilities": _log_odds, "logits": _as_they_are}
+FORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "probabilities": _log_odds,
+    "logits": lambda logits: (logits, torch.zeros_like(logits)),
+}
 """What is mixed: name -> float64 logits to (f, log s), where the outputs' gradients are s grad f."""
 
 
@@ -73,33 +68,11 @@ def slopes(
     largest: bool = False,
     graph: bool = False,
 ) -> Slopes:
-    """Return the dual norms of the gradients of one model's outputs, one backward pass a class.
+    """Return the dual norms of the gradients of one model's outputs, of the first largest one with `largest`.
 
-    A pass a class, rather than one batched over the classes, holds one gradient
-    at a time and asks nothing of the module.
-
-    Parameters
-    ----------
-    name, model
-        The model, and what to call it in a message.
-    logits, inputs
-        Its logits (N, classes), computed from these inputs (N, ...).  Row n
-        must depend on input n alone: gradients are those of a sum over rows.
-    form
-        Name in `FORMS`: of which outputs the gradients are.
-    norm
-        Name in `NORMS`.
-    largest
-        Only of the largest output; of the first one where several are.
-    graph
-        Whether the norms are to be differentiated.  If not, the graph of
-        `logits` is freed.
-
-    Raises
-    ------
-    ModelError
-        If there are fewer than 2 classes, or the model's outputs change with
-        the input and carry no gradient.
+    `logits` (N, classes) are the model's at `inputs` (N, ...), row n of input n alone.  One backward pass a
+    class holds one gradient at a time.  Without `graph` the norms are not differentiable, and the graph of
+    `logits` is freed.
     """
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ModelError(
@@ -111,57 +84,37 @@ def slopes(
         values, log_scale = values.gather(1, top), log_scale.gather(1, top)
     columns, last = [], values.shape[1] - 1
     for i in range(values.shape[1]):
-        gradient = _gradient(values[:, i], inputs, graph, keep=graph or i < last)
-        if gradient is None:
-            if i == 0:  # every class comes from the same logits
-                _check_constant(name, model, inputs, logits)
-            gradient = torch.zeros_like(inputs)
-        columns.append(_lengths(gradient, NORMS[norm]))
+        gradient = None
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(
+                values[:, i].sum(),
+                inputs,
+                retain_graph=graph or i < last,
+                create_graph=graph,
+                allow_unused=True,
+            )
+        if gradient is None and i == 0:  # every class comes from the same logits
+            other = torch.linspace(-1.0, 1.0, inputs.numel(), dtype=inputs.dtype, device=inputs.device)
+            with torch.no_grad():
+                if not torch.equal(call_model(model, other.view(inputs.shape)), logits):
+                    raise ModelError(
+                        f"the {name} model's outputs change with the input but carry no gradient: "
+                        "let it not detach them, or use trust 'constant'"
+                    )
+        rows = (torch.zeros_like(inputs) if gradient is None else gradient).unsqueeze(-1).flatten(1)
+        still = (rows == 0).all(1)  # a norm has no derivative at 0: that of these rows is 0
+        moving = rows.masked_fill(still[:, None], 1.0)
+        lengths = torch.linalg.vector_norm(moving, NORMS[norm], dim=1, dtype=torch.float64)
+        columns.append(lengths.masked_fill(still, 0.0))
     norms = torch.stack(columns, 1)
     return Slopes(log_scale + norms.clamp_min(SMALLEST_NORM).log(), norms <= SMALLEST_NORM)
 
 
-def _gradient(values: Tensor, inputs: Tensor, graph: bool, keep: bool) -> Tensor | None:
-    """Return each value's gradient, or None where the values do not come from the inputs."""
-    if not values.requires_grad:
-        return None
-    total = values.sum()
-    return torch.autograd.grad(total, inputs, retain_graph=keep, create_graph=graph, allow_unused=True)[0]
-
-
-def _lengths(gradient: Tensor, order: float) -> Tensor:
-    """Return each input's norm in float64, with derivative 0 where it is 0."""
-    rows = gradient.unsqueeze(-1).flatten(1)
-    still = (rows == 0).all(1)
-    moving = rows.masked_fill(still[:, None], 1.0)
-    return torch.linalg.vector_norm(moving, order, dim=1, dtype=torch.float64).masked_fill(still, 0.0)
-
-
-def _check_constant(name: str, model: nn.Module, inputs: Tensor, logits: Tensor) -> None:
-    """Refuse a model that has no gradient and gives other outputs for other inputs."""
-    other = torch.linspace(-1.0, 1.0, inputs.numel(), dtype=inputs.dtype, device=inputs.device)
-    with torch.no_grad():
-        if not torch.equal(call_model(model, other.view(inputs.shape)), logits):
-            raise ModelError(
-                f"the {name} model's outputs change with the input but carry no gradient: "
-                "let it not detach them, or use trust 'constant'"
-            )
-
-
 @dataclass(frozen=True)
 class Trust:
-    """One choice of R_i.
+    """One choice of R_i: its formula, classifiers whose gradients it needs, and log R_i of their `Slopes`.
 
-    Parameters
-    ----------
-    summary
-        One line for tables and help texts.
-    of
-        The classifiers whose gradients it needs, ``"standard"`` and ``"robust"``.
-    largest
-        Whether the largest output's gradient is needed, rather than each one's.
-    log_value
-        Their `Slopes`, in that order -> log R_i; None for R_i = 1.
+    `largest` takes the gradient of the largest output alone; `log_value` None stands for R_i = 1.
     """
 
     summary: str
@@ -193,13 +146,7 @@ TRUSTS = {
 
 
 def check_settings(**names: str) -> None:
-    """Refuse unknown names of a trust term, a form or a norm.
-
-    Raises
-    ------
-    ParameterError
-        Naming what there is.
-    """
+    """Refuse unknown names of a trust term, a form or a norm with `ParameterError`."""
     for kind, table in (("trust", TRUSTS), ("form", FORMS), ("norm", NORMS)):
         if kind in names and names[kind] not in table:
             raise ParameterError(f"{kind} {names[kind]!r} is unknown: use one of {', '.join(table)}")
@@ -224,10 +171,7 @@ def log_trust_values(
 ) -> Tensor:
     """Return log R_i, to be kept with the logits and mixed at any alpha by `mix_outputs`.
 
-    Parameters
-    ----------
-    standard, robust, inputs, trust, form, norm
-        As for `trusted_outputs`.
+    Arguments are those of `trusted_outputs`.
 
     Returns
     -------
@@ -298,8 +242,14 @@ def trusted_outputs(
     if not inputs.is_floating_point():
         kind = str(inputs.dtype).removeprefix("torch.")
         raise ParameterError(f"inputs are {kind}: trust {trust!r} takes gradients: pass floating point")
-    wanted = torch.is_grad_enabled() and (inputs.requires_grad or _trainable(standard, robust))
-    tracked = inputs if wanted and inputs.requires_grad else _leaf(inputs)
+    parameters = (*standard.parameters(), *robust.parameters())
+    wanted = torch.is_grad_enabled() and (
+        inputs.requires_grad or any(one.requires_grad for one in parameters)
+    )
+    tracked = inputs
+    if not (wanted and inputs.requires_grad):  # the start of a graph of its own
+        with _recording():
+            tracked = (inputs.clone() if inputs.is_inference() else inputs.detach()).requires_grad_()
     outputs = []
     for name, model in (("standard", standard), ("robust", robust)):
         with _recording() if name in rule.of else nullcontext():
@@ -322,14 +272,3 @@ def _recording() -> Iterator[None]:
     """Record gradients, even within `torch.no_grad` and `torch.inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-def _leaf(inputs: Tensor) -> Tensor:
-    """Return the inputs as the start of a graph of their own."""
-    with _recording():
-        values = inputs.clone() if inputs.is_inference() else inputs.detach()
-        return values.requires_grad_()
-
-
-def _trainable(*models: nn.Module) -> bool:
-    return any(parameter.requires_grad for model in models for parameter in model.parameters())

@@ -16,9 +16,8 @@ from certmix.errors import DataError, ModelError
 from certmix.models.checks import (
     check_logits,
     looks_like_probabilities,
+    noise_warnings,
     resolve_robust,
-    scale_warning,
-    sigma_warning,
 )
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.runs.source_names import Sources
@@ -120,9 +119,8 @@ def load_sources(sources: Sources, sigma: float, device: torch.device, say: Call
     if robust_spec is None or isinstance(robust_spec, str):
         robust_spec = resolve_robust(robust_spec, sigma)
     loaded = _load_pair(dataset, sources, robust_spec, device, say)
-    for warning in (sigma_warning(loaded.robust.card, sigma), scale_warning(sigma, dataset.input_range)):
-        if warning:
-            say(warning)
+    for warning in noise_warnings(loaded.robust.card, sigma, dataset.input_range):
+        say(warning)
     return loaded
 
 

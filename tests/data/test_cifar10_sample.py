@@ -98,5 +98,5 @@ def test_damaged_package_files_are_noticed(damage, refusal, tmp_path, monkeypatc
         facts.write_text("{")
     else:
         facts.write_text(facts.read_text().replace("732ef934", "00000000"))
-    monkeypatch.setattr("certmix.data.sample.files", lambda package: tmp_path)
+    monkeypatch.setattr("certmix.data.cifar.files", lambda package: tmp_path)
     assert "install certmix again" in refusal("cifar10-sample")

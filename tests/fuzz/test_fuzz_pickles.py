@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import struct
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -40,14 +38,10 @@ def test_pickles_made_of_any_instructions(place: Path, parts: list[bytes], in_or
 
 
 DOUBLED = b"".join(b"](h%ch%ceq%c" % (k, k, k + 1) for k in range(1, 60))
-PAIRS = b"".join(b"h%c\x86q%c" % (k, k + 1) for k in range(1, 60))
 LONG = b"X" + struct.pack("<I", 50_000) + b"x" * 50_000
 BOMBS = {
     "lists of one list": b"\x80\x02}U\x04data]q\x01" + DOUBLED + b"s.",
     "labels of labels": b"\x80\x02}U\x06labels]q\x01" + DOUBLED + b"s.",
-    "a key of tuples": b"\x80\x02})q\x01" + PAIRS + b"K\x01s.",
-    "a key of copies": b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s.",
-    "a key of nested tuples": b"\x80\x02})" + b"\x85" * 500_000 + b"K\x01s.",
     "a list after BUILD": b"\x80\x02}U\x04data]Nbq\x01(h\x01h\x01es.",
     "text again and again": b"\x80\x02}U\x04data" + LONG + b"q\x01(" + b"h\x01" * 50_000 + b"ls.",
     "encoded again and again": b"\x80\x02}U\x04data](c_codecs\nencode\nq\x02" + LONG + b"q\x03U\x06latin1q\x04\x86R"
@@ -91,32 +85,6 @@ def test_programs_are_forbidden(tmp_path: Path, protocol: int) -> None:
         lay(tmp_path, {f"w.{suffix}": program})
         refused(lambda suffix=suffix: use_weights(tmp_path / f"w.{suffix}"), tmp_path)
     assert not (tmp_path / "witness").exists()
-
-
-HASHED = {
-    **{name: BOMBS[name] for name in ("a key of tuples", "a key of copies", "a key of nested tuples")},
-    "a set of tuples": b"\x80\x04\x8f()q\x01" + PAIRS + b"\x90.",
-}
-
-
-@pytest.mark.parametrize("name", HASHED)
-@pytest.mark.parametrize("kind", ["archive", "old format", "old format before an archive"])
-def test_keys_that_take_for_ever(place: Path, name: str, kind: str) -> None:
-    if kind != "archive":
-        head = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
-        lay(place, {"w.pt": b"".join(head) + HASHED[name] + pickle.dumps([], 2)})
-        if "before" in kind:
-            with zipfile.ZipFile(place / "w.pt", "a") as file:
-                file.writestr("archive/data.pkl", b"\x80\x02}.")
-    else:
-        with zipfile.ZipFile(place / "w.pt", "w") as file:
-            for member, content in (
-                ("data.pkl", HASHED[name]),
-                ("version", b"3\n"),
-                ("byteorder", b"little"),
-            ):
-                file.writestr(f"archive/{member}", content)
-    refused(lambda: use_weights(place / "w.pt"), place)
 
 
 @given(raw)

@@ -14,8 +14,8 @@ from certmix.models.checks import (
     check_logits,
     looks_like_probabilities,
     near_chance,
+    noise_warnings,
     resolve_robust,
-    sigma_warning,
 )
 
 INPUTS = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -146,14 +146,15 @@ def test_the_robust_model_follows_the_noise_level(zoo, tmp_path_factory):
 
 
 def test_another_noise_level_is_warned_of(make_card):
-    card = make_card("noisy", noise_sigma=0.5)
-    assert sigma_warning(card, 0.25) == (
+    card, unit = make_card("noisy", noise_sigma=0.5), (0.0, 1.0)
+    assert list(noise_warnings(card, 0.25, unit)) == [
         "noisy was trained for sigma = 0.5 and is used with sigma = 0.25: "
         "the certificates hold, but expect low accuracy"
-    )
-    assert sigma_warning(card, 0.5 * (1 + 1e-12)) is None
-    assert sigma_warning(replace(card, noise_sigma=None), 0.25) is None
-    assert sigma_warning(None, 0.25) is None
+    ]
+    for known, sigma in ((card, 0.5 * (1 + 1e-12)), (replace(card, noise_sigma=None), 0.25), (None, 0.25)):
+        assert list(noise_warnings(known, sigma, unit)) == []
+    (said,) = noise_warnings(None, 64.0, unit)
+    assert "far above the input range [0, 1]" in said and list(noise_warnings(None, 64.0, None)) == []
 
 
 @pytest.mark.parametrize(

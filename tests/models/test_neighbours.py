@@ -47,7 +47,7 @@ def test_imports_are_followed(tmp_path: Path, text, expected):
     )  # fmt: skip
     own = tmp_path / "nets.py"
     own.write_text(text)
-    found = sources_of("nets", own, own.read_bytes(), tmp_path)
+    found = sources_of(own, own.read_bytes(), tmp_path)
     assert set(found) == {"nets.py", *expected}
     assert all(found[name] == (tmp_path / name).read_bytes() for name in found)
 

@@ -108,10 +108,10 @@ def test_loading_refuses_other_or_no_weights(tmp_path, model, make_card):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda card: card.pop("seed") and None, "lacks seed"),
-        (lambda card: card.update(colour="red"), "has unknown colour"),
-        (lambda card: card.update(classes="ten"), "wrong type"),
-        (lambda card: card.update(accuracy=[0.5]), "wrong type"),
+        (lambda card: card.pop("seed") and None, "missing required field `seed`"),
+        (lambda card: card.update(colour="red"), "unknown field `colour`"),
+        (lambda card: card.update(classes="ten"), "Expected `int`, got `str`"),
+        (lambda card: card.update(accuracy=[0.5]), "Expected `object`, got `array`"),
         (lambda card: card.update(classes=1), "1 classes: at least 2"),
         (lambda card: card.update(class_names=["cat"]), "10 classes and 1 class names"),
         (lambda card: card.update(noise_sigma=0.0), "noise_sigma = 0.0: give a number > 0"),
@@ -129,7 +129,10 @@ def test_bad_cards_are_refused_in_one_line(tmp_path, change, message, make_card)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[1]", "holds list, not a card")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is no card .Expecting"), ("[1]", "is no card .Expected `object`, got `array`")],
+)
 def test_unreadable_cards_are_refused(tmp_path, text, message):
     (tmp_path / "tiny.json").write_text(text)
     with pytest.raises(ModelError, match=message):
