@@ -68,9 +68,7 @@ def read_description(run: Path) -> tuple[dict[str, Any], str]:
     identity = description.get("identity")
     study = str(identity.get("study", CERTIFY)) if isinstance(identity, dict) else CERTIFY
     if study not in (CERTIFY, *PROVED):
-        raise RunError(
-            f"{run} is a run of {command_of(study)}: only runs of certmix certify can be derived again"
-        )
+        raise RunError(f"{run} is a run of {command_of(study)}: name a run of certmix certify")
     objects = ("identity", "request", "sources", "data", "models", "versions")
     for name in (*objects, "device", "threads"):
         if name not in description:

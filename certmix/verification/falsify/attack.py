@@ -129,8 +129,7 @@ class Claim:
     input_checksum: str = ""
 
 
-@dataclass(frozen=True)
-class Claims:
+class Claims(NamedTuple):
     """The certificates of a run that are attacked, and what they are about.
 
     ``sigma`` is None where h is the network as it is; then ``failure_probability``,
@@ -154,8 +153,7 @@ class Claims:
     run: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The network whose certificates are attacked: classes, device, range of inputs."""
 
     module: nn.Module
@@ -173,30 +171,13 @@ class Trial(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
-class Attacked:
-    """What an attack on one certificate came to, at one ``point`` (float32).
+class Attacked(NamedTuple):
+    """What an attack on a certificate came to at the worst `point` (float32), `distance` from the image.
 
-    Parameters
-    ----------
-    claim
-        The certificate.
-    rival
-        The class i whose g = e_i is worst at the point.
-    distance
-        Of the point, in the certificate's norm.
-    margin
-        h_y - h_i at the point: an estimate where `samples` is not 0.
-    upper
-        Its upper confidence bound, None where the point was given up before all
-        samples were drawn.  Without noise, the margin.
-    threshold
-        mu: some g flips the mix where the margin is less.
-    samples, counts
-        Fresh samples behind the margin, 0 without noise, and their votes (c,);
-        None for soft scores and without noise.
-    found
-        Whether the certificate is shown to be wrong.
+    `rival` is the class i whose g = e_i is worst there; `margin`, of h_y - h_i, is an estimate from `samples`
+    fresh samples, or exact where these are 0.  `upper` is its upper confidence bound, None where the point
+    was given up early; below `threshold`, mu, some g flips the mix.  `counts` are votes (c,), None for soft
+    scores and without noise.  `found` says whether the certificate is shown to be wrong.
     """
 
     claim: Claim
@@ -294,30 +275,9 @@ def smoothed_candidates(
     of projected descent with momentum.  The point is not held to the data's
     range: certificates by noise are not.
 
-    Parameters
-    ----------
-    model
-        The base classifier: logits (N, classes).
-    image, predicted
-        One input, float32, on the model's device, and its class y.
-    radius, sigma
-        Of the certificate.
-    steps, copies
-        Steps, and noisy copies behind each gradient.
-    generator
-        Source of the noise, on the model's device.
-    soft_temperature
-        Temperature of soft scores; None for votes.
-
-    Returns
-    -------
-    Tensor
-        (n, ...): the last point, and up to `KEPT` others of lowest estimated margin.
-
-    Raises
-    ------
-    ModelError
-        If the model gives no gradient.
+    `image` is one float32 input of class y = `predicted`; `copies` noisy copies lie behind each gradient;
+    `soft_temperature` is that of soft scores, None for votes.  The points are the last one, and up to `KEPT`
+    others of lowest estimated margin.
     """
     ball = make_ball(image[None], "l2", math.nextafter(radius, 0.0), (-math.inf, math.inf))
     point, velocity = ball.centre, torch.zeros_like(image[None], dtype=torch.float64)

@@ -6,6 +6,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,25 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certmix.certification.deterministic_request import (
-    DETERMINISTIC,
-    ROBUST,
-    DeterministicRequest,
-    margin_cell,
-)
+from certmix.certification.deterministic_request import ROBUST, margin_cell
 from certmix.certification.evaluate import bound_records, radii_of
 from certmix.certification.proved_table import stored_radii
 from certmix.certification.publish import unfinished
-from certmix.certification.stored import open_sampled
+from certmix.certification.request import CertifyRequest
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.files import digest_of
 from certmix.radii import CERTIFICATES
-from certmix.runs import Store, read_run
 from certmix.runs.behaviour import Original
 from certmix.runs.cells import Progress
-from certmix.runs.folder import DATABASE, DESCRIPTION
-from certmix.runs.from_json import from_json
+from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.types import Dataset
@@ -53,6 +47,7 @@ from certmix.verification.falsify.attack import (
 )
 from certmix.verification.falsify.evidence import chance_of, findings_needed, threshold
 from certmix.verification.falsify.findings import Finding, Said, Sampled, read_finding, write_finding
+from certmix.verification.stored import load, opened
 
 __all__ = ["Falsification", "FalsifyRequest", "Replay", "attack_claims", "falsify", "read_claims", "replay"]
 
@@ -68,19 +63,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Falsification:
-    """The attacks on a run's certificates and their verdict.
-
-    Parameters
-    ----------
-    source
-        The run, as it was named.
-    claims, request
-        What was attacked, and how.
-    attacked
-        One entry for each certificate that was attacked.
-    files
-        Where findings were written.
-    """
+    """The attacks on the certificates of a run, as it was named, their verdict, and where findings lie."""
 
     source: str
     claims: Claims
@@ -147,41 +130,24 @@ class Falsification:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         claims = self.claims
+        attacks = [
+            {
+                "image": one.claim.index, "predicted": one.claim.predicted,
+                "radius": one.claim.radius if math.isfinite(one.claim.radius) else None,
+                "distance": one.distance, "rival": one.rival, "margin": one.margin,
+                "margin_upper": one.upper, "samples": one.samples, "found": one.found,
+            }
+            for one in self.attacked
+        ]  # fmt: skip
         return {
-            "schema_version": 1,
-            "source": self.source,
-            "certificate": claims.certificate,
-            "alpha": claims.alpha,
-            "threshold": threshold(claims.alpha),
-            "norm": claims.norm,
-            "sigma": claims.sigma,
-            "failure_probability": claims.failure_probability,
-            "request": self.request.as_dict(),
-            "images": claims.looked_at,
-            "certified": len(claims.claims),
-            "attacked": len(self.attacked),
-            "complete": self.complete,
-            "findings": len(self.findings),
-            "findings_needed": self.needed,
-            "chance_if_honest": self.chance,
-            "falsified": self.falsified,
-            "check": self.check.as_dict(),
-            "attacks": [
-                {
-                    "image": one.claim.index,
-                    "predicted": one.claim.predicted,
-                    "radius": one.claim.radius if math.isfinite(one.claim.radius) else None,
-                    "distance": one.distance,
-                    "rival": one.rival,
-                    "margin": one.margin,
-                    "margin_upper": one.upper,
-                    "samples": one.samples,
-                    "found": one.found,
-                }
-                for one in self.attacked
-            ],
-            "files": list(self.files),
-        }
+            "schema_version": 1, "source": self.source, "certificate": claims.certificate,
+            "alpha": claims.alpha, "threshold": threshold(claims.alpha), "norm": claims.norm,
+            "sigma": claims.sigma, "failure_probability": claims.failure_probability,
+            "request": self.request.as_dict(), "images": claims.looked_at, "certified": len(claims.claims),
+            "attacked": len(self.attacked), "complete": self.complete, "findings": len(self.findings),
+            "findings_needed": self.needed, "chance_if_honest": self.chance, "falsified": self.falsified,
+            "check": self.check.as_dict(), "attacks": attacks, "files": list(self.files),
+        }  # fmt: skip
 
 
 def falsify(
@@ -201,29 +167,9 @@ def falsify(
     the mix (Lemma 3.2 is tight).  A smoothed h is judged there on fresh noise,
     by a confidence bound.  That nothing is found proves nothing.
 
-    Parameters
-    ----------
-    run
-        Folder of a run of `certmix.certify`; it is only read, but for findings.
-    request
-        Which certificates, and the budget; None for the defaults.
-    sources
-        Data and models, for a run that was made from Python objects.
-    output
-        Folder for findings; None takes ``falsify`` in the run's folder.
-    device, progress, say
-        As for `certmix.certify`.
-
-    Returns
-    -------
-    Falsification
-        ``.falsified`` is the verdict.  After a keyboard interrupt it is of
-        the attacks that were done.
-
-    Raises
-    ------
-    CertmixError
-        If the run cannot be read, or its data or model are not what they were.
+    The run is only read, but for findings, which go to `output`, or ``falsify`` in its folder.  `sources` are
+    the data and models of a run that was made from Python objects.  After a keyboard interrupt the result is
+    of the attacks that were done.
     """
     asked = request or FalsifyRequest()
     claims = read_claims(run, asked)
@@ -272,13 +218,6 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
 
     The images are spread evenly over the run's own, by index: the choice does
     not depend on what was certified.
-
-    Raises
-    ------
-    RunError
-        If the run cannot be read.
-    ParameterError
-        If the run gives no radii of this certificate or alpha.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -286,71 +225,58 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
             f"{folder} is a file: name the folder of a run of certmix certify, whose model is attacked; "
             "a log alone is checked by certmix audit"
         )
-    described = read_run(folder)
-    study = described["identity"].get("study", "certify") if "identity" in described else "certify"
-    proved = next((name for name in DETERMINISTIC if study == f"certify-{name}"), None)
-    if proved is not None:
-        return _proved(folder, described, proved, request)
-    run = open_sampled(folder)
-    own = run.request
+    run = load(folder)
+    own, described = run.request, run.description
     alpha = own.alpha if request.alpha is None else request.alpha
-    certificate = request.certificate or own.certificates[0]
-    if certificate not in CERTIFICATES:
-        raise ParameterError(
-            f"certificate {certificate}: {folder} was sampled: use one of {', '.join(CERTIFICATES)}"
+    if isinstance(own, CertifyRequest):
+        certificate = request.certificate or own.certificates[0]
+        if certificate not in CERTIFICATES:
+            raise ParameterError(
+                f"certificate {certificate}: {folder} was sampled: use one of {', '.join(CERTIFICATES)}"
+            )
+        own.replace(certificates=(certificate,))  # refuses what the run's bound does not allow
+        records = [run.images[index] for index in sorted(run.images)]
+        waiting = bound_records(records, own).waiting.tolist() if records else []
+        records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
+        records = [records[i] for i in spread(len(records), request.images)] if records else []
+        radii = np.zeros(0)
+        if records:
+            bounds = bound_records(records, own).bounds
+            radii = radii_of(bounds, sigma=own.sigma, alpha=alpha, certificate=certificate).radius
+        claims = tuple(
+            Claim(record.index, record.selected, radius, record.input_checksum)
+            for record, radius in zip(records, radii.tolist(), strict=True)
+            if radius > 0
         )
-    own.replace(certificates=(certificate,))  # refuses what the run's bound does not allow
-    chosen = [run.records[i] for i in spread(len(run.records), request.images)] if run.records else []
-    radius = np.zeros(0)
-    if chosen:
-        bounds = bound_records(chosen, own).bounds
-        radius = radii_of(bounds, sigma=own.sigma, alpha=alpha, certificate=certificate).radius
-    claims = tuple(
-        Claim(record.index, record.selected, r, record.input_checksum)
-        for record, r in zip(chosen, radius.tolist(), strict=True)
-        if r > 0
-    )
-    return Claims(
-        certificate, alpha, CERTIFICATES[certificate].norm, own.sigma, own.failure_probability, len(chosen),
-        claims, own.scores, own.temperature, own.precision, own.seed, run=described,
-    )  # fmt: skip
-
-
-def _proved(folder: Path, described: dict[str, Any], certificate: str, request: FalsifyRequest) -> Claims:
-    """Return what a run without samples claims: radii at alpha = 1, or at its own alpha."""
-    if request.certificate not in (None, certificate):
+        return Claims(
+            certificate, alpha, CERTIFICATES[certificate].norm, own.sigma, own.failure_probability,
+            len(records), claims, own.scores, own.temperature, own.precision, own.seed, run=described,
+        )  # fmt: skip
+    if request.certificate not in (None, own.certificate):
         raise ParameterError(
-            f"certificate {request.certificate}: {folder} holds {certificate}: leave --certificate out"
+            f"certificate {request.certificate}: {folder} holds {own.certificate}: leave --certificate out"
         )
-    try:
-        own, box = from_json(DeterministicRequest, described["request"]), described["data"]["input_range"]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
-    alpha = own.alpha if request.alpha is None else request.alpha
     if alpha not in own.weights():
         raise ParameterError(
             f"alpha = {alpha:g}: {folder} holds radii at "
             f"{' and '.join(f'{a:g}' for a in sorted(set(own.weights())))}: "
             f"use one of them, or repeat certmix certify with --alpha {alpha:g}"
         )
-    store = Store(folder / DATABASE, read_only=True)
-    try:
-        stored = store.known(ROBUST)
-        if certificate == "margin":
-            stored &= store.known(margin_cell(alpha))
-        indices = np.array(sorted(stored), np.int64)
-        chosen = indices[spread(len(indices), request.images)] if len(indices) else indices
-        claims: tuple[Claim, ...] = ()
-        if len(chosen):
-            classes = store.read(ROBUST, chosen.tolist()).argmax(1).tolist()
-            radius = stored_radii(own, store, chosen, alpha).radius.tolist()
-            found = zip(chosen.tolist(), classes, radius, strict=True)
-            claims = tuple(Claim(index, predicted, r) for index, predicted, r in found if r > 0)
-    finally:
-        store.close()
-    clipped = certificate == "margin" and own.norm == "linf" and box is not None
+    stored = set(run.cells.get(ROBUST, {}))
+    if own.certificate == "margin":
+        stored &= set(run.cells.get(margin_cell(alpha), {}))
+    indices = np.array(sorted(stored), np.int64)
+    chosen = indices[spread(len(indices), request.images)] if len(indices) else indices
+    claims = ()
+    if len(chosen):
+        with closing(opened(folder)) as store:
+            radii = stored_radii(own, store, chosen, alpha).radius
+        found = zip(chosen.tolist(), radii.tolist(), strict=True)
+        claims = tuple(Claim(i, int(run.cells[ROBUST][i].argmax()), r) for i, r in found if r > 0)
+    clipped = own.certificate == "margin" and own.norm == "linf"
+    clipped = clipped and described["data"].get("input_range") is not None
     return Claims(
-        certificate, alpha, own.norm, None, 0.0, len(chosen), claims, clipped=clipped, run=described
+        own.certificate, alpha, own.norm, None, 0.0, len(chosen), claims, clipped=clipped, run=described
     )
 
 
@@ -362,24 +288,20 @@ def _load_target(
     try:
         named = Sources.from_dict(described["sources"]) if sources is None else sources
         robust = named.robust if named.robust is not None else described["models"]["robust"]["spec"]
-        identity, batch_size = described["identity"], described.get("batch_size")
-        expected = str(identity["data_checksum"])
+        expected = str(described["identity"]["data_checksum"])
     except (KeyError, TypeError) as error:
         raise RunError(f"{run}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
     chosen = resolve_device(device)
     loaded = load_models(named.replace(standard=None), robust, chosen, say)
-    store = Store(run / DATABASE, loaded.dataset.classes, read_only=True)
-    try:
-        Original(run, described, store).hold(loaded, chosen)
-    finally:
-        store.close()
     data = loaded.dataset
+    with closing(opened(run, data.classes)) as store:
+        Original(run, described, store).hold(loaded, chosen)
     if data.checksum != expected:
         raise RunError(
             f"{data.name} is not the data that {run} was made with (checksum {data.checksum[:12]}, "
             f"{expected[:12]} there): restore it, or certify again"
         )
-    batch = batch_size if claims.sigma is not None else None
+    batch = described.get("batch_size") if claims.sigma is not None else None
     return Target(loaded.robust.module, data.classes, chosen, data.input_range, batch), data
 
 
@@ -435,21 +357,8 @@ def replay(
     Noise, number of samples and failure probability of the verdict are the
     replayer's.  The noise of the finding is drawn too, to compare its votes.
 
-    Parameters
-    ----------
-    path
-        Its ``.json`` or ``.npz``.
-    run
-        The run's folder, if it is no longer where it was.
-    seed
-        Key of the fresh noise that decides; None takes one from the operating system.  It is reported.
-    sources, device, say
-        As for `falsify`.
-
-    Raises
-    ------
-    CertmixError
-        If the finding, the run, its data or model cannot be read, or are not what they were.
+    `path` is its ``.json`` or ``.npz``, `run` the run's folder if it lies elsewhere now, `seed` the key
+    of the fresh noise that decides: None takes one from the operating system, which is reported.
     """
     finding = read_finding(path)
     said = finding.said
@@ -511,19 +420,15 @@ def _checks(attacked: Attacked, said: Said, seed: int | None) -> tuple[CheckResu
     upper = ("not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}") + risk
     below = attacked.upper is not None and attacked.upper < attacked.threshold
     flips = attacked.found if inside else below
-    found = {
-        "class": (
-            claim.predicted == said.predicted,
-            f"the run certifies class {claim.predicted}, the finding attacked {said.predicted}",
-        ),
-        "distance": (inside, f"{attacked.distance!r} from the image, certified radius {claim.radius!r}"),
-        "margin": (
-            flips,
-            f"{attacked.margin:.6f} to class {attacked.rival}, {upper}; below {attacked.threshold:.6f} a g "
-            "flips the mix",
-        ),
-    }
+    wanted = f"the run certifies class {claim.predicted}, the finding attacked {said.predicted}"
+    away = f"{attacked.distance!r} from the image, certified radius {claim.radius!r}"
+    margin = f"{attacked.margin:.6f} to class {attacked.rival}, {upper}; "
+    found = (
+        ("class", claim.predicted == said.predicted, wanted),
+        ("distance", inside, away),
+        ("margin", flips, f"{margin}below {attacked.threshold:.6f} a g flips the mix"),
+    )
     return tuple(
         CheckResult.about(name, Outcome.HOLDS if holds else Outcome.FAILS, message, [claim.index])
-        for name, (holds, message) in found.items()
+        for name, holds, message in found
     )

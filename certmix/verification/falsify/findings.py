@@ -66,50 +66,33 @@ def write_finding(
 ) -> Path:
     """Write ``finding-IMAGE-...json`` and the ``.npz`` beside it; return the path of the first."""
     identity = (claims.run or {}).get("identity", {})
+    claim = one.claim
     said: dict[str, Any] = {
-        "format_version": VERSION,
-        "certmix": version("certmix"),
-        "run": str(Path(run).resolve()),
-        "data_checksum": identity.get("data_checksum"),
-        "robust_checksum": identity.get("robust_checksum"),
-        "image": one.claim.index,
-        "predicted": one.claim.predicted,
-        "certificate": claims.certificate,
-        "alpha": claims.alpha,
-        "norm": claims.norm,
-        "sigma": claims.sigma,
+        "format_version": VERSION, "certmix": version("certmix"), "run": str(Path(run).resolve()),
+        "data_checksum": identity.get("data_checksum"), "robust_checksum": identity.get("robust_checksum"),
+        "image": claim.index, "predicted": claim.predicted, "certificate": claims.certificate,
+        "alpha": claims.alpha, "norm": claims.norm, "sigma": claims.sigma,
         "certificate_failure_probability": claims.failure_probability,
-        "certified_radius": one.claim.radius if math.isfinite(one.claim.radius) else None,
-        "distance": one.distance,
-        "worst_standard_classifier": {"one_hot": one.rival},
-        "threshold": one.threshold,
-        "margin": one.margin,
-        "margin_upper": one.upper,
-        "samples": one.samples,
-        "votes": None if one.counts is None else one.counts.tolist(),
-        "request": request.as_dict(),
-        "device": target.device.type,
-    }
+        "certified_radius": claim.radius if math.isfinite(claim.radius) else None,
+        "distance": one.distance, "worst_standard_classifier": {"one_hot": one.rival},
+        "threshold": one.threshold, "margin": one.margin, "margin_upper": one.upper,
+        "samples": one.samples, "votes": None if one.counts is None else one.counts.tolist(),
+        "request": request.as_dict(), "device": target.device.type,
+    }  # fmt: skip
     if claims.sigma is not None:
         trial = trial_of(claims, request)
         said |= {"failure_probability": trial.failure_probability, "noise_seed": trial.seed}
     buffer = io.BytesIO()
     np.savez(buffer, point=one.point)
     said["point_checksum"] = checksum(one.point)
-    name = f"finding-{one.claim.index}-{claims.certificate}-alpha{claims.alpha:g}-seed{request.seed}"
+    name = f"finding-{claim.index}-{claims.certificate}-alpha{claims.alpha:g}-seed{request.seed}"
     write_atomically(folder / f"{name}.npz", buffer.getvalue())
     write_atomically(folder / f"{name}.json", (json.dumps(said, indent=2, allow_nan=False) + "\n").encode())
     return folder / f"{name}.json"
 
 
 def read_finding(path: str | Path) -> Finding:
-    """Read a finding by either of its files.
-
-    Raises
-    ------
-    RunError, DataError
-        If a file is missing, of another kind or a newer version, or the point is not the one described.
-    """
+    """Read a finding by either of its files; RunError or DataError if it is none, or the point is another."""
     path = Path(path)
     try:
         path = path.with_suffix(".json")
