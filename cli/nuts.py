@@ -11,8 +11,7 @@ from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.source_names import Sources
-from certmix.studies.nuts_ablations import STUDIES
-from certmix.studies.nuts_choices import CertifiedRequest, FitChoices
+from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices
 from certmix.tables.formats import FORMATS
 
 from .options import NUMBERS, Parsed, divide, format_option, options, refuse_unused, sources_of
@@ -251,7 +250,6 @@ def study(name: str, folders: tuple[Path, ...], plot: Path | None, output: Path 
     as well. No attack is run: everything comes from cached logits in seconds.
     """
     from certmix.studies.nuts_ablations import nuts_study
-    from certmix.studies.study import StudyResult
     from certmix.tables.formats import write_files
 
     product = nuts_study(name, folders)
@@ -260,7 +258,7 @@ def study(name: str, folders: tuple[Path, ...], plot: Path | None, output: Path 
     if output is not None:
         write_files(output, product.table, product.plots)
         click.echo(f"Output: {output}", err=True)
-    print_study(StudyResult(product.table, None), format_)
+    print_study(product, format_)
     return 0
 
 

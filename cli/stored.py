@@ -341,7 +341,7 @@ def show(run: Path, format_: str) -> int:
     """
     from certmix.certification.publish import show
     from certmix.runs import read_run
-    from certmix.studies.show import STUDIES, show_study
+    from certmix.studies.study import STUDIES, show_study
     from certmix.tables import print_table
 
     table = show_study(run) if read_run(run)["identity"].get("study") in STUDIES else show(run)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
-from certmix.nuts.fit import NutsFit
-from certmix.nuts.grid import TOP_K, Grid, TransformSettings
+from certmix.nuts.fit import FitFacts
+from certmix.nuts.grid import TOP_K, Described, Number, TransformSettings, check_shares
 from certmix.types import IntArray
 
 __all__ = [
@@ -28,8 +28,6 @@ __all__ = [
 ]
 
 COLDEST, HOTTEST = 1e-6, 1e6
-
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 def check_mix(alpha: float, temperature: float) -> None:
@@ -46,24 +44,7 @@ def check_mix(alpha: float, temperature: float) -> None:
         )
 
 
-def check_shares(**shares: float | None) -> None:
-    """Refuse named numbers outside [0, 1]; None passes."""
-    for name, value in shares.items():
-        if value is not None and not 0.0 <= value <= 1.0:
-            raise ParameterError(f"{name} = {value}: it must lie in [0, 1]")
-
-
-class _Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Plain data of ``nuts.json``; texts are of one line."""
-
-    def __post_init__(self) -> None:
-        for name, value in msgspec.structs.asdict(self).items():
-            for text in value if isinstance(value, tuple) else (value,):
-                if isinstance(text, str) and len(f"{text}.".splitlines()) > 1:
-                    raise ParameterError(f"{name} is {text[:40]!r}: a text of one line is needed")
-
-
-class MixSettings(_Described, frozen=True):
+class MixSettings(Described, frozen=True):
     """The numbers of a nonlinear mix.
 
     Parameters
@@ -97,8 +78,17 @@ class MixSettings(_Described, frozen=True):
         plain = msgspec.structs.asdict(self)
         return {**msgspec.structs.asdict(plain.pop("transform")), **plain}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> MixSettings:
+        """Return the settings of such plain data."""
+        of_transform = set(TransformSettings.__struct_fields__)
+        transform = TransformSettings(
+            **{name: value for name, value in plain.items() if name in of_transform}
+        )
+        return cls(transform, **{name: value for name, value in plain.items() if name not in of_transform})
 
-class ModelReference(_Described, frozen=True):
+
+class ModelReference(Described, frozen=True):
     """Where a base model comes from: what `load_model` takes, and the checksum it must have.
 
     Paths in ``spec``, ``weights`` and ``files`` (further files that it reads) are relative to
@@ -117,34 +107,7 @@ class ModelReference(_Described, frozen=True):
             raise ParameterError(f"checksum {self.checksum[:70]!r}: a SHA-256 in 64 hex digits is needed")
 
 
-class FitFacts(_Described, frozen=True):
-    """How Algorithm 1 came to its numbers: the fields of `NutsFit` without the margins."""
-
-    beta: float
-    quantile: str
-    margin_threshold: float
-    objective: float
-    constraint_share: float
-    ties: Count
-    on_edge: tuple[str, ...]
-    conditional: bool
-    images: Count
-    clean_wrong: Count
-    attacked_right: Count
-    grid: Grid
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = ("beta", "margin_threshold", "objective", "constraint_share")
-        check_shares(**{name: getattr(self, name) for name in names})
-
-    @classmethod
-    def of(cls, fit: NutsFit) -> FitFacts:
-        """Return the facts worth keeping of a fit."""
-        return cls(*(getattr(fit, name) for name in cls.__struct_fields__))
-
-
-class TuningImages(_Described, frozen=True):
+class TuningImages(Described, frozen=True):
     """The images that a mix was tuned on: no result should be reported on them.
 
     Parameters
@@ -160,8 +123,8 @@ class TuningImages(_Described, frozen=True):
     data: str
     split: str
     checksum: str
-    indices: tuple[Count, ...]
-    attack: dict[str, Any] = {}
+    indices: tuple[Number, ...]
+    attack: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,7 +147,7 @@ class TuningImages(_Described, frozen=True):
         return np.intersect1d(asked, np.array(self.indices if same else (), np.int64))
 
 
-class NutsDescription(_Described, frozen=True):
+class NutsDescription(Described, frozen=True):
     """A nonlinear mix as it is saved; `fit` and `tuning` are None where unknown."""
 
     settings: MixSettings

@@ -13,7 +13,16 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from certmix.errors import DataError, ParameterError
-from certmix.nuts.grid import BETAS, CLAMP_NAMES, Grid, TransformSettings, check_choice
+from certmix.nuts.grid import (
+    BETAS,
+    CLAMP_NAMES,
+    Described,
+    Grid,
+    Number,
+    TransformSettings,
+    check_choice,
+    check_shares,
+)
 from certmix.nuts.margins import CLAMPS, attacked_margin, check_labels, check_logits, normalize_numpy
 from certmix.types import FloatArray, IntArray
 
@@ -32,14 +41,13 @@ _LARGEST_CACHE = 2**31  # bytes
 _PREDICTED = -1  # in place of a label: the class that is predicted after the transform
 
 
-@dataclass(frozen=True, eq=False)
-class NutsFit:
-    """What Algorithm 1 found.
+class FitFacts(Described, frozen=True):
+    """How Algorithm 1 came to its numbers, as ``nuts.json`` keeps it.
 
     Parameters
     ----------
-    s, p, c, alpha
-        The transform and the mixing weight.
+    beta, quantile
+        As for `solve_beta`.
     margin_threshold
         q: alpha is 1 / (1 + q), and a margin of at least q withstands any standard model.
     objective
@@ -53,42 +61,62 @@ class NutsFit:
         Feasible grid points with this objective, the chosen one included.
     on_edge
         Which of s, p, c end their range on the grid: the optimum may lie beyond.
-    beta, quantile, clamp, top_k, rival, conditional
-        How it was found.
+    conditional
+        As in `MarginGrid`.
     images, clean_wrong, attacked_right
         Numbers of images: all, in the objective, and in the constraint.
-    grid, objectives, thresholds, feasible
-        The grid, and at each of its points, (s, p, c), the objective, q, and
-        whether (7) can be met at all (else q is 0 and the point is left out).
+    grid
+        What was tried.
     """
 
-    s: float
-    p: float
-    c: float
-    alpha: float
+    beta: float
+    quantile: str
     margin_threshold: float
     objective: float
     constraint_share: float
-    ties: int
+    ties: Number
     on_edge: tuple[str, ...]
-    beta: float
-    quantile: str
-    clamp: str
-    top_k: int | None
-    rival: str
     conditional: bool
-    images: int
-    clean_wrong: int
-    attacked_right: int
+    images: Number
+    clean_wrong: Number
+    attacked_right: Number
     grid: Grid
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("beta", "margin_threshold", "objective", "constraint_share")
+        check_shares(**{name: getattr(self, name) for name in names})
+
+    @classmethod
+    def of(cls, fit: NutsFit) -> FitFacts:
+        """Return the facts worth keeping of a fit."""
+        return cls(*(getattr(fit, name) for name in cls.__struct_fields__))
+
+
+class NutsFit(FitFacts, frozen=True, eq=False):
+    """What Algorithm 1 found.
+
+    Parameters
+    ----------
+    settings
+        The transform, as `NonlinearTransform` and `constraint_share` take it.
+    rival
+        As for `margin_grid`.
+    objectives, thresholds, feasible
+        At each point of the grid, (s, p, c), the objective, q, and whether
+        (7) can be met at all (else q is 0 and the point is left out).
+    """
+
+    settings: TransformSettings
+    rival: str
     objectives: FloatArray
     thresholds: FloatArray
     feasible: NDArray[np.bool_]
 
     @property
-    def settings(self) -> TransformSettings:
-        """The transform, as `NonlinearTransform` and `constraint_share` take it."""
-        return TransformSettings(self.s, self.p, self.c, self.clamp, self.top_k)
+    def alpha(self) -> float:
+        """The mixing weight."""
+        return mixing_weight(self.margin_threshold)
 
     @property
     def saturated(self) -> bool:
@@ -349,13 +377,14 @@ def solve_beta(margins: MarginGrid, beta: float, *, quantile: str = "conservativ
     tied = np.argwhere(feasible & (kept == kept[feasible].min()))
     s, p, c = (np.array(values)[i] for values, i in zip((grid.s, grid.p, grid.c), tied.T, strict=True))
     first = np.lexsort((np.abs(c), s, p, -q[tuple(tied.T)]))[0]
-    i, j, k = at = tuple(tied[first].tolist())
+    at = tuple(tied[first].tolist())
     wrong, right = margins.clean_wrong.shape[-1], margins.attacked.shape[-1]
     objectives, share = kept / max(wrong, 1), np.count_nonzero(margins.attacked[at] >= q[at]) / right
     return NutsFit(
-        grid.s[i], grid.p[j], grid.c[k], mixing_weight(float(q[at])), float(q[at]), float(objectives[at]),
-        share, len(tied), grid.edges((i, j, k)), beta, quantile, margins.clamp, margins.top_k, margins.rival,
-        margins.conditional, margins.images, wrong, right, grid, objectives, q, feasible,
+        beta, quantile, float(q[at]), float(objectives[at]), share, len(tied), grid.edges(at),
+        margins.conditional, margins.images, wrong, right, grid,
+        TransformSettings(grid.s[at[0]], grid.p[at[1]], grid.c[at[2]], margins.clamp, margins.top_k),
+        margins.rival, objectives, q, feasible,
     )  # fmt: skip
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from certmix.errors import ParameterError
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 CLAMP_NAMES = ("gelu", "relu", "elu", "softplus", "linear")
 
@@ -35,6 +38,23 @@ def check_top_k(top_k: int | None) -> None:
     """Refuse a number of largest logits that has no variance."""
     if top_k is not None and top_k < 2:
         raise ParameterError(f"top_k = {top_k}: a variance needs at least 2 logits; leave it out for all")
+
+
+def check_shares(**shares: float | None) -> None:
+    """Refuse named numbers outside [0, 1]; None passes."""
+    for name, value in shares.items():
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise ParameterError(f"{name} = {value}: it must lie in [0, 1]")
+
+
+class Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Plain data of ``nuts.json``; texts are of one line."""
+
+    def __post_init__(self) -> None:
+        for name, value in msgspec.structs.asdict(self).items():
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str) and len(f"{text}.".splitlines()) > 1:
+                    raise ParameterError(f"{name} is {text[:40]!r}: a text of one line is needed")
 
 
 class TransformSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

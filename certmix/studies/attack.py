@@ -5,18 +5,16 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from certmix.errors import RunError
 from certmix.files import write_atomically
 from certmix.models.mixture import MixedClassifier
 from certmix.runs.attack_request import AttackRequest, check_weight
-from certmix.runs.attacking import Bench, attacked_points, look_for_blindness, outputs
+from certmix.runs.attacking import attacked_points, look_for_blindness, outputs
 from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
 from certmix.studies.study import (
@@ -25,6 +23,7 @@ from certmix.studies.study import (
     Surroundings,
     attacked_accuracy,
     estimated_accuracy,
+    images_file,
     open_study,
 )
 from certmix.tables.table import Quantity, Table
@@ -102,8 +101,9 @@ def attack(
     alpha = None if alpha is None else check_weight(alpha)
     if save is not None and save.suffix.lower() != ".npz":
         raise RunError(f"{save}: adversarial images are saved as .npz: name such a file")
+    cell = _cell(save)
     with open_study(
-        "attack", request, sources or Sources(standard=None), where or Surroundings(),
+        "attack", request, sources or Sources(standard=None), where,
         asked={"alpha": alpha, "save": None if save is None else str(save)}, identity={"alpha": alpha},
         mixes=alpha is not None,
     ) as study:  # fmt: skip
@@ -111,59 +111,49 @@ def attack(
         model = study.loaded.robust.module
         if alpha is not None:
             model = MixedClassifier(*study.pair, alpha).eval()
-        compute = partial(_attacked, bench, model, save is not None)
-        numbers = study.fill([Cell(_cell(save), compute, key="attacked")], ["model"])
-        found = evaluate(numbers)
+
+        def attacked(batch: Batch) -> FloatArray:
+            """Return clean logits, attacked logits, the distance and, if they are kept, the points."""
+            look_for_blindness(bench, "model", model, batch)
+            points = attacked_points(bench, model, batch)
+            order = {"linf": math.inf, "l2": 2, "l1": 1}[request.norm]
+            moved = (points.double() - batch.images.double()).flatten(1)
+            distance = torch.linalg.vector_norm(moved, order, dim=1).cpu().numpy()[:, None]
+            parts = [outputs([model], batch.images), outputs([model], points), distance]
+            return np.concatenate(
+                parts if save is None else [*parts, points.double().flatten(1).cpu().numpy()], 1
+            )
+
+        numbers = study.fill([Cell(cell, attacked, key="attacked")], ["model"])
+        found = view(numbers)
         if save is not None:
-            flat = numbers.read(_cell(save))[:, 2 * dataset.classes + 1 :]
+            flat = numbers.read(cell)[:, 2 * dataset.classes + 1 :]
             shape = dataset.read(int(bench.positions[0])).shape
             points = flat.reshape(-1, *shape).astype(np.float32)
-            found, buffer = replace(found, points=points), io.BytesIO()
+            found, buffer = replace(found, data=replace(found.data, points=points)), io.BytesIO()
             np.savez_compressed(
-                buffer, inputs=points, labels=found.labels, indices=found.indices,
+                buffer, inputs=points, labels=numbers.labels, indices=numbers.indices,
                 class_names=np.array(dataset.class_names),
             )  # fmt: skip
             write_atomically(save, buffer.getvalue())
-        columns = (
-            found.indices, found.labels, found.clean.argmax(1), found.attacked.argmax(1),
-            map(repr, found.distance.tolist()),
-        )  # fmt: skip
-        lines = ["idx\tlabel\tclean_prediction\tattacked_prediction\tdistance"]
-        lines += ["\t".join(map(str, row)) for row in zip(*columns, strict=True)]
-        files = {"images.tsv": ("\n".join(lines) + "\n").encode()}
-        return study.publish(numbers, table(numbers, found), {}, found, files=files)
+        return study.publish(numbers, found)
 
 
 def _cell(save: object) -> str:
     return "attacked" if save is None else "attacked, with points"
 
 
-def _attacked(bench: Bench, model: nn.Module, keep: bool, batch: Batch) -> FloatArray:
-    """Return clean logits, attacked logits, the distance and, if they are kept, the points."""
-    look_for_blindness(bench, "model", model, batch)
-    points = attacked_points(bench, model, batch)
-    order = {"linf": math.inf, "l2": 2, "l1": 1}[bench.request.norm]
-    moved = (points.double() - batch.images.double()).flatten(1)
-    distance = torch.linalg.vector_norm(moved, order, dim=1).cpu().numpy()[:, None]
-    parts = [outputs([model], batch.images), outputs([model], points), distance]
-    return np.concatenate([*parts, points.double().flatten(1).cpu().numpy()] if keep else parts, 1)
-
-
-def evaluate(numbers: Numbers) -> AttackOutcome:
-    """Return what stored numbers say; points found are left out."""
+def view(numbers: Numbers) -> StudyResult:
+    """Return the table, one row, and what happened to each image; points found are left out."""
     c, kept = len(numbers.class_names), numbers.read(_cell(numbers.asked["save"]))
     clean, attacked, distance = kept[:, :c], kept[:, c : 2 * c], kept[:, 2 * c]
-    return AttackOutcome(numbers.indices, numbers.labels, clean, attacked, distance, None)
-
-
-def table(numbers: Numbers, found: AttackOutcome) -> Table:
-    """Return the table: one row."""
+    found = AttackOutcome(numbers.indices, numbers.labels, clean, attacked, distance, None)
     request, alpha, name = numbers.request, numbers.asked["alpha"], numbers.models["robust"]
     if alpha is not None:
         name = f"{numbers.models['standard']} mixed with {name} (alpha = {alpha:g})"
     broken = found.right & ~found.held
-    mean = Quantity(float(found.distance[broken].mean()) if broken.any() else None, 4)
-    return Table(
+    mean = Quantity(float(distance[broken].mean()) if broken.any() else None, 4)
+    table = Table(
         name="attack",
         title="Accuracy (%), clean and attacked, with 95 % intervals over images",
         settings=f"{request.words()}, {len(found.labels):,} images",
@@ -181,3 +171,8 @@ def table(numbers: Numbers, found: AttackOutcome) -> Table:
         ),
         complete=numbers.complete,
     )
+    columns = (
+        found.indices, found.labels, clean.argmax(1), attacked.argmax(1), map(repr, distance.tolist()),
+    )  # fmt: skip
+    headings = ("idx", "label", "clean_prediction", "attacked_prediction", "distance")
+    return StudyResult(table, data=found, files=images_file(headings, columns))

@@ -19,7 +19,7 @@ from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.models.trust import FORMS, TRUSTS, log_trust_values
 from certmix.runs import Store
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
-from certmix.runs.attacking import Bench, attacked_points, look_for_blindness, outputs
+from certmix.runs.attacking import attacked_points, look_for_blindness, outputs
 from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
 from certmix.studies.mix_sweep import check_alphas
@@ -37,28 +37,13 @@ from certmix.tables.table import Table
 from certmix.text import as_given, floor_percent, plain_decimal
 from certmix.types import FloatArray
 
-__all__ = ["DEFAULT_WEIGHTS", "TrustComparison", "compare_trust"]
+__all__ = ["DEFAULT_WEIGHTS", "compare_trust"]
 
 DEFAULT_WEIGHTS = (0.25, 0.5, 0.6, 0.75, 0.9)
 CALIBRATION_IMAGES = 50
 CLEAN = "clean"
 _LARGEST = 700.0
 """Largest |log gamma|: its exponential is still a number."""
-
-
-@dataclass(frozen=True)
-class TrustComparison:
-    """The curves, and what separates them.
-
-    ``halfway`` is, for each curve (norm, trust, form), the attacked accuracy
-    where clean accuracy is halfway between the two classifiers', by linear
-    interpolation; None where the curve does not get there.  ``log_median`` is
-    log R at the median image, with which weights become alphas.
-    """
-
-    curves: tuple[TrustCurves, ...]
-    halfway: dict[tuple[str, str, str], float | None]
-    log_median: dict[tuple[str, str, str], float]
 
 
 def compare_trust(
@@ -94,7 +79,9 @@ def compare_trust(
     Returns
     -------
     StudyResult
-        ``.table`` is the table, ``.data`` the `TrustComparison`.
+        A row of the table is a weight of a term and form; ``.data`` holds by (norm, trust, form) the
+        attacked accuracy where clean accuracy is halfway between the two classifiers', by linear
+        interpolation, None where it does not get there.
 
     Raises
     ------
@@ -124,26 +111,29 @@ def compare_trust(
         balls = {norm: request.replace(norm=norm, eps=None).eps for norm in norms}
     asked = {"weights": list(inner), "trusts": list(trusts), "forms": list(forms), "balls": balls}
     with open_study(
-        "compare-trust", request, sources or Sources(), where or Surroundings(), asked=asked,
+        "compare-trust", request, sources, where, asked=asked,
         identity={"norm": "as the cell says", "eps": "as the cell says"},
     ) as study:  # fmt: skip
+        pair, bench, dataset = study.pair, study.bench, study.bench.dataset
         for norm, trust, form in itertools.product(balls, trusts, forms):
             key = _median_key(norm, trust, form)
-            if trust != "constant" and study.bench.store.get(key) is None:
-                study.bench.store.put(key, repr(_median(study, norm, trust, form)))
-        cells = _cells(study, _variants(study.bench.store, asked), balls, inner)
+            if trust != "constant" and bench.store.get(key) is None:  # of log R over a fixed set of images
+                images = stack(dataset, spread(len(dataset), CALIBRATION_IMAGES))
+                values = log_trust_values(*pair, torch.from_numpy(images).to(bench.device), trust, form, norm)
+                median = float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median())
+                bench.store.put(key, repr(median))
+        cells = _cells(study, _variants(bench.store, asked), balls, inner)
         numbers = study.fill(cells, [cell.name for cell in cells if cell.name.startswith("attacked")])
-        found = evaluate(numbers)
-        plots = {"compare-trust": partial(trust_image, found.curves)}
-        return study.publish(numbers, table(numbers, found), plots, found)
+        return study.publish(numbers, view(numbers))
 
 
-def evaluate(numbers: Numbers) -> TrustComparison:
-    """Return the curves that stored numbers give."""
-    weights, labels = tuple(numbers.asked["weights"]), numbers.labels
+def view(numbers: Numbers) -> StudyResult:
+    """Return the table, a row a weight, its figure, and attacked accuracies halfway."""
+    request, asked, labels = numbers.request, numbers.asked, numbers.labels
+    weights, variants = tuple(asked["weights"]), _variants(numbers.store, asked)
     standard, robust = (torch.from_numpy(part) for part in np.split(numbers.read(CLEAN), 2, axis=1))
-    variants, panels, halfway = _variants(numbers.store, numbers.asked), [], {}
-    for norm, eps in numbers.asked["balls"].items():
+    panels, halfway, halves = [], {}, []
+    for norm, eps in asked["balls"].items():
         curves = []
         for variant in (v for v in variants if v.norm == norm):
             values = None
@@ -164,10 +154,38 @@ def evaluate(numbers: Numbers) -> TrustComparison:
             )  # fmt: skip
             curves.append(curve)
             halfway[norm, variant.trust, variant.form] = _halfway(curve)
-        title = f"{numbers.request.attack}, {norm} eps {as_given(eps)}, {len(labels):,} images"
+        title = f"{request.attack}, {norm} eps {as_given(eps)}, {len(labels):,} images"
         panels.append(TrustCurves(tuple(curves), norm, eps, title))
-    scales = {(v.norm, v.trust, v.form): v.log_median for v in variants}
-    return TrustComparison(tuple(panels), halfway, scales)
+        found = {(one.trust, one.form): halfway[norm, one.trust, one.form] for one in curves}
+        reached = sorted(((value, names) for names, value in found.items() if value is not None),
+                         key=lambda one: -one[0])  # fmt: skip
+        words = "; ".join(f"{', '.join(names)} {floor_percent(value)}" for value, names in reached)
+        halves.append(f"Attacked accuracy (%) where clean accuracy is halfway ({norm}): {words}.")
+    balls = ", ".join(f"{norm} eps {as_given(eps)}" for norm, eps in asked["balls"].items())
+    budget = "" if request.steps is None else f" ({request.steps} steps)"
+    table = Table(
+        name="compare-trust",
+        title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over images",
+        settings=f"{request.attack}{budget}, {balls}, {len(labels):,} images",
+        headings=("norm", "trust", "form", "weight", "clean", "attacked"),
+        rows=tuple(
+            (panel.norm, curve.trust, curve.form, plain_decimal(weight), clean, attacked)
+            for panel in panels
+            for curve in panel.curves
+            for weight, clean, attacked in zip(weights, curve.clean, curve.attacked, strict=True)
+        ),
+        notes=(
+            "Weight: of the robust classifier at the median image, gamma R / (1 + gamma R); 0 is the "
+            "standard classifier alone, 1 the robust one. All are attacked end to end with equal budgets.",
+            "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
+            *halves,
+            *numbers.blind,
+            numbers.provenance,
+        ),
+        complete=numbers.complete,
+        extra={"log_median_trust": {variant.name: variant.log_median for variant in variants}},
+    )
+    return StudyResult(table, {"compare-trust": partial(trust_image, tuple(panels))}, halfway)
 
 
 def _halfway(curve: TrustCurve) -> float | None:
@@ -181,46 +199,6 @@ def _halfway(curve: TrustCurve) -> float | None:
             share = 0.5 if low == high else (target - clean[k]) / (clean[k + 1] - clean[k])
             best.append(attacked[k] + share * (attacked[k + 1] - attacked[k]))
     return float(max(best)) if best else None
-
-
-def table(numbers: Numbers, found: TrustComparison) -> Table:
-    """Return the table, a row a weight."""
-    request = numbers.request
-    rows: list[tuple[Any, ...]] = [
-        (panel.norm, curve.trust, curve.form, plain_decimal(weight), clean, attacked)
-        for panel in found.curves
-        for curve in panel.curves
-        for weight, clean, attacked in zip(curve.alphas, curve.clean, curve.attacked, strict=True)
-    ]
-    balls = ", ".join(f"{panel.norm} eps {as_given(panel.eps)}" for panel in found.curves)
-    budget = "" if request.steps is None else f" ({request.steps} steps)"
-    halves = []
-    for panel in found.curves:
-        reached = {
-            f"{trust}, {form}": value
-            for (norm, trust, form), value in found.halfway.items()
-            if norm == panel.norm and value is not None
-        }
-        order = sorted(reached, key=lambda name, by=reached: -by[name])  # type: ignore[misc]
-        words = "; ".join(f"{name} {floor_percent(reached[name])}" for name in order)
-        halves.append(f"Attacked accuracy (%) where clean accuracy is halfway ({panel.norm}): {words}.")
-    return Table(
-        name="compare-trust",
-        title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over images",
-        settings=f"{request.attack}{budget}, {balls}, {len(numbers.labels):,} images",
-        headings=("norm", "trust", "form", "weight", "clean", "attacked"),
-        rows=tuple(rows),
-        notes=(
-            "Weight: of the robust classifier at the median image, gamma R / (1 + gamma R); 0 is the "
-            "standard classifier alone, 1 the robust one. All are attacked end to end with equal budgets.",
-            "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
-            *halves,
-            *numbers.blind,
-            numbers.provenance,
-        ),
-        complete=numbers.complete,
-        extra={"log_median_trust": {" ".join(key): value for key, value in found.log_median.items()}},
-    )
 
 
 # ------------------------------------------------------------ the mixes and their cells
@@ -260,14 +238,6 @@ def _median_key(norm: str, trust: str, form: str) -> str:
     return f"median/{norm}/{trust}/{form}"
 
 
-def _median(study: Study, norm: str, trust: str, form: str) -> float:
-    """Return the median of log R over a fixed set of images."""
-    dataset = study.bench.dataset
-    images = torch.from_numpy(stack(dataset, spread(len(dataset), CALIBRATION_IMAGES))).to(study.bench.device)
-    values = log_trust_values(*study.pair, images, trust, form, norm)
-    return float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median())
-
-
 def _variants(store: Store, asked: Mapping[str, Any]) -> list[Variant]:
     """Return the variants that are compared, with the medians that the run holds."""
     found = []
@@ -281,22 +251,33 @@ def _cells(
     study: Study, variants: Sequence[Variant], balls: dict[str, float], weights: tuple[float, ...]
 ) -> list[Cell]:
     """Return the cells: clean outputs, both classifiers alone under attack, then every variant."""
-    pair, bench = study.pair, study.bench
-    cells = [Cell(CLEAN, lambda batch: outputs(pair, batch.images))]
-    benches = {
-        norm: replace(bench, request=bench.request.replace(norm=norm, eps=eps)) for norm, eps in balls.items()
-    }
-    for (norm, one), (weight, model) in itertools.product(benches.items(), ((0.0, pair[0]), (1.0, pair[1]))):
-        name = attack_cell(norm, balls[norm], None, weight)
-        cells.append(Cell(name, partial(_attacked, one, name, model)))
+    pair, cells = study.pair, [Cell(CLEAN, lambda batch: outputs(study.pair, batch.images))]
+
+    def attacked(norm: str, variant: Variant | None, weight: float, model: nn.Module) -> None:
+        """Add the attacked model's own outputs at the points found against it."""
+        name = attack_cell(norm, balls[norm], variant, weight)
+        bench = replace(study.bench, request=study.bench.request.replace(norm=norm, eps=balls[norm]))
+
+        def compute(batch: Batch) -> FloatArray:
+            look_for_blindness(bench, name, model, batch)
+            return outputs([model], attacked_points(bench, model, batch))
+
+        cells.append(Cell(name, compute))
+
+    def log_trust(variant: Variant, batch: Batch) -> FloatArray:
+        values = log_trust_values(*pair, batch.images, variant.trust, variant.form, variant.norm)
+        return np.asarray(values.cpu().numpy(), np.float64)
+
+    for norm in balls:
+        attacked(norm, None, 0.0, pair[0])
+        attacked(norm, None, 1.0, pair[1])
     for variant in variants:
         norm, trust, form = variant.norm, variant.trust, variant.form
         if trust != "constant":
-            cells.append(Cell(variant.cell, partial(_trust, pair, variant)))
+            cells.append(Cell(variant.cell, partial(log_trust, variant)))
         for weight in weights[1:-1]:
-            name = attack_cell(norm, balls[norm], variant, weight)
             mix = MixedClassifier(*pair, variant.alpha(weight), trust=trust, form=form, norm=norm).eval()
-            cells.append(Cell(name, partial(_attacked, benches[norm], name, mix)))
+            attacked(norm, variant, weight, mix)
     return cells
 
 
@@ -304,14 +285,3 @@ def attack_cell(norm: str, eps: float, variant: Variant | None, weight: float) -
     """Return the name of one attack's cell; a variant of None is a classifier alone."""
     what = ("standard alone" if weight == 0.0 else "robust alone") if variant is None else variant.name
     return f"attacked eps {eps!r} {norm} {what} {weight!r}"
-
-
-def _trust(pair: tuple[nn.Module, nn.Module], variant: Variant, batch: Batch) -> FloatArray:
-    values = log_trust_values(*pair, batch.images, variant.trust, variant.form, variant.norm)
-    return np.asarray(values.cpu().numpy(), np.float64)
-
-
-def _attacked(bench: Bench, name: str, model: nn.Module, batch: Batch) -> FloatArray:
-    """Return the attacked model's own outputs at the points found against it."""
-    look_for_blindness(bench, name, model, batch)
-    return outputs([model], attacked_points(bench, model, batch))

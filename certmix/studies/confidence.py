@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,46 +17,11 @@ from certmix.tables.table import Quantity, Table
 from certmix.text import ceil_digits, floor_digits
 from certmix.types import FloatArray
 
-__all__ = ["Confidence", "GapGroup", "confidence", "top_two_gap"]
+__all__ = ["confidence", "top_two_gap"]
 
+_NAMES = {"g": "standard (g)", "h": "robust (h)"}
 _CELLS = {("g", "clean"): 0, ("h", "clean"): 1, ("g", "STD"): 0, ("h", "ROB"): 1}
 """(classifier, cell) -> which half of the cell's logits is the classifier's."""
-
-
-@dataclass(frozen=True)
-class GapGroup:
-    """Gaps between the two largest probabilities of some images.
-
-    ``interval`` holds the mean with 95 % confidence (betting bounds), None
-    without images.
-    """
-
-    classifier: str
-    condition: str
-    right: bool
-    gaps: FloatArray
-    interval: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """All groups, and whether the robust classifier is suited to mixing."""
-
-    groups: tuple[GapGroup, ...]
-    verdict: str
-
-
-def top_two_gap(logits: FloatArray) -> FloatArray:
-    """Return the largest softmax probability less the second largest, (m,), of logits (m, c).
-
-    Examples
-    --------
-    >>> top_two_gap(np.log([[0.7, 0.2, 0.1]])).round(6)
-    array([0.5])
-    """
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    first, second = -np.partition(-shifted, 1, axis=1)[:, :2].T
-    return np.asarray((first - second) / shifted.sum(1), np.float64)
 
 
 def confidence(
@@ -82,7 +46,8 @@ def confidence(
     Returns
     -------
     StudyResult
-        ``.table`` is the table, ``.data`` the `Confidence`.
+        ``.data`` holds the gaps by classifier (``g``, ``h``), cell (``clean``, ``STD``, ``ROB``) and
+        whether the answer is right.
 
     Raises
     ------
@@ -95,7 +60,7 @@ def confidence(
     alleviate the accuracy-robustness trade-off".
     """
     request = request or AttackRequest(steps=20)
-    with open_study("confidence", request, sources or Sources(), where or Surroundings(), asked={}) as study:
+    with open_study("confidence", request, sources, where, asked={}) as study:
         pair = study.pair
         attacked = partial(attacked_outputs, study.bench, pair)
         cells = [
@@ -104,79 +69,80 @@ def confidence(
             Cell("ROB", partial(attacked, "ROB", pair[1], False)),
         ]
         numbers = study.fill(cells, ["STD", "ROB"])
-        found = evaluate(numbers)
-        gaps = {(group.classifier, group.condition, group.right): group.gaps for group in found.groups}
-        panels = {
-            (name, "clean" if cell == "clean" else f"{request.attack} attack"): (
-                gaps[name, cell, True],
-                gaps[name, cell, False],
-            )
-            for name, cell in _CELLS
-        }
-        title = f"{numbers.data}: {request.words()}, {len(numbers.labels):,} images"
-        plots = {"confidence": partial(gaps_image, panels, title=title)}
-        return study.publish(numbers, table(numbers, found), plots, found)
+        return study.publish(numbers, view(numbers))
 
 
-def evaluate(numbers: Numbers) -> Confidence:
-    """Return what stored logits say."""
-    groups = []
+def view(numbers: Numbers) -> StudyResult:
+    """Return the table, a row a group of images, its figure, and all gaps."""
+    request = numbers.request
+    gaps: dict[tuple[str, str, bool], FloatArray] = {}
+    means: dict[tuple[str, str, bool], tuple[float | None, ...]] = {}  # the mean's interval: betting bounds
+    panels, rows = {}, []
     for (classifier, cell), half in _CELLS.items():
         logits = np.split(numbers.read(cell), 2, axis=1)[half]
-        gaps, right = top_two_gap(logits), logits.argmax(1) == numbers.labels
-        for wanted in (True, False):
-            chosen = gaps[right == wanted]
-            between = (lower_bound(chosen, 0.025), upper_bound(chosen, 0.025)) if len(chosen) else None
-            groups.append(GapGroup(classifier, cell, wanted, chosen, between))
-    return Confidence(tuple(groups), _verdict(groups))
-
-
-def _verdict(groups: list[GapGroup]) -> str:
-    """Say in one line whether the robust classifier has the benign confidence that mixing lives on."""
-    held = next(g for g in groups if (g.classifier, g.condition, g.right) == ("h", "ROB", True))
-    missed = next(g for g in groups if (g.classifier, g.condition, g.right) == ("h", "clean", False))
-    if held.interval is None:
-        return "Not suited to mixing: h is right on no attacked image."
-    if missed.interval is None:
-        return "Mixing cannot help: h is wrong on no clean image."
-    sure, unsure = held.gaps.mean(), missed.gaps.mean()
-    figures = (
-        f"mean gap {floor_digits(float(sure), 2)} when right under attack, "
-        f"{ceil_digits(float(unsure), 2)} when wrong on clean images"
-    )
-    if held.interval[0] > missed.interval[1]:
-        return f"Suited to mixing: h is surer when right under attack ({figures})."
-    if sure > unsure:
-        return (
-            f"Probably suited to mixing, more images would tell: {figures}, and their 95 % intervals overlap."
+        own, right = top_two_gap(logits), logits.argmax(1) == numbers.labels
+        condition = "clean" if cell == "clean" else f"{request.attack} attack"
+        panels[classifier, condition] = own[right], own[~right]
+        for answer, wanted in (("right", True), ("wrong", False)):
+            group = gaps[classifier, cell, wanted] = own[right == wanted]
+            some = len(group) > 0
+            ends = (lower_bound(group, 0.025), upper_bound(group, 0.025)) if some else (None, None)
+            means[classifier, cell, wanted] = ends
+            mean, median = (float(f(group)) if some else None for f in (np.mean, np.median))
+            rows.append((
+                _NAMES[classifier], "clean" if cell == "clean" else "attacked", answer, len(group),
+                Quantity(mean, 3), Quantity(ends[0], 3, rounding="down"), Quantity(ends[1], 3, rounding="up"),
+                Quantity(median, 3),
+            ))  # fmt: skip
+    # Mixing lives on a robust classifier that is sure when right under attack, unsure when wrong.
+    held, missed = ("h", "ROB", True), ("h", "clean", False)
+    (low, _), (_, high) = means[held], means[missed]
+    if low is None:
+        verdict = "Not suited to mixing: h is right on no attacked image."
+    elif high is None:
+        verdict = "Mixing cannot help: h is wrong on no clean image."
+    else:
+        sure, unsure = float(gaps[held].mean()), float(gaps[missed].mean())
+        figures = (
+            f"mean gap {floor_digits(sure, 2)} when right under attack, "
+            f"{ceil_digits(unsure, 2)} when wrong on clean images"
         )
-    return f"Not suited to mixing: h is no surer when right under attack ({figures})."
-
-
-def table(numbers: Numbers, found: Confidence) -> Table:
-    """Return the table, a row a group of images."""
-    names = {"g": "standard (g)", "h": "robust (h)"}
-    rows = []
-    for group in found.groups:
-        low, high = group.interval or (None, None)
-        mean, median = (float(f(group.gaps)) if len(group.gaps) else None for f in (np.mean, np.median))
-        rows.append((
-            names[group.classifier], "clean" if group.condition == "clean" else "attacked",
-            "right" if group.right else "wrong", len(group.gaps), Quantity(mean, 3),
-            Quantity(low, 3, rounding="down"), Quantity(high, 3, rounding="up"), Quantity(median, 3),
-        ))  # fmt: skip
-    return Table(
+        verdict = f"Not suited to mixing: h is no surer when right under attack ({figures})."
+        if low > high:
+            verdict = f"Suited to mixing: h is surer when right under attack ({figures})."
+        elif sure > unsure:
+            verdict = (
+                f"Probably suited to mixing, more images would tell: {figures}, and their 95 % intervals "
+                "overlap."
+            )
+    words = f"{request.words()}, {len(numbers.labels):,} images"
+    table = Table(
         name="confidence",
         title="Gap between the two largest probabilities",
-        settings=f"{numbers.request.words()}, {len(numbers.labels):,} images",
+        settings=words,
         headings=("classifier", "images", "answer", "count", "mean", "95 % from", "to", "median"),
         rows=tuple(rows),
         notes=(
-            found.verdict,
+            verdict,
             "Each classifier is attacked by itself at full strength. Intervals of means: betting bounds.",
             *numbers.blind,
             numbers.provenance,
         ),
         complete=numbers.complete,
-        extra={"verdict": found.verdict},
+        extra={"verdict": verdict},
     )
+    draw = partial(gaps_image, panels, title=f"{numbers.data}: {words}")
+    return StudyResult(table, {"confidence": draw}, gaps)
+
+
+def top_two_gap(logits: FloatArray) -> FloatArray:
+    """Return the largest softmax probability less the second largest, (m,), of logits (m, c).
+
+    Examples
+    --------
+    >>> top_two_gap(np.log([[0.7, 0.2, 0.1]])).round(6)
+    array([0.5])
+    """
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    first, second = -np.partition(-shifted, 1, axis=1)[:, :2].T
+    return np.asarray((first - second) / shifted.sum(1), np.float64)

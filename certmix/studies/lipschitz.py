@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from certmix.errors import ParameterError
@@ -40,6 +39,33 @@ _ESTIMATE = (
     "Estimated, not certified: a search finds slopes, so that true constants may be larger, "
     "and radii that rest on them smaller."
 )
+
+
+@dataclass(frozen=True, eq=False)
+class ClaimTrial:
+    """Whether a search contradicts a claim; that it does not proves nothing.
+
+    Parameters
+    ----------
+    claimed
+        The claimed global constant.
+    slope
+        The steepest slope found, rounding errors taken off.
+    index
+        The index of its image.
+    point
+        (D,): the other point of the pair, flat.
+    """
+
+    claimed: float
+    slope: float
+    index: int
+    point: FloatArray
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether a pair of points is steeper than the claim allows, beyond rounding."""
+        return self.slope > self.claimed
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +137,7 @@ def local_lipschitz(
     request = request.replace(attack="pgd", steps=request.steps or 20)
     identity = {"of": of, "ratio": ratio, "search": _VERSION}
     with open_study(
-        "lipschitz", request, sources or Sources(), where or Surroundings(),
+        "lipschitz", request, sources, where,
         asked={"of": of, "ratio": ratio, "alpha": alpha, "check": check}, identity=identity, mixes=False,
     ) as study:  # fmt: skip
         dataset, model = study.bench.dataset, study.loaded.robust.module
@@ -128,25 +154,20 @@ def local_lipschitz(
             return _search(bench, model, twins[0], request, of, ratio, batch)
 
         numbers = study.fill([Cell(_CELL, search)], bench=bench)
-        found = evaluate(numbers)
-        files = {}
-        if found.trial is not None and found.trial.contradicted:
-            position = int(np.flatnonzero(dataset.indices == found.trial.index)[0])
-            files["witness.npz"] = witness_file(found.trial, dataset.read(position))
+        found = view(numbers)
+        trial = found.data.trial
+        if trial is not None and trial.contradicted:
+            image = dataset.read(int(np.flatnonzero(dataset.indices == trial.index)[0]))
+            buffer = io.BytesIO()
+            np.savez_compressed(
+                buffer, image=image, perturbed=trial.point.reshape(image.shape).astype(image.dtype),
+                index=trial.index, slope=trial.slope, claimed=trial.claimed, of=of, ratio=ratio,
+                norm=request.norm,
+            )  # fmt: skip
+            found = replace(found, files={"witness.npz": buffer.getvalue()})
         elif study.run.path is not None:
             (study.run.path / "witness.npz").unlink(missing_ok=True)
-        constants = found.constants
-        if found.trial is not None or constants.slopes.shape[1] == 1:
-            curves = {"largest slope": constants.slopes.max(1)}
-        else:
-            curves = {"predicted class y": constants.own, "largest of another class": constants.rivals}
-        draw = partial(
-            lipschitz_image, curves, unit=f"{constants.of} a unit of {constants.norm}", eps=constants.eps,
-            title=f"{study.loaded.robust.name}: local Lipschitz search, {request.words()}",
-            quotient=None if found.radius is None else found.radius.quotient,
-            claimed=None if found.trial is None else found.trial.claimed,
-        )  # fmt: skip
-        return study.publish(numbers, table(numbers, found), {"lipschitz": draw}, found, files=files)
+        return study.publish(numbers, found)
 
 
 def _search(
@@ -183,8 +204,8 @@ def _search(
     return np.concatenate([np.asarray(part, np.float64).reshape(n, -1) for part in parts], 1)
 
 
-def evaluate(numbers: Numbers) -> EstimatedLipschitz:
-    """Return the estimates that stored searches give, and what becomes of a claim."""
+def view(numbers: Numbers) -> StudyResult:
+    """Return the table, a row an image, which says "estimated" wherever a figure is one, and its figure."""
     request, asked, c = numbers.request, numbers.asked, len(numbers.class_names)
     of, ratio, check = asked["of"], asked["ratio"], asked["check"]
     k, r, steps = (c if RATIOS[ratio].wide else 1), request.restarts, request.steps or 20
@@ -199,64 +220,8 @@ def evaluate(numbers: Numbers) -> EstimatedLipschitz:
     if check is not None:  # of each image the slope that holds beyond rounding, and its point
         steepest = int(rest[:, 0].argmax())
         trial = ClaimTrial(
-            check, of, ratio, request.norm, float(rest[steepest, 0]), int(numbers.indices[steepest]),
-            rest[steepest, 1:],
-        )  # fmt: skip
-    return EstimatedLipschitz(numbers.indices, numbers.labels, constants, radius, trial)
-
-
-# ------------------------------------------------------------ a claim on trial
-
-
-@dataclass(frozen=True, eq=False)
-class ClaimTrial:
-    """Whether a search contradicts a claim; that it does not proves nothing.
-
-    Parameters
-    ----------
-    claimed
-        The claimed global constant.
-    of, ratio, norm
-        Of which outputs, in which sense, and the norm of the input.
-    slope
-        The steepest slope found, rounding errors taken off.
-    index
-        The index of its image.
-    point
-        (D,): the other point of the pair, flat.
-    """
-
-    claimed: float
-    of: str
-    ratio: str
-    norm: str
-    slope: float
-    index: int
-    point: FloatArray
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether a pair of points is steeper than the claim allows, beyond rounding."""
-        return self.slope > self.claimed
-
-
-def witness_file(trial: ClaimTrial, image: NDArray[np.float32]) -> bytes:
-    """Return an ``.npz`` file of the pair of points and of what it contradicts."""
-    buffer = io.BytesIO()
-    perturbed = trial.point.reshape(image.shape).astype(image.dtype)
-    np.savez_compressed(
-        buffer, image=image, perturbed=perturbed, index=trial.index,
-        slope=trial.slope, claimed=trial.claimed, of=trial.of, ratio=trial.ratio, norm=trial.norm,
-    )  # fmt: skip
-    return buffer.getvalue()
-
-
-# ------------------------------------------------------------ tables
-
-
-def table(numbers: Numbers, found: EstimatedLipschitz) -> Table:
-    """Return the table, a row an image, which says "estimated" wherever a figure is one."""
-    constants, radius, trial, request = found.constants, found.radius, found.trial, numbers.request
+            check, float(rest[steepest, 0]), int(numbers.indices[steepest]), rest[steepest, 1:]
+        )
     names, several = numbers.class_names, len(constants.by_restart) > 1
     columns, headings = [constants.own], ["estimated L"]
     if trial is not None:
@@ -267,11 +232,16 @@ def table(numbers: Numbers, found: EstimatedLipschitz) -> Table:
     if radius is not None:
         headings += ["margin", "estimated r", "status"]
     rows: list[tuple[Any, ...]] = []
-    for k, index in enumerate(found.indices.tolist()):
-        y, outputs = int(constants.selected[k]), constants.outputs[k]
-        row = [index, str(names[y]), bool(y == found.labels[k]), *(_down(column[k]) for column in columns)]
+    for k, index in enumerate(numbers.indices.tolist()):
+        y = int(constants.selected[k])
+        row: list[Any] = [
+            index,
+            str(names[y]),
+            bool(y == numbers.labels[k]),
+            *(_down(column[k]) for column in columns),
+        ]
         if radius is not None:
-            margin = float(outputs[y] - np.delete(outputs, y).max())
+            margin = float(outputs[k, y] - np.delete(outputs[k], y).max())
             row += [Quantity(margin, 3, rounding="down"), _down(radius.quotient[k]), radius.status[k]]
         shares = (constants.spread[k] if several else None, constants.gain[k])
         row += [Quantity(None if s is None else 100 * float(s), 1, rounding="up") for s in shares]
@@ -283,7 +253,7 @@ def table(numbers: Numbers, found: EstimatedLipschitz) -> Table:
     title, notes = f"Estimated local Lipschitz constants of {constants.of}", [_ESTIMATE, formula]
     extra: dict[str, Any] = {"kind": "estimated, not certified"}
     if radius is not None:
-        right = constants.selected == found.labels
+        right = constants.selected == numbers.labels
         notes.append(
             f"At alpha = {radius.alpha:g} the mix is estimated to keep h's class within eps for "
             f"{int(radius.holds.sum())} of {len(right)} images, {int((radius.holds & right).sum())} of them "
@@ -292,7 +262,7 @@ def table(numbers: Numbers, found: EstimatedLipschitz) -> Table:
         )
     if trial is not None:
         slope, claimed = floor_digits(trial.slope, 6), plain_decimal(trial.claimed)
-        title = f"A claimed Lipschitz constant {claimed} of {trial.of} on trial"
+        title = f"A claimed Lipschitz constant {claimed} of {of} on trial"
         verdict = (
             f"Not contradicted by this search, which is no proof: the steepest slope found is {slope}, "
             f"the claim {claimed}. A constant is established by the layers' construction alone."
@@ -324,20 +294,31 @@ def table(numbers: Numbers, found: EstimatedLipschitz) -> Table:
     extra |= {name: getattr(constants, name) for name in ("of", "ratio", "norm", "eps", "steps")}
     extra |= {
         "restarts": len(constants.by_restart),
-        "indices": found.indices.tolist(),
+        "indices": numbers.indices.tolist(),
         "estimated_constants": constants.slopes.tolist(),
         "estimated_constants_by_restart": constants.by_restart.tolist(),
     }
-    return Table(
+    table = Table(
         name="lipschitz",
         title=title,
-        settings=f"search by {request.words()}, {len(found.labels):,} images",
+        settings=f"search by {request.words()}, {len(numbers.labels):,} images",
         headings=("image", "predicted", "right", *headings, "restarts differ (%)", "second half added (%)"),
         rows=tuple(rows),
         notes=tuple(notes),
         complete=numbers.complete,
         extra=extra,
     )
+    curves = {"predicted class y": constants.own, "largest of another class": constants.rivals}
+    if trial is not None or constants.slopes.shape[1] == 1:
+        curves = {"largest slope": constants.slopes.max(1)}
+    draw = partial(
+        lipschitz_image, curves, unit=f"{of} a unit of {constants.norm}", eps=constants.eps,
+        title=f"{numbers.models['robust']}: local Lipschitz search, {request.words()}",
+        quotient=None if radius is None else radius.quotient,
+        claimed=None if trial is None else trial.claimed,
+    )  # fmt: skip
+    data = EstimatedLipschitz(numbers.indices, numbers.labels, constants, radius, trial)
+    return StudyResult(table, {"lipschitz": draw}, data)
 
 
 def _down(value: float) -> Quantity:

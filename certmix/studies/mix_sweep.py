@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,31 +26,11 @@ from certmix.studies.study import (
 from certmix.tables.study_plots import WORST, sweep_image
 from certmix.tables.table import Table
 from certmix.text import plain_decimal
-from certmix.types import AttackedAccuracy, EstimatedAccuracy
 
-__all__ = ["DEFAULT_ALPHAS", "MixSweep", "mix_sweep"]
+__all__ = ["DEFAULT_ALPHAS", "mix_sweep"]
 
 DEFAULT_ALPHAS = tuple(round(k / 20, 2) for k in range(21))
 CLEAN, STD, ROB = "clean", "STD", "ROB"
-
-
-@dataclass(frozen=True)
-class MixSweep:
-    """Accuracies of the mix, one for each alpha.
-
-    ``worst`` counts an image as right when no point found for it, by any
-    attack of the sweep, is misclassified: an upper bound of robust accuracy.
-    ``transfer_only`` counts the images that the MIX attack left right and
-    another point broke.
-    """
-
-    alphas: tuple[float, ...]
-    clean: tuple[EstimatedAccuracy, ...]
-    std: tuple[AttackedAccuracy, ...]
-    rob: tuple[AttackedAccuracy, ...]
-    mix: tuple[AttackedAccuracy, ...]
-    worst: tuple[AttackedAccuracy, ...]
-    transfer_only: tuple[int, ...]
 
 
 def mix_sweep(
@@ -77,7 +57,8 @@ def mix_sweep(
     Returns
     -------
     StudyResult
-        ``.table`` is the table, ``.data`` the `MixSweep`.
+        A row of the table is an alpha.  The worst case counts an image as right when no point found
+        for it, by any attack of the sweep, is misclassified: an upper bound of robust accuracy.
 
     Raises
     ------
@@ -91,9 +72,7 @@ def mix_sweep(
     """
     request = request or AttackRequest(steps=20)
     weights = check_alphas(alphas)
-    with open_study(
-        "mix-sweep", request, sources or Sources(), where or Surroundings(), asked={"alphas": list(weights)}
-    ) as study:
+    with open_study("mix-sweep", request, sources, where, asked={"alphas": list(weights)}) as study:
         pair = study.pair
         attacked = partial(attacked_outputs, study.bench, pair)
         cells = [
@@ -105,15 +84,7 @@ def mix_sweep(
             compute = partial(attacked, mix_cell(a), MixedClassifier(*pair, a).eval(), True)
             cells.append(Cell(mix_cell(a), compute))
         numbers = study.fill(cells, [cell.name for cell in cells[1:]])
-        found = evaluate(numbers)
-        lines = {"clean": found.clean, "STD attack": found.std, "ROB attack": found.rob,
-                 "MIX attack": found.mix, WORST: found.worst}  # fmt: skip
-        draw = partial(
-            sweep_image, found.alphas, lines,
-            title=f"{numbers.data}: {numbers.models['standard']} mixed with {numbers.models['robust']}",
-            subtitle=f"{request.words()}, {found.clean[0].images:,} images",
-        )  # fmt: skip
-        return study.publish(numbers, table(numbers, found), {"mix-sweep": draw}, found)
+        return study.publish(numbers, view(numbers))
 
 
 def check_alphas(alphas: Sequence[float], low: float = 0.0) -> tuple[float, ...]:
@@ -140,8 +111,8 @@ def mix_cell(alpha: float) -> str:
     return f"MIX {alpha!r}"
 
 
-def evaluate(numbers: Numbers) -> MixSweep:
-    """Return what stored logits say of every alpha."""
+def view(numbers: Numbers) -> StudyResult:
+    """Return the table, a row an alpha, and its figure."""
     alphas = tuple(numbers.asked["alphas"])
 
     def right(cell: str) -> np.ndarray:
@@ -151,23 +122,15 @@ def evaluate(numbers: Numbers) -> MixSweep:
 
     clean, std, rob = map(right, (CLEAN, STD, ROB))
     mixes = [right(mix_cell(a)) for a in alphas]
-    mix = np.stack([one[k] for k, one in enumerate(mixes)])
+    mix = clean & np.stack([one[k] for k, one in enumerate(mixes)])
     worst = np.logical_and.reduce([clean, std, rob, *mixes])
-    return MixSweep(
-        alphas,
-        clean=tuple(map(estimated_accuracy, clean)),
-        std=tuple(map(attacked_accuracy, clean & std)),
-        rob=tuple(map(attacked_accuracy, clean & rob)),
-        mix=tuple(map(attacked_accuracy, clean & mix)),
-        worst=tuple(map(attacked_accuracy, worst)),
-        transfer_only=tuple(int(n) for n in (clean & mix & ~worst).sum(1)),
-    )
-
-
-def table(numbers: Numbers, found: MixSweep) -> Table:
-    """Return the table, a row an alpha."""
-    columns = (found.clean, found.std, found.rob, found.mix, found.worst)
-    transfer = {plain_decimal(a): n for a, n in zip(found.alphas, found.transfer_only, strict=True) if n}
+    lines: dict[str, list[Any]] = {"clean": [estimated_accuracy(one) for one in clean]}
+    for name, held in (
+        ("STD attack", clean & std), ("ROB attack", clean & rob), ("MIX attack", mix), (WORST, worst)
+    ):  # fmt: skip
+        lines[name] = [attacked_accuracy(one) for one in held]
+    # Images that the MIX attack left right and another point broke.
+    transfer = {plain_decimal(a): int(n) for a, n in zip(alphas, (mix & ~worst).sum(1), strict=True) if n}
     more = []
     if transfer:
         most = max(transfer, key=lambda alpha: transfer[alpha])
@@ -175,12 +138,13 @@ def table(numbers: Numbers, found: MixSweep) -> Table:
             f"Points made for another model or alpha broke images that the MIX attack left right, up to "
             f"{transfer[most]} (alpha = {most}): read the worst case."
         )
-    return Table(
+    words = f"{numbers.request.words()}, {len(numbers.labels):,} images"
+    table = Table(
         name="mix-sweep",
         title="Accuracy (%) of the mix over alpha, clean and attacked, with 95 % intervals over images",
-        settings=f"{numbers.request.words()}, {found.clean[0].images:,} images",
-        headings=("alpha", "clean", "STD attack", "ROB attack", "MIX attack", "worst case"),
-        rows=tuple(zip(map(plain_decimal, found.alphas), *columns, strict=True)),
+        settings=words,
+        headings=("alpha", *lines),
+        rows=tuple(zip(map(plain_decimal, alphas), *lines.values(), strict=True)),
         notes=(
             "STD: attack on the standard classifier; ROB: on the robust one; MIX: on the mix, end to end. "
             "Worst case: no point that any attack of this sweep found, at any alpha, is misclassified.",
@@ -192,3 +156,6 @@ def table(numbers: Numbers, found: MixSweep) -> Table:
         complete=numbers.complete,
         extra={"transfer_only": transfer},
     )
+    title = f"{numbers.data}: {numbers.models['standard']} mixed with {numbers.models['robust']}"
+    draw = partial(sweep_image, alphas, lines, title=title, subtitle=words)
+    return StudyResult(table, {"mix-sweep": draw})

@@ -1,73 +1,60 @@
 """Studies of MixedNUTS from cached results, a function an appendix: no attack is run, each takes seconds.
 
 Figures and tables are those of Bai, Zhou, Patel, Sojoudi, "MixedNUTS: Training-Free Accuracy-Robustness
-Balance via Nonlinearly Mixed Classifiers", TMLR 2024.  Importing this module imports no torch.
+Balance via Nonlinearly Mixed Classifiers", TMLR 2024.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+from certmix.data import stack
 from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError
-from certmix.tables.table import Cell, Quantity, Table
+from certmix.nuts.certified import softmax_numpy
+from certmix.nuts.description import PUBLISHED
+from certmix.nuts.fit import auxiliary_alpha, mixing_weight
+from certmix.nuts.folder import load_nuts
+from certmix.nuts.grid import CLAMP_NAMES, TransformSettings
+from certmix.nuts.margins import CLAMPS, clean_margin, normalize_numpy, signed_power, transform_numpy
+from certmix.runs.sources import Sources, load_data
+from certmix.studies.nuts_cached import (
+    Inputs,
+    Rule,
+    count_elements,
+    count_flops,
+    judge,
+    parameters,
+    read_inputs,
+    withstands,
+)
+from certmix.studies.nuts_choices import STUDIES
+from certmix.studies.nuts_evaluate import STD
+from certmix.studies.study import StudyResult, estimated_accuracy
+from certmix.tables.nuts_plots import (
+    beta_image,
+    example_image,
+    margin_bars_image,
+    sensitivity_image,
+    transform_image,
+)
+from certmix.tables.study_plots import gaps_image
+from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
+from certmix.types import FloatArray
 
-if TYPE_CHECKING:
-    from certmix.studies.nuts_cached import Inputs, Judged, Rule
-    from certmix.types import FloatArray
-
-__all__ = ["STUDIES", "NutsStudy", "Product", "nuts_study"]
+__all__ = ["STUDIES", "nuts_study"]
 
 PARAMETERS = ("s", "p", "c", "alpha")
 NO_PARAMETERS = (Quantity(None, 3),) * 4
 
 
-@dataclass(frozen=True)
-class Product:
-    """A study's table, and its figures: stem -> function that takes ``png`` or ``svg``."""
-
-    table: Table
-    plots: dict[str, Callable[[str], bytes]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class NutsStudy:
-    """A study: a line of help, the function, how many fits it needs, and whether it can use an evaluation.
-
-    `fits` is 1 for exactly one, else the least number.
-    """
-
-    summary: str
-    function: Callable[[Inputs], Product]
-    fits: int
-    evaluation: bool
-
-
-STUDIES: dict[str, NutsStudy] = {}
-"""Studies by name."""
-
-_Function = Callable[["Inputs"], Product]
-
-
-def ablation(
-    name: str, summary: str, *, fits: int = 1, evaluation: bool = False
-) -> Callable[[_Function], _Function]:
-    """Enter a function into `STUDIES`."""
-
-    def enter(function: _Function) -> _Function:
-        STUDIES[name] = NutsStudy(summary, function, fits, evaluation)
-        return function
-
-    return enter
-
-
-def nuts_study(name: str, folders: Sequence[str | Path]) -> Product:
+def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
     """Make a study of MixedNUTS from run folders.
 
     Parameters
@@ -80,7 +67,7 @@ def nuts_study(name: str, folders: Sequence[str | Path]) -> Product:
 
     Returns
     -------
-    Product
+    StudyResult
         Its table and its figures.
 
     Raises
@@ -92,8 +79,6 @@ def nuts_study(name: str, folders: Sequence[str | Path]) -> Product:
     """
     if name not in STUDIES:
         raise ParameterError(f"study '{name}' is unknown: choose one of {', '.join(STUDIES)}")
-    from certmix.studies.nuts_cached import read_inputs
-
     wanted, inputs = STUDIES[name], read_inputs(folders)
     fits = len(inputs.fits)
     if fits < wanted.fits or (wanted.fits == 1 and fits > 1):
@@ -103,19 +88,18 @@ def nuts_study(name: str, folders: Sequence[str | Path]) -> Product:
         )
     if inputs.points is not None and not wanted.evaluation:
         raise ParameterError(f"study {name} has no use for {inputs.points.folder}: leave the evaluation out")
-    return wanted.function(inputs)
+    study: Callable[[Inputs], StudyResult] = globals()[name.replace("-", "_")]
+    return study(inputs)
 
 
 # ------------------------------------------------------------ of the fit on all images
 
 
-@ablation("sensitivity", "objective and threshold over s, p and c (Figure 9)")
-def sensitivity(inputs: Inputs) -> Product:
+def sensitivity(inputs: Inputs) -> StudyResult:
     """Tabulate the best point for each c, and map objective and threshold over s and p (Appendix D.1)."""
-    from certmix.nuts.fit import mixing_weight
-    from certmix.tables.nuts_plots import sensitivity_image
 
     found, near_by = inputs.fit.fitted.fit, 0.01
+    own = found.settings
     near = found.feasible & (found.objectives <= found.objective + near_by + 1e-12)
     rows: list[tuple[Any, ...]] = []
     for k, c in enumerate(found.grid.c):
@@ -135,12 +119,12 @@ def sensitivity(inputs: Inputs) -> Product:
     table = Table(
         name="nuts-sensitivity",
         title="Sensitivity of Algorithm 1: the best s and p for each c (estimates on tuning images)",
-        settings=f"beta {plain_decimal(found.beta)}, clamp {found.clamp}, {found.quantile} quantile, "
+        settings=f"beta {plain_decimal(found.beta)}, clamp {own.clamp}, {found.quantile} quantile, "
         f"rival {found.rival}",
         headings=("c", "s", "p", "objective", "threshold q", "alpha", "points", "feasible", "near-optimal"),
         rows=tuple(rows),
         notes=(
-            f"Chosen: s {found.s:.4g}, p {found.p:.3g}, c {found.c:.3g}, alpha {found.alpha:.5g}: objective "
+            f"Chosen: s {own.s:.4g}, p {own.p:.3g}, c {own.c:.3g}, alpha {found.alpha:.5g}: objective "
             f"{found.objective:.4f}, q {found.margin_threshold:.4g}.",
             f"objective: share of the {found.clean_wrong:,} misclassified clean images whose margin is >= q, "
             "which g cannot mend; lower is better. near-optimal: within "
@@ -164,14 +148,14 @@ def sensitivity(inputs: Inputs) -> Product:
         values = found.objectives if what == "objective" else found.thresholds
         return partial(
             sensitivity_image, (grid.s, grid.p, grid.c), np.where(found.feasible, values, np.nan),
-            (grid.s.index(found.s), grid.p.index(found.p), grid.c.index(found.c)), name=what,
+            (grid.s.index(own.s), grid.p.index(own.p), grid.c.index(own.c)), name=what,
             title=f"{inputs.fit.model('robust')}: {words[what]} over s, p and c",
-            subtitle=f"beta {plain_decimal(found.beta)}, clamp {found.clamp}; {found.images:,} tuning "
+            subtitle=f"beta {plain_decimal(found.beta)}, clamp {own.clamp}; {found.images:,} tuning "
             f"images, {found.clean_wrong:,} of them wrong clean",
             logarithmic=what != "objective",
         )  # fmt: skip
 
-    return Product(
+    return StudyResult(
         table,
         {
             "nuts-sensitivity": maps("objective"),
@@ -180,14 +164,8 @@ def sensitivity(inputs: Inputs) -> Product:
     )
 
 
-@ablation("margins", "margins before and after the transform (Figures 6, 7, Table 6)", evaluation=True)
-def margins(inputs: Inputs) -> Product:
+def margins(inputs: Inputs) -> StudyResult:
     """Tabulate margins of g, h, LN(h) and M(h), with the share of M(h)'s that reach q (5.2, C.3)."""
-    from certmix.nuts.margins import clean_margin, normalize_numpy, transform_numpy
-    from certmix.studies.nuts_evaluate import STD
-    from certmix.studies.study import estimated_accuracy
-    from certmix.tables.nuts_plots import margin_bars_image
-    from certmix.tables.study_plots import gaps_image
 
     logits, found, points = inputs.fit.logits, inputs.fit.fitted.fit, inputs.points
     groups: dict[tuple[str, str], tuple[FloatArray, FloatArray]] = {}  # right, wrong
@@ -200,7 +178,7 @@ def margins(inputs: Inputs) -> Product:
     add("g", "clean", logits.standard)
     for condition, robust in (("clean", logits.robust), ("smallest margin", logits.attacked)):
         add("h", condition, robust)
-        add("LN(h)", condition, normalize_numpy(robust, found.top_k))
+        add("LN(h)", condition, normalize_numpy(robust, found.settings.top_k))
         add("M(h)", condition, transform_numpy(robust, found.settings))
     if points is not None and STD in points.base:
         standard = np.split(points.base[STD], 2, axis=1)[0]
@@ -221,9 +199,9 @@ def margins(inputs: Inputs) -> Product:
         between[name] = float(np.median(right) - np.median(wrong)) if known else None
     told = ", ".join(f"{n} {'-' if gap is None else format(gap, '.4f')}" for n, gap in between.items())
     conditions = list(dict.fromkeys(condition for _, condition in groups))
-    values = ", ".join(f"{name} {getattr(found, name):.4g}" for name in "spc")
+    values = ", ".join(f"{name} {getattr(found.settings, name):.4g}" for name in "spc")
     settings = (
-        f"{values}, clamp {found.clamp}, beta {plain_decimal(found.beta)}: "
+        f"{values}, clamp {found.settings.clamp}, beta {plain_decimal(found.beta)}: "
         f"alpha {found.alpha:.6g}, threshold q {found.margin_threshold:.4g}"
     )
     stops = "It stops at an image's first misclassification, so wrong answers there are barely wrong. "
@@ -248,7 +226,7 @@ def margins(inputs: Inputs) -> Product:
         extra={"margin_gap": {name: gap for name, gap in between.items() if gap is not None}},
     )  # fmt: skip
     model = inputs.fit.model("robust")
-    return Product(
+    return StudyResult(
         table,
         {
             "nuts-margins": partial(gaps_image, groups, title=f"{model}: margins; {settings}"),
@@ -260,14 +238,8 @@ def margins(inputs: Inputs) -> Product:
     )  # fmt: skip
 
 
-@ablation("transform", "the transform itself, on examples (Figures 3, 4)")
-def transform(inputs: Inputs) -> Product:
+def transform(inputs: Inputs) -> StudyResult:
     """Tabulate Figure 3 of the paper, and draw it, the curve of M, and Figure 4 (Section 4.4)."""
-    from certmix.nuts.certified import softmax_numpy
-    from certmix.nuts.description import PUBLISHED
-    from certmix.nuts.grid import TransformSettings
-    from certmix.nuts.margins import CLAMPS, clean_margin, signed_power, transform_numpy
-    from certmix.tables.nuts_plots import example_image, transform_image
 
     # The logits of classes A, B and C in Figure 3.  Its s, p and c are not printed in the paper; these,
     # like some others, give every digit of it.
@@ -319,7 +291,7 @@ def transform(inputs: Inputs) -> Product:
     ):
         paths[name] = [softmax_numpy(each / temperatures) for each in transform_numpy(logits, one)]
     examples = {name: (logits[k], raw[k], bent[k]) for k, name in enumerate(cases)}
-    return Product(
+    return StudyResult(
         table,
         {
             "nuts-transform": partial(transform_image, bends, paths, logits=line),
@@ -331,20 +303,16 @@ def transform(inputs: Inputs) -> Product:
 # ------------------------------------------------------------ fitted on one half, judged on the other
 
 
-@ablation("beta", "trade-off over beta, beside the plain mix (Figure 8)", evaluation=True)
-def beta(inputs: Inputs) -> Product:
+def beta(inputs: Inputs) -> StudyResult:
     """Solve Algorithm 1 for each beta on half the cached images, and judge on the other half (Section 5.1).
 
     The plain mix has the alpha that keeps the same share of attacked margins
     of softmax(h), so that both columns promise the same.
     """
-    from certmix.nuts.fit import auxiliary_alpha
-    from certmix.studies.nuts_cached import Rule, parameters
-    from certmix.tables.nuts_plots import beta_image
 
     fit, (tune, held) = inputs.fit, inputs.fit.halves
     betas = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.985, 0.99, 1.0, fit.choices.beta)
-    judged: dict[str, dict[str, Judged]] = {"MixedNUTS": {}, "plain mix": {}}
+    judged: dict[str, dict[str, tuple[Any, ...]]] = {"MixedNUTS": {}, "plain mix": {}}
     rows: dict[str, list[tuple[Any, ...]]] = {"base models": [], "MixedNUTS": [], "plain mix": []}
     missing = []
     for share in sorted(set(betas)):
@@ -355,14 +323,14 @@ def beta(inputs: Inputs) -> Product:
             missing.append(name)
         else:
             one = judged["MixedNUTS"][name] = inputs.judge(Rule.of(found.settings))
-            rows["MixedNUTS"].append((name, *parameters(found), *one.cells))
+            rows["MixedNUTS"].append((name, *parameters(found), *one))
         alpha = auxiliary_alpha(
             tune.attacked, tune.labels, share, quantile=fit.choices.quantile, normalize=False
         )
         one = judged["plain mix"][name] = inputs.judge(Rule(alpha))
-        rows["plain mix"].append((name, *NO_PARAMETERS[:3], Quantity(alpha, 6, rounding="up"), *one.cells))
+        rows["plain mix"].append((name, *NO_PARAMETERS[:3], Quantity(alpha, 6, rounding="up"), *one))
     ends = {name: inputs.judge(Rule(alpha)) for name, alpha in (("g", 0.0), ("h", 1.0))}
-    rows["base models"] = [(name, *NO_PARAMETERS, *one.cells) for name, one in ends.items()]
+    rows["base models"] = [(name, *NO_PARAMETERS, *one) for name, one in ends.items()]
     table = Table(
         name="nuts-beta",
         title="Accuracy (%) over beta, judged on images held out from these fits, with 95 % intervals",
@@ -377,17 +345,17 @@ def beta(inputs: Inputs) -> Product:
             *inputs.notes,
         ),
     )
-    seconds = {"any_standard": "withstands any g (%, estimate)"}
+    seconds = {1: "withstands any g (%, estimate)"}
     if inputs.points is not None:
-        seconds["attacked"] = "attacked accuracy (%, by transfer, upper bound)"
+        seconds[2] = "attacked accuracy (%, by transfer, upper bound)"
     shown = {**judged, "robust (h) alone": {"1": ends["h"]}}
     draw = partial(
         beta_image,
         {
             words: {
                 name: (
-                    tuple(by), tuple(one.clean for one in by.values()),
-                    tuple(getattr(one, second) for one in by.values()),
+                    tuple(by), tuple(one[0] for one in by.values()),
+                    tuple(one[second] for one in by.values()),
                 )
                 for name, by in shown.items()
             }
@@ -396,14 +364,11 @@ def beta(inputs: Inputs) -> Product:
         title=f"{fit.model('standard')} mixed with {fit.model('robust')}",
         subtitle=f"{len(held.labels):,} held-out images; {fit.request.words()}; numbers: beta",
     )  # fmt: skip
-    return Product(table, {"nuts-beta": draw})
+    return StudyResult(table, {"nuts-beta": draw})
 
 
-@ablation("clamp", "clamps compared (Table 7)", evaluation=True)
-def clamp(inputs: Inputs) -> Product:
+def clamp(inputs: Inputs) -> StudyResult:
     """Fit with each clamp on half the cached images, and judge on the other half (Appendix D.2)."""
-    from certmix.nuts.grid import CLAMP_NAMES
-    from certmix.studies.nuts_cached import Rule, parameters
 
     rows: list[tuple[Any, ...]] = []
     for name in CLAMP_NAMES:
@@ -413,10 +378,8 @@ def clamp(inputs: Inputs) -> Product:
             rows.append((name, *NO_PARAMETERS, Quantity(None, 3), "no fit", *(None for _ in inputs.headings)))
             continue
         objective, edges = Quantity(found.fit.objective, 4), ", ".join(found.fit.on_edge) or "no"
-        rows.append(
-            (name, *parameters(found), objective, edges, *inputs.judge(Rule.of(found.settings)).cells)
-        )
-    return Product(Table(
+        rows.append((name, *parameters(found), objective, edges, *inputs.judge(Rule.of(found.settings))))
+    return StudyResult(Table(
         name="nuts-clamp",
         title="Clamps compared: accuracy (%) on images held out from these fits, with 95 % intervals",
         settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, the grid of {inputs.fit.folder.name}",
@@ -430,15 +393,13 @@ def clamp(inputs: Inputs) -> Product:
     ))  # fmt: skip
 
 
-@ablation("tuning-size", "fewer tuning images; seen and unseen ones (Tables 8, 9)", evaluation=True)
-def tuning_size(inputs: Inputs) -> Product:
+def tuning_size(inputs: Inputs) -> StudyResult:
     """Fit on the whole of one half, its halves, quarters and so on; judge all on the other (D.3)."""
-    from certmix.studies.nuts_cached import Rule, judge, withstands
 
     (tune, held), least = inputs.fit.halves, 25  # images of the smallest part
     right = held.attacked.argmax(1) == held.labels
     rows: list[tuple[Any, ...]] = []
-    first: tuple[Rule, Judged] | None = None
+    first: tuple[Rule, tuple[Any, ...]] | None = None
     stride = 1
     while stride == 1 or len(tune.labels) // stride >= least:
         rules: list[Rule] = []
@@ -452,13 +413,13 @@ def tuning_size(inputs: Inputs) -> Product:
         if judged:
             first = first or (rules[0], judged[0])
             kept = [withstands(rule, held.attacked[right], held.labels[right]).mean() for rule in rules]
-            clean = [one.clean.accuracy for one in judged]
-            any_g = [one.any_standard.accuracy for one in judged]
+            clean = [one[0].accuracy for one in judged]
+            any_g = [one[1].accuracy for one in judged]
             rows.append((
                 str(len(tune.labels) // stride), f"{len(rules)}" + f" of {stride}" * (len(rules) < stride),
                 Quantity(rules[0].alpha, 6, rounding="up"),
                 Quantity(float(np.mean(kept)) if right.any() else None, 3),
-                *judged[0].cells, _range(clean), _range(any_g),
+                *judged[0], _range(clean), _range(any_g),
             ))  # fmt: skip
         stride *= 2
     if first is None:
@@ -467,10 +428,10 @@ def tuning_size(inputs: Inputs) -> Product:
     words = ", ".join(
         f"{name} {100 * one.accuracy:.1f} (seen) and {100 * other.accuracy:.1f} (held out)"
         for name, one, other in (
-            ("clean", seen.clean, unseen.clean), ("any g", seen.any_standard, unseen.any_standard),
+            ("clean", seen[0], unseen[0]), ("any g", seen[1], unseen[1]),
         )
     )  # fmt: skip
-    return Product(Table(
+    return StudyResult(Table(
         name="nuts-tuning-size",
         title="Fewer tuning images: accuracy (%) on images held out from these fits, with 95 % intervals",
         settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, clamp {inputs.fit.choices.clamp}",
@@ -491,7 +452,7 @@ def tuning_size(inputs: Inputs) -> Product:
             f"The fit on all images of its half, on images it has seen and on others (%): {words}.",
             *inputs.notes,
         ),
-        extra={"seen": {"clean": seen.clean.accuracy, "any_g": seen.any_standard.accuracy}},
+        extra={"seen": {"clean": seen[0].accuracy, "any_g": seen[1].accuracy}},
     ))  # fmt: skip
 
 
@@ -500,22 +461,20 @@ def _range(shares: list[float]) -> str:
     return "-" if len(shares) == 1 else f"{100 * min(shares):.1f} to {100 * max(shares):.1f}"
 
 
-@ablation("temperature", "temperature of the standard classifier (Table 10)", evaluation=True)
-def temperature(inputs: Inputs) -> Product:
+def temperature(inputs: Inputs) -> StudyResult:
     """Fit on half the cached images, and judge at several temperatures on the other half (D.4)."""
-    from certmix.studies.nuts_cached import Rule
 
     found = inputs.fit.solve()
-    own, mix = found.fit, found.settings
+    mix, own = found.settings, found.settings.transform
     rows = [
-        (plain_decimal(t), *inputs.judge(Rule(mix.alpha, mix.transform, t)).cells)
+        (plain_decimal(t), *inputs.judge(Rule(mix.alpha, mix.transform, t)))
         for t in sorted({0.0, 0.25, 0.5, 1.0, 2.0, inputs.fit.choices.temperature})
     ]
-    return Product(Table(
+    return StudyResult(Table(
         name="nuts-temperature",
         title="Temperature T of g: accuracy (%) on images held out from this fit, with 95 % intervals",
-        settings=f"beta {plain_decimal(own.beta)}: s {own.s:.3g}, p {own.p:.3g}, c {own.c:.3g}, "
-        f"alpha {own.alpha:.5g}",
+        settings=f"beta {plain_decimal(found.fit.beta)}: s {own.s:.3g}, p {own.p:.3g}, c {own.c:.3g}, "
+        f"alpha {mix.alpha:.5g}",
         headings=("T", *inputs.headings),
         rows=tuple(rows),
         notes=(
@@ -526,10 +485,8 @@ def temperature(inputs: Inputs) -> Product:
     ))  # fmt: skip
 
 
-@ablation("transfer", "s, p, c of one fit on the models of another (Table 11)", fits=2)
-def transfer(inputs: Inputs) -> Product:
+def transfer(inputs: Inputs) -> StudyResult:
     """Judge, for each fit's models, the s, p and c of each fit, alpha solved again and without (D.5)."""
-    from certmix.studies.nuts_cached import Rule, judge, parameters
 
     short = [fit.folder.resolve().name for fit in inputs.fits]
     names = {  # a folder's last part, or all of them where these are not unique
@@ -544,20 +501,19 @@ def transfer(inputs: Inputs) -> Product:
         tune, held = fit.halves
 
         def row(source: str, how: str, found: Any, held: Any = held) -> tuple[Any, ...]:
-            judged: tuple[Cell, ...] = judge(Rule.of(found.settings), held).cells
-            return (source, how, *parameters(found), *judged)
+            return (source, how, *parameters(found), *judge(Rule.of(found.settings), held))
 
         rows.append(row(target, "own", fitted[target]))
         for source in [name for name in names if name != target]:
             found = fitted[source]
-            point = ",".join(f"{name}={getattr(found.fit, name)!r}" for name in "spc")
+            point = ",".join(f"{name}={getattr(found.fit.settings, name)!r}" for name in "spc")
             try:
                 again = names[source].solve(tune, grid=point, beta=fit.choices.beta)
                 rows.append(row(source, "solved again", again))
             except ParameterError:
                 rows.append((source, "solved again: none meets beta", *NO_PARAMETERS, None, None))
             rows.append(row(source, "kept", found))
-    return Product(Table(
+    return StudyResult(Table(
         name="nuts-transfer",
         title="Transfer of s, p and c between models: accuracy (%) on held-out images, with 95 % intervals",
         settings="; ".join(f"{name}: beta {fit.choices.beta:g}" for name, fit in names.items()),
@@ -578,15 +534,8 @@ def transfer(inputs: Inputs) -> Product:
 # ------------------------------------------------------------ of the models
 
 
-@ablation("cost", "parameters and FLOPs of g, h and the mix (Table 5)")
-def cost(inputs: Inputs) -> Product:
+def cost(inputs: Inputs) -> StudyResult:
     """Count parameters and operations for one input (Appendix C.2)."""
-    import torch
-
-    from certmix.data import stack
-    from certmix.nuts.folder import load_nuts
-    from certmix.runs.sources import Sources, load_data
-    from certmix.studies.nuts_cached import count_elements, count_flops
 
     fit, numbers = inputs.fit, 4  # s, p, c and alpha
     nuts = load_nuts(fit.folder)
@@ -615,7 +564,7 @@ def cost(inputs: Inputs) -> Product:
             Quantity(relative, 5 if relative is not None and relative < 0.1 else 1),
         )  # fmt: skip
 
-    return Product(Table(
+    return StudyResult(Table(
         name="nuts-cost",
         title="Parameters and floating-point operations of the mix, for one input",
         settings=f"input {' x '.join(map(str, image.shape[1:]))}, {logits[1].shape[1]} classes",

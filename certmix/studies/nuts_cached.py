@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ from certmix.runs import read_run
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.folder import DATABASE
 from certmix.runs.identity import CERTIFY, command_of
-from certmix.studies.nuts_evaluate import CLEAN, Contender
+from certmix.studies.nuts_evaluate import CLEAN, right_at
 from certmix.studies.nuts_fit import LOGITS, CachedLogits, FitChoices, NutsFitted, fit_cached, read_logits
 from certmix.studies.study import attacked_accuracy, estimated_accuracy, some, stored_numbers
 from certmix.tables.table import Cell, Quantity
 from certmix.text import plain_decimal
-from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
+from certmix.types import FloatArray, IntArray
 
 FIT, EVALUATION = "nuts-fit", "nuts-evaluate"
 
@@ -96,8 +96,7 @@ class AttackedPoints:
 
     def right(self, mix: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
         """Return bool (m,): right on the image and on each of its points."""
-        judge = Contender("", mix)
-        return np.logical_and.reduce([judge.right(base, self.labels) for base in self.base.values()])
+        return np.logical_and.reduce([right_at(mix, base, self.labels) for base in self.base.values()])
 
 
 @dataclass(frozen=True)
@@ -112,13 +111,13 @@ class Inputs:
         """The only fit, or the first."""
         return self.fits[0]
 
-    def judge(self, rule: Rule) -> Judged:
+    def judge(self, rule: Rule) -> tuple[Any, ...]:
         """Judge a mix on the half that is held out, and on the evaluation's points."""
         return judge(rule, self.fit.halves[1], self.points)
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """Headings of `Judged.cells`."""
+        """Headings of what `judge` returns."""
         return ("clean", "any g") if self.points is None else ("clean", "any g", "attacked")
 
     @property
@@ -269,33 +268,19 @@ def withstands(rule: Rule, robust: FloatArray, labels: IntArray) -> np.ndarray:
     return np.asarray((bent.argmax(1) == labels) & (margin >= (1.0 - rule.alpha) / rule.alpha))
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What a mix achieves: `attacked` on an evaluation's points, None without one."""
-
-    clean: EstimatedAccuracy
-    any_standard: EstimatedAccuracy
-    attacked: AttackedAccuracy | None = None
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """The cells that `Inputs.headings` names."""
-        return (self.clean, self.any_standard, *(() if self.attacked is None else (self.attacked,)))
-
-
-def judge(rule: Rule, held: CachedLogits, points: AttackedPoints | None = None) -> Judged:
-    """Judge a mix on cached logits and, if given, on an evaluation's points."""
+def judge(rule: Rule, held: CachedLogits, points: AttackedPoints | None = None) -> tuple[Any, ...]:
+    """Return accuracies on cached logits: clean, against any g and, if points are given, on all of these."""
     logits = torch.from_numpy(held.standard), torch.from_numpy(held.robust)
-    answers = np.asarray(rule.mix(*logits).argmax(1))
-    attacked = None if points is None else attacked_accuracy(points.right(partial(Rule.mix, rule)))
-    kept = withstands(rule, held.attacked, held.labels)
-    return Judged(estimated_accuracy(answers == held.labels), estimated_accuracy(kept), attacked)
+    right = np.asarray(rule.mix(*logits).argmax(1)) == held.labels
+    found = estimated_accuracy(right), estimated_accuracy(withstands(rule, held.attacked, held.labels))
+    return found if points is None else (*found, attacked_accuracy(points.right(rule.mix)))
 
 
 def parameters(found: NutsFitted) -> tuple[Cell, ...]:
     """Return the cells of s, p, c and alpha."""
-    own = found.fit
-    return (Quantity(own.s, 3), Quantity(own.p, 2), Quantity(own.c, 3), Quantity(own.alpha, 6, rounding="up"))
+    own = found.fit.settings
+    alpha = Quantity(found.fit.alpha, 6, rounding="up")
+    return (Quantity(own.s, 3), Quantity(own.p, 2), Quantity(own.c, 3), alpha)
 
 
 # ---------------------------------------------------------------------------- counting operations

@@ -195,7 +195,7 @@ def nuts_certified(
         table = comparison_table(plan, comparison, request, tuple(notes))
         found = CertifiedFit(plan, logits, settings, soft, hard, comparison)
         bench.run.publish(lambda folder: write_files(folder, table))
-        return StudyResult(table, bench.run.path, found)
+        return StudyResult(table, data=found, folder=bench.run.path)
 
 
 # ------------------------------------------------------------ the run folder, and noise of its own for tuning

@@ -1,7 +1,8 @@
-"""What a fit of MixedNUTS is asked for: how Algorithm 1 is run, and what is certified.  No torch."""
+"""What a fit of MixedNUTS and studies of it are asked for.  No torch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -17,6 +18,32 @@ from certmix.sampling.devices import PRECISIONS
 
 CERTIFIED_GRID = "s=0.5:500:8,p=1:6:6,c=-2:0:8"
 """The default grid: up to transforms that all but count votes."""
+
+
+@dataclass(frozen=True)
+class NutsStudy:
+    """A study of cached results: a line of help, how many fits it needs, and whether it uses an evaluation.
+
+    `fits` is 1 for exactly one, else the least number.
+    """
+
+    summary: str
+    fits: int = 1
+    evaluation: bool = True
+
+
+STUDIES = {
+    "sensitivity": NutsStudy("objective and threshold over s, p and c (Figure 9)", evaluation=False),
+    "margins": NutsStudy("margins before and after the transform (Figures 6, 7, Table 6)"),
+    "transform": NutsStudy("the transform itself, on examples (Figures 3, 4)", evaluation=False),
+    "beta": NutsStudy("trade-off over beta, beside the plain mix (Figure 8)"),
+    "clamp": NutsStudy("clamps compared (Table 7)"),
+    "tuning-size": NutsStudy("fewer tuning images; seen and unseen ones (Tables 8, 9)"),
+    "temperature": NutsStudy("temperature of the standard classifier (Table 10)"),
+    "transfer": NutsStudy("s, p, c of one fit on the models of another (Table 11)", 2, False),
+    "cost": NutsStudy("parameters and FLOPs of g, h and the mix (Table 5)", evaluation=False),
+}
+"""Studies by name: functions of `certmix.studies.nuts_ablations`, with ``_`` for ``-``."""
 
 Least2 = Annotated[int, Meta(ge=2)]
 

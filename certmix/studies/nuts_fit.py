@@ -82,10 +82,9 @@ class CachedLogits:
 
 @dataclass(frozen=True)
 class NutsFitted:
-    """The fit, alpha_d, the share of predictions that the transform changes, and the logits behind it."""
+    """The fit, the share of predictions that the transform changes, the logits and the mix's numbers."""
 
     fit: NutsFit
-    alpha_d: float
     changed: float
     logits: CachedLogits
     settings: MixSettings
@@ -131,7 +130,7 @@ def nuts_fit(
     request = own_attack(request, None if chosen.gradient_free else 50)
     searched = {name: getattr(chosen, name) for name in ("gradient_free", "early_stop", "top_k")}
     with open_study(
-        "nuts-fit", request, named, where or Surroundings(), asked=chosen.as_dict(),
+        "nuts-fit", request, named, where, asked=chosen.as_dict(),
         identity={**searched, "layer_norm": LAYER_NORM},
     ) as study:  # fmt: skip
         bench, pair = study.bench, study.pair
@@ -143,7 +142,8 @@ def nuts_fit(
         numbers = study.fill(cells)
         if not numbers.complete:
             raise Interrupted("interrupted before all tuning images were attacked")
-        found, dataset = evaluate(numbers), bench.dataset
+        result, dataset = view(numbers), bench.dataset
+        found: NutsFitted = result.data
         if (folder := study.run.path) is not None:
             if have_names(named, bench.say):
                 attack = {**request.identity(), "gradient_free": chosen.gradient_free}
@@ -155,21 +155,18 @@ def nuts_fit(
                     fit=FitFacts.of(found.fit), tuning=tuning, copy_weights=chosen.copy_weights,
                 )  # fmt: skip
             write_logits(folder / LOGITS, found.logits)
-        return study.publish(numbers, table(numbers, found), {}, found)
+        return study.publish(numbers, result)
 
 
-def evaluate(numbers: Numbers) -> NutsFitted:
-    """Run Algorithm 1 on a run's stored logits, as its request says."""
+def view(numbers: Numbers) -> StudyResult:
+    """Run Algorithm 1 on a run's stored logits, as its request says, and return its table."""
     c, clean = len(numbers.class_names), numbers.read(CLEAN)
     logits = CachedLogits(
         clean[:, :c], clean[:, c:], numbers.read(MARGIN)[:, :c], numbers.labels, numbers.indices
     )
-    return fit_cached(logits, some(FitChoices, numbers.asked))
-
-
-def table(numbers: Numbers, found: NutsFitted) -> Table:
-    """Return the table of a run's fit."""
-    return fit_table(found, numbers.request.words(), (*numbers.blind, numbers.provenance))
+    found = fit_cached(logits, some(FitChoices, numbers.asked))
+    table = fit_table(found, numbers.request.words(), (*numbers.blind, numbers.provenance))
+    return StudyResult(table, data=found)
 
 
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
@@ -184,13 +181,13 @@ def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
     )
     changed = changed_share(torch.from_numpy(logits.robust), NonlinearTransform.of(found.settings))
     settings = MixSettings(found.settings, found.alpha, choices.temperature, alpha_d, choices.r_d)
-    return NutsFitted(found, alpha_d, changed, logits, settings)
+    return NutsFitted(found, changed, logits, settings)
 
 
 def fit_file(path: Path, choices: FitChoices) -> StudyResult:
     """Fit on a file of cached logits, such as the one a fit's run folder holds; nothing is saved."""
     found = fit_cached(read_logits(path), choices)
-    return StudyResult(fit_table(found, f"logits of {path.name}", ()), None, found)
+    return StudyResult(fit_table(found, f"logits of {path.name}", ()), data=found)
 
 
 def fit_table(found: NutsFitted, how: str, more: tuple[str, ...]) -> Table:
@@ -209,7 +206,8 @@ def fit_table(found: NutsFitted, how: str, more: tuple[str, ...]) -> Table:
     return Table(
         name="nuts-fit",
         title="MixedNUTS: the fitted transform and mixing weight (estimates on tuning images)",
-        settings=f"beta {plain_decimal(own.beta)}, clamp {own.clamp}, {own.quantile} quantile; {how}",
+        settings=f"beta {plain_decimal(own.beta)}, clamp {own.settings.clamp}, {own.quantile} quantile; "
+        f"{how}",
         headings=("quantity", "value"),
         rows=(
             *_numbers(found.settings, own.margin_threshold),
@@ -217,7 +215,7 @@ def fit_table(found: NutsFitted, how: str, more: tuple[str, ...]) -> Table:
             ("attacked right images with margin >= q (share)", Quantity(own.constraint_share, 4)),
             ("tied grid points", own.ties),
             ("predictions that the transform changes (share)", Quantity(found.changed, 4)),
-            ("alpha_d of the auxiliary mix", Quantity(found.alpha_d, 6)),
+            ("alpha_d of the auxiliary mix", Quantity(found.settings.alpha_d, 6)),
         ),
         notes=(
             f"{own.images:,} images: {own.attacked_right:,} right when attacked, "
@@ -419,4 +417,4 @@ def nuts_published(
             f"Models: standard {g.loaded.name}; robust {h.loaded.name}.",
         ),
     )
-    return StudyResult(table, folder, mix)
+    return StudyResult(table, data=mix, folder=folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,7 @@ from certmix.runs.attack_request import AttackRequest, check_ball
 from certmix.runs.attacking import Bench, blind_notes, fill, outputs
 from certmix.runs.cells import Cell, Progress
 from certmix.runs.folder import DATABASE
+from certmix.runs.identity import CERTIFY, command_of
 from certmix.runs.opening import open_run
 from certmix.runs.settings import Settings, fields, settings
 from certmix.runs.sources import Loaded, Sources, load_models
@@ -36,22 +39,20 @@ from certmix.tables.formats import write_files
 from certmix.tables.table import Table
 from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArray, IntArray
 
-__all__ = [
-    "ROBUST",
-    "EmpiricalWarning",
-    "Numbers",
-    "Study",
-    "StudyResult",
-    "Surroundings",
-    "attacked_accuracy",
-    "blind_mixes",
-    "estimated_accuracy",
-    "open_study",
-    "some",
-    "stored_numbers",
-]
+__all__ = ["EmpiricalWarning", "StudyResult", "Surroundings", "show_study"]
 
 S = TypeVar("S", bound=Settings)
+STUDIES = {
+    "attack": "attack",
+    "mix-sweep": "mix_sweep",
+    "compare-trust": "compare_trust",
+    "confidence": "confidence",
+    "lipschitz": "lipschitz",
+    "nuts-fit": "nuts_fit",
+    "nuts-evaluate": "nuts_evaluate",
+}
+"""Module by study: its `view` makes the result of numbers."""
+
 ROBUST = "cifar10-adversarial-linf"
 """The shipped robust classifier of empirical studies."""
 
@@ -99,11 +100,27 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A study's table and where its products lie (None: in memory)."""
+    """What a study found.
+
+    Parameters
+    ----------
+    table
+        Its figures.
+    plots
+        Stem of a file -> function that takes ``png`` or ``svg`` and returns its content.
+    data
+        What the table does not hold, such as arrays over images; None of most studies.
+    files
+        Other files of the run folder, by name.
+    folder
+        Where table, plots and files lie; None in memory.
+    """
 
     table: Table
-    folder: Path | None
+    plots: Mapping[str, Callable[[str], bytes]] = field(default_factory=dict)
     data: Any = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def complete(self) -> bool:
@@ -115,11 +132,11 @@ class StudyResult:
 class Numbers:
     """What a study's table is made from: numbers of images, and names; no model and no data.
 
-    ``asked`` is the request of ``run.json``, ``blind`` says where attacks may see no gradient.
+    ``asked`` holds identity and request of ``run.json``, ``blind`` says where attacks may see no gradient.
     """
 
     store: Store
-    request: AttackRequest
+    folder: Path | None
     asked: Mapping[str, Any]
     data: str
     models: Mapping[str, str]
@@ -130,9 +147,26 @@ class Numbers:
     blind: tuple[str, ...]
     complete: bool
 
+    @classmethod
+    def of(
+        cls, store: Store, folder: Path | None, run: Mapping[str, Any], shown: Mapping[str, Any]
+    ) -> Numbers:
+        """Return those of a run from ``run.json`` and from what is kept as `SHOWN`."""
+        return cls(
+            store, folder, {**run["identity"], **run["request"]}, str(run["data"]["name"]),
+            {role: str(one["name"]) for role, one in run["models"].items() if one},
+            tuple(map(str, run["data"]["class_names"])), _whole(shown["indices"]), _whole(shown["labels"]),
+            tuple(map(str, shown["cells"])), tuple(map(str, shown["blind"])), shown["complete"] is True,
+        )  # fmt: skip
+
     def read(self, cell: str) -> FloatArray:
         """Return what a cell keeps of each image, float64 (m, k)."""
         return np.asarray(self.store.read(cell, self.indices.tolist()), np.float64)
+
+    @cached_property
+    def request(self) -> AttackRequest:
+        """The attack and its images."""
+        return some(AttackRequest, self.asked)
 
     @property
     def provenance(self) -> str:
@@ -143,12 +177,12 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Study:
-    """An open study: its bench, its models, and its folder."""
+    """An open study: its bench, its models, its folder, and what ``run.json`` is to say."""
 
     bench: Bench
     loaded: Loaded
     run: Run
-    asked: dict[str, Any]
+    described: Mapping[str, Any]
 
     @property
     def pair(self) -> tuple[nn.Module, nn.Module]:
@@ -164,45 +198,34 @@ class Study:
         held, complete = fill(bench, cells)
         if not len(held):
             raise Interrupted("interrupted before the first batch was done")
-        dataset, loaded = bench.dataset, self.loaded
         notes = blind_notes(bench.store, attacked)
         for note in notes:
             bench.say(note)
-        named = {"standard": loaded.standard, "robust": loaded.robust}
-        return Numbers(
-            bench.store, self.bench.request, self.asked, dataset.name,
-            {role: model.name for role, model in named.items() if model is not None}, dataset.class_names,
-            dataset.indices[held], dataset.labels[held], tuple(cell.name for cell in cells),
-            (*bench.blind, *notes), complete,
-        )  # fmt: skip
+        shown = {
+            "indices": bench.dataset.indices[held].tolist(), "labels": bench.dataset.labels[held].tolist(),
+            "cells": [cell.name for cell in cells], "blind": [*bench.blind, *notes], "complete": complete,
+        }  # fmt: skip
+        return Numbers.of(bench.store, self.run.path, self.described, shown)
 
-    def publish(
-        self,
-        numbers: Numbers,
-        table: Table,
-        plots: Mapping[str, Callable[[str], bytes]],
-        data: Any = None,
-        *,
-        files: Mapping[str, bytes] | None = None,
-    ) -> StudyResult:
+    def publish(self, numbers: Numbers, found: StudyResult) -> StudyResult:
         """Write table, plots and files into the run folder.
 
         Partial ones do not replace those of a finished request: what was found is kept in the database.
         """
-        run = self.run
-        if not table.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
-            return StudyResult(table, run.path, data)
+        run, found = self.run, replace(found, folder=self.run.path)
+        if not found.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
+            return found
         shown = {"indices": numbers.indices.tolist(), "labels": numbers.labels.tolist(),
                  "cells": numbers.cells, "blind": numbers.blind, "complete": numbers.complete}  # fmt: skip
         run.store.put(SHOWN, json.dumps(shown))
 
         def write(folder: Path) -> None:
-            write_files(folder, table, plots)
-            for file, content in (files or {}).items():
+            write_files(folder, found.table, found.plots)
+            for file, content in found.files.items():
                 write_atomically(folder / file, content)
 
         run.publish(write)
-        return StudyResult(table, run.path, data)
+        return found
 
 
 def some(kind: type[S], asked: Mapping[str, Any]) -> S:
@@ -214,10 +237,7 @@ def some(kind: type[S], asked: Mapping[str, Any]) -> S:
 def stored_numbers(folder: Path, study: str | None = None) -> Iterator[Numbers]:
     """Open a run's numbers, those of the table that was published last; no model and no data are loaded.
 
-    Raises
-    ------
-    RunError
-        If the folder is no such run, holds no table, or is damaged.
+    A run that is of another study, holds no table, or is damaged, also as the block finds it, is a RunError.
     """
     run = read_run(folder, study)
     with closing(Store(folder / DATABASE, read_only=True)) as store:
@@ -225,20 +245,31 @@ def stored_numbers(folder: Path, study: str | None = None) -> Iterator[Numbers]:
         if text is None:
             raise RunError(f"{folder} holds no table, its command did not finish: repeat it")
         try:
-            shown, data = parse_json(text.encode()), run["data"]
-            indices, labels = (_whole(shown[name]) for name in ("indices", "labels"))
-            if not 0 < len(indices) == len(labels):
-                raise ValueError(f"{len(indices)} images and {len(labels)} labels")
-            numbers = Numbers(
-                store, some(AttackRequest, run["request"]), {**run["identity"], **run["request"]},
-                str(data["name"]), {role: str(one["name"]) for role, one in run["models"].items() if one},
-                tuple(map(str, data["class_names"])), indices, labels,
-                tuple(map(str, shown["cells"])), tuple(map(str, shown["blind"])), shown["complete"] is True,
-            )  # fmt: skip
-        except (AttributeError, KeyError, TypeError, ValueError, ParameterError) as error:
+            numbers = Numbers.of(store, folder, run, parse_json(text.encode()))
+            if not 0 < len(numbers.indices) == len(numbers.labels):
+                raise ValueError(f"{len(numbers.indices)} images and {len(numbers.labels)} labels")
+            yield numbers
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, ParameterError) as error:
             told = " ".join(str(error).split())[:100]
             raise RunError(f"{folder} is damaged ({told}): repeat its command with --fresh") from None
-        yield numbers
+
+
+def show_study(folder: str | Path) -> Table:
+    """Return the table that a study's run published last, made again from its numbers: no models, no data.
+
+    Raises
+    ------
+    RunError
+        If the folder is no such run, holds no table, or is damaged.
+    """
+    folder = Path(folder)
+    study = str(read_run(folder)["identity"].get("study", CERTIFY))
+    if study not in STUDIES:
+        commands = ", ".join(map(command_of, STUDIES))
+        raise RunError(f"{folder} is a run of {command_of(study)}: name a run of {commands}")
+    with stored_numbers(folder, study) as numbers:
+        found: StudyResult = import_module(f"certmix.studies.{STUDIES[study]}").view(numbers)
+        return found.table
 
 
 def _whole(values: list[int]) -> IntArray:
@@ -251,14 +282,14 @@ def _whole(values: list[int]) -> IntArray:
 def open_study(
     name: str,
     request: AttackRequest,
-    sources: Sources,
-    surroundings_: Surroundings,
+    sources: Sources | None,
+    where: Surroundings | None,
     *,
     asked: Mapping[str, Any],
     identity: Mapping[str, Any] | None = None,
     mixes: bool = True,
-    load: Callable[[torch.device], Loaded] | None = None,
-    leave_out: Callable[[Dataset], IntArray] | None = None,
+    loaded: Loaded | None = None,
+    left_out: IntArray | None = None,
 ) -> Iterator[Study]:
     """Load data and models, open the run folder, and describe the run in it.
 
@@ -274,48 +305,52 @@ def open_study(
         What else the records depend on.
     mixes
         Whether the study needs the standard model; if not, it is left alone.
-    load
-        Loads data and models where the sources do not say how.
-    leave_out
-        Returns the indices of images that no result may be reported on.
+    loaded
+        Data and models where the sources do not say how to load them.
+    left_out
+        Indices of images that no result may be reported on.
     """
-    where = surroundings_
+    sources, where, identity = sources or Sources(), where or Surroundings(), identity or {}
     device = resolve_device(where.device)
     if not mixes:
         sources = sources.replace(standard=None)
-    if load is not None:
-        loaded = load(device)
-    else:
+    if loaded is None:
         robust = ROBUST if sources.robust is None else sources.robust
         loaded = load_models(sources, robust, device, where.say)
     if mixes and loaded.standard is None:
         raise ModelError(f"{name} mixes two classifiers: name the accurate one with --standard")
     dataset = loaded.dataset
     warning = check_ball(request.eps, request.norm, dataset)
-    blind = () if _by_queries(request, identity) else blind_mixes((loaded.standard, loaded.robust))
+    by_queries = request.attack == "square" or identity.get("gradient_free")
+    blind = () if by_queries else blind_mixes((loaded.standard, loaded.robust))
     for note in (*filter(None, [warning]), *blind):
         where.say(note)
-    positions = _positions(dataset, request.images, leave_out, where.say)
+    usable = np.flatnonzero(~np.isin(dataset.indices, [] if left_out is None else left_out))
+    if len(usable) == 0:
+        raise DataError(
+            f"all {len(dataset)} images of {dataset.name} were used for tuning: evaluate on others"
+        )
+    if isinstance(request.images, int) and request.images > len(usable):
+        where.say(f"{request.images} images asked for, {len(usable)} can be used: all of them are")
+    positions = usable[spread(len(usable), request.images)]
+    _warn_near_chance(loaded, dataset, positions, device, where.say)
+    models = [model for model in (loaded.standard, loaded.robust) if model is not None]
     parts = {
         "data_checksum": dataset.checksum,
         "standard_checksum": None if loaded.standard is None else loaded.standard.checksum,
         "robust_checksum": loaded.robust.checksum,
         **request.identity(),
-        **(identity or {}),
+        **identity,
     }
-    _warn_near_chance(loaded, dataset, positions, device, where.say)
-    names = [model.name for model in (loaded.standard, loaded.robust) if model is not None]
-    label = "-".join([dataset.name, *names, request.attack, request.norm])
-    everything = {**request.as_dict(), **asked}
-
+    label = "-".join([dataset.name, *(model.name for model in models), request.attack, request.norm])
     known = StudyIdentity(name, label, parts)
+    described = surroundings({**request.as_dict(), **asked}, loaded, sources, device, request.batch_size)
     with open_run(
-        known, loaded, device,
-        lambda run: surroundings(everything, loaded, sources, device, request.batch_size),
+        known, loaded, device, lambda run: described,
         output=where.output, in_memory=where.in_memory, fresh=where.fresh,
     ) as run:  # fmt: skip
         bench = Bench(dataset, positions, device, request, run.store, where.progress, where.say, blind)
-        yield Study(bench, loaded, run, everything)
+        yield Study(bench, loaded, run, {**described, "identity": known.as_dict()})
 
 
 def _warn_near_chance(
@@ -332,39 +367,12 @@ def _warn_near_chance(
                 say(warning)
 
 
-def _by_queries(request: AttackRequest, identity: Mapping[str, Any] | None) -> bool:
-    """Whether the study's search takes no gradients."""
-    return request.attack == "square" or bool((identity or {}).get("gradient_free"))
-
-
-def _positions(
-    dataset: Dataset,
-    images: int | str,
-    leave_out: Callable[[Dataset], IntArray] | None,
-    say: Callable[[str], None],
-) -> IntArray:
-    """Return the positions of the images that are wanted, spread over those that may be used."""
-    usable = np.arange(len(dataset))
-    if leave_out is not None:
-        usable = usable[~np.isin(dataset.indices, leave_out(dataset))]
-        if len(usable) == 0:
-            raise DataError(
-                f"all {len(dataset)} images of {dataset.name} were used for tuning: evaluate on others"
-            )
-    if isinstance(images, int) and images > len(usable):
-        say(f"{images} images asked for, {len(usable)} can be used: all of them are")
-    return usable[spread(len(usable), images)]
-
-
 # ------------------------------------------------------------ mixes that gradients do not see whole
 
 
 def _is_blind(module: nn.Module) -> bool:
-    """Whether a module is, or holds, a mix whose standard model answers one-hot, without the bypass.
-
-    At temperature 0 no gradient flows through that answer, and attacks have to
-    go around it: Section 3.1 and Appendix B.2 of MixedNUTS.
-    """
+    """Whether a module is, or holds, a mix whose standard model answers one-hot, without the bypass."""
+    # At temperature 0 no gradient flows through that answer: Section 3.1 and Appendix B.2 of MixedNUTS.
     if isinstance(module, DirectBypass):
         return False
     if isinstance(module, NutsMixture) and module.temperature == 0.0:
@@ -387,7 +395,13 @@ def blind_mixes(models: tuple[LoadedModel | None, ...]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-# ------------------------------------------------------------ shares of images
+# ------------------------------------------------------------ images, and shares of them
+
+
+def images_file(headings: Sequence[str], columns: Sequence[Iterable[Any]]) -> dict[str, bytes]:
+    """Return ``images.tsv``, a line an image."""
+    lines = ["\t".join(map(str, row)) for row in (headings, *zip(*columns, strict=True))]
+    return {"images.tsv": ("\n".join(lines) + "\n").encode()}
 
 
 def _counted(right: Any) -> tuple[int, int, tuple[float, float]]:

@@ -100,7 +100,7 @@ def test_alpha_and_objective_come_from_one_threshold(beta, quantile):
     wrong = clean.argmax(1) != labels
     margins = clean_margin(transform_numpy(clean[wrong], found.settings))
     assert found.objective == np.mean(margins >= mu * (1 - 1e-12))
-    at = tuple(list(getattr(found.grid, name)).index(getattr(found, name)) for name in "spc")
+    at = tuple(getattr(found.grid, name).index(getattr(found.settings, name)) for name in "spc")
     assert (found.objectives[at], found.thresholds[at]) == (found.objective, found.margin_threshold)
     assert found.objective == found.objectives[found.feasible].min()
 
@@ -136,8 +136,8 @@ def test_the_fit_does_not_depend_on_order_or_threads():
     order = np.random.default_rng(3).permutation(150)
     one = fit(clean, attacked, labels, GRIDS["cifar10"], threads=1)
     other = fit(clean[order], attacked[order], labels[order], GRIDS["cifar10"], threads=3)
-    for field in dataclasses.fields(one):
-        assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
+    for name in one.__struct_fields__:
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
 def test_any_beta_follows_from_the_saved_margins():
@@ -153,7 +153,7 @@ def test_the_best_point_by_hand():
     """One point separates the wrong image from the attacked ones, the others do not."""
     grid = Grid((1.0, 2.0, 3.0), (1.0,), (0.0,))
     found = solve_beta(planted([[0.1, 0.2], [0.3, 0.4], [0.2, 0.9]], [[0.2], [0.25], [0.8]], grid), 1.0)
-    assert (found.s, found.objective, found.ties, found.on_edge) == (2.0, 0.0, 1, ())
+    assert (found.settings.s, found.objective, found.ties, found.on_edge) == (2.0, 0.0, 1, ())
 
 
 def test_ties_go_to_the_largest_threshold_then_p_then_s_then_bias():
@@ -163,9 +163,9 @@ def test_ties_go_to_the_largest_threshold_then_p_then_s_then_bias():
         1, 1, 0.2
     )
     attacked[:, 0, 1] = 0.3  # p = 1 only with c = -0.5
-    assert solve_beta(planted(attacked, np.zeros((2, 2, 2, 1)), grid), 1.0).c == -0.5
+    assert solve_beta(planted(attacked, np.zeros((2, 2, 2, 1)), grid), 1.0).settings.c == -0.5
     attacked[0, 0] = 0.2  # p = 1 only with s = 2
-    assert solve_beta(planted(attacked, np.zeros((2, 2, 2, 1)), grid), 1.0).s == 2.0
+    assert solve_beta(planted(attacked, np.zeros((2, 2, 2, 1)), grid), 1.0).settings.s == 2.0
     attacked[1, 1, 0] = 0.6
     found = solve_beta(planted(attacked, np.zeros((2, 2, 2, 1)), grid), 1.0)
     assert (found.settings, found.ties) == (TransformSettings(2.0, 2.0, -0.5), 8)
@@ -176,7 +176,7 @@ def test_a_transform_that_misclassifies_is_left_out():
     """At a negative quantile no alpha meets (7), however good the objective would look."""
     grid = Grid((1.0, 2.0), (1.0,), (0.0,))
     found = solve_beta(planted([[-0.1, 0.5], [0.0, 0.5]], [[0.1], [0.2]], grid), 1.0)
-    assert (found.s, found.alpha, found.objective) == (2.0, 1.0, 1.0)
+    assert (found.settings.s, found.alpha, found.objective) == (2.0, 1.0, 1.0)
     assert found.feasible.ravel().tolist() == [False, True]
     with pytest.raises(ParameterError, match=r"beta = 1: every transform"):
         solve_beta(planted([-0.1, 0.5], [0.1]), 1.0)

@@ -23,8 +23,8 @@ from certmix.studies.compare_trust import compare_trust
 from certmix.studies.confidence import confidence, top_two_gap
 from certmix.studies.lipschitz import local_lipschitz
 from certmix.studies.mix_sweep import check_alphas, mix_sweep
-from certmix.studies.show import show_study
-from certmix.studies.study import Surroundings, blind_mixes
+
+from certmix.studies.study import Surroundings, blind_mixes, show_study
 from certmix.tables.formats import render
 
 EPS = 0.08
@@ -81,16 +81,14 @@ def survivors(net, inputs, labels, norm="linf"):
 def test_a_sweep_finds_the_exact_attacked_accuracies(points, norm):
     inputs, labels, dataset = points
     done = mix_sweep([0.0, 0.3, 0.7, 1.0], request(norm=norm), sources(dataset), in_memory())
-    found = done.data
-    assert found.clean[0].correct == (margin(STANDARD, inputs, labels)[0] > 0).sum()
-    assert found.clean[-1].correct == (margin(ROBUST, inputs, labels)[0] > 0).sum()
-    assert found.std[0].correct == found.mix[0].correct == survivors(STANDARD, inputs, labels, norm)
-    assert found.rob[-1].correct == found.mix[-1].correct == survivors(ROBUST, inputs, labels, norm)
-    for k in range(4):
-        assert found.worst[k].correct <= min(
-            found.clean[k].correct, found.std[k].correct, found.rob[k].correct, found.mix[k].correct
-        )
-        assert found.worst[k].interval[0] <= found.worst[k].accuracy <= found.worst[k].interval[1]
+    clean, std, rob, mix, worst = (done.table.column(k) for k in range(1, 6))
+    assert clean[0].correct == (margin(STANDARD, inputs, labels)[0] > 0).sum()
+    assert clean[-1].correct == (margin(ROBUST, inputs, labels)[0] > 0).sum()
+    assert std[0].correct == mix[0].correct == survivors(STANDARD, inputs, labels, norm)
+    assert rob[-1].correct == mix[-1].correct == survivors(ROBUST, inputs, labels, norm)
+    for _, *others, low in done.table.rows:
+        assert low.correct <= min(one.correct for one in others)
+        assert low.interval[0] <= low.accuracy <= low.interval[1]
     assert done.complete and done.folder is None
 
 
@@ -107,9 +105,9 @@ def test_an_interrupted_sweep_goes_on_where_it_was(points, tmp_path):
 
     where = Surroundings(output=tmp_path / "parts", progress=stop)
     partial = mix_sweep([0.2, 0.8], wanted, sources(dataset), where)
-    assert not partial.complete and partial.data.clean[0].images == 16
+    assert not partial.complete and partial.table.rows[0][1].images == 16
     again = mix_sweep([0.2, 0.8], wanted, sources(dataset), Surroundings(output=tmp_path / "parts"))
-    assert again.data == whole.data and again.complete
+    assert again.table == whole.table and again.complete
     assert seen[-1].total == 5 * POINTS
     names = {
         "mix-sweep.csv",
@@ -134,7 +132,7 @@ def test_more_alphas_reuse_what_was_found(points, tmp_path):
 
     one = mix_sweep([0.5], request(), sources(dataset), where())
     two = mix_sweep([0.5, 0.9], request(), sources(dataset), where())
-    assert two.data.clean[0] == one.data.clean[0] and two.data.mix[0] == one.data.mix[0]
+    assert two.table.rows[0][1:5] == one.table.rows[0][1:5]
     with pytest.raises(RunError, match="eps is 0.08 there"):
         mix_sweep([0.5], request(eps=0.1), sources(dataset), where())
 
@@ -159,15 +157,15 @@ class Rounding(nn.Module):
 def test_confidence_groups_hold_every_image_once(points):
     inputs, labels, dataset = points
     done = confidence(request(), sources(dataset), in_memory())
-    sizes = {(g.classifier, g.condition, g.right): len(g.gaps) for g in done.data.groups}
+    sizes = {group: len(gaps) for group, gaps in done.data.items()}
     assert sizes["g", "clean", True] == (margin(STANDARD, inputs, labels)[0] > 0).sum()
     assert sizes["h", "ROB", True] == survivors(ROBUST, inputs, labels)
     for name, cell in (("g", "clean"), ("h", "clean"), ("g", "STD"), ("h", "ROB")):
         assert sizes[name, cell, True] + sizes[name, cell, False] == POINTS
-    for group in done.data.groups:
-        if group.interval is not None:
-            assert group.interval[0] <= group.gaps.mean() <= group.interval[1]
-    assert done.table.notes[0] == done.data.verdict
+    for gaps, row in zip(done.data.values(), done.table.rows, strict=True):
+        count, mean, low, high = row[3], *(cell.value for cell in row[4:7])
+        assert count == len(gaps) and (not count or low <= mean == gaps.mean() <= high)
+    assert done.table.notes[0] == done.table.extra["verdict"]
 
 
 def test_attacked_images_go_on_being_attacked_when_their_gap_is_asked_for(points):
@@ -178,8 +176,7 @@ def test_attacked_images_go_on_being_attacked_when_their_gap_is_asked_for(points
     values, weights = margin(STANDARD, inputs, labels)
     worst = values - EPS * np.abs(weights).sum()
     expected = np.abs(np.tanh(worst[worst <= 0] / 2))  # two classes: the gap is tanh(|z| / 2)
-    found = next(g for g in done.data.groups if (g.classifier, g.condition, g.right) == ("g", "STD", False))
-    assert np.allclose(np.sort(found.gaps), np.sort(expected), atol=1e-4)
+    assert np.allclose(np.sort(done.data["g", "STD", False]), np.sort(expected), atol=1e-4)
 
 
 def test_the_gap_of_two_largest_probabilities():
@@ -196,21 +193,17 @@ def test_every_trust_term_and_form_meets_the_base_models_at_the_ends(points):
         [0.5], ["constant", "gradient", "max-gradient", "gradient-ratio"], ["probabilities", "logits"],
         ["linf", "l2"], request(eps=None, norm="linf", images=12, steps=4), sources(dataset), in_memory(),
     )  # fmt: skip
-    found = done.data
-    assert [panel.norm for panel in found.curves] == ["linf", "l2"]
-    for panel in found.curves:
-        assert len(panel.curves) == 8
-        for curve in panel.curves:
-            assert curve.alphas == (0.0, 0.5, 1.0)
-            assert (
-                curve.clean[0] == panel.curves[0].clean[0]
-                and curve.attacked[2] == panel.curves[0].attacked[2]
-            )
-            assert all(a.correct <= c.correct for a, c in zip(curve.attacked, curve.clean, strict=True))
-    assert all(np.isfinite(value) for value in found.log_median.values())
-    assert found.log_median["linf", "constant", "logits"] == 0.0
-    assert np.isclose(found.log_median["linf", "gradient", "logits"], np.log(9.0))
-    assert np.isclose(found.log_median["linf", "gradient-ratio", "logits"], np.log(9 / 4))
+    rows, medians = done.table.rows, done.table.extra["log_median_trust"]
+    assert len(rows) == 2 * 8 * 3 and [row[3] for row in rows] == ["0", "0.5", "1"] * 16
+    for k in range(0, len(rows), 3):
+        first = 24 * (k // 24)  # of the same norm
+        assert rows[k][0] == ("linf", "l2")[k // 24]
+        assert rows[k][4] == rows[first][4] and rows[k + 2][5] == rows[first + 2][5]
+        assert all(row[5].correct <= row[4].correct for row in rows[k : k + 3])
+    assert all(np.isfinite(value) for value in medians.values()) and len(done.data) == 16
+    assert medians["linf constant logits"] == 0.0
+    assert np.isclose(medians["linf gradient logits"], np.log(9.0))
+    assert np.isclose(medians["linf gradient-ratio logits"], np.log(9 / 4))
 
 
 def test_an_attack_keeps_its_points_for_other_tools(points, tmp_path):
@@ -236,9 +229,8 @@ def test_an_attack_keeps_its_points_for_other_tools(points, tmp_path):
 def test_the_mix_is_attacked_end_to_end(points):
     dataset = points[2]
     done = attack(request(), sources(dataset), in_memory(), alpha=0.7)
-    swept = mix_sweep([0.7], request(), sources(dataset), in_memory()).data
-    assert done.data.right.sum() == swept.clean[0].correct
-    assert done.data.held.sum() == swept.mix[0].correct
+    (swept,) = mix_sweep([0.7], request(), sources(dataset), in_memory()).table.rows
+    assert (done.data.right.sum(), done.data.held.sum()) == (swept[1].correct, swept[4].correct)
 
 
 @pytest.mark.parametrize(

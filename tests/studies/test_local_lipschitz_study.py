@@ -162,7 +162,7 @@ def test_a_claim_below_the_constant_is_contradicted_with_a_witness(dataset, tmp_
 def test_true_constants_are_not_contradicted(dataset, of, ratio, norm, constant):
     done = run(dataset, changes={"norm": norm}, of=of, ratio=ratio, check=float(constant))
     assert not done.data.trial.contradicted
-    assert done.data.trial.ratio == "each"
+    assert done.data.constants.ratio == "each"
     assert 0.3 * constant < done.data.trial.slope <= constant
 
 

@@ -12,7 +12,7 @@ from certmix.models.spec import load_model
 from certmix.nuts.folder import load_nuts
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
-from certmix.studies.nuts_evaluate import Contender, nuts_evaluate, paired_change
+from certmix.studies.nuts_evaluate import nuts_evaluate, paired_change, right_at
 from certmix.studies.nuts_fit import (
     CachedLogits,
     FitChoices,
@@ -22,8 +22,8 @@ from certmix.studies.nuts_fit import (
     read_logits,
     write_logits,
 )
-from certmix.studies.show import show_study
-from certmix.studies.study import Surroundings
+
+from certmix.studies.study import Surroundings, show_study
 from certmix.tables.formats import render
 
 NETS = """
@@ -102,9 +102,7 @@ def test_another_beta_needs_no_new_margins(planted):
     again = nuts_fit(request(), sources(planted), where, choices=FitChoices(beta=0.6, grid=GRID)).data
     assert np.array_equal(again.logits.attacked, before.attacked)
     alone = fit_file(planted / "mix" / "logits.npz", FitChoices(beta=0.6, grid=GRID)).data
-    assert (alone.fit.s, alone.fit.p, alone.fit.c, alone.fit.alpha) == (
-        again.fit.s, again.fit.p, again.fit.c, again.fit.alpha,
-    )  # fmt: skip
+    assert alone.settings == again.settings
     assert (
         again.fit.margin_threshold
         >= fit_cached(before, FitChoices(beta=0.9, grid=GRID)).fit.margin_threshold - 1
@@ -138,25 +136,18 @@ def test_an_evaluation_leaves_the_tuning_images_out(planted):
     rows = (planted / "eval" / "images.tsv").read_text().splitlines()[1:]
     indices = {int(row.split("\t")[0]) for row in rows}
     assert not indices & tuned and len(indices) == 90 - len(tuned)
-    found = done.data
-    names = [one.name for one in found.standings]
-    assert names == [
+    assert [row[0] for row in done.table.rows] == [
         "standard (g)",
         "robust (h)",
         "plain mix, alpha 0.6",
         "plain mix, alpha 0.9",
         "MixedNUTS",
     ]
-    for one in found.standings:
-        assert one.attacked.correct <= one.clean.correct
-    robust = found.standing("robust (h)")
-    assert robust.clean_change.percent in (0.0, None)
-    broken = sum(count for name, count in found.broken_by.items())
-    assert (
-        broken == found.standing("MixedNUTS").attacked.images - found.standing("MixedNUTS").attacked.correct
-    )
-    assert set(found.sweep) == {0.0, 0.3, 0.6, 0.9}
-    assert done.complete and done.table.extra["broken_by"] == found.broken_by
+    assert all(row[2].correct <= row[1].correct for row in done.table.rows)
+    assert done.table.rows[1][3].value in (0.0, None)
+    attacked, extra = done.table.rows[-1][2], done.table.extra
+    assert sum(extra["broken_by"].values()) == attacked.images - attacked.correct
+    assert set(extra["r_d_sweep"]) == {"0", "0.3", "0.6", "0.9"} and done.complete
     assert render(show_study(planted / "eval"), "json") == render(done.table, "json")
     assert render(show_study(planted / "mix"), "json") == render(fitted(planted).table, "json")
 
@@ -180,13 +171,12 @@ def test_the_robust_classifier_is_judged_like_its_closed_form(planted):
             for i in range(4) if i != y
         ]  # fmt: skip
         held += min(gaps) > 0
-    assert done.data.standing("robust (h)").attacked.correct == held
+    assert done.table.rows[1][2].correct == held
 
 
 def test_rows_that_were_not_attacked_count_as_right():
-    one = Contender("h", lambda g, h: h)
     base = np.array([[0.0, 1.0, 5.0, 1.0], [np.nan] * 4, [0.0, 1.0, 1.0, 5.0]])
-    assert one.right(base, np.array([0, 0, 0])).tolist() == [True, True, False]
+    assert right_at(lambda g, h: h, base, np.array([0, 0, 0])).tolist() == [True, True, False]
 
 
 def test_paired_changes_cover_the_truth_and_know_when_nothing_changes():
@@ -195,11 +185,10 @@ def test_paired_changes_cover_the_truth_and_know_when_nothing_changes():
     for _ in range(60):
         draw = rng.choice(4, size=500, p=[0.15, 0.03, 0.10, 0.72])
         change = paired_change((draw == 0) | (draw == 1), (draw == 0) | (draw == 2))
-        inside += change.low <= 100 * (0.18 / 0.25 - 1) <= change.high
+        inside += change[1] <= 100 * (0.18 / 0.25 - 1) <= change[2]
     assert inside >= 51  # 95 % of 60 is 57; fewer than 51 has probability 0.4 %
-    same = paired_change([True, False, True], [True, False, True])
-    assert (same.percent, same.low, same.high) == (0.0, 0.0, 0.0)
-    assert paired_change([True, False], [False, False]).percent is None
+    assert paired_change([True, False, True], [True, False, True]) == (0.0, 0.0, 0.0)
+    assert paired_change([True, False], [False, False]) is None
 
 
 @pytest.mark.parametrize(
@@ -322,7 +311,7 @@ def test_a_ball_alone_is_a_request_and_changes_are_called_changes(planted):
     assert "apgd-ce (20 steps), l2 eps 0.25" in done.table.settings
     about_errors = [heading for heading in done.table.headings if "error" in heading]
     assert about_errors == ["change of clean error (%)", "change of attacked error (%)"]
-    wrong = {one.name: one.attacked.images - one.attacked.correct for one in done.data.standings}
-    for one, row in zip(done.data.standings, done.table.rows, strict=True):
+    wrong = {row[0]: row[2].images - row[2].correct for row in done.table.rows}
+    for row in done.table.rows:
         change = row[done.table.headings.index(about_errors[1])].value
-        assert change == pytest.approx(100 * wrong[one.name] / wrong["robust (h)"] - 100)
+        assert change == pytest.approx(100 * wrong[row[0]] / wrong["robust (h)"] - 100)

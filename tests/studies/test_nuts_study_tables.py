@@ -166,7 +166,7 @@ def test_withstanding_any_g_is_what_the_worst_g_leaves(alpha):
 def test_without_h_nothing_withstands_and_only_g_answers():
     logits = logits_of()
     assert not withstands(Rule(0.0), logits.attacked, logits.labels).any()
-    found = judge(Rule(0.0), logits).clean
+    found = judge(Rule(0.0), logits)[0]
     assert found.correct == logits.standard_right.sum() and type(found) is EstimatedAccuracy
 
 
@@ -181,14 +181,14 @@ def test_a_judged_mix_is_the_mix_by_a_loop(temperature):
         standard = softmax((g / temperature).tolist()) if temperature else answer
         mixed = [(1 - alpha) * a + alpha * b for a, b in zip(standard, robust, strict=True)]
         right += mixed.index(max(mixed)) == label
-    assert judge(Rule(alpha, settings, temperature), logits).clean.correct == right
+    assert judge(Rule(alpha, settings, temperature), logits)[0].correct == right
 
 
 def test_points_count_once_and_the_obfuscation_check_not_at_all(fit_folder, evaluation):
     points = read_inputs([fit_folder, evaluation]).points
     assert set(points.base) == {"clean", "STD"} and len(points.labels) == 30
     for alpha, right in ((0.0, 20), (1.0, 20), (0.5001, 20)):
-        found = judge(Rule(alpha), logits_of(), points).attacked
+        found = judge(Rule(alpha), logits_of(), points)[2]
         assert (found.correct, found.images, type(found)) == (right, 30, AttackedAccuracy)
 
 
@@ -446,13 +446,14 @@ def test_a_real_evaluation_is_judged_as_it_judged_itself(tmp_path):
     found = nuts_evaluate(
         tmp_path / "mix", everything, sources, Surroundings(output=tmp_path / "eval"),
         plain_alphas=[0.7], queries=20, sweep_images=10, r_d_sweep=[0.0],
-    ).data  # fmt: skip
+    )  # fmt: skip
+    attacked = {row[0]: row[2] for row in found.table.rows}
     inputs = read_inputs([tmp_path / "mix", tmp_path / "eval"])
     rules = {"MixedNUTS": Rule.of(inputs.fit.fitted.settings), "plain mix, alpha 0.7": Rule(0.7)}
     rules |= {"standard (g)": Rule(0.0), "robust (h)": Rule(1.0)}
     for name, rule in rules.items():
-        assert judge(rule, inputs.fit.logits, inputs.points).attacked == found.standing(name).attacked
-    assert 0 < found.standing("MixedNUTS").attacked.correct < 35
+        assert judge(rule, inputs.fit.logits, inputs.points)[2] == attacked[name]
+    assert 0 < attacked["MixedNUTS"].correct < 35
     assert nuts_study("cost", [tmp_path / "mix"]).table.extra["flops"]["robust"] == 16
 
 
