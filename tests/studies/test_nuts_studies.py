@@ -22,7 +22,6 @@ from certmix.studies.nuts_fit import (
     read_logits,
     write_logits,
 )
-
 from certmix.studies.study import Surroundings, show_study
 from certmix.tables.formats import render
 
