@@ -7,12 +7,14 @@ Which bound is used must be decided before the estimation samples are seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from certmix.bounds import bernstein, beta_binomial, betting, clopper_pearson, hoeffding, layers
 from certmix.bounds.bound import Bound, check_counts, check_failure_probability
 from certmix.bounds.clopper_pearson import is_established
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.errors import ParameterError
+from certmix.sampling.schedule import share
 from certmix.types import ConfidenceBounds, IntArray
 
 __all__ = ["BOUNDS", "Bound", "bound_counts", "bound_scores", "bounds_of", "is_established"]
@@ -41,45 +43,50 @@ def bounds_of(scores: str, *, distribution: bool = True) -> dict[str, Bound]:
 
 
 def bound_counts(
-    counts: IntArray, selected: IntArray, failure_probability: float, bound: str = "clopper-pearson"
+    counts: IntArray,
+    selected: IntArray,
+    failure_probability: float,
+    bound: str = "clopper-pearson",
+    look: int | None = None,
 ) -> ConfidenceBounds:
     """Return the bounds of a named method from votes.
 
     Parameters
     ----------
-    counts
-        int64 (m, c): votes of fresh samples, whose number was fixed beforehand unless the bound
-        is time-uniform.
-    selected
-        int64 (m,): classes chosen on other samples.
+    counts, selected
+        int64 (m, c), votes of fresh samples, and (m,), classes chosen on other samples.
     failure_probability
-        Probability, image by image, that p or q is wrong.
+        Probability, image by image, that p or q is wrong; of all looks together, where there are several.
     bound
         A bound of votes in `BOUNDS`.
+    look
+        Number of the look, where samples are looked at repeatedly: bounds that are not time-uniform spend
+        its share of the failure probability (`certmix.sampling.schedule.share`).  All looks' bounds then hold
+        together, whatever made the sampling stop, and the best so far may be used.  None: the number of
+        samples was fixed beforehand.
 
     Raises
     ------
     ParameterError
         For an unknown bound or arguments out of range.
     """
-    entry = _entry(bound, bounds_of("hard"))
-    counts, selected = check_counts(counts, selected)
-    p, q = entry.compute(counts, selected, check_failure_probability(failure_probability))
-    return ConfidenceBounds(p, q, failure_probability, bound, entry.split(failure_probability))
+    return _bounded(bounds_of("hard"), bound, look, failure_probability, *check_counts(counts, selected))
 
 
 def bound_scores(
-    statistics: Sequence[ScoreStatistics], failure_probability: float, bound: str = "betting"
+    statistics: Sequence[ScoreStatistics],
+    failure_probability: float,
+    bound: str = "betting",
+    look: int | None = None,
 ) -> ConfidenceBounds:
     """Return the bounds of a named method from soft scores, such as softmax outputs; h_i is their mean.
 
     Parameters
     ----------
     statistics
-        One for each of m images, with the selected class in it.  All bounds but
-        ``betting`` need a number of samples that was fixed beforehand.
-    failure_probability
-        Probability, image by image, that p or q is wrong.
+        One for each of m images, with the selected class in it.
+    failure_probability, look
+        As for `bound_counts`.
     bound
         A bound of mean scores in `BOUNDS`.
 
@@ -96,12 +103,16 @@ def bound_scores(
     >>> bool(0.89 < bounds.p_lower[0] < 0.9), bool(0.1 < bounds.q_upper[0] < 0.11)
     (True, True)
     """
-    entry = _entry(bound, bounds_of("soft", distribution=False))
-    p, q = entry.compute(statistics, check_failure_probability(failure_probability))
-    return ConfidenceBounds(p, q, failure_probability, bound, entry.split(failure_probability))
+    return _bounded(bounds_of("soft", distribution=False), bound, look, failure_probability, statistics)
 
 
-def _entry(name: str, table: dict[str, Bound]) -> Bound:
+def _bounded(
+    table: dict[str, Bound], name: str, look: int | None, delta: float, *evidence: Any
+) -> ConfidenceBounds:
     if name not in table:
         raise ParameterError(f"bound {name!r} is unknown: use one of {', '.join(table)}")
-    return table[name]
+    spent = check_failure_probability(delta)
+    if look is not None and not table[name].time_uniform:
+        spent *= share(look)
+    p, q = table[name].compute(*evidence, spent)
+    return ConfidenceBounds(p, q, spent, name, table[name].split(spent))

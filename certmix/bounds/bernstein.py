@@ -17,26 +17,11 @@ __all__ = ["BOUND", "lower_bound"]
 
 
 def lower_bound(mean: ArrayLike, variance: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
-    """Return ``mean - sqrt(2 V ln(2/delta) / n) - 7 ln(2/delta) / (3 (n - 1))``, at least 0.
+    """Return ``mean - sqrt(2 V ln(2/delta) / n) - 7 ln(2/delta) / (3 (n - 1))``, in [0, 1], rounded down.
 
-    Parameters
-    ----------
-    mean, variance
-        Average and unbiased variance V of n independent values in [0, 1], broadcast together.
-    samples
-        n >= 2, fixed beforehand.
-    failure_probability
-        delta, one-sided: the 2 in the logarithm pays for estimating the variance.
-
-    Returns
-    -------
-    FloatArray
-        Bounds in [0, 1], rounded down.
-
-    References
-    ----------
-    A. Maurer, M. Pontil, Empirical Bernstein bounds and sample variance
-    penalization, COLT 2009, Theorem 4, which is the proof.
+    `mean` and V, the unbiased `variance`, broadcast together; n >= 2 values were fixed beforehand.  The 2 in
+    the logarithm pays for estimating the variance (A. Maurer, M. Pontil, COLT 2009, Theorem 4, which is the
+    proof).
 
     Examples
     --------

@@ -27,24 +27,10 @@ _SLACK = 1e-9
 
 
 def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
-    """Return time-uniform lower bounds of a proportion, rounded down.
+    """Return lower bounds of a proportion in [0, 1), valid at all sample sizes at once, rounded down.
 
-    Parameters
-    ----------
-    successes, trials
-        Integers, broadcast together.
-    failure_probability
-        That the bound is ever wrong, over all sample sizes.
-
-    Returns
-    -------
-    FloatArray
-        Bounds in [0, 1).
-
-    References
-    ----------
-    H. Robbins, Statistical methods related to the law of the iterated
-    logarithm, Annals of Mathematical Statistics 41 (1970).
+    Integers `successes` and `trials` broadcast together; the bound is ever wrong with at most the failure
+    probability (H. Robbins, Annals of Mathematical Statistics 41, 1970).
 
     Examples
     --------

@@ -20,6 +20,7 @@ Two ways to bet:
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -88,25 +89,13 @@ def _sequence_refutes(values: FloatArray, bets: FloatArray, m: float, share: flo
     return False
 
 
-@njit(cache=True, nogil=True)
-def _sequence_lower(values: FloatArray, bets: FloatArray, share: float, wanted: float) -> float:
-    """The largest m found refuted by halving [0, 1]; 0 if none was."""
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        if _sequence_refutes(values, bets, middle, share, wanted):
-            low = middle
-        else:
-            high = middle
-    return low
-
-
 def lower_bound(values: ArrayLike, failure_probability: float, planned: int | None = None) -> float:
-    """Return the one-sided lower bound of the hedged capital process.
+    """Return the one-sided lower bound of the hedged capital process, in [0, 1], rounded down.
 
-    Bets are ``min(sqrt(2 ln(1/delta) / (v n)), 3 / (4 m))`` with v the variance
-    estimated from the values before (one pseudo-value of mean 1/2 and variance
-    1/4), and n either `planned` or t ln(t + 1).
+    Bets are ``min(sqrt(2 ln(1/delta) / (v n)), 3 / (4 m))`` with v the variance estimated from the values
+    before (one pseudo-value of mean 1/2 and variance 1/4).  The bound is the best over all times so far and
+    holds under optional stopping (I. Waudby-Smith, A. Ramdas, Journal of the Royal Statistical Society B 86,
+    2024).
 
     Parameters
     ----------
@@ -115,25 +104,13 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
     failure_probability
         delta, one-sided.
     planned
-        Number of values the bets are tuned for, fixed beforehand.  None gives
-        the confidence sequence, which is narrow at all times.  Either way the
-        bound is the best over all times so far and holds under optional stopping.
-
-    Returns
-    -------
-    float
-        Lower bound in [0, 1], rounded down.
+        Number of values the bets are tuned for, fixed beforehand; None takes t ln(t + 1) for it, which is
+        narrow at all times.
 
     Raises
     ------
     ParameterError
         For values outside [0, 1] or none, or parameters out of range.
-
-    References
-    ----------
-    I. Waudby-Smith, A. Ramdas, Estimating means of bounded random variables by
-    betting, Journal of the Royal Statistical Society B 86 (2024): hedged capital,
-    predictable plug-in bets; here one side only.
 
     Examples
     --------
@@ -152,7 +129,12 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
     wanted = (1 / delta) * (1 + max(1e-9, 1e-15 * kept.size))
     if wanted > 1e300:
         return 0.0
-    return max(0.0, _sequence_lower(kept, bets, SHARE, wanted) - OUTWARDS)
+    low, high = 0.0, 1.0  # the largest m found refuted, by halving
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        refuted = _sequence_refutes(kept, bets, middle, SHARE, wanted)
+        low, high = (middle, high) if refuted else (low, middle)
+    return max(0.0, low - OUTWARDS)
 
 
 def upper_bound(values: ArrayLike, failure_probability: float, planned: int | None = None) -> float:
@@ -242,17 +224,9 @@ def _mixture_lower(
     return low
 
 
-def _lower(values: Values, failure_probability: float, enough: float) -> float:
-    """The mixture's bound with equal weights: at all numbers of samples at once."""
-    return _mixture(values, failure_probability, enough, np.full(BETS, 1.0 / BETS))
-
-
-def _tuned_lower(values: Values, failure_probability: float, enough: float) -> float:
-    """With weights around the bet for this number of samples, which was fixed beforehand."""
-    return _mixture(values, failure_probability, enough, _weights(values.n, values.deviation))
-
-
-def _mixture(values: Values, failure_probability: float, enough: float, weights: FloatArray) -> float:
+def _lower(values: Values, failure_probability: float, enough: float, tuned: bool = False) -> float:
+    """The mixture's bound, at all numbers of samples at once; tuned for one that was fixed beforehand."""
+    weights = _weights(values.n, values.deviation if tuned else 0.0)
     wanted = -math.log(check_failure_probability(failure_probability)) + 1e-12
     total, square = values.total / SCALE, values.square / SCALE**2
     found = _mixture_lower(
@@ -272,4 +246,6 @@ def _weights(samples: int, deviation: float) -> FloatArray:
 
 
 BOUND = mean_bound("betting", "constant bets: narrow, at any number of samples", _lower, time_uniform=True)
-FIXED = mean_bound("betting-fixed", "the same, tuned to a number of samples fixed beforehand", _tuned_lower)
+FIXED = mean_bound(
+    "betting-fixed", "the same, tuned to a number of samples fixed beforehand", partial(_lower, tuned=True)
+)

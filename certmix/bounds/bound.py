@@ -1,17 +1,21 @@
-"""What a bound is: an entry of the table `certmix.bounds.BOUNDS`, and the checks that all of them share."""
+"""What a bound is, what it gives, and the checks that all of them share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
-from certmix.types import FloatArray, IntArray
+from certmix.types import ConfidenceBounds, FloatArray, IntArray
 
-__all__ = ["Bound", "Pair", "check_counts", "check_failure_probability", "selected_and_runner_up"]
+__all__ = [
+    "Bound", "LayerBounds", "Pair", "allow_for_noise", "check_counts", "check_failure_probability",
+    "selected_and_runner_up",
+]  # fmt: skip
 
 Pair = tuple[FloatArray, FloatArray]
 
@@ -59,6 +63,58 @@ class Bound:
     def split(self, failure_probability: float) -> dict[str, float]:
         """Return which share of the failure probability each part uses."""
         return {part: failure_probability / len(self.parts) for part in self.parts}
+
+
+@dataclass(frozen=True)
+class LayerBounds:
+    """Bounds of score distributions that hold together with probability >= 1 - failure_probability.
+
+    For m images, K layers (lowest first) and k followed rivals, ``own_lower`` (m, K) bounds the means of
+    the selected class's layers from below, ``rival_upper`` (m, k, K) those of the rivals from above and
+    ``rest_upper`` (m,) the mean score of every other class, 0 where there is none.  ``row_slack`` is how far
+    the scores of one sample may be from adding up to 1; the rest is as in `certmix.types.ConfidenceBounds`.
+    """
+
+    own_lower: FloatArray
+    rival_upper: FloatArray
+    rest_upper: FloatArray
+    row_slack: float
+    failure_probability: float
+    method: str
+    split: dict[str, float]
+    lost: FloatArray | float = 0.0
+
+
+B = TypeVar("B", bound=ConfidenceBounds | LayerBounds)
+
+
+def allow_for_noise(bounds: B, noise_error: ArrayLike, lost: ArrayLike = 0.0) -> B:
+    """Return bounds of the exact Gaussian smoothing: p - eps, q + eps, and each layer likewise.
+
+    eps = `noise_error`, a number or (m,), is the total variation between the noise that is drawn and the
+    Gaussian (`certmix.sampling.law.noise_error`): by no more can the mean of a function with values in [0, 1]
+    differ.  It is no event that could fail: the failure probability stays.  `lost` is the l2 distance between
+    each input and the grid point that was sampled, where the certificate is to speak of the input.
+    """
+    eps = np.asarray(noise_error, np.float64)
+    changed: dict[str, FloatArray] = {"lost": np.asarray(lost, np.float64)}
+    if isinstance(bounds, LayerBounds):
+        changed["own_lower"] = _down(bounds.own_lower, eps[..., None])
+        changed["rival_upper"] = _up(bounds.rival_upper, eps[..., None, None])
+        changed["rest_upper"] = _up(bounds.rest_upper, eps)
+    else:
+        p = changed["p_lower"] = _down(bounds.p_lower, eps)
+        opposite = (bounds.q_upper == 1.0 - bounds.p_lower) & (p >= 0.5)  # that 1 - p is exact
+        changed["q_upper"] = np.where(opposite, 1.0 - p, _up(bounds.q_upper, eps))
+    return replace(bounds, **changed)  # type: ignore[arg-type]
+
+
+def _down(values: FloatArray, eps: FloatArray) -> FloatArray:
+    return np.where(eps > 0, np.maximum(0.0, np.nextafter(values - eps, -1.0)), values)
+
+
+def _up(values: FloatArray, eps: FloatArray) -> FloatArray:
+    return np.where(eps > 0, np.minimum(1.0, np.nextafter(values + eps, 2.0)), values)
 
 
 def check_failure_probability(value: float) -> float:

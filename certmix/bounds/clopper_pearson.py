@@ -111,27 +111,10 @@ def _counts_and_trials(successes: ArrayLike, trials: ArrayLike) -> tuple[IntArra
 
 
 def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
-    """Return a lower confidence bound of a binomial proportion.
+    """Return lower bounds in [0, 1) of a binomial proportion, rounded down; 0 for no successes.
 
-    Whatever the proportion is, the bound exceeds it with probability at most
-    `failure_probability` over the samples.
-
-    Parameters
-    ----------
-    successes, trials
-        Integers, broadcast together; 0 <= successes <= trials.
-    failure_probability
-        In (0, 1): one-sided.
-
-    Returns
-    -------
-    FloatArray
-        Bounds in [0, 1), rounded down; 0 for no successes.
-
-    References
-    ----------
-    C. J. Clopper, E. S. Pearson, The use of confidence or fiducial limits
-    illustrated in the case of the binomial, Biometrika 26 (1934).
+    Integers 0 <= `successes` <= `trials` broadcast together.  Whatever the proportion is, the bound exceeds
+    it with probability at most `failure_probability`, one-sided (Clopper and Pearson, Biometrika 26, 1934).
 
     Examples
     --------
@@ -180,18 +163,9 @@ def interval(
 def is_established(top: int, runner_up: int, failure_probability: float) -> bool:
     """Return whether the most voted class beats the runner-up at this failure probability.
 
-    A two-sided binomial test of equal probability on the votes of the two: a
-    wrong class is returned with at most `failure_probability`.
-
-    Parameters
-    ----------
-    top, runner_up
-        Votes of the two most voted classes, from the same samples.
-
-    References
-    ----------
-    K. Hung, W. Fithian, Rank Verification for Exponential Families, Annals of
-    Statistics 47 (2019), as used by Cohen et al., ICML 2019.
+    A two-sided binomial test of equal probability on the votes of the two, from the same samples: a wrong
+    class is returned with at most `failure_probability` (K. Hung, W. Fithian, Annals of Statistics 47, 2019,
+    as used by Cohen et al., ICML 2019).
 
     Examples
     --------
@@ -216,11 +190,8 @@ def _one_sided(counts: IntArray, selected: IntArray, failure_probability: float)
 def _two_sided(counts: IntArray, selected: IntArray, failure_probability: float) -> Pair:
     """p and q, each at half of the failure probability, over all classes.
 
-    ``q = min(1 - p, max_i U_i)``, where U_i bounds class i from above.  No
-    division by the number of rivals is needed: given the selected class, the
-    true runner-up is one fixed class, and max_i U_i can fall short of its
-    probability only if its own U does.  Votes add up to one, hence also
-    ``p >= 1 - (c - 1) q``.
+    ``q = min(1 - p, max_i U_i)``, where U_i bounds class i from above: `certmix.bounds.means` says why no
+    division by the number of rivals is needed.  Votes add up to one, hence also ``p >= 1 - (c - 1) q``.
     """
     votes, rival = selected_and_runner_up(counts, selected)
     trials, half = counts.sum(1), failure_probability / 2

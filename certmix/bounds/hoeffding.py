@@ -16,35 +16,18 @@ from numba import njit
 from numpy.typing import ArrayLike
 
 from certmix.bounds.bound import check_failure_probability
-from certmix.bounds.means import OUTWARDS, Values, check_mean, mean_bound
+from certmix.bounds.means import OUTWARDS, check_mean, mean_bound
 from certmix.types import FloatArray
 
-__all__ = ["BOUND", "ENTROPY", "entropy_lower_bound", "entropy_upper_bound", "lower_bound", "upper_bound"]
+__all__ = ["BOUND", "ENTROPY", "entropy_lower_bound", "entropy_upper_bound", "lower_bound"]
 
 _EPS = 2.0**-52
 
 
 def lower_bound(mean: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
-    """Return ``mean - sqrt(ln(1/delta) / (2 n))``, at least 0.
+    """Return ``mean - sqrt(ln(1/delta) / (2 n))``, in [0, 1], rounded down, for n fixed beforehand.
 
-    Parameters
-    ----------
-    mean
-        Average of n independent values in [0, 1], any shape.
-    samples
-        n, fixed beforehand.
-    failure_probability
-        delta, one-sided.
-
-    Returns
-    -------
-    FloatArray
-        Bounds in [0, 1], rounded down.
-
-    References
-    ----------
-    W. Hoeffding, Probability inequalities for sums of bounded random variables,
-    Journal of the American Statistical Association 58 (1963), Theorem 2.
+    W. Hoeffding, Journal of the American Statistical Association 58 (1963), Theorem 2.
 
     Examples
     --------
@@ -54,11 +37,6 @@ def lower_bound(mean: ArrayLike, samples: int, failure_probability: float) -> Fl
     delta = check_failure_probability(failure_probability)
     values = check_mean(mean, samples)
     return np.maximum(0.0, values - math.sqrt(-math.log(delta) / (2 * samples)) - OUTWARDS)[()]
-
-
-def upper_bound(mean: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
-    """Return ``mean + sqrt(ln(1/delta) / (2 n))``, at most 1; see `lower_bound`."""
-    return 1.0 - lower_bound(1.0 - check_mean(mean, samples), samples, failure_probability)
 
 
 @njit(cache=True, nogil=True)
@@ -86,21 +64,10 @@ def _entropy_loop(means: FloatArray, samples: float, wanted: float) -> FloatArra
 
 
 def entropy_lower_bound(mean: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
-    """Return the largest m below the mean with ``n kl(mean, m) >= ln(1/delta)``.
+    """Return the largest m below the mean with ``n kl(mean, m) >= ln(1/delta)``, in [0, 1], rounded down.
 
-    kl is the relative entropy of two Bernoulli laws.  This is Hoeffding's
-    Theorem 1 as it stands, before it is simplified to `lower_bound`: never
-    weaker, and much sharper for means near 0 and 1.
-
-    Parameters
-    ----------
-    mean, samples, failure_probability
-        As in `lower_bound`.
-
-    Returns
-    -------
-    FloatArray
-        Bounds in [0, 1], rounded down.
+    kl is the relative entropy of two Bernoulli laws.  This is Hoeffding's Theorem 1 before it is simplified
+    to `lower_bound`: never weaker, and much sharper for means near 0 and 1.
 
     Examples
     --------
@@ -115,26 +82,17 @@ def entropy_lower_bound(mean: ArrayLike, samples: int, failure_probability: floa
 
 
 def entropy_upper_bound(mean: ArrayLike, samples: int, failure_probability: float) -> FloatArray:
-    """Return the smallest m above the mean with ``n kl(mean, m) >= ln(1/delta)``.
-
-    Examples
-    --------
-    >>> entropy_upper_bound(0.001, 10_000, 0.001).round(5)
-    np.float64(0.00267)
-    """
+    """Return the smallest m above the mean with ``n kl(mean, m) >= ln(1/delta)``, rounded up."""
     return 1.0 - entropy_lower_bound(1.0 - check_mean(mean, samples), samples, failure_probability)
 
 
-def _lower(values: Values, failure_probability: float, _enough: float) -> float:
-    return float(lower_bound(values.mean, values.n, failure_probability))
-
-
-def _entropy_lower(values: Values, failure_probability: float, _enough: float) -> float:
-    return float(entropy_lower_bound(values.mean, values.n, failure_probability))
-
-
-BOUND = mean_bound("hoeffding", "Hoeffding, in closed form", _lower, of_mean=True, averaged=True)
+BOUND = mean_bound(
+    "hoeffding", "Hoeffding, in closed form",
+    lambda values, delta, enough: float(lower_bound(values.mean, values.n, delta)),
+    of_mean=True, averaged=True,
+)  # fmt: skip
 ENTROPY = mean_bound(
-    "relative-entropy", "Hoeffding before it is simplified: the average alone", _entropy_lower,
+    "relative-entropy", "Hoeffding before it is simplified: the average alone",
+    lambda values, delta, enough: float(entropy_lower_bound(values.mean, values.n, delta)),
     of_mean=True, averaged=True,
 )  # fmt: skip

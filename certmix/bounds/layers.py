@@ -14,13 +14,12 @@ because the mean of Y_k is the mean of P[score >= s] over its layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from scipy.special import ndtri
 
-from certmix.bounds.bound import Bound, check_failure_probability
+from certmix.bounds.bound import Bound, LayerBounds, check_failure_probability
 from certmix.bounds.hoeffding import entropy_lower_bound, entropy_upper_bound
 from certmix.bounds.statistics import BIN_STEPS, BINS, ROW_SLACK, ScoreStatistics
 from certmix.errors import ParameterError
@@ -37,51 +36,10 @@ LAYERS = 16
 """Layers of the union bound; a divisor of `BINS`."""
 
 
-@dataclass(frozen=True)
-class LayerBounds:
-    """Bounds of score distributions that hold together with probability >= 1 - failure_probability.
-
-    Parameters
-    ----------
-    own_lower
-        float64 (m, K): lower bounds of the means of the selected class's layers, lowest layer first.
-    rival_upper
-        float64 (m, k, K): upper bounds of the same for each followed rival.
-    rest_upper
-        float64 (m,): upper bound of the mean score of every other class; 0 where there is none.
-    row_slack
-        How far the scores of one sample may be from adding up to 1.
-    failure_probability
-        Probability, for one image, that one of its bounds is wrong.
-    method
-        Name in `certmix.bounds.BOUNDS`.
-    split
-        Which share of the failure probability each part used.
-    lost
-        As for `certmix.types.ConfidenceBounds`.
-    """
-
-    own_lower: FloatArray
-    rival_upper: FloatArray
-    rest_upper: FloatArray
-    row_slack: float
-    failure_probability: float
-    method: str
-    split: dict[str, float]
-    lost: FloatArray | float = 0.0
-
-
 def layer_means(statistics: ScoreStatistics, row: int, layers: int) -> FloatArray:
     """Return the means of a class's layers, (layers,), decreasing: the average of P[score >= s] over each.
 
-    Parameters
-    ----------
-    statistics
-        Of at least one sample.
-    row
-        0 for the selected class, 1, 2, ... for the followed rivals.
-    layers
-        A divisor of `BINS`.
+    `row` 0 is the selected class, 1, 2, ... the followed rivals; `layers` divides `BINS`.
 
     Examples
     --------
@@ -96,25 +54,12 @@ def layer_means(statistics: ScoreStatistics, row: int, layers: int) -> FloatArra
 
 
 def bound_layers(statistics: Sequence[ScoreStatistics], failure_probability: float) -> LayerBounds:
-    """Return joint bounds of the layers of each image's scores.
+    """Return joint bounds of the layers of each image's scores; all follow equally many rivals.
 
-    Half of the failure probability is for the selected class, half for the groups of rivals in
-    equal parts: each followed rival is a group and all others together are one; there, only the
-    bound of the class with the largest mean can do harm.  A group's part is divided evenly over its
-    layers, each bounded by relative entropy.
-
-    Parameters
-    ----------
-    statistics
-        One for each of m images, all with equally many followed rivals; their
-        number of samples was fixed beforehand.
-    failure_probability
-        Probability, image by image, that one of its bounds is wrong.
-
-    Raises
-    ------
-    ParameterError
-        For statistics without samples, or arguments out of range.
+    Half of the failure probability, image by image, is for the selected class, half for the groups of rivals
+    in equal parts: each followed rival is a group and all others together are one; there, only the bound of
+    the class with the largest mean can do harm.  A group's part is divided evenly over its layers, each
+    bounded by relative entropy.  The number of samples was fixed beforehand.
     """
     half = check_failure_probability(failure_probability) / 2
     followed = {len(image.rivals) for image in statistics}
@@ -181,32 +126,12 @@ def _distances(
 def layered_radii(
     bounds: LayerBounds, *, sigma: float, alpha: float, margin_slack: float = 0.0
 ) -> CertifiedRadii:
-    """Return the l2 radii within which the mix keeps its class, from bounds of distributions.
+    """Return the l2 radii within which the mix keeps its class, from bounds of distributions, rounded down.
 
-    ``sigma t`` for the largest t with ``L(t) - max_i U_i(t) > (1 - alpha) / alpha``, where
+    ``sigma t`` for the largest t with ``L(t) - max_i U_i(t) > (1 - alpha) / alpha + margin_slack``, where
     L is the mean over layers of Phi(Phi^-1(own_lower) - t), U_i of a followed rival that of
     Phi(Phi^-1(rival_upper) + t), U_i of the rest is Phi(Phi^-1(rest_upper) + t), and no
-    U_i exceeds 1 - L.
-
-    Parameters
-    ----------
-    bounds
-        From `bound_layers`.
-    sigma, alpha
-        Noise level, in units of the input, and mixing weight, 1/2 <= alpha <= 1.
-        alpha may be chosen afterwards: the bounds hold together.
-    margin_slack
-        What the margin must exceed the threshold (1 - alpha)/alpha by.
-
-    Returns
-    -------
-    CertifiedRadii
-        Radii rounded down; their certificate is the bounds' method.
-
-    Raises
-    ------
-    ParameterError
-        For alpha outside [1/2, 1], sigma <= 0, bounds outside [0, 1].
+    U_i exceeds 1 - L.  alpha may be chosen afterwards: the bounds hold together.
     """
     weight, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
     for values in (bounds.own_lower, bounds.rival_upper, bounds.rest_upper):

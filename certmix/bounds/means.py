@@ -86,12 +86,10 @@ def mean_bound(
     time_uniform: bool = False,
     averaged: bool = False,
 ) -> Bound:
-    """Return the table's entry of a bound of means.
+    """Return the table's entry of a bound of means; the other parameters are those of `Bound`.
 
     Parameters
     ----------
-    name, meaning, time_uniform, averaged
-        As in `Bound`.
     lower
         ``(values, failure probability, enough)`` to a lower bound of the mean, rounded down.  What
         exceeds ``enough`` need not be found out: it may return ``enough`` instead.

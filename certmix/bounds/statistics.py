@@ -22,7 +22,10 @@ from numpy.typing import ArrayLike
 from certmix.errors import ParameterError
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["BINS", "ROW_SLACK", "SCALE", "ScoreStatistics", "merge", "plan", "start", "update"]
+__all__ = [
+    "BINS", "ROW_SLACK", "SCALE", "ScoreStatistics", "from_vector", "merge", "plan", "start", "to_vector",
+    "update",
+]  # fmt: skip
 
 SCALE = 1 << 16
 """Steps in [0, 1]; a power of two, so that scaling a float is exact."""
@@ -40,6 +43,10 @@ SUMS = ("totals", "squares", "bin_counts", "bin_excess")
 
 MOST_SAMPLES = 1 << 30
 """Sums of squares stay below 2^62."""
+
+_VERSION = 2
+_HEAD = 6
+"""Numbers before the arrays: version, scale, selected class, samples, classes, followed rivals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +102,8 @@ class ScoreStatistics:
 def plan(selection: ScoreStatistics, rivals: int = 1) -> ScoreStatistics:
     """Return statistics of no samples whose classes and expected deviations come from selection samples.
 
-    The selected class has the largest mean score, the followed rivals the next ones.
-
-    Parameters
-    ----------
-    selection
-        Of samples that are not used again, for example from ``start(c, 0)``.
-    rivals
-        How many rivals to follow, at most c - 1.
+    The selected class has the largest mean score, the `rivals` followed rivals the next ones.  The selection
+    samples, for example from ``start(c, 0)``, are not used again.
 
     Examples
     --------
@@ -120,13 +121,7 @@ def plan(selection: ScoreStatistics, rivals: int = 1) -> ScoreStatistics:
 def start(
     classes: int, selected: int, rivals: Sequence[int] = (), deviations: Sequence[int] | None = None
 ) -> ScoreStatistics:
-    """Return the statistics of no samples; see `ScoreStatistics` for the parameters, and `plan`.
-
-    Raises
-    ------
-    ParameterError
-        If a class is out of range or named twice, or deviations are not c numbers in 0..`SCALE`.
-    """
+    """Return the statistics of no samples; see `ScoreStatistics` for the parameters, and `plan`."""
     named = (int(selected), *map(int, rivals))
     if classes < 2 or len(set(named)) < len(named) or not all(0 <= i < classes for i in named):
         raise ParameterError(
@@ -141,20 +136,10 @@ def start(
 
 
 def update(statistics: ScoreStatistics, scores: ArrayLike) -> ScoreStatistics:
-    """Return the statistics with a batch of samples added.
+    """Return the statistics with scores (n, c) added: floats in [0, 1], one row a noisy copy.
 
-    Parameters
-    ----------
-    statistics
-        From `start`, `update` or `merge`.
-    scores
-        (n, c) floats in [0, 1], one row a noisy copy; each row adds up to 1
-        within `ROW_SLACK`, as a softmax in float32 or float64 does.
-
-    Raises
-    ------
-    ParameterError
-        For scores of the wrong shape, outside [0, 1], or rows that do not add up to 1.
+    Each row adds up to 1 within `ROW_SLACK`, as a softmax in float32 or float64 does; a ParameterError
+    refuses others.
 
     Examples
     --------
@@ -162,7 +147,17 @@ def update(statistics: ScoreStatistics, scores: ArrayLike) -> ScoreStatistics:
     >>> kept.samples, kept.means().round(4)
     (2, array([0.8 , 0.05, 0.15]))
     """
-    scores = _check_scores(scores, statistics.classes)
+    scores, classes = np.asarray(scores, np.float64), statistics.classes
+    if scores.ndim != 2 or scores.shape[1] != classes:
+        raise ParameterError(f"scores of shape {scores.shape}: expected (samples, {classes})")
+    if not np.all((scores >= 0) & (scores <= 1)):
+        raise ParameterError("a score is NaN or outside [0, 1]: give probabilities, such as a softmax")
+    worst = np.max(np.abs(scores.sum(1) - 1), initial=0.0)
+    if worst > ROW_SLACK:
+        raise ParameterError(
+            f"scores of one sample miss a sum of 1 by {worst:.3g}, more than {ROW_SLACK:.3g}: "
+            "compute the softmax in float64"
+        )
     steps = np.ceil(scores * SCALE).astype(np.int64)
     steps[:, statistics.selected] = np.floor(scores[:, statistics.selected] * SCALE)
     followed = steps[:, [statistics.selected, *statistics.rivals]]
@@ -179,13 +174,7 @@ def update(statistics: ScoreStatistics, scores: ArrayLike) -> ScoreStatistics:
 
 
 def merge(one: ScoreStatistics, other: ScoreStatistics) -> ScoreStatistics:
-    """Return the statistics of both sets of samples together.
-
-    Raises
-    ------
-    ParameterError
-        If they are about different classes.
-    """
+    """Return the statistics of both sets of samples together; both are about the same classes."""
     names = [(s.classes, s.selected, s.rivals, s.deviations.tolist()) for s in (one, other)]
     if names[0] != names[1]:
         raise ParameterError(
@@ -203,16 +192,45 @@ def _added(statistics: ScoreStatistics, samples: int, *arrays: IntArray) -> Scor
     return replace(statistics, samples=statistics.samples + samples, **sums)
 
 
-def _check_scores(scores: ArrayLike, classes: int) -> FloatArray:
-    scores = np.asarray(scores, np.float64)
-    if scores.ndim != 2 or scores.shape[1] != classes:
-        raise ParameterError(f"scores of shape {scores.shape}: expected (samples, {classes})")
-    if not np.all((scores >= 0) & (scores <= 1)):
-        raise ParameterError("a score is NaN or outside [0, 1]: give probabilities, such as a softmax")
-    worst = np.max(np.abs(scores.sum(1) - 1), initial=0.0)
-    if worst > ROW_SLACK:
-        raise ParameterError(
-            f"scores of one sample miss a sum of 1 by {worst:.3g}, more than {ROW_SLACK:.3g}: "
-            "compute the softmax in float64"
-        )
-    return scores
+def to_vector(statistics: ScoreStatistics) -> IntArray:
+    """Return the statistics as int64 numbers, the same for equal statistics.
+
+    Examples
+    --------
+    >>> kept = update(start(2, selected=0), [[0.75, 0.25]])
+    >>> from_vector(to_vector(kept)).means()
+    array([0.75, 0.25])
+    """
+    one = statistics
+    head = [_VERSION, SCALE, one.selected, one.samples, one.classes, len(one.rivals), *one.rivals]
+    arrays = [getattr(one, name).ravel() for name in ("deviations", *SUMS)]
+    return np.concatenate([np.array(head, np.int64), *arrays]).astype(np.int64)
+
+
+def from_vector(vector: IntArray) -> ScoreStatistics:
+    """Return what `to_vector` wrote; ValueError if it is of another version, or contradicts itself."""
+    if len(vector) < _HEAD or tuple(vector[:2].tolist()) != (_VERSION, SCALE):
+        raise ValueError("score statistics of another version or scale")
+    selected, samples, classes, followed = vector[2:_HEAD].tolist()
+    rows, begin = (1 + followed) * BINS, _HEAD + followed
+    if not (classes >= 2 and 0 <= followed < classes and len(vector) == begin + 3 * classes + 2 * rows):
+        raise ValueError("score statistics of another length")
+    deviations, totals, squares = vector[begin : begin + 3 * classes].reshape(3, -1)
+    bins = vector[begin + 3 * classes :].reshape(2, 1 + followed, BINS)
+    rivals = tuple(vector[_HEAD:begin].tolist())
+    found = ScoreStatistics(selected, rivals, samples, deviations, totals, squares, *bins)
+    try:
+        start(classes, selected, rivals, deviations.tolist())
+    except ParameterError as error:
+        raise ValueError(str(error)) from None
+    sums = (found.bin_counts * (BIN_STEPS * np.arange(BINS)) + found.bin_excess).sum(1)
+    if min(getattr(found, name).min() for name in SUMS) < 0 or not (
+        0 <= samples <= MOST_SAMPLES
+        and np.all(totals <= samples * SCALE)
+        and np.all(squares <= totals * SCALE)
+        and np.all(found.bin_counts.sum(1) == samples)
+        and np.all(found.bin_excess <= found.bin_counts * BIN_STEPS)
+        and np.all(sums == totals[[selected, *rivals]])
+    ):
+        raise ValueError("score statistics whose sums contradict each other")
+    return found

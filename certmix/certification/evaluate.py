@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.bounds import BOUNDS, bound_counts, bound_scores, clopper_pearson
-from certmix.bounds.layers import LayerBounds, bound_layers, layered_radii
-from certmix.bounds.noise import allow_for_noise
-from certmix.bounds.sequential import look_bounds, score_look_bounds
+from certmix.bounds.bound import LayerBounds, allow_for_noise
+from certmix.bounds.layers import bound_layers, layered_radii
 from certmix.bounds.statistics import MOST_SAMPLES, SUMS, ScoreStatistics, start, update
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk
@@ -157,13 +156,16 @@ def unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds | Layer
     if request.goal == "fixed":
         agreed = one[0] * request.samples if hard else _agreed(classes, request.samples)
         return _fixed_bounds([agreed], selected, request)
-    pairs = [
-        look_bounds(bound, k, one * n, selected, delta)
+    found = [
+        bound_counts(one * n, selected, delta, bound, k)
         if hard
-        else score_look_bounds(bound, k, [_agreed(classes, n)], delta)
+        else bound_scores([_agreed(classes, n)], delta, bound, k)
         for k, n in enumerate(looks(request.samples))
     ]
-    p, q = np.max([p for p, _ in pairs], axis=0), np.min([q for _, q in pairs], axis=0)
+    p, q = (
+        np.max([each.p_lower for each in found], axis=0),
+        np.min([each.q_upper for each in found], axis=0),
+    )
     return ConfidenceBounds(p, q, delta, bound, BOUNDS[bound].split(delta))
 
 

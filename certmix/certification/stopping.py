@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrik, ndtr
 
-from certmix.bounds.sequential import look_bounds, score_look_bounds
+from certmix.bounds import bound_counts, bound_scores
 from certmix.bounds.statistics import SCALE, ScoreStatistics
 from certmix.certification.request import CertifyRequest
 from certmix.radii import CERTIFICATES, margin_slack_of
 from certmix.sampling.schedule import looks, share
-from certmix.types import FloatArray, IntArray
+from certmix.types import ConfidenceBounds, FloatArray, IntArray
 
 _GRID = np.linspace(-8.0, 9.0, 341)
 
@@ -194,29 +194,29 @@ class Walk:
     def step(self, number: int, rows: IntArray, counts: IntArray) -> None:
         """Take the votes (len(rows), c) of look `number` for the images in `rows`."""
         request, selected = self.rule.request, self.selected[rows]
-        pair = look_bounds(request.bound_name, number, counts, selected, request.failure_probability)
+        found = bound_counts(counts, selected, request.failure_probability, request.bound_name, number)
         mean = counts[np.arange(len(rows)), selected] / counts.sum(1)
-        self._take(number, rows, pair, mean, None)
+        self._take(number, rows, found, mean, None)
 
     def step_scores(self, number: int, rows: IntArray, statistics: Sequence[ScoreStatistics]) -> None:
         """Take the score statistics of look `number` for the images in `rows`."""
         request = self.rule.request
-        pair = score_look_bounds(request.bound_name, number, statistics, request.failure_probability)
+        found = bound_scores(statistics, request.failure_probability, request.bound_name, number)
         mean = np.array([image.means()[image.selected] for image in statistics])
         square = np.array(
             [image.squares[image.selected] / (image.samples * SCALE**2) for image in statistics]
         )
-        self._take(number, rows, pair, mean, np.sqrt(np.maximum(square - mean**2, 1e-6)))
+        self._take(number, rows, found, mean, np.sqrt(np.maximum(square - mean**2, 1e-6)))
 
     def _take(
         self,
         number: int,
         rows: IntArray,
-        pair: tuple[FloatArray, FloatArray],
+        found: ConfidenceBounds,
         mean: FloatArray,
         spread: FloatArray | None,
     ) -> None:
-        self.p[rows] = np.maximum(self.p[rows], pair[0])
-        self.q[rows] = np.minimum(self.q[rows], pair[1])
+        self.p[rows] = np.maximum(self.p[rows], found.p_lower)
+        self.q[rows] = np.minimum(self.q[rows], found.q_upper)
         self.samples[rows] = self.rule.looks[number]
         self.active[rows] = self.rule.goes_on(number, mean, spread, self.p[rows], self.q[rows])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from certmix.bounds import bound_counts, is_established
-from certmix.bounds.noise import allow_for_noise
+from certmix.bounds.bound import allow_for_noise
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 from certmix.models.foreign import evaluating

@@ -109,12 +109,10 @@ def certify_radii(
     ----------
     bounds
         Bounds p and q that hold together, image by image, shape (m,).
-    sigma, alpha
-        Noise level and mixing weight; alpha = 1 is the robust classifier alone.
+    sigma, alpha, margin_slack
+        As for `exact_radius`; alpha = 1 is the robust classifier alone.
     certificate
         A name in `CERTIFICATES`.
-    margin_slack
-        What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Raises
     ------

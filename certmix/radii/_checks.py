@@ -23,11 +23,6 @@ def check_alpha(alpha: float, margin_slack: float = 0.0) -> float:
 
     With a slack it is the smaller weight whose margin threshold is
     (1 - alpha) / alpha + margin_slack, or 1/2, where nothing is certified.
-
-    Raises
-    ------
-    ParameterError
-        If it is outside, or the slack is negative.
     """
     if not margin_slack >= 0.0:
         raise ParameterError(f"margin slack = {margin_slack}: it must be at least 0")

@@ -71,14 +71,11 @@ def constant_radius(
     ----------
     logits
         (m, c), finite, taken as exact.
-    alpha
-        Mixing weight, 1/2 <= alpha <= 1; 1 is h alone.
-    constant
-        L > 0, an upper bound; the radii are in the norm of the inputs that it is for.
-    constant_of
-        A name in `CONSTANTS_OF`.
-    margin_slack
-        What the margin must exceed the threshold (1 - alpha)/alpha by.
+    alpha, margin_slack
+        As for `certmix.radii.exact_radius`; alpha = 1 is h alone.
+    constant, constant_of
+        L > 0, an upper bound, and a name in `CONSTANTS_OF`; radii are in the norm of the inputs that it is
+        for.
 
     Returns
     -------
@@ -90,11 +87,6 @@ def constant_radius(
     ------
     ParameterError
         For a value out of range.
-
-    References
-    ----------
-    Theorem 3.5 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off".
 
     Examples
     --------

@@ -10,17 +10,9 @@ from numba import njit
 from numpy.typing import ArrayLike
 from scipy import special
 
+from certmix.radii import _normal
 from certmix.radii._checks import check_alpha, check_sigma, probability_pairs
-from certmix.radii._normal import (
-    EPS,
-    density,
-    ndtr,
-    ndtri,
-    polynomial,
-    polynomials,
-    quantile,
-    quantile_table,
-)
+from certmix.radii._normal import EPS, density, ndtr, ndtri, polynomial, quantile
 from certmix.types import FloatArray
 
 REACH = 8.0
@@ -34,31 +26,27 @@ def exact_radius(
 ) -> FloatArray:
     """Return sigma t, where t solves ``Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t) = (1 - alpha)/alpha``.
 
-    By the Neyman-Pearson lemma a smoothed probability that is at least p at x
-    is at least Phi(Phi^-1(p) - ||d||/sigma) at x + d, and one that is at most
-    q is at most Phi(Phi^-1(q) + ||d||/sigma).  While their difference exceeds
-    the margin threshold (1 - alpha)/alpha, Lemma 3.2 keeps the answer of the
-    mix.  Two disjoint half-spaces attain both bounds at once when p + q <= 1:
-    no larger radius follows from the same numbers.  Where q = 1 - p the root
-    is ``Phi^-1(p) - Phi^-1(1 / (2 alpha))``.
+    By the Neyman-Pearson lemma a smoothed probability that is at least p at x is at least
+    Phi(Phi^-1(p) - ||d||/sigma) at x + d, and one that is at most q is at most Phi(Phi^-1(q) + ||d||/sigma).
+    While their difference exceeds the margin threshold, Lemma 3.2 keeps the answer of the mix.  Two disjoint
+    half-spaces attain both bounds at once when p + q <= 1: no larger radius follows from the same numbers.
+    Where q = 1 - p the root is ``Phi^-1(p) - Phi^-1(1 / (2 alpha))``.  docs/exact-certificate.md has the
+    proof.
 
     Parameters
     ----------
     p_lower, q_upper
-        Bounds of the selected class's smoothed probability and of the largest
-        other, in [0, 1], broadcast together.
-    sigma
-        Noise level, in units of the input.
-    alpha
-        Mixing weight, 1/2 <= alpha <= 1.
+        Bounds in [0, 1] of the selected class's smoothed probability and of the largest other, broadcast
+        together.
+    sigma, alpha
+        Noise level, in units of the input, and mixing weight, 1/2 <= alpha <= 1.
     margin_slack
         What the margin must exceed the threshold (1 - alpha)/alpha by.
 
     Returns
     -------
     FloatArray
-        l2 radii, rounded down; 0 where not certified, infinite for p = 1 and q = 0 (for
-        either at alpha = 1).
+        l2 radii, rounded down; 0 where not certified, infinite for p = 1 and q = 0 (for either at alpha = 1).
 
     Raises
     ------
@@ -73,11 +61,11 @@ def exact_radius(
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
     widths = half_widths(alpha) if 0.5 < alpha < 1.0 else np.empty((0, 8))
-    return exact_loop(p.ravel(), q.ravel(), sigma, alpha, widths, quantile_table()).reshape(p.shape)
+    return _exact_loop(p.ravel(), q.ravel(), sigma, alpha, widths, _normal.quantile_table()).reshape(p.shape)
 
 
 @njit(cache=True, nogil=True)
-def exact_loop(
+def _exact_loop(
     p: FloatArray, q: FloatArray, sigma: float, alpha: float, widths: FloatArray, quantiles: FloatArray
 ) -> FloatArray:
     """Radii of pairs (n,): Phi(a - t) - Phi(b + t) = mu with a = Phi^-1(p), b = Phi^-1(q)."""
@@ -164,15 +152,17 @@ def half_widths(alpha: float) -> FloatArray:
     """Return a table of m(s), rounded up: polynomials (parts, 8) on equal parts of [0, `REACH`].
 
     With s = (a + b) / 2 and m = (a - b) / 2 - t the equation reads Phi(s + m) - Phi(s - m) = mu: m depends
-    on |s| alone, so that one table serves all pairs of one mixing weight.  m' = tanh(s m), hence parts
-    that are as narrow as 1 / m(0).
+    on |s| alone, so that one table serves all pairs of one alpha.  m' = tanh(s m), hence parts as narrow as
+    1 / m(0).
     """
     mu, nu = (1.0 - alpha) / alpha, (2.0 * alpha - 1.0) / alpha
     narrowest = -float(special.ndtri(0.5 * nu))
     parts = int(REACH) * PARTS_A_UNIT * math.ceil(max(1.0, narrowest))
     half = np.full(parts, 0.5 * REACH / parts)
     middle = half * (2.0 * np.arange(parts) + 1.0)
-    table = polynomials(lambda s: _solved(s.ravel(), narrowest, mu, nu).reshape(s.shape), middle, half)
+    table = _normal.polynomials(
+        lambda s: _solved(s.ravel(), narrowest, mu, nu).reshape(s.shape), middle, half
+    )
     # A polynomial's error is largest at the ends of its part, where it is measured: twice that is given
     # away, and what the values at the points are wrong by, 11 EPS (1 + m), times at most 2.5 between them.
     error = np.abs(table.sum(1) - _solved(middle + half, narrowest, mu, nu)).max()

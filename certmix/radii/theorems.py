@@ -34,26 +34,20 @@ def lipschitz_radius(
     rival_constants: ArrayLike,
     margin_slack: float = 0.0,
 ) -> FloatArray:
-    """Return radii of Theorem 3.5 for a classifier with given Lipschitz constants.
+    """Return radii of Theorem 3.5 for a classifier with given Lipschitz constants, in the constants' norm.
 
-    ``r = min_i [alpha (h_y - h_i) + alpha - 1] / [alpha (Lip(h_y) + Lip(h_i))]``
-    over **all** rivals i.  The radii are in the norm of the constants.
+    ``r = min_i [alpha (h_y - h_i) + alpha - 1] / [alpha (Lip(h_y) + Lip(h_i))]`` over **all** rivals i.
 
     Parameters
     ----------
-    p_lower
-        Lower bounds of h_y(x), shape (m,) or a number.
-    q_upper
-        Upper bounds of each rival's h_i(x), shape (m, k); one column (m,) is
-        enough where all rivals share one constant.
-    alpha
-        Mixing weight, 1/2 <= alpha <= 1.
-    constant
-        Upper bounds of the Lipschitz constant of h_y, broadcast to (m,).
-    rival_constants
-        The same of each h_i, broadcast to (m, k).
-    margin_slack
-        What the margin must exceed the threshold (1 - alpha)/alpha by.
+    p_lower, constant
+        Lower bounds of h_y(x), (m,) or a number, and upper bounds of its Lipschitz constant, broadcast to
+        (m,).
+    q_upper, rival_constants
+        Upper bounds of each rival's h_i(x), (m, k), and of their constants, broadcast to (m, k).  One
+        column (m,) is enough where all rivals share one constant.
+    alpha, margin_slack
+        As for `exact_radius`.
 
     Returns
     -------
@@ -99,27 +93,10 @@ def gaussian_lipschitz_radius(
     unit_constant: float = TIGHT_CONSTANT,
     margin_slack: float = 0.0,
 ) -> FloatArray:
-    """Return l2 radii of Theorem 3.5 for a Gaussian-smoothed classifier.
+    """Return l2 radii of Theorem 3.5 for a smoothed classifier, rounded down; 0 where not certified.
 
-    Every class probability has Lipschitz constant ``unit_constant / sigma``.
-
-    Parameters
-    ----------
-    p_lower, q_upper
-        Bounds of the selected class and of the largest other, broadcast together.
-    sigma
-        Noise level, in units of the input.
-    alpha
-        Mixing weight, 1/2 <= alpha <= 1.
-    unit_constant
-        `TIGHT_CONSTANT` (default) or `PAPER_CONSTANT`.
-    margin_slack
-        What the margin must exceed the threshold (1 - alpha)/alpha by.
-
-    Returns
-    -------
-    FloatArray
-        l2 radii, rounded down; 0 where not certified.
+    Every class probability has Lipschitz constant ``unit_constant / sigma``: `TIGHT_CONSTANT` or
+    `PAPER_CONSTANT`.  The other parameters are those of `exact_radius`.
 
     Examples
     --------
@@ -134,30 +111,10 @@ def gaussian_lipschitz_radius(
 def smoothing_radius(
     p_lower: ArrayLike, q_upper: ArrayLike, sigma: float, alpha: float, margin_slack: float = 0.0
 ) -> FloatArray:
-    """Return ``sigma/2 (Phi^-1(alpha p) - Phi^-1(alpha q + 1 - alpha))``.
+    """Return ``sigma/2 (Phi^-1(alpha p) - Phi^-1(alpha q + 1 - alpha))``, Theorem 3.7.
 
-    Parameters
-    ----------
-    p_lower, q_upper
-        Bounds of the selected class's smoothed probability and of the largest
-        other, in [0, 1], broadcast together.  The smoothed function needs
-        values in [0, 1] only.
-    sigma
-        Noise level, in units of the input.
-    alpha
-        Mixing weight, 1/2 <= alpha <= 1.
-    margin_slack
-        What the margin must exceed the threshold (1 - alpha)/alpha by.
-
-    Returns
-    -------
-    FloatArray
-        l2 radii, rounded down; 0 where not certified.
-
-    Raises
-    ------
-    ParameterError
-        For alpha outside [1/2, 1], sigma <= 0, probabilities outside [0, 1].
+    Parameters, errors and rounding are those of `exact_radius`; the smoothed function needs values in
+    [0, 1] only.
 
     Examples
     --------

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics
-from certmix.bounds.stored_scores import from_vector, to_vector
+from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics, from_vector, to_vector
 from certmix.errors import RunError
 from certmix.types import FloatArray, IntArray
 

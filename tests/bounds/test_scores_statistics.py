@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certmix.bounds.statistics import BIN_STEPS, BINS, ROW_SLACK, SCALE, merge, plan, start, update
-from certmix.bounds.stored_scores import from_vector, to_vector
+from certmix.bounds.statistics import (
+    BIN_STEPS,
+    BINS,
+    ROW_SLACK,
+    SCALE,
+    from_vector,
+    merge,
+    plan,
+    start,
+    to_vector,
+    update,
+)
 from certmix.errors import ParameterError
 
 quick = settings(deadline=None, max_examples=60)

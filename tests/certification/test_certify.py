@@ -19,7 +19,7 @@ from torch import nn
 
 import certmix
 from certmix.bounds import bound_counts
-from certmix.bounds.noise import allow_for_noise
+from certmix.bounds.bound import allow_for_noise
 from certmix.certification.deterministic_request import Margin
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stored import recertify

@@ -12,8 +12,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
 import certmix
-from certmix.bounds import bounds_of
-from certmix.bounds.sequential import look_bounds
+from certmix.bounds import bound_counts, bounds_of
 from certmix.certification.evaluate import bound_records
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk, give_up_below, thresholds
@@ -65,7 +64,7 @@ def test_exact_failure_rate_over_all_looks(bound, p):
         increments = binom.pmf(np.arange(samples - drawn + 1), samples - drawn, p)
         alive, drawn = np.convolve(alive, increments), samples
         votes = np.stack([counts[: samples + 1], samples - counts[: samples + 1]], 1)
-        lower, _ = look_bounds(bound, number, votes, np.zeros(samples + 1, int), delta)
+        lower = bound_counts(votes, np.zeros(samples + 1, int), delta, bound, number).p_lower
         wrong = lower > p
         failed += alive[wrong].sum()
         alive = np.where(wrong, 0.0, alive)
@@ -170,7 +169,7 @@ def test_fixed_after_sequential_is_refused_and_sequential_after_fixed_is_not(tmp
 
 def test_bounds_that_need_a_fixed_size_are_refused():
     with pytest.raises(ParameterError, match="hoeffding.*is unknown"):
-        look_bounds("hoeffding", 0, np.array([[90, 10]]), np.zeros(1, int), 0.001)
+        bound_counts(np.array([[90, 10]]), np.zeros(1, int), 0.001, "hoeffding", 0)
 
 
 def test_requests_are_cached_by_value():

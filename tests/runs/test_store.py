@@ -5,8 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from certmix.bounds.statistics import plan, start, update
-from certmix.bounds.stored_scores import to_vector
+from certmix.bounds.statistics import plan, start, to_vector, update
 from certmix.errors import RunError
 from certmix.runs import ImageRecord, Store
 
