@@ -110,32 +110,21 @@ def write_report(
     output
         The file; None takes ``report.html`` in the folder of the one run.
 
-    Raises
-    ------
-    CertmixError
-        As for `report_page`; or the file exists and is no page of certmix.
+    CertmixError as for `report_page`; or the file exists and is no page of certmix.
     """
     if output is None and len(runs) != 1:
         raise ParameterError(f"{len(runs)} runs: name the file of the page with --output")
     path = Path(runs[0]) / FILE if output is None else Path(output)
-    if output is not None:
-        _refuse_foreign(path)
-    content = report_page(runs, title=title, images=images).encode("utf-8")
-    _refuse_foreign(path)
-    write_atomically(path, content)
-    return path
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Refuse to replace anything but an earlier page."""
     if path.is_dir():
         raise RunError(f"{path} is a folder: name a file such as {path / FILE}")
-    try:
+    try:  # replace nothing but an earlier page
         with open(path, "rb") as file:
             start = file.read(4096)
     except FileNotFoundError:
-        return
+        start = None
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}): name another --output") from None
-    if f'name="generator" content="{GENERATOR}"'.encode() not in start:
+    if start is not None and f'name="generator" content="{GENERATOR}"'.encode() not in start:
         raise RunError(f"{path} exists and is no page of certmix report: name another --output, or remove it")
+    write_atomically(path, report_page(runs, title=title, images=images).encode("utf-8"))
+    return path

@@ -52,19 +52,14 @@ class Images:
 
 
 def gallery(
-    images: Images,
-    row: int,
-    norm: str,
-    records: Mapping[int, ImageRecord],
-    described: dict[str, Any],
-    most: int,
+    images: Images, row: int, norm: str, records: Mapping[int, ImageRecord], run: dict[str, Any], most: int
 ) -> dict[str, Any]:
     """Return groups of at most `most` images each, none in two, and a note on their pictures.
 
     `row` is the row of the table whose radii are shown; `records` may lack images.
     """
-    picture_of, note = _pictures(described)
-    names = [str(name) for name in described["data"]["class_names"]]
+    picture_of, note = _pictures(run)
+    names = [str(name) for name in run["data"]["class_names"]]
     radius, left_out = np.where(images.right, images.radius[row], 0.0), images.left_out(row)
 
     def named(label: int) -> str:
@@ -75,16 +70,12 @@ def gallery(
             int(images.indices[k]),
             next((why for why, which in left_out.items() if which[k]), ""),
         )
-        digits = 3 if radius[k] >= 0.01 else 5
         if not np.isfinite(radius[k]):
             outcome = "radius unbounded"
+        elif not outcome and norm == "linf":
+            outcome = f"radius {floor_digits(255 * radius[k], 2)}/255"
         elif not outcome:
-            shown = (
-                floor_digits(255 * radius[k], 2) + "/255"
-                if norm == "linf"
-                else floor_digits(radius[k], digits)
-            )
-            outcome = f"radius {shown}"
+            outcome = f"radius {floor_digits(radius[k], 3 if radius[k] >= 0.01 else 5)}"
         png = picture_of(index)
         return {
             "index": index, "label": named(int(images.labels[k])),
@@ -122,10 +113,8 @@ def _votes(record: ImageRecord | None, named: Callable[[int], str]) -> str:
     counts: IntArray = record.selection if estimated is None else estimated
     rival = int(np.where(np.arange(len(counts)) == record.selected, -1, counts).argmax())
     kind = "selection votes" if estimated is None else "votes"
-    words = f"{int(counts[record.selected]):,} of {int(counts.sum()):,} {kind}"
-    return words + (
-        f", {named(rival)} {int(counts[rival]):,}" if counts[rival] and rival != record.selected else ""
-    )
+    second = f", {named(rival)} {int(counts[rival]):,}" if counts[rival] and rival != record.selected else ""
+    return f"{int(counts[record.selected]):,} of {int(counts.sum()):,} {kind}{second}"
 
 
 def _pictures(described: dict[str, Any]) -> tuple[Callable[[int], bytes | None], str]:

@@ -1,13 +1,15 @@
-"""What a page shows of a run folder.  No torch."""
+"""What a page shows of a run folder: a certification, or tables and plots that a study left.  No torch."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from certmix.bounds import BOUNDS
@@ -18,28 +20,25 @@ from certmix.certification.publish import particulars, repeat_command
 from certmix.certification.request import GOALS
 from certmix.certification.stored import open_run
 from certmix.errors import ParameterError, RunError
+from certmix.files import parse_json
 from certmix.page.gallery import Images, gallery
-from certmix.page.study import plots, read_tables
 from certmix.runs import Store, read_run
 from certmix.runs.folder import DATABASE
 from certmix.runs.from_json import from_json
 from certmix.runs.identity import CERTIFY
 from certmix.sampling.devices import PARTLY
 from certmix.sampling.schedule import looks, share
-from certmix.tables.table import Table
-from certmix.tables.words import (
-    DETERMINISTIC,
-)
+from certmix.tables.formats import ATTACKED, CERTIFIED
+from certmix.tables.table import Cell, Quantity, Table
+from certmix.tables.words import DETERMINISTIC
 from certmix.text import as_given, plain_decimal
-from certmix.types import (
-    FloatArray,
-    Summary,
-)
+from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy, FloatArray, Summary
 
 Facts = tuple[tuple[str, str], ...]
 """Names and values, both in print."""
 WEIGHTS = tuple(k / 20 for k in range(11, 21))
 """Mixing weights, beside a run's own, at which its curves can be seen."""
+LARGEST_PLOT = 300_000  # bytes
 SPLIT = {
     "p": "lower bound p of the chosen class", "q": "upper bound q of every other class",
     "own": "distribution of the chosen class", "each rival": "distribution of each rival",
@@ -53,19 +52,11 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Certified:
-    """A certification.
+    """A certification: its figures, and the images behind them (none where none is finished).
 
-    Parameters
-    ----------
-    summary
-        The figures.
-    images
-        What is behind them; of no image where none is finished.
-    weights
-        Mixing weight, radii of each row, and the mix's clean accuracy: the run's own weight, and others
-        that its samples give.
-    split, looks
-        How the failure probability is divided; numbers of samples, and the share that each look may spend.
+    `weights` are mixing weight, radii of each row, and the mix's clean accuracy: the run's own weight, and
+    others that its samples give.  `split` says how the failure probability is divided, `looks` how many
+    samples each look has and which share it may spend.
     """
 
     summary: Summary
@@ -190,8 +181,6 @@ def _proved(folder: Path, described: dict[str, Any]) -> Certified:
 def without_folders(value: str) -> str:
     """Return text with the folders of absolute paths left out: a page may be shown to others.
 
-    Examples
-    --------
     >>> without_folders("/home/me/nets.py:linear"), without_folders("nuts:/a/b#g")
     ('nets.py:linear', 'nuts:b#g')
     """
@@ -272,3 +261,73 @@ def _commands(described: dict[str, Any], folder: Path, study: str) -> Facts:
     if study == CERTIFY:
         found.append(("Another mixing weight, without sampling", f"certmix recertify {name} --alpha 0.9"))
     return (*found, ("This page", f"certmix report {name}"))
+
+
+class _Column(msgspec.Struct):
+    key: str
+    heading: str
+
+
+class _Stored(msgspec.Struct):
+    """A table in JSON, as `certmix.tables.formats.json_table` writes it."""
+
+    schema_version: Literal[1]
+    name: str
+    title: str
+    settings: str
+    complete: bool
+    columns: list[_Column]
+    rows: list[dict[str, str | int | float | bool | dict[str, Any] | None]]
+    notes: tuple[str, ...]
+
+
+def read_tables(folder: Path) -> tuple[Table, ...]:
+    """Return the tables at the top of a study's folder, from their JSON; RunError if none can be read."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            plain = parse_json(path.read_bytes())
+            if not (isinstance(plain, dict) and {"columns", "rows", "title", "schema_version"} <= set(plain)):
+                continue
+            stored = msgspec.convert(plain, _Stored)
+            grouped = [column.key for column in stored.columns[:1]] == ["group"]
+            columns = stored.columns[1:] if grouped else stored.columns
+            rows = tuple(tuple(_cell(row[column.key]) for column in columns) for row in stored.rows)
+            names = groupby(str(row["group"]) for row in stored.rows) if grouped else ()
+            groups = tuple((name, len(list(part))) for name, part in names)
+            headings = tuple(column.heading for column in columns)
+            about = (stored.name, stored.title, stored.settings, headings)
+            found.append(Table(*about, rows, stored.notes, stored.complete, groups))
+        except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{path} is not a readable table ({str(error)[:200]}): repeat the command that made it"
+            ) from None
+    if not found:
+        raise RunError(f"{folder} holds no results yet: repeat the command that made it")
+    return tuple(found)
+
+
+def _cell(stored: Any) -> Cell:
+    """Return a cell as the study had it; ValueError if it is none."""
+    if not isinstance(stored, dict):
+        return stored
+    if "unit" in stored:
+        return msgspec.convert(stored, Quantity)
+    low, high = (float("nan") if end is None else float(end) for end in stored["interval"])
+    correct, images = stored["correct"], stored["images"]
+    if type(correct) is not int or type(images) is not int or not 0 <= correct <= images:
+        raise ValueError(f"{ascii(correct)[:20]} of {ascii(images)[:20]} where a share belongs")
+    kinds = {CERTIFIED: CertifiedShare, ATTACKED: AttackedAccuracy}
+    return kinds.get(stored["kind"], EstimatedAccuracy)(correct, images, (low, high))
+
+
+def plots(folder: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return the plots at the top of a study's folder, but for very large ones and for links."""
+    try:
+        return tuple(
+            (path.stem, path.read_bytes())
+            for path in sorted(folder.glob("*.svg"))
+            if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST_PLOT
+        )
+    except OSError as error:
+        raise RunError(f"{error.filename} cannot be read ({error.strerror}): restore it") from None

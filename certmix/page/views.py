@@ -1,14 +1,15 @@
-"""What the template draws of runs: charts, tables in print, and several runs side by side."""
+"""What the template draws of runs: curves and histograms over the radius, tables, runs side by side."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from certmix.bounds import clopper_pearson
-from certmix.page.charts import Series, chart, histogram
 from certmix.page.runs import Certified, Run
 from certmix.tables.table import (
     Cell,
@@ -21,25 +22,156 @@ from certmix.tables.table import (
     text_columns,
 )
 from certmix.tables.words import certificate_label, classifier_label, radius_heading, symbols
-from certmix.text import known, plain_decimal
-from certmix.types import (
-    AccuracyShare,
-    AttackedAccuracy,
-    CertifiedAccuracy,
-    CertifiedShare,
-    EstimatedAccuracy,
-)
+from certmix.text import accuracy, floor_digits, floor_percent, interval_ends, known, plain_decimal
+from certmix.types import AccuracyShare, AttackedAccuracy, CertifiedShare, EstimatedAccuracy, FloatArray
 
+MOST_STEPS = 128
+"""Steps of a curve; of more distinct radii each is rounded down to a grid of so many."""
+BINS = 24
+MOST_COLUMNS = 10
+NO_ENDS = (math.nan, math.nan)
+COLOURS = ("exact", "smoothing", "lipschitz", "lipschitz-paper", "margin", "lipschitz-constant")
+NORMS = {"l1": "\u2113\u2081", "l2": "\u2113\u2082", "linf": "\u2113\u221e"}
 KINDS = {
     "estimate": "estimated over these images, with a 95 % interval over images",
     "attacked": "under attack: an upper bound of robust accuracy, never a certificate",
     "certified": "certified: images that are right and proved, each with its own failure probability",
 }
 """What a figure may be, and what that means."""
-COLOURS = ("exact", "smoothing", "lipschitz", "lipschitz-paper", "margin", "lipschitz-constant")
-NORMS = {"l1": "\u2113\u2081", "l2": "\u2113\u2082", "linf": "\u2113\u221e"}
-MOST_COLUMNS = 10
-UNKNOWN = (float("nan"), float("nan"))
+Steps = tuple[list[int], list[int]]
+"""A curve: ``counts[i]`` images hold at radii up to ``units[i]``, none beyond the last."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Radii of a norm from 0 to `end`, in whole units: 10^-5, or 0.001/255 in linf."""
+
+    norm: str
+    end: int
+
+    @property
+    def scale(self) -> int:
+        """What a radius is multiplied by for print."""
+        return 255 if self.norm == "linf" else 1
+
+    @property
+    def digits(self) -> int:
+        """A unit is ``10 ** -digits`` of a scaled radius."""
+        return 3 if self.norm == "linf" else 5
+
+    @property
+    def stride(self) -> int:
+        """Units between two places of the cursor."""
+        return _nice(self.end / 240)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places in percent, and their labels."""
+        places = range(0, self.end + 1, _nice(self.end / 7))
+        return [(round(100 * units / self.end, 3), self.label(units)) for units in places]
+
+    def units(self, radius: float) -> int:
+        """Return a radius in units, rounded down, and no more than the end."""
+        scaled = min(radius, self.end) * self.scale  # a radius may be infinite
+        if self.scale > 1 and round(scaled) / self.scale == radius:
+            scaled = float(round(scaled))
+        return min(self.end, int(floor_digits(scaled, self.digits).replace(".", "")))
+
+    def label(self, units: int) -> str:
+        """Return units in print: ``0.25``, or ``2/255``."""
+        whole, rest = divmod(units, 10**self.digits)
+        decimal = f"{whole}.{rest:0{self.digits}d}".rstrip("0").rstrip(".")
+        return f"{decimal}/{self.scale}" if self.scale > 1 and units else decimal
+
+
+def _nice(step: float) -> int:
+    """Return the least of 1, 2, 5, 10, 20, 25, 50, ... that is not below step."""
+    power = 10 ** max(0, math.floor(math.log10(max(step, 1.0))))
+    return next(int(k * power) for k in (1, 2, 2.5, 5, 10) if k * power >= step and (k * power) % 1 == 0)
+
+
+def axis(radii: Sequence[FloatArray], norm: str, least: float) -> Axis:
+    """Return an axis that holds all finite radii, and `least`."""
+    unit = Axis(norm, 1).scale * 10 ** Axis(norm, 1).digits
+    largest = max([least, *(float(r) for part in radii for r in part if math.isfinite(r))])
+    return Axis(norm, max(40, math.ceil(1.03 * largest * unit)) if largest > 0 else unit)
+
+
+def steps(radii: FloatArray, along: Axis) -> Steps:
+    """Return the curve of certified radii (> 0), never above the true one."""
+    units = np.array([along.units(r) for r in radii.tolist()], np.int64)
+    if len(np.unique(units)) > MOST_STEPS:
+        grid = -(-along.end // MOST_STEPS)
+        units = units // grid * grid
+    values, counts = np.unique(units, return_counts=True)
+    return values.tolist(), counts[::-1].cumsum()[::-1].tolist()
+
+
+def count_at(curve: Steps, units: int) -> int:
+    """Return how many images hold at a radius, in units."""
+    return next((count for end, count in zip(*curve, strict=True) if end >= units), 0)
+
+
+def share_text(count: int, images: int) -> tuple[str, str, str]:
+    """Return a share in percent and its 95 % interval over images, rounded outwards.
+
+    >>> share_text(2, 3)
+    ('66.6', '9.4', '99.2')
+    """
+    if images < 1:
+        return "-", "-", "-"
+    low, high = clopper_pearson.interval(np.array([count]), images)
+    return floor_percent(count / images), *interval_ends((float(low[0]), float(high[0])))
+
+
+class Series(NamedTuple):
+    """One line of a chart; labels, radii and clean accuracies have an entry a mixing weight, or one for all.
+
+    `under` is a smaller line below the label, `radii` (> 0) are those of rightly classified images out of
+    `images`, none where nothing is certified.  With `band` the 95 % intervals are drawn.
+    """
+
+    labels: Sequence[str]
+    under: str
+    colour: str
+    radii: Sequence[FloatArray]
+    clean: Sequence[float | None]
+    images: int
+    band: bool = False
+
+
+def chart(
+    key: str, series: Sequence[Series], norm: str, start: float, weights: Sequence[str] = (), at: int = 0
+) -> dict[str, Any]:
+    """Return a chart as plain data, for the template to draw and for the page's script to read.
+
+    `key` is unique in the page.  Lines that lie on one another at all weights become one.  `start` is the
+    radius that is read out first, `at` the place of the first of the mixing weights (in print) on offer.
+    """
+    along = axis([radii for one in series for radii in one.radii], norm, start)
+    first = along.units(start) // along.stride * along.stride
+    lines: list[dict[str, Any]] = []
+    figures: dict[str, tuple[str, str, str]] = {}
+    for one in series:
+        curves = [steps(radii, along) for radii in one.radii]
+        twin = [line for line in lines if curves and (line["steps"], line["labels"]) == (curves, one.labels)]
+        if twin:
+            twin[0]["under"] += f", {one.under}"
+            continue
+        for count in {0, *(count for _, counts in curves for count in counts)}:
+            figures.setdefault(f"{one.images}:{count}", share_text(count, one.images))
+        shown = curves[min(at, len(curves) - 1)] if curves else None
+        lines.append({
+            "key": f"{key}-s{len(lines)}", "labels": one.labels, "under": one.under, "colour": one.colour,
+            "images": one.images, "steps": curves, "band": one.band and one.images > 0,
+            "clean": [accuracy(share) if known(share) else "" for share in one.clean],
+            "value": figures[f"{one.images}:{count_at(shown, first)}"] if shown else None,
+        })  # fmt: skip
+    return {
+        "key": key, "norm": norm, "end": along.end, "stride": along.stride, "digits": along.digits,
+        "scale": along.scale, "ticks": along.ticks, "start": first, "start_text": along.label(first),
+        "weights": weights, "at": at, "series": lines, "figures": figures,
+    }  # fmt: skip
 
 
 def run_chart(found: Certified, key: str) -> dict[str, Any]:
@@ -67,12 +199,18 @@ def run_chart(found: Certified, key: str) -> dict[str, Any]:
 
 
 def run_histogram(found: Certified) -> dict[str, Any] | None:
-    """Return how the certified radii of the mix and of h alone are spread."""
-    images, summary = found.images, found.summary
-    radii, start = (images.certified(0), images.certified(found.lead)), summary.radii[found.column]
-    drawn = histogram(*radii, summary.norm, start)
-    rest = ((why, int(which.sum())) for why, which in images.left_out(found.lead).items())
-    return drawn and {**drawn, "rest": ", ".join(f"{count:,} {why}" for why, count in rest if count)}
+    """Return how many radii above 0, of the mix and of h alone, are in each bin; None where all are 0."""
+    norm, groups = found.summary.norm, [found.images.certified(row) for row in (found.lead, 0)]
+    along = axis(groups, norm, found.summary.radii[found.column])
+    places = [np.array([along.units(r) * BINS // along.end for r in radii.tolist()], int) for radii in groups]
+    counts = [np.bincount(np.minimum(part, BINS - 1), minlength=BINS) for part in places]
+    most = int(np.max(counts))
+    top = next(t for k in range(12) for t in (10**k * n for n in (2, 4, 6, 8, 10)) if t >= most)
+    edges = [along.label(-(-along.end * k // BINS)) for k in range(BINS)]
+    bins = list(zip(edges, *(part.tolist() for part in counts), strict=True))
+    left = ((why, int(which.sum())) for why, which in found.images.left_out(found.lead).items())
+    rest = ", ".join(f"{count:,} {why}" for why, count in left if count)
+    return {"norm": norm, "ticks": along.ticks, "top": top, "bins": bins, "rest": rest} if most else None
 
 
 def table_view(table: Table) -> dict[str, Any]:
@@ -96,29 +234,12 @@ def table_view(table: Table) -> dict[str, Any]:
 
 
 def _kind(cell: Any) -> str:
-    if not isinstance(cell, AccuracyShare):
-        return ""
-    return (
-        "certified"
-        if isinstance(cell, CertifiedShare)
-        else "attacked"
-        if isinstance(cell, AttackedAccuracy)
-        else "estimate"
-    )
-
-
-def _mean(row: CertifiedAccuracy, norm: str) -> Quantity:
-    return Quantity(row.mean_certified_radius, 5 if norm == "linf" else 3, rounding="down")
+    kinds = {CertifiedShare: "certified", AttackedAccuracy: "attacked"}
+    return kinds.get(type(cell), "estimate") if isinstance(cell, AccuracyShare) else ""
 
 
 def letter(place: int) -> str:
-    """Return A, B, ..., Z, then A2, B2, ...
-
-    Examples
-    --------
-    >>> letter(0), letter(26)
-    ('A', 'A2')
-    """
+    """Return A, B, ..., Z, then A2, B2, ..."""
     turn, rest = divmod(place, 26)
     return f"{chr(65 + rest)}{turn + 1 if turn else ''}"
 
@@ -130,11 +251,24 @@ def compared(runs: Sequence[Run]) -> dict[str, Any]:
     parts: dict[str, Any] = {"parameters": _parameters(runs), "said": [], "chart": None, "figures": None}
     if len(certified) > 1:
         parts["said"] = _comparability(certified)
-        if len({found.summary.norm for _, _, found in certified}) == 1:
-            filled = [(name, found) for name, _, found in certified if found.summary.rows]
-            parts["chart"] = _mixes(filled) if filled else None
-            parts["figures"] = _figures(filled) if filled else None
+        filled = [(name, found) for name, _, found in certified if found.summary.rows]
+        if filled and len({found.summary.norm for _, _, found in certified}) == 1:
+            series = []
+            for k, (name, found) in enumerate(filled):
+                label, under = _named(name, found, found.lead)
+                radii, clean = [found.images.certified(found.lead)], [found.summary.clean_accuracy.mixed]
+                series.append(Series([label], under, f"run-{k % 6}", radii, clean, found.summary.images))
+            first = filled[0][1]
+            parts["chart"] = chart("all", series, first.summary.norm, first.summary.radii[first.column])
+            parts["figures"] = _figures(filled)
     return parts
+
+
+def _named(name: str, found: Certified, k: int) -> tuple[str, str]:
+    """Return the labels of a row of a run: its classifier, and its certificate."""
+    row = found.summary.rows[k]
+    label = symbols(classifier_label(row.classifier, found.summary.alpha))
+    return f"{name}: {label}", certificate_label(row.certificate)
 
 
 def _comparability(runs: Sequence[tuple[str, Run, Certified]]) -> list[tuple[bool, str]]:
@@ -157,19 +291,6 @@ def _comparability(runs: Sequence[tuple[str, Run, Certified]]) -> list[tuple[boo
     return told or [(False, "All runs are about the same data, images and norm.")]
 
 
-def _mixes(runs: Sequence[tuple[str, Certified]]) -> dict[str, Any]:
-    """Return the curves of all runs' mixes."""
-    series = []
-    for k, (name, found) in enumerate(runs):
-        row, summary = found.summary.rows[found.lead], found.summary
-        label = f"{name}: {symbols(classifier_label(row.classifier, summary.alpha))}"
-        under, radii = certificate_label(row.certificate), [found.images.certified(found.lead)]
-        clean = [summary.clean_accuracy.mixed]
-        series.append(Series([label], under, f"run-{k % 6}", radii, clean, summary.images))
-    first = runs[0][1]
-    return chart("all", series, first.summary.norm, first.summary.radii[first.column])
-
-
 def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:
     """Return h alone and the mix of each run, at the radii of all runs' tables."""
     radii = sorted({r for _, found in runs for r in found.summary.radii})
@@ -177,19 +298,16 @@ def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     norm = runs[0][1].summary.norm
     for name, found in runs:
-        summary, images = found.summary, found.summary.images
+        images, accuracies = found.summary.images, found.summary.clean_accuracy
         for k in dict.fromkeys((0, found.lead)):
-            row, held = summary.rows[k], found.images.certified(k)
+            row, held = found.summary.rows[k], found.images.certified(k)
             counts = np.array([int((held >= radius).sum()) for radius in columns])
             ends = zip(*(end.tolist() for end in clopper_pearson.interval(counts, images)), strict=True)
             shares = (CertifiedShare(n, images, e) for n, e in zip(counts.tolist(), ends, strict=True))
-            told = (
-                summary.clean_accuracy.robust if row.classifier == "robust" else summary.clean_accuracy.mixed
-            )
-            clean = None if told is None else EstimatedAccuracy(round(told * images), images, UNKNOWN)
-            label = f"{name}: {symbols(classifier_label(row.classifier, summary.alpha))}"
-            under = certificate_label(row.certificate)
-            rows.append((label, under, *shares, _mean(row, norm), clean))
+            told = accuracies.robust if row.classifier == "robust" else accuracies.mixed
+            clean = None if told is None else EstimatedAccuracy(round(told * images), images, NO_ENDS)
+            mean = Quantity(row.mean_certified_radius, 5 if norm == "linf" else 3, rounding="down")
+            rows.append((*_named(name, found, k), *shares, mean, clean))
     headings = ("run", "certificate", *(symbols(radius_heading(r)) for r in columns), "mean radius", "clean")
     title = f"Certified accuracy (%) at {NORMS.get(norm, norm)} radius, h alone and the mix of each run"
     return Table("comparison", title, "", headings, tuple(rows))
@@ -203,7 +321,7 @@ def _parameters(runs: Sequence[Run]) -> list[tuple[str, bool, list[str]]]:
     tables: list[dict[str, str]] = [dict(run.parameters + run.provenance) for run in runs]
     alike, rows = len({run.study for run in runs}) == 1, []
     for name in dict.fromkeys(name for table in tables for name in table):
-        known_values = [table[name] for table in tables if name in table]
-        differs = len(set(known_values)) > 1 or (alike and len(known_values) < len(tables))
+        values = [table[name] for table in tables if name in table]
+        differs = len(set(values)) > 1 or (alike and len(values) < len(tables))
         rows.append((name, differs, [table.get(name, "-") for table in tables]))
     return sorted(rows, key=lambda row: not row[1])

@@ -40,8 +40,7 @@ from certmix.nuts.description import FitFacts, MixSettings, ModelReference, Nuts
 from certmix.nuts.folder import absolute, read_nuts, write_nuts
 from certmix.nuts.grid import GRIDS, TransformSettings
 from certmix.page import render, report_page
-from certmix.page.runs import Run
-from certmix.page.study import read_tables
+from certmix.page.runs import Run, read_tables
 from certmix.runs import ImageRecord, Store, read_run, write_log
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.identity import Identity

@@ -19,7 +19,7 @@ from certmix.errors import CertmixError, DataError, ModelError, RunError
 from certmix.models.spec import load_model
 from certmix.nuts.description import ModelReference
 from certmix.nuts.folder import absolute, load_nuts
-from certmix.page.study import plots
+from certmix.page.runs import plots
 from certmix.runs import Run
 from certmix.runs.identity import Identity
 from certmix.runs.logs import lowest_printed, read_log

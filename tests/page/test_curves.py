@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.bounds import clopper_pearson
-from certmix.page.charts import MOST_STEPS, axis, count_at, share_text, steps
+from certmix.page.views import MOST_STEPS, axis, count_at, share_text, steps
 
 RADII = st.lists(st.floats(1e-6, 3.0), min_size=1, max_size=60)
 

@@ -239,11 +239,10 @@ def _contrast(a: str, b: str) -> float:
 def test_text_and_lines_have_contrast():
     assert _contrast("#000", "#ffffff") == pytest.approx(21)
     css = (files("certmix.page") / "page.css").read_text()
-    blocks = [
-        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", b))
-        for b in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
-    ]
-    for theme in (blocks[0], {**blocks[0], **blocks[1]}, {**blocks[0], **blocks[2]}):  # light, dark, print
+    pairs = re.findall(r"--([a-z-]+): light-dark\((#[0-9a-f]+), (#[0-9a-f]+)\)", css)
+    light, dark = ({name: each[k] for name, *each in pairs} for k in (0, 1))
+    printed = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", css[css.index("@media print") :]))
+    for theme in (light, dark, {**light, **printed}):
         for ground in ("paper", "raised", "warn-paper"):
             for ink in ("ink", "soft", "warn", "accent", "good"):
                 assert _contrast(theme[ink], theme[ground]) >= 4.5, (ink, ground)
