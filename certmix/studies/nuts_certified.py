@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,8 @@ from scipy.special import bdtr, ndtr, ndtri
 
 from certmix.certification.describe import surroundings
 from certmix.certification.evaluate import Evaluation, evaluate
-from certmix.certification.run import CertifyResult, run_certify
-from certmix.data import restrict, spread, stack
+from certmix.certification.run import run_certify
+from certmix.data import restrict, spread
 from certmix.errors import DataError, Interrupted, ModelError
 from certmix.files import digest_of, write_atomically
 from certmix.nuts.certified import ALPHAS, NoisyLogits, right_over_alphas, softmax_numpy
@@ -26,24 +28,31 @@ from certmix.nuts.description import MixSettings, TuningImages
 from certmix.nuts.folder import FILE, save_nuts
 from certmix.nuts.mixture import TransformedRobust
 from certmix.nuts.transform import NonlinearTransform
-from certmix.runs import Run, Store, StudyIdentity
+from certmix.runs import Store, StudyIdentity
 from certmix.runs.attacking import outputs
 from certmix.runs.cells import Batch, Cell, Cells, Progress, fill
+from certmix.runs.folder import DATABASE
 from certmix.runs.identity import NOISE_VERSION
 from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_sources
+from certmix.runs.store import ImageRecord
 from certmix.sampling import Draw, Sampler, resolve_device
-from certmix.studies.nuts_certified_plan import CertifiedRequest, Plan, plan_mix
+from certmix.studies.nuts_certified_plan import CertifiedRequest, Plan, Planned, plan_mix
 from certmix.studies.nuts_fit import base_models, have_names
-from certmix.studies.study import StudyResult, Surroundings, estimated_accuracy
-from certmix.tables.formats import write_files
+from certmix.studies.study import Numbers, StudyResult, Surroundings, estimated_accuracy, publish, some
 from certmix.tables.table import Quantity, Table
-from certmix.types import CertifiedShare, Dataset, EstimatedAccuracy, FloatArray, IntArray
+from certmix.types import CertifiedShare, EstimatedAccuracy, FloatArray, IntArray
 
-__all__ = ["CertifiedFit", "CertifiedRequest", "CertifiedRow", "Comparison", "nuts_certified"]
+__all__ = ["CertifiedFit", "CertifiedRequest", "CertifiedRow", "nuts_certified"]
 
 STUDY = "nuts-certified"
 CLEAN, NOISY = "clean", "noisy"
+CERTIFIED = "certified"
+"""Folder of the runs that certify, below the study's; key of all transforms that were certified."""
+
+COMPARED = "compared"
+"""Key of the runs and images behind the table that was published last."""
+
 FLATTERED = "the transform was changed after another had been certified"
 
 
@@ -53,11 +62,11 @@ class CertifiedRow:
 
     Parameters
     ----------
-    name, alpha, bound
-        What was certified.
+    name, evaluation
+        What was certified, and all that was found.
     clean
         Of the mix: a plug-in estimate.
-    certified, mean_radius
+    certified
         At the radius; rounded down.
     held
         bool (m,): the images behind `certified`.
@@ -66,13 +75,16 @@ class CertifiedRow:
     """
 
     name: str
-    alpha: float
-    bound: str
+    evaluation: Evaluation
     clean: EstimatedAccuracy
     certified: CertifiedShare
-    mean_radius: float
     held: NDArray[np.bool_]
     margins: FloatArray
+
+    @property
+    def alpha(self) -> float:
+        """The mixing weight."""
+        return self.evaluation.summary.alpha
 
     @property
     def threshold(self) -> float:
@@ -86,46 +98,19 @@ class CertifiedRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """The transform and hard votes as planned, and votes where their mix is as accurate as the transform's.
-
-    ``matched`` is None where no alpha makes it so.
-    """
-
-    transform: CertifiedRow
-    hard: CertifiedRow
-    matched: CertifiedRow | None
-
-
-@dataclass(frozen=True, eq=False)
 class CertifiedFit:
-    """The plan, the logits behind it, and the certifications of the transform and of hard votes."""
+    """The plan, the logits behind it, and the certifications.
+
+    ``transform`` and ``hard`` (votes) are as planned; ``matched`` are votes where their mix is as accurate as
+    the transform's, None where no alpha makes it so.
+    """
 
     plan: Plan
     logits: NoisyLogits
     settings: MixSettings
-    soft: CertifyResult
-    hard: CertifyResult
-    comparison: Comparison
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """What the steps of one study share."""
-
-    asked: CertifiedRequest
-    sources: Sources
-    loaded: Loaded
-    device: torch.device
-    where: Surroundings
-    say: Callable[[str], None]
-    store: Store
-    run: Run
-
-    def report(self, done: int, total: int, cell: str, seconds: float) -> None:
-        """Tell how far the step called `cell` is."""
-        if self.where.progress is not None:
-            self.where.progress(Progress(done, total, cell, seconds))
+    transform: CertifiedRow
+    hard: CertifiedRow
+    matched: CertifiedRow | None
 
 
 def nuts_certified(
@@ -158,77 +143,128 @@ def nuts_certified(
         For anything the user can mend.
     """
     named, where = sources or Sources(), where or Surroundings()
-    with _open(request, named, where) as bench:
-        dataset = bench.loaded.dataset
-        positions = spread(len(dataset), request.images)
+    said: set[str] = set()
+
+    def say(message: str) -> None:
+        """Tell each warning once, though both certifications load the models again."""
+        if message not in said:
+            said.add(message)
+            where.say(message)
+
+    def report(progress: Any, step: str) -> None:
+        if where.progress is not None:
+            where.progress(Progress(progress.done, progress.total, step, progress.seconds))
+
+    device = resolve_device(where.device)
+    loaded = load_sources(named, request.sigma, device, say)
+    dataset, standard, base = loaded.dataset, loaded.standard, loaded.robust
+    if standard is None:
+        raise ModelError(f"{STUDY} mixes two classifiers: name the accurate one with --standard")
+    parts = {
+        "data_checksum": dataset.checksum,
+        "standard_checksum": standard.checksum,
+        "robust_checksum": base.checksum,
+        **request.identity(),
+        "noise_version": NOISE_VERSION,
+    }
+    identity = StudyIdentity(STUDY, f"{dataset.name}-{base.name}-sigma{request.sigma:g}", parts)
+    described = surroundings(request.as_dict(), loaded, named, device, request.batch_size or 0)
+    with open_run(
+        identity, loaded, device, lambda run: described,
+        output=where.output, in_memory=where.in_memory, fresh=where.fresh, sigma=request.sigma,
+    ) as run:  # fmt: skip
+        store, positions = run.store, spread(len(dataset), request.images)
         rest = np.setdiff1d(np.arange(len(dataset)), positions)
         if len(rest) == 0:
             raise DataError(
                 f"{request.images} tuning images of {len(dataset)} leave none to certify: lower --images"
             )
-        logits = _draw(bench, positions)
+        chosen = rest[spread(len(rest), request.certify_images)]
+        _fill(store, request, loaded, device, positions, chosen, partial(report, step="noisy logits"))
+        shown: dict[str, Any] = {
+            "indices": dataset.indices[positions].tolist(), "labels": dataset.labels[positions].tolist(),
+            "cells": [CLEAN, NOISY], "blind": [], "complete": True,
+        }  # fmt: skip
+        told = {**described, "identity": identity.as_dict()}
+        numbers = Numbers.of(store, run.path, told, shown)
+        logits = noisy_logits(numbers, request)
         plan = plan_mix(logits, request)
         settings = MixSettings(plan.best, plan.transform.alpha, temperature=1.0)
         # Transforms whose certified rows were shown: another one may rest on what they showed.
         own = json.dumps(asdict(plan.best), sort_keys=True)
-        shown: list[str] = json.loads(bench.store.get("certified") or "[]")
-        notes: list[str] = []
-        with _restored(bench):
-            spec = _save(bench, settings, logits)
-            if [one for one in shown if one != own]:
+        before: list[str] = json.loads(store.get(CERTIFIED) or "[]")
+        with _restored(run.path):
+            bent = TransformedRobust(base.module, NonlinearTransform.of(plan.best))
+            robust: Any = bent.eval()
+            if run.path is not None and have_names(named, say):
+                keys = ("at_radius", "sigma", "noisy_samples", "samples", "clean_accuracy_floor", "seed")
+                how = {"study": STUDY, **{key: getattr(request, key) for key in keys}}
+                tuning = TuningImages(
+                    dataset.name, dataset.split, dataset.checksum, tuple(logits.indices.tolist()), how
+                )
+                bases = base_models(named, loaded)
+                save_nuts(run.path, settings, *bases, tuning=tuning, copy_weights=request.copy_weights)
+                robust = f"nuts:{run.path.resolve()}#robust"
+            if [one for one in before if one != own]:
                 note = (
                     f"{FLATTERED} with the same noise: certificates stand only if it was not changed because "
                     "of what that certification showed; otherwise take another --seed"
                 )
-                bench.say(note)
-                notes.append(f"{note[0].upper()}{note[1:]}.")
-            certified = restrict(dataset, rest)
-            soft, hard = _certify(bench, certified, plan, spec)
-        if own not in shown:
-            bench.store.put("certified", json.dumps([*shown, own]))
-        comparison = _compare(bench, certified, plan, soft, hard)
-        loaded = bench.loaded
-        assert loaded.standard is not None
-        notes.append(
-            f"Run: data {dataset.name}; standard {loaded.standard.name}; base of h {loaded.robust.name}."
-        )
-        table = comparison_table(plan, comparison, request, tuple(notes))
-        found = CertifiedFit(plan, logits, settings, soft, hard, comparison)
-        bench.run.publish(lambda folder: write_files(folder, table))
-        return StudyResult(table, data=found, folder=bench.run.path)
+                say(note)
+                shown["blind"] = [f"{note[0].upper()}{note[1:]}."]
+                numbers = Numbers.of(store, run.path, told, shown)
+            part = restrict(dataset, rest)
+            plain = named.replace(data=part)
+            soft = plain.replace(robust=robust, robust_weights=None, robust_normalize=None, robust_files=())
+            runs, records = [], []
+            for planned, given in ((plan.transform, soft), (plan.hard, plain)):
+                transform = asdict(plan.best) if planned.scores == "soft" else None
+                text = json.dumps([part.checksum, planned.scores, transform, request.seed])
+                runs.append(f"{planned.scores}-{digest_of(text.encode())[:8]}")
+                folder = None if run.path is None else run.path / CERTIFIED / runs[-1]
+                result = run_certify(
+                    _asked(request, planned), given, output=folder, in_memory=folder is None,
+                    device=str(device), batch_size=request.batch_size, say=say,
+                    progress=partial(report, step=planned.name),
+                )  # fmt: skip
+                if not result.summary.complete:
+                    raise Interrupted("interrupted before all images were certified")
+                records.append(result.records)
+        if own not in before:
+            store.put(CERTIFIED, json.dumps([*before, own]))
+        images = dataset.indices[chosen].tolist()
+        store.put(COMPARED, json.dumps({"runs": runs, "images": images}))
+        return publish(run, numbers, _compared(numbers, request, logits, plan, records))
 
 
-# ------------------------------------------------------------ the run folder, and noise of its own for tuning
+def _fill(
+    store: Store, request: CertifiedRequest, loaded: Loaded, device: torch.device, tuning: IntArray,
+    certified: IntArray, progress: Callable[[Progress], None],
+) -> None:  # fmt: skip
+    """Compute what the store lacks: noisy logits of the tuning images, and g's of all images."""
+    dataset, standard = loaded.dataset, loaded.standard
+    assert standard is not None
+    sampler = Sampler(
+        loaded.robust.module, dataset.classes, request.sigma, tuning_seed(request.seed), device=device,
+        precision=request.precision, batch_size=request.batch_size,
+    )  # fmt: skip
+
+    def drawn(batch: Batch) -> FloatArray:
+        image, index = batch.images[0].cpu(), int(batch.indices[0])
+        wanted = Draw(image, index, (request.noisy_samples,), stream="selection")
+        logits: FloatArray = torch.cat([part for _, part in sampler.logits([wanted])]).numpy()
+        return logits.reshape(1, -1)
+
+    clean = Cell(CLEAN, lambda batch: outputs([standard.module], batch.images))
+    todo = Cells([Cell(NOISY, drawn), clean], dataset, device, 1).todo(store, tuning)
+    if not fill(store, todo, progress=progress):
+        raise Interrupted("interrupted before all tuning logits were drawn")
+    if not fill(store, Cells([clean], dataset, device, request.batch_size or 100).todo(store, certified)):
+        raise Interrupted("interrupted before all images were certified")
 
 
-@contextmanager
-def _open(asked: CertifiedRequest, named: Sources, where: Surroundings) -> Iterator[Bench]:
-    """Load data and models, and open the run folder; each warning is said once."""
-    said: set[str] = set()
-
-    def say(message: str) -> None:
-        if message not in said:
-            said.add(message)
-            where.say(message)
-
-    device = resolve_device(where.device)
-    loaded = load_sources(named, asked.sigma, device, say)
-    if loaded.standard is None:
-        raise ModelError(f"{STUDY} mixes two classifiers: name the accurate one with --standard")
-    parts = {
-        "data_checksum": loaded.dataset.checksum,
-        "standard_checksum": loaded.standard.checksum,
-        "robust_checksum": loaded.robust.checksum,
-        **asked.identity(),
-        "noise_version": NOISE_VERSION,
-    }
-    label = f"{loaded.dataset.name}-{loaded.robust.name}-sigma{asked.sigma:g}"
-    with open_run(
-        StudyIdentity(STUDY, label, parts), loaded, device,
-        lambda run: surroundings(asked.as_dict(), loaded, named, device, asked.batch_size or 0),
-        output=where.output, in_memory=where.in_memory, fresh=where.fresh, sigma=asked.sigma,
-    ) as run:  # fmt: skip
-        yield Bench(asked, named, loaded, device, where, say, run.store, run)
+def _asked(request: CertifiedRequest, planned: Planned) -> Any:
+    return request.certify(planned.scores, planned.bound, planned.alpha)
 
 
 def tuning_seed(seed: int) -> int:
@@ -237,35 +273,16 @@ def tuning_seed(seed: int) -> int:
     return (1 << 63) + (int.from_bytes(digest, "little") >> 1)
 
 
-def _draw(bench: Bench, positions: IntArray) -> NoisyLogits:
-    """Draw what the store lacks of the tuning images' logits, and return all of them."""
-    asked, loaded, dataset, store = bench.asked, bench.loaded, bench.loaded.dataset, bench.store
-    assert loaded.standard is not None
-    sampler = Sampler(
-        loaded.robust.module, dataset.classes, asked.sigma, tuning_seed(asked.seed), device=bench.device,
-        precision=asked.precision, batch_size=asked.batch_size,
-    )  # fmt: skip
-
-    def drawn(batch: Batch) -> FloatArray:
-        image, index = batch.images[0].cpu(), int(batch.indices[0])
-        wanted = Draw(image, index, (asked.noisy_samples,), stream="selection")
-        logits: FloatArray = torch.cat([part for _, part in sampler.logits([wanted])]).numpy()
-        return logits.reshape(1, -1)
-
-    standard = [loaded.standard.module]
-    both = [Cell(NOISY, drawn), Cell(CLEAN, lambda batch: outputs(standard, batch.images))]
-    todo = Cells(both, dataset, bench.device, 1).todo(store, positions)
-    if not fill(store, todo, progress=lambda p: bench.report(p.done, p.total, "noisy logits", p.seconds)):
-        raise Interrupted("interrupted before all tuning logits were drawn")
-    indices = dataset.indices[positions]
-    noisy = store.read(NOISY, indices.tolist()).reshape(len(positions), asked.noisy_samples, dataset.classes)
-    return NoisyLogits(store.read(CLEAN, indices.tolist()), noisy, dataset.labels[positions], indices)
+def noisy_logits(numbers: Numbers, asked: CertifiedRequest) -> NoisyLogits:
+    """Return the tuning images' logits."""
+    noisy = numbers.read(NOISY).reshape(len(numbers.indices), asked.noisy_samples, -1)
+    return NoisyLogits(numbers.read(CLEAN), noisy, numbers.labels, numbers.indices)
 
 
 @contextmanager
-def _restored(bench: Bench) -> Iterator[None]:
+def _restored(folder: Path | None) -> Iterator[None]:
     """Put the mix back that lay in the run folder, if another is not certified to the end."""
-    path = None if bench.run.path is None else bench.run.path / FILE
+    path = None if folder is None else folder / FILE
     before = None if path is None or not path.is_file() else path.read_bytes()
     try:
         yield
@@ -275,70 +292,55 @@ def _restored(bench: Bench) -> Iterator[None]:
         raise
 
 
-def _save(bench: Bench, settings: MixSettings, logits: NoisyLogits) -> str | None:
-    """Save the mix into the run folder; return the transformed base's name for certify, None without one."""
-    asked, data = bench.asked, bench.loaded.dataset
-    if bench.run.path is None or not have_names(bench.sources, bench.say):
-        return None
-    keys = ("at_radius", "sigma", "noisy_samples", "samples", "clean_accuracy_floor", "seed")
-    how = {"study": STUDY, **{key: getattr(asked, key) for key in keys}}
-    tuning = TuningImages(data.name, data.split, data.checksum, tuple(logits.indices.tolist()), how)
-    bases = base_models(bench.sources, bench.loaded)
-    save_nuts(bench.run.path, settings, *bases, tuning=tuning, copy_weights=asked.copy_weights)
-    return f"nuts:{bench.run.path.resolve()}#robust"
+# ------------------------------------------------------------ the table
 
 
-# ------------------------------------------------------------ certified on other images
+def view(numbers: Numbers) -> StudyResult:
+    """Return the table, from the run's logits and from the records of the runs that certify."""
+    asked, compared = some(CertifiedRequest, numbers.asked), json.loads(numbers.store.get(COMPARED) or "{}")
+    assert numbers.folder is not None
+    records = []
+    for name in compared["runs"]:
+        if Path(name).name != name:
+            raise ValueError(f"run {name}")
+        database = numbers.folder / CERTIFIED / name / DATABASE
+        with closing(Store(database, len(numbers.class_names), read_only=True)) as store:
+            held = store.images()
+        records.append([held[index] for index in compared["images"]])
+    logits = noisy_logits(numbers, asked)
+    return _compared(numbers, asked, logits, plan_mix(logits, asked), records)
 
 
-def _certify(
-    bench: Bench, rest: Dataset, plan: Plan, spec: str | None
-) -> tuple[CertifyResult, CertifyResult]:
-    """Certify the transform and hard votes on the same images, which were not tuned on."""
-    plain = bench.sources.replace(data=rest)
-    bent = TransformedRobust(bench.loaded.robust.module, NonlinearTransform.of(plan.best))
-    robust = bent.eval() if spec is None else spec
-    soft = plain.replace(robust=robust, robust_weights=None, robust_normalize=None, robust_files=())
-    results = []
-    for planned, named in ((plan.transform, soft), (plan.hard, plain)):
-        request = bench.asked.certify(planned.scores, planned.bound, planned.alpha)
-        transform = asdict(plan.best) if planned.scores == "soft" else None
-        text = json.dumps([rest.checksum, planned.scores, transform, request.seed])
-        digest = digest_of(text.encode())[:8]
-        folder = (
-            None if bench.run.path is None else bench.run.path / "certified" / f"{planned.scores}-{digest}"
-        )
-        result = run_certify(
-            request, named, output=folder, in_memory=folder is None, device=str(bench.device),
-            batch_size=bench.asked.batch_size, say=bench.say,
-            progress=lambda p, name=planned.name: bench.report(p.done, p.total, name, p.seconds),  # type: ignore[misc]
-        )  # fmt: skip
-        if not result.summary.complete:
-            raise Interrupted("interrupted before all images were certified")
-        results.append(result)
-    return results[0], results[1]
+def _compared(
+    numbers: Numbers,
+    asked: CertifiedRequest,
+    logits: NoisyLogits,
+    plan: Plan,
+    certified: Sequence[Sequence[ImageRecord]],
+) -> StudyResult:
+    """Return the rows as planned, and votes once more, at an alpha of equal clean accuracy."""
+    soft, votes = certified
+    indices = [record.index for record in votes]
+    standard = softmax_numpy(numbers.store.read(CLEAN, indices))
+    probabilities = dict(zip(indices, standard, strict=True))
 
+    def row(name: str, records: Sequence[ImageRecord], request: Any) -> CertifiedRow:
+        return certified_row(name, evaluate(records, probabilities, request, len(records)), asked.at_radius)
 
-def _compare(bench: Bench, rest: Dataset, plan: Plan, soft: CertifyResult, hard: CertifyResult) -> Comparison:
-    """Return the rows; votes once more, at the alpha that makes their mix as accurate as the transform's."""
-    asked, model = bench.asked, bench.loaded.standard
-    assert model is not None
-    first = certified_row(plan.transform.name, soft.evaluation, asked.at_radius)
-    second = certified_row(plan.hard.name, hard.evaluation, asked.at_radius)
-    records = hard.records
-    images = torch.from_numpy(stack(rest, spread(len(rest), asked.certify_images))).to(bench.device)
-    standard: FloatArray = softmax_numpy(outputs([model.module], images))
-    frequencies = np.stack([record.selection / record.selection.sum() for record in records])
+    transform = row(plan.transform.name, soft, _asked(asked, plan.transform))
+    hard = row(plan.hard.name, votes, _asked(asked, plan.hard))
+    frequencies = np.stack([record.selection / record.selection.sum() for record in votes])
     clean = np.empty((1, len(ALPHAS)), np.int64)
-    labels = np.array([record.label for record in records])
+    labels = np.array([record.label for record in votes])
     right_over_alphas(standard, frequencies[None], labels, np.array(ALPHAS), clean)
-    enough = np.flatnonzero(clean[0] >= first.clean.correct)
-    if not len(enough):
-        return Comparison(first, second, None)
-    probabilities = dict(zip((record.index for record in records), standard, strict=True))
-    request = asked.certify(plan.hard.scores, plan.hard.bound, ALPHAS[int(enough[-1])])
-    matched = evaluate(records, probabilities, request, len(records))
-    return Comparison(first, second, certified_row("hard votes, as accurate", matched, asked.at_radius))
+    enough = np.flatnonzero(clean[0] >= transform.clean.correct)
+    matched = None
+    if len(enough):
+        request = asked.certify(plan.hard.scores, plan.hard.bound, ALPHAS[int(enough[-1])])
+        matched = row("hard votes, as accurate", votes, request)
+    settings = MixSettings(plan.best, plan.transform.alpha, temperature=1.0)
+    found = CertifiedFit(plan, logits, settings, transform, hard, matched)
+    return StudyResult(_table(numbers, asked, found), data=found)
 
 
 def certified_row(name: str, evaluation: Evaluation, at_radius: float) -> CertifiedRow:
@@ -359,17 +361,14 @@ def certified_row(name: str, evaluation: Evaluation, at_radius: float) -> Certif
     means[rows, selected] = 0.0
     q = np.minimum(means.max(1), 1.0 - p)
     margins = np.where(right, ndtr(ndtri(p) - distance) - ndtr(ndtri(q) + distance), -1.0)
-    return CertifiedRow(
-        name, summary.alpha, summary.bound or "", clean,
-        CertifiedShare(share.correct, share.images, share.interval), summary.rows[1].mean_certified_radius,
-        held, margins,
-    )  # fmt: skip
+    certified = CertifiedShare(share.correct, share.images, share.interval)
+    return CertifiedRow(name, evaluation, clean, certified, held, margins)
 
 
-def comparison_table(plan: Plan, found: Comparison, asked: CertifiedRequest, notes: tuple[str, ...]) -> Table:
+def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Table:
     """Return the study's table: certified rows with the plans beside them, who wins and why."""
-    transform, hard, matched, best = found.transform, found.hard, found.matched, plan.best
-    rows = []
+    plan, transform, hard, matched = found.plan, found.transform, found.hard, found.matched
+    best, models, rows = plan.best, numbers.models, []
     for name, planned, row in (
         (transform.name, plan.transform, transform),
         (f"{hard.name} ({plan.hard.bound})", plan.hard, hard),
@@ -381,7 +380,8 @@ def comparison_table(plan: Plan, found: Comparison, asked: CertifiedRequest, not
             expected = (None, None) if planned is None else (planned.clean, planned.certified)
             seen: tuple[Any, ...] = (None, None, None)
             if row is not None:
-                seen = (row.clean, row.certified, Quantity(row.mean_radius, 4, rounding="down"))
+                mean = row.evaluation.summary.rows[1].mean_certified_radius
+                seen = (row.clean, row.certified, Quantity(mean, 4, rounding="down"))
             rows.append((name, Quantity(one.alpha, 3), *expected, *seen))
     how = "as asked" if asked.clean_accuracy_floor is not None else "the middle between h's votes and g"
     planning = [
@@ -405,7 +405,8 @@ def comparison_table(plan: Plan, found: Comparison, asked: CertifiedRequest, not
         )
     certified = [
         {
-            "classifier": row.name, "alpha": row.alpha, "bound": row.bound, "radius": asked.at_radius,
+            "classifier": row.name, "alpha": row.alpha, "bound": row.evaluation.summary.bound or "",
+            "radius": asked.at_radius,
             "correct": row.certified.correct, "images": row.certified.images,
             "interval": list(row.certified.interval), "failure_probability": asked.failure_probability,
         }
@@ -425,7 +426,12 @@ def comparison_table(plan: Plan, found: Comparison, asked: CertifiedRequest, not
             "mean certified radius",
         ),
         rows=tuple(rows),
-        notes=(*planning, *verdict, *notes),
+        notes=(
+            *planning,
+            *verdict,
+            *numbers.blind,
+            f"Run: data {numbers.data}; standard {models['standard']}; base of h {models['robust']}.",
+        ),
         extra={
             "at_radius": asked.at_radius, "sigma": asked.sigma, "clean_accuracy_floor": plan.floor,
             "transform": asdict(best), "ties": plan.ties, "on_edge": list(plan.on_edge),

@@ -50,6 +50,7 @@ STUDIES = {
     "lipschitz": "lipschitz",
     "nuts-fit": "nuts_fit",
     "nuts-evaluate": "nuts_evaluate",
+    "nuts-certified": "nuts_certified",
 }
 """Module by study: its `view` makes the result of numbers."""
 
@@ -132,7 +133,8 @@ class StudyResult:
 class Numbers:
     """What a study's table is made from: numbers of images, and names; no model and no data.
 
-    ``asked`` holds identity and request of ``run.json``, ``blind`` says where attacks may see no gradient.
+    ``asked`` holds identity and request of ``run.json``; ``blind`` are notes, such as where attacks may see
+    no gradient.
     """
 
     store: Store
@@ -208,24 +210,29 @@ class Study:
         return Numbers.of(bench.store, self.run.path, self.described, shown)
 
     def publish(self, numbers: Numbers, found: StudyResult) -> StudyResult:
-        """Write table, plots and files into the run folder.
+        """Write table, plots and files into the run folder."""
+        return publish(self.run, numbers, found)
 
-        Partial ones do not replace those of a finished request: what was found is kept in the database.
-        """
-        run, found = self.run, replace(found, folder=self.run.path)
-        if not found.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
-            return found
-        shown = {"indices": numbers.indices.tolist(), "labels": numbers.labels.tolist(),
-                 "cells": numbers.cells, "blind": numbers.blind, "complete": numbers.complete}  # fmt: skip
-        run.store.put(SHOWN, json.dumps(shown))
 
-        def write(folder: Path) -> None:
-            write_files(folder, found.table, found.plots)
-            for file, content in found.files.items():
-                write_atomically(folder / file, content)
+def publish(run: Run, numbers: Numbers, found: StudyResult) -> StudyResult:
+    """Write table, plots and files into the run folder, and keep what the table is made from.
 
-        run.publish(write)
+    Partial ones do not replace those of a finished request: what was found is kept in the database.
+    """
+    found = replace(found, folder=run.path)
+    if not found.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
         return found
+    shown = {"indices": numbers.indices.tolist(), "labels": numbers.labels.tolist(),
+             "cells": numbers.cells, "blind": numbers.blind, "complete": numbers.complete}  # fmt: skip
+    run.store.put(SHOWN, json.dumps(shown))
+
+    def write(folder: Path) -> None:
+        write_files(folder, found.table, found.plots)
+        for file, content in found.files.items():
+            write_atomically(folder / file, content)
+
+    run.publish(write)
+    return found
 
 
 def some(kind: type[S], asked: Mapping[str, Any]) -> S:

@@ -88,6 +88,7 @@ COMMANDS = {
         f"nuts fit --certified --at-radius 0.1 --sigma 0.25 --images 4 --noisy-samples 20 --certify-images 4 "
         f"--samples 100 --grid {GRID} {MODELS} --output proved"
     ),
+    "nuts-certified-show": "show proved",
     "nuts-study-beta": "nuts study beta fit",
     "guarantee": "guarantee init certified --output guarantee.toml",
     "verify-guarantee": "verify guarantee.toml --resample 0 --runs .",

@@ -470,7 +470,7 @@ def test_what_cannot_be_shown_is_refused(points, tmp_path):
     attack(request(images=4), sources(points[2]), Surroundings(output=run))
     described = json.loads((run / "run.json").read_text())
     for change, told in (
-        ({"identity": {"study": "nuts-certified"}}, "name a run of"),
+        ({"identity": {"study": "certify"}}, "name a run of"),
         ({"data": {"name": "x"}}, "damaged .'class_names'"),
         ({"request": {}}, "damaged"),
     ):

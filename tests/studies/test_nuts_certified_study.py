@@ -23,7 +23,7 @@ from certmix.studies import nuts_certified as study
 from certmix.studies import nuts_certified_plan
 from certmix.studies.nuts_certified import nuts_certified, tuning_seed
 from certmix.studies.nuts_certified_plan import CertifiedRequest
-from certmix.studies.study import Surroundings
+from certmix.studies.study import Surroundings, show_study
 from certmix.tables.formats import render
 from certmix.types import CertifiedShare
 
@@ -64,20 +64,22 @@ def test_radii_through_the_transform_never_exceed_the_truth():
     alpha = found.settings.alpha
     quantile = norm.ppf(0.5 + 0.5 * (1 - alpha) / alpha / steepness)
     values = {int(i): abs(float(data().read(k)[0])) for k, i in enumerate(data().indices)}
-    radii = found.soft.evaluation.radii[1].radius
-    truth = np.array([values[record.index] - SIGMA * quantile for record in found.soft.records])
+    evaluation = found.transform.evaluation
+    radii = evaluation.radii[1].radius
+    truth = np.array([values[record.index] - SIGMA * quantile for record in evaluation.records])
     assert np.all(radii <= np.maximum(truth, 0.0))
     assert radii.max() > 0.2
-    assert found.comparison.transform.certified.correct == np.sum(radii >= 0.2)
+    assert found.transform.certified.correct == np.sum(radii >= 0.2)
 
 
 def test_tuning_images_are_never_certified_and_have_noise_of_their_own():
     found = nuts_certified(asked(certify_images="all"), pair(), MEMORY).data
     tuned = set(found.logits.indices.tolist())
-    for result in (found.soft, found.hard):
-        certified = {record.index for record in result.records}
+    soft, hard = found.transform.evaluation.records, found.hard.evaluation.records
+    for records in (soft, hard):
+        certified = {record.index for record in records}
         assert not certified & tuned and certified | tuned == set(data().indices.tolist())
-    assert [r.index for r in found.soft.records] == [r.index for r in found.hard.records]
+    assert [r.index for r in soft] == [r.index for r in hard]
     assert NoiseKey(tuning_seed(0), 10, "selection").words != NoiseKey(0, 10, "selection").words
     assert len({tuning_seed(0), tuning_seed(1), 0, 1}) == 4
 
@@ -92,8 +94,9 @@ def test_planned_figures_never_reach_a_certified_row(monkeypatch):
     found = nuts_certified(asked(at_radius=0.6), pair(), MEMORY).data
     mostly = (found.logits.noisy.argmax(2) == found.logits.labels[:, None]).mean(1) > 0.5
     assert found.plan.transform.certified.correct == mostly.sum() >= 9
-    for row, result in ((found.comparison.transform, found.soft), (found.comparison.hard, found.hard)):
-        radii = result.evaluation.radii[1].radius
+    for row in (found.transform, found.hard):
+        result = row.evaluation
+        radii = result.radii[1].radius
         right = np.array([record.selected == record.label for record in result.records])
         assert type(row.certified) is CertifiedShare
         assert row.certified.correct == np.sum(right & (radii >= 0.6)) < row.certified.images
@@ -145,8 +148,8 @@ def test_a_folder_repeats_itself_and_another_radius_needs_no_new_logits(tmp_path
         scores="soft", bound="betting-fixed", goal="fixed", samples=300, images="all", batch_size=100,
     )  # fmt: skip
     radii = {r.index: x for r, x in zip(again.records, again.evaluation.radii[1].radius, strict=True)}
-    own = first.data.soft
-    for record, radius in zip(own.records, own.evaluation.radii[1].radius, strict=True):
+    own = first.data.transform.evaluation
+    for record, radius in zip(own.records, own.radii[1].radius, strict=True):
         assert radii[record.index] == radius
 
     def fail(*_):
@@ -155,9 +158,11 @@ def test_a_folder_repeats_itself_and_another_radius_needs_no_new_logits(tmp_path
     monkeypatch.setattr(study, "Sampler", lambda *_, **__: SimpleNamespace(logits=fail))
     repeated = nuts_certified(request, sources, where)
     assert render(repeated.table, "json") == render(first.table, "json")
+    assert show_study(tmp_path / "mix") == first.table
     other = nuts_certified(asked(sigma=0.25, at_radius=0.3), sources, where)
     changed = other.data.settings.transform != first.data.settings.transform
     assert any("another --seed" in note for note in other.table.notes) == changed
+    assert show_study(tmp_path / "mix") == other.table
 
 
 NETS = """
