@@ -190,7 +190,7 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     """
     from certmix.files import write_atomically
     from certmix.verification.guarantee import guarantee_text, parse_guarantee
-    from certmix.verification.propose import propose
+    from certmix.verification.judge import propose
 
     printed = str(output) == "-"
     if printed:

@@ -146,7 +146,7 @@ class Field:
                 raise ParameterError(self._refusal(part))
             if isinstance(part, str) and len(f"{part}.".splitlines()) > 1:
                 raise ParameterError(f"{self.words} = {_shown(part)}: a text of one line is needed")
-        return value if self.option.check is None else self.option.check(value)
+        return value if self.option.check is None or value is None else self.option.check(value)
 
     @property
     def derived(self) -> bool:

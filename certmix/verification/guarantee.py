@@ -30,11 +30,6 @@ from certmix.runs.settings import Option, Settings, check_known, fields, setting
 from certmix.runs.source_names import named_split
 from certmix.verification.requirements import Requirement, parse_requirement, written
 
-__all__ = [
-    "VERSION", "DataClaim", "Guarantee", "ModelClaim", "guarantee_text", "parse_guarantee", "read_guarantee",
-    "relative_claims", "source_options",
-]  # fmt: skip
-
 VERSION = 1
 LONGEST_TEXT, LONGEST_NAME, LARGEST_FILE, LARGEST_NUMBER = 2000, 200, 1 << 20, 10**12
 CERTIFICATE = (
@@ -54,13 +49,7 @@ _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def check_text(value: object) -> str:
-    """Return a text that is safe to print and to use as a path.
-
-    Raises
-    ------
-    ParameterError
-        If it is too long, or holds line ends, escapes or other unprintable characters.
-    """
+    """Return a text that is safe to print and to use as a path; ParameterError for any other."""
     text = str(value)
     if not text.isprintable():
         raise ParameterError(f"{one_line(text)[:80]!r} holds unprintable characters: remove them")
@@ -70,28 +59,24 @@ def check_text(value: object) -> str:
     return text
 
 
-def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(check_text, values))
-
-
-def _increasing(limits: tuple[float, float] | None) -> tuple[float, float] | None:
-    if limits is not None and not limits[0] < limits[1]:
+def _increasing(limits: tuple[float, float]) -> tuple[float, float]:
+    if not limits[0] < limits[1]:
         raise ParameterError(f'{list(limits)}: give two increasing numbers such as [0, 1], or "none"')
     return limits
 
 
-def _digest(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
+def _digest(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
         raise ParameterError("give 64 hexadecimal digits (SHA-256)")
     return value
 
 
-def _optional(value: str | None) -> str | None:
-    return None if value is None else check_text(value)
+def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(check_text, values))
 
 
 _Text = Annotated[str, Option(check=check_text)]
-_OptionalText = Annotated[str | None, Option(check=_optional)]
+_OptionalText = Annotated[str | None, Option(check=check_text)]
 _Checksum = Annotated[str | None, Option(check=_digest)]
 
 
@@ -119,20 +104,10 @@ class ModelClaim(Settings, frozen=True):
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What a guarantee file says.
+    """What a guarantee file says: what must hold, of which data and models, certified by which request.
 
-    Parameters
-    ----------
-    requirements
-        What must hold.
-    data, standard, robust
-        As the file names them; ``standard`` None leaves g out.
-    request
-        How it is certified; one certificate.
-    path
-        The file; paths in it are relative to its folder.
-    lines
-        Requirement -> line in the file, where known.
+    Paths are relative to the folder of `path`; ``standard`` None leaves g out.  `lines` are those of the
+    requirements in the file, where known.
     """
 
     requirements: tuple[Requirement, ...]
@@ -154,13 +129,7 @@ class Guarantee:
 
 
 def read_guarantee(path: str | Path) -> Guarantee:
-    """Return what a guarantee file says.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be read or a line in it is wrong: the message names the line and the remedy.
-    """
+    """Return what a guarantee file says; ParameterError, with the line and the remedy, if a line is wrong."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -261,31 +230,29 @@ def parse_guarantee(text: str, path: str | Path = "guarantee.toml") -> Guarantee
 
 def _tables(lines: Lines, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the tables of a file; those that may be missing are empty."""
+
+    def known(table: str, key: str, keys: tuple[str, ...], place: str) -> None:
+        try:
+            check_known([key], keys)
+        except ParameterError as error:
+            told = f"key {key[:40]!r} {place} is unknown: {str(error).rpartition(': ')[2]}"
+            raise lines.wrong(lines.of_key(table, key), told) from None
+
     found: dict[str, dict[str, Any]] = {"data": {}, "sampling": {}, "certificate": {}}
     for name, value in content.items():
-        line = lines.of_key("", name)
         if name in TABLES:
             if not isinstance(value, dict):
-                raise lines.wrong(line, f"{name} is a table: write [{name}] and its keys below")
+                told = f"{name} is a table: write [{name}] and its keys below"
+                raise lines.wrong(lines.of_key("", name), told)
             for key in value:
-                _known(lines, name, key, TABLES[name], f"[{name}]")
+                known(name, key, TABLES[name], f"in [{name}]")
             found[name] = dict(value)
         elif isinstance(value, dict):
-            known = ", ".join(f"[{table}]" for table in TABLES)
-            raise lines.wrong(lines.of_key(name, ""), f"table [{name[:40]}] is unknown: use {known}")
+            told = f"table [{name[:40]}] is unknown: use {', '.join(f'[{table}]' for table in TABLES)}"
+            raise lines.wrong(lines.of_key(name, ""), told)
         else:
-            _known(lines, "", name, ("version", "requirements"), "")
+            known("", name, ("version", "requirements"), "at the top")
     return found
-
-
-def _known(lines: Lines, table: str, key: str, keys: tuple[str, ...], where: str) -> None:
-    try:
-        check_known([key], keys)
-    except ParameterError as error:
-        place = f"in {where}" if where else "at the top"
-        remedy = str(error).rpartition(": ")[2]
-        told = f"key {key[:40]!r} {place} is unknown: {remedy}"
-        raise lines.wrong(lines.of_key(table, key), told) from None
 
 
 def _values(lines: Lines, table: str, kind: Any, given: dict[str, Any]) -> Any:
@@ -298,7 +265,7 @@ def _values(lines: Lines, table: str, kind: Any, given: dict[str, Any]) -> Any:
                     raise ParameterError(f"{one.words} = {value!r:.20}: give a number of at most 10^12")
                 one.checked(value)
             except ParameterError as error:
-                place = lines.of_key(_table_of(one.name, table), one.name)
+                place = lines.of_key("sampling" if one.name in SAMPLING else table, one.name)
                 told = str(error) if str(error).startswith(one.words) else f"{one.name}: {error}"
                 raise lines.wrong(place, _spelt(told)) from None
     try:
@@ -309,11 +276,6 @@ def _values(lines: Lines, table: str, kind: Any, given: dict[str, Any]) -> Any:
         found = [(name, key) for name, keys in TABLES.items() for key in keys if said.startswith(key)]
         name, key = max(found, key=lambda place: len(place[1]), default=(table, "name"))
         raise lines.wrong(lines.of_key(name, key), _spelt(message)) from None
-
-
-def _table_of(key: str, table: str) -> str:
-    """Return the table of a key, of the two that one request is made from."""
-    return "sampling" if table == "certificate" and key in SAMPLING else table
 
 
 def _spelt(message: str) -> str:
@@ -407,10 +369,7 @@ def _quotients(value: Any) -> Any:
 def guarantee_text(
     guarantee: Guarantee, *, remarks: Mapping[Requirement, str] | None = None, heading: str = ""
 ) -> str:
-    """Return the TOML text of a guarantee, which reads back as an equal one.
-
-    `remarks` are comments on the lines of requirements, `heading` one at the top.
-    """
+    """Return the TOML text of a guarantee, which reads back as an equal one, with comments."""
     remarks = remarks or {}
     demands = [
         f"    {_quoted(str(one))}," + (f"  # {remarks[one]}" if one in remarks else "")
@@ -462,8 +421,11 @@ def _quoted(text: str) -> str:
 def source_options(guarantee: Guarantee) -> dict[str, Any]:
     """Return the fields of `certmix.runs.sources.Sources`, with every path made absolute."""
     folder, data = Path(guarantee.path).parent.resolve(), guarantee.data
+    source = DATASETS.get(data.name)
+    named = source is not None and source.find is None
     options: dict[str, Any] = {
-        "data": _data(data.name, folder), "split": named_split(data.split), "input_range": data.input_range,
+        "data": data.name if named else str(_joined(data.name, folder)),
+        "split": named_split(data.split), "input_range": data.input_range,
         "resize": data.resize, "crop": data.crop, "standard": None,
     }  # fmt: skip
     for role, claim in (("standard", guarantee.standard), ("robust", guarantee.robust)):
@@ -478,11 +440,6 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
 
 def _joined(text: str, folder: Path) -> Path:
     return Path(os.path.normpath(folder / text))
-
-
-def _data(text: str, folder: Path) -> str:
-    source = DATASETS.get(text)
-    return text if source is not None and source.find is None else str(_joined(text, folder))
 
 
 def _model(text: str, folder: Path) -> str:
@@ -515,19 +472,15 @@ def relative_claims(
         _relative(sources["data"], folder), sources["split"], None if limits is None else tuple(limits),
         sources["resize"], sources["crop"],
     )  # fmt: skip
-    models = []
+    models: list[ModelClaim | None] = []
     for role in ("standard", "robust"):
-        spec, weights = sources[role], sources[f"{role}_weights"]
-        models.append(
-            None
-            if spec is None
-            else ModelClaim(
-                _relative(spec, folder),
-                None if weights is None else _relative(weights, folder),
-                sources[f"{role}_normalize"],
-                files=tuple(_relative(file, folder) for file in sources.get(f"{role}_files", ())),
-            )
-        )
+        spec, weights, normalize = (sources[f"{role}{what}"] for what in ("", "_weights", "_normalize"))
+        if spec is None:
+            models.append(None)
+            continue
+        weights = None if weights is None else _relative(weights, folder)
+        files = tuple(_relative(file, folder) for file in sources.get(f"{role}_files", ()))
+        models.append(ModelClaim(_relative(spec, folder), weights, normalize, files=files))
     return data, models[0], models[1]
 
 

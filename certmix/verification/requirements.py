@@ -5,26 +5,24 @@
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from certmix.errors import ParameterError
+from certmix.runs.settings import Option, Settings
 from certmix.text import as_given
 
 CLASSIFIERS = ("mixed", "robust", "standard")
 """The mix, h alone, g alone; the mix where none is named."""
-
 QUANTITIES = {
     "certified_accuracy": "share of images that are right and certified at the radius",
     "clean_accuracy": "share of images that are right without perturbation",
     "mean_certified_radius": "mean radius over all images, 0 where nothing right is certified",
 }
-"""What can be demanded, and what it means."""
-
 SIDES = ("lower bound", "value")
 """What is held against the threshold: the one-sided 95 % lower bound over images, or the figure itself."""
-
 FORM = "write for example 'certified_accuracy@0.5 >= 0.4' or 'robust.clean_accuracy >= 0.7 on value'"
 
 _NUMBER = r"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?(?:/\d+)?"
@@ -35,40 +33,20 @@ _PATTERN = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Requirement:
-    """One demand.
+class Requirement(Settings, frozen=True):
+    """One demand on a figure of a classifier, in shares of 1 or units of the input; ParameterError.
 
-    Parameters
-    ----------
-    classifier, quantity
-        Names in `CLASSIFIERS` and `QUANTITIES`.
-    radius
-        Of ``certified_accuracy``, in units of the input; 0 stands for any radius > 0.
-    threshold
-        The least that will do: a share of 1, or a radius.
-    side
-        What is compared with it: one of `SIDES`.
-
-    Raises
-    ------
-    ParameterError
-        For a name that is unknown, or a value out of range.
+    A radius of 0 stands for any radius > 0.
     """
 
-    classifier: str
-    quantity: str
-    radius: float | None
-    threshold: float
-    side: str = SIDES[0]
+    classifier: Annotated[str, Option(choices=CLASSIFIERS)]
+    quantity: Annotated[str, Option(choices=QUANTITIES)]
+    radius: Annotated[float, Meta(ge=0)] | None
+    threshold: Annotated[float, Meta(ge=0)]
+    side: Annotated[str, Option(choices=SIDES)] = SIDES[0]
 
-    def __post_init__(self) -> None:
-        for kind, name, names in (
-            ("classifier", self.classifier, CLASSIFIERS), ("quantity", self.quantity, tuple(QUANTITIES)),
-            ("side", self.side, SIDES),
-        ):  # fmt: skip
-            if name not in names:
-                raise ParameterError(f"{kind} {name!r} is unknown: use {', '.join(names)}")
+    def check(self) -> None:
+        """Refuse what does not fit the quantity."""
         if self.quantity != "clean_accuracy" and self.classifier == "standard":
             raise ParameterError(
                 f"standard.{self.quantity}: nothing is certified of g; use robust or leave it out"
@@ -76,10 +54,6 @@ class Requirement:
         if (self.radius is None) == (self.quantity == "certified_accuracy"):
             remedy = "add @RADIUS" if self.radius is None else "leave @RADIUS out"
             raise ParameterError(f"{self.quantity}: only certified_accuracy is at a radius; {remedy}")
-        if self.radius is not None and not 0 <= self.radius < math.inf:
-            raise ParameterError(f"radius {self.radius}: it must be finite and at least 0")
-        if not 0 <= self.threshold < math.inf:
-            raise ParameterError(f"threshold {self.threshold}: it must be finite and at least 0")
         if self.is_share and self.threshold > 1:
             raise ParameterError(
                 f"threshold {self.threshold:g}: {self.quantity} is a share of 1; write 0.4 for 40 %"
@@ -102,15 +76,8 @@ class Requirement:
 
 
 def parse_requirement(text: str) -> Requirement:
-    """Return the requirement that a text states.
+    """Return the requirement that a text states; ParameterError if it states none.
 
-    Raises
-    ------
-    ParameterError
-        If it is not of the form above, or a name or value in it is wrong.
-
-    Examples
-    --------
     >>> parse_requirement("certified_accuracy@8/255 >= 0.4").radius == 8 / 255
     True
     >>> str(parse_requirement(" robust.clean_accuracy>=0.70  on value "))
@@ -118,7 +85,14 @@ def parse_requirement(text: str) -> Requirement:
     """
     found = _PATTERN.fullmatch(text.strip())
     if found is None:
-        raise ParameterError(f"requirement {text[:80]!r} is not understood: {_hint(text)}")
+        hint = FORM
+        if "%" in text:
+            hint = "write 0.4 for 40 %"
+        elif "," in text:
+            hint = "one string states one requirement, with a point in decimals"
+        elif ">=" not in text and re.search(r"[<>=]", text):
+            hint = "only '>=' can be demanded"
+        raise ParameterError(f"requirement {text[:80]!r} is not understood: {hint}")
     radius, side = found["radius"], " ".join((found["side"] or SIDES[0]).split())
     try:
         return Requirement(
@@ -127,16 +101,6 @@ def parse_requirement(text: str) -> Requirement:
         )  # fmt: skip
     except ParameterError as error:
         raise ParameterError(f"requirement {text[:80]!r}: {error}") from None
-
-
-def _hint(text: str) -> str:
-    if "%" in text:
-        return "write 0.4 for 40 %"
-    if "," in text:
-        return "one string states one requirement, with a point in decimals"
-    if ">=" not in text and re.search(r"[<>=]", text):
-        return "only '>=' can be demanded"
-    return FORM
 
 
 def _number(text: str) -> float:
@@ -151,8 +115,6 @@ def _number(text: str) -> float:
 def written(x: float) -> str:
     """Return a number as guarantees spell it: k/255 where it is that, or its shortest decimal.
 
-    Examples
-    --------
     >>> written(0.5), written(8 / 255)
     ('0.5', '8/255')
     """

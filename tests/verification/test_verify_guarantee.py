@@ -15,7 +15,7 @@ from certmix.errors import CertmixError, DataError
 from certmix.sampling.sampler import Sampler
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee import guarantee_text, parse_guarantee, read_guarantee
-from certmix.verification.propose import propose
+from certmix.verification.judge import propose
 from certmix.verification.verify import Settings, verify, verify_guarantee
 
 TEXT = """\

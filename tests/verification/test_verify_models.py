@@ -15,7 +15,7 @@ from certmix.errors import ModelError
 from certmix.models.spec import load_model, wrap_model
 from certmix.verification.checks import Outcome
 from certmix.verification.guarantee import guarantee_text, read_guarantee
-from certmix.verification.propose import propose
+from certmix.verification.judge import propose
 from certmix.verification.rederive import rederive
 from certmix.verification.verify import Settings, verify
 
