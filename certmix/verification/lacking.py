@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from certmix.certification import proved
 from certmix.certification import run as sampled_run
-from certmix.certification.deterministic_request import (
-    ROBUST,
-    DeterministicRequest,
-    margin_cell,
-    standard_logits,
-)
+from certmix.certification.deterministic_request import DeterministicRequest, needed_cells, standard_logits
 from certmix.certification.evaluate import bound_records
 from certmix.certification.proved import run_deterministic
 from certmix.certification.publish import is_finished
@@ -27,6 +21,7 @@ from certmix.errors import Interrupted, ParameterError, RunError
 from certmix.runs import Identity, Run, StudyIdentity, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
 from certmix.runs.folder import DATABASE, DESCRIPTION
+from certmix.runs.identity import CERTIFY
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling import resolve_device
 from certmix.verification.guarantee import Guarantee, source_options
@@ -50,26 +45,15 @@ _CHANGES = {
 Request = CertifyRequest | DeterministicRequest
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What is there and what is not.
 
-    Parameters
-    ----------
-    folder
-        Where the run lies, or will.
-    stored
-        The run whose samples serve, None where there is none.  One that is not `folder` is only read:
-        what the guarantee can use of it is copied.
-    indices, lacking
-        Of the images that the guarantee is about, and those among them that need samples (or bounds).
-    current
-        Whether the run was finished for this very request and these models: nothing needs to be done.
-    trusted
-        Whether the stored run as it lies there can be checked whole before it is continued: of one that was
-        interrupted, or made with another standard model or other sources, only what it stores can.
-    why
-        What will be done and for what reason, one sentence each.
+    ``folder`` is where the run lies, or will; ``stored`` the run whose samples serve, None where there is
+    none: one that is not `folder` is only read, and what the guarantee can use of it is copied.
+    ``lacking`` are those of the images (``indices``) that need samples, or bounds.  ``current``: the run was
+    finished for this very request and these models, nothing needs to be done.  ``trusted``: the stored run
+    can be checked whole before it is continued; of one that was interrupted, or made with another standard
+    model or other sources, only what it stores can.  ``why`` says what will be done for what reason.
     """
 
     folder: Path
@@ -81,19 +65,8 @@ class Plan:
     why: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What was done.
-
-    Parameters
-    ----------
-    reused_images, drawn_images
-        Images whose stored samples were enough, and those that more was drawn (or computed) for.
-    reused_samples, drawn_samples
-        Samples that lay there for all these images, selection included, and those that were drawn.
-    why
-        Sentences that say what was done for what reason.
-    """
+class Sampling(NamedTuple):
+    """What was done: images reused and drawn for, samples (selection included) reused and drawn."""
 
     reused_images: int
     drawn_images: int
@@ -103,7 +76,7 @@ class Sampling:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {**asdict(self), "why": list(self.why)}
+        return {**self._asdict(), "why": list(self.why)}
 
 
 def load_guaranteed(guarantee: Guarantee, device: str, say: Callable[[str], None]) -> tuple[Sources, Loaded]:
@@ -119,16 +92,19 @@ def load_guaranteed(guarantee: Guarantee, device: str, say: Callable[[str], None
 def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> Plan:
     """Return what a guarantee lacks in the folder of runs `runs`, without changing anything.
 
-    Raises
-    ------
-    RunError
-        If runs are there, but none that can be read.
+    RunError if runs are there, but none that can be read.
     """
-    request, dataset = guarantee.asked, loaded.dataset
+    request, dataset, g = guarantee.asked, loaded.dataset, loaded.standard
     indices = tuple(int(dataset.indices[p]) for p in spread(len(dataset), request.images))
     identity = _identity_of(request, loaded)
     usual = runs / identity.folder_name()
-    same = [folder for folder, differences in _others(identity, runs) if not differences]
+    others = [
+        (folder, identity.differences(stored))
+        for folder, described in _run_folders(runs)
+        if isinstance(stored := described.get("identity"), dict)
+        and str(stored.get("study", CERTIFY)) == identity.study
+    ]
+    same = [folder for folder, differences in others if not differences]
     found: list[_Stored] = []
     errors = []
     for folder in dict.fromkeys([*([usual] if (usual / DESCRIPTION).is_file() else []), *same]):
@@ -138,25 +114,31 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
             errors.append(error)
     if errors and not found:
         raise errors[0]
+    why = list(_model_changes(guarantee, loaded))
     if not found:
-        why = (*_model_changes(guarantee, loaded), _no_run(identity, usual, request, len(indices)))
-        return Plan(usual, None, indices, indices, False, False, why)
-    g = loaded.standard
+        work = "sampled" if isinstance(request, CertifyRequest) else "computed"
+        path, differences = min(others, key=lambda other: len(other[1]), default=(usual, []))
+        seen = f"; the nearest run is {path.name} ({'; '.join(differences)})" if differences else ""
+        none = f"No run of these data, model and noise is in {runs}: {len(indices)} images are {work}{seen}."
+        return Plan(usual, None, indices, indices, False, False, (*why, none))
     own = usual.with_name(f"{usual.name}.{request.name('' if g is None else g.checksum)[-8:]}")
     best = max(found, key=lambda one: (one.current, one.folder == own, *one.rank))
     continued = best.current or (best.asked and not best.trusted) or best.folder == own
-    why = (
-        *_model_changes(guarantee, loaded),
-        _what_is_done(request, best.described["request"], best.lacking, len(indices)),
-        *_standard_changes(best.described, loaded, best.unanswered),
-        *([] if continued else [f"{best.folder} is only read: its samples are copied to {own.name}."]),
-    )
+    why.append(_what_is_done(request, best.described["request"], best.lacking, len(indices)))
+    if g is not None and best.unanswered:
+        before = _checksum_of(best.described, "standard")
+        changed = "changed" if before not in (None, g.checksum) else "has not seen all images"
+        why.append(
+            f"The standard classifier {changed}: its answers to {best.unanswered} clean images are computed, "
+            "for which no noise is drawn."
+        )
+    if not continued:
+        why.append(f"{best.folder} is only read: its samples are copied to {own.name}.")
     folder = best.folder if continued else own
-    return Plan(folder, best.folder, indices, best.lacking, best.current, best.trusted, why)
+    return Plan(folder, best.folder, indices, best.lacking, best.current, best.trusted, tuple(why))
 
 
-@dataclass(frozen=True)
-class _Stored:
+class _Stored(NamedTuple):
     """A run of the identity, as far as it serves: what it lacks, and whether it is of this very request."""
 
     folder: Path
@@ -187,14 +169,25 @@ def _stored(
         described, _ = read_description(folder)
     else:  # it was stopped before it began: nothing was asked for
         described = {**described, "request": {}, "models": {}}
-    lacking, unanswered = _lacking(folder, request, indices, loaded)
+    g, answered = loaded.standard, set(indices)
+    with closing(opened(folder, loaded.dataset.classes)) as store:
+        if isinstance(request, CertifyRequest):
+            images = store.images()
+            there = [images[i] for i in indices if i in images]
+            waiting = bound_records(there, request).waiting.tolist() if there else []
+            ready = {record.index for record, waits in zip(there, waiting, strict=True) if not waits}
+            answered = answered if g is None else set(store.standard(g.checksum))
+        else:
+            ready = set.intersection(*map(store.known, needed_cells(request)))
+            answered = answered if g is None else store.known(standard_logits(g.checksum))
     own = {role: None if model is None else model.checksum for role, model in loaded.models.items()}
     same_models = {role: _checksum_of(described, role) for role in own} == own
     same = same_models and described.get("sources") == _plain(sources.as_dict())
     asked = same and described["request"] == _plain(request.as_dict())
-    return _Stored(
-        folder, described, lacking, unanswered, same_models, asked, trusted=same and is_finished(folder)
-    )
+    lacking = tuple(index for index in indices if index not in ready)
+    unanswered = sum(index not in answered for index in indices)
+    trusted = same and is_finished(folder)
+    return _Stored(folder, described, lacking, unanswered, same_models, asked, trusted)
 
 
 def _plain(settings: dict[str, Any]) -> Any:
@@ -202,31 +195,18 @@ def _plain(settings: dict[str, Any]) -> Any:
     return json.loads(json.dumps(settings))
 
 
-def _lacking(
-    folder: Path, request: Request, indices: tuple[int, ...], loaded: Loaded
-) -> tuple[tuple[int, ...], int]:
-    """Return the images that want more, and how many answers of the standard classifier are missing."""
-    g, known = loaded.standard, set(indices)
-    with closing(opened(folder, loaded.dataset.classes)) as store:
-        if isinstance(request, CertifyRequest):
-            images = store.images()
-            there = [images[i] for i in indices if i in images]
-            waiting = bound_records(there, request).waiting.tolist() if there else []
-            ready = {record.index for record, waits in zip(there, waiting, strict=True) if not waits}
-            known = known if g is None else set(store.standard(g.checksum))
-        else:
-            margins = [margin_cell(alpha) for alpha in request.weights() if request.certificate == "margin"]
-            ready = set.intersection(*(store.known(cell) for cell in [ROBUST, *margins]))
-            known = known if g is None else store.known(standard_logits(g.checksum))
-    unanswered = sum(index not in known for index in indices)
-    return tuple(index for index in indices if index not in ready), unanswered
-
-
 def _identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
     """Return what the stored samples of a request depend on."""
     if isinstance(request, CertifyRequest):
         return sampled_run.run_identity(request, loaded)
     return proved.run_identity(request, loaded)
+
+
+def _run_folders(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the readable run folders of a folder, by name, with their descriptions."""
+    for path in sorted(runs.glob(f"*/{DESCRIPTION}"))[:LOOKED_THROUGH]:
+        with suppress(RunError):
+            yield path.parent, read_run(path.parent)
 
 
 # What changed since a guarantee was written and since its run was made, in words.
@@ -253,67 +233,32 @@ def _model_changes(guarantee: Guarantee, loaded: Loaded) -> Iterator[str]:
 
 def what_changed(runs: Path, checksum: str, model: LoadedModel) -> str:
     """Say which parts of a model changed since a run in `runs` was made with one of that checksum."""
-    for path in sorted(runs.glob(f"*/{DESCRIPTION}"))[:LOOKED_THROUGH] if checksum != model.checksum else ():
-        try:
-            known = read_run(path.parent)["models"].values()
+    for _, described in _run_folders(runs) if checksum != model.checksum else ():
+        with suppress(KeyError, TypeError, AttributeError):
+            known = described["models"].values()
             before = [one["parts"] for one in known if one is not None and one["checksum"] == checksum]
-        except (RunError, KeyError, TypeError, AttributeError):
-            continue
-        if before:
-            return changed_parts(before[0], model.parts)
+            if before:
+                return changed_parts(before[0], model.parts)
     return ""
-
-
-def _others(identity: Identity | StudyIdentity, runs: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the run folders of the same study, by name, and in what they differ."""
-    for path in sorted(runs.glob(f"*/{DESCRIPTION}"))[:LOOKED_THROUGH]:
-        try:
-            stored = read_run(path.parent).get("identity")
-        except RunError:
-            continue
-        if isinstance(stored, dict) and str(stored.get("study", "certify")) == identity.study:
-            yield path.parent, identity.differences(stored)
-
-
-def _no_run(identity: Identity | StudyIdentity, folder: Path, request: Request, count: int) -> str:
-    """Say that everything must be drawn, and in what the nearest run differs."""
-    work = "sampled" if isinstance(request, CertifyRequest) else "computed"
-    others = list(_others(identity, folder.parent))
-    path, differences = min(others, key=lambda other: len(other[1]), default=(folder, []))
-    seen = f"; the nearest run is {path.name} ({'; '.join(differences)})" if differences else ""
-    return f"No run of these data, model and noise is in {folder.parent}: {count} images are {work}{seen}."
 
 
 def _what_is_done(request: Request, before: dict[str, Any], lacking: Sequence[int], count: int) -> str:
     """Say what the stored run was asked differently, and how many images it is enough for."""
     now = _plain(request.as_dict())
-    changed = [
-        f"{_CHANGES[name]} ({_listed(before.get(name))} before, {_listed(now[name])} now)"
-        for name in now
-        if name in _CHANGES and before.get(name) != now[name]
-    ]
+    changed = []
+    for name in now:
+        if name in _CHANGES and before.get(name) != now[name]:
+            was, wanted = (
+                ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+                for value in (before.get(name), now[name])
+            )
+            changed.append(f"{_CHANGES[name]} ({was} before, {wanted} now)")
     what, done = ("samples", "drawn") if isinstance(request, CertifyRequest) else ("results", "computed")
     reason = f"Changed: {', '.join(changed)}. " if changed else ""
     if not lacking:
         return f"{reason}The stored {what} of all {count} images are enough: nothing is {done}."
     reason = reason or "The run was interrupted. "
     return f"{reason}{count - len(lacking)} images have all {what}, {len(lacking)} lack some or all."
-
-
-def _listed(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _standard_changes(described: dict[str, Any], loaded: Loaded, unanswered: int) -> list[str]:
-    """Say so where the standard classifier must answer clean images."""
-    if loaded.standard is None or not unanswered:
-        return []
-    before = _checksum_of(described, "standard")
-    changed = "changed" if before not in (None, loaded.standard.checksum) else "has not seen all images"
-    return [
-        f"The standard classifier {changed}: its answers to {unanswered} clean images are computed, "
-        "for which no noise is drawn."
-    ]
 
 
 # Drawing.
@@ -333,12 +278,11 @@ def draw(
 ) -> Sampling:
     """Draw what is lacking by `run_certify` or `run_deterministic`, which reuse all that is stored.
 
-    Raises
-    ------
-    Interrupted
-        If it was interrupted; what was drawn is kept.
+    Interrupted if it was; what was drawn is kept.
     """
     request = guarantee.asked
+    if planned.current and not fresh:
+        return Sampling(len(planned.indices), 0, _samples_of(planned, request, loaded), 0, planned.why)
     if not fresh:
         _copy_stored(request, loaded, planned)
     lacking = planned.indices if fresh else planned.lacking
@@ -352,12 +296,6 @@ def draw(
         raise Interrupted(STOPPED)
     drawn = _samples_of(planned, request, loaded) - before
     return Sampling(len(planned.indices) - len(lacking), len(lacking), before, drawn, planned.why)
-
-
-def untouched(guarantee: Guarantee, loaded: Loaded, planned: Plan) -> Sampling:
-    """Return what is reported where nothing had to be done."""
-    stored = _samples_of(planned, guarantee.asked, loaded)
-    return Sampling(len(planned.indices), 0, stored, 0, planned.why)
 
 
 def _samples_of(planned: Plan, request: Request, loaded: Loaded) -> int:

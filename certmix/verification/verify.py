@@ -18,7 +18,7 @@ from certmix.sampling import resolve_device
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee import Guarantee, read_guarantee
 from certmix.verification.judge import CONFIDENCE, Judgement, figures_of, judge
-from certmix.verification.lacking import Plan, Sampling, draw, load_guaranteed, plan, untouched, what_changed
+from certmix.verification.lacking import Sampling, draw, load_guaranteed, plan, what_changed
 from certmix.verification.rederive import MODEL_CHECKS, behaviour, recheck, rederive
 from certmix.verification.resample import resample
 from certmix.verification.stored import load
@@ -85,20 +85,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Verification:
-    """What came out.
+    """What came out of a guarantee or a run, as it was named: checks, and verdicts on requirements.
 
-    Parameters
-    ----------
-    target, kind
-        What was named, and ``"guarantee"`` or ``"run"``.
-    run
-        The run folder; None if none was reached.
-    sampling
-        What was reused and drawn; None for runs.
-    checks, judgements
-        Results of checks, and verdicts on requirements.
-    lines
-        Requirement text -> line in the guarantee file.
+    ``run`` is the run folder, None if none was reached; ``sampling`` what was reused and drawn, None for
+    runs; ``lines`` those of the requirements in the guarantee file.
     """
 
     target: str
@@ -138,13 +128,7 @@ CHANGED = "a model is not the one that the stored run was made with; restore it,
 
 
 def verify(target: str | Path, settings: Settings) -> Verification:
-    """Verify a guarantee file, or the folder of a run.
-
-    Raises
-    ------
-    CertmixError
-        If something that is needed is missing, unreadable or malformed.
-    """
+    """Verify a guarantee file, or the folder of a run; CertmixError if something needed is missing."""
     try:
         if Path(target).is_dir():
             return verify_run(Path(target), settings)
@@ -164,30 +148,21 @@ def unchecked(target: str | Path, reason: str) -> Verification:
 
 
 def verify_run(run: Path, settings: Settings) -> Verification:
-    """Derive a run again from its counts, and sample some of its images again.  It is only read."""
-    return Verification(str(run), "run", run, None, _checked_alone(run, settings))
+    """Derive a run again from its counts, and sample some of its images again.  It is only read.
 
-
-def _checked_alone(run: Path, settings: Settings) -> tuple[CheckResult, ...]:
-    """Return the checks of a run; one alone of a run that contradicts nothing but is unfinished."""
+    One that contradicts nothing but is unfinished has no other check.
+    """
     checks = rederive(run, device=settings.device)
     if worst(checks) is not Outcome.FAILS and not is_finished(run) and (told := unfinished(run)) is not None:
-        return (CheckResult("complete run", Outcome.UNCHECKED, told),)
-    return (*checks, *_sampled_again(run, settings, checks))
-
-
-def _checked(run: Path, settings: Settings) -> tuple[CheckResult, ...]:
-    checks = rederive(run, device=settings.device)
-    return (*checks, *_sampled_again(run, settings, checks))
+        checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
+    else:
+        checks = [*checks, *_sampled_again(run, settings, checks)]
+    return Verification(str(run), "run", run, None, tuple(checks))
 
 
 def _changed(checks: Iterable[CheckResult]) -> bool:
     """Whether a model is not the one that a run was made with."""
     return any(one.check in MODEL_CHECKS and one.outcome is Outcome.FAILS for one in checks)
-
-
-def _fault(checks: Iterable[CheckResult]) -> str:
-    return CHANGED if _changed(checks) else CONTRADICTS
 
 
 def _sampled_again(run: Path, settings: Settings, checks: Iterable[CheckResult]) -> list[CheckResult]:
@@ -204,47 +179,55 @@ def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
     """Draw the samples that a guarantee lacks, derive the run again, and judge the requirements.
 
     A pinned model or data set that changed ends it before anything is drawn, and so does a stored run
-    that contradicts itself, or was made with another model of the same checksum.
-
-    Raises
-    ------
-    CertmixError
-        If something that is needed is missing or unreadable.
-    Interrupted
-        If sampling was interrupted; what was drawn is kept.
+    that contradicts itself, or was made with another model of the same checksum.  Interrupted if sampling
+    was; what was drawn is kept.
     """
     sources, loaded = load_guaranteed(guarantee, settings.device, settings.say)
     broken = _identity_checks(guarantee, loaded, settings.runs)
     if worst(broken) is Outcome.FAILS:
-        return _ended(guarantee, None, broken, "data or a pinned model changed")
+        return _result(guarantee, None, broken, "data or a pinned model changed")
     planned = plan(guarantee, sources, loaded, settings.runs)
     for sentence in planned.why:
         settings.say(sentence)
     if planned.stored is not None and not planned.current and not settings.fresh:
-        before = (
-            rederive(planned.stored, device=settings.device)
-            if planned.trusted
-            else [
-                *recheck(planned.stored, loaded.dataset),
-                *behaviour(planned.stored, loaded, resolve_device(settings.device)),
-            ]
-        )
+        if planned.trusted:
+            before = rederive(planned.stored, device=settings.device)
+        else:
+            before = recheck(planned.stored, loaded.dataset)
+            before += behaviour(planned.stored, loaded, resolve_device(settings.device))
         if worst(before) is Outcome.FAILS:
-            return _ended(guarantee, planned, [*broken, *before], _fault(before))
-    sampling = untouched(guarantee, loaded, planned)
-    if settings.fresh or not planned.current:
-        sampling = draw(
-            guarantee, sources, loaded, planned, fresh=settings.fresh, device=settings.device,
-            batch_size=settings.batch_size, progress=settings.progress, say=settings.say,
-        )  # fmt: skip
-    checks = (*broken, *_checked(planned.folder, settings))
+            why = CHANGED if _changed(before) else CONTRADICTS
+            return _result(guarantee, planned.folder, [*broken, *before], why)
+    sampling = draw(
+        guarantee, sources, loaded, planned, fresh=settings.fresh, device=settings.device,
+        batch_size=settings.batch_size, progress=settings.progress, say=settings.say,
+    )  # fmt: skip
+    own = rederive(planned.folder, device=settings.device)
+    checks = [*broken, *own, *_sampled_again(planned.folder, settings, own)]
     if worst(checks) is Outcome.FAILS:
-        return _result(guarantee, planned.folder, sampling, checks, _not_judged(guarantee, _fault(checks)))
+        why = CHANGED if _changed(checks) else CONTRADICTS
+        return _result(guarantee, planned.folder, checks, why, sampling)
     dataset = loaded.dataset
     labels = np.asarray(dataset.labels)[spread(len(dataset), guarantee.asked.images)]
     found = figures_of(load(planned.folder), planned.indices, labels)
-    judgements = tuple(judge(one, found) for one in guarantee.requirements)
-    return _result(guarantee, planned.folder, sampling, checks, judgements)
+    judged = [judge(one, found) for one in guarantee.requirements]
+    return _result(guarantee, planned.folder, checks, judged, sampling)
+
+
+def _result(
+    guarantee: Guarantee,
+    run: Path | None,
+    checks: Iterable[CheckResult],
+    judged: Iterable[Judgement] | str,
+    sampling: Sampling | None = None,
+) -> Verification:
+    """Return what came out: verdicts, or why nothing was judged, and not even sampled where nothing was."""
+    if isinstance(judged, str):
+        sampling = sampling or Sampling(0, 0, 0, 0, (f"Not sampled: {judged}.",))
+        told = f"not judged: {judged}"
+        judged = [Judgement(one, Outcome.UNCHECKED, None, None, told) for one in guarantee.requirements]
+    lines = {str(requirement): line for requirement, line in guarantee.lines.items()}
+    return Verification(str(guarantee.path), "guarantee", run, sampling, tuple(checks), tuple(judged), lines)
 
 
 def _identity_checks(guarantee: Guarantee, loaded: Loaded, runs: Path) -> list[CheckResult]:
@@ -272,27 +255,3 @@ def _compared(what: str, wanted: str, found: str, doubt: str = "", told: str = "
         f"checksum {found[:12]} is not {wanted[:12]}, that of the guarantee{told}: restore what it was "
         "written for, or write a new guarantee",
     )  # fmt: skip
-
-
-def _ended(guarantee: Guarantee, planned: Plan | None, checks: list[CheckResult], why: str) -> Verification:
-    """Return the result of a verification that ended before anything was judged."""
-    folder = None if planned is None else planned.folder
-    nothing = Sampling(0, 0, 0, 0, (f"Not sampled: {why}.",))
-    return _result(guarantee, folder, nothing, tuple(checks), _not_judged(guarantee, why))
-
-
-def _not_judged(guarantee: Guarantee, why: str) -> tuple[Judgement, ...]:
-    return tuple(
-        Judgement(one, Outcome.UNCHECKED, None, None, f"not judged: {why}") for one in guarantee.requirements
-    )
-
-
-def _result(
-    guarantee: Guarantee,
-    run: Path | None,
-    sampling: Sampling,
-    checks: tuple[CheckResult, ...],
-    judgements: tuple[Judgement, ...],
-) -> Verification:
-    lines = {str(requirement): line for requirement, line in guarantee.lines.items()}
-    return Verification(str(guarantee.path), "guarantee", run, sampling, checks, judgements, lines)
