@@ -11,16 +11,26 @@ from typing import Any
 import click
 
 from certmix.certification.deterministic_request import GivenConstant, Margin, draws_no_samples
-from certmix.certification.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, check_batch_size
+from certmix.certification.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, Shard, check_batch_size
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.runs.engine import EngineChoice
 from certmix.runs.settings import Option
-from certmix.runs.source_names import Sources
+from certmix.runs.sources import Sources
 from certmix.tables.formats import FORMATS
 
-from .engine_options import ENGINE, engine_options, shard_option
-from .options import DEVICE, FRESH, NUMBER, NUMBERS, divide, format_option, options, refuse_unused, sources_of
+from .options import (
+    DEVICE,
+    FRESH,
+    NUMBER,
+    NUMBERS,
+    Parsed,
+    divide,
+    format_option,
+    options,
+    refuse_unused,
+    sources_of,
+)
 from .studies import near
 
 CERTIFY = """\b
@@ -57,8 +67,11 @@ OF_CERTIFICATES = Option(
     "--compile", "compiled", is_flag=True,
     help="Compile the robust model first (torch.compile): for runs of many minutes.",
 )  # fmt: skip
-@engine_options
-@shard_option
+@options(EngineChoice)
+@click.option(
+    "--shard", type=Parsed("I/N", Shard.parse),
+    help="Do only the I-th of N shares of the images, I from 1 to N, in a folder of its own, to be merged.",
+)  # fmt: skip
 @click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity of the run>]")
 @FRESH
 @format_option(*FORMATS)
@@ -83,8 +96,8 @@ def certify(format_: str, **given: Any) -> int:
             if given.get(other) != value:
                 refuse_unused([name], f"is for --{other} {value}")
     check_batch_size(given["batch_size"])
-    choice = EngineChoice(**{name: given.pop(name) for name in ENGINE})
-    (asked,), sources = divide(given, kind), sources_of(given)
+    (asked, spread), sources = divide(given, kind, EngineChoice), sources_of(given)
+    choice = EngineChoice(**{"workers": None, **spread})
     others = {name for other in (CertifyRequest, Margin, GivenConstant) for name in other.__struct_fields__}
     refuse_unused(sorted(others & given.keys()), f"is not for certificate {certificates[0]}")
     request = kind(**asked)  # refused before torch is imported

@@ -10,7 +10,7 @@ import click
 from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.source_names import Sources
+from certmix.runs.sources import Sources
 from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices
 from certmix.tables.formats import FORMATS
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from certmix.errors import CertmixError, ParameterError
 from certmix.runs.settings import Field, Option, Settings, fields, norm_name, written
-from certmix.runs.source_names import Sources
+from certmix.runs.sources import Sources
 
 __all__ = [
     "DEVICE", "FRESH", "IMAGES", "NUMBER", "NUMBERS", "Parsed", "divide", "format_option", "norm_type",

@@ -26,7 +26,7 @@ sigma_option = click.option(
 def is_smoothed(run: Path) -> bool | None:
     """Whether a run folder certifies under noise; None of other studies, and where the command will tell."""
     from certmix.runs import read_run
-    from certmix.runs.identity import CERTIFY
+    from certmix.runs.folder import CERTIFY
 
     try:
         study = str(read_run(run)["identity"].get("study", CERTIFY))

@@ -10,7 +10,7 @@ import click
 
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.runs.settings import Option
-from certmix.runs.source_names import Sources
+from certmix.runs.sources import Sources
 from certmix.tables.formats import FORMATS
 
 from .options import (

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from certmix.errors import ParameterError
+from certmix.verification.request import FalsifyRequest, VerifyRequest
 
-from .options import DEVICE, IMAGES, format_option, refuse_unused
+from .options import DEVICE, format_option, options, refuse_unused
 from .stored import is_smoothed
 
 VERIFY = """\b
@@ -43,36 +44,15 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
 
 @click.command("verify", epilog=VERIFY)
 @click.argument("target", metavar="GUARANTEE|RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
-    help="Folder of run folders: where a guarantee's samples are kept.",
-)  # fmt: skip
-@click.option(
-    "--resample", "images", type=click.IntRange(min=0), default=5, show_default=True,
-    help="Images sampled again in depth, and 20 times as many in a few samples; 0 for none.",
-)  # fmt: skip
-@click.option(
-    "--resample-samples", "samples", type=click.IntRange(min=1), default=1000, show_default=True,
-    help="Samples drawn again for each image in depth, on average.",
-)  # fmt: skip
-@click.option(
-    "--new-seed", type=click.IntRange(min=0),
-    help="Chooses these images and their noise.  [default: drawn, and reported]",
-)  # fmt: skip
-@click.option(
-    "--error-rate", type=float, default=0.001, show_default=True,
-    help="Probability, at most, that sampling again rejects an honest run.",
-)  # fmt: skip
-@click.option("--fresh", is_flag=True, help="Guarantees: delete the run in --runs and sample anew.")
+@options(VerifyRequest)
 @DEVICE
-@click.option("--batch-size", type=int, show_default="automatic", help="Inputs in one forward pass.")
 @format_option(*FORMATS)
 @click.option("--details", is_flag=True, help="In the text, a line for each check that holds, too.")
 @click.option(
     "--report", "reports", multiple=True, metavar="FORMAT=FILE", callback=_reports,
     help="Write a file besides; repeatable.",
 )  # fmt: skip
-def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], **options: Any) -> int:
+def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], **asked: Any) -> int:
     """Check that a guarantee holds, or that a run is what it says.
 
     GUARANTEE is a TOML file (see 'certmix guarantee'): missing samples are
@@ -83,7 +63,7 @@ def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], 
     """
     if target.is_dir():
         refuse_unused(["runs", "fresh", "batch_size"], "is for a guarantee, not for a run")
-    if options["images"] == 0:
+    if asked.get("images") == 0:
         models = ["device"] if target.is_dir() else []
         refuse_unused(["samples", "new_seed", "error_rate", *models], "is for --resample above 0")
     if format_ != "text":
@@ -93,7 +73,7 @@ def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], 
     from certmix.verification.verify import unchecked
 
     try:
-        found = _verified(target, options)
+        found = _verified(target, VerifyRequest(**asked))
     except (CertmixError, click.exceptions.Exit) as error:
         click.echo(one_line(f"Error: {error}"), err=True)
         found = unchecked(target, str(error))
@@ -104,28 +84,18 @@ def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], 
     return found.exit_code
 
 
-def _verified(target: Path, options: dict[str, Any]) -> Any:
+def _verified(target: Path, request: VerifyRequest) -> Any:
     from certmix.errors import one_line
-    from certmix.verification.verify import Settings, verify
+    from certmix.verification.verify import verify
 
     from .progress import CertifyBar, StudyBar
 
     with CertifyBar() as bar, StudyBar() as second:
-        settings = Settings(
-            say=lambda sentence: click.echo(one_line(sentence), err=True),
-            progress=lambda progress: _show(bar, progress),
+        return verify(
+            target, request, say=lambda sentence: click.echo(one_line(sentence), err=True),
+            progress=lambda found: (bar if hasattr(found, "certified") else second).update(found),
             again=lambda done, total: second.show(done, total, "sampling again"),
-            **options,
-        )
-        return verify(target, settings)
-
-
-def _show(bar: Any, progress: Any) -> None:
-    """Show the progress of sampling, or of a run without samples."""
-    if hasattr(progress, "certified"):
-        bar.update(progress)
-    else:
-        bar.show(progress.done, progress.total, progress.cell)
+        )  # fmt: skip
 
 
 def _write(found: Any, reports: dict[Path, str]) -> None:
@@ -248,41 +218,20 @@ That nothing is found proves nothing: networks are mostly robust far beyond
 what can be certified of them.
 """
 SHOWN = 5
-SEARCH = ("images", "alpha", "certificate", "steps", "copies", "restarts", "samples", "error_rate", "output")
+SEARCH = {*FalsifyRequest.__struct_fields__, "output"} - {"seed"}
 """Options that decide what is searched, and where findings go."""
 
 
 @click.command("falsify", epilog=FALSIFY)
 @click.argument("run", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--images", type=IMAGES, default="25", show_default=True,
-    help="Images of the run that are looked at, evenly spread; the certified ones are attacked.",
-)  # fmt: skip
-@click.option("--alpha", type=float, help="Mixing weight of the radii; 1 is h alone.  [default: the run's]")
-@click.option("--certificate", help="Whose radii.  [default: the run's first]")
-@click.option("--steps", type=int, default=20, show_default=True, help="Steps of the search.")
-@click.option(
-    "--copies", type=int, default=32, show_default=True,
-    help="Noisy copies behind each gradient of a smoothed classifier.",
-)  # fmt: skip
-@click.option(
-    "--restarts", type=int, default=4, show_default=True,
-    help="Starts of each attack on a classifier without noise.",
-)  # fmt: skip
-@click.option(
-    "--samples", type=int, default=10_000, show_default=True,
-    help="Fresh samples that decide at a point; hopeless points are given up earlier.",
-)  # fmt: skip
-@click.option(
-    "--error-rate", type=float, default=0.01, show_default=True,
-    help="Probability that honest certificates are called falsified.",
-)  # fmt: skip
-@click.option("--seed", type=int, help="Key of all noise.  [default: 0; --replay draws one]")
+@options(FalsifyRequest)
 @click.option("--replay", "finding", type=click.Path(path_type=Path), help="Judge one finding again.")
 @click.option("--output", metavar="FOLDER", help="Folder for findings.  [default: RUN/falsify]")
 @DEVICE
 @format_option("text", "json")
-def falsify(run: Path | None, finding: Path | None, format_: str, device: str, **options: Any) -> int:
+def falsify(
+    run: Path | None, finding: Path | None, format_: str, device: str, output: str | None, **asked: Any
+) -> int:
     """Attack the certificates of RUN, the folder of a run of certmix certify, inside their balls.
 
     A certificate says that the mix keeps its class within a radius, whatever
@@ -293,19 +242,17 @@ def falsify(run: Path | None, finding: Path | None, format_: str, device: str, *
     """
     if finding is not None:
         refuse_unused(SEARCH, "is for a search, not for --replay")
-        return _replay(finding, run, options["seed"], device, format_)
+        return _replay(finding, run, asked.get("seed"), device, format_)
     if run is None:
         raise ParameterError("no run to attack: name the folder of a run of certmix certify, or use --replay")
     if (smoothed := is_smoothed(run)) is not None:
         unused, kind = (["restarts"], "without") if smoothed else (["copies", "samples"], "under")
         refuse_unused(unused, f"is for classifiers {kind} noise")
-    from certmix.verification.falsify.attack import FalsifyRequest
     from certmix.verification.falsify.falsify import falsify
 
     from .progress import StudyBar, say
 
-    output = options.pop("output")
-    request = FalsifyRequest(**{**options, "seed": options["seed"] or 0})
+    request = FalsifyRequest(**asked)
     with StudyBar() as bar:
         result = falsify(run, request, output=output, device=device, progress=bar.update, say=say)
     click.echo(_json(result) if format_ == "json" else "\n".join(_lines(result)))

@@ -19,8 +19,9 @@ from torch import nn
 from certmix.bounds import bound_counts, clopper_pearson
 from certmix.radii import exact_radius
 from certmix.types import FloatArray, IntArray
-from certmix.verification.falsify.attack import Claim, Claims, FalsifyRequest, Target
+from certmix.verification.falsify.attack import Claim, Claims, Target
 from certmix.verification.falsify.falsify import Falsification, attack_claims
+from certmix.verification.request import FalsifyRequest
 
 SHAPE, SIGMA = (2, 4, 4), 0.5
 STEEPNESS = 30.0

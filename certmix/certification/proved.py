@@ -44,9 +44,8 @@ from certmix.radii.constant import STEEPNESS, margin_threshold
 from certmix.runs import Run, Store, StudyIdentity, engine
 from certmix.runs.behaviour import Original
 from certmix.runs.cells import Progress
-from certmix.runs.elsewhere import Named
 from certmix.runs.engine import Engine, EngineChoice
-from certmix.runs.opening import open_run
+from certmix.runs.opening import Named, open_run
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.tables import write_products
@@ -484,7 +483,7 @@ def run_deterministic(
         For anything the user can mend: a layer that bounds cannot be
         propagated through, a constant that the model refutes, and so on.
     """
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     chosen = resolve_device(device)
     robust = _default_robust(request) if sources.robust is None else sources.robust
     loaded = load_models(sources, robust, chosen, say)

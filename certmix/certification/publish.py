@@ -23,11 +23,9 @@ from certmix.certification.request import CertifyRequest, Shard
 from certmix.certification.stored import LOG, data_of, open_run, planned_images
 from certmix.errors import RunError
 from certmix.runs import Run, Store, read_run, write_log
-from certmix.runs.folder import DATABASE
-from certmix.runs.from_json import from_json
-from certmix.runs.identity import CERTIFY, command_of
-from certmix.runs.settings import arguments, settings
-from certmix.runs.source_names import Sources, named_split
+from certmix.runs.folder import CERTIFY, DATABASE, command_of
+from certmix.runs.settings import arguments, from_json, settings
+from certmix.runs.sources import Sources, named_split
 from certmix.tables import write_products
 from certmix.types import Summary
 

@@ -20,7 +20,7 @@ from certmix.errors import RunError
 from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.behaviour import Original
 from certmix.runs.folder import DATABASE
-from certmix.runs.from_json import from_json
+from certmix.runs.settings import from_json
 from certmix.runs.sources import Sources
 
 __all__ = ["Difference", "Reproduction", "reproduce"]

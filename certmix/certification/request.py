@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
 from typing import Annotated, Any
@@ -165,14 +164,14 @@ class CertifyRequest(Settings, frozen=True):
         )
 
 
-def check_batch_size(batch_size: int | None) -> None:
-    """Refuse a batch without inputs; None leaves the size to the device."""
+def check_batch_size(batch_size: int | None) -> int | None:
+    """Return the number of inputs in a batch, which must hold some; None leaves it to the device."""
     if batch_size is not None and batch_size < 1:
         raise ParameterError(f"batch size = {batch_size}: at least 1 is needed, or leave it out")
+    return None if batch_size is None else int(batch_size)
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(Settings, frozen=True):
     """Share `number` (1, 2, ...) of `of`: every of-th image, beginning with the number-th.
 
     Raises
@@ -190,7 +189,8 @@ class Shard:
     number: int
     of: int
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse a share that there is not."""
         if not 1 <= self.number <= self.of:
             raise ParameterError(
                 f"shard {self}: shards are numbered from 1 to {max(self.of, 1)}; "
@@ -227,7 +227,3 @@ class Shard:
                 f"shard {self}: there are {len(positions)} images only; use {len(positions)} shards at most"
             )
         return positions[self.number - 1 :: self.of]
-
-    def as_dict(self) -> dict[str, int]:
-        """Return plain data for ``run.json``."""
-        return {"number": self.number, "of": self.of}

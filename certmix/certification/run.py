@@ -31,7 +31,6 @@ from certmix.radii import CERTIFICATES
 from certmix.runs import Identity, ImageRecord, Run, Store, default_folder
 from certmix.runs.behaviour import Original
 from certmix.runs.engine import Engine, EngineChoice
-from certmix.runs.keywords import check_number, check_numbers, field_names, plain_number, several
 from certmix.runs.opening import open_run
 from certmix.runs.settings import check_known
 from certmix.runs.sources import Loaded, Sources, load_sources
@@ -182,7 +181,7 @@ KEYWORDS = {
     *(
         name
         for kind in (CertifyRequest, Margin, GivenConstant, Sources, EngineChoice)
-        for name in field_names(kind)
+        for name in kind.__struct_fields__
         if name != "certificate"
     ),
 }  # fmt: skip
@@ -284,21 +283,17 @@ def certify(
         For anything the user can mend: see `certmix.errors`.
     """
     check_known(options, KEYWORDS, HELP)
-    certificates = several(options.get("certificates", tuple(CERTIFICATES)))
-    for name, value in (("sigma", sigma), ("alpha", alpha)):
-        if value is not None or name == "alpha":
-            check_number(name, value)
+    asked = options.get("certificates", tuple(CERTIFICATES))
+    certificates = (asked,) if isinstance(asked, str) else tuple(asked)
     if options.get("radii") is None:
         options.pop("radii", None)
-    else:
-        options["radii"] = several(options["radii"])
     where: dict[str, Any] = {
         "output": output, "in_memory": output is None, "fresh": fresh, "device": device,
-        "batch_size": plain_number(batch_size), "progress": progress, "say": _warn,
+        "batch_size": batch_size, "progress": progress, "say": _warn,
         "executor": executor,
     }  # fmt: skip
-    spreading = {name: options.pop(name) for name in EngineChoice.__dataclass_fields__ if name in options}
-    choice = EngineChoice(workers=plain_number(workers), **spreading)
+    spreading = {name: options.pop(name) for name in EngineChoice.__struct_fields__ if name in options}
+    choice = EngineChoice(workers=workers, **spreading)
     if draws_no_samples(certificates, options.get("norm"), sigma):
         if shard is not None or compiled:
             raise ParameterError(
@@ -308,8 +303,8 @@ def certify(
         plain.pop("certificates")
         if plain.get("norm") is None:
             plain.pop("norm", None)
-        asked, named = _divided(Margin if plain["certificate"] == "margin" else GivenConstant, plain)
-        return run_deterministic(asked, named, engine=choice, **where)
+        request, named = _divided(Margin if plain["certificate"] == "margin" else GivenConstant, plain)
+        return run_deterministic(request, named, engine=choice, **where)
     options.pop("norm", None)
     for name, (other, wanted) in OPTION_OF.items():
         if name in options and options.get(other) != wanted:
@@ -322,12 +317,9 @@ def certify(
 
 def _divided(kind: Any, options: dict[str, Any]) -> tuple[Any, Sources]:
     """Return the request and the sources that options by name describe."""
-    fields: tuple[str, ...] = field_names(kind)
-    wanted = {name: options[name] for name in options if name in fields}
-    named = {name: options[name] for name in options if name in field_names(Sources)}
-    check_known(options, (*fields, *field_names(Sources)), HELP)
-    check_numbers(kind, wanted)
-    return kind(**wanted), Sources(**named)
+    check_known(options, (*kind.__struct_fields__, *Sources.__struct_fields__), HELP)
+    named = {name: options.pop(name) for name in Sources.__struct_fields__ if name in options}
+    return kind(**options), Sources(**named)
 
 
 def run_certify(
@@ -353,7 +345,7 @@ def run_certify(
     the shard's number if there is one.  A keyboard interrupt ends the sampling
     and returns what there is, marked as partial.
     """
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     chosen = resolve_device(device)
     if compiled:
         check_compilable(chosen)

@@ -21,8 +21,8 @@ from certmix.files import digest_of
 from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
 from certmix.runs import ImageRecord, Store
-from certmix.runs.elsewhere import Named
 from certmix.runs.engine import Engine, Handler, Take, Work
+from certmix.runs.opening import Named
 from certmix.runs.sources import Loaded, Sources
 from certmix.sampling import Draw, Sampler, looks
 from certmix.sampling.devices import Passes

@@ -15,7 +15,7 @@ from certmix.errors import ParameterError, RunError
 from certmix.runs import Identity, ImageRecord, Run, Store, default_folder, read_run
 from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import DATABASE
-from certmix.runs.from_json import from_json
+from certmix.runs.settings import from_json
 from certmix.types import FloatArray, Summary
 
 __all__ = [

@@ -29,10 +29,9 @@ from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
 from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of
 from certmix.runs import ImageRecord, Store, read_run
-from certmix.runs.folder import DATABASE, DESCRIPTION
-from certmix.runs.from_json import from_json
-from certmix.runs.identity import CERTIFY, command_of
+from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, distinct_rows, expected_rows, read_published
+from certmix.runs.settings import from_json
 from certmix.types import (
     CertifiedRadii,
     CleanAccuracy,

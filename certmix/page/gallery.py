@@ -14,7 +14,7 @@ from certmix.bounds.statistics import SCALE
 from certmix.data import load
 from certmix.errors import CertmixError
 from certmix.runs import ImageRecord
-from certmix.runs.source_names import named_split
+from certmix.runs.sources import named_split
 from certmix.text import floor_digits
 from certmix.types import Dataset, FloatArray, IntArray, Status
 

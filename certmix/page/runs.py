@@ -23,9 +23,8 @@ from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
 from certmix.page.gallery import Images, gallery
 from certmix.runs import Store, read_run
-from certmix.runs.folder import DATABASE
-from certmix.runs.from_json import from_json
-from certmix.runs.identity import CERTIFY
+from certmix.runs.folder import CERTIFY, DATABASE
+from certmix.runs.settings import from_json
 from certmix.sampling.devices import PARTLY
 from certmix.sampling.schedule import looks, share
 from certmix.tables.formats import ATTACKED, CERTIFIED

@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from certmix.runs.folder import Run, default_folder, read_run
-    from certmix.runs.identity import Identity, StudyIdentity
+    from certmix.runs.folder import Identity, Run, StudyIdentity, default_folder, read_run
     from certmix.runs.logs import write_log
     from certmix.runs.store import ImageRecord, Store
 
@@ -26,8 +25,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Identity": "identity", "ImageRecord": "store", "Run": "folder", "Store": "store",
-    "StudyIdentity": "identity", "default_folder": "folder", "read_run": "folder", "write_log": "logs",
+    "Identity": "folder", "ImageRecord": "store", "Run": "folder", "Store": "store",
+    "StudyIdentity": "folder", "default_folder": "folder", "read_run": "folder", "write_log": "logs",
 }  # fmt: skip
 
 

@@ -20,10 +20,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import connection, resource_tracker
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
 
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.memory import keep_freed_memory
+from certmix.runs.settings import Count, Option, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +60,7 @@ Open = Callable[[str], Handler]
 """Loads in a worker, on a device, what is needed; picklable."""
 
 
-@dataclass(frozen=True)
-class EngineChoice:
+class EngineChoice(Settings, frozen=True):
     """How many workers, and of which kind.
 
     Parameters
@@ -81,22 +83,37 @@ class EngineChoice:
         For values out of range, or that the engine does not take.
     """
 
-    engine: str = "local"
-    workers: int | None = 1
-    gpus_per_worker: float | None = None
-    ray_address: str | None = None
+    engine: Annotated[
+        str,
+        Option(
+            f"What workers are. {'; '.join(f'{name}: {meaning}' for name, meaning in ENGINES.items())}.",
+            choices=ENGINES,
+        ),
+    ] = "local"
+    workers: Annotated[
+        Count | None,
+        Option(
+            "Processes that share the work, one CPU thread each; with --device cuda they take the GPUs in "
+            "turn. Samples are the same for any number.",
+            shown="on a CPU one a core, once a run has lasted some seconds and many are left; else 1",
+        ),
+    ] = 1
+    gpus_per_worker: Annotated[
+        Annotated[float, Meta(ge=0, le=1000)] | None,
+        Option(
+            "ray: GPUs that a worker takes, 1 or 0.5.", example="0.5", shown="1 with --device cuda, else 0"
+        ),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        Option("ray: the cluster.", metavar="ADDRESS", shown="RAY_ADDRESS, or else a local Ray"),
+    ] = None
 
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ParameterError(f"engine {self.engine!r} is unknown: use {' or '.join(ENGINES)}")
-        if self.workers is not None and self.workers < 1:
-            raise ParameterError(f"workers = {self.workers}: at least 1 is needed")
-        if self.engine != "ray":
-            for option in ("gpus_per_worker", "ray_address"):
-                if getattr(self, option) is not None:
-                    raise ParameterError(f"--{option.replace('_', '-')} is for --engine ray: leave it out")
-        if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker < 1000:
-            raise ParameterError(f"GPUs per worker = {self.gpus_per_worker}: give 0 or more, for example 0.5")
+    def check(self) -> None:
+        """Refuse what only Ray takes."""
+        for name in ("gpus_per_worker", "ray_address"):
+            if self.engine != "ray" and getattr(self, name) is not None:
+                raise ParameterError(f"--{name.replace('_', '-')} is for --engine ray: leave it out")
 
 
 @dataclass(frozen=True)

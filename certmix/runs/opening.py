@@ -1,18 +1,20 @@
-"""The one opening of a run: in memory or in a folder, with the models that it was made with."""
+"""The one opening of a run: in memory, in a folder, or in a worker, with the models it was made with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from certmix.runs.behaviour import hold, refuse_changed
-from certmix.runs.folder import Run, default_folder
-from certmix.runs.identity import Identity, StudyIdentity
-from certmix.runs.sources import Loaded
+from certmix.errors import RunError
+from certmix.runs.behaviour import hold, like, probe, refuse_changed
+from certmix.runs.folder import Identity, Run, StudyIdentity, default_folder
+from certmix.runs.sources import Loaded, Sources, load_models
 
 
 @contextmanager
@@ -69,3 +71,61 @@ def open_run(
             run.store.put(key, value)
         run.begin(described)
         yield run
+
+
+@dataclass(frozen=True)
+class Named:
+    """Data and robust model as a driver loaded them; picklable."""
+
+    sources: Sources
+    robust: str | nn.Module
+    data_checksum: str
+    robust_checksum: str
+    logits: str
+
+    @classmethod
+    def of(
+        cls,
+        sources: Sources,
+        robust: str | nn.Module,
+        loaded: Loaded,
+        device: torch.device | str = "cpu",
+        sigma: float | None = None,
+    ) -> Named:
+        """Return what names the data and the robust model that a driver loaded from `sources`.
+
+        `sigma` is the noise level of the model's inputs, None where it sees none.
+        """
+        shown = sources.as_dict()
+        absolute = {key: shown[key] for key in shown if isinstance(shown[key], str) or key.endswith("_files")}
+        named = sources.replace(**{**absolute, "split": sources.split, "standard": None})
+        if isinstance(robust, str) and named.robust is not None:
+            robust = named.robust
+        logits = probe(loaded.robust, loaded.dataset, device, sigma)
+        return cls(named, robust, loaded.dataset.checksum, loaded.robust.checksum, logits)
+
+    def load(self, device: torch.device, say: Callable[[str], None] = lambda message: None) -> Loaded:
+        """Load them here, without the standard model; torch gets one thread.
+
+        Raises
+        ------
+        RunError
+            If they are not what the driver loaded.
+        """
+        torch.set_num_threads(1)
+        loaded = load_models(self.sources, self.robust, device, say)
+        for what, found, expected in (
+            ("data", loaded.dataset.checksum, self.data_checksum),
+            ("robust model", loaded.robust.checksum, self.robust_checksum),
+        ):
+            if found != expected:
+                raise RunError(
+                    f"a worker loaded another {what} than the driver (checksum {found[:12]}, not "
+                    f"{expected[:12]}): give all workers the same files and the same versions"
+                )
+        if told := like(self.logits, loaded.robust, loaded.dataset, device):
+            raise RunError(
+                f"a worker loaded another robust model than the driver ({told}): give all workers the same "
+                "files, environment and versions"
+            )
+        return loaded

@@ -271,6 +271,20 @@ def settings(kind: Any, given: Any, where: str = "") -> Any:
     return kind(**given)
 
 
+def from_json(kind: Any, stored: Any) -> Any:
+    """Return settings that a file holds, as `settings` does.
+
+    Raises
+    ------
+    TypeError
+        In one line, if it holds none.
+    """
+    try:
+        return settings(kind, stored)
+    except ParameterError as error:
+        raise TypeError(f"good settings ({error})") from None
+
+
 def check_known(names: Iterable[Any], known: Iterable[str], where: str = "") -> None:
     """Refuse names that are not known, with the one that was probably meant: ParameterError."""
     known = list(known)

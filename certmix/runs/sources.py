@@ -1,4 +1,4 @@
-"""Data and models as the user names them, loaded and checked together."""
+"""Data and models as the user names them, loaded and checked together.  Torch is imported with models."""
 
 from __future__ import annotations
 
@@ -6,24 +6,163 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from torch import nn
-
-from certmix.calling import InPlaceWarning
-from certmix.data import load, stack
-from certmix.errors import DataError, ModelError
-from certmix.models.checks import (
-    check_logits,
-    looks_like_probabilities,
-    noise_warnings,
-    resolve_robust,
-)
-from certmix.models.spec import LoadedModel, load_model, wrap_model
-from certmix.runs.source_names import Sources
+from certmix.data import load, parse_input_range, stack
+from certmix.errors import DataError, ModelError, RunError
+from certmix.runs.settings import Option, Settings, from_json
 from certmix.types import Dataset
 
 __all__ = ["Loaded", "Sources", "join", "load_data", "load_models", "load_sources"]
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import Module
+
+    from certmix.models.spec import LoadedModel
+else:
+
+    class Module:
+        """Stands for `torch.nn.Module`, so that torch is not imported; no value in a file is one."""
+
+
+DEFAULT_SPLIT = "test"
+"""What files say where no split was named."""
+
+
+def named_split(stored: Any) -> Any:
+    """Return the split that a file names, None for the default, which data without splits have as well."""
+    return None if stored == DEFAULT_SPLIT else stored
+
+
+_FORMS = (
+    "A shipped name, a card or folder of 'certmix train', module:factory, file.py:factory, .pt2, "
+    "timm:NAME or robustbench:NAME"
+)
+
+
+def _model_or_none(text: str) -> str | None:
+    return None if text == "none" else text
+
+
+class Sources(Settings, frozen=True):
+    """Names of data and models, as `certmix.data.load` and `certmix.models.spec.load_model` take them.
+
+    `data`, `standard` and `robust` may also be a `Dataset` or torch modules;
+    such a run can be resumed but not be reproduced from its description.
+    ``standard`` None leaves the standard classifier out: certificates do not
+    depend on it.  ``robust`` None takes the shipped model of the noise level.
+    ``standard_files`` and ``robust_files`` are further files that a model reads: they belong to its checksum.
+    ``split`` None is "test", or all of data without splits, which refuse a name.
+    """
+
+    data: Annotated[
+        str | Dataset,
+        Option(
+            "cifar10-sample (500 test images, embedded), a CIFAR-10/100 folder, a folder of images "
+            "(a sub-folder a class) or an .npz file.",
+            metavar="NAME|PATH",
+        ),
+    ] = "cifar10-sample"
+    split: Annotated[
+        str | None,
+        Option("Which part of the data, where they have parts: train, test, a sub-folder.", shown="test"),
+    ] = None
+    input_range: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "Range of float inputs; radii are in its units.", metavar="LO,HI|none", parse=parse_input_range
+        ),
+    ] = (0.0, 1.0)
+    resize: Annotated[int | None, Option("Image folders: shorter side, in pixels.")] = None
+    crop: Annotated[int | None, Option("Image folders: side of the centre square, then.")] = None
+    standard: Annotated[
+        str | Module | None,
+        Option(f"The accurate classifier g, or 'none'. {_FORMS}.", metavar="MODEL", parse=_model_or_none),
+    ] = "cifar10-standard"
+    standard_weights: Annotated[str | None, Option("Its weights: .safetensors or .pt.", metavar="FILE")] = (
+        None
+    )
+    standard_normalize: Annotated[str | None, Option("Its normalisation: 0.5/0.25.", metavar="MEAN/STD")] = (
+        None
+    )
+    standard_files: Annotated[
+        tuple[str, ...],
+        Option(
+            "A further file that it reads, so that a change is noticed; repeatable.",
+            flag="standard-file",
+            metavar="FILE",
+        ),
+    ] = ()
+    robust: Annotated[
+        str | Module | None,
+        Option(
+            "The base of the robust classifier h; by default the shipped model of --sigma.", metavar="MODEL"
+        ),
+    ] = None
+    robust_weights: Annotated[str | None, Option("Its weights: .safetensors or .pt.", metavar="FILE")] = None
+    robust_normalize: Annotated[str | None, Option("Its normalisation.", metavar="MEAN/STD")] = None
+    robust_files: Annotated[
+        tuple[str, ...],
+        Option("A further file that it reads; repeatable.", flag="robust-file", metavar="FILE"),
+    ] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for ``run.json``, paths made absolute."""
+        from certmix.data import DATASETS
+        from certmix.models.zoo import zoo_names
+
+        shown, shipped = super().as_dict(), {*zoo_names(), *DATASETS}
+        for key in ("data", "standard", "robust", "standard_weights", "robust_weights"):
+            value = getattr(self, key)
+            shown[key] = value if value is None or isinstance(value, str) else None
+            if isinstance(value, str) and value not in shipped:
+                shown[key] = _absolute(value)
+        for key in ("standard_files", "robust_files"):
+            shown[key] = [_absolute(value) for value in getattr(self, key)]
+        shown["split"] = self.split or DEFAULT_SPLIT
+        shown["objects"] = [
+            key
+            for key in ("data", "standard", "robust")
+            if getattr(self, key) is not None and not isinstance(getattr(self, key), str)
+        ]
+        return shown
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Sources:
+        """Return the sources of a run from its description.
+
+        Raises
+        ------
+        RunError
+            If the run was made from objects that only its program holds.
+        TypeError
+            If the description holds something else.
+        """
+        known = dict(stored) if isinstance(stored, dict) else {"sources": stored}
+        objects = known.pop("objects", None)
+        if "split" in known:
+            known["split"] = named_split(known["split"])
+        if objects:
+            named = " ".join(str(objects).split())[:80].strip("[]")
+            raise RunError(
+                f"the run was made from Python objects ({named}): "
+                "only the program that made them can run it again"
+            )
+        for key in ("data", "standard", "robust"):
+            if not isinstance(known.get(key, ""), str | None):
+                raise TypeError(f"a good {key}")
+        return from_json(cls, known)  # type: ignore[no-any-return]
+
+
+def _absolute(text: str) -> str:
+    """Return a path, or the path in ``file:factory`` and ``nuts:folder#part``, made absolute if it exists."""
+    if text.startswith("nuts:"):
+        folder, mark, part = text.removeprefix("nuts:").partition("#")
+        return f"nuts:{_absolute(folder)}{mark}{part}"
+    file, colon, factory = text.rpartition(":")
+    path = Path(file if colon else text).expanduser()
+    return f"{path.resolve()}{colon}{factory if colon else ''}" if path.exists() else text
 
 
 @dataclass(frozen=True)
@@ -43,22 +182,24 @@ class Loaded:
 def _model(
     sources: Sources,
     role: str,
-    given: str | nn.Module,
+    given: str | Module,
     dataset: Dataset,
     device: torch.device,
     say: Callable[[str], None],
 ) -> LoadedModel:
     """Load the model of a role, "standard" or "robust", and check that it fits the data."""
+    from certmix.models.spec import load_model, wrap_model
+
     weights, normalize, files = (
         getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
     )
-    if isinstance(given, nn.Module):
-        model = wrap_model(given, device=device, normalize=normalize, files=files)
-    else:
+    if isinstance(given, str):
         model = load_model(
             given, weights=None if weights is None else Path(weights), normalize=normalize, files=files,
             device=device, classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
         )  # fmt: skip
+    else:
+        model = wrap_model(given, device=device, normalize=normalize, files=files)
     _check(model, dataset, device, say)
     return model
 
@@ -73,6 +214,11 @@ def _tell(dataset: Dataset, say: Callable[[str], None]) -> None:
 
 
 def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> None:
+    import torch
+
+    from certmix.calling import InPlaceWarning
+    from certmix.models.checks import check_logits, looks_like_probabilities
+
     positions = range(min(4, len(dataset)))
     inputs = torch.from_numpy(stack(dataset, list(positions))).to(device)
     with warnings.catch_warnings(record=True) as heard:
@@ -96,54 +242,45 @@ def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Call
 
 
 def load_sources(sources: Sources, sigma: float, device: torch.device, say: Callable[[str], None]) -> Loaded:
-    """Load data and models and check that they fit together.
+    """Load data and models as `load_models` does; without a name, `sigma` picks the shipped robust model."""
+    from certmix.models.checks import noise_warnings, resolve_robust
 
-    Parameters
-    ----------
-    sources
-        What the user named.
-    sigma
-        Noise level: picks the shipped robust model where none is named.
-    device
-        Where models go.
-    say
-        Receives warnings, one line each.
-
-    Raises
-    ------
-    DataError, ModelError, ParameterError
-        If something cannot be loaded or does not fit.
-    """
     dataset = load_data(sources)  # before models: what is wrong with it is not hidden behind theirs
     robust_spec = sources.robust
     if robust_spec is None or isinstance(robust_spec, str):
         robust_spec = resolve_robust(robust_spec, sigma)
-    loaded = _load_pair(dataset, sources, robust_spec, device, say)
+    loaded = load_models(sources, robust_spec, device, say, dataset)
     for warning in noise_warnings(loaded.robust.card, sigma, dataset.input_range):
         say(warning)
     return loaded
 
 
 def load_models(
-    sources: Sources, robust_spec: str | nn.Module, device: torch.device, say: Callable[[str], None]
+    sources: Sources,
+    robust_spec: str | Module,
+    device: torch.device,
+    say: Callable[[str], None],
+    dataset: Dataset | None = None,
 ) -> Loaded:
     """Load data, the robust model `robust_spec` and the standard model, and check that they fit together.
+
+    Parameters
+    ----------
+    sources, robust_spec
+        What the user named.
+    device
+        Where models go.
+    say
+        Receives warnings, one line each.
+    dataset
+        The data, where they are loaded already.
 
     Raises
     ------
     DataError, ModelError, ParameterError
         If something cannot be loaded or does not fit.
     """
-    return _load_pair(load_data(sources), sources, robust_spec, device, say)
-
-
-def _load_pair(
-    dataset: Dataset,
-    sources: Sources,
-    robust_spec: str | nn.Module,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> Loaded:
+    dataset = load_data(sources) if dataset is None else dataset
     _tell(dataset, say)
     robust = _model(sources, "robust", robust_spec, dataset, device, say)
     standard = None

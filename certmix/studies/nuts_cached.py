@@ -24,8 +24,7 @@ from certmix.nuts.mixture import mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import read_run
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.folder import DATABASE
-from certmix.runs.identity import CERTIFY, command_of
+from certmix.runs.folder import CERTIFY, DATABASE, command_of
 from certmix.studies.nuts_evaluate import CLEAN, right_at
 from certmix.studies.nuts_fit import LOGITS, CachedLogits, FitChoices, NutsFitted, fit_cached, read_logits
 from certmix.studies.study import attacked_accuracy, estimated_accuracy, some, stored_numbers

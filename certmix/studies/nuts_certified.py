@@ -31,8 +31,7 @@ from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import Store, StudyIdentity
 from certmix.runs.attacking import outputs
 from certmix.runs.cells import Batch, Cell, Cells, Progress, fill
-from certmix.runs.folder import DATABASE
-from certmix.runs.identity import NOISE_VERSION
+from certmix.runs.folder import DATABASE, NOISE_VERSION
 from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.runs.store import ImageRecord

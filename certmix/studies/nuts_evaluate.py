@@ -106,6 +106,7 @@ def nuts_evaluate(
     """
     request, named = own_attack(request, 20), sources or Sources()
     alphas, where = check_alphas(plain_alphas), where or Surroundings()
+    targets, queries, sweep_images = int(targets), int(queries), int(sweep_images)
     for name, value in (("targets", targets), ("queries", queries), ("sweep images", sweep_images)):
         if value < 1:
             raise ParameterError(f"{name} = {value}: at least 1 is needed")

@@ -29,8 +29,7 @@ from certmix.runs import Run, Store, StudyIdentity, read_run
 from certmix.runs.attack_request import AttackRequest, check_ball
 from certmix.runs.attacking import Bench, blind_notes, fill, outputs
 from certmix.runs.cells import Cell, Progress
-from certmix.runs.folder import DATABASE
-from certmix.runs.identity import CERTIFY, command_of
+from certmix.runs.folder import CERTIFY, DATABASE, command_of
 from certmix.runs.opening import open_run
 from certmix.runs.settings import Settings, fields, settings
 from certmix.runs.sources import Loaded, Sources, load_models

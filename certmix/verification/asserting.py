@@ -26,7 +26,6 @@ from certmix.certification.run import CertifyResult, CertmixWarning, run_certify
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.models.mixture import MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier
-from certmix.runs.keywords import field_names
 from certmix.runs.settings import settings
 from certmix.runs.sources import Sources, load_models, load_sources
 from certmix.sampling import resolve_device
@@ -218,9 +217,9 @@ def certify_given(
     """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
     given = taken_apart(model, standard, sigma, alpha)
     plain = draws_no_samples([certificate], norm, given.sigma)
-    named = {key: options.pop(key) for key in list(options) if key in field_names(Sources)}
+    named = {key: options.pop(key) for key in list(options) if key in Sources.__struct_fields__}
     kinds = (Margin, GivenConstant) if plain else (CertifyRequest,)
-    unknown = [key for key in options if not any(key in field_names(kind) for kind in kinds)]
+    unknown = [key for key in options if not any(key in kind.__struct_fields__ for kind in kinds)]
     if unknown:
         raise ParameterError(
             f"unknown options for certificate {certificate}: {', '.join(unknown)}; see certmix.certify"

@@ -27,7 +27,7 @@ from certmix.data import DATASETS
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.models.zoo import zoo_names
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
-from certmix.runs.source_names import named_split
+from certmix.runs.sources import named_split
 from certmix.verification.requirements import Requirement, parse_requirement, written
 
 VERSION = 1

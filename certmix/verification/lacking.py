@@ -20,8 +20,7 @@ from certmix.data import spread
 from certmix.errors import Interrupted, ParameterError, RunError
 from certmix.runs import Identity, Run, StudyIdentity, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
-from certmix.runs.folder import DATABASE, DESCRIPTION
-from certmix.runs.identity import CERTIFY
+from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling import resolve_device
 from certmix.verification.guarantee import Guarantee, source_options

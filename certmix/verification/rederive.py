@@ -24,12 +24,12 @@ from certmix.certification.deterministic_request import (
 )
 from certmix.certification.proved import STUDIES as PROVED
 from certmix.certification.request import CertifyRequest
-from certmix.errors import CertmixError
+from certmix.errors import CertmixError, ParameterError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
 from certmix.runs import Identity, ImageRecord, StudyIdentity, read_run
 from certmix.runs.behaviour import differs, logits_key, told_changes
-from certmix.runs.identity import NOISE_VERSION
+from certmix.runs.folder import NOISE_VERSION
 from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
 from certmix.sampling.grid import Grid
@@ -136,7 +136,10 @@ def _check_identity(run: Run) -> list[CheckResult]:
     if faults:
         return [first, unchecked("identity digest", "the identity contradicts the rest of run.json")]
     if isinstance(request, CertifyRequest):
-        own = Identity(**parts).folder_name()
+        try:
+            own = Identity(**parts).folder_name()
+        except ParameterError as error:
+            return [first, unchecked("identity digest", str(error))]
     else:
         own = StudyIdentity(parts.pop("study"), "", parts).folder_name()
     own, named = own.rpartition("-")[2], re.fullmatch(pattern, run.folder.resolve().name)

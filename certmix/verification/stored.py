@@ -20,11 +20,9 @@ from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.runs import ImageRecord, Store, read_run
-from certmix.runs.folder import DATABASE, DESCRIPTION
-from certmix.runs.identity import CERTIFY, command_of
+from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.settings import settings
-from certmix.runs.source_names import named_split
-from certmix.runs.sources import Sources, load_data
+from certmix.runs.sources import Sources, load_data, named_split
 from certmix.types import Dataset, FloatArray
 from certmix.verification.plain import STEPS
 

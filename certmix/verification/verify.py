@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from certmix.certification.publish import is_finished, unfinished
-from certmix.certification.request import check_batch_size
 from certmix.data import spread
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError
 from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
 from certmix.verification.checks import CheckResult, Outcome, worst
@@ -20,67 +19,22 @@ from certmix.verification.guarantee import Guarantee, read_guarantee
 from certmix.verification.judge import CONFIDENCE, Judgement, figures_of, judge
 from certmix.verification.lacking import Sampling, draw, load_guaranteed, plan, what_changed
 from certmix.verification.rederive import MODEL_CHECKS, behaviour, recheck, rederive
+from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import resample
 from certmix.verification.stored import load
 
-__all__ = ["EXIT_CODES", "Settings", "Verification", "unchecked", "verify", "verify_guarantee", "verify_run"]
+__all__ = ["EXIT_CODES", "Verification", "unchecked", "verify", "verify_guarantee"]
 
 SCHEMA_VERSION = 1
 EXIT_CODES = {Outcome.HOLDS: 0, Outcome.FAILS: 1, Outcome.UNCHECKED: 2}
 """What a shell is told."""
 
 
+Again = Callable[[int, int], None] | None
+
+
 def _nothing(*_: Any) -> None:
     """Say nothing."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to verify.
-
-    Parameters
-    ----------
-    runs
-        Folder of run folders, for guarantees.
-    images
-        How many images are sampled again in depth; 0 for none.
-    samples
-        Samples that are drawn again for each of them, on average.
-    new_seed, error_rate
-        As for `certmix.verification.resample.resample`.  All numbers are
-        checked at once, whether anything is sampled again or not.
-    fresh
-        Delete the guarantee's run and sample anew.
-    device, batch_size
-        As for `certmix.certify`.
-    say, progress, again
-        Receive remarks, the progress of sampling, and (done, total) of sampling again.
-    """
-
-    runs: Path = Path("runs")
-    images: int = 5
-    samples: int = 1000
-    new_seed: int | None = None
-    error_rate: float = 1e-3
-    fresh: bool = False
-    device: str = "auto"
-    batch_size: int | None = None
-    say: Callable[[str], None] = _nothing
-    progress: Callable[[Any], None] | None = None
-    again: Callable[[int, int], None] | None = None
-
-    def __post_init__(self) -> None:
-        check_batch_size(self.batch_size)
-        if not 0 < self.error_rate < 1:
-            raise ParameterError(
-                f"error rate = {self.error_rate}: it must lie strictly between 0 and 1, such as 0.001"
-            )
-        if self.new_seed is not None and self.new_seed < 0:
-            raise ParameterError(f"new seed = {self.new_seed}: give one of at least 0, or none")
-        if self.images < 0:
-            raise ParameterError(f"images to sample again = {self.images}: give at least 0, which is none")
-        if self.images > 0 and self.samples < 1:
-            raise ParameterError(f"samples to draw again = {self.samples}: give at least 1")
 
 
 @dataclass(frozen=True)
@@ -127,12 +81,25 @@ CONTRADICTS = "the stored run contradicts itself; restore it, or start over with
 CHANGED = "a model is not the one that the stored run was made with; restore it, or start over with --fresh"
 
 
-def verify(target: str | Path, settings: Settings) -> Verification:
-    """Verify a guarantee file, or the folder of a run; CertmixError if something needed is missing."""
+def verify(
+    target: str | Path,
+    request: VerifyRequest | None = None,
+    *,
+    say: Callable[[str], None] = _nothing,
+    progress: Callable[[Any], None] | None = None,
+    again: Again = None,
+) -> Verification:
+    """Verify a guarantee file, or the folder of a run.
+
+    `say`, `progress` and `again` receive remarks, the progress of sampling, and (done, total) of sampling
+    again.  Raises CertmixError if something that is needed is missing, unreadable or malformed.
+    """
+    request = request or VerifyRequest()
     try:
-        if Path(target).is_dir():
-            return verify_run(Path(target), settings)
-        return verify_guarantee(read_guarantee(target), settings)
+        run = Path(target)
+        if run.is_dir():
+            return Verification(str(run), "run", run, None, _checked_alone(run, request, again))
+        return verify_guarantee(read_guarantee(target), request, say=say, progress=progress, again=again)
     except SystemExit as error:
         raise ModelError(
             f"code of a model ended the program (SystemExit: {error.code}): remove its call of sys.exit"
@@ -147,17 +114,12 @@ def unchecked(target: str | Path, reason: str) -> Verification:
     )
 
 
-def verify_run(run: Path, settings: Settings) -> Verification:
-    """Derive a run again from its counts, and sample some of its images again.  It is only read.
-
-    One that contradicts nothing but is unfinished has no other check.
-    """
-    checks = rederive(run, device=settings.device)
+def _checked_alone(run: Path, request: VerifyRequest, again: Again) -> tuple[CheckResult, ...]:
+    """Return the checks of a run; one alone of a run that contradicts nothing but is unfinished."""
+    checks = rederive(run, device=request.device)
     if worst(checks) is not Outcome.FAILS and not is_finished(run) and (told := unfinished(run)) is not None:
-        checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
-    else:
-        checks = [*checks, *_sampled_again(run, settings, checks)]
-    return Verification(str(run), "run", run, None, tuple(checks))
+        return (CheckResult("complete run", Outcome.UNCHECKED, told),)
+    return (*checks, *_sampled_again(run, request, checks, again))
 
 
 def _changed(checks: Iterable[CheckResult]) -> bool:
@@ -165,45 +127,54 @@ def _changed(checks: Iterable[CheckResult]) -> bool:
     return any(one.check in MODEL_CHECKS and one.outcome is Outcome.FAILS for one in checks)
 
 
-def _sampled_again(run: Path, settings: Settings, checks: Iterable[CheckResult]) -> list[CheckResult]:
+def _sampled_again(
+    run: Path, request: VerifyRequest, checks: Iterable[CheckResult], again: Again
+) -> list[CheckResult]:
     """Return what sampling again shows; nothing of another model, whose samples are others."""
-    if settings.images == 0 or _changed(checks):
+    if request.images == 0 or _changed(checks):
         return []
     return resample(
-        run, images=settings.images, samples=settings.samples, new_seed=settings.new_seed,
-        error_rate=settings.error_rate, device=settings.device, progress=settings.again,
+        run, images=request.images, samples=request.samples, new_seed=request.new_seed,
+        error_rate=request.error_rate, device=request.device, progress=again,
     )  # fmt: skip
 
 
-def verify_guarantee(guarantee: Guarantee, settings: Settings) -> Verification:
+def verify_guarantee(
+    guarantee: Guarantee,
+    request: VerifyRequest,
+    *,
+    say: Callable[[str], None] = _nothing,
+    progress: Callable[[Any], None] | None = None,
+    again: Again = None,
+) -> Verification:
     """Draw the samples that a guarantee lacks, derive the run again, and judge the requirements.
 
     A pinned model or data set that changed ends it before anything is drawn, and so does a stored run
     that contradicts itself, or was made with another model of the same checksum.  Interrupted if sampling
     was; what was drawn is kept.
     """
-    sources, loaded = load_guaranteed(guarantee, settings.device, settings.say)
-    broken = _identity_checks(guarantee, loaded, settings.runs)
+    sources, loaded = load_guaranteed(guarantee, request.device, say)
+    broken = _identity_checks(guarantee, loaded, Path(request.runs))
     if worst(broken) is Outcome.FAILS:
         return _result(guarantee, None, broken, "data or a pinned model changed")
-    planned = plan(guarantee, sources, loaded, settings.runs)
+    planned = plan(guarantee, sources, loaded, Path(request.runs))
     for sentence in planned.why:
-        settings.say(sentence)
-    if planned.stored is not None and not planned.current and not settings.fresh:
+        say(sentence)
+    if planned.stored is not None and not planned.current and not request.fresh:
         if planned.trusted:
-            before = rederive(planned.stored, device=settings.device)
+            before = rederive(planned.stored, device=request.device)
         else:
             before = recheck(planned.stored, loaded.dataset)
-            before += behaviour(planned.stored, loaded, resolve_device(settings.device))
+            before += behaviour(planned.stored, loaded, resolve_device(request.device))
         if worst(before) is Outcome.FAILS:
             why = CHANGED if _changed(before) else CONTRADICTS
             return _result(guarantee, planned.folder, [*broken, *before], why)
     sampling = draw(
-        guarantee, sources, loaded, planned, fresh=settings.fresh, device=settings.device,
-        batch_size=settings.batch_size, progress=settings.progress, say=settings.say,
+        guarantee, sources, loaded, planned, fresh=request.fresh, device=request.device,
+        batch_size=request.batch_size, progress=progress, say=say,
     )  # fmt: skip
-    own = rederive(planned.folder, device=settings.device)
-    checks = [*broken, *own, *_sampled_again(planned.folder, settings, own)]
+    own = rederive(planned.folder, device=request.device)
+    checks = [*broken, *own, *_sampled_again(planned.folder, request, own, again)]
     if worst(checks) is Outcome.FAILS:
         why = CHANGED if _changed(checks) else CONTRADICTS
         return _result(guarantee, planned.folder, checks, why, sampling)

@@ -16,7 +16,7 @@ from certmix.errors import ModelError, RunError
 from certmix.models.spec import load_model
 from certmix.runs import Store
 from certmix.runs.behaviour import CLOSE, difference, logits_key
-from certmix.runs.source_names import Sources
+from certmix.runs.sources import Sources
 
 FILES = {
     "nets.py": """
@@ -293,7 +293,7 @@ def test_shards_made_with_two_models_of_one_checksum_are_not_merged(command, fol
 
 
 def test_a_worker_that_loads_another_model_is_refused(folder, monkeypatch):
-    from certmix.runs.elsewhere import Named
+    from certmix.runs.opening import Named
     from certmix.runs.sources import load_models
 
     sources = Sources(data="d.npz", standard=None, robust="nets.py:make")

@@ -21,7 +21,7 @@ from certmix.certification.audit import audit
 from certmix.certification.stored import NOT_CHECKED, best, read_stored, recertify
 from certmix.errors import CertmixError, ParameterError
 from certmix.radii import CERTIFICATES, exact_radius, smoothing_radius
-from certmix.runs.identity import command_of
+from certmix.runs.folder import command_of
 from certmix.runs.logs import HEADER, lowest_printed, write_log
 from certmix.tables.formats import render
 

@@ -28,7 +28,7 @@ from certmix.certification.deterministic_request import Margin
 from certmix.certification.request import CertifyRequest
 from certmix.certification.sampled import Job
 from certmix.errors import ParameterError, RunError
-from certmix.runs.elsewhere import Named
+from certmix.runs.opening import Named
 from certmix.runs.sources import Sources, load_models, load_sources
 from certmix.sampling.devices import Passes
 

@@ -15,7 +15,7 @@ from certmix.certification.deterministic_request import GivenConstant, Margin
 from certmix.certification.publish import repeat_command
 from certmix.certification.request import CertifyRequest
 from certmix.runs.settings import fields
-from certmix.runs.source_names import Sources
+from certmix.runs.sources import Sources
 
 KINDS = {
     "certify": CertifyRequest(0.25, 0.76),

@@ -17,10 +17,10 @@ from certmix.errors import ParameterError
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.engine import EngineChoice
 from certmix.runs.settings import norm_name
-from certmix.runs.source_names import Sources
+from certmix.runs.sources import Sources
 from certmix.studies.attack import attack
 from certmix.studies.study import Surroundings
-from certmix.verification.falsify.attack import FalsifyRequest
+from certmix.verification.request import FalsifyRequest
 
 SPELLINGS = {
     "linf": ("linf", "Linf", "LINF", "inf", "l_inf", "L-inf", "infinity", "\u221e", float("inf"), np.inf),

@@ -43,7 +43,7 @@ from certmix.page import render, report_page
 from certmix.page.runs import Run, read_tables
 from certmix.runs import ImageRecord, Store, read_run, write_log
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.identity import Identity
+from certmix.runs.folder import Identity
 from certmix.runs.logs import ClassCounts, PublishedLog, read_class_counts, read_log, read_published
 from certmix.runs.sources import Sources
 from certmix.studies.nuts_cached import read_inputs
@@ -53,10 +53,11 @@ from certmix.tables.table import Quantity, Table
 from certmix.training.loop import _optimizer, _resume
 from certmix.training.recipes import make_recipe
 from certmix.types import AttackedAccuracy, CertifiedShare, Dataset, EstimatedAccuracy
-from certmix.verification.falsify.attack import Attacked, Claim, Claims, FalsifyRequest, Target
+from certmix.verification.falsify.attack import Attacked, Claim, Claims, Target
 from certmix.verification.falsify.falsify import replay
 from certmix.verification.falsify.findings import Sampled, read_finding, write_finding
 from certmix.verification.guarantee import read_guarantee
+from certmix.verification.request import FalsifyRequest
 from certmix.verification.stored import load as load_run
 
 Files = dict[str, bytes]

@@ -21,7 +21,7 @@ from certmix.nuts.description import ModelReference
 from certmix.nuts.folder import absolute, load_nuts
 from certmix.page.runs import plots
 from certmix.runs import Run
-from certmix.runs.identity import Identity
+from certmix.runs.folder import Identity
 from certmix.runs.logs import lowest_printed, read_log
 from certmix.runs.sources import Sources
 from certmix.verification.falsify.findings import read_finding

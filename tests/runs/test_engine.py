@@ -176,11 +176,11 @@ def test_what_kills_every_worker_is_named_and_takes_no_other_along():
 @pytest.mark.parametrize(
     "choice, text",
     [
-        ({"workers": 0}, "workers = 0: at least 1"),
-        ({"engine": "magic"}, "engine 'magic' is unknown: use local or ray"),
+        ({"workers": 0}, "workers = 0: give a whole number of at least 1"),
+        ({"engine": "magic"}, "engine 'magic' is unknown: use one of local, ray"),
         ({"gpus_per_worker": 1}, "--gpus-per-worker is for --engine ray"),
         ({"ray_address": "x"}, "--ray-address is for --engine ray"),
-        ({"engine": "ray", "gpus_per_worker": -1}, "GPUs per worker = -1"),
+        ({"engine": "ray", "gpus_per_worker": -1}, "gpus per worker = -1"),
     ],
     ids=str,
 )

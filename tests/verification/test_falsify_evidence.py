@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom, multinomial
 
 from certmix.errors import ParameterError
-from certmix.verification.falsify.attack import FalsifyRequest, noise_seed
+from certmix.verification.falsify.attack import noise_seed
 from certmix.verification.falsify.evidence import (
     chance_of,
     findings_needed,
@@ -19,6 +19,7 @@ from certmix.verification.falsify.evidence import (
     threshold,
     vote_margin_upper,
 )
+from certmix.verification.request import FalsifyRequest
 
 SAMPLES = 14
 

@@ -11,7 +11,7 @@ from scipy.special import ndtr, ndtri
 from certmix.radii import exact_radius
 from certmix.sampling import count_votes
 from certmix.verification.checks import Outcome
-from certmix.verification.falsify.attack import FalsifyRequest
+from certmix.verification.request import FalsifyRequest
 
 FAULTS = [  # samples of the certificate, gap, pipeline
     ("stretched", 10_000, 0.0),

@@ -19,16 +19,10 @@ from certmix.runs import Store
 from certmix.runs.sources import Sources
 from certmix.types import Dataset
 from certmix.verification.checks import Outcome
-from certmix.verification.falsify.attack import (
-    Attacked,
-    FalsifyRequest,
-    Target,
-    Trial,
-    judge_smoothed,
-    sampler_of,
-)
+from certmix.verification.falsify.attack import Attacked, Target, Trial, judge_smoothed, sampler_of
 from certmix.verification.falsify.falsify import falsify, read_claims, replay
 from certmix.verification.falsify.findings import write_finding
+from certmix.verification.request import FalsifyRequest
 
 DEPTHS = np.array([1.8, 1.2, -1.5, 0.1, 2.2, 0.9])
 QUICK = FalsifyRequest(images="all", steps=3, copies=8, restarts=2, samples=1000)

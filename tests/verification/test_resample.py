@@ -28,9 +28,9 @@ from certmix.bounds.statistics import start, update
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.verification.checks import Outcome
 from certmix.verification.rederive import rederive
+from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import choose_images, measured, resample, weights_of
 from certmix.verification.stored import load
-from certmix.verification.verify import Settings
 
 
 @pytest.fixture(scope="module")
@@ -340,10 +340,10 @@ def test_parameters_out_of_range(fixed, options):
 )
 def test_settings_are_checked_before_anything_is_drawn(wrong):
     with pytest.raises(ParameterError):
-        Settings(**wrong)
+        VerifyRequest(**wrong)
     if "error_rate" in wrong:
         with pytest.raises(ParameterError, match="error rate"):
-            Settings(images=0, **wrong)
+            VerifyRequest(images=0, **wrong)
 
 
 def test_a_run_is_only_read(fixed, tmp_path):

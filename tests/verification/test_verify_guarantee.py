@@ -16,7 +16,8 @@ from certmix.sampling.sampler import Sampler
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee import guarantee_text, parse_guarantee, read_guarantee
 from certmix.verification.judge import propose
-from certmix.verification.verify import Settings, verify, verify_guarantee
+from certmix.verification.request import VerifyRequest
+from certmix.verification.verify import verify, verify_guarantee
 
 TEXT = """\
 version = 1
@@ -47,8 +48,8 @@ def folder(problem, monkeypatch) -> Path:
     return problem.folder
 
 
-def settings(folder: Path, **options) -> Settings:
-    return Settings(runs=folder / "cache", **{"images": 0, **options})
+def settings(folder: Path, **options) -> VerifyRequest:
+    return VerifyRequest(runs=folder / "cache", **{"images": 0, **options})
 
 
 def change(folder: Path, old: str, new: str, file: str = "guarantee.toml") -> None:

@@ -17,7 +17,8 @@ from certmix.verification.checks import Outcome
 from certmix.verification.guarantee import guarantee_text, read_guarantee
 from certmix.verification.judge import propose
 from certmix.verification.rederive import rederive
-from certmix.verification.verify import Settings, verify
+from certmix.verification.request import VerifyRequest
+from certmix.verification.verify import verify
 
 G = """
 import json
@@ -106,17 +107,17 @@ def test_the_run_of_the_same_standard_model_is_taken_and_none_is_written_to(comm
     (folder / "other.py").write_text(G.replace("x @", "-x @"))
     assert certify(command, "--standard", "other.py:make", "--output", "cache/a").code == 0
     before = held(folder / "cache")
-    found = verify(guarantee, Settings(runs=folder / "cache", images=0))
+    found = verify(guarantee, VerifyRequest(runs=folder / "cache", images=0))
     assert (found.outcome, found.run.name) == (Outcome.HOLDS, "b")
     shutil.rmtree(folder / "cache" / "b")
     before = held(folder / "cache")
-    found = verify(guarantee, Settings(runs=folder / "cache", images=2))
+    found = verify(guarantee, VerifyRequest(runs=folder / "cache", images=2))
     assert found.outcome is Outcome.HOLDS
     assert (found.sampling.drawn_samples, found.sampling.reused_images) == (0, 6)
     assert found.run.name not in ("a", "b")
     assert before.items() <= held(folder / "cache").items()
     own = held(found.run)
-    again = verify(guarantee, Settings(runs=folder / "cache", images=0))
+    again = verify(guarantee, VerifyRequest(runs=folder / "cache", images=0))
     assert (again.run, held(found.run)) == (found.run, own)
 
 
@@ -128,12 +129,12 @@ def test_other_settings_are_drawn_for_in_a_folder_of_their_own(command, folder, 
     assert more[0] in text
     guarantee.write_text(text.replace(*more))
     before = held(folder / "cache")
-    found = verify(guarantee, Settings(runs=folder / "cache", images=0))
+    found = verify(guarantee, VerifyRequest(runs=folder / "cache", images=0))
     assert outcomes(found, "") == ["holds"] * len(found.checks)
     assert found.sampling.reused_samples > 0
     assert before.items() <= held(folder / "cache").items()
     drawn = found.sampling.drawn_samples
-    again = verify(guarantee, Settings(runs=folder / "cache", images=0))
+    again = verify(guarantee, VerifyRequest(runs=folder / "cache", images=0))
     assert (again.run, again.sampling.drawn_samples) == (found.run, 0)
     assert drawn == 0 or again.sampling.reused_samples > found.sampling.reused_samples
 
@@ -166,7 +167,7 @@ def test_verify_from_a_program_raises_an_error_that_is_not_an_exit(command, fold
     guarantee = guaranteed(folder, "cache/run", pin=False)
     (folder / "g.py").write_text(G.replace("        return x", "        raise SystemExit\n        return x"))
     with pytest.raises(ModelError):
-        verify(guarantee, Settings(runs=folder / "cache"))
+        verify(guarantee, VerifyRequest(runs=folder / "cache"))
 
 
 class Plane(torch.nn.Module):
@@ -186,7 +187,7 @@ def test_what_cannot_be_vouched_for_is_never_a_tick(command, folder, monkeypatch
     assert "source of its factory cannot be had" in load_model("made_up:make").doubt
     assert certify(command, "--robust", "made_up:make", "--output", "cache/run").code == 0
     guarantee = guaranteed(folder, "cache/run")
-    found = verify(guarantee, Settings(runs=folder / "cache", images=0))
+    found = verify(guarantee, VerifyRequest(runs=folder / "cache", images=0))
     assert outcomes(found, "pinned robust") == ["unchecked"]
     assert outcomes(found, "pinned standard") == ["holds"]
     assert outcomes(found, "robust model checksum") == ["unchecked"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +15,8 @@ from torch import Tensor, nn
 from certmix.attacks import pgd
 from certmix.attacks.geometry import distance, make_ball
 from certmix.calling import call_model
-from certmix.certification.deterministic_request import NORMS_OF
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError
 from certmix.margins.local_search import float64_twin
-from certmix.radii import check_alpha
-from certmix.runs.keywords import plain_numbers
 from certmix.sampling import Sampler
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
@@ -32,9 +29,10 @@ from certmix.verification.falsify.evidence import (
     threshold,
     vote_margin_upper,
 )
+from certmix.verification.request import FalsifyRequest
 
 __all__ = [
-    "Attacked", "Claim", "Claims", "FalsifyRequest", "Target", "Trial", "attack_claim", "judge_plain",
+    "Attacked", "Claim", "Claims", "Target", "Trial", "attack_claim", "judge_plain",
     "judge_smoothed", "noise_seed", "plain_candidates", "sampler_of", "smoothed_candidates", "trial_of",
 ]  # fmt: skip
 
@@ -48,72 +46,6 @@ LOSSES = ("probability-margin", "cross-entropy")
 """What the attacks without noise climb."""
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How far below the threshold a margin without noise must lie, by the precision it is computed in."""
-
-
-@dataclass(frozen=True)
-class FalsifyRequest:
-    """Which certificates are attacked, how hard, and what counts as evidence.
-
-    Parameters
-    ----------
-    images
-        How many of the run's images are looked at, evenly spread, or ``"all"``;
-        the certified ones among them are attacked.  Fixed before anything is seen:
-        the verdict counts findings against this number.
-    alpha, certificate
-        Whose radii; None for the run's own.  alpha = 1 is the robust classifier alone.
-    steps
-        Of the search.
-    copies
-        Noisy copies behind each gradient of a smoothed classifier.
-    restarts
-        Starting points of each attack on a classifier without noise.
-    samples
-        Fresh samples at the point found, which decide; fewer where they cannot.
-    error_rate
-        Probability that honest certificates are called falsified.
-    seed
-        Key of all noise of the search and of the decision; never that of the run.
-
-    Raises
-    ------
-    ParameterError
-        For any value out of range.
-    """
-
-    images: int | str = 25
-    alpha: float | None = None
-    certificate: str | None = None
-    steps: int = 20
-    copies: int = 32
-    restarts: int = 4
-    samples: int = 10_000
-    error_rate: float = 0.01
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        plain_numbers(self)
-        if self.images != "all" and (not isinstance(self.images, int) or self.images < 1):
-            raise ParameterError(f"images = {self.images}: give a number of at least 1, or 'all'")
-        if self.alpha is not None:
-            check_alpha(self.alpha)
-        if self.certificate is not None and self.certificate not in NORMS_OF:
-            raise ParameterError(
-                f"certificate {self.certificate!r} is unknown: use one of {', '.join(NORMS_OF)}"
-            )
-        for name, least in {"steps": 1, "copies": 2, "restarts": 1, "samples": 100}.items():
-            if (value := getattr(self, name)) < least:
-                raise ParameterError(f"{name} = {value}: at least {least} are needed")
-        if not 0.0 < self.error_rate < 1.0:
-            raise ParameterError(
-                f"error rate = {self.error_rate}: it must lie strictly between 0 and 1, for example 0.01"
-            )
-        if self.seed < 0:
-            raise ParameterError(f"seed = {self.seed}: it must be at least 0")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

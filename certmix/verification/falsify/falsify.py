@@ -36,7 +36,6 @@ from certmix.verification.falsify.attack import (
     Attacked,
     Claim,
     Claims,
-    FalsifyRequest,
     Target,
     Trial,
     attack_claim,
@@ -47,6 +46,7 @@ from certmix.verification.falsify.attack import (
 )
 from certmix.verification.falsify.evidence import chance_of, findings_needed, threshold
 from certmix.verification.falsify.findings import Finding, Said, Sampled, read_finding, write_finding
+from certmix.verification.request import FalsifyRequest
 from certmix.verification.stored import load, opened
 
 __all__ = ["Falsification", "FalsifyRequest", "Replay", "attack_claims", "falsify", "read_claims", "replay"]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from certmix.errors import DataError, RunError
 from certmix.files import digest_of, parse_json, read_arrays, write_atomically
-from certmix.verification.falsify.attack import Attacked, Claims, FalsifyRequest, Target, trial_of
+from certmix.verification.falsify.attack import Attacked, Claims, Target, trial_of
+from certmix.verification.request import FalsifyRequest
 
 VERSION = 1
 _Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]

@@ -1,0 +1,115 @@
+"""What a user asks of `verify` and `falsify`.  No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from certmix.certification.deterministic_request import NORMS_OF
+from certmix.radii import check_alpha
+from certmix.runs.settings import Count, Images, Option, Settings, Share
+
+Seed = Annotated[int, Meta(ge=0)]
+
+
+class VerifyRequest(Settings, frozen=True):
+    """How to verify a guarantee or a run.
+
+    Parameters
+    ----------
+    runs, fresh, batch_size
+        Of guarantees: the folder of run folders; delete the guarantee's run and sample anew; inputs in
+        one forward pass.
+    images, samples
+        How many images are sampled again in depth, 0 for none, and samples drawn again for each, on average.
+    new_seed, error_rate
+        As for `certmix.verification.resample.resample`.
+    device
+        As for `certmix.certify`.
+
+    Raises
+    ------
+    ParameterError
+        For any value out of range.
+    """
+
+    runs: Annotated[
+        str, Option("Folder of run folders: where a guarantee's samples are kept.", metavar="PATH")
+    ] = "runs"
+    images: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Option(
+            "Images sampled again in depth, and 20 times as many in a few samples; 0 for none.",
+            flag="resample",
+        ),
+    ] = 5
+    samples: Annotated[
+        Count,
+        Option("Samples drawn again for each image in depth, on average.", flag="resample-samples"),
+    ] = 1000
+    new_seed: Annotated[
+        Seed | None, Option("Chooses these images and their noise.", shown="drawn, and reported")
+    ] = None
+    error_rate: Annotated[
+        Share, Option("Probability, at most, that sampling again rejects an honest run.", example="0.001")
+    ] = 0.001
+    fresh: Annotated[bool, Option("Guarantees: delete the run in --runs and sample anew.")] = False
+    batch_size: Annotated[Count | None, Option("Inputs in one forward pass.", shown="automatic")] = None
+    device: str = "auto"
+
+
+class FalsifyRequest(Settings, frozen=True):
+    """Which certificates are attacked, how hard, and what counts as evidence.
+
+    Parameters
+    ----------
+    images
+        How many of the run's images are looked at, evenly spread, or ``"all"``; those with a certificate
+        are attacked.
+    alpha, certificate
+        Mixing weight and certificate of the radii; None for the run's own.  alpha = 1 is the robust
+        classifier alone.
+    steps, copies, restarts
+        Of the search: its steps, noisy copies behind each gradient of a smoothed classifier, and starts
+        of each attack on a classifier without noise.
+    samples
+        Fresh samples at the point found, which decide; fewer where they cannot.
+    error_rate
+        Probability that honest certificates are called falsified.
+    seed
+        Key of all noise of the search and of the decision; never that of the run.
+
+    Raises
+    ------
+    ParameterError
+        For any value out of range.
+    """
+
+    images: Annotated[
+        Images,
+        Option(
+            "Images of the run that are looked at, evenly spread; the certified ones are attacked.",
+            metavar="N|all",
+        ),
+    ] = 25
+    alpha: Annotated[
+        float | None,
+        Option("Mixing weight of the radii; 1 is h alone.", shown="the run's", check=check_alpha),
+    ] = None
+    certificate: Annotated[str | None, Option("Whose radii.", choices=NORMS_OF, shown="the run's first")] = (
+        None
+    )
+    steps: Annotated[Count, Option("Steps of the search.")] = 20
+    copies: Annotated[
+        Annotated[int, Meta(ge=2)], Option("Noisy copies behind each gradient of a smoothed classifier.")
+    ] = 32
+    restarts: Annotated[Count, Option("Starts of each attack on a classifier without noise.")] = 4
+    samples: Annotated[
+        Annotated[int, Meta(ge=100)],
+        Option("Fresh samples that decide at a point; hopeless points are given up earlier."),
+    ] = 10_000
+    error_rate: Annotated[
+        Share, Option("Probability that honest certificates are called falsified.", example="0.01")
+    ] = 0.01
+    seed: Annotated[Seed, Option("Key of all noise.", shown="0; --replay draws one")] = 0
