@@ -60,7 +60,7 @@ def change(folder: Path, old: str, new: str, file: str = "guarantee.toml") -> No
 
 def verified(folder: Path, **options):
     said: list[str] = []
-    found = verify(folder / "guarantee.toml", settings(folder, say=said.append, **options))
+    found = verify(folder / "guarantee.toml", settings(folder, **options), say=said.append)
     assert found.sampling is None or set(found.sampling.why) <= {*said, *found.sampling.why}
     return found
 
