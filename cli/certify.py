@@ -286,8 +286,6 @@ def _request(own: Any, sigma: float | None, options: dict[str, Any]) -> Any:
     if own is None:
         settings = {"alpha": 0.76, "radii": DEFAULT_RADII, **given}
         return CertifyRequest(sigma or 0.5, samples=options["samples"], **settings)
-    if sigma not in (None, own.sigma):
-        raise ParameterError(f"sigma = {sigma}: that run was sampled with {own.sigma}: drop --sigma")
     hard = {"scores": "hard", "bound": "clopper-pearson"} if own.scores != "hard" else {}
     return own.replace(samples=options["samples"], goal="radii", **{**given, **hard})
 

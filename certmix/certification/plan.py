@@ -18,15 +18,7 @@ from certmix.errors import ParameterError
 from certmix.sampling.schedule import looks
 from certmix.types import FloatArray
 
-__all__ = [
-    "SCENARIOS",
-    "Plan",
-    "PlannedGoal",
-    "Truth",
-    "plan",
-    "scenario",
-    "truth_of",
-]
+__all__ = ["Plan", "PlannedGoal", "Truth", "plan", "scenario", "truth_of"]
 
 SCENARIOS: dict[str, dict[float, tuple[tuple[float, float], ...]]] = {
     "cifar10": {
@@ -56,26 +48,18 @@ _LARGEST = 3.81
 """Radius in units of sigma that 100,000 agreeing samples give: where published radii end."""
 _DOUBTFUL = 0.5
 _IMAGES = 2000
+GOALS = ("fixed", "radii", "radius")
+MODEL_SECONDS = 30.0
+"""What a worker takes to start: an assumption."""
 
 
 @dataclass(frozen=True)
 class Truth:
     """Images (m,) to stand for those of the run that is planned.
 
-    Parameters
-    ----------
-    probability
-        Of the selected class under noise, float64 (m,).
-    right
-        Whether that class is right, bool (m,): others stop after selection.
-    classes, voted
-        Number of classes, and of those that get votes of an image.
-    seconds_per_sample
-        Measured, None where nothing was.
-    source
-        Where this comes from, one sentence.
-    doubts
-        Why it may be wrong.
+    ``probability`` is that of the selected class under noise, float64 (m,); an image whose class is not
+    ``right`` stops after selection.  Of ``classes``, ``voted`` get votes of an image.  ``source`` says where
+    this comes from, ``doubts`` why it may be wrong; ``seconds_per_sample`` is None where nothing was timed.
     """
 
     probability: FloatArray
@@ -117,74 +101,51 @@ def scenario(name: str, sigma: float) -> Truth:
 
 
 def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | None]:
-    """Return the images of a run folder with its request, or of a published log.
+    """Return the images of a run folder with its request, or of a published log or class counts.
 
     Raises
     ------
     CertmixError
         If it cannot be read, or holds no images.
     """
-    return _of_run(path) if path.is_dir() else (_of_log(path, sigma), None)
-
-
-def _of_run(folder: Path) -> tuple[Truth, CertifyRequest]:
-    run = open_sampled(folder)
+    if not path.is_dir():
+        stored = read_stored(path, sigma=sigma)
+        refuse_empty(stored)
+        p, abstained, classes = stored.bounds.p_lower, stored.selected < 0, 10
+        if stored.frequencies is not None:
+            p, classes = stored.frequencies.max(1), stored.frequencies.shape[1]
+        source = (
+            f"Images are like the {len(p):,} of {path}; its abstentions are taken to be selected rightly, "
+            "with probability 0.45."
+        )
+        doubts = tuple(note for note in stored.notes if isinstance(note, Doubt))
+        p = np.where(abstained, 0.45, p)
+        return Truth(p, stored.right | abstained, classes, min(classes, 6), None, source, doubts), None
+    run = open_sampled(path, sigma)
     if not run.records:
-        raise ParameterError(f"{folder} holds no finished images: name another run or a log")
+        raise ParameterError(f"{path} holds no finished images: name another run or a log")
     votes = [record.estimation.get(record.drawn, record.selection) for record in run.records]
     selected = np.array([record.selected for record in run.records])
     top = np.array([count[k] for count, k in zip(votes, selected, strict=True)])
     total = np.array([count.sum() for count in votes])
     drawn = sum(record.drawn + int(record.selection.sum()) for record in run.records)
     seconds = sum(record.seconds for record in run.records)
-    hard = run.request.scores == "hard"
-    found = Truth(
+    timed = drawn and seconds > 0 and run.request.scores == "hard"
+    truth = Truth(
         np.clip((top + 0.5) / (total + 1.0), 0.0, 1.0), selected == [record.label for record in run.records],
         run.classes, float(np.mean([np.count_nonzero(count) for count in votes])),
-        seconds / drawn if drawn and seconds > 0 and hard else None,
-        f"Images are like the {len(run.records):,} of {folder}.",
+        seconds / drawn if timed else None, f"Images are like the {len(run.records):,} of {path}.",
     )  # fmt: skip
-    return found, run.request
-
-
-def _of_log(path: Path, sigma: float | None) -> Truth:
-    stored = read_stored(path, sigma=sigma)
-    refuse_empty(stored)
-    p, abstained = stored.bounds.p_lower, stored.selected < 0
-    classes = 10 if stored.frequencies is None else stored.frequencies.shape[1]
-    if stored.frequencies is not None:
-        p = stored.frequencies.max(1)
-    return Truth(
-        np.where(abstained, 0.45, p), stored.right | abstained, classes, min(classes, 6), None,
-        f"Images are like the {len(p):,} of {path}; its abstentions are taken to be selected rightly, with "
-        "probability 0.45.",
-        tuple(note for note in stored.notes if isinstance(note, Doubt)),
-    )  # fmt: skip
-
-
-GOALS = ("fixed", "radii", "radius")
-MODEL_SECONDS = 30.0
-"""What a worker takes to start: an assumption."""
+    return truth, run.request
 
 
 @dataclass(frozen=True)
 class PlannedGoal:
     """One goal of sampling: what it draws, takes and costs.
 
-    Parameters
-    ----------
-    goal
-        A name in `certmix.certification.request.GOALS`.
-    mean_samples
-        Of an image, selection included.
-    total_samples
-        Of the run.
-    worker_hours, hours
-        Of all workers together, and until the run ends.
-    cost
-        None without a price.
-    disk_bytes, memory_bytes
-        Of the records on disk, and of the process that tabulates them.
+    Samples of an image include those of selection.  ``worker_hours`` are those of all workers together,
+    ``hours`` pass until the run ends; ``cost`` is None without a price.  ``disk_bytes`` are those of the
+    records, ``memory_bytes`` those of the process that tabulates them.
     """
 
     goal: str
@@ -226,7 +187,6 @@ def plan(
     workers: int = 1,
     price_per_hour: float | None = None,
     classes: int | None = None,
-    seed: int = 0,
 ) -> Plan:
     """Return what a certification would take.
 
@@ -244,8 +204,6 @@ def plan(
         How many, and what one costs in an hour.
     classes
         Of the data; None for those of `truth`.
-    seed
-        Of the votes that are drawn in simulation.
 
     Raises
     ------
@@ -263,47 +221,41 @@ def plan(
             raise ParameterError(f"{name} = {value:g}: give a positive number")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise ParameterError(f"price per hour = {price_per_hour}: give a number of 0 or more")
-    asked, shape = request.replace(images=images), replace(truth, classes=classes or truth.classes)
-    goals = tuple(_goal(asked, goal, shape, rate, workers, price_per_hour, seed) for goal in GOALS)
+    shape = replace(truth, classes=classes or truth.classes)
+    goals = []
+    for goal in GOALS:
+        drawn, kept = _simulated(request.replace(goal=goal), shape)
+        mean = float(drawn.mean()) + request.selection_samples
+        worker_hours = images * mean / rate / 3600
+        longest = (request.samples + request.selection_samples) / rate / 3600  # of one image, by one worker
+        hours = max(worker_hours / min(workers, images), min(longest, worker_hours)) + MODEL_SECONDS / 3600
+        paid = None if price_per_hour is None else price_per_hour * workers * hours
+        sizes = _sizes(shape, images, kept)
+        goals.append(PlannedGoal(goal, mean, images * mean, worker_hours, hours, paid, *sizes))
+    told = "as given, one worker's" if throughput is not None else "what that run had"
+    assumptions = (
+        *truth.doubts,
+        truth.source,
+        "Sampling is simulated with the stopping rule itself, on votes for the selected class or another.",
+        f"Throughput is {told}. Batches are taken to be full, and workers to be equally fast.",
+        f"A worker starts in {MODEL_SECONDS:.0f} s; you pay for all workers until the last one ends.",
+        "Sizes hold for hard votes, with probabilities of a standard classifier.",
+    )
     return Plan(
         images, request.samples, request.sigma, request.alpha, shape.classes, workers, rate, price_per_hour,
-        goals, _assumptions(truth, throughput is None),
+        tuple(goals), assumptions,
     )  # fmt: skip
 
 
-def _goal(
-    request: CertifyRequest,
-    goal: str,
-    truth: Truth,
-    rate: float,
-    workers: int,
-    price: float | None,
-    seed: int,
-) -> PlannedGoal:
-    images = int(request.images)
-    drawn, kept = _simulated(request.replace(goal=goal), truth, seed)
-    mean = float(drawn.mean()) + request.selection_samples
-    worker_hours = images * mean / rate / 3600
-    sharing = min(workers, images)
-    longest = (
-        (request.samples + request.selection_samples) / rate / 3600
-    )  # one image has one worker at a time
-    hours = max(worker_hours / sharing, min(longest, worker_hours)) + MODEL_SECONDS / 3600
-    paid = None if price is None else price * workers * hours
-    disk, memory = _sizes(truth, images, kept)
-    return PlannedGoal(goal, mean, images * mean, worker_hours, hours, paid, disk, memory)
-
-
-def _simulated(request: CertifyRequest, truth: Truth, seed: int) -> tuple[np.ndarray, float]:
+def _simulated(request: CertifyRequest, truth: Truth) -> tuple[np.ndarray, float]:
     """Return the estimation samples of each image, and the mean number of looks kept."""
     if request.goal == "fixed":
-        return np.full(len(truth.right), request.samples), float(
-            len({*looks(request.samples), request.samples})
-        )
+        kept = float(len({*looks(request.samples), request.samples}))
+        return np.full(len(truth.right), request.samples), kept
     rule = Rule(request)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     walk = Walk(rule, np.zeros(len(truth.right), np.int64), np.where(truth.right, 0, 1))
-    votes, before, kept = np.zeros(len(truth.right), np.int64), 0, 0
+    votes, before, kept = np.zeros(len(truth.right), np.int64), 0, 0.0
     for number, samples in enumerate(rule.looks):
         rows = np.flatnonzero(walk.active)
         if len(rows) == 0:
@@ -322,15 +274,3 @@ def _sizes(truth: Truth, images: int, kept: float) -> tuple[float, float]:
     disk = images * (200 + each_look * (kept + 1) + standard)
     memory = 250e6 + images * (16.0 * truth.classes + kept * (8.0 * voted + 300) + 2000)
     return disk, memory
-
-
-def _assumptions(truth: Truth, measured: bool) -> tuple[str, ...]:
-    throughput = "Throughput is what that run had." if measured else "Throughput is as given, one worker's."
-    return (
-        *truth.doubts,
-        truth.source,
-        "Sampling is simulated with the stopping rule itself, on votes for the selected class or another.",
-        f"{throughput} Batches are taken to be full, and workers to be equally fast.",
-        f"A worker starts in {MODEL_SECONDS:.0f} s; you pay for all workers until the last one ends.",
-        "Sizes hold for hard votes, with probabilities of a standard classifier.",
-    )

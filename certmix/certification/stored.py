@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -42,38 +42,32 @@ from certmix.types import (
     Summary,
 )
 
-__all__ = [
-    "ASSUMED",
-    "BY_RADIUS",
-    "LOG",
-    "NOT_CHECKED",
-    "ONE_SIDED",
-    "BestSummary",
-    "Doubt",
-    "RunContents",
-    "Stored",
-    "best",
-    "data_of",
-    "named",
-    "open_run",
-    "open_sampled",
-    "planned_images",
-    "radii_at",
-    "read_stored",
-    "recertify",
-    "refuse_empty",
-    "refuse_of_files",
-    "remember_planned",
-    "request_of",
-    "run_of_log",
-]
+__all__ = ["BestSummary", "best", "recertify"]
 
 NOT_CHECKED = "Models not checked: none is loaded here (certmix verify compares them with the run)."
 """What commands say that read a run without its models."""
 LOG = "records.tsv"
-PLANNED = "planned images"
 """A run's own log, beside its run.json."""
+PLANNED = "planned images"
 _DECIMALS = 6
+_ROUNDING = 4 * 2.0**-53  # of Phi(radius / sigma)
+
+ONE_SIDED = "clopper-pearson"
+"""The bound with q = 1 - p, so that one radius says both; the field's custom."""
+BY_RADIUS = ("exact", "smoothing")
+"""Certificates that are a log's own radius at alpha = 1, whatever its bound."""
+ASSUMED = (
+    "The log does not say its bound: it is taken to be one-sided, q = 1 - p, as is the field's custom; if it "
+    "was not, figures at alpha < 1 may be too high."
+)
+MOST_SIGMAS = 6.5
+"""10^10 samples that all agree certify 6.06 sigma at a failure probability of 0.001."""
+
+
+class Doubt(str):
+    """A note that is a warning as well: it comes first, and commands say it on stderr."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -90,13 +84,7 @@ class RunContents:
 
 
 def request_of(described: dict[str, Any], folder: Path) -> CertifyRequest:
-    """Return the request that a run's description holds.
-
-    Raises
-    ------
-    RunError
-        If it holds none.
-    """
+    """Return the request that a run's description holds; RunError if it holds none."""
     try:
         return from_json(CertifyRequest, described["request"])
     except (KeyError, TypeError) as error:
@@ -108,13 +96,7 @@ def _lacks(folder: Path, error: Exception) -> RunError:
 
 
 def data_of(described: dict[str, Any]) -> tuple[int, int]:
-    """Return how many inputs and classes the data have that a description tells of.
-
-    Raises
-    ------
-    KeyError, TypeError
-        If one is missing or of another type.
-    """
+    """Return how many inputs and classes the data have; KeyError or TypeError where it is not told."""
     inputs, names = described["data"]["inputs"], described["data"]["class_names"]
     if not isinstance(inputs, int) or not isinstance(names, list) or len(names) < 2 or inputs < 0:
         raise TypeError("a number of inputs and at least 2 class names")
@@ -122,13 +104,7 @@ def data_of(described: dict[str, Any]) -> tuple[int, int]:
 
 
 def named(model: Any) -> tuple[str | None, str | None]:
-    """Return the name and checksum of a model (or data) described in ``run.json``, nothing for no model.
-
-    Raises
-    ------
-    KeyError, TypeError
-        If it has none that can be printed.
-    """
+    """Return the name and checksum of a described model; KeyError or TypeError where these are missing."""
     return (None, None) if model is None else (_printable(model["name"]), _printable(model["checksum"]))
 
 
@@ -156,13 +132,7 @@ def planned_images(store: Store, images: int | str) -> list[int]:
 
 
 def open_run(folder: Path) -> RunContents:
-    """Return what a run folder holds; images that its own request left unfinished are left out.
-
-    Raises
-    ------
-    RunError
-        If it is not the folder of a run that has begun to sample.
-    """
+    """Return what a run folder holds; images that its own request left unfinished are left out."""
     described = read_run(folder, "certify")
     request = request_of(described, folder)
     try:
@@ -179,19 +149,19 @@ def open_run(folder: Path) -> RunContents:
     if records:
         waiting = bound_records(records, request).waiting
         records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
-    planned = inputs if request.images == "all" else min(int(request.images), inputs)
-    return RunContents(
-        request, tuple(records), probabilities, max(planned, len(records)), classes, about, first
-    )
+    planned = max(_images(request, inputs), len(records))
+    return RunContents(request, tuple(records), probabilities, planned, classes, about, first)
 
 
-def open_sampled(folder: Path) -> RunContents:
+def _images(request: CertifyRequest, inputs: int) -> int:
+    """Return how many of so many inputs a request is about."""
+    return inputs if request.images == "all" else min(int(request.images), inputs)
+
+
+def open_sampled(folder: Path, sigma: float | None = None) -> RunContents:
     """Return what the folder of a run of certmix certify holds; any other run is named by its own command.
 
-    Raises
-    ------
-    RunError
-        If it is no run, one that draws no samples or is of another command, or has not begun to sample.
+    RunError if it is no run, draws no samples, or has not begun to; ParameterError for another `sigma`.
     """
     study = str(read_run(folder)["identity"].get("study", CERTIFY))
     made = f"{folder} is a run of {command_of(study)}"
@@ -202,74 +172,58 @@ def open_sampled(folder: Path) -> RunContents:
         )
     if study != CERTIFY:
         raise RunError(f"{made}: name a run of certmix certify")
-    return open_run(folder)
+    run = open_run(folder)
+    _refuse_other_sigma(folder, sigma, run.request.sigma)
+    return run
 
 
-def run_of_log(log: PublishedLog) -> dict[str, Any] | None:
-    """Return the ``run.json`` beside a run's own ``records.tsv``, None for any other log."""
-    path = Path(log.source)
-    if path.name != LOG or log.decimals != _DECIMALS or not (path.parent / DESCRIPTION).exists():
-        return None
-    described = read_run(path.parent, "certify")
-    if "request" not in described or "data" not in described:
-        return None
-    request = request_of(described, path.parent)
-    try:
-        data_of(described)
-    except (KeyError, TypeError) as error:
-        raise _lacks(path.parent, error) from None
-    return {**described, "request": request.as_dict()}
+def _refuse_other_sigma(source: str | Path, given: float | None, own: float) -> None:
+    if given not in (None, own):
+        raise ParameterError(f"sigma = {given}: {source} was made with {own}: drop --sigma")
 
 
-_ROUNDING = 4 * 2.0**-53
+class KnownLog(NamedTuple):
+    """What is known of how a log was made; `run` and `classes` are those of a run's own ``records.tsv``."""
 
-ONE_SIDED = "clopper-pearson"
-"""The bound with q = 1 - p, so that one radius says both; the field's custom."""
-
-BY_RADIUS = ("exact", "smoothing")
-"""Certificates that are a log's own radius at alpha = 1, whatever its bound."""
-
-ASSUMED = (
-    "The log does not say its bound: it is taken to be one-sided, q = 1 - p, as is the field's custom; if it "
-    "was not, figures at alpha < 1 may be too high."
-)
-
-MOST_SIGMAS = 6.5
-"""10^10 samples that all agree certify 6.06 sigma at a failure probability of 0.001."""
+    run: CertifyRequest | None
+    classes: int
+    sigma: float | None
+    bound: str | None
+    extent: Extent
 
 
-class Doubt(str):
-    """A note that is a warning as well: it comes first, and commands say it on stderr."""
+def known_of(log: PublishedLog, sigma: float | None, rows: int | None) -> KnownLog:
+    """Return what a log, the ``run.json`` beside it, and its user say; only a log of its name has a run.
 
-    __slots__ = ()
+    ParameterError if the user and the log differ.
+    """
+    path, run, planned, classes = Path(log.source), None, None, 0
+    if path.name == LOG and log.decimals == _DECIMALS and (path.parent / DESCRIPTION).exists():
+        described = read_run(path.parent, "certify")
+        if "request" in described and "data" in described:
+            run = request_of(described, path.parent)
+            try:
+                inputs, classes = data_of(described)
+            except (KeyError, TypeError) as error:
+                raise _lacks(path.parent, error) from None
+            planned = _images(run, inputs)
+    own, bound = log.sigma, log.bound
+    if run is not None:
+        own, bound = run.sigma if own is None else own, bound or run.bound
+    if own is not None:
+        _refuse_other_sigma(log.source, sigma, own)
+        sigma = own
+    return KnownLog(run, classes, sigma, bound, expected_rows(log.index, planned, rows))
 
 
 @dataclass(frozen=True)
 class Stored:
     """Bounds of the robust classifier's images, (m,), and what is known of them.
 
-    Parameters
-    ----------
-    source, kind
-        As named; ``"log"``, ``"run's log"`` or ``"class counts"``.
-    sigma
-        Noise level.
-    label, selected
-        Classes; selected is -1 where the log abstains.
-    bounds
-        p and q; their failure probability is NaN where it is unknown.
-    radius
-        Of a log: the radius of the robust classifier alone.  None for counts.
-    frequencies
-        Of counts: float64 (m, c).  None for logs.
-    planned
-        Rows that there should be, None if unknown.
-    samples
-        Of each image, None for logs.
-    bound
-        Name of the bound, None if unknown.
-    notes
-        What a reader should know.
+    `kind` is ``"log"``, ``"run's log"``, ``"class counts"`` or ``"run folder"``; `selected` is -1 where a log
+    abstains; the failure probability of `bounds` is NaN where it is unknown.  A log has the radii of the
+    robust classifier alone, counts have `frequencies` (m, c) and the samples of each image.  `planned` is how
+    many rows there should be; it and `bound` are None if unknown.
     """
 
     source: str
@@ -306,14 +260,9 @@ class Stored:
 def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
     """Return certified radii; a log's own at alpha = 1, where both certificates are them.
 
-    Going through a probability and back would miss radii that lie exactly on
-    a table's threshold.
-
-    Raises
-    ------
-    ParameterError
-        For any other radii of a log whose bound is not one-sided: p = Phi(radius / sigma) and
-        q = 1 - p would claim more than the log's bounds did.
+    Going through a probability and back would miss radii that lie exactly on a table's threshold.  Refused is
+    any other radius of a log whose bound is not one-sided: p = Phi(radius / sigma) and q = 1 - p would claim
+    more than the log's bounds did.
     """
     if stored.radius is None or alpha != 1.0 or certificate not in BY_RADIUS:
         if stored.radius_alone:
@@ -332,25 +281,13 @@ def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
 
 
 def refuse_empty(stored: Stored) -> None:
-    """Refuse a file without rows.
-
-    Raises
-    ------
-    ParameterError
-        If it holds none.
-    """
+    """Refuse a file without rows."""
     if len(stored.label) == 0:
         raise ParameterError(f"{stored.source} holds no rows: name a log that is not empty")
 
 
 def refuse_of_files(folder: str | Path, **options: object) -> None:
-    """Refuse options of logs and class counts that were given with a run folder.
-
-    Raises
-    ------
-    ParameterError
-        For the first that was.
-    """
+    """Refuse options of logs and class counts that were given with a run folder."""
     for name, value in options.items():
         if value:
             option = name.replace("_", "-")
@@ -367,13 +304,7 @@ def read_stored(
     assume_selected: bool = False,
     rows: int | None = None,
 ) -> Stored:
-    """Return what a log or a file of class counts holds; see `certmix.certification.stored.recertify`.
-
-    Raises
-    ------
-    DataError, ParameterError
-        If the file is malformed, or an option does not apply to it.
-    """
+    """Return what a log or a file of class counts holds; its options are those of `recertify`."""
     found = read_published(path)
     if isinstance(found, ClassCounts):
         if as_printed:
@@ -392,19 +323,6 @@ def _need_sigma(source: str, sigma: float | None) -> float:
     return sigma
 
 
-def _doubt_of_sigma(log: PublishedLog, sigma: float) -> list[Doubt]:
-    """Ask whether the noise level is right where a log's largest radius would rest on billions of samples."""
-    largest = float(np.max(log.radius[~log.abstained], initial=0.0)) / sigma
-    if largest <= MOST_SIGMAS:
-        return []
-    return [
-        Doubt(
-            f"is sigma = {sigma:g} right? The largest radius of the log would be {largest:.3g} sigma, for "
-            "which 10^10 samples an image are not enough; with too small a sigma every figure is too high"
-        )
-    ]
-
-
 def _from_log(
     log: PublishedLog,
     sigma: float | None,
@@ -413,77 +331,57 @@ def _from_log(
     as_printed: bool,
     rows: int | None,
 ) -> Stored:
+    """Take p = Phi(radius / sigma), q = 1 - p: what a log of the robust classifier alone proves."""
     log, repeated = distinct_rows(log)
-    own = run_of_log(log)
-    known = {} if own is None else dict(own["request"])
-    known |= {name: value for name in ("bound", "sigma") if (value := getattr(log, name)) is not None}
-    for option, given, name in (
-        ("--failure-probability", delta, "failure_probability"), ("--bound", bound, "bound"),
-    ):  # fmt: skip
-        if given is not None and given != known.get(name, math.nan):
+    known = known_of(log, sigma, rows)
+    own, level = known.run is not None, _need_sigma(log.source, known.sigma)
+    stated = math.nan if known.run is None else known.run.failure_probability
+    for option, given, said in (("--failure-probability", delta, stated), ("--bound", bound, known.bound)):
+        if given is not None and given != said:
             raise ParameterError(
                 f"{option} {given}: {log.source} holds no counts, so what its radii rest on cannot be "
                 f"changed; drop {option}, or name a run folder or class counts"
             )
-    if "sigma" in known and sigma not in (None, known["sigma"]):
-        raise ParameterError(f"sigma = {sigma}: {log.source} was made with {known['sigma']}: drop --sigma")
-    level = _need_sigma(log.source, known.get("sigma", sigma))
-    extent = expected_rows(log.index, own, rows)
-    radius = log.radius if as_printed or own is not None else log.lowest
-    radius = np.where(log.abstained, 0.0, radius)
-    notes = [
-        *_doubt_of_sigma(log, level),
-        *_rows_note(len(log), extent, log.cut_off, repeated),
-        _rounding_note(as_printed, own is not None),
-    ]
-    with np.errstate(over="ignore"):  # p is capped long before
+    radius = np.where(log.abstained, 0.0, log.radius if as_printed or own else log.lowest)
+    with np.errstate(over="ignore"):  # p is capped below
         scaled = radius / level
-    if own is None:
-        notes.append("The log does not say its failure probability.")
-    if "bound" not in known:
-        notes.append(ASSUMED)
-    return Stored(
-        source=log.source, kind="log" if own is None else "run's log", sigma=level, label=log.label,
-        selected=np.where(log.abstained, -1, log.predict),
-        bounds=_log_bounds(scaled, as_printed, known.get("failure_probability", math.nan)),
-        radius=radius, frequencies=None, planned=extent.rows, samples=None, bound=known.get("bound"),
-        notes=tuple(notes), as_printed=as_printed,
-    )  # fmt: skip
-
-
-def _log_bounds(scaled: FloatArray, as_printed: bool, failure_probability: float) -> ConfidenceBounds:
-    """p = Phi(radius / sigma), q = 1 - p: what a log of the robust classifier alone proves."""
     p = np.minimum(ndtr(scaled), 1.0 - 2.0**-53)
-    if not as_printed:
-        p = p - _ROUNDING
-    p = np.where(scaled > 0, p, 0.0)
-    return ConfidenceBounds(p, 1.0 - p, failure_probability, "log", {})
-
-
-def _rounding_note(as_printed: bool, own: bool) -> str:
+    p = np.where(scaled > 0, p if as_printed else p - _ROUNDING, 0.0)
+    notes: list[str] = []
+    largest = float(np.max(log.radius[~log.abstained], initial=0.0)) / level
+    if largest > MOST_SIGMAS:
+        notes.append(Doubt(
+            f"is sigma = {level:g} right? The largest radius of the log would be {largest:.3g} sigma, for "
+            "which 10^10 samples an image are not enough; with too small a sigma every figure is too high"
+        ))  # fmt: skip
+    notes += _rows_note(len(log), known.extent, log.cut_off)
+    if repeated:
+        notes.append(f"Repeated rows, equal to an earlier one and counted once: {repeated:,}.")
     if as_printed:
-        return (
+        notes.append(
             "Radii are taken as printed, rounded to nearest: they are not rounded down, "
             "and may exceed what was proved."
         )
-    return (
-        "Radii are the log's own, which were rounded down when it was written."
-        if own
-        else "Each radius is the lowest that prints as the log's does."
-    )
+    elif own:
+        notes.append("Radii are the log's own, which were rounded down when it was written.")
+    else:
+        notes.append("Each radius is the lowest that prints as the log's does.")
+    if not own:
+        notes.append("The log does not say its failure probability.")
+    if known.bound is None:
+        notes.append(ASSUMED)
+    return Stored(
+        source=log.source, kind="run's log" if own else "log", sigma=level, label=log.label,
+        selected=np.where(log.abstained, -1, log.predict),
+        bounds=ConfidenceBounds(p, 1.0 - p, stated, "log", {}), radius=radius, frequencies=None,
+        planned=known.extent.rows, samples=None, bound=known.bound, notes=tuple(notes), as_printed=as_printed,
+    )  # fmt: skip
 
 
-def _rows_note(rows: int, extent: Extent, cut_off: bool, repeated: int) -> list[str]:
-    notes = [
-        f"Rows: {rows:,} of {extent.rows:,} ({extent.why})."
-        if extent.rows
-        else f"Rows: {rows:,} ({extent.why})."
-    ]
-    if cut_off:
-        notes.append("The last line is incomplete, and left out.")
-    if repeated:
-        notes.append(f"Repeated rows, equal to an earlier one and counted once: {repeated:,}.")
-    return notes
+def _rows_note(rows: int, extent: Extent, cut_off: bool) -> list[str]:
+    of = f" of {extent.rows:,}" if extent.rows else ""
+    notes = [f"Rows: {rows:,}{of} ({extent.why})."]
+    return [*notes, "The last line is incomplete, and left out."] if cut_off else notes
 
 
 def _from_counts(
@@ -494,14 +392,23 @@ def _from_counts(
     assume_selected: bool,
     rows: int | None,
 ) -> Stored:
+    """Take the most voted class, and pay for choosing it by the counts that bound it."""
     delta = 0.001 if failure_probability is None else failure_probability
-    level, name = _need_sigma(found.source, sigma), bound or "clopper-pearson"
+    level, name = _need_sigma(found.source, sigma), bound or ONE_SIDED
     selected, classes = found.counts.argmax(1), found.counts.shape[1]
-    share = 1 if assume_selected else (2 if name == "clopper-pearson" else classes)
+    share = 1 if assume_selected else (2 if name == ONE_SIDED else classes)
     bounds = bound_counts(found.counts, selected, delta / share, name)
     samples = found.counts.sum(1)
     extent = Extent(rows, "as stated") if rows else Extent(None, "how many there should be is not known")
-    notes = [*_rows_note(len(found), extent, found.cut_off, 0), _selection_note(share, delta)]
+    chosen = "Each image's class is the most voted one of the counts that also bound it: "
+    if share == 1:
+        chosen += (
+            "the failure probability holds only if other samples chose the same class beforehand, "
+            "as --assume-selected states."
+        )
+    else:
+        chosen += f"to allow for that choice the bounds use {delta:g} / {share}."
+    notes = [*_rows_note(len(found), extent, found.cut_off), chosen]
     if samples.min() != samples.max():
         notes.append(f"Samples of an image: {samples.min():,} to {samples.max():,}.")
     notes.append("The number of samples is taken to have been fixed before they were drawn.")
@@ -511,19 +418,6 @@ def _from_counts(
         frequencies=found.counts / samples[:, None], planned=rows, samples=samples, bound=name,
         notes=tuple(notes),
     )  # fmt: skip
-
-
-def _selection_note(share: int, delta: float) -> str:
-    if share == 1:
-        return (
-            "Each image's class is the most voted one of the counts that also bound it: the failure "
-            "probability holds only if other samples chose the same class beforehand, "
-            "as --assume-selected states."
-        )
-    return (
-        "Each image's class is the most voted one of the counts that also bound it: to allow for that choice "
-        f"the bounds use {delta:g} / {share}."
-    )
 
 
 def recertify(
@@ -573,29 +467,19 @@ def recertify(
         "radii": None if radii is None else tuple(radii),
     }  # fmt: skip
     given = {name: value for name, value in changes.items() if value is not None}
-    if Path(source).is_dir():
-        refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
-        return _from_run(Path(source), sigma, given)
-    stored = read_stored(
-        source, sigma=sigma, failure_probability=failure_probability, bound=bound, as_printed=as_printed,
-        assume_selected=assume_selected, rows=rows,
-    )  # fmt: skip
-    defaults: dict[str, Any] = {
-        "alpha": 1.0,
-        "certificates": BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES),
-        "radii": DEFAULT_RADII,
-        "goal": "fixed",
-    }
-    return _tabulate(stored, CertifyRequest(stored.sigma, **{**defaults, **given}))
-
-
-def _from_run(folder: Path, sigma: float | None, given: dict[str, Any]) -> Summary:
-    """Evaluate all stored counts again; no image is left out for want of more samples."""
-    run = open_sampled(folder)
-    if sigma not in (None, run.request.sigma):
-        raise ParameterError(f"sigma = {sigma}: {folder} was sampled with {run.request.sigma}: drop --sigma")
+    if not Path(source).is_dir():
+        stored = read_stored(
+            source, sigma=sigma, failure_probability=failure_probability, bound=bound, as_printed=as_printed,
+            assume_selected=assume_selected, rows=rows,
+        )  # fmt: skip
+        named = BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES)
+        usual = {"alpha": 1.0, "certificates": named, "radii": DEFAULT_RADII, "goal": "fixed"}
+        return _tabulate(stored, CertifyRequest(stored.sigma, **{**usual, **given}))
+    refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
+    run = open_sampled(Path(source), sigma)
     request = run.request.replace(**given)
     notes = expectations(request, run.classes) + reading_notes(request, run.classes)
+    # no image is left out for want of more samples
     if run.records and (waiting := int(bound_records(run.records, request).waiting.sum())):
         notes.append(
             f"Images that these settings would sample further, judged by the samples there are: {waiting:,}."
@@ -614,16 +498,22 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
         for (classifier, _, _), found in zip(plan, radii, strict=True)
         if count
     )
-    samples = stored.samples if count else None
-    robust, clean_note = _robust_accuracy(stored)
-    doubts = [] if count else [Doubt(f"{stored.source} holds no rows: its table is empty")]
+    samples, notes = stored.samples if count else None, list(stored.notes)
+    if not count:
+        notes.insert(0, Doubt(f"{stored.source} holds no rows: its table is empty"))
+    elif stored.frequencies is None:
+        notes.append(
+            f"Clean accuracy (robust) is the share of right predictions among all {count:,} rows; the "
+            f"{int(np.sum(stored.selected < 0)):,} abstentions count as wrong. A log says nothing of the "
+            "standard classifier, and so of the mix."
+        )
     return Summary(
         sigma=request.sigma,
         alpha=request.alpha,
         images=count,
         failure_probability=stored.failure_probability,
         radii=request.radii,
-        clean_accuracy=CleanAccuracy(None, robust, None),
+        clean_accuracy=CleanAccuracy(None, float(stored.right.mean()) if count else None, None),
         rows=table,
         complete=count > 0 and stored.planned in (None, count),
         goal=None,
@@ -633,23 +523,8 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
         mean_samples=None if samples is None else float(samples.mean()),
         data=stored.source,
         abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
-        notes=(*doubts, *stored.notes, *clean_note),
+        notes=tuple(notes),
     )
-
-
-def _robust_accuracy(stored: Stored) -> tuple[float | None, list[str]]:
-    """Return what can be said of the robust classifier's clean accuracy, and how it came about."""
-    if len(stored.label) == 0:
-        return None, []
-    if stored.frequencies is not None:
-        return float(stored.right.mean()), []
-    abstained = int(np.sum(stored.selected < 0))
-    note = (
-        f"Clean accuracy (robust) is the share of right predictions among all {len(stored.label):,} rows; "
-        f"the {abstained:,} abstentions count as wrong. A log says nothing of the standard classifier, and "
-        "so of the mix."
-    )
-    return float(stored.right.mean()), [note]
 
 
 @dataclass(frozen=True)
@@ -698,28 +573,23 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
             )
         )
         winners.append(tuple(names[k] for k in chosen))
+    common: dict[str, Any] = {}
+    for name in ("sigma", "failure_probability", "goal", "planned_images", "bound"):
+        values = {getattr(summary, name) for summary in full}
+        common[name] = values.pop() if len(values) == 1 else None
     return BestSummary(
-        sigma=_common(full, lambda s: s.sigma),
+        **common,
         alpha=first.alpha,
         images=min(summary.images for summary in full),
-        failure_probability=_common(full, lambda s: s.failure_probability),
         radii=first.radii,
         clean_accuracy=CleanAccuracy(None, None, None),
         rows=tuple(rows),
         complete=all(summary.complete for summary in full),
-        goal=_common(full, lambda s: s.goal),
-        planned_images=_common(full, lambda s: s.planned_images),
-        bound=_common(full, lambda s: s.bound),
         data=f"{len(full)} sources",
         notes=tuple(_best_notes(summaries, first, winners)),
         sources=tuple(names),
         best_source=tuple(winners),
     )
-
-
-def _common(summaries: Sequence[Summary], read: Callable[[Summary], Any]) -> Any:
-    values = {read(summary) for summary in summaries}
-    return values.pop() if len(values) == 1 else None
 
 
 def _name(summary: Summary) -> str:
@@ -729,30 +599,24 @@ def _name(summary: Summary) -> str:
 def _best_notes(
     summaries: Sequence[Summary], first: Summary, winners: Sequence[tuple[str, ...]]
 ) -> list[str]:
-    """Say that cells were chosen after the fact, which source each is from, and what holds for all."""
+    """Say what is doubted, that cells were chosen after the fact, whose each is, and what holds for all."""
     notes: list[str] = [
+        note if str(summary.data) in note else Doubt(f"{summary.data}: {note}")
+        for summary in summaries
+        for note in summary.notes
+        if isinstance(note, Doubt)
+    ]
+    notes.append(
         "Each cell is the best of several sources, chosen by its own figure: no one classifier reaches "
         "them all, and intervals do not allow for the choice."
-    ]
+    )
     if len({summary.images for summary in summaries}) > 1:
         notes.append(f"Images differ: {', '.join(f'{s.images:,}' for s in summaries)}.")
     letters = {name: chr(65 + k) if k < 26 else str(k) for k, name in enumerate(map(_name, summaries))}
     for row, names in zip(first.rows, winners, strict=True):
         columns = " ".join(letters[name] for name in names)
         notes.append(f"Source of each column, {row.classifier} {row.certificate}: {columns}.")
-    for name, letter in letters.items():
-        notes.append(f"Source {letter}: {name}.")
+    notes += [f"Source {letter}: {name}." for name, letter in letters.items()]
     notes += [f"{s.data}: {ASSUMED}" for s in summaries if ASSUMED in s.notes]
-    seen = dict.fromkeys(note for summary in summaries for note in summary.notes)
-    shared = [note for note in seen if note != ASSUMED and all(note in s.notes for s in summaries)]
-    return [*_doubts(summaries), *notes, *(note for note in shared if not isinstance(note, Doubt))]
-
-
-def _doubts(summaries: Sequence[Summary]) -> list[str]:
-    """Return what is doubted of each source, with its name."""
-    return [
-        note if str(summary.data) in note else Doubt(f"{summary.data}: {note}")
-        for summary in summaries
-        for note in summary.notes
-        if isinstance(note, Doubt)
-    ]
+    shared = dict.fromkeys(note for note in first.notes if all(note in s.notes for s in summaries))
+    return notes + [note for note in shared if note != ASSUMED and not isinstance(note, Doubt)]

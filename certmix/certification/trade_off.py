@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,33 +23,24 @@ from certmix.certification.stored import (
 )
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
-from certmix.tables.trade_off import Match, Sweep, TradeOff
-from certmix.types import CertifiedAccuracy, ConfidenceBounds, Curve, FloatArray, IntArray
+from certmix.tables.table import Share
+from certmix.tables.trade_off import Mix, Sweep, TradeOff
+from certmix.types import ConfidenceBounds, Curve, FloatArray
 
-__all__ = [
-    "ALPHAS",
-    "BASELINE",
-    "Mixable",
-    "read_mixable",
-    "trade_off",
-]
+__all__ = ["Mixable", "read_mixable", "trade_off"]
+
+ALPHAS = tuple(k / 200 for k in range(100, 201))
+BASELINE = "baseline"
+"""Match the clean accuracy of the source of least sigma alone, as Figure 3 of the first paper does."""
 
 
 @dataclass(frozen=True)
 class Mixable:
     """A stored source whose mixes can be judged at any alpha.
 
-    Parameters
-    ----------
-    stored
-        Bounds and classes.
-    margin
-        float64 (m,): the label's share of votes minus the largest other; of a
-        log, the least it can be.  0 where nothing is known.
-    standard
-        float64 (m, c): g's probabilities, None where they are unknown.
-    standard_accuracy
-        What is assumed of g where they are.
+    ``margin``, float64 (m,), is the label's share of votes minus the largest other; of a log, the least it
+    can be, 0 where nothing is known.  ``standard``, float64 (m, c), are g's probabilities; where unknown
+    (None), ``standard_accuracy`` is what is assumed of g.
     """
 
     stored: Stored
@@ -85,10 +75,14 @@ class Mixable:
         )
         return f"{rule}; {assumed}"
 
-    def row(self, alpha: float, certificate: str, at_radius: float) -> CertifiedAccuracy:
-        """Return the certified accuracy at one radius."""
-        radii = radii_at(self.stored, alpha, certificate)
-        return table_row("mixed", radii, self.stored.right, (at_radius,))
+    def mix(self, alpha: float, certificates: Sequence[str], at_radius: float) -> Mix:
+        """Return the figures of one alpha."""
+        shares = []
+        for name in certificates:
+            radii = radii_at(self.stored, alpha, name)
+            row = table_row("mixed", radii, self.stored.right, (at_radius,))
+            shares.append(Share(row.certified_accuracy[0], row.interval[0]))
+        return Mix(alpha, self.clean_accuracy(alpha), tuple(shares))
 
 
 def read_mixable(
@@ -109,28 +103,27 @@ def read_mixable(
     assumed = 1.0 if standard_accuracy is None else standard_accuracy
     if not 0.0 <= assumed <= 1.0:
         raise ParameterError(f"standard accuracy = {assumed}: it must lie in [0, 1], such as 0.95")
+    standard: FloatArray | None = None
     if Path(source).is_dir():
         refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected)
-        return _from_run(Path(source), sigma, assumed, standard_accuracy is not None)
-    stored = read_stored(source, sigma=sigma, as_printed=as_printed, assume_selected=assume_selected)
-    refuse_empty(stored)
-    if stored.frequencies is not None:
-        return Mixable(stored, _margins(stored.frequencies, stored.label), None, assumed)
-    least = np.maximum(2 * stored.bounds.p_lower - 1, 0.0)
-    return Mixable(stored, np.where(stored.right, least, -least), None, assumed)
+        stored, standard = _from_run(Path(source), sigma)
+        if standard is not None and standard_accuracy is not None:
+            raise ParameterError(f"{source} knows g's predictions: drop --standard-accuracy")
+    else:
+        stored = read_stored(source, sigma=sigma, as_printed=as_printed, assume_selected=assume_selected)
+        refuse_empty(stored)
+    if stored.frequencies is None:
+        least = np.maximum(2 * stored.bounds.p_lower - 1, 0.0)
+        return Mixable(stored, np.where(stored.right, least, -least), None, assumed)
+    rows, others = np.arange(len(stored.label)), stored.frequencies.copy()
+    others[rows, stored.label] = -1.0
+    margin = stored.frequencies[rows, stored.label] - others.max(1)
+    return Mixable(stored, margin, standard, assumed)
 
 
-def _margins(frequencies: FloatArray, label: IntArray) -> FloatArray:
-    rows, others = np.arange(len(label)), frequencies.copy()
-    others[rows, label] = -1.0
-    margin: FloatArray = frequencies[rows, label] - others.max(1)
-    return margin
-
-
-def _from_run(folder: Path, sigma: float | None, assumed: float, is_assumed: bool) -> Mixable:
-    run = open_sampled(folder)
-    if sigma not in (None, run.request.sigma):
-        raise ParameterError(f"sigma = {sigma}: {folder} was sampled with {run.request.sigma}: drop --sigma")
+def _from_run(folder: Path, sigma: float | None) -> tuple[Stored, FloatArray | None]:
+    """Return the bounds of a run folder, and g's probabilities where all are known."""
+    run = open_sampled(folder, sigma)
     if not run.records:
         raise ParameterError(f"{folder} holds no finished image: run certmix certify first")
     evaluation = evaluate(run.records, run.probabilities, run.request, run.planned, every_look=True)
@@ -139,26 +132,19 @@ def _from_run(folder: Path, sigma: float | None, assumed: float, is_assumed: boo
             f"{folder} has bounds of distributions ({run.request.bound}): trade-off needs bounds of means, "
             "such as --bound betting"
         )
-    records = evaluation.records
-    told = unfinished(folder)
-    label = np.array([record.label for record in records], np.int64)
-    frequencies = np.stack([record.selection / record.selection.sum() for record in records])
+    records, told = evaluation.records, unfinished(folder)
     stored = Stored(
-        source=str(folder), kind="run folder", sigma=run.request.sigma, label=label,
+        source=str(folder), kind="run folder", sigma=run.request.sigma,
+        label=np.array([record.label for record in records], np.int64),
         selected=np.array([record.selected for record in records], np.int64), bounds=evaluation.bounds,
-        radius=None, frequencies=frequencies, planned=run.planned, samples=None,
-        bound=run.request.bound, notes=(NOT_CHECKED,) if told is None else (NOT_CHECKED, f"{told}."),
+        radius=None,
+        frequencies=np.stack([record.selection / record.selection.sum() for record in records]),
+        planned=run.planned, samples=None, bound=run.request.bound,
+        notes=(NOT_CHECKED,) if told is None else (NOT_CHECKED, f"{told}."),
     )  # fmt: skip
-    known = all(record.index in run.probabilities for record in records)
-    if known and is_assumed:
-        raise ParameterError(f"{folder} knows g's predictions: drop --standard-accuracy")
-    standard = np.stack([run.probabilities[record.index] for record in records]) if known else None
-    return Mixable(stored, _margins(frequencies, label), standard, assumed)
-
-
-ALPHAS = tuple(k / 200 for k in range(100, 201))
-BASELINE = "baseline"
-"""Match the clean accuracy of the source of least sigma alone, as Figure 3 of the first paper does."""
+    if not all(record.index in run.probabilities for record in records):
+        return stored, None
+    return stored, np.stack([run.probabilities[record.index] for record in records])
 
 
 def trade_off(
@@ -189,74 +175,44 @@ def trade_off(
         For a value out of range, or a clean accuracy that no alpha reaches.
     """
     CertifyRequest(1.0, 1.0, certificates=tuple(certificates), radii=(at_radius,))
-    read = [_read(one) for one in ([sources] if isinstance(sources, str | Path) else sources)]
+    read = []
+    for source in [sources] if isinstance(sources, str | Path) else sources:
+        if not isinstance(source, Mixable | str | Path):
+            raise ParameterError(f"source {source!r}: give a path, or what read_mixable returns")
+        read.append(source if isinstance(source, Mixable) else read_mixable(source))
     if not read:
         raise ParameterError("no source was given: name run folders, or logs by read_mixable")
-    wanted = _wanted(read, match_clean_accuracy)
-    matches = () if wanted is None else tuple(_match(one, wanted, at_radius, certificates) for one in read)
-    sweeps = tuple(_sweep(one, at_radius, certificates) for one in read)
-    return TradeOff(at_radius, wanted, sweeps, matches, tuple(_notes(read, wanted)))
-
-
-def _read(source: Any) -> Mixable:
-    if isinstance(source, Mixable):
-        return source
-    if not isinstance(source, str | Path):
-        raise ParameterError(f"source {source!r}: give a path, or what read_mixable returns")
-    return read_mixable(source)
-
-
-def _wanted(sources: Sequence[Mixable], match: float | str | None) -> float | None:
-    if match is None:
-        return None
-    if match == BASELINE:
-        return min(sources, key=lambda one: one.stored.sigma).clean_accuracy(1.0)
-    if isinstance(match, str) or not 0.0 < match <= 1.0:
+    wanted = match_clean_accuracy
+    if wanted == BASELINE:
+        wanted = min(read, key=lambda one: one.stored.sigma).clean_accuracy(1.0)
+    elif wanted is not None and (isinstance(wanted, str) or not 0.0 < wanted <= 1.0):
         raise ParameterError(
-            f"clean accuracy = {match}: give a number in (0, 1] such as 0.67, or '{BASELINE}'"
+            f"clean accuracy = {wanted}: give a number in (0, 1] such as 0.67, or '{BASELINE}'"
         )
-    return float(match)
+    accuracy = None if wanted is None else float(wanted)
+    sweeps = [_sweep(one, at_radius, certificates, accuracy) for one in read]
+    return TradeOff(at_radius, tuple(certificates), accuracy, tuple(sweeps), tuple(_notes(read, accuracy)))
 
 
-def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str]) -> Sweep:
-    rows = [[one.row(alpha, name, at_radius) for alpha in ALPHAS] for name in certificates]
-    return Sweep(
-        source=one.stored.source,
-        sigma=one.stored.sigma,
-        images=len(one.stored.label),
-        clean_is=one.clean_is,
-        alphas=ALPHAS,
-        clean_accuracy=tuple(map(one.clean_accuracy, ALPHAS)),
-        certificates=tuple(certificates),
-        certified_accuracy=tuple(tuple(row.certified_accuracy[0] for row in line) for line in rows),
-        interval=tuple(tuple(row.interval[0] for row in line) for line in rows),
-    )
-
-
-def _matching_alpha(one: Mixable, wanted: float) -> float:
-    """Return the largest alpha, in thousandths, whose mix is at least so accurate."""
-    enough = [alpha for alpha in ALPHAS if one.clean_accuracy(alpha) >= wanted]
-    if not enough:
-        most = max(map(one.clean_accuracy, ALPHAS))
-        raise ParameterError(
-            f"clean accuracy = {wanted:g}: no alpha gives {one.stored.source} more than {most:.4g}; lower it"
-        )
-    finer = [round(enough[-1] + k / 1000, 3) for k in range(5)]
-    return max(alpha for alpha in finer if alpha <= 1.0 and one.clean_accuracy(alpha) >= wanted)
-
-
-def _match(one: Mixable, wanted: float, at_radius: float, certificates: Sequence[str]) -> Match:
-    alpha, stored = _matching_alpha(one, wanted), one.stored
-    clean, rows, curves = one.clean_accuracy(alpha), [], []
-    for name in certificates:
-        radii = radii_at(stored, alpha, name).radius
-        rows.append(one.row(alpha, name, at_radius))
-        curves.append(Curve("mixed", name, radii[stored.right & (radii > 0)], len(radii), clean))
-    return Match(
-        stored.source, stored.sigma, alpha, clean, tuple(certificates),
-        tuple(row.certified_accuracy[0] for row in rows), tuple(row.interval[0] for row in rows),
-        tuple(curves),
-    )  # fmt: skip
+def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str], wanted: float | None) -> Sweep:
+    """Return one source over alpha, with the largest alpha whose mix is as accurate as wanted."""
+    stored, match, curves = one.stored, None, []
+    mixes = tuple(one.mix(alpha, certificates, at_radius) for alpha in ALPHAS)
+    if wanted is not None:
+        enough = [mix.alpha for mix in mixes if mix.clean_accuracy >= wanted]
+        if not enough:
+            most = max(mix.clean_accuracy for mix in mixes)
+            raise ParameterError(
+                f"clean accuracy = {wanted:g}: no alpha gives {stored.source} more than {most:.4g}; lower it"
+            )
+        finer = [round(enough[-1] + k / 1000, 3) for k in range(5)]
+        alpha = max(alpha for alpha in finer if alpha <= 1.0 and one.clean_accuracy(alpha) >= wanted)
+        match = one.mix(alpha, certificates, at_radius)
+        for name in certificates:
+            radii = radii_at(stored, alpha, name).radius
+            certified = radii[stored.right & (radii > 0)]
+            curves.append(Curve("mixed", name, certified, len(radii), match.clean_accuracy))
+    return Sweep(stored.source, stored.sigma, len(stored.label), one.clean_is, mixes, match, tuple(curves))
 
 
 def _notes(sources: Sequence[Mixable], wanted: float | None) -> list[str]:
@@ -266,8 +222,7 @@ def _notes(sources: Sequence[Mixable], wanted: float | None) -> list[str]:
             "Each certificate stands at any alpha, but an alpha chosen on the images it is reported for "
             "makes the accuracies optimistic: choose it on other images."
         )
-    told = dict.fromkeys(note for one in sources for note in one.stored.notes)
-    for note in told:
+    for note in dict.fromkeys(note for one in sources for note in one.stored.notes):
         whose = [one.stored.source for one in sources if note in one.stored.notes]
         said = note if len(whose) == len(sources) else f"{', '.join(whose)}: {note}"
         notes.append(Doubt(said) if isinstance(note, Doubt) else said)

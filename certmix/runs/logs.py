@@ -426,16 +426,15 @@ def distinct_rows(log: PublishedLog) -> tuple[PublishedLog, int]:
     return replace(log, **columns, time=tuple(log.time[i] for i in keep)), len(log) - len(keep)
 
 
-def expected_rows(index: IntArray, run: dict[str, Any] | None, rows: int | None) -> Extent:
+def expected_rows(index: IntArray, planned: int | None, rows: int | None) -> Extent:
     """Return how many rows a log should have: as stated, as its run planned, or from the spacing of idx."""
     present = len(set(index.tolist()))
     if rows is not None:
         if rows < present:
             raise ParameterError(f"rows = {rows}: there are {present} already; raise --rows")
         return Extent(rows, "as stated")
-    if run is not None:
-        images, inputs = run["request"]["images"], run["data"]["inputs"]
-        return Extent(max(inputs if images == "all" else min(images, inputs), present), "as the run planned")
+    if planned is not None:
+        return Extent(max(planned, present), "as the run planned")
     ordered = np.unique(index)
     steps = ordered[1:] - ordered[:-1]
     unknown = Extent(None, "how many there should be is not known")

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from certmix.errors import one_line
-from certmix.files import write_atomically
-from certmix.tables.figure import COLOURS, DARK, DASHES, NORM_SIGNS, image, legend, style, tidy, title_lines
+from certmix.tables.figure import (
+    COLOURS,
+    DARK,
+    DASHES,
+    NORM_SIGNS,
+    entry,
+    image,
+    legend,
+    save,
+    style,
+    survival_steps,
+    tidy,
+    title_lines,
+)
 from certmix.tables.formats import write_files
-from certmix.tables.trade_off import Match, TradeOff, on_front
+from certmix.tables.trade_off import TradeOff
 from certmix.tables.words import (
     DETERMINISTIC,
     certificate_label,
@@ -22,7 +34,7 @@ from certmix.tables.words import (
     symbols,
 )
 from certmix.text import floor_percent, known, plain_decimal
-from certmix.types import Curve, FloatArray, Summary
+from certmix.types import Curve, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,28 +50,6 @@ _OTHER = COLOURS[4]
 _LINE: dict[str, Any] = {"drawstyle": "steps-pre", "linewidth": 1.7, "zorder": 3}
 _CIRCLE: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 1.6, "zorder": 5, "clip_on": False}
 _MARKED = (0.6, 0.7, 0.8, 0.9)
-
-
-def survival_steps(radii: FloatArray, images: int, end: float) -> tuple[FloatArray, FloatArray]:
-    """Return the corners (x, y in %) of the share of images with radius >= r.
-
-    To be drawn with ``drawstyle="steps-pre"``: y[i] holds on (x[i-1], x[i]],
-    so that an image still counts at its own radius.  The curve stops where it
-    reaches 0, or at `end` (beyond every finite radius) where it never does or
-    nothing is certified.
-
-    Examples
-    --------
-    >>> survival_steps(np.array([0.0, 0.5, 1.0]), 4, 2.0)
-    (array([0. , 0.5, 1. , 1. ]), array([50., 50., 25.,  0.]))
-    """
-    values, counts = np.unique(radii[radii > 0], return_counts=True)
-    finite = values[np.isfinite(values)]
-    unbounded = int(counts[len(finite) :].sum())
-    surviving = unbounded + counts[: len(finite)][::-1].cumsum()[::-1]
-    stop = finite[-1] if len(finite) and not unbounded else end
-    y = np.array([*surviving[:1], *surviving, unbounded] if len(finite) else [unbounded, unbounded])
-    return np.array([0.0, *finite, stop]), 100.0 * y / max(images, 1)
 
 
 def coinciding(curves: Sequence[Curve]) -> list[list[Curve]]:
@@ -121,16 +111,12 @@ def plot_certified_accuracy(
     RunError
         The file cannot be written.
     """
-    target = Path(path)
-    suffix = target.suffix.lower().removeprefix(".")
-    content = curve_plot(curves, suffix, title=title, sigma=sigma, alpha=alpha, complete=complete, norm=norm)
-    write_atomically(target, content)
+    save(path, lambda suffix: curve_plot(curves, suffix, title, sigma, alpha, complete, norm))
 
 
 def curve_plot(
     curves: Sequence[Curve],
     suffix: str,
-    *,
     title: str,
     sigma: float | None,
     alpha: float,
@@ -168,10 +154,7 @@ def curve_plot(
                 markeredgecolor=colour(curve), **_CIRCLE,
                 label=f"{one_line(curve.classifier)}: clean accuracy{estimate}",
             )  # fmt: skip
-        axes.set(xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20))
-        axes.set_xlabel(f"{NORM_SIGNS.get(norm, one_line(norm))} radius (units of the input)")
-        axes.set_ylabel("certified accuracy (%)")
-        tidy(axes)
+        _certified_axes(axes, end, NORM_SIGNS.get(norm, one_line(norm)))
         handles, labels = axes.get_legend_handles_labels()
         legend(figure, handles, 2 if max(map(len, labels), default=0) <= 44 else 1)
         parts = [] if sigma is None else [f"\u03c3 = {plain_decimal(sigma)}"]
@@ -186,91 +169,87 @@ def curve_plot(
     return image(suffix, (7.0, 5.0), draw)
 
 
+def _certified_axes(axes: Axes, end: float, sign: str) -> None:
+    axes.set(xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20))
+    axes.set_xlabel(f"{sign} radius (units of the input)")
+    axes.set_ylabel("certified accuracy (%)")
+    tidy(axes)
+
+
 def write_products(folder: str | Path, summary: Summary, curves: Sequence[Curve]) -> list[Path]:
     """Write ``certified-accuracy.{json,csv,md,tex,png,svg}`` into a folder, each file whole or not at all.
 
-    Parameters
-    ----------
-    folder
-        Where to; made if missing.
-    summary
-        The figures of the tables.
-    curves
-        The radii of the plot, as a rule one curve for each row.
+    The tables show the summary, the plot the curves, as a rule one for each row.
 
     Raises
     ------
     RunError
         The folder cannot be made or written to.
     """
+    title = "Certified accuracy" + (f": {summary.data}" if summary.data else "")
 
     def draw(suffix: str) -> bytes:
-        return curve_plot(
-            curves, suffix, title="Certified accuracy" + (f": {summary.data}" if summary.data else ""),
-            sigma=summary.sigma, alpha=summary.alpha, complete=summary.complete, norm=summary.norm,
-        )  # fmt: skip
+        about = summary.sigma, summary.alpha, bool(summary.complete), summary.norm
+        return curve_plot(curves, suffix, title, *about)
 
     return write_files(folder, summary_table(summary), {"certified-accuracy": draw})
 
 
 def plot_trade_off(found: TradeOff, path: str | Path) -> None:
-    """Draw a trade-off into a .png (200 dpi) or .svg file.
-
-    On the left the front of each source and certificate: certified accuracy at
-    the radius against clean accuracy, alpha running along it.  With matches, on
-    the right certified accuracy against radius at the matched alphas, whose
-    clean accuracies are hollow dots at 0.
-
-    Raises
-    ------
-    ParameterError
-        The suffix is neither .png nor .svg.
-    RunError
-        The file cannot be written.
-    """
-    target = Path(path)
-    write_atomically(target, trade_off_image(found, target.suffix.lower().removeprefix(".")))
+    """Draw a trade-off into a .png (200 dpi) or .svg file."""
+    save(path, lambda suffix: trade_off_image(found, suffix))
 
 
 def trade_off_image(found: TradeOff, suffix: str) -> bytes:
-    """Return the plot of `plot_trade_off` as the content of a png or svg file."""
-    panels = 2 if found.matches else 1
+    """Draw certified accuracy at the radius against clean accuracy, a front a source and certificate.
+
+    With matches, on the right is certified accuracy against radius at the matched alphas, whose clean
+    accuracies are hollow dots at 0.
+    """
+    sweeps = found.sweeps
+    matched = found.wanted_clean_accuracy is not None
+    panels = 2 if matched else 1
+
+    def colour(source: int) -> str:
+        return COLOURS[source % len(COLOURS)]
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(1, panels, squeeze=False)[0]
-        _draw_fronts(axes[0], found)
-        if found.matches:
-            _draw_matches(axes[1], found)
-        _legend_of_sources(figure, found)
+        all_axes = figure.subplots(1, panels, squeeze=False)[0]
+        _draw_fronts(all_axes[0], found, colour)
+        if matched:
+            _draw_matches(all_axes[1], found, colour)
+        handles = []  # one entry a source, in its colour, and one a certificate, with its dashes
+        for number, sweep in enumerate(sweeps):
+            label = f"\u03c3 = {plain_decimal(sweep.sigma)}"
+            if sweep.match is not None:
+                label += f", \u03b1 = {plain_decimal(sweep.match.alpha)}"
+            handles.append(entry(label, color=colour(number), linewidth=3))
+        for k, name in enumerate(found.certificates):
+            dashes = DASHES[k % len(DASHES)]
+            handles.append(entry(certificate_label(name), color="0.3", linestyle=dashes, linewidth=1.7))
+        legend(figure, handles)
 
     return image(suffix, (5.6 * panels + 0.6, 4.9), draw)
 
 
-def _style(source: int, certificate: int) -> dict[str, Any]:
-    return {"color": COLOURS[source % len(COLOURS)], "linestyle": DASHES[certificate % len(DASHES)]}
-
-
-def _draw_fronts(axes: Axes, found: TradeOff) -> None:
+def _draw_fronts(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> None:
     for number, sweep in enumerate(found.sweeps):
-        clean, alphas = np.array(sweep.clean_accuracy), np.array(sweep.alphas)
-        for k, shares in enumerate(sweep.certified_accuracy):
-            certified = np.array(shares)
-            front = np.array(on_front(sweep.clean_accuracy, shares), bool)
-            x, y = 100 * clean[front], 100 * certified[front]
-            order = np.argsort(x)  # on (x[i-1], x[i]] the point i is the best there is
-            axes.plot(x[order], y[order], **_LINE, **_style(number, k))
-            marked = np.isin(alphas.round(6), _MARKED) & (certified > 0)
-            points = 100 * clean[marked], 100 * certified[marked]
-            axes.plot(*points, "o", markersize=3.5, color=COLOURS[number % len(COLOURS)], zorder=4)
-    for number, match in enumerate(found.matches):
-        stars = (
-            np.full(len(match.certified_accuracy), match.clean_accuracy),
-            np.array(match.certified_accuracy),
-        )
-        axes.plot(
-            *(100 * values for values in stars), "*", markerfacecolor="white", markersize=11, zorder=5,
-            markeredgecolor=COLOURS[number % len(COLOURS)], clip_on=False,
-        )  # fmt: skip
+        clean = 100 * np.array([mix.clean_accuracy for mix in sweep.mixes])
+        dots = np.isin(np.round([mix.alpha for mix in sweep.mixes], 6), _MARKED)
+        for k, (shares, on_front) in enumerate(sweep.lines()):
+            certified, front = 100 * np.array([share.value for share in shares], float), np.array(on_front)
+            order = np.argsort(clean[front])  # on (x[i-1], x[i]] the point i is the best there is
+            how = {"color": colour(number), "linestyle": DASHES[k % len(DASHES)]}
+            axes.plot(clean[front][order], certified[front][order], **_LINE, **how)
+            marked = dots & (certified > 0)
+            axes.plot(clean[marked], certified[marked], "o", markersize=3.5, color=colour(number), zorder=4)
+    for number, sweep in enumerate(found.sweeps):
+        if (match := sweep.match) is not None:
+            stars = 100 * np.array([share.value for share in match.certified], float)
+            axes.plot(
+                np.full(len(stars), 100 * match.clean_accuracy), stars, "*", markerfacecolor="white",
+                markersize=11, zorder=5, markeredgecolor=colour(number), clip_on=False,
+            )  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_xlabel("clean accuracy of the mix (%, estimate)")
     axes.set_ylabel(f"certified accuracy at radius {symbols(radius_heading(found.at_radius))} (%)")
@@ -278,35 +257,17 @@ def _draw_fronts(axes: Axes, found: TradeOff) -> None:
     tidy(axes)
 
 
-def _draw_matches(axes: Axes, found: TradeOff) -> None:
-    radii = [r for match in found.matches for curve in match.curves for r in curve.radii if np.isfinite(r)]
+def _draw_matches(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> None:
+    radii = [r for sweep in found.sweeps for curve in sweep.curves for r in curve.radii if np.isfinite(r)]
     end = 1.03 * max(radii, default=1.0)
-    for number, match in enumerate(found.matches):
-        for k, curve in enumerate(match.curves):
+    for number, sweep in enumerate(found.sweeps):
+        for k, curve in enumerate(sweep.curves):
             steps = survival_steps(curve.radii, curve.images, end)
-            axes.plot(*steps, clip_on=False, **_LINE, **_style(number, k))
-        edge, size = COLOURS[number % len(COLOURS)], max(5, 12 - 3 * number)
-        axes.plot([0], [100 * match.clean_accuracy], "o", markersize=size, markeredgecolor=edge, **_CIRCLE)
-    axes.set(xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20))
-    axes.set_xlabel(f"{NORM_SIGNS['l2']} radius (units of the input)")
-    axes.set_ylabel("certified accuracy (%)")
+            how = {"color": colour(number), "linestyle": DASHES[k % len(DASHES)]}
+            axes.plot(*steps, clip_on=False, **_LINE, **how)
+        if (match := sweep.match) is not None:
+            circle = {**_CIRCLE, "markersize": max(5, 12 - 3 * number), "markeredgecolor": colour(number)}
+            axes.plot([0], [100 * match.clean_accuracy], "o", **circle)
+    _certified_axes(axes, end, NORM_SIGNS["l2"])
     wanted = floor_percent(found.wanted_clean_accuracy or 0.0, 2)
     axes.set_title(f"At equal clean accuracy, {wanted} % or more (circles)", fontsize=10.5)
-    tidy(axes)
-
-
-def _legend_of_sources(figure: Figure, found: TradeOff) -> None:
-    """One entry a source, in its colour, and one a certificate, with its dashes."""
-    from matplotlib.lines import Line2D
-
-    matches: Sequence[Match | None] = found.matches or [None] * len(found.sweeps)
-    handles = []
-    for number, (sweep, match) in enumerate(zip(found.sweeps, matches, strict=True)):
-        label = f"\u03c3 = {plain_decimal(sweep.sigma)}"
-        if match is not None:
-            label += f", \u03b1 = {plain_decimal(match.alpha)}"
-        handles.append(Line2D([], [], color=COLOURS[number % len(COLOURS)], linewidth=3, label=label))
-    for k, name in enumerate(found.sweeps[0].certificates):
-        label, dashes = certificate_label(name), DASHES[k % len(DASHES)]
-        handles.append(Line2D([], [], color="0.3", linestyle=dashes, linewidth=1.7, label=label))
-    legend(figure, handles)

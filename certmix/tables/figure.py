@@ -7,16 +7,19 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from certmix.errors import ParameterError, one_line
+from certmix.files import write_atomically
 from certmix.types import AccuracyShare, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D1F", "#404040")
 """Told apart by colour-blind readers as well."""
@@ -39,23 +42,9 @@ _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def image(suffix: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
-    """Return what `draw` puts on a figure as the content of a png (200 dpi) or svg file.
+    """Return what `draw` puts on a figure of so many inches as a png (200 dpi) or svg file's content.
 
     The same drawing gives the same bytes, whatever the user's matplotlib settings.
-
-    Parameters
-    ----------
-    suffix
-        ``png`` or ``svg``.
-    size
-        Width and height in inches.
-    draw
-        Draws on the empty figure, whose layout is constrained.
-
-    Raises
-    ------
-    ParameterError
-        The suffix is neither.
     """
     if suffix not in _METADATA:
         raise ParameterError(f"cannot draw a '{suffix}' file: let the plot's name end in .png or .svg")
@@ -75,11 +64,25 @@ def image(suffix: str, size: tuple[float, float], draw: Callable[[Figure], None]
     return buffer.getvalue()
 
 
-def tidy(axes: Axes) -> None:
-    """Draw a light grid behind the data and no box around it."""
+def save(path: str | Path, draw: Callable[[str], bytes]) -> None:
+    """Write what `draw` makes of a path's suffix there, whole or not at all."""
+    target = Path(path)
+    write_atomically(target, draw(target.suffix.lower().removeprefix(".")))
+
+
+def tidy(axes: Axes, *, upright: bool = True) -> None:
+    """Draw a light grid behind the data, with `upright` lines or without, and no box around it."""
     axes.grid(color="0.9", linewidth=0.7)
+    axes.grid(visible=upright, axis="x")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def entry(label: str, **how: Any) -> Line2D:
+    """Return a line for a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **how)
 
 
 def style(k: int, *, marker: bool = True) -> dict[str, Any]:
@@ -93,14 +96,25 @@ def percent(shares: Sequence[AccuracyShare]) -> FloatArray:
     return np.array([100 * one.accuracy for one in shares], np.float64)
 
 
-def crosses(
-    axes: Axes, right: Sequence[AccuracyShare], up: Sequence[AccuracyShare], colour: str, alpha: float
-) -> None:
-    """Draw the 95 % intervals of points in pale bars."""
-    pale: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 1, "zorder": 2}
-    for bars, shares, at in ((axes.hlines, right, percent(up)), (axes.vlines, up, percent(right))):
-        ends = 100 * np.array([one.interval for one in shares], float).reshape(-1, 2)
-        bars(at, ends[:, 0], ends[:, 1], **pale)
+def survival_steps(values: FloatArray, images: int, end: float) -> tuple[FloatArray, FloatArray]:
+    """Return the corners (x, y in %) of the share of images with a value >= x, over positive x.
+
+    To be drawn with ``drawstyle="steps-pre"``: y[i] holds on (x[i-1], x[i]], so that an image still counts at
+    its own value.  The curve stops where it reaches 0, or at `end`, beyond every finite value, where it never
+    does or no value is positive.
+
+    Examples
+    --------
+    >>> survival_steps(np.array([0.0, 0.5, 1.0]), 4, 2.0)
+    (array([0. , 0.5, 1. , 1. ]), array([50., 50., 25.,  0.]))
+    """
+    distinct, counts = np.unique(values[values > 0], return_counts=True)
+    finite = distinct[np.isfinite(distinct)]
+    unbounded = int(counts[len(finite) :].sum())
+    surviving = unbounded + counts[: len(finite)][::-1].cumsum()[::-1]
+    stop = finite[-1] if len(finite) and not unbounded else end
+    y = np.array([*surviving[:1], *surviving, unbounded] if len(finite) else [unbounded, unbounded])
+    return np.array([0.0, *finite, stop]), 100.0 * y / max(images, 1)
 
 
 def title_lines(text: str, letters: int = 60, most: int = 2) -> list[str]:
@@ -146,19 +160,9 @@ def place_labels(
 ) -> None:
     """Write words beside points of curves, on the first side where they cover nothing, or not at all.
 
-    The figure must have been laid out.  The ends of curves come first, then
-    points halfway between those that were considered, at most six a curve.
-
-    Parameters
-    ----------
-    axes
-        Where the curves are drawn.
-    curves
-        float64 (n, 2) each: points in data coordinates; not finite ones are skipped.
-    texts
-        One a point.
-    colours
-        One a curve; words at points of several curves are grey.
+    The figure must have been laid out.  The ends of curves come first, then points halfway between those
+    that were considered, at most six a curve.  Curves are float64 (n, 2) in data coordinates, with a text a
+    point and a colour each; points that are not finite are skipped, words at points of several curves grey.
     """
     pixels = [np.asarray(axes.transData.transform(curve)).reshape(-1, 2) for curve in curves]
     pixels = [np.where(np.isfinite(points).all(1, keepdims=True), points, np.nan) for points in pixels]

@@ -1,4 +1,7 @@
-"""Figures of MixedNUTS: beta, examples, margins, the grid of Algorithm 1, the transform."""
+"""Figures of MixedNUTS: beta, examples, margins, the grid of Algorithm 1, the transform.
+
+Figure numbers are those of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from certmix.errors import one_line
 from certmix.tables.figure import (
     COLOURS,
     DARK,
-    crosses,
+    entry,
     head,
     image,
     legend,
     percent,
     place_labels,
     style,
+    survival_steps,
     tidy,
 )
 from certmix.types import EstimatedAccuracy, FloatArray
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Shares = Sequence[EstimatedAccuracy]
@@ -42,39 +45,31 @@ def beta_image(
     title: str,
     subtitle: str = "",
 ) -> bytes:
-    """Return a panel for each second share, against clean accuracy, as a png or svg file's content.
+    """Draw each second share against clean accuracy, a panel each (Figure 8).
 
-    A panel has for each kind of mix its labels (betas), clean accuracies and
-    second shares.  Pale bars are 95 % intervals over images.
-
-    References
-    ----------
-    Figure 8 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
+    A panel has for each kind of mix its labels (betas), clean accuracies and second shares.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
 
     def draw(figure: Figure) -> None:
-        from matplotlib.lines import Line2D
-
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (what, curves) in zip(all_axes, panels.items(), strict=True):
             for name, (labels, clean, second) in curves.items():
                 how = style(names.index(name))
-                crosses(axes, clean, second, how["color"], 0.16)
                 size = 9 if len(labels) == 1 else 4.5
                 points = percent(clean), percent(second)
+                pale: dict[str, Any] = {"color": how["color"], "alpha": 0.16, "linewidth": 1, "zorder": 2}
+                # 95 % intervals over images, both ways
+                axes.hlines(points[1], *100 * np.array([one.interval for one in clean]).T, **pale)
+                axes.vlines(points[0], *100 * np.array([one.interval for one in second]).T, **pale)
                 axes.plot(*points, linewidth=1.6, markersize=size, clip_on=False, zorder=3, **how)
             axes.set(xlabel="clean accuracy (%, estimate)", ylabel=what)
             axes.margins(0.08)
             tidy(axes)
         head(figure, title, subtitle)
-        legend(
-            figure,
-            [
-                Line2D([], [], linewidth=1.8, markersize=5.5, label=name, **style(k))
-                for k, name in enumerate(names)
-            ],
-        )
+        legend(figure, [
+            entry(name, linewidth=1.8, markersize=5.5, **style(k)) for k, name in enumerate(names)
+        ])  # fmt: skip
         figure.draw_without_rendering()
         for axes, curves in zip(all_axes, panels.values(), strict=True):
             several = {
@@ -90,12 +85,7 @@ def beta_image(
 def example_image(
     cases: Mapping[str, tuple[FloatArray, FloatArray, FloatArray]], suffix: str, *, classes: Sequence[str]
 ) -> bytes:
-    """Return bars of logits, probabilities, and transformed probabilities, a row a case, as a file's content.
-
-    References
-    ----------
-    Figure 3 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
-    """
+    """Draw bars of logits, probabilities, and transformed probabilities, a row a case (Figure 3)."""
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(len(cases), 3, squeeze=False)
@@ -109,8 +99,7 @@ def example_image(
                 axes.axhline(0, color="0.4", linewidth=0.8, zorder=3)
                 axes.margins(y=0.2)
                 axes.set_title(title, fontsize=9.5, loc="left")
-                tidy(axes)
-                axes.grid(visible=False, axis="x")
+                tidy(axes, upright=False)
             row[0].set_ylabel(name)
             for axes in row[1:]:
                 axes.set(ylim=(0, 1.18), yticks=(0, 0.5, 1))
@@ -128,16 +117,11 @@ def margin_bars_image(
     title: str,
     subtitle: str = "",
 ) -> bytes:
-    """Return medians of margins as bars, and the share of margins above any value, as a file's content.
+    """Draw medians of margins as bars, and the share of margins above any value (Figures 6 and 7).
 
-    A group's margins are those of images that some logits get right, and
-    wrong, under one condition.  Whiskers are the quartiles.  On the right, for
-    the logits `bent`, a curve's height at the threshold q is the share of its
-    images that no standard classifier can overturn.
-
-    References
-    ----------
-    Figures 6 and 7 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
+    A group's margins are those of images that some logits get right, and wrong, under one condition.
+    Whiskers are the quartiles.  On the right, for the logits `bent`, a curve's height at the threshold q is
+    the share of its images that no standard classifier can overturn.
     """
     conditions = dict.fromkeys(condition for _, condition in groups)
     kinds = [(condition, answer) for condition in conditions for answer in ("right", "wrong")]
@@ -171,10 +155,15 @@ def margin_bars_image(
                 left.bar(at, middle, 0.9 * width, linewidth=1.2, zorder=2, **patch(kind))
                 left.vlines(at, low, high, color="0.25", linewidth=1.0, zorder=3)
                 where: dict[str, Any] = {"textcoords": "offset points", "color": "0.25", **words}
-                left.annotate(_short(float(middle)), (at, high), (0, 2), **where)
+                short = f"{middle:.2f}".removeprefix("0") if middle < 0.995 else "1.0"
+                left.annotate("<.01" if 0 < middle < 0.005 else short, (at, high), (0, 2), **where)
         left.set_xticks(range(len(names)), names)
         left.set(ylim=(0, 1.06), yticks=np.linspace(0, 1, 6), ylabel="median margin; lines: quartiles")
-        _survival(right, {key[1:]: values for key, values in margins.items() if key[0] == bent}, kinds)
+        for (name, condition, answer), values in margins.items():
+            if name == bent and len(values):
+                steps, heights = survival_steps(np.clip(values, _LEAST_MARGIN, 1.0), len(values), 1.0)
+                how = style(kinds.index((condition, answer)), marker=False)
+                right.plot([_LEAST_MARGIN, *steps[1:]], heights, linewidth=1.6, drawstyle="steps-pre", **how)
         right.axvline(max(threshold, _LEAST_MARGIN), color="0.2", linewidth=1.0)
         right.annotate(
             f"q = {threshold:.3g}", (max(threshold, _LEAST_MARGIN), 1), (0, 2), ha="center", va="bottom",
@@ -184,39 +173,12 @@ def margin_bars_image(
             xscale="log", xlim=(_LEAST_MARGIN, 1), ylim=(0, 102), xlabel=f"m, margin of softmax({bent})"
         )
         right.set_ylabel("share of images with margin \u2265 m (%)")
-        tidy(left)
-        left.grid(visible=False, axis="x")
+        tidy(left, upright=False)
         tidy(right)
         head(figure, title, subtitle)
         legend(figure, [Patch(label=f"{kind[0]}, {kind[1]}", **patch(kind)) for kind in kinds])
 
     return image(suffix, (10.0, 4.9), draw)
-
-
-def _short(value: float) -> str:
-    """Return a median in the width of a bar.
-
-    Examples
-    --------
-    >>> _short(0.384), _short(0.0004), _short(1.0)
-    ('.38', '<.01', '1.0')
-    """
-    if 0 < value < 0.005:
-        return "<.01"
-    return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1.0"
-
-
-def _survival(
-    axes: Axes, margins: Mapping[tuple[str, str], FloatArray], kinds: Sequence[tuple[str, str]]
-) -> None:
-    """Draw the share of margins of at least m, over m; margins below the axis' begin lie on it."""
-    for kind, own in margins.items():
-        if len(own):
-            values = np.sort(np.clip(own, _LEAST_MARGIN, 1.0))
-            steps = np.concatenate([[_LEAST_MARGIN], values])
-            heights = 100 * (1 - np.concatenate([[0.0], np.arange(len(values)) / len(values)]))
-            how = style(kinds.index(kind), marker=False)
-            axes.plot(steps, heights, linewidth=1.6, drawstyle="steps-pre", **how)
 
 
 def sensitivity_image(
@@ -230,32 +192,17 @@ def sensitivity_image(
     subtitle: str = "",
     logarithmic: bool = False,
 ) -> bytes:
-    """Return heat maps over s and p, one for each c, as the content of a png or svg file.
+    """Draw heat maps over s and p, one for each c (Appendix D.1, where a panel is a p).
 
-    Parameters
-    ----------
-    candidates
-        Of s, p and c, increasing.
-    values
-        float64 (s, p, c); NaN, shown grey, where the point cannot be chosen.
-    chosen
-        Indices of the chosen point, which is ringed.
-    suffix
-        ``png`` or ``svg``.
-    name
-        Of the quantity, at the colour bar.
-    title, subtitle
-        Heading.
-    logarithmic
-        Colours by the logarithm.
-
-    References
-    ----------
-    Appendix D.1 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024, which
-    has a panel for each p instead.
+    Candidates of s, p and c increase.  Values are float64 (s, p, c); NaN, shown grey, where the point cannot
+    be chosen.  The point whose indices are `chosen` is ringed; `name` is the quantity's, at the colour bar.
     """
     s, p, c = candidates
-    shown = _panels(len(c), chosen[2])
+    shown = list(range(len(c)))
+    if len(c) > MOST:
+        shown = [round(k * (len(c) - 1) / (MOST - 1)) for k in range(MOST)]
+        if chosen[2] not in shown:
+            shown[min(range(MOST), key=lambda k: abs(shown[k] - chosen[2]))] = chosen[2]
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
 
@@ -303,22 +250,6 @@ def sensitivity_image(
     return image(suffix, (1.4 + 2.1 * columns + (1.2 if columns < 3 else 0.0), 1.5 + 2.2 * rows), draw)
 
 
-def _panels(count: int, chosen: int) -> list[int]:
-    """Return which candidates of c are shown.
-
-    Examples
-    --------
-    >>> _panels(3, 0), len(_panels(50, 17)), 17 in _panels(50, 17)
-    ([0, 1, 2], 12, True)
-    """
-    if count <= MOST:
-        return list(range(count))
-    spread = [round(k * (count - 1) / (MOST - 1)) for k in range(MOST)]
-    if chosen not in spread:
-        spread[min(range(MOST), key=lambda k: abs(spread[k] - chosen))] = chosen
-    return sorted(spread)
-
-
 def transform_image(
     bends: Mapping[str, FloatArray],
     paths: Mapping[str, Sequence[FloatArray]],
@@ -326,22 +257,10 @@ def transform_image(
     *,
     logits: FloatArray,
 ) -> bytes:
-    """Return M over a normalised logit, and paths on the simplex, as the content of a png or svg file.
+    """Draw M over a normalised logit, and paths on the simplex (Equation 4 and Figure 4).
 
-    Parameters
-    ----------
-    bends
-        Name -> what a transform makes of `logits`; the first is what the others are compared with.
-    paths
-        Name -> paths over three classes' probabilities, float64 (n, 3) each.
-    suffix
-        ``png`` or ``svg``.
-    logits
-        Normalised logits, increasing.
-
-    References
-    ----------
-    Equation 4 and Figure 4 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
+    `bends` are what transforms make of the increasing `logits`, the first to compare the others with; `paths`
+    run over three classes' probabilities, float64 (n, 3) each.
     """
 
     def how(k: int, first: str) -> dict[str, Any]:

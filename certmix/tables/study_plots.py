@@ -1,4 +1,8 @@
-"""Figures of the first paper's studies: the mix over alpha, trust terms, confidence, local constants."""
+"""Figures of the first paper's studies: the mix over alpha, trust terms, confidence, local constants.
+
+Figure numbers are those of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness
+trade-off".
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,14 @@ from certmix.tables.figure import (
     DARK,
     MARKERS,
     NORM_SIGNS,
-    crosses,
+    entry,
     head,
     image,
     legend,
     percent,
     place_labels,
     style,
+    survival_steps,
     tidy,
     title_lines,
 )
@@ -49,16 +54,10 @@ def sweep_image(
     title: str,
     subtitle: str = "",
 ) -> bytes:
-    """Return accuracy (%) of the mix over alpha, clean and attacked, as a png or svg file's content.
+    """Draw accuracy of the mix over alpha, clean and attacked (Figure 2).
 
-    Shades are the 95 % intervals over images; for a single alpha they are
-    bars, and lines are marks side by side.  The thin line at alpha = 1/2 is
-    where the robust classifier begins to overrule the standard one.
-
-    References
-    ----------
-    Figure 2 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off".
+    Shades are the 95 % intervals over images; for a single alpha they are bars, and lines are marks side by
+    side.  The thin line at alpha = 1/2 is where the robust classifier begins to overrule the standard one.
     """
 
     def draw(figure: Figure) -> None:
@@ -126,17 +125,11 @@ class TrustCurves:
     title: str
 
 
-def trust_image(panels: Sequence[TrustCurves], suffix: str, *, error_bars: bool = False) -> bytes:
-    """Return attacked against clean accuracy (%), a panel a norm, as a png or svg file's content.
+def trust_image(panels: Sequence[TrustCurves], suffix: str) -> bytes:
+    """Draw attacked against clean accuracy, a panel a norm (Figures 1 and 4).
 
-    Colour is the trust term, the line's style its form; points are joined in
-    order of alpha, and numbers beside some of them are the alphas.
-    `error_bars` draws each point's 95 % intervals over images, lightly.
-
-    References
-    ----------
-    Figures 1 and 4 of Bai, Anderson, Sojoudi, "Mixing classifiers to
-    alleviate the accuracy-robustness trade-off".
+    Colour is the trust term, the line's style its form; points are joined in order of alpha, and numbers
+    beside some of them are the alphas.
     """
     trusts = list(dict.fromkeys(curve.trust for panel in panels for curve in panel.curves))
     forms = list(dict.fromkeys(curve.form for panel in panels for curve in panel.curves))
@@ -146,16 +139,12 @@ def trust_image(panels: Sequence[TrustCurves], suffix: str, *, error_bars: bool 
         return {"linestyle": style(number)["linestyle"], **hollow}
 
     def draw(figure: Figure) -> None:
-        from matplotlib.lines import Line2D
-
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, panel in zip(all_axes, panels, strict=True):
             for curve in panel.curves:
                 how = {**style(trusts.index(curve.trust)), **of_form(forms.index(curve.form))}
                 points = percent(curve.clean), percent(curve.attacked)
                 axes.plot(*points, linewidth=1.4, markersize=3.6, clip_on=False, zorder=3, **how)
-                if error_bars:
-                    crosses(axes, curve.clean, curve.attacked, how["color"], 0.28)
             axes.margins(0.07)
             axes.autoscale_view()
             axes.set(xlim=_limits(axes.get_xlim(), panel), ylim=_limits(axes.get_ylim(), panel))
@@ -167,16 +156,12 @@ def trust_image(panels: Sequence[TrustCurves], suffix: str, *, error_bars: bool 
             tidy(axes)
         subtitle = "numbers at the curves: weight of the robust classifier"
         head(figure, panels[0].title if len(panels) == 1 else "Clean against attacked accuracy", subtitle)
+        grey: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 4.5, "linewidth": 1.6}
         handles = [
-            Line2D(
-                [], [], linewidth=2, markersize=5, label=f"trust: {name}", **{**style(k), "linestyle": "-"}
-            )
+            entry(f"trust: {name}", linewidth=2, markersize=5, **{**style(k), "linestyle": "-"})
             for k, name in enumerate(trusts)
         ]
-        grey: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 4.5, "linewidth": 1.6}
-        handles += [
-            Line2D([], [], label=f"form: {name}", **grey, **of_form(k)) for k, name in enumerate(forms)
-        ]
+        handles += [entry(f"form: {name}", **grey, **of_form(k)) for k, name in enumerate(forms)]
         legend(figure, handles)
         figure.draw_without_rendering()
         for axes, panel in zip(all_axes, panels, strict=True):
@@ -202,23 +187,16 @@ def _limits(ends: tuple[float, float], panel: TrustCurves) -> tuple[float, float
 def gaps_image(
     panels: Mapping[tuple[str, str], tuple[FloatArray, FloatArray]], suffix: str, *, title: str
 ) -> bytes:
-    """Return histograms of confidence gaps, in [0, 1], as the content of a png or svg file.
+    """Draw histograms of confidence gaps, in [0, 1] (Table 1).
 
-    A panel's gaps are those of images classified right, and wrong, by one
-    classifier (a row) under one condition (a column).  Heights are shares (%)
-    of each; dashed lines are means, dotted ones medians.
-
-    References
-    ----------
-    Table 1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off".
+    A panel's gaps are those of images classified right, and wrong, by one classifier (a row) under one
+    condition (a column).  Heights are shares (%) of each; dashed lines are means, dotted ones medians.
     """
     rows = list(dict.fromkeys(classifier for classifier, _ in panels))
     columns = list(dict.fromkeys(condition for _, condition in panels))
 
     def draw(figure: Figure) -> None:
         from matplotlib.colors import to_rgba
-        from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
 
         grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey="row")
@@ -239,11 +217,11 @@ def gaps_image(
             Patch(facecolor=to_rgba(colour, 0.16), edgecolor=colour, linewidth=1.5, label=f"{name} images")
             for name, colour in zip(("right", "wrong"), COLOURS, strict=False)
         ]
-        lines = [
-            Line2D([], [], color="0.3", linestyle=dashes, linewidth=1.4, label=name)
+        means, medians = (
+            entry(name, color="0.3", linestyle=dashes, linewidth=1.4)
             for name, dashes in (("mean", _MEAN), ("median", _MEDIAN))
-        ]
-        legend(figure, [*patches, *lines])
+        )
+        legend(figure, [*patches, means, medians])
 
     return image(suffix, (4.3 * max(len(columns), 1.4), 3.1 * len(rows) + 1.0), draw)
 
@@ -282,23 +260,16 @@ def lipschitz_image(
     quotient: FloatArray | None = None,
     claimed: float | None = None,
 ) -> bytes:
-    """Return shares of images above each estimated constant and radius as a png or svg file's content.
+    """Draw shares of images above each estimated constant, in `unit`, and radius.
 
-    Parameters
-    ----------
-    curves
-        Name -> estimated constants (m,); NaN where there is none.
-    suffix
-        ``png`` or ``svg``.
-    unit
-        What a constant is measured in, for the axis.
-    title
-        The figure's title.
-    quotient, eps
-        Estimated r (m,) of Theorem 3.5 and the radius it is compared with; no panel without it.
-    claimed
-        A claimed constant, drawn as a line.
+    Curves are constants (m,) by name, NaN where there is none.  `quotient` is the estimated r (m,) of Theorem
+    3.5, compared with `eps`; there is no panel without it.  A claimed constant is drawn as a line.
     """
+
+    def share_above(axes: Axes, values: FloatArray, end: float, **how: Any) -> None:
+        beyond = np.where(values >= end, np.inf, values)
+        axes.plot(*survival_steps(beyond, len(values), end), drawstyle="steps-pre", **how)
+        axes.set_xlim(0, end)
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, 1 if quotient is None else 2, squeeze=False)[0]
@@ -306,18 +277,16 @@ def lipschitz_image(
         ends = [float(values.max(initial=0.0)) for values in found.values()]
         end = 1.05 * max([*ends, *([] if claimed is None else [claimed])]) or 1.0
         for k, (name, values) in enumerate(found.items()):
-            how = {"drawstyle": "steps-pre", "linewidth": 1.8, **style(k, marker=False)}
-            panels[0].plot(*_at_least(values, end), label=name, **how)
+            share_above(panels[0], values, end, label=name, linewidth=1.8, **style(k, marker=False))
         if claimed is not None:
             panels[0].axvline(claimed, color=DARK, linewidth=1.2, label="claimed constant")
-        panels[0].set(xlim=(0, end), xlabel=f"estimated constant L ({unit})")
+        panels[0].set_xlabel(f"estimated constant L ({unit})")
         panels[0].set_ylabel("images with an estimate of at least L (%)")
         if quotient is not None:
-            steps = _at_least(quotient, _SHOWN * eps)
-            panels[1].plot(*steps, drawstyle="steps-pre", color=COLOURS[2], label="estimated r")
+            share_above(panels[1], quotient, _SHOWN * eps, color=COLOURS[2], label="estimated r")
             label = "eps: r below it establishes nothing"
             panels[1].axvline(eps, color=DARK, linewidth=1.2, label=label)
-            panels[1].set(xlim=(0, _SHOWN * eps), xlabel="estimated r of Theorem 3.5")
+            panels[1].set_xlabel("estimated r of Theorem 3.5")
             panels[1].set_ylabel("images with estimated r of at least this (%)")
         for axes in panels:
             axes.set_ylim(0, 103)
@@ -326,16 +295,3 @@ def lipschitz_image(
         legend(figure, [line for axes in panels for line in axes.get_lines() if line.get_label()[0] != "_"])
 
     return image(suffix, (5.6 if quotient is None else 9.2, 4.4), draw)
-
-
-def _at_least(values: FloatArray, end: float) -> tuple[FloatArray, FloatArray]:
-    """Return the corners (x, y in %) of the share of values >= x, for ``steps-pre``, on [0, end].
-
-    Examples
-    --------
-    >>> _at_least(np.array([1.0, 3.0]), 2.0)
-    (array([0., 1., 2.]), array([100., 100.,  50.]))
-    """
-    x = np.array([0.0, *np.unique(values[(values > 0) & (values < end)]), end])
-    shares = [100.0 * float((values >= at).mean()) if len(values) else 0.0 for at in x[1:]]
-    return x, np.array([shares[0], *shares])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,57 +19,45 @@ _EVERY = 0.05
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """One source over all alphas.
+class Mix:
+    """The mix at one alpha: clean accuracy, and a certified accuracy for each certificate."""
 
-    Parameters
-    ----------
-    source, sigma, images
-        Where from.
-    clean_is
-        How clean accuracy came about, in words.
-    alphas, clean_accuracy
-        One entry an alpha.
-    certificates
-        Names, one for each entry of the following.
-    certified_accuracy, interval
-        At the trade-off's radius: one tuple a certificate, one entry an alpha;
-        intervals over images as (low, high).
+    alpha: float
+    clean_accuracy: float
+    certified: tuple[Share, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The mixes of one source over all alphas.
+
+    ``clean_is`` says how clean accuracy came about.  ``match`` is the mix that has the clean accuracy wanted,
+    if one was, and ``curves`` are its radii, one a certificate.
     """
 
     source: str
     sigma: float
     images: int
     clean_is: str
-    alphas: tuple[float, ...]
-    clean_accuracy: tuple[float, ...]
-    certificates: tuple[str, ...]
-    certified_accuracy: tuple[tuple[float, ...], ...]
-    interval: tuple[tuple[tuple[float, float], ...], ...]
+    mixes: tuple[Mix, ...]
+    match: Mix | None = None
+    curves: tuple[Curve, ...] = ()
 
-
-@dataclass(frozen=True)
-class Match:
-    """The alpha of one source whose mix has the clean accuracy wanted, and its curves, one a certificate."""
-
-    source: str
-    sigma: float
-    alpha: float
-    clean_accuracy: float
-    certificates: tuple[str, ...]
-    certified_accuracy: tuple[float, ...]
-    interval: tuple[tuple[float, float], ...]
-    curves: tuple[Curve, ...]
+    def lines(self) -> Iterator[tuple[list[Share], list[bool]]]:
+        """Yield, for each certificate, its share at every alpha and whether it is on the front."""
+        for shares in map(list, zip(*(mix.certified for mix in self.mixes), strict=True)):
+            clean = [mix.clean_accuracy for mix in self.mixes]
+            yield shares, on_front(clean, [share.value or 0.0 for share in shares])
 
 
 @dataclass(frozen=True)
 class TradeOff:
-    """Sweeps of several sources at one radius; matches if a clean accuracy was wanted."""
+    """Sweeps of several sources at one radius; each has a match if a clean accuracy was wanted."""
 
     at_radius: float
+    certificates: tuple[str, ...]
     wanted_clean_accuracy: float | None
     sweeps: tuple[Sweep, ...]
-    matches: tuple[Match, ...]
     notes: tuple[str, ...]
 
     @property
@@ -79,21 +67,16 @@ class TradeOff:
         groups = []
         for sweep in self.sweeps:
             lines: dict[float, tuple[Cell, ...]] = {}
-            for k, alpha in enumerate(sweep.alphas):
-                if abs(alpha / _EVERY - round(alpha / _EVERY)) < 1e-9:
-                    columns = zip(sweep.certified_accuracy, sweep.interval, strict=True)
-                    shown = [Share(shares[k], ends[k]) for shares, ends in columns]
-                    lines[alpha] = (alpha, Share(sweep.clean_accuracy[k]), *shown)
-            for match in self.matches:
-                if (match.source, match.sigma) == (sweep.source, sweep.sigma):
-                    star = Quantity(match.alpha, len(plain_decimal(match.alpha).partition(".")[2]), "*")
-                    shown = list(map(Share, match.certified_accuracy, match.interval))
-                    lines[match.alpha] = (star, Share(match.clean_accuracy), *shown)
+            for mix in sweep.mixes:
+                if abs(mix.alpha / _EVERY - round(mix.alpha / _EVERY)) < 1e-9:
+                    lines[mix.alpha] = (mix.alpha, Share(mix.clean_accuracy), *mix.certified)
+            if (match := sweep.match) is not None:
+                star = Quantity(match.alpha, len(plain_decimal(match.alpha).partition(".")[2]), "*")
+                lines[match.alpha] = (star, Share(match.clean_accuracy), *match.certified)
             rows += [lines[alpha] for alpha in sorted(lines)]
             sigma = plain_decimal(sweep.sigma)
-            groups.append(
-                (f"{one_line(sweep.source)} (sigma = {sigma}, {sweep.images:,} images)", len(lines))
-            )
+            name = f"{one_line(sweep.source)} (sigma = {sigma}, {sweep.images:,} images)"
+            groups.append((name, len(lines)))
         wanted = self.wanted_clean_accuracy
         starred = "" if wanted is None else f"; * has a clean accuracy of {floor_percent(wanted, 2)} or more"
         radius = radius_heading(self.at_radius)
@@ -101,7 +84,7 @@ class TradeOff:
             name="trade-off",
             title=f"Clean and certified accuracy (%) at l2 radius {radius} over alpha{starred}",
             settings="",
-            headings=("alpha", "clean", *self.sweeps[0].certificates),
+            headings=("alpha", "clean", *self.certificates),
             rows=tuple(rows),
             notes=(*(f"Clean accuracy of {one.source}: {one.clean_is}." for one in self.sweeps), *self.notes),
             groups=tuple(groups),
@@ -111,67 +94,57 @@ class TradeOff:
 
     def _records(self) -> tuple[tuple[Any, ...], ...]:
         """Return CSV lines: one a source, certificate and alpha, and the matched ones."""
-        figures = [
-            f"{name}@{plain_decimal(self.at_radius)}" for name in ("certified_accuracy", "lower", "upper")
-        ]
-        lines: list[tuple[Any, ...]] = [
+        at = plain_decimal(self.at_radius)
+        figures = [f"{name}@{at}" for name in ("certified_accuracy", "lower", "upper")]
+        found: list[tuple[Any, ...]] = [
             ("source", "sigma", "certificate", "alpha", "clean_accuracy", *figures, "on_front", "matched")
         ]
+
+        def add(sweep: Sweep, name: str, mix: Mix, share: Share, *told: Any) -> None:
+            figure = (mix.alpha, mix.clean_accuracy, share.value, *(share.interval or (None, None)))
+            found.append((sweep.source, sweep.sigma, name, *figure, *told))
+
         for sweep in self.sweeps:
-            for name, shares, ends in zip(
-                sweep.certificates, sweep.certified_accuracy, sweep.interval, strict=True
-            ):
-                front = on_front(sweep.clean_accuracy, shares)
-                lines += [
-                    (sweep.source, sweep.sigma, name, *figure, *interval, best, False)
-                    for *figure, interval, best in zip(
-                        sweep.alphas, sweep.clean_accuracy, shares, ends, front, strict=True
-                    )
-                ]
-        for match in self.matches:
-            for name, share, interval in zip(
-                match.certificates, match.certified_accuracy, match.interval, strict=True
-            ):
-                figure = (match.alpha, match.clean_accuracy, share, *interval)
-                lines.append((match.source, match.sigma, name, *figure, "", True))
-        return tuple(lines)
+            for name, (shares, front) in zip(self.certificates, sweep.lines(), strict=True):
+                for mix, share, best in zip(sweep.mixes, shares, front, strict=True):
+                    add(sweep, name, mix, share, best, False)
+        for sweep in self.sweeps:
+            if sweep.match is not None:
+                for name, share in zip(self.certificates, sweep.match.certified, strict=True):
+                    add(sweep, name, sweep.match, share, "", True)
+        return tuple(found)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
+        sources, matches = [], []
+        for sweep in self.sweeps:
+            whose = {"source": sweep.source, "sigma": sweep.sigma}
+            sources.append(whose | {
+                "images": sweep.images, "clean_is": sweep.clean_is,
+                "alphas": [mix.alpha for mix in sweep.mixes],
+                "clean_accuracy": [mix.clean_accuracy for mix in sweep.mixes],
+                "rows": [
+                    {"certificate": name, "certified_accuracy": [share.value for share in shares],
+                     "interval": [share.interval for share in shares], "on_front": front}
+                    for name, (shares, front) in zip(self.certificates, sweep.lines(), strict=True)
+                ],
+            })  # fmt: skip
+            if (mix := sweep.match) is not None:
+                matches.append(whose | {
+                    "alpha": mix.alpha, "clean_accuracy": mix.clean_accuracy,
+                    "rows": [
+                        {"certificate": name, "certified_accuracy": share.value, "interval": share.interval}
+                        for name, share in zip(self.certificates, mix.certified, strict=True)
+                    ],
+                })  # fmt: skip
         return {
             "schema_version": SCHEMA_VERSION,
             "at_radius": self.at_radius,
             "wanted_clean_accuracy": self.wanted_clean_accuracy,
-            "sources": [
-                {
-                    "source": sweep.source, "sigma": sweep.sigma, "images": sweep.images,
-                    "clean_is": sweep.clean_is, "alphas": sweep.alphas,
-                    "clean_accuracy": sweep.clean_accuracy,
-                    "rows": [
-                        {"certificate": name, "certified_accuracy": certified, "interval": interval,
-                         "on_front": on_front(sweep.clean_accuracy, certified)}
-                        for name, certified, interval in zip(
-                            sweep.certificates, sweep.certified_accuracy, sweep.interval, strict=True
-                        )
-                    ],
-                }
-                for sweep in self.sweeps
-            ],
-            "matches": [
-                {
-                    "source": match.source, "sigma": match.sigma, "alpha": match.alpha,
-                    "clean_accuracy": match.clean_accuracy,
-                    "rows": [
-                        {"certificate": name, "certified_accuracy": certified, "interval": interval}
-                        for name, certified, interval in zip(
-                            match.certificates, match.certified_accuracy, match.interval, strict=True
-                        )
-                    ],
-                }
-                for match in self.matches
-            ],
+            "sources": sources,
+            "matches": matches,
             "notes": self.notes,
-        }  # fmt: skip
+        }
 
 
 def on_front(clean: Sequence[float], certified: Sequence[float]) -> list[bool]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta, norm
 
-from certmix.tables import Quantity, Table
-from certmix.tables.trade_off import Match, Sweep, TradeOff
+from certmix.tables import Quantity, Share, Table
+from certmix.tables.trade_off import Mix, Sweep, TradeOff
 from certmix.tables.words import summary_table
 from certmix.types import (
     AttackedAccuracy,
@@ -81,13 +81,16 @@ UNITS = table_of(
     groups=(("x", 1), ("y", 2)),
     complete=False,
 )
-SWEEP = Sweep(
-    "log.tsv", 0.5, 100, "an estimate", (0.5, 0.51, 0.55), (0.95, 0.94, 0.9), ("exact", "smoothing"),
-    ((0.0, 0.1, 0.2), (0.0, 0.1, 0.1999)), (((0.0, 0.04), (0.05, 0.17), (0.13, 0.29)),) * 2,
+MIXES = tuple(
+    Mix(alpha, clean, (Share(exact, ends), Share(smoothing, ends)))
+    for alpha, clean, exact, smoothing, ends in (
+        (0.5, 0.95, 0.0, 0.0, (0.0, 0.04)), (0.51, 0.94, 0.1, 0.1, (0.05, 0.17)), (0.55, 0.9, 0.2, 0.1999, (0.13, 0.29)),
+    )
 )  # fmt: skip
+SWEEP = Sweep("log.tsv", 0.5, 100, "an estimate", MIXES)
 TRADE_OFF = TradeOff(
-    0.25, 0.94, (SWEEP, replace(SWEEP, sigma=1.0)),
-    (Match("log.tsv", 0.5, 0.512, 0.94, ("exact", "smoothing"), (0.12, 0.11), ((0.06, 0.2), (0.05, 0.19)), ()),),
+    0.25, ("exact", "smoothing"), 0.94,
+    (replace(SWEEP, match=Mix(0.512, 0.94, (Share(0.12, (0.06, 0.2)), Share(0.11, (0.05, 0.19))))), replace(SWEEP, sigma=1.0)),
     ("one note",),
 )  # fmt: skip
 

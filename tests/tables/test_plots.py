@@ -4,7 +4,6 @@ import io
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,12 +19,9 @@ from tables.conftest import TRADE_OFF, make_run
 
 from certmix.errors import ParameterError, RunError
 from certmix.tables import plot_certified_accuracy
-from certmix.tables.curves import coinciding, curve_plot, survival_steps, trade_off_image
-from certmix.tables.figure import COLOURS, place_labels
+from certmix.tables.curves import coinciding, curve_plot, trade_off_image
+from certmix.tables.figure import COLOURS, place_labels, survival_steps
 from certmix.tables.nuts_plots import (
-    MOST,
-    _panels,
-    _short,
     beta_image,
     example_image,
     margin_bars_image,
@@ -149,7 +145,7 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
     "infinite": partial(certified, curves=[Curve("robust", "exact", np.array([np.inf, 0.5]), 2, float("nan"))]),
     "no images": partial(certified, curves=[Curve("mixed", "exact", NONE, 0, None)]),
     "partial": partial(certified, curves=[CURVE], complete=False, title=MARKUP + "long/" * 40),
-    "trade-off": partial(trade_off_image, replace(TRADE_OFF, matches=())),
+    "trade-off": partial(trade_off_image, TRADE_OFF),
     "sweep": sweep(),
     "sweep of one": sweep((0.75,)),
     "sweep of none": sweep(()),
@@ -159,7 +155,7 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
     "nobody": partial(sweep_image, (0.0, 1.0), {"clean": [NOBODY, accuracy(0.5)]}, title="t"),
     "trust": partial(trust_image, [trust()]),
     "trust of one": partial(trust_image, [trust((0.5,))]),
-    "trust at 0, bars": partial(trust_image, [trust((0.0, 1.0), 0.0)], error_bars=True),
+    "trust at 0": partial(trust_image, [trust((0.0, 1.0), 0.0)]),
     "trust at 1": partial(trust_image, [trust((0.0, 1.0), 1.0, WORDLESS)]),
     "trust of nobody": partial(trust_image, [TrustCurves((TrustCurve(MARKUP, "_$", (0.5,), (NOBODY,), (NOBODY,)),), "$n$", 1.0, "t")]),
     "no trust": partial(trust_image, [TrustCurves((), "linf", 0.5, "t")]),
@@ -229,7 +225,7 @@ def test_other_suffixes_are_refused(name: str) -> None:
                        "mixed (\u03b1 = 0.76): smoothing (Thm 3.7)", "robust: clean accuracy (estimate)",
                        "\u03c3 = 0.5, \u03b1 = 0.76, 200 images", "certified accuracy (%)")),
         ("partial", ("4 images, partial result", "$\\frac$ <b> \u6f22 \\x1b \\udc80")),
-        ("trade-off", ("clean accuracy of the mix", "\u03c3 = 0.5")),
+        ("trade-off", ("clean accuracy of the mix", "\u03c3 = 0.5, \u03b1 = 0.512", "smoothing (Thm 3.7)", "At equal clean accuracy, 94.00 %")),
         ("sweep", ("clean: estimate", *(f"{name}: attacked (upper bound)" for name in NAMES[1:]),
                    "\u03b1 = 1/2", "accuracy (%)", "data: g with h", "pgd, 1,000 images")),
         ("sweep of one", ("all at \u03b1 = 0.75",)),
@@ -351,7 +347,7 @@ def test_trust_joins_points_in_order_of_alpha_a_colour_a_term_a_style_a_form(
     assert len({line.get_linestyle() for line in lines}) == 2
 
 
-@pytest.mark.parametrize(("name", "share"), [("trust at 0, bars", 0.0), ("trust at 1", 1.0)])
+@pytest.mark.parametrize(("name", "share"), [("trust at 0", 0.0), ("trust at 1", 1.0)])
 def test_axes_hold_points_at_the_extremes(name: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     axes = drawn_figure(name, monkeypatch).axes[0]
     for low, high in (axes.get_xlim(), axes.get_ylim()):
@@ -436,16 +432,20 @@ def test_maps_have_a_panel_for_each_c_and_ring_the_chosen_cell() -> None:
     assert columns[upper].mean() > columns[lower].mean()  # larger s and p: above, on the right
 
 
-@pytest.mark.parametrize(("count", "chosen"), [(1, 0), (MOST, 3), (13, 12), (40, 20), (500, 1)])
-def test_many_panels_hold_the_chosen_one(count: int, chosen: int) -> None:
-    shown = _panels(count, chosen)
-    assert chosen in shown
-    assert len(shown) == min(count, MOST)
-    assert shown == sorted(set(shown) & set(range(count)))
+@pytest.mark.parametrize(("count", "chosen"), [(12, 3), (13, 12), (40, 20), (500, 1)])
+def test_of_many_panels_twelve_are_shown_with_the_chosen_one(
+    monkeypatch: pytest.MonkeyPatch, count: int, chosen: int
+) -> None:
+    monkeypatch.setitem(DRAWN, "own", maps(1, 1, count, chosen=(0, 0, chosen)))
+    figure = drawn_figure("own", monkeypatch, "png")
+    shown = [axes for axes in figure.axes if axes.get_title().startswith("c = ")]
+    assert len(shown) == 12
+    assert sum(len(axes.get_lines()) == 2 for axes in shown) == 1, "two rings of one point"
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0, ".00"), (0.0049, "<.01"), (0.384, ".38"), (0.9951, "1.0"), (1.0, "1.0")]
-)
-def test_medians_fit_their_bars(value: float, text: str) -> None:
-    assert _short(value) == text
+def test_medians_fit_their_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    medians = {0.0: ".00", 0.0049: "<.01", 0.384: ".38", 0.9951: "1.0", 1.0: "1.0"}
+    groups = {(str(k), "clean"): (np.full(3, median), NONE) for k, median in enumerate(medians)}
+    monkeypatch.setitem(DRAWN, "own", partial(margin_bars_image, groups, bent="0", threshold=0.1, title="t"))
+    texts = [text.get_text() for text in drawn_figure("own", monkeypatch, "png").axes[0].texts]
+    assert [text for text in texts if text != "none"] == list(medians.values())
