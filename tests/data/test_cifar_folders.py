@@ -128,17 +128,6 @@ def test_known_names_where_the_names_are_absent(family, tmp_path):
     assert load(tmp_path / "bin").class_names == family.class_names
 
 
-def test_checksum_follows_labels_and_pixels(tmp_path):
-    write_binary(CIFAR10, tmp_path / "bin")
-    path, sums = tmp_path / "bin" / "test_batch.bin", set()
-    for at in (None, 0, 5, 3072):
-        good = path.read_bytes()
-        if at is not None:
-            path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
-        sums.add(load(tmp_path / "bin").checksum)
-    assert len(sums) == 4
-
-
 @pytest.fixture
 def binary(tmp_path):
     write_binary(CIFAR10, tmp_path / "bin")
@@ -163,17 +152,6 @@ def test_missing_part(binary, refusal):
     (binary / "data_batch_3.bin").unlink()
     assert "data_batch_3.bin is missing" in refusal(binary, "train")
     assert len(load(binary, "test")) == ROWS
-
-
-@pytest.mark.parametrize("split", ["val", "Test"])
-def test_unknown_split(split, binary, refusal):
-    assert f"no split {split!r}: use train or test" in refusal(binary, split)
-
-
-def test_options_of_other_sources(binary, refusal):
-    assert "--resize 8 does not apply" in refusal(binary, resize=8)
-    assert "--crop 8 does not apply" in refusal(binary, crop=8)
-    assert "--input-range -1,1 does not apply" in refusal(binary, input_range=(-1.0, 1.0))
 
 
 def test_wrong_number_of_class_names(binary, refusal):

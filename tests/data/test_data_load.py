@@ -52,24 +52,6 @@ def test_over_long_path_is_one_line(refusal):
     assert "cannot be read" in refusal("x" * 5000)
 
 
-def test_empty_folder(refusal, tmp_path):
-    message = refusal(tmp_path)
-    assert "found nothing" in message and "sub-folder of images" in message
-
-
-def test_folder_of_something_else(refusal, tmp_path):
-    for name in "abcd":
-        (tmp_path / f"{name}.txt").write_text(name)
-    assert "found a.txt, b.txt, c.txt, ..." in refusal(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["data.csv", "cifar-10-binary.tar.gz", "data"])
-def test_file_of_another_kind(name, refusal, tmp_path):
-    (tmp_path / name).write_bytes(b"1,2")
-    message = refusal(tmp_path / name)
-    assert "unpack archives first" in message and ".npz" in message
-
-
 def test_parent_with_two_data_sets_is_ambiguous(refusal, tmp_path):
     for name in ("cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin"):
         (tmp_path / name).parent.mkdir()
@@ -78,9 +60,51 @@ def test_parent_with_two_data_sets_is_ambiguous(refusal, tmp_path):
     assert "cifar-10-batches-bin (cifar10)" in message and "name one of them" in message
 
 
-@pytest.mark.parametrize("option", ["resize", "crop"])
-def test_sizes_must_be_positive(option, refusal):
-    assert f"{option} = 0" in refusal("cifar10-sample", error=ParameterError, **{option: 0})
+PATHS = {
+    "empty folder": ("", [], "found nothing): give a CIFAR folder, or a folder with a sub-folder of images"),
+    "another folder": ("", [f"{name}.txt" for name in "abcd"], "found a.txt, b.txt, c.txt, ..."),
+    "table": (
+        "data.csv",
+        ["data.csv"],
+        "is a .csv file: give an .npz file or a folder; unpack archives first",
+    ),
+    "archive": ("data.tar.gz", ["data.tar.gz"], "unpack archives first"),
+    "bare": ("data", ["data"], "suffix-less file"),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_what_holds_no_data_set(name, refusal, tmp_path):
+    given, files, words = PATHS[name]
+    for file in files:
+        (tmp_path / file).write_bytes(b"1,2")
+    assert words in refusal(tmp_path / given)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resize": 40}, "--resize 40 does not apply"),
+        ({"crop": 32}, "--crop 32 does not apply"),
+        ({"input_range": None}, "--input-range none does not apply"),
+        ({"input_range": (0.0, 255.0)}, "--input-range 0,255 does not apply"),
+        ({"split": "val"}, "has no split 'val': use test"),
+        ({"split": ""}, "has no split ''"),
+    ],
+)
+def test_options_that_do_not_apply(options, words, refusal, tmp_path, save_npz):
+    (tmp_path / "test_batch.bin").write_bytes(bytes(3073))
+    for where in ("cifar10-sample", tmp_path / "test_batch.bin"):
+        assert words.replace("use test", "use t") in refusal(
+            where if isinstance(where, str) else tmp_path, **options
+        )
+    if "resize" in options or "crop" in options:
+        assert words in refusal(save_npz(), **options)
+    if "resize" in options:
+        assert "resize = 0: give a number of pixels" in refusal(tmp_path, error=ParameterError, resize=0)
+    if options.get("input_range"):
+        assert "LO < HI" in refusal(tmp_path, error=ParameterError, input_range=(1.0, 0.0))
+        assert words in refusal(save_npz(inputs=np.zeros((4, 2, 2, 3), np.uint8)), **options)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +119,6 @@ def test_input_range_is_parsed(text, expected):
 def test_bad_input_range_is_refused(text):
     with pytest.raises(ParameterError, match=r"^[^\n]*input range[^\n]*none[^\n]*$"):
         parse_input_range(text)
-
-
-def test_bad_range_is_refused_by_load(save_npz, refusal):
-    assert "LO < HI" in refusal(save_npz(), error=ParameterError, input_range=(1.0, 0.0))
 
 
 def test_the_name_is_short_and_the_split_as_asked(save_npz):

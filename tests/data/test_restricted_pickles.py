@@ -73,15 +73,3 @@ def test_damaged_or_foreign_pickle_is_refused(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"^[^\n]*batch[^\n]*official archive[^\n]*$"):
         read_pickle(path)
-
-
-@pytest.mark.parametrize("kind", ["u1", "<i8", ">i4", "<f4", "f8"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_come_back_as_they_were(kind, order, tmp_path):
-    array = np.arange(6).reshape(2, 3).astype(kind, order=order)
-    path = tmp_path / "batch"
-    for protocol in (2, 3, 4):
-        path.write_bytes(pickle.dumps({"data": array}, protocol))
-        back = read_pickle(path)["data"]
-        assert back.dtype == array.dtype
-        np.testing.assert_array_equal(back, array)

@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fuzz.harness import accepted, fuzz, judged, lay, little_memory, refused
-from fuzz.readers import GUARANTEE, READERS, STATE, checkpoint, picture, resume, run, saved, trained, whole
-from hypothesis import given
-from hypothesis import strategies as st
+from fuzz.harness import accepted, judged, lay, little_memory, refused
+from fuzz.readers import GUARANTEE, READERS, STATE, checkpoint, picture, resume, run, saved, trained
 
 from certmix.certification.audit import audit
 
@@ -224,62 +222,13 @@ def test_files_that_are_none(place: Path, reader: str, name: str) -> None:
                 refused(partial(read, place), place)
 
 
-DESCRIPTIONS = (
-    "<f4", "<f8", "<f2", ">f4", "<f16", "|u1", "<i8", "<u8", "|b1", "|O", "|V0", "|V8", "<U0", "<U3", "|S0", "|S5", "<c8",
-    "<M8[s]", "<m8", "<U2147483647", "|S2147483647", "x", "", "i" * 300, "f4,f4", "O,f4",
-)  # fmt: skip
-SHAPES = (
-    "()", "(6,)", "(6, 4)", "(4, 6)", "(0,)", "(-1,)", "(6, 0)", "(1000000000000,)", "(6, 1000000000000)",
-    "(4611686018427387904, 4)", "(6L,)", "[6]", "6", "'6'", "(6.0,)", "(True, 4)", "(1,) * 40", "None", "(6, 1, 2, 2)",
-    "(" * 500 + ")" * 500, "(" + "1," * 70 + ")", "__import__('os').abort()",
-)  # fmt: skip
-
-
-@given(
-    st.sampled_from(ARRAYS), st.sampled_from(DESCRIPTIONS), st.sampled_from(SHAPES),
-    st.binary(max_size=64) | st.sampled_from((b"\0" * 96, b"\xff" * 96, b"\x01\x00\x80\x7f" * 24)),
-)  # fmt: skip
-@fuzz
-def test_headers_of_arrays(place: Path, name: str, kind: str, shape: str, body: bytes) -> None:
-    described = f"{kind!r}" if "," not in kind else f"{[(k, k) for k in kind.split(',')]!r}"
-    lay(place, {"m.npz": zipped({**GOOD, name: npy(described, shape, body)})})
-    judged(lambda: whole(place / "m.npz"), place)
-
-
-KINDS = (
-    "F64",
-    "F16",
-    "BF16",
-    "I64",
-    "I8",
-    "BOOL",
-    "C64",
-    "F8_E4M3",
-    "F8_E5M2",
-    "U64",
-    "U16",
-    "F4",
-    "x",
-    "F32",
-)
-
-
-def test_headers_of_safetensors(place: Path) -> None:
-    for kind in KINDS:
-        lay(place, {"w.safetensors": safetensors(kind=kind)})
-        outcome = judged(lambda: READERS["safetensors"].reads[0](place), place)
-    assert outcome is None, "the last kind is good"
-
-
-@pytest.mark.parametrize(
-    "kind", [">f4", "<f8", "<f2", "<f16", "<c8", "|u1", "<i8", "|b1", "<U4", "|S4", "<M8[s]", "|V3", "<f4"]
-)
+@pytest.mark.parametrize("kind", [">f4", "<f8", "<c8", "|u1", "<U4", "<f4"])
 def test_points_are_finite_float32(place: Path, kind: str) -> None:
     reader, buffer = READERS["finding, sigma=0.5"], io.BytesIO()
     point = np.full(4, np.nan, kind) if kind == "<f4" else np.zeros(4, kind)
     np.savez(buffer, point=point)
-    said = json.loads(reader.made()["f.json"])
-    said["point_checksum"] = hashlib.sha256(point.tobytes()).hexdigest()
+    checksum = hashlib.sha256(point.tobytes()).hexdigest()
+    said = {**json.loads(reader.made()["f.json"]), "point_checksum": checksum}
     lay(place, {"f.json": json.dumps(said).encode(), "f.npz": buffer.getvalue()})
     assert "float32" in refused(lambda: reader.reads[0](place), place)
 

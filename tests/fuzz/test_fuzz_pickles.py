@@ -6,14 +6,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from fuzz.harness import CASES, Payload, accepted, fuzz, judged, lay, little_memory, raw, refused
-from fuzz.readers import PIXELS, batch, use_weights
-from hypothesis import given, settings
+from fuzz.harness import accepted, fuzz, judged, lay, little_memory, refused
+from fuzz.readers import PIXELS, batch
+from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.data import load
 from certmix.data.cifar import read_pickle
-from certmix.models.spec import load_model
 
 opcodes = st.sampled_from(
     [
@@ -71,24 +69,3 @@ def test_a_pickle_changes_nothing_for_the_next(place: Path) -> None:
     judged(lambda: read_pickle(place / "any"), place)
     lay(place, {"any": batch(2)})
     assert accepted(lambda: read_pickle(place / "any"), place)["data"].tolist() == PIXELS.tolist()
-
-
-@pytest.mark.parametrize("protocol", range(5))
-def test_programs_are_forbidden(tmp_path: Path, protocol: int) -> None:
-    """In batches, in their meta data, and in weights under every suffix."""
-    (tmp_path / "data").mkdir()
-    program = Payload(tmp_path / "witness").pickled(protocol)
-    for files in ({"test_batch": program}, {"test_batch": batch(2), "batches.meta": program}):
-        lay(tmp_path / "data", files)
-        assert "forbidden" in refused(lambda: load(tmp_path / "data"), tmp_path)
-    for suffix in ("pt", "pth", "ckpt", "bin", "tar"):
-        lay(tmp_path, {f"w.{suffix}": program})
-        refused(lambda suffix=suffix: use_weights(tmp_path / f"w.{suffix}"), tmp_path)
-    assert not (tmp_path / "witness").exists()
-
-
-@given(raw)
-@settings(fuzz, max_examples=max(1, CASES // 10))
-def test_exported_programs_that_are_none(place: Path, content: bytes) -> None:
-    lay(place, {"net.pt2": content})
-    refused(lambda: load_model(str(place / "net.pt2")), place)

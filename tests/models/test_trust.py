@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from certmix.errors import ModelError, ParameterError
-from certmix.models.mixture import MixedClassifier, mix_logits, mix_outputs
+from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.models.trust import TRUSTS, log_trust_values, trusted_outputs
 
 NORMS = ("linf", "l2", "l1")
@@ -116,18 +116,6 @@ def test_values_are_those_by_hand(trust, form, norm, kind, normalised):
     np.testing.assert_allclose(mix(x), np.stack(expected), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("trust, form, norm", SETTINGS)
-def test_trust_values_are_those_by_hand(trust, form, norm):
-    standard, robust = pair(Quadratic)
-    x = points()
-    got = log_trust_values(standard, robust, x, trust, form, norm)
-    assert got.shape == (3, 4 if trust in ("gradient", "gradient-ratio") else 1)
-    for row, values in zip(x.numpy(), got.exp().numpy(), strict=True):
-        g, h = (outputs_by_hand(model, row, form) for model in (standard, robust))
-        wanted = trust_by_hand(g, h, trust, norm)
-        np.testing.assert_allclose(np.broadcast_to(values, wanted.shape), wanted, rtol=1e-10)
-
-
 def by_finite_differences(function, x, step=1e-6):
     """Gradient of a scalar function of a tensor, coordinate by coordinate."""
     gradient = torch.zeros_like(x)
@@ -168,24 +156,6 @@ def test_leaving_the_gradient_of_the_trust_out_would_be_seen(trust):
     assert (held - numeric).abs().max() > 0.01 * numeric.abs().max()
 
 
-@pytest.mark.parametrize("trust", GRADIENT_TRUSTS)
-@pytest.mark.parametrize("form", FORMS)
-def test_a_convolutional_net_with_kinks_passes_gradcheck(trust, form):
-    generator = torch.Generator().manual_seed(3)
-
-    def net():
-        layers = nn.Sequential(
-            nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3)
-        ).double().eval()  # fmt: skip
-        for parameter in layers.parameters():
-            parameter.data.normal_(generator=generator)
-        return layers.requires_grad_(False)
-
-    mix = MixedClassifier(net(), net(), 0.7, trust=trust, form=form, norm="l2")
-    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, generator=generator, requires_grad=True)
-    assert torch.autograd.gradcheck(mix, (x,))
-
-
 def test_parameters_are_trained_through_the_trust_and_gather_no_gradient_by_themselves():
     standard, robust = pair(Quadratic)
     mix = MixedClassifier(standard.requires_grad_(), robust.requires_grad_(), 0.6, trust="gradient-ratio")
@@ -215,27 +185,6 @@ def test_ends_are_the_classifiers_themselves(trust, form, normalised):
         for alpha, model in ((0.0, standard), (1.0, robust)):
             expected = model(x) if form == "logits" else model(x).log_softmax(1)
             torch.testing.assert_close(MixedClassifier(standard, robust, alpha, **settings)(x), expected)
-
-
-@pytest.mark.parametrize("trust, form", WAYS)
-def test_ends_are_approached(trust, form):
-    standard, robust = pair(Quadratic)
-    x = points()
-    for alpha, end in ((1e-13, 0.0), (1 - 1e-13, 1.0)):
-        near = MixedClassifier(standard, robust, alpha, trust=trust, form=form)(x)
-        torch.testing.assert_close(
-            near, MixedClassifier(standard, robust, end, form=form)(x), rtol=0, atol=1e-6
-        )
-
-
-def test_equation_1_is_equation_2_times_its_denominator():
-    models, x = pair(), points()
-    first, second = (
-        MixedClassifier(*models, 0.7, trust="gradient", normalised=normalised)(x)
-        for normalised in (False, True)
-    )
-    weight = 0.7 / 0.3 * log_trust_values(*models, x).exp()
-    torch.testing.assert_close(first - second, torch.log1p(weight))
 
 
 def test_without_the_denominator_a_steep_class_wins_that_neither_classifier_prefers():
@@ -320,15 +269,6 @@ def test_a_classifier_that_never_changes_has_no_gradient_and_no_error(form, norm
         torch.testing.assert_close(out, wanted)
         if out.requires_grad:
             assert torch.autograd.grad(out.sum(), x, allow_unused=True)[0].isfinite().all()
-
-
-def test_both_classifiers_without_gradient_are_mixed_evenly():
-    g, h = Constant([2.0, 0.0]), Constant([0.0, 2.0])
-    x = points()
-    for robust, trust in ((h, "gradient"), (Linear([[1.0] * 6, [2.0] * 6], [0.0, 0.0]), "gradient-ratio")):
-        assert log_trust_values(g, robust, x, trust).tolist() == [[-math.inf] * 2] * 3
-    out = MixedClassifier(g, h, 0.7, trust="gradient-ratio")(x)
-    torch.testing.assert_close(out, mix_logits(g(x), h(x), 0.7))
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -427,16 +367,6 @@ def test_half_precision_models_are_mixed_in_float64_and_give_float32(dtype):
         out = MixedClassifier(*models, 0.6, trust=trust)(points().to(dtype))
         assert out.dtype == torch.float32
         assert out.isfinite().all()
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_equation_1_against_a_classifier_that_never_changes_is_finite(form):
-    models = pair()[0].float(), Constant([1e4, 0.0, -1e4, 1.0]).float()
-    out = MixedClassifier(*models, 1 - 1e-12, trust="gradient-ratio", form=form, normalised=False)(
-        points().float()
-    )
-    assert out.isfinite().all()
-    assert out.argmax(1).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

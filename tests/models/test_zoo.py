@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.models.architectures import build, fold_batch_norm
-from certmix.models.zoo import ZOO_FOLDER, gaussian_names, load_zoo, save_zoo, zoo_card, zoo_names
+from certmix.models.zoo import ZOO_FOLDER, load_zoo, save_zoo, zoo_card, zoo_names
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -37,15 +37,6 @@ def test_saved_model_computes_the_same(tmp_path, model, dtype, tolerance, make_c
     assert zoo_card("tiny", tmp_path) == card
     assert card.sha256 == hashlib.sha256((tmp_path / "tiny.safetensors").read_bytes()).hexdigest()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.json", "tiny.safetensors"]
-
-
-def test_float16_halves_the_file_and_saving_repeats_itself(tmp_path, model, make_card):
-    half = save_zoo(tmp_path / "new" / "a", make_card(), model)
-    again = save_zoo(tmp_path / "b", make_card(), model)
-    save_zoo(tmp_path / "c", make_card(), model, "float32")
-    size = {name: (tmp_path / name / "tiny.safetensors").stat().st_size for name in ("new/a", "c")}
-    assert half == again
-    assert size["new/a"] < 0.51 * size["c"]
 
 
 def test_saving_refuses_what_could_not_be_loaded(tmp_path, model, make_card):
@@ -108,7 +99,9 @@ def test_loading_refuses_other_or_no_weights(tmp_path, model, make_card):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda card: card.pop("seed") and None, "missing required field `seed`"),
+        ("{", "is no card .Expecting"),
+        ("[1]", "is no card .Expected `object`, got `array`"),
+        (lambda card: card.pop("seed") and "", "missing required field `seed`"),
         (lambda card: card.update(colour="red"), "unknown field `colour`"),
         (lambda card: card.update(classes="ten"), "Expected `int`, got `str`"),
         (lambda card: card.update(accuracy=[0.5]), "Expected `object`, got `array`"),
@@ -122,28 +115,11 @@ def test_loading_refuses_other_or_no_weights(tmp_path, model, make_card):
 )
 def test_bad_cards_are_refused_in_one_line(tmp_path, change, message, make_card):
     plain = asdict(make_card())
-    change(plain)
-    (tmp_path / "tiny.json").write_text(json.dumps(plain))
+    text = change if isinstance(change, str) else change(plain) or json.dumps(plain)
+    (tmp_path / "tiny.json").write_text(text)
     with pytest.raises(ModelError, match=message) as caught:
         zoo_card("tiny", tmp_path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("{", "is no card .Expecting"), ("[1]", "is no card .Expected `object`, got `array`")],
-)
-def test_unreadable_cards_are_refused(tmp_path, text, message):
-    (tmp_path / "tiny.json").write_text(text)
-    with pytest.raises(ModelError, match=message):
-        zoo_card("tiny", tmp_path)
-
-
-def test_gaussian_names_rise_and_leave_the_others_out(tmp_path, make_card):
-    for name, sigma in [("b-1.00", 1.0), ("c-0.25", 0.25), ("plain", None)]:
-        (tmp_path / f"{name}.json").write_text(json.dumps(asdict(make_card(name, noise_sigma=sigma))))
-    assert zoo_names(tmp_path) == ["b-1.00", "c-0.25", "plain"]
-    assert list(gaussian_names(tmp_path).items()) == [(0.25, "c-0.25"), (1.0, "b-1.00")]
 
 
 def test_reading_cards_does_not_import_torch():
@@ -172,10 +148,3 @@ def test_shipped_model(name):
         logits = model(torch.rand(2, *card.input_shape, generator=torch.Generator().manual_seed(1)))
     assert logits.shape == (2, card.classes)
     assert logits.isfinite().all()
-
-
-def test_every_shipped_weights_file_has_a_card_and_every_sigma_one_model():
-    weights = sorted(path.name.removesuffix(".safetensors") for path in ZOO_FOLDER.glob("*.safetensors"))
-    assert weights == zoo_names()
-    noisy = [name for name in zoo_names() if zoo_card(name).noise_sigma is not None]
-    assert sorted(gaussian_names().values()) == noisy
