@@ -31,20 +31,13 @@ class AuxiliaryMixture(nn.Module):
 
     Parameters
     ----------
-    standard, robust
-        Modules that give finite logits (N, classes) for the same inputs.
-    transform
-        M, as a rule a `certmix.nuts.NonlinearTransform`.
+    standard, robust, transform
+        As in `certmix.nuts.mixture.NutsMixture`.
     alpha_d
         In [0, 1], as a rule from `certmix.nuts.auxiliary_alpha`.
     r_d
         In [0, 1]: how much of h bypasses the transform.  0 leaves the
         transformed branch alone: a weaker attack, to show what hides gradients.
-
-    Raises
-    ------
-    ParameterError
-        If alpha_d or r_d is out of range.
 
     References
     ----------
@@ -111,24 +104,8 @@ class _Bypass(torch.autograd.Function):
 class DirectBypass(nn.Module):
     """The mix's values, bit for bit, with the auxiliary's gradient: for any attack library.
 
-    ``aux + stopgrad(mix - aux)`` without its rounding.  Both share their base
-    models, which run once a pass.
-
-    Parameters
-    ----------
-    mixture
-        What is judged.
-    auxiliary
-        What is differentiated, made of the same base models.
-
-    Raises
-    ------
-    ParameterError
-        If the base models are not the same objects.
-
-    References
-    ----------
-    Appendix B.2.2 of MixedNUTS.
+    ``aux + stopgrad(mix - aux)`` of Appendix B.2.2 of MixedNUTS, without its
+    rounding.  Both must be made of the same base models, which run once a pass.
     """
 
     def __init__(self, mixture: NutsMixture, auxiliary: AuxiliaryMixture) -> None:
@@ -162,14 +139,7 @@ class DirectBypass(nn.Module):
 
 
 def direct_bypass(mixture: NutsMixture, alpha_d: float, r_d: float = 0.9) -> DirectBypass:
-    """Return a mix with the gradient of its auxiliary, ready to be attacked.
-
-    Parameters
-    ----------
-    mixture
-        What is attacked.
-    alpha_d, r_d
-        See `AuxiliaryMixture`.
+    """Return a mix with the gradient of its auxiliary, ready to be attacked; see `AuxiliaryMixture`.
 
     Examples
     --------

@@ -48,21 +48,9 @@ _LARGEST_GRID = 2**28  # means that are held at once
 
 @dataclass(frozen=True, eq=False)
 class NoisyLogits:
-    """Everything that a choice depends on, image by image.
+    """All that a choice depends on: logits of g on images (m, c), of h's base on noisy copies (m, n, c).
 
-    Parameters
-    ----------
-    standard
-        float64 (m, c): logits of the standard classifier on clean images.
-    noisy
-        float64 (m, n, c): logits of h's base on noisy copies.
-    labels, indices
-        int64 (m,).
-
-    Raises
-    ------
-    DataError
-        If the arrays do not fit together or hold numbers that are not finite.
+    Labels and indices are int64 (m,); what does not fit together, or is not finite, is a DataError.
     """
 
     standard: FloatArray
@@ -115,26 +103,9 @@ def grid_sums(
     top_k: int | None = None,
     threads: int | None = None,
 ) -> ScoreSums:
-    """Return the sums of softmax(M(z)) over the noise at every point of a grid.
+    """Return the sums of softmax(M(z)) over the noise of base logits (m, n, c), at every point of a grid.
 
-    Parameters
-    ----------
-    noisy
-        (m, n, c): logits of the base on noisy copies.
-    grid, clamp, top_k
-        As in `certmix.nuts.margin_grid`.
-    threads
-        Number of threads, the available processors by default; the result does not depend on it.
-
-    Returns
-    -------
-    ScoreSums
-        Candidates in the order of ``np.ndindex(grid.shape)``: s, then p, then c.
-
-    Raises
-    ------
-    ParameterError
-        If the clamp is unknown, or the grid is too large for these images.
+    Candidates are in the order of ``np.ndindex(grid.shape)``; threads change nothing but the time.
     """
     check_choice("clamp", clamp, CLAMP_NAMES)
     images, samples, classes = noisy.shape
@@ -159,11 +130,9 @@ def grid_sums(
 def _sums_over_scales(
     clamped: FloatArray, scales: FloatArray, p: float, totals: FloatArray, squares: FloatArray
 ) -> None:
-    """Write the sums over noise of softmax(s |z|^p sgn z) and of its squares, for each scale s.
+    """Write the sums over noise of softmax(s |z|^p sgn z) and of its squares, (scales, m, c).
 
-    Image by image: neither their order nor the number of threads changes a bit.
-
-    clamped: z, (m, n, c); totals, squares: (scales, m, c).
+    Image by image: neither their order nor the number of threads changes a bit.  clamped: z, (m, n, c).
     """
     images, samples, classes = clamped.shape
     below, score = np.empty(classes), np.empty(classes)
@@ -232,30 +201,11 @@ ones.  True widths are within 10 % of it for most scores, and up to a quarter la
 def planned_margins(
     sums: ScoreSums, *, bound: str, samples: int, failure_probability: float, distance: float
 ) -> FloatArray:
-    """Return the lower bound of h's margin at a distance that a certification is expected to reach.
+    """Return the lower bound of h's margin at t = radius / sigma that a certification is expected to reach.
 
-    ``Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t)`` with the p and q that the bound
-    would give if its samples had the moments of these.  One sample more than
-    were seen enters the moments of every class, half 0 and half 1, so that
-    scores which never varied are not taken for constant.
-
-    Parameters
-    ----------
-    sums
-        Of tuning samples.
-    bound
-        A name in `PLANNED_BOUNDS`.
-    samples
-        That the certification will draw.
-    failure_probability
-        Of its certificate; all of it goes to p for ``clopper-pearson``, half to p and half to q for others.
-    distance
-        t = radius / sigma.
-
-    Returns
-    -------
-    FloatArray
-        (candidates, m).
+    ``Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t)``, (candidates, m), with the p and q that the bound would give
+    if its samples had the moments of these.  All of the failure probability goes to p for
+    ``clopper-pearson``, half to p and half to q for others.
     """
     lower, one_sided = PLANNED_BOUNDS[bound], len(BOUNDS[bound].parts) == 1
     mean = (sums.totals + 0.5) / (sums.samples + 1)
@@ -281,20 +231,10 @@ def planned_margins(
 
 @dataclass(frozen=True)
 class Choice:
-    """The best candidate and mixing weight; counts are of tuning images, estimates all.
+    """The best candidate and mixing weight; counts of tuning images are estimates.
 
-    Parameters
-    ----------
-    candidate
-        Its number.
-    alpha
-        Mixing weight.
-    certified, clean
-        Tuning images that are planned to be right and certified, and that the mix gets right.
-    images
-        Of how many.
-    ties
-        Candidates that reach the same two counts at some alpha, this one included.
+    `certified` are planned to be right and certified, `clean` right in the mix; `ties` counts the candidates
+    that reach the same two counts at some alpha.
     """
 
     candidate: int
@@ -314,31 +254,11 @@ def choose(
     *,
     alphas: tuple[float, ...] = ALPHAS,
 ) -> Choice | None:
-    """Return the candidate and alpha that certify most images under a floor of clean accuracy.
+    """Return the candidate and alpha that certify most images under a floor of clean accuracy, if any.
 
-    An image counts as certified at alpha where h's class is its label and its
-    margin exceeds (1 - alpha) / alpha.  Of equals the first of these decides:
-    more clean images right, the larger alpha, the earlier candidate.
-
-    Parameters
-    ----------
-    margins
-        float64 (candidates, m): lower bounds, as planned, of h's margin at the radius wanted.
-    robust
-        float64 (candidates, m, c): h as far as the tuning samples tell.
-    standard
-        float64 (m, c): probabilities of g.
-    labels
-        int64 (m,).
-    floor
-        Least clean accuracy of the mix on these images, in [0, 1].
-    alphas
-        Increasing, in [1/2, 1].
-
-    Returns
-    -------
-    Choice or None
-        None where no candidate reaches the floor at any alpha.
+    An image counts as certified at alpha where h's class is its label and its planned margin (candidates, m)
+    exceeds (1 - alpha) / alpha.  Of equals the first of these decides: more clean images right, the larger
+    alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities; alphas increase.
     """
     weights = np.array(alphas)
     clean = np.empty((len(robust), len(weights)), np.int64)
@@ -365,7 +285,7 @@ def right_over_alphas(
 ) -> None:
     """Write how many images argmax((1 - alpha) g + alpha h) gets right, the lowest class winning ties.
 
-    standard: g, (m, c); robust: h, (candidates, m, c); counts: (candidates, alphas).
+    g: (m, c); h: (candidates, m, c); counts: (candidates, alphas).
     """
     candidates, images, classes = robust.shape
     counts[:] = 0

@@ -45,7 +45,7 @@ def check_mix(alpha: float, temperature: float) -> None:
 
 
 class MixSettings(Described, frozen=True):
-    """The numbers of a nonlinear mix.
+    """The numbers of a nonlinear mix; what is out of range is a ParameterError.
 
     Parameters
     ----------
@@ -54,13 +54,7 @@ class MixSettings(Described, frozen=True):
     alpha, temperature
         See `certmix.nuts.mixture.NutsMixture`.
     alpha_d, r_d
-        Of the auxiliary mix that attacks differentiate, see
-        `certmix.nuts.adaptive.AuxiliaryMixture`; alpha_d None if unknown.
-
-    Raises
-    ------
-    ParameterError
-        For a value out of range.
+        See `certmix.nuts.adaptive.AuxiliaryMixture`; alpha_d None if unknown.
     """
 
     transform: TransformSettings

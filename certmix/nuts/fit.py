@@ -160,9 +160,7 @@ def fit(
 
     References
     ----------
-    Algorithm 1 and problem (7) of Bai, Zhou, Patel, Sojoudi, "MixedNUTS:
-    Training-Free Accuracy-Robustness Balance via Nonlinearly Mixed
-    Classifiers", TMLR 2024.
+    Algorithm 1 and problem (7) of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
 
     Examples
     --------
@@ -234,10 +232,8 @@ def margin_grid(
         of least margin, one row an image.
     labels
         (m,) classes from 0.
-    grid
-        Candidates of s, p and c.
-    clamp, top_k
-        As in `TransformSettings`.
+    grid, clamp, top_k
+        Candidates of s, p and c; the rest as in `TransformSettings`.
     rival
         ``"label"``: the margin of a misclassified clean image is that over its
         label, which is what a right standard model must outweigh.
@@ -247,12 +243,7 @@ def margin_grid(
         Optional bool (m,): where the standard model classifies the clean image
         right.  The objective is then conditioned on it (Appendix D.8.3).
     threads
-        Number of threads, the available processors by default; the result does not depend on it.
-
-    Raises
-    ------
-    DataError, ParameterError
-        As in `fit`.
+        The available processors by default; the result does not depend on it.
     """
     check_choice("clamp", clamp, CLAMP_NAMES)
     check_choice("rival", rival, RIVALS)
@@ -320,10 +311,10 @@ def _signed_power(x: float, p: float) -> float:
 def _margins_over_scales(
     clamped: FloatArray, labels: IntArray, p: float, scales: FloatArray, margins: FloatArray
 ) -> None:
-    """Write the margins of softmax(s |z|^p sgn z) for each scale s.
+    """Write the margins (scales, m) of softmax(s |z|^p sgn z) for each scale s.
 
-    It works image by image: neither the order of images nor the number of threads changes a bit.
-    clamped: z, (m, c); labels: (m,), `_PREDICTED` or a class; margins: (scales, m).
+    Image by image: neither their order nor the number of threads changes a bit.
+    clamped: z, (m, c); labels: (m,), `_PREDICTED` or a class.
     """
     images, classes = clamped.shape
     below = np.empty(classes)
@@ -451,14 +442,7 @@ def constraint_share(
     """Return the left side of (7)'s constraint on any images: to be compared with beta.
 
     The share of attacked images that are classified right whose margin after
-    the transform is at least `threshold`.
-
-    Parameters
-    ----------
-    attacked_logits, labels
-        (m, c) before the transform, and (m,).
-    settings, threshold
-        `settings` and `margin_threshold` of a `NutsFit`, or others.
+    the transform is at least `threshold`; logits (m, c) are before it.
     """
     logits = check_logits(attacked_logits)
     logits, targets = _classified_right(logits, check_labels(labels, *logits.shape))

@@ -71,7 +71,7 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class LoadedNuts:
-    """A mix that was loaded: its folder, the contents of ``nuts.json``, and its base models.
+    """A mix that was loaded: its folder, ``nuts.json``, and its base models.
 
     The modules are made anew at each access, in evaluation mode.
     """
@@ -168,14 +168,6 @@ def save_nuts(
         If a model cannot be loaded as described, or is then another.
     RunError
         If the folder cannot be written.
-
-    Examples
-    --------
-    >>> from certmix.nuts import TransformSettings
-    >>> settings = MixSettings(TransformSettings(5.0, 4.0, -1.1), alpha=0.999, alpha_d=0.957)
-    >>> pair = [BaseModel(load_model(f"cifar10-{name}")) for name in ("standard", "adversarial-linf")]
-    >>> save_nuts(Path("mix"), settings, *pair).standard.spec  # doctest: +SKIP
-    'cifar10-standard'
     """
     place = Path(folder)
     g, h = (_refer(base, place, zoo, copy_weights) for base in (standard, robust))
@@ -192,17 +184,10 @@ def load_nuts(
     classes: int | None = None,
     zoo: Path = ZOO_FOLDER,
 ) -> LoadedNuts:
-    """Load a mix and its base models.
+    """Load a mix and its base models; `device`, `classes` and `zoo` as for `certmix.models.spec.load_model`.
 
     Code runs only where a base model's spec names code, such as
     ``file.py:factory``: load such folders where you trust them.
-
-    Parameters
-    ----------
-    folder
-        Holds ``nuts.json``.
-    device, classes, zoo
-        As for `certmix.models.spec.load_model`.
 
     Raises
     ------
@@ -226,11 +211,7 @@ def write_nuts(folder: Path, description: NutsDescription) -> None:
 def read_nuts(folder: Path) -> NutsDescription:
     """Read ``nuts.json``; no model is loaded and no code runs.
 
-    Raises
-    ------
-    ModelError
-        If it is missing, not what `write_nuts` writes, of a newer format, or
-        a value is out of range.
+    What `write_nuts` did not write, or is out of range, is a ModelError.
     """
     path = Path(folder) / FILE
     text = read_bytes(path, f"name a folder that holds {FILE}")
@@ -328,11 +309,6 @@ def load_part(
 
     ``robust``, ``standard`` and ``base`` load one base model alone.  The
     checksum covers the numbers that the part depends on, and its base models.
-
-    Raises
-    ------
-    ModelError
-        As `load_nuts`, or if the part is unknown, or needs alpha_d where there is none.
     """
     if part and part not in PARTS:
         ways = ", ".join(f"#{name}" for name in PARTS)
@@ -397,10 +373,7 @@ def _refer(base: BaseModel, folder: Path, zoo: Path, copy: bool) -> ModelReferen
 def absolute(reference: ModelReference, folder: Path, role: str, zoo: Path = ZOO_FOLDER) -> ModelReference:
     """Return a reference with absolute paths, as `load_model` takes it.
 
-    Raises
-    ------
-    ModelError
-        If a relative path leads out of the folder, or the model is itself a nonlinear mix.
+    A relative path that leads out of the folder, and a model that is itself a nonlinear mix, are ModelErrors.
     """
     where = f"{folder / FILE}: the {role} model"
     path, rest = _parts(reference.spec, zoo)

@@ -60,6 +60,8 @@ class Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TransformSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parameters of ``M(z) = s |z_c|^p sgn(z_c)``, ``z_c = clamp(LN(z) + c)``.
 
+    What is out of range is a ParameterError.
+
     Parameters
     ----------
     s, p, c
@@ -68,16 +70,6 @@ class TransformSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         One of `CLAMP_NAMES`; ``"linear"`` leaves logits as they are.
     top_k
         Take the mean and variance of LN from the k largest logits; None for all.
-
-    Raises
-    ------
-    ParameterError
-        For a value out of range or an unknown clamp.
-
-    References
-    ----------
-    Equation 4 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS: Training-Free
-    Accuracy-Robustness Balance via Nonlinearly Mixed Classifiers", TMLR 2024.
     """
 
     s: float
@@ -94,13 +86,7 @@ class TransformSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Candidates of each parameter, increasing; all combinations are tried.
-
-    Raises
-    ------
-    ParameterError
-        For no candidate, a candidate out of range, or candidates that do not increase.
-    """
+    """Candidates of each parameter, at least one, in range and increasing; all combinations are tried."""
 
     s: tuple[float, ...]
     p: tuple[float, ...]
@@ -151,15 +137,10 @@ TOP_K = {"cifar10": None, "cifar100": None, "imagenet": 250}
 
 
 def parse_grid(text: str) -> Grid:
-    """Return the grid ``s=LOW:HIGH:NUMBER,p=LOW:HIGH:NUMBER,c=LOW:HIGH:NUMBER``.
+    """Return the grid ``s=LOW:HIGH:NUMBER,p=LOW:HIGH:NUMBER,c=LOW:HIGH:NUMBER``; ParameterError for others.
 
     s is spaced evenly in logarithm, p and c evenly.  A single number stands
     for a single candidate, as in ``c=0``.
-
-    Raises
-    ------
-    ParameterError
-        If the text is of another form, a name is missing or a value out of range.
 
     Examples
     --------

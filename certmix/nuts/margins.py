@@ -36,13 +36,7 @@ CLAMPS: dict[str, Callable[[FloatArray], FloatArray]] = {
 
 
 def check_logits(logits: ArrayLike) -> FloatArray:
-    """Return logits (m, c) as float64.
-
-    Raises
-    ------
-    DataError
-        If they are not a table of at least two classes or a value is not a number within +-1e307.
-    """
+    """Return logits (m, c) as float64; DataError if they are no table, or not within +-1e307."""
     z = np.ascontiguousarray(logits, dtype=np.float64)
     if z.ndim != 2 or z.shape[1] < 2:
         raise DataError(f"logits have shape {z.shape}: give one row an image and at least 2 classes")
@@ -55,13 +49,7 @@ def check_logits(logits: ArrayLike) -> FloatArray:
 
 
 def check_labels(labels: ArrayLike, images: int, classes: int) -> IntArray:
-    """Return labels (m,) as int64.
-
-    Raises
-    ------
-    DataError
-        If they are not one class from 0 to c - 1 an image.
-    """
+    """Return labels (m,) as int64; DataError if they are not one class from 0 to c - 1 an image."""
     y = np.asarray(labels)
     if y.shape != (images,) or not (y.size == 0 or np.issubdtype(y.dtype, np.integer)):
         found = f"labels have shape {y.shape} and type {y.dtype}"
@@ -75,16 +63,10 @@ def standardize(shifted: Any, kept: Any, spread: Any) -> Any:
     """Return LN of arrays or tensors: the one place where mean and variance are taken.
 
     ``(z - mean) / sqrt(var + 1e-8)`` with the unbiased variance (divided by k - 1), as in the reference
-    implementation, so that published (s, p, c) mean the same transform.  Divided by the spread first,
-    which leaves the quotient as it is, so that no square overflows.
-
-    Parameters
-    ----------
-    shifted, kept
-        (..., c) and (..., k), float64: logits less the largest of their row, and the k of them that mean and
-        variance are taken from.
-    spread
-        (..., 1): largest less smallest logit, a constant to gradients.
+    implementation, so that published (s, p, c) mean the same transform.  `shifted` (..., c) are logits less
+    the largest of their row, `kept` (..., k) those that mean and variance are taken from, `spread` (..., 1)
+    is the largest less the smallest logit, a constant to gradients: divided by it first, no square
+    overflows.
     """
     scale = spread.clip(1.0)
     shifted, kept = shifted / scale, kept / scale
@@ -139,17 +121,10 @@ def clean_margin(logits: ArrayLike) -> FloatArray:
 
 
 def attacked_margin(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
-    """Return the label's probability in softmax(logits) less the largest other.
+    """Return the label's probability in softmax(logits), (m, c), less the largest other.
 
     The margin where the prediction is right, and negative where it is wrong
     (0 where the label ties for the largest).
-
-    Parameters
-    ----------
-    logits
-        (m, c), as a rule after the transform.
-    labels
-        (m,) classes from 0.
     """
     z = check_logits(logits)
     return _margins(z, check_labels(labels, *z.shape))

@@ -20,9 +20,8 @@ __all__ = ["NutsMixture", "TransformedRobust", "mix_sharpened", "transformed_log
 class _Widened(torch.autograd.Function):
     """Convert to float64; on the way back, hold each row of the gradient within the narrower type.
 
-    A row beyond the square root of that type's largest number is scaled down
-    to it, so that neither it nor its product with weights becomes infinite;
-    its direction stays.
+    A row beyond the square root of that type's largest number is scaled down to it, so that neither it nor
+    its product with weights becomes infinite; its direction stays.
     """
 
     generate_vmap_rule = True
@@ -44,15 +43,7 @@ class _Widened(torch.autograd.Function):
 
 
 def transformed_logits(robust: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return M(robust) in float64, with a gradient that fits into the type of the robust logits.
-
-    Parameters
-    ----------
-    robust
-        Logits (..., classes), any floating-point type.
-    transform
-        As a rule a `certmix.nuts.NonlinearTransform`.
-    """
+    """Return M(robust) in float64, with a gradient that fits into the type of the robust logits."""
     widened: Tensor = _Widened.apply(robust)
     return transform(widened)
 
@@ -62,23 +53,17 @@ def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperatu
 
     G is ``softmax(standard / temperature)``, or at temperature 0 one-hot: 1 at
     the largest logit, the lowest class where several are largest.  Finite
-    logits give finite outputs; NaN stays NaN, at temperature 0 as well.
+    logits (..., classes) give finite float64 log-probabilities; NaN stays NaN,
+    at temperature 0 as well.
 
     Parameters
     ----------
-    standard
-        Logits (..., classes) of the standard classifier.
-    transformed
-        Logits of the robust classifier after the transform, of the same shape.
+    standard, transformed
+        Logits of the standard classifier, and of the robust one after the transform.
     alpha
         Mixing weight in [0, 1].
     temperature
         0, or between 1e-6 and 1e6.
-
-    Returns
-    -------
-    Tensor
-        float64 log-probabilities (..., classes).
 
     Raises
     ------
@@ -127,13 +112,6 @@ class TransformedRobust(nn.Module):
     Smoothed by noise with soft scores, it is the expectation of softmax(M(h)):
     the transform lies inside, and every certificate stands.
 
-    Parameters
-    ----------
-    robust
-        Gives finite logits (N, classes).
-    transform
-        As a rule a `certmix.nuts.NonlinearTransform`.
-
     Examples
     --------
     >>> from certmix.nuts import NonlinearTransform
@@ -152,7 +130,7 @@ class TransformedRobust(nn.Module):
 
 
 class NutsMixture(nn.Module):
-    """MixedNUTS: ``log((1 - alpha) G(x) + alpha softmax(M(h(x))))``.
+    """MixedNUTS: ``log((1 - alpha) G(x) + alpha softmax(M(h(x))))``, see `mix_sharpened`.
 
     Parameters
     ----------
@@ -163,9 +141,8 @@ class NutsMixture(nn.Module):
     alpha
         Mixing weight in [0, 1], as a rule at least 1/2.
     temperature
-        Of the standard model, see `mix_sharpened`.  At 0 it answers with a
-        class alone, no gradient flows through it, and attacks need
-        `certmix.nuts.adaptive`.
+        Of the standard model.  At 0 it answers with a class alone, no gradient
+        flows through it, and attacks need `certmix.nuts.adaptive`.
 
     Examples
     --------
@@ -175,10 +152,6 @@ class NutsMixture(nn.Module):
     >>> probabilities = mix(torch.zeros(2, 4)).detach().exp()
     >>> torch.allclose(probabilities.sum(-1), torch.ones(2, dtype=torch.float64))
     True
-
-    References
-    ----------
-    As for `mix_sharpened`.
     """
 
     def __init__(

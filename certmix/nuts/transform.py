@@ -94,16 +94,9 @@ def signed_power(z: Tensor, p: float) -> Tensor:
 
 
 class NonlinearTransform(nn.Module):
-    """M(z) = s |z_c|^p sgn(z_c) with z_c = clamp(LN(z) + c): logits to logits.
+    """M(z) = s |z_c|^p sgn(z_c) with z_c = clamp(LN(z) + c), equation 4 of MixedNUTS: logits to logits.
 
-    Parameters
-    ----------
-    s, p, c, clamp, top_k
-        See `certmix.nuts.grid.TransformSettings`; kept as `settings`.
-
-    References
-    ----------
-    Equation 4 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
+    Parameters are those of `certmix.nuts.grid.TransformSettings`, kept as `settings`.
 
     Examples
     --------
@@ -137,14 +130,7 @@ def changed_share(logits: Tensor, transform: Callable[[Tensor], Tensor]) -> floa
     """Return the share of inputs whose prediction a transform changes: 0 under Assumption 4.2.
 
     GELU falls below about -0.75, and ReLU makes classes tie: predictions can
-    change.  Ties go to the lowest class, before and after.
-
-    Parameters
-    ----------
-    logits
-        (m, c), before the transform.
-    transform
-        As a rule a `NonlinearTransform`.
+    change.  Ties go to the lowest class, before and after.  Logits (m, c) are before the transform.
     """
     with torch.no_grad():
         changed = transform(logits).argmax(-1) != logits.argmax(-1)

@@ -34,18 +34,10 @@ __all__ = ["AttackOutcome", "attack"]
 
 @dataclass(frozen=True)
 class AttackOutcome:
-    """What an attack did to each image.
+    """What an attack did to each image: indices, labels (m,); logits (m, c), clean and at its point.
 
-    Parameters
-    ----------
-    indices, labels
-        int64 (m,).
-    clean, attacked
-        Logits (m, c) of the clean images and of the points found.
-    distance
-        float64 (m,): norm of the perturbation.
-    points
-        float32 (m, ...), None unless they were asked for.
+    ``distance``, float64 (m,), is the norm of the perturbation; ``points``, float32 (m, ...), are None unless
+    they were asked for.
     """
 
     indices: IntArray
@@ -90,12 +82,7 @@ def attack(
     Returns
     -------
     StudyResult
-        ``.table`` is the table, ``.data`` the `AttackOutcome`.
-
-    Raises
-    ------
-    CertmixError
-        For anything the user can mend.
+        ``.data`` is the `AttackOutcome`.
     """
     request = request or AttackRequest()
     alpha = None if alpha is None else check_weight(alpha)

@@ -83,11 +83,6 @@ def compare_trust(
         attacked accuracy where clean accuracy is halfway between the two classifiers', by linear
         interpolation, None where it does not get there.
 
-    Raises
-    ------
-    CertmixError
-        For anything the user can mend.
-
     References
     ----------
     Section 3, Figures 1 and 4 of Bai, Anderson, Sojoudi, "Mixing classifiers

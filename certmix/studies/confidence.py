@@ -49,11 +49,6 @@ def confidence(
         ``.data`` holds the gaps by classifier (``g``, ``h``), cell (``clean``, ``STD``, ``ROB``) and
         whether the answer is right.
 
-    Raises
-    ------
-    CertmixError
-        For anything the user can mend.
-
     References
     ----------
     Section 4.2 and Table 1 of Bai, Anderson, Sojoudi, "Mixing classifiers to

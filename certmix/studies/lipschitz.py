@@ -43,18 +43,10 @@ _ESTIMATE = (
 
 @dataclass(frozen=True, eq=False)
 class ClaimTrial:
-    """Whether a search contradicts a claim; that it does not proves nothing.
+    """Whether a search contradicts a claimed global constant; that it does not proves nothing.
 
-    Parameters
-    ----------
-    claimed
-        The claimed global constant.
-    slope
-        The steepest slope found, rounding errors taken off.
-    index
-        The index of its image.
-    point
-        (D,): the other point of the pair, flat.
+    ``slope`` is the steepest found, rounding errors taken off, ``index`` its image's, ``point`` (D,) the
+    other point of the pair, flat.
     """
 
     claimed: float
@@ -109,13 +101,8 @@ def local_lipschitz(
     Returns
     -------
     StudyResult
-        ``.table`` is the table, ``.data`` an `EstimatedLipschitz`; a contradicted
-        claim's points are ``witness.npz`` in the run folder.
-
-    Raises
-    ------
-    CertmixError
-        For anything the user can mend.
+        ``.data`` is an `EstimatedLipschitz`; a contradicted claim's points are
+        ``witness.npz`` in the run folder.
     """
     request = request or AttackRequest(steps=20, restarts=2, images=20)
     ratio = ratio or ("relaxed" if check is None else CLAIMED[of])

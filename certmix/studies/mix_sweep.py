@@ -43,7 +43,9 @@ def mix_sweep(
 
     STD and ROB points are made once, on the standard and on the robust
     classifier, and serve every alpha; MIX points are made on the mix end to
-    end, one set an alpha, and serve the worst case of the others besides.
+    end, one set an alpha, and serve the worst case of the others besides: an
+    image counts as right when no point found for it, by any attack of the
+    sweep, is misclassified.
 
     Parameters
     ----------
@@ -53,17 +55,6 @@ def mix_sweep(
         Attack and images; PGD of 20 steps by default, as in the paper.
     sources, where
         Data and models; where and how to run.
-
-    Returns
-    -------
-    StudyResult
-        A row of the table is an alpha.  The worst case counts an image as right when no point found
-        for it, by any attack of the sweep, is misclassified: an upper bound of robust accuracy.
-
-    Raises
-    ------
-    CertmixError
-        For anything the user can mend.
 
     References
     ----------
@@ -88,13 +79,7 @@ def mix_sweep(
 
 
 def check_alphas(alphas: Sequence[float], low: float = 0.0) -> tuple[float, ...]:
-    """Return the alphas in increasing order.
-
-    Raises
-    ------
-    ParameterError
-        If there are none, or one is outside [low, 1] or given twice.
-    """
+    """Return the alphas in increasing order; ParameterError if none, outside [low, 1], or given twice."""
     weights = tuple(sorted(float(a) for a in alphas))
     if not weights or not all(low <= a <= 1.0 for a in weights):
         percent = bool(weights) and 10 <= weights[-1] <= 100

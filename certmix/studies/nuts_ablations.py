@@ -55,27 +55,15 @@ NO_PARAMETERS = (Quantity(None, 3),) * 4
 
 
 def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
-    """Make a study of MixedNUTS from run folders.
+    """Make a study of MixedNUTS, by its name in `STUDIES`, from run folders.
 
     Parameters
     ----------
     name
-        A name in `STUDIES`.
+        Of the study.
     folders
         Run folders of ``certmix nuts fit`` and, where the study can use one, of
         ``certmix nuts evaluate``, in any order.
-
-    Returns
-    -------
-    StudyResult
-        Its table and its figures.
-
-    Raises
-    ------
-    ParameterError
-        If the study is unknown, or needs other folders.
-    RunError, DataError
-        If a folder's contents are missing or do not fit together.
     """
     if name not in STUDIES:
         raise ParameterError(f"study '{name}' is unknown: choose one of {', '.join(STUDIES)}")

@@ -57,13 +57,7 @@ class FitCache:
         return self.logits.take(positions[::2]), self.logits.take(positions[1::2])
 
     def solve(self, tune: CachedLogits | None = None, **changes: Any) -> NutsFitted:
-        """Fit on images, by default the half to fit on, with some choices changed.
-
-        Raises
-        ------
-        ParameterError
-            If no transform of the grid meets beta.
-        """
+        """Fit on images, by default the half to fit on, with some choices changed."""
         return fit_cached(self.halves[0] if tune is None else tune, self.choices.replace(**changes))
 
     def model(self, role: str) -> str:
@@ -149,12 +143,8 @@ class Inputs:
 def read_inputs(folders: Sequence[str | Path]) -> Inputs:
     """Read run folders, and keep of the evaluation only images that no fit was tuned on.
 
-    Raises
-    ------
-    ParameterError
-        If two of them are evaluations.
-    RunError, DataError
-        If a folder is another run, or the evaluation is of other models.
+    Two evaluations are a ParameterError, another run or an evaluation of other models a RunError or
+    DataError.
     """
     fits: list[FitCache] = []
     evaluations: list[tuple[Path, dict[str, Any]]] = []
@@ -253,12 +243,6 @@ def withstands(rule: Rule, robust: FloatArray, labels: IntArray) -> np.ndarray:
     The worst standard classifier puts all its probability on the runner-up:
     it changes nothing where the margin is at least (1 - alpha) / alpha.  At
     equality it ties, which counts as withstood, as in `certmix.nuts.fit`.
-
-    Examples
-    --------
-    >>> logits = np.log([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.2, 0.7, 0.1]])
-    >>> withstands(Rule(0.75), logits, np.array([0, 0, 0]))  # margins 0.5, 0.1 and -0.5 against 1/3
-    array([ True, False, False])
     """
     if rule.alpha == 0.0:
         return np.zeros(len(labels), bool)
@@ -286,13 +270,7 @@ def parameters(found: NutsFitted) -> tuple[Cell, ...]:
 
 
 def count_flops(model: nn.Module, inputs: Tensor) -> int:
-    """Return the operations of matrix products and convolutions in one pass, 2 a multiply-add.
-
-    Examples
-    --------
-    >>> count_flops(nn.Linear(8, 3, bias=False), torch.zeros(1, 8))
-    48
-    """
+    """Return the operations of matrix products and convolutions in one pass, 2 a multiply-add."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), warnings.catch_warnings(), counter:
         warnings.simplefilter("ignore")
@@ -316,13 +294,7 @@ class _Elements(TorchDispatchMode):
 
 
 def count_elements(compute: Callable[[], Any]) -> int:
-    """Return how many numbers the operators of a computation handle, views aside.
-
-    Examples
-    --------
-    >>> count_elements(lambda: torch.zeros(5).exp().sum())  # makes 5, maps 5, adds 5
-    15
-    """
+    """Return how many numbers the operators of a computation handle, views aside."""
     with torch.no_grad(), _Elements() as counter:
         compute()
     return counter.total

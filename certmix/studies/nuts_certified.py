@@ -57,20 +57,11 @@ FLATTERED = "the transform was changed after another had been certified"
 
 @dataclass(frozen=True, eq=False)
 class CertifiedRow:
-    """One certification of images that were not tuned on.
+    """One certification of images that were not tuned on; ``evaluation`` is all that was found.
 
-    Parameters
-    ----------
-    name, evaluation
-        What was certified, and all that was found.
-    clean
-        Of the mix: a plug-in estimate.
-    certified
-        At the radius; rounded down.
-    held
-        bool (m,): the images behind `certified`.
-    margins
-        float64 (m,): h's margin at the radius if its means were those seen; -1 where h is wrong.  Estimates.
+    ``clean``, of the mix, is a plug-in estimate; ``certified`` is at the radius, rounded down, and ``held``,
+    bool (m,), are the images behind it.  ``margins``, float64 (m,), are h's at the radius if its means were
+    those seen, -1 where h is wrong: estimates.
     """
 
     name: str
@@ -135,11 +126,6 @@ def nuts_certified(
     -------
     StudyResult
         ``.data`` is the `CertifiedFit`; ``.folder`` loads as ``nuts:FOLDER``.
-
-    Raises
-    ------
-    CertmixError
-        For anything the user can mend.
     """
     named, where = sources or Sources(), where or Surroundings()
     said: set[str] = set()

@@ -68,12 +68,7 @@ def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:
 
     Each maximises the tuning images planned to be certified at the radius,
     under the same floor of the mix's clean accuracy; hard votes also choose
-    between two bounds.
-
-    Raises
-    ------
-    ParameterError
-        If no transform, or no mix with hard votes, reaches the floor.
+    between two bounds.  It is a ParameterError if no transform, or no mix with hard votes, reaches the floor.
     """
     standard, grid = softmax_numpy(logits.standard), asked.candidates
     votes = score_sums(logits.noisy, lambda scores: np.eye(scores.shape[-1])[scores.argmax(-1)])

@@ -108,11 +108,6 @@ class CertifiedRequest(Settings, frozen=True):
     """What to choose a transform for, on what, and how to certify it.
 
     Every image gets the same number of samples, which is fixed beforehand.
-
-    Raises
-    ------
-    ParameterError
-        For any value out of range.
     """
 
     sigma: Annotated[Positive, Option("Certified: noise level; --robust is h's base.", example="0.5")]

@@ -74,10 +74,8 @@ def nuts_evaluate(
         Of the fitted mix.
     request
         Norm, eps, steps of APGD (20 by default), images.
-    sources
-        Data; the models are the mix's own.
-    where
-        Where and how to run.
+    sources, where
+        Data, the models are the mix's own; where and how to run.
     plain_alphas
         Weights of the plain mix to compare with.
     targets, queries
@@ -90,15 +88,9 @@ def nuts_evaluate(
     Returns
     -------
     StudyResult
-        ``.table`` has a row a classifier; changes are relative to the robust classifier alone.
-        Its ``extra`` tells for the nonlinear mix which attack was the first to break how many images
-        (``broken_by``), how many of them only Square broke, and the accuracy under the transfer
-        attack with each r_d alone; ``images.tsv`` tells it image by image.
-
-    Raises
-    ------
-    CertmixError
-        For anything the user can mend.
+        The table has a row a classifier; changes are relative to the robust classifier alone.
+        Its ``extra`` tells which attack was the first to break how many images of the nonlinear
+        mix, ``images.tsv`` tells it image by image.
 
     References
     ----------
@@ -397,21 +389,11 @@ def sweep_cell(suite: Suite, r_d: float) -> Cell:
 
 
 def paired_change(wrong: Any, reference_wrong: Any) -> tuple[float, float, float] | None:
-    """Return the relative change of the number of errors against a reference classifier, in percent.
+    """Return the change of the number of errors relative to a reference on the same images (m,), in percent.
 
     With its 95 % interval, by the percentile bootstrap over images: of all that
     matters only how many images either errs on, so counts are resampled, 10,000
-    times with a fixed seed.
-
-    Parameters
-    ----------
-    wrong, reference_wrong
-        bool (m,): where each errs, on the same images.
-
-    Returns
-    -------
-    tuple or None
-        Change, lower and upper end; None where the reference never errs.
+    times with a fixed seed.  None where the reference never errs.
 
     Examples
     --------

@@ -110,21 +110,12 @@ def nuts_fit(
     sources, where
         Data and models; where and how to run.
     choices
-        How Algorithm 1 is run.
+        How Algorithm 1 of MixedNUTS is run.
 
     Returns
     -------
     StudyResult
         ``.data`` is the `NutsFitted`; ``.folder`` loads as ``nuts:FOLDER``.
-
-    Raises
-    ------
-    CertmixError
-        For anything the user can mend.
-
-    References
-    ----------
-    Algorithm 1 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
     """
     chosen, named = choices or FitChoices(), sources or Sources()
     request = own_attack(request, None if chosen.gradient_free else 50)
@@ -366,17 +357,6 @@ def nuts_published(
     StudyResult
         ``.data`` is the `certmix.nuts.description.MixSettings`; ``.folder``
         loads as ``nuts:FOLDER``.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such optimum, or the folder is a run.
-    ModelError
-        If a model cannot be loaded, is a Python object, or has another number of classes.
-
-    References
-    ----------
-    Table 3 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
     """
     if name not in PUBLISHED:
         raise ParameterError(f"no optimum is published for {name!r}: use one of {', '.join(PUBLISHED)}")

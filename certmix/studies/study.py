@@ -263,10 +263,7 @@ def stored_numbers(folder: Path, study: str | None = None) -> Iterator[Numbers]:
 def show_study(folder: str | Path) -> Table:
     """Return the table that a study's run published last, made again from its numbers: no models, no data.
 
-    Raises
-    ------
-    RunError
-        If the folder is no such run, holds no table, or is damaged.
+    A folder that is no such run, holds no table, or is damaged, is a RunError.
     """
     folder = Path(folder)
     study = str(read_run(folder)["identity"].get("study", CERTIFY))
@@ -297,24 +294,12 @@ def open_study(
     loaded: Loaded | None = None,
     left_out: IntArray | None = None,
 ) -> Iterator[Study]:
-    """Load data and models, open the run folder, and describe the run in it.
+    """Load data and models, open the run folder of a command, and describe the run in it.
 
-    Parameters
-    ----------
-    name
-        The command.
-    request, sources
-        The attack and images, data and models; a robust model of None is `ROBUST`.
-    asked
-        What else was asked for, plain data: goes into ``run.json``.
-    identity
-        What else the records depend on.
-    mixes
-        Whether the study needs the standard model; if not, it is left alone.
-    loaded
-        Data and models where the sources do not say how to load them.
-    left_out
-        Indices of images that no result may be reported on.
+    A robust model of None is `ROBUST`.  `asked` goes into ``run.json`` (plain data), `identity` is what
+    else the records depend on.  A study that does not mix leaves the standard model alone.  `loaded` are
+    data and models where the sources do not say how to load them; of the images `left_out`, by index,
+    nothing may be reported.
     """
     sources, where, identity = sources or Sources(), where or Surroundings(), identity or {}
     device = resolve_device(where.device)
@@ -425,11 +410,5 @@ def estimated_accuracy(right: Any) -> EstimatedAccuracy:
 
 
 def attacked_accuracy(right: Any) -> AttackedAccuracy:
-    """Return the same for images under attack: an upper bound of robust accuracy.
-
-    Examples
-    --------
-    >>> attacked_accuracy([True, False, True, True]).accuracy
-    0.75
-    """
+    """Return the same for images under attack: an upper bound of robust accuracy."""
     return AttackedAccuracy(*_counted(right))
