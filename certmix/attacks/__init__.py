@@ -12,14 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from certmix.attacks.apgd import NORMS as APGD_NORMS
 from certmix.attacks.apgd import apgd, apgd_ce, apgd_dlr, apgd_targeted
-from certmix.attacks.autoattack import NORMS as AUTOATTACK_NORMS
 from certmix.attacks.autoattack import autoattack
 from certmix.attacks.losses import LOSSES
-from certmix.attacks.pgd import NORMS as PGD_NORMS
 from certmix.attacks.pgd import fgsm, pgd
-from certmix.attacks.square import NORMS as SQUARE_NORMS
+from certmix.attacks.search import Common
 from certmix.attacks.square import square
 
 __all__ = [
@@ -35,8 +32,6 @@ __all__ = [
     "pgd",
     "square",
 ]
-
-_COMMON = ("box", "early_stop", "generator", "track")
 
 
 @dataclass(frozen=True)
@@ -70,28 +65,26 @@ class Attack:
 def _attack(
     function: Callable[..., Tensor],
     summary: str,
-    norms: tuple[str, ...],
+    norms: str,
     loss: str = "cross-entropy",
     *,
-    gradient_free: bool = False,
+    free: bool = False,
 ) -> Attack:
     """Read the settings off the function's keywords."""
     keywords = inspect.signature(function).parameters.values()
-    fixed = {*_COMMON, *getattr(function, "keywords", ())}
+    fixed = {*Common.__annotations__, *getattr(function, "keywords", ())}
     settings = tuple(k.name for k in keywords if k.kind is k.KEYWORD_ONLY and k.name not in fixed)
-    return Attack(function, summary, norms, settings, gradient_free, loss)
+    return Attack(function, summary, tuple(norms.split()), settings, free, loss)
 
 
 ATTACKS: dict[str, Attack] = {
-    "fgsm": _attack(fgsm, "one step along the gradient", PGD_NORMS),
-    "pgd": _attack(pgd, "projected gradient ascent with steps of equal size", PGD_NORMS),
-    "apgd-ce": _attack(apgd_ce, "Auto-PGD on the cross-entropy", APGD_NORMS),
-    "apgd-dlr": _attack(apgd_dlr, "Auto-PGD on the difference of logits ratio", APGD_NORMS, "dlr"),
+    "fgsm": _attack(fgsm, "one step along the gradient", "linf l2 l1"),
+    "pgd": _attack(pgd, "projected gradient ascent with steps of equal size", "linf l2 l1"),
+    "apgd-ce": _attack(apgd_ce, "Auto-PGD on the cross-entropy", "linf l2"),
+    "apgd-dlr": _attack(apgd_dlr, "Auto-PGD on the difference of logits ratio", "linf l2", "dlr"),
     "apgd-targeted": _attack(
-        apgd_targeted, "Auto-PGD towards each likely other class", APGD_NORMS, "targeted-dlr"
+        apgd_targeted, "Auto-PGD towards each likely other class", "linf l2", "targeted-dlr"
     ),
-    "square": _attack(
-        square, "random squares, without gradients", SQUARE_NORMS, "margin", gradient_free=True
-    ),
-    "autoattack": _attack(autoattack, "the ensemble of the package pyautoattack", AUTOATTACK_NORMS),
+    "square": _attack(square, "random squares, without gradients", "linf l2", "margin", free=True),
+    "autoattack": _attack(autoattack, "the ensemble of the package pyautoattack", "linf l2 l1"),
 }

@@ -15,21 +15,10 @@ from torch import Tensor, nn
 
 from certmix.attacks.diagnose import diagnose_gradients
 from certmix.attacks.geometry import distance, make_ball, start_seeds
-from certmix.attacks.search import (
-    Model,
-    check_clean_logits,
-    check_count,
-    check_eps,
-    check_images,
-    check_labels,
-    check_model,
-    check_norm,
-)
+from certmix.attacks.search import Model, check_attack, check_clean_logits, check_count
 from certmix.attacks.square import picture_shape
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
-
-NORMS = ("linf", "l2", "l1")
 
 ENSEMBLE = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 """The attacks that a custom list may name."""
@@ -46,10 +35,6 @@ _CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
 _DIAGNOSED = 16
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=3)
-
-
 def autoattack(
     model: Model,
     images: Tensor,
@@ -64,7 +49,7 @@ def autoattack(
     box: tuple[float, float] = (0.0, 1.0),
     early_stop: bool = True,
     generator: torch.Generator | None = None,
-    say: Callable[[str], None] = _warn,
+    say: Callable[[str], None] = warnings.warn,
 ) -> Tensor:
     """Return the points of AutoAttack; the accuracy on them bounds robust accuracy from above.
 
@@ -73,10 +58,8 @@ def autoattack(
 
     Parameters
     ----------
-    model, images, labels, eps, generator
+    model, images, labels, norm, eps, generator
         As for `certmix.attacks.pgd`.  AutoAttack computes in float32.
-    norm
-        ``"linf"``, ``"l2"`` or ``"l1"``.
     version
         ``"standard"``, ``"plus"``, ``"rand"`` (for models that draw at random),
         or a list of names in `ENSEMBLE`, run with the standard budgets.
@@ -101,52 +84,15 @@ def autoattack(
 
     Raises
     ------
-    ModelError
-        If pyautoattack is not installed; and as for `certmix.attacks.pgd`.
-    ParameterError
-        As for `certmix.attacks.pgd`; if no attack is left for so few classes.
+    ModelError, ParameterError
+        As for `certmix.attacks.pgd`; if pyautoattack is not installed, or no attack is left for so few
+        classes.
 
     References
     ----------
     F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an
     ensemble of diverse parameter-free attacks, ICML 2020.
     """
-    _check(images, labels, norm, eps, version, restarts, batch_size, box, early_stop)
-    check_model(model)
-    package = _package()
-    labels, found = labels.long(), images.detach().clone()
-    if len(found) == 0:
-        return found
-    right, classes = _right(model, found, labels, batch_size)
-    names = _affordable(version, classes, norm, picture_shape(images.shape[1:]), say)
-    first = int(start_seeds(1, generator)[0]) if seed is None else seed
-    with undisturbed(model, images.device, say):
-        for run in range(restarts):
-            at = right.nonzero().squeeze(1)
-            if len(at) == 0 or eps == 0:
-                break
-            if run == 0:
-                _warn_of_blindness(model, images[at], labels[at], names, say)
-            ensemble = _ensemble(package, model, images, norm, eps, version, names, classes, first + run)
-            pictures = images[at].reshape(len(at), *picture_shape(images.shape[1:])).float()
-            points, _ = ensemble.run_standard_evaluation(pictures, labels[at], batch_size=batch_size)
-            found[at] = _inside(points.reshape(images[at].shape), images[at], norm, eps, box)
-            right, _ = _right(model, found, labels, batch_size)
-    return found
-
-
-def _check(
-    images: Tensor,
-    labels: Tensor,
-    norm: str,
-    eps: float,
-    version: str | Sequence[str],
-    restarts: int,
-    batch_size: int,
-    box: tuple[float, float],
-    early_stop: bool,
-) -> None:
-    check_norm(norm, "autoattack", NORMS)
     if tuple(box) != (0.0, 1.0):
         raise ParameterError(
             f"box = {tuple(box)}: AutoAttack works in (0, 1) alone; let the model scale its inputs, "
@@ -156,12 +102,44 @@ def _check(
         raise ParameterError(
             "early_stop = False: AutoAttack leaves an image at its first misclassified point; use apgd-ce"
         )
-    check_eps(eps, box)
-    check_images(images, box)
-    check_labels(labels, images)
     check_count("restarts", restarts)
     check_count("batch_size", batch_size)
-    _names(version)
+    names = _names(version)
+    check_attack("autoattack", model, images, labels, norm, eps, box)
+    try:
+        import pyautoattack
+    except ImportError as error:
+        raise ModelError("pyautoattack cannot be imported: pip install 'certmix[attacks]'") from error
+    labels, found, shape = labels.long(), images.detach().clone(), picture_shape(images.shape[1:])
+    if len(found) == 0:
+        return found
+    right, classes = _right(model, found, labels, batch_size)
+    names = _affordable(names, classes, norm, shape, say)
+    if not names:
+        raise ParameterError(f"AutoAttack {version} has no attack left for {classes} classes: use apgd-ce")
+    first = int(start_seeds(1, generator)[0]) if seed is None else seed
+    with undisturbed(model, images.device, say):
+        for run in range(restarts):
+            at = right.nonzero().squeeze(1)
+            if len(at) == 0 or eps == 0:
+                break
+            if run == 0 and names != ("square",):
+                few = at[:_DIAGNOSED]
+                for message in diagnose_gradients(
+                    model, images[few], labels[few], loss="targeted-dlr", plain="apgd-ce" in names
+                ).messages:
+                    say(f"autoattack: {message}")
+            ensemble = _ensemble(pyautoattack, model, images, norm, eps, version, names, classes, first + run)
+            pictures = images[at].reshape(len(at), *shape).float()
+            points, _ = ensemble.run_standard_evaluation(pictures, labels[at], batch_size=batch_size)
+            points = points.reshape(images[at].shape).to(images.dtype)
+            outside = distance(points, images[at], norm) > eps  # by rounding
+            outside |= ((points < box[0]) | (points > box[1])).flatten(1).any(1)
+            rows = outside.nonzero().squeeze(1)
+            points[rows] = make_ball(images[at][rows], norm, eps, box).project(points[rows])
+            found[at] = points
+            right, _ = _right(model, found, labels, batch_size)
+    return found
 
 
 def _names(version: str | Sequence[str]) -> tuple[str, ...]:
@@ -177,14 +155,6 @@ def _names(version: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(version)
 
 
-def _package() -> Any:
-    try:
-        import pyautoattack
-    except ImportError as error:
-        raise ModelError("pyautoattack cannot be imported: pip install 'certmix[attacks]'") from error
-    return pyautoattack
-
-
 def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, int]:
     """Return which points are classified right, and the number of classes."""
     right, classes = [], 0
@@ -198,31 +168,25 @@ def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tup
 
 
 def _affordable(
-    version: str | Sequence[str],
+    names: tuple[str, ...],
     classes: int,
     norm: str,
     shape: tuple[int, int, int],
     say: Callable[[str], None],
 ) -> tuple[str, ...]:
     """Return the attacks that so few classes, and inputs of this shape, allow; say what is left out."""
-    names, kept = _names(version), []
+    kept, (height, width) = [], shape[1:]
+    side = height // 5  # of the tiles that the package's l2 and l1 Square Attack starts from
+    tiled = height == width and side > 0 and (side == 1 or height // side == 5)
     for name in names:
         if classes < _CLASSES.get(name, 2):
             say(f"autoattack: {name} is left out: its loss needs {_CLASSES[name]} classes, not {classes}")
-        elif name == "square" and norm != "linf" and not _tiled(*shape[1:]):
-            found = f"{shape[1]} x {shape[2]}"
+        elif name == "square" and norm != "linf" and not tiled:
+            found = f"{height} x {width}"
             say(f"autoattack: square is left out: pyautoattack's cannot tile inputs of {found} for {norm}")
         else:
             kept.append(name)
-    if not kept:
-        raise ParameterError(f"AutoAttack {version} has no attack left for {classes} classes: use apgd-ce")
     return tuple(kept)
-
-
-def _tiled(height: int, width: int) -> bool:
-    """Whether the start of pyautoattack's l2 and l1 Square Attack stays within the picture."""
-    side = height // 5
-    return height == width and side > 0 and (side == 1 or height // side == 5)
 
 
 def _ensemble(
@@ -251,28 +215,6 @@ def _ensemble(
     for attack in (ensemble.apgd_targeted, ensemble.fab):
         attack.n_target_classes = min(attack.n_target_classes, classes - 1)
     return ensemble
-
-
-def _warn_of_blindness(
-    model: Model, images: Tensor, labels: Tensor, names: tuple[str, ...], say: Callable[[str], None]
-) -> None:
-    if names != ("square",):
-        health = diagnose_gradients(
-            model, images[:_DIAGNOSED], labels[:_DIAGNOSED], loss="targeted-dlr", plain="apgd-ce" in names
-        )
-        for message in health.messages:
-            say(f"autoattack: {message}")
-
-
-def _inside(points: Tensor, images: Tensor, norm: str, eps: float, box: tuple[float, float]) -> Tensor:
-    """Return the points in the images' dtype; those that left the ball by rounding are projected back."""
-    points = points.to(images.dtype)
-    outside = (distance(points, images, norm) > eps) | ((points < box[0]) | (points > box[1])).flatten(1).any(
-        1
-    )
-    rows = outside.nonzero().squeeze(1)
-    points[rows] = make_ball(images[rows], norm, eps, box).project(points[rows])
-    return points
 
 
 @contextmanager

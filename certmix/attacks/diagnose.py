@@ -37,10 +37,8 @@ class GradientHealth:
     saturated
         Share whose largest probability is 1 (so that the loss is 0 if its class
         is right) or a log-probability -inf, in the precision of the output.
-    non_finite
-        Share with a logit or a gradient that is not finite.
-    one_hot
-        Share whose outputs are all 0 but for a single 1.
+    non_finite, one_hot
+        Shares with a logit or a gradient that is not finite, and whose outputs are all 0 but for a single 1.
     logit_gap
         Median difference of the two largest logits; NaN if none is finite.
     detached
@@ -66,48 +64,41 @@ class GradientHealth:
     @property
     def messages(self) -> tuple[str, ...]:
         """One line a reason, each with a remedy; empty for a healthy model."""
-        return tuple(filter(None, (self._non_finite(), self._outputs(), self._gradients())))
-
-    def _non_finite(self) -> str | None:
-        if self.non_finite == 0:
-            return None
-        return (
-            f"attack may be blind: {_percent(self.non_finite)} of the images have logits or gradients that "
-            "are not finite; keep probabilities away from 0 before their logarithm, or use --attack square"
-        )
-
-    def _outputs(self) -> str | None:
-        if not self.probabilities:
-            return None
-        if self.one_hot > TOLERATED:
-            return (
+        found = []
+        if self.non_finite > 0:
+            found.append(
+                f"attack may be blind: {_percent(self.non_finite)} of the images have logits or gradients "
+                "that are not finite; keep probabilities away from 0 before their logarithm, or use "
+                "--attack square"
+            )
+        if self.probabilities and self.one_hot > TOLERATED:
+            found.append(
                 f"attack may be blind: {_percent(self.one_hot)} of the outputs are one-hot; "
                 "attack a version that gives logits, or use --attack square"
             )
-        return (
-            "attack may be weak: the outputs look like probabilities, which the loss takes for logits "
-            "and flattens; leave the softmax out, or return the logarithm"
-        )
-
-    def _gradients(self) -> str | None:
+        elif self.probabilities:
+            found.append(
+                "attack may be weak: the outputs look like probabilities, which the loss takes for logits "
+                "and flattens; leave the softmax out, or return the logarithm"
+            )
+        vanish = f"attack may be blind: {_percent(self.vanishing)} of the gradients vanish"
         if self.detached:
-            return (
+            found.append(
                 "attack is blind: no gradient reaches the images (detach, no_grad, argmax or numpy inside "
                 "the model); attack a differentiable version, or use --attack square"
             )
-        if self.vanishing <= TOLERATED:
-            return None
-        found = f"attack may be blind: {_percent(self.vanishing)} of the gradients vanish"
-        if self.saturated >= self.vanishing and self.logit_gap > SEPARABLE:
+        elif self.vanishing > TOLERATED and self.saturated >= self.vanishing and self.logit_gap > SEPARABLE:
             divisor = 10.0 ** math.ceil(math.log10(self.logit_gap / SEPARABLE))
-            return (
-                f"{found} (logits {_rough(self.logit_gap)} apart: saturated softmax); attack a version with "
+            found.append(
+                f"{vanish} (logits {_rough(self.logit_gap)} apart: saturated softmax); attack a version with "
                 f"logits divided by {_rough(divisor)}, or use --attack square"
             )
-        return (
-            f"{found} though the softmax is not saturated (rounding, a threshold or argmax inside the "
-            "model?); attack a version without that step, or use --attack square"
-        )
+        elif self.vanishing > TOLERATED:
+            found.append(
+                f"{vanish} though the softmax is not saturated (rounding, a threshold or argmax inside the "
+                "model?); attack a version without that step, or use --attack square"
+            )
+        return tuple(found)
 
 
 def _percent(share: float) -> str:
@@ -197,12 +188,13 @@ attack a version with logits divided by 1e4, or use --attack square
         right = logits.argmax(1) == labels.cpu()  # where it is wrong, nothing has to be found
         vanishing = right & (largest < torch.finfo(largest.dtype).tiny)
         finite &= largest.isfinite()
+    likely = logits.log_softmax(1)
     highest = logits.topk(min(2, logits.shape[1]), 1).values
     gaps = (highest[:, 0] - highest[:, -1])[finite]
     return GradientHealth(
         images=len(logits),
         vanishing=_share(vanishing),
-        saturated=_share(_saturated(logits)),
+        saturated=_share((likely.amax(1).exp() == 1) | likely.isneginf().any(1)),
         non_finite=1.0 - _share(finite),
         one_hot=_share(((logits == 0) | (logits == 1)).all(1) & (logits.sum(1) == 1)),
         logit_gap=float(gaps.median()) if len(gaps) else math.nan,
@@ -214,7 +206,10 @@ attack a version with logits divided by 1e4, or use --attack square
 def _look(
     model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, loss: str | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return logits and each image's largest absolute gradient, None if autograd is cut off."""
+    """Return logits and each image's largest absolute gradient, None if autograd is cut off.
+
+    The loss's gradient in the logits is scaled to size 1; for None it is the plain cross-entropy's as it is.
+    """
     points = images.detach().clone().requires_grad_(True)
     try:
         with torch.enable_grad():
@@ -226,30 +221,17 @@ def _look(
     logits = output.detach().to(precision)
     if not output.requires_grad:
         return logits.cpu(), None
-    slope = _slope(logits, labels, loss)
-    (gradient,) = torch.autograd.grad(output, points, slope.to(output.dtype), allow_unused=True)
-    largest = None if gradient is None else gradient.abs().flatten(1).amax(1).cpu()
-    return logits.cpu(), largest
-
-
-def _slope(logits: Tensor, labels: Tensor, loss: str | None) -> Tensor:
-    """Return a loss's gradient in the logits, scaled to size 1; for None the plain cross-entropy's."""
     with torch.enable_grad():
         scores = (logits.double() if loss else logits).clone().requires_grad_(True)
         values = (
-            LOSSES[loss](scores, labels, None) if loss else F.cross_entropy(scores, labels, reduction="none")
+            LOSSES[loss](scores, labels, None) if loss else F.cross_entropy(scores, labels, reduction="sum")
         )
-        total = values.sum()
-        (slope,) = torch.autograd.grad(total, scores)
-    if loss is None:
-        return slope
-    return slope / slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
-
-
-def _saturated(logits: Tensor) -> Tensor:
-    """Whether the largest probability is 1 (the loss is 0 if its class is right) or a logarithm -inf."""
-    log_probabilities = logits.log_softmax(1)
-    return (log_probabilities.amax(1).exp() == 1) | log_probabilities.isneginf().any(1)
+        (slope,) = torch.autograd.grad(values.sum(), scores)
+    if loss:
+        slope = slope / slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
+    (gradient,) = torch.autograd.grad(output, points, slope.to(output.dtype), allow_unused=True)
+    largest = None if gradient is None else gradient.abs().flatten(1).amax(1).cpu()
+    return logits.cpu(), largest
 
 
 def _share(mask: Tensor) -> float:

@@ -17,8 +17,12 @@ import torch
 from torch import Tensor
 
 TINY = torch.finfo(torch.float64).tiny
-
 _ROUNDS = 16
+
+
+def shaped(values: Tensor, like: Tensor) -> Tensor:
+    """Give values (N,) the shape (N, 1, ...) that broadcasts against `like`."""
+    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def unit(gradient: Tensor) -> Tensor:
@@ -102,14 +106,6 @@ def _summit_l1(direction: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> 
     return direction.sign() * torch.zeros_like(filled).scatter(1, order, filled)
 
 
-def _clamp(offset: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:
-    return offset.clamp(-radius, radius)
-
-
-def _summit_linf(direction: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:
-    return direction.sign() * radius
-
-
 def ascend_l2(
     offset: Tensor, direction: Tensor, low: Tensor, high: Tensor, radius: Tensor, length: Tensor
 ) -> Tensor:
@@ -147,18 +143,21 @@ def _draw_l1(row: Tensor, generator: torch.Generator) -> None:
 
 
 _Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-PROJECT: dict[str, _Kernel] = {"linf": _clamp, "l2": _project_l2, "l1": _project_l1}
-SUMMIT: dict[str, _Kernel] = {"linf": _summit_linf, "l2": _summit_l2, "l1": _summit_l1}
+PROJECT: dict[str, _Kernel] = {
+    "linf": lambda offset, low, high, radius: offset.clamp(-radius, radius),
+    "l2": _project_l2,
+    "l1": _project_l1,
+}
+SUMMIT: dict[str, _Kernel] = {
+    "linf": lambda direction, low, high, radius: direction.sign() * radius,
+    "l2": _summit_l2,
+    "l1": _summit_l1,
+}
 DRAW = {"linf": _draw_linf, "l2": _draw_l2, "l1": _draw_l1}
 
 _ORDER = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 _SEEDS = 1 << 32
 """torch's CPU generator reads 32 bits of its seed."""
-
-
-def shaped(values: Tensor, like: Tensor) -> Tensor:
-    """Give values (N,) the shape (N, 1, ...) that broadcasts against `like`."""
-    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def distance(points: Tensor, images: Tensor, norm: str) -> Tensor:
@@ -169,18 +168,10 @@ def distance(points: Tensor, images: Tensor, norm: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Ball:
-    """The points within a radius of each image and within the box.
+    """The points within a radius of each image, in ``"linf"``, ``"l2"`` or ``"l1"``, and within the box.
 
-    Parameters
-    ----------
-    norm
-        ``"linf"``, ``"l2"`` or ``"l1"``.
-    centre
-        Images (N, ...), inside the box.
-    radius
-        float64 (N,), at most the diameter of the box.
-    lower, upper
-        Least and largest value of each coordinate, (N, ...).
+    `centre` holds the images (N, ...), inside the box; `radius`, float64 (N,), is at most the diameter of the
+    box; `lower` and `upper` are the least and largest value of each coordinate, (N, ...).
     """
 
     norm: str
@@ -202,10 +193,8 @@ class Ball:
     def ascend(self, points: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
         """Return points of ball and box one step up the gradient; `length` (N,) is in the ball's norm.
 
-        In linf and l2 a step along the norm's steepest direction, projected.
-        In l1, where that direction is a single coordinate, a step towards the
-        `summit`: as much as `length` is taken from old coordinates and added to
-        the summit's (a Frank-Wolfe step, which no projection need follow).
+        In linf and l2 a step along the norm's steepest direction, projected.  In l1, where that direction is
+        a single coordinate, as much as `length` moves from old coordinates to the `summit`'s (Frank-Wolfe).
         """
         if self.norm == "linf":
             return self.project(points + shaped(length.to(points.dtype), points) * gradient.sign())

@@ -8,6 +8,9 @@ finite logits, ties and logits of 1e30 included.
 Attacks compare losses and follow the direction of their gradients, no more.  So
 losses of probabilities are given as logarithms of odds, which rise with them:
 however sure the model is, neither they nor their gradients vanish.
+
+F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+attacks, ICML 2020, has the two ratios as equations 6 and 7.
 """
 
 from __future__ import annotations
@@ -82,11 +85,6 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
     Targets play no part.  With two classes, of which there is no third, it is
     the margin: its sign and the direction of its gradient keep the invariance.
 
-    References
-    ----------
-    F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an
-    ensemble of diverse parameter-free attacks, ICML 2020, equation 6.
-
     Examples
     --------
     >>> dlr(torch.tensor([[4.0, 3.0, 2.0, 0.0]]), torch.tensor([0]))
@@ -104,11 +102,6 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) 
 
     Without targets, the strongest other class is the target.  With fewer than
     four classes it is the margin to the target.
-
-    References
-    ----------
-    F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an
-    ensemble of diverse parameter-free attacks, ICML 2020, equation 7.
 
     Examples
     --------

@@ -25,17 +25,13 @@ class MinimumMargins:
 
     Parameters
     ----------
-    points
-        (N, ...), in ball and box.
-    logits
-        (N, classes): the model's outputs there.
+    points, logits
+        (N, ...), in ball and box, and the model's outputs there, (N, classes).
     margin
         float64 (N,): probability of the label less the largest other; negative
         where the point is misclassified.
-    found_by
-        int64 (N,): position in `FOUND_BY`.
-    step
-        int64 (N,): number of the evaluation, within that attack, that found it.
+    found_by, step
+        int64 (N,): position in `FOUND_BY`, and number of the evaluation, within that attack, that found it.
     """
 
     points: Tensor
@@ -119,21 +115,10 @@ def minimum_margin(
     steps, restarts, targets
         Budget of both attacks, and the number of target classes.
     queries
-        Budget of Square, which takes the place of both if `gradient_free`.
-    gradient_free
-        Ask the model for logits alone: for a black box.
+        Budget of Square, which takes the place of both if `gradient_free`: for a black box.
     early_stop
         Leave an image as soon as it is misclassified: quicker, and the same for
         the images that stay right.
-
-    Returns
-    -------
-    MinimumMargins
-
-    Raises
-    ------
-    ParameterError, ModelError
-        As for `certmix.attacks.pgd`.
 
     References
     ----------
@@ -142,11 +127,8 @@ def minimum_margin(
     kept = _Smallest(images, labels)
     everything = torch.arange(len(images), device=images.device)
     common: dict[str, Any] = {
-        "restarts": restarts,
-        "box": box,
-        "early_stop": early_stop,
-        "generator": generator,
-    }
+        "restarts": restarts, "box": box, "early_stop": early_stop, "generator": generator
+    }  # fmt: skip
     if gradient_free:
         watch = kept.watch("square", everything)
         square(model, images, labels, norm, eps, queries=queries, track=watch, **common)

@@ -6,17 +6,45 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from certmix.attacks.geometry import make_ball, start_seeds
+from certmix.attacks.geometry import make_ball, shaped, start_seeds
 from certmix.attacks.losses import LOSSES
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 
+Model = Callable[[Tensor], Tensor]
+Track = Callable[[Tensor, Tensor, Tensor, int], None]
+
 _ROUNDING = 1e-6
 """How far images may stick out of the box: conversions between scales round."""
+
+
+class Common(TypedDict, total=False):
+    """What every attack takes besides its own settings.
+
+    Parameters
+    ----------
+    box
+        Range of the input, (0, 1) by default.
+    early_stop
+        Drop an image at its first misclassified point, clean ones included: the default.  Otherwise
+        every step is taken and the misclassified point of highest loss is returned.
+    generator
+        Source of all random numbers; without one they are the same at each call.  What happens to an image
+        does not depend on the other images.
+    track
+        Called with (indices into the batch, points, logits, step) for every evaluated
+        batch of points; step 0 is the clean batch, and the count goes on over restarts.
+    """
+
+    box: tuple[float, float]
+    early_stop: bool
+    generator: torch.Generator | None
+    track: Track | None
 
 
 def check_count(name: str, value: int, least: int = 1) -> None:
@@ -31,62 +59,58 @@ def check_positive(name: str, value: float) -> None:
         raise ParameterError(f"{name} = {value}: give a positive number")
 
 
-def check_loss(name: str) -> None:
-    """Refuse a loss that is not in `LOSSES`."""
-    if name not in LOSSES:
-        raise ParameterError(f"loss {name!r} is unknown: use one of {', '.join(LOSSES)}")
-
-
-def check_norm(norm: str, attack: str, norms: tuple[str, ...]) -> None:
-    """Refuse a norm that the attack does not serve, and name the attacks that do."""
-    from certmix.attacks import ATTACKS
-
-    if norm in norms:
-        return
-    serving = [name for name, other in ATTACKS.items() if norm in other.norms]
-    instead = f", or attack by {', '.join(serving)}" if serving else ""
-    raise ParameterError(f"norm {norm!r} is not served by {attack}: use {' or '.join(norms)}{instead}")
-
-
-def check_eps(eps: float, box: tuple[float, float]) -> None:
-    """Refuse a radius below 0 or not finite, and an empty box."""
+def check_ball(images: Tensor, eps: float, box: tuple[float, float]) -> None:
+    """Refuse a radius below 0, an empty box, and images that are no finite floating-point batch inside it."""
     if not (math.isfinite(eps) and eps >= 0):
         raise ParameterError(f"eps = {eps}: the radius of the ball must be a finite number of at least 0")
-    low, high = box
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ParameterError(f"box = ({low}, {high}): give finite bounds, the lower one first")
-
-
-def check_images(images: Tensor, box: tuple[float, float]) -> None:
-    """Refuse images that are no floating-point batch, not finite, or outside the box."""
     if not images.is_floating_point() or images.ndim < 2:
         found = f"images are {images.dtype} of shape {tuple(images.shape)}"
         raise ParameterError(f"{found}: give a floating-point batch (N, ...)")
+    if not images.isfinite().all():
+        raise ParameterError("images hold NaN or infinite values: remove these images")
+    if not (math.isfinite(box[0]) and math.isfinite(box[1]) and box[0] < box[1]):
+        raise ParameterError(f"box = ({box[0]}, {box[1]}): give finite bounds, the lower one first")
     if images.numel() == 0:
         return
     least, most = (value.item() for value in images.aminmax())
-    if not (math.isfinite(least) and math.isfinite(most)):
-        raise ParameterError("images hold NaN or infinite values: remove these images")
     low, high = torch.tensor(box, dtype=images.dtype).tolist()
     if least < low - _ROUNDING or most > high + _ROUNDING:
         found = f"images range over [{least:.6g}, {most:.6g}], outside the box [{box[0]:g}, {box[1]:g}]"
         raise ParameterError(f"{found}: scale them, or give their range as box")
 
 
-def check_labels(labels: Tensor, images: Tensor) -> None:
-    """Refuse labels that are not one whole number an image on the images' device."""
+def check_model(model: object) -> None:
+    """Refuse a module in training mode: its statistics would move and its answers depend on the batch."""
+    if isinstance(model, nn.Module) and any(part.training for part in model.modules()):
+        raise ModelError(f"{type(model).__name__} is in training mode: call model.eval() before the attack")
+
+
+def check_attack(
+    attack: str,
+    model: object,
+    images: Tensor,
+    labels: Tensor,
+    norm: str,
+    eps: float,
+    box: tuple[float, float],
+) -> None:
+    """Refuse what `check_ball` and `check_model` refuse, a norm that the attack does not serve, and labels
+    that are not one whole number an image on the images' device."""
+    from certmix.attacks import ATTACKS
+
+    norms = ATTACKS[attack].norms
+    if norm not in norms:
+        serving = [name for name, other in ATTACKS.items() if norm in other.norms]
+        instead = f", or attack by {', '.join(serving)}" if serving else ""
+        raise ParameterError(f"norm {norm!r} is not served by {attack}: use {' or '.join(norms)}{instead}")
+    check_ball(images, eps, box)
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.shape != (len(images),) or not whole:
         found = f"labels are {labels.dtype} of shape {tuple(labels.shape)}"
         raise ParameterError(f"{found}: give integers of shape ({len(images)},), one an image")
     if labels.device != images.device:
         raise ParameterError(f"labels are on {labels.device}, images on {images.device}: move them together")
-
-
-def check_model(model: object) -> None:
-    """Refuse a module in training mode: its statistics would move and its answers depend on the batch."""
-    if isinstance(model, nn.Module) and any(part.training for part in model.modules()):
-        raise ModelError(f"{type(model).__name__} is in training mode: call model.eval() before the attack")
+    check_model(model)
 
 
 def check_clean_logits(logits: Tensor, labels: Tensor) -> None:
@@ -106,11 +130,6 @@ def check_clean_logits(logits: Tensor, labels: Tensor) -> None:
         raise ParameterError(f"label {wrong} is none of the model's classes 0 .. {classes - 1}: mend it")
 
 
-Model = Callable[[Tensor], Tensor]
-Track = Callable[[Tensor, Tensor, Tensor, int], None]
-"""Called with indices (n,) into the batch, points, their logits and the number of the step."""
-
-
 @dataclass(frozen=True)
 class Visit:
     """What one evaluation of n points gives: float64 losses, which are misclassified, gradients (or none)."""
@@ -127,47 +146,34 @@ class Visit:
 class Search:
     """A batch under attack and the best point of each image so far.
 
-    A misclassified point beats a correctly classified one; among equals the
-    higher loss wins, and the earlier point where losses tie.
-
-    Parameters
-    ----------
-    model, images, labels, norm, eps, box, early_stop, generator, track
-        As given to the attack; checked here.
-    attack, norms, loss
-        The attack's name, the norms it serves, and a name in `LOSSES`.
-    gradient
-        Whether the gradient at the clean images is of use.
+    A misclassified point beats a correctly classified one; among equals the higher loss wins, and the
+    earlier point where losses tie.  Arguments are those of the attack, and checked here; `attack` is its name
+    in `ATTACKS`, `loss` one in `LOSSES`, and `gradient` says whether that at the clean images is of use.
     """
 
     def __init__(
         self,
+        attack: str,
         model: Model,
         images: Tensor,
         labels: Tensor,
         norm: str,
         eps: float,
-        *,
-        attack: str,
-        norms: tuple[str, ...],
         loss: str,
-        box: tuple[float, float],
-        early_stop: bool,
-        generator: torch.Generator | None,
-        track: Track | None,
-        gradient: bool,
+        *,
+        gradient: bool = False,
+        **common: Unpack[Common],
     ) -> None:
-        check_norm(norm, attack, norms)
-        check_eps(eps, box)
-        check_loss(loss)
-        check_images(images, box)
-        check_labels(labels, images)
-        check_model(model)
-        self._model, self._loss, self._track, self._early_stop = model, LOSSES[loss], track, early_stop
+        if loss not in LOSSES:
+            raise ParameterError(f"loss {loss!r} is unknown: use one of {', '.join(LOSSES)}")
+        box = common.get("box", (0.0, 1.0))
+        check_attack(attack, model, images, labels, norm, eps, box)
+        self._model, self._loss = model, LOSSES[loss]
+        self._track, self._early_stop = common.get("track"), common.get("early_stop", True)
         with torch.inference_mode(False):
             self.labels = labels.to(torch.int64, copy=True)
             self.ball = make_ball(images.detach().clone(), norm, eps, box)
-        self.seeds = start_seeds(len(images), generator)
+        self.seeds = start_seeds(len(images), common.get("generator"))
         self._everything = torch.arange(len(images), device=images.device)
         self._idle = bool(eps == 0) or len(images) == 0
         self._best = self.ball.centre.clone()
@@ -175,36 +181,21 @@ class Search:
         self._broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self._faults = torch.zeros(2, dtype=torch.bool, device=images.device)
         self._steps = 0
+        self.clean_logits = images.new_zeros(0, 2)
         if len(images):
             self.clean = self.visit(self._everything, self._best, gradient=gradient and not self._idle)
 
-    def survivors(self) -> Tensor:
-        """Return the indices still to be attacked: the unbroken images, or all without early stop.
-
-        Raises
-        ------
-        ModelError
-            If a point so far gave logits or gradients that are not finite.
-        """
-        self._check_faults()
-        if self._idle:
-            return self._everything[:0]
-        return (~self._broken).nonzero().squeeze(1) if self._early_stop else self._everything
-
     def runs(self, count: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield the number of each run and the indices that it attacks, as long as there are any."""
+        """Yield the number of each run and the indices that it attacks, as long as there are any.
+
+        Those are the unbroken images, or all without early stop.
+        """
         for run in range(count):
-            at = self.survivors()
-            if len(at) == 0:
+            self._check_faults()
+            at = (~self._broken).nonzero().squeeze(1) if self._early_stop else self._everything
+            if self._idle or len(at) == 0:
                 return
             yield run, at
-
-    def ranked_rivals(self) -> Tensor:
-        """Return the classes besides each label by falling clean logit, (N, classes - 1)."""
-        if len(self.labels) == 0:
-            return self.labels.new_zeros(0, 1)
-        others = self.clean_logits.double().scatter(1, self.labels[:, None], -torch.inf)
-        return others.argsort(stable=True, dim=1, descending=True)[:, :-1]
 
     def going_on(self, visit: Visit) -> Tensor | None:
         """Return the rows of a visit that are attacked further, None for all of them."""
@@ -222,17 +213,29 @@ class Search:
         """
         gradient = bool(gradient)  # numpy's counts compare to its own
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
+            labels, wanted = self.labels[at], None if targets is None else targets[at]
             leaf = points.detach().clone().requires_grad_(gradient)
             logits = call_model(self._model, leaf)
-        if self._steps == 0:
-            check_clean_logits(logits, self.labels)
-            self.clean_logits = logits.detach()
-        loss, slope = self._score(logits, at, targets, gradient)
-        climb = _pull_back(logits, leaf, slope) if gradient else slope
-        logits, labels = logits.detach(), self.labels[at]
+            if self._steps == 0:
+                check_clean_logits(logits, self.labels)
+                self.clean_logits = logits.detach()
+            scores = logits.detach().double().requires_grad_(gradient)
+            loss = self._loss(scores, labels, wanted)
+            climb = scores.new_zeros(len(at), 0)
+            if gradient:
+                # Only directions matter to the attacks: with the scale of the slope go the under- and
+                # overflows that would stop them on confident models.
+                (slope,) = torch.autograd.grad(loss.sum(), scores)
+                largest = slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+                climb = pull_back(logits, leaf, slope / largest, "attack without gradients by square")
+        loss, logits = loss.detach(), logits.detach()
         wrong = logits.argmax(1) != labels
         self._faults |= torch.stack([~logits.isfinite().all(), ~climb.isfinite().all()])
-        self._keep_best(at, points, loss, wrong)
+        before, highest = self._broken[at], self._best_loss[at]
+        better = (wrong & ~before) | ((wrong == before) & (loss > highest))
+        self._best[at] = torch.where(shaped(better, points), points, self._best[at])
+        self._best_loss[at] = torch.where(better, loss, highest)
+        self._broken[at] = before | wrong
         if self._track is not None:
             self._track(at, points, logits, self._steps)
         self._steps += 1
@@ -242,31 +245,6 @@ class Search:
         """Return the best point of each image, (N, ...)."""
         self._check_faults()
         return self._best
-
-    def _score(
-        self, logits: Tensor, at: Tensor, targets: Tensor | None, gradient: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return the losses and, of each, the gradient in the logits scaled to largest size 1.
-
-        Only directions matter to the attacks: with the scale go the under- and
-        overflows that would stop them on confident models.
-        """
-        with torch.inference_mode(False), torch.set_grad_enabled(gradient):
-            scores = logits.detach().double().requires_grad_(gradient)
-            loss = self._loss(scores, self.labels[at], None if targets is None else targets[at])
-            if not gradient:
-                return loss, scores.new_zeros(len(at), 0)
-            (slope,) = torch.autograd.grad(loss.sum(), scores)
-        largest = slope.abs().amax(1, keepdim=True)
-        return loss.detach(), slope / largest.clamp_min(torch.finfo(torch.float64).tiny)
-
-    def _keep_best(self, at: Tensor, points: Tensor, loss: Tensor, wrong: Tensor) -> None:
-        before, highest = self._broken[at], self._best_loss[at]
-        better = (wrong & ~before) | ((wrong == before) & (loss > highest))
-        mask = better.view(-1, *[1] * (points.ndim - 1))
-        self._best[at] = torch.where(mask, points, self._best[at])
-        self._best_loss[at] = torch.where(better, loss, highest)
-        self._broken[at] = before | wrong
 
     def _check_faults(self) -> None:
         logits, gradients = self._faults.tolist()
@@ -278,13 +256,11 @@ class Search:
             )
 
 
-def _pull_back(logits: Tensor, leaf: Tensor, slope: Tensor) -> Tensor:
-    """Return the gradient in the images of the loss with gradient `slope` in the logits."""
+def pull_back(logits: Tensor, leaf: Tensor, slope: Tensor, remedy: str) -> Tensor:
+    """Return the gradient in the images of a value with gradient `slope` in the logits."""
     found = None
     if logits.requires_grad:
         (found,) = torch.autograd.grad(logits, leaf, slope.to(logits.dtype), allow_unused=True)
     if found is None:
-        raise ModelError(
-            "the model's logits carry no gradient to its input: attack without gradients by square"
-        )
+        raise ModelError(f"the model's logits carry no gradient to its input: {remedy}")
     return found

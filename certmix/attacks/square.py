@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from certmix.attacks.geometry import Ball, distance, shaped
-from certmix.attacks.search import Model, Search, Track, check_count
+from certmix.attacks.search import Common, Model, Search, check_count
 from certmix.errors import ParameterError
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -63,14 +64,14 @@ def window(part: float, height: int, width: int, odd: bool = False) -> tuple[int
     >>> window(0.8, 32, 32), window(0.05, 32, 32, odd=True), window(0.5, 1, 8)
     ((29, 29), (7, 7), (1, 4))
     """
+
+    def side_of(length: float) -> int:
+        return max(round(length), 3) // 2 * 2 + 1 if odd else max(round(length), 1)
+
     short, area = min(height, width), part * height * width
-    side = _side(area**0.5, odd)
-    other = side if side <= short else _side(area / short, odd)
+    side = side_of(area**0.5)
+    other = side if side <= short else side_of(area / short)
     return min(side if height <= width else other, height), min(side if width < height else other, width)
-
-
-def _side(length: float, odd: bool) -> int:
-    return max(round(length), 3) // 2 * 2 + 1 if odd else max(round(length), 1)
 
 
 def _signs(uniforms: Tensor) -> Tensor:
@@ -183,16 +184,10 @@ def _unit(windows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Moves:
-    """The start and the moves of one norm.
+    """The start and the moves of one norm, and whether windows have odd sides.
 
-    Parameters
-    ----------
-    start
-        ``(ball, uniforms) -> points``, where ``uniforms(k)`` gives (N, k) numbers.
-    move
-        ``(ball, points, window, uniforms) -> points``; it takes at most 5 + channels numbers.
-    odd
-        Whether windows have odd sides.
+    ``start`` is ``(ball, uniforms) -> points``, where ``uniforms(k)`` gives (N, k) numbers; ``move`` is
+    ``(ball, points, window, uniforms) -> points`` and takes at most 5 + channels numbers.
     """
 
     start: Callable[[Ball, Callable[[int], Tensor]], Tensor]
@@ -201,8 +196,6 @@ class Moves:
 
 
 MOVES = {"linf": Moves(_stripes, _move_linf, False), "l2": Moves(_tiles, _move_l2, True)}
-
-NORMS = tuple(MOVES)
 
 _BLOCK = 64
 """Queries whose random numbers are drawn together."""
@@ -220,10 +213,7 @@ def square(
     p_init: float = 0.8,
     loss: str = "margin",
     restarts: int = 1,
-    box: tuple[float, float] = (0.0, 1.0),
-    early_stop: bool = True,
-    generator: torch.Generator | None = None,
-    track: Track | None = None,
+    **common: Unpack[Common],
 ) -> Tensor:
     """Return the best points of Square Attack; the accuracy on them bounds robust accuracy from above.
 
@@ -233,29 +223,19 @@ def square(
 
     Parameters
     ----------
-    model, images, labels, eps, box, early_stop, track
+    model, images, labels, eps, **common
         As for `certmix.attacks.pgd`.  Inputs (N, d) are treated as pictures of
         height 1, (N, h, w) as pictures of one channel, (N, c, h, w) as they are,
         all others as flattened.
-    norm
-        ``"linf"`` or ``"l2"``.
+    norm, loss
+        ``"linf"`` or ``"l2"``, and a name in `certmix.attacks.losses.LOSSES`.
     queries
         Evaluations of the model for each image in each run; the clean image is
         the first of the first run.
     p_init
         Share of the picture that the first windows cover, in (0, 1].
-    loss
-        Name in `certmix.attacks.losses.LOSSES`.
     restarts
         Number of runs, each from another start.
-    generator
-        Source of all random numbers; without one they are the same at each
-        call.  An image's moves do not depend on the other images.
-
-    Raises
-    ------
-    ParameterError, ModelError
-        As for `certmix.attacks.pgd`.
 
     Notes
     -----
@@ -280,10 +260,7 @@ def square(
     check_count("restarts", restarts)
     if not 0 < p_init <= 1:
         raise ParameterError(f"p_init = {p_init}: the share of the picture lies in (0, 1], such as 0.8")
-    search = Search(
-        model, images, labels, norm, eps, attack="square", norms=NORMS, loss=loss, box=box,
-        early_stop=early_stop, generator=generator, track=track, gradient=False,
-    )  # fmt: skip
+    search = Search("square", model, images, labels, norm, eps, loss, **common)
     for run, at in search.runs(restarts):
         _run(search, at, run, queries - 1 if run == 0 else queries, p_init)
     return search.result()
@@ -293,11 +270,16 @@ def _run(search: Search, at: Tensor, run: int, queries: int, p_init: float) -> N
     """Evaluate a start and `queries - 1` moves of the images `at`."""
     if queries == 0:
         return
-    ball, seeds = _pictures(search.ball.take(at)), search.seeds[at.cpu()]
+    whole, seeds, shape = search.ball.take(at), search.seeds[at.cpu()], search.ball.centre.shape[1:]
+    parts = (
+        each.reshape(len(each), *picture_shape(shape)) for each in (whole.centre, whole.lower, whole.upper)
+    )
+    centre, lower, upper = parts
+    ball = Ball(whole.norm, centre, whole.radius, lower, upper)
     moves, stream = MOVES[ball.norm], run * (2 + queries // _BLOCK)
     points = moves.start(ball, lambda count: _uniforms(seeds, stream, (count,), at.device))
     channels, height, width = points.shape[1:]
-    visit = search.visit(at, _restored(points, search), gradient=False)
+    visit = search.visit(at, points.reshape(len(points), *shape), gradient=False)
     loss, wrong = visit.loss, visit.wrong
     for query in range(queries - 1):
         rows = search.going_on(visit)
@@ -311,21 +293,10 @@ def _run(search: Search, at: Tensor, run: int, queries: int, p_init: float) -> N
             return
         size = window(share(query, queries, p_init), height, width, moves.odd)
         moved = moves.move(ball, points, size, drawn[:, query % _BLOCK])
-        visit = search.visit(at, _restored(moved, search), gradient=False)
+        visit = search.visit(at, moved.reshape(len(moved), *shape), gradient=False)
         better = (visit.wrong & ~wrong) | ((visit.wrong == wrong) & (visit.loss > loss))
         points = torch.where(shaped(better, points), moved, points)
         loss, wrong = torch.where(better, visit.loss, loss), torch.where(better, visit.wrong, wrong)
-
-
-def _pictures(ball: Ball) -> Ball:
-    """Return the ball about images that are viewed as (N, channels, height, width)."""
-    shape = picture_shape(ball.centre.shape[1:])
-    centre, lower, upper = (each.reshape(len(each), *shape) for each in (ball.centre, ball.lower, ball.upper))
-    return Ball(ball.norm, centre, ball.radius, lower, upper)
-
-
-def _restored(points: Tensor, search: Search) -> Tensor:
-    return points.reshape(len(points), *search.ball.centre.shape[1:])
 
 
 def _uniforms(seeds: Tensor, stream: int, shape: tuple[int, ...], device: torch.device) -> Tensor:

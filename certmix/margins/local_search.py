@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from certmix.attacks.geometry import Ball, distance, make_ball
 from certmix.attacks.search import (
+    Model,
+    check_ball,
     check_clean_logits,
     check_count,
-    check_eps,
-    check_images,
     check_model,
     check_positive,
+    pull_back,
 )
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
@@ -83,7 +84,6 @@ RATIOS = {
 }  # fmt: skip
 """Slopes by name."""
 
-Model = Callable[[Tensor], Tensor]
 _TINY = torch.finfo(torch.float64).tiny
 _HUGE = 1e30
 _HALVINGS = 5
@@ -225,7 +225,7 @@ class Ascent:
                 rises, scale = self._rises(scores, image, rise), torch.ones_like(at, dtype=torch.float64)
             (slope,) = torch.autograd.grad(rises.gather(1, at).sum(), scores)
         largest = slope.abs().amax(1, keepdim=True).clamp_min(_TINY)
-        climb = _pull_back(logits, leaf, slope / largest)
+        climb = pull_back(logits, leaf, slope / largest, "constants cannot be searched")
         if not climb.isfinite().all():
             raise ModelError("the model gives NaN or infinite gradients near the images: compute in float64")
         if not self._tilts:
@@ -245,16 +245,6 @@ class Ascent:
         pull = d * (share.clamp_max(_HUGE) / d.square().sum(1).clamp_min(_TINY))[:, None]
         tilted = climb.double().flatten(1) - pull
         return (tilted / tilted.abs().amax(1, keepdim=True).clamp_min(_TINY)).view_as(climb).to(climb.dtype)
-
-
-def _pull_back(logits: Tensor, leaf: Tensor, slope: Tensor) -> Tensor:
-    """Return the gradient in the images of the value with gradient `slope` in the logits."""
-    found = None
-    if logits.requires_grad:
-        (found,) = torch.autograd.grad(logits, leaf, slope.to(logits.dtype), allow_unused=True)
-    if found is None:
-        raise ModelError("the model's logits carry no gradient to its input: constants cannot be searched")
-    return found
 
 
 @torch.no_grad()
@@ -319,9 +309,21 @@ def local_search(
     accuracy-robustness trade-off".  Y.-Y. Yang et al., A Closer Look at
     Accuracy vs. Robustness, NeurIPS 2020.
     """
-    _check(model, images, norm, eps, of, ratio, steps, restarts, box)
-    box = box or _around(images, eps)
-    check_images(images, box)
+    for what, name, known in (
+        ("norm", norm, ("linf", "l2", "l1")), ("of", of, OUTPUTS), ("ratio", ratio, RATIOS)
+    ):  # fmt: skip
+        if name not in known:
+            raise ParameterError(f"{what} {name!r} is unknown: use one of {', '.join(known)}")
+    check_positive("eps", eps)
+    check_count("steps", steps)
+    check_count("restarts", restarts)
+    check_model(model)
+    if len(images) == 0:
+        raise ParameterError("there are no images: give at least one")
+    if box is None:  # one that cuts no ball
+        low, high = images.min().item(), images.max().item()
+        box = low - 2 * eps - 1e-3 * abs(low), high + 2 * eps + 1e-3 * abs(high)
+    check_ball(images, eps, box)
     ball = make_ball(images.detach().clone(), norm, eps, box)
     judge = judge or float64_twin(model, images)
     logits = call_model(judge or model, ball.centre.double() if judge else ball.centre).double()
@@ -347,30 +349,6 @@ def float64_twin(model: Model, images: Tensor) -> nn.Module | None:
     except (RuntimeError, TypeError, ValueError):
         return None
     return twin if fits else None
-
-
-def _check(
-    model: Model, images: Tensor, norm: str, eps: float, of: str, ratio: str, steps: int, restarts: int,
-    box: tuple[float, float] | None,
-) -> None:  # fmt: skip
-    for what, name, known in (
-        ("norm", norm, ("linf", "l2", "l1")), ("of", of, OUTPUTS), ("ratio", ratio, RATIOS)
-    ):  # fmt: skip
-        if name not in known:
-            raise ParameterError(f"{what} {name!r} is unknown: use one of {', '.join(known)}")
-    check_positive("eps", eps)
-    check_eps(eps, box or (0.0, 1.0))
-    check_count("steps", steps)
-    check_count("restarts", restarts)
-    check_model(model)
-    if len(images) == 0:
-        raise ParameterError("there are no images: give at least one")
-
-
-def _around(images: Tensor, eps: float) -> tuple[float, float]:
-    """Return a box that cuts no ball."""
-    low, high = images.min().item(), images.max().item()
-    return low - 2 * eps - 1e-3 * abs(low), high + 2 * eps + 1e-3 * abs(high)
 
 
 _LAYERS = 1e4

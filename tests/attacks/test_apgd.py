@@ -9,7 +9,7 @@ from attacked import Counting, best_offset, linear, outside, small_images, small
 from torch import nn
 
 from certmix.attacks import apgd, apgd_ce, apgd_dlr, apgd_targeted, pgd
-from certmix.attacks.apgd import State, checked, checkpoints
+from certmix.attacks.apgd import State, checkpoints
 from certmix.errors import ParameterError
 
 
@@ -78,7 +78,7 @@ def state(rises, top_loss, checked_loss, halved):
 def test_a_checkpoint_halves_where_the_loss_stalls_and_goes_on_from_the_best_point():
     """Of 8 steps 6 must rise; a standing best loss halves unless the step was halved last time."""
     before = state([6, 5, 8, 8, 8], [4.0] * 5, [3.0, 3.0, 4.0, 4.0, 3.0], [False, False, False, True, True])
-    after = checked(before, 8)
+    after = before.checked(8)
     assert after.length.tolist() == [1.0, 0.5, 0.5, 1.0, 1.0]
     assert after.halved.tolist() == [False, True, True, False, False]
     assert after.points[:, 0].tolist() == [1, 2, 2, 1, 1]

@@ -11,8 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from certmix.attacks import ATTACKS, LOSSES, pgd
-from certmix.attacks.geometry import distance
-from certmix.attacks.pgd import training_points
 from certmix.errors import ModelError, ParameterError
 
 QUICK = {name: {"steps": 4} if "steps" in one.settings else {} for name, one in ATTACKS.items()}
@@ -365,18 +363,3 @@ def test_the_table_tells_what_there_is():
         assert "l2" in ATTACKS[name].norms
     with pytest.raises(ParameterError, match="attack by fgsm, pgd"):
         attack("apgd-ce", NET, IMAGES.double(), LABELS, "l1")
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_training_points_are_last_iterates_in_any_mode(norm):
-    model, images, labels = small_net().train(), small_images(6), torch.tensor([0, 1, 2, 3, 4, 0])
-    options = dict(steps=3, step_size=0.02)
-    found = training_points(model, images, labels, norm, 0.1, generator=seeded(), **options)
-    assert model.training
-    assert distance(found, images, norm).max() <= 0.1 + 1e-6
-    assert found.min() >= 0
-    assert found.max() <= 1
-    model.eval()
-    found = training_points(model, images, labels, norm, 0.1, generator=seeded(), **options)
-    clean, attacked = (F.cross_entropy(model(x), labels, reduction="none") for x in (images, found))
-    assert torch.all(attacked > clean)
