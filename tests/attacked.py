@@ -9,6 +9,10 @@ from torch import Tensor, nn
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 
 
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def outside(points: Tensor, images: Tensor, norm: str, eps: float, box=(0.0, 1.0)) -> list[int]:
     """Return the images whose point leaves the ball, in float64, or the box, or is no number."""
     moved = (points.double() - images.double()).flatten(1).numpy()

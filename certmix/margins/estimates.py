@@ -23,22 +23,18 @@ class LipschitzEstimate:
 
     Parameters
     ----------
-    of
-        Which outputs: ``"probabilities"`` or ``"logits"``.
-    ratio
-        Name in `certmix.margins.local_search.RATIOS`: what counts as a slope.
+    of, ratio
+        Which outputs, ``"probabilities"`` or ``"logits"``, and what counts as a slope: a name in
+        `certmix.margins.local_search.RATIOS`.
     norm, eps
         The ball that was searched; slopes are in this norm of the input.
     steps
         Steps of ascent in each restart.
-    selected
-        int64 (m,): the class y of each image.
-    outputs
-        float64 (m, c): the outputs at the images.
-    by_restart
-        float64 (restarts, m, k): what each restart found; k is the number of classes, or 1.
-    halfway
-        The same after half the steps.
+    selected, outputs
+        int64 (m,), the class y of each image, and float64 (m, c), the outputs there.
+    by_restart, halfway
+        float64 (restarts, m, k): what each restart found, and had found after half the steps; k is the number
+        of classes, or 1.
     points
         (m, k, ...): the points x + d with the largest slopes.
     """
@@ -103,15 +99,9 @@ class LipschitzEstimate:
 class EstimatedRadius:
     """Theorem 3.5 with estimated constants in place of proved ones.
 
-    Parameters
-    ----------
-    norm, eps
-        The ball in which the constants were estimated.
-    alpha
-        Mixing weight.
-    quotient
-        float64 (m,): the theorem's r; 0 where the margin does not suffice, inf
-        where no slope was found.
+    `norm` and `eps` are the ball in which the constants were estimated, `alpha` is the mixing weight;
+    `quotient`, float64 (m,), is the theorem's r: 0 where the margin does not suffice, inf where no slope was
+    found.
     """
 
     norm: str
@@ -140,29 +130,18 @@ class EstimatedRadius:
 
 
 def estimated_radius(found: LipschitzEstimate, alpha: ArrayLike) -> EstimatedRadius:
-    """Return the radius of Theorem 3.5 under the relaxed constants that were found.
+    """Return the radius of Theorem 3.5 under the relaxed constants that were found, one a class.
 
     ``r = min_i [alpha (h_y - h_i) + alpha - 1] / [alpha (L_y + L_i)]`` over all
     rivals i.  The relaxed constants bound changes over the ball of radius eps
     alone: r >= eps gives eps, and r < eps gives nothing.  Since the constants
-    are estimated from below, r is estimated from above.
-
-    Parameters
-    ----------
-    found
-        Relaxed constants of probabilities, one a class.
-    alpha
-        Mixing weight, 1/2 <= alpha <= 1.
+    are estimated from below, r is estimated from above (section 3.1 of Bai, Anderson, Sojoudi,
+    "Mixing classifiers to alleviate the accuracy-robustness trade-off", after Theorem 3.5).
 
     Raises
     ------
     ParameterError
         For other constants, or alpha out of range.
-
-    References
-    ----------
-    Section 3.1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off": Theorem 3.5 and the remarks after it.
     """
     weight = float(np.asarray(alpha))
     if not 0.5 <= weight <= 1.0:

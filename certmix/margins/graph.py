@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from certmix.margins.layers import (
     Input,
     Layer,
     LinearMap,
+    Shape,
     Sum,
     exact,
     layer_of,
@@ -95,13 +97,7 @@ class Builder:
         return len(self.nodes) - 1
 
     def check_current(self, name: str, node: int) -> None:
-        """Refuse to take a value that was changed in place since.
-
-        Raises
-        ------
-        ModelError
-            If it was.
-        """
+        """Refuse to take a value that was changed in place since."""
         if node in self.stale:
             raise ModelError(
                 f"{name} takes the value of {self.nodes[node].name}, which was changed in place since: "
@@ -156,14 +152,7 @@ class _Tracer(fx.Tracer):
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
-    """Return the model's graph; layers are shared with the model, not copied.
-
-    Raises
-    ------
-    ModelError
-        If the forward pass depends on values or shapes of its input, or takes
-        other than one tensor.
-    """
+    """Return the model's graph; layers are shared with the model, not copied."""
     tracer = _Tracer()
     try:
         graph = tracer.trace(model)
@@ -210,14 +199,6 @@ class Value:
     """What a traced operation gives that depends on the image: a node of the graph."""
 
     node: int
-
-
-def attribute(traced: fx.GraphModule, name: str) -> Tensor:
-    """Return a parameter or buffer in float64."""
-    value: Any = traced
-    for part in name.split("."):
-        value = getattr(value, part)
-    return exact(value)
 
 
 def step(builder: Builder, traced: fx.GraphModule, node: fx.Node, made: dict[fx.Node, Any]) -> Any:
@@ -298,16 +279,21 @@ def _arithmetic(builder: Builder, target: Any, name: str, operands: list[Any]) -
     return Value(builder.add(name, layers[sign](), source.node, in_place=in_place))
 
 
-def _mean(builder: Builder, name: str, source: int, dim: Any = None, keepdim: bool = False) -> Value:
-    shape = _spatial(builder, name, source, dim)
-    pooled = builder.add(name, mean(shape), source)
-    return Value(pooled if keepdim else builder.add(name, reshape(shape[:1]), pooled))
-
-
-def _amax(builder: Builder, name: str, source: int, dim: Any = None, keepdim: bool = False) -> Value:
-    shape = _spatial(builder, name, source, dim)
-    largest = builder.add(name, maximum(shape), source)
-    return Value(largest if keepdim else builder.add(name, reshape(shape[:1]), largest))
+def _reduced(
+    layer: Callable[[Shape], Layer],
+    builder: Builder,
+    name: str,
+    source: int,
+    dim: Any = None,
+    keepdim: bool = False,
+) -> Value:
+    """Reduce a node over its two spatial axes, and no other."""
+    shape = builder.nodes[source].shape
+    axes = sorted(d % (len(shape) + 1) for d in dim) if isinstance(dim, tuple | list) else dim
+    if len(shape) != 3 or axes != [2, 3]:
+        raise unsupported(f"{name} over {dim} of {shape}")
+    found = builder.add(name, layer(shape), source)
+    return Value(found if keepdim else builder.add(name, reshape(shape[:1]), found))
 
 
 def _flatten(builder: Builder, name: str, source: int, start_dim: int = 0, end_dim: int = -1) -> Value:
@@ -333,17 +319,9 @@ def _size(builder: Builder, name: str, source: int, dim: int | None = None) -> A
     return shape if dim is None else shape[dim]
 
 
+_mean, _amax = partial(_reduced, mean), partial(_reduced, maximum)
 METHODS: dict[Any, Callable[..., Any]] = {
     "mean": _mean, torch.mean: _mean, "amax": _amax, torch.amax: _amax, "flatten": _flatten,
     torch.flatten: _flatten, "view": _view, "reshape": _view, torch.reshape: _view, "size": _size,
     "contiguous": lambda builder, name, source: Value(source),
 }  # fmt: skip
-
-
-def _spatial(builder: Builder, name: str, source: int, dim: Any) -> tuple[int, ...]:
-    """Return the shape of a node whose two spatial axes, and no other, are reduced."""
-    shape = builder.nodes[source].shape
-    axes = sorted(d % (len(shape) + 1) for d in dim) if isinstance(dim, tuple | list) else dim
-    if len(shape) != 3 or axes != [2, 3]:
-        raise unsupported(f"{name} over {dim} of {shape}")
-    return shape

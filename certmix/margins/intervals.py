@@ -18,18 +18,9 @@ from certmix.margins.layers import TINY, Input, Layer, LinearMap, Maximum, Recti
 
 @dataclass(frozen=True)
 class Ball:
-    """The points within `eps` of an image, and in the l-inf norm within `limits` if given.
+    """The points within `eps` (N,) of float64 images (N, ...), in ``"linf"`` or ``"l2"``.
 
-    Parameters
-    ----------
-    images
-        float64 (N, ...).
-    norm
-        ``"linf"`` or ``"l2"``.
-    eps
-        float64 (N,), one radius an image.
-    limits
-        Smallest and largest value of an input; used with linf alone.
+    With linf alone, inputs keep within `limits`, if given.
     """
 
     images: Tensor
@@ -155,20 +146,9 @@ def interval_step(layer: Layer, boxes: list[Box], eps: Tensor) -> Box:
 
 
 def intervals(graph: Graph, ball: Ball) -> list[Box]:
-    """Return the bounds of every node over a ball.
+    """Return the bounds of every node over a ball, by interval bound propagation (S. Gowal et al., 2018).
 
-    Parameters
-    ----------
-    graph
-        From `certmix.margins.build_graph`.
-    ball
-        Images and radii.
-
-    References
-    ----------
-    S. Gowal et al., On the Effectiveness of Interval Bound Propagation for
-    Training Verifiably Robust Models, 2018.  For the l2 ball, the first layer
-    is bounded by the norms of its rows.
+    For the l2 ball, the first layer is bounded by the norms of its rows.
     """
     boxes: list[Box] = []
     for node in graph.nodes:

@@ -24,13 +24,8 @@ Shape = tuple[int, ...]
 
 
 def exact(value: Tensor) -> Tensor:
-    """Return a float64 copy, on the CPU, of a weight or constant.
-
-    Raises
-    ------
-    ModelError
-        If it is no plain tensor of real numbers.
-    """
+    """Return a float64 copy, on the CPU, of a weight or constant, which must be a plain tensor of real
+    numbers."""
     if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or value.is_complex():
         found = f"{type(value).__name__} of {value.dtype}, {value.layout}"
         raise ModelError(f"a weight is a {found}: bounds need plain tensors of real numbers")
@@ -38,12 +33,8 @@ def exact(value: Tensor) -> Tensor:
 
 
 def gamma(terms: int) -> float:
-    """Return n u / (1 - n u), which bounds the relative error of n float64 operations in a row.
-
-    References
-    ----------
-    N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., Lemma 3.1.
-    """
+    """Return n u / (1 - n u): the relative error of n float64 operations in a row is less (Higham, 2002,
+    Lemma 3.1)."""
     return terms * UNIT / (1 - terms * UNIT)
 
 
@@ -51,26 +42,11 @@ def gamma(terms: int) -> float:
 class LinearMap:
     """x -> W x + b.
 
-    Parameters
-    ----------
-    weight
-        The numbers that W is made of.
-    apply
-        (weights, x) -> W x, for a batch.
-    transpose
-        (weights, a, input shape) -> a W, for a batch.
-    terms
-        Products in one entry of W x or a W, at most.
-    row_sum
-        At least the largest row sum of |W|.
-    bias
-        b, to broadcast against a batch of outputs, or None.
-    bias_size
-        At least the largest entry of |b|, and of what was added up to b.
-    weight_error
-        Relative error of `weight` and `bias`: the exact ones may not be floats.
-    diagonal
-        Whether each output depends on one input alone.
+    `weight` holds the numbers that W is made of: ``apply(weights, x)`` is W x and ``transpose(weights, a,
+    input shape)`` a W, for batches.  At most `terms` products enter one entry of either; `row_sum` is at
+    least the largest row sum of |W|, `bias_size` at least the largest entry of |b| and of what was added up
+    to b.  `bias` broadcasts against a batch of outputs.  `weight_error` is the relative error of weight and
+    bias, whose exact values may not be floats; `diagonal` says that each output depends on one input alone.
     """
 
     weight: Tensor
@@ -123,14 +99,9 @@ class Rectifier:
 
 @dataclass(frozen=True)
 class Maximum:
-    """The largest entry of each window, channel by channel.
+    """The largest entry of each window, channel by channel, as a batch of `shape`.
 
-    Parameters
-    ----------
-    windows
-        int64 (windows, entries): flat spatial positions, -1 for padding.
-    shape
-        Shape of the output, without the batch.
+    `windows`, int64 (windows, entries), are flat spatial positions, -1 for padding.
     """
 
     windows: Tensor
@@ -374,20 +345,8 @@ MODELESS = (RULES.keys() | CONTAINERS) - {nn.BatchNorm1d, nn.BatchNorm2d, nn.Dro
 def layer_of(name: str, module: nn.Module, shape: Shape) -> list[Layer]:
     """Return the layers, one after the other, that compute what a module in evaluation mode computes.
 
-    A parametrised layer, such as one of `torch.nn.utils.parametrizations`, has
-    the weights that its parametrisation gives now.
-
-    Parameters
-    ----------
-    name, module
-        The module, and what to call it in a message.
-    shape
-        Of its input, without the batch.
-
-    Raises
-    ------
-    ModelError
-        If there is no rule for the module or its settings.
+    `shape` is that of its input, without the batch.  A parametrised layer, such as one of
+    `torch.nn.utils.parametrizations`, has the weights that its parametrisation gives now.
     """
     kind = type(module)
     if parametrize.is_parametrized(module) and kind.__module__ == parametrize.__name__:

@@ -24,15 +24,10 @@ class Relaxation:
 
 
 def relax(layer: Rectifier, box: Box) -> Relaxation:
-    """Return the lines of a rectifier over a box.
+    """Return the lines of a rectifier over a box (CROWN, H. Zhang et al., NeurIPS 2018).
 
     Above it lies the chord; below it the line of slope 1 or of the
     rectifier's own slope, whichever leaves the smaller area.
-
-    References
-    ----------
-    H. Zhang et al., Efficient Neural Network Robustness Certification with
-    General Activation Functions (CROWN), NeurIPS 2018.
     """
     lower, upper, slope = box.lower, box.upper, layer.slope
     active, inactive = lower >= 0, upper <= 0
@@ -157,28 +152,12 @@ def backward(
     *,
     to_image: bool = True,
 ) -> Tensor:
-    """Return lower bounds of  rows . value(start)  over each row's ball, (R,), rounded down.
+    """Return lower bounds of  rows . value(start)  over each row's ball, (R,), rounded down, -inf if unknown.
 
-    Parameters
-    ----------
-    graph, boxes
-        The layers, and the bounds of every node before `start`.
-    relaxations
-        Lines of the rectifiers before `start`.
-    ball
-        Images and radii, (N, ...).
-    start
-        Number of the node that is bounded.
-    rows, owner
-        Exact coefficients (R, *shape of the node), and each row's image (R,).
-    to_image
-        False stops at the first nonlinear node, and takes its box: interval
-        bounds of the rows instead of linear ones.
-
-    Returns
-    -------
-    Tensor
-        Bounds; -inf where one is not a finite number.
+    Rows are exact coefficients (R, *shape of the node `start`), of the images `owner` (R,); `boxes` and
+    `relaxations` hold the bounds of every node and the lines of the rectifiers before it.  Without `to_image`
+    the way back ends at the first nonlinear node, whose box is taken: interval bounds of the rows instead of
+    linear ones.
     """
     state = _Rows(start, rows, owner)
     for number in range(start, -1, -1):
@@ -283,15 +262,6 @@ def differences(graph: Graph, ball: Ball, y: Tensor, method: str) -> Tensor:
     """Return lower bounds of z_y - z_j for every j != y, (N, c - 1), -inf where nothing is known.
 
     The bounds are the best of the intervals' and the lines'.
-
-    Parameters
-    ----------
-    graph, ball
-        The network, and images with their radii.
-    y
-        int64 (N,).
-    method
-        Name in `METHODS`.
     """
     boxes, lines = _boxes(graph, ball, method)
     rows, owner = _specification(y, graph.classes)

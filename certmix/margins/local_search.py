@@ -43,18 +43,10 @@ def towards_rivals(before: Tensor, after: Tensor, selected: Tensor) -> Tensor:
 class Ratio:
     """What counts as a slope.
 
-    Parameters
-    ----------
-    summary
-        One line of help.
-    rise
-        ``(before, after, y) -> (n, k)``, the numerators; outputs are (n, c), y is (n,).
-    by_distance
-        Whether they are divided by ||d||, as in Lipschitz constants, or by eps.
-    wide
-        Whether there is one a class (k = c), or one in all (k = 1).
-    sides
-        2 where an output may rise or fall, so that an ascent is made each way.
+    ``rise(before, after, y) -> (n, k)`` gives the numerators; outputs are (n, c), y is (n,).  They are
+    divided by ||d||, as in Lipschitz constants, if `by_distance`, or else by eps.  There is one a class (k =
+    c) if `wide`, or one in all (k = 1); `sides` is 2 where an output may rise or fall, so that an ascent is
+    made each way.
     """
 
     summary: str
@@ -275,12 +267,8 @@ def local_search(
 
     Parameters
     ----------
-    model
-        Gives logits (N, classes) for images (N, ...); a module must be in evaluation mode.
-    images
-        Floating-point inputs (N, ...) inside the box.
-    norm, eps
-        ``"linf"``, ``"l2"`` or ``"l1"``, and the radius of the ball in units of the input.
+    model, images, norm, eps
+        As for `certmix.attacks.pgd`.
     of, ratio
         Names in `OUTPUTS` and `RATIOS` of `certmix.margins.local_search`.
     steps, restarts
@@ -359,31 +347,13 @@ _LAYERS = 1e4
 def slopes_beyond_rounding(
     model: Model, judge: Model | None, images: Tensor, points: Tensor, *, of: str, ratio: str, norm: str
 ) -> Tensor:
-    """Return slopes between images and points from which rounding errors are taken off.
+    """Return slopes, float64 (N, k), between images and points (N, ...), less what rounding may have added.
 
-    Outputs are computed in float64 by `judge`.  What its rounding can do is
+    Outputs are computed in float64 by `judge`, or by `model` where it is None.  What its rounding can do is
     allowed for generously: 1e4 units of the largest logit, and a millionth of
     what the lower precision of `model` changes (float64 is 5e8 times finer).
-    Distances are rounded up.  A claim below such a slope is contradicted.
-
-    Parameters
-    ----------
-    model, judge
-        The model, and its twin for float64 inputs; None if `model` itself is to judge.
-    images, points
-        Pairs (N, ...), in the model's precision; pairs of equal points have slope 0.
-    of, ratio, norm
-        What is claimed: names in `OUTPUTS` and `RATIOS`, and the input's norm.
-
-    Returns
-    -------
-    Tensor
-        float64 (N, k), at least 0.
-
-    Raises
-    ------
-    ParameterError
-        For the relaxed ratio, which is no slope.
+    Distances are rounded up.  A claim below such a slope is contradicted.  Pairs of equal points have slope
+    0; the relaxed ratio is no slope and refused.
     """
     if not RATIOS[ratio].by_distance:
         raise ParameterError(

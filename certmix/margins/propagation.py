@@ -199,22 +199,9 @@ def certified_radius(
     model, images, y, norm, method, input_range, chunk
         As for `margin_lower`.
     mu
-        Margin threshold in [0, 1], (1 - alpha) / alpha for a mix; at 0 the
-        margin must be > 0.
-    max_eps
-        Largest radius that is tried.
-    tolerance
-        How far below a radius that was refused the result may lie.
-
-    Raises
-    ------
-    ModelError, ParameterError
-        As for `margin_lower`.
-
-    References
-    ----------
-    Lemma 3.2 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off".
+        Margin threshold in [0, 1], (1 - alpha) / alpha for a mix (Lemma 3.2); at 0 the margin must be > 0.
+    max_eps, tolerance
+        Largest radius that is tried; how far below a radius that was refused the result may lie.
     """
     if not 0.0 <= mu <= 1.0:
         raise ParameterError(f"mu = {mu}: the margin threshold must lie in [0, 1]: use (1 - alpha) / alpha")

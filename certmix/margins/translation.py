@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from torch.func import functional_call
 from torch.nn.modules import module as globally
 
 from certmix.errors import ModelError, describe
-from certmix.margins.graph import Builder, Graph, Value, attribute, step, trace
-from certmix.margins.layers import MODELESS, RULES, unsupported
+from certmix.margins.graph import Builder, Graph, Value, step, trace
+from certmix.margins.layers import MODELESS, RULES, exact, unsupported
 from certmix.models.architectures import Normalized
 from certmix.models.foreign import FixedMode
 
@@ -40,8 +41,12 @@ def build_graph(model: nn.Module, images: Tensor) -> Graph:
         place and used again, or other differences of logits than the model's.
     """
     check_parts(model)
-    builder = Builder(images.shape[1:])
-    inner, source = _unwrap(model, builder)
+    builder, source = Builder(images.shape[1:]), 0
+    inner: Any = model
+    while type(inner) in (Normalized, FixedMode):  # wrappers that certmix puts around models
+        if isinstance(inner, Normalized):
+            source = builder.add_module("normalize", inner, source)
+        inner = inner.model if isinstance(inner, Normalized) else inner.module
     with nothing_drawn_or_kept(model):
         traced = trace(nn.Sequential(inner) if type(inner) in RULES else inner)
         graph = _built(traced, builder, source)
@@ -56,7 +61,7 @@ def _built(traced: fx.GraphModule, builder: Builder, source: int) -> Graph:
         if node.op == "placeholder":
             made[node] = Value(source)
         elif node.op == "get_attr":
-            made[node] = attribute(traced, str(node.target))
+            made[node] = exact(attrgetter(str(node.target))(traced))
         elif node.op != "output":
             made[node] = step(builder, traced, node, made)
         elif not isinstance(node.args[0], fx.Node) or not isinstance(made[node.args[0]], Value):
@@ -68,18 +73,6 @@ def _built(traced: fx.GraphModule, builder: Builder, source: int) -> Graph:
     if len(graph.nodes[-1].shape) != 1 or graph.nodes[-1].shape[0] < 2:
         raise ModelError(f"the model gives {graph.nodes[-1].shape} an image: bounds need 2 logits or more")
     return graph
-
-
-def _unwrap(model: nn.Module, builder: Builder) -> tuple[nn.Module, int]:
-    """Take off the wrappers that certmix puts around models."""
-    source = 0
-    while type(model) in (Normalized, FixedMode):
-        if isinstance(model, Normalized):
-            source = builder.add_module("normalize", model, source)
-        inner = model.model if isinstance(model, Normalized) else model.module
-        assert isinstance(inner, nn.Module)
-        model = inner
-    return model, source
 
 
 CHECKED = 16
@@ -99,11 +92,8 @@ DIFFER = "the traced layers do not give the model's logits: they differ"
 def check_parts(model: nn.Module) -> None:
     """Refuse a model of which a part does more, or something else, than its class says.
 
-    Raises
-    ------
-    ModelError
-        If there is a forward hook, a method replaced on an instance or on a
-        class of torch's, or a part in training mode whose mode may matter.
+    That is a forward hook, a method replaced on an instance or on a class of torch's, or a part of torch's in
+    training mode whose mode matters.
     """
     if globally._global_forward_hooks or globally._global_forward_pre_hooks:
         raise ModelError(
@@ -140,15 +130,8 @@ def check_parts(model: nn.Module) -> None:
 
 
 def check_mode(model: nn.Module) -> None:
-    """Refuse a model of which a part that is no layer of torch's is in training mode.
-
-    What such a part computes may depend on its mode.
-
-    Raises
-    ------
-    ModelError
-        If there is one.
-    """
+    """Refuse a model of which a part that is no layer of torch's, and may depend on its mode, is in training
+    mode."""
     for path, part in model.named_modules():
         if part.training and type(part) not in MODELESS:
             name = f"layer {path}" if path else "the model"
@@ -157,18 +140,16 @@ def check_mode(model: nn.Module) -> None:
 
 @contextmanager
 def nothing_drawn_or_kept(model: nn.Module) -> Iterator[None]:
-    """Refuse a model that, inside, draws random numbers or changes its own state.
+    """Refuse, whatever else was raised, a model that inside draws random numbers or changes its own state."""
 
-    Raises
-    ------
-    ModelError
-        On leaving, whatever else was raised.
-    """
-    drawn, kept, kind = _random_state(), _state(model), type(model).__name__
+    def random_state() -> tuple[Any, ...]:
+        return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state())
+
+    drawn, kept, kind = random_state(), _state(model), type(model).__name__
     try:
         yield
     finally:
-        if _random_state() != drawn:
+        if random_state() != drawn:
             raise ModelError(
                 f"{kind} draws random numbers as it runs, so that it is no fixed function: "
                 "take the randomness out, or pass training=self.training to dropout"
@@ -179,10 +160,6 @@ def nothing_drawn_or_kept(model: nn.Module) -> Iterator[None]:
                 f"{kind} changes its {changed[0]} as it runs, so that it is no fixed function: "
                 "let the forward pass change nothing"
             )
-
-
-def _random_state() -> tuple[Any, ...]:
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state())
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -208,23 +185,11 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
-    """Refuse a graph whose differences of logits are not the model's.
+    """Refuse a graph whose differences of logits are not the model's, at the first 16 finite images.
 
-    The model runs in float64, where its own rounding hides nothing, and as it
-    is. What all images have in common, class by class, does not count as spread.
-
-    Parameters
-    ----------
-    graph, model
-        The layers, and what they were made from.
-    images
-        (n, ...): of the data; the first 16 finite ones are used, and where there
-        is one alone, half of it as well.
-
-    Raises
-    ------
-    ModelError
-        If they do not agree, the model fails, or it answers otherwise when asked again.
+    The model runs in float64, where its own rounding hides nothing, and as it is, twice: it must answer
+    alike. What all images have in common, class by class, does not count as spread; where there is one image
+    alone, half of it is looked at as well.
     """
     rows = images[images.flatten(1).isfinite().all(1)][:CHECKED].cpu()
     rows = rows if len(rows) else torch.zeros((1, *images.shape[1:]), dtype=images.dtype)
@@ -232,15 +197,25 @@ def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
     values = graph.values(rows)
     found = values[-1]
     size, spread = max(float(value.abs().max()) for value in values), _range(found - found.mean(0))
-    exact = [_run(model, lambda: _in_float64(model, rows)) for _ in range(2)]
-    if not torch.equal(*exact):
+    parameter = next(model.parameters(), None)
+    doubled = {
+        name: tensor.detach().cpu().double() if tensor.is_floating_point() else tensor.detach().cpu()
+        for name, tensor in _tensors(model)
+    }
+    one, two = (
+        _run(model, lambda: functional_call(model, doubled, (rows.to(torch.float64, copy=True),)))
+        for _ in range(2)
+    )
+    if not torch.equal(one, two):
         raise ModelError(
             f"{type(model).__name__} answers the same images differently when asked again: "
             "take the randomness out, and let the forward pass keep nothing"
         )
-    as_it_is = _run(model, lambda: _as_it_is(model, rows))
+    as_it_is = _run(
+        model, lambda: model(rows.clone() if parameter is None else rows.to(parameter, copy=True))
+    )
     runs = (
-        (exact[0], EXACT, "no layer may depend on the batch, and each must do what its class says"),
+        (one, EXACT, "no layer may depend on the batch, and each must do what its class says"),
         (as_it_is, AS_IT_RUNS, "run it in float32 or float64, without autocast"),
     )
     for logits, share, remedy in runs:
@@ -266,16 +241,3 @@ def _run(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
             f"{type(model).__name__} fails on the data's own images, in its own precision or in float64 "
             f"({describe(error)}): check the images, and let layers take dtype and device from their input"
         ) from error
-
-
-def _in_float64(model: nn.Module, images: Tensor) -> Tensor:
-    tensors = {name: tensor.detach().cpu() for name, tensor in _tensors(model)}
-    doubled = {name: t.double() if t.is_floating_point() else t for name, t in tensors.items()}
-    logits: Tensor = functional_call(model, doubled, (images.to(torch.float64, copy=True),))
-    return logits
-
-
-def _as_it_is(model: nn.Module, images: Tensor) -> Tensor:
-    parameter = next(model.parameters(), None)
-    logits: Tensor = model(images.clone() if parameter is None else images.to(parameter, copy=True))
-    return logits

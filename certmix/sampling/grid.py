@@ -32,17 +32,10 @@ _ROUNDED = 2.0**-23 * (1 + 2.0**-20)
 
 @dataclass(frozen=True, eq=False)
 class GridPoint:
-    """An input on the grid.
+    """An input on the grid: its coordinates in steps, int32 in the shape of the input.
 
-    Parameters
-    ----------
-    steps
-        int32, the shape of the input: its coordinates in steps.
-    distance
-        Upper bound of the l2 distance between the input that was given and this point.
-    is_8bit
-        Whether every value given was one of k/255, to float32 precision: then the
-        point is the 8-bit input that was meant.
+    `distance` bounds the l2 distance to the input that was given from above; `is_8bit` says that every value
+    given was one of k/255, to float32 precision: then the point is the 8-bit input that was meant.
     """
 
     steps: NDArray[np.int32]
@@ -57,15 +50,9 @@ class GridPoint:
 
 @dataclass(frozen=True)
 class Grid:
-    """Multiples of 1 / per_unit.
+    """Multiples of 1 / per_unit, for noise of level sigma in units of the input.
 
-    Parameters
-    ----------
-    sigma
-        The noise level, in units of the input.
-    per_unit
-        Grid points in a unit of the input: a multiple of 255 for sigma up to 32, a whole
-        number up to 8192.
+    per_unit is a multiple of 255 for sigma up to 32, a whole number up to 8192.
     """
 
     sigma: float
@@ -73,13 +60,7 @@ class Grid:
 
     @classmethod
     def of(cls, sigma: float) -> Grid:
-        """Return the grid of a noise level.
-
-        Examples
-        --------
-        >>> Grid.of(0.5).per_unit
-        8415.0
-        """
+        """Return the grid of a noise level."""
         if not _SMALLEST <= sigma <= 1 / _SMALLEST:
             raise ParameterError(
                 f"sigma = {sigma}: noise is drawn for {_SMALLEST:g} to {1 / _SMALLEST:g}: use other units of "
@@ -98,11 +79,8 @@ class Grid:
     def nearest(self, values: ArrayLike) -> GridPoint:
         """Return the grid point next to an input (any shape, float32 or float64).
 
-        Raises
-        ------
-        DataError
-            For values that are not finite, or so large beside sigma that float32
-            would lose the noise.
+        A DataError refuses values that are not finite, or so large beside sigma that float32 would lose the
+        noise.
         """
         given = np.array(values, np.float64, ndmin=1)
         steps = np.rint(given * self.per_unit)

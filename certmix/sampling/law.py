@@ -36,20 +36,11 @@ _OTHER_ERRORS = Fraction(1, 2**72)
 class NoiseLaw:
     """An alias table (Walker 1977, Vose 1991) of |N|, exact in whole numbers.
 
-    Parameters
-    ----------
-    bits
-        The table has 2^bits cells.  Of a random word of 32 bits the first is
-        the sign, the next `bits` name a cell, and the others begin a fraction.
-    entries
-        uint32 (2^bits,): the first 31 - bits bits of the cell's threshold, then its alias.
-    rest
-        uint32 (2^bits,): the threshold's other 32 bits, needed where the first ones tie.
-    reach
-        The largest |N|.
-    total_variation
-        Upper bound of the total variation between the law that is drawn and the
-        Gaussian's, of one coordinate.
+    The table has 2^bits cells.  Of a random word of 32 bits the first is the sign, the next `bits` name a
+    cell, and the others begin a fraction.  `entries`, uint32 (2^bits,), hold the first 31 - bits bits of the
+    cell's threshold, then its alias; `rest` the threshold's other 32 bits, needed where the first ones
+    tie.  `reach` is the largest |N|, and `total_variation` an upper bound of that between the law that is
+    drawn and the Gaussian's, of one coordinate.
     """
 
     bits: int
@@ -73,23 +64,10 @@ def _exponential(x: Fraction) -> int:
 def half_normal_weights(steps_per_sigma: Fraction) -> tuple[list[int], Fraction]:
     """Return whole numbers w_k with sum 2^63, and a bound of the distance of w_k / 2^63 from the law of |N|.
 
-    The integral of the density over a step h = 1 / steps_per_sigma is, from its
-    Taylor series at the middle x = k h,
-    ``h phi(x) (1 + h^2 (x^2 - 1) / 24 + h^4 (x^4 - 6 x^2 + 3) / 1920)``
-    but for less than ``15 phi(0) 2 (h/2)^7 / 7! < 10^-30``; the constant factor h phi(0)
-    follows from the sum.  phi(x + h) / phi(x) is a geometric sequence.
-
-    Parameters
-    ----------
-    steps_per_sigma
-        sigma / s, at least 4096.
-
-    Returns
-    -------
-    weights
-        w_0, w_1, ..., up to the last that is not 0.
-    total_variation
-        An upper bound, exact arithmetic.
+    The integral of the density over a step h = 1 / steps_per_sigma, at most 1 / 4096, is, from its Taylor
+    series at the middle x = k h, ``h phi(x) (1 + h^2 (x^2 - 1) / 24 + h^4 (x^4 - 6 x^2 + 3) / 1920)`` but for
+    less than ``15 phi(0) 2 (h/2)^7 / 7! < 10^-30``; the constant factor h phi(0) follows from the sum.  phi(x
+    + h) / phi(x) is a geometric sequence.  The bound, in exact arithmetic, is of the total variation.
     """
     square = 1 / steps_per_sigma**2
     h2 = square.numerator * (1 << _FIXED) // square.denominator
@@ -145,13 +123,6 @@ def noise_error(sigma: float, coordinates: int) -> float:
     """Return eps: how far a probability under the drawn noise may be from one under the Gaussian.
 
     The total variation of independent coordinates is at most the sum of theirs.
-
-    Parameters
-    ----------
-    sigma
-        Noise level, in units of the input.
-    coordinates
-        Values of one input.
 
     Examples
     --------

@@ -45,13 +45,7 @@ _HALF = np.uint64(32)
 
 @dataclass(frozen=True)
 class NoiseKey:
-    """Whose noise: two whole numbers of 64 bits, and a name in `STREAMS`.
-
-    Raises
-    ------
-    ParameterError
-        For a seed or image outside 0..2^64 - 1.
-    """
+    """Whose noise: two whole numbers of 64 bits, and a name in `STREAMS`."""
 
     seed: int
     image: int
@@ -163,16 +157,7 @@ def noise_integers(
 ) -> Tensor:
     """Return noise int64 (n, coordinates) in grid steps, by torch's integer operations on any device.
 
-    Parameters
-    ----------
-    key
-        Whose noise.
-    samples
-        int64 (n,): the samples' numbers.
-    coordinates
-        Values of one input.
-    table, bits
-        From `on_device`, and `NoiseLaw.bits`.
+    `samples`, int64 (n,), are the samples' numbers; `table` is from `on_device`, with the law's `bits`.
     """
     blocks, (entries, rest) = (coordinates + 3) // 4, table
     first, second = (_words(key, samples, blocks, level).flatten(1)[:, :coordinates] for level in (0, 1))
@@ -209,16 +194,9 @@ class Noise:
         return torch.from_numpy(self.grid.nearest(ordered.cpu().numpy()).steps.ravel())
 
     def fill(self, out: Tensor, steps: Tensor, key: NoiseKey, first: int) -> None:
-        """Write samples first, first + 1, ... of an input into `out`.
+        """Write samples first, first + 1, ... (below 2^32) of an input into `out`, contiguous float32 (n, d).
 
-        Parameters
-        ----------
-        out
-            float32 (n, d), contiguous.
-        steps
-            From `steps`.
-        key, first
-            Whose noise, and the first sample's number, less than 2^32.
+        `steps` is from `Noise.steps`, `key` says whose noise.
         """
         if not 0 <= first <= 2**32 - len(out):
             raise ParameterError(f"sample {first + len(out):,}: an image has at most 2^32 samples a stream")

@@ -35,13 +35,7 @@ class Pending:
         self._done, self._classes = done, classes
 
     def result(self) -> list[IntArray]:
-        """Return for each draw int64 (len(stops), classes): its counts, cumulative from its start.
-
-        Raises
-        ------
-        ModelError
-            If a logit was not finite.
-        """
+        """Return for each draw int64 (len(stops), classes): its counts, cumulative from its start."""
         if self._done is not None:
             self._done.synchronize()
         answers = self._answers.numpy()  # the class of every sample, then 1 if all logits were finite
@@ -61,10 +55,8 @@ class Sampler:
 
     Parameters
     ----------
-    model
+    model, classes
         Gives logits (batch, classes); it is used in evaluation mode as it is.
-    classes
-        Number of classes.
     sigma
         Noise level, in units of the input.
     seed
@@ -85,6 +77,8 @@ class Sampler:
     places
         Places of a batch that the smoothed classifier is the average over, known after
         the first batch: 1 where a row's logits do not depend on its place.
+
+    All that draw raise a ModelError if a logit is not finite, or their shape is wrong.
     """
 
     def __init__(
@@ -121,20 +115,7 @@ class Sampler:
     ) -> IntArray:
         """Return the counts of samples start..stop-1 for each of the increasing `stops`.
 
-        Parameters
-        ----------
-        image, index, stops, start, stream
-            As for `certmix.sampling.packing.Draw`.
-
-        Returns
-        -------
-        IntArray
-            int64 (len(stops), classes), cumulative from `start`.
-
-        Raises
-        ------
-        ModelError
-            If a logit is not finite, or their shape is wrong.
+        That is int64 (len(stops), classes), cumulative from `start`; the parameters are those of `Draw`.
         """
         return self.submit([Draw(image, index, tuple(stops), start, stream)]).result()[0]
 
@@ -143,11 +124,6 @@ class Sampler:
 
         On a GPU the host goes on at once: it waits in `Pending.result`, once
         for all the draws.
-
-        Raises
-        ------
-        ModelError
-            If the shape of the logits is wrong.
         """
         parts: list[Part] = []
         wanted = sum(max(0, draw.stops[-1] - draw.start) for draw in draws if draw.stops)
@@ -167,39 +143,17 @@ class Sampler:
         return Pending(draws, parts, host, done, self.classes)
 
     def scores(self, draws: Sequence[Draw], temperature: float = 1.0) -> Iterator[tuple[Part, FloatArray]]:
-        """Yield the softmax scores of several images' samples, in order.
+        """Yield the softmax scores of several images' samples, in order, and which samples these are.
 
-        Parameters
-        ----------
-        draws
-            What is wanted.
-        temperature
-            Divides the logits.
-
-        Yields
-        ------
-        part
-            Which samples these are.
-        scores
-            (part.count, classes), computed in float64; rows add up to 1.
-
-        Raises
-        ------
-        ModelError
-            If a logit is not finite, or their shape is wrong.
+        They are (part.count, classes), computed in float64 from logits divided by the temperature; rows add
+        up to 1.
         """
         for part, logits in self.logits(draws):
             scores: FloatArray = (logits / temperature).softmax(1).numpy()
             yield part, scores
 
     def logits(self, draws: Sequence[Draw]) -> Iterator[tuple[Part, Tensor]]:
-        """Yield the logits of several images' samples, in order: float64 (part.count, classes) on the host.
-
-        Raises
-        ------
-        ModelError
-            If a logit is not finite, or their shape is wrong.
-        """
+        """Yield the logits of several images' samples, in order: float64 (part.count, classes) on the CPU."""
         for logits, parts in self._batches(draws, lambda x: x.to("cpu", torch.float64, copy=True)):
             if not logits.isfinite().all():
                 raise not_finite()
@@ -269,11 +223,6 @@ class Sampler:
         """Return the batch size, and whether batches hold one image each, since rows depend on their place.
 
         An automatic batch size divides the looks where they do.
-
-        Raises
-        ------
-        ModelError
-            If rows depend on one another, or the samples wanted are not whole batches where they must be.
         """
         shape = draws[0].image.shape
 

@@ -36,18 +36,6 @@ def _affine(function: Callable[..., Tensor], layer: Any, box: Box, *settings: An
     return centre, function(box[1], layer.weight.abs(), None, *settings)
 
 
-def _convolution(layer: nn.Conv2d, box: Box) -> Box:
-    return _affine(F.conv2d, layer, box, layer.stride, layer.padding, layer.dilation, layer.groups)
-
-
-def _linear(layer: nn.Linear, box: Box) -> Box:
-    return _affine(F.linear, layer, box)
-
-
-def _normalize(layer: Normalize, box: Box) -> Box:
-    return layer(box[0]), box[1] / layer.std.to(box[1].dtype)
-
-
 def _batch_norm(layer: Any, box: Box) -> Box:
     """Normalise by the statistics of the centres, which are also what the running averages follow."""
     centre, width = box
@@ -71,13 +59,15 @@ def _relu(layer: nn.Module, box: Box) -> Box:
     return 0.5 * (upper + lower), 0.5 * (upper - lower)
 
 
-LAYERS: dict[type[nn.Module], Callable[[Any, Box], Box]] = {
-    nn.Conv2d: _convolution,
-    nn.Linear: _linear,
+LAYERS: dict[Any, Callable[..., Box]] = {
+    nn.Conv2d: lambda layer, box: _affine(
+        F.conv2d, layer, box, layer.stride, layer.padding, layer.dilation, layer.groups
+    ),
+    nn.Linear: partial(_affine, F.linear),
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm1d: _batch_norm,
     nn.ReLU: _relu,
-    Normalize: _normalize,
+    Normalize: lambda layer, box: (layer(box[0]), box[1] / layer.std.to(box[1].dtype)),
     nn.Flatten: lambda layer, box: (layer(box[0]), layer(box[1])),
     nn.Identity: lambda layer, box: box,
 }
@@ -102,13 +92,7 @@ class IntervalPass:
 
 
 def interval_pass(model: nn.Module, images: Tensor, eps: float) -> IntervalPass:
-    """Propagate the l-inf ball of radius `eps`, within [0, 1], up to the model's last linear layer.
-
-    Raises
-    ------
-    ModelError
-        If a layer has no interval rule, or the last one is not linear.
-    """
+    """Propagate the l-inf ball of radius `eps`, within [0, 1], up to the model's last linear layer."""
     graph = trace(model)
     lower, upper = (images - eps).clamp_min(0), (images + eps).clamp_max(1)
     values: dict[fx.Node, Box] = {}
@@ -125,17 +109,12 @@ def interval_pass(model: nn.Module, images: Tensor, eps: float) -> IntervalPass:
             before_relu.append(boxes[0])
         if isinstance(layer, nn.Linear) and next(iter(node.users)).op == "output":
             return IntervalPass(boxes[0], tuple(before_relu), layer)
-        rule = FUNCTIONS.get(node.target) if layer is None else _rule_of(layer)
-        if rule is None:
+        rules, key = (FUNCTIONS, node.target) if layer is None else (LAYERS, type(layer))
+        if key not in rules:
             kind = str(node.target) if layer is None else f"{node.target} of type {type(layer).__name__}"
             raise ModelError(f"layer {kind} has no rule in interval training: use {TRAINABLE}")
-        values[node] = rule(*boxes)
+        values[node] = rules[key](*boxes) if layer is None else rules[key](layer, *boxes)
     raise ModelError("the last layer is not linear: interval training needs a linear head")
-
-
-def _rule_of(layer: nn.Module) -> Callable[..., Box] | None:
-    rule = LAYERS.get(type(layer))
-    return None if rule is None else partial(rule, layer)
 
 
 def worst_case_logits(found: IntervalPass, labels: Tensor) -> Tensor:
@@ -155,11 +134,7 @@ def warm_up_terms(found: IntervalPass, eps: float, tolerance: float = 0.5) -> Te
 
     A layer's bounds count as tight if their mean width is at most
     1 / `tolerance` times the input's; its ReLUs as balanced if active and
-    inactive ones contribute alike, within that factor, to mean and variance.
-
-    References
-    ----------
-    Shi et al. (2021), Section 3.3.
+    inactive ones contribute alike, within that factor, to mean and variance (Shi et al., 2021, Section 3.3).
     """
     terms = []
     for centre, width in found.before_relu:
@@ -185,21 +160,10 @@ LARGEST = 100.0
 
 
 def scale_for(differences: FloatArray, alpha: float, share: float = SHARE) -> float:
-    """Return the smallest factor of the logits, of two digits, at which enough margins reach mu.
+    """Return the smallest factor of the logits, of two digits in 1 .. 100, at which enough margins reach mu.
 
-    Parameters
-    ----------
-    differences
-        (m, c - 1): lower bounds of z_y - z_j.
-    alpha
-        Mixing weight; mu = (1 - alpha) / alpha.
-    share
-        Of the rows that are positive throughout, how many must reach mu.
-
-    Returns
-    -------
-    float
-        At least 1, at most 100; 1 where no row is positive throughout.
+    Of the rows of `differences` (m, c - 1), lower bounds of z_y - z_j, that are positive throughout, a
+    `share` must reach mu = (1 - alpha) / alpha; 1 where there is none.
     """
     positive = differences[(differences > 0).all(1)]
     mu = margin_threshold(alpha)
@@ -215,24 +179,9 @@ def sharpen(model: nn.Module, images: Tensor, labels: Tensor, eps: float, alpha:
 
     Training on the worst logits in a ball leaves logits so flat that the
     margins of right images lie below mu = (1 - alpha) / alpha though their
-    classes are verified.  A factor changes no class of the network alone.
-
-    Parameters
-    ----------
-    model
-        With a linear layer `head` at its end, in evaluation mode; changed in place.
-    images, labels
-        uint8 (N, C, H, W) and int64 (N,) that the model was trained on: the
-        first 2,000 are used.
-    eps
-        Radius, l-inf, at which margins are looked at, by interval bounds.
-    alpha
-        Mixing weight.
-
-    Raises
-    ------
-    ModelError
-        If the model has no such layer.
+    classes are verified.  A factor changes no class of the network alone.  `images`, uint8 (N, C, H, W), and
+    `labels` are those that the model was trained on; margins are looked at by interval bounds, in the linf
+    ball of radius `eps`.
     """
     head = getattr(model, "head", None)
     if not isinstance(head, nn.Linear):

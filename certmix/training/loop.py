@@ -56,28 +56,6 @@ def _augmented_batches(
         yield cropped.div_(255), labels[batch]
 
 
-def _rate(step: int, steps: int, peak: float) -> float:
-    warm = max(1, steps // 10)
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-@torch.no_grad()
-def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for target, source in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if target.is_floating_point():
-            target.lerp_(source, 1 - decay)
-        else:
-            target.copy_(source)
-
-
-def _save(path: Path, state: dict[str, object]) -> None:
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
 def train(
     recipe: Recipe,
     images: Tensor,
@@ -118,8 +96,12 @@ def train(
     RunError
         If the checkpoint belongs to other settings.
     """
-    model = _fresh_model(recipe, images, classes, seed).to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build(recipe.architecture, classes)
+    if isinstance(model, ConvNet):
+        model.whiten(images[:5000] / 255.0)
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
     optimizer = _optimizer(model, recipe)
     identity = {"recipe": recipe.as_dict(), "seed": seed, "images": len(images), "precision": precision}
@@ -131,20 +113,13 @@ def train(
     for epoch in range(first, recipe.epochs):
         _epoch(model, average, optimizer, recipe, padded, labels, epoch, seed, device, precision, report)
         if checkpoint is not None:
-            _save(checkpoint, {
+            state = {
                 "identity": identity, "epoch": epoch + 1, "model": model.state_dict(),
                 "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-            })  # fmt: skip
+            }  # fmt: skip
+            torch.save(state, checkpoint.with_suffix(".partial"))
+            os.replace(checkpoint.with_suffix(".partial"), checkpoint)
     return average.eval()
-
-
-def _fresh_model(recipe: Recipe, images: Tensor, classes: int, seed: int) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build(recipe.architecture, classes)
-    if isinstance(model, ConvNet):
-        model.whiten(images[:5000] / 255.0)
-    return model
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -179,22 +154,15 @@ def _resume(
     try:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        _restore(optimizer, state["optimizer"])
+        own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(optimizer.param_groups, own, strict=True):
+            group.update(settings)  # the recipe's, in which the checkpoint has no say
+        if any(buffer["momentum_buffer"].shape != weight.shape for weight, buffer in optimizer.state.items()):
+            raise ValueError("buffers of another shape")
         return range(identity["recipe"]["epochs"] + 1).index(state["epoch"])
     except Exception as error:
         raise RunError(f"{checkpoint} is damaged ({type(error).__name__}): remove it to start over") from None
-
-
-def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load the optimizer's buffers; its settings are the recipe's, which the checkpoint has no say in."""
-    own = [
-        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
-    ]
-    optimizer.load_state_dict(state)
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
-        group.update(settings)
-    if any(buffer["momentum_buffer"].shape != weight.shape for weight, buffer in optimizer.state.items()):
-        raise ValueError("buffers of another shape")
 
 
 def _epoch(
@@ -215,19 +183,32 @@ def _epoch(
     draws = torch.Generator(device).manual_seed(seed * 100_003 + 2 * epoch + 1)
     objective, dtype = OBJECTIVES[recipe.name], AUTOCAST[precision]
     batches = max(1, len(images) // recipe.batch_size)
+    steps = recipe.epochs * batches
+    warm = max(1, steps // 10)
     kind, start = torch.device(device).type, time.monotonic()
     model.train()
     for batch, (x, y) in enumerate(_augmented_batches(images, labels, recipe, order)):
         step = epoch * batches + batch
+        rate = (step + 1) / warm
+        if step >= warm:
+            rate = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, recipe.epochs * batches, recipe.learning_rate)
+            group["lr"] = recipe.learning_rate * rate
         x = x.to(device, memory_format=torch.channels_last)
         with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
-            loss = objective(model, x, y.to(device), recipe.at(step / (recipe.epochs * batches)), draws)
+            loss = objective(model, x, y.to(device), recipe.at(step / steps), draws)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        _average(average, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
+        new = 1 - min(recipe.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for target, source in zip(
+                average.state_dict().values(), model.state_dict().values(), strict=True
+            ):
+                if target.is_floating_point():
+                    target.lerp_(source, new)
+                else:
+                    target.copy_(source)
         if report is not None:
             seconds = time.monotonic() - start
             report(Progress(epoch + 1, recipe.epochs, batch + 1, batches, loss.item(), seconds))

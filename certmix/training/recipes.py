@@ -140,16 +140,11 @@ def standard(
 def gaussian(
     model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
 ) -> Tensor:
-    """Return the cross-entropy under Gaussian noise plus a consistency term.
+    """Return the cross-entropy under Gaussian noise plus a consistency term (Jeong and Shin, 2020).
 
     Each image is seen under `noise_copies` noise draws; the consistency term
     pulls their predictions F_k towards their mean F by KL(F || F_k) and the
     entropy of F is penalised.
-
-    References
-    ----------
-    J. Jeong and J. Shin, Consistency Regularization for Certified Robustness
-    of Smoothed Classifiers, NeurIPS 2020.
     """
     copies = recipe.noise_copies
     repeated = images.repeat(copies, *[1] * (images.ndim - 1))
@@ -200,17 +195,11 @@ def _tempered(loss: Tensor, limit: float = 5.0) -> Tensor:
 def interval(
     model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
 ) -> Tensor:
-    """Return the cross-entropy of the worst logits that interval bounds allow in the ball.
+    """Return the cross-entropy of the worst logits that interval bounds allow (Gowal et al., 2018).
 
     While eps grows, two terms are added that keep the bounds tight and the
-    ReLUs balanced.  Above 5 the loss grows as its logarithm: bounds that
+    ReLUs balanced (Z. Shi et al., NeurIPS 2021).  Above 5 the loss grows as its logarithm: bounds that
     burst, as they do when eps starts to grow, must not burst the weights.
-
-    References
-    ----------
-    S. Gowal et al., On the Effectiveness of Interval Bound Propagation for
-    Training Verifiably Robust Models, 2018; Z. Shi et al., Fast Certified
-    Robust Training with Short Warmup, NeurIPS 2021.
     """
     found = interval_pass(model, images, recipe.eps)
     loss = _tempered(F.cross_entropy(worst_case_logits(found, labels).float(), labels))

@@ -19,17 +19,6 @@ from certmix.training.recipes import Recipe
 from certmix.types import Dataset
 
 
-def default_name(recipe: Recipe, dataset: Dataset) -> str:
-    """Return e.g. ``cifar10-gaussian-0.50`` or ``cifar10-adversarial-linf``."""
-    words = {
-        "standard": "standard",
-        "gaussian": f"gaussian-{recipe.noise_sigma:.2f}",
-        "adversarial": f"adversarial-{recipe.norm}",
-        "interval": f"interval-{recipe.norm}",
-    }
-    return f"{dataset.name}-{words[recipe.name]}"
-
-
 def _images(dataset: Dataset) -> tuple[Tensor, Tensor]:
     inputs, labels = load_arrays(dataset)
     images = torch.from_numpy(inputs)
@@ -66,13 +55,6 @@ def measure(
     return {name: right[name] / len(labels) for name in right if kept[name]}
 
 
-def _storage(model: nn.Module) -> str:
-    """Return float16, or float32 where that cannot hold a weight or running variance."""
-    most = torch.finfo(torch.float16).max
-    fits = all(bool((value.abs() <= most).all()) for value in model.state_dict().values())
-    return "float16" if fits else "float32"
-
-
 def train_to_folder(
     recipe: Recipe,
     dataset: Dataset,
@@ -100,7 +82,9 @@ def train_to_folder(
     seed, device, precision, report
         As for `certmix.training.train`.
     """
-    name = name or default_name(recipe, dataset)
+    if name is None:  # such as cifar10-gaussian-0.50 or cifar10-adversarial-linf
+        more = {"standard": "", "gaussian": f"-{recipe.noise_sigma:.2f}"}.get(recipe.name, f"-{recipe.norm}")
+        name = f"{dataset.name}-{recipe.name}{more}"
     output.mkdir(parents=True, exist_ok=True)
     images, labels = _images(dataset)
     model = train(
@@ -127,7 +111,9 @@ def train_to_folder(
         precision=precision,
         notes=notes,
     )
-    dtype = _storage(model)
+    most = torch.finfo(torch.float16).max  # of a weight or running variance
+    fits = all(bool((value.abs() <= most).all()) for value in model.state_dict().values())
+    dtype = "float16" if fits else "float32"
     saved = save_zoo(output, card, model, dtype)
     stored = load_zoo(saved.name, output).to(device)
     accuracy = measure(stored, recipe, *_images(evaluation), device=device, seed=seed)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from certmix.attacks import ATTACKS
 from certmix.attacks.minimum_margin import minimum_margin
 
-EPS, COUNT = 0.2, 40
+EPS, COUNT = 0.2, 24
 WEIGHT = (1.0, 0.5, 0.8)
 REACH = 2 * EPS * sum(WEIGHT)
 """By how much the ball moves a difference of two logits at scale 1."""
@@ -75,8 +75,7 @@ def short(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:autoattack")
-@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
-@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("classes, scale", [(2, 1000.0), (3, 30.0), (10, 1.0), (10, 1000.0)])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacked_accuracy_of_a_linear_model_is_the_computed_one(attack, classes, scale, short):
     if attack == "autoattack":
@@ -89,8 +88,7 @@ def test_attacked_accuracy_of_a_linear_model_is_the_computed_one(attack, classes
 
 
 @pytest.mark.parametrize("gradient_free", [False, True])
-@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
-@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("classes, scale", [(2, 1.0), (3, 1000.0), (10, 1000.0)])
 def test_the_smallest_margin_is_found_at_any_scale(classes, scale, gradient_free):
     images, labels, held = problem(classes, torch.float64)
     model = blocks(classes, scale, torch.float64)

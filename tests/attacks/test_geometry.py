@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from attacked import ORDERS, best_offset, outside
+from attacked import ORDERS, best_offset, outside, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -22,12 +22,12 @@ BOXES = ((0.0, 1.0), (-1.0, 1.0), (0.1, 0.7))
 
 def batch(seed: int, box, dtype, count: int = 3, inputs: int = 6) -> torch.Tensor:
     """Images of which about half the inputs lie on the box's edge."""
-    drawn = torch.rand(count, inputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    drawn = torch.rand(count, inputs, generator=seeded(seed), dtype=torch.float64)
     low, high = torch.tensor(box, dtype=dtype).tolist()
     return (low + (high - low) * (2 * drawn - 0.5)).to(dtype).clamp(low, high)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(NORMS), st.sampled_from(DTYPES), st.sampled_from(BOXES), st.integers(0, 10**6),
     st.one_of(st.sampled_from([0.0, 1e-12, 8 / 255, 0.5, 3.0, 1e9, 1e300]), st.floats(1e-6, 10.0)),
@@ -37,7 +37,7 @@ def test_no_point_leaves_ball_and_box(norm, dtype, box, seed, eps, scale):
     images = batch(seed, box, dtype)
     edges = torch.tensor(box, dtype=dtype).tolist()
     ball = make_ball(images, norm, eps, box)
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed + 1))
+    noise = torch.randn(images.shape, generator=seeded(seed + 1))
     far = (images + (scale * noise).to(dtype)).clamp(-6e4, 6e4)
     found = {
         "project": ball.project(far),
@@ -99,7 +99,7 @@ def by_roots(offset, low, high, norm, radius):
 @pytest.mark.parametrize("eps", [0.01, 0.3, 1.0, 2.5])
 def test_projections_solve_their_optimality_conditions(norm, eps):
     images = batch(3, (0.0, 1.0), torch.float64, 40, 8)
-    offsets = torch.randn(40, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    offsets = torch.randn(40, 8, generator=seeded(1), dtype=torch.float64)
     offsets[::3, 0] = 0.0
     offsets[1::3] *= 0.05
     points = make_ball(images, norm, eps, (0.0, 1.0)).project(images + offsets)
@@ -125,19 +125,11 @@ def test_projections_keep_what_is_inside_and_no_feasible_point_is_nearer(norm):
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1.0, 1e300])
 def test_the_summit_is_the_maximum_of_a_linear_function(norm, eps, scale):
     images = batch(7, (0.0, 1.0), torch.float64, 10)
-    slopes = torch.randn(10, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    slopes = torch.randn(10, 6, generator=seeded(2), dtype=torch.float64)
     points = make_ball(images, norm, eps, (0.0, 1.0)).summit(slopes * scale)
     for image, slope, point in zip(images.numpy(), slopes.numpy(), points.numpy(), strict=True):
         best = slope @ best_offset(slope, image, norm, eps)
         assert slope @ (point - image) == pytest.approx(best, rel=1e-9)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_no_gradient_no_step(norm):
-    images = batch(1, (0.0, 1.0), torch.float32)
-    ball = make_ball(images, norm, 0.3, (0.0, 1.0))
-    assert torch.equal(ball.summit(torch.zeros_like(images)), images)
-    assert torch.equal(ball.ascend(images, torch.zeros_like(images), ball.radius), images)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -149,6 +141,8 @@ def test_steps_have_their_length_and_the_least_gradient_moves(norm):
     moved = 2 * lengths if norm == "l1" else lengths
     torch.testing.assert_close(distance(steps, images, norm), moved, atol=2e-7, rtol=0)
     assert torch.all((steps - images) * gradient.sign() >= 0)
+    assert torch.equal(ball.summit(torch.zeros_like(images)), images)  # no gradient, no step
+    assert torch.equal(ball.ascend(images, torch.zeros_like(images), ball.radius), images)
 
 
 def test_a_step_of_l1_moves_its_length_from_old_coordinates_to_new_ones():
@@ -160,12 +154,13 @@ def test_a_step_of_l1_moves_its_length_from_old_coordinates_to_new_ones():
     torch.testing.assert_close(torch.cat([near, far]) - images, expected, atol=1e-8, rtol=0)
 
 
-@pytest.mark.parametrize("norm, law", [("linf", 3), ("l2", 3), ("l1", 3)])
-def test_starts_are_uniform_in_the_ball(norm, law):
+@pytest.mark.parametrize("norm", NORMS)
+def test_starts_are_uniform_in_the_ball(norm):
     """A ball of radius r t holds the share t^D of the ball of radius r; coordinates and signs are even."""
+    law = 3
     images = torch.full((1000, law), 0.5, dtype=torch.float64)
     ball = make_ball(images, norm, 0.3, (0.0, 1.0))
-    points = ball.sample(start_seeds(1000, torch.Generator().manual_seed(0)), 0)
+    points = ball.sample(start_seeds(1000, seeded(0)), 0)
     share = (distance(points, images, norm) / 0.3).numpy() ** law
     assert kstest(share, "uniform").pvalue > 1e-3
     sizes = (points - images).abs().mean(0)
@@ -175,13 +170,13 @@ def test_starts_are_uniform_in_the_ball(norm, law):
 
 def test_a_start_depends_on_seed_and_stream_alone():
     images = batch(2, (0.0, 1.0), torch.float32, 4)
-    seeds = start_seeds(4, torch.Generator().manual_seed(3))
+    seeds = start_seeds(4, seeded(3))
     for norm in NORMS:
         ball = make_ball(images, norm, 0.2, (0.0, 1.0))
         whole, rows = ball.sample(seeds, 1), torch.tensor([2, 0])
         assert torch.equal(ball.take(rows).sample(seeds[rows], 1), whole[rows])
         assert not torch.equal(ball.sample(seeds, 2), whole)
         assert not torch.equal(ball.sample(seeds + 1, 1), whole)
-    split = torch.Generator().manual_seed(3)
+    split = seeded(3)
     assert torch.equal(torch.cat([start_seeds(1, split), start_seeds(3, split)]), seeds)
     assert torch.equal(start_seeds(4, None), start_seeds(4, None))

@@ -107,10 +107,7 @@ def test_few_classes_fall_back_to_the_margin():
     assert not torch.equal(dlr(logits, labels), margin(logits, labels))
     expected = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
     torch.testing.assert_close(targeted_dlr(logits, labels, targets), expected.double())
-
-
-def test_without_a_target_the_strongest_other_class_is_it():
-    logits, labels = drawn(5)
+    logits, labels = drawn(5)  # without a target the strongest other class is it
     strongest = logits.scatter(1, labels[:, None], -1e9).argmax(1)
     for loss in (margin, probability_margin, targeted_dlr):
         assert torch.equal(loss(logits, labels), loss(logits, labels, strongest))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from attacked import outside, seeded, small_images, small_net
+from torch import nn
+from torch.nn import functional as F
 
 from certmix.data import load
-from certmix.errors import DataError, ParameterError, RunError
+from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.margins import margin_lower
 from certmix.models.spec import load_model
 from certmix.training import RECIPES, make_recipe, train, train_to_folder
+from certmix.training.intervals import scale_for, sharpen
 from certmix.training.recipes import OBJECTIVES
 
 GENERATOR = np.random.default_rng(0)
@@ -36,8 +42,8 @@ def state(model):
 
 
 def test_equal_seeds_give_equal_weights_and_resuming_changes_nothing(tmp_path: Path):
-    images, labels = stripes()
-    recipe = quick("gaussian", noise_copies=1)
+    images, labels = stripes(32)
+    recipe = quick("standard")
     whole = state(train(recipe, images, labels, classes=2, seed=5))
     calls = []
 
@@ -49,7 +55,7 @@ def test_equal_seeds_give_equal_weights_and_resuming_changes_nothing(tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         train(recipe, images, labels, classes=2, seed=5, checkpoint=tmp_path / "c", report=stop)
     resumed = state(train(recipe, images, labels, classes=2, seed=5, checkpoint=tmp_path / "c"))
-    other = state(train(quick("gaussian", noise_copies=1, epochs=1), images, labels, classes=2, seed=6))
+    other = state(train(quick("standard", epochs=1), images, labels, classes=2, seed=6))
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     assert any(not torch.equal(whole[k], other[k]) for k in whole)
     with pytest.raises(RunError, match="other settings"):
@@ -58,7 +64,7 @@ def test_equal_seeds_give_equal_weights_and_resuming_changes_nothing(tmp_path: P
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_lowers_its_loss(name):
-    images, labels = stripes(96)
+    images, labels = stripes(96 if name == "interval" else 64)
     losses = []
     train(
         quick(name, epochs=3, attack_steps=1 if name == "adversarial" else None), images, labels,
@@ -83,10 +89,25 @@ def test_the_consistency_term_vanishes_for_equal_predictions():
     torch.testing.assert_close(losses[0], losses[1])
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_adversarial_examples_are_in_the_ball_and_of_higher_loss(norm):
+    net, images, labels, seen = small_net().train(), small_images(6), torch.tensor([0, 1, 2, 3, 4, 0]), []
+
+    def watched(x):
+        seen.append(x.detach())
+        return net(x)
+
+    recipe = make_recipe("adversarial", norm=norm, eps=0.1, attack_steps=3)
+    loss = OBJECTIVES["adversarial"](watched, images, labels, recipe, seeded())
+    assert net.training and len(seen) == 4
+    assert outside(seen[-1], images, norm, 0.1 + 1e-6) == []
+    assert loss > F.cross_entropy(net(images), labels)
+
+
 def test_a_trained_folder_can_be_used(tmp_path: Path):
     from certmix.types import Dataset
 
-    images, labels = stripes(48)
+    images, labels = stripes(32)
 
     class Read:
         def __call__(self, i):
@@ -96,13 +117,13 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
             return images.numpy()
 
     data = Dataset(
-        "stripes", "train", labels.numpy(), np.arange(48), ("dark", "bright"), Read(), (0.0, 1.0), "x"
+        "stripes", "train", labels.numpy(), np.arange(32), ("dark", "bright"), Read(), (0.0, 1.0), "x"
     )
-    card = train_to_folder(quick("standard", epochs=3), data, data, tmp_path)
+    card = train_to_folder(quick("standard"), data, data, tmp_path)
     assert card.name == "stripes-standard"
     assert set(card.accuracy) == {"clean on stripes"}
     stored = json.loads((tmp_path / "stripes-standard.json").read_text())
-    assert stored["recipe"]["epochs"] == 3
+    assert stored["recipe"]["epochs"] == 2
     loaded = load_model(str(tmp_path / "stripes-standard.json"))
     assert loaded.module(images[:2].float() / 255).shape == (2, 2)
 
@@ -121,3 +142,55 @@ def test_only_colour_images_are_trained_on(tmp_path: Path):
     data = load(tmp_path / "x.npz")
     with pytest.raises(DataError, match="8-bit colour"):
         train_to_folder(quick("standard"), data, data, tmp_path)
+
+
+# ---------------------------------------------------------------- sharpening
+
+MU = 6 / 19
+
+
+def test_two_classes_need_twice_the_inverse_tanh_of_mu_over_the_difference():
+    differences = np.full((10, 1), 0.05)
+    exact = 2 * math.atanh(MU) / 0.05
+    assert exact <= scale_for(differences, 0.76) <= exact + 1
+    assert scale_for(np.full((10, 1), 3.0), 0.76) == 1.0
+
+
+def test_rows_that_no_factor_mends_are_left_out():
+    differences = np.array([[0.5]] * 9 + [[-0.1]] * 20 + [[0.004]])
+    assert scale_for(differences, 0.76, share=0.9) == pytest.approx(2 * math.atanh(MU) / 0.5, abs=0.1)
+    assert scale_for(differences, 0.76, share=1.0) == 100.0
+    assert scale_for(-np.ones((3, 4)), 0.76) == 1.0
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flat, self.head = nn.Flatten(), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.head(self.flat(x))
+
+
+def test_enough_images_reach_mu_and_classes_stay():
+    torch.manual_seed(0)
+    net = Net().eval()
+    images = torch.randint(0, 256, (200, 3, 2, 2), dtype=torch.uint8)
+    x = images.float() / 255
+    labels = net(x).argmax(1)
+    scale = sharpen(net, images, labels, 1 / 255, 0.76)
+    assert scale > 1
+    assert (net(x).argmax(1) == labels).all()
+    margins = margin_lower(net, x, labels, "linf", 1 / 255, method="interval")
+    verified = margins > 0
+    assert verified.sum() > 50
+    assert 0.9 <= (margins[verified] >= MU).mean() < 0.97
+
+
+def test_what_cannot_be_sharpened_is_refused():
+    with pytest.raises(ModelError, match="no linear layer 'head'"):
+        sharpen(nn.Linear(2, 2), torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1), 0.1, 0.76)
+    with pytest.raises(ParameterError, match="sharpen alpha = 0.4"):
+        make_recipe("interval", sharpen_alpha=0.4)
+    with pytest.raises(ParameterError, match="to the interval recipe"):
+        make_recipe("standard", sharpen_alpha=0.76)

@@ -1,0 +1,446 @@
+"""FGSM, PGD and Auto-PGD: linear models, whose optimum is known, and what every attack promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from attacked import Counting, best_offset, linear, outside, seeded, small_images, small_net
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from certmix.attacks import ATTACKS, LOSSES, apgd, apgd_ce, apgd_dlr, apgd_targeted, fgsm, pgd
+from certmix.attacks.apgd import State, checkpoints
+from certmix.attacks.geometry import distance
+from certmix.errors import ModelError, ParameterError
+
+QUICK = {name: {"steps": 4} if "steps" in one.settings else {} for name, one in ATTACKS.items()}
+GRADIENT = ["fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-targeted"]
+PAIRS = [(name, norm) for name in GRADIENT for norm in ATTACKS[name].norms]
+
+
+def attack(name, model, images, labels, norm="linf", eps=0.1, **changes):
+    return ATTACKS[name].function(model, images, labels, norm, eps, **{**QUICK[name], **changes})
+
+
+def predicted(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(images).argmax(1)
+
+
+def clean(count, **settings):
+    """A small net, images, and the labels that it gives them."""
+    model, images = small_net(**settings), small_images(count, **settings)
+    return model, images, predicted(model, images)
+
+
+# ------------------------------------------------------------ against the truth
+
+
+@pytest.mark.parametrize("name, norm", PAIRS)
+@pytest.mark.parametrize("eps", [0.1, 0.9, 4.0])
+def test_the_optimum_of_a_linear_model_is_found_with_and_without_the_box(name, norm, eps):
+    weight = torch.randn(2, 7, generator=seeded(1), dtype=torch.float64)
+    images = torch.rand(5, 7, generator=seeded(2), dtype=torch.float64)
+    images[:, 0], images[:, 1] = 0.0, 1.0
+    given, close = {"early_stop": False}, {"fgsm": 1e-9, "pgd": 1e-6}.get(name, 1e-4)
+    if name == "pgd":
+        given |= {"steps": 80, "step_size": eps if norm == "l2" else eps / 4, "random_start": eps > 0.5}
+    elif name != "fgsm":
+        given["steps"] = 100
+    found = attack(name, linear(weight, (50.0, 0.0)), images, torch.zeros(5).long(), norm, eps, **given)
+    assert outside(found, images, norm, eps) == []
+    slope = (weight[1] - weight[0]).numpy()
+    for image, point in zip(images.numpy(), found.numpy(), strict=True):
+        best = slope @ best_offset(slope, image, norm, eps)
+        assert best * (1 - close) <= slope @ (point - image) <= best * (1 + 1e-9)
+
+
+class Peak(nn.Module):
+    """Class 0 always wins, by least at 0.6 in every input."""
+
+    def forward(self, inputs):
+        gap = 1 + (inputs.flatten(1) - 0.6).square().sum(1)
+        return torch.stack([gap, 0 * gap], 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_halving_steps_close_in_on_a_peak_that_fixed_steps_jump_over(norm):
+    images, labels, model = torch.full((3, 4), 0.5, dtype=torch.float64), torch.zeros(3).long(), Peak().eval()
+    found = apgd(model, images, labels, norm, 0.4, loss="margin", steps=200)
+    assert (found - 0.6).abs().max() < 2e-3
+    fixed = pgd(model, images, labels, norm, 0.4, loss="margin", steps=200, step_size=0.8)
+    assert (fixed - 0.6).abs().max() > 2e-2
+
+
+def test_a_confident_model_is_attacked_all_the_same():
+    """Logits so large that float32 cross-entropies and their gradients are 0."""
+    weight, image = torch.tensor([[400.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.9, 0.5]])
+    model, label = linear(weight, dtype=torch.float32), torch.tensor([0])
+    inputs = image.clone().requires_grad_(True)
+    assert torch.autograd.grad(F.cross_entropy(model(inputs), label), inputs)[0].abs().max() == 0
+    found = pgd(model, image, label, eps=0.5, random_start=False)
+    assert found[0, 0] == pytest.approx(0.4, abs=1e-6)
+
+
+class Between(nn.Module):
+    """Class 1 wins for 0.5 < x < 0.6; beyond, class 0 wins again, with a higher cross-entropy."""
+
+    def forward(self, inputs):
+        x = inputs[:, :1]
+        here = torch.where(x < 0.5, 0, torch.where(x < 0.6, 1, 2)).squeeze(1)
+        logits = torch.tensor([[5.0, 0.0, 0.0], [0.49, 0.51, -9.0], [0.34, 0.33, 0.33]])[here]
+        return logits + torch.cat([-1e-6 * x, 0 * x, 0 * x], 1)
+
+
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_a_misclassified_point_beats_a_right_one_of_higher_loss(early_stop):
+    model, images, labels = Between().eval(), torch.tensor([[0.45], [0.55], [0.9]]), torch.zeros(3).long()
+    options = dict(eps=0.4, steps=4, step_size=0.1, random_start=False, early_stop=early_stop)
+    found = pgd(model, images, labels, **options)
+    torch.testing.assert_close(found[:2], torch.tensor([[0.55], [0.55]]))
+    losses = [LOSSES["cross-entropy"](model(x), labels, None)[0] for x in (found, images + 0.2)]
+    assert losses[0] < losses[1]
+
+
+def reference(model, images, labels, norm, eps, loss):
+    """The authors' code, 15 steps; it computes in float32."""
+    package = pytest.importorskip("pyautoattack.autopgd_base")
+    options = dict(norm=norm.capitalize(), eps=eps, n_iter=15, device="cpu")
+    if loss == "targeted-dlr":
+        attack = package.APGDAttack_targeted(model, n_target_classes=4, **options)
+    else:
+        attack = package.APGDAttack(model, loss={"cross-entropy": "ce"}.get(loss, loss), **options)
+    with torch.random.fork_rng():
+        return attack.perturb(images.clone(), labels.clone())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("norm, eps", [("linf", 0.025), ("l2", 0.25)])
+@pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr"])
+def test_parity_with_the_authors_code_at_equal_budgets(norm, eps, loss):
+    model, images, labels = clean(100)
+    function = (
+        apgd_targeted if loss == "targeted-dlr" else lambda *given, **named: apgd(*given, loss=loss, **named)
+    )
+    ours = function(model, images, labels, norm, eps, steps=15, generator=seeded())
+    theirs = reference(model, images, labels, norm, eps, loss)
+    broken, expected = (predicted(model, found) != labels for found in (ours, theirs))
+    assert 12 < expected.sum() < 90
+    assert int((broken != expected).sum()) <= 4
+
+
+# --------------------------------------------------------------- every attack
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(PAIRS), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    st.sampled_from([0.0, 1e-9, 8 / 255, 0.5, 5.0, 1e6]), st.integers(0, 1000), st.booleans(),
+)  # fmt: skip
+def test_every_attack_stays_in_ball_and_box(pair, dtype, eps, seed, early_stop):
+    (name, norm), images = pair, small_images(3, seed, dtype)
+    labels, model = torch.tensor([0, 1, 2]), small_net(seed=seed % 3, dtype=dtype)
+    found = attack(name, model, images, labels, norm, eps, early_stop=early_stop, generator=seeded(seed))
+    assert found.dtype == dtype
+    assert outside(found, images, norm, eps) == []
+    if eps == 0:
+        assert torch.equal(found, images)
+    elif dtype == torch.float32 and eps < 1:
+        images = 2 * images - 1
+        found = attack(name, model, images, labels, norm, eps, box=(-1.0, 1.0))
+        assert outside(found, images, norm, eps, (-1.0, 1.0)) == []
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_the_best_of_all_tracked_points_is_returned(name, early_stop):
+    model, images, labels = clean(12)
+    labels[0] = (labels[0] + 1) % 5
+    seen: list[list[tuple]] = [[] for _ in range(12)]
+
+    def track(at, points, logits, step):
+        torch.testing.assert_close(logits, model(points).detach(), rtol=1e-4, atol=1e-5)
+        if step == 0:
+            assert torch.equal(points, images)
+        for i, point, z in zip(at.tolist(), points, logits, strict=True):
+            seen[i].append((int(z.argmax()) != int(labels[i]), point, z, step))
+
+    options = dict(early_stop=early_stop, track=track, restarts=2, generator=seeded())
+    found = attack(name, model, images, labels, eps=0.02, **options)
+    broken = predicted(model, found) != labels
+    assert 0 < broken.sum() < 12
+    steps = [[step for *_, step in row] for row in seen]
+    assert all(row == sorted(set(row)) for row in steps)
+    assert {step for row in steps for step in row} == set(range(max(map(len, steps))))
+    assert early_stop or len({len(row) for row in seen}) == 1
+    for i, row in enumerate(seen):
+        among = [(point, z) for wrong, point, z, _ in row if wrong == bool(broken[i])]
+        assert bool(broken[i]) == any(wrong for wrong, *_ in row)
+        assert any(torch.equal(found[i], point) for point, _ in among)
+        if early_stop:
+            assert [wrong for wrong, *_ in row] == [False] * (len(row) - 1) + [bool(broken[i])]
+        elif name in ("fgsm", "pgd", "apgd-ce"):
+            logits = torch.stack([z for _, z in among])
+            losses = LOSSES["cross-entropy"](logits, labels[i].repeat(len(among)), None)
+            assert torch.equal(found[i], among[int(losses.argmax())][0])
+
+
+def worth(model, images, labels, loss="cross-entropy"):
+    """How good an attacked image is: misclassified points above all others, then by loss."""
+    with torch.no_grad():
+        logits = model(images)
+    return 1e6 * (logits.argmax(1) != labels) + LOSSES[loss](logits, labels, None)
+
+
+@pytest.mark.parametrize("name, norm", PAIRS)
+def test_more_restarts_steps_and_targets_never_give_a_worse_point(name, norm):
+    model, images, labels = clean(8, dtype=torch.float64)
+    eps, loss = {"linf": 0.01, "l2": 0.1, "l1": 1.0}[norm], ATTACKS[name].loss
+    more = [{"restarts": 1}, {"restarts": 2}, {"restarts": 4}]
+    if name == "apgd-targeted":
+        more = [{"targets": 1}, {"targets": 2}, {"targets": 9}, {"targets": 9, "restarts": 2}]
+    if name == "pgd":
+        more = [{"steps": k, "step_size": eps / 2} for k in (1, 2, 5)] + [
+            {"steps": 5, "step_size": eps / 2, "restarts": 2}
+        ]
+    before = worth(model, images, labels, loss)
+    for options in more:
+        found = attack(
+            name, model, images, labels, norm, eps, early_stop=False, generator=seeded(5), **options
+        )
+        after = worth(model, found, labels, loss)
+        assert torch.all(after >= before - 1e-9)
+        before = after
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_the_surroundings_play_no_part_and_nothing_is_left_behind(name):
+    model, images, labels = clean(4)
+    model.requires_grad_(True)
+    state, before = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    found = [attack(name, model, images, labels, eps=0.02)]
+    with torch.no_grad():
+        found.append(attack(name, model, images, labels, eps=0.02))
+    with torch.inference_mode():
+        found.append(attack(name, model, images.clone(), labels.clone(), eps=0.02).clone())
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+    assert torch.equal(before, torch.get_rng_state())
+    assert not (found[0].requires_grad or images.requires_grad)
+    for part in (slice(0), slice(1)):  # an empty batch and a batch of one
+        assert attack(name, model, images[part], labels[part]).shape == images[part].shape
+    labels[2] = (labels[2] + 1) % 5  # what is misclassified stays as it is
+    for early_stop in (True, False) if name in ("fgsm", "pgd") else ():
+        moved = distance(attack(name, model, images, labels, eps=1e-3, early_stop=early_stop), images, "linf")
+        assert (moved == 0).tolist() == [False, False, early_stop, False]
+
+
+def test_the_generator_decides_and_batches_do_not():
+    model, images, labels = clean(6, dtype=torch.float64)
+    options, one = dict(eps=0.002, steps=3), seeded(1)
+    runs = [pgd(model, images, labels, generator=seeded(s), **options) for s in (1, 1, 2)]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+    assert torch.equal(pgd(model, images, labels, **options), pgd(model, images, labels, **options))
+    pairs = zip(images.split(2), labels.split(2), strict=True)
+    parts = [pgd(model, x, y, generator=one, **options) for x, y in pairs]
+    torch.testing.assert_close(torch.cat(parts), runs[0])
+
+
+# -------------------------------------------------------------- what is asked
+
+
+def test_early_stop_drops_images_one_by_one_and_never_asks_twice():
+    """Label 1 wins beyond x = 1/2: the images break at the clean point, after 1, 2 and 4 steps, or never."""
+    images = torch.tensor([[0.6], [0.45], [0.35], [0.15], [0.05]], dtype=torch.float64)
+    model = Counting(linear([[-1.0], [1.0]], (1.0, 0.0)))
+    labels, seen = torch.zeros(5, dtype=torch.long), []
+    options = dict(steps=4, step_size=0.1, random_start=False)
+    found = pgd(model, images, labels, eps=0.4, track=lambda at, *_: seen.append(at.tolist()), **options)
+    assert seen == [[0, 1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4], [3, 4], [3, 4]]
+    assert model.batches == [5, 4, 3, 2, 2]
+    assert model.gradients == [True, True, True, True, False]
+    torch.testing.assert_close(found[:, 0], torch.tensor([0.6, 0.55, 0.55, 0.55, 0.45]).double())
+    found = pgd(model, images, labels, eps=0.4, early_stop=False, **options)
+    torch.testing.assert_close(found[:, 0], torch.tensor([1.0, 0.85, 0.75, 0.55, 0.45]).double())
+    assert model.batches[5:] == [5] * 5
+
+
+@pytest.mark.parametrize("function, options, gradients", [
+    (fgsm, {}, [True, False]),
+    (fgsm, {"restarts": 3}, [True, False] * 3),
+    (pgd, {"steps": 3, "restarts": 2}, [False, *[True, True, True, False] * 2]),
+    (apgd_ce, {"steps": 1}, [False, True, False]),
+    (apgd_ce, {"steps": 7}, [False, *[True] * 7, False]),
+])  # fmt: skip
+def test_one_forward_pass_a_point_and_one_backward_pass_a_step(function, options, gradients):
+    net, images, labels = clean(4)
+    model = Counting(net)
+    function(model, images, labels, eps=1e-4, **options)
+    assert model.gradients == gradients
+    assert model.batches == [4] * len(gradients)
+
+
+def test_each_target_takes_the_survivors_and_finds_its_own_class():
+    """Class 3 has the lowest clean logit of the rivals and is the only one within reach."""
+    weight = torch.diag(torch.tensor([0.0, 0.1, 0.1, 12.0, 0.1]))
+    model = Counting(linear(weight, (2.5, 1.0, 1.5, -6.0, 1.4)))
+    images = torch.full((2, 5), 0.5, dtype=torch.float64)
+    images[1, 3] = 0.1
+    labels, options = torch.zeros(2, dtype=torch.long), dict(eps=0.25, steps=3)
+    assert torch.equal(model.module(images)[0].argsort(descending=True), torch.tensor([0, 2, 4, 1, 3]))
+    few = predicted(model.module, apgd_targeted(model, images, labels, targets=3, **options))
+    assert few.tolist() == [0, 0]
+    model.batches.clear()
+    found = apgd_targeted(model, images, labels, **options)
+    assert predicted(model.module, found).tolist() == [3, 0]
+    assert model.batches[:13] == [2] * 13
+    assert model.batches[-1] == 1
+    model.batches.clear()
+    apgd_targeted(model, images, labels, early_stop=False, **options)
+    assert model.batches == [2] * (1 + 4 * 4)
+
+
+@pytest.mark.parametrize("function", [apgd_ce, apgd_dlr, apgd_targeted])
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_few_classes_are_served(function, classes):
+    model, images = small_net(classes), small_images(5)
+    labels = predicted(model, images)
+    found = function(model, images, labels, eps=0.5, steps=3)
+    assert outside(found, images, "linf", 0.5) == []
+    assert torch.any(predicted(model, found) != labels)
+
+
+# --------------------------------------------------- Auto-PGD against its paper
+
+
+def test_checkpoints_are_those_of_the_paper():
+    assert checkpoints(100) == (22, 41, 57, 70, 80, 87, 93, 99)
+    assert checkpoints(10) == (3, 5, 6, 7, 8, 9, 10)
+    assert checkpoints(1) == (1,)
+    p = [0.0, 0.22]
+    while p[-1] <= 1:
+        p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
+    assert checkpoints(1000) == tuple(np.ceil(np.round(1000 * np.array(p[1:-1]), 6)).astype(int))
+
+
+def test_a_checkpoint_halves_where_the_loss_stalls_and_goes_on_from_the_best_point():
+    """Of 8 steps 6 must rise; a standing best loss halves unless the step was halved last time."""
+    ones, column = torch.ones(5, 3), torch.ones(5)  # now at 1, best at 2
+    before = State(
+        at=torch.arange(5), points=ones, previous=0 * ones, gradient=ones, loss=column, top_points=2 * ones,
+        top_gradient=3 * ones, top_loss=torch.full((5,), 4.0), length=column.double(),
+        rises=torch.tensor([6, 5, 8, 8, 8]), checked_loss=torch.tensor([3.0, 3.0, 4.0, 4.0, 3.0]),
+        halved=torch.tensor([False, False, False, True, True]),
+    )  # fmt: skip
+    after = before.checked(8)
+    assert after.length.tolist() == [1.0, 0.5, 0.5, 1.0, 1.0]
+    assert after.halved.tolist() == [False, True, True, False, False]
+    assert after.points[:, 0].tolist() == [1, 2, 2, 1, 1]
+    assert after.gradient[:, 0].tolist() == [1, 3, 3, 1, 1]
+    assert after.loss.tolist() == [1, 4, 4, 1, 1]
+    assert after.rises.tolist() == [0] * 5
+    assert after.checked_loss.tolist() == [4.0] * 5
+
+
+def test_the_first_step_is_twice_the_radius_and_momentum_comes_after():
+    """On a slope without an end, iterates follow the recursion of the paper."""
+    model = linear([[0.0, 0.0], [1.0, -1.0]], (9.0, 0.0))
+    images, seen = torch.full((1, 2), 0.5, dtype=torch.float64), []
+    track = lambda at, points, logits, step: seen.append(points[0])  # noqa: E731
+    apgd(model, images, torch.tensor([0]), "linf", 0.2, steps=5, generator=seeded(), track=track)
+    corner = torch.tensor([0.7, 0.3], dtype=torch.float64)
+    torch.testing.assert_close(seen[2], corner)
+    expected = (seen[2] + 0.75 * (corner - seen[2]) + 0.25 * (seen[2] - seen[1])).clamp(0.3, 0.7)
+    torch.testing.assert_close(seen[3], expected)
+
+
+# -------------------------------------------------------------------- refusals
+
+
+class Failing(nn.Module):
+    """Gives NaN, or NaN gradients, away from the image."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.eval()
+
+    def forward(self, inputs):
+        score = inputs.flatten(1).sum(1) - 1
+        moved = (score.detach().abs() > 1e-6)[:, None]
+        logits = torch.stack([9 - score, score], 1)
+        if self.how == "gradients":
+            return logits + 0 * (score * 0).abs().sqrt()[:, None]
+        return torch.where(moved, torch.nan if self.how == "logits" else -torch.inf, logits)
+
+
+@pytest.mark.parametrize("how", ["logits", "infinite", "gradients"])
+@pytest.mark.parametrize("name", GRADIENT)
+def test_what_would_disarm_the_attack_is_refused(name, how):
+    images, word = torch.tensor([[0.5, 0.5], [0.25, 0.75]]), how.replace("infinite", "logits")
+    for early_stop in (True, False):
+        with pytest.raises(ModelError, match=f"infinite {word} at attacked images.*square"):
+            attack(name, Failing(how), images, torch.zeros(2, dtype=torch.long), early_stop=early_stop)
+
+
+IMAGES, LABELS, NET = torch.full((2, 4), 0.5), torch.zeros(2, dtype=torch.long), linear(torch.eye(3, 4))
+
+
+def answer(value):
+    return lambda inputs: value
+
+
+REFUSED = [
+    ({"norm": "l7"}, ParameterError, "'l7'.*linf or l2"),
+    ({"eps": -1.0}, ParameterError, "-1.0.*at least 0"),
+    ({"eps": float("nan")}, ParameterError, "nan"),
+    ({"eps": float("inf")}, ParameterError, "inf"),
+    ({"box": (1.0, 0.0)}, ParameterError, "lower one first"),
+    ({"restarts": 0}, ParameterError, "restarts = 0"),
+    ({"labels": torch.tensor([0, 3])}, ParameterError, "label 3.*0 .. 2"),
+    ({"labels": torch.tensor([-1, 0])}, ParameterError, "label -1"),
+    ({"labels": torch.tensor([0.0, 1.0])}, ParameterError, "float32.*integers"),
+    ({"labels": torch.tensor([0])}, ParameterError, r"\(1,\).*\(2,\)"),
+    ({"images": IMAGES + 0.6}, ParameterError, r"\[1.1, 1.1\], outside the box \[0, 1\]"),
+    ({"images": torch.full((2, 4), float("nan"))}, ParameterError, "NaN"),
+    ({"images": torch.ones(2, 4, dtype=torch.uint8)}, ParameterError, "uint8.*floating-point"),
+    ({"images": torch.ones(2)}, ParameterError, r"\(N, ...\)"),
+    ({"model": nn.Linear(4, 3)}, ModelError, r"training mode.*model.eval\(\)"),
+    ({"model": nn.Sequential(nn.Flatten(), nn.Dropout().train()).eval().append(nn.Dropout())}, ModelError, "eval"),
+    ({"model": answer(torch.full((2, 3), float("nan")))}, ModelError, "2 of 2 clean images"),
+    ({"model": answer(torch.zeros(3, 3))}, ModelError, r"\(3, 3\)"),
+    ({"model": answer(torch.zeros(2))}, ModelError, r"\(2,\)"),
+    ({"model": answer(torch.zeros(2, 1))}, ModelError, "single logit"),
+    ({"model": answer(torch.zeros(2, 3, dtype=torch.long))}, ModelError, "int64"),
+    ({"model": answer((torch.zeros(2, 3),))}, ModelError, "tuple"),
+]  # fmt: skip
+OWN = [
+    ("pgd", {"steps": 0}), ("pgd", {"steps": 2.5}), ("pgd", {"step_size": 0.0}), ("pgd", {"step_size": float("nan")}),
+    ("pgd", {"loss": "x"}), ("apgd-ce", {"steps": 0}), ("apgd-targeted", {"targets": 0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, change, error, message", [
+    *((name, *row) for name in GRADIENT for row in REFUSED),
+    *((name, change, ParameterError, next(iter(change))) for name, change in OWN),
+    ("apgd-ce", {"norm": "l1"}, ParameterError, "attack by fgsm, pgd"),
+    ("apgd-targeted", {"norm": "l1"}, ParameterError, "'l1' is not served by apgd-targeted"),
+    ("pgd", {"model": lambda x: F.linear(x.float().round().detach(), torch.ones(2, 4))}, ModelError, "square"),
+])  # fmt: skip
+def test_bad_arguments_are_refused_in_one_line(name, change, error, message):
+    arguments = {"model": NET, "images": IMAGES.double(), "labels": LABELS, "norm": "linf", "eps": 0.1}
+    with pytest.raises(error, match=message) as caught:
+        attack(name, **{**arguments, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_tells_what_there_is():
+    assert ATTACKS["pgd"].settings == ("steps", "step_size", "loss", "random_start", "restarts")
+    assert ATTACKS["apgd-targeted"].settings == ("targets", "steps", "restarts")
+    assert ATTACKS["apgd-ce"].settings == ("steps", "restarts")
