@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from certmix.bounds import BOUNDS
+from certmix.bounds import bounds_of
 from certmix.errors import CertmixError, ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.tables.formats import FORMATS
@@ -77,7 +77,7 @@ name the run folder.
     help="From probabilities to radii; repeatable.  [default: the run's; all for files]",
 )  # fmt: skip
 @click.option(
-    "--bound", type=click.Choice([name for name, bound in BOUNDS.items() if not bound.distribution]),
+    "--bound", type=click.Choice([*bounds_of("hard"), *bounds_of("soft", distribution=False)]),
     help="From counts or scores to probabilities; not for published logs.",
 )  # fmt: skip
 @click.option(

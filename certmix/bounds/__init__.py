@@ -6,40 +6,52 @@ Which bound is used must be decided before the estimation samples are seen.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from certmix.bounds import bernstein, beta_binomial, betting, clopper_pearson, hoeffding, layers
 from certmix.bounds.bound import Bound, check_counts, check_failure_probability
-from certmix.bounds.clopper_pearson import is_established
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.errors import ParameterError
 from certmix.sampling.schedule import share
-from certmix.types import ConfidenceBounds, IntArray
+from certmix.types import ConfidenceBounds, IntArray, LazyTable
+
+if TYPE_CHECKING:
+    from certmix.bounds.clopper_pearson import is_established
 
 __all__ = ["BOUNDS", "Bound", "bound_counts", "bound_scores", "bounds_of", "is_established"]
 
-BOUNDS = {
-    bound.name: bound
-    for bound in (
-        clopper_pearson.ONE_SIDED,
-        clopper_pearson.TWO_SIDED,
-        beta_binomial.BOUND,
-        betting.BOUND,
-        betting.FIXED,
-        bernstein.BOUND,
-        hoeffding.ENTROPY,
-        hoeffding.BOUND,
-        layers.BOUND,
-    )
+_OF_VOTES = {
+    "clopper-pearson": "certmix.bounds.clopper_pearson:ONE_SIDED",
+    "clopper-pearson-two-sided": "certmix.bounds.clopper_pearson:TWO_SIDED",
+    "beta-binomial": "certmix.bounds.beta_binomial:BOUND",
 }
+_OF_MEANS = {
+    "betting": "certmix.bounds.betting:BOUND",
+    "betting-fixed": "certmix.bounds.betting:FIXED",
+    "bernstein": "certmix.bounds.bernstein:BOUND",
+    "relative-entropy": "certmix.bounds.hoeffding:ENTROPY",
+    "hoeffding": "certmix.bounds.hoeffding:BOUND",
+}
+_OF_DISTRIBUTIONS = {"layers": "certmix.bounds.layers:BOUND"}
+_SHIPPED = _OF_VOTES | _OF_MEANS | _OF_DISTRIBUTIONS
+
+BOUNDS = LazyTable(_SHIPPED)
 """Bounds by name; the first of votes and the first of scores are the defaults."""
 
 
-def bounds_of(scores: str, *, distribution: bool = True) -> dict[str, Bound]:
+def __getattr__(name: str) -> Any:
+    if name != "is_established":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("certmix.bounds.clopper_pearson").is_established
+
+
+def bounds_of(scores: str, *, distribution: bool = True) -> LazyTable:
     """Return the bounds of ``hard`` votes or ``soft`` scores, with or without those of distributions."""
-    chosen = (bound for bound in BOUNDS.values() if bound.scores == scores)
-    return {bound.name: bound for bound in chosen if distribution or not bound.distribution}
+    names = {*_OF_VOTES} if scores == "hard" else {*_OF_MEANS, *(_OF_DISTRIBUTIONS if distribution else ())}
+    added = (BOUNDS[name] for name in BOUNDS if name not in _SHIPPED)
+    names |= {one.name for one in added if one.scores == scores and (distribution or not one.distribution)}
+    return LazyTable({name: home for name, home in BOUNDS.data.items() if name in names})
 
 
 def bound_counts(
@@ -106,9 +118,7 @@ def bound_scores(
     return _bounded(bounds_of("soft", distribution=False), bound, look, failure_probability, statistics)
 
 
-def _bounded(
-    table: dict[str, Bound], name: str, look: int | None, delta: float, *evidence: Any
-) -> ConfidenceBounds:
+def _bounded(table: LazyTable, name: str, look: int | None, delta: float, *evidence: Any) -> ConfidenceBounds:
     if name not in table:
         raise ParameterError(f"bound {name!r} is unknown: use one of {', '.join(table)}")
     spent = check_failure_probability(delta)

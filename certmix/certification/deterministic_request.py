@@ -9,23 +9,34 @@ from certmix.certification.request import DEFAULT_RADII, Alpha, Radii, Sampled
 from certmix.errors import ParameterError
 from certmix.files import digest_of
 from certmix.radii import CERTIFICATES
-from certmix.radii.constant import CONSTANTS_OF
+from certmix.radii._checks import CONSTANTS_OF
 from certmix.runs.settings import DERIVED, Option, Positive, Settings, norm_name
 from certmix.tables.words import DETERMINISTIC
 
 __all__ = [
-    "BOUND_METHODS", "DETERMINISTIC", "LABEL", "MAX_RADIUS", "NORMS", "NORMS_OF", "RADII_OF", "ROBUST",
+    "BOUND_METHODS", "DETERMINISTIC", "LABEL", "MAX_RADIUS", "NORMS", "RADII_OF", "ROBUST",
     "DeterministicRequest", "GivenConstant", "Margin", "column_cell", "draws_no_samples", "margin_cell",
     "needed_cells", "standard_logits",
 ]  # fmt: skip
 
 NORMS = ("l2", "linf", "l1")
-NORMS_OF: dict[str, tuple[str, ...]] = {
-    **{name: (rule.norm,) for name, rule in CERTIFICATES.items()},
-    "margin": ("linf", "l2"),
-    "lipschitz-constant": NORMS,
-}
-"""Norms that each certificate can give radii in; the first is the default."""
+NORMS_OF = {"margin": ("linf", "l2"), "lipschitz-constant": NORMS}
+"""Norms that certificates without samples can give radii in; the others have one."""
+
+
+def norms_of(certificate: str) -> tuple[str, ...]:
+    """Return the norms that a certificate can give radii in.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such certificate.
+    """
+    if certificate not in (*CERTIFICATES, *NORMS_OF):
+        known = ", ".join((*CERTIFICATES, *NORMS_OF))
+        raise ParameterError(f"certificate {certificate!r} is unknown: use one of {known}")
+    return NORMS_OF.get(certificate) or (CERTIFICATES[certificate].norm,)
+
 
 RADII_OF = {"l2": DEFAULT_RADII, "linf": (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255), "l1": DEFAULT_RADII}
 """Columns of the table by norm."""
@@ -53,8 +64,7 @@ def draws_no_samples(certificates: Sequence[str], norm: str | None, sigma: float
         If they do not; the message says which certificate gives which norm.
     """
     for name in certificates:
-        if name not in NORMS_OF:
-            raise ParameterError(f"certificate {name!r} is unknown: use one of {', '.join(NORMS_OF)}")
+        norms_of(name)
     alone = [name for name in certificates if name in DETERMINISTIC]
     if alone and len(certificates) > 1:
         raise ParameterError(
@@ -63,9 +73,9 @@ def draws_no_samples(certificates: Sequence[str], norm: str | None, sigma: float
         )
     norm = norm_name(norm)
     for name in certificates:
-        if norm is not None and norm not in NORMS_OF[name]:
+        if norm is not None and norm not in norms_of(name):
             raise ParameterError(
-                f"certificate {name} gives radii in {' or '.join(NORMS_OF[name])}, not {norm}: {_GUIDE}"
+                f"certificate {name} gives radii in {' or '.join(norms_of(name))}, not {norm}: {_GUIDE}"
             )
     if alone and sigma is not None:
         raise ParameterError(

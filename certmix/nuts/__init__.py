@@ -1,6 +1,6 @@
 """MixedNUTS: a nonlinear transform of the robust logits, and the four numbers that tune it.
 
-Importing this package does not import torch; the transform does, on first use.
+Names are loaded on first use: settings, which help reads, need neither compiled code nor torch.
 """
 
 from __future__ import annotations
@@ -8,22 +8,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from certmix.nuts.fit import (
-    MarginGrid,
-    NutsFit,
-    auxiliary_alpha,
-    constraint_share,
-    fit,
-    margin_grid,
-    solve_beta,
-)
 from certmix.nuts.grid import BETAS, GRIDS, TOP_K, Grid, TransformSettings, parse_grid
-from certmix.nuts.margins import attacked_margin, clean_margin, transform_numpy
 
 if TYPE_CHECKING:
+    from certmix.nuts.algorithm import (
+        MarginGrid,
+        NutsFit,
+        auxiliary_alpha,
+        constraint_share,
+        fit,
+        margin_grid,
+        solve_beta,
+    )
+    from certmix.nuts.margins import attacked_margin, clean_margin, transform_numpy
     from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
-
-_WITH_TORCH = ("NonlinearTransform", "changed_share", "layer_normalize")
 
 __all__ = [
     "BETAS",
@@ -48,7 +46,13 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    **dict.fromkeys(("NonlinearTransform", "changed_share", "layer_normalize"), "transform"),
+    **dict.fromkeys(("attacked_margin", "clean_margin", "transform_numpy"), "margins"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _WITH_TORCH:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("certmix.nuts.transform"), name)
+    return getattr(importlib.import_module(f"certmix.nuts.{_HOMES.get(name, 'algorithm')}"), name)

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
-from certmix.nuts.fit import FitFacts
-from certmix.nuts.grid import TOP_K, Described, Number, TransformSettings, check_shares
+from certmix.nuts.grid import TOP_K, Described, FitFacts, Number, TransformSettings, check_shares
 from certmix.types import IntArray
 
 __all__ = [

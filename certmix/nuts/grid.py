@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import numpy as np
 
 from certmix.errors import ParameterError
+
+if TYPE_CHECKING:
+    from certmix.nuts.algorithm import NutsFit
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -167,3 +170,61 @@ def parse_grid(text: str) -> Grid:
             raise ParameterError(f"{found}: 2 to 1000 candidates of a range are needed, or one number alone")
         ranges[name] = ends
     return _grid(**ranges)
+
+
+QUANTILES = ("conservative", "linear")
+
+RIVALS = ("label", "second")
+"""Which class a misclassified clean image's margin is taken to, see `margin_grid`; the first by default."""
+
+
+class FitFacts(Described, frozen=True):
+    """How Algorithm 1 came to its numbers, as ``nuts.json`` keeps it.
+
+    Parameters
+    ----------
+    beta, quantile
+        As for `solve_beta`.
+    margin_threshold
+        q: alpha is 1 / (1 + q), and a margin of at least q withstands any standard model.
+    objective
+        Share of the `clean_wrong` images whose margin is >= q, which no
+        standard model can mend; 0 if there are none.  With the rival
+        ``"label"`` every right standard model mends all others.
+    constraint_share
+        Share of the `attacked_right` images whose margin is >= q; the
+        conservative quantile keeps it >= beta.
+    ties
+        Feasible grid points with this objective, the chosen one included.
+    on_edge
+        Which of s, p, c end their range on the grid: the optimum may lie beyond.
+    conditional
+        As in `MarginGrid`.
+    images, clean_wrong, attacked_right
+        Numbers of images: all, in the objective, and in the constraint.
+    grid
+        What was tried.
+    """
+
+    beta: float
+    quantile: str
+    margin_threshold: float
+    objective: float
+    constraint_share: float
+    ties: Number
+    on_edge: tuple[str, ...]
+    conditional: bool
+    images: Number
+    clean_wrong: Number
+    attacked_right: Number
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("beta", "margin_threshold", "objective", "constraint_share")
+        check_shares(**{name: getattr(self, name) for name in names})
+
+    @classmethod
+    def of(cls, fit: NutsFit) -> FitFacts:
+        """Return the facts worth keeping of a fit."""
+        return cls(*(getattr(fit, name) for name in cls.__struct_fields__))

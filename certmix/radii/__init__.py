@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from certmix.errors import ParameterError
-from certmix.radii._checks import alpha_remedy, check_alpha, less_lost
-from certmix.radii.exact import exact_radius
-from certmix.radii.theorems import (
-    PAPER_CONSTANT,
-    TIGHT_CONSTANT,
-    gaussian_lipschitz_radius,
-    lipschitz_radius,
-    smoothing_radius,
-)
-from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, Status
+from certmix.radii._checks import Certificate, alpha_remedy, check_alpha, less_lost
+from certmix.types import CertifiedRadii, ConfidenceBounds, LazyTable, Status
+
+if TYPE_CHECKING:
+    from certmix.radii.exact import exact_radius
+    from certmix.radii.theorems import (
+        PAPER_CONSTANT,
+        TIGHT_CONSTANT,
+        gaussian_lipschitz_radius,
+        lipschitz_radius,
+        smoothing_radius,
+    )
 
 __all__ = [
     "CERTIFICATES",
@@ -36,6 +37,26 @@ __all__ = [
     "smoothing_radius",
 ]
 
+_HOMES = {
+    "exact_radius": "exact",
+    **dict.fromkeys(
+        (
+            "PAPER_CONSTANT",
+            "TIGHT_CONSTANT",
+            "gaussian_lipschitz_radius",
+            "lipschitz_radius",
+            "smoothing_radius",
+        ),
+        "theorems",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"certmix.radii.{_HOMES[name]}"), name)
+
 
 MARGIN_SLACK = 2.0**-22
 """More than a mix in float64 of float32 outputs is off by: what certified mixes keep free of their margin."""
@@ -46,52 +67,14 @@ def margin_slack_of(alpha: float) -> float:
     return 0.0 if alpha == 1.0 else MARGIN_SLACK
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """All that is known of a certificate; commands, tables and verification read it here.
-
-    Parameters
-    ----------
-    name, label, meaning
-        As ``--certificate`` takes it, as tables show it, and in a few words.
-    radius
-        ``(p_lower, q_upper, sigma, alpha, margin_slack=0.0)`` to radii, float64, rounded down; 0 where
-        nothing is certified.
-    norm
-        Of the radii.
-    plain
-        ``(p, q, sigma, alpha, slack)`` to the radius of one image straight from the equation, not rounded
-        and sharing no code, which `certmix verify` compares.  The certificates of this package have
-        theirs in `certmix.verification.plain`.
-    """
-
-    name: str
-    label: str
-    meaning: str
-    radius: Callable[..., FloatArray]
-    norm: str = "l2"
-    plain: Callable[..., float] | None = None
-
-
-CERTIFICATES = {
-    one.name: one
-    for one in (
-        Certificate(
-            "exact", "exact",
-            "the largest radius that the two probability bounds allow (Neyman-Pearson).", exact_radius,
-        ),
-        Certificate("smoothing", "smoothing (Thm 3.7)", "Theorem 3.7.", smoothing_radius),
-        Certificate(
-            "lipschitz", "lipschitz (tight constant)",
-            "Theorem 3.5 with the tight constant, half the published one.",
-            partial(gaussian_lipschitz_radius, unit_constant=TIGHT_CONSTANT),
-        ),
-        Certificate(
-            "lipschitz-paper", "lipschitz-paper (Thm 3.5)", "Theorem 3.5 with the published constant.",
-            partial(gaussian_lipschitz_radius, unit_constant=PAPER_CONSTANT),
-        ),
-    )
-}  # fmt: skip
+CERTIFICATES = LazyTable(
+    {
+        "exact": "certmix.radii.exact:CERTIFICATE",
+        "smoothing": "certmix.radii.theorems:SMOOTHING",
+        "lipschitz": "certmix.radii.theorems:TIGHT",
+        "lipschitz-paper": "certmix.radii.theorems:PAPER",
+    }
+)
 """Certificates by name; the first is the default."""
 
 

@@ -1,14 +1,51 @@
-"""Validation shared by the public certificates: kernels assume what is checked here."""
+"""What a certificate is, and validation shared by all of them: kernels assume what is checked here."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
 from certmix.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All that is known of a certificate; commands, tables and verification read it here.
+
+    Parameters
+    ----------
+    name, label, meaning
+        As ``--certificate`` takes it, as tables show it, and in a few words.
+    radius
+        ``(p_lower, q_upper, sigma, alpha, margin_slack=0.0)`` to radii, float64, rounded down; 0 where
+        nothing is certified.
+    norm
+        Of the radii.
+    plain
+        ``(p, q, sigma, alpha, slack)`` to the radius of one image straight from the equation, not rounded
+        and sharing no code, which `certmix verify` compares.  The certificates of this package have
+        theirs in `certmix.verification.plain`.
+    """
+
+    name: str
+    label: str
+    meaning: str
+    radius: Callable[..., FloatArray]
+    norm: str = "l2"
+    plain: Callable[..., float] | None = None
+
+
+CONSTANTS_OF = {
+    "logits": "the l2 norm of its logits",
+    "each-logit": "each of its logits",
+    "probabilities": "each of its softmax probabilities",
+}
+"""What a constant L can be of: ``||f(x) - f(x')|| <= L ||x - x'||``, the right in the norm of the radii."""
 
 SMALLEST_SIGMA = 1e-250
 

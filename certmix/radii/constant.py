@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
-from certmix.radii._checks import check_alpha
+from certmix.radii._checks import CONSTANTS_OF, check_alpha
 from certmix.radii._normal import EPS
 from certmix.radii.theorems import lipschitz_radius
 from certmix.types import FloatArray, IntArray, Status
@@ -17,13 +17,6 @@ __all__ = [
     "CONSTANTS_OF", "SOFTMAX_FACTORS", "STEEPNESS", "constant_radius", "margin_threshold",
     "softmax_probabilities",
 ]  # fmt: skip
-
-CONSTANTS_OF = {
-    "logits": "the l2 norm of its logits",
-    "each-logit": "each of its logits",
-    "probabilities": "each of its softmax probabilities",
-}
-"""What a constant L can be of: ``||f(x) - f(x')|| <= L ||x - x'||``, the right in the norm of the radii."""
 
 STEEPNESS = {
     "logits": math.nextafter(math.sqrt(2.0), 2.0),

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from certmix.radii import _normal
-from certmix.radii._checks import check_alpha, check_sigma, probability_pairs
+from certmix.radii._checks import Certificate, check_alpha, check_sigma, probability_pairs
 from certmix.radii._normal import EPS, density, ndtr, ndtri, polynomial, quantile
 from certmix.types import FloatArray
 
@@ -186,3 +186,9 @@ def _solved(s: FloatArray, narrowest: float, mu: float, nu: float) -> FloatArray
             m -= newton / (1.0 + 0.5 * newton * (u * du - v * dv) / (du + dv))
         found[i] = m
     return found
+
+
+CERTIFICATE = Certificate(
+    "exact", "exact", "the largest radius that the two probability bounds allow (Neyman-Pearson).",
+    exact_radius,
+)  # fmt: skip

@@ -8,13 +8,14 @@ Y. Bai, B. G. Anderson, S. Sojoudi, "Mixing classifiers to alleviate the accurac
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
-from certmix.radii._checks import check_alpha, check_sigma, probability_pairs
+from certmix.radii._checks import Certificate, check_alpha, check_sigma, probability_pairs
 from certmix.radii._normal import EPS, quantile, quantile_table
 from certmix.radii.exact import rounded_down
 from certmix.types import FloatArray
@@ -170,3 +171,14 @@ def _smoothing_loop(
         else:
             radius[i] = rounded_down(0.5 * sigma * (upper - lower), abs(upper) + abs(lower), sigma)
     return radius
+
+
+SMOOTHING = Certificate("smoothing", "smoothing (Thm 3.7)", "Theorem 3.7.", smoothing_radius)
+TIGHT = Certificate(
+    "lipschitz", "lipschitz (tight constant)", "Theorem 3.5 with the tight constant, half the published one.",
+    partial(gaussian_lipschitz_radius, unit_constant=TIGHT_CONSTANT),
+)  # fmt: skip
+PAPER = Certificate(
+    "lipschitz-paper", "lipschitz-paper (Thm 3.5)", "Theorem 3.5 with the published constant.",
+    partial(gaussian_lipschitz_radius, unit_constant=PAPER_CONSTANT),
+)  # fmt: skip

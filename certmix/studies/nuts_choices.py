@@ -11,8 +11,7 @@ from certmix.bounds import bounds_of
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.nuts.description import check_mix
-from certmix.nuts.fit import QUANTILES, RIVALS
-from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, TOP_K, Grid, parse_grid
+from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, QUANTILES, RIVALS, TOP_K, Grid, parse_grid
 from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share
 from certmix.sampling.devices import PRECISIONS
 

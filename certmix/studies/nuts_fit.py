@@ -17,8 +17,8 @@ from certmix.attacks.minimum_margin import minimum_margin
 from certmix.calling import call_model
 from certmix.errors import CertmixError, DataError, Interrupted, ModelError, ParameterError
 from certmix.files import read_arrays, write_atomically
+from certmix.nuts.algorithm import NutsFit, auxiliary_alpha, fit
 from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages
-from certmix.nuts.fit import NutsFit, auxiliary_alpha, fit
 from certmix.nuts.folder import BaseModel, save_nuts
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from certmix.certification.deterministic_request import NORMS_OF
-from certmix.radii import check_alpha
+from certmix.radii import CERTIFICATES, check_alpha
 from certmix.runs.settings import Count, Images, Option, Settings, Share
 
 Seed = Annotated[int, Meta(ge=0)]
@@ -97,9 +97,9 @@ class FalsifyRequest(Settings, frozen=True):
         float | None,
         Option("Mixing weight of the radii; 1 is h alone.", shown="the run's", check=check_alpha),
     ] = None
-    certificate: Annotated[str | None, Option("Whose radii.", choices=NORMS_OF, shown="the run's first")] = (
-        None
-    )
+    certificate: Annotated[
+        str | None, Option("Whose radii.", choices=(*CERTIFICATES, *NORMS_OF), shown="the run's first")
+    ] = None
     steps: Annotated[Count, Option("Steps of the search.")] = 20
     copies: Annotated[
         Annotated[int, Meta(ge=2)], Option("Noisy copies behind each gradient of a smoothed classifier.")

@@ -44,7 +44,19 @@ def test_a_bound_is_one_entry(tmp_path):
         return done.stdout
 
     assert "alone" in run("certify", "--help")
-    common = ("certify", "--sigma", "0.5", "--alpha", "0.76", "--images", "3", "--samples", "300")
+    common = (
+        "certify",
+        "--sigma",
+        "0.5",
+        "--alpha",
+        "0.76",
+        "--images",
+        "3",
+        "--samples",
+        "300",
+        "--workers",
+        "1",
+    )
     own, usual = (
         " ".join(run(*common, "--bound", bound, "--output", bound).split())
         for bound in ("alone", "clopper-pearson")
@@ -54,6 +66,10 @@ def test_a_bound_is_one_entry(tmp_path):
 
 
 def test_entries_describe_themselves():
+    for scores in ("hard", "soft"):
+        own = [name for name, one in BOUNDS.items() if one.scores == scores]
+        assert list(bounds_of(scores)) == own
+        assert list(bounds_of(scores, distribution=False)) == [n for n in own if not BOUNDS[n].distribution]
     for name, bound in BOUNDS.items():
         assert (bound.name, bound.scores in ("hard", "soft")) == (name, True)
         assert bound.meaning

@@ -25,7 +25,7 @@ from certmix.nuts import (
     solve_beta,
     transform_numpy,
 )
-from certmix.nuts.fit import LARGEST_THRESHOLD, mixing_weight
+from certmix.nuts.algorithm import LARGEST_THRESHOLD, mixing_weight
 
 SAFE = Grid((0.3, 2.0), (1.0, 3.0), (-0.8, 6.0))
 """With c = 6 every class of a small problem lies where GELU rises: (7) can always be met."""

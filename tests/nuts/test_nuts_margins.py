@@ -22,7 +22,7 @@ from certmix.nuts import (
     parse_grid,
     transform_numpy,
 )
-from certmix.nuts.fit import _sorted_margins
+from certmix.nuts.algorithm import _sorted_margins
 from certmix.nuts.grid import CLAMP_NAMES
 
 small_logits = st.lists(st.floats(-30, 30), min_size=3, max_size=6)

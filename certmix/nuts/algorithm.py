@@ -16,20 +16,15 @@ from certmix.errors import DataError, ParameterError
 from certmix.nuts.grid import (
     BETAS,
     CLAMP_NAMES,
-    Described,
+    QUANTILES,
+    RIVALS,
+    FitFacts,
     Grid,
-    Number,
     TransformSettings,
     check_choice,
-    check_shares,
 )
 from certmix.nuts.margins import CLAMPS, attacked_margin, check_labels, check_logits, normalize_numpy
 from certmix.types import FloatArray, IntArray
-
-QUANTILES = ("conservative", "linear")
-
-RIVALS = ("label", "second")
-"""Which class a misclassified clean image's margin is taken to, see `margin_grid`; the first by default."""
 
 LARGEST_THRESHOLD = 1.0 - 1e-9
 """Margin thresholds are cut off here, as in published code: at 1 alpha is 1/2, where everything ties."""
@@ -39,58 +34,6 @@ SATURATED = 1e-6
 _LARGEST_CACHE = 2**31  # bytes
 
 _PREDICTED = -1  # in place of a label: the class that is predicted after the transform
-
-
-class FitFacts(Described, frozen=True):
-    """How Algorithm 1 came to its numbers, as ``nuts.json`` keeps it.
-
-    Parameters
-    ----------
-    beta, quantile
-        As for `solve_beta`.
-    margin_threshold
-        q: alpha is 1 / (1 + q), and a margin of at least q withstands any standard model.
-    objective
-        Share of the `clean_wrong` images whose margin is >= q, which no
-        standard model can mend; 0 if there are none.  With the rival
-        ``"label"`` every right standard model mends all others.
-    constraint_share
-        Share of the `attacked_right` images whose margin is >= q; the
-        conservative quantile keeps it >= beta.
-    ties
-        Feasible grid points with this objective, the chosen one included.
-    on_edge
-        Which of s, p, c end their range on the grid: the optimum may lie beyond.
-    conditional
-        As in `MarginGrid`.
-    images, clean_wrong, attacked_right
-        Numbers of images: all, in the objective, and in the constraint.
-    grid
-        What was tried.
-    """
-
-    beta: float
-    quantile: str
-    margin_threshold: float
-    objective: float
-    constraint_share: float
-    ties: Number
-    on_edge: tuple[str, ...]
-    conditional: bool
-    images: Number
-    clean_wrong: Number
-    attacked_right: Number
-    grid: Grid
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = ("beta", "margin_threshold", "objective", "constraint_share")
-        check_shares(**{name: getattr(self, name) for name in names})
-
-    @classmethod
-    def of(cls, fit: NutsFit) -> FitFacts:
-        """Return the facts worth keeping of a fit."""
-        return cls(*(getattr(fit, name) for name in cls.__struct_fields__))
 
 
 class NutsFit(FitFacts, frozen=True, eq=False):
