@@ -52,14 +52,7 @@ def make_certified(count: int = 40, alpha: float = 0.76, seed: int = 0, **change
 
 def make_run(name: str = "run", certified: Certified | None = None, **changes: Any) -> Run:
     """Return a certification run."""
-    card = {
-        "index": 7,
-        "label": "cat",
-        "predicted": "dog",
-        "outcome": "wrong class",
-        "votes": "12 of 20",
-        "png": None,
-    }
+    card = dict(index=7, label="cat", predicted="dog", outcome="wrong class", votes="12 of 20", png=None)
     pictures = {"groups": [{"title": "Not certified", "note": "1 of 40", "cards": [card]}], "note": ""}
     values: dict[str, Any] = {
         "study": "certify", "tables": (), "plots": (), "gallery": pictures, "parameters": (("noise level", "0.5"),),
@@ -82,15 +75,9 @@ def make_study(name: str = "study", text: str = "PGD") -> Run:
 
 def hostile_run() -> Run:
     """Return a run all of whose words are an attack on the page."""
-    certified = make_certified(
-        data=HOSTILE, standard=HOSTILE, robust=HOSTILE, bound=HOSTILE, notes=(HOSTILE,)
-    )
-    card = {
-        "index": 1,
-        "png": "iVBORw==",
-        **dict.fromkeys(("label", "outcome", "votes"), HOSTILE),
-        "predicted": "x",
-    }
+    names = dict.fromkeys(("data", "standard", "robust", "bound"), HOSTILE)
+    certified = make_certified(**names, notes=(HOSTILE,))
+    card = dict(index=1, png="iVBORw==", label=HOSTILE, outcome=HOSTILE, votes=HOSTILE, predicted="x")
     pictures = {"groups": [{"title": HOSTILE, "note": HOSTILE, "cards": [card]}], "note": HOSTILE}
     facts = ((HOSTILE, HOSTILE),)
     return make_run(

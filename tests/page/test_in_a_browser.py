@@ -60,12 +60,13 @@ def test_the_script_runs_without_complaints_and_asks_for_nothing(browser, files,
     assert browser.run("document.documentElement.dataset.certmix") == "ready"
     assert browser.complaints() == []
     addresses = browser.requests()
+    assert browser.run(AT).endswith("/255") == (name == "linf")
     assert addresses[0] == files[name].as_uri()
     assert all(address.startswith("data:") for address in addresses[1:])
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("width", [320, 1280])
 def test_nothing_is_wider_than_the_window(browser, files, name, width):
     browser.open(files[name], width=width, height=844)
     assert browser.run("document.documentElement.scrollWidth") <= width
@@ -103,12 +104,8 @@ def test_the_weight_redraws_the_mix_alone(browser, files):
     before, figures = browser.run(paths), [_figure(browser, f"r-s{k}") for k in range(3)]
     _slide(browser, "weight", "1")
     after = browser.run(paths)
-    assert [a == b for a, b in zip(before, after, strict=True)] == [
-        False,
-        False,
-        True,
-        True,
-    ]  # h, the histogram
+    same = [a == b for a, b in zip(before, after, strict=True)]
+    assert same == [False, False, True, True]  # h, the histogram
     found = make_certified()
     held = found.weights[1][1][1][found.images.right]
     assert _figure(browser).split()[0] == accuracy(float((held >= 0.25).mean() * found.images.right.mean()))
@@ -167,15 +164,6 @@ def test_switches_hide_a_series(browser, files):
         browser.run("document.querySelector('[data-switch=\"r-s1\"]').click()")
 
 
-def test_controls_can_be_reached_by_keyboard(browser, files):
-    browser.open(files["run"])
-    reached = set()
-    for _ in range(14):
-        browser.key("Tab", 9)
-        reached.add(browser.run("document.activeElement.type || document.activeElement.getAttribute('role')"))
-    assert {"range", "checkbox", "region"} <= reached
-
-
 def test_without_the_script_everything_is_there_but_the_controls(browser, files):
     browser.open(files["run"], script=False)
     browser.call("Emulation.setScriptExecutionDisabled", value=False)
@@ -184,22 +172,3 @@ def test_without_the_script_everything_is_there_but_the_controls(browser, files)
     assert browser.run(visible % "[data-slider], [data-switch]") == 0
     assert browser.run(visible % "path.line") == 4  # three curves, and the histogram's outline
     assert browser.run("getComputedStyle(document.querySelector('[data-cursor]')).visibility") == "hidden"
-
-
-def test_colours_and_movement_follow_the_system(browser, files):
-    grounds = []
-    for dark in (False, True):
-        browser.open(files["run"], dark=dark)
-        grounds.append(browser.run("getComputedStyle(document.body).backgroundColor"))
-    assert grounds == ["rgb(253, 253, 251)", "rgb(22, 24, 26)"]
-    for wish, expected in (("no-preference", False), ("reduce", True)):
-        browser.call(
-            "Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": wish}]
-        )
-        still = "getComputedStyle(document.querySelector('path.line')).transitionDuration === '0s'"
-        assert browser.run(still) is expected
-
-
-def test_radii_are_grey_levels_in_linf(browser, files):
-    browser.open(files["linf"])
-    assert browser.run(AT).endswith("/255")
