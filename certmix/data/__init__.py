@@ -32,26 +32,22 @@ def load(
     Parameters
     ----------
     spec
-        The name ``cifar10-sample``, or the path of a CIFAR-10 or CIFAR-100
-        folder (or its parent), of a folder of images or of an ``.npz`` file.
-        The kind is recognised from what is there.
+        The name ``cifar10-sample``, or the path of a CIFAR-10 or CIFAR-100 folder (or its parent), of a
+        folder of images or of an ``.npz`` file.  The kind is recognised from what is there.
     split
-        ``"test"``, ``"train"``, or for folders of images the name of a sub-folder.
-        Data without splits take none: every name would stand for the same inputs.
+        ``"test"``, ``"train"``, or for folders of images the name of a sub-folder.  Data without splits take
+        none: every name would stand for the same inputs.
     default_split
         What None stands for where the data have splits.
     input_range
-        Smallest and largest value of float inputs, or None if unbounded.
-        Images are always scaled to (0, 1).
+        Smallest and largest value of float inputs, or None if unbounded.  Images are always scaled to (0, 1).
     resize, crop
-        Folders of images only: shorter side in pixels, then side of the
-        centre square.
+        Folders of images only: shorter side in pixels, then side of the centre square.
 
     Returns
     -------
     Dataset
-        Its `read` returns float32 inputs; those of images have shape (C, H, W)
-        and values in [0, 1].
+        Its `read` returns float32 inputs; those of images have shape (C, H, W) and values in [0, 1].
 
     Raises
     ------

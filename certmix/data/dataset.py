@@ -45,9 +45,8 @@ class Source:
     load
         (place found, request) -> data set.
     find
-        Path -> the place this source would read, or None if the path is of
-        another kind.  None for a source that is part of the package: it is
-        asked for by name.
+        Path -> the place this source would read, or None if the path is of another kind.  None for a source
+        that is part of the package: it is asked for by name.
     splits
         The splits there are; empty where the data decide.
     options
@@ -181,25 +180,10 @@ def in_memory(
 
 
 def spread(dataset_length: int, count: int | str) -> IntArray:
-    """Return positions spread evenly over a data set: floor(k N / count), k = 0 .. count - 1.
+    """Return positions spread evenly over a data set: floor(k N / count), k = 0 .. count - 1, int64.
 
-    Parameters
-    ----------
-    dataset_length, count
-        N, and how many positions, or ``"all"``.  More than N gives all N.
+    `count` may be ``"all"``; more than N gives all N.  ParameterError if it is below 1 or another text.
 
-    Returns
-    -------
-    IntArray
-        Strictly increasing int64 positions.
-
-    Raises
-    ------
-    ParameterError
-        If the count is below 1 or is another text.
-
-    Examples
-    --------
     >>> spread(10, 4)
     array([0, 2, 5, 7])
     """
@@ -224,9 +208,9 @@ def stack(dataset: Dataset, positions: Sequence[int] | IntArray) -> NDArray[np.f
 def load_arrays(dataset: Dataset) -> tuple[NDArray[Any], IntArray]:
     """Return the whole data set in memory: inputs (N, ...) and int64 labels (N,).
 
-    Inputs are uint8 where the source is (0 to 255, channels first), else
-    float32.  They are the data set's own memory: do not write into them.
-    DataError if an input cannot be read, or its shape differs from the others'.
+    Inputs are uint8 where the source is (0 to 255, channels first), else float32.  They are the data set's
+    own memory: do not write into them.  DataError if an input cannot be read, or its shape differs from the
+    others'.
     """
     everything = getattr(dataset.read, "everything", None)  # of readers of this package
     inputs = stack(dataset, range(len(dataset))) if everything is None else everything()
@@ -247,20 +231,14 @@ class _Chosen:
 def restrict(dataset: Dataset, positions: Sequence[int] | IntArray) -> Dataset:
     """Return the part of a data set at these positions, in this order.
 
-    Inputs keep their indices in the source, and with them the noise that is
-    keyed by these.  The checksum covers the whole and the positions.
+    Inputs keep their indices in the source, and with them the noise that is keyed by these.  The checksum
+    covers the whole and the positions.
 
     Parameters
     ----------
-    dataset
-        The whole.
-    positions
-        Different positions from 0 to N - 1; none leaves an empty data set.
-
-    Raises
-    ------
-    ParameterError
-        If a position is out of range or given twice.
+    dataset, positions
+        The whole, and different positions from 0 to N - 1, else ParameterError; none leaves an empty data
+        set.
 
     Examples
     --------

@@ -24,26 +24,21 @@ def check_logits(
 ) -> Tensor:
     """Run a model on a small batch and return its logits, (batch, classes).
 
-    The first two inputs are run alone as well: a model left in training mode
-    gives them other logits than in the batch.
+    The first two inputs are run alone as well: a model left in training mode gives them other logits than in
+    the batch.
 
     Parameters
     ----------
-    module, inputs
-        The model, and a few inputs (batch, ...) on its device; at least one.
-    classes
-        Number of classes of the data.
-    name
-        What to call the model in a message.
-    no_label_zero
-        Whether no input of the data has label 0, as where labels count from 1.
+    module, inputs, name
+        The model, a few inputs (batch, ...) on its device, and what to call the model in a message.
+    classes, no_label_zero
+        Number of classes of the data, and whether no input has label 0, as where labels count from 1.
 
     Raises
     ------
     ModelError
-        If the model fails, or its output is not a finite floating-point tensor
-        of shape (batch, classes), or an input's logits depend on its batch by
-        more than 1 % (10 % in half precision) of the largest logit.
+        If the model fails, or its output is not a finite floating-point tensor of shape (batch, classes), or
+        an input's logits depend on its batch by more than 1 % (10 % in half precision) of the largest logit.
     """
     import torch
 
@@ -94,13 +89,10 @@ def looks_like_probabilities(logits: Tensor) -> bool:
 def near_chance(correct: int, total: int, classes: int) -> bool:
     """Whether an accuracy is so low that the model was probably fed wrongly normalised inputs.
 
-    True if, of at least 10 inputs, at most a fraction min(2 r, (1 + 2 r) / 3)
-    are right and the exact one-sided binomial test at level 1e-3 does not show
-    the accuracy to be above r.  Here r = c + c (1 - c) / 2 with
-    c = 1 / classes: about 1.5 times chance, and 0.625 for two classes.
+    True if, of at least 10 inputs, at most a fraction min(2 r, (1 + 2 r) / 3) are right and the exact
+    one-sided binomial test at level 1e-3 does not show the accuracy to be above r.  Here r = c + c (1 - c) /
+    2 with c = 1 / classes: about 1.5 times chance, and 0.625 for two classes.
 
-    Examples
-    --------
     >>> near_chance(13, 100, 10), near_chance(45, 100, 10), near_chance(0, 5, 10)
     (True, False, False)
     """

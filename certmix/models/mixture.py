@@ -16,10 +16,10 @@ __all__ = ["MixedClassifier", "mix_logits", "mix_outputs"]
 
 
 def mix_logits(standard: Tensor, robust: Tensor, alpha: float) -> Tensor:
-    """Return ``log((1 - alpha) softmax(standard) + alpha softmax(robust))``.
+    """Return ``log((1 - alpha) softmax(standard) + alpha softmax(robust))``, float64 (..., classes).
 
-    Computed in float64 by log-sum-exp, so that probabilities too small for
-    float32 still order the classes and carry gradients; no output is -inf.
+    Computed by log-sum-exp, so that probabilities too small for float32 still order the classes and carry
+    gradients; no output is -inf.
 
     Parameters
     ----------
@@ -27,11 +27,6 @@ def mix_logits(standard: Tensor, robust: Tensor, alpha: float) -> Tensor:
         Logits (..., classes) of the two classifiers.
     alpha
         Mixing weight in [0, 1].
-
-    Returns
-    -------
-    Tensor
-        float64 log-probabilities (..., classes).
 
     References
     ----------
@@ -52,11 +47,10 @@ def mix_outputs(
 ) -> Tensor:
     """Mix outputs that are already computed, at one alpha or at several.
 
-    With gamma = alpha / (1 - alpha), the classifiers' outputs g and h
-    (probabilities or logits) become ``(g_i + gamma R_i h_i) / (1 + gamma R_i)``
-    (equation 3), of which the logarithm is returned for probabilities;
-    without the denominator it is equation 1.  All of it in float64 and in
-    logarithms of the weights: finite logits give finite outputs.
+    With gamma = alpha / (1 - alpha), the classifiers' outputs g and h (probabilities or logits) become
+    ``(g_i + gamma R_i h_i) / (1 + gamma R_i)`` (equation 3), of which the logarithm is returned for
+    probabilities; without the denominator it is equation 1.  All of it in float64 and in logarithms of the
+    weights: finite logits give finite outputs.
 
     Parameters
     ----------
@@ -65,8 +59,7 @@ def mix_outputs(
     alpha
         Mixing weight in [0, 1], or A of them: a sequence or a 1-D tensor.
     log_trust
-        log R_i, (..., classes) or (..., 1), from `log_trust_values`
-        with the same `form`; None for R_i = 1.
+        log R_i, (..., classes) or (..., 1), from `log_trust_values` with the same `form`; None for R_i = 1.
     form
         ``"probabilities"`` or ``"logits"``: what is mixed.
     normalised
@@ -75,15 +68,13 @@ def mix_outputs(
     Returns
     -------
     Tensor
-        float64 logits (..., classes), or (A, ..., classes) for A alphas.  At
-        alpha = 0 and 1 they are the standard and the robust classifier's
-        own, whatever R_i is.
+        float64 logits (..., classes), or (A, ..., classes) for A alphas.  At alpha = 0 and 1 they are the
+        standard and the robust classifier's own, whatever R_i is.
 
     Raises
     ------
     ParameterError, ModelError
-        For an alpha outside [0, 1], an unknown form, trust terms that do not
-        fit the outputs, or outputs of different shapes.
+        For an alpha outside [0, 1], an unknown form, or outputs and trust terms that do not fit one another.
 
     References
     ----------
@@ -142,15 +133,15 @@ def _check_alpha(alpha: float | Sequence[float] | Tensor) -> float | list[float]
 class MixedClassifier(nn.Module):
     """Mix an accurate and a robust classifier; gives logits, as attack libraries expect.
 
-    Certificates (Lemma 3.2 and the radii) speak of `trust` "constant" and
-    `form` "probabilities", the defaults, with alpha >= 1/2.  The other settings
-    are the paper's alternatives, to be compared by experiment.
+    Certificates (Lemma 3.2 and the radii) speak of `trust` "constant" and `form` "probabilities", the
+    defaults, with alpha >= 1/2.  The other settings are the paper's alternatives, to be compared by
+    experiment.
 
     Parameters
     ----------
     standard, robust
-        Modules that give finite logits (N, classes) for the same inputs, each
-        row a function of its own input alone.
+        Modules that give finite logits (N, classes) for the same inputs, each row a function of its own input
+        alone.
     alpha
         Mixing weight in [0, 1]: 0 is the standard classifier, 1 the robust one.
     trust, form, norm
@@ -186,8 +177,7 @@ class MixedClassifier(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the mix's logits (N, classes), in the dtype of the robust logits, float32 at least.
 
-        Where gradients are enabled and the inputs or a parameter want them,
-        they flow through R_i too.
+        Where gradients are enabled and the inputs or a parameter want them, they flow through R_i too.
         """
         trust = "constant" if self.alpha in (0.0, 1.0) else self.trust
         standard, robust, log_trust = trusted_outputs(

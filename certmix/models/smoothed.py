@@ -45,12 +45,11 @@ class SmoothedCertificates:
 class SmoothedClassifier:
     """h(x) = the distribution of base(x + N(0, sigma^2 I))'s answer, estimated by votes.
 
-    Noise is keyed by what an input holds: equal inputs see equal noise, others
-    independent noise, however they are divided into calls.  base sees noisy
-    inputs rounded to a grid (docs/noise.md), and radii are about the inputs as
-    they were given: floating-point tensors or arrays (m, ...), or one input
-    without the first dimension.  Integers, such as 8-bit pixels, are refused, for sigma
-    and radii are in units of the input.
+    Noise is keyed by what an input holds: equal inputs see equal noise, others independent noise, however
+    they are divided into calls.  base sees noisy inputs rounded to a grid (docs/noise.md), and radii are
+    about the inputs as they were given: floating-point tensors or arrays (m, ...), or one input without the
+    first dimension.  Integers, such as 8-bit pixels, are refused, for sigma and radii are in units of the
+    input.
 
     Parameters
     ----------
@@ -162,16 +161,9 @@ class SmoothedClassifier:
     ) -> Predictions:
         """Return the most probable class of each input, or abstain.
 
-        A wrong class is established with at most `failure_probability`
-        (a binomial test on the two most voted classes, at what the noise's distance
-        from the Gaussian leaves of it: all samples together are within n eps).
-
-        Parameters
-        ----------
-        inputs
-            Shape (m, ...), or one input; see the class.
-        samples, failure_probability
-            Noisy copies of each input, and the error rate of the test.
+        A wrong class is established with at most `failure_probability` (a binomial test on the two most voted
+        classes of `samples`, at what the noise's distance from the Gaussian leaves of it: all samples
+        together are within n eps).
         """
         inputs = self._batch(inputs)
         counts = self.counts(inputs, samples)
@@ -207,8 +199,7 @@ class SmoothedClassifier:
         failure_probability
             Of one input's certificate.
         alpha
-            Mixing weight in [1/2, 1] with an arbitrary other classifier; 1 is
-            the smoothed classifier alone.
+            Mixing weight in [1/2, 1] with an arbitrary other classifier; 1 is the smoothed classifier alone.
         bound, certificate
             Names in `certmix.bounds.BOUNDS` and `certmix.radii.CERTIFICATES`.
         """

@@ -124,12 +124,9 @@ class LoadedModel:
     name, spec
         A short name, and the text it was loaded by.
     checksum
-        SHA-256 (hex) that changes when the weights, the code or the
-        normalisation change.
-    noise_sigma, input_range
-        From the card or the library it comes from; None where unknown.
-    card
-        The card of a model that certmix trained.
+        SHA-256 (hex) that changes when the weights, the code or the normalisation change.
+    noise_sigma, input_range, card
+        From the card of a model that certmix trained, or the library it comes from; None where unknown.
     parts
         What the checksum covers, name to digest: weights, files of code, declared files, normalisation.
     doubt
@@ -164,29 +161,24 @@ def load_model(
     Parameters
     ----------
     spec
-        A shipped model's name; the path of a card (``.json``) or of a folder
-        that holds one; ``package.module:factory`` or ``file.py:factory``,
-        where the factory is a torch module or returns one when called without
-        arguments; a ``.pt2`` file of `torch.export.save`; ``timm:NAME``;
-        ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf); or
-        ``nuts:FOLDER[#PART]``, a nonlinear mix or one of
-        `certmix.nuts.folder.PARTS` of it; the folder's path alone will do.
+        A shipped model's name; the path of a card (``.json``) or of a folder that holds one;
+        ``package.module:factory`` or ``file.py:factory``, where the factory is a torch module or returns one
+        when called without arguments; a ``.pt2`` file of `torch.export.save`; ``timm:NAME``;
+        ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf); or ``nuts:FOLDER[#PART]``, a nonlinear
+        mix or one of `certmix.nuts.folder.PARTS` of it; the folder's path alone will do.
     weights
-        A state dict to load: ``.safetensors``, or a torch file (``.pt``,
-        ``.pth``) of tensors alone.
+        A state dict to load: ``.safetensors``, or a torch file (``.pt``, ``.pth``) of tensors alone.
     normalize
         ``MEAN/STD``, one number or one a channel, applied inside the model.
     files
         Further files that the model reads: the checksum covers what they hold.
     device
         Where the model goes.
-    classes
-        Number of classes of the data, where known.
-    no_label_zero
-        Whether no input of the data has label 0: labels may count from 1.
+    classes, no_label_zero
+        Number of classes of the data, where known, and whether no input has label 0: labels may count from 1.
     say
-        Receives a warning where a factory draws its weights at random and none
-        are given; the factory is called twice then.
+        Receives a warning where a factory draws its weights at random and none are given; the factory is
+        called twice then.
     zoo
         Folder of the shipped models.
 
@@ -268,22 +260,15 @@ def wrap_model(
 ) -> LoadedModel:
     """Take a torch module as it is; it is moved and put in evaluation mode in place.
 
-    The checksum holds its weights, its structure and the source of its
-    classes, but not what their methods take from elsewhere.
+    The checksum holds its weights, its structure and the source of its classes, but not what their methods
+    take from elsewhere.
 
     Parameters
     ----------
-    module
-        Gives logits (N, classes).
-    name
-        What to call it; its class's name by default.
+    module, name
+        Gives logits (N, classes); its class's name by default.
     device, normalize, files
-        As for `load_model`.
-
-    Raises
-    ------
-    ModelError, ParameterError
-        If the device cannot be used, or `normalize` is not MEAN/STD.
+        As for `load_model`, errors too.
     """
     values = None if normalize is None else parse_normalize(normalize)
     name = name or type(module).__name__

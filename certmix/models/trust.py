@@ -40,8 +40,7 @@ class Slopes:
 def _log_odds(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return log(g / (1 - g)) and log(g (1 - g)) of the probabilities g, neither of them saturating.
 
-    grad g = g (1 - g) grad log(g / (1 - g)), and that last gradient is of the
-    size of the logits' own however near g is to 0 or 1.
+    grad g = g (1 - g) grad log(g / (1 - g)), and that last gradient is of the size of the logits' own.
     """
     log_g = logits.log_softmax(1)
     top = torch.zeros_like(log_g, dtype=torch.bool).scatter(1, log_g.argmax(1, keepdim=True), True)
@@ -171,13 +170,8 @@ def log_trust_values(
 ) -> Tensor:
     """Return log R_i, to be kept with the logits and mixed at any alpha by `mix_outputs`.
 
-    Arguments are those of `trusted_outputs`.
-
-    Returns
-    -------
-    Tensor
-        float64 (N, classes), or (N, 1) where R_i is one number an input;
-        -inf where R_i = 0.
+    Arguments are those of `trusted_outputs`.  float64 (N, classes), or (N, 1) where R_i is one number an
+    input; -inf where R_i = 0.
     """
     value = trusted_outputs(standard, robust, inputs, trust=trust, form=form, norm=norm)[2]
     return inputs.new_zeros((len(inputs), 1), dtype=torch.float64) if value is None else value
@@ -194,9 +188,8 @@ def trusted_outputs(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Run both classifiers once and return their logits and log R_i.
 
-    R_i is a function of the same g_i and h_i as are mixed: of probabilities or
-    of logits, as `form` says.  Gradients are taken input by input from one sum
-    over the batch, so no layer may mix the inputs of a batch.
+    R_i is a function of the same g_i and h_i as are mixed: of probabilities or of logits, as `form` says.
+    Gradients are taken input by input from one sum over the batch, so no layer may mix the inputs of a batch.
 
     Parameters
     ----------
@@ -209,29 +202,25 @@ def trusted_outputs(
     form
         ``"probabilities"`` or ``"logits"``: what is mixed.
     norm
-        The attack's norm, ``"linf"``, ``"l2"`` or ``"l1"``; gradients are
-        measured in its dual.
+        The attack's norm, ``"linf"``, ``"l2"`` or ``"l1"``; gradients are measured in its dual.
 
     Returns
     -------
     tuple of Tensor
-        Logits (N, classes) twice, and float64 log R_i (N, classes) or (N, 1),
-        None for R_i = 1.  They can be differentiated, R_i included, where
-        gradients are enabled and the inputs or a parameter want them; else
-        they carry no graph.
+        Logits (N, classes) twice, and float64 log R_i (N, classes) or (N, 1), None for R_i = 1.  They can be
+        differentiated, R_i included, where gradients are enabled and the inputs or a parameter want them;
+        else they carry no graph.
 
     Raises
     ------
-    ParameterError
-        For an unknown trust term, form or norm, or inputs without gradients.
-    ModelError
-        If the models' classes differ, or a model's outputs change with the
-        input and carry no gradient.
+    ParameterError, ModelError
+        For an unknown trust term, form or norm, inputs without gradients, models whose classes differ, or one
+        whose outputs change with the input and carry no gradient.
 
     References
     ----------
-    Equation 3 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off", and the four R_i named below it.
+    Equation 3 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off",
+    and the four R_i named below it.
     """
     check_settings(trust=trust, form=form, norm=norm)
     rule = TRUSTS[trust]

@@ -29,7 +29,7 @@ ZOO_FOLDER = Path(__file__).parent
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of a trained model.
+    """What is known of a trained model; ModelError if a value is out of range.
 
     Parameters
     ----------
@@ -49,11 +49,6 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Measured accuracies in [0, 1], each under a name that says of what.
     sha256
         Of the weights file; `save_zoo` fills it in.
-
-    Raises
-    ------
-    ModelError
-        If a value is out of range.
     """
 
     name: str
@@ -139,14 +134,12 @@ def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
 
 
 def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16") -> Card:
-    """Write weights and card, each whole or not at all, and return the finished card.
+    """Write weights and card, each whole or not at all, and return the finished card, with its `sha256`.
 
     Parameters
     ----------
-    folder
-        Where to; made if it does not exist.
-    card
-        The card; its `sha256` is replaced.
+    folder, card
+        Where to, made if it does not exist; and the card.
     model
         A model of the card's architecture, batch normalisation not folded.
     dtype
