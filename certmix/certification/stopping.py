@@ -15,43 +15,29 @@ from certmix.radii import CERTIFICATES, margin_slack_of
 from certmix.sampling.schedule import looks, share
 from certmix.types import ConfidenceBounds, FloatArray, IntArray
 
+BoolArray = NDArray[np.bool_]
+
+PRICE = 0.36
+"""An image is given up when the next samples bring fewer than PRICE / --samples table cells each."""
 _GRID = np.linspace(-8.0, 9.0, 341)
-
-
-def _needed(looks: FloatArray, shares: FloatArray, thresholds: FloatArray) -> FloatArray:
-    """Standardised votes (looks, thresholds) that Clopper-Pearson needs at each look's share."""
-    with np.errstate(all="ignore"):
-        votes = np.ceil(bdtrik(1.0 - shares[:, None], looks[:, None], thresholds)) + 1
-        spread = np.sqrt(looks[:, None] * thresholds * (1 - thresholds))
-        z = (votes - looks[:, None] * thresholds) / spread
-    possible = np.isfinite(z) & (votes <= looks[:, None]) & (shares[:, None] > 0)
-    return np.where(possible, z, np.inf)
 
 
 def give_up_below(
     looks: Sequence[int], shares: Sequence[float], thresholds: Sequence[float], price: float
 ) -> FloatArray:
-    """Return the z below which a threshold is no longer worth sampling for.
+    """Return the z (looks, thresholds) below which a threshold is no longer worth sampling for.
 
-    Parameters
-    ----------
-    looks
-        Sample numbers at which counts are looked at; the last one ends all.
-    shares
-        Failure probability that each look may spend.
-    thresholds
-        Probabilities in (0, 1) to be exceeded, one a column of the table.
-    price
-        Table cells that one sample must bring to be worth it.
-
-    Returns
-    -------
-    FloatArray
-        (looks, thresholds): an image with standardised surplus z goes on while
-        z >= this, for some threshold not yet reached; infinite at the last look.
+    Looks are sample numbers, the last one ends all; each may spend its share of failure probability.
+    Thresholds are probabilities in (0, 1) to be exceeded, one a column of the table, and the price is the
+    table cells that one sample must bring.  An image with standardised surplus z goes on while z >= this, for
+    some threshold not yet reached; at the last look it is infinite.
     """
     steps, levels = np.asarray(looks, np.float64), np.asarray(thresholds, np.float64)
-    needed = _needed(steps, np.asarray(shares, np.float64), levels)
+    spent = np.asarray(shares, np.float64)[:, None]
+    with np.errstate(all="ignore"):  # standardised votes that Clopper-Pearson needs at each look's share
+        votes = np.ceil(bdtrik(1.0 - spent, steps[:, None], levels)) + 1
+        z = (votes - steps[:, None] * levels) / np.sqrt(steps[:, None] * levels * (1 - levels))
+    needed = np.where(np.isfinite(z) & (votes <= steps[:, None]) & (spent > 0), z, np.inf)
     border = np.full((len(steps), len(levels)), np.inf)
     value = (_GRID[:, None] >= needed[-1]).astype(np.float64)
     for k in range(len(steps) - 2, -1, -1):
@@ -72,21 +58,10 @@ def _transition(now: float, then: float) -> FloatArray:
     return np.diff(padded, axis=1)
 
 
-PRICE = 0.36
-"""An image is given up when the next samples bring fewer than PRICE / --samples table cells each."""
-
-BoolArray = NDArray[np.bool_]
-
-
 def thresholds(certificate: str, sigma: float, alpha: float, radii: Sequence[float]) -> FloatArray:
     """Return the least p, with q = 1 - p, that a certificate needs for each radius; 1 if none will do.
 
-    Parameters
-    ----------
-    certificate, sigma, alpha
-        As for `certmix.radii.certify_radii`.
-    radii
-        Radii wanted; 0 stands for any radius > 0.
+    A radius of 0 stands for any radius > 0.
     """
     rule, wanted = CERTIFICATES[certificate], np.asarray(radii, np.float64)
     slack = margin_slack_of(alpha)
@@ -100,13 +75,7 @@ def thresholds(certificate: str, sigma: float, alpha: float, radii: Sequence[flo
 
 
 class Rule:
-    """The looks of a request and when to go on from one to the next.
-
-    Parameters
-    ----------
-    request
-        The deciding row is its first certificate at its alpha.
-    """
+    """The looks of a request and when to go on; the deciding row is its first certificate at its alpha."""
 
     def __init__(self, request: CertifyRequest) -> None:
         self.request = request
@@ -122,65 +91,37 @@ class Rule:
     def goes_on(
         self, number: int, mean: FloatArray, spread: FloatArray | None, p: FloatArray, q: FloatArray
     ) -> BoolArray:
-        """Return for each image whether look `number` should be followed by another.
+        """Return for each image (m,) whether look `number` should be followed by another.
 
-        Parameters
-        ----------
-        number
-            Which look.
-        mean
-            Mean score of the selected class, (m,).
-        spread
-            Standard deviation of one score, (m,); None for votes.
-        p, q
-            The best bounds so far, (m,).
+        `mean` and `spread` are those of one score of the selected class, the spread None for votes; `p` and
+        `q` are the best bounds so far.
         """
         if number + 1 >= len(self.looks):
             return np.zeros(len(mean), bool)
-        if self.request.goal == "radius":
-            return self._radius_is_loose(mean, p, q)
+        result: BoolArray
+        if self.request.goal == "radius":  # while it could still grow, to the upper end of the same width
+            optimistic = np.minimum(1.0, 2 * mean - p)
+            most = self._reached(optimistic, np.minimum(q, 1.0 - optimistic))
+            result = self._reached(p, q) < (1 - self.request.relative_precision) * most
+            return result
         radius = self._reached(p, q)[:, None]
         open_ = ~np.where(self._wanted > 0, radius >= self._wanted, radius > 0)
         deviation = np.sqrt(self._levels * (1 - self._levels)) if spread is None else spread[:, None]
         surplus = np.sqrt(self.looks[number]) * (mean[:, None] - self._levels) / deviation
-        result: BoolArray = (open_ & self._attainable & (surplus >= self._border[number])).any(1)
+        result = (open_ & self._attainable & (surplus >= self._border[number])).any(1)
         return result
 
     def _reached(self, p: FloatArray, q: FloatArray) -> FloatArray:
         alpha = self.request.alpha
         return self._radius(p, q, self.request.sigma, alpha, margin_slack=margin_slack_of(alpha))
 
-    def _radius_is_loose(self, mean: FloatArray, p: FloatArray, q: FloatArray) -> BoolArray:
-        """Whether the radius could still grow by more than the relative precision asked for.
-
-        How far it could grow is judged at the upper end of the same width.
-        """
-        optimistic = np.minimum(1.0, 2 * mean - p)
-        most = self._reached(optimistic, np.minimum(q, 1.0 - optimistic))
-        result: BoolArray = self._reached(p, q) < (1 - self.request.relative_precision) * most
-        return result
-
 
 class Walk:
-    """Images on their way through the looks of a rule: bounds so far, and who goes on.
+    """Images (m,) on their way through the looks of a rule.
 
-    Parameters
-    ----------
-    rule
-        The rule.
-    selected
-        int64 (m,): the classes chosen on selection samples.
-    labels
-        int64 (m,): an image whose selected class is wrong stops at once.
-
-    Attributes
-    ----------
-    p, q
-        The best bounds so far (m,): 0 and 1 before the first look.
-    samples
-        Samples behind them (m,).
-    active
-        Whether an image waits for its next look (m,).
+    `p` and `q` are the best bounds so far, 0 and 1 before the first look, and `samples` those behind them;
+    `active` images wait for their next look.  One whose selected class, chosen on selection samples, is wrong
+    stops at once.
     """
 
     def __init__(self, rule: Rule, selected: IntArray, labels: IntArray) -> None:

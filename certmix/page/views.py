@@ -11,16 +11,7 @@ import numpy as np
 
 from certmix.bounds import clopper_pearson
 from certmix.page.runs import Certified, Run
-from certmix.tables.table import (
-    Cell,
-    Quantity,
-    Table,
-    column_units,
-    printed,
-    printed_headings,
-    printed_notes,
-    text_columns,
-)
+from certmix.tables.table import Cell, Quantity, Table, printed, printed_columns, printed_notes
 from certmix.tables.words import certificate_label, classifier_label, radius_heading, symbols
 from certmix.text import accuracy, floor_digits, floor_percent, interval_ends, known, plain_decimal
 from certmix.types import AccuracyShare, AttackedAccuracy, CertifiedShare, EstimatedAccuracy, FloatArray
@@ -215,21 +206,21 @@ def run_histogram(found: Certified) -> dict[str, Any] | None:
 
 def table_view(table: Table) -> dict[str, Any]:
     """Return a table in print; a column's heading tells of what kind its figures are, if all are of one."""
-    units, words = column_units(table), text_columns(table)
-    kinds = [{kind for cell in table.column(k) if (kind := _kind(cell))} for k in range(len(units))]
+    columns = printed_columns(table)
+    kinds = [{kind for cell in table.column(k) if (kind := _kind(cell))} for k in range(len(columns))]
     once = [next(iter(found)) if len(found) == 1 else "" for found in kinds]
 
     def shown(cell: Cell, k: int) -> dict[str, Any]:
         one, kind = printed(cell), "" if once[k] else _kind(cell)
-        text = f"{one.text} {one.unit}" if one.unit and units[k] is None else one.text
-        return {"text": text, "interval": one.interval, "kind": kind, "number": not words[k]}
+        text = one.shown(columns[k].unit)
+        return {"text": text, "interval": one.interval, "kind": kind, "number": not columns[k].words}
 
-    headings = zip(printed_headings(table, units), once, (not flush for flush in words), strict=True)
+    headings = [(one.heading, kind, not one.words) for one, kind in zip(columns, once, strict=True)]
     bodies = [
         (name, [[shown(c, k) for k, c in enumerate(row)] for row in rows]) for name, rows in table.blocks()
     ]
     meanings = [(kind, KINDS[kind]) for kind in sorted(set().union(*kinds))]
-    return {"table": table, "headings": list(headings), "bodies": bodies, "kinds": meanings,
+    return {"table": table, "headings": headings, "bodies": bodies, "kinds": meanings,
             "notes": printed_notes(table)}  # fmt: skip
 
 

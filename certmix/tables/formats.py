@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -22,16 +22,13 @@ from certmix.files import write_atomically
 from certmix.tables.latex import latex_table
 from certmix.tables.table import (
     Cell,
-    Printed,
     Quantity,
     Share,
     Table,
     check_stem,
-    column_units,
     printed,
-    printed_headings,
+    printed_columns,
     printed_notes,
-    text_columns,
 )
 from certmix.tables.terminal import styled_lines, text_table
 from certmix.tables.words import summary_table
@@ -48,19 +45,18 @@ _SPELT = str.maketrans(
 
 
 def csv_table(table: Table) -> str:
-    """Return one line a row, with a heading line of identifiers.
+    """Return one line a row, with a heading line of identifiers; decimals read back as the same numbers.
 
-    A column of accuracies is a share of 1 and followed by its interval's ends,
-    ``..._low`` and ``..._high``; one unit is part of the heading, several are a
-    column ``..._unit``.  Groups are the first column; ``complete`` is the last.
-    Empty where unknown.  Plain decimals that read back as the same numbers.
+    A column of accuracies is a share of 1 and followed by its interval's ends, ``..._low`` and ``..._high``;
+    one unit is part of the heading, several are a column ``..._unit``.  Groups are the first column;
+    ``complete`` is the last.  Empty where unknown.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     if table.records is not None:
         writer.writerows(map(_text, line) for line in table.records)
         return buffer.getvalue()
-    units = column_units(table)
+    units = [column.unit for column in printed_columns(table)]
     accurate = [any(isinstance(c, AccuracyShare | Share) for c in table.column(k)) for k in range(len(units))]
     names = ["group"] if table.groups else []
     for heading, unit, ends in zip(table.headings, units, accurate, strict=True):
@@ -72,14 +68,13 @@ def csv_table(table: Table) -> str:
         for row in rows:
             values: list[Any] = [] if name is None else [name]
             for cell, unit, ends in zip(row, units, accurate, strict=True):
-                share = isinstance(cell, AccuracyShare | Share)
+                own = getattr(cell, "unit", "")
                 if isinstance(cell, AccuracyShare | Share):
-                    value = cell.value if isinstance(cell, Share) else cell.accuracy
-                    values += [value, *((cell.interval if known(value) else None) or (None, None))]
+                    interval, own = cell.interval if known(cell.accuracy) else None, "share"
+                    values += [cell.accuracy, *(interval or (None, None))]
                 else:
                     values += [cell.value if isinstance(cell, Quantity) else cell, *["", ""][: 2 * ends]]
-                if unit is None:
-                    values.append("share" if share else getattr(cell, "unit", ""))
+                values += [own] if unit is None else []
             writer.writerow([*map(_text, values), _text(table.complete)])
     return buffer.getvalue()
 
@@ -123,18 +118,9 @@ def json_table(table: Table) -> str:
 
 def _object(cell: Cell) -> Any:
     if isinstance(cell, AccuracyShare):
-        kind = ESTIMATE
-        if isinstance(cell, CertifiedShare):
-            kind = CERTIFIED
-        elif isinstance(cell, AttackedAccuracy):
-            kind = ATTACKED
-        return {
-            "accuracy": cell.accuracy,
-            "correct": cell.correct,
-            "images": cell.images,
-            "interval": cell.interval,
-            "kind": kind,
-        }
+        attacked = ATTACKED if isinstance(cell, AttackedAccuracy) else ESTIMATE
+        kind = CERTIFIED if isinstance(cell, CertifiedShare) else attacked
+        return {"accuracy": cell.accuracy, **asdict(cell), "kind": kind}
     if isinstance(cell, Share):
         return {"accuracy": cell.value, "interval": cell.interval}
     return asdict(cell) if isinstance(cell, Quantity) else cell
@@ -175,8 +161,7 @@ def identifiers(headings: Iterable[str]) -> list[str]:
 
 def markdown_table(table: Table) -> str:
     """Return a table as Markdown that also reads well as plain text; a group's name is a row of its own."""
-    notes = printed_notes(table)
-    warning = table.partial
+    notes, warning = printed_notes(table), table.partial
     blocks = [
         f"# {_escape(table.title)}" + (" (partial)" if warning else ""),
         f"**{warning[0].upper()}{_escape(warning[1:])}.**" if warning else "",
@@ -194,28 +179,28 @@ def _escape(text: str) -> str:
 
 
 def _piped(table: Table) -> str:
-    units = column_units(table)
-    lines = [[_escape(heading) for heading in printed_headings(table, units)]]
+    columns = printed_columns(table)
+    lines = [[_escape(column.heading) for column in columns]]
     for name, rows in table.blocks():
         if name is not None:
-            lines.append([f"**{_escape(name)}**", *[""] * (len(units) - 1)])
-        lines += [[_marked(printed(c), unit) for c, unit in zip(row, units, strict=True)] for row in rows]
-    left = text_columns(table)
+            lines.append([f"**{_escape(name)}**", *[""] * (len(columns) - 1)])
+        for row in rows:
+            cells = []
+            for cell, column in zip(map(printed, row), columns, strict=True):
+                ends = "" if cell.interval is None else f" [{cell.interval[0]}, {cell.interval[1]}]"
+                cells.append(_escape(cell.shown(column.unit)) + ends)
+            lines.append(cells)
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * w if flush else "-" * (w - 1) + ":" for w, flush in zip(widths, left, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            c.ljust(w) if flush else c.rjust(w) for c, w, flush in zip(cells, widths, left, strict=True)
-        )
-        return f"| {' | '.join(padded)} |"
-
-    return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
-
-
-def _marked(cell: Printed, unit: str | None) -> str:
-    text = _escape(f"{cell.text} {cell.unit}" if cell.unit and unit is None else cell.text)
-    return text if cell.interval is None else f"{text} [{cell.interval[0]}, {cell.interval[1]}]"
+    aligned = list(zip(widths, [column.words for column in columns], strict=True))
+    rule = ["-" * width if words else "-" * (width - 1) + ":" for width, words in aligned]
+    padded = [
+        [
+            text.ljust(width) if words else text.rjust(width)
+            for text, (width, words) in zip(line, aligned, strict=True)
+        ]
+        for line in (lines[0], rule, *lines[1:])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
 class Format(NamedTuple):
@@ -311,8 +296,7 @@ def write_files(
 ) -> list[Path]:
     """Write ``NAME.{json,csv,md,tex}`` of the table, and each plot's ``.png`` and ``.svg``.
 
-    Everything is made before anything is written, and each file appears whole
-    or not at all.
+    Everything is made before anything is written, and each file appears whole or not at all.
 
     Parameters
     ----------
@@ -330,10 +314,8 @@ def write_files(
 
     Raises
     ------
-    ParameterError
-        A plot's name is not fit for a file.
-    RunError
-        The folder cannot be made or written to.
+    ParameterError, RunError
+        A plot's name is not fit for a file; the folder cannot be made or written to.
     """
     contents = {
         f"{table.name}.{kind.suffix}": kind.render(table).encode() for kind in FORMATS.values() if kind.suffix

@@ -15,12 +15,10 @@ from certmix.tables.table import (
     Label,
     Printed,
     Table,
-    column_units,
     key_columns,
     printed,
-    printed_headings,
+    printed_columns,
     printed_notes,
-    text_columns,
 )
 from certmix.text import UNKNOWN
 
@@ -105,25 +103,23 @@ def _math(text: str) -> str:
 
 
 def _columns(table: Table) -> list[_Column]:
-    units, left = column_units(table), text_columns(table)
     columns = []
-    for index, heading in enumerate(printed_headings(table, units)):
-        cells, unit = [printed(cell) for cell in table.column(index)], units[index]
+    for index, (heading, unit, left) in enumerate(printed_columns(table)):
+        cells = [printed(cell) for cell in table.column(index)]
         words = one_line(heading).split() or [""]
         lines = tuple(textwrap.wrap(one_line(heading), max(8, *map(len, words))) or [""])
-        long = left[index] and any(len(cell.text) > _LONG for cell in cells)
+        long = left and any(len(cell.text) > _LONG for cell in cells)
         width = max([_set(line) for line in lines] + [_width(cell, unit) for cell in cells])
         if long:
             width = _FOLDED * _LINE_WIDTH
-        kind = f"p{{{_FOLDED}\\linewidth}}" if long else "l" if left[index] else "r"
+        kind = f"p{{{_FOLDED}\\linewidth}}" if long else "l" if left else "r"
         quad = _QUAD if table.groups and index == 0 else 0.0
         columns.append(_Column(lines, unit, kind, long, width + quad + _BETWEEN))
     return columns
 
 
 def _width(cell: Printed, unit: str | None) -> float:
-    shown = f"{cell.text} {cell.unit}" if cell.unit and unit is None else cell.text
-    return _set(shown) + (_SMALL * max(map(_set, cell.interval)) if cell.interval else 0.0)
+    return _set(cell.shown(unit)) + (_SMALL * max(map(_set, cell.interval)) if cell.interval else 0.0)
 
 
 def _set(text: str) -> float:
@@ -196,7 +192,11 @@ def _opening(table: Table, *, continued: bool) -> list[str]:
 def _tabular(columns: Sequence[_Column], rows: Sequence[_Row], block: Sequence[int]) -> list[str]:
     shown = [columns[c] for c in block]
     lines = [f"\\begin{{tabular}}{{{''.join(column.kind for column in shown)}}}", r"\toprule"]
-    lines.append(_line([_heading(column) for column in shown]))
+    headings = []
+    for column in shown:
+        words, side = [_math(line) for line in column.heading], "r" if column.kind == "r" else "l"
+        headings.append(words[0] if len(words) == 1 else f"\\shortstack[{side}]{{" + r"\\".join(words) + "}")
+    lines.append(_line(headings))
     for name, group in groupby(rows, key=lambda row: row[0]):
         lines.append(r"\midrule")
         if name is not None:
@@ -204,14 +204,6 @@ def _tabular(columns: Sequence[_Column], rows: Sequence[_Row], block: Sequence[i
         indent = "" if name is None else r"\quad "
         lines += [indent + _line([_cell(printed(row[c]), columns[c]) for c in block]) for _, row in group]
     return [*lines, r"\bottomrule", r"\end{tabular}"]
-
-
-def _heading(column: _Column) -> str:
-    lines = [_math(line) for line in column.heading]
-    if len(lines) == 1:
-        return lines[0]
-    side = "r" if column.kind == "r" else "l"
-    return f"\\shortstack[{side}]{{" + r"\\".join(lines) + "}"
 
 
 def _cell(cell: Printed, column: _Column) -> str:

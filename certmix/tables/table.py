@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 from certmix.errors import ParameterError
 from certmix.text import (
@@ -40,11 +40,6 @@ class Quantity:
         Its unit; where a column has only one, its heading shows it.
     rounding
         ``nearest``, or ``down`` and ``up`` for lower and upper bounds.
-
-    Raises
-    ------
-    ParameterError
-        Digits or rounding are not among these.
     """
 
     value: float | None
@@ -65,6 +60,11 @@ class Share:
 
     value: float | None
     interval: tuple[float, float] | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share."""
+        return self.value
 
 
 class Label(str):
@@ -92,33 +92,26 @@ class Table:
         Stem of the files, such as ``mix-sweep``.
     title, settings
         One line each: what is shown, and how it came about.
-    headings
-        One a column.
-    rows
-        Cells, one for each heading.
+    headings, rows
+        One heading a column; each row has a cell for each.
     notes
         What a reader must know, one entry a sentence or more.
-    complete
-        False for a partial result.
+    complete, extent
+        False for a partial result, and how much of it there is, in words.
     groups
-        Names of successive blocks of rows and how many rows each has; empty,
-        or all rows belong to one.
+        Names of successive blocks of rows and how many rows each has; empty, or all rows belong to one.
     extra
         Plain data that only JSON shows.
-    extent
-        How much of a partial result there is, in words.
     below
         A line of further figures under the rows.
-    data
-        What JSON shows, where it is not made of the rows.
-    records
-        Lines of the CSV, its headings first, where they are not made of the rows.
+    data, records
+        What JSON and the lines of the CSV show, its headings first, where they are not made of the rows.
 
     Raises
     ------
     ParameterError
-        A row has not one cell for each heading, the groups do not hold all
-        rows, or the name is not fit for a file.
+        A row has not one cell for each heading, the groups do not hold all rows, or the name is not fit for a
+        file.
     """
 
     name: str
@@ -169,34 +162,22 @@ class Table:
 
 
 def check_stem(name: str) -> None:
-    """Refuse a name that is not the plain stem of a file.
-
-    Raises
-    ------
-    ParameterError
-        It holds more than letters, digits, dots, dashes and underscores.
-    """
+    """Refuse a name that is not the plain stem of a file."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ParameterError(f"name {name!r} is not fit for a file: use letters, digits, dots and dashes")
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A cell in print.
-
-    Parameters
-    ----------
-    text
-        The words or the figure.
-    interval
-        Its ends, rounded outwards, or None.
-    unit
-        The figure's unit, an empty string without one; None for words and the unknown.
-    """
+    """A cell in print, its interval's ends rounded outwards; the unit of words and the unknown is None."""
 
     text: str
     interval: tuple[str, str] | None = None
     unit: str | None = None
+
+    def shown(self, unit: str | None) -> str:
+        """Return the text, with its unit where the column has several (None)."""
+        return f"{self.text} {self.unit}" if self.unit and unit is None else self.text
 
 
 def printed(cell: Cell, digits: int = 1) -> Printed:
@@ -209,12 +190,11 @@ def printed(cell: Cell, digits: int = 1) -> Printed:
     ('66.6', '0.0')
     """
     if isinstance(cell, AccuracyShare | Share):
-        share = cell.value if isinstance(cell, Share) else cell.accuracy
-        if not known(share):
+        if not known(cell.accuracy):
             return Printed(UNKNOWN)
         whole = cell.interval is not None and all(map(known, cell.interval))
         ends = interval_ends(cell.interval, digits) if cell.interval is not None and whole else None
-        return Printed(accuracy(share), ends, "%")
+        return Printed(accuracy(cell.accuracy), ends, "%")
     if isinstance(cell, Quantity):
         if not known(cell.value):
             return Printed(UNKNOWN)
@@ -228,27 +208,26 @@ def printed(cell: Cell, digits: int = 1) -> Printed:
     return Printed(str(int(cell)) if isinstance(cell, Integral) else plain_decimal(cell), None, "")
 
 
-def column_units(table: Table) -> list[str | None]:
-    """Return each column's unit: an empty string without one, None where its figures have several."""
-    found = []
-    for index in range(len(table.headings)):
-        units = {printed(cell).unit for cell in table.column(index)} - {None}
-        found.append(units.pop() if len(units) == 1 else None if units else "")
-    return found
+class Column(NamedTuple):
+    """A column in print; its unit is "" where it has none, and None where its figures have several."""
+
+    heading: str
+    unit: str | None
+    words: bool
 
 
-def printed_headings(table: Table, units: Sequence[str | None]) -> list[str]:
-    """Return the headings with their units, unless the title says that figures are percent."""
+def printed_columns(table: Table) -> list[Column]:
+    """Return the columns; a heading bears its unit unless the title says that figures are percent."""
     told = {"%"} if "(%)" in table.title else set()
-    return [
-        f"{heading} ({unit})" if unit and unit not in told and f"({unit})" not in heading else heading
-        for heading, unit in zip(table.headings, units, strict=True)
-    ]
-
-
-def text_columns(table: Table) -> list[bool]:
-    """Return whether a column holds words, and is therefore flush left."""
-    return [any(isinstance(c, str) for c in table.column(k)) for k in range(len(table.headings))]
+    found = []
+    for index, heading in enumerate(table.headings):
+        cells = table.column(index)
+        units = {printed(cell).unit for cell in cells} - {None}
+        unit = units.pop() if len(units) == 1 else None if units else ""
+        if unit and unit not in told and f"({unit})" not in heading:
+            heading = f"{heading} ({unit})"
+        found.append(Column(heading, unit, any(isinstance(cell, str) for cell in cells)))
+    return found
 
 
 def key_columns(table: Table) -> int:
@@ -259,7 +238,7 @@ def key_columns(table: Table) -> int:
     """
     measured = (AccuracyShare, Share, Quantity)
     figures = [any(isinstance(c, measured) for c in table.column(k)) for k in range(len(table.headings))]
-    names = [not f for f in figures] if any(figures) else text_columns(table)
+    names = [not f for f in figures] if any(figures) else [c.words for c in printed_columns(table)]
     return max(1, names.index(False) if False in names else len(names) - 1)
 
 

@@ -12,12 +12,10 @@ from certmix.tables.table import (
     Cell,
     Label,
     Table,
-    column_units,
     key_columns,
     printed,
-    printed_headings,
+    printed_columns,
     printed_notes,
-    text_columns,
 )
 
 
@@ -84,15 +82,8 @@ def text_table(table: Table, width: int | None = None) -> str:
 
     Intervals stand beside their figures where there is room, otherwise below,
     in whole percents (rounded outwards) where they must; columns that find no
-    room continue in a further block, under the same first columns.
-
-    Parameters
-    ----------
-    table
-        The figures.
-    width
-        Columns; by default those of the terminal or of the environment's
-        ``COLUMNS``, or 80.
+    room continue in a further block, under the same first columns.  By default
+    the width is that of the terminal or of the environment's ``COLUMNS``, or 80.
     """
     wide = max(1, shutil.get_terminal_size().columns if width is None else width)
     lines = ["".join(text for text, _ in line).rstrip() for line in styled_lines(table, wide)]
@@ -141,16 +132,16 @@ def _tables(table: Table, width: int) -> list[list[_Line]]:
 
 def _grid(table: Table, layout: _Layout, width: int) -> _Grid:
     most = None if layout.fold is None else max(_LEAST, width // layout.fold)
-    units = column_units(table)
+    columns = printed_columns(table)
     rows = [
-        [_cell(cell, layout, most, shown=unit is None) for cell, unit in zip(row, units, strict=True)]
+        [_cell(cell, layout, most, column.unit) for cell, column in zip(row, columns, strict=True)]
         for row in table.rows
     ]
     if table.groups:
         rows = [[[[("  ", ""), *line] for line in first], *rest] for first, *rest in rows]
     headings: list[str] = []
-    for c, heading in enumerate(printed_headings(table, units)):
-        text = one_line(heading)
+    for c, column in enumerate(columns):
+        text = one_line(column.heading)
         if not layout.whole:  # no wider than the cells below or its longest word
             longest = max(map(len, text.split() or [""]))
             widest = max((_width(line) for row in rows for line in row[c]), default=1)
@@ -159,16 +150,16 @@ def _grid(table: Table, layout: _Layout, width: int) -> _Grid:
     if any(text.startswith(">") and "\n" in text for text in headings):  # radii alike: signs above numbers
         headings = [text.replace(" ", "\n", 1) if text.startswith(">") else text for text in headings]
     cells = [[[[(line, "bold")] for line in text.split("\n")] for text in headings], *rows]
-    widths = [max(_width(line) for row in cells for line in row[c]) for c in range(len(units))]
-    return _Grid(cells, widths, text_columns(table), layout.gap)
+    widths = [max(_width(line) for row in cells for line in row[c]) for c in range(len(columns))]
+    return _Grid(cells, widths, [column.words for column in columns], layout.gap)
 
 
-def _cell(cell: Cell, layout: _Layout, most: int | None, shown: bool) -> list[_Line]:
-    """Return a cell's lines; `shown` writes the unit, which is otherwise in the heading."""
+def _cell(cell: Cell, layout: _Layout, most: int | None, unit: str | None) -> list[_Line]:
+    """Return a cell's lines; its unit is written where the column has several."""
     if isinstance(cell, Label) and layout.short:
         cell = cell.short
     made = printed(cell, layout.digits)
-    figure = one_line(made.text) + (f" {one_line(made.unit)}" if shown and made.unit else "")
+    figure = one_line(made.shown(unit))
     if made.interval is None:
         folds = made.unit is None and most
         return [[(line, "")] for line in (_folded(figure, most) if folds and most else [figure])]
@@ -198,17 +189,15 @@ def _packed(grid: _Grid, keys: int, width: int) -> list[list[int]] | None:
 
 def _stacked(table: Table, width: int) -> list[list[_Line]]:
     """Return each row as lines of its own, heading and cell: for a width that holds no columns."""
-    units = column_units(table)
-    headings = printed_headings(table, units)
-    blocks = []
+    columns, blocks = printed_columns(table), []
     for name, rows in table.blocks():
         blocks += [_folded(name, width)] if name is not None else []
         for row in rows:
-            texts = []
-            for heading, cell, unit in zip(headings, row, units, strict=True):
-                lines = _cell(cell, _LAYOUTS[0], None, shown=unit is None)
-                texts.append(f"{heading}: {' '.join(t for line in lines for t, _ in line)}")
-            blocks.append([line for text in texts for line in _folded(text, width)])
+            lines = []
+            for column, cell in zip(columns, row, strict=True):
+                text = " ".join(t for line in _cell(cell, _LAYOUTS[0], None, column.unit) for t, _ in line)
+                lines += _folded(f"{column.heading}: {text}", width)
+            blocks.append(lines)
     return [[[(line, "")] for line in block] for block in blocks]
 
 

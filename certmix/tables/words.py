@@ -8,7 +8,7 @@ from typing import Any
 from certmix.errors import one_line
 from certmix.tables.table import Cell, Label, Quantity, Share, Table
 from certmix.text import accuracy, as_given, floor_digits, known, plain_decimal
-from certmix.types import CertifiedAccuracy, CleanAccuracy, Summary
+from certmix.types import CertifiedAccuracy, Summary
 
 DETERMINISTIC = ("margin", "lipschitz-constant")
 """Certificates that draw no samples: no noise level, and nothing that could fail by chance."""
@@ -32,13 +32,7 @@ def symbols(text: str) -> str:
 
 
 def classifier_label(classifier: str, alpha: float) -> str:
-    """Return ``robust (alpha = 1)``, ``mixed (alpha = 0.76)``, or the name itself.
-
-    Examples
-    --------
-    >>> classifier_label("mixed", 0.76)
-    'mixed (alpha = 0.76)'
-    """
+    """Return ``robust (alpha = 1)``, ``mixed (alpha = 0.76)``, or the name itself."""
     weights = {"robust": 1.0, "mixed": alpha}
     if classifier not in weights:
         return one_line(classifier)
@@ -55,13 +49,7 @@ def certificate_label(certificate: str) -> str:
 
 
 def radius_heading(radius: float) -> str:
-    """Return a column's heading: ``> 0`` (a radius of 0 certifies nothing) or ``>= r``.
-
-    Examples
-    --------
-    >>> radius_heading(0), radius_heading(0.25), radius_heading(8 / 255)
-    ('> 0', '>= 0.25', '>= 8/255')
-    """
+    """Return a column's heading: ``> 0`` (a radius of 0 certifies nothing), ``>= 0.25`` or ``>= 8/255``."""
     return "> 0" if radius == 0 else f">= {as_given(radius)}"
 
 
@@ -72,29 +60,19 @@ def deterministic(summary: Summary) -> bool:
 
 def settings(summary: Summary) -> str:
     """Return sigma, alpha, samples, failure probability and images in one line."""
+    alpha = f"alpha = {plain_decimal(summary.alpha)}"
     images = f"{summary.images:,} image{'' if summary.images == 1 else 's'}"
     if deterministic(summary):
-        weight = f"alpha = {plain_decimal(summary.alpha)}"
-        return ", ".join([weight, "no failure probability: deterministic", images])
-    parts = [
-        "sigma of the best source" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}",
-        f"alpha = {plain_decimal(summary.alpha)}",
-        *_samples(summary),
-        "failure probability unknown"
-        if summary.failure_probability is None
-        else f"failure probability {plain_decimal(summary.failure_probability)} an image",
-        images,
-    ]
-    return ", ".join(parts)
-
-
-def _samples(summary: Summary) -> list[str]:
-    if summary.samples is None:
-        return []
-    mean = summary.mean_samples
-    if mean is None or mean == summary.samples:
-        return [f"n = {summary.samples:,} samples an image"]
-    return [f"n at most {summary.samples:,} samples an image ({mean:,.0f} on average)"]
+        return f"{alpha}, no failure probability: deterministic, {images}"
+    sigma = "sigma of the best source" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}"
+    parts, mean = [sigma, alpha], summary.mean_samples
+    if summary.samples is not None:
+        drawn = f"{summary.samples:,} samples an image"
+        fixed = mean is None or mean == summary.samples
+        parts.append(f"n = {drawn}" if fixed else f"n at most {drawn} ({mean:,.0f} on average)")
+    delta = summary.failure_probability
+    parts.append(f"failure probability {'unknown' if delta is None else f'{plain_decimal(delta)} an image'}")
+    return ", ".join([*parts, images])
 
 
 def notes(summary: Summary) -> list[str]:
@@ -118,22 +96,10 @@ def notes(summary: Summary) -> list[str]:
 
     meanings = {**{name: one.meaning for name, one in CERTIFICATES.items()}, **_MEANINGS}
     lines += [f"{name}: {text}" for name, text in meanings.items() if name in present]
-    lines.append(_provenance(summary))
-    return lines + [one_line(note) for note in summary.notes]
-
-
-def _provenance(summary: Summary) -> str:
-    pairs = {
-        "data": summary.data,
-        "standard": summary.standard,
-        "robust": summary.robust,
-        "bound": summary.bound,
-        "goal": summary.goal,
-        "selection samples": summary.selection_samples,
-        "seed": summary.seed,
-    }
-    known = (f"{name} {one_line(str(value))}" for name, value in pairs.items() if value is not None)
-    return f"Run: {'; '.join(known)}."
+    names = ("data", "standard", "robust", "bound", "goal", "selection samples", "seed")
+    pairs = {name: getattr(summary, name.replace(" ", "_")) for name in names}
+    told = (f"{name} {one_line(str(value))}" for name, value in pairs.items() if value is not None)
+    return [*lines, f"Run: {'; '.join(told)}.", *map(one_line, summary.notes)]
 
 
 def mean_radius(row: CertifiedAccuracy, *, norm: str = "l2") -> str:
@@ -144,11 +110,6 @@ def mean_radius(row: CertifiedAccuracy, *, norm: str = "l2") -> str:
 
 def _radius_digits(norm: str) -> int:
     return 5 if norm == "linf" else 3
-
-
-def clean_values(clean: CleanAccuracy) -> tuple[str, str, str]:
-    """Return the printed clean accuracies, in the order of `CLEAN_LABELS`."""
-    return accuracy(clean.standard), accuracy(clean.robust), accuracy(clean.mixed)
 
 
 def summary_table(summary: Summary) -> Table:
@@ -166,7 +127,8 @@ def summary_table(summary: Summary) -> Table:
         ]
         rows += of_group
         groups.append((classifier_label(classifier, summary.alpha), len(of_group)))
-    clean = zip(CLEAN_LABELS, clean_values(summary.clean_accuracy), strict=True)
+    shares = summary.clean_accuracy
+    clean = zip(CLEAN_LABELS, (shares.standard, shares.robust, shares.mixed), strict=True)
     planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
     return Table(
         name="certified-accuracy",
@@ -178,7 +140,7 @@ def summary_table(summary: Summary) -> Table:
         complete=bool(summary.complete),
         groups=tuple(groups),
         extent=f"{summary.images:,}{planned} images",
-        below=f"Clean accuracy (%): {', '.join(f'{label} {value}' for label, value in clean)}",
+        below=f"Clean accuracy (%): {', '.join(f'{label} {accuracy(share)}' for label, share in clean)}",
         data=summary.as_dict(),
         records=_records(summary),
     )
