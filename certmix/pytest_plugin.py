@@ -17,9 +17,14 @@ import pytest
 if TYPE_CHECKING:
     from certmix.types import Dataset, Summary
 
-OPTIONS: dict[str, tuple[type, str]] = {
+
+def _images(text: str) -> int | str:
+    return text if text == "all" else int(text)
+
+
+OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "data": (str, "data set: a name, or a path from the root folder (default: cifar10-sample)"),
-    "images": (str, "how many images, or all (default: 100)"),
+    "images": (_images, "how many images, or all (default: 100)"),
     "samples": (int, "most samples an image (default: 10000)"),
     "sigma": (float, "noise level"),
     "alpha": (float, "mixing weight of the robust classifier"),
@@ -50,9 +55,7 @@ def pytest_plugin_registered(plugin: object, plugin_name: str, manager: pytest.P
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the settings to the ini file."""
-    for name, (_, what) in OPTIONS.items():
-        parser.addini(f"certmix_{name}", f"certmix: {what}", default="")
-    for name, what in FOLDERS.items():
+    for name, what in [*((name, what) for name, (_, what) in OPTIONS.items()), *FOLDERS.items()]:
         parser.addini(f"certmix_{name}", f"certmix: {what}", default="")
 
 
@@ -176,17 +179,9 @@ def _settings(config: pytest.Config) -> dict[str, Any]:
             try:
                 found[name] = kind(text)
             except ValueError:
-                raise pytest.UsageError(f"certmix_{name} = {text}: write a number") from None
-    if "images" in found and found["images"] != "all":
-        found["images"] = _whole(found["images"])
+                wanted = "a number or all" if name == "images" else "a number"
+                raise pytest.UsageError(f"certmix_{name} = {text}: write {wanted}") from None
     beside = Path(config.rootpath) / found["data"] if "data" in found else None
     if beside is not None and beside.exists():
         found["data"] = str(beside)
     return found
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise pytest.UsageError(f"certmix_images = {text}: write a number or all") from None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -38,56 +37,10 @@ from certmix.verification.requirements import Requirement, written
 __all__ = ["SIDES", "assert_certified", "certify_and_warn"]
 
 Model = str | nn.Module | SmoothedClassifier
-
-
-@dataclass(frozen=True)
-class Given:
-    """What is certified: g (or None), h before noise, noise level and mixing weight."""
-
-    standard: str | nn.Module | None
-    robust: str | nn.Module
-    sigma: float | None
-    alpha: float
-
-    @property
-    def modules(self) -> tuple[nn.Module, ...]:
-        """The models that are torch modules."""
-        return tuple(one for one in (self.standard, self.robust) if isinstance(one, nn.Module))
-
-
-def taken_apart(
-    model: Model, standard: str | nn.Module | None, sigma: float | None, alpha: float | None
-) -> Given:
-    """Return the parts of a model; a mix and a smoothed classifier bring their own alpha and sigma.
-
-    Raises
-    ------
-    ParameterError
-        If what they bring contradicts what is given, or a mix has no certificates.
-    """
-    if isinstance(model, SmoothedClassifier):
-        return Given(standard, model.base, _agreed("sigma", model.sigma, sigma), _weight(alpha))
-    if not isinstance(model, MixedClassifier):
-        return Given(standard, model, sigma, _weight(alpha))
-    if (model.trust, model.form) != ("constant", "probabilities"):
-        raise ParameterError(
-            f"a mix with trust {model.trust!r} of {model.form} has no certificates: only trust 'constant' of "
-            "probabilities has; make the MixedClassifier with these"
-        )
-    if standard is not None:
-        raise ParameterError("the mix has a standard classifier of its own: leave standard out")
-    return Given(model.standard, model.robust, sigma, _agreed("alpha", model.alpha, alpha))
-
-
-def _weight(alpha: float | None) -> float:
-    """The model alone, where no mixing weight is given."""
-    return 1.0 if alpha is None else alpha
-
-
-def _agreed(name: str, own: float, given: float | None) -> float:
-    if given is not None and given != own:
-        raise ParameterError(f"{name} = {given:g}: the model has {own:g}; leave {name} out")
-    return own
+Result = CertifyResult | DeterministicResult
+SIDES = {"lower-bound": "lower bound", "point": "value"}
+"""What can be held against the threshold, and what guarantee files call it."""
+_NAMED = 8
 
 
 @contextmanager
@@ -102,13 +55,6 @@ def as_it_was(modules: tuple[nn.Module, ...]) -> Iterator[None]:
             part.training = training
         for weight, requires_grad in wanted:
             weight.requires_grad_(requires_grad)
-
-
-SIDES = {"lower-bound": "lower bound", "point": "value"}
-"""What can be held against the threshold, and what guarantee files call it."""
-
-_NAMED = 8
-Result = CertifyResult | DeterministicResult
 
 
 def assert_certified(
@@ -215,8 +161,20 @@ def certify_given(
     **options: Any,
 ) -> Result:
     """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
-    given = taken_apart(model, standard, sigma, alpha)
-    plain = draws_no_samples([certificate], norm, given.sigma)
+    robust: Any = model
+    if isinstance(model, SmoothedClassifier):
+        robust, sigma = model.base, _agreed("sigma", model.sigma, sigma)
+    elif isinstance(model, MixedClassifier):
+        if (model.trust, model.form) != ("constant", "probabilities"):
+            raise ParameterError(
+                f"a mix with trust {model.trust!r} of {model.form} has no certificates: only trust "
+                "'constant' of probabilities has; make the MixedClassifier with these"
+            )
+        if standard is not None:
+            raise ParameterError("the mix has a standard classifier of its own: leave standard out")
+        standard, robust, alpha = model.standard, model.robust, _agreed("alpha", model.alpha, alpha)
+    alpha = 1.0 if alpha is None else alpha  # the model alone
+    plain = draws_no_samples([certificate], norm, sigma)
     named = {key: options.pop(key) for key in list(options) if key in Sources.__struct_fields__}
     kinds = (Margin, GivenConstant) if plain else (CertifyRequest,)
     unknown = [key for key in options if not any(key in kind.__struct_fields__ for kind in kinds)]
@@ -224,18 +182,27 @@ def certify_given(
         raise ParameterError(
             f"unknown options for certificate {certificate}: {', '.join(unknown)}; see certmix.certify"
         )
-    sources = Sources(**named, standard=given.standard, robust=given.robust)
+    sources = Sources(**named, standard=standard, robust=robust)
     request: Any
     if plain:
         named_norm = {} if norm is None else {"norm": norm}
-        asked = {"alpha": given.alpha, "certificate": certificate, **named_norm, **options}
+        asked = {"alpha": alpha, "certificate": certificate, **named_norm, **options}
         request = settings(DeterministicRequest, asked)
     else:
-        request = CertifyRequest(given.sigma, given.alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
+        request = CertifyRequest(sigma, alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
     run: Any = run_deterministic if plain else run_certify
-    with as_it_was(given.modules):
+    folder = None
+    with as_it_was(tuple(one for one in (standard, robust) if isinstance(one, nn.Module))):
         try:
-            folder = None if runs is None else Path(runs) / _name(request, sources, device)
+            if runs is not None:  # its folder has the name that `certmix certify` would give it
+                chosen = resolve_device(device)
+                if plain:
+                    loaded = load_models(sources, robust, chosen, lambda sentence: None)
+                    identity: Any = proved.run_identity(request, loaded)
+                else:
+                    loaded = load_sources(sources, request.sigma, chosen, lambda sentence: None)
+                    identity = study.run_identity(request, loaded)
+                folder = Path(runs) / identity.folder_name()
             result: Result = run(
                 request, sources, output=folder, in_memory=folder is None, device=device,
                 batch_size=batch_size, say=remarks.append,
@@ -249,22 +216,13 @@ def certify_given(
     return result
 
 
-def _name(request: Any, sources: Sources, device: str) -> str:
-    """Return the name that `certmix certify` would give the run: by what its records depend on."""
-    chosen = resolve_device(device)
-    if isinstance(request, CertifyRequest):
-        sampled = load_sources(sources, request.sigma, chosen, _nothing)
-        return study.run_identity(request, sampled).folder_name()
-    assert sources.robust is not None
-    return proved.run_identity(request, load_models(sources, sources.robust, chosen, _nothing)).folder_name()
+def _agreed(name: str, own: float, given: float | None) -> float:
+    if given is not None and given != own:
+        raise ParameterError(f"{name} = {given:g}: the model has {own:g}; leave {name} out")
+    return own
 
 
-def _nothing(sentence: str) -> None:
-    """Loading again says the same."""
-
-
-@dataclass(frozen=True)
-class _Images:
+class _Images(NamedTuple):
     """Images of a result (m,): classes, radii of the mix and what the certificate says of them."""
 
     indices: IntArray
@@ -305,15 +263,14 @@ def _short(images: _Images, radius: float) -> list[str]:
     """Name the images that are not certified at the radius, nearest misses first, and why."""
     short = np.flatnonzero(~((images.proved >= radius) & (images.proved > 0)))
     order = short[np.argsort(-images.proved[short], kind="stable")]
-    reasons = [f"{images.indices[k]} ({_why(images, int(k))})" for k in order[:_NAMED]]
+    reasons = []
+    for k in order[:_NAMED].tolist():
+        own = float(images.radius[k])
+        why = f"radius {floor_digits(own, 3)}" if own > 0 else "no radius"
+        if images.classes[k] != images.labels[k]:
+            why = f"class {images.classes[k]}, label {images.labels[k]}"
+        elif images.status[k] == Status.ABSTAIN:
+            why = "no class established"
+        reasons.append(f"{images.indices[k]} ({why})")
     more = f", and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
     return [f"{len(order)} images are not certified at {written(radius)}: {', '.join(reasons)}{more}"]
-
-
-def _why(images: _Images, k: int) -> str:
-    if images.classes[k] != images.labels[k]:
-        return f"class {images.classes[k]}, label {images.labels[k]}"
-    if images.status[k] == Status.ABSTAIN:
-        return "no class established"
-    radius = float(images.radius[k])
-    return f"radius {floor_digits(radius, 3)}" if radius > 0 else "no radius"
