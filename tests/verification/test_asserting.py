@@ -23,6 +23,7 @@ from certmix.verification import asserting
 
 EASY = points(np.tile([[2.0, 0.0], [-2.0, 0.0]], (20, 1)), np.tile([0, 1], 20))
 SETTINGS = {"sigma": 0.5, "alpha": 0.76, "samples": 400, "goal": "fixed", "images": "all"}
+GIVEN = {"certificate": "lipschitz-constant", "lipschitz_constant": 2**0.5, "images": "all"}
 
 
 def check(model=None, **options):
@@ -76,14 +77,9 @@ def test_a_failure_says_what_fell_short_and_why():
     assert "10 (no radius)" in short
 
 
-def test_many_images_are_counted_not_listed():
-    text = message(radius=3.0, at_least=0.5)
-    assert re.search(
-        r"40 images are not certified at 3: (\d+ \(radius 0\.\d{3}\), ){7}\d+ .*, and 32 more", text
-    )
-
-
-def test_abstentions_are_named():
+def test_many_images_are_counted_and_abstentions_named():
+    listed = r"40 images are not certified at 3: (\d+ \(radius 0\.\d{3}\), ){7}\d+ .*, and 32 more"
+    assert re.search(listed, message(radius=3.0, at_least=0.5))
     on_the_edge = points([[0.0, 0.0]] * 3, [0] * 3)
     assert "no class established" in message(data=on_the_edge, radius=0.1, at_least=0.5)
 
@@ -135,19 +131,15 @@ def test_the_model_is_left_as_it_was():
     message(net, radius=3, at_least=0.9)
     assert net.training and net[1].training
     assert net[0].weight.requires_grad and not net[0].bias.requires_grad
+    net(torch.zeros(1, 2)).sum().backward()
+    assert net[0].weight.grad is not None
 
 
 def test_without_samples():
     """z_0 - z_1 = 2 x_0, and its constant: radius log((1 - mu) e^l / (1 + mu)) / (sqrt(2) L) at alpha 0.76."""
     mu, distance = 0.24 / 0.76 + MARGIN_SLACK, 2.0
     exact = (2 * distance + np.log((1 - mu) / (1 + mu))) / 2
-    options = {
-        "sigma": None,
-        "certificate": "lipschitz-constant",
-        "lipschitz_constant": 2**0.5,
-        "images": "all",
-    }
-    plain = {"data": EASY, "alpha": 0.76, "at_least": 0.9, **options}
+    plain = {"data": EASY, "alpha": 0.76, "at_least": 0.9, **GIVEN}
     result = certmix.assert_certified(plane(NET), radius=exact * (1 - 1e-9), **plain)
     assert isinstance(result, DeterministicResult)
     with pytest.raises(AssertionError, match="certificate lipschitz-constant") as caught:
@@ -155,29 +147,29 @@ def test_without_samples():
     assert "failure probability" not in str(caught.value)
 
 
+class Counting(nn.Module):
+    """Counts the rows it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.rows = plane(NET), 0
+
+    def forward(self, x):
+        self.rows += len(x)
+        return self.net(x)
+
+
 def test_samples_are_kept_and_used_again(tmp_path, monkeypatch):
     monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *given, **options: b"")
-
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = plane(NET)
-
-        def forward(self, x):
-            calls.append(len(x))
-            return self.net(x)
-
-    calls = []
-    first = check(Counting(), radius=0.3, at_least=0.9, runs=tmp_path)
-    drawn = sum(calls)
-    calls.clear()
-    again = check(Counting(), radius=0.2, at_least=0.9, alpha=0.9, runs=tmp_path)
+    net = Counting()
+    first = check(net, radius=0.3, at_least=0.9, runs=tmp_path)
+    drawn = net.rows
+    again = check(net, radius=0.2, at_least=0.9, alpha=0.9, runs=tmp_path)
     assert drawn >= 40 * 500
-    assert sum(calls) < 100
+    assert net.rows - drawn < 100
     assert first.folder == again.folder
     assert first.folder.parent == tmp_path
-    plain = {"certificate": "lipschitz-constant", "lipschitz_constant": 2**0.5, "images": "all", "data": EASY}
-    kept = certmix.assert_certified(plane(NET), radius=0.1, at_least=0.5, runs=tmp_path, **plain)
+    kept = certmix.assert_certified(plane(NET), radius=0.1, at_least=0.5, runs=tmp_path, data=EASY, **GIVEN)
     assert kept.folder.parent == tmp_path and kept.folder != first.folder
 
 
@@ -195,7 +187,7 @@ def test_an_interrupted_run_asserts_nothing(monkeypatch):
     [
         ({"on": "lower"}, "on = 'lower': use lower-bound or point"),
         ({"at_least": 40}, "threshold 40"),
-        ({"radius": -1}, "radius -1"),
+        ({"radius": -1}, "radius = -1"),
         ({"sgima": 1}, "unknown options for certificate exact: sgima"),
         ({"sigma": None}, "no noise level"),
         ({"certificate": "margin", "sigma": None}, "unknown options for certificate margin: .*samples"),
@@ -221,10 +213,3 @@ def test_a_planted_radius_is_what_is_judged(monkeypatch):
     monkeypatch.setattr(asserting._Images, "of", planted)
     assert "value 0.7500" in message(radius=9.0, at_least=1.0)
     check(radius=9.0, at_least=0.75, on="point")
-
-
-def test_gradients_of_plain_modules_flow_again():
-    net = plane(NET)
-    check(net, radius=0.3, at_least=0.5)
-    net(torch.zeros(1, 2)).sum().backward()
-    assert net.weight.grad is not None
