@@ -29,9 +29,9 @@ from certmix.bounds.statistics import start, update
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.verification.checks import Outcome
 from certmix.verification.rederive import rederive
+from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import Sums, choose_images, e_value, measured, resample, weights_of
 from certmix.verification.stored import load
-from certmix.verification.verify import Settings
 
 FIXED, SEQUENTIAL = dict(samples=400, goal="fixed"), dict(samples=2000, goal="radius")
 ALL_HOLD = dict.fromkeys(("same seed", "new seed"), Outcome.HOLDS)
@@ -308,7 +308,7 @@ def test_parameters_out_of_range(fixed, options):
 )  # fmt: skip
 def test_settings_are_checked_before_anything_is_drawn(wrong):
     with pytest.raises(ParameterError):
-        Settings(**wrong)
+        VerifyRequest(**wrong)
 
 
 # E-values of parts: at most one in mean by enumeration, and large where parts are unlike.

@@ -24,7 +24,8 @@ from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee import guarantee_text, parse_guarantee, read_guarantee
 from certmix.verification.judge import propose
 from certmix.verification.rederive import rederive
-from certmix.verification.verify import Settings, verify, verify_guarantee
+from certmix.verification.request import VerifyRequest
+from certmix.verification.verify import verify, verify_guarantee
 
 G = """
 import json
@@ -71,7 +72,7 @@ def verified_once(tmp_path_factory) -> Path:
     (folder / "file_g.py").write_text(G)
     (folder / "g.json").write_text(GOOD)
     (folder / "guarantee.toml").write_text(TEXT.format(requirements=DEFAULT))
-    assert verify(folder / "guarantee.toml", Settings(runs=folder / "cache", images=0)).exit_code == 0
+    assert verify(folder / "guarantee.toml", VerifyRequest(runs=folder / "cache", images=0)).exit_code == 0
     return folder
 
 
@@ -86,8 +87,8 @@ def folder(verified_once, tmp_path, monkeypatch) -> Path:
     return copy
 
 
-def settings(folder: Path, **options) -> Settings:
-    return Settings(runs=folder / "cache", **{"images": 0, **options})
+def settings(folder: Path, **options) -> VerifyRequest:
+    return VerifyRequest(runs=folder / "cache", **{"images": 0, **options})
 
 
 def run_of(folder: Path) -> Path:
