@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fuzz.harness import accepted, fuzz, judged, lay, refused
-from fuzz.readers import log, mix, pictures, whole
+from fuzz.readers import log, pictures, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,12 +16,11 @@ from certmix.data import load
 from certmix.errors import CertmixError, DataError, ModelError, RunError
 from certmix.models.spec import load_model
 from certmix.nuts.description import ModelReference
-from certmix.nuts.folder import absolute, load_nuts
+from certmix.nuts.folder import absolute
 from certmix.page.runs import plots
 from certmix.runs import Run
 from certmix.runs.folder import Identity
 from certmix.runs.logs import lowest_printed, read_log
-from certmix.runs.sources import Sources
 from certmix.verification.falsify.findings import read_finding
 
 
@@ -69,13 +68,6 @@ def test_relative_places_stay_in_the_folder(place: Path, spec: str, weights: str
         assert (place / "mix").resolve() in Path(after).parents, after
 
 
-def test_the_models_of_a_mix_are_looked_for(tmp_path: Path) -> None:
-    lay(tmp_path, mix())
-    assert "checksum" in refused(lambda: load_nuts(tmp_path), tmp_path)
-    lay(tmp_path, mix(standard="./none.json"))
-    assert "cannot be read" in refused(lambda: load_model(f"nuts:{tmp_path}#standard"), tmp_path)
-
-
 # folders of runs
 
 
@@ -84,16 +76,8 @@ def test_a_run_does_not_write_through_links(tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "outside").mkdir()
     (tmp_path / "run" / name).symlink_to(tmp_path / "outside" / "target")
-    assert "link" in refused(lambda: Run(tmp_path / "run", IDENTITY, 3), tmp_path)
-
-
-IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
-
-
-@pytest.mark.parametrize("name", ["numbers.sqlite", "run.json"])
-def test_folders_in_the_way_of_a_fresh_start(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()
-    assert "deleted" in refused(lambda: Run(tmp_path, IDENTITY, 3, fresh=True))
+    identity = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
+    assert "link" in refused(lambda: Run(tmp_path / "run", identity, 3), tmp_path)
 
 
 def test_plots_are_files_of_the_folder(tmp_path: Path) -> None:
@@ -102,10 +86,6 @@ def test_plots_are_files_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "run" / "linked.svg").symlink_to(tmp_path / "secret")
     (tmp_path / "run" / "gone.svg").symlink_to(tmp_path / "nothing")
     assert accepted(lambda: plots(tmp_path / "run"), tmp_path) == (("good", b"<svg/>"),)
-
-
-def test_objects_of_a_program_are_told_on_one_line() -> None:
-    assert "Python objects" in refused(lambda: Sources.from_dict({"objects": ["data\n", "robust"]}))
 
 
 # data sets

@@ -72,15 +72,8 @@ def poisoned(value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: (x, x), r"returns tuple: wrap it to return a tensor of shape \(4, classes\)"),
-        (
-            lambda x: x[:, :3],
-            r"returns shape \(4, 3\), expected \(4, 5\): choose a model trained on these data",
-        ),
-        (lambda x: x[:, :, None], r"returns shape \(4, 5, 1\), expected \(4, classes\): return one row"),
-        (lambda x: x.sum(), r"returns shape \(\), expected \(4, classes\)"),
-        (lambda x: x[:2], r"returns shape \(2, 5\), expected \(4, classes\)"),
-        (lambda x: x.argmax(1, keepdim=True).repeat(1, 5), "torch.int64, expected floating-point"),
+        (lambda x: (x, x), "returns tuple: wrap it to return a tensor"),
+        (lambda x: x[:, :3], r"shape \(4, 3\), expected \(4, 5\): choose a model trained on these data"),
         (poisoned(float("nan")), "1 logits that are not finite of 20: check its weights"),
         (poisoned(float("inf")), "1 logits that are not finite of 20"),
         (lambda x: x @ x, r"fails on inputs \(4, 3, 2, 2\) float32: RuntimeError"),

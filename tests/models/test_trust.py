@@ -271,26 +271,6 @@ def test_a_classifier_that_never_changes_has_no_gradient_and_no_error(form, norm
             assert torch.autograd.grad(out.sum(), x, allow_unused=True)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("trust", GRADIENT_TRUSTS)
-def test_norms_are_differentiated_where_they_are_zero(trust, norm):
-    """Every logit is stationary at 0, where R_i has a kink; just beside it R_i is positive."""
-    standard, robust = pair(Quadratic)
-    x = torch.zeros(2, 6, dtype=torch.float64, requires_grad=True)
-    out = MixedClassifier(standard, robust, 0.7, trust=trust, norm=norm)(x)
-    (gradient,) = torch.autograd.grad(out[:, 0].sum(), x, create_graph=True)
-    assert out.isfinite().all()
-    assert gradient.isfinite().all()
-    assert torch.autograd.grad(gradient.sum(), x)[0].isfinite().all()
-    assert log_trust_values(standard, robust, x + 0.1, trust, norm=norm).isfinite().all()
-
-
-def test_max_gradient_is_that_of_the_first_of_equals():
-    standard = Linear([[1.0, 0.0], [0.0, 3.0], [0.0, 0.0]], [1.0, 1.0, 0.0])
-    got = log_trust_values(standard, standard, torch.zeros(1, 2).double(), "max-gradient", "logits", "l2")
-    assert got.item() == 0.0
-
-
 class Watched(Linear):
     """Notes whether a graph of the forward pass, and of the backward pass, is recorded."""
 
