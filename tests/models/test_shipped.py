@@ -10,14 +10,18 @@ from certmix.models.zoo import ZOO_FOLDER, gaussian_names, load_zoo, zoo_card, z
 
 
 @pytest.mark.parametrize("name", zoo_names())
-def test_clean_accuracy_is_what_the_card_says(name):
-    sample = load("cifar10-sample")
+def test_a_shipped_model_does_what_its_card_says(name):
+    sample, card = load("cifar10-sample"), zoo_card(name)
     model, inputs = load_zoo(name), torch.from_numpy(stack(sample, range(0, 500, 5)))
     with torch.inference_mode():
-        accuracy = float((model(inputs).argmax(1).numpy() == sample.labels[::5]).mean())
-    card = zoo_card(name)
+        logits = model(inputs)
+    assert logits.shape == (100, card.classes) and logits.isfinite().all()
+    accuracy = float((logits.argmax(1).numpy() == sample.labels[::5]).mean())
     assert abs(accuracy - card.accuracy["clean on cifar10-sample"]) < 0.12
-    assert card.data == "cifar10 train"
+    assert (card.name, card.data, card.input_range) == (name, "cifar10 train", (0.0, 1.0))
+    assert card.class_names == sample.class_names and card.recipe and card.epochs > 0
+    assert all(value > 1 / card.classes for value in card.accuracy.values())
+    assert (ZOO_FOLDER / f"{name}.safetensors").stat().st_size <= 4_000_000
 
 
 def test_every_role_is_shipped_and_every_weights_file_has_its_card():
