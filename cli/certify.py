@@ -10,8 +10,16 @@ from typing import Any
 
 import click
 
-from certmix.certification.deterministic_request import GivenConstant, Margin, draws_no_samples
-from certmix.certification.request import DEFAULT_RADII, OPTION_OF, CertifyRequest, Shard, check_batch_size
+from certmix.certification.request import (
+    DEFAULT_RADII,
+    OPTION_OF,
+    CertifyRequest,
+    GivenConstant,
+    Margin,
+    Shard,
+    check_batch_size,
+    draws_no_samples,
+)
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.runs.engine import EngineChoice
@@ -101,24 +109,12 @@ def certify(format_: str, **given: Any) -> int:
     others = {name for other in (CertifyRequest, Margin, GivenConstant) for name in other.__struct_fields__}
     refuse_unused(sorted(others & given.keys()), f"is not for certificate {certificates[0]}")
     request = kind(**asked)  # refused before torch is imported
-    result: Any
-    if kind is CertifyRequest:
-        from certmix.certification.run import run_certify
+    from certmix.certification.run import run_certify
 
-        from .progress import CertifyBar, say
+    from .progress import RunBar, say
 
-        with CertifyBar() as bar:
-            result = run_certify(request, sources, engine=choice, progress=bar.update, say=say, **given)
-    else:
-        from certmix.certification.proved import run_deterministic
-
-        from .progress import StudyBar, say
-
-        del given["shard"], given["compiled"]
-        with StudyBar() as study:
-            result = run_deterministic(
-                request, sources, engine=choice, progress=study.update, say=say, **given
-            )
+    with RunBar() as bar:
+        result = run_certify(request, sources, engine=choice, progress=bar.update, say=say, **given)
     print_result(result, format_)
     finished = not result.interrupted if given.get("shard") else result.summary.complete
     return 0 if finished else 130
@@ -190,9 +186,9 @@ def reproduce(run: Path, output: Path | None, device: str) -> int:
 def _reproduce(run: Path, output: Path, device: str) -> int:
     from certmix.certification.reproduce import reproduce
 
-    from .progress import CertifyBar, say
+    from .progress import RunBar, say
 
-    with CertifyBar() as bar:
+    with RunBar() as bar:
         found = reproduce(run, output, device=device, progress=bar.update, say=say)
     for change in found.changed:
         click.echo(f"differs: {change}")

@@ -160,11 +160,11 @@ def _fit_certified(given: dict[str, Any]) -> int:
     from certmix.studies.nuts_certified import nuts_certified
     from certmix.studies.study import Surroundings
 
-    from .progress import StudyBar, say
+    from .progress import RunBar, say
 
     (asked,), sources = divide(given, CertifiedRequest), sources_of(given)
     format_ = given.pop("format_")
-    with StudyBar() as bar:
+    with RunBar() as bar:
         where = Surroundings(**given, progress=bar.update, say=say)
         result = nuts_certified(CertifiedRequest(**asked), sources, where)
     print_study(result, format_)

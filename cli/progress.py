@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["CertifyBar", "StudyBar", "TrainBar", "say"]
+__all__ = ["RunBar", "TrainBar", "say"]
 
 
 def say(message: str) -> None:
@@ -52,14 +52,17 @@ class _Bar:
         self._progress.update(self._task, completed=done, total=total, status=status)
 
 
-class CertifyBar(_Bar):
-    """Images done, samples a second, and the share certified so far."""
+class RunBar(_Bar):
+    """Images done, over all conditions of a study, and the one at work; of samples, how fast and how good."""
 
     def update(self, progress: Any) -> None:
-        """Take one `certmix.certification.run.Progress`."""
-        rate = progress.drawn / progress.seconds if progress.seconds > 0 else 0.0
-        share = 100 * progress.certified / progress.done
-        self.show(progress.done, progress.total, f"{rate:,.0f} samples/s, certified {share:.0f} %")
+        """Take one `certmix.runs.cells.Progress`."""
+        status = progress.cell
+        if status == "samples":
+            rate = progress.drawn / progress.seconds if progress.seconds > 0 else 0.0
+            share = 100 * progress.certified / progress.done
+            status = f"{rate:,.0f} samples/s, certified {share:.0f} %"
+        self.show(progress.done, progress.total, status)
 
 
 class TrainBar(_Bar):
@@ -70,11 +73,3 @@ class TrainBar(_Bar):
         done = (progress.epoch - 1) * progress.batches + progress.batch
         status = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
         self.show(done, progress.epochs * progress.batches, status)
-
-
-class StudyBar(_Bar):
-    """Images done over all conditions of an empirical study, and the condition at work."""
-
-    def update(self, progress: Any) -> None:
-        """Take one `certmix.runs.cells.Progress`."""
-        self.show(progress.done, progress.total, progress.cell)

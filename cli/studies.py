@@ -72,7 +72,7 @@ def run_study(
     from certmix.attacks import ATTACKS
     from certmix.studies.study import Surroundings
 
-    from .progress import StudyBar, say
+    from .progress import RunBar, say
 
     (asked,) = divide(given, AttackRequest)
     asked = {**(usual or {}), **asked}
@@ -83,7 +83,7 @@ def run_study(
     if request.attack == "fgsm" and request.restarts == 1:
         refuse_unused(["seed"], "is for random starts, which --attack fgsm has only with --restarts")
     sources, format_ = sources_of(given), given.pop("format_")
-    with StudyBar() as bar:
+    with RunBar() as bar:
         where = Surroundings(
             **{name: given.pop(name) for name in ("output", "fresh", "device")}, progress=bar.update, say=say
         )

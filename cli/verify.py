@@ -88,12 +88,12 @@ def _verified(target: Path, request: VerifyRequest) -> Any:
     from certmix.errors import one_line
     from certmix.verification.verify import verify
 
-    from .progress import CertifyBar, StudyBar
+    from .progress import RunBar
 
-    with CertifyBar() as bar, StudyBar() as second:
+    with RunBar() as bar, RunBar() as second:
         return verify(
             target, request, say=lambda sentence: click.echo(one_line(sentence), err=True),
-            progress=lambda found: (bar if hasattr(found, "certified") else second).update(found),
+            progress=bar.update,
             again=lambda done, total: second.show(done, total, "sampling again"),
         )  # fmt: skip
 
@@ -250,10 +250,10 @@ def falsify(
         refuse_unused(unused, f"is for classifiers {kind} noise")
     from certmix.verification.falsify.falsify import falsify
 
-    from .progress import StudyBar, say
+    from .progress import RunBar, say
 
     request = FalsifyRequest(**asked)
-    with StudyBar() as bar:
+    with RunBar() as bar:
         result = falsify(run, request, output=output, device=device, progress=bar.update, say=say)
     click.echo(_json(result) if format_ == "json" else "\n".join(_lines(result)))
     if result.falsified:

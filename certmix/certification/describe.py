@@ -1,100 +1,137 @@
-"""What ``run.json`` says of a run besides its identity."""
+"""What a run is of: data, models, identity, images, and what ``run.json`` says of it."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import nn
 
-from certmix.certification.evaluate import unanimous
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, GivenConstant, Request, Shard
+from certmix.data import spread
+from certmix.errors import ModelError
+from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
-from certmix.runs.sources import Loaded, Sources
+from certmix.models.zoo import zoo_card, zoo_names
+from certmix.runs import Identity, StudyIdentity
+from certmix.runs.engine import Engine
+from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling.devices import Passes
-from certmix.sampling.grid import Grid
-from certmix.sampling.law import noise_error, noise_law
+from certmix.types import IntArray
 
 PACKAGES = ("torch", "numpy", "scipy", "numba")
 
 
-def description(request: CertifyRequest, loaded: Loaded, sources: Sources, passes: Passes) -> dict[str, Any]:
-    """Return request, sources, checksums, failure budget, device and versions as plain data."""
-    return {
-        "request": request.as_dict(),
-        "sources": sources.as_dict(),
-        "data": _data(loaded),
-        "models": _models({"robust": loaded.robust, "standard": loaded.standard}),
-        "failure_budget": {
-            "failure_probability": request.failure_probability,
-            "bound": request.bound,
-            "split": unanimous(request, loaded.dataset.classes).split,
-            "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
-            "holds_for": "one image's certificate",
-        },
-        "noise": _noise(request.sigma, loaded),
-        **_machine(passes.device, passes.batch_size),
-        "compiled": passes.compiled,
+@dataclass(frozen=True)
+class Recipe:
+    """What the steps of a certification share; `sources` is what other processes load `loaded` from."""
+
+    request: Any
+    sources: Sources
+    loaded: Loaded
+    passes: Passes
+    engine: Engine
+    say: Callable[[str], None]
+    shard: Shard | None = None
+
+    @cached_property
+    def everyone(self) -> IntArray:
+        """Positions of all images that were asked for."""
+        return spread(len(self.loaded.dataset), self.request.images)
+
+    @cached_property
+    def positions(self) -> IntArray:
+        """Positions of this run's share of them."""
+        return self.everyone if self.shard is None else self.shard.of_positions(self.everyone)
+
+    def near_chance(self, model: LoadedModel, right: int, total: int, where: str = "") -> None:
+        """Point out a model whose accuracy is near chance."""
+        if warning := chance_warning(model.name, right, total, self.loaded.dataset.classes, where):
+            self.say(warning)
+
+    def described(self, **more: Any) -> dict[str, Any]:
+        """Return what ``run.json`` says."""
+        passes = self.passes
+        asked = self.request.as_dict()
+        about = description(asked, self.loaded, self.sources, passes.device, passes.batch_size)
+        shard = {} if self.shard is None else {"shard": self.shard.as_dict()}
+        return {**about, "certified": True, "engine": self.engine.described, **shard, **more}
+
+
+def robust_of(request: Request, sources: Sources) -> str | nn.Module:
+    """Return the robust model, a shipped one where none is named.
+
+    Raises
+    ------
+    ModelError
+        If none is shipped for such a request.
+    """
+    robust = sources.robust
+    if isinstance(request, CertifyRequest):
+        return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.sigma)
+    if robust is not None:
+        return robust
+    if isinstance(request, GivenConstant):
+        raise ModelError("no model of known Lipschitz constant is shipped: name yours with --robust")
+    for name in zoo_names():
+        if zoo_card(name).recipe.get("name") == "interval":
+            return name
+    raise ModelError(
+        "no model trained for bound propagation is shipped: train one (certmix train interval) and name it "
+        "with --robust; others, such as cifar10-adversarial-linf, can be named but have radii near 0"
+    )
+
+
+def load(request: Request, sources: Sources, device: torch.device, say: Callable[[str], None]) -> Loaded:
+    """Load data and models and check that they fit together; warnings go to `say`."""
+    if isinstance(request, CertifyRequest):
+        return load_sources(sources, request.sigma, device, say)
+    return load_models(sources, robust_of(request, sources), device, say)
+
+
+def identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
+    """Return what a request's numbers depend on: it names the run folder."""
+    data, robust = loaded.dataset, loaded.robust
+    if isinstance(request, CertifyRequest):
+        return Identity(
+            data.name, data.checksum, robust.name, robust.checksum, request.sigma, request.seed,
+            request.selection_samples, request.precision, request.kept,
+        )  # fmt: skip
+    parts = {
+        "data_checksum": data.checksum,
+        "robust_checksum": robust.checksum,
+        **request.identity(),
     }
+    label = "-".join([data.name, robust.name, *map(str, request.identity().values())][:4])
+    return StudyIdentity(f"certify-{request.certificate}", label, parts)
 
 
-def _noise(sigma: float, loaded: Loaded) -> dict[str, Any]:
-    """What is drawn, and how far a probability may be from that under the Gaussian, eps."""
-    coordinates = int(loaded.dataset.read(0).size) if len(loaded.dataset) else 0
-    law, grid = noise_law(sigma), Grid.of(sigma)
-    return {
-        "law": "Gaussian, rounded to multiples of a step",
-        "steps_per_unit": grid.per_unit,
-        "clip": "none: values beyond the largest have their probability in eps",
-        "largest": law.reach / grid.per_unit,
-        "coordinates": coordinates,
-        "total_variation_a_coordinate": law.total_variation,
-        "eps": noise_error(sigma, coordinates),
-        "bits": "Philox4x32-10",
-    }
-
-
-def surroundings(
-    request: dict[str, Any], loaded: Loaded, sources: Sources, device: torch.device, batch_size: int
+def description(
+    request: dict[str, Any], loaded: Loaded, sources: Sources, device: torch.device, batch_size: int | None
 ) -> dict[str, Any]:
-    """Return the same of an empirical study, which has no failure budget: nothing in it is certified."""
+    """Return request, sources, data, models, device and versions as plain data; nothing is certified."""
+    data, machine = loaded.dataset, platform.processor() or platform.machine()
     return {
         "request": request,
         "sources": sources.as_dict(),
-        "data": _data(loaded),
-        "models": _models({"robust": loaded.robust, "standard": loaded.standard}),
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "checksum": data.checksum,
+            "inputs": len(data),
+            "class_names": list(data.class_names),
+            "input_range": data.input_range,
+            "settings": data.settings,
+        },
+        "models": {role: _model(model) for role, model in loaded.models.items()},
         "certified": False,
-        **_machine(device, batch_size),
-    }
-
-
-def _data(loaded: Loaded) -> dict[str, Any]:
-    data = loaded.dataset
-    return {
-        "name": data.name,
-        "split": data.split,
-        "checksum": data.checksum,
-        "inputs": len(data),
-        "class_names": list(data.class_names),
-        "input_range": data.input_range,
-        "settings": data.settings,
-    }
-
-
-def _models(models: dict[str, LoadedModel | None]) -> dict[str, Any]:
-    return {
-        role: None
-        if m is None
-        else {"name": m.name, "spec": m.spec, "checksum": m.checksum, "parts": dict(m.parts)}
-        for role, m in models.items()
-    }
-
-
-def _machine(device: torch.device, batch_size: int | None) -> dict[str, Any]:
-    return {
         "device": str(device),
-        "device_name": _device_name(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else machine,
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),
         "versions": {"certmix": version("certmix"), "python": platform.python_version()}
@@ -102,7 +139,7 @@ def _machine(device: torch.device, batch_size: int | None) -> dict[str, Any]:
     }
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
+def _model(model: LoadedModel | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    return {"name": model.name, "spec": model.spec, "checksum": model.checksum, "parts": dict(model.parts)}

@@ -39,6 +39,7 @@ __all__ = [
     "SETTLED",
     "Bounded",
     "Evaluation",
+    "Outcomes",
     "began_with",
     "bound_records",
     "ceilings",
@@ -47,10 +48,12 @@ __all__ = [
     "evaluate",
     "expectations",
     "log_rows",
+    "outcomes_of",
     "radii_of",
     "reading_notes",
     "row_plan",
     "table_row",
+    "tabulate",
     "unanimous",
 ]
 
@@ -84,11 +87,11 @@ def bound_records(
     ModelError
         If the bound needs one function, and the model's rows depend on their place.
     """
-    bound = BOUNDS[request.bound_name]
+    bound = BOUNDS[request.bound]
     if not bound.averaged and any(record.places > 1 for record in records):
         others = " or ".join(sorted(name for name, one in BOUNDS.items() if one.averaged))
         raise ModelError(
-            f"the model's logits depend on a row's place in the batch, where bound {request.bound_name} does "
+            f"the model's logits depend on a row's place in the batch, where bound {request.bound} does "
             f"not hold: use {others} (docs/noise.md#rows-of-a-batch)"
         )
     selected = np.array([record.selected for record in records], np.int64)
@@ -96,14 +99,14 @@ def bound_records(
         labels = np.array([record.label for record in records], np.int64)
         walk = _walk(records, Walk(_rule(request), selected, labels), every_look)
         split = bound.split(request.failure_probability)
-        bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound_name, split)
+        bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound, split)
         bounds = allow_for_noise(bounds, *_noise_of(records))
         return Bounded(bounds, walk.samples, walk.active & (not every_look))
     evidence: list[Mapping[int, Any]] = [_evidence(record, request) for record in records]
     present = np.array([request.samples in looks for looks in evidence])
     if not present.all():
         nothing = np.zeros(len(records))
-        unknown = ConfidenceBounds(nothing, nothing + 1, request.failure_probability, request.bound_name, {})
+        unknown = ConfidenceBounds(nothing, nothing + 1, request.failure_probability, request.bound, {})
         return Bounded(unknown, np.zeros(len(records), np.int64), ~present)
     complete = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
     complete = allow_for_noise(complete, *_noise_of(records))
@@ -125,10 +128,10 @@ def _fixed_bounds(
 ) -> ConfidenceBounds | LayerBounds:
     delta = request.failure_probability
     if request.scores == "hard":
-        return bound_counts(np.stack(complete), selected, delta, request.bound_name)
-    if BOUNDS[request.bound_name].distribution:
+        return bound_counts(np.stack(complete), selected, delta, request.bound)
+    if BOUNDS[request.bound].distribution:
         return bound_layers(complete, delta)
-    return bound_scores(complete, delta, request.bound_name)
+    return bound_scores(complete, delta, request.bound)
 
 
 def _walk(records: Sequence[ImageRecord], walk: Walk, every_look: bool) -> Walk:
@@ -151,7 +154,7 @@ def _walk(records: Sequence[ImageRecord], walk: Walk, every_look: bool) -> Walk:
 
 def unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds | LayerBounds:
     """Return the bounds of one image whose samples all agree fully."""
-    delta, bound, one = request.failure_probability, request.bound_name, np.eye(1, classes, dtype=np.int64)
+    delta, bound, one = request.failure_probability, request.bound, np.eye(1, classes, dtype=np.int64)
     selected, hard = np.zeros(1, np.int64), request.scores == "hard"
     if request.goal == "fixed":
         agreed = one[0] * request.samples if hard else _agreed(classes, request.samples)
@@ -190,18 +193,35 @@ def radii_of(
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A summary with what plots and logs need besides.
+class Outcomes:
+    """Classes and radii of images, (m,) each.
 
-    ``radii`` holds one `CertifiedRadii` for each row of the summary; the first
-    is the robust classifier alone.
+    ``robust``, ``standard`` and ``mixed`` are predicted classes (None without a standard model, or where
+    one of its answers is lacking); ``radii`` those of h alone, then of the mix, one for each row.
     """
+
+    indices: IntArray
+    labels: IntArray
+    robust: IntArray
+    standard: IntArray | None = None
+    mixed: IntArray | None = None
+    radii: tuple[CertifiedRadii, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A table with its curves, and what is behind it; ``bounds`` and ``records`` where there is noise."""
 
     summary: Summary
     curves: tuple[Curve, ...]
-    radii: tuple[CertifiedRadii, ...]
-    bounds: ConfidenceBounds | LayerBounds
-    records: tuple[ImageRecord, ...]
+    outcomes: Outcomes
+    bounds: ConfidenceBounds | LayerBounds | None = None
+    records: tuple[ImageRecord, ...] = ()
+
+    @property
+    def radii(self) -> tuple[CertifiedRadii, ...]:
+        """One `CertifiedRadii` for each row; the first is the robust classifier alone."""
+        return self.outcomes.radii
 
 
 def row_plan(request: CertifyRequest) -> list[tuple[str, str, float]]:
@@ -238,22 +258,43 @@ def table_row(
     )
 
 
-def clean_accuracy(
-    records: Sequence[ImageRecord], standard: dict[int, FloatArray], alpha: float
-) -> CleanAccuracy:
-    """Return the clean accuracies of images; None for what an unknown answer of g leaves open."""
-    labels = np.array([r.label for r in records])
-    robust = float(np.mean(np.array([r.selected for r in records]) == labels))
-    if any(r.index not in standard for r in records):
-        return CleanAccuracy(None, robust, None)
-    first = np.array([standard[r.index].argmax() for r in records])
-    mixed = np.array(
-        [
-            ((1 - alpha) * standard[r.index] + alpha * (r.selection / r.selection.sum())).argmax()
-            for r in records
-        ]
-    )
-    return CleanAccuracy(float(np.mean(first == labels)), robust, float(np.mean(mixed == labels)))
+def outcomes_of(
+    records: Sequence[ImageRecord],
+    standard: Mapping[int, FloatArray],
+    alpha: float,
+    radii: tuple[CertifiedRadii, ...] = (),
+) -> Outcomes:
+    """Return what records say; the mix's classes are a plug-in estimate from the selection samples."""
+    about = np.array([(r.index, r.label, r.selected) for r in records], np.int64)
+    indices, labels, selected = about.reshape(-1, 3).T
+    if not records or any(r.index not in standard for r in records):
+        return Outcomes(indices, labels, selected, radii=radii)
+    g = np.stack([standard[r.index] for r in records])
+    h = np.stack([r.selection / r.selection.sum() for r in records])
+    return Outcomes(indices, labels, selected, g.argmax(1), ((1 - alpha) * g + alpha * h).argmax(1), radii)
+
+
+def clean_accuracy(found: Outcomes) -> CleanAccuracy:
+    """Return the shares of images that are right without perturbation; None for what is not known."""
+    shares = [
+        None if predicted is None or not len(found.labels) else float(np.mean(predicted == found.labels))
+        for predicted in (found.standard, found.robust, found.mixed)
+    ]
+    return CleanAccuracy(*shares)
+
+
+def tabulate(
+    found: Outcomes, classifiers: Sequence[str], columns: tuple[float, ...]
+) -> tuple[tuple[CertifiedAccuracy, ...], tuple[Curve, ...]]:
+    """Return the rows of a table, and the curves of its plot."""
+    correct, clean = found.robust == found.labels, clean_accuracy(found)
+    rows, curves = [], []
+    for classifier, radii in zip(classifiers, found.radii, strict=True):
+        rows.append(table_row(classifier, radii, correct, columns))
+        kept = radii.radius[correct & (radii.radius > 0)]
+        accuracy = clean.robust if classifier == "robust" else clean.mixed
+        curves.append(Curve(classifier, radii.certificate, kept, len(correct), accuracy))
+    return tuple(rows), tuple(curves)
 
 
 def evaluate(
@@ -288,33 +329,32 @@ def evaluate(
         records = [r for r, waits in zip(records, bounded.waiting, strict=True) if not waits]
         bounded = bound_records(records, request, every_look=every_look) if records else None
     if bounded is None:
-        return _nothing(request, planned, about)
+        empty = ConfidenceBounds(np.empty(0), np.empty(0), request.failure_probability, request.bound, {})
+        summary = Summary(
+            request.sigma, request.alpha, 0, request.failure_probability, request.radii,
+            CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
+            planned_images=planned, **about,
+        )  # fmt: skip
+        return Evaluation(summary, (), outcomes_of((), {}, request.alpha), empty)
     plan, bounds = row_plan(request), bounded.bounds
-    correct = np.array([record.selected == record.label for record in records])
     radii = tuple(
         radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         for _, certificate, alpha in plan
     )
-    clean = clean_accuracy(records, probabilities, request.alpha)
+    found = outcomes_of(records, probabilities, request.alpha, radii)
+    rows, curves = tabulate(found, [classifier for classifier, _, _ in plan], request.radii)
     about = {**about, "notes": (*about.get("notes", ()), *_noise_notes(records))}
-    rows = tuple(
-        table_row(classifier, r, correct, request.radii)
-        for (classifier, _, _), r in zip(plan, radii, strict=True)
-    )
-    curves = tuple(
-        Curve(classifier, certificate, r.radius[correct & (r.radius > 0)], len(records),
-              clean.robust if classifier == "robust" else clean.mixed)
-        for (classifier, certificate, _), r in zip(plan, radii, strict=True)
-    )  # fmt: skip
     summary = Summary(
-        request.sigma, request.alpha, len(records), request.failure_probability, request.radii, clean, rows,
+        request.sigma, request.alpha, len(records), request.failure_probability, request.radii,
+        clean_accuracy(found), rows,
         complete=len(records) == planned,
         planned_images=planned,
         mean_samples=float(bounded.samples.mean()),
         abstained=int(np.sum((radii[0].status == Status.ABSTAIN) & (bounded.samples > 0))),
-        **_settings(request), **about,
+        goal=request.goal, bound=request.bound, samples=request.samples,
+        selection_samples=request.selection_samples, seed=request.seed, **about,
     )  # fmt: skip
-    return Evaluation(summary, curves, radii, bounds, tuple(records))
+    return Evaluation(summary, curves, found, bounds, tuple(records))
 
 
 def _noise_notes(records: Sequence[ImageRecord]) -> list[str]:
@@ -331,23 +371,6 @@ def _noise_notes(records: Sequence[ImageRecord]) -> list[str]:
             "(docs/noise.md#rows-of-a-batch)"
         )
     return found
-
-
-def _settings(request: CertifyRequest) -> dict[str, Any]:
-    """The fields of `Summary` that only repeat the request."""
-    names = ("goal", "bound", "samples", "selection_samples", "seed")
-    return {name: getattr(request, name) for name in names}
-
-
-def _nothing(request: CertifyRequest, planned: int, about: dict[str, Any]) -> Evaluation:
-    """The table of a run without any complete image."""
-    empty = ConfidenceBounds(np.empty(0), np.empty(0), request.failure_probability, request.bound_name, {})
-    summary = Summary(
-        request.sigma, request.alpha, 0, request.failure_probability, request.radii,
-        CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
-        planned_images=planned, **about,
-    )  # fmt: skip
-    return Evaluation(summary, (), (), empty, ())
 
 
 def log_rows(evaluation: Evaluation) -> list[tuple[int, int, int, float, float]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from certmix.certification.deterministic_request import (
+from certmix.certification.evaluate import Evaluation, Outcomes, clean_accuracy, tabulate
+from certmix.certification.request import (
     LABEL,
     ROBUST,
     DeterministicRequest,
@@ -17,41 +19,13 @@ from certmix.certification.deterministic_request import (
     needed_cells,
     standard_logits,
 )
-from certmix.certification.evaluate import table_row
-from certmix.certification.stored import named, planned_images
-from certmix.errors import RunError
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
 from certmix.runs import Store
 from certmix.text import plain_decimal
-from certmix.types import (
-    CertifiedAccuracy,
-    CertifiedRadii,
-    CleanAccuracy,
-    Curve,
-    FloatArray,
-    IntArray,
-    Status,
-    Summary,
-)
+from certmix.types import CertifiedAccuracy, CertifiedRadii, FloatArray, IntArray, Status, Summary
 
 CLASSIFIERS = ("robust", "mixed")
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """Classes and radii of images, (m,) each.
-
-    ``robust``, ``standard`` and ``mixed`` are predicted classes (None without
-    a standard model); ``radii`` those of h alone, then of the mix.
-    """
-
-    indices: IntArray
-    labels: IntArray
-    robust: IntArray
-    standard: IntArray | None
-    mixed: IntArray | None
-    radii: tuple[CertifiedRadii, ...]
 
 
 def stored_outcomes(
@@ -59,7 +33,7 @@ def stored_outcomes(
 ) -> Outcomes:
     """Return what a store says of images; `cell` holds the standard model's logits, None without one."""
     if len(indices) == 0:
-        return Outcomes(indices, labels, np.empty(0, np.int64), None, None, ())
+        return Outcomes(indices, labels, np.empty(0, np.int64))
     logits = store.read(ROBUST, indices.tolist())
     standard = mixed = None
     if cell is not None:
@@ -81,92 +55,56 @@ def stored_radii(
     return CertifiedRadii(request.certificate, request.norm, float("nan"), alpha, radius, status)
 
 
+def near_column(request: Margin, radius: FloatArray, column: float) -> NDArray[np.bool_]:
+    """Return which radii (m,), found by bisection, stopped just short of a column."""
+    return (radius < column) & (column <= radius + 2 * request.tolerance) & (radius > 0)
+
+
 def _verified(request: Margin, store: Store, indices: IntArray, alpha: float) -> tuple[FloatArray, IntArray]:
     """Return stored radii, raised to the columns just beyond them that were verified as well."""
     stored = store.read(margin_cell(alpha), indices.tolist())
     radius, status = stored[:, 0].copy(), stored[:, 1].astype(np.int64)
     for column in request.radii:
-        near = (stored[:, 0] < column) & (column <= stored[:, 0] + 2 * request.tolerance)
-        near &= stored[:, 0] > 0
+        near = near_column(request, stored[:, 0], column)
         if near.any():
             verified = store.read(column_cell(alpha, column), indices[near].tolist())[:, 0] == 1
             radius[np.flatnonzero(near)[verified]] = column
     return radius, status
 
 
-def derived(
-    request: DeterministicRequest, store: Store, described: dict[str, Any]
-) -> tuple[Outcomes, Summary, tuple[Curve, ...]]:
-    """Return what a run's numbers say of the images it was asked for, with its table and its curves.
-
-    `described` is what ``run.json`` says.
-
-    Raises
-    ------
-    RunError
-        If the numbers are damaged, or those of no request.
-    """
-    models = {role: named(model) for role, model in described["models"].items()}
-    checksum = models["standard"][1]
-    cell = None if checksum is None else standard_logits(checksum)
-    try:
-        planned = planned_images(store, request.images)
-    except ValueError as error:
-        raise RunError(
-            f"the run does not say which images were asked for ({error}): repeat its command"
-        ) from None
+def evaluate_proved(
+    request: DeterministicRequest,
+    store: Store,
+    planned: Sequence[int],
+    described: Mapping[str, Any],
+    **names: Any,
+) -> Evaluation:
+    """Return what a run's numbers say of the images `planned`, by index; `names` of data and models."""
+    standard = described["models"]["standard"]
+    cell = None if standard is None else standard_logits(standard["checksum"])
     held = set.intersection(*map(store.known, [*needed_cells(request), LABEL, *filter(None, [cell])]))
     indices = np.array([index for index in planned if index in held], np.int64)
+    images = len(indices)
     labels = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)
-    found = stored_outcomes(request, store, indices, labels, cell)
-    names = {"data": named(described["data"])[0], **{role: name for role, (name, _) in models.items()}}
-    return found, *summarise(request, found, len(planned), names, described["data"]["input_range"])
-
-
-def summarise(
-    request: DeterministicRequest,
-    found: Outcomes,
-    planned: int,
-    names: dict[str, str | None],
-    box: tuple[float, float] | None,
-) -> tuple[Summary, tuple[Curve, ...]]:
-    """Return the table, and the curves of its plot; `names` of data and models, `box` the inputs' range."""
-    images = len(found.indices)
-    clean = clean_accuracy(found)
-    right = found.robust == found.labels
-    rows, curves = _nothing(request.certificate, len(request.radii)), []
+    found, abstained = stored_outcomes(request, store, indices, labels, cell), None
     if images:
-        named = list(zip(CLASSIFIERS, found.radii, strict=True))
-        rows = tuple(table_row(name, radii, right, request.radii) for name, radii in named)
-        for name, radii in named:
-            kept = radii.radius[right & (radii.radius > 0)]
-            accuracy = clean.robust if name == "robust" else clean.mixed
-            curves.append(Curve(name, request.certificate, kept, images, accuracy))
+        rows, curves = tabulate(found, CLASSIFIERS, request.radii)
+        abstained = int(np.sum(found.radii[0].status == Status.ABSTAIN))
+    else:
+        unknown, columns = float("nan"), len(request.radii)
+        shares, ends = (unknown,) * columns, ((unknown, unknown),) * columns
+        rows = tuple(
+            CertifiedAccuracy(name, request.certificate, shares, ends, unknown) for name in CLASSIFIERS
+        )
+        curves = ()
     summary = Summary(
         sigma=None, alpha=request.alpha, images=images, failure_probability=None, radii=request.radii,
-        clean_accuracy=clean, rows=rows, complete=images == planned, goal=None, planned_images=planned,
-        bound=request.bound_method if request.certificate == "margin" else None,
-        abstained=int(np.sum(found.radii[0].status == Status.ABSTAIN)) if images else None,
-        notes=tuple(_notes(request, found, box)), norm=request.norm, data=names["data"],
-        robust=names["robust"], standard=names["standard"],
+        clean_accuracy=clean_accuracy(found), rows=rows, complete=images == len(planned), goal=None,
+        planned_images=len(planned), bound=request.bound_method if isinstance(request, Margin) else None,
+        abstained=abstained, notes=tuple(_notes(request, found, described["data"]["input_range"])),
+        norm=request.norm, **names,
     )  # fmt: skip
-    return summary, tuple(curves)
-
-
-def clean_accuracy(found: Outcomes) -> CleanAccuracy:
-    """Return the shares of images that are right without perturbation."""
-    return CleanAccuracy(*(_share(getattr(found, k), found.labels) for k in ("standard", "robust", "mixed")))
-
-
-def _share(predicted: IntArray | None, labels: IntArray) -> float | None:
-    return None if predicted is None or not len(labels) else float(np.mean(predicted == labels))
-
-
-def _nothing(certificate: str, columns: int) -> tuple[CertifiedAccuracy, ...]:
-    """Rows without any image."""
-    unknown = float("nan")
-    shares, ends = (unknown,) * columns, ((unknown, unknown),) * columns
-    return tuple(CertifiedAccuracy(name, certificate, shares, ends, unknown) for name in CLASSIFIERS)
+    return Evaluation(summary, curves, found)
 
 
 def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, float] | None) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from certmix.certification.deterministic_request import DETERMINISTIC, DeterministicRequest, needed_cells
 from certmix.certification.evaluate import (
     Evaluation,
+    began_with,
     bound_records,
     choice_notes,
     evaluate,
@@ -18,10 +17,11 @@ from certmix.certification.evaluate import (
     log_rows,
     reading_notes,
 )
-from certmix.certification.proved_table import derived
-from certmix.certification.request import CertifyRequest, Shard
-from certmix.certification.stored import LOG, data_of, open_run, planned_images
+from certmix.certification.proved_table import evaluate_proved, table_of_radii
+from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
+from certmix.certification.stored import LOG, data_of, named, planned_images
 from certmix.errors import RunError
+from certmix.files import write_atomically
 from certmix.runs import Run, Store, read_run, write_log
 from certmix.runs.folder import CERTIFY, DATABASE, command_of
 from certmix.runs.settings import arguments, from_json, settings
@@ -29,50 +29,52 @@ from certmix.runs.sources import Sources, named_split
 from certmix.tables import write_products
 from certmix.types import Summary
 
+RADII_FILE = "radii.tsv"
 
-def particulars(
-    request: CertifyRequest,
-    classes: int,
-    names: dict[str, str | None],
-    remarks: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return the fields of a `Summary` that evaluation does not know: names and notes.
 
-    Parameters
-    ----------
-    request, classes
-        What was asked, and the number of classes.
-    names
-        Of ``data``, ``standard`` and ``robust``.
-    remarks
-        Further notes.
+def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluation:
+    """Return what a run's numbers say of the images it was asked for; `described` is what ``run.json`` says.
+
+    Raises
+    ------
+    RunError
+        If the numbers are damaged, or those of no request.
     """
+    names: dict[str, Any] = {"data": named(described["data"])[0]}
+    names |= {role: named(model)[0] for role, model in described["models"].items()}
+    try:
+        planned = planned_images(store, request.images)
+    except ValueError as error:
+        raise RunError(
+            f"the run does not say which images were asked for ({error}): repeat its command"
+        ) from None
+    if not isinstance(request, CertifyRequest):
+        return evaluate_proved(request, store, planned, described, **names)
+    shard = from_json(Shard, described["shard"]) if described.get("shard") else None
+    _, classes = data_of(described)
     notes = expectations(request, classes) + reading_notes(request, classes)
-    return {**names, "notes": (*notes, *remarks)}
-
-
-def remarks(first: Mapping[str, str], request: CertifyRequest, shard: Shard | None) -> list[str]:
-    """Return what the table of a run says of how it came about; `first` as in `choice_notes`."""
-    found = choice_notes(first, request)
+    notes += choice_notes(began_with(store), request)
     if shard is not None:
-        found.append(f"Shard {shard}: a share of the images, to be merged with the others.")
-    return found
+        notes.append(f"Shard {shard}: a share of the images, to be merged with the others.")
+    held, checksum = store.images(), named(described["models"]["standard"])[1]
+    mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
+    records = [held[index] for index in mine if index in held]
+    probabilities = {} if checksum is None else store.standard(checksum)
+    return evaluate(records, probabilities, request, len(planned), notes=tuple(notes), **names)
 
 
-def publish(run: Run, request: CertifyRequest, evaluation: Evaluation) -> None:
+def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
     """Write the table and its log into the run's folder."""
+    records = evaluation.records
 
     def write(folder: Path) -> None:
         write_products(folder, evaluation.summary, evaluation.curves)
-        write_log(folder / LOG, log_rows(evaluation), request.bound_name)
+        if isinstance(request, CertifyRequest):
+            write_log(folder / LOG, log_rows(evaluation), request.bound)
+        else:
+            write_atomically(folder / RADII_FILE, table_of_radii(evaluation.outcomes).encode())
 
-    run.publish(write, {"rows_independent": all(record.places == 1 for record in evaluation.records)})
-
-
-_KINDS: dict[str, Any] = {
-    "certify": CertifyRequest,
-    **{f"certify-{name}": DeterministicRequest for name in DETERMINISTIC},
-}
+    run.publish(write, {"rows_independent": all(one.places == 1 for one in records)} if records else None)
 
 
 def unfinished(folder: Path) -> str | None:
@@ -89,7 +91,7 @@ def unfinished(folder: Path) -> str | None:
         If it cannot be read.
     """
     described = read_run(folder)
-    if _study(described) not in _KINDS:
+    if _study(described) not in KINDS:
         return None
     if "request" not in described:
         return f"{folder} is unfinished (it was stopped before its first image): repeat its command to go on"
@@ -128,7 +130,7 @@ def _study(described: dict[str, Any]) -> str:
 def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
     """Return how many of the images that a run was asked for are done, of how many."""
     try:
-        request = from_json(_KINDS[_study(described)], described["request"])
+        request = from_json(KINDS[_study(described)], described["request"])
         inputs, classes = data_of(described)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder}/run.json lacks {error}: restore it, or run it again") from None
@@ -163,9 +165,9 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
     ParameterError
         If it is none of a run of ``certmix certify``.
     """
-    request = settings(_KINDS[_study(described)], described["request"])
+    request: Any = settings(KINDS[_study(described)], described["request"])
     words = ["certmix", "certify", *arguments(request)]
-    if isinstance(request, DeterministicRequest) and "--certificate" not in words:
+    if not isinstance(request, CertifyRequest) and "--certificate" not in words:
         words += ["--certificate", request.certificate]  # of the command, another is the default
     if isinstance(named := described.get("sources"), dict):
         told = {**named, "split": named_split(named.get("split"))}
@@ -190,24 +192,16 @@ def show(folder: str | Path) -> Summary:
     """
     folder = Path(folder)
     described = read_run(folder)
-    study = str(described["identity"].get("study", CERTIFY))
+    study = _study(described)
+    if study not in KINDS:
+        raise RunError(f"{folder} is a run of {command_of(study)}: name a run of certmix certify")
     try:
-        if study.removeprefix("certify-") in DETERMINISTIC:
-            with closing(Store(folder / DATABASE, read_only=True)) as store:
-                return derived(from_json(DeterministicRequest, described["request"]), store, described)[1]
-        if study != CERTIFY:
-            raise RunError(f"{folder} is a run of {command_of(study)}: name a run of certmix certify")
-        run = open_run(folder)
-        with closing(Store(folder / DATABASE, run.classes, read_only=True)) as store:
-            planned = planned_images(store, run.request.images)
-        shard = from_json(Shard, described["shard"]) if described.get("shard") else None
+        request = from_json(KINDS[study], described["request"])
+        classes = data_of(described)[1] if study == CERTIFY else None
+        with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
+            return derive(request, store, described).summary
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())[:100]
         raise RunError(
             f"{folder} does not say what was asked for ({told}): repeat its command, or name another run"
         ) from None
-    held = {record.index: record for record in run.records}
-    mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
-    records = [held[index] for index in mine if index in held]
-    about = particulars(run.request, run.classes, run.about, remarks(run.first, run.request, shard))
-    return evaluate(records, run.probabilities, run.request, len(planned), **about).summary

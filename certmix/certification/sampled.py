@@ -1,4 +1,4 @@
-"""Drawing what a run lacks: the standard classifier's outputs, and noisy votes from look to look."""
+"""The recipe with noise: votes, or soft scores, of noisy copies, drawn look by look as long as it pays."""
 
 from __future__ import annotations
 
@@ -13,21 +13,32 @@ import torch
 
 from certmix.bounds.statistics import ScoreStatistics, plan, start, update
 from certmix.calling import call_model
-from certmix.certification.evaluate import bound_records, radii_of
-from certmix.certification.request import CertifyRequest, Shard
-from certmix.data import stack
+from certmix.certification.describe import Recipe, robust_of
+from certmix.certification.evaluate import (
+    SETTLED,
+    Outcomes,
+    began_with,
+    bound_records,
+    choice_notes,
+    expectations,
+    radii_of,
+    unanimous,
+)
+from certmix.certification.request import CertifyRequest
+from certmix.certification.stored import remember_planned
 from certmix.errors import RunError
 from certmix.files import digest_of
-from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
-from certmix.runs import ImageRecord, Store
-from certmix.runs.engine import Engine, Handler, Take, Work
+from certmix.runs import ImageRecord, Run, Store
+from certmix.runs.cells import Batch, Cell, Found, Progress, Todo
+from certmix.runs.engine import Handler, Open, Take, Work
 from certmix.runs.opening import Named
-from certmix.runs.sources import Loaded, Sources
+from certmix.runs.sources import Loaded
+from certmix.runs.store import cells_of, standard_cell
 from certmix.sampling import Draw, Sampler, looks
-from certmix.sampling.devices import Passes
+from certmix.sampling.devices import PARTLY, Passes
 from certmix.sampling.grid import Grid
-from certmix.sampling.law import noise_error
+from certmix.sampling.law import noise_error, noise_law
 from certmix.sampling.sampler import Pending
 from certmix.types import FloatArray, IntArray
 
@@ -42,34 +53,6 @@ MOST_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Reported after each image.
-
-    ``certified`` counts images certified, at any radius > 0, by the row that decides.
-    """
-
-    done: int
-    total: int
-    drawn: int
-    certified: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the steps of one run share; `sources` is what other processes load `loaded` from."""
-
-    request: CertifyRequest
-    loaded: Loaded
-    sources: Sources
-    passes: Passes
-    progress: Callable[[Progress], None] | None
-    say: Callable[[str], None]
-    engine: Engine
-    shard: Shard | None = None
-
-
-@dataclass(frozen=True)
 class Job:
     """An image that wants samples: its index and position in the data, and what is known of it."""
 
@@ -79,118 +62,176 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What a round brought: records as they are now, those that want no more samples, samples drawn."""
+class Sampling(Recipe):
+    """A certification by noise."""
 
-    records: list[ImageRecord]
-    finished: list[ImageRecord]
-    drawn: int
+    request: CertifyRequest
 
+    @property
+    def step(self) -> int:
+        """Images in one batch of the standard model."""
+        return self.passes.batch_size or 100
 
-def standard_outputs(context: Context, store: Store, positions: IntArray) -> None:
-    """Keep the standard classifier's probabilities for every image that lacks them."""
-    model, dataset = context.loaded.standard, context.loaded.dataset
-    if model is None:
-        return
-    known = store.standard(model.checksum)
-    missing = [int(p) for p in positions if int(dataset.indices[p]) not in known]
-    step = context.passes.batch_size or 100
-    for begin in range(0, len(missing), step):
-        part = missing[begin : begin + step]
-        with torch.inference_mode():
-            inputs = torch.from_numpy(stack(dataset, part)).to(context.passes.device)
-            logits = call_model(model.module, inputs, model.name)
-            probabilities = logits.double().softmax(1).cpu().numpy()
-        store.write_standard(model.checksum, dataset.indices[part], probabilities)
-    known = store.standard(model.checksum)
-    right = sum(int(known[int(dataset.indices[p])].argmax() == dataset.labels[p]) for p in positions)
-    _warn_near_chance(context, model, right, len(positions), " on clean inputs")
+    def expectations(self) -> list[str]:
+        """Return warnings about what so few samples cannot show."""
+        return expectations(self.request, self.loaded.dataset.classes)
 
+    def admit(self, run: Run) -> dict[str, Any]:
+        """Hold a run to its plan and return what ``run.json`` says of this request.
 
-def _warn_near_chance(context: Context, model: LoadedModel, right: int, total: int, where: str) -> None:
-    warning = chance_warning(model.name, right, total, context.loaded.dataset.classes, where)
-    if warning:
-        context.say(warning)
+        Raises
+        ------
+        RunError
+            If bounds of a fixed number of samples would not be valid for this run, or it holds another
+            share of the images.
+        """
+        request, store, dataset = self.request, run.store, self.loaded.dataset
+        self._refuse_another_share(run)
+        assert len(self.positions)  # too many shards are refused
+        _fix_design(run, request)
+        for name in set(SETTLED) - set(began_with(store)):
+            store.put(name, str(getattr(request, name)))
+        for remark in choice_notes(began_with(store), request):
+            self.say(remark)
+        remember_planned(store, request.images, dataset.indices[self.everyone].tolist())
+        # Whether all of the run's samples are a compiled model's, some, or none.
+        own, earlier = self.passes.compiled, run.described().get("compiled", False)
+        compiled: bool | str = own
+        if own != earlier and (stored := store.images()):
+            compiled = PARTLY if self._divided(stored)[0] else earlier
+        return self.described(failure_budget=self._budget(), noise=self._noise(), compiled=compiled)
 
+    def _budget(self) -> dict[str, Any]:
+        request = self.request
+        return {
+            "failure_probability": request.failure_probability,
+            "bound": request.bound,
+            "split": unanimous(request, self.loaded.dataset.classes).split,
+            "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
+            "holds_for": "one image's certificate",
+        }
 
-def draw_samples(context: Context, store: Store, positions: IntArray) -> None:
-    """Draw selection and estimation samples for every image that lacks them, and keep them at once."""
-    request, begin = context.request, time.monotonic()
-    jobs, complete = _divided(context, store.images(), positions)
-    done = right = certified = drawn = 0
+    def _noise(self) -> dict[str, Any]:
+        """What is drawn, and how far a probability may be from that under the Gaussian, eps."""
+        sigma, dataset = self.request.sigma, self.loaded.dataset
+        coordinates = int(dataset.read(0).size) if len(dataset) else 0
+        law, grid = noise_law(sigma), Grid.of(sigma)
+        return {
+            "law": "Gaussian, rounded to multiples of a step",
+            "steps_per_unit": grid.per_unit,
+            "clip": "none: values beyond the largest have their probability in eps",
+            "largest": law.reach / grid.per_unit,
+            "coordinates": coordinates,
+            "total_variation_a_coordinate": law.total_variation,
+            "eps": noise_error(sigma, coordinates),
+            "bits": "Philox4x32-10",
+        }
 
-    def finish(records: list[ImageRecord]) -> None:
-        nonlocal done, right, certified
-        if not records:
+    def _refuse_another_share(self, run: Run) -> None:
+        """Keep whole runs and shards apart: each holds, and publishes, its own share of the images alone."""
+        described, shard = run.described(), self.shard
+        held = described.get("shard")
+        if "request" not in described or held == (None if shard is None else shard.as_dict()):
             return
-        before, done = done, done + len(records)
-        right += sum(record.selected == record.label for record in records)
-        certified += _certified(records, request)
-        if before < min(len(positions), EARLY) <= done:
-            _warn_near_chance(context, context.loaded.robust, right, done, " under noise")
-        if context.progress is not None:
-            seconds = time.monotonic() - begin
-            context.progress(Progress(done, len(positions), drawn, certified, seconds))
+        if held is None:
+            raise RunError(
+                f"{run.path} holds a whole run: a shard needs a folder of its own, to be merged; name "
+                "another --output, or leave --shard out"
+            )
+        number = f"{held.get('number')}/{held.get('of')}" if isinstance(held, dict) else "?"
+        raise RunError(
+            f"{run.path} holds shard {number}: repeat --shard {number}, name another --output for "
+            f"{'the whole run' if shard is None else f'shard {shard}'}, or merge shards with certmix merge"
+        )
 
-    def keep(found: Drawn) -> None:
-        nonlocal drawn
-        store.write_images(found.records)
-        drawn += found.drawn
-        finish(found.finished)
+    def standard(self, model: LoadedModel) -> Cell:
+        """Return the cell of the standard classifier's probabilities."""
 
-    finish(complete)
-    work = Work(
-        here=lambda: handler_of(request, context.loaded, context.passes),
-        elsewhere=lambda: elsewhere(request, context.sources, context.loaded, context.passes),
-        name=lambda job: f"image {job.index}",
-    )
-    context.engine.run(work, jobs, keep)
+        def compute(batch: Batch) -> FloatArray:
+            with torch.inference_mode():
+                logits = call_model(model.module, batch.images, model.name)
+                probabilities: FloatArray = logits.double().softmax(1).cpu().numpy()
+            return probabilities
 
+        return Cell(standard_cell(model.checksum), compute)
 
-def wants_samples(context: Context, store: Store, positions: IntArray) -> bool:
-    """Whether any image lacks samples."""
-    return bool(_divided(context, store.images(), positions)[0])
+    def todo(self, store: Store) -> Todo:
+        """Return which images want selection or estimation samples."""
+        jobs, complete = self._divided(store.images())
+        done = _found([], complete, self.request)
+        work = Work(
+            here=lambda: handler_of(self.request, self.loaded, self.passes),
+            elsewhere=self.elsewhere,
+            name=lambda job: f"image {job.index}",
+        )
+        return Todo(work, jobs, len(self.positions), done)
 
+    def watched(self, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
+        """Return what takes progress, and points out once that the smoothed classifier is near chance."""
+        total, looked = len(self.positions), False
 
-def _divided(
-    context: Context, stored: dict[int, ImageRecord], positions: IntArray
-) -> tuple[list[Job], list[ImageRecord]]:
-    """Return the images that want samples, with what they have, and the records that want none."""
-    indices = context.loaded.dataset.indices[positions].tolist()
-    known = [stored[index] for index in indices if index in stored]
-    waiting = bound_records(known, context.request).waiting.tolist() if known else []
-    complete = {record.index: record for record, more in zip(known, waiting, strict=True) if not more}
-    lacking = [
-        Job(index, position, stored.get(index))
-        for position, index in zip(positions.tolist(), indices, strict=True)
-        if index not in complete
-    ]
-    return lacking, list(complete.values())
+        def take(found: Progress) -> None:
+            nonlocal looked
+            if not looked and found.done >= min(total, EARLY):
+                looked = True
+                self.near_chance(self.loaded.robust, found.right, found.done, " under noise")
+            if progress is not None:
+                progress(found)
 
+        return take
 
-def _certified(records: list[ImageRecord], request: CertifyRequest) -> int:
-    """How many images the deciding row certifies at some radius > 0."""
-    radii = radii_of(
-        bound_records(records, request).bounds,
-        sigma=request.sigma, alpha=request.alpha, certificate=request.certificates[0],
-    )  # fmt: skip
-    correct = np.array([record.selected == record.label for record in records])
-    return int(((radii.radius > 0) & correct).sum())
+    def look_at(self, found: Outcomes) -> None:
+        """Nothing: what is near chance under noise was pointed out while it was sampled."""
 
+    def _divided(self, stored: dict[int, ImageRecord]) -> tuple[list[Job], list[ImageRecord]]:
+        """Return the images that want samples, with what they have, and the records that want none."""
+        indices = self.loaded.dataset.indices[self.positions].tolist()
+        known = [stored[index] for index in indices if index in stored]
+        waiting = bound_records(known, self.request).waiting.tolist() if known else []
+        complete = {record.index: record for record, more in zip(known, waiting, strict=True) if not more}
+        lacking = [
+            Job(index, position, stored.get(index))
+            for position, index in zip(self.positions.tolist(), indices, strict=True)
+            if index not in complete
+        ]
+        return lacking, list(complete.values())
 
-def elsewhere(
-    request: CertifyRequest, sources: Sources, loaded: Loaded, passes: Passes
-) -> Callable[[str], Handler]:
-    """Return what makes, in another process, a handler of the same data and model."""
-    robust = sources.robust
-    if not isinstance(robust, torch.nn.Module):
-        robust = resolve_robust(robust, request.sigma)
-    return partial(_load, request, Named.of(sources, robust, loaded, passes.device, request.sigma), passes)
+    def elsewhere(self) -> Open:
+        """Return what makes, in another process, a handler of the same data and model."""
+        request, passes = self.request, self.passes
+        robust = robust_of(request, self.sources)
+        named = Named.of(self.sources, robust, self.loaded, passes.device, request.sigma)
+        return partial(_load, request, named, passes)
 
 
 def _load(request: CertifyRequest, named: Named, passes: Passes, device: str) -> Handler:
     passes = replace(passes, device=torch.device(device))
     return handler_of(request, named.load(passes.device), passes)
+
+
+def _fix_design(run: Run, request: CertifyRequest) -> None:
+    """Hold a run to the number of samples its fixed-size bound was planned for.
+
+    A fixed-size confidence bound is valid only if its number of samples did
+    not depend on what earlier samples showed; sequential bounds always are.
+    """
+    if request.goal != "fixed":
+        return
+    store, where = run.store, "this run" if run.path is None else str(run.path)
+    planned = store.get("fixed_samples")
+    if planned is None and any(record.estimation for record in store.images().values()):
+        raise RunError(
+            f"{where} was sampled sequentially and its results may have been seen, so bounds of a fixed "
+            "size would not be valid: use --goal radii or another --seed (docs/sequential.md#why-it-is-valid)"
+        )
+    if planned is None:
+        store.put("fixed_samples", str(request.samples))
+    elif int(planned) != request.samples:
+        raise RunError(
+            f"{where} was planned for exactly {planned} samples an image and its results may have been seen, "
+            f"so bounds for {request.samples} would not be valid, and --fresh draws the same samples again: "
+            f"repeat --samples {planned}, or take another --seed (docs/sequential.md#why-it-is-valid)"
+        )
 
 
 @dataclass
@@ -206,10 +247,9 @@ class _Round:
 def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handler:
     """Return what draws for jobs, round by round, all samples that the request wants.
 
-    As many images are on their way at a time as fill a batch with their first
-    looks, so that short requests do not leave a GPU idle; counts do not depend
-    on it.  Once time is up, rounds under way end and no more begin; the jobs
-    that are returned go on where they are then.
+    As many images are on their way at a time as fill a batch with their first looks, so that short
+    requests do not leave a GPU idle; counts do not depend on it.  Once time is up, rounds under way end
+    and no more begin; the jobs that are returned go on where they are then.
     """
     sampler = Sampler(
         loaded.robust.module, loaded.dataset.classes, request.sigma, request.seed, device=passes.device,
@@ -226,10 +266,14 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
         while True:
             for one in rounds:
                 if one.images:
-                    found, one.images = _finish(request, sampler, one)
-                    newest.update((record.index, record) for record in found.records)
-                    finished.update(record.index for record in found.finished)
-                    take(found)
+                    records, on = _finish(request, sampler, one)
+                    done = [record for record, more in zip(records, on, strict=True) if not more]
+                    drawn = sum(r.drawn - i.drawn for r, i in zip(records, one.images, strict=True))
+                    newest.update((record.index, record) for record in records)
+                    finished.update(record.index for record in done)
+                    rest = zip(one.images, records, on, strict=True)
+                    one.images = [replace(image, record=record) for image, record, more in rest if more]
+                    take(_found(records, done, request, drawn))
                 if time.monotonic() >= end:
                     one.images = []
                     continue
@@ -247,8 +291,30 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
     return handle
 
 
-def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> tuple[Drawn, list[_Active]]:
-    """Wait for a round's samples; return what they brought, and the images that want more."""
+def _found(
+    records: list[ImageRecord], done: list[ImageRecord], request: CertifyRequest, drawn: int = 0
+) -> Found:
+    """Return what a round brought: records as they are now, of which some want no more samples."""
+    right = np.array([record.selected == record.label for record in done], bool)
+    certified = 0
+    if done:
+        radii = radii_of(
+            bound_records(done, request).bounds,
+            sigma=request.sigma, alpha=request.alpha, certificate=request.certificates[0],
+        )  # fmt: skip
+        certified = int(((radii.radius > 0) & right).sum())
+    numbers = [number for record in records for number in cells_of(record)]
+    return Found(numbers, len(done), "samples", drawn, certified, int(right.sum()))
+
+
+def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> tuple[list[ImageRecord], list[bool]]:
+    """Wait for a round's samples; return the images' records, and which of them want more.
+
+    Raises
+    ------
+    RunError
+        If an image's earlier samples were averaged over other places of a batch.
+    """
     if one.pending is not None:
         counts = one.pending.result()
         records = [_with_votes(*three) for three in zip(one.images, one.asked, counts, strict=True)]
@@ -257,15 +323,18 @@ def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> tuple[Dra
         for part, scores in sampler.scores(one.asked, request.temperature):
             scorers[part.draw].take(scores, part.begin + part.count)
         records = [scorer.record() for scorer in scorers]
-    seconds = (time.monotonic() - one.since) / len(records)
+    for image, record in zip(one.images, records, strict=True):
+        if image.drawn and record.places != sampler.places:
+            raise RunError(
+                f"image {record.index} was begun with batches of another size, on whose places the model's "
+                "logits depend: repeat that --batch-size, or name another --output"
+            )
+    seconds, kind = (time.monotonic() - one.since) / len(records), sampler.device.type
     records = [
-        _by(image, record, sampler, seconds) for image, record in zip(one.images, records, strict=True)
+        replace(record, seconds=record.seconds + seconds, device=kind, places=sampler.places)
+        for record in records
     ]
-    more = bound_records(records, request).waiting.tolist()
-    drawn = sum(record.drawn - image.drawn for record, image in zip(records, one.images, strict=True))
-    found = Drawn(records, [record for record, on in zip(records, more, strict=True) if not on], drawn)
-    rest = zip(one.images, records, more, strict=True)
-    return found, [replace(image, record=record) for image, record, on in rest if on]
+    return records, bound_records(records, request).waiting.tolist()
 
 
 @dataclass(frozen=True)
@@ -291,23 +360,6 @@ class _Active:
     def drawn(self) -> int:
         """Estimation samples drawn so far."""
         return 0 if self.record is None else self.record.drawn
-
-
-def _by(image: _Active, record: ImageRecord, sampler: Sampler, seconds: float) -> ImageRecord:
-    """Note how a record's newest samples were computed.
-
-    Raises
-    ------
-    RunError
-        If its earlier ones were averaged over other places of a batch.
-    """
-    if image.drawn and record.places != sampler.places:
-        raise RunError(
-            f"image {record.index} was begun with batches of another size, on whose places the model's "
-            "logits depend: repeat that --batch-size, or name another --output"
-        )
-    seconds += record.seconds
-    return replace(record, seconds=seconds, device=sampler.device.type, places=sampler.places)
 
 
 def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from certmix.certification.evaluate import SETTLED, Evaluation, bound_records, evaluate
-from certmix.certification.publish import particulars, publish
+from certmix.certification.evaluate import SETTLED, Evaluation, bound_records
+from certmix.certification.publish import derive, publish
 from certmix.certification.request import CertifyRequest, Shard
 from certmix.certification.stored import data_of, named, planned_images, remember_planned, request_of
 from certmix.errors import ParameterError, RunError
@@ -320,11 +320,9 @@ def _write(run: Run, parts: Sequence[Part], records: dict[int, ImageRecord], bes
     store.write_images(records.values())
     for index, row in sorted(beside.probabilities.items()):
         store.write_standard(beside.checksum, [index], row[None])
-    run.describe(_description(parts))
-    models = first.description["models"]
-    names = {role: models[role] and models[role]["name"] for role in ("standard", "robust")}
-    about = particulars(request, first.classes, {"data": first.description["data"]["name"], **names})
-    evaluation = evaluate(list(records.values()), beside.probabilities, request, len(first.planned), **about)
+    described = _description(parts)
+    run.describe(described)
+    evaluation = derive(request, store, described)
     publish(run, request, evaluation)
     return evaluation
 

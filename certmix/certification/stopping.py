@@ -135,14 +135,14 @@ class Walk:
     def step(self, number: int, rows: IntArray, counts: IntArray) -> None:
         """Take the votes (len(rows), c) of look `number` for the images in `rows`."""
         request, selected = self.rule.request, self.selected[rows]
-        found = bound_counts(counts, selected, request.failure_probability, request.bound_name, number)
+        found = bound_counts(counts, selected, request.failure_probability, request.bound, number)
         mean = counts[np.arange(len(rows)), selected] / counts.sum(1)
         self._take(number, rows, found, mean, None)
 
     def step_scores(self, number: int, rows: IntArray, statistics: Sequence[ScoreStatistics]) -> None:
         """Take the score statistics of look `number` for the images in `rows`."""
         request = self.rule.request
-        found = bound_scores(statistics, request.failure_probability, request.bound_name, number)
+        found = bound_scores(statistics, request.failure_probability, request.bound, number)
         mean = np.array([image.means()[image.selected] for image in statistics])
         square = np.array(
             [image.squares[image.selected] / (image.samples * SCALE**2) for image in statistics]

@@ -13,7 +13,6 @@ import numpy as np
 from scipy.special import ndtr
 
 from certmix.bounds import bound_counts
-from certmix.certification.deterministic_request import DETERMINISTIC
 from certmix.certification.evaluate import (
     began_with,
     bound_records,
@@ -24,7 +23,7 @@ from certmix.certification.evaluate import (
     row_plan,
     table_row,
 )
-from certmix.certification.request import DEFAULT_RADII, CertifyRequest
+from certmix.certification.request import DEFAULT_RADII, DETERMINISTIC, CertifyRequest
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
 from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of

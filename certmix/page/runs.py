@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from certmix.bounds import BOUNDS
-from certmix.certification.deterministic_request import DeterministicRequest
-from certmix.certification.evaluate import clean_accuracy, evaluate, radii_of
-from certmix.certification.proved_table import derived
-from certmix.certification.publish import particulars, repeat_command
-from certmix.certification.request import GOALS
+from certmix.certification.evaluate import (
+    Evaluation,
+    clean_accuracy,
+    evaluate,
+    expectations,
+    outcomes_of,
+    radii_of,
+    reading_notes,
+)
+from certmix.certification.publish import derive, repeat_command
+from certmix.certification.request import GOALS, DeterministicRequest
 from certmix.certification.stored import open_run
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
@@ -137,25 +142,22 @@ def _sampled(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict[i
     """Return a run's newest request, evaluated from the stored counts, and its records by index."""
     run = open_run(folder)
     request = run.request
-    found = evaluate(
-        run.records, run.probabilities, request, run.planned, **particulars(request, run.classes, run.about)
-    )
-    about = [(record.index, record.label, record.selected) for record in found.records]
-    indices, labels, predicted = np.array(about, np.int64).reshape(-1, 3).T
-    radii = tuple(one.radius for one in found.radii)
-    images = Images(indices, labels, predicted, radii, tuple(one.status for one in found.radii))
-    weights = []
-    for alpha in sorted({request.alpha, *WEIGHTS}) if found.radii else ():
+    notes = (*expectations(request, run.classes), *reading_notes(request, run.classes))
+    found = evaluate(run.records, run.probabilities, request, run.planned, notes=notes, **run.about)
+    images = _images_of(found)
+    radii, weights, bounds = tuple(images.radius), [], found.bounds
+    assert bounds is not None
+    for alpha in sorted({request.alpha, *WEIGHTS}) if radii else ():
         mixed = (
-            radii_of(found.bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
+            radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
             for certificate in request.certificates
         )
-        clean = clean_accuracy(found.records, run.probabilities, alpha)
+        clean = clean_accuracy(outcomes_of(found.records, run.probabilities, alpha))
         weights.append((alpha, (*radii[:1], *mixed), clean.mixed))
     budget = described["failure_budget"]
     split = [("bound", str(budget["bound"]))]
     split += [(SPLIT.get(name, name), plain_decimal(value)) for name, value in budget["split"].items()]
-    at_once = budget["looks"] is None or BOUNDS[request.bound_name].time_uniform
+    at_once = budget["looks"] is None or BOUNDS[request.bound].time_uniform
     shares = () if at_once else tuple((n, share(k)) for k, n in enumerate(looks(request.samples)))
     records = {record.index: record for record in found.records}
     return Certified(found.summary, images, tuple(weights), tuple(split), shares), records
@@ -166,15 +168,20 @@ def _proved(folder: Path, described: dict[str, Any]) -> Certified:
     request = from_json(DeterministicRequest, described["request"])
     store = Store(folder / DATABASE, len(described["data"]["class_names"]), read_only=True)
     try:
-        found, summary, _ = derived(request, store, described)
+        found = derive(request, store, described)
     finally:
         store.close()
-    if not len(found.indices):
+    if not found.summary.images:
         raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
-    radii = tuple(one.radius for one in found.radii)
-    status = tuple(one.status for one in found.radii)
-    images = Images(found.indices, found.labels, found.robust, radii, status)
-    return Certified(summary, images, ((summary.alpha, radii, summary.clean_accuracy.mixed),))
+    images, summary = _images_of(found), found.summary
+    return Certified(summary, images, ((summary.alpha, tuple(images.radius), summary.clean_accuracy.mixed),))
+
+
+def _images_of(found: Evaluation) -> Images:
+    """Return an evaluation's images, with the radii of each row."""
+    one = found.outcomes
+    radii, status = tuple(r.radius for r in one.radii), tuple(r.status for r in one.radii)
+    return Images(one.indices, one.labels, one.robust, radii, status)
 
 
 def without_folders(value: str) -> str:

@@ -121,7 +121,9 @@ class Cell:
     def lacks(self, store: Store, indices: IntArray) -> NDArray[np.bool_]:
         """Return which images (m,) want this cell and lack it."""
         lacks = ~np.isin(indices, list(store.known(self.name, indices)))
-        return lacks if self.wanted is None else lacks & self.wanted(store, indices)
+        if self.wanted is not None and lacks.any():
+            lacks[lacks] = self.wanted(store, indices[lacks])
+        return lacks
 
 
 @dataclass(frozen=True)

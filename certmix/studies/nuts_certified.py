@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
-from certmix.certification.describe import surroundings
+from certmix.certification.describe import description
 from certmix.certification.evaluate import Evaluation, evaluate
 from certmix.certification.run import run_certify
 from certmix.data import restrict, spread
@@ -153,7 +153,7 @@ def nuts_certified(
         "noise_version": NOISE_VERSION,
     }
     identity = StudyIdentity(STUDY, f"{dataset.name}-{base.name}-sigma{request.sigma:g}", parts)
-    described = surroundings(request.as_dict(), loaded, named, device, request.batch_size or 0)
+    described = description(request.as_dict(), loaded, named, device, request.batch_size or 0)
     with open_run(
         identity, loaded, device, lambda run: described,
         output=where.output, in_memory=where.in_memory, fresh=where.fresh, sigma=request.sigma,

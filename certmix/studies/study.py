@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from certmix.bounds.clopper_pearson import interval
-from certmix.certification.describe import surroundings
+from certmix.certification.describe import description
 from certmix.data import spread, stack
 from certmix.errors import DataError, Interrupted, ModelError, ParameterError, RunError
 from certmix.files import parse_json, write_atomically
@@ -335,7 +335,7 @@ def open_study(
     }
     label = "-".join([dataset.name, *(model.name for model in models), request.attack, request.norm])
     known = StudyIdentity(name, label, parts)
-    described = surroundings({**request.as_dict(), **asked}, loaded, sources, device, request.batch_size)
+    described = description({**request.as_dict(), **asked}, loaded, sources, device, request.batch_size)
     with open_run(
         known, loaded, device, lambda run: described,
         output=where.output, in_memory=where.in_memory, fresh=where.fresh,

@@ -11,22 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from certmix.certification import proved
-from certmix.certification import run as study
-from certmix.certification.deterministic_request import (
+from certmix.certification.describe import identity_of, load
+from certmix.certification.request import (
+    CertifyRequest,
     DeterministicRequest,
     GivenConstant,
     Margin,
     draws_no_samples,
 )
-from certmix.certification.proved import DeterministicResult, run_deterministic
-from certmix.certification.request import CertifyRequest
 from certmix.certification.run import CertifyResult, CertmixWarning, run_certify
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.models.mixture import MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier
 from certmix.runs.settings import settings
-from certmix.runs.sources import Sources, load_models, load_sources
+from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
 from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray, Status
@@ -37,7 +35,6 @@ from certmix.verification.requirements import Requirement, written
 __all__ = ["SIDES", "assert_certified", "certify_and_warn"]
 
 Model = str | nn.Module | SmoothedClassifier
-Result = CertifyResult | DeterministicResult
 SIDES = {"lower-bound": "lower bound", "point": "value"}
 """What can be held against the threshold, and what guarantee files call it."""
 _NAMED = 8
@@ -67,7 +64,7 @@ def assert_certified(
     on: str = "lower-bound",
     runs: str | Path | None = None,
     **options: Any,
-) -> Result:
+) -> CertifyResult:
     """Assert that a share of images is certified at a radius.
 
     Parameters
@@ -97,7 +94,7 @@ def assert_certified(
 
     Returns
     -------
-    CertifyResult or DeterministicResult
+    CertifyResult
         What `certmix.certify` returns.
 
     Raises
@@ -137,7 +134,7 @@ def certify_and_warn(
     alpha: float | None = None,
     runs: str | Path | None = None,
     **options: Any,
-) -> Result:
+) -> CertifyResult:
     """Certify a model with one certificate, as `assert_certified` does, and hold it against nothing."""
     remarks: list[str] = []
     result = certify_given(model, sigma, alpha, runs, remarks, **options)
@@ -159,7 +156,7 @@ def certify_given(
     batch_size: int | None = None,
     norm: str | None = None,
     **options: Any,
-) -> Result:
+) -> CertifyResult:
     """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
     robust: Any = model
     if isinstance(model, SmoothedClassifier):
@@ -190,20 +187,13 @@ def certify_given(
         request = settings(DeterministicRequest, asked)
     else:
         request = CertifyRequest(sigma, alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
-    run: Any = run_deterministic if plain else run_certify
     folder = None
     with as_it_was(tuple(one for one in (standard, robust) if isinstance(one, nn.Module))):
         try:
             if runs is not None:  # its folder has the name that `certmix certify` would give it
-                chosen = resolve_device(device)
-                if plain:
-                    loaded = load_models(sources, robust, chosen, lambda sentence: None)
-                    identity: Any = proved.run_identity(request, loaded)
-                else:
-                    loaded = load_sources(sources, request.sigma, chosen, lambda sentence: None)
-                    identity = study.run_identity(request, loaded)
-                folder = Path(runs) / identity.folder_name()
-            result: Result = run(
+                loaded = load(request, sources, resolve_device(device), lambda sentence: None)
+                folder = Path(runs) / identity_of(request, loaded).folder_name()
+            result: CertifyResult = run_certify(
                 request, sources, output=folder, in_memory=folder is None, device=device,
                 batch_size=batch_size, say=remarks.append,
             )  # fmt: skip
@@ -232,14 +222,9 @@ class _Images(NamedTuple):
     status: IntArray
 
     @classmethod
-    def of(cls, result: Result) -> _Images:
-        if isinstance(result, DeterministicResult):
-            found = result.outcomes
-            radii = found.radii[1]
-            return cls(found.indices, found.labels, found.robust, radii.radius, radii.status)
-        rows = np.array([(r.index, r.label, r.selected) for r in result.records], np.int64).reshape(-1, 3)
-        mixed = result.evaluation.radii[1]
-        return cls(rows[:, 0], rows[:, 1], rows[:, 2], mixed.radius, mixed.status)
+    def of(cls, result: CertifyResult) -> _Images:
+        found, mixed = result.outcomes, result.outcomes.radii[1]
+        return cls(found.indices, found.labels, found.robust, mixed.radius, mixed.status)
 
     @property
     def proved(self) -> FloatArray:
@@ -247,7 +232,7 @@ class _Images(NamedTuple):
         return np.where(self.classes == self.labels, self.radius, 0.0)
 
 
-def _setting(result: Result, images: _Images) -> str:
+def _setting(result: CertifyResult, images: _Images) -> str:
     """Say on which images, for which mix, and with which failure probability."""
     summary = result.summary
     parts = [f"lower bound: 95 %, one-sided, over {len(images.indices)} images of {summary.data}"]

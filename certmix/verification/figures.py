@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.certification.deterministic_request import (
+from certmix.certification.evaluate import evaluate, table_row
+from certmix.certification.proved_table import CLASSIFIERS, clean_accuracy, stored_outcomes
+from certmix.certification.request import (
     ROBUST,
+    CertifyRequest,
     DeterministicRequest,
     column_cell,
     margin_cell,
     standard_logits,
 )
-from certmix.certification.evaluate import evaluate, table_row
-from certmix.certification.proved_table import CLASSIFIERS, clean_accuracy, stored_outcomes
-from certmix.certification.request import CertifyRequest
 from certmix.data import spread
 from certmix.errors import CertmixError
 from certmix.runs import ImageRecord

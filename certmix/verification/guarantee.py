@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from certmix.certification.deterministic_request import (
+from certmix.certification.request import (
+    CertifyRequest,
     DeterministicRequest,
     GivenConstant,
     Margin,
+    Sampled,
     draws_no_samples,
 )
-from certmix.certification.request import CertifyRequest, Sampled
 from certmix.data import DATASETS
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.models.zoo import zoo_names

@@ -8,17 +8,15 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from certmix.certification import proved
-from certmix.certification import run as sampled_run
-from certmix.certification.deterministic_request import DeterministicRequest, needed_cells, standard_logits
+from certmix.certification.describe import identity_of
 from certmix.certification.evaluate import bound_records
-from certmix.certification.proved import run_deterministic
 from certmix.certification.publish import is_finished
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, DeterministicRequest, needed_cells, standard_logits
 from certmix.certification.run import run_certify
 from certmix.data import spread
 from certmix.errors import Interrupted, ParameterError, RunError
-from certmix.runs import Identity, Run, StudyIdentity, read_run
+from certmix.files import digest_of
+from certmix.runs import Run, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
@@ -95,7 +93,7 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
     """
     request, dataset, g = guarantee.asked, loaded.dataset, loaded.standard
     indices = tuple(int(dataset.indices[p]) for p in spread(len(dataset), request.images))
-    identity = _identity_of(request, loaded)
+    identity = identity_of(request, loaded)
     usual = runs / identity.folder_name()
     others = [
         (folder, identity.differences(stored))
@@ -120,7 +118,9 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
         seen = f"; the nearest run is {path.name} ({'; '.join(differences)})" if differences else ""
         none = f"No run of these data, model and noise is in {runs}: {len(indices)} images are {work}{seen}."
         return Plan(usual, None, indices, indices, False, False, (*why, none))
-    own = usual.with_name(f"{usual.name}.{request.name('' if g is None else g.checksum)[-8:]}")
+    own = usual.with_name(
+        f"{usual.name}.{digest_of([request.as_dict(), '' if g is None else g.checksum])[:8]}"
+    )
     best = max(found, key=lambda one: (one.current, one.folder == own, *one.rank))
     continued = best.current or (best.asked and not best.trusted) or best.folder == own
     why.append(_what_is_done(request, best.described["request"], best.lacking, len(indices)))
@@ -192,13 +192,6 @@ def _stored(
 def _plain(settings: dict[str, Any]) -> Any:
     """Return settings as JSON has them: lists for tuples."""
     return json.loads(json.dumps(settings))
-
-
-def _identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
-    """Return what the stored samples of a request depend on."""
-    if isinstance(request, CertifyRequest):
-        return sampled_run.run_identity(request, loaded)
-    return proved.run_identity(request, loaded)
 
 
 def _run_folders(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -275,7 +268,7 @@ def draw(
     progress: Callable[[Any], None] | None,
     say: Callable[[str], None],
 ) -> Sampling:
-    """Draw what is lacking by `run_certify` or `run_deterministic`, which reuse all that is stored.
+    """Draw what is lacking by `run_certify`, which reuses all that is stored.
 
     Interrupted if it was; what was drawn is kept.
     """
@@ -290,8 +283,7 @@ def draw(
         "output": planned.folder, "fresh": fresh, "device": device, "batch_size": batch_size,
         "progress": progress, "say": say,
     }  # fmt: skip
-    run: Callable[..., Any] = run_certify if isinstance(request, CertifyRequest) else run_deterministic
-    if not run(request, sources, **work).summary.complete:
+    if not run_certify(request, sources, **work).summary.complete:
         raise Interrupted(STOPPED)
     drawn = _samples_of(planned, request, loaded) - before
     return Sampling(len(planned.indices) - len(lacking), len(lacking), before, drawn, planned.why)
@@ -314,7 +306,7 @@ def _copy_stored(request: Request, loaded: Loaded, planned: Plan) -> None:
         return
     wanted, classes = set(planned.indices), loaded.dataset.classes
     sums = [model.checksum for model in loaded.models.values() if model is not None]
-    identity = _identity_of(request, loaded)
+    identity = identity_of(request, loaded)
     with closing(opened(source, classes)) as stored, Run(target, identity, classes) as run:
         for key in ["bound", "fixed_samples", *map(logits_key, sums)]:
             if (value := stored.get(key)) is not None:

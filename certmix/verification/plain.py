@@ -522,7 +522,7 @@ def _after_all_samples(records: Sequence[ImageRecord], request: CertifyRequest) 
     found: list[Any] = [evidence(record, request).get(request.samples) for record in records]
     missing = np.array([counts is None for counts in found], bool)
     samples, count = np.where(missing, 0, request.samples).astype(np.int64), len(records)
-    if missing.any() or BOUNDS[request.bound_name].distribution:
+    if missing.any() or BOUNDS[request.bound].distribution:
         delta = request.failure_probability
         layers = () if missing.any() else tuple(bound_layers(kept, delta) for kept in found)
         return Derived(np.zeros(count), np.ones(count), layers, samples, missing)
@@ -532,15 +532,15 @@ def _after_all_samples(records: Sequence[ImageRecord], request: CertifyRequest) 
 
 
 def _bounds(record: ImageRecord, counts: Any, request: CertifyRequest, delta: float) -> Pair:
-    own = BOUNDS[request.bound_name].plain  # of a bound that somebody has added
+    own = BOUNDS[request.bound].plain  # of a bound that somebody has added
     if request.scores == "soft":
-        return (own or SCORE_BOUNDS[request.bound_name])(counts, delta)
-    return (own or VOTE_BOUNDS[request.bound_name])(counts, record.selected, delta)
+        return (own or SCORE_BOUNDS[request.bound])(counts, delta)
+    return (own or VOTE_BOUNDS[request.bound])(counts, record.selected, delta)
 
 
 def _walked(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
     """Look after look: the best bounds so far, until the rule is content or counts are missing."""
-    count, rule, uniform = len(records), Rule(request), BOUNDS[request.bound_name].time_uniform
+    count, rule, uniform = len(records), Rule(request), BOUNDS[request.bound].time_uniform
     p, q, samples = np.zeros(count), np.ones(count), np.zeros(count, np.int64)
     active = np.array([record.selected == record.label for record in records], bool)
     kept = [evidence(record, request) for record in records]

@@ -19,11 +19,7 @@ import torch
 from torch import nn
 
 from certmix.bounds import BOUNDS
-from certmix.certification.deterministic_request import (
-    ROBUST,
-)
-from certmix.certification.proved import STUDIES as PROVED
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import ROBUST, CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
@@ -124,7 +120,7 @@ def _check_identity(run: Run) -> list[CheckResult]:
         }  # fmt: skip
         pattern = r".+-sigma[0-9.e+-]+-seed\d+-([0-9a-f]{8})"
     else:
-        study = next(study for study, name in PROVED.items() if name == request.certificate)
+        study = f"certify-{request.certificate}"
         parts = {"study": study, **sums, **request.identity()}
         pattern = rf"{study}-.+-([0-9a-f]{{8}})"
     faults: Faults = [
@@ -308,7 +304,7 @@ def _check_design(run: Run, request: CertifyRequest) -> CheckResult:
         faults.append((None, f"a bound of fixed size {request.samples}, the run was planned for {planned}"))
     if first is None:
         faults.append((None, "the database does not say which bound the run began with"))
-    changed = [request.bound_name] if request.bound_name != first else []
+    changed = [request.bound] if request.bound != first else []
     if delta is not None and str(request.failure_probability) != delta:
         changed.append(str(request.failure_probability))
     note = f"; tables by {', '.join(changed)} are valid if not chosen by results" if changed else ""
@@ -333,13 +329,13 @@ def _check_noise(run: Run, request: CertifyRequest, data: Dataset | None) -> Che
     if not isinstance(stored, dict) or not is_whole(stored.get("coordinates")):
         return CheckResult("noise", Outcome.FAILS, "run.json does not say which noise was drawn")
     eps, grid = noise_error(request.sigma, stored["coordinates"]), Grid.of(request.sigma)
-    averaged, faults = BOUNDS[request.bound_name].averaged, Faults()
+    averaged, faults = BOUNDS[request.bound].averaged, Faults()
     for index, record in run.images.items():
         if not record.noise_error >= eps or record.places < 1:
             text = f"its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}"
             faults.append((index, f"image {index}: {text}"))
         if record.places > 1 and not averaged:
-            text = f"bound {request.bound_name} does not hold over {record.places} places of a batch"
+            text = f"bound {request.bound} does not hold over {record.places} places of a batch"
             faults.append((index, f"image {index}: {text}"))
     for place, index in enumerate(data.indices.tolist() if data is not None else ()):
         kept = run.images.get(index)
@@ -358,7 +354,7 @@ def _check_budget(run: Run, request: CertifyRequest) -> CheckResult:
     stored, check = run.description.get("failure_budget"), "failure budget"
     if not isinstance(stored, dict) or not isinstance(stored.get("split"), dict):
         return CheckResult(check, Outcome.FAILS, "run.json says nothing of how it is spent")
-    bound, delta = BOUNDS[request.bound_name], request.failure_probability
+    bound, delta = BOUNDS[request.bound], request.failure_probability
     if bound.distribution:
         each = delta / 2 / (2 if run.classes > 2 else 1)
         parts = {"own": delta / 2, "each rival": each, "rest": each}

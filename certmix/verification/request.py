@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from certmix.certification.deterministic_request import NORMS_OF
+from certmix.certification.request import NORMS_OF
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.runs.settings import Count, Images, Option, Settings, Share
 

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE
 from certmix.calling import call_model
-from certmix.certification.deterministic_request import DeterministicRequest, Margin
 from certmix.certification.proved_table import stored_outcomes
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, DeterministicRequest, Margin
 from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.runs import ImageRecord

@@ -14,9 +14,13 @@ import torch
 from torch import nn
 
 from certmix.bounds.statistics import ScoreStatistics
-from certmix.certification.deterministic_request import DeterministicRequest, needed_cells, standard_logits
-from certmix.certification.proved import STUDIES as PROVED
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import (
+    KINDS,
+    CertifyRequest,
+    DeterministicRequest,
+    needed_cells,
+    standard_logits,
+)
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.runs import ImageRecord, Store, read_run
@@ -65,7 +69,7 @@ def read_description(run: Path) -> tuple[dict[str, Any], str]:
     description = read_run(run)
     identity = description.get("identity")
     study = str(identity.get("study", CERTIFY)) if isinstance(identity, dict) else CERTIFY
-    if study not in (CERTIFY, *PROVED):
+    if study not in KINDS:
         raise RunError(f"{run} is a run of {command_of(study)}: name a run of certmix certify")
     objects = ("identity", "request", "sources", "data", "models", "versions")
     for name in (*objects, "device", "threads"):

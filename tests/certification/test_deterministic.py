@@ -16,12 +16,14 @@ from small_nets import images, random_net
 from torch import nn
 
 import certmix
-from certmix.certification import proved
-from certmix.certification.deterministic_request import BOUND_METHODS, DeterministicRequest, Margin
+from certmix.certification import describe, proved
+from certmix.certification.request import BOUND_METHODS, DeterministicRequest, Margin
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.margins import layers
 from certmix.runs import Store, read_run
+from certmix.runs.cells import Cells
 from certmix.runs.settings import settings
+from certmix.runs.sources import Sources
 from certmix.tables import render
 from certmix.types import Dataset, Status
 
@@ -147,7 +149,7 @@ def test_a_column_just_beyond_the_bisection_counts():
 @pytest.fixture
 def unpublished(monkeypatch):
     """Leave tables and plots out, which take longer than the figures."""
-    monkeypatch.setattr(proved, "write_products", lambda *a: None)
+    monkeypatch.setattr("certmix.certification.publish.write_products", lambda *a: None)
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_what_is_stored_is_not_computed_again(tmp_path: Path, monkeypatch):
 @pytest.mark.usefixtures("unpublished")
 def test_another_alpha_and_constant_follow_from_stored_logits(tmp_path: Path, monkeypatch):
     run("lipschitz-constant", output=tmp_path / "run")
-    monkeypatch.setattr(Store, "write", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setattr(Cells, "_compute", lambda *a: pytest.fail("computed again"))
     loose = run("lipschitz-constant", output=tmp_path / "run", lipschitz_constant=16.0, radii=(0.0, 0.01))
     tight = run("lipschitz-constant", output=tmp_path / "run", constant_of="each-logit")
     assert loose.summary.rows[1].mean_certified_radius < tight.summary.rows[1].mean_certified_radius
@@ -188,8 +190,11 @@ def test_another_alpha_and_constant_follow_from_stored_logits(tmp_path: Path, mo
 
 @pytest.mark.usefixtures("unplotted")
 def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
+    batches = []
+
     def stop(progress):
-        if progress.done == 4:
+        batches.extend([progress.cell] if progress.cell == "label" else [])
+        if len(batches) == 2:
             raise KeyboardInterrupt
 
     partial = run(output=tmp_path / "run", progress=stop, batch_size=2)
@@ -207,7 +212,7 @@ def test_interrupted_before_the_first_batch(monkeypatch):
 
     monkeypatch.setattr(proved, "_logits", stop)
     result = run()
-    assert (result.summary.images, result.summary.complete, result.curves) == (0, False, ())
+    assert (result.summary.images, result.summary.complete, result.evaluation.curves) == (0, False, ())
     assert json.loads(render(result.summary, "json"))["rows"][0]["mean_certified_radius"] is None
     assert "no failure probability: deterministic" in render(result.summary, "markdown")
 
@@ -354,8 +359,8 @@ def test_the_command_explains_what_does_not_fit(command, problem, case):
 
 
 def test_no_model_is_taken_for_a_bounded_one(command, monkeypatch):
-    assert proved._default_robust(Margin(0.76)) == "cifar10-interval-linf"
-    monkeypatch.setattr(proved, "zoo_names", list)
+    assert describe.robust_of(Margin(0.76), Sources()) == "cifar10-interval-linf"
+    monkeypatch.setattr(describe, "zoo_names", list)
     for certificate in (("margin",), ("lipschitz-constant", "--lipschitz-constant", 1)):
         done = command("certify", "--alpha", 0.76, "--certificate", *certificate)
         assert done.code == 2

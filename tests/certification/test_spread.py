@@ -23,11 +23,12 @@ from spreading import cells, rows
 from toy_work import alive
 
 import certmix
-from certmix.certification import proved, sampled
-from certmix.certification.deterministic_request import Margin
-from certmix.certification.request import CertifyRequest
-from certmix.certification.sampled import Job
+from certmix.certification import proved
+from certmix.certification.request import CertifyRequest, Margin
+from certmix.certification.sampled import Job, Sampling
 from certmix.errors import ParameterError, RunError
+from certmix.runs.cells import Part
+from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import Named
 from certmix.runs.sources import Sources, load_models, load_sources
 from certmix.sampling.devices import Passes
@@ -68,13 +69,13 @@ def test_numbers_are_those_of_one_process_though_a_worker_is_killed(problem, kin
     def kill(progress):
         if not shown:
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        shown.append(progress.done)
+        shown.append(progress.done / progress.total)
 
     both = certify(problem, "both", kind, workers=2, progress=kill)
     same(problem, kind, "alone", "both")
     assert both.summary == alone.summary
     assert sorted(shown) == shown
-    assert shown[-1] == 12
+    assert shown[-1] == 1
     engine = json.loads((problem.folder / "both" / "run.json").read_text())["engine"]
     assert engine == {"name": "local", "workers": 2}
     assert not multiprocessing.active_children()
@@ -109,10 +110,10 @@ def test_an_executor_of_the_user_does_what_is_lacking(problem, kind):
     if kind == "sampled":
         assert len(executor.sent) >= 8
     else:
-        known = [batch.known.get("robust logits", ([], None))[0] for batch in executor.sent]
-        assert set[int]().union(*known) <= {0, 3, 6, 9}
+        known = [number[:2] for part in executor.sent for number in part.known]
+        assert {index for cell, index in known if cell == "robust logits"} <= {0, 3, 6, 9}
         assert len(executor.sent) == 4
-        assert all("standard" not in "".join(batch.known) for batch in executor.sent)
+        assert not any(cell.startswith("standard") for cell, _ in known)
     executor.sent.clear()
     certify(problem, "run", kind, executor=executor)
     assert executor.sent == []
@@ -122,7 +123,7 @@ def test_an_executor_of_the_user_does_what_is_lacking(problem, kind):
 @pytest.mark.parametrize("executor", [None, Inline()], ids=["alone", "spread"])
 def test_an_interrupt_keeps_what_came_and_the_rest_is_done_later(problem, executor):
     def stop(progress):
-        if progress.done == 6:
+        if progress.cell == "label" and 2 * progress.done == progress.total:
             raise KeyboardInterrupt
 
     partial = certify(problem, "run", progress=stop, executor=executor)
@@ -137,29 +138,34 @@ def sampling(problem, **request):
     sources = Sources(data=str(problem.folder / "points.npz"), standard=nets, robust=nets)
     asked = CertifyRequest(0.25, 0.76, images="all", **request)
     loaded = load_sources(sources, 0.25, CPU, lambda message: None)
-    return sampled.elsewhere(asked, sources, loaded, Passes(CPU, 200))
+    return recipe(asked, sources, loaded, 200).elsewhere()
+
+
+def recipe(asked, sources, loaded, batch_size=None):
+    engine = Engine(EngineChoice(), CPU)
+    return Sampling(asked, sources, loaded, Passes(CPU, batch_size), engine, lambda message: None)
 
 
 @pytest.mark.parametrize("request_", [{"samples": 3000}, {"samples": 400, "scores": "soft"}], ids=str)
 def test_tasks_that_are_cut_short_go_on_where_they_were(problem, request_):
     """With next to no time a task is a round; records grow from task to task as in one go."""
     spread = sampling(problem, **request_)
-    handler, jobs, newest, finished = spread("cpu"), [Job(p, p, None) for p in range(12)], {}, []
+    handler, jobs, newest, finished = spread("cpu"), [Job(p, p, None) for p in range(12)], {}, 0
     while jobs:
         found = []
         jobs = handler(jobs, 0.02, found.append)
         for one in found:
-            newest.update((record.index, record) for record in one.records)
-            finished += one.finished
-        assert len(finished) == len(newest) - sum(job.record is not None for job in jobs)
+            newest.update(((cell, index), vector) for cell, index, vector in one.numbers)
+            finished += one.done
+        images = {index for _, index in newest}
+        assert finished == len(images) - sum(job.record is not None for job in jobs)
     whole = []
     assert spread("cpu")([Job(p, p, None) for p in range(12)], 1e9, whole.append) == []
-    for expected in {record.index: record for one in whole for record in one.records}.values():
-        found = newest[expected.index]
-        assert (found.selection == expected.selection).all()
-        assert found.estimation.keys() == expected.estimation.keys()
-        assert all((found.estimation[n] == expected.estimation[n]).all() for n in found.estimation)
-        assert found.scores.keys() == expected.scores.keys()
+    expected = {(cell, index): vector for one in whole for cell, index, vector in one.numbers}
+    assert newest.keys() == expected.keys()
+    for (cell, index), vector in expected.items():
+        if cell.startswith(("input", "selection", "votes")):
+            np.testing.assert_array_equal(newest[cell, index], vector)
 
 
 def test_time_ends_a_task_after_a_batch_and_another_model_or_data_are_refused(problem):
@@ -168,11 +174,11 @@ def test_time_ends_a_task_after_a_batch_and_another_model_or_data_are_refused(pr
     loaded = load_models(sources, sources.robust, CPU, lambda message: None)
     named = Named.of(sources, sources.robust, loaded)
     request = Margin(0.76, norm="linf")
-    batches = [proved.Batch(np.arange(k, k + 3), k, {}) for k in (0, 3, 6)]
-    handler, found = proved.load(request, named, 3, "cpu"), []
-    assert [batch.index for batch in handler(batches, 0.0, found.append)] == [3, 6]
-    assert handler(batches[1:], 1e9, found.append) == []
-    assert [list(one.positions) for one in found] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    parts = [Part(np.arange(k, k + 3), k) for k in (0, 3, 6)]
+    handler, found = proved._load(request, named, 3, "cpu"), []
+    assert [part.index for part in handler(parts, 0.0, found.append)] == [3, 6]
+    assert handler(parts[1:], 1e9, found.append) == []
+    assert [index for one in found for cell, index, _ in one.numbers if cell == "label"] == list(range(9))
     for part, message in (("data_checksum", "another data"), ("robust_checksum", "another robust model")):
         with pytest.raises(RunError, match=f"a worker loaded {message} than the driver") as refused:
             replace(named, **{part: "0" * 64}).load(CPU)
@@ -184,9 +190,9 @@ def test_objects_that_can_be_sent_are_sent_and_others_refused(problem):
     net = torch.nn.Linear(2, 3)
     sources = Sources(data=str(problem.folder / "points.npz"), standard=None, robust=net)
     loaded, found = load_sources(sources, 0.5, CPU, lambda message: None), []
-    sent = pickle.loads(pickle.dumps(sampled.elsewhere(asked, sources, loaded, Passes(CPU))))
+    sent = pickle.loads(pickle.dumps(recipe(asked, sources, loaded).elsewhere()))
     sent("cpu")([Job(0, 0, None)], 9.0, found.append)
-    assert found[0].records[0].index == 0
+    assert {index for _, index, _ in found[0].numbers} == {0}
     local = plane([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
     local.held = lambda: None
     for kind in ("sampled", "constant"):

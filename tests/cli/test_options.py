@@ -182,7 +182,7 @@ STUDIES = {
 }  # fmt: skip
 OBSERVED = {
     "certify": [
-        "certmix.certification.run.run_certify", "certmix.certification.proved.run_deterministic",
+        "certmix.certification.run.run_certify",
         "certmix_cli.certify.print_result",
     ],
     "recertify": [],

@@ -230,11 +230,11 @@ def test_a_command_that_is_killed_leaves_the_finished_description(command, finis
     folder = finished("certify")
     before = contents(folder)
 
-    def killed(*_):
+    def killed(*_, **__):
         raise SystemExit(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampled_run, "draw_samples", killed)
+        patch.setattr(sampled_run, "fill", killed)
         command(*arguments(folder.parent, "certify", "--alpha", 0.9))
     after = contents(folder)
     restored(folder, before)
@@ -247,10 +247,10 @@ def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finish
     logits, calls = proved._logits, []
 
     def stop(*given):
-        logits(*given)
         calls.append(given)
-        if len(calls) == 2:
+        if len(calls) == 4:
             raise KeyboardInterrupt
+        return logits(*given)
 
     with monkeypatch.context() as patch:
         patch.setattr(proved, "_logits", stop)
@@ -416,12 +416,9 @@ def test_an_interrupted_certified_fit_keeps_the_mix(command, finished, kept, mon
     folder = finished("proved")
     before = contents(folder)
 
-    def stop(*_):
-        raise KeyboardInterrupt
-
     monkeypatch.chdir(kept)
     with monkeypatch.context() as patch:
-        patch.setattr(sampled_run, "draw_samples", stop)
+        patch.setattr(sampled_run, "fill", lambda *given, **named: False)
         done = command(*arguments(kept, "proved", "--at-radius", 0.2, "--clamp", "relu"))
     after = contents(folder)
     restored(folder, before)

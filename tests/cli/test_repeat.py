@@ -9,11 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from certmix.certification import proved
 from certmix.certification import run as sampled
-from certmix.certification.deterministic_request import GivenConstant, Margin
 from certmix.certification.publish import repeat_command
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, GivenConstant, Margin
 from certmix.runs.settings import fields
 from certmix.runs.sources import Sources
 
@@ -55,8 +53,7 @@ def parsed(command, monkeypatch):
             asked.append((request, sources, how))
             raise KeyboardInterrupt
 
-        for module, name in ((sampled, "run_certify"), (proved, "run_deterministic")):
-            monkeypatch.setattr(module, name, record)
+        monkeypatch.setattr(sampled, "run_certify", record)
         done = command(*shlex.split(line)[1:])
         assert asked, done.err
         return asked[0]

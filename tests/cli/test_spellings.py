@@ -11,8 +11,7 @@ import pytest
 
 import certmix
 from certmix.attacks import pgd
-from certmix.certification.deterministic_request import GivenConstant, Margin
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, GivenConstant, Margin
 from certmix.errors import ParameterError
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.engine import EngineChoice

@@ -381,7 +381,6 @@ def _stop(request: Any, sources: Any, *, batch_size: Any, **_: Any) -> None:
 
 
 @patch.object(reproduce, "run_certify", _stop)
-@patch.object(reproduce, "run_deterministic", _stop)
 def reproduced(folder: Path) -> None:
     """Read all that a run needs, and run nothing."""
     with pytest.raises(_StoppedError):

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certmix.certification.deterministic_request import GivenConstant, Margin
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, GivenConstant, Margin
 from certmix.errors import ParameterError
 from certmix.verification.guarantee import (
     DataClaim,

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certmix.certification.deterministic_request import ROBUST, margin_cell
 from certmix.certification.evaluate import bound_records, radii_of
 from certmix.certification.proved_table import stored_radii
 from certmix.certification.publish import unfinished
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import ROBUST, CertifyRequest, margin_cell
 from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.files import digest_of
