@@ -195,14 +195,14 @@ def test_a_refused_command_changes_nothing(command, finished, kept, monkeypatch,
 
 def stopping(monkeypatch, after: int) -> None:
     """Let Ctrl-C come once so many images were kept."""
-    write = Store.write_images
+    write = Store.write_all
 
-    def stop(store, records):
-        write(store, records)
+    def stop(store, cells):
+        write(store, cells)
         if len(store.images()) >= after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "write_images", stop)
+    monkeypatch.setattr(Store, "write_all", stop)
 
 
 def test_an_interrupted_command_keeps_the_finished_one_verifiable(command, finished, monkeypatch):
