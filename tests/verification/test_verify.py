@@ -12,10 +12,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from certmix.certification.deterministic_request import DeterministicRequest
 from forged import edit_json, edit_record, records, sources, sql
 
 import certmix
+from certmix.certification.request import DeterministicRequest
 from certmix.errors import CertmixError, DataError, ModelError
 from certmix.models.spec import load_model, wrap_model
 from certmix.runs.settings import settings as settings_from
