@@ -168,11 +168,7 @@ def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tup
 
 
 def _affordable(
-    names: tuple[str, ...],
-    classes: int,
-    norm: str,
-    shape: tuple[int, int, int],
-    say: Callable[[str], None],
+    names: tuple[str, ...], classes: int, norm: str, shape: tuple[int, int, int], say: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Return the attacks that so few classes, and inputs of this shape, allow; say what is left out."""
     kept, (height, width) = [], shape[1:]

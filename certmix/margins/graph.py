@@ -120,14 +120,10 @@ def _in_place(function: Any) -> Any:
     return lambda proxy, other: proxy.tracer.create_proxy("call_function", function, (proxy, other), {})
 
 
-def _as_number(proxy: Any) -> Any:
-    proxy.tracer.refuse()
-
-
 for _name in ("iadd", "isub", "imul", "itruediv"):
     setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
 for _name in ("len", "int", "float"):
-    setattr(_Proxy, f"__{_name}__", _as_number)
+    setattr(_Proxy, f"__{_name}__", lambda proxy: proxy.tracer.refuse())
 
 
 class _Tracer(fx.Tracer):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -134,15 +135,7 @@ def _upper(total: Tensor) -> float:
     return float(total.max()) * (1 + 1e-9) if total.numel() else 0.0
 
 
-def _bias(bias: Tensor | None, dimensions: int) -> tuple[Tensor | None, float]:
-    if bias is None:
-        return None, 0.0
-    return bias.view(1, -1, *[1] * dimensions), float(bias.abs().max())
-
-
-def convolution(
-    weight: Tensor, bias: Tensor | None, stride: Shape, padding: Shape, dilation: Shape, groups: int
-) -> LinearMap:
+def convolution(weight: Tensor, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> LinearMap:
     """Return a 2D convolution with zero padding."""
     settings = (stride, padding, dilation, groups)
 
@@ -157,17 +150,8 @@ def convolution(
     magnitudes = weight.abs().flatten(1).sum(1)
     terms = max(weight[0].numel(), weight.shape[0] // groups * weight[0, 0].numel())
     return LinearMap(
-        weight, lambda w, x: F.conv2d(x, w, None, *settings), transpose, terms, _upper(magnitudes),
-        *_bias(bias, 2),
-    )  # fmt: skip
-
-
-def dense(weight: Tensor, bias: Tensor | None) -> LinearMap:
-    """Return a matrix product, for inputs (N, features)."""
-    return LinearMap(
-        weight, lambda w, x: x @ w.T, lambda w, a, shape: a @ w, max(weight.shape),
-        _upper(weight.abs().sum(1)), *_bias(bias, 0),
-    )  # fmt: skip
+        weight, lambda w, x: F.conv2d(x, w, None, *settings), transpose, terms, _upper(magnitudes)
+    )
 
 
 def scale(
@@ -187,7 +171,7 @@ def scale(
 def pooling(kernel: Shape, stride: Shape, padding: Shape) -> LinearMap:
     """Return the average over windows, channel by channel; padding counts as zeros."""
     weight = torch.full((1, 1, *kernel), 1 / (kernel[0] * kernel[1]), dtype=torch.float64)
-    single = convolution(weight, None, stride, padding, (1, 1), 1)
+    single = convolution(weight, stride, padding, (1, 1), 1)
 
     def apply(w: Tensor, x: Tensor) -> Tensor:
         y = single.apply(w, x.flatten(0, 1).unsqueeze(1))
@@ -220,8 +204,11 @@ def unsupported(what: str) -> ModelError:
     return ModelError(f"bounds cannot be propagated through {what}: use a model made of {SUPPORTED}")
 
 
-def _bias_of(layer: nn.Conv2d | nn.Linear) -> Tensor | None:
-    return None if layer.bias is None else exact(layer.bias)
+def _with_bias(layer: nn.Conv2d | nn.Linear, linear: LinearMap, dimensions: int) -> list[Layer]:
+    if layer.bias is None:
+        return [linear]
+    bias = exact(layer.bias)
+    return [replace(linear, bias=bias.view(1, -1, *[1] * dimensions), bias_size=float(bias.abs().max()))]
 
 
 def _pair(value: int | Shape) -> tuple[int, int]:
@@ -232,13 +219,21 @@ def _convolution(layer: nn.Conv2d, shape: Shape) -> list[Layer]:
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise unsupported(f"Conv2d with padding {layer.padding!r} of kind {layer.padding_mode}")
     settings = (_pair(layer.stride), _pair(layer.padding), _pair(layer.dilation))
-    return [convolution(exact(layer.weight), _bias_of(layer), *settings, layer.groups)]
+    return _with_bias(layer, convolution(exact(layer.weight), *settings, layer.groups), 2)
 
 
 def _dense(layer: nn.Linear, shape: Shape) -> list[Layer]:
     if len(shape) != 1:
         raise unsupported(f"Linear on inputs of shape {shape}")
-    return [dense(exact(layer.weight), _bias_of(layer))]
+    weight = exact(layer.weight)
+    product = LinearMap(
+        weight,
+        lambda w, x: x @ w.T,
+        lambda w, a, shape: a @ w,
+        max(weight.shape),
+        _upper(weight.abs().sum(1)),
+    )
+    return _with_bias(layer, product, 0)
 
 
 def _batch_norm(layer: nn.BatchNorm2d, shape: Shape) -> list[Layer]:
@@ -298,10 +293,7 @@ def _adaptive(layer: nn.AdaptiveAvgPool2d, shape: Shape) -> list[Layer]:
 def _flatten(layer: nn.Flatten, shape: Shape) -> list[Layer]:
     if layer.start_dim != 1 or layer.end_dim % (len(shape) + 1) != len(shape):
         raise unsupported(f"flatten from {layer.start_dim} to {layer.end_dim} of {shape}")
-    size = 1
-    for length in shape:
-        size *= length
-    return [reshape((size,))]
+    return [reshape((math.prod(shape),))]
 
 
 def mean(shape: Shape) -> LinearMap:

@@ -209,7 +209,7 @@ def _specification(y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 def _carry(
     graph: Graph, boxes: list[Box], lines: dict[int, Relaxation], ball: Ball, start: int,
-    rows: Tensor, owner: Tensor,
+    rows: Tensor, owner: Tensor
 ) -> Tensor:  # fmt: skip
     """`backward` in pieces that fit into memory."""
     widest = max(math.prod(node.shape) for node in graph.nodes[: start + 1])

@@ -110,7 +110,13 @@ class Ascent:
         for run in range(restarts):
             points = self._start(run, balls, seeds)
             for step in range(steps + 1):
-                points, ahead = self._closer(points, balls, step), points
+                ahead = points
+                if self.ratio.by_distance and not self._tilts and step % 2:
+                    # The steepest slopes may be short ones: every other point is looked at nearer the image,
+                    # and the ascent goes on from where it was.  In l2 the gradient itself leads there.
+                    scale = 0.5 ** (1 + step // 2 % _HALVINGS)
+                    nearer = balls.centre + scale * (points.flatten(0, 1) - balls.centre)
+                    points = balls.project(nearer).view_as(points)
                 values, climb = self._visit(points, self.ratio.rise, step < steps)
                 top, row = values.max(1)
                 best[run] = torch.maximum(best[run], top)
@@ -128,18 +134,6 @@ class Ascent:
     @property
     def _slopes(self) -> int:
         return self.logits.shape[1] if self.ratio.wide else 1
-
-    def _closer(self, points: Tensor, balls: Ball, step: int) -> Tensor:
-        """Return the points that a step evaluates: where distance divides, every other one nearer the image.
-
-        The steepest slopes may be short ones; the ascent goes on from where it
-        was.  In l2 the gradient itself leads there.
-        """
-        if not self.ratio.by_distance or self._tilts or step % 2 == 0:
-            return points
-        scale = 0.5 ** (1 + step // 2 % _HALVINGS)
-        nearer = balls.centre + scale * (points.flatten(0, 1) - balls.centre)
-        return balls.project(nearer).view_as(points)
 
     def _start(self, run: int, balls: Ball, seeds: Tensor) -> Tensor:
         """Return where the linear approximation is largest, or random points; on the second side mirrored."""
@@ -183,18 +177,17 @@ class Ascent:
             )
         rises = self._rises(exact.double(), image, self.ratio.rise)
         blur = _ROUNDING * torch.finfo(exact.dtype).eps * (1 + exact.double().abs().amax(1, keepdim=True))
-        values = self._divide((rises - blur).clamp_min(0.0), points, image)
+        values = (rises - blur).clamp_min(0.0)
+        if self.ratio.by_distance:
+            size = distance(points, self.ball.centre[image], self.norm)[:, None]
+            values = torch.where(size >= _CLOSEST * self.eps, values / size.clamp_min(_TINY), 0.0)
+        else:
+            values = values / self.eps
         return values, self._gradient(logits, leaf, image, column, rise) if gradient else points
 
     def _rises(self, logits: Tensor, image: Tensor, rise: Rise) -> Tensor:
         outputs = OUTPUTS[self.of]
         return rise(outputs(self.logits[image]), outputs(logits), self.selected[image])
-
-    def _divide(self, rise: Tensor, points: Tensor, image: Tensor) -> Tensor:
-        if not self.ratio.by_distance:
-            return rise / self.eps
-        size = distance(points, self.ball.centre[image], self.norm)[:, None]
-        return torch.where(size >= _CLOSEST * self.eps, rise / size.clamp_min(_TINY), 0.0)
 
     def _gradient(self, logits: Tensor, leaf: Tensor, image: Tensor, column: Tensor, rise: Rise) -> Tensor:
         """Return the direction in which each point's own slope grows.
@@ -209,10 +202,8 @@ class Ascent:
             if self.ratio.wide:
                 form, log_scale = FORMS[self.of](scores)
                 before = FORMS[self.of](self.logits[image])[0]
-                rises, scale = (
-                    rise(before, form, self.selected[image]),
-                    log_scale.detach().exp().gather(1, at),
-                )
+                rises = rise(before, form, self.selected[image])
+                scale = log_scale.detach().exp().gather(1, at)
             else:
                 rises, scale = self._rises(scores, image, rise), torch.ones_like(at, dtype=torch.float64)
             (slope,) = torch.autograd.grad(rises.gather(1, at).sum(), scores)
@@ -223,20 +214,17 @@ class Ascent:
         if not self._tilts:
             return climb
         risen = self._rises(logits.detach().double(), image, rise).gather(1, at)
-        share = risen.clamp_min(0.0) / (largest * scale).clamp_min(_TINY)
-        return self._tilt(climb, share[:, 0], leaf.detach(), image)
+        share = (risen.clamp_min(0.0) / (largest * scale).clamp_min(_TINY))[:, 0]
+        # the gradient of log(rise / ||d||_2), from that of the rise over `share`
+        d = (leaf.detach().double() - self.ball.centre[image].double()).flatten(1)
+        pull = d * (share.clamp_max(_HUGE) / d.square().sum(1).clamp_min(_TINY))[:, None]
+        tilted = climb.double().flatten(1) - pull
+        return (tilted / tilted.abs().amax(1, keepdim=True).clamp_min(_TINY)).view_as(climb).to(climb.dtype)
 
     @property
     def _tilts(self) -> bool:
         """Whether the gradient of ||d|| is of use: in the other norms few coordinates share it."""
         return self.ratio.by_distance and self.norm == "l2"
-
-    def _tilt(self, climb: Tensor, share: Tensor, points: Tensor, image: Tensor) -> Tensor:
-        """Return the direction of the gradient of log(rise / ||d||_2), from that of the rise over `share`."""
-        d = (points.double() - self.ball.centre[image].double()).flatten(1)
-        pull = d * (share.clamp_max(_HUGE) / d.square().sum(1).clamp_min(_TINY))[:, None]
-        tilted = climb.double().flatten(1) - pull
-        return (tilted / tilted.abs().amax(1, keepdim=True).clamp_min(_TINY)).view_as(climb).to(climb.dtype)
 
 
 @torch.no_grad()

@@ -92,7 +92,7 @@ def _second(block: Any, w: int, sample: Any, c2: Any, c3: Any, k0: Any, k1: Any,
 @njit(cache=True, nogil=True)
 def _fill(
     out: Any, steps: NDArray[np.int32], first: int, key: NDArray[np.uint32],
-    entries: NDArray[np.uint32], rest: NDArray[np.uint32], bits: int, per_unit: float,
+    entries: NDArray[np.uint32], rest: NDArray[np.uint32], bits: int, per_unit: float
 ) -> None:  # fmt: skip
     """Write samples first, first + 1, ... of an input (d,) into out (n, d): float32 values.
 

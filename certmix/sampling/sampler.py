@@ -29,7 +29,7 @@ class Pending:
 
     def __init__(
         self, draws: Sequence[Draw], parts: list[Part], answers: Tensor, done: torch.cuda.Event | None,
-        classes: int,
+        classes: int
     ) -> None:  # fmt: skip
         self._draws, self._parts, self._answers = draws, parts, answers
         self._done, self._classes = done, classes

@@ -188,10 +188,6 @@ def adversarial(
     return F.cross_entropy(model(attacked).float(), labels)
 
 
-def _tempered(loss: Tensor, limit: float = 5.0) -> Tensor:
-    return torch.where(loss <= limit, loss, limit + limit * (loss / limit).clamp_min(1.0).log())
-
-
 def interval(
     model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
 ) -> Tensor:
@@ -202,7 +198,8 @@ def interval(
     burst, as they do when eps starts to grow, must not burst the weights.
     """
     found = interval_pass(model, images, recipe.eps)
-    loss = _tempered(F.cross_entropy(worst_case_logits(found, labels).float(), labels))
+    loss, limit = F.cross_entropy(worst_case_logits(found, labels).float(), labels), 5.0
+    loss = torch.where(loss <= limit, loss, limit + limit * (loss / limit).clamp_min(1.0).log())
     if recipe.regulariser > 0 and found.before_relu:
         loss = loss + recipe.regulariser * warm_up_terms(found, recipe.eps)
     return loss

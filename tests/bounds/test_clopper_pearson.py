@@ -4,7 +4,6 @@ import json
 from decimal import Decimal, localcontext
 from pathlib import Path
 
-import mpmath
 import numpy as np
 import pytest
 from flint import arb, ctx
@@ -22,57 +21,21 @@ def outwards(value, true, side):
 
 
 @pytest.mark.parametrize("side", ["lower", "upper"])
-def test_never_inside_the_true_quantile(side):
-    inside = []
-    with localcontext() as context:
-        context.prec = 60
-        for row in GOLDEN:
-            value = float(getattr(cp, f"{side}_bound")(row["k"], row["n"], row["delta"]))
-            if outwards(value, row[side], side) < 0:
-                inside.append((row["k"], row["n"], row["delta"], value, row[side]))
-    assert not inside, f"(k, n, delta, bound, true quantile): {inside}"
-
-
-@pytest.mark.parametrize("side", ["lower", "upper"])
-def test_close_to_the_true_quantile(side):
+def test_never_inside_the_true_quantile_and_close_to_it(side):
     """2e-12 of the distance to the nearer end of [0, 1], plus a few units of rounding."""
+    wrong = []
     with localcontext() as context:
         context.prec = 60
         for row in GOLDEN:
-            true = Decimal(row[side])
             value = float(getattr(cp, f"{side}_bound")(row["k"], row["n"], row["delta"]))
+            true = Decimal(row[side])
             allowed = Decimal("2e-12") * min(true, 1 - true) + Decimal("5e-16")
-            assert abs(outwards(value, row[side], side)) <= allowed, (row, value)
-
-
-def test_golden_file_covers_the_extremes():
+            if not 0 <= outwards(value, row[side], side) <= allowed:
+                wrong.append((row["k"], row["n"], row["delta"], value, row[side]))
+    assert not wrong, f"(k, n, delta, bound, true quantile): {wrong}"
     assert {10**9, 1} <= {row["n"] for row in GOLDEN}
-    assert any(row["k"] == 0 for row in GOLDEN)
-    assert any(row["k"] == row["n"] for row in GOLDEN)
+    assert any(row["k"] == 0 for row in GOLDEN) and any(row["k"] == row["n"] for row in GOLDEN)
     assert min(row["delta"] for row in GOLDEN) <= 1e-12
-
-
-def lower_tail(k, n, p):
-    """P(Bin(n, p) <= k) in 40 digits, for small k."""
-    with mpmath.workdps(40):
-        p = mpmath.mpf(p)
-        term = total = mpmath.exp(n * mpmath.log1p(-p))
-        for j in range(k):
-            term = term * (n - j) / (j + 1) * p / (1 - p)
-            total += term
-        return total
-
-
-@pytest.mark.parametrize("n", [10, 1000, 10**5, 10**6, 10**7, 10**8, 10**9])
-def test_upper_bounds_of_few_successes_leave_at_most_delta(n):
-    """At the bound itself so few successes have probability <= delta, however many trials."""
-    too_likely = []
-    for k in (0, 1, 2, 3, 5):
-        for delta in (0.3, 0.025, 0.001, 1e-9):
-            excess = float(lower_tail(k, n, float(cp.upper_bound(k, n, delta))) / delta - 1)
-            if excess > 0:
-                too_likely.append((k, n, delta, excess))
-    assert not too_likely, f"(k, n, delta, P / delta - 1): {too_likely}"
 
 
 @pytest.mark.parametrize("delta", [5e-324, 1e-320, 1e-310, 1e-300, 1e-100, 1e-6, 0.001, 0.3, 0.9, 0.999])
@@ -80,7 +43,9 @@ def test_upper_bounds_of_few_successes_leave_at_most_delta(n):
 def test_tails_in_ball_arithmetic(n, delta):
     """P(at least k) <= delta is proved at the bound, and fails 2.2e-12 of the nearer end further in."""
     ctx.prec = 160
-    k = sorted({k for k in (0, 1, 2, 20, n // 1000, n // 9, n // 2, n - n // 1000, n - 2, n) if 0 <= k <= n})
+    k = sorted(
+        {k for k in (0, 1, 2, 3, 5, 20, n // 1000, n // 9, n // 2, n - n // 1000, n - 2, n) if 0 <= k <= n}
+    )
     low, high = cp.lower_bound(np.array(k), n, delta), cp.upper_bound(np.array(k), n, delta)
     for j, lower, upper in zip(k, low.tolist(), high.tolist(), strict=True):
         for side, least, found in (("lower", j, arb(lower)), ("upper", n - j, 1 - arb(upper))):
@@ -124,39 +89,19 @@ def test_shapes_broadcast():
 
 
 @pytest.mark.parametrize("bound", [cp.lower_bound, cp.upper_bound, cp.interval])
-@pytest.mark.parametrize("k, n", [(5.0, 10), (5, 10.0), (np.array([5.5]), 10), (True, 10), ("5", 10)])
-def test_only_whole_numbers(bound, k, n):
-    with pytest.raises(ParameterError, match="whole numbers"):
+@pytest.mark.parametrize("k, n, told", [
+    (5.0, 10, "whole numbers"), (5, 10.0, "whole numbers"), (np.array([5.5]), 10, "whole numbers"),
+    (True, 10, "whole numbers"), ("5", 10, "whole numbers"), (-7, 10, "-7 .*0 <= successes <= trials"),
+    (13, 10, "13 .*0 <= successes <= trials"), (0, 0, "trials >= 1"), ([3, 12], [10, 10], "12 successes"),
+])  # fmt: skip
+def test_impossible_counts_are_refused(bound, k, n, told):
+    with pytest.raises(ParameterError, match=told):
         bound(k, n, 0.1)
 
 
-@pytest.mark.parametrize("bound", [cp.lower_bound, cp.upper_bound, cp.interval])
-@pytest.mark.parametrize("k, n", [(-1, 10), (11, 10), (0, 0), ([3, 12], [10, 10])])
-def test_impossible_counts(bound, k, n):
-    with pytest.raises(ParameterError) as caught:
-        bound(k, n, 0.1)
-    assert "0 <= successes <= trials" in str(caught.value)
-
-
-@pytest.mark.parametrize("k, n, found", [(-7, 10, "-7"), (13, 10, "13")])
-def test_message_states_the_impossible_count(k, n, found):
-    with pytest.raises(ParameterError) as caught:
-        cp.lower_bound(k, n, 0.1)
-    assert found in str(caught.value)
-
-
-@pytest.mark.parametrize("bound", [cp.lower_bound, cp.upper_bound])
-@pytest.mark.parametrize("delta", [0.0, 1.0, -0.1, 1.5, float("nan"), float("inf")])
-def test_failure_probability_out_of_range(bound, delta):
-    with pytest.raises(ParameterError) as caught:
-        bound(5, 10, delta)
-    assert str(delta) in str(caught.value)
-    assert "between 0 and 1" in str(caught.value)
-
-
-@pytest.mark.parametrize("confidence", [1.5, 95, 1.0, -0.2])
-def test_interval_names_the_confidence_it_refuses(confidence):
+@pytest.mark.parametrize("delta", [0.0, 1.0, -0.1, 95, float("nan"), float("inf")])
+def test_failure_probability_and_confidence_out_of_range(delta):
     """A message about a failure probability of -47 does not help who wrote confidence=95."""
-    with pytest.raises(ParameterError) as caught:
-        cp.interval(5, 10, confidence)
-    assert str(confidence) in str(caught.value)
+    for bound in (cp.lower_bound, cp.upper_bound, cp.interval):
+        with pytest.raises(ParameterError, match=f"= {delta}:.*between 0 and 1"):
+            bound(5, 10, delta)

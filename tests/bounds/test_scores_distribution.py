@@ -20,7 +20,7 @@ from certmix.types import Status
 
 DOCS = Path(__file__).parents[2] / "docs" / "bounds.md"
 DELTA = 0.001
-quick = settings(deadline=None, max_examples=40)
+quick = settings(deadline=None, max_examples=25)
 
 
 def kept(rows, rivals=(1,)):
@@ -114,11 +114,7 @@ def test_status():
     assert np.array_equal(found.radius > 0, [True, False, False])
     assert layered_radii(bounds, sigma=0.5, alpha=0.5).radius.tolist() == [0, 0, 0]
     assert (found.certificate, found.norm, found.sigma, found.alpha) == ("layers", "l2", 0.5, 0.76)
-
-
-def test_no_images():
-    found = layered_radii(bound_layers([], 0.1), sigma=1.0, alpha=0.8)
-    assert found.radius.shape == found.status.shape == (0,)
+    assert layered_radii(bound_layers([], 0.1), sigma=1.0, alpha=0.8).radius.shape == (0,)
 
 
 @pytest.mark.parametrize("ones", [700, 900, 999, 1000])
@@ -204,14 +200,6 @@ def test_table_of_the_docs():
             )
 
 
-def test_where_distributions_beat_means_and_where_not():
-    spread, votes = radii_of(8, 2, 1000, 0.76), radii_of(0.5, 0.05, 1000, 0.76)
-    assert spread[3] > 1.3 * max(spread[:3])
-    assert votes[3] < max(votes[:3])
-    for n in (10_000, 100_000):
-        assert radii_of(0.5, 0.05, n, 0.76)[3] > max(radii_of(0.5, 0.05, n, 0.76)[:3])
-
-
 # ------------------------------------------------------------------- errors
 
 
@@ -227,7 +215,4 @@ def test_bad_arguments_are_refused():
         with pytest.raises(ParameterError) as caught:
             call()
         assert "\n" not in str(caught.value)
-
-
-def test_layers_divide_the_bins():
     assert BINS % LAYERS == 0

@@ -32,37 +32,18 @@ main()
 
 
 def test_a_bound_is_one_entry(tmp_path):
-    """It is in --help, in a run with repeated looks and in its table, as clopper-pearson would be."""
+    """The command takes it, and it is in a run with repeated looks and in its table."""
     script = tmp_path / "added.py"
     script.write_text(ADDED)
-
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, script, *words], capture_output=True, text=True, cwd=tmp_path, timeout=600
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "alone" in run("certify", "--help")
-    common = (
-        "certify",
-        "--sigma",
-        "0.5",
-        "--alpha",
-        "0.76",
-        "--images",
-        "3",
-        "--samples",
-        "300",
-        "--workers",
-        "1",
+    words = [
+        "certify", "--sigma", "0.5", "--alpha", "0.76", "--images", "2", "--samples", "200", "--workers", "1",
+        "--bound", "alone", "--output", "run",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, script, *words], capture_output=True, text=True, cwd=tmp_path, timeout=600
     )
-    own, usual = (
-        " ".join(run(*common, "--bound", bound, "--output", bound).split())
-        for bound in ("alone", "clopper-pearson")
-    )
-    assert "bound alone" in own
-    assert own.replace("alone", "clopper-pearson") == usual
+    assert done.returncode == 0, done.stderr
+    assert "bound alone" in " ".join(done.stdout.split())
 
 
 def test_entries_describe_themselves():
@@ -86,13 +67,6 @@ def test_simplex_step_where_it_matters():
     assert shared.q_upper[0] < 1 - shared.p_lower[0]
 
 
-def test_selected_class_need_not_be_the_most_voted():
-    counts = np.array([[100, 900]])
-    for name in bounds_of("hard"):
-        bounds = bound_counts(counts, np.array([0]), 0.01, name)
-        assert bounds.p_lower[0] < 0.1 < 0.85 < bounds.q_upper[0]
-
-
 @pytest.mark.parametrize("name", bounds_of("hard"))
 def test_huge_counts_and_tiny_failure(name):
     counts = np.array([[10**9 - 5, 5], [10**9, 0], [0, 10**9]])
@@ -102,29 +76,24 @@ def test_huge_counts_and_tiny_failure(name):
     assert bounds.p_lower[2] <= 1e-7
     assert bounds.q_upper[2] == 1
     assert np.all(bounds.q_upper > 0)
+    fewer = bound_counts(np.array([[100, 900]]), np.array([0]), 0.01, name)  # selected, not most voted
+    assert fewer.p_lower[0] < 0.1 < 0.85 < fewer.q_upper[0]
 
 
 @pytest.mark.parametrize("name", bounds_of("hard"))
-@pytest.mark.parametrize("counts, selected", [
-    ([[9.0, 1.0]], [0]), ([[9, 1]], [0.0]), ([[9, 1]], [2]), ([[9, 1]], [-1]), ([9, 1], [0]), ([[9]], [0]),
-    ([[9, 1]], [0, 1]), ([[0, 0]], [0]), ([[9, -1]], [0]), ([[9, 1]], 0),
+@pytest.mark.parametrize("counts, selected, delta, told", [
+    *((counts, selected, 0.01, ".") for counts, selected in (
+        ([[9.0, 1.0]], [0]), ([[9, 1]], [0.0]), ([[9, 1]], [2]), ([[9, 1]], [-1]), ([9, 1], [0]), ([[9]], [0]),
+        ([[9, 1]], [0, 1]), ([[0, 0]], [0]), ([[9, -1]], [0]), ([[9, 1]], 0),
+    )),
+    *(([[9, 1]], [0], delta, str(delta)) for delta in (0.0, 1.0, -1e-3, 2.0, float("nan"))),
 ])  # fmt: skip
-def test_bad_counts_are_refused(name, counts, selected):
-    with pytest.raises(ParameterError) as caught:
-        bound_counts(np.array(counts), np.array(selected), 0.01, name)
+def test_bad_arguments_are_refused(name, counts, selected, delta, told):
+    with pytest.raises(ParameterError, match=told) as caught:
+        bound_counts(np.array(counts), np.array(selected), delta, name)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", bounds_of("hard"))
-@pytest.mark.parametrize("delta", [0.0, 1.0, -1e-3, 2.0, float("nan")])
-def test_bad_failure_probability(name, delta):
-    with pytest.raises(ParameterError) as caught:
-        bound_counts(np.array([[9, 1]]), np.array([0]), delta, name)
-    assert str(delta) in str(caught.value)
-
-
-def test_unknown_bound():
-    with pytest.raises(ParameterError) as caught:
+def test_unknown_bounds_are_refused_with_those_there_are():
+    with pytest.raises(ParameterError, match="wilson.*" + ".*".join(bounds_of("hard"))):
         bound_counts(np.array([[9, 1]]), np.array([0]), 0.01, "wilson")
-    assert "wilson" in str(caught.value)
-    assert all(name in str(caught.value) for name in bounds_of("hard"))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from small_nets import NETS, images, random_net, worst_found
 from torch import nn
 
@@ -40,15 +37,6 @@ def test_attacks_stay_above_the_bounds(name, norm, method):
         gap = slack(name, norm, eps, method, seed)
         assert gap.isfinite().all()
         assert (gap >= 0).all()
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.sampled_from(list(NETS)), st.sampled_from(["linf", "l2"]), st.sampled_from(METHODS),
-    st.integers(0, 10_000), st.floats(1e-6, 0.5),
-)  # fmt: skip
-def test_attacks_stay_above_the_bounds_of_any_net(name, norm, method, seed, eps):
-    assert (slack(name, norm, eps, method, seed, count=1) >= 0).all()
 
 
 @pytest.mark.parametrize("norm", EPS)
@@ -112,27 +100,6 @@ def test_an_interval_that_forgets_signs_is_caught(monkeypatch):
 
     monkeypatch.setattr(intervals_module, "_linear", unsigned)
     assert float(slack("plain", "linf", 0.1, "interval").min()) < -1e-3
-
-
-def test_rounding_errors_are_inside_the_bounds():
-    """Weights that cancel: in float64 the sum is off by far more than its last digit."""
-    net = nn.Linear(64, 2, bias=False).requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    large = torch.randn(32, generator=generator) * 2.0 ** torch.randint(0, 60, (32,), generator=generator)
-    net.weight.zero_()
-    net.weight[0, :32], net.weight[0, 32:] = large, -large
-    x = 1 + torch.rand(64, generator=generator) * 2.0**-20
-    exact = sum(
-        Fraction(float(w)) * Fraction(float(v)) for w, v in zip(net.weight[0], x, strict=True)
-    )  # fmt: skip
-    naive = float(net.double()(x.double())[0])
-    assert Fraction(naive) != exact
-    for norm in EPS:
-        for method in METHODS:
-            above = logit_differences_lower(net, x[None], [0], norm, 0.0, method=method)[0, 0]
-            below = -logit_differences_lower(net, x[None], [1], norm, 0.0, method=method)[0, 0]
-            assert Fraction(float(above)) <= exact <= Fraction(float(below))
-            assert below - above < 1e-8 * float(large.abs().sum())
 
 
 @pytest.mark.parametrize("flush", [False, True])

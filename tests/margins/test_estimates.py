@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -57,9 +54,6 @@ def test_eps_is_what_holds_and_below_it_nothing():
     assert found.quotient == pytest.approx([0.275, 0.275 / 6, 0.0])  # (0.8 - 0.25) / 2
     assert found.radius.tolist() == [0.1, 0.0, 0.0]
     assert found.status == (HOLDS, NOT_ESTABLISHED, NOT_ESTABLISHED)
-
-
-def test_r_equal_to_eps_holds():
     exact = estimate([[1.0, 0.0]], [[2.0, 2.0]], eps=0.25)
     assert estimated_radius(exact, 1.0).holds.tolist() == [True]
     above = estimate([[1.0, 0.0]], [[2.0, 2.0]], eps=np.nextafter(0.25, 1))
@@ -91,28 +85,14 @@ def test_own_rivals_spread_and_gain():
     assert (found.own.tolist(), found.rivals.tolist()) == ([4.0], [2.0])
     assert found.spread.tolist() == [0.25]  # 4 against 3, and 2 against 1, of 4
     assert found.gain.tolist() == [0.25]  # 4 from 3, and 2 from 1, of 4
+    alone = estimate([[0.2, 0.8]], [[3.0]], ratio="yang")  # one constant for all classes has no rivals
+    assert alone.own.tolist() == [3.0] and np.isnan(alone.rivals).all()
 
 
-def test_one_constant_for_all_classes_has_no_rivals():
-    found = estimate([[0.2, 0.8]], [[3.0]], ratio="yang")
-    assert found.own.tolist() == [3.0] and np.isnan(found.rivals).all()
-    with pytest.raises(ParameterError, match="relaxed ones of probabilities"):
-        estimated_radius(found, ALPHA)
-
-
-@pytest.mark.parametrize(("of", "ratio"), [("logits", "relaxed"), ("probabilities", "each")])
-def test_other_constants_give_no_radius(of, ratio):
-    with pytest.raises(ParameterError, match="relaxed ones of probabilities"):
-        estimated_radius(estimate([[0.9, 0.1]], [[1.0, 1.0]], of=of, ratio=ratio), ALPHA)
-
-
-@pytest.mark.parametrize("alpha", [0.49, 1.01, np.nan])
-def test_alpha_out_of_range(alpha):
-    with pytest.raises(ParameterError, match="1/2 <= alpha <= 1"):
-        estimated_radius(estimate([[0.9, 0.1]], [[1.0, 1.0]]), alpha)
-
-
-def test_estimates_import_no_torch():
-    code = "import certmix.margins.estimates, sys; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+@pytest.mark.parametrize("change, alpha, told", [
+    ({"of": "logits"}, ALPHA, "relaxed ones of probabilities"), ({"ratio": "each"}, ALPHA, "relaxed ones of"),
+    *(({}, alpha, "1/2 <= alpha <= 1") for alpha in (0.49, 1.01, np.nan)),
+])  # fmt: skip
+def test_what_gives_no_radius(change, alpha, told):
+    with pytest.raises(ParameterError, match=told):
+        estimated_radius(estimate([[0.9, 0.1]], [[1.0, 1.0]], **change), alpha)

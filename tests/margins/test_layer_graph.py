@@ -110,17 +110,3 @@ class Branded(nn.Module):
 def test_what_is_not_supported_is_named(net, named):
     with pytest.raises(ModelError, match=named.replace("(", r"\(").replace(")", r"\)")):
         build_graph(net.eval(), images(2))
-
-
-def test_training_mode_is_refused():
-    for name in ("plain", "residual"):
-        with pytest.raises(ModelError, match=r"training mode.*eval\(\)"):
-            build_graph(random_net(name, 0).train(), images(2))
-
-
-def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
-    from certmix.margins import layers
-
-    monkeypatch.setitem(layers.RULES, nn.ReLU, lambda layer, shape: [])
-    with pytest.raises(ModelError, match="do not give the model's logits"):
-        build_graph(random_net("plain", 0), images(2))

@@ -10,6 +10,7 @@ import torch
 from attacked import linear, outside, small_images, small_net
 from torch import nn
 
+from certmix.attacks.geometry import distance
 from certmix.errors import ModelError, ParameterError
 from certmix.margins.local_search import RATIOS, float64_twin, local_search, slopes_beyond_rounding
 
@@ -66,15 +67,8 @@ def test_a_quadratic_model_gives_its_exact_relaxed_constants():
     x, eps = inner(3, 5), 0.1
     centres = torch.rand(3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     scales = torch.tensor([1.0, 3.0, -2.0], dtype=torch.float64)
-    found = local_search(
-        Quadratic(centres, scales),
-        x,
-        "l2",
-        eps,
-        of="logits",
-        steps=10,
-        selected=torch.zeros(3, dtype=torch.int64),
-    )
+    y = torch.zeros(3, dtype=torch.int64)
+    found = local_search(Quadratic(centres, scales), x, "l2", eps, of="logits", steps=10, selected=y)
     r = (x[:, None] - centres).norm(dim=2).numpy()
     # y = 0 falls by (r^2 - (r - eps)^2) / 2; class 1 rises outwards, class 2 inwards
     assert (r > eps).all()
@@ -115,16 +109,12 @@ def test_more_steps_or_restarts_never_lower_an_estimate(norm, ratio):
     assert (search(0 + 1, 1).slopes > 0).all()
 
 
-def test_restarts_differ_and_ascents_climb():
-    net, x = small_net(3).double(), small_images(3, dtype=torch.float64)
+def test_restarts_differ_ascents_climb_and_starts_depend_on_the_image_alone():
+    net, x = small_net(3).double(), small_images(4, dtype=torch.float64)
     found = local_search(net, x, "linf", 0.1, ratio="yang", steps=8, restarts=2)
     assert (found.by_restart[0] != found.by_restart[1]).all()
     start = local_search(net, x, "linf", 0.1, ratio="yang", steps=1, restarts=2)
     assert (found.slopes > 1.1 * start.slopes).all()  # an ascent of the negated ratio stays near its start
-
-
-def test_starts_depend_on_the_image_alone():
-    net, x = small_net(3).double(), small_images(4, dtype=torch.float64)
     seeds = torch.tensor([5, 6, 7, 8])
     whole = local_search(net, x, "l2", 0.5, steps=2, restarts=2, seeds=seeds)
     part = local_search(net, x[2:], "l2", 0.5, steps=2, restarts=2, seeds=seeds[2:], batch_size=2)
@@ -147,15 +137,7 @@ def test_estimates_are_reached_by_points_of_ball_and_box(norm, ratio):
             change = (twin(points.double()).softmax(1) - before)[:, i]
             own = torch.from_numpy(found.selected) == i
             rise = torch.where(own, -change, change) if ratio == "relaxed" else change.abs()
-            size = (
-                eps
-                if ratio == "relaxed"
-                else np.linalg.norm(
-                    (points.double() - x.double()).flatten(1).numpy(),
-                    {"linf": np.inf, "l2": 2, "l1": 1}[norm],
-                    axis=1,
-                )
-            )
+            size = eps if ratio == "relaxed" else distance(points, x, norm).numpy()
             np.testing.assert_allclose(found.slopes[:, i], rise.numpy() / size, rtol=1e-6, atol=1e-10)
 
 
@@ -207,11 +189,8 @@ def test_a_model_that_float64_cannot_run_is_judged_in_its_own():
 def steepest(net, x, eps, *, norm="l2", of="logits", ratio="together", steps=40):
     found = local_search(net, x, norm, eps, of=of, ratio=ratio, steps=steps)
     points = torch.from_numpy(found.points[:, 0])
-    return (
-        slopes_beyond_rounding(net, float64_twin(net, x), x, points, of=of, ratio=ratio, norm=norm)
-        .max()
-        .item()
-    )
+    judge = float64_twin(net, x)
+    return float(slopes_beyond_rounding(net, judge, x, points, of=of, ratio=ratio, norm=norm).max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -232,15 +211,8 @@ def test_rounding_alone_contradicts_nothing():
 
     net, x = Cancelling().eval(), inner(4, 3)
     found = local_search(net, x, "linf", 1e-7, of="logits", ratio="each", steps=3)
-    slopes = slopes_beyond_rounding(
-        lambda z: net(z.float()),
-        net,
-        x,
-        torch.from_numpy(found.points[:, 0]),
-        of="logits",
-        ratio="each",
-        norm="linf",
-    )
+    points, asked = torch.from_numpy(found.points[:, 0]), {"of": "logits", "ratio": "each", "norm": "linf"}
+    slopes = slopes_beyond_rounding(lambda z: net(z.float()), net, x, points, **asked)
     assert (slopes <= 1e-3).all()
 
 
@@ -265,29 +237,20 @@ def test_spectral_norm_of_a_convolution_is_caught():
 # ------------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"norm": "l3"}, "norm 'l3' is unknown"),
-        ({"of": "scores"}, "of 'scores' is unknown"),
-        ({"ratio": "best"}, "ratio 'best' is unknown"),
-        ({"eps": 0.0}, "eps = 0.0"),
-        ({"eps": float("nan")}, "eps = nan"),
-        ({"steps": 0}, "steps = 0"),
-        ({"restarts": 0}, "restarts = 0"),
-        ({"box": (0.0, 0.5)}, "outside the box"),
-    ],
-)
-def test_bad_arguments(changes, words):
-    with pytest.raises(ParameterError, match=words):
-        local_search(linear(WEIGHT), inner(2, 6), **{"eps": 0.1, "steps": 1, **changes})
-
-
-def test_bad_models():
-    x = inner(1, 6)
-    with pytest.raises(ModelError, match="training mode"):
-        local_search(linear(WEIGHT).train(), x, eps=0.1)
-    with pytest.raises(ModelError, match="no gradient"):
-        local_search(lambda z: torch.ones(len(z), 3), x, eps=0.1)
-    with pytest.raises(ModelError, match="NaN or infinite"):
-        local_search(lambda z: torch.where(z[:, :3] == x[:, :3], z[:, :3], z[:, :3] * torch.nan), x, eps=0.1)
+@pytest.mark.parametrize("changes, error, words", [
+    ({"norm": "l3"}, ParameterError, "norm 'l3' is unknown"),
+    ({"of": "scores"}, ParameterError, "of 'scores' is unknown"),
+    ({"ratio": "best"}, ParameterError, "ratio 'best' is unknown"),
+    ({"eps": 0.0}, ParameterError, "eps = 0.0"),
+    ({"eps": float("nan")}, ParameterError, "eps = nan"),
+    ({"steps": 0}, ParameterError, "steps = 0"),
+    ({"restarts": 0}, ParameterError, "restarts = 0"),
+    ({"box": (0.0, 0.5)}, ParameterError, "outside the box"),
+    ({"model": linear(WEIGHT).train()}, ModelError, "training mode"),
+    ({"model": lambda z: torch.ones(len(z), 3)}, ModelError, "no gradient"),
+    ({"model": lambda z: torch.where(z[:, :3] == inner(2, 6)[0, :3], z[:, :3], z[:, :3] * torch.nan),
+      "images": inner(2, 6)[:1]}, ModelError, "NaN or infinite"),
+])  # fmt: skip
+def test_bad_arguments_and_models(changes, error, words):
+    with pytest.raises(error, match=words):
+        local_search(**{"model": linear(WEIGHT), "images": inner(2, 6), "eps": 0.1, "steps": 1, **changes})

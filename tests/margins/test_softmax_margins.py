@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 from certmix.errors import ParameterError
 from certmix.margins.margins import softmax_margin_lower
@@ -24,7 +21,7 @@ def margin(d):
         return min((1 - t) / (1 + sum(e)) for t in e)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(BOUNDS, st.integers(0, 2**32 - 1))
 def test_no_logits_within_the_bounds_have_a_smaller_margin(bounds, seed):
     lower = mpmath.mpf(float(softmax_margin_lower([bounds])[0]))
@@ -37,7 +34,7 @@ def test_no_logits_within_the_bounds_have_a_smaller_margin(bounds, seed):
         assert lower <= margin(above)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(BOUNDS)
 def test_the_bound_is_attained_or_approached(bounds):
     """Positive: by the bounds themselves.  Else: where every other rival's logit is far below."""
@@ -48,37 +45,12 @@ def test_the_bound_is_attained_or_approached(bounds):
     assert float(margin(worst)) == pytest.approx(lower, rel=1e-12, abs=1e-15)
 
 
-def test_optimisation_finds_nothing_below():
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        bounds = rng.normal(1.0, 1.5, 4)
-        lower = softmax_margin_lower([bounds])[0]
-
-        def value(free, bounds=bounds):
-            d = np.exp(-(bounds + free**2))
-            return np.min(1 - d) / (1 + d.sum())
-
-        starts = rng.normal(0, 1, (8, 4))
-        found = min(minimize(value, start, method="Nelder-Mead").fun for start in starts)
-        assert lower <= found + 1e-12
-        assert found - lower < 2e-2
-
-
 def test_the_positive_formula_is_unsound_below_zero():
     """Why theory demands l > 0: with l = (-1, 3) the formula exceeds a margin that can occur."""
     bounds = np.array([-1.0, 3.0])
     formula = (1 - np.exp(1.0)) / (1 + np.exp(-bounds).sum())
     assert float(margin([-1.0, 50.0])) < formula
     assert softmax_margin_lower([bounds])[0] <= float(margin([-1.0, 50.0]))
-
-
-def test_rounding_is_downwards_to_the_last_digit():
-    rng = np.random.default_rng(0)
-    for bounds in np.concatenate([rng.exponential(1, (300, 3)), rng.exponential(1e-9, (100, 3))]):
-        lower = float(softmax_margin_lower([bounds])[0])
-        exact = margin(bounds)
-        assert Fraction(lower) < Fraction(str(exact))
-        assert lower > float(exact) * (1 - 1e-13)
 
 
 def test_what_is_unknown_gives_nothing():

@@ -112,7 +112,7 @@ def test_ties_of_the_first_word_are_settled_by_the_second_everywhere():
     assert torch.equal(by_torch, draw(0, 400, shape=(coordinates,), seed=3, image=4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 120), st.lists(st.integers(1, 60), min_size=1, max_size=6))
 def test_any_division_into_batches_gives_the_same_noise(start, sizes):
     whole = draw(0, start + sum(sizes))
