@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from scipy.stats import beta, norm
+from scipy.stats import norm
 
+from certmix.bounds import clopper_pearson
 from certmix.tables import Quantity, Share, Table
 from certmix.tables.trade_off import Mix, Sweep, TradeOff
 from certmix.tables.words import summary_table
@@ -101,17 +102,10 @@ class Run:
     curves: list[Curve]
 
 
-def _interval(count: int, images: int) -> tuple[float, float]:
-    low = 0.0 if count == 0 else float(beta.ppf(0.025, count, images - count + 1))
-    high = 1.0 if count == images else float(beta.ppf(0.975, count + 1, images - count))
-    return low, high
-
-
 def make_run(radii: tuple[float, ...], images: int = 200, **changes: object) -> Run:
     """Return a run with four certificates of the mix below the robust classifier."""
     sigma, alpha = 0.5, 0.76
-    rng = np.random.default_rng(3)
-    p = np.clip(rng.beta(1.5, 0.3, images), 1e-4, 0.9999)
+    p = np.clip(np.random.default_rng(3).beta(1.5, 0.3, images), 1e-4, 0.9999)
     lipschitz = (alpha * (2 * p - 1) + alpha - 1) / (2 * alpha) * sigma * np.sqrt(2 * np.pi)
     columns = {
         ("robust", "exact"): sigma * norm.ppf(p),
@@ -121,29 +115,16 @@ def make_run(radii: tuple[float, ...], images: int = 200, **changes: object) -> 
         ("mixed", "lipschitz-paper"): lipschitz / 2,
     }
     rows, curves = [], []
-    for (classifier, certificate), raw in columns.items():
+    for name, raw in columns.items():
         radius = np.maximum(raw, 0.0)
-        counts = [int(np.sum(radius > 0 if r == 0 else radius >= r)) for r in radii]
-        rows.append(
-            CertifiedAccuracy(
-                classifier,
-                certificate,
-                tuple(count / images for count in counts),
-                tuple(_interval(count, images) for count in counts),
-                float(radius.mean()),
-            )
-        )
-        curves.append(Curve(classifier, certificate, radius, images, 0.9))
+        counts = np.array([int(np.sum(radius > 0 if r == 0 else radius >= r)) for r in radii])
+        ends = tuple(zip(*(end.tolist() for end in clopper_pearson.interval(counts, images)), strict=True))
+        shares = tuple((counts / images).tolist())
+        rows.append(CertifiedAccuracy(*name, shares, ends, float(radius.mean())))
+        curves.append(Curve(*name, radius, images, 0.9))
     fields: dict[str, object] = {"samples": 100_000, "data": "cifar10", "abstained": 3, **changes}
-    summary = Summary(
-        sigma, alpha, images, 0.001, radii, CleanAccuracy(0.95, 0.9, 0.92), tuple(rows), **fields
-    )
-    return Run(summary, curves)
-
-
-@pytest.fixture
-def small() -> Summary:
-    return SMALL
+    clean = CleanAccuracy(0.95, 0.9, 0.92)
+    return Run(Summary(sigma, alpha, images, 0.001, radii, clean, tuple(rows), **fields), curves)
 
 
 @pytest.fixture
@@ -151,31 +132,23 @@ def run_with() -> Callable[..., Run]:
     return make_run
 
 
-@pytest.fixture(scope="session")
-def tables() -> dict[str, Table]:
-    """Tables of every kind, by name: certified, swept, grouped, hostile, without figures, without anything."""
-    return {
-        "small": summary_table(SMALL),
-        "certified": summary_table(make_run((0.0, 0.25, 1.0)).summary),
-        "l-inf": summary_table(replace(SMALL, norm="linf", radii=(0.0, 8 / 255))),
-        "partial": summary_table(replace(SMALL, complete=False, planned_images=5000)),
-        "nothing known": summary_table(NOTHING),
-        "no rows": summary_table(replace(SMALL, rows=(), radii=())),
-        "trade-off": TRADE_OFF.table,
-        "swept": mix_sweep(),
-        "wide": mix_sweep(12, alphas=3),
-        "long": mix_sweep(2, alphas=60),
-        "no lines": mix_sweep(2, alphas=0),
-        "mixed units": UNITS,
-        "hostile": table_of(
-            (HOSTILE, CLEAN, HOSTILE),
-            groups=((HOSTILE, 1),),
-            title=HOSTILE,
-            settings=HOSTILE,
-            notes=(HOSTILE,),
-        ),
-        "not finite": table_of(
-            ("x", EstimatedAccuracy(0, 0, (0.0, 1.0)), None), ("y", math.nan, Quantity(math.inf, 2))
-        ),
-        "empty": Table("none", "", "", (), ()),
-    }
+TABLES = {
+    "small": summary_table(SMALL),
+    "certified": summary_table(make_run((0.0, 0.25, 1.0)).summary),
+    "l-inf": summary_table(replace(SMALL, norm="linf", radii=(0.0, 8 / 255))),
+    "partial": summary_table(replace(SMALL, complete=False, planned_images=5000)),
+    "nothing known": summary_table(NOTHING),
+    "no rows": summary_table(replace(SMALL, rows=(), radii=())),
+    "trade-off": TRADE_OFF.table,
+    "swept": mix_sweep(),
+    "wide": mix_sweep(12, alphas=3),
+    "long": mix_sweep(2, alphas=60),
+    "no lines": mix_sweep(2, alphas=0),
+    "mixed units": UNITS,
+    "hostile": table_of(
+        (HOSTILE, CLEAN, HOSTILE), groups=((HOSTILE, 1),), title=HOSTILE, settings=HOSTILE, notes=(HOSTILE,)
+    ),
+    "not finite": table_of(("x", EstimatedAccuracy(0, 0, (0.0, 1.0)), None), ("y", math.nan, Quantity(math.inf, 2))),
+    "empty": Table("none", "", "", (), ()),
+}  # fmt: skip
+"""Tables of every kind: certified, swept, grouped, hostile, without figures, without anything."""
