@@ -16,6 +16,7 @@ from certmix.tables.table import (
     Printed,
     Table,
     key_columns,
+    packed,
     printed,
     printed_columns,
     printed_notes,
@@ -77,7 +78,10 @@ def latex_table(table: Table) -> str:
     short = ((c.short if isinstance(c, Label) else c for c in row) for row in table.rows)
     table = replace(table, rows=tuple(map(tuple, short)))
     columns = _columns(table)
-    blocks = _blocks(columns, key_columns(table))
+    widths, names = [column.width for column in columns], key_columns(table)
+    if sum(widths[:names]) + max(widths[names:], default=0.0) > _LINE_WIDTH:
+        names = 1
+    blocks, _ = packed(widths, names, _LINE_WIDTH)
     lines, pages = [r"% needs \usepackage{booktabs}"], _pages(table, columns, blocks)
     for page, rows in enumerate(pages):
         lines += _opening(table, continued=page > 0)
@@ -125,21 +129,6 @@ def _width(cell: Printed, unit: str | None) -> float:
 def _set(text: str) -> float:
     """Return how wide text is in print, in points."""
     return sum(_DIGIT if c.isdigit() else _THIN if c in "fijlrt .,:;'|()[]/-" else _LETTER for c in text)
-
-
-def _blocks(columns: Sequence[_Column], keys: int) -> list[list[int]]:
-    """Return which columns stand side by side: as many as a line holds, the first ones in every block."""
-    widths = [column.width for column in columns]
-    names = min(keys, len(widths))
-    if names < len(widths) and sum(widths[:names]) + max(widths[names:]) > _LINE_WIDTH:
-        names = 1
-    blocks = [list(range(names))] if widths else []
-    for c in range(names, len(widths)):
-        taken = sum(widths[k] for k in blocks[-1])
-        if taken + widths[c] > _LINE_WIDTH and len(blocks[-1]) > names:
-            blocks.append(list(range(names)))
-        blocks[-1].append(c)
-    return blocks
 
 
 def _pages(table: Table, columns: Sequence[_Column], blocks: Sequence[Sequence[int]]) -> list[list[_Row]]:

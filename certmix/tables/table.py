@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -240,6 +240,23 @@ def key_columns(table: Table) -> int:
     figures = [any(isinstance(c, measured) for c in table.column(k)) for k in range(len(table.headings))]
     names = [not f for f in figures] if any(figures) else [c.words for c in printed_columns(table)]
     return max(1, names.index(False) if False in names else len(names) - 1)
+
+
+def packed(
+    widths: Sequence[float], names: int, room: float, gap: float = 0.0
+) -> tuple[list[list[int]], bool]:
+    """Return which columns stand side by side, the first ones in every block, and whether all find room."""
+    names = min(names, len(widths))
+    free = room - sum(widths[:names]) - gap * (names - 1)
+    blocks, left, fits = [list(range(names))], free, free >= 0
+    for c in range(names, len(widths)):
+        if gap + widths[c] > left and len(blocks[-1]) > names:
+            blocks.append(list(range(names)))
+            left = free
+        blocks[-1].append(c)
+        left -= gap + widths[c]
+        fits = fits and left >= 0
+    return blocks if widths else [], fits
 
 
 def printed_notes(table: Table) -> list[str]:

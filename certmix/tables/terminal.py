@@ -13,6 +13,7 @@ from certmix.tables.table import (
     Label,
     Table,
     key_columns,
+    packed,
     printed,
     printed_columns,
     printed_notes,
@@ -112,9 +113,9 @@ def _tables(table: Table, width: int) -> list[list[_Line]]:
     best: tuple[_Grid, list[list[int]]] | None = None
     for layout in _LAYOUTS:
         grid = _grid(table, layout, width)
-        packed = _packed(grid, key_columns(table), width)
-        if packed is not None and (best is None or len(packed) < len(best[1])):
-            best = grid, packed
+        blocks, fits = packed(grid.widths, key_columns(table), width, layout.gap)
+        if fits and (best is None or len(blocks) < len(best[1])):
+            best = grid, blocks
     if best is None:
         return _stacked(table, width)
     grid, blocks = best
@@ -167,24 +168,6 @@ def _cell(cell: Cell, layout: _Layout, most: int | None, unit: str | None) -> li
     if layout.beside:
         return [[(f"{figure} ", ""), (f"[{low}, {high}]", "dim")]]
     return [[(figure, "")], [(f"{low}-{high}", "dim")]]
-
-
-def _packed(grid: _Grid, keys: int, width: int) -> list[list[int]] | None:
-    """Return the columns of each block, the first ones in all, or None where one does not fit."""
-    columns = len(grid.widths)
-    names = min(keys, columns)
-    free = width - sum(grid.widths[:names]) - grid.gap * (names - 1)
-    blocks, room = [list(range(names))], free
-    for c in range(names, columns):
-        needed = grid.gap + grid.widths[c]
-        if needed > room and len(blocks[-1]) > names:
-            blocks.append(list(range(names)))
-            room = free
-        blocks[-1].append(c)
-        room -= needed
-        if room < 0:
-            return None
-    return blocks if room >= 0 else None
 
 
 def _stacked(table: Table, width: int) -> list[list[_Line]]:
