@@ -170,8 +170,3 @@ def test_fixed_after_sequential_is_refused_and_sequential_after_fixed_is_not(tmp
 def test_bounds_that_need_a_fixed_size_are_refused():
     with pytest.raises(ParameterError, match="hoeffding.*is unknown"):
         bound_counts(np.array([[90, 10]]), np.zeros(1, int), 0.001, "hoeffding", 0)
-
-
-def test_requests_are_cached_by_value():
-    assert request() == request()
-    assert hash(request()) == hash(request().replace())

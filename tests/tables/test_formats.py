@@ -18,7 +18,6 @@ from tables.conftest import ATTACKED, CLEAN, HOSTILE, SMALL, TABLES, TRADE_OFF, 
 
 from certmix.errors import ParameterError, RunError
 from certmix.tables import FORMATS, Quantity, Share, Table, print_table, render, write_files, write_products
-from certmix.tables.formats import identifiers
 from certmix.tables.terminal import text_table
 from certmix.text import ceil_percent, floor_percent
 from certmix.types import CertifiedAccuracy
@@ -201,19 +200,6 @@ def test_csv_headings_hold_units_and_cells_hold_several() -> None:
     assert re.search(r"a +2 +1\.0 s\n", text_table(UNITS, 100))
     assert "57.0 % [46.7, 66.9]" in text_table(UNITS, 100)
     assert r"$57.0_{46.7}^{66.9}$ \%" in render(UNITS, "latex")
-
-
-def test_headings_become_identifiers_that_differ() -> None:
-    assert identifiers(["\u03b1", "a b", "a-b", "A_B", "", "2nd", "(%)"]) == [
-        "alpha", "a_b", "a_b_2", "a_b_3", "column", "_2nd", "column_2",
-    ]  # fmt: skip
-
-
-def test_numbers_of_numpy_print_as_pythons() -> None:
-    plain = table_of((3, 0.25, True), ("x", -2, None))
-    numpy = table_of((np.int64(3), np.float64(0.25), True), ("x", np.int64(-2), None))
-    assert [render(plain, name) for name in FORMATS] == [render(numpy, name) for name in FORMATS]
-    assert re.search(r"3 +0\.25 +yes", text_table(plain, 80))
 
 
 # readers

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from tables.conftest import TRADE_OFF, make_run
@@ -20,7 +19,7 @@ from tables.conftest import TRADE_OFF, make_run
 from certmix.errors import ParameterError, RunError
 from certmix.tables import plot_certified_accuracy
 from certmix.tables.curves import coinciding, curve_plot, trade_off_image
-from certmix.tables.figure import COLOURS, place_labels, survival_steps
+from certmix.tables.figure import COLOURS, survival_steps
 from certmix.tables.nuts_plots import (
     beta_image,
     example_image,
@@ -275,13 +274,6 @@ def test_the_steps_are_the_share_of_radii_at_least_r(values: list[float], missed
         assert shown == pytest.approx(100 * np.sum(radii >= point) / max(images, 1))
 
 
-def test_curves_have_their_colours_and_size() -> None:
-    with Image.open(io.BytesIO(drawn("certified", "png"))) as image:
-        assert image.size == (1400, 1000)
-        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}
-    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (64, 64, 64)} <= colours
-
-
 def test_coinciding_curves_share_a_line() -> None:
     radii = np.array([0.5, 0.25])
     curves = [
@@ -319,15 +311,6 @@ def test_a_sweep_draws_the_figures_and_their_intervals(monkeypatch: pytest.Monke
     assert any(list(line.get_xdata()) == [0.5, 0.5] for line in axes.get_lines())
 
 
-def test_a_lone_alphas_marks_stand_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = drawn_figure("sweep of one", monkeypatch).axes[0]
-    marks = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
-    places = [line.get_transform().transform((0.75, 50.0))[0] for line in marks]
-    assert len(marks) == 5
-    assert np.diff(sorted(places)).min() > 5
-    assert np.mean(places) == pytest.approx(axes.transData.transform((0.75, 50))[0])
-
-
 def test_trust_joins_points_in_order_of_alpha_a_colour_a_term_a_style_a_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -338,14 +321,6 @@ def test_trust_joins_points_in_order_of_alpha_a_colour_a_term_a_style_a_form(
         assert line.get_ydata() == pytest.approx([100 * one.accuracy for one in curve.attacked])
     assert [line.get_color() for line in lines] == [c for c in COLOURS[:4] for _ in range(2)]
     assert len({line.get_linestyle() for line in lines}) == 2
-
-
-@pytest.mark.parametrize(("name", "share"), [("trust at 0", 0.0), ("trust at 1", 1.0)])
-def test_axes_hold_points_at_the_extremes(name: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = drawn_figure(name, monkeypatch).axes[0]
-    for low, high in (axes.get_xlim(), axes.get_ylim()):
-        assert -5 < low < 100 * share < high < 105
-        assert high - low >= 4
 
 
 @pytest.mark.parametrize("name", ["trust", "beta"])
@@ -361,23 +336,6 @@ def test_labels_overlap_neither_one_another_nor_points(name: str, monkeypatch: p
         for line in axes.get_lines():
             points = axes.transData.transform(np.stack(line.get_data(), 1))
             assert not any(box.contains(*point) for point in points)
-
-
-def test_labels_find_room_or_are_left_out() -> None:
-    figure = Figure(figsize=(3, 3))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    apart, nowhere = np.array([[0.2, 0.2], [0.8, 0.8]]), np.array([[0.5, np.nan]])
-    dense = np.stack([np.tile(np.linspace(0, 1, 200), 2), np.repeat([0.49, 0.51], 200)], 1)
-    place_labels(axes, [apart, nowhere, NONE.reshape(0, 2)], [["a", "b"], ["c"], []], ["red", "blue", "red"])
-    assert [text.get_text() for text in axes.texts] == ["a", "b"]
-    before = len(axes.texts)
-    place_labels(axes, [dense[::7]], [["w" * 80] * len(dense[::7])], ["red"])
-    assert len(axes.texts) == before
-    place_labels(axes, [apart, apart], [["x", "x"]] * 2, ["red", "blue"])
-    assert [text.get_color() for text in axes.texts[before:]] == ["0.3", "0.3"]
-    place_labels(axes, [], [], [])
 
 
 def test_histograms_are_shares_of_each_group_with_means_and_medians(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,30 +368,17 @@ def test_panels_form_a_grid_and_empty_groups_say_none(monkeypatch: pytest.Monkey
 # MixedNUTS
 
 
-def test_maps_have_a_panel_for_each_c_and_ring_the_chosen_cell() -> None:
-    """White surrounds the chosen cell of one panel only: its cell's middle keeps the map's colour."""
-    assert words("maps with holes").count("c = ") == 2
-    assert "grey" not in words("maps")
-    values = np.array([[[0.1], [0.2]], [[0.3], [0.9]]])
-    pictures = [
-        np.asarray(Image.open(io.BytesIO(maps(2, 2, 1, values=values, chosen=at)("png"))).convert("RGB")).astype(int)
-        for at in ((1, 1, 0), (0, 0, 0))
-    ]  # fmt: skip
-    differing = (np.abs(pictures[0] - pictures[1]).max(2) > 40)[120:]  # below the heading, whose words differ
-    rows, columns = differing.nonzero()
-    upper, lower = rows < rows.mean(), rows > rows.mean()
-    assert columns[upper].mean() > columns[lower].mean()  # larger s and p: above, on the right
-
-
-@pytest.mark.parametrize(("count", "chosen"), [(12, 3), (13, 12), (40, 20), (500, 1)])
-def test_of_many_panels_twelve_are_shown_with_the_chosen_one(
+@pytest.mark.parametrize(("count", "chosen"), [(2, 1), (40, 20)])
+def test_maps_have_a_panel_for_each_c_or_twelve_and_ring_the_chosen_point(
     monkeypatch: pytest.MonkeyPatch, count: int, chosen: int
 ) -> None:
-    monkeypatch.setitem(DRAWN, "own", maps(1, 1, count, chosen=(0, 0, chosen)))
+    monkeypatch.setitem(DRAWN, "own", maps(2, 2, count, chosen=(1, 0, chosen)))
     figure = drawn_figure("own", monkeypatch, "png")
     shown = [axes for axes in figure.axes if axes.get_title().startswith("c = ")]
-    assert len(shown) == 12
-    assert sum(len(axes.get_lines()) == 2 for axes in shown) == 1, "two rings of one point"
+    assert len(shown) == min(count, 12)
+    ((axes, rings),) = [(axes, axes.get_lines()) for axes in shown if axes.get_lines()]
+    assert [(ring.get_xdata()[0], ring.get_ydata()[0]) for ring in rings] == [(0, 1)] * 2
+    assert axes.get_title() == f"c = {np.linspace(1, 5, count)[chosen]:.3g}"
 
 
 def test_medians_fit_their_bars(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,28 +41,6 @@ def test_every_figure_of_every_row_stands_on_one_line(run_with: Callable, count:
             assert line[-1] == floor_digits(row.mean_certified_radius, 3)
 
 
-def test_80_columns_hold_the_interval_below_each_figure_and_wide_ones_beside(run_with: Callable) -> None:
-    summary = run_with(QUARTERS[:9]).summary
-    lines = shown(summary, 80).splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("  exact"))
-    ends = [tuple(map(int, word.split("-"))) for word in lines[start + 1].split()]
-    for (low, high), interval in zip(ends, summary.rows[0].interval, strict=True):
-        assert low <= 100 * interval[0] < low + 1
-        assert high - 1 < 100 * interval[1] <= high
-    assert "57.0 [46.7, 66.9]  29.0 [20.3, 39.0]" in shown(SMALL, 121)
-    assert "smoothing (Thm 3.7)" in shown(SMALL, 121)
-
-
-def test_many_radii_continue_in_further_blocks(run_with: Callable) -> None:
-    summary = run_with(QUARTERS).summary
-    text = shown(summary, 80)
-    figures = [
-        word for line in row_lines(text) if line[0] == "smoothing" for word in line[1:] if re.fullmatch(r"\d+\.\d", word)
-    ]  # fmt: skip
-    assert figures == [floor_percent(share) for share in summary.rows[2].certified_accuracy]
-    assert text.count("mean") == 2  # one heading, one note
-
-
 @pytest.mark.parametrize("lines", [1, 5, 12])
 def test_no_line_is_wider_than_asked_and_no_figure_is_lost(lines: int) -> None:
     table = mix_sweep(lines, alphas=3)
