@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -31,7 +32,7 @@ from certmix.runs.behaviour import Original
 from certmix.runs.cells import Cells, Progress, fill
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import open_run
-from certmix.runs.settings import check_known
+from certmix.runs.settings import check_known, takes
 from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import check_compilable
@@ -41,17 +42,6 @@ from certmix.types import Summary
 __all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify"]
 
 HELP = "help(certmix.certify)"
-KEYWORDS = {
-    "sigma", "alpha", "output", "fresh", "device", "batch_size", "compiled", "progress", "workers",
-    "executor", "shard",
-    *(
-        name
-        for kind in (CertifyRequest, Margin, GivenConstant, Sources, EngineChoice)
-        for name in kind.__struct_fields__
-        if name != "certificate"
-    ),
-}  # fmt: skip
-"""What `certify` takes by name, whatever the certificate."""
 
 
 class CertmixWarning(UserWarning):
@@ -90,6 +80,7 @@ def _warn(message: str) -> None:
     warnings.warn(message, CertmixWarning, stacklevel=4)
 
 
+@takes(CertifyRequest, Margin, GivenConstant, Sources, EngineChoice, leave=("certificate",))
 def certify(
     sigma: float | None,
     alpha: float,
@@ -152,7 +143,7 @@ def certify(
     CertmixError
         For anything the user can mend: see `certmix.errors`.
     """
-    check_known(options, KEYWORDS, HELP)
+    check_known(options, inspect.signature(certify).parameters, HELP)
     given = options.get("certificates", tuple(CERTIFICATES))
     certificates = (given,) if isinstance(given, str) else tuple(given)
     if options.get("radii") is None:

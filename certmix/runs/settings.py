@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -158,6 +159,22 @@ class Field:
         """Whether None is a value of its own."""
         return types.NoneType in typing.get_args(self.hint)
 
+    @property
+    def taken(self) -> Any:
+        """The type of what is taken for it from Python."""
+        found = None if self.derived or self.takes_none else ()
+        for kind in self.kinds:
+            bare = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+            if self.several and bare == self.plain:
+                one: Any = typing.get_args(bare)[0]
+                bare = one | Sequence[one]
+            elif self.option.read is not None:
+                bare = str | float
+            elif bare is str and not self.option.choices:
+                bare = str | os.PathLike[str]
+            found = bare if found == () else bare | found
+        return found
+
     def _refusal(self, value: Any) -> str:
         """Return what is wrong with a value: its type or its range, and what would do."""
         words = " = ".join((self.words, _shown(value)))
@@ -238,6 +255,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 S = TypeVar("S", bound=Settings)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @overload
@@ -326,6 +344,44 @@ def written(value: Any) -> str:
     return ",".join(as_given(part) if isinstance(part, float) else str(part) for part in parts)
 
 
+def takes(*sources: Any, leave: Iterable[str] = ()) -> Callable[[F], F]:
+    """Give a function that takes settings as ``**options`` their fields as keywords of its signature.
+
+    Parameters
+    ----------
+    sources
+        Settings, and functions whose keywords it takes as well; what comes first stands.  A default that is
+        not the same in all settings is None: it follows from other values.
+    leave
+        Fields that it does not take.
+    """
+
+    def decorate(function: F) -> F:
+        own = [one for one in inspect.signature(function).parameters.values() if one.kind is not _OPTIONS]
+        taken, found = {*leave, *(one.name for one in own)}, dict[str, inspect.Parameter]()
+        for source in sources:
+            if not isinstance(source, type):
+                more = inspect.signature(source).parameters.values()
+                found |= {p.name: p for p in more if p.kind is inspect.Parameter.KEYWORD_ONLY}
+                taken |= found.keys()
+        for field in (field for source in sources if isinstance(source, type) for field in fields(source)):
+            if field.name in taken:
+                continue
+            if field.name not in found:
+                found[field.name] = inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.taken
+                )
+            elif found[field.name].default != field.default:
+                annotation = found[field.name].annotation | None
+                found[field.name] = found[field.name].replace(default=None, annotation=annotation)
+        signature = inspect.signature(function).replace(parameters=[*own, *found.values()])
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+_OPTIONS = inspect.Parameter.VAR_KEYWORD
 _NORMS = {"inf": "linf", "infinity": "linf", "\u221e": "linf", "2": "l2", "1": "l1"}
 
 

@@ -25,6 +25,8 @@ else:
     class Module:
         """Stands for `torch.nn.Module`, so that torch is not imported; no value in a file is one."""
 
+        __module__ = "torch.nn"
+
 
 DEFAULT_SPLIT = "test"
 """What files say where no split was named."""

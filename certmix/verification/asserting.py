@@ -23,7 +23,7 @@ from certmix.certification.run import CertifyResult, CertmixWarning, run_certify
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.models.mixture import MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier
-from certmix.runs.settings import settings
+from certmix.runs.settings import settings, takes
 from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
 from certmix.text import floor_digits
@@ -54,6 +54,70 @@ def as_it_was(modules: tuple[nn.Module, ...]) -> Iterator[None]:
             weight.requires_grad_(requires_grad)
 
 
+def certify_given(
+    model: Model,
+    sigma: float | None,
+    alpha: float | None,
+    runs: str | Path | None,
+    remarks: list[str],
+    *,
+    certificate: str = "exact",
+    standard: Any = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    norm: str | None = None,
+    **options: Any,
+) -> CertifyResult:
+    """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
+    robust: Any = model
+    if isinstance(model, SmoothedClassifier):
+        robust, sigma = model.base, _agreed("sigma", model.sigma, sigma)
+    elif isinstance(model, MixedClassifier):
+        if (model.trust, model.form) != ("constant", "probabilities"):
+            raise ParameterError(
+                f"a mix with trust {model.trust!r} of {model.form} has no certificates: only trust "
+                "'constant' of probabilities has; make the MixedClassifier with these"
+            )
+        if standard is not None:
+            raise ParameterError("the mix has a standard classifier of its own: leave standard out")
+        standard, robust, alpha = model.standard, model.robust, _agreed("alpha", model.alpha, alpha)
+    alpha = 1.0 if alpha is None else alpha  # the model alone
+    plain = draws_no_samples([certificate], norm, sigma)
+    named = {key: options.pop(key) for key in list(options) if key in Sources.__struct_fields__}
+    kinds = (Margin, GivenConstant) if plain else (CertifyRequest,)
+    unknown = [key for key in options if not any(key in kind.__struct_fields__ for kind in kinds)]
+    if unknown:
+        raise ParameterError(
+            f"unknown options for certificate {certificate}: {', '.join(unknown)}; see certmix.certify"
+        )
+    sources = Sources(**named, standard=standard, robust=robust)
+    request: Any
+    if plain:
+        named_norm = {} if norm is None else {"norm": norm}
+        asked = {"alpha": alpha, "certificate": certificate, **named_norm, **options}
+        request = settings(DeterministicRequest, asked)
+    else:
+        request = CertifyRequest(sigma, alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
+    folder = None
+    with as_it_was(tuple(one for one in (standard, robust) if isinstance(one, nn.Module))):
+        try:
+            if runs is not None:  # its folder has the name that `certmix certify` would give it
+                loaded = load(request, sources, resolve_device(device), lambda sentence: None)
+                folder = Path(runs) / identity_of(request, loaded).folder_name()
+            result: CertifyResult = run_certify(
+                request, sources, output=folder, in_memory=folder is None, device=device,
+                batch_size=batch_size, say=remarks.append,
+            )  # fmt: skip
+        except (AssertionError, SystemExit) as error:  # neither is for whoever tests to take for a verdict
+            raise ModelError(
+                f"nothing was certified: {describe(error)}: run the model on such inputs by itself to see why"
+            ) from error
+    if not result.summary.complete:
+        raise KeyboardInterrupt
+    return result
+
+
+@takes(certify_given, CertifyRequest, Margin, GivenConstant, Sources, leave=("certificates", "robust"))
 def assert_certified(
     model: Model,
     *,
@@ -140,69 +204,6 @@ def certify_and_warn(
     result = certify_given(model, sigma, alpha, runs, remarks, **options)
     for remark in remarks:
         warnings.warn(remark, CertmixWarning, stacklevel=3)
-    return result
-
-
-def certify_given(
-    model: Model,
-    sigma: float | None,
-    alpha: float | None,
-    runs: str | Path | None,
-    remarks: list[str],
-    *,
-    certificate: str = "exact",
-    standard: Any = None,
-    device: str = "auto",
-    batch_size: int | None = None,
-    norm: str | None = None,
-    **options: Any,
-) -> CertifyResult:
-    """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
-    robust: Any = model
-    if isinstance(model, SmoothedClassifier):
-        robust, sigma = model.base, _agreed("sigma", model.sigma, sigma)
-    elif isinstance(model, MixedClassifier):
-        if (model.trust, model.form) != ("constant", "probabilities"):
-            raise ParameterError(
-                f"a mix with trust {model.trust!r} of {model.form} has no certificates: only trust "
-                "'constant' of probabilities has; make the MixedClassifier with these"
-            )
-        if standard is not None:
-            raise ParameterError("the mix has a standard classifier of its own: leave standard out")
-        standard, robust, alpha = model.standard, model.robust, _agreed("alpha", model.alpha, alpha)
-    alpha = 1.0 if alpha is None else alpha  # the model alone
-    plain = draws_no_samples([certificate], norm, sigma)
-    named = {key: options.pop(key) for key in list(options) if key in Sources.__struct_fields__}
-    kinds = (Margin, GivenConstant) if plain else (CertifyRequest,)
-    unknown = [key for key in options if not any(key in kind.__struct_fields__ for kind in kinds)]
-    if unknown:
-        raise ParameterError(
-            f"unknown options for certificate {certificate}: {', '.join(unknown)}; see certmix.certify"
-        )
-    sources = Sources(**named, standard=standard, robust=robust)
-    request: Any
-    if plain:
-        named_norm = {} if norm is None else {"norm": norm}
-        asked = {"alpha": alpha, "certificate": certificate, **named_norm, **options}
-        request = settings(DeterministicRequest, asked)
-    else:
-        request = CertifyRequest(sigma, alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
-    folder = None
-    with as_it_was(tuple(one for one in (standard, robust) if isinstance(one, nn.Module))):
-        try:
-            if runs is not None:  # its folder has the name that `certmix certify` would give it
-                loaded = load(request, sources, resolve_device(device), lambda sentence: None)
-                folder = Path(runs) / identity_of(request, loaded).folder_name()
-            result: CertifyResult = run_certify(
-                request, sources, output=folder, in_memory=folder is None, device=device,
-                batch_size=batch_size, say=remarks.append,
-            )  # fmt: skip
-        except (AssertionError, SystemExit) as error:  # neither is for whoever tests to take for a verdict
-            raise ModelError(
-                f"nothing was certified: {describe(error)}: run the model on such inputs by itself to see why"
-            ) from error
-    if not result.summary.complete:
-        raise KeyboardInterrupt
     return result
 
 

@@ -1,0 +1,124 @@
+"""Written by tests/stub.py from the fields of settings."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from certmix.certification.run import CertifyResult as CertifyResult
+from certmix.certification.run import CertmixWarning as CertmixWarning
+from certmix.models.mixture import MixedClassifier as MixedClassifier
+from certmix.models.smoothed import SmoothedClassifier as SmoothedClassifier
+from certmix.radii import certify_radii as certify_radii
+from certmix.radii import exact_radius as exact_radius
+from certmix.radii import lipschitz_radius as lipschitz_radius
+from certmix.radii import smoothing_radius as smoothing_radius
+from certmix.types import Dataset
+from certmix.verification.asserting import Model
+
+__all__ = [
+    "CertifyResult",
+    "CertmixWarning",
+    "MixedClassifier",
+    "SmoothedClassifier",
+    "assert_certified",
+    "certify",
+    "certify_radii",
+    "exact_radius",
+    "lipschitz_radius",
+    "smoothing_radius",
+]
+
+def assert_certified(
+    model: Model,
+    *,
+    radius: float,
+    at_least: float,
+    sigma: float | None = None,
+    alpha: float | None = None,
+    on: str = "lower-bound",
+    runs: str | Path | None = None,
+    certificate: str = "exact",
+    standard: Any = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    norm: str | None = None,
+    images: Literal["all"] | int = 100,
+    samples: int = 10000,
+    selection_samples: int = 100,
+    goal: str = "radii",
+    relative_precision: float = 0.1,
+    failure_probability: float = 0.001,
+    scores: str = "hard",
+    temperature: float = 1.0,
+    bound: str | None = None,
+    radii: float | Sequence[float] | None = None,
+    seed: int = 0,
+    precision: str = "fp32",
+    bound_method: str = "crown-ibp",
+    max_radius: float | None = None,
+    lipschitz_constant: float | None = None,
+    constant_of: str = "logits",
+    data: Dataset | str | PathLike[str] = "cifar10-sample",
+    split: str | PathLike[str] | None = None,
+    input_range: tuple[float, float] | None = (0.0, 1.0),
+    resize: int | None = None,
+    crop: int | None = None,
+    standard_weights: str | PathLike[str] | None = None,
+    standard_normalize: str | PathLike[str] | None = None,
+    standard_files: str | Sequence[str] = (),
+    robust_weights: str | PathLike[str] | None = None,
+    robust_normalize: str | PathLike[str] | None = None,
+    robust_files: str | Sequence[str] = (),
+) -> CertifyResult: ...
+def certify(
+    sigma: float | None,
+    alpha: float,
+    *,
+    output: str | Path | None = None,
+    fresh: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    compiled: bool = False,
+    progress: Callable[[Any], None] | None = None,
+    workers: int | None = 1,
+    executor: Executor | None = None,
+    shard: str | None = None,
+    images: Literal["all"] | int = 100,
+    samples: int = 10000,
+    selection_samples: int = 100,
+    goal: str = "radii",
+    relative_precision: float = 0.1,
+    failure_probability: float = 0.001,
+    scores: str = "hard",
+    temperature: float = 1.0,
+    bound: str | None = None,
+    certificates: str | Sequence[str] = ("exact", "smoothing", "lipschitz", "lipschitz-paper"),
+    radii: float | Sequence[float] | None = None,
+    seed: int = 0,
+    precision: str = "fp32",
+    norm: str | float | None = None,
+    bound_method: str = "crown-ibp",
+    max_radius: float | None = None,
+    lipschitz_constant: float | None = None,
+    constant_of: str = "logits",
+    data: Dataset | str | PathLike[str] = "cifar10-sample",
+    split: str | PathLike[str] | None = None,
+    input_range: tuple[float, float] | None = (0.0, 1.0),
+    resize: int | None = None,
+    crop: int | None = None,
+    standard: nn.Module | str | PathLike[str] | None = "cifar10-standard",
+    standard_weights: str | PathLike[str] | None = None,
+    standard_normalize: str | PathLike[str] | None = None,
+    standard_files: str | Sequence[str] = (),
+    robust: nn.Module | str | PathLike[str] | None = None,
+    robust_weights: str | PathLike[str] | None = None,
+    robust_normalize: str | PathLike[str] | None = None,
+    robust_files: str | Sequence[str] = (),
+    engine: str = "local",
+    gpus_per_worker: float | None = None,
+    ray_address: str | PathLike[str] | None = None,
+) -> CertifyResult: ...

@@ -1,0 +1,89 @@
+"""Types of the public names, for editors and mypy: ``python tests/stub.py`` writes ``certmix/__init__.pyi``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import certmix
+
+PATH = Path(certmix.__file__).with_suffix(".pyi")
+TYPED = ("assert_certified", "certify")
+"""Functions that take settings as keywords: their signatures come from the fields."""
+IMPORTS = """\
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from certmix.certification.run import CertifyResult as CertifyResult
+from certmix.certification.run import CertmixWarning as CertmixWarning
+from certmix.models.mixture import MixedClassifier as MixedClassifier
+from certmix.models.smoothed import SmoothedClassifier as SmoothedClassifier
+from certmix.radii import certify_radii as certify_radii
+from certmix.radii import exact_radius as exact_radius
+from certmix.radii import lipschitz_radius as lipschitz_radius
+from certmix.radii import smoothing_radius as smoothing_radius
+from certmix.types import Dataset
+from certmix.verification.asserting import Model
+"""
+
+
+def written(value: object) -> str:
+    """Return a default, or ``...`` where it is no plain value."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(written, value))}{',' * (len(value) == 1)})"
+    return json.dumps(value) if isinstance(value, str) else repr(value) if type(value) in PLAIN else "..."
+
+
+PLAIN = (int, float, bool, type(None))
+
+
+def annotation(hint: object) -> str:
+    """Return a type by its bare names."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " | ".join(map(annotation, typing.get_args(hint)))
+    if typing.get_origin(hint) is typing.Literal:
+        return f"Literal[{', '.join(map(written, typing.get_args(hint)))}]"
+    text = (
+        "None"
+        if hint is types.NoneType
+        else hint
+        if isinstance(hint, str)
+        else inspect.formatannotation(hint)
+    )
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", str(text).replace("torch.nn.", "nn!")).replace(
+        "nn!", "nn."
+    )
+
+
+def signature(name: str) -> str:
+    """Return a function's stub."""
+    function: Callable[..., typing.Any] = getattr(certmix, name)
+    lines, star = [], False
+    for one in inspect.signature(function).parameters.values():
+        if one.kind is one.KEYWORD_ONLY and not star:
+            star = bool(lines.append("    *,")) or True
+        default = "" if one.default is one.empty else f" = {written(one.default)}"
+        lines.append(f"    {one.name}: {annotation(one.annotation)}{default},")
+    returned = annotation(inspect.signature(function).return_annotation)
+    return "\n".join([f"def {name}(", *lines, f") -> {returned}: ..."])
+
+
+def text() -> str:
+    """Return the stub."""
+    names = "\n".join(f'    "{name}",' for name in sorted(certmix.__all__))
+    head = '"""Written by tests/stub.py from the fields of settings."""'
+    return "\n".join([head, "", IMPORTS, f"__all__ = [\n{names}\n]\n", *map(signature, TYPED), ""])
+
+
+if __name__ == "__main__":
+    PATH.write_text(text())
