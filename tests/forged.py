@@ -108,7 +108,7 @@ def edit_record(run: Path, index: int, **changes: Any) -> None:
     with closing(Store(run / "numbers.sqlite")) as store:
         changed = replace(store.images()[index], **changes)
         sql(run, "DELETE FROM cells WHERE idx = ? AND cell GLOB 'votes@*'", index)
-        store.write_image(changed)
+        store.write_images([changed])
 
 
 def edit_vectors(run: Path, cell: str, edit: Callable[[Any], Any], at: Sequence[int] | None = None) -> None:

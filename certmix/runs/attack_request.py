@@ -79,11 +79,7 @@ class AttackRequest(Settings, frozen=True):
         chosen: dict[str, Any] = {"restarts": self.restarts}
         if self.steps is not None and self._budget is not None:
             chosen[self._budget] = self.steps
-        return {name: value for name, value in chosen.items() if name in self._accepted}
-
-    @property
-    def _accepted(self) -> tuple[str, ...]:
-        return (*_attacks()[self.attack].settings, "restarts")
+        return chosen
 
     def identity(self) -> dict[str, Any]:
         """Return the part that decides which points an attack finds."""
@@ -106,10 +102,7 @@ class AttackRequest(Settings, frozen=True):
 def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:
     """Refuse a ball that holds every input whatever its centre; return a warning where that is not known.
 
-    Raises
-    ------
-    ParameterError
-        If eps is larger than the distance of any two inputs in the data's range.
+    ParameterError if eps is larger than the distance of any two inputs in the data's range.
     """
     if dataset.input_range is None:
         if norm == "linf" and eps > 1:
@@ -129,13 +122,7 @@ def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:
 
 
 def check_weight(alpha: float, low: float = 0.0) -> float:
-    """Return one mixing weight, which must lie in [low, 1].
-
-    Raises
-    ------
-    ParameterError
-        If it does not.
-    """
+    """Return one mixing weight, which must lie in [low, 1]: ParameterError."""
     if not low <= alpha <= 1.0:
         percent = max(low, 0.1) <= alpha / 100 <= 1.0
         hint = f"did you mean {alpha / 100:g}?" if percent else "choose such a weight, for example 0.76"

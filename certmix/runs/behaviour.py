@@ -56,11 +56,6 @@ def probe(
     The inputs are `INPUTS` of the data set, evenly spread, and `COPIES` noisy copies of each: of noise
     level `sigma`, or without one of 1/8, 1/4 and 1/2 of these inputs' range, clipped to it.  They are
     computed in full precision, without compilation, whatever the run's own arithmetic.
-
-    Raises
-    ------
-    ModelError
-        If the model fails on them.
     """
     import torch
 
@@ -95,13 +90,7 @@ def _inputs(dataset: Dataset, sigma: float | None) -> np.ndarray:
 
 
 def parse(text: str) -> tuple[FloatArray, dict[str, Any]]:
-    """Return the logits (m, c) of a text, and what they were computed with.
-
-    Raises
-    ------
-    RunError
-        If it is not as `probe` writes it.
-    """
+    """Return the logits (m, c) of a text of `probe`, and what they were computed with; RunError."""
     try:
         told = parse_json(text.encode())
         logits = np.frombuffer(b64decode(told["logits"], validate=True), "<f4").reshape(-1, told["classes"])
@@ -166,32 +155,10 @@ def hold(
 ) -> dict[str, str]:
     """Refuse models that no longer give the logits that a run keeps, of the fixed inputs and of its images.
 
-    Parameters
-    ----------
-    store
-        The run's; it is only read.
-    loaded, device
-        Data and models, and where these are.
-    where
-        What to call the run.
-    sigma
-        Noise level of the robust model's inputs, None where it sees none.
-    wanted
-        Indices of the images that matter; None for all.
-    step
-        Images in one forward pass.
-
-    Returns
-    -------
-    dict[str, str]
-        What is to be kept of models that the run does not know yet, by key.
-
-    Raises
-    ------
-    ModelError
-        If a model gives others.
-    RunError
-        If the run has results of the robust model but none of its logits.
+    `where` is what to call the run, whose `store` is only read; `sigma` the noise level of the robust model's
+    inputs, None where it sees none; `wanted` the indices of the images that matter, None for all; `step` the
+    images in one forward pass.  Returns what is to be kept of models that the run does not know yet, by key;
+    ModelError if a model gives others, RunError if results of the robust model have no such logits.
     """
     new = {}
     for role, model in loaded.models.items():
@@ -219,13 +186,7 @@ def differs(
     wanted: Collection[int] | None = None,
     step: int = 100,
 ) -> str:
-    """Say in what a model's logits are not those that a run keeps; see `hold`.
-
-    Raises
-    ------
-    RunError
-        If it keeps none.
-    """
+    """Say in what a model's logits are not those that a run keeps; see `hold`.  RunError if it keeps none."""
     stored = store.get(logits_key(model.checksum))
     if stored is None:
         raise _unknown("the run", role)
@@ -252,15 +213,7 @@ class Original:
     store: Store
 
     def hold(self, loaded: Loaded, device: torch.device | str) -> None:
-        """Refuse models that are not the run's.
-
-        Raises
-        ------
-        ModelError
-            If a checksum is another, or the logits are.
-        RunError
-            If the run keeps none.
-        """
+        """Refuse models whose checksums or logits are not the run's: ModelError; RunError: it keeps none."""
         for role, model in loaded.models.items():
             stored = (self.described.get("models") or {}).get(role)
             if model is not None and isinstance(stored, dict) and stored.get("checksum") != model.checksum:
@@ -349,13 +302,7 @@ def changed_parts(before: Any, now: Mapping[str, str]) -> str:
 
 
 def refuse_changed(folder: Path, models: Mapping[str, LoadedModel | None]) -> None:
-    """Name what changed of a model that goes by the same name in the run that a folder holds.
-
-    Raises
-    ------
-    ModelError
-        If a part of it did, and the run's records are of the model before.
-    """
+    """Refuse a model that changed under the name it has in a folder's run: ModelError names the parts."""
     try:
         described = read_run(folder)
         known = {role: described["models"][role] for role in models}

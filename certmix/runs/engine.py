@@ -118,16 +118,9 @@ class EngineChoice(Settings, frozen=True):
 
 @dataclass(frozen=True)
 class Work:
-    """What an engine gets done: ``here`` and ``elsewhere`` are asked only if they are needed.
-
-    Parameters
-    ----------
-    here
-        Returns what handles items in this process.
-    elsewhere
-        Returns what workers are sent, to make such a handler of their own.
-    name
-        What to call an item in a message.
+    """What an engine gets done: `here` returns what handles items in this process, `elsewhere` what workers
+    are sent to make such a handler of their own; each is asked only if it is needed.  `name` calls an item
+    in messages.
     """
 
     here: Callable[[], Handler]
@@ -181,10 +174,7 @@ class Engine:
     def run(self, work: Work, items: list[Any], take: Take) -> None:
         """Do all items and hand every result to `take`, in this process, in any order.
 
-        Raises
-        ------
-        CertmixError
-            As the work itself does, or if workers keep dying.
+        CertmixError as the work itself raises it; RunError if workers keep dying.
         """
         here, begin, total = None, time.monotonic(), len(items)
         while items and self._alone:

@@ -142,10 +142,7 @@ ASIDE = ".earlier"
 def set_aside(folder: Path, files: Sequence[str]) -> None:
     """Move files of a run out of the way; whatever was set aside before is deleted.
 
-    Raises
-    ------
-    RunError
-        If one cannot be moved; then all are where they were.
+    RunError if one cannot be moved; then all are where they were.
     """
     for name in files:
         if (folder / name).is_dir():
@@ -277,7 +274,9 @@ class Run:
         if path is None:
             self.store = Store(None, classes)
             return
-        _refuse_links(path)
+        for name in (LOCK, DATABASE, ASIDE):
+            if (path / name).is_symlink():
+                raise RunError(f"{path / name} is a link: a run writes only into its own folder; remove it")
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / LOCK, "a+")  # noqa: SIM115 - held while the folder is open
@@ -375,13 +374,6 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(keep=not isinstance(error, ParameterError | ModelError | DataError))
-
-
-def _refuse_links(folder: Path) -> None:
-    """Refuse a folder whose own parts lie elsewhere: they would be written there."""
-    for name in (LOCK, DATABASE, ASIDE):
-        if (folder / name).is_symlink():
-            raise RunError(f"{folder / name} is a link: a run writes only into its own folder; remove it")
 
 
 def _take_lock(handle: Any, folder: Path) -> None:

@@ -32,30 +32,12 @@ def open_run(
     wanted: Collection[int] | None = None,
     step: int = 100,
 ) -> Iterator[Run]:
-    """Open a run and describe it.
+    """Open a run, by default in ``runs/<identity>``, and describe it.
 
-    Parameters
-    ----------
-    identity
-        What its numbers depend on.
-    loaded, device
-        Data and models, and where these are.
-    description
-        Returns what ``run.json`` is to say; called once the models are known to be the run's, it may
-        still refuse. Nothing has been written of this request by then.
-    output, in_memory, fresh
-        Folder, by default ``runs/<identity>``; nothing on disk; start over.
-    classes
-        Number of classes, of a run that is sampled.
-    sigma, wanted, step
-        As for `certmix.runs.behaviour.hold`.
-
-    Raises
-    ------
-    ModelError
-        If a model is not the one that the run was made with.
-    RunError
-        If the folder cannot be used, or holds another run.
+    `description` returns what ``run.json`` is to say; it is called once the models are known to be the run's,
+    and may still refuse: nothing has been written of this request by then.  `classes` are those of a run that
+    is sampled; `sigma`, `wanted` and `step` as for `certmix.runs.behaviour.hold`.  ModelError if a model is
+    not the one that the run was made with, RunError if the folder cannot be used or holds another run.
     """
     path = None
     if not in_memory:
@@ -92,10 +74,7 @@ class Named:
         device: torch.device | str = "cpu",
         sigma: float | None = None,
     ) -> Named:
-        """Return what names the data and the robust model that a driver loaded from `sources`.
-
-        `sigma` is the noise level of the model's inputs, None where it sees none.
-        """
+        """Return what names data and robust model, whose inputs have noise `sigma` or none, of a driver."""
         shown = sources.as_dict()
         absolute = {key: shown[key] for key in shown if isinstance(shown[key], str) or key.endswith("_files")}
         named = sources.replace(**{**absolute, "split": sources.split, "standard": None})
@@ -105,13 +84,7 @@ class Named:
         return cls(named, robust, loaded.dataset.checksum, loaded.robust.checksum, logits)
 
     def load(self, device: torch.device, say: Callable[[str], None] = lambda message: None) -> Loaded:
-        """Load them here, without the standard model; torch gets one thread.
-
-        Raises
-        ------
-        RunError
-            If they are not what the driver loaded.
-        """
+        """Load them, on one thread and without the standard model; RunError if they are not the driver's."""
         torch.set_num_threads(1)
         loaded = load_models(self.sources, self.robust, device, say)
         for what, found, expected in (

@@ -19,13 +19,7 @@ STORE_BYTES = 100_000_000
 
 
 def ray() -> ModuleType:
-    """Return ray.
-
-    Raises
-    ------
-    ParameterError
-        If it is not installed.
-    """
+    """Return ray; ParameterError if it is not installed."""
     try:
         import ray
     except ImportError:
@@ -54,21 +48,9 @@ class _Actor:
 class RayExecutor(_Executor):
     """Actors with one CPU and `gpus` each, one for each task under way; dead ones are replaced.
 
-    Parameters
-    ----------
-    workers
-        CPUs of a Ray that is started, and ended, here.
-    gpus
-        Of each actor, fractions allowed; those that find no free resources wait for them.
-    address
-        Of a cluster; None for ``RAY_ADDRESS``, else a local Ray.
-
-    Raises
-    ------
-    ParameterError
-        If Ray is not installed, or has no such GPUs on this machine.
-    RunError
-        Without a connection.
+    A Ray that is started, and ended, here has `workers` CPUs; `gpus` may be fractions, and actors that find
+    no free resources wait for them; `address` None is ``RAY_ADDRESS``, else a local Ray.  ParameterError if
+    Ray is not installed or has no such GPUs on this machine, RunError without a connection.
     """
 
     def __init__(self, workers: int, gpus: float, address: str | None) -> None:

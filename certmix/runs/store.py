@@ -127,16 +127,14 @@ class Store:
         self._path, self.classes = path, classes
         self._remedy = "restore it from a copy" if read_only else "use --fresh or another --output"
         with self._reported():
-            if path is None:
-                self._db = sqlite3.connect(":memory:")
-            elif read_only:
+            if path is not None and read_only:
                 # A reader of a database in WAL mode makes two files beside it, unless it is told that
                 # nobody writes: that is so where no -wal file lies there.
                 written = path.with_name(f"{path.name}-wal").exists()
                 mode = f"mode=ro{'' if written else '&immutable=1'}"
                 self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
             else:
-                self._db = sqlite3.connect(path)
+                self._db = sqlite3.connect(path or ":memory:")
         try:
             with self._reported():
                 if path is not None and not read_only:
@@ -170,11 +168,14 @@ class Store:
 
     def get(self, key: str) -> str | None:
         """Return a remembered value, None if there is none."""
-        return self.facts().get(key)
+        return self._facts("WHERE key = ?", (key,)).get(key)
 
     def facts(self) -> dict[str, str]:
         """Return all remembered values."""
-        found = dict(self._rows("SELECT key, value FROM facts"))
+        return self._facts()
+
+    def _facts(self, where: str = "", parameters: tuple[Any, ...] = ()) -> dict[str, str]:
+        found = dict(self._rows(f"SELECT key, value FROM facts {where}", parameters))
         if not all(isinstance(text, str) for pair in found.items() for text in pair):
             raise self._unreadable("a remembered value that is no text")
         return found
@@ -203,13 +204,7 @@ class Store:
         self.write_all((cell, int(index), vector) for index, vector in zip(indices, vectors, strict=True))
 
     def read(self, cell: str, indices: Sequence[int]) -> Any:
-        """Return a cell's vectors (m, k) of the images `indices`.
-
-        Raises
-        ------
-        RunError
-            If one is missing or damaged.
-        """
+        """Return a cell's vectors (m, k) of the images `indices`; RunError if one is missing or damaged."""
         query = "SELECT idx, dtype, data FROM cells WHERE cell = ? AND idx BETWEEN ? AND ?"
         span = (int(min(indices)), int(max(indices))) if len(indices) else (0, -1)
         found = {index: (dtype, data) for index, dtype, data in self._rows(query, (cell, *span))}
@@ -227,10 +222,6 @@ class Store:
         if len({(len(vector), vector.dtype) for vector in vectors}) > 1 or not len(vectors[0]):
             raise self._damaged(cell)
         return np.stack(vectors)
-
-    def write_image(self, record: ImageRecord) -> None:
-        """Write one image's record, replacing what was there."""
-        self.write_images([record])
 
     def write_images(self, records: Iterable[ImageRecord]) -> None:
         """Write images' records in one transaction, replacing what was there."""

@@ -305,8 +305,8 @@ def numbers() -> Files:
             for index in (3, 9):
                 looks = {100: np.array([90, 0, 10]), 200: np.array([181, 2, 17])}
                 scores = {SCORES.samples: SCORES}
-                store.write_image(
-                    ImageRecord(index, 0, "c" * 64, np.array([9, 0, 1]), looks, 1.5, "cpu", scores)
+                store.write_images(
+                    [ImageRecord(index, 0, "c" * 64, np.array([9, 0, 1]), looks, 1.5, "cpu", scores)]
                 )
             store.write_standard("one", [3, 9], np.array([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0]]))
             store.put("bound", "clopper-pearson")

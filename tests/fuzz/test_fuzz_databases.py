@@ -89,7 +89,7 @@ def test_numbers_that_expand_without_end(tmp_path: Path) -> None:
 
 def test_reading_leaves_no_files_beside_a_database_and_sees_what_is_not_yet_in_it(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "numbers.sqlite", 3)) as store:
-        store.write_image(ImageRecord(3, 0, "c" * 64, np.array([9, 0, 1])))
+        store.write_images([ImageRecord(3, 0, "c" * 64, np.array([9, 0, 1]))])
         assert list(read_images(tmp_path)) == [3]
     assert list(accepted(lambda: read_images(tmp_path), tmp_path)) == [3]
     assert [path.name for path in tmp_path.iterdir()] == ["numbers.sqlite"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,16 @@ STUDY = StudyIdentity("mix-sweep", "points g/h", {"seed": 0, "eps": 8 / 255, "at
 
 
 def test_every_part_of_the_identity_but_names_changes_the_digest():
-    for part in fields(Identity):
-        value = getattr(IDENTITY, part.name)
-        other = replace(IDENTITY, **{part.name: value + 1 if isinstance(value, int | float) else value + "x"})
-        named = part.name in ("data", "robust")
-        assert (other.digest() == IDENTITY.digest()) == named
+    for name in Identity.__struct_fields__:
+        value = getattr(IDENTITY, name)
+        other = IDENTITY.replace(**{name: value + 1 if isinstance(value, int | float) else value + "x"})
+        named = name in ("data", "robust")
+        assert (other.folder_name()[-8:] == IDENTITY.folder_name()[-8:]) == named
         assert bool(other.differences(IDENTITY.as_dict())) != named
 
 
 def test_folder_names_are_plain():
-    name = replace(IDENTITY, data="a/b c").folder_name()
+    name = IDENTITY.replace(data="a/b c").folder_name()
     assert "/" not in name
     assert " " not in name
     assert "sigma0.5" in name
@@ -43,8 +42,8 @@ def test_folder_round_trip_and_refusals(tmp_path: Path):
     with Run(tmp_path / "run", IDENTITY, 3) as run:
         assert run.store.known("clean") == {3}
     with pytest.raises(RunError, match=r"sigma is 0\.5 there, 0\.25 asked"):
-        Run(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3)
-    with Run(tmp_path / "run", replace(IDENTITY, sigma=0.25), 3, fresh=True) as run:
+        Run(tmp_path / "run", IDENTITY.replace(sigma=0.25), 3)
+    with Run(tmp_path / "run", IDENTITY.replace(sigma=0.25), 3, fresh=True) as run:
         assert not run.store.begun()
 
 
