@@ -81,8 +81,10 @@ def lipschitz_radius(
         if not np.all(constants >= 0):
             wrong = constants[~(constants >= 0)].flat[0]
             raise ParameterError(f"Lipschitz constant {wrong}: give upper bounds >= 0")
-    p, rivals, own, others = map(np.ascontiguousarray, (p, rivals, own, others))
-    radius: FloatArray = _class_lipschitz_loop(p, rivals, own, others, alpha)
+    gap = p[:, None] - rivals - (1.0 - alpha) / alpha - 16 * EPS  # more than its three roundings and mu's
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where(gap > 0.0, gap / (own[:, None] + others) * (1 - 4 * EPS), 0.0)
+    radius: FloatArray = each.min(1)
     return radius
 
 
@@ -125,25 +127,6 @@ def smoothing_radius(
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
     return _smoothing_loop(p.ravel(), q.ravel(), sigma, alpha, quantile_table()).reshape(p.shape)
-
-
-@njit(cache=True, nogil=True)
-def _class_lipschitz_loop(
-    p: FloatArray, rivals: FloatArray, constant: FloatArray, rival_constants: FloatArray, alpha: float
-) -> FloatArray:
-    """Theorem 3.5 for p, constant (m,) and rivals, rival_constants (m, k): the minimum over all rivals."""
-    mu, radius = (1.0 - alpha) / alpha, np.empty(p.size)
-    for i in range(p.size):
-        smallest = math.inf
-        for j in range(rivals.shape[1]):
-            gap = p[i] - rivals[i, j] - mu - 16 * EPS  # more than its three roundings and mu's
-            steepness = constant[i] + rival_constants[i, j]
-            if gap <= 0.0:
-                smallest = 0.0
-            elif steepness > 0.0:
-                smallest = min(smallest, gap / steepness * (1 - 4 * EPS))
-        radius[i] = smallest
-    return radius
 
 
 @njit(cache=True, nogil=True)
