@@ -41,34 +41,11 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     the one before.  Within `torch.compile`, `torch.fx` and `torch.func` the
     model is called as it is.
 
-    Parameters
-    ----------
-    model
-        Gives floating-point logits (N, classes), each row of its own input alone.
-    inputs
-        Shape (N, ...).
-    name
-        What to call the model in a message.
-
-    Returns
-    -------
-    Tensor
-        Logits (N, classes) on the device of `inputs`, finite or not.
-
-    Raises
-    ------
-    ParameterError
-        If `inputs` is no tensor with a row an input.
-    OutOfMemoryError
-        If memory is lacking; also a `torch.OutOfMemoryError`.
-    ModelError
-        If the model fails (or calls ``sys.exit``) however few rows it gets,
-        or returns something else than such logits.
-
-    Warns
-    -----
-    InPlaceWarning
-        Once, of a model that changes its input in place.
+    `model` gives floating-point logits (N, classes), each row of its own input of `inputs` (N, ...) alone;
+    they come back on the device of `inputs`, finite or not.  `name` is what a message calls the model.
+    ParameterError if `inputs` is no tensor with a row an input, OutOfMemoryError if memory is lacking, and
+    ModelError if the model fails (or calls ``sys.exit``) however few rows it gets, or returns something
+    else.  An InPlaceWarning, once, of a model that changes its input in place.
     """
     if _is_traced(inputs):
         return model(inputs)

@@ -7,15 +7,9 @@ in one line.  The command line prints it and exits with 2.
 from __future__ import annotations
 
 __all__ = [
-    "CertmixError",
-    "DataError",
-    "Interrupted",
-    "ModelError",
-    "ParameterError",
-    "RunError",
-    "describe",
+    "CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError", "describe",
     "one_line",
-]
+]  # fmt: skip
 
 
 class CertmixError(Exception):
@@ -55,8 +49,6 @@ class Interrupted(KeyboardInterrupt):
 def one_line(text: str) -> str:
     r"""Return text with every unprintable character (line ends, escapes, lone surrogates) spelt out.
 
-    Examples
-    --------
     >>> one_line("a" + chr(10) + "b")
     'a\\nb'
     """

@@ -31,10 +31,7 @@ def digest_of(content: Any) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write content to a file in one step, replacing what was there; make missing folders.
 
-    Raises
-    ------
-    RunError
-        The file cannot be written.  The one that was there is left as it was.
+    RunError if it cannot be written; the one that was there is left as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -54,14 +51,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 def parse_json(content: bytes) -> Any:
     """Return the plain data of a JSON text in UTF-8.
 
-    Raises
-    ------
-    ValueError
-        In one line, for anything else, for a key that occurs twice, which
-        readers disagree on, and for nesting too deep to follow.
+    ValueError, in one line, for anything else, for a key that occurs twice,
+    which readers disagree on, and for nesting too deep to follow.
 
-    Examples
-    --------
     >>> parse_json(b'{"a": [1, 2]}')
     {'a': [1, 2]}
     """
@@ -81,15 +73,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def what_it_is(content: bytes) -> str | None:
-    """Say what a file of a failed download is and what to do; None for what may hold numbers.
+    """Say by its first 100 bytes what a file of a failed download is and what to do; None for numbers.
 
-    Parameters
-    ----------
-    content
-        The first 100 bytes, or more.
-
-    Examples
-    --------
     >>> what_it_is(b"<!DOCTYPE html><html>quota exceeded</html>")
     'it is a web page: download it again'
     """
@@ -105,12 +90,7 @@ def what_it_is(content: bytes) -> str | None:
 def refuse_bomb(file: BinaryIO) -> None:
     """Refuse a zip archive that expands to more than 256 MiB and 200 times its size.
 
-    The file is left at its beginning.
-
-    Raises
-    ------
-    ValueError
-        If it does.  What is no archive raises what `zipfile` raises.
+    The file is left at its beginning.  ValueError if it does; what is no archive raises as in `zipfile`.
     """
     with zipfile.ZipFile(file) as archive:
         expanded = sum(member.file_size for member in archive.infolist())
@@ -123,12 +103,8 @@ def refuse_bomb(file: BinaryIO) -> None:
 def read_arrays(file: BinaryIO, names: Collection[str]) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Return those arrays of an ``.npz`` file that have these names, and the names of all.
 
-    Nothing is unpickled, and an array takes as many bytes as the file holds of it.
-
-    Raises
-    ------
-    Exception
-        Of almost any kind, for a damaged file: those of zip, zlib and headers share no base class.
+    Nothing is unpickled, and an array takes as many bytes as the file holds of it.  A damaged file raises
+    exceptions of almost any kind: those of zip, zlib and headers share no base class.
     """
     refuse_bomb(file)
     found = {}

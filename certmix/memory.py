@@ -21,14 +21,8 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     (``benchmarks/allocation.py``).  The most memory that is held at once stays
     the same; what was once held is not given back before the process ends, so
     this is for processes that certmix owns: the command line and its workers.
+    Where the environment names settings of its own, nothing is changed.
 
-    Parameters
-    ----------
-    environment
-        Where it names settings of its own (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is changed.
-
-    Examples
-    --------
     >>> keep_freed_memory({"MALLOC_ARENA_MAX": "2"})
     False
     """

@@ -16,22 +16,9 @@ def floor_digits(x: float, digits: int) -> str:
     """Return x rounded towards minus infinity, with this many digits after the point.
 
     The number rounded is the shortest decimal that reads back as x, so that
-    0.29, which is stored a little below 29/100, stays 0.29.
+    0.29, which is stored a little below 29/100, stays 0.29.  ParameterError if
+    x is not finite, or digits are not 0 to 400.
 
-    Parameters
-    ----------
-    x
-        A finite number.
-    digits
-        Digits after the point, 0 to 400.
-
-    Raises
-    ------
-    ParameterError
-        x is not finite, or digits is out of range.
-
-    Examples
-    --------
     >>> floor_digits(0.12367, 3), floor_digits(0.29, 2)
     ('0.123', '0.29')
     """
@@ -41,8 +28,6 @@ def floor_digits(x: float, digits: int) -> str:
 def ceil_digits(x: float, digits: int) -> str:
     """Return x rounded towards plus infinity; otherwise as `floor_digits`.
 
-    Examples
-    --------
     >>> ceil_digits(0.12321, 3), ceil_digits(0.07, 2)
     ('0.124', '0.07')
     """
@@ -52,8 +37,6 @@ def ceil_digits(x: float, digits: int) -> str:
 def nearest_digits(x: float, digits: int) -> str:
     """Return x rounded to the nearest; for figures that are no bounds.
 
-    Examples
-    --------
     >>> nearest_digits(0.12367, 3), nearest_digits(-0.004, 2)
     ('0.124', '0.00')
     """
@@ -63,8 +46,6 @@ def nearest_digits(x: float, digits: int) -> str:
 def floor_percent(share: float, digits: int = 1) -> str:
     """Return a share of 1 in percent, rounded down.
 
-    Examples
-    --------
     >>> floor_percent(0.57), floor_percent(2 / 3)
     ('57.0', '66.6')
     """
@@ -74,8 +55,6 @@ def floor_percent(share: float, digits: int = 1) -> str:
 def ceil_percent(share: float, digits: int = 1) -> str:
     """Return a share of 1 in percent, rounded up.
 
-    Examples
-    --------
     >>> ceil_percent(0.57), ceil_percent(2 / 3)
     ('57.0', '66.7')
     """
@@ -104,8 +83,6 @@ def interval_ends(interval: tuple[float, float], digits: int = 1) -> tuple[str, 
 def plain_decimal(x: float) -> str:
     """Return the shortest decimal that reads back as x, without exponent or trailing zeros.
 
-    Examples
-    --------
     >>> plain_decimal(1e-05), plain_decimal(1.0), plain_decimal(0.25)
     ('0.00001', '1', '0.25')
     """
@@ -116,8 +93,6 @@ def plain_decimal(x: float) -> str:
 def as_given(x: float) -> str:
     """Return a radius as it is spoken of: k/255 where it is that and no short decimal, else its decimal.
 
-    Examples
-    --------
     >>> as_given(8 / 255), as_given(0.5), as_given(0.2)
     ('8/255', '0.5', '0.2')
     """

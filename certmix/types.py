@@ -17,21 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "AccuracyShare",
-    "AttackedAccuracy",
-    "CertifiedAccuracy",
-    "CertifiedRadii",
-    "CertifiedShare",
-    "CleanAccuracy",
-    "ConfidenceBounds",
-    "Curve",
-    "Dataset",
-    "EstimatedAccuracy",
-    "FloatArray",
-    "IntArray",
-    "Status",
-    "Summary",
-]
+    "AccuracyShare", "AttackedAccuracy", "CertifiedAccuracy", "CertifiedRadii", "CertifiedShare",
+    "CleanAccuracy", "ConfidenceBounds", "Curve", "Dataset", "EstimatedAccuracy", "FloatArray", "IntArray",
+    "Status", "Summary",
+]  # fmt: skip
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

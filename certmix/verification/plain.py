@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,10 +54,7 @@ def look(number: int) -> int:
 
 def looks(maximum: int) -> list[int]:
     """Return all looks up to and including `maximum` samples."""
-    number = 0
-    while look(number) <= maximum:
-        number += 1
-    return [look(k) for k in range(number)]
+    return list(takewhile(lambda samples: samples <= maximum, map(look, count())))
 
 
 def _weight(samples: int) -> float:
@@ -251,7 +249,7 @@ def _entropy(mean: float, n: int, delta: float) -> float:
 
     if excess(1e-300) <= 0:
         return 0.0
-    return float(brentq(excess, 1e-300, mean, xtol=1e-300, rtol=4 * 2.0**-52, maxiter=1000))
+    return float(brentq(excess, 1e-300, mean, **_TIGHT))
 
 
 def relative_entropy(values: Values, delta: float) -> float:
@@ -521,13 +519,13 @@ def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
 def _after_all_samples(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
     found: list[Any] = [evidence(record, request).get(request.samples) for record in records]
     missing = np.array([counts is None for counts in found], bool)
-    samples, count = np.where(missing, 0, request.samples).astype(np.int64), len(records)
+    samples, images = np.where(missing, 0, request.samples).astype(np.int64), len(records)
     if missing.any() or BOUNDS[request.bound].distribution:
         delta = request.failure_probability
         layers = () if missing.any() else tuple(bound_layers(kept, delta) for kept in found)
-        return Derived(np.zeros(count), np.ones(count), layers, samples, missing)
+        return Derived(np.zeros(images), np.ones(images), layers, samples, missing)
     pairs = [_bounds(*one, request, request.failure_probability) for one in zip(records, found, strict=True)]
-    p, q = np.array(pairs, np.float64).reshape(count, 2).T
+    p, q = np.array(pairs, np.float64).reshape(images, 2).T
     return Derived(p, q, (), samples, missing)
 
 
@@ -540,8 +538,8 @@ def _bounds(record: ImageRecord, counts: Any, request: CertifyRequest, delta: fl
 
 def _walked(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
     """Look after look: the best bounds so far, until the rule is content or counts are missing."""
-    count, rule, uniform = len(records), Rule(request), BOUNDS[request.bound].time_uniform
-    p, q, samples = np.zeros(count), np.ones(count), np.zeros(count, np.int64)
+    images, rule, uniform = len(records), Rule(request), BOUNDS[request.bound].time_uniform
+    p, q, samples = np.zeros(images), np.ones(images), np.zeros(images, np.int64)
     active = np.array([record.selected == record.label for record in records], bool)
     kept = [evidence(record, request) for record in records]
     for number, n in enumerate(looks(request.samples)):
