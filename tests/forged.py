@@ -58,23 +58,11 @@ def copied(run: Path, to: Path) -> Path:
     return Path(shutil.copytree(run, to))
 
 
-def products(run: Path, name: str) -> list[Path]:
-    """Return a product's file."""
-    return [run / name]
-
-
 def edit_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     """Change a JSON file in place."""
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def edit_log(run: Path, name: str, edit: Callable[[list[str]], list[str]]) -> None:
-    """Change the lines after the heading of a log, in all copies."""
-    for path in products(run, name):
-        lines = path.read_text().splitlines()
-        path.write_text("\n".join([lines[0], *edit(lines[1:])]) + "\n")
 
 
 def sql(run: Path, statement: str, *values: Any) -> list[Any]:

@@ -39,11 +39,8 @@ def test_the_system_is_asked_for_memory_once():
     assert faults(keep=True) * 20 < faults(keep=False)
 
 
-@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
-def test_settings_of_the_user_stand(name):
-    assert keep_freed_memory({name: "1"}) is False
-
-
-def test_other_c_libraries_are_left_alone(monkeypatch):
+def test_settings_of_the_user_and_other_c_libraries_are_left_alone(monkeypatch):
+    for name in ("MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
+        assert keep_freed_memory({name: "1"}) is False
     monkeypatch.setattr("certmix.memory.ctypes.CDLL", lambda name: object())
     assert keep_freed_memory({}) is False

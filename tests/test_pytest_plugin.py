@@ -141,10 +141,13 @@ def test_other_folders_for_samples(project, monkeypatch):
 
 
 def test_data_and_a_stored_run(project):
-    run = project.path / "stored"
+    net = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[4.0, 0.0], [-4.0, 0.0]]))
+        net.bias.copy_(torch.tensor([-2.0, 2.0]))
     certmix.certify(
-        0.25, 0.76, data=str(project.path / "points.npz"), robust=right_net(), standard=None, output=run,
-        images="all", samples=300, certificates=["exact"],
+        0.25, 0.76, data=str(project.path / "points.npz"), robust=net, standard=None,
+        output=project.path / "stored", images="all", samples=300, certificates=["exact"],
     )  # fmt: skip
     project.makepyfile("""
         def test_data(certmix_data):
@@ -161,14 +164,6 @@ def test_data_and_a_stored_run(project):
     unset.stdout.fnmatch_lines(["*certmix_run is not set: name the folder of a run*"])
 
 
-def right_net():
-    net = torch.nn.Linear(2, 2)
-    with torch.no_grad():
-        net.weight.copy_(torch.tensor([[4.0, 0.0], [-4.0, 0.0]]))
-        net.bias.copy_(torch.tensor([-2.0, 2.0]))
-    return net
-
-
 def test_the_shipped_sample_is_the_default(pytester):
     pytester.makepyfile(
         "def test_a(certmix_data): assert (certmix_data.name, len(certmix_data)) == ('cifar10-sample', 500)"
@@ -176,39 +171,33 @@ def test_the_shipped_sample_is_the_default(pytester):
     pytester.runpytest_inprocess(*OTHERS).assert_outcomes(passed=1)
 
 
+MARKED = """
+    import pytest
+
+    @pytest.mark.certified(0.5)
+    def test_a(certmix_assert, net):
+        certmix_assert(net)
+"""
+
+
 @pytest.mark.parametrize(
-    "setting, found",
+    "text, options, found",
     [
-        ("certmix_sigma=half", "certmix_sigma = half: write a number"),
-        ("certmix_images=some", "write a number or all"),
+        ("def test_a(certmix_certify): certmix_certify(None)", ("-o", "certmix_sigma=half"),
+         "*certmix_sigma = half: write a number"),
+        ("def test_a(certmix_certify): certmix_certify(None)", ("-o", "certmix_images=some"),
+         "*write a number or all"),
+        (MARKED, (), "*name its values, as in radius=0.5*"),
+        ("def test_a(certmix_certify, net): certmix_certify(net, alpha=0.3)", (),
+         "E *ParameterError: alpha = 0.3: *"),
     ],
-)
-def test_settings_that_are_no_numbers(project, setting, found):
-    project.makepyfile("def test_a(certmix_certify): certmix_certify(None)")
-    done = project.runpytest_inprocess("-o", setting)
-    done.assert_outcomes(errors=1)
-    done.stdout.fnmatch_lines([f"*{found}*"])
-
-
-def test_errors_to_mend_are_short(project):
-    project.makepyfile("def test_a(certmix_certify, net): certmix_certify(net, alpha=0.3)")
-    done = project.runpytest_inprocess()
-    done.assert_outcomes(failed=1)
-    done.stdout.fnmatch_lines(["E *ParameterError: alpha = 0.3: *"])
+)  # fmt: skip
+def test_errors_to_mend_are_short(project, text, options, found):
+    project.makepyfile(text)
+    done = project.runpytest_inprocess(*options)
+    done.assert_outcomes(**({"failed": 1} if "ParameterError" in found else {"errors": 1}))
+    done.stdout.fnmatch_lines([found])
     done.stdout.no_fnmatch_line("*request.py*")
-
-
-def test_a_marker_with_unnamed_values(project):
-    project.makepyfile("""
-        import pytest
-
-        @pytest.mark.certified(0.5)
-        def test_a(certmix_assert, net):
-            certmix_assert(net)
-    """)
-    done = project.runpytest_inprocess()
-    done.assert_outcomes(errors=1)
-    done.stdout.fnmatch_lines(["*name its values, as in radius=0.5*"])
 
 
 @pytest.mark.parametrize("name", ["certmix", "certmix.pytest_plugin"])
