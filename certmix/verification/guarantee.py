@@ -168,13 +168,11 @@ class Lines:
         forms = (f'"{text}"', f"'{text}'")
         return next((n for n, line in enumerate(self._lines, 1) if any(f in line for f in forms)), None)
 
-    def at(self, line: int | None) -> str:
-        """Return ``FILE, line N``, or the file alone."""
-        return self._where if line is None else f"{self._where}, line {line}"
-
-    def wrong(self, line: int | None, message: str) -> ParameterError:
-        """Return the error of one line, ready to raise."""
-        return ParameterError(one_line(f"{self.at(line)}: {message}"))
+    def wrong(self, place: int | tuple[str, str] | None, message: str) -> ParameterError:
+        """Return the error of a line, or of a key in a table, ready to raise."""
+        line = self.of_key(*place) if isinstance(place, tuple) else place
+        where = self._where if line is None else f"{self._where}, line {line}"
+        return ParameterError(one_line(f"{where}: {message}"))
 
 
 class _Images(Settings, frozen=True):
@@ -203,7 +201,7 @@ def parse_guarantee(text: str, path: str | Path = "guarantee.toml") -> Guarantee
     if "version" not in content or content["version"] != VERSION or content["version"] is True:
         shown = one_line(str(content.get("version")))[:40]
         raise lines.wrong(
-            lines.of_key("", "version"),
+            ("", "version"),
             f"version = {shown}, this certmix reads {VERSION}: write version = {VERSION}, or update certmix",
         )
     if "requirements" not in content:
@@ -237,20 +235,20 @@ def _tables(lines: Lines, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
             check_known([key], keys)
         except ParameterError as error:
             told = f"key {key[:40]!r} {place} is unknown: {str(error).rpartition(': ')[2]}"
-            raise lines.wrong(lines.of_key(table, key), told) from None
+            raise lines.wrong((table, key), told) from None
 
     found: dict[str, dict[str, Any]] = {"data": {}, "sampling": {}, "certificate": {}}
     for name, value in content.items():
         if name in TABLES:
             if not isinstance(value, dict):
                 told = f"{name} is a table: write [{name}] and its keys below"
-                raise lines.wrong(lines.of_key("", name), told)
+                raise lines.wrong(("", name), told)
             for key in value:
                 known(name, key, TABLES[name], f"in [{name}]")
             found[name] = dict(value)
         elif isinstance(value, dict):
             told = f"table [{name[:40]}] is unknown: use {', '.join(f'[{table}]' for table in TABLES)}"
-            raise lines.wrong(lines.of_key(name, ""), told)
+            raise lines.wrong((name, ""), told)
         else:
             known("", name, ("version", "requirements"), "at the top")
     return found
@@ -266,7 +264,7 @@ def _values(lines: Lines, table: str, kind: Any, given: dict[str, Any]) -> Any:
                     raise ParameterError(f"{one.words} = {value!r:.20}: give a number of at most 10^12")
                 one.checked(value)
             except ParameterError as error:
-                place = lines.of_key("sampling" if one.name in SAMPLING else table, one.name)
+                place = "sampling" if one.name in SAMPLING else table, one.name
                 told = str(error) if str(error).startswith(one.words) else f"{one.name}: {error}"
                 raise lines.wrong(place, _spelt(told)) from None
     try:
@@ -276,7 +274,7 @@ def _values(lines: Lines, table: str, kind: Any, given: dict[str, Any]) -> Any:
         said = message.lower().replace(" ", "_")
         found = [(name, key) for name, keys in TABLES.items() for key in keys if said.startswith(key)]
         name, key = max(found, key=lambda place: len(place[1]), default=(table, "name"))
-        raise lines.wrong(lines.of_key(name, key), _spelt(message)) from None
+        raise lines.wrong((name, key), _spelt(message)) from None
 
 
 def _spelt(message: str) -> str:
@@ -311,11 +309,11 @@ def _claim(lines: Lines, name: str, values: dict[str, Any] | None) -> ModelClaim
         return None
     if "model" not in values or values["model"] in ("none", ""):
         remedy = "name one, or leave the table out" if name == "standard" else "name one"
-        raise lines.wrong(lines.of_key(name, "model"), f"no model in [{name}]: {remedy}")
+        raise lines.wrong((name, "model"), f"no model in [{name}]: {remedy}")
     claim: ModelClaim = _values(lines, name, ModelClaim, values)
     if claim.pin and claim.checksum is None:
         raise lines.wrong(
-            lines.of_key(name, "pin"), f"[{name}] is pinned without a checksum: add it, or write pin = false"
+            (name, "pin"), f"[{name}] is pinned without a checksum: add it, or write pin = false"
         )
     return claim
 
@@ -327,24 +325,24 @@ def _request(
     given, sampling = dict(tables["certificate"]), tables["sampling"]
     name, norm = given.pop("name", "exact"), given.pop("norm", None)
     if "alpha" not in given:
-        raise lines.wrong(lines.of_key("certificate", "alpha"), "no alpha in [certificate]: add alpha = 0.76")
+        raise lines.wrong(("certificate", "alpha"), "no alpha in [certificate]: add alpha = 0.76")
     for key, value in (("name", name), ("norm", norm)):
         if value is not None and not isinstance(value, str):
             told = f"{key} = {one_line(repr(value))[:40]}: give a text in quotes"
-            raise lines.wrong(lines.of_key("certificate", key), told)
+            raise lines.wrong(("certificate", key), told)
     try:
         plain = draws_no_samples([name], norm, given.get("sigma"))
     except ParameterError as error:
         key = next((key for key in ("sigma", "norm") if str(error).startswith(key)), "name")
-        raise lines.wrong(lines.of_key("certificate", key), _spelt(str(error))) from None
+        raise lines.wrong(("certificate", key), _spelt(str(error))) from None
     kind: Any = KINDS[name] if plain else CertifyRequest
     for key in given:
         if key not in kind.__struct_fields__:
             told = f"{key} is not for certificate {name}: leave it out"
-            raise lines.wrong(lines.of_key("certificate", key), told)
+            raise lines.wrong(("certificate", key), told)
     if plain and sampling:
         told = f"[sampling]: certificate {name} draws no samples; leave the table out"
-        raise lines.wrong(lines.of_key("sampling", ""), told)
+        raise lines.wrong(("sampling", ""), told)
     for key in ("radii", "max_radius"):
         if key in given:
             given[key] = _quotients(given[key])
