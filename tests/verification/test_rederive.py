@@ -235,7 +235,7 @@ def product(radii: Any, summary: Any, **changes: Any) -> Callable[..., Any]:
         for place, change in summary.items():
             rows[place] = replace(rows[place], **change(rows[place]))
         told = replace(found.summary, rows=tuple(rows), **{k: v(found.summary) for k, v in changes.items()})
-        return replace(found, radii=tuple(kept), summary=told)
+        return replace(found, outcomes=replace(found.outcomes, radii=tuple(kept)), summary=told)
 
     return wrong
 
