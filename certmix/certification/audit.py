@@ -120,24 +120,12 @@ def audit(
 
 
 def ceiling(sigma: float, samples: int, failure_probability: float) -> float:
-    """Return the largest radius that samples which all agree can show.
-
-    Examples
-    --------
-    >>> round(ceiling(1.0, 100_000, 0.001), 3)
-    3.811
-    """
+    """Return the largest radius that samples which all agree can show."""
     return float(-sigma * ndtri(-math.expm1(math.log(failure_probability) / samples)))
 
 
 def failure_probability_at(scaled_radius: float, samples: int) -> float:
-    """Return the failure probability whose ceiling is a radius given in sigmas.
-
-    Examples
-    --------
-    >>> round(failure_probability_at(3.811, 100_000), 5)
-    0.00099
-    """
+    """Return the failure probability whose ceiling is a radius given in sigmas."""
     return math.exp(samples * float(log_ndtr(scaled_radius)))
 
 

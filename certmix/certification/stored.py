@@ -240,12 +240,6 @@ class Stored:
     as_printed: bool = False
 
     @property
-    def failure_probability(self) -> float | None:
-        """Of one image's certificate, None if unknown."""
-        value = self.bounds.failure_probability
-        return None if math.isnan(value) else value
-
-    @property
     def radius_alone(self) -> bool:
         """Whether a log's bound is not one-sided, so that its radii do not say p and q."""
         return self.radius is not None and self.bound not in (None, ONE_SIDED)
@@ -510,7 +504,7 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
         sigma=request.sigma,
         alpha=request.alpha,
         images=count,
-        failure_probability=stored.failure_probability,
+        failure_probability=None if math.isnan(delta := stored.bounds.failure_probability) else delta,
         radii=request.radii,
         clean_accuracy=CleanAccuracy(None, float(stored.right.mean()) if count else None, None),
         rows=table,

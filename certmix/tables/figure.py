@@ -118,13 +118,7 @@ def survival_steps(values: FloatArray, images: int, end: float) -> tuple[FloatAr
 
 
 def title_lines(text: str, letters: int = 60, most: int = 2) -> list[str]:
-    """Return a title in at most so many lines, the last cut short with an ellipsis where it must.
-
-    Examples
-    --------
-    >>> title_lines("accuracy of the mix", 12)
-    ['accuracy of', 'the mix']
-    """
+    """Return a title in at most so many lines, the last cut short with an ellipsis where it must."""
     lines = textwrap.wrap(one_line(text), letters)
     return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1][: letters - 1] + "\u2026"]
 

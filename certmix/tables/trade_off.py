@@ -148,13 +148,7 @@ class TradeOff:
 
 
 def on_front(clean: Sequence[float], certified: Sequence[float]) -> list[bool]:
-    """Return for each point whether no other is at least as good in both, and better in one.
-
-    Examples
-    --------
-    >>> on_front([0.9, 0.8, 0.7], [0.1, 0.3, 0.2])
-    [True, True, False]
-    """
+    """Return for each point whether no other is at least as good in both, and better in one."""
     x, y = np.asarray(clean)[:, None], np.asarray(certified)[:, None]
     beaten = (x <= x.T) & (y <= y.T) & ((x < x.T) | (y < y.T))
     return [not bool(lost) for lost in np.any(beaten, axis=1).tolist()]
