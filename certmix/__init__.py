@@ -11,7 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from certmix.certification.run import CertifyResult, CertmixWarning, certify
+    from certmix.certification.evaluate import CertifyResult
+    from certmix.certification.run import CertmixWarning, certify
     from certmix.models.mixture import MixedClassifier
     from certmix.models.smoothed import SmoothedClassifier
     from certmix.radii import certify_radii, exact_radius, lipschitz_radius, smoothing_radius
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CertifyResult": "certmix.certification.run",
+    "CertifyResult": "certmix.certification.evaluate",
     "CertmixWarning": "certmix.certification.run",
     "MixedClassifier": "certmix.models.mixture",
     "SmoothedClassifier": "certmix.models.smoothed",

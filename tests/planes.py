@@ -34,7 +34,7 @@ NET = [[1.0, 0.0], [-1.0, 0.0]]
 def run(**options) -> certmix.CertifyResult:
     """Certify five points with two classes, a fixed 400 samples each, in memory."""
     defaults = dict(
-        data=points(INPUTS, LABELS), standard=plane(NET), robust=plane(NET), samples=400, images="all",
-        goal="fixed",
+        sigma=0.5, alpha=0.76, data=points(INPUTS, LABELS), standard=plane(NET), robust=plane(NET),
+        samples=400, images="all", goal="fixed",
     )  # fmt: skip
-    return certmix.certify(0.5, 0.76, **{**defaults, **options})
+    return certmix.certify(**{**defaults, **options})

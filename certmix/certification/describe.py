@@ -64,13 +64,7 @@ class Recipe:
 
 
 def robust_of(request: Request, sources: Sources) -> str | nn.Module:
-    """Return the robust model, a shipped one where none is named.
-
-    Raises
-    ------
-    ModelError
-        If none is shipped for such a request.
-    """
+    """Return the robust model, a shipped one where none is named; ModelError if there is none."""
     robust = sources.robust
     if isinstance(request, CertifyRequest):
         return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.sigma)

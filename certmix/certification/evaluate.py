@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,26 +37,10 @@ from certmix.types import (
 )
 
 __all__ = [
-    "SETTLED",
-    "Bounded",
-    "Evaluation",
-    "Outcomes",
-    "began_with",
-    "bound_records",
-    "ceilings",
-    "choice_notes",
-    "clean_accuracy",
-    "evaluate",
-    "expectations",
-    "log_rows",
-    "outcomes_of",
-    "radii_of",
-    "reading_notes",
-    "row_plan",
-    "table_row",
-    "tabulate",
-    "unanimous",
-]
+    "SETTLED", "Bounded", "CertifyResult", "Evaluation", "Outcomes", "began_with", "bound_records",
+    "ceilings", "choice_notes", "clean_accuracy", "evaluate", "expectations", "log_rows", "outcomes_of",
+    "radii_of", "reading_notes", "row_plan", "table_row", "tabulate", "unanimous",
+]  # fmt: skip
 
 _TOGETHER = 2000
 """Images whose counts are in memory with all zeros at a time."""
@@ -94,62 +79,50 @@ def bound_records(
             f"the model's logits depend on a row's place in the batch, where bound {request.bound} does "
             f"not hold: use {others} (docs/noise.md#rows-of-a-batch)"
         )
-    selected = np.array([record.selected for record in records], np.int64)
+    selected, delta = np.array([record.selected for record in records], np.int64), request.failure_probability
+    # What the bounds are computed from, by number of samples: votes or score statistics.
+    evidence: list[Mapping[int, Any]] = [
+        record.estimation if request.scores == "hard" else record.scores for record in records
+    ]
+    bounds: ConfidenceBounds | LayerBounds
     if request.goal != "fixed":
         labels = np.array([record.label for record in records], np.int64)
-        walk = _walk(records, Walk(_rule(request), selected, labels), every_look)
-        split = bound.split(request.failure_probability)
-        bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound, split)
-        bounds = allow_for_noise(bounds, *_noise_of(records))
-        return Bounded(bounds, walk.samples, walk.active & (not every_look))
-    evidence: list[Mapping[int, Any]] = [_evidence(record, request) for record in records]
-    present = np.array([request.samples in looks for looks in evidence])
-    if not present.all():
-        nothing = np.zeros(len(records))
-        unknown = ConfidenceBounds(nothing, nothing + 1, request.failure_probability, request.bound, {})
-        return Bounded(unknown, np.zeros(len(records), np.int64), ~present)
-    complete = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
-    complete = allow_for_noise(complete, *_noise_of(records))
-    return Bounded(complete, np.full(len(records), request.samples), ~present)
-
-
-def _noise_of(records: Sequence[ImageRecord]) -> tuple[FloatArray, FloatArray]:
-    """What the noise and the grid cost each image: probability, and l2 distance."""
-    return np.array([r.noise_error for r in records]), np.array([r.lost for r in records])
-
-
-def _evidence(record: ImageRecord, request: CertifyRequest) -> Mapping[int, Any]:
-    """What bounds are computed from, by number of samples: votes or score statistics."""
-    return record.estimation if request.scores == "hard" else record.scores
+        walk = Walk(_rule(request), selected, labels)
+        for number, look in enumerate(walk.rule.looks):
+            going = range(len(records)) if every_look else np.flatnonzero(walk.active).tolist()
+            rows = np.array([i for i in going if look in evidence[i]], np.int64)
+            if len(rows) == 0:
+                break
+            for part in np.array_split(rows, math.ceil(len(rows) / _TOGETHER)):
+                found = [evidence[i][look] for i in part.tolist()]
+                if request.scores == "hard":
+                    walk.step(number, part, np.stack(found))
+                else:
+                    walk.step_scores(number, part, found)
+        bounds = ConfidenceBounds(walk.p, walk.q, delta, request.bound, bound.split(delta))
+        samples, waiting = walk.samples, walk.active & (not every_look)
+    else:
+        waiting = np.array([request.samples not in looks for looks in evidence])
+        samples = np.full(len(records), request.samples)
+        if waiting.any():
+            nothing = np.zeros(len(records))
+            return Bounded(
+                ConfidenceBounds(nothing, nothing + 1, delta, request.bound, {}), 0 * samples, waiting
+            )
+        bounds = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
+    # What the noise costs each image, a probability, and what the grid costs it, an l2 distance.
+    errors, lost = np.array([r.noise_error for r in records]), np.array([r.lost for r in records])
+    return Bounded(allow_for_noise(bounds, errors, lost), samples, waiting)
 
 
 def _fixed_bounds(
     complete: list[Any], selected: IntArray, request: CertifyRequest
 ) -> ConfidenceBounds | LayerBounds:
-    delta = request.failure_probability
     if request.scores == "hard":
-        return bound_counts(np.stack(complete), selected, delta, request.bound)
+        return bound_counts(np.stack(complete), selected, request.failure_probability, request.bound)
     if BOUNDS[request.bound].distribution:
-        return bound_layers(complete, delta)
-    return bound_scores(complete, delta, request.bound)
-
-
-def _walk(records: Sequence[ImageRecord], walk: Walk, every_look: bool) -> Walk:
-    """Take every image as far as its stored looks go, and the rule unless every look counts."""
-    request = walk.rule.request
-    evidence = [_evidence(record, request) for record in records]
-    for number, samples in enumerate(walk.rule.looks):
-        waiting = range(len(records)) if every_look else np.flatnonzero(walk.active).tolist()
-        rows = np.array([i for i in waiting if samples in evidence[i]], np.int64)
-        if len(rows) == 0:
-            break
-        for part in np.array_split(rows, math.ceil(len(rows) / _TOGETHER)):
-            found = [evidence[i][samples] for i in part.tolist()]
-            if request.scores == "hard":
-                walk.step(number, part, np.stack(found))
-            else:
-                walk.step_scores(number, part, found)
-    return walk
+        return bound_layers(complete, request.failure_probability)
+    return bound_scores(complete, request.failure_probability, request.bound)
 
 
 def unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds | LayerBounds:
@@ -222,6 +195,34 @@ class Evaluation:
     def radii(self) -> tuple[CertifiedRadii, ...]:
         """One `CertifiedRadii` for each row; the first is the robust classifier alone."""
         return self.outcomes.radii
+
+
+@dataclass(frozen=True)
+class CertifyResult:
+    """What a certification run found, and where it lies.
+
+    ``evaluation.summary`` is the table; ``folder`` is None for a run in memory.
+    A shard that did its share is a partial result, but not ``interrupted``.
+    """
+
+    evaluation: Evaluation
+    folder: Path | None
+    interrupted: bool = False
+
+    @property
+    def summary(self) -> Summary:
+        """The table."""
+        return self.evaluation.summary
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Classes and radii, image by image; one `CertifiedRadii` for each row of the table."""
+        return self.evaluation.outcomes
+
+    @property
+    def records(self) -> tuple[ImageRecord, ...]:
+        """The images with their counts; none of a run without noise."""
+        return self.evaluation.records
 
 
 def row_plan(request: CertifyRequest) -> list[tuple[str, str, float]]:

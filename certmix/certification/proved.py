@@ -104,11 +104,10 @@ class Proving(Recipe):
         return partial(_load, self.request, named, self.step)
 
     def _refute(self, request: GivenConstant, store: Store) -> None:
-        """Refuse a constant below a slope that the model shows at some image.
+        """Refuse a constant below a slope that the model shows at some image; one that passes is not proved.
 
         The slope of z_y - z_i (or h_y - h_i), y and i the two largest, is the dual norm of its gradient;
-        every valid constant is at least this slope over `STEEPNESS`.  A constant that passes is not
-        thereby proved.
+        every valid constant is at least this slope over `STEEPNESS`.
         """
         constant, what = request.given
         of_probabilities = what == "probabilities"
@@ -149,13 +148,7 @@ class Proving(Recipe):
 
 
 def cells_of(request: DeterministicRequest, loaded: Loaded, device: torch.device, step: int) -> Cells:
-    """Return the cells that follow from the robust model, whose layers are compared with it on some images.
-
-    Raises
-    ------
-    ModelError
-        If bounds cannot be propagated through a layer.
-    """
+    """Return the cells that follow from the robust model; its layers are compared with it on some images."""
     cells = [Cell(ROBUST, partial(_logits, loaded.robust))]
     if isinstance(request, Margin):
         checked = torch.from_numpy(stack(loaded.dataset, spread(len(loaded.dataset), CHECKED)))

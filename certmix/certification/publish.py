@@ -33,13 +33,7 @@ RADII_FILE = "radii.tsv"
 
 
 def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluation:
-    """Return what a run's numbers say of the images it was asked for; `described` is what ``run.json`` says.
-
-    Raises
-    ------
-    RunError
-        If the numbers are damaged, or those of no request.
-    """
+    """Return what a run's numbers say of the images it was asked for; `described` is its ``run.json``."""
     names: dict[str, Any] = {"data": named(described["data"])[0]}
     names |= {role: named(model)[0] for role, model in described["models"].items()}
     try:
@@ -80,15 +74,7 @@ def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
 def unfinished(folder: Path) -> str | None:
     """Return why a run is not the whole of what it was asked for, and the remedy; None if it is.
 
-    Parameters
-    ----------
-    folder
-        Of any run; one of another study than ``certmix certify`` counts as whole.
-
-    Raises
-    ------
-    RunError
-        If it cannot be read.
+    One of another study than ``certmix certify`` counts as whole.
     """
     described = read_run(folder)
     if _study(described) not in KINDS:
@@ -158,13 +144,7 @@ def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
 
 
 def repeat_command(folder: Path, described: dict[str, Any]) -> str:
-    """Return the command that a run's description stands for, without what is as by default.
-
-    Raises
-    ------
-    ParameterError
-        If it is none of a run of ``certmix certify``.
-    """
+    """Return the command that a run's description stands for, without what is as by default."""
     request: Any = settings(KINDS[_study(described)], described["request"])
     words = ["certmix", "certify", *arguments(request)]
     if not isinstance(request, CertifyRequest) and "--certificate" not in words:
@@ -183,13 +163,7 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
 
 
 def show(folder: str | Path) -> Summary:
-    """Return the table of a run: that of the request in its ``run.json``, as far as it got.
-
-    Raises
-    ------
-    RunError
-        If the folder cannot be read, or is not that of a run of ``certmix certify``.
-    """
+    """Return the table of a run of ``certmix certify``: that of its newest request, as far as it got."""
     folder = Path(folder)
     described = read_run(folder)
     study = _study(described)

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification.evaluate import CertifyResult
 from certmix.certification.proved_table import radii_by_image
 from certmix.certification.publish import derive, refuse_unfinished
 from certmix.certification.request import KINDS
-from certmix.certification.run import CertifyResult, Progress, run_certify
+from certmix.certification.run import Progress, run_certify
 from certmix.certification.stored import data_of
 from certmix.errors import RunError
 from certmix.runs import ImageRecord, Store, read_run

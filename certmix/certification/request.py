@@ -43,13 +43,7 @@ OPTION_OF = {"temperature": ("scores", "soft"), "relative_precision": ("goal", "
 
 
 def checked_radii(radii: Iterable[float]) -> tuple[float, ...]:
-    """Return the radii of a table as floats: 0 and 0.0 ask for the same.
-
-    Raises
-    ------
-    ParameterError
-        If there are none, or they are not finite numbers of at least 0 that increase.
-    """
+    """Return the radii of a table as floats, finite numbers of at least 0 that increase; ParameterError."""
     given = tuple(radii)
     if not given or any(not (isinstance(r, Real) and r >= 0 and math.isfinite(r)) for r in given):
         raise ParameterError(f"radii = {list(given)}: give at least one finite radius >= 0")
@@ -160,13 +154,7 @@ NORMS_OF = {"margin": ("linf", "l2"), "lipschitz-constant": NORMS}
 
 
 def norms_of(certificate: str) -> tuple[str, ...]:
-    """Return the norms that a certificate can give radii in.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such certificate.
-    """
+    """Return the norms that a certificate can give radii in; ParameterError if there is none of that name."""
     if certificate not in (*CERTIFICATES, *NORMS_OF):
         known = ", ".join((*CERTIFICATES, *NORMS_OF))
         raise ParameterError(f"certificate {certificate!r} is unknown: use one of {known}")
@@ -191,13 +179,7 @@ _GUIDE = (
 
 
 def draws_no_samples(certificates: Sequence[str], norm: str | None, sigma: float | None) -> bool:
-    """Return whether these certificates draw no samples, once they, norm and sigma fit together.
-
-    Raises
-    ------
-    ParameterError
-        If they do not; the message says which certificate gives which norm.
-    """
+    """Return whether these certificates draw no samples; ParameterError unless they, norm and sigma fit."""
     for name in certificates:
         norms_of(name)
     alone = [name for name in certificates if name in DETERMINISTIC]
@@ -384,26 +366,14 @@ class Shard(Settings, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Return the shard of a text such as ``2/8``.
-
-        Raises
-        ------
-        ParameterError
-            If it is not of that form.
-        """
+        """Return the shard of a text such as ``2/8``."""
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
         if not found:
             raise ParameterError(f"shard {text!r}: write for example 2/8, the second of eight shares")
         return cls(int(found[1]), int(found[2]))
 
     def of_positions(self, positions: IntArray) -> IntArray:
-        """Return this share of the positions of all images.
-
-        Raises
-        ------
-        ParameterError
-            If there are fewer images than shards.
-        """
+        """Return this share of the positions of all images; ParameterError if they are fewer than shards."""
         if len(positions) < self.of:
             raise ParameterError(
                 f"shard {self}: there are {len(positions)} images only; use {len(positions)} shards at most"

@@ -6,12 +6,12 @@ import inspect
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from certmix.certification.describe import identity_of, load
-from certmix.certification.evaluate import Evaluation, Outcomes
+from certmix.certification.evaluate import CertifyResult
 from certmix.certification.proved import Proving
 from certmix.certification.publish import derive, is_finished, publish
 from certmix.certification.request import (
@@ -27,7 +27,7 @@ from certmix.certification.request import (
 from certmix.certification.sampled import Sampling
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
-from certmix.runs import ImageRecord, Run, default_folder
+from certmix.runs import Run, default_folder
 from certmix.runs.behaviour import Original
 from certmix.runs.cells import Cells, Progress, fill
 from certmix.runs.engine import Engine, EngineChoice
@@ -37,43 +37,14 @@ from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import check_compilable
 from certmix.sampling.devices import Passes
-from certmix.types import Summary
 
-__all__ = ["CertifyResult", "CertmixWarning", "Progress", "certify", "run_certify"]
+__all__ = ["CertmixWarning", "Progress", "certify", "run_certify"]
 
 HELP = "help(certmix.certify)"
 
 
 class CertmixWarning(UserWarning):
     """Something the user should know, though the result stands."""
-
-
-@dataclass(frozen=True)
-class CertifyResult:
-    """What a certification run found, and where it lies.
-
-    ``evaluation.summary`` is the table; ``folder`` is None for a run in memory.
-    A shard that did its share is a partial result, but not ``interrupted``.
-    """
-
-    evaluation: Evaluation
-    folder: Path | None
-    interrupted: bool = False
-
-    @property
-    def summary(self) -> Summary:
-        """The table."""
-        return self.evaluation.summary
-
-    @property
-    def outcomes(self) -> Outcomes:
-        """Classes and radii, image by image; one `CertifiedRadii` for each row of the table."""
-        return self.evaluation.outcomes
-
-    @property
-    def records(self) -> tuple[ImageRecord, ...]:
-        """The images with their counts; none of a run without noise."""
-        return self.evaluation.records
 
 
 def _warn(message: str) -> None:

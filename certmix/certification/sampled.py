@@ -77,14 +77,7 @@ class Sampling(Recipe):
         return expectations(self.request, self.loaded.dataset.classes)
 
     def admit(self, run: Run) -> dict[str, Any]:
-        """Hold a run to its plan and return what ``run.json`` says of this request.
-
-        Raises
-        ------
-        RunError
-            If bounds of a fixed number of samples would not be valid for this run, or it holds another
-            share of the images.
-        """
+        """Hold a run to its plan and its share of the images; return what ``run.json`` is to say."""
         request, store, dataset = self.request, run.store, self.loaded.dataset
         self._refuse_another_share(run)
         assert len(self.positions)  # too many shards are refused
@@ -99,33 +92,27 @@ class Sampling(Recipe):
         compiled: bool | str = own
         if own != earlier and (stored := store.images()):
             compiled = PARTLY if self._divided(stored)[0] else earlier
-        return self.described(failure_budget=self._budget(), noise=self._noise(), compiled=compiled)
-
-    def _budget(self) -> dict[str, Any]:
-        request = self.request
-        return {
+        coordinates = int(dataset.read(0).size) if len(dataset) else 0
+        law, grid = noise_law(request.sigma), Grid.of(request.sigma)
+        budget = {
             "failure_probability": request.failure_probability,
             "bound": request.bound,
-            "split": unanimous(request, self.loaded.dataset.classes).split,
+            "split": unanimous(request, dataset.classes).split,
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
         }
-
-    def _noise(self) -> dict[str, Any]:
-        """What is drawn, and how far a probability may be from that under the Gaussian, eps."""
-        sigma, dataset = self.request.sigma, self.loaded.dataset
-        coordinates = int(dataset.read(0).size) if len(dataset) else 0
-        law, grid = noise_law(sigma), Grid.of(sigma)
-        return {
+        noise = {
             "law": "Gaussian, rounded to multiples of a step",
             "steps_per_unit": grid.per_unit,
             "clip": "none: values beyond the largest have their probability in eps",
             "largest": law.reach / grid.per_unit,
             "coordinates": coordinates,
             "total_variation_a_coordinate": law.total_variation,
-            "eps": noise_error(sigma, coordinates),
+            # How far a probability may be from that under the Gaussian.
+            "eps": noise_error(request.sigma, coordinates),
             "bits": "Philox4x32-10",
         }
+        return self.described(failure_budget=budget, noise=noise, compiled=compiled)
 
     def _refuse_another_share(self, run: Run) -> None:
         """Keep whole runs and shards apart: each holds, and publishes, its own share of the images alone."""
@@ -308,16 +295,17 @@ def _found(
 
 
 def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> tuple[list[ImageRecord], list[bool]]:
-    """Wait for a round's samples; return the images' records, and which of them want more.
-
-    Raises
-    ------
-    RunError
-        If an image's earlier samples were averaged over other places of a batch.
-    """
+    """Wait for a round's samples; return the images' records, and which of them want more."""
     if one.pending is not None:
         counts = one.pending.result()
-        records = [_with_votes(*three) for three in zip(one.images, one.asked, counts, strict=True)]
+        records = []
+        for image, draw, votes in zip(one.images, one.asked, counts, strict=True):  # of each stop
+            if image.record is None:
+                records.append(image.begun(votes[0]))
+                continue
+            base = image.record.estimation.get(image.drawn, 0)
+            new = {stop: base + row for stop, row in zip(draw.stops, votes, strict=True)}
+            records.append(replace(image.record, estimation={**image.record.estimation, **new}))
     else:
         scorers = [_Scorer(*pair, sampler.classes) for pair in zip(one.images, one.asked, strict=True)]
         for part, scores in sampler.scores(one.asked, request.temperature):
@@ -363,13 +351,7 @@ class _Active:
 
 
 def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
-    """Read a job's image.
-
-    Raises
-    ------
-    RunError
-        If it is not what it was when its first samples were drawn.
-    """
+    """Read a job's image; RunError if it is not what it was when its first samples were drawn."""
     dataset = loaded.dataset
     values, index = dataset.read(job.position), int(dataset.indices[job.position])
     checksum = digest_of(values.tobytes())
@@ -396,15 +378,6 @@ def _next_draw(one: _Active, request: CertifyRequest) -> Draw:
     if request.goal != "fixed":
         stops = stops[:1]
     return Draw(one.image, one.index, tuple(stops), start=one.drawn)
-
-
-def _with_votes(one: _Active, draw: Draw, counts: IntArray) -> ImageRecord:
-    """Return the image's record with the votes (len(stops), c) of a draw."""
-    if one.record is None:
-        return one.begun(counts[0])
-    base = one.record.estimation.get(one.drawn, 0)
-    new = {stop: base + row for stop, row in zip(draw.stops, counts, strict=True)}
-    return replace(one.record, estimation={**one.record.estimation, **new})
 
 
 class _Scorer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from certmix.certification.evaluate import SETTLED, Evaluation, bound_records
+import numpy as np
+
+from certmix.certification.evaluate import SETTLED, CertifyResult, bound_records
 from certmix.certification.publish import derive, publish
 from certmix.certification.request import CertifyRequest, Shard
 from certmix.certification.stored import data_of, named, planned_images, remember_planned, request_of
@@ -16,22 +19,18 @@ from certmix.runs import Identity, ImageRecord, Run, Store, default_folder, read
 from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import DATABASE
 from certmix.runs.settings import from_json
-from certmix.types import FloatArray, Summary
 
-__all__ = [
-    "Beside",
-    "MergeResult",
-    "Part",
-    "agree",
-    "merge",
-    "read_beside",
-    "read_part",
-]
+__all__ = ["Part", "agree", "merge", "read_part"]
+
+SHOWN = 10
+"""Image numbers that a message lists."""
+DONE = ("shard", "engine", "device", "device_name", "batch_size", "compiled", "threads", "versions")
+"""What a merged run keeps of each shard's description."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A shard's folder: its run.json, its database, and the numbers of all images of the request."""
+    """A shard's folder: its run.json, its numbers, and which images the whole request is about."""
 
     folder: Path
     description: dict[str, Any]
@@ -39,26 +38,16 @@ class Part:
     shard: Shard
     store: Store
     planned: list[int]
-    classes: int
 
-
-@dataclass(frozen=True)
-class Beside:
-    """What shards hold besides records: remembered values, g's checksum ("" for none) and probabilities."""
-
-    values: dict[str, str]
-    checksum: str
-    probabilities: dict[int, FloatArray]
+    @property
+    def standard(self) -> tuple[str, str]:
+        """Name and checksum of the standard classifier, "none" and "" without one."""
+        model = self.description["models"]["standard"]
+        return ("none", "") if model is None else (model["name"], model["checksum"])
 
 
 def read_part(folder: Path) -> Part:
-    """Return what a shard's folder holds; its database stays open.
-
-    Raises
-    ------
-    RunError
-        If it is not the folder of a shard.
-    """
+    """Return what a shard's folder holds, RunError if it is none; its database stays open."""
     description = read_run(folder, "certify")
     request = request_of(description, folder)
     try:
@@ -73,31 +62,23 @@ def read_part(folder: Path) -> Part:
         raise RunError(
             f"{folder} is not the folder of a shard: name folders of certmix certify --shard"
         ) from None
-    store = Store(folder / DATABASE, classes, read_only=True)
-    try:
-        planned = planned_images(store, request.images)
-        if len(planned) < shard.of:
-            raise ValueError(f"{len(planned)} images of {shard.of} shards")
-    except ValueError as error:
-        store.close()
-        raise RunError(
-            f"{folder} does not say which images were asked for ({str(error)[:100]}): repeat its command"
-        ) from None
-    except RunError:
-        store.close()
-        raise
-    return Part(folder, description, request, shard, store, planned, classes)
+    with ExitStack() as opened:
+        store = Store(folder / DATABASE, classes, read_only=True)
+        opened.callback(store.close)
+        try:
+            planned = planned_images(store, request.images)
+            if len(planned) < shard.of:
+                raise ValueError(f"{len(planned)} images of {shard.of} shards")
+        except ValueError as error:
+            raise RunError(
+                f"{folder} does not say which images were asked for ({str(error)[:100]}): repeat its command"
+            ) from None
+        opened.pop_all()
+    return Part(folder, description, request, shard, store, planned)
 
 
 def agree(first: Part, other: Part) -> None:
-    """Refuse two folders that are not shards of one request.
-
-    Raises
-    ------
-    RunError
-        If they differ in identity, request, standard classifier, classes or number of shards;
-        it says in what.
-    """
+    """Refuse two folders that are not shards of one request: RunError, which says in what they differ."""
     where = f"{first.folder} and {other.folder} are not shards of one run: "
     differences = Identity(**first.description["identity"]).differences(other.description["identity"])
     if differences:
@@ -106,19 +87,105 @@ def agree(first: Part, other: Part) -> None:
     differences = [f"{key} is {one[key]} and {two[key]}" for key in one if one[key] != two[key]]
     if first.shard.of != other.shard.of:
         differences.append(f"they are {first.shard} and {other.shard}")
-    if _standard(first) != _standard(other):
-        differences.append(f"the standard classifier is {_standard(first)} and {_standard(other)}")
-    if first.classes != other.classes:
-        differences.append(f"there are {first.classes} and {other.classes} classes")
+    if first.standard != other.standard:
+        names = (f"{name} ({checksum[:12]})" for name, checksum in (first.standard, other.standard))
+        differences.append(f"the standard classifier is {' and '.join(names)}".replace(" ()", ""))
+    if first.store.classes != other.store.classes:
+        differences.append(f"there are {first.store.classes} and {other.store.classes} classes")
     if first.planned != other.planned:
         differences.append("other images were asked for")
     if differences:
         raise RunError(f"{where}{'; '.join(differences)}")
 
 
-def _logits(parts: Sequence[Part]) -> dict[str, str]:
-    """Return the logits that tell both models; RunError if shards lack them, or were made with others."""
-    found = {}
+def merge(
+    folders: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    fresh: bool = False,
+    say: Callable[[str], None] = lambda message: None,
+) -> CertifyResult:
+    """Merge the run folders of all shards of one request into one run, as if it had never been divided.
+
+    Parameters
+    ----------
+    folders
+        Folders of ``certmix certify --shard``; a shard may come twice if its counts agree.
+    output
+        Folder of the merged run; None for the one that the undivided run would have.
+    fresh
+        Delete an earlier run in that folder.
+    say
+        Receives warnings, one line each.
+
+    Returns
+    -------
+    CertifyResult
+        ``.summary`` is the table.
+
+    Raises
+    ------
+    RunError
+        If images are missing or unfinished, if shards have other identities or
+        requests, or if two folders hold different counts of one image.
+    """
+    if not folders:
+        raise ParameterError("no folders to merge: name those of all shards")
+    with ExitStack() as opened:
+        parts: list[Part] = []
+        for one in folders:
+            parts.append(read_part(Path(one)))
+            opened.callback(parts[-1].store.close)
+            agree(parts[0], parts[-1])
+        records = _joined(parts)
+        _refuse_gaps(parts, records)
+        for what in ("versions", "device_name", "batch_size", "compiled"):
+            found = {str(part.description.get(what)) for part in parts}
+            if len(found) > 1:
+                say(
+                    f"shards differ in {what.replace('_', ' ')} ({' and '.join(sorted(found))[:300]}): the "
+                    "merged run is valid, but one machine alone may count a few votes otherwise"
+                )
+        first = parts[0]
+        identity, request = Identity(**first.description["identity"]), first.request
+        folder = default_folder(identity) if output is None else Path(output)
+        if any(folder.resolve() == part.folder.resolve() for part in parts):
+            raise ParameterError(f"{folder} is one of the shards: name another --output")
+        facts, standard = _facts(parts), {}  # all is read before anything is written
+        for part in parts:
+            standard.update(part.store.standard(first.standard[1]))
+        with Run(folder, identity, first.store.classes, fresh=fresh) as run:
+            if run.store.images():
+                raise RunError(
+                    f"{folder} holds a run already: name another --output, or use --fresh to start over"
+                )
+            for key, value in facts.items():
+                run.store.put(key, value)
+            remember_planned(run.store, request.images, first.planned)
+            run.store.write_images(records.values())
+            if kept := sorted(standard.keys() & records.keys()):
+                rows = np.stack([standard[index] for index in kept])
+                run.store.write_standard(first.standard[1], kept, rows)
+            # The first shard's description, with where each shard was done instead of where it was.
+            done = [{key: part.description.get(key) for key in DONE} for part in parts]
+            gone = ("shard", "engine", "identity", "format_version")
+            own = {key: value for key, value in first.description.items() if key not in gone}
+            own["merged"] = done
+            run.describe(own)
+            evaluation = derive(request, run.store, own)
+            publish(run, request, evaluation)
+            return CertifyResult(evaluation, folder)
+
+
+def _facts(parts: Sequence[Part]) -> dict[str, str]:
+    """Return what shards began with and the logits that tell both models; RunError where they contradict."""
+    found: dict[str, str] = {}
+    for key in (*SETTLED, "fixed_samples"):
+        values = {value for part in parts if (value := part.store.get(key)) is not None}
+        if len(values) > 1:
+            raise RunError(f"the shards began with different values of {key} ({', '.join(sorted(values))})")
+        if values:
+            found[key] = values.pop()
     for role, model in parts[0].description["models"].items():
         if model is None:
             continue
@@ -136,131 +203,23 @@ def _logits(parts: Sequence[Part]) -> dict[str, str]:
     return found
 
 
-def _standard(part: Part) -> str:
-    model = part.description["models"]["standard"]
-    return "none" if model is None else f"{model['name']} ({model['checksum'][:12]})"
-
-
-def read_beside(parts: Sequence[Part], wanted: Collection[int]) -> Beside:
-    """Return what shards hold besides the records of the wanted images.
-
-    Raises
-    ------
-    RunError
-        If it cannot be read, or if the shards began with different values.
-    """
-    found: dict[str, str] = {}
-    for key in (*SETTLED, "fixed_samples"):
-        values = {value for part in parts if (value := part.store.get(key)) is not None}
-        if len(values) > 1:
-            raise RunError(f"the shards began with different values of {key} ({', '.join(sorted(values))})")
-        if values:
-            found[key] = values.pop()
-    standard = parts[0].description["models"]["standard"]
-    checksum = "" if standard is None else standard["checksum"]
-    found |= _logits(parts)
-    probabilities = {
-        index: row
-        for part in parts
-        for index, row in part.store.standard(checksum).items()
-        if index in wanted
-    }  # fmt: skip
-    return Beside(found, checksum, probabilities)
-
-
-SHOWN = 10
-"""Image numbers that a message lists."""
-
-
-@dataclass(frozen=True)
-class MergeResult:
-    """The merged run: its table with all records, and its folder."""
-
-    evaluation: Evaluation
-    folder: Path
-
-    @property
-    def summary(self) -> Summary:
-        """The table."""
-        return self.evaluation.summary
-
-
-def merge(
-    folders: Sequence[str | Path],
-    output: str | Path | None = None,
-    *,
-    fresh: bool = False,
-    say: Callable[[str], None] = lambda message: None,
-) -> MergeResult:
-    """Merge the run folders of all shards of one request into one run, as if it had never been divided.
-
-    Parameters
-    ----------
-    folders
-        Folders of ``certmix certify --shard``; a shard may come twice if its counts agree.
-    output
-        Folder of the merged run; None for the one that the undivided run would have.
-    fresh
-        Delete an earlier run in that folder.
-    say
-        Receives warnings, one line each.
-
-    Returns
-    -------
-    MergeResult
-        ``.summary`` is the table.
-
-    Raises
-    ------
-    RunError
-        If images are missing or unfinished, if shards have other identities or
-        requests, or if two folders hold different counts of one image.
-    """
-    if not folders:
-        raise ParameterError("no folders to merge: name those of all shards")
-    parts: list[Part] = []
-    try:
-        for one in folders:
-            parts.append(read_part(Path(one)))
-            agree(parts[0], parts[-1])
-        records = _joined(parts)
-        _refuse_gaps(parts, records)
-        _point_out_versions(parts, say)
-        identity = Identity(**parts[0].description["identity"])
-        folder = default_folder(identity) if output is None else Path(output)
-        if any(folder.resolve() == part.folder.resolve() for part in parts):
-            raise ParameterError(f"{folder} is one of the shards: name another --output")
-        beside = read_beside(parts, records)  # all is read before anything is written
-        with Run(folder, identity, parts[0].classes, fresh=fresh) as run:
-            return MergeResult(_write(run, parts, records, beside), folder)
-    finally:
-        for part in parts:
-            part.store.close()
-
-
 def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
-    """Return all wanted images' records; of two the one with more looks, which holds the other's.
-
-    Raises
-    ------
-    RunError
-        If two contradict each other.
-    """
+    """Return all wanted images' records; of two the one with more looks, which holds the other's."""
     wanted = set(parts[0].planned)
-    found: dict[int, ImageRecord] = {}
-    origin: dict[int, Part] = {}
+    found: dict[int, tuple[ImageRecord, Part]] = {}
     for part in parts:
         for index, record in part.store.images().items():
             if index not in wanted:
                 continue
-            if index in found and not _consistent(found[index], record):
+            before, origin = found.get(index, (record, part))
+            if not _consistent(before, record):
                 raise RunError(
-                    f"{origin[index].folder} and {part.folder} hold different counts of image {index}: leave "
+                    f"{origin.folder} and {part.folder} hold different counts of image {index}: leave "
                     "one of the two out, or do its shard again with --fresh"
                 )
-            if index not in found or record.drawn > found[index].drawn:
-                found[index], origin[index] = record, part
-    return {index: found[index] for index in sorted(found)}
+            if index not in found or record.drawn > before.drawn:
+                found[index] = record, part
+    return {index: found[index][0] for index in sorted(found)}
 
 
 def _consistent(one: ImageRecord, other: ImageRecord) -> bool:
@@ -275,6 +234,7 @@ def _consistent(one: ImageRecord, other: ImageRecord) -> bool:
 
 
 def _refuse_gaps(parts: Sequence[Part], records: dict[int, ImageRecord]) -> None:
+    """Refuse to merge while images are missing, or want more samples; say which shards to finish."""
     request, planned, of = parts[0].request, parts[0].planned, parts[0].shard.of
     held = list(records.values())
     waiting = bound_records(held, request).waiting.tolist() if held else []
@@ -296,41 +256,3 @@ def _refuse_gaps(parts: Sequence[Part], records: dict[int, ImageRecord]) -> None
 
 def _some(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values[:SHOWN])) + (", ..." if len(values) > SHOWN else "")
-
-
-def _point_out_versions(parts: Sequence[Part], say: Callable[[str], None]) -> None:
-    """Say where shards were made by other versions, or on other kinds of device."""
-    for what in ("versions", "device_name", "batch_size", "compiled"):
-        found = {str(part.description.get(what)) for part in parts}
-        if len(found) > 1:
-            say(
-                f"shards differ in {what.replace('_', ' ')} ({' and '.join(sorted(found))[:300]}): the "
-                "merged run is valid, but one machine alone may count a few votes otherwise"
-            )
-
-
-def _write(run: Run, parts: Sequence[Part], records: dict[int, ImageRecord], beside: Beside) -> Evaluation:
-    """Write the merged run and return its table."""
-    first, store, request = parts[0], run.store, parts[0].request
-    if store.images():
-        raise RunError(f"{run.path} holds a run already: name another --output, or use --fresh to start over")
-    for key, value in beside.values.items():
-        store.put(key, value)
-    remember_planned(store, request.images, first.planned)
-    store.write_images(records.values())
-    for index, row in sorted(beside.probabilities.items()):
-        store.write_standard(beside.checksum, [index], row[None])
-    described = _description(parts)
-    run.describe(described)
-    evaluation = derive(request, store, described)
-    publish(run, request, evaluation)
-    return evaluation
-
-
-def _description(parts: Iterable[Part]) -> dict[str, Any]:
-    """Return the first shard's description, with where each shard was done instead of where it was."""
-    kept = ("shard", "engine", "device", "device_name", "batch_size", "compiled", "threads", "versions")
-    done = [{key: part.description.get(key) for key in kept} for part in parts]
-    first = next(iter(parts)).description
-    own = {key: first[key] for key in first if key not in ("shard", "engine", "identity", "format_version")}
-    return {**own, "merged": done}

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from certmix.certification.describe import identity_of, load
+from certmix.certification.evaluate import CertifyResult
 from certmix.certification.request import (
     CertifyRequest,
     DeterministicRequest,
@@ -19,7 +20,7 @@ from certmix.certification.request import (
     Margin,
     draws_no_samples,
 )
-from certmix.certification.run import CertifyResult, CertmixWarning, run_certify
+from certmix.certification.run import CertmixWarning, run_certify
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.models.mixture import MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,11 @@ from certmix.certification.request import CertifyRequest, Margin
 from certmix.certification.stored import recertify
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.radii import certify_radii, margin_slack_of
-from certmix.runs import Store, read_run
+from certmix.runs import Identity, Run, Store, read_run
 from certmix.runs.sources import Sources, load_data
 from certmix.sampling import Sampler
+
+DATA = points(INPUTS, LABELS)
 
 
 def test_the_table_is_what_the_counts_say():
@@ -56,40 +59,30 @@ def test_no_radius_exceeds_the_true_distance():
     """For a linear h the mix with the worst g flips at a known distance."""
     result = run(samples=2000)
     for record, radius in zip(result.records, result.evaluation.radii[1].radius, strict=True):
-        distance = abs(INPUTS[record.index // 10][0])
-        true_p = norm.cdf(distance / 0.5)
+        true_p = norm.cdf(abs(INPUTS[record.index // 10][0]) / 0.5)
         limit = 0.5 * (norm.ppf(true_p) - norm.ppf(1 / (2 * 0.76)))
         assert radius <= max(0.0, limit)
 
 
 @pytest.mark.filterwarnings("ignore:The run was made with failure probability")
 def test_counts_do_not_change_when_the_request_does(tmp_path: Path, monkeypatch):
-    first = run(output=tmp_path / "run")
-    before = {r.index: r for r in first.records}
-
-    monkeypatch.setattr(Sampler, "votes", lambda *a, **k: pytest.fail("a sample was drawn again"))
+    before = run(output=tmp_path / "run").records
+    monkeypatch.setattr(Sampler, "submit", lambda *a, **k: pytest.fail("a sample was drawn again"))
     for change in (
         {"alpha": 0.9}, {"certificates": ("lipschitz",)}, {"radii": (0.0, 0.1)},
         {"failure_probability": 0.05}, {"standard": None},
     ):  # fmt: skip
-        request = {"alpha": 0.76, "output": tmp_path / "run", **change}
-        alpha = request.pop("alpha")
-        options = dict(
-            data=points(INPUTS, LABELS), standard=plane(NET), robust=plane(NET), samples=400, images="all",
-            goal="fixed",
-        )  # fmt: skip
-        again = certmix.certify(0.5, alpha, **{**options, **request})
-        for record in again.records:
-            np.testing.assert_array_equal(record.estimation[400], before[record.index].estimation[400])
-            assert record.seconds == before[record.index].seconds
+        again = run(output=tmp_path / "run", **change)
+        for record, first in zip(again.records, before, strict=True):
+            np.testing.assert_array_equal(record.estimation[400], first.estimation[400])
+            assert record.seconds == first.seconds
 
 
 def test_more_images_draw_only_what_is_missing(tmp_path: Path):
     few = run(output=tmp_path / "run", images=2)
-    many = run(output=tmp_path / "run", images="all")
+    many, alone = run(output=tmp_path / "run", images="all"), run(images="all")
     seconds = {r.index: r.seconds for r in many.records}
     assert all(seconds[r.index] == r.seconds for r in few.records)
-    alone = run(images="all")
     for a, b in zip(many.records, alone.records, strict=True):
         np.testing.assert_array_equal(a.estimation[400], b.estimation[400])
 
@@ -118,8 +111,6 @@ def test_another_number_of_samples_is_refused(tmp_path: Path):
     with pytest.raises(RunError, match="400.*600.*take another --seed") as refused:
         run(output=tmp_path / "run", images=1, samples=600)
     assert "another --output" not in str(refused.value)
-    again = run(output=tmp_path / "other", images=1).records[0]
-    assert np.array_equal(again.estimation[400], run(images=1).records[0].estimation[400])
 
 
 @pytest.mark.parametrize(
@@ -141,11 +132,10 @@ def test_a_choice_that_samples_may_have_decided_is_pointed_out(tmp_path: Path, c
 
 
 def test_a_changed_image_is_noticed(tmp_path: Path):
-    data = points(INPUTS, LABELS)
-    run(output=tmp_path / "run", images=1, data=data)
+    run(output=tmp_path / "run", images=1, data=DATA)
     edit_record(tmp_path / "run", 0, estimation={}, input_checksum="0" * 64)
     with pytest.raises(RunError, match="image 0 is not what it was"):
-        run(output=tmp_path / "run", images=1, data=data)
+        run(output=tmp_path / "run", images=1, data=DATA)
 
 
 def test_the_run_folder_is_complete(tmp_path: Path):
@@ -158,15 +148,11 @@ def test_the_run_folder_is_complete(tmp_path: Path):
     assert described["failure_budget"]["split"] == {"p": 0.001}
     assert set(described["versions"]) >= {"certmix", "torch", "numpy", "python"}
     assert len(described["models"]["robust"]["checksum"]) == 64
-    rows = (tmp_path / "run" / "records.tsv").read_text().splitlines()
-    assert rows[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime\tbound"
-    assert {row.split("\t")[6] for row in rows[1:]} == {"clopper-pearson"}
-    assert len(rows) == 6
-    robust = result.evaluation.radii[0].radius
-    for line, radius in zip(rows[1:], robust, strict=True):
-        printed = float(line.split("\t")[3])
-        assert printed <= radius
-        assert radius - printed < 1e-6
+    rows = [row.split("\t") for row in (tmp_path / "run" / "records.tsv").read_text().splitlines()]
+    assert rows[0] == ["idx", "label", "predict", "radius", "correct", "time", "bound"]
+    assert {row[6] for row in rows[1:]} == {"clopper-pearson"}
+    for row, radius in zip(rows[1:], result.evaluation.radii[0].radius, strict=True):
+        assert 0 <= radius - float(row[3]) < 1e-6
 
 
 def test_abstention_is_minus_one_in_the_log(tmp_path: Path):
@@ -177,13 +163,8 @@ def test_abstention_is_minus_one_in_the_log(tmp_path: Path):
 
 def test_a_second_writer_is_kept_out(tmp_path: Path):
     run(output=tmp_path / "run", images=1)
-    from certmix.runs import Identity, Run
-
     identity = Identity(**read_run(tmp_path / "run")["identity"])
-    with (
-        Run(tmp_path / "run", identity, 2),
-        pytest.raises(RunError, match="in use"),
-    ):
+    with Run(tmp_path / "run", identity, 2), pytest.raises(RunError, match="in use"):
         run(output=tmp_path / "run", images=1)
     run(output=tmp_path / "run", images=1)
 
@@ -194,18 +175,14 @@ def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
             raise KeyboardInterrupt
 
     partial = run(output=tmp_path / "run", progress=stop, batch_size=100)
-    assert not partial.summary.complete
+    assert partial.interrupted and not partial.summary.complete
     assert (partial.summary.images, partial.summary.planned_images) == (2, 5)
     assert json.loads((tmp_path / "run" / "certified-accuracy.json").read_text())["complete"] is False
     whole = run(output=tmp_path / "run")
-    assert whole.summary.complete
-    assert whole.summary.rows == run().summary.rows
+    assert whole.summary.complete and whole.summary.rows == run().summary.rows
 
 
 def test_interrupted_before_the_first_image():
-    def stop(*_):
-        raise KeyboardInterrupt
-
     class Interrupting(nn.Module):
         def forward(self, x):
             if len(x) > 4:
@@ -213,38 +190,18 @@ def test_interrupted_before_the_first_image():
             return plane(NET)(x)
 
     partial = run(robust=Interrupting(), standard=None)
-    assert partial.summary.images == 0
-    assert not partial.summary.complete
-
-
-KILLED = """
-import sys
-from certmix_cli.main import main
-sys.argv = ["certmix", "certify", *sys.argv[1:]]
-main()
-"""
+    assert (partial.summary.images, partial.summary.complete) == (0, False)
 
 
 def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_path: Path):
     options = [*problem.options[:4], "--robust", f"{tmp_path / 'nets.py'}:Slow", *problem.options[6:]]
-    options += [
-        "--samples",
-        "300",
-        "--goal",
-        "fixed",
-        "--batch-size",
-        "50",
-        "--images",
-        "all",
-        "--output",
-        str(tmp_path / "run"),
-    ]
+    options += ["--samples", 300, "--goal", "fixed", "--batch-size", 50, "--images", "all", "--output"]
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "certmix_cli", "certify", *map(str, options), str(tmp_path / "run")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     database, rows = tmp_path / "run" / "numbers.sqlite", 0
-    for _ in range(600):
+    for _ in range(3000):
         time.sleep(0.1)
         rows = images_in(database)
         if rows >= 3:
@@ -252,62 +209,70 @@ def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert 3 <= rows < 12
-    store = Store(database, 3, read_only=True)
-    kept = store.images()
-    store.close()
-    resumed = command("certify", *options, "--format", "json")
+
+    def stored():
+        with closing(Store(database, 3, read_only=True)) as store:
+            return store.images()
+
+    kept = stored()
+    resumed = command("certify", *options, tmp_path / "run", "--format", "json")
     assert resumed.code == 0, resumed.err
     assert json.loads(resumed.out)["complete"] is True
-    store = Store(database, 3, read_only=True)
-    after = store.images()
-    store.close()
+    after = stored()
     assert len(after) == 12
     for index, record in kept.items():
         assert (after[index].selection == record.selection).all()
         if record.estimation:
             assert after[index].seconds == record.seconds, "drawn again"
     assert sum(bool(record.estimation) for record in kept.values()) >= 2
-    fresh = command("certify", *options[:-1], str(tmp_path / "other"), "--format", "json")
+    fresh = command("certify", *options, tmp_path / "other", "--format", "json")
     assert json.loads(fresh.out)["rows"] == json.loads(resumed.out)["rows"]
 
 
-def test_warnings_before_sampling():
-    with pytest.warns(certmix.CertmixWarning, match="cannot certify anything.*about"):
-        run(samples=10)
-    with pytest.warns(certmix.CertmixWarning, match="raise --alpha"):
-        certmix.certify(0.5, 0.5, data=points(INPUTS, LABELS), standard=None, robust=plane(NET), images=1)
+CHANCE = [[x / 20 - 0.5, 0.0] for x in range(20)]
+WARNED = [
+    ({"samples": 10}, "cannot certify anything.*about"),
+    ({"alpha": 0.5, "images": 1}, "raise --alpha"),
+    ({"data": points(CHANCE, [int(x > 0) for x, _ in CHANCE])}, "near chance.*normalisation"),
+    ({"robust": "nets.py:tiny", "samples": 100}, "tiny draws its weights at random"),
+]
 
 
-def test_a_model_near_chance_is_pointed_out():
-    inputs = [[x / 20 - 0.5, 0.0] for x in range(20)]
-    data = points(inputs, [int(i[0] > 0) for i in inputs])
-    with pytest.warns(certmix.CertmixWarning, match="near chance") as caught:
-        run(data=data)
-    assert any("normalisation" in str(w.message) for w in caught)
+@pytest.mark.parametrize("options, words", WARNED)
+def test_what_does_not_look_right_is_pointed_out(tmp_path: Path, monkeypatch, options, words):
+    (tmp_path / "nets.py").write_text("from torch import nn\n\n\ndef tiny():\n    return nn.Linear(2, 2)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(certmix.CertmixWarning, match=words):
+        run(**options)
 
 
-def test_models_that_do_not_fit_are_refused():
-    with pytest.raises(ModelError, match="3"):
-        run(robust=plane([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
-    with pytest.raises(ModelError):
-        run(standard=plane([[1.0, 0.0]] * 3))
+WRONG = [
+    ({"alpha": 0.3}, "alpha"), ({"alpha": 1.5}, "alpha"), ({"sigma": 0.0}, "sigma"),
+    ({"sigma": float("nan")}, "sigma"), ({"samples": 0}, "samples"), ({"images": 0}, "images"),
+    ({"failure_probability": 0.0}, "between"), ({"failure_probability": 1.0}, "between"),
+    ({"radii": ()}, "radii"), ({"radii": (0.5, 0.25)}, "increase"), ({"radii": (-1.0,)}, "radii"),
+    ({"certificates": ("magic",)}, "magic"), ({"bound": "magic"}, "magic"), ({"seed": -1}, "seed"),
+    ({"goal": "magic"}, "magic"), ({"goal": "radii", "samples": 99}, "looks first"),
+    ({"relative_precision": 1.0}, "relative_precision = 1.0 is for goal"),
+    ({"goal": "radius", "relative_precision": 1.0}, "between"),
+    ({"sigma": "0.5"}, "^sigma = '0.5' is of type str: give a number"),
+    ({"alpha": None}, "^alpha = None is of type NoneType"),
+    ({"failure_probability": [0.1]}, r"^failure probability = \[0.1\] is of type"),
+    ({"imges": 3}, r"^unknown options: imges: did you mean images\?"),
+    ({"certificate": "exact"}, r"unknown options: certificate: did you mean certificates\?"),
+    ({"nonsense": 1}, "unknown options: nonsense: leave it out"),
+    ({"robust": plane([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])}, "3"),
+    ({"standard": plane([[1.0, 0.0]] * 3)}, "3"),
+    ({"data": np.asarray(INPUTS)}, r"data of type ndarray .* np.savez\('mine.npz'"),
+    ({"data": "pik.npz", "robust": None}, "'pik.npz'"),  # before models are looked for
+    ({"split": "train"}, "a Dataset already, of split 'test'"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"alpha": 0.3}, {"alpha": 1.5}, {"sigma": 0.0}, {"sigma": float("nan")}, {"samples": 0},
-        {"images": 0}, {"failure_probability": 0.0}, {"failure_probability": 1.0}, {"radii": ()},
-        {"radii": (0.5, 0.25)}, {"radii": (-1.0,)}, {"certificates": ("magic",)}, {"bound": "magic"},
-        {"seed": -1}, {"nonsense": 1}, {"goal": "magic"}, {"samples": 99}, {"relative_precision": 1.0},
-    ],
-)  # fmt: skip
-def test_parameters_out_of_range(options):
-    arguments = {"sigma": 0.5, "alpha": 0.76, **options}
-    with pytest.raises(ParameterError) as refused:
-        certmix.certify(
-            arguments.pop("sigma"), arguments.pop("alpha"), data=points(INPUTS, LABELS), **arguments
-        )
+@pytest.mark.parametrize("options, words", WRONG)
+def test_what_cannot_be_is_refused_in_one_line(options, words):
+    with pytest.raises((ParameterError, ModelError, DataError), match=words) as refused:
+        run(**options)
     assert "\n" not in str(refused.value)
 
 
@@ -316,69 +281,23 @@ def test_one_certificate_and_one_radius_need_no_list():
     assert summary.radii == (0.5,) and {row.certificate for row in summary.rows} == {"exact"}
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"sigma": "0.5"}, r"^sigma = '0.5' is of type str: give a number"),
-        ({"alpha": "0.76"}, r"^alpha = '0.76' is of type str"),
-        ({"alpha": None}, r"^alpha = None is of type NoneType"),
-        ({"samples": "400"}, r"^samples = '400' is of type str"),
-        ({"failure_probability": [0.1]}, r"^failure_probability = \[0.1\] is of type list"),
-        ({"imges": 3}, r"^unknown options: imges: did you mean images\?"),
-        ({"certificate": "exact"}, r"unknown options: certificate: did you mean certificates\?"),
-        ({"robust_weight": "w.pt"}, r"did you mean robust_weights\?"),
-        ({"nonsense": 1}, r"unknown options: nonsense: leave it out"),
-    ],
-)
-def test_arguments_of_the_wrong_kind_are_one_line_each(options, words):
-    given = {"sigma": 0.5, "alpha": 0.76, "data": points(INPUTS, LABELS), **options}
-    with pytest.raises(ParameterError, match=words) as refused:
-        certmix.certify(**given)
-    assert "\n" not in str(refused.value)
-
-
-def test_arrays_as_data_are_refused_with_a_way_to_save_them():
-    with pytest.raises(DataError, match=r"data of type ndarray .* np.savez\('mine.npz'"):
-        certmix.certify(0.5, 0.76, data=np.asarray(INPUTS), standard=None, robust=plane(NET))
-
-
 def test_a_split_is_refused_where_the_data_have_none(tmp_path: Path):
     path = tmp_path / "points.npz"
     np.savez(path, inputs=np.asarray(INPUTS, np.float32), labels=LABELS)
     options = dict(data=str(path), input_range=None, output=tmp_path / "run")
-    for split in ("train", "test"):
-        with pytest.raises(DataError, match=f"--split {split} would be all of it.*two files"):
-            run(**options, split=split)
-    with pytest.raises(DataError, match="a Dataset already, of split 'test'"):
-        run(split="train")
-    assert run(split="test").summary == run().summary
-    result = run(**options)
-    sources = json.loads((result.folder / "run.json").read_text())["sources"]
+    with pytest.raises(DataError, match="--split train would be all of it.*two files"):
+        run(**options, split="train")
+    sources = json.loads((run(**options).folder / "run.json").read_text())["sources"]
     assert sources["split"] == "test"
     again = Sources.from_dict({**sources, "objects": []})
     assert again.split is None and load_data(again).checksum
     assert Sources.from_dict(Sources(split="train").as_dict()).split == "train"
 
 
-def test_what_is_wrong_with_the_data_is_said_before_models_are_looked_for():
-    with pytest.raises(DataError, match=r"'pik.npz'"):
-        certmix.certify(0.12, 0.76, data="pik.npz")
-
-
-def test_a_factory_that_draws_its_weights_is_warned_of(tmp_path: Path):
-    (tmp_path / "nets.py").write_text("from torch import nn\n\n\ndef tiny():\n    return nn.Linear(2, 2)\n")
-    spec = f"{tmp_path / 'nets.py'}:tiny"
-    with pytest.warns(certmix.CertmixWarning) as caught:
-        run(robust=spec, samples=100)
-    assert sum("tiny draws its weights at random" in str(w.message) for w in caught) == 1
-
-
-@pytest.mark.parametrize("kind", ["sampled", "plain"])
+@pytest.mark.parametrize("kind", [CertifyRequest, Margin])
 def test_radii_are_floats_whatever_they_are_written_as(kind):
     def asked(radii):
-        if kind == "sampled":
-            return CertifyRequest(0.5, 0.76, radii=radii)
-        return Margin(0.76, norm="l2", radii=radii)
+        return kind(**{"sigma": 0.5} if kind is CertifyRequest else {"norm": "l2"}, alpha=0.76, radii=radii)
 
     whole, numpy = asked([0, 1]), asked(np.array([0.0, 1.0]))
     assert whole == numpy == asked((0.0, 1.0))

@@ -13,10 +13,10 @@ from scipy.stats import binom
 
 import certmix
 from certmix.bounds import bound_counts, bounds_of
-from certmix.certification.evaluate import bound_records
+from certmix.certification.evaluate import bound_records, ceilings, expectations, reading_notes
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk, give_up_below, thresholds
-from certmix.errors import ParameterError, RunError
+from certmix.errors import RunError
 from certmix.radii import MARGIN_SLACK
 from certmix.runs import ImageRecord
 from certmix.sampling.schedule import look, looks, share
@@ -170,3 +170,27 @@ def test_fixed_after_sequential_is_refused_and_sequential_after_fixed_is_not(tmp
 def test_bounds_that_need_a_fixed_size_are_refused():
     with pytest.raises(ParameterError, match="hoeffding.*is unknown"):
         bound_counts(np.array([[90, 10]]), np.zeros(1, int), 0.001, "hoeffding", 0)
+
+
+def test_the_number_of_samples_named_is_enough_and_not_far_from_least():
+    few = CertifyRequest(0.5, 0.55, samples=30, goal="fixed")
+    (warning, *_) = [w for w in expectations(few, 10) if w.startswith("mixed, exact")]
+    enough = int(warning.split("about ")[1].split()[0])
+    reach = {
+        n: ceilings(CertifyRequest(0.5, 0.55, samples=n, goal="fixed"), 10) for n in (enough, enough // 2)
+    }
+    assert reach[enough][1][2] > 0
+    assert reach[enough // 2][1][2] == 0
+
+
+def test_columns_out_of_reach_are_named():
+    notes = reading_notes(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed"), 10)
+    assert any(
+        note.startswith("mixed, exact: 1,000 samples an image can certify at most radius 1.02")
+        for note in notes
+    )
+    assert not reading_notes(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed", radii=(0.0, 0.25)), 10)
+
+
+def test_nothing_is_said_when_there_is_nothing_to_say():
+    assert expectations(CertifyRequest(0.5, 0.76), 10) == []

@@ -56,21 +56,14 @@ def test_bounds_hold_the_true_means(bound, goal):
 
 
 def test_the_temperature_matters_and_names_another_run(tmp_path: Path):
-    cold = soft(temperature=0.1, goal="fixed", output=tmp_path / "run")
+    """Also two temperatures that print alike in six digits."""
+    third = soft(temperature=1 / 3, goal="fixed", output=tmp_path / "run")
     warm = soft(temperature=5.0, goal="fixed")
-    assert cold.evaluation.bounds.p_lower[0] > warm.evaluation.bounds.p_lower[0]
-    assert cold.evaluation.bounds.p_lower[0] <= true_mean(INPUTS[0][0], 0.1)
-    with pytest.raises(RunError, match="scores"):
-        soft(temperature=1.0, goal="fixed", output=tmp_path / "run")
-    with pytest.raises(RunError, match="scores"):
-        soft(scores="hard", goal="fixed", output=tmp_path / "run")
-
-
-def test_temperatures_count_in_full(tmp_path: Path):
-    """Two temperatures that print alike in six digits are two runs."""
-    soft(temperature=1 / 3, goal="fixed", output=tmp_path / "run")
-    with pytest.raises(RunError, match="scores"):
-        soft(temperature=0.333333, goal="fixed", output=tmp_path / "run")
+    assert third.evaluation.bounds.p_lower[0] > warm.evaluation.bounds.p_lower[0]
+    assert third.evaluation.bounds.p_lower[0] <= true_mean(INPUTS[0][0], 1 / 3)
+    for other in ({"temperature": 0.333333}, {"scores": "hard"}):
+        with pytest.raises(RunError, match="scores"):
+            soft(**other, goal="fixed", output=tmp_path / "run")
     assert soft(temperature=1 / 3, goal="fixed", output=tmp_path / "run").summary.images == 5
 
 
@@ -80,15 +73,6 @@ def test_statistics_survive_the_database_and_go_on(tmp_path: Path):
     fresh = soft(samples=1200, bound="betting")
     assert long.summary.rows == fresh.summary.rows
     assert short.summary.images == long.summary.images == 5
-
-
-def test_bounds_must_fit_the_scores():
-    with pytest.raises(ParameterError, match="for soft scores"):
-        soft(bound="clopper-pearson")
-    with pytest.raises(ParameterError, match="for hard scores"):
-        soft(scores="hard", bound="betting")
-    with pytest.raises(ParameterError, match="temperature"):
-        soft(temperature=0.0)
 
 
 def test_distribution_bounds_certify_no_more_than_the_truth():
@@ -103,8 +87,14 @@ def test_distribution_bounds_certify_no_more_than_the_truth():
     assert result.evaluation.radii[1].radius[0] > mean_only.evaluation.radii[1].radius[0]
 
 
-def test_distribution_bounds_need_a_fixed_size_and_one_certificate():
-    with pytest.raises(ParameterError, match="--goal fixed"):
-        soft(bound="layers", certificates=("exact",))
-    with pytest.raises(ParameterError, match="--certificate exact"):
-        soft(bound="layers", goal="fixed")
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"bound": "clopper-pearson"}, "for soft scores"), ({"scores": "hard", "bound": "betting"}, "for hard scores"),
+        ({"temperature": 0.0}, "temperature"), ({"bound": "layers", "certificates": ("exact",)}, "--goal fixed"),
+        ({"bound": "layers", "goal": "fixed"}, "--certificate exact"),
+    ],
+)  # fmt: skip
+def test_bounds_must_fit_the_scores(options, words):
+    with pytest.raises(ParameterError, match=words):
+        soft(**options)

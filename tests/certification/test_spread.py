@@ -200,15 +200,6 @@ def test_objects_that_can_be_sent_are_sent_and_others_refused(problem):
             certify(problem, kind, kind, standard=None, robust=local, workers=2)
 
 
-def test_certificates_without_samples_have_no_shards(command, problem):
-    model = f"{problem.folder / 'nets.py'}:linear"
-    done = command("certify", "--certificate", "margin", "--alpha", 0.76, "--robust", model, "--shard", "1/2")
-    assert done.code == 2
-    assert "--shard is not for certificate margin" in done.err
-    with pytest.raises(ParameterError, match="leave out shard"):
-        certmix.certify(None, 0.76, certificates=["margin"], norm="linf", robust=model, shard="1/2")
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 def test_a_killed_driver_leaves_no_worker_and_a_run_that_resumes(command, problem):
     given = [*problem.options[:4], "--robust", f"{problem.folder / 'nets.py'}:Slow", *problem.options[6:]]
