@@ -80,7 +80,7 @@ class Sampling(Recipe):
         """Hold a run to its plan and its share of the images; return what ``run.json`` is to say."""
         request, store, dataset = self.request, run.store, self.loaded.dataset
         self._refuse_another_share(run)
-        assert len(self.positions)  # too many shards are refused
+        _ = self.positions  # more shards than images are refused here
         _fix_design(run, request)
         for name in set(SETTLED) - set(began_with(store)):
             store.put(name, str(getattr(request, name)))
