@@ -16,7 +16,7 @@ from certmix.bounds import bound_counts, bounds_of
 from certmix.certification.evaluate import bound_records, ceilings, expectations, reading_notes
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk, give_up_below, thresholds
-from certmix.errors import RunError
+from certmix.errors import ParameterError, RunError
 from certmix.radii import MARGIN_SLACK
 from certmix.runs import ImageRecord
 from certmix.sampling.schedule import look, looks, share
