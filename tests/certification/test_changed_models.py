@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forged import sql
 from safetensors.torch import save_file
 
 from certmix.errors import ModelError, RunError
 from certmix.models.spec import load_model
-from certmix.runs import Store
-from certmix.runs.behaviour import CLOSE, difference, logits_key
+from certmix.runs.behaviour import CLOSE, changed_parts, difference
 from certmix.runs.sources import Sources
 
 FILES = {
@@ -91,9 +91,8 @@ SMALL = ("--sigma", "1", "--alpha", "0.9", "--images", "3", "--samples", "200", 
 
 
 @pytest.fixture
-def folder(tmp_path: Path, command, monkeypatch) -> Path:
-    """A folder with the model, weights and four inputs of zeros."""
-    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"a plot")
+def folder(tmp_path: Path, command) -> Path:
+    """A folder with the model, weights and four inputs of zeros; commands run there."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -128,25 +127,38 @@ def certify(command, *more: str, robust: str = "nets.py:make", standard: str = "
     return command("certify", "--data", "d.npz", *models, *SMALL, *more)
 
 
+def refused(done, words: str) -> None:
+    assert (done.code, done.out) == (2, "")
+    (error,) = [line for line in done.err.splitlines() if not line.startswith("Warning: ")]
+    assert error.startswith("Error: ") and words in error
+
+
 WEIGHTS = ("--robust-weights", "w.safetensors")
 
 
-@pytest.mark.parametrize("what", [*CODE, *READ, "w.safetensors"])
+@pytest.mark.parametrize("what", CODE)
+def test_every_file_of_code_belongs_to_the_checksum(folder, monkeypatch, what):
+    before = load_model(str(folder / "nets.py") + ":make", classes=2)
+    change(folder, what, monkeypatch)
+    after = load_model(str(folder / "nets.py") + ":make", classes=2)
+    assert before.checksum != after.checksum
+    told = changed_parts(before.parts, after.parts)
+    assert told == ("its own file changed" if what == "nets.py" else f"{what} changed")
+
+
+@pytest.mark.parametrize("what", ["pack/constants.py", *READ, "w.safetensors"])
 def test_nothing_stored_is_served_for_a_robust_model_that_changed(command, folder, monkeypatch, what):
     assert certify(command, *WEIGHTS).code == 0
     assert certify(command, *WEIGHTS).code == 0  # unchanged: taken as it is
     before = held(folder / "run")
     change(folder, what, monkeypatch)
     for again in (
-        certify(command, *WEIGHTS),
         certify(command, *WEIGHTS, "--images", "4"),
         command("reproduce", "run", "--output", "again"),
         command("falsify", "run"),
     ):
-        assert (again.code, again.out) == (2, "")
-        assert again.err.count("\n") == 1
-        assert "nets:make is not the" in again.err
-        told = {"nets.py": "its own file", "w.safetensors": "weights"}.get(what, what)
+        refused(again, "nets:make is not the")
+        told = {"w.safetensors": "weights"}.get(what, what)
         assert ("% of their spread" if what in READ else told) in again.err
     found = command("verify", "run", "--resample", "0")
     assert found.code == 1
@@ -155,40 +167,37 @@ def test_nothing_stored_is_served_for_a_robust_model_that_changed(command, folde
     assert held(folder / "run") == before
 
 
-@pytest.mark.parametrize("what", READ)
-def test_a_standard_model_that_changed_behind_its_checksum_is_refused(command, folder, monkeypatch, what):
+def two_copies(command, folder: Path) -> dict[str, str]:
+    """Certify with the standard model of one folder and the robust model of another; return the options."""
     robust = folder / "robust"
     shutil.copytree(folder, robust, ignore=shutil.ignore_patterns("robust"))
     options = {"robust": f"{robust / 'nets.py'}:make", "standard": "nets.py:make"}
     assert certify(command, **options).code == 0
+    return options
+
+
+@pytest.mark.parametrize("what", ["cfg.json", "environment"])
+def test_a_standard_model_that_changed_behind_its_checksum_is_refused(command, folder, monkeypatch, what):
+    options = two_copies(command, folder)
     before = held(folder / "run")
-    if what == "environment":
-        monkeypatch.setattr(Path, "read_text", _other_reading(robust))
+    if what == "environment":  # the standard model alone reads something else
+        original = Path.read_text
+
+        def read(self, *args, **given):
+            text = original(self, *args, **given)
+            other = self.name == "cfg.json" and folder / "robust" not in self.parents
+            return text.replace("0.0", "0.4") if other else text
+
+        monkeypatch.setattr(Path, "read_text", read)
     else:
         change(folder, what, monkeypatch)
-    again = certify(command, **options)
-    assert (again.code, again.out) == (2, "")
-    assert "the standard model nets:make is not the one" in again.err
+    refused(certify(command, **options), "the standard model nets:make is not the one")
     assert command("verify", "run", "--resample", "0").code == 1
     assert held(folder / "run") == before
 
 
-def _other_reading(apart: Path):
-    """Path.read_text that answers the standard model alone otherwise, as its surroundings might."""
-    original = Path.read_text
-
-    def read(self, *args, **options):
-        text = original(self, *args, **options)
-        return text.replace("0.0", "0.4") if self.name == "cfg.json" and apart not in self.parents else text
-
-    return read
-
-
 def test_a_standard_model_of_other_code_is_computed_anew_and_changes_no_certificate(command, folder):
-    robust = folder / "robust"
-    shutil.copytree(folder, robust, ignore=shutil.ignore_patterns("robust"))
-    options = {"robust": f"{robust / 'nets.py'}:make", "standard": "nets.py:make"}
-    assert certify(command, **options).code == 0
+    options = two_copies(command, folder)
     (folder / "shift.py").write_text("def edge():\n    return -9.0\n")
     again = certify(command, "--format", "json", **options)
     assert again.code == 0
@@ -203,52 +212,38 @@ def test_declared_files_belong_to_the_checksum_and_are_named(command, folder, mo
     described = json.loads((folder / "run" / "run.json").read_text())
     assert described["sources"][f"{role}_files"] == [str(folder / name) for name in ("cfg.json", "model.pkl")]
     assert {"file cfg.json", "file model.pkl"} <= set(described["models"][role]["parts"])
-    assert command("verify", "run", "--resample", "0").code == 0
     assert command("reproduce", "run").code == 0
     change(folder, "model.pkl", monkeypatch)
     assert "file model.pkl changed" in command("verify", "run", "--resample", "0").out
-    again = command("reproduce", "run")
-    assert again.code == 2
-    assert "file model.pkl changed" in again.err
-    (folder / "model.pkl").unlink()
-    for named in (("-file", "gone.json"), ("-file", "cfg.json", f"--{role}-file", "gone.json")):
-        refused = certify(command, f"--{role}{named[0]}", *named[1:], **other)
-        assert refused.code == 2
+    refused(command("reproduce", "run"), "file model.pkl changed")
+    refused(certify(command, f"--{role}-file", "gone.json", **other), "gone.json cannot be read")
 
 
-def test_a_declared_file_that_is_missing_is_named(command, folder):
-    refused = certify(command, "--robust-file", "gone.json")
-    assert (refused.code, refused.out) == (2, "")
-    assert "gone.json cannot be read" in refused.err
-
-
-@pytest.mark.parametrize("robust", ["nets.py:make", "nets.py:half", "nets.py:Half"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("robust, precision", [("make", "bf16"), ("half", "fp32"), ("Half", "bf16")])
 def test_unchanged_models_are_taken_again_in_any_precision(command, folder, robust, precision):
     for _ in range(2):
-        assert certify(command, "--precision", precision, robust=robust).code == 0
+        assert certify(command, "--precision", precision, robust=f"nets.py:{robust}").code == 0
     assert command("verify", "run", "--resample", "1").code == 0
 
 
-@pytest.mark.parametrize("what", ["shift.py", *READ])
 @pytest.mark.parametrize(
-    "how", [("margin", "--norm", "linf"), ("lipschitz-constant", "--lipschitz-constant", "2")]
-)
-def test_certificates_without_samples(command, folder, monkeypatch, what, how):
-    factory = "Scaled" if how[0] == "margin" else "make"
-
+    "what, factory, how",
+    [
+        ("shift.py", "Scaled", ("margin", "--norm", "linf")), ("cfg.json", "Scaled", ("margin", "--norm", "linf")),
+        ("environment", "make", ("lipschitz-constant", "--lipschitz-constant", "2")),
+    ],
+)  # fmt: skip
+def test_certificates_without_samples(command, folder, monkeypatch, what, factory, how):
     def run():
         models = ("--robust", f"nets.py:{factory}", "--standard", "none", "--output", "run")
         return command("certify", "--data", "d.npz", "--certificate", *how, "--alpha", "0.9", *models)
 
-    first = run()
-    assert first.code == 0, first.err
-    assert run().code == 0
+    for _ in range(2):
+        assert run().code == 0
     before = held(folder / "run")
     change(folder, what, monkeypatch)
     for again in (run(), command("reproduce", "run")):
-        assert (again.code, again.out) == (2, "")
-        assert f"robust model nets:{factory}" in again.err
+        refused(again, f"robust model nets:{factory}")
     found = command("verify", "run", "--resample", "2")
     assert found.code == 1
     assert f"nets:{factory} is not the model of the run" in found.out
@@ -256,39 +251,27 @@ def test_certificates_without_samples(command, folder, monkeypatch, what, how):
 
 
 def test_studies_that_attack(command, folder, monkeypatch):
-    options = (
-        "--data",
-        "d.npz",
-        "--robust",
-        "nets.py:make",
-        "--norm",
-        "l2",
-        "--eps",
-        "0.1",
-    )
+    options = ("--data", "d.npz", "--robust", "nets.py:make", "--norm", "l2", "--eps", "0.1")
     for _ in range(2):
         assert command("attack", *options, "--output", "run").code == 0
     change(folder, "cfg.json", monkeypatch)
     again = command("attack", *options, "--output", "run")
-    assert (again.code, again.out) == (2, "")
-    assert "the robust model nets:make is not the one that run was made with" in again.err
+    refused(again, "the robust model nets:make is not the one that run was made with")
 
 
 def test_shards_made_with_two_models_of_one_checksum_are_not_merged(command, folder, monkeypatch):
-    for number in (1, 2):
-        if number == 2:
-            change(folder, "cfg.json", monkeypatch)
-        found = certify(command, "--shard", f"{number}/2", "--output", f"shard-{number}")
-        assert found.code == 0
-    merged = command("merge", "shard-1", "shard-2", "--output", "whole")
-    assert (merged.code, merged.out) == (2, "")
-    assert "two robust models of one checksum" in merged.err
-    change_back = folder / "cfg.json"
-    change_back.write_text(FILES["cfg.json"])
-    assert certify(command, "--shard", "2/2", "--output", "shard-2", "--fresh").code == 0
+    def shard(number, *more):
+        return certify(command, "--shard", f"{number}/2", "--output", f"shard-{number}", *more).code
+
+    assert shard(1) == 0
+    change(folder, "cfg.json", monkeypatch)
+    assert shard(2) == 0
+    refused(command("merge", "shard-1", "shard-2", "--output", "whole"), "two robust models of one checksum")
+    (folder / "cfg.json").write_text(FILES["cfg.json"])
+    assert shard(2, "--fresh") == 0
     assert command("merge", "shard-1", "shard-2", "--output", "whole").code == 0
     assert certify(command, "--output", "whole").code == 0
-    change_back.write_text('{"t": 0.4}')
+    change(folder, "cfg.json", monkeypatch)
     assert certify(command, "--output", "whole").code == 2
 
 
@@ -296,26 +279,18 @@ def test_a_worker_that_loads_another_model_is_refused(folder, monkeypatch):
     from certmix.runs.opening import Named
     from certmix.runs.sources import load_models
 
-    sources = Sources(data="d.npz", standard=None, robust="nets.py:make")
-    named = Named.of(
-        sources, "nets.py:make", load_models(sources, "nets.py:make", torch.device("cpu"), print)
-    )
-    assert named.load(torch.device("cpu")).robust.name == "nets:make"
+    sources, cpu = Sources(data="d.npz", standard=None, robust="nets.py:make"), torch.device("cpu")
+    named = Named.of(sources, "nets.py:make", load_models(sources, "nets.py:make", cpu, print))
+    assert named.load(cpu).robust.name == "nets:make"
     change(folder, "environment", monkeypatch)
     with pytest.raises(RunError, match="another robust model than the driver"):
-        named.load(torch.device("cpu"))
+        named.load(cpu)
 
 
 def test_a_run_without_logits_of_its_model_is_not_gone_on_with(command, folder):
     assert certify(command).code == 0
-    store = Store(folder / "run" / "numbers.sqlite", 2)
-    checksum = json.loads((folder / "run" / "run.json").read_text())["models"]["robust"]["checksum"]
-    store._db.execute("DELETE FROM facts WHERE key = ?", (logits_key(checksum),))
-    store._db.commit()
-    store.close()
-    again = certify(command)
-    assert (again.code, again.out) == (2, "")
-    assert "keeps no logits to know its robust model by" in again.err
+    sql(folder / "run", "DELETE FROM facts WHERE key LIKE 'logits of %'")
+    refused(certify(command), "keeps no logits to know its robust model by")
     assert command("verify", "run", "--resample", "0").code == 2
 
 
