@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from certmix.certification.run import CertifyResult as CertifyResult
+from certmix.certification.evaluate import CertifyResult as CertifyResult
 from certmix.certification.run import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier as SmoothedClassifier
