@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from certmix.errors import ParameterError
-
-if TYPE_CHECKING:
-    from certmix.nuts.algorithm import NutsFit
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -225,6 +222,6 @@ class FitFacts(Described, frozen=True):
         check_shares(**{name: getattr(self, name) for name in names})
 
     @classmethod
-    def of(cls, fit: NutsFit) -> FitFacts:
-        """Return the facts worth keeping of a fit."""
+    def of(cls, fit: FitFacts) -> FitFacts:
+        """Return the facts alone of a fit that holds more."""
         return cls(*(getattr(fit, name) for name in cls.__struct_fields__))
