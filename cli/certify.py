@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from certmix.certification.request import (
-    DEFAULT_RADII,
     OPTION_OF,
     CertifyRequest,
     GivenConstant,
@@ -30,8 +29,6 @@ from certmix.tables.formats import FORMATS
 from .options import (
     DEVICE,
     FRESH,
-    NUMBER,
-    NUMBERS,
     Parsed,
     divide,
     format_option,
@@ -216,11 +213,17 @@ prints it: make a small run first.
 """
 
 
+PLANNED = {"sigma", "alpha", "samples", "radii", "selection_samples"}
+"""What decides how many samples there will be."""
+
+
 @click.command("plan", epilog=PLAN)
 @click.option("--images", type=int, default=10_000, show_default=True, help="Images of the run.")
-@click.option(
-    "--samples", type=int, help="Most samples of an image.  [default: those of --like RUN, or 100,000]"
-)
+@options(
+    CertifyRequest, leave={*CertifyRequest.__struct_fields__} - PLANNED,
+    samples="those of --like RUN, or 100,000", sigma="that of --like, or 0.5",
+    alpha="that of --like, or 0.76", radii="those of --like, or 0 to 1.5",
+)  # fmt: skip
 @click.option("--throughput", type=float, help="Samples a second of one worker.  [default: that of --like]")
 @click.option("--workers", type=int, default=1, show_default=True, help="How many share the work.")
 @click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
@@ -232,13 +235,12 @@ prints it: make a small run first.
     "--scenario", type=click.Choice(["cifar10", "imagenet"]), default=None,
     help="Images are as published of Gaussian-trained networks.  [default: imagenet, unless --like]",
 )  # fmt: skip
-@click.option("--sigma", type=NUMBER, help="Noise level.  [default: that of --like, or 0.5]")
-@click.option("--alpha", type=float, help="Mixing weight, 0.5 to 1.  [default: that of --like, or 0.76]")
-@click.option("--radii", type=NUMBERS, help="Radii of the table.  [default: those of --like, or 0 to 1.5]")
-@click.option("--selection-samples", type=int, help="Samples that choose the class.  [default: 100]")
 @click.option("--classes", type=int, help="Classes of the data.  [default: those of --like or --scenario]")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def plan(like: Path | None, scenario: str | None, format_: str, **options: Any) -> int:
+def plan(
+    like: Path | None, scenario: str | None, format_: str, images: int, throughput: float | None,
+    workers: int, price_per_hour: float | None, classes: int | None, **asked: Any,
+) -> int:  # fmt: skip
     """Estimate hours, cost, disk and memory of a certification.
 
     Three goals are compared: a fixed number of samples, and the two sequential
@@ -252,38 +254,26 @@ def plan(like: Path | None, scenario: str | None, format_: str, **options: Any) 
 
     if like is not None and scenario is not None:
         raise ParameterError("--like and --scenario both say what the images are like: give one of them")
-    sigma = options.pop("sigma")
+    sigma = asked.get("sigma")
     truth, own = truth_of(like, sigma) if like else (images_of(scenario or "imagenet", sigma or 0.5), None)
     for doubt in truth.doubts:
         say(doubt)
-    if options["samples"] is None:
-        options["samples"], truth = _most_samples(own, truth)
-    request = _request(own, sigma, options)
+    if own is None:
+        request = CertifyRequest(**{"sigma": 0.5, "alpha": 0.76, "samples": 100_000, **asked})
+    else:
+        if sigma not in (None, own.sigma):
+            raise ParameterError(f"sigma = {sigma}: that run was sampled with {own.sigma}: drop --sigma")
+        if "samples" not in asked:
+            told = f"At most {own.samples:,} samples each, as there: --samples plans others."
+            truth = replace(truth, source=f"{truth.source} {told}")
+        hard = {"scores": "hard", "bound": "clopper-pearson"} if own.scores != "hard" else {}
+        request = own.replace(**{"goal": "radii", **asked, **hard})
     found = plan(
-        request, truth, **{name: options[name] for name in ("images", "throughput", "workers", "classes")},
-        price_per_hour=options["price_per_hour"],
+        request, truth, images=images, throughput=throughput, workers=workers, classes=classes,
+        price_per_hour=price_per_hour,
     )  # fmt: skip
     click.echo(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
     return 0
-
-
-def _most_samples(own: Any, truth: Any) -> tuple[int, Any]:
-    """Return the most samples of an image where none are given, and the images, with a word on it."""
-    if own is None:
-        return 100_000, truth
-    told = f"At most {own.samples:,} samples each, as there: --samples plans others."
-    return own.samples, replace(truth, source=f"{truth.source} {told}")
-
-
-def _request(own: Any, sigma: float | None, options: dict[str, Any]) -> Any:
-    """Return the request that is planned: the run's own, changed by what was given."""
-    names = ("alpha", "radii", "selection_samples")
-    given = {name: options[name] for name in names if options[name] is not None}
-    if own is None:
-        settings = {"alpha": 0.76, "radii": DEFAULT_RADII, **given}
-        return CertifyRequest(sigma or 0.5, samples=options["samples"], **settings)
-    hard = {"scores": "hard", "bound": "clopper-pearson"} if own.scores != "hard" else {}
-    return own.replace(samples=options["samples"], goal="radii", **{**given, **hard})
 
 
 def _text(found: Any) -> str:

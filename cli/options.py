@@ -13,11 +13,6 @@ from certmix.errors import CertmixError, ParameterError
 from certmix.runs.settings import Field, Option, Settings, fields, norm_name, written
 from certmix.runs.sources import Sources
 
-__all__ = [
-    "DEVICE", "FRESH", "IMAGES", "NUMBER", "NUMBERS", "Parsed", "divide", "format_option", "norm_type",
-    "options", "parameters", "refuse_unused", "sources_of",
-]  # fmt: skip
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-__all__ = ["RunBar", "TrainBar", "say"]
-
 
 def say(message: str) -> None:
     """Print one warning line on stderr."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +128,10 @@ def _seconds(text: str) -> float:
 
 
 def lowest_printed(text: str, decimals: int | None = None, significant: int = _SIGNIFICANT) -> float:
-    """Return the lowest number that is printed as `text` when rounded to nearest.
+    """Return the lowest number that is printed as `text`, a number >= 0, when rounded to nearest.
 
-    Parameters
-    ----------
-    text
-        A number >= 0.
-    decimals
-        Digits after the point that it was rounded to; None for significant digits.
-    significant
-        How many, where the text does not show more (trailing zeros may have been
-        cut off, as Python's ``{:.3}`` does).
+    It was rounded to `decimals` digits after the point, or if that is None to `significant` digits, where the
+    text does not show more (trailing zeros may have been cut off, as Python's ``{:.3}`` does).
 
     Examples
     --------
@@ -167,8 +161,8 @@ def lowest_printed(text: str, decimals: int | None = None, significant: int = _S
 def _lowest(texts: set[str]) -> dict[str, float]:
     """Return the lowest number that prints so, for every radius of a column.
 
-    The column does not say whether it was rounded to significant digits or to
-    decimals: to as many as it shows at most, either way, and the lower number is taken.
+    It does not say whether it was rounded to significant digits or to decimals: to as many as it shows at
+    most, either way, and the lower number is taken.
     """
     shown = {text: _plain(text) for text in texts if float(text) > 0}
     numbers = [Decimal(text).as_tuple() for text in shown.values()]
@@ -214,13 +208,7 @@ def _names(lines: list[str]) -> list[str]:
 
 
 def read_published(path: str | Path) -> PublishedLog | ClassCounts:
-    """Return a log or a file of class counts, told apart by the header.
-
-    Raises
-    ------
-    DataError
-        If the file is neither, or a line is not as it should be.
-    """
+    """Return a log or a file of class counts, told apart by the header; DataError names what is malformed."""
     lines, _ = _lines(Path(path))
     return read_log(path) if _names(lines) else read_class_counts(path)
 
@@ -228,10 +216,7 @@ def read_published(path: str | Path) -> PublishedLog | ClassCounts:
 def read_log(path: str | Path) -> PublishedLog:
     """Return the rows of a log; it may be truncated, or hold a header only.
 
-    Raises
-    ------
-    DataError
-        If a column is missing, or a line that is not the last is malformed: both are named.
+    DataError names a column that is missing, and a line that is malformed and not the last.
     """
     lines, ended = _lines(Path(path))
     names = _names(lines)
@@ -247,7 +232,7 @@ def read_log(path: str | Path) -> PublishedLog:
     index, label = (
         np.array(table.read(name, _whole, "a whole number >= 0"), np.int64) for name in _NAMES[:2]
     )
-    predict = np.array(table.read("predict", _class, "a class, or -1"), np.int64)
+    predict = np.array(table.read("predict", partial(_whole, least=-1), "a class, or -1"), np.int64)
     radius = np.array(table.read("radius", _radius, "a number >= 0"), np.float64)
     endless = np.isinf(radius)
     for row in np.flatnonzero(endless & (predict >= 0)).tolist():
@@ -318,10 +303,6 @@ def _whole(text: str, least: int = 0) -> int:
     return value
 
 
-def _class(text: str) -> int:
-    return _whole(text, -1)
-
-
 def _radius(text: str) -> float:
     value = float(text)
     if not value >= 0:
@@ -355,11 +336,7 @@ def _is_incomplete(row: list[str], names: list[str], ended: bool) -> bool:
 def read_class_counts(path: str | Path) -> ClassCounts:
     """Return votes and labels of a file with one line an image: counts, then the label.
 
-    Raises
-    ------
-    DataError
-        If a line is not made of whole numbers, lines differ in length, or a
-        label is not a class.
+    DataError if a line is not made of whole numbers, lines differ in length, or a label is not a class.
     """
     lines, _ = _lines(Path(path))
     rows = [line.split() for line in lines if line.strip()]
@@ -400,13 +377,7 @@ class Extent:
 
 
 def distinct_rows(log: PublishedLog) -> tuple[PublishedLog, int]:
-    """Return the log with equal rows kept once, and how many were repetitions.
-
-    Raises
-    ------
-    DataError
-        If two rows of one image differ.
-    """
+    """Return the log with equal rows kept once, and how many were repeated; DataError if two contradict."""
     _, first, which = np.unique(log.index, return_index=True, return_inverse=True)
     if len(first) == len(log):
         return log, 0

@@ -41,16 +41,9 @@ def findings(command, run) -> list[Path]:
     return sorted((run / "falsify").glob("*.json"))
 
 
-def test_an_honest_run_exits_with_0(command, run):
-    done = command("falsify", run, *QUICK)
-    assert done.code == 0, done.err
-    assert "Not falsified" in done.out
-    assert "no proof" in done.out
-    assert not (run / "falsify").exists()
-
-
-def test_the_report_is_one_json_object(command, run):
+def test_an_honest_run_exits_with_0_and_its_report_is_one_json_object(command, run):
     done = command("falsify", run, *QUICK, "--format", "json")
+    assert done.code == 0 and not (run / "falsify").exists(), done.err
     report = json.loads(done.out)
     assert report["schema_version"] == 1
     assert report["falsified"] is False

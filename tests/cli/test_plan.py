@@ -116,21 +116,6 @@ def test_a_plan_like_a_log(command, tmp_path):
     assert empty.err == "Error: empty.tsv holds no rows: name a log that is not empty\n"
 
 
-def test_the_text_says_hours_cost_and_assumptions(command):
-    done = command(
-        "plan", "--images", 50000, "--samples", 100000, "--throughput", 5000, "--price-per-hour", 2
-    )
-    assert done.code == 0, done.err
-    lines = done.out.splitlines()
-    assert lines[0].startswith(
-        "50,000 images, at most 100,000 samples each, sigma 0.5, alpha 0.76, 1,000 classes"
-    )
-    (fixed,) = (line.split() for line in lines if line.startswith("fixed"))
-    assert fixed[1:5] == ["100,100", "5.00e+09", "278.06", "556.13"]
-    assert any(line.startswith("Images are as published") for line in lines)
-    assert any("times fewer samples" in line for line in lines)
-
-
 @pytest.mark.parametrize(
     "arguments, text",
     [

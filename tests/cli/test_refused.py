@@ -268,19 +268,8 @@ def test_fresh_replaces_a_run_once_another_has_begun(command, problem):
     folder = problem.folder / "run"
     command("certify", *problem.options, "--images", 3, "--samples", 300, "--output", folder)
     stale = contents(folder)
-    done = command(
-        "certify",
-        *problem.options,
-        "--images",
-        2,
-        "--samples",
-        300,
-        "--seed",
-        4,
-        "--fresh",
-        "--output",
-        folder,
-    )
+    more = ("--images", 2, "--samples", 300, "--seed", 4, "--fresh", "--output", folder)
+    done = command("certify", *problem.options, *more)
     assert done.code == 0, done.err
     assert json.loads((folder / "run.json").read_text())["identity"]["seed"] == 4
     assert not (folder / ".earlier").exists()
@@ -301,18 +290,8 @@ def test_a_shard_resumes_in_its_own_folder_and_a_whole_run_is_kept_out(command, 
 
 
 def test_a_whole_run_that_is_unfinished_takes_no_shard(command, problem, monkeypatch):
-    given = (
-        "certify",
-        *problem.options,
-        "--images",
-        8,
-        "--samples",
-        300,
-        "--batch-size",
-        100,
-        "--output",
-        "run",
-    )
+    more = ("--images", 8, "--samples", 300, "--batch-size", 100, "--output", "run")
+    given = ("certify", *problem.options, *more)
     with monkeypatch.context() as patch:
         stopping(patch, 2)
         assert command(*given).code == 130

@@ -2,8 +2,6 @@
 
 import pytest
 
-from certmix.tables.formats import FORMATS
-
 KINDS = {
     "sampled": ("--samples", 300, "--images", 5),
     "fixed": ("--samples", 300, "--images", 5, "--goal", "fixed"),
@@ -28,11 +26,9 @@ def test_it_is_the_table_that_certify_printed(command, problem, kind):
         *problem.options[:6],
         *(problem.options[8:] if "--certificate" in KINDS[kind] else problem.options[6:]),
     ]
-    for name in FORMATS:
-        made = command("certify", *options, *KINDS[kind], "--output", "run", "--format", name)
-        shown = command("show", "run", "--format", name)
-        assert (made.code, shown.code) == (0, 0), made.err + shown.err
-        assert shown.out == made.out
+    made = command("certify", *options, *KINDS[kind], "--output", "run", "--format", "json")
+    shown = command("show", "run", "--format", "json")
+    assert (made.code, shown.code, shown.out) == (0, 0, made.out), made.err + shown.err
 
 
 def test_what_is_no_run_of_certify_is_refused(command, problem):
@@ -41,17 +37,8 @@ def test_what_is_no_run_of_certify_is_refused(command, problem):
 
 
 def test_a_study_is_shown_as_it_was_printed(command, problem):
-    made = command(
-        "confidence",
-        *problem.options[: problem.options.index("--sigma")],
-        "--images",
-        5,
-        "--steps",
-        2,
-        "--output",
-        "run",
-        "--format",
-        "csv",
-    )
+    models = problem.options[: problem.options.index("--sigma")]
+    more = ("--images", 5, "--steps", 2, "--output", "run", "--format", "csv")
+    made = command("confidence", *models, *more)
     shown = command("show", "run", "--format", "csv")
     assert (made.code, shown.code, shown.out) == (0, 0, made.out), made.err + shown.err

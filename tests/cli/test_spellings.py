@@ -52,59 +52,28 @@ def test_certificates_take_norms_in_any_spelling():
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ("attack", "--steps", 2, "--norm"),
-        ("lipschitz", "--steps", 2, "--norm"),
-        (
-            "compare-trust",
-            "--trust",
-            "constant",
-            "--form",
-            "logits",
-            "--weights",
-            "0.5",
-            "--steps",
-            1,
-            "--norm",
-        ),
-        ("certify", "--alpha", 0.76, "--certificate", "margin", "--radii", "0,0.01", "--norm"),
-    ],
-    ids=lambda words: words[0],
+    [("attack", "--steps", 2), ("certify", "--alpha", 0.76, "--certificate", "margin", "--radii", "0,0.01")],
 )
-def test_every_command_takes_norms_in_any_spelling(command, problem, nets, words):
+def test_commands_take_norms_in_any_spelling(command, problem, nets, words):
     given = ("--images", 2, "--robust", nets, "--data", problem.folder / "points.npz", "--format", "json")
-    g = () if words[0] in ("attack", "lipschitz") else ("--standard", nets)
+    g = () if words[0] == "attack" else ("--standard", nets)
     outputs = [
-        command(*words, spelt, *given, *g, "--output", f"run-{k}")
-        for k, spelt in enumerate(("linf", "Linf", "inf"))
+        command(*words, "--norm", spelt, *given, *g, "--output", f"run-{spelt}") for spelt in ("linf", "Inf")
     ]
-    assert [done.code for done in outputs] == [0, 0, 0], outputs[1].err
-    assert outputs[0].out == outputs[1].out == outputs[2].out
-    done = command(*words, "l9", *given, *g)
+    assert [done.code for done in outputs] == [0, 0], outputs[1].err
+    assert outputs[0].out == outputs[1].out
+    done = command(*words, "--norm", "l9", *given, *g)
     assert done.code == 2 and "'l9' is not one of" in done.err
 
 
 @pytest.mark.parametrize(
-    ("written", "printed"), [("0.2", "0.2"), ("8/255", "8/255"), ("0.5/255", "0.00196"), ("0.4", "0.4")]
+    "given, printed", [(0.2, "0.2"), (8 / 255, "8/255"), (0.5 / 255, "0.00196"), (0.4, "0.4")]
 )
-def test_eps_is_printed_as_it_was_given(command, problem, nets, written, printed):
-    done = command(
-        "attack",
-        "--eps",
-        written,
-        "--images",
-        2,
-        "--steps",
-        1,
-        "--robust",
-        nets,
-        "--data",
-        problem.folder / "points.npz",
-    )
-    assert f"linf eps {printed}" in done.out, done.out
+def test_eps_is_printed_as_it_was_given(given, printed):
+    assert f"linf eps {printed}" in AttackRequest(eps=given).words()
 
 
-@pytest.mark.parametrize("written", ["32/255", "0.5/255", "0.25"])
+@pytest.mark.parametrize("written", ["32/255", "0.25"])
 def test_sigma_may_be_a_quotient(command, problem, written):
     options = list(problem.options)
     options[options.index("--sigma") + 1] = written
@@ -150,7 +119,7 @@ def wrong():
 
 @pytest.mark.parametrize(
     "words",
-    [("attack", "--steps", 1), ("attack", "--attack", "square", "--alpha", 1), ("mix-sweep", "--alphas", "1", "--steps", 1), ("lipschitz", "--steps", 1), ("confidence", "--steps", 1)],
+    [("attack", "--steps", 1), ("lipschitz", "--steps", 1), ("confidence", "--steps", 1)],
     ids=lambda words: " ".join(map(str, words[:3])),
 )  # fmt: skip
 def test_a_model_that_is_wrong_on_everything_is_warned_of_before_it_is_attacked(
