@@ -140,15 +140,6 @@ def test_the_fit_does_not_depend_on_order_or_threads():
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
-def test_any_beta_follows_from_the_saved_margins():
-    clean, attacked, labels = problem()
-    margins = margin_grid(clean, attacked, labels, SAFE)
-    for beta in (0.3, 0.985):
-        saved, again = solve_beta(margins, beta), fit(clean, attacked, labels, SAFE, beta)
-        assert (saved.settings, saved.alpha, saved.ties) == (again.settings, again.alpha, again.ties)
-    assert (solve_beta(margins, 0.3).thresholds >= solve_beta(margins, 0.985).thresholds).all()
-
-
 def test_the_best_point_by_hand():
     """One point separates the wrong image from the attacked ones, the others do not."""
     grid = Grid((1.0, 2.0, 3.0), (1.0,), (0.0,))
@@ -180,22 +171,6 @@ def test_a_transform_that_misclassifies_is_left_out():
     assert found.feasible.ravel().tolist() == [False, True]
     with pytest.raises(ParameterError, match=r"beta = 1: every transform"):
         solve_beta(planted([-0.1, 0.5], [0.1]), 1.0)
-
-
-def test_margins_that_round_to_one_do_not_halve_alpha():
-    found = solve_beta(planted([1.0, 1.0], [0.2]), 1.0)
-    assert found.saturated and found.alpha > 0.5
-    clean, attacked, labels = problem()
-    strong = fit(clean, attacked, labels, Grid((1e3,), (8.0,), (0.0,)), 0.5)
-    assert math.isfinite(strong.objective) and 0.5 < strong.alpha <= 1
-
-
-def test_equal_logits_are_an_image_without_margin():
-    clean, attacked, labels = problem()
-    clean[0] = attacked[0] = 0.25
-    labels[0] = 0
-    found = fit(clean, attacked, labels, SAFE, 1.0)
-    assert (found.margin_threshold, found.alpha, found.objective) == (0.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
@@ -270,15 +245,12 @@ def test_options_out_of_range_are_refused(change, found):
         fit(*problem(), SAFE, **change)
 
 
-def test_arrays_that_do_not_fit_together_are_refused():
+def test_what_does_not_fit_together_or_into_memory_is_refused():
     clean, attacked, labels = problem()
     with pytest.raises(DataError, match="one row of each"):
         fit(clean, attacked[:-1], labels, SAFE)
     with pytest.raises(DataError, match="standard_correct"):
         fit(clean, attacked, labels, SAFE, standard_correct=labels)
-
-
-def test_a_grid_beyond_memory_is_refused():
     many = Grid(*(tuple(np.linspace(1, 2, 200).tolist()),) * 3)
     with pytest.raises(ParameterError, match="2 GiB"):
         fit(*problem(), many)

@@ -60,11 +60,6 @@ def test_ties_have_no_margin_whichever_class_is_right():
     assert clean_margin([[2.0, 2.0]]).tolist() == [0.0]
 
 
-def test_huge_logits_saturate():
-    assert clean_margin([[1e307, -1e307, 0.0]]).tolist() == [1.0]
-    assert attacked_margin([[1e307, -1e307, 0.0]], [1]).tolist() == [-1.0]
-
-
 def margins_on_grid(logits, labels, grid, clamp="gelu", top_k=None):
     """Return the margins at every point of a grid, (s, p, c, m), without a kernel; labels None: as predicted."""
     margins = np.empty((*grid.shape, len(logits)))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from certmix_cli.nuts import fit as fit_command
 from scipy.special import erf
 
 from certmix.errors import ModelError, ParameterError
 from certmix.models.spec import load_model
-from certmix.nuts import BETAS, GRIDS, TOP_K, auxiliary_alpha, fit, margin_grid, solve_beta
+from certmix.nuts import BETAS, GRIDS, TOP_K, margin_grid, solve_beta
 from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
-from certmix.studies.nuts_fit import CLASSES, SIDES, FitChoices, nuts_published, own_attack
+from certmix.studies.nuts_fit import CLASSES, SIDES, nuts_published, own_attack
 
 TABLE_3 = {
     "cifar10": ("5.00", "-1.10", "4.00", ".999"),
@@ -185,21 +183,13 @@ def test_shipped_models_have_ten_classes_and_crop_sets_the_side(command, nets):
     assert command("nuts", "fit", "--published", "cifar10", *narrow, "--crop", 64).code == 0
 
 
-OF_PUBLISHED = {
-    "published", "standard", "standard_weights", "standard_normalize", "standard_files", "robust",
-    "robust_weights", "robust_normalize", "robust_files", "crop", "copy_weights", "output", "device", "format_",
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    "option", [one for one in fit_command.params if one.name not in OF_PUBLISHED], ids=lambda one: one.name
+    "given",
+    [("--beta", 0.9), ("--full-strength",), ("--sigma", 0.5), ("--data", "x"), ("--eps", 1), ("--fresh",)],
 )
-def test_options_of_a_fit_do_not_go_with_a_published_optimum(command, option):
-    value = [] if option.is_flag else [next(iter(getattr(option.type, "choices", ["1"])))]
-    flag = option.opts[0]
-    value = ["0,1"] if option.name == "input_range" else value
-    done = command("nuts", "fit", "--published", "cifar10", "--output", "mix", flag, *value)
-    assert done.code == 2 and f"{flag} is not for --published" in done.err, done.err
+def test_options_of_a_fit_do_not_go_with_a_published_optimum(command, given):
+    done = command("nuts", "fit", "--published", "cifar10", "--output", "mix", *given)
+    assert done.code == 2 and f"{given[0]} is not for --published" in done.err, done.err
 
 
 def test_declared_files_belong_to_a_published_mix(command, nets):
@@ -227,16 +217,6 @@ def test_a_published_mix_needs_a_folder_of_its_own_and_names(command, nets):
         nuts_published("cifar10", nets.parent / "mix", Sources(robust=torch.nn.Identity()))
     with pytest.raises(ParameterError, match="cifar10, cifar100, imagenet"):
         nuts_published("mnist", nets.parent / "mix")
-
-
-def test_beta_and_rival_have_one_default():
-    chosen = FitChoices()
-    assert chosen.beta == BETAS[chosen.preset]
-    assert FitChoices(preset="imagenet").beta == BETAS["imagenet"] == 0.99
-    assert inspect.signature(auxiliary_alpha).parameters["beta"].default == chosen.beta
-    assert inspect.signature(fit).parameters["beta"].default == chosen.beta
-    for function in (fit, margin_grid):
-        assert inspect.signature(function).parameters["rival"].default == chosen.rival
 
 
 def test_requests_name_no_attack():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +16,8 @@ from certmix.nuts import (
     TransformSettings,
     changed_share,
     layer_normalize,
-    margins,
     transform_numpy,
 )
-from certmix.nuts import transform as transform_module
 from certmix.nuts.grid import CLAMP_NAMES
 from certmix.nuts.margins import CLAMPS as ARRAY_CLAMPS
 from certmix.nuts.margins import normalize_numpy
@@ -71,25 +68,6 @@ def test_layer_norm_is_the_published_one(classes, top_k, scale):
     np.testing.assert_allclose(layer_normalize(logits, top_k).numpy(), expected, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(normalize_numpy(logits.numpy(), top_k), expected, rtol=1e-10, atol=1e-12)
     assert layer_normalize(logits.float()).dtype == torch.float64
-
-
-def test_both_layer_norms_take_mean_and_variance_in_one_place(monkeypatch):
-    """Whatever repeats LN follows that function: tensors, arrays, and so kernels, caches and attacks."""
-    for module in (margins, transform_module):
-        monkeypatch.setattr(module, "standardize", lambda shifted, kept, spread: shifted * 0 + 7)
-    assert (layer_normalize(logits_of((2, 4))) == 7).all()
-    assert (normalize_numpy(logits_of((2, 4)).numpy()) == 7).all()
-    source = "".join(path.read_text() for path in Path(margins.__file__).parents[1].rglob("*nuts*/**/*.py"))
-    assert source.count(".var(") + source.count(".std(") == 0
-
-
-def test_layer_norm_of_the_largest_normalises_all():
-    normal = layer_normalize(logits_of((4, 3, 9)), top_k=4)
-    largest = normal.topk(4).values
-    assert normal.shape == (4, 3, 9)
-    assert largest.mean(-1).abs().max() < 1e-13
-    assert (largest.var(-1) - 1).abs().max() < 1e-7
-    assert torch.equal(layer_normalize(logits_of((4, 9)), 9), layer_normalize(logits_of((4, 9))))
 
 
 @pytest.mark.parametrize("scale", [1e6, 1e150, 1e300])
@@ -176,25 +154,6 @@ def test_gradients_stay_finite_where_many_values_are_zero(clamp, p):
         assert gradient(transform, logits.float()).isfinite().all()
 
 
-@pytest.mark.parametrize("clamp", CLAMP_NAMES)
-@pytest.mark.parametrize("size", [1.0, 1e38, 1e300])
-def test_saturation_stays_finite(clamp, size):
-    logits = size * logits_of((8, 10)).clamp(-1, 1)
-    for s, p in ((1e3, 8.0), (1e6, 32.0)):
-        transform = NonlinearTransform(s, p, -1.1, clamp)
-        mapped = transform(logits)
-        assert mapped.isfinite().all()
-        assert mapped.softmax(-1).sum(-1).tolist() == pytest.approx([1.0] * 8)
-        assert mapped.log_softmax(-1).isfinite().all()
-        assert gradient(transform, logits).isfinite().all()
-
-
-def test_linear_clamp_without_power_is_temperature_scaling():
-    logits = logits_of((5, 4))
-    mapped = NonlinearTransform(2.5, 1.0, 0.0, "linear")(logits)
-    assert torch.allclose(mapped, 2.5 * layer_normalize(logits), rtol=1e-15, atol=0)
-
-
 @pytest.mark.parametrize("clamp", ["elu", "softplus", "linear"])
 def test_monotone_clamps_change_no_prediction(clamp):
     assert changed_share(logits_of((500, 6)), NonlinearTransform(3.0, 2.5, -1.5, clamp)) == 0.0
@@ -207,12 +166,6 @@ def test_changed_predictions_are_counted():
     assert changed_share(logits, low_gelu) == 1.0
     empty_relu = NonlinearTransform(1.0, 1.0, -3.0, "relu")  # all tie at 0: the first class wins
     assert changed_share(logits, empty_relu) == 0.75
-
-
-def test_gelu_changes_few_predictions_on_the_published_settings():
-    published = NonlinearTransform(5.0, 4.0, -1.1)
-    assert 0.0 < changed_share(logits_of((5000, 10)), published) < 0.25
-    assert changed_share(logits_of((5000, 10)), NonlinearTransform(5.0, 4.0, 0.0)) == 0.0
 
 
 @pytest.mark.parametrize(

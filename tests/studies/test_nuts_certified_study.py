@@ -1,11 +1,9 @@
 """Certified MixedNUTS on points of the plane, where the truth is known in closed form."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from planes import plane, points
 from scipy.stats import norm
 
@@ -179,22 +177,6 @@ def line():
 """
 
 
-def test_the_table_labels_estimates_and_says_who_is_ahead():
-    done = nuts_certified(asked(), pair(), MEMORY)
-    text = render(done.table, "table")
-    assert "estimates on 10 tuning images" in " ".join(text.split())
-    assert "head at 0.2" in text and "Why: " in text
-    json.loads(render(done.table, "json"))
-    assert done.folder is None and done.complete
-
-
-def test_progress_names_what_is_at_work():
-    seen = []
-    where = Surroundings(in_memory=True, progress=lambda p: seen.append(p.cell), say=lambda message: None)
-    nuts_certified(asked(certify_images=2), pair(), where)
-    assert list(dict.fromkeys(seen)) == ["noisy logits", "transform", "hard votes"]
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -247,24 +229,6 @@ def options(folder):
         "nuts", "fit", "--data", folder / "points.npz", "--standard", net, "--robust", net, "--grid", GRID,
         "--images", 5,
     )  # fmt: skip
-
-
-def test_every_option_works(command, problem):
-    torch.manual_seed(0)
-    done = command(
-        *options(problem.folder), "--certified", "--at-radius", "0.1", "--sigma", "0.25", "--noisy-samples", 20,
-        "--clean-accuracy-floor", "0.5", "--certify-images", "all", "--samples", 150, "--selection-samples", 30,
-        "--failure-probability", "0.01", "--bound", "bernstein", "--clamp", "linear", "--preset", "imagenet",
-        "--seed", 3, "--precision", "fp32", "--device", "cpu", "--batch-size", 50, "--copy-weights", "--fresh",
-        "--output", "proved", "--format", "csv",
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    assert "transform" in done.out and "hard votes" in done.out
-    again = command(
-        "certify", "--data", problem.folder / "points.npz", "--standard", "none", "--robust", "nuts:proved#robust",
-        "--scores", "soft", "--sigma", "0.25", "--alpha", "0.9", "--samples", 150, "--images", 3, "--goal", "fixed",
-    )  # fmt: skip
-    assert again.code == 0, again.err
 
 
 @pytest.mark.parametrize(

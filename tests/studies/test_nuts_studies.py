@@ -1,7 +1,5 @@
 """MixedNUTS from the command line on points of the plane: fit, load, attack, evaluate."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -12,11 +10,12 @@ from certmix.models.spec import load_model
 from certmix.nuts.folder import load_nuts
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
+from certmix.studies.nuts_ablations import nuts_study
+from certmix.studies.nuts_cached import Rule, judge, read_inputs
 from certmix.studies.nuts_evaluate import nuts_evaluate, paired_change, right_at
 from certmix.studies.nuts_fit import (
     CachedLogits,
     FitChoices,
-    fit_cached,
     fit_file,
     nuts_fit,
     read_logits,
@@ -48,76 +47,71 @@ def robust():
 GRID = "s=0.5:8:3,p=1:3:2,c=-1:0:3"
 
 
+def points(folder):
+    (folder / "nets.py").write_text(NETS)
+    inputs = (0.05 + 0.9 * np.random.default_rng(5).random((90, 2))).astype(np.float32)
+    x, y = (inputs - 0.5).T
+    labels = np.where(np.abs(x) > np.abs(y), np.where(x > 0, 0, 1), np.where(y > 0, 2, 3))
+    np.savez(folder / "points.npz", inputs=inputs, labels=labels, class_names=list("abcd"))
+    return folder
+
+
 @pytest.fixture
 def planted(tmp_path):
-    (tmp_path / "nets.py").write_text(NETS)
-    inputs = (0.05 + 0.9 * np.random.default_rng(5).random((90, 2))).astype(np.float32)
-    centred = inputs - 0.5
-    labels = np.where(
-        np.abs(centred[:, 0]) > np.abs(centred[:, 1]),
-        np.where(centred[:, 0] > 0, 0, 1),
-        np.where(centred[:, 1] > 0, 2, 3),
-    )
-    np.savez(tmp_path / "points.npz", inputs=inputs, labels=labels, class_names=list("abcd"))
-    return tmp_path
+    return points(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A folder with a fitted mix, and what the fit returned."""
+    folder = points(tmp_path_factory.mktemp("mixed"))
+    return folder, fitted(folder)
 
 
 def sources(folder):
-    return Sources(
-        data=str(folder / "points.npz"),
-        standard=f"{folder / 'nets.py'}:accurate",
-        robust=f"{folder / 'nets.py'}:robust",
-    )
+    nets = folder / "nets.py"
+    return Sources(data=str(folder / "points.npz"), standard=f"{nets}:accurate", robust=f"{nets}:robust")
 
 
 def request(**changes):
     return AttackRequest(**{"attack": "apgd-ce", "eps": 0.03, "steps": 5, "images": 40, **changes})
 
 
-def fitted(folder, **changes):
+def fitted(folder, asked=None, **changes):
     choices = FitChoices(**{"beta": 0.9, "grid": GRID, **changes})
-    return nuts_fit(request(), sources(folder), Surroundings(output=folder / "mix"), choices=choices)
+    return nuts_fit(asked or request(), sources(folder), Surroundings(output=folder / "mix"), choices=choices)
 
 
-def test_a_fit_is_a_folder_that_models_load_from(planted):
-    done = fitted(planted)
-    found = done.data
+def test_a_fit_is_a_folder_that_models_load_from(mixed):
+    folder, found = mixed[0], mixed[1].data
     assert found.fit.constraint_share >= 0.9
-    loaded = load_nuts(planted / "mix")
+    loaded = load_nuts(folder / "mix")
     assert loaded.settings == found.settings
     assert set(loaded.tuning.indices) == set(found.logits.indices.tolist())
-    mixture = load_model(f"nuts:{planted / 'mix'}").module
-    inputs = torch.rand(7, 2)
-    assert mixture(inputs).shape == (7, 4) and mixture(inputs).isfinite().all()
-    names = {path.name for path in (planted / "mix").iterdir()}
+    mixture = load_model(f"nuts:{folder / 'mix'}").module
+    assert mixture(torch.rand(7, 2)).shape == (7, 4)
+    names = {path.name for path in (folder / "mix").iterdir()}
     assert {"nuts.json", "logits.npz", "nuts-fit.csv", "nuts-fit.json", "run.json"} <= names
+    assert render(show_study(folder / "mix"), "json") == render(mixed[1].table, "json")
 
 
 def test_another_beta_needs_no_new_margins(planted):
     fitted(planted)
-    seen = []
-    where = Surroundings(output=planted / "mix", progress=lambda p: seen.append(p.cell))
     before = read_logits(planted / "mix" / "logits.npz")
-    again = nuts_fit(request(), sources(planted), where, choices=FitChoices(beta=0.6, grid=GRID)).data
+    again = fitted(planted, beta=0.6).data
     assert np.array_equal(again.logits.attacked, before.attacked)
     alone = fit_file(planted / "mix" / "logits.npz", FitChoices(beta=0.6, grid=GRID)).data
     assert alone.settings == again.settings
-    assert (
-        again.fit.margin_threshold
-        >= fit_cached(before, FitChoices(beta=0.9, grid=GRID)).fit.margin_threshold - 1
-    )
 
 
-def test_margins_are_the_smallest_seen_and_never_above_the_clean_ones(planted):
-    logits = fitted(planted).data.logits
+def test_margins_are_the_smallest_seen_and_below_the_clean_ones(mixed):
+    logits = mixed[1].data.logits
 
     def margin(z):
-        z = z - z.mean(1, keepdims=True)
-        z = z / np.sqrt(z.var(1, ddof=1, keepdims=True) + 1e-8)
+        z = (z - z.mean(1, keepdims=True)) / np.sqrt(z.var(1, ddof=1, keepdims=True) + 1e-8)
         p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
         rows = np.arange(len(p))
-        own = p[rows, logits.labels]
-        p = p.copy()
+        own = p[rows, logits.labels].copy()
         p[rows, logits.labels] = -1
         return own - p.max(1)
 
@@ -126,51 +120,45 @@ def test_margins_are_the_smallest_seen_and_never_above_the_clean_ones(planted):
     assert (margin(logits.attacked) < margin(logits.robust) - 1e-6)[right].all()
 
 
-def test_an_evaluation_leaves_the_tuning_images_out(planted):
-    tuned = set(fitted(planted).data.logits.indices.tolist())
+def test_an_evaluation_leaves_the_tuning_images_out_and_judges_as_in_closed_form(mixed):
+    folder, tuned = mixed[0], set(mixed[1].data.logits.indices.tolist())
     done = nuts_evaluate(
-        planted / "mix", request(images="all"), sources(planted), Surroundings(output=planted / "eval"),
-        plain_alphas=[0.6, 0.9], queries=20, sweep_images=10,
+        folder / "mix", request(images="all", steps=10), sources(folder), Surroundings(output=folder / "eval"),
+        plain_alphas=[0.7], queries=20, sweep_images=10,
     )  # fmt: skip
-    rows = (planted / "eval" / "images.tsv").read_text().splitlines()[1:]
-    indices = {int(row.split("\t")[0]) for row in rows}
+    lines = (folder / "eval" / "images.tsv").read_text().splitlines()[1:]
+    indices = {int(line.split("\t")[0]) for line in lines}
     assert not indices & tuned and len(indices) == 90 - len(tuned)
-    assert [row[0] for row in done.table.rows] == [
-        "standard (g)",
-        "robust (h)",
-        "plain mix, alpha 0.6",
-        "plain mix, alpha 0.9",
-        "MixedNUTS",
-    ]
-    assert all(row[2].correct <= row[1].correct for row in done.table.rows)
-    assert done.table.rows[1][3].value in (0.0, None)
-    attacked, extra = done.table.rows[-1][2], done.table.extra
-    assert sum(extra["broken_by"].values()) == attacked.images - attacked.correct
-    assert set(extra["r_d_sweep"]) == {"0", "0.3", "0.6", "0.9"} and done.complete
-    assert render(show_study(planted / "eval"), "json") == render(done.table, "json")
-    assert render(show_study(planted / "mix"), "json") == render(fitted(planted).table, "json")
-
-
-def test_the_robust_classifier_is_judged_like_its_closed_form(planted):
-    fitted(planted)
-    done = nuts_evaluate(
-        planted / "mix", request(images="all", steps=20), sources(planted), Surroundings(in_memory=True),
-        plain_alphas=[0.9], queries=10, sweep_images=5, r_d_sweep=[0.9],
-    )  # fmt: skip
-    dataset = load(str(planted / "points.npz"))
-    tuned = load_nuts(planted / "mix").tuning.indices
-    rows = [k for k in range(len(dataset)) if dataset.indices[k] not in tuned]
-    net = load_model(f"{planted / 'nets.py'}:robust").module
-    weights, bias = net.weight.double().numpy(), net.bias.double().numpy()
+    table = done.table
+    assert table.column(0) == ("standard (g)", "robust (h)", "plain mix, alpha 0.7", "MixedNUTS")
+    assert all(row[2].correct <= row[1].correct for row in table.rows)
+    assert sum(table.extra["broken_by"].values()) == table.rows[-1][2].images - table.rows[-1][2].correct
+    assert set(table.extra["r_d_sweep"]) == {"0", "0.3", "0.6", "0.9"} and done.complete
+    assert render(show_study(folder / "eval"), "json") == render(table, "json")
+    # a change is one of errors: 100 % is twice as many
+    wrong = [row[2].images - row[2].correct for row in table.rows]
+    assert table.headings[5] == "change of attacked error (%)"
+    assert [row[5].value for row in table.rows] == pytest.approx(
+        [100 * one / wrong[1] - 100 for one in wrong]
+    )
+    # the robust model is linear: it holds where each gap exceeds eps times the l1 norm of the slopes
+    dataset, net = load(str(folder / "points.npz")), load_model(f"{folder / 'nets.py'}:robust").module
+    weights, bias = net.weight.double().detach().numpy(), net.bias.double().detach().numpy()
     held = 0
-    for k in rows:
+    for k in [k for k in range(len(dataset)) if dataset.indices[k] not in tuned]:
         x, y = dataset.read(k).astype(np.float64), dataset.labels[k]
         gaps = [
             (weights[y] - weights[i]) @ x + bias[y] - bias[i] - 0.03 * np.abs(weights[y] - weights[i]).sum()
             for i in range(4) if i != y
         ]  # fmt: skip
         held += min(gaps) > 0
-    assert done.table.rows[1][2].correct == held
+    assert table.rows[1][2].correct == held
+    # studies of cached results judge its points as it does
+    inputs = read_inputs([folder / "mix", folder / "eval"])
+    rules = (Rule(0.0), Rule(1.0), Rule(0.7), Rule.of(inputs.fit.fitted.settings))
+    judged = [judge(rule, inputs.fit.logits, inputs.points)[2] for rule in rules]
+    assert judged == list(table.column(2)) and 0 < judged[-1].correct < 50
+    assert nuts_study("cost", [folder / "mix"]).table.extra["flops"]["robust"] == 16
 
 
 def test_rows_that_were_not_attacked_count_as_right():
@@ -217,100 +205,35 @@ def test_logits_come_back_bit_for_bit(tmp_path):
     assert again.take(np.array([2, 0])).indices.tolist() == [14, 0]
 
 
-def options(folder):
-    pair = ("--standard", f"{folder / 'nets.py'}:accurate", "--robust", f"{folder / 'nets.py'}:robust")
-    return ("--data", folder / "points.npz", *pair, "--eps", "0.03", "--steps", 3)
-
-
 @pytest.mark.parametrize(
-    "extra",
+    "changes, attack",
     [
-        (),
-        ("--clamp", "relu", "--quantile", "linear", "--rival", "second"),
-        ("--clamp", "elu", "--conditional", "--temperature", "0.5", "--r-d", "0.5"),
-        ("--clamp", "softplus", "--preset", "cifar100", "--temperature", "1", "--copy-weights"),
-        ("--clamp", "linear", "--preset", "imagenet", "--norm", "l2"),
-        ("--gradient-free", "--restarts", 2, "--precision", "bf16", "--batch-size", 7, "--seed", 3),
-        ("--full-strength", "--fresh", "--device", "cpu", "--format", "json", "--output", "elsewhere"),
+        ({"clamp": "relu", "quantile": "linear", "rival": "second"}, {}),
+        ({"conditional": True, "temperature": 0.5, "r_d": 0.5, "early_stop": False}, {"norm": "l2"}),
+        ({"preset": "imagenet", "copy_weights": True}, {}),
+        ({"gradient_free": True}, {"restarts": 2, "precision": "bf16", "batch_size": 7}),
     ],
 )
-def test_every_option_of_fit_works(command, planted, extra):
-    done = command("nuts", "fit", *options(planted), "--images", 30, "--beta", "0.8", *extra)
-    assert done.code == 0, done.err
-    assert "alpha" in done.out
-
-
-def test_every_option_of_evaluate_works(command, planted):
-    assert (
-        command("nuts", "fit", *options(planted), "--images", 30, "--beta", "0.8", "--output", "mix").code
-        == 0
-    )
-    done = command(
-        "nuts", "evaluate", "mix", "--data", planted / "points.npz", "--eps", "0.03", "--steps", 3, "--images", 20,
-        "--plain-alphas", "0.7", "--targets", 2, "--queries", 5, "--r-d-sweep", "0,0.9", "--sweep-images", 5,
-        "--precision", "bf16", "--restarts", 1, "--batch-size", 9, "--seed", 1, "--device", "cpu", "--norm", "l2",
-        "--output", "eval", "--fresh", "--format", "json",
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    table = json.loads(done.out)
-    assert [row["classifier"] for row in table["rows"]][-1] == "MixedNUTS"
-    for suffix in ("", "#bypass", "#robust"):
-        attacked = command(
-            "attack", "--data", planted / "points.npz", "--robust", f"nuts:mix{suffix}", "--eps", "0.03", "--images", 10,
-            "--attack", "apgd-ce", "--steps", 3,
-        )  # fmt: skip
-        assert attacked.code == 0, attacked.err
-    logits = command("nuts", "fit", "--logits", "mix/logits.npz", "--beta", "0.7", "--format", "csv")
-    assert logits.code == 0 and "alpha," in logits.out, logits.err
+def test_choices_of_a_fit(planted, changes, attack):
+    asked = request(images=20, **{"steps": 3, **attack})
+    done = fitted(planted, asked, beta=0.7, **changes)
+    assert done.data.settings == load_nuts(planted / "mix").settings and done.complete
 
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [
-        (("nuts", "fit", "--beta", "1.5"), "beta"),
-        (("nuts", "fit", "--grid", "s=1"), "grid"),
-        (("nuts", "fit", "--logits", "nothing.npz"), "nothing.npz"),
-        (("nuts", "fit", "--temperature", "-1"), "temperature"),
-    ],
-)
-def test_mistakes_in_nuts_commands_are_one_line(command, planted, arguments, message):
-    more = () if "--logits" in arguments else (*options(planted), "--images", 20)
-    done = command(*arguments, *more)
-    assert done.code == 2 and message in done.err, done.err
-    assert len(done.err.strip().splitlines()) <= 4
+    [(("--beta", "1.5"), "beta"), (("--grid", "s=1"), "grid"), (("--logits", "nothing.npz"), "nothing.npz"),
+     (("--temperature", "-1"), "temperature")],
+)  # fmt: skip
+def test_mistakes_in_nuts_commands_are_one_line(command, arguments, message):
+    done = command("nuts", "fit", *arguments)
+    assert done.code == 2 and message in done.err and len(done.err.strip().splitlines()) == 1, done.err
 
 
 def test_an_evaluation_on_tuning_images_alone_is_refused(planted):
-    nuts_fit(
-        request(images="all"),
-        sources(planted),
-        Surroundings(output=planted / "mix"),
-        choices=FitChoices(beta=0.5, grid=GRID),
-    )
-    with pytest.raises(DataError, match="used for tuning"):
-        nuts_evaluate(planted / "mix", request(), sources(planted), Surroundings(in_memory=True))
-    with pytest.raises(ParameterError, match="suite"):
-        nuts_evaluate(
-            planted / "mix", request(attack="square"), sources(planted), Surroundings(in_memory=True)
-        )
-
-
-def test_a_ball_alone_is_a_request_and_changes_are_called_changes(planted):
-    """The attack is the studies' own; a change of 100 % is twice as many errors, and no error rate."""
-    ball = AttackRequest(norm="l2", eps=0.05, images=40)
-    fitted_ = nuts_fit(
-        ball, sources(planted), Surroundings(output=planted / "mix"), choices=FitChoices(beta=0.9, grid=GRID)
-    )
-    assert "apgd-ce (50 steps), l2 eps 0.05" in fitted_.table.settings
-    assert load_nuts(planted / "mix").tuning.attack["attack"] == "apgd-ce"
-    done = nuts_evaluate(
-        planted / "mix", AttackRequest(norm="l2", eps=0.25, images=30), sources(planted),
-        Surroundings(in_memory=True), plain_alphas=[0.9], targets=1, queries=5, r_d_sweep=[0.9], sweep_images=5,
-    )  # fmt: skip
-    assert "apgd-ce (20 steps), l2 eps 0.25" in done.table.settings
-    about_errors = [heading for heading in done.table.headings if "error" in heading]
-    assert about_errors == ["change of clean error (%)", "change of attacked error (%)"]
-    wrong = {row[0]: row[2].images - row[2].correct for row in done.table.rows}
-    for row in done.table.rows:
-        change = row[done.table.headings.index(about_errors[1])].value
-        assert change == pytest.approx(100 * wrong[row[0]] / wrong["robust (h)"] - 100)
+    fitted(planted, request(images="all", steps=1), beta=0.5)
+    for asked, error, message in (
+        (request(), DataError, "used for tuning"), (request(attack="square"), ParameterError, "suite")
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            nuts_evaluate(planted / "mix", asked, sources(planted), Surroundings(in_memory=True))

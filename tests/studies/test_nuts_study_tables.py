@@ -15,8 +15,6 @@ from certmix.nuts.description import MixSettings, ModelReference, NutsDescriptio
 from certmix.nuts.folder import write_nuts
 from certmix.nuts.grid import TransformSettings
 from certmix.runs import Store
-from certmix.runs.attack_request import AttackRequest
-from certmix.runs.sources import Sources
 from certmix.studies.nuts_ablations import STUDIES, nuts_study
 from certmix.studies.nuts_cached import (
     Rule,
@@ -26,10 +24,8 @@ from certmix.studies.nuts_cached import (
     read_inputs,
     withstands,
 )
-from certmix.studies.nuts_evaluate import nuts_evaluate
-from certmix.studies.nuts_fit import CachedLogits, FitChoices, nuts_fit, write_logits
-from certmix.studies.study import Surroundings
-from certmix.types import AttackedAccuracy, EstimatedAccuracy
+from certmix.studies.nuts_fit import CachedLogits, write_logits
+from certmix.types import AttackedAccuracy
 
 GRID = "s=0.5:5:3,p=1:3:3,c=-1:0:3"
 CLASSES = 5
@@ -52,27 +48,17 @@ def logits_of(images=160, seed=0, shift=0):
 def make_fit(folder, logits=None, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     write_logits(folder / "logits.npz", logits_of() if logits is None else logits)
-    request = {
-        "attack": "apgd-ce",
-        "steps": 5,
-        "eps": 0.03,
-        "images": 160,
-        "beta": 0.9,
-        "grid": GRID,
-        **changes,
-    }
+    request = {"attack": "apgd-ce", "steps": 5, "eps": 0.03, "images": 160, "beta": 0.9, "grid": GRID}
+    return described(folder, "nuts-fit", {**request, **changes})
+
+
+def described(folder, study, request, **identity):
+    known = {"data_checksum": "d", "standard_checksum": "g", "robust_checksum": "h", **identity}
     run = {
-        "format_version": 2,
-        "identity": {
-            "study": "nuts-fit",
-            "data_checksum": "d",
-            "standard_checksum": "g",
-            "robust_checksum": "h",
-        },
-        "request": request,
-        "data": {"name": "planted", "split": "test"},
+        "format_version": 2, "identity": {"study": study, **known}, "request": request,
+        "data": {"name": "planted", "split": "test", "class_names": list("abcde")},
         "models": {"standard": {"name": "accurate"}, "robust": {"name": "steady"}},
-    }
+    }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(run))
     return folder
 
@@ -102,16 +88,7 @@ def make_evaluation(folder, images=30, shift=5, **identity):
         store.write(name, indices.tolist(), vectors)
     store.close()
     shown(folder, indices=indices.tolist(), labels=labels.tolist())
-    known = {"data_checksum": "d", "standard_checksum": "g", "robust_checksum": "h", **identity}
-    run = {
-        "format_version": 2,
-        "identity": {"study": "nuts-evaluate", **known},
-        "request": {"attack": "apgd-ce"},
-        "data": {"name": "planted", "class_names": list("abcde")},
-        "models": {"standard": {"name": "accurate"}, "robust": {"name": "steady"}},
-    }
-    (folder / "run.json").write_text(json.dumps(run))
-    return folder
+    return described(folder, "nuts-evaluate", {"attack": "apgd-ce"}, **identity)
 
 
 @pytest.fixture
@@ -161,13 +138,6 @@ def test_withstanding_any_g_is_what_the_worst_g_leaves(alpha):
         found = withstands(Rule(alpha, transform), logits.attacked, logits.labels)
         assert found.tolist() == expected
         assert alpha < 0.5 or 0 < found.sum() < 120
-
-
-def test_without_h_nothing_withstands_and_only_g_answers():
-    logits = logits_of()
-    assert not withstands(Rule(0.0), logits.attacked, logits.labels).any()
-    found = judge(Rule(0.0), logits)[0]
-    assert found.correct == logits.standard_right.sum() and type(found) is EstimatedAccuracy
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
@@ -223,12 +193,11 @@ def test_an_evaluation_adds_a_column(name, fit_folder, evaluation):
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name != "cost"])
-def test_studies_are_deterministic_and_draw(name, fit_folder, tmp_path):
+def test_studies_say_estimate_and_draw(name, fit_folder, tmp_path):
     folders = [fit_folder]
     if name == "transfer":
         folders.append(make_fit(tmp_path / "other", logits_of(120, 5), beta=0.8))
-    one, two = (nuts_study(name, folders) for _ in range(2))
-    assert one.table == two.table
+    one = nuts_study(name, folders)
     words = " ".join([one.table.title, *one.table.notes])
     assert "stimate" in words or name == "transform"
     for draw in list(one.plots.values())[-1:]:
@@ -254,11 +223,6 @@ def test_the_objective_by_a_loop(fit_folder):
             wrong += 1
     assert found["thresholds"][i][j][k] == pytest.approx(max(q, 0.0), abs=1e-12)
     assert found["objectives"][i][j][k] == pytest.approx(above / wrong)
-
-
-def test_a_grid_of_one_point_has_one_row(tmp_path):
-    table = nuts_study("sensitivity", [make_fit(tmp_path / "mix", grid="s=2,p=2,c=-0.5")]).table
-    assert len(table.rows) == 1 and table.rows[0][-3:] == (1, 1, 1)
 
 
 def test_margins_by_a_loop(fit_folder):
@@ -323,14 +287,6 @@ def test_a_beta_that_no_transform_meets_is_said_and_left_out(tmp_path):
         nuts_study("tuning-size", [tmp_path / "mix"])
 
 
-def test_temperature_0_is_the_fit_and_any_g_does_not_depend_on_it(fit_folder):
-    table = nuts_study("temperature", [fit_folder]).table
-    beta = nuts_study("beta", [fit_folder]).table
-    at = column(beta, "beta", "MixedNUTS").index("0.9")
-    assert column(table, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
-    assert len({cell.correct for cell in column(table, "any g")}) == 1
-
-
 def test_parts_of_the_tuning_half(fit_folder):
     table = nuts_study("tuning-size", [fit_folder]).table
     assert column(table, "images") == ["80", "40"] and column(table, "fits") == ["1", "2"]
@@ -339,14 +295,6 @@ def test_parts_of_the_tuning_half(fit_folder):
     assert column(table, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]
     low, high = map(float, column(table, "clean, all fits")[1].split(" to "))
     assert low <= 100 * column(table, "clean")[1].accuracy + 0.05 and low <= high
-
-
-def test_transfer_to_itself_changes_nothing(fit_folder, tmp_path):
-    same = make_fit(tmp_path / "twin", logits_of())
-    table = nuts_study("transfer", [fit_folder, same]).table
-    own, again, kept = dict(table.blocks())["on mix"]
-    assert [row[1] for row in (own, again, kept)] == ["own", "solved again", "kept"]
-    assert own[2:] == again[2:] == kept[2:]
 
 
 def test_transfer_solves_alpha_for_the_other_models(fit_folder, tmp_path):
@@ -368,18 +316,12 @@ def test_flops_of_known_layers():
     assert count_elements(lambda: x.t() + 1) == 12  # the transposition is a view
 
 
-LINEAR = """
-from torch import nn
-
-
-def net():
-    return nn.Linear(2, 5)
-"""
-
-
 def test_the_cost_of_two_linear_models(tmp_path):
     folder = make_fit(tmp_path / "mix")
-    (folder / "nets.py").write_text(LINEAR.replace("return nn", "net = nn").rstrip() + ZEROED)
+    (folder / "nets.py").write_text(
+        "from torch import nn\n\ndef net():\n    made = nn.Linear(2, 5)\n    nn.init.zeros_(made.weight)\n"
+        "    nn.init.zeros_(made.bias)\n    return made\n"
+    )
     np.savez(folder / "points.npz", inputs=np.zeros((4, 2), np.float32), labels=np.arange(4) % 5,
              class_names=list("abcde"))  # fmt: skip
     from certmix.models.spec import load_model
@@ -397,64 +339,6 @@ def test_the_cost_of_two_linear_models(tmp_path):
     assert flops[0] == flops[1] == pytest.approx(2 * 2 * 5)
     assert 50 < flops[2] < 500 and flops[3] == pytest.approx(sum(flops[:3]))
     assert "input 2, 5 classes" in table.settings
-
-
-ZEROED = """
-    nn.init.zeros_(net.weight)
-    nn.init.zeros_(net.bias)
-    return net
-"""
-
-
-PLANE = """
-import torch
-from torch import nn
-
-
-def line(scale, tilt):
-    net = nn.Linear(2, 4)
-    with torch.no_grad():
-        net.weight.copy_(scale * torch.tensor([[1.0, tilt], [-1.0, tilt], [tilt, 1.0], [-tilt, -1.0]]))
-        net.bias.copy_(-net.weight @ torch.tensor([0.5, 0.5]))
-    return net
-
-
-def accurate():
-    return line(9.0, 0.0)
-
-
-def robust():
-    return line(2.0, 0.2)
-"""
-
-
-def test_a_real_evaluation_is_judged_as_it_judged_itself(tmp_path):
-    (tmp_path / "nets.py").write_text(PLANE)
-    inputs = np.random.default_rng(5).uniform(0.05, 0.95, (70, 2)).astype(np.float32)
-    x, y = (inputs - 0.5).T
-    labels = np.where(np.abs(x) > np.abs(y), np.where(x > 0, 0, 1), np.where(y > 0, 2, 3))
-    np.savez(tmp_path / "points.npz", inputs=inputs, labels=labels, class_names=list("abcd"))
-    nets = {
-        role: f"{tmp_path / 'nets.py'}:{net}"
-        for role, net in (("standard", "accurate"), ("robust", "robust"))
-    }
-    sources = Sources(data=str(tmp_path / "points.npz"), **nets)
-    request = AttackRequest(attack="apgd-ce", eps=0.06, steps=4, images=35)
-    choices = FitChoices(beta=0.8, grid=GRID, temperature=0.5)
-    nuts_fit(request, sources, Surroundings(output=tmp_path / "mix"), choices=choices)
-    everything = request.replace(images="all")
-    found = nuts_evaluate(
-        tmp_path / "mix", everything, sources, Surroundings(output=tmp_path / "eval"),
-        plain_alphas=[0.7], queries=20, sweep_images=10, r_d_sweep=[0.0],
-    )  # fmt: skip
-    attacked = {row[0]: row[2] for row in found.table.rows}
-    inputs = read_inputs([tmp_path / "mix", tmp_path / "eval"])
-    rules = {"MixedNUTS": Rule.of(inputs.fit.fitted.settings), "plain mix, alpha 0.7": Rule(0.7)}
-    rules |= {"standard (g)": Rule(0.0), "robust (h)": Rule(1.0)}
-    for name, rule in rules.items():
-        assert judge(rule, inputs.fit.logits, inputs.points)[2] == attacked[name]
-    assert 0 < attacked["MixedNUTS"].correct < 35
-    assert nuts_study("cost", [tmp_path / "mix"]).table.extra["flops"]["robust"] == 16
 
 
 def spoil_request(folder):
@@ -518,12 +402,6 @@ def test_the_wrong_folders_are_refused(name, fits, evaluations, message, tmp_pat
         nuts_study(name, folders)
 
 
-def test_another_commands_run_is_refused(tmp_path):
-    (tmp_path / "run.json").write_text('{"format_version": 2, "identity": {"study": "mix-sweep"}}')
-    with pytest.raises(RunError, match="certmix mix-sweep"):
-        nuts_study("beta", [tmp_path])
-
-
 def test_the_command_prints_draws_and_writes(command, fit_folder, tmp_path):
     asked = ("--plot", "m.svg", "--output", "out", "--format", "csv")
     done = command("nuts", "study", "transform", fit_folder, *asked)
@@ -534,8 +412,6 @@ def test_the_command_prints_draws_and_writes(command, fit_folder, tmp_path):
 
 
 def test_the_command_names_its_studies(command, fit_folder):
-    listed = command("nuts", "study", "--help").out
-    assert all(name in listed and study.summary in listed for name, study in STUDIES.items())
     wrong = command("nuts", "study", "nonsense", fit_folder)
     assert wrong.code == 2 and all(name in wrong.err for name in STUDIES) and "Traceback" not in wrong.err
     plain = command("nuts", "study", "clamp", fit_folder, "--plot", "x.png")
