@@ -20,7 +20,7 @@ from certmix.models.zoo import Card, save_zoo
 from certmix.nuts import Grid, NonlinearTransform, TransformSettings, fit
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import FitFacts, MixSettings, TuningImages
-from certmix.nuts.folder import PARTS, BaseModel, load_nuts, load_part, read_nuts, save_nuts
+from certmix.nuts.folder import PARTS, BaseModel, load_nuts, read_nuts, save_nuts
 from certmix.nuts.mixture import NutsMixture, TransformedRobust
 
 NETS = """
@@ -415,14 +415,6 @@ def test_a_folder_or_its_file_will_do(folder, monkeypatch):
     assert load_model("nuts:a#b").checksum == expected.checksum
 
 
-def test_a_shipped_name_wins_over_a_folder(folder, zoo, monkeypatch):
-    monkeypatch.chdir(folder.parent)
-    shutil.copytree(folder, "tiny-standard")
-    assert load_model("tiny-standard", zoo=zoo).name == "tiny-standard"
-    for spec in ("./tiny-standard", "nuts:tiny-standard"):
-        assert load_model(spec, zoo=zoo).name == "nuts:tiny-standard"
-
-
 def test_what_the_specs_refuse(folder, zoo, tmp_path):
     refused(load_model, f"nuts:{folder}#h", match="part #h is unknown: use one of #robust, #bypass")
     refused(load_model, f"nuts:{folder}", weights=Path("w.pt"), match="brings its own weights")
@@ -445,16 +437,6 @@ def test_a_part_needs_only_its_own_base_model(folder, nets):
         load_model(f"nuts:{folder}#{part}")
     for part in ("", "#bypass", "#standard"):
         refused(load_model, f"nuts:{folder}{part}", match="the standard model: .*gone.pt2")
-
-
-def test_noise_level_and_range_come_from_the_cards(tmp_path, zoo):
-    pair = [BaseModel(load_model(name, zoo=zoo)) for name in ("tiny-standard", "tiny-0.50")]
-    save_nuts(tmp_path / "mix", SETTINGS, *pair, zoo=zoo)
-    bent = load_part(tmp_path / "mix", "robust", "spec", zoo=zoo)
-    assert (bent.noise_sigma, bent.input_range) == (0.5, (0.0, 1.0))
-    assert load_model(f"nuts:{tmp_path / 'mix'}#base", zoo=zoo).card.name == "tiny-0.50"
-    mix = load_model(str(tmp_path / "mix"), zoo=zoo)
-    assert (mix.noise_sigma, mix.input_range) == (None, (0.0, 1.0))
 
 
 def checksums(folder):

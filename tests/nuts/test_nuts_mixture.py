@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -247,21 +246,6 @@ def test_the_bypass_must_be_of_the_mix_itself():
     other = AuxiliaryMixture(linear(1), net.robust, net.transform, alpha_d=0.9)
     with pytest.raises(ParameterError, match="different standard models: make"):
         DirectBypass(net, other)
-
-
-def test_parts_and_modes_can_be_found():
-    net = mixture()
-    bypass = direct_bypass(net, 0.9)
-    assert bypass.standard is net.standard is bypass.auxiliary.standard
-    assert bypass.robust is net.robust is bypass.auxiliary.robust
-    assert not any(part.training for part in bypass.modules())
-    fresh = direct_bypass(NutsMixture(net.standard, net.robust, net.transform, 0.9), 0.9)
-    assert fresh.training
-    assert not net.standard.training, "making a bypass changes no mode"
-    assert "alpha=0.9, temperature=0.0" in repr(bypass)
-    assert "alpha_d=0.9, r_d=0.9" in repr(bypass)
-    twin = copy.deepcopy(bypass)
-    assert twin.mixture.standard is twin.auxiliary.standard
 
 
 def hidden():

@@ -345,13 +345,6 @@ def test_a_mix_inside_a_mix_is_found_and_a_folder_is_named_with_its_bypass():
     assert "name nuts:mix#bypass instead" in note
 
 
-@pytest.mark.parametrize(
-    ("eps", "shown"), [(0.2, "0.2"), (0.6, "0.6"), (1.0, "1"), (8 / 255, "8/255"), (None, "8/255")]
-)
-def test_a_radius_is_spoken_of_as_it_was_given(eps, shown):
-    assert AttackRequest(eps=eps).words() == f"pgd, linf eps {shown}"
-
-
 EVERY = {
     "attack": lambda *a, **k: attack(*a, **k),
     "attack on a mix": lambda *a, **k: attack(*a, alpha=0.5, **k),
