@@ -241,7 +241,6 @@ class Choice:
     alpha: float
     certified: int
     clean: int
-    images: int
     ties: int
 
 
@@ -274,9 +273,8 @@ def choose(
     best = np.lexsort(keys)[0]
     at = int(rows[best]), int(columns[best])
     same = feasible & (certified == certified[at]) & (clean == clean[at])
-    return Choice(
-        at[0], float(weights[at[1]]), int(certified[at]), int(clean[at]), len(labels), int(same.any(1).sum())
-    )
+    ties = int(same.any(1).sum())
+    return Choice(at[0], float(weights[at[1]]), int(certified[at]), int(clean[at]), ties)
 
 
 @njit(cache=True, nogil=True)

@@ -25,7 +25,7 @@ from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study
 from certmix.tables.study_plots import lipschitz_image
 from certmix.tables.table import Quantity, Table
 from certmix.text import ceil_digits, floor_digits, plain_decimal
-from certmix.types import FloatArray, IntArray
+from certmix.types import FloatArray
 
 __all__ = ["CLAIMED", "ClaimTrial", "EstimatedLipschitz", "local_lipschitz"]
 
@@ -64,8 +64,6 @@ class ClaimTrial:
 class EstimatedLipschitz:
     """What the study found: estimated constants, and what they suggest or contradict."""
 
-    indices: IntArray
-    labels: IntArray
     constants: LipschitzEstimate
     radius: EstimatedRadius | None
     trial: ClaimTrial | None
@@ -304,7 +302,7 @@ def view(numbers: Numbers) -> StudyResult:
         quotient=None if radius is None else radius.quotient,
         claimed=None if trial is None else trial.claimed,
     )  # fmt: skip
-    data = EstimatedLipschitz(numbers.indices, numbers.labels, constants, radius, trial)
+    data = EstimatedLipschitz(constants, radius, trial)
     return StudyResult(table, {"lipschitz": draw}, data)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -171,17 +171,20 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
                 f"{folder} evaluates another {role} model than {fits[0].folder} was fitted for: "
                 "name an evaluation of its mix"
             )
-    points = _read_points(folder)
-    checksum = str(run["identity"].get("data_checksum"))
-    same = [fit for fit in fits if fit.run["identity"].get("data_checksum") == checksum]
-    rows = np.arange(len(points.indices))
-    for fit in same:
-        rows = rows[~np.isin(points.indices[rows], fit.logits.indices)]
-    if not len(rows):
+    with stored_numbers(folder) as numbers:  # of the images in its table; no obfuscation check is among them
+        base = {name: numbers.read(name) for name in numbers.cells}
+    indices, labels = numbers.indices, numbers.labels
+    widths = {vectors.shape[1] for vectors in base.values()}
+    if CLEAN not in base or len(widths) != 1 or max(widths) % 2 or labels.max() >= max(widths) // 2:
+        raise RunError(f"{folder / DATABASE} does not hold both models' logits: evaluate again with --fresh")
+    unseen = np.ones(len(indices), bool)
+    for fit in fits:
+        if fit.run["identity"].get("data_checksum") == run["identity"].get("data_checksum"):
+            unseen &= ~np.isin(indices, fit.logits.indices)
+    if not unseen.any():
         raise DataError(f"all images of {folder} were tuned on: evaluate on others")
-    base = {name: vectors[rows] for name, vectors in points.base.items()}
-    unseen = replace(points, labels=points.labels[rows], indices=points.indices[rows], base=base)
-    return Inputs(tuple(fits), unseen)
+    base = {name: vectors[unseen] for name, vectors in base.items()}
+    return Inputs(tuple(fits), AttackedPoints(folder, labels[unseen], indices[unseen], base))
 
 
 def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
@@ -201,17 +204,6 @@ def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
             f"{folder}: its run.json does not say how it was fitted ({error}): fit again"
         ) from None
     return FitCache(folder, logits, choices, request, run)
-
-
-def _read_points(folder: Path) -> AttackedPoints:
-    """Read an evaluation's points: of the images in its table, all attacks but the obfuscation check."""
-    with stored_numbers(folder) as numbers:
-        base = {name: numbers.read(name) for name in numbers.cells}
-    indices, labels = numbers.indices, numbers.labels
-    widths = {vectors.shape[1] for vectors in base.values()}
-    if CLEAN not in base or len(widths) != 1 or max(widths) % 2 or labels.max() >= max(widths) // 2:
-        raise RunError(f"{folder / DATABASE} does not hold both models' logits: evaluate again with --fresh")
-    return AttackedPoints(folder, labels, indices, base)
 
 
 # ---------------------------------------------------------------------------- judging

@@ -376,8 +376,8 @@ def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Ta
         f"g alone {100 * plan.standard.accuracy:.1f} %, h's votes alone {100 * plan.votes.accuracy:.1f} %. "
         "Clean accuracies of mixes are plug-in estimates.",
     ]
-    if plan.ties > 1:
-        planning.append(f"{plan.ties} transforms do equally well on the tuning images.")
+    if plan.transform.ties > 1:
+        planning.append(f"{plan.transform.ties} transforms do equally well on the tuning images.")
     if plan.on_edge:
         edges = ", ".join(plan.on_edge)
         planning.append(f"The optimum lies on the grid's edge in {edges}: try a wider --grid.")
@@ -419,7 +419,7 @@ def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Ta
         ),
         extra={
             "at_radius": asked.at_radius, "sigma": asked.sigma, "clean_accuracy_floor": plan.floor,
-            "transform": asdict(best), "ties": plan.ties, "on_edge": list(plan.on_edge),
+            "transform": asdict(best), "ties": plan.transform.ties, "on_edge": list(plan.on_edge),
             "certified": certified,
         },
     )  # fmt: skip

@@ -8,7 +8,6 @@ import numpy as np
 
 from certmix.errors import ParameterError
 from certmix.nuts.certified import (
-    Choice,
     NoisyLogits,
     ScoreSums,
     choose,
@@ -41,6 +40,8 @@ class Planned:
     alpha: float
     certified: EstimatedAccuracy
     clean: EstimatedAccuracy
+    candidate: int
+    ties: int
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Plan:
     """What the tuning images say: the transform chosen, and how it and two others are expected to do.
 
     `floor` is the clean accuracy asked of each mix; `standard` and `votes` are g's own and the smoothed
-    h's own.  `softmax` (as it is) is None where no alpha takes it to the floor.  `ties` counts transforms
-    that do as well as the best; `on_edge` names parameters whose best value ends the grid.
+    h's own.  `softmax` (as it is) is None where no alpha takes it to the floor; `on_edge` names parameters
+    whose best value ends the grid.
     """
 
     floor: float
@@ -59,7 +60,6 @@ class Plan:
     transform: Planned
     hard: Planned
     softmax: Planned | None
-    ties: int
     on_edge: tuple[str, ...]
 
 
@@ -78,7 +78,7 @@ def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:
     if asked.clean_accuracy_floor is not None:
         floor = asked.clean_accuracy_floor
 
-    def planned(name: str, scores: str, bound: str, sums: ScoreSums) -> tuple[Planned, Choice] | None:
+    def planned(name: str, scores: str, bound: str, sums: ScoreSums) -> Planned | None:
         margins = planned_margins(
             sums, bound=bound, samples=asked.samples, failure_probability=asked.failure_probability,
             distance=asked.at_radius / asked.sigma,
@@ -86,10 +86,9 @@ def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:
         found = choose(margins, sums.means, standard, logits.labels, floor)
         if found is None:
             return None
-        certified, clean = (
-            estimated_accuracy(np.arange(found.images) < count) for count in (found.certified, found.clean)
-        )
-        return Planned(name, scores, bound, found.alpha, certified, clean), found
+        images = np.arange(len(logits.labels))
+        certified, clean = (estimated_accuracy(images < count) for count in (found.certified, found.clean))
+        return Planned(name, scores, bound, found.alpha, certified, clean, found.candidate, found.ties)
 
     bent = grid_sums(logits.noisy, grid, clamp=asked.clamp, top_k=asked.top_k)
     transform = planned("transform", "soft", asked.bound, bent)
@@ -102,14 +101,7 @@ def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:
             f"has {own.accuracy:.4g}: lower --clean-accuracy-floor"
         )
 
-    def merit(choice: Choice) -> tuple[int, int, float]:
-        return choice.certified, choice.clean, choice.alpha
-
-    better = hard[1][0] if merit(hard[1][1]) > merit(hard[0][1]) else hard[0][0]
-    one, choice = transform
-    i, j, k = (int(at) for at in np.unravel_index(choice.candidate, grid.shape))
+    better = max(hard[0], hard[1], key=lambda one: (one.certified.correct, one.clean.correct, one.alpha))
+    i, j, k = (int(at) for at in np.unravel_index(transform.candidate, grid.shape))
     best = TransformSettings(grid.s[i], grid.p[j], grid.c[k], asked.clamp, asked.top_k)
-    return Plan(
-        floor, own, alone, best, one, better, None if softmax is None else softmax[0], choice.ties,
-        grid.edges((i, j, k)),
-    )  # fmt: skip
+    return Plan(floor, own, alone, best, transform, better, softmax, grid.edges((i, j, k)))

@@ -105,7 +105,7 @@ def test_an_interrupted_search_goes_on_and_batches_change_nothing(dataset, tmp_p
     few = {"batch_size": 6}  # points: two images of three classes
     where = Surroundings(output=tmp_path / "run", progress=stop, say=lambda message: None)
     partial = run(dataset, where, changes=few)
-    assert not partial.complete and len(partial.data.indices) == 4 and seen == [2, 4]
+    assert not partial.complete and len(partial.table.rows) == 4 and seen == [2, 4]
     again = run(dataset, Surroundings(output=tmp_path / "run", say=lambda message: None), changes=few)
     assert again.complete
     np.testing.assert_allclose(
