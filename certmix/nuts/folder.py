@@ -22,7 +22,7 @@ from certmix.models.architectures import Normalized
 from certmix.models.foreign import FixedMode
 from certmix.models.spec import MODULE_FACTORY, LoadedModel, load_model
 from certmix.models.zoo import ZOO_FOLDER, read_bytes, zoo_names
-from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass
+from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
 from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import LAYER_NORM
@@ -99,8 +99,7 @@ class LoadedNuts:
     @property
     def mixture(self) -> NutsMixture:
         """The mix itself."""
-        own, pair = self.settings, (self.standard.module, self.robust.module)
-        return NutsMixture(*pair, NonlinearTransform.of(own.transform), own.alpha, own.temperature).eval()
+        return NutsMixture.of(self.settings, self.standard.module, self.robust.module)
 
     @property
     def transformed(self) -> TransformedRobust:
@@ -115,15 +114,13 @@ class LoadedNuts:
     @property
     def bypass(self) -> DirectBypass:
         """The mix with the auxiliary's gradient; needs alpha_d."""
-        own, mixture = self.settings, self.mixture
+        own = self.settings
         if own.alpha_d is None:
             raise ModelError(
                 f"{self.folder / FILE} has no alpha_d, which the gradient of an adaptive attack needs: "
                 "compute it with certmix.nuts.auxiliary_alpha and save the mix again"
             )
-        parts = mixture.standard, mixture.robust, mixture.transform
-        auxiliary = AuxiliaryMixture(*parts, alpha_d=own.alpha_d, r_d=own.r_d)
-        return DirectBypass(mixture, auxiliary).eval()
+        return direct_bypass(self.mixture, own.alpha_d, own.r_d)
 
 
 # ---------------------------------------------------------------------------- there and back

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from certmix.calling import call_both, call_model
 from certmix.models.mixture import mix_logits
 from certmix.models.trust import check_pair
-from certmix.nuts.description import check_mix
+from certmix.nuts.description import MixSettings, check_mix
+from certmix.nuts.transform import NonlinearTransform
 
 __all__ = ["NutsMixture", "TransformedRobust", "mix_sharpened", "transformed_logits"]
 
@@ -166,6 +167,12 @@ class NutsMixture(nn.Module):
         check_mix(alpha, temperature)
         self.standard, self.robust, self.transform = standard, robust, transform
         self.alpha, self.temperature = float(alpha), float(temperature)
+
+    @classmethod
+    def of(cls, settings: MixSettings, standard: nn.Module, robust: nn.Module) -> NutsMixture:
+        """Return the mix with these settings, in evaluation mode."""
+        transform = NonlinearTransform.of(settings.transform)
+        return cls(standard, robust, transform, settings.alpha, settings.temperature).eval()
 
     def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
         """Return the mix's logits from the logits of both base models."""

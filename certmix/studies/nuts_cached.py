@@ -17,15 +17,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from certmix.errors import DataError, ParameterError, RunError
-from certmix.nuts.description import MixSettings
-from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import attacked_margin, transform_numpy
-from certmix.nuts.mixture import mix_sharpened, transformed_logits
-from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import read_run
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.folder import CERTIFY, DATABASE, command_of
-from certmix.studies.nuts_evaluate import CLEAN, right_at
+from certmix.studies.nuts_evaluate import CLEAN, Rule, right_at
 from certmix.studies.nuts_fit import LOGITS, CachedLogits, FitChoices, NutsFitted, fit_cached, read_logits
 from certmix.studies.study import attacked_accuracy, estimated_accuracy, some, stored_numbers
 from certmix.tables.table import Cell, Quantity
@@ -207,26 +203,6 @@ def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
 
 
 # ---------------------------------------------------------------------------- judging
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a mix answers; without a transform it is the plain mix of probabilities."""
-
-    alpha: float
-    transform: TransformSettings | None = None
-    temperature: float = 1.0
-
-    @classmethod
-    def of(cls, settings: MixSettings) -> Rule:
-        """Return the rule of a fitted mix."""
-        return cls(settings.alpha, settings.transform, settings.temperature)
-
-    def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
-        """Return the mix's logits from both base models'."""
-        if self.transform is not None:
-            robust = transformed_logits(robust, NonlinearTransform.of(self.transform))
-        return mix_sharpened(standard, robust, self.alpha, self.temperature)
 
 
 def withstands(rule: Rule, robust: FloatArray, labels: IntArray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import MixSettings, check_shares
 from certmix.nuts.folder import load_nuts
+from certmix.nuts.grid import TransformSettings
 from certmix.nuts.mixture import NutsMixture, mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs.attack_request import AttackRequest
@@ -246,16 +247,31 @@ def right_at(mix: Mix, base: FloatArray, labels: np.ndarray) -> np.ndarray:
     return np.asarray((mix(standard, robust).argmax(1).numpy() == labels) | ~attacked)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """How a mix answers; without a transform it is the plain mix of probabilities."""
+
+    alpha: float
+    transform: TransformSettings | None = None
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, settings: MixSettings) -> Rule:
+        """Return the rule of a fitted mix."""
+        return cls(settings.alpha, settings.transform, settings.temperature)
+
+    def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
+        """Return the mix's logits from both base models'."""
+        if self.transform is not None:
+            robust = transformed_logits(robust, NonlinearTransform.of(self.transform))
+        return mix_sharpened(standard, robust, self.alpha, self.temperature)
+
+
 def contenders(own: MixSettings, plain_alphas: Sequence[float]) -> dict[str, Mix]:
     """Return g, h, the plain mixes and the nonlinear mix, by name."""
-    bend = NonlinearTransform.of(own.transform)
-
-    def nuts(g: Tensor, h: Tensor) -> Tensor:
-        return mix_sharpened(g, transformed_logits(h, bend), own.alpha, own.temperature)
-
     ends: dict[str, Mix] = {CONTENDERS[0]: lambda g, h: g, CONTENDERS[1]: lambda g, h: h}
     plain = {plain_name(alpha): partial(mix_outputs, alpha=alpha) for alpha in plain_alphas}
-    return {**ends, **plain, NUTS: nuts}
+    return {**ends, **plain, NUTS: Rule.of(own).mix}
 
 
 def plain_name(alpha: float) -> str:
@@ -270,15 +286,10 @@ class Suite:
         self.bench, self.pair, self.own = bench, pair, own
         self.quick = reduced(bench, pair[0]), reduced(bench, pair[1])
 
-    def mixture(self, pair: tuple[nn.Module, nn.Module]) -> NutsMixture:
-        """Return the nonlinear mix of a pair of base models."""
-        own = self.own
-        return NutsMixture(*pair, NonlinearTransform.of(own.transform), own.alpha, own.temperature).eval()
-
     def bypass(self, pair: tuple[nn.Module, nn.Module], r_d: float) -> DirectBypass:
         """Return the mix with the auxiliary's gradient."""
         assert self.own.alpha_d is not None
-        return direct_bypass(self.mixture(pair), self.own.alpha_d, r_d)
+        return direct_bypass(NutsMixture.of(self.own, *pair), self.own.alpha_d, r_d)
 
 
 def suite_cells(
@@ -323,7 +334,7 @@ def suite_cells(
         add(f"{NUTS}, bypass, autoattack", NUTS,
             partial(attacked_points, exact, bypass, attack="autoattack"))  # fmt: skip
     asking = replace(bench, request=bench.request.replace(steps=queries, attack="square"))
-    mixes = [suite.mixture(both) for both in (pair, quick)]
+    mixes = [NutsMixture.of(suite.own, *both) for both in (pair, quick)]
     add(f"{NUTS}, square", NUTS, partial(attacked_points, asking, mixes[0], quick=mixes[1]))
     return cells
 

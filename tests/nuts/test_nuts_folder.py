@@ -58,17 +58,40 @@ X = torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
 SETTINGS = MixSettings(TransformSettings(5.0, 3.571, -1.1), alpha=0.987654321, alpha_d=0.957)
 
 
-@pytest.fixture
-def nets(tmp_path):
-    path = tmp_path / "code" / "nets.py"
+def written(place):
+    path = place / "code" / "nets.py"
     path.parent.mkdir()
     path.write_text(NETS)
     return path
 
 
 @pytest.fixture
-def pair(nets):
+def nets(tmp_path):
+    return written(tmp_path)
+
+
+def pair_of(nets):
     return [BaseModel(load_model(f"{nets}:{name}")) for name in ("accurate", "robust")]
+
+
+@pytest.fixture
+def pair(nets):
+    return pair_of(nets)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    place = tmp_path_factory.mktemp("made")
+    save_nuts(place / "mix", SETTINGS, *pair_of(written(place)))
+    return place / "mix"
+
+
+@pytest.fixture
+def spoilt(made):
+    """A mix whose nuts.json is put back after the test."""
+    text = (made / "nuts.json").read_bytes()
+    yield made
+    (made / "nuts.json").write_bytes(text)
 
 
 @pytest.fixture
@@ -321,11 +344,11 @@ def test_swapped_copies_are_noticed(tmp_path, nets, pair):
     ("a\nb", 1, "the file: .*unknown field"), ("\ud800", 1, "not Unicode"), ("standard", None, "standard: Expected"), ("robust", {}, "robust: .*missing required field `spec`"),
     ("fit", {"beta": 2}, "fit: .*missing"), ("tuning", 3, "tuning: Expected"), ("extra", 1, "the file: .*unknown field `extra`"),
 ])  # fmt: skip
-def test_a_changed_file_is_refused(folder, key, value, message):
-    edited(folder, lambda plain: plain.update({key: value}))
-    refused(load_nuts, folder, match=message)
+def test_a_changed_file_is_refused(spoilt, key, value, message):
+    edited(spoilt, lambda plain: plain.update({key: value}))
+    refused(load_nuts, spoilt, match=message)
     with pytest.raises(ModelError, match="nuts.json"):
-        read_nuts(folder)
+        read_nuts(spoilt)
 
 
 @pytest.mark.parametrize("key,value,message", [
@@ -338,9 +361,9 @@ def test_a_changed_file_is_refused(folder, key, value, message):
     ("spec", "nuts:.", "is itself a nonlinear mix"), ("spec", "./nuts.json", "is itself a nonlinear mix"),
     ("spec", "./", "leads out of the folder|nonlinear mix"), ("code", "x", "robust: .*unknown field `code`"), ("spec", "a\nb", "spec is 'a.*one line"),
 ])  # fmt: skip
-def test_a_changed_reference_is_refused(folder, key, value, message):
-    edited(folder, lambda plain: plain["robust"].update({key: value}))
-    refused(load_nuts, folder, match=message)
+def test_a_changed_reference_is_refused(spoilt, key, value, message):
+    edited(spoilt, lambda plain: plain["robust"].update({key: value}))
+    refused(load_nuts, spoilt, match=message)
 
 
 def test_a_link_out_of_the_folder_is_not_followed(folder, nets):
@@ -354,12 +377,12 @@ def test_a_link_out_of_the_folder_is_not_followed(folder, nets):
     ("[]", "no format version"), ("{}", "no format version"), ("3", "no format version"),
     ('{"format_version": 1, "format_version": 1}', "is not JSON"), ('{"format_version": 2}', "lacks alpha, alpha_d, c: save"),
 ])  # fmt: skip
-def test_broken_files_are_refused(folder, text, message):
-    (folder / "nuts.json").write_bytes(text.encode(errors="surrogateescape"))
-    refused(load_nuts, folder, match=message)
-    refused(load_model, str(folder), match=message)
-    (folder / "nuts.json").unlink()
-    refused(load_nuts, folder, match="nuts.json cannot be read .*: name a folder that holds nuts.json")
+def test_broken_files_are_refused(spoilt, text, message):
+    (spoilt / "nuts.json").write_bytes(text.encode(errors="surrogateescape"))
+    refused(load_nuts, spoilt, match=message)
+    refused(load_model, str(spoilt), match=message)
+    (spoilt / "nuts.json").unlink()
+    refused(load_nuts, spoilt, match="nuts.json cannot be read .*: name a folder that holds nuts.json")
 
 
 def test_models_of_different_input_ranges_are_refused(tmp_path, zoo):
