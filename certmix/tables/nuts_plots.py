@@ -60,8 +60,11 @@ def beta_image(
                 points = percent(clean), percent(second)
                 pale: dict[str, Any] = {"color": how["color"], "alpha": 0.16, "linewidth": 1, "zorder": 2}
                 # 95 % intervals over images, both ways
-                axes.hlines(points[1], *100 * np.array([one.interval for one in clean]).T, **pale)
-                axes.vlines(points[0], *100 * np.array([one.interval for one in second]).T, **pale)
+                ends = [
+                    np.array([one.interval for one in shares]).reshape(-1, 2) for shares in (clean, second)
+                ]
+                axes.hlines(points[1], *100 * ends[0].T, **pale)
+                axes.vlines(points[0], *100 * ends[1].T, **pale)
                 axes.plot(*points, linewidth=1.6, markersize=size, clip_on=False, zorder=3, **how)
             axes.set(xlabel="clean accuracy (%, estimate)", ylabel=what)
             axes.margins(0.08)
