@@ -27,7 +27,7 @@ from certmix.radii._checks import check_alpha, check_sigma, less_lost, probabili
 from certmix.radii._normal import EPS, ndtr
 from certmix.types import CertifiedRadii, FloatArray, Status
 
-__all__ = ["BOUND", "LayerBounds", "bound_layers", "layer_means", "layered_radii"]
+__all__ = ["BOUND", "bound_layers", "layer_means", "layered_radii"]
 
 _ROUNDING = 1e-13
 """More than the rounding errors of a margin, a mean of values of ndtr, and of the quantiles in it."""

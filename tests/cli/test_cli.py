@@ -88,7 +88,7 @@ def test_interrupt_prints_a_partial_table(problem, tmp_path: Path):
     options = [*problem.options[:4], "--robust", f"{tmp_path / 'nets.py'}:Slow", *problem.options[6:]]
     code = "import sys; from certmix_cli.main import main; sys.argv = ['certmix', *sys.argv[1:]]; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "certify", *options, "--samples", "900", "--goal", "fixed", "--batch-size", "50",
+        [sys.executable, "-c", code, "certify", *options, "--samples", "9000", "--goal", "fixed", "--batch-size", "50",
          "--images", "all", "--output", str(tmp_path / "run")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "100"},
     )  # fmt: skip

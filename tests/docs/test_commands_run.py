@@ -51,6 +51,7 @@ NOT_HERE = {
     "--output whole": "as the first of nuts.md, of more images",
     "nuts evaluate whole": "of that one",
     "nuts:proved": "a fit that needs more than a few images",
+    "show proved": "shows such a fit",
     "nuts fit --certified": "a fit that needs more than a few images",
     "nuts study": "studies of fits and evaluations of their own: tests/studies",
     "runs/imagenet": "needs ImageNet",

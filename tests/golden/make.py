@@ -126,13 +126,14 @@ def texts(folder: Path) -> Iterator[tuple[str, str]]:
     np.savez(
         folder / "points.npz", inputs=np.array(INPUTS, np.float32), labels=np.array(LABELS), class_names=names
     )
+    (folder / "logs").symlink_to(LOGS)  # lines break alike wherever the logs are
     before, argv = Path.cwd(), sys.argv
     os.chdir(folder)
     os.environ["COLUMNS"] = "120"
     try:
         for name, command in COMMANDS.items():
             told, warned = io.StringIO(), io.StringIO()
-            sys.argv = ["certmix", *command.format(logs=LOGS).split()]
+            sys.argv = ["certmix", *command.format(logs="logs").split()]
             code: object = 0
             with redirect_stdout(told), redirect_stderr(warned):
                 try:
@@ -150,7 +151,7 @@ def texts(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _settled(text: str, folder: Path) -> str:
     """Replace what differs from machine to machine: paths, times and last digits."""
-    text = text.replace(str(folder), "FOLDER").replace(str(LOGS) + "/", "")
+    text = text.replace(str(folder), "FOLDER").replace("logs/gaussian", "gaussian")
     for pattern, plain in VARYING:
         text = re.sub(pattern, plain, text)
     # the last digits of a float64 are the processor's
