@@ -146,17 +146,22 @@ def _run(suites: dict[str, Suite], cases: int, seed: int, *, show: bool) -> None
         "-c", os.devnull, "--rootdir", str(folder), "--import-mode=importlib", "-p", "no:terminal",
         "-p", "no:cacheprovider", "--hypothesis-seed", str(seed),
     ]  # fmt: skip
-    for suite in suites.values():
-        module = folder / f"test_{suite.name.replace('-', '_')}.py"
-        code = pytest.main([*common, str(module)], plugins=[Reporter(suites, show)])
-        if code == pytest.ExitCode.INTERRUPTED and "import" not in suite.failures:
-            raise KeyboardInterrupt
-        if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
-            raise CertmixError(
-                f"pytest cannot run suite {suite.name} ({code!r}): reinstall pytest and hypothesis"
-            )
-        if show:
-            click.echo("\n".join(_lines(suite)))
+    own = os.environ.pop("PYTEST_ADDOPTS", None)  # such as -k: it would leave tests out
+    try:
+        for suite in suites.values():
+            module = folder / f"test_{suite.name.replace('-', '_')}.py"
+            code = pytest.main([*common, str(module)], plugins=[Reporter(suites, show)])
+            if code == pytest.ExitCode.INTERRUPTED and "import" not in suite.failures:
+                raise KeyboardInterrupt
+            if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
+                raise CertmixError(
+                    f"pytest cannot run suite {suite.name} ({code!r}): reinstall pytest and hypothesis"
+                )
+            if show:
+                click.echo("\n".join(_lines(suite)))
+    finally:
+        if own is not None:
+            os.environ["PYTEST_ADDOPTS"] = own
 
 
 def _lines(suite: Suite) -> list[str]:

@@ -186,7 +186,8 @@ def test_numbers_flushed_to_zero_are_seen():
 # ---------------------------------------------------------------- the command
 
 
-def test_text_names_the_machine_and_each_suite(command):
+def test_text_names_the_machine_and_each_suite(command, monkeypatch):
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k threshold")  # the user's own: no test is left out for it
     done = command("selftest", "--suite", "margin-lemma", "--cases", 3, "--seed", 4)
     assert done.code == 0, done.err
     assert "torch: " in done.out
@@ -205,8 +206,9 @@ main()
 """
 
 
-def test_a_fault_gives_exit_code_1_and_the_failing_case():
+def test_a_fault_gives_exit_code_1_and_the_failing_case(monkeypatch):
     """In a new process: here the modules of the tests may hold the function from before the fault."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-n 2")  # other processes would not have the fault
     text, data = (
         subprocess.run([sys.executable, "-c", FAULTY, kind], capture_output=True, text=True, check=False)
         for kind in ("text", "json")
