@@ -7,8 +7,9 @@ loaded on first use: ``import certmix`` imports no torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from certmix.lazy import lazily
 
 if TYPE_CHECKING:
     from certmix.certification.evaluate import CertifyResult
@@ -32,23 +33,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CertifyResult": "certmix.certification.evaluate",
-    "CertmixWarning": "certmix.certification.run",
-    "MixedClassifier": "certmix.models.mixture",
-    "SmoothedClassifier": "certmix.models.smoothed",
-    "assert_certified": "certmix.verification.asserting",
-    "certify": "certmix.certification.run",
-    "certify_radii": "certmix.radii",
-    "exact_radius": "certmix.radii",
-    "lipschitz_radius": "certmix.radii",
-    "smoothing_radius": "certmix.radii",
+    "CertifyResult": "certification.evaluate",
+    "CertmixWarning": "certification.run",
+    "MixedClassifier": "models.mixture",
+    "SmoothedClassifier": "models.smoothed",
+    "assert_certified": "verification.asserting",
+    "certify": "certification.run",
+    "certify_radii": "radii",
+    "exact_radius": "radii",
+    "lipschitz_radius": "radii",
+    "smoothing_radius": "radii",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'certmix' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -6,8 +6,6 @@ int64, radii float64 in the units of the classifier's input.
 
 from __future__ import annotations
 
-import importlib
-from collections import UserDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -34,20 +32,6 @@ class Status(IntEnum):
     ABSTAIN = 0  #: no class is established: p <= q
     NOT_CERTIFIED = 1  #: a class is established, but no radius > 0 at this alpha
     CERTIFIED = 2  #: a radius > 0 is proved
-
-
-class LazyTable(UserDict[str, Any]):
-    """Entries by name; those given as ``module:attribute`` are loaded when they are first looked up.
-
-    Names alone, which help and refusals read, then cost no import of compilers and special functions.
-    """
-
-    def __getitem__(self, name: str) -> Any:
-        found = self.data[name]
-        if isinstance(found, str):
-            module, _, attribute = found.partition(":")
-            found = self.data[name] = getattr(importlib.import_module(module), attribute)
-        return found
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ Which bound is used must be decided before the estimation samples are seen.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from certmix.bounds.bound import Bound, check_counts, check_failure_probability
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.errors import ParameterError
+from certmix.lazy import LazyTable, lazily
 from certmix.sampling.schedule import share
-from certmix.types import ConfidenceBounds, IntArray, LazyTable
+from certmix.types import ConfidenceBounds, IntArray
 
 if TYPE_CHECKING:
     from certmix.bounds.clopper_pearson import is_established
@@ -40,10 +40,7 @@ BOUNDS = LazyTable(_SHIPPED)
 """Bounds by name; the first of votes and the first of scores are the defaults."""
 
 
-def __getattr__(name: str) -> Any:
-    if name != "is_established":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module("certmix.bounds.clopper_pearson").is_established
+__getattr__ = lazily(__name__, {"is_established": "clopper_pearson"})
 
 
 def bounds_of(scores: str, *, distribution: bool = True) -> LazyTable:

@@ -5,9 +5,9 @@ Importing this package does not import torch; what needs it does, on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from certmix.lazy import lazily
 from certmix.margins.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
 from certmix.margins.margins import softmax_margin_lower
 
@@ -44,7 +44,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WITH_TORCH:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"certmix.margins.{_WITH_TORCH[name]}"), name)
+__getattr__ = lazily(__name__, _WITH_TORCH)

@@ -5,9 +5,9 @@ Names are loaded on first use: settings, which help reads, need neither compiled
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from certmix.lazy import lazily
 from certmix.nuts.grid import BETAS, GRIDS, TOP_K, Grid, TransformSettings, parse_grid
 
 if TYPE_CHECKING:
@@ -47,12 +47,11 @@ __all__ = [
 
 
 _HOMES = {
+    **dict.fromkeys(("MarginGrid", "NutsFit", "auxiliary_alpha", "constraint_share", "fit"), "algorithm"),
+    **dict.fromkeys(("margin_grid", "solve_beta"), "algorithm"),
     **dict.fromkeys(("NonlinearTransform", "changed_share", "layer_normalize"), "transform"),
     **dict.fromkeys(("attacked_margin", "clean_margin", "transform_numpy"), "margins"),
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"certmix.nuts.{_HOMES.get(name, 'algorithm')}"), name)
+__getattr__ = lazily(__name__, _HOMES)

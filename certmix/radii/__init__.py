@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from certmix.errors import ParameterError
+from certmix.lazy import LazyTable, lazily
 from certmix.radii._checks import Certificate, alpha_remedy, check_alpha, less_lost
-from certmix.types import CertifiedRadii, ConfidenceBounds, LazyTable, Status
+from certmix.types import CertifiedRadii, ConfidenceBounds, Status
 
 if TYPE_CHECKING:
     from certmix.radii.exact import exact_radius
@@ -52,10 +52,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"certmix.radii.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)
 
 
 MARGIN_SLACK = 2.0**-22

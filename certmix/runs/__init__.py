@@ -5,8 +5,9 @@ Names are loaded on first use: settings, which every command's help reads, need 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from certmix.lazy import lazily
 
 if TYPE_CHECKING:
     from certmix.runs.folder import Identity, Run, StudyIdentity, default_folder, read_run
@@ -30,7 +31,4 @@ _HOMES = {
 }  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"certmix.runs.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)

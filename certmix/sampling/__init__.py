@@ -5,9 +5,9 @@ Importing this package does not import torch; the sampler does, on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from certmix.lazy import lazily
 from certmix.sampling.devices import PRECISIONS, automatic_batch_size, resolve_device
 from certmix.sampling.schedule import looks
 
@@ -36,7 +36,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)
