@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -278,7 +277,9 @@ def _run(search: Search, at: Tensor, run: int, queries: int, p_init: float) -> N
     def visit(points: Tensor) -> Visit:
         return search.visit(at, points.reshape(len(points), *shape), gradient=False)
 
-    ball = replace(ball, **{name: as_pictures(getattr(ball, name)) for name in ("centre", "lower", "upper")})
+    ball = Ball(
+        ball.norm, as_pictures(ball.centre), ball.radius, as_pictures(ball.lower), as_pictures(ball.upper)
+    )
     start, move, odd = MOVES[ball.norm]
     best = last = visit(start(ball, lambda count: uniforms(0, count)))
     for query in range(queries - 1):
