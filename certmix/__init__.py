@@ -1,8 +1,7 @@
 """certmix: certified robustness of mixed classifiers.
 
-Mix an accurate classifier g and a robust one h, ``log((1 - alpha) g + alpha h)``,
-and prove how far an input can move before the answer changes.  Names are
-loaded on first use: ``import certmix`` imports no torch.
+Mix an accurate classifier g and a robust one h, ``log((1 - alpha) g + alpha h)``, and prove how far an input
+can move before the answer changes.  Names are loaded on first use: ``import certmix`` imports no torch.
 """
 
 from __future__ import annotations

@@ -35,11 +35,10 @@ class OutOfMemoryError(ModelError, torch.OutOfMemoryError):
 def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the model") -> Tensor:
     """Run a model on a copy of a batch and return its logits; gradients flow through.
 
-    The copy is on the model's device, in the floating dtype of its parameters,
-    so that a model that writes into its input harms nobody else.  A batch that is too
-    large for the model is run in parts of one size, the last of which overlaps
-    the one before.  Within `torch.compile`, `torch.fx` and `torch.func` the
-    model is called as it is.
+    The copy is on the model's device, in the floating dtype of its parameters, so that a model that writes
+    into its input harms nobody else.  A batch that is too large for the model is run in parts of one size,
+    the last of which overlaps the one before.  Within `torch.compile`, `torch.fx` and `torch.func` the model
+    is called as it is.
 
     `model` gives floating-point logits (N, classes), each row of its own input of `inputs` (N, ...) alone;
     they come back on the device of `inputs`, finite or not.  `name` is what a message calls the model.

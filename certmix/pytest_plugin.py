@@ -1,8 +1,7 @@
 """The pytest plugin: fixtures that certify models with the project's settings, and a marker.
 
-Loaded at every start of pytest where certmix is installed, so it imports
-pytest alone; everything else waits until a test asks for it.  It holds no
-assertions that pytest should rewrite: PYTEST_DONT_REWRITE.
+Loaded at every start of pytest where certmix is installed, so it imports pytest alone; everything else waits
+until a test asks for it.  It holds no assertions that pytest should rewrite: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

@@ -15,9 +15,8 @@ _EXACT = Context(prec=800)  # wide enough for every finite float and 400 digits
 def floor_digits(x: float, digits: int) -> str:
     """Return x rounded towards minus infinity, with this many digits after the point.
 
-    The number rounded is the shortest decimal that reads back as x, so that
-    0.29, which is stored a little below 29/100, stays 0.29.  ParameterError if
-    x is not finite, or digits are not 0 to 400.
+    The number rounded is the shortest decimal that reads back as x, so that 0.29, which is stored a little
+    below 29/100, stays 0.29.  ParameterError if x is not finite, or digits are not 0 to 400.
 
     >>> floor_digits(0.12367, 3), floor_digits(0.29, 2)
     ('0.123', '0.29')

@@ -49,8 +49,7 @@ class Dataset:
     read
         Position (0..N-1) -> float32 array of one input, e.g. (C, H, W).
     input_range
-        Smallest and largest value an input can take, or None if unbounded.
-        Radii are in these units.
+        Smallest and largest value an input can take, or None if unbounded.  Radii are in these units.
     checksum
         SHA-256 (hex) that changes when inputs, labels or preprocessing change.
     settings

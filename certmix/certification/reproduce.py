@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from certmix.certification.run import Progress, run_certify
 from certmix.certification.stored import data_of
 from certmix.errors import RunError
 from certmix.runs import ImageRecord, Store, read_run
-from certmix.runs.behaviour import Original
+from certmix.runs.behaviour import hold_original
 from certmix.runs.folder import CERTIFY, DATABASE
 from certmix.runs.settings import from_json
 from certmix.runs.sources import Sources
@@ -100,7 +101,7 @@ def reproduce(
             raise RunError(f"{folder}/run.json lacks {told}: only complete runs can be reproduced") from None
         result = run_certify(
             request, sources, output=output, device=device, batch_size=batch_size,
-            progress=progress, say=say, like=Original(folder, described, store),
+            progress=progress, say=say, like=partial(hold_original, folder, described, store),
         )  # fmt: skip
     after: dict[Any, Any] = {record.index: record for record in result.records}
     if not sampled:

@@ -28,7 +28,6 @@ from certmix.certification.sampled import Sampling
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.runs import Run, default_folder
-from certmix.runs.behaviour import Original
 from certmix.runs.cells import Cells, Progress, fill
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import open_run
@@ -163,9 +162,9 @@ def run_certify(
     engine: EngineChoice | None = None,
     executor: Executor | None = None,
     shard: Shard | None = None,
-    like: Original | None = None,
+    like: Callable[..., None] | None = None,
 ) -> CertifyResult:
-    """Run or resume one certification; see `certify`.  The models must be those of the run `like`, if any.
+    """Run or resume one certification; see `certify`.  `like` may refuse its models, on their device.
 
     Without `output` and not `in_memory`, the folder is ``runs/<identity>``, with
     the shard's number if there is one.  A keyboard interrupt ends the work
@@ -177,7 +176,7 @@ def run_certify(
         check_compilable(chosen)
     loaded = load(request, sources, chosen, say)
     if like is not None:
-        like.hold(loaded, chosen)
+        like(loaded, chosen)
     spread_by = Engine(engine or EngineChoice(), chosen, executor)
     given = sources, loaded, Passes(chosen, batch_size, compiled), spread_by, say, shard
     recipe: Sampling | Proving

@@ -19,6 +19,7 @@ from certmix.runs import Identity, ImageRecord, Run, Store, default_folder, read
 from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import DATABASE
 from certmix.runs.settings import from_json
+from certmix.runs.store import standard_cell
 
 __all__ = ["Part", "agree", "merge", "read_part"]
 
@@ -165,7 +166,7 @@ def merge(
             run.store.write_images(records.values())
             if kept := sorted(standard.keys() & records.keys()):
                 rows = np.stack([standard[index] for index in kept])
-                run.store.write_standard(first.standard[1], kept, rows)
+                run.store.write(standard_cell(first.standard[1]), kept, rows)
             # The first shard's description, with where each shard was done instead of where it was.
             done = [{key: part.description.get(key) for key in DONE} for part in parts]
             gone = ("shard", "engine", "identity", "format_version")

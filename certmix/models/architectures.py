@@ -1,7 +1,6 @@
 """The small networks that certmix trains and ships.
 
-All take images in [0, 1], shape (N, 3, H, W), normalise inside, and return
-logits, shape (N, classes).
+All take images in [0, 1], shape (N, 3, H, W), normalise inside, and return logits, shape (N, classes).
 """
 
 from __future__ import annotations

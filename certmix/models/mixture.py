@@ -30,8 +30,7 @@ def mix_logits(standard: Tensor, robust: Tensor, alpha: float) -> Tensor:
 
     References
     ----------
-    Equation 4 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off".
+    Equation 4 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off".
     """
     return mix_outputs(standard, robust, alpha)
 

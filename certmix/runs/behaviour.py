@@ -1,8 +1,8 @@
 """Is a model still the one that a run was made with?  Its parts, and its logits of a few fixed inputs.
 
-A checksum covers weights, code and declared files, but not whatever else a model reads.  Each run
-therefore keeps its models' logits of some inputs, and every command that loads a model for a stored
-run compares them first.  No torch, but to compute logits.
+A checksum covers weights, code and declared files, but not whatever else a model reads.  Each run therefore
+keeps its models' logits of some inputs, and every command that loads a model for a stored run compares them
+first.  No torch, but to compute logits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from certmix.runs.sources import Loaded
 
 CLOSE = {"full": 1e-4, "half": 2e-2}
-"""Share of the spread of its logits by which a model that computes in full or in half precision may
-differ from itself on another device, in another batch or under another version of torch."""
+"""Share of the spread of its logits by which a model that computes in full or in half precision may differ
+from itself on another device, in another batch or under another version of torch."""
 INPUTS, COPIES = 4, 3
 """Inputs of the data set whose logits are kept, and noisy copies of each."""
 SEED = 20_240_301
@@ -61,32 +60,25 @@ def probe(
 
     from certmix.calling import call_model
 
-    inputs = torch.from_numpy(_inputs(dataset, sigma)).to(device)
+    clean = stack(dataset, spread(len(dataset), INPUTS).tolist()).astype(np.float32)
+    noise = np.random.default_rng(SEED).standard_normal((COPIES, *clean.shape), np.float32)
+    if sigma is not None:
+        copies = clean + np.float32(sigma) * noise
+    else:
+        low, high = clean.min(), clean.max()  # as they are: the declared range may be another each time
+        low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+        levels = ((float(high) - float(low)) * np.array([0.125, 0.25, 0.5])).astype(np.float32)
+        copies = np.clip(clean + levels.reshape(-1, *[1] * clean.ndim) * noise, low, high)
+    inputs = torch.from_numpy(np.concatenate([clean, *copies]).astype(np.float32)).to(device)
     exact = torch.backends.cudnn.flags(
         enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False
     )
     with torch.inference_mode(), exact:
         logits = call_model(model.module, inputs, model.name)
     raw = np.ascontiguousarray(logits.float().cpu().numpy(), "<f4").tobytes()
-    shown = {
-        "classes": logits.shape[1],
-        "sigma": sigma,
-        "precision": "half" if _is_half(model, logits) else "full",
-    }
+    precision = "half" if _is_half(model, logits) else "full"
+    shown = {"classes": logits.shape[1], "sigma": sigma, "precision": precision}
     return json.dumps({**shown, "logits": b64encode(raw).decode()})
-
-
-def _inputs(dataset: Dataset, sigma: float | None) -> np.ndarray:
-    """Return the fixed inputs, float32 (m, ...)."""
-    clean = stack(dataset, spread(len(dataset), INPUTS).tolist()).astype(np.float32)
-    noise = np.random.default_rng(SEED).standard_normal((COPIES, *clean.shape), np.float32)
-    if sigma is not None:
-        return np.concatenate([clean, *(clean + np.float32(sigma) * noise)])
-    low, high = clean.min(), clean.max()  # as they are: the range that is declared may be another each time
-    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
-    levels = (float(high) - float(low)) * np.array([0.125, 0.25, 0.5])
-    copies = [clean + np.float32(level) * one for level, one in zip(levels, noise, strict=True)]
-    return np.concatenate([clean, *(np.clip(copy, low, high) for copy in copies)]).astype(np.float32)
 
 
 def parse(text: str) -> tuple[FloatArray, dict[str, Any]]:
@@ -111,8 +103,6 @@ def like(stored: str, model: LoadedModel, dataset: Dataset, device: torch.device
 def difference(stored: FloatArray, found: FloatArray, precision: str = "full") -> str:
     """Say by how much logits (m, c) differ from the stored ones; "" where rounding may explain it.
 
-    Examples
-    --------
     >>> difference(np.eye(3), np.eye(3) + 1e-5)
     ''
     >>> difference(np.eye(2), np.array([[0.0, 1.0], [0.0, 1.0]]))
@@ -204,23 +194,20 @@ def differs(
     return ""
 
 
-@dataclass(frozen=True)
-class Original:
-    """A run, with its description and its store, whose models others must be; it is only read."""
+def hold_original(
+    folder: Path, described: dict[str, Any], store: Store, loaded: Loaded, device: torch.device | str
+) -> None:
+    """Refuse models whose checksums or logits are not those of a run, which is only read: ModelError.
 
-    folder: Path
-    described: dict[str, Any]
-    store: Store
-
-    def hold(self, loaded: Loaded, device: torch.device | str) -> None:
-        """Refuse models whose checksums or logits are not the run's: ModelError; RunError: it keeps none."""
-        for role, model in loaded.models.items():
-            stored = (self.described.get("models") or {}).get(role)
-            if model is not None and isinstance(stored, dict) and stored.get("checksum") != model.checksum:
-                raise changed(role, model, self.folder, told_changes(stored, model))
-        if loaded.dataset.checksum == self.described["data"].get("checksum"):  # else its inputs are others
-            for told in hold(self.store, loaded, device, self.folder):
-                raise _unknown(self.folder, told.removeprefix(logits_key("")))
+    `described` and `store` are the run's; RunError if it keeps no logits.
+    """
+    for role, model in loaded.models.items():
+        stored = (described.get("models") or {}).get(role)
+        if model is not None and isinstance(stored, dict) and stored.get("checksum") != model.checksum:
+            raise changed(role, model, folder, told_changes(stored, model))
+    if loaded.dataset.checksum == described["data"].get("checksum"):  # else its inputs are others
+        for told in hold(store, loaded, device, folder):
+            raise _unknown(folder, told.removeprefix(logits_key("")))
 
 
 def told_changes(stored: dict[str, Any], model: LoadedModel) -> str:
@@ -288,8 +275,6 @@ def changed(role: str, model: LoadedModel, where: object, told: str) -> ModelErr
 def changed_parts(before: Any, now: Mapping[str, str]) -> str:
     """Say which parts of a model changed, given those that a description keeps; "" if it keeps none.
 
-    Examples
-    --------
     >>> changed_parts({"weights": "a", "x.py": "b"}, {"weights": "a", "x.py": "c", "y.py": "d"})
     'x.py changed, y.py is new'
     """
@@ -311,9 +296,12 @@ def refuse_changed(folder: Path, models: Mapping[str, LoadedModel | None]) -> No
         return
     for role, model in models.items():
         before = known[role]
-        if model is None or not isinstance(before, dict) or before.get("spec") != model.spec:
-            continue
-        if role in objects:
+        if (
+            model is None
+            or not isinstance(before, dict)
+            or before.get("spec") != model.spec
+            or role in objects
+        ):
             continue
         wanted = identity.get(f"{role}_checksum", model.checksum)
         if wanted == before.get("checksum") != model.checksum:

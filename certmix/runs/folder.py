@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +23,6 @@ CERTIFY = "certify"
 def command_of(study: str) -> str:
     """Return the command that makes the runs of a study, as it is typed.
 
-    Examples
-    --------
     >>> command_of("certify-margin"), command_of("nuts-fit"), command_of("mix-sweep")
     ('certmix certify --certificate margin', 'certmix nuts fit', 'certmix mix-sweep')
     """
@@ -43,21 +41,17 @@ NOISE_VERSION = 2
 class Identity(Settings, frozen=True):
     """What decides which samples are drawn.
 
-    Not part of it: alpha, certificates, radii, failure probability, the
-    standard classifier, and which images are asked for.
+    Not part of it: alpha, certificates, radii, failure probability, the standard classifier, and which images
+    are asked for.
 
     Parameters
     ----------
-    data, data_checksum
-        Name of the data set and the checksum of its contents and preprocessing.
-    robust, robust_checksum
-        Name of the base classifier h and the checksum of its weights.
+    data, data_checksum, robust, robust_checksum
+        Names and checksums of the data set, with its preprocessing, and of the base classifier h.
     sigma, seed, selection_samples, precision
         Noise level, key of all noise, samples that choose the class, arithmetic.
-    noise_version
-        Version of the noise generation.
-    scores
-        ``hard``, or ``soft`` with its temperature: what is kept of a sample.
+    scores, noise_version
+        ``hard``, or ``soft`` with its temperature: what is kept of a sample; version of the noise generation.
     """
 
     data: str
@@ -80,7 +74,7 @@ class Identity(Settings, frozen=True):
         """Return a readable and unique folder name: data and model count by checksum, not by name."""
         words = f"{self.data}-{self.robust}-sigma{self.sigma:g}-seed{self.seed}"
         parts = {k: v for k, v in self.as_dict().items() if k not in ("data", "robust")}
-        return f"{_file_name(words)}-{digest_of(parts)[:8]}"
+        return _folder_name(words, parts)
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """Return one phrase for each part in which a stored identity differs."""
@@ -93,10 +87,8 @@ class StudyIdentity:
 
     Parameters
     ----------
-    study
-        The command that makes such runs.
-    label
-        Readable words for the folder's name.
+    study, label
+        The command that makes such runs, and readable words for the folder's name.
     parts
         Plain data (JSON): checksums of data and models, attack, seed.
     """
@@ -111,7 +103,7 @@ class StudyIdentity:
 
     def folder_name(self) -> str:
         """Return a readable and unique folder name."""
-        return f"{self.study}-{_file_name(self.label)}-{digest_of(self.as_dict())[:8]}"
+        return _folder_name(f"{self.study}-{self.label}", self.as_dict())
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """Return one phrase for each part in which a stored identity differs."""
@@ -126,29 +118,37 @@ def _differences(stored: dict[str, Any], own: dict[str, Any], names: tuple[str, 
     ]
 
 
-def _file_name(words: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", words)
-
-
 def _short(value: Any) -> str:
     text = " ".join(str(value).split())
     return text[:12] + "..." if len(text) >= 64 else text
+
+
+def _folder_name(words: str, parts: dict[str, Any]) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', words)}-{digest_of(parts)[:8]}"
 
 
 ASIDE = ".earlier"
 """Folder, inside a run's own, that keeps what ``--fresh`` replaces until the new run has begun."""
 
 
-def set_aside(folder: Path, files: Sequence[str]) -> None:
-    """Move files of a run out of the way; whatever was set aside before is deleted.
+FORMAT_VERSION = 2
+DATABASE = "numbers.sqlite"
+DESCRIPTION, LOCK = "run.json", "lock"
+FILES = (*(f"{DATABASE}{end}" for end in ("", "-wal", "-shm")), DESCRIPTION)
+"""What belongs to one run and goes with ``--fresh``."""
+
+
+def set_aside(folder: Path) -> None:
+    """Move the files of a run out of the way; whatever was set aside before is deleted.
 
     RunError if one cannot be moved; then all are where they were.
     """
-    for name in files:
+    stuck = "{} cannot be deleted ({}): remove it, or name another --output"
+    for name in FILES:
         if (folder / name).is_dir():
-            raise _stuck(str(folder / name), "it is a folder")
+            raise RunError(stuck.format(folder / name, "it is a folder"))
     forget(folder)
-    present = [name for name in files if os.path.lexists(folder / name)]
+    present = [name for name in FILES if os.path.lexists(folder / name)]
     if not present:
         return
     try:
@@ -156,24 +156,16 @@ def set_aside(folder: Path, files: Sequence[str]) -> None:
         for name in present:
             os.replace(folder / name, folder / ASIDE / name)
     except OSError as error:
-        put_back(folder, ())
-        raise _stuck(error.filename, error.strerror) from None
+        put_back(folder)
+        raise RunError(stuck.format(error.filename, error.strerror)) from None
 
 
-def _stuck(path: object, reason: object) -> RunError:
-    return RunError(f"{path} cannot be deleted ({reason}): remove it, or name another --output")
-
-
-def put_back(folder: Path, names: Sequence[str]) -> None:
-    """Delete the new run's files and folders, and move back what was set aside."""
+def put_back(folder: Path, delete: bool = False) -> None:
+    """Move back what was set aside; first delete the new run's files, if they are to go."""
     if not (folder / ASIDE).is_dir():
         return
-    for name in names:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    for name in FILES if delete else ():
+        (folder / name).unlink(missing_ok=True)
     for path in sorted((folder / ASIDE).iterdir()):
         os.replace(path, folder / path.name)
     (folder / ASIDE).rmdir()
@@ -184,32 +176,15 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
 
 
-FORMAT_VERSION = 2
-DATABASE = "numbers.sqlite"
-DESCRIPTION, LOCK = "run.json", "lock"
-FILES = (*(f"{DATABASE}{end}" for end in ("", "-wal", "-shm")), DESCRIPTION)
-"""What belongs to one run and goes with ``--fresh``."""
-
-
 def default_folder(identity: Identity | StudyIdentity) -> Path:
     """Return ``runs/<identity>``, where a run goes unless ``--output`` names a folder."""
     return Path("runs") / identity.folder_name()
 
 
 def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
-    """Return the contents of a run's ``run.json``.
+    """Return the contents of a run's ``run.json``, of the command `study` if that is not None.
 
-    Parameters
-    ----------
-    folder
-        The run's folder.
-    study
-        The command that made it; None takes any.
-
-    Raises
-    ------
-    RunError
-        If it is missing, unreadable, of a newer format or of another study.
+    RunError if it is missing, unreadable, of another format or of another study.
     """
     path = Path(folder) / DESCRIPTION
     try:
@@ -228,37 +203,24 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
     told = identity.get("study", CERTIFY) if isinstance(identity, dict) else None
     if not isinstance(told, str) or not told.isprintable():
         raise RunError(f"{path} has an identity that is no object: restore it or start over with --fresh")
-    if study is not None and (found := _study(description)) != study:
-        raise RunError(f"{folder} is a run of {command_of(found)}: name a run of {command_of(study)}")
+    if study is not None and told != study:
+        raise RunError(f"{folder} is a run of {command_of(told)}: name a run of {command_of(study)}")
     return description
-
-
-def _study(description: dict[str, Any]) -> str:
-    return str(description["identity"].get("study", CERTIFY))
 
 
 class Run:
     """One run: its store, and its folder, locked while open.
 
-    A run that `fresh` replaces lies aside until the folder is closed; it is put back
-    if by then nothing was kept of the new one, or a value, the data or a model of it
-    was refused.
+    A run that `fresh` replaces lies aside until the folder is closed; it is put back if by then nothing was
+    kept of the new one, or a value, the data or a model of it was refused.  RunError if another process
+    writes to the folder, or it holds a run of another identity.
 
     Parameters
     ----------
-    path
-        The folder, made if missing; None keeps the run in memory.
-    identity
-        What the run's records depend on.
-    classes
-        Number of classes, of a run that is sampled.
-    fresh
-        Delete an earlier run in this folder first.
-
-    Raises
-    ------
-    RunError
-        If another process writes to it, or it holds a run of another identity.
+    path, fresh
+        The folder, made if missing, where `fresh` deletes an earlier run first; None keeps the run in memory.
+    identity, classes
+        What the run's records depend on; number of classes, of a run that is sampled.
     """
 
     def __init__(
@@ -285,11 +247,19 @@ class Run:
                 f"{path}: cannot be used as a run folder ({error.strerror}): choose another --output"
             ) from None
         _take_lock(self._lock, path)
+        anew = "name another --output, or use --fresh to start over"
         try:
             if fresh:
-                set_aside(path, FILES)
+                set_aside(path)
             if (path / DESCRIPTION).exists():
-                self._refuse_another(path)
+                stored = read_run(path)
+                if (study := stored["identity"].get("study", CERTIFY)) != identity.study:
+                    raise RunError(f"{path} holds a run of {command_of(study)}: {anew}")
+                if differences := identity.differences(stored["identity"]):
+                    raise RunError(
+                        f"{path} holds another run ({'; '.join(differences)}): {anew} "
+                        "(docs/runs.md#what-decides-which-samples-are-drawn)"
+                    )
             elif (path / DATABASE).exists():
                 raise RunError(
                     f"{path} holds records but no {DESCRIPTION}: restore it, or use --fresh to start over"
@@ -299,22 +269,9 @@ class Run:
             self.store = Store(path / DATABASE, classes)
         except BaseException:
             if fresh:
-                put_back(path, FILES)
+                put_back(path, delete=True)
             self._lock.close()
             raise
-
-    def _refuse_another(self, path: Path) -> None:
-        stored = read_run(path)
-        if _study(stored) != self.identity.study:
-            raise RunError(
-                f"{path} holds a run of {command_of(_study(stored))}: "
-                "name another --output, or use --fresh to start over"
-            )
-        if differences := self.identity.differences(stored["identity"]):
-            raise RunError(
-                f"{path} holds another run ({'; '.join(differences)}): name another --output, "
-                "or use --fresh to start over (docs/runs.md#what-decides-which-samples-are-drawn)"
-            )
 
     def described(self) -> dict[str, Any]:
         """Return what ``run.json`` says now; nothing of a run in memory."""
@@ -323,8 +280,7 @@ class Run:
     def begin(self, description: dict[str, Any]) -> None:
         """Take what ``run.json`` is to say once this request publishes; write it now if none is there.
 
-        Until then it tells of the request before, whose table lies in the
-        folder: a command that is refused or interrupted leaves them as they were.
+        Until then it tells of the request before, whose table lies in the folder.
         """
         if "request" in self.described():
             self._described = description
@@ -363,7 +319,7 @@ class Run:
             if keep:
                 forget(self.path)
             elif self._fresh:
-                put_back(self.path, FILES)
+                put_back(self.path, delete=True)
         finally:
             self._lock.close()
 

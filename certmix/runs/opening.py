@@ -61,8 +61,7 @@ class Named:
 
     sources: Sources
     robust: str | nn.Module
-    data_checksum: str
-    robust_checksum: str
+    checksums: dict[str, str]
     logits: str
 
     @classmethod
@@ -81,20 +80,17 @@ class Named:
         if isinstance(robust, str) and named.robust is not None:
             robust = named.robust
         logits = probe(loaded.robust, loaded.dataset, device, sigma)
-        return cls(named, robust, loaded.dataset.checksum, loaded.robust.checksum, logits)
+        return cls(named, robust, _checksums(loaded), logits)
 
-    def load(self, device: torch.device, say: Callable[[str], None] = lambda message: None) -> Loaded:
+    def load(self, device: torch.device) -> Loaded:
         """Load them, on one thread and without the standard model; RunError if they are not the driver's."""
         torch.set_num_threads(1)
-        loaded = load_models(self.sources, self.robust, device, say)
-        for what, found, expected in (
-            ("data", loaded.dataset.checksum, self.data_checksum),
-            ("robust model", loaded.robust.checksum, self.robust_checksum),
-        ):
-            if found != expected:
+        loaded = load_models(self.sources, self.robust, device, lambda message: None)
+        for what, found in _checksums(loaded).items():
+            if found != self.checksums[what]:
                 raise RunError(
                     f"a worker loaded another {what} than the driver (checksum {found[:12]}, not "
-                    f"{expected[:12]}): give all workers the same files and the same versions"
+                    f"{self.checksums[what][:12]}): give all workers the same files and the same versions"
                 )
         if told := like(self.logits, loaded.robust, loaded.dataset, device):
             raise RunError(
@@ -102,3 +98,7 @@ class Named:
                 "files, environment and versions"
             )
         return loaded
+
+
+def _checksums(loaded: Loaded) -> dict[str, str]:
+    return {"data": loaded.dataset.checksum, "robust model": loaded.robust.checksum}

@@ -29,26 +29,12 @@ DERIVED: Any = None
 class Option:
     """What the command line and error messages say of a field, in its `Annotated`.
 
-    Parameters
-    ----------
-    help
-        One sentence; units where there are any.
-    choices
-        A table whose names are the values allowed, or a function that returns it where it is slow to import.
-    example
-        A good value, named by error messages.
-    flag
-        The option's name where it is not the field's.
-    shown
-        The default in words, where it follows from other values.
-    metavar
-        What stands for the value in the help.
-    parse
-        From the command line's text to the value, where its type does not say how.
-    read
-        From any usual spelling to the value.
-    check
-        From a value of the right type to the value to keep; raises ParameterError.
+    `choices` is a table whose names are the values allowed, or a function that returns it where it is slow to
+    import; `example` a good value, named by error messages; `flag` the option's name where it is not the
+    field's; `shown` the default in words, where it follows from other values; `metavar` what stands for the
+    value in the help.  `parse` takes the command line's text to the value, where its type does not say how,
+    `read` any usual spelling to the value, and `check` a value of the right type to the value to keep, or
+    raises ParameterError.
     """
 
     help: str = ""
@@ -93,8 +79,7 @@ class Field:
     @property
     def plain(self) -> Any:
         """Its type without ranges."""
-        kind = self.kinds[0]
-        return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+        return _bare(self.kinds[0])
 
     @property
     def several(self) -> bool:
@@ -114,13 +99,7 @@ class Field:
         return (*table, *literal)
 
     def checked(self, value: Any) -> Any:
-        """Return a value in the field's own type.
-
-        Raises
-        ------
-        ParameterError
-            In one line, if it has another type or lies outside the field's range.
-        """
+        """Return a value in the field's own type; ParameterError, in one line, for any other."""
         foreign = any(isinstance(kind, type) and kind.__module__ != "builtins" for kind in self.kinds)
         if foreign and not isinstance(value, str | int | float | dict | None):
             return value  # an object, such as a torch module: whoever takes it says whether it will do
@@ -163,8 +142,7 @@ class Field:
     def taken(self) -> Any:
         """The type of what is taken for it from Python."""
         found = None if self.derived or self.takes_none else ()
-        for kind in self.kinds:
-            bare = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+        for bare in map(_bare, self.kinds):
             if self.several and bare == self.plain:
                 one: Any = typing.get_args(bare)[0]
                 bare = one | Sequence[one]
@@ -195,6 +173,10 @@ class Field:
         return f"{words}{told}: give a {kind}{span}{names}{example or (', such as 0.5' if odd else '')}"
 
 
+def _bare(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+
+
 def _span(meta: Meta) -> str:
     """Return a range in words."""
     if meta.gt is not None and meta.lt is not None:
@@ -217,16 +199,16 @@ def fields(kind: type[Settings]) -> tuple[Field, ...]:
             hint = Annotated[(hint, *ranges)] if ranges else hint
         union = typing.get_origin(hint) in (typing.Union, types.UnionType)
         kinds = tuple(k for k in (typing.get_args(hint) if union else (hint,)) if k is not types.NoneType)
-        required = one.required
-        found.append(Field(one.name, hint, None if required else one.default, required, option, kinds))
+        default = None if one.required else one.default
+        found.append(Field(one.name, hint, default, one.required, option, kinds))
     return tuple(found)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every request: typed, checked when it is made, readable from JSON, TOML and the command line.
 
-    Values of other libraries, single values for tuples and lists are taken;
-    everything else of another type, or out of range, is refused in one line.
+    Values of other libraries, single values for tuples and lists are taken; everything else of another type,
+    or out of range, is refused in one line.
     """
 
     def __post_init__(self) -> None:
@@ -234,8 +216,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             value = getattr(self, field.name)
             if value is None and field.derived:
                 value = self.usual(field.name)
-            value = field.checked(value)
-            msgspec.structs.force_setattr(self, field.name, value)
+            msgspec.structs.force_setattr(self, field.name, field.checked(value))
         self.check()
 
     def usual(self, name: str) -> Any:
@@ -266,11 +247,7 @@ def settings(kind: Any, given: Any, where: str = "") -> Any:
     """Return settings from plain data, such as a JSON object, a TOML table or keywords.
 
     Of a union, those whose fields of one value are as given.  `where` says where names are listed.
-
-    Raises
-    ------
-    ParameterError
-        In one line, for unknown names, missing and wrong values.
+    ParameterError, in one line, for unknown names, missing and wrong values.
     """
     if not isinstance(given, Mapping):
         raise ParameterError(f"{_shown(given)} stands where settings by name are expected")
@@ -290,13 +267,7 @@ def settings(kind: Any, given: Any, where: str = "") -> Any:
 
 
 def from_json(kind: Any, stored: Any) -> Any:
-    """Return settings that a file holds, as `settings` does.
-
-    Raises
-    ------
-    TypeError
-        In one line, if it holds none.
-    """
+    """Return settings that a file holds, as `settings` does; TypeError, in one line, if it holds none."""
     try:
         return settings(kind, stored)
     except ParameterError as error:
@@ -311,11 +282,7 @@ def check_known(names: Iterable[Any], known: Iterable[str], where: str = "") -> 
         near = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"did you mean {near[0]}?" if near else "leave it out"
         see = f" (see {where})" if where else ""
-        raise ParameterError(f"unknown options: {', '.join(map(_text_of, unknown))}: {hint}{see}")
-
-
-def _text_of(name: str) -> str:
-    return name if len(name) <= 60 else f"{name[:57]}..."
+        raise ParameterError(f"unknown options: {', '.join(map(_cut, unknown))}: {hint}{see}")
 
 
 def arguments(made: Settings) -> list[str]:
@@ -345,19 +312,15 @@ def written(value: Any) -> str:
 
 
 def takes(*sources: Any, leave: Iterable[str] = ()) -> Callable[[F], F]:
-    """Give a function that takes settings as ``**options`` their fields as keywords of its signature.
+    """Give a function that takes settings as ``**options`` their fields, but those to `leave`, as keywords.
 
-    Parameters
-    ----------
-    sources
-        Settings, and functions whose keywords it takes as well; what comes first stands.  A default that is
-        not the same in all settings is None: it follows from other values.
-    leave
-        Fields that it does not take.
+    `sources` are settings, and functions whose keywords it takes as well; what comes first stands.  A default
+    that is not the same in all settings is None: it follows from other values.
     """
 
     def decorate(function: F) -> F:
-        own = [one for one in inspect.signature(function).parameters.values() if one.kind is not _OPTIONS]
+        parameters = inspect.signature(function).parameters.values()
+        own = [one for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
         taken, found = {*leave, *(one.name for one in own)}, dict[str, inspect.Parameter]()
         for source in sources:
             if not isinstance(source, type):
@@ -381,15 +344,12 @@ def takes(*sources: Any, leave: Iterable[str] = ()) -> Callable[[F], F]:
     return decorate
 
 
-_OPTIONS = inspect.Parameter.VAR_KEYWORD
 _NORMS = {"inf": "linf", "infinity": "linf", "\u221e": "linf", "2": "l2", "1": "l1"}
 
 
 def norm_name(norm: Any) -> Any:
     """Return a norm's name as certmix spells it, from any usual spelling; what is none stays as it is.
 
-    Examples
-    --------
     >>> [norm_name(norm) for norm in ("Linf", "inf", "L2", 2, "l_1", "lp")]
     ['linf', 'linf', 'l2', 'l2', 'l1', 'lp']
     """
@@ -413,5 +373,8 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = ascii(list(value) if isinstance(value, tuple) else value)
+    return _cut(ascii(list(value) if isinstance(value, tuple) else value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from certmix.data import load, parse_input_range, stack
+from certmix.data import DATASETS, load, parse_input_range, stack
 from certmix.errors import DataError, ModelError, RunError
 from certmix.runs.settings import Option, Settings, from_json
 from certmix.types import Dataset
@@ -50,12 +50,10 @@ def _model_or_none(text: str) -> str | None:
 class Sources(Settings, frozen=True):
     """Names of data and models, as `certmix.data.load` and `certmix.models.spec.load_model` take them.
 
-    `data`, `standard` and `robust` may also be a `Dataset` or torch modules;
-    such a run can be resumed but not be reproduced from its description.
-    ``standard`` None leaves the standard classifier out: certificates do not
-    depend on it.  ``robust`` None takes the shipped model of the noise level.
-    ``standard_files`` and ``robust_files`` are further files that a model reads: they belong to its checksum.
-    ``split`` None is "test", or all of data without splits, which refuse a name.
+    `data`, `standard` and `robust` may also be a `Dataset` or torch modules; such a run can be resumed but
+    not be reproduced from its description.  ``standard`` None leaves the standard classifier out:
+    certificates do not depend on it.  ``robust`` None takes the shipped model of the noise level.  ``split``
+    None is "test", or all of data without splits, which refuse a name.
     """
 
     data: Annotated[
@@ -111,35 +109,27 @@ class Sources(Settings, frozen=True):
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for ``run.json``, paths made absolute."""
-        from certmix.data import DATASETS
         from certmix.models.zoo import zoo_names
 
         shown, shipped = super().as_dict(), {*zoo_names(), *DATASETS}
+        shown["split"], shown["objects"] = self.split or DEFAULT_SPLIT, []
         for key in ("data", "standard", "robust", "standard_weights", "robust_weights"):
-            value = getattr(self, key)
-            shown[key] = value if value is None or isinstance(value, str) else None
-            if isinstance(value, str) and value not in shipped:
-                shown[key] = _absolute(value)
+            value = shown[key]
+            if isinstance(value, str):
+                shown[key] = value if value in shipped else _absolute(value)
+            elif value is not None:
+                shown[key] = None
+                shown["objects"].append(key)
         for key in ("standard_files", "robust_files"):
-            shown[key] = [_absolute(value) for value in getattr(self, key)]
-        shown["split"] = self.split or DEFAULT_SPLIT
-        shown["objects"] = [
-            key
-            for key in ("data", "standard", "robust")
-            if getattr(self, key) is not None and not isinstance(getattr(self, key), str)
-        ]
+            shown[key] = [_absolute(value) for value in shown[key]]
         return shown
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Sources:
         """Return the sources of a run from its description.
 
-        Raises
-        ------
-        RunError
-            If the run was made from objects that only its program holds.
-        TypeError
-            If the description holds something else.
+        RunError if the run was made from objects that only its program holds, TypeError if the description
+        holds something else.
         """
         known = dict(stored) if isinstance(stored, dict) else {"sources": stored}
         objects = known.pop("objects", None)
@@ -179,31 +169,6 @@ class Loaded:
     def models(self) -> dict[str, LoadedModel | None]:
         """Both by role."""
         return {"robust": self.robust, "standard": self.standard}
-
-
-def _model(
-    sources: Sources,
-    role: str,
-    given: str | Module,
-    dataset: Dataset,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> LoadedModel:
-    """Load the model of a role, "standard" or "robust", and check that it fits the data."""
-    from certmix.models.spec import load_model, wrap_model
-
-    weights, normalize, files = (
-        getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
-    )
-    if isinstance(given, str):
-        model = load_model(
-            given, weights=None if weights is None else Path(weights), normalize=normalize, files=files,
-            device=device, classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
-        )  # fmt: skip
-    else:
-        model = wrap_model(given, device=device, normalize=normalize, files=files)
-    _check(model, dataset, device, say)
-    return model
 
 
 def _no_label_zero(dataset: Dataset) -> bool:
@@ -266,39 +231,31 @@ def load_models(
 ) -> Loaded:
     """Load data, the robust model `robust_spec` and the standard model, and check that they fit together.
 
-    Parameters
-    ----------
-    sources, robust_spec
-        What the user named.
-    device
-        Where models go.
-    say
-        Receives warnings, one line each.
-    dataset
-        The data, where they are loaded already.
-
-    Raises
-    ------
-    DataError, ModelError, ParameterError
-        If something cannot be loaded or does not fit.
+    `dataset` are the data, where they are loaded already; `say` receives warnings, one line each.  DataError,
+    ModelError or ParameterError if something cannot be loaded or does not fit.
     """
-    dataset = load_data(sources) if dataset is None else dataset
+    from certmix.models.spec import load_model, wrap_model
+
+    dataset, found = load_data(sources) if dataset is None else dataset, dict[str, Any]()
     _tell(dataset, say)
-    robust = _model(sources, "robust", robust_spec, dataset, device, say)
-    standard = None
-    if sources.standard is not None:
-        standard = _model(sources, "standard", sources.standard, dataset, device, say)
-    return Loaded(dataset, standard, robust)
+    for role, given in (("robust", robust_spec), ("standard", sources.standard)):
+        weights, normalize, files = (
+            getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
+        )
+        if isinstance(given, str):
+            found[role] = load_model(
+                given, weights=None if weights is None else Path(weights), normalize=normalize, files=files,
+                device=device, classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
+            )  # fmt: skip
+        elif given is not None:
+            found[role] = wrap_model(given, device=device, normalize=normalize, files=files)
+        if role in found:
+            _check(found[role], dataset, device, say)
+    return Loaded(dataset, found.get("standard"), found["robust"])
 
 
 def load_data(sources: Sources) -> Dataset:
-    """Load the data set that the sources name.
-
-    Raises
-    ------
-    DataError, ModelError
-        If it cannot be loaded, or holds nothing.
-    """
+    """Load the data set that the sources name; DataError or ModelError if it cannot be, or holds nothing."""
     dataset = sources.data
     if isinstance(dataset, Dataset):
         if sources.split not in (None, dataset.split):
@@ -322,13 +279,7 @@ def join(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Loaded:
-    """Check that loaded models fit a data set, and return all three.
-
-    Raises
-    ------
-    ModelError
-        If one does not.
-    """
+    """Check that loaded models fit a data set, ModelError if one does not, and return all three."""
     _tell(dataset, say)
     for model in (robust, standard):
         _check(model, dataset, device, say)

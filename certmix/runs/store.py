@@ -50,27 +50,22 @@ class ImageRecord:
 
     Parameters
     ----------
-    index, label
-        Index in the data set's source, and class.
-    input_checksum
-        SHA-256 of the input's float32 bytes.
+    index, label, input_checksum
+        Index in the data set's source, class, and SHA-256 of the input's float32 bytes.
     selection
         int64 (c,): votes of the selection samples, or their summed soft scores in steps of 2^-16.
-    estimation
-        Number of estimation samples -> votes int64 (c,), cumulative: one entry a look.
-    seconds
-        Wall time spent on sampling.
-    device
-        Device type that drew the newest samples.
-    scores
-        The same for soft scores: number of samples -> statistics.
+    estimation, scores
+        Number of estimation samples -> votes int64 (c,), or statistics of soft scores, cumulative: one entry
+        a look.
+    seconds, device
+        Wall time spent on sampling, and the device type that drew the newest samples.
     noise_error
         eps: how far a probability under the drawn noise may be from one under the Gaussian.
     lost
         l2 distance between the input and the grid point that was sampled; 0 for 8-bit inputs.
     places
-        Batch places that the smoothed classifier is the average over: 1 where a row's
-        answer does not depend on its place.
+        Batch places that the smoothed classifier is the average over: 1 where a row's answer does not depend
+        on its place.
     """
 
     index: int
@@ -99,21 +94,15 @@ class ImageRecord:
 class Store:
     """A vector of numbers, float64 or int64, for each cell and image, and remembered facts.
 
-    Every write is a transaction of its own.
+    Every write is a transaction of its own.  RunError, here or in any method, if it cannot be read as such a
+    database.
 
     Parameters
     ----------
-    path
-        Database file, or None for one in memory.
-    classes
-        Number of classes, of a run that is sampled.
+    path, classes
+        Database file, or None for one in memory; number of classes, of a run that is sampled.
     read_only
         Open an existing file without writing to it, nor beside it.
-
-    Raises
-    ------
-    RunError
-        If it cannot be read as such a database, here or in any method.
 
     Examples
     --------
@@ -142,21 +131,17 @@ class Store:
                     self._db.execute("PRAGMA synchronous=NORMAL")
                 if not read_only:
                     self._db.executescript(_SCHEMA)
-                self._check_tables()
+                for table, columns in _COLUMNS.items():  # no views, no columns that compute what they show
+                    found = self._db.execute(
+                        "SELECT name, hidden FROM pragma_table_xinfo(?1) "
+                        "WHERE EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)",
+                        (table,),
+                    ).fetchall()
+                    if found != [(name, 0) for name in columns]:
+                        raise self._unreadable(f"its table {table} is missing or another")
         except RunError:
             self._db.close()
             raise
-
-    def _check_tables(self) -> None:
-        """Refuse other tables than ours: views, and columns that compute what they show."""
-        for table, columns in _COLUMNS.items():
-            found = self._db.execute(
-                "SELECT name, hidden FROM pragma_table_xinfo(?1) "
-                "WHERE EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)",
-                (table,),
-            ).fetchall()
-            if found != [(name, 0) for name in columns]:
-                raise self._unreadable(f"its table {table} is missing or another")
 
     def close(self) -> None:
         """Close the database."""
@@ -168,14 +153,11 @@ class Store:
 
     def get(self, key: str) -> str | None:
         """Return a remembered value, None if there is none."""
-        return self._facts("WHERE key = ?", (key,)).get(key)
+        return self.facts().get(key)
 
     def facts(self) -> dict[str, str]:
         """Return all remembered values."""
-        return self._facts()
-
-    def _facts(self, where: str = "", parameters: tuple[Any, ...] = ()) -> dict[str, str]:
-        found = dict(self._rows(f"SELECT key, value FROM facts {where}", parameters))
+        found = dict(self._rows("SELECT key, value FROM facts"))
         if not all(isinstance(text, str) for pair in found.items() for text in pair):
             raise self._unreadable("a remembered value that is no text")
         return found
@@ -218,8 +200,8 @@ class Store:
         try:
             vectors = [_unpacked(*found[int(index)]) for index in indices]
         except ValueError:
-            raise self._damaged(cell) from None
-        if len({(len(vector), vector.dtype) for vector in vectors}) > 1 or not len(vectors[0]):
+            vectors = []
+        if len({(len(vector), vector.dtype) for vector in vectors}) != 1 or not len(vectors[0]):
             raise self._damaged(cell)
         return np.stack(vectors)
 
@@ -344,10 +326,6 @@ class Store:
             DEVICES[int(device)], scores, noise_error, lost, int(places),
         )  # fmt: skip
 
-    def write_standard(self, checksum: str, indices: Iterable[int], probabilities: FloatArray) -> None:
-        """Write the standard classifier's probabilities (m, c) for the images `indices`."""
-        self.write(standard_cell(checksum), indices, np.asarray(probabilities, np.float64))
-
     def standard(self, checksum: str) -> dict[int, FloatArray]:
         """Return the probabilities (c,) stored for a standard classifier, by image index."""
         cell = standard_cell(checksum)
@@ -367,13 +345,11 @@ class Store:
             self._db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", rows)
 
     def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """Return all rows of a query."""
         with self._reported():
             return self._db.execute(query, parameters).fetchall()
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Turn errors of SQLite into a `RunError`."""
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as error:  # messages that quote the file may be no text

@@ -179,9 +179,9 @@ def test_time_ends_a_task_after_a_batch_and_another_model_or_data_are_refused(pr
     assert [part.index for part in handler(parts, 0.0, found.append)] == [3, 6]
     assert handler(parts[1:], 1e9, found.append) == []
     assert [index for one in found for cell, index, _ in one.numbers if cell == "label"] == list(range(9))
-    for part, message in (("data_checksum", "another data"), ("robust_checksum", "another robust model")):
-        with pytest.raises(RunError, match=f"a worker loaded {message} than the driver") as refused:
-            replace(named, **{part: "0" * 64}).load(CPU)
+    for part in ("data", "robust model"):
+        with pytest.raises(RunError, match=f"a worker loaded another {part} than the driver") as refused:
+            replace(named, checksums={**named.checksums, part: "0" * 64}).load(CPU)
         assert "\n" not in str(refused.value)
 
 

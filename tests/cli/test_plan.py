@@ -153,7 +153,7 @@ def test_records_of_many_classes_are_as_small_as_planned(tmp_path: Path):
         return ImageRecord(index, 0, "0" * 64, rng.multinomial(100, votes / votes.sum()), counts)
 
     store.write_images([record(i) for i in range(500)])
-    store.write_standard("x", range(500), rng.dirichlet(np.ones(1000), 500))
+    store.write("standard x", range(500), rng.dirichlet(np.ones(1000), 500))
     store.close()
     measured = sum(path.stat().st_size for path in tmp_path.iterdir()) / 500
     from certmix.certification.plan import _sizes

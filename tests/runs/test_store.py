@@ -61,7 +61,7 @@ def test_vectors_come_back_bit_for_bit_in_the_order_asked(tmp_path):
 def test_standard_outputs_are_kept_by_checksum():
     store = Store(None, 2)
     probabilities = np.array([[0.25, 0.75], [1.0, 0.0]])
-    store.write_standard("one", [5, 7], probabilities)
+    store.write("standard one", [5, 7], probabilities)
     assert store.standard("two") == {}
     found = store.standard("one")
     np.testing.assert_array_equal([found[5], found[7]], probabilities)

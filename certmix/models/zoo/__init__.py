@@ -1,7 +1,6 @@
 """The shipped models: a card (NAME.json) beside weights (NAME.safetensors).
 
-`certmix train` writes the same pair into a folder of the user's.  Reading a
-card does not import torch.
+`certmix train` writes the same pair into a folder of the user's.  Reading a card does not import torch.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from certmix.data import spread
 from certmix.errors import ParameterError, RunError
 from certmix.files import digest_of
 from certmix.radii import CERTIFICATES
-from certmix.runs.behaviour import Original
+from certmix.runs.behaviour import hold_original
 from certmix.runs.cells import Progress
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, load_models
@@ -294,7 +294,7 @@ def _load_target(
     loaded = load_models(named.replace(standard=None), robust, chosen, say)
     data = loaded.dataset
     with closing(opened(run, data.classes)) as store:
-        Original(run, described, store).hold(loaded, chosen)
+        hold_original(run, described, store, loaded, chosen)
     if data.checksum != expected:
         raise RunError(
             f"{data.name} is not the data that {run} was made with (checksum {data.checksum[:12]}, "
