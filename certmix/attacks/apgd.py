@@ -6,15 +6,13 @@ attacks, ICML 2020, algorithm 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from certmix.attacks.geometry import shaped
-from certmix.attacks.search import Common, Model, Search, Visit, check_count
+from certmix.attacks.search import Common, Model, Search, check_count
 
 _MOMENTUM = 0.75
 _RISES = 0.75
@@ -39,85 +37,33 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-@dataclass(frozen=True)
-class State:
-    """One run's variables, a row an image: current and previous point, best point, step, checkpoint."""
-
-    at: Tensor
-    points: Tensor
-    previous: Tensor
-    gradient: Tensor
-    loss: Tensor
-    top_points: Tensor
-    top_gradient: Tensor
-    top_loss: Tensor
-    length: Tensor
-    rises: Tensor
-    checked_loss: Tensor
-    halved: Tensor
-
-    def take(self, rows: Tensor) -> State:
-        return State(*(getattr(self, each.name)[rows] for each in fields(self)))
-
-    def moved(self, points: Tensor, visit: Visit) -> State:
-        """Return the state after a step to visited points."""
-        higher = visit.loss > self.top_loss
-        mask = shaped(higher, points)
-        return replace(
-            self, previous=self.points, points=points, gradient=visit.gradient, loss=visit.loss,
-            top_points=torch.where(mask, points, self.top_points),
-            top_gradient=torch.where(mask, visit.gradient, self.top_gradient),
-            top_loss=torch.where(higher, visit.loss, self.top_loss),
-            rises=self.rises + (visit.loss > self.loss),
-        )  # fmt: skip
-
-    def checked(self, steps: int) -> State:
-        """Return the state after a checkpoint, `steps` steps after the last one.
-
-        Where too few steps raised the loss, or the best loss stands still and the
-        step was not halved last time, the step halves and the run goes on from
-        its best point (conditions 1 and 2 of the paper).
-        """
-        stalled = ~self.halved & (self.top_loss == self.checked_loss)
-        halve = (self.rises < _RISES * steps) | stalled
-        mask = shaped(halve, self.points)
-        return replace(
-            self,
-            points=torch.where(mask, self.top_points, self.points),
-            gradient=torch.where(mask, self.top_gradient, self.gradient),
-            loss=torch.where(halve, self.top_loss, self.loss),
-            length=torch.where(halve, self.length / 2, self.length),
-            rises=torch.zeros_like(self.rises), checked_loss=self.top_loss, halved=halve,
-        )  # fmt: skip
-
-
 def run(search: Search, at: Tensor, steps: int, stream: int, targets: Tensor | None = None) -> None:
     """Take `steps` steps of Auto-PGD from a random start of the images `at`."""
-    ball = search.ball.take(at)
-    points = ball.sample(search.seeds[at.cpu()], stream)
-    visit = search.visit(at, points, targets=targets)
-    last, looks = 0, checkpoints(steps)
-    state = State(
-        at, points, points, visit.gradient, visit.loss, points, visit.gradient, visit.loss,
-        length=2 * ball.radius, rises=torch.zeros_like(at), checked_loss=visit.loss,
-        halved=torch.zeros_like(visit.wrong),
-    )  # fmt: skip
+    ball, looks, last = search.ball[at], checkpoints(steps), 0
+    here = top = visit = search.start(at, stream, targets)
+    previous, length, checked_loss = here.points, 2 * ball.radius, here.loss
+    rises, halved = torch.zeros_like(at), torch.zeros_like(here.wrong)
     for step in range(1, steps + 1):
-        rows = search.going_on(visit)
-        if rows is not None:
-            ball, state = ball.take(rows), state.take(rows)
-        if len(state.at) == 0:
+        at, ball, here, top, previous, length, checked_loss, rises, halved = search.left(
+            visit, at, ball, here, top, previous, length, checked_loss, rises, halved
+        )
+        if len(at) == 0:
             return
-        points = ball.ascend(state.points, state.gradient, state.length)
+        points = ball.ascend(here.points, here.gradient, length)
         if step > 1:  # mixed with the last move: equations 3 and 4 of the paper
-            forward, inertia = points - state.points, state.points - state.previous
-            points = ball.project(state.points + _MOMENTUM * forward + (1 - _MOMENTUM) * inertia)
-        visit = search.visit(state.at, points, gradient=step < steps, targets=targets)
+            forward, inertia = points - here.points, here.points - previous
+            points = ball.project(here.points + _MOMENTUM * forward + (1 - _MOMENTUM) * inertia)
+        visit = search.visit(at, points, gradient=step < steps, targets=targets)
         if step == steps:
             return
-        state = state.moved(points, visit)
+        rises = rises + (visit.loss > here.loss)
+        previous, here, top = here.points, visit, visit.where(visit.loss > top.loss, top)
         if step in looks:
-            state, last = state.checked(step - last), step
+            # Where too few steps raised the loss, or the best loss stands still and the step was not halved
+            # last time, the step halves and the run goes on from its best point (conditions 1 and 2).
+            halved = (rises < _RISES * (step - last)) | (~halved & (top.loss == checked_loss))
+            here, length = top.where(halved, here), torch.where(halved, length / 2, length)
+            rises, checked_loss, last = torch.zeros_like(rises), top.loss, step
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +103,12 @@ def autoattack(
         )
     check_count("restarts", restarts)
     check_count("batch_size", batch_size)
-    names = _names(version)
+    if isinstance(version, str) and version not in VERSIONS:
+        known = ", ".join(VERSIONS)
+        raise ParameterError(f"version {version!r} is unknown: use {known} or a list of attacks")
+    names = VERSIONS[version] if isinstance(version, str) else tuple(version)
+    if not names or not set(names) <= set(ENSEMBLE):
+        raise ParameterError(f"attacks {list(names)}: name one or more of {', '.join(ENSEMBLE)}")
     check_attack("autoattack", model, images, labels, norm, eps, box)
     try:
         import pyautoattack
@@ -113,8 +117,13 @@ def autoattack(
     labels, found, shape = labels.long(), images.detach().clone(), picture_shape(images.shape[1:])
     if len(found) == 0:
         return found
+
+    def logits(pictures: Tensor) -> Tensor:
+        inputs = pictures.reshape(len(pictures), *images.shape[1:]).to(images.dtype)
+        return call_model(model, inputs).float().clone()  # pyautoattack writes into what it gets
+
     right, classes = _right(model, found, labels, batch_size)
-    names = _affordable(names, classes, norm, shape, say)
+    names = tuple(name for name in names if not _unfit(name, classes, norm, shape, say))
     if not names:
         raise ParameterError(f"AutoAttack {version} has no attack left for {classes} classes: use apgd-ce")
     first = int(start_seeds(1, generator)[0]) if seed is None else seed
@@ -124,12 +133,17 @@ def autoattack(
             if len(at) == 0 or eps == 0:
                 break
             if run == 0 and names != ("square",):
-                few = at[:_DIAGNOSED]
-                for message in diagnose_gradients(
-                    model, images[few], labels[few], loss="targeted-dlr", plain="apgd-ce" in names
-                ).messages:
+                few, plain = at[:_DIAGNOSED], "apgd-ce" in names
+                health = diagnose_gradients(model, images[few], labels[few], loss="targeted-dlr", plain=plain)
+                for message in health.messages:
                     say(f"autoattack: {message}")
-            ensemble = _ensemble(pyautoattack, model, images, norm, eps, version, names, classes, first + run)
+            ensemble = pyautoattack.AutoAttack(
+                logits, norm=norm.capitalize(), eps=eps, seed=first + run, device=images.device,
+                version=version if isinstance(version, str) else "standard",
+            )  # fmt: skip
+            ensemble.attacks_to_run = list(names)
+            for attack in (ensemble.apgd_targeted, ensemble.fab):
+                attack.n_target_classes = min(attack.n_target_classes, classes - 1)
             pictures = images[at].reshape(len(at), *shape).float()
             points, _ = ensemble.run_standard_evaluation(pictures, labels[at], batch_size=batch_size)
             points = points.reshape(images[at].shape).to(images.dtype)
@@ -140,19 +154,6 @@ def autoattack(
             found[at] = points
             right, _ = _right(model, found, labels, batch_size)
     return found
-
-
-def _names(version: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the attacks of a version or a list."""
-    if isinstance(version, str):
-        if version not in VERSIONS:
-            known = ", ".join(VERSIONS)
-            raise ParameterError(f"version {version!r} is unknown: use {known} or a list of attacks")
-        return VERSIONS[version]
-    strange = [name for name in version if name not in ENSEMBLE]
-    if strange or len(version) == 0:
-        raise ParameterError(f"attacks {list(version)}: name one or more of {', '.join(ENSEMBLE)}")
-    return tuple(version)
 
 
 def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, int]:
@@ -167,50 +168,21 @@ def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tup
     return torch.cat(right), classes
 
 
-def _affordable(
-    names: tuple[str, ...], classes: int, norm: str, shape: tuple[int, int, int], say: Callable[[str], None]
-) -> tuple[str, ...]:
-    """Return the attacks that so few classes, and inputs of this shape, allow; say what is left out."""
-    kept, (height, width) = [], shape[1:]
+def _unfit(
+    name: str, classes: int, norm: str, shape: tuple[int, int, int], say: Callable[[str], None]
+) -> bool:
+    """Say that an attack is left out where so few classes, or inputs of this shape, do not allow it."""
+    height, width = shape[1:]
     side = height // 5  # of the tiles that the package's l2 and l1 Square Attack starts from
     tiled = height == width and side > 0 and (side == 1 or height // side == 5)
-    for name in names:
-        if classes < _CLASSES.get(name, 2):
-            say(f"autoattack: {name} is left out: its loss needs {_CLASSES[name]} classes, not {classes}")
-        elif name == "square" and norm != "linf" and not tiled:
-            found = f"{height} x {width}"
-            say(f"autoattack: square is left out: pyautoattack's cannot tile inputs of {found} for {norm}")
-        else:
-            kept.append(name)
-    return tuple(kept)
-
-
-def _ensemble(
-    package: Any,
-    model: Model,
-    images: Tensor,
-    norm: str,
-    eps: float,
-    version: str | Sequence[str],
-    names: tuple[str, ...],
-    classes: int,
-    seed: int,
-) -> Any:
-    """Return pyautoattack's ensemble with as many targets as there are other classes."""
-
-    def logits(pictures: Tensor) -> Tensor:
-        inputs = pictures.reshape(len(pictures), *images.shape[1:]).to(images.dtype)
-        output = call_model(model, inputs)
-        return output.float().clone()  # pyautoattack writes into what it gets
-
-    kind = version if isinstance(version, str) else "standard"
-    ensemble = package.AutoAttack(
-        logits, norm=norm.capitalize(), eps=eps, seed=seed, version=kind, device=images.device
-    )
-    ensemble.attacks_to_run = list(names)
-    for attack in (ensemble.apgd_targeted, ensemble.fab):
-        attack.n_target_classes = min(attack.n_target_classes, classes - 1)
-    return ensemble
+    why = None
+    if classes < _CLASSES.get(name, 2):
+        why = f"its loss needs {_CLASSES[name]} classes, not {classes}"
+    elif name == "square" and norm != "linf" and not tiled:
+        why = f"pyautoattack's cannot tile inputs of {height} x {width} for {norm}"
+    if why:
+        say(f"autoattack: {name} is left out: {why}")
+    return why is not None
 
 
 @contextmanager
@@ -221,7 +193,7 @@ def undisturbed(model: object, device: torch.device, say: Callable[[str], None])
     """
     from pyautoattack import checks as package_checks
 
-    heard = _Heard(logging.WARNING)
+    heard = _Heard()
     logger = logging.getLogger("auto-attack")
     propagate, trace = logger.propagate, sys.gettrace()
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
@@ -246,8 +218,8 @@ def undisturbed(model: object, device: torch.device, say: Callable[[str], None])
 class _Heard(logging.Handler):
     """Keep the first message of each kind; kinds differ in more than their numbers."""
 
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
         self.messages: dict[str, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from certmix.attacks.losses import LOSSES
+from certmix.attacks.search import direction
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 from certmix.models.checks import looks_like_probabilities
@@ -64,50 +65,48 @@ class GradientHealth:
     @property
     def messages(self) -> tuple[str, ...]:
         """One line a reason, each with a remedy; empty for a healthy model."""
-        found = []
+
+        def percent(share: float) -> str:
+            return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
+
+        def rough(value: float) -> str:  # one digit: 400, 4e4
+            return f"{value:.0e}".replace("e+0", "e") if value >= 1e4 else f"{float(f'{value:.0e}'):g}"
+
+        blind, found = "attack may be blind", []
+        vanish = f"{blind}: {percent(self.vanishing)} of the gradients vanish"
+        square = "or use --attack square"
         if self.non_finite > 0:
             found.append(
-                f"attack may be blind: {_percent(self.non_finite)} of the images have logits or gradients "
-                "that are not finite; keep probabilities away from 0 before their logarithm, or use "
-                "--attack square"
+                f"{blind}: {percent(self.non_finite)} of the images have logits or gradients that are not "
+                f"finite; keep probabilities away from 0 before their logarithm, {square}"
             )
         if self.probabilities and self.one_hot > TOLERATED:
             found.append(
-                f"attack may be blind: {_percent(self.one_hot)} of the outputs are one-hot; "
-                "attack a version that gives logits, or use --attack square"
+                f"{blind}: {percent(self.one_hot)} of the outputs are one-hot; "
+                f"attack a version that gives logits, {square}"
             )
         elif self.probabilities:
             found.append(
                 "attack may be weak: the outputs look like probabilities, which the loss takes for logits "
                 "and flattens; leave the softmax out, or return the logarithm"
             )
-        vanish = f"attack may be blind: {_percent(self.vanishing)} of the gradients vanish"
         if self.detached:
             found.append(
                 "attack is blind: no gradient reaches the images (detach, no_grad, argmax or numpy inside "
-                "the model); attack a differentiable version, or use --attack square"
+                f"the model); attack a differentiable version, {square}"
             )
         elif self.vanishing > TOLERATED and self.saturated >= self.vanishing and self.logit_gap > SEPARABLE:
             divisor = 10.0 ** math.ceil(math.log10(self.logit_gap / SEPARABLE))
             found.append(
-                f"{vanish} (logits {_rough(self.logit_gap)} apart: saturated softmax); attack a version with "
-                f"logits divided by {_rough(divisor)}, or use --attack square"
+                f"{vanish} (logits {rough(self.logit_gap)} apart: saturated softmax); attack a version with "
+                f"logits divided by {rough(divisor)}, {square}"
             )
         elif self.vanishing > TOLERATED:
             found.append(
                 f"{vanish} though the softmax is not saturated (rounding, a threshold or argmax inside the "
-                "model?); attack a version without that step, or use --attack square"
+                f"model?); attack a version without that step, {square}"
             )
         return tuple(found)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
-
-
-def _rough(value: float) -> str:
-    """Show one digit: 400, 4e4."""
-    return f"{value:.0e}".replace("e+0", "e") if value >= 1e4 else f"{float(f'{value:.0e}'):g}"
 
 
 def diagnose_gradients(
@@ -160,11 +159,12 @@ def diagnose_gradients(
         raise ParameterError(
             f"{len(images)} images and {len(labels)} labels: give as many of both, at least 1"
         )
-    parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    batches = [_look(model, part, classes, None if plain else loss) for part, classes in parts]
-    logits = torch.cat([one[0] for one in batches])
-    gradients = [gradient for _, gradient in batches if gradient is not None]
-    detached = len(gradients) < len(batches)
+    outputs, gradients = [], []
+    for part, classes in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        output, gradient = _look(model, part, classes, None if plain else loss)
+        outputs.append(output)
+        gradients += [] if gradient is None else [gradient]
+    logits, detached = torch.cat(outputs), len(gradients) < len(outputs)
     finite = logits.isfinite().all(1)
     vanishing = torch.ones(len(logits), dtype=torch.bool)
     if not detached:
@@ -175,12 +175,16 @@ def diagnose_gradients(
     likely = logits.log_softmax(1)
     highest = logits.topk(min(2, logits.shape[1]), 1).values
     gaps = (highest[:, 0] - highest[:, -1])[finite]
+
+    def share(mask: Tensor) -> float:
+        return float(mask.double().mean())
+
     return GradientHealth(
         images=len(logits),
-        vanishing=_share(vanishing),
-        saturated=_share((likely.amax(1).exp() == 1) | likely.isneginf().any(1)),
-        non_finite=1.0 - _share(finite),
-        one_hot=_share(((logits == 0) | (logits == 1)).all(1) & (logits.sum(1) == 1)),
+        vanishing=share(vanishing),
+        saturated=share((likely.amax(1).exp() == 1) | likely.isneginf().any(1)),
+        non_finite=1.0 - share(finite),
+        one_hot=share(((logits == 0) | (logits == 1)).all(1) & (logits.sum(1) == 1)),
         logit_gap=float(gaps.median()) if len(gaps) else math.nan,
         detached=detached,
         probabilities=looks_like_probabilities(logits),
@@ -202,21 +206,13 @@ def _look(
         with torch.no_grad():
             output = call_model(model, images.detach())
     precision = output.dtype if output.dtype in (torch.float32, torch.float64) else torch.float32
-    logits = output.detach().to(precision)
-    if not output.requires_grad:
-        return logits.cpu(), None
-    with torch.enable_grad():
-        scores = (logits.double() if loss else logits).clone().requires_grad_(True)
-        values = (
-            LOSSES[loss](scores, labels, None) if loss else F.cross_entropy(scores, labels, reduction="sum")
-        )
-        (slope,) = torch.autograd.grad(values.sum(), scores)
-    if loss:
-        slope = slope / slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
-    (gradient,) = torch.autograd.grad(output, points, slope.to(output.dtype), allow_unused=True)
-    largest = None if gradient is None else gradient.abs().flatten(1).amax(1).cpu()
-    return logits.cpu(), largest
-
-
-def _share(mask: Tensor) -> float:
-    return float(mask.double().mean())
+    logits, gradient = output.detach().to(precision), None
+    if output.requires_grad:
+        with torch.enable_grad():
+            scores = (logits.double() if loss else logits).clone().requires_grad_(True)
+            if loss:
+                slope, _ = direction(LOSSES[loss](scores, labels, None), scores)
+            else:
+                (slope,) = torch.autograd.grad(F.cross_entropy(scores, labels, reduction="sum"), scores)
+        (gradient,) = torch.autograd.grad(output, points, slope.to(output.dtype), allow_unused=True)
+    return logits.cpu(), None if gradient is None else gradient.abs().flatten(1).amax(1).cpu()

@@ -106,27 +106,6 @@ def _summit_l1(direction: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> 
     return direction.sign() * torch.zeros_like(filled).scatter(1, order, filled)
 
 
-def ascend_l2(
-    offset: Tensor, direction: Tensor, low: Tensor, high: Tensor, radius: Tensor, length: Tensor
-) -> Tensor:
-    """Step along the gradient, then project onto ball and box."""
-    step = direction * (length / direction.norm(dim=1, keepdim=True).clamp_min(1.0))
-    return _project_l2(offset + step, low, high, radius)
-
-
-def ascend_l1(
-    offset: Tensor, direction: Tensor, low: Tensor, high: Tensor, radius: Tensor, length: Tensor
-) -> Tensor:
-    """Move towards the best point of the linearised loss (a Frank-Wolfe step)."""
-    way = _summit_l1(direction, low, high, radius) - offset
-    share = (2 * length / way.abs().sum(1, keepdim=True).clamp_min(TINY)).clamp_max(1.0)
-    return torch.where((direction != 0).any(1, keepdim=True), offset + share * way, offset)
-
-
-def _draw_linf(row: Tensor, generator: torch.Generator) -> None:
-    row.uniform_(-1, 1, generator=generator)
-
-
 def _draw_l2(row: Tensor, generator: torch.Generator) -> None:
     """A normal direction, and a radius with density proportional to r^(D-1)."""
     row.normal_(generator=generator)
@@ -143,17 +122,21 @@ def _draw_l1(row: Tensor, generator: torch.Generator) -> None:
 
 
 _Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-PROJECT: dict[str, _Kernel] = {
+_PROJECT: dict[str, _Kernel] = {
     "linf": lambda offset, low, high, radius: offset.clamp(-radius, radius),
     "l2": _project_l2,
     "l1": _project_l1,
 }
-SUMMIT: dict[str, _Kernel] = {
+_SUMMIT: dict[str, _Kernel] = {
     "linf": lambda direction, low, high, radius: direction.sign() * radius,
     "l2": _summit_l2,
     "l1": _summit_l1,
 }
-DRAW = {"linf": _draw_linf, "l2": _draw_l2, "l1": _draw_l1}
+_DRAW: dict[str, Callable[[Tensor, torch.Generator], object]] = {
+    "linf": lambda row, generator: row.uniform_(-1, 1, generator=generator),
+    "l2": _draw_l2,
+    "l1": _draw_l1,
+}
 
 _ORDER = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 _SEEDS = 1 << 32
@@ -180,7 +163,7 @@ class Ball:
     lower: Tensor
     upper: Tensor
 
-    def take(self, rows: Tensor) -> Ball:
+    def __getitem__(self, rows: Tensor) -> Ball:
         """Return the balls of some images."""
         return Ball(self.norm, *(each[rows] for each in (self.centre, self.radius, self.lower, self.upper)))
 
@@ -188,7 +171,7 @@ class Ball:
         """Return the nearest points (Euclidean) of ball and box."""
         if self.norm == "linf":
             return points.clamp(self.lower, self.upper)
-        return self._place(PROJECT[self.norm](self._offset(points), *self._room(), self.radius[:, None]))
+        return self._solved(_PROJECT, self._offset(points))
 
     def ascend(self, points: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
         """Return points of ball and box one step up the gradient; `length` (N,) is in the ball's norm.
@@ -198,27 +181,31 @@ class Ball:
         """
         if self.norm == "linf":
             return self.project(points + shaped(length.to(points.dtype), points) * gradient.sign())
-        ascend = ascend_l2 if self.norm == "l2" else ascend_l1
-        radius, length = self.radius[:, None], length[:, None]
-        return self._place(ascend(self._offset(points), unit(gradient), *self._room(), radius, length))
+        offset, direction, length = self._offset(points), unit(gradient), length[:, None]
+        if self.norm == "l2":
+            step = direction * (length / direction.norm(dim=1, keepdim=True).clamp_min(1.0))
+            return self._solved(_PROJECT, offset + step)
+        way = _summit_l1(direction, *self._room(), self.radius[:, None]) - offset
+        share = (2 * length / way.abs().sum(1, keepdim=True).clamp_min(TINY)).clamp_max(1.0)
+        moves = (direction != 0).any(1, keepdim=True)
+        return self._place(torch.where(moves, offset + share * way, offset))
 
     def summit(self, gradient: Tensor) -> Tensor:
         """Return the points of ball and box that are furthest along the gradient: an exact maximum."""
-        return self._place(SUMMIT[self.norm](unit(gradient), *self._room(), self.radius[:, None]))
+        return self._solved(_SUMMIT, unit(gradient))
 
     def sample(self, seeds: Tensor, stream: int) -> Tensor:
         """Draw a point uniformly in each ball and project it onto the box.
 
         An image's point depends on its seed and the stream alone.
         """
-        count = self.centre[:1].numel()
-        draws = torch.empty(len(seeds), count, dtype=torch.float64)
-        generator = torch.Generator()
-        for row, seed in zip(draws, seeds.tolist(), strict=True):
-            generator.manual_seed((seed + 0x9E3779B1 * (stream + 1)) % _SEEDS)
-            DRAW[self.norm](row, generator)
-        offset = draws.to(self.centre.device) * self.radius[:, None]
-        return self._place(PROJECT[self.norm](offset, *self._room(), self.radius[:, None]))
+        rows = torch.empty(len(seeds), self.centre[:1].numel(), dtype=torch.float64)
+        draws = fill(rows, seeds, stream, _DRAW[self.norm]).to(self.centre.device)
+        return self._solved(_PROJECT, draws * self.radius[:, None])
+
+    def _solved(self, kernels: dict[str, _Kernel], values: Tensor) -> Tensor:
+        """Return the points at which the norm's kernel puts offsets or directions (N, D)."""
+        return self._place(kernels[self.norm](values, *self._room(), self.radius[:, None]))
 
     def _offset(self, points: Tensor) -> Tensor:
         return (points.double() - self.centre.double()).flatten(1)
@@ -259,6 +246,17 @@ def start_seeds(count: int, generator: torch.Generator | None) -> Tensor:
     """Draw a seed an image, int64 (count,); without a generator they are always the same."""
     source = torch.Generator().manual_seed(0) if generator is None else generator
     return torch.randint(_SEEDS, (count,), generator=source, device=source.device).cpu()
+
+
+def fill(
+    rows: Tensor, seeds: Tensor, stream: int, draw: Callable[[Tensor, torch.Generator], object]
+) -> Tensor:
+    """Fill rows (N, ...) by ``draw(row, generator)``: each depends on its seed and the stream alone."""
+    generator = torch.Generator()
+    for row, seed in zip(rows, seeds.tolist(), strict=True):
+        generator.manual_seed((seed + 0x9E3779B1 * (stream + 1)) % _SEEDS)
+        draw(row, generator)
+    return rows
 
 
 def _round_inwards(centre: Tensor, offset: Tensor) -> Tensor:

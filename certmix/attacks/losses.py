@@ -33,44 +33,21 @@ def _others(scores: Tensor, labels: Tensor) -> Tensor:
     return scores.scatter(1, labels[:, None], float("-inf"))
 
 
-def _rival(scores: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """Return the score of the target, or of the strongest class besides the label."""
-    return _others(scores, labels).amax(1) if targets is None else _at(scores, targets)
-
-
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return ``log(exp L - 1)`` of the cross-entropy L: the log-odds against the label; targets play no part.
-
-    Examples
-    --------
-    >>> label = torch.tensor([0])
-    >>> cross_entropy(torch.tensor([[0.0, 0.0]]), label), cross_entropy(torch.tensor([[2000.0, 0.0]]), label)
-    (tensor([0.], dtype=torch.float64), tensor([-2000.], dtype=torch.float64))
-    """
+    """Return ``log(exp L - 1)`` of the cross-entropy L, the log-odds against the label; no target counts."""
     scores = logits.double()
     return _others(scores, labels).logsumexp(1) - _at(scores, labels)
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the rival's logit less the label's; the rival is the target, or the strongest other class.
-
-    Examples
-    --------
-    >>> margin(torch.tensor([[3.0, 1.0, 2.5]]), torch.tensor([0]))
-    tensor([-0.5000], dtype=torch.float64)
-    """
+    """Return the rival's logit less the label's; the rival is the target, or the strongest other class."""
     scores = logits.double()
-    return _rival(scores, labels, targets) - _at(scores, labels)
+    rival = _others(scores, labels).amax(1) if targets is None else _at(scores, targets)
+    return rival - _at(scores, labels)
 
 
 def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return ``log (1 + m) - log (1 - m)``, m the rival's probability less the label's.
-
-    Examples
-    --------
-    >>> probability_margin(torch.tensor([[2000.0, 0.0]]), torch.tensor([0]))
-    tensor([-2000.], dtype=torch.float64)
-    """
+    """Return ``log (1 + m) - log (1 - m)``, m the rival's probability less the label's."""
     scores = logits.double()
     rivals = _others(scores, labels).argmax(1) if targets is None else targets
     more = torch.logaddexp(_others(scores, labels).logsumexp(1), _at(scores, rivals))
@@ -84,11 +61,6 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
     Invariant to scale and shift of the logits; z_(k) is the k-th largest.
     Targets play no part.  With two classes, of which there is no third, it is
     the margin: its sign and the direction of its gradient keep the invariance.
-
-    Examples
-    --------
-    >>> dlr(torch.tensor([[4.0, 3.0, 2.0, 0.0]]), torch.tensor([0]))
-    tensor([-0.5000], dtype=torch.float64)
     """
     if logits.shape[1] < 3:
         return margin(logits, labels)
@@ -102,11 +74,6 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) 
 
     Without targets, the strongest other class is the target.  With fewer than
     four classes it is the margin to the target.
-
-    Examples
-    --------
-    >>> targeted_dlr(torch.tensor([[4.0, 3.0, 2.0, 0.0]]), torch.tensor([0]), torch.tensor([2]))
-    tensor([-0.6667], dtype=torch.float64)
     """
     if logits.shape[1] < 4:
         return margin(logits, labels, targets)

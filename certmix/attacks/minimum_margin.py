@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from certmix.attacks.apgd import apgd_ce, apgd_targeted
+from certmix.attacks import ATTACKS
 from certmix.attacks.losses import margin, probability_margin
-from certmix.attacks.search import Model, Track
-from certmix.attacks.square import square
+from certmix.attacks.search import Model
 
 __all__ = ["FOUND_BY", "MinimumMargins", "minimum_margin"]
 
@@ -44,37 +42,6 @@ class MinimumMargins:
     def wrong(self) -> Tensor:
         """bool (N,): the point is misclassified."""
         return self.margin < 0
-
-
-class _Smallest:
-    """Keeps, image by image, the evaluated point of smallest margin; the earliest of equals.
-
-    Points are ranked by the log-odds of the margin: those of a sure model all round to margin 1.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        n = len(images)
-        self.labels, self.points, self.logits = labels, images.detach().clone(), images.new_zeros(0, 2)
-        self.rank = images.new_full((n,), -torch.inf, dtype=torch.float64)
-        self.found_by = torch.zeros(n, dtype=torch.int64, device=images.device)
-        self.step = torch.zeros_like(self.found_by)
-
-    def watch(self, attack: str, subset: Tensor) -> Track:
-        """Return the callback of one attack that runs on the images `subset`."""
-        code = FOUND_BY.index(attack)
-
-        def track(at: Tensor, points: Tensor, logits: Tensor, step: int) -> None:
-            at = subset[at]
-            if len(self.logits) == 0:
-                self.logits = logits.new_zeros((len(self.labels), logits.shape[1]))
-            rank = probability_margin(logits, self.labels[at])
-            rows = (rank > self.rank[at]).nonzero().squeeze(1)
-            to = at[rows]
-            self.points[to], self.logits[to] = points[rows], logits[rows]
-            self.rank[to], self.step[to] = rank[rows], step
-            self.found_by[to] = code if step else 0
-
-        return track
 
 
 def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -124,23 +91,36 @@ def minimum_margin(
     ----------
     Section 4.4 and Algorithm 2 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
     """
-    kept = _Smallest(images, labels)
-    everything = torch.arange(len(images), device=images.device)
-    common: dict[str, Any] = {
-        "restarts": restarts, "box": box, "early_stop": early_stop, "generator": generator
-    }  # fmt: skip
+    best, outputs, count = images.detach().clone(), images.new_zeros(0, 2), len(images)
+    rank = images.new_full((count,), -torch.inf, dtype=torch.float64)
+    found_by, step_of = torch.zeros((2, count), dtype=torch.int64, device=images.device)
+
+    def attack(name: str, subset: Tensor, **budget: int) -> None:
+        """Attack some images; keep each one's evaluated point of smallest margin, the earliest of equals."""
+
+        def track(at: Tensor, points: Tensor, logits: Tensor, step: int) -> None:
+            nonlocal outputs
+            at = subset[at]
+            if len(outputs) == 0:
+                outputs = logits.new_zeros((count, logits.shape[1]))
+            # by the log-odds of the margin: those of a sure model all round to margin 1
+            found = probability_margin(logits, labels[at])
+            rows = (found > rank[at]).nonzero().squeeze(1)
+            to = at[rows]
+            best[to], outputs[to], rank[to] = points[rows], logits[rows], found[rows]
+            found_by[to], step_of[to] = FOUND_BY.index(name) if step else 0, step
+
+        ATTACKS[name].function(
+            model, images[subset], labels[subset], norm, eps, restarts=restarts, box=box,
+            early_stop=early_stop, generator=generator, track=track, **budget,
+        )  # fmt: skip
+
+    everything = torch.arange(count, device=images.device)
     if gradient_free:
-        watch = kept.watch("square", everything)
-        square(model, images, labels, norm, eps, queries=queries, track=watch, **common)
+        attack("square", everything, queries=queries)
     else:
-        watch = kept.watch("apgd-ce", everything)
-        apgd_ce(model, images, labels, norm, eps, steps=steps, track=watch, **common)
-        left = (label_margin(kept.logits, labels) >= 0).nonzero().squeeze(1)
+        attack("apgd-ce", everything, steps=steps)
+        left = (label_margin(outputs, labels) >= 0).nonzero().squeeze(1)
         if len(left):
-            watch = kept.watch("apgd-targeted", left)
-            apgd_targeted(
-                model, images[left], labels[left], norm, eps,
-                steps=steps, targets=targets, track=watch, **common,
-            )  # fmt: skip
-    found = label_margin(kept.logits, labels)
-    return MinimumMargins(kept.points, kept.logits, found, kept.found_by, kept.step)
+            attack("apgd-targeted", left, steps=steps, targets=targets)
+    return MinimumMargins(best, outputs, label_margin(outputs, labels), found_by, step_of)

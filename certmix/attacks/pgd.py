@@ -76,24 +76,19 @@ def pgd(
         check_positive("step_size", step_size)
     search = Search("pgd", model, images, labels, norm, eps, loss, gradient=not random_start, **common)
     for run, at in search.runs(restarts):
-        if run == 0 and not random_start:
-            climb(search, at, search.ball.centre[at], search.clean.take(at), steps, length)
-        else:
-            points = search.ball.take(at).sample(search.seeds[at.cpu()], run)
-            climb(search, at, points, search.visit(at, points), steps, length)
+        first = search.start(at, run) if run or random_start else search.clean[at]
+        climb(search, at, first, steps, length)
     return search.result()
 
 
-def climb(search: Search, at: Tensor, points: Tensor, visit: Visit, steps: int, length: float) -> None:
+def climb(search: Search, at: Tensor, visit: Visit, steps: int, length: float) -> None:
     """Take steps of projected ascent, no longer than the diameter, from visited points of the images `at`."""
-    ball = search.ball.take(at)
+    ball = search.ball[at]
     for step in range(steps):
-        rows = search.going_on(visit)
-        if rows is not None:
-            at, points, ball, visit = at[rows], points[rows], ball.take(rows), visit.take(rows)
+        at, ball, visit = search.left(visit, at, ball, visit)
         if len(at) == 0:
             return
-        points = ball.ascend(points, visit.gradient, (2 * ball.radius).clamp_max(length))
+        points = ball.ascend(visit.points, visit.gradient, (2 * ball.radius).clamp_max(length))
         visit = search.visit(at, points, gradient=step < steps - 1)
 
 
@@ -121,10 +116,8 @@ def fgsm(
     check_count("restarts", restarts)
     search = Search("fgsm", model, images, labels, norm, eps, loss, gradient=True, **common)
     for run, at in search.runs(restarts):
-        ball = search.ball.take(at)
         if run == 0:
-            search.visit(at, ball.summit(search.clean.gradient[at]), gradient=False)
+            search.visit(at, search.ball[at].summit(search.clean.gradient[at]), gradient=False)
         else:
-            points = ball.sample(search.seeds[at.cpu()], run)
-            climb(search, at, points, search.visit(at, points), 1, eps)
+            climb(search, at, search.start(at, run), 1, eps)
     return search.result()

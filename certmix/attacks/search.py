@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -134,13 +134,28 @@ def check_clean_logits(logits: Tensor, labels: Tensor) -> None:
 class Visit:
     """What one evaluation of n points gives: float64 losses, which are misclassified, gradients (or none)."""
 
+    points: Tensor
     loss: Tensor
     wrong: Tensor
     gradient: Tensor
 
-    def take(self, rows: Tensor) -> Visit:
-        """Return the visit of some of the points."""
-        return Visit(self.loss[rows], self.wrong[rows], self.gradient[rows])
+    def __getitem__(self, rows: Tensor) -> Visit:
+        return Visit(self.points[rows], self.loss[rows], self.wrong[rows], self.gradient[rows])
+
+    def beats(self, other: Visit) -> Tensor:
+        """Return where a misclassified point stands against a right one, or else the loss is higher."""
+        return (self.wrong & ~other.wrong) | ((self.wrong == other.wrong) & (self.loss > other.loss))
+
+    def where(self, mask: Tensor, other: Visit) -> Visit:
+        """Return this visit's rows where the mask (n,) holds, and the other's elsewhere."""
+
+        def chosen(mine: Tensor, its: Tensor) -> Tensor:
+            return torch.where(shaped(mask, mine), mine, its)
+
+        return Visit(
+            chosen(self.points, other.points), chosen(self.loss, other.loss),
+            chosen(self.wrong, other.wrong), chosen(self.gradient, other.gradient),
+        )  # fmt: skip
 
 
 class Search:
@@ -176,14 +191,13 @@ class Search:
         self.seeds = start_seeds(len(images), common.get("generator"))
         self._everything = torch.arange(len(images), device=images.device)
         self._idle = bool(eps == 0) or len(images) == 0
-        self._best = self.ball.centre.clone()
-        self._best_loss = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
-        self._broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        nothing = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
+        self._best = Visit(self.ball.centre.clone(), nothing, nothing > 0, nothing[:, None])
         self._faults = torch.zeros(2, dtype=torch.bool, device=images.device)
         self._steps = 0
         self.clean_logits = images.new_zeros(0, 2)
         if len(images):
-            self.clean = self.visit(self._everything, self._best, gradient=gradient and not self._idle)
+            self.clean = self.visit(self._everything, self.ball.centre, gradient=gradient and not self._idle)
 
     def runs(self, count: int) -> Iterator[tuple[int, Tensor]]:
         """Yield the number of each run and the indices that it attacks, as long as there are any.
@@ -192,17 +206,21 @@ class Search:
         """
         for run in range(count):
             self._check_faults()
-            at = (~self._broken).nonzero().squeeze(1) if self._early_stop else self._everything
+            at = (~self._best.wrong).nonzero().squeeze(1) if self._early_stop else self._everything
             if self._idle or len(at) == 0:
                 return
             yield run, at
 
-    def going_on(self, visit: Visit) -> Tensor | None:
-        """Return the rows of a visit that are attacked further, None for all of them."""
-        if not self._early_stop:
-            return None
+    def start(self, at: Tensor, run: int, targets: Tensor | None = None) -> Visit:
+        """Visit a random point of the ball of each image in `at`; the run's number keys the draw."""
+        return self.visit(at, self.ball[at].sample(self.seeds[at.cpu()], run), targets=targets)
+
+    def left(self, visit: Visit, *parts: Any) -> Any:
+        """Return the rows of each part, one a visited point, that are attacked further."""
         rows = (~visit.wrong).nonzero().squeeze(1)
-        return None if len(rows) == len(visit.wrong) else rows
+        if not self._early_stop or len(rows) == len(visit.wrong):
+            return parts
+        return tuple(part[rows.to(part.device) if isinstance(part, Tensor) else rows] for part in parts)
 
     def visit(
         self, at: Tensor, points: Tensor, *, gradient: bool = True, targets: Tensor | None = None
@@ -220,31 +238,27 @@ class Search:
                 check_clean_logits(logits, self.labels)
                 self.clean_logits = logits.detach()
             scores = logits.detach().double().requires_grad_(gradient)
-            loss = self._loss(scores, labels, wanted)
-            climb = scores.new_zeros(len(at), 0)
+            loss, climb = self._loss(scores, labels, wanted), scores.new_zeros(len(at), 0)
             if gradient:
-                # Only directions matter to the attacks: with the scale of the slope go the under- and
-                # overflows that would stop them on confident models.
-                (slope,) = torch.autograd.grad(loss.sum(), scores)
-                largest = slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-                climb = pull_back(logits, leaf, slope / largest, "attack without gradients by square")
-        loss, logits = loss.detach(), logits.detach()
-        wrong = logits.argmax(1) != labels
+                slope, _ = direction(loss, scores)
+                climb = pull_back(logits, leaf, slope, "attack without gradients by square")
+        logits = logits.detach()
+        found = Visit(points, loss.detach(), logits.argmax(1) != labels, climb)
         self._faults |= torch.stack([~logits.isfinite().all(), ~climb.isfinite().all()])
-        before, highest = self._broken[at], self._best_loss[at]
-        better = (wrong & ~before) | ((wrong == before) & (loss > highest))
-        self._best[at] = torch.where(shaped(better, points), points, self._best[at])
-        self._best_loss[at] = torch.where(better, loss, highest)
-        self._broken[at] = before | wrong
+        best, before = self._best, self._best[at]
+        better = found.beats(before)
+        best.points[at] = torch.where(shaped(better, points), points, before.points)
+        best.loss[at] = torch.where(better, found.loss, before.loss)
+        best.wrong[at] = before.wrong | found.wrong
         if self._track is not None:
             self._track(at, points, logits, self._steps)
         self._steps += 1
-        return Visit(loss, wrong, climb)
+        return found
 
     def result(self) -> Tensor:
         """Return the best point of each image, (N, ...)."""
         self._check_faults()
-        return self._best
+        return self._best.points
 
     def _check_faults(self) -> None:
         logits, gradients = self._faults.tolist()
@@ -254,6 +268,17 @@ class Search:
                 f"the model gives NaN or infinite {what} at attacked images, which would disarm the attack: "
                 "compute in float64, or attack without gradients by square"
             )
+
+
+def direction(value: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient (N, k) of values (N,) in the scores, divided by its largest entry, and that (N, 1).
+
+    Only directions matter to the attacks: with the scale go the under- and overflows that would stop them on
+    confident models.
+    """
+    (slope,) = torch.autograd.grad(value.sum(), scores)
+    largest = slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
+    return slope / largest, largest
 
 
 def pull_back(logits: Tensor, leaf: Tensor, slope: Tensor, remedy: str) -> Tensor:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from certmix.attacks.geometry import Ball, distance, shaped
-from certmix.attacks.search import Common, Model, Search, check_count
+from certmix.attacks.geometry import Ball, distance, fill
+from certmix.attacks.search import Common, Model, Search, Visit, check_count
 from certmix.errors import ParameterError
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -155,12 +154,16 @@ def _on_sphere(ball: Ball, offset: Tensor) -> Tensor:
     points = (ball.centre + offset * scale[:, None, None, None]).clamp(ball.lower, ball.upper)
     beyond = (distance(points, ball.centre, "l2") > ball.radius).nonzero().squeeze(1)
     if len(beyond):
-        points[beyond] = ball.take(beyond).project(points[beyond])
+        points[beyond] = ball[beyond].project(points[beyond])
     return points
 
 
 def _move_l2(ball: Ball, points: Tensor, size: tuple[int, int], uniforms: Tensor) -> Tensor:
     """Add a tile to one window, with the norm that the ball leaves and that another window gives up."""
+
+    def unit(windows: Tensor) -> Tensor:  # each channel of (N, height, width, channels); zeros stay
+        return windows / windows.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-12)
+
     n, channels, height, width = points.shape
     image = torch.arange(n, device=points.device)[:, None, None]
     spans = [_spans(uniforms[:, k], size[k % 2], (height, width)[k % 2]) for k in range(4)]
@@ -173,29 +176,19 @@ def _move_l2(ball: Ball, points: Tensor, size: tuple[int, int], uniforms: Tensor
     budget = (left[:, None] / channels + windows).sqrt()[:, None, None]
     tile = _turned(_tile(*size, offset), uniforms[:, 4, None, None] < 0.5).expand(n, *size)
     change = tile[..., None] * _signs(uniforms[:, None, None, 5 : 5 + channels]).to(offset.dtype)
-    rest[here] = budget * _unit(_unit(offset[here]) + change)
+    rest[here] = budget * unit(unit(offset[here]) + change)
     return _on_sphere(ball, rest)
 
 
-def _unit(windows: Tensor) -> Tensor:
-    """Scale each channel of windows (N, height, width, channels) to unit norm; zeros stay."""
-    return windows / windows.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-12)
+Uniforms = Callable[[int], Tensor]
+"""Gives (N, k) numbers for k."""
 
-
-@dataclass(frozen=True)
-class Moves:
-    """The start and the moves of one norm, and whether windows have odd sides.
-
-    ``start`` is ``(ball, uniforms) -> points``, where ``uniforms(k)`` gives (N, k) numbers; ``move`` is
-    ``(ball, points, window, uniforms) -> points`` and takes at most 5 + channels numbers.
-    """
-
-    start: Callable[[Ball, Callable[[int], Tensor]], Tensor]
-    move: Callable[[Ball, Tensor, tuple[int, int], Tensor], Tensor]
-    odd: bool
-
-
-MOVES = {"linf": Moves(_stripes, _move_linf, False), "l2": Moves(_tiles, _move_l2, True)}
+MOVES: dict[str, tuple[Callable[[Ball, Uniforms], Tensor], Callable[..., Tensor], bool]] = {
+    "linf": (_stripes, _move_linf, False),
+    "l2": (_tiles, _move_l2, True),
+}
+"""A norm's start, its move (of ball, points, window and 5 + channels numbers), and whether windows have odd
+sides."""
 
 _BLOCK = 64
 """Queries whose random numbers are drawn together."""
@@ -270,40 +263,31 @@ def _run(search: Search, at: Tensor, run: int, queries: int, p_init: float) -> N
     """Evaluate a start and `queries - 1` moves of the images `at`."""
     if queries == 0:
         return
-    whole, seeds, shape = search.ball.take(at), search.seeds[at.cpu()], search.ball.centre.shape[1:]
-    parts = (
-        each.reshape(len(each), *picture_shape(shape)) for each in (whole.centre, whole.lower, whole.upper)
+    ball, seeds, shape = search.ball[at], search.seeds[at.cpu()], search.ball.centre.shape[1:]
+    channels, height, width = picture_shape(shape)
+
+    def as_pictures(points: Tensor) -> Tensor:
+        return points.reshape(len(points), channels, height, width)
+
+    def uniforms(block: int, *sizes: int) -> Tensor:
+        """Float32 numbers (N, ...) in [0, 1)."""
+        rows, stream = torch.empty(len(seeds), *sizes), run * (2 + queries // _BLOCK) + block
+        return fill(rows, seeds, stream, lambda row, source: row.uniform_(generator=source)).to(at.device)
+
+    def visit(points: Tensor) -> Visit:
+        return search.visit(at, points.reshape(len(points), *shape), gradient=False)
+
+    ball = Ball(
+        ball.norm, as_pictures(ball.centre), ball.radius, as_pictures(ball.lower), as_pictures(ball.upper)
     )
-    centre, lower, upper = parts
-    ball = Ball(whole.norm, centre, whole.radius, lower, upper)
-    moves, stream = MOVES[ball.norm], run * (2 + queries // _BLOCK)
-    points = moves.start(ball, lambda count: _uniforms(seeds, stream, (count,), at.device))
-    channels, height, width = points.shape[1:]
-    visit = search.visit(at, points.reshape(len(points), *shape), gradient=False)
-    loss, wrong = visit.loss, visit.wrong
+    start, move, odd = MOVES[ball.norm]
+    best = last = visit(start(ball, lambda count: uniforms(0, count)))
     for query in range(queries - 1):
-        rows = search.going_on(visit)
         if query % _BLOCK == 0:
-            block = 1 + query // _BLOCK
-            drawn = _uniforms(seeds, stream + block, (_BLOCK, 5 + channels), at.device)
-        if rows is not None:
-            at, ball, seeds, drawn = at[rows], ball.take(rows), seeds[rows.cpu()], drawn[rows]
-            points, loss, wrong = points[rows], loss[rows], wrong[rows]
+            drawn = uniforms(1 + query // _BLOCK, _BLOCK, 5 + channels)
+        at, ball, seeds, drawn, best = search.left(last, at, ball, seeds, drawn, best)
         if len(at) == 0:
             return
-        size = window(share(query, queries, p_init), height, width, moves.odd)
-        moved = moves.move(ball, points, size, drawn[:, query % _BLOCK])
-        visit = search.visit(at, moved.reshape(len(moved), *shape), gradient=False)
-        better = (visit.wrong & ~wrong) | ((visit.wrong == wrong) & (visit.loss > loss))
-        points = torch.where(shaped(better, points), moved, points)
-        loss, wrong = torch.where(better, visit.loss, loss), torch.where(better, visit.wrong, wrong)
-
-
-def _uniforms(seeds: Tensor, stream: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Draw float32 numbers (N, ...) in [0, 1) that depend on each image's seed and the stream alone."""
-    draws = torch.empty(len(seeds), *shape)
-    generator = torch.Generator()
-    for row, seed in zip(draws, seeds.tolist(), strict=True):
-        generator.manual_seed((seed + 0x9E3779B1 * (stream + 1)) % (1 << 32))
-        row.uniform_(generator=generator)
-    return draws.to(device)
+        size = window(share(query, queries, p_init), height, width, odd)
+        last = visit(move(ball, as_pictures(best.points), size, drawn[:, query % _BLOCK]))
+        best = last.where(last.beats(best), best)

@@ -104,7 +104,7 @@ class Ascent:
         """Return each restart's best values, the same after half the steps, and the points of the best."""
         n, k = len(self.logits), self._slopes
         rows = torch.arange(n, device=self.logits.device)
-        balls = self.ball.take(rows.repeat_interleave(k * self.ratio.sides))
+        balls = self.ball[rows.repeat_interleave(k * self.ratio.sides)]
         best = self.logits.new_zeros(restarts, n, k)
         halfway, overall, witness = best.clone(), best[0].clone(), self._spread(self.ball.centre, k)
         for run in range(restarts):

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from certmix.bounds import BOUNDS
-from certmix.certification.evaluate import (
-    Evaluation,
-    clean_accuracy,
-    evaluate,
-    expectations,
-    outcomes_of,
-    radii_of,
-    reading_notes,
-)
+from certmix.certification.evaluate import clean_accuracy, outcomes_of, radii_of
 from certmix.certification.publish import derive, repeat_command
-from certmix.certification.request import GOALS, DeterministicRequest
-from certmix.certification.stored import open_run
+from certmix.certification.request import GOALS, KINDS
+from certmix.certification.stored import data_of, named
 from certmix.errors import ParameterError, RunError
-from certmix.files import parse_json
 from certmix.page.gallery import Images, gallery
 from certmix.runs import Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE
 from certmix.runs.settings import from_json
 from certmix.sampling.devices import PARTLY
 from certmix.sampling.schedule import looks, share
-from certmix.tables.formats import ATTACKED, CERTIFIED
-from certmix.tables.table import Cell, Quantity, Table
-from certmix.tables.words import DETERMINISTIC
+from certmix.tables.table import Table
 from certmix.text import as_given, plain_decimal
-from certmix.types import AttackedAccuracy, CertifiedShare, EstimatedAccuracy, FloatArray, Summary
+from certmix.types import FloatArray, Summary
 
 Facts = tuple[tuple[str, str], ...]
 """Names and values, both in print."""
@@ -108,11 +95,13 @@ def read_page_run(folder: Path, images: int) -> Run:
     described = read_run(folder)
     try:
         study, found = str(described["identity"].get("study", CERTIFY)), None
-        records: dict[int, Any] = {}
-        if study == CERTIFY:
-            found, records = _sampled(folder, described)
-        elif study.removeprefix("certify-") in DETERMINISTIC:
-            found = _proved(folder, described)
+        tables: tuple[Table, ...] = ()
+        if study in KINDS:
+            found, records = _certified(folder, described, study)
+        else:
+            from certmix.studies.study import show_study  # imports torch
+
+            tables = (show_study(folder),)
         pictures: dict[str, Any] = {"groups": [], "note": ""}
         if found is not None and images and len(found.images.labels):
             norm = found.summary.norm
@@ -120,7 +109,7 @@ def read_page_run(folder: Path, images: int) -> Run:
         return Run(
             name=folder.resolve().name,
             study=study,
-            tables=read_tables(folder) if found is None else (),
+            tables=tables,
             plots=plots(folder) if found is None else (),
             certified=found,
             gallery=pictures,
@@ -138,21 +127,27 @@ def read_page_run(folder: Path, images: int) -> Run:
         ) from None
 
 
-def _sampled(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict[int, Any]]:
-    """Return a run's newest request, evaluated from the stored counts, and its records by index."""
-    run = open_run(folder)
-    request = run.request
-    notes = (*expectations(request, run.classes), *reading_notes(request, run.classes))
-    found = evaluate(run.records, run.probabilities, request, run.planned, notes=notes, **run.about)
-    images = _images_of(found)
-    radii, weights, bounds = tuple(images.radius), [], found.bounds
-    assert bounds is not None
+def _certified(folder: Path, described: dict[str, Any], study: str) -> tuple[Certified, dict[int, Any]]:
+    """Return a certification's newest request, derived from its numbers, and its records by index."""
+    request: Any = from_json(KINDS[study], described["request"])
+    classes = data_of(described)[1] if study == CERTIFY else None
+    with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
+        found, checksum = derive(request, store, described), named(described["models"]["standard"])[1]
+        probabilities = {} if classes is None or checksum is None else store.standard(checksum)
+    one, summary, bounds = found.outcomes, found.summary, found.bounds
+    radii, status = tuple(r.radius for r in one.radii), tuple(r.status for r in one.radii)
+    images = Images(one.indices, one.labels, one.robust, radii, status)
+    if bounds is None:  # without noise
+        if not summary.images:
+            raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
+        return Certified(summary, images, ((summary.alpha, radii, summary.clean_accuracy.mixed),)), {}
+    weights = []
     for alpha in sorted({request.alpha, *WEIGHTS}) if radii else ():
         mixed = (
             radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
             for certificate in request.certificates
         )
-        clean = clean_accuracy(outcomes_of(found.records, run.probabilities, alpha))
+        clean = clean_accuracy(outcomes_of(found.records, probabilities, alpha))
         weights.append((alpha, (*radii[:1], *mixed), clean.mixed))
     budget = described["failure_budget"]
     split = [("bound", str(budget["bound"]))]
@@ -160,28 +155,7 @@ def _sampled(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict[i
     at_once = budget["looks"] is None or BOUNDS[request.bound].time_uniform
     shares = () if at_once else tuple((n, share(k)) for k, n in enumerate(looks(request.samples)))
     records = {record.index: record for record in found.records}
-    return Certified(found.summary, images, tuple(weights), tuple(split), shares), records
-
-
-def _proved(folder: Path, described: dict[str, Any]) -> Certified:
-    """Return a run that draws no samples, evaluated from its numbers."""
-    request = from_json(DeterministicRequest, described["request"])
-    store = Store(folder / DATABASE, len(described["data"]["class_names"]), read_only=True)
-    try:
-        found = derive(request, store, described)
-    finally:
-        store.close()
-    if not found.summary.images:
-        raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
-    images, summary = _images_of(found), found.summary
-    return Certified(summary, images, ((summary.alpha, tuple(images.radius), summary.clean_accuracy.mixed),))
-
-
-def _images_of(found: Evaluation) -> Images:
-    """Return an evaluation's images, with the radii of each row."""
-    one = found.outcomes
-    radii, status = tuple(r.radius for r in one.radii), tuple(r.status for r in one.radii)
-    return Images(one.indices, one.labels, one.robust, radii, status)
+    return Certified(summary, images, tuple(weights), tuple(split), shares), records
 
 
 def without_folders(value: str) -> str:
@@ -267,64 +241,6 @@ def _commands(described: dict[str, Any], folder: Path, study: str) -> Facts:
     if study == CERTIFY:
         found.append(("Another mixing weight, without sampling", f"certmix recertify {name} --alpha 0.9"))
     return (*found, ("This page", f"certmix report {name}"))
-
-
-class _Column(msgspec.Struct):
-    key: str
-    heading: str
-
-
-class _Stored(msgspec.Struct):
-    """A table in JSON, as `certmix.tables.formats.json_table` writes it."""
-
-    schema_version: Literal[1]
-    name: str
-    title: str
-    settings: str
-    complete: bool
-    columns: list[_Column]
-    rows: list[dict[str, str | int | float | bool | dict[str, Any] | None]]
-    notes: tuple[str, ...]
-
-
-def read_tables(folder: Path) -> tuple[Table, ...]:
-    """Return the tables at the top of a study's folder, from their JSON; RunError if none can be read."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            plain = parse_json(path.read_bytes())
-            if not (isinstance(plain, dict) and {"columns", "rows", "title", "schema_version"} <= set(plain)):
-                continue
-            stored = msgspec.convert(plain, _Stored)
-            grouped = [column.key for column in stored.columns[:1]] == ["group"]
-            columns = stored.columns[1:] if grouped else stored.columns
-            rows = tuple(tuple(_cell(row[column.key]) for column in columns) for row in stored.rows)
-            names = groupby(str(row["group"]) for row in stored.rows) if grouped else ()
-            groups = tuple((name, len(list(part))) for name, part in names)
-            headings = tuple(column.heading for column in columns)
-            about = (stored.name, stored.title, stored.settings, headings)
-            found.append(Table(*about, rows, stored.notes, stored.complete, groups))
-        except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise RunError(
-                f"{path} is not a readable table ({str(error)[:200]}): repeat the command that made it"
-            ) from None
-    if not found:
-        raise RunError(f"{folder} holds no results yet: repeat the command that made it")
-    return tuple(found)
-
-
-def _cell(stored: Any) -> Cell:
-    """Return a cell as the study had it; ValueError if it is none."""
-    if not isinstance(stored, dict):
-        return stored
-    if "unit" in stored:
-        return msgspec.convert(stored, Quantity)
-    low, high = (float("nan") if end is None else float(end) for end in stored["interval"])
-    correct, images = stored["correct"], stored["images"]
-    if type(correct) is not int or type(images) is not int or not 0 <= correct <= images:
-        raise ValueError(f"{ascii(correct)[:20]} of {ascii(images)[:20]} where a share belongs")
-    kinds = {CERTIFIED: CertifiedShare, ATTACKED: AttackedAccuracy}
-    return kinds.get(stored["kind"], EstimatedAccuracy)(correct, images, (low, high))
 
 
 def plots(folder: Path) -> tuple[tuple[str, bytes], ...]:

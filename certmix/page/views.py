@@ -13,7 +13,7 @@ from certmix.bounds import clopper_pearson
 from certmix.page.runs import Certified, Run
 from certmix.tables.table import Cell, Quantity, Table, printed, printed_columns, printed_notes
 from certmix.tables.words import certificate_label, classifier_label, radius_heading, symbols
-from certmix.text import accuracy, floor_digits, floor_percent, interval_ends, known, plain_decimal
+from certmix.text import accuracy, floor_percent, interval_ends, known, plain_decimal
 from certmix.types import AccuracyShare, AttackedAccuracy, CertifiedShare, EstimatedAccuracy, FloatArray
 
 MOST_STEPS = 128
@@ -61,12 +61,14 @@ class Axis:
         places = range(0, self.end + 1, _nice(self.end / 7))
         return [(round(100 * units / self.end, 3), self.label(units)) for units in places]
 
-    def units(self, radius: float) -> int:
-        """Return a radius in units, rounded down, and no more than the end."""
-        scaled = min(radius, self.end) * self.scale  # a radius may be infinite
-        if self.scale > 1 and round(scaled) / self.scale == radius:
-            scaled = float(round(scaled))
-        return min(self.end, int(floor_digits(scaled, self.digits).replace(".", "")))
+    def units(self, radius: Any) -> Any:
+        """Return radii in units, int64, rounded down, and no more than the end."""
+        unit, scaled = 10**self.digits, np.minimum(radius, self.end) * self.scale  # a radius may be infinite
+        if self.scale > 1:
+            scaled = np.where(np.rint(scaled) / self.scale == radius, np.rint(scaled), scaled)
+        units = np.floor(scaled * unit)  # off by one where the product was rounded
+        units += ((units + 1) / unit <= scaled) * 1.0 - (units / unit > scaled)
+        return np.minimum(self.end, units).astype(np.int64)
 
     def label(self, units: int) -> str:
         """Return units in print: ``0.25``, or ``2/255``."""
@@ -84,13 +86,13 @@ def _nice(step: float) -> int:
 def axis(radii: Sequence[FloatArray], norm: str, least: float) -> Axis:
     """Return an axis that holds all finite radii, and `least`."""
     unit = Axis(norm, 1).scale * 10 ** Axis(norm, 1).digits
-    largest = max([least, *(float(r) for part in radii for r in part if math.isfinite(r))])
+    largest = max([least, *(float(part[np.isfinite(part)].max(initial=0.0)) for part in radii)])
     return Axis(norm, max(40, math.ceil(1.03 * largest * unit)) if largest > 0 else unit)
 
 
 def steps(radii: FloatArray, along: Axis) -> Steps:
     """Return the curve of certified radii (> 0), never above the true one."""
-    units = np.array([along.units(r) for r in radii.tolist()], np.int64)
+    units = along.units(radii)
     if len(np.unique(units)) > MOST_STEPS:
         grid = -(-along.end // MOST_STEPS)
         units = units // grid * grid
@@ -140,7 +142,7 @@ def chart(
     radius that is read out first, `at` the place of the first of the mixing weights (in print) on offer.
     """
     along = axis([radii for one in series for radii in one.radii], norm, start)
-    first = along.units(start) // along.stride * along.stride
+    first = int(along.units(start)) // along.stride * along.stride
     lines: list[dict[str, Any]] = []
     figures: dict[str, tuple[str, str, str]] = {}
     for one in series:
@@ -193,8 +195,8 @@ def run_histogram(found: Certified) -> dict[str, Any] | None:
     """Return how many radii above 0, of the mix and of h alone, are in each bin; None where all are 0."""
     norm, groups = found.summary.norm, [found.images.certified(row) for row in (found.lead, 0)]
     along = axis(groups, norm, found.summary.radii[found.column])
-    places = [np.array([along.units(r) * BINS // along.end for r in radii.tolist()], int) for radii in groups]
-    counts = [np.bincount(np.minimum(part, BINS - 1), minlength=BINS) for part in places]
+    places = (np.minimum(along.units(radii) * BINS // along.end, BINS - 1) for radii in groups)
+    counts = [np.bincount(part, minlength=BINS) for part in places]
     most = int(np.max(counts))
     top = next(t for k in range(12) for t in (10**k * n for n in (2, 4, 6, 8, 10)) if t >= most)
     edges = [along.label(-(-along.end * k // BINS)) for k in range(BINS)]

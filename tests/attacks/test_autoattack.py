@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 
 import pytest
 import torch
-from attacked import outside, seeded
+from attacked import linear, outside, seeded, small_images, small_net
 from torch import nn
 
 from certmix.attacks.autoattack import ENSEMBLE, VERSIONS, autoattack
@@ -17,24 +16,13 @@ from certmix.errors import ModelError, ParameterError
 GRADIENTS = ["apgd-ce", "fab-t"]
 
 
-def linear(classes=2, inputs=6, dtype=torch.float32):
-    net = nn.Linear(inputs, classes).to(dtype)
-    with torch.no_grad():
-        net.weight.copy_(torch.randn(classes, inputs, generator=seeded(classes)))
-        net.bias.copy_(-net.weight.sum(1) / 2)
-    return net.eval()
+def net_of(classes=2, inputs=6, dtype=torch.float32):
+    weight = torch.randn(classes, inputs, generator=seeded(classes))
+    return linear(weight, -weight.sum(1) / 2, dtype)
 
 
 def points(count=24, *shape, dtype=torch.float32):
     return torch.rand(count, *(shape or (6,)), generator=seeded(11), dtype=dtype) * 0.6 + 0.2
-
-
-def net(classes):
-    layers = nn.Sequential(nn.Conv2d(2, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(36, classes))
-    with torch.no_grad():
-        for k, parameter in enumerate(layers.parameters()):
-            parameter.copy_(torch.randn(parameter.shape, generator=seeded(k)) / 2)
-    return layers.eval()
 
 
 def run(model, x, *given, say=list, **settings):
@@ -45,21 +33,6 @@ def run(model, x, *given, say=list, **settings):
 @pytest.fixture
 def package():
     return pytest.importorskip("pyautoattack")
-
-
-@pytest.fixture
-def quick(package, monkeypatch):
-    """Ten steps instead of a hundred, or of thousands."""
-    module = importlib.import_module("certmix.attacks.autoattack")
-    make = module._ensemble
-
-    def short(*arguments):
-        ensemble = make(*arguments)
-        ensemble.apgd.n_iter = ensemble.apgd_targeted.n_iter = ensemble.fab.n_iter = 10
-        ensemble.square.n_queries = 10
-        return ensemble
-
-    monkeypatch.setattr(module, "_ensemble", short)
 
 
 @pytest.fixture
@@ -78,7 +51,7 @@ def ensembles(package, monkeypatch):
 
 @pytest.mark.parametrize("norm, eps, dual", [("linf", 0.05, 1), ("l2", 0.1, 2)])
 def test_exactly_the_images_within_reach_of_the_boundary_are_broken(quick, norm, eps, dual):
-    model, x = linear(), points(60)
+    model, x = net_of(), points(60)
     y, direction = model(x).argmax(1), model.weight[0] - model.weight[1]
     reach = ((model(x)[:, 0] - model(x)[:, 1]).abs() / direction.norm(dual)).detach()
     found = run(model, x, norm, eps, version=GRADIENTS, seed=0)
@@ -92,7 +65,7 @@ def test_exactly_the_images_within_reach_of_the_boundary_are_broken(quick, norm,
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_budgets_and_targets_fit_the_classes(ensembles, classes, version):
     said = []
-    run(linear(classes), points(), version=version, seed=3, batch_size=7, say=said.append)
+    run(net_of(classes), points(), version=version, seed=3, batch_size=7, say=said.append)
     left_out = {name for name, least in (("apgd-dlr", 3), ("apgd-t", 4)) if classes < least}
     [ensemble] = ensembles
     assert ensemble.attacks_to_run == [name for name in VERSIONS[version] if name not in left_out]
@@ -107,19 +80,19 @@ def test_budgets_and_targets_fit_the_classes(ensembles, classes, version):
 
 
 def test_a_list_runs_as_named_and_restarts_have_other_seeds(ensembles):
-    run(linear(5), points(), version=["square", "apgd-dlr"], seed=8, restarts=3)
+    run(net_of(5), points(), version=["square", "apgd-dlr"], seed=8, restarts=3)
     assert ensembles[0].attacks_to_run == ["square", "apgd-dlr"]
     assert ensembles[0].apgd.n_restarts == 1
     assert [ensemble.seed for ensemble in ensembles] == [8, 9, 10]
     with pytest.raises(ParameterError, match="no attack left for 2 classes"):
-        run(linear(2), points(), version=["apgd-t"])
+        run(net_of(2), points(), version=["apgd-t"])
 
 
 @pytest.mark.parametrize(
     "shape, fits", [((6,), False), ((1, 7, 7), True), ((1, 12, 12), False), ((2, 10, 10), True)]
 )
 def test_square_is_left_out_where_its_tiles_do_not_fit(ensembles, shape, fits):
-    said, model = [], nn.Sequential(nn.Flatten(), linear(4, torch.Size(shape).numel())).eval()
+    said, model = [], nn.Sequential(nn.Flatten(), net_of(4, torch.Size(shape).numel())).eval()
     run(model, points(4, *shape), "l2", 0.1, say=said.append)
     assert ("square" in ensembles[-1].attacks_to_run) == fits
     assert bool(said) != fits
@@ -130,14 +103,14 @@ def test_points_that_left_the_ball_are_pulled_back_exactly(package, ensembles, m
     monkeypatch.setattr(package, "push", 0.1 * (1 + 1e-6), raising=False)
     x = points(8, 2, 3)
     x[0] = 0.97
-    found = run(nn.Sequential(nn.Flatten(), linear()).eval(), x, norm, eps)
+    found = run(nn.Sequential(nn.Flatten(), net_of()).eval(), x, norm, eps)
     assert outside(found, x, norm, eps) == []
     assert outside(found, x, norm, 0.9999 * eps) == list(range(1, 8))
 
 
 @pytest.mark.parametrize("norm, eps, classes", [("linf", 0.03, 3), ("l2", 0.2, 5)])
 def test_the_real_ensemble_stays_inside_and_beats_its_first_attack(quick, norm, eps, classes):
-    model, x = net(classes), points(12, 2, 6, 6)
+    model, x = small_net(classes), small_images(12)
     names = [name for name in ENSEMBLE if name != "square"]
     weak, strong = (run(model, x, norm, eps, version=version, seed=0) for version in (["apgd-ce"], names))
     assert outside(strong, x, norm, eps) == []
@@ -149,7 +122,7 @@ def test_it_is_silent_and_leaves_no_trace(quick, capfd, caplog):
     def tracer(frame, event, argument):
         return None
 
-    model, x = net(5), points(4, 2, 6, 6)
+    model, x = small_net(5), small_images(4)
     logger, before, tracing = logging.getLogger("auto-attack"), torch.get_rng_state(), sys.gettrace()
     handlers, propagate = list(logger.handlers), logger.propagate
     caplog.set_level(logging.DEBUG)
@@ -181,13 +154,13 @@ def test_the_logits_of_the_model_are_not_written_into(quick):
 
 def test_seed_and_generator_decide_and_dtype_and_shape_stay(quick):
     def found(**settings):
-        return run(net(4), points(6, 2, 6, 6), "linf", 0.1, version=["apgd-ce"], **settings)
+        return run(small_net(4), small_images(6), "linf", 0.1, version=["apgd-ce"], **settings)
 
     assert torch.equal(found(seed=1), found(seed=1))
     assert not torch.equal(found(seed=1), found(seed=2))
     assert torch.equal(found(generator=seeded(5)), found(generator=seeded(5)))
     assert torch.equal(found(), found())
-    model, x = linear(dtype=torch.float64), points(5, dtype=torch.float64)
+    model, x = net_of(dtype=torch.float64), points(5, dtype=torch.float64)
     moved = run(model, x, "linf", 0.2, version=["apgd-ce"])
     assert (moved.dtype, outside(moved, x, "linf", 0.2)) == (torch.float64, [])
     assert torch.equal(run(model, x[:0], version=["apgd-ce"]), x[:0])
@@ -199,9 +172,9 @@ def test_what_it_warns_of_is_said_once(quick, caplog):
     noise, x, said = seeded(), points(), []
 
     def noisy(x):
-        return linear(4)(x) + 0.1 * torch.randn(len(x), 4, generator=noise)
+        return net_of(4)(x) + 0.1 * torch.randn(len(x), 4, generator=noise)
 
-    y, settings = linear(4)(x).argmax(1), {"eps": 0.01, "version": ["apgd-ce"]}
+    y, settings = net_of(4)(x).argmax(1), {"eps": 0.01, "version": ["apgd-ce"]}
     autoattack(noisy, x, y, **settings, say=said.append)
     assert len([line for line in said if "randomized" in line]) == 1
     assert all("\n" not in line for line in said)
@@ -220,12 +193,12 @@ def test_warnings_that_differ_in_numbers_alone_are_said_once(package, monkeypatc
 
     monkeypatch.setattr(package.AutoAttack, "run_standard_evaluation", chatter)
     said = []
-    run(linear(4), points(), say=said.append)
+    run(net_of(4), points(), say=said.append)
     assert said == ["autoattack: there are 3 points!"]
 
 
 def test_gradients_that_vanish_for_it_are_said(ensembles):
-    said, model = [], linear(4)
+    said, model = [], net_of(4)
     run(lambda x: 300 * model(x), points(), say=said.append)
     assert any("gradients vanish" in line for line in said)
 
@@ -238,11 +211,11 @@ def test_gradients_that_vanish_for_it_are_said(ensembles):
 ])  # fmt: skip
 def test_bad_arguments_are_refused(settings, match):
     with pytest.raises(ParameterError, match=match) as caught:
-        run(linear(), points(2), **settings)
+        run(net_of(), points(2), **settings)
     assert "\n" not in str(caught.value)
 
 
 def test_without_the_package_the_remedy_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(ModelError, match=r"pip install 'certmix\[attacks\]'$"):
-        run(linear(), points(2))
+        run(net_of(), points(2))

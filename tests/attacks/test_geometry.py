@@ -174,7 +174,7 @@ def test_a_start_depends_on_seed_and_stream_alone():
     for norm in NORMS:
         ball = make_ball(images, norm, 0.2, (0.0, 1.0))
         whole, rows = ball.sample(seeds, 1), torch.tensor([2, 0])
-        assert torch.equal(ball.take(rows).sample(seeds[rows], 1), whole[rows])
+        assert torch.equal(ball[rows].sample(seeds[rows], 1), whole[rows])
         assert not torch.equal(ball.sample(seeds, 2), whole)
         assert not torch.equal(ball.sample(seeds + 1, 1), whole)
     split = seeded(3)

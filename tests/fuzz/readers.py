@@ -39,8 +39,7 @@ from certmix.models.zoo import Card, load_zoo, save_zoo, zoo_card
 from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
 from certmix.nuts.folder import absolute, read_nuts, write_nuts
 from certmix.nuts.grid import GRIDS, TransformSettings
-from certmix.page import render, report_page
-from certmix.page.runs import Run, read_tables
+from certmix.page import report_page
 from certmix.runs import ImageRecord, Store, read_run, write_log
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.folder import Identity
@@ -48,11 +47,9 @@ from certmix.runs.logs import ClassCounts, PublishedLog, read_class_counts, read
 from certmix.runs.sources import Sources
 from certmix.studies.nuts_cached import read_inputs
 from certmix.studies.nuts_fit import CachedLogits, FitChoices, read_logits, write_logits
-from certmix.tables.formats import render as render_table
-from certmix.tables.table import Quantity, Table
 from certmix.training.loop import _optimizer, _resume
 from certmix.training.recipes import make_recipe
-from certmix.types import AttackedAccuracy, CertifiedShare, Dataset, EstimatedAccuracy
+from certmix.types import Dataset
 from certmix.verification.falsify.attack import Attacked, Claim, Claims, Target
 from certmix.verification.falsify.falsify import replay
 from certmix.verification.falsify.findings import Sampled, read_finding, write_finding
@@ -474,31 +471,6 @@ def judge(name: str, **how: Any) -> tuple[Callable[[Path], Any], ...]:
     )
 
 
-def study_table(grouped: bool) -> Table:
-    """A study's table with every kind of cell."""
-    end = (0.25, 0.75)
-    accuracies = EstimatedAccuracy(5, 10, end), AttackedAccuracy(1, 10, end), CertifiedShare(4, 10, end)
-    rows = (
-        ("a | b", 3, *accuracies, Quantity(0.25, 2, "s"), None),
-        ("*c\\", 4, None, None, None, Quantity(12.0, 1, "ms", "up"), True),
-    )
-    headings = ("model", "seed", "clean", "PGD|10", "certified", "time", "other")
-    groups = (("first", 1), ("second", 1)) if grouped else ()
-    return Table("mine", "Mine", "eps = 0.5", headings, rows, groups=groups, notes=("one", "two"))
-
-
-def study(grouped: bool) -> Files:
-    return {"mine.json": render_table(study_table(grouped), "json").encode()}
-
-
-def shown_tables(folder: Path) -> tuple[Table, ...]:
-    """Read tables that fit together, and make a page of them."""
-    found = read_tables(folder)
-    page = render([Run("run", "study", found, (), None, {}, (), (), "", ())])
-    assert page.count("<script") == 2 and "\0" not in page.partition("<body>")[0]
-    return found
-
-
 POINT = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 2, 2)
 
 
@@ -599,7 +571,6 @@ READERS: dict[str, Reader] = {
     ),
     "log, judged": Reader(log, judge("log.tsv", as_printed=True, alpha=0.8), slow=3),
     "class counts, judged": Reader(lambda: COUNTS, judge("counts.txt", assume_selected=True), slow=3),
-    **{f"table of a study, {grouped=}": Reader(partial(study, grouped), (shown_tables,), slow=2) for grouped in (True, False)},
     **{f"finding, {sigma=}": Reader(partial(finding, sigma), (read_point, replayed), slow=2) for sigma in (0.5, None)},
     "guarantee": Reader(lambda: {"guarantee.toml": GUARANTEE}, (guaranteed,)),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from certmix.bounds import clopper_pearson
 from certmix.page.views import MOST_STEPS, axis, count_at, share_text, steps
+from certmix.text import floor_digits
 
 RADII = st.lists(st.floats(1e-6, 3.0), min_size=1, max_size=60)
 
@@ -36,6 +37,19 @@ def test_many_radii_are_rounded_down_to_a_grid():
     for at in np.linspace(0, 1, 101):
         shown, true = count_at(curve, math.ceil(at * 1e5)), _true(radii, at)
         assert true - 10_000 * 2 / MOST_STEPS <= shown <= true
+
+
+@given(
+    st.sampled_from(["l2", "linf"]),
+    st.floats(0, 3) | st.integers(0, 9999).map(lambda k: k / 1000),
+    st.integers(-1, 1),
+)
+def test_units_are_the_digits_of_the_radius_rounded_down(norm, radius, ulps):
+    radius, along = float(radius + ulps * np.spacing(radius)), axis([], norm, 4.0)
+    scaled = max(radius, 0.0) * along.scale
+    whole = round(scaled) / along.scale == radius and norm == "linf"
+    shown = floor_digits(float(round(scaled)) if whole else scaled, along.digits).replace(".", "")
+    assert along.units(max(radius, 0.0)) == int(shown)
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 8, 16, 31, 113])
