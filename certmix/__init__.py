@@ -6,30 +6,7 @@ can move before the answer changes.  Names are loaded on first use: ``import cer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from certmix.lazy import lazily
-
-if TYPE_CHECKING:
-    from certmix.certification.evaluate import CertifyResult
-    from certmix.certification.run import CertmixWarning, certify
-    from certmix.models.mixture import MixedClassifier
-    from certmix.models.smoothed import SmoothedClassifier
-    from certmix.radii import certify_radii, exact_radius, lipschitz_radius, smoothing_radius
-    from certmix.verification.asserting import assert_certified
-
-__all__ = [
-    "CertifyResult",
-    "CertmixWarning",
-    "MixedClassifier",
-    "SmoothedClassifier",
-    "assert_certified",
-    "certify",
-    "certify_radii",
-    "exact_radius",
-    "lipschitz_radius",
-    "smoothing_radius",
-]
 
 _HOMES = {
     "CertifyResult": "certification.evaluate",
@@ -43,8 +20,9 @@ _HOMES = {
     "lipschitz_radius": "radii",
     "smoothing_radius": "radii",
 }
+"""Their types are in the stub beside this file."""
 
-
+__all__ = sorted(_HOMES)
 __getattr__ = lazily(__name__, _HOMES)
 
 

@@ -46,8 +46,9 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     ModelError if the model fails (or calls ``sys.exit``) however few rows it gets, or returns something
     else.  An InPlaceWarning, once, of a model that changes its input in place.
     """
-    if _is_traced(inputs):
-        return model(inputs)
+    traced = torch.compiler.is_compiling() or isinstance(inputs, fx.Proxy)
+    if traced or (isinstance(inputs, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(inputs)):
+        return model(inputs)  # its values are not there to look at
     if not isinstance(inputs, Tensor) or inputs.ndim == 0:
         found = "a single number" if isinstance(inputs, Tensor) else f"of type {type(inputs).__name__}"
         raise ParameterError(f"the inputs of {name} are {found}: give a tensor of shape (N, ...)")
@@ -78,7 +79,9 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     if failure is None:
         return _checked(logits, len(inputs), name).to(inputs.device)
     remedy = _values_remedy(model, inputs, failure)
-    most = 0 if remedy else _working_rows(model, inputs)
+    most = 0 if remedy else len(inputs) // 2
+    while most and not _works(model, inputs[:most]):
+        most //= 2
     if most:
         logits = _in_parts(model, inputs, most, name)
         if isinstance(model, nn.Module):
@@ -94,13 +97,6 @@ def call_both(
 ) -> tuple[Tensor, Tensor]:
     """Return both classifiers' logits; see `call_model`."""
     return call_model(standard, inputs, "the standard model"), call_model(robust, inputs, "the robust model")
-
-
-def _is_traced(inputs: Any) -> bool:
-    """Whether the call is recorded or transformed, and its values are not there to look at."""
-    if torch.compiler.is_compiling() or isinstance(inputs, fx.Proxy):
-        return True
-    return isinstance(inputs, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(inputs)
 
 
 def _parameter(model: object) -> Tensor | None:
@@ -153,14 +149,6 @@ def _works(model: Callable[[Tensor], Any], inputs: Tensor) -> bool:
     except (Exception, SystemExit):
         return False
     return True
-
-
-def _working_rows(model: Callable[[Tensor], Any], inputs: Tensor) -> int:
-    """Return the largest of n/2, n/4, ..., 1 that the model takes of the n rows at once; 0 for none."""
-    most = len(inputs) // 2
-    while most and not _works(model, inputs[:most]):
-        most //= 2
-    return most
 
 
 def _values_remedy(model: Callable[[Tensor], Any], inputs: Tensor, failure: BaseException) -> str:

@@ -15,8 +15,8 @@ __all__ = [
 class CertmixError(Exception):
     """Base class: something the user can mend.
 
-    Its text is one line that any terminal can show: what cannot be printed, such as
-    line ends and escape sequences in what a file holds, is spelt out.
+    Its text is one line that any terminal can show: what cannot be printed, such as line ends and escape
+    sequences in what a file holds, is spelt out.
     """
 
     def __str__(self) -> str:

@@ -14,12 +14,10 @@ _LARGEST_BLOCK, _LARGEST_REST = 2**30, 2**31 - 1
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     """Have the C library keep what is freed for the next allocation; return whether it does.
 
-    Every layer of a network allocates its output and frees its input.  By default glibc gives blocks of
-    megabytes back to the system, which maps and clears them again in the next forward pass, unless a larger
-    block happened to be freed before: a tenth of the time of sampling in a worker
-    (``benchmarks/allocation.py``).  The most memory that is held at once stays the same; what was once held
-    is not given back before the process ends, so this is for processes that certmix owns: the command line
-    and its workers.  Where the environment names settings of its own, nothing is changed.
+    By default glibc gives blocks of megabytes, such as each layer's output, back to the system, which maps
+    and clears them again in the next forward pass: a tenth of the time of sampling in a worker
+    (``benchmarks/allocation.py``).  What was once held is not given back before the process ends, so this is
+    for processes that certmix owns.  Where the environment names settings of its own, nothing is changed.
 
     >>> keep_freed_memory({"MALLOC_ARENA_MAX": "2"})
     False

@@ -40,8 +40,8 @@ class Dataset:
 
     Parameters
     ----------
-    name, split
-        What the user asked for.
+    name, split, settings
+        What the user asked for, with the preprocessing as plain data.
     labels, indices
         int64 (N,): classes from 0, and each input's index in its source.
     class_names
@@ -52,8 +52,6 @@ class Dataset:
         Smallest and largest value an input can take, or None if unbounded.  Radii are in these units.
     checksum
         SHA-256 (hex) that changes when inputs, labels or preprocessing change.
-    settings
-        Preprocessing that was asked for, plain data.
     """
 
     name: str
@@ -81,19 +79,15 @@ class ConfidenceBounds:
 
     Parameters
     ----------
-    p_lower
-        float64 (m,): lower bound of the selected class's smoothed probability.
-    q_upper
-        float64 (m,): upper bound of every other class's.
-    failure_probability
-        Probability, for one image, that one of its two bounds is wrong.
+    p_lower, q_upper
+        float64 (m,): lower bound of the selected class's smoothed probability, upper bound of every other's.
+    failure_probability, split
+        Probability, for one image, that one of its two bounds is wrong, and which share each part used.
     method
         Name in `certmix.bounds.BOUNDS`.
-    split
-        Which share of the failure probability each part used.
     lost
-        l2 distance, a number or (m,), between each input and the point that its bounds
-        are about: radii are that much smaller.
+        l2 distance, a number or (m,), between each input and the point that its bounds are about: radii are
+        that much smaller.
     """
 
     p_lower: FloatArray
@@ -110,16 +104,12 @@ class CertifiedRadii:
 
     Parameters
     ----------
-    certificate
-        Name in `certmix.radii.CERTIFICATES`.
-    norm
-        Norm of the radii, ``"l2"`` for smoothing.
+    certificate, norm
+        Name in `certmix.radii.CERTIFICATES`, and norm of the radii, ``"l2"`` for smoothing.
     sigma, alpha
         Noise level and mixing weight.
-    radius
-        float64 (m,), rounded down; 0 where nothing is certified.
-    status
-        `Status` values, (m,).
+    radius, status
+        float64 (m,), rounded down, 0 where nothing is certified; `Status` values (m,).
     """
 
     certificate: str
@@ -134,8 +124,7 @@ class CertifiedRadii:
 class CertifiedAccuracy:
     """One row of the table: a classifier, a certificate, accuracies at radii.
 
-    ``interval`` holds the two-sided 95 % Clopper-Pearson interval over images
-    of each accuracy, as (low, high).
+    ``interval`` holds the two-sided 95 % Clopper-Pearson interval over images of each, as (low, high).
     """
 
     classifier: str
@@ -175,22 +164,16 @@ class Summary:
     Parameters
     ----------
     sigma, alpha, failure_probability
-        Noise level (None where rows come from several), mixing weight, failure
-        probability of one image's certificate (None where unknown).
-    images, planned_images
-        Images behind the figures, and asked for; they differ when interrupted.
-    radii
-        Radii of the columns.
-    clean_accuracy, rows
-        The figures.
-    complete
-        False for a partial result.
+        Noise level (None where rows come from several), mixing weight, failure probability of one image's
+        certificate (None where unknown).
+    images, planned_images, complete
+        Images behind the figures, and asked for; they differ when interrupted, and the result is partial.
+    radii, norm
+        Radii of the columns; norm of all radii.
+    clean_accuracy, rows, abstained
+        The figures; images whose class could not be established.
     goal, bound, samples, selection_samples, seed, data, standard, robust
         How it was made.
-    abstained
-        Images whose class could not be established.
-    norm
-        Norm of all radii.
     """
 
     sigma: float | None
@@ -222,14 +205,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class AccuracyShare:
-    """Share of images that are right in some sense; what it proves, its subclasses say.
+    """Share `correct` / `images` that are right in some sense; what it proves, its subclasses say.
 
-    Parameters
-    ----------
-    correct, images
-        Images that are right, and all images.
-    interval
-        Two-sided 95 % Clopper-Pearson interval over images, (low, high).
+    ``interval`` is the two-sided 95 % Clopper-Pearson interval over images, (low, high).
     """
 
     correct: int

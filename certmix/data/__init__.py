@@ -48,12 +48,8 @@ def load(
     -------
     Dataset
         Its `read` returns float32 inputs; those of images have shape (C, H, W) and values in [0, 1].
-
-    Raises
-    ------
-    DataError, ParameterError
-        If nothing is there, or it is truncated, corrupt, of a wrong shape, or has no such split; if the range
-        is not increasing, or a size is below 1.
+        DataError if nothing is there, or it is truncated, corrupt, of a wrong shape, or has no such split;
+        ParameterError if the range is not increasing, or a size is below 1.
 
     Examples
     --------

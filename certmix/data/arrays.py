@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data.dataset import (
-    Request,
-    Source,
-    check_integers,
-    check_labels,
-    in_memory,
-    refuse_range,
-    refuse_split,
-)
+from certmix.data.dataset import Request, Source, check_integers, check_labels, in_memory
 from certmix.errors import DataError, describe
 from certmix.files import read_arrays, what_it_is
 from certmix.types import Dataset
@@ -32,7 +24,7 @@ KEYS = ("inputs", "labels", "indices", "class_names")
 def load(path: Path, request: Request) -> Dataset:
     """Load the arrays; the file is one set, and a split that is named is refused."""
     where = str(path)
-    refuse_split(request, where, "give two files")
+    request.refuse_split(where, "give two files")
     with path.open("rb") as file:
         if wrong := what_it_is(file.read(100)):
             raise DataError(f"{path} is not an .npz archive: {wrong}")
@@ -54,7 +46,7 @@ def load(path: Path, request: Request) -> Dataset:
     if inputs.ndim == 0 or 0 in inputs.shape:
         raise DataError(f"{where}: inputs has shape {inputs.shape}, so it is empty: give at least one input")
     if inputs.dtype == np.uint8:
-        refuse_range(request, "uint8 images")
+        request.refuse_range("uint8 images")
         inputs = _images(inputs, where)
     else:
         inputs, clipped = _clipped(_floats(inputs, where), request.input_range, where)

@@ -40,11 +40,7 @@ Part = tuple[NDArray[np.uint8], IntArray]
 
 @dataclass(frozen=True)
 class Family:
-    """How CIFAR-10 and CIFAR-100 name things.
-
-    ``label_bytes`` is the number of label bytes before the pixels of a binary
-    row; the last one is the label that is used.
-    """
+    """How CIFAR-10 and CIFAR-100 name things; of the label bytes of a binary row the last one counts."""
 
     name: str
     class_names: tuple[str, ...]
@@ -194,7 +190,7 @@ def _plain(value: Any, most: int) -> Any:
         return np.frombuffer(memory, kind).reshape(shape, order="F" if fortran else "C")
     if isinstance(value, list):
         texts = [item for item in value if not isinstance(item, int | float)]
-        if any(not isinstance(item, str | bytes) for item in texts) or sum(map(len, texts)) > most:
+        if not all(isinstance(item, str | bytes) for item in texts) or sum(map(len, texts)) > most:
             raise ValueError("a list of other things than numbers and texts, or texts that are repeated")
         return [_text(item) for item in value]
     return _text(value)

@@ -33,24 +33,30 @@ class Request:
         """The name without the folders of a path and without ``.npz``: what records and tables show."""
         return Path(self.name).expanduser().resolve().name.removesuffix(".npz")
 
+    def refuse_range(self, where: str) -> None:
+        """Refuse an --input-range other than 0,1 for images, which are always scaled to it."""
+        if self.input_range != UNIT_RANGE:
+            asked = "none" if self.input_range is None else "{:g},{:g}".format(*self.input_range)
+            raise DataError(
+                f"--input-range {asked} does not apply to {where}: images are scaled to 0,1; leave it out"
+            )
+
+    def refuse_split(self, where: str, remedy: str) -> None:
+        """Refuse a split that was named for data without splits: every split would be the same inputs."""
+        if self.split_given:
+            raise DataError(
+                f"{where} is one set without splits, so --split {self.split} would be all of it: "
+                f"leave --split out; to tune on some inputs and report on others, {remedy}"
+            )
+
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of data set.
+    """One kind of data set: a line for lists and errors, and (place found, request) -> data set.
 
-    Parameters
-    ----------
-    description
-        One line for lists and errors.
-    load
-        (place found, request) -> data set.
-    find
-        Path -> the place this source would read, or None if the path is of another kind.  None for a source
-        that is part of the package: it is asked for by name.
-    splits
-        The splits there are; empty where the data decide.
-    options
-        Which of ``input_range``, ``resize`` and ``crop`` apply.
+    `find` takes a path to the place this source would read, or None if it is of another kind; itself None for
+    a source that is part of the package and asked for by name.  `splits` are those there are, empty where the
+    data decide; `options` says which of ``input_range``, ``resize`` and ``crop`` apply.
     """
 
     description: str
@@ -71,26 +77,8 @@ class Source:
                     f"--{option} {value} does not apply to {where}: it is for image folders; leave it out"
                 )
         if "input_range" not in self.options:
-            refuse_range(request, where)
+            request.refuse_range(where)
         return self.load(place, request)
-
-
-def refuse_range(request: Request, where: str) -> None:
-    """Refuse an --input-range other than 0,1 for images, which are always scaled to it."""
-    if request.input_range != UNIT_RANGE:
-        asked = "none" if request.input_range is None else "{:g},{:g}".format(*request.input_range)
-        raise DataError(
-            f"--input-range {asked} does not apply to {where}: images are scaled to 0,1; leave it out"
-        )
-
-
-def refuse_split(request: Request, where: str, remedy: str) -> None:
-    """Refuse a split that was named for data without splits: every split would be the same inputs."""
-    if request.split_given:
-        raise DataError(
-            f"{where} is one set without splits, so --split {request.split} would be all of it: "
-            f"leave --split out; to tune on some inputs and report on others, {remedy}"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +98,7 @@ class ArrayReader:
 
 def to_float(values: NDArray[Any]) -> NDArray[np.float32]:
     """Return a float32 copy; uint8 becomes [0, 1]."""
-    scaled = values.astype(np.float32)
-    if values.dtype == np.uint8:
-        scaled /= np.float32(255)
-    return scaled
+    return values.astype(np.float32) / np.float32(255 if values.dtype == np.uint8 else 1)
 
 
 def check_position(position: int, length: int) -> int:
@@ -209,8 +194,7 @@ def load_arrays(dataset: Dataset) -> tuple[NDArray[Any], IntArray]:
     """Return the whole data set in memory: inputs (N, ...) and int64 labels (N,).
 
     Inputs are uint8 where the source is (0 to 255, channels first), else float32.  They are the data set's
-    own memory: do not write into them.  DataError if an input cannot be read, or its shape differs from the
-    others'.
+    own memory: do not write into them.  DataError as of `stack`.
     """
     everything = getattr(dataset.read, "everything", None)  # of readers of this package
     inputs = stack(dataset, range(len(dataset))) if everything is None else everything()
@@ -231,14 +215,9 @@ class _Chosen:
 def restrict(dataset: Dataset, positions: Sequence[int] | IntArray) -> Dataset:
     """Return the part of a data set at these positions, in this order.
 
-    Inputs keep their indices in the source, and with them the noise that is keyed by these.  The checksum
-    covers the whole and the positions.
-
-    Parameters
-    ----------
-    dataset, positions
-        The whole, and different positions from 0 to N - 1, else ParameterError; none leaves an empty data
-        set.
+    They are different and from 0 to N - 1, else ParameterError; none leaves an empty data set.  Inputs keep
+    their indices in the source, and with them the noise that is keyed by these.  The checksum covers the
+    whole and the positions.
 
     Examples
     --------

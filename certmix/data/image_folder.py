@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data.dataset import Request, Source, check_position, refuse_split, to_float
+from certmix.data.dataset import Request, Source, check_position, to_float
 from certmix.errors import DataError, describe
 from certmix.types import Dataset
 
@@ -27,9 +27,7 @@ MOST_PIXELS = 1 << 26
 BILINEAR = 2  #: PIL.Image.Resampling.BILINEAR, which is antialiased
 NO_CLASSES = frozenset(("__MACOSX", "__pycache__", "@eaDir", "lost+found"))
 """Folders that programs leave among others."""
-SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)  # fmt: skip
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def _folders(path: Path) -> list[Path]:
@@ -40,10 +38,8 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _images(path: Path) -> Iterator[Path]:
-    return (
-        p for p in path.iterdir()
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )  # fmt: skip
+    seen = (p for p in path.iterdir() if not p.name.startswith("."))
+    return (p for p in seen if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def _holds_classes(path: Path) -> bool:
@@ -71,7 +67,7 @@ def _root(path: Path, request: Request) -> tuple[Path, list[str]]:
         )
     if splits:
         raise DataError(f"{path} has no split {split!r}: use {' or '.join(splits)}")
-    refuse_split(request, str(path), "give two folders, or arrange one as SPLIT/CLASS/image")
+    request.refuse_split(str(path), "give two folders, or arrange one as SPLIT/CLASS/image")
     return path, [folder.name for folder in _folders(path)]
 
 
@@ -90,7 +86,7 @@ class ImageReader:
 
     def everything(self) -> NDArray[np.uint8]:
         """Return uint8 (N, 3, H, W)."""
-        return np.stack([self._pixels(position) for position in range(len(self.paths))])
+        return np.stack(list(map(self._pixels, range(len(self.paths)))))
 
     def _pixels(self, position: int) -> NDArray[np.uint8]:
         path = self.paths[check_position(position, len(self.paths))]

@@ -15,11 +15,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from certmix.errors import ModelError, ParameterError
 
-__all__ = [
-    "ARCHITECTURES", "ConvNet", "IntervalNet", "Normalization", "Normalize", "Normalized", "ResidualNet",
-    "build", "fold_batch_norm", "parse_normalize",
-]  # fmt: skip
-
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
@@ -78,8 +73,7 @@ class ResidualNet(nn.Module):
         blocks = []
         for number, stage in enumerate(stages):
             for position, width in enumerate(stage):
-                stride = 2 if number > 0 and position == 0 else 1
-                blocks.append(_Residual(channels, width, stride))
+                blocks.append(_Residual(channels, width, 2 if number > 0 and position == 0 else 1))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(channels, classes)

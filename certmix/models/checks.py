@@ -13,32 +13,17 @@ from certmix.models.zoo import ZOO_FOLDER, Card, gaussian_names
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = [
-    "chance_warning", "check_logits", "classes_remedy", "looks_like_probabilities", "near_chance",
-    "noise_warnings", "resolve_robust",
-]  # fmt: skip
-
 
 def check_logits(
     module: nn.Module, inputs: Tensor, classes: int, name: str, *, no_label_zero: bool = False
 ) -> Tensor:
-    """Run a model on a small batch and return its logits, (batch, classes).
+    """Run a model, called `name` in messages, on a small batch and return its logits, (batch, classes).
 
     The first two inputs are run alone as well: a model left in training mode gives them other logits than in
-    the batch.
-
-    Parameters
-    ----------
-    module, inputs, name
-        The model, a few inputs (batch, ...) on its device, and what to call the model in a message.
-    classes, no_label_zero
-        Number of classes of the data, and whether no input has label 0, as where labels count from 1.
-
-    Raises
-    ------
-    ModelError
-        If the model fails, or its output is not a finite floating-point tensor of shape (batch, classes), or
-        an input's logits depend on its batch by more than 1 % (10 % in half precision) of the largest logit.
+    the batch.  `classes` are those of the data; `no_label_zero` says that no input has label 0, as where
+    labels count from 1.  ModelError if the model fails, or its output is not a finite floating-point tensor
+    of shape (batch, classes), or an input's logits depend on its batch by more than 1 % (10 % in half
+    precision) of the largest logit.
     """
     import torch
 

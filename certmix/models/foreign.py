@@ -68,9 +68,9 @@ def sources_of(file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
 
 
 def module_sources(name: str) -> dict[str, bytes]:
-    """Return the same of an imported module, nothing where its file cannot be had.
+    """Return the same of an imported module; of an installed package all Python files, of torch its own.
 
-    Of an installed package it is all Python files, of torch the module's own.
+    Nothing where its file cannot be had.
     """
     top, module = (sys.modules.get(one) for one in (name.partition(".")[0], name))
     file = Path(getattr(module, "__file__", None) or "")
@@ -184,7 +184,6 @@ class FixedMode(nn.Module):
             part.training = False
 
     def train(self, mode: bool = True) -> FixedMode:
-        """Leave the mode as it is."""
         return self
 
     def forward(self, inputs: Tensor) -> Any:
@@ -363,20 +362,19 @@ class _FromSource(SourceFileLoader):
     """Runs what a file holds now: bytecode that was kept may be of an earlier text of the same length."""
 
     def get_code(self, fullname: str) -> Any:
-        """Return the code of the file."""
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
+@dataclass(frozen=True)
 class _Neighbours:
     """Finds the modules of one folder, and has them run from source."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    folder: Path
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Return how to import a module that lies in the folder, None for others."""
-        spec = PathFinder.find_spec(name, [str(self._folder)] if path is None else path)
-        if spec is None or spec.origin is None or not Path(spec.origin).is_relative_to(self._folder):
+        spec = PathFinder.find_spec(name, [str(self.folder)] if path is None else path)
+        if spec is None or spec.origin is None or not Path(spec.origin).is_relative_to(self.folder):
             return None
         if type(spec.loader) is SourceFileLoader:
             spec.loader = _FromSource(name, spec.origin)

@@ -12,25 +12,13 @@ from torch.nn.functional import logsigmoid
 from certmix.errors import ParameterError
 from certmix.models.trust import check_pair, check_settings, trusted_outputs
 
-__all__ = ["MixedClassifier", "mix_logits", "mix_outputs"]
-
 
 def mix_logits(standard: Tensor, robust: Tensor, alpha: float) -> Tensor:
     """Return ``log((1 - alpha) softmax(standard) + alpha softmax(robust))``, float64 (..., classes).
 
-    Computed by log-sum-exp, so that probabilities too small for float32 still order the classes and carry
-    gradients; no output is -inf.
-
-    Parameters
-    ----------
-    standard, robust
-        Logits (..., classes) of the two classifiers.
-    alpha
-        Mixing weight in [0, 1].
-
-    References
-    ----------
-    Equation 4 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off".
+    Equation 4 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off",
+    of logits (..., classes) and a mixing weight in [0, 1].  Computed by log-sum-exp, so that probabilities
+    too small for float32 still order the classes and carry gradients; no output is -inf.
     """
     return mix_outputs(standard, robust, alpha)
 
@@ -47,9 +35,9 @@ def mix_outputs(
     """Mix outputs that are already computed, at one alpha or at several.
 
     With gamma = alpha / (1 - alpha), the classifiers' outputs g and h (probabilities or logits) become
-    ``(g_i + gamma R_i h_i) / (1 + gamma R_i)`` (equation 3), of which the logarithm is returned for
-    probabilities; without the denominator it is equation 1.  All of it in float64 and in logarithms of the
-    weights: finite logits give finite outputs.
+    ``(g_i + gamma R_i h_i) / (1 + gamma R_i)``, of which the logarithm is returned for probabilities:
+    equation 3 of Bai, Anderson, Sojoudi; without the denominator it is equation 1.  All of it in float64 and
+    in logarithms of the weights: finite logits give finite outputs.
 
     Parameters
     ----------
@@ -74,10 +62,6 @@ def mix_outputs(
     ------
     ParameterError, ModelError
         For an alpha outside [0, 1], an unknown form, or outputs and trust terms that do not fit one another.
-
-    References
-    ----------
-    As for `mix_logits`: equations 1 to 4.
 
     Examples
     --------

@@ -23,8 +23,6 @@ from certmix.sampling.grid import Grid, GridPoint
 from certmix.sampling.law import noise_error
 from certmix.types import CertifiedRadii, IntArray
 
-__all__ = ["Predictions", "SmoothedCertificates", "SmoothedClassifier"]
-
 
 @dataclass(frozen=True)
 class Predictions:
@@ -53,12 +51,11 @@ class SmoothedClassifier:
 
     Parameters
     ----------
-    base
-        Gives logits (N, classes); it is put in evaluation mode.
+    base, classes
+        Gives logits (N, classes); it is put in evaluation mode.  Classes are found with one forward pass if
+        not given.
     sigma
         Noise level, in units of the input.
-    classes
-        Number of classes; found with one forward pass if not given.
     seed, device, precision, batch_size
         As for `certmix.sampling.Sampler`.
 
@@ -137,8 +134,6 @@ class SmoothedClassifier:
 
         Parameters
         ----------
-        inputs, samples
-            Shape (m, ...), or one input, and noisy copies of each.
         stream
             ``estimation`` or ``selection``: independent noise.
         indices
@@ -192,8 +187,6 @@ class SmoothedClassifier:
 
         Parameters
         ----------
-        inputs
-            Shape (m, ...), or one input; see the class.
         samples, selection_samples
             Fresh samples that bound the probabilities, and those that choose the class.
         failure_probability
@@ -208,12 +201,9 @@ class SmoothedClassifier:
         bounds = bound_counts(self.counts(inputs, samples), selected, failure_probability, bound)
         lost = np.array([_point(x, self.sigma).distance for x in inputs], np.float64)
         bounds = allow_for_noise(bounds, noise_error(self.sigma, inputs.shape[1:].numel()), lost)
+        slack = margin_slack_of(alpha)
         radii = certify_radii(
-            bounds,
-            sigma=self.sigma,
-            alpha=alpha,
-            certificate=certificate,
-            margin_slack=margin_slack_of(alpha),
+            bounds, sigma=self.sigma, alpha=alpha, certificate=certificate, margin_slack=slack
         )
         return SmoothedCertificates(selected, radii)
 

@@ -34,11 +34,6 @@ from certmix.models.foreign import (
 from certmix.models.weights import PICKLED, apply_weights, draws_weights, hash_state, read_weights
 from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
 
-__all__ = [
-    "FORMS", "MODULE_FACTORY", "LoadedModel", "Normalized", "load_model", "parse_normalize",
-    "read_weights", "wrap_model",
-]  # fmt: skip
-
 FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
     "timm:NAME, robustbench:NAME or nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base]"
@@ -107,28 +102,19 @@ def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None,
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
 
 
-DRAWN = (
-    "{spec} draws its weights at random and no weights were given, so that every run is of another network: "
-    "give --robust-weights (or --standard-weights), or seed the factory"
-)
-
-
 @dataclass(frozen=True)
 class LoadedModel:
     """A model in evaluation mode, without gradients of its parameters, and what is known of it.
 
     Parameters
     ----------
-    module
-        The torch module, normalisation included.
-    name, spec
-        A short name, and the text it was loaded by.
-    checksum
-        SHA-256 (hex) that changes when the weights, the code or the normalisation change.
+    module, name, spec
+        The torch module, normalisation included; a short name; the text it was loaded by.
+    checksum, parts
+        SHA-256 (hex) that changes when the weights, the code or the normalisation change, and what it covers,
+        name to digest: weights, files of code, declared files, normalisation.
     noise_sigma, input_range, card
         From the card of a model that certmix trained, or the library it comes from; None where unknown.
-    parts
-        What the checksum covers, name to digest: weights, files of code, declared files, normalisation.
     doubt
         Why the checksum cannot vouch for what the model computes; "" where nothing is known against it.
     """
@@ -204,8 +190,8 @@ def load_model(
     if mix is not None:
         # A later station, which imports this one: asked for only where a mix is named.
         load_part: Callable[..., LoadedModel] = importlib.import_module("certmix.nuts.folder").load_part
-        return _declared(load_part(*mix, spec, device=device, classes=classes, zoo=zoo), digests)
-    if path is not None:
+        loaded = load_part(*mix, spec, device=device, classes=classes, zoo=zoo)
+    elif path is not None:
         stem = path.name.removesuffix(".json")
         card = zoo_card(stem, path.parent)
         if classes is not None and card.classes != classes:
@@ -218,18 +204,22 @@ def load_model(
             digest_of(f"zoo\0{card.name}\0{card.sha256}".encode()),
             card.noise_sigma, card.input_range, card, {"weights": card.sha256},
         )  # fmt: skip
-        return _declared(loaded, digests)
-    values = None if normalize is None else parse_normalize(normalize)
-    foreign = _load_foreign(spec, str(device), weights is None, classes, zoo)
-    if values is None and foreign.normalize is not None:
-        values = parse_normalize(foreign.normalize)
-    if weights is not None:
-        apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
-    elif say is not None and ":" in spec and not spec.startswith(("timm:", "robustbench:")):
-        again = partial(_load_foreign, spec, str(device), True, classes, zoo)
-        if not spec.endswith(".pt2") and draws_weights(foreign.module, lambda: again().module):
-            say(DRAWN.format(spec=spec))
-    return _declared(_finish(foreign, spec, values, device), digests)
+    else:
+        values = None if normalize is None else parse_normalize(normalize)
+        make = partial(_load_foreign, spec, str(device), weights is None, classes, zoo)
+        foreign = make()
+        if values is None and foreign.normalize is not None:
+            values = parse_normalize(foreign.normalize)
+        drawn = ":" in spec and not spec.startswith(("timm:", "robustbench:")) and not spec.endswith(".pt2")
+        if weights is not None:
+            apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
+        elif say is not None and drawn and draws_weights(foreign.module, lambda: make().module):
+            say(
+                f"{spec} draws its weights at random and no weights were given, so that every run is of "
+                "another network: give --robust-weights (or --standard-weights), or seed the factory"
+            )
+        loaded = _finish(foreign, spec, values, device)
+    return _declared(loaded, digests)
 
 
 def _digests(files: Sequence[str | Path]) -> dict[str, str]:
@@ -260,15 +250,9 @@ def wrap_model(
 ) -> LoadedModel:
     """Take a torch module as it is; it is moved and put in evaluation mode in place.
 
-    The checksum holds its weights, its structure and the source of its classes, but not what their methods
-    take from elsewhere.
-
-    Parameters
-    ----------
-    module, name
-        Gives logits (N, classes); its class's name by default.
-    device, normalize, files
-        As for `load_model`, errors too.
+    It gives logits (N, classes), and has its class's name by default; the rest is as for `load_model`.  The
+    checksum holds its weights, its structure and the source of its classes, but not what their methods take
+    from elsewhere.
     """
     values = None if normalize is None else parse_normalize(normalize)
     name = name or type(module).__name__

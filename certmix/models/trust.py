@@ -17,11 +17,6 @@ from torch import Tensor, nn
 from certmix.calling import call_both, call_model
 from certmix.errors import ModelError, ParameterError
 
-__all__ = [
-    "FORMS", "NORMS", "TRUSTS", "Slopes", "Trust", "check_pair", "check_settings", "log_trust_values",
-    "slopes", "trusted_outputs",
-]  # fmt: skip
-
 SMALLEST_NORM = 1e-30
 """Norms of grad f (see `FORMS`) up to this count as zero, and divide as this: float32 must hold 1 / norm."""
 
@@ -85,12 +80,9 @@ def slopes(
     for i in range(values.shape[1]):
         gradient = None
         if values.requires_grad:
+            keep, total = graph or i < last, values[:, i].sum()
             (gradient,) = torch.autograd.grad(
-                values[:, i].sum(),
-                inputs,
-                retain_graph=graph or i < last,
-                create_graph=graph,
-                allow_unused=True,
+                total, inputs, retain_graph=keep, create_graph=graph, allow_unused=True
             )
         if gradient is None and i == 0:  # every class comes from the same logits
             other = torch.linspace(-1.0, 1.0, inputs.numel(), dtype=inputs.dtype, device=inputs.device)
@@ -193,14 +185,11 @@ def trusted_outputs(
 
     Parameters
     ----------
-    standard, robust
-        Give finite logits (N, classes) for the same inputs.
-    inputs
-        Shape (N, ...), floating point where gradients are needed.
-    trust
-        Name in `TRUSTS`.
-    form
-        ``"probabilities"`` or ``"logits"``: what is mixed.
+    standard, robust, inputs
+        Give finite logits (N, classes) for the same inputs (N, ...), floating point where gradients are
+        needed.
+    trust, form
+        Name in `TRUSTS`; ``"probabilities"`` or ``"logits"``, what is mixed.
     norm
         The attack's norm, ``"linf"``, ``"l2"`` or ``"l1"``; gradients are measured in its dual.
 

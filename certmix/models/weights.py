@@ -68,13 +68,9 @@ def draws_weights(module: nn.Module, again: Callable[[], nn.Module]) -> bool:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.safetensors`` file or a torch file of tensors alone.
 
-    A dictionary nested under ``state_dict`` or ``model`` is taken out.  Torch
-    files are read with ``weights_only=True``, so that no code in them runs.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, of another kind, damaged, or holds more than tensors.
+    A dictionary nested under ``state_dict`` or ``model`` is taken out.  Torch files are read with
+    ``weights_only=True``, so that no code in them runs.  ModelError if the file is missing, of another kind,
+    damaged, or holds more than tensors.
     """
     if path.suffix not in (".safetensors", *PICKLED):
         raise ModelError(f"weights {path} are of an unknown kind: give a .safetensors, .pt or .pth file")
@@ -141,15 +137,10 @@ def apply_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> No
     common = [(key, state[key], own[key]) for key in sorted(state) if isinstance(own.get(key), Tensor)]
     shapes = [f"{k} {tuple(v.shape)} for {tuple(o.shape)}" for k, v, o in common if v.shape != o.shape]
     values = [k for k, v, o in common if v.is_complex() > o.is_complex()]
-    wrong = (
-        (missing, "missing"),
-        (unexpected, "unexpected"),
-        (shapes, "of another shape"),
-        (values, "complex"),
-    )
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "complex": values}
     parts = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for keys, what in wrong
+        for what, keys in wrong.items()
         if keys
     ]
     if parts:

@@ -26,13 +26,7 @@ def _attacks() -> dict[str, Any]:
 
 
 class AttackRequest(Settings, frozen=True):
-    """The attack of a study, and the images it runs on.
-
-    Raises
-    ------
-    ParameterError
-        For any value out of range.
-    """
+    """The attack of a study, and the images it runs on; ParameterError for any value out of range."""
 
     attack: Annotated[
         str,
@@ -89,8 +83,6 @@ class AttackRequest(Settings, frozen=True):
     def words(self) -> str:
         """Return the attack in a few words, for headings.
 
-        Examples
-        --------
         >>> AttackRequest(steps=20).words()
         'pgd (20 steps), linf eps 8/255'
         """

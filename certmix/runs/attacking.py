@@ -88,19 +88,9 @@ def attacked_points(
 ) -> Tensor:
     """Run the study's attack on a model; with reduced precision, images it only seemed to break are redone.
 
-    Parameters
-    ----------
-    bench, model, batch
-        The study, the model in full precision, the images.
-    early_stop
-        False goes on raising the loss of images that are already
-        misclassified, as attacks that are to transfer need.
-    attack
-        Another name in `ATTACKS` than the request's.
-    quick
-        The model in reduced precision, where the caller made it.
-    **settings
-        More settings of the attack.
+    `early_stop` False goes on raising the loss of images that are already misclassified, as attacks that are
+    to transfer need.  `attack` is another name in `ATTACKS` than the request's, `settings` are more of its
+    settings, and `quick` is the model in reduced precision, where the caller made it.
     """
     request, images, labels = bench.request, batch.images, batch.labels
     own = request.replace(attack=attack or request.attack)

@@ -19,19 +19,9 @@ from certmix.files import write_atomically
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
-    "HEADER",
-    "OWN_HEADER",
-    "ClassCounts",
-    "Extent",
-    "PublishedLog",
-    "distinct_rows",
-    "expected_rows",
-    "lowest_printed",
-    "read_class_counts",
-    "read_log",
-    "read_published",
-    "write_log",
-]
+    "HEADER", "OWN_HEADER", "ClassCounts", "Extent", "PublishedLog", "distinct_rows", "expected_rows",
+    "lowest_printed", "read_class_counts", "read_log", "read_published", "write_log",
+]  # fmt: skip
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 _NAMES = HEADER.split("\t")
@@ -56,16 +46,12 @@ class PublishedLog:
         The file, as it was named.
     index, label, predict
         int64: index in the data set, class, prediction (-1 abstains).
-    radius
-        float64: the l2 radius as it is printed.
-    lowest
-        float64: the lowest radius that prints so, with as many significant digits
-        or decimals as the column shows; see `lowest_printed`.
-    correct
-        float64: the column as it stands, or what label and prediction say where
-        there is none.  Nothing is computed from it.
-    time
-        The column as it stands, empty where there is none.
+    radius, lowest
+        float64: the l2 radius as it is printed, and the lowest that prints so, with as many significant
+        digits or decimals as the column shows; see `lowest_printed`.
+    correct, time
+        The columns as they stand; what label and prediction say (float64), and empty, where there are none.
+        No figure is computed from them.
     decimals
         Digits after the point where every radius has equally many, otherwise None.
     cut_off
@@ -133,8 +119,6 @@ def lowest_printed(text: str, decimals: int | None = None, significant: int = _S
     It was rounded to `decimals` digits after the point, or if that is None to `significant` digits, where the
     text does not show more (trailing zeros may have been cut off, as Python's ``{:.3}`` does).
 
-    Examples
-    --------
     >>> lowest_printed("0.75"), lowest_printed("1.0"), lowest_printed("0.750", decimals=3)
     (0.7495, 0.9995, 0.7495)
     """
@@ -184,8 +168,8 @@ def _plain(text: str) -> str:
 
 def _common_decimals(texts: set[str]) -> int | None:
     """Digits after the point, where all radii have equally many."""
-    tails = {len(text.partition(".")[2]) for text in texts if "e" not in text.lower()}
-    return tails.pop() if len(tails) == 1 and not any("e" in text.lower() for text in texts) else None
+    tails = {None if "e" in text.lower() else len(text.partition(".")[2]) for text in texts}
+    return tails.pop() if len(tails) == 1 else None
 
 
 def _lines(path: Path) -> tuple[list[str], bool]:
@@ -227,26 +211,29 @@ def read_log(path: str | Path) -> PublishedLog:
                 f"header such as '{' '.join(_NAMES)}', separated by tabs"
             )
     rows = [(number, line.split("\t")) for number, line in enumerate(lines[1:], 2) if line.strip()]
-    cut_off = bool(rows) and _is_incomplete(rows[-1][1], names, ended)
+    last = rows[-1][1] if rows else names
+    unended = names[-1:] == ["time"] and math.isnan(_seconds(last[-1]))
+    cut_off = len(last) < len(names) or (bool(rows) and not ended and (names[-1] in _READ or unended))
     table = _Columns(path, names, rows[:-1] if cut_off else rows)
     index, label = (
         np.array(table.read(name, _whole, "a whole number >= 0"), np.int64) for name in _NAMES[:2]
     )
     predict = np.array(table.read("predict", partial(_whole, least=-1), "a class, or -1"), np.int64)
-    radius = np.array(table.read("radius", _radius, "a number >= 0"), np.float64)
+    radii = table.read("radius", partial(_number, fits=lambda r: r >= 0), "a number >= 0")
+    radius = np.array(radii, np.float64)
     endless = np.isinf(radius)
     for row in np.flatnonzero(endless & (predict >= 0)).tolist():
         raise table.fault(row, "radius", "finite, though a class is predicted")
     texts = [
         "0" if no else row[names.index("radius")] for (_, row), no in zip(table.rows, endless, strict=True)
     ]
-    lowest = _lowest(set(texts))
+    lowest, level = _lowest(set(texts)), partial(_number, fits=lambda sigma: 0 < sigma < math.inf)
     correct = table.read("correct", _correct, "1, 0, True or False") or predict == label
     return PublishedLog(
         str(path), index, label, predict, np.where(endless, 0.0, radius),
         np.array([lowest[text] for text in texts], np.float64), np.array(correct, np.float64),
         tuple(table.read("time", str, "") or [""] * len(index)), _common_decimals(set(texts)), cut_off,
-        bound=table.common("bound", str.strip, ""), sigma=table.common("sigma", _sigma, "a number > 0"),
+        bound=table.common("bound", str.strip, ""), sigma=table.common("sigma", level, "a number > 0"),
     )  # fmt: skip
 
 
@@ -303,16 +290,9 @@ def _whole(text: str, least: int = 0) -> int:
     return value
 
 
-def _radius(text: str) -> float:
+def _number(text: str, fits: Callable[[float], bool]) -> float:
     value = float(text)
-    if not value >= 0:
-        raise ValueError
-    return value
-
-
-def _sigma(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
+    if not fits(value):
         raise ValueError
     return value
 
@@ -320,17 +300,7 @@ def _sigma(text: str) -> float:
 def _correct(text: str) -> float:
     """Return 1, 0 or a running total."""
     word = text.strip().lower()
-    value = float({"true": "1", "false": "0"}.get(word, word))
-    if not abs(value) < _LARGEST:
-        raise ValueError
-    return value
-
-
-def _is_incomplete(row: list[str], names: list[str], ended: bool) -> bool:
-    """Whether the last row was cut off while it was written."""
-    if len(row) < len(names):
-        return True
-    return not ended and (names[-1] in _READ or (names[-1] == "time" and math.isnan(_seconds(row[-1]))))
+    return _number({"true": "1", "false": "0"}.get(word, word), lambda total: abs(total) < _LARGEST)
 
 
 def read_class_counts(path: str | Path) -> ClassCounts:
@@ -389,11 +359,8 @@ def distinct_rows(log: PublishedLog) -> tuple[PublishedLog, int]:
                 f"{log.source} holds two rows for idx {log.index[differs.argmax()]} that differ: "
                 "remove one of them"
             )
-    keep = np.sort(first)
-    columns = {
-        name: getattr(log, name)[keep]
-        for name in ("index", "label", "predict", "radius", "lowest", "correct")
-    }
+    keep, names = np.sort(first), ("index", "label", "predict", "radius", "lowest", "correct")
+    columns = {name: getattr(log, name)[keep] for name in names}
     return replace(log, **columns, time=tuple(log.time[i] for i in keep)), len(log) - len(keep)
 
 
@@ -420,37 +387,23 @@ def expected_rows(index: IntArray, planned: int | None, rows: int | None) -> Ext
     for name, size in DATA_SET_SIZES.items():
         full = math.ceil((size - start) / step)
         if span <= full and span >= _MOST * full:
-            return Extent(full, f"every {_ordinal(step)}image of {size:,}, as in {name}")
+            ordinal = "" if step == 1 else f"{step}th "
+            return Extent(full, f"every {ordinal}image of {size:,}, as in {name}")
     return Extent(span, f"from the spacing of idx, {step}") if span > len(steps) + 1 else unknown
-
-
-def _ordinal(step: int) -> str:
-    return "" if step == 1 else f"{step}th "
 
 
 OWN_HEADER = f"{HEADER}\tbound"
 
 
-def _floor(radius: float, digits: int = 6) -> str:
-    """Return the radius with `digits` decimals, rounded down."""
-    return str(Decimal(radius).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
-
-
 def write_log(path: Path, rows: Iterable[tuple[int, int, int, float, float]], bound: str) -> None:
     """Write rows (index, label, prediction, radius, seconds) in the format of Cohen et al., and the bound.
 
-    Parameters
-    ----------
-    path
-        File to write; replaced at once or not at all.
-    rows
-        Prediction -1 means abstention; radii are written rounded down to six decimals.
-    bound
-        Name of the bound that the radii rest on: it decides whether p and q can be taken back from them.
+    The file is replaced at once or not at all.  Prediction -1 means abstention; radii are rounded down to six
+    decimals.  The name of the bound that they rest on decides whether p and q can be taken back from them.
     """
     lines = [OWN_HEADER]
     for index, label, prediction, radius, seconds in rows:
-        elapsed = datetime.timedelta(seconds=round(seconds, 6))
-        correct = int(prediction == label)
-        lines.append(f"{index}\t{label}\t{prediction}\t{_floor(radius)}\t{correct}\t{elapsed}\t{bound}")
+        floor = Decimal(radius).quantize(Decimal("1e-6"), ROUND_FLOOR)
+        elapsed, correct = datetime.timedelta(seconds=round(seconds, 6)), int(prediction == label)
+        lines.append(f"{index}\t{label}\t{prediction}\t{floor}\t{correct}\t{elapsed}\t{bound}")
     write_atomically(path, ("\n".join(lines) + "\n").encode())

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future
-from concurrent.futures import Executor as _Executor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from types import ModuleType
 from typing import Any
 
 from certmix.errors import ParameterError, RunError
 from certmix.memory import keep_freed_memory
-
-__all__ = ["RayExecutor", "ray"]
 
 STORE_BYTES = 100_000_000
 """Of a local Ray: records travel through it, they are small."""
@@ -23,10 +20,8 @@ def ray() -> ModuleType:
     try:
         import ray
     except ImportError:
-        raise ParameterError(
-            "engine 'ray' needs Ray, which is not installed: pip install 'certmix[ray]', or use "
-            "--engine local"
-        ) from None
+        remedy = "pip install 'certmix[ray]', or use --engine local"
+        raise ParameterError(f"engine 'ray' needs Ray, which is not installed: {remedy}") from None
     found: ModuleType = ray
     return found
 
@@ -45,7 +40,7 @@ class _Actor:
             return None, error
 
 
-class RayExecutor(_Executor):
+class RayExecutor(Executor):
     """Actors with one CPU and `gpus` each, one for each task under way; dead ones are replaced.
 
     A Ray that is started, and ended, here has `workers` CPUs; `gpus` may be fractions, and actors that find

@@ -19,10 +19,7 @@ from certmix.files import digest_of, parse_json, write_atomically
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = [
-    "ZOO_FOLDER", "Card", "gaussian_names", "load_zoo", "read_bytes", "save_zoo", "zoo_card",
-    "zoo_names",
-]  # fmt: skip
+__all__ = ["ZOO_FOLDER", "Card", "gaussian_names", "load_zoo", "save_zoo", "zoo_card", "zoo_names"]
 
 ZOO_FOLDER = Path(__file__).parent
 
@@ -32,22 +29,19 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Parameters
     ----------
-    name
-        Name of its two files; letters, digits, ``.``, ``_`` and ``-``.
-    architecture
-        A name in `certmix.models.architectures.ARCHITECTURES`.
-    classes, class_names
-        Number of classes, and their names where known.
-    input_shape, input_range
-        Shape of one input, e.g. (3, 32, 32), and its smallest and largest value.
+    name, architecture
+        Name of its two files; letters, digits, ``.``, ``_`` and ``-``.  A name in
+        `certmix.models.architectures.ARCHITECTURES`.
+    classes, class_names, input_shape, input_range
+        Number of classes, and their names where known; shape of one input, and its smallest and largest
+        value.
     noise_sigma
         Gaussian noise the model was trained for, in input units; None for none.
     recipe, seed, epochs, precision, data, data_checksum
         How it was trained, and on what.
-    accuracy
-        Measured accuracies in [0, 1], each under a name that says of what.
-    sha256
-        Of the weights file; `save_zoo` fills it in.
+    accuracy, sha256
+        Measured accuracies in [0, 1], each under a name that says of what; digest of the weights file, which
+        `save_zoo` fills in.
     """
 
     name: str
@@ -70,22 +64,18 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ModelError(f"model name {self.name!r}: use letters, digits, '.', '_' and '-' only")
+        wrong = ""
         if self.classes < 2 or (self.class_names is not None and len(self.class_names) != self.classes):
             found = "" if self.class_names is None else f" and {len(self.class_names)} class names"
-            raise ModelError(
-                f"card {self.name}: {self.classes} classes{found}: at least 2 are needed, one name each"
-            )
-        if self.noise_sigma is not None and not 0 < self.noise_sigma < math.inf:
-            raise ModelError(
-                f"card {self.name}: noise_sigma = {self.noise_sigma}: give a number > 0, or none at all"
-            )
-        if self.input_range is not None and not self.input_range[0] < self.input_range[1]:
-            raise ModelError(
-                f"card {self.name}: input_range = {self.input_range}: give (low, high), low < high"
-            )
-        wrong = {what: value for what, value in self.accuracy.items() if not 0 <= value <= 1}
+            wrong = f"{self.classes} classes{found}: at least 2 are needed, one name each"
+        elif self.noise_sigma is not None and not 0 < self.noise_sigma < math.inf:
+            wrong = f"noise_sigma = {self.noise_sigma}: give a number > 0, or none at all"
+        elif self.input_range is not None and not self.input_range[0] < self.input_range[1]:
+            wrong = f"input_range = {self.input_range}: give (low, high), low < high"
+        elif odd := {what: value for what, value in self.accuracy.items() if not 0 <= value <= 1}:
+            wrong = f"accuracy {odd}: give fractions in [0, 1]"
         if wrong:
-            raise ModelError(f"card {self.name}: accuracy {wrong}: give fractions in [0, 1]")
+            raise ModelError(f"card {self.name}: {wrong}")
 
 
 def zoo_names(folder: Path = ZOO_FOLDER) -> list[str]:
@@ -135,19 +125,9 @@ def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
 def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16") -> Card:
     """Write weights and card, each whole or not at all, and return the finished card, with its `sha256`.
 
-    Parameters
-    ----------
-    folder, card
-        Where to, made if it does not exist; and the card.
-    model
-        A model of the card's architecture, batch normalisation not folded.
-    dtype
-        ``float16`` or ``float32``: how floating-point weights are stored.
-
-    Raises
-    ------
-    ParameterError, ModelError, RunError
-        For another `dtype`, weights that do not fit it or the architecture, a folder that cannot be written.
+    `model` is of the card's architecture, batch normalisation not folded; floating-point weights are stored
+    as `dtype`, ``float16`` or ``float32``.  ParameterError for another one, ModelError for weights that do
+    not fit it or the architecture, RunError for a folder that cannot be written.
     """
     import torch
     from safetensors.torch import save
