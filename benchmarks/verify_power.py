@@ -26,6 +26,7 @@ import forged
 import torch
 
 from certmix.verification.checks import Outcome
+from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import resample
 
 
@@ -101,9 +102,10 @@ def main() -> int:
             forged.certified(run, {}, **options)
             found, begun = [], time.monotonic()
             for seed in range(1, asked.seeds + 1):
-                checks = resample(
-                    run, device="cpu", new_seed=seed, images=asked.resample, samples=asked.resample_samples
+                again = VerifyRequest(
+                    device="cpu", new_seed=seed, images=asked.resample, samples=asked.resample_samples
                 )
+                checks = resample(run, again)
                 found.append([one.outcome is Outcome.FAILS for one in checks[:2]])
             same, new = np.array(found).T
             spent = (time.monotonic() - begun) / asked.seeds

@@ -406,10 +406,14 @@ def _local(folder: Path) -> list[str]:
     """Return the names of the modules whose top-level one is folder/NAME.py or the package folder/NAME."""
     tops = set()
     for name, module in list(sys.modules.items()) if not is_installed(folder) else ():
+        if "." in name:
+            continue
         known = getattr(module, "__dict__", {})  # a lazy module makes up what it is asked for
-        places = list(known.get("__path__") or [known.get("__file__")])
+        places = [
+            place for place in known.get("__path__") or [known.get("__file__")] if isinstance(place, str)
+        ]
         kept = str(known.get("__name__")).startswith(("_certmix_model_", "__main__", "certmix"))
-        inside = any(isinstance(place, str) and Path(place).parent == folder for place in places)
-        if "." not in name and not kept and inside:
+        # Most places do not even hold the folder's name: paths are slow to compare.
+        if not kept and any(folder.name in place and Path(place).parent == folder for place in places):
             tops.add(name)
     return [name for name in sys.modules if name.partition(".")[0] in tops]

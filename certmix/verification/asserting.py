@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -28,7 +28,7 @@ from certmix.runs.settings import settings, takes
 from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
 from certmix.text import floor_digits
-from certmix.types import FloatArray, IntArray, Status
+from certmix.types import FloatArray, Status
 from certmix.verification.checks import Outcome
 from certmix.verification.judge import Figures, judge
 from certmix.verification.requirements import Requirement, written
@@ -71,8 +71,12 @@ def certify_given(
 ) -> CertifyResult:
     """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
     robust: Any = model
+    for name, given in (("sigma", sigma), ("alpha", alpha)):
+        own = getattr(model, name, None) if isinstance(model, SmoothedClassifier | MixedClassifier) else None
+        if None not in (own, given) and given != own:
+            raise ParameterError(f"{name} = {given:g}: the model has {own:g}; leave {name} out")
     if isinstance(model, SmoothedClassifier):
-        robust, sigma = model.base, _agreed("sigma", model.sigma, sigma)
+        robust, sigma = model.base, model.sigma
     elif isinstance(model, MixedClassifier):
         if (model.trust, model.form) != ("constant", "probabilities"):
             raise ParameterError(
@@ -81,7 +85,7 @@ def certify_given(
             )
         if standard is not None:
             raise ParameterError("the mix has a standard classifier of its own: leave standard out")
-        standard, robust, alpha = model.standard, model.robust, _agreed("alpha", model.alpha, alpha)
+        standard, robust, alpha = model.standard, model.robust, model.alpha
     alpha = 1.0 if alpha is None else alpha  # the model alone
     plain = draws_no_samples([certificate], norm, sigma)
     named = {key: options.pop(key) for key in list(options) if key in Sources.__struct_fields__}
@@ -181,12 +185,12 @@ def assert_certified(
     radii = tuple(sorted({radius, *options.pop("radii", ())}))
     remarks: list[str] = []
     result = certify_given(model, sigma, alpha, runs, remarks, radii=radii, **options)
-    images = _Images.of(result)
-    figures = Figures(images.indices, {}, {"mixed": images.proved}, {"mixed": np.inf})
-    found = judge(asked, figures)
+    seen = result.outcomes
+    proved = np.where(seen.robust == seen.labels, seen.radii[1].radius, 0.0)
+    found = judge(asked, Figures(seen.indices, {}, {"mixed": proved}, {"mixed": np.inf}))
     if found.outcome != Outcome.HOLDS:
-        lines = [f"not {asked}: {found.message}", _setting(result, images), *_short(images, radius)]
-        raise AssertionError("\n  ".join([*lines, *remarks]))
+        lines = [f"not {asked}: {found.message}", *_short(result, proved, radius), *remarks]
+        raise AssertionError("\n  ".join(lines))
     for remark in remarks:
         warnings.warn(remark, CertmixWarning, stacklevel=2)
     return result
@@ -208,56 +212,28 @@ def certify_and_warn(
     return result
 
 
-def _agreed(name: str, own: float, given: float | None) -> float:
-    if given is not None and given != own:
-        raise ParameterError(f"{name} = {given:g}: the model has {own:g}; leave {name} out")
-    return own
-
-
-class _Images(NamedTuple):
-    """Images of a result (m,): classes, radii of the mix and what the certificate says of them."""
-
-    indices: IntArray
-    labels: IntArray
-    classes: IntArray
-    radius: FloatArray
-    status: IntArray
-
-    @classmethod
-    def of(cls, result: CertifyResult) -> _Images:
-        found, mixed = result.outcomes, result.outcomes.radii[1]
-        return cls(found.indices, found.labels, found.robust, mixed.radius, mixed.status)
-
-    @property
-    def proved(self) -> FloatArray:
-        """Radii of images that are classified right, 0 elsewhere."""
-        return np.where(self.classes == self.labels, self.radius, 0.0)
-
-
-def _setting(result: CertifyResult, images: _Images) -> str:
-    """Say on which images, for which mix, and with which failure probability."""
-    summary = result.summary
-    parts = [f"lower bound: 95 %, one-sided, over {len(images.indices)} images of {summary.data}"]
-    parts += [f"robust {summary.robust}"]
-    parts += [f"alpha {summary.alpha:g}", f"certificate {summary.rows[1].certificate} ({summary.norm})"]
+def _short(result: CertifyResult, proved: FloatArray, radius: float) -> list[str]:
+    """Say of which images, which mix, with which failure probability; name the nearest misses, and why."""
+    summary, found, mixed = result.summary, result.outcomes, result.outcomes.radii[1]
+    parts = [
+        f"lower bound: 95 %, one-sided, over {len(found.indices)} images of {summary.data}",
+        f"robust {summary.robust}", f"alpha {summary.alpha:g}",
+        f"certificate {summary.rows[1].certificate} ({summary.norm})",
+    ]  # fmt: skip
     if summary.sigma is not None:
         parts += [f"sigma {summary.sigma:g}", f"at most {summary.samples:,} samples an image"]
         parts.append(f"failure probability {summary.failure_probability:g} an image")
-    return ", ".join(parts)
-
-
-def _short(images: _Images, radius: float) -> list[str]:
-    """Name the images that are not certified at the radius, nearest misses first, and why."""
-    short = np.flatnonzero(~((images.proved >= radius) & (images.proved > 0)))
-    order = short[np.argsort(-images.proved[short], kind="stable")]
+    short = np.flatnonzero(~((proved >= radius) & (proved > 0)))
+    order = short[np.argsort(-proved[short], kind="stable")]
     reasons = []
     for k in order[:_NAMED].tolist():
-        own = float(images.radius[k])
+        own = float(mixed.radius[k])
         why = f"radius {floor_digits(own, 3)}" if own > 0 else "no radius"
-        if images.classes[k] != images.labels[k]:
-            why = f"class {images.classes[k]}, label {images.labels[k]}"
-        elif images.status[k] == Status.ABSTAIN:
+        if found.robust[k] != found.labels[k]:
+            why = f"class {found.robust[k]}, label {found.labels[k]}"
+        elif mixed.status[k] == Status.ABSTAIN:
             why = "no class established"
-        reasons.append(f"{images.indices[k]} ({why})")
+        reasons.append(f"{found.indices[k]} ({why})")
     more = f", and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
-    return [f"{len(order)} images are not certified at {written(radius)}: {', '.join(reasons)}{more}"]
+    images = f"{len(order)} images are not certified at {written(radius)}: {', '.join(reasons)}{more}"
+    return [", ".join(parts), images]

@@ -59,8 +59,8 @@ class CheckResult:
         return {**asdict(self), "outcome": str(self.outcome), "images": list(self.images)}
 
 
-def worst(results: Iterable[CheckResult]) -> Outcome:
-    """Return the gravest outcome; HOLDS of nothing at all."""
+def worst(results: Iterable[Any]) -> Outcome:
+    """Return the gravest outcome of checks and judgements; HOLDS of nothing at all."""
     order = list(Outcome)
     return max((result.outcome for result in results), key=order.index, default=Outcome.HOLDS)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from certmix.certification.request import (
     ROBUST,
     CertifyRequest,
     DeterministicRequest,
+    Margin,
     column_cell,
     margin_cell,
     standard_logits,
@@ -22,7 +23,7 @@ from certmix.certification.request import (
 from certmix.data import spread
 from certmix.errors import CertmixError
 from certmix.runs import ImageRecord
-from certmix.types import CertifiedAccuracy, Dataset, FloatArray, IntArray, Status
+from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
 from certmix.verification import plain
 from certmix.verification.checks import CheckResult, Faults, judged, unchecked
 from certmix.verification.plain import SLACK
@@ -62,9 +63,9 @@ class Row(NamedTuple):
 class Derived(NamedTuple):
     """What the stored numbers of finished images (m,) give, twice.
 
-    ``right`` holds which images each classifier gets right, by the plain
-    derivation; ``scale`` is what rounding of radii is measured by, with the
-    radius itself: sigma, or 1 / L.
+    ``right`` holds which images each classifier gets right, by the plain derivation, ``clean`` the product's
+    shares of these; ``scale`` is what rounding of radii is measured by, with the radius itself: sigma, or
+    1 / L; ``records`` what is wrong with the product's view of the counts.
     """
 
     indices: IntArray
@@ -72,15 +73,12 @@ class Derived(NamedTuple):
     right: dict[str, BoolArray]
     rows: tuple[Row, ...]
     scale: float
-    faults: dict[str, Faults]
+    clean: CleanAccuracy
+    records: Faults
 
 
 class NothingFollowsError(Exception):
-    """Nothing follows from the numbers of some image: which check says so, and why."""
-
-    def __init__(self, check: str, image: int | None, why: str) -> None:
-        super().__init__(why)
-        self.check, self.image = check, image
+    """Nothing follows from the numbers of some image: which check says so, the image or None, and why."""
 
 
 def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> Derived:
@@ -94,13 +92,12 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
         for record in records:
             for fault in impossible(record, request, run.classes):
                 raise NothingFollowsError("counts", record.index, f"image {record.index}: {fault}")
-        derived = plain.derive(records, request) if records else None
-        if derived is not None and derived.waiting.any():
+        while records:
+            derived = plain.derive(records, request)
             waiting = derived.waiting.tolist()
+            if not any(waiting):
+                return _sampled(run, request, records, derived)
             records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
-            derived = plain.derive(records, request) if records else None
-        if derived is not None:
-            return _sampled(run, request, records, derived)
     elif labels is not None:
         known = run.proved_images
         ready = [index in known for index in wanted]
@@ -129,74 +126,65 @@ def _sampled(
         if plainly != told:
             text = f"image {record.index} is {'' if told else 'not '}established, its counts say otherwise"
             faults.append((record.index, text))
-    for what, told, value in (
-        ("abstained", found.summary.abstained, int(np.sum(~sure & (derived.samples > 0)))),
-        ("mean samples", found.summary.mean_samples, float(derived.samples.mean())),
-    ):
-        if told is None or abs(told - value) > 1e-9 * max(1.0, value):
-            faults.append((None, f"{what} {told}, the counts give {value}"))
+    summary, abstained = found.summary, int(np.sum(~sure & (derived.samples > 0)))
+    drawn = "mean samples", summary.mean_samples, float(derived.samples.mean())
+    for what, said, value in (("abstained", summary.abstained, abstained), drawn):
+        if said is None or abs(said - value) > 1e-9 * max(1.0, value):
+            faults.append((None, f"{what} {said}, the counts give {value}"))
     plan = [("robust", "exact", 1.0)] + [("mixed", name, request.alpha) for name in request.certificates]
     rows = [
         Row(name, certificate, derived.radii(certificate, request.sigma, alpha), radii.radius, row)
-        for (name, certificate, alpha), radii, row in zip(plan, found.radii, found.summary.rows, strict=True)
+        for (name, certificate, alpha), radii, row in zip(plan, found.radii, summary.rows, strict=True)
     ]
-    told_faults = {"records": faults, "clean accuracy": _clean_faults(found.summary.clean_accuracy, right)}
-    return Derived(indices, correct, right, tuple(rows), request.sigma, told_faults)
+    return Derived(indices, correct, right, tuple(rows), request.sigma, summary.clean_accuracy, faults)
 
 
 def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: IntArray) -> Derived:
     logits = np.stack([run.cells[ROBUST][index] for index in indices.tolist()])
     right = _right(run, indices, _softmax(logits), labels, request.alpha, softmax=True)
-    expected = []
-    for alpha in request.weights():
-        radii = []
-        for index, z in zip(indices.tolist(), logits, strict=True):
-            radius, fault = _expected(run, request, index, z, alpha)
-            if fault:
-                raise NothingFollowsError("radii", index, f"image {index}, alpha {alpha:g}: {fault}")
-            radii.append(radius)
-        expected.append(np.array(radii, np.float64))
+    expected = [
+        [_verified(run, request, index, z, alpha) for index, z in zip(indices.tolist(), logits, strict=True)]
+        if isinstance(request, Margin)
+        else [plain.constant_radius(z, alpha, *request.given, plain.slack_of(alpha)) for z in logits]
+        for alpha in request.weights()
+    ]
     cell = standard_logits(str(run.standard_checksum)) if "standard" in right else None
     with closing(opened(run.folder)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
-    correct = logits.argmax(1) == labels
-    rows = tuple(
-        Row(name, request.certificate, radii, own.radius, table_row(name, own, correct, request.radii))
-        for name, radii, own in zip(CLASSIFIERS, expected, found.radii, strict=True)
-    )
-    scale = 0.0 if request.certificate == "margin" else 1 / request.given[0]
-    clean = _clean_faults(clean_accuracy(found), right)
-    return Derived(indices, correct, right, rows, scale, {"clean accuracy": clean})
+    correct, rows = logits.argmax(1) == labels, []
+    for name, radii, own in zip(CLASSIFIERS, expected, found.radii, strict=True):
+        table = table_row(name, own, correct, request.radii)
+        rows.append(Row(name, request.certificate, np.array(radii, np.float64), own.radius, table))
+    scale = 0.0 if isinstance(request, Margin) else 1 / request.given[0]
+    return Derived(indices, correct, right, tuple(rows), scale, clean_accuracy(found), [])
 
 
-def _expected(
-    run: Run, request: DeterministicRequest, index: int, logits: FloatArray, alpha: float
-) -> tuple[float, str | None]:
-    """Return the radius that an image's numbers give, and what is wrong with them.
+def _verified(run: Run, request: Margin, index: int, logits: FloatArray, alpha: float) -> float:
+    """Return the radius that was stored of an image when it was verified, or a column just beyond it.
 
-    For ``margin`` radii were stored when they were verified, with columns just
-    beyond them that were verified besides; that they hold is for propagation to
-    say, here it is only checked that the clean margin allows any.
+    That it holds is for propagation to say, here it is only checked that the clean margin allows any.
     """
-    if request.certificate != "margin":
-        return plain.constant_radius(logits, alpha, *request.given, plain.slack_of(alpha)), None
+
+    def refusal(fault: str) -> NothingFollowsError:
+        return NothingFollowsError("radii", index, f"image {index}, alpha {alpha:g}: {fault}")
+
     stored = run.cells[margin_cell(alpha)][index]
     if stored.shape != (3,):
-        return 0.0, "no radius is stored"
+        raise refusal("no radius is stored")
     radius, status = float(stored[0]), stored[1]
     if not 0 <= radius <= request.max_radius or (status == 2) != (radius > 0):
         largest = f"the largest tried is {request.max_radius:g}"
-        return radius, f"radius {radius!r} with status {status:g}, {largest}"
+        raise refusal(f"radius {radius!r} with status {status:g}, {largest}")
     best = radius
     for column in request.radii:
         if radius > 0 and radius < column <= radius + 2 * request.tolerance:
             looked_at = run.cells.get(column_cell(alpha, column), {}).get(index)
             if looked_at is None or looked_at.shape != (1,):
-                return radius, f"the column {column:g} was not looked at"
+                raise refusal(f"the column {column:g} was not looked at")
             best = column if looked_at[0] == 1 else best
     if best > 0 and (margin := plain.softmax_margin(logits)) < (1 - alpha) / alpha - MARGIN_SLACK:
-        return best, f"radius {best!r} with a clean margin of {margin:.4g}"
-    return best, None
+        raise refusal(f"radius {best!r} with a clean margin of {margin:.4g}")
+    return best
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
@@ -217,15 +205,6 @@ def _right(
     return right
 
 
-def _clean_faults(clean: Any, right: Mapping[str, BoolArray]) -> Faults:
-    found: Faults = []
-    for name in ("standard", "robust", "mixed"):
-        told, value = getattr(clean, name), float(right[name].mean()) if name in right else None
-        if told != value:
-            found.append((None, f"clean accuracy {name} is {told}, the outputs give {value}"))
-    return found
-
-
 def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
     """Which images there are of those asked for, and each kind of figure."""
     sampled = isinstance(run.request, CertifyRequest)
@@ -239,12 +218,16 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
     try:
         found = derive_figures(run, wanted, labels)
     except (CertmixError, NothingFollowsError) as error:
-        check = getattr(error, "check", "radii")
-        told = f"nothing follows from the numbers: {error}"
+        check, image, why = error.args if isinstance(error, NothingFollowsError) else ("radii", None, error)
+        told = f"nothing follows from the numbers: {why}"
         rest = [unchecked(name, told) for name in ("images", *names) if name != check]
-        fault = (getattr(error, "image", None), told)
-        return [*rest, *(judged(name, [fault], "") for name in names if name == check)]
-    every: dict[str, Faults] = {**{name: [] for name in names}, **found.faults}
+        return [*rest, *(judged(name, [(image, told)], "") for name in names if name == check)]
+    every: dict[str, Faults] = {**{name: [] for name in names}, "records": found.records}
+    for name in ("standard", "robust", "mixed"):
+        share = float(found.right[name].mean()) if name in found.right else None
+        if (told := getattr(found.clean, name)) != share:
+            text = f"clean accuracy {name} is {told}, the outputs give {share}"
+            every["clean accuracy"].append((None, text))
     for row in found.rows:
         where = f"{row.classifier} {row.certificate}"
         for index, own, plainly in zip(

@@ -198,12 +198,10 @@ def parse_guarantee(text: str, path: str | Path = "guarantee.toml") -> Guarantee
         reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise lines.wrong(None, f"not TOML ({reason}): mend this place") from None
     tables = _tables(lines, content)
-    if "version" not in content or content["version"] != VERSION or content["version"] is True:
-        shown = one_line(str(content.get("version")))[:40]
-        raise lines.wrong(
-            ("", "version"),
-            f"version = {shown}, this certmix reads {VERSION}: write version = {VERSION}, or update certmix",
-        )
+    version = content.get("version")
+    if version != VERSION or version is True:
+        told = f"version = {one_line(str(version))[:40]}, this certmix reads {VERSION}: "
+        raise lines.wrong(("", "version"), f"{told}write version = {VERSION}, or update certmix")
     if "requirements" not in content:
         raise lines.wrong(None, "no requirements: write for example requirements = ['clean_accuracy >= 0.8']")
     requirements, places = _requirements(lines, content["requirements"])
@@ -216,14 +214,10 @@ def parse_guarantee(text: str, path: str | Path = "guarantee.toml") -> Guarantee
     if robust is None:
         raise lines.wrong(None, "no table [robust]: name the robust classifier h there")
     request = _request(lines, tables, images)
-    if standard is None:
-        for one in requirements:
-            if one.quantity == "clean_accuracy" and one.classifier != "robust":
-                raise lines.wrong(
-                    places.get(one),
-                    f"{one.name} needs the standard classifier: add a table [standard], or write "
-                    "robust.clean_accuracy",
-                )
+    for one in requirements if standard is None else ():
+        if one.quantity == "clean_accuracy" and one.classifier != "robust":
+            told = f"{one.name} needs the standard classifier: add a table [standard], or write "
+            raise lines.wrong(places.get(one), f"{told}robust.clean_accuracy")
     return Guarantee(requirements, data, standard, robust, request, Path(path), places)
 
 
@@ -285,9 +279,8 @@ def _spelt(message: str) -> str:
 def _requirements(lines: Lines, texts: Any) -> tuple[tuple[Requirement, ...], dict[Requirement, int]]:
     place = lines.of_key("", "requirements")
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise lines.wrong(
-            place, f"requirements = {one_line(repr(texts))[:40]}: give a list of texts in quotes"
-        )
+        told = f"requirements = {one_line(repr(texts))[:40]}: give a list of texts in quotes"
+        raise lines.wrong(place, told)
     found: list[Requirement] = []
     places = {}
     for text in texts:
@@ -346,11 +339,11 @@ def _request(
     for key in ("radii", "max_radius"):
         if key in given:
             given[key] = _quotients(given[key])
-    if plain:
-        own = {"certificate": name, "images": images} | ({} if norm is None else {"norm": norm})
-        return _values(lines, "certificate", kind, {**own, **given})  # type: ignore[no-any-return]
-    own = {"certificates": (name,), "images": images}
-    return _values(lines, "certificate", kind, {**own, **given, **sampling})  # type: ignore[no-any-return]
+    own: dict[str, Any] = {"certificate": name} if plain else {"certificates": (name,)}
+    named = {} if norm is None else {"norm": norm}
+    return _values(  # type: ignore[no-any-return]
+        lines, "certificate", kind, {**own, "images": images, **named, **given, **sampling}
+    )
 
 
 def _quotients(value: Any) -> Any:
@@ -369,14 +362,10 @@ def guarantee_text(
     guarantee: Guarantee, *, remarks: Mapping[Requirement, str] | None = None, heading: str = ""
 ) -> str:
     """Return the TOML text of a guarantee, which reads back as an equal one, with comments."""
-    remarks = remarks or {}
-    demands = [
-        f"    {_quoted(str(one))}," + (f"  # {remarks[one]}" if one in remarks else "")
-        for one in guarantee.requirements
-    ]
+    told = {one: f"  # {remark}" for one, remark in (remarks or {}).items()}
+    demands = [f"    {_quoted(str(one))},{told.get(one, '')}" for one in guarantee.requirements]
     request, data = guarantee.request, guarantee.data.as_dict()
-    limits = data.pop("input_range")
-    limits = "none" if limits is None else limits
+    limits = data.pop("input_range") or "none"
     certificate = request.as_dict()
     name = certificate.pop("certificate", None) or request.certificates[0]  # type: ignore[union-attr]
     tables = {
@@ -398,19 +387,16 @@ def guarantee_text(
 
 
 def _value(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _quoted(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(key, one) for one in value)}]"
-    if key in ("radii", "max_radius") and "/" in written(value):
-        return _quoted(written(value))
-    return repr(value)
+    if isinstance(value, bool | str):
+        return _quoted(value)
+    quotient = key in ("radii", "max_radius") and "/" in written(value)
+    return _quoted(written(value)) if quotient else repr(value)
 
 
-def _quoted(text: str) -> str:
-    """Return a basic string of TOML; JSON's escapes are among its own."""
+def _quoted(text: str | bool) -> str:
+    """Return a basic string of TOML, or a truth value; JSON's escapes are among its own."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -429,11 +415,10 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
     }  # fmt: skip
     for role, claim in (("standard", guarantee.standard), ("robust", guarantee.robust)):
         if claim is not None:
-            options[role] = _model(claim.model, folder)
-            weights = claim.weights
-            options[f"{role}_weights"] = None if weights is None else str(_joined(weights, folder))
-            options[f"{role}_normalize"] = claim.normalize
-            options[f"{role}_files"] = tuple(str(_joined(file, folder)) for file in claim.files)
+            weights = None if claim.weights is None else str(_joined(claim.weights, folder))
+            files = tuple(str(_joined(file, folder)) for file in claim.files)
+            options |= {role: _model(claim.model, folder), f"{role}_weights": weights}
+            options |= {f"{role}_normalize": claim.normalize, f"{role}_files": files}
     return options
 
 
@@ -474,12 +459,9 @@ def relative_claims(
     models: list[ModelClaim | None] = []
     for role in ("standard", "robust"):
         spec, weights, normalize = (sources[f"{role}{what}"] for what in ("", "_weights", "_normalize"))
-        if spec is None:
-            models.append(None)
-            continue
         weights = None if weights is None else _relative(weights, folder)
         files = tuple(_relative(file, folder) for file in sources.get(f"{role}_files", ()))
-        models.append(ModelClaim(_relative(spec, folder), weights, normalize, files=files))
+        models.append(spec and ModelClaim(_relative(spec, folder), weights, normalize, files=files))
     return data, models[0], models[1]
 
 

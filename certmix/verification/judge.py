@@ -49,15 +49,15 @@ class Figures(NamedTuple):
 def figures_of(run: Run, wanted: Sequence[int], labels: IntArray) -> Figures:
     """Return the figures of a run's images, each radius the smaller of two derivations.
 
-    One is the run's own, rounded down; the other is that of
-    `certmix.verification.plain`, which shares no bound or radius code with it.
-    Radii of ``lipschitz-constant`` have no largest value: the bound of their
+    One is the run's own, rounded down; the other is that of `certmix.verification.plain`, which shares no
+    bound or radius code with it.  Radii of ``lipschitz-constant`` have no largest value: the bound of their
     mean counts those beyond the last column of the request as this column.
     """
     try:
         found = derive_figures(run, wanted, labels)
     except NothingFollowsError as error:
-        raise RunError(f"{run.folder}: {error}: restore the run, or run certmix certify again") from None
+        why = error.args[-1]
+        raise RunError(f"{run.folder}: {why}: restore the run, or run certmix certify again") from None
     if len(found.indices) < len(wanted):
         raise RunError(f"{run.folder} lacks samples of some images: sample them, or take fewer images")
     radii = {
@@ -96,8 +96,8 @@ class Judgement(NamedTuple):
 def figure(requirement: Requirement, figures: Figures) -> tuple[float, float] | None:
     """Return the value that a requirement is about and its lower bound over images, or None if unknown.
 
-    Shares have the one-sided Clopper-Pearson bound; a mean radius, rounded down, has a betting
-    bound on [0, largest radius].  Both take the images for independent draws.
+    Shares have the one-sided Clopper-Pearson bound; a mean radius, rounded down, has a betting bound on
+    [0, largest radius].  Both take the images for independent draws.
     """
     source: Mapping[str, Any] = figures.right if requirement.quantity == "clean_accuracy" else figures.radii
     found = source.get(requirement.classifier)
@@ -177,30 +177,25 @@ def propose(
         raise ParameterError(f"slack = {slack}: it must be at least 0 and below 1, such as 0.02")
     stored = load(Path(run))
     refuse_unfinished(Path(run))
+    described, request = stored.description, stored.request
     try:
-        return _from_run(stored, path, slack, pin)
+        dataset = load_data(Sources.from_dict(described["sources"]))
+        data, standard, robust = relative_claims(described["sources"], path.parent)
+        if robust is None:  # the shipped one, which the run chose itself
+            robust = ModelClaim(str(described["models"]["robust"]["spec"]))
+        claims: list[Any] = [
+            claim and claim.replace(checksum=str(described["models"][role]["checksum"]), pin=pin)
+            for role, claim in (("standard", standard), ("robust", robust))
+        ]
+        data = data.replace(checksum=str(described["data"]["checksum"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{run}/run.json is damaged ({error}): restore it, or run it again") from None
-
-
-def _from_run(run: Run, path: Path, slack: float, pin: bool) -> tuple[Guarantee, dict[Requirement, str]]:
-    description, request = run.description, run.request
-    dataset = load_data(Sources.from_dict(description["sources"]))
-    if dataset.checksum != description["data"]["checksum"]:
-        raise RunError(
-            f"{run.folder} was made on other data than lie there now: restore the data, or run it again"
-        )
+    if dataset.checksum != data.checksum:
+        raise RunError(f"{run} was made on other data than lie there now: restore the data, or run it again")
     positions = spread(len(dataset), request.images)
-    found = figures_of(run, dataset.indices[positions].tolist(), dataset.labels[positions])
+    found = figures_of(stored, dataset.indices[positions].tolist(), dataset.labels[positions])
     if isinstance(request, CertifyRequest):
         request = request.replace(certificates=request.certificates[:1])
-    data, standard, robust = relative_claims(description["sources"], path.parent)
-    if robust is None:  # the shipped one, which the run chose itself
-        robust = ModelClaim(str(description["models"]["robust"]["spec"]))
-
-    def pinned(role: str, claim: ModelClaim) -> ModelClaim:
-        return claim.replace(checksum=str(description["models"][role]["checksum"]), pin=pin)
-
     wanted: list[tuple[str, str, float | None]] = [
         ("robust" if standard is None else "mixed", "clean_accuracy", None),
         *(("mixed", "certified_accuracy", radius) for radius in request.radii if radius > 0),
@@ -222,9 +217,5 @@ def _from_run(run: Run, path: Path, slack: float, pin: bool) -> tuple[Guarantee,
             remark = f"seen: {shown}, lower bound {floor_digits(lower, 4)}"
             proposed[Requirement(classifier, quantity, radius, threshold)] = remark
     if not proposed:
-        raise RunError(f"{run.folder} shows nothing above {slack:g} to demand: give a smaller --slack")
-    guarantee = Guarantee(
-        tuple(proposed), data.replace(checksum=str(description["data"]["checksum"])),
-        None if standard is None else pinned("standard", standard), pinned("robust", robust), request, path,
-    )  # fmt: skip
-    return guarantee, proposed
+        raise RunError(f"{run} shows nothing above {slack:g} to demand: give a smaller --slack")
+    return Guarantee(tuple(proposed), data, claims[0], claims[1], request, path), proposed

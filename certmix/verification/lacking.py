@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,14 +14,13 @@ from certmix.certification.publish import is_finished
 from certmix.certification.request import CertifyRequest, DeterministicRequest, needed_cells, standard_logits
 from certmix.certification.run import run_certify
 from certmix.data import spread
-from certmix.errors import Interrupted, ParameterError, RunError
+from certmix.errors import Interrupted, RunError
 from certmix.files import digest_of
 from certmix.runs import Run, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
-from certmix.runs.sources import Loaded, Sources, load_models, load_sources
-from certmix.sampling import resolve_device
-from certmix.verification.guarantee import Guarantee, source_options
+from certmix.runs.sources import Loaded, Sources
+from certmix.verification.guarantee import Guarantee
 from certmix.verification.stored import opened, read_description
 
 if TYPE_CHECKING:
@@ -29,15 +28,13 @@ if TYPE_CHECKING:
 
 LOOKED_THROUGH = 200
 """Run folders that are looked through for one that serves, and to say what changed."""
-STOPPED = "interrupted before all samples of the guarantee were drawn"
 
-_CHANGES = {
-    "alpha": "alpha", "certificates": "certificate", "certificate": "certificate", "radii": "radii",
-    "failure_probability": "failure probability", "bound": "bound", "images": "images",
-    "samples": "samples", "goal": "goal", "relative_precision": "relative precision",
-    "lipschitz_constant": "Lipschitz constant", "constant_of": "what it is a constant of", "norm": "norm",
-}  # fmt: skip
-"""Parts of a request that reuse what was drawn for another."""
+_NAMES = {
+    "certificates": "certificate",
+    "lipschitz_constant": "Lipschitz constant",
+    "constant_of": "what it is a constant of",
+}
+"""Parts of a request whose names are not their words."""
 
 Request = CertifyRequest | DeterministicRequest
 
@@ -76,16 +73,6 @@ class Sampling(NamedTuple):
         return {**self._asdict(), "why": list(self.why)}
 
 
-def load_guaranteed(guarantee: Guarantee, device: str, say: Callable[[str], None]) -> tuple[Sources, Loaded]:
-    """Load data and models that a guarantee names, wherever the working directory is; CertmixError."""
-    sources, chosen = Sources(**source_options(guarantee)), resolve_device(device)
-    if isinstance(guarantee.request, CertifyRequest):
-        return sources, load_sources(sources, guarantee.request.sigma, chosen, say)
-    if sources.robust is None:
-        raise ParameterError(f"{guarantee.path}: no robust classifier: name one in [robust]")
-    return sources, load_models(sources, sources.robust, chosen, say)
-
-
 def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> Plan:
     """Return what a guarantee lacks in the folder of runs `runs`, without changing anything.
 
@@ -111,7 +98,14 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
             errors.append(error)
     if errors and not found:
         raise errors[0]
-    why = list(_model_changes(guarantee, loaded))
+    why = []
+    for role, so in (("robust", "its samples are its own"), ("standard", "no certificate rests on it")):
+        claim, model = getattr(guarantee, role), getattr(loaded, role)
+        if claim is not None and model is not None and claim.checksum not in (None, model.checksum):
+            why.append(
+                f"The {role} classifier changed since the guarantee was written "
+                f"({claim.checksum[:12]} then, {model.checksum[:12]} now); {so}."
+            )
     if not found:
         work = "sampled" if isinstance(request, CertifyRequest) else "computed"
         path, differences = min(others, key=lambda other: len(other[1]), default=(usual, []))
@@ -121,7 +115,14 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
     own = usual.with_name(
         f"{usual.name}.{digest_of([request.as_dict(), '' if g is None else g.checksum])[:8]}"
     )
-    best = max(found, key=lambda one: (one.current, one.folder == own, *one.rank))
+
+    def rank(one: _Stored) -> tuple[Any, ...]:
+        """How well it serves: as it is, to be gone on with, with the same g, with few samples to come."""
+        begun = one.asked and not one.trusted
+        few = -len(one.lacking), -one.unanswered
+        return (one.current, one.folder == own, begun, one.same_models, *few)
+
+    best = max(found, key=rank)
     continued = best.current or (best.asked and not best.trusted) or best.folder == own
     why.append(_what_is_done(request, best.described["request"], best.lacking, len(indices)))
     if g is not None and best.unanswered:
@@ -152,12 +153,6 @@ class _Stored(NamedTuple):
     def current(self) -> bool:
         """Whether nothing needs to be done."""
         return self.trusted and self.asked and not self.lacking and not self.unanswered
-
-    @property
-    def rank(self) -> tuple[Any, ...]:
-        """How well it serves: as it is, to be gone on with, with the same g, with few samples to come."""
-        begun = self.asked and not self.trusted
-        return (self.current, begun, self.same_models, -len(self.lacking), -self.unanswered)
 
 
 def _stored(
@@ -209,20 +204,6 @@ def _checksum_of(described: dict[str, Any], role: str) -> Any:
     return model.get("checksum") if isinstance(model, dict) else None
 
 
-def _model_changes(guarantee: Guarantee, loaded: Loaded) -> Iterator[str]:
-    """Say which unpinned models are not those that the guarantee was written with."""
-    for role, consequence in (
-        ("robust", "its samples are its own"),
-        ("standard", "no certificate rests on it"),
-    ):
-        claim, model = getattr(guarantee, role), getattr(loaded, role)
-        if claim is not None and model is not None and claim.checksum not in (None, model.checksum):
-            yield (
-                f"The {role} classifier changed since the guarantee was written "
-                f"({claim.checksum[:12]} then, {model.checksum[:12]} now); {consequence}."
-            )
-
-
 def what_changed(runs: Path, checksum: str, model: LoadedModel) -> str:
     """Say which parts of a model changed since a run in `runs` was made with one of that checksum."""
     for _, described in _run_folders(runs) if checksum != model.checksum else ():
@@ -239,12 +220,12 @@ def _what_is_done(request: Request, before: dict[str, Any], lacking: Sequence[in
     now = _plain(request.as_dict())
     changed = []
     for name in now:
-        if name in _CHANGES and before.get(name) != now[name]:
+        if before.get(name) != now[name]:
             was, wanted = (
                 ", ".join(map(str, value)) if isinstance(value, list) else str(value)
                 for value in (before.get(name), now[name])
             )
-            changed.append(f"{_CHANGES[name]} ({was} before, {wanted} now)")
+            changed.append(f"{_NAMES.get(name, name.replace('_', ' '))} ({was} before, {wanted} now)")
     what, done = ("samples", "drawn") if isinstance(request, CertifyRequest) else ("results", "computed")
     reason = f"Changed: {', '.join(changed)}. " if changed else ""
     if not lacking:
@@ -263,12 +244,9 @@ def draw(
     planned: Plan,
     *,
     fresh: bool,
-    device: str,
-    batch_size: int | None,
-    progress: Callable[[Any], None] | None,
-    say: Callable[[str], None],
+    **work: Any,
 ) -> Sampling:
-    """Draw what is lacking by `run_certify`, which reuses all that is stored.
+    """Draw what is lacking by `run_certify`, which reuses all that is stored; `work` are its options.
 
     Interrupted if it was; what was drawn is kept.
     """
@@ -279,12 +257,8 @@ def draw(
         _copy_stored(request, loaded, planned)
     lacking = planned.indices if fresh else planned.lacking
     before = 0 if fresh else _samples_of(planned, request, loaded)
-    work: dict[str, Any] = {
-        "output": planned.folder, "fresh": fresh, "device": device, "batch_size": batch_size,
-        "progress": progress, "say": say,
-    }  # fmt: skip
-    if not run_certify(request, sources, **work).summary.complete:
-        raise Interrupted(STOPPED)
+    if not run_certify(request, sources, output=planned.folder, fresh=fresh, **work).summary.complete:
+        raise Interrupted("interrupted before all samples of the guarantee were drawn")
     drawn = _samples_of(planned, request, loaded) - before
     return Sampling(len(planned.indices) - len(lacking), len(lacking), before, drawn, planned.why)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from certmix.errors import RunError, one_line
-from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Outcome
+from certmix.verification.checks import SAMPLED_AGAIN, Outcome
 from certmix.verification.judge import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -29,15 +29,12 @@ Row = tuple[str, str, Outcome, str]
 def _rows(found: Verification) -> list[Row]:
     """Return (kind, name, outcome, message) of every requirement and check, on one line each."""
     judged = [("requirement", str(j.requirement), j.outcome, j.message) for j in found.judgements]
-    checked = [("check", check.check, check.outcome, _with_images(check)) for check in found.checks]
+    checked = []
+    for check in found.checks:
+        more = " ..." if check.count > len(check.images) else ""
+        images = f" (idx {', '.join(map(str, check.images))}{more})" if check.images else ""
+        checked.append(("check", check.check, check.outcome, f"{check.message}{images}"))
     return [(kind, one_line(name), outcome, one_line(said)) for kind, name, outcome, said in judged + checked]
-
-
-def _with_images(check: CheckResult) -> str:
-    if not check.images:
-        return check.message
-    more = " ..." if check.count > len(check.images) else ""
-    return f"{check.message} (idx {', '.join(map(str, check.images))}{more})"
 
 
 def _heading(found: Verification) -> str:
@@ -64,8 +61,7 @@ def _facts(found: Verification, why: bool = True) -> list[str]:
 def text(found: Verification, details: bool = True) -> str:
     """Return what people read on a terminal: a heading, the facts, and a line for each result, gravest first.
 
-    Without `details`, checks that hold are named in one paragraph, save those
-    that sample again; whatever does not hold has its line.
+    Without `details`, checks that hold are named in one paragraph, save those that sample again.
     """
     lines = [_heading(found), *(f"  {fact}" for fact in _facts(found))]
     quiet = []
@@ -79,11 +75,6 @@ def text(found: Verification, details: bool = True) -> str:
         held = f"{MARKS[Outcome.HOLDS]} {many} (see --details): {', '.join(quiet)}"
         lines += textwrap.wrap(held, 100, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines) + "\n"
-
-
-def json_text(found: Verification) -> str:
-    """Return `Verification.as_dict` as one JSON object, in ASCII."""
-    return json.dumps(found.as_dict(), indent=2, allow_nan=False) + "\n"
 
 
 def markdown(found: Verification) -> str:
@@ -143,8 +134,11 @@ def github(found: Verification) -> str:
             continue
         properties = {"title": f"certmix: {kind} {WORDS[outcome]}"}
         if kind == "requirement" and name in found.lines:
-            place = {"file": _from_workspace(found.target), "line": str(found.lines[name])}
-            properties = place | properties
+            # The path as the repository sees it, as annotations want it.
+            root = Path(os.path.abspath(os.environ.get("GITHUB_WORKSPACE") or "."))
+            full = Path(os.path.abspath(found.target))
+            file = one_line((full.relative_to(root) if full.is_relative_to(root) else full).as_posix())
+            properties = {"file": file, "line": str(found.lines[name])} | properties
         lines.append(_command("error", properties, f"{name}: {message}"))
     title = {"title": f"certmix verify: {WORDS[found.outcome]}"}
     lines.append(_command("notice", title, "\n".join([_heading(found), *_facts(found)])))
@@ -163,21 +157,8 @@ def _data(words: str) -> str:
     return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _from_workspace(path: str) -> str:
-    """Return a path as the repository sees it, as annotations want it."""
-    root = Path(os.path.abspath(os.environ.get("GITHUB_WORKSPACE") or "."))
-    full = Path(os.path.abspath(path))
-    return one_line((full.relative_to(root) if full.is_relative_to(root) else full).as_posix())
-
-
 def append_summary(found: Verification) -> None:
-    """Append the Markdown section to the job summary of GitHub Actions, where there is one.
-
-    Raises
-    ------
-    RunError
-        If it cannot be written.
-    """
+    """Append the Markdown section to the job summary of GitHub Actions, where there is one; RunError."""
     place = os.environ.get(SUMMARY_VARIABLE)
     if not place:
         return
@@ -191,6 +172,7 @@ def append_summary(found: Verification) -> None:
 
 
 FORMATS: dict[str, Callable[[Verification], str]] = {
-    "text": text, "json": json_text, "junit": junit, "github": github, "markdown": markdown,
+    "text": text, "json": lambda found: json.dumps(found.as_dict(), indent=2, allow_nan=False) + "\n",
+    "junit": junit, "github": github, "markdown": markdown,
 }  # fmt: skip
 """How a verification can be shown, by name."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import betaln, gammaln, ndtr, ndtri
+from scipy.special import betainc, betaln, ndtr, ndtri
 
 from certmix.bounds import BOUNDS
 from certmix.certification.request import CertifyRequest
@@ -32,24 +31,19 @@ if TYPE_CHECKING:
 SLACK = 1e-9
 """Relative difference to a published bound or radius that rounding may explain.
 
-A binomial probability's logarithm is right to about 1e-15 max(k, 1) here, and
-a tail's logarithm has a slope of about sqrt(k) against that of the proportion:
-far below 1e-9 for n up to 10^7.  What the run gives away itself is 1e-12 of a
-proportion.
+scipy's binomial tails are right to about 1e-13 sqrt(n), and the logarithm of one has a slope of about sqrt(k)
+against that of the proportion: far below 1e-9 for n up to 10^7.  The run gives 1e-12 of a proportion away.
 """
 
 Pair = tuple[float, float]
 _TIGHT = {"xtol": 1e-300, "rtol": 4 * 2.0**-52, "maxiter": 1000}
 
-_LOOKS = [100]
 
-
+@cache
 def look(number: int) -> int:
     """Return the sample number of look 0, 1, 2, ...: 100, 200, ..., about a fifth more each time."""
-    while len(_LOOKS) <= number:
-        last = _LOOKS[-1]
-        _LOOKS.append(max(last + 100, round(1.2 * last / 100) * 100))
-    return _LOOKS[number]
+    last = look(number - 1) if number else 0
+    return max(last + 100, round(1.2 * last / 100) * 100)
 
 
 def looks(maximum: int) -> list[int]:
@@ -61,7 +55,7 @@ def _weight(samples: int) -> float:
     return min(samples / 50_000, 50_000 / samples) ** 0.5
 
 
-@lru_cache(maxsize=1)
+@cache
 def _total() -> float:
     """All weights: those up to 10^9 samples, and a geometric series above the rest."""
     head = [_weight(samples) for samples in looks(10**9)]
@@ -73,65 +67,19 @@ def share(number: int) -> float:
     return _weight(look(number)) / _total()
 
 
-def _beyond_stirling(n: int) -> float:
-    """Return log n! - log(sqrt(2 pi n) (n / e)^n)."""
-    if n < 20:
-        return float(gammaln(n + 1) - (n + 0.5) * math.log(n) + n - 0.5 * math.log(2 * math.pi))
-    return (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * n * n)) / (n * n)) / (n * n)) / n
-
-
-def _log_probability(k: int, n: int, p: float) -> float:
-    """Logarithm of P[X = k], X ~ Bin(n, p), for 0 < k < n.
-
-    Stirling's formula and the divergence of k / n from p: logarithms of
-    factorials, which are of the size n log n, would leave their rounding error.
-    """
-    excess = k - n * p if p < 0.5 else n * (1 - p) - (n - k)
-    divergence = k * math.log1p(excess / (n * p)) + (n - k) * math.log1p(-excess / (n * (1 - p)))
-    corrections = _beyond_stirling(n) - _beyond_stirling(k) - _beyond_stirling(n - k)
-    return corrections - divergence - 0.5 * math.log(2 * math.pi * k * (n - k) / n)
-
-
-def _log_tail(k: int, n: int, p: float) -> float:
-    """Logarithm of P[X >= k], X ~ Bin(n, p): the terms from k on, relative to the first.
-
-    Below p = k / n they fall like a normal density of at most sqrt(n) / 2
-    deviation, so that 12 sqrt(n) of them leave out less than exp(-288).
-    """
-    terms = n - k if p > k / n else min(n - k, 100 + int(12 * math.sqrt(n)))
-    j = np.arange(k, k + terms, dtype=np.float64)
-    ratios = np.log(n - j) - np.log(j + 1) + math.log(p) - math.log1p(-p)
-    steps = np.concatenate([[0.0], np.cumsum(ratios)])
-    top = steps.max()
-    return float(_log_probability(k, n, p) + top + math.log(np.exp(steps - top).sum()))
-
-
 @lru_cache(maxsize=1 << 18)
 def proportion_lower(k: int, n: int, failure_probability: float) -> float:
     """Return the p at which k or more of n have this probability (Clopper-Pearson); 0 for k = 0."""
     if k == 0:
         return 0.0
-    wanted = math.log(failure_probability)
     if k == n:
-        return math.exp(wanted / n)
-
-    def excess(p: float) -> float:
-        return _log_tail(k, n, p) - wanted
-
-    low, high = math.exp(max(wanted - math.log(2) * n, -700.0)) * 1e-3, k / n
-    if excess(high) <= 0:
-        high = 1 - 2.0**-53
-    return float(brentq(excess, low, high, **_TIGHT))
+        return math.exp(math.log(failure_probability) / n)
+    return float(brentq(lambda p: betainc(k, n - k + 1, p) - failure_probability, 0.0, 1.0, **_TIGHT))
 
 
-def proportion_upper(k: int, n: int, failure_probability: float) -> float:
-    """Return the p at which k or fewer of n have this probability; 1 for k = n."""
-    return 1.0 - proportion_lower(n - k, n, failure_probability)
-
-
-def interval(k: int, n: int) -> tuple[float, float]:
+def interval(k: int, n: int) -> Pair:
     """Return the two-sided 95 % Clopper-Pearson interval."""
-    return proportion_lower(k, n, 0.025), proportion_upper(k, n, 0.025)
+    return proportion_lower(k, n, 0.025), 1.0 - proportion_lower(n - k, n, 0.025)
 
 
 @lru_cache(maxsize=1 << 18)
@@ -149,36 +97,26 @@ def uniform_lower(k: int, n: int, failure_probability: float) -> float:
     return k / n if excess(k / n) >= 0 else float(brentq(excess, 1e-300, k / n, **_TIGHT))
 
 
-def _clopper_pearson(counts: IntArray, selected: int, delta: float) -> Pair:
+def _one_sided(counts: IntArray, selected: int, delta: float) -> Pair:
     """p takes all of delta, q = 1 - p."""
     p = proportion_lower(int(counts[selected]), int(counts.sum()), delta)
     return p, 1.0 - p
 
 
-def _runner_up(counts: IntArray, selected: int) -> int:
-    return int(np.delete(counts, selected).max())
-
-
-def _two_sided(counts: IntArray, selected: int, delta: float) -> Pair:
-    """Half of delta each; probabilities add up to 1."""
-    n = int(counts.sum())
-    p = proportion_lower(int(counts[selected]), n, delta / 2)
-    q = proportion_upper(_runner_up(counts, selected), n, delta / 2)
-    p = max(p, 1.0 - (len(counts) - 1) * q)
-    return p, min(q, 1.0 - p)
-
-
-def _mixture(counts: IntArray, selected: int, delta: float) -> Pair:
-    n = int(counts.sum())
-    p = uniform_lower(int(counts[selected]), n, delta / 2)
-    q = 1.0 - uniform_lower(n - _runner_up(counts, selected), n, delta / 2)
+def _both(
+    counts: IntArray, selected: int, delta: float, *, lower: Callable[[int, int, float], float], total: bool
+) -> Pair:
+    """Half of delta for the class and for its runner-up; `total`: p gains, as probabilities add up to 1."""
+    n, runner_up = int(counts.sum()), int(np.delete(counts, selected).max())
+    p, q = lower(int(counts[selected]), n, delta / 2), 1.0 - lower(n - runner_up, n, delta / 2)
+    p = max(p, 1.0 - (len(counts) - 1) * q) if total else p
     return p, min(q, 1.0 - p)
 
 
 VOTE_BOUNDS: dict[str, Callable[[IntArray, int, float], Pair]] = {
-    "clopper-pearson": _clopper_pearson,
-    "clopper-pearson-two-sided": _two_sided,
-    "beta-binomial": _mixture,
+    "clopper-pearson": _one_sided,
+    "clopper-pearson-two-sided": partial(_both, lower=proportion_lower, total=True),
+    "beta-binomial": partial(_both, lower=uniform_lower, total=False),
 }
 """(votes (c,), selected class, failure probability) -> (p, q), by the name of the bound."""
 
@@ -188,7 +126,6 @@ ROW_SLACK = 2.0**-20
 """How far the scores of one sample may be from adding up to 1."""
 
 _BETS = 4.0 * 2.0 ** (-0.5 * np.arange(28))
-_NONE = np.empty(0)
 
 
 class Values(NamedTuple):
@@ -210,25 +147,19 @@ class Values(NamedTuple):
         return self.total / (self.n * STEPS)
 
 
-def _own(kept: ScoreStatistics) -> Values:
-    """The selected class's scores."""
-    y = kept.selected
-    counts = kept.bin_counts[0].astype(np.float64)
-    places = kept.bin_excess[0] / (np.maximum(counts, 1) * (STEPS // BINS))
-    spread = int(kept.deviations[y]) / STEPS
-    return Values(kept.samples, int(kept.totals[y]), int(kept.squares[y]), counts, places, spread)
-
-
-def _against(kept: ScoreStatistics, rival: int) -> Values:
-    """1 minus a rival's scores, so that a lower bound of their mean gives an upper bound of the rival's."""
-    n, total, square = kept.samples, int(kept.totals[rival]), int(kept.squares[rival])
-    counts = places = _NONE
-    if rival in kept.rivals:
-        row = 1 + kept.rivals.index(rival)
-        counts = kept.bin_counts[row][::-1].astype(np.float64)
-        places = 1.0 - kept.bin_excess[row][::-1] / (np.maximum(counts, 1) * (STEPS // BINS))
-    flipped = n * STEPS**2 - 2 * STEPS * total + square
-    return Values(n, n * STEPS - total, flipped, counts, places, int(kept.deviations[rival]) / STEPS)
+def _values(kept: ScoreStatistics, i: int) -> Values:
+    """The selected class's scores, or 1 minus a rival's: then a lower bound of their mean is an upper one."""
+    n, total, square = kept.samples, int(kept.totals[i]), int(kept.squares[i])
+    followed = [kept.selected, *kept.rivals]
+    counts = places = np.empty(0)
+    if i in followed:
+        row = followed.index(i)
+        counts = kept.bin_counts[row].astype(np.float64)
+        places = kept.bin_excess[row] / (np.maximum(counts, 1) * (STEPS // BINS))
+    if i != kept.selected:
+        total, square = n * STEPS - total, n * STEPS**2 - 2 * STEPS * total + square
+        counts, places = counts[::-1], 1.0 - places[::-1]
+    return Values(n, total, square, counts, places, int(kept.deviations[i]) / STEPS)
 
 
 def hoeffding(values: Values, delta: float) -> float:
@@ -238,23 +169,15 @@ def hoeffding(values: Values, delta: float) -> float:
 
 @lru_cache(maxsize=1 << 16)
 def _entropy(mean: float, n: int, delta: float) -> float:
-    if mean <= 0.0:
-        return 0.0
-    if mean >= 1.0:
-        return delta ** (1 / n)
+    """The largest m below the mean with n kl(mean, m) >= ln(1/delta)."""
+    if mean <= 0.0 or mean >= 1.0:
+        return delta ** (1 / n) if mean > 0 else 0.0
 
     def excess(m: float) -> float:
         kl = mean * math.log(mean / m) + (1 - mean) * (math.log1p(-mean) - math.log1p(-m))
         return n * kl + math.log(delta)
 
-    if excess(1e-300) <= 0:
-        return 0.0
-    return float(brentq(excess, 1e-300, mean, **_TIGHT))
-
-
-def relative_entropy(values: Values, delta: float) -> float:
-    """The largest m below the mean with n kl(mean, m) >= ln(1/delta)."""
-    return _entropy(values.mean, values.n, delta)
+    return 0.0 if excess(1e-300) <= 0 else float(brentq(excess, 1e-300, mean, **_TIGHT))
 
 
 def bernstein(values: Values, delta: float) -> float:
@@ -264,7 +187,7 @@ def bernstein(values: Values, delta: float) -> float:
     return max(0.0, values.mean - math.sqrt(2 * variance * log / n) - 7 * log / (3 * (n - 1)))
 
 
-def _capital(m: float, values: Values, weights: FloatArray) -> float:
+def _log_capital(m: float, values: Values, weights: FloatArray) -> float:
     """Logarithm of a lower bound of sum_j w_j prod_t (1 + lambda_j (x_t - m))."""
     bets = np.minimum(_BETS, 0.99 / m)
     b, n, total = bets * m, values.n, values.total / STEPS
@@ -277,23 +200,21 @@ def _capital(m: float, values: Values, weights: FloatArray) -> float:
     return float(logs.max() + math.log(weights @ np.exp(logs - logs.max())))
 
 
-def _weights(n: int, deviation: float) -> FloatArray:
-    """Equal, or falling off around the bet that suits n values of this deviation."""
-    if deviation == 0.0:
-        return np.full(28, 1 / 28)
-    best = math.sqrt(2 * math.log(1000) / n) / deviation
-    place = min(max(2 * math.log2(4.0 / best), 0.0), 27.0)
-    weights: FloatArray = 1 / (1 + (np.arange(28) - place) ** 2)
-    return weights / weights.sum()
-
-
 def betting(values: Values, delta: float, *, tuned: bool = False) -> float:
-    """The largest m below the mean against which the capital reaches 1/delta, by halving."""
-    weights = _weights(values.n, values.deviation if tuned else 0.0)
+    """The largest m below the mean against which the capital reaches 1/delta, by halving.
+
+    Bets weigh the same, or less and less away from the one that suits n values of this deviation.
+    """
+    weights = np.ones(28)
+    if tuned and values.deviation:
+        best = math.sqrt(2 * math.log(1000) / values.n) / values.deviation
+        place = min(max(2 * math.log2(4.0 / best), 0.0), 27.0)
+        weights = 1 / (1 + (np.arange(28) - place) ** 2)
+    weights = weights / weights.sum()
     low, high = 0.0, min(values.mean, 1.0)
     for _ in range(60):
         middle = 0.5 * (low + high)
-        refuted = middle > 0 and _capital(middle, values, weights) >= math.log(1 / delta)
+        refuted = middle > 0 and _log_capital(middle, values, weights) >= math.log(1 / delta)
         low, high = (middle, high) if refuted else (low, middle)
     return low
 
@@ -301,8 +222,8 @@ def betting(values: Values, delta: float, *, tuned: bool = False) -> float:
 def _score_pair(kept: ScoreStatistics, delta: float, *, lower: Callable[[Values, float], float]) -> Pair:
     """p and q at half of delta each; then what a sum of 1 gives, less `ROW_SLACK`."""
     rivals = [i for i in range(len(kept.totals)) if i != kept.selected]
-    p = lower(_own(kept), delta / 2)
-    q = max(1.0 - lower(_against(kept, i), delta / 2) for i in rivals)
+    p = lower(_values(kept, kept.selected), delta / 2)
+    q = max(1.0 - lower(_values(kept, i), delta / 2) for i in rivals)
     p = max(p, 1.0 - len(rivals) * q - ROW_SLACK)
     return p, min(q, 1.0 - p + ROW_SLACK)
 
@@ -311,7 +232,9 @@ SCORE_BOUNDS: dict[str, Callable[[ScoreStatistics, float], Pair]] = {
     "betting": partial(_score_pair, lower=betting),
     "betting-fixed": partial(_score_pair, lower=partial(betting, tuned=True)),
     "bernstein": partial(_score_pair, lower=bernstein),
-    "relative-entropy": partial(_score_pair, lower=relative_entropy),
+    "relative-entropy": partial(
+        _score_pair, lower=lambda values, delta: _entropy(values.mean, values.n, delta)
+    ),
     "hoeffding": partial(_score_pair, lower=hoeffding),
 }
 """(statistics, failure probability) -> (p, q), by the name of the bound."""
@@ -328,14 +251,12 @@ class PlainLayers(NamedTuple):
 def _layer_means(kept: ScoreStatistics, row: int, layers: int) -> list[float]:
     """Means of clip(K score - k, 0, 1): 1 above the layer, the place within it, 0 below."""
     counts, excess, width = kept.bin_counts[row], kept.bin_excess[row], BINS // layers
-    found = []
+    step, found = STEPS // BINS, []
     for k in range(layers):
-        above = int(counts[(k + 1) * width :].sum()) * width * (STEPS // BINS)
-        inside = sum(
-            int(counts[k * width + i]) * i * (STEPS // BINS) + int(excess[k * width + i])
-            for i in range(width)
-        )
-        found.append((above + inside) / (kept.samples * width * (STEPS // BINS)))
+        above = int(counts[(k + 1) * width :].sum()) * width * step
+        own = range(k * width, (k + 1) * width)
+        inside = sum(int(counts[i]) * (i - k * width) * step + int(excess[i]) for i in own)
+        found.append((above + inside) / (kept.samples * width * step))
     return found
 
 
@@ -345,14 +266,10 @@ def bound_layers(kept: ScoreStatistics, delta: float) -> PlainLayers:
     others = [i for i in range(len(kept.totals)) if i not in (kept.selected, *kept.rivals)]
     each = delta / 2 / max(1, len(kept.rivals) + bool(others))
     own = np.array([_entropy(mean, n, delta / 2 / layers) for mean in _layer_means(kept, 0, layers)])
-    rivals = tuple(
-        np.array(
-            [1.0 - _entropy(1.0 - mean, n, each / layers) for mean in _layer_means(kept, 1 + row, layers)]
-        )
-        for row in range(len(kept.rivals))
-    )
-    means = [int(kept.totals[i]) / (n * STEPS) for i in others]
-    return PlainLayers(own, rivals, 1.0 - _entropy(1.0 - max(means), n, each) if means else 0.0)
+    means = [_layer_means(kept, 1 + row, layers) for row in range(len(kept.rivals))]
+    rivals = tuple(np.array([1.0 - _entropy(1.0 - m, n, each / layers) for m in one]) for one in means)
+    largest = max((int(kept.totals[i]) for i in others), default=0) / (n * STEPS)
+    return PlainLayers(own, rivals, 1.0 - _entropy(1.0 - largest, n, each) if others else 0.0)
 
 
 def slack_of(alpha: float) -> float:
@@ -385,7 +302,7 @@ def exact_radius(p: float, q: float, sigma: float, alpha: float, slack: float = 
     return 0.0 if excess(0.0) <= 0 else sigma * float(brentq(excess, 0.0, top, **_TIGHT))
 
 
-def _upper_quantile(x: float, complement: float) -> float:
+def _quantile(x: float, complement: float) -> float:
     """Phi^-1(x), from 1 - x where x is nearer to 1."""
     return float(ndtri(x)) if x <= 0.5 else -float(ndtri(complement))
 
@@ -395,8 +312,8 @@ def smoothing_radius(p: float, q: float, sigma: float, alpha: float, slack: floa
     if not p > q:
         return 0.0
     alpha = alpha / (1 + alpha * slack)
-    high = _upper_quantile(alpha * p, (1 - alpha) + alpha * (1 - p))
-    low = _upper_quantile(alpha * q + (1 - alpha), alpha * (1 - q))
+    high = _quantile(alpha * p, (1 - alpha) + alpha * (1 - p))
+    low = _quantile(alpha * q + (1 - alpha), alpha * (1 - q))
     return max(0.0, sigma / 2 * (high - low)) if high > low else 0.0
 
 
@@ -457,9 +374,8 @@ def constant_radius(
     return max(0.0, (math.log1p(-mu) + least - spread) / (steepness * constant))
 
 
-@dataclass(frozen=True)
-class Derived:
-    """Bounds of images (m,), the samples behind them, and who would still wait for samples.
+class Derived(NamedTuple):
+    """Bounds of images (m,), the samples behind them, who would still wait for samples, and what radii lose.
 
     ``layers`` is empty unless the bound is one of distributions; p and q are 0 and 1 then.
     """
@@ -469,7 +385,7 @@ class Derived:
     layers: tuple[PlainLayers, ...]
     samples: IntArray
     waiting: NDArray[np.bool_]
-    lost: FloatArray | float = 0.0
+    lost: FloatArray
 
     def radii(self, certificate: str, sigma: float, alpha: float) -> FloatArray:
         """Return the radii (m,) of one certificate about the inputs, 0 where nothing is certified."""
@@ -495,68 +411,56 @@ def evidence(record: ImageRecord, request: CertifyRequest) -> Mapping[int, Any]:
 
 
 def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
-    """Return the bounds that stored counts give under a request.
+    """Return the bounds that stored counts give under a request: the best of all looks that were due.
 
     Where sampling stops by itself, the study's own rule says at which look:
     any rule would do, since all looks' bounds hold together.  The bounds that
     it sees are the plain ones.
     """
-    found = _walked(records, request) if request.goal != "fixed" else _after_all_samples(records, request)
+    images, bound, fixed = len(records), BOUNDS[request.bound], request.goal == "fixed"
+    rule, hard = None if fixed else Rule(request), request.scores == "hard"
+    p, q, samples = np.zeros(images), np.ones(images), np.zeros(images, np.int64)
+    waiting = np.array([fixed or record.selected == record.label for record in records], bool)
+    kept = [evidence(record, request) for record in records]
+    layers: tuple[PlainLayers, ...] = ()
+    for number, n in enumerate([request.samples] if fixed else looks(request.samples)):
+        rows = np.array([i for i in np.flatnonzero(waiting).tolist() if n in kept[i]], np.int64)
+        if not len(rows):
+            break
+        delta = request.failure_probability * (1.0 if fixed or bound.time_uniform else share(number))
+        found = [(records[i].selected, kept[i][n]) for i in rows.tolist()]
+        samples[rows] = n
+        if bound.distribution:
+            layers = tuple(bound_layers(one, delta) for _, one in found) if len(rows) == images else ()
+        elif hard:
+            own = bound.plain or VOTE_BOUNDS[request.bound]  # the first, of a bound that somebody has added
+            pairs = [own(votes, selected, delta) for selected, votes in found]
+        else:
+            own = bound.plain or SCORE_BOUNDS[request.bound]
+            pairs = [own(one, delta) for _, one in found]
+        if not bound.distribution:
+            p[rows] = np.maximum(p[rows], [pair[0] for pair in pairs])
+            q[rows] = np.minimum(q[rows], [pair[1] for pair in pairs])
+        if rule is None:
+            waiting[rows] = False
+            continue
+        spread = None
+        if hard:
+            mean = np.array([votes[selected] / votes.sum() for selected, votes in found])
+        else:
+            mean = np.array([one.totals[y] / (one.samples * STEPS) for y, one in found])
+            square = np.array([one.squares[y] / (one.samples * STEPS**2) for y, one in found])
+            spread = np.sqrt(np.maximum(square - mean**2, 1e-6))
+        waiting[rows] = rule.goes_on(number, mean, spread, p[rows], q[rows])
     # Every mean under the drawn noise is within eps of that under the Gaussian.
     eps, lost = (np.array([getattr(r, name) for r in records]) for name in ("noise_error", "lost"))
-    layers = tuple(
+    moved = [
         PlainLayers(
             np.maximum(one.own - e, 0.0),
             tuple(np.minimum(rival + e, 1.0) for rival in one.rivals),
             min(one.rest + e, 1.0),
         )
-        for one, e in zip(found.layers, eps.tolist(), strict=False)
-    )
-    p, q = np.maximum(found.p - eps, 0.0), np.minimum(found.q + eps, 1.0)
-    return replace(found, p=p, q=q, layers=layers, lost=lost)
-
-
-def _after_all_samples(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
-    found: list[Any] = [evidence(record, request).get(request.samples) for record in records]
-    missing = np.array([counts is None for counts in found], bool)
-    samples, images = np.where(missing, 0, request.samples).astype(np.int64), len(records)
-    if missing.any() or BOUNDS[request.bound].distribution:
-        delta = request.failure_probability
-        layers = () if missing.any() else tuple(bound_layers(kept, delta) for kept in found)
-        return Derived(np.zeros(images), np.ones(images), layers, samples, missing)
-    pairs = [_bounds(*one, request, request.failure_probability) for one in zip(records, found, strict=True)]
-    p, q = np.array(pairs, np.float64).reshape(images, 2).T
-    return Derived(p, q, (), samples, missing)
-
-
-def _bounds(record: ImageRecord, counts: Any, request: CertifyRequest, delta: float) -> Pair:
-    own = BOUNDS[request.bound].plain  # of a bound that somebody has added
-    if request.scores == "soft":
-        return (own or SCORE_BOUNDS[request.bound])(counts, delta)
-    return (own or VOTE_BOUNDS[request.bound])(counts, record.selected, delta)
-
-
-def _walked(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
-    """Look after look: the best bounds so far, until the rule is content or counts are missing."""
-    images, rule, uniform = len(records), Rule(request), BOUNDS[request.bound].time_uniform
-    p, q, samples = np.zeros(images), np.ones(images), np.zeros(images, np.int64)
-    active = np.array([record.selected == record.label for record in records], bool)
-    kept = [evidence(record, request) for record in records]
-    for number, n in enumerate(looks(request.samples)):
-        rows = np.array([i for i in np.flatnonzero(active).tolist() if n in kept[i]], np.int64)
-        if not len(rows):
-            break
-        delta = request.failure_probability * (1.0 if uniform else share(number))
-        found = [(records[i], kept[i][n]) for i in rows.tolist()]
-        pairs = [_bounds(record, counts, request, delta) for record, counts in found]
-        p[rows] = np.maximum(p[rows], [pair[0] for pair in pairs])
-        q[rows] = np.minimum(q[rows], [pair[1] for pair in pairs])
-        samples[rows], spread = n, None
-        if request.scores == "hard":
-            mean = np.array([counts[record.selected] / counts.sum() for record, counts in found])
-        else:
-            mean = np.array([one.totals[one.selected] / (one.samples * STEPS) for _, one in found])
-            square = np.array([one.squares[one.selected] / (one.samples * STEPS**2) for _, one in found])
-            spread = np.sqrt(np.maximum(square - mean**2, 1e-6))
-        active[rows] = rule.goes_on(number, mean, spread, p[rows], q[rows])
-    return Derived(p, q, (), samples, active)
+        for one, e in zip(layers, eps.tolist(), strict=False)
+    ]
+    p, q = np.maximum(p - eps, 0.0), np.minimum(q + eps, 1.0)
+    return Derived(p, q, tuple(moved), samples, waiting, lost)

@@ -23,7 +23,7 @@ from certmix.certification.request import ROBUST, CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
-from certmix.runs import Identity, ImageRecord, StudyIdentity, read_run
+from certmix.runs import Identity, Store, StudyIdentity, read_run
 from certmix.runs.behaviour import differs, logits_key, told_changes
 from certmix.runs.folder import NOISE_VERSION
 from certmix.runs.sources import Loaded
@@ -51,31 +51,14 @@ def rederive(
 ) -> list[CheckResult]:
     """Check a run folder against its data, its models and its own numbers, without sampling anything.
 
-    Every bound, radius and figure is computed again by
-    `certmix.verification.plain`, which shares no bound or radius code with the
-    run.  The rule that says when sampling stops, and the keys of the noise,
-    are the run's own.
+    Every bound, radius and figure is computed again by `certmix.verification.plain`, which shares no bound or
+    radius code with the run.  The rule that says when sampling stops, and the keys of the noise, are the
+    run's own.  The folder is only read.
 
-    Parameters
-    ----------
-    run
-        Folder of a run of ``certmix certify``, sampled or not.  It is only read.
-    dataset, models
-        The data set, and modules by role (``robust``, ``standard``), of a run
-        made from Python objects; None loads what ``run.json`` names.
-    device
-        Where the models' logits are computed again.
-
-    Returns
-    -------
-    list[CheckResult]
-        One a check, under names that do not change between runs.  UNCHECKED
-        where something that is needed cannot be loaded, or is not there yet.
-
-    Raises
-    ------
-    RunError
-        If the folder cannot be read, or is of another study.
+    `dataset` and `models` by role (``robust``, ``standard``) are those of a run made from Python objects;
+    None loads what ``run.json`` names.  The results, one a check, have names that do not change between runs;
+    they are UNCHECKED where something that is needed cannot be loaded, or is not there yet.  RunError if the
+    folder cannot be read, or is of another study.
     """
     chosen, loaded = resolve_device(device), load(Path(run))
     reloaded = reload(loaded.description, dataset, models, chosen)
@@ -196,36 +179,33 @@ def _check_answers(run: Run, reloaded: Reloaded, device: torch.device) -> Iterat
     """Do the models give the logits that the run keeps, of the fixed inputs and of all its images?"""
     data = reloaded.dataset
     for role in ROLES:
-        check, model = f"{role} model logits", reloaded.models.get(role)
-        stored = run.description["models"].get(role)
+        model, stored = reloaded.models.get(role), run.description["models"].get(role)
         if not isinstance(stored, dict):
             continue
         if model is None or model.checksum != stored.get("checksum"):
-            yield unchecked(check, "the model is another, or cannot be loaded")
+            yield unchecked(f"{role} model logits", "the model is another, or cannot be loaded")
         elif data is None or data.checksum != run.description["data"].get("checksum"):
-            yield unchecked(check, "the data set is another, or cannot be loaded")
+            yield unchecked(f"{role} model logits", "the data set is another, or cannot be loaded")
         else:
-            yield _answers(run.folder, role, model, data, device)
+            with closing(opened(run.folder, data.classes)) as store:
+                yield _answers(store, role, model, data, device)
 
 
 def behaviour(folder: Path, loaded: Loaded, device: torch.device) -> list[CheckResult]:
     """Check the logits of data and models that are loaded, of those among them that a run knows."""
-    found = []
-    for role, model in loaded.models.items():
-        if model is None:
-            continue
-        with closing(opened(folder, loaded.dataset.classes)) as store:
-            known = store.get(logits_key(model.checksum)) is not None
-        if known:
-            found.append(_answers(folder, role, model, loaded.dataset, device))
-    return found
+    data = loaded.dataset
+    with closing(opened(folder, data.classes)) as store:
+        return [
+            _answers(store, role, model, data, device)
+            for role, model in loaded.models.items()
+            if model is not None and store.get(logits_key(model.checksum)) is not None
+        ]
 
 
-def _answers(folder: Path, role: str, model: LoadedModel, data: Dataset, device: torch.device) -> CheckResult:
+def _answers(store: Store, role: str, model: LoadedModel, data: Dataset, device: torch.device) -> CheckResult:
     check = f"{role} model logits"
     try:
-        with closing(opened(folder, data.classes)) as store:
-            told = differs(store, role, model, data, device)
+        told = differs(store, role, model, data, device)
     except CertmixError as error:
         return unchecked(check, str(error))
     faults: Faults = [(None, f"{model.name} is not the model of the run: {told}")] if told else []
@@ -239,10 +219,23 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
     """Return the checks of what is stored; `data` None where the data set cannot be loaded."""
     request = run.request
     if isinstance(request, CertifyRequest):
+        *inputs, noise = _check_images(run, request, data)
+        # Selection and estimation samples have different keys, and no sample's number leaves its 32 bits.
+        most = max((record.drawn for record in run.images.values()), default=0)
+        some = next(iter(run.images), 0)
+        keys = {NoiseKey(request.seed, some, stream).words for stream in STREAMS}
+        shared = len(keys) < len(STREAMS) or max(most, request.selection_samples) > 2**32
+        twice: Faults = [(some, f"image {some}: selection and estimation share noise")] * shared
+        odd: Faults = [
+            (index, f"image {index}: outputs of the standard model are not probabilities")
+            for index, values in run.standard.items()
+            if not (values.min() >= 0 and abs(values.sum() - 1) <= SLACK)
+        ]
         return [
-            *_check_inputs(run.images, data), _check_counts(run, request), _check_looks(run),
-            _check_design(run, request), _check_separate(run, request), _check_noise(run, request, data),
-            _check_budget(run, request), _check_outputs(run),
+            *inputs, _check_design(run, request),
+            judged("separate samples", twice, "selection and estimation have streams of noise of their own"),
+            noise, _check_budget(run, request),
+            judged("standard outputs", odd, f"{len(run.standard):,} outputs are probabilities"),
         ]  # fmt: skip
     faults: Faults = [
         (index, f"image {index}: {cell} are not {run.classes} finite numbers")
@@ -254,45 +247,65 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
     return [judged("logits", faults, f"{len(run.cells.get(ROBUST, {})):,} images have finite logits")]
 
 
-def _check_inputs(images: Mapping[int, ImageRecord], data: Dataset | None) -> list[CheckResult]:
-    """Is every stored image what the data set holds under its index, with its label?"""
-    if data is None:
-        return [unchecked(name, "the data set cannot be loaded") for name in ("labels", "input checksums")]
-    places = {int(index): place for place, index in enumerate(data.indices)}
-    labels: Faults = []
-    sums: Faults = []
-    for index, record in images.items():
-        if index not in places:
-            labels.append((index, f"image {index} is stored, but not in the data set"))
-            continue
-        found, values = data.labels[places[index]], np.ascontiguousarray(data.read(places[index]))
-        if found != record.label:
-            labels.append((index, f"image {index} has label {found}, the run says {record.label}"))
-        if digest_of(values.tobytes()) != record.input_checksum:
-            sums.append((index, f"image {index} is not what the run stored a checksum of"))
-    return [
-        judged("labels", labels, f"{len(images):,} labels are those of the data set"),
-        judged("input checksums", sums, f"{len(images):,} inputs are those that were sampled"),
-    ]
+def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> Iterator[CheckResult]:
+    """Is every image what the data set holds under its index?  Can its counts have come about, at the looks?
 
+    Bounds must give away at least the noise's distance from the Gaussian, radii the image's from the grid.
+    """
+    stored, many = run.description.get("noise"), f"{len(run.images):,}"
+    coordinates: Any = stored.get("coordinates") if isinstance(stored, dict) else None
+    eps = noise_error(request.sigma, coordinates) if is_whole(coordinates) else 0.0
+    grid, averaged = Grid.of(request.sigma), BOUNDS[request.bound].averaged
+    fixed = int(run.meta.get("fixed_samples", 0))
+    first = ", ".join(str(plain.look(k)) for k in range(3))
+    good = {
+        "labels": f"{many} labels are those of the data set",
+        "input checksums": f"{many} inputs are those that were sampled",
+        "counts": f"counts of {many} images add up and grow",
+        "look schedule": f"{first}, ...: all looks lie on it",
+        "noise": f"bounds allow for eps = {eps:.3g} of the noise, radii for the grid",
+    }
+    faults: dict[str, Faults] = {check: [] for check in good}
 
-def _check_counts(run: Run, request: CertifyRequest) -> CheckResult:
-    faults = [(index, f"image {index}: {fault}") for index, record in run.images.items()
-              for fault in impossible(record, request, run.classes)]  # fmt: skip
-    return judged("counts", faults, f"counts of {len(run.images):,} images add up and grow")
+    def wrong(check: str, text: str) -> None:
+        faults[check].append((index, f"image {index}{text}"))
 
-
-def _check_looks(run: Run) -> CheckResult:
-    """Counts were kept at the looks of the schedule and, with a fixed size, at that size; none left out."""
-    fixed, faults = int(run.meta.get("fixed_samples", 0)), Faults()
+    places = {int(index): place for place, index in enumerate(data.indices)} if data is not None else {}
     for index, record in run.images.items():
+        for fault in impossible(record, request, run.classes):
+            wrong("counts", f": {fault}")
+        # At the looks of the schedule and, with a fixed size, at that size; none left out.
         found, due = set(record.estimation), set(plain.looks(record.drawn))
         if extra := sorted(found - due - {fixed}):
-            faults.append((index, f"image {index} was looked at after {extra[0]} samples, which is no look"))
+            wrong("look schedule", f" was looked at after {extra[0]} samples, which is no look")
         elif due - found:
-            faults.append((index, f"image {index} lacks its look at {min(due - found)} samples"))
-    first = ", ".join(str(plain.look(k)) for k in range(3))
-    return judged("look schedule", faults, f"{first}, ...: all looks lie on it")
+            wrong("look schedule", f" lacks its look at {min(due - found)} samples")
+        if not record.noise_error >= eps or record.places < 1:
+            wrong("noise", f": its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}")
+        if record.places > 1 and not averaged:
+            told = f"bound {request.bound} does not hold over {record.places} places of a batch"
+            wrong("noise", f": {told}")
+        if data is None:
+            continue
+        if index not in places:
+            wrong("labels", " is stored, but not in the data set")
+            continue
+        label, values = data.labels[places[index]], np.ascontiguousarray(data.read(places[index]))
+        if label != record.label:
+            wrong("labels", f" has label {label}, the run says {record.label}")
+        if digest_of(values.tobytes()) != record.input_checksum:
+            wrong("input checksums", " is not what the run stored a checksum of")
+        if values.size != coordinates:
+            wrong("noise", f" has {values.size:,} values, run.json says otherwise")
+        elif not record.lost >= (lost := grid.nearest(values).lost) * (1 - 1e-9):
+            wrong("noise", f" is {lost:g} from the grid, its radii lose {record.lost:g}")
+    for check, text in good.items():
+        if data is None and check in ("labels", "input checksums"):
+            yield unchecked(check, "the data set cannot be loaded")
+        elif check == "noise" and not is_whole(coordinates):
+            yield CheckResult(check, Outcome.FAILS, "run.json does not say which noise was drawn")
+        else:
+            yield judged(check, faults[check], text)
 
 
 def _check_design(run: Run, request: CertifyRequest) -> CheckResult:
@@ -310,43 +323,6 @@ def _check_design(run: Run, request: CertifyRequest) -> CheckResult:
     note = f"; tables by {', '.join(changed)} are valid if not chosen by results" if changed else ""
     size = f"fixed size {fixed}" if fixed else "sequential looks"
     return judged("fixed design", faults, f"planned with {size}, bound {first}{note}")
-
-
-def _check_separate(run: Run, request: CertifyRequest) -> CheckResult:
-    """Selection and estimation samples have different keys, and no sample's number leaves its 32 bits."""
-    most = max((record.drawn for record in run.images.values()), default=0)
-    some = next(iter(run.images), 0)
-    keys = {NoiseKey(request.seed, some, stream).words for stream in STREAMS}
-    faults: Faults = []
-    if len(keys) < len(STREAMS) or max(most, request.selection_samples) > 2**32:
-        faults.append((some, f"image {some}: selection and estimation share noise"))
-    return judged("separate samples", faults, "selection and estimation have streams of noise of their own")
-
-
-def _check_noise(run: Run, request: CertifyRequest, data: Dataset | None) -> CheckResult:
-    """Each image gives away at least the noise's distance from the Gaussian, and its own from the grid."""
-    stored = run.description.get("noise")
-    if not isinstance(stored, dict) or not is_whole(stored.get("coordinates")):
-        return CheckResult("noise", Outcome.FAILS, "run.json does not say which noise was drawn")
-    eps, grid = noise_error(request.sigma, stored["coordinates"]), Grid.of(request.sigma)
-    averaged, faults = BOUNDS[request.bound].averaged, Faults()
-    for index, record in run.images.items():
-        if not record.noise_error >= eps or record.places < 1:
-            text = f"its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}"
-            faults.append((index, f"image {index}: {text}"))
-        if record.places > 1 and not averaged:
-            text = f"bound {request.bound} does not hold over {record.places} places of a batch"
-            faults.append((index, f"image {index}: {text}"))
-    for place, index in enumerate(data.indices.tolist() if data is not None else ()):
-        kept = run.images.get(index)
-        if data is None or kept is None:
-            continue
-        values = data.read(place)
-        if values.size != stored["coordinates"]:
-            faults.append((index, f"image {index} has {values.size:,} values, run.json says otherwise"))
-        elif not kept.lost >= (lost := grid.nearest(values).lost) * (1 - 1e-9):
-            faults.append((index, f"image {index} is {lost:g} from the grid, its radii lose {kept.lost:g}"))
-    return judged("noise", faults, f"bounds allow for eps = {eps:.3g} of the noise, radii for the grid")
 
 
 def _check_budget(run: Run, request: CertifyRequest) -> CheckResult:
@@ -378,13 +354,3 @@ def _check_budget(run: Run, request: CertifyRequest) -> CheckResult:
     written = " + ".join(f"{value:g} ({name})" for name, value in parts.items())
     over = f", looks to 10^9 samples spend {shares:.6f} of it" if schedule else ""
     return judged(check, faults, f"{delta:g} = {written}{over}")
-
-
-def _check_outputs(run: Run) -> CheckResult:
-    """Stored outputs of the standard model are probabilities."""
-    faults: Faults = [
-        (index, f"image {index}: outputs of the standard model are not probabilities")
-        for index, values in run.standard.items()
-        if not (values.min() >= 0 and abs(values.sum() - 1) <= SLACK)
-    ]
-    return judged("standard outputs", faults, f"{len(run.standard):,} outputs are probabilities")

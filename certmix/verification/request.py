@@ -14,24 +14,20 @@ Seed = Annotated[int, Meta(ge=0)]
 
 
 class VerifyRequest(Settings, frozen=True):
-    """How to verify a guarantee or a run.
+    """How to verify a guarantee or a run; ParameterError for any value out of range.
 
     Parameters
     ----------
     runs, fresh, batch_size
-        Of guarantees: the folder of run folders; delete the guarantee's run and sample anew; inputs in
-        one forward pass.
+        Of guarantees: the folder of run folders; delete the guarantee's run and sample anew; inputs in one
+        forward pass.
     images, samples
         How many images are sampled again in depth, 0 for none, and samples drawn again for each, on average.
     new_seed, error_rate
-        As for `certmix.verification.resample.resample`.
+        Chooses these images and keys their noise, None for one from the operating system; probability, at
+        most, that an honest run is rejected.
     device
         As for `certmix.certify`.
-
-    Raises
-    ------
-    ParameterError
-        For any value out of range.
     """
 
     runs: Annotated[
@@ -60,7 +56,7 @@ class VerifyRequest(Settings, frozen=True):
 
 
 class FalsifyRequest(Settings, frozen=True):
-    """Which certificates are attacked, how hard, and what counts as evidence.
+    """Which certificates are attacked, how hard, and what counts as evidence; ParameterError.
 
     Parameters
     ----------
@@ -68,8 +64,7 @@ class FalsifyRequest(Settings, frozen=True):
         How many of the run's images are looked at, evenly spread, or ``"all"``; those with a certificate
         are attacked.
     alpha, certificate
-        Mixing weight and certificate of the radii; None for the run's own.  alpha = 1 is the robust
-        classifier alone.
+        Mixing weight and certificate of the radii; None for the run's own.  alpha = 1 is h alone.
     steps, copies, restarts
         Of the search: its steps, noisy copies behind each gradient of a smoothed classifier, and starts
         of each attack on a classifier without noise.
@@ -79,11 +74,6 @@ class FalsifyRequest(Settings, frozen=True):
         Probability that honest certificates are called falsified.
     seed
         Key of all noise of the search and of the decision; never that of the run.
-
-    Raises
-    ------
-    ParameterError
-        For any value out of range.
     """
 
     images: Annotated[

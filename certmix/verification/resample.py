@@ -27,6 +27,7 @@ from certmix.sampling.packing import Draw, Part
 from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification import plain
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
+from certmix.verification.request import VerifyRequest
 from certmix.verification.stored import Run, impossible, is_whole, load, opened, reload
 
 WIDE = 20
@@ -57,17 +58,15 @@ Bracket = dict[str, IntArray]
 
 
 class Again(NamedTuple):
-    """What is computed again: images by index, with their places in the data set, some of them in depth."""
+    """What is computed again: images by index, with their places in the data set, as a request asks."""
 
     run: Run
     dataset: Dataset
     places: dict[int, int]
     module: nn.Module
     device: torch.device
-    images: int
-    samples: int
+    asked: VerifyRequest
     new_seed: int
-    error_rate: float
     report: Callable[[int, int], object]
 
     def input(self, index: int) -> Tensor:
@@ -77,41 +76,31 @@ class Again(NamedTuple):
 
 def resample(
     run: Path,
+    asked: VerifyRequest,
     *,
-    images: int = 10,
-    samples: int = 1000,
-    new_seed: int | None = None,
-    error_rate: float = 1e-3,
-    device: str = "auto",
     dataset: Dataset | None = None,
     models: Mapping[str, nn.Module] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[CheckResult]:
-    """Compare some images' counts with samples drawn anew.
+    """Compare some images' counts with samples drawn anew; `progress` gets (done, in all).
 
-    The images are a random subset, in which those are more likely whose radii
-    lie little above a column of the table.  Noise is the same on every
-    machine: with the run's own seed counts must be equal, but for votes that
-    rounding may change.  With a new seed they must be of one distribution, by
-    an exact test that allows for the look at which the run stopped.  Runs
-    without samples have their logits computed, and their radii propagated, again.
+    The images are a random subset, in which those are more likely whose radii lie little above a column of
+    the table.  Noise is the same on every machine: with the run's own seed counts must be equal, but for
+    votes that rounding may change.  With a new seed they must be of one distribution, by an exact test that
+    allows for the look at which the run stopped.  Runs without samples have their logits computed, and their
+    radii propagated, again.  An honest run fails with probability at most `asked.error_rate`.
 
-    `images` are drawn in depth, with `samples` of each on average besides those of the selection, and `WIDE`
-    times as many in a few samples.  `new_seed` chooses them and keys the new noise; None takes one from the
-    operating system, which is reported.  An honest run fails with probability at most `error_rate`.
-    `dataset` and `models` by role are those of a run of Python objects; `progress` gets (done, in all).
+    `asked.images` are drawn in depth, with `asked.samples` of each on average besides those of the selection,
+    and `WIDE` times as many in a few samples.  `dataset` and `models` by role are those of a run of Python
+    objects.
     """
-    if images < 1 or samples < 1:
-        raise ParameterError(f"images = {images}, samples = {samples}: at least 1 of each is needed")
-    if not 0 < error_rate < 1:
-        raise ParameterError(
-            f"error rate = {error_rate}: it must lie strictly between 0 and 1, such as 0.001"
-        )
-    stored, chosen = load(Path(run)), resolve_device(device)
+    if asked.images == 0:
+        return []
+    stored, chosen = load(Path(run)), resolve_device(asked.device)
     request = stored.request
-    seed = secrets.randbits(48) if new_seed is None else new_seed
-    if seed < 0 or seed == stored.description["request"].get("seed"):
-        raise ParameterError(f"new seed = {seed}: give one of at least 0 that is not the run's own")
+    seed = secrets.randbits(48) if asked.new_seed is None else asked.new_seed
+    if seed == stored.description["request"].get("seed"):
+        raise ParameterError(f"new seed = {seed}: give one that is not the run's own")
     data, loaded, problems = reload(stored.description, dataset, models, chosen)
     sampled, robust = isinstance(request, CertifyRequest), loaded["robust"]
     checks = SAMPLED_AGAIN[:2] if sampled else SAMPLED_AGAIN[2:]
@@ -127,14 +116,12 @@ def resample(
     weights = {index: weight for index, weight in weights.items() if index in places}
     if not weights:
         return [unchecked(check, "no stored image is in the data set") for check in checks]
-    picked = {index: places[index] for index in choose_images(weights, WIDE * images, seed)}
+    picked = {index: places[index] for index in choose_images(weights, WIDE * asked.images, seed)}
     report = progress or (lambda done, total: None)
-    again = Again(stored, data, picked, robust.module, chosen, images, samples, seed, error_rate, report)
-    return (
-        _votes_again(again, request)
-        if isinstance(request, CertifyRequest)
-        else [_radii_again(again, request)]
-    )
+    again = Again(stored, data, picked, robust.module, chosen, asked, seed, report)
+    if isinstance(request, CertifyRequest):
+        return _votes_again(again, request)
+    return [_radii_again(again, request)]
 
 
 def choose_images(weights: Mapping[int, float], count: int, seed: int) -> list[int]:
@@ -147,7 +134,7 @@ def choose_images(weights: Mapping[int, float], count: int, seed: int) -> list[i
 
 def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
     """Every radius of the chosen images must be verified, or be what fresh logits give but for rounding."""
-    indices, faults = np.array(list(again.places)[: again.images], np.int64), Faults()
+    indices, faults = np.array(list(again.places)[: again.asked.images], np.int64), Faults()
     labels = again.dataset.labels[[again.places[index] for index in indices.tolist()]]
     with closing(opened(again.run.folder)) as store:
         found = stored_outcomes(request, store, indices, labels, None)
@@ -244,14 +231,21 @@ def choose_pieces(
 ) -> list[Piece]:
     """Return what is drawn again of images, in whole `unit`s of samples.
 
-    Of each image up to `SHORT` samples: of the selection or of a stretch between
-    two looks, half of the time each is as likely, half of the time a long one
-    is likelier.  Of the first ``again.images`` instead the selection, and long
-    stretches, whole up to twice ``again.samples``, until as many are drawn; they
-    share ``again.images * again.samples``.
+    Of each image up to `SHORT` samples: of the selection or of a stretch between two looks, half of the time
+    each is as likely, half of the time a long one is likelier.  Of those in depth instead the selection, and
+    long stretches, whole up to twice the samples of an image, until as many are drawn; they share a budget.
     """
+
+    def piece(stretch: tuple[str, int, int], most: int) -> None:
+        """Add a random piece of a stretch, of `most` samples rounded up to whole units."""
+        stream, a, b = stretch
+        number = min(b - a, -(-most // unit) * unit)
+        begin = a + unit * int(rng.integers((b - a - number) // unit + 1))
+        pieces.append(Piece(record, stream, (a, b), begin, begin + number))
+
     pieces: list[Piece] = []
-    budget = again.images * again.samples
+    samples = again.asked.samples
+    budget = again.asked.images * samples
     for number, record in enumerate(records):
         rng = np.random.default_rng([again.new_seed, record.index])
         ends = [0, *sorted(n for n in plain.evidence(record, request) if n > 0 and n in record.estimation)]
@@ -259,28 +253,18 @@ def choose_pieces(
         kept += [("estimation", a, b) for a, b in pairwise(ends)]
         lengths = np.array([b - a for _, a, b in kept], float)
         order = rng.choice(len(kept), len(kept), replace=False, p=lengths / lengths.sum()).tolist()
-        if number >= again.images:
+        if number >= again.asked.images:
             at = int(rng.integers(len(kept))) if rng.random() < 0.5 else order[0]
-            pieces.append(_piece(record, kept[at], SHORT, unit, rng))
+            piece(kept[at], SHORT)
             continue
-        pieces.append(_piece(record, kept[0], request.selection_samples, unit, rng))
+        piece(kept[0], request.selection_samples)
         spent = 0
         for at in order:
-            if at > 0 and spent < min(again.samples, budget):
-                pieces.append(_piece(record, kept[at], 2 * again.samples, unit, rng))
+            if at > 0 and spent < min(samples, budget):
+                piece(kept[at], 2 * samples)
                 spent += pieces[-1].end - pieces[-1].begin
         budget -= spent
     return pieces
-
-
-def _piece(
-    record: ImageRecord, stretch: tuple[str, int, int], most: int, unit: int, rng: np.random.Generator
-) -> Piece:
-    """Return a random piece of a stretch, of `most` samples rounded up to whole units."""
-    stream, a, b = stretch
-    count = min(b - a, -(-most // unit) * unit)
-    begin = a + unit * int(rng.integers((b - a - count) // unit + 1))
-    return Piece(record, stream, (a, b), begin, begin + count)
 
 
 def measured(
@@ -322,7 +306,8 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
         for seed in (request.seed, again.new_seed)
     )  # fmt: skip
 
-    few, count = max(1, again.images * again.samples // SHORT), -(-min(SHORT, again.samples) // unit) * unit
+    images, samples = again.asked.images, again.asked.samples
+    few, count = max(1, images * samples // SHORT), -(-min(SHORT, samples) // unit) * unit
     new = [Piece(record, "estimation", (0, count), 0, count) for record in records[:few]]
     fresh, leads = [np.zeros(run.classes, np.int64) for _ in new], []
     for number, _, logits in _logits(again, by_new, new):
@@ -366,10 +351,9 @@ def _same_seed(
 ) -> CheckResult:
     """Stored counts against those of the run's own seed: noise is the same on every machine.
 
-    A stretch that is drawn whole has the stored counts, but for what rounding
-    may change, of which it changes no more than a quarter in all.  Of a longer
-    one the part that is drawn must be like the rest: whatever made the run
-    stop, each order of its samples is equally likely.
+    A stretch that is drawn whole has the stored counts, but for what rounding may change, of which it changes
+    no more than a quarter in all.  Of a longer one the part that is drawn must be like the rest: whatever
+    made the run stop, each order of its samples is equally likely.
     """
     faults: Faults = []
     parts: list[Sums] = []
@@ -393,7 +377,7 @@ def _same_seed(
     samples = sum(piece.end - piece.begin for piece in pieces)
     whole = sum(not piece.left for piece in pieces)
     images = len({piece.record.index for piece in pieces})
-    refuted, found = 2 / again.error_rate, e_value(parts)
+    refuted, found = 2 / again.asked.error_rate, e_value(parts)
     about = (
         f"{images} images chosen by seed {again.new_seed}, {samples:,} samples: {whole} stretches whole, "
         f"{len(pieces) - whole} in part (e-value {found:.2g}, refuted from {refuted:g}); "
@@ -415,13 +399,11 @@ def _new_seed(
 ) -> CheckResult:
     """Counts of a stretch against votes (c,) of a seed that the run cannot have known.
 
-    Which stretch is settled without looking at how far the run went: whether it
-    was drawn at all depends on earlier samples alone.
+    Which stretch is settled without looking at how far the run went: whether it was drawn at all depends on
+    earlier samples alone.
     """
-    ends, rng = (
-        [0, *sorted({*looks(request.samples), request.samples})],
-        np.random.default_rng(again.new_seed),
-    )
+    ends = [0, *sorted({*looks(request.samples), request.samples})]
+    rng = np.random.default_rng(again.new_seed)
     parts: list[Sums] = []
     for piece, votes in zip(pieces, fresh, strict=True):
         at, record = int(rng.integers(len(ends) - 1)), piece.record
@@ -430,7 +412,7 @@ def _new_seed(
             told = Piece(record, "estimation", stretch, *stretch).stored(soft=False)["votes"]
             new = votes[piece.order].astype(float)
             parts.append(Sums("votes", count, (told + new) / (count + stretch[1] - stretch[0]), new, new))
-    refuted, found = 2 / again.error_rate, e_value(parts)
+    refuted, found = 2 / again.asked.error_rate, e_value(parts)
     about = f"{len(parts)} images, new samples of seed {again.new_seed}"
     about += f" (e-value {found:.2g}, refuted from {refuted:g})"
     if found >= refuted:
@@ -454,14 +436,11 @@ class Sums(NamedTuple):
 def e_value(parts: Sequence[Sums]) -> float:
     """Return at least 1/a with probability at most a, if each part is taken at random from all its samples.
 
-    A sum S of n values in [0, 1] without replacement, of mean m, has
-    E[exp(-t S)] <= (1 - m + m exp(-t))^n (Hoeffding 1963, Theorem 4, and the
-    chord of exp).  The quotients multiply over parts, and are averaged over
-    quantities and over `TILTS`, which have both signs.  Half of the result is
-    the mean of the parts' own values, which finds a few that are unlike.
+    A sum S of n values in [0, 1] without replacement, of mean m, has E[exp(-t S)] <= (1 - m + m exp(-t))^n
+    (Hoeffding 1963, Theorem 4, and the chord of exp).  The quotients multiply over parts, and are averaged
+    over quantities and over `TILTS`, which have both signs.  Half of the result is the mean of the parts' own
+    values, which finds a few that are unlike.
 
-    Examples
-    --------
     >>> def of(votes):
     ...     return e_value([Sums("votes", 100, np.array([0.9]), np.array([votes]), np.array([votes]))])
     >>> of(90) < 1, of(70) > 1e4

@@ -97,13 +97,12 @@ def load(folder: Path) -> Run:
     run = Run(folder, description, request, len(description["data"]["class_names"]))
     checksum = run.standard_checksum
     with closing(opened(folder, run.classes)) as store:
-        meta = store.facts()
+        meta, cells = store.facts(), {}
         if not sampled:
-            known = {cell: sorted(store.known(cell)) for cell in store.cells()}
-            cells = {
-                cell: dict(zip(indices, np.asarray(store.read(cell, indices), np.float64), strict=True))
-                for cell, indices in known.items()
-            }
+            for cell in store.cells():
+                indices = sorted(store.known(cell))
+                read = np.asarray(store.read(cell, indices), np.float64)
+                cells[cell] = dict(zip(indices, read, strict=True))
             return replace(run, cells=cells, standard=cells.get(standard_logits(str(checksum)), {}))
         fixed = meta.get("fixed_samples")
         if fixed is not None and not (fixed.isdecimal() and 0 < len(fixed) < 19):

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification.describe import load as load_models
 from certmix.certification.publish import is_finished, unfinished
 from certmix.data import spread
 from certmix.errors import ModelError
-from certmix.runs.sources import Loaded
+from certmix.runs.sources import Loaded, Sources
 from certmix.sampling import resolve_device
 from certmix.verification.checks import CheckResult, Outcome, worst
-from certmix.verification.guarantee import Guarantee, read_guarantee
+from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
 from certmix.verification.judge import CONFIDENCE, Judgement, figures_of, judge
-from certmix.verification.lacking import Sampling, draw, load_guaranteed, plan, what_changed
+from certmix.verification.lacking import Sampling, draw, plan, what_changed
 from certmix.verification.rederive import MODEL_CHECKS, behaviour, recheck, rederive
 from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import resample
@@ -25,16 +26,10 @@ from certmix.verification.stored import load
 
 __all__ = ["EXIT_CODES", "Verification", "unchecked", "verify", "verify_guarantee"]
 
-SCHEMA_VERSION = 1
 EXIT_CODES = {Outcome.HOLDS: 0, Outcome.FAILS: 1, Outcome.UNCHECKED: 2}
 """What a shell is told."""
 
-
 Again = Callable[[int, int], None] | None
-
-
-def _nothing(*_: Any) -> None:
-    """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,7 @@ class Verification:
     @property
     def outcome(self) -> Outcome:
         """The gravest outcome of all."""
-        judged = [CheckResult(str(j.requirement), j.outcome, j.message) for j in self.judgements]
-        return worst([*self.checks, *judged])
+        return worst([*self.checks, *self.judgements])
 
     @property
     def exit_code(self) -> int:
@@ -67,7 +61,7 @@ class Verification:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "schema_version": SCHEMA_VERSION, "target": self.target, "kind": self.kind,
+            "schema_version": 1, "target": self.target, "kind": self.kind,
             "outcome": str(self.outcome), "exit_code": self.exit_code,
             "run": None if self.run is None else str(self.run),
             "sampling": None if self.sampling is None else self.sampling.as_dict(),
@@ -85,7 +79,7 @@ def verify(
     target: str | Path,
     request: VerifyRequest | None = None,
     *,
-    say: Callable[[str], None] = _nothing,
+    say: Callable[[str], None] = lambda sentence: None,
     progress: Callable[[Any], None] | None = None,
     again: Again = None,
 ) -> Verification:
@@ -95,11 +89,17 @@ def verify(
     again.  Raises CertmixError if something that is needed is missing, unreadable or malformed.
     """
     request = request or VerifyRequest()
+    run = Path(target)
     try:
-        run = Path(target)
-        if run.is_dir():
-            return Verification(str(run), "run", run, None, _checked_alone(run, request, again))
-        return verify_guarantee(read_guarantee(target), request, say=say, progress=progress, again=again)
+        if not run.is_dir():
+            return verify_guarantee(read_guarantee(run), request, say=say, progress=progress, again=again)
+        checks = rederive(run, device=request.device)
+        told = None if worst(checks) is Outcome.FAILS or is_finished(run) else unfinished(run)
+        if told is None:
+            checks += _sampled_again(run, request, checks, again)
+        else:  # no check but this one of a run that contradicts nothing
+            checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
+        return Verification(str(run), "run", run, None, tuple(checks))
     except SystemExit as error:
         raise ModelError(
             f"code of a model ended the program (SystemExit: {error.code}): remove its call of sys.exit"
@@ -114,14 +114,6 @@ def unchecked(target: str | Path, reason: str) -> Verification:
     )
 
 
-def _checked_alone(run: Path, request: VerifyRequest, again: Again) -> tuple[CheckResult, ...]:
-    """Return the checks of a run; one alone of a run that contradicts nothing but is unfinished."""
-    checks = rederive(run, device=request.device)
-    if worst(checks) is not Outcome.FAILS and not is_finished(run) and (told := unfinished(run)) is not None:
-        return (CheckResult("complete run", Outcome.UNCHECKED, told),)
-    return (*checks, *_sampled_again(run, request, checks, again))
-
-
 def _changed(checks: Iterable[CheckResult]) -> bool:
     """Whether a model is not the one that a run was made with."""
     return any(one.check in MODEL_CHECKS and one.outcome is Outcome.FAILS for one in checks)
@@ -131,19 +123,14 @@ def _sampled_again(
     run: Path, request: VerifyRequest, checks: Iterable[CheckResult], again: Again
 ) -> list[CheckResult]:
     """Return what sampling again shows; nothing of another model, whose samples are others."""
-    if request.images == 0 or _changed(checks):
-        return []
-    return resample(
-        run, images=request.images, samples=request.samples, new_seed=request.new_seed,
-        error_rate=request.error_rate, device=request.device, progress=again,
-    )  # fmt: skip
+    return [] if _changed(checks) else resample(run, request, progress=again)
 
 
 def verify_guarantee(
     guarantee: Guarantee,
     request: VerifyRequest,
     *,
-    say: Callable[[str], None] = _nothing,
+    say: Callable[[str], None] = lambda sentence: None,
     progress: Callable[[Any], None] | None = None,
     again: Again = None,
 ) -> Verification:
@@ -153,7 +140,8 @@ def verify_guarantee(
     that contradicts itself, or was made with another model of the same checksum.  Interrupted if sampling
     was; what was drawn is kept.
     """
-    sources, loaded = load_guaranteed(guarantee, request.device, say)
+    sources, chosen = Sources(**source_options(guarantee)), resolve_device(request.device)
+    loaded = load_models(guarantee.request, sources, chosen, say)
     broken = _identity_checks(guarantee, loaded, Path(request.runs))
     if worst(broken) is Outcome.FAILS:
         return _result(guarantee, None, broken, "data or a pinned model changed")
@@ -165,7 +153,7 @@ def verify_guarantee(
             before = rederive(planned.stored, device=request.device)
         else:
             before = recheck(planned.stored, loaded.dataset)
-            before += behaviour(planned.stored, loaded, resolve_device(request.device))
+            before += behaviour(planned.stored, loaded, chosen)
         if worst(before) is Outcome.FAILS:
             why = CHANGED if _changed(before) else CONTRADICTS
             return _result(guarantee, planned.folder, [*broken, *before], why)
@@ -202,27 +190,28 @@ def _result(
 
 
 def _identity_checks(guarantee: Guarantee, loaded: Loaded, runs: Path) -> list[CheckResult]:
-    """Are the data, and the models that are pinned, those that the guarantee is about?"""
-    found = []
-    if guarantee.data.checksum is not None:
-        found.append(_compared("data", guarantee.data.checksum, loaded.dataset.checksum))
+    """Are the data, and the models that are pinned, those that the guarantee is about?
+
+    Of a model that nothing vouches for the checksum says no more than that it is not refuted.
+    """
+    pins: list[tuple[str, str | None, Any]] = [("data", guarantee.data.checksum, loaded.dataset)]
     for role in ("standard", "robust"):
-        claim, model = getattr(guarantee, role), getattr(loaded, role)
+        claim = getattr(guarantee, role)
         if claim is not None and claim.pin:
-            told = f" ({told})" if (told := what_changed(runs, claim.checksum, model)) else ""
-            found.append(_compared(f"{role} classifier", claim.checksum, model.checksum, model.doubt, told))
+            pins.append((f"{role} classifier", claim.checksum, getattr(loaded, role)))
+    found = []
+    for what, wanted, now in pins:
+        name, doubt = f"pinned {what}", getattr(now, "doubt", "")
+        same, outcome = f"checksum {now.checksum[:12]} as in the guarantee", Outcome.HOLDS
+        if wanted is None:
+            continue
+        if wanted != now.checksum:
+            told = "" if what == "data" else what_changed(runs, wanted, now)
+            outcome, same = Outcome.FAILS, (
+                f"checksum {now.checksum[:12]} is not {wanted[:12]}, that of the guarantee"
+                f"{told and f' ({told})'}: restore what it was written for, or write a new guarantee"
+            )  # fmt: skip
+        elif doubt:
+            outcome, same = Outcome.UNCHECKED, f"{same}, which does not vouch for it: {doubt}"
+        found.append(CheckResult(name, outcome, same))
     return found
-
-
-def _compared(what: str, wanted: str, found: str, doubt: str = "", told: str = "") -> CheckResult:
-    """Return the verdict on a pin; one that nothing vouches for is not more than not refuted."""
-    name, same = f"pinned {what}", f"checksum {found[:12]} as in the guarantee"
-    if wanted == found and doubt:
-        return CheckResult(name, Outcome.UNCHECKED, f"{same}, which does not vouch for it: {doubt}")
-    if wanted == found:
-        return CheckResult(name, Outcome.HOLDS, same)
-    return CheckResult(
-        name, Outcome.FAILS,
-        f"checksum {found[:12]} is not {wanted[:12]}, that of the guarantee{told}: restore what it was "
-        "written for, or write a new guarantee",
-    )  # fmt: skip

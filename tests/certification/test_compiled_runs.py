@@ -11,7 +11,10 @@ import certmix
 from certmix.certification.shards import merge
 from certmix.sampling import compiling
 from certmix.verification.checks import Outcome
+from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import resample
+
+AGAIN = VerifyRequest(device="cpu", images=10, new_seed=5)
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def described(folder):
 
 
 def holds(run):
-    return all(result.outcome is Outcome.HOLDS for result in resample(run, device="cpu", new_seed=5))
+    return all(result.outcome is Outcome.HOLDS for result in resample(run, AGAIN))
 
 
 def test_counts_are_those_of_the_model_and_the_run_says_how(problem, command, calls):
@@ -89,4 +92,4 @@ def test_verifying_a_compiled_run_compiles_nothing(tmp_path, calls):
     assert not calls
     forged = copied(run, tmp_path / "forged")
     edit_counts(forged, lambda selection, estimation: [inflate(votes) for votes in estimation.values()])
-    assert any(r.outcome is Outcome.FAILS for r in resample(forged, device="cpu", new_seed=5))
+    assert any(r.outcome is Outcome.FAILS for r in resample(forged, AGAIN))

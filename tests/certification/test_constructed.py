@@ -16,6 +16,7 @@ from certmix import SmoothedClassifier
 from certmix.bounds.clopper_pearson import lower_bound
 from certmix.sampling import count_votes
 from certmix.verification.checks import Outcome
+from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import resample
 
 BEYOND = 5.76811
@@ -115,11 +116,13 @@ def test_inputs_that_differ_in_their_last_bits_are_not_certified_for_different_c
 def test_verify_draws_the_same_votes_again(tail_run):
     _, folder = tail_run
     data = points(np.full((2, 3, 32, 32), 0.5, np.float32), [0, 0])
-    again = dict(device="cpu", dataset=data, images=2, samples=400, new_seed=5)
-    found = {r.check: r.outcome for r in resample(folder, models={"robust": Tail(4.5)}, **again)}
+    again = VerifyRequest(device="cpu", images=2, samples=400, new_seed=5)
+    found, other = (
+        {r.check: r.outcome for r in resample(folder, again, dataset=data, models={"robust": Tail(end)})}
+        for end in (4.5, 4.0)
+    )
     assert found["same seed"] is Outcome.HOLDS
     assert found["new seed"] is Outcome.HOLDS
-    other = {r.check: r.outcome for r in resample(folder, models={"robust": Tail(4.0)}, **again)}
     assert other["same seed"] is not Outcome.HOLDS
 
 

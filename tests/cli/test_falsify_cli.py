@@ -101,7 +101,7 @@ def test_a_harmless_point_does_not_stand(command, run, findings):
     image = np.load(run.parent / "points.npz")["inputs"][said["image"]]
     np.savez(findings[0].with_suffix(".npz"), point=image)
     assert command("falsify", "--replay", findings[0]).code == 2  # not the point described
-    from certmix.verification.falsify.findings import checksum
+    from certmix.verification.falsify.falsify import checksum
 
     said["point_checksum"] = checksum(image)
     findings[0].write_text(json.dumps(said))

@@ -51,8 +51,7 @@ from certmix.training.loop import _optimizer, _resume
 from certmix.training.recipes import make_recipe
 from certmix.types import Dataset
 from certmix.verification.falsify.attack import Attacked, Claim, Claims, Target
-from certmix.verification.falsify.falsify import replay
-from certmix.verification.falsify.findings import Sampled, read_finding, write_finding
+from certmix.verification.falsify.falsify import Sampled, read_finding, replay, write_finding
 from certmix.verification.guarantee import read_guarantee
 from certmix.verification.request import FalsifyRequest
 from certmix.verification.stored import load as load_run
@@ -491,13 +490,13 @@ def finding(sigma: float | None) -> Files:
 
 def read_point(folder: Path) -> None:
     """A replay takes a finding as it is."""
-    found = read_finding(folder / "f.json")
-    assert found.point.tobytes() == POINT.tobytes() and found.point.dtype == np.float32
-    assert 0.5 <= found.said.alpha <= 1
-    if found.said.sigma is not None:
-        assert isinstance(found.said, Sampled)
-        assert found.said.votes is None or all(type(votes) is int for votes in found.said.votes)
-    assert found.said == read_finding(folder / "f.npz").said
+    _, point, said = read_finding(folder / "f.json")
+    assert point.tobytes() == POINT.tobytes() and point.dtype == np.float32
+    assert 0.5 <= said.alpha <= 1
+    if said.sigma is not None:
+        assert isinstance(said, Sampled)
+        assert said.votes is None or all(type(votes) is int for votes in said.votes)
+    assert said == read_finding(folder / "f.npz")[2]
 
 
 def replayed(folder: Path) -> None:

@@ -21,7 +21,7 @@ from certmix.page.runs import plots
 from certmix.runs import Run
 from certmix.runs.folder import Identity
 from certmix.runs.logs import lowest_printed, read_log
-from certmix.verification.falsify.findings import read_finding
+from certmix.verification.falsify.falsify import read_finding
 
 
 @pytest.mark.parametrize("name", ["missing", "", ".", "/", "a\0b", "\ud800", "~\0", "~\ud800", "x\ny.npz"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,20 +37,15 @@ def message(*given, **options):
     return str(caught.value)
 
 
-def test_it_holds_and_returns_the_run():
-    result = check(radius=0.3, at_least=0.9)
+def test_the_threshold_is_what_decides():
+    """40 of 40 images: the point is 1, the lower bound 0.05^(1/40)."""
+    limit = float(lower_bound(40, 40, 0.05))
+    result = check(radius=0.3, at_least=limit)
     assert result.summary.rows[1].certified_accuracy == (1.0,)
     assert (result.summary.alpha, result.summary.radii, result.folder) == (0.76, (0.3,), None)
     assert result.summary.standard is None
-
-
-@pytest.mark.parametrize("side", ["lower-bound", "point"])
-def test_the_threshold_is_what_decides(side):
-    """40 of 40 images: the point is 1, the lower bound 0.05^(1/40)."""
-    limit = 1.0 if side == "point" else float(lower_bound(40, 40, 0.05))
-    check(radius=0.3, at_least=limit, on=side)
-    if side == "lower-bound":
-        assert "is below" in message(radius=0.3, at_least=np.nextafter(limit, 1), on=side)
+    assert "is below" in message(radius=0.3, at_least=np.nextafter(limit, 1))
+    check(radius=0.3, at_least=1.0, on="point")
 
 
 def test_the_radius_is_what_decides():
@@ -58,6 +54,8 @@ def test_the_radius_is_what_decides():
     largest = 0.5 * (ndtri(p) - ndtri((1 + 0.24 / 0.76 + MARGIN_SLACK) / 2))
     check(radius=largest * (1 - 1e-9), at_least=0.9, seed=2)
     check(radius=0, at_least=0.9)
+    alone = 0.9 * 0.5 * ndtri(p)  # without alpha the model alone: twice the votes' quantile, nothing off
+    assert alone > largest and check(radius=alone, at_least=0.9, alpha=None).summary.alpha == 1.0
     text = message(radius=largest * (1 + 1e-9), at_least=0.1)
     assert "value 0.0000, lower bound 0.0000" in text
     assert "40 images are not certified" in text
@@ -91,13 +89,6 @@ def test_warnings_are_warnings_when_it_holds_and_lines_when_not():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "100 images asked for" in message(radius=3, **options)
-
-
-def test_without_alpha_the_model_alone():
-    """Twice the votes' quantile, nothing off: a radius that the mix at 0.76 does not reach."""
-    radius = 0.9 * 0.5 * ndtri(0.001 ** (1 / 400))
-    assert check(radius=radius, at_least=0.9, alpha=None).summary.alpha == 1.0
-    assert "lower bound 0.0000" in message(radius=radius, at_least=0.9)
 
 
 def test_a_mix_brings_its_parts_and_alpha():
@@ -198,14 +189,16 @@ def test_bad_options_are_refused(options, found):
 
 def test_a_planted_radius_is_what_is_judged(monkeypatch):
     """It judges radii of the mix, not those of h alone, and right answers only."""
-    honest = asserting._Images.of
+    honest = asserting.certify_given
 
-    def planted(result):
-        images = honest(result)
-        wrong = images.classes.copy()
-        wrong[:10] = 1 - images.labels[:10]
-        return asserting._Images(images.indices, images.labels, wrong, np.full(40, 9.0), images.status)
+    def planted(*given, **options):
+        result = honest(*given, **options)
+        seen = result.outcomes
+        wrong = np.where(np.arange(40) < 10, 1 - seen.labels, seen.robust)
+        far = replace(seen.radii[1], radius=np.full(40, 9.0))
+        outcomes = replace(seen, robust=wrong, radii=(seen.radii[0], far))
+        return replace(result, evaluation=replace(result.evaluation, outcomes=outcomes))
 
-    monkeypatch.setattr(asserting._Images, "of", planted)
+    monkeypatch.setattr(asserting, "certify_given", planted)
     assert "value 0.7500" in message(radius=9.0, at_least=1.0)
     check(radius=9.0, at_least=0.75, on="point")

@@ -29,23 +29,20 @@ from certmix.verification.falsify.attack import (
     Attacked,
     Target,
     Trial,
+    chance_of,
+    findings_needed,
+    hopeless,
     judge_smoothed,
     noise_seed,
     plain_candidates,
     sampler_of,
-    smoothed_candidates,
-)
-from certmix.verification.falsify.evidence import (
-    chance_of,
-    findings_needed,
-    hopeless,
     score_margin_upper,
+    smoothed_candidates,
     stops,
     threshold,
     vote_margin_upper,
 )
-from certmix.verification.falsify.falsify import falsify, read_claims, replay
-from certmix.verification.falsify.findings import write_finding
+from certmix.verification.falsify.falsify import falsify, read_claims, replay, write_finding
 from certmix.verification.request import FalsifyRequest
 
 # Evidence: coverage by enumeration, binomial tails, giving up.
@@ -108,19 +105,6 @@ def test_noise_never_shares_a_seed_with_the_run():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"images": 0}, {"images": "some"}, {"alpha": 0.4}, {"certificate": "none"}, {"steps": 0},
-        {"copies": 1}, {"restarts": 0}, {"samples": 10}, {"error_rate": 0.0}, {"error_rate": 1.0}, {"seed": -1},
-        {"alpha": float("nan")},
-    ],
-)  # fmt: skip
-def test_requests_out_of_range_are_refused(wrong):
-    with pytest.raises(ParameterError):
-        FalsifyRequest(**wrong)
-
-
 # Where attacks look: the worst direction of half-spaces and of linear models is known.
 
 
@@ -146,14 +130,12 @@ def candidates(scale=1.0, radius=0.4, seed=0, temperature=None, gap=0.0):
     return points, distance(points, image[None].expand(points.shape), "l2"), along
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("temperature", [None, 1.0])
-def test_the_normal_is_found_whatever_the_scale_of_logits(scale, temperature):
-    assert candidates(scale, temperature=temperature)[2] > 0.4 * (1 - 1e-5)
-
-
-def test_the_rival_is_approached_where_it_has_no_votes_yet():
-    assert candidates(gap=3.0)[2] > 0.4 * (1 - 1e-5)  # towards class 2, which lies that way too
+def test_the_normal_is_found_whatever_the_scale_of_logits(temperature):
+    for scale in (1e-6, 1.0, 1e6):
+        assert candidates(scale, temperature=temperature)[2] > 0.4 * (1 - 1e-5)
+    # Where the rival has no votes yet, it goes towards class 2, which lies that way too.
+    assert candidates(gap=3.0, temperature=temperature)[2] > 0.4 * (1 - 1e-5)
 
 
 @pytest.mark.parametrize("radius", [1e-3, 0.4, 7.3, 300.0])
@@ -213,8 +195,9 @@ def test_the_closed_forms():
     assert true_radius(0.3, 0.76) == 0.0
 
 
-@pytest.mark.parametrize("name, gap", [("honest", 0.0), ("honest_two_sided", 0.3)])
-@pytest.mark.parametrize("samples", [100, 10_000])
+@pytest.mark.parametrize(
+    "name, gap, samples", [("honest", 0.0, 100), ("honest", 0.0, 10_000), ("honest_two_sided", 0.3, 10_000)]
+)
 def test_honest_certificates_stand(name, gap, samples):
     found = attack(getattr(half_spaces, name), 0, count=12, samples=samples, gap=gap)
     assert found.complete and len(found.attacked) > 4
@@ -328,20 +311,16 @@ def run(made, tmp_path) -> Path:
 
 def test_claims_are_the_radii_of_the_table(made):
     folder, result = made
-    for certificate in ("exact", "smoothing", "lipschitz"):
-        for alpha in (None, 1.0, 0.6):
-            claims = read_claims(folder, FalsifyRequest("all", alpha, certificate))
-            weight = alpha or 0.76
-            radii = certmix.certify_radii(
-                result.evaluation.bounds, sigma=SIGMA, alpha=weight, certificate=certificate,
-                margin_slack=margin_slack_of(weight),
-            ).radius  # fmt: skip
-            expected = {
-                r.index: radius for r, radius in zip(result.records, radii, strict=True) if radius > 0
-            }
-            assert len(expected) >= 3
-            assert {claim.index: claim.radius for claim in claims.claims} == expected
-            assert (claims.looked_at, claims.failure_probability) == (6, 0.001)
+    for certificate, alpha in (("exact", None), ("exact", 1.0), ("smoothing", 0.6), ("lipschitz", None)):
+        claims = read_claims(folder, FalsifyRequest("all", alpha, certificate))
+        radii = certmix.certify_radii(
+            result.evaluation.bounds, sigma=SIGMA, alpha=alpha or 0.76, certificate=certificate,
+            margin_slack=margin_slack_of(alpha or 0.76),
+        ).radius  # fmt: skip
+        expected = {r.index: t for r, t in zip(result.records, radii, strict=True) if t > 0}
+        assert len(expected) >= 3
+        assert {claim.index: claim.radius for claim in claims.claims} == expected
+        assert (claims.looked_at, claims.failure_probability) == (6, 0.001)
     few = read_claims(folder, FalsifyRequest(images=3))  # chosen before anything is known of them
     assert few.looked_at == 3
     assert {claim.index for claim in few.claims} <= {0, 20, 40}
@@ -364,7 +343,7 @@ def test_soft_scores_are_attacked_as_soft_scores(tmp_path):
     assert all(one.counts is None for one in found.attacked)
 
 
-@pytest.mark.parametrize("norm, constant", [("l2", 60.0), ("linf", 220.0), ("l1", 30.0)])
+@pytest.mark.parametrize("norm, constant", [("linf", 220.0), ("l1", 30.0)])
 def test_runs_without_samples_and_their_findings(tmp_path, norm, constant):
     folder = tmp_path / "run"
     certified(folder, **{**GIVEN, "norm": norm, "lipschitz_constant": constant})

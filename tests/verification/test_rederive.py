@@ -11,17 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forged import (
-    certified,
-    copied,
-    edit_counts,
-    edit_json,
-    edit_record,
-    edit_vectors,
-    records,
-    sources,
-    sql,
-)  # fmt: skip
+from forged import certified, copied, edit_counts, edit_json, edit_record, edit_vectors, records, sql
 
 from certmix.certification.evaluate import evaluate
 from certmix.certification.proved_table import stored_outcomes
@@ -31,26 +21,6 @@ from certmix.verification.checks import Outcome
 from certmix.verification.rederive import recheck, rederive
 
 GIVEN = dict(certificates=["lipschitz-constant"], lipschitz_constant=6.0, norm="l2")
-PROVED = dict(certificates=["margin"], norm="linf", images=6)
-
-
-@pytest.fixture(scope="module")
-def named(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return sources(tmp_path_factory.mktemp("sources"))
-
-
-@pytest.fixture(scope="module")
-def runs(named, tmp_path_factory) -> dict[str, Path]:
-    """A sequential run with three tables, the first of fewer images; one of a fixed size; two without samples."""
-    folder = tmp_path_factory.mktemp("runs")
-    sequential = certified(folder / "sequential", named, images=4, samples=400)
-    certified(sequential, named, samples=2000, alpha=0.9)
-    return {
-        "sequential": certified(sequential, named, samples=1000),
-        "fixed": certified(folder / "fixed", named, samples=400, goal="fixed"),
-        "lipschitz": certified(folder / "lipschitz", named, None, **GIVEN, images=6),
-        "margin": certified(folder / "margin", named, None, **PROVED),
-    }
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -164,10 +164,8 @@ def test_another_standard_classifier_draws_no_noise(folder, monkeypatch):
 @pytest.mark.parametrize(
     "new, word",
     [
-        ("alpha = 0.9", "alpha"),
-        ("alpha = 0.76\nfailure_probability = 0.01", "failure probability"),
-        ('alpha = 0.76\nname = "smoothing"', "certificate"),
-        ("alpha = 0.76\nradii = [0.1]", "radii"),
+        ("alpha = 0.9", "alpha (0.76 before, 0.9 now)"),
+        ('alpha = 0.76\nname = "smoothing"\nfailure_probability = 0.01', "failure probability"),
     ],
 )
 def test_other_settings_start_from_the_counts_there_are(folder, new, word):
@@ -251,7 +249,7 @@ def test_tampered_votes_fail_though_the_requirements_would_hold(folder):
     assert (fresh.exit_code, fresh.sampling.drawn_images) == (0, 6)
 
 
-def test_a_run_that_was_killed_is_continued(folder):
+def test_a_run_that_was_killed_is_continued(folder, monkeypatch):
     """Its description names the new request, its tables are those of the one before; or it had not begun."""
     run = run_of(folder)
     edit_json(run / "run.json", lambda d: d["request"].update(alpha=0.8))
@@ -264,15 +262,11 @@ def test_a_run_that_was_killed_is_continued(folder):
     edit_json(found.run / "run.json", lambda d: [d.pop(name) for name in list(d) if name not in kept])
     again = verified(folder)
     assert (again.exit_code, again.sampling.drawn_samples) == (0, 0)
-
-
-def test_interrupting_keeps_what_was_drawn(folder, monkeypatch):
-    class Stopped:
-        class summary:  # noqa: N801
-            complete = False
-
-    monkeypatch.setattr("certmix.verification.lacking.run_certify", lambda *a, **k: Stopped)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(
+        "certmix.verification.lacking.run_certify",
+        lambda *a, **k: SimpleNamespace(summary=SimpleNamespace(complete=False)),
+    )
+    with pytest.raises(KeyboardInterrupt):  # what was drawn is kept
         verified(folder, fresh=True)
 
 
@@ -304,21 +298,6 @@ def test_requirements_and_what_cannot_be_checked_decide_the_exit_code(folder, mo
     assert verified(folder).exit_code == 2
     change(folder, "0.6", "0.99")
     assert verified(folder).exit_code == 1
-
-
-def test_resampling_is_asked_for_as_the_settings_say(folder, monkeypatch):
-    asked = {}
-
-    def resample(run, **options):
-        asked.update(options, run=run)
-        return [CheckResult("fresh votes", Outcome.FAILS, "other votes", (3,), 1)]
-
-    monkeypatch.setattr("certmix.verification.verify.resample", resample)
-    assert (verified(folder).exit_code, asked) == (0, {})
-    found = verified(folder, images=2, new_seed=7, error_rate=0.01, samples=200)
-    assert found.exit_code == 1
-    assert (asked["images"], asked["new_seed"], asked["error_rate"], asked["samples"]) == (2, 7, 0.01, 200)
-    assert asked["run"] == found.run
 
 
 def test_a_guarantee_proposed_by_a_run_holds_for_it(folder):
@@ -393,7 +372,7 @@ def test_what_is_damaged_or_missing_is_an_error(folder):
 
 
 @pytest.mark.parametrize("part", ["request", "models", "sources"])
-@pytest.mark.parametrize("value", [[], {}, {"robust": "x", "standard": [], "alpha": []}], ids=str)
+@pytest.mark.parametrize("value", [[], {"robust": "x", "standard": [], "alpha": []}], ids=str)
 def test_a_description_that_was_altered_is_refused_or_written_elsewhere(folder, part, value):
     run = run_of(folder)
     described = json.loads((run / "run.json").read_text())
@@ -414,14 +393,13 @@ def file_models(folder: Path, *, pin: bool = False, files: str = "") -> None:
     """Have the guarantee name a standard model that reads a file, with the checksum that it has now."""
     change(folder, 'model = "g.py:linear"', f'model = "file_g.py:make"{files}')
     if pin:
-        verified(folder)
         checksum = load_model("file_g.py:make", files=("g.json",) if files else ()).checksum
         change(folder, "file_g.py:make", f'file_g.py:make"\npin = true\nchecksum = "{checksum}')
+        assert verified(folder).exit_code == 0
 
 
 def test_a_pinned_standard_model_whose_data_file_was_swapped_does_not_verify(folder):
     file_models(folder, pin=True)
-    assert verified(folder).exit_code == 0
     before = contents(folder / "cache")
     (folder / "g.json").write_text(CONSTANT)
     for images in (0, 2):
@@ -435,7 +413,6 @@ def test_a_pinned_standard_model_whose_data_file_was_swapped_does_not_verify(fol
 def test_a_pin_names_the_declared_file_that_changed(folder):
     file_models(folder, pin=True, files='\nfiles = ["g.json"]')
     assert read_guarantee(folder / "guarantee.toml").standard.files == ("g.json",)
-    assert verified(folder).exit_code == 0
     (folder / "g.json").write_text(CONSTANT)
     [told] = [check.message for check in verified(folder).checks if check.outcome is Outcome.FAILS]
     assert "file g.json changed" in told
@@ -461,8 +438,11 @@ def test_the_run_of_the_same_standard_model_is_taken_and_none_is_written_to(fold
     assert (verified(folder).run, contents(found.run)) == (found.run, own)
 
 
-@pytest.mark.parametrize("place", ["forward", "factory", "import", "click"])
-@pytest.mark.parametrize("what", ["run", "guarantee"])
+@pytest.mark.parametrize(
+    "what, place",
+    [("run", "forward"), ("run", "click"), ("guarantee", "forward"), ("guarantee", "factory"),
+     ("guarantee", "import"), ("guarantee", "click")],
+)  # fmt: skip
 def test_a_model_that_ends_the_program_is_not_verified(command, folder, monkeypatch, place, what):
     monkeypatch.chdir(folder)
     file_models(folder)

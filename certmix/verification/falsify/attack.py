@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtrc
 from torch import Tensor, nn
 
 from certmix.attacks import pgd
 from certmix.attacks.geometry import distance, make_ball
+from certmix.bounds import betting, clopper_pearson
 from certmix.calling import call_model
 from certmix.errors import ModelError
 from certmix.margins.local_search import float64_twin
@@ -21,20 +23,8 @@ from certmix.sampling import Sampler
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.packing import Draw
-from certmix.types import IntArray
-from certmix.verification.falsify.evidence import (
-    hopeless,
-    score_margin_upper,
-    stops,
-    threshold,
-    vote_margin_upper,
-)
+from certmix.types import FloatArray, IntArray
 from certmix.verification.request import FalsifyRequest
-
-__all__ = [
-    "Attacked", "Claim", "Claims", "Target", "Trial", "attack_claim", "judge_plain",
-    "judge_smoothed", "noise_seed", "plain_candidates", "sampler_of", "smoothed_candidates", "trial_of",
-]  # fmt: skip
 
 SCREENED = 200
 """Samples that choose among the candidates."""
@@ -46,6 +36,76 @@ LOSSES = ("probability-margin", "cross-entropy")
 """What the attacks without noise climb."""
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How far below the threshold a margin without noise must lie, by the precision it is computed in."""
+_OPTIMISM, _NEEDED = 2.5, 3.0  # standard deviations: of the margin so far, and below mu at the end
+
+
+# What counts as evidence.
+
+
+def threshold(alpha: float) -> float:
+    """Return mu = (1 - alpha) / alpha, rounded down: a smaller margin lets some g flip the mix."""
+    return 0.0 if alpha == 1.0 else math.nextafter((1.0 - alpha) / alpha, 0.0)
+
+
+def vote_margin_upper(counts: IntArray, selected: int, rival: int, failure_probability: float) -> float:
+    """Return an upper confidence bound of h_y - h_i from votes (c,): that of h_y less the lower one of h_i.
+
+    Their number was fixed beforehand, and neither the point nor the classes y, i were chosen from them.
+
+    >>> round(vote_margin_upper(np.array([500, 480, 20]), 0, 1, 0.001), 4)
+    0.1245
+    """
+    half, total = failure_probability / 2, int(counts.sum())
+    most = clopper_pearson.upper_bound(int(counts[selected]), total, half)
+    least = clopper_pearson.lower_bound(int(counts[rival]), total, half)
+    return math.nextafter(float(most - least), 2.0)
+
+
+def score_margin_upper(differences: ArrayLike, failure_probability: float) -> float:
+    """Return an upper confidence bound of the mean of score_y - score_i, (n,) in the order they were drawn.
+
+    It is the betting bound of (1 - difference) / 2, which lies in [0, 1]; n was fixed beforehand.
+    """
+    values = np.clip((1.0 - np.asarray(differences, np.float64)) / 2.0, 0.0, 1.0)
+    return math.nextafter(1.0 - 2.0 * betting.lower_bound(values, failure_probability, values.size), 2.0)
+
+
+def stops(samples: int) -> list[int]:
+    """Return the numbers of samples after which a hopeless point is given up; the last one decides."""
+    return [*(200 << k for k in range(64) if 200 << k < samples), samples]
+
+
+def hopeless(margin: float, square: float, drawn: int, samples: int, mu: float) -> bool:
+    """Return whether `drawn` samples say that all `samples` will hardly be evidence.
+
+    `margin` and `square` are the means of score_y - score_i and of its square.  Giving up is always valid: a
+    point that is given up is no finding.
+    """
+    deviation = math.sqrt(max(square - margin**2, 1.0 / drawn))
+    lowest = margin - _OPTIMISM * deviation / math.sqrt(drawn)
+    return lowest > mu - _NEEDED * deviation / math.sqrt(samples)
+
+
+def chance_of(findings: int, images: int, rate: float) -> float:
+    """Return the probability of so many findings or more among honest certificates.
+
+    `images` are all that were looked at, certified or not: a certificate's failure
+    probability is that of being issued and false.  `rate` adds that of one finding's evidence.
+    """
+    return 1.0 if findings < 1 else float(bdtrc(findings - 1, images, min(rate, 1.0)))
+
+
+def findings_needed(images: int, rate: float, error_rate: float) -> int:
+    """Return the least number of findings that honest certificates have with at most `error_rate`.
+
+    >>> findings_needed(25, 0.001 + 0.01 / 25, 0.01), findings_needed(25, 0.0, 0.01)
+    (2, 1)
+    """
+    chances: FloatArray = bdtrc(np.arange(images + 1), images, min(rate, 1.0))
+    return 1 + int(np.argmax(chances <= error_rate))
+
+
+# Attacks.
 
 
 @dataclass(frozen=True)
@@ -196,20 +256,15 @@ def smoothed_candidates(
     generator: torch.Generator,
     soft_temperature: float | None = None,
 ) -> Tensor:
-    """Return points strictly within l2 distance `radius` where h_y - max_i h_i seems smallest.
+    """Return points strictly within l2 distance `radius` where h_y - max_i h_i seems smallest, y `predicted`.
 
-    The gradient of a smoothed margin is estimated by the mean, over noisy
-    copies, of the gradient of the logit difference z_y - z_i to the rival that
-    is nearest at the point.  Copies count by the slope of the sigmoid at the
-    difference in units of its spread over the copies, so that no scale of the
-    logits makes them vanish.  The first step goes straight to the sphere, along
-    the averaged gradient at the image; the others are shorter and shorter steps
-    of projected descent with momentum.  The point is not held to the data's
-    range: certificates by noise are not.
-
-    `image` is one float32 input of class y = `predicted`; `copies` noisy copies lie behind each gradient;
-    `soft_temperature` is that of soft scores, None for votes.  The points are the last one, and up to `KEPT`
-    others of lowest estimated margin.
+    These are the last point, and up to `KEPT` others of lowest estimated margin; `soft_temperature` is that
+    of soft scores, None for votes.  The gradient of a smoothed margin is estimated by the mean, over noisy
+    copies, of the gradient of the logit difference z_y - z_i to the rival that is nearest at the point.
+    Copies count by the slope of the sigmoid at the difference in units of its spread over the copies, so that
+    no scale of the logits makes them vanish.  The first step goes straight to the sphere, the others are
+    shorter and shorter steps of projected descent with momentum.  The point is not held to the data's range:
+    certificates by noise are not.
     """
     ball = make_ball(image[None], "l2", math.nextafter(radius, 0.0), (-math.inf, math.inf))
     point, velocity = ball.centre, torch.zeros_like(image[None], dtype=torch.float64)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
 from torch import Tensor
 
 from certmix.certification.evaluate import bound_records, radii_of
@@ -21,8 +28,8 @@ from certmix.certification.proved_table import stored_radii
 from certmix.certification.publish import unfinished
 from certmix.certification.request import ROBUST, CertifyRequest, margin_cell
 from certmix.data import spread
-from certmix.errors import ParameterError, RunError
-from certmix.files import digest_of
+from certmix.errors import DataError, ParameterError, RunError
+from certmix.files import digest_of, parse_json, read_arrays, write_atomically
 from certmix.radii import CERTIFICATES
 from certmix.runs.behaviour import hold_original
 from certmix.runs.cells import Progress
@@ -38,13 +45,15 @@ from certmix.verification.falsify.attack import (
     Target,
     Trial,
     attack_claim,
+    chance_of,
+    findings_needed,
     judge_plain,
     judge_smoothed,
     noise_seed,
     sampler_of,
+    threshold,
+    trial_of,
 )
-from certmix.verification.falsify.evidence import chance_of, findings_needed, threshold
-from certmix.verification.falsify.findings import Finding, Said, Sampled, read_finding, write_finding
 from certmix.verification.request import FalsifyRequest
 from certmix.verification.stored import load, opened
 
@@ -57,6 +66,8 @@ FAILURE_PROBABILITY = 1e-3
 """Probability that a right certificate's finding stands: the replayer's own, whatever the file says."""
 LEAST_SAMPLES, MOST_SAMPLES = 10_000, 10**6
 
+VERSION = 1
+_Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Say = Callable[[str], None]
 
 
@@ -161,10 +172,9 @@ def falsify(
 ) -> Falsification:
     """Attack a run's certificates inside their balls.
 
-    For each certified image a point x' strictly within the radius is searched
-    where the margin of h is below mu = (1 - alpha) / alpha: there some g flips
-    the mix (Lemma 3.2 is tight).  A smoothed h is judged there on fresh noise,
-    by a confidence bound.  That nothing is found proves nothing.
+    For each certified image a point x' strictly within the radius is searched where the margin of h is below
+    mu = (1 - alpha) / alpha: there some g flips the mix (Lemma 3.2 is tight).  A smoothed h is judged there
+    on fresh noise, by a confidence bound.  That nothing is found proves nothing.
 
     The run is only read, but for findings, which go to `output`, or ``falsify`` in its folder.  `sources` are
     the data and models of a run that was made from Python objects.  After a keyboard interrupt the result is
@@ -194,10 +204,7 @@ def attack_claims(
     request: FalsifyRequest,
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Attacked, ...]:
-    """Attack certificates one by one; a keyboard interrupt returns those that are done.
-
-    `read` gives the input of a claim, float32.
-    """
+    """Attack certificates, whose inputs (float32) `read` gives; an interrupt returns those that are done."""
     found: list[Attacked] = []
     start = time.monotonic()
     try:
@@ -215,8 +222,7 @@ def attack_claims(
 def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
     """Return the certificates that the stored numbers of a run give, of the images that a request looks at.
 
-    The images are spread evenly over the run's own, by index: the choice does
-    not depend on what was certified.
+    They are spread evenly over the run's own, by index: the choice does not depend on what was certified.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -238,15 +244,12 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         waiting = bound_records(records, own).waiting.tolist() if records else []
         records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
         records = [records[i] for i in spread(len(records), request.images)] if records else []
-        radii = np.zeros(0)
+        claims: tuple[Claim, ...] = ()
         if records:
             bounds = bound_records(records, own).bounds
             radii = radii_of(bounds, sigma=own.sigma, alpha=alpha, certificate=certificate).radius
-        claims = tuple(
-            Claim(record.index, record.selected, radius, record.input_checksum)
-            for record, radius in zip(records, radii.tolist(), strict=True)
-            if radius > 0
-        )
+            found = zip(records, radii.tolist(), strict=True)
+            claims = tuple(Claim(r.index, r.selected, t, r.input_checksum) for r, t in found if t > 0)
         return Claims(
             certificate, alpha, CERTIFICATES[certificate].norm, own.sigma, own.failure_probability,
             len(records), claims, own.scores, own.temperature, own.precision, own.seed, run=described,
@@ -256,9 +259,9 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
             f"certificate {request.certificate}: {folder} holds {own.certificate}: leave --certificate out"
         )
     if alpha not in own.weights():
+        there = " and ".join(f"{a:g}" for a in sorted(set(own.weights())))
         raise ParameterError(
-            f"alpha = {alpha:g}: {folder} holds radii at "
-            f"{' and '.join(f'{a:g}' for a in sorted(set(own.weights())))}: "
+            f"alpha = {alpha:g}: {folder} holds radii at {there}: "
             f"use one of them, or repeat certmix certify with --alpha {alpha:g}"
         )
     stored = set(run.cells.get(ROBUST, {}))
@@ -270,8 +273,8 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
     if len(chosen):
         with closing(opened(folder)) as store:
             radii = stored_radii(own, store, chosen, alpha).radius
-        found = zip(chosen.tolist(), radii.tolist(), strict=True)
-        claims = tuple(Claim(i, int(run.cells[ROBUST][i].argmax()), r) for i, r in found if r > 0)
+        held = zip(chosen.tolist(), radii.tolist(), strict=True)
+        claims = tuple(Claim(i, int(run.cells[ROBUST][i].argmax()), t) for i, t in held if t > 0)
     clipped = own.certificate == "margin" and own.norm == "linf"
     clipped = clipped and described["data"].get("input_range") is not None
     return Claims(
@@ -315,11 +318,109 @@ def _input_of(dataset: Dataset, claim: Claim) -> Tensor:
     return torch.from_numpy(values)
 
 
+# Findings: two files that anyone can check again, a point and what is said of it.
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """What any finding says, for a replay to go by."""
+
+    run: str
+    image: _Whole
+    predicted: _Whole
+    certificate: str
+    alpha: Annotated[float, Meta(ge=0.5, le=1)]
+    sigma: float | None
+    robust_checksum: str | None
+    point_checksum: str
+    worst_standard_classifier: dict[str, _Whole]
+
+
+class Sampled(Said, frozen=True, kw_only=True):
+    """What it says besides where h is smoothed by noise."""
+
+    samples: _Whole
+    failure_probability: float
+    noise_seed: _Whole
+    votes: tuple[_Whole, ...] | None
+    device: str
+
+
+def write_finding(
+    folder: Path, run: Path, one: Attacked, claims: Claims, request: FalsifyRequest, target: Target
+) -> Path:
+    """Write ``finding-IMAGE-...json`` and the ``.npz`` beside it; return the path of the first."""
+    identity = (claims.run or {}).get("identity", {})
+    claim = one.claim
+    said: dict[str, Any] = {
+        "format_version": VERSION, "certmix": version("certmix"), "run": str(Path(run).resolve()),
+        "data_checksum": identity.get("data_checksum"), "robust_checksum": identity.get("robust_checksum"),
+        "image": claim.index, "predicted": claim.predicted, "certificate": claims.certificate,
+        "alpha": claims.alpha, "norm": claims.norm, "sigma": claims.sigma,
+        "certificate_failure_probability": claims.failure_probability,
+        "certified_radius": claim.radius if math.isfinite(claim.radius) else None,
+        "distance": one.distance, "worst_standard_classifier": {"one_hot": one.rival},
+        "threshold": one.threshold, "margin": one.margin, "margin_upper": one.upper,
+        "samples": one.samples, "votes": None if one.counts is None else one.counts.tolist(),
+        "request": request.as_dict(), "device": target.device.type,
+    }  # fmt: skip
+    if claims.sigma is not None:
+        trial = trial_of(claims, request)
+        said |= {"failure_probability": trial.failure_probability, "noise_seed": trial.seed}
+    buffer = io.BytesIO()
+    np.savez(buffer, point=one.point)
+    said["point_checksum"] = checksum(one.point)
+    name = f"finding-{claim.index}-{claims.certificate}-alpha{claims.alpha:g}-seed{request.seed}"
+    write_atomically(folder / f"{name}.npz", buffer.getvalue())
+    write_atomically(folder / f"{name}.json", (json.dumps(said, indent=2, allow_nan=False) + "\n").encode())
+    return folder / f"{name}.json"
+
+
+def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
+    """Return a finding's path, point and what is said, by either of its files; RunError or DataError."""
+    path = Path(path)
+    try:
+        path = path.with_suffix(".json")
+        found = parse_json(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it is no object")
+        number = msgspec.convert(found.get("format_version"), Annotated[int, Meta(ge=1)])
+        if number > VERSION:
+            raise RunError(
+                f"{path}: format version {number!s:.20}, this certmix reads up to {VERSION}: update certmix"
+            )
+        said = msgspec.convert(found, Said if found.get("sigma") is None else Sampled)
+    except (OSError, ValueError) as error:  # also what msgspec raises
+        reason = re.sub(r"^Object missing required field `(.*)`", r"it lacks '\1'", _one_line(error))
+        raise RunError(
+            f"{path} is no finding ({reason}): name the .json of certmix falsify, or restore the file"
+        ) from None
+    points = path.with_suffix(".npz")
+    try:
+        with points.open("rb") as file:
+            point = read_arrays(file, ["point"])[0]["point"]
+        if point.dtype != np.float32 or not np.isfinite(point).all():
+            raise ValueError(f"{point.dtype} of shape {point.shape}, not finite float32")
+    except Exception as error:  # damaged archives raise errors of many kinds
+        raise DataError(f"{points} holds no point ({_one_line(error)}): restore it") from None
+    if checksum(point) != said.point_checksum:
+        raise DataError(f"{points} is not the point that {path.name} describes: restore both")
+    return path, point, said
+
+
+def checksum(point: NDArray[np.float32]) -> str:
+    """Return the checksum of a point's bytes."""
+    return digest_of(point.tobytes())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:200]
+
+
 @dataclass(frozen=True)
 class Replay:
-    """A finding judged again: check by check, on noise keyed by `seed` (None without noise)."""
+    """A finding, by its file, judged again: check by check, on noise keyed by `seed` (None without noise)."""
 
-    finding: Finding
+    finding: Path
     attacked: Attacked
     seed: int | None
     checks: tuple[CheckResult, ...]
@@ -332,14 +433,10 @@ class Replay:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "schema_version": 1,
-            "finding": str(self.finding.path),
-            "image": self.attacked.claim.index,
-            "seed": self.seed,
-            "failure_probability": None if self.seed is None else FAILURE_PROBABILITY,
-            "stands": self.stands,
-            "checks": [check.as_dict() for check in self.checks],
-        }
+            "schema_version": 1, "finding": str(self.finding), "image": self.attacked.claim.index,
+            "seed": self.seed, "failure_probability": None if self.seed is None else FAILURE_PROBABILITY,
+            "stands": self.stands, "checks": [check.as_dict() for check in self.checks],
+        }  # fmt: skip
 
 
 def replay(
@@ -353,18 +450,16 @@ def replay(
 ) -> Replay:
     """Judge a finding again, by nothing that its file could have been made to fit.
 
-    Noise, number of samples and failure probability of the verdict are the
-    replayer's.  The noise of the finding is drawn too, to compare its votes.
-
-    `path` is its ``.json`` or ``.npz``, `run` the run's folder if it lies elsewhere now, `seed` the key
-    of the fresh noise that decides: None takes one from the operating system, which is reported.
+    Noise, number of samples and failure probability of the verdict are the replayer's.  The noise of the
+    finding is drawn too, to compare its votes, which do not enter the verdict.  `path` is its ``.json`` or
+    ``.npz``, `run` the run's folder if it lies elsewhere now, `seed` the key of the fresh noise that decides:
+    None takes one from the operating system, which is reported.
     """
-    finding = read_finding(path)
-    said = finding.said
+    file, where, said = read_finding(path)
     folder = Path(said.run if run is None else run)
     claims = read_claims(folder, FalsifyRequest("all", said.alpha, said.certificate))
     if said.robust_checksum != (claims.run or {}).get("identity", {}).get("robust_checksum"):
-        raise RunError(f"{folder} is not the run that {finding.path.name} is about: name that run")
+        raise RunError(f"{folder} is not the run that {file.name} is about: name that run")
     claim = next((one for one in claims.claims if one.index == said.image), None)
     if claim is None:
         raise RunError(
@@ -372,40 +467,33 @@ def replay(
             "the finding is about"
         )
     target, dataset = _load_target(folder, claims, sources, device, say)
-    image, point = _input_of(dataset, claim), torch.from_numpy(finding.point)
+    image, point = _input_of(dataset, claim), torch.from_numpy(where)
     if image.shape != point.shape:
-        raise RunError(f"{finding.path} holds a point of another shape than image {claim.index}: restore it")
+        raise RunError(f"{file} holds a point of another shape than image {claim.index}: restore it")
     image, point = image.to(target.device), point.to(target.device)
     if claims.sigma is None:
         attacked = judge_plain(target, claims, claim, image, point[None])
-        return Replay(finding, attacked, None, _checks(attacked, said, None))
-    rival = said.worst_standard_classifier.one_hot
-    if not isinstance(said, Sampled) or rival == claim.predicted or rival >= target.classes:
-        raise RunError(
-            f"{finding.path}: class {rival} is no rival of class {claim.predicted}: restore the file"
-        )
+        return Replay(file, attacked, None, _checks(attacked, said, None))
+    rival = said.worst_standard_classifier.get("one_hot", -1)
+    if not isinstance(said, Sampled) or rival == claim.predicted or not 0 <= rival < target.classes:
+        raise RunError(f"{file}: class {rival} is no rival of class {claim.predicted}: restore the file")
     seed = secrets.randbits(48) if seed is None else seed
     samples = min(max(said.samples, LEAST_SAMPLES), MOST_SAMPLES)
     trial = Trial(samples, FAILURE_PROBABILITY, noise_seed(seed, claims.seed, "replay"))
     attacked = judge_smoothed(target, claims, claim, image, point, rival, trial)
     checks = list(_checks(attacked, said, seed))
     if said.votes is not None and claims.scores == "hard" and target.device.type == said.device:
-        checks.append(_own_votes(target, claims, said, point))
-    return Replay(finding, attacked, seed, tuple(checks))
-
-
-def _own_votes(target: Target, claims: Claims, said: Sampled, point: Tensor) -> CheckResult:
-    """Compare the votes of the finding's own noise; they do not enter the verdict."""
-    if not 0 < said.samples <= MOST_SAMPLES:
-        text = f"not compared: {said.samples:,} samples, where 1 to {MOST_SAMPLES:,} are drawn again"
-        return CheckResult.about("votes", Outcome.UNCHECKED, text, [said.image])
-    counts = sampler_of(target, claims, said.noise_seed).votes(point, said.image, [said.samples])[0]
-    equal = tuple(counts.tolist()) == said.votes
-    text = "the same votes" if equal else (
-        "not the finding's votes: other versions or hardware may round otherwise"
-    )  # fmt: skip
-    outcome = Outcome.HOLDS if equal else Outcome.UNCHECKED
-    return CheckResult.about("votes", outcome, f"{text}, with its own seed and samples", [said.image])
+        outcome = Outcome.UNCHECKED
+        if not 0 < said.samples <= MOST_SAMPLES:
+            text = f"not compared: {said.samples:,} samples, where 1 to {MOST_SAMPLES:,} are drawn again"
+        else:
+            counts = sampler_of(target, claims, said.noise_seed).votes(point, said.image, [said.samples])[0]
+            text = "not the finding's votes: other versions or hardware may round otherwise"
+            if tuple(counts.tolist()) == said.votes:
+                outcome, text = Outcome.HOLDS, "the same votes"
+            text += ", with its own seed and samples"
+        checks.append(CheckResult.about("votes", outcome, text, [said.image]))
+    return Replay(file, attacked, seed, tuple(checks))
 
 
 def _checks(attacked: Attacked, said: Said, seed: int | None) -> tuple[CheckResult, ...]:
@@ -422,11 +510,9 @@ def _checks(attacked: Attacked, said: Said, seed: int | None) -> tuple[CheckResu
     wanted = f"the run certifies class {claim.predicted}, the finding attacked {said.predicted}"
     away = f"{attacked.distance!r} from the image, certified radius {claim.radius!r}"
     margin = f"{attacked.margin:.6f} to class {attacked.rival}, {upper}; "
-    found = (
-        ("class", claim.predicted == said.predicted, wanted),
-        ("distance", inside, away),
-        ("margin", flips, f"{margin}below {attacked.threshold:.6f} a g flips the mix"),
-    )
+    flipped = f"{margin}below {attacked.threshold:.6f} a g flips the mix"
+    same = claim.predicted == said.predicted
+    found = (("class", same, wanted), ("distance", inside, away), ("margin", flips, flipped))
     return tuple(
         CheckResult.about(name, Outcome.HOLDS if holds else Outcome.FAILS, message, [claim.index])
         for name, holds, message in found
