@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certmix.certification.request import CertifyRequest, GivenConstant, Margin
@@ -100,6 +100,7 @@ def guarantees(draw):
 
 
 @given(guarantees())
+@settings(max_examples=40, deadline=None)
 def test_a_guarantee_reads_back_from_its_text(guarantee):
     assert parse_guarantee(guarantee_text(guarantee)) == guarantee
 
@@ -172,6 +173,7 @@ def test_files_that_lack_something(text, expected):
         parse_guarantee(text)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=200) | st.text("[]{}=\"'\n.a1# ", max_size=200))
 def test_any_text_is_refused_in_one_line(text):
     with pytest.raises(ParameterError) as error:
