@@ -339,11 +339,13 @@ def show(run: Path, format_: str) -> int:
     made from the run's numbers: nothing is sampled or attacked, no model is
     loaded.
     """
-    from certmix.certification.publish import show
     from certmix.runs import read_run
-    from certmix.studies.study import STUDIES, show_study
+    from certmix.studies import STUDIES
     from certmix.tables import print_table
 
-    table = show_study(run) if read_run(run)["identity"].get("study") in STUDIES else show(run)
-    print_table(table, format_)
+    if read_run(run)["identity"].get("study") in STUDIES:
+        from certmix.studies.study import show_study as show
+    else:
+        from certmix.certification.publish import show
+    print_table(show(run), format_)
     return 0

@@ -149,16 +149,11 @@ def look_for_blindness(bench: Bench, name: str, model: nn.Module, batch: Batch) 
 
 
 def attacked_outputs(
-    bench: Bench,
-    pair: tuple[nn.Module, nn.Module],
-    name: str,
-    model: nn.Module,
-    early_stop: bool,
-    batch: Batch,
+    bench: Bench, judged: Sequence[nn.Module], name: str, model: nn.Module, early_stop: bool, batch: Batch
 ) -> FloatArray:
-    """Return both classifiers' logits at the points found against one model, called `name` in the study."""
+    """Return the logits of `judged` at the points found against one model, called `name` in the study."""
     look_for_blindness(bench, name, model, batch)
-    return outputs(pair, attacked_points(bench, model, batch, early_stop=early_stop))
+    return outputs(judged, attacked_points(bench, model, batch, early_stop=early_stop))
 
 
 def blind_notes(store: Store, names: Sequence[str]) -> tuple[str, ...]:

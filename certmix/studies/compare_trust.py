@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from certmix.data import spread, stack
 from certmix.errors import ParameterError
@@ -19,11 +19,12 @@ from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.models.trust import FORMS, TRUSTS, log_trust_values
 from certmix.runs import Store
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
-from certmix.runs.attacking import attacked_points, look_for_blindness, outputs
+from certmix.runs.attacking import attacked_outputs, outputs
 from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.study import (
+    CLEAN,
     Numbers,
     Study,
     StudyResult,
@@ -32,7 +33,7 @@ from certmix.studies.study import (
     estimated_accuracy,
     open_study,
 )
-from certmix.tables.study_plots import TrustCurve, TrustCurves, trust_image
+from certmix.tables.study_plots import Curve, Panel, trust_image
 from certmix.tables.table import Table
 from certmix.text import as_given, floor_percent, plain_decimal
 from certmix.types import FloatArray
@@ -41,7 +42,6 @@ __all__ = ["DEFAULT_WEIGHTS", "compare_trust"]
 
 DEFAULT_WEIGHTS = (0.25, 0.5, 0.6, 0.75, 0.9)
 CALIBRATION_IMAGES = 50
-CLEAN = "clean"
 _LARGEST = 700.0
 """Largest |log gamma|: its exponential is still a number."""
 
@@ -110,13 +110,12 @@ def compare_trust(
         identity={"norm": "as the cell says", "eps": "as the cell says"},
     ) as study:  # fmt: skip
         pair, bench, dataset = study.pair, study.bench, study.bench.dataset
-        for norm, trust, form in itertools.product(balls, trusts, forms):
-            key = _median_key(norm, trust, form)
-            if trust != "constant" and bench.store.get(key) is None:  # of log R over a fixed set of images
-                images = stack(dataset, spread(len(dataset), CALIBRATION_IMAGES))
-                values = log_trust_values(*pair, torch.from_numpy(images).to(bench.device), trust, form, norm)
+        for variant in _variants(bench.store, asked):
+            if variant.trust != "constant" and math.isnan(variant.log_median):
+                images = stack(dataset, spread(len(dataset), CALIBRATION_IMAGES))  # a fixed set of images
+                values = variant.log_trust(pair, torch.from_numpy(images).to(bench.device))
                 median = float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median())
-                bench.store.put(key, repr(median))
+                bench.store.put(variant.key, repr(median))
         cells = _cells(study, _variants(bench.store, asked), balls, inner)
         numbers = study.fill(cells, [cell.name for cell in cells if cell.name.startswith("attacked")])
         return study.publish(numbers, view(numbers))
@@ -125,33 +124,32 @@ def compare_trust(
 def view(numbers: Numbers) -> StudyResult:
     """Return the table, a row a weight, its figure, and attacked accuracies halfway."""
     request, asked, labels = numbers.request, numbers.asked, numbers.labels
-    weights, variants = tuple(asked["weights"]), _variants(numbers.store, asked)
-    standard, robust = (torch.from_numpy(part) for part in np.split(numbers.read(CLEAN), 2, axis=1))
-    panels, halfway, halves = [], {}, []
+    weights, variants, pair = tuple(asked["weights"]), _variants(numbers.store, asked), numbers.pair(CLEAN)
+    panels: dict[str, Panel] = {}
+    halfway, halves, rows = {}, [], []
     for norm, eps in asked["balls"].items():
-        curves = []
+        curves: dict[tuple[str, str], Curve] = {}
+        found: dict[tuple[str, str], float | None] = {}
         for variant in (v for v in variants if v.norm == norm):
             values = None
             if variant.trust != "constant":
                 values = torch.from_numpy(numbers.read(variant.cell))
             clean, attacked = [], []
             for weight in weights:
-                mixed = mix_outputs(
-                    standard, robust, variant.alpha(weight), log_trust=values, form=variant.form
-                )
-                clean.append(mixed.argmax(1).numpy() == labels)
+                mixed = mix_outputs(*pair, variant.alpha(weight), log_trust=values, form=variant.form)
+                right = mixed.argmax(1).numpy() == labels
                 alone = None if weight in (0.0, 1.0) else variant
                 at = numbers.read(attack_cell(norm, eps, alone, weight))
-                attacked.append(clean[-1] & (at.argmax(1) == labels))
-            curve = TrustCurve(
-                variant.trust, variant.form, weights, tuple(map(estimated_accuracy, clean)),
-                tuple(map(attacked_accuracy, attacked)),
-            )  # fmt: skip
-            curves.append(curve)
-            halfway[norm, variant.trust, variant.form] = _halfway(curve)
-        title = f"{request.attack}, {norm} eps {as_given(eps)}, {len(labels):,} images"
-        panels.append(TrustCurves(tuple(curves), norm, eps, title))
-        found = {(one.trust, one.form): halfway[norm, one.trust, one.form] for one in curves}
+                clean.append(estimated_accuracy(right))
+                attacked.append(attacked_accuracy(right & (at.argmax(1) == labels)))
+                names = (norm, variant.trust, variant.form, plain_decimal(weight))
+                rows.append((*names, clean[-1], attacked[-1]))
+            curves[variant.trust, variant.form] = clean, attacked
+            found[variant.trust, variant.form] = _halfway(
+                [one.accuracy for one in clean], [one.accuracy for one in attacked]
+            )
+        panels[f"{request.attack}, {norm} eps {as_given(eps)}, {len(labels):,} images"] = norm, eps, curves
+        halfway |= {(norm, *names): value for names, value in found.items()}
         reached = sorted(((value, names) for names, value in found.items() if value is not None),
                          key=lambda one: -one[0])  # fmt: skip
         words = "; ".join(f"{', '.join(names)} {floor_percent(value)}" for value, names in reached)
@@ -163,12 +161,7 @@ def view(numbers: Numbers) -> StudyResult:
         title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over images",
         settings=f"{request.attack}{budget}, {balls}, {len(labels):,} images",
         headings=("norm", "trust", "form", "weight", "clean", "attacked"),
-        rows=tuple(
-            (panel.norm, curve.trust, curve.form, plain_decimal(weight), clean, attacked)
-            for panel in panels
-            for curve in panel.curves
-            for weight, clean, attacked in zip(weights, curve.clean, curve.attacked, strict=True)
-        ),
+        rows=tuple(rows),
         notes=(
             "Weight: of the robust classifier at the median image, gamma R / (1 + gamma R); 0 is the "
             "standard classifier alone, 1 the robust one. All are attacked end to end with equal budgets.",
@@ -180,20 +173,18 @@ def view(numbers: Numbers) -> StudyResult:
         complete=numbers.complete,
         extra={"log_median_trust": {variant.name: variant.log_median for variant in variants}},
     )
-    return StudyResult(table, {"compare-trust": partial(trust_image, tuple(panels))}, halfway)
+    return StudyResult(table, {"compare-trust": partial(trust_image, weights, panels)}, halfway)
 
 
-def _halfway(curve: TrustCurve) -> float | None:
+def _halfway(clean: Sequence[float], attacked: Sequence[float]) -> float | None:
     """Attacked accuracy where clean accuracy is halfway between the classifiers'; the best such point."""
-    clean = np.array([point.accuracy for point in curve.clean])
-    attacked = np.array([point.accuracy for point in curve.attacked])
     target, best = (clean[0] + clean[-1]) / 2, []
     for k in range(len(clean) - 1):
         low, high = sorted((clean[k], clean[k + 1]))
         if low <= target <= high:
             share = 0.5 if low == high else (target - clean[k]) / (clean[k + 1] - clean[k])
             best.append(attacked[k] + share * (attacked[k + 1] - attacked[k]))
-    return float(max(best)) if best else None
+    return max(best, default=None)
 
 
 # ------------------------------------------------------------ the mixes and their cells
@@ -201,7 +192,7 @@ def _halfway(curve: TrustCurve) -> float | None:
 
 @dataclass(frozen=True)
 class Variant:
-    """A trust term in a form against a norm, with the scale that makes its weights comparable."""
+    """A trust term in a form against a norm, with the median of log R that makes its weights comparable."""
 
     norm: str
     trust: str
@@ -213,9 +204,18 @@ class Variant:
         return f"{self.norm} {self.trust} {self.form}"
 
     @property
+    def key(self) -> str:
+        """Key of the run's store where the median is kept."""
+        return f"median/{self.norm}/{self.trust}/{self.form}"
+
+    @property
     def cell(self) -> str:
         """Name of the cell that holds log R at the clean images."""
         return f"log R {self.name}"
+
+    def log_trust(self, pair: tuple[nn.Module, nn.Module], images: Tensor) -> Tensor:
+        """Return log R of images."""
+        return log_trust_values(*pair, images, self.trust, self.form, self.norm)
 
     def alpha(self, weight: float) -> float:
         """Return the mixing weight at which the median image gives the robust classifier this weight.
@@ -229,16 +229,12 @@ class Variant:
         return min(alpha, math.nextafter(1.0, 0.0))
 
 
-def _median_key(norm: str, trust: str, form: str) -> str:
-    return f"median/{norm}/{trust}/{form}"
-
-
 def _variants(store: Store, asked: Mapping[str, Any]) -> list[Variant]:
-    """Return the variants that are compared, with the medians that the run holds."""
+    """Return the variants that are compared, with the medians that the run holds, NaN where it holds none."""
     found = []
-    for norm, trust, form in itertools.product(asked["balls"], asked["trusts"], asked["forms"]):
-        median = 0.0 if trust == "constant" else float(store.get(_median_key(norm, trust, form)) or "nan")
-        found.append(Variant(norm, trust, form, median))
+    for names in itertools.product(asked["balls"], asked["trusts"], asked["forms"]):
+        median = 0.0 if names[1] == "constant" else float(store.get(Variant(*names, 0.0).key) or "nan")
+        found.append(Variant(*names, median))
     return found
 
 
@@ -252,27 +248,22 @@ def _cells(
         """Add the attacked model's own outputs at the points found against it."""
         name = attack_cell(norm, balls[norm], variant, weight)
         bench = replace(study.bench, request=study.bench.request.replace(norm=norm, eps=balls[norm]))
-
-        def compute(batch: Batch) -> FloatArray:
-            look_for_blindness(bench, name, model, batch)
-            return outputs([model], attacked_points(bench, model, batch))
-
-        cells.append(Cell(name, compute))
+        cells.append(Cell(name, lambda batch: attacked_outputs(bench, (model,), name, model, True, batch)))
 
     def log_trust(variant: Variant, batch: Batch) -> FloatArray:
-        values = log_trust_values(*pair, batch.images, variant.trust, variant.form, variant.norm)
-        return np.asarray(values.cpu().numpy(), np.float64)
+        return np.asarray(variant.log_trust(pair, batch.images).cpu().numpy(), np.float64)
 
     for norm in balls:
         attacked(norm, None, 0.0, pair[0])
         attacked(norm, None, 1.0, pair[1])
     for variant in variants:
-        norm, trust, form = variant.norm, variant.trust, variant.form
-        if trust != "constant":
+        if variant.trust != "constant":
             cells.append(Cell(variant.cell, partial(log_trust, variant)))
         for weight in weights[1:-1]:
-            mix = MixedClassifier(*pair, variant.alpha(weight), trust=trust, form=form, norm=norm).eval()
-            attacked(norm, variant, weight, mix)
+            how = {"trust": variant.trust, "form": variant.form, "norm": variant.norm}
+            attacked(
+                variant.norm, variant, weight, MixedClassifier(*pair, variant.alpha(weight), **how).eval()
+            )
     return cells
 
 

@@ -7,21 +7,16 @@ from functools import partial
 import numpy as np
 
 from certmix.bounds.betting import lower_bound, upper_bound
+from certmix.nuts.margins import clean_margin
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import attacked_outputs, outputs
-from certmix.runs.cells import Cell
 from certmix.runs.sources import Sources
-from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study
-from certmix.tables.study_plots import gaps_image
+from certmix.studies.study import CLEAN, ROB, STD, Numbers, StudyResult, Surroundings, open_study
+from certmix.tables.study_plots import CLASSIFIERS, gaps_image
 from certmix.tables.table import Quantity, Table
 from certmix.text import ceil_digits, floor_digits
 from certmix.types import FloatArray
 
-__all__ = ["confidence", "top_two_gap"]
-
-_NAMES = {"g": "standard (g)", "h": "robust (h)"}
-_CELLS = {("g", "clean"): 0, ("h", "clean"): 1, ("g", "STD"): 0, ("h", "ROB"): 1}
-"""(classifier, cell) -> which half of the cell's logits is the classifier's."""
+__all__ = ["confidence"]
 
 
 def confidence(
@@ -56,14 +51,7 @@ def confidence(
     """
     request = request or AttackRequest(steps=20)
     with open_study("confidence", request, sources, where, asked={}) as study:
-        pair = study.pair
-        attacked = partial(attacked_outputs, study.bench, pair)
-        cells = [
-            Cell("clean", lambda batch: outputs(pair, batch.images)),
-            Cell("STD", partial(attacked, "STD", pair[0], False)),
-            Cell("ROB", partial(attacked, "ROB", pair[1], False)),
-        ]
-        numbers = study.fill(cells, ["STD", "ROB"])
+        numbers = study.fill(study.both(), [STD, ROB])
         return study.publish(numbers, view(numbers))
 
 
@@ -73,10 +61,10 @@ def view(numbers: Numbers) -> StudyResult:
     gaps: dict[tuple[str, str, bool], FloatArray] = {}
     means: dict[tuple[str, str, bool], tuple[float | None, ...]] = {}  # the mean's interval: betting bounds
     panels, rows = {}, []
-    for (classifier, cell), half in _CELLS.items():
-        logits = np.split(numbers.read(cell), 2, axis=1)[half]
-        own, right = top_two_gap(logits), logits.argmax(1) == numbers.labels
-        condition = "clean" if cell == "clean" else f"{request.attack} attack"
+    for classifier, cell in (("g", CLEAN), ("h", CLEAN), ("g", STD), ("h", ROB)):
+        logits = numbers.pair(cell)["gh".index(classifier)].numpy()
+        own, right = clean_margin(logits), logits.argmax(1) == numbers.labels
+        condition = CLEAN if cell == CLEAN else f"{request.attack} attack"
         panels[classifier, condition] = own[right], own[~right]
         for answer, wanted in (("right", True), ("wrong", False)):
             group = gaps[classifier, cell, wanted] = own[right == wanted]
@@ -85,12 +73,12 @@ def view(numbers: Numbers) -> StudyResult:
             means[classifier, cell, wanted] = ends
             mean, median = (float(f(group)) if some else None for f in (np.mean, np.median))
             rows.append((
-                _NAMES[classifier], "clean" if cell == "clean" else "attacked", answer, len(group),
+                CLASSIFIERS[classifier], CLEAN if cell == CLEAN else "attacked", answer, len(group),
                 Quantity(mean, 3), Quantity(ends[0], 3, rounding="down"), Quantity(ends[1], 3, rounding="up"),
                 Quantity(median, 3),
             ))  # fmt: skip
     # Mixing lives on a robust classifier that is sure when right under attack, unsure when wrong.
-    held, missed = ("h", "ROB", True), ("h", "clean", False)
+    held, missed = ("h", ROB, True), ("h", CLEAN, False)
     (low, _), (_, high) = means[held], means[missed]
     if low is None:
         verdict = "Not suited to mixing: h is right on no attacked image."
@@ -128,16 +116,3 @@ def view(numbers: Numbers) -> StudyResult:
     )
     draw = partial(gaps_image, panels, title=f"{numbers.data}: {words}")
     return StudyResult(table, {"confidence": draw}, gaps)
-
-
-def top_two_gap(logits: FloatArray) -> FloatArray:
-    """Return the largest softmax probability less the second largest, (m,), of logits (m, c).
-
-    Examples
-    --------
-    >>> top_two_gap(np.log([[0.7, 0.2, 0.1]])).round(6)
-    array([0.5])
-    """
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    first, second = -np.partition(-shifted, 1, axis=1)[:, :2].T
-    return np.asarray((first - second) / shifted.sum(1), np.float64)

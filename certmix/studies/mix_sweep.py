@@ -7,15 +7,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_outputs
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.attacking import attacked_outputs, outputs
+from certmix.runs.attacking import attacked_outputs
 from certmix.runs.cells import Cell
 from certmix.runs.sources import Sources
 from certmix.studies.study import (
+    CLEAN,
+    ROB,
+    STD,
     Numbers,
     StudyResult,
     Surroundings,
@@ -30,7 +32,6 @@ from certmix.text import plain_decimal
 __all__ = ["DEFAULT_ALPHAS", "mix_sweep"]
 
 DEFAULT_ALPHAS = tuple(round(k / 20, 2) for k in range(21))
-CLEAN, STD, ROB = "clean", "STD", "ROB"
 
 
 def mix_sweep(
@@ -64,28 +65,22 @@ def mix_sweep(
     request = request or AttackRequest(steps=20)
     weights = check_alphas(alphas)
     with open_study("mix-sweep", request, sources, where, asked={"alphas": list(weights)}) as study:
-        pair = study.pair
-        attacked = partial(attacked_outputs, study.bench, pair)
-        cells = [
-            Cell(CLEAN, lambda batch: outputs(pair, batch.images)),
-            Cell(STD, partial(attacked, STD, pair[0], False)),
-            Cell(ROB, partial(attacked, ROB, pair[1], False)),
-        ]
+        cells, kept = study.both(), partial(attacked_outputs, study.bench, study.pair)
         for a in weights:
-            compute = partial(attacked, mix_cell(a), MixedClassifier(*pair, a).eval(), True)
-            cells.append(Cell(mix_cell(a), compute))
+            mix = MixedClassifier(*study.pair, a).eval()
+            cells.append(Cell(mix_cell(a), partial(kept, mix_cell(a), mix, True)))
         numbers = study.fill(cells, [cell.name for cell in cells[1:]])
         return study.publish(numbers, view(numbers))
 
 
-def check_alphas(alphas: Sequence[float], low: float = 0.0) -> tuple[float, ...]:
-    """Return the alphas in increasing order; ParameterError if none, outside [low, 1], or given twice."""
+def check_alphas(alphas: Sequence[float]) -> tuple[float, ...]:
+    """Return the alphas in increasing order; ParameterError if none, outside [0, 1], or given twice."""
     weights = tuple(sorted(float(a) for a in alphas))
-    if not weights or not all(low <= a <= 1.0 for a in weights):
+    if not weights or not all(0.0 <= a <= 1.0 for a in weights):
         percent = bool(weights) and 10 <= weights[-1] <= 100
         shown = ",".join(f"{a / 100 if a > 1 else a:g}" for a in weights)
         hint = f"did you mean {shown}?" if percent else "for example 0.5,0.75,1"
-        raise ParameterError(f"alphas = {list(alphas)}: give at least one, each in [{low:g}, 1]: {hint}")
+        raise ParameterError(f"alphas = {list(alphas)}: give at least one, each in [0, 1]: {hint}")
     if len(set(weights)) < len(weights):
         raise ParameterError(f"alphas = {list(alphas)}: one is given twice")
     return weights
@@ -102,27 +97,22 @@ def view(numbers: Numbers) -> StudyResult:
 
     def right(cell: str) -> np.ndarray:
         """bool (alphas, m): whether each mix is right at the cell's points."""
-        standard, robust = (torch.from_numpy(part) for part in np.split(numbers.read(cell), 2, axis=1))
-        return np.asarray(mix_outputs(standard, robust, alphas).argmax(-1).numpy() == numbers.labels)
+        return np.asarray(mix_outputs(*numbers.pair(cell), alphas).argmax(-1).numpy() == numbers.labels)
 
     clean, std, rob = map(right, (CLEAN, STD, ROB))
     mixes = [right(mix_cell(a)) for a in alphas]
     mix = clean & np.stack([one[k] for k, one in enumerate(mixes)])
     worst = np.logical_and.reduce([clean, std, rob, *mixes])
     lines: dict[str, list[Any]] = {"clean": [estimated_accuracy(one) for one in clean]}
-    for name, held in (
-        ("STD attack", clean & std), ("ROB attack", clean & rob), ("MIX attack", mix), (WORST, worst)
-    ):  # fmt: skip
-        lines[name] = [attacked_accuracy(one) for one in held]
+    attacked = {"STD attack": clean & std, "ROB attack": clean & rob, "MIX attack": mix, WORST: worst}
+    lines |= {name: [attacked_accuracy(one) for one in held] for name, held in attacked.items()}
     # Images that the MIX attack left right and another point broke.
     transfer = {plain_decimal(a): int(n) for a, n in zip(alphas, (mix & ~worst).sum(1), strict=True) if n}
-    more = []
-    if transfer:
-        most = max(transfer, key=lambda alpha: transfer[alpha])
-        more.append(
-            f"Points made for another model or alpha broke images that the MIX attack left right, up to "
-            f"{transfer[most]} (alpha = {most}): read the worst case."
-        )
+    most = max(transfer, key=lambda alpha: transfer[alpha], default="")
+    more = (
+        f"Points made for another model or alpha broke images that the MIX attack left right, up to "
+        f"{transfer.get(most)} (alpha = {most}): read the worst case."
+    )
     words = f"{numbers.request.words()}, {len(numbers.labels):,} images"
     table = Table(
         name="mix-sweep",
@@ -134,7 +124,7 @@ def view(numbers: Numbers) -> StudyResult:
             "STD: attack on the standard classifier; ROB: on the robust one; MIX: on the mix, end to end. "
             "Worst case: no point that any attack of this sweep found, at any alpha, is misclassified.",
             "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
-            *more,
+            *([more] if transfer else []),
             *numbers.blind,
             numbers.provenance,
         ),

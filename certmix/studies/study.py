@@ -7,33 +7,36 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from certmix.bounds.clopper_pearson import interval
 from certmix.certification.describe import description
 from certmix.data import spread, stack
-from certmix.errors import DataError, Interrupted, ModelError, ParameterError, RunError
+from certmix.errors import DataError, Interrupted, ModelError, RunError
 from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
 from certmix.models.spec import LoadedModel
 from certmix.nuts.adaptive import DirectBypass
+from certmix.nuts.grid import Number
 from certmix.nuts.mixture import NutsMixture
 from certmix.runs import Run, Store, StudyIdentity, read_run
 from certmix.runs.attack_request import AttackRequest, check_ball
-from certmix.runs.attacking import Bench, blind_notes, fill, outputs
+from certmix.runs.attacking import Bench, attacked_outputs, blind_notes, fill, outputs
 from certmix.runs.cells import Cell, Progress
 from certmix.runs.folder import CERTIFY, DATABASE, command_of
 from certmix.runs.opening import open_run
 from certmix.runs.settings import Settings, fields, settings
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
+from certmix.studies import STUDIES
 from certmix.tables.formats import write_files
 from certmix.tables.table import Table
 from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArray, IntArray
@@ -41,23 +44,14 @@ from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArr
 __all__ = ["EmpiricalWarning", "StudyResult", "Surroundings", "show_study"]
 
 S = TypeVar("S", bound=Settings)
-STUDIES = {
-    "attack": "attack",
-    "mix-sweep": "mix_sweep",
-    "compare-trust": "compare_trust",
-    "confidence": "confidence",
-    "lipschitz": "lipschitz",
-    "nuts-fit": "nuts_fit",
-    "nuts-evaluate": "nuts_evaluate",
-    "nuts-certified": "nuts_certified",
-}
-"""Module by study: its `view` makes the result of numbers."""
 
 ROBUST = "cifar10-adversarial-linf"
 """The shipped robust classifier of empirical studies."""
 
 SHOWN = "shown"
-"""Key of a run's store: the images and notes of the table that was published last."""
+"""Key of a run's store: the `Shown` of the table that was published last."""
+
+CLEAN, STD, ROB = "clean", "STD", "ROB"
 
 LOOKED_AT = 50
 """Images on which it is looked whether a model is near chance, before the study begins."""
@@ -128,6 +122,16 @@ class StudyResult:
         return self.table.complete
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """The images and notes of a table, as the store keeps them."""
+
+    indices: tuple[Number, ...]
+    labels: tuple[Number, ...]
+    cells: tuple[str, ...]
+    blind: tuple[str, ...] = ()
+    complete: bool = True
+
+
 @dataclass(frozen=True)
 class Numbers:
     """What a study's table is made from: numbers of images, and names; no model and no data.
@@ -149,20 +153,23 @@ class Numbers:
     complete: bool
 
     @classmethod
-    def of(
-        cls, store: Store, folder: Path | None, run: Mapping[str, Any], shown: Mapping[str, Any]
-    ) -> Numbers:
+    def of(cls, store: Store, folder: Path | None, run: Mapping[str, Any], shown: Shown) -> Numbers:
         """Return those of a run from ``run.json`` and from what is kept as `SHOWN`."""
         return cls(
             store, folder, {**run["identity"], **run["request"]}, str(run["data"]["name"]),
             {role: str(one["name"]) for role, one in run["models"].items() if one},
-            tuple(map(str, run["data"]["class_names"])), _whole(shown["indices"]), _whole(shown["labels"]),
-            tuple(map(str, shown["cells"])), tuple(map(str, shown["blind"])), shown["complete"] is True,
+            tuple(map(str, run["data"]["class_names"])), np.array(shown.indices, np.int64),
+            np.array(shown.labels, np.int64), shown.cells, shown.blind, shown.complete,
         )  # fmt: skip
 
     def read(self, cell: str) -> FloatArray:
         """Return what a cell keeps of each image, float64 (m, k)."""
         return np.asarray(self.store.read(cell, self.indices.tolist()), np.float64)
+
+    def pair(self, cell: str) -> tuple[Tensor, Tensor]:
+        """Return both classifiers' logits (m, c) of a cell that keeps them side by side."""
+        standard, robust = np.split(self.read(cell), 2, axis=1)
+        return torch.from_numpy(standard), torch.from_numpy(robust)
 
     @cached_property
     def request(self) -> AttackRequest:
@@ -191,6 +198,15 @@ class Study:
         assert self.loaded.standard is not None
         return self.loaded.standard.module, self.loaded.robust.module
 
+    def both(self) -> list[Cell]:
+        """Return the cells of both classifiers' logits: clean, and where each of them is attacked by itself.
+
+        Points go on to be attacked after they are misclassified.
+        """
+        (g, h), kept = self.pair, partial(attacked_outputs, self.bench, self.pair)
+        clean = Cell(CLEAN, lambda batch: outputs(self.pair, batch.images))
+        return [clean, Cell(STD, partial(kept, STD, g, False)), Cell(ROB, partial(kept, ROB, h, False))]
+
     def fill(
         self, cells: Sequence[Cell], attacked: Sequence[str] = (), bench: Bench | None = None
     ) -> Numbers:
@@ -202,10 +218,10 @@ class Study:
         notes = blind_notes(bench.store, attacked)
         for note in notes:
             bench.say(note)
-        shown = {
-            "indices": bench.dataset.indices[held].tolist(), "labels": bench.dataset.labels[held].tolist(),
-            "cells": [cell.name for cell in cells], "blind": [*bench.blind, *notes], "complete": complete,
-        }  # fmt: skip
+        shown = Shown(
+            bench.dataset.indices[held].tolist(), bench.dataset.labels[held].tolist(),
+            tuple(cell.name for cell in cells), (*bench.blind, *notes), complete,
+        )  # fmt: skip
         return Numbers.of(bench.store, self.run.path, self.described, shown)
 
     def publish(self, numbers: Numbers, found: StudyResult) -> StudyResult:
@@ -221,9 +237,9 @@ def publish(run: Run, numbers: Numbers, found: StudyResult) -> StudyResult:
     found = replace(found, folder=run.path)
     if not found.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
         return found
-    shown = {"indices": numbers.indices.tolist(), "labels": numbers.labels.tolist(),
-             "cells": numbers.cells, "blind": numbers.blind, "complete": numbers.complete}  # fmt: skip
-    run.store.put(SHOWN, json.dumps(shown))
+    images = numbers.indices.tolist(), numbers.labels.tolist()
+    shown = Shown(*images, numbers.cells, numbers.blind, numbers.complete)
+    run.store.put(SHOWN, msgspec.json.encode(shown).decode())
 
     def write(folder: Path) -> None:
         write_files(folder, found.table, found.plots)
@@ -251,11 +267,11 @@ def stored_numbers(folder: Path, study: str | None = None) -> Iterator[Numbers]:
         if text is None:
             raise RunError(f"{folder} holds no table, its command did not finish: repeat it")
         try:
-            numbers = Numbers.of(store, folder, run, parse_json(text.encode()))
+            numbers = Numbers.of(store, folder, run, msgspec.convert(parse_json(text.encode()), Shown))
             if not 0 < len(numbers.indices) == len(numbers.labels):
                 raise ValueError(f"{len(numbers.indices)} images and {len(numbers.labels)} labels")
             yield numbers
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, ParameterError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, msgspec.ValidationError) as error:
             told = " ".join(str(error).split())[:100]
             raise RunError(f"{folder} is damaged ({told}): repeat its command with --fresh") from None
 
@@ -271,14 +287,8 @@ def show_study(folder: str | Path) -> Table:
         commands = ", ".join(map(command_of, STUDIES))
         raise RunError(f"{folder} is a run of {command_of(study)}: name a run of {commands}")
     with stored_numbers(folder, study) as numbers:
-        found: StudyResult = import_module(f"certmix.studies.{STUDIES[study]}").view(numbers)
+        found: StudyResult = import_module(f"certmix.studies.{study.replace('-', '_')}").view(numbers)
         return found.table
-
-
-def _whole(values: list[int]) -> IntArray:
-    if not all(type(value) is int and 0 <= value < 2**63 for value in values):
-        raise ValueError("numbers out of range")
-    return np.array(values, np.int64)
 
 
 @contextmanager
@@ -395,20 +405,15 @@ def images_file(headings: Sequence[str], columns: Sequence[Iterable[Any]]) -> di
     return {"images.tsv": ("\n".join(lines) + "\n").encode()}
 
 
-def _counted(right: Any) -> tuple[int, int, tuple[float, float]]:
-    values = np.asarray(right, bool)
-    correct, images = int(values.sum()), len(values)
-    if images == 0:
-        return 0, 0, (0.0, 1.0)
-    low, high = interval(correct, images)
-    return correct, images, (float(low), float(high))
-
-
 def estimated_accuracy(right: Any) -> EstimatedAccuracy:
     """Return the share of True in bool (m,), with its 95 % interval over images."""
-    return EstimatedAccuracy(*_counted(right))
+    values = np.asarray(right, bool)
+    correct, images = int(values.sum()), len(values)
+    low, high = interval(correct, images) if images else (0.0, 1.0)
+    return EstimatedAccuracy(correct, images, (float(low), float(high)))
 
 
 def attacked_accuracy(right: Any) -> AttackedAccuracy:
     """Return the same for images under attack: an upper bound of robust accuracy."""
-    return AttackedAccuracy(*_counted(right))
+    found = estimated_accuracy(right)
+    return AttackedAccuracy(found.correct, found.images, found.interval)

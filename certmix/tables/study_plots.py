@@ -7,7 +7,6 @@ trade-off".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +39,7 @@ WORST = "worst case"
 """The name of the line that is drawn broad and pale, below those that make it up."""
 
 _BINS = np.linspace(0.0, 1.0, 21)
-_CLASSIFIERS = {"g": "standard (g)", "h": "robust (h)"}
+CLASSIFIERS = {"g": "standard (g)", "h": "robust (h)"}
 _MEAN, _MEDIAN = (0, (5, 2)), (0, (1, 1.4))
 _LEAST = 4.0  # percent that an axis of accuracies spans at least
 _SHOWN = 4.0  # the axis of estimated radii ends at so many eps: beyond eps nothing more follows
@@ -101,38 +100,21 @@ def sweep_image(
     return image(suffix, (7.0, 5.2), draw)
 
 
-@dataclass(frozen=True)
-class TrustCurve:
-    """One trust term in one form: an accuracy on clean and one on attacked images for each alpha.
+Shares = Sequence[EstimatedAccuracy]
+Curve = tuple[Shares, Shares]
+"""Clean and attacked accuracies of one trust term in one form, in the order of the weights."""
+Panel = tuple[str, float, Mapping[tuple[str, str], Curve]]
+"""Norm and radius of the attacks, in units of the input, and curves by trust term and form."""
 
-    ``alphas`` are the robust classifier's weights, in increasing order.
+
+def trust_image(weights: Sequence[float], panels: Mapping[str, Panel], suffix: str) -> bytes:
+    """Draw attacked against clean accuracy, a panel a norm, by its title (Figures 1 and 4).
+
+    Colour is the trust term, the line's style its form; points are joined in order of the weight of the
+    robust classifier, which is written beside some of them.
     """
-
-    trust: str
-    form: str
-    alphas: tuple[float, ...]
-    clean: tuple[EstimatedAccuracy, ...]
-    attacked: tuple[AttackedAccuracy, ...]
-
-
-@dataclass(frozen=True)
-class TrustCurves:
-    """The curves of one panel: attacks of one norm and radius eps, in units of the input."""
-
-    curves: tuple[TrustCurve, ...]
-    norm: str
-    eps: float
-    title: str
-
-
-def trust_image(panels: Sequence[TrustCurves], suffix: str) -> bytes:
-    """Draw attacked against clean accuracy, a panel a norm (Figures 1 and 4).
-
-    Colour is the trust term, the line's style its form; points are joined in order of alpha, and numbers
-    beside some of them are the alphas.
-    """
-    trusts = list(dict.fromkeys(curve.trust for panel in panels for curve in panel.curves))
-    forms = list(dict.fromkeys(curve.form for panel in panels for curve in panel.curves))
+    names = [name for *_, curves in panels.values() for name in curves]
+    trusts, forms = (list(dict.fromkeys(each)) for each in zip(*names, strict=True))
 
     def of_form(number: int) -> dict[str, Any]:
         hollow = {"markerfacecolor": "white"} if number % 2 else {}
@@ -140,22 +122,23 @@ def trust_image(panels: Sequence[TrustCurves], suffix: str) -> bytes:
 
     def draw(figure: Figure) -> None:
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, panel in zip(all_axes, panels, strict=True):
-            for curve in panel.curves:
-                how = {**style(trusts.index(curve.trust)), **of_form(forms.index(curve.form))}
-                points = percent(curve.clean), percent(curve.attacked)
+        for axes, (title, (norm, eps, curves)) in zip(all_axes, panels.items(), strict=True):
+            for (trust, form), curve in curves.items():
+                how = {**style(trusts.index(trust)), **of_form(forms.index(form))}
+                points = map(percent, curve)
                 axes.plot(*points, linewidth=1.4, markersize=3.6, clip_on=False, zorder=3, **how)
             axes.margins(0.07)
             axes.autoscale_view()
-            axes.set(xlim=_limits(axes.get_xlim(), panel), ylim=_limits(axes.get_ylim(), panel))
-            ball = f"{NORM_SIGNS.get(panel.norm, one_line(panel.norm))}, \u03b5 = {as_given(panel.eps)}"
+            known = any(np.isfinite(np.add(*map(percent, curve))).any() for curve in curves.values())
+            axes.set(xlim=_limits(axes.get_xlim(), known), ylim=_limits(axes.get_ylim(), known))
+            ball = f"{NORM_SIGNS.get(norm, one_line(norm))}, \u03b5 = {as_given(eps)}"
             axes.set_xlabel("clean accuracy (%, estimate)")
             axes.set_ylabel(f"attacked accuracy (%, upper bound)\n{ball}", parse_math=False)
-            title = "" if len(panels) == 1 else "\n".join(title_lines(panel.title, 52))
-            axes.set_title(title, fontsize=9.5, parse_math=False)
+            own = "" if len(panels) == 1 else "\n".join(title_lines(title, 52))
+            axes.set_title(own, fontsize=9.5, parse_math=False)
             tidy(axes)
         subtitle = "numbers at the curves: weight of the robust classifier"
-        head(figure, panels[0].title if len(panels) == 1 else "Clean against attacked accuracy", subtitle)
+        head(figure, *panels if len(panels) == 1 else ["Clean against attacked accuracy"], subtitle)
         grey: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 4.5, "linewidth": 1.6}
         handles = [
             entry(f"trust: {name}", linewidth=2, markersize=5, **{**style(k), "linestyle": "-"})
@@ -164,18 +147,18 @@ def trust_image(panels: Sequence[TrustCurves], suffix: str) -> bytes:
         handles += [entry(f"form: {name}", **grey, **of_form(k)) for k, name in enumerate(forms)]
         legend(figure, handles)
         figure.draw_without_rendering()
-        for axes, panel in zip(all_axes, panels, strict=True):
-            places = [np.stack([percent(one.clean), percent(one.attacked)], 1) for one in panel.curves]
-            texts = [[plain_decimal(round(a, 4)) for a in one.alphas] for one in panel.curves]
-            colours = [style(trusts.index(one.trust))["color"] for one in panel.curves]
-            place_labels(axes, places, texts, colours)
+        texts = [plain_decimal(round(weight, 4)) for weight in weights]
+        for axes, (_, _, curves) in zip(all_axes, panels.values(), strict=True):
+            places = [np.stack([*map(percent, curve)], 1) for curve in curves.values()]
+            colours = [style(trusts.index(trust))["color"] for trust, _ in curves]
+            place_labels(axes, places, [texts] * len(places), colours)
 
     return image(suffix, (6.4 if len(panels) == 1 else 5.2 * len(panels), 5.6), draw)
 
 
-def _limits(ends: tuple[float, float], panel: TrustCurves) -> tuple[float, float]:
+def _limits(ends: tuple[float, float], known: bool) -> tuple[float, float]:
     """Return an axis' ends: never narrower than a few percent, never far outside 0 to 100."""
-    if not any(np.isfinite(percent(c.clean) + percent(c.attacked)).any() for c in panel.curves):
+    if not known:
         return 0.0, 100.0
     middle, span = sum(ends) / 2, max(ends[1] - ends[0], _LEAST)
     beyond = 0.05 * span
@@ -206,7 +189,7 @@ def gaps_image(
                 if (classifier, condition) not in panels:
                     grid[r][c].set_visible(False)
                     continue
-                name = f"{_CLASSIFIERS.get(classifier, classifier)}, {condition}"
+                name = f"{CLASSIFIERS.get(classifier, classifier)}, {condition}"
                 highest.append(_histograms(grid[r][c], name, panels[classifier, condition]))
                 if not any((below, condition) in panels for below in rows[r + 1 :]):
                     grid[r][c].set_xlabel("gap between the two largest probabilities")

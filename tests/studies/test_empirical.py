@@ -21,7 +21,7 @@ from certmix.runs.sources import Sources
 from certmix.studies import study as study_module
 from certmix.studies.attack import attack
 from certmix.studies.compare_trust import compare_trust
-from certmix.studies.confidence import confidence, top_two_gap
+from certmix.studies.confidence import confidence
 from certmix.studies.lipschitz import local_lipschitz
 from certmix.studies.mix_sweep import check_alphas, mix_sweep
 from certmix.studies.study import Surroundings, blind_mixes, show_study
@@ -170,14 +170,6 @@ def test_attacked_images_go_on_being_attacked_when_their_gap_is_asked_for(points
     worst = values - EPS * np.abs(weights).sum()
     expected = np.abs(np.tanh(worst[worst <= 0] / 2))  # two classes: the gap is tanh(|z| / 2)
     assert np.allclose(np.sort(done.data["g", "STD", False]), np.sort(expected), atol=1e-4)
-
-
-def test_the_gap_of_two_largest_probabilities():
-    logits = np.random.default_rng(0).normal(size=(50, 7)) * 10
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    first, second = -np.sort(-probabilities, axis=1)[:, :2].T
-    assert np.allclose(top_two_gap(logits), first - second, atol=1e-14)
-    assert top_two_gap(np.array([[1e4, 0.0], [0.0, 0.0]])).tolist() == [1.0, 0.0]
 
 
 def test_every_trust_term_and_form_meets_the_base_models_at_the_ends(points):

@@ -28,8 +28,6 @@ from certmix.tables.nuts_plots import (
     transform_image,
 )
 from certmix.tables.study_plots import (
-    TrustCurve,
-    TrustCurves,
     gaps_image,
     lipschitz_image,
     sweep_image,
@@ -63,17 +61,19 @@ def sweep(alphas: tuple[float, ...] = MANY, share: float | None = None, title: s
     return partial(sweep_image, alphas, lines, title=title, subtitle="pgd, 1,000 images")
 
 
-def trust(
-    alphas: tuple[float, ...] = MANY, share: float | None = None, title: str = "pgd, 1,000 images", **ball
-) -> TrustCurves:
-    curves = []
+def trust(*balls, alphas: tuple[float, ...] = MANY, share: float | None = None):
+    """Panels of these titles, norms and radii."""
+    curves = {}
     for t, name in enumerate(("constant", "gradient", "max-gradient", "gradient-ratio")):
         for f, form in enumerate(("probabilities", "logits")):
             bent = [a ** (1 + 0.4 * t + 0.2 * f) for a in alphas]
-            clean = tuple(accuracy(0.95 - 0.15 * u**2 if share is None else share) for u in bent)
-            attacked = tuple(accuracy(0.5 * u if share is None else share, AttackedAccuracy) for u in bent)
-            curves.append(TrustCurve(name, form, alphas, clean, attacked))
-    return TrustCurves(tuple(curves), ball.get("norm", "linf"), ball.get("eps", 8 / 255), title)
+            clean = [accuracy(0.95 - 0.15 * u**2 if share is None else share) for u in bent]
+            curves[name, form] = (
+                clean,
+                [accuracy(0.5 * u if share is None else share, AttackedAccuracy) for u in bent],
+            )
+    panels = {title: (*ball, curves) for title, *ball in balls or [("pgd, 1,000 images", "linf", 8 / 255)]}
+    return partial(trust_image, alphas, panels)
 
 
 def gaps(title: str = "pgd, 1,000 images"):
@@ -148,11 +148,11 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
     "sweep of none": sweep(()),
     "sweep at 1, long": sweep((0.5, 1.0), 1.0, LONG),
     "nobody": partial(sweep_image, (0.0, 1.0), {"clean": [NOBODY, accuracy(0.5)]}, title="t"),
-    "trust": partial(trust_image, [trust()]),
-    "trust at 0": partial(trust_image, [trust((0.0, 1.0), 0.0)]),
-    "trust at 1": partial(trust_image, [trust((0.0, 1.0), 1.0, WORDLESS)]),
-    "trust of nobody": partial(trust_image, [TrustCurves((TrustCurve(MARKUP, "_$", (0.5,), (NOBODY,), (NOBODY,)),), "$n$", 1.0, "t")]),
-    "panels": partial(trust_image, [trust((0, 0.5, 1)), trust(norm="l2", eps=0.5, title=LONG)]),
+    "trust": trust(),
+    "trust at 0": trust(alphas=(0.0, 1.0), share=0.0),
+    "trust at 1": trust((WORDLESS, "linf", 0.5), alphas=(0.0, 1.0), share=1.0),
+    "trust of nobody": partial(trust_image, (0.5,), {"t": ("$n$", 1.0, {(MARKUP, "_$"): ([NOBODY], [NOBODY])})}),
+    "panels": trust(("t", "linf", 8 / 255), (LONG, "l2", 0.5)),
     "gaps": gaps(),
     "no gaps, long": partial(gaps_image, {("g", LONG): (NONE, NONE)}, title=LONG),
     "a lone corner": partial(gaps_image, {("g", "clean"): (NONE, np.zeros(1)), ("h", "pgd"): (np.ones(2), NONE)}, title=WORDLESS),
@@ -314,11 +314,11 @@ def test_a_sweep_draws_the_figures_and_their_intervals(monkeypatch: pytest.Monke
 def test_trust_joins_points_in_order_of_alpha_a_colour_a_term_a_style_a_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = trust()
+    ((*_, curves),) = DRAWN["trust"].args[1].values()
     lines = drawn_figure("trust", monkeypatch).axes[0].get_lines()
-    for curve, line in zip(found.curves, lines, strict=True):
-        assert line.get_xdata() == pytest.approx([100 * one.accuracy for one in curve.clean])
-        assert line.get_ydata() == pytest.approx([100 * one.accuracy for one in curve.attacked])
+    for (clean, attacked), line in zip(curves.values(), lines, strict=True):
+        assert line.get_xdata() == pytest.approx([100 * one.accuracy for one in clean])
+        assert line.get_ydata() == pytest.approx([100 * one.accuracy for one in attacked])
     assert [line.get_color() for line in lines] == [c for c in COLOURS[:4] for _ in range(2)]
     assert len({line.get_linestyle() for line in lines}) == 2
 
