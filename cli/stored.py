@@ -344,8 +344,11 @@ def show(run: Path, format_: str) -> int:
     from certmix.tables import print_table
 
     if read_run(run)["identity"].get("study") in STUDIES:
-        from certmix.studies.study import show_study as show
+        from certmix.studies.study import show_study
+
+        print_table(show_study(run), format_)
     else:
         from certmix.certification.publish import show
-    print_table(show(run), format_)
+
+        print_table(show(run), format_)
     return 0

@@ -190,7 +190,7 @@ def load_model(
     if mix is not None:
         # A later station, which imports this one: asked for only where a mix is named.
         load_part: Callable[..., LoadedModel] = importlib.import_module("certmix.nuts.folder").load_part
-        loaded = load_part(*mix, spec, device=device, classes=classes, zoo=zoo)
+        loaded = load_part(*mix, spec, device=device, classes=classes)
     elif path is not None:
         stem = path.name.removesuffix(".json")
         card = zoo_card(stem, path.parent)

@@ -117,19 +117,9 @@ class DirectBypass(nn.Module):
                 )
         self.mixture, self.auxiliary = mixture, auxiliary
 
-    @property
-    def standard(self) -> nn.Module:
-        """The standard model g."""
-        return self.mixture.standard
-
-    @property
-    def robust(self) -> nn.Module:
-        """The robust model h, before the transform."""
-        return self.mixture.robust
-
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the mix's logits, float64 (N, classes); each base model runs once."""
-        standard, robust = call_both(self.standard, self.robust, inputs)
+        standard, robust = call_both(self.mixture.standard, self.mixture.robust, inputs)
         with torch.no_grad():
             value = self.mixture.mix(standard, robust)
         if not torch.is_grad_enabled():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +21,7 @@ from certmix.nuts.grid import (
     TransformSettings,
     check_choice,
 )
-from certmix.nuts.margins import CLAMPS, attacked_margin, check_labels, check_logits, normalize_numpy
+from certmix.nuts.margins import attacked_margin, check_labels, check_logits, normalize_numpy, over_grid
 from certmix.types import FloatArray, IntArray
 
 LARGEST_THRESHOLD = 1.0 - 1e-9
@@ -228,26 +226,17 @@ def _classified_right(logits: FloatArray, labels: IntArray) -> tuple[FloatArray,
 def _sorted_margins(
     logits: FloatArray, labels: IntArray, *, grid: Grid, clamp: str, top_k: int | None, threads: int | None
 ) -> FloatArray:
-    """Margins (s, p, c, m), sorted along the last axis; one task of the pool an exponent and bias."""
+    """Margins (s, p, c, m), sorted along the last axis."""
     if threads is not None and threads < 1:
         raise ParameterError(f"threads = {threads}: at least 1 is needed; leave it out for all processors")
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    margins = np.empty((len(grid.c), len(grid.p), len(grid.s), len(logits)))
-    normalized, scales = normalize_numpy(logits, top_k), np.array(grid.s)
+    scales = np.array(grid.s)
 
     def task(clamped: FloatArray, p: float, out: FloatArray) -> None:
         _margins_over_scales(clamped, labels, p, scales, out)
         out.sort(-1)
 
-    with ThreadPoolExecutor(threads or available) as pool:
-        for c, block in zip(grid.c, margins, strict=True):
-            list(pool.map(partial(task, CLAMPS[clamp](normalized + c)), grid.p, block))
-    return margins.transpose(2, 1, 0, 3)
-
-
-@njit(cache=True, nogil=True)
-def _signed_power(x: float, p: float) -> float:
-    return -((-x) ** p) if x < 0.0 else x**p
+    normalized = normalize_numpy(logits, top_k)
+    return over_grid(task, normalized, grid, clamp, (len(logits),), threads=threads)[0]
 
 
 @njit(cache=True, nogil=True)
@@ -264,8 +253,8 @@ def _margins_over_scales(
     for i in range(images):
         top, second, first = -math.inf, -math.inf, 0
         for j in range(classes):
-            value = _signed_power(clamped[i, j], p)
-            below[j] = value
+            z = clamped[i, j]
+            value = below[j] = -((-z) ** p) if z < 0.0 else z**p
             if value > top:
                 second, top, first = top, value, j
             elif value > second:

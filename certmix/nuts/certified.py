@@ -9,9 +9,7 @@ samples, plans of what bounds will give, and a choice among them.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +21,7 @@ from scipy.special import betaincinv, ndtr, ndtri
 from certmix.bounds import BOUNDS, bernstein, hoeffding
 from certmix.errors import DataError, ParameterError
 from certmix.nuts.grid import CLAMP_NAMES, Grid, check_choice
-from certmix.nuts.margins import CLAMPS, check_labels, check_logits, normalize_numpy
+from certmix.nuts.margins import check_labels, check_logits, normalize_numpy, over_grid
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
@@ -95,17 +93,10 @@ def score_sums(noisy: FloatArray, score: Callable[[FloatArray], FloatArray]) -> 
     return ScoreSums(scores.sum(1)[None], (scores**2).sum(1)[None], noisy.shape[1])
 
 
-def grid_sums(
-    noisy: FloatArray,
-    grid: Grid,
-    *,
-    clamp: str = "gelu",
-    top_k: int | None = None,
-    threads: int | None = None,
-) -> ScoreSums:
+def grid_sums(noisy: FloatArray, grid: Grid, *, clamp: str = "gelu", top_k: int | None = None) -> ScoreSums:
     """Return the sums of softmax(M(z)) over the noise of base logits (m, n, c), at every point of a grid.
 
-    Candidates are in the order of ``np.ndindex(grid.shape)``; threads change nothing but the time.
+    Candidates are in the order of ``np.ndindex(grid.shape)``.
     """
     check_choice("clamp", clamp, CLAMP_NAMES)
     images, samples, classes = noisy.shape
@@ -115,20 +106,16 @@ def grid_sums(
             f"{math.prod(grid.shape)} grid points, {images} images and {classes} classes are {size:,} means, "
             f"of which at most {_LARGEST_GRID:,} are held: take fewer images or a smaller grid"
         )
-    shape = (len(grid.c), len(grid.p), len(grid.s), images, classes)
-    totals, squares, scales = np.empty(shape), np.empty(shape), np.array(grid.s)
     normalized = normalize_numpy(noisy.reshape(-1, classes), top_k).reshape(noisy.shape)
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for k, c in enumerate(grid.c):
-            task = partial(_sums_over_scales, CLAMPS[clamp](normalized + c), scales)
-            list(pool.map(task, grid.p, totals[k], squares[k]))
-    flat = [x.transpose(2, 1, 0, 3, 4).reshape(-1, images, classes) for x in (totals, squares)]
-    return ScoreSums(flat[0], flat[1], samples)
+    task = partial(_sums_over_scales, np.array(grid.s))
+    sums = over_grid(task, normalized, grid, clamp, *[(images, classes)] * 2)
+    totals, squares = (one.reshape(-1, images, classes) for one in sums)
+    return ScoreSums(totals, squares, samples)
 
 
 @njit(cache=True, nogil=True)
 def _sums_over_scales(
-    clamped: FloatArray, scales: FloatArray, p: float, totals: FloatArray, squares: FloatArray
+    scales: FloatArray, clamped: FloatArray, p: float, totals: FloatArray, squares: FloatArray
 ) -> None:
     """Write the sums over noise of softmax(s |z|^p sgn z) and of its squares, (scales, m, c).
 
@@ -161,12 +148,9 @@ def _sums_over_scales(
 Side = Callable[[FloatArray, FloatArray, int, float], FloatArray]
 
 
-def _betting(cost: float) -> Side:
-    def lower(mean: FloatArray, variance: FloatArray, samples: int, delta: float) -> FloatArray:
-        log = math.log(1 / delta) + cost
-        return mean - np.sqrt(2 * variance * log / samples) - log / (3 * samples)
-
-    return lower
+def _betting(bets: float, mean: FloatArray, variance: FloatArray, samples: int, delta: float) -> FloatArray:
+    log = math.log(bets / delta)
+    return mean - np.sqrt(2 * variance * log / samples) - log / (3 * samples)
 
 
 def _bernstein(mean: FloatArray, variance: FloatArray, samples: int, delta: float) -> FloatArray:
@@ -179,8 +163,8 @@ def _counts(mean: FloatArray, variance: FloatArray, samples: int, delta: float) 
 
 
 PLANNED_BOUNDS: dict[str, Side] = {
-    "betting": _betting(math.log(28)),
-    "betting-fixed": _betting(math.log(math.pi)),
+    "betting": partial(_betting, 28.0),
+    "betting-fixed": partial(_betting, math.pi),
     "bernstein": _bernstein,
     "relative-entropy": lambda mean, variance, samples, delta: hoeffding.entropy_lower_bound(
         mean, samples, delta
@@ -245,23 +229,15 @@ class Choice:
 
 
 def choose(
-    margins: FloatArray,
-    robust: FloatArray,
-    standard: FloatArray,
-    labels: IntArray,
-    floor: float,
-    *,
-    alphas: tuple[float, ...] = ALPHAS,
+    margins: FloatArray, robust: FloatArray, standard: FloatArray, labels: IntArray, floor: float
 ) -> Choice | None:
     """Return the candidate and alpha that certify most images under a floor of clean accuracy, if any.
 
     An image counts as certified at alpha where h's class is its label and its planned margin (candidates, m)
     exceeds (1 - alpha) / alpha.  Of equals the first of these decides: more clean images right, the larger
-    alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities; alphas increase.
+    alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities.
     """
-    weights = np.array(alphas)
-    clean = np.empty((len(robust), len(weights)), np.int64)
-    right_over_alphas(np.ascontiguousarray(standard), np.ascontiguousarray(robust), labels, weights, clean)
+    weights, clean = np.array(ALPHAS), right_over_alphas(standard, robust, labels)
     counted = np.sort(np.where(robust.argmax(2) == labels, margins, -np.inf), 1)
     threshold = (1.0 - weights) / weights
     certified = np.stack([len(labels) - np.searchsorted(row, threshold, "right") for row in counted])
@@ -277,16 +253,22 @@ def choose(
     return Choice(at[0], float(weights[at[1]]), int(certified[at]), int(clean[at]), ties)
 
 
+def right_over_alphas(standard: FloatArray, robust: FloatArray, labels: IntArray) -> IntArray:
+    """Return how many images argmax((1 - alpha) g + alpha h) gets right, int64 (candidates, `ALPHAS`).
+
+    The lowest class wins ties; g: (m, c), h: (candidates, m, c), probabilities.
+    """
+    counts = np.zeros((len(robust), len(ALPHAS)), np.int64)
+    alphas = np.array(ALPHAS)
+    _count_right(np.ascontiguousarray(standard), np.ascontiguousarray(robust), labels, alphas, counts)
+    return counts
+
+
 @njit(cache=True, nogil=True)
-def right_over_alphas(
+def _count_right(
     standard: FloatArray, robust: FloatArray, labels: IntArray, alphas: FloatArray, counts: IntArray
 ) -> None:
-    """Write how many images argmax((1 - alpha) g + alpha h) gets right, the lowest class winning ties.
-
-    g: (m, c); h: (candidates, m, c); counts: (candidates, alphas).
-    """
     candidates, images, classes = robust.shape
-    counts[:] = 0
     for k in range(candidates):
         for a in range(alphas.size):
             for i in range(images):

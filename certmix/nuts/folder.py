@@ -21,7 +21,7 @@ from certmix.files import digest_of, parse_json, write_atomically
 from certmix.models.architectures import Normalized
 from certmix.models.foreign import FixedMode
 from certmix.models.spec import MODULE_FACTORY, LoadedModel, load_model
-from certmix.models.zoo import ZOO_FOLDER, read_bytes, zoo_names
+from certmix.models.zoo import read_bytes, zoo_names
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
 from certmix.nuts.grid import TransformSettings
@@ -59,14 +59,6 @@ class BaseModel:
     weights: Path | None = None
     normalize: str | None = None
     files: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, loaded: LoadedModel, sources: object, role: str) -> BaseModel:
-        """Return a loaded model with what `certmix.runs.sources.Sources` say of its role."""
-        weights, normalize, files = (
-            getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
-        )
-        return cls(loaded, None if weights is None else Path(weights), normalize, files)
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,6 @@ def save_nuts(
     fit: FitFacts | None = None,
     tuning: TuningImages | None = None,
     copy_weights: bool = False,
-    zoo: Path = ZOO_FOLDER,
 ) -> NutsDescription:
     """Write a fitted mix to a folder, and see that it can be loaded again.
 
@@ -156,8 +147,6 @@ def save_nuts(
         Copy weights, cards and exported programs into the folder, under names
         made of their checksums.  Shipped models, and those that timm or
         RobustBench fetch, stay names; Python code stays where it is.
-    zoo
-        Folder of the shipped models.
 
     Raises
     ------
@@ -167,21 +156,15 @@ def save_nuts(
         If the folder cannot be written.
     """
     place = Path(folder)
-    g, h = (_refer(base, place, zoo, copy_weights) for base in (standard, robust))
+    g, h = (_refer(base, place, copy_weights) for base in (standard, robust))
     description = NutsDescription(settings, g, h, fit, tuning)
-    _load(place, description, "cpu", None, zoo)
+    _load(place, description, "cpu", None)
     write_nuts(place, description)
     return description
 
 
-def load_nuts(
-    folder: Path,
-    *,
-    device: str | torch.device = "cpu",
-    classes: int | None = None,
-    zoo: Path = ZOO_FOLDER,
-) -> LoadedNuts:
-    """Load a mix and its base models; `device`, `classes` and `zoo` as for `certmix.models.spec.load_model`.
+def load_nuts(folder: Path, *, device: str | torch.device = "cpu", classes: int | None = None) -> LoadedNuts:
+    """Load a mix and its base models; `device` and `classes` as for `certmix.models.spec.load_model`.
 
     Code runs only where a base model's spec names code, such as
     ``file.py:factory``: load such folders where you trust them.
@@ -193,7 +176,7 @@ def load_nuts(
         not the one that was tuned.
     """
     place = Path(folder)
-    return _load(place, read_nuts(place), device, classes, zoo)
+    return _load(place, read_nuts(place), device, classes)
 
 
 def write_nuts(folder: Path, description: NutsDescription) -> None:
@@ -243,29 +226,30 @@ def read_nuts(folder: Path) -> NutsDescription:
 
 
 def _load(
-    place: Path, description: NutsDescription, device: str | torch.device, classes: int | None, zoo: Path
+    place: Path, description: NutsDescription, device: str | torch.device, classes: int | None
 ) -> LoadedNuts:
-    pair = [_base(place, description, role, device, classes, zoo) for role in ("standard", "robust")]
-    _input_range(pair, place)
+    """Load both base models, which must take inputs of one range."""
+    pair = [_base(place, description, role, device, classes) for role in ("standard", "robust")]
+    standard, robust = (one.input_range for one in pair)
+    if standard and robust and standard != robust:
+        raise ModelError(
+            f"{place}: the standard model takes inputs in {standard}, the robust one in {robust}: "
+            "mix models of one range"
+        )
     return LoadedNuts(place, description, *pair)
 
 
 def _base(
-    place: Path,
-    description: NutsDescription,
-    role: str,
-    device: str | torch.device,
-    classes: int | None,
-    zoo: Path,
+    place: Path, description: NutsDescription, role: str, device: str | torch.device, classes: int | None
 ) -> LoadedModel:
     """Load one base model, and refuse another than the one that was tuned."""
     reference = getattr(description, role)
-    known = absolute(reference, place, role, zoo)
+    known = absolute(reference, place, role)
     weights = None if known.weights is None else Path(known.weights)
     try:
         loaded = load_model(
             known.spec, weights=weights, normalize=known.normalize, files=known.files, device=device,
-            classes=classes, zoo=zoo,
+            classes=classes,
         )  # fmt: skip
     except (ModelError, ParameterError) as error:
         raise ModelError(f"{place / FILE}: the {role} model: {error}") from error
@@ -278,29 +262,11 @@ def _base(
     return loaded
 
 
-def _input_range(pair: list[LoadedModel], place: Path) -> tuple[float, float] | None:
-    """Return the range of the inputs that both models take."""
-    ranges = {one.input_range for one in pair} - {None}
-    if len(ranges) > 1:
-        standard, robust = (one.input_range for one in pair)
-        raise ModelError(
-            f"{place}: the standard model takes inputs in {standard}, the robust one in {robust}: "
-            "mix models of one range"
-        )
-    return ranges.pop() if ranges else None
-
-
 # ---------------------------------------------------------------------------- as a model
 
 
 def load_part(
-    folder: Path,
-    part: str,
-    spec: str,
-    *,
-    device: str | torch.device = "cpu",
-    classes: int | None = None,
-    zoo: Path = ZOO_FOLDER,
+    folder: Path, part: str, spec: str, *, device: str | torch.device = "cpu", classes: int | None = None
 ) -> LoadedModel:
     """Load the mix (part ``""``) or one of `PARTS`, as `load_model` returns it.
 
@@ -315,15 +281,16 @@ def load_part(
     own = description.settings
     if part in ("standard", "base", "robust"):
         role = "standard" if part == "standard" else "robust"
-        one = _base(place, description, role, device, classes, zoo)
+        one = _base(place, description, role, device, classes)
         if part != "robust":
             return replace(one, spec=spec)
         made, pair = replace(one, card=None), [one]
         module: nn.Module = TransformedRobust(one.module, NonlinearTransform.of(own.transform)).eval()
     else:
-        loaded = _load(place, description, device, classes, zoo)
+        loaded = _load(place, description, device, classes)
         module, pair = getattr(loaded, part or "mixture"), [loaded.standard, loaded.robust]
-        made = LoadedModel(module, "", spec, "", None, _input_range(pair, place), None)
+        input_range = loaded.standard.input_range or loaded.robust.input_range
+        made = LoadedModel(module, "", spec, "", None, input_range, None)
     depends = {"": ("alpha", "temperature"), "auxiliary": ("alpha_d", "r_d"), "robust": ()}
     depends["bypass"] = (*depends[""], *depends["auxiliary"])
     numbers = msgspec.structs.asdict(own.transform) | {name: getattr(own, name) for name in depends[part]}
@@ -336,12 +303,12 @@ def load_part(
 # ---------------------------------------------------------------------------- where the base models lie
 
 
-def _refer(base: BaseModel, folder: Path, zoo: Path, copy: bool) -> ModelReference:
+def _refer(base: BaseModel, folder: Path, copy: bool) -> ModelReference:
     """Return how a mix in `folder` names a base model; with `copy`, its weights are put there first."""
     spec, weights = base.loaded.spec, None if base.weights is None else str(base.weights)
-    if _is_nuts(spec, zoo):
+    if _is_nuts(spec):
         raise ModelError(f"{spec} is itself a nonlinear mix: give two plain models as base models")
-    if copy and spec not in zoo_names(zoo) and not (spec.startswith(_LIBRARIES) and weights is None):
+    if copy and spec not in zoo_names() and not (spec.startswith(_LIBRARIES) and weights is None):
         target, source = folder / "models" / base.loaded.checksum[:16], Path(os.path.expanduser(spec))
         if base.loaded.card is not None:
             if source.is_dir():  # it stands for its only card
@@ -357,7 +324,7 @@ def _refer(base: BaseModel, folder: Path, zoo: Path, copy: bool) -> ModelReferen
         elif (state := _state(base)) is not None:
             weights = str(target / "weights.safetensors")
             write_atomically(Path(weights), state)
-    path, rest = _parts(spec, zoo)
+    path, rest = _parts(spec)
     return ModelReference(
         spec if path is None else _told(path, folder) + rest,
         weights and _told(weights, folder),
@@ -367,25 +334,25 @@ def _refer(base: BaseModel, folder: Path, zoo: Path, copy: bool) -> ModelReferen
     )
 
 
-def absolute(reference: ModelReference, folder: Path, role: str, zoo: Path = ZOO_FOLDER) -> ModelReference:
+def absolute(reference: ModelReference, folder: Path, role: str) -> ModelReference:
     """Return a reference with absolute paths, as `load_model` takes it.
 
     A relative path that leads out of the folder, and a model that is itself a nonlinear mix, are ModelErrors.
     """
     where = f"{folder / FILE}: the {role} model"
-    path, rest = _parts(reference.spec, zoo)
+    path, rest = _parts(reference.spec)
     spec = reference.spec if path is None else _found(path, folder, where) + rest
-    if _is_nuts(reference.spec, zoo) or _is_nuts(spec, zoo):
+    if _is_nuts(reference.spec) or _is_nuts(spec):
         raise ModelError(f"{where} {reference.spec} is itself a nonlinear mix: name a plain model")
     weights = None if reference.weights is None else _found(reference.weights, folder, where)
     files = tuple(_found(file, folder, where) for file in reference.files)
     return msgspec.structs.replace(reference, spec=spec, weights=weights, files=files)
 
 
-def _parts(spec: str, zoo: Path) -> tuple[str | None, str]:
+def _parts(spec: str) -> tuple[str | None, str]:
     """Split a spec into the path it names, None for a name, and the rest."""
     file, colon, factory = spec.rpartition(":")
-    if spec in zoo_names(zoo) or spec.startswith(_LIBRARIES):
+    if spec in zoo_names() or spec.startswith(_LIBRARIES):
         return None, ""
     if file.endswith(".py") and factory:
         return file, colon + factory
@@ -415,8 +382,8 @@ def _found(path: str, folder: Path, where: str) -> str:
     return str(resolved)
 
 
-def _is_nuts(spec: str, zoo: Path) -> bool:
-    path = Path(os.path.expanduser(_parts(spec, zoo)[0] or ""))
+def _is_nuts(spec: str) -> bool:
+    path = Path(os.path.expanduser(_parts(spec)[0] or ""))
     return spec.startswith("nuts:") or path.name == FILE or (path != Path() and os.path.isfile(path / FILE))
 
 

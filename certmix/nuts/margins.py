@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from certmix.errors import DataError
-from certmix.nuts.grid import TransformSettings, check_top_k
+from certmix.nuts.grid import Grid, TransformSettings, check_top_k
 from certmix.types import FloatArray, IntArray
 
 LAYER_NORM = "unbiased"
@@ -84,6 +87,28 @@ def normalize_numpy(logits: ArrayLike, top_k: int | None = None) -> FloatArray:
     kept = shifted if top_k is None or top_k >= z.shape[1] else np.sort(shifted, 1)[:, -top_k:]
     normalized: FloatArray = standardize(shifted, kept, -shifted.min(1, keepdims=True))
     return normalized
+
+
+def over_grid(
+    task: Callable[..., None],
+    logits: FloatArray,
+    grid: Grid,
+    clamp: str,
+    *shapes: tuple[int, ...],
+    threads: int | None = None,
+) -> list[FloatArray]:
+    """Return float64 (s, p, c, *shape) for each shape, as ``task(clamped, p, *blocks)`` fills the blocks.
+
+    A task is an exponent at a bias; its blocks are (s, *shape), and `clamped` is the clamp of `logits` after
+    LN plus the bias.  Tasks run on threads, by default one an available processor.
+    """
+    arrays = [np.empty((len(grid.c), len(grid.p), len(grid.s), *shape)) for shape in shapes]
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(threads or available) as pool:
+        for k, c in enumerate(grid.c):
+            clamped = CLAMPS[clamp](logits + c)
+            list(pool.map(partial(task, clamped), grid.p, *(array[k] for array in arrays)))
+    return [array.swapaxes(0, 2) for array in arrays]
 
 
 def signed_power(x: FloatArray, p: float) -> FloatArray:

@@ -66,23 +66,10 @@ def attack(
     alpha: float | None = None,
     save: Path | None = None,
 ) -> StudyResult:
-    """Attack the robust model of the sources, or the mix of both at `alpha`.
+    """Attack the robust model of the sources, or the mix of both at a weight `alpha` in [0, 1].
 
-    Parameters
-    ----------
-    request
-        Attack and images.
-    sources, where
-        Data and models; where and how to run.
-    alpha
-        Mixing weight in [0, 1]; None attacks the robust model alone.
-    save
-        Write the points found to this ``.npz`` file, which ``--data`` reads.
-
-    Returns
-    -------
-    StudyResult
-        ``.data`` is the `AttackOutcome`.
+    ``.data`` of the result is the `AttackOutcome`; `save` is an ``.npz`` file for the points found, which
+    ``--data`` reads.
     """
     request = request or AttackRequest()
     alpha = None if alpha is None else check_weight(alpha)
@@ -107,9 +94,9 @@ def attack(
             moved = (points.double() - batch.images.double()).flatten(1)
             distance = torch.linalg.vector_norm(moved, order, dim=1).cpu().numpy()[:, None]
             parts = [outputs([model], batch.images), outputs([model], points), distance]
-            return np.concatenate(
-                parts if save is None else [*parts, points.double().flatten(1).cpu().numpy()], 1
-            )
+            if save is not None:
+                parts.append(points.double().flatten(1).cpu().numpy())
+            return np.concatenate(parts, 1)
 
         numbers = study.fill([Cell(cell, attacked, key="attacked")], ["model"])
         found = view(numbers)

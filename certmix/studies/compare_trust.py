@@ -73,8 +73,6 @@ def compare_trust(
         one takes the request's.
     request
         Attack and images; PGD of 10 steps by default, as in the paper.
-    sources, where
-        Data and models; where and how to run.
 
     Returns
     -------
@@ -126,7 +124,8 @@ def view(numbers: Numbers) -> StudyResult:
     request, asked, labels = numbers.request, numbers.asked, numbers.labels
     weights, variants, pair = tuple(asked["weights"]), _variants(numbers.store, asked), numbers.pair(CLEAN)
     panels: dict[str, Panel] = {}
-    halfway, halves, rows = {}, [], []
+    halfway: dict[tuple[str, str, str], float | None] = {}
+    halves, rows = [], []
     for norm, eps in asked["balls"].items():
         curves: dict[tuple[str, str], Curve] = {}
         found: dict[tuple[str, str], float | None] = {}
@@ -200,13 +199,17 @@ class Variant:
     log_median: float
 
     @property
+    def names(self) -> tuple[str, str, str]:
+        return self.norm, self.trust, self.form
+
+    @property
     def name(self) -> str:
-        return f"{self.norm} {self.trust} {self.form}"
+        return " ".join(self.names)
 
     @property
     def key(self) -> str:
         """Key of the run's store where the median is kept."""
-        return f"median/{self.norm}/{self.trust}/{self.form}"
+        return "/".join(("median", *self.names))
 
     @property
     def cell(self) -> str:
@@ -260,10 +263,9 @@ def _cells(
         if variant.trust != "constant":
             cells.append(Cell(variant.cell, partial(log_trust, variant)))
         for weight in weights[1:-1]:
-            how = {"trust": variant.trust, "form": variant.form, "norm": variant.norm}
-            attacked(
-                variant.norm, variant, weight, MixedClassifier(*pair, variant.alpha(weight), **how).eval()
-            )
+            alpha, (norm, trust, form) = variant.alpha(weight), variant.names
+            mix = MixedClassifier(*pair, alpha, trust=trust, form=form, norm=norm)
+            attacked(norm, variant, weight, mix.eval())
     return cells
 
 

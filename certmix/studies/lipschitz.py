@@ -16,8 +16,8 @@ from torch import nn
 from certmix.errors import ParameterError
 from certmix.margins.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
 from certmix.margins.local_search import OUTPUTS, RATIOS, float64_twin, local_search, slopes_beyond_rounding
-from certmix.radii import alpha_remedy
-from certmix.runs.attack_request import AttackRequest
+from certmix.nuts.grid import check_choice
+from certmix.runs.attack_request import AttackRequest, check_weight
 from certmix.runs.attacking import Bench, reduced
 from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
@@ -81,13 +81,14 @@ def local_lipschitz(
 ) -> StudyResult:
     """Estimate local Lipschitz constants of the robust model, or try a claimed constant.
 
+    ``.data`` of the result is an `EstimatedLipschitz`; a contradicted claim's points are ``witness.npz`` in
+    the run folder.
+
     Parameters
     ----------
     request
         Ball, steps, restarts and images; ``batch_size`` counts points, of which
         an image has one a class.
-    sources, where
-        Data and models (the standard one is not used); where and how to run.
     of, ratio
         Names in `certmix.margins.local_search.OUTPUTS` and `RATIOS`; the ratio is
         ``"relaxed"`` by default, with a claim what `CLAIMED` says.
@@ -95,30 +96,21 @@ def local_lipschitz(
         Mixing weight of the estimated radius, which relaxed constants of probabilities give.
     check
         A claimed global constant, to be contradicted.
-
-    Returns
-    -------
-    StudyResult
-        ``.data`` is an `EstimatedLipschitz`; a contradicted claim's points are
-        ``witness.npz`` in the run folder.
     """
     request = request or AttackRequest(steps=20, restarts=2, images=20)
+    check_choice("of", of, OUTPUTS)
     ratio = ratio or ("relaxed" if check is None else CLAIMED[of])
-    for what, value, known in (("of", of, OUTPUTS), ("ratio", ratio, RATIOS)):
-        if value not in known:
-            raise ParameterError(f"{what} {value!r} is unknown: use one of {', '.join(known)}")
+    check_choice("ratio", ratio, RATIOS)
     if not request.eps > 0:
         raise ParameterError("eps = 0: slopes need two points: give a radius > 0")
-    if not 0.5 <= alpha <= 1:
-        remedy = alpha_remedy(alpha)
-        raise ParameterError(f"alpha = {alpha:g}: Theorem 3.5 needs 1/2 <= alpha <= 1: {remedy}")
+    alpha = check_weight(alpha, low=0.5)
     if check is not None and not (math.isfinite(check) and check >= 0):
         raise ParameterError(f"check = {check}: a claimed constant is a finite number >= 0")
     if check is not None and not RATIOS[ratio].by_distance:
         raise ParameterError(
             f"ratio {ratio!r} divides by eps, not by ||d||: check a claim by each, together or yang"
         )
-    alpha, check = float(alpha), None if check is None else float(check)
+    check = None if check is None else float(check)
     request = request.replace(attack="pgd", steps=request.steps or 20)
     identity = {"of": of, "ratio": ratio, "search": _VERSION}
     with open_study(
@@ -175,14 +167,11 @@ def _search(
     parts = [found.outputs, found.by_restart.swapaxes(0, 1), found.halfway.swapaxes(0, 1)]
     if RATIOS[ratio].by_distance:
         assert found.points is not None
-        k = found.points.shape[1]
+        slopes = partial(
+            slopes_beyond_rounding, model, twin, batch.images, of=of, ratio=ratio, norm=request.norm
+        )
         points = torch.from_numpy(found.points).to(batch.images.device)
-        sure = [
-            slopes_beyond_rounding(
-                model, twin, batch.images, points[:, i], of=of, ratio=ratio, norm=request.norm
-            )
-            for i in range(k)
-        ]
+        sure = [slopes(points[:, i]) for i in range(points.shape[1])]
         each = torch.stack([one[:, min(i, one.shape[1] - 1)] for i, one in enumerate(sure)], 1).cpu().numpy()
         best = np.where(each.max(1) > 0, each.argmax(1), found.slopes.argmax(1))
         parts += [each.max(1), found.points[np.arange(n), best]]
@@ -217,14 +206,9 @@ def view(numbers: Numbers) -> StudyResult:
     if radius is not None:
         headings += ["margin", "estimated r", "status"]
     rows: list[tuple[Any, ...]] = []
-    for k, index in enumerate(numbers.indices.tolist()):
-        y = int(constants.selected[k])
-        row: list[Any] = [
-            index,
-            str(names[y]),
-            bool(y == numbers.labels[k]),
-            *(_down(column[k]) for column in columns),
-        ]
+    for k, (index, y) in enumerate(zip(numbers.indices.tolist(), constants.selected.tolist(), strict=True)):
+        row: list[Any] = [index, names[y], y == int(numbers.labels[k])]
+        row += [_down(column[k]) for column in columns]
         if radius is not None:
             margin = float(outputs[k, y] - np.delete(outputs[k], y).max())
             row += [Quantity(margin, 3, rounding="down"), _down(radius.quotient[k]), radius.status[k]]
@@ -258,17 +242,12 @@ def view(numbers: Numbers) -> StudyResult:
                 f"rounding taken off, above the claimed {claimed}: no certificate may rest on this constant."
             )
         notes = [verdict, formula]
-        extra = {
-            "verdict": "contradicted" if trial.contradicted else "not contradicted",
-            "claimed": trial.claimed,
-            "slope_beyond_rounding": trial.slope,
-            "index": trial.index,
-        }
-    spread = (
-        f"restarts differ by {_percent(constants.spread)} of an image's largest constant"
-        if several
-        else "one restart shows no spread"
-    )
+        told = "contradicted" if trial.contradicted else "not contradicted"
+        extra = {"verdict": told, "claimed": trial.claimed}
+        extra |= {"slope_beyond_rounding": trial.slope, "index": trial.index}
+    spread = "one restart shows no spread"
+    if several:
+        spread = f"restarts differ by {_percent(constants.spread)} of an image's largest constant"
     notes += [
         f"Search evidence ({constants.steps} steps x {len(constants.by_restart)} restarts): {spread}, the "
         f"second half of the steps added {_percent(constants.gain)}; where these are large, more --steps or "

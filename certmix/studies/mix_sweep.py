@@ -46,21 +46,8 @@ def mix_sweep(
     classifier, and serve every alpha; MIX points are made on the mix end to
     end, one set an alpha, and serve the worst case of the others besides: an
     image counts as right when no point found for it, by any attack of the
-    sweep, is misclassified.
-
-    Parameters
-    ----------
-    alphas
-        Mixing weights in [0, 1].
-    request
-        Attack and images; PGD of 20 steps by default, as in the paper.
-    sources, where
-        Data and models; where and how to run.
-
-    References
-    ----------
-    Section 4.1 and Figure 2 of Bai, Anderson, Sojoudi, "Mixing classifiers to
-    alleviate the accuracy-robustness trade-off".
+    sweep, is misclassified.  The attack is PGD of 20 steps by default, as in Section 4.1 and Figure 2 of Bai,
+    Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off".
     """
     request = request or AttackRequest(steps=20)
     weights = check_alphas(alphas)

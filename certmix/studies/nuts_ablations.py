@@ -7,6 +7,7 @@ Balance via Nonlinearly Mixed Classifiers", TMLR 2024.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
 from certmix.nuts.grid import CLAMP_NAMES, TransformSettings
 from certmix.nuts.margins import CLAMPS, clean_margin, normalize_numpy, signed_power, transform_numpy
+from certmix.runs import read_run
 from certmix.runs.sources import Sources, load_data
 from certmix.studies.nuts_cached import (
     Inputs,
@@ -57,13 +59,8 @@ NO_PARAMETERS = (Quantity(None, 3),) * 4
 def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
     """Make a study of MixedNUTS, by its name in `STUDIES`, from run folders.
 
-    Parameters
-    ----------
-    name
-        Of the study.
-    folders
-        Run folders of ``certmix nuts fit`` and, where the study can use one, of
-        ``certmix nuts evaluate``, in any order.
+    These are of ``certmix nuts fit`` and, where the study can use one, of ``certmix nuts evaluate``, in any
+    order.
     """
     if name not in STUDIES:
         raise ParameterError(f"study '{name}' is unknown: choose one of {', '.join(STUDIES)}")
@@ -85,7 +82,6 @@ def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
 
 def sensitivity(inputs: Inputs) -> StudyResult:
     """Tabulate the best point for each c, and map objective and threshold over s and p (Appendix D.1)."""
-
     found, near_by = inputs.fit.fitted.fit, 0.01
     own = found.settings
     near = found.feasible & (found.objectives <= found.objective + near_by + 1e-12)
@@ -127,34 +123,24 @@ def sensitivity(inputs: Inputs) -> StudyResult:
             "feasible": found.feasible.tolist(),
         },
     )
-    grid, words = found.grid, {
-        "objective": "share of wrong clean images that g cannot mend",
-        "threshold q": "margin threshold q (alpha = 1 / (1 + q))",
-    }  # fmt: skip
-
-    def maps(what: str) -> Callable[[str], bytes]:
-        values = found.objectives if what == "objective" else found.thresholds
-        return partial(
-            sensitivity_image, (grid.s, grid.p, grid.c), np.where(found.feasible, values, np.nan),
-            (grid.s.index(own.s), grid.p.index(own.p), grid.c.index(own.c)), name=what,
-            title=f"{inputs.fit.model('robust')}: {words[what]} over s, p and c",
+    candidates, maps = [getattr(found.grid, name) for name in "spc"], {}
+    chosen = [values.index(getattr(own, name)) for name, values in zip("spc", candidates, strict=True)]
+    for stem, name, words, values in (
+        ("sensitivity", "objective", "share of wrong clean images that g cannot mend", found.objectives),
+        ("thresholds", "threshold q", "margin threshold q (alpha = 1 / (1 + q))", found.thresholds),
+    ):
+        maps[f"nuts-{stem}"] = partial(
+            sensitivity_image, candidates, np.where(found.feasible, values, np.nan), chosen, name=name,
+            title=f"{inputs.fit.numbers.models['robust']}: {words} over s, p and c",
             subtitle=f"beta {plain_decimal(found.beta)}, clamp {own.clamp}; {found.images:,} tuning "
             f"images, {found.clean_wrong:,} of them wrong clean",
-            logarithmic=what != "objective",
+            logarithmic=stem == "thresholds",
         )  # fmt: skip
-
-    return StudyResult(
-        table,
-        {
-            "nuts-sensitivity": maps("objective"),
-            "nuts-thresholds": maps("threshold q"),
-        },
-    )
+    return StudyResult(table, maps)
 
 
 def margins(inputs: Inputs) -> StudyResult:
     """Tabulate margins of g, h, LN(h) and M(h), with the share of M(h)'s that reach q (5.2, C.3)."""
-
     logits, found, points = inputs.fit.logits, inputs.fit.fitted.fit, inputs.points
     groups: dict[tuple[str, str], tuple[FloatArray, FloatArray]] = {}  # right, wrong
 
@@ -213,22 +199,17 @@ def margins(inputs: Inputs) -> StudyResult:
         ),
         extra={"margin_gap": {name: gap for name, gap in between.items() if gap is not None}},
     )  # fmt: skip
-    model = inputs.fit.model("robust")
-    return StudyResult(
-        table,
-        {
-            "nuts-margins": partial(gaps_image, groups, title=f"{model}: margins; {settings}"),
-            "nuts-margin-bars": partial(
-                margin_bars_image, groups, bent="M(h)", threshold=found.margin_threshold,
-                title=f"{model}: margins before and after the transform", subtitle=settings,
-            ),
-        },
+    model = inputs.fit.numbers.models["robust"]
+    bars = partial(
+        margin_bars_image, groups, bent="M(h)", threshold=found.margin_threshold,
+        title=f"{model}: margins before and after the transform", subtitle=settings,
     )  # fmt: skip
+    histograms = partial(gaps_image, groups, title=f"{model}: margins; {settings}")
+    return StudyResult(table, {"nuts-margins": histograms, "nuts-margin-bars": bars})
 
 
 def transform(inputs: Inputs) -> StudyResult:
     """Tabulate Figure 3 of the paper, and draw it, the curve of M, and Figure 4 (Section 4.4)."""
-
     # The logits of classes A, B and C in Figure 3.  Its s, p and c are not printed in the paper; these,
     # like some others, give every digit of it.
     cases = {"large margin": (1.0, -1.1, -1.0), "small margin": (-1.0, 1.1, 1.0)}
@@ -279,13 +260,9 @@ def transform(inputs: Inputs) -> StudyResult:
     ):
         paths[name] = [softmax_numpy(each / temperatures) for each in transform_numpy(logits, one)]
     examples = {name: (logits[k], raw[k], bent[k]) for k, name in enumerate(cases)}
-    return StudyResult(
-        table,
-        {
-            "nuts-transform": partial(transform_image, bends, paths, logits=line),
-            "nuts-example": partial(example_image, examples, classes=classes),
-        },
-    )
+    drawn = partial(example_image, examples, classes=classes)
+    curves = partial(transform_image, bends, paths, logits=line)
+    return StudyResult(table, {"nuts-transform": curves, "nuts-example": drawn})
 
 
 # ------------------------------------------------------------ fitted on one half, judged on the other
@@ -300,8 +277,9 @@ def beta(inputs: Inputs) -> StudyResult:
 
     fit, (tune, held) = inputs.fit, inputs.fit.halves
     betas = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.985, 0.99, 1.0, fit.choices.beta)
-    judged: dict[str, dict[str, tuple[Any, ...]]] = {"MixedNUTS": {}, "plain mix": {}}
+    h, drawn = inputs.judge(Rule(1.0)), len(NO_PARAMETERS) + 1  # columns before the accuracies
     rows: dict[str, list[tuple[Any, ...]]] = {"base models": [], "MixedNUTS": [], "plain mix": []}
+    rows["base models"] = [("g", *NO_PARAMETERS, *inputs.judge(Rule(0.0))), ("h", *NO_PARAMETERS, *h)]
     missing = []
     for share in sorted(set(betas)):
         name = plain_decimal(share)
@@ -310,15 +288,13 @@ def beta(inputs: Inputs) -> StudyResult:
         except ParameterError:
             missing.append(name)
         else:
-            one = judged["MixedNUTS"][name] = inputs.judge(Rule.of(found.settings))
+            one = inputs.judge(Rule.of(found.settings))
             rows["MixedNUTS"].append((name, *parameters(found), *one))
         alpha = auxiliary_alpha(
             tune.attacked, tune.labels, share, quantile=fit.choices.quantile, normalize=False
         )
-        one = judged["plain mix"][name] = inputs.judge(Rule(alpha))
-        rows["plain mix"].append((name, *NO_PARAMETERS[:3], Quantity(alpha, 6, rounding="up"), *one))
-    ends = {name: inputs.judge(Rule(alpha)) for name, alpha in (("g", 0.0), ("h", 1.0))}
-    rows["base models"] = [(name, *NO_PARAMETERS, *one) for name, one in ends.items()]
+        cells = (name, *NO_PARAMETERS[:3], Quantity(alpha, 6, rounding="up"))
+        rows["plain mix"].append((*cells, *inputs.judge(Rule(alpha))))
     table = Table(
         name="nuts-beta",
         title="Accuracy (%) over beta, judged on images held out from these fits, with 95 % intervals",
@@ -333,31 +309,20 @@ def beta(inputs: Inputs) -> StudyResult:
             *inputs.notes,
         ),
     )
-    seconds = {1: "withstands any g (%, estimate)"}
+    seconds = ["withstands any g (%, estimate)"]
     if inputs.points is not None:
-        seconds[2] = "attacked accuracy (%, by transfer, upper bound)"
-    shown = {**judged, "robust (h) alone": {"1": ends["h"]}}
+        seconds.append("attacked accuracy (%, by transfer, upper bound)")
+    shown = {name: [(row[0], *row[drawn:]) for row in rows[name]] for name in ("MixedNUTS", "plain mix")}
     draw = partial(
-        beta_image,
-        {
-            words: {
-                name: (
-                    tuple(by), tuple(one[0] for one in by.values()),
-                    tuple(one[second] for one in by.values()),
-                )
-                for name, by in shown.items()
-            }
-            for second, words in seconds.items()
-        },
-        title=f"{fit.model('standard')} mixed with {fit.model('robust')}",
-        subtitle=f"{len(held.labels):,} held-out images; {fit.request.words()}; numbers: beta",
+        beta_image, {**shown, "robust (h) alone": [("1", *h)]}, seconds,
+        title=f"{fit.numbers.models['standard']} mixed with {fit.numbers.models['robust']}",
+        subtitle=f"{len(held.labels):,} held-out images; {fit.numbers.request.words()}; numbers: beta",
     )  # fmt: skip
     return StudyResult(table, {"nuts-beta": draw})
 
 
 def clamp(inputs: Inputs) -> StudyResult:
     """Fit with each clamp on half the cached images, and judge on the other half (Appendix D.2)."""
-
     rows: list[tuple[Any, ...]] = []
     for name in CLAMP_NAMES:
         try:
@@ -383,7 +348,6 @@ def clamp(inputs: Inputs) -> StudyResult:
 
 def tuning_size(inputs: Inputs) -> StudyResult:
     """Fit on the whole of one half, its halves, quarters and so on; judge all on the other (D.3)."""
-
     (tune, held), least = inputs.fit.halves, 25  # images of the smallest part
     right = held.attacked.argmax(1) == held.labels
     rows: list[tuple[Any, ...]] = []
@@ -392,46 +356,36 @@ def tuning_size(inputs: Inputs) -> StudyResult:
     while stride == 1 or len(tune.labels) // stride >= least:
         rules: list[Rule] = []
         for start in range(stride):  # interleaved parts
-            try:
+            with suppress(CertmixError):
                 part = tune.take(np.arange(start, len(tune.labels), stride))
                 rules.append(Rule.of(inputs.fit.solve(part).settings))
-            except CertmixError:
-                continue
         judged = [inputs.judge(rule) for rule in rules]
         if judged:
             first = first or (rules[0], judged[0])
             kept = [withstands(rule, held.attacked[right], held.labels[right]).mean() for rule in rules]
-            clean = [one[0].accuracy for one in judged]
-            any_g = [one[1].accuracy for one in judged]
+            ranges = ["-"] * 2
+            if len(judged) > 1:
+                for k in range(2):
+                    shares = [100 * one[k].accuracy for one in judged]
+                    ranges[k] = f"{min(shares):.1f} to {max(shares):.1f}"
             rows.append((
                 str(len(tune.labels) // stride), f"{len(rules)}" + f" of {stride}" * (len(rules) < stride),
                 Quantity(rules[0].alpha, 6, rounding="up"),
-                Quantity(float(np.mean(kept)) if right.any() else None, 3),
-                *judged[0], _range(clean), _range(any_g),
+                Quantity(float(np.mean(kept)) if right.any() else None, 3), *judged[0], *ranges,
             ))  # fmt: skip
         stride *= 2
     if first is None:
         raise DataError(f"{inputs.fit.folder}: no part of its images can be fitted on: fit on more images")
     seen, unseen = judge(first[0], tune), first[1]
     words = ", ".join(
-        f"{name} {100 * one.accuracy:.1f} (seen) and {100 * other.accuracy:.1f} (held out)"
-        for name, one, other in (
-            ("clean", seen[0], unseen[0]), ("any g", seen[1], unseen[1]),
-        )
-    )  # fmt: skip
+        f"{name} {100 * seen[k].accuracy:.1f} (seen) and {100 * unseen[k].accuracy:.1f} (held out)"
+        for k, name in enumerate(("clean", "any g"))
+    )
     return StudyResult(Table(
         name="nuts-tuning-size",
         title="Fewer tuning images: accuracy (%) on images held out from these fits, with 95 % intervals",
         settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, clamp {inputs.fit.choices.clamp}",
-        headings=(
-            "images",
-            "fits",
-            "alpha",
-            "beta kept",
-            *inputs.headings,
-            "clean, all fits",
-            "any g, all",
-        ),
+        headings=("images", "fits", "alpha", "beta kept", *inputs.headings, "clean, all fits", "any g, all"),
         rows=tuple(rows),
         notes=(
             "images: of each part; the parts of a size share no image. alpha and the accuracies with "
@@ -444,14 +398,8 @@ def tuning_size(inputs: Inputs) -> StudyResult:
     ))  # fmt: skip
 
 
-def _range(shares: list[float]) -> str:
-    """Return the least and the largest share, in percent."""
-    return "-" if len(shares) == 1 else f"{100 * min(shares):.1f} to {100 * max(shares):.1f}"
-
-
 def temperature(inputs: Inputs) -> StudyResult:
     """Fit on half the cached images, and judge at several temperatures on the other half (D.4)."""
-
     found = inputs.fit.solve()
     mix, own = found.settings, found.settings.transform
     rows = [
@@ -475,7 +423,6 @@ def temperature(inputs: Inputs) -> StudyResult:
 
 def transfer(inputs: Inputs) -> StudyResult:
     """Judge, for each fit's models, the s, p and c of each fit, alpha solved again and without (D.5)."""
-
     short = [fit.folder.resolve().name for fit in inputs.fits]
     names = {  # a folder's last part, or all of them where these are not unique
         name if short.count(name) == 1 else str(fit.folder): fit
@@ -524,7 +471,6 @@ def transfer(inputs: Inputs) -> StudyResult:
 
 def cost(inputs: Inputs) -> StudyResult:
     """Count parameters and operations for one input (Appendix C.2)."""
-
     fit, numbers = inputs.fit, 4  # s, p, c and alpha
     nuts = load_nuts(fit.folder)
     pair, mixture = (nuts.standard, nuts.robust), nuts.mixture
@@ -532,7 +478,8 @@ def cost(inputs: Inputs) -> StudyResult:
         image = torch.zeros(1, *nuts.robust.card.input_shape)
     else:
         try:
-            image = torch.from_numpy(stack(load_data(Sources.from_dict(fit.run["sources"])), [0]))
+            known = Sources.from_dict(read_run(fit.folder)["sources"])
+            image = torch.from_numpy(stack(load_data(known), [0]))
         except (KeyError, TypeError, RunError) as error:
             raise ModelError(
                 f"{fit.folder}: the shape of its inputs is unknown ({error}): fit again"

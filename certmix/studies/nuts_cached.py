@@ -19,16 +19,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.nuts.margins import attacked_margin, transform_numpy
 from certmix.runs import read_run
-from certmix.runs.attack_request import AttackRequest
 from certmix.runs.folder import CERTIFY, DATABASE, command_of
-from certmix.studies.nuts_evaluate import CLEAN, Rule, right_at
-from certmix.studies.nuts_fit import LOGITS, CachedLogits, FitChoices, NutsFitted, fit_cached, read_logits
-from certmix.studies.study import attacked_accuracy, estimated_accuracy, some, stored_numbers
+from certmix.studies.nuts_evaluate import Rule
+from certmix.studies.nuts_fit import CachedLogits, FitChoices, NutsFitted, cached, fit_cached
+from certmix.studies.study import (
+    CLEAN,
+    Numbers,
+    attacked_accuracy,
+    estimated_accuracy,
+    some,
+    stored_numbers,
+)
 from certmix.tables.table import Cell, Quantity
 from certmix.text import plain_decimal
 from certmix.types import FloatArray, IntArray
-
-FIT, EVALUATION = "nuts-fit", "nuts-evaluate"
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class FitCache:
     folder: Path
     logits: CachedLogits
     choices: FitChoices
-    request: AttackRequest
-    run: dict[str, Any]
+    numbers: Numbers
+    split: str
 
     @cached_property
     def fitted(self) -> NutsFitted:
@@ -56,18 +60,14 @@ class FitCache:
         """Fit on images, by default the half to fit on, with some choices changed."""
         return fit_cached(self.halves[0] if tune is None else tune, self.choices.replace(**changes))
 
-    def model(self, role: str) -> str:
-        """Return the name of the standard or the robust model."""
-        return str(self.run["models"][role]["name"])
-
     @property
     def origin(self) -> str:
         """A line on where the logits come from."""
-        data = self.run["data"]
+        own, models = self.numbers, self.numbers.models
         return (
-            f"Logits: {self.folder.name}, {len(self.logits.labels):,} images of {data['name']} "
-            f"({data['split']}); standard {self.model('standard')}; robust {self.model('robust')}; "
-            f"{self.request.words()}."
+            f"Logits: {self.folder.name}, {len(self.logits.labels):,} images of {own.data} "
+            f"({self.split}); standard {models['standard']}; robust {models['robust']}; "
+            f"{own.request.words()}."
         )
 
 
@@ -82,10 +82,6 @@ class AttackedPoints:
     labels: IntArray
     indices: IntArray
     base: dict[str, FloatArray]
-
-    def right(self, mix: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
-        """Return bool (m,): right on the image and on each of its points."""
-        return np.logical_and.reduce([right_at(mix, base, self.labels) for base in self.base.values()])
 
 
 @dataclass(frozen=True)
@@ -143,14 +139,18 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
     DataError.
     """
     fits: list[FitCache] = []
-    evaluations: list[tuple[Path, dict[str, Any]]] = []
+    evaluations: list[Path] = []
     for folder in map(Path, folders):
         run = read_run(folder)
         study = run.get("identity", {}).get("study")
-        if study == FIT:
-            fits.append(_read_fit(folder, run))
-        elif study == EVALUATION:
-            evaluations.append((folder, run))
+        if study == "nuts-fit":
+            with stored_numbers(folder) as numbers:
+                logits, choices = cached(numbers), some(FitChoices, numbers.asked)
+                fits.append(FitCache(folder, logits, choices, numbers, str(run["data"]["split"])))
+            if len(logits.labels) < 2:
+                raise DataError(f"{folder} holds 1 image: fit on more")
+        elif study == "nuts-evaluate":
+            evaluations.append(folder)
         else:
             raise RunError(
                 f"{folder} is a run of {command_of(study or CERTIFY)}: "
@@ -160,46 +160,27 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
         raise ParameterError(f"{len(evaluations)} of the folders are evaluations: name at most one")
     if not evaluations or not fits:
         return Inputs(tuple(fits))
-    folder, run = evaluations[0]
+    (folder,) = evaluations
+    with stored_numbers(folder) as numbers:  # of the images in its table; no obfuscation check is among them
+        base = {name: numbers.read(name) for name in numbers.cells}
+    asked, indices, labels = numbers.asked, numbers.indices, numbers.labels
     for role in ("standard", "robust"):
-        if run["identity"].get(f"{role}_checksum") != fits[0].run["identity"].get(f"{role}_checksum"):
+        if asked.get(f"{role}_checksum") != fits[0].numbers.asked.get(f"{role}_checksum"):
             raise RunError(
                 f"{folder} evaluates another {role} model than {fits[0].folder} was fitted for: "
                 "name an evaluation of its mix"
             )
-    with stored_numbers(folder) as numbers:  # of the images in its table; no obfuscation check is among them
-        base = {name: numbers.read(name) for name in numbers.cells}
-    indices, labels = numbers.indices, numbers.labels
     widths = {vectors.shape[1] for vectors in base.values()}
     if CLEAN not in base or len(widths) != 1 or max(widths) % 2 or labels.max() >= max(widths) // 2:
         raise RunError(f"{folder / DATABASE} does not hold both models' logits: evaluate again with --fresh")
     unseen = np.ones(len(indices), bool)
     for fit in fits:
-        if fit.run["identity"].get("data_checksum") == run["identity"].get("data_checksum"):
+        if fit.numbers.asked.get("data_checksum") == asked.get("data_checksum"):
             unseen &= ~np.isin(indices, fit.logits.indices)
     if not unseen.any():
         raise DataError(f"all images of {folder} were tuned on: evaluate on others")
     base = {name: vectors[unseen] for name, vectors in base.items()}
     return Inputs(tuple(fits), AttackedPoints(folder, labels[unseen], indices[unseen], base))
-
-
-def _read_fit(folder: Path, run: dict[str, Any]) -> FitCache:
-    path = folder / LOGITS
-    if not path.exists():
-        raise RunError(f"{folder} has no {LOGITS}, its fit did not finish: run certmix nuts fit again")
-    logits = read_logits(path)
-    if len(logits.labels) < 2:
-        raise DataError(f"{path} holds {len(logits.labels)} images: fit on more")
-    asked = run.get("request")
-    try:
-        if not isinstance(asked, dict):
-            raise TypeError("no request")
-        choices, request = some(FitChoices, asked), some(AttackRequest, asked)
-    except (ParameterError, TypeError) as error:
-        raise RunError(
-            f"{folder}: its run.json does not say how it was fitted ({error}): fit again"
-        ) from None
-    return FitCache(folder, logits, choices, request, run)
 
 
 # ---------------------------------------------------------------------------- judging
@@ -224,7 +205,10 @@ def judge(rule: Rule, held: CachedLogits, points: AttackedPoints | None = None) 
     logits = torch.from_numpy(held.standard), torch.from_numpy(held.robust)
     right = np.asarray(rule.mix(*logits).argmax(1)) == held.labels
     found = estimated_accuracy(right), estimated_accuracy(withstands(rule, held.attacked, held.labels))
-    return found if points is None else (*found, attacked_accuracy(points.right(rule.mix)))
+    if points is None:
+        return found
+    held_all = np.logical_and.reduce([rule.right(base, points.labels) for base in points.base.values()])
+    return (*found, attacked_accuracy(held_all))
 
 
 def parameters(found: NutsFitted) -> tuple[Cell, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from certmix.data import restrict, spread
 from certmix.errors import DataError, Interrupted, ModelError
 from certmix.files import digest_of, write_atomically
 from certmix.nuts.certified import ALPHAS, NoisyLogits, right_over_alphas, softmax_numpy
-from certmix.nuts.description import MixSettings, TuningImages
-from certmix.nuts.folder import FILE, save_nuts
+from certmix.nuts.description import MixSettings
+from certmix.nuts.folder import FILE
 from certmix.nuts.mixture import TransformedRobust
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import Store, StudyIdentity
@@ -36,16 +36,26 @@ from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.runs.store import ImageRecord
 from certmix.sampling import Draw, Sampler, resolve_device
-from certmix.studies.nuts_certified_plan import CertifiedRequest, Plan, Planned, plan_mix
-from certmix.studies.nuts_fit import base_models, have_names
-from certmix.studies.study import Numbers, StudyResult, Surroundings, estimated_accuracy, publish, some
+from certmix.studies.nuts_certified_plan import Plan, plan_mix
+from certmix.studies.nuts_choices import CertifiedRequest
+from certmix.studies.nuts_fit import save_mix
+from certmix.studies.study import (
+    CLEAN,
+    Numbers,
+    Shown,
+    StudyResult,
+    Surroundings,
+    estimated_accuracy,
+    publish,
+    some,
+)
 from certmix.tables.table import Quantity, Table
 from certmix.types import CertifiedShare, EstimatedAccuracy, FloatArray, IntArray
 
 __all__ = ["CertifiedFit", "CertifiedRequest", "CertifiedRow", "nuts_certified"]
 
 STUDY = "nuts-certified"
-CLEAN, NOISY = "clean", "noisy"
+NOISY = "noisy"
 CERTIFIED = "certified"
 """Folder of the runs that certify, below the study's; key of all transforms that were certified."""
 
@@ -97,10 +107,14 @@ class CertifiedFit:
 
     plan: Plan
     logits: NoisyLogits
-    settings: MixSettings
     transform: CertifiedRow
     hard: CertifiedRow
     matched: CertifiedRow | None
+
+    @property
+    def settings(self) -> MixSettings:
+        """The numbers of the mix."""
+        return self.plan.settings
 
 
 def nuts_certified(
@@ -112,20 +126,9 @@ def nuts_certified(
     E softmax(M(base(x + noise))), so that all certificates of a smoothed h
     stand.  It is chosen on noise and images of its own; the other images are
     then certified, with the transform and with hard votes, by
-    `certmix.certification.run` and its confidence bounds.
-
-    Parameters
-    ----------
-    request
-        Radius, noise level, and how to choose and certify.
-    sources, where
-        Data and models (the robust one is h's base; None takes the shipped one
-        of the noise level); where and how to run.
-
-    Returns
-    -------
-    StudyResult
-        ``.data`` is the `CertifiedFit`; ``.folder`` loads as ``nuts:FOLDER``.
+    `certmix.certification.run` and its confidence bounds.  The robust model of the sources is h's base; None
+    takes the shipped one of the noise level.  ``.data`` of the result is the `CertifiedFit`; ``.folder``
+    loads as ``nuts:FOLDER``.
     """
     named, where = sources or Sources(), where or Surroundings()
     said: set[str] = set()
@@ -136,7 +139,7 @@ def nuts_certified(
             said.add(message)
             where.say(message)
 
-    def report(progress: Any, step: str) -> None:
+    def report(step: str, progress: Any) -> None:
         if where.progress is not None:
             where.progress(Progress(progress.done, progress.total, step, progress.seconds))
 
@@ -165,30 +168,24 @@ def nuts_certified(
                 f"{request.images} tuning images of {len(dataset)} leave none to certify: lower --images"
             )
         chosen = rest[spread(len(rest), request.certify_images)]
-        _fill(store, request, loaded, device, positions, chosen, partial(report, step="noisy logits"))
-        shown: dict[str, Any] = {
-            "indices": dataset.indices[positions].tolist(), "labels": dataset.labels[positions].tolist(),
-            "cells": [CLEAN, NOISY], "blind": [], "complete": True,
-        }  # fmt: skip
-        told = {**described, "identity": identity.as_dict()}
-        numbers = Numbers.of(store, run.path, told, shown)
+        _fill(store, request, loaded, device, positions, chosen, partial(report, "noisy logits"))
+        images = dataset.indices[positions].tolist(), dataset.labels[positions].tolist()
+        shown = Shown(*images, (CLEAN, NOISY))
+        numbers = Numbers.of(store, run.path, {**described, "identity": identity.as_dict()}, shown)
         logits = noisy_logits(numbers, request)
         plan = plan_mix(logits, request)
-        settings = MixSettings(plan.best, plan.transform.alpha, temperature=1.0)
         # Transforms whose certified rows were shown: another one may rest on what they showed.
         own = json.dumps(asdict(plan.best), sort_keys=True)
         before: list[str] = json.loads(store.get(CERTIFIED) or "[]")
         with _restored(run.path):
             bent = TransformedRobust(base.module, NonlinearTransform.of(plan.best))
             robust: Any = bent.eval()
-            if run.path is not None and have_names(named, say):
-                keys = ("at_radius", "sigma", "noisy_samples", "samples", "clean_accuracy_floor", "seed")
-                how = {"study": STUDY, **{key: getattr(request, key) for key in keys}}
-                tuning = TuningImages(
-                    dataset.name, dataset.split, dataset.checksum, tuple(logits.indices.tolist()), how
-                )
-                bases = base_models(named, loaded)
-                save_nuts(run.path, settings, *bases, tuning=tuning, copy_weights=request.copy_weights)
+            keys = ("at_radius", "sigma", "noisy_samples", "samples", "clean_accuracy_floor", "seed")
+            how = {"study": STUDY, **{key: getattr(request, key) for key in keys}}
+            if run.path is not None and save_mix(
+                run.path, plan.settings, named, loaded, logits.indices, how, say,
+                copy_weights=request.copy_weights,
+            ):  # fmt: skip
                 robust = f"nuts:{run.path.resolve()}#robust"
             if [one for one in before if one != own]:
                 note = (
@@ -196,8 +193,7 @@ def nuts_certified(
                     "of what that certification showed; otherwise take another --seed"
                 )
                 say(note)
-                shown["blind"] = [f"{note[0].upper()}{note[1:]}."]
-                numbers = Numbers.of(store, run.path, told, shown)
+                numbers = replace(numbers, blind=(f"{note[0].upper()}{note[1:]}.",))
             part = restrict(dataset, rest)
             plain = named.replace(data=part)
             soft = plain.replace(robust=robust, robust_weights=None, robust_normalize=None, robust_files=())
@@ -208,17 +204,16 @@ def nuts_certified(
                 runs.append(f"{planned.scores}-{digest_of(text.encode())[:8]}")
                 folder = None if run.path is None else run.path / CERTIFIED / runs[-1]
                 result = run_certify(
-                    _asked(request, planned), given, output=folder, in_memory=folder is None,
+                    request.certify(*planned.how), given, output=folder, in_memory=folder is None,
                     device=str(device), batch_size=request.batch_size, say=say,
-                    progress=partial(report, step=planned.name),
+                    progress=partial(report, planned.name),
                 )  # fmt: skip
                 if not result.summary.complete:
                     raise Interrupted("interrupted before all images were certified")
                 records.append(result.records)
         if own not in before:
             store.put(CERTIFIED, json.dumps([*before, own]))
-        images = dataset.indices[chosen].tolist()
-        store.put(COMPARED, json.dumps({"runs": runs, "images": images}))
+        store.put(COMPARED, json.dumps({"runs": runs, "images": dataset.indices[chosen].tolist()}))
         return publish(run, numbers, _compared(numbers, request, logits, plan, records))
 
 
@@ -246,10 +241,6 @@ def _fill(
         raise Interrupted("interrupted before all tuning logits were drawn")
     if not fill(store, Cells([clean], dataset, device, request.batch_size or 100).todo(store, certified)):
         raise Interrupted("interrupted before all images were certified")
-
-
-def _asked(request: CertifiedRequest, planned: Planned) -> Any:
-    return request.certify(planned.scores, planned.bound, planned.alpha)
 
 
 def tuning_seed(seed: int) -> int:
@@ -312,19 +303,17 @@ def _compared(
     def row(name: str, records: Sequence[ImageRecord], request: Any) -> CertifiedRow:
         return certified_row(name, evaluate(records, probabilities, request, len(records)), asked.at_radius)
 
-    transform = row(plan.transform.name, soft, _asked(asked, plan.transform))
-    hard = row(plan.hard.name, votes, _asked(asked, plan.hard))
+    transform = row(plan.transform.name, soft, asked.certify(*plan.transform.how))
+    hard = row(plan.hard.name, votes, asked.certify(*plan.hard.how))
     frequencies = np.stack([record.selection / record.selection.sum() for record in votes])
-    clean = np.empty((1, len(ALPHAS)), np.int64)
     labels = np.array([record.label for record in votes])
-    right_over_alphas(standard, frequencies[None], labels, np.array(ALPHAS), clean)
-    enough = np.flatnonzero(clean[0] >= transform.clean.correct)
+    clean = right_over_alphas(standard, frequencies[None], labels)[0]
+    enough = np.flatnonzero(clean >= transform.clean.correct)
     matched = None
     if len(enough):
         request = asked.certify(plan.hard.scores, plan.hard.bound, ALPHAS[int(enough[-1])])
         matched = row("hard votes, as accurate", votes, request)
-    settings = MixSettings(plan.best, plan.transform.alpha, temperature=1.0)
-    found = CertifiedFit(plan, logits, settings, transform, hard, matched)
+    found = CertifiedFit(plan, logits, transform, hard, matched)
     return StudyResult(_table(numbers, asked, found), data=found)
 
 

@@ -16,12 +16,11 @@ from certmix.nuts.certified import (
     score_sums,
     softmax_numpy,
 )
+from certmix.nuts.description import MixSettings
 from certmix.nuts.grid import TransformSettings
-from certmix.studies.nuts_choices import CERTIFIED_GRID, CertifiedRequest
+from certmix.studies.nuts_choices import CertifiedRequest
 from certmix.studies.study import estimated_accuracy
 from certmix.types import EstimatedAccuracy
-
-__all__ = ["CERTIFIED_GRID", "CertifiedRequest", "Plan", "Planned", "plan_mix"]
 
 HARD_BOUNDS = ("clopper-pearson", "clopper-pearson-two-sided")
 
@@ -43,6 +42,11 @@ class Planned:
     candidate: int
     ties: int
 
+    @property
+    def how(self) -> tuple[str, str, float]:
+        """What `CertifiedRequest.certify` takes."""
+        return self.scores, self.bound, self.alpha
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -61,6 +65,11 @@ class Plan:
     hard: Planned
     softmax: Planned | None
     on_edge: tuple[str, ...]
+
+    @property
+    def settings(self) -> MixSettings:
+        """The numbers of the mix with the transform."""
+        return MixSettings(self.best, self.transform.alpha, temperature=1.0)
 
 
 def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:

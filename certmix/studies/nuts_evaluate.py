@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from certmix.attacks.minimum_margin import label_margin
 from certmix.calling import call_both
 from certmix.errors import ParameterError
-from certmix.models.mixture import MixedClassifier, mix_outputs
+from certmix.models.mixture import MixedClassifier
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import MixSettings, check_shares
 from certmix.nuts.folder import load_nuts
@@ -30,6 +30,8 @@ from certmix.sampling import resolve_device
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.nuts_fit import own_attack
 from certmix.studies.study import (
+    CLEAN,
+    STD,
     Numbers,
     StudyResult,
     Surroundings,
@@ -45,7 +47,7 @@ from certmix.types import FloatArray
 __all__ = ["nuts_evaluate", "paired_change"]
 
 SWEEP = (0.0, 0.3, 0.6, 0.9)
-CLEAN, STD, NUTS = "clean", "STD", "MixedNUTS"
+NUTS = "MixedNUTS"
 CONTENDERS = ("standard (g)", "robust (h)")
 RESAMPLES = 10_000
 SWEEP_CELL = "sweep r_d "
@@ -67,16 +69,16 @@ def nuts_evaluate(
     """Attack a fitted mix every way there is, on images that it was not tuned on.
 
     Attacks run one after the other, each on the images that the earlier ones
-    left right; every classifier is judged on all points found for any.
+    left right; every classifier is judged on all points found for any.  The table has a row a classifier;
+    changes are relative to the robust classifier alone.  Its ``extra`` tells which attack was the first to
+    break how many images of the nonlinear mix, ``images.tsv`` tells it image by image.
 
     Parameters
     ----------
     folder
-        Of the fitted mix.
+        Of the fitted mix, whose models are attacked.
     request
         Norm, eps, steps of APGD (20 by default), images.
-    sources, where
-        Data, the models are the mix's own; where and how to run.
     plain_alphas
         Weights of the plain mix to compare with.
     targets, queries
@@ -85,13 +87,6 @@ def nuts_evaluate(
         The obfuscation check: transfer with each r_d, on the first of the images.
     autoattack
         Run pyautoattack's standard suite through the bypass as well.
-
-    Returns
-    -------
-    StudyResult
-        The table has a row a classifier; changes are relative to the robust classifier alone.
-        Its ``extra`` tells which attack was the first to break how many images of the nonlinear
-        mix, ``images.tsv`` tells it image by image.
 
     References
     ----------
@@ -121,8 +116,7 @@ def nuts_evaluate(
                 f"{folder} was tuned on {nuts.tuning.data}, these are other data: make sure that no image "
                 "is in both"
             )
-    more = {"targets": int(targets), "queries": int(queries), "plain_alphas": list(alphas)}
-    more["autoattack"] = autoattack
+    more = {"targets": targets, "queries": queries, "plain_alphas": list(alphas), "autoattack": autoattack}
     with open_study(
         "nuts-evaluate", request, named, where,
         asked={"nuts": str(folder), "r_d_sweep": list(r_d_sweep), "sweep_images": sweep_images, **more},
@@ -130,10 +124,10 @@ def nuts_evaluate(
         loaded=join(dataset, nuts.standard, nuts.robust, device, where.say), left_out=tuned,
     ) as study:  # fmt: skip
         suite = Suite(study.bench, study.pair, own)
-        numbers = study.fill(suite_cells(suite, alphas, targets, queries, autoattack))
+        numbers = study.fill(suite.cells(alphas, targets, queries, autoattack))
         if numbers.complete:
             some = replace(study.bench, positions=study.bench.positions[:sweep_images])
-            _, complete = fill(some, [sweep_cell(suite, r_d) for r_d in r_d_sweep])
+            _, complete = fill(some, [suite.sweep(r_d) for r_d in r_d_sweep])
             numbers = replace(numbers, complete=complete)
         return study.publish(numbers, view(numbers))
 
@@ -145,7 +139,7 @@ def view(numbers: Numbers) -> StudyResult:
     several = contenders(own, asked["plain_alphas"])
     base = [numbers.read(name) for name in numbers.cells]
     right = {
-        name: np.stack([right_at(mix, points, labels) for points in base]) for name, mix in several.items()
+        name: np.stack([rule.right(points, labels) for points in base]) for name, rule in several.items()
     }
     robust = right[CONTENDERS[1]]
     rows: list[tuple[Any, ...]] = []
@@ -167,19 +161,15 @@ def view(numbers: Numbers) -> StudyResult:
     sweep = _sweep(numbers, right[NUTS][0], several[NUTS])
     images, (clean_nuts, attacked_nuts) = len(labels), counts[NUTS]
     plain = [name for name in counts if name.startswith("plain mix")]
-    comparison = []
-    if plain:
-        best = max(plain, key=lambda name: sum(counts[name]))
-        comparison = [f"Largest sum of clean and attacked accuracy among plain mixes: {best}."]
-        equal = [name for name in plain if counts[name][1] >= attacked_nuts]
-        if equal:
-            match = max(equal, key=lambda name: counts[name][0])
-            comparison.append(
-                f"At no less attacked accuracy than {NUTS} the most accurate plain mix is {match}: "
-                f"{NUTS} has {100 * (clean_nuts - counts[match][0]) / images:+.1f} points of clean accuracy."
-            )
-        else:
-            comparison.append(f"No plain mix of the list has the attacked accuracy of {NUTS}.")
+    best = max(plain, key=lambda name: sum(counts[name]))  # there is at least one
+    equal = [name for name in plain if counts[name][1] >= attacked_nuts]
+    comparison = f"No plain mix of the list has the attacked accuracy of {NUTS}."
+    if equal:
+        match = max(equal, key=lambda name: counts[name][0])
+        comparison = (
+            f"At no less attacked accuracy than {NUTS} the most accurate plain mix is {match}: "
+            f"{NUTS} has {100 * (clean_nuts - counts[match][0]) / images:+.1f} points of clean accuracy."
+        )
     obfuscation = []
     if sweep:
         verdict = "Square found nothing that the white-box attacks missed: no sign of hidden gradients"
@@ -203,7 +193,8 @@ def view(numbers: Numbers) -> StudyResult:
             "bootstrap intervals; 100 % is twice as many errors.",
             "Attacked: right on every point that any attack of this evaluation found for any classifier; an "
             "upper bound of robust accuracy, not a certificate.",
-            *comparison,
+            f"Largest sum of clean and attacked accuracy among plain mixes: {best}.",
+            comparison,
             "Images of the nonlinear mix by what broke it first, whose attack and which (STD: points that "
             "fool g): " + "; ".join(f"{name}: {count}" for name, count in broken_by.items()) + ".",
             *obfuscation,
@@ -216,7 +207,7 @@ def view(numbers: Numbers) -> StudyResult:
     return StudyResult(table, files=images_file(("idx", "label", "broken_by"), columns))
 
 
-def _sweep(numbers: Numbers, clean: np.ndarray, mix: Mix) -> dict[str, float]:
+def _sweep(numbers: Numbers, clean: np.ndarray, rule: Rule) -> dict[str, float]:
     """Return accuracy under the transfer attack with each r_d alone, on the first of the images.
 
     Only once all of these have every figure; nothing before.
@@ -229,27 +220,17 @@ def _sweep(numbers: Numbers, clean: np.ndarray, mix: Mix) -> dict[str, float]:
         return {}
     some = replace(numbers, indices=numbers.indices[rows], labels=numbers.labels[rows])
     return {
-        r_d: attacked_accuracy(clean[rows] & right_at(mix, some.read(cell), some.labels)).accuracy
+        r_d: attacked_accuracy(clean[rows] & rule.right(some.read(cell), some.labels)).accuracy
         for r_d, cell in cells.items()
     }
 
 
 # ---------------------------------------------------------------------------- the attacks
 
-Mix = Callable[[Tensor, Tensor], Tensor]
-"""A classifier under comparison: its logits from both base models' (n, c) logits."""
-
-
-def right_at(mix: Mix, base: FloatArray, labels: np.ndarray) -> np.ndarray:
-    """Return bool (n,) from base logits (n, 2 c); rows that were not attacked (NaN) count as right."""
-    attacked = ~np.isnan(base).any(1)
-    standard, robust = (torch.from_numpy(part) for part in np.split(np.nan_to_num(base), 2, axis=1))
-    return np.asarray((mix(standard, robust).argmax(1).numpy() == labels) | ~attacked)
-
 
 @dataclass(frozen=True)
 class Rule:
-    """How a mix answers; without a transform it is the plain mix of probabilities."""
+    """How a mix answers; without a transform it is the plain mix, g at alpha 0 and h at alpha 1."""
 
     alpha: float
     transform: TransformSettings | None = None
@@ -266,137 +247,126 @@ class Rule:
             robust = transformed_logits(robust, NonlinearTransform.of(self.transform))
         return mix_sharpened(standard, robust, self.alpha, self.temperature)
 
+    def right(self, base: FloatArray, labels: np.ndarray) -> np.ndarray:
+        """Return bool (n,) from base logits (n, 2 c); rows that were not attacked (NaN) count as right."""
+        attacked = ~np.isnan(base).any(1)
+        standard, robust = (torch.from_numpy(part) for part in np.split(np.nan_to_num(base), 2, axis=1))
+        return np.asarray((self.mix(standard, robust).argmax(1).numpy() == labels) | ~attacked)
 
-def contenders(own: MixSettings, plain_alphas: Sequence[float]) -> dict[str, Mix]:
+
+def contenders(own: MixSettings, plain_alphas: Sequence[float]) -> dict[str, Rule]:
     """Return g, h, the plain mixes and the nonlinear mix, by name."""
-    ends: dict[str, Mix] = {CONTENDERS[0]: lambda g, h: g, CONTENDERS[1]: lambda g, h: h}
-    plain = {plain_name(alpha): partial(mix_outputs, alpha=alpha) for alpha in plain_alphas}
-    return {**ends, **plain, NUTS: Rule.of(own).mix}
-
-
-def plain_name(alpha: float) -> str:
-    """Return how tables call the plain mix."""
-    return f"plain mix, alpha {alpha:g}"
+    plain = {f"plain mix, alpha {alpha:g}": Rule(alpha) for alpha in plain_alphas}
+    return {CONTENDERS[0]: Rule(0.0), CONTENDERS[1]: Rule(1.0), **plain, NUTS: Rule.of(own)}
 
 
 class Suite:
-    """What the cells of an evaluation share: the base models, also in reduced precision, and its numbers."""
+    """The cells of an evaluation, from the base models, also in reduced precision, and the mix's numbers."""
 
     def __init__(self, bench: Bench, pair: tuple[nn.Module, nn.Module], own: MixSettings) -> None:
         self.bench, self.pair, self.own = bench, pair, own
         self.quick = reduced(bench, pair[0]), reduced(bench, pair[1])
 
-    def bypass(self, pair: tuple[nn.Module, nn.Module], r_d: float) -> DirectBypass:
+    def cells(
+        self, plain_alphas: Sequence[float], targets: int, queries: int, autoattack: bool
+    ) -> list[Cell]:
+        """Return the cells: clean, transfer from g, attacks on h, on the plain mixes, on the nonlinear mix.
+
+        Every cell keeps both base models' logits at its points, so that every
+        contender is judged on every point; an attack skips (NaN) the images that
+        an earlier cell's point already broke for the contender it is made for.
+        """
+        bench, both, own = self.bench, (self.pair, self.quick), self.own
+        rules = contenders(own, plain_alphas)
+        cells = [Cell(CLEAN, lambda batch: outputs(self.pair, batch.images))]
+
+        def add(target: str, how: str, attack: Callable[[Batch], Tensor]) -> None:
+            kept = partial(self._left_right, rules[target], [c.name for c in cells], attack)
+            cells.append(Cell(f"{target}, {how}", kept))
+
+        def white_box(target: str, models: Sequence[nn.Module], how: str = "") -> None:
+            tried = partial(attacked_points, bench, models[0], quick=models[1])
+            add(target, f"{how}apgd-ce", partial(tried, attack="apgd-ce"))
+            add(target, f"{how}apgd-targeted", partial(tried, attack="apgd-targeted", targets=targets))
+
+        def from_standard(batch: Batch) -> FloatArray:
+            g, quick = self.pair[0], self.quick[0]
+            points = attacked_points(bench, g, batch, attack="apgd-ce", quick=quick, early_stop=False)
+            return outputs(self.pair, points)
+
+        cells.append(Cell(STD, from_standard))
+        white_box(CONTENDERS[1], [robust for _, robust in both])
+        for name, rule in list(rules.items())[2:-1]:
+            white_box(name, [MixedClassifier(*pair, rule.alpha).eval() for pair in both])
+        add(NUTS, "transfer from the auxiliary", partial(self._transfer, own.r_d))
+        bypass = [self._bypass(pair, own.r_d) for pair in both]
+        white_box(NUTS, bypass, "bypass, ")
+        if autoattack:
+            exact = replace(bench, request=bench.request.replace(steps=None, precision="fp32"))
+            tried = partial(attacked_points, exact, bypass[0], attack="autoattack")
+            add(NUTS, "bypass, autoattack", tried)
+        asking = replace(bench, request=bench.request.replace(steps=queries, attack="square"))
+        full, quick = (NutsMixture.of(own, *pair) for pair in both)
+        add(NUTS, "square", partial(attacked_points, asking, full, quick=quick))
+        return cells
+
+    def sweep(self, r_d: float) -> Cell:
+        """Return the cell of one transfer attack alone, on every image: part of the obfuscation check."""
+        name = f"{SWEEP_CELL}{r_d!r}"
+        return Cell(name, lambda batch: outputs(self.pair, self._transfer(r_d, batch)), key="sweep")
+
+    def _bypass(self, pair: tuple[nn.Module, nn.Module], r_d: float) -> DirectBypass:
         """Return the mix with the auxiliary's gradient."""
         assert self.own.alpha_d is not None
         return direct_bypass(NutsMixture.of(self.own, *pair), self.own.alpha_d, r_d)
 
+    def _left_right(
+        self, rule: Rule, earlier: Sequence[str], attack: Callable[[Batch], Tensor], batch: Batch
+    ) -> FloatArray:
+        """Attack the images that every earlier cell leaves right; the others' rows are NaN."""
+        store, indices = self.bench.store, batch.indices.tolist()
+        labels = batch.labels.cpu().numpy()
+        right = [rule.right(store.read(cell, indices), labels) for cell in earlier]
+        left = np.logical_and.reduce(right).nonzero()[0]
+        found = np.full((len(labels), 2 * self.bench.dataset.classes), np.nan)
+        if len(left):
+            rows = torch.from_numpy(left).to(batch.images.device)
+            some = replace(
+                batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[left]
+            )
+            found[left] = outputs(self.pair, attack(some))
+        return found
 
-def suite_cells(
-    suite: Suite, plain_alphas: Sequence[float], targets: int, queries: int, autoattack: bool
-) -> list[Cell]:
-    """Return the cells: clean, transfer from g, attacks on h, on the plain mixes, on the nonlinear mix.
+    def _transfer(self, r_d: float, batch: Batch) -> Tensor:
+        """Attack the auxiliary mix, and keep of its points those of smallest margin of the true mix."""
+        mix = Rule.of(self.own).mix
+        watched = _Watched(self._bypass(self.quick, r_d).auxiliary).eval()
+        points = batch.images.clone()
+        smallest = points.new_full((len(points),), torch.inf, dtype=torch.float64)
 
-    Every cell keeps both base models' logits at its points, so that every
-    contender is judged on every point; an attack skips (NaN) the images that
-    an earlier cell's point already broke for the contender it is made for.
-    """
-    bench, pair, quick = suite.bench, suite.pair, suite.quick
-    by_name = contenders(suite.own, plain_alphas)
-    cells = [Cell(CLEAN, lambda batch: outputs(pair, batch.images))]
+        def track(at: Tensor, tried: Tensor, logits: Tensor, step: int) -> None:
+            margin = label_margin(mix(*watched.last), batch.labels[at])
+            rows = (margin < smallest[at]).nonzero().squeeze(1)
+            points[at[rows]], smallest[at[rows]] = tried[rows], margin[rows]
 
-    def add(name: str, target: str, attack: Callable[[Batch], Tensor]) -> None:
-        cells.append(
-            Cell(name, partial(_left_right, suite, by_name[target], [c.name for c in cells], attack))
-        )
-
-    def white_box(name: str, target: str, full: nn.Module, fast: nn.Module) -> None:
-        for which in ("apgd-ce", "apgd-targeted"):
-            more: dict[str, Any] = {"targets": targets} if which == "apgd-targeted" else {}
-            add(f"{name}, {which}", target, partial(
-                attacked_points, bench, full, attack=which, quick=fast, **more
-            ))  # fmt: skip
-
-    def from_standard(batch: Batch) -> FloatArray:
-        points = attacked_points(bench, pair[0], batch, attack="apgd-ce", quick=quick[0], early_stop=False)
-        return outputs(pair, points)
-
-    cells.append(Cell(STD, from_standard))
-    white_box(CONTENDERS[1], CONTENDERS[1], pair[1], quick[1])
-    for alpha in plain_alphas:
-        full, fast = (MixedClassifier(*both, alpha).eval() for both in (pair, quick))
-        white_box(plain_name(alpha), plain_name(alpha), full, fast)
-    add(f"{NUTS}, transfer from the auxiliary", NUTS, partial(_transfer, suite, suite.own.r_d))
-    bypass, quick_bypass = (suite.bypass(both, suite.own.r_d) for both in (pair, quick))
-    white_box(f"{NUTS}, bypass", NUTS, bypass, quick_bypass)
-    if autoattack:
-        exact = replace(bench, request=bench.request.replace(steps=None, precision="fp32"))
-        add(f"{NUTS}, bypass, autoattack", NUTS,
-            partial(attacked_points, exact, bypass, attack="autoattack"))  # fmt: skip
-    asking = replace(bench, request=bench.request.replace(steps=queries, attack="square"))
-    mixes = [NutsMixture.of(suite.own, *both) for both in (pair, quick)]
-    add(f"{NUTS}, square", NUTS, partial(attacked_points, asking, mixes[0], quick=mixes[1]))
-    return cells
-
-
-def _left_right(
-    suite: Suite, mix: Mix, earlier: Sequence[str], attack: Callable[[Batch], Tensor], batch: Batch
-) -> FloatArray:
-    """Attack the images that every earlier cell leaves right; the others' rows are NaN."""
-    store, indices = suite.bench.store, batch.indices.tolist()
-    labels = batch.labels.cpu().numpy()
-    right = [right_at(mix, store.read(cell, indices), labels) for cell in earlier]
-    left = np.logical_and.reduce(right).nonzero()[0]
-    found = np.full((len(labels), 2 * suite.bench.dataset.classes), np.nan)
-    if len(left):
-        rows = torch.from_numpy(left).to(batch.images.device)
-        some = replace(
-            batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[left]
-        )
-        found[left] = outputs(suite.pair, attack(some))
-    return found
+        bench = replace(self.bench, request=self.bench.request.replace(precision="fp32"))
+        attacked_points(bench, watched, batch, attack="apgd-ce", early_stop=False, track=track)
+        return points
 
 
 class _Watched(nn.Module):
     """The auxiliary mix, which remembers the base models' logits of its last pass."""
 
+    last: tuple[Tensor, Tensor]
+
     def __init__(self, auxiliary: AuxiliaryMixture) -> None:
         super().__init__()
         self.auxiliary = auxiliary
-        self.last: tuple[Tensor, Tensor] | None = None
-        self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
         standard, robust = call_both(self.auxiliary.standard, self.auxiliary.robust, inputs)
         self.last = standard.detach(), robust.detach()
         return self.auxiliary.mix(standard, robust)
-
-
-def _transfer(suite: Suite, r_d: float, batch: Batch) -> Tensor:
-    """Attack the auxiliary mix, and keep of all its points the one of smallest margin of the true mix."""
-    bypass = suite.bypass(suite.quick, r_d)
-    watched = _Watched(bypass.auxiliary)
-    points = batch.images.clone()
-    smallest = points.new_full((len(points),), torch.inf, dtype=torch.float64)
-
-    def track(at: Tensor, tried: Tensor, logits: Tensor, step: int) -> None:
-        assert watched.last is not None
-        margin = label_margin(bypass.mixture.mix(*watched.last), batch.labels[at])
-        rows = (margin < smallest[at]).nonzero().squeeze(1)
-        points[at[rows]], smallest[at[rows]] = tried[rows], margin[rows]
-
-    bench = replace(suite.bench, request=suite.bench.request.replace(precision="fp32"))
-    attacked_points(bench, watched, batch, attack="apgd-ce", early_stop=False, track=track)
-    return points
-
-
-def sweep_cell(suite: Suite, r_d: float) -> Cell:
-    """Return the cell of one transfer attack alone, on every image: part of the obfuscation check."""
-    return Cell(
-        f"{SWEEP_CELL}{r_d!r}",
-        lambda batch: outputs(suite.pair, _transfer(suite, r_d, batch)),
-        key="sweep",
-    )
 
 
 def paired_change(wrong: Any, reference_wrong: Any) -> tuple[float, float, float] | None:

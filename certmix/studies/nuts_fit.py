@@ -29,34 +29,21 @@ from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies.nuts_choices import FitChoices
-from certmix.studies.study import ROBUST, Numbers, StudyResult, Surroundings, open_study, some, warn
+from certmix.studies.study import CLEAN, ROBUST, Numbers, StudyResult, Surroundings, open_study, some, warn
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
 from certmix.types import Dataset, FloatArray, IntArray
 
-__all__ = [
-    "AUXILIARY_BETAS",
-    "CachedLogits",
-    "FitChoices",
-    "NutsFitted",
-    "fit_cached",
-    "fit_file",
-    "nuts_fit",
-    "nuts_published",
-    "own_attack",
-    "read_logits",
-    "write_logits",
-]
+__all__ = ["CachedLogits", "FitChoices", "NutsFitted", "fit_file", "nuts_fit", "nuts_published"]
 
 AUXILIARY_BETAS = {"cifar10": 0.95, "cifar100": 0.935, "imagenet": 0.95}
 """The beta behind alpha_d, by preset, as published code has it."""
 
-CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
-SIDES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}
-"""The usual side of the data's square inputs, in pixels."""
+SHAPES = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet": (1000, 224)}
+"""Classes, and the usual side of the data's square inputs, in pixels."""
 
 LOGITS = "logits.npz"
-CLEAN, MARGIN = "clean", "minimum margin"
+MARGIN = "minimum margin"
 KEYS = ("standard", "robust", "attacked", "labels", "indices")
 
 
@@ -97,25 +84,11 @@ def nuts_fit(
     *,
     choices: FitChoices | None = None,
 ) -> StudyResult:
-    """Fit s, p, c and alpha on a tuning split, and save the mix into the run folder.
+    """Fit s, p, c and alpha on a tuning split by Algorithm 1, and save the mix into the run folder.
 
-    Only the images of this study are looked at; their indices are kept, and
-    evaluations leave them out.
-
-    Parameters
-    ----------
-    request
-        The ball, the steps (50 by default) and the tuning images of the
-        minimum-margin attack: APGD on the cross-entropy, then targeted.
-    sources, where
-        Data and models; where and how to run.
-    choices
-        How Algorithm 1 of MixedNUTS is run.
-
-    Returns
-    -------
-    StudyResult
-        ``.data`` is the `NutsFitted`; ``.folder`` loads as ``nuts:FOLDER``.
+    The request is the ball, the steps (50 by default) and the tuning images of the minimum-margin attack:
+    APGD on the cross-entropy, then targeted.  The images' indices are kept, and evaluations leave them out.
+    ``.data`` of the result is the `NutsFitted`; ``.folder`` loads as ``nuts:FOLDER``.
     """
     chosen, named = choices or FitChoices(), sources or Sources()
     request = own_attack(request, None if chosen.gradient_free else 50)
@@ -133,31 +106,30 @@ def nuts_fit(
         numbers = study.fill(cells)
         if not numbers.complete:
             raise Interrupted("interrupted before all tuning images were attacked")
-        result, dataset = view(numbers), bench.dataset
+        result = view(numbers)
         found: NutsFitted = result.data
         if (folder := study.run.path) is not None:
-            if have_names(named, bench.say):
-                attack = {**request.identity(), "gradient_free": chosen.gradient_free}
-                tuning = TuningImages(
-                    dataset.name, dataset.split, dataset.checksum, numbers.indices.tolist(), attack
-                )
-                save_nuts(
-                    folder, found.settings, *base_models(named, study.loaded),
-                    fit=FitFacts.of(found.fit), tuning=tuning, copy_weights=chosen.copy_weights,
-                )  # fmt: skip
+            attack = {**request.identity(), "gradient_free": chosen.gradient_free}
+            save_mix(
+                folder, found.settings, named, study.loaded, numbers.indices, attack, bench.say,
+                fit=FitFacts.of(found.fit), copy_weights=chosen.copy_weights,
+            )  # fmt: skip
             write_logits(folder / LOGITS, found.logits)
         return study.publish(numbers, result)
 
 
 def view(numbers: Numbers) -> StudyResult:
     """Run Algorithm 1 on a run's stored logits, as its request says, and return its table."""
-    c, clean = len(numbers.class_names), numbers.read(CLEAN)
-    logits = CachedLogits(
-        clean[:, :c], clean[:, c:], numbers.read(MARGIN)[:, :c], numbers.labels, numbers.indices
-    )
-    found = fit_cached(logits, some(FitChoices, numbers.asked))
+    found = fit_cached(cached(numbers), some(FitChoices, numbers.asked))
     table = fit_table(found, numbers.request.words(), (*numbers.blind, numbers.provenance))
     return StudyResult(table, data=found)
+
+
+def cached(numbers: Numbers) -> CachedLogits:
+    """Return the logits that a run keeps."""
+    attacked = numbers.read(MARGIN)[:, : len(numbers.class_names)]
+    g, h = (one.numpy() for one in numbers.pair(CLEAN))
+    return CachedLogits(g, h, attacked, numbers.labels, numbers.indices)
 
 
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
@@ -284,43 +256,50 @@ def read_logits(path: Path) -> CachedLogits:
     lacking = [key for key in KEYS if key not in arrays]
     if lacking:
         raise DataError(f"{path} lacks {lacking[0]!r}: cached logits hold {', '.join(KEYS)}")
-    shape = arrays["robust"].shape
-    for key in ("standard", "robust", "attacked"):
-        good = (
-            arrays[key].shape == shape and len(shape) == 2 and arrays[key].dtype in (np.float32, np.float64)
-        )
-        if not good or not np.isfinite(arrays[key]).all():
+    shape, most = arrays["robust"].shape, np.iinfo(np.int64).max
+    for key in KEYS[:3]:
+        one = arrays[key]
+        good = one.shape == shape and len(shape) == 2 and one.dtype in (np.float32, np.float64)
+        if not good or not np.isfinite(one).all():
             raise DataError(f"{path}: {key} must be finite logits (images, classes), as robust {shape}")
-    for key in ("labels", "indices"):
-        if arrays[key].shape != shape[:1] or not np.issubdtype(arrays[key].dtype, np.integer):
-            raise DataError(f"{path}: {key} must be whole numbers, one for each of {shape[0]} images")
-        most = shape[1] - 1 if key == "labels" else np.iinfo(np.int64).max
-        if np.any((arrays[key] < 0) | (arrays[key] > most)):
-            raise DataError(f"{path}: {key} must lie in 0..{most}")
-    standard, robust, attacked = (arrays[key].astype(np.float64) for key in KEYS[:3])
-    labels, indices = (arrays[key].astype(np.int64) for key in KEYS[3:])
-    return CachedLogits(standard, robust, attacked, labels, indices)
+    for key, end in (("labels", shape[1] - 1), ("indices", most)):
+        one = arrays[key]
+        if one.shape != shape[:1] or one.dtype.kind not in "iu" or ((one < 0) | (one > end)).any():
+            found = f"{path}: {key} must be whole numbers in 0..{end}"
+            raise DataError(f"{found}, one for each of {shape[0]} images")
+    made: dict[str, Any] = {key: arrays[key].astype("f8" if key in KEYS[:3] else "i8") for key in KEYS}
+    return CachedLogits(**made)
 
 
 # ---------------------------------------------------------------------------- saving
 
 
-def have_names(sources: Sources, say: Callable[[str], None]) -> bool:
-    """Whether both models go by names, so that a mix of them can be saved; say which does not."""
+def save_mix(
+    folder: Path, settings: MixSettings, sources: Sources, loaded: Loaded, indices: IntArray,
+    attack: dict[str, Any], say: Callable[[str], None], *, copy_weights: bool, fit: FitFacts | None = None,
+) -> bool:  # fmt: skip
+    """Save a mix of models that go by names, and say where one does not; `indices` were tuned on."""
     for role in ("standard", "robust"):
         if not isinstance(getattr(sources, role), str | type(None)):
             say(f"the mix is not saved: its {role} model is a Python object, which has no name")
             return False
+    data = loaded.dataset
+    tuning = TuningImages(data.name, data.split, data.checksum, tuple(indices.tolist()), attack)
+    pair = base_models(sources, loaded)
+    save_nuts(folder, settings, *pair, fit=fit, tuning=tuning, copy_weights=copy_weights)
     return True
 
 
-def base_models(sources: Sources, loaded: Loaded) -> tuple[BaseModel, BaseModel]:
+def base_models(sources: Sources, loaded: Loaded) -> list[BaseModel]:
     """Return g and h with what they were loaded with, as `save_nuts` takes them."""
     assert loaded.standard is not None
-    return (
-        BaseModel.of(loaded.standard, sources, "standard"),
-        BaseModel.of(loaded.robust, sources, "robust"),
-    )
+    found = []
+    for role, one in (("standard", loaded.standard), ("robust", loaded.robust)):
+        weights, normalize, files = (
+            getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
+        )
+        found.append(BaseModel(one, None if weights is None else Path(weights), normalize, files))
+    return found
 
 
 def nuts_published(
@@ -334,8 +313,9 @@ def nuts_published(
 ) -> StudyResult:
     """Save the mix of two models with the (s, p, c, alpha) that the paper found for its own.
 
-    No data, no attack, no fit.  The numbers were tuned for other models: how
-    well they do for these, an evaluation tells.
+    No data, no attack, no fit.  The numbers were tuned for other models: how well they do for these, an
+    evaluation tells.  ``.data`` of the result is the `certmix.nuts.description.MixSettings`; ``.folder``
+    loads as ``nuts:FOLDER``.
 
     Parameters
     ----------
@@ -351,32 +331,24 @@ def nuts_published(
         Bundle the base models' weights with the mix.
     device, say
         Where models are tried; receives warnings of one line.
-
-    Returns
-    -------
-    StudyResult
-        ``.data`` is the `certmix.nuts.description.MixSettings`; ``.folder``
-        loads as ``nuts:FOLDER``.
     """
     if name not in PUBLISHED:
         raise ParameterError(f"no optimum is published for {name!r}: use one of {', '.join(PUBLISHED)}")
     named, folder, mix = sources or Sources(), Path(output), PUBLISHED[name]
-    if not all(isinstance(one, str) for one in (named.standard, named.robust or ROBUST)):
+    robust = named.robust or ROBUST
+    if not isinstance(named.standard, str) or not isinstance(robust, str):
         raise ModelError("a mix is saved by the names of its two models: name both, not objects or none")
     if (folder / DESCRIPTION).exists():
         raise ParameterError(f"{folder} is the folder of a run, whose mix would be lost: name another")
-    side, classes = named.crop or SIDES[name], CLASSES[name]
-    pixels, two = np.random.default_rng(0).random((2, 3, side, side), np.float32), np.arange(2)
+    classes, side = SHAPES[name]
+    shape, two = (2, 3, named.crop or side, named.crop or side), np.arange(2)
+    pixels = np.random.default_rng(0).random(shape, np.float32)
     inputs = Dataset(
         "random pixels", "", two, two, tuple(map(str, range(classes))), pixels.__getitem__, (0.0, 1.0), ""
     )
+    tried = named.replace(data=inputs, split=None, crop=None)
     try:
-        loaded = load_models(
-            named.replace(data=inputs, split=None, crop=None),
-            named.robust or ROBUST,
-            resolve_device(device),
-            say,
-        )
+        loaded = load_models(tried, robust, resolve_device(device), say)
     except CertmixError as error:
         raise ModelError(f"the optimum for {name} is one of {classes:,} classes: {error}") from None
     g, h = base_models(named, loaded)

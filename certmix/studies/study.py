@@ -1,4 +1,8 @@
-"""What studies of two classifiers share: opening, publishing, and shares of images with their intervals."""
+"""What studies of two classifiers share: opening, publishing, and shares of images with their intervals.
+
+A study takes a request (attack and images), sources (data and models) and surroundings, and returns a
+`StudyResult`.
+"""
 
 from __future__ import annotations
 

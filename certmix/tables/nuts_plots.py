@@ -25,12 +25,10 @@ from certmix.tables.figure import (
     survival_steps,
     tidy,
 )
-from certmix.types import EstimatedAccuracy, FloatArray
+from certmix.types import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Shares = Sequence[EstimatedAccuracy]
 
 MOST = 12
 """Panels of a map at most; of more candidates of c, these are spread over them and hold the chosen one."""
@@ -39,48 +37,48 @@ _CORNERS = np.array([[0.5, np.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])  # of the si
 
 
 def beta_image(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[str], Shares, Shares]]],
+    curves: Mapping[str, Sequence[tuple[Any, ...]]],
+    panels: Sequence[str],
     suffix: str,
     *,
     title: str,
     subtitle: str = "",
 ) -> bytes:
-    """Draw each second share against clean accuracy, a panel each (Figure 8).
+    """Draw other shares against clean accuracy, a panel each (Figure 8).
 
-    A panel has for each kind of mix its labels (betas), clean accuracies and second shares.
+    A curve is a kind of mix: labels (betas), each with its clean accuracy and a share for every panel.
     """
-    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
 
     def draw(figure: Figure) -> None:
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (what, curves) in zip(all_axes, panels.items(), strict=True):
-            for name, (labels, clean, second) in curves.items():
-                how = style(names.index(name))
-                size = 9 if len(labels) == 1 else 4.5
-                points = percent(clean), percent(second)
+        for column, (axes, what) in enumerate(zip(all_axes, panels, strict=True), 2):
+            for k, points in enumerate(curves.values()):
+                how, size = style(k), 9 if len(points) == 1 else 4.5
+                clean, second = ([point[at] for point in points] for at in (1, column))
+                x, y = percent(clean), percent(second)
                 pale: dict[str, Any] = {"color": how["color"], "alpha": 0.16, "linewidth": 1, "zorder": 2}
                 # 95 % intervals over images, both ways
                 ends = [
-                    np.array([one.interval for one in shares]).reshape(-1, 2) for shares in (clean, second)
+                    100 * np.array([one.interval for one in own]).reshape(-1, 2).T for own in (clean, second)
                 ]
-                axes.hlines(points[1], *100 * ends[0].T, **pale)
-                axes.vlines(points[0], *100 * ends[1].T, **pale)
-                axes.plot(*points, linewidth=1.6, markersize=size, clip_on=False, zorder=3, **how)
+                axes.hlines(y, *ends[0], **pale)
+                axes.vlines(x, *ends[1], **pale)
+                axes.plot(x, y, linewidth=1.6, markersize=size, clip_on=False, zorder=3, **how)
             axes.set(xlabel="clean accuracy (%, estimate)", ylabel=what)
             axes.margins(0.08)
             tidy(axes)
         head(figure, title, subtitle)
-        legend(figure, [
-            entry(name, linewidth=1.8, markersize=5.5, **style(k)) for k, name in enumerate(names)
-        ])  # fmt: skip
+        handles = [entry(name, linewidth=1.8, markersize=5.5, **style(k)) for k, name in enumerate(curves)]
+        legend(figure, handles)
         figure.draw_without_rendering()
-        for axes, curves in zip(all_axes, panels.values(), strict=True):
-            several = {
-                name: one for name, one in curves.items() if len(one[0]) > 1
-            }  # the legend names others
-            places = [np.stack([percent(clean), percent(second)], 1) for _, clean, second in several.values()]
-            colours = [style(names.index(name))["color"] for name in several]
-            place_labels(axes, places, [labels for labels, _, _ in several.values()], colours)
+        several = {k: own for k, own in enumerate(curves.values()) if len(own) > 1}  # the legend names others
+        labels = [[point[0] for point in points] for points in several.values()]
+        for column, axes in enumerate(all_axes, 2):
+            places = [
+                np.array([(point[1].accuracy, point[column].accuracy) for point in points]) * 100
+                for points in several.values()
+            ]
+            place_labels(axes, places, labels, [style(k)["color"] for k in several])
 
     return image(suffix, (7.0 if len(panels) == 1 else 5.2 * len(panels), 5.2), draw)
 
@@ -185,9 +183,9 @@ def margin_bars_image(
 
 
 def sensitivity_image(
-    candidates: tuple[Sequence[float], Sequence[float], Sequence[float]],
+    candidates: Sequence[Sequence[float]],
     values: FloatArray,
-    chosen: tuple[int, int, int],
+    chosen: Sequence[int],
     suffix: str,
     *,
     name: str,

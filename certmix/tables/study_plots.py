@@ -137,8 +137,8 @@ def trust_image(weights: Sequence[float], panels: Mapping[str, Panel], suffix: s
             own = "" if len(panels) == 1 else "\n".join(title_lines(title, 52))
             axes.set_title(own, fontsize=9.5, parse_math=False)
             tidy(axes)
-        subtitle = "numbers at the curves: weight of the robust classifier"
-        head(figure, *panels if len(panels) == 1 else ["Clean against attacked accuracy"], subtitle)
+        title = next(iter(panels)) if len(panels) == 1 else "Clean against attacked accuracy"
+        head(figure, title, "numbers at the curves: weight of the robust classifier")
         grey: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 4.5, "linewidth": 1.6}
         handles = [
             entry(f"trust: {name}", linewidth=2, markersize=5, **{**style(k), "linestyle": "-"})

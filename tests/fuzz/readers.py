@@ -269,16 +269,23 @@ def studied() -> Files:
     logits = CachedLogits(*rng.normal(size=(3, 6, 3)).round(3), np.arange(6) % 3, 10 * np.arange(6))
     with scratch() as folder:
         write_logits(folder / "logits.npz", logits)
-        with closing(Store(folder / "made.sqlite")) as store:
-            for cell in ("clean", "STD"):
-                store.write(cell, [5, 15, 25], np.arange(18.0).reshape(3, 6))
-            shown = {"indices": [5, 15, 25], "labels": [0, 1, 2], "cells": ["clean", "STD"]}
-            store.put("shown", json.dumps({**shown, "blind": [], "complete": True}))
+        clean = np.concatenate([logits.standard, logits.robust], 1)
+        for name, cells in (
+            ("fit", {"clean": clean, "minimum margin": logits.attacked}),
+            ("points", {"clean": clean, "STD": clean}),
+        ):
+            indices = [index + 5 * (name == "points") for index in logits.indices.tolist()]
+            with closing(Store(folder / f"{name}.sqlite")) as store:
+                for cell, vectors in cells.items():
+                    store.write(cell, indices, vectors)
+                shown = {"indices": indices, "labels": logits.labels.tolist(), "cells": list(cells)}
+                store.put("shown", json.dumps({**shown, "blind": [], "complete": True}))
         return {
             "fit/run.json": json.dumps(fit).encode(),
             "fit/logits.npz": (folder / "logits.npz").read_bytes(),
+            "fit/numbers.sqlite": as_one_file(folder / "fit.sqlite"),
             "points/run.json": json.dumps(points).encode(),
-            "points/numbers.sqlite": as_one_file(folder / "made.sqlite"),
+            "points/numbers.sqlite": as_one_file(folder / "points.sqlite"),
         }
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from certmix.errors import ModelError, RunError
 from certmix.models.architectures import build
 from certmix.models.spec import FORMS, load_model, wrap_model
-from certmix.models.zoo import Card, save_zoo
+from certmix.models.zoo import ZOO_FOLDER, Card, save_zoo, zoo_card
 from certmix.nuts import Grid, NonlinearTransform, TransformSettings, fit
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import FitFacts, MixSettings, TuningImages
@@ -192,16 +192,16 @@ def test_facts_of_the_fit_and_tuning_images_come_back(tmp_path, pair):
     assert tuning.shared("cd" * 32, [7, 2, 4]).tolist() == []
 
 
-def test_shipped_models_are_named_and_the_folder_moves(tmp_path, zoo):
-    pair = [BaseModel(load_model(name, zoo=zoo)) for name in ("tiny-standard", "tiny-0.50")]
-    written = save_nuts(tmp_path / "a", SETTINGS, *pair, copy_weights=True, zoo=zoo)
-    assert (written.standard.spec, written.robust.spec) == ("tiny-standard", "tiny-0.50")
+def test_shipped_models_are_named_and_the_folder_moves(tmp_path):
+    names = ("cifar10-standard", "cifar10-adversarial-linf")
+    pair = [BaseModel(load_model(name)) for name in names]
+    written = save_nuts(tmp_path / "a", SETTINGS, *pair, copy_weights=True)
+    assert (written.standard.spec, written.robust.spec) == names
     assert os.listdir(tmp_path / "a") == ["nuts.json"]
-    assert str(zoo) not in (tmp_path / "a" / "nuts.json").read_text()
+    assert str(ZOO_FOLDER) not in (tmp_path / "a" / "nuts.json").read_text()
     shutil.move(tmp_path / "a", tmp_path / "b")
-    loaded = load_nuts(tmp_path / "b", zoo=zoo, classes=10)
-    assert loaded.mixture(IMAGES).shape == (3, 10)
-    refused(load_nuts, tmp_path / "b", zoo=zoo, classes=100, match="standard model: .*10 classes apart")
+    assert load_nuts(tmp_path / "b", classes=10).mixture(torch.rand(3, 3, 32, 32)).shape == (3, 10)
+    refused(load_nuts, tmp_path / "b", classes=100, match="standard model: .*10 classes apart")
 
 
 @pytest.mark.parametrize("copy_weights", [False, True])
@@ -387,7 +387,7 @@ def test_broken_files_are_refused(spoilt, text, message):
 
 def test_models_of_different_input_ranges_are_refused(tmp_path, zoo):
     other = tmp_path / "other"
-    card = replace(load_model("tiny-0.50", zoo=zoo).card, name="wide", input_range=(-1.0, 1.0))
+    card = replace(zoo_card("tiny-0.50", zoo), name="wide", input_range=(-1.0, 1.0))
     save_zoo(other, card, build("residual", 10), "float32")
     pair = BaseModel(load_model(str(zoo / "tiny-standard.json"))), BaseModel(load_model(str(other)))
     refused(

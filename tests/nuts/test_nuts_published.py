@@ -17,7 +17,7 @@ from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
-from certmix.studies.nuts_fit import CLASSES, SIDES, nuts_published, own_attack
+from certmix.studies.nuts_fit import SHAPES, nuts_published, own_attack
 
 TABLE_3 = {
     "cifar10": ("5.00", "-1.10", "4.00", ".999"),
@@ -94,11 +94,11 @@ def algorithm_1(clean, attacked, labels, grid, betas, top_k):
 @pytest.mark.parametrize("name,images", [("cifar10", 300), ("cifar100", 90), ("imagenet", 40)])
 def test_the_whole_grid_agrees_with_plain_algorithm_1(name, images):
     rng = np.random.default_rng(0)
-    labels, rows = rng.integers(0, CLASSES[name], images), np.arange(images)
-    clean = rng.normal(0, 2, (images, CLASSES[name]))
+    labels, rows = rng.integers(0, SHAPES[name][0], images), np.arange(images)
+    clean = rng.normal(0, 2, (images, SHAPES[name][0]))
     attacked = clean + rng.normal(0, 0.5, clean.shape)
-    clean[rows, labels] += rng.normal(3 + np.log(CLASSES[name]), 2, images)
-    attacked[rows, labels] += rng.normal(2 + np.log(CLASSES[name]), 2, images)
+    clean[rows, labels] += rng.normal(3 + np.log(SHAPES[name][0]), 2, images)
+    attacked[rows, labels] += rng.normal(2 + np.log(SHAPES[name][0]), 2, images)
     grid, top_k, betas = GRIDS[name], TOP_K[name], (BETAS[name], 0.8, 0.5)
     objectives, thresholds = algorithm_1(clean, attacked, labels, grid, betas, top_k)
     margins = margin_grid(clean, attacked, labels, grid, top_k=top_k, rival="second")
@@ -145,7 +145,15 @@ def pair(nets, classes, other=None):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_mix_of_ones_own_models(command, nets, name):
     done = command(
-        "nuts", "fit", "--published", name, *pair(nets, CLASSES[name]), "--output", "mix", "--format", "json"
+        "nuts",
+        "fit",
+        "--published",
+        name,
+        *pair(nets, SHAPES[name][0]),
+        "--output",
+        "mix",
+        "--format",
+        "json",
     )
     assert done.code == 0, done.err
     rows = {row["quantity"]: row["value"]["value"] for row in json.loads(done.out)["rows"]}
@@ -153,15 +161,17 @@ def test_a_published_mix_of_ones_own_models(command, nets, name):
     assert (rows["s"], rows["alpha"]) == (own.transform.s, own.alpha)
     loaded = load_nuts("mix")
     assert loaded.settings == own and loaded.fit is None and loaded.tuning is None
-    images = torch.rand(5, 3, SIDES[name], SIDES[name], generator=torch.Generator().manual_seed(1))
+    images = torch.rand(5, 3, *[SHAPES[name][1]] * 2, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = load_model("nuts:mix").module(images).exp().numpy()
-        g, h = (load_model(f"{nets}:{role}{CLASSES[name]}").module(images).double().numpy() for role in "gh")
+        g, h = (
+            load_model(f"{nets}:{role}{SHAPES[name][0]}").module(images).double().numpy() for role in "gh"
+        )
     at = own.transform
     bent = softmax(transformed(h, at.s, at.p, at.c, at.top_k))
-    expected = (1 - own.alpha) * np.eye(CLASSES[name])[g.argmax(1)] + own.alpha * bent
+    expected = (1 - own.alpha) * np.eye(SHAPES[name][0])[g.argmax(1)] + own.alpha * bent
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
-    assert load_nuts("mix").bypass(images).shape == (5, CLASSES[name])
+    assert load_nuts("mix").bypass(images).shape == (5, SHAPES[name][0])
 
 
 @pytest.mark.parametrize(
@@ -169,7 +179,7 @@ def test_a_published_mix_of_ones_own_models(command, nets, name):
 )
 def test_models_of_other_numbers_of_classes_are_refused(command, nets, name, own, other):
     done = command("nuts", "fit", "--published", name, *pair(nets, own, other), "--output", "mix")
-    assert done.code == 2 and f"one of {CLASSES[name]:,} classes" in done.err, done.err
+    assert done.code == 2 and f"one of {SHAPES[name][0]:,} classes" in done.err, done.err
     assert not (nets.parent / "mix").exists()
 
 

@@ -20,7 +20,7 @@ from certmix.sampling.noise import NoiseKey
 from certmix.studies import nuts_certified as study
 from certmix.studies import nuts_certified_plan
 from certmix.studies.nuts_certified import nuts_certified, tuning_seed
-from certmix.studies.nuts_certified_plan import CertifiedRequest
+from certmix.studies.nuts_choices import CertifiedRequest
 from certmix.studies.study import Surroundings, show_study
 from certmix.tables.formats import render
 from certmix.types import CertifiedShare

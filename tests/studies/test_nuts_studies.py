@@ -12,7 +12,7 @@ from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
 from certmix.studies.nuts_ablations import nuts_study
 from certmix.studies.nuts_cached import Rule, judge, read_inputs
-from certmix.studies.nuts_evaluate import nuts_evaluate, paired_change, right_at
+from certmix.studies.nuts_evaluate import nuts_evaluate, paired_change
 from certmix.studies.nuts_fit import (
     CachedLogits,
     FitChoices,
@@ -163,7 +163,7 @@ def test_an_evaluation_leaves_the_tuning_images_out_and_judges_as_in_closed_form
 
 def test_rows_that_were_not_attacked_count_as_right():
     base = np.array([[0.0, 1.0, 5.0, 1.0], [np.nan] * 4, [0.0, 1.0, 1.0, 5.0]])
-    assert right_at(lambda g, h: h, base, np.array([0, 0, 0])).tolist() == [True, True, False]
+    assert Rule(1.0).right(base, np.array([0, 0, 0])).tolist() == [True, True, False]
 
 
 def test_paired_changes_cover_the_truth_and_know_when_nothing_changes():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from certmix.studies.nuts_cached import (
     read_inputs,
     withstands,
 )
-from certmix.studies.nuts_fit import CachedLogits, write_logits
+from certmix.studies.nuts_fit import CachedLogits
 from certmix.types import AttackedAccuracy
 
 GRID = "s=0.5:5:3,p=1:3:3,c=-1:0:3"
@@ -46,8 +47,10 @@ def logits_of(images=160, seed=0, shift=0):
 
 
 def make_fit(folder, logits=None, **changes):
-    folder.mkdir(parents=True, exist_ok=True)
-    write_logits(folder / "logits.npz", logits_of() if logits is None else logits)
+    own = logits_of() if logits is None else logits
+    margins = np.concatenate([own.attacked, np.zeros((len(own.labels), 3))], 1)
+    cells = {"clean": np.concatenate([own.standard, own.robust], 1), "minimum margin": margins}
+    stored(folder, cells, own.indices, own.labels, shown=tuple(cells))
     request = {"attack": "apgd-ce", "steps": 5, "eps": 0.03, "images": 160, "beta": 0.9, "grid": GRID}
     return described(folder, "nuts-fit", {**request, **changes})
 
@@ -63,17 +66,18 @@ def described(folder, study, request, **identity):
     return folder
 
 
-def shown(folder, **changes):
-    """Say which images the evaluation's table has."""
-    store = Store(folder / "numbers.sqlite")
-    told = {"indices": [5], "labels": [0], "cells": ["clean", "STD"], "blind": [], "complete": True}
-    store.put("shown", json.dumps({**told, **changes}))
-    store.close()
+def stored(folder, cells, indices, labels, shown=("clean", "STD"), **changes):
+    """Keep cells and the images of a table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"indices": np.asarray(indices).tolist(), "labels": np.asarray(labels).tolist(), "cells": shown}
+    with closing(Store(folder / "numbers.sqlite")) as store:
+        for name, vectors in cells.items():
+            store.write(name, told["indices"], vectors)
+        store.put("shown", json.dumps({**told, "blind": [], "complete": True, **changes}))
 
 
 def make_evaluation(folder, images=30, shift=5, **identity):
     """Images whose indices end in 5 by default; one attack breaks h on the first ten images and g on the next ten."""
-    folder.mkdir(parents=True, exist_ok=True)
     labels = np.arange(images) % CLASSES
     indices = 10 * np.arange(images) + shift
     sure = 8.0 * np.eye(CLASSES)
@@ -83,11 +87,7 @@ def make_evaluation(folder, images=30, shift=5, **identity):
     hit[10:20, :CLASSES] = sure[(labels[10:20] + 1) % CLASSES]
     hit[20:] = np.nan
     sweep = np.concatenate([sure[(labels + 1) % CLASSES]] * 2, 1)
-    store = Store(folder / "numbers.sqlite")
-    for name, vectors in (("clean", clean), ("STD", hit), ("sweep r_d 0.0", sweep)):
-        store.write(name, indices.tolist(), vectors)
-    store.close()
-    shown(folder, indices=indices.tolist(), labels=labels.tolist())
+    stored(folder, {"clean": clean, "STD": hit, "sweep r_d 0.0": sweep}, indices, labels)
     return described(folder, "nuts-evaluate", {"attack": "apgd-ce"}, **identity)
 
 
@@ -350,14 +350,15 @@ def spoil_request(folder):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda f: (f / "logits.npz").unlink(), "did not finish"),
+        (lambda f: (f / "numbers.sqlite").unlink(), "no whole table|not a readable|did not finish"),
         (lambda f: (f / "run.json").unlink(), "holds no run.json"),
-        (spoil_request, "how it was fitted"),
+        (spoil_request, "damaged .preset 'mnist' is unknown"),
+        (lambda f: stored(f, {}, [0], [1]), "holds 1 image"),
     ],
 )
 def test_a_spoilt_fit_is_refused(fit_folder, spoil, message):
     spoil(fit_folder)
-    with pytest.raises(RunError, match=message):
+    with pytest.raises((RunError, DataError), match=message):
         nuts_study("beta", [fit_folder])
 
 
@@ -365,10 +366,10 @@ def test_a_spoilt_fit_is_refused(fit_folder, spoil, message):
     "spoil, message",
     [
         (lambda f: (f / "numbers.sqlite").unlink(), "no whole table|not a readable|did not finish"),
-        (lambda f: shown(f, labels=["x"]), "damaged"),
-        (lambda f: shown(f, indices=[], labels=[]), "damaged .0 images"),
-        (lambda f: shown(f, labels=[9]), "both models"),
-        (lambda f: shown(f, indices=[7]), "lacks 1 images"),
+        (lambda f: stored(f, {}, [5], ["x"]), "damaged"),
+        (lambda f: stored(f, {}, [], []), "damaged .0 images"),
+        (lambda f: stored(f, {}, [5], [9]), "both models"),
+        (lambda f: stored(f, {}, [7], [0]), "lacks 1 images"),
         (lambda f: (f / "numbers.sqlite").write_bytes(b"x" * 4096), "not a readable"),
     ],
 )

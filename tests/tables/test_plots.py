@@ -105,18 +105,17 @@ def bars(images=40, threshold=0.01, title="h"):
     return partial(margin_bars_image, groups, bent="M(h)", threshold=threshold, title=title, subtitle="s 5")
 
 
-def betas(count=9, panels=1, share=None, title="g with h"):
+def betas(count=9, panels=1):
     steps = [k / max(count - 1, 1) for k in range(count)]
     curves = {
-        name: (
-            [f"{t:.2g}" for t in steps],
-            [accuracy(0.9 - 0.2 * t - 0.03 * n if share is None else share) for t in steps],
-            [accuracy(0.3 + 0.2 * t if share is None else share) for t in steps],
-        )
+        name: [
+            (f"{t:.2g}", accuracy(0.9 - 0.2 * t - 0.03 * n), *[accuracy(0.3 + 0.2 * t)] * panels)
+            for t in steps
+        ]
         for n, name in enumerate(("MixedNUTS", "plain mix"))
     }
-    shown = {f"share {k} (%)": curves for k in range(panels)}
-    return partial(beta_image, shown, title=title, subtitle="100 images")
+    names = [f"share {k} (%)" for k in range(panels)]
+    return partial(beta_image, curves, names, title="g with h", subtitle="100 images")
 
 
 def transform(suffix: str) -> bytes:
