@@ -89,6 +89,13 @@ def normalize_numpy(logits: ArrayLike, top_k: int | None = None) -> FloatArray:
     return normalized
 
 
+def softmax_numpy(logits: ArrayLike) -> FloatArray:
+    """Return softmax over the last axis, in float64."""
+    z = np.asarray(logits, np.float64)
+    powers: FloatArray = np.exp(z - z.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
 def over_grid(
     task: Callable[..., None],
     logits: FloatArray,

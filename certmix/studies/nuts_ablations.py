@@ -18,11 +18,17 @@ import torch
 from certmix.data import stack
 from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError
 from certmix.nuts.algorithm import auxiliary_alpha, mixing_weight
-from certmix.nuts.certified import softmax_numpy
 from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
 from certmix.nuts.grid import CLAMP_NAMES, TransformSettings
-from certmix.nuts.margins import CLAMPS, clean_margin, normalize_numpy, signed_power, transform_numpy
+from certmix.nuts.margins import (
+    CLAMPS,
+    clean_margin,
+    normalize_numpy,
+    signed_power,
+    softmax_numpy,
+    transform_numpy,
+)
 from certmix.runs import read_run
 from certmix.runs.sources import Sources, load_data
 from certmix.studies.nuts_cached import (

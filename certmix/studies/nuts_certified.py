@@ -23,9 +23,9 @@ from certmix.certification.run import run_certify
 from certmix.data import restrict, spread
 from certmix.errors import DataError, Interrupted, ModelError
 from certmix.files import digest_of, write_atomically
-from certmix.nuts.certified import ALPHAS, NoisyLogits, right_over_alphas, softmax_numpy
 from certmix.nuts.description import MixSettings
 from certmix.nuts.folder import FILE
+from certmix.nuts.margins import softmax_numpy
 from certmix.nuts.mixture import TransformedRobust
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs import Store, StudyIdentity
@@ -36,7 +36,7 @@ from certmix.runs.opening import open_run
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.runs.store import ImageRecord
 from certmix.sampling import Draw, Sampler, resolve_device
-from certmix.studies.nuts_certified_plan import Plan, plan_mix
+from certmix.studies.nuts_certified_plan import ALPHAS, NoisyLogits, Plan, plan_mix, right_over_alphas
 from certmix.studies.nuts_choices import CertifiedRequest
 from certmix.studies.nuts_fit import save_mix
 from certmix.studies.study import (
@@ -301,7 +301,25 @@ def _compared(
     probabilities = dict(zip(indices, standard, strict=True))
 
     def row(name: str, records: Sequence[ImageRecord], request: Any) -> CertifiedRow:
-        return certified_row(name, evaluate(records, probabilities, request, len(records)), asked.at_radius)
+        evaluation = evaluate(records, probabilities, request, len(records))
+        summary, radii = evaluation.summary, evaluation.radii[1].radius
+        selected, samples = np.array([record.selected for record in records]), summary.samples or 0
+        right = selected == [record.label for record in records]
+        held = right & (radii > 0) & (radii >= asked.at_radius)
+        mixed = summary.clean_accuracy.mixed or 0.0
+        clean = estimated_accuracy(np.arange(len(records)) < round(mixed * len(records)))
+        share = estimated_accuracy(held)
+        certified = CertifiedShare(share.correct, share.images, share.interval)
+        means = np.stack([
+            one.scores[samples].means() if samples in one.scores else one.estimation[samples] / samples
+            for one in records
+        ])  # fmt: skip
+        rows, distance = np.arange(len(means)), asked.at_radius / asked.sigma
+        p = np.clip(means[rows, selected], 0.0, 1.0)
+        means[rows, selected] = 0.0
+        q = np.minimum(means.max(1), 1.0 - p)
+        margins = np.where(right, ndtr(ndtri(p) - distance) - ndtr(ndtri(q) + distance), -1.0)
+        return CertifiedRow(name, evaluation, clean, certified, held, margins)
 
     transform = row(plan.transform.name, soft, asked.certify(*plan.transform.how))
     hard = row(plan.hard.name, votes, asked.certify(*plan.hard.how))
@@ -315,28 +333,6 @@ def _compared(
         matched = row("hard votes, as accurate", votes, request)
     found = CertifiedFit(plan, logits, transform, hard, matched)
     return StudyResult(_table(numbers, asked, found), data=found)
-
-
-def certified_row(name: str, evaluation: Evaluation, at_radius: float) -> CertifiedRow:
-    """Return the row of one certification."""
-    summary, radii, records = evaluation.summary, evaluation.radii[1].radius, evaluation.records
-    selected, samples = np.array([record.selected for record in records]), summary.samples or 0
-    right = selected == [record.label for record in records]
-    held = right & (radii > 0) & (radii >= at_radius)
-    mixed = summary.clean_accuracy.mixed or 0.0
-    clean = estimated_accuracy(np.arange(len(records)) < round(mixed * len(records)))
-    share = estimated_accuracy(held)
-    means = np.stack([
-        record.scores[samples].means() if samples in record.scores else record.estimation[samples] / samples
-        for record in records
-    ])  # fmt: skip
-    rows, distance = np.arange(len(means)), at_radius / (summary.sigma or 1.0)
-    p = np.clip(means[rows, selected], 0.0, 1.0)
-    means[rows, selected] = 0.0
-    q = np.minimum(means.max(1), 1.0 - p)
-    margins = np.where(right, ndtr(ndtri(p) - distance) - ndtr(ndtri(q) + distance), -1.0)
-    certified = CertifiedShare(share.correct, share.images, share.interval)
-    return CertifiedRow(name, evaluation, clean, certified, held, margins)
 
 
 def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Table:

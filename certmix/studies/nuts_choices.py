@@ -158,11 +158,6 @@ class CertifiedRequest(Settings, frozen=True):
         """The grid of s, p and c."""
         return parse_grid(self.grid or CERTIFIED_GRID)
 
-    @property
-    def top_k(self) -> int | None:
-        """Logits behind LN's mean and variance."""
-        return TOP_K[self.preset]
-
     def certify(self, scores: str, bound: str, alpha: float) -> CertifyRequest:
         """Return the certification of one candidate, the same for all but these."""
         return CertifyRequest(

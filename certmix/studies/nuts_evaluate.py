@@ -372,14 +372,8 @@ class _Watched(nn.Module):
 def paired_change(wrong: Any, reference_wrong: Any) -> tuple[float, float, float] | None:
     """Return the change of the number of errors relative to a reference on the same images (m,), in percent.
 
-    With its 95 % interval, by the percentile bootstrap over images: of all that
-    matters only how many images either errs on, so counts are resampled, 10,000
-    times with a fixed seed.  None where the reference never errs.
-
-    Examples
-    --------
-    >>> paired_change([True, False, False, True], [True, True, False, True])[0]
-    -33.33333333333333
+    With its 95 % interval, by the percentile bootstrap over images: of all that matters only how many images
+    either errs on, so counts are resampled.  None where the reference never errs.
     """
     one, two = np.asarray(wrong, bool), np.asarray(reference_wrong, bool)
     both, only_one, only_two = (one & two).sum(), (one & ~two).sum(), (~one & two).sum()

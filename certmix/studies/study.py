@@ -43,7 +43,7 @@ from certmix.sampling import resolve_device
 from certmix.studies import STUDIES
 from certmix.tables.formats import write_files
 from certmix.tables.table import Table
-from certmix.types import AttackedAccuracy, Dataset, EstimatedAccuracy, FloatArray, IntArray
+from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
 
 __all__ = ["EmpiricalWarning", "StudyResult", "Surroundings", "show_study"]
 
@@ -338,8 +338,14 @@ def open_study(
     if isinstance(request.images, int) and request.images > len(usable):
         where.say(f"{request.images} images asked for, {len(usable)} can be used: all of them are")
     positions = usable[spread(len(usable), request.images)]
-    _warn_near_chance(loaded, dataset, positions, device, where.say)
+    looked = positions[spread(len(positions), min(LOOKED_AT, len(positions)))]
+    images = torch.from_numpy(stack(dataset, looked.tolist())).to(device)
     models = [model for model in (loaded.standard, loaded.robust) if model is not None]
+    for model in reversed(models):  # before anything is attacked
+        right = int((outputs([model.module], images).argmax(1) == dataset.labels[looked]).sum())
+        warning = chance_warning(model.name, right, len(looked), dataset.classes)
+        if warning and right * dataset.classes <= len(looked):
+            where.say(warning)
     parts = {
         "data_checksum": dataset.checksum,
         "standard_checksum": None if loaded.standard is None else loaded.standard.checksum,
@@ -356,20 +362,6 @@ def open_study(
     ) as run:  # fmt: skip
         bench = Bench(dataset, positions, device, request, run.store, where.progress, where.say, blind)
         yield Study(bench, loaded, run, {**described, "identity": known.as_dict()})
-
-
-def _warn_near_chance(
-    loaded: Loaded, dataset: Dataset, positions: IntArray, device: torch.device, say: Callable[[str], None]
-) -> None:
-    """Warn of models that do no better than chance on a few of the images, before anything is attacked."""
-    looked = positions[spread(len(positions), min(LOOKED_AT, len(positions)))]
-    images = torch.from_numpy(stack(dataset, looked.tolist())).to(device)
-    for model in (loaded.robust, loaded.standard):
-        if model is not None:
-            right = int((outputs([model.module], images).argmax(1) == dataset.labels[looked]).sum())
-            warning = chance_warning(model.name, right, len(looked), dataset.classes)
-            if warning and right * dataset.classes <= len(looked):
-                say(warning)
 
 
 # ------------------------------------------------------------ mixes that gradients do not see whole

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 
 from certmix.errors import DataError, ParameterError
-from certmix.nuts import certified
-from certmix.nuts.certified import (
+from certmix.nuts.grid import Grid, TransformSettings
+from certmix.nuts.margins import softmax_numpy, transform_numpy
+from certmix.studies import nuts_certified_plan as certified
+from certmix.studies.nuts_certified_plan import (
     ALPHAS,
     NoisyLogits,
     choose,
     grid_sums,
     score_sums,
-    softmax_numpy,
 )
-from certmix.nuts.grid import Grid, TransformSettings
-from certmix.nuts.margins import transform_numpy
 
 GRID = Grid(s=(0.5, 20.0), p=(1.0, 2.5, 4.0), c=(-1.0, 0.2))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_nuts import softmax
 
 from certmix.errors import DataError, ParameterError
 from certmix.nuts import (
@@ -40,11 +41,6 @@ def problem(images=60, classes=5, seed=0, lift=2.5):
     attacked = clean + rng.normal(0, 0.4, clean.shape)
     attacked[np.arange(images), labels] -= 0.4 * lift
     return clean, attacked, labels
-
-
-def probabilities(logits):
-    weights = np.exp(logits - logits.max(1, keepdims=True))
-    return weights / weights.sum(1, keepdims=True)
 
 
 def planted(attacked, clean_wrong, grid=None):
@@ -119,7 +115,7 @@ def test_the_mix_keeps_what_the_constraint_promises():
     found = fit(clean, attacked, labels, SAFE, 0.9)
     right = attacked.argmax(1) == labels
     mapped, y = transform_numpy(attacked[right], found.settings), labels[right]
-    robust = probabilities(mapped)
+    robust = softmax(mapped)
     kept = np.ones(len(y), bool)
     for rival in range(5):
         mix = found.alpha * robust
@@ -179,7 +175,7 @@ def test_the_label_as_rival_gives_what_a_right_standard_model_mends(conditional)
     standard = np.arange(200) % 3 > 0 if conditional else None
     found = fit(clean, attacked, labels, SAFE, 0.8, rival="label", standard_correct=standard)
     wrong = (clean.argmax(1) != labels) & (True if standard is None else standard)
-    mix = found.alpha * probabilities(transform_numpy(clean[wrong], found.settings))
+    mix = found.alpha * softmax(transform_numpy(clean[wrong], found.settings))
     mix[np.arange(wrong.sum()), labels[wrong]] += 1 - found.alpha
     assert found.clean_wrong == wrong.sum() > 20
     assert 0 < found.objective == np.mean(mix.argmax(1) != labels[wrong]) < 1

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from plain_nuts import softmax, transformed
 from torch import nn
 
 from certmix.attacks import pgd
@@ -57,19 +58,6 @@ def mixture(alpha=0.9, temperature=0.0, scale=1.0, s=S, p=P, c=C):
     return NutsMixture(*parts, NonlinearTransform(s, p, c), alpha, temperature).eval()
 
 
-def softmax(z):
-    odds = np.exp(z - z.max(-1, keepdims=True))
-    return odds / odds.sum(-1, keepdims=True)
-
-
-def bent(z):
-    """Equation 4 written out."""
-    z = np.asarray(z, float)
-    normal = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, ddof=1, keepdims=True) + 1e-8) + C
-    clamped = normal * 0.5 * (1 + np.vectorize(math.erf)(normal / math.sqrt(2)))
-    return S * np.sign(clamped) * np.abs(clamped) ** P
-
-
 G = np.array([[2.0, 1.0, -1.0, 0.5], [0.0, 3.0, 3.0, 3.0], [-1.0, -1.0, -1.0, -1.0]])
 H = np.array([[0.1, 2.0, 1.5, -1.0], [0.3, -0.2, 0.1, 4.0], [5.0, -5.0, 0.0, 1.0]])
 ONE_HOT = np.eye(4)[[0, 1, 0]]  # the lowest of the largest
@@ -86,7 +74,7 @@ def test_the_mix_in_closed_form(alpha, temperature):
     if alpha == temperature == 0.0:
         return  # refused: see below
     g = softmax(G / temperature) if temperature else ONE_HOT
-    expected = np.log((1 - alpha) * g + alpha * softmax(bent(H)))
+    expected = np.log((1 - alpha) * g + alpha * softmax(transformed(H, S, P, C)))
     found = fixed(alpha, temperature)(torch.zeros(3, 1))
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
@@ -172,7 +160,7 @@ def test_models_of_different_classes_are_refused():
 def test_the_auxiliary_mix_in_closed_form(alpha_d, r_d):
     parts = Fixed(torch.tensor(G)), Fixed(torch.tensor(H))
     net = AuxiliaryMixture(*parts, NonlinearTransform(S, P, C), alpha_d=alpha_d, r_d=r_d)
-    robust = r_d * softmax(H) + (1 - r_d) * softmax(bent(H))
+    robust = r_d * softmax(H) + (1 - r_d) * softmax(transformed(H, S, P, C))
     expected = np.log((1 - alpha_d) * softmax(G) + alpha_d * robust)
     found = net(torch.zeros(3, 1))
     assert found.dtype == torch.float64

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.special import erf
+from plain_nuts import margins, softmax, transformed
 
 from certmix.errors import ModelError, ParameterError
-from certmix.models.spec import load_model
 from certmix.nuts import BETAS, GRIDS, TOP_K, margin_grid, solve_beta
 from certmix.nuts.description import PUBLISHED
-from certmix.nuts.folder import load_nuts
+from certmix.nuts.folder import load_nuts, read_nuts
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
 from certmix.studies.nuts_fit import SHAPES, nuts_published, own_attack
@@ -55,39 +54,19 @@ class Exactly64(Mean):
 ) + "\n\ndef g64():\n    return Exactly64(10, 0)\n"  # fmt: skip
 
 
-def layer_norm(z, top_k):
-    kept = np.sort(z, 1)[:, -(top_k or z.shape[1]) :]
-    return (z - kept.mean(1, keepdims=True)) / np.sqrt(kept.var(1, ddof=1, keepdims=True) + 1e-8)
-
-
-def transformed(z, s, p, c, top_k):
-    z = layer_norm(z, top_k) + c
-    z = z * 0.5 * (1 + erf(z / np.sqrt(2)))
-    return s * np.abs(z) ** p * np.sign(z)
-
-
-def softmax(z):
-    weights = np.exp(z - z.max(1, keepdims=True))
-    return weights / weights.sum(1, keepdims=True)
-
-
 def algorithm_1(clean, attacked, labels, grid, betas, top_k):
     """For each beta objective and q at every point of the grid: plain numpy, linear quantile, rival second."""
     right, wrong = attacked.argmax(1) == labels, clean.argmax(1) != labels
-    rows, y = np.arange(right.sum()), labels[right]
     objectives, thresholds = np.empty((2, len(betas), *grid.shape))
     for i, s in enumerate(grid.s):
         for j, p in enumerate(grid.p):
             for k, c in enumerate(grid.c):
-                kept = softmax(transformed(attacked[right], s, p, c, top_k))
-                own = kept[rows, y].copy()
-                kept[rows, y] = -1.0
-                margins = own - kept.max(1)  # of the label: below 0 where GELU misclassifies
-                two = np.sort(softmax(transformed(clean[wrong], s, p, c, top_k)), 1)[:, -2:]
+                kept = margins(transformed(attacked[right], s, p, c, top_k), labels[right])
+                unmended = margins(transformed(clean[wrong], s, p, c, top_k))
                 for n, beta in enumerate(betas):
-                    q = max(np.percentile(margins, 100 - 100 * beta), 0.0)
+                    q = max(np.percentile(kept, 100 - 100 * beta), 0.0)
                     thresholds[n, i, j, k] = q
-                    objectives[n, i, j, k] = np.mean(two[:, 1] - two[:, 0] >= min(q, 1 - 1e-9))
+                    objectives[n, i, j, k] = np.mean(unmended >= min(q, 1 - 1e-9))
     return objectives, thresholds
 
 
@@ -101,9 +80,9 @@ def test_the_whole_grid_agrees_with_plain_algorithm_1(name, images):
     attacked[rows, labels] += rng.normal(2 + np.log(SHAPES[name][0]), 2, images)
     grid, top_k, betas = GRIDS[name], TOP_K[name], (BETAS[name], 0.8, 0.5)
     objectives, thresholds = algorithm_1(clean, attacked, labels, grid, betas, top_k)
-    margins = margin_grid(clean, attacked, labels, grid, top_k=top_k, rival="second")
+    grids = margin_grid(clean, attacked, labels, grid, top_k=top_k, rival="second")
     for beta, objective, q in zip(betas, objectives, thresholds, strict=True):
-        found = solve_beta(margins, beta, quantile="linear")
+        found = solve_beta(grids, beta, quantile="linear")
         np.testing.assert_allclose(found.thresholds, q, rtol=0, atol=1e-7)
         np.testing.assert_allclose(found.objectives, objective, rtol=0, atol=1e-7)
         assert found.objective == objective[found.feasible].min()
@@ -138,95 +117,74 @@ def nets(tmp_path):
     return tmp_path / "nets.py"
 
 
-def pair(nets, classes, other=None):
-    return "--standard", f"{nets}:g{classes}", "--robust", f"{nets}:h{other or classes}"
+def pair(nets, classes):
+    return "--standard", f"{nets}:g{classes}", "--robust", f"{nets}:h{classes}"
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_a_published_mix_of_ones_own_models(command, nets, name):
-    done = command(
-        "nuts",
-        "fit",
-        "--published",
-        name,
-        *pair(nets, SHAPES[name][0]),
-        "--output",
-        "mix",
-        "--format",
-        "json",
-    )
+    classes, side = SHAPES[name]
+    options = (*pair(nets, classes), "--output", "mix", "--format", "json")
+    done = command("nuts", "fit", "--published", name, *options)
     assert done.code == 0, done.err
     rows = {row["quantity"]: row["value"]["value"] for row in json.loads(done.out)["rows"]}
-    own = PUBLISHED[name]
-    assert (rows["s"], rows["alpha"]) == (own.transform.s, own.alpha)
+    own, at = PUBLISHED[name], PUBLISHED[name].transform
+    assert (rows["s"], rows["alpha"]) == (at.s, own.alpha)
     loaded = load_nuts("mix")
     assert loaded.settings == own and loaded.fit is None and loaded.tuning is None
-    images = torch.rand(5, 3, *[SHAPES[name][1]] * 2, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(5, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        found = load_model("nuts:mix").module(images).exp().numpy()
-        g, h = (
-            load_model(f"{nets}:{role}{SHAPES[name][0]}").module(images).double().numpy() for role in "gh"
-        )
-    at = own.transform
+        found = loaded.mixture(images).exp().numpy()
+        g, h = (one.module(images).double().numpy() for one in (loaded.standard, loaded.robust))
     bent = softmax(transformed(h, at.s, at.p, at.c, at.top_k))
-    expected = (1 - own.alpha) * np.eye(SHAPES[name][0])[g.argmax(1)] + own.alpha * bent
+    expected = (1 - own.alpha) * np.eye(classes)[g.argmax(1)] + own.alpha * bent
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
-    assert load_nuts("mix").bypass(images).shape == (5, SHAPES[name][0])
+    assert loaded.bypass(images).shape == (5, classes)
 
 
-@pytest.mark.parametrize(
-    "name,own,other", [("cifar10", 100, 100), ("cifar100", 100, 10), ("imagenet", 100, 1000)]
-)
-def test_models_of_other_numbers_of_classes_are_refused(command, nets, name, own, other):
-    done = command("nuts", "fit", "--published", name, *pair(nets, own, other), "--output", "mix")
-    assert done.code == 2 and f"one of {SHAPES[name][0]:,} classes" in done.err, done.err
-    assert not (nets.parent / "mix").exists()
-
-
-def test_shipped_models_have_ten_classes_and_crop_sets_the_side(command, nets):
-    assert command("nuts", "fit", "--published", "cifar10", "--output", "shipped").code == 0
-    done = command("nuts", "fit", "--published", "cifar100", "--output", "other")
-    assert done.code == 2 and "tells 10 classes apart" in done.err
-    narrow = "--standard", f"{nets}:g64", "--robust", f"{nets}:h10", "--output", "narrow"
+def test_crop_sets_the_side_and_declared_files_belong_to_the_mix(command, nets):
+    (nets.parent / "extra.txt").write_text("1")
+    narrow = "--standard", f"{nets}:g64", "--robust", f"{nets}:h10", "--output", "mix"
     done = command("nuts", "fit", "--published", "cifar10", *narrow)
     assert done.code == 2 and "fails on inputs (2, 3, 32, 32)" in done.err
-    assert command("nuts", "fit", "--published", "cifar10", *narrow, "--crop", 64).code == 0
+    files = "--robust-file", nets.parent / "extra.txt", "--crop", 64
+    assert command("nuts", "fit", "--published", "cifar10", *narrow, *files).code == 0
+    assert [Path(file).name for file in read_nuts(Path("mix")).robust.files] == ["extra.txt"]
+    (nets.parent / "extra.txt").write_text("2")
+    with pytest.raises(ModelError, match="checksum"):
+        load_nuts(Path("mix"))
 
 
 @pytest.mark.parametrize(
-    "given",
-    [("--beta", 0.9), ("--full-strength",), ("--sigma", 0.5), ("--data", "x"), ("--eps", 1), ("--fresh",)],
+    "given, told",
+    [
+        (("--output", "mix", "--beta", 0.9), "--beta is not for --published"),
+        (("--output", "mix", "--full-strength"), "--full-strength is not for --published"),
+        (("--output", "mix", "--fresh"), "--fresh is not for --published"),
+        ((), "add it, for example --output mix"),
+    ],
 )
-def test_options_of_a_fit_do_not_go_with_a_published_optimum(command, given):
-    done = command("nuts", "fit", "--published", "cifar10", "--output", "mix", *given)
-    assert done.code == 2 and f"{given[0]} is not for --published" in done.err, done.err
+def test_options_of_a_published_optimum(command, given, told):
+    done = command("nuts", "fit", "--published", "cifar10", *given)
+    assert done.code == 2 and told in done.err, done.err
 
 
-def test_declared_files_belong_to_a_published_mix(command, nets):
-    (nets.parent / "extra.txt").write_text("1")
-    files = "--robust-file", nets.parent / "extra.txt"
-    assert (
-        command("nuts", "fit", "--published", "cifar10", *pair(nets, 10), *files, "--output", "mix").code == 0
-    )
-    assert [Path(file).name for file in load_nuts("mix").description.robust.files] == ["extra.txt"]
-    (nets.parent / "extra.txt").write_text("2")
-    with pytest.raises(ModelError, match="checksum"):
-        load_nuts("mix")
-
-
-def test_a_published_mix_needs_a_folder_of_its_own_and_names(command, nets):
-    done = command("nuts", "fit", "--published", "cifar10")
-    assert done.code == 2 and "add it, for example --output mix" in done.err
-    done = command("nuts", "fit", "--published", "cifar10", "--standard", "none", "--output", "mix")
-    assert done.code == 2 and "name both" in done.err
-    (nets.parent / "run").mkdir()
-    (nets.parent / "run" / "run.json").write_text("{}")
-    with pytest.raises(ParameterError, match="folder of a run"):
-        nuts_published("cifar10", nets.parent / "run")
-    with pytest.raises(ModelError, match="not objects"):
-        nuts_published("cifar10", nets.parent / "mix", Sources(robust=torch.nn.Identity()))
-    with pytest.raises(ParameterError, match="cifar10, cifar100, imagenet"):
-        nuts_published("mnist", nets.parent / "mix")
+def test_a_published_mix_needs_models_of_its_classes_a_folder_of_its_own_and_names(nets):
+    run = nets.parent / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    small = Sources(standard=f"{nets}:g100", robust=f"{nets}:h10")
+    for name, folder, sources, told in (
+        ("cifar10", run, None, "folder of a run"),
+        ("cifar10", "mix", Sources(robust=torch.nn.Identity()), "not objects"),
+        ("cifar10", "mix", Sources(standard=None), "name both"),
+        ("mnist", "mix", None, "cifar10, cifar100, imagenet"),
+        ("cifar100", "mix", None, "one of 100 classes: .* tells 10 classes apart"),
+        ("imagenet", "mix", small, "one of 1,000 classes"),
+    ):
+        with pytest.raises((ModelError, ParameterError), match=told):
+            nuts_published(name, nets.parent / folder, sources, say=lambda message: None)
+        assert not (nets.parent / "mix").exists()
 
 
 def test_requests_name_no_attack():

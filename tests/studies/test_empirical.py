@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from certmix.data import load
-from certmix.errors import ParameterError, RunError
+from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.models.mixture import MixedClassifier
 from certmix.models.spec import LoadedModel
 from certmix.nuts import NonlinearTransform
@@ -92,42 +93,17 @@ def test_a_sweep_finds_the_exact_attacked_accuracies(points, norm):
     assert done.complete and done.folder is None
 
 
-def test_an_interrupted_sweep_goes_on_where_it_was(points, tmp_path):
-    dataset = points[2]
-    wanted = request(batch_size=8)
-    whole = mix_sweep([0.2, 0.8], wanted, sources(dataset), Surroundings(output=tmp_path / "whole"))
-    seen = []
-
-    def stop(progress):
-        seen.append(progress)
-        if progress.done >= 2 * 5 * 8 + 8:
-            raise KeyboardInterrupt
-
-    where = Surroundings(output=tmp_path / "parts", progress=stop)
-    partial = mix_sweep([0.2, 0.8], wanted, sources(dataset), where)
-    assert not partial.complete and partial.table.rows[0][1].images == 16
-    again = mix_sweep([0.2, 0.8], wanted, sources(dataset), Surroundings(output=tmp_path / "parts"))
-    assert again.table == whole.table and again.complete
-    assert seen[-1].total == 5 * POINTS
-    names = {f"mix-sweep.{form}" for form in ("csv", "json", "md", "tex", "png", "svg")}
-    assert names <= {path.name for path in (tmp_path / "parts").iterdir()}
-    described = read_run(tmp_path / "parts", "mix-sweep")
-    assert described["certified"] is False and described["request"]["alphas"] == [0.2, 0.8]
-
-
-def test_more_alphas_reuse_what_was_found(points, tmp_path):
-    dataset = points[2]
-    calls = []
-
-    def where():
-        calls.clear()
-        return Surroundings(output=tmp_path / "run", progress=lambda p: calls.append(p.cell))
-
-    one = mix_sweep([0.5], request(), sources(dataset), where())
-    two = mix_sweep([0.5, 0.9], request(), sources(dataset), where())
+def test_more_alphas_reuse_what_was_found_and_everything_lies_in_the_folder(points, tmp_path):
+    where = Surroundings(output=tmp_path / "run")
+    one = mix_sweep([0.5], request(), sources(points[2]), where)
+    two = mix_sweep([0.5, 0.9], request(), sources(points[2]), where)
     assert two.table.rows[0][1:5] == one.table.rows[0][1:5]
+    names = {f"mix-sweep.{form}" for form in ("csv", "json", "md", "tex", "png", "svg")}
+    assert names <= {path.name for path in (tmp_path / "run").iterdir()}
+    described = read_run(tmp_path / "run", "mix-sweep")
+    assert described["certified"] is False and described["request"]["alphas"] == [0.5, 0.9]
     with pytest.raises(RunError, match="eps is 0.08 there"):
-        mix_sweep([0.5], request(eps=0.1), sources(dataset), where())
+        mix_sweep([0.5], request(eps=0.1), sources(points[2]), where)
 
 
 def test_a_gradient_that_vanishes_is_reported(points):
@@ -242,24 +218,28 @@ def test_reduced_precision_is_judged_in_full(points):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "study, asked, message",
     [
-        (("mix-sweep", "--eps", "-1"), "eps = -1.0"),
-        (("mix-sweep", "--alphas", "2"), "alphas"),
-        (("mix-sweep", "--attack", "autoattack"), "transfer"),
-        (("mix-sweep", "--standard", "none"), "--standard"),
-        (("attack", "--attack", "pgdd"), "attack 'pgdd' is unknown"),
-        (("attack", "--eps", "eight"), "'eight' is not a number"),
-        (("attack", "--save", "x.png"), "saved as .npz"),
-        (("compare-trust", "--norm", "linf", "--norm", "l2", "--eps", "0.1"), "--eps is one radius"),
+        (mix_sweep, {"request": {"attack": "autoattack"}}, "transfer"),
+        (mix_sweep, {"sources": {"standard": None}}, "--standard"),
+        (attack, {"save": Path("x.png")}, "saved as .npz"),
+        (compare_trust, {"norms": ["linf", "l2"]}, "give one --norm"),
+        (compare_trust, {"trusts": ["best"]}, "trust term 'best'"),
+        (compare_trust, {"forms": ["logits"] * 2}, "give each once"),
     ],
 )
-def test_mistakes_on_the_command_line_are_one_line(command, problem, arguments, message):
-    pair = list(problem.options[: problem.options.index("--sigma")])
-    pair += ["--alpha", 0.5] if arguments[0] == "attack" else []
-    done = command(arguments[0], *pair, "--images", 4, *arguments[1:])
-    assert done.code == 2 and message in done.err
-    assert done.out == ""
+def test_studies_refuse_in_one_line(points, study, asked, message):
+    named = sources(points[2]).replace(**asked.pop("sources", {}))
+    with pytest.raises(CertmixError, match=message) as error:
+        study(request=request(**asked.pop("request", {})), sources=named, where=in_memory(), **asked)
+    assert "\n" not in str(error.value)
+
+
+def test_mistakes_on_the_command_line_are_one_line(command):
+    done = command("attack", "--eps", "eight")
+    assert (done.code, done.out) == (2, "") and "'eight' is not a number" in done.err
+    done = command("compare-trust", "--norm", "linf", "--norm", "l2", "--eps", "0.1")
+    assert (done.code, done.out) == (2, "") and "--eps is one radius" in done.err
 
 
 @pytest.mark.parametrize(
@@ -303,38 +283,28 @@ def blind_mix(temperature):
 
 @pytest.mark.parametrize("study", [attack, local_lipschitz])
 def test_a_mix_that_gradients_do_not_see_is_pointed_out(points, study):
-    named, said = Sources(data=points[2], standard=STANDARD, robust=blind_mix(0.0)), []
-    where = Surroundings(in_memory=True, say=said.append)
-    done = study(request=request(steps=1, images=2), sources=named, where=where)
-    for told in (said, done.table.notes):
-        assert sum("direct_bypass" in line and "blind" in line for line in told) == 1
+    named = Sources(data=points[2], standard=None, robust=blind_mix(0.0))
+    for how, times in (("pgd", 1), ("square", int(study is local_lipschitz))):  # which searches by gradients
+        said = []
+        where = Surroundings(in_memory=True, say=said.append)
+        done = study(request=request(attack=how, steps=1, images=2), sources=named, where=where)
+        for told in (said, done.table.notes):
+            assert sum("direct_bypass" in line and "blind" in line for line in told) == times
 
 
 @pytest.mark.parametrize(
-    "robust, attack_",
+    "module, name, told",
     [
-        (blind_mix(1.0), "pgd"),
-        (direct_bypass(blind_mix(0.0), alpha_d=0.9), "pgd"),
-        (blind_mix(0.0), "square"),
-        (ROBUST, "pgd"),
+        (blind_mix(1.0), "m", ""),
+        (direct_bypass(blind_mix(0.0), alpha_d=0.9), "m", ""),
+        (ROBUST, "m", ""),
+        (blind_mix(0.0), "m", "give its certmix.nuts.adaptive.direct_bypass"),
+        (MixedClassifier(STANDARD, blind_mix(0.0), 0.5), "nuts:mix", "name nuts:mix#bypass instead"),
     ],
 )
-def test_searches_that_see_the_mix_are_not(points, robust, attack_):
-    said = []
-    where = Surroundings(in_memory=True, say=said.append)
-    done = attack(
-        request(attack=attack_, steps=1, images=2),
-        Sources(data=points[2], standard=None, robust=robust),
-        where,
-    )
-    assert not any("direct_bypass" in line for line in (*said, *done.table.notes))
-
-
-def test_a_mix_inside_a_mix_is_found_and_a_folder_is_named_with_its_bypass():
-    inner = MixedClassifier(STANDARD, blind_mix(0.0), 0.5)
-    named = LoadedModel(inner, "nuts:mix", "nuts:mix", "", None, None, None)
-    (note,) = blind_mixes((None, named))
-    assert "name nuts:mix#bypass instead" in note
+def test_blind_mixes_are_found_wherever_they_are(module, name, told):
+    notes = blind_mixes((None, LoadedModel(module, name, name, "", None, None, None)))
+    assert bool(notes) == bool(told) and told in "".join(notes)
 
 
 EVERY = {

@@ -17,6 +17,7 @@ from certmix.runs import read_run
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
 from certmix.studies import lipschitz as study
+from certmix.studies import study as study_module
 from certmix.studies.lipschitz import local_lipschitz
 from certmix.studies.study import Surroundings
 from certmix.tables.formats import render
@@ -82,38 +83,23 @@ def test_every_product_says_estimated_and_none_certified(dataset, tmp_path, choi
 
 
 def test_json_holds_the_search_evidence(dataset):
-    done = run(dataset)
-    extra = json.loads(render(done.table, "json"))["extra"]
+    extra = json.loads(render(run(dataset).table, "json"))["extra"]
     assert extra["kind"] == "estimated, not certified"
     assert (extra["steps"], extra["restarts"], extra["eps"]) == (3, 2, EPS)
-    assert np.array(extra["estimated_constants"]).shape == (9, 3)
     by_restart = np.array(extra["estimated_constants_by_restart"])
     assert by_restart.shape == (2, 9, 3)
     np.testing.assert_array_equal(by_restart.max(0), extra["estimated_constants"])
-    assert {"restarts differ (%)", "second half added (%)"} <= set(done.table.headings)
 
 
-def test_an_interrupted_search_goes_on_and_batches_change_nothing(dataset, tmp_path):
-    whole = run(dataset)
-    seen = []
-
-    def stop(progress):
-        seen.append(progress.done)
-        if progress.done >= 4:
-            raise KeyboardInterrupt
-
-    few = {"batch_size": 6}  # points: two images of three classes
-    where = Surroundings(output=tmp_path / "run", progress=stop, say=lambda message: None)
-    partial = run(dataset, where, changes=few)
-    assert not partial.complete and len(partial.table.rows) == 4 and seen == [2, 4]
-    again = run(dataset, Surroundings(output=tmp_path / "run", say=lambda message: None), changes=few)
-    assert again.complete
+def test_batches_change_nothing(dataset):
+    whole, few = run(dataset), run(dataset, changes={"batch_size": 6})  # points: two images of three classes
     np.testing.assert_allclose(
-        again.data.constants.by_restart, whole.data.constants.by_restart, rtol=1e-6, atol=1e-12
+        few.data.constants.by_restart, whole.data.constants.by_restart, rtol=1e-6, atol=1e-12
     )
 
 
 def test_another_alpha_or_claim_searches_nothing(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "write_files", lambda folder, table, plots: None)  # plots take seconds
     where = Surroundings(output=tmp_path / "run", say=lambda message: None)
     trial = Surroundings(output=tmp_path / "trial", say=lambda message: None)
     first = run(dataset, where, alpha=0.6)
@@ -124,7 +110,8 @@ def test_another_alpha_or_claim_searches_nothing(dataset, tmp_path, monkeypatch)
     assert run(dataset, trial, of="logits", check=1.0).data.trial.contradicted
 
 
-def test_a_claim_below_the_constant_is_contradicted_with_a_witness(dataset, tmp_path):
+def test_a_claim_below_the_constant_is_contradicted_with_a_witness(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "write_files", lambda folder, table, plots: None)  # plots take seconds
     where = Surroundings(output=tmp_path / "run", say=lambda message: None)
     changes = {"norm": "l2", "steps": 40}
     done = run(dataset, where, changes=changes, of="logits", check=0.99 * SPECTRAL)
@@ -184,12 +171,10 @@ def arguments(problem, *more):
     return ("lipschitz", *options, "--images", "4", "--steps", "2", "--eps", "0.01", *more)
 
 
-def test_exit_codes_of_a_check(command, problem, monkeypatch):
+def test_exit_codes_of_a_check(command, problem):
     checking = ("--of", "logits", "--norm", "l2", "--check")
     refused = command(*arguments(problem, *checking, "1"))
     assert refused.code == 1, refused.err
     assert "Contradicted" in refused.out and "witness.npz" in refused.out
     passed = command(*arguments(problem, *checking, "7"))
     assert passed.code == 0 and "Not contradicted" in passed.out and "proved" not in passed.out
-    wrong = command(*arguments(problem, *checking, "1", "--ratio", "relaxed"))
-    assert wrong.code == 2 and len(wrong.err.strip().splitlines()) == 1

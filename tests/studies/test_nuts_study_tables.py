@@ -9,6 +9,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+from plain_nuts import margins, softmax, transformed
 from torch import nn
 
 from certmix.errors import DataError, ParameterError, RunError
@@ -107,18 +108,6 @@ def column(table, heading, group=None):
     return [row[table.headings.index(heading)] for row in rows]
 
 
-def softmax(z):
-    shares = [math.exp(v - max(z)) for v in z]
-    return [v / sum(shares) for v in shares]
-
-
-def gelu_power(z, s, p, c):
-    mean = sum(z) / len(z)
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in z) / (len(z) - 1) + 1e-8)
-    clamped = [u * 0.5 * math.erfc(-u / math.sqrt(2)) for u in ((v - mean) / deviation + c for v in z)]
-    return [s * math.copysign(abs(u) ** p, u) for u in clamped]
-
-
 def worst_answer(shares, label, alpha):
     """The class that wins when g puts everything on the likeliest other class; the label on a tie."""
     rival = max((v, j) for j, v in enumerate(shares) if j != label)[1]
@@ -130,10 +119,13 @@ def worst_answer(shares, label, alpha):
 def test_withstanding_any_g_is_what_the_worst_g_leaves(alpha):
     logits = logits_of(120, seed=3)
     settings = TransformSettings(6.0, 2.5, -0.4)
-    for transform, bend in ((None, list), (settings, lambda z: gelu_power(z, 6.0, 2.5, -0.4))):
+    for transform, bent in (
+        (None, logits.attacked),
+        (settings, transformed(logits.attacked, 6.0, 2.5, -0.4)),
+    ):
         expected = [
-            worst_answer(softmax(bend(row.tolist())), int(label), alpha) == label
-            for row, label in zip(logits.attacked, logits.labels, strict=True)
+            worst_answer(shares.tolist(), int(label), alpha) == label
+            for shares, label in zip(softmax(bent), logits.labels, strict=True)
         ]
         found = withstands(Rule(alpha, transform), logits.attacked, logits.labels)
         assert found.tolist() == expected
@@ -141,17 +133,12 @@ def test_withstanding_any_g_is_what_the_worst_g_leaves(alpha):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_a_judged_mix_is_the_mix_by_a_loop(temperature):
-    logits = logits_of(80, seed=1)
-    settings, alpha = TransformSettings(2.0, 2.0, -0.3), 0.7
-    right = 0
-    for g, h, label in zip(logits.standard, logits.robust, logits.labels, strict=True):
-        robust = softmax(gelu_power(h.tolist(), 2.0, 2.0, -0.3))
-        answer = [float(j == g.argmax()) for j in range(CLASSES)]
-        standard = softmax((g / temperature).tolist()) if temperature else answer
-        mixed = [(1 - alpha) * a + alpha * b for a, b in zip(standard, robust, strict=True)]
-        right += mixed.index(max(mixed)) == label
-    assert judge(Rule(alpha, settings, temperature), logits)[0].correct == right
+def test_a_judged_mix_is_the_mix_written_out(temperature):
+    logits, settings = logits_of(80, seed=1), TransformSettings(2.0, 2.0, -0.3)
+    g = softmax(logits.standard / temperature) if temperature else np.eye(CLASSES)[logits.standard.argmax(1)]
+    mixed = 0.3 * g + 0.7 * softmax(transformed(logits.robust, 2.0, 2.0, -0.3))
+    found = judge(Rule(0.7, settings, temperature), logits)[0]
+    assert found.correct == (mixed.argmax(1) == logits.labels).sum()
 
 
 def test_points_count_once_and_the_obfuscation_check_not_at_all(fit_folder, evaluation):
@@ -204,42 +191,28 @@ def test_studies_say_estimate_and_draw(name, fit_folder, tmp_path):
         assert draw("svg").startswith(b"<?xml")
 
 
-def test_the_objective_by_a_loop(fit_folder):
-    found = nuts_study("sensitivity", [fit_folder]).table.extra
-    logits = logits_of()
+def test_the_objective_written_out(fit_folder):
+    found, logits = nuts_study("sensitivity", [fit_folder]).table.extra, logits_of()
     i, j, k = 1, 2, 0
-    s, p, c = (found["grid"][name][at] for name, at in (("s", i), ("p", j), ("c", k)))
-    kept, above, wrong = [], 0, 0
-    for a, y in zip(logits.attacked, logits.labels, strict=True):
-        if a.argmax() == y:
-            shares = softmax(gelu_power(a.tolist(), s, p, c))
-            kept.append(shares[y] - max(v for m, v in enumerate(shares) if m != y))
-    kept.sort(reverse=True)
+    point = [found["grid"][name][at] for name, at in (("s", i), ("p", j), ("c", k))]
+    right, wrong = logits.attacked.argmax(1) == logits.labels, logits.robust.argmax(1) != logits.labels
+    kept = np.sort(margins(transformed(logits.attacked[right], *point), logits.labels[right]))[::-1]
     q = kept[math.ceil(0.9 * len(kept)) - 1]
-    for h, y in zip(logits.robust, logits.labels, strict=True):
-        if h.argmax() != y:
-            shares = softmax(gelu_power(h.tolist(), s, p, c))
-            above += max(shares) - shares[y] >= q
-            wrong += 1
+    above = -margins(transformed(logits.robust[wrong], *point), logits.labels[wrong]) >= q
     assert found["thresholds"][i][j][k] == pytest.approx(max(q, 0.0), abs=1e-12)
-    assert found["objectives"][i][j][k] == pytest.approx(above / wrong)
+    assert found["objectives"][i][j][k] == pytest.approx(above.mean())
 
 
-def test_margins_by_a_loop(fit_folder):
-    table = nuts_study("margins", [fit_folder]).table
-    logits = logits_of()
+def test_margins_written_out(fit_folder):
+    table, logits = nuts_study("margins", [fit_folder]).table, logits_of()
     rows = {(row[0], row[1]): row for row in dict(table.blocks())["smallest margin"]}
-    gaps = []
-    for a, y in zip(logits.attacked, logits.labels, strict=True):
-        shares = sorted(softmax(a.tolist()))
-        if a.argmax() == y:
-            gaps.append(shares[-1] - shares[-2])
-    assert rows["h", "right"][2] == len(gaps)
-    assert rows["h", "right"][3].value == pytest.approx(sum(gaps) / len(gaps))
-    assert rows["h", "right"][4].value == pytest.approx(float(np.median(gaps)))
+    gaps = margins(logits.attacked[logits.attacked.argmax(1) == logits.labels])
+    assert rows["h", "right"][2] == rows["LN(h)", "right"][2] == len(gaps)
+    assert rows["h", "right"][3].value == pytest.approx(gaps.mean())
+    assert rows["h", "right"][4].value == pytest.approx(np.median(gaps))
     # in the transform's row, the share at the threshold is what Algorithm 1 promised
     assert rows["M(h)", "right"][5].accuracy >= 0.9 - 1 / len(gaps)
-    assert rows["LN(h)", "right"][2] == len(gaps) and rows["h", "right"][5] is None
+    assert rows["h", "right"][5] is None
 
 
 def test_margins_of_g_under_attack_come_from_an_evaluation(fit_folder, evaluation):
@@ -341,48 +314,26 @@ def test_the_cost_of_two_linear_models(tmp_path):
     assert "input 2, 5 classes" in table.settings
 
 
-def spoil_request(folder):
-    run = json.loads((folder / "run.json").read_text())
-    run["request"]["preset"] = "mnist"
-    (folder / "run.json").write_text(json.dumps(run))
-
-
 @pytest.mark.parametrize(
-    "spoil, message",
+    "which, spoil, message",
     [
-        (lambda f: (f / "numbers.sqlite").unlink(), "no whole table|not a readable|did not finish"),
-        (lambda f: (f / "run.json").unlink(), "holds no run.json"),
-        (spoil_request, "damaged .preset 'mnist' is unknown"),
-        (lambda f: stored(f, {}, [0], [1]), "holds 1 image"),
+        ("mix", lambda f: (f / "numbers.sqlite").unlink(), "not a readable"),
+        ("mix", lambda f: (f / "run.json").unlink(), "holds no run.json"),
+        ("mix", lambda f: make_fit(f, preset="mnist"), "damaged .preset 'mnist' is unknown"),
+        ("mix", lambda f: stored(f, {}, [0], [1]), "holds 1 image"),
+        ("eval", lambda f: (f / "numbers.sqlite").unlink(), "not a readable"),
+        ("eval", lambda f: stored(f, {}, [5], ["x"]), "damaged"),
+        ("eval", lambda f: stored(f, {}, [], []), "damaged .0 images"),
+        ("eval", lambda f: stored(f, {}, [5], [9]), "both models"),
+        ("eval", lambda f: stored(f, {}, [7], [0]), "lacks 1 images"),
+        ("eval", lambda f: (f / "numbers.sqlite").write_bytes(b"x" * 4096), "not a readable"),
+        ("eval", lambda f: make_evaluation(f, robust_checksum="x"), "another robust model"),
     ],
 )
-def test_a_spoilt_fit_is_refused(fit_folder, spoil, message):
-    spoil(fit_folder)
+def test_a_spoilt_folder_is_refused(fit_folder, evaluation, which, spoil, message):
+    spoil(fit_folder if which == "mix" else evaluation)
     with pytest.raises((RunError, DataError), match=message):
-        nuts_study("beta", [fit_folder])
-
-
-@pytest.mark.parametrize(
-    "spoil, message",
-    [
-        (lambda f: (f / "numbers.sqlite").unlink(), "no whole table|not a readable|did not finish"),
-        (lambda f: stored(f, {}, [5], ["x"]), "damaged"),
-        (lambda f: stored(f, {}, [], []), "damaged .0 images"),
-        (lambda f: stored(f, {}, [5], [9]), "both models"),
-        (lambda f: stored(f, {}, [7], [0]), "lacks 1 images"),
-        (lambda f: (f / "numbers.sqlite").write_bytes(b"x" * 4096), "not a readable"),
-    ],
-)
-def test_a_spoilt_evaluation_is_refused(fit_folder, evaluation, spoil, message):
-    spoil(evaluation)
-    with pytest.raises(RunError, match=message):
         nuts_study("beta", [fit_folder, evaluation])
-
-
-def test_an_evaluation_of_other_models_is_refused(fit_folder, tmp_path):
-    other = make_evaluation(tmp_path / "other", robust_checksum="x")
-    with pytest.raises(RunError, match="another robust model"):
-        nuts_study("beta", [fit_folder, other])
 
 
 @pytest.mark.parametrize(
@@ -413,9 +364,8 @@ def test_the_command_prints_draws_and_writes(command, fit_folder, tmp_path):
 
 
 def test_the_command_names_its_studies(command, fit_folder):
-    wrong = command("nuts", "study", "nonsense", fit_folder)
-    assert wrong.code == 2 and all(name in wrong.err for name in STUDIES) and "Traceback" not in wrong.err
-    plain = command("nuts", "study", "clamp", fit_folder, "--plot", "x.png")
-    assert plain.code == 2 and "has no figure" in plain.err
-    suffix = command("nuts", "study", "beta", fit_folder, "--plot", "x.pdf")
-    assert suffix.code == 2 and "pdf" in suffix.err
+    for name, plot, words in (
+        ("nonsense", "x.png", ", ".join(STUDIES)), ("clamp", "x.png", "has no figure"), ("beta", "x.pdf", "pdf")
+    ):  # fmt: skip
+        wrong = command("nuts", "study", name, fit_folder, "--plot", plot)
+        assert wrong.code == 2 and words in wrong.err
