@@ -74,11 +74,9 @@ class MixSettings(Described, frozen=True):
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> MixSettings:
         """Return the settings of such plain data."""
-        of_transform = set(TransformSettings.__struct_fields__)
-        transform = TransformSettings(
-            **{name: value for name, value in plain.items() if name in of_transform}
-        )
-        return cls(transform, **{name: value for name, value in plain.items() if name not in of_transform})
+        rest, names = dict(plain), TransformSettings.__struct_fields__
+        transform = {name: rest.pop(name) for name in names if name in rest}
+        return cls(TransformSettings(**transform), **rest)
 
 
 class ModelReference(Described, frozen=True):

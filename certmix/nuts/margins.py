@@ -118,15 +118,15 @@ def over_grid(
     return [array.swapaxes(0, 2) for array in arrays]
 
 
-def signed_power(x: FloatArray, p: float) -> FloatArray:
-    """Return |x|^p sgn(x)."""
-    return np.sign(x) * np.abs(x) ** p
+def bend(normalized: FloatArray, settings: TransformSettings) -> FloatArray:
+    """Return what M makes of logits after LN."""
+    clamped = CLAMPS[settings.clamp](normalized + settings.c)
+    return settings.s * (np.sign(clamped) * np.abs(clamped) ** settings.p)
 
 
 def transform_numpy(logits: ArrayLike, settings: TransformSettings) -> FloatArray:
     """Return M(logits), (m, c); `certmix.nuts.transform.NonlinearTransform` on arrays."""
-    clamped = CLAMPS[settings.clamp](normalize_numpy(logits, settings.top_k) + settings.c)
-    return settings.s * signed_power(clamped, settings.p)
+    return bend(normalize_numpy(logits, settings.top_k), settings)
 
 
 def clean_margin(logits: ArrayLike) -> FloatArray:

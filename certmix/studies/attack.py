@@ -17,15 +17,8 @@ from certmix.runs.attack_request import AttackRequest, check_weight
 from certmix.runs.attacking import attacked_points, look_for_blindness, outputs
 from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
-from certmix.studies.study import (
-    Numbers,
-    StudyResult,
-    Surroundings,
-    attacked_accuracy,
-    estimated_accuracy,
-    images_file,
-    open_study,
-)
+from certmix.studies.shares import attacked_accuracy, estimated_accuracy, images_file
+from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study
 from certmix.tables.table import Quantity, Table
 from certmix.types import FloatArray, IntArray
 

@@ -23,16 +23,8 @@ from certmix.runs.attacking import attacked_outputs, outputs
 from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
 from certmix.studies.mix_sweep import check_alphas
-from certmix.studies.study import (
-    CLEAN,
-    Numbers,
-    Study,
-    StudyResult,
-    Surroundings,
-    attacked_accuracy,
-    estimated_accuracy,
-    open_study,
-)
+from certmix.studies.shares import attacked_accuracy, estimated_accuracy
+from certmix.studies.study import CLEAN, Numbers, Study, StudyResult, Surroundings, open_study
 from certmix.tables.study_plots import Curve, Panel, trust_image
 from certmix.tables.table import Table
 from certmix.text import as_given, floor_percent, plain_decimal

@@ -14,17 +14,8 @@ from certmix.runs.attack_request import AttackRequest
 from certmix.runs.attacking import attacked_outputs
 from certmix.runs.cells import Cell
 from certmix.runs.sources import Sources
-from certmix.studies.study import (
-    CLEAN,
-    ROB,
-    STD,
-    Numbers,
-    StudyResult,
-    Surroundings,
-    attacked_accuracy,
-    estimated_accuracy,
-    open_study,
-)
+from certmix.studies.shares import attacked_accuracy, estimated_accuracy
+from certmix.studies.study import CLEAN, ROB, STD, Numbers, StudyResult, Surroundings, open_study
 from certmix.tables.study_plots import WORST, sweep_image
 from certmix.tables.table import Table
 from certmix.text import plain_decimal

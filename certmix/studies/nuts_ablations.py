@@ -21,14 +21,7 @@ from certmix.nuts.algorithm import auxiliary_alpha, mixing_weight
 from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
 from certmix.nuts.grid import CLAMP_NAMES, TransformSettings
-from certmix.nuts.margins import (
-    CLAMPS,
-    clean_margin,
-    normalize_numpy,
-    signed_power,
-    softmax_numpy,
-    transform_numpy,
-)
+from certmix.nuts.margins import bend, clean_margin, normalize_numpy, softmax_numpy, transform_numpy
 from certmix.runs import read_run
 from certmix.runs.sources import Sources, load_data
 from certmix.studies.nuts_cached import (
@@ -43,14 +36,9 @@ from certmix.studies.nuts_cached import (
 )
 from certmix.studies.nuts_choices import STUDIES
 from certmix.studies.nuts_evaluate import STD
-from certmix.studies.study import StudyResult, estimated_accuracy
-from certmix.tables.nuts_plots import (
-    beta_image,
-    example_image,
-    margin_bars_image,
-    sensitivity_image,
-    transform_image,
-)
+from certmix.studies.shares import estimated_accuracy
+from certmix.studies.study import StudyResult
+from certmix.tables import nuts_plots
 from certmix.tables.study_plots import gaps_image
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
@@ -136,8 +124,8 @@ def sensitivity(inputs: Inputs) -> StudyResult:
         ("thresholds", "threshold q", "margin threshold q (alpha = 1 / (1 + q))", found.thresholds),
     ):
         maps[f"nuts-{stem}"] = partial(
-            sensitivity_image, candidates, np.where(found.feasible, values, np.nan), chosen, name=name,
-            title=f"{inputs.fit.numbers.models['robust']}: {words} over s, p and c",
+            nuts_plots.sensitivity_image, candidates, np.where(found.feasible, values, np.nan), chosen,
+            name=name, title=f"{inputs.fit.numbers.models['robust']}: {words} over s, p and c",
             subtitle=f"beta {plain_decimal(found.beta)}, clamp {own.clamp}; {found.images:,} tuning "
             f"images, {found.clean_wrong:,} of them wrong clean",
             logarithmic=stem == "thresholds",
@@ -207,7 +195,7 @@ def margins(inputs: Inputs) -> StudyResult:
     )  # fmt: skip
     model = inputs.fit.numbers.models["robust"]
     bars = partial(
-        margin_bars_image, groups, bent="M(h)", threshold=found.margin_threshold,
+        nuts_plots.margin_bars_image, groups, bent="M(h)", threshold=found.margin_threshold,
         title=f"{model}: margins before and after the transform", subtitle=settings,
     )  # fmt: skip
     histograms = partial(gaps_image, groups, title=f"{model}: margins; {settings}")
@@ -255,7 +243,7 @@ def transform(inputs: Inputs) -> StudyResult:
     named |= {f"{name} (paper)": PUBLISHED[name].transform for name in ("cifar10", "cifar100")}
     bends = {"LN alone: s 1, p 1, c 0, no clamp": line}
     for name, one in named.items():
-        bends[f"{name}: {words(one)}"] = one.s * signed_power(CLAMPS[one.clamp](line + one.c), one.p)
+        bends[f"{name}: {words(one)}"] = bend(line, one)
     # Paths of both cases on the simplex as the temperature falls from infinity to 0, in which s drops out.
     temperatures = np.geomspace(1e-7, 1e5, 1601)[::-1, None]
     paths = {"raw logits": [softmax_numpy(one / temperatures) for one in logits]}
@@ -266,8 +254,8 @@ def transform(inputs: Inputs) -> StudyResult:
     ):
         paths[name] = [softmax_numpy(each / temperatures) for each in transform_numpy(logits, one)]
     examples = {name: (logits[k], raw[k], bent[k]) for k, name in enumerate(cases)}
-    drawn = partial(example_image, examples, classes=classes)
-    curves = partial(transform_image, bends, paths, logits=line)
+    drawn = partial(nuts_plots.example_image, examples, classes=classes)
+    curves = partial(nuts_plots.transform_image, bends, paths, logits=line)
     return StudyResult(table, {"nuts-transform": curves, "nuts-example": drawn})
 
 
@@ -320,7 +308,7 @@ def beta(inputs: Inputs) -> StudyResult:
         seconds.append("attacked accuracy (%, by transfer, upper bound)")
     shown = {name: [(row[0], *row[drawn:]) for row in rows[name]] for name in ("MixedNUTS", "plain mix")}
     draw = partial(
-        beta_image, {**shown, "robust (h) alone": [("1", *h)]}, seconds,
+        nuts_plots.beta_image, {**shown, "robust (h) alone": [("1", *h)]}, seconds,
         title=f"{fit.numbers.models['standard']} mixed with {fit.numbers.models['robust']}",
         subtitle=f"{len(held.labels):,} held-out images; {fit.numbers.request.words()}; numbers: beta",
     )  # fmt: skip

@@ -22,14 +22,8 @@ from certmix.runs import read_run
 from certmix.runs.folder import CERTIFY, DATABASE, command_of
 from certmix.studies.nuts_evaluate import Rule
 from certmix.studies.nuts_fit import CachedLogits, FitChoices, NutsFitted, cached, fit_cached
-from certmix.studies.study import (
-    CLEAN,
-    Numbers,
-    attacked_accuracy,
-    estimated_accuracy,
-    some,
-    stored_numbers,
-)
+from certmix.studies.shares import attacked_accuracy, estimated_accuracy
+from certmix.studies.study import CLEAN, Numbers, some, stored_numbers
 from certmix.tables.table import Cell, Quantity
 from certmix.text import plain_decimal
 from certmix.types import FloatArray, IntArray

@@ -39,16 +39,8 @@ from certmix.sampling import Draw, Sampler, resolve_device
 from certmix.studies.nuts_certified_plan import ALPHAS, NoisyLogits, Plan, plan_mix, right_over_alphas
 from certmix.studies.nuts_choices import CertifiedRequest
 from certmix.studies.nuts_fit import save_mix
-from certmix.studies.study import (
-    CLEAN,
-    Numbers,
-    Shown,
-    StudyResult,
-    Surroundings,
-    estimated_accuracy,
-    publish,
-    some,
-)
+from certmix.studies.shares import estimated_accuracy
+from certmix.studies.study import CLEAN, Numbers, Shown, StudyResult, Surroundings, publish, some
 from certmix.tables.table import Quantity, Table
 from certmix.types import CertifiedShare, EstimatedAccuracy, FloatArray, IntArray
 

@@ -1,4 +1,4 @@
-"""Choosing a transform for certified accuracy: what bounds will give, planned from stored noisy logits.  No torch.
+"""The plan of a certified mix: its transform and alpha, by what bounds will give, from stored noisy logits.
 
 With the transform inside the expectation, h(x) = E softmax(M(base(x + noise)))
 has values in the simplex, so every certificate of a smoothed classifier
@@ -23,7 +23,7 @@ from certmix.nuts.description import MixSettings
 from certmix.nuts.grid import CLAMP_NAMES, TOP_K, Grid, TransformSettings, check_choice
 from certmix.nuts.margins import check_labels, check_logits, normalize_numpy, over_grid, softmax_numpy
 from certmix.studies.nuts_choices import CertifiedRequest
-from certmix.studies.study import estimated_accuracy
+from certmix.studies.shares import estimated_accuracy
 from certmix.types import EstimatedAccuracy, FloatArray, IntArray
 
 HARD_BOUNDS = ("clopper-pearson", "clopper-pearson-two-sided")

@@ -29,17 +29,8 @@ from certmix.runs.sources import Sources, join, load_data
 from certmix.sampling import resolve_device
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.nuts_fit import own_attack
-from certmix.studies.study import (
-    CLEAN,
-    STD,
-    Numbers,
-    StudyResult,
-    Surroundings,
-    attacked_accuracy,
-    estimated_accuracy,
-    images_file,
-    open_study,
-)
+from certmix.studies.shares import attacked_accuracy, estimated_accuracy, images_file
+from certmix.studies.study import CLEAN, STD, Numbers, StudyResult, Surroundings, open_study
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
 from certmix.types import FloatArray

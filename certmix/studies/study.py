@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certmix.bounds.clopper_pearson import interval
 from certmix.certification.describe import description
 from certmix.data import spread, stack
 from certmix.errors import DataError, Interrupted, ModelError, RunError
@@ -43,7 +42,7 @@ from certmix.sampling import resolve_device
 from certmix.studies import STUDIES
 from certmix.tables.formats import write_files
 from certmix.tables.table import Table
-from certmix.types import AttackedAccuracy, EstimatedAccuracy, FloatArray, IntArray
+from certmix.types import FloatArray, IntArray
 
 __all__ = ["EmpiricalWarning", "StudyResult", "Surroundings", "show_study"]
 
@@ -390,26 +389,3 @@ def blind_mixes(models: tuple[LoadedModel | None, ...]) -> tuple[str, ...]:
                 f"seems more robust than it is; {instead} instead (docs/nuts-use.md#attack)"
             )
     return tuple(notes)
-
-
-# ------------------------------------------------------------ images, and shares of them
-
-
-def images_file(headings: Sequence[str], columns: Sequence[Iterable[Any]]) -> dict[str, bytes]:
-    """Return ``images.tsv``, a line an image."""
-    lines = ["\t".join(map(str, row)) for row in (headings, *zip(*columns, strict=True))]
-    return {"images.tsv": ("\n".join(lines) + "\n").encode()}
-
-
-def estimated_accuracy(right: Any) -> EstimatedAccuracy:
-    """Return the share of True in bool (m,), with its 95 % interval over images."""
-    values = np.asarray(right, bool)
-    correct, images = int(values.sum()), len(values)
-    low, high = interval(correct, images) if images else (0.0, 1.0)
-    return EstimatedAccuracy(correct, images, (float(low), float(high)))
-
-
-def attacked_accuracy(right: Any) -> AttackedAccuracy:
-    """Return the same for images under attack: an upper bound of robust accuracy."""
-    found = estimated_accuracy(right)
-    return AttackedAccuracy(found.correct, found.images, found.interval)

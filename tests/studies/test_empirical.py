@@ -220,7 +220,7 @@ def test_reduced_precision_is_judged_in_full(points):
 @pytest.mark.parametrize(
     "study, asked, message",
     [
-        (mix_sweep, {"request": {"attack": "autoattack"}}, "transfer"),
+        (mix_sweep, {"request": {"attack": "autoattack", "steps": None}}, "transfer"),
         (mix_sweep, {"sources": {"standard": None}}, "--standard"),
         (attack, {"save": Path("x.png")}, "saved as .npz"),
         (compare_trust, {"norms": ["linf", "l2"]}, "give one --norm"),

@@ -1,0 +1,31 @@
+"""Shares of images with their intervals, and what befell each image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from certmix.bounds.clopper_pearson import interval
+from certmix.types import AttackedAccuracy, EstimatedAccuracy
+
+
+def images_file(headings: Sequence[str], columns: Sequence[Iterable[Any]]) -> dict[str, bytes]:
+    """Return ``images.tsv``, a line an image."""
+    lines = ["\t".join(map(str, row)) for row in (headings, *zip(*columns, strict=True))]
+    return {"images.tsv": ("\n".join(lines) + "\n").encode()}
+
+
+def estimated_accuracy(right: Any) -> EstimatedAccuracy:
+    """Return the share of True in bool (m,), with its 95 % interval over images."""
+    values = np.asarray(right, bool)
+    correct, images = int(values.sum()), len(values)
+    low, high = interval(correct, images) if images else (0.0, 1.0)
+    return EstimatedAccuracy(correct, images, (float(low), float(high)))
+
+
+def attacked_accuracy(right: Any) -> AttackedAccuracy:
+    """Return the same for images under attack: an upper bound of robust accuracy."""
+    found = estimated_accuracy(right)
+    return AttackedAccuracy(found.correct, found.images, found.interval)
