@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core
 
 NETS = '''
 import time
@@ -43,6 +46,13 @@ class Wrong(nn.Module):
     def forward(self, x):
         return torch.full((len(x), 3), float("nan"))
 '''
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run one file or one test in this process: a worker takes seconds to import torch."""
+    named = {argument.partition("::")[0] for argument in config.args}
+    alone = len(named) == 1 and Path(*named).is_file()
+    return 0 if alone else None
 
 
 @dataclass(frozen=True)

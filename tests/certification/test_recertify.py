@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from math import lgamma
 from pathlib import Path
 
@@ -447,20 +445,6 @@ def test_errors_are_one_line(command, log, arguments, expected):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(CertmixError, match=r"run\.json"):
         recertify(tmp_path)
-
-
-def test_torch_and_matplotlib_stay_out(log):
-    code = f"""
-import contextlib, io, sys
-from certmix_cli.stored import audit, recertify, trade_off
-shown = io.StringIO()
-with contextlib.redirect_stdout(shown):
-    for command, more in ((recertify, []), (audit, []), (trade_off, ["--plot", "none"])):
-        command.main([{str(log)!r}, "--sigma", "0.25", "--format", "json", *more], standalone_mode=False)
-print([name for name in ("torch", "matplotlib", "rich", "PIL") if name in sys.modules])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.fixture

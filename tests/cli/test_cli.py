@@ -13,21 +13,6 @@ import pytest
 from forged import edit_record, images_in, records
 
 
-def test_help_and_the_package_import_no_torch_or_numpy():
-    code = "import certmix, certmix_cli.main, sys; print([m for m in ('torch', 'numpy', 'numba', 'scipy') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    "station", ["types", "errors", "data", "bounds", "radii", "runs", "tables", "certification.evaluate"]
-)
-def test_stations_that_import_no_torch(station):
-    code = f"import certmix.{station}, sys; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 def test_a_finished_run_prints_its_table_at_once(command, problem, monkeypatch):
     arguments = ("certify", *problem.options, "--samples", 300, "--images", 5, "--format", "json")
     first = command(*arguments)

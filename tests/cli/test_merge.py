@@ -151,12 +151,3 @@ def test_more_shards_than_images(command, problem):
     done = command("certify", *problem.options, "--images", 3, "--shard", "2/4")
     assert done.code == 2
     assert "shard 2/4: there are 3 images only; use 3 shards at most" in done.err
-
-
-def test_merging_imports_no_torch():
-    import subprocess
-    import sys
-
-    code = "import certmix.certification.shards, sys; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

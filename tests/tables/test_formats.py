@@ -6,8 +6,6 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -337,10 +335,3 @@ def test_nothing_is_written_where_something_fails(tmp_path: Path, monkeypatch: p
     assert "\n" not in str(caught.value)
     assert (tmp_path / "mix-sweep.json").read_text() == "old"
     assert os.listdir(tmp_path) == ["mix-sweep.json"]
-
-
-def test_importing_the_station_loads_nothing_heavy() -> None:
-    heavy = ["torch", "matplotlib", "rich", "click", "scipy", "PIL", "certmix.bounds", "certmix.radii"]
-    code = f"import sys, certmix.tables; print([m for m in {heavy} if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
