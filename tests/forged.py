@@ -12,25 +12,45 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
 import certmix
 from certmix.runs import ImageRecord, Store
 
-NETS = """
+NETS = '''
+import time
 import torch
 from torch import nn
 
 
 def linear():
+    """Three classes in the plane; the first wins where the first input exceeds 0.2."""
     net = nn.Linear(2, 3)
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[4.0, 0.0], [-4.0, 1.0], [-4.0, -1.0]]))
         net.bias.copy_(torch.tensor([-0.8, 0.8, 0.8]))
     return net
-"""
+
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = linear()
+
+    def forward(self, x):
+        time.sleep(0.02)
+        return self.net(x)
+
+
+def two_classes():
+    return nn.Linear(2, 2)
+
+
+class Wrong(nn.Module):
+    def forward(self, x):
+        return torch.full((len(x), 3), float("nan"))
+'''
 
 
 def sources(folder: Path) -> dict[str, str]:
@@ -45,9 +65,9 @@ def sources(folder: Path) -> dict[str, str]:
 
 
 def certified(folder: Path, named: dict[str, Any], sigma: float | None = 0.25, **options: Any) -> Path:
-    """Run (or resume) a certification in a folder, without drawing plots; return the folder."""
+    """Run (or resume) a certification in a folder; return the folder."""
     defaults: dict[str, Any] = {"images": 10, "device": "cpu"}
-    with patch("certmix.tables.curves.curve_plot", lambda *a, **k: b"plot"), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         certmix.certify(sigma, options.pop("alpha", 0.76), output=folder, **{**defaults, **named, **options})
     return folder

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
-import torch
+import torch  # noqa: F401
+from forged import certified, sources
 
-import certmix
 import certmix.certification.stored
 import certmix.pytest_plugin
-import certmix.verification.asserting
+import certmix.verification.asserting  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
@@ -42,8 +42,7 @@ def net():
 
 @pytest.fixture
 def project(pytester, monkeypatch):
-    """A project with settings, data and a fixture that gives a model; plots are left out."""
-    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *given, **options: b"")
+    """A project with settings, data and a fixture that gives a model."""
     inputs = np.tile(np.float32([[1.0, 0.0], [0.0, 0.0]]), (6, 1))
     np.savez(pytester.path / "points.npz", inputs=inputs, labels=np.tile([0, 1], 6), class_names=list("ab"))
     pytester.makefile(".ini", pytest=INI)
@@ -140,37 +139,6 @@ def test_other_folders_for_samples(project, monkeypatch):
     without.stdout.fnmatch_lines(["*kept in *certmix-runs0"])
 
 
-def test_data_and_a_stored_run(project):
-    net = torch.nn.Linear(2, 2)
-    with torch.no_grad():
-        net.weight.copy_(torch.tensor([[4.0, 0.0], [-4.0, 0.0]]))
-        net.bias.copy_(torch.tensor([-2.0, 2.0]))
-    certmix.certify(
-        0.25, 0.76, data=str(project.path / "points.npz"), robust=net, standard=None,
-        output=project.path / "stored", images="all", samples=300, certificates=["exact"],
-    )  # fmt: skip
-    project.makepyfile("""
-        def test_data(certmix_data):
-            assert (len(certmix_data), certmix_data.classes) == (12, 2)
-
-        def test_run(certmix_run):
-            summary = certmix_run(alpha=1.0, radii=(0.25, 0.5))
-            assert (summary.alpha, summary.images, summary.radii) == (1.0, 12, (0.25, 0.5))
-            assert len(summary.rows[0].certified_accuracy) == 2
-    """)
-    project.runpytest_inprocess("-o", "certmix_run=stored").assert_outcomes(passed=2)
-    unset = project.runpytest_inprocess()
-    unset.assert_outcomes(passed=1, errors=1)
-    unset.stdout.fnmatch_lines(["*certmix_run is not set: name the folder of a run*"])
-
-
-def test_the_shipped_sample_is_the_default(pytester):
-    pytester.makepyfile(
-        "def test_a(certmix_data): assert (certmix_data.name, len(certmix_data)) == ('cifar10-sample', 500)"
-    )
-    pytester.runpytest_inprocess(*OTHERS).assert_outcomes(passed=1)
-
-
 MARKED = """
     import pytest
 
@@ -200,22 +168,30 @@ def test_errors_to_mend_are_short(project, text, options, found):
     done.stdout.no_fnmatch_line("*request.py*")
 
 
-@pytest.mark.parametrize("name", ["certmix", "certmix.pytest_plugin"])
-def test_naming_the_plugin_registers_it_once(pytester, name):
+def test_naming_the_plugin_registers_it_once_and_the_shipped_sample_is_the_default(pytester):
     pytester.makepyfile("""
-        def test_a(pytestconfig):
+        def test_a(pytestconfig, certmix_data):
             import certmix.pytest_plugin as plugin
             manager = pytestconfig.pluginmanager
             assert [found for _, found in manager.list_name_plugin()].count(plugin) == 1
+            assert (certmix_data.name, len(certmix_data)) == ("cifar10-sample", 500)
     """)
-    pytester.runpytest_inprocess(*OTHERS, "-p", name).assert_outcomes(passed=1)
+    pytester.runpytest_inprocess(*OTHERS, "-p", "certmix").assert_outcomes(passed=1)
 
 
-def test_it_can_be_switched_off(pytester):
-    pytester.makepyfile("def test_a(certmix_data): pass")
-    done = pytester.runpytest_inprocess(*OTHERS, "-p", "no:certmix")
-    done.assert_outcomes(errors=1)
-    done.stdout.fnmatch_lines(["*fixture 'certmix_data' not found*"])
+def test_a_stored_run_gives_tables(project):
+    named = sources(project.path / "run")
+    certified(project.path / "stored", named, samples=300, certificates=["exact"])
+    project.makepyfile("""
+        def test_run(certmix_run):
+            summary = certmix_run(alpha=1.0, radii=(0.25, 0.5))
+            assert (summary.alpha, summary.images, summary.radii) == (1.0, 10, (0.25, 0.5))
+            assert len(summary.rows[0].certified_accuracy) == 2
+    """)
+    project.runpytest_inprocess("-o", "certmix_run=stored").assert_outcomes(passed=1)
+    unset = project.runpytest_inprocess()
+    unset.assert_outcomes(errors=1)
+    unset.stdout.fnmatch_lines(["*certmix_run is not set: name the folder of a run*"])
 
 
 def test_starting_pytest_imports_nothing_heavy(pytester):

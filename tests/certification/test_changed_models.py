@@ -13,7 +13,7 @@ import torch
 from forged import sql
 from safetensors.torch import save_file
 
-from certmix.errors import ModelError, RunError
+from certmix.errors import RunError
 from certmix.models.spec import load_model
 from certmix.runs.behaviour import CLOSE, changed_parts, difference
 from certmix.runs.sources import Sources
@@ -315,23 +315,3 @@ def test_numbers_that_are_not_finite_are_compared_as_well():
     assert difference(stored, np.array([[0.0, np.nan], [2.0, 1.0]])) != ""
     assert difference(np.zeros((2, 2)), np.array([[0.0, np.nan], [0.0, 0.0]])) != ""
     assert difference(np.ones((2, 2)), np.zeros((2, 2))) != ""  # a constant, swapped for another
-
-
-def test_a_file_given_alone_needs_no_list(folder):
-    assert Sources(robust_files="cfg.json").robust_files == ("cfg.json",)
-    assert Sources(robust_files=[Path("a"), "b"]).robust_files == ("a", "b")
-    with pytest.raises(ModelError, match="gone"):
-        load_model("nets.py:make", files=["gone"])
-
-
-def test_commands_that_load_no_model_say_so(command, folder):
-    for number in (1, 2):
-        assert certify(command, "--shard", f"{number}/2", "--output", f"shard-{number}").code == 0
-    (folder / "nets.py").unlink()
-    words = "odels not checked"
-    assert words in command("merge", "shard-1", "shard-2", "--output", "run").err
-    assert words in " ".join(command("recertify", "run", "--alpha", "0.8").out.split())
-    assert words in command("trade-off", "run", "--plot", "none").out.replace("\n", " ")
-    assert "models: not checked" in command("audit", "run").out
-    assert command("report", "run", "--output", "page.html").code == 0
-    assert "not checked for this page" in (folder / "page.html").read_text()

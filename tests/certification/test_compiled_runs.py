@@ -56,14 +56,6 @@ def test_a_run_goes_on_compiled_or_not(problem, command, calls):
     assert holds(run)
 
 
-def test_what_draws_nothing_does_not_change_how_samples_were_drawn(problem, command, calls):
-    options = (*problem.options[:-2], "--samples", 400, "--goal", "fixed", "--output", "run", "--images", 3)
-    command("certify", *options, "--alpha", 0.76, "--compile")
-    command("certify", *options, "--alpha", 0.9)
-    told = described(problem.folder / "run")
-    assert (told["compiled"], told["request"]["alpha"]) == (True, 0.9)
-
-
 def test_a_model_that_cannot_be_compiled_ends_with_a_remedy(problem, command, monkeypatch):
     def fail(batch):
         raise RuntimeError("no C++ compiler")

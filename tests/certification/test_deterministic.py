@@ -24,7 +24,6 @@ from certmix.runs import Store, read_run
 from certmix.runs.cells import Cells
 from certmix.runs.settings import settings
 from certmix.runs.sources import Sources
-from certmix.tables import render
 from certmix.types import Dataset, Status
 
 ALPHA = 0.76
@@ -191,17 +190,6 @@ def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
     assert whole.summary.rows == run(batch_size=2).summary.rows
 
 
-def test_interrupted_before_the_first_batch(monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(proved, "_logits", stop)
-    result = run()
-    assert (result.summary.images, result.summary.complete, result.evaluation.curves) == (0, False, ())
-    assert json.loads(render(result.summary, "json"))["rows"][0]["mean_certified_radius"] is None
-    assert "no failure probability: deterministic" in render(result.summary, "markdown")
-
-
 def test_the_run_folder_is_complete(tmp_path: Path):
     run(output=tmp_path / "run")
     names = {p.name for p in (tmp_path / "run").iterdir()}
@@ -308,12 +296,7 @@ REFUSED = [
     (("--sigma", 0.5, *MARGIN), "leave --sigma out"),
     ((*MARGIN, "--certificate", "exact"), "ask for it alone"),
     ((*MARGIN, "--norm", "l1"), "lipschitz-constant the norm"),
-    ((*MARGIN, "--samples", 100), "--samples is not for certificate margin"),
-    ((*MARGIN, "--shard", "1/2"), "--shard is not for certificate margin"),
-    ((*MARGIN, "--compile"), "--compile is not for certificate margin: leave it out"),
-    (("--sigma", 0.5, "--max-radius", "8/255"), "--max-radius is not for certificate exact"),
     ((*MARGIN, "--radii", "1/0"), "1/255,2/255"),
-    (("--certificate", "lipschitz-constant"), "give --lipschitz-constant"),
 ]
 
 
@@ -323,12 +306,6 @@ def test_the_command_explains_what_does_not_fit(command, problem, arguments, wor
     assert (done.code, done.out) == (2, "")
     assert words in done.err
     assert "Traceback" not in done.err
-
-
-@pytest.mark.parametrize("option", [{"compiled": True}, {"shard": "1/2"}])
-def test_certificates_without_samples_have_no_shards_and_compile_nothing(option):
-    with pytest.raises(ParameterError, match="leave out shard and compiled"):
-        run(**option)
 
 
 def test_no_model_is_taken_for_a_bounded_one(command, monkeypatch):

@@ -100,12 +100,6 @@ def test_sure_images_stop_early_and_hopeless_ones_earlier():
     assert samples[0.9999999] < 60_000
 
 
-def test_wrong_classes_are_not_sampled():
-    walk = Walk(Rule(request()), np.array([0, 1]), np.array([0, 0]))
-    assert walk.active.tolist() == [True, False]
-    assert (walk.p[1], walk.q[1]) == (0.0, 1.0)
-
-
 def test_goal_radius_reaches_its_precision():
     asked = request(goal="radius", samples=100_000, relative_precision=0.05)
     walk, _ = walked(0.9, 1, asked)
@@ -190,7 +184,3 @@ def test_columns_out_of_reach_are_named():
         for note in notes
     )
     assert not reading_notes(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed", radii=(0.0, 0.25)), 10)
-
-
-def test_nothing_is_said_when_there_is_nothing_to_say():
-    assert expectations(CertifyRequest(0.5, 0.76), 10) == []

@@ -130,17 +130,6 @@ def test_what_cannot_be_had_is_said(counts, log, tmp_path):
     assert any("q = 1 - p" in note for note in trade_off([read_mixable(log, sigma=0.5)]).notes)
 
 
-@pytest.mark.usefixtures("few")
-def test_paths_are_read_where_the_source_knows_its_noise_level(log, tmp_path):
-    rows = log.read_text().splitlines()
-    (tmp_path / "named.tsv").write_text(
-        "\n".join([f"{rows[0]}\tsigma", *(f"{row}\t0.5" for row in rows[1:])]) + "\n"
-    )
-    expected = trade_off([read_mixable(log, sigma=0.5)]).sweeps[0].mixes
-    for sources in ([str(tmp_path / "named.tsv")], tmp_path / "named.tsv"):
-        assert trade_off(sources).sweeps[0].mixes == expected
-
-
 def test_the_front_holds_what_nothing_beats():
     clean, shares = [0.9, 0.9, 0.8, 0.8, 0.7, 0.95], [0.1, 0.2, 0.3, 0.2, 0.3, 0.0]
     assert on_front(clean, shares) == [False, True, True, False, False, True]
@@ -205,16 +194,3 @@ def test_the_command(command, counts, log):
         done = command("trade-off", counts, *more)
         assert (done.code, done.out) == (2, "")
         assert expected in done.err.splitlines()[-1]
-
-
-@pytest.mark.usefixtures("few")
-def test_a_doubtful_noise_level_comes_first_and_on_stderr(command, log):
-    plain = ("trade-off", log, "--plot", "none", "--format", "json")
-    doubted = command(*plain, "--sigma", 0.1, "--at-radius", "8/255")
-    (line,) = doubted.err.splitlines()
-    assert line.startswith("Warning: is sigma = 0.1 right?")
-    assert json.loads(doubted.out)["notes"][0] == line.removeprefix("Warning: ")
-    assert json.loads(doubted.out)["at_radius"] == 8 / 255
-    both = command(*plain, log, "--sigma", "0.1,0.5")
-    assert json.loads(both.out)["notes"][0].endswith(line.removeprefix("Warning: "))
-    assert command(*plain, "--sigma", 0.5).err == ""

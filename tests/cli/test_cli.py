@@ -1,33 +1,14 @@
-"""The command line: contracts, errors, laziness."""
+"""The command line: errors in one line, models and splits that are named."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
-from forged import edit_record, images_in, records
-
-
-def test_a_finished_run_prints_its_table_at_once(command, problem, monkeypatch):
-    arguments = ("certify", *problem.options, "--samples", 300, "--images", 5, "--format", "json")
-    first = command(*arguments)
-    from certmix.sampling.sampler import Sampler
-
-    monkeypatch.setattr(Sampler, "votes", lambda *a, **k: pytest.fail("sampled again"))
-    assert command(*arguments).out == first.out
-
+from forged import edit_record, records
 
 BAD = {
-    "alpha": ("0.3", "1/2 <= alpha"),
-    "sigma": ("0", "above 0"),
     "radii": ("0.5,x", "not a list of numbers"),
     "images": ("few", "neither a number nor 'all'"),
-    "samples": ("0", "at least 1"),
     "device": ("abacus", "unknown"),
     "data": ("no-such.npz", "no-such.npz"),
     "standard": ("no-such-model", "no-such-model"),
@@ -65,27 +46,6 @@ def test_reproduce_shows_what_differs(command, problem):
     assert again.code == 1
     assert f"image {index}: " in again.out
     assert "4 of 5 images have equal counts" in again.out
-
-
-def test_interrupt_prints_a_partial_table(problem, tmp_path: Path):
-    import signal
-
-    options = [*problem.options[:4], "--robust", f"{tmp_path / 'nets.py'}:Slow", *problem.options[6:]]
-    code = "import sys; from certmix_cli.main import main; sys.argv = ['certmix', *sys.argv[1:]]; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "certify", *options, "--samples", "9000", "--goal", "fixed", "--batch-size", "50",
-         "--images", "all", "--output", str(tmp_path / "run")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "100"},
-    )  # fmt: skip
-    for _ in range(600):
-        time.sleep(0.1)
-        if images_in(tmp_path / "run" / "numbers.sqlite") >= 2:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "partial" in out.lower()
-    assert "Traceback" not in err
 
 
 def test_models_names_the_models_where_one_is_unknown(command):

@@ -7,20 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forged import edit_record, records
+from forged import more_votes
 
 QUICK = ("--images", "all", "--steps", 3, "--copies", 8, "--samples", 2000)
-
-
-def inflate(folder: Path) -> None:
-    """Move half of the votes against each image's class to its class, in what is stored."""
-    for index, record in records(folder).items():
-        looks = {}
-        for n, votes in record.estimation.items():
-            moved = np.where(np.arange(len(votes)) == record.selected, 0, (votes + 1) // 2)
-            looks[n] = votes - moved
-            looks[n][record.selected] += moved.sum()
-        edit_record(folder, index, estimation=looks)
 
 
 @pytest.fixture
@@ -35,7 +24,7 @@ def run(command, problem) -> Path:
 @pytest.fixture
 def findings(command, run) -> list[Path]:
     """What is found once the votes are inflated."""
-    inflate(run)
+    more_votes(run, 0.5)
     done = command("falsify", run, *QUICK)
     assert done.code == 1, done.out + done.err
     return sorted((run / "falsify").glob("*.json"))

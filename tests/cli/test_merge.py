@@ -62,16 +62,6 @@ def test_merged_shards_are_the_run_that_was_never_divided(command, problem, shar
     assert json.loads(other.out)["complete"] is True
 
 
-def test_without_output_the_merged_run_lies_where_the_undivided_one_would(command, problem, shards):
-    merged = command("merge", *shards)
-    assert merged.code == 0, merged.err
-    done = command("certify", *problem.options, *GIVEN)
-    assert "Run folder: runs/" in done.err
-    assert len(list((problem.folder / "runs").iterdir())) == 1
-    command("certify", *problem.options, *GIVEN, "--shard", "1/3")
-    assert sum(path.name.endswith("-shard1of3") for path in (problem.folder / "runs").iterdir()) == 1
-
-
 def test_a_shard_that_is_not_named_is_missed_with_its_images(command, shards):
     done = command("merge", shards[0], shards[2], "--output", "run")
     assert done.code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,6 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def finished(command, problem, kept, monkeypatch):
     """Return a function that makes a finished run of a name in `MADE`, once, and returns a copy's folder."""
-    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"")  # plots take longest
     for file in ("nets.py", "points.npz"):
         if not (kept / file).exists():
             text = (problem.folder / file).read_bytes()
@@ -194,13 +194,14 @@ def test_a_refused_command_changes_nothing(command, finished, kept, monkeypatch,
 
 
 def stopping(monkeypatch, after: int) -> None:
-    """Let Ctrl-C come once so many images were kept."""
+    """Let Ctrl-C come once so many images were kept, also where a shell in the background ignores it."""
     write = Store.write_all
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop(store, cells):
         write(store, cells)
         if len(store.images()) >= after:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Store, "write_all", stop)
 

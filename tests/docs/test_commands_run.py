@@ -6,20 +6,20 @@ page, in one folder, and have to end as they should: exit code 0, or 1 where tha
 
 from __future__ import annotations
 
-import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from doc_pages import DOCS, ROOT, blocks, commands, pages
 from doc_setups import guarantee, log, model_files, small_net
+from forged import sources
 from safetensors.torch import save_file
 
 from certmix.data import load, stack
 
-SLOW = () if os.environ.get("CERTMIX_SLOW") == "1" else ("compare-trust",)
-"""Words of commands that take minutes even so: they run where CERTMIX_SLOW=1."""
 SMALL = {
     "attack": "--images 2 --steps 2",
     "certify": "--images 2 --samples 100",
@@ -35,7 +35,7 @@ SMALL = {
 }
 """Options that are added at the end, where they win."""
 
-SMALL_NETS = ("attack", "certify", "confidence", "lipschitz", "mix-sweep")
+SMALL_NETS = ("attack", "certify", "compare-trust", "confidence", "lipschitz", "mix-sweep")
 """Commands that run small nets where a page names no robust model and is none of `SHIPPED`."""
 
 SHIPPED = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md")
@@ -81,10 +81,24 @@ wide = small = one_lipschitz = noisy
 """
 
 
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory) -> Iterator[Path]:
+    """A folder with all that pages name, made once."""
+    here = tmp_path_factory.mktemp("pages")
+    problem = SimpleNamespace(folder=here)
+    sources(here)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        yield lay_out(problem, here)
+
+
 @pytest.fixture
-def place(problem, command) -> Path:
-    """A folder with all that pages name."""
-    here = problem.folder
+def place(laid, command, tmp_path) -> None:
+    """A copy of it, where commands run."""
+    shutil.copytree(laid, tmp_path, dirs_exist_ok=True)
+
+
+def lay_out(problem, here: Path) -> Path:
     for name in ("nets.py", "resnet.py", "wrn.py"):
         text = (here / "nets.py").read_text() if name == "nets.py" else "import torch\n"
         (here / name).write_text(text + FACTORY)
@@ -127,9 +141,9 @@ def shortened(words: list[str], shipped_models: bool = False) -> list[str]:
         small = small[2:]
     if name == "certify" and "fixed" in words and "--samples" in words:
         small = small[:2] + ["--samples", "100"]
-    if name == "certify" and "--workers" in words:
-        small += ["--workers", "2"]
-    if name in SMALL_NETS and "--robust" not in words and not shipped_models:
+    if "--workers" in words:
+        small += ["--workers", "1"]
+    if name in SMALL_NETS and "--robust" not in words and not (shipped_models and name != "compare-trust"):
         small += ["--robust", "nets.py:noisy"]
         takes_standard = name not in ("attack", "lipschitz") or "--alpha" in words
         small += ["--standard", "nets.py:accurate"] if takes_standard else []
@@ -143,9 +157,7 @@ def listed(page: Path) -> list[list[str]]:
         if block.language in ("console", "bash") and not block.marker
         for one in commands(block)
         for words in one.parts()
-        if words
-        and words[0] == "certmix"
-        and not any(known in " ".join(words) for known in (*NOT_HERE, *SLOW))
+        if words and words[0] == "certmix" and not any(known in " ".join(words) for known in NOT_HERE)
     ]
 
 
@@ -153,7 +165,7 @@ PAGES = [page for page in pages() if listed(page)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_commands_run(page: Path, place: Path, command) -> None:
+def test_commands_run(page: Path, place: None, command) -> None:
     told = [" ".join(words) for words in listed(page)]
     if any("nuts:mix" in one for one in told) and not any("nuts fit" in one for one in told):
         assert command("nuts", "fit", "--output", "mix", *SMALL["nuts fit"].split()).code == 0

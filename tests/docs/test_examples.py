@@ -2,15 +2,16 @@
 
 Commands are parsed by click here (`test_commands_run.py` runs them), Python is run, in one namespace a page. `<!-- run -->` above a console
 block runs it and compares what is shown; `<!-- file: NAME -->` above a block writes it to a file; `<!-- output -->`
-above a block of text compares what Python printed since. `<!-- slow -->` does the same where CERTMIX_SLOW=1, without
+above a block of text compares what Python printed since. `<!-- slow -->` does the same in the long suite, without
 comparing digits, which depend on the machine. `<!-- not run: REASON -->` must be listed below.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
+import shlex
+import subprocess
 from pathlib import Path
 
 import click
@@ -24,7 +25,6 @@ from certmix.data import DATASETS
 from certmix.radii import CERTIFICATES
 
 PAGES = [page for page in pages() if page.exists()]
-SLOW = os.environ.get("CERTMIX_SLOW") == "1"
 
 NOT_RUN = {
     ("scale.md", "needs a Dask cluster"),
@@ -46,8 +46,8 @@ OTHER_PROGRAMS = {
 }
 
 
-def ids(page: Path) -> str:
-    return page.name
+def ids(value: Path | bool) -> str:
+    return value.name if isinstance(value, Path) else "slow" if value else ""
 
 
 def test_only_listed_examples_are_not_run():
@@ -115,6 +115,25 @@ def test_wrong_commands_are_found(line, message):
     assert message in found.value.format_message()
 
 
+def test_the_array_and_the_ray_job_are_valid():
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    array = DOCS / "examples" / "certify-array.sh"
+    assert subprocess.run(["bash", "-n", array], capture_output=True).returncode == 0
+    job = yaml.safe_load((DOCS / "examples" / "certify-rayjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    words = shlex.split(job["spec"]["entrypoint"])
+    lines = re.sub(r"\$\{[^}]*\}", "1", array.read_text().replace("\\\n", " ")).splitlines()
+    for line in (*lines, job["spec"]["entrypoint"]):
+        if line.startswith("certmix "):
+            parse(shlex.split(line))
+    group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    (container,) = group["template"]["spec"]["containers"]
+    gpus = float(words[words.index("--gpus-per-worker") + 1]) * int(words[words.index("--workers") + 1])
+    assert gpus == group["replicas"] * int(container["resources"]["limits"]["nvidia.com/gpu"])
+    volumes = {volume["name"] for volume in group["template"]["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
 def test_output_is_compared():
     assert matches("a 1.5\n...\nlast", "a 1.5 \nx\ny\nlast\n", figures=True)
     assert not matches("a 1.5\nlast", "a 1.6\nlast\n", figures=True)
@@ -122,9 +141,9 @@ def test_output_is_compared():
     assert not matches("a 1.5\nlast", "a 1.63\nmore\nlast\n", figures=False)
 
 
-def runs(block: Block) -> bool:
+def runs(block: Block, slow: bool = False) -> bool:
     """Whether a block does anything when its page is run."""
-    if block.marker.startswith("not run") or (block.marker == "slow" and not SLOW):
+    if block.marker.startswith("not run") or (block.marker == "slow" and not slow):
         return False
     return block.language == "python" or block.marker != ""
 
@@ -140,12 +159,18 @@ def unchanged_tables():
         table.update(entries)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(map(runs, blocks(page)))], ids=ids)
-def test_page_runs(page, problem, command, capsys, monkeypatch, unchanged_tables):
+QUICK = [(page, False) for page in PAGES if any(map(runs, blocks(page)))]
+LONG = [(page, True) for page in PAGES if any(block.marker == "slow" for block in blocks(page))]
+
+
+@pytest.mark.parametrize(
+    ("page", "slow"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)], ids=ids
+)
+def test_page_runs(page, slow, problem, command, capsys, monkeypatch, unchanged_tables):
     names: dict[str, object] = {"__name__": "example"}
     SETUPS.get(page.name, lambda problem, names: None)(problem, names)
     capsys.readouterr()
-    for block in filter(runs, blocks(page)):
+    for block in (block for block in blocks(page) if runs(block, slow)):
         if block.marker.startswith("file: "):
             Path(block.marker.removeprefix("file: ")).write_text(block.text)
         elif block.language == "python":

@@ -1,7 +1,7 @@
 """What every reader of files must do with any bytes, and where odd bytes come from.
 
 ``CERTMIX_FUZZ_CASES`` sets the number of cases of a property.  Without it there
-are 100, the same in every run; with it they are drawn anew each time.
+are 30, the same in every run; with it they are drawn anew each time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from certmix.errors import CertmixError
 
 T = TypeVar("T")
 
-CASES = int(os.environ.get("CERTMIX_FUZZ_CASES", "100"))
+CASES = int(os.environ.get("CERTMIX_FUZZ_CASES", "30"))
 
 fuzz = settings(
     max_examples=CASES, derandomize="CERTMIX_FUZZ_CASES" not in os.environ, database=None, deadline=None,

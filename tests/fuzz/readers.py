@@ -426,7 +426,6 @@ def both(folder: Path) -> Part:
     return found
 
 
-@patch("certmix.tables.curves.curve_plot", lambda *a, **k: b"plot")
 def merged(folder: Path) -> None:
     """Merge into a new folder: a whole run or none at all."""
     with scratch() as place:

@@ -127,6 +127,11 @@ def make_run(radii: tuple[float, ...], images: int = 200, **changes: object) -> 
     return Run(Summary(sigma, alpha, images, 0.001, radii, clean, tuple(rows), **fields), curves)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def unplotted() -> None:
+    """Draw plots: they are what is tested here."""
+
+
 @pytest.fixture
 def run_with() -> Callable[..., Run]:
     return make_run

@@ -171,6 +171,13 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
 }  # fmt: skip
 
 
+EACH = (
+    "certified", "partial", "trade-off", "sweep", "trust", "panels", "gaps", "a lone corner", "constants and radii", "maps",
+    "maps with holes", "bars", "beta", "transform", "example",
+)  # fmt: skip
+"""What is drawn each time; the others are in the long suite."""
+
+
 @cache
 def drawn(name: str, suffix: str) -> bytes:
     return DRAWN[name](suffix)
@@ -181,7 +188,7 @@ def words(name: str) -> str:
     return " | ".join("".join(e.itertext()) for e in elements if e.tag.endswith("}text"))
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", [n if n in EACH else pytest.param(n, marks=pytest.mark.long) for n in DRAWN])
 def test_pictures_have_200_dots_an_inch_and_nothing_is_cut_off_at_the_edges(name: str) -> None:
     with Image.open(io.BytesIO(drawn(name, "png"))) as image:
         assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
@@ -190,22 +197,7 @@ def test_pictures_have_200_dots_an_inch_and_nothing_is_cut_off_at_the_edges(name
     assert pixels.min() < 128
 
 
-EACH = (
-    "certified",
-    "trade-off",
-    "sweep",
-    "trust",
-    "gaps",
-    "constants and radii",
-    "maps",
-    "bars",
-    "beta",
-    "transform",
-    "example",
-)
-
-
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", ["certified", "trust"])
 def test_the_same_text_whatever_the_users_settings(name: str) -> None:
     before = dict.get(matplotlib.rcParams, "backend")
     with matplotlib.rc_context({"font.size": 30, "svg.hashsalt": "other", "axes.labelcolor": "red"}):
