@@ -57,6 +57,7 @@ def true_probability(beyond: float, coordinates: int) -> float:
     return (1 - math.erfc(beyond / math.sqrt(2))) ** coordinates
 
 
+@pytest.mark.long
 def test_the_tail_of_the_noise_is_there_at_imagenet_size():
     """8,000 samples of 150,528 coordinates: about ten hold one beyond 5.768 sigma, and p_lower <= p."""
     counts = count_votes(Tail(), torch.full((3, 224, 224), 0.5), SIGMA, 8000, classes=2, batch_size=20)
@@ -133,7 +134,7 @@ def test_wrong_certificates_of_many_inputs_spread_like_independent_draws():
         torch.cat([torch.zeros(1, 1), torch.rand(1, 19, generator=torch.Generator().manual_seed(k))], 1)
         for k in range(20)
     ]
-    for seed in range(40):
+    for seed in range(20):
         smooth = SmoothedClassifier(Sign(), 1.0, classes=2, seed=seed, batch_size=100)
         found = [smooth.certify(x, samples=50, selection_samples=20, failure_probability=0.1) for x in inputs]
         wrong.append(sum(int(one.radii.radius[0] > 0) for one in found))

@@ -78,9 +78,9 @@ def test_failure_rate_with_the_real_rule(bound):
     """Issued radii beyond the truth, over many simulated images next to a threshold."""
     asked = request(bound=bound, failure_probability=0.05, samples=1000)
     p = float(thresholds("exact", 0.5, 0.76, [0.5])[0]) - 1e-9
-    bounds = [walked(p, seed, asked)[0].p[0] for seed in range(300)]
+    bounds = [walked(p, seed, asked)[0].p[0] for seed in range(150)]
     failures = int(np.sum(np.array(bounds) > p))
-    assert binom.sf(failures - 1, 300, 0.05) > 1e-6
+    assert binom.sf(failures - 1, 150, 0.05) > 1e-6
 
 
 def test_thresholds_are_those_of_the_closed_form():

@@ -39,7 +39,7 @@ SMALL_NETS = ("attack", "certify", "compare-trust", "confidence", "lipschitz", "
 """Commands that run small nets where a page names no robust model and is none of `SHIPPED`."""
 
 SHIPPED = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md")
-"""Pages whose commands want models that are right, or are the README's: those that are shipped."""
+"""Pages whose certificates want models that are right, or are the README's: those that are shipped."""
 
 ANSWERS = {"audit", "falsify", "lipschitz", "verify"}
 """Commands of which exit code 1 is an answer."""
@@ -143,7 +143,7 @@ def shortened(words: list[str], shipped_models: bool = False) -> list[str]:
         small = small[:2] + ["--samples", "100"]
     if "--workers" in words:
         small += ["--workers", "1"]
-    if name in SMALL_NETS and "--robust" not in words and not (shipped_models and name != "compare-trust"):
+    if name in SMALL_NETS and "--robust" not in words and not (shipped_models and name == "certify"):
         small += ["--robust", "nets.py:noisy"]
         takes_standard = name not in ("attack", "lipschitz") or "--alpha" in words
         small += ["--standard", "nets.py:accurate"] if takes_standard else []
