@@ -42,6 +42,7 @@ def test_what_a_signature_lacks_is_refused():
         certmix.certify(0.5, 0.76, imagse=10)
 
 
+@pytest.mark.long
 def test_mypy_refuses_a_wrong_keyword(tmp_path, monkeypatch):
     api = pytest.importorskip("mypy.api")
     (tmp_path / "user.py").write_text(USER)

@@ -172,8 +172,7 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
 
 
 EACH = (
-    "certified", "partial", "trade-off", "sweep", "trust", "panels", "gaps", "a lone corner", "constants and radii", "maps",
-    "maps with holes", "bars", "beta", "transform", "example",
+    "certified", "trade-off", "sweep", "trust", "gaps", "constants and radii", "maps", "bars", "beta", "transform", "example",
 )  # fmt: skip
 """What is drawn each time; the others are in the long suite."""
 
