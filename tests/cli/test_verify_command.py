@@ -155,19 +155,10 @@ def test_check_names_the_line_and_warns_of_what_no_run_can_show(command, guarant
     assert "line 4" in wrong.err
 
 
-hostile = st.text(max_size=40) | st.sampled_from(
-    [
-        "a\n::error::b",
-        "]]>",
-        "<script>",
-        "100%0A::set-env name=x::y",
-        "\x1b[31m",
-        "\ud800",
-        "\ufffe",
-        "a|b`c`",
-        "::",
-    ]
-)
+HOSTILE = (
+    "a\n::error::b", "]]>", "<script>", "100%0A::set-env name=x::y", "\x1b[31m", "\ud800", "\ufffe", "a|b`c`", "::",
+)  # fmt: skip
+hostile = st.text(max_size=40) | st.sampled_from(HOSTILE)
 outcomes = st.sampled_from(list(Outcome))
 
 

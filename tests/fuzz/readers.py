@@ -60,27 +60,13 @@ Files = dict[str, bytes]
 
 
 class Reader(NamedTuple):
-    """What is read of a folder.
+    """What is read of a folder."""
 
-    Parameters
-    ----------
-    made
-        The files of a valid folder.
-    reads
-        Each reads the folder, and asserts what must hold of what it found.
-    odd
-        The files that are damaged, all by default.
-    slow
-        A property has CASES / slow cases for each of these.
-    settle
-        Makes a damaged folder agree with itself, so that what lies behind its checksum is reached.
-    """
-
-    made: Callable[[], Files]
-    reads: tuple[Callable[[Path], Any], ...]
-    odd: tuple[str, ...] = ()
-    slow: float = 1
-    settle: Callable[[Files], Files] = dict
+    made: Callable[[], Files]  # the files of a valid folder
+    reads: tuple[Callable[[Path], Any], ...]  # each asserts what must hold of what it found
+    odd: tuple[str, ...] = ()  # the files that are damaged, all by default
+    slow: float = 1  # a property has CASES / slow cases for each of these
+    settle: Callable[[Files], Files] = dict  # a damaged folder agrees with itself: behind its checksum
 
 
 # data sets
