@@ -35,12 +35,6 @@ PLANTED: dict[tuple[str, str], dict[str, list[Any]]] = {
         "certificate": [{}], "votes": [5, ["1"]], "samples": [1.5], "device": [None], "sigma": ["0.5"],
         "point_checksum": [5, "0" * 64], "worst_standard_classifier": [{"one_hot": -1}, {"one_hot": "2"}, None],
     },
-    ("table of a study, grouped=False", "mine.json"): {
-        "rows": [[[1, 2], "ab", 5], [{}]], "rows 0 clean": [{"accuracy": 0.9, "kind": "x"}, {"kind": "estimate"}],
-        "rows 0 clean correct": [50, 0.5], "rows 0 time rounding": ["x"], "rows 0 time digits": [500],
-        "columns": [[{"key": 0, "heading": "x"}] * 6, [{"key": "model"}] * 6], "title": [5, None],
-        "settings": [["x"]], "notes": ["abc", [1]], "schema_version": [2, "1", None], "name": ["../x"],
-    },
     ("description", "run.json"): {
         "format_version": [True, 0, 3, 1e999], "identity": [[], {"study": ["certify"]}, {"study": "a\nb"}],
     },
