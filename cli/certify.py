@@ -29,6 +29,7 @@ from certmix.tables.formats import FORMATS
 from .options import (
     DEVICE,
     FRESH,
+    PATH,
     Parsed,
     divide,
     format_option,
@@ -36,6 +37,7 @@ from .options import (
     refuse_unused,
     sources_of,
 )
+from .progress import say, watched
 from .studies import near
 
 CERTIFY = """\b
@@ -108,10 +110,7 @@ def certify(format_: str, **given: Any) -> int:
     request = kind(**asked)  # refused before torch is imported
     from certmix.certification.run import run_certify
 
-    from .progress import RunBar, say
-
-    with RunBar() as bar:
-        result = run_certify(request, sources, engine=choice, progress=bar.update, say=say, **given)
+    result = watched(run_certify, request, sources, engine=choice, **given)
     print_result(result, format_)
     finished = not result.interrupted if given.get("shard") else result.summary.complete
     return 0 if finished else 130
@@ -140,9 +139,9 @@ take it. It holds the same samples as a run that was never divided.
 
 
 @click.command("merge", epilog=MERGE)
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="FOLDER...")
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="RUN",
+    "--output", type=PATH, metavar="RUN",
     help="Folder of the merged run.  [default: runs/<identity of the run>]",
 )  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Delete an earlier run in that folder.")
@@ -156,18 +155,14 @@ def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: 
     """
     from certmix.certification.shards import merge
 
-    from .progress import say
-
     print_result(merge(folders, output, fresh=fresh, say=say), format_)
     click.echo("Models not checked: the shards keep equal logits of them, none is loaded here.", err=True)
     return 0
 
 
 @click.command("reproduce")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Folder of the new run.  [default: a temporary one]"
-)
+@click.argument("run", type=PATH)
+@click.option("--output", type=PATH, help="Folder of the new run.  [default: a temporary one]")
 @DEVICE
 def reproduce(run: Path, output: Path | None, device: str) -> int:
     """Run again what RUN's run.json says, and show what differs.
@@ -176,17 +171,10 @@ def reproduce(run: Path, output: Path | None, device: str) -> int:
     the same device type all counts should be equal; other hardware or versions
     may round differently and flip a few votes. Exit code 0: equal, 1: not.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        return _reproduce(run, output or Path(temporary) / "run", device)
-
-
-def _reproduce(run: Path, output: Path, device: str) -> int:
     from certmix.certification.reproduce import reproduce
 
-    from .progress import RunBar, say
-
-    with RunBar() as bar:
-        found = reproduce(run, output, device=device, progress=bar.update, say=say)
+    with tempfile.TemporaryDirectory() as temporary:
+        found = watched(reproduce, run, output or Path(temporary) / "run", device=device)
     for change in found.changed:
         click.echo(f"differs: {change}")
     for difference in found.differences:
@@ -213,14 +201,10 @@ prints it: make a small run first.
 """
 
 
-PLANNED = {"sigma", "alpha", "samples", "radii", "selection_samples"}
-"""What decides how many samples there will be."""
-
-
 @click.command("plan", epilog=PLAN)
 @click.option("--images", type=int, default=10_000, show_default=True, help="Images of the run.")
 @options(
-    CertifyRequest, leave={*CertifyRequest.__struct_fields__} - PLANNED,
+    CertifyRequest, only=("sigma", "alpha", "samples", "radii", "selection_samples"),
     samples="those of --like RUN, or 100,000", sigma="that of --like, or 0.5",
     alpha="that of --like, or 0.76", radii="those of --like, or 0 to 1.5",
 )  # fmt: skip
@@ -228,7 +212,7 @@ PLANNED = {"sigma", "alpha", "samples", "radii", "selection_samples"}
 @click.option("--workers", type=int, default=1, show_default=True, help="How many share the work.")
 @click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
 @click.option(
-    "--like", type=click.Path(path_type=Path), metavar="RUN|LOG",
+    "--like", type=PATH, metavar="RUN|LOG",
     help="Images are like those of this run folder, published log or file of class counts.",
 )  # fmt: skip
 @click.option(
@@ -236,7 +220,7 @@ PLANNED = {"sigma", "alpha", "samples", "radii", "selection_samples"}
     help="Images are as published of Gaussian-trained networks.  [default: imagenet, unless --like]",
 )  # fmt: skip
 @click.option("--classes", type=int, help="Classes of the data.  [default: those of --like or --scenario]")
-@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@format_option("table", "json")
 def plan(
     like: Path | None, scenario: str | None, format_: str, images: int, throughput: float | None,
     workers: int, price_per_hour: float | None, classes: int | None, **asked: Any,
@@ -249,8 +233,6 @@ def plan(
     """
     from certmix.certification.plan import plan, truth_of
     from certmix.certification.plan import scenario as images_of
-
-    from .progress import say
 
     if like is not None and scenario is not None:
         raise ParameterError("--like and --scenario both say what the images are like: give one of them")

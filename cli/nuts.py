@@ -14,8 +14,9 @@ from certmix.runs.sources import Sources
 from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices
 from certmix.tables.formats import FORMATS
 
-from .options import NUMBERS, Parsed, divide, format_option, options, refuse_unused, sources_of
-from .studies import OF_STANDARD, print_study, run_study, study_options
+from .options import NUMBERS, PATH, Parsed, divide, format_option, options, refuse_unused, sources_of
+from .progress import say
+from .studies import OF_STANDARD, made, print_study, run_study, study_options
 
 
 class _InOrder(click.Group):
@@ -50,7 +51,10 @@ The mix then answers to the name nuts:mix, for example
 """
 OF_PUBLISHED = {
     *OF_STANDARD,
-    *(n for n in Sources.__struct_fields__ if n.startswith("robust")),
+    "robust",
+    "robust_weights",
+    "robust_normalize",
+    "robust_files",
     "crop",
     "copy_weights",
 }
@@ -68,7 +72,7 @@ SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precisio
     "--full-strength", is_flag=True, help="Go on lowering the margins of images that are already broken."
 )
 @click.option(
-    "--logits", type=click.Path(path_type=Path), metavar="FILE.npz",
+    "--logits", type=PATH, metavar="FILE.npz",
     help="Fit on cached logits instead, such as a run folder's logits.npz; prints and saves nothing else.",
 )  # fmt: skip
 @click.option(
@@ -106,7 +110,16 @@ def fit(
     if published:
         odd = sorted({*asked} - OF_PUBLISHED)
         refuse_unused([*odd, "fresh"], "is not for --published, which fits nothing and reads no data")
-        return _take_published(published, given)
+        if given["output"] is None:
+            raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
+        from certmix.studies.nuts_fit import nuts_published
+
+        result = nuts_published(
+            published, given["output"], sources_of(given), copy_weights=given.get("copy_weights", False),
+            device=given["device"], say=say,
+        )  # fmt: skip
+        print_study(result, given["format_"])
+        return 0
     if certified:
         known = {*CertifiedRequest.__struct_fields__, *Sources.__struct_fields__, "certified"}
         for name in sorted({*asked} - known):
@@ -116,7 +129,10 @@ def fit(
                 raise ParameterError(
                     f"--certified needs {_flag(name)}: add it, for example {_flag(name)} 0.5"
                 )
-        return _fit_certified(given)
+        from certmix.studies.nuts_certified import nuts_certified
+
+        (chosen,) = divide(given, CertifiedRequest)
+        return made(nuts_certified, CertifiedRequest(**chosen), given)
     for name in asked:
         known = {*FitChoices.__struct_fields__, *AttackRequest.__struct_fields__, *Sources.__struct_fields__}
         if name in CertifiedRequest.__struct_fields__ and name not in known:
@@ -140,37 +156,6 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _take_published(published: str, given: dict[str, Any]) -> int:
-    """Save a mix with published numbers."""
-    if given["output"] is None:
-        raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
-    from certmix.studies.nuts_fit import nuts_published
-
-    from .progress import say
-
-    result = nuts_published(
-        published, given["output"], sources_of(given), copy_weights=given.get("copy_weights", False),
-        device=given["device"], say=say,
-    )  # fmt: skip
-    print_study(result, given["format_"])
-    return 0
-
-
-def _fit_certified(given: dict[str, Any]) -> int:
-    from certmix.studies.nuts_certified import nuts_certified
-    from certmix.studies.study import Surroundings
-
-    from .progress import RunBar, say
-
-    (asked,), sources = divide(given, CertifiedRequest), sources_of(given)
-    format_ = given.pop("format_")
-    with RunBar() as bar:
-        where = Surroundings(**given, progress=bar.update, say=say)
-        result = nuts_certified(CertifiedRequest(**asked), sources, where)
-    print_study(result, format_)
-    return 0
-
-
 EVALUATE = """\b
 Examples:
   certmix nuts evaluate mix
@@ -182,7 +167,7 @@ Examples:
     "evaluate", epilog=EVALUATE,
     short_help="Attack a fitted mix every way there is, beside its base models and the plain mix.",
 )  # fmt: skip
-@click.argument("mix", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.argument("mix", type=PATH, metavar="FOLDER")
 @click.option(
     "--plain-alphas", type=NUMBERS, default="0.6,0.75,0.9", show_default=True,
     help="Weights of the plain mix to compare with.",
@@ -233,14 +218,11 @@ def _known(name: str) -> str:
     short_help="Tables and figures from cached results: sensitivity, margins, beta, ablations, cost.",
 )  # fmt: skip
 @click.argument("name", type=Parsed("NAME", _known), metavar="NAME")
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="FOLDER...")
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw its figure: .png or .svg.")
 @click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw its figure: .png or .svg."
+    "--output", type=PATH, metavar="FOLDER", help="Write the table in all formats and all figures there."
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FOLDER",
-    help="Write the table in all formats and all figures there.",
-)  # fmt: skip
 @format_option(*FORMATS)
 def study(name: str, folders: tuple[Path, ...], plot: Path | None, output: Path | None, format_: str) -> int:
     """Show how a fitted mix came about, and what else it could have been.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -70,10 +71,10 @@ _TYPES: dict[Any, Any] = {
 }
 
 
-class _Names(click.Choice[str]):
+class Names(click.Choice[str]):
     """Names, in any spelling that the field reads."""
 
-    def __init__(self, names: Iterable[str], read: Callable[[Any], Any] | None) -> None:
+    def __init__(self, names: Iterable[str], read: Callable[[Any], Any] | None = norm_name) -> None:
         super().__init__(tuple(names))
         self._read = read
 
@@ -81,31 +82,23 @@ class _Names(click.Choice[str]):
         return super().convert(value if self._read is None else self._read(value), param, ctx)
 
 
-def norm_type(*names: str) -> click.Choice[str]:
-    """Return the type of an option that names a norm."""
-    return _Names(names, norm_name)
-
-
 def options(
-    *kinds: type[Settings], leave: Iterable[str] = (), required: Iterable[str] = (), **changed: Any
+    *kinds: type[Settings],
+    only: Iterable[str] | None = None,
+    leave: Iterable[str] = (),
+    required: Iterable[str] = (),
+    **changed: Any,
 ) -> Callable[[F], F]:
     """Give a command the options of settings; it receives those that were written, by the names of fields.
 
-    Parameters
-    ----------
-    kinds
-        Fields of one name share an option.
-    leave
-        Fields that the command does not take.
-    required
-        Fields that the command cannot do without.
-    changed
-        Another `Option` of a field, or the command's own default in words.
+    Fields of one name share an option.  `changed` holds another `Option` of a field, or the command's own
+    default in words.
     """
     found: dict[str, list[Field]] = {}
     for kind in kinds:
         for field in fields(kind):
-            if field.name not in leave and field.option.help:
+            taken = field.name not in leave if only is None else field.name in only
+            if taken and field.option.help:
                 found.setdefault(field.name, []).append(field)
 
     def decorate(function: F) -> F:
@@ -143,7 +136,7 @@ def _option(name: str, several: list[Field], changed: Any, required: bool) -> Ca
     elif not lazy and "all" in first.names:
         kind = IMAGES
     elif names:
-        kind = _Names(names, first.option.read)
+        kind = Names(names, first.option.read)
     else:
         kind, more["metavar"] = _TYPES[first.plain], first.option.metavar
     if first.each:
@@ -152,13 +145,7 @@ def _option(name: str, several: list[Field], changed: Any, required: bool) -> Ca
 
 
 def sources_of(given: dict[str, Any]) -> Sources:
-    """Take data and models from what was written.
-
-    Raises
-    ------
-    ParameterError
-        If something is said of a g that is left out.
-    """
+    """Take data and models from what was written; nothing may be said of a g that is left out."""
     (named,) = divide(given, Sources)
     if named.get("standard", "") is None:
         refuse_unused(parameters("standard_"), "is of the accurate classifier, and --standard is none")
@@ -180,11 +167,6 @@ def refuse_unused(names: Iterable[str], why: str) -> None:
     """Refuse parameters that were written on the command line; `why` says what they are for.
 
     A remedy that comes first ends in "or": "is of the mix: add --alpha, or".
-
-    Raises
-    ------
-    ParameterError
-        For the first that was written.
     """
     context = click.get_current_context()
     flags = {param.name: param.opts[0] for param in context.command.params}
@@ -201,5 +183,6 @@ def format_option(*names: str) -> Callable[[F], F]:
     )  # fmt: skip
 
 
+PATH: click.Path = click.Path(path_type=Path)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 FRESH = click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds.")

@@ -18,6 +18,8 @@ import certmix.selftests
 from certmix.errors import CertmixError
 from certmix.selftests import SUITES
 
+from .options import format_option
+
 SCHEMA_VERSION = 2
 EPILOG = (
     """\b
@@ -46,10 +48,7 @@ package's own: pytest --pyargs certmix.selftests runs them, too.
     "--cases", type=click.IntRange(1), default=50, show_default=True, help="Random cases of a property."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Key of all random cases.")
-@click.option(
-    "--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True,
-    help="What to print on stdout.",
-)  # fmt: skip
+@format_option("text", "json")
 def command(names: tuple[str, ...], cases: int, seed: int, format_: str) -> int:
     """Hold the papers' guarantees against this installation.
 
@@ -158,19 +157,17 @@ def _run(suites: dict[str, Suite], cases: int, seed: int, *, show: bool) -> None
                     f"pytest cannot run suite {suite.name} ({code!r}): reinstall pytest and hypothesis"
                 )
             if show:
-                click.echo("\n".join(_lines(suite)))
+                word = "holds" if suite.holds else "FAILS"
+                click.echo(
+                    f"{word}  {suite.name:14} {suite.tests:3} tests {suite.seconds:6.1f} s  {suite.title}"
+                )
+                for name, end in suite.failures.items():
+                    click.echo(
+                        "\n".join(["", f"  {name}", *(f"      {line}" for line in end.splitlines()), ""])
+                    )
     finally:
         if own is not None:
             os.environ["PYTEST_ADDOPTS"] = own
-
-
-def _lines(suite: Suite) -> list[str]:
-    """Return how a suite went, and the end of each failure."""
-    word = "holds" if suite.holds else "FAILS"
-    lines = [f"{word}  {suite.name:14} {suite.tests:3} tests {suite.seconds:6.1f} s  {suite.title}"]
-    for name, end in suite.failures.items():
-        lines += ["", f"  {name}", *(f"      {line}" for line in end.splitlines()), ""]
-    return lines
 
 
 def _end(report: Any) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from certmix.bounds import bounds_of
+from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.radii import CERTIFICATES
+from certmix.runs.settings import Option
 from certmix.tables.formats import FORMATS
 
-from .options import NUMBER, NUMBERS, format_option, refuse_unused
+from .options import NUMBER, NUMBERS, PATH, format_option, options, refuse_unused
 from .progress import say
 
 sigma_option = click.option(
@@ -36,13 +37,7 @@ def is_smoothed(run: Path) -> bool | None:
 
 
 def of_source(sigmas: Sequence[tuple[float, ...]], sources: Sequence[str], number: int) -> float | None:
-    """Return the noise level of one source, None where none is given.
-
-    Raises
-    ------
-    ParameterError
-        If there are several, and not one for each source.
-    """
+    """Return the noise level of one source, None where none is given; several must be one for each source."""
     values = [value for given in sigmas for value in given]
     if len(values) not in (0, 1, len(sources)):
         raise ParameterError(
@@ -71,20 +66,13 @@ name the run folder.
 @click.command("recertify", epilog=RECERTIFY)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @sigma_option
-@click.option("--alpha", type=float, help="Mixing weight, 0.5 to 1.  [default: the run's; 1 for files]")
-@click.option(
-    "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
-    help="From probabilities to radii; repeatable.  [default: the run's; all for files]",
+@options(
+    CertifyRequest, only=("alpha", "certificates", "bound", "failure_probability", "radii"),
+    alpha="the run's; 1 for files", radii="the run's; 0 to 1.5 for files",
+    certificates=Option("From probabilities to radii; repeatable.", shown="the run's; all for files"),
+    bound="the run's; clopper-pearson for counts; not for logs",
+    failure_probability="the run's; 0.001 for counts; not for logs",
 )  # fmt: skip
-@click.option(
-    "--bound", type=click.Choice([*bounds_of("hard"), *bounds_of("soft", distribution=False)]),
-    help="From counts or scores to probabilities; not for published logs.",
-)  # fmt: skip
-@click.option(
-    "--failure-probability", type=float,
-    help="Probability that one image's certificate is wrong; not for published logs.",
-)  # fmt: skip
-@click.option("--radii", type=NUMBERS, help="Columns of the table.  [default: the run's; 0 to 1.5 for files]")
 @click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
 @click.option(
     "--assume-selected", is_flag=True,
@@ -99,12 +87,9 @@ def recertify(sources: tuple[str, ...], **options: Any) -> int:
     SOURCE is a run folder, a published log (idx label predict radius correct
     time) or a file of class counts (no header; counts, then the label).
     """
-    from certmix.certification.stored import Doubt, best, recertify
-    from certmix.errors import ParameterError
-    from certmix.tables import print_table
+    from certmix.certification.stored import best, recertify
 
     several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
-    options["certificates"] = options["certificates"] or None
     if len(sources) == 1:
         refuse_unused(["best"], "is for several sources")
     if len(sources) > 1 and not several:
@@ -113,11 +98,19 @@ def recertify(sources: tuple[str, ...], **options: Any) -> int:
         recertify(source, sigma=of_source(sigmas, sources, k), **options) for k, source in enumerate(sources)
     ]
     summary = best(summaries) if several else summaries[0]
-    for note in summary.notes:
+    _print(summary, summary.notes, format_)
+    return 0
+
+
+def _print(table: Any, notes: Sequence[str], format_: str) -> None:
+    """Print a table, after the notes that are warnings as well."""
+    from certmix.certification.stored import Doubt
+    from certmix.tables import print_table
+
+    for note in notes:
         if isinstance(note, Doubt):
             say(note)
-    print_table(summary, format_)
-    return 0
+    print_table(table, format_)
 
 
 TRADE_OFF = """\b
@@ -173,9 +166,7 @@ def trade_off(sources: tuple[str, ...], plot: str, format_: str, **options: Any)
     SOURCE is a run folder (which knows g's predictions), a published log or a
     file of class counts. Several, as a rule of several sigma, share one figure.
     """
-    from certmix.certification.stored import Doubt
     from certmix.certification.trade_off import read_mixable, trade_off
-    from certmix.tables import print_table
 
     sigmas = options.pop("sigmas")
     how = {name: options.pop(name) for name in ("at_radius", "certificates", "match_clean_accuracy")}
@@ -184,15 +175,12 @@ def trade_off(sources: tuple[str, ...], plot: str, format_: str, **options: Any)
         for k, source in enumerate(sources)
     ]
     found = trade_off(read, **how)
-    for note in found.notes:
-        if isinstance(note, Doubt):
-            say(note)
     if plot != "none":
         from certmix.tables.curves import plot_trade_off
 
         plot_trade_off(found, plot)
         click.echo(f"Plot: {plot}", err=True)
-    print_table(found.table, format_)
+    _print(found.table, found.notes, format_)
     return 0
 
 
@@ -211,14 +199,12 @@ are checked by certmix verify RUN.
 @click.command("audit", epilog=AUDIT)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @sigma_option
-@click.option(
-    "--samples", type=int, default=100_000, show_default=True, help="Samples an image that a log rests on."
-)
-@click.option(
-    "--failure-probability", type=float, default=0.001, show_default=True,
-    help="Failure probability that a log is said to have.",
+@options(
+    CertifyRequest, only=("samples", "failure_probability", "radii"),
+    samples=Option("Samples an image that a log rests on.", shown="100000"),
+    failure_probability=Option("Failure probability that a log is said to have.", shown="0.001"),
+    radii=Option("Thresholds of tables.", shown="0 to 1.5 in steps of 0.25"),
 )  # fmt: skip
-@click.option("--radii", type=NUMBERS, help="Thresholds of tables.  [default: 0 to 1.5 in steps of 0.25]")
 @click.option("--rows", type=int, help="How many rows there should be.  [default: from idx]")
 @format_option("text", "json")
 def audit(sources: tuple[str, ...], format_: str, **options: Any) -> int:
@@ -235,24 +221,14 @@ def audit(sources: tuple[str, ...], format_: str, **options: Any) -> int:
             "is for files: a run folder says so itself",
         )
     sigmas = options.pop("sigmas")
-    given = {name: value for name, value in options.items() if value is not None}
-    audits = [audit(source, sigma=of_source(sigmas, sources, k), **given) for k, source in enumerate(sources)]
+    audits = [audit(one, sigma=of_source(sigmas, sources, k), **options) for k, one in enumerate(sources)]
     if format_ == "json":
         content = {"schema_version": 1, "sources": [one.as_dict() for one in audits]}
         click.echo(json.dumps(content, indent=2, allow_nan=False))
     else:
-        assumed = _assumed()
+        assumed = {"samples", "failure_probability"} - options.keys()  # of a published log
         click.echo("\n".join(line for one in audits for line in _lines(one, assumed)))
     return int(any(one.changes_table for one in audits))
-
-
-def _assumed() -> set[str]:
-    """Return which facts of a published log nobody stated."""
-    context = click.get_current_context()
-    default = click.core.ParameterSource.DEFAULT
-    return {
-        name for name in ("samples", "failure_probability") if context.get_parameter_source(name) is default
-    }
 
 
 def _lines(one: Any, assumed: set[str]) -> list[str]:
@@ -298,9 +274,9 @@ the run was made. It can be sent, printed, and opened on a phone.
 
 
 @click.command("report", epilog=REPORT)
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE",
+    "--output", type=PATH, metavar="FILE",
     help="The page. A file that certmix did not make is not replaced.  [default: RUN/report.html]",
 )  # fmt: skip
 @click.option("--title", help="Heading of the page.  [default: what it is about]")
@@ -330,7 +306,7 @@ Examples:
 
 
 @click.command("show", epilog=SHOW)
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN", type=PATH)
 @format_option(*FORMATS)
 def show(run: Path, format_: str) -> int:
     """Print the table of a run again, in any format.

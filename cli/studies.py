@@ -17,15 +17,17 @@ from .options import (
     DEVICE,
     FRESH,
     NUMBERS,
+    PATH,
     F,
+    Names,
     divide,
     format_option,
-    norm_type,
     options,
     parameters,
     refuse_unused,
     sources_of,
 )
+from .progress import watched
 
 ROBUST = Option("The robust classifier h.", metavar="MODEL", shown="cifar10-adversarial-linf")
 OF_STANDARD = [name for name in Sources.__struct_fields__ if name.startswith("standard")]
@@ -56,23 +58,12 @@ def run_study(
     function: Callable[..., Any], given: dict[str, Any], *, steps: int | None = None,
     usual: dict[str, Any] | None = None, **more: Any,
 ) -> int:  # fmt: skip
-    """Divide what was written into request, sources and surroundings, run the study and print its table.
+    """Run a study by attacks with what was written, and print its table.
 
-    Parameters
-    ----------
-    function
-        Takes them as ``request``, ``sources`` and ``where``, and `more`.
-    given
-        What was written.
-    steps
-        The command's own default for attacks that take steps.
-    usual
-        Other defaults of its own.
+    `function` takes ``request``, ``sources``, ``where``, and `more`; `steps` is the command's own default for
+    attacks that take steps, `usual` are other defaults of its own.
     """
     from certmix.attacks import ATTACKS
-    from certmix.studies.study import Surroundings
-
-    from .progress import RunBar, say
 
     (asked,) = divide(given, AttackRequest)
     asked = {**(usual or {}), **asked}
@@ -82,12 +73,21 @@ def run_study(
     request = AttackRequest(**asked)
     if request.attack == "fgsm" and request.restarts == 1:
         refuse_unused(["seed"], "is for random starts, which --attack fgsm has only with --restarts")
+    return made(function, request, given, **more)
+
+
+def made(function: Callable[..., Any], request: Any, given: dict[str, Any], **more: Any) -> int:
+    """Make a study of a request, with the data, models and surroundings that were written, and print it."""
+    from certmix.studies.study import Surroundings
+
     sources, format_ = sources_of(given), given.pop("format_")
-    with RunBar() as bar:
-        where = Surroundings(
-            **{name: given.pop(name) for name in ("output", "fresh", "device")}, progress=bar.update, say=say
-        )
-        result = function(request=request, sources=sources, where=where, **more, **given)
+    around = {name: given.pop(name) for name in ("output", "fresh", "device")}
+
+    def study(**told: Any) -> Any:
+        where = Surroundings(**around, **told)
+        return function(request=request, sources=sources, where=where, **more, **given)
+
+    result = watched(study)
     print_study(result, format_)
     return 0 if result.complete else 130
 
@@ -122,12 +122,7 @@ autoattack needs pip install 'certmix[attacks]' and takes a while.
     "--alpha", type=float, default=None,
     help="Attack the mix of --standard and --robust at this weight.  [default: --robust alone]",
 )  # fmt: skip
-@click.option(
-    "--save",
-    type=click.Path(path_type=Path),
-    metavar="FILE.npz",
-    help="Write the points found; --data reads them.",
-)
+@click.option("--save", type=PATH, metavar="FILE.npz", help="Write the points found; --data reads them.")
 @study_options(steps=None)
 def attack(alpha: float | None, save: Path | None, **given: Any) -> int:
     """Attack the robust classifier, or a mix, and show accuracy clean and attacked.
@@ -193,7 +188,7 @@ the first command takes minutes on two cores, the second one hours.
     help="Weights of the robust classifier at the median image.",
 )  # fmt: skip
 @click.option(
-    "--norm", "norms", type=norm_type(*DEFAULT_EPS), multiple=True, default=("linf",), show_default=True,
+    "--norm", "norms", type=Names(DEFAULT_EPS), multiple=True, default=("linf",), show_default=True,
     help="Norm of the ball; repeatable.",
 )  # fmt: skip
 @study_options(steps=10, leave=("norm",))

@@ -12,8 +12,10 @@ from msgspec.structs import asdict
 
 from certmix.errors import ModelError
 from certmix.sampling.devices import PRECISIONS
+from certmix.training.recipes import RECIPES, Recipe, make_recipe
 
-from .options import DEVICE, NUMBER, norm_type, refuse_unused
+from .options import DEVICE, options, refuse_unused
+from .progress import bar, say
 
 EPILOG = """\b
 Examples:
@@ -30,29 +32,16 @@ OF_RECIPES = {
 
 
 @click.command("train", epilog=EPILOG)
-@click.argument("recipe", type=click.Choice(["standard", "gaussian", "adversarial", "interval"]))
+@click.argument("recipe", type=click.Choice(list(RECIPES)))
 @click.option(
     "--data", required=True, metavar="PATH", help="CIFAR-10/100 folder or other 8-bit colour images."
 )
 @click.option("--split", default=None, show_default="train", help="Which part of the data to train on.")
 @click.option(
-    "--evaluation",
-    metavar="NAME|PATH",
+    "--evaluation", metavar="NAME|PATH",
     help="Where the card's accuracies come from.  [default: test split of --data, if it has splits]",
-)
-@click.option("--sigma", "noise_sigma", type=NUMBER, help="gaussian: noise level, in units of the input.")
-@click.option("--consistency", type=float, help="gaussian: weight of the consistency term.")
-@click.option("--norm", type=norm_type("linf", "l2"), help="adversarial: norm of the ball.")
-@click.option(
-    "--eps", type=NUMBER, help="adversarial, interval: radius of the ball.  [default: 8/255, 2/255]"
-)
-@click.option(
-    "--sharpen-alpha", type=float,
-    help="interval: mixing weight that logits are scaled for at the end; 0: none.  [default: 0.76]",
 )  # fmt: skip
-@click.option("--epochs", type=int, help="Passes over the data.")
-@click.option("--batch-size", type=int, help="Images in one step.")
-@click.option("--learning-rate", type=float, help="Peak learning rate.")
+@options(Recipe)
 @click.option("--name", help="Name of the model.  [default: from data and recipe]")
 @click.option(
     "--output", default="models", show_default=True, metavar="FOLDER", help="Where weights and card go."
@@ -62,12 +51,9 @@ OF_RECIPES = {
 )
 @DEVICE
 @click.option(
-    "--precision",
-    type=click.Choice(list(PRECISIONS)),
-    default="fp32",
-    show_default=True,
+    "--precision", type=click.Choice(list(PRECISIONS)), default="fp32", show_default=True,
     help="Arithmetic (autocast).",
-)
+)  # fmt: skip
 def train(
     recipe: str, data: str, split: str | None, evaluation: str | None, name: str | None, output: str,
     seed: int, device: str, precision: str, **changes: Any,
@@ -86,9 +72,7 @@ def train(
             refuse_unused([option], f"is for recipe {' and '.join(recipes)}")
     from certmix.data import load
     from certmix.sampling import resolve_device
-    from certmix.training import make_recipe, train_to_folder
-
-    from .progress import TrainBar, say
+    from certmix.training import train_to_folder
 
     settings = make_recipe(recipe, **changes)
     chosen = str(resolve_device(device))
@@ -96,10 +80,16 @@ def train(
     measured = load(evaluation or data)
     if measured.checksum == dataset.checksum:
         say(f"the card's accuracies will be of the images trained on, {data}: give others by --evaluation")
-    with TrainBar() as bar:
+    with bar() as show:
+
+        def report(progress: Any) -> None:
+            done = (progress.epoch - 1) * progress.batches + progress.batch
+            status = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
+            show(done, progress.epochs * progress.batches, status)
+
         card = train_to_folder(
             settings, dataset, measured, Path(output), name=name, seed=seed,
-            device=chosen, precision=precision, report=bar.update,
+            device=chosen, precision=precision, report=report,
         )  # fmt: skip
     click.echo(f"{Path(output) / card.name}.safetensors")
     for what, value in card.accuracy.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import click
 from certmix.errors import ParameterError
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 
-from .options import DEVICE, format_option, options, refuse_unused
+from .options import DEVICE, PATH, format_option, options, refuse_unused
+from .progress import bar, say, watched
 from .stored import is_smoothed
 
 VERIFY = """\b
@@ -43,7 +45,7 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
 
 
 @click.command("verify", epilog=VERIFY)
-@click.argument("target", metavar="GUARANTEE|RUN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="GUARANTEE|RUN", type=PATH)
 @options(VerifyRequest)
 @DEVICE
 @format_option(*FORMATS)
@@ -69,56 +71,39 @@ def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], 
     if format_ != "text":
         refuse_unused(["details"], "is for --format text")
     from certmix.errors import CertmixError, one_line
-    from certmix.verification.outputs import append_summary
-    from certmix.verification.verify import unchecked
+    from certmix.verification.verify import unchecked, verify
 
     try:
-        found = _verified(target, VerifyRequest(**asked))
+        with bar() as again:
+            found = watched(
+                verify, target, VerifyRequest(**asked),
+                say=lambda sentence: click.echo(one_line(sentence), err=True),
+                again=lambda done, total: again(done, total, "sampling again"),
+            )  # fmt: skip
     except (CertmixError, click.exceptions.Exit) as error:
         click.echo(one_line(f"Error: {error}"), err=True)
         found = unchecked(target, str(error))
-    _write(found, reports)
-    _print(found, format_, details)
-    if "github" in (format_, *reports.values()):
-        append_summary(found)
+    _show(found, format_, details, reports)
     return found.exit_code
 
 
-def _verified(target: Path, request: VerifyRequest) -> Any:
-    from certmix.errors import one_line
-    from certmix.verification.verify import verify
-
-    from .progress import RunBar
-
-    with RunBar() as bar, RunBar() as second:
-        return verify(
-            target, request, say=lambda sentence: click.echo(one_line(sentence), err=True),
-            progress=bar.update,
-            again=lambda done, total: second.show(done, total, "sampling again"),
-        )  # fmt: skip
-
-
-def _write(found: Any, reports: dict[Path, str]) -> None:
+def _show(found: Any, format_: str, details: bool, reports: dict[Path, str]) -> None:
+    """Write files and print on stdout, where marks that its encoding lacks are spelt in ASCII."""
     from certmix.files import write_atomically
     from certmix.verification.outputs import FORMATS as WRITERS
+    from certmix.verification.outputs import append_summary, text
 
     for path, name in reports.items():
         write_atomically(path, WRITERS[name](found).encode())
-
-
-def _print(found: Any, format_: str, details: bool) -> None:
-    """Print on stdout; marks that its encoding lacks are spelt in ASCII."""
-    from certmix.verification.outputs import FORMATS as WRITERS
-    from certmix.verification.outputs import text
-
     shown = text(found, details) if format_ == "text" else WRITERS[format_](found)
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        shown.encode(encoding)
+        shown.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):
         shown = shown.replace("\u2713", "ok").replace("\u2717", "FAILS")
         shown = shown.encode("ascii", "backslashreplace").decode()
     click.echo(shown, nl=False)
+    if "github" in (format_, *reports.values()):
+        append_summary(found)
 
 
 GUARANTEE = """\b
@@ -140,7 +125,7 @@ def guarantee() -> None:
 
 
 @guarantee.command("init")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.option(
     "--output", type=click.Path(path_type=Path, allow_dash=True), default=Path("guarantee.toml"),
     show_default=True, help="The file to write; '-' prints it.",
@@ -181,7 +166,7 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
 
 
 @guarantee.command("check")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 def check(file: Path) -> int:
     """Check FILE without loading or sampling anything.
 
@@ -223,9 +208,9 @@ SEARCH = {*FalsifyRequest.__struct_fields__, "output"} - {"seed"}
 
 
 @click.command("falsify", epilog=FALSIFY)
-@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.argument("run", type=PATH, required=False)
 @options(FalsifyRequest)
-@click.option("--replay", "finding", type=click.Path(path_type=Path), help="Judge one finding again.")
+@click.option("--replay", "finding", type=PATH, help="Judge one finding again.")
 @click.option("--output", metavar="FOLDER", help="Folder for findings.  [default: RUN/falsify]")
 @DEVICE
 @format_option("text", "json")
@@ -242,7 +227,11 @@ def falsify(
     """
     if finding is not None:
         refuse_unused(SEARCH, "is for a search, not for --replay")
-        return _replay(finding, run, asked.get("seed"), device, format_)
+        from certmix.verification.falsify.falsify import replay
+
+        judged = replay(finding, run, seed=asked.get("seed"), device=device, say=say)
+        _print(judged, format_, _judged)
+        return int(judged.stands)
     if run is None:
         raise ParameterError("no run to attack: name the folder of a run of certmix certify, or use --replay")
     if (smoothed := is_smoothed(run)) is not None:
@@ -250,19 +239,25 @@ def falsify(
         refuse_unused(unused, f"is for classifiers {kind} noise")
     from certmix.verification.falsify.falsify import falsify
 
-    from .progress import RunBar, say
-
-    request = FalsifyRequest(**asked)
-    with RunBar() as bar:
-        result = falsify(run, request, output=output, device=device, progress=bar.update, say=say)
-    click.echo(_json(result) if format_ == "json" else "\n".join(_lines(result)))
+    result = watched(falsify, run, FalsifyRequest(**asked), output=output, device=device)
+    _print(result, format_, _lines)
     if result.falsified:
         return 1
     return 0 if result.complete else 130
 
 
-def _json(result: Any) -> str:
-    return json.dumps(result.as_dict(), indent=2, allow_nan=False)
+def _print(result: Any, format_: str, lines: Callable[[Any], list[str]]) -> None:
+    as_json = format_ == "json"
+    click.echo(
+        json.dumps(result.as_dict(), indent=2, allow_nan=False) if as_json else "\n".join(lines(result))
+    )
+
+
+def _judged(result: Any) -> list[str]:
+    """Return the checks of a finding, and what they come to."""
+    ending = "stands: this certificate is wrong" if result.stands else "does not stand"
+    lines = [f"{check.check}: {check.outcome}: {check.message}" for check in result.checks]
+    return [*lines, f"The finding of image {result.attacked.claim.index} {ending}."]
 
 
 def _lines(result: Any) -> list[str]:
@@ -277,7 +272,12 @@ def _lines(result: Any) -> list[str]:
     if attacked:
         mu = attacked[0].threshold
         lines.append(f"smallest margins found (some g flips the mix below {mu:.4f}):")
-        lines += [f"  {_attack(one)}" for one in result.closest[:SHOWN]]
+        for one in result.closest[:SHOWN]:
+            samples = f"estimated from {one.samples:,} samples" if one.samples else "computed without noise"
+            lines.append(
+                f"  image {one.claim.index}: {one.margin:.4f} to class {one.rival} at distance "
+                f"{one.distance:.4f} of {one.claim.radius:.4f} ({samples}){', WRONG' if one.found else ''}"
+            )
     lines += [f"finding: {path}" for path in result.files]
     lines.append(f"{'FALSIFIED' if result.falsified else 'Not falsified'}: {result.check.message}")
     if result.findings and claims.sigma is not None:
@@ -286,28 +286,3 @@ def _lines(result: Any) -> list[str]:
             f"{result.chance:.2g}; from {result.needed} on the run is falsified."
         )
     return lines
-
-
-def _attack(one: Any) -> str:
-    samples = f"estimated from {one.samples:,} samples" if one.samples else "computed without noise"
-    found = ", WRONG" if one.found else ""
-    return (
-        f"image {one.claim.index}: {one.margin:.4f} to class {one.rival} at distance {one.distance:.4f} of "
-        f"{one.claim.radius:.4f} ({samples}){found}"
-    )
-
-
-def _replay(finding: Path, run: Path | None, seed: int | None, device: str, format_: str) -> int:
-    from certmix.verification.falsify.falsify import replay
-
-    from .progress import say
-
-    result = replay(finding, run, seed=seed, device=device, say=say)
-    if format_ == "json":
-        click.echo(_json(result))
-    else:
-        for check in result.checks:
-            click.echo(f"{check.check}: {check.outcome}: {check.message}")
-        ending = "stands: this certificate is wrong" if result.stands else "does not stand"
-        click.echo(f"The finding of image {result.attacked.claim.index} {ending}.")
-    return int(result.stands)

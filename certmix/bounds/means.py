@@ -88,14 +88,9 @@ def mean_bound(
 ) -> Bound:
     """Return the table's entry of a bound of means; the other parameters are those of `Bound`.
 
-    Parameters
-    ----------
-    lower
-        ``(values, failure probability, enough)`` to a lower bound of the mean, rounded down.  What
-        exceeds ``enough`` need not be found out: it may return ``enough`` instead.
-    of_mean
-        The bound depends on the average alone and grows with it, so that the rival of
-        the largest average decides.
+    `lower` takes ``(values, failure probability, enough)`` to a lower bound of the mean, rounded down; what
+    exceeds ``enough`` need not be found out: it may return ``enough`` instead.  With `of_mean` the bound
+    depends on the average alone and grows with it, so that the rival of the largest average decides.
     """
     compute = partial(_joint, lower=lower, of_mean=of_mean)
     return Bound(name, meaning, "soft", compute, time_uniform=time_uniform, averaged=averaged)

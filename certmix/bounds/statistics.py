@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,8 +22,7 @@ from certmix.errors import ParameterError
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
-    "BINS", "ROW_SLACK", "SCALE", "ScoreStatistics", "from_vector", "merge", "plan", "start", "to_vector",
-    "update",
+    "BINS", "ROW_SLACK", "SCALE", "ScoreStatistics", "from_vector", "plan", "start", "to_vector", "update",
 ]  # fmt: skip
 
 SCALE = 1 << 16
@@ -167,29 +165,16 @@ def update(statistics: ScoreStatistics, scores: ArrayLike) -> ScoreStatistics:
     index = (place + BINS * np.arange(shape[0])).ravel()
     counts = np.bincount(index, minlength=shape[0] * BINS)
     sums = np.bincount(index, excess.ravel(), shape[0] * BINS)  # whole numbers below 2^53: exact
-    return _added(
-        statistics, len(scores), steps.sum(0), np.einsum("nc,nc->c", steps, steps),
-        counts.reshape(shape).astype(np.int64), sums.reshape(shape).astype(np.int64),
-    )  # fmt: skip
-
-
-def merge(one: ScoreStatistics, other: ScoreStatistics) -> ScoreStatistics:
-    """Return the statistics of both sets of samples together; both are about the same classes."""
-    names = [(s.classes, s.selected, s.rivals, s.deviations.tolist()) for s in (one, other)]
-    if names[0] != names[1]:
-        raise ParameterError(
-            f"statistics about (classes, selected, rivals) {names[0][:3]} and {names[1][:3]}: "
-            "merge those that began with the same start or plan"
-        )
-    return _added(one, other.samples, *(getattr(other, name) for name in SUMS))
-
-
-def _added(statistics: ScoreStatistics, samples: int, *arrays: IntArray) -> ScoreStatistics:
-    if statistics.samples + samples > MOST_SAMPLES:
+    samples = statistics.samples + len(scores)
+    if samples > MOST_SAMPLES:
         raise ParameterError(f"more than {MOST_SAMPLES} samples: int64 sums of squares would overflow")
-    pairs = zip(SUMS, arrays, strict=True)
-    sums: dict[str, Any] = {name: getattr(statistics, name) + array for name, array in pairs}
-    return replace(statistics, samples=statistics.samples + samples, **sums)
+    return replace(
+        statistics, samples=samples,
+        totals=statistics.totals + steps.sum(0),
+        squares=statistics.squares + np.einsum("nc,nc->c", steps, steps),
+        bin_counts=statistics.bin_counts + counts.reshape(shape).astype(np.int64),
+        bin_excess=statistics.bin_excess + sums.reshape(shape).astype(np.int64),
+    )  # fmt: skip
 
 
 def to_vector(statistics: ScoreStatistics) -> IntArray:

@@ -69,8 +69,8 @@ def audit(
 ) -> Audit:
     """Return what a reader should know of a log, a file of class counts, or a run folder.
 
-    Of a run folder the counts and ``records.tsv`` are looked at, not the
-    published tables: `certmix.verification.verify` checks these.
+    Of a run folder the counts and ``records.tsv`` are looked at, not the published tables:
+    `certmix.verification.verify` checks these.  A CertmixError says that the source cannot be read.
 
     Parameters
     ----------
@@ -80,15 +80,8 @@ def audit(
         Noise level that the log is said to have; without it nothing is said of ceilings.
     samples, failure_probability
         What a published log is said to rest on; a run's own log knows better.
-    radii
-        Thresholds of the tables in mind.
-    rows
-        How many rows there should be; by default judged from idx.
-
-    Raises
-    ------
-    CertmixError
-        If the source cannot be read.
+    radii, rows
+        Thresholds of the tables in mind; how many rows there should be, by default judged from idx.
     """
     CertifyRequest(
         1.0 if sigma is None else sigma, 1.0, samples=samples, goal="fixed",
@@ -116,7 +109,20 @@ def audit(
         findings = [Finding("rows", text, "name a log that is not empty", True)]
     else:
         findings = [finding for check in _CHECKS for finding in check(stated)]
-    return Audit(found.source, "log", _facts(stated), tuple(findings))
+    piled, largest = stated.saturation, float(found.radius.max()) if len(found) else None
+    effective = stated.effective_failure_probability if stated.sigma_is_possible else None
+    facts = {
+        "rows": len(found), "expected_rows": known.extent.rows, "right": int(found.right.sum()),
+        "abstained": int(found.abstained.sum()), "sigma": sigma, "samples": samples,
+        "failure_probability": failure_probability, "bound": known.bound, "samples_known": stated.own,
+        "largest_radius": largest,
+        "largest_radius_in_sigma": largest / sigma if largest is not None and sigma else None,
+        "ceiling": most, "ceiling_in_sigma": most / sigma if most is not None and sigma else None,
+        "saturated_rows": None if piled is None else piled.rows,
+        "effective_failure_probability": None if effective is None else list(effective),
+        "seconds_an_image": float(np.nanmean(found.seconds)) if np.isfinite(found.seconds).any() else None,
+    }  # fmt: skip
+    return Audit(found.source, "log", facts, tuple(findings))
 
 
 def ceiling(sigma: float, samples: int, failure_probability: float) -> float:
@@ -181,31 +187,6 @@ class StatedLog:
         """Whether some failure probability in use has the radii pile up where they do."""
         found = self.effective_failure_probability
         return found is None or (found[1] >= _LEAST and found[0] <= _MOST)
-
-
-def _facts(stated: StatedLog) -> dict[str, Any]:
-    """Return the facts that the report of a log begins with, by name."""
-    log, piled, sigma, most = stated.log, stated.saturation, stated.sigma, stated.ceiling
-    largest = float(log.radius.max()) if len(log) else None
-    effective = stated.effective_failure_probability if stated.sigma_is_possible else None
-    return {
-        "rows": len(log),
-        "expected_rows": stated.extent.rows,
-        "right": int(log.right.sum()),
-        "abstained": int(log.abstained.sum()),
-        "sigma": sigma,
-        "samples": stated.samples,
-        "failure_probability": stated.failure_probability,
-        "bound": stated.bound,
-        "samples_known": stated.own,
-        "largest_radius": largest,
-        "largest_radius_in_sigma": largest / sigma if largest is not None and sigma else None,
-        "ceiling": most,
-        "ceiling_in_sigma": most / sigma if most is not None and sigma else None,
-        "saturated_rows": piled.rows if piled is not None else None,
-        "effective_failure_probability": None if effective is None else list(effective),
-        "seconds_an_image": float(np.nanmean(log.seconds)) if np.isfinite(log.seconds).any() else None,
-    }
 
 
 def _about(

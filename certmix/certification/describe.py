@@ -19,6 +19,7 @@ from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
 from certmix.models.zoo import zoo_card, zoo_names
 from certmix.runs import Identity, StudyIdentity
+from certmix.runs.cells import Progress
 from certmix.runs.engine import Engine
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling.devices import Passes
@@ -48,6 +49,10 @@ class Recipe:
     def positions(self) -> IntArray:
         """Positions of this run's share of them."""
         return self.everyone if self.shard is None else self.shard.of_positions(self.everyone)
+
+    def watched(self, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:
+        """Return what takes progress."""
+        return progress
 
     def near_chance(self, model: LoadedModel, right: int, total: int, where: str = "") -> None:
         """Point out a model whose accuracy is near chance."""
@@ -96,11 +101,7 @@ def identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
             data.name, data.checksum, robust.name, robust.checksum, request.sigma, request.seed,
             request.selection_samples, request.precision, request.kept,
         )  # fmt: skip
-    parts = {
-        "data_checksum": data.checksum,
-        "robust_checksum": robust.checksum,
-        **request.identity(),
-    }
+    parts = {"data_checksum": data.checksum, "robust_checksum": robust.checksum, **request.identity()}
     label = "-".join([data.name, robust.name, *map(str, request.identity().values())][:4])
     return StudyIdentity(f"certify-{request.certificate}", label, parts)
 
@@ -114,15 +115,15 @@ def description(
         "request": request,
         "sources": sources.as_dict(),
         "data": {
-            "name": data.name,
-            "split": data.split,
-            "checksum": data.checksum,
-            "inputs": len(data),
-            "class_names": list(data.class_names),
-            "input_range": data.input_range,
-            "settings": data.settings,
+            "name": data.name, "split": data.split, "checksum": data.checksum, "inputs": len(data),
+            "class_names": list(data.class_names), "input_range": data.input_range, "settings": data.settings,
         },
-        "models": {role: _model(model) for role, model in loaded.models.items()},
+        "models": {
+            role: None
+            if one is None
+            else {"name": one.name, "spec": one.spec, "checksum": one.checksum, "parts": dict(one.parts)}
+            for role, one in loaded.models.items()
+        },
         "certified": False,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else machine,
@@ -130,10 +131,4 @@ def description(
         "threads": torch.get_num_threads(),
         "versions": {"certmix": version("certmix"), "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
-    }
-
-
-def _model(model: LoadedModel | None) -> dict[str, Any] | None:
-    if model is None:
-        return None
-    return {"name": model.name, "spec": model.spec, "checksum": model.checksum, "parts": dict(model.parts)}
+    }  # fmt: skip

@@ -188,27 +188,11 @@ def plan(
     price_per_hour: float | None = None,
     classes: int | None = None,
 ) -> Plan:
-    """Return what a certification would take.
+    """Return what a certification would take: that of `request`, whose goal is ignored, all are shown.
 
-    Parameters
-    ----------
-    request
-        What would be asked; its goal is ignored, all are shown.
-    truth
-        Images to stand for those of the run.
-    images
-        How many there are.
-    throughput
-        Noisy samples that one worker takes in a second; None for what `truth` measured.
-    workers, price_per_hour
-        How many, and what one costs in an hour.
-    classes
-        Of the data; None for those of `truth`.
-
-    Raises
-    ------
-    ParameterError
-        For values out of range, or without a throughput.
+    `truth` are images to stand for those of the run, of which there are `images`.  One of `workers`, which
+    costs `price_per_hour`, takes `throughput` noisy samples in a second; None takes what `truth` measured,
+    and its number of classes.  Values out of range, or no throughput at all, are a ParameterError.
     """
     measured = truth.seconds_per_sample
     if throughput is None and measured is None:
@@ -270,7 +254,6 @@ def _sizes(truth: Truth, images: int, kept: float) -> tuple[float, float]:
     """Return bytes on disk and in memory: counts hold no zeros in either; see docs/scale.md."""
     voted = min(truth.voted, truth.classes)
     each_look = 36 + min(8.0 * truth.classes, 7.5 * voted)
-    standard = 8.0 * truth.classes
-    disk = images * (200 + each_look * (kept + 1) + standard)
+    disk = images * (200 + each_look * (kept + 1) + 8.0 * truth.classes)
     memory = 250e6 + images * (16.0 * truth.classes + kept * (8.0 * voted + 300) + 2000)
     return disk, memory

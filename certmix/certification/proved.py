@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -34,7 +33,7 @@ from certmix.models.spec import LoadedModel
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import STEEPNESS, margin_threshold
 from certmix.runs import Run, Store
-from certmix.runs.cells import Batch, Cell, Cells, Progress, Todo
+from certmix.runs.cells import Batch, Cell, Cells, Todo
 from certmix.runs.engine import Handler, Open
 from certmix.runs.opening import Named
 from certmix.runs.sources import Loaded
@@ -88,10 +87,6 @@ class Proving(Recipe):
         """Return which images lack any figure."""
         return self.cells.todo(store, self.positions, self.elsewhere)
 
-    def watched(self, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:
-        """Return what takes progress."""
-        return progress
-
     def look_at(self, found: Outcomes) -> None:
         """Point out a robust model near chance."""
         right, total = int((found.robust == found.labels).sum()), len(found.labels)
@@ -109,42 +104,37 @@ class Proving(Recipe):
         The slope of z_y - z_i (or h_y - h_i), y and i the two largest, is the dual norm of its gradient;
         every valid constant is at least this slope over `STEEPNESS`.
         """
-        constant, what = request.given
-        of_probabilities = what == "probabilities"
-        key = f"slope of {'probabilities' if of_probabilities else 'logits'}, {request.norm}"
-        known = store.get(key)
-        slope = self._slope(of_probabilities) if known is None else float(known)
+        (constant, what), robust = request.given, self.loaded.robust
+        key = f"slope of {'probabilities' if what == 'probabilities' else 'logits'}, {request.norm}"
+        known, largest = store.get(key), 0.0
+        if known is None:
+            order = {"l2": 2.0, "linf": 1.0, "l1": float("inf")}[request.norm]  # dual to the inputs' norm
+            looked = self.positions[:: max(1, len(self.positions) // LOOKED_AT)]
+            inputs = torch.from_numpy(stack(self.loaded.dataset, looked)).to(self.passes.device)
+            for part in inputs.split(self.step):
+                x = part.clone().requires_grad_(True)
+                with torch.enable_grad():
+                    values = call_model(robust.module, x, robust.name)
+                    if what == "probabilities":
+                        values = values.double().softmax(1)
+                    first, second = values.topk(2, dim=1).values.unbind(1)
+                    difference = (first - second).sum()
+                    if not difference.requires_grad:  # nothing is refuted
+                        largest = 0.0
+                        break
+                    (gradient,) = torch.autograd.grad(difference, x)
+                norms = torch.linalg.vector_norm(gradient.flatten(1).double(), order, dim=1)
+                largest = max(largest, float(norms.max()))
+        slope = largest if known is None else float(known)
         least = slope / STEEPNESS[what]
         if least > constant * (1 + SLACK):
             raise ParameterError(
-                f"Lipschitz constant {constant:g}: {self.loaded.robust.name} is steeper than that at an "
+                f"Lipschitz constant {constant:g}: {robust.name} is steeper than that at an "
                 f"image, which needs {floor_digits(least, 4)} at least: give a proved upper bound "
                 "(PyTorch's spectral_norm and orthogonal are none for convolutions)"
             )
         if known is None:
             store.put(key, repr(slope))
-
-    def _slope(self, of_probabilities: bool) -> float:
-        """Return the largest dual norm of the gradient of the leading difference; 0 where there is none."""
-        positions, robust = self.positions, self.loaded.robust
-        order = {"l2": 2.0, "linf": 1.0, "l1": float("inf")}[self.request.norm]  # dual to the inputs' norm
-        looked = positions[:: max(1, len(positions) // LOOKED_AT)]
-        inputs = torch.from_numpy(stack(self.loaded.dataset, looked)).to(self.passes.device)
-        largest = 0.0
-        for part in inputs.split(self.step):
-            x = part.clone().requires_grad_(True)
-            with torch.enable_grad():
-                values = call_model(robust.module, x, robust.name)
-                if of_probabilities:
-                    values = values.double().softmax(1)
-                first, second = values.topk(2, dim=1).values.unbind(1)
-                difference = (first - second).sum()
-                if not difference.requires_grad:
-                    return 0.0
-                (gradient,) = torch.autograd.grad(difference, x)
-            norms = torch.linalg.vector_norm(gradient.flatten(1).double(), order, dim=1)
-            largest = max(largest, float(norms.max()))
-        return largest
 
 
 def cells_of(request: DeterministicRequest, loaded: Loaded, device: torch.device, step: int) -> Cells:

@@ -48,7 +48,13 @@ def stored_radii(
 ) -> CertifiedRadii:
     """Return the radii of stored images, by index."""
     if request.certificate == "margin":
-        radius, status = _verified(request, store, indices, alpha)
+        stored = store.read(margin_cell(alpha), indices.tolist())
+        radius, status = stored[:, 0].copy(), stored[:, 1].astype(np.int64)
+        for column in request.radii:  # raised to the columns just beyond that were verified as well
+            near = near_column(request, stored[:, 0], column)
+            if near.any():
+                verified = store.read(column_cell(alpha, column), indices[near].tolist())[:, 0] == 1
+                radius[np.flatnonzero(near)[verified]] = column
     else:
         logits, slack = store.read(ROBUST, indices.tolist()), margin_slack_of(alpha)
         radius, status = constant_radius(logits, alpha, *request.given, margin_slack=slack)
@@ -58,18 +64,6 @@ def stored_radii(
 def near_column(request: Margin, radius: FloatArray, column: float) -> NDArray[np.bool_]:
     """Return which radii (m,), found by bisection, stopped just short of a column."""
     return (radius < column) & (column <= radius + 2 * request.tolerance) & (radius > 0)
-
-
-def _verified(request: Margin, store: Store, indices: IntArray, alpha: float) -> tuple[FloatArray, IntArray]:
-    """Return stored radii, raised to the columns just beyond them that were verified as well."""
-    stored = store.read(margin_cell(alpha), indices.tolist())
-    radius, status = stored[:, 0].copy(), stored[:, 1].astype(np.int64)
-    for column in request.radii:
-        near = near_column(request, stored[:, 0], column)
-        if near.any():
-            verified = store.read(column_cell(alpha, column), indices[near].tolist())[:, 0] == 1
-            radius[np.flatnonzero(near)[verified]] = column
-    return radius, status
 
 
 def evaluate_proved(

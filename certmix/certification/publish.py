@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from certmix.certification.evaluate import (
 from certmix.certification.proved_table import evaluate_proved, table_of_radii
 from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
 from certmix.certification.stored import LOG, data_of, named, planned_images
-from certmix.errors import RunError
+from certmix.errors import CertmixError, RunError
 from certmix.files import write_atomically
 from certmix.runs import Run, Store, read_run, write_log
-from certmix.runs.folder import CERTIFY, DATABASE, command_of
+from certmix.runs.folder import DATABASE, DESCRIPTION, command_of
 from certmix.runs.settings import arguments, from_json, settings
 from certmix.runs.sources import Sources, named_split
 from certmix.tables import write_products
@@ -104,7 +105,7 @@ def is_finished(folder: Path) -> bool:
     try:
         described = read_run(folder)
         done, planned = _progress(folder, described)
-    except (KeyError, RunError):
+    except RunError:
         return False
     return done >= planned
 
@@ -115,13 +116,7 @@ def _study(described: dict[str, Any]) -> str:
 
 def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
     """Return how many of the images that a run was asked for are done, of how many."""
-    try:
-        request = from_json(KINDS[_study(described)], described["request"])
-        inputs, classes = data_of(described)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{folder}/run.json lacks {error}: restore it, or run it again") from None
-    store = Store(folder / DATABASE, classes, read_only=True)
-    try:
+    with opened(folder, described) as (request, store):
         try:
             asked = planned_images(store, request.images)
         except ValueError:  # it was stopped before it knew
@@ -132,15 +127,37 @@ def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
             done = {record.index for record, waits in zip(records, waiting, strict=True) if not waits}
         else:
             done = set.intersection(*map(store.known, needed_cells(request)))
-    finally:
-        store.close()
-    planned = inputs if request.images == "all" else min(int(request.images), inputs)
     if asked:
         with suppress(KeyError, TypeError, ValueError):  # no shard, or none that can be read
             shard = from_json(Shard, described["shard"])
             asked = asked[shard.number - 1 :: shard.of]
         return len(done.intersection(asked)), len(asked)
+    inputs, _ = data_of(described)
+    planned = inputs if request.images == "all" else min(int(request.images), inputs)
     return min(len(done), planned), planned
+
+
+@contextmanager
+def opened(folder: Path, described: dict[str, Any]) -> Iterator[tuple[Request, Store]]:
+    """Open the newest request and the numbers of a run of ``certmix certify``.
+
+    A run of another command is a RunError; so is a damaged description, also as the block finds it.
+    """
+    study = _study(described)
+    if study not in KINDS:
+        raise RunError(f"{folder} is a run of {command_of(study)}: name a run of certmix certify")
+    try:
+        request: Any = from_json(KINDS[study], described["request"])
+        with closing(Store(folder / DATABASE, data_of(described)[1], read_only=True)) as store:
+            yield request, store
+    except CertmixError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"{folder}/{DESCRIPTION} does not say what was asked for ({told}): repeat its command, or "
+            "name another run"
+        ) from None
 
 
 def repeat_command(folder: Path, described: dict[str, Any]) -> str:
@@ -164,18 +181,6 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
 
 def show(folder: str | Path) -> Summary:
     """Return the table of a run of ``certmix certify``: that of its newest request, as far as it got."""
-    folder = Path(folder)
-    described = read_run(folder)
-    study = _study(described)
-    if study not in KINDS:
-        raise RunError(f"{folder} is a run of {command_of(study)}: name a run of certmix certify")
-    try:
-        request = from_json(KINDS[study], described["request"])
-        classes = data_of(described)[1] if study == CERTIFY else None
-        with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
-            return derive(request, store, described).summary
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())[:100]
-        raise RunError(
-            f"{folder} does not say what was asked for ({told}): repeat its command, or name another run"
-        ) from None
+    described = read_run(Path(folder))
+    with opened(Path(folder), described) as (request, store):
+        return derive(request, store, described).summary

@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from certmix.certification.evaluate import CertifyResult
+from certmix.certification.evaluate import CertifyResult, Evaluation
 from certmix.certification.proved_table import radii_by_image
-from certmix.certification.publish import derive, refuse_unfinished
-from certmix.certification.request import KINDS
+from certmix.certification.publish import derive, opened, refuse_unfinished
+from certmix.certification.request import CertifyRequest
 from certmix.certification.run import Progress, run_certify
-from certmix.certification.stored import data_of
-from certmix.errors import RunError
-from certmix.runs import ImageRecord, Store, read_run
+from certmix.runs import Store, read_run
 from certmix.runs.behaviour import hold_original
-from certmix.runs.folder import CERTIFY, DATABASE
-from certmix.runs.settings import from_json
+from certmix.runs.folder import DATABASE
 from certmix.runs.sources import Sources
 
 __all__ = ["Difference", "Reproduction", "reproduce"]
@@ -63,79 +60,59 @@ def reproduce(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Reproduction:
-    """Do what a run's ``run.json`` says once more, in another folder, and compare.
+    """Do what a run's ``run.json`` says once more, in the folder `output`, and compare.
 
-    Parameters
-    ----------
-    folder
-        The run to reproduce; it is only read.
-    output
-        Folder of the new run.
-    device, progress, say
-        As for `certmix.certify`.  Noise is equal on one device type only.
-
-    Raises
-    ------
-    RunError
-        If the run cannot be read, or is not complete.
+    `device`, `progress` and `say` are as for `certmix.certify`; noise is equal on one device type only.
+    A run that cannot be read, or is not complete, is a RunError.
     """
-    refuse_unfinished(Path(folder))
-    study = str(read_run(folder)["identity"].get("study", CERTIFY))
-    described = read_run(folder, study if study in KINDS else CERTIFY)
-    sampled = study == CERTIFY
-    try:
-        request = from_json(KINDS[study], described["request"])
-        sources = Sources.from_dict(described["sources"])
-        batch_size, (_, classes) = described.get("batch_size"), data_of(described)
+    folder = Path(folder)
+    refuse_unfinished(folder)
+    described = read_run(folder)
+    with opened(folder, described) as (request, store):
+        sources, batch_size = Sources.from_dict(described["sources"]), described.get("batch_size")
         if not isinstance(batch_size, int | None) or batch_size == 0:
             raise TypeError("a good batch size")
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder}/run.json lacks {error}: only complete runs can be reproduced") from None
-    with closing(Store(folder / DATABASE, classes if sampled else None, read_only=True)) as store:
-        try:
-            before: dict[Any, Any] = dict(store.images()) if sampled else {}
-            if not sampled:
-                before = radii_by_image(derive(request, store, described).outcomes)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            told = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
-            raise RunError(f"{folder}/run.json lacks {told}: only complete runs can be reproduced") from None
+        before = _by_image(derive(request, store, described))
+    with closing(Store(folder / DATABASE, read_only=True)) as store:
         result = run_certify(
             request, sources, output=output, device=device, batch_size=batch_size,
             progress=progress, say=say, like=partial(hold_original, folder, described, store),
         )  # fmt: skip
-    after: dict[Any, Any] = {record.index: record for record in result.records}
-    if not sampled:
-        after = radii_by_image(result.outcomes)
+    after = _by_image(result.evaluation)
     common = [index for index in after if index in before]
     differences, changed = [], list[str]()
     for index in common:
-        old, new = before[index], after[index]  # records, or figures by name
-        if not sampled:
+        old, new = before[index], after[index]
+        if isinstance(new, dict):
             changed += [
                 f"image {index}: {column} {old.get(column)} before, {new[column]} now"
                 for column in new
                 if old.get(column) != new[column]
             ]
-        elif (found := _difference(old, new)).selection or found.estimation:
-            differences.append(found)
+            continue
+        last = max(old.estimation.keys() & new.estimation.keys(), default=None)
+        estimation = 0 if last is None else _moved(old.estimation[last], new.estimation[last])
+        if (selection := _moved(old.selection, new.selection)) or estimation:
+            differences.append(Difference(index, selection, estimation))
     now = read_run(output)["identity"]
     changed += [
         f"{part}: {described['identity'].get(part)} before, {now.get(part)} now"
         for part in now
         if described["identity"].get(part) != now.get(part)
     ]
-    compares = "counts" if sampled else "radii"
+    compares = "counts" if isinstance(request, CertifyRequest) else "radii"
     if len(after) > len(common):
         changed.append(f"{len(after) - len(common)} images have no {compares} in {folder}")
     return Reproduction(result, len(common), tuple(differences), tuple(changed), compares)
 
 
-def _difference(before: ImageRecord, after: ImageRecord) -> Difference:
+def _by_image(found: Evaluation) -> dict[Any, Any]:
+    """Return records by image, or the figures of a run without samples by name."""
+    if found.bounds is None:
+        return dict(radii_by_image(found.outcomes))
+    return {record.index: record for record in found.records}
+
+
+def _moved(one: np.ndarray, other: np.ndarray) -> int:
     """Return how many samples voted for another class, as far as counts can tell."""
-
-    def moved(one: np.ndarray, other: np.ndarray) -> int:
-        return int(np.abs(one - other).sum() // 2)
-
-    last = max(before.estimation.keys() & after.estimation.keys(), default=None)
-    estimation = 0 if last is None else moved(before.estimation[last], after.estimation[last])
-    return Difference(before.index, moved(before.selection, after.selection), estimation)
+    return int(np.abs(one - other).sum() // 2)

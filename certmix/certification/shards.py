@@ -112,23 +112,17 @@ def merge(
     ----------
     folders
         Folders of ``certmix certify --shard``; a shard may come twice if its counts agree.
-    output
-        Folder of the merged run; None for the one that the undivided run would have.
-    fresh
-        Delete an earlier run in that folder.
+    output, fresh
+        Folder of the merged run, None for the one that the undivided run would have; whether to delete an
+        earlier run in it.
     say
         Receives warnings, one line each.
-
-    Returns
-    -------
-    CertifyResult
-        ``.summary`` is the table.
 
     Raises
     ------
     RunError
-        If images are missing or unfinished, if shards have other identities or
-        requests, or if two folders hold different counts of one image.
+        If images are missing or unfinished, if shards have other identities or requests, or if two folders
+        hold different counts of one image.
     """
     if not folders:
         raise ParameterError("no folders to merge: name those of all shards")
@@ -213,7 +207,13 @@ def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
             if index not in wanted:
                 continue
             before, origin = found.get(index, (record, part))
-            if not _consistent(before, record):
+            both = before.estimation.keys() & record.estimation.keys()
+            if not (
+                (before.label, before.input_checksum) == (record.label, record.input_checksum)
+                and (before.selection == record.selection).all()
+                and all((before.estimation[n] == record.estimation[n]).all() for n in both)
+                and (before.drawn in both or record.drawn in both or not (before.drawn and record.drawn))
+            ):
                 raise RunError(
                     f"{origin.folder} and {part.folder} hold different counts of image {index}: leave "
                     "one of the two out, or do its shard again with --fresh"
@@ -221,17 +221,6 @@ def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
             if index not in found or record.drawn > before.drawn:
                 found[index] = record, part
     return {index: found[index][0] for index in sorted(found)}
-
-
-def _consistent(one: ImageRecord, other: ImageRecord) -> bool:
-    """Whether two records of an image say the same where both say something."""
-    both = one.estimation.keys() & other.estimation.keys()
-    return (
-        (one.label, one.input_checksum) == (other.label, other.input_checksum)
-        and bool((one.selection == other.selection).all())
-        and all((one.estimation[n] == other.estimation[n]).all() for n in both)
-        and (one.drawn in both or other.drawn in both or not (one.drawn and other.drawn))
-    )
 
 
 def _refuse_gaps(parts: Sequence[Part], records: dict[int, ImageRecord]) -> None:

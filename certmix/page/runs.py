@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from certmix.bounds import BOUNDS
 from certmix.certification.evaluate import clean_accuracy, outcomes_of, radii_of
-from certmix.certification.publish import derive, repeat_command
+from certmix.certification.publish import derive, opened, repeat_command
 from certmix.certification.request import GOALS, KINDS
-from certmix.certification.stored import data_of, named
+from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError
 from certmix.page.gallery import Images, gallery
-from certmix.runs import Store, read_run
-from certmix.runs.folder import CERTIFY, DATABASE
-from certmix.runs.settings import from_json
+from certmix.runs import read_run
+from certmix.runs.folder import CERTIFY
 from certmix.sampling.devices import PARTLY
 from certmix.sampling.schedule import looks, share
 from certmix.tables.table import Table
@@ -97,7 +95,7 @@ def read_page_run(folder: Path, images: int) -> Run:
         study, found = str(described["identity"].get("study", CERTIFY)), None
         tables: tuple[Table, ...] = ()
         if study in KINDS:
-            found, records = _certified(folder, described, study)
+            found, records = _certified(folder, described)
         else:
             from certmix.studies.study import show_study  # imports torch
 
@@ -127,13 +125,12 @@ def read_page_run(folder: Path, images: int) -> Run:
         ) from None
 
 
-def _certified(folder: Path, described: dict[str, Any], study: str) -> tuple[Certified, dict[int, Any]]:
+def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict[int, Any]]:
     """Return a certification's newest request, derived from its numbers, and its records by index."""
-    request: Any = from_json(KINDS[study], described["request"])
-    classes = data_of(described)[1] if study == CERTIFY else None
-    with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
+    request: Any
+    with opened(folder, described) as (request, store):
         found, checksum = derive(request, store, described), named(described["models"]["standard"])[1]
-        probabilities = {} if classes is None or checksum is None else store.standard(checksum)
+        probabilities = {} if found.bounds is None or checksum is None else store.standard(checksum)
     one, summary, bounds = found.outcomes, found.summary, found.bounds
     radii, status = tuple(r.radius for r in one.radii), tuple(r.status for r in one.radii)
     images = Images(one.indices, one.labels, one.robust, radii, status)

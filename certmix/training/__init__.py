@@ -1,7 +1,21 @@
-"""Training the shipped models: recipes, objectives, one loop, a card for each result."""
+"""Training the shipped models: recipes, objectives, one loop, a card for each result.
 
-from certmix.training.loop import Progress, train
+Importing this package imports no torch; the loop does, on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from certmix.lazy import lazily
 from certmix.training.recipes import RECIPES, Recipe, make_recipe
-from certmix.training.run import measure, train_to_folder
+
+if TYPE_CHECKING:
+    from certmix.training.loop import Progress, train
+    from certmix.training.run import measure, train_to_folder
 
 __all__ = ["RECIPES", "Progress", "Recipe", "make_recipe", "measure", "train", "train_to_folder"]
+
+__getattr__ = lazily(
+    __name__, {"Progress": "loop", "train": "loop", "measure": "run", "train_to_folder": "run"}
+)

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from certmix.errors import RunError
 from certmix.models.architectures import ConvNet, build
 from certmix.models.weights import load_tensors
-from certmix.training.recipes import OBJECTIVES, Recipe
+from certmix.training.objectives import OBJECTIVES
+from certmix.training.recipes import Recipe
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

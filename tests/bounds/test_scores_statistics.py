@@ -15,7 +15,6 @@ from certmix.bounds.statistics import (
     ROW_SLACK,
     SCALE,
     from_vector,
-    merge,
     plan,
     start,
     to_vector,
@@ -47,14 +46,10 @@ def test_batches_and_order_do_not_matter(rows, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=4)))
     order = np.array(data.draw(st.permutations(range(len(rows)))), int)
     whole = update(empty(), rows)
-    parts, pieces = empty(), []
+    parts = empty()
     for batch in np.split(rows[order], cuts):
         parts = update(parts, batch)
-        pieces.append(update(empty(), batch))
-    merged = empty()
-    for piece in reversed(pieces):
-        merged = merge(piece, merged)  # the last first: merging is associative
-    assert to_vector(whole).tolist() == to_vector(parts).tolist() == to_vector(merged).tolist()
+    assert to_vector(whole).tolist() == to_vector(parts).tolist()
 
 
 @quick
@@ -125,7 +120,7 @@ def test_round_trips(rows):
     again = from_vector(to_vector(kept))
     assert to_vector(again).tolist() == to_vector(kept).tolist()
     assert all(getattr(again, name).dtype == np.int64 for name in ("totals", "squares", "bin_counts"))
-    assert to_vector(merge(again, kept)).tolist() == to_vector(merge(kept, kept)).tolist()
+    assert to_vector(update(again, rows)).tolist() == to_vector(update(kept, rows)).tolist()
 
 
 def test_size_of_a_thousand_classes():
@@ -168,11 +163,8 @@ def test_vectors_cut_off_are_refused(cut):
     *(lambda given=given: start(*given) for given in (
         (1, 0), (3, 3), (3, -1), (3, 0, [0]), (3, 0, [1, 1]), (3, 0, [3]), (3, 0, [], [1, 2]),
     )),
-    *(lambda given=given: merge(empty(), start(*given)) for given in (
-        (4, 2, [0]), (4, 1, [0, 3]), (5, 2, [0, 3]), (4, 2, [0, 3], [1, 1, 1, 1]),
-    )),
 ])  # fmt: skip
-def test_bad_scores_starts_and_merges_are_refused(make):
+def test_bad_scores_starts_are_refused(make):
     with pytest.raises(ParameterError) as caught:
         make()
     assert "\n" not in str(caught.value)

@@ -192,8 +192,8 @@ OBSERVED = {
     "audit": [],
     "report": ["certmix.page.write_report"],
     "falsify": [
-        "certmix.verification.falsify.falsify.falsify", "certmix_cli.verify._json",
-        "certmix.verification.falsify.falsify.replay", "certmix_cli.verify._lines",
+        "certmix.verification.falsify.falsify.falsify", "certmix.verification.falsify.falsify.replay",
+        "certmix_cli.verify._print",
     ],
     "trade-off": ["certmix.tables.curves.plot_trade_off"],
     **{
@@ -202,16 +202,14 @@ OBSERVED = {
     },
     "nuts fit": [
         "certmix.studies.nuts_fit.nuts_fit", "certmix.studies.nuts_fit.fit_file",
-        "certmix.studies.nuts_certified.nuts_certified", "certmix_cli.nuts.print_study",
-        "certmix_cli.studies.print_study",
+        "certmix.studies.nuts_certified.nuts_certified", "certmix.studies.nuts_fit.nuts_published",
+        "certmix_cli.nuts.print_study", "certmix_cli.studies.print_study",
     ],
     "nuts study": [
         "certmix.studies.nuts_ablations.nuts_study", "certmix_cli.nuts.print_study",
         "certmix_cli.nuts._draw", "certmix.tables.formats.write_files",
     ],
-    "verify": [
-        "certmix.verification.verify.verify", "certmix_cli.verify._write", "certmix_cli.verify._print",
-    ],
+    "verify": ["certmix.verification.verify.verify", "certmix_cli.verify._show"],
     "reproduce": ["certmix.certification.reproduce.reproduce"],
     "selftest": ["certmix_cli.selftest._run"],
     "train": ["certmix.training.train_to_folder"],

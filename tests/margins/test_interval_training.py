@@ -12,7 +12,7 @@ from certmix.errors import ModelError, ParameterError
 from certmix.margins.propagation import logit_differences_lower
 from certmix.training import make_recipe
 from certmix.training.intervals import interval_pass, warm_up_terms, worst_case_logits
-from certmix.training.recipes import interval
+from certmix.training.objectives import interval
 
 
 def trainable(seed):

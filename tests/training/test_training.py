@@ -19,7 +19,7 @@ from certmix.margins import margin_lower
 from certmix.models.spec import load_model
 from certmix.training import RECIPES, make_recipe, train, train_to_folder
 from certmix.training.intervals import scale_for, sharpen
-from certmix.training.recipes import OBJECTIVES
+from certmix.training.objectives import OBJECTIVES
 
 GENERATOR = np.random.default_rng(0)
 
@@ -67,7 +67,7 @@ def test_every_recipe_lowers_its_loss(name):
     images, labels = stripes(96 if name == "interval" else 64)
     losses = []
     train(
-        quick(name, epochs=3, attack_steps=1 if name == "adversarial" else None), images, labels,
+        quick(name, epochs=3, **({"attack_steps": 1} if name == "adversarial" else {})), images, labels,
         classes=2, report=lambda p: losses.append(p.loss),
     )  # fmt: skip
     assert np.mean(losses[-3:]) < np.mean(losses[:3])

@@ -1,0 +1,94 @@
+"""The loss that each training recipe minimises."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from certmix.training.intervals import interval_pass, warm_up_terms, worst_case_logits
+from certmix.training.recipes import Recipe
+
+
+def standard(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Return the cross-entropy with label smoothing."""
+    logits = model(images).float()
+    return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+
+
+def gaussian(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Return the cross-entropy under Gaussian noise plus a consistency term (Jeong and Shin, 2020).
+
+    Each image is seen under `noise_copies` noise draws; the consistency term
+    pulls their predictions F_k towards their mean F by KL(F || F_k) and the
+    entropy of F is penalised.
+    """
+    copies = recipe.noise_copies
+    repeated = images.repeat(copies, *[1] * (images.ndim - 1))
+    noise = torch.empty_like(repeated).normal_(0, recipe.noise_sigma, generator=generator)
+    logits = model(repeated + noise).float()
+    loss = F.cross_entropy(logits, labels.repeat(copies))
+    if recipe.consistency > 0:
+        log_probabilities = logits.log_softmax(1).view(copies, len(images), -1)
+        log_mean = log_probabilities.logsumexp(0) - torch.tensor(float(copies)).log()
+        mean = log_mean.exp()
+        divergence = (mean * (log_mean - log_probabilities)).sum(2).mean()
+        entropy = -(mean * log_mean).sum(1).mean()
+        loss = loss + recipe.consistency * divergence + recipe.entropy * entropy
+    return loss
+
+
+def adversarial(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Return the cross-entropy where PGD ends (Madry et al., 2018), in linf or l2 within [0, 1].
+
+    Unlike an attack it takes the model in training mode, checks nothing, evaluates no point twice and keeps
+    no best point.
+    """
+    norm, eps, steps = recipe.norm, recipe.eps, recipe.attack_steps
+
+    def lengths(tensor: Tensor) -> Tensor:
+        return tensor.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, *[1] * (tensor.ndim - 1))
+
+    def pulled_in(delta: Tensor) -> Tensor:
+        return delta.clamp(-eps, eps) if norm == "linf" else delta * (eps / lengths(delta)).clamp_max(1.0)
+
+    delta = pulled_in(torch.empty_like(images).uniform_(-1, 1, generator=generator) * eps)
+    for _ in range(steps):
+        delta = ((images + delta).clamp(0, 1) - images).requires_grad_(True)
+        loss = F.cross_entropy(model(images + delta).float(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, delta)
+        way = gradient.sign() if norm == "linf" else gradient / lengths(gradient)
+        delta = pulled_in(delta.detach() + 1.25 * eps / steps * way)
+    attacked = (images + delta).clamp(0, 1).detach()
+    return F.cross_entropy(model(attacked).float(), labels)
+
+
+def interval(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Return the cross-entropy of the worst logits that interval bounds allow (Gowal et al., 2018).
+
+    While eps grows, two terms are added that keep the bounds tight and the
+    ReLUs balanced (Z. Shi et al., NeurIPS 2021).  Above 5 the loss grows as its logarithm: bounds that
+    burst, as they do when eps starts to grow, must not burst the weights.
+    """
+    found = interval_pass(model, images, recipe.eps)
+    loss, limit = F.cross_entropy(worst_case_logits(found, labels).float(), labels), 5.0
+    loss = torch.where(loss <= limit, loss, limit + limit * (loss / limit).clamp_min(1.0).log())
+    if recipe.regulariser > 0 and found.before_relu:
+        loss = loss + recipe.regulariser * warm_up_terms(found, recipe.eps)
+    return loss
+
+
+OBJECTIVES = {
+    "standard": standard,
+    "gaussian": gaussian,
+    "adversarial": adversarial,
+    "interval": interval,
+}
