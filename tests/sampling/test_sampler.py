@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import nn
 
 from certmix.errors import ModelError, ParameterError
@@ -42,18 +41,6 @@ class Recorder(nn.Module):
         return self.inner(x)
 
 
-@pytest.mark.parametrize(
-    "x, sigma", [([0.4, 0.1, 0.9], 0.5), ([0.9, 0.2, 0.0], 0.25), ([0.0, 0.0, 0.0], 1.0)]
-)
-def test_smoothed_probability_of_a_half_space(x, sigma):
-    weight, offset = np.array([1.0, -2.0, 0.5]), 0.1
-    truth = stats.norm.cdf((np.dot(weight, x) - offset) / (sigma * np.linalg.norm(weight)))
-    counts = count_votes(half_space(weight, offset), torch.tensor(x), sigma, 10_000, seed=4, classes=2)
-    assert counts.sum() == 10_000
-    assert counts.dtype == np.int64
-    assert stats.binomtest(int(counts[0]), 10_000, truth).pvalue > 1e-4
-
-
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 1000])
 def test_counts_do_not_depend_on_the_batch_size(batch_size):
     with torch.random.fork_rng():
@@ -67,25 +54,6 @@ def test_counts_do_not_depend_on_the_batch_size(batch_size):
             for size in (batch_size, 50)
         ]
         np.testing.assert_array_equal(*counts)
-
-
-def test_going_on_equals_drawing_at_once():
-    sampler = Sampler(half_space([1.0, 0.0], 0.2), 2, 0.5, seed=8, batch_size=30)
-    x = torch.tensor([0.3, 0.3])
-    whole = sampler.votes(x, 3, [40, 111, 300])
-    first = sampler.votes(x, 3, [40])[0]
-    rest = sampler.votes(x, 3, [111, 300], start=40)
-    np.testing.assert_array_equal(whole, [first, first + rest[0], first + rest[1]])
-
-
-def test_selection_and_estimation_use_different_noise():
-    sampler = Sampler(half_space([1.0, 0.0], 0.2), 2, 0.5, batch_size=50)
-    x = torch.tensor([0.2, 0.0])
-    several = [
-        [int(sampler.votes(x, i, [100], stream=s)[0, 0]) for i in range(8)]
-        for s in ("selection", "estimation")
-    ]
-    assert several[0] != several[1]
 
 
 def test_every_batch_has_the_same_shape_and_none_exceeds_the_batch_size():
@@ -111,12 +79,6 @@ def test_what_is_refused(model, settings, error, told):
     given = {"sigma": 0.5, "samples": 50, "classes": 2, "batch_size": 10, **settings}
     with pytest.raises(error, match=told):
         count_votes(model, torch.tensor([0.5]), **given)
-
-
-def test_half_precision_runs():
-    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    counts = count_votes(net, torch.rand(4), 0.5, 100, classes=3, precision="bf16")
-    assert counts.sum() == 100
 
 
 def test_automatic_batch_sizes():
