@@ -26,17 +26,7 @@ from certmix.runs.settings import Option
 from certmix.runs.sources import Sources
 from certmix.tables.formats import FORMATS
 
-from .options import (
-    DEVICE,
-    FRESH,
-    PATH,
-    Parsed,
-    divide,
-    format_option,
-    options,
-    refuse_unused,
-    sources_of,
-)
+from .options import DEVICE, FRESH, PATH, Parsed, divide, format_option, options, refuse_unused, sources_of
 from .progress import say, watched
 from .studies import near
 

@@ -59,7 +59,17 @@ def command(names: tuple[str, ...], cases: int, seed: int, format_: str) -> int:
     data, no GPU.
     """
     suites = {name: Suite(name, title) for name, title in SUITES.items() if not names or name in names}
-    facts = _machine()
+    facts = {}
+    for package in ("certmix", "torch", "numpy", "scipy", "numba", "llvmlite", "mpmath"):
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed as a package"
+    import torch
+
+    facts["Python"] = f"{platform.python_implementation()} {platform.python_version()}"
+    facts["machine"] = f"{platform.system()} {platform.machine()}"
+    facts["torch on CPU"] = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
     if format_ == "text":
         click.echo("\n".join(f"{name}: {found}" for name, found in facts.items()) + "\n")
     _run(suites, cases, seed, show=format_ == "text")
@@ -175,18 +185,3 @@ def _end(report: Any) -> str:
     text = report.longreprtext.splitlines()
     marked = [line[1:].strip() for line in text if line.startswith("E ")]
     return "\n".join((marked or text)[:20])
-
-
-def _machine() -> dict[str, str]:
-    import torch
-
-    found = {}
-    for package in ("certmix", "torch", "numpy", "scipy", "numba", "llvmlite", "mpmath"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    found["Python"] = f"{platform.python_implementation()} {platform.python_version()}"
-    found["machine"] = f"{platform.system()} {platform.machine()}"
-    found["torch on CPU"] = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    return found

@@ -13,7 +13,7 @@ from scipy.special import log_ndtr, ndtri
 
 from certmix.certification.evaluate import ceilings, evaluate, log_rows
 from certmix.certification.request import DEFAULT_RADII, CertifyRequest
-from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, RunContents, known_of, open_sampled
+from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, known_of, open_sampled
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, read_log, read_published
 
 __all__ = ["Audit", "Finding", "audit"]
@@ -370,8 +370,9 @@ def _audit_counts(found: ClassCounts, rows: int | None) -> Audit:
 
 
 def _audit_run(folder: Path) -> Audit:
+    """Say what a run is; votes must add up to their number of samples, and give the folder's own log."""
     run = open_sampled(folder)
-    request = run.request
+    request, findings = run.request, list[Finding]()
     facts = {
         "images": len(run.records), "planned_images": run.planned, "sigma": request.sigma,
         "goal": request.goal, "samples": request.samples, "bound": request.bound,
@@ -379,42 +380,37 @@ def _audit_run(folder: Path) -> Audit:
         "standard_outputs": sum(record.index in run.probabilities for record in run.records),
         "models": "not checked (certmix verify compares them with the run)",
     }  # fmt: skip
-    return Audit(str(folder), "run folder", facts, tuple(_run_findings(run, folder)))
 
-
-def _run_findings(run: RunContents, folder: Path) -> Iterator[Finding]:
-    """Votes must add up to the number of samples they are kept under, and give the folder's own log."""
-    request = run.request
-
-    def about(check: str, message: str, remedy: str, wrong: list[int]) -> Finding:
-        return Finding(check, message, remedy, True, tuple(wrong[:_SHOWN]), len(wrong))
+    def about(check: str, message: str, remedy: str, wrong: list[int]) -> None:
+        if wrong:
+            text = message.format(f"{len(wrong):,} images")
+            findings.append(Finding(check, text, remedy, True, tuple(wrong[:_SHOWN]), len(wrong)))
 
     if len(run.records) != run.planned:
         text = f"{len(run.records):,} images of {run.planned:,} are finished"
-        yield Finding("rows", text, "repeat certmix certify to finish the rest", True)
+        findings.append(Finding("rows", text, "repeat certmix certify to finish the rest", True))
     wrong = [
         record.index
         for record in run.records
         if (request.scores == "hard" and record.selection.sum() != request.selection_samples)
         or any(counts.sum() != samples for samples, counts in record.estimation.items())
     ]
-    if wrong:
-        text = f"the votes of {len(wrong):,} images do not add up to their number of samples"
-        yield about("counts", text, "restore the folder from a copy, or certify again with --fresh", wrong)
-    if not (folder / LOG).exists() or not run.records:
-        text = f"no {LOG} to compare the counts with"
-        yield Finding("log", text, "repeat certmix certify to write it", False)
-        return
-    log = read_log(folder / LOG)
-    told = {int(i): (int(p), float(r)) for i, p, r in zip(log.index, log.predict, log.radius, strict=True)}
-    wrong = []
-    for index, _, predicted, radius, _ in log_rows(evaluate(run.records, {}, request, run.planned)):
-        if index in told:
-            class_, printed = told[index]
-            rounded = printed <= radius < printed + 2e-6
-            if log.bound != request.bound or class_ != predicted or not rounded:
-                wrong.append(index)
-    if wrong:
-        text = f"{LOG} disagrees with the counts on {len(wrong):,} images"
+    remedy = "restore the folder from a copy, or certify again with --fresh"
+    about("counts", "the votes of {} do not add up to their number of samples", remedy, wrong)
+    if (folder / LOG).exists() and run.records:
+        log, wrong = read_log(folder / LOG), []
+        told = {
+            int(i): (int(p), float(r)) for i, p, r in zip(log.index, log.predict, log.radius, strict=True)
+        }
+        for index, _, predicted, radius, _ in log_rows(evaluate(run.records, {}, request, run.planned)):
+            if index in told:
+                class_, printed = told[index]
+                rounded = printed <= radius < printed + 2e-6
+                if log.bound != request.bound or class_ != predicted or not rounded:
+                    wrong.append(index)
         remedy = "repeat certmix certify to write it again, or restore the counts"
-        yield about("log", text, remedy, wrong)
+        about("log", f"{LOG} disagrees with the counts on {{}}", remedy, wrong)
+    else:
+        text = f"no {LOG} to compare the counts with"
+        findings.append(Finding("log", text, "repeat certmix certify to write it", False))
+    return Audit(str(folder), "run folder", facts, tuple(findings))

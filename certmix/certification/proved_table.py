@@ -130,9 +130,3 @@ def radii_by_image(found: Outcomes) -> dict[str, dict[str, str]]:
     columns = [found.indices, found.labels, found.robust, *(radii.radius for radii in found.radii)]
     rows = ([repr(value.item()) for value in row] for row in zip(*columns, strict=True))
     return {index: dict(zip(heading, values, strict=True)) for index, *values in rows}
-
-
-def table_of_radii(found: Outcomes) -> str:
-    """Return one line an image, tab-separated."""
-    lines = ["\t".join([index, *row.values()]) for index, row in radii_by_image(found).items()]
-    return "\n".join(["idx\tlabel\tpredict\tradius_robust\tradius_mixed", *lines]) + "\n"

@@ -18,7 +18,7 @@ from certmix.certification.evaluate import (
     log_rows,
     reading_notes,
 )
-from certmix.certification.proved_table import evaluate_proved, table_of_radii
+from certmix.certification.proved_table import evaluate_proved, radii_by_image
 from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
 from certmix.certification.stored import LOG, data_of, named, planned_images
 from certmix.errors import CertmixError, RunError
@@ -67,7 +67,10 @@ def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
         if isinstance(request, CertifyRequest):
             write_log(folder / LOG, log_rows(evaluation), request.bound)
         else:
-            write_atomically(folder / RADII_FILE, table_of_radii(evaluation.outcomes).encode())
+            rows = radii_by_image(evaluation.outcomes).items()
+            lines = ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]
+            lines += ["\t".join([index, *row.values()]) for index, row in rows]
+            write_atomically(folder / RADII_FILE, ("\n".join(lines) + "\n").encode())
 
     run.publish(write, {"rows_independent": all(one.places == 1 for one in records)} if records else None)
 

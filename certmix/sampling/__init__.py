@@ -17,23 +17,10 @@ if TYPE_CHECKING:
     from certmix.sampling.sampler import Sampler, count_votes
 
 __all__ = [
-    "PRECISIONS",
-    "Draw",
-    "Noise",
-    "Sampler",
-    "automatic_batch_size",
-    "count_votes",
-    "looks",
+    "PRECISIONS", "Draw", "Noise", "Sampler", "automatic_batch_size", "count_votes", "looks",
     "resolve_device",
-]
+]  # fmt: skip
 
-
-_HOMES = {
-    "Draw": "packing",
-    "Noise": "noise",
-    "Sampler": "sampler",
-    "count_votes": "sampler",
-}
-
-
-__getattr__ = lazily(__name__, _HOMES)
+__getattr__ = lazily(
+    __name__, {"Draw": "packing", "Noise": "noise", "Sampler": "sampler", "count_votes": "sampler"}
+)
