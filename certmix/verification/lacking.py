@@ -39,23 +39,40 @@ _NAMES = {
 Request = CertifyRequest | DeterministicRequest
 
 
-class Plan(NamedTuple):
-    """What is there and what is not.
+class Stored(NamedTuple):
+    """A run of a guarantee's identity: what it lacks for the guarantee, and what it was made for.
 
-    ``folder`` is where the run lies, or will; ``stored`` the run whose samples serve, None where there is
-    none: one that is not `folder` is only read, and what the guarantee can use of it is copied.
-    ``lacking`` are those of the images (``indices``) that need samples, or bounds.  ``current``: the run was
-    finished for this very request and these models, nothing needs to be done.  ``trusted``: the stored run
-    can be checked whole before it is continued; of one that was interrupted, or made with another standard
-    model or other sources, only what it stores can.  ``why`` says what will be done for what reason.
+    ``lacking`` are the images that need samples, or bounds, ``unanswered`` the number of those of which g's
+    answer is not there.  ``asked``: it was made for this very request, with these models and sources.
+    ``trusted``: it can be checked whole before it is continued; of one that was interrupted, or made with
+    another standard model or other sources, only what it stores can.
     """
 
     folder: Path
-    stored: Path | None
-    indices: tuple[int, ...]
+    request: dict[str, Any]
+    standard: str | None
     lacking: tuple[int, ...]
-    current: bool
+    unanswered: int
+    same_models: bool
+    asked: bool
     trusted: bool
+
+    @property
+    def current(self) -> bool:
+        """Whether nothing needs to be done."""
+        return self.trusted and self.asked and not self.lacking and not self.unanswered
+
+
+class Plan(NamedTuple):
+    """What will be done, and for what reason.
+
+    ``folder`` is where the run lies, or will; ``found`` the run whose samples serve, None where there is
+    none: one that is not in `folder` is only read, and what the guarantee can use of it is copied.
+    """
+
+    folder: Path
+    indices: tuple[int, ...]
+    found: Stored | None
     why: tuple[str, ...]
 
 
@@ -89,7 +106,7 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
         and str(stored.get("study", CERTIFY)) == identity.study
     ]
     same = [folder for folder, differences in others if not differences]
-    found: list[_Stored] = []
+    found: list[Stored] = []
     errors = []
     for folder in dict.fromkeys([*([usual] if (usual / DESCRIPTION).is_file() else []), *same]):
         try:
@@ -111,12 +128,12 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
         path, differences = min(others, key=lambda other: len(other[1]), default=(usual, []))
         seen = f"; the nearest run is {path.name} ({'; '.join(differences)})" if differences else ""
         none = f"No run of these data, model and noise is in {runs}: {len(indices)} images are {work}{seen}."
-        return Plan(usual, None, indices, indices, False, False, (*why, none))
+        return Plan(usual, indices, None, (*why, none))
     own = usual.with_name(
         f"{usual.name}.{digest_of([request.as_dict(), '' if g is None else g.checksum])[:8]}"
     )
 
-    def rank(one: _Stored) -> tuple[Any, ...]:
+    def rank(one: Stored) -> tuple[Any, ...]:
         """How well it serves: as it is, to be gone on with, with the same g, with few samples to come."""
         begun = one.asked and not one.trusted
         few = -len(one.lacking), -one.unanswered
@@ -124,40 +141,21 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
 
     best = max(found, key=rank)
     continued = best.current or (best.asked and not best.trusted) or best.folder == own
-    why.append(_what_is_done(request, best.described["request"], best.lacking, len(indices)))
+    why.append(_what_is_done(request, best.request, best.lacking, len(indices)))
     if g is not None and best.unanswered:
-        before = _checksum_of(best.described, "standard")
-        changed = "changed" if before not in (None, g.checksum) else "has not seen all images"
+        changed = "changed" if best.standard not in (None, g.checksum) else "has not seen all images"
         why.append(
             f"The standard classifier {changed}: its answers to {best.unanswered} clean images are computed, "
             "for which no noise is drawn."
         )
     if not continued:
         why.append(f"{best.folder} is only read: its samples are copied to {own.name}.")
-    folder = best.folder if continued else own
-    return Plan(folder, best.folder, indices, best.lacking, best.current, best.trusted, tuple(why))
-
-
-class _Stored(NamedTuple):
-    """A run of the identity, as far as it serves: what it lacks, and whether it is of this very request."""
-
-    folder: Path
-    described: dict[str, Any]
-    lacking: tuple[int, ...]
-    unanswered: int
-    same_models: bool
-    asked: bool
-    trusted: bool
-
-    @property
-    def current(self) -> bool:
-        """Whether nothing needs to be done."""
-        return self.trusted and self.asked and not self.lacking and not self.unanswered
+    return Plan(best.folder if continued else own, indices, best, tuple(why))
 
 
 def _stored(
     folder: Path, request: Request, indices: tuple[int, ...], sources: Sources, loaded: Loaded
-) -> _Stored:
+) -> Stored:
     described = read_run(folder)
     if "request" in described:
         described, _ = read_description(folder)
@@ -175,13 +173,16 @@ def _stored(
             ready = set.intersection(*map(store.known, needed_cells(request)))
             answered = answered if g is None else store.known(standard_logits(g.checksum))
     own = {role: None if model is None else model.checksum for role, model in loaded.models.items()}
-    same_models = {role: _checksum_of(described, role) for role in own} == own
+    models = {role: described["models"].get(role) for role in own}
+    sums = {role: one.get("checksum") if isinstance(one, dict) else None for role, one in models.items()}
+    same_models = sums == own
     same = same_models and described.get("sources") == _plain(sources.as_dict())
     asked = same and described["request"] == _plain(request.as_dict())
     lacking = tuple(index for index in indices if index not in ready)
     unanswered = sum(index not in answered for index in indices)
     trusted = same and is_finished(folder)
-    return _Stored(folder, described, lacking, unanswered, same_models, asked, trusted)
+    before = described["request"], sums["standard"]
+    return Stored(folder, *before, lacking, unanswered, same_models, asked, trusted)
 
 
 def _plain(settings: dict[str, Any]) -> Any:
@@ -197,11 +198,6 @@ def _run_folders(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 # What changed since a guarantee was written and since its run was made, in words.
-
-
-def _checksum_of(described: dict[str, Any], role: str) -> Any:
-    model = described["models"].get(role)
-    return model.get("checksum") if isinstance(model, dict) else None
 
 
 def what_changed(runs: Path, checksum: str, model: LoadedModel) -> str:
@@ -238,58 +234,41 @@ def _what_is_done(request: Request, before: dict[str, Any], lacking: Sequence[in
 
 
 def draw(
-    guarantee: Guarantee,
-    sources: Sources,
-    loaded: Loaded,
-    planned: Plan,
-    *,
-    fresh: bool,
-    **work: Any,
+    guarantee: Guarantee, sources: Sources, loaded: Loaded, planned: Plan, *, fresh: bool, **work: Any
 ) -> Sampling:
     """Draw what is lacking by `run_certify`, which reuses all that is stored; `work` are its options.
 
     Interrupted if it was; what was drawn is kept.
     """
-    request = guarantee.asked
-    if planned.current and not fresh:
-        return Sampling(len(planned.indices), 0, _samples_of(planned, request, loaded), 0, planned.why)
-    if not fresh:
-        _copy_stored(request, loaded, planned)
-    lacking = planned.indices if fresh else planned.lacking
-    before = 0 if fresh else _samples_of(planned, request, loaded)
-    if not run_certify(request, sources, output=planned.folder, fresh=fresh, **work).summary.complete:
+    request, classes, wanted = guarantee.asked, loaded.dataset.classes, set(planned.indices)
+    folder, found, sampled = planned.folder, planned.found, isinstance(guarantee.asked, CertifyRequest)
+
+    def samples() -> int:
+        """Return how many samples of the images are stored, those of the selection included."""
+        if not isinstance(request, CertifyRequest) or not (folder / DATABASE).is_file():
+            return 0
+        with closing(opened(folder, classes)) as store:
+            drawn = [one.drawn for index, one in store.images().items() if index in wanted]
+        return sum(drawn) + request.selection_samples * len(drawn)
+
+    if found is not None and found.current and not fresh:
+        return Sampling(len(wanted), 0, samples(), 0, planned.why)
+    if found is not None and found.folder != folder and not fresh:  # copy what can be used of it
+        sums = [model.checksum for model in loaded.models.values() if model is not None]
+        identity = identity_of(request, loaded)
+        with closing(opened(found.folder, classes)) as stored, Run(folder, identity, classes) as run:
+            for key in ["bound", "fixed_samples", *map(logits_key, sums)]:
+                if (value := stored.get(key)) is not None:
+                    run.store.put(key, value)
+            if sampled:
+                run.store.write_images(one for index, one in stored.images().items() if index in wanted)
+            for cell in stored.cells():
+                answers = cell.startswith("standard ")
+                indices = sorted(stored.known(cell) & wanted)
+                if indices and (cell.rpartition(" ")[2] in sums if answers else not sampled):
+                    run.store.write(cell, indices, stored.read(cell, indices))
+    lacking = planned.indices if fresh or found is None else found.lacking
+    before = 0 if fresh else samples()
+    if not run_certify(request, sources, output=folder, fresh=fresh, **work).summary.complete:
         raise Interrupted("interrupted before all samples of the guarantee were drawn")
-    drawn = _samples_of(planned, request, loaded) - before
-    return Sampling(len(planned.indices) - len(lacking), len(lacking), before, drawn, planned.why)
-
-
-def _samples_of(planned: Plan, request: Request, loaded: Loaded) -> int:
-    """Return how many samples of a plan's images are stored, those of the selection included."""
-    if not isinstance(request, CertifyRequest) or not (planned.folder / DATABASE).is_file():
-        return 0
-    with closing(opened(planned.folder, loaded.dataset.classes)) as store:
-        images = store.images()
-    found = [images[index] for index in planned.indices if index in images]
-    return sum(record.drawn + request.selection_samples for record in found)
-
-
-def _copy_stored(request: Request, loaded: Loaded, planned: Plan) -> None:
-    """Copy what a guarantee can use of a plan's stored run to its folder, unless these are one."""
-    source, target = planned.stored, planned.folder
-    if source is None or source == target:
-        return
-    wanted, classes = set(planned.indices), loaded.dataset.classes
-    sums = [model.checksum for model in loaded.models.values() if model is not None]
-    identity = identity_of(request, loaded)
-    with closing(opened(source, classes)) as stored, Run(target, identity, classes) as run:
-        for key in ["bound", "fixed_samples", *map(logits_key, sums)]:
-            if (value := stored.get(key)) is not None:
-                run.store.put(key, value)
-        sampled = isinstance(request, CertifyRequest)
-        if sampled:
-            run.store.write_images(one for index, one in stored.images().items() if index in wanted)
-        for cell in stored.cells():
-            answers = cell.startswith("standard ")
-            indices = sorted(stored.known(cell) & wanted)
-            if indices and (cell.rpartition(" ")[2] in sums if answers else not sampled):
-                run.store.write(cell, indices, stored.read(cell, indices))
+    return Sampling(len(wanted) - len(lacking), len(lacking), before, samples() - before, planned.why)

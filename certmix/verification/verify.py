@@ -96,7 +96,7 @@ def verify(
         checks = rederive(run, device=request.device)
         told = None if worst(checks) is Outcome.FAILS or is_finished(run) else unfinished(run)
         if told is None:
-            checks += _sampled_again(run, request, checks, again)
+            checks += [] if _changed(checks) else resample(run, request, progress=again)
         else:  # no check but this one of a run that contradicts nothing
             checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
         return Verification(str(run), "run", run, None, tuple(checks))
@@ -115,15 +115,8 @@ def unchecked(target: str | Path, reason: str) -> Verification:
 
 
 def _changed(checks: Iterable[CheckResult]) -> bool:
-    """Whether a model is not the one that a run was made with."""
+    """Whether a model is not the one that a run was made with: then its samples are others."""
     return any(one.check in MODEL_CHECKS and one.outcome is Outcome.FAILS for one in checks)
-
-
-def _sampled_again(
-    run: Path, request: VerifyRequest, checks: Iterable[CheckResult], again: Again
-) -> list[CheckResult]:
-    """Return what sampling again shows; nothing of another model, whose samples are others."""
-    return [] if _changed(checks) else resample(run, request, progress=again)
 
 
 def verify_guarantee(
@@ -144,46 +137,47 @@ def verify_guarantee(
     loaded = load_models(guarantee.request, sources, chosen, say)
     broken = _identity_checks(guarantee, loaded, Path(request.runs))
     if worst(broken) is Outcome.FAILS:
-        return _result(guarantee, None, broken, "data or a pinned model changed")
+        return _result(guarantee, None, broken, why="data or a pinned model changed")
     planned = plan(guarantee, sources, loaded, Path(request.runs))
     for sentence in planned.why:
         say(sentence)
-    if planned.stored is not None and not planned.current and not request.fresh:
-        if planned.trusted:
-            before = rederive(planned.stored, device=request.device)
+    stored = planned.found
+    if stored is not None and not stored.current and not request.fresh:
+        if stored.trusted:
+            before = rederive(stored.folder, device=request.device)
         else:
-            before = recheck(planned.stored, loaded.dataset)
-            before += behaviour(planned.stored, loaded, chosen)
+            before = recheck(stored.folder, loaded.dataset) + behaviour(stored.folder, loaded, chosen)
         if worst(before) is Outcome.FAILS:
-            why = CHANGED if _changed(before) else CONTRADICTS
-            return _result(guarantee, planned.folder, [*broken, *before], why)
+            return _result(guarantee, planned.folder, [*broken, *before])
     sampling = draw(
         guarantee, sources, loaded, planned, fresh=request.fresh, device=request.device,
         batch_size=request.batch_size, progress=progress, say=say,
     )  # fmt: skip
-    own = rederive(planned.folder, device=request.device)
-    checks = [*broken, *own, *_sampled_again(planned.folder, request, own, again)]
+    checks = broken + rederive(planned.folder, device=request.device)
+    checks += [] if _changed(checks) else resample(planned.folder, request, progress=again)
     if worst(checks) is Outcome.FAILS:
-        why = CHANGED if _changed(checks) else CONTRADICTS
-        return _result(guarantee, planned.folder, checks, why, sampling)
+        return _result(guarantee, planned.folder, checks, sampling=sampling)
     dataset = loaded.dataset
     labels = np.asarray(dataset.labels)[spread(len(dataset), guarantee.asked.images)]
     found = figures_of(load(planned.folder), planned.indices, labels)
     judged = [judge(one, found) for one in guarantee.requirements]
-    return _result(guarantee, planned.folder, checks, judged, sampling)
+    return _result(guarantee, planned.folder, checks, judged, sampling=sampling)
 
 
 def _result(
     guarantee: Guarantee,
     run: Path | None,
     checks: Iterable[CheckResult],
-    judged: Iterable[Judgement] | str,
+    judged: Iterable[Judgement] | None = None,
+    *,
+    why: str = "",
     sampling: Sampling | None = None,
 ) -> Verification:
     """Return what came out: verdicts, or why nothing was judged, and not even sampled where nothing was."""
-    if isinstance(judged, str):
-        sampling = sampling or Sampling(0, 0, 0, 0, (f"Not sampled: {judged}.",))
-        told = f"not judged: {judged}"
+    if judged is None:
+        why = why or (CHANGED if _changed(checks) else CONTRADICTS)
+        sampling = sampling or Sampling(0, 0, 0, 0, (f"Not sampled: {why}.",))
+        told = f"not judged: {why}"
         judged = [Judgement(one, Outcome.UNCHECKED, None, None, told) for one in guarantee.requirements]
     lines = {str(requirement): line for requirement, line in guarantee.lines.items()}
     return Verification(str(guarantee.path), "guarantee", run, sampling, tuple(checks), tuple(judged), lines)

@@ -173,14 +173,6 @@ def test_files_that_lack_something(text, expected):
         parse_guarantee(text)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.text(max_size=200) | st.text("[]{}=\"'\n.a1# ", max_size=200))
-def test_any_text_is_refused_in_one_line(text):
-    with pytest.raises(ParameterError) as error:
-        parse_guarantee(text)
-    assert "\n" not in str(error.value)
-
-
 def test_files_that_are_no_text_are_refused(tmp_path: Path):
     (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "b.toml").write_bytes(b"#" * (1 << 21))
