@@ -6,6 +6,7 @@ int64, radii float64 in the units of the classifier's input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -124,7 +125,11 @@ class CertifiedRadii:
 class CertifiedAccuracy:
     """One row of the table: a classifier, a certificate, accuracies at radii.
 
-    ``interval`` holds the two-sided 95 % Clopper-Pearson interval over images of each, as (low, high).
+    ``interval`` holds the two-sided 95 % Clopper-Pearson interval over images
+    of each accuracy, as (low, high).  ``could_reach`` and ``mean_radius_could_reach`` are what
+    the figures could still become with all samples that were allowed, at most and with
+    probability 97.5 %: estimates; where all were drawn, the figures themselves.
+    ``clean_accuracy`` is the classifier's own, None where unknown.
     """
 
     classifier: str
@@ -132,6 +137,15 @@ class CertifiedAccuracy:
     certified_accuracy: tuple[float, ...]
     interval: tuple[tuple[float, float], ...]
     mean_certified_radius: float
+    clean_accuracy: float | None = None
+    could_reach: tuple[float, ...] = ()
+    mean_radius_could_reach: float = float("nan")
+
+    def __post_init__(self) -> None:
+        if not self.could_reach:
+            object.__setattr__(self, "could_reach", self.certified_accuracy)
+        if math.isnan(self.mean_radius_could_reach):
+            object.__setattr__(self, "mean_radius_could_reach", self.mean_certified_radius)
 
 
 @dataclass(frozen=True)
@@ -148,13 +162,18 @@ class CleanAccuracy:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a plot needs of one row: the radii of rightly classified images."""
+    """What a plot needs of one row: the radii of rightly classified images.
+
+    ``reach``, float64 (k, 2), holds radii and the share of images that could reach them with all samples;
+    None where all were drawn.
+    """
 
     classifier: str
     certificate: str
     radii: FloatArray
     images: int
     clean_accuracy: float | None
+    reach: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +193,8 @@ class Summary:
         The figures; images whose class could not be established.
     goal, bound, samples, selection_samples, seed, data, standard, robust
         How it was made.
+    notes, details
+        What a reader must know, and what tells more; one entry a sentence or more.
     """
 
     sigma: float | None
@@ -196,6 +217,7 @@ class Summary:
     robust: str | None = None
     abstained: int | None = None
     notes: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
     norm: str = "l2"
 
     def as_dict(self) -> dict[str, Any]:

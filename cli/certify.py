@@ -26,7 +26,18 @@ from certmix.runs.settings import Option
 from certmix.runs.sources import Sources
 from certmix.tables.formats import FORMATS
 
-from .options import DEVICE, FRESH, PATH, Parsed, divide, format_option, options, refuse_unused, sources_of
+from .options import (
+    DETAILS,
+    DEVICE,
+    FRESH,
+    PATH,
+    Parsed,
+    divide,
+    format_option,
+    options,
+    refuse_unused,
+    sources_of,
+)
 from .progress import say, watched
 from .studies import near
 
@@ -50,7 +61,7 @@ resumes an interrupted run, or prints a finished one's table at once; another
 samples.
 """
 OF_CERTIFICATES = Option(
-    "From probabilities to radii; repeatable, the first ends sampling. margin and "
+    "From probabilities to radii; repeatable. margin and "
     "lipschitz-constant draw no samples.",
     choices=(*CERTIFICATES, "margin", "lipschitz-constant"), shown="all that sample",
 )  # fmt: skip
@@ -72,7 +83,8 @@ OF_CERTIFICATES = Option(
 @click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity of the run>]")
 @FRESH
 @format_option(*FORMATS)
-def certify(format_: str, **given: Any) -> int:
+@DETAILS
+def certify(format_: str, details: bool, **given: Any) -> int:
     """Certify the mix log((1-alpha) g + alpha h) of two classifiers.
 
     g is an accurate classifier, h a noise-trained one smoothed by Gaussian
@@ -89,9 +101,9 @@ def certify(format_: str, **given: Any) -> int:
         refuse_unused(["compiled", "shard"], f"is not for certificate {certificates[0]}")
     else:
         given.pop("norm", None)
-        for name, (other, value) in OPTION_OF.items():
-            if given.get(other) != value:
-                refuse_unused([name], f"is for --{other} {value}")
+        for name, (other, values) in OPTION_OF.items():
+            if given.get(other) not in values:
+                refuse_unused([name], f"is for --{other} {' or '.join(filter(None, values))}")
     check_batch_size(given["batch_size"])
     (asked, spread), sources = divide(given, kind, EngineChoice), sources_of(given)
     choice = EngineChoice(**{"workers": None, **spread})
@@ -101,16 +113,16 @@ def certify(format_: str, **given: Any) -> int:
     from certmix.certification.run import run_certify
 
     result = watched(run_certify, request, sources, engine=choice, **given)
-    print_result(result, format_)
+    print_result(result, format_, details)
     finished = not result.interrupted if given.get("shard") else result.summary.complete
     return 0 if finished else 130
 
 
-def print_result(result: Any, format_: str) -> None:
+def print_result(result: Any, format_: str, details: bool) -> None:
     """Print the table on stdout, and where everything lies on stderr."""
     from certmix.tables import print_table
 
-    print_table(result.summary, format_)
+    print_table(result.summary, format_, details=details)
     if result.folder is not None:
         folder = Path(result.folder)
         rows = "radii.tsv" if (folder / "radii.tsv").exists() else "records.tsv"
@@ -136,7 +148,8 @@ take it. It holds the same samples as a run that was never divided.
 )  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Delete an earlier run in that folder.")
 @format_option(*FORMATS)
-def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: str) -> int:
+@DETAILS
+def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: str, details: bool) -> int:
     """Merge the run folders of all shards of one request into one run.
 
     Every FOLDER comes from certmix certify --shard I/N with the same data,
@@ -145,7 +158,7 @@ def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: 
     """
     from certmix.certification.shards import merge
 
-    print_result(merge(folders, output, fresh=fresh, say=say), format_)
+    print_result(merge(folders, output, fresh=fresh, say=say), format_, details)
     click.echo("Models not checked: the shards keep equal logits of them, none is loaded here.", err=True)
     return 0
 
@@ -196,7 +209,7 @@ prints it: make a small run first.
 @options(
     CertifyRequest, only=("sigma", "alpha", "samples", "radii", "selection_samples"),
     samples="those of --like RUN, or 100,000", sigma="that of --like, or 0.5",
-    alpha="that of --like, or 0.76", radii="those of --like, or 0 to 1.5",
+    alpha="that of --like, or 0.76", radii="those of --like, or as of certify",
 )  # fmt: skip
 @click.option("--throughput", type=float, help="Samples a second of one worker.  [default: that of --like]")
 @click.option("--workers", type=int, default=1, show_default=True, help="How many share the work.")

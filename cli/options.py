@@ -186,3 +186,4 @@ def format_option(*names: str) -> Callable[[F], F]:
 PATH: click.Path = click.Path(path_type=Path)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 FRESH = click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds.")
+DETAILS = click.option("--details", is_flag=True, help="Print all that is known of the table below it.")

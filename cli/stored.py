@@ -15,7 +15,7 @@ from certmix.radii import CERTIFICATES
 from certmix.runs.settings import Option
 from certmix.tables.formats import FORMATS
 
-from .options import NUMBER, NUMBERS, PATH, format_option, options, refuse_unused
+from .options import DETAILS, NUMBER, NUMBERS, PATH, format_option, options, refuse_unused
 from .progress import say
 
 sigma_option = click.option(
@@ -68,7 +68,7 @@ name the run folder.
 @sigma_option
 @options(
     CertifyRequest, only=("alpha", "certificates", "bound", "failure_probability", "radii"),
-    alpha="the run's; 1 for files", radii="the run's; 0 to 1.5 for files",
+    alpha="the run's; 1 for files", radii="the run's; up to the largest of files",
     certificates=Option("From probabilities to radii; repeatable.", shown="the run's; all for files"),
     bound="the run's; clopper-pearson for counts; not for logs",
     failure_probability="the run's; 0.001 for counts; not for logs",
@@ -81,6 +81,7 @@ name the run folder.
 @click.option("--rows", type=int, help="Files: how many rows there should be.  [default: from idx]")
 @click.option("--best", is_flag=True, help="The best of several SOURCEs in each cell.")
 @format_option(*FORMATS)
+@DETAILS
 def recertify(sources: tuple[str, ...], **options: Any) -> int:
     """Make the certified-accuracy table of what was sampled before.
 
@@ -90,19 +91,27 @@ def recertify(sources: tuple[str, ...], **options: Any) -> int:
     from certmix.certification.stored import best, recertify
 
     several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
+    details = options.pop("details")
     if len(sources) == 1:
         refuse_unused(["best"], "is for several sources")
     if len(sources) > 1 and not several:
         raise ParameterError(f"{len(sources)} sources were given: name one, or add --best")
-    summaries = [
-        recertify(source, sigma=of_source(sigmas, sources, k), **options) for k, source in enumerate(sources)
-    ]
+
+    def read() -> list[Any]:
+        return [
+            recertify(one, sigma=of_source(sigmas, sources, k), **options) for k, one in enumerate(sources)
+        ]
+
+    summaries = read()
+    if several and options.get("radii") is None and len({one.radii for one in summaries}) > 1:
+        options["radii"] = max((one.radii for one in summaries), key=lambda radii: radii[-1])
+        summaries = read()
     summary = best(summaries) if several else summaries[0]
-    _print(summary, summary.notes, format_)
+    _print(summary, summary.notes, format_, details)
     return 0
 
 
-def _print(table: Any, notes: Sequence[str], format_: str) -> None:
+def _print(table: Any, notes: Sequence[str], format_: str, details: bool) -> None:
     """Print a table, after the notes that are warnings as well."""
     from certmix.certification.stored import Doubt
     from certmix.tables import print_table
@@ -110,7 +119,7 @@ def _print(table: Any, notes: Sequence[str], format_: str) -> None:
     for note in notes:
         if isinstance(note, Doubt):
             say(note)
-    print_table(table, format_)
+    print_table(table, format_, details=details)
 
 
 TRADE_OFF = """\b
@@ -160,7 +169,8 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
     "--plot", default="trade-off.png", show_default=True, metavar="FILE", help="Figure: .png, .svg or 'none'."
 )
 @format_option(*FORMATS)
-def trade_off(sources: tuple[str, ...], plot: str, format_: str, **options: Any) -> int:
+@DETAILS
+def trade_off(sources: tuple[str, ...], plot: str, format_: str, details: bool, **options: Any) -> int:
     """Show what clean accuracy costs in certified accuracy, for all alpha at once.
 
     SOURCE is a run folder (which knows g's predictions), a published log or a
@@ -180,7 +190,7 @@ def trade_off(sources: tuple[str, ...], plot: str, format_: str, **options: Any)
 
         plot_trade_off(found, plot)
         click.echo(f"Plot: {plot}", err=True)
-    _print(found.table, found.notes, format_)
+    _print(found.table, found.notes, format_, details)
     return 0
 
 
@@ -308,7 +318,8 @@ Examples:
 @click.command("show", epilog=SHOW)
 @click.argument("run", metavar="RUN", type=PATH)
 @format_option(*FORMATS)
-def show(run: Path, format_: str) -> int:
+@DETAILS
+def show(run: Path, format_: str, details: bool) -> int:
     """Print the table of a run again, in any format.
 
     RUN is the folder of a run of certmix certify or of a study. The table is
@@ -322,9 +333,9 @@ def show(run: Path, format_: str) -> int:
     if read_run(run)["identity"].get("study") in STUDIES:
         from certmix.studies.study import show_study
 
-        print_table(show_study(run), format_)
+        print_table(show_study(run), format_, details=details)
     else:
         from certmix.certification.publish import show
 
-        print_table(show(run), format_)
+        print_table(show(run), format_, details=details)
     return 0

@@ -17,7 +17,7 @@ from certmix.bounds.bound import LayerBounds, allow_for_noise
 from certmix.bounds.layers import bound_layers, layered_radii
 from certmix.bounds.statistics import MOST_SAMPLES, SUMS, ScoreStatistics, start, update
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stopping import Rule, Walk
+from certmix.certification.stopping import Prospects, Rule, Standing, Walk
 from certmix.errors import ModelError, ParameterError
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.runs import ImageRecord
@@ -38,10 +38,13 @@ from certmix.types import (
 
 __all__ = [
     "SETTLED", "Bounded", "CertifyResult", "Evaluation", "Outcomes", "began_with", "bound_records",
-    "ceilings", "choice_notes", "clean_accuracy", "evaluate", "expectations", "log_rows", "outcomes_of",
-    "radii_of", "reading_notes", "row_plan", "table_row", "tabulate", "unanimous",
+    "ceilings", "choice_notes", "clean_accuracy", "could_reach", "evaluate", "expectations",
+    "log_rows", "outcomes_of",
+    "radii_of", "reading_notes", "table_row", "tabulate", "unanimous",
 ]  # fmt: skip
 
+_CURVE = 61
+"""Radii at which a plot shows what more samples could give."""
 _TOGETHER = 2000
 """Images whose counts are in memory with all zeros at a time."""
 
@@ -50,11 +53,15 @@ _rule = lru_cache(maxsize=8)(Rule)
 
 @dataclass(frozen=True)
 class Bounded:
-    """Bounds of images (m,), the samples behind them, and who still waits for samples."""
+    """Bounds of images (m,), the samples behind them, and who still waits for samples.
+
+    ``standing`` is where they stopped; None where all have all samples.
+    """
 
     bounds: ConfidenceBounds | LayerBounds
     samples: IntArray
     waiting: NDArray[np.bool_]
+    standing: Standing | None = None
 
 
 def bound_records(
@@ -100,9 +107,9 @@ def bound_records(
                 else:
                     walk.step_scores(number, part, found)
         bounds = ConfidenceBounds(walk.p, walk.q, delta, request.bound, bound.split(delta))
-        samples, waiting = walk.samples, walk.active & (not every_look)
+        samples, waiting, standing = walk.samples, walk.active & (not every_look), walk.standing
     else:
-        waiting = np.array([request.samples not in looks for looks in evidence])
+        waiting, standing = np.array([request.samples not in looks for looks in evidence]), None
         samples = np.full(len(records), request.samples)
         if waiting.any():
             nothing = np.zeros(len(records))
@@ -112,7 +119,7 @@ def bound_records(
         bounds = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
     # What the noise costs each image, a probability, and what the grid costs it, an l2 distance.
     errors, lost = np.array([r.noise_error for r in records]), np.array([r.lost for r in records])
-    return Bounded(allow_for_noise(bounds, errors, lost), samples, waiting)
+    return Bounded(allow_for_noise(bounds, errors, lost), samples, waiting, standing)
 
 
 def _fixed_bounds(
@@ -183,13 +190,17 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A table with its curves, and what is behind it; ``bounds`` and ``records`` where there is noise."""
+    """A table with its curves, and what is behind it; ``bounds`` and ``records`` where there is noise.
+
+    ``prospects`` are those of its images, None where all have all samples.
+    """
 
     summary: Summary
     curves: tuple[Curve, ...]
     outcomes: Outcomes
     bounds: ConfidenceBounds | LayerBounds | None = None
     records: tuple[ImageRecord, ...] = ()
+    prospects: Prospects | None = None
 
     @property
     def radii(self) -> tuple[CertifiedRadii, ...]:
@@ -225,11 +236,6 @@ class CertifyResult:
         return self.evaluation.records
 
 
-def row_plan(request: CertifyRequest) -> list[tuple[str, str, float]]:
-    """Return (classifier, certificate, alpha) of each row: the robust classifier alone comes first."""
-    return [("robust", "exact", 1.0)] + [("mixed", c, request.alpha) for c in request.certificates]
-
-
 def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, float]]:
     """Return (classifier, certificate, largest radius possible) of each row.
 
@@ -237,26 +243,26 @@ def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, floa
     """
     bounds = unanimous(request, classes)
     found = []
-    for classifier, certificate, alpha in row_plan(request):
+    for classifier, certificate, alpha in request.rows():
         radii = radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         found.append((classifier, certificate, float(radii.radius[0])))
     return found
 
 
 def table_row(
-    classifier: str, radii: CertifiedRadii, correct: np.ndarray, columns: tuple[float, ...]
+    classifier: str,
+    radii: CertifiedRadii,
+    correct: np.ndarray,
+    columns: tuple[float, ...],
+    clean: float | None = None,
 ) -> CertifiedAccuracy:
     """Count an image at r when its class is right and its radius is >= r (> 0 at r = 0)."""
     radius = np.where(correct, radii.radius, 0.0)
     hits = [int(np.sum((radius >= r) & (radius > 0))) for r in columns]
     low, high = clopper_pearson.interval(np.array(hits), len(radius))
-    return CertifiedAccuracy(
-        classifier,
-        radii.certificate,
-        tuple(hit / len(radius) for hit in hits),
-        tuple(zip(low.tolist(), high.tolist(), strict=True)),
-        float(np.nextafter(radius.mean(), 0.0)),
-    )
+    ends, mean = zip(low.tolist(), high.tolist(), strict=True), float(np.nextafter(radius.mean(), 0.0))
+    shares = tuple(hit / len(radius) for hit in hits)
+    return CertifiedAccuracy(classifier, radii.certificate, shares, tuple(ends), mean, clean)
 
 
 def outcomes_of(
@@ -285,17 +291,48 @@ def clean_accuracy(found: Outcomes) -> CleanAccuracy:
 
 
 def tabulate(
-    found: Outcomes, classifiers: Sequence[str], columns: tuple[float, ...]
+    found: Outcomes,
+    classifiers: Sequence[str],
+    columns: tuple[float, ...],
+    ahead: Sequence[FloatArray] = (),
+    prospects: Prospects | None = None,
 ) -> tuple[tuple[CertifiedAccuracy, ...], tuple[Curve, ...]]:
-    """Return the rows of a table, and the curves of its plot."""
+    """Return the rows of a table and its curves; `ahead` are each row's radii for the `prospects`."""
     correct, clean = found.robust == found.labels, clean_accuracy(found)
     rows, curves = [], []
-    for classifier, radii in zip(classifiers, found.radii, strict=True):
-        rows.append(table_row(classifier, radii, correct, columns))
-        kept = radii.radius[correct & (radii.radius > 0)]
+    for k, (classifier, radii) in enumerate(zip(classifiers, found.radii, strict=True)):
         accuracy = clean.robust if classifier == "robust" else clean.mixed
-        curves.append(Curve(classifier, radii.certificate, kept, len(correct), accuracy))
+        row, reach = table_row(classifier, radii, correct, columns, accuracy), None
+        if prospects is not None:
+            row = could_reach(row, radii.radius, ahead[k], columns, prospects)
+            ends = np.linspace(0.0, max(ahead[k][np.isfinite(ahead[k])], default=0.0), _CURVE)
+            hits = (np.where(correct, radii.radius, 0.0)[:, None] >= np.maximum(ends, 1e-300)).sum(0)
+            gain, _ = prospects.reach(radii.radius, ahead[k], ends)
+            reach = np.stack([ends, (hits + gain) / len(correct)], 1)
+        rows.append(row)
+        kept = radii.radius[correct & (radii.radius > 0)]
+        curves.append(Curve(classifier, radii.certificate, kept, len(correct), accuracy, reach))
     return tuple(rows), tuple(curves)
+
+
+def could_reach(
+    row: CertifiedAccuracy,
+    radius: FloatArray,
+    ahead: FloatArray,
+    columns: tuple[float, ...],
+    prospects: Prospects,
+) -> CertifiedAccuracy:
+    """Return a row that says what more samples could give; `ahead` are its radii for the prospects."""
+    gain, growth = prospects.reach(radius, ahead, np.asarray(columns))
+    images = len(radius)
+    return replace(
+        row,
+        could_reach=tuple(
+            (round(share * images) + more) / images
+            for share, more in zip(row.certified_accuracy, gain.tolist(), strict=True)
+        ),
+        mean_radius_could_reach=row.mean_certified_radius + growth / images,
+    )
 
 
 def evaluate(
@@ -323,7 +360,7 @@ def evaluate(
         Use all that is stored, wherever this request would have stopped: for
         records that no more samples will be added to.
     about
-        Further fields of `Summary`: names, notes.
+        Further fields of `Summary`: names, notes, details.
     """
     bounded = bound_records(records, request, every_look=every_look) if records else None
     if bounded is not None and bounded.waiting.any():
@@ -337,14 +374,23 @@ def evaluate(
             planned_images=planned, **about,
         )  # fmt: skip
         return Evaluation(summary, (), outcomes_of((), {}, request.alpha), empty)
-    plan, bounds = row_plan(request), bounded.bounds
+    plan, bounds = request.rows(), bounded.bounds
     radii = tuple(
         radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
         for _, certificate, alpha in plan
     )
     found = outcomes_of(records, probabilities, request.alpha, radii)
-    rows, curves = tabulate(found, [classifier for classifier, _, _ in plan], request.radii)
-    about = {**about, "notes": (*about.get("notes", ()), *_noise_notes(records))}
+    prospects, ahead = None, []
+    if bounded.standing is not None and isinstance(bounds, ConfidenceBounds):
+        right = found.robust == found.labels
+        prospects = Prospects.of(request, bounds, bounded.standing, right)
+        ahead = [
+            radii_of(prospects.bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
+            for _, certificate, alpha in plan
+        ]
+    classifiers = [classifier for classifier, _, _ in plan]
+    rows, curves = tabulate(found, classifiers, request.radii, ahead, prospects)
+    about = {**about, "details": (*about.get("details", ()), *_noise_notes(records))}
     summary = Summary(
         request.sigma, request.alpha, len(records), request.failure_probability, request.radii,
         clean_accuracy(found), rows,
@@ -355,7 +401,7 @@ def evaluate(
         goal=request.goal, bound=request.bound, samples=request.samples,
         selection_samples=request.selection_samples, seed=request.seed, **about,
     )  # fmt: skip
-    return Evaluation(summary, curves, found, bounds, tuple(records))
+    return Evaluation(summary, curves, found, bounds, tuple(records), prospects)
 
 
 def _noise_notes(records: Sequence[ImageRecord]) -> list[str]:
@@ -428,7 +474,7 @@ def _enough_samples(request: CertifyRequest, classes: int, classifier: str, cert
 
 
 def reading_notes(request: CertifyRequest, classes: int) -> list[str]:
-    """Return what a reader of the table should know: columns out of reach, radii understated."""
+    """Return which columns are out of reach of so many samples."""
     found = []
     for classifier, certificate, ceiling in ceilings(request, classes):
         if certificate == "exact" and 0 < ceiling < request.radii[-1]:
@@ -436,11 +482,6 @@ def reading_notes(request: CertifyRequest, classes: int) -> list[str]:
                 f"{classifier}, exact: {request.samples:,} samples an image can certify at most radius "
                 f"{floor_digits(ceiling, 3)}; larger columns are out of reach"
             )
-    if request.goal == "radii":
-        found.append(
-            "Sampling stops once the columns of the deciding row are settled: mean radii and accuracies "
-            "between columns are understated (--goal radius)"
-        )
     return found
 
 

@@ -91,12 +91,12 @@ def evaluate_proved(
             CertifiedAccuracy(name, request.certificate, shares, ends, unknown) for name in CLASSIFIERS
         )
         curves = ()
+    first, *details = _notes(request, found, described["data"]["input_range"])
     summary = Summary(
         sigma=None, alpha=request.alpha, images=images, failure_probability=None, radii=request.radii,
         clean_accuracy=clean_accuracy(found), rows=rows, complete=images == len(planned), goal=None,
         planned_images=len(planned), bound=request.bound_method if isinstance(request, Margin) else None,
-        abstained=abstained, notes=tuple(_notes(request, found, described["data"]["input_range"])),
-        norm=request.norm, **names,
+        abstained=abstained, notes=(first,), details=tuple(details), norm=request.norm, **names,
     )  # fmt: skip
     return Evaluation(summary, curves, found)
 

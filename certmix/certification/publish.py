@@ -47,14 +47,14 @@ def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluat
         return evaluate_proved(request, store, planned, described, **names)
     shard = from_json(Shard, described["shard"]) if described.get("shard") else None
     _, classes = data_of(described)
-    notes = expectations(request, classes) + reading_notes(request, classes)
-    notes += choice_notes(began_with(store), request)
+    notes = expectations(request, classes) + choice_notes(began_with(store), request)
     if shard is not None:
         notes.append(f"Shard {shard}: a share of the images, to be merged with the others.")
     held, checksum = store.images(), named(described["models"]["standard"])[1]
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
     records = [held[index] for index in mine if index in held]
     probabilities = {} if checksum is None else store.standard(checksum)
+    names["details"] = tuple(reading_notes(request, classes))
     return evaluate(records, probabilities, request, len(planned), notes=tuple(notes), **names)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Real
+from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 from certmix.bounds import BOUNDS, bounds_of
@@ -15,15 +16,16 @@ from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii._checks import CONSTANTS_OF
 from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share, norm_name
 from certmix.sampling.devices import PRECISIONS
-from certmix.sampling.schedule import look
+from certmix.sampling.schedule import look, looks, share
 from certmix.tables.words import DETERMINISTIC
 from certmix.types import IntArray
 
 __all__ = [
     "BOUND_METHODS", "DEFAULT_RADII", "GOALS", "KINDS", "LABEL", "MAX_RADIUS", "NORMS_OF", "OPTION_OF",
-    "RADII_OF", "ROBUST", "SCORES", "CertifyRequest", "DeterministicRequest", "GivenConstant", "Margin",
+    "RADII_OF", "ROBUST", "SCORES", "SETTLES",
+    "CertifyRequest", "DeterministicRequest", "GivenConstant", "Margin",
     "Request", "Shard", "check_batch_size", "checked_radii", "column_cell", "draws_no_samples",
-    "margin_cell", "needed_cells", "standard_logits",
+    "margin_cell", "needed_cells", "standard_logits", "usual_radii",
 ]  # fmt: skip
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -33,13 +35,38 @@ GOALS = {
     "fixed": "all of --samples for every image",
 }
 """When an image has been sampled enough, by name."""
+SETTLES = {
+    "exact": "h alone, and the mix by its exact certificate",
+    "all": "every row, also of theorems that more samples help little",
+}
+"""Rows whose columns, or radii, sampling settles, by name."""
 _GOALS = "; ".join(f"{name}: {meaning}" for name, meaning in GOALS.items())
 
 SCORES = {"hard": "the base model's answers are counted", "soft": "the softmax of its logits is averaged"}
 """What is averaged over noisy copies, by name."""
 
-OPTION_OF = {"temperature": ("scores", "soft"), "relative_precision": ("goal", "radius")}
-"""Settings that have an effect with one value of another setting alone."""
+OPTION_OF: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "temperature": ("scores", ("soft",)),
+    "relative_precision": ("goal", ("radius",)),
+    "settle": ("goal", ("radii", "radius", None)),
+}
+"""Settings that have an effect with some values of another setting alone; None where that is as usual."""
+
+
+def usual_radii(largest: float) -> tuple[float, ...]:
+    """Return about seven round numbers, from 0 to the largest radius there can be.
+
+    Examples
+    --------
+    >>> usual_radii(1.53)
+    (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    >>> usual_radii(0.77)
+    (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    """
+    power = 10.0 ** (math.floor(math.log10(largest)) - 1)
+    steps = [k * power for k in (50, 25, 20, 10, 5, 2.5, 2)]
+    step = min(steps, key=lambda step: abs(math.floor(largest / step) - 6))
+    return tuple(float(f"{k * step:.9g}") for k in range(math.floor(largest / step) + 1))
 
 
 def checked_radii(radii: Iterable[float]) -> tuple[float, ...]:
@@ -58,9 +85,10 @@ Sampled = Annotated[Images, Option("How many images, spread over the data.", met
 Radii = Annotated[
     tuple[float, ...],
     Option(
-        "Columns of the table.", shown="0 to 1.5 in steps of 0.25; 0 to 8/255 in linf", check=checked_radii
+        "Columns of the table.", check=checked_radii,
+        shown="0 to the largest that --samples can certify; 0 to 8/255 in linf",
     ),
-]
+]  # fmt: skip
 
 
 class CertifyRequest(Settings, frozen=True):
@@ -90,6 +118,15 @@ class CertifyRequest(Settings, frozen=True):
             choices=GOALS,
         ),
     ] = "radii"
+    settle: Annotated[
+        str,
+        Option(
+            "Rows that decide when an image has enough: "
+            + "; ".join(f"{name}: {meaning}" for name, meaning in SETTLES.items())
+            + ".",
+            choices=SETTLES,
+        ),
+    ] = "exact"
     relative_precision: Annotated[Share, Option("How near --goal radius comes.", example="0.1")] = 0.1
     failure_probability: Annotated[
         Share, Option("Probability that one image's certificate is wrong.", example="0.001")
@@ -109,18 +146,24 @@ class CertifyRequest(Settings, frozen=True):
     certificates: Annotated[
         tuple[str, ...],
         Option(
-            "From probabilities to radii; repeatable, the first ends sampling. margin and "
+            "From probabilities to radii; repeatable. margin and "
             "lipschitz-constant draw no samples.",
             choices=CERTIFICATES, flag="certificate", shown="all that sample",
         ),
     ] = tuple(CERTIFICATES)  # fmt: skip
-    radii: Radii = DEFAULT_RADII
+    radii: Radii = DERIVED
     seed: Annotated[int, Option("Key of all noise.")] = 0
     precision: Annotated[str, Option("Arithmetic of forward passes (autocast).", choices=PRECISIONS)] = "fp32"
 
     def usual(self, name: str) -> Any:
-        """Return the first bound of what is averaged."""
-        return next(iter(bounds_of(self.scores)))
+        """Return the first bound of what is averaged; columns up to where samples that all agree reach."""
+        if name == "bound":
+            return next(iter(bounds_of(self.scores)))
+        steps = looks(self.samples)
+        sequential = self.goal != "fixed" and len(steps) > 0
+        spent = self.failure_probability * (share(len(steps) - 1) if sequential else 1.0)
+        p = min(spent ** (1 / (steps[-1] if sequential else self.samples)), 1 - 2.0**-53)
+        return usual_radii(self.sigma * max(NormalDist().inv_cdf(p), 1.0))
 
     def check(self) -> None:
         """Refuse bounds of other scores, samples before the first look, bounds of distributions for means."""
@@ -141,6 +184,16 @@ class CertifyRequest(Settings, frozen=True):
                 f"bound {self.bound!r} bounds distributions, not means: use it with --goal fixed and "
                 "--certificate exact alone"
             )
+
+    def rows(self) -> list[tuple[str, str, float]]:
+        """Return (classifier, certificate, alpha) of each row: the robust classifier alone comes first."""
+        return [("robust", "exact", 1.0)] + [("mixed", c, self.alpha) for c in self.certificates]
+
+    def deciding(self) -> list[tuple[str, str, float]]:
+        """Return the rows that decide when an image has enough; the first of the mix where none is exact."""
+        alone, *mixed = self.rows()
+        exact = [row for row in mixed if row[1] == "exact"] or mixed[:1]
+        return [alone, *(mixed if self.settle == "all" else exact)]
 
     @property
     def kept(self) -> str:

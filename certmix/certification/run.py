@@ -133,8 +133,9 @@ def certify(
     else:
         options.pop("norm", None)
         for name, (other, wanted) in OPTION_OF.items():
-            if name in options and options.get(other) != wanted:
-                raise ParameterError(f"{name} = {options[name]} is for {other} = {wanted!r}: leave it out")
+            if name in options and options.get(other) not in wanted:
+                values = " or ".join(filter(None, wanted))
+                raise ParameterError(f"{name} = {options[name]} is for {other} = {values}: leave it out")
         options.update(sigma=sigma, alpha=alpha, certificates=certificates)
     check_known(options, (*kind.__struct_fields__, *Sources.__struct_fields__), HELP)
     named = {name: options.pop(name) for name in Sources.__struct_fields__ if name in options}

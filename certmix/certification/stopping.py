@@ -1,14 +1,16 @@
-"""When an image has been sampled enough: one rule a goal, over the fixed sequence of looks."""
+"""When an image has been sampled enough, one rule a goal, and what the samples it was spared could give."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrik, ndtr
+from scipy.special import bdtrik, ndtr, pdtr
 
-from certmix.bounds import bound_counts, bound_scores
+from certmix.bounds import BOUNDS, bound_counts, bound_scores
 from certmix.bounds.statistics import SCALE, ScoreStatistics
 from certmix.certification.request import CertifyRequest
 from certmix.radii import CERTIFICATES, margin_slack_of
@@ -75,16 +77,19 @@ def thresholds(certificate: str, sigma: float, alpha: float, radii: Sequence[flo
 
 
 class Rule:
-    """The looks of a request and when to go on; the deciding row is its first certificate at its alpha."""
+    """The looks of a request and when to go on: the columns, or radii, of its deciding rows are one set."""
 
     def __init__(self, request: CertifyRequest) -> None:
         self.request = request
         self.looks = looks(request.samples)
-        self._radius = CERTIFICATES[request.certificates[0]].radius
+        self._rows = [(CERTIFICATES[name].radius, alpha) for _, name, alpha in request.deciding()]
         self._wanted = np.asarray(request.radii)
-        levels = thresholds(request.certificates[0], request.sigma, request.alpha, request.radii)
-        self._attainable = levels < 1.0 - 1e-12
-        self._levels = np.where(self._attainable, levels, 0.5)
+        levels = [
+            thresholds(name, request.sigma, alpha, request.radii) for _, name, alpha in request.deciding()
+        ]
+        self._levels = np.concatenate(levels)
+        self._attainable = self._levels < 1.0 - 1e-12
+        self._levels[~self._attainable] = 0.5
         spent = [request.failure_probability * share(k) for k in range(len(self.looks))]
         self._border = give_up_below(self.looks, spent, self._levels.tolist(), PRICE / request.samples)
 
@@ -98,22 +103,38 @@ class Rule:
         """
         if number + 1 >= len(self.looks):
             return np.zeros(len(mean), bool)
-        result: BoolArray
-        if self.request.goal == "radius":  # while it could still grow, to the upper end of the same width
+        radii = self._reached(p, q)
+        if self.request.goal == "radius":  # while one could still grow, to the upper end of the same width
             optimistic = np.minimum(1.0, 2 * mean - p)
             most = self._reached(optimistic, np.minimum(q, 1.0 - optimistic))
-            result = self._reached(p, q) < (1 - self.request.relative_precision) * most
+            result = np.zeros(len(mean), bool)
+            for radius, largest in zip(radii, most, strict=True):
+                result |= radius < (1 - self.request.relative_precision) * largest
             return result
-        radius = self._reached(p, q)[:, None]
-        open_ = ~np.where(self._wanted > 0, radius >= self._wanted, radius > 0)
+        reached = [np.where(self._wanted > 0, r[:, None] >= self._wanted, r[:, None] > 0) for r in radii]
+        open_ = ~np.concatenate(reached, 1) & self._attainable
         deviation = np.sqrt(self._levels * (1 - self._levels)) if spread is None else spread[:, None]
         surplus = np.sqrt(self.looks[number]) * (mean[:, None] - self._levels) / deviation
-        result = (open_ & self._attainable & (surplus >= self._border[number])).any(1)
-        return result
+        return (open_ & (surplus >= self._border[number])).any(1)
 
-    def _reached(self, p: FloatArray, q: FloatArray) -> FloatArray:
-        alpha = self.request.alpha
-        return self._radius(p, q, self.request.sigma, alpha, margin_slack=margin_slack_of(alpha))
+    def _reached(self, p: FloatArray, q: FloatArray) -> list[FloatArray]:
+        """Return the radii (m,) of each deciding row."""
+        return [
+            radius(p, q, self.request.sigma, alpha, margin_slack=margin_slack_of(alpha))
+            for radius, alpha in self._rows
+        ]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where images (m,) stopped: the number of their last look, -1 before the first, and what it showed.
+
+    `mean` and `spread` are those of one score of the selected class; the spread is NaN for votes.
+    """
+
+    look: IntArray
+    mean: FloatArray
+    spread: FloatArray
 
 
 class Walk:
@@ -128,6 +149,9 @@ class Walk:
         self.rule, self.selected = rule, np.asarray(selected)
         self.p, self.q = np.zeros(len(selected)), np.ones(len(selected))
         self.samples = np.zeros(len(selected), np.int64)
+        self.standing = Standing(
+            np.full(len(selected), -1), np.zeros(len(selected)), np.full(len(selected), np.nan)
+        )
         self.active: BoolArray = np.asarray(selected) == np.asarray(labels)
         if not rule.looks:
             self.active = np.zeros(len(selected), bool)
@@ -160,4 +184,113 @@ class Walk:
         self.p[rows] = np.maximum(self.p[rows], found.p_lower)
         self.q[rows] = np.minimum(self.q[rows], found.q_upper)
         self.samples[rows] = self.rule.looks[number]
+        self.standing.look[rows], self.standing.mean[rows] = number, mean
+        self.standing.spread[rows] = np.nan if spread is None else spread
         self.active[rows] = self.rule.goes_on(number, mean, spread, self.p[rows], self.q[rows])
+
+
+LIKELY, _Z = 0.975, 1.96
+"""With this probability no figure exceeds what `Prospects` says it could reach."""
+_NODES = np.linspace(-4.0, 4.0, 33)
+
+
+@dataclass(frozen=True)
+class Prospects:
+    """What images could reach if they had all samples: estimates, in which no certificate has a part.
+
+    `open` (m,) are the images that are right and lack samples.  For each of these, `bounds` holds those of
+    the last look for the nodes of a normal law, from the least to the most favourable: that law is the
+    predictive one of its mean score, with Jeffreys' prior.  Images are independent.
+    """
+
+    open: BoolArray
+    bounds: ConfidenceBounds
+
+    @classmethod
+    def of(
+        cls, request: CertifyRequest, bounds: ConfidenceBounds, at: Standing, right: BoolArray
+    ) -> Prospects:
+        """Return the prospects of images (m,) that stopped `at` with these bounds."""
+        steps = looks(request.samples)
+        open_ = right & (at.look >= 0) & (at.look < len(steps) - 1)
+        mean, spread, last = at.mean[open_, None], at.spread[open_, None], steps[-1]
+        now = np.asarray(steps)[np.maximum(at.look[open_], 0), None]
+        # The mean that all samples will have: normal for scores, by the angle of its square root for votes.
+        angle = np.arcsin(np.sqrt((mean * now + 0.5) / (now + 1))) + _NODES / (2 * np.sqrt(now + 1))
+        votes = np.sin(np.clip(angle, 0.0, np.pi / 2)) ** 2
+        scores = np.clip(mean + spread / np.sqrt(now) * _NODES, 0.0, 1.0)
+        truth = np.where(np.isnan(spread), votes, scores)
+        final = mean + (truth - mean) * np.sqrt(1 - now / last)
+        p, q = _last_bounds(request, final.ravel(), np.broadcast_to(spread, final.shape).ravel())
+        p, q = p.reshape(final.shape), q.reshape(final.shape)
+        lost = np.broadcast_to(np.asarray(bounds.lost, np.float64), right.shape)[open_]
+        return cls(open_, replace(
+            bounds, p_lower=np.maximum(p, bounds.p_lower[open_, None]).ravel(),
+            q_upper=np.minimum(q, bounds.q_upper[open_, None]).ravel(), lost=np.repeat(lost, len(_NODES)),
+        ))  # fmt: skip
+
+    def reach(self, radius: FloatArray, ahead: FloatArray, columns: FloatArray) -> tuple[IntArray, float]:
+        """Return how many more images each column could count, and how much more the radii could sum to.
+
+        The sum is that of each image's own quantile, so no prior of all images together has a part in it.
+
+        Parameters
+        ----------
+        radius
+            float64 (m,): the radii of a row, as certified.
+        ahead
+            Its radii for `bounds`.
+        columns
+            float64 (k,): radii of the table.
+        """
+        now, ahead = radius[self.open, None], ahead.reshape(-1, len(_NODES))
+        lacks = np.where(columns > 0, now < columns, now <= 0)
+        gain = [_most(chance) for chance in np.where(lacks, _chances(ahead, columns), 0.0).T]
+        likely = ahead[:, np.searchsorted(_NODES, _Z)]
+        growth = np.where(np.isfinite(likely), np.maximum(likely - now[:, 0], 0.0), 0.0)
+        return np.array(gain, np.int64), float(growth.sum())
+
+
+def _last_bounds(
+    request: CertifyRequest, mean: FloatArray, spread: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the bounds that the last look gives for mean scores; the spread is NaN for votes."""
+    steps, hard = looks(request.samples), request.scores == "hard"
+    counts, where = np.unique(np.round(steps[-1] * mean).astype(np.int64), return_inverse=True)
+    found = bound_counts(
+        np.stack([counts, steps[-1] - counts], 1), np.zeros(len(counts), np.int64),
+        request.failure_probability, request.bound if hard else next(iter(BOUNDS)), len(steps) - 1,
+    )  # fmt: skip
+    if hard:
+        return found.p_lower[where], found.q_upper[where]
+    binomial = np.sqrt(np.maximum(mean * (1 - mean), 1e-12))  # of votes with that mean
+    p = np.maximum(mean - (mean - found.p_lower[where]) * np.minimum(spread / binomial, 1.0), 0.0)
+    return p, 1.0 - p
+
+
+def _chances(ahead: FloatArray, columns: FloatArray) -> FloatArray:
+    """Return the probability (m, k) that a radius reaches a column, from those (m, nodes) at the nodes."""
+    found = np.empty((len(ahead), len(columns)))
+    step, rows = _NODES[1] - _NODES[0], np.arange(len(ahead))
+    for k, column in enumerate(columns.tolist()):
+        below = (ahead < column if column > 0 else ahead <= 0).sum(1)
+        high, low = np.minimum(below, len(_NODES) - 1), np.maximum(below - 1, 0)
+        rise = ahead[rows, high] - ahead[rows, low]
+        part = np.where(rise > 0, (column - ahead[rows, low]) / np.where(rise > 0, rise, 1.0), 0.0)
+        chance = ndtr(-(_NODES[low] + step * np.nan_to_num(part)))
+        found[:, k] = np.where(below == 0, 1.0, np.where(below == len(_NODES), 0.0, chance))
+    return found
+
+
+def _most(chances: FloatArray) -> int:
+    """Return the quantile `LIKELY` of the number of events that happen, which are independent."""
+    likely = chances[chances >= 1e-3]
+    if len(likely) > 500:
+        return int(chances.sum() + _Z * math.sqrt(float((chances * (1 - chances)).sum())) + 0.5)
+    rare, laws = float(chances[chances < 1e-3].sum()), [np.array([1 - c, c]) for c in likely]
+    reach = np.arange(math.ceil(rare + 10 * math.sqrt(rare) + 10))
+    laws.append(np.diff(pdtr(reach, rare), prepend=0.0))
+    while len(laws) > 1:
+        paired = [np.convolve(laws[k], laws[k + 1]) for k in range(0, len(laws) - 1, 2)]
+        laws = [*paired, *laws[2 * len(paired) :]]
+    return int(np.searchsorted(laws[0].cumsum(), LIKELY))

@@ -20,10 +20,9 @@ from certmix.certification.evaluate import (
     evaluate,
     expectations,
     reading_notes,
-    row_plan,
     table_row,
 )
-from certmix.certification.request import DEFAULT_RADII, DETERMINISTIC, CertifyRequest
+from certmix.certification.request import DETERMINISTIC, CertifyRequest, usual_radii
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
 from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of
@@ -237,6 +236,7 @@ class Stored:
     samples: IntArray | None
     bound: str | None
     notes: tuple[str, ...]
+    details: tuple[str, ...] = ()
     as_printed: bool = False
 
     @property
@@ -341,33 +341,32 @@ def _from_log(
     p = np.minimum(ndtr(scaled), 1.0 - 2.0**-53)
     p = np.where(scaled > 0, p if as_printed else p - _ROUNDING, 0.0)
     notes: list[str] = []
+    details = _rows_note(len(log), known.extent, log.cut_off)
     largest = float(np.max(log.radius[~log.abstained], initial=0.0)) / level
     if largest > MOST_SIGMAS:
         notes.append(Doubt(
             f"is sigma = {level:g} right? The largest radius of the log would be {largest:.3g} sigma, for "
             "which 10^10 samples an image are not enough; with too small a sigma every figure is too high"
         ))  # fmt: skip
-    notes += _rows_note(len(log), known.extent, log.cut_off)
+    if known.bound is None:
+        notes.append(ASSUMED)
     if repeated:
-        notes.append(f"Repeated rows, equal to an earlier one and counted once: {repeated:,}.")
+        details.append(f"Repeated rows, equal to an earlier one and counted once: {repeated:,}.")
     if as_printed:
         notes.append(
             "Radii are taken as printed, rounded to nearest: they are not rounded down, "
             "and may exceed what was proved."
         )
     elif own:
-        notes.append("Radii are the log's own, which were rounded down when it was written.")
+        details.append("Radii are the log's own, which were rounded down when it was written.")
     else:
-        notes.append("Each radius is the lowest that prints as the log's does.")
-    if not own:
-        notes.append("The log does not say its failure probability.")
-    if known.bound is None:
-        notes.append(ASSUMED)
+        details.append("Each radius is the lowest that prints as the log's does.")
     return Stored(
         source=log.source, kind="run's log" if own else "log", sigma=level, label=log.label,
         selected=np.where(log.abstained, -1, log.predict),
         bounds=ConfidenceBounds(p, 1.0 - p, stated, "log", {}), radius=radius, frequencies=None,
-        planned=known.extent.rows, samples=None, bound=known.bound, notes=tuple(notes), as_printed=as_printed,
+        planned=known.extent.rows, samples=None, bound=known.bound, notes=tuple(notes),
+        details=tuple(details), as_printed=as_printed,
     )  # fmt: skip
 
 
@@ -401,15 +400,15 @@ def _from_counts(
         )
     else:
         chosen += f"to allow for that choice the bounds use {delta:g} / {share}."
-    notes = [*_rows_note(len(found), extent, found.cut_off), chosen]
+    details = _rows_note(len(found), extent, found.cut_off)
     if samples.min() != samples.max():
-        notes.append(f"Samples of an image: {samples.min():,} to {samples.max():,}.")
-    notes.append("The number of samples is taken to have been fixed before they were drawn.")
+        details.append(f"Samples of an image: {samples.min():,} to {samples.max():,}.")
+    details.append("The number of samples is taken to have been fixed before they were drawn.")
     return Stored(
         source=found.source, kind="class counts", sigma=level, label=found.label, selected=selected,
         bounds=replace(bounds, failure_probability=delta), radius=None,
         frequencies=found.counts / samples[:, None], planned=rows, samples=samples, bound=name,
-        notes=tuple(notes),
+        notes=(chosen,), details=tuple(details),
     )  # fmt: skip
 
 
@@ -437,8 +436,8 @@ def recertify(
         Noise level; class counts need it, and logs without a column for it; a run knows its own.
     alpha, certificates, radii
         As for `certmix.certify`.  None takes the run's own, otherwise 1, all
-        certificates, and the usual radii.  A log whose bound is not one-sided has its own
-        radii alone: alpha 1, certificates ``exact`` and ``smoothing``.
+        certificates, and round numbers up to the largest radius.  A log whose bound is not one-sided
+        has its own radii alone: alpha 1, certificates ``exact`` and ``smoothing``.
     bound, failure_probability
         As for `certmix.certify`; published logs allow neither.  Choosing them
         after a look at the results voids the failure probability.
@@ -466,36 +465,43 @@ def recertify(
             assume_selected=assume_selected, rows=rows,
         )  # fmt: skip
         named = BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES)
-        usual = {"alpha": 1.0, "certificates": named, "radii": DEFAULT_RADII, "goal": "fixed"}
+        usual = {"alpha": 1.0, "certificates": named, "radii": _columns_of(stored), "goal": "fixed"}
         return _tabulate(stored, CertifyRequest(stored.sigma, **{**usual, **given}))
     refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
     run = open_sampled(Path(source), sigma)
     request = run.request.replace(**given)
-    notes = expectations(request, run.classes) + reading_notes(request, run.classes)
+    notes = expectations(request, run.classes) + choice_notes(run.first, request)
+    details = reading_notes(request, run.classes)
     # no image is left out for want of more samples
     if run.records and (waiting := int(bound_records(run.records, request).waiting.sum())):
-        notes.append(
+        details.append(
             f"Images that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
-    notes += choice_notes(run.first, request)
-    about = {**run.about, "notes": (*notes, NOT_CHECKED)}
+    about = {**run.about, "notes": tuple(notes), "details": (*details, NOT_CHECKED)}
     return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about).summary
+
+
+def _columns_of(stored: Stored) -> tuple[float, ...]:
+    """Return columns up to the largest radius of the robust classifier alone."""
+    largest = float(np.max(radii_at(stored, 1.0, "exact").radius, initial=0.0))
+    return usual_radii(largest if 0 < largest < math.inf else 3 * stored.sigma)
 
 
 def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
     """Return the table of a log or of class counts."""
-    plan, count = row_plan(request), len(stored.label)
+    plan, count = request.rows(), len(stored.label)
+    clean = float(stored.right.mean()) if count else None
     radii = [radii_at(stored, alpha, certificate) for _, certificate, alpha in plan]
     table = tuple(
-        table_row(classifier, found, stored.right, request.radii)
-        for (classifier, _, _), found in zip(plan, radii, strict=True)
+        table_row(classifier, found, stored.right, request.radii, clean if alpha == 1 else None)
+        for (classifier, _, alpha), found in zip(plan, radii, strict=True)
         if count
     )
-    samples, notes = stored.samples if count else None, list(stored.notes)
+    samples, notes, details = stored.samples if count else None, list(stored.notes), list(stored.details)
     if not count:
         notes.insert(0, Doubt(f"{stored.source} holds no rows: its table is empty"))
     elif stored.frequencies is None:
-        notes.append(
+        details.append(
             f"Clean accuracy (robust) is the share of right predictions among all {count:,} rows; the "
             f"{int(np.sum(stored.selected < 0)):,} abstentions count as wrong. A log says nothing of the "
             "standard classifier, and so of the mix."
@@ -506,7 +512,7 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
         images=count,
         failure_probability=None if math.isnan(delta := stored.bounds.failure_probability) else delta,
         radii=request.radii,
-        clean_accuracy=CleanAccuracy(None, float(stored.right.mean()) if count else None, None),
+        clean_accuracy=CleanAccuracy(None, clean, None),
         rows=table,
         complete=count > 0 and stored.planned in (None, count),
         goal=None,
@@ -517,6 +523,7 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
         data=stored.source,
         abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
         notes=tuple(notes),
+        details=tuple(details),
     )
 
 
@@ -562,7 +569,10 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
                 row,
                 certified_accuracy=tuple(rivals[k].certified_accuracy[c] for c, k in enumerate(chosen)),
                 interval=tuple(rivals[k].interval[c] for c, k in enumerate(chosen)),
+                could_reach=tuple(rivals[k].could_reach[c] for c, k in enumerate(chosen)),
                 mean_certified_radius=max(r.mean_certified_radius for r in rivals),
+                mean_radius_could_reach=max(r.mean_radius_could_reach for r in rivals),
+                clean_accuracy=None,
             )
         )
         winners.append(tuple(names[k] for k in chosen))
@@ -570,6 +580,7 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
     for name in ("sigma", "failure_probability", "goal", "planned_images", "bound"):
         values = {getattr(summary, name) for summary in full}
         common[name] = values.pop() if len(values) == 1 else None
+    notes, details = _best_notes(summaries, first, winners)
     return BestSummary(
         **common,
         alpha=first.alpha,
@@ -579,7 +590,8 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         rows=tuple(rows),
         complete=all(summary.complete for summary in full),
         data=f"{len(full)} sources",
-        notes=tuple(_best_notes(summaries, first, winners)),
+        notes=tuple(notes),
+        details=tuple(details),
         sources=tuple(names),
         best_source=tuple(winners),
     )
@@ -591,8 +603,8 @@ def _name(summary: Summary) -> str:
 
 def _best_notes(
     summaries: Sequence[Summary], first: Summary, winners: Sequence[tuple[str, ...]]
-) -> list[str]:
-    """Say what is doubted, that cells were chosen after the fact, whose each is, and what holds for all."""
+) -> tuple[list[str], list[str]]:
+    """Say what is doubted, that cells were chosen after the fact; and whose each is, what holds for all."""
     notes: list[str] = [
         note if str(summary.data) in note else Doubt(f"{summary.data}: {note}")
         for summary in summaries
@@ -603,13 +615,15 @@ def _best_notes(
         "Each cell is the best of several sources, chosen by its own figure: no one classifier reaches "
         "them all, and intervals do not allow for the choice."
     )
+    notes += [f"{s.data}: {ASSUMED}" for s in summaries if ASSUMED in s.notes]
+    details = []
     if len({summary.images for summary in summaries}) > 1:
-        notes.append(f"Images differ: {', '.join(f'{s.images:,}' for s in summaries)}.")
+        details.append(f"Images differ: {', '.join(f'{s.images:,}' for s in summaries)}.")
     letters = {name: chr(65 + k) if k < 26 else str(k) for k, name in enumerate(map(_name, summaries))}
     for row, names in zip(first.rows, winners, strict=True):
         columns = " ".join(letters[name] for name in names)
-        notes.append(f"Source of each column, {row.classifier} {row.certificate}: {columns}.")
-    notes += [f"Source {letter}: {name}." for name, letter in letters.items()]
-    notes += [f"{s.data}: {ASSUMED}" for s in summaries if ASSUMED in s.notes]
-    shared = dict.fromkeys(note for note in first.notes if all(note in s.notes for s in summaries))
-    return notes + [note for note in shared if note != ASSUMED and not isinstance(note, Doubt)]
+        details.append(f"Source of each column, {row.classifier} {row.certificate}: {columns}.")
+    details += [f"Source {letter}: {name}." for name, letter in letters.items()]
+    told = [dict.fromkeys((*summary.notes, *summary.details)) for summary in summaries]
+    shared = [note for note in told[0] if all(note in one for one in told)]
+    return notes, details + [note for note in shared if note != ASSUMED and not isinstance(note, Doubt)]

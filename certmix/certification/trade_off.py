@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from certmix.certification.evaluate import evaluate, table_row
-from certmix.certification.publish import unfinished
+from certmix.certification.evaluate import could_reach, evaluate, radii_of, table_row
+from certmix.certification.publish import repeat_command, unfinished
 from certmix.certification.request import CertifyRequest
+from certmix.certification.stopping import Prospects
 from certmix.certification.stored import (
     NOT_CHECKED,
     Doubt,
@@ -23,8 +24,9 @@ from certmix.certification.stored import (
 )
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
-from certmix.tables.table import Share
+from certmix.runs import read_run
 from certmix.tables.trade_off import Mix, Sweep, TradeOff
+from certmix.tables.words import share_of
 from certmix.types import ConfidenceBounds, Curve, FloatArray
 
 __all__ = ["Mixable", "read_mixable", "trade_off"]
@@ -40,13 +42,15 @@ class Mixable:
 
     ``margin``, float64 (m,), is the label's share of votes minus the largest other; of a log, the least it
     can be, 0 where nothing is known.  ``standard``, float64 (m, c), are g's probabilities; where unknown
-    (None), ``standard_accuracy`` is what is assumed of g.
+    (None), ``standard_accuracy`` is what is assumed of g.  ``prospects`` are those of images that could have
+    more samples, if any.
     """
 
     stored: Stored
     margin: FloatArray
     standard: FloatArray | None
     standard_accuracy: float
+    prospects: Prospects | None = None
 
     def clean_accuracy(self, alpha: float) -> float:
         """Return the mix's clean accuracy: a plug-in estimate, or what an assumed g would make of it.
@@ -77,12 +81,17 @@ class Mixable:
 
     def mix(self, alpha: float, certificates: Sequence[str], at_radius: float) -> Mix:
         """Return the figures of one alpha."""
-        shares = []
+        shares, reach, sigma = [], [], self.stored.sigma
         for name in certificates:
             radii = radii_at(self.stored, alpha, name)
             row = table_row("mixed", radii, self.stored.right, (at_radius,))
-            shares.append(Share(row.certified_accuracy[0], row.interval[0]))
-        return Mix(alpha, self.clean_accuracy(alpha), tuple(shares))
+            if (ahead := self.prospects) is not None:
+                likely = radii_of(ahead.bounds, sigma=sigma, alpha=alpha, certificate=name).radius
+                row = could_reach(row, radii.radius, likely, (at_radius,), ahead)
+            cell = row.certified_accuracy[0], row.interval[0], row.could_reach[0]
+            shares.append(share_of(*cell, len(radii.radius)))
+            reach.append(row.could_reach[0])
+        return Mix(alpha, self.clean_accuracy(alpha), tuple(shares), tuple(reach))
 
 
 def read_mixable(
@@ -104,9 +113,10 @@ def read_mixable(
     if not 0.0 <= assumed <= 1.0:
         raise ParameterError(f"standard accuracy = {assumed}: it must lie in [0, 1], such as 0.95")
     standard: FloatArray | None = None
+    prospects: Prospects | None = None
     if Path(source).is_dir():
         refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected)
-        stored, standard = _from_run(Path(source), sigma)
+        stored, standard, prospects = _from_run(Path(source), sigma)
         if standard is not None and standard_accuracy is not None:
             raise ParameterError(f"{source} knows g's predictions: drop --standard-accuracy")
     else:
@@ -118,11 +128,11 @@ def read_mixable(
     rows, others = np.arange(len(stored.label)), stored.frequencies.copy()
     others[rows, stored.label] = -1.0
     margin = stored.frequencies[rows, stored.label] - others.max(1)
-    return Mixable(stored, margin, standard, assumed)
+    return Mixable(stored, margin, standard, assumed, prospects)
 
 
-def _from_run(folder: Path, sigma: float | None) -> tuple[Stored, FloatArray | None]:
-    """Return the bounds of a run folder, and g's probabilities where all are known."""
+def _from_run(folder: Path, sigma: float | None) -> tuple[Stored, FloatArray | None, Prospects | None]:
+    """Return the bounds of a run folder, g's probabilities where all are known, and its images' prospects."""
     run = open_sampled(folder, sigma)
     if not run.records:
         raise ParameterError(f"{folder} holds no finished image: run certmix certify first")
@@ -140,11 +150,11 @@ def _from_run(folder: Path, sigma: float | None) -> tuple[Stored, FloatArray | N
         radius=None,
         frequencies=np.stack([record.selection / record.selection.sum() for record in records]),
         planned=run.planned, samples=None, bound=run.request.bound,
-        notes=(NOT_CHECKED,) if told is None else (NOT_CHECKED, f"{told}."),
+        notes=() if told is None else (f"{told}.",), details=(NOT_CHECKED,),
     )  # fmt: skip
     if not all(record.index in run.probabilities for record in records):
-        return stored, None
-    return stored, np.stack([run.probabilities[record.index] for record in records])
+        return stored, None, evaluation.prospects
+    return stored, np.stack([run.probabilities[record.index] for record in records]), evaluation.prospects
 
 
 def trade_off(
@@ -191,7 +201,8 @@ def trade_off(
         )
     accuracy = None if wanted is None else float(wanted)
     sweeps = [_sweep(one, at_radius, certificates, accuracy) for one in read]
-    return TradeOff(at_radius, tuple(certificates), accuracy, tuple(sweeps), tuple(_notes(read, accuracy)))
+    notes, details = _notes(read, accuracy, sweeps)
+    return TradeOff(at_radius, tuple(certificates), accuracy, tuple(sweeps), notes, details)
 
 
 def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str], wanted: float | None) -> Sweep:
@@ -215,15 +226,29 @@ def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str], wanted: 
     return Sweep(stored.source, stored.sigma, len(stored.label), one.clean_is, mixes, match, tuple(curves))
 
 
-def _notes(sources: Sequence[Mixable], wanted: float | None) -> list[str]:
-    notes = ["Certified accuracies hold for any g; clean accuracies are estimates, not certificates."]
+def _notes(
+    sources: Sequence[Mixable], wanted: float | None, sweeps: Sequence[Sweep]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a reader must know, and what tells more."""
+    notes: list[str] = []
+    details = [f"Clean accuracy of {one.source}: {one.clean_is}." for one in sweeps]
+    for name, found in (("notes", notes), ("details", details)):
+        for note in dict.fromkeys(note for one in sources for note in getattr(one.stored, name)):
+            whose = [one.stored.source for one in sources if note in getattr(one.stored, name)]
+            said = note if len(whose) == len(sources) else f"{', '.join(whose)}: {note}"
+            found.append(Doubt(said) if isinstance(note, Doubt) else said)
+    notes.sort(key=lambda note: not isinstance(note, Doubt))
+    notes.append("Certified accuracies hold for any g; clean accuracies are estimates, not certificates.")
+    open_ = [
+        one.source for one in sweeps for mix in one.mixes if any(c.most is not None for c in mix.certified)
+    ]
+    if open_:
+        folder = Path(open_[0])
+        again = f"{repeat_command(folder, read_run(folder))} --goal radius"
+        notes.append(f"40-45: 40 % are certified, 45 % could be with more samples, at any alpha: {again}")
     if wanted is not None:
         notes.append(
             "Each certificate stands at any alpha, but an alpha chosen on the images it is reported for "
             "makes the accuracies optimistic: choose it on other images."
         )
-    for note in dict.fromkeys(note for one in sources for note in one.stored.notes):
-        whose = [one.stored.source for one in sources if note in one.stored.notes]
-        said = note if len(whose) == len(sources) else f"{', '.join(whose)}: {note}"
-        notes.append(Doubt(said) if isinstance(note, Doubt) else said)
-    return sorted(notes, key=lambda note: not isinstance(note, Doubt))
+    return tuple(notes), tuple(details)

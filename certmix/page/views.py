@@ -223,7 +223,7 @@ def table_view(table: Table) -> dict[str, Any]:
     ]
     meanings = [(kind, KINDS[kind]) for kind in sorted(set().union(*kinds))]
     return {"table": table, "headings": headings, "bodies": bodies, "kinds": meanings,
-            "notes": printed_notes(table)}  # fmt: skip
+            "notes": [*printed_notes(table), *table.details]}  # fmt: skip
 
 
 def _kind(cell: Any) -> str:

@@ -30,6 +30,7 @@ from certmix.tables.words import (
     certificate_label,
     classifier_label,
     radius_heading,
+    settled,
     summary_table,
     symbols,
 )
@@ -134,15 +135,29 @@ def curve_plot(
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         largest = max((float(r) for c in curves for r in c.radii if np.isfinite(r)), default=0.0)
-        end = 1.03 * largest if largest > 0 else 1.0
+        end, banded = 1.03 * largest if largest > 0 else 1.0, False
         for group in coinciding(curves):
             first = group[0]
             certificates = ", ".join(certificate_label(curve.certificate) for curve in group)
-            axes.plot(
-                *survival_steps(first.radii, first.images, end), color=colour(first), clip_on=False, **_LINE,
-                linestyle=_STYLES.get(first.certificate, {}).get("linestyle", "-"),
-                label=f"{symbols(classifier_label(first.classifier, alpha))}: {certificates}",
-            )  # fmt: skip
+            x, y = survival_steps(first.radii, first.images, end)
+            how = {
+                "color": colour(first), "clip_on": False, "zorder": 3,
+                "linestyle": _STYLES.get(first.certificate, {}).get("linestyle", "-"),
+            }  # fmt: skip
+            if first.reach is not None:  # bold where it is settled, else thin with a band above
+                places, upper = first.reach[:, 0], 100 * first.reach[:, 1]
+                lower = (
+                    100 * np.mean(first.radii[:, None] >= places, axis=0) * len(first.radii) / first.images
+                )
+                axes.fill_between(
+                    places, lower, upper, color=colour(first), alpha=0.13, linewidth=0, zorder=2
+                )
+                axes.plot(x, y, linewidth=0.7, drawstyle="steps-pre", **how)
+                most = np.interp(x, places, upper, right=0.0)
+                open_ = [not settled(*pair, first.images) for pair in zip(y / 100, most / 100, strict=True)]
+                y, banded = np.where(open_, np.nan, y), banded or any(open_)
+            label = f"{symbols(classifier_label(first.classifier, alpha))}: {certificates}"
+            axes.plot(x, y, linewidth=1.7, drawstyle="steps-pre", label=label, **how)
         marked: list[str] = []
         for curve in curves:  # each classifier's clean accuracy once, in the colour of its first curve
             if curve.classifier in marked or not known(curve.clean_accuracy):
@@ -155,6 +170,9 @@ def curve_plot(
                 label=f"{one_line(curve.classifier)}: clean accuracy{estimate}",
             )  # fmt: skip
         _certified_axes(axes, end, NORM_SIGNS.get(norm, one_line(norm)))
+        if banded:
+            label = "band: could be with more samples (estimate)"
+            axes.plot([], [], linewidth=7, color=DARK, alpha=0.2, label=label)
         handles, labels = axes.get_legend_handles_labels()
         legend(figure, handles, 2 if max(map(len, labels), default=0) <= 44 else 1)
         parts = [] if sigma is None else [f"\u03c3 = {plain_decimal(sigma)}"]
@@ -241,6 +259,11 @@ def _draw_fronts(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> N
             order = np.argsort(clean[front])  # on (x[i-1], x[i]] the point i is the best there is
             how = {"color": colour(number), "linestyle": DASHES[k % len(DASHES)]}
             axes.plot(clean[front][order], certified[front][order], **_LINE, **how)
+            most = 100 * np.array([mix.could_reach[k] for mix in sweep.mixes])
+            axes.fill_between(
+                clean[front][order], certified[front][order], most[front][order], step="pre",
+                color=colour(number), alpha=0.13, linewidth=0, zorder=2,
+            )  # fmt: skip
             marked = dots & (certified > 0)
             axes.plot(clean[marked], certified[marked], "o", markersize=3.5, color=colour(number), zorder=4)
     for number, sweep in enumerate(found.sweeps):

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
@@ -123,7 +123,9 @@ def _object(cell: Cell) -> Any:
         return {"accuracy": cell.accuracy, **asdict(cell), "kind": kind}
     if isinstance(cell, Share):
         return {"accuracy": cell.value, "interval": cell.interval}
-    return asdict(cell) if isinstance(cell, Quantity) else cell
+    if isinstance(cell, Quantity):
+        return {key: value for key, value in asdict(cell).items() if (key, value) != ("most", None)}
+    return cell
 
 
 def plain(value: Any) -> Any:
@@ -170,6 +172,8 @@ def markdown_table(table: Table) -> str:
         _escape(table.below),
         "Notes:" if notes else "",
         "\n".join(f"- {_escape(note)}" for note in notes),
+        "Details:" if table.details else "",
+        "\n".join(f"- {_escape(note)}" for note in table.details),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -258,19 +262,30 @@ def render(table: Table | Summary, format: str) -> str:
     return FORMATS[format].render(as_table(table))
 
 
-def print_table(table: Table | Summary, format: str = "table", file: IO[str] | None = None) -> None:
+def with_details(table: Table) -> Table:
+    """Return a table whose notes are followed by its details."""
+    return replace(table, notes=(*table.notes, *table.details), details=())
+
+
+def print_table(
+    table: Table | Summary, format: str = "table", file: IO[str] | None = None, details: bool = False
+) -> None:
     """Print a table to a text stream, by default the standard output.
 
     On a terminal the table takes as much as its width allows, with headings bold
     and intervals dim.  Elsewhere the width is 80 columns, or the environment's
     ``COLUMNS``, and there are no colours.  Letters that the stream's encoding
-    lacks are spelt as their code points.
+    lacks are spelt as their code points.  With `details` all formats show what tells more.
 
     Raises
     ------
     ParameterError
         The format is unknown, or it is given something else.
     """
+    if format not in FORMATS:
+        raise ParameterError(f"format '{format}' is unknown: choose one of {', '.join(FORMATS)}")
+    made = as_table(table)
+    made = with_details(made) if details else made
     stream = sys.stdout if file is None else file
     encoding = getattr(stream, "encoding", None) or "utf-8"
 
@@ -278,13 +293,13 @@ def print_table(table: Table | Summary, format: str = "table", file: IO[str] | N
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
     if format != "table" or not stream.isatty():
-        stream.write(encodable(render(table, format)))
+        stream.write(encodable(FORMATS[format].render(made)))
         return
     from rich.console import Console
     from rich.text import Text
 
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    for line in styled_lines(as_table(table), console.width):
+    for line in styled_lines(made, console.width):
         text = Text.assemble(*((encodable(piece), style) for piece, style in line))
         console.print(text, crop=False, no_wrap=True, overflow="ignore")
 

@@ -6,13 +6,12 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from certmix.errors import one_line
 from certmix.tables.table import (
-    Label,
     Printed,
     Table,
     key_columns,
@@ -75,8 +74,6 @@ def latex_table(table: Table) -> str:
     superscript.  Columns that find no room on a line stand in a further block,
     rows that find none on a page in a further table.
     """
-    short = ((c.short if isinstance(c, Label) else c for c in row) for row in table.rows)
-    table = replace(table, rows=tuple(map(tuple, short)))
     columns = _columns(table)
     widths, names = [column.width for column in columns], key_columns(table)
     if sum(widths[:names]) + max(widths[names:], default=0.0) > _LINE_WIDTH:

@@ -13,6 +13,7 @@ from certmix.text import (
     UNKNOWN,
     accuracy,
     ceil_digits,
+    ceil_percent,
     floor_digits,
     interval_ends,
     known,
@@ -40,12 +41,15 @@ class Quantity:
         Its unit; where a column has only one, its heading shows it.
     rounding
         ``nearest``, or ``down`` and ``up`` for lower and upper bounds.
+    most
+        What it could still be: printed as a range, up to this.
     """
 
     value: float | None
     digits: int
     unit: str = ""
     rounding: str = "nearest"
+    most: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.digits <= 400:
@@ -56,27 +60,19 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of 1, printed in percent and rounded down; the ends of its interval are rounded outwards."""
+    """A share of 1, printed in percent and rounded down; the ends of its interval are rounded outwards.
+
+    With `most`, what it could still be and the upper end of that one's interval, it is printed as a range.
+    """
 
     value: float | None
     interval: tuple[float, float] | None = None
+    most: tuple[float, float] | None = None
 
     @property
     def accuracy(self) -> float | None:
         """The share."""
         return self.value
-
-
-class Label(str):
-    """Words that name a row, and shorter ones for where room is scarce."""
-
-    short: str
-
-    def __new__(cls, text: str, short: str) -> Label:
-        """Return the words."""
-        label = super().__new__(cls, text)
-        label.short = short
-        return label
 
 
 Cell = str | int | float | None | AccuracyShare | Share | Quantity
@@ -94,8 +90,8 @@ class Table:
         One line each: what is shown, and how it came about.
     headings, rows
         One heading a column; each row has a cell for each.
-    notes
-        What a reader must know, one entry a sentence or more.
+    notes, details
+        What a reader must know, and what tells more, one entry a sentence or more.
     complete, extent
         False for a partial result, and how much of it there is, in words.
     groups
@@ -127,6 +123,7 @@ class Table:
     below: str = ""
     data: dict[str, Any] | None = None
     records: tuple[tuple[Any, ...], ...] | None = None
+    details: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_stem(self.name)
@@ -192,13 +189,22 @@ def printed(cell: Cell, digits: int = 1) -> Printed:
     if isinstance(cell, AccuracyShare | Share):
         if not known(cell.accuracy):
             return Printed(UNKNOWN)
-        whole = cell.interval is not None and all(map(known, cell.interval))
-        ends = interval_ends(cell.interval, digits) if cell.interval is not None and whole else None
-        return Printed(accuracy(cell.accuracy), ends, "%")
+        interval, text = cell.interval, accuracy(cell.accuracy)
+        if isinstance(cell, Share) and cell.most is not None:
+            most, high = cell.most
+            figures = text, ceil_percent(most)
+            whole = all(figure.endswith(".0") for figure in figures)
+            text = "-".join(figure.removesuffix(".0") if whole else figure for figure in figures)
+            interval = None if interval is None else (interval[0], high)
+        all_known = interval is not None and all(map(known, interval))
+        ends = interval_ends(interval, digits) if interval is not None and all_known else None
+        return Printed(text, ends, "%")
     if isinstance(cell, Quantity):
         if not known(cell.value):
             return Printed(UNKNOWN)
-        return Printed(_ROUND[cell.rounding](float(cell.value), cell.digits), None, cell.unit)
+        text = _ROUND[cell.rounding](float(cell.value), cell.digits)
+        text += "" if cell.most is None else f"-{ceil_digits(cell.most, cell.digits)}"
+        return Printed(text, None, cell.unit)
     if isinstance(cell, str):
         return Printed(cell)
     if not known(cell):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from certmix.errors import one_line
 from certmix.tables.table import (
     Cell,
-    Label,
     Table,
     key_columns,
     packed,
@@ -29,7 +28,6 @@ class _Layout:
     fold: int | None = None
     gap: int = 2
     whole: bool = False  # headings on one line
-    short: bool = False  # short labels
 
 
 _LAYOUTS = (
@@ -37,15 +35,14 @@ _LAYOUTS = (
     _Layout(True, 1),
     _Layout(False, 1, whole=True),
     _Layout(False, 1),
-    _Layout(False, 1, short=True),
     _Layout(True, 1, fold=2),
     _Layout(False, 1, fold=2),
     _Layout(False, 0),
-    _Layout(False, 0, short=True),
+    _Layout(False, 0, gap=1),
     _Layout(False, 0, fold=2),
     _Layout(False, 1, fold=4),
     _Layout(False, 0, fold=4),
-    _Layout(False, 0, fold=4, gap=1, short=True),
+    _Layout(False, 0, fold=4, gap=1),
 )
 """From the most telling one to the narrowest."""
 _LEAST = 10  # letters that a column of words keeps
@@ -157,8 +154,6 @@ def _grid(table: Table, layout: _Layout, width: int) -> _Grid:
 
 def _cell(cell: Cell, layout: _Layout, most: int | None, unit: str | None) -> list[_Line]:
     """Return a cell's lines; its unit is written where the column has several."""
-    if isinstance(cell, Label) and layout.short:
-        cell = cell.short
     made = printed(cell, layout.digits)
     figure = one_line(made.shown(unit))
     if made.interval is None:

@@ -20,11 +20,12 @@ _EVERY = 0.05
 
 @dataclass(frozen=True)
 class Mix:
-    """The mix at one alpha: clean accuracy, and a certified accuracy for each certificate."""
+    """The mix at one alpha: clean accuracy, and for each certificate what is certified and what could be."""
 
     alpha: float
     clean_accuracy: float
     certified: tuple[Share, ...]
+    could_reach: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class TradeOff:
     wanted_clean_accuracy: float | None
     sweeps: tuple[Sweep, ...]
     notes: tuple[str, ...]
+    details: tuple[str, ...] = ()
 
     @property
     def table(self) -> Table:
@@ -86,7 +88,8 @@ class TradeOff:
             settings="",
             headings=("alpha", "clean", *self.certificates),
             rows=tuple(rows),
-            notes=(*(f"Clean accuracy of {one.source}: {one.clean_is}." for one in self.sweeps), *self.notes),
+            notes=self.notes,
+            details=self.details,
             groups=tuple(groups),
             data=self.as_dict(),
             records=self._records(),
@@ -95,23 +98,24 @@ class TradeOff:
     def _records(self) -> tuple[tuple[Any, ...], ...]:
         """Return CSV lines: one a source, certificate and alpha, and the matched ones."""
         at = plain_decimal(self.at_radius)
-        figures = [f"{name}@{at}" for name in ("certified_accuracy", "lower", "upper")]
+        figures = [f"{name}@{at}" for name in ("certified_accuracy", "lower", "upper", "could_reach")]
         found: list[tuple[Any, ...]] = [
             ("source", "sigma", "certificate", "alpha", "clean_accuracy", *figures, "on_front", "matched")
         ]
 
-        def add(sweep: Sweep, name: str, mix: Mix, share: Share, *told: Any) -> None:
-            figure = (mix.alpha, mix.clean_accuracy, share.value, *(share.interval or (None, None)))
-            found.append((sweep.source, sweep.sigma, name, *figure, *told))
+        def add(sweep: Sweep, k: int, mix: Mix, *told: Any) -> None:
+            low, high = mix.certified[k].interval or (None, None)
+            figure = (mix.alpha, mix.clean_accuracy, mix.certified[k].value, low, high, mix.could_reach[k])
+            found.append((sweep.source, sweep.sigma, self.certificates[k], *figure, *told))
 
         for sweep in self.sweeps:
-            for name, (shares, front) in zip(self.certificates, sweep.lines(), strict=True):
-                for mix, share, best in zip(sweep.mixes, shares, front, strict=True):
-                    add(sweep, name, mix, share, best, False)
+            for k, (_, front) in enumerate(sweep.lines()):
+                for mix, best in zip(sweep.mixes, front, strict=True):
+                    add(sweep, k, mix, best, False)
         for sweep in self.sweeps:
             if sweep.match is not None:
-                for name, share in zip(self.certificates, sweep.match.certified, strict=True):
-                    add(sweep, name, sweep.match, share, "", True)
+                for k in range(len(self.certificates)):
+                    add(sweep, k, sweep.match, "", True)
         return tuple(found)
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,16 +129,22 @@ class TradeOff:
                 "clean_accuracy": [mix.clean_accuracy for mix in sweep.mixes],
                 "rows": [
                     {"certificate": name, "certified_accuracy": [share.value for share in shares],
-                     "interval": [share.interval for share in shares], "on_front": front}
-                    for name, (shares, front) in zip(self.certificates, sweep.lines(), strict=True)
+                     "interval": [share.interval for share in shares],
+                     "could_reach": [mix.could_reach[k] for mix in sweep.mixes], "on_front": front}
+                    for k, (name, (shares, front)) in enumerate(
+                        zip(self.certificates, sweep.lines(), strict=True)
+                    )
                 ],
             })  # fmt: skip
             if (mix := sweep.match) is not None:
                 matches.append(whose | {
                     "alpha": mix.alpha, "clean_accuracy": mix.clean_accuracy,
                     "rows": [
-                        {"certificate": name, "certified_accuracy": share.value, "interval": share.interval}
-                        for name, share in zip(self.certificates, mix.certified, strict=True)
+                        {"certificate": name, "certified_accuracy": share.value, "interval": share.interval,
+                         "could_reach": reach}
+                        for name, share, reach in zip(
+                            self.certificates, mix.certified, mix.could_reach, strict=True
+                        )
                     ],
                 })  # fmt: skip
         return {
@@ -144,6 +154,7 @@ class TradeOff:
             "sources": sources,
             "matches": matches,
             "notes": self.notes,
+            "details": self.details,
         }
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from certmix.errors import one_line
-from certmix.tables.table import Cell, Label, Quantity, Share, Table
-from certmix.text import accuracy, as_given, floor_digits, known, plain_decimal
+from certmix.tables.table import Cell, Quantity, Share, Table
+from certmix.text import accuracy, as_given, known, plain_decimal
 from certmix.types import CertifiedAccuracy, Summary
 
 DETERMINISTIC = ("margin", "lipschitz-constant")
@@ -21,7 +23,8 @@ _MEANINGS = {
 }
 
 
-CLEAN_LABELS = ("standard (g)", "robust (h)", "mixed")
+_DIGITS = {"linf": 5}
+"""Of a mean radius, where they are not three."""
 
 
 def symbols(text: str) -> str:
@@ -75,19 +78,39 @@ def settings(summary: Summary) -> str:
     return ", ".join([*parts, images])
 
 
-def notes(summary: Summary) -> list[str]:
-    """Return the notes at the end of a table, one sentence or more each."""
-    lines = [
+_RANGES = (
+    "A range ends at what all samples that were allowed could still give: an estimate, too low with "
+    "probability 2.5 %. --settle all samples on for the rows of theorems, --goal radius for mean radii."
+)
+MOST_NOTES = 5
+"""Lines under a certified-accuracy table; the rest are details."""
+
+
+def notes(summary: Summary) -> tuple[list[str], list[str]]:
+    """Return the notes of a table and its details, one sentence or more each."""
+    delta, proved = summary.failure_probability, deterministic(summary)
+    fails = "unknown" if delta is None else f"at most {plain_decimal(delta)}"
+    cells = [cell for row in _rows(summary) for cell in row]
+    open_ = any(isinstance(cell, Share | Quantity) and cell.most is not None for cell in cells)
+    found = [
+        *map(one_line, summary.notes),
+        f"Certified: right, and proved to stay so within the {summary.norm} radius, whatever g is.",
+        "Nothing is left to chance: no samples are drawn."
+        if proved
+        else f"Each certificate fails with probability {fails}, each row by itself.",
+        *(["40-45: 40 % is certified, 45 % could be with more samples (see --details)."] if open_ else []),
+        *([] if proved else ["Clean accuracies of h and the mix are estimates; figures are rounded down."]),
+    ]
+    details = [
+        *found[MOST_NOTES:],
         "Accuracies, mean radii and lower ends of intervals are rounded down, upper ends up. "
         "An image counts in column > 0 when some radius above 0 is certified.",
-        "Clean accuracies are exact on these images."
-        if deterministic(summary)
-        else "Clean accuracies of the robust and the mixed classifier are plug-in estimates "
-        "from noisy votes, not certificates.",
+        *(["Clean accuracies are exact on these images."] if proved else []),
+        *([_RANGES] if open_ else []),
     ]
     if summary.abstained:
         plural = "" if summary.abstained == 1 else "s"
-        lines.append(
+        details.append(
             f"The class could not be established (abstained) on {summary.abstained:,} image{plural}; "
             "such an image counts as not certified."
         )
@@ -95,52 +118,72 @@ def notes(summary: Summary) -> list[str]:
     from certmix.radii import CERTIFICATES
 
     meanings = {**{name: one.meaning for name, one in CERTIFICATES.items()}, **_MEANINGS}
-    lines += [f"{name}: {text}" for name, text in meanings.items() if name in present]
+    details += [f"{name}: {text}" for name, text in meanings.items() if name in present]
     names = ("data", "standard", "robust", "bound", "goal", "selection samples", "seed")
     pairs = {name: getattr(summary, name.replace(" ", "_")) for name in names}
     told = (f"{name} {one_line(str(value))}" for name, value in pairs.items() if value is not None)
-    return [*lines, f"Run: {'; '.join(told)}.", *map(one_line, summary.notes)]
+    return found[:MOST_NOTES], [*details, f"Run: {'; '.join(told)}.", *map(one_line, summary.details)]
 
 
-def mean_radius(row: CertifiedAccuracy, *, norm: str = "l2") -> str:
-    """Return a row's mean certified radius with three decimals (l-inf: five), rounded down."""
-    value = row.mean_certified_radius
-    return floor_digits(value, _radius_digits(norm)) if known(value) else "-"
+def settled(value: float, most: float, images: int) -> bool:
+    """Whether more samples could add no more than half a point to an accuracy, or one image in a hundred."""
+    return not round((most - value) * images) > max(0.005 * images, images >= 100)
 
 
-def _radius_digits(norm: str) -> int:
-    return 5 if norm == "linf" else 3
+def share_of(value: float, interval: tuple[float, float], most: float, images: int) -> Share:
+    """Return an accuracy as a cell: one figure where it is settled, else a range."""
+    if not known(value) or settled(value, most, images):
+        return Share(value, interval)
+    from certmix.bounds import clopper_pearson  # here: scipy is slow to import
+
+    _, high = clopper_pearson.interval(np.array([round(most * images)]), images)
+    return Share(value, interval, (most, float(high[0])))
+
+
+def _rows(summary: Summary) -> list[tuple[Cell, ...]]:
+    return [
+        (
+            one_line(row.certificate),
+            Share(row.clean_accuracy),
+            *(
+                share_of(*cell, summary.images)
+                for cell in zip(row.certified_accuracy, row.interval, row.could_reach, strict=True)
+            ),
+            mean_radius(row, norm=summary.norm),
+        )
+        for row in summary.rows
+    ]
+
+
+def mean_radius(row: CertifiedAccuracy, *, norm: str = "l2") -> Quantity:
+    """Return a row's mean radius as a cell: a range where more samples could add more than one percent."""
+    value, most = row.mean_certified_radius, row.mean_radius_could_reach
+    open_ = known(value) and known(most) and most > 1.01 * value
+    return Quantity(value, _DIGITS.get(norm, 3), rounding="down", most=most if open_ else None)
 
 
 def summary_table(summary: Summary) -> Table:
     """Return the certified accuracies as a table: a row a certificate, a column a radius."""
-    rows: list[tuple[Cell, ...]] = []
-    groups = []
-    for classifier, found in groupby(summary.rows, key=lambda row: row.classifier):
-        of_group: list[tuple[Cell, ...]] = [
-            (
-                Label(certificate_label(row.certificate), one_line(row.certificate)),
-                *(Share(*pair) for pair in zip(row.certified_accuracy, row.interval, strict=True)),
-                Quantity(row.mean_certified_radius, _radius_digits(summary.norm), rounding="down"),
-            )
-            for row in found
-        ]
-        rows += of_group
-        groups.append((classifier_label(classifier, summary.alpha), len(of_group)))
-    shares = summary.clean_accuracy
-    clean = zip(CLEAN_LABELS, (shares.standard, shares.robust, shares.mixed), strict=True)
+    groups = [
+        (classifier_label(classifier, summary.alpha), len(list(of_group)))
+        for classifier, of_group in groupby(row.classifier for row in summary.rows)
+    ]
     planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
+    standard, (short, details) = summary.clean_accuracy.standard, notes(summary)
     return Table(
         name="certified-accuracy",
         title=f"Certified accuracy (%) at {summary.norm} radius, with its 95 % interval over images",
         settings=settings(summary),
-        headings=("certificate", *map(radius_heading, summary.radii), "mean radius"),
-        rows=tuple(rows),
-        notes=tuple(notes(summary)),
+        headings=("certificate", "clean", *map(radius_heading, summary.radii), "mean radius"),
+        rows=tuple(_rows(summary)),
+        notes=tuple(short),
+        details=tuple(details),
         complete=bool(summary.complete),
         groups=tuple(groups),
         extent=f"{summary.images:,}{planned} images",
-        below=f"Clean accuracy (%): {', '.join(f'{label} {accuracy(share)}' for label, share in clean)}",
+        below=""
+        if standard is None
+        else f"Clean accuracy (%) of the standard classifier g: {accuracy(standard)}",
         data=summary.as_dict(),
         records=_records(summary),
     )
@@ -150,19 +193,20 @@ def _records(summary: Summary) -> tuple[tuple[Any, ...], ...]:
     """Return the lines of the CSV: its column names are fixed, and programs know them."""
     radii = [plain_decimal(radius) for radius in summary.radii]
     norm = [summary.norm] if deterministic(summary) or summary.norm != "l2" else []
+    names = ("certified_accuracy", "lower", "upper", "could_reach")
     headings = [
-        "classifier", "certificate", "sigma", "alpha", "images", "failure_probability",
-        *(f"{name}@{radius}" for name in ("certified_accuracy", "lower", "upper") for radius in radii),
-        "mean_certified_radius", *(f"clean_accuracy_{name}" for name in ("standard", "robust", "mixed")),
-        "complete", *(["norm"] if norm else []),
+        "classifier", "certificate", "sigma", "alpha", "images", "failure_probability", "clean_accuracy",
+        *(f"{name}@{radius}" for name in names for radius in radii),
+        "mean_certified_radius", "mean_radius_could_reach", "clean_accuracy_standard", "complete",
+        *(["norm"] if norm else []),
     ]  # fmt: skip
-    clean = summary.clean_accuracy
     lines = [
         (
             row.classifier, row.certificate, summary.sigma, summary.alpha, summary.images,
-            summary.failure_probability, *row.certified_accuracy, *(low for low, _ in row.interval),
-            *(high for _, high in row.interval), row.mean_certified_radius,
-            clean.standard, clean.robust, clean.mixed, bool(summary.complete), *norm,
+            summary.failure_probability, row.clean_accuracy, *row.certified_accuracy,
+            *(low for low, _ in row.interval), *(high for _, high in row.interval), *row.could_reach,
+            row.mean_certified_radius, row.mean_radius_could_reach, summary.clean_accuracy.standard,
+            bool(summary.complete), *norm,
         )
         for row in summary.rows
     ]  # fmt: skip

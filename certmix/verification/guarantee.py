@@ -38,7 +38,7 @@ CERTIFICATE = (
     "lipschitz_constant", "constant_of",
 )  # fmt: skip
 SAMPLING = (
-    "samples", "selection_samples", "goal", "relative_precision", "scores", "temperature", "seed",
+    "samples", "selection_samples", "goal", "settle", "relative_precision", "scores", "temperature", "seed",
     "precision",
 )  # fmt: skip
 """Keys of the two tables that one request is made from."""

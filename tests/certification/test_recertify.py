@@ -147,7 +147,7 @@ def test_a_log_in_a_table(tmp_path, log):
     assert (table.images, table.abstained, table.alpha) == (5, 1, 1.0)
     clean = table.clean_accuracy
     assert (clean.standard, clean.robust, clean.mixed) == (None, 3 / 5, None)
-    assert any("1 abstentions count as wrong" in note for note in table.notes)
+    assert any("1 abstentions count as wrong" in note for note in table.details)
     (tmp_path / "running.tsv").write_text(log.read_text().replace("\t1\t0:00", "\t7\t0:00"))
     assert recertify(tmp_path / "running.tsv", sigma=0.25).rows == table.rows  # correct is not read
     huge = write(tmp_path / "huge", (0, 1, 1, "9.0"))
@@ -157,7 +157,7 @@ def test_a_log_in_a_table(tmp_path, log):
     gaps = write(tmp_path / "gaps", *[(100 * i, 1, 1, "0.3") for i in range(427)])
     table = recertify(gaps, sigma=0.25)
     assert (table.images, table.planned_images, table.complete) == (427, 500, False)
-    assert any(note.startswith("Rows: 427 of 500") for note in table.notes)
+    assert any(note.startswith("Rows: 427 of 500") for note in table.details)
     assert recertify(gaps, sigma=0.25, rows=427).complete
     table = recertify(write(tmp_path / "empty"), sigma=0.25)
     assert (table.images, table.rows, table.complete) == (0, (), False)
@@ -378,7 +378,7 @@ def test_a_noise_level_in_a_column_is_the_logs_own(tmp_path, log):
 def without_models(text: str) -> dict:
     """A table without the note, which must be there, that models were not checked."""
     table = json.loads(text)
-    table["notes"].remove(NOT_CHECKED)
+    table["details"].remove(NOT_CHECKED)
     return table
 
 

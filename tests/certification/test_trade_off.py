@@ -157,7 +157,19 @@ def test_published_logs_reach_the_papers_kind_of_figure():
 
 @pytest.mark.usefixtures("few")
 def test_a_run_folder_uses_the_predictions_of_g(command, problem):
-    options = (*problem.options, "--samples", 400, "--images", 10, "--output", "run", "--format", "json")
+    options = (
+        *problem.options,
+        "--radii",
+        "0,0.25",
+        "--samples",
+        400,
+        "--images",
+        10,
+        "--output",
+        "run",
+        "--format",
+        "json",
+    )
     made = command("certify", *options)
     assert made.code == 0, made.err
     table, one = json.loads(made.out), read_mixable("run")

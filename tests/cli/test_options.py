@@ -25,7 +25,7 @@ STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_file
 PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
-    "samples", "selection_samples", "scores", "temperature", "goal", "relative_precision",
+    "samples", "selection_samples", "scores", "temperature", "goal", "settle", "relative_precision",
     "failure_probability", "bound", "seed", "precision", "compiled", "shard",
 }  # fmt: skip
 OF_FILES = {"as_printed", "assume_selected"}
@@ -76,6 +76,7 @@ MODES = [
         "certify", f"{SMOOTH} --scores soft --goal radius --engine ray", PLAIN,
         {"bound": "bernstein", "norm": "linf", "engine": "local", "scores": "hard"},
     ),
+    Mode("certify", f"{SMOOTH} --goal fixed", {"settle", "relative_precision"}, only={"settle", "relative_precision"}),
     Mode("certify", f"{SMOOTH} --standard none", STANDARD - {"standard"}, only=STANDARD),
     Mode(
         "certify", f"{EXACT} margin", SAMPLING | RAY | {"sigma", "lipschitz_constant", "constant_of"},
@@ -158,7 +159,7 @@ VALUES = {
     "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "goal": "fixed",
     "gpus_per_worker": "0.5", "gradient_free": "", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
-    "match_clean_accuracy": "0.5", "max_radius": "2", "name": "mine", "names": "radii", "new_seed": "5",
+    "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "name": "mine", "names": "radii", "new_seed": "5",
     "noise_sigma": "0.3", "noisy_samples": "20", "norm": "l2", "norms": "l2", "of": "logits",
     "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "precision": "bf16",
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",

@@ -83,7 +83,7 @@ UNITS = table_of(
     complete=False,
 )
 MIXES = tuple(
-    Mix(alpha, clean, (Share(exact, ends), Share(smoothing, ends)))
+    Mix(alpha, clean, (Share(exact, ends), Share(smoothing, ends)), (exact, smoothing))
     for alpha, clean, exact, smoothing, ends in (
         (0.5, 0.95, 0.0, 0.0, (0.0, 0.04)), (0.51, 0.94, 0.1, 0.1, (0.05, 0.17)), (0.55, 0.9, 0.2, 0.1999, (0.13, 0.29)),
     )
@@ -91,7 +91,7 @@ MIXES = tuple(
 SWEEP = Sweep("log.tsv", 0.5, 100, "an estimate", MIXES)
 TRADE_OFF = TradeOff(
     0.25, ("exact", "smoothing"), 0.94,
-    (replace(SWEEP, match=Mix(0.512, 0.94, (Share(0.12, (0.06, 0.2)), Share(0.11, (0.05, 0.19))))), replace(SWEEP, sigma=1.0)),
+    (replace(SWEEP, match=Mix(0.512, 0.94, (Share(0.12, (0.06, 0.2)), Share(0.11, (0.05, 0.19), (0.16, 0.25))), (0.12, 0.16))), replace(SWEEP, sigma=1.0)),
     ("one note",),
 )  # fmt: skip
 

@@ -35,7 +35,8 @@ def shares(table: Table) -> list[tuple[float, tuple[float, float] | None]]:
     """Return each accuracy and its interval."""
     cells = [cell for row in table.rows for cell in row]
     found = [(c.value if isinstance(c, Share) else getattr(c, "accuracy", None), c) for c in cells]
-    return [(share, cell.interval) for share, cell in found if share is not None and math.isfinite(share)]
+    alone = [(share, cell) for share, cell in found if getattr(cell, "most", None) is None]
+    return [(share, cell.interval) for share, cell in alone if share is not None and math.isfinite(share)]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -62,6 +63,7 @@ def test_every_table_in_every_format(kind: str, format: str, monkeypatch: pytest
         assert ("partial" in text.lower()) == (not table.complete)
         if not table.complete:
             assert text.lower().index("partial result") < text.index("57.0")
+        assert ("11-16" in text and "[5.0, 25.0]" in text) or kind != "trade-off" or format == "latex"
         for share, interval in shares(table):
             assert floor_percent(share) in text
             if interval is not None and all(map(math.isfinite, interval)):
@@ -160,10 +162,12 @@ def test_csv_reads_back_the_same_numbers(run_with: Callable) -> None:
         for i, radius in enumerate(("0", "0.25", "1")):
             assert float(line[f"certified_accuracy@{radius}"]) == row.certified_accuracy[i]
             assert (float(line[f"lower@{radius}"]), float(line[f"upper@{radius}"])) == row.interval[i]
+            assert float(line[f"could_reach@{radius}"]) == row.could_reach[i]
         assert float(line["mean_certified_radius"]) == row.mean_certified_radius
     text = render(replace(SMALL, failure_probability=1e-7), "csv").splitlines()[1]
     assert text == (
-        "robust,exact,0.5,0.76,100,0.0000001,0.57,0.29,0.4671,0.2036,0.6687,0.38931,0.12367,0.95,0.57,,true"
+        "robust,exact,0.5,0.76,100,0.0000001,,0.57,0.29,0.4671,0.2036,0.6687,0.38931,0.57,0.29,0.12367,"
+        "0.12367,0.95,true"
     )
     assert render(replace(SMALL, rows=()), "csv").startswith("classifier,certificate,sigma")
     assert render(replace(SMALL, norm="linf"), "csv").splitlines()[1].endswith(",true,linf")
@@ -182,7 +186,7 @@ def test_csv_of_a_trade_off_holds_each_alpha_and_the_matched_ones() -> None:
     assert lines[1] == {
         "source": "log.tsv", "sigma": "0.5", "certificate": "exact", "alpha": "0.51", "clean_accuracy": "0.94",
         "certified_accuracy@0.25": "0.1", "lower@0.25": "0.05", "upper@0.25": "0.17",
-        "on_front": "true", "matched": "false",
+        "could_reach@0.25": "0.1", "on_front": "true", "matched": "false",
     }  # fmt: skip
     assert [line["alpha"] for line in lines if line["matched"] == "true"] == ["0.512"] * 2
 
@@ -219,7 +223,9 @@ def test_user_text_cannot_break_out(name: str) -> None:
             escaped = r"a\|b\\n\\n\# c \<x> \\x1b\[1m \\udc80 \\end{table} 50% \$ \& \_^\~"
             assert text.count(escaped) in (1, 6)
             assert all(
-                re.match(r"(\| |# |- |Notes|Clean|a|sigma)", line) for line in text.splitlines() if line
+                re.match(r"(\| |# |- |Notes|Details|Clean|a|sigma)", line)
+                for line in text.splitlines()
+                if line
             )
     if name == "csv":
         assert len(render(TABLES["hostile"], name).splitlines()) == 2

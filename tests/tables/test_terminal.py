@@ -28,7 +28,7 @@ def row_lines(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if re.match(r"  [a-z]", line)]
 
 
-@pytest.mark.parametrize("count", [7, 9])
+@pytest.mark.parametrize("count", [5, 7])
 def test_every_figure_of_every_row_stands_on_one_line(run_with: Callable, count: int) -> None:
     summary = run_with(QUARTERS[:count]).summary
     for width in (76, 79, 80, 83, 89, 120, 121, 170):
@@ -37,7 +37,8 @@ def test_every_figure_of_every_row_stands_on_one_line(run_with: Callable, count:
         for line, row in zip(row_lines(text), summary.rows, strict=True):
             assert line[0] == row.certificate
             figures = [word for word in line if re.fullmatch(r"\d+\.\d", word)]
-            assert figures == [floor_percent(share) for share in row.certified_accuracy]
+            shares = [share for share in (row.clean_accuracy, *row.certified_accuracy) if share is not None]
+            assert figures == [floor_percent(share) for share in shares]
             assert line[-1] == floor_digits(row.mean_certified_radius, 3)
 
 

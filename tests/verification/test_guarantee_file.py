@@ -79,7 +79,8 @@ def requests(draw):
         return Margin(alpha, "margin", "linf", images, radii, "crown", 32 / 255)
     return CertifyRequest(
         draw(numbers), alpha, images, draw(st.integers(100, 10**9)), draw(st.integers(1, 1000)),
-        draw(st.sampled_from(["radii", "radius", "fixed"])), draw(st.floats(0.001, 0.999)),
+        draw(st.sampled_from(["radii", "radius", "fixed"])), draw(st.sampled_from(["exact", "all"])),
+        draw(st.floats(0.001, 0.999)),
         draw(st.floats(1e-12, 0.999)), certificates=(draw(st.sampled_from(["exact", "smoothing"])),),
         radii=radii, seed=draw(st.integers(0, 10**12)),
     )  # fmt: skip
