@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -13,11 +9,11 @@ from certmix.data import load
 from certmix.errors import DataError
 
 
-@pytest.fixture
-def refusal() -> Callable[..., str]:
+@pytest.fixture(scope="session")
+def refusal():
     """Return a function that loads what cannot be loaded and returns the one-line error."""
 
-    def refused(*arguments: Any, error: type[Exception] = DataError, **options: Any) -> str:
+    def refused(*arguments, error=DataError, **options):
         with pytest.raises(error) as caught:
             load(*arguments, **options)
         message = str(caught.value)
@@ -29,16 +25,15 @@ def refusal() -> Callable[..., str]:
 
 
 @pytest.fixture
-def save_npz(tmp_path: Path) -> Callable[..., Path]:
+def save_npz(tmp_path):
     """Return a function that saves arrays; good inputs and labels unless told otherwise."""
 
-    def save(**arrays: Any) -> Path:
-        path = tmp_path / "mine.npz"
+    def save(**arrays):
         good = {
             "inputs": np.linspace(0, 1, 12, dtype=np.float32).reshape(4, 3),
             "labels": np.array([0, 1, 2, 1]),
         }
-        np.savez(path, **{k: v for k, v in {**good, **arrays}.items() if v is not None})
-        return path
+        np.savez(tmp_path / "mine.npz", **{k: v for k, v in {**good, **arrays}.items() if v is not None})
+        return tmp_path / "mine.npz"
 
     return save

@@ -114,47 +114,30 @@ def test_both_layouts_read_alike(family, tmp_path):
     assert len(sums) == 1, "the checksum depends on the content, not on the layout"
 
 
-def test_stray_images_beside_the_folder_do_not_matter(tmp_path):
-    write_binary(CIFAR10, tmp_path / "cifar-10-batches-bin")
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_known_names_where_the_names_are_absent_and_stray_images_beside_the_folder(family, tmp_path):
+    write_binary(family, tmp_path / family.binary_folder)
+    (tmp_path / family.binary_folder / family.names_text).unlink()
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "one.png").write_bytes(b"")
-    assert load(tmp_path).settings["source"] == "cifar10"
+    assert load(tmp_path).settings["source"] == family.name
+    assert load(tmp_path).class_names == family.class_names
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_known_names_where_the_names_are_absent(family, tmp_path):
-    write_binary(family, tmp_path / "bin")
-    (tmp_path / "bin" / family.names_text).unlink()
-    assert load(tmp_path / "bin").class_names == family.class_names
-
-
-@pytest.fixture
-def binary(tmp_path):
-    write_binary(CIFAR10, tmp_path / "bin")
-    return tmp_path / "bin"
-
-
-@pytest.mark.parametrize("keep", [0, 3072, 3074, 2 * 3073 + 1])
-def test_truncated_binary(keep, binary, refusal):
-    path = binary / "test_batch.bin"
-    path.write_bytes(path.read_bytes()[:keep])
-    message = refusal(binary)
-    assert f"has {keep} bytes, expected a multiple of 3073" in message and str(path) in message
-
-
-def test_label_out_of_range_in_binary(binary, refusal):
-    path = binary / "test_batch.bin"
-    path.write_bytes(path.read_bytes()[:3073] + b"\x0a" + bytes(3072))
-    assert "label 10 of input 1 is out of range: expected 0 to 9" in refusal(binary)
-
-
-def test_missing_part(binary, refusal):
+def test_faults_of_binary_folders(tmp_path, refusal):
+    binary = tmp_path / "bin"
+    write_binary(CIFAR10, binary)
     (binary / "data_batch_3.bin").unlink()
     assert "data_batch_3.bin is missing" in refusal(binary, "train")
     assert len(load(binary, "test")) == ROWS
-
-
-def test_wrong_number_of_class_names(binary, refusal):
+    path = binary / "test_batch.bin"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:3073] + b"\x0a" + bytes(3072))
+    assert "label 10 of input 1 is out of range: expected 0 to 9" in refusal(binary)
+    for keep in (2 * 3073 + 1, 3074, 3072, 0):
+        path.write_bytes(raw[:keep])
+        message = refusal(binary)
+        assert f"has {keep} bytes, expected a multiple of 3073" in message and str(path) in message
     (binary / "batches.meta.txt").write_text("cat\ndog\n")
     assert "has 2 class names, expected 10" in refusal(binary)
 

@@ -1,15 +1,16 @@
-"""Naming a data set: the table, paths that are missing or of no known kind, input ranges."""
+"""Naming a data set: the table, paths that are missing or of no known kind, input ranges; which inputs are taken."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from certmix.data import DATASETS, load, parse_input_range
+from certmix.data import DATASETS, load, load_arrays, parse_input_range, spread, stack
 from certmix.errors import ParameterError
 
 
@@ -19,66 +20,53 @@ def test_table_describes_each_source_in_one_line():
         assert source.description and "\n" not in source.description
 
 
-def test_import_is_light():
-    code = "import sys, certmix.data as d; d.load; print([m for m in ('torch', 'PIL') if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
+def put(folder, *files):
+    for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(bytes(10))
 
 
-@pytest.mark.parametrize("typed", ["cifar10-smple", "CIFAR10-sample", "cifar10_sample"])
-def test_misspelt_name_is_suggested(typed, refusal):
-    assert "did you mean cifar10-sample?" in refusal(typed)
-
-
-def test_missing_path(refusal, tmp_path):
-    message = refusal(tmp_path / "nowhere" / "zzz")
-    assert "no such path" in message and "cifar10-sample" in message
-    assert "did you mean" not in refusal("pik.npz")
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "images", "npz"])
-def test_name_of_a_kind_needs_a_path(name, refusal, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "give its path" in refusal(name)
-
-
-def test_home_is_expanded(save_npz, monkeypatch):
-    path = save_npz()
-    monkeypatch.setenv("HOME", str(path.parent))
-    assert len(load("~/mine.npz")) == 4
-
-
-def test_over_long_path_is_one_line(refusal):
-    assert "cannot be read" in refusal("x" * 5000)
-
-
-def test_parent_with_two_data_sets_is_ambiguous(refusal, tmp_path):
-    for name in ("cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(bytes(10))
-    message = refusal(tmp_path)
-    assert "cifar-10-batches-bin (cifar10)" in message and "name one of them" in message
-
-
-PATHS = {
-    "empty folder": ("", [], "found nothing): give a CIFAR folder, or a folder with a sub-folder of images"),
-    "another folder": ("", [f"{name}.txt" for name in "abcd"], "found a.txt, b.txt, c.txt, ..."),
-    "table": (
-        "data.csv",
-        ["data.csv"],
-        "is a .csv file: give an .npz file or a folder; unpack archives first",
+NO_DATA = {
+    "cifar10-smple": ([], "did you mean cifar10-sample?"),
+    "CIFAR10-sample": ([], "did you mean cifar10-sample?"),
+    "cifar10_sample": ([], "did you mean cifar10-sample?"),
+    "nowhere/zzz": ([], "no such path exists: give an existing path or cifar10-sample"),
+    "pik.npz": ([], "no such path exists: give an existing path or cifar10-sample"),
+    "x" * 5000: ([], "cannot be read"),
+    **{name: ([], "give its path") for name in ("cifar10", "cifar100", "images", "npz")},
+    ".": ([], "found nothing): give a CIFAR folder, or a folder with a sub-folder of images"),
+    "./": (["a.txt", "b.txt", "c.txt", "d.txt"], "found a.txt, b.txt, c.txt, ..."),
+    "data.csv": (["data.csv"], "is a .csv file: give an .npz file or a folder; unpack archives first"),
+    "data.tar.gz": (["data.tar.gz"], "unpack archives first"),
+    "data": (["data"], "suffix-less file"),
+    ".//": (
+        ["cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin"],
+        "holds several data sets, cifar-10-batches-bin (cifar10), cifar-100-binary (cifar100): name one of them",
     ),
-    "archive": ("data.tar.gz", ["data.tar.gz"], "unpack archives first"),
-    "bare": ("data", ["data"], "suffix-less file"),
 }
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_what_holds_no_data_set(name, refusal, tmp_path):
-    given, files, words = PATHS[name]
-    for file in files:
-        (tmp_path / file).write_bytes(b"1,2")
-    assert words in refusal(tmp_path / given)
+@pytest.mark.parametrize("name", NO_DATA, ids=lambda name: name[:20])
+def test_what_names_no_data_set(name, refusal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files, words = NO_DATA[name]
+    put(tmp_path, *files)
+    assert words in refusal(name)
+
+
+@pytest.mark.parametrize("given", [np.zeros((4, 3)), (np.zeros((4, 3)), np.zeros(4)), None])
+def test_arrays_are_refused_with_a_way_to_save_them(given, refusal):
+    message = refusal(given)
+    assert type(given).__name__ in message and "np.savez('mine.npz', inputs=..., labels=...)" in message
+
+
+def test_home_is_expanded_the_name_is_short_and_the_split_as_asked(save_npz, monkeypatch):
+    path = save_npz()
+    monkeypatch.setenv("HOME", str(path.parent))
+    dataset = load(Path("~/mine.npz"), default_split="train")
+    assert (len(dataset), dataset.name, dataset.split) == (4, "mine", "train")
+    assert load(path).split == "test"
+    assert dataset.labels.dtype == dataset.indices.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -88,16 +76,14 @@ def test_what_holds_no_data_set(name, refusal, tmp_path):
         ({"crop": 32}, "--crop 32 does not apply"),
         ({"input_range": None}, "--input-range none does not apply"),
         ({"input_range": (0.0, 255.0)}, "--input-range 0,255 does not apply"),
-        ({"split": "val"}, "has no split 'val': use test"),
+        ({"split": "val"}, "has no split 'val': use t"),
         ({"split": ""}, "has no split ''"),
     ],
 )
 def test_options_that_do_not_apply(options, words, refusal, tmp_path, save_npz):
     (tmp_path / "test_batch.bin").write_bytes(bytes(3073))
-    for where in ("cifar10-sample", tmp_path / "test_batch.bin"):
-        assert words.replace("use test", "use t") in refusal(
-            where if isinstance(where, str) else tmp_path, **options
-        )
+    for where in ("cifar10-sample", tmp_path):
+        assert words in refusal(where, **options)
     if "resize" in options or "crop" in options:
         assert words in refusal(save_npz(), **options)
     if "resize" in options:
@@ -107,9 +93,15 @@ def test_options_that_do_not_apply(options, words, refusal, tmp_path, save_npz):
         assert words in refusal(save_npz(inputs=np.zeros((4, 2, 2, 3), np.uint8)), **options)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_that_is_named_is_refused_where_every_split_would_be_the_same(split, save_npz, refusal):
+    message = refusal(save_npz(), split)
+    assert f"one set without splits, so --split {split} would be all of it" in message
+    assert "two files" in message
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("0,1", (0.0, 1.0)), ("-1, 1", (-1.0, 1.0)), ("0,255", (0.0, 255.0)), ("none", None), ("None ", None)],
+    ("text", "expected"), [("-1, 1", (-1.0, 1.0)), ("0,255", (0.0, 255.0)), ("none", None), ("None ", None)]
 )
 def test_input_range_is_parsed(text, expected):
     assert parse_input_range(text) == expected
@@ -121,22 +113,31 @@ def test_bad_input_range_is_refused(text):
         parse_input_range(text)
 
 
-def test_the_name_is_short_and_the_split_as_asked(save_npz):
-    path = save_npz()
-    dataset = load(Path(path), default_split="train")
-    assert (dataset.name, dataset.split) == (path.stem, "train")
-    assert load(path).split == "test"
-    assert dataset.labels.dtype == dataset.indices.dtype == np.int64
+@given(length=st.integers(1, 100_000), count=st.integers(1, 2000))
+def test_spread_is_even(length, count):
+    positions = spread(length, count)
+    taken = min(length, count)
+    assert positions.dtype == np.int64
+    assert positions.tolist() == [k * length // taken for k in range(taken)]
+    gaps = np.diff(np.append(positions, length))
+    assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
+    np.testing.assert_array_equal(spread(length, "all"), np.arange(length))
 
 
-@pytest.mark.parametrize("split", ["train", "test", "val"])
-def test_a_split_that_is_named_is_refused_where_every_split_would_be_the_same(split, save_npz, refusal):
-    message = refusal(save_npz(), split)
-    assert f"one set without splits, so --split {split} would be all of it" in message
-    assert "two files" in message
+@pytest.mark.parametrize("count", [0, -3, "some", "10"])
+def test_bad_count(count):
+    with pytest.raises(ParameterError, match="at least 1, or for all"):
+        spread(10, count)
 
 
-@pytest.mark.parametrize("given", [np.zeros((4, 3)), (np.zeros((4, 3)), np.zeros(4)), None])
-def test_arrays_are_refused_with_a_way_to_save_them(given, refusal):
-    message = refusal(given)
-    assert type(given).__name__ in message and "np.savez('mine.npz', inputs=..., labels=...)" in message
+def test_stack_keeps_the_order_asked_for_and_a_plain_reader_gives_floats():
+    sample = load("cifar10-sample")
+    np.testing.assert_array_equal(spread(10_000, 500), sample.indices)
+    inputs = stack(sample, np.array([7, 3]))
+    assert inputs.dtype == np.float32 and inputs.shape == (2, 3, 32, 32)
+    np.testing.assert_array_equal(inputs, [sample.read(7), sample.read(3)])
+    assert stack(sample, []).shape == (0, 3, 32, 32)
+    shorter = replace(sample, labels=sample.labels[:3], read=lambda k: sample.read(k))
+    inputs, labels = load_arrays(shorter)
+    assert inputs.dtype == np.float32 and len(labels) == 3
+    np.testing.assert_array_equal(inputs, stack(sample, range(3)))

@@ -70,17 +70,16 @@ def test_files_that_are_no_archive_of_arrays(name, save_npz, refusal):
     gc.collect()  # no file is left open
 
 
-@pytest.mark.parametrize("position", [-1, 4])
-def test_position_outside_is_an_error(position, save_npz):
-    with pytest.raises(IndexError, match="use 0 to 3"):
-        load(save_npz()).read(position)
+def test_position_outside_is_an_error(save_npz):
+    for position in (-1, 4):
+        with pytest.raises(IndexError, match="use 0 to 3"):
+            load(save_npz()).read(position)
 
 
-@pytest.mark.parametrize("kind", ["<f4", ">f4", "f2", ">f8"])
-def test_kinds_of_floats_read_alike(kind, save_npz):
+def test_kinds_of_floats_read_alike(save_npz):
     inputs = np.array([[0, 0.25], [0.5, 1], [1, 1], [0, 0]])
-    expected = load(save_npz(inputs=inputs)).checksum
-    assert load(save_npz(inputs=inputs.astype(kind))).checksum == expected
+    kinds = ("f8", "<f4", ">f4", "f2", ">f8")
+    assert len({load(save_npz(inputs=inputs.astype(kind))).checksum for kind in kinds}) == 1
 
 
 def test_uint8_images_become_channels_first(save_npz):
@@ -97,32 +96,25 @@ def test_uint8_images_become_channels_first(save_npz):
     assert whole.dtype == np.uint8 and whole.shape == (4, 3, 5, 6)
 
 
-@pytest.mark.parametrize("kind", ["U", "S"])
-def test_indices_and_class_names(kind, save_npz):
-    names = np.array(["cat", "dog", "eel", "fox"]).astype(kind)
-    dataset = load(save_npz(indices=np.array([9, 3, 5, 7], np.uint16), class_names=names))
-    np.testing.assert_array_equal(dataset.indices, [9, 3, 5, 7])
-    assert dataset.class_names == ("cat", "dog", "eel", "fox") and dataset.classes == 4
+def test_indices_and_class_names(save_npz):
+    for kind in ("U", "S"):
+        names = np.array(["cat", "dog", "eel", "fox"]).astype(kind)
+        dataset = load(save_npz(indices=np.array([9, 3, 5, 7], np.uint16), class_names=names))
+        np.testing.assert_array_equal(dataset.indices, [9, 3, 5, 7])
+        assert dataset.class_names == ("cat", "dog", "eel", "fox") and dataset.classes == 4
 
 
 def test_checksum_follows_each_array(save_npz):
-    changes = [
-        {},
-        {"inputs": np.zeros((4, 3), np.float32)},
-        {"inputs": np.zeros((4, 3, 1), np.float32)},
-        {"labels": np.array([0, 1, 2, 2])},
-        {"indices": np.array([1, 2, 3, 4])},
-    ]
+    inputs = [{"inputs": np.zeros(shape, np.float32)} for shape in ((4, 3), (4, 3, 1))]
+    changes = [{}, *inputs, {"labels": np.array([0, 1, 2, 2])}, {"indices": np.array([1, 2, 3, 4])}]
     assert len({load(save_npz(**change)).checksum for change in changes}) == len(changes)
 
 
 def test_range_is_checked_and_recorded(save_npz, refusal):
-    path = save_npz(inputs=np.linspace(-1, 2, 12).reshape(4, 3))
-    message = refusal(path)
-    assert "run from -1 to 2, outside 0,1: pass --input-range" in message
     pixels = save_npz(inputs=np.linspace(0, 255, 12).reshape(4, 3))
     assert "from 0 to 255, outside 0,1: divide them by 255" in refusal(pixels)
     path = save_npz(inputs=np.linspace(-1, 2, 12).reshape(4, 3))
+    assert "run from -1 to 2, outside 0,1: pass --input-range" in refusal(path)
     assert "outside -1,1.5" in refusal(path, input_range=(-1.0, 1.5))
     assert "outside -0.5,2" in refusal(path, input_range=(-0.5, 2.0))
     assert load(path, input_range=(-1.0, 2.0)).input_range == (-1.0, 2.0)
@@ -188,7 +180,7 @@ def test_a_label_that_is_no_class_is_refused_before_names_are_made(label, save_n
     assert load(save_npz(labels=np.array([0, 1, 99_999, 1]))).classes == 100_000
 
 
-@pytest.mark.parametrize("limits", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-3.0, 5e6)])
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (-3.0, 5e6)])
 @pytest.mark.parametrize("part", [-3e-8, -9e-7, 9e-7, 3e-8])
 def test_what_rounding_left_outside_the_range_is_clipped_and_said(limits, part, save_npz):
     low, high = limits
@@ -220,17 +212,16 @@ def test_the_range_that_is_advised_is_taken(low, high):
 
 
 def test_an_unreadable_file_is_called_that(save_npz, refusal, monkeypatch):
+    def denied(path, *mode, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
     path = save_npz()
     monkeypatch.setattr(Path, "open", denied)
     assert "mine.npz cannot be read (Permission denied)" in refusal(path)
 
 
-def denied(path, *mode, **options):
-    raise PermissionError(13, "Permission denied", str(path))
-
-
 @pytest.mark.parametrize("name", ["inputs", "labels", "indices", "class_names"])
-@pytest.mark.parametrize("shape", [(2**40,), (4, 2**40), (2**31, 2**31, 2**31), (-1, -4)])
+@pytest.mark.parametrize("shape", [(2**40,), (2**31, 2**31, 2**31), (-1, -4)])
 def test_a_header_that_claims_more_than_the_file_holds_is_refused(name, shape, save_npz, refusal):
     path = save_npz(indices=np.arange(4), class_names=np.array(["a", "b", "c"]))
     with np.load(path) as held:

@@ -60,9 +60,7 @@ def robustbench(monkeypatch):
 def test_timm_with_its_own_weights_is_normalised_as_timm_says(timm):
     loaded = load_model("timm:sums", classes=3)
     assert timm.calls == [("sums", True, {})]
-    assert loaded.name == "sums"
-    assert loaded.input_range == (0.0, 1.0)
-    assert not loaded.module.training
+    assert (loaded.name, loaded.input_range, loaded.module.training) == ("sums", (0.0, 1.0), False)
     assert not any(p.requires_grad for p in loaded.module.parameters())
     mean, std = torch.tensor([0.5, 0.25, 0.0]), torch.tensor([0.5, 0.5, 2.0])
     expected = ((INPUTS - mean.view(3, 1, 1)) / std.view(3, 1, 1)).sum((2, 3))
@@ -72,16 +70,13 @@ def test_timm_with_its_own_weights_is_normalised_as_timm_says(timm):
     assert plain.checksum != loaded.checksum
 
 
-def test_timm_with_weights_of_ones_own_takes_the_classes_of_the_data(timm, tmp_path):
+def test_timm_with_weights_of_ones_own_takes_the_classes_of_the_data_and_refusals(timm, tmp_path):
     torch.save({"state_dict": {"module.weight": torch.full((3,), 2.0)}}, tmp_path / "w.pt")
     loaded = load_model("timm:sums", weights=tmp_path / "w.pt", classes=3)
     assert timm.calls == [("sums", False, {"num_classes": 3})]
     assert torch.allclose(loaded.module(INPUTS), 2 * INPUTS.sum((2, 3)))
     with pytest.raises(ModelError, match=r"weight \(3,\) for \(5,\)"):
         load_model("timm:sums", weights=tmp_path / "w.pt", classes=5)
-
-
-def test_timm_refusals_are_one_line(timm):
     with pytest.raises(ModelError, match=r"^timm:nets: RuntimeError: Unknown model \(nets\): check the name"):
         load_model("timm:nets")
     timm.create_model = lambda *_, **__: "text"
@@ -97,8 +92,7 @@ def test_robustbench(robustbench, text, dataset, threat):
     loaded = load_model(f"robustbench:{text}", classes=3)
     assert robustbench.calls[0][:3] == ("Good2024", dataset, threat)
     assert robustbench.calls[0][3].startswith(torch.hub.get_dir())
-    assert loaded.name == "Good2024"
-    assert loaded.input_range == (0.0, 1.0)
+    assert (loaded.name, loaded.input_range) == ("Good2024", (0.0, 1.0))
     assert torch.allclose(loaded.module(INPUTS), INPUTS.sum((2, 3)))
 
 
@@ -116,6 +110,5 @@ def test_robustbench_refusals(robustbench, tmp_path):
 def test_a_library_that_is_not_there_names_its_extra(monkeypatch, library):
     for module in (library, f"{library}.utils"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ModelError, match=rf"pip install 'certmix\[{library}\]'") as caught:
+    with pytest.raises(ModelError, match=rf"^.*pip install 'certmix\[{library}\]'$"):
         load_model(f"{library}:any")
-    assert "\n" not in str(caught.value)

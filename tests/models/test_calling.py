@@ -63,13 +63,10 @@ FAILURES = {
     "assertion": (lambda x: in_range(x - 5), "AssertionError: inputs must lie"),
     "exit": (leaves, "SystemExit: 0: a model must not end the program"),
     "in place": (lambda x: x.mul_(2) @ torch.ones(9, 9), "RuntimeError"),
-    "attribute": (lambda x: x.nothing, "AttributeError"),
     "index": (lambda x: x[:, 99], "IndexError"),
-    "lines": (lambda x: [][0] if len(x) else x, "IndexError: list index out of range"),
 }
 OUTPUTS = {
     "tuple": (lambda z: (z, z), "returns tuple: wrap it"),
-    "none": (lambda z: None, "returns NoneType"),
     "dict": (lambda z: {"logits": z}, "returns dict"),
     "flat": (lambda z: z[:, 0], r"returns shape \(7,\), expected \(7, classes\): return one row"),
     "fewer": (lambda z: z[:1], r"returns shape \(1, 3\), expected \(7, classes\)"),
@@ -78,18 +75,17 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("change", IN_PLACE.values(), ids=IN_PLACE)
-@pytest.mark.parametrize("mode", ["plain", "no_grad", "inference", "leaf"])
+@pytest.mark.parametrize("mode", ["enable_grad", "no_grad", "inference_mode"])
 def test_a_changed_input_is_named_and_the_caller_s_is_unharmed(change, mode):
-    net, given = Net(change), X.clone().requires_grad_(mode == "leaf")
-    expected = Net(change)(X.clone())
-    context = {"no_grad": torch.no_grad, "inference": torch.inference_mode}.get(mode, torch.enable_grad)
+    net, given = Net(change), X.clone().requires_grad_(mode == "enable_grad")
+    expected, context = Net(change)(X.clone()), getattr(torch, mode)
     with context(), pytest.warns(InPlaceWarning, match="^mine changes its input in place"):
         logits = call_model(net, given, "mine")
     assert torch.equal(given, X)
     assert torch.equal(logits, expected)
     with context():
         assert torch.equal(call_model(net, given, "mine"), expected), "said once"
-    if mode == "leaf":
+    if mode == "enable_grad":
         logits.sum().backward()
         assert given.grad.isfinite().all()
 
@@ -128,12 +124,10 @@ def test_failures_are_one_line_wherever_the_model_is_called(first, message):
 @pytest.mark.parametrize("name", ["pgd", "apgd-ce"])
 def test_attacks_see_through_models_that_change_their_input(name):
     labels = Net()(X).argmax(1)
-    found = [
-        ATTACKS[name].function(
-            Net(change).eval(), X, labels, "linf", 0.3, generator=torch.Generator().manual_seed(0)
-        )
-        for change in (lambda x: x.mul_(1.0), lambda x: x)
-    ]
+    attack, found = ATTACKS[name].function, []
+    for change in (lambda x: x.mul_(1.0), lambda x: x):
+        generator = torch.Generator().manual_seed(0)
+        found.append(attack(Net(change).eval(), X, labels, "linf", 0.3, generator=generator))
     assert torch.equal(*found)
 
 
@@ -147,9 +141,8 @@ def test_what_is_no_logits_is_named(last, message):
 
 
 @pytest.mark.parametrize("most", [1, 3, 7])
-@pytest.mark.parametrize("kind", [AssertionError, RuntimeError])
-def test_batches_are_cut_to_what_the_model_takes(most, kind):
-    net, given = limited(most, kind), X.clone().requires_grad_()
+def test_batches_are_cut_to_what_the_model_takes(most):
+    net, given = limited(most, RuntimeError), X.clone().requires_grad_()
     whole = Net()
     for _ in range(2):
         logits = call_model(net, given)
@@ -182,8 +175,8 @@ def test_a_check_of_the_range_is_told_from_a_batch_that_is_too_large():
     assert net.sizes == [7, 7], "no smaller batches are tried: one that passes by chance would hide it"
 
 
-@pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("given", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("given", [torch.float16, torch.float64])
 def test_inputs_are_cast_to_the_model_once(weights, given):
     net, x = Net().to(weights), X.to(given, copy=True).requires_grad_()
     logits = call_model(net, x)
@@ -204,16 +197,9 @@ def test_out_of_memory_is_both_kinds_of_error():
 
 
 def test_interrupts_and_our_own_errors_pass():
-    def raising(error):
-        def first(x):
-            raise error
-
-        return Net(first)
-
-    with pytest.raises(KeyboardInterrupt):
-        call_model(raising(KeyboardInterrupt()), X)
-    with pytest.raises(ParameterError, match=r"^ours$"):
-        call_model(raising(ParameterError("ours")), X)
+    for kind in (KeyboardInterrupt, ParameterError):
+        with pytest.raises(kind, match="^at most 3 rows$"):
+            call_model(limited(3, kind), X)
 
 
 def test_empty_batches_and_tracing_pass():

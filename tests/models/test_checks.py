@@ -40,18 +40,17 @@ def test_a_sound_model_passes_and_its_logits_come_back():
     assert check_logits(Wrapped(lambda logits: logits.bfloat16()), INPUTS, 5, "net").dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    ("shape", "words"),
-    [
-        ((4, 2, 2, 3), r"channels last: save \(N, C, H, W\), e.g. transpose\(0, 3, 1, 2\)$"),
-        ((4, 6, 5, 1), "channels last"),
-        ((4, 3, 3, 3), "of the shape the model takes"),
-        ((4, 12), "of the shape the model takes"),
-    ],
-)
-def test_inputs_with_channels_last_are_recognised(shape, words):
-    with pytest.raises(ModelError, match=words):
-        check_logits(nn.Conv2d(7, 3, 1), torch.zeros(shape), 5, "net")
+def test_inputs_with_channels_last_are_recognised():
+    last = r"channels last: save \(N, C, H, W\), e.g. transpose\(0, 3, 1, 2\)$"
+    others = "of the shape the model takes"
+    for shape, words in (
+        ((4, 2, 2, 3), last),
+        ((4, 6, 5, 1), last),
+        ((4, 3, 3, 3), others),
+        ((4, 12), others),
+    ):
+        with pytest.raises(ModelError, match=words):
+            check_logits(nn.Conv2d(7, 3, 1), torch.zeros(shape), 5, "net")
 
 
 def test_probabilities_are_told_from_logits():
@@ -61,12 +60,7 @@ def test_probabilities_are_told_from_logits():
 
 
 def poisoned(value):
-    def change(logits):
-        logits = logits.clone()
-        logits[0, 0] = value
-        return logits
-
-    return change
+    return lambda logits: logits.index_fill(1, torch.tensor([0]), value)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +68,8 @@ def poisoned(value):
     [
         (lambda x: (x, x), "returns tuple: wrap it to return a tensor"),
         (lambda x: x[:, :3], r"shape \(4, 3\), expected \(4, 5\): choose a model trained on these data"),
-        (poisoned(float("nan")), "1 logits that are not finite of 20: check its weights"),
-        (poisoned(float("inf")), "1 logits that are not finite of 20"),
+        (poisoned(float("nan")), "4 logits that are not finite of 20: check its weights"),
+        (poisoned(float("inf")), "4 logits that are not finite of 20"),
         (lambda x: x @ x, r"fails on inputs \(4, 3, 2, 2\) float32: RuntimeError"),
         (lambda x: x - x.mean(0), "differ by .* in a batch and alone: put it in evaluation mode"),
         (lambda x: nn.functional.dropout(x, 0.5), "in a batch and alone"),
@@ -99,8 +93,8 @@ def test_training_mode_is_noticed(layer, images):
         check_logits(module, INPUTS[:images], 5, "net")
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100, 1000])
-@pytest.mark.parametrize("total", [10, 57, 100, 1000])
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("total", [10, 57, 1000])
 def test_near_chance_is_the_exact_test(total, classes):
     level = 1 / classes + (1 - 1 / classes) / (2 * classes)
     correct = np.arange(total + 1)
@@ -123,11 +117,8 @@ def test_the_robust_model_follows_the_noise_level(zoo, tmp_path_factory):
     assert resolve_robust(None, 0.1 * 10 + 1e-12, zoo) == "noisy-1.00"
     assert resolve_robust("mine.py:net", 0.3, zoo) == "mine.py:net"
     for sigma in (0.3, 0.2500001, 0.0):
-        with pytest.raises(
-            ModelError, match=r"shipped: 0.25, 1\): use one .* give one with --robust"
-        ) as caught:
+        with pytest.raises(ModelError, match=r"^.*shipped: 0.25, 1\): use one .* give one with --robust$"):
             resolve_robust(None, sigma, zoo)
-        assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match="shipped: none"):
         resolve_robust(None, 0.25, tmp_path_factory.mktemp("empty"))
 

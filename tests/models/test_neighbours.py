@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import click
 import pytest
+import torch
 
 from certmix.models.foreign import module_sources, sources_of
 from certmix.models.spec import load_model
 
-NET = "import torch\n{}\ndef make():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))\n"
+THRESHOLD = "import torch\nfrom {} import V\ndef make():\n    return torch.nn.Threshold(0, V)"
 
 
 def write(folder: Path, **files: str) -> None:
@@ -53,13 +55,11 @@ def test_imports_are_followed(tmp_path: Path, text, expected):
 
 
 def test_a_package_that_imports_by_computed_names_counts_whole(tmp_path: Path, monkeypatch):
+    computed = "import importlib\nf = lambda name: importlib.import_module(name)"
     write(
-        tmp_path, whole__init="import importlib\nfrom .a import f", whole__a="f = __import__", whole__b="",
-        whole__deep__init="", whole__deep__c="", beside="",
+        tmp_path, whole__init="from .a import f", whole__a=computed, whole__b="", whole__deep__init="",
+        whole__deep__c="", beside="",
     )  # fmt: skip
-    (tmp_path / "whole" / "a.py").write_text(
-        "import importlib\nf = lambda name: importlib.import_module(name)"
-    )
     monkeypatch.syspath_prepend(str(tmp_path))
     import whole  # noqa: F401
 
@@ -67,34 +67,24 @@ def test_a_package_that_imports_by_computed_names_counts_whole(tmp_path: Path, m
     assert set(module_sources("whole")) == {f"whole/{name}.py" for name in names}
 
 
-def test_a_factory_of_a_module_has_its_package_in_the_checksum(tmp_path: Path, monkeypatch):
-    write(
-        tmp_path,
-        mine__init="",
-        mine__nets=NET.format("from .parts import V"),
-        mine__parts="V = 1",
-        mine__no="",
-    )
+def test_a_factory_of_a_module_has_what_it_imports_of_its_package_in_the_checksum(
+    tmp_path: Path, monkeypatch
+):
+    net = "import torch\nfrom .parts import V\nmake = torch.nn.Flatten"
+    write(tmp_path, mine__init="", mine__nets=net, mine__parts="V = 1", mine__no="")
     monkeypatch.syspath_prepend(str(tmp_path))
-
-    def checksum(seed=0):
-        import torch
-
+    sums = []
+    for changed in ("nothing", "no", "parts"):
+        with (tmp_path / "mine" / f"{changed}.py").open("a") as file:
+            file.write("\nmore = 1")
         for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
             del sys.modules[name]
-        torch.manual_seed(seed)
-        return load_model("mine.nets:make").checksum
-
-    before = checksum()
-    assert checksum() == before
-    (tmp_path / "mine" / "no.py").write_text("changed, but not imported")
-    assert checksum() == before
-    (tmp_path / "mine" / "parts.py").write_text("V = 2")
-    assert checksum() != before
+        sums.append(load_model("mine.nets:make").checksum)
+    assert sums[0] == sums[1] != sums[2]
 
 
 def test_code_runs_as_its_file_is_now_though_bytecode_of_the_same_second_is_kept(tmp_path: Path):
-    write(tmp_path, nets="import torch\nfrom late import V\ndef make():\n    return torch.nn.Threshold(0, V)")
+    write(tmp_path, nets=THRESHOLD.format("late"))
     values = []
     for value in (1.5, 2.5, 3.5):
         write(tmp_path, late=f"V = {value}")
@@ -103,8 +93,7 @@ def test_code_runs_as_its_file_is_now_though_bytecode_of_the_same_second_is_kept
 
 
 def test_a_neighbour_that_was_imported_before_is_run_anew_and_left_as_it_was(tmp_path: Path, monkeypatch):
-    write(tmp_path, nets="import torch\nfrom sideways import V\ndef make():\n    return torch.nn.Threshold(0, V)",
-          sideways="V = 1.0")  # fmt: skip
+    write(tmp_path, nets=THRESHOLD.format("sideways"), sideways="V = 1.0")
     monkeypatch.syspath_prepend(str(tmp_path))
     import sideways
 
@@ -121,8 +110,6 @@ def test_buffers_that_a_state_dict_leaves_out_count(tmp_path: Path):
         "        self.register_buffer('t', torch.load('t.pt'), persistent=False)\n"
     )
     (tmp_path / "nets.py").write_text(text.replace("'t.pt'", repr(str(tmp_path / "t.pt"))))
-    import torch
-
     sums = set()
     for value in (0.0, 1.0):
         torch.save(torch.tensor(value), tmp_path / "t.pt")
@@ -131,10 +118,6 @@ def test_buffers_that_a_state_dict_leaves_out_count(tmp_path: Path):
 
 
 def test_installed_packages_count_whole_and_torch_by_the_file():
-    import click
-    import torch.nn
-
     assert len(module_sources("click")) == len(list(Path(click.__file__).parent.rglob("*.py")))
     assert len(module_sources("torch.nn")) == 1
-    assert torch.nn is not None
     assert module_sources("itertools") == {}

@@ -305,22 +305,25 @@ def state(nets):
     return {key: torch.full_like(value, 0.5) for key, value in state.items()}
 
 
-@pytest.mark.parametrize(
-    "nest", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}]
-)
-@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "1.module.", "model.net.0."])
-def test_weights_are_found(nets, state, tmp_path, nest, prefix):
+def test_weights_are_found(nets, state, tmp_path):
     path = tmp_path / "w.pth"
-    torch.save(nest({prefix + key: value for key, value in state.items()}), path)
-    loaded = load_model(f"{nets}:wide", weights=path)
-    assert torch.allclose(loaded.module(INPUTS), 0.5 * INPUTS.sum((1, 2, 3))[:, None] + 0.5)
-
-
-def test_a_model_may_have_a_part_called_module(tmp_path):
-    spec = written(tmp_path / "net.py", "net = nn.ModuleDict({'module': nn.Linear(2, 2)})")
-    torch.save({"module.weight": torch.eye(2), "module.bias": torch.zeros(2)}, tmp_path / "w.pt")
-    loaded = load_model(spec, weights=tmp_path / "w.pt")
+    for nest, prefix in (
+        ("state_dict", ""),
+        ("model", "module._orig_mod."),
+        ("", "1.module."),
+        ("", "model.net.0."),
+    ):
+        named = {prefix + key: value for key, value in state.items()}
+        torch.save({nest: named, "epoch": 3} if nest else named, path)
+        loaded = load_model(f"{nets}:wide", weights=path)
+        assert torch.allclose(loaded.module(INPUTS), 0.5 * INPUTS.sum((1, 2, 3))[:, None] + 0.5)
+    spec = written(tmp_path / "net.py", "net = nn.ModuleDict({'module': nn.Linear(2, 2)})")  # no prefix
+    torch.save({"module.weight": torch.eye(2), "module.bias": torch.zeros(2)}, path)
+    loaded = load_model(spec, weights=path)
     assert torch.equal(loaded.module["module"](torch.tensor([[3.0, 4.0]])), torch.tensor([[3.0, 4.0]]))
+    spec = written(tmp_path / "norm.py", "net = nn.BatchNorm1d(2)")  # its counter may be missing
+    torch.save({key: torch.ones(2) for key in ("weight", "bias", "running_mean", "running_var")}, path)
+    assert torch.allclose(load_model(spec, weights=path).module(torch.ones(1, 2)), torch.ones(1, 2))
 
 
 def test_weights_that_do_not_fit_name_three_keys_at_most(nets, tmp_path):
@@ -330,14 +333,6 @@ def test_weights_that_do_not_fit_name_three_keys_at_most(nets, tmp_path):
     assert "1 missing (out.bias)" in text
     assert "4 unexpected (extra.a, extra.b, extra.c, ...)" in text and "extra.d" not in text
     assert "1 of another shape (out.weight (7, 12) for (5, 12))" in text
-
-
-def test_batch_counters_may_be_missing(tmp_path):
-    spec = written(tmp_path / "net.py", "net = nn.BatchNorm1d(2)")
-    state = {key: torch.ones(2) for key in ("weight", "bias", "running_mean", "running_var")}
-    torch.save(state, tmp_path / "w.pt")
-    module = load_model(spec, weights=tmp_path / "w.pt").module
-    assert torch.allclose(module(torch.ones(1, 2)), torch.ones(1, 2))
 
 
 BAD_WEIGHTS = {
@@ -375,9 +370,7 @@ def test_normalisation_by_channel_for_any_channel_first_shape(tmp_path):
         inputs, view = torch.rand(shape), (3,) + (1,) * (len(shape) - 2)
         assert torch.allclose(module(inputs), (inputs - mean.view(view)) / std.view(view))
     assert module(torch.rand(2, 3).double()).dtype == torch.float64
-    with pytest.raises(
-        ModelError, match=r"shape \(2, 4\) and the normalisation names 3 channels: give one mean"
-    ):
+    with pytest.raises(ModelError, match=r"shape \(2, 4\) and the normalisation names 3 channels: give one"):
         module(torch.rand(2, 4))
     single = load_model(spec, normalize="0.5/0.25").module
     assert torch.allclose(single(torch.full((2, 4, 3), 1.0)), torch.tensor(2.0))
@@ -385,13 +378,23 @@ def test_normalisation_by_channel_for_any_channel_first_shape(tmp_path):
     assert torch.allclose(mixed(torch.zeros(1, 3)), -mean / 2)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "0.5", "/", "a/b", "0.5/0", "0.5/-1", "0.5/nan", "inf/1", "1/1/1", "0,0/1,1,1", "0,/1", "0 0/1"],
-)
-def test_bad_normalisations_are_refused(nets, text):
-    words = f"normalize = {re.escape(repr(text))}.*write MEAN/STD"
-    refused(f"{nets}:wide", words, ParameterError, normalize=text)
+def test_bad_normalisations_are_refused(nets):
+    for text in [
+        "",
+        "0.5",
+        "/",
+        "a/b",
+        "0.5/0",
+        "0.5/-1",
+        "0.5/nan",
+        "inf/1",
+        "1/1/1",
+        "0,0/1,1,1",
+        "0,/1",
+        "0 0/1",
+    ]:
+        words = f"normalize = {re.escape(repr(text))}.*write MEAN/STD"
+        refused(f"{nets}:wide", words, ParameterError, normalize=text)
 
 
 # Checksums.
@@ -405,11 +408,8 @@ def test_checksum_follows_weights_code_and_normalisation(nets, state, tmp_path):
     torch.save(state, tmp_path / "w.pt")
     same, weighed = (load_model(spec, weights=tmp_path / f"w.{k}").checksum for k in ("safetensors", "pt"))
     assert same == weighed
-    sums = [
-        plain,
-        weighed,
-        *(load_model(spec, normalize=text).checksum for text in ("0/1", "0.5/1", "0/0.5")),
-    ]
+    sums = [plain, weighed]
+    sums += [load_model(spec, normalize=text).checksum for text in ("0/1", "0.5/1", "0/0.5")]
     nets.write_text(SOURCE + "\n# another comment\n")
     sums.append(load_model(spec).checksum)
     assert len(set(sums)) == len(sums)
@@ -452,10 +452,6 @@ from torch import nn
 def drawn():
     return nn.Linear(3, 2)
 
-def seeded():
-    torch.manual_seed(0)
-    return nn.Linear(3, 2)
-
 drawn_at_import, stateless = nn.Linear(3, 2), nn.Flatten()
 
 def own_generator():
@@ -467,7 +463,7 @@ def own_generator():
 """
 
 
-@pytest.mark.parametrize("factory", ["drawn", "drawn_at_import", "seeded", "own_generator", "stateless"])
+@pytest.mark.parametrize("factory", ["drawn", "drawn_at_import", "own_generator", "stateless"])
 def test_a_factory_that_draws_its_weights_is_pointed_out(nets, tmp_path, factory, monkeypatch):
     nets.write_text(FACTORIES)
     said, sums, spec, drawn = [], [], f"{nets}:{factory}", factory.startswith("drawn")

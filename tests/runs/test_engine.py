@@ -44,22 +44,17 @@ def test_a_killed_worker_is_replaced_and_all_items_are_done(tmp_path: Path):
 
 def test_an_item_that_kills_every_worker_is_named(tmp_path: Path):
     with pytest.raises(
-        RunError, match="workers died 3 times while they held item 4: .*repeat to go on"
+        RunError, match="^workers died 3 times while they held item 4: .*repeat to go on$"
     ) as told:
         done(Toy(str(tmp_path), kill_always=4), items=5)  # the last: others are done before its third try
     assert "__main__" not in str(told.value), "others were done"
-    assert "\n" not in str(told.value)
     assert not multiprocessing.active_children()
-
-
-def test_workers_that_die_at_the_start(tmp_path: Path):
-    with pytest.raises(RunError, match="3 times while they held item [01]: .*__name__ == '__main__'"):
-        done(Toy(str(tmp_path), start="die"), items=2)
 
 
 @pytest.mark.parametrize(
     "toy, kind, text",
     [
+        ({"start": "die"}, RunError, "3 times while they held item 0: .*__name__ == '__main__'"),
         ({"start": "refuse"}, ParameterError, "this work is refused: choose another"),
         ({"raises": (0, "mendable")}, ParameterError, "item: choose another"),
         ({"raises": (0, "defect")}, ValueError, "a defect"),
@@ -70,7 +65,7 @@ def test_workers_that_die_at_the_start(tmp_path: Path):
 def test_errors_of_the_work_are_raised_here(tmp_path: Path, toy, kind, text):
     with pytest.raises(kind, match=text) as raised:
         done(Toy(str(tmp_path), **toy), items=1)
-    assert "toy_work.py" in str(raised.value.__cause__), "where in the worker"
+    assert "toy_work.py" in str(raised.value.__cause__) or kind is RunError, "where in the worker"
 
 
 def test_what_cannot_be_sent_is_refused():
@@ -87,10 +82,9 @@ def test_an_interrupt_ends_all_workers(tmp_path: Path, spread):
     def stop(result):
         raise KeyboardInterrupt
 
+    work = Toy(str(tmp_path), pause=0.05).work()
     with pytest.raises(KeyboardInterrupt):
-        Engine(EngineChoice(workers=1 + spread), CPU).run(
-            Toy(str(tmp_path), pause=0.05).work(), list(range(50)), stop
-        )
+        Engine(EngineChoice(workers=1 + spread), CPU).run(work, list(range(50)), stop)
     assert not multiprocessing.active_children()
 
 
@@ -131,10 +125,9 @@ def test_any_executor(tmp_path: Path, kind):
 
 def test_an_executor_that_is_broken_and_one_beside_ray(tmp_path: Path):
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        work = Toy(str(tmp_path), kill_once=3).work()
         with pytest.raises(RunError, match="the executor cannot take tasks .*repeat to go on"):
-            Engine(EngineChoice(), CPU, executor).run(
-                Toy(str(tmp_path), kill_once=3).work(), list(range(20)), print
-            )
+            Engine(EngineChoice(), CPU, executor).run(work, list(range(20)), print)
         with pytest.raises(ParameterError, match="an executor is an engine of its own"):
             Engine(EngineChoice("ray"), CPU, executor)
 
@@ -223,7 +216,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_outlives_its_driver(tmp_path: Path, how):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)

@@ -1,15 +1,14 @@
-"""Identity, folder and log."""
+"""Identity and folder."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from certmix.errors import RunError
-from certmix.runs import Identity, Run, StudyIdentity, read_run, write_log
+from certmix.runs import Identity, Run, StudyIdentity, read_run
 
 IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
 
@@ -64,39 +63,22 @@ def test_a_run_of_another_study_or_setting_is_refused(tmp_path):
 def test_descriptions_that_cannot_be_trusted(tmp_path: Path):
     with pytest.raises(RunError, match=r"no run\.json"):
         read_run(tmp_path)
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(RunError, match="not readable"):
-        read_run(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"format_version": 99}))
-    with pytest.raises(RunError, match="update certmix"):
-        read_run(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"format_version": 1}))
-    with pytest.raises(RunError, match="version 1, this certmix reads 2: make the run again"):
-        read_run(tmp_path)
+    for content, message in (
+        ("{", "not readable"),
+        ('{"format_version": 99}', "update certmix"),
+        ('{"format_version": 1}', "version 1, this certmix reads 2: make the run again"),
+        ('{"format_version": 2, "identity": []}', "an identity that is no object"),
+    ):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(RunError, match=message):
+            read_run(tmp_path)
 
 
-def test_counts_without_a_description_are_not_overwritten(tmp_path: Path):
+def test_counts_without_a_description_and_a_file_in_the_way_are_not_overwritten(tmp_path: Path):
     with Run(tmp_path / "run", IDENTITY, 3):
         (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(RunError, match=r"no run\.json"):
         Run(tmp_path / "run", IDENTITY, 3)
-
-
-def test_a_file_in_the_way(tmp_path: Path):
-    (tmp_path / "run").write_text("")
+    (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="choose another --output"):
-        Run(tmp_path / "run", IDENTITY, 3)
-
-
-def test_logs_round_radii_down(tmp_path: Path):
-    write_log(
-        tmp_path / "log",
-        [(0, 3, 3, 0.1234567, 1.5), (20, 8, -1, 0.0, 61.0), (40, 1, 2, 0.29, 0.0)],
-        "betting",
-    )
-    assert (tmp_path / "log").read_text().splitlines() == [
-        "idx\tlabel\tpredict\tradius\tcorrect\ttime\tbound",
-        "0\t3\t3\t0.123456\t1\t0:00:01.500000\tbetting",
-        "20\t8\t-1\t0.000000\t0\t0:01:01\tbetting",
-        "40\t1\t2\t0.289999\t0\t0:00:00\tbetting",
-    ]
+        Run(tmp_path / "file", IDENTITY, 3)

@@ -25,11 +25,12 @@ from certmix.runs.logs import (
 )
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
+FULL = f"{HEADER}\tbound\tsigma"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")
 
 
-def write(path: Path, *rows: str, end: str = "\n") -> Path:
-    path.write_text("\n".join([HEADER, *rows]) + end)
+def write(path: Path, *rows: str, header: str = HEADER, end: str = "\n") -> Path:
+    path.write_text("\n".join([header, *rows]) + end)
     return path
 
 
@@ -57,29 +58,29 @@ def test_more_digits_than_three_are_believed():
     assert lowest_printed(" +0.25") == lowest_printed("0.25") == lowest_printed("2.5e-1")
 
 
-def test_both_time_formats(tmp_path):
-    log = read_log(
+def test_columns_of_a_log_its_time_formats_and_abstentions(tmp_path):
+    rows = ("0\t3\t3\t0.25\t1\t15.4", "1\t3\t-1\t0.0\t0\t0:02:31.5", "2\t0\t0\t1.0\t1\t1 day, 1:00:00",
+            "3\t3\t3\t0.0\t1\t1")  # fmt: skip
+    log = read_log(write(tmp_path / "log", *rows))
+    assert log.seconds.tolist() == [15.4, 151.5, 90000.0, 1.0]
+    assert log.index.tolist() == [0, 1, 2, 3]
+    assert log.predict.tolist() == [3, -1, 0, 3]
+    assert log.right.tolist() == [True, False, True, False]
+    assert log.abstained.tolist() == [False, True, False, True]
+    assert log.radius.tolist() == [0.25, 0.0, 1.0, 0.0]
+    assert log.lowest.tolist() == [lowest_printed("0.25", significant=2), 0.0, lowest_printed("1.0", 2), 0.0]
+    assert not log.cut_off and (log.bound, log.sigma) == (None, None)
+    told = read_log(
         write(
-            tmp_path / "log",
-            "0\t3\t3\t0.25\t1\t15.4",
-            "1\t3\t-1\t0.0\t0\t0:02:31.5",
-            "2\t0\t0\t1.0\t1\t1 day, 1:00:00",
+            tmp_path / "b",
+            *(f"{k}\t3\t3\t0.2\t1\t1\tbetting\t{s}" for k, s in ((0, ".5"), (1, "0.5"))),
+            header=FULL,
         )
     )
-    assert log.seconds.tolist() == [15.4, 151.5, 90000.0]
-    assert log.index.tolist() == [0, 1, 2]
-    assert log.predict.tolist() == [3, -1, 0]
-    assert log.right.tolist() == [True, False, True]
-    assert log.abstained.tolist() == [False, True, False]
-    assert log.radius.tolist() == [0.25, 0.0, 1.0]
-    assert log.lowest.tolist() == [lowest_printed("0.25", significant=2), 0.0, lowest_printed("1.0", 2)]
-    assert not log.cut_off
-
-
-def test_radius_zero_is_an_abstention(tmp_path):
-    log = read_log(write(tmp_path / "log", "0\t3\t3\t0.0\t1\t1"))
-    assert log.abstained.tolist() == [True]
-    assert log.right.tolist() == [False]
+    assert (told.bound, told.sigma) == ("betting", 0.5)
+    empty = read_published(write(tmp_path / "empty"))
+    assert isinstance(empty, PublishedLog)
+    assert len(empty) == 0 and empty.radius.dtype == np.float64
 
 
 STYLES = {
@@ -107,20 +108,16 @@ def test_the_lowest_radius_is_no_larger_than_the_radius_however_it_was_printed(t
         assert np.all(log.lowest >= radii - 1.01 * unit)
 
 
-def test_digits_that_a_column_does_not_show_are_not_assumed(tmp_path):
-    few = read_log(write(tmp_path / "a", "0\t0\t0\t0.01\t1\t1", "1\t0\t0\t0.50\t1\t1"))
-    assert few.lowest == pytest.approx([0.005, 0.495], abs=1e-12)
-    two = read_log(write(tmp_path / "b", "0\t0\t0\t0.25\t1\t1", "1\t0\t0\t1.2\t1\t1"))
-    assert two.lowest == pytest.approx([0.245, 1.15], abs=1e-12)
-    three = read_log(write(tmp_path / "c", "0\t0\t0\t0.25\t1\t1", "1\t0\t0\t0.123\t1\t1"))
-    assert three.lowest == pytest.approx([0.2495, 0.1225], abs=1e-12)
-    more = read_log(write(tmp_path / "d", "0\t0\t0\t0.25\t1\t1", "1\t0\t0\t0.123456\t1\t1"))
-    assert more.lowest == pytest.approx([0.2499995, 0.1234555], abs=1e-12)
-
-
-def lines(path: Path, header: str, *rows: str) -> Path:
-    path.write_text("\n".join([header, *rows]) + "\n")
-    return path
+@pytest.mark.parametrize(
+    "radii, lowest",
+    [
+        (("0.01", "0.50"), [0.005, 0.495]), (("0.25", "1.2"), [0.245, 1.15]),
+        (("0.25", "0.123"), [0.2495, 0.1225]), (("0.25", "0.123456"), [0.2499995, 0.1234555]),
+    ],
+)  # fmt: skip
+def test_digits_that_a_column_does_not_show_are_not_assumed(tmp_path, radii, lowest):
+    log = read_log(write(tmp_path / "log", *(f"{k}\t0\t0\t{r}\t1\t1" for k, r in enumerate(radii))))
+    assert log.lowest == pytest.approx(lowest, abs=1e-12)
 
 
 def test_columns_are_read_by_name(tmp_path):
@@ -133,13 +130,10 @@ def test_columns_are_read_by_name(tmp_path):
         "idx\tlabel\tpredict\tradius\tcorrect\ttime\tpABar": ("0\t3\t3\t0.25\t1\t1\t.9", "4\t2\t-1\tinf\t0\t1\tx"),
     }  # fmt: skip
     for header, rows in told.items():
-        log = read_published(lines(tmp_path / "log", header, *rows))
+        log = read_published(write(tmp_path / "log", *rows, header=header))
         for column in ("index", "label", "predict", "radius", "lowest", "correct", "abstained", "right"):
             assert getattr(log, column).tolist() == getattr(plain, column).tolist(), (header, column)
         assert len(log.seconds) == 2
-
-
-FULL = f"{HEADER}\tbound\tsigma"
 
 
 @pytest.mark.parametrize(
@@ -151,6 +145,10 @@ FULL = f"{HEADER}\tbound\tsigma"
         (HEADER, "4\t3\t-1.5\t0.25\t1\t1", "line 3, column predict: '-1.5'"),
         (HEADER, "4\t3\t3\t0.25\t1\t1\t9", "line 3: 7 columns where the header names 6"),
         (HEADER, HEADER, "line 3: the header again"),
+        *((HEADER, f"4\t3\t3\t{radius}\t1\t1", f"line 3, column radius: '{radius}'") for radius in ("far", "-0.1", "nan")),
+        (HEADER, "4\t3\t-2\t0.1\t0\t1", "line 3, column predict: '-2'"),
+        (HEADER, "4\t3\t3", "line 3: 3 columns"),
+        (HEADER, "4 3 3 0.1", "line 3: 1 columns"),
         (FULL, "4\t3\t3\t0.25\t1\t1\tother\t0.5", "line 3, column bound: 'other' is not 'clopper-pearson' as above"),
         (FULL, "4\t3\t3\t0.25\t1\t1\tclopper-pearson\t0.25", "line 3, column sigma: '0.25' is not 0.5 as above"),
     ],
@@ -159,30 +157,14 @@ def test_what_is_not_understood_is_named_by_line_and_column(tmp_path, header, ro
     first = "0\t3\t3\t0.25\t1\t1" + "\tclopper-pearson\t0.5" * (header == FULL)
     last = first.replace("0\t3", "9\t3", 1)
     with pytest.raises(DataError) as error:
-        read_log(lines(tmp_path / "log", header, first, row, last))
-    assert said in str(error.value)
+        read_log(write(tmp_path / "log", first, row, last, header=header))
+    assert said in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("header", ["idx\tlabel\tpredict", "idx\tlabel\tradius\tradius\tpredict"])
 def test_a_missing_or_doubled_column_is_named(tmp_path, header):
     with pytest.raises(DataError, match="columns named 'radius'"):
-        read_published(lines(tmp_path / "log", header, "0\t1\t1\t1\t1"))
-
-
-def test_bound_and_sigma_of_a_log(tmp_path):
-    log = read_log(
-        lines(tmp_path / "log", FULL, "0\t3\t3\t0.25\t1\t1\tbetting\t.5", "1\t3\t3\t0.2\t1\t1\tbetting\t0.5")
-    )
-    assert (log.bound, log.sigma) == ("betting", 0.5)
-    plain = read_log(write(tmp_path / "plain", "0\t3\t3\t0.25\t1\t1"))
-    assert (plain.bound, plain.sigma) == (None, None)
-
-
-def test_a_header_only_is_an_empty_log(tmp_path):
-    log = read_published(write(tmp_path / "log"))
-    assert isinstance(log, PublishedLog)
-    assert len(log) == 0
-    assert log.radius.dtype == np.float64
+        read_published(write(tmp_path / "log", "0\t1\t1\t1\t1", header=header))
 
 
 @pytest.mark.parametrize("last", ["1\t3\t3\t0.2", "1\t3", "1\t3\t3\t0.25\t1\t0:00:"])
@@ -192,47 +174,34 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, last):
     assert log.index.tolist() == [0]
 
 
-BAD_ROWS = [
-    "1\t3\t3\tfar\t1\t1",
-    "1\t3\t3\t-0.1\t1\t1",
-    "1\t3\t3\tnan\t1\t1",
-    "1\t3\t3",
-    "1\t3\t-2\t0.1\t0\t1",
-    "1 3 3 0.1",
-]
+def test_own_logs_round_radii_down_and_are_read_back(tmp_path):
+    rows = [(0, 3, 3, 0.1234567, 1.5), (20, 8, -1, 0.0, 61.0), (40, 1, 2, 0.29, 0.0)]
+    write_log(tmp_path / "log", rows, "betting")
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime\tbound",
+        "0\t3\t3\t0.123456\t1\t0:00:01.500000\tbetting",
+        "20\t8\t-1\t0.000000\t0\t0:01:01\tbetting",
+        "40\t1\t2\t0.289999\t0\t0:00:00\tbetting",
+    ]
+    log = read_log(tmp_path / "log")
+    assert (log.bound, log.decimals) == ("betting", 6)
+    assert log.radius.tolist() == [0.123456, 0.0, 0.289999]
+    assert log.seconds.tolist() == [1.5, 61.0, 0.0]
 
 
-@pytest.mark.parametrize("row", BAD_ROWS)
-def test_a_malformed_line_is_named(tmp_path, row):
-    path = write(tmp_path / "log", "0\t3\t3\t0.25\t1\t1", row, "2\t3\t3\t0.25\t1\t1")
-    with pytest.raises(DataError, match="line 3") as error:
-        read_log(path)
-    assert "\n" not in str(error.value)
-
-
-def test_own_logs_are_read_back(tmp_path):
-    write_log(tmp_path / "records.tsv", [(7, 1, 1, 0.1234567, 61.25), (9, 0, -1, 0.0, 0.5)], "betting")
-    log = read_log(tmp_path / "records.tsv")
-    assert log.bound == "betting"
-    assert log.decimals == 6
-    assert log.radius.tolist() == [0.123456, 0.0]
-    assert log.seconds.tolist() == [61.25, 0.5]
-
-
-def test_class_counts(tmp_path):
-    (tmp_path / "counts").write_text("90 10 0 0\n5 5 90 2\n")
+def test_class_counts_whole_and_cut_off(tmp_path):
+    (tmp_path / "counts").write_text("90 10 0 0\n5 5 90 2\n10 9")
     found = read_published(tmp_path / "counts")
     assert isinstance(found, ClassCounts)
     assert found.counts.tolist() == [[90, 10, 0], [5, 5, 90]]
     assert found.label.tolist() == [0, 2]
     assert found.counts.dtype == found.label.dtype == np.int64
+    assert found.cut_off and not read_class_counts(written(tmp_path / "whole", "9 1 0\n")).cut_off
 
 
-def test_class_counts_that_were_cut_off(tmp_path):
-    (tmp_path / "counts").write_text("90 10 0 0\n5 5 90 2\n10 9")
-    found = read_class_counts(tmp_path / "counts")
-    assert found.cut_off
-    assert len(found) == 2
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -243,13 +212,9 @@ def test_class_counts_that_were_cut_off(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_neither_is_refused_in_one_line(tmp_path, text, expected):
-    (tmp_path / "file").write_text(text)
     with pytest.raises(DataError, match=expected) as error:
-        read_published(tmp_path / "file")
+        read_published(written(tmp_path / "file", text))
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         read_published(tmp_path / "nothing")
 
@@ -268,9 +233,6 @@ def index_of(count: int, step: int = 1) -> np.ndarray:
 )  # fmt: skip
 def test_how_many_rows_there_should_be(index, expected):
     assert expected_rows(index, None, None).rows == expected
-
-
-def test_stated_rows_win_and_must_suffice():
     assert expected_rows(index_of(427, 100), None, 450).rows == 450
     with pytest.raises(ParameterError, match="427 already"):
         expected_rows(index_of(427, 100), None, 400)

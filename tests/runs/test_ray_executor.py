@@ -18,13 +18,12 @@ CPU = torch.device("cpu")
 SMALL = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80_000_000}
 
 
-def test_without_ray_the_remedy_is_named(command, problem, monkeypatch):
+def test_without_ray_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = command("certify", *problem.options, "--engine", "ray")
-    assert done.code == 2
-    lines = [line for line in done.err.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1
-    assert "pip install 'certmix[ray]'" in lines[0]
+    with pytest.raises(
+        ParameterError, match=r"^engine 'ray' needs Ray, .*: pip install 'certmix\[ray\]', or use"
+    ):
+        Engine(EngineChoice("ray"), CPU)
 
 
 class StandIn(ModuleType):
