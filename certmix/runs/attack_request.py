@@ -13,8 +13,6 @@ from certmix.sampling.devices import PRECISIONS
 from certmix.text import as_given
 from certmix.types import Dataset
 
-__all__ = ["DEFAULT_EPS", "AttackRequest", "check_ball", "check_weight"]
-
 DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 """The radius that the field reports most, by norm."""
 
@@ -46,8 +44,7 @@ class AttackRequest(Settings, frozen=True):
     seed: Annotated[int, Meta(ge=0), Option("Key of all random starts.")] = 0
     batch_size: Annotated[Count, Option("Images attacked together.")] = 100
     precision: Annotated[
-        str,
-        Option("Arithmetic of the attack; what it finds is judged in fp32.", choices=PRECISIONS),
+        str, Option("Arithmetic of the attack; what it finds is judged in fp32.", choices=PRECISIONS)
     ] = "fp32"
 
     def usual(self, name: str) -> Any:
@@ -105,18 +102,17 @@ def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:
     largest = (high - low) * {"linf": 1.0, "l2": math.sqrt(inputs), "l1": float(inputs)}[norm]
     if eps <= largest * (1 + 1e-9):
         return None
-    limits = f"input range [{low:g}, {high:g}]"
-    bound = f"the {limits}"
+    bound = f"the input range [{low:g}, {high:g}]"
     if norm != "linf":
         bound = f"{largest:.4g}, the largest {norm} distance in {bound}"
     hint = f"did you mean {eps:g}/255?" if eps / 255 <= largest else f"give a radius below {largest:.4g}"
     raise ParameterError(f"eps = {eps:g} exceeds {bound}: {hint}")
 
 
-def check_weight(alpha: float, low: float = 0.0) -> float:
-    """Return one mixing weight, which must lie in [low, 1]: ParameterError."""
-    if not low <= alpha <= 1.0:
-        percent = max(low, 0.1) <= alpha / 100 <= 1.0
+def check_weight(alpha: float) -> float:
+    """Return one mixing weight, which must lie in [0, 1]: ParameterError."""
+    if not 0.0 <= alpha <= 1.0:
+        percent = 0.1 <= alpha / 100 <= 1.0
         hint = f"did you mean {alpha / 100:g}?" if percent else "choose such a weight, for example 0.76"
-        raise ParameterError(f"alpha = {alpha:g}: the mixing weight must lie in [{low:g}, 1]: {hint}")
+        raise ParameterError(f"alpha = {alpha:g}: the mixing weight must lie in [0, 1]: {hint}")
     return float(alpha)

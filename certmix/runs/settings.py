@@ -240,14 +240,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @overload
-def settings(kind: type[S], given: Any, where: str = "") -> S: ...
+def settings(kind: type[S], given: Any) -> S: ...
 @overload
-def settings(kind: types.UnionType, given: Any, where: str = "") -> Any: ...
-def settings(kind: Any, given: Any, where: str = "") -> Any:
+def settings(kind: types.UnionType, given: Any) -> Any: ...
+def settings(kind: Any, given: Any) -> Any:
     """Return settings from plain data, such as a JSON object, a TOML table or keywords.
 
-    Of a union, those whose fields of one value are as given.  `where` says where names are listed.
-    ParameterError, in one line, for unknown names, missing and wrong values.
+    Of a union, those whose fields of one value are as given.  ParameterError, in one line, for unknown names,
+    missing and wrong values.
     """
     if not isinstance(given, Mapping):
         raise ParameterError(f"{_shown(given)} stands where settings by name are expected")
@@ -258,7 +258,7 @@ def settings(kind: Any, given: Any, where: str = "") -> Any:
         if given.get(name) not in known:
             raise ParameterError(f"{name} {_shown(given.get(name))}: use {' or '.join(known)}")
         kind = known[given[name]]
-    check_known(given, [field.name for field in fields(kind)], where)
+    check_known(given, [field.name for field in fields(kind)])
     for field in fields(kind):
         if field.required and field.name not in given:
             such = f", such as {field.option.example}" if field.option.example else ""

@@ -178,7 +178,7 @@ class Store:
             query, given = f"{query} AND idx BETWEEN ? AND ?", [cell, int(among.min()), int(among.max())]
         found = [row[0] for row in self._rows(query, tuple(given))]
         if not all(isinstance(index, int) for index in found) or len(set(found)) < len(found):
-            raise self._damaged(cell)
+            raise self._unreadable(f"cell {cell!r} is damaged")
         return set(found)
 
     def write(self, cell: str, indices: Iterable[int], vectors: IntArray | FloatArray) -> None:
@@ -202,7 +202,7 @@ class Store:
         except ValueError:
             vectors = []
         if len({(len(vector), vector.dtype) for vector in vectors}) != 1 or not len(vectors[0]):
-            raise self._damaged(cell)
+            raise self._unreadable(f"cell {cell!r} is damaged")
         return np.stack(vectors)
 
     def write_images(self, records: Iterable[ImageRecord]) -> None:
@@ -358,9 +358,6 @@ class Store:
     def _unreadable(self, reason: str) -> RunError:
         told = " ".join(reason.split())[:200]
         return RunError(f"{self._path}: not a readable run database ({told}): {self._remedy}")
-
-    def _damaged(self, cell: str) -> RunError:
-        return RunError(f"{self._path}: cell {cell!r} is damaged: {self._remedy}")
 
 
 def standard_cell(checksum: str) -> str:
