@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certmix.data import load, load_arrays
@@ -198,6 +198,7 @@ def test_what_rounding_left_outside_the_range_is_clipped_and_said(limits, part, 
     assert "clipped" not in plain.settings
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.floats(-1e4, 1e4, width=32), st.floats(-1e4, 1e4, width=32))
 def test_the_range_that_is_advised_is_taken(low, high):
     inputs = np.array([[low, high], [0.2, 0.3]], np.float32)
