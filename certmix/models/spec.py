@@ -142,7 +142,7 @@ def load_model(
     say: Callable[[str], None] | None = None,
     zoo: Path = ZOO_FOLDER,
 ) -> LoadedModel:
-    """Load a model by its spec.
+    """Load a model by its spec; ModelError if it cannot be, or the weights do not fit it.
 
     Parameters
     ----------
@@ -152,14 +152,12 @@ def load_model(
         when called without arguments; a ``.pt2`` file of `torch.export.save`; ``timm:NAME``;
         ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf); or ``nuts:FOLDER[#PART]``, a nonlinear
         mix or one of `certmix.nuts.folder.PARTS` of it; the folder's path alone will do.
-    weights
-        A state dict to load: ``.safetensors``, or a torch file (``.pt``, ``.pth``) of tensors alone.
-    normalize
-        ``MEAN/STD``, one number or one a channel, applied inside the model.
-    files
-        Further files that the model reads: the checksum covers what they hold.
-    device
-        Where the model goes.
+    weights, files
+        A state dict to load: ``.safetensors``, or a torch file (``.pt``, ``.pth``) of tensors alone.  Further
+        files that the model reads: the checksum covers what they hold.
+    normalize, device
+        ``MEAN/STD``, one number or one a channel, applied inside the model, else ParameterError.  Where the
+        model goes.
     classes, no_label_zero
         Number of classes of the data, where known, and whether no input has label 0: labels may count from 1.
     say
@@ -167,11 +165,6 @@ def load_model(
         called twice then.
     zoo
         Folder of the shipped models.
-
-    Raises
-    ------
-    ModelError, ParameterError
-        If the model cannot be loaded, the weights do not fit it, or `normalize` is not of that form.
     """
     digests = _digests(files)
     try:

@@ -61,26 +61,11 @@ Open = Callable[[str], Handler]
 
 
 class EngineChoice(Settings, frozen=True):
-    """How many workers, and of which kind.
+    """How many workers, and of which kind, a name in `ENGINES`; ParameterError for what that does not take.
 
-    Parameters
-    ----------
-    engine
-        A name in `ENGINES`.
-    workers
-        How many; 1 of the engine ``local`` is this process itself.  None: on a CPU a process a
-        core, as soon as a run has shown that it takes long enough for them to pay; else 1.
-    gpus_per_worker
-        ``ray`` only: GPUs that one worker takes, 0.5 to share one among two;
-        None for 1 where the device is ``cuda``, else 0.
-    ray_address
-        ``ray`` only: address of a cluster; None for ``RAY_ADDRESS`` if that is
-        set, else a Ray of its own on this machine.
-
-    Raises
-    ------
-    ParameterError
-        For values out of range, or that the engine does not take.
+    One worker of the engine ``local`` is this process itself; None stands for a process a core of a CPU, as
+    soon as a run has shown that it takes long enough for them to pay, else for 1.  None of `gpus_per_worker`
+    is 1 where the device is ``cuda``, else 0; of `ray_address` it is ``RAY_ADDRESS``, else a Ray of its own.
     """
 
     engine: Annotated[
