@@ -109,10 +109,10 @@ def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:
     raise ParameterError(f"eps = {eps:g} exceeds {bound}: {hint}")
 
 
-def check_weight(alpha: float) -> float:
-    """Return one mixing weight, which must lie in [0, 1]: ParameterError."""
-    if not 0.0 <= alpha <= 1.0:
-        percent = 0.1 <= alpha / 100 <= 1.0
+def check_weight(alpha: float, low: float = 0.0) -> float:
+    """Return one mixing weight, which must lie in [low, 1]: ParameterError."""
+    if not low <= alpha <= 1.0:
+        percent = max(low, 0.1) <= alpha / 100 <= 1.0
         hint = f"did you mean {alpha / 100:g}?" if percent else "choose such a weight, for example 0.76"
-        raise ParameterError(f"alpha = {alpha:g}: the mixing weight must lie in [0, 1]: {hint}")
+        raise ParameterError(f"alpha = {alpha:g}: the mixing weight must lie in [{low:g}, 1]: {hint}")
     return float(alpha)
