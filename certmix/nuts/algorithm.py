@@ -84,20 +84,13 @@ def fit(
     Minimises the share of misclassified clean images whose margin is >= q,
     where q is the largest margin that a share beta of the rightly classified
     attacked images keeps.  Tune on images that no result is reported on.
+    Arrays that do not fit together, or no attacked image that is classified right, are a DataError; a value
+    out of range, and a grid of which no point meets (7), a ParameterError.
 
     Parameters
     ----------
-    clean_logits, attacked_logits, labels, grid, clamp, top_k, rival, standard_correct, threads
-        See `margin_grid`.
     beta, quantile
-        See `solve_beta`.
-
-    Raises
-    ------
-    DataError
-        If the arrays do not fit together, or no attacked image is classified right.
-    ParameterError
-        For a value out of range, or if no point of the grid meets (7).
+        See `solve_beta`; the others are of `margin_grid`.
 
     References
     ----------

@@ -128,7 +128,7 @@ def save_nuts(
     tuning: TuningImages | None = None,
     copy_weights: bool = False,
 ) -> NutsDescription:
-    """Write a fitted mix to a folder, and see that it can be loaded again.
+    """Write a fitted mix to a folder, and see that it can be loaded again: ModelError if not.
 
     ``nuts.json`` is written last and in one step: a folder that is left behind
     half done holds the earlier mix, or none.
@@ -147,13 +147,6 @@ def save_nuts(
         Copy weights, cards and exported programs into the folder, under names
         made of their checksums.  Shipped models, and those that timm or
         RobustBench fetch, stay names; Python code stays where it is.
-
-    Raises
-    ------
-    ModelError
-        If a model cannot be loaded as described, or is then another.
-    RunError
-        If the folder cannot be written.
     """
     place = Path(folder)
     g, h = (_refer(base, place, copy_weights) for base in (standard, robust))
@@ -167,13 +160,8 @@ def load_nuts(folder: Path, *, device: str | torch.device = "cpu", classes: int 
     """Load a mix and its base models; `device` and `classes` as for `certmix.models.spec.load_model`.
 
     Code runs only where a base model's spec names code, such as
-    ``file.py:factory``: load such folders where you trust them.
-
-    Raises
-    ------
-    ModelError
-        If ``nuts.json`` or a base model cannot be read, or a base model is
-        not the one that was tuned.
+    ``file.py:factory``: load such folders where you trust them.  What cannot be read, and a base model that
+    is not the one that was tuned, is a ModelError.
     """
     place = Path(folder)
     return _load(place, read_nuts(place), device, classes)

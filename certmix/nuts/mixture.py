@@ -64,15 +64,8 @@ def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperatu
     alpha
         Mixing weight in [0, 1].
     temperature
-        0, or between 1e-6 and 1e6.
-
-    Raises
-    ------
-    ParameterError
-        If alpha or the temperature is out of range, or both are 0: a one-hot
-        output alone has no finite logarithm.
-    ModelError
-        If the outputs differ in shape.
+        0, or between 1e-6 and 1e6; not 0 at alpha 0, for a one-hot output alone
+        has no finite logarithm.
 
     References
     ----------

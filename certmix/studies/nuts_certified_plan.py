@@ -196,28 +196,39 @@ def planned_margins(
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The best candidate and mixing weight; counts of tuning images are estimates.
+class Planned:
+    """One way of scoring, at its best on the tuning images.
 
-    `certified` are planned to be right and certified, `clean` right in the mix; `ties` counts the candidates
-    that reach the same two counts at some alpha.
+    `certified` are expected to be certified at the radius, `clean` right in the mix: estimates, and
+    optimistic ones, for the choice was made on these images.  `ties` counts the candidates that reach the
+    same two figures at some alpha.
     """
 
-    candidate: int
+    name: str
+    scores: str
+    bound: str
     alpha: float
-    certified: int
-    clean: int
+    certified: EstimatedAccuracy
+    clean: EstimatedAccuracy
+    candidate: int
     ties: int
+
+    @property
+    def how(self) -> tuple[str, str, float]:
+        """What `CertifiedRequest.certify` takes."""
+        return self.scores, self.bound, self.alpha
 
 
 def choose(
-    margins: FloatArray, robust: FloatArray, standard: FloatArray, labels: IntArray, floor: float
-) -> Choice | None:
+    how: tuple[str, str, str], margins: FloatArray, robust: FloatArray, standard: FloatArray,
+    labels: IntArray, floor: float,
+) -> Planned | None:  # fmt: skip
     """Return the candidate and alpha that certify most images under a floor of clean accuracy, if any.
 
     An image counts as certified at alpha where h's class is its label and its planned margin (candidates, m)
     exceeds (1 - alpha) / alpha.  Of equals the first of these decides: more clean images right, the larger
-    alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities.
+    alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities; `how` are name, scores
+    and bound.
     """
     weights, clean = np.array(ALPHAS), right_over_alphas(standard, robust, labels)
     counted = np.sort(np.where(robust.argmax(2) == labels, margins, -np.inf), 1)
@@ -231,8 +242,9 @@ def choose(
     best = np.lexsort(keys)[0]
     at = int(rows[best]), int(columns[best])
     same = feasible & (certified == certified[at]) & (clean == clean[at])
-    ties = int(same.any(1).sum())
-    return Choice(at[0], float(weights[at[1]]), int(certified[at]), int(clean[at]), ties)
+    images, ties = np.arange(len(labels)), int(same.any(1).sum())
+    counts = estimated_accuracy(images < certified[at]), estimated_accuracy(images < clean[at])
+    return Planned(*how, float(weights[at[1]]), *counts, at[0], ties)
 
 
 def right_over_alphas(standard: FloatArray, robust: FloatArray, labels: IntArray) -> IntArray:
@@ -263,29 +275,6 @@ def _count_right(
 
 
 # ------------------------------------------------------------ the plan
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One way of scoring, at its best on the tuning images.
-
-    `certified` are expected to be certified at the radius, `clean` right in the mix: estimates, and
-    optimistic ones, for the choice was made on these images.
-    """
-
-    name: str
-    scores: str
-    bound: str
-    alpha: float
-    certified: EstimatedAccuracy
-    clean: EstimatedAccuracy
-    candidate: int
-    ties: int
-
-    @property
-    def how(self) -> tuple[str, str, float]:
-        """What `CertifiedRequest.certify` takes."""
-        return self.scores, self.bound, self.alpha
 
 
 @dataclass(frozen=True)
@@ -332,12 +321,7 @@ def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:
             sums, bound=bound, samples=asked.samples, failure_probability=asked.failure_probability,
             distance=asked.at_radius / asked.sigma,
         )  # fmt: skip
-        found = choose(margins, sums.means, standard, logits.labels, floor)
-        if found is None:
-            return None
-        images = np.arange(len(logits.labels))
-        certified, clean = (estimated_accuracy(images < count) for count in (found.certified, found.clean))
-        return Planned(name, scores, bound, found.alpha, certified, clean, found.candidate, found.ties)
+        return choose((name, scores, bound), margins, sums.means, standard, logits.labels, floor)
 
     bent = grid_sums(logits.noisy, grid, clamp=asked.clamp, top_k=TOP_K[asked.preset])
     transform = planned("transform", "soft", asked.bound, bent)

@@ -15,6 +15,7 @@ from certmix.studies.nuts_certified_plan import (
     score_sums,
 )
 
+HOW = ("transform", "soft", "betting")
 GRID = Grid(s=(0.5, 20.0), p=(1.0, 2.5, 4.0), c=(-1.0, 0.2))
 
 
@@ -75,20 +76,20 @@ def test_the_choice_is_the_brute_force_optimum(seed, monkeypatch):
     floor, alphas = float(rng.choice([0.0, 0.3, 0.5, 2 / 3, 1.0])), (0.55, 0.7, 0.8, 0.95, 1.0)
     monkeypatch.setattr(certified, "ALPHAS", alphas)
     wanted = brute_force(margins, robust, standard, labels, floor, alphas)
-    found = choose(margins, robust, standard, labels, floor)
+    found = choose(HOW, margins, robust, standard, labels, floor)
     if wanted is None:
         assert found is None
     else:
         assert found is not None
-        assert (found.certified, found.clean, found.alpha, -found.candidate) == wanted
+        assert (found.certified.correct, found.clean.correct, found.alpha, -found.candidate) == wanted
 
 
 def test_ties_count_candidates_not_alphas():
     robust = np.array([[[0.9, 0.1]]] * 3 + [[[0.4, 0.6]]])
     margins = np.array([[0.7], [0.8], [0.7], [0.2]])
-    found = choose(margins, robust, np.array([[0.5, 0.5]]), np.array([0]), 1.0)
+    found = choose(HOW, margins, robust, np.array([[0.5, 0.5]]), np.array([0]), 1.0)
     assert (found.candidate, found.ties, found.alpha) == (0, 3, 1.0)
-    assert (found.certified, found.clean) == (1, 1)
+    assert (found.certified.correct, found.clean.correct) == (1, 1)
 
 
 def test_alphas_lie_where_certificates_exist():

@@ -172,19 +172,18 @@ def test_nothing_is_judged_on_what_it_was_fitted_on(name, fit_folder, tmp_path):
     assert column(after, "clean") != column(before, "clean")
 
 
-@pytest.mark.parametrize("name", JUDGING)
-def test_an_evaluation_adds_a_column(name, fit_folder, evaluation):
-    table = nuts_study(name, [evaluation, fit_folder]).table
-    assert all(type(cell) is AttackedAccuracy and cell.images == 30 for cell in column(table, "attacked"))
-    assert any("upper bound" in note for note in table.notes)
-
-
 @pytest.mark.parametrize("name", [name for name in STUDIES if name != "cost"])
 def test_studies_say_estimate_and_draw(name, fit_folder, tmp_path):
     folders = [fit_folder]
     if name == "transfer":
         folders.append(make_fit(tmp_path / "other", logits_of(120, 5), beta=0.8))
+    if STUDIES[name].evaluation:
+        folders.append(make_evaluation(tmp_path / "eval"))
     one = nuts_study(name, folders)
+    if name in JUDGING:
+        cells = column(one.table, "attacked")
+        assert all(type(cell) is AttackedAccuracy and cell.images == 30 for cell in cells)
+        assert any("upper bound" in note for note in one.table.notes)
     words = " ".join([one.table.title, *one.table.notes])
     assert "stimate" in words or name == "transform"
     for draw in list(one.plots.values())[-1:]:
@@ -356,11 +355,11 @@ def test_the_wrong_folders_are_refused(name, fits, evaluations, message, tmp_pat
 
 def test_the_command_prints_draws_and_writes(command, fit_folder, tmp_path):
     asked = ("--plot", "m.svg", "--output", "out", "--format", "csv")
-    done = command("nuts", "study", "transform", fit_folder, *asked)
-    assert done.code == 0 and done.out.startswith("group,class,logit,") and "m.svg" in done.err
-    assert (tmp_path / "m.svg").read_bytes() == (tmp_path / "out" / "nuts-transform.svg").read_bytes()
+    done = command("nuts", "study", "beta", fit_folder, *asked)
+    assert done.code == 0 and done.out.startswith("group,beta,s,") and "m.svg" in done.err
+    assert (tmp_path / "m.svg").read_bytes() == (tmp_path / "out" / "nuts-beta.svg").read_bytes()
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"nuts-transform.csv", "nuts-transform.json", "nuts-transform.png", "nuts-example.png"} <= names
+    assert {"nuts-beta.csv", "nuts-beta.json", "nuts-beta.png"} <= names
 
 
 def test_the_command_names_its_studies(command, fit_folder):
