@@ -162,7 +162,7 @@ def nuts_certified(
         chosen = rest[spread(len(rest), request.certify_images)]
         _fill(store, request, loaded, device, positions, chosen, partial(report, "noisy logits"))
         images = dataset.indices[positions].tolist(), dataset.labels[positions].tolist()
-        shown = Shown(*images, (CLEAN, NOISY))
+        shown = Shown(*images, (CLEAN, NOISY), (), True)
         numbers = Numbers.of(store, run.path, {**described, "identity": identity.as_dict()}, shown)
         logits = noisy_logits(numbers, request)
         plan = plan_mix(logits, request)

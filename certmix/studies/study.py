@@ -131,8 +131,8 @@ class Shown(msgspec.Struct, frozen=True):
     indices: tuple[Number, ...]
     labels: tuple[Number, ...]
     cells: tuple[str, ...]
-    blind: tuple[str, ...] = ()
-    complete: bool = True
+    blind: tuple[str, ...]
+    complete: bool
 
 
 @dataclass(frozen=True)

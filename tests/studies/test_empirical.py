@@ -189,21 +189,13 @@ def test_an_attack_keeps_its_points_for_other_tools(points, tmp_path):
 
 @pytest.mark.parametrize(
     "change, message",
-    [
-        ({"eps": -1.0}, "eps = -1.0"),
-        ({"eps": float("nan")}, "eps = nan"),
-        ({"norm": "l3"}, "norm 'l3' is unknown"),
-        ({"attack": "nothing"}, "attack 'nothing' is unknown: use one of"),
-        ({"steps": 0}, "steps = 0"),
-        ({"restarts": 0}, "restarts = 0"),
-        ({"batch_size": 0}, "batch size = 0"),
-        ({"images": 0}, "images = 0"),
-        ({"seed": -1}, "seed = -1"),
-        ({"attack": "fgsm", "steps": 3}, "fgsm takes no --steps"),
-        ({"precision": "fp8"}, "precision 'fp8' is unknown"),
-        ({"attack": "square", "norm": "l1"}, "square cannot serve norm l1: use one of"),
-    ],
-)
+    [({"eps": -1.0}, "eps = -1.0"), ({"eps": float("nan")}, "eps = nan"), ({"norm": "l3"}, "norm 'l3' is unknown"),
+     ({"attack": "nothing"}, "attack 'nothing' is unknown: use one of"), ({"steps": 0}, "steps = 0"),
+     ({"restarts": 0}, "restarts = 0"), ({"batch_size": 0}, "batch size = 0"), ({"images": 0}, "images = 0"),
+     ({"seed": -1}, "seed = -1"), ({"attack": "fgsm", "steps": 3}, "fgsm takes no --steps"),
+     ({"precision": "fp8"}, "precision 'fp8' is unknown"),
+     ({"attack": "square", "norm": "l1"}, "square cannot serve norm l1: use one of")],
+)  # fmt: skip
 def test_bad_requests_are_one_line(change, message):
     with pytest.raises(ParameterError, match=message) as error:
         request(**change)

@@ -143,18 +143,12 @@ def test_true_constants_are_not_contradicted(dataset, of, ratio, norm, constant)
 
 @pytest.mark.parametrize(
     ("choices", "words"),
-    [
-        ({"check": 1.0, "ratio": "relaxed"}, "divides by eps"),
-        ({"check": -1.0}, "check = -1.0"),
-        ({"check": float("nan")}, "check = nan"),
-        ({"of": "scores"}, "of 'scores'"),
-        ({"ratio": "best"}, "ratio 'best'"),
-        ({"alpha": 0.3}, r"in \[0.5, 1\]: choose"),
-        ({"alpha": 76}, r"in \[0.5, 1\]: did you mean 0.76\?"),
-        ({"changes": {"eps": 8.0}}, r"eps = 8 exceeds the input range .* did you mean 8/255\?"),
-        ({"changes": {"eps": 0.0}}, "eps = 0"),
-    ],
-)
+    [({"check": 1.0, "ratio": "relaxed"}, "divides by eps"), ({"check": -1.0}, "check = -1.0"),
+     ({"check": float("nan")}, "check = nan"), ({"of": "scores"}, "of 'scores'"), ({"ratio": "best"}, "ratio 'best'"),
+     ({"alpha": 0.3}, r"in \[0.5, 1\]: choose"), ({"alpha": 76}, r"in \[0.5, 1\]: did you mean 0.76\?"),
+     ({"changes": {"eps": 8.0}}, r"eps = 8 exceeds the input range .* did you mean 8/255\?"),
+     ({"changes": {"eps": 0.0}}, "eps = 0")],
+)  # fmt: skip
 def test_bad_choices(dataset, choices, words):
     with pytest.raises(ParameterError, match=words):
         run(dataset, **choices)
