@@ -82,22 +82,17 @@ def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperatu
     check_pair(standard, transformed)
     if alpha == 1.0:
         return transformed.double().log_softmax(-1)
+    if temperature not in (0.0, 1.0):  # less a constant of each row, which keeps them finite
+        z = standard.double()
+        standard = ((z - z.detach().amax(-1, keepdim=True)) / temperature).clamp_min(-1e300)
     if temperature > 0.0:
-        return mix_logits(_sharpened(standard, temperature), transformed, alpha)
+        return mix_logits(standard, transformed, alpha)
     robust = transformed.double().log_softmax(-1) + math.log(alpha)
     answer = standard.detach()
     chosen = answer.argmax(-1, keepdim=True) == torch.arange(answer.shape[-1], device=answer.device)
     top = answer.double().amax(-1, keepdim=True)
     mixed = torch.logaddexp(robust, robust.new_tensor(math.log1p(-alpha)))
     return torch.where(chosen, mixed, robust) + (top - top)  # top - top: 0, or NaN where g is
-
-
-def _sharpened(logits: Tensor, temperature: float) -> Tensor:
-    """Logits / temperature, less a constant of each row where that keeps them finite."""
-    if temperature == 1.0:
-        return logits
-    z = logits.double()
-    return ((z - z.detach().amax(-1, keepdim=True)) / temperature).clamp_min(-1e300)
 
 
 class TransformedRobust(nn.Module):

@@ -35,10 +35,7 @@ _LARGEST_GRID = 2**28  # means that are held at once
 
 @dataclass(frozen=True, eq=False)
 class NoisyLogits:
-    """All that a choice depends on: logits of g on images (m, c), of h's base on noisy copies (m, n, c).
-
-    Labels and indices are int64 (m,); what does not fit together, or is not finite, is a DataError.
-    """
+    """All that a choice depends on: logits of g on images (m, c), of h's base on noisy copies (m, n, c)."""
 
     standard: FloatArray
     noisy: FloatArray
@@ -76,10 +73,7 @@ def score_sums(noisy: FloatArray, score: Callable[[FloatArray], FloatArray]) -> 
 
 
 def grid_sums(noisy: FloatArray, grid: Grid, *, clamp: str = "gelu", top_k: int | None = None) -> ScoreSums:
-    """Return the sums of softmax(M(z)) over the noise of base logits (m, n, c), at every point of a grid.
-
-    Candidates are in the order of ``np.ndindex(grid.shape)``.
-    """
+    """Return the sums of softmax(M(z)) over the noise of base logits (m, n, c), in the order of `np.ndindex`."""
     check_choice("clamp", clamp, CLAMP_NAMES)
     images, samples, classes = noisy.shape
     size = math.prod(grid.shape) * images * classes

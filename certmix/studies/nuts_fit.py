@@ -61,11 +61,6 @@ class CachedLogits:
         """Return some of the images."""
         return CachedLogits(*(getattr(self, key)[rows] for key in KEYS))
 
-    @property
-    def standard_right(self) -> np.ndarray:
-        """bool (m,): the standard classifier is right on the clean image."""
-        return self.standard.argmax(1) == self.labels
-
 
 @dataclass(frozen=True)
 class NutsFitted:
@@ -134,10 +129,11 @@ def cached(numbers: Numbers) -> CachedLogits:
 
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
     """Run Algorithm 1 on logits that exist: any beta, clamp or temperature is a second away."""
+    right = logits.standard.argmax(1) == logits.labels
     found = fit(
         logits.robust, logits.attacked, logits.labels, choices.candidates, choices.beta, clamp=choices.clamp,
         top_k=choices.top_k, quantile=choices.quantile, rival=choices.rival,
-        standard_correct=logits.standard_right if choices.conditional else None,
+        standard_correct=right if choices.conditional else None,
     )  # fmt: skip
     alpha_d = auxiliary_alpha(
         logits.attacked, logits.labels, AUXILIARY_BETAS[choices.preset], top_k=choices.top_k
