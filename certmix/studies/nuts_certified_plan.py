@@ -73,7 +73,7 @@ def score_sums(noisy: FloatArray, score: Callable[[FloatArray], FloatArray]) -> 
 
 
 def grid_sums(noisy: FloatArray, grid: Grid, *, clamp: str = "gelu", top_k: int | None = None) -> ScoreSums:
-    """Return the sums of softmax(M(z)) over the noise of base logits (m, n, c), in the order of `np.ndindex`."""
+    """Return the sums over noise of softmax(M(z)), of base logits (m, n, c), in the order of `np.ndindex`."""
     check_choice("clamp", clamp, CLAMP_NAMES)
     images, samples, classes = noisy.shape
     size = math.prod(grid.shape) * images * classes
