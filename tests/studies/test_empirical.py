@@ -19,7 +19,6 @@ from certmix.nuts.mixture import NutsMixture
 from certmix.runs import read_run
 from certmix.runs.attack_request import AttackRequest, check_ball, check_weight
 from certmix.runs.sources import Sources
-from certmix.studies import study as study_module
 from certmix.studies.attack import attack
 from certmix.studies.compare_trust import compare_trust
 from certmix.studies.confidence import confidence
@@ -313,9 +312,7 @@ EVERY = {
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_study_is_the_same_fresh_resumed_in_memory_and_shown_again(points, tmp_path, name, monkeypatch):
-    monkeypatch.setattr(study_module, "write_files", lambda folder, table, plots: None)  # plots take seconds
-
+def test_every_study_is_the_same_fresh_resumed_in_memory_and_shown_again(points, tmp_path, name):
     def run(**where):
         asked = request(steps=2, images=8, batch_size=4)
         return EVERY[name](asked, sources(points[2]), Surroundings(say=lambda message: None, **where))

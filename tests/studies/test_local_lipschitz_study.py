@@ -16,7 +16,6 @@ from certmix.margins.estimates import HOLDS, NOT_ESTABLISHED, EstimatedRadius, L
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
 from certmix.studies import lipschitz as study
-from certmix.studies import study as study_module
 from certmix.studies.lipschitz import local_lipschitz
 from certmix.studies.study import Surroundings
 from certmix.tables.formats import render
@@ -96,7 +95,6 @@ def test_batches_change_nothing(dataset):
 
 
 def test_another_alpha_or_claim_searches_nothing(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "write_files", lambda folder, table, plots: None)  # plots take seconds
     where = Surroundings(output=tmp_path / "run", say=lambda message: None)
     trial = Surroundings(output=tmp_path / "trial", say=lambda message: None)
     first = run(dataset, where, alpha=0.6)
@@ -107,8 +105,7 @@ def test_another_alpha_or_claim_searches_nothing(dataset, tmp_path, monkeypatch)
     assert run(dataset, trial, of="logits", check=1.0).data.trial.contradicted
 
 
-def test_a_claim_below_the_constant_is_contradicted_with_a_witness(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "write_files", lambda folder, table, plots: None)  # plots take seconds
+def test_a_claim_below_the_constant_is_contradicted_with_a_witness(dataset, tmp_path):
     where = Surroundings(output=tmp_path / "run", say=lambda message: None)
     changes = {"norm": "l2", "steps": 40}
     done = run(dataset, where, changes=changes, of="logits", check=0.99 * SPECTRAL)
