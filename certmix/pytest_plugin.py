@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,15 +103,10 @@ def certmix_certify(request: pytest.FixtureRequest, certmix_runs: Path) -> Calla
     """
     from certmix.verification.asserting import certify_and_warn
 
-    defaults = _defaults(request)
+    defaults = {"runs": certmix_runs, **_defaults(request)}
     for name in ("radius", "at_least", "on"):
         defaults.pop(name, None)
-
-    def certify(model: Any, **options: Any) -> Any:
-        __tracebackhide__ = True
-        return _short(certify_and_warn, model, {"runs": certmix_runs, **defaults, **options})
-
-    return certify
+    return partial(_short, certify_and_warn, defaults)
 
 
 @pytest.fixture
@@ -118,14 +114,12 @@ def certmix_assert(request: pytest.FixtureRequest, certmix_runs: Path) -> Callab
     """Return `certmix.assert_certified` with the settings of the marker and the ini file, samples kept."""
     from certmix.verification.asserting import assert_certified
 
-    defaults = _defaults(request)
-
-    def assert_with_defaults(model: Any, **options: Any) -> Any:
+    def asserted(model: Any, **options: Any) -> Any:
         __tracebackhide__ = True
         request.node.stash[_ASSERTED] = True
-        return _short(assert_certified, model, {"runs": certmix_runs, **defaults, **options})
+        return assert_certified(model, **options)
 
-    return assert_with_defaults
+    return partial(_short, asserted, {"runs": certmix_runs, **_defaults(request)})
 
 
 @pytest.fixture
@@ -139,22 +133,16 @@ def certmix_run(pytestconfig: pytest.Config) -> Callable[..., Summary]:
     named = pytestconfig.getini("certmix_run")
     if not named:
         raise pytest.UsageError("certmix_run is not set: name the folder of a run in the ini file")
-    folder = Path(pytestconfig.rootpath) / named
-
-    def run(**changes: Any) -> Summary:
-        __tracebackhide__ = True
-        return _short(recertify, folder, changes)
-
-    return run
+    return partial(_short, recertify, {}, Path(pytestconfig.rootpath) / named)
 
 
-def _short(function: Callable[..., Any], what: Any, options: dict[str, Any]) -> Any:
+def _short(function: Callable[..., Any], defaults: dict[str, Any], what: Any, **options: Any) -> Any:
     """Call; of errors that the user can mend show the message, not the way through certmix."""
     __tracebackhide__ = True
     from certmix.errors import CertmixError
 
     try:
-        return function(what, **options)
+        return function(what, **{**defaults, **options})
     except CertmixError as error:
         raise error.with_traceback(None) from None
 

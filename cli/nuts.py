@@ -231,26 +231,20 @@ def study(name: str, folders: tuple[Path, ...], plot: Path | None, output: Path 
     run folder of certmix nuts evaluate may follow: its attacked points count
     as well. No attack is run: everything comes from cached logits in seconds.
     """
+    from certmix.files import write_atomically
     from certmix.studies.nuts_ablations import nuts_study
     from certmix.tables.formats import write_files
 
     product = nuts_study(name, folders)
     if plot is not None:
-        _draw(name, product, plot)
+        if not product.plots:
+            drawn = "sensitivity, margins, transform or beta"
+            raise ParameterError(f"study {name} has no figure: leave --plot out, or choose {drawn}")
+        draw = next(iter(product.plots.values()))
+        write_atomically(plot, draw(plot.suffix.lower().removeprefix(".")))
+        click.echo(f"Plot: {plot}", err=True)
     if output is not None:
         write_files(output, product.table, product.plots)
         click.echo(f"Output: {output}", err=True)
     print_study(product, format_)
     return 0
-
-
-def _draw(name: str, product: Any, path: Path) -> None:
-    """Write the study's first figure."""
-    from certmix.files import write_atomically
-
-    if not product.plots:
-        drawn = "sensitivity, margins, transform or beta"
-        raise ParameterError(f"study {name} has no figure: leave --plot out, or choose {drawn}")
-    draw = next(iter(product.plots.values()))
-    write_atomically(path, draw(path.suffix.lower().removeprefix(".")))
-    click.echo(f"Plot: {path}", err=True)

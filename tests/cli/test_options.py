@@ -208,7 +208,7 @@ OBSERVED = {
     ],
     "nuts study": [
         "certmix.studies.nuts_ablations.nuts_study", "certmix_cli.nuts.print_study",
-        "certmix_cli.nuts._draw", "certmix.tables.formats.write_files",
+        "certmix.files.write_atomically", "certmix.tables.formats.write_files",
     ],
     "verify": ["certmix.verification.verify.verify", "certmix_cli.verify._show"],
     "reproduce": ["certmix.certification.reproduce.reproduce"],

@@ -109,13 +109,6 @@ def test_looks_increase_for_ever_by_about_a_fifth():
     assert looks(99) == ()
 
 
-class View(nn.Module):
-    """Its logits are its input: memory that the next batch overwrites."""
-
-    def forward(self, batch):
-        return batch
-
-
 class Changing(nn.Module):
     """A model whose parts are changed between two calls."""
 
@@ -145,7 +138,8 @@ def test_a_model_that_changes_between_two_calls_is_taken_as_it_is_then(change):
     assert (after[0] == Sampler(model, 2, 0.5, batch_size=100).submit(DRAWS).result()[0]).all()
 
 
-@pytest.mark.parametrize("model", [View().eval(), half_space([1.0, 0.5], 0.1)], ids=["view", "plane"])
+# The logits of an identity are its input: memory that the next batch overwrites.
+@pytest.mark.parametrize("model", [nn.Identity(), half_space([1.0, 0.5], 0.1)], ids=["view", "plane"])
 def test_one_sampler_may_be_asked_twice_at_once(model):
     sampler = Sampler(model, 2, 0.5, batch_size=10)
     alone = [[logits for _, logits in sampler.logits([draw])] for draw in DRAWS]
@@ -167,6 +161,6 @@ def test_one_sampler_may_be_asked_twice_at_once(model):
 
 
 def test_nothing_asked_for_is_nothing():
-    assert Sampler(View(), 2, 0.5).submit([]).result() == []
-    empty = Sampler(View(), 2, 0.5).submit([Draw(torch.zeros(2), 0, (5,), start=5)]).result()
+    assert Sampler(nn.Identity(), 2, 0.5).submit([]).result() == []
+    empty = Sampler(nn.Identity(), 2, 0.5).submit([Draw(torch.zeros(2), 0, (5,), start=5)]).result()
     assert np.array_equal(empty[0], [[0, 0]])
