@@ -1,6 +1,7 @@
 """Interval bounds of every layer over a ball, rounded outwards.
 
-Float64 results of a linear layer are widened by the standard error bound of a
+Interval bound propagation (S. Gowal et al., 2018); for the l2 ball, the first layer is bounded by the norms
+of its rows.  Float64 results of a linear layer are widened by the standard error bound of a
 sum of products, gamma_n (|W| |x| + |b|), whatever the order of summation; all
 other operations are exact or moved to the next float.
 """
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certmix.margins.graph import Graph
-from certmix.margins.layers import TINY, Input, Layer, LinearMap, Maximum, Rectifier, Sum
+from certmix.margins.layers import TINY, Layer, LinearMap, Maximum, Rectifier, Sum
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,6 @@ class Ball:
     norm: str
     eps: Tensor
     limits: tuple[float, float] | None = None
-
-    def rows(self, chosen: Tensor | slice) -> Ball:
-        """Return the balls around some of the images."""
-        return Ball(self.images[chosen], self.norm, self.eps[chosen], self.limits)
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,6 @@ class Box:
         centre = 0.5 * self.lower + 0.5 * self.upper
         return centre, up(torch.maximum(self.upper - centre, centre - self.lower))
 
-    def within(self, other: Box) -> Box:
-        """Return the intersection of two boxes that hold the same point."""
-        lower, upper = torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper)
-        return Box(lower, upper, self.affine)
-
 
 def down(x: Tensor) -> Tensor:
     """Return the next smaller floats."""
@@ -85,7 +76,8 @@ def _each(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def _start(ball: Ball) -> Box:
+def input_box(ball: Ball) -> Box:
+    """Return the bounds of the inputs."""
     eps = _each(ball.eps, ball.images)
     lower, upper = down(ball.images - eps), up(ball.images + eps)
     if ball.norm == "l2":
@@ -121,39 +113,20 @@ def _affine(layer: LinearMap, source: Affine, eps: Tensor) -> Box:
     return Box(down(middle - up(reach)), up(middle + up(reach)), known)
 
 
-def _rectifier(layer: Rectifier, box: Box) -> Box:
-    if layer.slope == 0.0:
-        return Box(box.lower.clamp_min(0.0), box.upper.clamp_min(0.0))
-    return Box(
-        torch.maximum(box.lower, down(layer.slope * box.lower)),
-        torch.maximum(box.upper, up(layer.slope * box.upper)),
-    )
-
-
 def interval_step(layer: Layer, boxes: list[Box], eps: Tensor) -> Box:
     """Return a layer's bounds from those of what it takes."""
     if isinstance(layer, LinearMap):
         source = boxes[0].affine
         return _linear(layer, boxes[0]) if source is None else _affine(layer, source, eps)
+    if isinstance(layer, Rectifier) and layer.slope == 0.0:
+        return Box(boxes[0].lower.clamp_min(0.0), boxes[0].upper.clamp_min(0.0))
     if isinstance(layer, Rectifier):
-        return _rectifier(layer, boxes[0])
+        lower, upper = boxes[0].lower, boxes[0].upper
+        steeper = torch.maximum(upper, up(layer.slope * upper))
+        return Box(torch.maximum(lower, down(layer.slope * lower)), steeper)
     if isinstance(layer, Maximum):
         return Box(layer(boxes[0].lower), layer(boxes[0].upper))
     first, second = boxes
     if isinstance(layer, Sum) and layer.sign < 0:
         second = Box(-second.upper, -second.lower)
     return Box(down(first.lower + second.lower), up(first.upper + second.upper))
-
-
-def intervals(graph: Graph, ball: Ball) -> list[Box]:
-    """Return the bounds of every node over a ball, by interval bound propagation (S. Gowal et al., 2018).
-
-    For the l2 ball, the first layer is bounded by the norms of its rows.
-    """
-    boxes: list[Box] = []
-    for node in graph.nodes:
-        if isinstance(node.layer, Input):
-            boxes.append(_start(ball))
-        else:
-            boxes.append(interval_step(node.layer, [boxes[i] for i in node.inputs], ball.eps))
-    return boxes

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 from torch.nn.utils import parametrize
 
 from certmix.errors import ModelError
@@ -138,20 +139,12 @@ def _upper(total: Tensor) -> float:
 def convolution(weight: Tensor, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> LinearMap:
     """Return a 2D convolution with zero padding."""
     settings = (stride, padding, dilation, groups)
-
-    def transpose(w: Tensor, a: Tensor, shape: Shape) -> Tensor:
-        extra = tuple(
-            shape[1 + i]
-            - ((a.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (w.shape[2 + i] - 1) + 1)
-            for i in (0, 1)
-        )
-        return F.conv_transpose2d(a, w, None, stride, padding, extra, groups, dilation)
-
-    magnitudes = weight.abs().flatten(1).sum(1)
     terms = max(weight[0].numel(), weight.shape[0] // groups * weight[0, 0].numel())
     return LinearMap(
-        weight, lambda w, x: F.conv2d(x, w, None, *settings), transpose, terms, _upper(magnitudes)
-    )
+        weight, lambda w, x: F.conv2d(x, w, None, *settings),
+        lambda w, a, shape: conv2d_input((len(a), *shape), w, a, *settings),
+        terms, _upper(weight.abs().flatten(1).sum(1)),
+    )  # fmt: skip
 
 
 def scale(
@@ -227,12 +220,9 @@ def _dense(layer: nn.Linear, shape: Shape) -> list[Layer]:
         raise unsupported(f"Linear on inputs of shape {shape}")
     weight = exact(layer.weight)
     product = LinearMap(
-        weight,
-        lambda w, x: x @ w.T,
-        lambda w, a, shape: a @ w,
-        max(weight.shape),
+        weight, lambda w, x: x @ w.T, lambda w, a, shape: a @ w, max(weight.shape),
         _upper(weight.abs().sum(1)),
-    )
+    )  # fmt: skip
     return _with_bias(layer, product, 0)
 
 
@@ -243,16 +233,20 @@ def _batch_norm(layer: nn.BatchNorm2d, shape: Shape) -> list[Layer]:
     bias = 0.0 if layer.bias is None else exact(layer.bias)
     factor = weight / (exact(layer.running_var) + layer.eps).sqrt()
     moved = exact(layer.running_mean) * factor
-    view = (1, -1, *[1] * (len(shape) - 1))
-    size = float((torch.as_tensor(bias).abs() + moved.abs()).max()) * (1 + 1e-9)
-    return [scale(factor.view(view), (bias - moved).view(view), size=size, operations=6)]
+    return [_by_channel(factor, bias - moved, torch.as_tensor(bias).abs() + moved.abs(), shape, 6)]
 
 
 def _normalize(layer: Normalize | Normalized, shape: Shape) -> list[Layer]:
-    mean, std = exact(layer.mean), exact(layer.std)
+    std = exact(layer.std)
+    moved = exact(layer.mean) / std
+    return [_by_channel(1 / std, -moved, moved.abs(), shape, 2)]
+
+
+def _by_channel(factor: Tensor, shift: Tensor, sizes: Tensor, shape: Shape, operations: int) -> LinearMap:
+    """Return `scale` with one number a channel; `sizes` are of what was added up to `shift`."""
     view = (1, -1, *[1] * (len(shape) - 1))
-    moved = mean.view(view) / std.view(view)
-    return [scale(1 / std.view(view), -moved, size=float(moved.abs().max()) * (1 + 1e-9), operations=2)]
+    size = float(sizes.max()) * (1 + 1e-9)
+    return scale(factor.view(view), shift.view(view), size=size, operations=operations)
 
 
 def _rectifier(layer: nn.Module, shape: Shape) -> list[Layer]:

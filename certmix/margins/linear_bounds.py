@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from certmix.margins.graph import Graph, Node
-from certmix.margins.intervals import Ball, Box, down, interval_step, intervals
+from certmix.margins.intervals import Ball, Box, down, input_box, interval_step
 from certmix.margins.layers import TINY, UNIT, Input, LinearMap, Maximum, Rectifier, Sum, gamma
 
 
@@ -122,23 +122,21 @@ def _maximum(state: _Rows, node: Node, layer: Maximum, rows: Tensor, box: Box) -
 def _concretise(state: _Rows, rows: Tensor, box: Box) -> None:
     """Least value of a row over a box."""
     centre, width = box.centred()
-    owner = state.owner
-    value = (rows * centre[owner]).flatten(1).sum(1)
-    spread = (rows.abs() * width[owner]).flatten(1).sum(1)
-    terms = gamma(_entries(rows) + 2)
-    size = centre.abs().flatten(1).amax(1)
-    state.add(value - spread, terms * (_magnitude(rows) * size[owner] + 2 * spread))
+    spread = (rows.abs() * width[state.owner]).flatten(1).sum(1)
+    _subtract(state, rows, centre, spread, gamma(_entries(rows) + 2))
 
 
 def _concretise_l2(state: _Rows, rows: Tensor, ball: Ball) -> None:
     """Least value of a row over an l2 ball: the dual norm of l2 is l2."""
-    owner = state.owner
-    images = ball.images.flatten(1)
-    value = (rows.flatten(1) * images[owner]).sum(1)
-    spread = ball.eps[owner] * (rows.flatten(1).square().sum(1) + _entries(rows) * TINY).sqrt()
-    terms = gamma(2 * _entries(rows) + 8)
-    size = images.abs().amax(1)
-    state.add(value - spread, terms * (_magnitude(rows) * size[owner] + 2 * spread))
+    size = (rows.flatten(1).square().sum(1) + _entries(rows) * TINY).sqrt()
+    _subtract(state, rows, ball.images, ball.eps[state.owner] * size, gamma(2 * _entries(rows) + 8))
+
+
+def _subtract(state: _Rows, rows: Tensor, centre: Tensor, spread: Tensor, terms: float) -> None:
+    """Add what rows are at the centre, less `spread`, which is up to `terms` of itself too small."""
+    value = (rows * centre[state.owner]).flatten(1).sum(1)
+    size = centre.abs().flatten(1).amax(1)[state.owner]
+    state.add(value - spread, terms * (_magnitude(rows) * size + 2 * spread))
 
 
 def backward(
@@ -164,29 +162,22 @@ def backward(
         if number not in state.coefficients:
             continue
         current, node = state.coefficients.pop(number), graph.nodes[number]
-        if isinstance(node.layer, Input) and ball.norm == "l2":
+        layer, source = node.layer, boxes[node.inputs[0]] if node.inputs else boxes[0]
+        if isinstance(layer, Input) and ball.norm == "l2":
             _concretise_l2(state, current, ball)
-        elif isinstance(node.layer, Input) or not (to_image or isinstance(node.layer, LinearMap | Sum)):
+        elif isinstance(layer, Input) or not (to_image or isinstance(layer, LinearMap | Sum)):
             _concretise(state, current, boxes[number])
+        elif isinstance(layer, LinearMap):
+            _linear(state, node, layer, current, source, graph.nodes[node.inputs[0]].shape)
+        elif isinstance(layer, Maximum):
+            _maximum(state, node, layer, current, source)
+        elif isinstance(layer, Rectifier):
+            _rectifier(state, node, current, relaxations[number], source)
         else:
-            _step(state, graph, node, current, boxes, relaxations.get(number))
+            state.hand(node.inputs[0], current, source.size)
+            state.hand(node.inputs[1], layer.sign * current, boxes[node.inputs[1]].size)
     bound = down(state.constant - (1 + 1e-6) * state.error - 1e-280)
     return torch.where(bound.isfinite(), bound, -torch.inf)
-
-
-def _step(
-    state: _Rows, graph: Graph, node: Node, rows: Tensor, boxes: list[Box], lines: Relaxation | None
-) -> None:
-    source = node.inputs[0]
-    if isinstance(node.layer, LinearMap):
-        _linear(state, node, node.layer, rows, boxes[source], graph.nodes[source].shape)
-    elif isinstance(node.layer, Maximum):
-        _maximum(state, node, node.layer, rows, boxes[source])
-    elif isinstance(node.layer, Sum):
-        state.hand(source, rows, boxes[source].size)
-        state.hand(node.inputs[1], node.layer.sign * rows, boxes[node.inputs[1]].size)
-    elif lines is not None:
-        _rectifier(state, node, rows, lines, boxes[source])
 
 
 METHODS = ("interval", "crown-ibp", "crown")
@@ -197,14 +188,6 @@ ROWS_ELEMENTS = 2**23
 
 REFINED = 4096
 """A layer of which one image has more unstable rectifiers keeps its interval bounds for that image."""
-
-
-def _specification(y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return the rows e_y - e_j, j != y, and their owners."""
-    eye = torch.eye(classes, dtype=torch.float64, device=y.device)
-    rows = eye[y][:, None, :] - eye[None]
-    rival = torch.arange(classes, device=y.device)[None] != y[:, None]
-    return rows[rival], torch.arange(len(y), device=y.device).repeat_interleave(classes - 1)
 
 
 def _carry(
@@ -237,21 +220,13 @@ def _refined(graph: Graph, boxes: list[Box], lines: dict[int, Relaxation], ball:
     return Box(lower.view_as(box.lower), upper.view_as(box.upper), box.affine)
 
 
-def _boxes(graph: Graph, ball: Ball, method: str) -> tuple[list[Box], dict[int, Relaxation]]:
-    """Return the bounds of every node and the lines of every rectifier."""
-    if method != "crown":
-        boxes = intervals(graph, ball)
-        lines = {
-            k: relax(node.layer, boxes[node.inputs[0]])
-            for k, node in enumerate(graph.nodes)
-            if isinstance(node.layer, Rectifier) and method != "interval"
-        }
-        return boxes, lines
-    boxes, lines = intervals(Graph(graph.nodes[:1]), ball), {}
+def bounds_of_layers(graph: Graph, ball: Ball, method: str) -> tuple[list[Box], dict[int, Relaxation]]:
+    """Return the bounds of every node and, of linear methods, the lines of every rectifier."""
+    boxes, lines = [input_box(ball)], dict[int, Relaxation]()
     for k, node in enumerate(graph.nodes[1:], 1):
-        if isinstance(node.layer, Rectifier):
+        if isinstance(node.layer, Rectifier) and method != "interval":
             source = node.inputs[0]
-            if lines:  # intervals are exact, or nearly so, before the first rectifier
+            if lines and method == "crown":  # intervals are exact, or nearly so, before the first rectifier
                 boxes[source] = _refined(graph, boxes, lines, ball, source)
             lines[k] = relax(node.layer, boxes[source])
         boxes.append(interval_step(node.layer, [boxes[i] for i in node.inputs], ball.eps))
@@ -263,8 +238,11 @@ def differences(graph: Graph, ball: Ball, y: Tensor, method: str) -> Tensor:
 
     The bounds are the best of the intervals' and the lines'.
     """
-    boxes, lines = _boxes(graph, ball, method)
-    rows, owner = _specification(y, graph.classes)
+    boxes, lines = bounds_of_layers(graph, ball, method)
+    eye = torch.eye(graph.classes, dtype=torch.float64, device=y.device)
+    rival = torch.arange(graph.classes, device=y.device)[None] != y[:, None]
+    rows = (eye[y][:, None, :] - eye[None])[rival]
+    owner = torch.arange(len(y), device=y.device).repeat_interleave(graph.classes - 1)
     last = len(graph.nodes) - 1
     bounds = backward(graph, boxes, {}, ball, last, rows, owner, to_image=False)
     if method != "interval":

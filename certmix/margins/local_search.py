@@ -17,6 +17,7 @@ from certmix.attacks.search import (
     check_count,
     check_model,
     check_positive,
+    direction,
     pull_back,
 )
 from certmix.calling import call_model
@@ -106,7 +107,7 @@ class Ascent:
         rows = torch.arange(n, device=self.logits.device)
         balls = self.ball[rows.repeat_interleave(k * self.ratio.sides)]
         best = self.logits.new_zeros(restarts, n, k)
-        halfway, overall, witness = best.clone(), best[0].clone(), self._spread(self.ball.centre, k)
+        halfway, overall, witness = best.clone(), best[0].clone(), _spread(self.ball.centre, k)
         for run in range(restarts):
             points = self._start(run, balls, seeds)
             for step in range(steps + 1):
@@ -135,55 +136,47 @@ class Ascent:
     def _slopes(self) -> int:
         return self.logits.shape[1] if self.ratio.wide else 1
 
+    @property
+    def _tilts(self) -> bool:
+        """Whether the gradient of ||d|| is of use: in the other norms few coordinates share it."""
+        return self.ratio.by_distance and self.norm == "l2"
+
     def _start(self, run: int, balls: Ball, seeds: Tensor) -> Tensor:
         """Return where the linear approximation is largest, or random points; on the second side mirrored."""
-        k, centres = self._slopes, self._spread(self.ball.centre, self._slopes * self.ratio.sides)
+        k, centres = self._slopes, _spread(self.ball.centre, self._slopes * self.ratio.sides)
         if run > 0 or not self.ratio.wide:
-            points = self._spread(self.ball.sample(seeds, run), k * self.ratio.sides)
+            points = _spread(self.ball.sample(seeds, run), k * self.ratio.sides)
             points[:, k:] = 2 * centres[:, k:] - points[:, k:]
             return balls.project(points.flatten(0, 1)).view_as(points)
         climb = self._visit(centres, towards_rivals, True)[1]
         climb[:, k:] *= -1
         return balls.summit(climb.flatten(0, 1)).view_as(centres)
 
-    @staticmethod
-    def _spread(points: Tensor, ascents: int) -> Tensor:
-        return points[:, None].expand(-1, ascents, *points.shape[1:]).contiguous()
-
     def _visit(self, points: Tensor, rise: Rise, gradient: bool) -> tuple[Tensor, Tensor]:
         """Return all slopes at all points, (N, ascents, k), and the gradient of each point's own slope."""
         n, ascents = points.shape[:2]
-        flat, device = points.flatten(0, 1), points.device
-        image = torch.arange(n, device=device).repeat_interleave(ascents)
-        column = torch.arange(ascents, device=device).repeat(n) % self._slopes
-        parts = [
-            self._pass(flat[part], image[part], column[part], rise, gradient)
-            for part in torch.arange(n * ascents, device=device).split(self.batch_size)
-        ]
-        values = torch.cat([part[0] for part in parts]).view(n, ascents, -1)
-        climb = torch.cat([part[1] for part in parts]).view_as(points) if gradient else points
-        return values, climb
-
-    def _pass(
-        self, points: Tensor, image: Tensor, column: Tensor, rise: Rise, gradient: bool
-    ) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode(False), torch.set_grad_enabled(gradient):
-            leaf = points.detach().clone().requires_grad_(gradient)
-            logits = call_model(self.model, leaf)
-        exact = call_model(self.judge, points.double()) if self.judge else logits.detach()
-        if not (exact.isfinite().all() and logits.isfinite().all()):
-            raise ModelError(
-                "the model gives NaN or infinite logits near the images: compute in float64, or lower eps"
-            )
-        rises = self._rises(exact.double(), image, self.ratio.rise)
-        blur = _ROUNDING * torch.finfo(exact.dtype).eps * (1 + exact.double().abs().amax(1, keepdim=True))
-        values = (rises - blur).clamp_min(0.0)
-        if self.ratio.by_distance:
-            size = distance(points, self.ball.centre[image], self.norm)[:, None]
-            values = torch.where(size >= _CLOSEST * self.eps, values / size.clamp_min(_TINY), 0.0)
-        else:
-            values = values / self.eps
-        return values, self._gradient(logits, leaf, image, column, rise) if gradient else points
+        values, climbs = [], []
+        for rows in torch.arange(n * ascents, device=points.device).split(self.batch_size):
+            part, image, column = points.flatten(0, 1)[rows], rows // ascents, rows % ascents % self._slopes
+            with torch.inference_mode(False), torch.set_grad_enabled(gradient):
+                leaf = part.detach().clone().requires_grad_(gradient)
+                logits = call_model(self.model, leaf)
+            exact = call_model(self.judge, part.double()) if self.judge else logits.detach()
+            if not (exact.isfinite().all() and logits.isfinite().all()):
+                raise ModelError(
+                    "the model gives NaN or infinite logits near the images: compute in float64, or lower eps"
+                )
+            rises, largest = self._rises(exact.double(), image, self.ratio.rise), exact.double().abs()
+            blur = _ROUNDING * torch.finfo(exact.dtype).eps * (1 + largest.amax(1, keepdim=True))
+            slopes = (rises - blur).clamp_min(0.0)
+            if self.ratio.by_distance:
+                size = distance(part, self.ball.centre[image], self.norm)[:, None]
+                slopes = torch.where(size >= _CLOSEST * self.eps, slopes / size.clamp_min(_TINY), 0.0)
+            else:
+                slopes = slopes / self.eps
+            values.append(slopes)
+            climbs.append(self._gradient(logits, leaf, image, column, rise) if gradient else part)
+        return torch.cat(values).view(n, ascents, -1), torch.cat(climbs).view_as(points)
 
     def _rises(self, logits: Tensor, image: Tensor, rise: Rise) -> Tensor:
         outputs = OUTPUTS[self.of]
@@ -206,9 +199,8 @@ class Ascent:
                 scale = log_scale.detach().exp().gather(1, at)
             else:
                 rises, scale = self._rises(scores, image, rise), torch.ones_like(at, dtype=torch.float64)
-            (slope,) = torch.autograd.grad(rises.gather(1, at).sum(), scores)
-        largest = slope.abs().amax(1, keepdim=True).clamp_min(_TINY)
-        climb = pull_back(logits, leaf, slope / largest, "constants cannot be searched")
+            slope, largest = direction(rises.gather(1, at), scores)
+        climb = pull_back(logits, leaf, slope, "constants cannot be searched")
         if not climb.isfinite().all():
             raise ModelError("the model gives NaN or infinite gradients near the images: compute in float64")
         if not self._tilts:
@@ -221,10 +213,9 @@ class Ascent:
         tilted = climb.double().flatten(1) - pull
         return (tilted / tilted.abs().amax(1, keepdim=True).clamp_min(_TINY)).view_as(climb).to(climb.dtype)
 
-    @property
-    def _tilts(self) -> bool:
-        """Whether the gradient of ||d|| is of use: in the other norms few coordinates share it."""
-        return self.ratio.by_distance and self.norm == "l2"
+
+def _spread(points: Tensor, ascents: int) -> Tensor:
+    return points[:, None].expand(-1, ascents, *points.shape[1:]).contiguous()
 
 
 @torch.no_grad()

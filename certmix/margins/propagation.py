@@ -64,14 +64,6 @@ def _check(norm: str, method: str, images: Tensor, y: ArrayLike | Tensor, classe
     return labels.long()
 
 
-def _radii(eps: ArrayLike, count: int) -> Tensor:
-    values = np.broadcast_to(np.asarray(eps, np.float64), (count,))
-    wrong = ~(np.isfinite(values) & (values >= 0))
-    if wrong.any():
-        raise ParameterError(f"eps = {values[wrong][0]}: radii must be finite and at least 0")
-    return torch.from_numpy(values.copy())
-
-
 def logit_differences_lower(
     model: nn.Module | Graph,
     images: Tensor,
@@ -126,12 +118,15 @@ def logit_differences_lower(
     """
     graph = model if isinstance(model, Graph) else build_graph(model, images)
     labels = _check(norm, method, images, y, graph.classes)
-    radii = _radii(eps, len(images))
+    radii = np.broadcast_to(np.asarray(eps, np.float64), (len(images),)).copy()
+    wrong = ~(np.isfinite(radii) & (radii >= 0))
+    if wrong.any():
+        raise ParameterError(f"eps = {radii[wrong][0]}: radii must be finite and at least 0")
     parts = [np.empty((0, graph.classes - 1))]
     with torch.no_grad():
         for start in range(0, len(images), chunk):
             here = slice(start, start + chunk)
-            ball = Ball(images[here].cpu().double(), norm, radii[here], input_range)
+            ball = Ball(images[here].cpu().double(), norm, torch.from_numpy(radii[here]), input_range)
             parts.append(differences(graph, ball, labels[here], method).numpy())
     return np.concatenate(parts)
 
@@ -212,18 +207,21 @@ def certified_radius(
     low, high = np.zeros(len(images)), np.full(len(images), float(max_eps))
 
     def margins(chosen: IntArray, eps: FloatArray) -> FloatArray:
+        rows = images[torch.from_numpy(chosen)]
         return margin_lower(
-            graph, images[torch.from_numpy(chosen)], classes[chosen], norm, eps,
-            method=method, input_range=input_range, chunk=chunk,
-        )  # fmt: skip
+            graph, rows, classes[chosen], norm, eps, method=method, input_range=input_range, chunk=chunk
+        )
+
+    def enough(margin: FloatArray) -> np.ndarray:  # to prove the mix's class; NaN is not
+        return (margin >= mu) & (margin > 0)
 
     everyone = np.arange(len(images))
     clean = margins(everyone, low)
     status = np.where(clean > 0, Status.NOT_CERTIFIED, Status.ABSTAIN).astype(np.int64)
-    active = everyone[_enough(clean, mu)]
+    active = everyone[enough(clean)]
     evaluations, eps = len(images), high.copy()
     while len(active):
-        verified = _enough(margins(active, eps[active]), mu)
+        verified = enough(margins(active, eps[active]))
         evaluations += len(active)
         low[active[verified]] = eps[active[verified]]
         high[active[~verified]] = eps[active[~verified]]
@@ -231,8 +229,3 @@ def certified_radius(
         eps = low + (high - low) / 2
     status[low > 0] = Status.CERTIFIED
     return VerifiedRadii(low, status, evaluations)
-
-
-def _enough(margin: FloatArray, mu: float) -> np.ndarray:
-    """Whether a margin proves the mix's class; NaN does not."""
-    return (margin >= mu) & (margin > 0)

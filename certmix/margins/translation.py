@@ -51,7 +51,10 @@ def build_graph(model: nn.Module, images: Tensor) -> Graph:
         traced = trace(nn.Sequential(inner) if type(inner) in RULES else inner)
         graph = _built(traced, builder, source)
         check_agreement(graph, model, images)
-    check_mode(model)
+    for path, part in model.named_modules():  # of no layer of torch's is it known whether its mode matters
+        if part.training and type(part) not in MODELESS:
+            name = f"layer {path}" if path else "the model"
+            raise ModelError(f"{name} ({type(part).__name__}) is in training mode: call model.eval() first")
     return graph
 
 
@@ -129,21 +132,17 @@ def check_parts(model: nn.Module) -> None:
             raise ModelError(f"{name} is in training mode: call model.eval() first")
 
 
-def check_mode(model: nn.Module) -> None:
-    """Refuse a model of which a part that is no layer of torch's, and may depend on its mode, is in training
-    mode."""
-    for path, part in model.named_modules():
-        if part.training and type(part) not in MODELESS:
-            name = f"layer {path}" if path else "the model"
-            raise ModelError(f"{name} ({type(part).__name__}) is in training mode: call model.eval() first")
-
-
 @contextmanager
 def nothing_drawn_or_kept(model: nn.Module) -> Iterator[None]:
     """Refuse, whatever else was raised, a model that inside draws random numbers or changes its own state."""
 
     def random_state() -> tuple[Any, ...]:
         return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state())
+
+    def same(now: Any, before: Any) -> bool:
+        if isinstance(now, Tensor) and isinstance(before, Tensor):
+            return now.shape == before.shape and torch.allclose(now, before, 0, 0, equal_nan=True)
+        return now is before or bool(now == before)
 
     drawn, kept, kind = random_state(), _state(model), type(model).__name__
     try:
@@ -154,7 +153,7 @@ def nothing_drawn_or_kept(model: nn.Module) -> Iterator[None]:
                 f"{kind} draws random numbers as it runs, so that it is no fixed function: "
                 "take the randomness out, or pass training=self.training to dropout"
             )
-        changed = [name for name, value in _state(model).items() if not _same(value, kept.get(name))]
+        changed = [name for name, value in _state(model).items() if not same(value, kept.get(name))]
         if changed:
             raise ModelError(
                 f"{kind} changes its {changed[0]} as it runs, so that it is no fixed function: "
@@ -176,12 +175,6 @@ def _state(model: nn.Module) -> dict[str, Any]:
         if isinstance(value, int | float | str)
     }
     return tensors | plain
-
-
-def _same(first: Any, second: Any) -> bool:
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return first.shape == second.shape and torch.allclose(first, second, 0, 0, equal_nan=True)
-    return first is second or bool(first == second)
 
 
 def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:

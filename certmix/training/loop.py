@@ -104,15 +104,53 @@ def train(
         model.whiten(images[:5000] / 255.0)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
-    optimizer = _optimizer(model, recipe)
+    # Nesterov momentum; biases and normalisations are not decayed
+    weights = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in weights if p.ndim > 1]},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, 0.0, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
     identity = {"recipe": recipe.as_dict(), "seed": seed, "images": len(images), "precision": precision}
     first = 0
     if checkpoint is not None and checkpoint.exists():
         first = _resume(checkpoint, identity, model, average, optimizer, device)
     pad = [recipe.translate] * 4
     padded = F.pad(images.float(), pad, mode="reflect").to(torch.uint8) if any(pad) else images
+    objective, dtype, kind = OBJECTIVES[recipe.name], AUTOCAST[precision], torch.device(device).type
+    batches = max(1, len(images) // recipe.batch_size)
+    steps = recipe.epochs * batches
+    warm = max(1, steps // 10)
     for epoch in range(first, recipe.epochs):
-        _epoch(model, average, optimizer, recipe, padded, labels, epoch, seed, device, precision, report)
+        # its random numbers depend on the seed and the epoch alone
+        order = torch.Generator().manual_seed(seed * 100_003 + 2 * epoch)
+        draws = torch.Generator(device).manual_seed(seed * 100_003 + 2 * epoch + 1)
+        start = time.monotonic()
+        model.train()
+        for batch, (x, y) in enumerate(_augmented_batches(padded, labels, recipe, order)):
+            step = epoch * batches + batch
+            rate = (step + 1) / warm
+            if step >= warm:
+                rate = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * rate
+            x = x.to(device, memory_format=torch.channels_last)
+            with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
+                loss = objective(model, x, y.to(device), recipe.at(step / steps), draws)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            new = 1 - min(recipe.ema_decay, (1 + step) / (10 + step))
+            with torch.no_grad():
+                pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+                for target, source in pairs:
+                    if target.is_floating_point():
+                        target.lerp_(source, new)
+                    else:
+                        target.copy_(source)
+            if report is not None:
+                seconds = time.monotonic() - start
+                report(Progress(epoch + 1, recipe.epochs, batch + 1, batches, loss.item(), seconds))
         if checkpoint is not None:
             state = {
                 "identity": identity, "epoch": epoch + 1, "model": model.state_dict(),
@@ -121,14 +159,6 @@ def train(
             torch.save(state, checkpoint.with_suffix(".partial"))
             os.replace(checkpoint.with_suffix(".partial"), checkpoint)
     return average.eval()
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Nesterov momentum; biases and normalisations are not decayed."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
 
 
 def _resume(
@@ -164,52 +194,3 @@ def _resume(
         return range(identity["recipe"]["epochs"] + 1).index(state["epoch"])
     except Exception as error:
         raise RunError(f"{checkpoint} is damaged ({type(error).__name__}): remove it to start over") from None
-
-
-def _epoch(
-    model: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    images: Tensor,
-    labels: Tensor,
-    epoch: int,
-    seed: int,
-    device: str,
-    precision: str,
-    report: Callable[[Progress], None] | None,
-) -> None:
-    """One pass over the data; its random numbers depend on the seed and the epoch alone."""
-    order = torch.Generator().manual_seed(seed * 100_003 + 2 * epoch)
-    draws = torch.Generator(device).manual_seed(seed * 100_003 + 2 * epoch + 1)
-    objective, dtype = OBJECTIVES[recipe.name], AUTOCAST[precision]
-    batches = max(1, len(images) // recipe.batch_size)
-    steps = recipe.epochs * batches
-    warm = max(1, steps // 10)
-    kind, start = torch.device(device).type, time.monotonic()
-    model.train()
-    for batch, (x, y) in enumerate(_augmented_batches(images, labels, recipe, order)):
-        step = epoch * batches + batch
-        rate = (step + 1) / warm
-        if step >= warm:
-            rate = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * rate
-        x = x.to(device, memory_format=torch.channels_last)
-        with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
-            loss = objective(model, x, y.to(device), recipe.at(step / steps), draws)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        new = 1 - min(recipe.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for target, source in zip(
-                average.state_dict().values(), model.state_dict().values(), strict=True
-            ):
-                if target.is_floating_point():
-                    target.lerp_(source, new)
-                else:
-                    target.copy_(source)
-        if report is not None:
-            seconds = time.monotonic() - start
-            report(Progress(epoch + 1, recipe.epochs, batch + 1, batches, loss.item(), seconds))

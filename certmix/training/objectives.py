@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from certmix.attacks.geometry import make_ball
 from certmix.training.intervals import interval_pass, warm_up_terms, worst_case_logits
 from certmix.training.recipes import Recipe
 
@@ -50,23 +51,15 @@ def adversarial(
     Unlike an attack it takes the model in training mode, checks nothing, evaluates no point twice and keeps
     no best point.
     """
-    norm, eps, steps = recipe.norm, recipe.eps, recipe.attack_steps
-
-    def lengths(tensor: Tensor) -> Tensor:
-        return tensor.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, *[1] * (tensor.ndim - 1))
-
-    def pulled_in(delta: Tensor) -> Tensor:
-        return delta.clamp(-eps, eps) if norm == "linf" else delta * (eps / lengths(delta)).clamp_max(1.0)
-
-    delta = pulled_in(torch.empty_like(images).uniform_(-1, 1, generator=generator) * eps)
-    for _ in range(steps):
-        delta = ((images + delta).clamp(0, 1) - images).requires_grad_(True)
-        loss = F.cross_entropy(model(images + delta).float(), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, delta)
-        way = gradient.sign() if norm == "linf" else gradient / lengths(gradient)
-        delta = pulled_in(delta.detach() + 1.25 * eps / steps * way)
-    attacked = (images + delta).clamp(0, 1).detach()
-    return F.cross_entropy(model(attacked).float(), labels)
+    ball, eps = make_ball(images, recipe.norm, recipe.eps, (0.0, 1.0)), recipe.eps
+    length = torch.full((len(images),), 1.25 * eps / max(1, recipe.attack_steps), dtype=torch.float64)
+    points = ball.project(images + eps * torch.empty_like(images).uniform_(-1, 1, generator=generator))
+    for _ in range(recipe.attack_steps):
+        points.requires_grad_(True)
+        loss = F.cross_entropy(model(points).float(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, points)
+        points = ball.ascend(points.detach(), gradient, length.to(images.device))
+    return F.cross_entropy(model(points).float(), labels)
 
 
 def interval(

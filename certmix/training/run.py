@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,19 +41,16 @@ def measure(
     ``pgd20`` under 20 steps of PGD at its norm and eps: neither is a certificate.
     """
     generator = torch.Generator(device).manual_seed(seed)
-    right = {"clean": 0, "noisy": 0, "pgd20": 0}
+    right = Counter[str]()
     for x, y in zip(images.split(100), labels.split(100), strict=True):
         x, y = x.to(device).float() / 255, y.to(device)
-        right["clean"] += int((model(x).argmax(1) == y).sum())
+        points = {"clean": x}
         if recipe.noise_sigma > 0:
-            noise = torch.empty_like(x).normal_(0, recipe.noise_sigma, generator=generator)
-            right["noisy"] += int((model(x + noise).argmax(1) == y).sum())
+            points["noisy"] = x + torch.empty_like(x).normal_(0, recipe.noise_sigma, generator=generator)
         if recipe.eps > 0:
-            with torch.enable_grad():
-                attacked = pgd(model, x, y, recipe.norm, recipe.eps, steps=20, generator=generator)
-            right["pgd20"] += int((model(attacked).argmax(1) == y).sum())
-    kept = {"clean": True, "noisy": recipe.noise_sigma > 0, "pgd20": recipe.eps > 0}
-    return {name: right[name] / len(labels) for name in right if kept[name]}
+            points["pgd20"] = pgd(model, x, y, recipe.norm, recipe.eps, steps=20, generator=generator)
+        right.update({name: int((model(each).argmax(1) == y).sum()) for name, each in points.items()})
+    return {name: count / len(labels) for name, count in right.items()}
 
 
 def train_to_folder(
