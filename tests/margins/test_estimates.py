@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from certmix.errors import ParameterError
-from certmix.margins.estimates import (
-    HOLDS,
-    NOT_ESTABLISHED,
-    EstimatedRadius,
-    LipschitzEstimate,
-    estimated_radius,
-)
+from certmix.margins.estimates import HOLDS, NOT_ESTABLISHED, LipschitzEstimate, estimated_radius
 from certmix.radii import lipschitz_radius
 from certmix.types import CertifiedRadii
 
@@ -67,15 +61,11 @@ def test_a_zero_constant_does_not_divide():
     assert found.radius.tolist() == [0.1, 0.0]
 
 
-def test_names_and_words_say_that_it_is_an_estimate():
+def test_both_say_that_they_are_estimates():
     constants = estimate([[0.9, 0.1]], [[1.0, 1.0]])
-    radius = estimated_radius(constants, ALPHA)
-    for one in (constants, radius):
-        assert "Estimate" in type(one).__name__ and "Estimate" in repr(one)
+    for one in (constants, estimated_radius(constants, ALPHA)):
         assert "not certified" in repr(one)
         assert not isinstance(one, CertifiedRadii)
-    assert isinstance(radius, EstimatedRadius)
-    assert HOLDS == "estimated to hold within eps" and NOT_ESTABLISHED == "not established"
 
 
 def test_own_rivals_spread_and_gain():

@@ -45,14 +45,6 @@ def test_the_bound_is_attained_or_approached(bounds):
     assert float(margin(worst)) == pytest.approx(lower, rel=1e-12, abs=1e-15)
 
 
-def test_the_positive_formula_is_unsound_below_zero():
-    """Why theory demands l > 0: with l = (-1, 3) the formula exceeds a margin that can occur."""
-    bounds = np.array([-1.0, 3.0])
-    formula = (1 - np.exp(1.0)) / (1 + np.exp(-bounds).sum())
-    assert float(margin([-1.0, 50.0])) < formula
-    assert softmax_margin_lower([bounds])[0] <= float(margin([-1.0, 50.0]))
-
-
 def test_what_is_unknown_gives_nothing():
     values = softmax_margin_lower(
         [[np.nan, 3.0], [-np.inf, 3.0], [np.inf, np.inf], [0.0, 5.0], [-800.0, 2.0]]
