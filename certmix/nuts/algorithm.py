@@ -39,10 +39,8 @@ class NutsFit(FitFacts, frozen=True, eq=False):
 
     Parameters
     ----------
-    settings
-        The transform, as `NonlinearTransform` and `constraint_share` take it.
-    rival
-        As for `margin_grid`.
+    settings, rival
+        The transform, as `NonlinearTransform` and `constraint_share` take it, and as for `margin_grid`.
     objectives, thresholds, feasible
         At each point of the grid, (s, p, c), the objective, q, and whether
         (7) can be met at all (else q is 0 and the point is left out).

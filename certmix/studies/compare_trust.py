@@ -54,24 +54,12 @@ def compare_trust(
     stands for the gamma at which the median calibration image gives the
     robust classifier the weight w = gamma R / (1 + gamma R).
 
-    Parameters
-    ----------
-    weights
-        Weights of the robust classifier in [0, 1]; 0 and 1 are added.
-    trusts, forms
-        Names in `certmix.models.trust.TRUSTS` and `FORMS`.
-    norms
-        Norms of the attack, each with the radius of `DEFAULT_EPS`; a single
-        one takes the request's.
-    request
-        Attack and images; PGD of 10 steps by default, as in the paper.
-
-    Returns
-    -------
-    StudyResult
-        A row of the table is a weight of a term and form; ``.data`` holds by (norm, trust, form) the
-        attacked accuracy where clean accuracy is halfway between the two classifiers', by linear
-        interpolation, None where it does not get there.
+    Weights lie in [0, 1]; 0 and 1 are added.  Trust terms and forms are names in
+    `certmix.models.trust.TRUSTS` and `FORMS`; norms have the radius of `DEFAULT_EPS` each, a single one that
+    of the request.  The attack is PGD of 10 steps by default, as in the paper.  A row of the table is a
+    weight of a term and form; ``.data`` of the result holds by (norm, trust, form) the attacked accuracy
+    where clean accuracy is halfway between the two classifiers', by linear interpolation, None where it does
+    not get there.
 
     References
     ----------

@@ -84,18 +84,10 @@ def local_lipschitz(
     ``.data`` of the result is an `EstimatedLipschitz`; a contradicted claim's points are ``witness.npz`` in
     the run folder.
 
-    Parameters
-    ----------
-    request
-        Ball, steps, restarts and images; ``batch_size`` counts points, of which
-        an image has one a class.
-    of, ratio
-        Names in `certmix.margins.local_search.OUTPUTS` and `RATIOS`; the ratio is
-        ``"relaxed"`` by default, with a claim what `CLAIMED` says.
-    alpha
-        Mixing weight of the estimated radius, which relaxed constants of probabilities give.
-    check
-        A claimed global constant, to be contradicted.
+    ``batch_size`` of the request counts points, of which an image has one a class.  `of` and `ratio` are
+    names in `certmix.margins.local_search.OUTPUTS` and `RATIOS`; the ratio is ``"relaxed"`` by default, with
+    a claim what `CLAIMED` says.  `alpha` is the mixing weight of the estimated radius, which relaxed
+    constants of probabilities give; `check` is a claimed global constant, to be contradicted.
     """
     request = request or AttackRequest(steps=20, restarts=2, images=20)
     check_choice("of", of, OUTPUTS)

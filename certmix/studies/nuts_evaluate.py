@@ -64,20 +64,10 @@ def nuts_evaluate(
     changes are relative to the robust classifier alone.  Its ``extra`` tells which attack was the first to
     break how many images of the nonlinear mix, ``images.tsv`` tells it image by image.
 
-    Parameters
-    ----------
-    folder
-        Of the fitted mix, whose models are attacked.
-    request
-        Norm, eps, steps of APGD (20 by default), images.
-    plain_alphas
-        Weights of the plain mix to compare with.
-    targets, queries
-        Of targeted APGD and of Square.
-    r_d_sweep, sweep_images
-        The obfuscation check: transfer with each r_d, on the first of the images.
-    autoattack
-        Run pyautoattack's standard suite through the bypass as well.
+    The request is norm, eps, steps of APGD (20 by default) and images.  `plain_alphas` are weights of the
+    plain mix to compare with; `targets` and `queries` are of targeted APGD and of Square.  The obfuscation
+    check is transfer with each of `r_d_sweep`, on the first of the images.  `autoattack` runs pyautoattack's
+    standard suite through the bypass as well.
 
     References
     ----------

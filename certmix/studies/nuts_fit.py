@@ -313,20 +313,9 @@ def nuts_published(
     evaluation tells.  ``.data`` of the result is the `certmix.nuts.description.MixSettings`; ``.folder``
     loads as ``nuts:FOLDER``.
 
-    Parameters
-    ----------
-    name
-        ``cifar10``, ``cifar100`` or ``imagenet``: models must tell 10, 100 or
-        1,000 classes apart, which is seen on inputs of random pixels.
-    output
-        Folder of the mix.
-    sources
-        The models.  Of the rest only ``crop`` counts: the side of the inputs,
-        32 or 224 pixels if None.
-    copy_weights
-        Bundle the base models' weights with the mix.
-    device, say
-        Where models are tried; receives warnings of one line.
+    Models for ``cifar10``, ``cifar100`` or ``imagenet`` must tell 10, 100 or 1,000 classes apart, which is
+    seen on inputs of random pixels; their side is ``crop`` of the sources, 32 or 224 pixels if None.
+    `copy_weights` bundles the base models' weights with the mix.
     """
     if name not in PUBLISHED:
         raise ParameterError(f"no optimum is published for {name!r}: use one of {', '.join(PUBLISHED)}")
