@@ -1,9 +1,11 @@
-"""Samples that sequential sampling saves on published logs, and what it loses.
+"""Samples that a table takes by sequential sampling, what it loses, and how wide its ranges are.
 
-Replays certification of the 10,000 images of a published log: the truth of an
-image is p = Phi(printed radius / sigma), votes are drawn from it, and the
-stopping rule and bounds are those of `certmix certify --goal radii`.  Every
-figure is against a replay with n = 100,000 samples for every image.
+Replays certification of the 10,000 images of a published log: the truth of an image is
+p = Phi(printed radius / sigma), votes are drawn from it, and the stopping rule and bounds are those of
+`certmix certify --goal radii`.  Three sets of rows decide when an image has enough: that of the mix alone,
+the exact ones (the default, --settle exact), and all (--settle all).  Samples and losses are against a replay
+with all samples for every image and a bound for that fixed number; the last column, near the largest radius
+that n can certify at all, is left out of both.
 
     python benchmarks/sequential_replay.py ../shared/data/logs
 """
@@ -17,13 +19,21 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr
 
-from certmix.bounds import clopper_pearson
+from certmix.bounds import bound_counts
+from certmix.certification.evaluate import radii_of
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stopping import Rule, Walk
-from certmix.radii import exact_radius
+from certmix.certification.stopping import Prospects, Rule, Walk
+from certmix.types import ConfidenceBounds
 
-FIXED = 100_000
 TABLE = tuple(0.25 * k for k in range(7))
+
+
+class MixedAlone(CertifyRequest, frozen=True):
+    """The exact row of the mix decides alone."""
+
+    def deciding(self) -> list[tuple[str, str, float]]:
+        """Return that row."""
+        return self.rows()[1:2]
 
 
 def truth(folder: Path, sigma: float) -> tuple[np.ndarray, np.ndarray]:
@@ -38,21 +48,31 @@ def hits(radius: np.ndarray, correct: np.ndarray, radii: tuple[float, ...]) -> n
     return np.array([100 * np.mean(correct & (radius > 0) & (radius >= r)) for r in radii])
 
 
+def table(bounds: ConfidenceBounds, correct: np.ndarray, request: CertifyRequest) -> np.ndarray:
+    """Return certified accuracy in points, (rows, columns)."""
+    radii = (
+        radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
+        for _, certificate, alpha in request.rows()
+    )
+    return np.array([hits(radius, correct, request.radii) for radius in radii])
+
+
 def fixed(
     correct: np.ndarray, p: np.ndarray, request: CertifyRequest, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return certified accuracy with n = 100,000 for every image."""
-    lower = clopper_pearson.lower_bound(rng.binomial(FIXED, p), FIXED, request.failure_probability)
-    radius = exact_radius(lower, 1 - np.maximum(lower, 0.5), request.sigma, request.alpha)
-    return hits(np.where(lower > 0.5, radius, 0.0), correct, request.radii)
+    """Return the table with all samples for every image."""
+    votes = rng.binomial(request.samples, p)
+    counts, zeros = np.stack([votes, request.samples - votes], 1), np.zeros(len(p), np.int64)
+    return table(bound_counts(counts, zeros, request.failure_probability, request.bound), correct, request)
 
 
 def sequential(
-    correct: np.ndarray, p: np.ndarray, request: CertifyRequest, rng: np.random.Generator
-) -> tuple[np.ndarray, float, float, float]:
-    """Return accuracies, mean samples of all and of rightly classified images, and failure rate."""
-    walk = Walk(Rule(request), np.zeros(len(p), int), np.where(correct, 0, 1))
-    votes, drawn = np.zeros(len(p), int), 0
+    correct: np.ndarray, p: np.ndarray, rule: Rule, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Return the table, how much higher it could reach, mean samples and failure rate."""
+    request = rule.request
+    walk = Walk(rule, np.zeros(len(p), np.int64), np.where(correct, 0, 1))
+    votes, drawn = np.zeros(len(p), np.int64), 0
     for number, samples in enumerate(walk.rule.looks):
         rows = np.flatnonzero(walk.active)
         if len(rows) == 0:
@@ -60,34 +80,48 @@ def sequential(
         votes[rows] += rng.binomial(samples - drawn, p[rows])
         drawn = samples
         walk.step(number, rows, np.stack([votes[rows], samples - votes[rows]], 1))
-    issued = walk.samples > 0
-    failures = float(np.mean(walk.p[issued] > p[issued]))
-    radius = exact_radius(walk.p, walk.q, request.sigma, request.alpha)
-    return hits(radius, correct, request.radii), walk.samples.mean(), walk.samples[correct].mean(), failures
+    failures = float(np.mean(walk.p[walk.samples > 0] > p[walk.samples > 0]))
+    bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound, {})
+    ahead, gains = Prospects.of(request, bounds, walk.standing, correct), []
+    for _, certificate, alpha in request.rows():
+        now, then = (
+            radii_of(one, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
+            for one in (bounds, ahead.bounds)
+        )
+        gains.append(100 * ahead.reach(now, then, np.array(request.radii))[0] / len(p))
+    return table(bounds, correct, request), np.array(gains), float(walk.samples.mean()), failures
 
 
 def main() -> int:
     """Print one row a case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logs", type=Path)
-    parser.add_argument("--samples", type=int, default=100_000, help="cap of an image")
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     print(
-        "sigma radii         all images    right images     "
-        "  loss in points at each radius               failures"
+        "sigma  n        rows that decide   samples  of fixed   loss: h    mix  theorems"
+        "   range: h    mix  theorems   failures"
     )
-    for sigma, radii in ((0.5, TABLE), (1.0, TABLE), (0.5, (0.5,))):
-        request = CertifyRequest(sigma=sigma, alpha=0.76, radii=radii, samples=options.samples)
+    for sigma, samples in ((0.5, 10_000), (0.5, 100_000), (1.0, 100_000)):
         correct, p = truth(options.logs, sigma)
-        base = np.mean([fixed(correct, p, request, rng) for _ in range(options.repetitions)], axis=0)
-        runs = [sequential(correct, p, request, rng) for _ in range(options.repetitions)]
-        accuracy, mean, mean_right, failures = (np.mean([run[k] for run in runs], axis=0) for k in range(4))
-        shown = "0..1.5 by .25" if len(radii) > 1 else f"{radii[0]}"
-        losses = " ".join(f"{loss:5.2f}" for loss in base - accuracy)
-        fewer, fewer_right = f"{FIXED / mean:.1f}x", f"{FIXED / mean_right:.1f}x"
-        print(f"{sigma:<5} {shown:13} {fewer:>10} {fewer_right:>15}       {losses:42s} {failures:.1e}")
+        asked = {"sigma": sigma, "alpha": 0.76, "radii": TABLE, "samples": samples}
+        base = np.mean(
+            [fixed(correct, p, CertifyRequest(**asked), rng) for _ in range(options.repetitions)], axis=0
+        )
+        for name, request in (
+            ("mixed", MixedAlone(**asked)), ("exact", CertifyRequest(**asked)),
+            ("all", CertifyRequest(**asked, settle="all")),
+        ):  # fmt: skip
+            rule = Rule(request)
+            runs = [sequential(correct, p, rule, rng) for _ in range(options.repetitions)]
+            found, gains, mean, failures = (np.mean([run[k] for run in runs], axis=0) for k in range(4))
+            lost, wide = (part[:, :-1].max(1) for part in (base - found, gains))
+            print(
+                f"{sigma:<6} {samples:<8,} {name:<16} {mean:9,.0f} {mean / samples:9.3f}"
+                f"   {lost[0]:7.2f} {lost[1]:6.2f} {lost[2:].max():9.2f}"
+                f"   {wide[0]:8.2f} {wide[1]:6.2f} {wide[2:].max():9.2f}   {failures:.1e}"
+            )
     return 0
 
 
