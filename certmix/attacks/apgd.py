@@ -24,11 +24,6 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
     They are ``ceil(p_j steps)`` with p_0 = 0, p_1 = 0.22 and
     ``p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)``, counted in percent.
-
-    Examples
-    --------
-    >>> checkpoints(100)
-    (22, 41, 57, 70, 80, 87, 93, 99)
     """
     before, percent, found = 0, 22, []
     while percent <= 100:

@@ -52,28 +52,25 @@ def autoattack(
 ) -> Tensor:
     """Return the points of AutoAttack; the accuracy on them bounds robust accuracy from above.
 
-    Each attack of the ensemble takes the images that those before it left;
-    budgets are those of the package.
+    Each attack of the ensemble takes the images that those before it left; budgets are the package's.
 
     Parameters
     ----------
     model, images, labels, norm, eps, generator
         As for `certmix.attacks.pgd`.  AutoAttack computes in float32.
     version
-        ``"standard"``, ``"plus"``, ``"rand"`` (for models that draw at random),
-        or a list of names in `ENSEMBLE`, run with the standard budgets.
-    restarts
-        Runs of the whole ensemble, each with another seed.
-    seed
-        Of the first run; without one it is drawn from the generator.  Global
-        random states stay as they were.
+        ``"standard"``, ``"plus"``, ``"rand"`` (for models that draw at random), or a list of names in
+        `ENSEMBLE`, run with the standard budgets.
+    restarts, seed
+        Runs of the whole ensemble, and the seed of the first, drawn from the generator without one; each
+        has another.  Global random states stay as they were.
     batch_size
         Images attacked together.
     box, early_stop
         Only (0, 1) and True: AutoAttack can do nothing else.
     say
-        Receives what AutoAttack warns of, and which attacks were left out, a
-        line each; by default they become Python warnings.
+        Receives what AutoAttack warns of, and which attacks were left out, a line each; by default they
+        become Python warnings.
 
     Returns
     -------

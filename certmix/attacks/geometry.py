@@ -39,9 +39,8 @@ def _room_along(direction: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _scale_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     """Return the largest s with ``||min(s size, room)||_2 <= radius``, inf if there is none; (N, 1).
 
-    Each round solves for s with the coordinates held that were full at the
-    last s.  The scale only grows, never beyond the solution, and stays once
-    no coordinate fills up: few rounds are needed, and too few are safe.
+    Each round solves for s with the coordinates held that were full at the last s.  It only grows, never
+    beyond the solution, and stays once no coordinate fills up: too few rounds are safe.
     """
     squares, limits, squared = size**2, room**2, radius**2
     full_at = torch.where(size > 0, room / size, 0.0)
@@ -72,8 +71,7 @@ def _summit_l2(direction: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> 
 def _level_l1(gap: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     """Return the largest u with ``sum_i min(max(u - gap_i, 0), room_i) <= radius``, (N, 1); else inf.
 
-    Going up in u, coordinates start to count at ``gap`` and stop to grow at
-    ``gap + room``; between two of these events the sum is linear in u.
+    A coordinate grows from ``gap`` to ``gap + room``; between two of these events the sum is linear in u.
     """
     events, order = torch.cat([gap, gap + room], 1).sort(1)
     slope = torch.where(order < gap.shape[1], 1.0, -1.0).to(gap.dtype).cumsum(1)

@@ -28,26 +28,14 @@ _SLACK = 1e-6
 
 
 def picture_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return (channels, height, width) of inputs (d,), (h, w) or (c, h, w); others are flattened.
-
-    Examples
-    --------
-    >>> picture_shape((5,)), picture_shape((4, 5)), picture_shape((2, 3, 4, 5))
-    ((1, 1, 5), (1, 4, 5), (1, 1, 120))
-    """
+    """Return (channels, height, width) of inputs (d,), (h, w) or (c, h, w); others are flattened."""
     sides = tuple(shape) if len(shape) <= 3 else (math.prod(shape),)
     channels, height, width = (1,) * (3 - len(sides)) + sides
     return channels, height, width
 
 
 def share(query: int, queries: int, first: float) -> float:
-    """Return the share of the picture that is changed at a query, counted from 0.
-
-    Examples
-    --------
-    >>> [share(query, 10_000, 0.8) for query in (10, 11, 51, 9_999)]
-    [0.8, 0.4, 0.2, 0.0015625]
-    """
+    """Return the share of the picture that is changed at a query, counted from 0."""
     scaled = query * 10_000 // queries
     return first / 2 ** sum(scaled > bound for bound in _HALVINGS)
 
@@ -55,13 +43,8 @@ def share(query: int, queries: int, first: float) -> float:
 def window(part: float, height: int, width: int, odd: bool = False) -> tuple[int, int]:
     """Return height and width of a window that covers a share of a picture.
 
-    A square; where it does not fit, the short side whole and more of the long
-    one.  ``odd`` asks for odd sides of at least 3 where they fit.
-
-    Examples
-    --------
-    >>> window(0.8, 32, 32), window(0.05, 32, 32, odd=True), window(0.5, 1, 8)
-    ((29, 29), (7, 7), (1, 4))
+    A square; where it does not fit, the short side whole and more of the long one.  ``odd`` asks for odd
+    sides of at least 3 where they fit.
     """
 
     def side_of(length: float) -> int:

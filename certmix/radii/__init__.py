@@ -37,22 +37,10 @@ __all__ = [
     "smoothing_radius",
 ]
 
-_HOMES = {
-    "exact_radius": "exact",
-    **dict.fromkeys(
-        (
-            "PAPER_CONSTANT",
-            "TIGHT_CONSTANT",
-            "gaussian_lipschitz_radius",
-            "lipschitz_radius",
-            "smoothing_radius",
-        ),
-        "theorems",
-    ),
-}
-
-
-__getattr__ = lazily(__name__, _HOMES)
+_THEOREMS = (
+    "PAPER_CONSTANT", "TIGHT_CONSTANT", "gaussian_lipschitz_radius", "lipschitz_radius", "smoothing_radius",
+)  # fmt: skip
+__getattr__ = lazily(__name__, {"exact_radius": "exact", **dict.fromkeys(_THEOREMS, "theorems")})
 
 
 MARGIN_SLACK = 2.0**-22

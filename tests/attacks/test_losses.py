@@ -6,9 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
-from certmix.attacks.losses import LOSSES, cross_entropy, dlr, margin, probability_margin, targeted_dlr
+from certmix.attacks.losses import LOSSES, dlr, margin, probability_margin, targeted_dlr
 
 
 def drawn(classes: int, count: int = 50, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,20 +32,9 @@ def test_losses_are_their_definitions():
         }
         for name, value in expected.items():
             of = targets if name == "targeted-dlr" else None
-            torch.testing.assert_close(LOSSES[name](logits, labels, of)[row], value, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_is_positive_just_where_the_label_loses(name):
-    logits, labels = drawn(5)
-    loss = LOSSES[name](logits, labels, None)
-    assert loss.shape == (50,)
-    assert loss.dtype == torch.float64
-    wrong = logits.argmax(1) != labels
-    if name == "cross-entropy":
-        assert torch.all(wrong | (loss < torch.tensor(4.0).log()))
-    else:
-        assert torch.equal(loss > 0, wrong)
+            found = LOSSES[name](logits, labels, of)
+            assert found.dtype == torch.float64
+            torch.testing.assert_close(found[row], value, rtol=1e-6, atol=1e-9)
 
 
 extreme = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, -1e30, 88.0, 3e38, -3e38])
@@ -78,15 +66,6 @@ def test_no_loss_and_no_gradient_vanishes_however_sure_the_model_is(name, classe
         (gradient,) = torch.autograd.grad(loss.sum(), scores)
         assert len(loss.unique()) == 30  # points are told apart
         assert torch.all(gradient.abs().amax(1) * scale > 1e-3)
-
-
-def test_the_cross_entropy_rises_as_it_is_defined_with_the_same_direction():
-    logits, labels = drawn(5)
-    scores = logits.double().requires_grad_(True)
-    ours, plain = cross_entropy(scores, labels), F.cross_entropy(scores, labels, reduction="none")
-    assert torch.equal(ours.argsort(), plain.argsort())
-    directions = [F.normalize(torch.autograd.grad(loss.sum(), scores)[0], dim=1) for loss in (ours, plain)]
-    torch.testing.assert_close(*directions, rtol=1e-9, atol=1e-12)
 
 
 def test_ratios_ignore_scale_and_shift():

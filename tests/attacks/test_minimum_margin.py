@@ -6,7 +6,6 @@ from attacked import linear, seeded
 from torch import nn
 
 from certmix.attacks.minimum_margin import FOUND_BY, label_margin, minimum_margin
-from certmix.errors import ParameterError
 
 EPS = 0.05
 TWO = linear([[3.0, -1.0], [-3.0, 2.0]], [-1.5, 0.8])
@@ -77,21 +76,3 @@ def test_more_steps_of_tracking_are_never_lost():
 
     found = minimum_margin(Watched().eval(), x, y, "linf", EPS, steps=8, targets=2, generator=seeded())
     assert torch.allclose(found.margin, seen, atol=1e-9)
-
-
-def test_a_black_box_is_attacked_without_gradients():
-    class Opaque(nn.Module):
-        def forward(self, inputs):
-            return torch.from_numpy(TWO(inputs.detach()).detach().numpy().copy())
-
-    x, y = points(30)
-    found = minimum_margin(
-        Opaque().eval(), x, y, "linf", EPS, gradient_free=True, queries=60, generator=seeded()
-    )
-    assert torch.allclose(found.margin, closed_form(x, y, "linf"), atol=0.05)
-    assert {FOUND_BY[k] for k in found.found_by.tolist()} <= {"clean", "square"}
-
-
-def test_bad_budgets_are_refused():
-    with pytest.raises(ParameterError, match="steps"):
-        minimum_margin(TWO, *points(4), "linf", EPS, steps=0)

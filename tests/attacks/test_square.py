@@ -169,6 +169,11 @@ def test_windows_fit_and_cover_their_share():
         assert 1 <= size[0] <= height and 1 <= size[1] <= width
         assert not odd or size[0] % 2 or size[0] == height
     assert (window(1.0, 4, 9), window(1.0, 9, 4)) == ((4, 9), (9, 4))
+    assert (window(0.8, 32, 32), window(0.05, 32, 32, odd=True), window(0.5, 1, 8)) == (
+        (29, 29),
+        (7, 7),
+        (1, 4),
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -57,11 +57,6 @@ def test_wrappers_are_seen_through():
     )
 
 
-class Branching(nn.Module):
-    def forward(self, x):
-        return x.flatten(1)[:, :3] if x.sum() > 0 else x.flatten(1)[:, 3:6]
-
-
 class Scores(nn.Module):
     def forward(self, x):
         return x.flatten(1) @ torch.ones(98, 3)
@@ -100,7 +95,6 @@ class Branded(nn.Module):
         (nn.Linear(7, 3), "shape (2, 7, 7)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(50, 3)), "does not fit"),
         (nn.ReLU(), "2 logits"),
-        (Branching(), "cannot be traced"),
         (Scores(), "matmul"),
         (Outer(), "constant of shape (2, 1, 1, 7)"),
         (Branded(), "constant of shape (2, 1)"),
