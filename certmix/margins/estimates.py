@@ -143,17 +143,15 @@ def estimated_radius(found: LipschitzEstimate, alpha: ArrayLike) -> EstimatedRad
     ParameterError
         For other constants, or alpha out of range.
     """
-    weight = float(np.asarray(alpha))
-    if not 0.5 <= weight <= 1.0:
-        raise ParameterError(f"alpha = {weight:g}: Theorem 3.5 needs 1/2 <= alpha <= 1: choose such a weight")
     if (found.of, found.ratio) != ("probabilities", "relaxed"):
         raise ParameterError(
             f"constants are {found.ratio} ones of {found.of}: a radius needs relaxed ones of probabilities"
         )
-    own = found.selected[:, None]
-    gaps = np.take_along_axis(found.outputs, own, 1) - found.outputs - (1 - weight) / weight
-    steepness = found.own[:, None] + found.slopes
-    ratios = np.where(steepness > 0, gaps / np.where(steepness > 0, steepness, 1.0), np.inf)
-    ratios = np.where(gaps > 0, ratios, 0.0)
-    np.put_along_axis(ratios, own, np.inf, 1)
-    return EstimatedRadius(found.norm, found.eps, weight, np.asarray(ratios.min(1), np.float64))
+    from certmix.radii import lipschitz_radius  # numba, which importing this package spares
+
+    own, slopes, weight = found.selected[:, None], found.slopes, float(np.asarray(alpha))
+    rival = np.arange(slopes.shape[1]) != own
+    h, others = (each[rival].reshape(len(own), -1) for each in (found.outputs, slopes))
+    selected = np.take_along_axis(found.outputs, own, 1)[:, 0]
+    quotient = lipschitz_radius(selected, h, weight, found.own, others)
+    return EstimatedRadius(found.norm, found.eps, weight, quotient)

@@ -93,7 +93,6 @@ class Ascent:
     model: Model
     judge: Model | None
     ball: Ball
-    norm: str
     eps: float
     of: str
     ratio: Ratio
@@ -139,7 +138,7 @@ class Ascent:
     @property
     def _tilts(self) -> bool:
         """Whether the gradient of ||d|| is of use: in the other norms few coordinates share it."""
-        return self.ratio.by_distance and self.norm == "l2"
+        return self.ratio.by_distance and self.ball.norm == "l2"
 
     def _start(self, run: int, balls: Ball, seeds: Tensor) -> Tensor:
         """Return where the linear approximation is largest, or random points; on the second side mirrored."""
@@ -170,7 +169,7 @@ class Ascent:
             blur = _ROUNDING * torch.finfo(exact.dtype).eps * (1 + largest.amax(1, keepdim=True))
             slopes = (rises - blur).clamp_min(0.0)
             if self.ratio.by_distance:
-                size = distance(part, self.ball.centre[image], self.norm)[:, None]
+                size = distance(part, self.ball.centre[image], self.ball.norm)[:, None]
                 slopes = torch.where(size >= _CLOSEST * self.eps, slopes / size.clamp_min(_TINY), 0.0)
             else:
                 slopes = slopes / self.eps
@@ -237,12 +236,10 @@ def local_search(
 ) -> LipschitzEstimate:
     """Estimate local Lipschitz constants around images, from below, by ascents for each class.
 
-    Step t goes 2 eps / (t + 2) up the norm's steepest direction and is projected
-    onto ball and box; its length does not depend on how many follow, and a
-    restart not on how many there are.  The best value of every class over
-    all points evaluated is kept, so that more steps or restarts never lower it.
-    The first restart begins where the linear approximation is largest.  For
-    linear models it is exact.
+    Step t goes 2 eps / (t + 2) up the norm's steepest direction and is projected onto ball and box; neither
+    steps nor restarts depend on how many there are.  The best value of every class over all points evaluated
+    is kept, so that more of them never lower it.  The first restart begins where the linear approximation is
+    largest: for linear models it is exact.
 
     Parameters
     ----------
@@ -259,22 +256,20 @@ def local_search(
     seeds
         int64 (N,): key of each image's random starts; 0, 1, ... by default.
     judge
-        The same model for float64 inputs, from which values are taken; by
-        default a float64 copy of a module that can be so copied.
+        The same model for float64 inputs, from which values are taken; by default a float64 copy of a module
+        that can be so copied.
     batch_size
         Points in one pass of the model.
 
     Raises
     ------
     ParameterError, ModelError
-        If an argument is out of range, or the model gives logits or gradients
-        that are not finite.
+        If an argument is out of range, or the model gives logits or gradients that are not finite.
 
     References
     ----------
-    Section 3.1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off".  Y.-Y. Yang et al., A Closer Look at
-    Accuracy vs. Robustness, NeurIPS 2020.
+    Section 3.1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness
+    trade-off".  Y.-Y. Yang et al., A Closer Look at Accuracy vs. Robustness, NeurIPS 2020.
     """
     for what, name, known in (
         ("norm", norm, ("linf", "l2", "l1")), ("of", of, OUTPUTS), ("ratio", ratio, RATIOS)
@@ -297,7 +292,7 @@ def local_search(
     check_clean_logits(logits, torch.zeros(len(images), dtype=torch.int64))
     outputs = OUTPUTS[of](logits)
     y = outputs.argmax(1) if selected is None else selected.to(outputs.device)
-    task = Ascent(model, judge, ball, norm, eps, of, RATIOS[ratio], logits, y, batch_size)
+    task = Ascent(model, judge, ball, eps, of, RATIOS[ratio], logits, y, batch_size)
     keys = torch.arange(len(images)) if seeds is None else seeds
     best, halfway, points = task.search(steps, restarts, keys)
     return LipschitzEstimate(

@@ -409,11 +409,12 @@ REFUSED = [
 OWN = [
     ("pgd", {"steps": 0}), ("pgd", {"steps": 2.5}), ("pgd", {"step_size": 0.0}), ("pgd", {"step_size": float("nan")}),
     ("pgd", {"loss": "x"}), ("apgd-ce", {"steps": 0}), ("apgd-targeted", {"targets": 0}),
+    ("square", {"queries": 0}), ("square", {"p_init": 0.0}), ("square", {"p_init": float("nan")}), ("square", {"loss": "x"}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name, change, error, message", [
-    *((name, *row) for name in GRADIENT for row in REFUSED),
+    *((name, *row) for name in [*GRADIENT, "square"] for row in REFUSED),
     *((name, change, ParameterError, next(iter(change))) for name, change in OWN),
     ("apgd-ce", {"norm": "l1"}, ParameterError, "attack by fgsm, pgd"),
     ("apgd-targeted", {"norm": "l1"}, ParameterError, "'l1' is not served by apgd-targeted"),

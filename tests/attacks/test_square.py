@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from certmix.attacks.geometry import make_ball
 from certmix.attacks.square import MOVES, _bump, share, square, window
-from certmix.errors import ModelError, ParameterError
 
 WEIGHTS = torch.randn(48, generator=seeded(7), dtype=torch.float64)
 NORMS = ("linf", "l2")
@@ -219,22 +218,6 @@ def test_bumps_follow_the_published_formula(height, width):
         steps = n - max(abs(r - height // 2 - 1), abs(s - width // 2 - 1))
         expected[r - 1, s - 1] = sum(1 / (n + 1 - k) ** 2 for k in range(steps + 1))
     assert torch.allclose(_bump(height, width), expected / expected.norm(), atol=1e-6)
-
-
-@pytest.mark.parametrize("settings, error, match", [
-    ({"queries": 0}, ParameterError, "queries = 0"),
-    ({"restarts": 0}, ParameterError, "restarts = 0"),
-    ({"p_init": 0.0}, ParameterError, "p_init = 0"),
-    ({"p_init": float("nan")}, ParameterError, "p_init = nan"),
-    ({"norm": "l1"}, ParameterError, "'l1'"),
-    ({"eps": -1.0}, ParameterError, "-1"),
-    ({"loss": "best"}, ParameterError, "best"),
-    ({"model": lambda x: x * torch.nan}, ModelError, "NaN"),
-])  # fmt: skip
-def test_bad_arguments_are_refused(settings, error, match):
-    given = {"model": linear(WEIGHTS[:4]), "images": torch.rand(1, 4, generator=seeded()), "labels": zeros(1)}
-    with pytest.raises(error, match=match):
-        square(**{**given, **settings})
 
 
 @pytest.mark.parametrize("norm, eps", [("linf", 0.03), ("l2", 0.4)])
