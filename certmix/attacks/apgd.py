@@ -76,11 +76,10 @@ def apgd(
 ) -> Tensor:
     """Return the best points of Auto-PGD; accuracy on them is an upper bound of robust accuracy.
 
-    Gradient ascent with momentum from random starts.  The step is twice the
-    radius at first; at checkpoints it halves, and the run goes on from its
-    best point, wherever the loss stalls.  More restarts never give a worse
-    point; more steps change the whole schedule and usually give better ones.
-    Parameters and errors are those of `pgd`; the norm is ``"linf"`` or ``"l2"``.
+    Gradient ascent with momentum from random starts.  The step is twice the radius at first; at checkpoints
+    it halves, and the run goes on from its best point, wherever the loss stalls.  More restarts never give a
+    worse point; more steps change the whole schedule and usually give better ones.  Parameters and errors are
+    those of `pgd`; the norm is ``"linf"`` or ``"l2"``.
     """
     check_count("steps", steps)
     check_count("restarts", restarts)

@@ -75,8 +75,7 @@ def autoattack(
     Returns
     -------
     Tensor
-        For each image a misclassified point, or else the image; within ball
-        and box when measured in float64.
+        For each image a misclassified point, or else the image; within ball and box when measured in float64.
 
     Raises
     ------

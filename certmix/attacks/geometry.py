@@ -1,9 +1,8 @@
 """Norm balls cut by the box: projections, steepest ascent and random starts.
 
-Distances are measured in float64 between the numbers that are returned, in
-the dtype of the images, so that a point never leaves its ball by rounding:
-coordinates are rounded towards the centre.  The functions of one norm take
-offsets from the centre, gradients and bounds as float64 (N, D) with
+Distances are measured in float64 between the numbers that are returned, in the dtype of the images, so that a
+point never leaves its ball by rounding: coordinates are rounded towards the centre.  The functions of one
+norm take offsets from the centre, gradients and bounds as float64 (N, D) with
 ``low <= 0 <= high``, and radii, lengths and scalars solved for as (N, 1).
 """
 

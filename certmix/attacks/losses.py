@@ -1,9 +1,8 @@
 """What attacks maximise: one loss an image from logits, high where the image is misclassified.
 
-Every loss is computed in float64 and takes ``(logits, labels, targets)``:
-logits (N, classes) with at least two classes, int64 labels (N,) and, where a
-target class matters, int64 targets (N,).  It returns (N,) finite values for
-finite logits, ties and logits of 1e30 included.
+Every loss is computed in float64 and takes ``(logits, labels, targets)``: logits (N, classes) with at least
+two classes, int64 labels (N,) and, where a target class matters, int64 targets (N,).  It returns (N,) finite
+values for finite logits, ties and logits of 1e30 included.
 
 Attacks compare losses and follow the direction of their gradients, no more.  So
 losses of probabilities are given as logarithms of odds, which rise with them:

@@ -68,15 +68,13 @@ def minimum_margin(
 ) -> MinimumMargins:
     """Look for each image's point of smallest margin in the ball (MMAA).
 
-    APGD on the cross-entropy runs on every image; targeted APGD on the
-    difference of logits ratio on those that it did not break.  Every point
-    that either evaluates counts, the clean image included.
+    APGD on the cross-entropy runs on every image; targeted APGD on the difference of logits ratio on those
+    that it did not break.  Every point that either evaluates counts, the clean image included.
 
     Parameters
     ----------
     model
-        Gives logits (N, classes); for MixedNUTS the layer-normalised logits of
-        the robust classifier.
+        Gives logits (N, classes); for MixedNUTS the layer-normalised logits of the robust classifier.
     images, labels, norm, eps, box, generator
         As for `certmix.attacks.pgd`.
     steps, restarts, targets
@@ -84,8 +82,7 @@ def minimum_margin(
     queries
         Budget of Square, which takes the place of both if `gradient_free`: for a black box.
     early_stop
-        Leave an image as soon as it is misclassified: quicker, and the same for
-        the images that stay right.
+        Leave an image as soon as it is misclassified: quicker, and the same for the images that stay right.
 
     References
     ----------

@@ -27,11 +27,10 @@ def pgd(
 ) -> Tensor:
     """Return the best points of projected gradient ascent.
 
-    The accuracy on them is an upper bound of robust accuracy.
-    Each step goes `step_size` along the steepest direction of the norm and is
-    projected onto ball and box; in l1 it moves as much of the perturbation to
-    the coordinates of largest gradient (a Frank-Wolfe step).  More restarts,
-    or more steps of equal size, never give a worse point.
+    The accuracy on them is an upper bound of robust accuracy.  Each step goes `step_size` along the steepest
+    direction of the norm and is projected onto ball and box; in l1 it moves as much of the perturbation to
+    the coordinates of largest gradient (a Frank-Wolfe step).  More restarts, or more steps of equal size,
+    never give a worse point.
 
     Parameters
     ----------
@@ -65,9 +64,8 @@ def pgd(
 
     References
     ----------
-    A. Madry et al., Towards Deep Learning Models Resistant to Adversarial
-    Attacks, ICLR 2018.  J. Chen et al., A Frank-Wolfe Framework for Efficient
-    and Effective Adversarial Attacks, AAAI 2020.
+    A. Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018.  J. Chen et
+    al., A Frank-Wolfe Framework for Efficient and Effective Adversarial Attacks, AAAI 2020.
     """
     check_count("steps", steps)
     check_count("restarts", restarts)
@@ -106,12 +104,10 @@ def fgsm(
 ) -> Tensor:
     """Return the points of ball and box where the linearised loss is highest.
 
-    Inside the box that is one step of `eps` along the dual direction: the
-    gradient's sign in linf, the gradient in l2, its largest coordinate in l1.
-    An attack for quick looks: it leaves many images unbroken that others break
-    (I. Goodfellow, J. Shlens, C. Szegedy, ICLR 2015).
-    Parameters are those of `pgd`; each run after the first takes a step of `eps`
-    from a random point of the ball.
+    Inside the box that is one step of `eps` along the dual direction: the gradient's sign in linf, the
+    gradient in l2, its largest coordinate in l1.  An attack for quick looks: it leaves many images unbroken
+    that others break (I. Goodfellow, J. Shlens, C. Szegedy, ICLR 2015).  Parameters are those of `pgd`;
+    each run after the first takes a step of `eps` from a random point of the ball.
     """
     check_count("restarts", restarts)
     search = Search("fgsm", model, images, labels, norm, eps, loss, gradient=True, **common)

@@ -200,14 +200,12 @@ def square(
     Parameters
     ----------
     model, images, labels, eps, **common
-        As for `certmix.attacks.pgd`.  Inputs (N, d) are treated as pictures of
-        height 1, (N, h, w) as pictures of one channel, (N, c, h, w) as they are,
-        all others as flattened.
+        As for `certmix.attacks.pgd`.  Inputs (N, d) are treated as pictures of height 1, (N, h, w) as
+        pictures of one channel, (N, c, h, w) as they are, all others as flattened.
     norm, loss
         ``"linf"`` or ``"l2"``, and a name in `certmix.attacks.losses.LOSSES`.
     queries
-        Evaluations of the model for each image in each run; the clean image is
-        the first of the first run.
+        Evaluations of the model for each image in each run; the clean image is the first of the first run.
     p_init
         Share of the picture that the first windows cover, in (0, 1].
     restarts
@@ -215,15 +213,13 @@ def square(
 
     Notes
     -----
-    Windows reach the last row and column, which the authors' code leaves to
-    the largest windows, and lie elsewhere in each image.  Pictures that are
-    not square get windows of equal area.
+    Windows reach the last row and column, which the authors' code leaves to the largest windows, and lie
+    elsewhere in each image.  Pictures that are not square get windows of equal area.
 
     References
     ----------
-    M. Andriushchenko, F. Croce, N. Flammarion, M. Hein, Square Attack: a
-    query-efficient black-box adversarial attack via random search, ECCV 2020,
-    algorithms 1 to 3.
+    M. Andriushchenko, F. Croce, N. Flammarion, M. Hein, Square Attack: a query-efficient black-box
+    adversarial attack via random search, ECCV 2020, algorithms 1 to 3.
 
     Examples
     --------

@@ -132,11 +132,10 @@ class EstimatedRadius:
 def estimated_radius(found: LipschitzEstimate, alpha: ArrayLike) -> EstimatedRadius:
     """Return the radius of Theorem 3.5 under the relaxed constants that were found, one a class.
 
-    ``r = min_i [alpha (h_y - h_i) + alpha - 1] / [alpha (L_y + L_i)]`` over all
-    rivals i.  The relaxed constants bound changes over the ball of radius eps
-    alone: r >= eps gives eps, and r < eps gives nothing.  Since the constants
-    are estimated from below, r is estimated from above (section 3.1 of Bai, Anderson, Sojoudi,
-    "Mixing classifiers to alleviate the accuracy-robustness trade-off", after Theorem 3.5).
+    ``r = min_i [alpha (h_y - h_i) + alpha - 1] / [alpha (L_y + L_i)]`` over all rivals i.  The relaxed
+    constants bound changes over the ball of radius eps alone: r >= eps gives eps, and r < eps gives nothing.
+    Since the constants are estimated from below, r is estimated from above (section 3.1 of Bai, Anderson,
+    Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off", after Theorem 3.5).
 
     Raises
     ------

@@ -184,9 +184,8 @@ class Ascent:
     def _gradient(self, logits: Tensor, leaf: Tensor, image: Tensor, column: Tensor, rise: Rise) -> Tensor:
         """Return the direction in which each point's own slope grows.
 
-        It is taken in float64 at the logits and pulled back with largest slope
-        1; a single probability is followed through its log-odds, of the same
-        direction: a saturated softmax does not blind the ascent.
+        It is taken in float64 at the logits and pulled back with largest slope 1; a single probability is
+        followed through its log-odds, of the same direction: a saturated softmax does not blind the ascent.
         """
         at = column[:, None]
         with torch.inference_mode(False), torch.enable_grad():
@@ -324,10 +323,9 @@ def slopes_beyond_rounding(
     """Return slopes, float64 (N, k), between images and points (N, ...), less what rounding may have added.
 
     Outputs are computed in float64 by `judge`, or by `model` where it is None.  What its rounding can do is
-    allowed for generously: 1e4 units of the largest logit, and a millionth of
-    what the lower precision of `model` changes (float64 is 5e8 times finer).
-    Distances are rounded up.  A claim below such a slope is contradicted.  Pairs of equal points have slope
-    0; the relaxed ratio is no slope and refused.
+    allowed for generously: 1e4 units of the largest logit, and a millionth of what the lower precision of
+    `model` changes (float64 is 5e8 times finer).  Distances are rounded up.  A claim below such a slope is
+    contradicted.  Pairs of equal points have slope 0; the relaxed ratio is no slope and refused.
     """
     if not RATIOS[ratio].by_distance:
         raise ParameterError(

@@ -18,9 +18,8 @@ def softmax_margin_lower(differences: ArrayLike) -> FloatArray:
 
     ``(1 - exp(-l)) / (1 + sum_j exp(-l_j))`` where l > 0, and ``tanh(l / 2)`` elsewhere.
 
-    Both are the smallest value that the bounds allow (the second as an
-    infimum); the first formula is unsound for l < 0.  The bound is valid
-    whatever the differences are, so that -1 stands for "nothing is known".
+    Both are the smallest value that the bounds allow (the second as an infimum); the first formula is unsound
+    for l < 0.  The bound is valid whatever the differences are, so that -1 stands for "nothing is known".
 
     Parameters
     ----------
@@ -41,9 +40,8 @@ def softmax_margin_lower(differences: ArrayLike) -> FloatArray:
 
     References
     ----------
-    Lemma 3.2 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
-    accuracy-robustness trade-off", takes this margin; docs/propagation.md
-    proves the formula.
+    Lemma 3.2 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off",
+    takes this margin; docs/propagation.md proves the formula.
 
     Examples
     --------

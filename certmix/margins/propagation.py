@@ -32,8 +32,7 @@ class VerifiedRadii:
     Parameters
     ----------
     radius
-        In the units of the input; the closed ball of this radius was verified
-        itself.  0 where nothing is.
+        In the units of the input; the closed ball of this radius was verified itself.  0 where nothing is.
     status
         `Status` values: ABSTAIN where even the image alone gives no class,
         NOT_CERTIFIED where its margin is too small or no radius was verified.

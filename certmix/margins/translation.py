@@ -35,10 +35,9 @@ def build_graph(model: nn.Module, images: Tensor) -> Graph:
     Raises
     ------
     ModelError
-        If bounds cannot be propagated through a layer (the message names it),
-        or the layers are not what runs: forward hooks, methods replaced on an
-        instance, random numbers, a state that changes, a tensor changed in
-        place and used again, or other differences of logits than the model's.
+        If bounds cannot be propagated through a layer (the message names it), or the layers are not what
+        runs: forward hooks, methods replaced on an instance, random numbers, a state that changes, a tensor
+        changed in place and used again, or other differences of logits than the model's.
     """
     check_parts(model)
     builder, source = Builder(images.shape[1:]), 0

@@ -177,11 +177,10 @@ def scale_for(differences: FloatArray, alpha: float, share: float = SHARE) -> fl
 def sharpen(model: nn.Module, images: Tensor, labels: Tensor, eps: float, alpha: float) -> float:
     """Multiply the last layer so that verified classes have the margin that a mix needs; return the factor.
 
-    Training on the worst logits in a ball leaves logits so flat that the
-    margins of right images lie below mu = (1 - alpha) / alpha though their
-    classes are verified.  A factor changes no class of the network alone.  `images`, uint8 (N, C, H, W), and
-    `labels` are those that the model was trained on; margins are looked at by interval bounds, in the linf
-    ball of radius `eps`.
+    Training on the worst logits in a ball leaves logits so flat that the margins of right images lie below mu
+    = (1 - alpha) / alpha though their classes are verified.  A factor changes no class of the network alone.
+    `images`, uint8 (N, C, H, W), and `labels` are those that the model was trained on; margins are looked at
+    by interval bounds, in the linf ball of radius `eps`.
     """
     head = getattr(model, "head", None)
     if not isinstance(head, nn.Linear):

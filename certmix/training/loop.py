@@ -71,9 +71,8 @@ def train(
 ) -> nn.Module:
     """Train a model by a recipe and return its averaged weights, in evaluation mode.
 
-    Deterministic for one seed, device type, precision and thread count.  With
-    `checkpoint`, the state is saved after each epoch and an interrupted
-    training goes on from there.
+    Deterministic for one seed, device type, precision and thread count.  With `checkpoint`, the state is
+    saved after each epoch and an interrupted training goes on from there.
 
     Parameters
     ----------

@@ -24,9 +24,8 @@ def gaussian(
 ) -> Tensor:
     """Return the cross-entropy under Gaussian noise plus a consistency term (Jeong and Shin, 2020).
 
-    Each image is seen under `noise_copies` noise draws; the consistency term
-    pulls their predictions F_k towards their mean F by KL(F || F_k) and the
-    entropy of F is penalised.
+    Each image is seen under `noise_copies` noise draws; the consistency term pulls their predictions F_k
+    towards their mean F by KL(F || F_k) and the entropy of F is penalised.
     """
     copies = recipe.noise_copies
     repeated = images.repeat(copies, *[1] * (images.ndim - 1))
