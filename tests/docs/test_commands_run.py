@@ -22,7 +22,7 @@ from certmix.data import load, stack
 
 SMALL = {
     "attack": "--images 2 --steps 2",
-    "certify": "--images 2 --samples 100",
+    "certify": "--images 2 --samples 100 --selection-samples 20",
     "compare-trust": "--images 2 --steps 1",
     "confidence": "--images 2 --steps 1",
     "falsify": "--images 2 --steps 2",
@@ -107,7 +107,7 @@ def lay_out(problem, here: Path) -> Path:
     for name in ("wide.json", "trees.joblib"):
         (here / name).write_text("{}")
     sample = load("cifar10-sample")
-    inputs, labels = stack(sample, list(range(8))), np.asarray(sample.labels[:8])
+    inputs, labels = stack(sample, list(range(5))), np.asarray(sample.labels[:5])
     for name in ("tune", "test"):
         np.savez(here / f"{name}.npz", inputs=inputs, labels=labels, class_names=list(sample.class_names))
     log(problem, {})

@@ -204,8 +204,9 @@ def test_workers_take_gpus_in_turn_and_share_them(tmp_path: Path, monkeypatch):
 
 
 DRIVER = """
-import sys
+import signal, sys
 from types import SimpleNamespace
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
 sys.path.insert(0, sys.argv[2])
 from certmix.runs.engine import Engine, EngineChoice
 from toy_work import Toy
