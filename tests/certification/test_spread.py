@@ -100,7 +100,7 @@ def test_an_executor_of_the_user_does_what_is_lacking(problem, kind):
     certify(problem, "alone", kind)
     executor = Inline()
     certify(problem, "run", kind, images=4, executor=executor)
-    assert len(executor.sent) == (4 if kind == "sampled" else 2)
+    assert len({one.index for one in executor.sent}) == (4 if kind == "sampled" else 2)  # what takes long comes again
     executor.sent.clear()
     certify(problem, "run", kind, executor=executor)
     if kind == "sampled":
@@ -108,7 +108,7 @@ def test_an_executor_of_the_user_does_what_is_lacking(problem, kind):
     else:
         known = [number[:2] for part in executor.sent for number in part.known]
         assert {index for cell, index in known if cell == "robust logits"} <= {0, 3, 6, 9}
-        assert len(executor.sent) == 4
+        assert len({part.index for part in executor.sent}) == 4
         assert not any(cell.startswith("standard") for cell, _ in known)
     executor.sent.clear()
     certify(problem, "run", kind, executor=executor)
