@@ -146,7 +146,15 @@ def test_every_file_of_code_belongs_to_the_checksum(folder, monkeypatch, what):
     assert told == ("its own file changed" if what == "nets.py" else f"{what} changed")
 
 
-@pytest.mark.parametrize("what", ["pack/constants.py", *READ, "w.safetensors"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "pack/constants.py",
+        "cfg.json",
+        "w.safetensors",
+        *(pytest.param(w, marks=pytest.mark.long) for w in READ[1:]),
+    ],
+)
 def test_nothing_stored_is_served_for_a_robust_model_that_changed(command, folder, monkeypatch, what):
     assert certify(command, *WEIGHTS).code == 0
     assert certify(command, *WEIGHTS).code == 0  # unchanged: taken as it is

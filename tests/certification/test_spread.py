@@ -100,7 +100,9 @@ def test_an_executor_of_the_user_does_what_is_lacking(problem, kind):
     certify(problem, "alone", kind)
     executor = Inline()
     certify(problem, "run", kind, images=4, executor=executor)
-    assert len({one.index for one in executor.sent}) == (4 if kind == "sampled" else 2)  # what takes long comes again
+    assert len({one.index for one in executor.sent}) == (
+        4 if kind == "sampled" else 2
+    )  # what takes long comes again
     executor.sent.clear()
     certify(problem, "run", kind, executor=executor)
     if kind == "sampled":

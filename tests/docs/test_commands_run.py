@@ -162,9 +162,13 @@ def listed(page: Path) -> list[list[str]]:
 
 
 PAGES = [page for page in pages() if listed(page)]
+LONG = ("README.md", "howto-compromise.md", "howto-nuts.md")  # certify with shipped models, most of all
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.name, marks=[pytest.mark.long] * (page.name in LONG)) for page in PAGES],
+)
 def test_commands_run(page: Path, place: None, command) -> None:
     told = [" ".join(words) for words in listed(page)]
     if any("nuts:mix" in one for one in told) and not any("nuts fit" in one for one in told):
