@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from dataclasses import replace
-=======
->>>>>>> abaeb8d (Tests: what stays out of light imports is looked at in one place)
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,6 @@ def test_table_describes_each_source_in_one_line():
         assert source.description and "\n" not in source.description
 
 
-<<<<<<< HEAD
 def put(folder, *files):
     for name in files:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -46,50 +42,6 @@ NO_DATA = {
     ".//": (
         ["cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin"],
         "holds several data sets, cifar-10-batches-bin (cifar10), cifar-100-binary (cifar100): name one of them",
-=======
-@pytest.mark.parametrize("typed", ["cifar10-smple", "CIFAR10-sample", "cifar10_sample"])
-def test_misspelt_name_is_suggested(typed, refusal):
-    assert "did you mean cifar10-sample?" in refusal(typed)
-
-
-def test_missing_path(refusal, tmp_path):
-    message = refusal(tmp_path / "nowhere" / "zzz")
-    assert "no such path" in message and "cifar10-sample" in message
-    assert "did you mean" not in refusal("pik.npz")
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "images", "npz"])
-def test_name_of_a_kind_needs_a_path(name, refusal, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "give its path" in refusal(name)
-
-
-def test_home_is_expanded(save_npz, monkeypatch):
-    path = save_npz()
-    monkeypatch.setenv("HOME", str(path.parent))
-    assert len(load("~/mine.npz")) == 4
-
-
-def test_over_long_path_is_one_line(refusal):
-    assert "cannot be read" in refusal("x" * 5000)
-
-
-def test_parent_with_two_data_sets_is_ambiguous(refusal, tmp_path):
-    for name in ("cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(bytes(10))
-    message = refusal(tmp_path)
-    assert "cifar-10-batches-bin (cifar10)" in message and "name one of them" in message
-
-
-PATHS = {
-    "empty folder": ("", [], "found nothing): give a CIFAR folder, or a folder with a sub-folder of images"),
-    "another folder": ("", [f"{name}.txt" for name in "abcd"], "found a.txt, b.txt, c.txt, ..."),
-    "table": (
-        "data.csv",
-        ["data.csv"],
-        "is a .csv file: give an .npz file or a folder; unpack archives first",
->>>>>>> abaeb8d (Tests: what stays out of light imports is looked at in one place)
     ),
 }
 
