@@ -3,13 +3,9 @@
 The sample is every 20th image of the CIFAR-10 test set: one lossless PNG sheet, 25 across and 20 down, with
 labels, original indices and provenance in the JSON file beside it.
 
-A pickle may call any function it names.  Those of CIFAR need numpy's array reconstruction and, when
-Python 3 wrote them, the codec that carries bytes: each is replaced by a stand-in that only keeps what it
-is given, and any other name is refused.
-
-References
-----------
-A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+A pickle may call any function it names.  Those of CIFAR (A. Krizhevsky, Learning Multiple Layers of Features
+from Tiny Images, 2009) need numpy's array reconstruction and, when Python 3 wrote them, the codec that
+carries bytes: each is replaced by a stand-in that only keeps what it is given, and others are refused.
 """
 
 from __future__ import annotations
@@ -69,8 +65,7 @@ def find(family: Family, path: Path) -> Path | None:
 
 def load(family: Family, folder: Path, request: Request) -> Dataset:
     """Load a split of a folder that `find` returned, uint8 (N, 3, 32, 32) in memory."""
-    binary = _layout(family, folder) == "binary"
-    names = family.class_names
+    binary, names = _layout(family, folder) == "binary", family.class_names
     path = folder / (family.names_text if binary else family.names_pickle)
     if path.is_file():
         if binary:

@@ -245,12 +245,12 @@ def from_export(path: Path, device: str) -> Foreign:
     data = read_bytes(path, "give the path of a file written by torch.export.save")
     if wrong := what_it_is(data):
         raise ModelError(f"{path} cannot be read: {wrong}")
+    from torch.export.passes import move_to_device_pass
+
     log = logging.getLogger("torch.export")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        from torch.export.passes import move_to_device_pass
-
         program = move_to_device_pass(torch.export.load(io.BytesIO(data)), device)
         module = program.module()
     except Exception as error:

@@ -119,8 +119,7 @@ def _norm(standard: Slopes) -> Tensor:
 
 
 def _ratio(standard: Slopes, robust: Slopes) -> Tensor:
-    ratio = (standard.log - robust.log).masked_fill(standard.zero, -math.inf)
-    return ratio.masked_fill(standard.zero & robust.zero, 0.0)
+    return (_norm(standard) - robust.log).masked_fill(standard.zero & robust.zero, 0.0)
 
 
 TRUSTS = {
@@ -220,10 +219,8 @@ def trusted_outputs(
     if not inputs.is_floating_point():
         kind = str(inputs.dtype).removeprefix("torch.")
         raise ParameterError(f"inputs are {kind}: trust {trust!r} takes gradients: pass floating point")
-    parameters = (*standard.parameters(), *robust.parameters())
-    wanted = torch.is_grad_enabled() and (
-        inputs.requires_grad or any(one.requires_grad for one in parameters)
-    )
+    tensors = (inputs, *standard.parameters(), *robust.parameters())
+    wanted = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
     tracked = inputs
     if not (wanted and inputs.requires_grad):  # the start of a graph of its own
         with _recording():

@@ -15,20 +15,8 @@ if TYPE_CHECKING:
     from certmix.runs.store import ImageRecord, Store
 
 __all__ = [
-    "Identity",
-    "ImageRecord",
-    "Run",
-    "Store",
-    "StudyIdentity",
-    "default_folder",
-    "read_run",
-    "write_log",
-]
+    "Identity", "ImageRecord", "Run", "Store", "StudyIdentity", "default_folder", "read_run", "write_log",
+]  # fmt: skip
 
-_HOMES = {
-    "Identity": "folder", "ImageRecord": "store", "Run": "folder", "Store": "store",
-    "StudyIdentity": "folder", "default_folder": "folder", "read_run": "folder", "write_log": "logs",
-}  # fmt: skip
-
-
-__getattr__ = lazily(__name__, _HOMES)
+_HOMES = {"ImageRecord": "store", "Store": "store", "write_log": "logs"}
+__getattr__ = lazily(__name__, {**dict.fromkeys(__all__, "folder"), **_HOMES})

@@ -60,17 +60,14 @@ class AttackRequest(Settings, frozen=True):
             raise ParameterError(f"attack {self.attack} takes no --steps: leave it out")
 
     @property
-    def _budget(self) -> str | None:
-        """The setting of the attack that ``steps`` sets."""
+    def _budget(self) -> str:
+        """The setting of the attack that ``steps`` sets, "" for none."""
         settings = _attacks()[self.attack].settings
-        return next((name for name in ("steps", "queries") if name in settings), None)
+        return next((name for name in ("steps", "queries") if name in settings), "")
 
     def settings(self) -> dict[str, Any]:
         """Return the keyword settings that the attack function takes."""
-        chosen: dict[str, Any] = {"restarts": self.restarts}
-        if self.steps is not None and self._budget is not None:
-            chosen[self._budget] = self.steps
-        return chosen
+        return {"restarts": self.restarts} | ({} if self.steps is None else {self._budget: self.steps})
 
     def identity(self) -> dict[str, Any]:
         """Return the part that decides which points an attack finds."""

@@ -30,13 +30,10 @@ CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _COLUMNS = {"cells": ["cell", "idx", "dtype", "data"], "facts": ["key", "value"]}
 _DTYPES = {"int64": "<i8", "float64": "<f8", "int64 zlib": "<i8"}
-_LONG = 512
-"""Bytes from which whole numbers are compressed: votes among many classes are mostly zeros."""
+_LONG = 512  # bytes from which whole numbers are compressed: votes among many classes are mostly zeros
 _FEW = _LONG // 8
-_TOGETHER = 2000
-"""Images whose votes are in memory with all zeros at a time."""
-_MOST_BYTES = 1 << 26
-"""Of one vector: score statistics of a million classes are smaller."""
+_TOGETHER = 2000  # images whose votes are in memory with all zeros at a time
+_MOST_BYTES = 1 << 26  # of one vector: score statistics of a million classes are smaller
 _LARGEST = 2**63 - 1
 
 INPUT, SAMPLING, SELECTION, VOTES, SCORES = "input", "sampling", "selection", "votes@", "scores@"
