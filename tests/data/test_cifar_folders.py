@@ -1,8 +1,9 @@
-"""CIFAR-10 and CIFAR-100 folders in their two official layouts, and their faults."""
+"""CIFAR-10 and CIFAR-100 folders in their two official layouts, their faults, and pickles that would run code."""
 
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from certmix.data import load, load_arrays
-from certmix.data.cifar import CIFAR10, CIFAR100, Family
+from certmix.data.cifar import CIFAR10, CIFAR100, Family, read_pickle
+from certmix.errors import DataError
 
 FAMILIES = [CIFAR10, CIFAR100]
 ROWS = 3
@@ -172,3 +174,42 @@ def test_wrong_class_names_in_a_pickle(tmp_path, refusal):
     assert "has 1 class names, expected 10" in refusal(tmp_path / "py")
     (tmp_path / "py" / "batches.meta").write_bytes(python_2({"other": ["cat"]}))
     assert "has 0 class names, expected 10" in refusal(tmp_path / "py")
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (OrderedDict(data=1), "collections.OrderedDict"),
+        ({"data": Path("a")}, "pathlib."),
+        ({"data": eval}, "builtins.eval"),
+        ({"data": np.load}, "numpy.load"),
+        ({"data": np.float64(1)}, "multiarray.scalar"),
+        ({"data": np.random.default_rng(0)}, "numpy.random"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_globals_are_refused_by_name(value, named, tmp_path):
+    (tmp_path / "batch").write_bytes(pickle.dumps(value, 4))
+    with pytest.raises(DataError, match=f"{named}.*forbidden"):
+        read_pickle(tmp_path / "batch")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps({"data": 1}, 2)[:-3],
+        pickle.dumps({"data": np.zeros(50, np.uint8)}, 2)[:-40],
+        b"\x80\x02}X\x04\x00\x00\x00datacnumpy\ndtype\nX\x01\x00\x00\x00O\x85Rs.\n",
+        b"\x80\x02}X\x04\x00\x00\x00datacnumpy\nndarray\nK\x05\x85Rs.",
+        b"\x80\x02}X\x04\x00\x00\x00datac_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00rot_13\x86Rs.",
+        b"\x80\x02]K\x01.",
+        pickle.dumps({"data": np.array([{}, 1], object)}, 2),
+        pickle.dumps({"data": np.zeros(3, "M8[s]")}, 2),
+    ],
+)
+def test_damaged_or_foreign_pickle_is_refused(content, tmp_path):
+    (tmp_path / "batch").write_bytes(content)
+    with pytest.raises(DataError, match=r"^[^\n]*batch[^\n]*official archive[^\n]*$"):
+        read_pickle(tmp_path / "batch")
