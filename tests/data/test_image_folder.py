@@ -56,16 +56,9 @@ def test_classes_are_sorted_folders_and_images_sorted_files(folder):
 
 def test_splits_are_sub_folders_over_which_classes_are_numbered(folder, tmp_path, refusal):
     assert len(load(folder)) == len(load(folder, default_split="train")) == 3
-    for name in (
-        "train/a/1.png",
-        "train/b/2.png",
-        "train/c/3.png",
-        "val/a/1.png",
-        "val/c/2.png",
-        "more/d/1.png",
-    ):
-        save(tmp_path / "splits" / name)
     root = tmp_path / "splits"
+    for name in "train/a/1 train/b/2 train/c/3 val/a/1 val/c/2 more/d/1".split():
+        save(root / f"{name}.png")
     for split, labels in (("train", [0, 1, 2]), ("val", [0, 2]), ("more", [3])):
         dataset = load(root, split)
         assert dataset.class_names == ("a", "b", "c", "d")
@@ -176,9 +169,8 @@ def test_what_programs_leave_is_no_class(name, folder, tmp_path):
     assert after.class_names == before.class_names
     assert after.checksum == before.checksum
     splits = tmp_path / "splits"
-    save(splits / "test" / "a" / "1.png")
-    save(splits / "test" / "b" / "1.png")
-    save(splits / name / "q" / "1.png")
+    for image in ("test/a/1.png", "test/b/1.png", f"{name}/q/1.png"):
+        save(splits / image)
     assert load(splits).class_names == ("a", "b")
 
 
