@@ -57,7 +57,7 @@ def test_classes_are_sorted_folders_and_images_sorted_files(folder):
 def test_splits_are_sub_folders_over_which_classes_are_numbered(folder, tmp_path, refusal):
     assert len(load(folder)) == len(load(folder, default_split="train")) == 3
     root = tmp_path / "splits"
-    for name in "train/a/1 train/b/2 train/c/3 val/a/1 val/c/2 more/d/1".split():
+    for name in ["train/a/1", "train/b/2", "train/c/3", "val/a/1", "val/c/2", "more/d/1"]:
         save(root / f"{name}.png")
     for split, labels in (("train", [0, 1, 2]), ("val", [0, 2]), ("more", [3])):
         dataset = load(root, split)
