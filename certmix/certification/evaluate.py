@@ -37,10 +37,27 @@ from certmix.types import (
 )
 
 __all__ = [
-    "SETTLED", "Bounded", "CertifyResult", "Evaluation", "Outcomes", "began_with", "bound_records",
-    "ceilings", "choice_notes", "clean_accuracy", "could_reach", "evaluate", "expectations",
-    "log_rows", "outcomes_of",
-    "radii_of", "reading_notes", "table_row", "tabulate", "unanimous",
+    "SETTLED",
+    "Bounded",
+    "CertifyResult",
+    "Evaluation",
+    "Outcomes",
+    "began_with",
+    "bound_records",
+    "ceilings",
+    "choice_notes",
+    "clean_accuracy",
+    "could_reach",
+    "evaluate",
+    "expectations",
+    "log_rows",
+    "outcomes_of",
+    "radii_of",
+    "reach_curve",
+    "reading_notes",
+    "table_row",
+    "tabulate",
+    "unanimous",
 ]  # fmt: skip
 
 _CURVE = 61
@@ -305,14 +322,31 @@ def tabulate(
         row, reach = table_row(classifier, radii, correct, columns, accuracy), None
         if prospects is not None:
             row = could_reach(row, radii.radius, ahead[k], columns, prospects)
-            ends = np.linspace(0.0, max(ahead[k][np.isfinite(ahead[k])], default=0.0), _CURVE)
-            hits = (np.where(correct, radii.radius, 0.0)[:, None] >= np.maximum(ends, 1e-300)).sum(0)
-            gain, _ = prospects.reach(radii.radius, ahead[k], ends)
-            reach = np.stack([ends, (hits + gain) / len(correct)], 1)
+            reach = reach_curve(radii.radius, ahead[k], correct, columns, prospects)
         rows.append(row)
         kept = radii.radius[correct & (radii.radius > 0)]
         curves.append(Curve(classifier, radii.certificate, kept, len(correct), accuracy, reach))
     return tuple(rows), tuple(curves)
+
+
+def reach_curve(
+    radius: FloatArray,
+    ahead: FloatArray,
+    correct: NDArray[np.bool_],
+    columns: Sequence[float],
+    prospects: Prospects,
+) -> FloatArray:
+    """Return radii and the share of images that could reach them, (k, 2); the share falls along them.
+
+    Among the radii are the columns of the table, and places just below these.
+    """
+    held, wanted = np.where(correct, radius, 0.0), np.asarray(columns)
+    far = max(float(part[np.isfinite(part)].max(initial=0.0)) for part in (held, ahead))
+    ends = np.unique([*np.linspace(0.0, far, _CURVE), *wanted, *np.maximum(wanted - 1e-5, 0.0)])
+    ends = ends[ends <= far]  # none reaches further
+    hits = (held[:, None] >= np.maximum(ends, 1e-300)).sum(0)
+    gain, _ = prospects.reach(radius, ahead, ends)
+    return np.stack([ends, np.maximum.accumulate((hits + gain)[::-1])[::-1] / len(correct)], 1)
 
 
 def could_reach(

@@ -19,6 +19,7 @@ from certmix.files import write_atomically
 from certmix.page.runs import Run, read_page_run
 from certmix.page.views import NORMS, compared, letter, run_chart, run_histogram, table_view
 from certmix.tables import words
+from certmix.tables.table import printed
 
 __all__ = ["PICTURES", "render", "report_page", "write_report"]
 
@@ -33,9 +34,9 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 FUNCTIONS = (
-    text.accuracy, text.ceil_digits, text.floor_digits, text.interval_ends, text.plain_decimal, letter,
+    text.accuracy, text.ceil_digits, text.floor_digits, text.plain_decimal, letter, printed,
     run_chart, run_histogram, table_view, words.certificate_label, words.mean_radius, words.radius_heading,
-    words.summary_table, words.symbols,
+    words.share_of, words.summary_table, words.symbols,
 )  # fmt: skip
 """What the template calls."""
 

@@ -16,11 +16,23 @@
     const plot = part("plot");
     const x = (units) => (1000 * units) / chart.end;
 
+    const pick = (values) => values[Math.min(weight ? Number(weight.value) : 0, values.length - 1)];
+
     const draw = (series, units, counts) => {
       const text = (count) => chart.figures[`${series.images}:${count}`];
       const level = (percent) => 1000 - 10 * percent;
       const heights = [...counts, 0].map((count) => level((100 * count) / Math.max(series.images, 1)));
       part("series", series.key).setAttribute("d", `M0 ${heights[0]}${units.map((u, k) => `H${x(u)}V${heights[k + 1]}`).join("")}`);
+      const above = part("reach", series.key);
+      if (above) {
+        const [tops, most] = pick(series.reach);
+        const corners = (places, values) =>
+          [...places, chart.end].flatMap((u, k) => {
+            const y = level((100 * ([...values, 0][k] || 0)) / Math.max(series.images, 1));
+            return [`${x(k ? places[k - 1] : 0)} ${y}`, `${x(u)} ${y}`];
+          });
+        above.setAttribute("d", `M${[...corners(tops, most), ...corners(units, counts).reverse()].join("L")}Z`);
+      }
       if (!series.band) return;
       const ends = [0, ...units, chart.end].map(x);
       const upper = [...counts, 0].map((count, k) => `V${level(text(count)[2])}H${ends[k + 1]}`);
@@ -30,7 +42,6 @@
 
     const show = () => {
       const units = Number(radius.value) * chart.stride;
-      const pick = (values) => values[Math.min(weight ? Number(weight.value) : 0, values.length - 1)];
       const at = `${(100 * units) / chart.end}%`;
       const cursor = part("cursor");
       cursor.setAttribute("x1", at);
@@ -47,7 +58,15 @@
         const [ends, counts] = pick(series.steps);
         // the first step that reaches the radius holds there; beyond the last one nothing does
         const count = counts[ends.findIndex((end) => end >= units)] || 0;
-        const [share, low, high] = chart.figures[`${series.images}:${count}`];
+        let [share, low, high] = chart.figures[`${series.images}:${count}`];
+        if (series.reach.length) {
+          const [tops, values] = pick(series.reach);
+          const most = values[tops.findIndex((end) => end >= units)] || 0;
+          if (most - count > Math.max(0.005 * series.images, series.images >= 100 ? 1 : 0)) {
+            share += `-${(Math.ceil((1000 * most) / series.images) / 10).toFixed(1)}`;
+            high = chart.figures[`${series.images}:${most}`][2];
+          }
+        }
         const cell = part("value", series.key);
         cell.firstChild.textContent = `${share} `;
         cell.querySelector(".interval").textContent = `[${low}, ${high}]`;
@@ -69,7 +88,7 @@
     };
 
     const toggle = (box) => {
-      for (const name of ["series", "band", "dot", "point"]) {
+      for (const name of ["series", "band", "reach", "dot", "point"]) {
         const found = part(name, box.dataset.switch);
         if (found) found.classList.toggle("off", !box.checked);
       }

@@ -6,10 +6,10 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from certmix.bounds import BOUNDS
-from certmix.certification.evaluate import clean_accuracy, outcomes_of, radii_of
+from certmix.certification.evaluate import clean_accuracy, outcomes_of, radii_of, reach_curve
 from certmix.certification.publish import derive, opened, repeat_command
 from certmix.certification.request import GOALS, KINDS
 from certmix.certification.stored import named
@@ -39,6 +39,18 @@ NAMES = {
 }  # fmt: skip
 
 
+class Weight(NamedTuple):
+    """What a run says at one mixing weight: radii of each row, and the mix's clean accuracy.
+
+    `reach` holds for each row what more samples could give, as of `Curve`; empty where there are none.
+    """
+
+    alpha: float
+    rows: tuple[FloatArray, ...]
+    clean: float | None
+    reach: tuple[FloatArray, ...] = ()
+
+
 @dataclass(frozen=True)
 class Certified:
     """A certification: its figures, and the images behind them (none where none is finished).
@@ -50,7 +62,7 @@ class Certified:
 
     summary: Summary
     images: Images
-    weights: tuple[tuple[float, tuple[FloatArray, ...], float | None], ...]
+    weights: tuple[Weight, ...]
     split: Facts = ()
     looks: tuple[tuple[int, float], ...] = ()
 
@@ -137,15 +149,18 @@ def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict
     if bounds is None:  # without noise
         if not summary.images:
             raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
-        return Certified(summary, images, ((summary.alpha, radii, summary.clean_accuracy.mixed),)), {}
-    weights = []
+        return Certified(summary, images, (Weight(summary.alpha, radii, summary.clean_accuracy.mixed),)), {}
+    weights, ahead = [], found.prospects
     for alpha in sorted({request.alpha, *WEIGHTS}) if radii else ():
-        mixed = (
-            radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
-            for certificate in request.certificates
-        )
+        rows, reach = [], []
+        for _, certificate, own in request.replace(alpha=alpha).rows():
+            how = {"sigma": request.sigma, "alpha": own, "certificate": certificate}
+            rows.append(radii_of(bounds, **how).radius)
+            if ahead is not None:
+                likely = radii_of(ahead.bounds, **how).radius
+                reach.append(reach_curve(rows[-1], likely, images.right, request.radii, ahead))
         clean = clean_accuracy(outcomes_of(found.records, probabilities, alpha))
-        weights.append((alpha, (*radii[:1], *mixed), clean.mixed))
+        weights.append(Weight(alpha, tuple(rows), clean.mixed, tuple(reach)))
     budget = described["failure_budget"]
     split = [("bound", str(budget["bound"]))]
     split += [(SPLIT.get(name, name), plain_decimal(value)) for name, value in budget["split"].items()]

@@ -11,9 +11,17 @@ import numpy as np
 
 from certmix.bounds import clopper_pearson
 from certmix.page.runs import Certified, Run
-from certmix.tables.table import Cell, Quantity, Table, printed, printed_columns, printed_notes
-from certmix.tables.words import certificate_label, classifier_label, radius_heading, symbols
-from certmix.text import accuracy, floor_percent, interval_ends, known, plain_decimal
+from certmix.tables.table import Cell, Table, printed, printed_columns, printed_notes
+from certmix.tables.words import (
+    certificate_label,
+    classifier_label,
+    mean_radius,
+    radius_heading,
+    settled,
+    share_of,
+    symbols,
+)
+from certmix.text import accuracy, ceil_percent, floor_percent, interval_ends, known, plain_decimal
 from certmix.types import AccuracyShare, AttackedAccuracy, CertifiedShare, EstimatedAccuracy, FloatArray
 
 MOST_STEPS = 128
@@ -117,11 +125,43 @@ def share_text(count: int, images: int) -> tuple[str, str, str]:
     return floor_percent(count / images), *interval_ends((float(low[0]), float(high[0])))
 
 
+def reach_steps(reach: FloatArray, images: int, along: Axis) -> Steps:
+    """Return as a curve how many images could reach radii, never below the true number."""
+    counts = np.rint(reach[:, 1] * images).astype(np.int64)
+    return along.units(reach[1:, 0]).tolist(), counts[:-1].tolist()
+
+
+def outline(curve: Steps, above: Steps, images: int, end: int) -> str:
+    """Return the area between two curves as an SVG path, 1000 by 1000; page.js draws it the same way."""
+
+    def corners(units: list[int], counts: list[int]) -> list[str]:
+        found, before = [], 0
+        for unit, count in zip([*units, end], [*counts, 0], strict=True):
+            height = round(1000 - 1000 * count / max(images, 1), 1)
+            found += [f"{round(1000 * before / end, 1)} {height}", f"{round(1000 * unit / end, 1)} {height}"]
+            before = unit
+        return found
+
+    return "M" + "L".join([*corners(*above), *reversed(corners(*curve))]) + "Z"
+
+
+def read_out(
+    curve: Steps, above: Steps | None, units: int, images: int, figures: dict[str, tuple[str, str, str]]
+) -> tuple[str, str, str]:
+    """Return the figure at a radius and its interval; a range where it is not settled."""
+    count = count_at(curve, units)
+    share, low, high = figures[f"{images}:{count}"]
+    if above is None or settled(count / images, (most := count_at(above, units)) / images, images):
+        return share, low, high
+    return f"{share}-{ceil_percent(most / images)}", low, figures[f"{images}:{most}"][2]
+
+
 class Series(NamedTuple):
     """One line of a chart; labels, radii and clean accuracies have an entry a mixing weight, or one for all.
 
     `under` is a smaller line below the label, `radii` (> 0) are those of rightly classified images out of
-    `images`, none where nothing is certified.  With `band` the 95 % intervals are drawn.
+    `images`, none where nothing is certified.  With `band` the 95 % intervals are drawn.  `reach` is what
+    more samples could give, at each weight as of `Curve`; empty where there are none.
     """
 
     labels: Sequence[str]
@@ -131,6 +171,7 @@ class Series(NamedTuple):
     clean: Sequence[float | None]
     images: int
     band: bool = False
+    reach: Sequence[FloatArray] = ()
 
 
 def chart(
@@ -151,14 +192,17 @@ def chart(
         if twin:
             twin[0]["under"] += f", {one.under}"
             continue
-        for count in {0, *(count for _, counts in curves for count in counts)}:
+        reach = [reach_steps(part, one.images, along) for part in one.reach]
+        for count in {0, *(count for _, counts in (*curves, *reach) for count in counts)}:
             figures.setdefault(f"{one.images}:{count}", share_text(count, one.images))
         shown = curves[min(at, len(curves) - 1)] if curves else None
+        above = reach[min(at, len(reach) - 1)] if reach else None
         lines.append({
             "key": f"{key}-s{len(lines)}", "labels": one.labels, "under": one.under, "colour": one.colour,
-            "images": one.images, "steps": curves, "band": one.band and one.images > 0,
+            "images": one.images, "steps": curves, "band": one.band and one.images > 0, "reach": reach,
+            "area": outline(shown, above, one.images, along.end) if shown and above else "",
             "clean": [accuracy(share) if known(share) else "" for share in one.clean],
-            "value": figures[f"{one.images}:{count_at(shown, first)}"] if shown else None,
+            "value": read_out(shown, above, first, one.images, figures) if shown else None,
         })  # fmt: skip
     return {
         "key": key, "norm": norm, "end": along.end, "stride": along.stride, "digits": along.digits,
@@ -170,19 +214,20 @@ def chart(
 def run_chart(found: Certified, key: str) -> dict[str, Any]:
     """Return the curves of h and of the mix, each certificate and mixing weight, and g's clean accuracy."""
     summary, clean = found.summary, found.summary.clean_accuracy
-    alphas = [alpha for alpha, _, _ in found.weights]
+    alphas = [weight.alpha for weight in found.weights]
     right = found.images.right
     series = []
     for k, row in enumerate(summary.rows):
         mixed = row.classifier != "robust"
-        radii = [rows[k][right & (rows[k] > 0)] for _, rows, _ in found.weights]
+        radii = [one.rows[k][right & (one.rows[k] > 0)] for one in found.weights]
+        reach = [one.reach[k] for one in found.weights if one.reach]
         colour = row.certificate if row.certificate in COLOURS else "other"
         series.append(Series(
             [symbols(classifier_label(row.classifier, alpha)) for alpha in (alphas if mixed else alphas[:1])],
             certificate_label(row.certificate), colour if mixed else "robust",
             radii if mixed else radii[:1],
-            [share for _, _, share in found.weights] if mixed else [clean.robust],
-            summary.images, k == found.lead,
+            [one.clean for one in found.weights] if mixed else [clean.robust],
+            summary.images, k == found.lead, reach if mixed else reach[:1],
         ))  # fmt: skip
     if known(clean.standard):
         series.append(Series(["standard (g)"], "nothing certified", "standard", (), [clean.standard], 0))
@@ -296,14 +341,28 @@ def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:
             row, held = found.summary.rows[k], found.images.certified(k)
             counts = np.array([int((held >= radius).sum()) for radius in columns])
             ends = zip(*(end.tolist() for end in clopper_pearson.interval(counts, images)), strict=True)
-            shares = (CertifiedShare(n, images, e) for n, e in zip(counts.tolist(), ends, strict=True))
+            at = next(one for one in found.weights if one.alpha == found.summary.alpha)
+            most = [_most_at(at.reach[k], radius) if at.reach else 0.0 for radius in columns]
+            shares = [
+                CertifiedShare(n, images, e)
+                if settled(n / images, max(m, n / images), images)
+                else share_of(n / images, e, m, images)
+                for n, e, m in zip(counts.tolist(), ends, most, strict=True)
+            ]
             told = accuracies.robust if row.classifier == "robust" else accuracies.mixed
             clean = None if told is None else EstimatedAccuracy(round(told * images), images, NO_ENDS)
-            mean = Quantity(row.mean_certified_radius, 5 if norm == "linf" else 3, rounding="down")
+            mean = mean_radius(row, norm=norm)
             rows.append((*_named(name, found, k), *shares, mean, clean))
     headings = ("run", "certificate", *(symbols(radius_heading(r)) for r in columns), "mean radius", "clean")
     title = f"Certified accuracy (%) at {NORMS.get(norm, norm)} radius, h alone and the mix of each run"
     return Table("comparison", title, "", headings, tuple(rows))
+
+
+def _most_at(reach: FloatArray, radius: float) -> float:
+    """Return the share that could reach a radius, or one a little below."""
+    if radius > reach[-1, 0]:
+        return 0.0
+    return float(reach[max(0, int(np.searchsorted(reach[:, 0], radius, "right")) - 1), 1])
 
 
 def _parameters(runs: Sequence[Run]) -> list[tuple[str, bool, list[str]]]:

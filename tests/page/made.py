@@ -9,7 +9,7 @@ import numpy as np
 
 from certmix.certification.evaluate import table_row
 from certmix.page.gallery import Images
-from certmix.page.runs import Certified, Run
+from certmix.page.runs import Certified, Run, Weight
 from certmix.tables.table import Table
 from certmix.types import (
     AttackedAccuracy,
@@ -46,7 +46,7 @@ def make_certified(count: int = 40, alpha: float = 0.76, seed: int = 0, **change
         "planned_images": count, **changes,
     }  # fmt: skip
     summary = Summary(0.5, alpha, count, delta, COLUMNS, CleanAccuracy(0.9, 0.7, 0.8), rows, **about)
-    weights = ((alpha, radii, 0.8), (1.0, (radii[0], mixed * 2, mixed), 0.7))
+    weights = (Weight(alpha, radii, 0.8), Weight(1.0, (radii[0], mixed * 2, mixed), 0.7))
     return Certified(summary, images, weights, (("bound", "clopper-pearson"),), ((100, 0.25), (200, 0.125)))
 
 

@@ -17,6 +17,7 @@ from page.made import COLUMNS, HOSTILE, hostile_run, make_certified, make_run, m
 
 from certmix.page import render
 from certmix.page.gallery import Images
+from certmix.page.runs import Weight
 from certmix.page.views import compared
 
 VOID = {"meta", "link", "input", "img", "br", "line", "rect", "circle", "path"}
@@ -123,7 +124,7 @@ def test_the_same_runs_give_the_same_bytes_and_stay_small():
     assert render([make_run("a"), make_study()]) == render([make_run("a"), make_study()])
     many = make_certified(500)
     alphas = (0.76, *(0.5 + k / 20 for k in range(1, 11)))
-    weights = tuple((a, tuple(r * a for r in many.weights[0][1]), 0.8) for a in alphas)
+    weights = tuple(Weight(a, tuple(r * a for r in many.weights[0].rows), 0.8) for a in alphas)
     assert len(render([make_run("run", replace(many, weights=weights))])) < 400_000
 
 
@@ -139,7 +140,7 @@ def _plain(text: str) -> str:
         ({"certificate": "lipschitz-constant", "failure_probability": None}, "if the Lipschitz constant that was given"),
         ({"complete": False, "planned_images": 100}, "Partial result: 40 of 100 planned images."),
         ({"standard": None}, "any standard classifier (g)"),
-        ({"goal": "radii"}, "between them, and at other weights, curves are understated"),
+        ({}, "Shaded lightly: the 95 % interval"),
         ({"failure_probability": 0.5}, "at most 20.000"),
         ({}, "all 40 certificates right at once with probability at least 0.960"),
     ],

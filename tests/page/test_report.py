@@ -121,6 +121,12 @@ def test_curves_hold_the_figures_of_recertify_at_every_weight(report, noise, alp
             least = round(radius * 10 ** chart["digits"])
             reached = next((count for end, count in zip(ends, counts, strict=True) if end >= least), 0)
             assert reached == round(share * table.images), (row.certificate, radius)
+        ends, counts = curve["reach"][min(at, len(curve["reach"]) - 1)]
+        assert counts == sorted(counts, reverse=True)
+        for radius, share in zip(table.radii, row.could_reach, strict=True):
+            least = round(radius * 10 ** chart["digits"])
+            most = next((count for end, count in zip(ends, counts, strict=True) if end >= least), 0)
+            assert abs(most - round(share * table.images)) <= 1, (row.certificate, radius)
     mixed = next(s for s in chart["series"] if s["labels"][0].startswith("mixed"))
     assert mixed["clean"][at] == f"{np.floor(1000 * table.clean_accuracy.mixed) / 10:.1f}"
 
