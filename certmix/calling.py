@@ -99,6 +99,14 @@ def call_both(
     return call_model(standard, inputs, "the standard model"), call_model(robust, inputs, "the robust model")
 
 
+def know_alike(copy: nn.Module, model: nn.Module) -> None:
+    """Let what was found out about a model hold for a copy of it."""
+    if model in _WARNED:
+        _WARNED.add(copy)
+    if model in _LARGEST:
+        _LARGEST[copy] = _LARGEST[model]
+
+
 def _parameter(model: object) -> Tensor | None:
     """Return a floating-point parameter of a module, or of the module that a callable holds."""
     module = model if isinstance(model, nn.Module) else getattr(model, "module", None)

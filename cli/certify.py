@@ -65,6 +65,7 @@ OF_CERTIFICATES = Option(
     "lipschitz-constant draw no samples.",
     choices=(*CERTIFICATES, "margin", "lipschitz-constant"), shown="all that sample",
 )  # fmt: skip
+COMPILE = {"auto": None, "on": True, "off": False}
 
 
 @click.command("certify", epilog=CERTIFY)
@@ -72,8 +73,9 @@ OF_CERTIFICATES = Option(
 @DEVICE
 @click.option("--batch-size", type=int, show_default="automatic", help="Inputs in one forward pass.")
 @click.option(
-    "--compile", "compiled", is_flag=True,
-    help="Compile the robust model first (torch.compile): for runs of many minutes.",
+    "--compile", "compiled", type=click.Choice(list(COMPILE)), default="auto", show_default=True,
+    is_flag=False, flag_value="on",
+    help="Compile the robust model first (torch.compile). auto: if the samples still to draw repay it.",
 )  # fmt: skip
 @options(EngineChoice)
 @click.option(
@@ -104,6 +106,7 @@ def certify(format_: str, details: bool, **given: Any) -> int:
         for name, (other, values) in OPTION_OF.items():
             if given.get(other) not in values:
                 refuse_unused([name], f"is for --{other} {' or '.join(filter(None, values))}")
+    given["compiled"] = COMPILE[given["compiled"]]
     check_batch_size(given["batch_size"])
     (asked, spread), sources = divide(given, kind, EngineChoice), sources_of(given)
     choice = EngineChoice(**{"workers": None, **spread})

@@ -36,6 +36,17 @@ def unplotted() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_native_bf16() -> Iterator[None]:
+    """Have --precision auto be fp32 on every machine: what tests expect of counts was drawn in it."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            patch.setattr(torch.cpu, test, lambda: False, raising=False)
+        yield
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Exit code and streams of one command."""

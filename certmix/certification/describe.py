@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +16,15 @@ from torch import nn
 
 from certmix.certification.request import CertifyRequest, GivenConstant, Request, Shard
 from certmix.data import spread
-from certmix.errors import ModelError
+from certmix.errors import ModelError, RunError
 from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
 from certmix.models.zoo import zoo_card, zoo_names
-from certmix.runs import Identity, StudyIdentity
+from certmix.runs import Identity, StudyIdentity, read_run
 from certmix.runs.cells import Progress
 from certmix.runs.engine import Engine
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
-from certmix.sampling.devices import Passes
+from certmix.sampling.devices import AUTO, PRECISIONS, Passes
 from certmix.types import IntArray
 
 PACKAGES = ("torch", "numpy", "scipy", "numba")
@@ -104,6 +106,30 @@ def identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
     parts = {"data_checksum": data.checksum, "robust_checksum": robust.checksum, **request.identity()}
     label = "-".join([data.name, robust.name, *map(str, request.identity().values())][:4])
     return StudyIdentity(f"certify-{request.certificate}", label, parts)
+
+
+def in_one_precision(
+    request: Request,
+    loaded: Loaded,
+    native: Callable[[], str],
+    folder_of: Callable[[Identity | StudyIdentity], Path] | None,
+) -> Request:
+    """Return a request that names its arithmetic.
+
+    For ``auto`` that is what a run of the request which is there already was begun in, else `native()`, of
+    the device that draws: no run mixes two.  `folder_of` says where a run of an identity would lie, None of
+    runs that begin anew.
+    """
+    if not isinstance(request, CertifyRequest) or request.precision != AUTO:
+        return request
+    asked = {name: request.replace(precision=name) for name in PRECISIONS}
+    held = []
+    for name, one in asked.items():
+        with suppress(RunError):  # no run, or one that is refused when it is opened
+            folder = None if folder_of is None else folder_of(identity_of(one, loaded))
+            known = folder is not None and read_run(folder)["identity"].get("precision")
+            held += [name] if known == name else []
+    return asked[held[0] if len(held) == 1 or (held and native() not in held) else native()]
 
 
 def description(

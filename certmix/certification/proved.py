@@ -37,6 +37,7 @@ from certmix.runs.cells import Batch, Cell, Cells, Todo
 from certmix.runs.engine import Handler, Open
 from certmix.runs.opening import Named
 from certmix.runs.sources import Loaded
+from certmix.sampling.devices import full_float32
 from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray
 
@@ -98,6 +99,7 @@ class Proving(Recipe):
         named = Named.of(self.sources, robust_of(self.request, self.sources), self.loaded, self.passes.device)
         return partial(_load, self.request, named, self.step)
 
+    @full_float32()
     def _refute(self, request: GivenConstant, store: Store) -> None:
         """Refuse a constant below a slope that the model shows at some image; one that passes is not proved.
 

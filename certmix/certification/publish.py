@@ -175,8 +175,8 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
         words += arguments(settings(Sources, told))
     if described.get("batch_size") is not None:
         words += ["--batch-size", str(described["batch_size"])]
-    if described.get("compiled"):
-        words.append("--compile")
+    if described.get("compile", "auto") != "auto":
+        words += ["--compile", str(described["compile"])]
     if isinstance(shard := described.get("shard"), dict):
         words += ["--shard", f"{shard.get('number')}/{shard.get('of')}"]
     return shlex.join([*words, "--output", str(folder)])

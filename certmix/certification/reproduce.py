@@ -20,6 +20,7 @@ from certmix.runs import Store, read_run
 from certmix.runs.behaviour import hold_original
 from certmix.runs.folder import DATABASE
 from certmix.runs.sources import Sources
+from certmix.sampling.compiling import has_compiler
 
 __all__ = ["Difference", "Reproduction", "reproduce"]
 
@@ -76,6 +77,8 @@ def reproduce(
     with closing(Store(folder / DATABASE, read_only=True)) as store:
         result = run_certify(
             request, sources, output=output, device=device, batch_size=batch_size,
+            # a compiled model rounds otherwise
+            compiled=described.get("compiled") is True and has_compiler(),
             progress=progress, say=say, like=partial(hold_original, folder, described, store),
         )  # fmt: skip
     after = _by_image(result.evaluation)

@@ -15,7 +15,7 @@ from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii._checks import CONSTANTS_OF
 from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share, norm_name
-from certmix.sampling.devices import PRECISIONS
+from certmix.sampling.devices import AUTO, PRECISIONS
 from certmix.sampling.schedule import look, looks, share
 from certmix.tables.words import DETERMINISTIC
 from certmix.types import IntArray
@@ -153,7 +153,14 @@ class CertifyRequest(Settings, frozen=True):
     ] = tuple(CERTIFICATES)  # fmt: skip
     radii: Radii = DERIVED
     seed: Annotated[int, Option("Key of all noise.")] = 0
-    precision: Annotated[str, Option("Arithmetic of forward passes (autocast).", choices=PRECISIONS)] = "fp32"
+    precision: Annotated[
+        str,
+        Option(
+            "Arithmetic of forward passes (autocast). auto: bf16 where the device computes it natively, else "
+            "fp32; a run that is there goes on in its own.",
+            choices=(AUTO, *PRECISIONS),
+        ),
+    ] = AUTO
 
     def usual(self, name: str) -> Any:
         """Return the first bound of what is averaged; columns up to where samples that all agree reach."""

@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from certmix.certification.describe import identity_of, load
+from certmix.certification.describe import identity_of, in_one_precision, load
 from certmix.certification.evaluate import CertifyResult
 from certmix.certification.proved import Proving
 from certmix.certification.publish import derive, is_finished, publish
@@ -27,15 +28,15 @@ from certmix.certification.request import (
 from certmix.certification.sampled import Sampling
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
-from certmix.runs import Run, default_folder
+from certmix.runs import Identity, Run, StudyIdentity, default_folder
 from certmix.runs.cells import Cells, Progress, fill
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import open_run
 from certmix.runs.settings import check_known, takes
 from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
-from certmix.sampling.compiling import check_compilable
-from certmix.sampling.devices import Passes
+from certmix.sampling.compiling import CompileError, check_compilable
+from certmix.sampling.devices import AUTO, PARTLY, Passes, automatic_precision
 
 __all__ = ["CertmixWarning", "Progress", "certify", "run_certify"]
 
@@ -59,7 +60,7 @@ def certify(
     fresh: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
-    compiled: bool = False,
+    compiled: bool | None = None,
     progress: Callable[[Any], None] | None = None,
     workers: int | None = 1,
     executor: Executor | None = None,
@@ -83,7 +84,8 @@ def certify(
         Start over in an existing folder.
     device, batch_size, compiled
         Where and how to run; they do not change what is drawn on one device type.  `compiled`
-        compiles the robust model before the first batch (``--compile``).
+        compiles the robust model before the first batch (``--compile``); None if the samples still to
+        draw repay it.
     progress
         Called after each image, or batch of images.
     workers
@@ -121,7 +123,7 @@ def certify(
     spreading = {name: options.pop(name) for name in EngineChoice.__struct_fields__ if name in options}
     kind: type[CertifyRequest] | type[Margin] | type[GivenConstant] = CertifyRequest
     if draws_no_samples(certificates, options.get("norm"), sigma):
-        if shard is not None or compiled:
+        if shard is not None or compiled is not None:
             raise ParameterError(
                 f"certificate {certificates[0]} draws no samples: leave out shard and compiled"
             )
@@ -157,7 +159,7 @@ def run_certify(
     fresh: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
-    compiled: bool = False,
+    compiled: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = _warn,
     engine: EngineChoice | None = None,
@@ -179,6 +181,16 @@ def run_certify(
     if like is not None:
         like(loaded, chosen)
     spread_by = Engine(engine or EngineChoice(), chosen, executor)
+    native = lru_cache(lambda: spread_by.ask(automatic_precision))
+
+    def folder_of(identity: Identity | StudyIdentity) -> Path:
+        whole = default_folder(identity)
+        if output is not None:
+            return Path(output)
+        return whole if shard is None else whole.with_name(f"{whole.name}-shard{shard.number}of{shard.of}")
+
+    automatic = isinstance(request, CertifyRequest) and request.precision == AUTO
+    request = in_one_precision(request, loaded, native, None if in_memory or fresh else folder_of)
     given = sources, loaded, Passes(chosen, batch_size, compiled), spread_by, say, shard
     recipe: Sampling | Proving
     recipe = Sampling(request, *given) if isinstance(request, CertifyRequest) else Proving(request, *given)
@@ -189,17 +201,16 @@ def run_certify(
     if isinstance(request.images, int) and request.images > len(dataset):
         say(f"{request.images} images asked for, the data has {len(dataset)}: all are used")
     identity = identity_of(request, loaded)
-    if output is None and shard is not None:
-        whole = default_folder(identity)
-        output = whole.with_name(f"{whole.name}-shard{shard.number}of{shard.of}")
     told: dict[str, Any] = {}
 
     def admit(run: Run) -> dict[str, Any]:
+        nonlocal recipe
+        recipe = recipe.settled(run.store) if isinstance(recipe, Sampling) else recipe
         told.update(recipe.admit(run))
         return told
 
     with open_run(
-        identity, loaded, chosen, admit, output=output, in_memory=in_memory, fresh=fresh,
+        identity, loaded, chosen, admit, output=folder_of(identity), in_memory=in_memory, fresh=fresh,
         classes=dataset.classes, sigma=getattr(request, "sigma", None),
         wanted=set(dataset.indices[share].tolist()), step=recipe.step,
     ) as run:  # fmt: skip
@@ -214,7 +225,21 @@ def run_certify(
                 recipe.near_chance(standard, int(right.sum()), len(right), " on clean inputs")
         if complete:
             todo, watched = recipe.todo(run.store), recipe.watched(progress)
-            complete = fill(run.store, todo, engine=spread_by, progress=watched)
+            if automatic and todo.items and identity.as_dict()["precision"] != native():
+                say(
+                    f"precision auto: the run goes on in {identity.as_dict()['precision']}, in which it was "
+                    f"begun; --precision {native()}, which auto is here, makes another"
+                )
+            try:
+                complete = fill(run.store, todo, engine=spread_by, progress=watched)
+            except CompileError as error:
+                if compiled is not None or not isinstance(recipe, Sampling):
+                    raise
+                say(f"{str(error).partition(': use --compile')[0]}: it runs as it is")
+                recipe = replace(recipe, compiled=False)
+                told["compiled"] = PARTLY if any(one.drawn for one in run.store.images().values()) else False
+                run.begin(told)
+                complete = fill(run.store, recipe.todo(run.store), engine=spread_by, progress=watched)
         evaluation = derive(request, run.store, told)
         recipe.look_at(evaluation.outcomes)
         if not complete:

@@ -36,9 +36,11 @@ from certmix.runs.opening import Named
 from certmix.runs.sources import Loaded
 from certmix.runs.store import cells_of, standard_cell
 from certmix.sampling import Draw, Sampler, looks
+from certmix.sampling.compiling import pays
 from certmix.sampling.devices import PARTLY, Passes
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error, noise_law
+from certmix.sampling.layout import LaidOut
 from certmix.sampling.sampler import Pending
 from certmix.types import FloatArray, IntArray
 
@@ -47,6 +49,9 @@ EARLY = 50
 
 AHEAD = {"cuda": 2}
 """Rounds under way on a GPU: one is counted and judged while the other computes."""
+
+SEQUENTIAL = 0.1
+"""Share of the most samples that is reckoned with where sampling ends early: less than most runs draw."""
 
 MOST_IMAGES = 64
 """Images that are sampled together, at most."""
@@ -66,6 +71,28 @@ class Sampling(Recipe):
     """A certification by noise."""
 
     request: CertifyRequest
+    compiled: bool = False
+    """Whether workers compile the model; `passes` says what was asked."""
+
+    def settled(self, store: Store) -> Sampling:
+        """Return the recipe that compiles the model if that was asked, or if the samples to come repay it."""
+        asked, request = self.passes.compiled, self.request
+        if asked is not None:
+            return replace(self, compiled=asked)
+        each = request.selection_samples + request.samples
+        jobs = self._divided(store.images())[0]
+        samples = sum(each - (0 if job.record is None else job.record.drawn) for job in jobs)
+        if not samples:
+            return self
+        share = 1.0 if request.goal == "fixed" else SEQUENTIAL
+        alone = self.engine.described["name"] == "serial"
+        threads = torch.get_num_threads() if alone else self.engine.described["workers"]
+        image = torch.from_numpy(self.loaded.dataset.read(0)).to(self.passes.device)
+        model = self.loaded.robust.module
+        return replace(
+            self,
+            compiled=pays(model, image, share * samples, threads, request.precision, self.engine.device),
+        )
 
     @property
     def step(self) -> int:
@@ -88,8 +115,9 @@ class Sampling(Recipe):
             self.say(remark)
         remember_planned(store, request.images, dataset.indices[self.everyone].tolist())
         # Whether all of the run's samples are a compiled model's, some, or none.
-        own, earlier = self.passes.compiled, run.described().get("compiled", False)
-        compiled: bool | str = own
+        own: bool | str = PARTLY if self.compiled and self._tries_first else self.compiled
+        earlier = run.described().get("compiled", False)
+        compiled = own
         if own != earlier and (stored := store.images()):
             compiled = PARTLY if self._divided(stored)[0] else earlier
         coordinates = int(dataset.read(0).size) if len(dataset) else 0
@@ -112,7 +140,8 @@ class Sampling(Recipe):
             "eps": noise_error(request.sigma, coordinates),
             "bits": "Philox4x32-10",
         }
-        return self.described(failure_budget=budget, noise=noise, compiled=compiled)
+        asked = {None: "auto", True: "on", False: "off"}[self.passes.compiled]
+        return self.described(failure_budget=budget, noise=noise, compile=asked, compiled=compiled)
 
     def _refuse_another_share(self, run: Run) -> None:
         """Keep whole runs and shards apart: each holds, and publishes, its own share of the images alone."""
@@ -146,12 +175,18 @@ class Sampling(Recipe):
         """Return which images want selection or estimation samples."""
         jobs, complete = self._divided(store.images())
         done = _found([], complete, self.request)
+        here = replace(self.passes, compiled=self.compiled and not self._tries_first)
         work = Work(
-            here=lambda: handler_of(self.request, self.loaded, self.passes),
+            here=lambda: handler_of(self.request, self.loaded, here),
             elsewhere=self.elsewhere,
             name=lambda job: f"image {job.index}",
         )
         return Todo(work, jobs, len(self.positions), done)
+
+    @property
+    def _tries_first(self) -> bool:
+        """Whether this process draws a little with the model as it is, before workers that may compile it."""
+        return self.passes.compiled is None and self.engine.begins_alone
 
     def watched(self, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
         """Return what takes progress, and points out once that the smoothed classifier is near chance."""
@@ -185,7 +220,7 @@ class Sampling(Recipe):
 
     def elsewhere(self) -> Open:
         """Return what makes, in another process, a handler of the same data and model."""
-        request, passes = self.request, self.passes
+        request, passes = self.request, replace(self.passes, compiled=self.compiled)
         robust = robust_of(request, self.sources)
         named = Named.of(self.sources, robust, self.loaded, passes.device, request.sigma)
         return partial(_load, request, named, passes)
@@ -238,9 +273,11 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
     requests do not leave a GPU idle; counts do not depend on it.  Once time is up, rounds under way end
     and no more begin; the jobs that are returned go on where they are then.
     """
+    module, compiled = loaded.robust.module, bool(passes.compiled)
     sampler = Sampler(
-        loaded.robust.module, loaded.dataset.classes, request.sigma, request.seed, device=passes.device,
-        precision=request.precision, batch_size=passes.batch_size, compiled=passes.compiled,
+        module if compiled else LaidOut(module, request.precision), loaded.dataset.classes, request.sigma,
+        request.seed, device=passes.device, precision=request.precision, batch_size=passes.batch_size,
+        compiled=compiled,
     )  # fmt: skip
     first = request.samples if request.goal == "fixed" else looks(request.samples)[0]
     shape = loaded.dataset.read(0).shape

@@ -83,7 +83,9 @@ def agree(first: Part, other: Part) -> None:
     where = f"{first.folder} and {other.folder} are not shards of one run: "
     differences = Identity(**first.description["identity"]).differences(other.description["identity"])
     if differences:
-        raise RunError(f"{where}{'; '.join(differences)}".replace("asked", "here"))
+        told = f"{where}{'; '.join(differences)}".replace("asked", "here")
+        mixed = first.request.precision != other.request.precision
+        raise RunError(told + ": do one of them again with the other's --precision" * mixed)
     one, two = first.request.as_dict(), other.request.as_dict()
     differences = [f"{key} is {one[key]} and {two[key]}" for key in one if one[key] != two[key]]
     if first.shard.of != other.shard.of:

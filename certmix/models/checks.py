@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from certmix.errors import ModelError
 from certmix.models.zoo import ZOO_FOLDER, Card, gaussian_names
+from certmix.sampling.devices import full_float32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+@full_float32()
 def check_logits(
     module: nn.Module, inputs: Tensor, classes: int, name: str, *, no_label_zero: bool = False
 ) -> Tensor:

@@ -19,6 +19,7 @@ from certmix.errors import ModelError, ParameterError
 from certmix.models.foreign import evaluating
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.sampling import Sampler
+from certmix.sampling.devices import AUTO, automatic_precision
 from certmix.sampling.grid import Grid, GridPoint
 from certmix.sampling.law import noise_error
 from certmix.types import CertifiedRadii, IntArray
@@ -57,7 +58,8 @@ class SmoothedClassifier:
     sigma
         Noise level, in units of the input.
     seed, device, precision, batch_size
-        As for `certmix.sampling.Sampler`.
+        As for `certmix.sampling.Sampler`; precision may be ``auto``: bf16 where the device computes it
+        natively, else ``fp32``.
 
     Examples
     --------
@@ -80,6 +82,7 @@ class SmoothedClassifier:
         batch_size: int | None = None,
     ) -> None:
         self.base, self.sigma, self.classes, self.seed = evaluating(base), sigma, classes, seed
+        precision = automatic_precision(device) if precision == AUTO else precision
         self._settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
         self.base.to(device)
         self._dimensions: int | None = None

@@ -20,7 +20,7 @@ from certmix.runs import Store
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.cells import Batch, Cell, Cells, Progress
 from certmix.runs.cells import fill as fill_cells
-from certmix.sampling.devices import PRECISIONS
+from certmix.sampling.devices import PRECISIONS, full_float32
 from certmix.types import Dataset, FloatArray, IntArray
 
 DIAGNOSED = 16
@@ -70,6 +70,7 @@ def fill(bench: Bench, wanted: Sequence[Cell]) -> tuple[IntArray, bool]:
     return bench.positions[~asked.lacking(bench.store, bench.positions)], complete
 
 
+@full_float32()
 def outputs(models: Sequence[nn.Module], images: Tensor) -> FloatArray:
     """Return the models' logits side by side, float64 (n, models * classes)."""
     with torch.no_grad():

@@ -21,6 +21,7 @@ from certmix.data import spread, stack
 from certmix.errors import ModelError, RunError
 from certmix.files import parse_json
 from certmix.runs import Store, read_run
+from certmix.sampling.devices import full_float32
 from certmix.types import Dataset, FloatArray
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def logits_key(checksum: str) -> str:
     return f"logits of {checksum}"
 
 
+@full_float32()
 def probe(
     model: LoadedModel, dataset: Dataset, device: torch.device | str, sigma: float | None = None
 ) -> str:
@@ -70,10 +72,7 @@ def probe(
         levels = ((float(high) - float(low)) * np.array([0.125, 0.25, 0.5])).astype(np.float32)
         copies = np.clip(clean + levels.reshape(-1, *[1] * clean.ndim) * noise, low, high)
     inputs = torch.from_numpy(np.concatenate([clean, *copies]).astype(np.float32)).to(device)
-    exact = torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False
-    )
-    with torch.inference_mode(), exact:
+    with torch.inference_mode():
         logits = call_model(model.module, inputs, model.name)
     raw = np.ascontiguousarray(logits.float().cpu().numpy(), "<f4").tobytes()
     precision = "half" if _is_half(model, logits) else "full"
@@ -223,6 +222,7 @@ def _unknown(where: object, what: str) -> RunError:
     )
 
 
+@full_float32()
 def answers_differ(
     model: LoadedModel,
     stored: Mapping[int, FloatArray],

@@ -19,6 +19,7 @@ from torch import Tensor
 from certmix.data import stack
 from certmix.runs.engine import Engine, Handler, Open, Take, Work
 from certmix.runs.store import Store
+from certmix.sampling.devices import full_float32
 from certmix.types import Dataset, FloatArray, IntArray
 
 Numbers = list[tuple[str, int, Any]]
@@ -214,7 +215,8 @@ class Cells:
         generator.manual_seed(int.from_bytes(digest.digest()[:4], "little"))
         images = torch.from_numpy(stack(self.dataset, positions.tolist())).to(self.device)
         labels = torch.from_numpy(self.dataset.labels[positions]).to(self.device)
-        vectors = cell.compute(Batch(images, labels, generator, indices, held))
+        with full_float32():
+            vectors = cell.compute(Batch(images, labels, generator, indices, held))
         return [(cell.name, index, vector) for index, vector in zip(indices.tolist(), vectors, strict=True)]
 
 

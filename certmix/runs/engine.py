@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import connection, resource_tracker
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from msgspec import Meta
 
@@ -56,6 +56,7 @@ Handler = Callable[[list[Any], float, Take], list[Any]]
 
 What is done twice, because a worker died, must give the same results twice.
 """
+T = TypeVar("T")
 Open = Callable[[str], Handler]
 """Loads in a worker, on a device, what is needed; picklable."""
 
@@ -120,6 +121,10 @@ class Engine:
     ----------
     described
         Plain data for ``run.json``.
+    device
+        Name of the device that workers compute on.
+    begins_alone
+        Whether this process works for some seconds before workers are thought of.
 
     Raises
     ------
@@ -128,7 +133,8 @@ class Engine:
     """
 
     def __init__(self, choice: EngineChoice, device: torch.device, executor: Executor | None = None) -> None:
-        self._device, workers, self._alone = str(device), choice.workers or 1, 0.0
+        self.device, workers, self._alone = str(device), choice.workers or 1, 0.0
+        self._elsewhere = executor is not None
         start: Callable[[], AbstractContextManager[Executor]]
         if executor is not None:
             if choice.engine != "local":
@@ -138,10 +144,11 @@ class Engine:
         elif choice.engine == "ray":
             from certmix.runs.ray_executor import RayExecutor, ray
 
-            ray()
             gpus = choice.gpus_per_worker
             gpus = float(device.type == "cuda") if gpus is None else gpus
-            self._device = "cuda" if gpus > 0 else self._device
+            self.device = "cuda" if gpus > 0 else self.device
+            address = choice.ray_address or os.environ.get("RAY_ADDRESS")
+            self._elsewhere = bool(address) or ray().is_initialized()
             name, start = "ray", partial(RayExecutor, workers, gpus, choice.ray_address)
         else:
             if choice.workers is None and device.type == "cpu":
@@ -152,9 +159,20 @@ class Engine:
                 self._alone = math.inf
             name, start = "serial" if workers == 1 else "local", partial(_Processes, workers, _gpus(device))
         self._workers, self._start = workers, start
-        self.described = {"name": name, "workers": workers}
+        self.begins_alone = 0 < self._alone < math.inf
+        self.described: dict[str, Any] = {"name": name, "workers": workers}
         if choice.engine == "ray":
             self.described["gpus_per_worker"] = gpus
+
+    def ask(self, question: Callable[[str], T]) -> T:
+        """Return what a worker answers of its device, or this process where workers are on its machine."""
+        if not self._elsewhere:
+            return question(self.device)
+        with self._start() as executor:
+            try:
+                return executor.submit(question, self.device).result()
+            except BrokenExecutor as error:
+                raise _lost(error) from None
 
     def run(self, work: Work, items: list[Any], take: Take) -> None:
         """Do all items and hand every result to `take`, in this process, in any order.
@@ -201,12 +219,9 @@ class Engine:
                     ):  # blame is shared by equals alone
                         task.append(waiting.popleft())
                     try:
-                        held[executor.submit(_do, payload, self._device, task)] = task
+                        held[executor.submit(_do, payload, self.device, task)] = task
                     except BrokenExecutor as error:
-                        raise RunError(
-                            f"the executor cannot take tasks any more ({_short(error)}): make a new one; "
-                            "what is done is kept: repeat to go on"
-                        ) from None
+                        raise _lost(error) from None
                 while here is not None and waiting and not any(future.done() for future in held):
                     waiting = deque(here(list(waiting), 1.0, take))
                 here = None
@@ -226,6 +241,13 @@ class Engine:
         finally:
             for future in held:
                 future.cancel()
+
+
+def _lost(error: Exception) -> RunError:
+    return RunError(
+        f"the executor cannot take tasks any more ({_short(error)}): make a new one; what is done is kept: "
+        "repeat to go on"
+    )
 
 
 def _refuse_more_deaths(names: Sequence[str], alive: bool) -> None:

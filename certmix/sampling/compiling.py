@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sys
 from collections import Counter
 from itertools import count
 from typing import Any
@@ -22,6 +25,14 @@ precision, and beyond which they are not compared, as those of masked classes.""
 _NUMBERS = count()
 
 
+WARM_UP = 16.0
+"""Seconds that compilation takes at most, and so must save to be chosen (5 to 16 were measured)."""
+GAINS = {("fp32", True): 1.4, ("fp32", False): 1.1, ("bf16", True): 2.3, ("bf16", False): 1.4}
+"""Precision, and whether there is batch normalisation to fold -> how much faster compiled passes are."""
+SPEED = {"fp32": 4e10, "bf16": 1.2e11}
+"""Operations a second of one thread, about; fixed, so that what is chosen does not depend on the moment."""
+
+
 class CompileError(ModelError):
     """A model cannot be compiled, or is another function when it is."""
 
@@ -31,6 +42,44 @@ def check_compilable(device: torch.device) -> None:
     if device.type not in OPTIONS:
         others = f"leave --compile out, or use --device {' or '.join(OPTIONS)}"
         raise ParameterError(f"models are not compiled for device {device.type!r}: {others}")
+
+
+def pays(model: nn.Module, image: Tensor, samples: float, threads: int, precision: str, device: str) -> bool:
+    """Return whether samples of inputs like `image` on so many threads are enough to compile a model for.
+
+    Never where no gain was measured (other devices than the CPU, fp16) or there is no C++ compiler.
+    """
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    gain = GAINS.get((precision, norms), 1.0) if torch.device(device).type == "cpu" else 1.0
+    if gain == 1.0 or not has_compiler():
+        return False
+    seconds = samples * operations(model, image) / SPEED[precision] / threads
+    return seconds * (1.0 - 1.0 / gain) >= WARM_UP
+
+
+def has_compiler() -> bool:
+    """Return whether there is the C++ compiler that models are compiled with on a CPU."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    return shutil.which(os.environ.get("CXX", usual)) is not None
+
+
+def operations(model: nn.Module, image: Tensor) -> float:
+    """Return additions and multiplications of the convolutions and dense layers in one input's pass."""
+    found = 0.0
+
+    def look(module: nn.Module, _: Any, output: Any) -> None:
+        nonlocal found
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and isinstance(output, Tensor) and weight.ndim > 1:
+            found += 2.0 * weight.numel() * output.numel() / max(1, len(weight))
+
+    handle = nn.modules.module.register_module_forward_hook(look)
+    try:
+        with torch.inference_mode():
+            call_model(model, image[None])
+    finally:
+        handle.remove()
+    return found
 
 
 class CompiledModel:
@@ -54,7 +103,7 @@ class CompiledModel:
     def __call__(self, batch: Tensor) -> Tensor:
         """Return the logits of a batch, overwritten by the next; the first are compared with the model's."""
         key = batch.shape, torch.get_num_threads()  # another number of threads is compiled anew
-        checked, remedy = self._checks[key] < CHECKED, "leave --compile out (docs/scale.md#compiled-models)"
+        checked, remedy = self._checks[key] < CHECKED, "use --compile off (docs/scale.md#compiled-models)"
         expected = call_model(self._module, batch) if checked else batch
         if checked and not expected.isfinite().all():
             return expected  # whoever asked says what is wrong

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from certmix.certification.describe import identity_of, load
+from certmix.certification.describe import identity_of, in_one_precision, load
 from certmix.certification.evaluate import CertifyResult
 from certmix.certification.request import (
     CertifyRequest,
@@ -27,6 +27,7 @@ from certmix.models.smoothed import SmoothedClassifier
 from certmix.runs.settings import settings, takes
 from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
+from certmix.sampling.devices import automatic_precision
 from certmix.text import floor_digits
 from certmix.types import FloatArray, Status
 from certmix.verification.checks import Outcome
@@ -107,7 +108,14 @@ def certify_given(
     with as_it_was(tuple(one for one in (standard, robust) if isinstance(one, nn.Module))):
         try:
             if runs is not None:  # its folder has the name that `certmix certify` would give it
-                loaded = load(request, sources, resolve_device(device), lambda sentence: None)
+                on = resolve_device(device)
+                loaded = load(request, sources, on, lambda sentence: None)
+                request = in_one_precision(
+                    request,
+                    loaded,
+                    lambda: automatic_precision(on),
+                    lambda one: Path(runs) / one.folder_name(),
+                )
                 folder = Path(runs) / identity_of(request, loaded).folder_name()
             result: CertifyResult = run_certify(
                 request, sources, output=folder, in_memory=folder is None, device=device,

@@ -29,6 +29,7 @@ from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.models.zoo import zoo_names
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
+from certmix.sampling.devices import AUTO, PRECISIONS
 from certmix.verification.requirements import Requirement, parse_requirement, written
 
 VERSION = 1
@@ -339,7 +340,10 @@ def _request(
     for key in ("radii", "max_radius"):
         if key in given:
             given[key] = _quotients(given[key])
-    own: dict[str, Any] = {"certificate": name} if plain else {"certificates": (name,)}
+    if sampling.get("precision") == AUTO:
+        told = "precision = 'auto' is another on other machines: name one of " + ", ".join(PRECISIONS)
+        raise lines.wrong(("sampling", "precision"), told)
+    own: dict[str, Any] = {"certificate": name} if plain else {"certificates": (name,), "precision": "fp32"}
     named = {} if norm is None else {"norm": norm}
     return _values(  # type: ignore[no-any-return]
         lines, "certificate", kind, {**own, "images": images, **named, **given, **sampling}

@@ -23,6 +23,7 @@ from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.runs import ImageRecord
 from certmix.sampling import Sampler, looks, resolve_device
+from certmix.sampling.devices import full_float32
 from certmix.sampling.packing import Draw, Part
 from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification import plain
@@ -132,6 +133,7 @@ def choose_images(weights: Mapping[int, float], count: int, seed: int) -> list[i
     return [known[k] for k in picked.tolist()]
 
 
+@full_float32()
 def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
     """Every radius of the chosen images must be verified, or be what fresh logits give but for rounding."""
     indices, faults = np.array(list(again.places)[: again.asked.images], np.int64), Faults()

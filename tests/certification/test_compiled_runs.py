@@ -64,7 +64,7 @@ def test_a_model_that_cannot_be_compiled_ends_with_a_remedy(problem, command, mo
     failed = command("certify", *problem.options, "--images", 3, "--output", "run", "--compile")
     assert failed.code == 2
     assert failed.err.strip().splitlines()[-1].startswith("Error: the robust model cannot be compiled here")
-    assert "leave --compile out" in failed.err
+    assert "use --compile off" in failed.err
 
 
 def test_merging_says_which_shards_were_compiled(tmp_path, calls):

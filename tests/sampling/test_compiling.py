@@ -88,7 +88,7 @@ def wrong_later(call):
 )  # fmt: skip
 def test_another_function_is_refused(fake, make):
     net, _ = fake(make)
-    with pytest.raises(CompileError, match="leave --compile out"):
+    with pytest.raises(CompileError, match="use --compile off"):
         Sampler(net, 2, 0.5, batch_size=50, compiled=True).votes(X, 0, [500])
 
 

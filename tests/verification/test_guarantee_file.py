@@ -82,7 +82,7 @@ def requests(draw):
         draw(st.sampled_from(["radii", "radius", "fixed"])), draw(st.sampled_from(["exact", "all"])),
         draw(st.floats(0.001, 0.999)),
         draw(st.floats(1e-12, 0.999)), certificates=(draw(st.sampled_from(["exact", "smoothing"])),),
-        radii=radii, seed=draw(st.integers(0, 10**12)),
+        radii=radii, seed=draw(st.integers(0, 10**12)), precision=draw(st.sampled_from(["fp32", "bf16"])),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from certmix.calling import call_model
 from certmix.errors import ModelError
 from certmix.margins.local_search import float64_twin
 from certmix.sampling import Sampler
+from certmix.sampling.devices import full_float32
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.packing import Draw
@@ -244,6 +245,7 @@ def sampler_of(target: Target, claims: Claims, seed: int) -> Sampler:
     )  # fmt: skip
 
 
+@full_float32()
 def smoothed_candidates(
     model: nn.Module,
     image: Tensor,
@@ -313,6 +315,7 @@ def _margin_and_slope(
     return float(mean[predicted] - mean[rival]), slope
 
 
+@full_float32()
 def plain_candidates(
     model: nn.Module,
     image: Tensor,
@@ -348,6 +351,7 @@ def plain_candidates(
     return torch.cat([image[None], *found])
 
 
+@full_float32()
 def judge_plain(target: Target, claims: Claims, claim: Claim, image: Tensor, points: Tensor) -> Attacked:
     """Judge the worst of points (n, ...) within the ball; h = softmax(z) in float64 where the model can."""
     mu, away = threshold(claims.alpha), distance(points, image[None].expand(points.shape), claims.norm)

@@ -1,0 +1,71 @@
+"""A model's weights, cast and laid out once for all passes instead of in each of them."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from certmix.calling import know_alike
+from certmix.sampling.devices import PRECISIONS
+
+CAST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Layers whose weights autocast casts anew in every pass; of no others, nor of their subclasses."""
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class LaidOut(nn.Module):
+    """A model for passes of one precision, by a copy that holds the weights as these layers want them.
+
+    The copy is used where it gives the model's own logits bit for bit, which is looked at in the first batch
+    of each shape; else, or where there is none, the model itself is.  Its weights are those of now.
+    """
+
+    def __init__(self, model: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.model = model  # the first: inputs get the type of its parameters
+        self.twin = _copied(model, PRECISIONS[precision])
+        self._equal: set[torch.Size] = set()
+        know_alike(self, model)
+        self.eval()
+
+    def forward(self, batch: Tensor) -> Tensor:
+        if self.twin is None:
+            return self.model(batch)  # type: ignore[no-any-return]
+        if batch.shape in self._equal:
+            return self.twin(batch)  # type: ignore[no-any-return]
+        given = batch.clone()  # models may write into it
+        logits: Tensor = self.model(batch)
+        try:
+            same = torch.equal(self.twin(given), logits)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # the model's code met weights of another type or layout
+            same = False
+        if same:
+            self._equal.add(batch.shape)
+        else:
+            self.twin = None
+        return logits
+
+
+def _copied(model: nn.Module, dtype: str | None) -> nn.Module | None:
+    """Return a copy that shares all but the weights of `CAST`; None if the model cannot be copied."""
+
+    def mine(module: nn.Module) -> list[nn.Parameter]:
+        found = module.parameters(recurse=False) if type(module) in CAST else ()
+        return [one for one in found if one.dtype == torch.float32]
+
+    own = {id(one) for module in model.modules() for one in mine(module)}
+    shared = {id(one): one for one in (*model.parameters(), *model.buffers()) if id(one) not in own}
+    try:
+        twin = copy.deepcopy(model, dict[int, object](shared))
+    except Exception:  # copying runs code of the objects
+        return None
+    kind = torch.float32 if dtype is None else getattr(torch, dtype)
+    for module in twin.modules():
+        for one in mine(module):
+            layout = _FORMATS.get(one.ndim, torch.contiguous_format)
+            one.data = one.data.to(kind).contiguous(memory_format=layout)
+    return twin

@@ -1,0 +1,153 @@
+"""The arithmetic of passes: which one ``auto`` is, what stays float32, weights cast once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_nets import normalised_net
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from certmix.models.zoo import load_zoo
+from certmix.sampling import compiling, devices
+from certmix.sampling.compiling import operations, pays
+from certmix.sampling.devices import automatic_precision, full_float32
+from certmix.sampling.layout import LaidOut
+
+X86, ARM = "x86_64", "aarch64"
+
+
+@pytest.mark.parametrize(
+    "device, machine, true, expected",
+    [
+        ("cpu", X86, {"amx"}, "bf16"),
+        ("cpu", X86, {"avx512"}, "bf16"),
+        ("cpu", X86, {"onednn"}, "fp32"),  # imitates it on AVX-512
+        ("cpu", ARM, {"onednn"}, "bf16"),
+        ("cpu", ARM, set(), "fp32"),
+        ("cuda:0", X86, {"cuda"}, "bf16"),
+        ("cuda:0", X86, {"amx", "emulated"}, "fp32"),
+        ("mps", ARM, {"onednn", "cuda"}, "fp32"),
+    ],
+)
+def test_auto_is_what_the_device_computes_natively(monkeypatch, device, machine, true, expected):
+    monkeypatch.setattr(devices.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: "amx" in true)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512" in true)
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: "onednn" in true, raising=False
+    )
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported",
+        lambda including_emulation=True: "cuda" in true or (including_emulation and "emulated" in true),
+    )  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "device", lambda device: torch.inference_mode())
+    assert automatic_precision(device) == expected
+
+
+def arithmetic() -> list[str]:
+    kinds = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.cudnn.conv
+    return [kind.fp32_precision for kind in kinds]
+
+
+def test_float32_is_full_within_and_as_it_was_after(monkeypatch):
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        outside = arithmetic()
+        assert outside != ["ieee"] * 3
+        found = full_float32()(arithmetic)
+        assert found() == ["ieee"] * 3
+        with pytest.raises(ZeroDivisionError), full_float32():
+            1 / 0  # noqa: B018
+        assert arithmetic() == outside
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+class Scaled(nn.Linear):
+    def forward(self, x):
+        return F.linear(x, self.weight / self.weight.norm(), self.bias)
+
+
+class Tied(nn.Module):
+    """Reads a layer's weights by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.inner(x) + (self.inner.weight * x[:, None]).sum(2)
+
+
+class Uncopied(nn.Linear):
+    def __deepcopy__(self, memo):
+        raise TypeError("mine")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "make, shape, copied",
+    [
+        (normalised_net, (3, 8, 8), True),
+        (lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), (4,), True),
+        (lambda: Scaled(4, 3), (4,), True),
+        (lambda: weight_norm(nn.Linear(4, 3)), (4,), None),
+        (Tied, (4,), None),
+        (lambda: Uncopied(4, 3), (4,), False),
+    ],
+)
+def test_weights_laid_out_once_give_the_model_s_own_bits(precision, make, shape, copied):
+    torch.manual_seed(0)
+    model = make().eval().requires_grad_(False)
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    laid, batch = LaidOut(model, precision), torch.randn(5, *shape)
+    batch = batch.to(memory_format=torch.channels_last) if batch.ndim == 4 else batch  # as samples are
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        for one in (batch, batch.roll(1, 0)):
+            assert torch.equal(laid(one), model(one))
+    assert copied is None or (laid.twin is not None) == copied
+    if copied and precision == "bf16" and type(model) is not Scaled:
+        assert any(one.dtype == torch.bfloat16 for one in laid.twin.parameters())
+    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+
+
+def test_a_shipped_model_s_weights_are_cast_and_channels_last():
+    model = load_zoo("cifar10-gaussian-0.50").requires_grad_(False)
+    laid, batch = LaidOut(model, "fp32"), torch.rand(4, 3, 32, 32).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        assert torch.equal(laid(batch), model(batch))
+        assert torch.equal(laid(batch), model(batch))
+    assert laid.twin is not None
+    weights = [one for one in laid.twin.parameters() if one.ndim == 4]
+    assert weights and all(one.is_contiguous(memory_format=torch.channels_last) for one in weights)
+
+
+def test_operations_of_layers_are_counted():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 5)
+    ).eval()
+    assert operations(net, torch.zeros(3, 8, 8)) == 2 * (27 * 4 * 36 + 144 * 5)
+
+
+@pytest.mark.parametrize(
+    "samples, precision, device, compiler, norms, expected",
+    [
+        (1, "fp32", "cpu", True, True, False),
+        (1e12, "fp32", "cpu", True, True, True),
+        (1e12, "fp32", "cpu", False, True, False),
+        (1e12, "fp16", "cpu", True, True, False),
+        (1e12, "fp32", "cuda", True, True, False),
+        (8e9, "fp32", "cpu", True, True, True),
+        (8e9, "fp32", "cpu", True, False, False),
+    ],
+)
+def test_compilation_must_repay_its_warm_up(
+    monkeypatch, samples, precision, device, compiler, norms, expected
+):
+    """56 s of work at 1.4x, 176 s at 1.1x; 4e10 operations a second of each of two threads."""
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: "g++" if compiler else None)
+    net = nn.Sequential(nn.Linear(8, 100), *[nn.BatchNorm1d(100)] * norms).eval()
+    assert pays(net, torch.zeros(8), samples, 2, precision, device) == expected
