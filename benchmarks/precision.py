@@ -4,7 +4,8 @@
     python benchmarks/precision.py --images 10 --options "--goal fixed --workers 1" --first "--compile on"
 
 Each round runs both commands in fresh folders and prints the ratios of wall and CPU time of the first to the
-second; the first round begins with an empty cache of compiled kernels: it is cold, the others are warm. Wall times mean something on idle cores only.
+second; the first round begins with an empty cache of compiled kernels: it is cold, the others are warm.
+Wall times mean something on idle cores only.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ def main() -> None:
     parser.add_argument("--first", default="", help="More options of the first command.")
     args = parser.parse_args()
     common = ["--images", args.images, *args.options.split()]
-    print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; auto on the CPU: {automatic_precision('cpu')}"
-    )
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; auto is {automatic_precision('cpu')}")
     print(f"torch {torch.__version__}\n\n| | first (wall, CPU) | fp32, uncompiled | ratio | compiled |")
     print("| --- | --- | --- | --- | --- |")
     ratios = []
@@ -71,11 +70,12 @@ def main() -> None:
             (wall, cpu, told), (plain, plain_cpu, _) = pair
             ratio = wall / plain, cpu / plain_cpu
             ratios += [ratio] if number else []
-            print(
-                f"| {'warm' if number else 'cold'} | {wall:.1f} s, {cpu:.1f} s "
-                f"| {plain:.1f} s, {plain_cpu:.1f} s | {ratio[0]:.2f}, {ratio[1]:.2f} | {told['compiled']}, {told['identity']['precision']} |",
-                flush=True,
-            )
+            cells = [
+                "warm" if number else "cold", f"{wall:.1f} s, {cpu:.1f} s",
+                f"{plain:.1f} s, {plain_cpu:.1f} s",
+                f"{ratio[0]:.2f}, {ratio[1]:.2f}", f"{told['compiled']}, {told['identity']['precision']}",
+            ]  # fmt: skip
+            print(f"| {' | '.join(cells)} |", flush=True)
     if ratios:
         by = [statistics.median(values) for values in zip(*ratios, strict=True)]
         print(f"\nwarm, median: {by[0]:.2f} of the wall time, {by[1]:.2f} of the CPU time")

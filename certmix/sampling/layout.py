@@ -51,7 +51,7 @@ class LaidOut(nn.Module):
 
 
 def _copied(model: nn.Module, dtype: str | None) -> nn.Module | None:
-    """Return a copy that shares all but the weights of `CAST`; None if the model cannot be copied."""
+    """Return a copy that shares all but the weights of `CAST`; None if it has none, or cannot be copied."""
 
     def mine(module: nn.Module) -> list[nn.Parameter]:
         found = module.parameters(recurse=False) if type(module) in CAST else ()
@@ -59,13 +59,15 @@ def _copied(model: nn.Module, dtype: str | None) -> nn.Module | None:
 
     own = {id(one) for module in model.modules() for one in mine(module)}
     shared = {id(one): one for one in (*model.parameters(), *model.buffers()) if id(one) not in own}
+    kind = torch.float32 if dtype is None else getattr(torch, dtype)
+    if not own:
+        return None
     try:
         twin = copy.deepcopy(model, dict[int, object](shared))
-    except Exception:  # copying runs code of the objects
+        for module in twin.modules():
+            for one in mine(module):
+                layout = _FORMATS.get(one.ndim, torch.contiguous_format)
+                one.data = one.data.to(kind).contiguous(memory_format=layout)
+    except Exception:  # copying runs code of the objects, and takes memory
         return None
-    kind = torch.float32 if dtype is None else getattr(torch, dtype)
-    for module in twin.modules():
-        for one in mine(module):
-            layout = _FORMATS.get(one.ndim, torch.contiguous_format)
-            one.data = one.data.to(kind).contiguous(memory_format=layout)
     return twin

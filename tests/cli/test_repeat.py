@@ -81,7 +81,7 @@ def test_the_repeated_command_asks_for_the_same(parsed, kind, name):
 
 
 def test_batches_compiling_and_shards_are_repeated(parsed):
-    more = {"batch_size": 7, "compiled": "partly", "shard": {"number": 2, "of": 3}}
+    more = {"batch_size": 7, "compile": "on", "compiled": "partly", "shard": {"number": 2, "of": 3}}
     line = repeat_command(Path("a run"), described("certify", KINDS["certify"], Sources(), **more))
     how = SimpleNamespace(**parsed(line)[2])
     assert (how.batch_size, how.compiled, str(how.shard), how.output) == (7, True, "2/3", "a run")

@@ -112,7 +112,9 @@ def test_what_a_file_says():
     assert [str(one) for one in found.requirements] == demands
     assert list(found.lines.values()) == [3, 4]
     assert found.robust.pin and not found.standard.pin
-    assert found.request == CertifyRequest(0.25, 0.76, images=20, samples=300, certificates=("exact",))
+    assert found.request == CertifyRequest(
+        0.25, 0.76, images=20, samples=300, certificates=("exact",), precision="fp32"
+    )
     found = parse_guarantee(TEXT.replace("@0.5", "@0.6"))  # sampling settles the radii of requirements
     assert 0.6 in found.asked.radii
     assert set(found.request.radii) < set(found.asked.radii)
