@@ -151,7 +151,9 @@ def texts(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _settled(text: str, folder: Path) -> str:
     """Replace what differs from machine to machine: paths, times and last digits."""
-    text = text.replace(str(folder), "FOLDER").replace("logs/gaussian", "gaussian")
+    for made in (str(folder), str(folder).replace("_", r"\_")):  # the second by LaTeX and Markdown
+        text = text.replace(made, "FOLDER")
+    text = text.replace("logs/gaussian", "gaussian")
     for pattern, plain in VARYING:
         text = re.sub(pattern, plain, text)
     # the last digits of a float64 are the processor's
