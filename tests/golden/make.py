@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -117,10 +119,14 @@ VARYING = (
 )
 
 
-def texts(folder: Path) -> Iterator[tuple[str, str]]:
+def texts() -> Iterator[tuple[str, str]]:
     """Run every command in a folder, in order; yield its name and what it printed."""
     from certmix_cli.main import main
 
+    folder = Path(
+        tempfile.gettempdir(), f"golden{os.getpid():08d}"
+    )  # as long, and as plain, on every machine
+    folder.mkdir()
     (folder / "nets.py").write_text(NETS)
     names = np.array(["left", "right", "up"])
     np.savez(
@@ -147,6 +153,7 @@ def texts(folder: Path) -> Iterator[tuple[str, str]]:
     finally:
         os.chdir(before)
         sys.argv = argv
+        shutil.rmtree(folder)
 
 
 def _settled(text: str, folder: Path) -> str:
@@ -162,12 +169,9 @@ def _settled(text: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    import tempfile
-
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "texts"
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.txt"):
         old.unlink()
-    with tempfile.TemporaryDirectory() as made:
-        for stem, text in texts(Path(made)):
-            (out / f"{stem}.txt").write_text(text)
+    for stem, text in texts():
+        (out / f"{stem}.txt").write_text(text)

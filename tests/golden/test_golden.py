@@ -15,8 +15,8 @@ SPEC.loader.exec_module(make)
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory):
-    return dict(make.texts(tmp_path_factory.mktemp("golden")))
+def printed():
+    return dict(make.texts())
 
 
 @pytest.mark.parametrize("name", make.COMMANDS)
