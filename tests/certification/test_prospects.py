@@ -180,6 +180,11 @@ def test_a_run_shows_ranges_and_settling_all_narrows_them(command, problem, tmp_
     for first, then in zip(*rows, strict=True):
         assert first["certified_accuracy"] <= then["certified_accuracy"]
         assert {"clean_accuracy", "could_reach"} <= first.keys()
+    other = json.loads(command("certify", *options, "--alpha", "0.9", "--format", "json").out)["rows"][0]
+    reach = rows[0][0]["could_reach"]
+    assert all(a <= b for a, b in zip(other["certified_accuracy"], reach, strict=True)), (
+        "h alone at another alpha"
+    )
     table = command("certify", *options).out
     assert len([line for line in table.split("\n\n")[-1].splitlines() if line]) <= 8  # five notes, folded
     assert "Run: data" in command("certify", *options, "--details").out and "Run: data" not in table
