@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,9 @@ _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 class LaidOut(nn.Module):
     """A model for passes of one precision, by a copy that holds the weights as these layers want them.
 
-    The copy is used where it gives the model's own logits bit for bit, which is looked at in the first batch
-    of each shape; else, or where there is none, the model itself is.  Its weights are those of now.
+    Copied are models whose code is torch's and certmix's own, without hooks: what others' code does with
+    weights of another type or layout one batch cannot show.  The copy is used where it gives the model's own
+    logits bit for bit, which is looked at in the first batch of each shape; else the model itself is.
     """
 
     def __init__(self, model: nn.Module, precision: str) -> None:
@@ -50,6 +52,15 @@ class LaidOut(nn.Module):
         return logits
 
 
+def _is_known(module: nn.Module) -> bool:
+    """Return whether a module runs its class's code, and that is torch's or certmix's."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    home = sys.modules.get(type(module).__module__)
+    known = type(module).__module__.startswith(("torch.nn.modules.", "certmix.models."))
+    own = getattr(home, type(module).__name__, None) is type(module)  # no class made at run time
+    return known and own and not any(hooks) and "forward" not in vars(module)
+
+
 def _copied(model: nn.Module, dtype: str | None) -> nn.Module | None:
     """Return a copy that shares all but the weights of `CAST`; None if it has none, or cannot be copied."""
 
@@ -57,6 +68,8 @@ def _copied(model: nn.Module, dtype: str | None) -> nn.Module | None:
         found = module.parameters(recurse=False) if type(module) in CAST else ()
         return [one for one in found if one.dtype == torch.float32]
 
+    if not all(map(_is_known, model.modules())):
+        return None
     own = {id(one) for module in model.modules() for one in mine(module)}
     shared = {id(one): one for one in (*model.parameters(), *model.buffers()) if id(one) not in own}
     kind = torch.float32 if dtype is None else getattr(torch, dtype)

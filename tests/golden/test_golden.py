@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,16 @@ SPEC.loader.exec_module(make)
 
 
 @pytest.fixture(scope="module")
-def printed():
-    return dict(make.texts())
+def printed(tmp_path_factory, worker_id):
+    """Return the texts, made by the first process that wants them."""
+    place = tmp_path_factory.getbasetemp() / "golden.json"
+    if worker_id != "master":
+        place = place.parent.parent / "golden.json"
+    with open(f"{place}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            place.write_text(json.dumps(dict(make.texts())))
+        return json.loads(place.read_text())
 
 
 @pytest.mark.parametrize("name", make.COMMANDS)
