@@ -33,12 +33,10 @@ def load(
     ----------
     spec
         The name ``cifar10-sample``, or the path of a CIFAR-10 or CIFAR-100 folder (or its parent), of a
-        folder of images or of an ``.npz`` file.  The kind is recognised from what is there.
-    split
-        ``"test"``, ``"train"``, or for folders of images the name of a sub-folder.  Data without splits take
-        none: every name would stand for the same inputs.
-    default_split
-        What None stands for where the data have splits.
+        folder of images or of an ``.npz`` file, which is recognised from what is there.
+    split, default_split
+        ``"test"``, ``"train"``, or for folders of images the name of a sub-folder; data without splits take
+        none.  What None stands for where there are splits.
     input_range
         Smallest and largest value of float inputs, or None if unbounded.  Images are always scaled to (0, 1).
     resize, crop

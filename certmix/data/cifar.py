@@ -50,25 +50,25 @@ class Family:
     names_text: str
 
 
-def _layout(family: Family, folder: Path) -> str | None:
+def _suffix(family: Family, folder: Path) -> str | None:
+    """Return ``.bin`` where binary files lie, "" where Python's batches do."""
     stems = [stem for parts in family.parts.values() for stem in parts]
-    if any((folder / f"{stem}.bin").is_file() for stem in stems):
-        return "binary"
-    return "python" if any((folder / stem).is_file() for stem in stems) else None
+    held = (end for end in (".bin", "") if any((folder / f"{stem}{end}").is_file() for stem in stems))
+    return next(held, None)
 
 
 def find(family: Family, path: Path) -> Path | None:
     """Return the folder, or its official sub-folder, that holds this family's files."""
     folders = (path, path / family.binary_folder, path / family.python_folder)
-    return next((folder for folder in folders if _layout(family, folder) is not None), None)
+    return next((folder for folder in folders if _suffix(family, folder) is not None), None)
 
 
 def load(family: Family, folder: Path, request: Request) -> Dataset:
     """Load a split of a folder that `find` returned, uint8 (N, 3, 32, 32) in memory."""
-    binary, names = _layout(family, folder) == "binary", family.class_names
-    path = folder / (family.names_text if binary else family.names_pickle)
+    suffix, names = _suffix(family, folder), family.class_names
+    path = folder / (family.names_text if suffix else family.names_pickle)
     if path.is_file():
-        if binary:
+        if suffix:
             listed: Any = path.read_text(encoding="utf-8", errors="replace").split()
         else:
             listed = read_pickle(path).get(family.names_key)
@@ -79,8 +79,7 @@ def load(family: Family, folder: Path, request: Request) -> Dataset:
                 "unpack the official archive again, or remove the file"
             )
         names = tuple(str(name) for name in listed)
-    read, suffix = (_read_binary, ".bin") if binary else (_read_python, "")
-    read_parts = []
+    read, read_parts = _read_binary if suffix else _read_python, []
     for stem in family.parts[request.split]:
         path = folder / f"{stem}{suffix}"
         if not path.is_file():
@@ -156,8 +155,8 @@ _InPython: Any = pickle._Unpickler
 class _Unpickler(_InPython):  # type: ignore[misc]
     """Admits the stand-ins and no other global.
 
-    It is Python's own and not the faster one in C, whose memo takes as much memory as a file claims.
-    So would a bytearray, which CIFAR has none of.
+    Python's own and not the faster one in C, whose memo takes as much memory as a file claims; so would a
+    bytearray.
     """
 
     dispatch: ClassVar = {k: v for k, v in _InPython.dispatch.items() if k != pickle.BYTEARRAY8[0]}
@@ -192,10 +191,10 @@ def _plain(value: Any, most: int) -> Any:
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the dictionary in a CIFAR pickle: arrays, lists, integers and text.
+    """Return the dictionary in a CIFAR pickle: arrays, lists, integers and text, as str if Python 2 wrote
+    bytes.
 
-    Keys and text written by Python 2 as bytes come back as str.  DataError if the file cannot be read, is
-    damaged, holds something else, or names a global other than numpy's array reconstruction.
+    DataError if the file cannot be read, is damaged, or holds something else or a forbidden global.
     """
     if (size := path.stat().st_size) > LARGEST:
         raise DataError(f"{path} has {size:,} bytes, more than a batch of CIFAR: use the official archive")
@@ -246,30 +245,17 @@ def load_sample(place: Path, request: Request) -> Dataset:
 
 CIFAR10 = Family(
     name="cifar10",
-    class_names=(
-        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-    ),
-    label_bytes=1,
-    binary_folder="cifar-10-batches-bin",
-    python_folder="cifar-10-batches-py",
+    class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    label_bytes=1, binary_folder="cifar-10-batches-bin", python_folder="cifar-10-batches-py",
     parts={"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)},
-    labels_key="labels",
-    names_key="label_names",
-    names_pickle="batches.meta",
-    names_text="batches.meta.txt",
+    labels_key="labels", names_key="label_names", names_pickle="batches.meta", names_text="batches.meta.txt",
 )  # fmt: skip
 CIFAR100 = Family(
-    name="cifar100",
-    class_names=tuple(str(k) for k in range(100)),
-    label_bytes=2,
-    binary_folder="cifar-100-binary",
-    python_folder="cifar-100-python",
-    parts={"train": ("train",), "test": ("test",)},
-    labels_key="fine_labels",
-    names_key="fine_label_names",
-    names_pickle="meta",
-    names_text="fine_label_names.txt",
-)
+    name="cifar100", class_names=tuple(str(k) for k in range(100)), label_bytes=2,
+    binary_folder="cifar-100-binary", python_folder="cifar-100-python",
+    parts={"train": ("train",), "test": ("test",)}, labels_key="fine_labels", names_key="fine_label_names",
+    names_pickle="meta", names_text="fine_label_names.txt",
+)  # fmt: skip
 
 SOURCES = {
     SAMPLE: Source(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,7 @@ class Source:
     """One kind of data set: a line for lists and errors, and (place found, request) -> data set.
 
     `find` takes a path to the place this source would read, or None if it is of another kind; itself None for
-    a source that is part of the package and asked for by name.  `splits` are those there are, empty where the
-    data decide; `options` says which of ``input_range``, ``resize`` and ``crop`` apply.
+    what is part of the package.  `splits` are empty where the data decide; `options` are those that apply.
     """
 
     description: str
@@ -193,34 +193,24 @@ def stack(dataset: Dataset, positions: Sequence[int] | IntArray) -> NDArray[np.f
 def load_arrays(dataset: Dataset) -> tuple[NDArray[Any], IntArray]:
     """Return the whole data set in memory: inputs (N, ...) and int64 labels (N,).
 
-    Inputs are uint8 where the source is (0 to 255, channels first), else float32.  They are the data set's
-    own memory: do not write into them.  DataError as of `stack`.
+    Inputs are uint8 where the source is (0 to 255, channels first), else float32: the data set's own memory,
+    not to be written into.  DataError as of `stack`.
     """
     everything = getattr(dataset.read, "everything", None)  # of readers of this package
     inputs = stack(dataset, range(len(dataset))) if everything is None else everything()
     return inputs, dataset.labels
 
 
-@dataclass(frozen=True, eq=False)
-class _Chosen:
-    """Reads position k of a part at position ``positions[k]`` of the whole."""
-
-    read: Callable[[int], NDArray[np.float32]]
-    positions: IntArray
-
-    def __call__(self, position: int) -> NDArray[np.float32]:
-        return self.read(int(self.positions[position]))
+def _read_chosen(read: Callable[[int], NDArray[np.float32]], at: IntArray, k: int) -> NDArray[np.float32]:
+    return read(int(at[k]))
 
 
 def restrict(dataset: Dataset, positions: Sequence[int] | IntArray) -> Dataset:
     """Return the part of a data set at these positions, in this order.
 
     They are different and from 0 to N - 1, else ParameterError; none leaves an empty data set.  Inputs keep
-    their indices in the source, and with them the noise that is keyed by these.  The checksum covers the
-    whole and the positions.
+    their indices in the source, and with them their noise.  The checksum covers the whole and the positions.
 
-    Examples
-    --------
     >>> from certmix.data import load
     >>> whole = load("cifar10-sample")
     >>> part = restrict(whole, [3, 1])
@@ -235,6 +225,6 @@ def restrict(dataset: Dataset, positions: Sequence[int] | IntArray) -> Dataset:
     digest = hashlib.sha256(f"part of {dataset.checksum}\0".encode() + chosen.astype("<i8").tobytes())
     return replace(
         dataset, labels=dataset.labels[chosen], indices=dataset.indices[chosen],
-        read=_Chosen(dataset.read, chosen), checksum=digest.hexdigest(),
+        read=partial(_read_chosen, dataset.read, chosen), checksum=digest.hexdigest(),
         settings={**dataset.settings, "part": f"{len(chosen)} of {len(dataset)} inputs"},
     )  # fmt: skip

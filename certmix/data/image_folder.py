@@ -156,16 +156,12 @@ def load(path: Path, request: Request) -> Dataset:
         line = [image.relative_to(root).as_posix(), image.stat().st_size, label]
         digest.update(json.dumps(line).encode())
     return Dataset(
-        name=request.short_name,
-        split=request.split,
-        labels=np.array([k for _, k in files], np.int64),
-        indices=np.arange(len(files), dtype=np.int64),
-        class_names=tuple(names),
-        read=ImageReader(tuple(image for image, _ in files), request.resize, request.crop, first.shape),
-        input_range=request.input_range,
-        checksum=digest.hexdigest(),
-        settings={"source": "images", "resize": request.resize, "crop": request.crop},
-    )
+        request.short_name, request.split, np.array([k for _, k in files], np.int64),
+        np.arange(len(files), dtype=np.int64), tuple(names),
+        ImageReader(tuple(image for image, _ in files), request.resize, request.crop, first.shape),
+        request.input_range, digest.hexdigest(),
+        {"source": "images", "resize": request.resize, "crop": request.crop},
+    )  # fmt: skip
 
 
 SOURCE = Source(

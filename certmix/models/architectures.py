@@ -120,11 +120,9 @@ class ConvNet(nn.Module):
 class IntervalNet(nn.Module):
     """A plain net of strided convolutions: what interval bounds propagate through with least loss.
 
-    No pooling and no residual additions; batch normalisation keeps widths and activations in balance while
-    it is trained.  `widths` are (channels, stride) of each 3x3 convolution, `hidden` is the linear layer's.
-
-    Z. Shi, Y. Wang, H. Zhang, J. Yi, C.-J. Hsieh, Fast Certified Robust
-    Training with Short Warmup, NeurIPS 2021.
+    No pooling and no residual additions; batch normalisation balances widths and activations in training (Z.
+    Shi et al., Fast Certified Robust Training with Short Warmup, NeurIPS 2021).  `widths` are (channels,
+    stride) of each 3x3 convolution, `hidden` is the linear layer's.
     """
 
     def __init__(
@@ -158,10 +156,10 @@ def build(architecture: str, classes: int = 10) -> nn.Module:
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Fold the batch normalisations of a `ResidualNet` into its convolutions, in place.
+    """Fold the batch normalisations of a `ResidualNet` into its convolutions, in place: the same up to
+    rounding.
 
-    The function computed in evaluation mode is the same up to rounding, with
-    fewer passes over memory.  Other models are returned as they are.
+    It passes over memory less often.  Other models are returned as they are.
     """
     if not isinstance(model, ResidualNet) or isinstance(model.norm, nn.Identity):
         return model
@@ -179,10 +177,7 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Normalized(nn.Module):
-    """A model behind (x - mean) / std, channel by channel, for inputs (N, C, ...).
-
-    A single mean or std holds for every channel.
-    """
+    """A model behind (x - mean) / std, of each channel of inputs (N, C, ...) or of all."""
 
     mean: Tensor
     std: Tensor

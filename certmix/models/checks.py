@@ -22,10 +22,9 @@ def check_logits(
     """Run a model, called `name` in messages, on a small batch and return its logits, (batch, classes).
 
     The first two inputs are run alone as well: a model left in training mode gives them other logits than in
-    the batch.  `classes` are those of the data; `no_label_zero` says that no input has label 0, as where
-    labels count from 1.  ModelError if the model fails, or its output is not a finite floating-point tensor
-    of shape (batch, classes), or an input's logits depend on its batch by more than 1 % (10 % in half
-    precision) of the largest logit.
+    the batch.  `no_label_zero` says that no input has label 0, as where labels count from 1.  ModelError if
+    the model fails, its output is not finite or not of this shape, or an input's logits depend on its batch
+    by more than 1 % (10 % in half precision) of the largest logit.
     """
     import torch
 

@@ -41,9 +41,8 @@ _OPEN = {"spec_from_file_location", "run_path", "run_module", "SourceFileLoader"
 def sources_of(file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
     """Return what a module's file holds, and all files of the user's own that it imports, by their names.
 
-    Imports are read off the source, wherever they stand in it, and followed through `folder`, where the
-    module's top-level name lies, and those folders of ``sys.path`` that hold no library.  A file that imports
-    by a computed name brings all of its package, or all of its folder.
+    Imports are read off the source and followed through `folder`, where the module's top-level name lies, and
+    folders of ``sys.path`` that hold no library.  A computed name brings all of a package, or of a folder.
 
     >>> list(sources_of(Path("nets.py"), b"import json", Path()))
     ['nets.py']
@@ -68,10 +67,8 @@ def sources_of(file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
 
 
 def module_sources(name: str) -> dict[str, bytes]:
-    """Return the same of an imported module; of an installed package all Python files, of torch its own.
-
-    Nothing where its file cannot be had.
-    """
+    """Return the same of an imported module; of an installed package all its files, of torch its own; or
+    nothing."""
     top, module = (sys.modules.get(one) for one in (name.partition(".")[0], name))
     file = Path(getattr(module, "__file__", None) or "")
     if not file.is_file():
@@ -159,10 +156,10 @@ OWN = "its own file"
 
 @dataclass(frozen=True)
 class Foreign:
-    """A module, its name, its code's identity, and the input it wants.
+    """A module, its name, its code's identity (files in `sources` belong to it), and the input it wants.
 
-    `sources` are the files of its code, which belong to the identity; `doubt` says why that identity cannot
-    be vouched for, "" where it can.  `normalize` is the text (MEAN/STD) to apply where the user gives none.
+    `doubt` says why the identity cannot be vouched for; `normalize` (MEAN/STD) applies where the user gives
+    none.
     """
 
     module: nn.Module
@@ -201,8 +198,8 @@ def evaluating(module: nn.Module) -> nn.Module:
 def from_file(path: Path, factory: str) -> Foreign:
     """Run a Python file and call its factory.
 
-    The file's folder is importable while it runs; the modules it takes from there are run as their files
-    are now, and forgotten afterwards, so that two files may each have their own `utils`.
+    Modules that it takes from its folder are run as their files are now, and forgotten afterwards, so that
+    two files may each have their own `utils`.
     """
     spec = f"{path}:{factory}"
     source = read_bytes(path, "give the path of a Python file, as in file.py:factory")
@@ -275,7 +272,7 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> Foreign:
     if pretrained and config.get("mean") and config.get("std"):
         normalize = "/".join(",".join(map(str, config[key])) for key in ("mean", "std"))
     identity = f"timm\0{getattr(timm, '__version__', '')}\0{name}"
-    return _from_library("timm", model, f"timm:{name}", name, identity, normalize)
+    return _from_library(f"timm:{name}", model, identity, normalize)
 
 
 def from_robustbench(text: str) -> Foreign:
@@ -292,14 +289,13 @@ def from_robustbench(text: str) -> Foreign:
         remedy = "check the name, the dataset and the threat model on robustbench.github.io"
         raise ModelError(f"robustbench:{text}: {describe(error)}: {remedy}") from error
     identity = f"robustbench\0{name}\0{dataset}\0{threat}"
-    return _from_library("robustbench", model, f"robustbench:{text}", name, identity)
+    return _from_library(f"robustbench:{text}", model, identity)
 
 
-def _from_library(
-    library: str, model: Any, spec: str, name: str, identity: str, normalize: str | None = None
-) -> Foreign:
+def _from_library(spec: str, model: Any, identity: str, normalize: str | None = None) -> Foreign:
     """Return a model for inputs in [0, 1] of a library, whose sources count whole."""
-    sources = module_sources(library)
+    library, _, named = spec.partition(":")
+    sources, name = module_sources(library), named.partition("@")[0] if library == "robustbench" else named
     doubt = "" if sources else f"the source of {library} cannot be had"
     return Foreign(_module(model, spec), name, identity.encode(), normalize, (0.0, 1.0), sources, doubt)
 

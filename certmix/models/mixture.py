@@ -34,10 +34,10 @@ def mix_outputs(
 ) -> Tensor:
     """Mix outputs that are already computed, at one alpha or at several.
 
-    With gamma = alpha / (1 - alpha), the classifiers' outputs g and h (probabilities or logits) become
-    ``(g_i + gamma R_i h_i) / (1 + gamma R_i)``, of which the logarithm is returned for probabilities:
-    equation 3 of Bai, Anderson, Sojoudi; without the denominator it is equation 1.  All of it in float64 and
-    in logarithms of the weights: finite logits give finite outputs.
+    With gamma = alpha / (1 - alpha), the classifiers' outputs g and h (probabilities or logits) become ``(g_i
+    + gamma R_i h_i) / (1 + gamma R_i)``, of which the logarithm is returned for probabilities: equation 3 of
+    Bai, Anderson, Sojoudi; without the denominator it is equation 1.  All of it in float64 and in logarithms
+    of the weights: finite logits give finite outputs.
 
     Parameters
     ----------
@@ -47,21 +47,14 @@ def mix_outputs(
         Mixing weight in [0, 1], or A of them: a sequence or a 1-D tensor.
     log_trust
         log R_i, (..., classes) or (..., 1), from `log_trust_values` with the same `form`; None for R_i = 1.
-    form
-        ``"probabilities"`` or ``"logits"``: what is mixed.
-    normalised
-        False leaves the denominator out.
+    form, normalised
+        ``"probabilities"`` or ``"logits"``: what is mixed.  False leaves the denominator out.
 
     Returns
     -------
     Tensor
-        float64 logits (..., classes), or (A, ..., classes) for A alphas.  At alpha = 0 and 1 they are the
-        standard and the robust classifier's own, whatever R_i is.
-
-    Raises
-    ------
-    ParameterError, ModelError
-        For an alpha outside [0, 1], an unknown form, or outputs and trust terms that do not fit one another.
+        float64 logits (..., classes), or (A, ..., classes) for A alphas; at alpha = 0 and 1 a classifier's
+        own, whatever R_i is.  ParameterError or ModelError for values that are not as above.
 
     Examples
     --------
@@ -123,8 +116,7 @@ class MixedClassifier(nn.Module):
     Parameters
     ----------
     standard, robust
-        Modules that give finite logits (N, classes) for the same inputs, each row a function of its own input
-        alone.
+        Modules that give finite logits (N, classes), each row a function of its own input alone.
     alpha
         Mixing weight in [0, 1]: 0 is the standard classifier, 1 the robust one.
     trust, form, norm

@@ -47,16 +47,14 @@ class SmoothedClassifier:
     Noise is keyed by what an input holds: equal inputs see equal noise, others independent noise, however
     they are divided into calls.  base sees noisy inputs rounded to a grid (docs/noise.md), and radii are
     about the inputs as they were given: floating-point tensors or arrays (m, ...), or one input without the
-    first dimension.  Integers, such as 8-bit pixels, are refused, for sigma and radii are in units of the
-    input.
+    first dimension.  Integers, such as 8-bit pixels, are refused.
 
     Parameters
     ----------
     base, classes
-        Gives logits (N, classes); it is put in evaluation mode.  Classes are found with one forward pass if
-        not given.
+        Gives logits (N, classes) and is put in evaluation mode; found with one forward pass if not given.
     sigma
-        Noise level, in units of the input.
+        Noise level, like radii in units of the input.
     seed, device, precision, batch_size
         As for `certmix.sampling.Sampler`; precision may be ``auto``: bf16 where the device computes it
         natively, else ``fp32``.
@@ -65,8 +63,7 @@ class SmoothedClassifier:
     --------
     >>> import torch
     >>> smooth = SmoothedClassifier(torch.nn.Linear(2, 2), sigma=0.5)
-    >>> certificates = smooth.certify(torch.zeros(1, 2), samples=200)
-    >>> certificates.radii.norm
+    >>> smooth.certify(torch.zeros(1, 2), samples=200).radii.norm
     'l2'
     """
 
@@ -135,12 +132,8 @@ class SmoothedClassifier:
     ) -> IntArray:
         """Return the votes int64 (m, classes) of `samples` noisy copies of each input (m, ...).
 
-        Parameters
-        ----------
-        stream
-            ``estimation`` or ``selection``: independent noise.
-        indices
-            A number of 0..2^64 - 1 for each input that keys its noise instead of its content.
+        `stream` is ``estimation`` or ``selection``: independent noise.  `indices`, a number of 0..2^64 - 1
+        for each input, key its noise instead of its content.
         """
         inputs = self._batch(inputs)
         assert self.classes is not None
@@ -150,8 +143,12 @@ class SmoothedClassifier:
         if self._sampler is None or self._sampler[0] != wanted:  # kept: its first batch checks the model
             self._sampler = wanted, Sampler(self.base, *wanted, **self._settings)
         sampler = self._sampler[1]
-        keys = [_key(x, self.sigma) for x in inputs] if indices is None else indices
-        pairs = zip(inputs, keys, strict=True)
+        if indices is None:  # a hash of each input's shape and grid point
+            shape = f"certmix input 1/{tuple(inputs.shape[1:])}/".encode()
+            texts = [shape + _point(x, self.sigma).steps.tobytes() for x in inputs]
+            digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]
+            indices = [int.from_bytes(digest, "little") for digest in digests]
+        pairs = zip(inputs, indices, strict=True)
         return np.stack([sampler.votes(x, key, [samples], stream=stream)[0] for x, key in pairs])
 
     def predict(
@@ -160,8 +157,7 @@ class SmoothedClassifier:
         """Return the most probable class of each input, or abstain.
 
         A wrong class is established with at most `failure_probability` (a binomial test on the two most voted
-        classes of `samples`, at what the noise's distance from the Gaussian leaves of it: all samples
-        together are within n eps).
+        classes of `samples`, at what n eps, the distance of all noise from the Gaussian, leaves of it).
         """
         inputs = self._batch(inputs)
         counts = self.counts(inputs, samples)
@@ -188,16 +184,10 @@ class SmoothedClassifier:
     ) -> SmoothedCertificates:
         """Return each input's class and certified l2 radius, alone or mixed.
 
-        Parameters
-        ----------
-        samples, selection_samples
-            Fresh samples that bound the probabilities, and those that choose the class.
-        failure_probability
-            Of one input's certificate.
-        alpha
-            Mixing weight in [1/2, 1] with an arbitrary other classifier; 1 is the smoothed classifier alone.
-        bound, certificate
-            Names in `certmix.bounds.BOUNDS` and `certmix.radii.CERTIFICATES`.
+        `selection_samples` choose the class, `samples` fresh ones bound the probabilities;
+        `failure_probability` is that of one input's certificate.  `alpha` in [1/2, 1] is the mixing weight
+        with an arbitrary other classifier; 1 is the smoothed classifier alone.  `bound` and `certificate` are
+        names in `certmix.bounds.BOUNDS` and `certmix.radii.CERTIFICATES`.
         """
         inputs = self._batch(inputs)
         selected = self.counts(inputs, selection_samples, stream="selection").argmax(1)
@@ -213,9 +203,3 @@ class SmoothedClassifier:
 
 def _point(image: Tensor, sigma: float) -> GridPoint:
     return Grid.of(sigma).nearest(image.cpu().numpy())
-
-
-def _key(image: Tensor, sigma: float) -> int:
-    """Return the number that keys an input's noise: a hash of its shape and grid point."""
-    text = f"certmix input 1/{tuple(image.shape)}/".encode() + _point(image, sigma).steps.tobytes()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -106,17 +106,10 @@ def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None,
 class LoadedModel:
     """A model in evaluation mode, without gradients of its parameters, and what is known of it.
 
-    Parameters
-    ----------
-    module, name, spec
-        The torch module, normalisation included; a short name; the text it was loaded by.
-    checksum, parts
-        SHA-256 (hex) that changes when the weights, the code or the normalisation change, and what it covers,
-        name to digest: weights, files of code, declared files, normalisation.
-    noise_sigma, input_range, card
-        From the card of a model that certmix trained, or the library it comes from; None where unknown.
-    doubt
-        Why the checksum cannot vouch for what the model computes; "" where nothing is known against it.
+    `module` is the torch module, normalisation included, `spec` the text it was loaded by.  `checksum`,
+    SHA-256 (hex), changes when the weights, the code or the normalisation change; `parts` are the digests of
+    what it covers, and `doubt` says why it cannot vouch for what the model computes, "" where nothing is
+    known against it.  `noise_sigma`, `input_range` and `card` are None where unknown.
     """
 
     module: nn.Module
@@ -154,16 +147,14 @@ def load_model(
         mix or one of `certmix.nuts.folder.PARTS` of it; the folder's path alone will do.
     weights, files
         A state dict to load: ``.safetensors``, or a torch file (``.pt``, ``.pth``) of tensors alone.  Further
-        files that the model reads: the checksum covers what they hold.
+        files that the model reads, which the checksum is to cover.
     normalize, device
-        ``MEAN/STD``, one number or one a channel, applied inside the model, else ParameterError.  Where the
-        model goes.
+        ``MEAN/STD``, one number or one a channel, applied inside the model, else ParameterError.  Where it
+        goes.
     classes, no_label_zero
         Number of classes of the data, where known, and whether no input has label 0: labels may count from 1.
-    say
-        Receives a warning where a factory draws its weights at random and none are given; the factory is
-        called twice then.
-    zoo
+    say, zoo
+        Receives a warning where a factory, called twice then, draws its weights at random and none are given.
         Folder of the shipped models.
     """
     digests = _digests(files)
@@ -244,8 +235,7 @@ def wrap_model(
     """Take a torch module as it is; it is moved and put in evaluation mode in place.
 
     It gives logits (N, classes), and has its class's name by default; the rest is as for `load_model`.  The
-    checksum holds its weights, its structure and the source of its classes, but not what their methods take
-    from elsewhere.
+    checksum holds weights, structure and its classes' source, but not what their methods take from elsewhere.
     """
     values = None if normalize is None else parse_normalize(normalize)
     name = name or type(module).__name__

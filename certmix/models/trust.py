@@ -65,8 +65,7 @@ def slopes(
     """Return the dual norms of the gradients of one model's outputs, of the first largest one with `largest`.
 
     `logits` (N, classes) are the model's at `inputs` (N, ...), row n of input n alone.  One backward pass a
-    class holds one gradient at a time.  Without `graph` the norms are not differentiable, and the graph of
-    `logits` is freed.
+    class; without `graph` the norms are not differentiable, and the graph of `logits` is freed.
     """
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ModelError(
@@ -161,8 +160,8 @@ def log_trust_values(
 ) -> Tensor:
     """Return log R_i, to be kept with the logits and mixed at any alpha by `mix_outputs`.
 
-    Arguments are those of `trusted_outputs`.  float64 (N, classes), or (N, 1) where R_i is one number an
-    input; -inf where R_i = 0.
+    float64 (N, classes), or (N, 1) where R_i is one number an input; -inf where R_i = 0.  See
+    `trusted_outputs`.
     """
     value = trusted_outputs(standard, robust, inputs, trust=trust, form=form, norm=norm)[2]
     return inputs.new_zeros((len(inputs), 1), dtype=torch.float64) if value is None else value
@@ -177,9 +176,8 @@ def trusted_outputs(
     form: str = "probabilities",
     norm: str = "linf",
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Run both classifiers once and return their logits and log R_i.
+    """Run both classifiers once and return their logits and log R_i, of the same g_i and h_i as are mixed.
 
-    R_i is a function of the same g_i and h_i as are mixed: of probabilities or of logits, as `form` says.
     Gradients are taken input by input from one sum over the batch, so no layer may mix the inputs of a batch.
 
     Parameters
@@ -196,14 +194,9 @@ def trusted_outputs(
     -------
     tuple of Tensor
         Logits (N, classes) twice, and float64 log R_i (N, classes) or (N, 1), None for R_i = 1.  They can be
-        differentiated, R_i included, where gradients are enabled and the inputs or a parameter want them;
-        else they carry no graph.
-
-    Raises
-    ------
-    ParameterError, ModelError
-        For an unknown trust term, form or norm, inputs without gradients, models whose classes differ, or one
-        whose outputs change with the input and carry no gradient.
+        differentiated, R_i included, where gradients are enabled and the inputs or a parameter want them.
+        ParameterError for an unknown name or inputs without gradients, ModelError for models whose classes
+        differ, or one whose outputs change with the input and carry no gradient.
 
     References
     ----------

@@ -66,11 +66,10 @@ def draws_weights(module: nn.Module, again: Callable[[], nn.Module]) -> bool:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a ``.safetensors`` file or a torch file of tensors alone.
+    """Read a state dict from a ``.safetensors`` file or a torch file of tensors alone; no code in it runs.
 
-    A dictionary nested under ``state_dict`` or ``model`` is taken out.  Torch files are read with
-    ``weights_only=True``, so that no code in them runs.  ModelError if the file is missing, of another kind,
-    damaged, or holds more than tensors.
+    A dictionary nested under ``state_dict`` or ``model`` is taken out.  ModelError if the file is missing, of
+    another kind, damaged, or holds more than tensors.
     """
     if path.suffix not in (".safetensors", *PICKLED):
         raise ModelError(f"weights {path} are of an unknown kind: give a .safetensors, .pt or .pth file")
@@ -99,10 +98,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_tensors(data: bytes, device: str = "cpu") -> Any:
-    """Return what a torch file holds; no code in it runs, and an archive may not expand without measure.
-
-    A damaged file raises almost anything; the library's own warnings are not shown.
-    """
+    """Return what a torch file holds; no code in it runs, and an archive may not expand without measure."""
     file = io.BytesIO(data)
     if data.startswith(_ZIP):
         refuse_bomb(file)

@@ -118,10 +118,8 @@ def interval_pass(model: nn.Module, images: Tensor, eps: float) -> IntervalPass:
 
 
 def worst_case_logits(found: IntervalPass, labels: Tensor) -> Tensor:
-    """Return -(lower bound of z_y - z_j) for every j, (N, classes); 0 at y.
-
-    Their cross-entropy bounds that of every point in the ball from above.
-    """
+    """Return -(lower bound of z_y - z_j), 0 at y, (N, classes): logits of the ball's largest cross-entropy or
+    more."""
     head, (centre, width) = found.head, found.features
     rows = head.weight[labels, None, :] - head.weight[None]
     shift = 0.0 if head.bias is None else head.bias[labels, None] - head.bias[None]
@@ -132,9 +130,9 @@ def worst_case_logits(found: IntervalPass, labels: Tensor) -> Tensor:
 def warm_up_terms(found: IntervalPass, eps: float, tolerance: float = 0.5) -> Tensor:
     """Return the mean over ReLU layers of how far bounds are from tight and ReLUs from balanced.
 
-    A layer's bounds count as tight if their mean width is at most
-    1 / `tolerance` times the input's; its ReLUs as balanced if active and
-    inactive ones contribute alike, within that factor, to mean and variance (Shi et al., 2021, Section 3.3).
+    A layer's bounds count as tight if their mean width is at most 1 / `tolerance` times the input's; its
+    ReLUs as balanced if active and inactive ones contribute alike, within that factor, to mean and variance
+    (Shi et al., 2021, 3.3).
     """
     terms = []
     for centre, width in found.before_relu:
@@ -162,8 +160,8 @@ LARGEST = 100.0
 def scale_for(differences: FloatArray, alpha: float, share: float = SHARE) -> float:
     """Return the smallest factor of the logits, of two digits in 1 .. 100, at which enough margins reach mu.
 
-    Of the rows of `differences` (m, c - 1), lower bounds of z_y - z_j, that are positive throughout, a
-    `share` must reach mu = (1 - alpha) / alpha; 1 where there is none.
+    Of the rows of `differences` (m, c - 1), bounds of z_y - z_j from below, that are > 0 throughout, a
+    `share` must.
     """
     positive = differences[(differences > 0).all(1)]
     mu = margin_threshold(alpha)
@@ -177,10 +175,9 @@ def scale_for(differences: FloatArray, alpha: float, share: float = SHARE) -> fl
 def sharpen(model: nn.Module, images: Tensor, labels: Tensor, eps: float, alpha: float) -> float:
     """Multiply the last layer so that verified classes have the margin that a mix needs; return the factor.
 
-    Training on the worst logits in a ball leaves logits so flat that the margins of right images lie below mu
-    = (1 - alpha) / alpha though their classes are verified.  A factor changes no class of the network alone.
-    `images`, uint8 (N, C, H, W), and `labels` are those that the model was trained on; margins are looked at
-    by interval bounds, in the linf ball of radius `eps`.
+    Training on the worst logits in a ball leaves logits so flat that margins of right images lie below mu =
+    (1 - alpha) / alpha though their classes are verified; a factor changes no class.  Images, uint8 (N, C, H,
+    W), are those of the training; their margins are bounded by intervals, in the linf ball of radius `eps`.
     """
     head = getattr(model, "head", None)
     if not isinstance(head, nn.Linear):

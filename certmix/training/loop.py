@@ -71,30 +71,11 @@ def train(
 ) -> nn.Module:
     """Train a model by a recipe and return its averaged weights, in evaluation mode.
 
-    Deterministic for one seed, device type, precision and thread count.  With `checkpoint`, the state is
-    saved after each epoch and an interrupted training goes on from there.
-
-    Parameters
-    ----------
-    recipe
-        What to do, from `certmix.training.make_recipe`.
-    images, labels
-        uint8 (N, C, H, W) and int64 (N,).
-    classes
-        Number of classes.
-    seed
-        Keys initial weights, order, augmentation, noise and attack starts.
-    device, precision
-        A torch device; ``fp32``, ``bf16`` or ``fp16`` autocast.
-    checkpoint
-        File to resume from and to save to.
-    report
-        Called after each batch.
-
-    Raises
-    ------
-    RunError
-        If the checkpoint belongs to other settings.
+    `images` are uint8 (N, C, H, W), `labels` int64 (N,); `seed` keys initial weights, order, augmentation,
+    noise and attack starts; `precision` is ``fp32``, or ``bf16`` or ``fp16`` autocast.  Deterministic for one
+    seed, device type, precision and thread count.  The state is saved to `checkpoint` after each epoch, and
+    an interrupted training goes on from there: RunError if it belongs to other settings.  `report` is called
+    after each batch.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -103,7 +84,13 @@ def train(
         model.whiten(images[:5000] / 255.0)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
-    optimizer = _optimizer(model, recipe)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [  # biases and normalisations are not decayed
+        {"params": [p for p in weights if p.ndim > 1]},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    decay = recipe.weight_decay
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=decay)
     identity = {"recipe": recipe.as_dict(), "seed": seed, "images": len(images), "precision": precision}
     first = 0
     if checkpoint is not None and checkpoint.exists():
@@ -152,16 +139,6 @@ def train(
             torch.save(state, checkpoint.with_suffix(".partial"))
             os.replace(checkpoint.with_suffix(".partial"), checkpoint)
     return average.eval()
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Nesterov momentum; biases and normalisations are not decayed."""
-    weights = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in weights if p.ndim > 1]},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
 
 
 def _resume(

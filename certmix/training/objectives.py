@@ -47,8 +47,7 @@ def adversarial(
 ) -> Tensor:
     """Return the cross-entropy where PGD ends (Madry et al., 2018), in linf or l2 within [0, 1].
 
-    Unlike an attack it takes the model in training mode, checks nothing, evaluates no point twice and keeps
-    no best point.
+    Unlike an attack it takes the model in training mode, checks nothing and keeps no best point.
     """
     ball, eps = make_ball(images, recipe.norm, recipe.eps, (0.0, 1.0)), recipe.eps
     length = torch.full((len(images),), 1.25 * eps / max(1, recipe.attack_steps), dtype=torch.float64)
@@ -66,9 +65,9 @@ def interval(
 ) -> Tensor:
     """Return the cross-entropy of the worst logits that interval bounds allow (Gowal et al., 2018).
 
-    While eps grows, two terms are added that keep the bounds tight and the
-    ReLUs balanced (Z. Shi et al., NeurIPS 2021).  Above 5 the loss grows as its logarithm: bounds that
-    burst, as they do when eps starts to grow, must not burst the weights.
+    While eps grows, two terms keep bounds tight and ReLUs balanced (Z. Shi et al., NeurIPS 2021).  Above 5
+    the loss grows as its logarithm: bounds that burst, as they do when eps starts to grow, must not burst the
+    weights.
     """
     found = interval_pass(model, images, recipe.eps)
     loss, limit = F.cross_entropy(worst_case_logits(found, labels).float(), labels), 5.0
@@ -78,9 +77,4 @@ def interval(
     return loss
 
 
-OBJECTIVES = {
-    "standard": standard,
-    "gaussian": gaussian,
-    "adversarial": adversarial,
-    "interval": interval,
-}
+OBJECTIVES = {each.__name__: each for each in (standard, gaussian, adversarial, interval)}

@@ -14,7 +14,7 @@ _OWN = "the recipe's"
 
 
 class Recipe(Settings, frozen=True):
-    """Settings of one training run; every field goes into the card.
+    """Settings of one training run; every field goes into the card; ParameterError for values out of range.
 
     The optimiser has Nesterov momentum 0.9, and a linear warm-up over the first tenth, then a cosine to zero;
     what is saved are weights averaged with `ema_decay` a step.  Images are shifted at random by up to
@@ -24,11 +24,6 @@ class Recipe(Settings, frozen=True):
     (Jeong and Shin, 2020).  adversarial: `attack_steps` steps of PGD in the ball.  interval: `eps` grows from
     0 over the share `ramp` of the training, and so long `regulariser` weighs the terms that keep bounds tight
     and ReLUs balanced (Shi et al., 2021).
-
-    Raises
-    ------
-    ParameterError
-        For values out of range, or that are not for this recipe.
     """
 
     name: str

@@ -37,8 +37,8 @@ def measure(
 ) -> dict[str, float]:
     """Return a model's accuracies on uint8 images: clean, and under what its recipe trains for.
 
-    ``noisy`` is the accuracy on single noisy copies at the recipe's sigma,
-    ``pgd20`` under 20 steps of PGD at its norm and eps: neither is a certificate.
+    ``noisy`` is the accuracy on single noisy copies at the recipe's sigma, ``pgd20`` under 20 steps of PGD at
+    its norm and eps: neither is a certificate.
     """
     generator = torch.Generator(device).manual_seed(seed)
     right = Counter[str]()
@@ -67,18 +67,9 @@ def train_to_folder(
 ) -> Card:
     """Train, measure and save a model as ``output/NAME.safetensors`` with its card.
 
-    An interrupted training resumes from ``output/NAME.checkpoint``.
-
-    Parameters
-    ----------
-    recipe, dataset
-        What to train and on what.
-    evaluation
-        Where the card's accuracies are measured.
-    output, name
-        Folder, and name of the model (default: from data and recipe).
-    seed, device, precision, report
-        As for `certmix.training.train`.
+    `dataset` is trained on, `evaluation` is where the card's accuracies are measured; `name` follows from
+    data and recipe by default; the rest is as for `certmix.training.train`.  An interrupted training resumes
+    from ``output/NAME.checkpoint``.
     """
     if name is None:  # such as cifar10-gaussian-0.50 or cifar10-adversarial-linf
         more = {"standard": "", "gaussian": f"-{recipe.noise_sigma:.2f}"}.get(recipe.name, f"-{recipe.norm}")
@@ -94,21 +85,11 @@ def train_to_folder(
         scale = sharpen(model, images, labels, recipe.eps, recipe.sharpen_alpha)
         notes = f"logits scaled by {scale:g} for alpha = {recipe.sharpen_alpha:g}, on training images"
     card = Card(
-        name=name,
-        architecture=recipe.architecture,
-        classes=dataset.classes,
-        class_names=dataset.class_names,
-        input_shape=tuple(images.shape[1:]),
-        input_range=(0.0, 1.0),
-        noise_sigma=recipe.noise_sigma or None,
-        recipe=recipe.as_dict(),
-        seed=seed,
-        data=f"{dataset.name} {dataset.split}",
-        data_checksum=dataset.checksum,
-        epochs=recipe.epochs,
-        precision=precision,
-        notes=notes,
-    )
+        name=name, architecture=recipe.architecture, classes=dataset.classes, class_names=dataset.class_names,
+        input_shape=tuple(images.shape[1:]), input_range=(0.0, 1.0), noise_sigma=recipe.noise_sigma or None,
+        recipe=recipe.as_dict(), seed=seed, data=f"{dataset.name} {dataset.split}",
+        data_checksum=dataset.checksum, epochs=recipe.epochs, precision=precision, notes=notes,
+    )  # fmt: skip
     most = torch.finfo(torch.float16).max  # of a weight or running variance
     fits = all(bool((value.abs() <= most).all()) for value in model.state_dict().values())
     dtype = "float16" if fits else "float32"

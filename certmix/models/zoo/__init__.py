@@ -30,15 +30,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Parameters
     ----------
     name, architecture
-        Name of its two files; letters, digits, ``.``, ``_`` and ``-``.  A name in
-        `certmix.models.architectures.ARCHITECTURES`.
+        Name of its two files, and a name in `certmix.models.architectures.ARCHITECTURES`.
     classes, class_names, input_shape, input_range
         Number of classes, and their names where known; shape of one input, and its smallest and largest
         value.
     noise_sigma
         Gaussian noise the model was trained for, in input units; None for none.
-    recipe, seed, epochs, precision, data, data_checksum
-        How it was trained, and on what.
     accuracy, sha256
         Measured accuracies in [0, 1], each under a name that says of what; digest of the weights file, which
         `save_zoo` fills in.
@@ -125,23 +122,19 @@ def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
 def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16") -> Card:
     """Write weights and card, each whole or not at all, and return the finished card, with its `sha256`.
 
-    `model` is of the card's architecture, batch normalisation not folded; floating-point weights are stored
-    as `dtype`, ``float16`` or ``float32``.  ParameterError for another one, ModelError for weights that do
-    not fit it or the architecture, RunError for a folder that cannot be written.
+    `model` is of the card's architecture, batch normalisation not folded; floats are stored as `dtype`,
+    ``float16`` or ``float32``, else ParameterError.  ModelError for weights that do not fit it or the
+    architecture, RunError for a folder that cannot be written.
     """
     import torch
     from safetensors.torch import save
 
     if dtype not in ("float16", "float32"):
         raise ParameterError(f"dtype {dtype!r} is unknown: use float16 or float32")
-    stored = getattr(torch, dtype)
-    state = {
-        key: value.detach()
-        .cpu()
-        .to(stored if value.is_floating_point() else value.dtype)
-        .clone(memory_format=torch.contiguous_format)
-        for key, value in model.state_dict().items()
-    }
+    state = {}
+    for key, value in model.state_dict().items():
+        kept = value.detach().cpu().to(getattr(torch, dtype) if value.is_floating_point() else value.dtype)
+        state[key] = kept.clone(memory_format=torch.contiguous_format)
     bad = [key for key, value in state.items() if not value.isfinite().all()]
     if bad:
         raise ModelError(f"weights {bad[0]} are not finite in {dtype}: use float32, or a lower learning rate")
