@@ -1,8 +1,4 @@
-"""Calling a model that somebody else wrote: the one place where its forward pass runs.
-
->>> call_model(nn.Linear(4, 3), torch.zeros(2, 4, dtype=torch.float64), "the robust model").dtype
-torch.float32
-"""
+"""Calling a model that somebody else wrote: the one place where its forward pass runs."""
 
 from __future__ import annotations
 
@@ -19,8 +15,6 @@ from certmix.errors import CertmixError, ModelError, ParameterError, describe
 
 _LARGEST: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """Rows that a model which fails in larger batches takes at once, as far as was found out."""
-
-
 _WARNED: WeakSet[Any] = WeakSet()
 
 
@@ -43,8 +37,8 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     `model` gives floating-point logits (N, classes), each row of its own input of `inputs` (N, ...) alone;
     they come back on the device of `inputs`, finite or not.  `name` is what a message calls the model.
     ParameterError if `inputs` is no tensor with a row an input, OutOfMemoryError if memory is lacking, and
-    ModelError if the model fails (or calls ``sys.exit``) however few rows it gets, or returns something
-    else.  An InPlaceWarning, once, of a model that changes its input in place.
+    ModelError if the model fails however few rows it gets, or returns something else.  An InPlaceWarning,
+    once, of a model that changes its input in place.
     """
     traced = torch.compiler.is_compiling() or isinstance(inputs, fx.Proxy)
     if traced or (isinstance(inputs, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(inputs)):

@@ -1,8 +1,4 @@
-"""The errors that certmix raises on purpose.
-
-Each message states the value found, the constraint it breaks and the remedy,
-in one line.  The command line prints it and exits with 2.
-"""
+"""The errors that certmix raises on purpose: value, constraint and remedy in one line; exit code 2."""
 
 from __future__ import annotations
 
@@ -13,11 +9,7 @@ __all__ = [
 
 
 class CertmixError(Exception):
-    """Base class: something the user can mend.
-
-    Its text is one line that any terminal can show: what cannot be printed, such as line ends and escape
-    sequences in what a file holds, is spelt out.
-    """
+    """Base class: something the user can mend, in one line; what cannot be printed is spelt out."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
@@ -47,11 +39,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def one_line(text: str) -> str:
-    r"""Return text with every unprintable character (line ends, escapes, lone surrogates) spelt out.
-
-    >>> one_line("a" + chr(10) + "b")
-    'a\\nb'
-    """
+    r"""Return text with every unprintable character (line ends, escapes, lone surrogates) spelt out."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

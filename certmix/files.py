@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -29,10 +29,7 @@ def digest_of(content: Any) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write content to a file in one step, replacing what was there; make missing folders.
-
-    RunError if it cannot be written; the one that was there is left as it was.
-    """
+    """Write a file in one step, replacing what was there, and make missing folders; else RunError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,14 +46,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the plain data of a JSON text in UTF-8.
-
-    ValueError, in one line, for anything else, for a key that occurs twice,
-    which readers disagree on, and for nesting too deep to follow.
-
-    >>> parse_json(b'{"a": [1, 2]}')
-    {'a': [1, 2]}
-    """
+    """Return plain data of a JSON text in UTF-8; ValueError for others, twofold keys and deep nesting."""
     try:
         return json.loads(content.decode(), object_pairs_hook=_object)
     except RecursionError:
@@ -73,11 +63,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def what_it_is(content: bytes) -> str | None:
-    """Say by its first 100 bytes what a file of a failed download is and what to do; None for numbers.
-
-    >>> what_it_is(b"<!DOCTYPE html><html>quota exceeded</html>")
-    'it is a web page: download it again'
-    """
+    """Say by its first 100 bytes what a file of a failed download is and what to do; None for numbers."""
     if not content:
         return "it is empty: download it again"
     if content.startswith(b"version https://git-lfs.github.com/"):
@@ -88,10 +74,7 @@ def what_it_is(content: bytes) -> str | None:
 
 
 def refuse_bomb(file: BinaryIO) -> None:
-    """Refuse a zip archive that expands to more than 256 MiB and 200 times its size.
-
-    The file is left at its beginning.  ValueError if it does; what is no archive raises as in `zipfile`.
-    """
+    """Refuse a zip archive that expands to over 256 MiB and 200 times its size: ValueError; else rewind."""
     with zipfile.ZipFile(file) as archive:
         expanded = sum(member.file_size for member in archive.infolist())
     size = file.seek(0, 2)
@@ -113,17 +96,14 @@ def read_arrays(file: BinaryIO, names: Collection[str]) -> tuple[dict[str, NDArr
         held = [name.removesuffix(".npy") for name in archive.namelist()]
         for name in names:
             if name in held:
+                length = archive.getinfo(f"{name}.npy").file_size
                 with archive.open(f"{name}.npy") as member:
-                    found[name] = _array(name, member, archive.getinfo(f"{name}.npy").file_size)
+                    shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
+                    if dtype.hasobject:
+                        raise ValueError(f"{name} holds Python objects, which only code could restore")
+                    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != length - member.tell():
+                        told = f"shape {shape} of {dtype}, which its {length} bytes are not"
+                        raise ValueError(f"{name} claims {told}")
+                    member.seek(0)
+                    found[name] = npy.read_array(member, allow_pickle=False)
     return found, held
-
-
-def _array(name: str, member: IO[bytes], length: int) -> NDArray[Any]:
-    shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
-    if dtype.hasobject:
-        raise ValueError(f"{name} holds Python objects, which only code could restore")
-    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != length - member.tell():
-        raise ValueError(f"{name} claims shape {shape} of {dtype}, which its {length} bytes are not")
-    member.seek(0)
-    array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
-    return array

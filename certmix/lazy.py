@@ -20,10 +20,7 @@ def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 class LazyTable(UserDict[str, Any]):
-    """Entries by name; those given as ``module:attribute`` are loaded when they are first looked up.
-
-    Names alone, which help and refusals read, then cost no import of compilers and special functions.
-    """
+    """Entries by name; those given as ``module:attribute`` are loaded when they are first looked up."""
 
     def __getitem__(self, name: str) -> Any:
         found = self.data[name]

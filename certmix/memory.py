@@ -16,11 +16,8 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
 
     By default glibc gives blocks of megabytes, such as each layer's output, back to the system, which maps
     and clears them again in the next forward pass: a tenth of the time of sampling in a worker
-    (``benchmarks/allocation.py``).  What was once held is not given back before the process ends, so this is
-    for processes that certmix owns.  Where the environment names settings of its own, nothing is changed.
-
-    >>> keep_freed_memory({"MALLOC_ARENA_MAX": "2"})
-    False
+    (``benchmarks/allocation.py``).  For processes that certmix owns: nothing is given back before they end.
+    Where the environment names settings of its own, nothing is changed.
     """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment):
         return False

@@ -18,13 +18,9 @@ if TYPE_CHECKING:
     from certmix.types import Dataset, Summary
 
 
-def _images(text: str) -> int | str:
-    return text if text == "all" else int(text)
-
-
 OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "data": (str, "data set: a name, or a path from the root folder (default: cifar10-sample)"),
-    "images": (_images, "how many images, or all (default: 100)"),
+    "images": (lambda text: text if text == "all" else int(text), "how many images, or all (default: 100)"),
     "samples": (int, "most samples an image (default: 10000)"),
     "sigma": (float, "noise level"),
     "alpha": (float, "mixing weight of the robust classifier"),

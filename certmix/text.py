@@ -15,8 +15,8 @@ _EXACT = Context(prec=800)  # wide enough for every finite float and 400 digits
 def floor_digits(x: float, digits: int) -> str:
     """Return x rounded towards minus infinity, with this many digits after the point.
 
-    The number rounded is the shortest decimal that reads back as x, so that 0.29, which is stored a little
-    below 29/100, stays 0.29.  ParameterError if x is not finite, or digits are not 0 to 400.
+    What is rounded is the shortest decimal that reads back as x, so that 0.29, stored a little lower, stays
+    0.29.  ParameterError if x is not finite, or digits are not 0 to 400.
 
     >>> floor_digits(0.12367, 3), floor_digits(0.29, 2)
     ('0.123', '0.29')
@@ -25,38 +25,22 @@ def floor_digits(x: float, digits: int) -> str:
 
 
 def ceil_digits(x: float, digits: int) -> str:
-    """Return x rounded towards plus infinity; otherwise as `floor_digits`.
-
-    >>> ceil_digits(0.12321, 3), ceil_digits(0.07, 2)
-    ('0.124', '0.07')
-    """
+    """Return x rounded towards plus infinity; otherwise as `floor_digits`."""
     return _rounded(_decimal(x), digits, ROUND_CEILING)
 
 
 def nearest_digits(x: float, digits: int) -> str:
-    """Return x rounded to the nearest; for figures that are no bounds.
-
-    >>> nearest_digits(0.12367, 3), nearest_digits(-0.004, 2)
-    ('0.124', '0.00')
-    """
+    """Return x rounded to the nearest; for figures that are no bounds."""
     return _rounded(_decimal(x), digits, ROUND_HALF_EVEN)
 
 
 def floor_percent(share: float, digits: int = 1) -> str:
-    """Return a share of 1 in percent, rounded down.
-
-    >>> floor_percent(0.57), floor_percent(2 / 3)
-    ('57.0', '66.6')
-    """
+    """Return a share of 1 in percent, rounded down."""
     return _rounded(_decimal(share).scaleb(2, _EXACT), digits, ROUND_FLOOR)
 
 
 def ceil_percent(share: float, digits: int = 1) -> str:
-    """Return a share of 1 in percent, rounded up.
-
-    >>> ceil_percent(0.57), ceil_percent(2 / 3)
-    ('57.0', '66.7')
-    """
+    """Return a share of 1 in percent, rounded up."""
     return _rounded(_decimal(share).scaleb(2, _EXACT), digits, ROUND_CEILING)
 
 
@@ -80,11 +64,7 @@ def interval_ends(interval: tuple[float, float], digits: int = 1) -> tuple[str, 
 
 
 def plain_decimal(x: float) -> str:
-    """Return the shortest decimal that reads back as x, without exponent or trailing zeros.
-
-    >>> plain_decimal(1e-05), plain_decimal(1.0), plain_decimal(0.25)
-    ('0.00001', '1', '0.25')
-    """
+    """Return the shortest decimal that reads back as x, without exponent or trailing zeros."""
     text = format(_decimal(x), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 

@@ -1,7 +1,6 @@
-"""The frozen values that travel between the stations.
+"""The frozen values that travel between the stations, arrays over images (m) and classes (c).
 
-Arrays run over images (m) and classes (c).  Probabilities are float64, counts
-int64, radii float64 in the units of the classifier's input.
+Probabilities are float64, counts int64, radii float64 in the units of the classifier's input.
 """
 
 from __future__ import annotations
@@ -45,10 +44,8 @@ class Dataset:
         What the user asked for, with the preprocessing as plain data.
     labels, indices
         int64 (N,): classes from 0, and each input's index in its source.
-    class_names
-        One name a class; its length is the number of classes.
-    read
-        Position (0..N-1) -> float32 array of one input, e.g. (C, H, W).
+    class_names, read
+        One name a class, and position (0..N-1) -> float32 array of one input, e.g. (C, H, W).
     input_range
         Smallest and largest value an input can take, or None if unbounded.  Radii are in these units.
     checksum
@@ -78,17 +75,10 @@ class Dataset:
 class ConfidenceBounds:
     """Bounds that hold together with probability >= 1 - failure_probability, image by image.
 
-    Parameters
-    ----------
-    p_lower, q_upper
-        float64 (m,): lower bound of the selected class's smoothed probability, upper bound of every other's.
-    failure_probability, split
-        Probability, for one image, that one of its two bounds is wrong, and which share each part used.
-    method
-        Name in `certmix.bounds.BOUNDS`.
-    lost
-        l2 distance, a number or (m,), between each input and the point that its bounds are about: radii are
-        that much smaller.
+    `p_lower` and `q_upper`, float64 (m,), bound the selected class's smoothed probability from below and
+    every other's from above; `split` says which share of the failure probability each part used; `method` is
+    a name in `certmix.bounds.BOUNDS`.  `lost` is the l2 distance, a number or (m,), between each input and
+    the point that its bounds are about: radii are that much smaller.
     """
 
     p_lower: FloatArray
@@ -101,16 +91,10 @@ class ConfidenceBounds:
 
 @dataclass(frozen=True)
 class CertifiedRadii:
-    """Certified radii of one classifier under one certificate.
+    """Certified radii of one classifier under one certificate, a name in `certmix.radii.CERTIFICATES`.
 
-    Parameters
-    ----------
-    certificate, norm
-        Name in `certmix.radii.CERTIFICATES`, and norm of the radii, ``"l2"`` for smoothing.
-    sigma, alpha
-        Noise level and mixing weight.
-    radius, status
-        float64 (m,), rounded down, 0 where nothing is certified; `Status` values (m,).
+    `norm` is that of the radii, ``"l2"`` for smoothing at noise level `sigma`; `radius`, float64 (m,), is
+    rounded down, 0 where nothing is certified; `status` holds `Status` values (m,).
     """
 
     certificate: str
@@ -125,11 +109,10 @@ class CertifiedRadii:
 class CertifiedAccuracy:
     """One row of the table: a classifier, a certificate, accuracies at radii.
 
-    ``interval`` holds the two-sided 95 % Clopper-Pearson interval over images
-    of each accuracy, as (low, high).  ``could_reach`` and ``mean_radius_could_reach`` are what
-    the figures could still become with all samples that were allowed, at most and with
-    probability 97.5 %: estimates; where all were drawn, the figures themselves.
-    ``clean_accuracy`` is the classifier's own, None where unknown.
+    ``interval`` holds each accuracy's two-sided 95 % Clopper-Pearson interval over images, (low, high).
+    ``could_reach`` and ``mean_radius_could_reach`` are what the figures could still become with all samples
+    that were allowed, at most and with probability 97.5 %: estimates; where all were drawn, the figures
+    themselves.  ``clean_accuracy`` is the classifier's own, None where unknown.
     """
 
     classifier: str
@@ -164,8 +147,8 @@ class CleanAccuracy:
 class Curve:
     """What a plot needs of one row: the radii of rightly classified images.
 
-    ``reach``, float64 (k, 2), holds radii and the share of images that could reach them with all samples;
-    None where all were drawn.
+    ``reach``, float64 (k, 2), holds radii and the share of images that could reach them; None where all
+    samples were drawn.
     """
 
     classifier: str
@@ -178,23 +161,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of a run as tables and JSON show it.
+    """The result of a run as tables and JSON show it; None for what is unknown.
 
-    Parameters
-    ----------
-    sigma, alpha, failure_probability
-        Noise level (None where rows come from several), mixing weight, failure probability of one image's
-        certificate (None where unknown).
-    images, planned_images, complete
-        Images behind the figures, and asked for; they differ when interrupted, and the result is partial.
-    radii, norm
-        Radii of the columns; norm of all radii.
-    clean_accuracy, rows, abstained
-        The figures; images whose class could not be established.
-    goal, bound, samples, selection_samples, seed, data, standard, robust
-        How it was made.
-    notes, details
-        What a reader must know, and what tells more; one entry a sentence or more.
+    `failure_probability` is that of one image's certificate, and `sigma` None where rows come from several.
+    `images` are those behind the figures, `planned_images` those asked for: they differ, and the result is
+    not `complete`, when interrupted.  `radii` are those of the columns, `norm` is that of all radii;
+    `abstained` counts images whose class could not be established.  `notes` say what a reader must know,
+    `details` what tells more, an entry a sentence or more.
     """
 
     sigma: float | None

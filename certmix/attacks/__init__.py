@@ -1,7 +1,6 @@
 """Attacks: each one function `(model, images, labels, norm, eps, *, settings) -> adversarials`.
 
-An attack finds misclassified points near images.  What it does not break is
-not thereby robust: accuracy under attack is an upper bound of robust accuracy.
+What an attack does not break is not thereby robust: accuracy under it is an upper bound of robust accuracy.
 """
 
 from __future__ import annotations
@@ -20,38 +19,18 @@ from certmix.attacks.search import Common
 from certmix.attacks.square import square
 
 __all__ = [
-    "ATTACKS",
-    "LOSSES",
-    "Attack",
-    "apgd",
-    "apgd_ce",
-    "apgd_dlr",
-    "apgd_targeted",
-    "autoattack",
-    "fgsm",
-    "pgd",
-    "square",
-]
+    "ATTACKS", "LOSSES", "Attack", "apgd", "apgd_ce", "apgd_dlr", "apgd_targeted", "autoattack", "fgsm",
+    "pgd", "square",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack as the command line and the studies see it.
+    """An attack as the command line and the studies see it: a function, a line of help, and the norms it
+    serves.
 
-    Parameters
-    ----------
-    function
-        ``(model, images, labels, norm, eps, *, settings) -> adversarials``.
-    summary
-        One line of help.
-    norms
-        The norms it serves.
-    settings
-        Names of its own keyword settings; box, early_stop, generator and track are everyone's.
-    gradient_free
-        Whether it asks the model for logits alone.
-    loss
-        The loss that it begins with, a name in `LOSSES`.
+    `settings` are the names of its own keywords, `gradient_free` says whether it asks the model for logits
+    alone; `loss`, a name in `LOSSES`, is what it begins with.
     """
 
     function: Callable[..., Tensor]
@@ -63,12 +42,7 @@ class Attack:
 
 
 def _attack(
-    function: Callable[..., Tensor],
-    summary: str,
-    norms: str,
-    loss: str = "cross-entropy",
-    *,
-    free: bool = False,
+    function: Callable[..., Tensor], summary: str, norms: str, loss: str = "cross-entropy", free: bool = False
 ) -> Attack:
     """Read the settings off the function's keywords."""
     keywords = inspect.signature(function).parameters.values()

@@ -22,8 +22,7 @@ _RISES = 0.75
 def checkpoints(steps: int) -> tuple[int, ...]:
     """Return the steps after which the step size is looked at.
 
-    They are ``ceil(p_j steps)`` with p_0 = 0, p_1 = 0.22 and
-    ``p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)``, counted in percent.
+    ``ceil(p_j steps)``, p_0 = 0, p_1 = 0.22, ``p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)``, in percent.
     """
     before, percent, found = 0, 22, []
     while percent <= 100:
@@ -78,8 +77,7 @@ def apgd(
 
     Gradient ascent with momentum from random starts.  The step is twice the radius at first; at checkpoints
     it halves, and the run goes on from its best point, wherever the loss stalls.  More restarts never give a
-    worse point; more steps change the whole schedule and usually give better ones.  Parameters and errors are
-    those of `pgd`; the norm is ``"linf"`` or ``"l2"``.
+    worse point.  Parameters and errors are those of `pgd`; the norm is ``"linf"`` or ``"l2"``.
     """
     check_count("steps", steps)
     check_count("restarts", restarts)
@@ -111,9 +109,8 @@ def apgd_targeted(
     """Return the best points of Auto-PGD on the targeted difference of logits ratio.
 
     The `targets` (at most all classes but the label) are those besides the label whose clean logits are
-    largest, one run each.  With early stop a run attacks the images that no earlier one broke.  Without it,
-    losses of different targets compete.  Other parameters are those of `apgd`; each restart goes through all
-    targets.
+    largest, one run each.  With early stop a run attacks the images that no earlier one broke; without it,
+    losses of different targets compete.  The rest is as for `apgd`; each restart goes through all targets.
     """
     for name, value in (("targets", targets), ("steps", steps), ("restarts", restarts)):
         check_count(name, value)

@@ -52,7 +52,8 @@ def autoattack(
 ) -> Tensor:
     """Return the points of AutoAttack; the accuracy on them bounds robust accuracy from above.
 
-    Each attack of the ensemble takes the images that those before it left; budgets are the package's.
+    Each attack of the ensemble takes the images that those before it left; budgets are the package's.  For
+    each image a misclassified point, or else the image; within ball and box when measured in float64.
 
     Parameters
     ----------
@@ -62,20 +63,14 @@ def autoattack(
         ``"standard"``, ``"plus"``, ``"rand"`` (for models that draw at random), or a list of names in
         `ENSEMBLE`, run with the standard budgets.
     restarts, seed
-        Runs of the whole ensemble, and the seed of the first, drawn from the generator without one; each
-        has another.  Global random states stay as they were.
+        Runs of the whole ensemble, and the seed of the first, drawn from the generator without one; each has
+        another.  Global random states stay as they were.
     batch_size
         Images attacked together.
     box, early_stop
         Only (0, 1) and True: AutoAttack can do nothing else.
     say
-        Receives what AutoAttack warns of, and which attacks were left out, a line each; by default they
-        become Python warnings.
-
-    Returns
-    -------
-    Tensor
-        For each image a misclassified point, or else the image; within ball and box when measured in float64.
+        Receives what AutoAttack warns of, and which attacks were left out, a line each.
 
     Raises
     ------
@@ -85,8 +80,8 @@ def autoattack(
 
     References
     ----------
-    F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an
-    ensemble of diverse parameter-free attacks, ICML 2020.
+    F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks, ICML 2020.
     """
     if tuple(box) != (0.0, 1.0):
         raise ParameterError(
@@ -119,7 +114,18 @@ def autoattack(
         return call_model(model, inputs).float().clone()  # pyautoattack writes into what it gets
 
     right, classes = _right(model, found, labels, batch_size)
-    names = tuple(name for name in names if not _unfit(name, classes, norm, shape, say))
+    height, width = shape[1:]
+    side = height // 5  # of the tiles that the package's l2 and l1 Square Attack starts from
+    tiled = height == width and side > 0 and (side == 1 or height // side == 5)
+    for name in names:
+        why = ""
+        if classes < _CLASSES.get(name, 2):
+            why = f"its loss needs {_CLASSES[name]} classes, not {classes}"
+        elif name == "square" and norm != "linf" and not tiled:
+            why = f"pyautoattack's cannot tile inputs of {height} x {width} for {norm}"
+        if why:
+            names = tuple(other for other in names if other != name)
+            say(f"autoattack: {name} is left out: {why}")
     if not names:
         raise ParameterError(f"AutoAttack {version} has no attack left for {classes} classes: use apgd-ce")
     first = int(start_seeds(1, generator)[0]) if seed is None else seed
@@ -164,29 +170,10 @@ def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tup
     return torch.cat(right), classes
 
 
-def _unfit(
-    name: str, classes: int, norm: str, shape: tuple[int, int, int], say: Callable[[str], None]
-) -> bool:
-    """Say that an attack is left out where so few classes, or inputs of this shape, do not allow it."""
-    height, width = shape[1:]
-    side = height // 5  # of the tiles that the package's l2 and l1 Square Attack starts from
-    tiled = height == width and side > 0 and (side == 1 or height // side == 5)
-    why = None
-    if classes < _CLASSES.get(name, 2):
-        why = f"its loss needs {_CLASSES[name]} classes, not {classes}"
-    elif name == "square" and norm != "linf" and not tiled:
-        why = f"pyautoattack's cannot tile inputs of {height} x {width} for {norm}"
-    if why:
-        say(f"autoattack: {name} is left out: {why}")
-    return why is not None
-
-
 @contextmanager
 def undisturbed(model: object, device: torch.device, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep pyautoattack from logging, seeding, tracing, and adding to the gradients of parameters.
-
-    ``say`` receives what it warned of, a line each, once it is done.
-    """
+    """Keep pyautoattack from logging, seeding, tracing, and adding to gradients of parameters; then say its
+    warnings."""
     from pyautoattack import checks as package_checks
 
     heard = _Heard()

@@ -27,25 +27,21 @@ SEPARABLE = 10.0
 
 @dataclass(frozen=True)
 class GradientHealth:
-    """What gradient-based attacks meet on a sample of images.
+    """What gradient-based attacks meet on a sample of images: shares of them, where it is no other number.
 
     Parameters
     ----------
-    images
-        How many were looked at.
-    vanishing
-        Share that is classified right and whose gradient is zero or denormal in every input.
-    saturated
-        Share whose largest probability is 1 (so that the loss is 0 if its class
-        is right) or a log-probability -inf, in the precision of the output.
-    non_finite, one_hot
-        Shares with a logit or a gradient that is not finite, and whose outputs are all 0 but for a single 1.
+    vanishing, one_hot
+        Classified right, with a gradient that is zero or denormal in every input; outputs all 0 but for a
+        single 1.
+    saturated, non_finite
+        Largest probability 1 (so that the loss is 0 if its class is right) or a log-probability -inf, in the
+        precision of the output; a logit or a gradient that is not finite.
     logit_gap
         Median difference of the two largest logits; NaN if none is finite.
-    detached
-        Whether the output does not depend on the images as far as autograd sees.
-    probabilities
-        Whether the outputs look like probabilities instead of logits.
+    detached, probabilities
+        Whether the output does not depend on the images as far as autograd sees, and whether it looks like
+        probabilities instead of logits.
     """
 
     images: int
@@ -133,19 +129,12 @@ def diagnose_gradients(
     model, images, labels
         Gives logits (N, classes) for images (N, ...), whose classes are int64 (N,): 16 images show what
         matters.
-    loss
-        What the attack maximises, a name in `certmix.attacks.LOSSES`.
-    plain
-        Take the cross-entropy's gradient as other attack libraries do, in the
-        precision of the logits; else as the attacks of certmix do, whose losses
-        do not vanish and which scale it to size 1 before it enters the model.
+    loss, plain
+        What the attack maximises, a name in `certmix.attacks.LOSSES`; or the plain cross-entropy, in the
+        precision of the logits, as other attack libraries take it.  The losses of certmix do not vanish, and
+        their gradient is scaled to size 1 before it enters the model.
     batch_size
         Images a pass.
-
-    Returns
-    -------
-    GradientHealth
-        Its `messages` are empty for a healthy model.
 
     Examples
     --------
@@ -161,9 +150,27 @@ def diagnose_gradients(
         )
     outputs, gradients = [], []
     for part, classes in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        output, gradient = _look(model, part, classes, None if plain else loss)
-        outputs.append(output)
-        gradients += [] if gradient is None else [gradient]
+        points = part.detach().clone().requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                output = call_model(model, points)
+        except ModelError:  # numpy() refuses what requires a gradient; if that was not it, this fails too
+            with torch.no_grad():
+                output = call_model(model, part.detach())
+        precision = output.dtype if output.dtype in (torch.float32, torch.float64) else torch.float32
+        scores = output.detach().to(precision)
+        outputs.append(scores.cpu())
+        if not output.requires_grad:
+            continue
+        with torch.enable_grad():
+            scores = (scores if plain else scores.double()).clone().requires_grad_(True)
+            if plain:
+                (slope,) = torch.autograd.grad(F.cross_entropy(scores, classes, reduction="sum"), scores)
+            else:
+                slope, _ = direction(LOSSES[loss](scores, classes, None), scores)
+        (gradient,) = torch.autograd.grad(output, points, slope.to(output.dtype), allow_unused=True)
+        if gradient is not None:
+            gradients.append(gradient.abs().flatten(1).amax(1).cpu())
     logits, detached = torch.cat(outputs), len(gradients) < len(outputs)
     finite = logits.isfinite().all(1)
     vanishing = torch.ones(len(logits), dtype=torch.bool)
@@ -189,30 +196,3 @@ def diagnose_gradients(
         detached=detached,
         probabilities=looks_like_probabilities(logits),
     )
-
-
-def _look(
-    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, loss: str | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return logits and each image's largest absolute gradient, None if autograd is cut off.
-
-    The loss's gradient in the logits is scaled to size 1; for None it is the plain cross-entropy's as it is.
-    """
-    points = images.detach().clone().requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            output = call_model(model, points)
-    except ModelError:  # numpy() refuses what requires a gradient; if that was not it, this fails too
-        with torch.no_grad():
-            output = call_model(model, images.detach())
-    precision = output.dtype if output.dtype in (torch.float32, torch.float64) else torch.float32
-    logits, gradient = output.detach().to(precision), None
-    if output.requires_grad:
-        with torch.enable_grad():
-            scores = (logits.double() if loss else logits).clone().requires_grad_(True)
-            if loss:
-                slope, _ = direction(LOSSES[loss](scores, labels, None), scores)
-            else:
-                (slope,) = torch.autograd.grad(F.cross_entropy(scores, labels, reduction="sum"), scores)
-        (gradient,) = torch.autograd.grad(output, points, slope.to(output.dtype), allow_unused=True)
-    return logits.cpu(), None if gradient is None else gradient.abs().flatten(1).amax(1).cpu()

@@ -1,9 +1,8 @@
 """Norm balls cut by the box: projections, steepest ascent and random starts.
 
-Distances are measured in float64 between the numbers that are returned, in the dtype of the images, so that a
-point never leaves its ball by rounding: coordinates are rounded towards the centre.  The functions of one
-norm take offsets from the centre, gradients and bounds as float64 (N, D) with
-``low <= 0 <= high``, and radii, lengths and scalars solved for as (N, 1).
+Distances are measured in float64 between the numbers that are returned, in the dtype of the images;
+coordinates are rounded towards the centre.  The functions of one norm take offsets, gradients and bounds as
+float64 (N, D) with ``low <= 0 <= high``, and radii, lengths and scalars solved for as (N, 1).
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ def _room_along(direction: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _scale_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     """Return the largest s with ``||min(s size, room)||_2 <= radius``, inf if there is none; (N, 1).
 
-    Each round solves for s with the coordinates held that were full at the last s.  It only grows, never
-    beyond the solution, and stays once no coordinate fills up: too few rounds are safe.
+    Each round holds the coordinates that were full at the last s.  It only grows, never beyond the solution:
+    too few rounds are safe.
     """
     squares, limits, squared = size**2, room**2, radius**2
     full_at = torch.where(size > 0, room / size, 0.0)
@@ -68,11 +67,8 @@ def _summit_l2(direction: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> 
 
 
 def _level_l1(gap: Tensor, room: Tensor, radius: Tensor) -> Tensor:
-    """Return the largest u with ``sum_i min(max(u - gap_i, 0), room_i) <= radius``, (N, 1); else inf.
-
-    A coordinate grows from ``gap`` to ``gap + room``; between two of these events the sum is linear in u.
-    """
-    events, order = torch.cat([gap, gap + room], 1).sort(1)
+    """Return the largest u with ``sum_i min(max(u - gap_i, 0), room_i) <= radius``, (N, 1); else inf."""
+    events, order = torch.cat([gap, gap + room], 1).sort(1)  # between two of them the sum is linear in u
     slope = torch.where(order < gap.shape[1], 1.0, -1.0).to(gap.dtype).cumsum(1)
     rises = (events[:, 1:] - events[:, :-1]) * slope[:, :-1]
     sums = torch.cat([torch.zeros_like(radius), rises.cumsum(1)], 1)
@@ -85,8 +81,7 @@ def _level_l1(gap: Tensor, room: Tensor, radius: Tensor) -> Tensor:
 def _project_l1(offset: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:
     """Soft-threshold, then clamp: the optimality conditions of the nearest point in ball and box.
 
-    Sizes are counted down from the largest, so that what is left of large
-    offsets in a small ball is not lost to cancellation.
+    Sizes are counted down from the largest: what is left of large ones is not lost to cancellation.
     """
     size, room = offset.abs(), _room_along(offset, low, high)
     largest = size.amax(1, keepdim=True)
@@ -173,8 +168,8 @@ class Ball:
     def ascend(self, points: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
         """Return points of ball and box one step up the gradient; `length` (N,) is in the ball's norm.
 
-        In linf and l2 a step along the norm's steepest direction, projected.  In l1, where that direction is
-        a single coordinate, as much as `length` moves from old coordinates to the `summit`'s (Frank-Wolfe).
+        A step along the norm's steepest direction, projected; in l1, where that is a single coordinate, as
+        much as `length` moves from old coordinates to the `summit`'s (Frank-Wolfe).
         """
         if self.norm == "linf":
             return self.project(points + shaped(length.to(points.dtype), points) * gradient.sign())
@@ -192,10 +187,7 @@ class Ball:
         return self._solved(_SUMMIT, unit(gradient))
 
     def sample(self, seeds: Tensor, stream: int) -> Tensor:
-        """Draw a point uniformly in each ball and project it onto the box.
-
-        An image's point depends on its seed and the stream alone.
-        """
+        """Draw a point uniformly in each ball, by its seed and the stream alone; project it onto the box."""
         rows = torch.empty(len(seeds), self.centre[:1].numel(), dtype=torch.float64)
         draws = fill(rows, seeds, stream, _DRAW[self.norm]).to(self.centre.device)
         return self._solved(_PROJECT, draws * self.radius[:, None])
@@ -221,10 +213,9 @@ class Ball:
 
 
 def make_ball(images: Tensor, norm: str, eps: float, box: tuple[float, float]) -> Ball:
-    """Return the ball of radius `eps` about each image, cut by the box.
+    """Return the ball of radius `eps` about each image, cut by the box, whose ends are of the images' dtype.
 
-    The box's ends are taken in the dtype of the images.  An image outside the
-    box by a rounding error is moved onto it, and its radius is less by as much.
+    An image outside the box by a rounding error is moved onto it, and its radius is less by as much.
     """
     low, high = torch.tensor(box, dtype=images.dtype).tolist()
     centre = images.clamp(low, high)

@@ -2,11 +2,9 @@
 
 Every loss is computed in float64 and takes ``(logits, labels, targets)``: logits (N, classes) with at least
 two classes, int64 labels (N,) and, where a target class matters, int64 targets (N,).  It returns (N,) finite
-values for finite logits, ties and logits of 1e30 included.
-
-Attacks compare losses and follow the direction of their gradients, no more.  So
-losses of probabilities are given as logarithms of odds, which rise with them:
-however sure the model is, neither they nor their gradients vanish.
+values for finite logits, ties and logits of 1e30 included.  Attacks compare losses and follow the direction
+of their gradients, no more: those of probabilities are logarithms of odds, which do not vanish however sure
+the model is.
 
 F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks, ICML 2020, has the two ratios as equations 6 and 7.
@@ -55,11 +53,11 @@ def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = 
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the difference of logits ratio ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))``.
+    """Return the difference of logits ratio ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))``, z_(k) the k-th
+    largest.
 
-    Invariant to scale and shift of the logits; z_(k) is the k-th largest.
-    Targets play no part.  With two classes, of which there is no third, it is
-    the margin: its sign and the direction of its gradient keep the invariance.
+    Invariant to scale and shift of the logits, whatever the targets.  Of two classes it is the margin: its
+    sign and the direction of its gradient keep the invariance.
     """
     if logits.shape[1] < 3:
         return margin(logits, labels)
@@ -69,10 +67,10 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the targeted ratio ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``.
+    """Return the targeted ratio ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``, below four classes the
+    margin to t.
 
-    Without targets, the strongest other class is the target.  With fewer than
-    four classes it is the margin to the target.
+    Without targets, the strongest other class is the target.
     """
     if logits.shape[1] < 4:
         return margin(logits, labels, targets)

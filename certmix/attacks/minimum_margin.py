@@ -21,15 +21,10 @@ FOUND_BY = ("clean", "apgd-ce", "apgd-targeted", "square")
 class MinimumMargins:
     """The point of smallest margin of each image: an estimate, the true minimum is no larger.
 
-    Parameters
-    ----------
-    points, logits
-        (N, ...), in ball and box, and the model's outputs there, (N, classes).
-    margin
-        float64 (N,): probability of the label less the largest other; negative
-        where the point is misclassified.
-    found_by, step
-        int64 (N,): position in `FOUND_BY`, and number of the evaluation, within that attack, that found it.
+    `points` (N, ...) lie in ball and box, `logits` (N, classes) are the model's there.  `margin`, float64
+    (N,), is the probability of the label less the largest other, negative where the point is misclassified.
+    `found_by` and `step`, int64 (N,), are a position in `FOUND_BY` and the number of the evaluation, within
+    that attack.
     """
 
     points: Tensor
@@ -69,7 +64,8 @@ def minimum_margin(
     """Look for each image's point of smallest margin in the ball (MMAA).
 
     APGD on the cross-entropy runs on every image; targeted APGD on the difference of logits ratio on those
-    that it did not break.  Every point that either evaluates counts, the clean image included.
+    that it did not break.  Every point that either evaluates counts, the clean image included: section 4.4
+    and Algorithm 2 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
 
     Parameters
     ----------
@@ -83,10 +79,6 @@ def minimum_margin(
         Budget of Square, which takes the place of both if `gradient_free`: for a black box.
     early_stop
         Leave an image as soon as it is misclassified: quicker, and the same for the images that stay right.
-
-    References
-    ----------
-    Section 4.4 and Algorithm 2 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
     """
     best, outputs, count = images.detach().clone(), images.new_zeros(0, 2), len(images)
     rank = images.new_full((count,), -torch.inf, dtype=torch.float64)

@@ -34,33 +34,26 @@ def pgd(
 
     Parameters
     ----------
-    model
-        Gives logits (N, classes) for images (N, ...); a module must be in evaluation mode.
-    images, labels
-        Floating-point inputs (N, ...) inside the box, and their classes (N,).
+    model, images, labels
+        Gives logits (N, classes), in evaluation mode, for floating-point inputs (N, ...) inside the box,
+        whose classes are (N,).
     norm, eps
         ``"linf"``, ``"l2"`` or ``"l1"``, and the radius of the ball in units of the input.
-    steps, step_size
-        Number of steps and their length in that norm (default ``2.5 * eps / steps``).
-    loss
-        Name in `certmix.attacks.losses.LOSSES`.
+    steps, step_size, loss
+        Number of steps and their length in that norm (default ``2.5 * eps / steps``); a name in
+        `certmix.attacks.losses.LOSSES`.
     random_start, restarts
-        Whether the first run starts at a random point of the ball or at the image; number
-        of runs, the others start at random.
+        Whether the first run starts at a random point of the ball or at the image; number of runs, the others
+        start at random.
     **common
         ``box``, ``early_stop``, ``generator``, ``track``: see `certmix.attacks.search.Common`.
 
     Returns
     -------
     Tensor
-        For each image the first misclassified point, or else the one of highest loss;
-        within ball and box when measured in float64.
-
-    Raises
-    ------
-    ParameterError, ModelError
-        If an argument is out of range; if the model is in training mode, or gives
-        logits or gradients that are not finite.
+        For each image the first misclassified point, or else the one of highest loss; within ball and box
+        when measured in float64.  ParameterError if an argument is out of range; ModelError if the model is
+        in training mode, or gives logits or gradients that are not finite.
 
     References
     ----------
@@ -104,10 +97,10 @@ def fgsm(
 ) -> Tensor:
     """Return the points of ball and box where the linearised loss is highest.
 
-    Inside the box that is one step of `eps` along the dual direction: the gradient's sign in linf, the
-    gradient in l2, its largest coordinate in l1.  An attack for quick looks: it leaves many images unbroken
-    that others break (I. Goodfellow, J. Shlens, C. Szegedy, ICLR 2015).  Parameters are those of `pgd`;
-    each run after the first takes a step of `eps` from a random point of the ball.
+    Inside the box that is one step of `eps` along the gradient's sign in linf, the gradient in l2, its
+    largest coordinate in l1.  For quick looks: it leaves many images unbroken that others break (I.
+    Goodfellow, J. Shlens, C. Szegedy, ICLR 2015).  Parameters are those of `pgd`; runs after the first start
+    at random points of the ball.
     """
     check_count("restarts", restarts)
     search = Search("fgsm", model, images, labels, norm, eps, loss, gradient=True, **common)

@@ -31,14 +31,14 @@ class Common(TypedDict, total=False):
     box
         Range of the input, (0, 1) by default.
     early_stop
-        Drop an image at its first misclassified point, clean ones included: the default.  Otherwise
-        every step is taken and the misclassified point of highest loss is returned.
+        Drop an image at its first misclassified point, clean ones included: the default.  Otherwise every
+        step is taken and the misclassified point of highest loss is returned.
     generator
-        Source of all random numbers; without one they are the same at each call.  What happens to an image
-        does not depend on the other images.
+        Source of all random numbers; without one they are the same at each call, and an image's do not depend
+        on the others.
     track
-        Called with (indices into the batch, points, logits, step) for every evaluated
-        batch of points; step 0 is the clean batch, and the count goes on over restarts.
+        Called with (indices into the batch, points, logits, step) for every evaluated batch of points; step 0
+        is the clean batch, and the count goes on over restarts.
     """
 
     box: tuple[float, float]
@@ -159,11 +159,11 @@ class Visit:
 
 
 class Search:
-    """A batch under attack and the best point of each image so far.
+    """A batch under attack and the best point of each image so far; arguments are the attack's, and checked
+    here.
 
-    A misclassified point beats a correctly classified one; among equals the higher loss wins, and the
-    earlier point where losses tie.  Arguments are those of the attack, and checked here; `attack` is its name
-    in `ATTACKS`, `loss` one in `LOSSES`, and `gradient` says whether that at the clean images is of use.
+    A misclassified point beats a correctly classified one; among equals the higher loss wins, and the earlier
+    point where losses tie.  `gradient` says whether that at the clean images is of use.
     """
 
     def __init__(
@@ -200,10 +200,8 @@ class Search:
             self.clean = self.visit(self._everything, self.ball.centre, gradient=gradient and not self._idle)
 
     def runs(self, count: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield the number of each run and the indices that it attacks, as long as there are any.
-
-        Those are the unbroken images, or all without early stop.
-        """
+        """Yield the number of each run and the indices that it attacks, the unbroken ones or all, while there
+        are any."""
         for run in range(count):
             self._check_faults()
             at = (~self._best.wrong).nonzero().squeeze(1) if self._early_stop else self._everything
@@ -225,10 +223,8 @@ class Search:
     def visit(
         self, at: Tensor, points: Tensor, *, gradient: bool = True, targets: Tensor | None = None
     ) -> Visit:
-        """Evaluate one point of each image in `at`, by one forward and at most one backward pass.
-
-        `targets` (N,) are the target classes of the whole batch, if the loss has any.
-        """
+        """Evaluate one point of each image in `at`, by a forward and at most a backward pass; `targets` are
+        the batch's."""
         gradient = bool(gradient)  # numpy's counts compare to its own
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
             labels, wanted = self.labels[at], None if targets is None else targets[at]
@@ -273,8 +269,7 @@ class Search:
 def direction(value: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradient (N, k) of values (N,) in the scores, divided by its largest entry, and that (N, 1).
 
-    Only directions matter to the attacks: with the scale go the under- and overflows that would stop them on
-    confident models.
+    With the scale go the under- and overflows that would stop attacks on confident models.
     """
     (slope,) = torch.autograd.grad(value.sum(), scores)
     largest = slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)

@@ -1,7 +1,6 @@
 """Square Attack (Andriushchenko et al., 2020): random search, without gradients.
 
-Pictures have shape (N, channels, height, width); uniform numbers in [0, 1)
-come in as (N, k), so that an image's moves depend on its own numbers alone.
+Pictures are (N, channels, height, width); each image's moves depend on its own of the uniform numbers (N, k).
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ def share(query: int, queries: int, first: float) -> float:
 
 
 def window(part: float, height: int, width: int, odd: bool = False) -> tuple[int, int]:
-    """Return height and width of a window that covers a share of a picture.
+    """Return height and width of a window that covers a share of a picture: a square, if need be cut and
+    lengthened.
 
-    A square; where it does not fit, the short side whole and more of the long one.  ``odd`` asks for odd
-    sides of at least 3 where they fit.
+    ``odd`` asks for odd sides of at least 3 where they fit.
     """
 
     def side_of(length: float) -> int:
@@ -74,11 +73,8 @@ def _stripes(ball: Ball, uniforms: Callable[[int], Tensor]) -> Tensor:
 
 
 def _move_linf(ball: Ball, points: Tensor, size: tuple[int, int], uniforms: Tensor) -> Tensor:
-    """Put each channel of a window at its upper or its lower end.
-
-    Where that changes nothing, every channel goes to its other end: a query
-    is never spent on the point it started from (Algorithm 2 draws again).
-    """
+    """Put each channel of a window at its upper or its lower end, or all at the other end if that changes
+    nothing."""
     n, channels, height, width = points.shape
     inside = torch.zeros(n, 1, height, width, dtype=torch.bool, device=points.device)
     image = torch.arange(n, device=points.device)[:, None, None]
@@ -193,9 +189,10 @@ def square(
 ) -> Tensor:
     """Return the best points of Square Attack; the accuracy on them bounds robust accuracy from above.
 
-    A random search that asks the model for logits alone: a random window of
-    the picture is changed, and the change stays if it raises the loss.
-    Windows shrink as the queries are used up.  It finds what gradients hide.
+    A random search that asks the model for logits alone, and finds what gradients hide: a random window of
+    the picture is changed, and the change stays if it raises the loss.  Windows shrink as the queries are
+    used up.  They reach the last row and column, which the authors' code leaves to the largest windows, and
+    lie elsewhere in each image.  Pictures that are not square get windows of equal area.
 
     Parameters
     ----------
@@ -204,17 +201,11 @@ def square(
         pictures of one channel, (N, c, h, w) as they are, all others as flattened.
     norm, loss
         ``"linf"`` or ``"l2"``, and a name in `certmix.attacks.losses.LOSSES`.
-    queries
+    queries, restarts
         Evaluations of the model for each image in each run; the clean image is the first of the first run.
+        Number of runs, each from another start.
     p_init
         Share of the picture that the first windows cover, in (0, 1].
-    restarts
-        Number of runs, each from another start.
-
-    Notes
-    -----
-    Windows reach the last row and column, which the authors' code leaves to the largest windows, and lie
-    elsewhere in each image.  Pictures that are not square get windows of equal area.
 
     References
     ----------

@@ -210,12 +210,6 @@ def restrict(dataset: Dataset, positions: Sequence[int] | IntArray) -> Dataset:
 
     They are different and from 0 to N - 1, else ParameterError; none leaves an empty data set.  Inputs keep
     their indices in the source, and with them their noise.  The checksum covers the whole and the positions.
-
-    >>> from certmix.data import load
-    >>> whole = load("cifar10-sample")
-    >>> part = restrict(whole, [3, 1])
-    >>> len(part), part.indices.tolist() == whole.indices[[3, 1]].tolist()
-    (2, True)
     """
     chosen = np.asarray(positions, np.int64).reshape(-1)
     if len(np.unique(chosen)) < len(chosen) or np.any((chosen < 0) | (chosen >= len(dataset))):

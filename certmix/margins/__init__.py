@@ -1,7 +1,4 @@
-"""Verified bounds of a network over a ball, by propagation through its layers.
-
-Importing this package does not import torch; what needs it does, on first use.
-"""
+"""Verified bounds of a network over a ball, by propagation through its layers; torch on first use."""
 
 from __future__ import annotations
 
@@ -22,26 +19,15 @@ if TYPE_CHECKING:
     from certmix.margins.translation import build_graph
 
 _WITH_TORCH = {
-    "VerifiedRadii": "propagation",
+    **dict.fromkeys(
+        ("VerifiedRadii", "certified_radius", "logit_differences_lower", "margin_lower"), "propagation"
+    ),
     "build_graph": "translation",
-    "certified_radius": "propagation",
     "local_search": "local_search",
-    "logit_differences_lower": "propagation",
-    "margin_lower": "propagation",
 }
 
 __all__ = [
-    "EstimatedRadius",
-    "LipschitzEstimate",
-    "VerifiedRadii",
-    "build_graph",
-    "certified_radius",
-    "estimated_radius",
-    "local_search",
-    "logit_differences_lower",
-    "margin_lower",
-    "softmax_margin_lower",
-]
-
-
+    "EstimatedRadius", "LipschitzEstimate", "VerifiedRadii", "build_graph", "certified_radius",
+    "estimated_radius", "local_search", "logit_differences_lower", "margin_lower", "softmax_margin_lower",
+]  # fmt: skip
 __getattr__ = lazily(__name__, _WITH_TORCH)

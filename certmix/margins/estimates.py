@@ -1,7 +1,6 @@
 """What a search for local Lipschitz constants found: estimates, and the radius that they suggest.
 
-Nothing here is a certificate.  A search finds lower bounds of the constants,
-and Theorem 3.5 asks for upper bounds.
+No certificates: a search finds lower bounds of the constants, and Theorem 3.5 asks for upper bounds.
 """
 
 from __future__ import annotations
@@ -26,10 +25,8 @@ class LipschitzEstimate:
     of, ratio
         Which outputs, ``"probabilities"`` or ``"logits"``, and what counts as a slope: a name in
         `certmix.margins.local_search.RATIOS`.
-    norm, eps
-        The ball that was searched; slopes are in this norm of the input.
-    steps
-        Steps of ascent in each restart.
+    norm, eps, steps
+        The ball that was searched, in whose norm of the input slopes are; steps of ascent in each restart.
     selected, outputs
         int64 (m,), the class y of each image, and float64 (m, c), the outputs there.
     by_restart, halfway
@@ -99,9 +96,8 @@ class LipschitzEstimate:
 class EstimatedRadius:
     """Theorem 3.5 with estimated constants in place of proved ones.
 
-    `norm` and `eps` are the ball in which the constants were estimated, `alpha` is the mixing weight;
-    `quotient`, float64 (m,), is the theorem's r: 0 where the margin does not suffice, inf where no slope was
-    found.
+    They hold in the ball of `norm` and `eps`; `quotient`, float64 (m,), is the theorem's r at mixing weight
+    `alpha`: 0 where the margin does not suffice, inf where no slope was found.
     """
 
     norm: str
@@ -136,11 +132,7 @@ def estimated_radius(found: LipschitzEstimate, alpha: ArrayLike) -> EstimatedRad
     constants bound changes over the ball of radius eps alone: r >= eps gives eps, and r < eps gives nothing.
     Since the constants are estimated from below, r is estimated from above (section 3.1 of Bai, Anderson,
     Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off", after Theorem 3.5).
-
-    Raises
-    ------
-    ParameterError
-        For other constants, or alpha out of range.
+    ParameterError for other constants, or alpha out of range.
     """
     if (found.of, found.ratio) != ("probabilities", "relaxed"):
         raise ParameterError(

@@ -65,8 +65,7 @@ class Graph:
 class Builder:
     """Adds nodes one by one, each with the shape that a zero image gives.
 
-    `storage` names the memory that the model keeps a node's value in, by the
-    first node there; `stale` holds the nodes whose memory was changed in place.
+    `storage` names the memory of a node's value by the first node there; in `stale` nodes' it was changed.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:

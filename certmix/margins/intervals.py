@@ -1,9 +1,8 @@
 """Interval bounds of every layer over a ball, rounded outwards.
 
 Interval bound propagation (S. Gowal et al., 2018); for the l2 ball, the first layer is bounded by the norms
-of its rows.  Float64 results of a linear layer are widened by the standard error bound of a
-sum of products, gamma_n (|W| |x| + |b|), whatever the order of summation; all
-other operations are exact or moved to the next float.
+of its rows.  Results of a linear layer are widened by the standard error bound of a sum of products, gamma_n
+(|W| |x| + |b|), in any order of summation; all other operations are exact or moved to the next float.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from certmix.margins.layers import TINY, Layer, LinearMap, Maximum, Rectifier, S
 
 @dataclass(frozen=True)
 class Ball:
-    """The points within `eps` (N,) of float64 images (N, ...), in ``"linf"`` or ``"l2"``.
-
-    With linf alone, inputs keep within `limits`, if given.
-    """
+    """The points within `eps` (N,) of float64 images (N, ...), in ``"linf"``, there within `limits`, or
+    ``"l2"``."""
 
     images: Tensor
     norm: str
@@ -33,8 +30,8 @@ class Ball:
 class Affine:
     """Entries that are affine in the image, (N, ...): over an l2 ball they move by eps sqrt(energy).
 
-    `point` is the value at the image up to `slip`, and `energy` at least the
-    sum of squares of an entry's weights on the image.
+    `point` is the value at the image up to `slip`; `energy` at least the sum of squares of an entry's
+    weights.
     """
 
     point: Tensor

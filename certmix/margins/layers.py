@@ -26,8 +26,7 @@ Shape = tuple[int, ...]
 
 
 def exact(value: Tensor) -> Tensor:
-    """Return a float64 copy, on the CPU, of a weight or constant, which must be a plain tensor of real
-    numbers."""
+    """Return a float64 copy, on the CPU, of a weight or constant: a plain tensor of real numbers."""
     if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or value.is_complex():
         found = f"{type(value).__name__} of {value.dtype}, {value.layout}"
         raise ModelError(f"a weight is a {found}: bounds need plain tensors of real numbers")
@@ -35,8 +34,8 @@ def exact(value: Tensor) -> Tensor:
 
 
 def gamma(terms: int) -> float:
-    """Return n u / (1 - n u): the relative error of n float64 operations in a row is less (Higham, 2002,
-    Lemma 3.1)."""
+    """Return n u / (1 - n u), above the relative error of n float64 operations in a row (Higham, 2002, Lemma
+    3.1)."""
     return terms * UNIT / (1 - terms * UNIT)
 
 
@@ -47,8 +46,8 @@ class LinearMap:
     `weight` holds the numbers that W is made of: ``apply(weights, x)`` is W x and ``transpose(weights, a,
     input shape)`` a W, for batches.  At most `terms` products enter one entry of either; `row_sum` is at
     least the largest row sum of |W|, `bias_size` at least the largest entry of |b| and of what was added up
-    to b.  `bias` broadcasts against a batch of outputs.  `weight_error` is the relative error of weight and
-    bias, whose exact values may not be floats; `diagonal` says that each output depends on one input alone.
+    to b, which broadcasts against outputs.  `weight_error` is the relative error of weight and bias, whose
+    exact values may not be floats; `diagonal` says that each output depends on one input alone.
     """
 
     weight: Tensor
@@ -152,8 +151,7 @@ def scale(
 ) -> LinearMap:
     """Return x -> weight x + shift, entry by entry.
 
-    `size` is at least the magnitude of what was added up to `shift`, and
-    `operations` the number of roundings behind `weight` and `shift`.
+    `size` is at least the magnitude of what was added up to `shift`, `operations` the roundings behind both.
     """
     return LinearMap(
         weight, lambda w, x: w * x, lambda w, a, shape: w * a, 1, _upper(weight.abs()), shift, size,
@@ -329,10 +327,9 @@ MODELESS = (RULES.keys() | CONTAINERS) - {nn.BatchNorm1d, nn.BatchNorm2d, nn.Dro
 
 
 def layer_of(name: str, module: nn.Module, shape: Shape) -> list[Layer]:
-    """Return the layers, one after the other, that compute what a module in evaluation mode computes.
+    """Return the layers that compute, one after the other, what a module in evaluation mode computes.
 
-    `shape` is that of its input, without the batch.  A parametrised layer, such as one of
-    `torch.nn.utils.parametrizations`, has the weights that its parametrisation gives now.
+    `shape` is its input's, without the batch.  A parametrised layer has the weights that it gives now.
     """
     kind = type(module)
     if parametrize.is_parametrized(module) and kind.__module__ == parametrize.__name__:

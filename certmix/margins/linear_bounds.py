@@ -26,8 +26,8 @@ class Relaxation:
 def relax(layer: Rectifier, box: Box) -> Relaxation:
     """Return the lines of a rectifier over a box (CROWN, H. Zhang et al., NeurIPS 2018).
 
-    Above it lies the chord; below it the line of slope 1 or of the
-    rectifier's own slope, whichever leaves the smaller area.
+    Above lies the chord, below the line of slope 1 or of the rectifier's own, whichever leaves the smaller
+    area.
     """
     lower, upper, slope = box.lower, box.upper, layer.slope
     active, inactive = lower >= 0, upper <= 0
@@ -99,8 +99,8 @@ def _rectifier(state: _Rows, node: Node, rows: Tensor, lines: Relaxation, box: B
 
 
 def _maximum(state: _Rows, node: Node, layer: Maximum, rows: Tensor, box: Box) -> None:
-    """Below a maximum lies its entry of largest lower bound; above it that entry, if it dominates
-    the others, or else the largest upper bound."""
+    """Below lies its entry of largest lower bound; above it too if it dominates, else the largest upper
+    bound."""
     owner, shape = state.owner, box.lower.shape[1:]
     lower, upper = layer.entries(box.lower), layer.entries(box.upper)
     best = lower.argmax(3, keepdim=True)
@@ -117,19 +117,6 @@ def _maximum(state: _Rows, node: Node, layer: Maximum, rows: Tensor, box: Box) -
     lost = 2 * gamma(terms) * _magnitude(rows) * size[owner]
     state.add(value, lost)
     state.hand(node.inputs[0], moved.view(-1, *shape), size)
-
-
-def _concretise(state: _Rows, rows: Tensor, box: Box) -> None:
-    """Least value of a row over a box."""
-    centre, width = box.centred()
-    spread = (rows.abs() * width[state.owner]).flatten(1).sum(1)
-    _subtract(state, rows, centre, spread, gamma(_entries(rows) + 2))
-
-
-def _concretise_l2(state: _Rows, rows: Tensor, ball: Ball) -> None:
-    """Least value of a row over an l2 ball: the dual norm of l2 is l2."""
-    size = (rows.flatten(1).square().sum(1) + _entries(rows) * TINY).sqrt()
-    _subtract(state, rows, ball.images, ball.eps[state.owner] * size, gamma(2 * _entries(rows) + 8))
 
 
 def _subtract(state: _Rows, rows: Tensor, centre: Tensor, spread: Tensor, terms: float) -> None:
@@ -154,8 +141,7 @@ def backward(
 
     Rows are exact coefficients (R, *shape of the node `start`), of the images `owner` (R,); `boxes` and
     `relaxations` hold the bounds of every node and the lines of the rectifiers before it.  Without `to_image`
-    the way back ends at the first nonlinear node, whose box is taken: interval bounds of the rows instead of
-    linear ones.
+    the way back ends at the first nonlinear node's box: interval bounds of the rows instead of linear ones.
     """
     state = _Rows(start, rows, owner)
     for number in range(start, -1, -1):
@@ -163,10 +149,14 @@ def backward(
             continue
         current, node = state.coefficients.pop(number), graph.nodes[number]
         layer, source = node.layer, boxes[node.inputs[0]] if node.inputs else boxes[0]
-        if isinstance(layer, Input) and ball.norm == "l2":
-            _concretise_l2(state, current, ball)
+        terms = _entries(current)
+        if isinstance(layer, Input) and ball.norm == "l2":  # least value over the ball: its dual norm is l2
+            size = (current.flatten(1).square().sum(1) + terms * TINY).sqrt()
+            _subtract(state, current, ball.images, ball.eps[owner] * size, gamma(2 * terms + 8))
         elif isinstance(layer, Input) or not (to_image or isinstance(layer, LinearMap | Sum)):
-            _concretise(state, current, boxes[number])
+            centre, width = boxes[number].centred()
+            spread = (current.abs() * width[owner]).flatten(1).sum(1)
+            _subtract(state, current, centre, spread, gamma(terms + 2))
         elif isinstance(layer, LinearMap):
             _linear(state, node, layer, current, source, graph.nodes[node.inputs[0]].shape)
         elif isinstance(layer, Maximum):
@@ -234,10 +224,8 @@ def bounds_of_layers(graph: Graph, ball: Ball, method: str) -> tuple[list[Box], 
 
 
 def differences(graph: Graph, ball: Ball, y: Tensor, method: str) -> Tensor:
-    """Return lower bounds of z_y - z_j for every j != y, (N, c - 1), -inf where nothing is known.
-
-    The bounds are the best of the intervals' and the lines'.
-    """
+    """Return lower bounds of z_y - z_j for every j != y, (N, c - 1), the best of both kinds, -inf where
+    unknown."""
     boxes, lines = bounds_of_layers(graph, ball, method)
     eye = torch.eye(graph.classes, dtype=torch.float64, device=y.device)
     rival = torch.arange(graph.classes, device=y.device)[None] != y[:, None]

@@ -42,12 +42,11 @@ def towards_rivals(before: Tensor, after: Tensor, selected: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ratio:
-    """What counts as a slope.
+    """What counts as a slope: ``rise(before, after, y) -> (n, k)`` of outputs (n, c), over ||d|| or else over
+    eps.
 
-    ``rise(before, after, y) -> (n, k)`` gives the numerators; outputs are (n, c), y is (n,).  They are
-    divided by ||d||, as in Lipschitz constants, if `by_distance`, or else by eps.  There is one a class (k =
-    c) if `wide`, or one in all (k = 1); `sides` is 2 where an output may rise or fall, so that an ascent is
-    made each way.
+    There is one a class (k = c) if `wide`, or one in all (k = 1); `sides` is 2 where an output may rise or
+    fall, so that an ascent is made each way.
     """
 
     summary: str
@@ -185,7 +184,7 @@ class Ascent:
         """Return the direction in which each point's own slope grows.
 
         It is taken in float64 at the logits and pulled back with largest slope 1; a single probability is
-        followed through its log-odds, of the same direction: a saturated softmax does not blind the ascent.
+        followed through its log-odds: a saturated softmax does not blind the ascent.
         """
         at = column[:, None]
         with torch.inference_mode(False), torch.enable_grad():
@@ -243,27 +242,19 @@ def local_search(
     Parameters
     ----------
     model, images, norm, eps
-        As for `certmix.attacks.pgd`.
+        As for `certmix.attacks.pgd`, with the same errors.
     of, ratio
         Names in `OUTPUTS` and `RATIOS` of `certmix.margins.local_search`.
-    steps, restarts
-        Steps of each restart, and number of restarts.
+    steps, restarts, batch_size
+        Steps of each restart, number of restarts, and points in one pass of the model.
     box
         Range of the input, to which perturbed points are kept; None for no range.
-    selected
-        int64 (N,): the classes y; the largest output's by default.
-    seeds
-        int64 (N,): key of each image's random starts; 0, 1, ... by default.
+    selected, seeds
+        int64 (N,): the classes y, by default the largest outputs'; keys of random starts, by default 0, 1,
+        ...
     judge
         The same model for float64 inputs, from which values are taken; by default a float64 copy of a module
         that can be so copied.
-    batch_size
-        Points in one pass of the model.
-
-    Raises
-    ------
-    ParameterError, ModelError
-        If an argument is out of range, or the model gives logits or gradients that are not finite.
 
     References
     ----------
@@ -322,10 +313,10 @@ def slopes_beyond_rounding(
 ) -> Tensor:
     """Return slopes, float64 (N, k), between images and points (N, ...), less what rounding may have added.
 
-    Outputs are computed in float64 by `judge`, or by `model` where it is None.  What its rounding can do is
-    allowed for generously: 1e4 units of the largest logit, and a millionth of what the lower precision of
-    `model` changes (float64 is 5e8 times finer).  Distances are rounded up.  A claim below such a slope is
-    contradicted.  Pairs of equal points have slope 0; the relaxed ratio is no slope and refused.
+    Outputs are computed in float64 by `judge`, or by `model` where it is None, whose rounding is allowed for
+    generously: 1e4 units of the largest logit, and a millionth of what the lower precision of `model` changes
+    (float64 is 5e8 times finer).  Distances are rounded up.  A claim below such a slope is contradicted.
+    Pairs of equal points have slope 0; the relaxed ratio is no slope and refused.
     """
     if not RATIOS[ratio].by_distance:
         raise ParameterError(

@@ -24,19 +24,14 @@ def softmax_margin_lower(differences: ArrayLike) -> FloatArray:
     Parameters
     ----------
     differences
-        (m, c - 1): l_j for every rival j of y, in any order.  -inf is a bound
-        like any other; a row with a NaN gives -1.
+        (m, c - 1): l_j for every rival j of y, in any order, else ParameterError.  -inf is a bound like any
+        other; a row with a NaN gives -1.
 
     Returns
     -------
     FloatArray
-        (m,) in [-1, 1], rounded down: numpy's exponentials are taken to be
-        right to 8 units in the last place.
-
-    Raises
-    ------
-    ParameterError
-        If `differences` is not a table with at least one column.
+        (m,) in [-1, 1], rounded down: numpy's exponentials are taken to be right to 8 units in the last
+        place.
 
     References
     ----------

@@ -29,15 +29,9 @@ NORMS = ("linf", "l2")
 class VerifiedRadii:
     """Radii within which a margin was verified, (m,) each.
 
-    Parameters
-    ----------
-    radius
-        In the units of the input; the closed ball of this radius was verified itself.  0 where nothing is.
-    status
-        `Status` values: ABSTAIN where even the image alone gives no class,
-        NOT_CERTIFIED where its margin is too small or no radius was verified.
-    evaluations
-        Number of (image, radius) pairs that were bounded.
+    `radius`, in the units of the input, is that of a closed ball that was verified itself, 0 where none was.
+    `status` is ABSTAIN where even the image alone gives no class, NOT_CERTIFIED where its margin is too small
+    or no radius was verified.  `evaluations` counts the pairs (image, radius) that were bounded.
     """
 
     radius: FloatArray
@@ -76,40 +70,30 @@ def logit_differences_lower(
 ) -> FloatArray:
     """Return lower bounds of z_y - z_j over the ball of radius eps, for every j != y.
 
-    Proved for the network in exact arithmetic with the given weights, and
-    the images as given; all computing is in float64, on the CPU, and rounded outwards.
+    Proved for the network in exact arithmetic with the given weights, and the images as given; all computing
+    is in float64, on the CPU, and rounded outwards.
 
     Parameters
     ----------
     model
-        A module of supported layers in evaluation mode, or its graph from
-        `build_graph`, which saves building it again.
-    images
-        (m, ...).
-    y
-        A class each, (m,).
+        A module of supported layers in evaluation mode, or its graph from `build_graph`, which saves building
+        it again.
+    images, y
+        (m, ...), and a class each, (m,).
     norm, eps
         ``"linf"`` or ``"l2"``; a radius, or one an image, in units of the input.
     method
-        ``"interval"``; ``"crown-ibp"`` (linear bounds of the logits over
-        interval bounds of the layers); ``"crown"`` (linear bounds of every
-        layer, much dearer).  Each takes the best of itself and ``"interval"``.
-    input_range
-        Smallest and largest value of an input: l-inf balls are cut to it.
-    chunk
-        Images that are bounded together.
+        ``"interval"``; ``"crown-ibp"`` (linear bounds of the logits over interval bounds of the layers);
+        ``"crown"`` (linear bounds of every layer, much dearer).  Each takes the best of itself and
+        ``"interval"``.
+    input_range, chunk
+        Smallest and largest value of an input: l-inf balls are cut to it.  Images that are bounded together.
 
     Returns
     -------
     FloatArray
-        (m, c - 1), rivals in order of class; -inf where nothing finite was found.
-
-    Raises
-    ------
-    ModelError
-        If bounds cannot be propagated through the model.
-    ParameterError
-        For a value out of range.
+        (m, c - 1), rivals in order of class; -inf where nothing finite was found.  ModelError if bounds
+        cannot be propagated through the model, ParameterError for a value out of range.
 
     References
     ----------
@@ -143,21 +127,10 @@ def margin_lower(
 ) -> FloatArray:
     """Return a verified lower bound of min_i h_y - h_i over the ball, h the model's softmax.
 
-    Where it is at least mu = (1 - alpha) / alpha, and positive, the mix of
-    weight alpha predicts y on the whole ball, whatever the other classifier is.
+    Where it is at least mu = (1 - alpha) / alpha, and positive, the mix of weight alpha predicts y on the
+    whole ball, whatever the other classifier is.  float64 (m,) in [-1, 1]; -1 where nothing is known.
+    Parameters and errors are those of `logit_differences_lower`.
 
-    Parameters
-    ----------
-    model, images, y, norm, eps, method, input_range, chunk
-        As for `logit_differences_lower`.
-
-    Returns
-    -------
-    FloatArray
-        (m,) in [-1, 1]; -1 where nothing is known.
-
-    Examples
-    --------
     >>> import torch
     >>> net = torch.nn.Linear(2, 2, bias=False)
     >>> net.weight.data = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
@@ -185,17 +158,10 @@ def certified_radius(
 ) -> VerifiedRadii:
     """Return, by bisection, the largest radius found at which the margin of h is verified to be >= mu.
 
-    Every returned radius was itself verified: nothing is assumed of how the
-    bounds change with eps.  Images do not influence each other, rounding apart.
-
-    Parameters
-    ----------
-    model, images, y, norm, method, input_range, chunk
-        As for `margin_lower`.
-    mu
-        Margin threshold in [0, 1], (1 - alpha) / alpha for a mix (Lemma 3.2); at 0 the margin must be > 0.
-    max_eps, tolerance
-        Largest radius that is tried; how far below a radius that was refused the result may lie.
+    Every returned radius was itself verified: nothing is assumed of how the bounds change with eps.  Images
+    do not influence each other, rounding apart.  `mu` in [0, 1] is (1 - alpha) / alpha for a mix (Lemma 3.2);
+    at 0 the margin must be > 0.  `max_eps` is the largest radius that is tried, `tolerance` how far below a
+    radius that was refused the result may lie; the rest is as for `margin_lower`.
     """
     if not 0.0 <= mu <= 1.0:
         raise ParameterError(f"mu = {mu}: the margin threshold must lie in [0, 1]: use (1 - alpha) / alpha")

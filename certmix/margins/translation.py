@@ -25,19 +25,10 @@ from certmix.models.foreign import FixedMode
 def build_graph(model: nn.Module, images: Tensor) -> Graph:
     """Return a model's layers in float64, on the CPU; the weights' values are kept exactly.
 
-    Parameters
-    ----------
-    model
-        Gives logits (N, classes); in evaluation mode.
-    images
-        (n, ...), of the data: the layers and the model are compared on 16 of them at most.
-
-    Raises
-    ------
-    ModelError
-        If bounds cannot be propagated through a layer (the message names it), or the layers are not what
-        runs: forward hooks, methods replaced on an instance, random numbers, a state that changes, a tensor
-        changed in place and used again, or other differences of logits than the model's.
+    The model gives logits (N, classes) and is in evaluation mode; `images` (n, ...) are of the data: layers
+    and model are compared on 16 of them at most.  ModelError if bounds cannot be propagated through a layer,
+    or the layers are not what runs: forward hooks, methods replaced on an instance, random numbers, a state
+    that changes, a tensor changed in place and used again, or other differences of logits than the model's.
     """
     check_parts(model)
     builder, source = Builder(images.shape[1:]), 0
@@ -48,32 +39,28 @@ def build_graph(model: nn.Module, images: Tensor) -> Graph:
         inner = inner.model if isinstance(inner, Normalized) else inner.module
     with nothing_drawn_or_kept(model):
         traced = trace(nn.Sequential(inner) if type(inner) in RULES else inner)
-        graph = _built(traced, builder, source)
+        made: dict[fx.Node, Any] = {}
+        for node in traced.graph.nodes:
+            if node.op == "placeholder":
+                made[node] = Value(source)
+            elif node.op == "get_attr":
+                made[node] = exact(attrgetter(str(node.target))(traced))
+            elif node.op != "output":
+                made[node] = step(builder, traced, node, made)
+            elif not isinstance(node.args[0], fx.Node) or not isinstance(made[node.args[0]], Value):
+                raise unsupported(f"an output of type {type(node.args[0]).__name__}")
+            else:
+                last = made[node.args[0]].node
+        builder.check_current("the output", last)
+        graph = Graph(tuple(builder.nodes[: last + 1]))
+        shape = graph.nodes[-1].shape
+        if len(shape) != 1 or shape[0] < 2:
+            raise ModelError(f"the model gives {shape} an image: bounds need 2 logits or more")
         check_agreement(graph, model, images)
     for path, part in model.named_modules():  # of no layer of torch's is it known whether its mode matters
         if part.training and type(part) not in MODELESS:
             name = f"layer {path}" if path else "the model"
             raise ModelError(f"{name} ({type(part).__name__}) is in training mode: call model.eval() first")
-    return graph
-
-
-def _built(traced: fx.GraphModule, builder: Builder, source: int) -> Graph:
-    made: dict[fx.Node, Any] = {}
-    for node in traced.graph.nodes:
-        if node.op == "placeholder":
-            made[node] = Value(source)
-        elif node.op == "get_attr":
-            made[node] = exact(attrgetter(str(node.target))(traced))
-        elif node.op != "output":
-            made[node] = step(builder, traced, node, made)
-        elif not isinstance(node.args[0], fx.Node) or not isinstance(made[node.args[0]], Value):
-            raise unsupported(f"an output of type {type(node.args[0]).__name__}")
-        else:
-            last = made[node.args[0]].node
-    builder.check_current("the output", last)
-    graph = Graph(tuple(builder.nodes[: last + 1]))
-    if len(graph.nodes[-1].shape) != 1 or graph.nodes[-1].shape[0] < 2:
-        raise ModelError(f"the model gives {graph.nodes[-1].shape} an image: bounds need 2 logits or more")
     return graph
 
 
@@ -92,11 +79,9 @@ DIFFER = "the traced layers do not give the model's logits: they differ"
 
 
 def check_parts(model: nn.Module) -> None:
-    """Refuse a model of which a part does more, or something else, than its class says.
-
-    That is a forward hook, a method replaced on an instance or on a class of torch's, or a part of torch's in
-    training mode whose mode matters.
-    """
+    """Refuse a model of which a part does more, or something else, than its class says: a forward hook, a
+    method replaced on an instance or on a class of torch's, or a part of torch's in training mode whose mode
+    matters."""
     if globally._global_forward_hooks or globally._global_forward_pre_hooks:
         raise ModelError(
             "a forward hook of all modules is set, which bounds cannot see: remove it (handle.remove())"
@@ -179,9 +164,9 @@ def _state(model: nn.Module) -> dict[str, Any]:
 def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
     """Refuse a graph whose differences of logits are not the model's, at the first 16 finite images.
 
-    The model runs in float64, where its own rounding hides nothing, and as it is, twice: it must answer
-    alike. What all images have in common, class by class, does not count as spread; where there is one image
-    alone, half of it is looked at as well.
+    The model runs in float64, where its rounding hides nothing, and as it is, twice: it must answer alike.
+    What all images have in common, class by class, is no spread; of a single image, half of it is looked at
+    too.
     """
     rows = images[images.flatten(1).isfinite().all(1)][:CHECKED].cpu()
     rows = rows if len(rows) else torch.zeros((1, *images.shape[1:]), dtype=images.dtype)

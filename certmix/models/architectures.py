@@ -206,9 +206,6 @@ def parse_normalize(text: str) -> Normalization:
     """Return mean and std from ``MEAN/STD``, each one number or a comma-separated list.
 
     ParameterError if the text is of another form, the lists differ in length or a std is not > 0.
-
-    >>> parse_normalize("0.5,0.4/0.25")
-    ((0.5, 0.4), (0.25,))
     """
     remedy = "write MEAN/STD, such as 0.5/0.25 or 0.49,0.48,0.45/0.25,0.24,0.26"
     try:

@@ -1,8 +1,8 @@
 """Models that others made: a file, an importable factory, an exported program, timm, RobustBench.
 
 Each function returns a `Foreign`: the torch module and what, beside its weights, fixes the function it
-computes.  The files that a model's code rests on, its own and what that imports from its folder or package,
-belong to what fixes it.  What cannot be loaded raises ModelError.
+computes, with the files that its code rests on, its own and what that imports.  What cannot be loaded raises
+ModelError.
 """
 
 from __future__ import annotations
@@ -43,9 +43,6 @@ def sources_of(file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
 
     Imports are read off the source and followed through `folder`, where the module's top-level name lies, and
     folders of ``sys.path`` that hold no library.  A computed name brings all of a package, or of a folder.
-
-    >>> list(sources_of(Path("nets.py"), b"import json", Path()))
-    ['nets.py']
     """
     given = (Path(entry or ".").resolve() for entry in sys.path)
     folders = [folder, *(one for one in given if one.is_dir() and not is_installed(one))]

@@ -17,8 +17,7 @@ def mix_logits(standard: Tensor, robust: Tensor, alpha: float) -> Tensor:
     """Return ``log((1 - alpha) softmax(standard) + alpha softmax(robust))``, float64 (..., classes).
 
     Equation 4 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off",
-    of logits (..., classes) and a mixing weight in [0, 1].  Computed by log-sum-exp, so that probabilities
-    too small for float32 still order the classes and carry gradients; no output is -inf.
+    of logits (..., classes) and a mixing weight in [0, 1], by log-sum-exp: no output is -inf.
     """
     return mix_outputs(standard, robust, alpha)
 

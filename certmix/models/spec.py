@@ -1,7 +1,4 @@
-"""From the text a user gives to a model that is ready to run.
-
->>> load_model("nets.py:wide", weights=Path("wide.safetensors"), normalize="0.5/0.25")  # doctest: +SKIP
-"""
+"""From the text a user gives to a model that is ready to run."""
 
 from __future__ import annotations
 

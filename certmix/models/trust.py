@@ -1,7 +1,6 @@
 """How far each classifier is trusted: the terms R_i of the mixed classifier's general form.
 
-A term is measured from gradients with respect to the input and handed on as its
-logarithm: where a softmax saturates, R_i itself is too small for any float.
+A term is handed on as its logarithm: where a softmax saturates, R_i itself is too small for any float.
 """
 
 from __future__ import annotations

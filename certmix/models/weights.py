@@ -45,12 +45,9 @@ def hash_state(module: nn.Module) -> str:
 
 
 def draws_weights(module: nn.Module, again: Callable[[], nn.Module]) -> bool:
-    """Whether the factory of a module gives other weights with torch's generator in another state.
+    """Whether the factory of a module, `again`, gives other weights with torch's generator in another state.
 
-    False also where `again`, which calls it, fails, and above `LARGEST` parameters, where it is not called.
-
-    >>> draws_weights(nn.Linear(2, 2), lambda: nn.Linear(2, 2)), draws_weights(nn.ReLU(), nn.ReLU)
-    (True, False)
+    False also where `again` fails, and above `LARGEST` parameters, where it is not called.
     """
     tensors = [value for value in module.state_dict().values() if isinstance(value, Tensor)]
     if any(nn.parameter.is_lazy(value) for value in tensors) or sum(v.numel() for v in tensors) > LARGEST:

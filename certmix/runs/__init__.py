@@ -1,7 +1,4 @@
-"""What a run keeps: an identity, numbers in a database, and its last table beside them.
-
-Names are loaded on first use: settings, which every command's help reads, need no numbers.
-"""
+"""What a run keeps: an identity, numbers in a database, and its last table; loaded on first use."""
 
 from __future__ import annotations
 

@@ -75,11 +75,7 @@ class AttackRequest(Settings, frozen=True):
         return {name: getattr(self, name) for name in names}
 
     def words(self) -> str:
-        """Return the attack in a few words, for headings.
-
-        >>> AttackRequest(steps=20).words()
-        'pgd (20 steps), linf eps 8/255'
-        """
+        """Return the attack in a few words: pgd (20 steps), linf eps 8/255."""
         budget = "" if self.steps is None else f" ({self.steps} {self._budget})"
         more = "" if self.restarts == 1 else f" x {self.restarts} restarts"
         return f"{self.attack}{budget}{more}, {self.norm} eps {as_given(self.eps)}"

@@ -29,11 +29,7 @@ DIAGNOSED = 16
 
 @dataclass(frozen=True)
 class Bench:
-    """What the cells of one study share.
-
-    ``positions`` are the images' positions in the data set; ``blind`` says which
-    of the models are mixes that gradients do not see whole.
-    """
+    """What the cells of one study share; ``blind`` names mixes that gradients do not see whole."""
 
     dataset: Dataset
     positions: IntArray
@@ -89,9 +85,9 @@ def attacked_points(
 ) -> Tensor:
     """Run the study's attack on a model; with reduced precision, images it only seemed to break are redone.
 
-    `early_stop` False goes on raising the loss of images that are already misclassified, as attacks that are
-    to transfer need.  `attack` is another name in `ATTACKS` than the request's, `settings` are more of its
-    settings, and `quick` is the model in reduced precision, where the caller made it.
+    `early_stop` False goes on raising the loss of misclassified images, as attacks that are to transfer need.
+    `attack` is another name in `ATTACKS`, `settings` are more of its settings, `quick` is the model in
+    reduced precision.
     """
     request, images, labels = bench.request, batch.images, batch.labels
     own = request.replace(attack=attack or request.attack)

@@ -1,8 +1,7 @@
 """Is a model still the one that a run was made with?  Its parts, and its logits of a few fixed inputs.
 
-A checksum covers weights, code and declared files, but not whatever else a model reads.  Each run therefore
-keeps its models' logits of some inputs, and every command that loads a model for a stored run compares them
-first.  No torch, but to compute logits.
+A checksum does not cover whatever else a model reads: each run keeps its models' logits of some inputs, and
+every command that loads a model for a stored run compares them first.  No torch, but to compute logits.
 """
 
 from __future__ import annotations
@@ -33,10 +32,8 @@ if TYPE_CHECKING:
 CLOSE = {"full": 1e-4, "half": 2e-2}
 """Share of the spread of its logits by which a model that computes in full or in half precision may differ
 from itself on another device, in another batch or under another version of torch."""
-INPUTS, COPIES = 4, 3
-"""Inputs of the data set whose logits are kept, and noisy copies of each."""
-SEED = 20_240_301
-"""Of the noise of these copies, which has nothing to do with that of a run."""
+INPUTS, COPIES, SEED = 4, 3, 20_240_301
+"""Inputs of the data set whose logits are kept, noisy copies of each, and the seed of their noise alone."""
 REMEDY = "restore its files, or certify anew with another --output"
 _ROUNDING = 2.0**-18
 """Of the largest logit: what is left of a difference of float32 numbers that nearly cancel."""
@@ -54,9 +51,9 @@ def probe(
 ) -> str:
     """Return a model's logits of the fixed inputs as text for a run's database.
 
-    The inputs are `INPUTS` of the data set, evenly spread, and `COPIES` noisy copies of each: of noise
-    level `sigma`, or without one of 1/8, 1/4 and 1/2 of these inputs' range, clipped to it.  They are
-    computed in full precision, without compilation, whatever the run's own arithmetic.
+    Those are `INPUTS` of the data set, evenly spread, and `COPIES` noisy copies of each: of noise level
+    `sigma`, or without one of 1/8, 1/4 and 1/2 of these inputs' range, clipped to it.  They are computed in
+    full precision, without compilation, whatever the run's own arithmetic.
     """
     import torch
 
@@ -100,13 +97,7 @@ def like(stored: str, model: LoadedModel, dataset: Dataset, device: torch.device
 
 
 def difference(stored: FloatArray, found: FloatArray, precision: str = "full") -> str:
-    """Say by how much logits (m, c) differ from the stored ones; "" where rounding may explain it.
-
-    >>> difference(np.eye(3), np.eye(3) + 1e-5)
-    ''
-    >>> difference(np.eye(2), np.array([[0.0, 1.0], [0.0, 1.0]]))
-    'its logits of 1 of 2 inputs differ by up to 100 % of their spread (rounding: 0.01 %), 1 in class'
-    """
+    """Say by how much logits (m, c) differ from the stored ones; "" where rounding may explain it."""
     if stored.shape != found.shape:
         return f"it gives logits of shape {found.shape}, not {stored.shape}"
     finite = np.isfinite(stored) & np.isfinite(found)
@@ -145,9 +136,9 @@ def hold(
     """Refuse models that no longer give the logits that a run keeps, of the fixed inputs and of its images.
 
     `where` is what to call the run, whose `store` is only read; `sigma` the noise level of the robust model's
-    inputs, None where it sees none; `wanted` the indices of the images that matter, None for all; `step` the
-    images in one forward pass.  Returns what is to be kept of models that the run does not know yet, by key;
-    ModelError if a model gives others, RunError if results of the robust model have no such logits.
+    inputs, None for none; `wanted` the indices of the images that matter, None for all; `step` the images in
+    a forward pass.  Returns what is to be kept of models that the run does not know yet, by key; ModelError
+    if a model gives others, RunError if results of the robust model have no such logits.
     """
     new = {}
     for role, model in loaded.models.items():
@@ -176,6 +167,10 @@ def differs(
     step: int = 100,
 ) -> str:
     """Say in what a model's logits are not those that a run keeps; see `hold`.  RunError if it keeps none."""
+    import torch
+
+    from certmix.calling import call_model
+
     stored = store.get(logits_key(model.checksum))
     if stored is None:
         raise _unknown("the run", role)
@@ -185,10 +180,23 @@ def differs(
     known = sorted(store.known(cell))
     answers = dict(zip(known, store.read(cell, known), strict=True))
     probabilities = {} if role == "robust" else store.standard(model.checksum)
-    for found in filter(None, (answers, probabilities)):
-        kept = {index: found[index] for index in found if wanted is None or index in wanted}
-        told = answers_differ(model, kept, dataset, device, step, probabilities=found is probabilities)
-        if told:
+    for kept, soft in ((answers, False), (probabilities, True)):  # of these, logarithms are compared
+        asked = set(kept) if wanted is None else set(kept) & set(wanted)
+        places = [place for place, index in enumerate(dataset.indices.tolist()) if index in asked]
+        found, half = [], False
+        for begin in range(0, len(places), step):
+            inputs = torch.from_numpy(stack(dataset, places[begin : begin + step]))
+            with torch.inference_mode():
+                logits = call_model(model.module, inputs.to(device), model.name)
+            half = half or _is_half(model, logits)
+            found.append((logits.double().log_softmax(1) if soft else logits.double()).cpu().numpy())
+        if not found:
+            continue
+        before = np.stack([kept[index] for index in dataset.indices[places].tolist()])
+        now = np.concatenate(found)
+        if soft:
+            before, now = np.log(np.maximum(before, _LEAST)), np.maximum(now, math.log(_LEAST))
+        if told := difference(before, now, "half" if half else "full"):
             return told
     return ""
 
@@ -196,10 +204,7 @@ def differs(
 def hold_original(
     folder: Path, described: dict[str, Any], store: Store, loaded: Loaded, device: torch.device | str
 ) -> None:
-    """Refuse models whose checksums or logits are not those of a run, which is only read: ModelError.
-
-    `described` and `store` are the run's; RunError if it keeps no logits.
-    """
+    """Refuse models whose checksums or logits are not those of a run that is only read: ModelError."""
     for role, model in loaded.models.items():
         stored = (described.get("models") or {}).get(role)
         if model is not None and isinstance(stored, dict) and stored.get("checksum") != model.checksum:
@@ -223,40 +228,6 @@ def _unknown(where: object, what: str) -> RunError:
 
 
 @full_float32()
-def answers_differ(
-    model: LoadedModel,
-    stored: Mapping[int, FloatArray],
-    dataset: Dataset,
-    device: torch.device | str,
-    step: int,
-    *,
-    probabilities: bool = False,
-) -> str:
-    """Say by how much a model's logits of images differ from the stored ones, (c,) by index.
-
-    With `probabilities` their softmax is what is stored, and logarithms are compared.
-    """
-    import torch
-
-    from certmix.calling import call_model
-
-    places = [place for place, index in enumerate(dataset.indices.tolist()) if index in stored]
-    if not places:
-        return ""
-    found, half = [], False
-    for begin in range(0, len(places), step):
-        inputs = torch.from_numpy(stack(dataset, places[begin : begin + step]))
-        with torch.inference_mode():
-            logits = call_model(model.module, inputs.to(device), model.name)
-        half = half or _is_half(model, logits)
-        found.append((logits.double().log_softmax(1) if probabilities else logits.double()).cpu().numpy())
-    before = np.stack([stored[index] for index in dataset.indices[places].tolist()])
-    now = np.concatenate(found)
-    if probabilities:
-        before, now = np.log(np.maximum(before, _LEAST)), np.maximum(now, math.log(_LEAST))
-    return difference(before, now, "half" if half else "full")
-
-
 def _is_half(model: LoadedModel, logits: torch.Tensor) -> bool:
     """Whether a model computes in half precision."""
     import torch
@@ -273,11 +244,7 @@ def changed(role: str, model: LoadedModel, where: object, told: str) -> ModelErr
 
 
 def changed_parts(before: Any, now: Mapping[str, str]) -> str:
-    """Say which parts of a model changed, given those that a description keeps; "" if it keeps none.
-
-    >>> changed_parts({"weights": "a", "x.py": "b"}, {"weights": "a", "x.py": "c", "y.py": "d"})
-    'x.py changed, y.py is new'
-    """
+    """Say which parts of a model changed, given those that a description keeps; "" if it keeps none."""
     if not isinstance(before, Mapping):
         return ""
     words = [f"{one} is gone" for one in before if one not in now]
@@ -298,9 +265,9 @@ def refuse_changed(folder: Path, models: Mapping[str, LoadedModel | None]) -> No
         before = known[role]
         if (
             model is None
+            or role in objects
             or not isinstance(before, dict)
             or before.get("spec") != model.spec
-            or role in objects
         ):
             continue
         wanted = identity.get(f"{role}_checksum", model.checksum)

@@ -28,11 +28,10 @@ Numbers = list[tuple[str, int, Any]]
 
 @dataclass(frozen=True)
 class Progress:
-    """Reported as numbers come.
+    """Reported as numbers come: images done, over all cells, the last cell's name, and samples drawn.
 
-    ``done`` and ``total`` are images, over all cells where there are several, and ``cell`` the last
-    one's name; ``drawn`` counts samples, ``certified`` the images certified at any radius > 0 by the
-    row that decides, ``right`` those classified right.
+    ``certified`` counts the images certified at any radius > 0 by the row that decides, ``right`` those
+    classified right.
     """
 
     done: int
@@ -158,9 +157,9 @@ class Cells:
     def todo(self, store: Store, positions: IntArray, elsewhere: Callable[[], Open] | None = None) -> Todo:
         """Return what images lack; `elsewhere` as in `certmix.runs.engine.Work`, where others may do it.
 
-        Batches go through all cells before the next begins, so that an interruption leaves images with
-        every figure.  Random starts are keyed by seed, cell and the images of the batch: repeating a
-        run gives the same numbers, whether or not it was interrupted.
+        Batches go through all cells before the next begins, so that an interruption leaves images with every
+        figure.  Random starts are keyed by seed, cell and the images of the batch: repeating a run gives the
+        same numbers.
         """
         lacking, known = self.lacking(store, positions), dict[int, Numbers]()
         for cell in self.cells if elsewhere is not None else ():

@@ -91,8 +91,7 @@ class EngineChoice(Settings, frozen=True):
         ),
     ] = None
     ray_address: Annotated[
-        str | None,
-        Option("ray: the cluster.", metavar="ADDRESS", shown="RAY_ADDRESS, or else a local Ray"),
+        str | None, Option("ray: the cluster.", metavar="ADDRESS", shown="RAY_ADDRESS, or else a local Ray")
     ] = None
 
     def check(self) -> None:
@@ -117,19 +116,9 @@ class Work:
 class Engine:
     """Gets items done, as was chosen, for a driver whose device is `device`; by `executor` if there is one.
 
-    Attributes
-    ----------
-    described
-        Plain data for ``run.json``.
-    device
-        Name of the device that workers compute on.
-    begins_alone
-        Whether this process works for some seconds before workers are thought of.
-
-    Raises
-    ------
-    ParameterError
-        If Ray is asked for and not installed, or beside an executor.
+    `described` is plain data for ``run.json``, `device` names the one that workers compute on, `begins_alone`
+    says whether this process works for some seconds before workers are thought of.  ParameterError if Ray is
+    asked for and not installed, or beside an executor.
     """
 
     def __init__(self, choice: EngineChoice, device: torch.device, executor: Executor | None = None) -> None:
@@ -187,7 +176,14 @@ class Engine:
                 break
             items = here(items, max(1.0, self._alone - spent), take)
         if items:
-            payload = _packed(work.elsewhere())
+            try:
+                payload = pickle.dumps(work.elsewhere())
+            except Exception as error:  # pickling runs code of the objects
+                raise ParameterError(
+                    f"data or models given as objects cannot be sent to workers ({_short(error)}): name them "
+                    "instead (a path, file.py:factory), define their classes at the top of a module, or use "
+                    "1 worker"
+                ) from None
             with self._start() as executor:
                 self._spread(executor, payload, work.name, deque(items), take, here)
 
@@ -214,9 +210,8 @@ class Engine:
                         break
                     size = min(MOST[died], math.ceil(len(waiting) / self._workers))
                     task = [waiting.popleft()]
-                    while (
-                        len(task) < size and deaths[name(waiting[0])] == died
-                    ):  # blame is shared by equals alone
+                    # blame is shared by equals alone
+                    while len(task) < size and deaths[name(waiting[0])] == died:
                         task.append(waiting.popleft())
                     try:
                         held[executor.submit(_do, payload, self.device, task)] = task
@@ -231,7 +226,14 @@ class Engine:
                         results, rest = future.result()
                     except BrokenExecutor:
                         deaths.update(map(name, task))
-                        _refuse_more_deaths([n for n in map(name, task) if deaths[n] >= TRIES], alive)
+                        if deadly := [n for n in map(name, task) if deaths[n] >= TRIES]:
+                            guard = " (a script must call certmix under if __name__ == '__main__':)"
+                            raise RunError(
+                                f"workers died {TRIES} times while they held {', '.join(deadly[:5])}"
+                                f"{', ...' * (len(deadly) > 5)}: use fewer --workers or a smaller "
+                                "--batch-size if memory is short, or --workers 1 to see why"
+                                f"{'' if alive else guard}; what is done is kept: repeat to go on"
+                            ) from None
                         results, rest = [], task
                     else:
                         alive = True
@@ -248,28 +250,6 @@ def _lost(error: Exception) -> RunError:
         f"the executor cannot take tasks any more ({_short(error)}): make a new one; what is done is kept: "
         "repeat to go on"
     )
-
-
-def _refuse_more_deaths(names: Sequence[str], alive: bool) -> None:
-    """End a run whose workers keep dying; `alive` says whether any has done something before."""
-    if names:
-        guard = "" if alive else " (a script must call certmix under if __name__ == '__main__':)"
-        raise RunError(
-            f"workers died {TRIES} times while they held {', '.join(names[:5])}{', ...' * (len(names) > 5)}: "
-            "use fewer --workers or a smaller --batch-size if memory is short, or --workers 1 to see why"
-            f"{guard}; what is done is kept: repeat to go on"
-        )
-
-
-def _packed(work: Open) -> bytes:
-    """Return what workers are sent."""
-    try:
-        return pickle.dumps(work)
-    except Exception as error:  # pickling runs code of the objects
-        raise ParameterError(
-            f"data or models given as objects cannot be sent to workers ({_short(error)}): name them instead "
-            "(a path, file.py:factory), define their classes at the top of a module, or use 1 worker"
-        ) from None
 
 
 def _short(error: Exception) -> str:

@@ -21,11 +21,7 @@ CERTIFY = "certify"
 
 
 def command_of(study: str) -> str:
-    """Return the command that makes the runs of a study, as it is typed.
-
-    >>> command_of("certify-margin"), command_of("nuts-fit"), command_of("mix-sweep")
-    ('certmix certify --certificate margin', 'certmix nuts fit', 'certmix mix-sweep')
-    """
+    """Return the command that makes the runs of a study, as it is typed."""
     if study == "nuts-certified":
         return "certmix nuts fit --certified"
     for prefix, words in (("certify-", "certify --certificate "), ("nuts-", "nuts ")):
@@ -39,19 +35,11 @@ NOISE_VERSION = 2
 
 
 class Identity(Settings, frozen=True):
-    """What decides which samples are drawn.
+    """What decides which samples are drawn: data and base classifier h by checksum, and how noise is made.
 
     Not part of it: alpha, certificates, radii, failure probability, the standard classifier, and which images
-    are asked for.
-
-    Parameters
-    ----------
-    data, data_checksum, robust, robust_checksum
-        Names and checksums of the data set, with its preprocessing, and of the base classifier h.
-    sigma, seed, selection_samples, precision
-        Noise level, key of all noise, samples that choose the class, arithmetic.
-    scores, noise_version
-        ``hard``, or ``soft`` with its temperature: what is kept of a sample; version of the noise generation.
+    are asked for.  `sigma` is the noise level, `seed` the key of all noise, `selection_samples` choose the
+    class; `scores` is ``hard``, or ``soft`` with its temperature: what is kept of a sample.
     """
 
     data: str
@@ -85,12 +73,8 @@ class Identity(Settings, frozen=True):
 class StudyIdentity:
     """What the records of an empirical study depend on, and nothing else.
 
-    Parameters
-    ----------
-    study, label
-        The command that makes such runs, and readable words for the folder's name.
-    parts
-        Plain data (JSON): checksums of data and models, attack, seed.
+    `study` is the command that makes such runs, `label` readable words for the folder's name; `parts` are
+    plain data (JSON): checksums of data and models, attack, seed.
     """
 
     study: str
@@ -111,16 +95,13 @@ class StudyIdentity:
 
 
 def _differences(stored: dict[str, Any], own: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    return [
-        f"{part} is {_short(stored.get(part))} there, {_short(own[part])} asked"
-        for part in own
-        if part not in names and stored.get(part) != own[part]
-    ]
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text[:12] + "..." if len(text) >= 64 else text
+    found = []
+    for part in own:
+        if part not in names and stored.get(part) != own[part]:
+            texts = (" ".join(str(value).split()) for value in (stored.get(part), own[part]))
+            there, asked = (text[:12] + "..." if len(text) >= 64 else text for text in texts)
+            found.append(f"{part} is {there} there, {asked} asked")
+    return found
 
 
 def _folder_name(words: str, parts: dict[str, Any]) -> str:
@@ -129,8 +110,6 @@ def _folder_name(words: str, parts: dict[str, Any]) -> str:
 
 ASIDE = ".earlier"
 """Folder, inside a run's own, that keeps what ``--fresh`` replaces until the new run has begun."""
-
-
 FORMAT_VERSION = 2
 DATABASE = "numbers.sqlite"
 DESCRIPTION, LOCK = "run.json", "lock"
@@ -209,18 +188,11 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
 
 
 class Run:
-    """One run: its store, and its folder, locked while open.
+    """One run: its store, and its folder, made if missing and locked while open; in memory without `path`.
 
     A run that `fresh` replaces lies aside until the folder is closed; it is put back if by then nothing was
-    kept of the new one, or a value, the data or a model of it was refused.  RunError if another process
-    writes to the folder, or it holds a run of another identity.
-
-    Parameters
-    ----------
-    path, fresh
-        The folder, made if missing, where `fresh` deletes an earlier run first; None keeps the run in memory.
-    identity, classes
-        What the run's records depend on; number of classes, of a run that is sampled.
+    kept of the new one, or a value, the data or a model of it was refused.  `classes` are those of a run that
+    is sampled.  RunError if another process writes to the folder, or it holds a run of another identity.
     """
 
     def __init__(

@@ -42,8 +42,6 @@ class PublishedLog:
 
     Parameters
     ----------
-    source
-        The file, as it was named.
     index, label, predict
         int64: index in the data set, class, prediction (-1 abstains).
     radius, lowest
@@ -52,10 +50,9 @@ class PublishedLog:
     correct, time
         The columns as they stand; what label and prediction say (float64), and empty, where there are none.
         No figure is computed from them.
-    decimals
-        Digits after the point where every radius has equally many, otherwise None.
-    cut_off
-        Whether the last line was incomplete, and left out.
+    decimals, cut_off
+        Digits after the point where every radius has equally many, otherwise None; whether the last line was
+        incomplete, and left out.
     bound, sigma
         Name of the bound that the radii rest on, and noise level; None where the log does not say.
     """
@@ -116,8 +113,8 @@ def _seconds(text: str) -> float:
 def lowest_printed(text: str, decimals: int | None = None, significant: int = _SIGNIFICANT) -> float:
     """Return the lowest number that is printed as `text`, a number >= 0, when rounded to nearest.
 
-    It was rounded to `decimals` digits after the point, or if that is None to `significant` digits, where the
-    text does not show more (trailing zeros may have been cut off, as Python's ``{:.3}`` does).
+    To `decimals` digits after the point, or if that is None to `significant` digits, or as many as the text
+    shows (trailing zeros may have been cut off, as Python's ``{:.3}`` does).
 
     >>> lowest_printed("0.75"), lowest_printed("1.0"), lowest_printed("0.750", decimals=3)
     (0.7495, 0.9995, 0.7495)
@@ -145,8 +142,7 @@ def lowest_printed(text: str, decimals: int | None = None, significant: int = _S
 def _lowest(texts: set[str]) -> dict[str, float]:
     """Return the lowest number that prints so, for every radius of a column.
 
-    It does not say whether it was rounded to significant digits or to decimals: to as many as it shows at
-    most, either way, and the lower number is taken.
+    The lower of two: rounded to as many significant digits, or decimals, as the column shows at most.
     """
     shown = {text: _plain(text) for text in texts if float(text) > 0}
     numbers = [Decimal(text).as_tuple() for text in shown.values()]
@@ -164,12 +160,6 @@ def _plain(text: str) -> str:
     number = Decimal(text)
     whole = number == number.to_integral_value() and text.strip().endswith(".0")
     return str(number.normalize()) if whole or int(number.as_tuple().exponent) >= 0 else text
-
-
-def _common_decimals(texts: set[str]) -> int | None:
-    """Digits after the point, where all radii have equally many."""
-    tails = {None if "e" in text.lower() else len(text.partition(".")[2]) for text in texts}
-    return tails.pop() if len(tails) == 1 else None
 
 
 def _lines(path: Path) -> tuple[list[str], bool]:
@@ -228,12 +218,13 @@ def read_log(path: str | Path) -> PublishedLog:
         "0" if no else row[names.index("radius")] for (_, row), no in zip(table.rows, endless, strict=True)
     ]
     lowest, level = _lowest(set(texts)), partial(_number, fits=lambda sigma: 0 < sigma < math.inf)
+    tails = {None if "e" in text.lower() else len(text.partition(".")[2]) for text in texts}
     correct = table.read("correct", _correct, "1, 0, True or False") or predict == label
     return PublishedLog(
         str(path), index, label, predict, np.where(endless, 0.0, radius),
         np.array([lowest[text] for text in texts], np.float64), np.array(correct, np.float64),
-        tuple(table.read("time", str, "") or [""] * len(index)), _common_decimals(set(texts)), cut_off,
-        bound=table.common("bound", str.strip, ""), sigma=table.common("sigma", level, "a number > 0"),
+        tuple(table.read("time", str, "") or [""] * len(index)), tails.pop() if len(tails) == 1 else None,
+        cut_off, table.common("bound", str.strip, ""), table.common("sigma", level, "a number > 0"),
     )  # fmt: skip
 
 
@@ -398,8 +389,8 @@ OWN_HEADER = f"{HEADER}\tbound"
 def write_log(path: Path, rows: Iterable[tuple[int, int, int, float, float]], bound: str) -> None:
     """Write rows (index, label, prediction, radius, seconds) in the format of Cohen et al., and the bound.
 
-    The file is replaced at once or not at all.  Prediction -1 means abstention; radii are rounded down to six
-    decimals.  The name of the bound that they rest on decides whether p and q can be taken back from them.
+    Prediction -1 means abstention; radii are rounded down to six decimals.  The name of the bound that they
+    rest on decides whether p and q can be taken back from them.
     """
     lines = [OWN_HEADER]
     for index, label, prediction, radius, seconds in rows:

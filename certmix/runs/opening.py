@@ -35,9 +35,9 @@ def open_run(
     """Open a run, by default in ``runs/<identity>``, and describe it.
 
     `description` returns what ``run.json`` is to say; it is called once the models are known to be the run's,
-    and may still refuse: nothing has been written of this request by then.  `classes` are those of a run that
-    is sampled; `sigma`, `wanted` and `step` as for `certmix.runs.behaviour.hold`.  ModelError if a model is
-    not the one that the run was made with, RunError if the folder cannot be used or holds another run.
+    and may still refuse: nothing has been written by then.  `sigma`, `wanted` and `step` are as for
+    `certmix.runs.behaviour.hold`.  ModelError if a model is not the one that the run was made with, RunError
+    if the folder cannot be used or holds another run.
     """
     path = None
     if not in_memory:

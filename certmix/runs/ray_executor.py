@@ -43,9 +43,9 @@ class _Actor:
 class RayExecutor(Executor):
     """Actors with one CPU and `gpus` each, one for each task under way; dead ones are replaced.
 
-    A Ray that is started, and ended, here has `workers` CPUs; `gpus` may be fractions, and actors that find
-    no free resources wait for them; `address` None is ``RAY_ADDRESS``, else a local Ray.  ParameterError if
-    Ray is not installed or has no such GPUs on this machine, RunError without a connection.
+    A Ray that is started, and ended, here has `workers` CPUs; actors that find no free resources wait for
+    them; `address` None is ``RAY_ADDRESS``, else a local Ray.  ParameterError if Ray is not installed or has
+    no such GPUs on this machine, RunError without a connection.
     """
 
     def __init__(self, workers: int, gpus: float, address: str | None) -> None:

@@ -29,12 +29,11 @@ DERIVED: Any = None
 class Option:
     """What the command line and error messages say of a field, in its `Annotated`.
 
-    `choices` is a table whose names are the values allowed, or a function that returns it where it is slow to
-    import; `example` a good value, named by error messages; `flag` the option's name where it is not the
-    field's; `shown` the default in words, where it follows from other values; `metavar` what stands for the
-    value in the help.  `parse` takes the command line's text to the value, where its type does not say how,
-    `read` any usual spelling to the value, and `check` a value of the right type to the value to keep, or
-    raises ParameterError.
+    `choices` is a table whose names are the values allowed, or a function that returns it; `example` a good
+    value for error messages; `flag` the option's name where it is not the field's; `shown` the default in
+    words, `metavar` what stands for the value in the help.  `parse` takes the command line's text to the
+    value, where its type does not say how, `read` any usual spelling to the value, and `check` a value of the
+    right type to the value to keep, or raises ParameterError.
     """
 
     help: str = ""
@@ -348,11 +347,7 @@ _NORMS = {"inf": "linf", "infinity": "linf", "\u221e": "linf", "2": "l2", "1": "
 
 
 def norm_name(norm: Any) -> Any:
-    """Return a norm's name as certmix spells it, from any usual spelling; what is none stays as it is.
-
-    >>> [norm_name(norm) for norm in ("Linf", "inf", "L2", 2, "l_1", "lp")]
-    ['linf', 'linf', 'l2', 'l2', 'l1', 'lp']
-    """
+    """Return a norm's name as certmix spells it, of L2, 2, l_1, inf ...; what is none stays as it is."""
     if not isinstance(norm, str | Real):
         return norm
     bare = str(norm).lower().replace("_", "").replace("-", "").removeprefix("l")

@@ -52,8 +52,8 @@ class Sources(Settings, frozen=True):
 
     `data`, `standard` and `robust` may also be a `Dataset` or torch modules; such a run can be resumed but
     not be reproduced from its description.  ``standard`` None leaves the standard classifier out:
-    certificates do not depend on it.  ``robust`` None takes the shipped model of the noise level.  ``split``
-    None is "test", or all of data without splits, which refuse a name.
+    certificates do not depend on it.  ``robust`` None takes the shipped model of the noise level, ``split``
+    None "test", or all of data without splits.
     """
 
     data: Annotated[
@@ -126,11 +126,7 @@ class Sources(Settings, frozen=True):
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Sources:
-        """Return the sources of a run from its description.
-
-        RunError if the run was made from objects that only its program holds, TypeError if the description
-        holds something else.
-        """
+        """Return the sources in a run's description; RunError if they were objects, TypeError if no good."""
         known = dict(stored) if isinstance(stored, dict) else {"sources": stored}
         objects = known.pop("objects", None)
         if "split" in known:
@@ -231,8 +227,8 @@ def load_models(
 ) -> Loaded:
     """Load data, the robust model `robust_spec` and the standard model, and check that they fit together.
 
-    `dataset` are the data, where they are loaded already; `say` receives warnings, one line each.  DataError,
-    ModelError or ParameterError if something cannot be loaded or does not fit.
+    `dataset` is given where it is loaded already; `say` receives warnings.  DataError, ModelError or
+    ParameterError if something cannot be loaded or does not fit.
     """
     from certmix.models.spec import load_model, wrap_model
 

@@ -56,13 +56,12 @@ class ImageRecord:
         a look.
     seconds, device
         Wall time spent on sampling, and the device type that drew the newest samples.
-    noise_error
-        eps: how far a probability under the drawn noise may be from one under the Gaussian.
-    lost
-        l2 distance between the input and the grid point that was sampled; 0 for 8-bit inputs.
+    noise_error, lost
+        eps: how far a probability under the drawn noise may be from one under the Gaussian; l2 distance
+        between the input and the grid point that was sampled, 0 for 8-bit inputs.
     places
-        Batch places that the smoothed classifier is the average over: 1 where a row's answer does not depend
-        on its place.
+        Batch places that the smoothed classifier is the average over, 1 where a row's answer does not depend
+        on its own.
     """
 
     index: int
@@ -91,18 +90,10 @@ class ImageRecord:
 class Store:
     """A vector of numbers, float64 or int64, for each cell and image, and remembered facts.
 
-    Every write is a transaction of its own.  RunError, here or in any method, if it cannot be read as such a
-    database.
+    `path` None keeps them in memory; `classes` are those of a run that is sampled; `read_only` opens an
+    existing file without writing to it, nor beside it.  Each write is a transaction.  RunError, here or in
+    any method, if it cannot be read as such a database.
 
-    Parameters
-    ----------
-    path, classes
-        Database file, or None for one in memory; number of classes, of a run that is sampled.
-    read_only
-        Open an existing file without writing to it, nor beside it.
-
-    Examples
-    --------
     >>> store = Store(None)
     >>> store.write("votes@100", [3, 5], np.array([[97, 3], [50, 50]]))
     >>> store.known("votes@100"), store.read("votes@100", [5])
@@ -242,10 +233,20 @@ class Store:
                 scores[index][samples] = found
         if not inputs.keys() == sampling.keys() == selection.keys():
             raise self._unreadable("an image without its input, its sampling or its selection samples")
-        return {
-            i: self._record(i, inputs[i], sampling[i], selection[i], looks[i], scores[i])
-            for i in sorted(selection)
-        }
+        records = {}
+        for index in sorted(selection):
+            label, *checksum = inputs[index].tolist()
+            noise_error, lost, places, seconds, device = sampling[index].tolist()
+            whole = places.is_integer() and 1 <= places <= 1 << 32 and device in (0, 1, 2)
+            finite = 0 <= noise_error <= 1 and 0 <= lost < math.inf and 0 <= seconds < math.inf
+            if not (label >= 0 and whole and finite):
+                raise self._unreadable(f"{INPUT} or {SAMPLING} of image {index}: a value that cannot be")
+            records[index] = ImageRecord(
+                index, label, np.array(checksum, "<i8").tobytes().hex(), selection[index],
+                _Looks(looks[index]), seconds, DEVICES[int(device)], scores[index], noise_error, lost,
+                int(places),
+            )  # fmt: skip
+        return records
 
     def _samples(self, cell: Any) -> int:
         """Return the number of samples in the name of a cell of votes or of scores."""
@@ -296,32 +297,6 @@ class Store:
                 )
             found.update(part if packed and classes > _FEW else votes)
         return found
-
-    def _record(
-        self,
-        index: int,
-        about: IntArray,
-        sampling: FloatArray,
-        selection: IntArray,
-        looks: dict[int, Any],
-        scores: dict[int, ScoreStatistics],
-    ) -> ImageRecord:
-        label, *checksum = about.tolist()
-        noise_error, lost, places, seconds, device = sampling.tolist()
-        if not (
-            label >= 0
-            and 0 <= noise_error <= 1
-            and 0 <= lost < math.inf
-            and 0 <= seconds < math.inf
-            and places.is_integer()
-            and 1 <= places <= 1 << 32
-            and device in (0, 1, 2)
-        ):
-            raise self._unreadable(f"{INPUT} or {SAMPLING} of image {index}: a value that cannot be")
-        return ImageRecord(
-            index, label, np.array(checksum, "<i8").tobytes().hex(), selection, _Looks(looks), seconds,
-            DEVICES[int(device)], scores, noise_error, lost, int(places),
-        )  # fmt: skip
 
     def standard(self, checksum: str) -> dict[int, FloatArray]:
         """Return the probabilities (c,) stored for a standard classifier, by image index."""

@@ -1,7 +1,4 @@
-"""Training the shipped models: recipes, objectives, one loop, a card for each result.
-
-Importing this package imports no torch; the loop does, on first use.
-"""
+"""Training the shipped models: recipes, objectives, one loop, a card for each result; torch on first use."""
 
 from __future__ import annotations
 

@@ -84,13 +84,7 @@ def train(
         model.whiten(images[:5000] / 255.0)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
-    weights = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [  # biases and normalisations are not decayed
-        {"params": [p for p in weights if p.ndim > 1]},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    decay = recipe.weight_decay
-    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=decay)
+    optimizer = _optimizer(model, recipe)
     identity = {"recipe": recipe.as_dict(), "seed": seed, "images": len(images), "precision": precision}
     first = 0
     if checkpoint is not None and checkpoint.exists():
@@ -139,6 +133,16 @@ def train(
             torch.save(state, checkpoint.with_suffix(".partial"))
             os.replace(checkpoint.with_suffix(".partial"), checkpoint)
     return average.eval()
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Nesterov momentum; biases and normalisations are not decayed."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in weights if p.ndim > 1]},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
 
 
 def _resume(

@@ -49,8 +49,7 @@ class Recipe(Settings, frozen=True):
     ramp: NotNegative = 0.0
     regulariser: NotNegative = 0.0
     sharpen_alpha: Annotated[
-        float,
-        Option("interval: mixing weight that logits are scaled for at the end; 0: none.", shown="0.76"),
+        float, Option("interval: mixing weight that logits are scaled for at the end; 0: none.", shown="0.76")
     ] = 0.0
 
     def check(self) -> None:

@@ -1,7 +1,4 @@
-"""The shipped models: a card (NAME.json) beside weights (NAME.safetensors).
-
-`certmix train` writes the same pair into a folder of the user's.  Reading a card does not import torch.
-"""
+"""The shipped models: a card (NAME.json), read without torch, beside weights (NAME.safetensors)."""
 
 from __future__ import annotations
 
