@@ -1,9 +1,8 @@
 """What adaptive attacks on a nonlinear mix differentiate, since the mix itself hides its gradient.
 
-At temperature 0 the standard model's answer has no gradient, and the transform
-is flat in places.  The auxiliary mix has neither fault: attack it and judge
-the true mix (transfer), or attack `DirectBypass`, which has the true mix's
-values and the auxiliary's gradient, with any attack library.
+At temperature 0 the standard model's answer has no gradient, and the transform is flat in places.  The
+auxiliary mix has neither fault: attack it and judge the true mix (transfer), or attack `DirectBypass`, which
+has the true mix's values and the auxiliary's gradient, with any attack library.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ class AuxiliaryMixture(nn.Module):
 
     References
     ----------
-    Equation 8, Appendix B.2.1, of Bai, Zhou, Patel, Sojoudi, "MixedNUTS",
-    TMLR 2024; r_d = 0.9 as there.
+    Equation 8, Appendix B.2.1, of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024; r_d = 0.9 as there.
     """
 
     def __init__(

@@ -79,11 +79,10 @@ def fit(
 ) -> NutsFit:
     """Return the grid's best transform and its mixing weight: `solve_beta` of `margin_grid`.
 
-    Minimises the share of misclassified clean images whose margin is >= q,
-    where q is the largest margin that a share beta of the rightly classified
-    attacked images keeps.  Tune on images that no result is reported on.
-    Arrays that do not fit together, or no attacked image that is classified right, are a DataError; a value
-    out of range, and a grid of which no point meets (7), a ParameterError.
+    Minimises the share of misclassified clean images whose margin is >= q, where q is the largest margin that
+    a share beta of the rightly classified attacked images keeps.  Tune on images that no result is reported
+    on. Arrays that do not fit together, or no attacked image that is classified right, are a DataError; a
+    value out of range, and a grid of which no point meets (7), a ParameterError.
 
     Parameters
     ----------
@@ -167,9 +166,8 @@ def margin_grid(
     grid, clamp, top_k
         Candidates of s, p and c; the rest as in `TransformSettings`.
     rival
-        ``"label"``: the margin of a misclassified clean image is that over its
-        label, which is what a right standard model must outweigh.
-        ``"second"``: that of Definition 2.1, to its second class, as in the
+        ``"label"``: the margin of a misclassified clean image is that over its label, which is what a right
+        standard model must outweigh. ``"second"``: that of Definition 2.1, to its second class, as in the
         paper.  The two differ where the label comes third or later.
     standard_correct
         Optional bool (m,): where the standard model classifies the clean image

@@ -144,9 +144,8 @@ def save_nuts(
     fit, tuning
         How the numbers were found, and on which images.
     copy_weights
-        Copy weights, cards and exported programs into the folder, under names
-        made of their checksums.  Shipped models, and those that timm or
-        RobustBench fetch, stay names; Python code stays where it is.
+        Copy weights, cards and exported programs into the folder, under names made of their checksums.
+        Shipped models, and those that timm or RobustBench fetch, stay names; Python code stays where it is.
     """
     place = Path(folder)
     g, h = (_refer(base, place, copy_weights) for base in (standard, robust))

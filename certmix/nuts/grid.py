@@ -185,12 +185,10 @@ class FitFacts(Described, frozen=True):
     margin_threshold
         q: alpha is 1 / (1 + q), and a margin of at least q withstands any standard model.
     objective
-        Share of the `clean_wrong` images whose margin is >= q, which no
-        standard model can mend; 0 if there are none.  With the rival
-        ``"label"`` every right standard model mends all others.
+        Share of the `clean_wrong` images whose margin is >= q, which no standard model can mend; 0 if there
+        are none.  With the rival ``"label"`` every right standard model mends all others.
     constraint_share
-        Share of the `attacked_right` images whose margin is >= q; the
-        conservative quantile keeps it >= beta.
+        Share of the `attacked_right` images whose margin is >= q; the conservative quantile keeps it >= beta.
     ties
         Feasible grid points with this objective, the chosen one included.
     on_edge

@@ -68,8 +68,7 @@ def standardize(shifted: Any, kept: Any, spread: Any) -> Any:
     ``(z - mean) / sqrt(var + 1e-8)`` with the unbiased variance (divided by k - 1), as in the reference
     implementation, so that published (s, p, c) mean the same transform.  `shifted` (..., c) are logits less
     the largest of their row, `kept` (..., k) those that mean and variance are taken from, `spread` (..., 1)
-    is the largest less the smallest logit, a constant to gradients: divided by it first, no square
-    overflows.
+    is the largest less the smallest logit, a constant to gradients: divided by it first, no square overflows.
     """
     scale = spread.clip(1.0)
     shifted, kept = shifted / scale, kept / scale

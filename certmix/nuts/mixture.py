@@ -52,10 +52,9 @@ def transformed_logits(robust: Tensor, transform: Callable[[Tensor], Tensor]) ->
 def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperature: float = 0.0) -> Tensor:
     """Return ``log((1 - alpha) G + alpha softmax(transformed))``, G the standard model at a temperature.
 
-    G is ``softmax(standard / temperature)``, or at temperature 0 one-hot: 1 at
-    the largest logit, the lowest class where several are largest.  Finite
-    logits (..., classes) give finite float64 log-probabilities; NaN stays NaN,
-    at temperature 0 as well.
+    G is ``softmax(standard / temperature)``, or at temperature 0 one-hot: 1 at the largest logit, the lowest
+    class where several are largest.  Finite logits (..., classes) give finite float64 log-probabilities; NaN
+    stays NaN, at temperature 0 as well.
 
     Parameters
     ----------
@@ -64,8 +63,7 @@ def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperatu
     alpha
         Mixing weight in [0, 1].
     temperature
-        0, or between 1e-6 and 1e6; not 0 at alpha 0, for a one-hot output alone
-        has no finite logarithm.
+        0, or between 1e-6 and 1e6; not 0 at alpha 0, for a one-hot output alone has no finite logarithm.
 
     References
     ----------

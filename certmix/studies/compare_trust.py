@@ -49,9 +49,8 @@ def compare_trust(
 ) -> StudyResult:
     """Attack the mix of every trust term and form at several weights, with equal budgets.
 
-    R_i of equation 3 has a scale of its own for every term (a gradient's
-    norm), so weights are compared where they mean the same: ``weight`` w
-    stands for the gamma at which the median calibration image gives the
+    R_i of equation 3 has a scale of its own for every term (a gradient's norm), so weights are compared where
+    they mean the same: ``weight`` w stands for the gamma at which the median calibration image gives the
     robust classifier the weight w = gamma R / (1 + gamma R).
 
     Weights lie in [0, 1]; 0 and 1 are added.  Trust terms and forms are names in

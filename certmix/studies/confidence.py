@@ -26,13 +26,12 @@ def confidence(
 ) -> StudyResult:
     """Tabulate the top-two probability gaps of both classifiers, and judge the robust one.
 
-    Mixing gains where the robust classifier is sure when it is right under
-    attack and unsure when it is wrong on clean images ("benign confidence").
-    Each classifier is attacked by itself, at full strength: images that are
-    already misclassified are attacked further.  The attack is PGD of 20 steps by default, as in Section 4.2
-    and Table 1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness
-    trade-off".  ``.data`` of the result holds the gaps by classifier (``g``, ``h``), cell (``clean``,
-    ``STD``, ``ROB``) and whether the answer is right.
+    Mixing gains where the robust classifier is sure when it is right under attack and unsure when it is wrong
+    on clean images ("benign confidence"). Each classifier is attacked by itself, at full strength: images
+    that are already misclassified are attacked further.  The attack is PGD of 20 steps by default, as in
+    Section 4.2 and Table 1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
+    accuracy-robustness trade-off".  ``.data`` of the result holds the gaps by classifier (``g``, ``h``), cell
+    (``clean``, ``STD``, ``ROB``) and whether the answer is right.
     """
     request = request or AttackRequest(steps=20)
     with open_study("confidence", request, sources, where, asked={}) as study:

@@ -33,12 +33,11 @@ def mix_sweep(
 ) -> StudyResult:
     """Attack the mix at every alpha, and both classifiers, and tabulate accuracy over alpha.
 
-    STD and ROB points are made once, on the standard and on the robust
-    classifier, and serve every alpha; MIX points are made on the mix end to
-    end, one set an alpha, and serve the worst case of the others besides: an
-    image counts as right when no point found for it, by any attack of the
-    sweep, is misclassified.  The attack is PGD of 20 steps by default, as in Section 4.1 and Figure 2 of Bai,
-    Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off".
+    STD and ROB points are made once, on the standard and on the robust classifier, and serve every alpha; MIX
+    points are made on the mix end to end, one set an alpha, and serve the worst case of the others besides:
+    an image counts as right when no point found for it, by any attack of the sweep, is misclassified.  The
+    attack is PGD of 20 steps by default, as in Section 4.1 and Figure 2 of Bai, Anderson, Sojoudi, "Mixing
+    classifiers to alleviate the accuracy-robustness trade-off".
     """
     request = request or AttackRequest(steps=20)
     weights = check_alphas(alphas)

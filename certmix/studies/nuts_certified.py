@@ -114,13 +114,11 @@ def nuts_certified(
 ) -> StudyResult:
     """Choose s, p, c and alpha for certified accuracy at a radius, and certify the mix on other images.
 
-    The transform acts on each noisy copy's logits, before the average: h(x) =
-    E softmax(M(base(x + noise))), so that all certificates of a smoothed h
-    stand.  It is chosen on noise and images of its own; the other images are
-    then certified, with the transform and with hard votes, by
-    `certmix.certification.run` and its confidence bounds.  The robust model of the sources is h's base; None
-    takes the shipped one of the noise level.  ``.data`` of the result is the `CertifiedFit`; ``.folder``
-    loads as ``nuts:FOLDER``.
+    The transform acts on each noisy copy's logits, before the average: h(x) = E softmax(M(base(x + noise))),
+    so that all certificates of a smoothed h stand.  It is chosen on noise and images of its own; the other
+    images are then certified, with the transform and with hard votes, by `certmix.certification.run` and its
+    confidence bounds.  The robust model of the sources is h's base; None takes the shipped one of the noise
+    level.  ``.data`` of the result is the `CertifiedFit`; ``.folder`` loads as ``nuts:FOLDER``.
     """
     named, where = sources or Sources(), where or Surroundings()
     said: set[str] = set()

@@ -1,9 +1,8 @@
 """The plan of a certified mix: its transform and alpha, by what bounds will give, from stored noisy logits.
 
-With the transform inside the expectation, h(x) = E softmax(M(base(x + noise)))
-has values in the simplex, so every certificate of a smoothed classifier
-stands.  Nothing here is certified: these are averages over a few tuning
-samples, plans of what bounds will give, and a choice among them.
+With the transform inside the expectation, h(x) = E softmax(M(base(x + noise))) has values in the simplex, so
+every certificate of a smoothed classifier stands.  Nothing here is certified: these are averages over a few
+tuning samples, plans of what bounds will give, and a choice among them.
 """
 
 from __future__ import annotations
