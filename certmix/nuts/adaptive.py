@@ -1,8 +1,7 @@
 """What adaptive attacks on a nonlinear mix differentiate, since the mix itself hides its gradient.
 
-At temperature 0 the standard model's answer has no gradient, and the transform is flat in places.  The
-auxiliary mix has neither fault: attack it and judge the true mix (transfer), or attack `DirectBypass`, which
-has the true mix's values and the auxiliary's gradient, with any attack library.
+At temperature 0 the standard model's answer has no gradient, and the transform is flat in places.  Attack the
+auxiliary mix and judge the true mix (transfer), or attack `DirectBypass`, with any attack library.
 """
 
 from __future__ import annotations
@@ -25,22 +24,10 @@ __all__ = ["AuxiliaryMixture", "DirectBypass", "direct_bypass"]
 class AuxiliaryMixture(nn.Module):
     """``log((1 - a_d) softmax(g) + a_d r_d softmax(h) + a_d (1 - r_d) softmax(M(h)))``.
 
-    A surrogate for gradients, not a classifier to report on.  g and h enter
-    with their own logits, at temperature 1.
-
-    Parameters
-    ----------
-    standard, robust, transform
-        As in `certmix.nuts.mixture.NutsMixture`.
-    alpha_d
-        In [0, 1], as a rule from `certmix.nuts.auxiliary_alpha`.
-    r_d
-        In [0, 1]: how much of h bypasses the transform.  0 leaves the
-        transformed branch alone: a weaker attack, to show what hides gradients.
-
-    References
-    ----------
-    Equation 8, Appendix B.2.1, of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024; r_d = 0.9 as there.
+    A surrogate for gradients, not a classifier to report on: equation 8, Appendix B.2.1, of Bai, Zhou, Patel,
+    Sojoudi, "MixedNUTS", TMLR 2024.  g and h enter with their own logits, at temperature 1.  ``alpha_d`` in
+    [0, 1] is as a rule from `certmix.nuts.auxiliary_alpha`; ``r_d`` in [0, 1] is how much of h bypasses the
+    transform, and 0 a weaker attack, to show what hides gradients.
     """
 
     def __init__(
@@ -102,8 +89,8 @@ class _Bypass(torch.autograd.Function):
 class DirectBypass(nn.Module):
     """The mix's values, bit for bit, with the auxiliary's gradient: for any attack library.
 
-    ``aux + stopgrad(mix - aux)`` of Appendix B.2.2 of MixedNUTS, without its
-    rounding.  Both must be made of the same base models, which run once a pass.
+    ``aux + stopgrad(mix - aux)`` of Appendix B.2.2 of MixedNUTS, without its rounding.  Both must be made of
+    the same base models, which run once a pass.
     """
 
     def __init__(self, mixture: NutsMixture, auxiliary: AuxiliaryMixture) -> None:

@@ -35,15 +35,10 @@ _PREDICTED = -1  # in place of a label: the class that is predicted after the tr
 
 
 class NutsFit(FitFacts, frozen=True, eq=False):
-    """What Algorithm 1 found.
+    """What Algorithm 1 found, and at each point of the grid, (s, p, c), its objective and its threshold q.
 
-    Parameters
-    ----------
-    settings, rival
-        The transform, as `NonlinearTransform` and `constraint_share` take it, and as for `margin_grid`.
-    objectives, thresholds, feasible
-        At each point of the grid, (s, p, c), the objective, q, and whether
-        (7) can be met at all (else q is 0 and the point is left out).
+    ``feasible`` says where (7) can be met at all; elsewhere q is 0 and the point is left out.  ``settings``
+    are as `NonlinearTransform` takes them, ``rival`` as `margin_grid` does.
     """
 
     settings: TransformSettings
@@ -80,18 +75,11 @@ def fit(
     """Return the grid's best transform and its mixing weight: `solve_beta` of `margin_grid`.
 
     Minimises the share of misclassified clean images whose margin is >= q, where q is the largest margin that
-    a share beta of the rightly classified attacked images keeps.  Tune on images that no result is reported
-    on. Arrays that do not fit together, or no attacked image that is classified right, are a DataError; a
-    value out of range, and a grid of which no point meets (7), a ParameterError.
-
-    Parameters
-    ----------
-    beta, quantile
-        See `solve_beta`; the others are of `margin_grid`.
-
-    References
-    ----------
-    Algorithm 1 and problem (7) of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
+    a share beta of the rightly classified attacked images keeps: Algorithm 1 and problem (7) of Bai, Zhou,
+    Patel, Sojoudi, "MixedNUTS", TMLR 2024.  Tune on images that no result is reported on.  `beta` and
+    `quantile` are as in `solve_beta`, the others as in `margin_grid`.  Arrays that do not fit together, or no
+    attacked image that is classified right, are a DataError; a value out of range, and a grid of which no
+    point meets (7), a ParameterError.
 
     Examples
     --------
@@ -111,22 +99,12 @@ def fit(
 
 @dataclass(frozen=True, eq=False)
 class MarginGrid:
-    """Margins at every point of a grid: any beta follows from them at once.
+    """Sorted margins, float64 (s, p, c, images), at every point of a grid: any beta follows from them.
 
-    Parameters
-    ----------
-    grid, clamp, top_k
-        What was tried.
-    attacked
-        float64 (s, p, c, images): label's probability less the largest other, of
-        attacked images that the robust model classifies right; sorted.
-    clean_wrong
-        float64 (s, p, c, images): largest probability less the rival's, of clean
-        images that it classifies wrong; sorted.
-    images
-        Images of which these are parts.
-    rival, conditional
-        Which rival, and whether `clean_wrong` is confined to images that the standard model gets right.
+    ``attacked`` are the label's probability less the largest other, of attacked images that the robust model
+    classifies right; ``clean_wrong`` the largest probability less the rival's, of clean images that it
+    classifies wrong and, if ``conditional``, the standard model right.  ``images`` counts those of which
+    these are parts.
     """
 
     grid: Grid
@@ -153,27 +131,15 @@ def margin_grid(
 ) -> MarginGrid:
     """Return the sorted margins that Algorithm 1 needs, at every point of a grid.
 
-    Right and wrong are decided before the transform, by the largest logit (the
-    lowest class on a tie), which LN does not change.
+    Logits (m, c) are the robust model's, on images and on their perturbations of least margin; labels (m,)
+    count from 0.  Right and wrong are decided before the transform, by the largest logit (the lowest class on
+    a tie), which LN does not change.  `clamp` and `top_k` are as in `TransformSettings`.
 
-    Parameters
-    ----------
-    clean_logits, attacked_logits
-        (m, c): logits of the robust model on images and on their perturbations
-        of least margin, one row an image.
-    labels
-        (m,) classes from 0.
-    grid, clamp, top_k
-        Candidates of s, p and c; the rest as in `TransformSettings`.
-    rival
-        ``"label"``: the margin of a misclassified clean image is that over its label, which is what a right
-        standard model must outweigh. ``"second"``: that of Definition 2.1, to its second class, as in the
-        paper.  The two differ where the label comes third or later.
-    standard_correct
-        Optional bool (m,): where the standard model classifies the clean image
-        right.  The objective is then conditioned on it (Appendix D.8.3).
-    threads
-        The available processors by default; the result does not depend on it.
+    For rival ``"label"`` the margin of a misclassified clean image is that over its label, which is what a
+    right standard model must outweigh; for ``"second"`` that of Definition 2.1, to its second class, as in
+    the paper. They differ where the label comes third or later.  `standard_correct`, bool (m,), is where the
+    standard model classifies the clean image right, and conditions the objective on it (Appendix D.8.3).
+    `threads` are by default the available processors; the result does not depend on them.
     """
     check_choice("clamp", clamp, CLAMP_NAMES)
     check_choice("rival", rival, RIVALS)
@@ -261,23 +227,16 @@ def _margins_over_scales(
 
 
 def solve_beta(margins: MarginGrid, beta: float, *, quantile: str = "conservative") -> NutsFit:
-    """Return the best point of a grid for one beta.
+    """Return the best point of a grid, of `margin_grid`, for one beta.
 
-    Of the points with the least objective the one with the largest 1 - alpha
-    is taken; then, of several, that of smallest p, smallest s, smallest |c|.
-    At a margin of exactly q the worst standard model only ties with the robust one.
+    `beta` in [0, 1] is the share of rightly classified attacked images that must keep their class whatever
+    the standard model says.  The quantile ``"conservative"`` takes the largest margin that meets this on
+    these images as q, ``"linear"`` the interpolated (1 - beta)-quantile, as published code has it, which can
+    fall short by part of an image.  At a margin of exactly q the worst standard model only ties with the
+    robust one.
 
-    Parameters
-    ----------
-    margins
-        From `margin_grid`.
-    beta
-        In [0, 1]: the share of rightly classified attacked images that must keep their class whatever
-        the standard model says.  1 keeps all, 0 asks for nothing.
-    quantile
-        ``"conservative"``: q is the largest margin that meets the constraint
-        on these images.  ``"linear"``: the interpolated (1 - beta)-quantile, as
-        published code has it, which can fall short by part of an image.
+    Of the points with the least objective the one with the largest 1 - alpha is taken; then, of several, that
+    of smallest p, smallest s, smallest |c|.
     """
     check_share(beta, quantile)
     grid, raw = margins.grid, _threshold(margins.attacked, beta, quantile)
@@ -319,19 +278,9 @@ def auxiliary_alpha(
 ) -> float:
     """Return alpha_d of the auxiliary mix that adaptive attacks differentiate (equation 8).
 
-    Algorithm 1 without clamp, at s = p = 1 and c = 0: nothing is left to choose,
-    and alpha_d follows from the attacked margins alone.
-
-    Parameters
-    ----------
-    attacked_logits, labels, beta, quantile
-        As in `fit`.
-    top_k, normalize
-        LN of the logits as in the paper, or False for raw logits as in its published code.
-
-    References
-    ----------
-    Appendix B.2.1 of MixedNUTS.
+    Algorithm 1 without clamp, at s = p = 1 and c = 0, as in Appendix B.2.1 of MixedNUTS: alpha_d follows from
+    the attacked margins alone.  Arguments are those of `fit`; `normalize` False takes raw logits in place of
+    LN's, as published code does.
     """
     check_share(beta, quantile)
     logits = check_logits(attacked_logits)

@@ -46,14 +46,8 @@ def check_mix(alpha: float, temperature: float) -> None:
 class MixSettings(Described, frozen=True):
     """The numbers of a nonlinear mix; what is out of range is a ParameterError.
 
-    Parameters
-    ----------
-    transform
-        s, p, c, clamp and top_k.
-    alpha, temperature
-        See `certmix.nuts.mixture.NutsMixture`.
-    alpha_d, r_d
-        See `certmix.nuts.adaptive.AuxiliaryMixture`; alpha_d None if unknown.
+    ``alpha`` and ``temperature`` are those of `certmix.nuts.mixture.NutsMixture`, ``alpha_d`` (None if
+    unknown) and ``r_d`` of `certmix.nuts.adaptive.AuxiliaryMixture`.
     """
 
     transform: TransformSettings
@@ -101,14 +95,9 @@ class ModelReference(Described, frozen=True):
 class TuningImages(Described, frozen=True):
     """The images that a mix was tuned on: no result should be reported on them.
 
-    Parameters
-    ----------
-    data, split, checksum
-        Of the `certmix.types.Dataset` they are from.
-    indices
-        Their indices in that data's source.
-    attack
-        Plain data: the attack behind the margins, such as its name, norm and eps.
+    ``indices`` are those in the source of the `certmix.types.Dataset` that ``data``, ``split`` and
+    ``checksum`` are of; ``attack`` is plain data on the attack behind the margins, such as its name, norm and
+    eps.
     """
 
     data: str

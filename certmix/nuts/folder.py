@@ -128,24 +128,12 @@ def save_nuts(
     tuning: TuningImages | None = None,
     copy_weights: bool = False,
 ) -> NutsDescription:
-    """Write a fitted mix to a folder, and see that it can be loaded again: ModelError if not.
+    """Write a fitted mix to a folder, made if missing, and see that it loads again: ModelError if not.
 
-    ``nuts.json`` is written last and in one step: a folder that is left behind
-    half done holds the earlier mix, or none.
-
-    Parameters
-    ----------
-    folder
-        Where to; made if missing.
-    settings
-        The numbers.
-    standard, robust
-        Base models, as they were tuned, and what they were loaded with.
-    fit, tuning
-        How the numbers were found, and on which images.
-    copy_weights
-        Copy weights, cards and exported programs into the folder, under names made of their checksums.
-        Shipped models, and those that timm or RobustBench fetch, stay names; Python code stays where it is.
+    ``nuts.json`` is written last and in one step: a folder that is left behind half done holds the earlier
+    mix, or none.  `fit` and `tuning` say how the numbers were found, and on which images.  `copy_weights`
+    copies weights, cards and exported programs into the folder, under names made of their checksums.  Shipped
+    models, and those that timm or RobustBench fetch, stay names; Python code stays where it is.
     """
     place = Path(folder)
     g, h = (_refer(base, place, copy_weights) for base in (standard, robust))

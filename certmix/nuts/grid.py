@@ -58,18 +58,11 @@ class Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TransformSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of ``M(z) = s |z_c|^p sgn(z_c)``, ``z_c = clamp(LN(z) + c)``.
+    """The parameters of ``M(z) = s |z_c|^p sgn(z_c)``, ``z_c = clamp(LN(z) + c)``: equation 4.
 
-    What is out of range is a ParameterError.
-
-    Parameters
-    ----------
-    s, p, c
-        Scale > 0, exponent > 0 and bias of equation 4 of MixedNUTS.
-    clamp
-        One of `CLAMP_NAMES`; ``"linear"`` leaves logits as they are.
-    top_k
-        Take the mean and variance of LN from the k largest logits; None for all.
+    Scale s and exponent p are > 0; the clamp is one of `CLAMP_NAMES`, of which ``"linear"`` leaves logits as
+    they are; LN takes mean and variance from the `top_k` largest logits, None for all.  What is out of range
+    is a ParameterError.
     """
 
     s: float
@@ -178,27 +171,13 @@ RIVALS = ("label", "second")
 class FitFacts(Described, frozen=True):
     """How Algorithm 1 came to its numbers, as ``nuts.json`` keeps it.
 
-    Parameters
-    ----------
-    beta, quantile
-        As for `solve_beta`.
-    margin_threshold
-        q: alpha is 1 / (1 + q), and a margin of at least q withstands any standard model.
-    objective
-        Share of the `clean_wrong` images whose margin is >= q, which no standard model can mend; 0 if there
-        are none.  With the rival ``"label"`` every right standard model mends all others.
-    constraint_share
-        Share of the `attacked_right` images whose margin is >= q; the conservative quantile keeps it >= beta.
-    ties
-        Feasible grid points with this objective, the chosen one included.
-    on_edge
-        Which of s, p, c end their range on the grid: the optimum may lie beyond.
-    conditional
-        As in `MarginGrid`.
-    images, clean_wrong, attacked_right
-        Numbers of images: all, in the objective, and in the constraint.
-    grid
-        What was tried.
+    ``margin_threshold`` is q: alpha is 1 / (1 + q), and a margin of at least q withstands any standard model.
+    ``objective`` is the share of the ``clean_wrong`` images whose margin is >= q, which no standard model can
+    mend, 0 if there are none; with the rival ``"label"`` every right standard model mends all others.
+    ``constraint_share`` is the share of the ``attacked_right`` images whose margin is >= q, which the
+    conservative quantile keeps >= beta.  ``ties`` counts feasible grid points with this objective, the chosen
+    one included; ``on_edge`` names those of s, p, c that end their range on the grid: the optimum may lie
+    beyond.
     """
 
     beta: float

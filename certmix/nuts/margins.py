@@ -129,18 +129,9 @@ def transform_numpy(logits: ArrayLike, settings: TransformSettings) -> FloatArra
 
 
 def clean_margin(logits: ArrayLike) -> FloatArray:
-    """Return the margin of softmax(logits): its largest probability less the second.
+    """Return the margin of softmax(logits), (m, c): its largest probability less the second.
 
-    Never negative, whether the prediction is right or wrong.
-
-    Parameters
-    ----------
-    logits
-        (m, c), as a rule after the transform.
-
-    References
-    ----------
-    Definition 2.1 of MixedNUTS.
+    Definition 2.1 of MixedNUTS: never negative, whether the prediction is right or wrong.
 
     Examples
     --------
@@ -154,8 +145,7 @@ def clean_margin(logits: ArrayLike) -> FloatArray:
 def attacked_margin(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Return the label's probability in softmax(logits), (m, c), less the largest other.
 
-    The margin where the prediction is right, and negative where it is wrong
-    (0 where the label ties for the largest).
+    Negative where the prediction is wrong, 0 where the label ties for the largest.
     """
     z = check_logits(logits)
     return _margins(z, check_labels(labels, *z.shape))

@@ -53,22 +53,12 @@ def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperatu
     """Return ``log((1 - alpha) G + alpha softmax(transformed))``, G the standard model at a temperature.
 
     G is ``softmax(standard / temperature)``, or at temperature 0 one-hot: 1 at the largest logit, the lowest
-    class where several are largest.  Finite logits (..., classes) give finite float64 log-probabilities; NaN
-    stays NaN, at temperature 0 as well.
+    class where several are largest.  The temperature is 0 or from 1e-6 to 1e6, and not 0 at alpha 0, for a
+    one-hot output alone has no finite logarithm.  Finite logits (..., classes) give finite float64
+    log-probabilities; NaN stays NaN, at temperature 0 as well.
 
-    Parameters
-    ----------
-    standard, transformed
-        Logits of the standard classifier, and of the robust one after the transform.
-    alpha
-        Mixing weight in [0, 1].
-    temperature
-        0, or between 1e-6 and 1e6; not 0 at alpha 0, for a one-hot output alone has no finite logarithm.
-
-    References
-    ----------
-    Equation 5 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024, with the
-    softmax of h that is left out there, and Section 3.1 on temperatures.
+    Equation 5 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024, with the softmax of h that is left out
+    there, and Section 3.1 on temperatures.
 
     Examples
     --------
@@ -119,17 +109,9 @@ class TransformedRobust(nn.Module):
 class NutsMixture(nn.Module):
     """MixedNUTS: ``log((1 - alpha) G(x) + alpha softmax(M(h(x))))``, see `mix_sharpened`.
 
-    Parameters
-    ----------
-    standard, robust
-        Modules that give finite logits (N, classes) for the same inputs.
-    transform
-        M, as a rule a `certmix.nuts.NonlinearTransform`.
-    alpha
-        Mixing weight in [0, 1], as a rule at least 1/2.
-    temperature
-        Of the standard model.  At 0 it answers with a class alone, no gradient
-        flows through it, and attacks need `certmix.nuts.adaptive`.
+    Base models give finite logits (N, classes) for the same inputs; the transform M is as a rule a
+    `certmix.nuts.NonlinearTransform`, alpha at least 1/2.  At temperature 0 the standard model answers with a
+    class alone, no gradient flows through it, and attacks need `certmix.nuts.adaptive`.
 
     Examples
     --------

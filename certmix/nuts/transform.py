@@ -28,27 +28,11 @@ CLAMPS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def layer_normalize(logits: Tensor, top_k: int | None = None) -> Tensor:
-    """Return LN(z) = (z - mean z) / sqrt(var z + 1e-8), over the classes of each input.
+    """Return LN(z) = (z - mean z) / sqrt(var z + 1e-8), float64 (..., c), over the classes of each input.
 
-    The variance is the unbiased one (divided by one less than the number of
-    logits), as in the reference implementation.  Equal logits give zeros.
-
-    Parameters
-    ----------
-    logits
-        (..., c), finite, at most 1e307 in magnitude.
-    top_k
-        Take mean and variance from the k largest; all are normalised.  Where
-        these k are equal, LN is cut off at 1e8.
-
-    Returns
-    -------
-    Tensor
-        float64 (..., c).
-
-    References
-    ----------
-    Section 4.2 and, for `top_k`, Appendix D.7 of MixedNUTS.
+    The variance is the unbiased one, as in the reference implementation; equal logits give zeros.  Logits are
+    finite, at most 1e307 in magnitude.  Mean and variance are those of the `top_k` largest, all are
+    normalised, and where these k are equal LN is cut off at 1e8: Section 4.2 and Appendix D.7 of MixedNUTS.
 
     Examples
     --------
@@ -127,10 +111,9 @@ class NonlinearTransform(nn.Module):
 
 
 def changed_share(logits: Tensor, transform: Callable[[Tensor], Tensor]) -> float:
-    """Return the share of inputs whose prediction a transform changes: 0 under Assumption 4.2.
+    """Return the share of logits (m, c) whose prediction a transform changes: 0 under Assumption 4.2.
 
-    GELU falls below about -0.75, and ReLU makes classes tie: predictions can
-    change.  Ties go to the lowest class, before and after.  Logits (m, c) are before the transform.
+    GELU falls below about -0.75, and ReLU makes classes tie.  Ties go to the lowest class, before and after.
     """
     with torch.no_grad():
         changed = transform(logits).argmax(-1) != logits.argmax(-1)

@@ -50,20 +50,15 @@ def compare_trust(
     """Attack the mix of every trust term and form at several weights, with equal budgets.
 
     R_i of equation 3 has a scale of its own for every term (a gradient's norm), so weights are compared where
-    they mean the same: ``weight`` w stands for the gamma at which the median calibration image gives the
-    robust classifier the weight w = gamma R / (1 + gamma R).
+    they mean the same: ``weight`` w, in [0, 1], stands for the gamma at which the median calibration image
+    gives the robust classifier the weight w = gamma R / (1 + gamma R).  0 and 1 are added.  Trust terms and
+    forms are names in `certmix.models.trust.TRUSTS` and `FORMS`; norms have the radius of `DEFAULT_EPS` each,
+    a single one that of the request.  The attack is PGD of 10 steps by default, as in Section 3, Figures 1
+    and 4 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off".
 
-    Weights lie in [0, 1]; 0 and 1 are added.  Trust terms and forms are names in
-    `certmix.models.trust.TRUSTS` and `FORMS`; norms have the radius of `DEFAULT_EPS` each, a single one that
-    of the request.  The attack is PGD of 10 steps by default, as in the paper.  A row of the table is a
-    weight of a term and form; ``.data`` of the result holds by (norm, trust, form) the attacked accuracy
-    where clean accuracy is halfway between the two classifiers', by linear interpolation, None where it does
-    not get there.
-
-    References
-    ----------
-    Section 3, Figures 1 and 4 of Bai, Anderson, Sojoudi, "Mixing classifiers
-    to alleviate the accuracy-robustness trade-off".
+    A row of the table is a weight of a term and form; ``.data`` of the result holds by (norm, trust, form)
+    the attacked accuracy where clean accuracy is halfway between the two classifiers', by linear
+    interpolation, None where it does not get there.
     """
     request = request or AttackRequest(steps=10)
     inner = check_alphas(sorted({*weights, 0.0, 1.0}))

@@ -59,19 +59,16 @@ def nuts_evaluate(
 ) -> StudyResult:
     """Attack a fitted mix every way there is, on images that it was not tuned on.
 
-    Attacks run one after the other, each on the images that the earlier ones
-    left right; every classifier is judged on all points found for any.  The table has a row a classifier;
-    changes are relative to the robust classifier alone.  Its ``extra`` tells which attack was the first to
-    break how many images of the nonlinear mix, ``images.tsv`` tells it image by image.
+    Attacks run one after the other, each on the images that the earlier ones left right; every classifier is
+    judged on all points found for any: Section 5 and Appendices B.2 and D of Bai, Zhou, Patel, Sojoudi,
+    "MixedNUTS", TMLR 2024.  The table has a row a classifier; changes are relative to the robust classifier
+    alone.  Its ``extra`` tells which attack was the first to break how many images of the nonlinear mix,
+    ``images.tsv`` tells it image by image.
 
     The request is norm, eps, steps of APGD (20 by default) and images.  `plain_alphas` are weights of the
     plain mix to compare with; `targets` and `queries` are of targeted APGD and of Square.  The obfuscation
     check is transfer with each of `r_d_sweep`, on the first of the images.  `autoattack` runs pyautoattack's
     standard suite through the bypass as well.
-
-    References
-    ----------
-    Section 5 and Appendices B.2 and D of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
     """
     request, named = own_attack(request, 20), sources or Sources()
     alphas, where = check_alphas(plain_alphas), where or Surroundings()

@@ -1,4 +1,4 @@
-"""What studies of two classifiers share: opening, publishing, and shares of images with their intervals.
+"""What studies of two classifiers share: opening, publishing, and showing again.
 
 A study takes a request (attack and images), sources (data and models) and surroundings, and returns a
 `StudyResult`.
@@ -73,18 +73,9 @@ def warn(message: str) -> None:
 class Surroundings:
     """Where and how a study runs; nothing here changes what it finds on one device type.
 
-    Parameters
-    ----------
-    output
-        Run folder; None takes ``runs/<identity>``.
-    in_memory
-        Keep nothing.
-    fresh
-        Start over in an existing folder.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    progress, say
-        Receive progress, and warnings of one line.
+    ``output`` is the run folder, None for ``runs/<identity>``; ``in_memory`` keeps nothing; ``fresh`` starts
+    over in an existing folder.  ``device`` is ``auto``, ``cpu``, ``cuda`` or ``mps``.  ``progress`` and
+    ``say`` receive progress, and warnings of one line.
     """
 
     output: str | Path | None = None
@@ -97,20 +88,10 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study found.
+    """What a study found: its table, its plots, and in ``data`` what these do not hold, None of most studies.
 
-    Parameters
-    ----------
-    table
-        Its figures.
-    plots
-        Stem of a file -> function that takes ``png`` or ``svg`` and returns its content.
-    data
-        What the table does not hold, such as arrays over images; None of most studies.
-    files
-        Other files of the run folder, by name.
-    folder
-        Where table, plots and files lie; None in memory.
+    A plot, by the stem of its file, takes ``png`` or ``svg`` and returns the content; ``files`` are others of
+    the run folder, by name.  ``folder`` is where all lie; None in memory.
     """
 
     table: Table
