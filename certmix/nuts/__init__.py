@@ -11,15 +11,7 @@ from certmix.lazy import lazily
 from certmix.nuts.grid import BETAS, GRIDS, TOP_K, Grid, TransformSettings, parse_grid
 
 if TYPE_CHECKING:
-    from certmix.nuts.algorithm import (
-        MarginGrid,
-        NutsFit,
-        auxiliary_alpha,
-        constraint_share,
-        fit,
-        margin_grid,
-        solve_beta,
-    )
+    from certmix.nuts.algorithm import MarginGrid, NutsFit, auxiliary_alpha, fit, margin_grid, solve_beta
     from certmix.nuts.margins import attacked_margin, clean_margin, transform_numpy
     from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
 
@@ -36,7 +28,6 @@ __all__ = [
     "auxiliary_alpha",
     "changed_share",
     "clean_margin",
-    "constraint_share",
     "fit",
     "layer_normalize",
     "margin_grid",
@@ -47,7 +38,7 @@ __all__ = [
 
 
 _HOMES = {
-    **dict.fromkeys(("MarginGrid", "NutsFit", "auxiliary_alpha", "constraint_share", "fit"), "algorithm"),
+    **dict.fromkeys(("MarginGrid", "NutsFit", "auxiliary_alpha", "fit"), "algorithm"),
     **dict.fromkeys(("margin_grid", "solve_beta"), "algorithm"),
     **dict.fromkeys(("NonlinearTransform", "changed_share", "layer_normalize"), "transform"),
     **dict.fromkeys(("attacked_margin", "clean_margin", "transform_numpy"), "margins"),

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from certmix.calling import call_both
-from certmix.errors import ParameterError
 from certmix.models.trust import check_pair
-from certmix.nuts.description import check_shares
+from certmix.nuts.grid import check_shares
 from certmix.nuts.mixture import NutsMixture, transformed_logits
 
 __all__ = ["AuxiliaryMixture", "DirectBypass", "direct_bypass"]
@@ -47,25 +46,18 @@ class AuxiliaryMixture(nn.Module):
     def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
         """Return the surrogate's logits, float64, from the logits of both base models."""
         check_pair(standard, robust)
-        bypassing = self.alpha_d * self.r_d
-        bent = self.alpha_d * (1.0 - self.r_d)
-        terms = []
+        bypassing, bent, terms = self.alpha_d * self.r_d, self.alpha_d * (1.0 - self.r_d), []
         if self.alpha_d < 1.0:
             terms.append(standard.double().log_softmax(-1) + math.log1p(-self.alpha_d))
         if bypassing > 0.0:
             terms.append(robust.double().log_softmax(-1) + math.log(bypassing))
         if bent > 0.0:
-            transformed = transformed_logits(robust, self.transform).log_softmax(-1)
-            terms.append(transformed + math.log(bent))
+            terms.append(transformed_logits(robust, self.transform).log_softmax(-1) + math.log(bent))
         return torch.stack(terms).logsumexp(0)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the surrogate's logits, float64 (N, classes); each base model runs once."""
         return self.mix(*call_both(self.standard, self.robust, inputs))
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"alpha_d={self.alpha_d}, r_d={self.r_d}"
 
 
 class _Bypass(torch.autograd.Function):
@@ -87,20 +79,15 @@ class _Bypass(torch.autograd.Function):
 
 
 class DirectBypass(nn.Module):
-    """The mix's values, bit for bit, with the auxiliary's gradient: for any attack library.
+    """The mix's values, bit for bit, with the gradient of its `AuxiliaryMixture`: for any attack library.
 
-    ``aux + stopgrad(mix - aux)`` of Appendix B.2.2 of MixedNUTS, without its rounding.  Both must be made of
-    the same base models, which run once a pass.
+    ``aux + stopgrad(mix - aux)`` of Appendix B.2.2 of MixedNUTS, without its rounding.
     """
 
-    def __init__(self, mixture: NutsMixture, auxiliary: AuxiliaryMixture) -> None:
+    def __init__(self, mixture: NutsMixture, alpha_d: float, r_d: float = 0.9) -> None:
         super().__init__()
-        for role in ("standard", "robust"):
-            if getattr(mixture, role) is not getattr(auxiliary, role):
-                raise ParameterError(
-                    f"mix and auxiliary have different {role} models: make the auxiliary of the mix's own"
-                )
-        self.mixture, self.auxiliary = mixture, auxiliary
+        parts = mixture.standard, mixture.robust, mixture.transform
+        self.mixture, self.auxiliary = mixture, AuxiliaryMixture(*parts, alpha_d=alpha_d, r_d=r_d)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the mix's logits, float64 (N, classes); each base model runs once."""
@@ -125,7 +112,5 @@ def direct_bypass(mixture: NutsMixture, alpha_d: float, r_d: float = 0.9) -> Dir
     >>> torch.equal(attacked(torch.ones(2, 4)), mix(torch.ones(2, 4)))
     True
     """
-    parts = mixture.standard, mixture.robust, mixture.transform
-    auxiliary = AuxiliaryMixture(*parts, alpha_d=alpha_d, r_d=r_d)
-    made = DirectBypass(mixture, auxiliary)
+    made = DirectBypass(mixture, alpha_d, r_d)
     return made if mixture.training else made.eval()

@@ -11,16 +11,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from certmix.errors import DataError, ParameterError
-from certmix.nuts.grid import (
-    BETAS,
-    CLAMP_NAMES,
-    QUANTILES,
-    RIVALS,
-    FitFacts,
-    Grid,
-    TransformSettings,
-    check_choice,
-)
+from certmix.nuts.grid import CLAMP_NAMES, QUANTILES, RIVALS, FitFacts, Grid, TransformSettings, check_choice
 from certmix.nuts.margins import attacked_margin, check_labels, check_logits, normalize_numpy, over_grid
 from certmix.types import FloatArray, IntArray
 
@@ -63,14 +54,13 @@ def fit(
     attacked_logits: ArrayLike,
     labels: ArrayLike,
     grid: Grid,
-    beta: float = BETAS["cifar10"],
+    beta: float = 0.985,
     *,
     clamp: str = "gelu",
     top_k: int | None = None,
     quantile: str = "conservative",
     rival: str = RIVALS[0],
     standard_correct: ArrayLike | None = None,
-    threads: int | None = None,
 ) -> NutsFit:
     """Return the grid's best transform and its mixing weight: `solve_beta` of `margin_grid`.
 
@@ -92,7 +82,7 @@ def fit(
     check_share(beta, quantile)
     margins = margin_grid(
         clean_logits, attacked_logits, labels, grid,
-        clamp=clamp, top_k=top_k, rival=rival, standard_correct=standard_correct, threads=threads,
+        clamp=clamp, top_k=top_k, rival=rival, standard_correct=standard_correct,
     )  # fmt: skip
     return solve_beta(margins, beta, quantile=quantile)
 
@@ -127,7 +117,6 @@ def margin_grid(
     top_k: int | None = None,
     rival: str = RIVALS[0],
     standard_correct: ArrayLike | None = None,
-    threads: int | None = None,
 ) -> MarginGrid:
     """Return the sorted margins that Algorithm 1 needs, at every point of a grid.
 
@@ -139,7 +128,6 @@ def margin_grid(
     right standard model must outweigh; for ``"second"`` that of Definition 2.1, to its second class, as in
     the paper. They differ where the label comes third or later.  `standard_correct`, bool (m,), is where the
     standard model classifies the clean image right, and conditions the objective on it (Appendix D.8.3).
-    `threads` are by default the available processors; the result does not depend on them.
     """
     check_choice("clamp", clamp, CLAMP_NAMES)
     check_choice("rival", rival, RIVALS)
@@ -160,7 +148,7 @@ def margin_grid(
     if 8 * points * rows > _LARGEST_CACHE:
         remedy = "take a coarser grid or fewer images"
         raise ParameterError(f"{points} grid points of {rows} margins need more than 2 GiB: {remedy}")
-    sort = partial(_sorted_margins, grid=grid, clamp=clamp, top_k=top_k, threads=threads)
+    sort = partial(_sorted_margins, grid=grid, clamp=clamp, top_k=top_k)
     if rival == "label":
         unmended = -sort(clean[wrong], y[wrong])[..., ::-1]
     else:
@@ -179,19 +167,16 @@ def _classified_right(logits: FloatArray, labels: IntArray) -> tuple[FloatArray,
 
 
 def _sorted_margins(
-    logits: FloatArray, labels: IntArray, *, grid: Grid, clamp: str, top_k: int | None, threads: int | None
+    logits: FloatArray, labels: IntArray, *, grid: Grid, clamp: str, top_k: int | None
 ) -> FloatArray:
     """Margins (s, p, c, m), sorted along the last axis."""
-    if threads is not None and threads < 1:
-        raise ParameterError(f"threads = {threads}: at least 1 is needed; leave it out for all processors")
     scales = np.array(grid.s)
 
     def task(clamped: FloatArray, p: float, out: FloatArray) -> None:
         _margins_over_scales(clamped, labels, p, scales, out)
         out.sort(-1)
 
-    normalized = normalize_numpy(logits, top_k)
-    return over_grid(task, normalized, grid, clamp, (len(logits),), threads=threads)[0]
+    return over_grid(task, normalize_numpy(logits, top_k), grid, clamp, (len(logits),))[0]
 
 
 @njit(cache=True, nogil=True)
@@ -270,7 +255,7 @@ def mixing_weight(threshold: float) -> float:
 def auxiliary_alpha(
     attacked_logits: ArrayLike,
     labels: ArrayLike,
-    beta: float = BETAS["cifar10"],
+    beta: float = 0.985,
     *,
     quantile: str = "conservative",
     top_k: int | None = None,
@@ -304,20 +289,3 @@ def check_share(beta: float, quantile: str) -> None:
     if not 0.0 <= beta <= 1.0:
         raise ParameterError(f"beta = {beta}: it must lie in [0, 1], such as 0.985")
     check_choice("quantile", quantile, QUANTILES)
-
-
-def constraint_share(
-    attacked_logits: ArrayLike, labels: ArrayLike, settings: TransformSettings, threshold: float
-) -> float:
-    """Return the left side of (7)'s constraint on any images: to be compared with beta.
-
-    The share of attacked images that are classified right whose margin after
-    the transform is at least `threshold`; logits (m, c) are before it.
-    """
-    logits = check_logits(attacked_logits)
-    logits, targets = _classified_right(logits, check_labels(labels, *logits.shape))
-    grid = Grid((settings.s,), (settings.p,), (settings.c,))
-    margins = _sorted_margins(
-        logits, targets, grid=grid, clamp=settings.clamp, top_k=settings.top_k, threads=1
-    )
-    return float(np.mean(margins >= threshold))

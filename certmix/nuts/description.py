@@ -15,16 +15,7 @@ from certmix.errors import ParameterError
 from certmix.nuts.grid import TOP_K, Described, FitFacts, Number, TransformSettings, check_shares
 from certmix.types import IntArray
 
-__all__ = [
-    "PUBLISHED",
-    "FitFacts",
-    "MixSettings",
-    "ModelReference",
-    "NutsDescription",
-    "TuningImages",
-    "check_mix",
-    "check_shares",
-]
+__all__ = ["PUBLISHED", "FitFacts", "MixSettings", "ModelReference", "NutsDescription", "TuningImages"]
 
 COLDEST, HOTTEST = 1e-6, 1e6
 

@@ -29,17 +29,7 @@ from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.mixture import NutsMixture, TransformedRobust
 from certmix.nuts.transform import NonlinearTransform
 
-__all__ = [
-    "FILE",
-    "PARTS",
-    "BaseModel",
-    "LoadedNuts",
-    "load_nuts",
-    "load_part",
-    "read_nuts",
-    "save_nuts",
-    "write_nuts",
-]
+__all__ = ["FILE", "PARTS", "BaseModel", "LoadedNuts", "load_nuts", "load_part", "read_nuts", "save_nuts"]
 
 FILE = "nuts.json"
 FORMAT_VERSION = 2
@@ -79,11 +69,6 @@ class LoadedNuts:
         return self.description.settings
 
     @property
-    def fit(self) -> FitFacts | None:
-        """How the settings were found, None where unknown."""
-        return self.description.fit
-
-    @property
     def tuning(self) -> TuningImages | None:
         """Images to stay away from in an evaluation, None where unknown."""
         return self.description.tuning
@@ -92,11 +77,6 @@ class LoadedNuts:
     def mixture(self) -> NutsMixture:
         """The mix itself."""
         return NutsMixture.of(self.settings, self.standard.module, self.robust.module)
-
-    @property
-    def transformed(self) -> TransformedRobust:
-        """The robust model behind the transform."""
-        return TransformedRobust(self.robust.module, NonlinearTransform.of(self.settings.transform)).eval()
 
     @property
     def auxiliary(self) -> AuxiliaryMixture:
@@ -269,8 +249,7 @@ def load_part(
     depends = {"": ("alpha", "temperature"), "auxiliary": ("alpha_d", "r_d"), "robust": ()}
     depends["bypass"] = (*depends[""], *depends["auxiliary"])
     numbers = msgspec.structs.asdict(own.transform) | {name: getattr(own, name) for name in depends[part]}
-    identity = ["nuts", LAYER_NORM, part, numbers, [one.checksum for one in pair]]
-    checksum = digest_of(identity)
+    checksum = digest_of(["nuts", LAYER_NORM, part, numbers, [one.checksum for one in pair]])
     name = f"nuts:{place.resolve().name}" + (f"#{part}" if part else "")
     return replace(made, module=module, name=name, spec=spec, checksum=checksum)
 

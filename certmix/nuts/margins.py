@@ -101,16 +101,15 @@ def over_grid(
     grid: Grid,
     clamp: str,
     *shapes: tuple[int, ...],
-    threads: int | None = None,
 ) -> list[FloatArray]:
     """Return float64 (s, p, c, *shape) for each shape, as ``task(clamped, p, *blocks)`` fills the blocks.
 
     A task is an exponent at a bias; its blocks are (s, *shape), and `clamped` is the clamp of `logits` after
-    LN plus the bias.  Tasks run on threads, by default one an available processor.
+    LN plus the bias.  Tasks run on threads, one an available processor.
     """
     arrays = [np.empty((len(grid.c), len(grid.p), len(grid.s), *shape)) for shape in shapes]
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(threads or available) as pool:
+    with ThreadPoolExecutor(available) as pool:
         for k, c in enumerate(grid.c):
             clamped = CLAMPS[clamp](logits + c)
             list(pool.map(partial(task, clamped), grid.p, *(array[k] for array in arrays)))

@@ -150,7 +150,3 @@ class NutsMixture(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the mix's logits, float64 (N, classes); each base model runs once."""
         return self.mix(*call_both(self.standard, self.robust, inputs))
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"alpha={self.alpha}, temperature={self.temperature}"

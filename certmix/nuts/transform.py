@@ -71,12 +71,6 @@ class _SignedPower(torch.autograd.Function):
         return grads[0] * ctx.p * magnitude.pow(ctx.p - 1.0), None
 
 
-def signed_power(z: Tensor, p: float) -> Tensor:
-    """Return |z|^p sgn(z); for p < 1 its gradient is held finite at 0."""
-    result: Tensor = _SignedPower.apply(z, p)
-    return result
-
-
 class NonlinearTransform(nn.Module):
     """M(z) = s |z_c|^p sgn(z_c) with z_c = clamp(LN(z) + c), equation 4 of MixedNUTS: logits to logits.
 
@@ -102,12 +96,8 @@ class NonlinearTransform(nn.Module):
         """Return M(logits), float64 (..., c)."""
         own = self.settings
         clamped = CLAMPS[own.clamp](layer_normalize(logits, own.top_k) + own.c)
-        return own.s * signed_power(clamped, own.p)
-
-    def extra_repr(self) -> str:
-        """Show the parameters."""
-        own = self.settings
-        return f"s={own.s!r}, p={own.p!r}, c={own.c!r}, clamp={own.clamp}, top_k={own.top_k}"
+        power: Tensor = _SignedPower.apply(clamped, own.p)
+        return own.s * power
 
 
 def changed_share(logits: Tensor, transform: Callable[[Tensor], Tensor]) -> float:

@@ -29,8 +29,8 @@ __all__ = ["AttackOutcome", "attack"]
 class AttackOutcome:
     """What an attack did to each image: indices, labels (m,); logits (m, c), clean and at its point.
 
-    ``distance``, float64 (m,), is the norm of the perturbation; ``points``, float32 (m, ...), are None unless
-    they were asked for.
+    ``distance``, float64 (m,), is the norm of the perturbation; ``points``, float32 (m, ...), are None if
+    unasked.
     """
 
     indices: IntArray
@@ -103,7 +103,7 @@ def attack(
                 class_names=np.array(dataset.class_names),
             )  # fmt: skip
             write_atomically(save, buffer.getvalue())
-        return study.publish(numbers, found)
+        return numbers.publish(study.run, found)
 
 
 def _cell(save: object) -> str:

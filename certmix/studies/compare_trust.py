@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,12 +84,12 @@ def compare_trust(
         for variant in _variants(bench.store, asked):
             if variant.trust != "constant" and math.isnan(variant.log_median):
                 images = stack(dataset, spread(len(dataset), CALIBRATION_IMAGES))  # a fixed set of images
-                values = variant.log_trust(pair, torch.from_numpy(images).to(bench.device))
+                values = torch.from_numpy(variant.log_trust(pair, torch.from_numpy(images).to(bench.device)))
                 median = float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median())
                 bench.store.put(variant.key, repr(median))
         cells = _cells(study, _variants(bench.store, asked), balls, inner)
         numbers = study.fill(cells, [cell.name for cell in cells if cell.name.startswith("attacked")])
-        return study.publish(numbers, view(numbers))
+        return numbers.publish(study.run, view(numbers))
 
 
 def view(numbers: Numbers) -> StudyResult:
@@ -190,9 +189,9 @@ class Variant:
         """Name of the cell that holds log R at the clean images."""
         return f"log R {self.name}"
 
-    def log_trust(self, pair: tuple[nn.Module, nn.Module], images: Tensor) -> Tensor:
-        """Return log R of images."""
-        return log_trust_values(*pair, images, self.trust, self.form, self.norm)
+    def log_trust(self, pair: tuple[nn.Module, nn.Module], images: Tensor) -> FloatArray:
+        """Return log R of images, float64 (m,)."""
+        return log_trust_values(*pair, images, self.trust, self.form, self.norm).double().cpu().numpy()
 
     def alpha(self, weight: float) -> float:
         """Return the mixing weight at which the median image gives the robust classifier this weight.
@@ -228,7 +227,7 @@ def _cells(
         cells.append(Cell(name, lambda batch: attacked_outputs(bench, (model,), name, model, True, batch)))
 
     def log_trust(variant: Variant, batch: Batch) -> FloatArray:
-        return np.asarray(variant.log_trust(pair, batch.images).cpu().numpy(), np.float64)
+        return variant.log_trust(pair, batch.images)
 
     for norm in balls:
         attacked(norm, None, 0.0, pair[0])

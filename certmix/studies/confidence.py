@@ -36,7 +36,7 @@ def confidence(
     request = request or AttackRequest(steps=20)
     with open_study("confidence", request, sources, where, asked={}) as study:
         numbers = study.fill(study.both(), [STD, ROB])
-        return study.publish(numbers, view(numbers))
+        return numbers.publish(study.run, view(numbers))
 
 
 def view(numbers: Numbers) -> StudyResult:

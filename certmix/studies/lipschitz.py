@@ -81,13 +81,12 @@ def local_lipschitz(
 ) -> StudyResult:
     """Estimate local Lipschitz constants of the robust model, or try a claimed constant.
 
-    ``.data`` of the result is an `EstimatedLipschitz`; a contradicted claim's points are ``witness.npz`` in
-    the run folder.
-
     ``batch_size`` of the request counts points, of which an image has one a class.  `of` and `ratio` are
     names in `certmix.margins.local_search.OUTPUTS` and `RATIOS`; the ratio is ``"relaxed"`` by default, with
     a claim what `CLAIMED` says.  `alpha` is the mixing weight of the estimated radius, which relaxed
-    constants of probabilities give; `check` is a claimed global constant, to be contradicted.
+    constants of probabilities give; `check` is a claimed global constant, to be contradicted.  ``.data`` of
+    the result is an `EstimatedLipschitz`; a contradicted claim's points are ``witness.npz`` in the run
+    folder.
     """
     request = request or AttackRequest(steps=20, restarts=2, images=20)
     check_choice("of", of, OUTPUTS)
@@ -136,7 +135,7 @@ def local_lipschitz(
             found = replace(found, files={"witness.npz": buffer.getvalue()})
         elif study.run.path is not None:
             (study.run.path / "witness.npz").unlink(missing_ok=True)
-        return study.publish(numbers, found)
+        return numbers.publish(study.run, found)
 
 
 def _search(

@@ -47,7 +47,7 @@ def mix_sweep(
             mix = MixedClassifier(*study.pair, a).eval()
             cells.append(Cell(mix_cell(a), partial(kept, mix_cell(a), mix, True)))
         numbers = study.fill(cells, [cell.name for cell in cells[1:]])
-        return study.publish(numbers, view(numbers))
+        return numbers.publish(study.run, view(numbers))
 
 
 def check_alphas(alphas: Sequence[float]) -> tuple[float, ...]:

@@ -67,10 +67,7 @@ class FitCache:
 
 @dataclass(frozen=True)
 class AttackedPoints:
-    """Logits of g and h on images and at every point that an evaluation found.
-
-    `base` holds float64 (m, 2 c) by cell; NaN where an image was not attacked.
-    """
+    """Logits of g and h, float64 (m, 2 c) by cell, at every point of an evaluation; NaN: not attacked."""
 
     folder: Path
     labels: IntArray
@@ -127,11 +124,7 @@ class Inputs:
 
 
 def read_inputs(folders: Sequence[str | Path]) -> Inputs:
-    """Read run folders, and keep of the evaluation only images that no fit was tuned on.
-
-    Two evaluations are a ParameterError, another run or an evaluation of other models a RunError or
-    DataError.
-    """
+    """Read run folders, and keep of the evaluation only images that no fit was tuned on."""
     fits: list[FitCache] = []
     evaluations: list[Path] = []
     for folder in map(Path, folders):
@@ -183,9 +176,8 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
 def withstands(rule: Rule, robust: FloatArray, labels: IntArray) -> np.ndarray:
     """Return bool (m,): the mix is right at these logits of h, whatever the standard classifier says.
 
-    The worst standard classifier puts all its probability on the runner-up:
-    it changes nothing where the margin is at least (1 - alpha) / alpha.  At
-    equality it ties, which counts as withstood, as in `certmix.nuts.fit`.
+    The worst one puts all its probability on the runner-up: it changes nothing where the margin is at least
+    (1 - alpha) / alpha.  At equality it ties, which counts as withstood, as in `certmix.nuts.fit`.
     """
     if rule.alpha == 0.0:
         return np.zeros(len(labels), bool)

@@ -40,7 +40,7 @@ from certmix.studies.nuts_certified_plan import ALPHAS, NoisyLogits, Plan, plan_
 from certmix.studies.nuts_choices import CertifiedRequest
 from certmix.studies.nuts_fit import save_mix
 from certmix.studies.shares import estimated_accuracy
-from certmix.studies.study import CLEAN, Numbers, Shown, StudyResult, Surroundings, publish, some
+from certmix.studies.study import CLEAN, Numbers, Shown, StudyResult, Surroundings, some
 from certmix.tables.table import Quantity, Table
 from certmix.types import CertifiedShare, EstimatedAccuracy, FloatArray, IntArray
 
@@ -61,9 +61,9 @@ FLATTERED = "the transform was changed after another had been certified"
 class CertifiedRow:
     """One certification of images that were not tuned on; ``evaluation`` is all that was found.
 
-    ``clean``, of the mix, is a plug-in estimate; ``certified`` is at the radius, rounded down, and ``held``,
-    bool (m,), are the images behind it.  ``margins``, float64 (m,), are h's at the radius if its means were
-    those seen, -1 where h is wrong: estimates.
+    ``clean``, of the mix, is a plug-in estimate; ``certified`` is at the radius, of the images ``held``, bool
+    (m,).  ``margins`` (m,) are h's at the radius if its means were those seen, -1 where h is wrong:
+    estimates.
     """
 
     name: str
@@ -83,18 +83,12 @@ class CertifiedRow:
         """(1 - alpha) / alpha: what the margin must exceed."""
         return (1.0 - self.alpha) / self.alpha
 
-    @property
-    def known_means(self) -> int:
-        """Images that would be certified if the means seen were the true ones: an estimate."""
-        return int(np.sum(self.margins > self.threshold))
-
 
 @dataclass(frozen=True, eq=False)
 class CertifiedFit:
-    """The plan, the logits behind it, and the certifications.
+    """The plan, the logits behind it, and the certifications: ``transform`` and ``hard`` as planned.
 
-    ``transform`` and ``hard`` (votes) are as planned; ``matched`` are votes where their mix is as accurate as
-    the transform's, None where no alpha makes it so.
+    ``matched`` are votes where their mix is as accurate as the transform's, None where no alpha makes it so.
     """
 
     plan: Plan
@@ -204,7 +198,7 @@ def nuts_certified(
         if own not in before:
             store.put(CERTIFIED, json.dumps([*before, own]))
         store.put(COMPARED, json.dumps({"runs": runs, "images": dataset.indices[chosen].tolist()}))
-        return publish(run, numbers, _compared(numbers, request, logits, plan, records))
+        return numbers.publish(run, _compared(numbers, request, logits, plan, records))
 
 
 def _fill(
@@ -282,7 +276,7 @@ def _compared(
     asked: CertifiedRequest,
     logits: NoisyLogits,
     plan: Plan,
-    certified: Sequence[Sequence[ImageRecord]],
+    certified: Sequence[Any],
 ) -> StudyResult:
     """Return the rows as planned, and votes once more, at an alpha of equal clean accuracy."""
     soft, votes = certified
@@ -420,7 +414,8 @@ def _why(one: CertifiedRow, two: CertifiedRow) -> str:
     """Compare margins, margins needed and what the bounds cost, and name those that favour the winner."""
     both = (one.margins > -1.0) & (two.margins > -1.0)
     margins = [float(row.margins[both].mean()) if both.any() else 0.0 for row in (one, two)]
-    lost = [row.known_means - row.certified.correct for row in (one, two)]
+    # Images that would be certified if the means seen were the true ones, less those that are.
+    lost = [int(np.sum(row.margins > row.threshold)) - row.certified.correct for row in (one, two)]
     gains = {
         "margins": margins[0] - margins[1],
         "margin needed": two.threshold - one.threshold,

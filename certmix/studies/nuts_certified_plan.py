@@ -1,8 +1,7 @@
 """The plan of a certified mix: its transform and alpha, by what bounds will give, from stored noisy logits.
 
-With the transform inside the expectation, h(x) = E softmax(M(base(x + noise))) has values in the simplex, so
-every certificate of a smoothed classifier stands.  Nothing here is certified: these are averages over a few
-tuning samples, plans of what bounds will give, and a choice among them.
+Nothing here is certified: these are averages over a few tuning samples, plans of what bounds will give for
+h(x) = E softmax(M(base(x + noise))), and a choice among them.
 """
 
 from __future__ import annotations
@@ -150,10 +149,8 @@ PLANNED_BOUNDS: dict[str, Side] = {
 }
 """Lower bounds (mean, variance, samples, failure probability) that a sample of these moments would give.
 
-Those of `certmix.bounds` at the expected mean and variance; Clopper-Pearson at a number of votes that need
-not be whole.  Betting has no formula: Bernstein's with the known variance stands in, at the failure
-probability divided by what the mixture over its 28 bets costs, 28 for equal weights and about pi for tuned
-ones.  True widths are within 10 % of it for most scores, and up to a quarter larger for scores near 0 and 1.
+Betting has no formula: Bernstein's with the known variance stands in, at the failure probability divided by
+what the mixture over its 28 bets costs, 28 for equal weights and about pi for tuned ones.
 """
 
 
@@ -162,9 +159,8 @@ def planned_margins(
 ) -> FloatArray:
     """Return the lower bound of h's margin at t = radius / sigma that a certification is expected to reach.
 
-    ``Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t)``, (candidates, m), with the p and q that the bound would give
-    if its samples had the moments of these.  All of the failure probability goes to p for
-    ``clopper-pearson``, half to p and half to q for others.
+    ``Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t)``, (candidates, m).  All of the failure probability goes to p
+    for ``clopper-pearson``, half to p and half to q for others.
     """
     lower, one_sided = PLANNED_BOUNDS[bound], len(BOUNDS[bound].parts) == 1
     mean = (sums.totals + 0.5) / (sums.samples + 1)
@@ -190,11 +186,9 @@ def planned_margins(
 
 @dataclass(frozen=True)
 class Planned:
-    """One way of scoring, at its best on the tuning images.
+    """One way of scoring, at its best on the tuning images, where it was chosen: optimistic estimates.
 
-    `certified` are expected to be certified at the radius, `clean` right in the mix: estimates, and
-    optimistic ones, for the choice was made on these images.  `ties` counts the candidates that reach the
-    same two figures at some alpha.
+    `ties` counts the candidates that reach the same two figures at some alpha.
     """
 
     name: str
@@ -220,8 +214,7 @@ def choose(
 
     An image counts as certified at alpha where h's class is its label and its planned margin (candidates, m)
     exceeds (1 - alpha) / alpha.  Of equals the first of these decides: more clean images right, the larger
-    alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities; `how` are name, scores
-    and bound.
+    alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities.
     """
     weights, clean = np.array(ALPHAS), right_over_alphas(standard, robust, labels)
     counted = np.sort(np.where(robust.argmax(2) == labels, margins, -np.inf), 1)
@@ -241,30 +234,26 @@ def choose(
 
 
 def right_over_alphas(standard: FloatArray, robust: FloatArray, labels: IntArray) -> IntArray:
-    """Return how many images argmax((1 - alpha) g + alpha h) gets right, int64 (candidates, `ALPHAS`).
-
-    The lowest class wins ties; g: (m, c), h: (candidates, m, c), probabilities.
-    """
-    counts = np.zeros((len(robust), len(ALPHAS)), np.int64)
-    alphas = np.array(ALPHAS)
-    _count_right(np.ascontiguousarray(standard), np.ascontiguousarray(robust), labels, alphas, counts)
+    """Return how many images argmax((1 - alpha) g + alpha h) gets right: (candidates, alphas)."""
+    g, h = np.ascontiguousarray(standard), np.ascontiguousarray(robust)
+    counts: IntArray = _count_right(g, h, labels, np.array(ALPHAS))
     return counts
 
 
 @njit(cache=True, nogil=True)
-def _count_right(
-    standard: FloatArray, robust: FloatArray, labels: IntArray, alphas: FloatArray, counts: IntArray
-) -> None:
+def _count_right(standard: FloatArray, robust: FloatArray, labels: IntArray, alphas: FloatArray) -> IntArray:
     candidates, images, classes = robust.shape
+    counts = np.zeros((candidates, alphas.size), np.int64)
     for k in range(candidates):
         for a in range(alphas.size):
             for i in range(images):
                 best, first = -math.inf, 0
                 for j in range(classes):
                     value = (1.0 - alphas[a]) * standard[i, j] + alphas[a] * robust[k, i, j]
-                    if value > best:
+                    if value > best:  # the lowest class wins ties
                         best, first = value, j
                 counts[k, a] += first == labels[i]
+    return counts
 
 
 # ------------------------------------------------------------ the plan
@@ -274,9 +263,8 @@ def _count_right(
 class Plan:
     """What the tuning images say: the transform chosen, and how it and two others are expected to do.
 
-    `floor` is the clean accuracy asked of each mix; `standard` and `votes` are g's own and the smoothed
-    h's own.  `softmax` (as it is) is None where no alpha takes it to the floor; `on_edge` names parameters
-    whose best value ends the grid.
+    `floor` is the clean accuracy asked of each mix; `standard` and `votes` are g's own and the smoothed h's
+    own. `softmax` (as it is) is None where no alpha takes it to the floor.
     """
 
     floor: float
@@ -297,9 +285,8 @@ class Plan:
 def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:
     """Choose (s, p, c, alpha), and for comparison alpha of the softmax as it is and of hard votes.
 
-    Each maximises the tuning images planned to be certified at the radius,
-    under the same floor of the mix's clean accuracy; hard votes also choose
-    between two bounds.  It is a ParameterError if no transform, or no mix with hard votes, reaches the floor.
+    Each maximises the tuning images planned to be certified at the radius, under the same floor of the mix's
+    clean accuracy; hard votes also choose between two bounds.
     """
     standard, grid = softmax_numpy(logits.standard), asked.candidates
     votes = score_sums(logits.noisy, lambda scores: np.eye(scores.shape[-1])[scores.argmax(-1)])

@@ -21,10 +21,7 @@ CERTIFIED_GRID = "s=0.5:500:8,p=1:6:6,c=-2:0:8"
 
 @dataclass(frozen=True)
 class NutsStudy:
-    """A study of cached results: a line of help, how many fits it needs, and whether it uses an evaluation.
-
-    `fits` is 1 for exactly one, else the least number.
-    """
+    """A study of cached results: its help, the number of fits (1: exactly), whether an evaluation is used."""
 
     summary: str
     fits: int = 1

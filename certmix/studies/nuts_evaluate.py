@@ -17,9 +17,9 @@ from certmix.calling import call_both
 from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
-from certmix.nuts.description import MixSettings, check_shares
+from certmix.nuts.description import MixSettings
 from certmix.nuts.folder import load_nuts
-from certmix.nuts.grid import TransformSettings
+from certmix.nuts.grid import TransformSettings, check_shares
 from certmix.nuts.mixture import NutsMixture, mix_sharpened, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs.attack_request import AttackRequest
@@ -107,7 +107,7 @@ def nuts_evaluate(
             some = replace(study.bench, positions=study.bench.positions[:sweep_images])
             _, complete = fill(some, [suite.sweep(r_d) for r_d in r_d_sweep])
             numbers = replace(numbers, complete=complete)
-        return study.publish(numbers, view(numbers))
+        return numbers.publish(study.run, view(numbers))
 
 
 def view(numbers: Numbers) -> StudyResult:
@@ -186,10 +186,7 @@ def view(numbers: Numbers) -> StudyResult:
 
 
 def _sweep(numbers: Numbers, clean: np.ndarray, rule: Rule) -> dict[str, float]:
-    """Return accuracy under the transfer attack with each r_d alone, on the first of the images.
-
-    Only once all of these have every figure; nothing before.
-    """
+    """Return accuracy under the transfer attack with each r_d alone, on images that have every figure."""
     cells = {plain_decimal(float(r)): f"{SWEEP_CELL}{r!r}" for r in numbers.asked["r_d_sweep"]}
     known = [numbers.store.known(cell) for cell in cells.values()]
     wanted = numbers.indices[: numbers.asked["sweep_images"]].tolist()
@@ -250,9 +247,9 @@ class Suite:
     ) -> list[Cell]:
         """Return the cells: clean, transfer from g, attacks on h, on the plain mixes, on the nonlinear mix.
 
-        Every cell keeps both base models' logits at its points, so that every
-        contender is judged on every point; an attack skips (NaN) the images that
-        an earlier cell's point already broke for the contender it is made for.
+        Every cell keeps both base models' logits at its points, so that every contender is judged on every
+        point; an attack skips (NaN) the images that an earlier cell's point already broke for the contender
+        it is made for.
         """
         bench, both, own = self.bench, (self.pair, self.quick), self.own
         rules = contenders(own, plain_alphas)

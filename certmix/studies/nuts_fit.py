@@ -110,7 +110,7 @@ def nuts_fit(
                 fit=FitFacts.of(found.fit), copy_weights=chosen.copy_weights,
             )  # fmt: skip
             write_logits(folder / LOGITS, found.logits)
-        return study.publish(numbers, result)
+        return numbers.publish(study.run, result)
 
 
 def view(numbers: Numbers) -> StudyResult:

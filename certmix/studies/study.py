@@ -120,8 +120,7 @@ class Shown(msgspec.Struct, frozen=True):
 class Numbers:
     """What a study's table is made from: numbers of images, and names; no model and no data.
 
-    ``asked`` holds identity and request of ``run.json``; ``blind`` are notes, such as where attacks may see
-    no gradient.
+    ``asked`` holds identity and request of ``run.json``; ``blind`` are notes.
     """
 
     store: Store
@@ -166,6 +165,26 @@ class Numbers:
         models = "; ".join(f"{role} {self.models[role]}" for role in ("standard", "robust"))
         return f"Run: data {self.data}; {models}; seed {self.request.seed}."
 
+    def publish(self, run: Run, found: StudyResult) -> StudyResult:
+        """Write table, plots and files into the run folder, and keep what the table is made from.
+
+        Partial ones do not replace those of a finished request: what was found is kept in the database.
+        """
+        found = replace(found, folder=run.path)
+        if not found.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
+            return found
+        images = self.indices.tolist(), self.labels.tolist()
+        shown = Shown(*images, self.cells, self.blind, self.complete)
+        run.store.put(SHOWN, msgspec.json.encode(shown).decode())
+
+        def write(folder: Path) -> None:
+            write_files(folder, found.table, found.plots)
+            for file, content in found.files.items():
+                write_atomically(folder / file, content)
+
+        run.publish(write)
+        return found
+
 
 @dataclass(frozen=True)
 class Study:
@@ -208,31 +227,6 @@ class Study:
         )  # fmt: skip
         return Numbers.of(bench.store, self.run.path, self.described, shown)
 
-    def publish(self, numbers: Numbers, found: StudyResult) -> StudyResult:
-        """Write table, plots and files into the run folder."""
-        return publish(self.run, numbers, found)
-
-
-def publish(run: Run, numbers: Numbers, found: StudyResult) -> StudyResult:
-    """Write table, plots and files into the run folder, and keep what the table is made from.
-
-    Partial ones do not replace those of a finished request: what was found is kept in the database.
-    """
-    found = replace(found, folder=run.path)
-    if not found.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
-        return found
-    images = numbers.indices.tolist(), numbers.labels.tolist()
-    shown = Shown(*images, numbers.cells, numbers.blind, numbers.complete)
-    run.store.put(SHOWN, msgspec.json.encode(shown).decode())
-
-    def write(folder: Path) -> None:
-        write_files(folder, found.table, found.plots)
-        for file, content in found.files.items():
-            write_atomically(folder / file, content)
-
-    run.publish(write)
-    return found
-
 
 def some(kind: type[S], asked: Mapping[str, Any]) -> S:
     """Make settings of those of the stored values that they know."""
@@ -243,7 +237,7 @@ def some(kind: type[S], asked: Mapping[str, Any]) -> S:
 def stored_numbers(folder: Path, study: str | None = None) -> Iterator[Numbers]:
     """Open a run's numbers, those of the table that was published last; no model and no data are loaded.
 
-    A run that is of another study, holds no table, or is damaged, also as the block finds it, is a RunError.
+    Another study, no table, or damage, also as the block finds it, is a RunError.
     """
     run = read_run(folder, study)
     with closing(Store(folder / DATABASE, read_only=True)) as store:
@@ -290,10 +284,9 @@ def open_study(
 ) -> Iterator[Study]:
     """Load data and models, open the run folder of a command, and describe the run in it.
 
-    A robust model of None is `ROBUST`.  `asked` goes into ``run.json`` (plain data), `identity` is what
-    else the records depend on.  A study that does not mix leaves the standard model alone.  `loaded` are
-    data and models where the sources do not say how to load them; of the images `left_out`, by index,
-    nothing may be reported.
+    `asked` goes into ``run.json`` (plain data), `identity` is what else the records depend on.  A study that
+    does not mix leaves the standard model alone.  `loaded` are data and models where the sources do not say
+    how to load them; of the images `left_out`, by index, nothing may be reported.
     """
     sources, where, identity = sources or Sources(), where or Surroundings(), identity or {}
     device = resolve_device(where.device)
@@ -307,7 +300,8 @@ def open_study(
     dataset = loaded.dataset
     warning = check_ball(request.eps, request.norm, dataset)
     by_queries = request.attack == "square" or identity.get("gradient_free")
-    blind = () if by_queries else blind_mixes((loaded.standard, loaded.robust))
+    models = [model for model in (loaded.standard, loaded.robust) if model is not None]
+    blind = () if by_queries else blind_mixes(models)
     for note in (*filter(None, [warning]), *blind):
         where.say(note)
     usable = np.flatnonzero(~np.isin(dataset.indices, [] if left_out is None else left_out))
@@ -320,7 +314,6 @@ def open_study(
     positions = usable[spread(len(usable), request.images)]
     looked = positions[spread(len(positions), min(LOOKED_AT, len(positions)))]
     images = torch.from_numpy(stack(dataset, looked.tolist())).to(device)
-    models = [model for model in (loaded.standard, loaded.robust) if model is not None]
     for model in reversed(models):  # before anything is attacked
         right = int((outputs([model.module], images).argmax(1) == dataset.labels[looked]).sum())
         warning = chance_warning(model.name, right, len(looked), dataset.classes)
@@ -357,16 +350,15 @@ def _is_blind(module: nn.Module) -> bool:
     return any(_is_blind(part) for part in module.children())
 
 
-def blind_mixes(models: tuple[LoadedModel | None, ...]) -> tuple[str, ...]:
+def blind_mixes(models: Sequence[LoadedModel]) -> tuple[str, ...]:
     """Return a note for each model that a search by gradients sees only in part."""
     notes = []
-    for model in models:
-        if model is not None and _is_blind(model.module):
-            instead = "give its certmix.nuts.adaptive.direct_bypass"
-            if model.name.startswith("nuts:"):
-                instead = f"name {model.name}#bypass"
-            notes.append(
-                f"{model.name}: attack may be blind: its one-hot g (temperature 0) gives no gradient, so it "
-                f"seems more robust than it is; {instead} instead (docs/nuts-use.md#attack)"
-            )
+    for name in [model.name for model in models if _is_blind(model.module)]:
+        instead = "give its certmix.nuts.adaptive.direct_bypass"
+        if name.startswith("nuts:"):
+            instead = f"name {name}#bypass"
+        notes.append(
+            f"{name}: attack may be blind: its one-hot g (temperature 0) gives no gradient, so it "
+            f"seems more robust than it is; {instead} instead (docs/nuts-use.md#attack)"
+        )
     return tuple(notes)

@@ -1,7 +1,4 @@
-"""Figures of MixedNUTS: beta, examples, margins, the grid of Algorithm 1, the transform.
-
-Figure numbers are those of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
-"""
+"""Figures of MixedNUTS, numbered as in Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ def beta_image(
     title: str,
     subtitle: str = "",
 ) -> bytes:
-    """Draw other shares against clean accuracy, a panel each (Figure 8).
+    """Draw other shares, a panel each, against clean accuracy (Figure 8).
 
     A curve is a kind of mix: labels (betas), each with its clean accuracy and a share for every panel.
     """
@@ -118,9 +115,8 @@ def margin_bars_image(
     title: str,
     subtitle: str = "",
 ) -> bytes:
-    """Draw medians of margins as bars, and the share of margins above any value (Figures 6 and 7).
+    """Draw medians of margins of right and wrong images as bars, and shares above a margin (Figures 6, 7).
 
-    A group's margins are those of images that some logits get right, and wrong, under one condition.
     Whiskers are the quartiles.  On the right, for the logits `bent`, a curve's height at the threshold q is
     the share of its images that no standard classifier can overturn.
     """
@@ -193,10 +189,10 @@ def sensitivity_image(
     subtitle: str = "",
     logarithmic: bool = False,
 ) -> bytes:
-    """Draw heat maps over s and p, one for each c (Appendix D.1, where a panel is a p).
+    """Draw heat maps over s and p, one for each c, of values (s, p, c) (Appendix D.1, where a panel is a p).
 
-    Candidates of s, p and c increase.  Values are float64 (s, p, c); NaN, shown grey, where the point cannot
-    be chosen.  The point whose indices are `chosen` is ringed; `name` is the quantity's, at the colour bar.
+    NaN, shown grey, is where the point cannot be chosen; `chosen` are the indices of the point that is
+    ringed.
     """
     s, p, c = candidates
     shown = list(range(len(c)))
@@ -258,10 +254,9 @@ def transform_image(
     *,
     logits: FloatArray,
 ) -> bytes:
-    """Draw M over a normalised logit, and paths on the simplex (Equation 4 and Figure 4).
+    """Draw M over a normalised logit, and paths on the simplex, (n, 3) each (Equation 4 and Figure 4).
 
-    `bends` are what transforms make of the increasing `logits`, the first to compare the others with; `paths`
-    run over three classes' probabilities, float64 (n, 3) each.
+    `bends` are what transforms make of the increasing `logits`, the first to compare the others with.
     """
 
     def how(k: int, first: str) -> dict[str, Any]:

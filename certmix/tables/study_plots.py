@@ -1,7 +1,6 @@
 """Figures of the first paper's studies: the mix over alpha, trust terms, confidence, local constants.
 
-Figure numbers are those of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness
-trade-off".
+Numbered as in Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off".
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def sweep_image(
     """Draw accuracy of the mix over alpha, clean and attacked (Figure 2).
 
     Shades are the 95 % intervals over images; for a single alpha they are bars, and lines are marks side by
-    side.  The thin line at alpha = 1/2 is where the robust classifier begins to overrule the standard one.
+    side.
     """
 
     def draw(figure: Figure) -> None:
@@ -110,8 +109,7 @@ Panel = tuple[str, float, Mapping[tuple[str, str], Curve]]
 def trust_image(weights: Sequence[float], panels: Mapping[str, Panel], suffix: str) -> bytes:
     """Draw attacked against clean accuracy, a panel a norm, by its title (Figures 1 and 4).
 
-    Colour is the trust term, the line's style its form; points are joined in order of the weight of the
-    robust classifier, which is written beside some of them.
+    Colour is the trust term, the line's style its form; points are joined in the order of the weights.
     """
     names = [name for *_, curves in panels.values() for name in curves]
     trusts, forms = (list(dict.fromkeys(each)) for each in zip(*names, strict=True))
@@ -170,10 +168,10 @@ def _limits(ends: tuple[float, float], known: bool) -> tuple[float, float]:
 def gaps_image(
     panels: Mapping[tuple[str, str], tuple[FloatArray, FloatArray]], suffix: str, *, title: str
 ) -> bytes:
-    """Draw histograms of confidence gaps, in [0, 1] (Table 1).
+    """Draw histograms of the confidence gaps, in [0, 1], of right and of wrong images (Table 1).
 
-    A panel's gaps are those of images classified right, and wrong, by one classifier (a row) under one
-    condition (a column).  Heights are shares (%) of each; dashed lines are means, dotted ones medians.
+    Rows are classifiers, columns conditions.  Heights are shares (%) of each; dashed lines are means, dotted
+    ones medians.
     """
     rows = list(dict.fromkeys(classifier for classifier, _ in panels))
     columns = list(dict.fromkeys(condition for _, condition in panels))
@@ -243,10 +241,9 @@ def lipschitz_image(
     quotient: FloatArray | None = None,
     claimed: float | None = None,
 ) -> bytes:
-    """Draw shares of images above each estimated constant, in `unit`, and radius.
+    """Draw shares of images above each estimated constant, (m,) or NaN, in `unit`, and above each radius.
 
-    Curves are constants (m,) by name, NaN where there is none.  `quotient` is the estimated r (m,) of Theorem
-    3.5, compared with `eps`; there is no panel without it.  A claimed constant is drawn as a line.
+    `quotient` is the estimated r (m,) of Theorem 3.5, compared with `eps`; there is no panel without it.
     """
 
     def share_above(axes: Axes, values: FloatArray, end: float, **how: Any) -> None:

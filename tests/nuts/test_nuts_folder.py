@@ -142,7 +142,6 @@ def test_a_folder_gives_back_the_mix(made):
     mix = NutsMixture(g, h, transform, 0.987654321)
     assert loaded.settings == SETTINGS
     assert torch.equal(loaded.mixture(X), mix(X))
-    assert torch.equal(loaded.transformed(X), TransformedRobust(h, transform)(X))
     assert torch.equal(loaded.auxiliary(X), AuxiliaryMixture(g, h, transform, alpha_d=0.957)(X))
     bypass = loaded.bypass
     assert torch.equal(bypass(X), mix(X))
@@ -150,10 +149,10 @@ def test_a_folder_gives_back_the_mix(made):
     bypass(left)[:, 0].sum().backward()
     direct_bypass(mix, 0.957)(right)[:, 0].sum().backward()
     assert torch.equal(left.grad, right.grad)
-    for module in (loaded.mixture, loaded.transformed, loaded.auxiliary, bypass):
+    for module in (loaded.mixture, loaded.auxiliary, bypass):
         assert not any(part.training for part in module.modules())
         assert not any(parameter.requires_grad for parameter in module.parameters())
-    assert loaded.fit is loaded.tuning is None
+    assert loaded.description.fit is loaded.tuning is None
     assert loaded.standard.checksum == pair[0].loaded.checksum
 
 
@@ -366,7 +365,8 @@ def test_parts_by_spec(made):
         "#auxiliary": AuxiliaryMixture,
     }
     loaded = load_nuts(folder)
-    parts = (loaded.mixture, loaded.transformed, loaded.bypass, loaded.auxiliary)
+    bent = TransformedRobust(pair[1].loaded.module, NonlinearTransform.of(SETTINGS.transform))
+    parts = (loaded.mixture, bent, loaded.bypass, loaded.auxiliary)
     for (part, kind), expected in zip(kinds.items(), parts, strict=True):
         model = load_model(f"nuts:{folder}{part}")
         assert type(model.module) is kind

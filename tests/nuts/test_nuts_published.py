@@ -131,7 +131,7 @@ def test_a_published_mix_of_ones_own_models(command, nets, name):
     own, at = PUBLISHED[name], PUBLISHED[name].transform
     assert (rows["s"], rows["alpha"]) == (at.s, own.alpha)
     loaded = load_nuts("mix")
-    assert loaded.settings == own and loaded.fit is None and loaded.tuning is None
+    assert loaded.settings == own and loaded.description.fit is None and loaded.tuning is None
     images = torch.rand(5, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = loaded.mixture(images).exp().numpy()

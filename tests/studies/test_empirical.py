@@ -294,7 +294,7 @@ def test_a_mix_that_gradients_do_not_see_is_pointed_out(points, study):
     ],
 )
 def test_blind_mixes_are_found_wherever_they_are(module, name, told):
-    notes = blind_mixes((None, LoadedModel(module, name, name, "", None, None, None)))
+    notes = blind_mixes([LoadedModel(module, name, name, "", None, None, None)])
     assert bool(notes) == bool(told) and told in "".join(notes)
 
 
