@@ -14,7 +14,7 @@ from certmix.runs.sources import Sources
 from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices
 from certmix.tables.formats import FORMATS
 
-from .options import NUMBERS, PATH, Parsed, divide, format_option, options, refuse_unused, sources_of
+from .options import NUMBERS, PATH, divide, format_option, options, refuse_unused, sources_of
 from .progress import say
 from .studies import OF_STANDARD, made, print_study, run_study, study_options
 
@@ -207,17 +207,11 @@ Examples:
 """
 
 
-def _known(name: str) -> str:
-    if name not in STUDIES:
-        raise ParameterError(f"study '{name}' is unknown: choose one of {', '.join(STUDIES)}")
-    return name
-
-
 @nuts.command(
     "study", epilog=STUDY,
     short_help="Tables and figures from cached results: sensitivity, margins, beta, ablations, cost.",
 )  # fmt: skip
-@click.argument("name", type=Parsed("NAME", _known), metavar="NAME")
+@click.argument("name")
 @click.argument("folders", nargs=-1, required=True, type=PATH, metavar="FOLDER...")
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw its figure: .png or .svg.")
 @click.option(

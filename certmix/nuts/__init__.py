@@ -16,25 +16,10 @@ if TYPE_CHECKING:
     from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
 
 __all__ = [
-    "BETAS",
-    "GRIDS",
-    "TOP_K",
-    "Grid",
-    "MarginGrid",
-    "NonlinearTransform",
-    "NutsFit",
-    "TransformSettings",
-    "attacked_margin",
-    "auxiliary_alpha",
-    "changed_share",
-    "clean_margin",
-    "fit",
-    "layer_normalize",
-    "margin_grid",
-    "parse_grid",
-    "solve_beta",
-    "transform_numpy",
-]
+    "BETAS", "GRIDS", "TOP_K", "Grid", "MarginGrid", "NonlinearTransform", "NutsFit", "TransformSettings",
+    "attacked_margin", "auxiliary_alpha", "changed_share", "clean_margin", "fit", "layer_normalize",
+    "margin_grid", "parse_grid", "solve_beta", "transform_numpy",
+]  # fmt: skip
 
 
 _HOMES = {

@@ -103,8 +103,6 @@ class DirectBypass(nn.Module):
 def direct_bypass(mixture: NutsMixture, alpha_d: float, r_d: float = 0.9) -> DirectBypass:
     """Return a mix with the gradient of its auxiliary, ready to be attacked; see `AuxiliaryMixture`.
 
-    Examples
-    --------
     >>> from certmix.nuts import NonlinearTransform
     >>> transform = NonlinearTransform(s=5.0, p=4.0, c=-1.1)
     >>> mix = NutsMixture(nn.Linear(4, 3), nn.Linear(4, 3), transform, alpha=0.99)

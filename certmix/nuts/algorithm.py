@@ -71,8 +71,6 @@ def fit(
     attacked image that is classified right, are a DataError; a value out of range, and a grid of which no
     point meets (7), a ParameterError.
 
-    Examples
-    --------
     >>> clean = [[3.0, 0.0, 0.0], [0.9, 1.0, -2.0], [0.0, 0.0, 3.0]]
     >>> attacked = [[2.0, 0.0, 0.5], [0.5, 1.5, 0.0], [0.0, 0.3, 2.0]]
     >>> found = fit(clean, attacked, [0, 0, 2], Grid((1.0, 4.0), (1.0, 2.0), (-0.5, 0.0)), beta=1.0)
@@ -285,7 +283,6 @@ def _threshold(margins: FloatArray, beta: float, quantile: str) -> FloatArray:
 
 
 def check_share(beta: float, quantile: str) -> None:
-    """Refuse a share outside [0, 1], and an unknown quantile."""
     if not 0.0 <= beta <= 1.0:
         raise ParameterError(f"beta = {beta}: it must lie in [0, 1], such as 0.985")
     check_choice("quantile", quantile, QUANTILES)

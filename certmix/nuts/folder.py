@@ -95,9 +95,6 @@ class LoadedNuts:
         return direct_bypass(self.mixture, own.alpha_d, own.r_d)
 
 
-# ---------------------------------------------------------------------------- there and back
-
-
 def save_nuts(
     folder: Path,
     settings: MixSettings,
@@ -217,9 +214,6 @@ def _base(
     return loaded
 
 
-# ---------------------------------------------------------------------------- as a model
-
-
 def load_part(
     folder: Path, part: str, spec: str, *, device: str | torch.device = "cpu", classes: int | None = None
 ) -> LoadedModel:
@@ -252,9 +246,6 @@ def load_part(
     checksum = digest_of(["nuts", LAYER_NORM, part, numbers, [one.checksum for one in pair]])
     name = f"nuts:{place.resolve().name}" + (f"#{part}" if part else "")
     return replace(made, module=module, name=name, spec=spec, checksum=checksum)
-
-
-# ---------------------------------------------------------------------------- where the base models lie
 
 
 def _refer(base: BaseModel, folder: Path, copy: bool) -> ModelReference:

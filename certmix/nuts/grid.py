@@ -135,8 +135,6 @@ def parse_grid(text: str) -> Grid:
     s is spaced evenly in logarithm, p and c evenly.  A single number stands
     for a single candidate, as in ``c=0``.
 
-    Examples
-    --------
     >>> parse_grid("s=0.1:10:3,p=1:4:4,c=-1").p
     (1.0, 2.0, 3.0, 4.0)
     """

@@ -132,8 +132,6 @@ def clean_margin(logits: ArrayLike) -> FloatArray:
 
     Definition 2.1 of MixedNUTS: never negative, whether the prediction is right or wrong.
 
-    Examples
-    --------
     >>> clean_margin([[-1.0, 1.1, 1.0]]).round(3)  # case 2 of Figure 3
     array([0.047])
     """

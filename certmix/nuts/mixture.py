@@ -60,8 +60,6 @@ def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperatu
     Equation 5 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024, with the softmax of h that is left out
     there, and Section 3.1 on temperatures.
 
-    Examples
-    --------
     >>> g, h = torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[0.0, 0.0, 0.0]])
     >>> mix_sharpened(g, h, alpha=0.75).exp()
     tensor([[0.5000, 0.2500, 0.2500]], dtype=torch.float64)
@@ -86,15 +84,8 @@ def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperatu
 class TransformedRobust(nn.Module):
     """The robust classifier behind the transform: logits M(h(x)), float64 (N, classes).
 
-    Smoothed by noise with soft scores, it is the expectation of softmax(M(h)):
-    the transform lies inside, and every certificate stands.
-
-    Examples
-    --------
-    >>> from certmix.nuts import NonlinearTransform
-    >>> bent = TransformedRobust(nn.Linear(4, 3), NonlinearTransform(s=5.0, p=4.0, c=-1.1))
-    >>> bent(torch.zeros(2, 4)).shape
-    torch.Size([2, 3])
+    Smoothed by noise with soft scores, it is the expectation of softmax(M(h)): the transform lies inside, and
+    every certificate stands.
     """
 
     def __init__(self, robust: nn.Module, transform: nn.Module) -> None:
@@ -102,7 +93,6 @@ class TransformedRobust(nn.Module):
         self.robust, self.transform = robust, transform
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return M(h(inputs))."""
         return transformed_logits(call_model(self.robust, inputs, "the robust model"), self.transform)
 
 
@@ -113,8 +103,6 @@ class NutsMixture(nn.Module):
     `certmix.nuts.NonlinearTransform`, alpha at least 1/2.  At temperature 0 the standard model answers with a
     class alone, no gradient flows through it, and attacks need `certmix.nuts.adaptive`.
 
-    Examples
-    --------
     >>> from certmix.nuts import NonlinearTransform
     >>> transform = NonlinearTransform(s=5.0, p=4.0, c=-1.1)
     >>> mix = NutsMixture(nn.Linear(4, 3), nn.Linear(4, 3), transform, alpha=0.99).eval()

@@ -34,8 +34,6 @@ def layer_normalize(logits: Tensor, top_k: int | None = None) -> Tensor:
     finite, at most 1e307 in magnitude.  Mean and variance are those of the `top_k` largest, all are
     normalised, and where these k are equal LN is cut off at 1e8: Section 4.2 and Appendix D.7 of MixedNUTS.
 
-    Examples
-    --------
     >>> layer_normalize(torch.tensor([[0.0, 2.0], [7.0, 7.0]])).round(decimals=4)
     tensor([[-0.7071,  0.7071],
             [ 0.0000,  0.0000]], dtype=torch.float64)
@@ -76,8 +74,6 @@ class NonlinearTransform(nn.Module):
 
     Parameters are those of `certmix.nuts.grid.TransformSettings`, kept as `settings`.
 
-    Examples
-    --------
     >>> transform = NonlinearTransform(s=5.0, p=4.0, c=-1.1)
     >>> transform(torch.tensor([[1.0, -1.1, -1.0]])).argmax(-1)
     tensor([0])

@@ -27,7 +27,7 @@ from certmix.studies.study import CLEAN, Numbers, Study, StudyResult, Surroundin
 from certmix.tables.study_plots import Curve, Panel, trust_image
 from certmix.tables.table import Table
 from certmix.text import as_given, floor_percent, plain_decimal
-from certmix.types import FloatArray
+from certmix.types import EstimatedAccuracy, FloatArray
 
 __all__ = ["DEFAULT_WEIGHTS", "compare_trust"]
 
@@ -101,7 +101,7 @@ def view(numbers: Numbers) -> StudyResult:
     halves, rows = [], []
     for norm, eps in asked["balls"].items():
         curves: dict[tuple[str, str], Curve] = {}
-        found: dict[tuple[str, str], float | None] = {}
+        reached: list[tuple[float, str]] = []
         for variant in (v for v in variants if v.norm == norm):
             values = None
             if variant.trust != "constant":
@@ -117,14 +117,11 @@ def view(numbers: Numbers) -> StudyResult:
                 names = (norm, variant.trust, variant.form, plain_decimal(weight))
                 rows.append((*names, clean[-1], attacked[-1]))
             curves[variant.trust, variant.form] = clean, attacked
-            found[variant.trust, variant.form] = _halfway(
-                [one.accuracy for one in clean], [one.accuracy for one in attacked]
-            )
+            half = halfway[variant.names] = _halfway(clean, attacked)
+            if half is not None:
+                reached.append((half, f"{variant.trust}, {variant.form} {floor_percent(half)}"))
         panels[f"{request.attack}, {norm} eps {as_given(eps)}, {len(labels):,} images"] = norm, eps, curves
-        halfway |= {(norm, *names): value for names, value in found.items()}
-        reached = sorted(((value, names) for names, value in found.items() if value is not None),
-                         key=lambda one: -one[0])  # fmt: skip
-        words = "; ".join(f"{', '.join(names)} {floor_percent(value)}" for value, names in reached)
+        words = "; ".join(told for _, told in sorted(reached, key=lambda one: -one[0]))
         halves.append(f"Attacked accuracy (%) where clean accuracy is halfway ({norm}): {words}.")
     balls = ", ".join(f"{norm} eps {as_given(eps)}" for norm, eps in asked["balls"].items())
     budget = "" if request.steps is None else f" ({request.steps} steps)"
@@ -148,8 +145,9 @@ def view(numbers: Numbers) -> StudyResult:
     return StudyResult(table, {"compare-trust": partial(trust_image, weights, panels)}, halfway)
 
 
-def _halfway(clean: Sequence[float], attacked: Sequence[float]) -> float | None:
+def _halfway(*curve: Sequence[EstimatedAccuracy]) -> float | None:
     """Attacked accuracy where clean accuracy is halfway between the classifiers'; the best such point."""
+    clean, attacked = ([share.accuracy for share in shares] for shares in curve)
     target, best = (clean[0] + clean[-1]) / 2, []
     for k in range(len(clean) - 1):
         low, high = sorted((clean[k], clean[k + 1]))
@@ -157,9 +155,6 @@ def _halfway(clean: Sequence[float], attacked: Sequence[float]) -> float | None:
             share = 0.5 if low == high else (target - clean[k]) / (clean[k + 1] - clean[k])
             best.append(attacked[k] + share * (attacked[k + 1] - attacked[k]))
     return max(best, default=None)
-
-
-# ------------------------------------------------------------ the mixes and their cells
 
 
 @dataclass(frozen=True)
@@ -181,7 +176,6 @@ class Variant:
 
     @property
     def key(self) -> str:
-        """Key of the run's store where the median is kept."""
         return "/".join(("median", *self.names))
 
     @property

@@ -64,7 +64,6 @@ def check_alphas(alphas: Sequence[float]) -> tuple[float, ...]:
 
 
 def mix_cell(alpha: float) -> str:
-    """Return the name of the MIX cell of one alpha."""
     return f"MIX {alpha!r}"
 
 

@@ -1,7 +1,7 @@
 """Studies of MixedNUTS from cached results, a function an appendix: no attack is run, each takes seconds.
 
-Figures and tables are those of Bai, Zhou, Patel, Sojoudi, "MixedNUTS: Training-Free Accuracy-Robustness
-Balance via Nonlinearly Mixed Classifiers", TMLR 2024.
+Numbered as in Bai, Zhou, Patel, Sojoudi, "MixedNUTS: Training-Free Accuracy-Robustness Balance via
+Nonlinearly Mixed Classifiers", TMLR 2024.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ NO_PARAMETERS = (Quantity(None, 3),) * 4
 
 
 def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
-    """Make a study of MixedNUTS, by its name in `STUDIES`, from run folders.
+    """Make a study of MixedNUTS, by its name in `STUDIES`, from run folders in any order.
 
-    These are of ``certmix nuts fit`` and, where the study can use one, of ``certmix nuts evaluate``, in any
-    order.
+    These are of ``certmix nuts fit`` and, where the study can use one, of ``certmix nuts evaluate``.
     """
     if name not in STUDIES:
         raise ParameterError(f"study '{name}' is unknown: choose one of {', '.join(STUDIES)}")
@@ -69,9 +68,6 @@ def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
         raise ParameterError(f"study {name} has no use for {inputs.points.folder}: leave the evaluation out")
     study: Callable[[Inputs], StudyResult] = globals()[name.replace("-", "_")]
     return study(inputs)
-
-
-# ------------------------------------------------------------ of the fit on all images
 
 
 def sensitivity(inputs: Inputs) -> StudyResult:
@@ -255,20 +251,16 @@ def transform(inputs: Inputs) -> StudyResult:
         paths[name] = [softmax_numpy(each / temperatures) for each in transform_numpy(logits, one)]
     examples = {name: (logits[k], raw[k], bent[k]) for k, name in enumerate(cases)}
     drawn = partial(nuts_plots.example_image, examples, classes=classes)
-    curves = partial(nuts_plots.transform_image, bends, paths, logits=line)
+    curves = partial(nuts_plots.transform_image, bends, paths)
     return StudyResult(table, {"nuts-transform": curves, "nuts-example": drawn})
-
-
-# ------------------------------------------------------------ fitted on one half, judged on the other
 
 
 def beta(inputs: Inputs) -> StudyResult:
     """Solve Algorithm 1 for each beta on half the cached images, and judge on the other half (Section 5.1).
 
-    The plain mix has the alpha that keeps the same share of attacked margins
-    of softmax(h), so that both columns promise the same.
+    The plain mix's alpha keeps the same share of attacked margins of softmax(h): both columns promise the
+    same.
     """
-
     fit, (tune, held) = inputs.fit, inputs.fit.halves
     betas = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.985, 0.99, 1.0, fit.choices.beta)
     h, drawn = inputs.judge(Rule(1.0)), len(NO_PARAMETERS) + 1  # columns before the accuracies
@@ -458,9 +450,6 @@ def transfer(inputs: Inputs) -> StudyResult:
             *(f"{name} is: {fit.origin}" for name, fit in names.items()),
         ),
     ))  # fmt: skip
-
-
-# ------------------------------------------------------------ of the models
 
 
 def cost(inputs: Inputs) -> StudyResult:

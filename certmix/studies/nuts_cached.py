@@ -93,7 +93,6 @@ class Inputs:
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """Headings of what `judge` returns."""
         return ("clean", "any g") if self.points is None else ("clean", "any g", "attacked")
 
     @property
@@ -118,9 +117,6 @@ class Inputs:
                 "one for mixes far from the one evaluated there."
             )
         return (*found, self.fit.origin)
-
-
-# ---------------------------------------------------------------------------- reading
 
 
 def read_inputs(folders: Sequence[str | Path]) -> Inputs:
@@ -170,9 +166,6 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
     return Inputs(tuple(fits), AttackedPoints(folder, labels[unseen], indices[unseen], base))
 
 
-# ---------------------------------------------------------------------------- judging
-
-
 def withstands(rule: Rule, robust: FloatArray, labels: IntArray) -> np.ndarray:
     """Return bool (m,): the mix is right at these logits of h, whatever the standard classifier says.
 
@@ -198,13 +191,9 @@ def judge(rule: Rule, held: CachedLogits, points: AttackedPoints | None = None) 
 
 
 def parameters(found: NutsFitted) -> tuple[Cell, ...]:
-    """Return the cells of s, p, c and alpha."""
     own = found.fit.settings
     alpha = Quantity(found.fit.alpha, 6, rounding="up")
     return (Quantity(own.s, 3), Quantity(own.p, 2), Quantity(own.c, 3), alpha)
-
-
-# ---------------------------------------------------------------------------- counting operations
 
 
 def count_flops(model: nn.Module, inputs: Tensor) -> int:

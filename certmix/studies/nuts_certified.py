@@ -234,7 +234,6 @@ def tuning_seed(seed: int) -> int:
 
 
 def noisy_logits(numbers: Numbers, asked: CertifiedRequest) -> NoisyLogits:
-    """Return the tuning images' logits."""
     noisy = numbers.read(NOISY).reshape(len(numbers.indices), asked.noisy_samples, -1)
     return NoisyLogits(numbers.read(CLEAN), noisy, numbers.labels, numbers.indices)
 
@@ -250,9 +249,6 @@ def _restored(folder: Path | None) -> Iterator[None]:
         if path is not None and before is not None:
             write_atomically(path, before)
         raise
-
-
-# ------------------------------------------------------------ the table
 
 
 def view(numbers: Numbers) -> StudyResult:

@@ -117,8 +117,6 @@ def _sums_over_scales(
                     squares[k, i, j] += share * share
 
 
-# ------------------------------------------------------------ what bounds will give
-
 Side = Callable[[FloatArray, FloatArray, int, float], FloatArray]
 
 
@@ -179,9 +177,6 @@ def planned_margins(
         q = np.minimum(q, 1.0 - p)
     margins: FloatArray = ndtr(ndtri(p) - distance) - ndtr(ndtri(q) + distance)
     return margins
-
-
-# ------------------------------------------------------------ the choice
 
 
 @dataclass(frozen=True)
@@ -256,9 +251,6 @@ def _count_right(standard: FloatArray, robust: FloatArray, labels: IntArray, alp
     return counts
 
 
-# ------------------------------------------------------------ the plan
-
-
 @dataclass(frozen=True)
 class Plan:
     """What the tuning images say: the transform chosen, and how it and two others are expected to do.
@@ -278,7 +270,6 @@ class Plan:
 
     @property
     def settings(self) -> MixSettings:
-        """The numbers of the mix with the transform."""
         return MixSettings(self.best, self.transform.alpha, temperature=1.0)
 
 

@@ -85,13 +85,11 @@ class FitChoices(Settings, frozen=True):
         return BETAS.get(self.preset, 1.0)
 
     def check(self) -> None:
-        """Refuse a temperature and a grid out of range."""
         check_mix(1.0, self.temperature)
         assert self.candidates.shape
 
     @property
     def candidates(self) -> Grid:
-        """The grid of s, p and c."""
         return GRIDS[self.preset] if self.grid is None else parse_grid(self.grid)
 
     @property
@@ -131,8 +129,7 @@ class CertifiedRequest(Settings, frozen=True):
     bound: Annotated[
         str,
         Option(
-            "Certified: from score samples to probabilities.",
-            choices=bounds_of("soft", distribution=False),
+            "Certified: from score samples to probabilities.", choices=bounds_of("soft", distribution=False)
         ),
     ] = "betting-fixed"
     clamp: Annotated[str, Option("Clamp of M.", choices=CLAMP_NAMES)] = "gelu"
@@ -152,7 +149,6 @@ class CertifiedRequest(Settings, frozen=True):
 
     @property
     def candidates(self) -> Grid:
-        """The grid of s, p and c."""
         return parse_grid(self.grid or CERTIFIED_GRID)
 
     def certify(self, scores: str, bound: str, alpha: float) -> CertifyRequest:

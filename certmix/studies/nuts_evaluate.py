@@ -200,9 +200,6 @@ def _sweep(numbers: Numbers, clean: np.ndarray, rule: Rule) -> dict[str, float]:
     }
 
 
-# ---------------------------------------------------------------------------- the attacks
-
-
 @dataclass(frozen=True)
 class Rule:
     """How a mix answers; without a transform it is the plain mix, g at alpha 0 and h at alpha 1."""
@@ -213,7 +210,6 @@ class Rule:
 
     @classmethod
     def of(cls, settings: MixSettings) -> Rule:
-        """Return the rule of a fitted mix."""
         return cls(settings.alpha, settings.transform, settings.temperature)
 
     def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
@@ -291,7 +287,6 @@ class Suite:
         return Cell(name, lambda batch: outputs(self.pair, self._transfer(r_d, batch)), key="sweep")
 
     def _bypass(self, pair: tuple[nn.Module, nn.Module], r_d: float) -> DirectBypass:
-        """Return the mix with the auxiliary's gradient."""
         assert self.own.alpha_d is not None
         return direct_bypass(NutsMixture.of(self.own, *pair), self.own.alpha_d, r_d)
 

@@ -43,7 +43,7 @@ SHAPES = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet": (1000, 224)}
 """Classes, and the usual side of the data's square inputs, in pixels."""
 
 LOGITS = "logits.npz"
-MARGIN = "minimum margin"
+MARGIN = "smallest margin"
 KEYS = ("standard", "robust", "attacked", "labels", "indices")
 
 
@@ -58,7 +58,6 @@ class CachedLogits:
     indices: IntArray
 
     def take(self, rows: IntArray) -> CachedLogits:
-        """Return some of the images."""
         return CachedLogits(*(getattr(self, key)[rows] for key in KEYS))
 
 
@@ -122,9 +121,8 @@ def view(numbers: Numbers) -> StudyResult:
 
 def cached(numbers: Numbers) -> CachedLogits:
     """Return the logits that a run keeps."""
-    attacked = numbers.read(MARGIN)[:, : len(numbers.class_names)]
     g, h = (one.numpy() for one in numbers.pair(CLEAN))
-    return CachedLogits(g, h, attacked, numbers.labels, numbers.indices)
+    return CachedLogits(g, h, numbers.read(MARGIN), numbers.labels, numbers.indices)
 
 
 def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
@@ -188,15 +186,11 @@ def fit_table(found: NutsFitted, how: str, more: tuple[str, ...]) -> Table:
 
 
 def _numbers(mix: MixSettings, q: float) -> tuple[tuple[Any, ...], ...]:
-    """Return the rows of s, p, c, alpha and the margin threshold."""
     return (
         *((name, Quantity(getattr(mix.transform, name), 6)) for name in "spc"),
         ("alpha", Quantity(mix.alpha, 6, rounding="up")),
         ("margin threshold q", Quantity(q, 6, rounding="down")),
     )
-
-
-# ---------------------------------------------------------------------------- margins
 
 
 class _Normalized(nn.Module):
@@ -213,7 +207,7 @@ class _Normalized(nn.Module):
 def _margins(
     bench: Bench, robust: nn.Module, target: nn.Module, choices: FitChoices, batch: Batch
 ) -> FloatArray:
-    """Return robust logits at the points of smallest margin, the margin, what found it, and its step."""
+    """Return robust logits at the points of smallest margin."""
     request, free = bench.request, choices.gradient_free
     budget = {"queries" if free else "steps": request.steps} if request.steps else {}
     found = minimum_margin(
@@ -221,8 +215,7 @@ def _margins(
         restarts=request.restarts, targets=min(9, bench.dataset.classes - 1), gradient_free=free,
         early_stop=choices.early_stop, box=bench.box, generator=batch.generator,
     )  # fmt: skip
-    how = torch.stack([found.margin, found.found_by.double(), found.step.double()], 1)
-    return np.concatenate([outputs([robust], found.points), how.cpu().numpy()], 1)
+    return outputs([robust], found.points)
 
 
 def own_attack(request: AttackRequest | None, steps: int | None) -> AttackRequest:
@@ -267,9 +260,6 @@ def read_logits(path: Path) -> CachedLogits:
     return CachedLogits(**made)
 
 
-# ---------------------------------------------------------------------------- saving
-
-
 def save_mix(
     folder: Path, settings: MixSettings, sources: Sources, loaded: Loaded, indices: IntArray,
     attack: dict[str, Any], say: Callable[[str], None], *, copy_weights: bool, fit: FitFacts | None = None,
@@ -309,13 +299,11 @@ def nuts_published(
 ) -> StudyResult:
     """Save the mix of two models with the (s, p, c, alpha) that the paper found for its own.
 
-    No data, no attack, no fit.  The numbers were tuned for other models: how well they do for these, an
-    evaluation tells.  ``.data`` of the result is the `certmix.nuts.description.MixSettings`; ``.folder``
-    loads as ``nuts:FOLDER``.
-
-    Models for ``cifar10``, ``cifar100`` or ``imagenet`` must tell 10, 100 or 1,000 classes apart, which is
-    seen on inputs of random pixels; their side is ``crop`` of the sources, 32 or 224 pixels if None.
-    `copy_weights` bundles the base models' weights with the mix.
+    No data, no attack, no fit: how well these numbers do for other models, an evaluation tells.  ``.data`` of
+    the result is the `certmix.nuts.description.MixSettings`; ``.folder`` loads as ``nuts:FOLDER``.  Models
+    for ``cifar10``, ``cifar100`` or ``imagenet`` must tell 10, 100 or 1,000 classes apart, which is seen on
+    inputs of random pixels; their side is ``crop`` of the sources, 32 or 224 pixels if None.  `copy_weights`
+    bundles the base models' weights with the mix.
     """
     if name not in PUBLISHED:
         raise ParameterError(f"no optimum is published for {name!r}: use one of {', '.join(PUBLISHED)}")

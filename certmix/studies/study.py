@@ -65,7 +65,6 @@ class EmpiricalWarning(UserWarning):
 
 
 def warn(message: str) -> None:
-    """Report as a Python warning."""
     warnings.warn(message, EmpiricalWarning, stacklevel=5)
 
 
@@ -156,7 +155,6 @@ class Numbers:
 
     @cached_property
     def request(self) -> AttackRequest:
-        """The attack and its images."""
         return some(AttackRequest, self.asked)
 
     @property
@@ -335,9 +333,6 @@ def open_study(
     ) as run:  # fmt: skip
         bench = Bench(dataset, positions, device, request, run.store, where.progress, where.say, blind)
         yield Study(bench, loaded, run, {**described, "identity": known.as_dict()})
-
-
-# ------------------------------------------------------------ mixes that gradients do not see whole
 
 
 def _is_blind(module: nn.Module) -> bool:

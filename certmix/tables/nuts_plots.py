@@ -248,15 +248,11 @@ def sensitivity_image(
 
 
 def transform_image(
-    bends: Mapping[str, FloatArray],
-    paths: Mapping[str, Sequence[FloatArray]],
-    suffix: str,
-    *,
-    logits: FloatArray,
+    bends: Mapping[str, FloatArray], paths: Mapping[str, Sequence[FloatArray]], suffix: str
 ) -> bytes:
     """Draw M over a normalised logit, and paths on the simplex, (n, 3) each (Equation 4 and Figure 4).
 
-    `bends` are what transforms make of the increasing `logits`, the first to compare the others with.
+    `bends` are what transforms make of increasing logits; the first leaves them as they are.
     """
 
     def how(k: int, first: str) -> dict[str, Any]:
@@ -265,6 +261,7 @@ def transform_image(
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1, 1.02]})
+        logits = next(iter(bends.values()))
         for k, (name, bent) in enumerate(bends.items()):
             left.plot(logits, bent, label=one_line(name), **how(k, "0.55"))
         lowest = max(min(float(bent.min()) for bent in bends.values()), -3.0)

@@ -122,7 +122,7 @@ def transform(suffix: str) -> bytes:
     z, t = np.linspace(-2, 3, 50), np.linspace(0, 1, 30)[:, None]
     path = (1 - t) / 3 + t * np.array([0, 1, 0])
     bends = {f"s {k}: $c$": z ** (k + 1) for k in range(4)}
-    return transform_image(bends, {f"p = {k}": [path, path[:, ::-1]] for k in range(3)}, suffix, logits=z)
+    return transform_image(bends, {f"p = {k}": [path, path[:, ::-1]] for k in range(3)}, suffix)
 
 
 def certified(suffix: str, curves: list[Curve] | None = None, **changes) -> bytes:
