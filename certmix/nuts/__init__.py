@@ -21,13 +21,11 @@ __all__ = [
     "margin_grid", "parse_grid", "solve_beta", "transform_numpy",
 ]  # fmt: skip
 
-
 _HOMES = {
     **dict.fromkeys(("MarginGrid", "NutsFit", "auxiliary_alpha", "fit"), "algorithm"),
     **dict.fromkeys(("margin_grid", "solve_beta"), "algorithm"),
     **dict.fromkeys(("NonlinearTransform", "changed_share", "layer_normalize"), "transform"),
     **dict.fromkeys(("attacked_margin", "clean_margin", "transform_numpy"), "margins"),
 }
-
 
 __getattr__ = lazily(__name__, _HOMES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -50,18 +49,6 @@ class MixSettings(Described, frozen=True):
     def __post_init__(self) -> None:
         check_mix(self.alpha, self.temperature)
         check_shares(alpha_d=self.alpha_d, r_d=self.r_d)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data, flat."""
-        plain = msgspec.structs.asdict(self)
-        return {**msgspec.structs.asdict(plain.pop("transform")), **plain}
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> MixSettings:
-        """Return the settings of such plain data."""
-        rest, names = dict(plain), TransformSettings.__struct_fields__
-        transform = {name: rest.pop(name) for name in names if name in rest}
-        return cls(TransformSettings(**transform), **rest)
 
 
 class ModelReference(Described, frozen=True):

@@ -133,10 +133,10 @@ def load_nuts(folder: Path, *, device: str | torch.device = "cpu", classes: int 
 
 def write_nuts(folder: Path, description: NutsDescription) -> None:
     """Write ``nuts.json`` whole or not at all, a line a key; RunError if it cannot be written."""
-    parts = msgspec.structs.asdict(description)
-    flat = {"format_version": FORMAT_VERSION, **parts.pop("settings").as_dict(), **parts}
-    plain = msgspec.to_builtins(flat, enc_hook=lambda number: number.item())  # numpy's numbers
-    lines = (f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in plain.items())
+    plain = msgspec.to_builtins(description, enc_hook=lambda number: number.item())  # numpy's numbers
+    settings = plain.pop("settings")
+    flat = {"format_version": FORMAT_VERSION, **settings.pop("transform"), **settings, **plain}
+    lines = (f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in flat.items())
     write_atomically(Path(folder) / FILE, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 

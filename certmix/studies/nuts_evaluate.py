@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def nuts_evaluate(
     with open_study(
         "nuts-evaluate", request, named, where,
         asked={"nuts": str(folder), "r_d_sweep": list(r_d_sweep), "sweep_images": sweep_images, **more},
-        identity={"settings": own.as_dict(), **more},
+        identity={"settings": msgspec.to_builtins(own), **more},
         loaded=join(dataset, nuts.standard, nuts.robust, device, where.say), left_out=tuned,
     ) as study:  # fmt: skip
         suite = Suite(study.bench, study.pair, own)
@@ -113,7 +114,7 @@ def nuts_evaluate(
 def view(numbers: Numbers) -> StudyResult:
     """Return the table, a row a classifier, and what broke each image first; the first cell is clean."""
     request, asked, labels = numbers.request, numbers.asked, numbers.labels
-    own = MixSettings.from_dict(asked["settings"])
+    own = msgspec.convert(asked["settings"], MixSettings)
     several = contenders(own, asked["plain_alphas"])
     base = [numbers.read(name) for name in numbers.cells]
     right = {
