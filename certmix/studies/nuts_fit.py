@@ -43,7 +43,7 @@ SHAPES = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet": (1000, 224)}
 """Classes, and the usual side of the data's square inputs, in pixels."""
 
 LOGITS = "logits.npz"
-MARGIN = "smallest margin"
+MARGIN = "minimum margin"
 KEYS = ("standard", "robust", "attacked", "labels", "indices")
 
 

@@ -49,8 +49,7 @@ def logits_of(images=160, seed=0, shift=0):
 
 def make_fit(folder, logits=None, **changes):
     own = logits_of() if logits is None else logits
-    margins = np.concatenate([own.attacked, np.zeros((len(own.labels), 3))], 1)
-    cells = {"clean": np.concatenate([own.standard, own.robust], 1), "minimum margin": margins}
+    cells = {"clean": np.concatenate([own.standard, own.robust], 1), "minimum margin": own.attacked}
     stored(folder, cells, own.indices, own.labels, shown=tuple(cells))
     request = {"attack": "apgd-ce", "steps": 5, "eps": 0.03, "images": 160, "beta": 0.9, "grid": GRID}
     return described(folder, "nuts-fit", {**request, **changes})
