@@ -147,8 +147,7 @@ class CleanAccuracy:
 class Curve:
     """What a plot needs of one row: the radii of rightly classified images.
 
-    ``reach``, float64 (k, 2), holds radii and the share of images that could reach them; None where all
-    samples were drawn.
+    ``reach``, float64 (k, 2), holds radii and shares of images that could reach them, None if all were drawn.
     """
 
     classifier: str

@@ -26,8 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack as the command line and the studies see it: a function, a line of help, and the norms it
-    serves.
+    """An attack as the command line and the studies see it.
 
     `settings` are the names of its own keywords, `gradient_free` says whether it asks the model for logits
     alone; `loss`, a name in `LOSSES`, is what it begins with.

@@ -75,8 +75,7 @@ def autoattack(
     Raises
     ------
     ModelError, ParameterError
-        As for `certmix.attacks.pgd`; if pyautoattack is not installed, or no attack is left for so few
-        classes.
+        As for `certmix.attacks.pgd`; if pyautoattack is not installed, or no attack is left.
 
     References
     ----------
@@ -172,8 +171,7 @@ def _right(model: Model, points: Tensor, labels: Tensor, batch_size: int) -> tup
 
 @contextmanager
 def undisturbed(model: object, device: torch.device, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep pyautoattack from logging, seeding, tracing, and adding to gradients of parameters; then say its
-    warnings."""
+    """Keep pyautoattack from logging, seeding, tracing, and adding to gradients of parameters."""
     from pyautoattack import checks as package_checks
 
     heard = _Heard()

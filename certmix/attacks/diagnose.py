@@ -32,8 +32,7 @@ class GradientHealth:
     Parameters
     ----------
     vanishing, one_hot
-        Classified right, with a gradient that is zero or denormal in every input; outputs all 0 but for a
-        single 1.
+        Classified right, with a gradient that is zero or denormal in every input; outputs all 0 but one 1.
     saturated, non_finite
         Largest probability 1 (so that the loss is 0 if its class is right) or a log-probability -inf, in the
         precision of the output; a logit or a gradient that is not finite.
@@ -121,14 +120,12 @@ def diagnose_gradients(
     figure, not a warning: with the logits of `cifar10-standard` times 1, 5, 20, 40, 100 the loss is exactly 0
     for 0, 64, 95, 97, 100 % of the images, plain gradients vanish for 0, 0, 14, 80, 89 %, and APGD on the
     plain cross-entropy leaves an accuracy of .67, .66, .69, .83, .89, certmix's `pgd` .67, .64, .64, .64, .64
-    (linf eps 0.5/255).  Gradients that are there and point elsewhere are not recognised: compare with a
-    gradient-free attack.
+    (linf eps 0.5/255).  Gradients that are there and point elsewhere are not seen: try `square`.
 
     Parameters
     ----------
     model, images, labels
-        Gives logits (N, classes) for images (N, ...), whose classes are int64 (N,): 16 images show what
-        matters.
+        Gives logits (N, classes) for images (N, ...), of classes int64 (N,): 16 images will do.
     loss, plain
         What the attack maximises, a name in `certmix.attacks.LOSSES`; or the plain cross-entropy, in the
         precision of the logits, as other attack libraries take it.  The losses of certmix do not vanish, and

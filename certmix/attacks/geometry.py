@@ -37,8 +37,7 @@ def _room_along(direction: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _scale_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     """Return the largest s with ``||min(s size, room)||_2 <= radius``, inf if there is none; (N, 1).
 
-    Each round holds the coordinates that were full at the last s.  It only grows, never beyond the solution:
-    too few rounds are safe.
+    Each round holds the coordinates that were full at the last s.  It only grows: too few rounds are safe.
     """
     squares, limits, squared = size**2, room**2, radius**2
     full_at = torch.where(size > 0, room / size, 0.0)

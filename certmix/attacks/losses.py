@@ -3,8 +3,7 @@
 Every loss is computed in float64 and takes ``(logits, labels, targets)``: logits (N, classes) with at least
 two classes, int64 labels (N,) and, where a target class matters, int64 targets (N,).  It returns (N,) finite
 values for finite logits, ties and logits of 1e30 included.  Attacks compare losses and follow the direction
-of their gradients, no more: those of probabilities are logarithms of odds, which do not vanish however sure
-the model is.
+of their gradients, no more: those of probabilities are logarithms of odds, which do not vanish.
 
 F. Croce, M. Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks, ICML 2020, has the two ratios as equations 6 and 7.
@@ -53,8 +52,7 @@ def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = 
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the difference of logits ratio ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))``, z_(k) the k-th
-    largest.
+    """Return the difference of logits ratio ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))``, z_(k) by size.
 
     Invariant to scale and shift of the logits, whatever the targets.  Of two classes it is the margin: its
     sign and the direction of its gradient keep the invariance.
@@ -67,8 +65,7 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the targeted ratio ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``, below four classes the
-    margin to t.
+    """Return the targeted ratio ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``, or z_t - z_y below 4.
 
     Without targets, the strongest other class is the target.
     """

@@ -23,8 +23,7 @@ class MinimumMargins:
 
     `points` (N, ...) lie in ball and box, `logits` (N, classes) are the model's there.  `margin`, float64
     (N,), is the probability of the label less the largest other, negative where the point is misclassified.
-    `found_by` and `step`, int64 (N,), are a position in `FOUND_BY` and the number of the evaluation, within
-    that attack.
+    `found_by` and `step`, int64 (N,), are a position in `FOUND_BY` and an evaluation within that attack.
     """
 
     points: Tensor

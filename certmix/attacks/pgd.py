@@ -43,8 +43,7 @@ def pgd(
         Number of steps and their length in that norm (default ``2.5 * eps / steps``); a name in
         `certmix.attacks.losses.LOSSES`.
     random_start, restarts
-        Whether the first run starts at a random point of the ball or at the image; number of runs, the others
-        start at random.
+        Whether the first run starts at a random point of the ball or at the image; number of runs.
     **common
         ``box``, ``early_stop``, ``generator``, ``track``: see `certmix.attacks.search.Common`.
 

@@ -34,8 +34,7 @@ class Common(TypedDict, total=False):
         Drop an image at its first misclassified point, clean ones included: the default.  Otherwise every
         step is taken and the misclassified point of highest loss is returned.
     generator
-        Source of all random numbers; without one they are the same at each call, and an image's do not depend
-        on the others.
+        Source of all random numbers; without one they are the same at each call; each image has its own.
     track
         Called with (indices into the batch, points, logits, step) for every evaluated batch of points; step 0
         is the clean batch, and the count goes on over restarts.
@@ -159,8 +158,7 @@ class Visit:
 
 
 class Search:
-    """A batch under attack and the best point of each image so far; arguments are the attack's, and checked
-    here.
+    """A batch under attack and the best point of each image so far; arguments are checked here.
 
     A misclassified point beats a correctly classified one; among equals the higher loss wins, and the earlier
     point where losses tie.  `gradient` says whether that at the clean images is of use.
@@ -200,8 +198,7 @@ class Search:
             self.clean = self.visit(self._everything, self.ball.centre, gradient=gradient and not self._idle)
 
     def runs(self, count: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield the number of each run and the indices that it attacks, the unbroken ones or all, while there
-        are any."""
+        """Yield the number of each run and the indices that it attacks, while there are any."""
         for run in range(count):
             self._check_faults()
             at = (~self._best.wrong).nonzero().squeeze(1) if self._early_stop else self._everything
@@ -223,8 +220,7 @@ class Search:
     def visit(
         self, at: Tensor, points: Tensor, *, gradient: bool = True, targets: Tensor | None = None
     ) -> Visit:
-        """Evaluate one point of each image in `at`, by a forward and at most a backward pass; `targets` are
-        the batch's."""
+        """Evaluate one point of each image in `at`, by a forward and at most a backward pass."""
         gradient = bool(gradient)  # numpy's counts compare to its own
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
             labels, wanted = self.labels[at], None if targets is None else targets[at]

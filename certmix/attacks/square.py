@@ -40,8 +40,7 @@ def share(query: int, queries: int, first: float) -> float:
 
 
 def window(part: float, height: int, width: int, odd: bool = False) -> tuple[int, int]:
-    """Return height and width of a window that covers a share of a picture: a square, if need be cut and
-    lengthened.
+    """Return height and width of a window that covers a share of a picture: a square, if it fits.
 
     ``odd`` asks for odd sides of at least 3 where they fit.
     """
@@ -73,8 +72,7 @@ def _stripes(ball: Ball, uniforms: Callable[[int], Tensor]) -> Tensor:
 
 
 def _move_linf(ball: Ball, points: Tensor, size: tuple[int, int], uniforms: Tensor) -> Tensor:
-    """Put each channel of a window at its upper or its lower end, or all at the other end if that changes
-    nothing."""
+    """Put each channel of a window at its upper or its lower end, or else all at the other end."""
     n, channels, height, width = points.shape
     inside = torch.zeros(n, 1, height, width, dtype=torch.bool, device=points.device)
     image = torch.arange(n, device=points.device)[:, None, None]
@@ -166,8 +164,7 @@ MOVES: dict[str, tuple[Callable[[Ball, Uniforms], Tensor], Callable[..., Tensor]
     "linf": (_stripes, _move_linf, False),
     "l2": (_tiles, _move_l2, True),
 }
-"""A norm's start, its move (of ball, points, window and 5 + channels numbers), and whether windows have odd
-sides."""
+"""A norm's start, its move (of ball, points, window and 5 + channels numbers), and if windows are odd."""
 
 _BLOCK = 64
 """Queries whose random numbers are drawn together."""

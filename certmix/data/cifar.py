@@ -155,8 +155,7 @@ _InPython: Any = pickle._Unpickler
 class _Unpickler(_InPython):  # type: ignore[misc]
     """Admits the stand-ins and no other global.
 
-    Python's own and not the faster one in C, whose memo takes as much memory as a file claims; so would a
-    bytearray.
+    Python's own and not the faster one in C, whose memo, like a bytearray, takes what a file claims.
     """
 
     dispatch: ClassVar = {k: v for k, v in _InPython.dispatch.items() if k != pickle.BYTEARRAY8[0]}
@@ -191,8 +190,7 @@ def _plain(value: Any, most: int) -> Any:
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the dictionary in a CIFAR pickle: arrays, lists, integers and text, as str if Python 2 wrote
-    bytes.
+    """Return the dictionary in a CIFAR pickle: arrays, lists, integers and text as str.
 
     DataError if the file cannot be read, is damaged, or holds something else or a forbidden global.
     """

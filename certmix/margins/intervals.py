@@ -17,8 +17,7 @@ from certmix.margins.layers import TINY, Layer, LinearMap, Maximum, Rectifier, S
 
 @dataclass(frozen=True)
 class Ball:
-    """The points within `eps` (N,) of float64 images (N, ...), in ``"linf"``, there within `limits`, or
-    ``"l2"``."""
+    """The points within `eps` (N,) of float64 images (N, ...), in ``"l2"``, or ``"linf"`` and `limits`."""
 
     images: Tensor
     norm: str
@@ -30,8 +29,7 @@ class Ball:
 class Affine:
     """Entries that are affine in the image, (N, ...): over an l2 ball they move by eps sqrt(energy).
 
-    `point` is the value at the image up to `slip`; `energy` at least the sum of squares of an entry's
-    weights.
+    `point` is the value at the image up to `slip`; `energy` at least its weights' sum of squares.
     """
 
     point: Tensor

@@ -34,8 +34,7 @@ def exact(value: Tensor) -> Tensor:
 
 
 def gamma(terms: int) -> float:
-    """Return n u / (1 - n u), above the relative error of n float64 operations in a row (Higham, 2002, Lemma
-    3.1)."""
+    """Return n u / (1 - n u), above the relative error of n float64 operations (Higham, 2002, Lemma 3.1)."""
     return terms * UNIT / (1 - terms * UNIT)
 
 

@@ -26,8 +26,7 @@ class Relaxation:
 def relax(layer: Rectifier, box: Box) -> Relaxation:
     """Return the lines of a rectifier over a box (CROWN, H. Zhang et al., NeurIPS 2018).
 
-    Above lies the chord, below the line of slope 1 or of the rectifier's own, whichever leaves the smaller
-    area.
+    Above lies the chord, below the line of slope 1 or its own, whichever leaves the smaller area.
     """
     lower, upper, slope = box.lower, box.upper, layer.slope
     active, inactive = lower >= 0, upper <= 0
@@ -99,8 +98,7 @@ def _rectifier(state: _Rows, node: Node, rows: Tensor, lines: Relaxation, box: B
 
 
 def _maximum(state: _Rows, node: Node, layer: Maximum, rows: Tensor, box: Box) -> None:
-    """Below lies its entry of largest lower bound; above it too if it dominates, else the largest upper
-    bound."""
+    """Below lies its entry of largest lower bound; above it too, or the largest upper bound."""
     owner, shape = state.owner, box.lower.shape[1:]
     lower, upper = layer.entries(box.lower), layer.entries(box.upper)
     best = lower.argmax(3, keepdim=True)
@@ -224,8 +222,7 @@ def bounds_of_layers(graph: Graph, ball: Ball, method: str) -> tuple[list[Box], 
 
 
 def differences(graph: Graph, ball: Ball, y: Tensor, method: str) -> Tensor:
-    """Return lower bounds of z_y - z_j for every j != y, (N, c - 1), the best of both kinds, -inf where
-    unknown."""
+    """Return lower bounds of z_y - z_j for every j != y, (N, c - 1), the best of both kinds, or -inf."""
     boxes, lines = bounds_of_layers(graph, ball, method)
     eye = torch.eye(graph.classes, dtype=torch.float64, device=y.device)
     rival = torch.arange(graph.classes, device=y.device)[None] != y[:, None]

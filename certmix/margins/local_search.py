@@ -42,8 +42,7 @@ def towards_rivals(before: Tensor, after: Tensor, selected: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ratio:
-    """What counts as a slope: ``rise(before, after, y) -> (n, k)`` of outputs (n, c), over ||d|| or else over
-    eps.
+    """What counts as a slope: ``rise(before, after, y) -> (n, k)`` of (n, c), over ||d|| or eps.
 
     There is one a class (k = c) if `wide`, or one in all (k = 1); `sides` is 2 where an output may rise or
     fall, so that an ascent is made each way.
@@ -250,11 +249,9 @@ def local_search(
     box
         Range of the input, to which perturbed points are kept; None for no range.
     selected, seeds
-        int64 (N,): the classes y, by default the largest outputs'; keys of random starts, by default 0, 1,
-        ...
+        int64 (N,): the classes y, by default the largest outputs'; keys of random starts, else 0, 1, ...
     judge
-        The same model for float64 inputs, from which values are taken; by default a float64 copy of a module
-        that can be so copied.
+        The same model for float64 inputs, from which values are taken; by default a float64 copy.
 
     References
     ----------

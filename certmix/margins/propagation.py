@@ -76,8 +76,7 @@ def logit_differences_lower(
     Parameters
     ----------
     model
-        A module of supported layers in evaluation mode, or its graph from `build_graph`, which saves building
-        it again.
+        A module of supported layers in evaluation mode, or its graph from `build_graph`.
     images, y
         (m, ...), and a class each, (m,).
     norm, eps

@@ -80,8 +80,7 @@ DIFFER = "the traced layers do not give the model's logits: they differ"
 
 def check_parts(model: nn.Module) -> None:
     """Refuse a model of which a part does more, or something else, than its class says: a forward hook, a
-    method replaced on an instance or on a class of torch's, or a part of torch's in training mode whose mode
-    matters."""
+    method replaced on an instance or on a class of torch's, or training mode that matters."""
     if globally._global_forward_hooks or globally._global_forward_pre_hooks:
         raise ModelError(
             "a forward hook of all modules is set, which bounds cannot see: remove it (handle.remove())"
@@ -165,8 +164,7 @@ def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
     """Refuse a graph whose differences of logits are not the model's, at the first 16 finite images.
 
     The model runs in float64, where its rounding hides nothing, and as it is, twice: it must answer alike.
-    What all images have in common, class by class, is no spread; of a single image, half of it is looked at
-    too.
+    What all images have in common, class by class, is no spread; of a single image, half is looked at too.
     """
     rows = images[images.flatten(1).isfinite().all(1)][:CHECKED].cpu()
     rows = rows if len(rows) else torch.zeros((1, *images.shape[1:]), dtype=images.dtype)

@@ -156,8 +156,7 @@ def build(architecture: str, classes: int = 10) -> nn.Module:
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Fold the batch normalisations of a `ResidualNet` into its convolutions, in place: the same up to
-    rounding.
+    """Fold the batch normalisations of a `ResidualNet` in place: the same up to rounding.
 
     It passes over memory less often.  Other models are returned as they are.
     """

@@ -64,8 +64,7 @@ def sources_of(file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
 
 
 def module_sources(name: str) -> dict[str, bytes]:
-    """Return the same of an imported module; of an installed package all its files, of torch its own; or
-    nothing."""
+    """Return the same of an imported module; of an installed package all its files, of torch its own."""
     top, module = (sys.modules.get(one) for one in (name.partition(".")[0], name))
     file = Path(getattr(module, "__file__", None) or "")
     if not file.is_file():
@@ -155,8 +154,7 @@ OWN = "its own file"
 class Foreign:
     """A module, its name, its code's identity (files in `sources` belong to it), and the input it wants.
 
-    `doubt` says why the identity cannot be vouched for; `normalize` (MEAN/STD) applies where the user gives
-    none.
+    `doubt` says why the identity cannot be vouched for; `normalize` (MEAN/STD) is a default.
     """
 
     module: nn.Module

@@ -109,8 +109,7 @@ class MixedClassifier(nn.Module):
     """Mix an accurate and a robust classifier; gives logits, as attack libraries expect.
 
     Certificates (Lemma 3.2 and the radii) speak of `trust` "constant" and `form` "probabilities", the
-    defaults, with alpha >= 1/2.  The other settings are the paper's alternatives, to be compared by
-    experiment.
+    defaults, with alpha >= 1/2.  The other settings are the paper's alternatives.
 
     Parameters
     ----------

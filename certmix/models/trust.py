@@ -159,8 +159,7 @@ def log_trust_values(
 ) -> Tensor:
     """Return log R_i, to be kept with the logits and mixed at any alpha by `mix_outputs`.
 
-    float64 (N, classes), or (N, 1) where R_i is one number an input; -inf where R_i = 0.  See
-    `trusted_outputs`.
+    float64 (N, classes), or (N, 1) where R_i is one number an input; -inf where R_i = 0.
     """
     value = trusted_outputs(standard, robust, inputs, trust=trust, form=form, norm=norm)[2]
     return inputs.new_zeros((len(inputs), 1), dtype=torch.float64) if value is None else value
@@ -182,8 +181,7 @@ def trusted_outputs(
     Parameters
     ----------
     standard, robust, inputs
-        Give finite logits (N, classes) for the same inputs (N, ...), floating point where gradients are
-        needed.
+        Give finite logits (N, classes) for the same inputs (N, ...), floats where gradients are needed.
     trust, form
         Name in `TRUSTS`; ``"probabilities"`` or ``"logits"``, what is mixed.
     norm

@@ -86,8 +86,7 @@ def attacked_points(
     """Run the study's attack on a model; with reduced precision, images it only seemed to break are redone.
 
     `early_stop` False goes on raising the loss of misclassified images, as attacks that are to transfer need.
-    `attack` is another name in `ATTACKS`, `settings` are more of its settings, `quick` is the model in
-    reduced precision.
+    `attack` is another name in `ATTACKS`, `settings` are more of its settings, `quick` is the reduced model.
     """
     request, images, labels = bench.request, batch.images, batch.labels
     own = request.replace(attack=attack or request.attack)

@@ -30,8 +30,7 @@ Numbers = list[tuple[str, int, Any]]
 class Progress:
     """Reported as numbers come: images done, over all cells, the last cell's name, and samples drawn.
 
-    ``certified`` counts the images certified at any radius > 0 by the row that decides, ``right`` those
-    classified right.
+    ``certified`` counts the images certified at any radius > 0 by the row that decides, ``right`` right ones.
     """
 
     done: int
@@ -158,8 +157,7 @@ class Cells:
         """Return what images lack; `elsewhere` as in `certmix.runs.engine.Work`, where others may do it.
 
         Batches go through all cells before the next begins, so that an interruption leaves images with every
-        figure.  Random starts are keyed by seed, cell and the images of the batch: repeating a run gives the
-        same numbers.
+        figure.  Random starts are keyed by seed, cell and the images of the batch: runs repeat.
         """
         lacking, known = self.lacking(store, positions), dict[int, Numbers]()
         for cell in self.cells if elsewhere is not None else ():

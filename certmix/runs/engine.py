@@ -104,8 +104,7 @@ class EngineChoice(Settings, frozen=True):
 @dataclass(frozen=True)
 class Work:
     """What an engine gets done: `here` returns what handles items in this process, `elsewhere` what workers
-    are sent to make such a handler of their own; each is asked only if it is needed.  `name` calls an item
-    in messages.
+    are sent to make such a handler of their own; each is asked only if it is needed.  `name` is for messages.
     """
 
     here: Callable[[], Handler]

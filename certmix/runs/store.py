@@ -52,16 +52,14 @@ class ImageRecord:
     selection
         int64 (c,): votes of the selection samples, or their summed soft scores in steps of 2^-16.
     estimation, scores
-        Number of estimation samples -> votes int64 (c,), or statistics of soft scores, cumulative: one entry
-        a look.
+        Number of estimation samples -> votes int64 (c,), or statistics of soft scores, cumulative.
     seconds, device
         Wall time spent on sampling, and the device type that drew the newest samples.
     noise_error, lost
         eps: how far a probability under the drawn noise may be from one under the Gaussian; l2 distance
         between the input and the grid point that was sampled, 0 for 8-bit inputs.
     places
-        Batch places that the smoothed classifier is the average over, 1 where a row's answer does not depend
-        on its own.
+        Batch places that the smoothed classifier is the average over: 1 where answers do not depend on them.
     """
 
     index: int

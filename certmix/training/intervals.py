@@ -118,8 +118,7 @@ def interval_pass(model: nn.Module, images: Tensor, eps: float) -> IntervalPass:
 
 
 def worst_case_logits(found: IntervalPass, labels: Tensor) -> Tensor:
-    """Return -(lower bound of z_y - z_j), 0 at y, (N, classes): logits of the ball's largest cross-entropy or
-    more."""
+    """Return -(lower bound of z_y - z_j), 0 at y, (N, classes): their cross-entropy bounds the ball's."""
     head, (centre, width) = found.head, found.features
     rows = head.weight[labels, None, :] - head.weight[None]
     shift = 0.0 if head.bias is None else head.bias[labels, None] - head.bias[None]
@@ -160,8 +159,7 @@ LARGEST = 100.0
 def scale_for(differences: FloatArray, alpha: float, share: float = SHARE) -> float:
     """Return the smallest factor of the logits, of two digits in 1 .. 100, at which enough margins reach mu.
 
-    Of the rows of `differences` (m, c - 1), bounds of z_y - z_j from below, that are > 0 throughout, a
-    `share` must.
+    Of the rows of `differences` (m, c - 1), bounds of z_y - z_j from below, all > 0, a `share` must.
     """
     positive = differences[(differences > 0).all(1)]
     mu = margin_threshold(alpha)

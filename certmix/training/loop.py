@@ -74,8 +74,7 @@ def train(
     `images` are uint8 (N, C, H, W), `labels` int64 (N,); `seed` keys initial weights, order, augmentation,
     noise and attack starts; `precision` is ``fp32``, or ``bf16`` or ``fp16`` autocast.  Deterministic for one
     seed, device type, precision and thread count.  The state is saved to `checkpoint` after each epoch, and
-    an interrupted training goes on from there: RunError if it belongs to other settings.  `report` is called
-    after each batch.
+    an interrupted training goes on from there: RunError for other settings.  `report` gets each batch.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -66,8 +66,7 @@ def interval(
     """Return the cross-entropy of the worst logits that interval bounds allow (Gowal et al., 2018).
 
     While eps grows, two terms keep bounds tight and ReLUs balanced (Z. Shi et al., NeurIPS 2021).  Above 5
-    the loss grows as its logarithm: bounds that burst, as they do when eps starts to grow, must not burst the
-    weights.
+    the loss grows as its logarithm: bounds that burst when eps starts to grow must not burst the weights.
     """
     found = interval_pass(model, images, recipe.eps)
     loss, limit = F.cross_entropy(worst_case_logits(found, labels).float(), labels), 5.0

@@ -29,8 +29,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     name, architecture
         Name of its two files, and a name in `certmix.models.architectures.ARCHITECTURES`.
     classes, class_names, input_shape, input_range
-        Number of classes, and their names where known; shape of one input, and its smallest and largest
-        value.
+        Number of classes, and their names where known; shape and range of one input.
     noise_sigma
         Gaussian noise the model was trained for, in input units; None for none.
     accuracy, sha256
