@@ -11,18 +11,17 @@ from typing import Any
 import click
 
 from certmix.certification.request import (
-    OPTION_OF,
     CertifyRequest,
     GivenConstant,
     Margin,
     Shard,
     check_batch_size,
-    draws_no_samples,
+    request_of,
 )
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.runs.engine import EngineChoice
-from certmix.runs.settings import Option
+from certmix.runs.settings import Option, divide
 from certmix.runs.sources import Sources
 from certmix.tables.formats import FORMATS
 
@@ -32,7 +31,6 @@ from .options import (
     FRESH,
     PATH,
     Parsed,
-    divide,
     format_option,
     options,
     refuse_unused,
@@ -95,24 +93,11 @@ def certify(format_: str, details: bool, **given: Any) -> int:
     share of images that are right and proved not to change within each
     radius, whatever g does.
     """
-    certificates = given.get("certificates", tuple(CERTIFICATES))
-    kind: Any = CertifyRequest
-    if draws_no_samples(certificates, given.get("norm"), given.get("sigma")):
-        kind = Margin if certificates[0] == "margin" else GivenConstant
-        given.pop("certificates")
-        refuse_unused(["compiled", "shard"], f"is not for certificate {certificates[0]}")
-    else:
-        given.pop("norm", None)
-        for name, (other, values) in OPTION_OF.items():
-            if given.get(other) not in values:
-                refuse_unused([name], f"is for --{other} {' or '.join(filter(None, values))}")
     given["compiled"] = COMPILE[given["compiled"]]
     check_batch_size(given["batch_size"])
-    (asked, spread), sources = divide(given, kind, EngineChoice), sources_of(given)
+    request = request_of(given, refuse_unused)  # refused before torch is imported
+    (spread,), sources = divide(given, EngineChoice), sources_of(given)
     choice = EngineChoice(**{"workers": None, **spread})
-    others = {name for other in (CertifyRequest, Margin, GivenConstant) for name in other.__struct_fields__}
-    refuse_unused(sorted(others & given.keys()), f"is not for certificate {certificates[0]}")
-    request = kind(**asked)  # refused before torch is imported
     from certmix.certification.run import run_certify
 
     result = watched(run_certify, request, sources, engine=choice, **given)

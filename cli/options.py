@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from certmix.errors import CertmixError, ParameterError
-from certmix.runs.settings import Field, Option, Settings, fields, norm_name, written
+from certmix.runs.settings import Field, Option, Settings, divide, fields, norm_name, written
 from certmix.runs.sources import Sources
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -150,11 +150,6 @@ def sources_of(given: dict[str, Any]) -> Sources:
     if named.get("standard", "") is None:
         refuse_unused(parameters("standard_"), "is of the accurate classifier, and --standard is none")
     return Sources(**named)
-
-
-def divide(given: dict[str, Any], *kinds: type[Settings]) -> list[dict[str, Any]]:
-    """Take from `given` what belongs to each of the settings."""
-    return [{name: given.pop(name) for name in kind.__struct_fields__ if name in given} for kind in kinds]
 
 
 def parameters(prefix: str) -> list[str]:

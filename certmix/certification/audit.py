@@ -13,7 +13,7 @@ from scipy.special import log_ndtr, ndtri
 
 from certmix.certification.evaluate import ceilings, evaluate, log_rows
 from certmix.certification.request import DEFAULT_RADII, CertifyRequest
-from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, known_of, open_sampled
+from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, known_of, open_run
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, read_log, read_published
 
 __all__ = ["Audit", "Finding", "audit"]
@@ -190,11 +190,10 @@ class StatedLog:
 
 
 def _about(
-    check: str, message: str, remedy: str, log: PublishedLog, rows: np.ndarray, changes: bool = True
+    check: str, message: str, remedy: str, images: Sequence[Any] | np.ndarray, changes: bool = True
 ) -> Finding:
-    """Return a finding about some rows of a log."""
-    first = tuple(int(i) for i in log.index[rows][:_SHOWN])
-    return Finding(check, message, remedy, changes, first, int(rows.sum()))
+    """Return a finding about some images, by index."""
+    return Finding(check, message, remedy, changes, tuple(map(int, images[:_SHOWN])), len(images))
 
 
 def _rows(stated: StatedLog) -> Iterator[Finding]:
@@ -225,10 +224,10 @@ def _repeated(stated: StatedLog) -> Iterator[Finding]:
     told = f"{int((counts > 1).sum()):,} images have several rows"
     if differs.any():
         remedy = "keep one row an image: recertify refuses the log as it is"
-        yield _about("repeated", f"{told}, and they disagree", remedy, log, differs)
+        yield _about("repeated", f"{told}, and they disagree", remedy, log.index[differs])
     else:
         text = f"{told}: a table that counts rows counts them twice"
-        yield _about("repeated", text, "take tables from recertify, which counts them once", log, again)
+        yield _about("repeated", text, "take tables from recertify, which counts them once", log.index[again])
 
 
 def _bound(stated: StatedLog) -> Iterator[Finding]:
@@ -297,7 +296,7 @@ def _above_ceiling(stated: StatedLog) -> Iterator[Finding]:
     elif np.max(printed[above]) > MOST_SIGMAS * sigma:
         text += f"; the radii cannot be those of sigma = {sigma:g}"
         remedy = "give the log's own --sigma"
-    yield _about("ceiling", text, remedy, log, above)
+    yield _about("ceiling", text, remedy, log.index[above])
 
 
 def _correct_column(stated: StatedLog) -> Iterator[Finding]:
@@ -311,7 +310,7 @@ def _correct_column(stated: StatedLog) -> Iterator[Finding]:
     grows = log.correct.max() > 1 and np.all((steps == 0) | (steps == 1))
     if grows or np.array_equal(log.correct, np.cumsum(right)):
         text = "the column 'correct' is a running total: its mean is not an accuracy"
-    yield _about("correct", text, "compare label and predict instead, as recertify does", log, differs)
+    yield _about("correct", text, "compare label and predict instead, as recertify does", log.index[differs])
 
 
 def _thresholds(stated: StatedLog) -> Iterator[Finding]:
@@ -322,7 +321,7 @@ def _thresholds(stated: StatedLog) -> Iterator[Finding]:
     if counts and not stated.own:
         text = f"right rows exactly at a threshold: {counts}; as printed they count, rounded down they do not"
         remedy = "use recertify without --as-printed, which rounds down"
-        yield _about("threshold", text, remedy, log, np.any(list(at.values()), axis=0))
+        yield _about("threshold", text, remedy, log.index[np.any(list(at.values()), axis=0)])
 
 
 def _abstentions(stated: StatedLog) -> Iterator[Finding]:
@@ -336,7 +335,7 @@ def _abstentions(stated: StatedLog) -> Iterator[Finding]:
             "abstain"
         )
         remedy = "correct the rows if some of them should count"
-        yield _about("abstentions", text, remedy, log, odd, changes=False)
+        yield _about("abstentions", text, remedy, log.index[odd], changes=False)
 
 
 _CHECKS = (
@@ -371,7 +370,7 @@ def _audit_counts(found: ClassCounts, rows: int | None) -> Audit:
 
 def _audit_run(folder: Path) -> Audit:
     """Say what a run is; votes must add up to their number of samples, and give the folder's own log."""
-    run = open_sampled(folder)
+    run = open_run(folder)
     request, findings = run.request, list[Finding]()
     facts = {
         "images": len(run.records), "planned_images": run.planned, "sigma": request.sigma,
@@ -380,12 +379,6 @@ def _audit_run(folder: Path) -> Audit:
         "standard_outputs": sum(record.index in run.probabilities for record in run.records),
         "models": "not checked (certmix verify compares them with the run)",
     }  # fmt: skip
-
-    def about(check: str, message: str, remedy: str, wrong: list[int]) -> None:
-        if wrong:
-            text = message.format(f"{len(wrong):,} images")
-            findings.append(Finding(check, text, remedy, True, tuple(wrong[:_SHOWN]), len(wrong)))
-
     if len(run.records) != run.planned:
         text = f"{len(run.records):,} images of {run.planned:,} are finished"
         findings.append(Finding("rows", text, "repeat certmix certify to finish the rest", True))
@@ -395,8 +388,10 @@ def _audit_run(folder: Path) -> Audit:
         if (request.scores == "hard" and record.selection.sum() != request.selection_samples)
         or any(counts.sum() != samples for samples, counts in record.estimation.items())
     ]
-    remedy = "restore the folder from a copy, or certify again with --fresh"
-    about("counts", "the votes of {} do not add up to their number of samples", remedy, wrong)
+    if wrong:
+        text = f"the votes of {len(wrong):,} images do not add up to their number of samples"
+        remedy = "restore the folder from a copy, or certify again with --fresh"
+        findings.append(_about("counts", text, remedy, wrong))
     if (folder / LOG).exists() and run.records:
         log, wrong = read_log(folder / LOG), []
         told = {
@@ -408,8 +403,10 @@ def _audit_run(folder: Path) -> Audit:
                 rounded = printed <= radius < printed + 2e-6
                 if log.bound != request.bound or class_ != predicted or not rounded:
                     wrong.append(index)
-        remedy = "repeat certmix certify to write it again, or restore the counts"
-        about("log", f"{LOG} disagrees with the counts on {{}}", remedy, wrong)
+        if wrong:
+            text = f"{LOG} disagrees with the counts on {len(wrong):,} images"
+            remedy = "repeat certmix certify to write it again, or restore the counts"
+            findings.append(_about("log", text, remedy, wrong))
     else:
         text = f"no {LOG} to compare the counts with"
         findings.append(Finding("log", text, "repeat certmix certify to write it", False))

@@ -36,29 +36,7 @@ from certmix.types import (
     Summary,
 )
 
-__all__ = [
-    "SETTLED",
-    "Bounded",
-    "CertifyResult",
-    "Evaluation",
-    "Outcomes",
-    "began_with",
-    "bound_records",
-    "ceilings",
-    "choice_notes",
-    "clean_accuracy",
-    "could_reach",
-    "evaluate",
-    "expectations",
-    "log_rows",
-    "outcomes_of",
-    "radii_of",
-    "reach_curve",
-    "reading_notes",
-    "table_row",
-    "tabulate",
-    "unanimous",
-]  # fmt: skip
+__all__ = ["CertifyResult", "Evaluation", "Outcomes", "evaluate"]
 
 _CURVE = 61
 """Radii at which a plot shows what more samples could give."""
@@ -70,11 +48,12 @@ _rule = lru_cache(maxsize=8)(Rule)
 
 @dataclass(frozen=True)
 class Bounded:
-    """Bounds of images (m,), the samples behind them, and who still waits for samples.
+    """The images that want no more samples, their bounds and the samples behind these; ``waiting`` is of all.
 
-    ``standing`` is where they stopped; None where all have all samples.
+    ``standing`` is where the images stopped; None where all have all samples.
     """
 
+    records: list[ImageRecord]
     bounds: ConfidenceBounds | LayerBounds
     samples: IntArray
     waiting: NDArray[np.bool_]
@@ -84,17 +63,13 @@ class Bounded:
 def bound_records(
     records: Sequence[ImageRecord], request: CertifyRequest, *, every_look: bool = False
 ) -> Bounded:
-    """Return the bounds of images, what they rest on, and which images still want samples.
+    """Return which images (m,) want no more samples, their bounds, and what these rest on.
 
     For sequential goals the stopping rule is walked again over the stored
     looks, so that a table depends on the request and the counts alone, even
     where another request has drawn more.  With `every_look` all stored looks
-    are used, which is as valid, and no image waits.
-
-    Raises
-    ------
-    ModelError
-        If the bound needs one function, and the model's rows depend on their place.
+    are used, which is as valid, and no image waits.  ModelError if the bound
+    needs one function, and the model's rows depend on their place.
     """
     bound = BOUNDS[request.bound]
     if not bound.averaged and any(record.places > 1 for record in records):
@@ -119,24 +94,22 @@ def bound_records(
                 break
             for part in np.array_split(rows, math.ceil(len(rows) / _TOGETHER)):
                 found = [evidence[i][look] for i in part.tolist()]
-                if request.scores == "hard":
-                    walk.step(number, part, np.stack(found))
-                else:
-                    walk.step_scores(number, part, found)
-        bounds = ConfidenceBounds(walk.p, walk.q, delta, request.bound, bound.split(delta))
-        samples, waiting, standing = walk.samples, walk.active & (not every_look), walk.standing
+                walk.step(number, part, np.stack(found) if request.scores == "hard" else found)
+        waiting, stood, split = walk.active & (not every_look), walk.standing, bound.split(delta)
+        done, samples = ~waiting, walk.samples[~waiting]
+        bounds = ConfidenceBounds(walk.p[done], walk.q[done], delta, request.bound, split)
+        standing = Standing(stood.look[done], stood.mean[done], stood.spread[done])
     else:
-        waiting, standing = np.array([request.samples not in looks for looks in evidence]), None
-        samples = np.full(len(records), request.samples)
-        if waiting.any():
-            nothing = np.zeros(len(records))
-            return Bounded(
-                ConfidenceBounds(nothing, nothing + 1, delta, request.bound, {}), 0 * samples, waiting
-            )
-        bounds = _fixed_bounds([looks[request.samples] for looks in evidence], selected, request)
+        waiting, standing = np.array([request.samples not in looks for looks in evidence], bool), None
+        complete = [looks[request.samples] for looks in evidence if request.samples in looks]
+        samples = np.full(len(complete), request.samples)
+        bounds = ConfidenceBounds(np.zeros(0), np.ones(0), delta, request.bound, {})
+        if complete:
+            bounds = _fixed_bounds(complete, selected[~waiting], request)
+    kept = [record for record, waits in zip(records, waiting.tolist(), strict=True) if not waits]
     # What the noise costs each image, a probability, and what the grid costs it, an l2 distance.
-    errors, lost = np.array([r.noise_error for r in records]), np.array([r.lost for r in records])
-    return Bounded(allow_for_noise(bounds, errors, lost), samples, waiting, standing)
+    errors, lost = np.array([r.noise_error for r in kept]), np.array([r.lost for r in kept])
+    return Bounded(kept, allow_for_noise(bounds, errors, lost), samples, waiting, standing)
 
 
 def _fixed_bounds(
@@ -187,6 +160,14 @@ def radii_of(
         found = layered_radii(bounds, sigma=sigma, alpha=alpha, margin_slack=slack)
         return replace(found, certificate=certificate)
     return certify_radii(bounds, sigma=sigma, alpha=alpha, certificate=certificate, margin_slack=slack)
+
+
+def radii_of_rows(bounds: ConfidenceBounds | LayerBounds, request: CertifyRequest) -> list[CertifiedRadii]:
+    """Return the certified radii of each row of a table."""
+    return [
+        radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
+        for _, certificate, alpha in request.rows()
+    ]
 
 
 @dataclass(frozen=True)
@@ -254,16 +235,9 @@ class CertifyResult:
 
 
 def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, float]]:
-    """Return (classifier, certificate, largest radius possible) of each row.
-
-    The largest radius is reached when all samples agree.
-    """
-    bounds = unanimous(request, classes)
-    found = []
-    for classifier, certificate, alpha in request.rows():
-        radii = radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
-        found.append((classifier, certificate, float(radii.radius[0])))
-    return found
+    """Return (classifier, certificate, largest radius) of each row: all samples agree."""
+    found = zip(request.rows(), radii_of_rows(unanimous(request, classes), request), strict=True)
+    return [(classifier, name, float(radii.radius[0])) for (classifier, name, _), radii in found]
 
 
 def table_row(
@@ -272,14 +246,24 @@ def table_row(
     correct: np.ndarray,
     columns: tuple[float, ...],
     clean: float | None = None,
+    prospects: Prospects | None = None,
+    ahead: FloatArray | None = None,
 ) -> CertifiedAccuracy:
-    """Count an image at r when its class is right and its radius is >= r (> 0 at r = 0)."""
+    """Count an image at r when its class is right and its radius is >= r (> 0 at r = 0).
+
+    With `prospects`, for which `ahead` are the row's radii, the row says what more samples could give.
+    """
     radius = np.where(correct, radii.radius, 0.0)
-    hits = [int(np.sum((radius >= r) & (radius > 0))) for r in columns]
-    low, high = clopper_pearson.interval(np.array(hits), len(radius))
+    hits, images = [int(np.sum((radius >= r) & (radius > 0))) for r in columns], len(radius)
+    low, high = clopper_pearson.interval(np.array(hits), images)
     ends, mean = zip(low.tolist(), high.tolist(), strict=True), float(np.nextafter(radius.mean(), 0.0))
-    shares = tuple(hit / len(radius) for hit in hits)
-    return CertifiedAccuracy(classifier, radii.certificate, shares, tuple(ends), mean, clean)
+    shares = tuple(hit / images for hit in hits)
+    row = CertifiedAccuracy(classifier, radii.certificate, shares, tuple(ends), mean, clean)
+    if prospects is None or ahead is None:
+        return row
+    gain, growth = prospects.reach(radii.radius, ahead, np.asarray(columns))
+    most = tuple((hit + more) / images for hit, more in zip(hits, gain.tolist(), strict=True))
+    return replace(row, could_reach=most, mean_radius_could_reach=mean + growth / images)
 
 
 def outcomes_of(
@@ -319,11 +303,10 @@ def tabulate(
     rows, curves = [], []
     for k, (classifier, radii) in enumerate(zip(classifiers, found.radii, strict=True)):
         accuracy = clean.robust if classifier == "robust" else clean.mixed
-        row, reach = table_row(classifier, radii, correct, columns, accuracy), None
-        if prospects is not None:
-            row = could_reach(row, radii.radius, ahead[k], columns, prospects)
-            reach = reach_curve(radii.radius, ahead[k], correct, columns, prospects)
-        rows.append(row)
+        likely, reach = ahead[k] if prospects is not None else None, None
+        if prospects is not None and likely is not None:
+            reach = reach_curve(radii.radius, likely, correct, columns, prospects)
+        rows.append(table_row(classifier, radii, correct, columns, accuracy, prospects, likely))
         kept = radii.radius[correct & (radii.radius > 0)]
         curves.append(Curve(classifier, radii.certificate, kept, len(correct), accuracy, reach))
     return tuple(rows), tuple(curves)
@@ -347,26 +330,6 @@ def reach_curve(
     hits = (held[:, None] >= np.maximum(ends, 1e-300)).sum(0)
     gain, _ = prospects.reach(radius, ahead, ends)
     return np.stack([ends, np.maximum.accumulate((hits + gain)[::-1])[::-1] / len(correct)], 1)
-
-
-def could_reach(
-    row: CertifiedAccuracy,
-    radius: FloatArray,
-    ahead: FloatArray,
-    columns: tuple[float, ...],
-    prospects: Prospects,
-) -> CertifiedAccuracy:
-    """Return a row that says what more samples could give; `ahead` are its radii for the prospects."""
-    gain, growth = prospects.reach(radius, ahead, np.asarray(columns))
-    images = len(radius)
-    return replace(
-        row,
-        could_reach=tuple(
-            (round(share * images) + more) / images
-            for share, more in zip(row.certified_accuracy, gain.tolist(), strict=True)
-        ),
-        mean_radius_could_reach=row.mean_certified_radius + growth / images,
-    )
 
 
 def evaluate(
@@ -396,33 +359,22 @@ def evaluate(
     about
         Further fields of `Summary`: names, notes, details.
     """
-    bounded = bound_records(records, request, every_look=every_look) if records else None
-    if bounded is not None and bounded.waiting.any():
-        records = [r for r, waits in zip(records, bounded.waiting, strict=True) if not waits]
-        bounded = bound_records(records, request, every_look=every_look) if records else None
-    if bounded is None:
-        empty = ConfidenceBounds(np.empty(0), np.empty(0), request.failure_probability, request.bound, {})
+    bounded = bound_records(records, request, every_look=every_look)
+    records, bounds = bounded.records, bounded.bounds
+    if not records:
         summary = Summary(
             request.sigma, request.alpha, 0, request.failure_probability, request.radii,
             CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
             planned_images=planned, **about,
         )  # fmt: skip
-        return Evaluation(summary, (), outcomes_of((), {}, request.alpha), empty)
-    plan, bounds = request.rows(), bounded.bounds
-    radii = tuple(
-        radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
-        for _, certificate, alpha in plan
-    )
+        return Evaluation(summary, (), outcomes_of((), {}, request.alpha), bounds)
+    radii = tuple(radii_of_rows(bounds, request))
     found = outcomes_of(records, probabilities, request.alpha, radii)
     prospects, ahead = None, []
     if bounded.standing is not None and isinstance(bounds, ConfidenceBounds):
-        right = found.robust == found.labels
-        prospects = Prospects.of(request, bounds, bounded.standing, right)
-        ahead = [
-            radii_of(prospects.bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
-            for _, certificate, alpha in plan
-        ]
-    classifiers = [classifier for classifier, _, _ in plan]
+        prospects = Prospects.of(request, bounds, bounded.standing, found.robust == found.labels)
+        ahead = [each.radius for each in radii_of_rows(prospects.bounds, request)]
+    classifiers = [classifier for classifier, _, _ in request.rows()]
     rows, curves = tabulate(found, classifiers, request.radii, ahead, prospects)
     about = {**about, "details": (*about.get("details", ()), *_noise_notes(records))}
     summary = Summary(
@@ -476,9 +428,9 @@ DOUBTFUL = 0.1
 """Failure probability of a certificate beyond which it is pointed out."""
 
 
-def expectations(request: CertifyRequest, classes: int) -> list[str]:
-    """Return warnings about what so few samples cannot show, before any is drawn."""
-    found = []
+def expectations(request: CertifyRequest, classes: int) -> tuple[list[str], list[str]]:
+    """Return warnings about what so few samples cannot show; and which columns are out of their reach."""
+    found, beyond = [], []
     if request.failure_probability > DOUBTFUL:
         found.append(
             f"failure probability {request.failure_probability:g}: each certificate may be wrong with this "
@@ -493,7 +445,12 @@ def expectations(request: CertifyRequest, classes: int) -> list[str]:
                 f"{row}: {request.samples} samples cannot certify anything at failure probability "
                 f"{request.failure_probability:g}, even if all agree: {more}"
             )
-    return found
+        elif certificate == "exact" and ceiling < request.radii[-1]:
+            beyond.append(
+                f"{row}: {request.samples:,} samples an image can certify at most radius "
+                f"{floor_digits(ceiling, 3)}; larger columns are out of reach"
+            )
+    return found, beyond
 
 
 def _enough_samples(request: CertifyRequest, classes: int, classifier: str, certificate: str) -> int | None:
@@ -505,18 +462,6 @@ def _enough_samples(request: CertifyRequest, classes: int, classifier: str, cert
             if row[:2] == (classifier, certificate) and row[2] > 0:
                 return samples
     return None
-
-
-def reading_notes(request: CertifyRequest, classes: int) -> list[str]:
-    """Return which columns are out of reach of so many samples."""
-    found = []
-    for classifier, certificate, ceiling in ceilings(request, classes):
-        if certificate == "exact" and 0 < ceiling < request.radii[-1]:
-            found.append(
-                f"{classifier}, exact: {request.samples:,} samples an image can certify at most radius "
-                f"{floor_digits(ceiling, 3)}; larger columns are out of reach"
-            )
-    return found
 
 
 def began_with(store: Store) -> dict[str, str]:

@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk
-from certmix.certification.stored import Doubt, open_sampled, read_stored, refuse_empty
+from certmix.certification.stored import Doubt, Reading, open_run, read_stored, refuse_empty
 from certmix.errors import ParameterError
 from certmix.sampling.schedule import looks
 from certmix.types import FloatArray
@@ -109,7 +109,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
         If it cannot be read, or holds no images.
     """
     if not path.is_dir():
-        stored = read_stored(path, sigma=sigma)
+        stored = read_stored(path, Reading(sigma))
         refuse_empty(stored)
         p, abstained, classes = stored.bounds.p_lower, stored.selected < 0, 10
         if stored.frequencies is not None:
@@ -121,7 +121,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
         doubts = tuple(note for note in stored.notes if isinstance(note, Doubt))
         p = np.where(abstained, 0.45, p)
         return Truth(p, stored.right | abstained, classes, min(classes, 6), None, source, doubts), None
-    run = open_sampled(path, sigma)
+    run = open_run(path, sigma)
     if not run.records:
         raise ParameterError(f"{path} holds no finished images: name another run or a log")
     votes = [record.estimation.get(record.drawn, record.selection) for record in run.records]

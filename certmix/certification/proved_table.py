@@ -23,7 +23,7 @@ from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
 from certmix.runs import Store
 from certmix.text import plain_decimal
-from certmix.types import CertifiedAccuracy, CertifiedRadii, FloatArray, IntArray, Status, Summary
+from certmix.types import CertifiedRadii, FloatArray, IntArray, Status, Summary
 
 CLASSIFIERS = ("robust", "mixed")
 
@@ -80,17 +80,9 @@ def evaluate_proved(
     indices = np.array([index for index in planned if index in held], np.int64)
     images = len(indices)
     labels = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)
-    found, abstained = stored_outcomes(request, store, indices, labels, cell), None
-    if images:
-        rows, curves = tabulate(found, CLASSIFIERS, request.radii)
-        abstained = int(np.sum(found.radii[0].status == Status.ABSTAIN))
-    else:
-        unknown, columns = float("nan"), len(request.radii)
-        shares, ends = (unknown,) * columns, ((unknown, unknown),) * columns
-        rows = tuple(
-            CertifiedAccuracy(name, request.certificate, shares, ends, unknown) for name in CLASSIFIERS
-        )
-        curves = ()
+    found = stored_outcomes(request, store, indices, labels, cell)
+    rows, curves = tabulate(found, CLASSIFIERS, request.radii) if images else ((), ())
+    abstained = int(np.sum(found.radii[0].status == Status.ABSTAIN)) if images else None
     first, *details = _notes(request, found, described["data"]["input_range"])
     summary = Summary(
         sigma=None, alpha=request.alpha, images=images, failure_probability=None, radii=request.radii,

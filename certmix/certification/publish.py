@@ -16,11 +16,10 @@ from certmix.certification.evaluate import (
     evaluate,
     expectations,
     log_rows,
-    reading_notes,
 )
 from certmix.certification.proved_table import evaluate_proved, radii_by_image
 from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
-from certmix.certification.stored import LOG, data_of, named, planned_images
+from certmix.certification.stored import LOG, data_of, images_of, named, planned_images
 from certmix.errors import CertmixError, RunError
 from certmix.files import write_atomically
 from certmix.runs import Run, Store, read_run, write_log
@@ -47,15 +46,16 @@ def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluat
         return evaluate_proved(request, store, planned, described, **names)
     shard = from_json(Shard, described["shard"]) if described.get("shard") else None
     _, classes = data_of(described)
-    notes = expectations(request, classes) + choice_notes(began_with(store), request)
+    notes, details = expectations(request, classes)
+    notes += choice_notes(began_with(store), request)
     if shard is not None:
         notes.append(f"Shard {shard}: a share of the images, to be merged with the others.")
     held, checksum = store.images(), named(described["models"]["standard"])[1]
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
     records = [held[index] for index in mine if index in held]
     probabilities = {} if checksum is None else store.standard(checksum)
-    names["details"] = tuple(reading_notes(request, classes))
-    return evaluate(records, probabilities, request, len(planned), notes=tuple(notes), **names)
+    names |= {"notes": tuple(notes), "details": tuple(details)}
+    return evaluate(records, probabilities, request, len(planned), **names)
 
 
 def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
@@ -125,9 +125,7 @@ def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
         except ValueError:  # it was stopped before it knew
             asked = []
         if isinstance(request, CertifyRequest):
-            records = list(store.images().values())
-            waiting = bound_records(records, request).waiting.tolist() if records else []
-            done = {record.index for record, waits in zip(records, waiting, strict=True) if not waits}
+            done = {one.index for one in bound_records(list(store.images().values()), request).records}
         else:
             done = set.intersection(*map(store.known, needed_cells(request)))
     if asked:
@@ -135,8 +133,7 @@ def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
             shard = from_json(Shard, described["shard"])
             asked = asked[shard.number - 1 :: shard.of]
         return len(done.intersection(asked)), len(asked)
-    inputs, _ = data_of(described)
-    planned = inputs if request.images == "all" else min(int(request.images), inputs)
+    planned = images_of(request, data_of(described)[0])
     return min(len(done), planned), planned
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from numbers import Real
 from statistics import NormalDist
@@ -14,19 +14,23 @@ from certmix.bounds import BOUNDS, bounds_of
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii._checks import CONSTANTS_OF
-from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share, norm_name
+from certmix.runs.settings import (
+    DERIVED,
+    Count,
+    Images,
+    Option,
+    Positive,
+    Settings,
+    Share,
+    divide,
+    norm_name,
+)
 from certmix.sampling.devices import AUTO, PRECISIONS
 from certmix.sampling.schedule import look, looks, share
 from certmix.tables.words import DETERMINISTIC
 from certmix.types import IntArray
 
-__all__ = [
-    "BOUND_METHODS", "DEFAULT_RADII", "GOALS", "KINDS", "LABEL", "MAX_RADIUS", "NORMS_OF", "OPTION_OF",
-    "RADII_OF", "ROBUST", "SCORES", "SETTLES",
-    "CertifyRequest", "DeterministicRequest", "GivenConstant", "Margin",
-    "Request", "Shard", "check_batch_size", "checked_radii", "column_cell", "draws_no_samples",
-    "margin_cell", "needed_cells", "standard_logits", "usual_radii",
-]  # fmt: skip
+__all__ = ["CertifyRequest", "GivenConstant", "Margin", "Shard"]
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 GOALS = {
@@ -213,14 +217,6 @@ NORMS_OF = {"margin": ("linf", "l2"), "lipschitz-constant": NORMS}
 """Norms that certificates without samples can give radii in; the others have one."""
 
 
-def norms_of(certificate: str) -> tuple[str, ...]:
-    """Return the norms that a certificate can give radii in; ParameterError if there is none of that name."""
-    if certificate not in (*CERTIFICATES, *NORMS_OF):
-        known = ", ".join((*CERTIFICATES, *NORMS_OF))
-        raise ParameterError(f"certificate {certificate!r} is unknown: use one of {known}")
-    return NORMS_OF.get(certificate) or (CERTIFICATES[certificate].norm,)
-
-
 RADII_OF = {"l2": DEFAULT_RADII, "linf": (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255), "l1": DEFAULT_RADII}
 """Columns of the table by norm."""
 
@@ -240,19 +236,22 @@ _GUIDE = (
 
 def draws_no_samples(certificates: Sequence[str], norm: str | None, sigma: float | None) -> bool:
     """Return whether these certificates draw no samples; ParameterError unless they, norm and sigma fit."""
+    norm = norm_name(norm)
     for name in certificates:
-        norms_of(name)
+        if name not in (*CERTIFICATES, *NORMS_OF):
+            known = ", ".join((*CERTIFICATES, *NORMS_OF))
+            raise ParameterError(f"certificate {name!r} is unknown: use one of {known}")
     alone = [name for name in certificates if name in DETERMINISTIC]
     if alone and len(certificates) > 1:
         raise ParameterError(
             f"certificates {', '.join(certificates)}: {alone[0]} draws no samples and cannot share a run "
             "with others: ask for it alone"
         )
-    norm = norm_name(norm)
     for name in certificates:
-        if norm is not None and norm not in norms_of(name):
+        norms = NORMS_OF.get(name) or (CERTIFICATES[name].norm,)
+        if norm not in (None, *norms):
             raise ParameterError(
-                f"certificate {name} gives radii in {' or '.join(norms_of(name))}, not {norm}: {_GUIDE}"
+                f"certificate {name} gives radii in {' or '.join(norms)}, not {norm}: {_GUIDE}"
             )
     if alone and sigma is not None:
         raise ParameterError(
@@ -361,6 +360,27 @@ KINDS: dict[str, type[Settings]] = {
     "certify-lipschitz-constant": GivenConstant,
 }
 """What is asked of a run, by its study."""
+
+
+def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], None]) -> Request:
+    """Take from `given` what a request is made of; `refuse` gets names that would have no effect, and why."""
+    named = given.get("certificates", tuple(CERTIFICATES))
+    certificates = (named,) if isinstance(named, str) else tuple(named)
+    kind: Any = CertifyRequest
+    if draws_no_samples(certificates, given.get("norm"), given.get("sigma")):
+        kind = Margin if certificates[0] == "margin" else GivenConstant
+        del given["certificates"]
+        refuse(["compiled", "shard"], f"is not for certificate {certificates[0]}")
+    else:
+        given.pop("norm", None)
+        for name, (other, values) in OPTION_OF.items():
+            if given.get(other) not in values:
+                refuse([name], f"is for --{other} {' or '.join(filter(None, values))}")
+    (asked,) = divide(given, kind)
+    others = {name for other in KINDS.values() for name in other.__struct_fields__}
+    refuse(sorted(others & given.keys()), f"is not for certificate {(*certificates, 'exact')[0]}")
+    made: Request = kind(**asked)
+    return made
 
 
 ROBUST, LABEL = "robust logits", "label"

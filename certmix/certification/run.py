@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import lru_cache
@@ -16,23 +16,21 @@ from certmix.certification.evaluate import CertifyResult
 from certmix.certification.proved import Proving
 from certmix.certification.publish import derive, is_finished, publish
 from certmix.certification.request import (
-    OPTION_OF,
     CertifyRequest,
     GivenConstant,
     Margin,
     Request,
     Shard,
     check_batch_size,
-    draws_no_samples,
+    request_of,
 )
 from certmix.certification.sampled import Sampling
 from certmix.errors import ParameterError
-from certmix.radii import CERTIFICATES
 from certmix.runs import Identity, Run, StudyIdentity, default_folder
 from certmix.runs.cells import Cells, Progress, fill
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import open_run
-from certmix.runs.settings import check_known, takes
+from certmix.runs.settings import check_known, divide, takes
 from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import CompileError, check_compilable
@@ -116,33 +114,19 @@ def certify(
         For anything the user can mend: see `certmix.errors`.
     """
     check_known(options, inspect.signature(certify).parameters, HELP)
-    given = options.get("certificates", tuple(CERTIFICATES))
-    certificates = (given,) if isinstance(given, str) else tuple(given)
-    if options.get("radii") is None:
-        options.pop("radii", None)
-    spreading = {name: options.pop(name) for name in EngineChoice.__struct_fields__ if name in options}
-    kind: type[CertifyRequest] | type[Margin] | type[GivenConstant] = CertifyRequest
-    if draws_no_samples(certificates, options.get("norm"), sigma):
-        if shard is not None or compiled is not None:
-            raise ParameterError(
-                f"certificate {certificates[0]} draws no samples: leave out shard and compiled"
-            )
-        kind = Margin if certificates[0] == "margin" else GivenConstant
-        options.pop("certificates")
-        if options.get("norm") is None:
-            options.pop("norm", None)
-        options.update(alpha=alpha)
-    else:
-        options.pop("norm", None)
-        for name, (other, wanted) in OPTION_OF.items():
-            if name in options and options.get(other) not in wanted:
-                values = " or ".join(filter(None, wanted))
-                raise ParameterError(f"{name} = {options[name]} is for {other} = {values}: leave it out")
-        options.update(sigma=sigma, alpha=alpha, certificates=certificates)
-    check_known(options, (*kind.__struct_fields__, *Sources.__struct_fields__), HELP)
-    named = {name: options.pop(name) for name in Sources.__struct_fields__ if name in options}
+    given = {"sigma": sigma, "alpha": alpha, "shard": shard, "compiled": compiled, **options}
+    usual = [name for name in ("sigma", "shard", "compiled", "norm", "radii") if given.get(name) is None]
+    given = {name: value for name, value in given.items() if name not in usual}
+
+    def refuse(names: Iterable[str], why: str) -> None:
+        for name in names:
+            if name in given:
+                raise ParameterError(f"{name} = {given[name]} {why.replace('--', '')}: leave it out")
+
+    request = request_of(given, refuse)
+    named, spreading = divide(given, Sources, EngineChoice)
     return run_certify(
-        kind(**options), Sources(**named),
+        request, Sources(**named),
         output=output, in_memory=output is None, fresh=fresh, device=device,
         batch_size=batch_size, compiled=compiled, progress=progress, say=_warn,
         engine=EngineChoice(workers=workers, **spreading), executor=executor,

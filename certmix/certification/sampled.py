@@ -16,6 +16,7 @@ from certmix.calling import call_model
 from certmix.certification.describe import Recipe, robust_of
 from certmix.certification.evaluate import (
     SETTLED,
+    Bounded,
     Outcomes,
     began_with,
     bound_records,
@@ -101,7 +102,7 @@ class Sampling(Recipe):
 
     def expectations(self) -> list[str]:
         """Return warnings about what so few samples cannot show."""
-        return expectations(self.request, self.loaded.dataset.classes)
+        return expectations(self.request, self.loaded.dataset.classes)[0]
 
     def admit(self, run: Run) -> dict[str, Any]:
         """Hold a run to its plan and its share of the images; return what ``run.json`` is to say."""
@@ -205,18 +206,18 @@ class Sampling(Recipe):
     def look_at(self, found: Outcomes) -> None:
         """Nothing: what is near chance under noise was pointed out while it was sampled."""
 
-    def _divided(self, stored: dict[int, ImageRecord]) -> tuple[list[Job], list[ImageRecord]]:
-        """Return the images that want samples, with what they have, and the records that want none."""
+    def _divided(self, stored: dict[int, ImageRecord]) -> tuple[list[Job], Bounded]:
+        """Return the images that want samples, with what they have, and those that want none."""
         indices = self.loaded.dataset.indices[self.positions].tolist()
         known = [stored[index] for index in indices if index in stored]
-        waiting = bound_records(known, self.request).waiting.tolist() if known else []
-        complete = {record.index: record for record, more in zip(known, waiting, strict=True) if not more}
+        complete = bound_records(known, self.request)
+        done = {record.index for record in complete.records}
         lacking = [
             Job(index, position, stored.get(index))
             for position, index in zip(self.positions.tolist(), indices, strict=True)
-            if index not in complete
+            if index not in done
         ]
-        return lacking, list(complete.values())
+        return lacking, complete
 
     def elsewhere(self) -> Open:
         """Return what makes, in another process, a handler of the same data and model."""
@@ -290,14 +291,14 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
         while True:
             for one in rounds:
                 if one.images:
-                    records, on = _finish(request, sampler, one)
-                    done = [record for record, more in zip(records, on, strict=True) if not more]
+                    records = _finish(request, sampler, one)
+                    bounded = bound_records(records, request)
                     drawn = sum(r.drawn - i.drawn for r, i in zip(records, one.images, strict=True))
                     newest.update((record.index, record) for record in records)
-                    finished.update(record.index for record in done)
-                    rest = zip(one.images, records, on, strict=True)
+                    finished.update(record.index for record in bounded.records)
+                    rest = zip(one.images, records, bounded.waiting.tolist(), strict=True)
                     one.images = [replace(image, record=record) for image, record, more in rest if more]
-                    take(_found(records, done, request, drawn))
+                    take(_found(records, bounded, request, drawn))
                 if time.monotonic() >= end:
                     one.images = []
                     continue
@@ -315,24 +316,21 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
     return handle
 
 
-def _found(
-    records: list[ImageRecord], done: list[ImageRecord], request: CertifyRequest, drawn: int = 0
-) -> Found:
-    """Return what a round brought: records as they are now, of which some want no more samples."""
-    right = np.array([record.selected == record.label for record in done], bool)
+def _found(records: list[ImageRecord], done: Bounded, request: CertifyRequest, drawn: int = 0) -> Found:
+    """Return what a round brought: records as they are now, and those of images that are done."""
+    right = np.array([record.selected == record.label for record in done.records], bool)
     certified = 0
-    if done:
+    if done.records:
         radii = radii_of(
-            bound_records(done, request).bounds,
-            sigma=request.sigma, alpha=request.alpha, certificate=request.certificates[0],
-        )  # fmt: skip
+            done.bounds, sigma=request.sigma, alpha=request.alpha, certificate=request.certificates[0]
+        )
         certified = int(((radii.radius > 0) & right).sum())
     numbers = [number for record in records for number in cells_of(record)]
-    return Found(numbers, len(done), "samples", drawn, certified, int(right.sum()))
+    return Found(numbers, len(right), "samples", drawn, certified, int(right.sum()))
 
 
-def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> tuple[list[ImageRecord], list[bool]]:
-    """Wait for a round's samples; return the images' records, and which of them want more."""
+def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[ImageRecord]:
+    """Wait for a round's samples; return the images' records."""
     if one.pending is not None:
         counts = one.pending.result()
         records = []
@@ -355,11 +353,10 @@ def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> tuple[lis
                 "logits depend: repeat that --batch-size, or name another --output"
             )
     seconds, kind = (time.monotonic() - one.since) / len(records), sampler.device.type
-    records = [
+    return [
         replace(record, seconds=record.seconds + seconds, device=kind, places=sampler.places)
         for record in records
     ]
-    return records, bound_records(records, request).waiting.tolist()
 
 
 @dataclass(frozen=True)

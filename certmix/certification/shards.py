@@ -228,9 +228,7 @@ def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
 def _refuse_gaps(parts: Sequence[Part], records: dict[int, ImageRecord]) -> None:
     """Refuse to merge while images are missing, or want more samples; say which shards to finish."""
     request, planned, of = parts[0].request, parts[0].planned, parts[0].shard.of
-    held = list(records.values())
-    waiting = bound_records(held, request).waiting.tolist() if held else []
-    done = {record.index for record, waits in zip(held, waiting, strict=True) if not waits}
+    done = {record.index for record in bound_records(list(records.values()), request).records}
     missing = [index for index in planned if index not in done]
     if not missing:
         return

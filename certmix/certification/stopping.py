@@ -156,31 +156,17 @@ class Walk:
         if not rule.looks:
             self.active = np.zeros(len(selected), bool)
 
-    def step(self, number: int, rows: IntArray, counts: IntArray) -> None:
-        """Take the votes (len(rows), c) of look `number` for the images in `rows`."""
-        request, selected = self.rule.request, self.selected[rows]
-        found = bound_counts(counts, selected, request.failure_probability, request.bound, number)
-        mean = counts[np.arange(len(rows)), selected] / counts.sum(1)
-        self._take(number, rows, found, mean, None)
-
-    def step_scores(self, number: int, rows: IntArray, statistics: Sequence[ScoreStatistics]) -> None:
-        """Take the score statistics of look `number` for the images in `rows`."""
-        request = self.rule.request
-        found = bound_scores(statistics, request.failure_probability, request.bound, number)
-        mean = np.array([image.means()[image.selected] for image in statistics])
-        square = np.array(
-            [image.squares[image.selected] / (image.samples * SCALE**2) for image in statistics]
-        )
-        self._take(number, rows, found, mean, np.sqrt(np.maximum(square - mean**2, 1e-6)))
-
-    def _take(
-        self,
-        number: int,
-        rows: IntArray,
-        found: ConfidenceBounds,
-        mean: FloatArray,
-        spread: FloatArray | None,
-    ) -> None:
+    def step(self, number: int, rows: IntArray, shown: IntArray | Sequence[ScoreStatistics]) -> None:
+        """Take the votes (len(rows), c), or score statistics, of look `number` for the images in `rows`."""
+        request, selected, spread = self.rule.request, self.selected[rows], None
+        if isinstance(shown, np.ndarray):
+            found = bound_counts(shown, selected, request.failure_probability, request.bound, number)
+            mean = shown[np.arange(len(rows)), selected] / shown.sum(1)
+        else:
+            found = bound_scores(shown, request.failure_probability, request.bound, number)
+            mean = np.array([image.means()[image.selected] for image in shown])
+            squares = [image.squares[image.selected] / (image.samples * SCALE**2) for image in shown]
+            spread = np.sqrt(np.maximum(np.array(squares) - mean**2, 1e-6))
         self.p[rows] = np.maximum(self.p[rows], found.p_lower)
         self.q[rows] = np.minimum(self.q[rows], found.q_upper)
         self.samples[rows] = self.rule.looks[number]

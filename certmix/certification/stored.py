@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,6 @@ from certmix.certification.evaluate import (
     choice_notes,
     evaluate,
     expectations,
-    reading_notes,
     table_row,
 )
 from certmix.certification.request import DETERMINISTIC, CertifyRequest, usual_radii
@@ -129,39 +129,13 @@ def planned_images(store: Store, images: int | str) -> list[int]:
     return planned
 
 
-def open_run(folder: Path) -> RunContents:
-    """Return what a run folder holds; images that its own request left unfinished are left out."""
-    described = read_run(folder, "certify")
-    request = request_of(described, folder)
-    try:
-        (inputs, classes), name = data_of(described), _printable(described["data"]["name"])
-        names = {role: named(model) for role, model in described["models"].items()}
-        about = {"data": name, "robust": names["robust"][0], "standard": names["standard"][0]}
-        checksum = names["standard"][1]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise _lacks(folder, error) from None
-    store = Store(folder / DATABASE, classes, read_only=True)
-    records, probabilities = list(store.images().values()), store.standard(checksum) if checksum else {}
-    first = began_with(store)
-    store.close()
-    if records:
-        waiting = bound_records(records, request).waiting
-        records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
-    planned = max(_images(request, inputs), len(records))
-    return RunContents(request, tuple(records), probabilities, planned, classes, about, first)
+def open_run(folder: Path, sigma: float | None = None) -> RunContents:
+    """Return what a run of certmix certify by sampling holds, but for images that it left unfinished.
 
-
-def _images(request: CertifyRequest, inputs: int) -> int:
-    """Return how many of so many inputs a request is about."""
-    return inputs if request.images == "all" else min(int(request.images), inputs)
-
-
-def open_sampled(folder: Path, sigma: float | None = None) -> RunContents:
-    """Return what the folder of a run of certmix certify holds; any other run is named by its own command.
-
-    RunError if it is no run, draws no samples, or has not begun to; ParameterError for another `sigma`.
+    RunError if it is another run, or has not begun to sample; ParameterError for another `sigma`.
     """
-    study = str(read_run(folder)["identity"].get("study", CERTIFY))
+    described = read_run(folder)
+    study = str(described["identity"].get("study", CERTIFY))
     made = f"{folder} is a run of {command_of(study)}"
     if study in (f"certify-{name}" for name in DETERMINISTIC):
         raise RunError(
@@ -170,9 +144,25 @@ def open_sampled(folder: Path, sigma: float | None = None) -> RunContents:
         )
     if study != CERTIFY:
         raise RunError(f"{made}: name a run of certmix certify")
-    run = open_run(folder)
-    _refuse_other_sigma(folder, sigma, run.request.sigma)
-    return run
+    request = request_of(described, folder)
+    _refuse_other_sigma(folder, sigma, request.sigma)
+    try:
+        (inputs, classes), name = data_of(described), _printable(described["data"]["name"])
+        names = {role: named(model) for role, model in described["models"].items()}
+        about = {"data": name, "robust": names["robust"][0], "standard": names["standard"][0]}
+        checksum = names["standard"][1]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _lacks(folder, error) from None
+    with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
+        records = bound_records(list(store.images().values()), request).records
+        probabilities, first = store.standard(checksum) if checksum else {}, began_with(store)
+    planned = max(images_of(request, inputs), len(records))
+    return RunContents(request, tuple(records), probabilities, planned, classes, about, first)
+
+
+def images_of(request: Any, inputs: int) -> int:
+    """Return how many of so many inputs a request is about."""
+    return inputs if request.images == "all" else min(int(request.images), inputs)
 
 
 def _refuse_other_sigma(source: str | Path, given: float | None, own: float) -> None:
@@ -204,7 +194,7 @@ def known_of(log: PublishedLog, sigma: float | None, rows: int | None) -> KnownL
                 inputs, classes = data_of(described)
             except (KeyError, TypeError) as error:
                 raise _lacks(path.parent, error) from None
-            planned = _images(run, inputs)
+            planned = images_of(run, inputs)
     own, bound = log.sigma, log.bound
     if run is not None:
         own, bound = run.sigma if own is None else own, bound or run.bound
@@ -287,50 +277,47 @@ def refuse_of_files(folder: str | Path, **options: object) -> None:
             raise ParameterError(f"{folder} is a run folder: --{option} is for files; drop it")
 
 
-def read_stored(
-    path: str | Path,
-    *,
-    sigma: float | None = None,
-    failure_probability: float | None = None,
-    bound: str | None = None,
-    as_printed: bool = False,
-    assume_selected: bool = False,
-    rows: int | None = None,
-) -> Stored:
-    """Return what a log or a file of class counts holds; its options are those of `recertify`."""
+class Reading(NamedTuple):
+    """How a log or class counts are read: the options of `recertify`."""
+
+    sigma: float | None = None
+    failure_probability: float | None = None
+    bound: str | None = None
+    as_printed: bool = False
+    assume_selected: bool = False
+    rows: int | None = None
+
+    def level(self, source: str, known: float | None) -> float:
+        """Return the noise level, which a source may know."""
+        sigma = self.sigma if known is None else known
+        if sigma is None:
+            raise ParameterError(f"{source} does not say its noise level: give --sigma")
+        if not (sigma > 0 and math.isfinite(sigma)):
+            raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
+        return sigma
+
+
+def read_stored(path: str | Path, how: Reading) -> Stored:
+    """Return what a log or a file of class counts holds."""
     found = read_published(path)
     if isinstance(found, ClassCounts):
-        if as_printed:
+        if how.as_printed:
             raise ParameterError(f"{path} holds counts, not printed radii: drop --as-printed")
-        return _from_counts(found, sigma, failure_probability, bound, assume_selected, rows)
-    if assume_selected:
+        return _from_counts(found, how)
+    if how.assume_selected:
         raise ParameterError(f"{path} is a log, not a file of class counts: drop --assume-selected")
-    return _from_log(found, sigma, failure_probability, bound, as_printed, rows)
+    return _from_log(found, how)
 
 
-def _need_sigma(source: str, sigma: float | None) -> float:
-    if sigma is None:
-        raise ParameterError(f"{source} does not say its noise level: give --sigma")
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
-    return sigma
-
-
-def _from_log(
-    log: PublishedLog,
-    sigma: float | None,
-    delta: float | None,
-    bound: str | None,
-    as_printed: bool,
-    rows: int | None,
-) -> Stored:
+def _from_log(log: PublishedLog, how: Reading) -> Stored:
     """Take p = Phi(radius / sigma), q = 1 - p: what a log of the robust classifier alone proves."""
     log, repeated = distinct_rows(log)
-    known = known_of(log, sigma, rows)
-    own, level = known.run is not None, _need_sigma(log.source, known.sigma)
+    known, as_printed = known_of(log, how.sigma, how.rows), how.as_printed
+    own, level = known.run is not None, how.level(log.source, known.sigma)
     stated = math.nan if known.run is None else known.run.failure_probability
-    for option, given, said in (("--failure-probability", delta, stated), ("--bound", bound, known.bound)):
-        if given is not None and given != said:
+    for name, said in (("failure_probability", stated), ("bound", known.bound)):
+        if (given := getattr(how, name)) not in (None, said):
+            option = f"--{name.replace('_', '-')}"
             raise ParameterError(
                 f"{option} {given}: {log.source} holds no counts, so what its radii rest on cannot be "
                 f"changed; drop {option}, or name a run folder or class counts"
@@ -376,19 +363,12 @@ def _rows_note(rows: int, extent: Extent, cut_off: bool) -> list[str]:
     return [*notes, "The last line is incomplete, and left out."] if cut_off else notes
 
 
-def _from_counts(
-    found: ClassCounts,
-    sigma: float | None,
-    failure_probability: float | None,
-    bound: str | None,
-    assume_selected: bool,
-    rows: int | None,
-) -> Stored:
+def _from_counts(found: ClassCounts, how: Reading) -> Stored:
     """Take the most voted class, and pay for choosing it by the counts that bound it."""
-    delta = 0.001 if failure_probability is None else failure_probability
-    level, name = _need_sigma(found.source, sigma), bound or ONE_SIDED
+    delta = 0.001 if how.failure_probability is None else how.failure_probability
+    level, name, rows = how.level(found.source, None), how.bound or ONE_SIDED, how.rows
     selected, classes = found.counts.argmax(1), found.counts.shape[1]
-    share = 1 if assume_selected else (2 if name == ONE_SIDED else classes)
+    share = 1 if how.assume_selected else (2 if name == ONE_SIDED else classes)
     bounds = bound_counts(found.counts, selected, delta / share, name)
     samples = found.counts.sum(1)
     extent = Extent(rows, "as stated") if rows else Extent(None, "how many there should be is not known")
@@ -460,20 +440,18 @@ def recertify(
     }  # fmt: skip
     given = {name: value for name, value in changes.items() if value is not None}
     if not Path(source).is_dir():
-        stored = read_stored(
-            source, sigma=sigma, failure_probability=failure_probability, bound=bound, as_printed=as_printed,
-            assume_selected=assume_selected, rows=rows,
-        )  # fmt: skip
+        how = Reading(sigma, failure_probability, bound, as_printed, assume_selected, rows)
+        stored = read_stored(source, how)
         named = BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES)
         usual = {"alpha": 1.0, "certificates": named, "radii": _columns_of(stored), "goal": "fixed"}
         return _tabulate(stored, CertifyRequest(stored.sigma, **{**usual, **given}))
     refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
-    run = open_sampled(Path(source), sigma)
+    run = open_run(Path(source), sigma)
     request = run.request.replace(**given)
-    notes = expectations(request, run.classes) + choice_notes(run.first, request)
-    details = reading_notes(request, run.classes)
+    notes, details = expectations(request, run.classes)
+    notes += choice_notes(run.first, request)
     # no image is left out for want of more samples
-    if run.records and (waiting := int(bound_records(run.records, request).waiting.sum())):
+    if waiting := int(bound_records(run.records, request).waiting.sum()):
         details.append(
             f"Images that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
@@ -506,25 +484,15 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
             f"{int(np.sum(stored.selected < 0)):,} abstentions count as wrong. A log says nothing of the "
             "standard classifier, and so of the mix."
         )
+    delta = stored.bounds.failure_probability
     return Summary(
-        sigma=request.sigma,
-        alpha=request.alpha,
-        images=count,
-        failure_probability=None if math.isnan(delta := stored.bounds.failure_probability) else delta,
-        radii=request.radii,
-        clean_accuracy=CleanAccuracy(None, clean, None),
-        rows=table,
-        complete=count > 0 and stored.planned in (None, count),
-        goal=None,
-        planned_images=stored.planned,
-        bound=stored.bound,
+        request.sigma, request.alpha, count, None if math.isnan(delta) else delta, request.radii,
+        CleanAccuracy(None, clean, None), table, complete=count > 0 and stored.planned in (None, count),
+        goal=None, planned_images=stored.planned, bound=stored.bound,
         samples=None if samples is None else int(samples.max()),
-        mean_samples=None if samples is None else float(samples.mean()),
-        data=stored.source,
-        abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
-        notes=tuple(notes),
-        details=tuple(details),
-    )
+        mean_samples=None if samples is None else float(samples.mean()), data=stored.source,
+        abstained=int(np.sum(radii[0].status == Status.ABSTAIN)), notes=tuple(notes), details=tuple(details),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -564,17 +532,13 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
     for position, row in enumerate(first.rows):
         rivals = [summary.rows[position] for summary in full]
         chosen = [int(np.argmax([r.certified_accuracy[c] for r in rivals])) for c in range(len(first.radii))]
-        rows.append(
-            replace(
-                row,
-                certified_accuracy=tuple(rivals[k].certified_accuracy[c] for c, k in enumerate(chosen)),
-                interval=tuple(rivals[k].interval[c] for c, k in enumerate(chosen)),
-                could_reach=tuple(rivals[k].could_reach[c] for c, k in enumerate(chosen)),
-                mean_certified_radius=max(r.mean_certified_radius for r in rivals),
-                mean_radius_could_reach=max(r.mean_radius_could_reach for r in rivals),
-                clean_accuracy=None,
-            )
-        )
+        of_cells = ("certified_accuracy", "interval", "could_reach")
+        best: dict[str, Any] = {
+            name: tuple(getattr(rivals[k], name)[c] for c, k in enumerate(chosen)) for name in of_cells
+        }
+        for name in ("mean_certified_radius", "mean_radius_could_reach"):
+            best[name] = max(getattr(rival, name) for rival in rivals)
+        rows.append(replace(row, clean_accuracy=None, **best))
         winners.append(tuple(names[k] for k in chosen))
     common: dict[str, Any] = {}
     for name in ("sigma", "failure_probability", "goal", "planned_images", "bound"):
@@ -582,19 +546,11 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         common[name] = values.pop() if len(values) == 1 else None
     notes, details = _best_notes(summaries, first, winners)
     return BestSummary(
-        **common,
-        alpha=first.alpha,
-        images=min(summary.images for summary in full),
-        radii=first.radii,
-        clean_accuracy=CleanAccuracy(None, None, None),
-        rows=tuple(rows),
-        complete=all(summary.complete for summary in full),
-        data=f"{len(full)} sources",
-        notes=tuple(notes),
-        details=tuple(details),
-        sources=tuple(names),
-        best_source=tuple(winners),
-    )
+        alpha=first.alpha, images=min(summary.images for summary in full), radii=first.radii,
+        clean_accuracy=CleanAccuracy(None, None, None), rows=tuple(rows),
+        complete=all(summary.complete for summary in full), data=f"{len(full)} sources", notes=tuple(notes),
+        details=tuple(details), sources=tuple(names), best_source=tuple(winners), **common,
+    )  # fmt: skip
 
 
 def _name(summary: Summary) -> str:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from certmix.certification.evaluate import could_reach, evaluate, radii_of, table_row
+from certmix.certification.evaluate import evaluate, radii_of, table_row
 from certmix.certification.publish import repeat_command, unfinished
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Prospects
 from certmix.certification.stored import (
     NOT_CHECKED,
     Doubt,
+    Reading,
     Stored,
-    open_sampled,
+    open_run,
     radii_at,
     read_stored,
     refuse_empty,
@@ -81,13 +82,12 @@ class Mixable:
 
     def mix(self, alpha: float, certificates: Sequence[str], at_radius: float) -> Mix:
         """Return the figures of one alpha."""
-        shares, reach, sigma = [], [], self.stored.sigma
+        shares, reach, likely = [], [], None
         for name in certificates:
             radii = radii_at(self.stored, alpha, name)
-            row = table_row("mixed", radii, self.stored.right, (at_radius,))
             if (ahead := self.prospects) is not None:
-                likely = radii_of(ahead.bounds, sigma=sigma, alpha=alpha, certificate=name).radius
-                row = could_reach(row, radii.radius, likely, (at_radius,), ahead)
+                likely = radii_of(ahead.bounds, sigma=radii.sigma, alpha=alpha, certificate=name).radius
+            row = table_row("mixed", radii, self.stored.right, (at_radius,), None, ahead, likely)
             cell = row.certified_accuracy[0], row.interval[0], row.could_reach[0]
             shares.append(share_of(*cell, len(radii.radius)))
             reach.append(row.could_reach[0])
@@ -120,7 +120,8 @@ def read_mixable(
         if standard is not None and standard_accuracy is not None:
             raise ParameterError(f"{source} knows g's predictions: drop --standard-accuracy")
     else:
-        stored = read_stored(source, sigma=sigma, as_printed=as_printed, assume_selected=assume_selected)
+        how = Reading(sigma, as_printed=as_printed, assume_selected=assume_selected)
+        stored = read_stored(source, how)
         refuse_empty(stored)
     if stored.frequencies is None:
         least = np.maximum(2 * stored.bounds.p_lower - 1, 0.0)
@@ -133,7 +134,7 @@ def read_mixable(
 
 def _from_run(folder: Path, sigma: float | None) -> tuple[Stored, FloatArray | None, Prospects | None]:
     """Return the bounds of a run folder, g's probabilities where all are known, and its images' prospects."""
-    run = open_sampled(folder, sigma)
+    run = open_run(folder, sigma)
     if not run.records:
         raise ParameterError(f"{folder} holds no finished image: run certmix certify first")
     evaluation = evaluate(run.records, run.probabilities, run.request, run.planned, every_look=True)

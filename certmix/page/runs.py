@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from certmix.bounds import BOUNDS
-from certmix.certification.evaluate import clean_accuracy, outcomes_of, radii_of, reach_curve
+from certmix.certification.evaluate import clean_accuracy, outcomes_of, radii_of_rows, reach_curve
 from certmix.certification.publish import derive, opened, repeat_command
 from certmix.certification.request import GOALS, KINDS
 from certmix.certification.stored import named
@@ -152,13 +152,11 @@ def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict
         return Certified(summary, images, (Weight(summary.alpha, radii, summary.clean_accuracy.mixed),)), {}
     weights, ahead = [], found.prospects
     for alpha in sorted({request.alpha, *WEIGHTS}) if radii else ():
-        rows, reach = [], []
-        for _, certificate, own in request.replace(alpha=alpha).rows():
-            how = {"sigma": request.sigma, "alpha": own, "certificate": certificate}
-            rows.append(radii_of(bounds, **how).radius)
-            if ahead is not None:
-                likely = radii_of(ahead.bounds, **how).radius
-                reach.append(reach_curve(rows[-1], likely, images.right, request.radii, ahead))
+        own, reach = request.replace(alpha=alpha), []
+        rows = [row.radius for row in radii_of_rows(bounds, own)]
+        if ahead is not None:
+            for row, likely in zip(rows, radii_of_rows(ahead.bounds, own), strict=True):
+                reach.append(reach_curve(row, likely.radius, images.right, own.radii, ahead))
         clean = clean_accuracy(outcomes_of(found.records, probabilities, alpha))
         weights.append(Weight(alpha, tuple(rows), clean.mixed, tuple(reach)))
     budget = described["failure_budget"]

@@ -304,6 +304,11 @@ def arguments(made: Settings) -> list[str]:
     return words
 
 
+def divide(given: dict[str, Any], *kinds: type[Settings]) -> list[dict[str, Any]]:
+    """Take from `given` what belongs to each of the settings."""
+    return [{name: given.pop(name) for name in kind.__struct_fields__ if name in given} for kind in kinds]
+
+
 def written(value: Any) -> str:
     """Return a value as the command line takes it."""
     parts = value if isinstance(value, tuple) else ("none" if value is None else value,)

@@ -166,8 +166,7 @@ def _stored(
         if isinstance(request, CertifyRequest):
             images = store.images()
             there = [images[i] for i in indices if i in images]
-            waiting = bound_records(there, request).waiting.tolist() if there else []
-            ready = {record.index for record, waits in zip(there, waiting, strict=True) if not waits}
+            ready = {record.index for record in bound_records(there, request).records}
             answered = answered if g is None else set(store.standard(g.checksum))
         else:
             ready = set.intersection(*map(store.known, needed_cells(request)))

@@ -16,7 +16,7 @@ from scipy.stats import norm
 import certmix
 from certmix.bounds import BOUNDS, clopper_pearson
 from certmix.certification.audit import audit
-from certmix.certification.stored import NOT_CHECKED, best, read_stored, recertify
+from certmix.certification.stored import NOT_CHECKED, Reading, best, read_stored, recertify
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, exact_radius, smoothing_radius
 from certmix.runs.logs import HEADER, lowest_printed, write_log
@@ -112,7 +112,7 @@ def test_a_radius_at_the_threshold_counts_as_printed_only(log):
 
 
 def test_radii_of_the_mix_follow_from_the_lowest_radius(log):
-    stored = read_stored(log, sigma=0.25)
+    stored = read_stored(log, Reading(0.25))
     p = stored.bounds.p_lower
     scaled = np.array([lowest_printed(text) for text in ("0.25", "0.5", "0.731", "0.0", "0.9")]) / 0.25
     assert p[3] == 0.0
@@ -132,7 +132,7 @@ def test_radii_of_the_mix_follow_from_the_lowest_radius(log):
 def test_probabilities_of_a_log_are_rounded_down(tmp_path):
     mpmath = pytest.importorskip("mpmath")
     texts = [f"{0.001 * k:.3}" for k in range(1, 2000, 37)]
-    stored = read_stored(write(tmp_path / "log", *[(k, 1, 1, r) for k, r in enumerate(texts)]), sigma=0.25)
+    stored = read_stored(write(tmp_path / "log", *[(k, 1, 1, r) for k, r in enumerate(texts)]), Reading(0.25))
     with mpmath.workdps(40):
         exact = [mpmath.ncdf(mpmath.mpf(radius) / mpmath.mpf("0.25")) for radius in stored.radius.tolist()]
         assert all(mpmath.mpf(float(p)) < x for p, x in zip(stored.bounds.p_lower, exact, strict=True))
@@ -234,7 +234,7 @@ def chances(votes: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
 def worst_failure(path: Path, votes: np.ndarray, **options) -> float:
     """Largest probability, over all classifiers on a grid, of bounds that are issued and wrong."""
     (path).write_text("\n".join(" ".join(map(str, [*row, 0])) for row in votes))
-    stored = read_stored(path, sigma=1.0, failure_probability=0.1, **options)
+    stored = read_stored(path, Reading(1.0, 0.1, **options))
     p, q, chosen = stored.bounds.p_lower, stored.bounds.q_upper, stored.selected
     worst = 0.0
     for a in range(21):

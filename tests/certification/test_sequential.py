@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 import certmix
 from certmix.bounds import bound_counts, bounds_of
-from certmix.certification.evaluate import bound_records, ceilings, expectations, reading_notes
+from certmix.certification.evaluate import bound_records, ceilings, expectations
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk, give_up_below, thresholds
 from certmix.errors import ParameterError, RunError
@@ -169,7 +169,7 @@ def test_bounds_that_need_a_fixed_size_are_refused():
 
 def test_the_number_of_samples_named_is_enough_and_not_far_from_least():
     few = CertifyRequest(0.5, 0.55, samples=30, goal="fixed")
-    (warning, *_) = [w for w in expectations(few, 10) if w.startswith("mixed, exact")]
+    (warning, *_) = [w for w in expectations(few, 10)[0] if w.startswith("mixed, exact")]
     enough = int(warning.split("about ")[1].split()[0])
     reach = {
         n: ceilings(CertifyRequest(0.5, 0.55, samples=n, goal="fixed"), 10) for n in (enough, enough // 2)
@@ -179,9 +179,9 @@ def test_the_number_of_samples_named_is_enough_and_not_far_from_least():
 
 
 def test_columns_out_of_reach_are_named():
-    notes = reading_notes(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed"), 10)
+    _, notes = expectations(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed"), 10)
     assert any(
         note.startswith("mixed, exact: 1,000 samples an image can certify at most radius 1.02")
         for note in notes
     )
-    assert not reading_notes(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed", radii=(0.0, 0.25)), 10)
+    assert not expectations(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed", radii=(0.0, 0.25)), 10)[1]

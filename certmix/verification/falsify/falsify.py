@@ -241,8 +241,7 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
             )
         own.replace(certificates=(certificate,))  # refuses what the run's bound does not allow
         records = [run.images[index] for index in sorted(run.images)]
-        waiting = bound_records(records, own).waiting.tolist() if records else []
-        records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
+        records = bound_records(records, own).records
         records = [records[i] for i in spread(len(records), request.images)] if records else []
         claims: tuple[Claim, ...] = ()
         if records:
