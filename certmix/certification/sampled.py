@@ -124,23 +124,18 @@ class Sampling(Recipe):
         coordinates = int(dataset.read(0).size) if len(dataset) else 0
         law, grid = noise_law(request.sigma), Grid.of(request.sigma)
         budget = {
-            "failure_probability": request.failure_probability,
-            "bound": request.bound,
+            "failure_probability": request.failure_probability, "bound": request.bound,
             "split": unanimous(request, dataset.classes).split,
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
-        }
-        noise = {
-            "law": "Gaussian, rounded to multiples of a step",
-            "steps_per_unit": grid.per_unit,
+        }  # fmt: skip
+        noise = {  # eps is how far a probability may be from that under the Gaussian
+            "law": "Gaussian, rounded to multiples of a step", "steps_per_unit": grid.per_unit,
             "clip": "none: values beyond the largest have their probability in eps",
-            "largest": law.reach / grid.per_unit,
-            "coordinates": coordinates,
+            "largest": law.reach / grid.per_unit, "coordinates": coordinates,
             "total_variation_a_coordinate": law.total_variation,
-            # How far a probability may be from that under the Gaussian.
-            "eps": noise_error(request.sigma, coordinates),
-            "bits": "Philox4x32-10",
-        }
+            "eps": noise_error(request.sigma, coordinates), "bits": "Philox4x32-10",
+        }  # fmt: skip
         asked = {None: "auto", True: "on", False: "off"}[self.passes.compiled]
         return self.described(failure_budget=budget, noise=noise, compile=asked, compiled=compiled)
 
@@ -371,12 +366,10 @@ class _Active:
     noise_error: float
     lost: float
 
-    def begun(self, selection: IntArray, **more: Any) -> ImageRecord:
+    def begun(self, selection: IntArray, scores: dict[int, ScoreStatistics] | None = None) -> ImageRecord:
         """Return the record that holds the selection samples alone."""
-        return ImageRecord(
-            self.index, self.label, self.checksum, selection, noise_error=self.noise_error, lost=self.lost,
-            **more,
-        )  # fmt: skip
+        about = {"noise_error": self.noise_error, "lost": self.lost, "scores": scores or {}}
+        return ImageRecord(self.index, self.label, self.checksum, selection, **about)
 
     @property
     def drawn(self) -> int:

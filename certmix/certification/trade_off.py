@@ -112,16 +112,14 @@ def read_mixable(
     assumed = 1.0 if standard_accuracy is None else standard_accuracy
     if not 0.0 <= assumed <= 1.0:
         raise ParameterError(f"standard accuracy = {assumed}: it must lie in [0, 1], such as 0.95")
-    standard: FloatArray | None = None
-    prospects: Prospects | None = None
+    standard, prospects = None, None
     if Path(source).is_dir():
         refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected)
         stored, standard, prospects = _from_run(Path(source), sigma)
         if standard is not None and standard_accuracy is not None:
             raise ParameterError(f"{source} knows g's predictions: drop --standard-accuracy")
     else:
-        how = Reading(sigma, as_printed=as_printed, assume_selected=assume_selected)
-        stored = read_stored(source, how)
+        stored = read_stored(source, Reading(sigma, None, None, as_printed, assume_selected))
         refuse_empty(stored)
     if stored.frequencies is None:
         least = np.maximum(2 * stored.bounds.p_lower - 1, 0.0)
