@@ -368,7 +368,7 @@ class _Active:
 
     def begun(self, selection: IntArray, scores: dict[int, ScoreStatistics] | None = None) -> ImageRecord:
         """Return the record that holds the selection samples alone."""
-        about = {"noise_error": self.noise_error, "lost": self.lost, "scores": scores or {}}
+        about: dict[str, Any] = {"noise_error": self.noise_error, "lost": self.lost, "scores": scores or {}}
         return ImageRecord(self.index, self.label, self.checksum, selection, **about)
 
     @property
