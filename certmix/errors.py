@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 __all__ = [
-    "CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError", "describe",
-    "one_line",
+    "CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError", "check_choice",
+    "describe", "one_line",
 ]  # fmt: skip
 
 
@@ -43,6 +45,12 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Refuse a value that is none of those known."""
+    if value not in known:
+        raise ParameterError(f"{name} {value!r} is unknown: use one of {', '.join(known)}")
 
 
 def describe(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from certmix.attacks.geometry import make_ball, shaped, start_seeds
 from certmix.attacks.losses import LOSSES
 from certmix.calling import call_model
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError, ParameterError, check_choice
 
 Model = Callable[[Tensor], Tensor]
 Track = Callable[[Tensor, Tensor, Tensor, int], None]
@@ -177,8 +177,7 @@ class Search:
         gradient: bool = False,
         **common: Unpack[Common],
     ) -> None:
-        if loss not in LOSSES:
-            raise ParameterError(f"loss {loss!r} is unknown: use one of {', '.join(LOSSES)}")
+        check_choice("loss", loss, LOSSES)
         box = common.get("box", (0.0, 1.0))
         check_attack(attack, model, images, labels, norm, eps, box)
         self._model, self._loss = model, LOSSES[loss]

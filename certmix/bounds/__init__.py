@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from certmix.bounds.bound import Bound, check_counts, check_failure_probability
 from certmix.bounds.statistics import ScoreStatistics
-from certmix.errors import ParameterError
+from certmix.errors import check_choice
 from certmix.lazy import LazyTable, lazily
 from certmix.sampling.schedule import share
 from certmix.types import ConfidenceBounds, IntArray
@@ -116,8 +116,7 @@ def bound_scores(
 
 
 def _bounded(table: LazyTable, name: str, look: int | None, delta: float, *evidence: Any) -> ConfidenceBounds:
-    if name not in table:
-        raise ParameterError(f"bound {name!r} is unknown: use one of {', '.join(table)}")
+    check_choice("bound", name, table)
     spent = check_failure_probability(delta)
     if look is not None and not table[name].time_uniform:
         spent *= share(look)

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk
 from certmix.certification.stored import Doubt, Reading, open_run, read_stored, refuse_empty
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_choice
 from certmix.sampling.schedule import looks
 from certmix.types import FloatArray
 
@@ -79,8 +79,7 @@ def scenario(name: str, sigma: float) -> Truth:
     ParameterError
         If the scenario or its noise level is unknown.
     """
-    if name not in SCENARIOS:
-        raise ParameterError(f"scenario {name!r} is unknown: use {' or '.join(SCENARIOS)}")
+    check_choice("scenario", name, SCENARIOS)
     if sigma not in SCENARIOS[name]:
         known = ", ".join(f"{level:g}" for level in SCENARIOS[name])
         raise ParameterError(f"scenario {name} knows sigma {known}, not {sigma:g}: choose one, or use --like")

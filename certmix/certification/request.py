@@ -11,7 +11,7 @@ from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 from certmix.bounds import BOUNDS, bounds_of
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_choice
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii._checks import CONSTANTS_OF
 from certmix.runs.settings import (
@@ -179,10 +179,7 @@ class CertifyRequest(Settings, frozen=True):
     def check(self) -> None:
         """Refuse bounds of other scores, samples before the first look, bounds of distributions for means."""
         known = bounds_of(self.scores)
-        if self.bound not in known:
-            raise ParameterError(
-                f"bound for {self.scores} scores {self.bound!r} is unknown: use one of {', '.join(known)}"
-            )
+        check_choice(f"bound for {self.scores} scores", self.bound, known)
         if self.goal != "fixed" and self.samples < look(0):
             raise ParameterError(
                 f"samples = {self.samples}: sequential sampling looks first at {look(0)} samples; "

@@ -21,7 +21,7 @@ from certmix.attacks.search import (
     pull_back,
 )
 from certmix.calling import call_model
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError, ParameterError, check_choice
 from certmix.margins.estimates import LipschitzEstimate
 from certmix.models.trust import FORMS
 
@@ -258,11 +258,9 @@ def local_search(
     Section 3.1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness
     trade-off".  Y.-Y. Yang et al., A Closer Look at Accuracy vs. Robustness, NeurIPS 2020.
     """
-    for what, name, known in (
-        ("norm", norm, ("linf", "l2", "l1")), ("of", of, OUTPUTS), ("ratio", ratio, RATIOS)
-    ):  # fmt: skip
-        if name not in known:
-            raise ParameterError(f"{what} {name!r} is unknown: use one of {', '.join(known)}")
+    check_choice("norm", norm, ("linf", "l2", "l1"))
+    check_choice("of", of, OUTPUTS)
+    check_choice("ratio", ratio, RATIOS)
     check_positive("eps", eps)
     check_count("steps", steps)
     check_count("restarts", restarts)

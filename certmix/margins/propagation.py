@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_choice
 from certmix.margins.graph import Graph
 from certmix.margins.intervals import Ball
 from certmix.margins.linear_bounds import METHODS, differences
@@ -41,10 +41,7 @@ class VerifiedRadii:
 
 def _check(norm: str, method: str, images: Tensor, y: ArrayLike | Tensor, classes: int) -> Tensor:
     for what, found, known in (("norm", norm, NORMS), ("method", method, METHODS)):
-        if found not in known:
-            raise ParameterError(
-                f"{what} {found!r} is unknown to bound propagation: use {' or '.join(known)}"
-            )
+        check_choice(what, found, known)
     labels = torch.as_tensor(y.cpu() if isinstance(y, Tensor) else np.asarray(y))
     if images.ndim < 2 or not images.is_floating_point():
         found = f"images have shape {tuple(images.shape)} and type {images.dtype}"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.calling import call_both, call_model
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError, ParameterError, check_choice
 
 SMALLEST_NORM = 1e-30
 """Norms of grad f (see `FORMS`) up to this count as zero, and divide as this: float32 must hold 1 / norm."""
@@ -136,8 +136,8 @@ TRUSTS = {
 def check_settings(**names: str) -> None:
     """Refuse unknown names of a trust term, a form or a norm with `ParameterError`."""
     for kind, table in (("trust", TRUSTS), ("form", FORMS), ("norm", NORMS)):
-        if kind in names and names[kind] not in table:
-            raise ParameterError(f"{kind} {names[kind]!r} is unknown: use one of {', '.join(table)}")
+        if kind in names:
+            check_choice(kind, names[kind], table)
 
 
 def check_pair(standard: Tensor, robust: Tensor) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from certmix.errors import DataError, ParameterError
-from certmix.nuts.grid import CLAMP_NAMES, QUANTILES, RIVALS, FitFacts, Grid, TransformSettings, check_choice
+from certmix.errors import DataError, ParameterError, check_choice
+from certmix.nuts.grid import CLAMP_NAMES, QUANTILES, RIVALS, FitFacts, Grid, TransformSettings
 from certmix.nuts.margins import attacked_margin, check_labels, check_logits, normalize_numpy, over_grid
 from certmix.types import FloatArray, IntArray
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_choice
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -26,12 +25,6 @@ def _check_value(name: str, value: float) -> None:
     if not least <= value <= largest:  # NaN is neither
         needed = f"+-{largest:g}" if name == "c" else f"(0, {largest:g}]"
         raise ParameterError(f"{name} = {value}: the transform needs {name} in {needed}")
-
-
-def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a value that is none of those known."""
-    if value not in known:
-        raise ParameterError(f"{name} {value!r} is unknown: use one of {', '.join(known)}")
 
 
 def check_top_k(top_k: int | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from certmix.errors import ParameterError
+from certmix.errors import check_choice
 from certmix.lazy import LazyTable, lazily
 from certmix.radii._checks import Certificate, alpha_remedy, check_alpha, less_lost
 from certmix.types import CertifiedRadii, ConfidenceBounds, Status
@@ -87,8 +87,7 @@ def certify_radii(
     ParameterError
         For an unknown certificate or parameters out of range.
     """
-    if certificate not in CERTIFICATES:
-        raise ParameterError(f"certificate {certificate!r} is unknown: use one of {', '.join(CERTIFICATES)}")
+    check_choice("certificate", certificate, CERTIFICATES)
     rule = CERTIFICATES[certificate]
     radius = np.atleast_1d(
         rule.radius(bounds.p_lower, bounds.q_upper, sigma, alpha, margin_slack=margin_slack)

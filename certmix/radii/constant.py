@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_choice
 from certmix.radii._checks import CONSTANTS_OF, check_alpha
 from certmix.radii._normal import EPS
 from certmix.radii.theorems import lipschitz_radius
@@ -92,10 +92,7 @@ def constant_radius(
         raise ParameterError(f"logits of shape {z.shape}: give finite numbers (images, 2 classes or more)")
     if not (constant > 0 and math.isfinite(constant)):
         raise ParameterError(f"Lipschitz constant {constant}: give an upper bound that is a positive number")
-    if constant_of not in CONSTANTS_OF:
-        raise ParameterError(
-            f"a constant of {constant_of!r} is unknown: use one of {', '.join(CONSTANTS_OF)}"
-        )
+    check_choice("a constant of", constant_of, CONSTANTS_OF)
     rival = np.arange(z.shape[1]) != z.argmax(1)[:, None]
     gaps = (z.max(1, keepdims=True) - z)[rival].reshape(len(z), -1)
     rounding = (z.shape[1] + 32) * EPS  # of the softmax, and of the logarithms below, relative to what enters

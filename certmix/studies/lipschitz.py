@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_choice
 from certmix.margins.estimates import EstimatedRadius, LipschitzEstimate, estimated_radius
 from certmix.margins.local_search import OUTPUTS, RATIOS, float64_twin, local_search, slopes_beyond_rounding
-from certmix.nuts.grid import check_choice
 from certmix.runs.attack_request import AttackRequest, check_weight
 from certmix.runs.attacking import Bench, reduced
 from certmix.runs.cells import Batch, Cell

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from certmix.data import stack
-from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError
+from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError, check_choice
 from certmix.nuts.algorithm import auxiliary_alpha, mixing_weight
 from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
@@ -55,8 +55,7 @@ def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
 
     These are of ``certmix nuts fit`` and, where the study can use one, of ``certmix nuts evaluate``.
     """
-    if name not in STUDIES:
-        raise ParameterError(f"study '{name}' is unknown: choose one of {', '.join(STUDIES)}")
+    check_choice("study", name, STUDIES)
     wanted, inputs = STUDIES[name], read_inputs(folders)
     fits = len(inputs.fits)
     if fits < wanted.fits or (wanted.fits == 1 and fits > 1):

@@ -16,9 +16,9 @@ from numba import njit
 from scipy.special import betaincinv, ndtr, ndtri
 
 from certmix.bounds import BOUNDS, bernstein, hoeffding
-from certmix.errors import DataError, ParameterError
+from certmix.errors import DataError, ParameterError, check_choice
 from certmix.nuts.description import MixSettings
-from certmix.nuts.grid import CLAMP_NAMES, TOP_K, Grid, TransformSettings, check_choice
+from certmix.nuts.grid import CLAMP_NAMES, TOP_K, Grid, TransformSettings
 from certmix.nuts.margins import check_labels, check_logits, normalize_numpy, over_grid, softmax_numpy
 from certmix.studies.nuts_choices import CertifiedRequest
 from certmix.studies.shares import estimated_accuracy

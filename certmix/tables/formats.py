@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from certmix.errors import ParameterError, one_line
+from certmix.errors import ParameterError, check_choice, one_line
 from certmix.files import write_atomically
 from certmix.tables.latex import latex_table
 from certmix.tables.table import (
@@ -257,8 +257,7 @@ def render(table: Table | Summary, format: str) -> str:
     >>> render(times, "csv").split()
     ['run,time_s,complete', 'a,1.25,true']
     """
-    if format not in FORMATS:
-        raise ParameterError(f"format '{format}' is unknown: choose one of {', '.join(FORMATS)}")
+    check_choice("format", format, FORMATS)
     return FORMATS[format].render(as_table(table))
 
 
@@ -282,8 +281,7 @@ def print_table(
     ParameterError
         The format is unknown, or it is given something else.
     """
-    if format not in FORMATS:
-        raise ParameterError(f"format '{format}' is unknown: choose one of {', '.join(FORMATS)}")
+    check_choice("format", format, FORMATS)
     made = as_table(table)
     made = with_details(made) if details else made
     stream = sys.stdout if file is None else file

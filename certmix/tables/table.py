@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, NamedTuple
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_choice
 from certmix.text import (
     UNKNOWN,
     accuracy,
@@ -54,8 +54,7 @@ class Quantity:
     def __post_init__(self) -> None:
         if not 0 <= self.digits <= 400:
             raise ParameterError(f"digits = {self.digits} is not in 0..400: ask for fewer digits")
-        if self.rounding not in _ROUND:
-            raise ParameterError(f"rounding '{self.rounding}' is unknown: choose one of {', '.join(_ROUND)}")
+        check_choice("rounding", self.rounding, _ROUND)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_choice
 from certmix.runs.settings import Count, Option, Positive, Settings, Share, norm_name
 
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -95,8 +95,7 @@ RECIPES = {
 
 def make_recipe(name: str, **changes: Any) -> Recipe:
     """Return a recipe with some settings changed; ParameterError if there is none, or a value will not do."""
-    if name not in RECIPES:
-        raise ParameterError(f"recipe {name!r} is unknown: use one of {', '.join(RECIPES)}")
+    check_choice("recipe", name, RECIPES)
     recipe = RECIPES[name].replace(**changes)
     if name in ("adversarial", "interval") and not recipe.eps > 0:
         raise ParameterError(f"eps = {recipe.eps}: the {name} recipe needs eps > 0")

@@ -337,7 +337,7 @@ def test_a_spoilt_folder_is_refused(fit_folder, evaluation, which, spoil, messag
 @pytest.mark.parametrize(
     "name, fits, evaluations, message",
     [
-        ("nonsense", 1, 0, "choose one of sensitivity, margins"),
+        ("nonsense", 1, 0, "use one of sensitivity, margins"),
         ("beta", 0, 1, "needs one"),
         ("beta", 2, 0, "needs one"),
         ("transfer", 1, 0, "at least 2"),

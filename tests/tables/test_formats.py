@@ -286,9 +286,9 @@ def test_latex_splits_wide_tables_into_blocks_and_long_ones_into_pages() -> None
         (lambda: table_of(("a", None, None), groups=(("x", 2),)), r"groups of \[2\] rows do not make up 1 rows"),
         (lambda: Table("../x", "", "", (), ()), r"'\.\./x' is not fit for a file"),
         (lambda: Quantity(1.0, -1), r"digits = -1 is not in 0\.\.400"),
-        (lambda: Quantity(1.0, 1, rounding="off"), "rounding 'off' is unknown: choose one of nearest, down, up"),
-        (lambda: render(mix_sweep(), "xml"), "format 'xml' is unknown: choose one of table, json"),
-        (lambda: print_table(SMALL, "xml"), "format 'xml' is unknown: choose one of table, json"),
+        (lambda: Quantity(1.0, 1, rounding="off"), "rounding 'off' is unknown: use one of nearest, down, up"),
+        (lambda: render(mix_sweep(), "xml"), "format 'xml' is unknown: use one of table, json"),
+        (lambda: print_table(SMALL, "xml"), "format 'xml' is unknown: use one of table, json"),
         *[
             (lambda other=other: render(other, "json"), r"is no table: give a result's \.summary or \.table")
             for other in ("text", None, [SMALL], {"rows": ()})
