@@ -47,7 +47,7 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Refuse a value that is none of those known."""
     if value not in known:
         raise ParameterError(f"{name} {value!r} is unknown: use one of {', '.join(known)}")

@@ -58,7 +58,7 @@ def bound_counts(
     bound: str = "clopper-pearson",
     look: int | None = None,
 ) -> ConfidenceBounds:
-    """Return the bounds of a named method from votes.
+    """Return the bounds of a named method from votes; ParameterError for arguments out of range.
 
     Parameters
     ----------
@@ -73,11 +73,6 @@ def bound_counts(
         its share of the failure probability (`certmix.sampling.schedule.share`).  All looks' bounds then hold
         together, whatever made the sampling stop, and the best so far may be used.  None: the number of
         samples was fixed beforehand.
-
-    Raises
-    ------
-    ParameterError
-        For an unknown bound or arguments out of range.
     """
     return _bounded(bounds_of("hard"), bound, look, failure_probability, *check_counts(counts, selected))
 
@@ -90,19 +85,8 @@ def bound_scores(
 ) -> ConfidenceBounds:
     """Return the bounds of a named method from soft scores, such as softmax outputs; h_i is their mean.
 
-    Parameters
-    ----------
-    statistics
-        One for each of m images, with the selected class in it.
-    failure_probability, look
-        As for `bound_counts`.
-    bound
-        A bound of mean scores in `BOUNDS`.
-
-    Raises
-    ------
-    ParameterError
-        For an unknown bound, statistics without samples, or arguments out of range.
+    `statistics` are one for each of m images, with samples and the selected class in it; the rest, and the
+    errors, are as for `bound_counts`.
 
     Examples
     --------

@@ -34,16 +34,13 @@ from certmix.types import FloatArray
 
 __all__ = ["BOUND", "FIXED", "lower_bound", "upper_bound"]
 
-BETS = 28
+BETS, LARGEST_BET = 28, 4.0
 """Constant bets in the mixture: `LARGEST_BET` times 1, 2^-1/2, 2^-1, ..."""
-
-LARGEST_BET = 4.0
 
 SHARE = 0.75
 """Plug-in bets never risk more than this share of the capital."""
 
 _LARGEST_SHARE = 0.99  # of the capital, at any constant bet
-
 _TUNED_FOR = math.log(1000)
 """Capital that the preferred constant bet reaches soonest; one for all delta, so that bounds nest."""
 
@@ -53,11 +50,7 @@ _BIG = 2.0**1000  # above every `wanted`
 
 @njit(cache=True, nogil=True)
 def _planned_bets(values: FloatArray, log_odds: float, planned: int) -> FloatArray:
-    """The predictable plug-in bets, before truncation.
-
-    sqrt(2 log_odds / (n v)) with v the variance estimated from earlier values;
-    n is `planned`, or t log(t + 1) if that is 0.
-    """
+    """Return the plug-in bets of `lower_bound` before truncation; 0 `planned` stands for t log(t + 1)."""
     bets = np.empty(values.size)
     total, spread = 0.5, 0.25
     for t in range(1, values.size + 1):
@@ -92,25 +85,13 @@ def _sequence_refutes(values: FloatArray, bets: FloatArray, m: float, share: flo
 def lower_bound(values: ArrayLike, failure_probability: float, planned: int | None = None) -> float:
     """Return the one-sided lower bound of the hedged capital process, in [0, 1], rounded down.
 
-    Bets are ``min(sqrt(2 ln(1/delta) / (v n)), 3 / (4 m))`` with v the variance estimated from the values
-    before (one pseudo-value of mean 1/2 and variance 1/4).  The bound is the best over all times so far and
-    holds under optional stopping (I. Waudby-Smith, A. Ramdas, Journal of the Royal Statistical Society B 86,
-    2024).
+    `values` (n,) are independent, in [0, 1] (else a ParameterError) and of one mean, in the order they were
+    drawn.  Bets are ``min(sqrt(2 ln(1/delta) / (v n)), 3 / (4 m))`` with v the variance estimated from the
+    values before (one pseudo-value of mean 1/2 and variance 1/4), and n `planned`, the number of values they
+    are tuned for, fixed beforehand; None takes t ln(t + 1) for it, which is narrow at all times.
 
-    Parameters
-    ----------
-    values
-        (n,): independent values in [0, 1] with one mean, in the order they were drawn.
-    failure_probability
-        delta, one-sided.
-    planned
-        Number of values the bets are tuned for, fixed beforehand; None takes t ln(t + 1) for it, which is
-        narrow at all times.
-
-    Raises
-    ------
-    ParameterError
-        For values outside [0, 1] or none, or parameters out of range.
+    The bound is the best over all times so far and holds under optional stopping (I. Waudby-Smith, A. Ramdas,
+    Journal of the Royal Statistical Society B 86, 2024).
 
     Examples
     --------
@@ -120,9 +101,8 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
     delta = check_failure_probability(failure_probability)
     kept = np.ascontiguousarray(values, np.float64)
     if kept.ndim != 1 or kept.size < 1 or not np.all((kept >= 0) & (kept <= 1)):
-        raise ParameterError(
-            f"values of shape {kept.shape}: give at least one score in [0, 1], as (samples,)"
-        )
+        found = f"values of shape {kept.shape}"
+        raise ParameterError(f"{found}: give at least one score in [0, 1], as (samples,)")
     if planned is not None and planned < 1:
         raise ParameterError(f"planned = {planned}: give the number of samples, or None")
     bets = _planned_bets(kept, -math.log(delta), planned or 0)
@@ -173,20 +153,14 @@ def _chord_log(share: float, m: float, counts: FloatArray, places: FloatArray) -
     return found - 1e-13 * size
 
 
-@njit(cache=True, nogil=True)
-def _mixture_log(
-    m: float,
-    n: float,
-    total: float,
-    square: float,
-    counts: FloatArray,
-    places: FloatArray,
-    weights: FloatArray,
-) -> float:
-    """Logarithm of the mixture's capital against m, rounded down: a weighted mean over constant bets.
+Kept = tuple[float, float, float, FloatArray, FloatArray]
+"""n, sum x, sum x^2, and of each bin its count and mean place; without bins both are empty."""
 
-    Without bins (`counts` of size 0) it rests on the two sums alone.
-    """
+
+@njit(cache=True, nogil=True)
+def _mixture_log(m: float, kept: Kept, weights: FloatArray) -> float:
+    """Logarithm of the mixture's capital against m, rounded down: a weighted mean over constant bets."""
+    n, total, square, counts, places = kept
     logs = np.empty(BETS)
     for j in range(BETS):
         share = min(LARGEST_BET * 2.0 ** (-0.5 * j) * m, _LARGEST_SHARE)
@@ -198,26 +172,14 @@ def _mixture_log(
 
 
 @njit(cache=True, nogil=True)
-def _mixture_lower(
-    n: float,
-    total: float,
-    square: float,
-    counts: FloatArray,
-    places: FloatArray,
-    weights: FloatArray,
-    wanted: float,
-    useful: float,
-) -> float:
-    """The largest m found refuted by halving [0, mean]; anything above `useful` stays unsaid.
-
-    `useful` is tried first: if it is refuted, it is returned.
-    """
-    if 0.0 < useful < 1.0 and _mixture_log(useful, n, total, square, counts, places, weights) >= wanted:
+def _mixture_lower(kept: Kept, weights: FloatArray, wanted: float, useful: float) -> float:
+    """The largest m found refuted by halving [0, mean]; `useful` is tried first, and more stays unsaid."""
+    if 0.0 < useful < 1.0 and _mixture_log(useful, kept, weights) >= wanted:
         return useful
-    low, high = 0.0, min(total / n, 1.0)
+    low, high = 0.0, min(kept[1] / kept[0], 1.0)
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        if middle > 0.0 and _mixture_log(middle, n, total, square, counts, places, weights) >= wanted:
+        if middle > 0.0 and _mixture_log(middle, kept, weights) >= wanted:
             low = middle
         else:
             high = middle
@@ -228,11 +190,9 @@ def _lower(values: Values, failure_probability: float, enough: float, tuned: boo
     """The mixture's bound, at all numbers of samples at once; tuned for one that was fixed beforehand."""
     weights = _weights(values.n, values.deviation if tuned else 0.0)
     wanted = -math.log(check_failure_probability(failure_probability)) + 1e-12
-    total, square = values.total / SCALE, values.square / SCALE**2
-    found = _mixture_lower(
-        float(values.n), total, square, values.counts, values.places, weights, wanted, enough + OUTWARDS
-    )
-    return max(0.0, found - OUTWARDS)
+    n, total, square = float(values.n), values.total / SCALE, values.square / SCALE**2
+    kept = n, total, square, values.counts, values.places
+    return max(0.0, _mixture_lower(kept, weights, wanted, enough + OUTWARDS) - OUTWARDS)
 
 
 def _weights(samples: int, deviation: float) -> FloatArray:

@@ -26,14 +26,12 @@ class Bound:
 
     Parameters
     ----------
-    name, meaning
-        As ``--bound`` takes it, and in a few words.
-    scores
-        ``hard``: of votes; ``soft``: of scores in [0, 1].
+    name, meaning, scores
+        As ``--bound`` takes it; in a few words; ``hard`` of votes or ``soft`` of scores in [0, 1].
     compute
-        ``(counts (m, c), selected (m,), failure probability) -> (p, q)``, float64 (m,) each, for
-        votes; ``(statistics of m images, failure probability) -> (p, q)`` for scores, or
-        `LayerBounds` where ``distribution`` says so.  p and q hold together, rounded outwards.
+        ``(counts (m, c), selected (m,), failure probability) -> (p, q)``, float64 (m,) each, for votes;
+        ``(statistics of m images, failure probability) -> (p, q)`` for scores, or `LayerBounds` where
+        ``distribution`` says so.  p and q hold together, rounded outwards.
     parts
         What the failure probability is divided among, in equal parts.
     time_uniform
@@ -41,13 +39,11 @@ class Bound:
     averaged
         It holds for the average mean of samples with unequal means (Hoeffding 1956, 1963).
     distribution
-        It bounds distributions instead of means, and gives radii of ``exact`` only, after a fixed
-        number of samples.
+        It bounds distributions, not means: radii of ``exact`` only, after a fixed number of samples.
     plain
         The same for one image straight from the formula, not rounded and sharing no code:
-        ``(counts (c,), selected, failure probability)`` or ``(statistics, failure probability)
-        -> (p, q)``.  `certmix verify` compares the two.  The bounds of this package
-        have theirs in `certmix.verification.plain`.
+        ``(counts (c,), selected, failure probability)`` or ``(statistics, failure probability) -> (p, q)``,
+        which `certmix verify` compares.  This package's bounds have theirs in `certmix.verification.plain`.
     """
 
     name: str
@@ -121,7 +117,7 @@ def check_failure_probability(value: float) -> float:
     """Return it as a float; it must lie strictly between 0 and 1."""
     if not 0.0 < value < 1.0:
         raise ParameterError(
-            f"failure probability = {value}: it must lie strictly between 0 and 1, for example 0.001"
+            f"failure probability = {value}: it must lie strictly between 0 and 1, as 0.001 does"
         )
     return float(value)
 
@@ -130,21 +126,16 @@ def check_counts(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArr
     """Return int64 counts (m, c >= 2) and selected classes (m,), or raise ParameterError."""
     counts, selected = np.asarray(counts), np.asarray(selected)
     if counts.ndim != 2 or counts.shape[1] < 2 or selected.shape != counts.shape[:1]:
-        raise ParameterError(
-            f"counts of shape {counts.shape} and selected of shape {selected.shape}: "
-            "expected (images, classes >= 2) and (images,)"
-        )
+        found = f"counts of shape {counts.shape} and selected of shape {selected.shape}"
+        raise ParameterError(f"{found}: expected (images, classes >= 2) and (images,)")
     if not np.issubdtype(counts.dtype, np.integer) or not np.issubdtype(selected.dtype, np.integer):
         raise ParameterError("counts and selected classes must be integers: convert them to int64")
     if np.any(counts < 0) or np.any(counts.sum(1) < 1):
-        raise ParameterError(
-            f"counts from {counts.min()}, at least {counts.sum(1).min()} samples an image: "
-            "counts must be at least 0 and each image needs at least one sample"
-        )
+        found = f"counts from {counts.min()}, at least {counts.sum(1).min()} samples an image"
+        raise ParameterError(f"{found}: counts must be at least 0, and each image needs a sample")
     if np.any((selected < 0) | (selected >= counts.shape[1])):
-        raise ParameterError(
-            f"selected classes {selected.min()}..{selected.max()}: pass indices in 0..{counts.shape[1] - 1}"
-        )
+        found = f"selected classes {selected.min()}..{selected.max()}"
+        raise ParameterError(f"{found}: pass indices in 0..{counts.shape[1] - 1}")
     return counts.astype(np.int64), selected.astype(np.int64)
 
 

@@ -25,8 +25,7 @@ _OUTWARDS = 1e-12
 
 
 def _down(x: FloatArray) -> FloatArray:
-    moved = np.nextafter(x - _OUTWARDS * np.minimum(x, 1.0 - x), 0.0)
-    return np.where(x > 0, moved, 0.0)
+    return np.where(x > 0, np.nextafter(x - _OUTWARDS * np.minimum(x, 1.0 - x), 0.0), 0.0)
 
 
 def _up(x: FloatArray) -> FloatArray:
@@ -129,13 +128,7 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
 
 
 def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: float) -> FloatArray:
-    """Return an upper confidence bound of a binomial proportion; see `lower_bound`.
-
-    Examples
-    --------
-    >>> upper_bound(0, 1000, 0.001).round(6)
-    np.float64(0.006884)
-    """
+    """Return upper bounds of a binomial proportion in (0, 1], rounded up; see `lower_bound`."""
     delta = check_failure_probability(failure_probability)
     k, n = _counts_and_trials(successes, trials)
     with np.errstate(all="ignore"):
@@ -146,14 +139,7 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
 def interval(
     successes: ArrayLike, trials: ArrayLike, confidence: float = 0.95
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the two-sided interval: each side fails with probability (1 - confidence) / 2.
-
-    Examples
-    --------
-    >>> low, high = interval(40, 100)
-    >>> print(f"{low:.4f} {high:.4f}")
-    0.3033 0.5028
-    """
+    """Return the two-sided interval: each side fails with probability (1 - confidence) / 2."""
     if not 0.0 < confidence < 1.0:
         raise ParameterError(f"confidence = {confidence}: it must lie strictly between 0 and 1, such as 0.95")
     half = (1.0 - confidence) / 2
@@ -166,11 +152,6 @@ def is_established(top: int, runner_up: int, failure_probability: float) -> bool
     A two-sided binomial test of equal probability on the votes of the two, from the same samples: a wrong
     class is returned with at most `failure_probability` (K. Hung, W. Fithian, Annals of Statistics 47, 2019,
     as used by Cohen et al., ICML 2019).
-
-    Examples
-    --------
-    >>> is_established(80, 20, 0.001), is_established(52, 48, 0.001)
-    (True, False)
     """
     from scipy.stats import binomtest  # slow to import, and only needed here
 
@@ -202,7 +183,7 @@ def _two_sided(counts: IntArray, selected: IntArray, failure_probability: float)
 
 
 def _complement(p: FloatArray) -> FloatArray:
-    """1 - p, rounded up where it is not exact (p < 1/2)."""
+    """Return 1 - p, rounded up where it is not exact (p < 1/2)."""
     return np.where(p >= 0.5, 1.0 - p, np.minimum(np.nextafter(1.0 - p, 2.0), 1.0))
 
 

@@ -23,9 +23,9 @@ from certmix.bounds.bound import Bound, LayerBounds, check_failure_probability
 from certmix.bounds.hoeffding import entropy_lower_bound, entropy_upper_bound
 from certmix.bounds.statistics import BIN_STEPS, BINS, ROW_SLACK, ScoreStatistics
 from certmix.errors import ParameterError
-from certmix.radii._checks import check_alpha, check_sigma, less_lost, probability_pairs
+from certmix.radii._checks import check_alpha, check_sigma, less_lost, probability_pairs, statuses
 from certmix.radii._normal import EPS, ndtr
-from certmix.types import CertifiedRadii, FloatArray, Status
+from certmix.types import CertifiedRadii, FloatArray
 
 __all__ = ["BOUND", "bound_layers", "layer_means", "layered_radii"]
 
@@ -40,12 +40,6 @@ def layer_means(statistics: ScoreStatistics, row: int, layers: int) -> FloatArra
     """Return the means of a class's layers, (layers,), decreasing: the average of P[score >= s] over each.
 
     `row` 0 is the selected class, 1, 2, ... the followed rivals; `layers` divides `BINS`.
-
-    Examples
-    --------
-    >>> from certmix.bounds.statistics import start, update
-    >>> layer_means(update(start(2, 0), [[0.75, 0.25], [0.125, 0.875]]), row=0, layers=4)
-    array([0.75, 0.5 , 0.5 , 0.  ])
     """
     counts, excess = statistics.bin_counts[row], statistics.bin_excess[row]
     above = counts.sum() - np.cumsum(counts)
@@ -141,9 +135,7 @@ def layered_radii(
     t = _distances(own, rivals, rest, bounds.row_slack, threshold)
     radius = less_lost(sigma * np.maximum(0.0, t * (1 - 4 * EPS) - _ROUNDING), bounds.lost)
     established = _distances(own, rivals, rest, bounds.row_slack, _ROUNDING) > 0
-    status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
-    status = np.where(established, status, Status.ABSTAIN)
-    return CertifiedRadii(bounds.method, "l2", sigma, alpha, radius, status.astype(np.int64))
+    return CertifiedRadii(bounds.method, "l2", sigma, alpha, radius, statuses(radius, established))
 
 
 BOUND = Bound(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -77,15 +78,7 @@ def _bins(image: ScoreStatistics, row: int) -> tuple[FloatArray, FloatArray]:
 Lower = Callable[[Values, float, float], float]
 
 
-def mean_bound(
-    name: str,
-    meaning: str,
-    lower: Lower,
-    *,
-    of_mean: bool = False,
-    time_uniform: bool = False,
-    averaged: bool = False,
-) -> Bound:
+def mean_bound(name: str, meaning: str, lower: Lower, *, of_mean: bool = False, **more: Any) -> Bound:
     """Return the table's entry of a bound of means; the other parameters are those of `Bound`.
 
     `lower` takes ``(values, failure probability, enough)`` to a lower bound of the mean, rounded down; what
@@ -93,7 +86,7 @@ def mean_bound(
     depends on the average alone and grows with it, so that the rival of the largest average decides.
     """
     compute = partial(_joint, lower=lower, of_mean=of_mean)
-    return Bound(name, meaning, "soft", compute, time_uniform=time_uniform, averaged=averaged)
+    return Bound(name, meaning, "soft", compute, **more)
 
 
 def _joint(

@@ -36,15 +36,10 @@ BIN_STEPS = SCALE // BINS
 ROW_SLACK = 2.0**-20
 """How far the scores of one sample may be from adding up to 1; every use of the sum gives it away."""
 
-SUMS = ("totals", "squares", "bin_counts", "bin_excess")
-"""The fields of `ScoreStatistics` that add up."""
-
-MOST_SAMPLES = 1 << 30
-"""Sums of squares stay below 2^62."""
-
+SUMS = ("totals", "squares", "bin_counts", "bin_excess")  # the fields of `ScoreStatistics` that add up
+MOST_SAMPLES = 1 << 30  # sums of squares stay below 2^62
 _VERSION = 2
-_HEAD = 6
-"""Numbers before the arrays: version, scale, selected class, samples, classes, followed rivals."""
+_HEAD = 6  # numbers before the arrays: version, scale, selected class, samples, classes, followed rivals
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +48,9 @@ class ScoreStatistics:
 
     Parameters
     ----------
-    selected
-        The class whose mean score is bounded from below.
-    rivals
-        Followed rivals: classes other than `selected` whose bins are kept.  Like
-        `selected` they are chosen before the estimation samples are seen.
-    samples
-        Number of samples n.
+    selected, rivals
+        The class whose mean score is bounded from below, and the followed rivals, whose bins are kept too;
+        chosen before the estimation samples are seen.
     deviations
         int64 (c,): standard deviations of the scores as selection samples had them, in
         steps, 0 where unknown.  They tune bets and have no part in validity.
@@ -122,10 +113,8 @@ def start(
     """Return the statistics of no samples; see `ScoreStatistics` for the parameters, and `plan`."""
     named = (int(selected), *map(int, rivals))
     if classes < 2 or len(set(named)) < len(named) or not all(0 <= i < classes for i in named):
-        raise ParameterError(
-            f"selected class {selected} and rivals {tuple(rivals)} of {classes} classes: "
-            "give different classes between 0 and c - 1, with c >= 2"
-        )
+        found = f"selected class {selected} and rivals {tuple(rivals)} of {classes} classes"
+        raise ParameterError(f"{found}: give different classes between 0 and c - 1, with c >= 2")
     expected = np.zeros(classes, np.int64) if deviations is None else np.asarray(deviations)
     if expected.shape != (classes,) or not np.all((expected >= 0) & (expected <= SCALE)):
         raise ParameterError(f"deviations must be {classes} whole numbers in 0..{SCALE}: use plan")
@@ -152,10 +141,8 @@ def update(statistics: ScoreStatistics, scores: ArrayLike) -> ScoreStatistics:
         raise ParameterError("a score is NaN or outside [0, 1]: give probabilities, such as a softmax")
     worst = np.max(np.abs(scores.sum(1) - 1), initial=0.0)
     if worst > ROW_SLACK:
-        raise ParameterError(
-            f"scores of one sample miss a sum of 1 by {worst:.3g}, more than {ROW_SLACK:.3g}: "
-            "compute the softmax in float64"
-        )
+        found = f"scores of one sample miss a sum of 1 by {worst:.3g}, more than {ROW_SLACK:.3g}"
+        raise ParameterError(f"{found}: compute the softmax in float64")
     steps = np.ceil(scores * SCALE).astype(np.int64)
     steps[:, statistics.selected] = np.floor(scores[:, statistics.selected] * SCALE)
     followed = steps[:, [statistics.selected, *statistics.rivals]]
@@ -178,14 +165,7 @@ def update(statistics: ScoreStatistics, scores: ArrayLike) -> ScoreStatistics:
 
 
 def to_vector(statistics: ScoreStatistics) -> IntArray:
-    """Return the statistics as int64 numbers, the same for equal statistics.
-
-    Examples
-    --------
-    >>> kept = update(start(2, selected=0), [[0.75, 0.25]])
-    >>> from_vector(to_vector(kept)).means()
-    array([0.75, 0.25])
-    """
+    """Return the statistics as int64 numbers, the same for equal statistics."""
     one = statistics
     head = [_VERSION, SCALE, one.selected, one.samples, one.classes, len(one.rivals), *one.rivals]
     arrays = [getattr(one, name).ravel() for name in ("deviations", *SUMS)]

@@ -8,8 +8,8 @@ import numpy as np
 
 from certmix.errors import check_choice
 from certmix.lazy import LazyTable, lazily
-from certmix.radii._checks import Certificate, alpha_remedy, check_alpha, less_lost
-from certmix.types import CertifiedRadii, ConfidenceBounds, Status
+from certmix.radii._checks import Certificate, alpha_remedy, check_alpha, less_lost, statuses
+from certmix.types import CertifiedRadii, ConfidenceBounds
 
 if TYPE_CHECKING:
     from certmix.radii.exact import exact_radius
@@ -71,28 +71,14 @@ def certify_radii(
     certificate: str = "exact",
     margin_slack: float = 0.0,
 ) -> CertifiedRadii:
-    """Return the certified radii that confidence bounds give under one certificate.
+    """Return the certified radii that confidence bounds, shape (m,), give under one certificate.
 
-    Parameters
-    ----------
-    bounds
-        Bounds p and q that hold together, image by image, shape (m,).
-    sigma, alpha, margin_slack
-        As for `exact_radius`; alpha = 1 is the robust classifier alone.
-    certificate
-        A name in `CERTIFICATES`.
-
-    Raises
-    ------
-    ParameterError
-        For an unknown certificate or parameters out of range.
+    The certificate is a name in `CERTIFICATES`; the other parameters and errors are those of `exact_radius`,
+    and alpha = 1 is the robust classifier alone.
     """
     check_choice("certificate", certificate, CERTIFICATES)
     rule = CERTIFICATES[certificate]
-    radius = np.atleast_1d(
-        rule.radius(bounds.p_lower, bounds.q_upper, sigma, alpha, margin_slack=margin_slack)
-    )
-    radius = less_lost(radius, bounds.lost)
-    status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
-    status = np.where(bounds.p_lower > bounds.q_upper, status, Status.ABSTAIN)
-    return CertifiedRadii(certificate, rule.norm, sigma, alpha, radius, status.astype(np.int64))
+    found = rule.radius(bounds.p_lower, bounds.q_upper, sigma, alpha, margin_slack=margin_slack)
+    radius = less_lost(np.atleast_1d(found), bounds.lost)
+    status = statuses(radius, bounds.p_lower > bounds.q_upper)
+    return CertifiedRadii(certificate, rule.norm, sigma, alpha, radius, status)

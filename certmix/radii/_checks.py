@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from certmix.errors import ParameterError
-from certmix.types import FloatArray
+from certmix.types import FloatArray, IntArray, Status
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def alpha_remedy(alpha: float) -> str:
 
 
 def check_alpha(alpha: float, margin_slack: float = 0.0) -> float:
-    """Return alpha as a float; certificates need 1/2 <= alpha <= 1 (Lemma 3.2).
+    """Return alpha as a float, 1/2 <= alpha <= 1 (Lemma 3.2).
 
-    With a slack it is the smaller weight whose margin threshold is
-    (1 - alpha) / alpha + margin_slack, or 1/2, where nothing is certified.
+    With a slack it is the smaller weight whose margin threshold is (1 - alpha) / alpha + margin_slack, or 1/2,
+    where nothing is certified.
     """
     if not margin_slack >= 0.0:
         raise ParameterError(f"margin slack = {margin_slack}: it must be at least 0")
@@ -80,15 +80,19 @@ def less_lost(radius: FloatArray, lost: FloatArray | float) -> FloatArray:
     return np.maximum(0.0, np.nextafter(radius - lost, -1.0))
 
 
+def statuses(radius: FloatArray, established: NDArray[np.bool_]) -> IntArray:
+    """Return the `Status` of each radius; ABSTAIN where the class is not established."""
+    status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
+    return np.where(established, status, Status.ABSTAIN).astype(np.int64)
+
+
 def check_sigma(sigma: float) -> float:
     """Return sigma as a float; it must be positive, and so far from overflow that radii are exact."""
     if not (sigma > 0 and math.isfinite(sigma)):
         raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
     if not SMALLEST_SIGMA <= sigma <= 1 / SMALLEST_SIGMA:
-        raise ParameterError(
-            f"sigma = {sigma}: radii would overflow or lose digits: use {SMALLEST_SIGMA:g} to "
-            f"{1 / SMALLEST_SIGMA:g}, in other units of the input"
-        )
+        usable = f"use {SMALLEST_SIGMA:g} to {1 / SMALLEST_SIGMA:g}, in other units of the input"
+        raise ParameterError(f"sigma = {sigma}: radii would overflow or lose digits: {usable}")
     return float(sigma)
 
 

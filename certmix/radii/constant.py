@@ -8,21 +8,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError, check_choice
-from certmix.radii._checks import CONSTANTS_OF, check_alpha
+from certmix.radii._checks import CONSTANTS_OF, check_alpha, statuses
 from certmix.radii._normal import EPS
 from certmix.radii.theorems import lipschitz_radius
-from certmix.types import FloatArray, IntArray, Status
+from certmix.types import FloatArray, IntArray
 
 __all__ = [
     "CONSTANTS_OF", "SOFTMAX_FACTORS", "STEEPNESS", "constant_radius", "margin_threshold",
     "softmax_probabilities",
 ]  # fmt: skip
 
-STEEPNESS = {
-    "logits": math.nextafter(math.sqrt(2.0), 2.0),
-    "each-logit": 2.0,
-    "probabilities": 2.0,
-}
+STEEPNESS = {"logits": math.nextafter(math.sqrt(2.0), 2.0), "each-logit": 2.0, "probabilities": 2.0}
 """Times L: a Lipschitz constant of every z_y - z_i, or of every h_y - h_i for ``probabilities``."""
 
 SOFTMAX_FACTORS = {"logits": math.nextafter(math.sqrt(0.5), 1.0), "each-logit": 1.0, "probabilities": 2.0}
@@ -68,18 +64,13 @@ def constant_radius(
         As for `certmix.radii.exact_radius`; alpha = 1 is h alone.
     constant, constant_of
         L > 0, an upper bound, and a name in `CONSTANTS_OF`; radii are in the norm of the inputs that it is
-        for.
+        for.  Values out of range are a ParameterError.
 
     Returns
     -------
     radius, status
         (m,) each: radii, rounded down, 0 where nothing is certified; `Status`
         values, ABSTAIN where two logits are the largest.
-
-    Raises
-    ------
-    ParameterError
-        For a value out of range.
 
     Examples
     --------
@@ -99,13 +90,11 @@ def constant_radius(
     if constant_of == "probabilities":
         h = softmax_probabilities(z)
         own = np.maximum(h[~rival] - rounding, 0.0)
-        radius = lipschitz_radius(
-            own, np.minimum(h[rival].reshape(gaps.shape) + rounding, 1.0), alpha, constant, constant
-        )
+        others = np.minimum(h[rival].reshape(gaps.shape) + rounding, 1.0)
+        radius = lipschitz_radius(own, others, alpha, constant, constant)
     else:
         radius = _of_logits(gaps, margin_threshold(alpha), STEEPNESS[constant_of] * constant, rounding)
-    status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
-    return radius, np.where(gaps.min(1, initial=np.inf) > 0, status, Status.ABSTAIN).astype(np.int64)
+    return radius, statuses(radius, gaps.min(1, initial=np.inf) > 0)
 
 
 def _of_logits(gaps: FloatArray, mu: float, steepness: float, rounding: float) -> FloatArray:

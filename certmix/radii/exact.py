@@ -41,17 +41,13 @@ def exact_radius(
     sigma, alpha
         Noise level, in units of the input, and mixing weight, 1/2 <= alpha <= 1.
     margin_slack
-        What the margin must exceed the threshold (1 - alpha)/alpha by.
+        What the margin must exceed the threshold (1 - alpha)/alpha by.  Values out of range are a
+        ParameterError.
 
     Returns
     -------
     FloatArray
         l2 radii, rounded down; 0 where not certified, infinite for p = 1 and q = 0 (for either at alpha = 1).
-
-    Raises
-    ------
-    ParameterError
-        For alpha outside [1/2, 1], sigma <= 0, probabilities outside [0, 1].
 
     Examples
     --------

@@ -48,17 +48,12 @@ def lipschitz_radius(
         Upper bounds of each rival's h_i(x), (m, k), and of their constants, broadcast to (m, k).  One
         column (m,) is enough where all rivals share one constant.
     alpha, margin_slack
-        As for `exact_radius`.
+        As for `exact_radius`; so are the errors, and negative or NaN constants are one.
 
     Returns
     -------
     FloatArray
         Radii (m,), rounded down; 0 where not certified.
-
-    Raises
-    ------
-    ParameterError
-        For alpha outside [1/2, 1], probabilities outside [0, 1], negative or NaN constants.
 
     Examples
     --------
@@ -70,10 +65,8 @@ def lipschitz_radius(
     if rivals.ndim <= 1 and (rivals.size == len(p) or len(p) == 1):
         rivals = rivals.reshape(len(p), -1)
     if p.ndim != 1 or rivals.ndim != 2 or len(rivals) != len(p) or rivals.shape[1] < 1:
-        raise ParameterError(
-            f"p_lower of shape {p.shape} and q_upper of shape {np.shape(q_upper)}: "
-            "give (m,) and (m, rivals), with at least one rival each"
-        )
+        found = f"p_lower of shape {p.shape} and q_upper of shape {np.shape(q_upper)}"
+        raise ParameterError(f"{found}: give (m,) and (m, rivals), with at least one rival each")
     probability_pairs(p[:, None], rivals)
     own = np.broadcast_to(np.asarray(constant, np.float64), p.shape)
     others = np.broadcast_to(np.asarray(rival_constants, np.float64), rivals.shape)
@@ -100,11 +93,6 @@ def gaussian_lipschitz_radius(
 
     Every class probability has Lipschitz constant ``unit_constant / sigma``: `TIGHT_CONSTANT` or
     `PAPER_CONSTANT`.  The other parameters are those of `exact_radius`.
-
-    Examples
-    --------
-    >>> gaussian_lipschitz_radius(0.99, 0.01, sigma=0.5, alpha=0.76).round(4)
-    np.float64(0.4162)
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
@@ -118,11 +106,6 @@ def smoothing_radius(
 
     Parameters, errors and rounding are those of `exact_radius`; the smoothed function needs values in
     [0, 1] only.
-
-    Examples
-    --------
-    >>> smoothing_radius(0.99, 0.01, sigma=0.5, alpha=0.76).round(4)
-    np.float64(0.341)
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)

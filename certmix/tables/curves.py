@@ -55,20 +55,19 @@ _MARKED = (0.6, 0.7, 0.8, 0.9)
 
 def coinciding(curves: Sequence[Curve]) -> list[list[Curve]]:
     """Gather the curves of one classifier that would lie on top of one another."""
+
+    def alike(one: Curve, other: Curve) -> bool:
+        a, b = (np.sort(curve.radii[curve.radii > 0]) for curve in (one, other))
+        same = (one.classifier, one.images, len(a)) == (other.classifier, other.images, len(b))
+        return same and np.allclose(a, b, rtol=1e-9, atol=1e-12)
+
     groups: list[list[Curve]] = []
     for curve in curves:
-        own = np.sort(curve.radii[curve.radii > 0])
-        for group in groups:
-            first = group[0]
-            other = np.sort(first.radii[first.radii > 0])
-            if (
-                (first.classifier, first.images, len(other)) == (curve.classifier, curve.images, len(own))
-                and np.allclose(other, own, rtol=1e-9, atol=1e-12)
-            ):  # fmt: skip
-                group.append(curve)
-                break
-        else:
+        group = next((group for group in groups if alike(group[0], curve)), None)
+        if group is None:
             groups.append([curve])
+        else:
+            group.append(curve)
     return groups
 
 
@@ -92,25 +91,12 @@ def plot_certified_accuracy(
     Parameters
     ----------
     curves
-        Radii of rightly classified images, in units of the input; a radius of
-        0 counts as not certified.
+        Radii of rightly classified images, in units of the input; a radius of 0 counts as not certified.
     path
-        Where to, ending in .png or .svg.
-    title
-        First line of the heading.
-    sigma, alpha
-        Noise level and mixing weight, for the heading and the legend.
-    complete
-        False writes "partial" into the heading.
-    norm
-        Of the radii: ``l1``, ``l2`` or ``linf``.
-
-    Raises
-    ------
-    ParameterError
-        The suffix is neither .png nor .svg.
-    RunError
-        The file cannot be written.
+        Where to; ParameterError if it does not end in .png or .svg, RunError if it cannot be written.
+    title, sigma, alpha, complete, norm
+        Of the heading: its first line, the noise level and mixing weight, False for "partial", and
+        ``l1``, ``l2`` or ``linf``.
     """
     save(path, lambda suffix: curve_plot(curves, suffix, title, sigma, alpha, complete, norm))
 
@@ -188,21 +174,18 @@ def curve_plot(
 
 
 def _certified_axes(axes: Axes, end: float, sign: str) -> None:
-    axes.set(xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20))
-    axes.set_xlabel(f"{sign} radius (units of the input)")
-    axes.set_ylabel("certified accuracy (%)")
+    axes.set(
+        xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20), ylabel="certified accuracy (%)",
+        xlabel=f"{sign} radius (units of the input)",
+    )  # fmt: skip
     tidy(axes)
 
 
 def write_products(folder: str | Path, summary: Summary, curves: Sequence[Curve]) -> list[Path]:
     """Write ``certified-accuracy.{json,csv,md,tex,png,svg}`` into a folder, each file whole or not at all.
 
-    The tables show the summary, the plot the curves, as a rule one for each row.
-
-    Raises
-    ------
-    RunError
-        The folder cannot be made or written to.
+    The tables show the summary, the plot the curves, as a rule one for each row.  A RunError says that the
+    folder cannot be made or written to.
     """
     title = "Certified accuracy" + (f": {summary.data}" if summary.data else "")
 
@@ -219,14 +202,8 @@ def plot_trade_off(found: TradeOff, path: str | Path) -> None:
 
 
 def trade_off_image(found: TradeOff, suffix: str) -> bytes:
-    """Draw certified accuracy at the radius against clean accuracy, a front a source and certificate.
-
-    With matches, on the right is certified accuracy against radius at the matched alphas, whose clean
-    accuracies are hollow dots at 0.
-    """
-    sweeps = found.sweeps
-    matched = found.wanted_clean_accuracy is not None
-    panels = 2 if matched else 1
+    """Draw certified against clean accuracy, a front a source and certificate; right, the matches' radii."""
+    panels = 1 if found.wanted_clean_accuracy is None else 2
 
     def colour(source: int) -> str:
         return COLOURS[source % len(COLOURS)]
@@ -234,10 +211,10 @@ def trade_off_image(found: TradeOff, suffix: str) -> bytes:
     def draw(figure: Figure) -> None:
         all_axes = figure.subplots(1, panels, squeeze=False)[0]
         _draw_fronts(all_axes[0], found, colour)
-        if matched:
+        if panels == 2:
             _draw_matches(all_axes[1], found, colour)
         handles = []  # one entry a source, in its colour, and one a certificate, with its dashes
-        for number, sweep in enumerate(sweeps):
+        for number, sweep in enumerate(found.sweeps):
             label = f"\u03c3 = {plain_decimal(sweep.sigma)}"
             if sweep.match is not None:
                 label += f", \u03b1 = {plain_decimal(sweep.match.alpha)}"
@@ -255,7 +232,7 @@ def _draw_fronts(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> N
         clean = 100 * np.array([mix.clean_accuracy for mix in sweep.mixes])
         dots = np.isin(np.round([mix.alpha for mix in sweep.mixes], 6), _MARKED)
         for k, (shares, on_front) in enumerate(sweep.lines()):
-            certified, front = 100 * np.array([share.value for share in shares], float), np.array(on_front)
+            certified, front = 100 * np.array([share.accuracy for share in shares], float), np.array(on_front)
             order = np.argsort(clean[front])  # on (x[i-1], x[i]] the point i is the best there is
             how = {"color": colour(number), "linestyle": DASHES[k % len(DASHES)]}
             axes.plot(clean[front][order], certified[front][order], **_LINE, **how)
@@ -268,7 +245,7 @@ def _draw_fronts(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> N
             axes.plot(clean[marked], certified[marked], "o", markersize=3.5, color=colour(number), zorder=4)
     for number, sweep in enumerate(found.sweeps):
         if (match := sweep.match) is not None:
-            stars = 100 * np.array([share.value for share in match.certified], float)
+            stars = 100 * np.array([share.accuracy for share in match.certified], float)
             axes.plot(
                 np.full(len(stars), 100 * match.clean_accuracy), stars, "*", markerfacecolor="white",
                 markersize=11, zorder=5, markeredgecolor=colour(number), clip_on=False,

@@ -35,22 +35,13 @@ from certmix.tables.words import summary_table
 from certmix.text import known, plain_decimal
 from certmix.types import SCHEMA_VERSION, AccuracyShare, AttackedAccuracy, CertifiedShare, Summary
 
-ATTACKED, ESTIMATE = "attacked, an upper bound of robust accuracy", "estimate"
-CERTIFIED = "certified"
-PLOT_SUFFIXES = ("png", "svg")
-
 _SPELT = str.maketrans(
     {"%": " percent ", "/": " per ", "\u03b1": "alpha", "\u03b5": "eps", "\u03c3": "sigma", "\u2113": "l"}
 )
 
 
 def csv_table(table: Table) -> str:
-    """Return one line a row, with a heading line of identifiers; decimals read back as the same numbers.
-
-    A column of accuracies is a share of 1 and followed by its interval's ends, ``..._low`` and ``..._high``;
-    one unit is part of the heading, several are a column ``..._unit``.  Groups are the first column;
-    ``complete`` is the last.  Empty where unknown.
-    """
+    """Return one line a row, with a heading line of identifiers; decimals read back as the same numbers."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     if table.records is not None:
@@ -90,11 +81,7 @@ def _text(value: Any) -> str:
 
 
 def json_table(table: Table) -> str:
-    """Return a table as one JSON object, ASCII, ``null`` for what is unknown or not finite.
-
-    ``rows`` are objects whose keys are those of ``columns``; an accuracy is an
-    object with its counts, interval and kind, a quantity one of value, unit, digits and rounding.
-    """
+    """Return a table as one JSON object, ASCII, ``null`` for what is unknown or not finite."""
     first = ["group"] if table.groups else []
     headings = [*first, *table.headings]
     keys = identifiers(headings)
@@ -118,11 +105,11 @@ def json_table(table: Table) -> str:
 
 def _object(cell: Cell) -> Any:
     if isinstance(cell, AccuracyShare):
-        attacked = ATTACKED if isinstance(cell, AttackedAccuracy) else ESTIMATE
-        kind = CERTIFIED if isinstance(cell, CertifiedShare) else attacked
-        return {"accuracy": cell.accuracy, **asdict(cell), "kind": kind}
+        attacked = "attacked, an upper bound of robust accuracy"
+        kinds = {CertifiedShare: "certified", AttackedAccuracy: attacked}
+        return {"accuracy": cell.accuracy, **asdict(cell), "kind": kinds.get(type(cell), "estimate")}
     if isinstance(cell, Share):
-        return {"accuracy": cell.value, "interval": cell.interval}
+        return {"accuracy": cell.accuracy, "interval": cell.interval}
     if isinstance(cell, Quantity):
         return {key: value for key, value in asdict(cell).items() if (key, value) != ("most", None)}
     return cell
@@ -146,8 +133,6 @@ def plain(value: Any) -> Any:
 def identifiers(headings: Iterable[str]) -> list[str]:
     """Return headings as names that programs can use, each once.
 
-    Examples
-    --------
     >>> identifiers(["clean (%)", "MIX attack", "mix-attack", "95 % from", "images/s"])
     ['clean', 'mix_attack', 'mix_attack_2', '_95_percent_from', 'images_per_s']
     """
@@ -236,20 +221,9 @@ def as_table(found: Table | Summary) -> Table:
 def render(table: Table | Summary, format: str) -> str:
     """Return a table as text that ends with one line end.
 
-    Accuracies are in percent with one decimal, rounded down, their intervals
-    outwards; csv and json hold shares of 1 with all digits.
-
-    Parameters
-    ----------
-    table
-        ``result.table`` of a study, or ``result.summary`` of a certification.
-    format
-        A name in `FORMATS`.
-
-    Raises
-    ------
-    ParameterError
-        The format is unknown, or it is given something else.
+    It is ``result.table`` of a study, or ``result.summary`` of a certification (a ParameterError refuses
+    others), `format` a name in `FORMATS`.  Accuracies are in percent with one decimal, rounded down, their
+    intervals outwards; csv and json hold shares of 1 with all digits.
 
     Examples
     --------
@@ -261,11 +235,6 @@ def render(table: Table | Summary, format: str) -> str:
     return FORMATS[format].render(as_table(table))
 
 
-def with_details(table: Table) -> Table:
-    """Return a table whose notes are followed by its details."""
-    return replace(table, notes=(*table.notes, *table.details), details=())
-
-
 def print_table(
     table: Table | Summary, format: str = "table", file: IO[str] | None = None, details: bool = False
 ) -> None:
@@ -275,15 +244,10 @@ def print_table(
     and intervals dim.  Elsewhere the width is 80 columns, or the environment's
     ``COLUMNS``, and there are no colours.  Letters that the stream's encoding
     lacks are spelt as their code points.  With `details` all formats show what tells more.
-
-    Raises
-    ------
-    ParameterError
-        The format is unknown, or it is given something else.
     """
     check_choice("format", format, FORMATS)
     made = as_table(table)
-    made = with_details(made) if details else made
+    made = replace(made, notes=(*made.notes, *made.details), details=()) if details else made
     stream = sys.stdout if file is None else file
     encoding = getattr(stream, "encoding", None) or "utf-8"
 
@@ -307,35 +271,18 @@ def write_files(
     table: Table,
     plots: Mapping[str, Callable[[str], bytes]] = MappingProxyType({}),
 ) -> list[Path]:
-    """Write ``NAME.{json,csv,md,tex}`` of the table, and each plot's ``.png`` and ``.svg``.
+    """Write ``NAME.{json,csv,md,tex}`` of the table, and each plot's ``.png`` and ``.svg``; return the files.
 
-    Everything is made before anything is written, and each file appears whole or not at all.
-
-    Parameters
-    ----------
-    folder
-        Where to; made if missing.
-    table
-        The figures.
-    plots
-        Stem -> function that takes ``png`` or ``svg`` and returns the file's content.
-
-    Returns
-    -------
-    list[Path]
-        The files, in the order above.
-
-    Raises
-    ------
-    ParameterError, RunError
-        A plot's name is not fit for a file; the folder cannot be made or written to.
+    `plots` takes a stem to a function of ``png`` or ``svg`` that returns the file's content.  Everything is
+    made before anything is written, and each file appears whole or not at all.  The folder is made if
+    missing; a RunError says that it cannot be, or be written to.
     """
     contents = {
         f"{table.name}.{kind.suffix}": kind.render(table).encode() for kind in FORMATS.values() if kind.suffix
     }
     for name, draw in plots.items():
         check_stem(name)
-        contents.update({f"{name}.{suffix}": draw(suffix) for suffix in PLOT_SUFFIXES})
+        contents.update({f"{name}.{suffix}": draw(suffix) for suffix in ("png", "svg")})
     for name, content in contents.items():
         write_atomically(Path(folder) / name, content)
     return [Path(folder) / name for name in contents]

@@ -70,9 +70,8 @@ class _Column:
 def latex_table(table: Table) -> str:
     """Return a table as floating tables in the style of booktabs, the only package needed.
 
-    Each accuracy carries the ends of its interval as subscript and
-    superscript.  Columns that find no room on a line stand in a further block,
-    rows that find none on a page in a further table.
+    Columns that find no room on a line stand in a further block, rows that find none on a page in a further
+    table.
     """
     columns = _columns(table)
     widths, names = [column.width for column in columns], key_columns(table)
@@ -110,17 +109,15 @@ def _columns(table: Table) -> list[_Column]:
         words = one_line(heading).split() or [""]
         lines = tuple(textwrap.wrap(one_line(heading), max(8, *map(len, words))) or [""])
         long = left and any(len(cell.text) > _LONG for cell in cells)
-        width = max([_set(line) for line in lines] + [_width(cell, unit) for cell in cells])
+        ends = [_SMALL * max(map(_set, cell.interval or [""])) for cell in cells]
+        figures = [_set(cell.shown(unit)) + end for cell, end in zip(cells, ends, strict=True)]
+        width = max([_set(line) for line in lines] + figures)
         if long:
             width = _FOLDED * _LINE_WIDTH
         kind = f"p{{{_FOLDED}\\linewidth}}" if long else "l" if left else "r"
         quad = _QUAD if table.groups and index == 0 else 0.0
         columns.append(_Column(lines, unit, kind, long, width + quad + _BETWEEN))
     return columns
-
-
-def _width(cell: Printed, unit: str | None) -> float:
-    return _set(cell.shown(unit)) + (_SMALL * max(map(_set, cell.interval)) if cell.interval else 0.0)
 
 
 def _set(text: str) -> float:
@@ -136,7 +133,12 @@ def _pages(table: Table, columns: Sequence[_Column], blocks: Sequence[Sequence[i
     for name, rows in table.blocks():
         taken += 0 if name is None else len(blocks)
         for row in rows:
-            lines = [_lines(cell, column) for cell, column in zip(row, columns, strict=True)]
+            lines = [  # of folded words they stand closer than rows
+                0.4 + 0.7 * math.ceil(1.3 * _LETTER * len(printed(cell).text) / column.width)
+                if column.long
+                else 1.0
+                for cell, column in zip(row, columns, strict=True)
+            ]
             needed = sum(max(lines[c] for c in block) for block in blocks)
             if taken + needed > room and pages[-1]:
                 pages.append([])
@@ -144,13 +146,6 @@ def _pages(table: Table, columns: Sequence[_Column], blocks: Sequence[Sequence[i
             pages[-1].append((name, row))
             taken += needed
     return pages
-
-
-def _lines(cell: Any, column: _Column) -> float:
-    """Return how high a cell is; the lines of folded words stand closer than rows."""
-    if not column.long:
-        return 1.0
-    return 0.4 + 0.7 * math.ceil(1.3 * _LETTER * len(printed(cell).text) / column.width)
 
 
 def _opening(table: Table, *, continued: bool) -> list[str]:
@@ -196,19 +191,17 @@ def _cell(cell: Printed, column: _Column) -> str:
     if cell.unit is None:
         if cell.text == UNKNOWN:
             return "--"
-        return f"{{\\raggedright {_breakable(cell.text)}\\par}}" if column.long else escape(cell.text)
+        if not column.long:
+            return escape(cell.text)
+        # a long word may break after its punctuation, or where it has none for 15 letters
+        pieces = re.findall(r"[^/_. -]{1,15}[/_. -]*|[/_. -]+", one_line(cell.text))
+        return r"{\raggedright " + r"\allowbreak{}".join(map(escape, pieces)) + r"\par}"
     number = escape(cell.text)
     if cell.interval is not None:
         number = f"${number}_{{{cell.interval[0]}}}^{{{cell.interval[1]}}}$"
     elif number.startswith("-"):
         number = f"${number}$"
     return f"{number} {escape(cell.unit)}" if cell.unit and column.unit is None else number
-
-
-def _breakable(text: str) -> str:
-    """Let a long word break after its punctuation, or where it has none for 15 letters."""
-    pieces = re.findall(r"[^/_. -]{1,15}[/_. -]*|[/_. -]+", one_line(text))
-    return r"\allowbreak{}".join(map(escape, pieces)) if len(pieces) > 1 else escape(text)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -29,20 +29,10 @@ _ATTACKED = "Accuracies under attack are upper bounds of robust accuracy, not ce
 
 @dataclass(frozen=True)
 class Quantity:
-    """A figure with the digits it deserves.
+    """A figure, None where unknown, with the digits after the point that readers are shown, 0 to 400.
 
-    Parameters
-    ----------
-    value
-        The figure; None where unknown.
-    digits
-        Digits after the point that tables for readers show, 0 to 400.
-    unit
-        Its unit; where a column has only one, its heading shows it.
-    rounding
-        ``nearest``, or ``down`` and ``up`` for lower and upper bounds.
-    most
-        What it could still be: printed as a range, up to this.
+    `rounding` is ``nearest``, or ``down`` and ``up`` for lower and upper bounds.  With `most`, what it could
+    still be, it is printed as a range.
     """
 
     value: float | None
@@ -64,14 +54,9 @@ class Share:
     With `most`, what it could still be and the upper end of that one's interval, it is printed as a range.
     """
 
-    value: float | None
+    accuracy: float | None
     interval: tuple[float, float] | None = None
     most: tuple[float, float] | None = None
-
-    @property
-    def accuracy(self) -> float | None:
-        """The share."""
-        return self.value
 
 
 Cell = str | int | float | None | AccuracyShare | Share | Quantity
@@ -83,30 +68,20 @@ class Table:
 
     Parameters
     ----------
-    name
-        Stem of the files, such as ``mix-sweep``.
-    title, settings
-        One line each: what is shown, and how it came about.
+    name, title, settings
+        Stem of the files, such as ``mix-sweep``; one line each: what is shown, and how it came about.
     headings, rows
-        One heading a column; each row has a cell for each.
+        One heading a column; each row has a cell for each (else a ParameterError).
     notes, details
         What a reader must know, and what tells more, one entry a sentence or more.
     complete, extent
         False for a partial result, and how much of it there is, in words.
     groups
         Names of successive blocks of rows and how many rows each has; empty, or all rows belong to one.
-    extra
-        Plain data that only JSON shows.
-    below
-        A line of further figures under the rows.
+    below, extra
+        A line of further figures under the rows; plain data that only JSON shows.
     data, records
         What JSON and the lines of the CSV show, its headings first, where they are not made of the rows.
-
-    Raises
-    ------
-    ParameterError
-        A row has not one cell for each heading, the groups do not hold all rows, or the name is not fit for a
-        file.
     """
 
     name: str
@@ -128,15 +103,12 @@ class Table:
         check_stem(self.name)
         for k, row in enumerate(self.rows):
             if len(row) != len(self.headings):
-                raise ParameterError(
-                    f"row {k} has {len(row)} cells and there are {len(self.headings)} headings: "
-                    "give each column one cell"
-                )
+                told = f"row {k} has {len(row)} cells and there are {len(self.headings)} headings"
+                raise ParameterError(f"{told}: give each column one cell")
         counts = [count for _, count in self.groups]
         if self.groups and (sum(counts) != len(self.rows) or min(counts) < 0):
-            raise ParameterError(
-                f"groups of {counts} rows do not make up {len(self.rows)} rows: put each row into one"
-            )
+            told = f"groups of {counts} rows do not make up {len(self.rows)} rows"
+            raise ParameterError(f"{told}: put each row into one")
 
     @property
     def partial(self) -> str:
@@ -194,9 +166,8 @@ def printed(cell: Cell, digits: int = 1) -> Printed:
             figures = text, ceil_percent(most)
             whole = all(figure.endswith(".0") for figure in figures)
             text = "-".join(figure.removesuffix(".0") if whole else figure for figure in figures)
-            interval = None if interval is None else (interval[0], high)
-        all_known = interval is not None and all(map(known, interval))
-        ends = interval_ends(interval, digits) if interval is not None and all_known else None
+            interval = interval and (interval[0], high)
+        ends = interval_ends(interval, digits) if interval and all(map(known, interval)) else None
         return Printed(text, ends, "%")
     if isinstance(cell, Quantity):
         if not known(cell.value):
@@ -236,11 +207,7 @@ def printed_columns(table: Table) -> list[Column]:
 
 
 def key_columns(table: Table) -> int:
-    """Return how many leading columns name a row, at least one.
-
-    Words and plain numbers name a row up to the first accuracy or quantity;
-    in a table without these, only leading words do.
-    """
+    """Return how many leading columns name a row: to the first accuracy or quantity, else leading words."""
     measured = (AccuracyShare, Share, Quantity)
     figures = [any(isinstance(c, measured) for c in table.column(k)) for k in range(len(table.headings))]
     names = [not f for f in figures] if any(figures) else [c.words for c in printed_columns(table)]

@@ -78,10 +78,7 @@ class _Grid:
 def text_table(table: Table, width: int | None = None) -> str:
     """Return a table as plain text, no line wider than `width` but for long words of notes, such as paths.
 
-    Intervals stand beside their figures where there is room, otherwise below,
-    in whole percents (rounded outwards) where they must; columns that find no
-    room continue in a further block, under the same first columns.  By default
-    the width is that of the terminal or of the environment's ``COLUMNS``, or 80.
+    Columns that find no room continue in a further block, under the same first columns.
     """
     wide = max(1, shutil.get_terminal_size().columns if width is None else width)
     lines = ["".join(text for text, _ in line).rstrip() for line in styled_lines(table, wide)]
@@ -157,8 +154,7 @@ def _cell(cell: Cell, layout: _Layout, most: int | None, unit: str | None) -> li
     made = printed(cell, layout.digits)
     figure = one_line(made.shown(unit))
     if made.interval is None:
-        folds = made.unit is None and most
-        return [[(line, "")] for line in (_folded(figure, most) if folds and most else [figure])]
+        return [[(line, "")] for line in (_folded(figure, most) if most and made.unit is None else [figure])]
     low, high = made.interval
     if layout.beside:
         return [[(f"{figure} ", ""), (f"[{low}, {high}]", "dim")]]

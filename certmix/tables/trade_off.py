@@ -14,8 +14,7 @@ from certmix.tables.words import radius_heading
 from certmix.text import floor_percent, plain_decimal
 from certmix.types import SCHEMA_VERSION, Curve
 
-_EVERY = 0.05
-"""Spacing of the alphas that tables for readers show; JSON, CSV and the plot hold all."""
+_EVERY = 0.05  # between the alphas that tables for readers show; JSON, CSV and the plot hold all
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Sweep:
         """Yield, for each certificate, its share at every alpha and whether it is on the front."""
         for shares in map(list, zip(*(mix.certified for mix in self.mixes), strict=True)):
             clean = [mix.clean_accuracy for mix in self.mixes]
-            yield shares, on_front(clean, [share.value or 0.0 for share in shares])
+            yield shares, on_front(clean, [share.accuracy or 0.0 for share in shares])
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,8 @@ class TradeOff:
 
         def add(sweep: Sweep, k: int, mix: Mix, *told: Any) -> None:
             low, high = mix.certified[k].interval or (None, None)
-            figure = (mix.alpha, mix.clean_accuracy, mix.certified[k].value, low, high, mix.could_reach[k])
+            share = mix.certified[k].accuracy
+            figure = (mix.alpha, mix.clean_accuracy, share, low, high, mix.could_reach[k])
             found.append((sweep.source, sweep.sigma, self.certificates[k], *figure, *told))
 
         for sweep in self.sweeps:
@@ -118,35 +118,34 @@ class TradeOff:
                     add(sweep, k, sweep.match, "", True)
         return tuple(found)
 
+    @staticmethod
+    def _figures(k: int, mixes: Sequence[Mix]) -> dict[str, list[Any]]:
+        return {
+            "certified_accuracy": [mix.certified[k].accuracy for mix in mixes],
+            "interval": [mix.certified[k].interval for mix in mixes],
+            "could_reach": [mix.could_reach[k] for mix in mixes],
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
         sources, matches = [], []
         for sweep in self.sweeps:
-            whose = {"source": sweep.source, "sigma": sweep.sigma}
+            whose, mixes = {"source": sweep.source, "sigma": sweep.sigma}, sweep.mixes
             sources.append(whose | {
-                "images": sweep.images, "clean_is": sweep.clean_is,
-                "alphas": [mix.alpha for mix in sweep.mixes],
-                "clean_accuracy": [mix.clean_accuracy for mix in sweep.mixes],
+                "images": sweep.images, "clean_is": sweep.clean_is, "alphas": [mix.alpha for mix in mixes],
+                "clean_accuracy": [mix.clean_accuracy for mix in mixes],
                 "rows": [
-                    {"certificate": name, "certified_accuracy": [share.value for share in shares],
-                     "interval": [share.interval for share in shares],
-                     "could_reach": [mix.could_reach[k] for mix in sweep.mixes], "on_front": front}
-                    for k, (name, (shares, front)) in enumerate(
-                        zip(self.certificates, sweep.lines(), strict=True)
-                    )
+                    {"certificate": name, **self._figures(k, mixes), "on_front": front}
+                    for k, (name, (_, front)) in enumerate(zip(self.certificates, sweep.lines(), strict=True))
                 ],
             })  # fmt: skip
             if (mix := sweep.match) is not None:
-                matches.append(whose | {
-                    "alpha": mix.alpha, "clean_accuracy": mix.clean_accuracy,
-                    "rows": [
-                        {"certificate": name, "certified_accuracy": share.value, "interval": share.interval,
-                         "could_reach": reach}
-                        for name, share, reach in zip(
-                            self.certificates, mix.certified, mix.could_reach, strict=True
-                        )
-                    ],
-                })  # fmt: skip
+                rows = [
+                    {"certificate": name, **{what: one for what, (one,) in self._figures(k, [mix]).items()}}
+                    for k, name in enumerate(self.certificates)
+                ]
+                figures = {"alpha": mix.alpha, "clean_accuracy": mix.clean_accuracy, "rows": rows}
+                matches.append(whose | figures)
         return {
             "schema_version": SCHEMA_VERSION,
             "at_radius": self.at_radius,

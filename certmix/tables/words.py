@@ -23,10 +23,6 @@ _MEANINGS = {
 }
 
 
-_DIGITS = {"linf": 5}
-"""Of a mean radius, where they are not three."""
-
-
 def symbols(text: str) -> str:
     """Return our own words with their symbols, for where these can be shown."""
     for word, symbol in (("alpha = ", "\u03b1 = "), ("sigma = ", "\u03c3 = "), (">= ", "\u2265 ")):
@@ -82,8 +78,7 @@ _RANGES = (
     "A range ends at what all samples that were allowed could still give: an estimate, too low with "
     "probability 2.5 %. --settle all samples on for the rows of theorems, --goal radius for mean radii."
 )
-MOST_NOTES = 5
-"""Lines under a certified-accuracy table; the rest are details."""
+MOST_NOTES = 5  # lines under a certified-accuracy table; the rest are details
 
 
 def notes(summary: Summary) -> tuple[list[str], list[str]]:
@@ -109,11 +104,9 @@ def notes(summary: Summary) -> tuple[list[str], list[str]]:
         *([_RANGES] if open_ else []),
     ]
     if summary.abstained:
-        plural = "" if summary.abstained == 1 else "s"
-        details.append(
-            f"The class could not be established (abstained) on {summary.abstained:,} image{plural}; "
-            "such an image counts as not certified."
-        )
+        some = f"{summary.abstained:,} image{'' if summary.abstained == 1 else 's'}"
+        lost = f"The class could not be established (abstained) on {some}"
+        details.append(f"{lost}; such an image counts as not certified.")
     present = {row.certificate for row in summary.rows}
     from certmix.radii import CERTIFICATES
 
@@ -159,7 +152,7 @@ def mean_radius(row: CertifiedAccuracy, *, norm: str = "l2") -> Quantity:
     """Return a row's mean radius as a cell: a range where more samples could add more than one percent."""
     value, most = row.mean_certified_radius, row.mean_radius_could_reach
     open_ = known(value) and known(most) and most > 1.01 * value
-    return Quantity(value, _DIGITS.get(norm, 3), rounding="down", most=most if open_ else None)
+    return Quantity(value, 5 if norm == "linf" else 3, rounding="down", most=most if open_ else None)
 
 
 def summary_table(summary: Summary) -> Table:
