@@ -117,7 +117,7 @@ def check_failure_probability(value: float) -> float:
     """Return it as a float; it must lie strictly between 0 and 1."""
     if not 0.0 < value < 1.0:
         raise ParameterError(
-            f"failure probability = {value}: it must lie strictly between 0 and 1, as 0.001 does"
+            f"failure probability = {value}: it must lie strictly between 0 and 1, for example 0.001"
         )
     return float(value)
 

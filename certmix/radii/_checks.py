@@ -58,8 +58,8 @@ def alpha_remedy(alpha: float) -> str:
 def check_alpha(alpha: float, margin_slack: float = 0.0) -> float:
     """Return alpha as a float, 1/2 <= alpha <= 1 (Lemma 3.2).
 
-    With a slack it is the smaller weight whose margin threshold is (1 - alpha) / alpha + margin_slack, or 1/2,
-    where nothing is certified.
+    With a slack it is the smaller weight whose margin threshold is (1 - alpha) / alpha + margin_slack, or
+    1/2, where nothing is certified.
     """
     if not margin_slack >= 0.0:
         raise ParameterError(f"margin slack = {margin_slack}: it must be at least 0")

@@ -48,7 +48,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def certified(sweep, alpha: float) -> list:
     """(share, interval) of each certificate at one alpha."""
     mix = sweep.mixes[[mix.alpha for mix in sweep.mixes].index(alpha)]
-    return [(share.value, share.interval) for share in mix.certified]
+    return [(share.accuracy, share.interval) for share in mix.certified]
 
 
 def tabulated(source: Path | str, alpha: float, radius: float, **options) -> list:
@@ -61,7 +61,7 @@ def test_certified_accuracies_are_those_of_recertify_and_grow_with_alpha(counts)
     for alpha in (0.5, 0.76, 0.9, 1.0):
         assert certified(found, alpha) == tabulated(counts, alpha, 0.2, sigma=0.5)
     for k in range(len(found.mixes[0].certified)):
-        line = [mix.certified[k].value for mix in found.mixes]
+        line = [mix.certified[k].accuracy for mix in found.mixes]
         assert line == sorted(line)
         assert line[0] == 0.0
 
@@ -101,7 +101,7 @@ def test_the_largest_alpha_that_is_accurate_enough(counts, log):
     assert match.alpha >= 0.8
     finer = np.arange(round(1000 * match.alpha) + 1, 1001) / 1000
     assert all(one.clean_accuracy(alpha) < wanted for alpha in finer)
-    shares = [(share.value, share.interval) for share in match.certified]
+    shares = [(share.accuracy, share.interval) for share in match.certified]
     assert shares == tabulated(counts, match.alpha, 0.1, sigma=0.5)
     assert sweep.curves[0].images == 60
     both = [read_mixable(log, sigma=1.0), one]
@@ -149,7 +149,7 @@ def test_published_logs_reach_the_papers_kind_of_figure():
     # the paper's reading: the mix certifies fewer points at small radii, more at large ones
     assert base.curves[1].radii.max() < mix.curves[1].radii.max()
     assert len(base.curves[1].radii) > len(mix.curves[1].radii)
-    assert mix.mixes[ALPHAS.index(0.76)].certified[0].value == 0.1565
+    assert mix.mixes[ALPHAS.index(0.76)].certified[0].accuracy == 0.1565
 
 
 # runs and the command line

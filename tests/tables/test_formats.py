@@ -15,7 +15,7 @@ import pytest
 from tables.conftest import ATTACKED, CLEAN, HOSTILE, SMALL, TABLES, TRADE_OFF, UNITS, mix_sweep, table_of
 
 from certmix.errors import ParameterError, RunError
-from certmix.tables import FORMATS, Quantity, Share, Table, print_table, render, write_files, write_products
+from certmix.tables import FORMATS, Quantity, Table, print_table, render, write_files, write_products
 from certmix.tables.terminal import text_table
 from certmix.text import ceil_percent, floor_percent
 from certmix.types import CertifiedAccuracy
@@ -34,7 +34,7 @@ def strict(text: str) -> dict:
 def shares(table: Table) -> list[tuple[float, tuple[float, float] | None]]:
     """Return each accuracy and its interval."""
     cells = [cell for row in table.rows for cell in row]
-    found = [(c.value if isinstance(c, Share) else getattr(c, "accuracy", None), c) for c in cells]
+    found = [(getattr(c, "accuracy", None), c) for c in cells]
     alone = [(share, cell) for share, cell in found if getattr(cell, "most", None) is None]
     return [(share, cell.interval) for share, cell in alone if share is not None and math.isfinite(share)]
 
