@@ -77,16 +77,12 @@ def report_page(runs: Sequence[str | Path], *, title: str | None = None, images:
     Parameters
     ----------
     runs
-        Folders of certification runs or of empirical studies; several are compared.
+        Folders of certification runs or of empirical studies; several are compared.  A CertmixError refuses
+        what is not a readable run.
     title
         The page's heading; by default it says what the page is about.
     images
         Images shown of each group (largest radii, smallest, not certified); 0 for none.
-
-    Raises
-    ------
-    CertmixError
-        A folder is not a readable run, or an argument is out of range.
     """
     if not runs:
         raise ParameterError("no run was given: name the folder of a certmix run")
@@ -96,22 +92,12 @@ def report_page(runs: Sequence[str | Path], *, title: str | None = None, images:
 
 
 def write_report(
-    runs: Sequence[str | Path],
-    output: str | Path | None = None,
-    *,
-    title: str | None = None,
+    runs: Sequence[str | Path], output: str | Path | None = None, *, title: str | None = None,
     images: int = PICTURES,
-) -> Path:
-    """Write `report_page` to a file and return its path.
+) -> Path:  # fmt: skip
+    """Write `report_page` to a file, by default ``report.html`` in the folder of the one run.
 
-    Parameters
-    ----------
-    runs, title, images
-        As for `report_page`.
-    output
-        The file; None takes ``report.html`` in the folder of the one run.
-
-    CertmixError as for `report_page`; or the file exists and is no page of certmix.
+    A CertmixError refuses what `report_page` does, and a file that exists and is no page of certmix.
     """
     if output is None and len(runs) != 1:
         raise ParameterError(f"{len(runs)} runs: name the file of the page with --output")

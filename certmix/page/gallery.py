@@ -18,8 +18,7 @@ from certmix.runs.sources import named_split
 from certmix.text import floor_digits
 from certmix.types import Dataset, FloatArray, IntArray, Status
 
-SIDE = 72
-"""Pixels of the longer side, from which on pictures are made smaller."""
+SIDE = 72  # pixels of the longer side, from which on pictures are made smaller
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,8 @@ def gallery(
         return names[label] if 0 <= label < len(names) else f"class {label}"
 
     def card(k: int) -> dict[str, Any]:
-        index, outcome = (
-            int(images.indices[k]),
-            next((why for why, which in left_out.items() if which[k]), ""),
-        )
+        index = int(images.indices[k])
+        outcome = next((why for why, which in left_out.items() if which[k]), "")
         if not np.isfinite(radius[k]):
             outcome = "radius unbounded"
         elif not outcome and norm == "linf":

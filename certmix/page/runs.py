@@ -23,10 +23,8 @@ from certmix.tables.table import Table
 from certmix.text import as_given, plain_decimal
 from certmix.types import FloatArray, Summary
 
-Facts = tuple[tuple[str, str], ...]
-"""Names and values, both in print."""
-WEIGHTS = tuple(k / 20 for k in range(11, 21))
-"""Mixing weights, beside a run's own, at which its curves can be seen."""
+Facts = tuple[tuple[str, str], ...]  #: names and values, both in print
+WEIGHTS = tuple(k / 20 for k in range(11, 21))  # beside a run's own, at which its curves can be seen
 LARGEST_PLOT = 300_000  # bytes
 SPLIT = {
     "p": "lower bound p of the chosen class", "q": "upper bound q of every other class",
@@ -40,10 +38,7 @@ NAMES = {
 
 
 class Weight(NamedTuple):
-    """What a run says at one mixing weight: radii of each row, and the mix's clean accuracy.
-
-    `reach` holds for each row what more samples could give, as of `Curve`; empty where there are none.
-    """
+    """What a run says at one mixing weight; `reach`, as of `Curve`, is of each row what samples could add."""
 
     alpha: float
     rows: tuple[FloatArray, ...]
@@ -55,9 +50,8 @@ class Weight(NamedTuple):
 class Certified:
     """A certification: its figures, and the images behind them (none where none is finished).
 
-    `weights` are mixing weight, radii of each row, and the mix's clean accuracy: the run's own weight, and
-    others that its samples give.  `split` says how the failure probability is divided, `looks` how many
-    samples each look has and which share it may spend.
+    `split` says how the failure probability is divided, `looks` how many samples each look has and which
+    share it may spend.
     """
 
     summary: Summary
@@ -113,28 +107,19 @@ def read_page_run(folder: Path, images: int) -> Run:
 
             tables = (show_study(folder),)
         pictures: dict[str, Any] = {"groups": [], "note": ""}
+        norm = None if found is None else found.summary.norm
         if found is not None and images and len(found.images.labels):
-            norm = found.summary.norm
-            pictures = gallery(found.images, found.lead, norm, records, described, images)
+            pictures = gallery(found.images, found.lead, found.summary.norm, records, described, images)
         return Run(
-            name=folder.resolve().name,
-            study=study,
-            tables=tables,
-            plots=plots(folder) if found is None else (),
-            certified=found,
-            gallery=pictures,
-            parameters=_parameters(described, None if found is None else found.summary.norm),
-            provenance=_provenance(described),
-            data_checksum=str(described["identity"]["data_checksum"]),
-            commands=_commands(described, folder, study),
-        )
+            folder.resolve().name, study, tables, plots(folder) if found is None else (), found, pictures,
+            _parameters(described, norm), _provenance(described),
+            str(described["identity"]["data_checksum"]), _commands(described, folder, study),
+        )  # fmt: skip
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, ParameterError):
             raise
-        raise RunError(
-            f"{folder}/run.json cannot be used ({type(error).__name__} {str(error)[:200]}): only a run that "
-            "began can be shown; run the command again"
-        ) from None
+        told = f"{folder}/run.json cannot be used ({type(error).__name__} {str(error)[:200]})"
+        raise RunError(f"{told}: only a run that began can be shown; run the command again") from None
 
 
 def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict[int, Any]]:
@@ -187,13 +172,12 @@ def _parameters(described: dict[str, Any], norm: str | None) -> Facts:
         request.setdefault("norm", norm)
     if request.get("goal") in GOALS:
         request["goal"] += f": {GOALS[request['goal']]}"
-    shown = {
-        key: _shown(value, key in ("radii", "eps") or key.endswith("radius"))
-        for key, value in request.items()
-    }
-    return tuple(
-        (NAMES.get(k, k.replace("_", " ")), text) for k, text in shown.items() if text and k not in gone
-    )
+    facts = []
+    for key, value in request.items():
+        text = _shown(value, key in ("radii", "eps") or key.endswith("radius"))
+        if text and key not in gone:
+            facts.append((NAMES.get(key, key.replace("_", " ")), text))
+    return tuple(facts)
 
 
 def _shown(value: Any, radius: bool = False) -> str:
@@ -229,9 +213,7 @@ def _provenance(described: dict[str, Any]) -> Facts:
         facts.append(("noise", f"multiples of 1/{grid}, law within {eps} of the Gaussian's"))
     if isinstance(independent := described.get("rows_independent"), bool):
         facts.append(("rows of a batch", "independent" if independent else "averaged over their places"))
-    facts += [
-        (name, _shown(request[name])) for name in ("seed", "precision") if request.get(name) is not None
-    ]
+    facts += [(name, text) for name in ("seed", "precision") if (text := _shown(request.get(name)))]
     facts.append(("device", f"{described['device']} ({described['device_name']})"))
     if how := described.get("compiled"):
         facts.append(("model", f"{'partly ' if how == PARTLY else ''}compiled by torch.compile"))

@@ -24,8 +24,7 @@ from certmix.tables.words import (
 from certmix.text import accuracy, ceil_percent, floor_percent, interval_ends, known, plain_decimal
 from certmix.types import AccuracyShare, AttackedAccuracy, CertifiedShare, EstimatedAccuracy, FloatArray
 
-MOST_STEPS = 128
-"""Steps of a curve; of more distinct radii each is rounded down to a grid of so many."""
+MOST_STEPS = 128  # of a curve; of more distinct radii each is rounded down to a grid of so many
 BINS = 24
 MOST_COLUMNS = 10
 NO_ENDS = (math.nan, math.nan)
@@ -38,7 +37,7 @@ KINDS = {
 }
 """What a figure may be, and what that means."""
 Steps = tuple[list[int], list[int]]
-"""A curve: ``counts[i]`` images hold at radii up to ``units[i]``, none beyond the last."""
+"""A curve (units, counts): ``counts[i]`` images hold at radii up to ``units[i]``, none beyond the last."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +158,8 @@ def read_out(
 class Series(NamedTuple):
     """One line of a chart; labels, radii and clean accuracies have an entry a mixing weight, or one for all.
 
-    `under` is a smaller line below the label, `radii` (> 0) are those of rightly classified images out of
-    `images`, none where nothing is certified.  With `band` the 95 % intervals are drawn.  `reach` is what
-    more samples could give, at each weight as of `Curve`; empty where there are none.
+    `under` is a smaller line below the label, `radii` (> 0) are those of rightly classified images, `band`
+    draws the 95 % intervals, and `reach`, as of `Curve`, is what more samples could give.
     """
 
     labels: Sequence[str]
@@ -179,8 +177,8 @@ def chart(
 ) -> dict[str, Any]:
     """Return a chart as plain data, for the template to draw and for the page's script to read.
 
-    `key` is unique in the page.  Lines that lie on one another at all weights become one.  `start` is the
-    radius that is read out first, `at` the place of the first of the mixing weights (in print) on offer.
+    Lines that lie on one another at all weights become one.  `start` is the radius that is read out first,
+    `at` the place of the mixing weight that is shown first.
     """
     along = axis([radii for one in series for radii in one.radii], norm, start)
     first = int(along.units(start)) // along.stride * along.stride
@@ -287,23 +285,23 @@ def compared(runs: Sequence[Run]) -> dict[str, Any]:
     named = [(letter(k), run, run.certified) for k, run in enumerate(runs)]
     certified = [(name, run, found) for name, run, found in named if found is not None]
     parts: dict[str, Any] = {"parameters": _parameters(runs), "said": [], "chart": None, "figures": None}
-    if len(certified) > 1:
-        parts["said"] = _comparability(certified)
-        filled = [(name, found) for name, _, found in certified if found.summary.rows]
-        if filled and len({found.summary.norm for _, _, found in certified}) == 1:
-            series = []
-            for k, (name, found) in enumerate(filled):
-                label, under = _named(name, found, found.lead)
-                radii, clean = [found.images.certified(found.lead)], [found.summary.clean_accuracy.mixed]
-                series.append(Series([label], under, f"run-{k % 6}", radii, clean, found.summary.images))
-            first = filled[0][1]
-            parts["chart"] = chart("all", series, first.summary.norm, first.summary.radii[first.column])
-            parts["figures"] = _figures(filled)
+    if len(certified) < 2:
+        return parts
+    parts["said"] = _comparability(certified)
+    filled = [(name, found) for name, _, found in certified if found.summary.rows]
+    if filled and len({found.summary.norm for _, _, found in certified}) == 1:
+        series = []
+        for k, (name, found) in enumerate(filled):
+            label, under = _named(name, found, found.lead)
+            radii, clean = [found.images.certified(found.lead)], [found.summary.clean_accuracy.mixed]
+            series.append(Series([label], under, f"run-{k % 6}", radii, clean, found.summary.images))
+        first = filled[0][1]
+        parts["chart"] = chart("all", series, first.summary.norm, first.summary.radii[first.column])
+        parts["figures"] = _figures(filled)
     return parts
 
 
 def _named(name: str, found: Certified, k: int) -> tuple[str, str]:
-    """Return the labels of a row of a run: its classifier, and its certificate."""
     row = found.summary.rows[k]
     label = symbols(classifier_label(row.classifier, found.summary.alpha))
     return f"{name}: {label}", certificate_label(row.certificate)
@@ -366,10 +364,7 @@ def _most_at(reach: FloatArray, radius: float) -> float:
 
 
 def _parameters(runs: Sequence[Run]) -> list[tuple[str, bool, list[str]]]:
-    """Return each parameter, whether it differs, and the runs' values; what differs comes first.
-
-    Among runs of several studies, a parameter that some of them lack tells nothing.
-    """
+    """Return each parameter, whether it differs (lacking tells nothing of other studies), and its values."""
     tables: list[dict[str, str]] = [dict(run.parameters + run.provenance) for run in runs]
     alike, rows = len({run.study for run in runs}) == 1, []
     for name in dict.fromkeys(name for table in tables for name in table):
