@@ -71,7 +71,7 @@ COMPILE = {"auto": None, "on": True, "off": False}
 @DEVICE
 @click.option("--batch-size", type=int, show_default="automatic", help="Inputs in one forward pass.")
 @click.option(
-    "--compile", "compiled", type=click.Choice(list(COMPILE)), default="auto", show_default=True,
+    "--compile", "compiled", type=click.Choice(list(COMPILE)), default="auto",
     is_flag=False, flag_value="on",
     help="Compile the robust model first (torch.compile). auto: if the samples still to draw repay it.",
 )  # fmt: skip
@@ -193,14 +193,14 @@ prints it: make a small run first.
 
 
 @click.command("plan", epilog=PLAN)
-@click.option("--images", type=int, default=10_000, show_default=True, help="Images of the run.")
+@click.option("--images", type=int, default=10_000, help="Images of the run.")
 @options(
     CertifyRequest, only=("sigma", "alpha", "samples", "radii", "selection_samples"),
     samples="those of --like RUN, or 100,000", sigma="that of --like, or 0.5",
     alpha="that of --like, or 0.76", radii="those of --like, or as of certify",
 )  # fmt: skip
 @click.option("--throughput", type=float, help="Samples a second of one worker.  [default: that of --like]")
-@click.option("--workers", type=int, default=1, show_default=True, help="How many share the work.")
+@click.option("--workers", type=int, default=1, help="How many share the work.")
 @click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
 @click.option(
     "--like", type=PATH, metavar="RUN|LOG",

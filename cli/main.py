@@ -14,39 +14,32 @@ from certmix.errors import CertmixError, Interrupted, ModelError
 from certmix.memory import keep_freed_memory
 
 COMMANDS = {
-    "certify": "Certify a mixed classifier: the certified-accuracy table.",
-    "recertify": "Another alpha, certificate or failure probability without sampling; published logs too.",
-    "show": "The table of a run again, in any format.",
-    "merge": "Put the shards of a run together again.",
-    "plan": "Hours, cost and size of a run before it is made.",
-    "audit": "What to know before trusting a log or a run.",
-    "report": "One HTML page of a run, or of several compared; no network needed.",
-    "falsify": "Attack a run's certificates inside their balls: wrong ones can be found.",
-    "trade-off": "Clean against certified accuracy over alpha, from stored counts or logs.",
-    "attack": "Attack a classifier or a mix: FGSM, PGD, APGD, Square, AutoAttack.",
-    "mix-sweep": "Accuracy of the mix over alpha, clean and attacked.",
-    "compare-trust": "Clean against attacked accuracy for every trust term.",
-    "confidence": "How sure both classifiers are: is the robust one suited to mixing?",
-    "lipschitz": "Estimate local Lipschitz constants by search, or try a claimed one.",
-    "nuts": "Mix nonlinearly (MixedNUTS): fit, evaluate.",
-    "verify": "Does a guarantee hold, is a run what it says?",
-    "guarantee": "Write a guarantee from a run, or check one.",
-    "reproduce": "Run a finished run again and show what differs.",
-    "selftest": "Hold the papers' guarantees against this installation, in seconds.",
-    "train": "Train a standard, noise-trained or adversarially trained model.",
-    "models": "List the shipped models, or show the card of one.",
+    "certify": ("certify", "Certify a mixed classifier: the certified-accuracy table."),
+    "recertify": (
+        "stored",
+        "Another alpha, certificate or failure probability without sampling; published logs too.",
+    ),
+    "show": ("stored", "The table of a run again, in any format."),
+    "merge": ("certify", "Put the shards of a run together again."),
+    "plan": ("certify", "Hours, cost and size of a run before it is made."),
+    "audit": ("stored", "What to know before trusting a log or a run."),
+    "report": ("stored", "One HTML page of a run, or of several compared; no network needed."),
+    "falsify": ("verify", "Attack a run's certificates inside their balls: wrong ones can be found."),
+    "trade-off": ("stored", "Clean against certified accuracy over alpha, from stored counts or logs."),
+    "attack": ("studies", "Attack a classifier or a mix: FGSM, PGD, APGD, Square, AutoAttack."),
+    "mix-sweep": ("studies", "Accuracy of the mix over alpha, clean and attacked."),
+    "compare-trust": ("studies", "Clean against attacked accuracy for every trust term."),
+    "confidence": ("studies", "How sure both classifiers are: is the robust one suited to mixing?"),
+    "lipschitz": ("studies", "Estimate local Lipschitz constants by search, or try a claimed one."),
+    "nuts": ("nuts", "Mix nonlinearly (MixedNUTS): fit, evaluate."),
+    "verify": ("verify", "Does a guarantee hold, is a run what it says?"),
+    "guarantee": ("verify", "Write a guarantee from a run, or check one."),
+    "reproduce": ("certify", "Run a finished run again and show what differs."),
+    "selftest": ("selftest", "Hold the papers' guarantees against this installation, in seconds."),
+    "train": ("train", "Train a standard, noise-trained or adversarially trained model."),
+    "models": ("train", "List the shipped models, or show the card of one."),
 }
-"""Command -> one line of help."""
-
-MODULES = {
-    **dict.fromkeys(("certify", "merge", "reproduce", "plan"), "certify"),
-    **dict.fromkeys(("recertify", "trade-off", "audit", "report", "show"), "stored"),
-    **dict.fromkeys(("attack", "mix-sweep", "compare-trust", "confidence", "lipschitz"), "studies"),
-    **dict.fromkeys(("verify", "guarantee", "falsify"), "verify"),
-    **dict.fromkeys(("train", "models"), "train"),
-    "nuts": "nuts", "selftest": "selftest",
-}  # fmt: skip
-"""Where each command lives, under its own name."""
+"""Command -> the module where it lives, under its own name, and one line of help."""
 
 RESUMED = (
     "certify", "attack", "mix-sweep", "compare-trust", "confidence", "lipschitz", "nuts fit", "nuts evaluate",
@@ -62,7 +55,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f".{MODULES[name]}", __package__)
+        module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
         command = module.command if name == "selftest" else getattr(module, name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
@@ -79,19 +72,17 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SystemExit as error:  # commands end by returning
-            raise ModelError(
-                f"code of a model or of a package ended the program (SystemExit: {error.code}): remove its "
-                "call of sys.exit"
-            ) from error
+            told = f"code of a model or of a package ended the program (SystemExit: {error.code})"
+            raise ModelError(f"{told}: remove its call of sys.exit") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, told) for name, (_, told) in COMMANDS.items()])
 
 
 @click.group(
     cls=_LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog="Start here: certmix certify --sigma 0.5 --alpha 0.76",
 )
 @click.version_option(package_name="certmix", message="%(prog)s %(version)s")

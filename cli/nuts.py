@@ -49,15 +49,8 @@ The mix then answers to the name nuts:mix, for example
   certmix attack --robust nuts:mix#bypass --attack apgd-ce
   certmix certify --robust nuts:proved#robust --scores soft --sigma 0.5 --alpha A
 """
-OF_PUBLISHED = {
-    *OF_STANDARD,
-    "robust",
-    "robust_weights",
-    "robust_normalize",
-    "robust_files",
-    "crop",
-    "copy_weights",
-}
+OF_ROBUST = [name for name in Sources.__struct_fields__ if name.startswith("robust")]
+OF_PUBLISHED = {*OF_STANDARD, *OF_ROBUST, "crop", "copy_weights"}
 OF_LOGITS = {"beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "temperature"}
 
 SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precision", "batch_size")
@@ -126,9 +119,8 @@ def fit(
             raise ParameterError(f"{_flag(name)} does not go with --certified: leave one of them out")
         for name in ("at_radius", "sigma"):
             if name not in given:
-                raise ParameterError(
-                    f"--certified needs {_flag(name)}: add it, for example {_flag(name)} 0.5"
-                )
+                flag = _flag(name)
+                raise ParameterError(f"--certified needs {flag}: add it, for example {flag} 0.5")
         from certmix.studies.nuts_certified import nuts_certified
 
         (chosen,) = divide(given, CertifiedRequest)
@@ -169,20 +161,17 @@ Examples:
 )  # fmt: skip
 @click.argument("mix", type=PATH, metavar="FOLDER")
 @click.option(
-    "--plain-alphas", type=NUMBERS, default="0.6,0.75,0.9", show_default=True,
-    help="Weights of the plain mix to compare with.",
-)  # fmt: skip
-@click.option("--targets", type=int, default=9, show_default=True, help="Target classes of targeted APGD.")
-@click.option("--queries", type=int, default=500, show_default=True, help="Queries of Square.")
+    "--plain-alphas", type=NUMBERS, default="0.6,0.75,0.9", help="Weights of the plain mix to compare with."
+)
+@click.option("--targets", type=int, default=9, help="Target classes of targeted APGD.")
+@click.option("--queries", type=int, default=500, help="Queries of Square.")
 @click.option(
-    "--r-d-sweep", "r_d_sweep", type=NUMBERS, default="0,0.3,0.6,0.9", show_default=True,
+    "--r-d-sweep", "r_d_sweep", type=NUMBERS, default="0,0.3,0.6,0.9",
     help="Obfuscation check: transfer attacks with these r_d.",
 )  # fmt: skip
-@click.option("--sweep-images", type=int, default=50, show_default=True, help="On so many of the images.")
+@click.option("--sweep-images", type=int, default=50, help="On so many of the images.")
 @click.option("--autoattack", is_flag=True, help="Run pyautoattack's standard suite through the bypass too.")
-@study_options(
-    steps=20, leave=("attack", *OF_STANDARD, "robust", "robust_weights", "robust_normalize", "robust_files")
-)
+@study_options(steps=20, leave=("attack", *OF_STANDARD, *OF_ROBUST))
 def evaluate(mix: Path, **given: Any) -> int:
     """Attack the mix in FOLDER by transfer, bypass, Square, and points made for others.
 

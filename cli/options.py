@@ -45,9 +45,8 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(_number(part) for part in text.split(","))
     except ParameterError:
-        raise ParameterError(
-            f"{text!r} is not a list of numbers: write for example 0,0.25,0.5 or 1/255,2/255"
-        ) from None
+        wanted = "write for example 0,0.25,0.5 or 1/255,2/255"
+        raise ParameterError(f"{text!r} is not a list of numbers: {wanted}") from None
 
 
 def _images(text: str) -> int | str:
@@ -63,12 +62,9 @@ NUMBER = Parsed("R", _number)
 NUMBERS = Parsed("R,R,...", _numbers)
 IMAGES = Parsed("N|all", _images)
 _TYPES: dict[Any, Any] = {
-    int: click.INT,
-    float: NUMBER,
-    tuple[float, ...]: NUMBERS,
-    str: click.STRING,
-    tuple[str, ...]: click.STRING,
-}
+    int: click.INT, float: NUMBER, tuple[float, ...]: NUMBERS,
+    str: click.STRING, tuple[str, ...]: click.STRING,
+}  # fmt: skip
 
 
 class Names(click.Choice[str]):
@@ -173,12 +169,12 @@ def refuse_unused(names: Iterable[str], why: str) -> None:
 def format_option(*names: str) -> Callable[[F], F]:
     """Add --format; the first name is the default."""
     return click.option(
-        "--format", "format_", type=click.Choice(names), default=names[0], show_default=True,
+        "--format", "format_", type=click.Choice(names), default=names[0],
         help="What to print on stdout.",
     )  # fmt: skip
 
 
 PATH: click.Path = click.Path(path_type=Path)
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
 FRESH = click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds.")
 DETAILS = click.option("--details", is_flag=True, help="Print all that is known of the table below it.")

@@ -44,10 +44,8 @@ package's own: pytest --pyargs certmix.selftests runs them, too.
 @click.option(
     "--suite", "names", type=click.Choice(list(SUITES)), multiple=True, help="Only this suite; repeatable."
 )
-@click.option(
-    "--cases", type=click.IntRange(1), default=50, show_default=True, help="Random cases of a property."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Key of all random cases.")
+@click.option("--cases", type=click.IntRange(1), default=50, help="Random cases of a property.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Key of all random cases.")
 @format_option("text", "json")
 def command(names: tuple[str, ...], cases: int, seed: int, format_: str) -> int:
     """Hold the papers' guarantees against this installation.
@@ -163,18 +161,15 @@ def _run(suites: dict[str, Suite], cases: int, seed: int, *, show: bool) -> None
             if code == pytest.ExitCode.INTERRUPTED and "import" not in suite.failures:
                 raise KeyboardInterrupt
             if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
-                raise CertmixError(
-                    f"pytest cannot run suite {suite.name} ({code!r}): reinstall pytest and hypothesis"
-                )
+                found = f"pytest cannot run suite {suite.name} ({code!r})"
+                raise CertmixError(f"{found}: reinstall pytest and hypothesis")
             if show:
                 word = "holds" if suite.holds else "FAILS"
-                click.echo(
-                    f"{word}  {suite.name:14} {suite.tests:3} tests {suite.seconds:6.1f} s  {suite.title}"
-                )
+                took = f"{suite.tests:3} tests {suite.seconds:6.1f} s"
+                click.echo(f"{word}  {suite.name:14} {took}  {suite.title}")
                 for name, end in suite.failures.items():
-                    click.echo(
-                        "\n".join(["", f"  {name}", *(f"      {line}" for line in end.splitlines()), ""])
-                    )
+                    lines = "".join(f"      {line}\n" for line in end.splitlines())
+                    click.echo(f"\n  {name}\n{lines}")
     finally:
         if own is not None:
             os.environ["PYTEST_ADDOPTS"] = own

@@ -36,16 +36,14 @@ def is_smoothed(run: Path) -> bool | None:
     return study == CERTIFY if study.startswith(CERTIFY) else None
 
 
-def of_source(sigmas: Sequence[tuple[float, ...]], sources: Sequence[str], number: int) -> float | None:
-    """Return the noise level of one source, None where none is given; several must be one for each source."""
+def of_each(sources: Sequence[str], sigmas: Sequence[tuple[float, ...]]) -> list[tuple[str, float | None]]:
+    """Return each source with its noise level, None where none is given."""
     values = [value for given in sigmas for value in given]
     if len(values) not in (0, 1, len(sources)):
-        raise ParameterError(
-            f"{len(values)} noise levels for {len(sources)} sources: give --sigma once for all or for each"
-        )
-    if not values:
-        return None
-    return values[0] if len(values) == 1 else values[number]
+        found = f"{len(values)} noise levels for {len(sources)} sources"
+        raise ParameterError(f"{found}: give --sigma once for all or for each")
+    levels = values if len(values) > 1 else [*values, None][:1] * len(sources)
+    return list(zip(sources, levels, strict=True))
 
 
 RECERTIFY = """\b
@@ -98,9 +96,7 @@ def recertify(sources: tuple[str, ...], **options: Any) -> int:
         raise ParameterError(f"{len(sources)} sources were given: name one, or add --best")
 
     def read() -> list[Any]:
-        return [
-            recertify(one, sigma=of_source(sigmas, sources, k), **options) for k, one in enumerate(sources)
-        ]
+        return [recertify(one, sigma=sigma, **options) for one, sigma in of_each(sources, sigmas)]
 
     summaries = read()
     if several and options.get("radii") is None and len({one.radii for one in summaries}) > 1:
@@ -147,9 +143,8 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @sigma_option
 @click.option(
-    "--at-radius", type=NUMBER, default=0.25, show_default=True,
-    help="Radius of the certified accuracy; 8/255 is one too.",
-)  # fmt: skip
+    "--at-radius", type=NUMBER, default=0.25, help="Radius of the certified accuracy; 8/255 is one too."
+)
 @click.option(
     "--match-clean-accuracy", callback=_accuracy, metavar="A|baseline",
     help="For each SOURCE the largest alpha whose mix is this accurate; baseline: as accurate as the "
@@ -157,7 +152,7 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
 )  # fmt: skip
 @click.option(
     "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
-    default=list(CERTIFICATES), help="Repeatable.  [default: all]",
+    default=list(CERTIFICATES), show_default=False, help="Repeatable.  [default: all]",
 )  # fmt: skip
 @click.option(
     "--standard-accuracy", type=float,
@@ -165,9 +160,7 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
 )  # fmt: skip
 @click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
 @click.option("--assume-selected", is_flag=True, help="Class counts: other samples chose each image's class.")
-@click.option(
-    "--plot", default="trade-off.png", show_default=True, metavar="FILE", help="Figure: .png, .svg or 'none'."
-)
+@click.option("--plot", default="trade-off.png", metavar="FILE", help="Figure: .png, .svg or 'none'.")
 @format_option(*FORMATS)
 @DETAILS
 def trade_off(sources: tuple[str, ...], plot: str, format_: str, details: bool, **options: Any) -> int:
@@ -180,10 +173,7 @@ def trade_off(sources: tuple[str, ...], plot: str, format_: str, details: bool, 
 
     sigmas = options.pop("sigmas")
     how = {name: options.pop(name) for name in ("at_radius", "certificates", "match_clean_accuracy")}
-    read = [
-        read_mixable(source, sigma=of_source(sigmas, sources, k), **options)
-        for k, source in enumerate(sources)
-    ]
+    read = [read_mixable(source, sigma=sigma, **options) for source, sigma in of_each(sources, sigmas)]
     found = trade_off(read, **how)
     if plot != "none":
         from certmix.tables.curves import plot_trade_off
@@ -226,12 +216,10 @@ def audit(sources: tuple[str, ...], format_: str, **options: Any) -> int:
     from certmix.certification.audit import audit
 
     if all(Path(source).is_dir() for source in sources):
-        refuse_unused(
-            ["sigmas", "samples", "failure_probability", "radii", "rows"],
-            "is for files: a run folder says so itself",
-        )
+        of_files = ["sigmas", "samples", "failure_probability", "radii", "rows"]
+        refuse_unused(of_files, "is for files: a run folder says so itself")
     sigmas = options.pop("sigmas")
-    audits = [audit(one, sigma=of_source(sigmas, sources, k), **options) for k, one in enumerate(sources)]
+    audits = [audit(one, sigma=sigma, **options) for one, sigma in of_each(sources, sigmas)]
     if format_ == "json":
         content = {"schema_version": 1, "sources": [one.as_dict() for one in audits]}
         click.echo(json.dumps(content, indent=2, allow_nan=False))
@@ -267,9 +255,9 @@ def _shown(value: Any) -> str:
         return " to ".join(map(_shown, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
-    )
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 REPORT = """\b
@@ -291,7 +279,7 @@ the run was made. It can be sent, printed, and opened on a phone.
 )  # fmt: skip
 @click.option("--title", help="Heading of the page.  [default: what it is about]")
 @click.option(
-    "--images", type=int, default=6, show_default=True, metavar="N",
+    "--images", type=int, default=6, metavar="N",
     help="Images of each group: largest radii, smallest radii, not certified. 0 for none.",
 )  # fmt: skip
 def report(runs: tuple[Path, ...], output: Path | None, title: str | None, images: int) -> int:
@@ -331,11 +319,9 @@ def show(run: Path, format_: str, details: bool) -> int:
     from certmix.tables import print_table
 
     if read_run(run)["identity"].get("study") in STUDIES:
-        from certmix.studies.study import show_study
-
-        print_table(show_study(run), format_, details=details)
+        from certmix.studies.study import show_study as found
     else:
-        from certmix.certification.publish import show
+        from certmix.certification.publish import show as found
 
-        print_table(show(run), format_, details=details)
+    print_table(found(run), format_, details=details)
     return 0

@@ -177,18 +177,18 @@ the first command takes minutes on two cores, the second one hours.
 @click.command("compare-trust", epilog=COMPARE_TRUST)
 @click.option(
     "--trust", "trusts", type=click.Choice(["all", *NAMES["trusts"]]), multiple=True,
-    default=("constant", "max-gradient"), show_default=True, help="R in equation 3; repeatable.",
+    default=("constant", "max-gradient"), help="R in equation 3; repeatable.",
 )  # fmt: skip
 @click.option(
     "--form", "forms", type=click.Choice(["all", *NAMES["forms"]]), multiple=True, default=("all",),
-    show_default=True, help="What is mixed: probabilities (softmax) or logits (no softmax).",
+    help="What is mixed: probabilities (softmax) or logits (no softmax).",
 )  # fmt: skip
 @click.option(
-    "--weights", type=NUMBERS, default="0.25,0.5,0.6,0.75,0.9", show_default=True,
+    "--weights", type=NUMBERS, default="0.25,0.5,0.6,0.75,0.9",
     help="Weights of the robust classifier at the median image.",
 )  # fmt: skip
 @click.option(
-    "--norm", "norms", type=Names(DEFAULT_EPS), multiple=True, default=("linf",), show_default=True,
+    "--norm", "norms", type=Names(DEFAULT_EPS), multiple=True, default=("linf",),
     help="Norm of the ball; repeatable.",
 )  # fmt: skip
 @study_options(steps=10, leave=("norm",))
@@ -242,9 +242,8 @@ Examples:
 
 @click.command("lipschitz", epilog=LIPSCHITZ)
 @click.option(
-    "--of", type=click.Choice(("probabilities", "logits")), default="probabilities", show_default=True,
-    help="Whose constants.",
-)  # fmt: skip
+    "--of", type=click.Choice(("probabilities", "logits")), default="probabilities", help="Whose constants."
+)
 @click.option(
     "--ratio", type=click.Choice(("relaxed", "each", "together", "yang")), default=None,
     help="What counts as a slope: the paper's relaxed constants (over eps), or over ||d|| the change of each "
@@ -252,9 +251,8 @@ Examples:
     "for logits, each for probabilities]",
 )  # fmt: skip
 @click.option(
-    "--alpha", type=float, default=0.76, show_default=True,
-    help="Mixing weight of the estimated radius of Theorem 3.5.",
-)  # fmt: skip
+    "--alpha", type=float, default=0.76, help="Mixing weight of the estimated radius of Theorem 3.5."
+)
 @click.option(
     "--check", type=float, default=None, metavar="L",
     help="Look for points that contradict the global constant L.",

@@ -43,17 +43,12 @@ OF_RECIPES = {
 )  # fmt: skip
 @options(Recipe)
 @click.option("--name", help="Name of the model.  [default: from data and recipe]")
-@click.option(
-    "--output", default="models", show_default=True, metavar="FOLDER", help="Where weights and card go."
-)
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="Initial weights, order, augmentation, noise."
-)
+@click.option("--output", default="models", metavar="FOLDER", help="Where weights and card go.")
+@click.option("--seed", type=int, default=0, help="Initial weights, order, augmentation, noise.")
 @DEVICE
 @click.option(
-    "--precision", type=click.Choice(list(PRECISIONS)), default="fp32", show_default=True,
-    help="Arithmetic (autocast).",
-)  # fmt: skip
+    "--precision", type=click.Choice(list(PRECISIONS)), default="fp32", help="Arithmetic (autocast)."
+)
 def train(
     recipe: str, data: str, split: str | None, evaluation: str | None, name: str | None, output: str,
     seed: int, device: str, precision: str, **changes: Any,

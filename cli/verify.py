@@ -128,12 +128,11 @@ def guarantee() -> None:
 @click.argument("run", type=PATH)
 @click.option(
     "--output", type=click.Path(path_type=Path, allow_dash=True), default=Path("guarantee.toml"),
-    show_default=True, help="The file to write; '-' prints it.",
+    help="The file to write; '-' prints it.",
 )  # fmt: skip
 @click.option(
-    "--slack", type=float, default=0.02, show_default=True,
-    help="How far requirements lie below the lower bounds of RUN.",
-)  # fmt: skip
+    "--slack", type=float, default=0.02, help="How far requirements lie below the lower bounds of RUN."
+)
 @click.option("--pin", is_flag=True, help="Pin both models: any change of one is a failure.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
@@ -247,10 +246,10 @@ def falsify(
 
 
 def _print(result: Any, format_: str, lines: Callable[[Any], list[str]]) -> None:
-    as_json = format_ == "json"
-    click.echo(
-        json.dumps(result.as_dict(), indent=2, allow_nan=False) if as_json else "\n".join(lines(result))
-    )
+    if format_ == "json":
+        click.echo(json.dumps(result.as_dict(), indent=2, allow_nan=False))
+    else:
+        click.echo("\n".join(lines(result)))
 
 
 def _judged(result: Any) -> list[str]:
