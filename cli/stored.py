@@ -319,9 +319,11 @@ def show(run: Path, format_: str, details: bool) -> int:
     from certmix.tables import print_table
 
     if read_run(run)["identity"].get("study") in STUDIES:
-        from certmix.studies.study import show_study as found
-    else:
-        from certmix.certification.publish import show as found
+        from certmix.studies.study import show_study
 
-    print_table(found(run), format_, details=details)
+        print_table(show_study(run), format_, details=details)
+    else:
+        from certmix.certification.publish import show
+
+        print_table(show(run), format_, details=details)
     return 0
