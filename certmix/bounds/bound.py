@@ -65,10 +65,9 @@ class Bound:
 class LayerBounds:
     """Bounds of score distributions that hold together with probability >= 1 - failure_probability.
 
-    For m images, K layers (lowest first) and k followed rivals, ``own_lower`` (m, K) bounds the means of
-    the selected class's layers from below, ``rival_upper`` (m, k, K) those of the rivals from above and
-    ``rest_upper`` (m,) the mean score of every other class, 0 where there is none.  ``row_slack`` is how far
-    the scores of one sample may be from adding up to 1; the rest is as in `certmix.types.ConfidenceBounds`.
+    Of m images, K layers (lowest first) and k followed rivals, (m, K) means of the selected class's layers
+    from below, (m, k, K) of the rivals' from above, and (m,) of every other class's score, 0 without one.
+    ``row_slack``: how far one sample's scores may be from adding up to 1.
     """
 
     own_lower: FloatArray
@@ -87,10 +86,9 @@ B = TypeVar("B", bound=ConfidenceBounds | LayerBounds)
 def allow_for_noise(bounds: B, noise_error: ArrayLike, lost: ArrayLike = 0.0) -> B:
     """Return bounds of the exact Gaussian smoothing: p - eps, q + eps, and each layer likewise.
 
-    eps = `noise_error`, a number or (m,), is the total variation between the noise that is drawn and the
-    Gaussian (`certmix.sampling.law.noise_error`): by no more can the mean of a function with values in [0, 1]
-    differ.  It is no event that could fail: the failure probability stays.  `lost` is the l2 distance between
-    each input and the grid point that was sampled, where the certificate is to speak of the input.
+    eps = `noise_error` (m,) is the total variation between the noise that is drawn and the Gaussian: by no
+    more can the mean of a function with values in [0, 1] differ, and nothing can fail.  `lost` is the l2
+    distance between each input and the grid point sampled, if the certificate is to speak of the input.
     """
     eps = np.asarray(noise_error, np.float64)
     changed: dict[str, FloatArray] = {"lost": np.asarray(lost, np.float64)}

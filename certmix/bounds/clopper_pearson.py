@@ -169,10 +169,9 @@ def _one_sided(counts: IntArray, selected: IntArray, failure_probability: float)
 
 
 def _two_sided(counts: IntArray, selected: IntArray, failure_probability: float) -> Pair:
-    """p and q, each at half of the failure probability, over all classes.
+    """p and q = min(1 - p, max_i U_i), each at half of the failure probability, and p >= 1 - (c - 1) q.
 
-    ``q = min(1 - p, max_i U_i)``, where U_i bounds class i from above: `certmix.bounds.means` says why no
-    division by the number of rivals is needed.  Votes add up to one, hence also ``p >= 1 - (c - 1) q``.
+    `certmix.bounds.means` says why no division by the number of rivals is needed.
     """
     votes, rival = selected_and_runner_up(counts, selected)
     trials, half = counts.sum(1), failure_probability / 2

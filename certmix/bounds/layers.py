@@ -31,9 +31,7 @@ __all__ = ["BOUND", "bound_layers", "layer_means", "layered_radii"]
 
 _ROUNDING = 1e-13
 """More than the rounding errors of a margin, a mean of values of ndtr, and of the quantiles in it."""
-
-LAYERS = 16
-"""Layers of the union bound; a divisor of `BINS`."""
+LAYERS = 16  # of the union bound; a divisor of `BINS`
 
 
 def layer_means(statistics: ScoreStatistics, row: int, layers: int) -> FloatArray:
@@ -50,10 +48,9 @@ def layer_means(statistics: ScoreStatistics, row: int, layers: int) -> FloatArra
 def bound_layers(statistics: Sequence[ScoreStatistics], failure_probability: float) -> LayerBounds:
     """Return joint bounds of the layers of each image's scores; all follow equally many rivals.
 
-    Half of the failure probability, image by image, is for the selected class, half for the groups of rivals
-    in equal parts: each followed rival is a group and all others together are one; there, only the bound of
-    the class with the largest mean can do harm.  A group's part is divided evenly over its layers, each
-    bounded by relative entropy.  The number of samples was fixed beforehand.
+    Half of the failure probability is for the selected class, half for the groups of rivals in equal parts:
+    each followed rival, and all others together, where only the bound of the class with the largest mean can
+    do harm.  A group's part is divided evenly over its layers.  The number of samples was fixed beforehand.
     """
     half = check_failure_probability(failure_probability) / 2
     followed = {len(image.rivals) for image in statistics}

@@ -30,11 +30,10 @@ _NONE = np.empty(0)
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """What is kept of n values in [0, 1].
+    """What is kept of n values in [0, 1]: the sums of them and of their squares in steps of 1 / `SCALE`.
 
-    ``total`` and ``square`` are their sum and the sum of their squares in steps of 1 / `SCALE`;
-    ``counts`` and ``places`` say for each bin how many lie in it and their mean place in it, 0 to 1
-    (both empty where no bins are kept); ``deviation`` is what selection samples led to expect.
+    Of each bin, if any are kept, how many lie in it and their mean place, 0 to 1.  `deviation` is what
+    selection samples led to expect.
     """
 
     n: int

@@ -22,14 +22,12 @@ class Certificate:
     name, label, meaning
         As ``--certificate`` takes it, as tables show it, and in a few words.
     radius
-        ``(p_lower, q_upper, sigma, alpha, margin_slack=0.0)`` to radii, float64, rounded down; 0 where
-        nothing is certified.
-    norm
-        Of the radii.
+        ``(p_lower, q_upper, sigma, alpha, margin_slack=0.0)`` to radii in `norm`, float64, rounded down; 0
+        where nothing is certified.
     plain
         ``(p, q, sigma, alpha, slack)`` to the radius of one image straight from the equation, not rounded
-        and sharing no code, which `certmix verify` compares.  The certificates of this package have
-        theirs in `certmix.verification.plain`.
+        and sharing no code, which `certmix verify` compares; the package's own are in
+        `certmix.verification.plain`.
     """
 
     name: str

@@ -15,10 +15,8 @@ from certmix.radii._checks import Certificate, check_alpha, check_sigma, probabi
 from certmix.radii._normal import EPS, density, ndtr, ndtri, polynomial, quantile
 from certmix.types import FloatArray
 
-REACH = 8.0
+REACH, PARTS_A_UNIT = 8.0, 32
 """`half_widths` covers |a + b| / 2 up to here; pairs beyond have their equation solved by halving."""
-
-PARTS_A_UNIT = 32
 
 
 def exact_radius(

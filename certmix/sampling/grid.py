@@ -32,10 +32,9 @@ _ROUNDED = 2.0**-23 * (1 + 2.0**-20)
 
 @dataclass(frozen=True, eq=False)
 class GridPoint:
-    """An input on the grid: its coordinates in steps, int32 in the shape of the input.
+    """An input on the grid: coordinates in steps, int32, and at most how far (l2) it is from the input given.
 
-    `distance` bounds the l2 distance to the input that was given from above; `is_8bit` says that every value
-    given was one of k/255, to float32 precision: then the point is the 8-bit input that was meant.
+    `is_8bit`: every value given was one of k/255, to float32 precision; the point is the one that was meant.
     """
 
     steps: NDArray[np.int32]
@@ -62,10 +61,8 @@ class Grid:
     def of(cls, sigma: float) -> Grid:
         """Return the grid of a noise level."""
         if not _SMALLEST <= sigma <= 1 / _SMALLEST:
-            raise ParameterError(
-                f"sigma = {sigma}: noise is drawn for {_SMALLEST:g} to {1 / _SMALLEST:g}: use other units of "
-                "the input"
-            )
+            drawn = f"noise is drawn for {_SMALLEST:g} to {1 / _SMALLEST:g}"
+            raise ParameterError(f"sigma = {sigma}: {drawn}: use other units of the input")
         for levels in (_LEVELS, 1):  # k/255, else whole numbers, on the grid wherever that is not too fine
             if 2.0**-20 <= sigma <= 2 * FINEST / levels:
                 return cls(sigma, float(levels * math.ceil(Fraction(FINEST, levels) / Fraction(sigma))))
@@ -77,11 +74,7 @@ class Grid:
         return Fraction(self.sigma) * Fraction(self.per_unit)
 
     def nearest(self, values: ArrayLike) -> GridPoint:
-        """Return the grid point next to an input (any shape, float32 or float64).
-
-        A DataError refuses values that are not finite, or so large beside sigma that float32 would lose the
-        noise.
-        """
+        """Return the grid point next to an input (any shape); DataError if float32 would lose the noise."""
         given = np.array(values, np.float64, ndmin=1)
         steps = np.rint(given * self.per_unit)
         if not np.all(np.abs(steps) <= _MOST):  # NaN is neither
@@ -97,11 +90,8 @@ class Grid:
         distance = in_steps / self.per_unit * (1 + (given.size + 8) * 2.0**-52)
         scale = self.per_unit / _LEVELS
         levels = steps / scale
-        is_8bit = bool(
-            scale == np.rint(scale)
-            and np.all((levels == np.rint(levels)) & (levels >= 0) & (levels <= _LEVELS))
-            and np.all(off <= np.abs(given) * _ROUNDED)
-        )
+        whole = (levels == np.rint(levels)) & (levels >= 0) & (levels <= _LEVELS)
+        is_8bit = bool(scale == np.rint(scale) and np.all(whole) and np.all(off <= np.abs(given) * _ROUNDED))
         distance = math.nextafter(distance, math.inf) if off.any() else 0.0
         return GridPoint(steps.reshape(np.shape(values)).astype(np.int32), distance, is_8bit)
 

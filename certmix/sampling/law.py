@@ -34,13 +34,12 @@ _OTHER_ERRORS = Fraction(1, 2**72)
 
 @dataclass(frozen=True, eq=False)
 class NoiseLaw:
-    """An alias table (Walker 1977, Vose 1991) of |N|, exact in whole numbers.
+    """An alias table (Walker 1977, Vose 1991) of |N| with 2^bits cells, exact in whole numbers.
 
-    The table has 2^bits cells.  Of a random word of 32 bits the first is the sign, the next `bits` name a
-    cell, and the others begin a fraction.  `entries`, uint32 (2^bits,), hold the first 31 - bits bits of the
-    cell's threshold, then its alias; `rest` the threshold's other 32 bits, needed where the first ones
-    tie.  `reach` is the largest |N|, and `total_variation` an upper bound of that between the law that is
-    drawn and the Gaussian's, of one coordinate.
+    Of a random word of 32 bits the first is the sign, the next `bits` name a cell, and the others begin a
+    fraction.  `entries` (2^bits,) hold the first 31 - bits bits of the cell's threshold, then its alias;
+    `rest` the threshold's other 32 bits, needed where the first ones tie.  `reach` is the largest |N|, and
+    `total_variation` an upper bound, of one coordinate, of that between the law drawn and the Gaussian's.
     """
 
     bits: int
@@ -123,11 +122,6 @@ def noise_error(sigma: float, coordinates: int) -> float:
     """Return eps: how far a probability under the drawn noise may be from one under the Gaussian.
 
     The total variation of independent coordinates is at most the sum of theirs.
-
-    Examples
-    --------
-    >>> 1e-13 < noise_error(0.5, 3072) < 1e-11
-    True
     """
     return min(1.0, math.nextafter(noise_law(float(sigma)).total_variation * coordinates, 1.0))
 

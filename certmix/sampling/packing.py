@@ -10,20 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Draw:
-    """Samples of one image that are wanted: `start` to the last of `stops`.
+    """Samples of one image (any shape) that are wanted: number `start` to the last of the increasing `stops`.
 
-    Parameters
-    ----------
-    image
-        One input, any shape.
-    index
-        The input's index in its data set: part of the noise's key.
-    stops
-        Increasing sample numbers; the last one ends the sampling.
-    start
-        First sample, so that earlier ones are not drawn again.
-    stream
-        ``selection`` or ``estimation``: disjoint noise.
+    `index`, the input's in its data set, and `stream`, ``selection`` or ``estimation``, are part of the
+    noise's key.
     """
 
     image: Tensor
@@ -35,10 +25,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of a batch that hold samples of one draw, all before the same stop.
+    """Rows of a batch that hold samples, from number `begin` on, of one draw, all before the same stop.
 
-    ``draw`` and ``stop`` are positions in the list of draws and in its stops;
-    ``begin`` is the first sample's number, ``last`` whether the stop is reached.
+    ``draw`` and ``stop`` are positions in the list of draws and in its stops, ``last``: the stop is reached.
     """
 
     draw: int
@@ -63,10 +52,7 @@ class Cursor:
     done: int = 0
 
     def fill(self, draws: Sequence[Draw], size: int, alone: bool = False) -> tuple[list[Part], Cursor]:
-        """Return the parts of the next batch of at most `size` samples (none: the end) and where it ends.
-
-        With `alone` a batch holds samples of one draw.
-        """
+        """Return the parts of the next batch (none: the end), of one draw if `alone`, and where it ends."""
         parts: list[Part] = []
         row, at = 0, self
         while row < size and at.draw < len(draws):

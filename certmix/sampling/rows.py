@@ -20,9 +20,9 @@ from certmix.errors import ModelError
 def is_independent_of_place(call: Callable[[Tensor], Tensor], batch: Tensor) -> bool:
     """Return whether every row's logits are the same bits wherever it stands in the batch, which stays.
 
-    The batch is computed twice as it is, with each half of its rows (drawn at
-    random) exchanged for two kinds of other content, and in a random order.  A ModelError refuses a model
-    whose equal batches give unequal logits, whose rows depend on one another, or whose logits are not finite.
+    It is computed twice as it is, with each half of its rows (drawn at random) exchanged for two kinds of
+    other content, and in a random order.  A ModelError refuses a model whose equal batches give unequal
+    logits, whose rows depend on one another, or whose logits are not finite.
     """
     if len(batch) < 2:
         return True

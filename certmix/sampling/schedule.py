@@ -21,8 +21,6 @@ _SEQUENCE = [_FIRST]
 def look(number: int) -> int:
     """Return the sample number of look 0, 1, 2, ...: about a fifth more each time.
 
-    Examples
-    --------
     >>> [look(k) for k in range(12)]
     [100, 200, 300, 400, 500, 600, 700, 800, 1000, 1200, 1400, 1700]
     """
@@ -44,24 +42,14 @@ def _weight(samples: int) -> float:
 
 
 def _total() -> float:
-    """An upper bound of the sum of all weights.
-
-    Beyond 10^9 samples every look is more than 1.19 times the one before, so
-    the remaining weights are below a geometric series.
-    """
-    head = [look(k) for k in range(len(looks(10**9)))]
-    return sum(map(_weight, head)) + _weight(head[-1]) / (1.19**_FALL - 1)
+    """Return an upper bound of the sum of all weights."""
+    head = looks(10**9)  # beyond it each is more than 1.19 times the one before: below a geometric series
+    return (sum(map(_weight, head)) + _weight(head[-1]) / (1.19**_FALL - 1)) * (1 + 1e-12)
 
 
-_TOTAL = _total() * (1 + 1e-12)
+_TOTAL = _total()
 
 
 def share(number: int) -> float:
-    """Return the share of the failure probability of one look; all shares sum to at most 1.
-
-    Examples
-    --------
-    >>> sum(share(k) for k in range(300)) < 1
-    True
-    """
+    """Return the share of the failure probability of one look; all shares sum to at most 1."""
     return _weight(look(number)) / _TOTAL
