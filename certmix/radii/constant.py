@@ -39,11 +39,7 @@ def softmax_probabilities(logits: FloatArray) -> FloatArray:
 
 
 def constant_radius(
-    logits: ArrayLike,
-    alpha: float,
-    constant: float,
-    constant_of: str = "logits",
-    margin_slack: float = 0.0,
+    logits: ArrayLike, alpha: float, constant: float, constant_of: str = "logits", margin_slack: float = 0.0
 ) -> tuple[FloatArray, IntArray]:
     """Return the radii within which a mix keeps h's class, from clean logits z of h and a constant L.
 

@@ -267,9 +267,7 @@ def print_table(
 
 
 def write_files(
-    folder: str | Path,
-    table: Table,
-    plots: Mapping[str, Callable[[str], bytes]] = MappingProxyType({}),
+    folder: str | Path, table: Table, plots: Mapping[str, Callable[[str], bytes]] = MappingProxyType({})
 ) -> list[Path]:
     """Write ``NAME.{json,csv,md,tex}`` of the table, and each plot's ``.png`` and ``.svg``; return the files.
 

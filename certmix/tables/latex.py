@@ -11,15 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from certmix.errors import one_line
-from certmix.tables.table import (
-    Printed,
-    Table,
-    key_columns,
-    packed,
-    printed,
-    printed_columns,
-    printed_notes,
-)
+from certmix.tables.table import Printed, Table, key_columns, packed, printed, printed_columns, printed_notes
 from certmix.text import UNKNOWN
 
 _LINE_WIDTH = 344.0  # points; LaTeX's article has 345

@@ -8,15 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from certmix.errors import one_line
-from certmix.tables.table import (
-    Cell,
-    Table,
-    key_columns,
-    packed,
-    printed,
-    printed_columns,
-    printed_notes,
-)
+from certmix.tables.table import Cell, Table, key_columns, packed, printed, printed_columns, printed_notes
 
 
 @dataclass(frozen=True)
