@@ -124,12 +124,6 @@ def share_text(count: int, images: int) -> tuple[str, str, str]:
     return floor_percent(count / images), *interval_ends((float(low[0]), float(high[0])))
 
 
-def reach_steps(reach: FloatArray, images: int, along: Axis) -> Steps:
-    """Return as a curve how many images could reach radii, never below the true number."""
-    counts = np.rint(reach[:, 1] * images).astype(np.int64)
-    return along.units(reach[1:, 0]).tolist(), counts[:-1].tolist()
-
-
 def outline(curve: Steps, above: Steps, images: int, end: int) -> str:
     """Return the area between two curves as an SVG path, 1000 by 1000; page.js draws it the same way."""
 
@@ -190,7 +184,10 @@ def chart(
         if twin:
             twin[0]["under"] += f", {one.under}"
             continue
-        reach = [reach_steps(part, one.images, along) for part in one.reach]
+        reach = [  # how many images could reach radii, never below the true number
+            (along.units(part[1:, 0]).tolist(), np.rint(part[:-1, 1] * one.images).astype(np.int64).tolist())
+            for part in one.reach
+        ]
         for count in {0, *(count for _, counts in (*curves, *reach) for count in counts)}:
             figures.setdefault(f"{one.images}:{count}", share_text(count, one.images))
         shown = curves[min(at, len(curves) - 1)] if curves else None
@@ -302,9 +299,8 @@ def compared(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _named(name: str, found: Certified, k: int) -> tuple[str, str]:
-    row = found.summary.rows[k]
-    label = symbols(classifier_label(row.classifier, found.summary.alpha))
-    return f"{name}: {label}", certificate_label(row.certificate)
+    row, alpha = found.summary.rows[k], found.summary.alpha
+    return f"{name}: {symbols(classifier_label(row.classifier, alpha))}", certificate_label(row.certificate)
 
 
 def _comparability(runs: Sequence[tuple[str, Run, Certified]]) -> list[tuple[bool, str]]:

@@ -52,14 +52,10 @@ def margin_slack_of(alpha: float) -> float:
     return 0.0 if alpha == 1.0 else MARGIN_SLACK
 
 
-CERTIFICATES = LazyTable(
-    {
-        "exact": "certmix.radii.exact:CERTIFICATE",
-        "smoothing": "certmix.radii.theorems:SMOOTHING",
-        "lipschitz": "certmix.radii.theorems:TIGHT",
-        "lipschitz-paper": "certmix.radii.theorems:PAPER",
-    }
-)
+CERTIFICATES = LazyTable({
+    "exact": "certmix.radii.exact:CERTIFICATE", "smoothing": "certmix.radii.theorems:SMOOTHING",
+    "lipschitz": "certmix.radii.theorems:TIGHT", "lipschitz-paper": "certmix.radii.theorems:PAPER",
+})  # fmt: skip
 """Certificates by name; the first is the default."""
 
 

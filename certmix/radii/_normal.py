@@ -89,9 +89,8 @@ def quantile(x: float, complement: float, table: FloatArray) -> float:
     bits = np.float64(tail).view(np.int64)
     part = np.uint64(_LAST - (bits >> _REST))  # of numbers outside the table it is huge
     if part < np.uint64(len(table)):
-        within = (
-            bits & ((1 << _REST) - 1)
-        ) << _PART_BITS | 1023 << 52  # its other bits, of a float in [1, 2)
+        # its other bits, of a float in [1, 2)
+        within = (bits & ((1 << _REST) - 1)) << _PART_BITS | 1023 << 52
         w = polynomial(table, part, 2.0 * np.int64(within).view(np.float64) - 3.0)
     else:
         w = ndtri(tail)

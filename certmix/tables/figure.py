@@ -31,11 +31,8 @@ NORM_SIGNS = {"l1": "\u2113\u2081", "l2": "\u2113\u2082", "linf": "\u2113\u221e"
 _METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
 _DOTS_PER_INCH = 200
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "certmix",
-    "font.size": 10,
-    "legend.fontsize": 9,
-}
+    "svg.fonttype": "none", "svg.hashsalt": "certmix", "font.size": 10, "legend.fontsize": 9,
+}  # fmt: skip
 _LETTER = 0.075  # inches, of a legend's text
 _HANDLE = 0.62  # inches, of a legend's line and the blanks around it
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))

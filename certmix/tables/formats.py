@@ -86,20 +86,16 @@ def json_table(table: Table) -> str:
     headings = [*first, *table.headings]
     keys = identifiers(headings)
     found = table.data or {
-        "schema_version": SCHEMA_VERSION,
-        "name": table.name,
-        "title": table.title,
-        "settings": table.settings,
-        "complete": table.complete,
+        "schema_version": SCHEMA_VERSION, "name": table.name, "title": table.title,
+        "settings": table.settings, "complete": table.complete,
         "columns": [{"key": k, "heading": h} for k, h in zip(keys, headings, strict=True)],
         "rows": [
             dict(zip(keys, [*([name] if first else []), *map(_object, row)], strict=True))
             for name, rows in table.blocks()
             for row in rows
         ],
-        "notes": table.notes,
-        "extra": table.extra,
-    }
+        "notes": table.notes, "extra": table.extra,
+    }  # fmt: skip
     return json.dumps(plain(found), indent=2, allow_nan=False) + "\n"
 
 

@@ -23,18 +23,11 @@ _FOLDED = 0.28  # share of the line that they then take
 _PAGE = 31.0  # lines that fit on a page between a caption and notes
 _HEADING = 3.0  # lines that headings and rules take
 
-_SPECIAL = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': r"\char34{}",
-        **{c: f"\\{c}" for c in "{}$&#_%"},
-    }
-)
+_SPECIAL = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\char34{}",
+    **{c: f"\\{c}" for c in "{}$&#_%"},
+})  # fmt: skip
 _SYMBOLS = {
     r"\textgreater{}=": r"$\geq$", r"\textgreater{}": "$>$", "sigma": r"$\sigma$", "alpha": r"$\alpha$",
     "beta": r"$\beta$", "l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$",
@@ -150,16 +143,12 @@ def _opening(table: Table, *, continued: bool) -> list[str]:
             "Clopper--Pearson interval over images."
         )
     return [
-        r"\begin{table}",
-        r"\centering",
-        r"\footnotesize",
-        r"\setlength{\tabcolsep}{3pt}",
-        r"\setlength{\belowcaptionskip}{6pt}",
-        r"\renewcommand{\arraystretch}{1.5}",
+        r"\begin{table}", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}",
+        r"\setlength{\belowcaptionskip}{6pt}", r"\renewcommand{\arraystretch}{1.5}",
         *([r"\addtocounter{table}{-1}"] if continued else []),
         f"\\caption{{{partial}{caption}}}",
         *([] if continued else [f"\\label{{tab:{table.name}}}"]),
-    ]
+    ]  # fmt: skip
 
 
 def _tabular(columns: Sequence[_Column], rows: Sequence[_Row], block: Sequence[int]) -> list[str]:

@@ -6,13 +6,13 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from certmix.errors import one_line
 from certmix.tables.table import Cell, Table, key_columns, packed, printed, printed_columns, printed_notes
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     """Where and how finely intervals are shown, the share of the width for words, blanks between columns."""
 
     beside: bool
@@ -23,19 +23,11 @@ class _Layout:
 
 
 _LAYOUTS = (
-    _Layout(True, 1, whole=True),
-    _Layout(True, 1),
-    _Layout(False, 1, whole=True),
-    _Layout(False, 1),
-    _Layout(True, 1, fold=2),
-    _Layout(False, 1, fold=2),
-    _Layout(False, 0),
-    _Layout(False, 0, gap=1),
-    _Layout(False, 0, fold=2),
-    _Layout(False, 1, fold=4),
-    _Layout(False, 0, fold=4),
+    _Layout(True, 1, whole=True), _Layout(True, 1), _Layout(False, 1, whole=True), _Layout(False, 1),
+    _Layout(True, 1, fold=2), _Layout(False, 1, fold=2), _Layout(False, 0), _Layout(False, 0, gap=1),
+    _Layout(False, 0, fold=2), _Layout(False, 1, fold=4), _Layout(False, 0, fold=4),
     _Layout(False, 0, fold=4, gap=1),
-)
+)  # fmt: skip
 """From the most telling one to the narrowest."""
 _LEAST = 10  # letters that a column of words keeps
 

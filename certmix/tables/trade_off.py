@@ -147,14 +147,10 @@ class TradeOff:
                 figures = {"alpha": mix.alpha, "clean_accuracy": mix.clean_accuracy, "rows": rows}
                 matches.append(whose | figures)
         return {
-            "schema_version": SCHEMA_VERSION,
-            "at_radius": self.at_radius,
-            "wanted_clean_accuracy": self.wanted_clean_accuracy,
-            "sources": sources,
-            "matches": matches,
-            "notes": self.notes,
-            "details": self.details,
-        }
+            "schema_version": SCHEMA_VERSION, "at_radius": self.at_radius,
+            "wanted_clean_accuracy": self.wanted_clean_accuracy, "sources": sources, "matches": matches,
+            "notes": self.notes, "details": self.details,
+        }  # fmt: skip
 
 
 def on_front(clean: Sequence[float], certified: Sequence[float]) -> list[bool]:
