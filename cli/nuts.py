@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from certmix.errors import ParameterError, check_choice
+from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
