@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,7 @@ from torch import nn
 
 from certmix.certification.describe import identity_of, in_one_precision, load
 from certmix.certification.evaluate import CertifyResult
-from certmix.certification.request import (
-    CertifyRequest,
-    DeterministicRequest,
-    GivenConstant,
-    Margin,
-    draws_no_samples,
-)
+from certmix.certification.request import CertifyRequest, GivenConstant, Margin, draws_no_samples
 from certmix.certification.run import CertmixWarning, run_certify
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.models.mixture import MixedClassifier
@@ -40,20 +32,6 @@ Model = str | nn.Module | SmoothedClassifier
 SIDES = {"lower-bound": "lower bound", "point": "value"}
 """What can be held against the threshold, and what guarantee files call it."""
 _NAMED = 8
-
-
-@contextmanager
-def as_it_was(modules: tuple[nn.Module, ...]) -> Iterator[None]:
-    """Put evaluation or training mode and gradients of parameters back as they were."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    wanted = [(weight, weight.requires_grad) for module in modules for weight in module.parameters()]
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        for weight, requires_grad in wanted:
-            weight.requires_grad_(requires_grad)
 
 
 def certify_given(
@@ -80,10 +58,9 @@ def certify_given(
         robust, sigma = model.base, model.sigma
     elif isinstance(model, MixedClassifier):
         if (model.trust, model.form) != ("constant", "probabilities"):
-            raise ParameterError(
-                f"a mix with trust {model.trust!r} of {model.form} has no certificates: only trust "
-                "'constant' of probabilities has; make the MixedClassifier with these"
-            )
+            told = f"a mix with trust {model.trust!r} of {model.form} has no certificates"
+            remedy = "only trust 'constant' of probabilities has; make the MixedClassifier with these"
+            raise ParameterError(f"{told}: {remedy}")
         if standard is not None:
             raise ParameterError("the mix has a standard classifier of its own: leave standard out")
         standard, robust, alpha = model.standard, model.robust, model.alpha
@@ -93,38 +70,36 @@ def certify_given(
     kinds = (Margin, GivenConstant) if plain else (CertifyRequest,)
     unknown = [key for key in options if not any(key in kind.__struct_fields__ for kind in kinds)]
     if unknown:
-        raise ParameterError(
-            f"unknown options for certificate {certificate}: {', '.join(unknown)}; see certmix.certify"
-        )
+        told = f"unknown options for certificate {certificate}: {', '.join(unknown)}"
+        raise ParameterError(f"{told}; see certmix.certify")
     sources = Sources(**named, standard=standard, robust=robust)
     request: Any
     if plain:
-        named_norm = {} if norm is None else {"norm": norm}
-        asked = {"alpha": alpha, "certificate": certificate, **named_norm, **options}
-        request = settings(DeterministicRequest, asked)
+        options |= {} if norm is None else {"norm": norm}
+        request = settings(Margin | GivenConstant, {"alpha": alpha, "certificate": certificate, **options})
     else:
         request = CertifyRequest(sigma, alpha, certificates=(certificate,), **options)  # type: ignore[arg-type]
-    folder = None
-    with as_it_was(tuple(one for one in (standard, robust) if isinstance(one, nn.Module))):
-        try:
-            if runs is not None:  # its folder has the name that `certmix certify` would give it
-                on = resolve_device(device)
-                loaded = load(request, sources, on, lambda sentence: None)
-                request = in_one_precision(
-                    request,
-                    loaded,
-                    lambda: automatic_precision(on),
-                    lambda one: Path(runs) / one.folder_name(),
-                )
-                folder = Path(runs) / identity_of(request, loaded).folder_name()
-            result: CertifyResult = run_certify(
-                request, sources, output=folder, in_memory=folder is None, device=device,
-                batch_size=batch_size, say=remarks.append,
-            )  # fmt: skip
-        except (AssertionError, SystemExit) as error:  # neither is for whoever tests to take for a verdict
-            raise ModelError(
-                f"nothing was certified: {describe(error)}: run the model on such inputs by itself to see why"
-            ) from error
+    folder, modules = None, [one for one in (standard, robust) if isinstance(one, nn.Module)]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    wanted = [(weight, weight.requires_grad) for module in modules for weight in module.parameters()]
+    try:
+        if runs is not None:  # its folder has the name that `certmix certify` would give it
+            on, folder_of = resolve_device(device), lambda one: Path(runs) / one.folder_name()
+            loaded = load(request, sources, on, lambda sentence: None)
+            request = in_one_precision(request, loaded, lambda: automatic_precision(on), folder_of)
+            folder = folder_of(identity_of(request, loaded))
+        result: CertifyResult = run_certify(
+            request, sources, output=folder, in_memory=folder is None, device=device,
+            batch_size=batch_size, say=remarks.append,
+        )  # fmt: skip
+    except (AssertionError, SystemExit) as error:  # neither is for whoever tests to take for a verdict
+        remedy = "run the model on such inputs by itself to see why"
+        raise ModelError(f"nothing was certified: {describe(error)}: {remedy}") from error
+    finally:  # the models are as they were
+        for part, training in modes:
+            part.training = training
+        for weight, requires_grad in wanted:
+            weight.requires_grad_(requires_grad)
     if not result.summary.complete:
         raise KeyboardInterrupt
     return result
@@ -147,27 +122,24 @@ def assert_certified(
     Parameters
     ----------
     model
-        The robust classifier h before noise: a torch module, or a name as
-        `certmix.models.spec.load_model` takes it.  A `MixedClassifier` brings g
-        and alpha, a `SmoothedClassifier` its noise level.  Its mode and the
-        gradients of its parameters are left as they were.
+        The robust classifier h before noise: a torch module, whose mode and gradients stay as they were, or a
+        name as `certmix.models.spec.load_model` takes it.  A `MixedClassifier` brings g and alpha, a
+        `SmoothedClassifier` its noise level.
     radius
         In units of the input; 0 stands for any radius > 0.
     at_least
         The least share that will do.
     sigma, alpha
-        Noise level, None for certificates without samples; mixing weight in
-        [1/2, 1], by default the mix's own, or 1: the model alone.
+        Noise level, None for certificates without samples; mixing weight in [1/2, 1], by default the mix's
+        own, or 1: the model alone.
     on
-        ``"lower-bound"``: the one-sided 95 % Clopper-Pearson bound over images
+        ``"lower-bound"``: the one-sided 95 % bound of Clopper and Pearson (Biometrika 26, 1934) over images
         must reach `at_least`; ``"point"``: the share of these images.
     runs
-        Folder of run folders, where samples are kept and used again; None
-        draws them anew and keeps nothing.
+        Folder of run folders, where samples are kept and used again; None keeps nothing.
     **options
-        ``certificate`` (default ``"exact"``), ``standard``, ``data``, ``images``,
-        ``samples``, ``failure_probability``, ``seed``, ``device``, ``norm``, ...: as for
-        `certmix.certify`.
+        ``certificate`` (default ``"exact"``), ``standard``, ``data``, ``images``, ``samples``, ``norm``, ...:
+        as for `certmix.certify`.
 
     Returns
     -------
@@ -180,11 +152,6 @@ def assert_certified(
         If the share falls short; the message says by how much, and which images did.
     CertmixError
         For anything that cannot be certified as asked.
-
-    References
-    ----------
-    C. J. Clopper, E. S. Pearson, The use of confidence or fiducial limits
-    illustrated in the case of the binomial, Biometrika 26 (1934).
     """
     __tracebackhide__ = True
     if on not in SIDES:

@@ -26,20 +26,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check.
+    """The result of one check, of a name that does not change between runs, in one line.
 
-    Parameters
-    ----------
-    check
-        Its name, in words that do not change between runs: ``"radii"``, ``"data checksum"``.
-    outcome
-        Whether what was claimed holds, fails, or could not be looked at.
-    message
-        One line: what was compared, and what was found where it fails.
-    images
-        Indices of the images concerned; the first few.
-    count
-        How many images are concerned.
+    ``images`` are the first of the ``count`` images concerned, by index.
     """
 
     check: str
@@ -61,8 +50,7 @@ class CheckResult:
 
 def worst(results: Iterable[Any]) -> Outcome:
     """Return the gravest outcome of checks and judgements; HOLDS of nothing at all."""
-    order = list(Outcome)
-    return max((result.outcome for result in results), key=order.index, default=Outcome.HOLDS)
+    return max((result.outcome for result in results), key=list(Outcome).index, default=Outcome.HOLDS)
 
 
 def judged(check: str, faults: Iterable[tuple[int | None, str]], good: str) -> CheckResult:

@@ -1,9 +1,4 @@
-"""Guarantee files: TOML that names data, two models, a certificate, and what must hold.
-
-They are parsed and never evaluated; errors name the line.  What [data] and the
-models take are the fields of `DataClaim` and `ModelClaim`; what [certificate]
-and [sampling] take are those of the certificate's own request.
-"""
+"""Guarantee files: TOML that names data, two models, a certificate, and what must hold; never evaluated."""
 
 from __future__ import annotations
 
@@ -13,17 +8,11 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from certmix.certification.request import (
-    CertifyRequest,
-    DeterministicRequest,
-    GivenConstant,
-    Margin,
-    Sampled,
-    draws_no_samples,
-)
+from certmix.certification.request import KINDS, CertifyRequest, DeterministicRequest, draws_no_samples
 from certmix.data import DATASETS
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.models.zoo import zoo_names
@@ -43,11 +32,6 @@ SAMPLING = (
     "precision",
 )  # fmt: skip
 """Keys of the two tables that one request is made from."""
-KINDS = {"margin": Margin, "lipschitz-constant": GivenConstant}
-"""Requests of the certificates that draw no samples."""
-
-_LIBRARIES = ("timm:", "robustbench:")
-_MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def check_text(value: object) -> str:
@@ -108,8 +92,7 @@ class ModelClaim(Settings, frozen=True):
 class Guarantee:
     """What a guarantee file says: what must hold, of which data and models, certified by which request.
 
-    Paths are relative to the folder of `path`; ``standard`` None leaves g out.  `lines` are those of the
-    requirements in the file, where known.
+    Paths are relative to the folder of `path`; `lines` are those of the requirements in the file.
     """
 
     requirements: tuple[Requirement, ...]
@@ -142,42 +125,30 @@ def read_guarantee(path: str | Path) -> Guarantee:
     except UnicodeDecodeError:
         raise ParameterError(f"{path} is not UTF-8 text: name a guarantee file (TOML)") from None
     except OSError as error:
-        raise ParameterError(
-            f"{path} cannot be read ({error.strerror}): name a guarantee file or the folder of a run"
-        ) from None
+        told = f"{path} cannot be read ({error.strerror})"
+        raise ParameterError(f"{told}: name a guarantee file or the folder of a run") from None
 
 
 class Lines:
     """Where keys and texts stand in a file, as far as a look at its lines can tell."""
 
     def __init__(self, where: str, text: str) -> None:
-        self._where, self._lines = where, text.splitlines()
-
-    def of_key(self, table: str, key: str) -> int | None:
-        """Return the line (from 1) of a key in a table, of the table if there is no such key."""
-        current, heading = "", None
-        for number, line in enumerate(self._lines, 1):
-            if header := re.match(r"\s*\[+\s*\"?([^\]\"]*?)\"?\s*\]", line):
-                current = header[1]
-                heading = number if current == table else heading
-            elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
-                return number
-        return heading
-
-    def of_text(self, text: str) -> int | None:
-        """Return the line on which a text stands in quotes."""
-        forms = (f'"{text}"', f"'{text}'")
-        return next((n for n, line in enumerate(self._lines, 1) if any(f in line for f in forms)), None)
+        self._where, self.lines = where, text.splitlines()
 
     def wrong(self, place: int | tuple[str, str] | None, message: str) -> ParameterError:
-        """Return the error of a line, or of a key in a table, ready to raise."""
-        line = self.of_key(*place) if isinstance(place, tuple) else place
+        """Return the error of a line, of a key in a table, or of the table if it lacks the key."""
+        line = place if isinstance(place, int) else None
+        if isinstance(place, tuple):
+            current, (table, key) = "", place
+            for number, row in enumerate(self.lines, 1):
+                if header := re.match(r"\s*\[+\s*\"?([^\]\"]*?)\"?\s*\]", row):
+                    current = header[1]
+                    line = number if current == table else line
+                elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", row):
+                    line = number
+                    break
         where = self._where if line is None else f"{self._where}, line {line}"
         return ParameterError(one_line(f"{where}: {message}"))
-
-
-class _Images(Settings, frozen=True):
-    images: Sampled = 100
 
 
 TABLES = {
@@ -190,26 +161,41 @@ TABLES = {
 """Table -> its keys."""
 
 
-def parse_guarantee(text: str, path: str | Path = "guarantee.toml") -> Guarantee:
+def parse_guarantee(content: str, path: str | Path = "guarantee.toml") -> Guarantee:
     """Return what the text of a guarantee file says; see `read_guarantee`."""
-    lines = Lines(Path(path).name, text)
+    lines = Lines(Path(path).name, content)
     try:
-        content = tomllib.loads(text)
+        read = tomllib.loads(content)
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise lines.wrong(None, f"not TOML ({reason}): mend this place") from None
-    tables = _tables(lines, content)
-    version = content.get("version")
+    tables = _tables(lines, read)
+    version = read.get("version")
     if version != VERSION or version is True:
         told = f"version = {one_line(str(version))[:40]}, this certmix reads {VERSION}: "
         raise lines.wrong(("", "version"), f"{told}write version = {VERSION}, or update certmix")
-    if "requirements" not in content:
+    if "requirements" not in read:
         raise lines.wrong(None, "no requirements: write for example requirements = ['clean_accuracy >= 0.8']")
-    requirements, places = _requirements(lines, content["requirements"])
+    texts, requirements, places = read["requirements"], [], {}
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        told = f"requirements = {one_line(repr(texts))[:40]}: give a list of texts in quotes"
+        raise lines.wrong(("", "requirements"), told)
+    for text in texts:
+        forms = (f'"{text}"', f"'{text}'")
+        line = next((n for n, row in enumerate(lines.lines, 1) if any(form in row for form in forms)), None)
+        try:
+            requirement = parse_requirement(check_text(text))
+        except ParameterError as error:
+            raise lines.wrong(line or ("", "requirements"), str(error)) from None
+        if requirement in requirements:
+            raise lines.wrong(line, f"requirement {text!r} stands there twice: remove one")
+        requirements.append(requirement)
+        if line is not None:
+            places[requirement] = line
     named = tables["data"]
     if named.get("input_range") == "none":
         named["input_range"] = None
-    images = _values(lines, "data", _Images, {"images": named.pop("images", 100)}).images
+    images = named.pop("images", 100)
     data = _values(lines, "data", DataClaim, named)
     standard, robust = (_claim(lines, name, tables.get(name)) for name in ("standard", "robust"))
     if robust is None:
@@ -219,7 +205,7 @@ def parse_guarantee(text: str, path: str | Path = "guarantee.toml") -> Guarantee
         if one.quantity == "clean_accuracy" and one.classifier != "robust":
             told = f"{one.name} needs the standard classifier: add a table [standard], or write "
             raise lines.wrong(places.get(one), f"{told}robust.clean_accuracy")
-    return Guarantee(requirements, data, standard, robust, request, Path(path), places)
+    return Guarantee(tuple(requirements), data, standard, robust, request, Path(path), places)
 
 
 def _tables(lines: Lines, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -259,9 +245,9 @@ def _values(lines: Lines, table: str, kind: Any, given: dict[str, Any]) -> Any:
                     raise ParameterError(f"{one.words} = {value!r:.20}: give a number of at most 10^12")
                 one.checked(value)
             except ParameterError as error:
-                place = "sampling" if one.name in SAMPLING else table, one.name
+                place = {**dict.fromkeys(SAMPLING, "sampling"), "images": "data"}.get(one.name, table)
                 told = str(error) if str(error).startswith(one.words) else f"{one.name}: {error}"
-                raise lines.wrong(place, _spelt(told)) from None
+                raise lines.wrong((place, one.name), _spelt(told)) from None
     try:
         return settings(kind, given)
     except CertmixError as error:
@@ -277,27 +263,6 @@ def _spelt(message: str) -> str:
     return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
 
 
-def _requirements(lines: Lines, texts: Any) -> tuple[tuple[Requirement, ...], dict[Requirement, int]]:
-    place = lines.of_key("", "requirements")
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        told = f"requirements = {one_line(repr(texts))[:40]}: give a list of texts in quotes"
-        raise lines.wrong(place, told)
-    found: list[Requirement] = []
-    places = {}
-    for text in texts:
-        line = lines.of_text(text)
-        try:
-            requirement = parse_requirement(check_text(text))
-        except ParameterError as error:
-            raise lines.wrong(line or place, str(error)) from None
-        if requirement in found:
-            raise lines.wrong(line, f"requirement {text!r} stands there twice: remove one")
-        found.append(requirement)
-        if line is not None:
-            places[requirement] = line
-    return tuple(found), places
-
-
 def _claim(lines: Lines, name: str, values: dict[str, Any] | None) -> ModelClaim | None:
     if values is None:
         return None
@@ -306,15 +271,12 @@ def _claim(lines: Lines, name: str, values: dict[str, Any] | None) -> ModelClaim
         raise lines.wrong((name, "model"), f"no model in [{name}]: {remedy}")
     claim: ModelClaim = _values(lines, name, ModelClaim, values)
     if claim.pin and claim.checksum is None:
-        raise lines.wrong(
-            (name, "pin"), f"[{name}] is pinned without a checksum: add it, or write pin = false"
-        )
+        told = f"[{name}] is pinned without a checksum: add it, or write pin = false"
+        raise lines.wrong((name, "pin"), told)
     return claim
 
 
-def _request(
-    lines: Lines, tables: dict[str, dict[str, Any]], images: int | str
-) -> CertifyRequest | DeterministicRequest:
+def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> Any:
     """Return what the tables ask for, with one certificate."""
     given, sampling = dict(tables["certificate"]), tables["sampling"]
     name, norm = given.pop("name", "exact"), given.pop("norm", None)
@@ -329,7 +291,7 @@ def _request(
     except ParameterError as error:
         key = next((key for key in ("sigma", "norm") if str(error).startswith(key)), "name")
         raise lines.wrong(("certificate", key), _spelt(str(error))) from None
-    kind: Any = KINDS[name] if plain else CertifyRequest
+    kind: Any = KINDS[f"certify-{name}"] if plain else CertifyRequest
     for key in given:
         if key not in kind.__struct_fields__:
             told = f"{key} is not for certificate {name}: leave it out"
@@ -345,9 +307,7 @@ def _request(
         raise lines.wrong(("sampling", "precision"), told)
     own: dict[str, Any] = {"certificate": name} if plain else {"certificates": (name,), "precision": "fp32"}
     named = {} if norm is None else {"norm": norm}
-    return _values(  # type: ignore[no-any-return]
-        lines, "certificate", kind, {**own, "images": images, **named, **given, **sampling}
-    )
+    return _values(lines, "certificate", kind, {**own, "images": images, **named, **given, **sampling})
 
 
 def _quotients(value: Any) -> Any:
@@ -399,9 +359,7 @@ def _value(key: str, value: Any) -> str:
     return _quoted(written(value)) if quotient else repr(value)
 
 
-def _quoted(text: str | bool) -> str:
-    """Return a basic string of TOML, or a truth value; JSON's escapes are among its own."""
-    return json.dumps(text, ensure_ascii=False)
+_quoted = partial(json.dumps, ensure_ascii=False)  # TOML's basic strings have JSON's escapes
 
 
 # Paths: relative to the file's folder, whatever the working directory is.
@@ -431,11 +389,8 @@ def _joined(text: str, folder: Path) -> Path:
 
 
 def _model(text: str, folder: Path) -> str:
-    """Return a model's spec with its path, if it has one, made absolute.
-
-    ``package.module:factory`` stays as it is unless a file of that name lies in the folder.
-    """
-    if text in zoo_names() or text.startswith(_LIBRARIES):
+    """Return a model's spec with its path, if any, made absolute; a module's only if it is a file there."""
+    if text in zoo_names() or text.startswith(("timm:", "robustbench:")):
         return text
     if text.startswith("nuts:"):
         place, mark, part = text.removeprefix("nuts:").partition("#")
@@ -443,7 +398,8 @@ def _model(text: str, folder: Path) -> str:
     file, colon, factory = text.rpartition(":")
     if not colon:
         return str(_joined(text, folder))
-    if _MODULE.fullmatch(text) and not file.endswith(".py") and not (folder / file).exists():
+    module = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) and not file.endswith(".py")
+    if module and not (folder / file).exists():
         return text
     return f"{_joined(file, folder)}:{factory}"
 
@@ -451,10 +407,7 @@ def _model(text: str, folder: Path) -> str:
 def relative_claims(
     sources: dict[str, Any], folder: Path
 ) -> tuple[DataClaim, ModelClaim | None, ModelClaim | None]:
-    """Return the claims that name what the stored sources of a run name, seen from a folder.
-
-    Checksums are left out; ``robust`` is None where the run took the shipped model of its noise level.
-    """
+    """Return data, g, and h (None: the shipped one), as a run's sources name them, seen from a folder."""
     limits = sources.get("input_range")
     data = DataClaim(
         _relative(sources["data"], folder), sources["split"], None if limits is None else tuple(limits),

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 MARKS = {Outcome.HOLDS: "\u2713", Outcome.FAILS: "\u2717", Outcome.UNCHECKED: "?"}
-GRAVITY = (Outcome.FAILS, Outcome.UNCHECKED, Outcome.HOLDS)
 WORDS = {Outcome.HOLDS: "holds", Outcome.FAILS: "does not hold", Outcome.UNCHECKED: "could not be checked"}
 
 Row = tuple[str, str, Outcome, str]
@@ -41,31 +40,26 @@ def _heading(found: Verification) -> str:
     return one_line(f"{found.kind} {found.target}: {WORDS[found.outcome]}")
 
 
-def _facts(found: Verification, why: bool = True) -> list[str]:
-    """Return the run folder, what was sampled (and why), and what the bounds mean, one line each."""
+def _facts(found: Verification) -> list[str]:
+    """Return the run folder, what was sampled and why, and what the bounds mean, one line each."""
     lines = [] if found.run is None else [f"run: {found.run}"]
     if found.sampling is not None:
         done = found.sampling
-        lines.append(
-            f"sampling: {done.reused_images:,} images reused, {done.drawn_images:,} drawn for, "
-            f"{done.drawn_samples:,} samples drawn. {' '.join(done.why) if why else ''}".strip()
-        )
+        images = f"{done.reused_images:,} images reused, {done.drawn_images:,} drawn for"
+        drawn = f"{done.drawn_samples:,} samples drawn."
+        lines.append(" ".join([f"sampling: {images}, {drawn}", *done.why]))
     if found.judgements:
-        lines.append(
-            "Each lower bound is one-sided, over images, and holds with probability "
-            f"{100 * CONFIDENCE:.0f} % taken alone, not all together."
-        )
+        told = f"holds with probability {100 * CONFIDENCE:.0f} % taken alone, not all together."
+        lines.append(f"Each lower bound is one-sided, over images, and {told}")
     return [one_line(line) for line in lines]
 
 
 def text(found: Verification, details: bool = True) -> str:
-    """Return what people read on a terminal: a heading, the facts, and a line for each result, gravest first.
-
-    Without `details`, checks that hold are named in one paragraph, save those that sample again.
-    """
+    """Return what people read on a terminal, gravest first; without `details` what holds in a paragraph."""
     lines = [_heading(found), *(f"  {fact}" for fact in _facts(found))]
     quiet = []
-    for kind, name, outcome, message in sorted(_rows(found), key=lambda row: GRAVITY.index(row[2])):
+    gravest = sorted(_rows(found), key=lambda row: list(Outcome).index(row[2]), reverse=True)
+    for kind, name, outcome, message in gravest:
         if details or kind == "requirement" or outcome is not Outcome.HOLDS or name in SAMPLED_AGAIN:
             lines.append(f"{MARKS[outcome]} {name}: {message}")
         else:
@@ -96,12 +90,9 @@ def _escaped(words: str) -> str:
 def junit(found: Verification) -> str:
     """Return JUnit XML: one suite, one case a result; what could not be checked is an error."""
     rows = _rows(found)
-    counts = {
-        "tests": len(rows),
-        "failures": sum(outcome is Outcome.FAILS for *_, outcome, _ in rows),
-        "errors": sum(outcome is Outcome.UNCHECKED for *_, outcome, _ in rows),
-    }
-    totals = {name: str(number) for name, number in counts.items()}
+    outcomes = [outcome for *_, outcome, _ in rows]
+    failures, errors = (str(outcomes.count(one)) for one in (Outcome.FAILS, Outcome.UNCHECKED))
+    totals = {"tests": str(len(rows)), "failures": failures, "errors": errors}
     root = ElementTree.Element("testsuites", {"name": "certmix verify", **totals})
     suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(found.target), **totals, "skipped": "0"})
     for kind, name, outcome, message in rows:
@@ -124,10 +115,7 @@ def _xml(words: str) -> str:
 
 
 def github(found: Verification) -> str:
-    """Return workflow commands: an error for each result that does not hold, and a notice of the whole.
-
-    Errors about requirements name their line in the guarantee file.
-    """
+    """Return workflow commands: an error for each result that does not hold, and a notice of the whole."""
     lines = []
     for kind, name, outcome, message in _rows(found):
         if outcome is Outcome.HOLDS:
@@ -147,9 +135,8 @@ def github(found: Verification) -> str:
 
 def _command(name: str, properties: dict[str, str], message: str) -> str:
     """Return one workflow command, with everything escaped that would end or extend it."""
-    listed = ",".join(
-        f"{key}={_data(value).replace(':', '%3A').replace(',', '%2C')}" for key, value in properties.items()
-    )
+    escaped = {key: _data(value).replace(":", "%3A") for key, value in properties.items()}
+    listed = ",".join(f"{key}={value.replace(',', '%2C')}" for key, value in escaped.items())
     return f"::{name} {listed}::{_data(message)}"
 
 
@@ -166,9 +153,8 @@ def append_summary(found: Verification) -> None:
         with open(place, "a", encoding="utf-8") as file:
             file.write(markdown(found) + "\n")
     except OSError as error:
-        raise RunError(
-            f"the summary {place} cannot be written ({error.strerror}): mend ${SUMMARY_VARIABLE}, or unset it"
-        ) from None
+        told = f"the summary {place} cannot be written ({error.strerror})"
+        raise RunError(f"{told}: mend ${SUMMARY_VARIABLE}, or unset it") from None
 
 
 FORMATS: dict[str, Callable[[Verification], str]] = {

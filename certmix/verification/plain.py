@@ -1,8 +1,7 @@
 """Every bound and radius once more, straight from its formula: no bound or radius code of the run.
 
-Nothing is rounded outwards here.  What the run derives, which is, lies on the
-safe side of these by no more than their own error, see `SLACK`.  Scores are
-`ScoreStatistics`: whole numbers, sums, squares and 64 bins in steps of 2^-16.
+Nothing is rounded outwards here.  What the run derives, which is, lies on the safe side of these by no more
+than their own error, see `SLACK`.  Scores are in steps of 2^-16.
 """
 
 from __future__ import annotations
@@ -28,13 +27,10 @@ from certmix.types import FloatArray, IntArray
 if TYPE_CHECKING:
     from certmix.bounds.statistics import ScoreStatistics
 
+# Relative difference to a published bound or radius that rounding may explain: scipy's binomial tails are
+# right to about 1e-13 sqrt(n), and the logarithm of one has a slope of about sqrt(k) against that of the
+# proportion, far below 1e-9 for n up to 10^7.  The run gives 1e-12 of a proportion away.
 SLACK = 1e-9
-"""Relative difference to a published bound or radius that rounding may explain.
-
-scipy's binomial tails are right to about 1e-13 sqrt(n), and the logarithm of one has a slope of about sqrt(k)
-against that of the proportion: far below 1e-9 for n up to 10^7.  The run gives 1e-12 of a proportion away.
-"""
-
 Pair = tuple[float, float]
 _TIGHT = {"xtol": 1e-300, "rtol": 4 * 2.0**-52, "maxiter": 1000}
 
@@ -122,17 +118,12 @@ VOTE_BOUNDS: dict[str, Callable[[IntArray, int, float], Pair]] = {
 
 
 STEPS, BINS = 65536, 64
-ROW_SLACK = 2.0**-20
-"""How far the scores of one sample may be from adding up to 1."""
-
+ROW_SLACK = 2.0**-20  # how far the scores of one sample may be from adding up to 1
 _BETS = 4.0 * 2.0 ** (-0.5 * np.arange(28))
 
 
 class Values(NamedTuple):
-    """What is kept of n values in [0, 1]: their sum, the sum of squares, and bins where there are any.
-
-    ``counts`` and ``places`` (64,) are values in each bin and their mean place in it, 0 to 1.
-    """
+    """n values in [0, 1]: sum, sum of squares, and, if any, (64,) values in a bin and mean places in it."""
 
     n: int
     total: int
@@ -201,12 +192,9 @@ def _log_capital(m: float, values: Values, weights: FloatArray) -> float:
 
 
 def betting(values: Values, delta: float, *, tuned: bool = False) -> float:
-    """The largest m below the mean against which the capital reaches 1/delta, by halving.
-
-    Bets weigh the same, or less and less away from the one that suits n values of this deviation.
-    """
+    """The largest m below the mean against which the capital reaches 1/delta, by halving."""
     weights = np.ones(28)
-    if tuned and values.deviation:
+    if tuned and values.deviation:  # less and less away from the bet that suits n values of this deviation
         best = math.sqrt(2 * math.log(1000) / values.n) / values.deviation
         place = min(max(2 * math.log2(4.0 / best), 0.0), 27.0)
         weights = 1 / (1 + (np.arange(28) - place) ** 2)
@@ -232,9 +220,7 @@ SCORE_BOUNDS: dict[str, Callable[[ScoreStatistics, float], Pair]] = {
     "betting": partial(_score_pair, lower=betting),
     "betting-fixed": partial(_score_pair, lower=partial(betting, tuned=True)),
     "bernstein": partial(_score_pair, lower=bernstein),
-    "relative-entropy": partial(
-        _score_pair, lower=lambda values, delta: _entropy(values.mean, values.n, delta)
-    ),
+    "relative-entropy": partial(_score_pair, lower=lambda v, delta: _entropy(v.mean, v.n, delta)),
     "hoeffding": partial(_score_pair, lower=hoeffding),
 }
 """(statistics, failure probability) -> (p, q), by the name of the bound."""
@@ -260,8 +246,8 @@ def _layer_means(kept: ScoreStatistics, row: int, layers: int) -> list[float]:
     return found
 
 
-def bound_layers(kept: ScoreStatistics, delta: float) -> PlainLayers:
-    """Half of delta for the class; half in equal parts for each followed rival and the rest."""
+def bound_layers(kept: ScoreStatistics, delta: float, eps: float = 0.0) -> PlainLayers:
+    """Half of delta for the class; half in equal parts for each followed rival and the rest; wider by eps."""
     n, layers = kept.samples, 16
     others = [i for i in range(len(kept.totals)) if i not in (kept.selected, *kept.rivals)]
     each = delta / 2 / max(1, len(kept.rivals) + bool(others))
@@ -269,7 +255,9 @@ def bound_layers(kept: ScoreStatistics, delta: float) -> PlainLayers:
     means = [_layer_means(kept, 1 + row, layers) for row in range(len(kept.rivals))]
     rivals = tuple(np.array([1.0 - _entropy(1.0 - m, n, each / layers) for m in one]) for one in means)
     largest = max((int(kept.totals[i]) for i in others), default=0) / (n * STEPS)
-    return PlainLayers(own, rivals, 1.0 - _entropy(1.0 - largest, n, each) if others else 0.0)
+    rest = 1.0 - _entropy(1.0 - largest, n, each) if others else 0.0
+    wider = tuple(np.minimum(rival + eps, 1.0) for rival in rivals)
+    return PlainLayers(np.maximum(own - eps, 0.0), wider, min(rest + eps, 1.0))
 
 
 def slack_of(alpha: float) -> float:
@@ -375,10 +363,7 @@ def constant_radius(
 
 
 class Derived(NamedTuple):
-    """Bounds of images (m,), the samples behind them, who would still wait for samples, and what radii lose.
-
-    ``layers`` is empty unless the bound is one of distributions; p and q are 0 and 1 then.
-    """
+    """Bounds of images (m,), of distributions in ``layers``, samples, who waits for more, what radii lose."""
 
     p: FloatArray
     q: FloatArray
@@ -413,15 +398,16 @@ def evidence(record: ImageRecord, request: CertifyRequest) -> Mapping[int, Any]:
 def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
     """Return the bounds that stored counts give under a request: the best of all looks that were due.
 
-    Where sampling stops by itself, the study's own rule says at which look:
-    any rule would do, since all looks' bounds hold together.  The bounds that
-    it sees are the plain ones.
+    Where sampling stops by itself, the run's own rule says at which look, from the plain bounds: any rule
+    would do, since all looks' bounds hold together.
     """
     images, bound, fixed = len(records), BOUNDS[request.bound], request.goal == "fixed"
     rule, hard = None if fixed else Rule(request), request.scores == "hard"
     p, q, samples = np.zeros(images), np.ones(images), np.zeros(images, np.int64)
     waiting = np.array([fixed or record.selected == record.label for record in records], bool)
     kept = [evidence(record, request) for record in records]
+    # Every mean under the drawn noise is within eps of that under the Gaussian.
+    eps, lost = (np.array([getattr(r, name) for r in records]) for name in ("noise_error", "lost"))
     layers: tuple[PlainLayers, ...] = ()
     for number, n in enumerate([request.samples] if fixed else looks(request.samples)):
         rows = np.array([i for i in np.flatnonzero(waiting).tolist() if n in kept[i]], np.int64)
@@ -429,18 +415,18 @@ def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
             break
         delta = request.failure_probability * (1.0 if fixed or bound.time_uniform else share(number))
         found = [(records[i].selected, kept[i][n]) for i in rows.tolist()]
-        samples[rows] = n
+        samples[rows], pairs = n, [(0.0, 1.0)] * len(rows)
         if bound.distribution:
-            layers = tuple(bound_layers(one, delta) for _, one in found) if len(rows) == images else ()
+            every = zip(found, eps.tolist(), strict=True) if len(rows) == images else ()
+            layers = tuple(bound_layers(one, delta, e) for (_, one), e in every)
         elif hard:
             own = bound.plain or VOTE_BOUNDS[request.bound]  # the first, of a bound that somebody has added
             pairs = [own(votes, selected, delta) for selected, votes in found]
         else:
             own = bound.plain or SCORE_BOUNDS[request.bound]
             pairs = [own(one, delta) for _, one in found]
-        if not bound.distribution:
-            p[rows] = np.maximum(p[rows], [pair[0] for pair in pairs])
-            q[rows] = np.minimum(q[rows], [pair[1] for pair in pairs])
+        p[rows] = np.maximum(p[rows], [pair[0] for pair in pairs])
+        q[rows] = np.minimum(q[rows], [pair[1] for pair in pairs])
         if rule is None:
             waiting[rows] = False
             continue
@@ -452,15 +438,5 @@ def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
             square = np.array([one.squares[y] / (one.samples * STEPS**2) for y, one in found])
             spread = np.sqrt(np.maximum(square - mean**2, 1e-6))
         waiting[rows] = rule.goes_on(number, mean, spread, p[rows], q[rows])
-    # Every mean under the drawn noise is within eps of that under the Gaussian.
-    eps, lost = (np.array([getattr(r, name) for r in records]) for name in ("noise_error", "lost"))
-    moved = [
-        PlainLayers(
-            np.maximum(one.own - e, 0.0),
-            tuple(np.minimum(rival + e, 1.0) for rival in one.rivals),
-            min(one.rest + e, 1.0),
-        )
-        for one, e in zip(layers, eps.tolist(), strict=False)
-    ]
     p, q = np.maximum(p - eps, 0.0), np.minimum(q + eps, 1.0)
-    return Derived(p, q, tuple(moved), samples, waiting, lost)
+    return Derived(p, q, layers, samples, waiting, lost)

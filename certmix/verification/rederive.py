@@ -1,9 +1,4 @@
-"""Deriving again what a run says: from its request, its numbers and its data, by a second implementation.
-
-Nothing printed is read: every bound, radius and figure is computed from the
-stored numbers by `certmix.verification.plain`, and what the product derives of
-the same numbers is held against it.
-"""
+"""Deriving again what a run says: from its request, its numbers and its data, by a second implementation."""
 
 from __future__ import annotations
 
@@ -34,7 +29,7 @@ from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.types import Dataset
 from certmix.verification import plain
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
-from certmix.verification.figures import check_figures
+from certmix.verification.judge import check_figures
 from certmix.verification.plain import SLACK
 from certmix.verification.stored import ROLES, Reloaded, Run, impossible, is_whole, load, opened, reload
 
@@ -51,14 +46,10 @@ def rederive(
 ) -> list[CheckResult]:
     """Check a run folder against its data, its models and its own numbers, without sampling anything.
 
-    Every bound, radius and figure is computed again by `certmix.verification.plain`, which shares no bound or
-    radius code with the run.  The rule that says when sampling stops, and the keys of the noise, are the
-    run's own.  The folder is only read.
-
-    `dataset` and `models` by role (``robust``, ``standard``) are those of a run made from Python objects;
-    None loads what ``run.json`` names.  The results, one a check, have names that do not change between runs;
-    they are UNCHECKED where something that is needed cannot be loaded, or is not there yet.  RunError if the
-    folder cannot be read, or is of another study.
+    The rule that says when sampling stops, and the keys of the noise, are the run's own.  `dataset` and
+    `models` by role (``robust``, ``standard``) are those of a run made from Python objects; None loads what
+    ``run.json`` names.  Results are UNCHECKED where something that is needed cannot be loaded, or is not
+    there yet.  RunError if the folder cannot be read, or is of another study.
     """
     chosen, loaded = resolve_device(device), load(Path(run))
     reloaded = reload(loaded.description, dataset, models, chosen)
@@ -76,10 +67,7 @@ def rederive(
 
 
 def recheck(run: Path, dataset: Dataset) -> list[CheckResult]:
-    """Check what an interrupted run, or one of other models, holds, before it is continued.
-
-    These are the checks of `rederive` that need no models, without that of which images there are.
-    """
+    """Check what an interrupted run, or one of other models, holds, before it is continued: no models."""
     if "request" not in read_run(Path(run)):
         return []  # it was stopped before its first image
     loaded = load(Path(run))
@@ -248,10 +236,7 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
 
 
 def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> Iterator[CheckResult]:
-    """Is every image what the data set holds under its index?  Can its counts have come about, at the looks?
-
-    Bounds must give away at least the noise's distance from the Gaussian, radii the image's from the grid.
-    """
+    """Is every image what the data set holds?  Can its counts have come about, at the looks?"""
     stored, many = run.description.get("noise"), f"{len(run.images):,}"
     coordinates: Any = stored.get("coordinates") if isinstance(stored, dict) else None
     eps = noise_error(request.sigma, coordinates) if is_whole(coordinates) else 0.0
@@ -280,6 +265,7 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
             wrong("look schedule", f" was looked at after {extra[0]} samples, which is no look")
         elif due - found:
             wrong("look schedule", f" lacks its look at {min(due - found)} samples")
+        # Bounds must give away the noise's distance from the Gaussian, radii the image's from the grid.
         if not record.noise_error >= eps or record.places < 1:
             wrong("noise", f": its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}")
         if record.places > 1 and not averaged:

@@ -16,18 +16,7 @@ Seed = Annotated[int, Meta(ge=0)]
 class VerifyRequest(Settings, frozen=True):
     """How to verify a guarantee or a run; ParameterError for any value out of range.
 
-    Parameters
-    ----------
-    runs, fresh, batch_size
-        Of guarantees: the folder of run folders; delete the guarantee's run and sample anew; inputs in one
-        forward pass.
-    images, samples
-        How many images are sampled again in depth, 0 for none, and samples drawn again for each, on average.
-    new_seed, error_rate
-        Chooses these images and keys their noise, None for one from the operating system; probability, at
-        most, that an honest run is rejected.
-    device
-        As for `certmix.certify`.
+    ``images`` is how many are sampled again in depth, 0 for none, ``samples`` how many of each.
     """
 
     runs: Annotated[
@@ -41,8 +30,7 @@ class VerifyRequest(Settings, frozen=True):
         ),
     ] = 5
     samples: Annotated[
-        Count,
-        Option("Samples drawn again for each image in depth, on average.", flag="resample-samples"),
+        Count, Option("Samples drawn again for each image in depth, on average.", flag="resample-samples")
     ] = 1000
     new_seed: Annotated[
         Seed | None, Option("Chooses these images and their noise.", shown="drawn, and reported")
@@ -58,22 +46,7 @@ class VerifyRequest(Settings, frozen=True):
 class FalsifyRequest(Settings, frozen=True):
     """Which certificates are attacked, how hard, and what counts as evidence; ParameterError.
 
-    Parameters
-    ----------
-    images
-        How many of the run's images are looked at, evenly spread, or ``"all"``; those with a certificate
-        are attacked.
-    alpha, certificate
-        Mixing weight and certificate of the radii; None for the run's own.  alpha = 1 is h alone.
-    steps, copies, restarts
-        Of the search: its steps, noisy copies behind each gradient of a smoothed classifier, and starts
-        of each attack on a classifier without noise.
-    samples
-        Fresh samples at the point found, which decide; fewer where they cannot.
-    error_rate
-        Probability that honest certificates are called falsified.
-    seed
-        Key of all noise of the search and of the decision; never that of the run.
+    ``images`` may be ``"all"``; ``alpha`` and ``certificate`` None are the run's own.
     """
 
     images: Annotated[

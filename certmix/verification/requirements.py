@@ -14,8 +14,7 @@ from certmix.errors import ParameterError
 from certmix.runs.settings import Option, Settings
 from certmix.text import as_given
 
-CLASSIFIERS = ("mixed", "robust", "standard")
-"""The mix, h alone, g alone; the mix where none is named."""
+CLASSIFIERS = ("mixed", "robust", "standard")  # the mix, h alone, g alone; the mix where none is named
 QUANTITIES = {
     "certified_accuracy": "share of images that are right and certified at the radius",
     "clean_accuracy": "share of images that are right without perturbation",
@@ -34,10 +33,7 @@ _PATTERN = re.compile(
 
 
 class Requirement(Settings, frozen=True):
-    """One demand on a figure of a classifier, in shares of 1 or units of the input; ParameterError.
-
-    A radius of 0 stands for any radius > 0.
-    """
+    """One demand, in shares of 1 or units of the input; a radius of 0 stands for any radius > 0."""
 
     classifier: Annotated[str, Option(choices=CLASSIFIERS)]
     quantity: Annotated[str, Option(choices=QUANTITIES)]
@@ -48,16 +44,14 @@ class Requirement(Settings, frozen=True):
     def check(self) -> None:
         """Refuse what does not fit the quantity."""
         if self.quantity != "clean_accuracy" and self.classifier == "standard":
-            raise ParameterError(
-                f"standard.{self.quantity}: nothing is certified of g; use robust or leave it out"
-            )
+            told = "nothing is certified of g; use robust or leave it out"
+            raise ParameterError(f"standard.{self.quantity}: {told}")
         if (self.radius is None) == (self.quantity == "certified_accuracy"):
             remedy = "add @RADIUS" if self.radius is None else "leave @RADIUS out"
             raise ParameterError(f"{self.quantity}: only certified_accuracy is at a radius; {remedy}")
         if self.is_share and self.threshold > 1:
-            raise ParameterError(
-                f"threshold {self.threshold:g}: {self.quantity} is a share of 1; write 0.4 for 40 %"
-            )
+            told = f"{self.quantity} is a share of 1; write 0.4 for 40 %"
+            raise ParameterError(f"threshold {self.threshold:g}: {told}")
 
     @property
     def is_share(self) -> bool:
@@ -78,8 +72,6 @@ class Requirement(Settings, frozen=True):
 def parse_requirement(text: str) -> Requirement:
     """Return the requirement that a text states; ParameterError if it states none.
 
-    >>> parse_requirement("certified_accuracy@8/255 >= 0.4").radius == 8 / 255
-    True
     >>> str(parse_requirement(" robust.clean_accuracy>=0.70  on value "))
     'robust.clean_accuracy >= 0.7 on value'
     """
@@ -113,10 +105,6 @@ def _number(text: str) -> float:
 
 
 def written(x: float) -> str:
-    """Return a number as guarantees spell it: k/255 where it is that, or its shortest decimal.
-
-    >>> written(0.5), written(8 / 255)
-    ('0.5', '8/255')
-    """
+    """Return a number as guarantees spell it: k/255 where it is that, or its shortest decimal."""
     text = as_given(x)
     return text if len(text) <= 24 else repr(x)

@@ -31,28 +31,17 @@ from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outc
 from certmix.verification.request import VerifyRequest
 from certmix.verification.stored import Run, impossible, is_whole, load, opened, reload
 
-WIDE = 20
-"""For each image that is sampled again in depth so many are in a few samples."""
-SHORT = 100
-"""Samples of these."""
-TOGETHER = 64
-"""Pieces whose images are in memory at a time."""
-MOST_TIES = 0.2
-"""Share of votes beyond which rounding would leave too much open."""
-FEW = 6
-"""Differences that say nothing, where few are possible; a vote that moves is two of them."""
+WIDE, SHORT = 20, 100  # for each image sampled again in depth so many are in so few samples
+TOGETHER = 64  # pieces whose images are in memory at a time
+MOST_TIES = 0.2  # share of votes beyond which rounding would leave too much open
+FEW = 6  # differences that say nothing, where few are possible; a vote that moves is two of them
+# Part of the usual lead of the largest logit by which rounding may change a lead: the shipped model's are off
+# by at most 3e-6, 2e-3 (TF32, of fp32 on GPUs) and 0.05 of it (docs/verify.md).
 CLOSE = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 0.1}
-"""Part of the usual lead of the largest logit by which rounding may change a lead.
-
-Of the shipped model's leads no one is off by more than 3e-6, 2e-3 (TF32, which GPUs
-convolve fp32 with) and 0.05 of it (docs/verify.md).
-"""
-CLOSE_LOGITS = 1e-4
-"""Difference of logits, relative to the largest, that another device or batch may explain."""
+CLOSE_LOGITS = 1e-4  # difference, relative to the largest, that another device or batch may explain
 UNITS = {"votes": 1, "totals": SCALE, "squares": SCALE**2, "tails": 1}
 """What is counted, and the most that one sample adds to it."""
-TILTS = (0.03, 0.1, 0.3, 1.0, 3.0)
-"""Rates at which sums are wagered on, for differences from a percent up."""
+TILTS = (0.03, 0.1, 0.3, 1.0, 3.0)  # rates to wager on sums at, for differences from a percent up
 
 Bracket = dict[str, IntArray]
 """Name in `UNITS` -> int64 (3, quantities): what samples add up to at least, here, and at most."""
@@ -85,15 +74,13 @@ def resample(
 ) -> list[CheckResult]:
     """Compare some images' counts with samples drawn anew; `progress` gets (done, in all).
 
-    The images are a random subset, in which those are more likely whose radii lie little above a column of
-    the table.  Noise is the same on every machine: with the run's own seed counts must be equal, but for
-    votes that rounding may change.  With a new seed they must be of one distribution, by an exact test that
-    allows for the look at which the run stopped.  Runs without samples have their logits computed, and their
-    radii propagated, again.  An honest run fails with probability at most `asked.error_rate`.
+    Noise is the same on every machine: with the run's own seed counts must be equal, but for votes that
+    rounding may change.  With a new seed they must be of one distribution, by an exact test that allows for
+    the look at which the run stopped.  Runs without samples have logits and radii computed again.  An honest
+    run fails with probability at most `asked.error_rate`.
 
     `asked.images` are drawn in depth, with `asked.samples` of each on average besides those of the selection,
-    and `WIDE` times as many in a few samples.  `dataset` and `models` by role are those of a run of Python
-    objects.
+    and `WIDE` times as many in a few samples.  `dataset` and `models` are those of a run of Python objects.
     """
     if asked.images == 0:
         return []
@@ -145,11 +132,9 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
         with torch.inference_mode():
             logits = call_model(again.module, inputs.to(again.device)).double().cpu().numpy()
     for done, (alpha, radii) in enumerate(zip(request.weights(), found.radii, strict=True), 1):
-        claimed = np.flatnonzero(radii.radius > 0)
-        told: list[tuple[int, str]] = []
+        claimed, told = np.flatnonzero(radii.radius > 0), []
         if not isinstance(request, Margin):
-            pairs = zip(radii.radius.tolist(), logits, strict=True)
-            for at, (radius, z) in enumerate(pairs):
+            for at, (radius, z) in enumerate(zip(radii.radius.tolist(), logits, strict=True)):
                 expected = plain.constant_radius(z, alpha, *request.given, plain.slack_of(alpha))
                 rounding = 4 * CLOSE_LOGITS * (1 + float(np.abs(z).max())) / request.lipschitz_constant
                 if abs(radius - expected) > rounding:
@@ -176,10 +161,9 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
 
 
 def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[int, float]:
-    """Return a weight for each image: large where its radius lies little above a column of the table.
+    """Return a weight for each image, sigma / (distance + sigma / 4), the distance to the column below.
 
-    There a few votes decide a figure.  It is sigma / (distance + sigma / 4),
-    with at most sigma as the distance, as for images that count nowhere.
+    There a few votes decide a figure.  The distance is at most sigma, as for images that count nowhere.
     """
     if not records:
         return {}
@@ -233,21 +217,19 @@ def choose_pieces(
 ) -> list[Piece]:
     """Return what is drawn again of images, in whole `unit`s of samples.
 
-    Of each image up to `SHORT` samples: of the selection or of a stretch between two looks, half of the time
-    each is as likely, half of the time a long one is likelier.  Of those in depth instead the selection, and
-    long stretches, whole up to twice the samples of an image, until as many are drawn; they share a budget.
+    Of each up to `SHORT` samples, of the selection or of a stretch between two looks: half of the time each
+    is as likely, else a long one is likelier.  Of those in depth instead the selection, and long stretches,
+    whole up to twice the samples of an image, within a budget that they share.
     """
 
     def piece(stretch: tuple[str, int, int], most: int) -> None:
-        """Add a random piece of a stretch, of `most` samples rounded up to whole units."""
         stream, a, b = stretch
         number = min(b - a, -(-most // unit) * unit)
         begin = a + unit * int(rng.integers((b - a - number) // unit + 1))
         pieces.append(Piece(record, stream, (a, b), begin, begin + number))
 
     pieces: list[Piece] = []
-    samples = again.asked.samples
-    budget = again.asked.images * samples
+    samples, budget = again.asked.samples, again.asked.images * again.asked.samples
     for number, record in enumerate(records):
         rng = np.random.default_rng([again.new_seed, record.index])
         ends = [0, *sorted(n for n in plain.evidence(record, request) if n > 0 and n in record.estimation)]
@@ -272,9 +254,8 @@ def choose_pieces(
 def measured(
     logits: Tensor, order: IntArray, lead: float, followed: list[int], temperature: float | None
 ) -> tuple[Bracket, int]:
-    """Return what samples add up to whichever way rounding goes, and how many votes it may change.
+    """Return what logits (n, c) add up to whichever way rounding goes, and how many votes it may change.
 
-    `logits` (n, c) are float64; quantities are of the classes (c,) in this order, bins of those `followed`.
     A class may get a vote if its logit is within `lead` of the largest.  Soft scores, of logits divided by
     `temperature`, then change by at most lead / (4 temperature), by the mean value theorem.
     """
@@ -332,7 +313,7 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
         if part.last:
             again.report(number + 1, len(pieces))
     return [
-        _same_seed(again, pieces, brackets, ties, soft=soft, places=by_run.places),
+        _same_seed(again, pieces, brackets, ties, soft, by_run.places),
         _new_seed(again, request, new, fresh),
     ]
 
@@ -349,13 +330,12 @@ def _logits(again: Again, sampler: Sampler, pieces: list[Piece]) -> Iterator[tup
 
 
 def _same_seed(
-    again: Again, pieces: list[Piece], brackets: list[Bracket], ties: int, *, soft: bool, places: int
+    again: Again, pieces: list[Piece], brackets: list[Bracket], ties: int, soft: bool, places: int
 ) -> CheckResult:
     """Stored counts against those of the run's own seed: noise is the same on every machine.
 
-    A stretch that is drawn whole has the stored counts, but for what rounding may change, of which it changes
-    no more than a quarter in all.  Of a longer one the part that is drawn must be like the rest: whatever
-    made the run stop, each order of its samples is equally likely.
+    A stretch that is drawn whole has the stored counts, but for a quarter of what rounding may change.  Of a
+    longer one the part that is drawn must be like the rest: each order of its samples is equally likely.
     """
     faults: Faults = []
     parts: list[Sums] = []
@@ -368,11 +348,9 @@ def _same_seed(
                 text = f"{name} of {piece.stream} samples {a:,} to {b:,} are not what its seed gives"
                 faults.append((index, f"image {index}: {text}"))
             if piece.left:
-                ends = here + (low - here) / 4, here + (high - here) / 4
                 count = piece.end - piece.begin
-                parts.append(
-                    Sums(name, count, told / (count + piece.left) / unit, *(end / unit for end in ends))
-                )
+                ends = [(here + (end - here) / 4) / unit for end in (low, high)]
+                parts.append(Sums(name, count, told / (count + piece.left) / unit, *ends))
             else:
                 moved[name] += int(np.abs(told - here).sum())
                 allowed[name] += int((high - low).sum()) // 4
@@ -401,8 +379,7 @@ def _new_seed(
 ) -> CheckResult:
     """Counts of a stretch against votes (c,) of a seed that the run cannot have known.
 
-    Which stretch is settled without looking at how far the run went: whether it was drawn at all depends on
-    earlier samples alone.
+    Which stretch does not depend on how far the run went: that it was drawn depends on earlier samples alone.
     """
     ends = [0, *sorted({*looks(request.samples), request.samples})]
     rng = np.random.default_rng(again.new_seed)
@@ -415,18 +392,14 @@ def _new_seed(
             new = votes[piece.order].astype(float)
             parts.append(Sums("votes", count, (told + new) / (count + stretch[1] - stretch[0]), new, new))
     refuted, found = 2 / again.asked.error_rate, e_value(parts)
+    outcome, are = (Outcome.FAILS, "are not") if found >= refuted else (Outcome.HOLDS, "may be")
     about = f"{len(parts)} images, new samples of seed {again.new_seed}"
     about += f" (e-value {found:.2g}, refuted from {refuted:g})"
-    if found >= refuted:
-        return CheckResult("new seed", Outcome.FAILS, f"votes are not of one distribution: {about}")
-    return CheckResult("new seed", Outcome.HOLDS, f"votes may be of one distribution: {about}")
+    return CheckResult("new seed", outcome, f"votes {are} of one distribution: {about}")
 
 
 class Sums(NamedTuple):
-    """Sums (q,), between `low` and `high`, of `samples` taken from many, whose quantities have these means.
-
-    The quantities are in [0, 1]; parts of one `name` are held together.
-    """
+    """Sums (q,), between `low` and `high`, of quantities in [0, 1] with these means over all samples."""
 
     name: str
     samples: int
@@ -439,14 +412,9 @@ def e_value(parts: Sequence[Sums]) -> float:
     """Return at least 1/a with probability at most a, if each part is taken at random from all its samples.
 
     A sum S of n values in [0, 1] without replacement, of mean m, has E[exp(-t S)] <= (1 - m + m exp(-t))^n
-    (Hoeffding 1963, Theorem 4, and the chord of exp).  The quotients multiply over parts, and are averaged
-    over quantities and over `TILTS`, which have both signs.  Half of the result is the mean of the parts' own
-    values, which finds a few that are unlike.
-
-    >>> def of(votes):
-    ...     return e_value([Sums("votes", 100, np.array([0.9]), np.array([votes]), np.array([votes]))])
-    >>> of(90) < 1, of(70) > 1e4
-    (True, True)
+    (Hoeffding 1963, Theorem 4, and the chord of exp).  The quotients multiply over parts of one name, and are
+    averaged over quantities and over `TILTS`, which have both signs.  Half of the result is the mean of the
+    parts' own values, which finds a few that are unlike.
     """
     logs: dict[str, list[FloatArray]] = {}
     tilts = np.array([*TILTS, *(-tilt for tilt in TILTS)])[:, None]

@@ -14,13 +14,8 @@ import torch
 from torch import nn
 
 from certmix.bounds.statistics import ScoreStatistics
-from certmix.certification.request import (
-    KINDS,
-    CertifyRequest,
-    DeterministicRequest,
-    needed_cells,
-    standard_logits,
-)
+from certmix.certification import request as requests
+from certmix.certification.request import CertifyRequest, DeterministicRequest
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.runs import ImageRecord, Store, read_run
@@ -37,9 +32,8 @@ ROLES = ("robust", "standard")
 class Run:
     """A run of ``certmix certify`` as it lies on disk.
 
-    ``images`` are the records of a sampled run by index, ``cells`` the numbers of one without samples,
-    by name and index; ``standard`` holds outputs (c,) of the standard model in ``run.json``,
-    probabilities or, without samples, logits; ``meta`` what the database remembers besides.
+    ``images`` are the records of a sampled run, ``cells`` the numbers of one without samples, by index;
+    ``standard`` outputs (c,) of the standard model, probabilities or, without samples, logits.
     """
 
     folder: Path
@@ -61,7 +55,9 @@ class Run:
     def proved_images(self) -> set[int]:
         """The images of which a run without samples holds all that its request wants."""
         assert not isinstance(self.request, CertifyRequest)
-        return set.intersection(*(set(self.cells.get(cell, {})) for cell in needed_cells(self.request)))
+        return set.intersection(
+            *(set(self.cells.get(cell, {})) for cell in requests.needed_cells(self.request))
+        )
 
 
 def read_description(run: Path) -> tuple[dict[str, Any], str]:
@@ -69,14 +65,13 @@ def read_description(run: Path) -> tuple[dict[str, Any], str]:
     description = read_run(run)
     identity = description.get("identity")
     study = str(identity.get("study", CERTIFY)) if isinstance(identity, dict) else CERTIFY
-    if study not in KINDS:
+    if study not in requests.KINDS:
         raise RunError(f"{run} is a run of {command_of(study)}: name a run of certmix certify")
     objects = ("identity", "request", "sources", "data", "models", "versions")
     for name in (*objects, "device", "threads"):
         if name not in description:
             raise RunError(f"{run}/{DESCRIPTION} lacks {name!r}: only a run that began can be checked")
-    for name in objects:
-        if not isinstance(description[name], dict):
+        if name in objects and not isinstance(description[name], dict):
             raise RunError(f"{run}/{DESCRIPTION}: {name!r} is not an object: restore the file")
     names, inputs = description["data"].get("class_names"), description["data"].get("inputs")
     if not isinstance(names, list) or not 2 <= len(names) <= 1 << 20 or not is_whole(inputs):
@@ -103,7 +98,7 @@ def load(folder: Path) -> Run:
                 indices = sorted(store.known(cell))
                 read = np.asarray(store.read(cell, indices), np.float64)
                 cells[cell] = dict(zip(indices, read, strict=True))
-            return replace(run, cells=cells, standard=cells.get(standard_logits(str(checksum)), {}))
+            return replace(run, cells=cells, standard=cells.get(requests.standard_logits(str(checksum)), {}))
         fixed = meta.get("fixed_samples")
         if fixed is not None and not (fixed.isdecimal() and 0 < len(fixed) < 19):
             raise RunError(f"{folder}: fixed_samples = {fixed!r} in the database: restore it")
@@ -125,10 +120,7 @@ def is_whole(value: Any) -> bool:
 
 
 def impossible(record: ImageRecord, request: CertifyRequest, classes: int) -> Iterator[str]:
-    """Say in what way an image's counts cannot have come about.
-
-    They are at least 0, add up to the number of samples, and grow from look to look.
-    """
+    """Say in what way an image's counts cannot have come about: they add up, and grow from look to look."""
     if not 0 <= record.label < classes:
         yield f"label {record.label} of {classes} classes"
     soft = request.scores == "soft"

@@ -2,39 +2,263 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from certmix.certification.describe import identity_of
 from certmix.certification.describe import load as load_models
+from certmix.certification.evaluate import bound_records
 from certmix.certification.publish import is_finished, unfinished
+from certmix.certification.request import CertifyRequest, Request, needed_cells, standard_logits
+from certmix.certification.run import run_certify
 from certmix.data import spread
-from certmix.errors import ModelError
+from certmix.errors import Interrupted, ModelError, RunError
+from certmix.files import digest_of
+from certmix.models.spec import LoadedModel
+from certmix.runs import Run, read_run
+from certmix.runs.behaviour import changed_parts, logits_key
+from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
 from certmix.runs.sources import Loaded, Sources
 from certmix.sampling import resolve_device
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
 from certmix.verification.judge import CONFIDENCE, Judgement, figures_of, judge
-from certmix.verification.lacking import Sampling, draw, plan, what_changed
 from certmix.verification.rederive import MODEL_CHECKS, behaviour, recheck, rederive
 from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import resample
-from certmix.verification.stored import load
+from certmix.verification.stored import load, opened, read_description
 
 __all__ = ["EXIT_CODES", "Verification", "unchecked", "verify", "verify_guarantee"]
 
-EXIT_CODES = {Outcome.HOLDS: 0, Outcome.FAILS: 1, Outcome.UNCHECKED: 2}
-"""What a shell is told."""
+LOOKED_THROUGH = 200  # run folders, for one that serves, and to say what changed
+_NAMES = {  # parts of a request whose names are not their words
+    "certificates": "certificate", "lipschitz_constant": "Lipschitz constant",
+    "constant_of": "what it is a constant of",
+}  # fmt: skip
+
+
+class Stored(NamedTuple):
+    """A run of a guarantee's identity: images that lack samples or bounds, and how many lack g's answer.
+
+    ``asked``: it was made for this very request, with these models and sources.  ``trusted``: it is finished,
+    so that it can be checked whole before it is continued; of others only what they store can.
+    """
+
+    folder: Path
+    request: dict[str, Any]
+    standard: str | None
+    lacking: tuple[int, ...]
+    unanswered: int
+    same_models: bool
+    asked: bool
+    trusted: bool
+
+    @property
+    def current(self) -> bool:
+        """Whether nothing needs to be done."""
+        return self.trusted and self.asked and not self.lacking and not self.unanswered
+
+
+class Plan(NamedTuple):
+    """Where the run lies or will, and the run whose samples serve: in another folder it is only read."""
+
+    folder: Path
+    indices: tuple[int, ...]
+    found: Stored | None
+    why: tuple[str, ...]
+
+
+class Sampling(NamedTuple):
+    """What was done: images reused and drawn for, samples (selection included) reused and drawn."""
+
+    reused_images: int
+    drawn_images: int
+    reused_samples: int
+    drawn_samples: int
+    why: tuple[str, ...] = ()
+
+
+def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> Plan:
+    """Return what a guarantee lacks in the folder of runs `runs`; RunError if none there can be read."""
+    request, dataset, g = guarantee.asked, loaded.dataset, loaded.standard
+    indices = tuple(int(dataset.indices[p]) for p in spread(len(dataset), request.images))
+    identity = identity_of(request, loaded)
+    usual = runs / identity.folder_name()
+    others = [
+        (folder, identity.differences(stored))
+        for folder, described in _run_folders(runs)
+        if isinstance(stored := described.get("identity"), dict)
+        and str(stored.get("study", CERTIFY)) == identity.study
+    ]
+    same = [folder for folder, differences in others if not differences]
+    found, errors, why = [], [], []
+    for folder in dict.fromkeys([*([usual] if (usual / DESCRIPTION).is_file() else []), *same]):
+        try:
+            found.append(_stored(folder, request, indices, sources, loaded))
+        except RunError as error:
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    for role, so in (("robust", "its samples are its own"), ("standard", "no certificate rests on it")):
+        claim, model = getattr(guarantee, role), getattr(loaded, role)
+        if claim is not None and model is not None and claim.checksum not in (None, model.checksum):
+            sums = f"({claim.checksum[:12]} then, {model.checksum[:12]} now)"
+            why.append(f"The {role} classifier changed since the guarantee was written {sums}; {so}.")
+    if not found:
+        work = "sampled" if isinstance(request, CertifyRequest) else "computed"
+        path, differences = min(others, key=lambda other: len(other[1]), default=(usual, []))
+        seen = f"; the nearest run is {path.name} ({'; '.join(differences)})" if differences else ""
+        none = f"No run of these data, model and noise is in {runs}: {len(indices)} images are {work}{seen}."
+        return Plan(usual, indices, None, (*why, none))
+    mark = digest_of([request.as_dict(), "" if g is None else g.checksum])[:8]
+    own = usual.with_name(f"{usual.name}.{mark}")
+
+    def rank(one: Stored) -> tuple[Any, ...]:
+        """How well it serves: it is gone on with for the first three; with the same g, with few to come."""
+        begun = one.asked and not one.trusted
+        return one.current, one.folder == own, begun, one.same_models, -len(one.lacking), -one.unanswered
+
+    best = max(found, key=rank)
+    continued = any(rank(best)[:3])
+    why.append(_what_is_done(request, best.request, best.lacking, len(indices)))
+    if g is not None and best.unanswered:
+        changed = "changed" if best.standard not in (None, g.checksum) else "has not seen all images"
+        told = f"its answers to {best.unanswered} clean images are computed, for which no noise is drawn"
+        why.append(f"The standard classifier {changed}: {told}.")
+    if not continued:
+        why.append(f"{best.folder} is only read: its samples are copied to {own.name}.")
+    return Plan(best.folder if continued else own, indices, best, tuple(why))
+
+
+def _stored(
+    folder: Path, request: Request, indices: tuple[int, ...], sources: Sources, loaded: Loaded
+) -> Stored:
+    described = read_run(folder)
+    if "request" in described:
+        described, _ = read_description(folder)
+    else:  # it was stopped before it began: nothing was asked for
+        described = {**described, "request": {}, "models": {}}
+    g, answered = loaded.standard, set(indices)
+    with closing(opened(folder, loaded.dataset.classes)) as store:
+        if isinstance(request, CertifyRequest):
+            images = store.images()
+            there = [images[i] for i in indices if i in images]
+            ready = {record.index for record in bound_records(there, request).records}
+            answered = answered if g is None else set(store.standard(g.checksum))
+        else:
+            ready = set.intersection(*map(store.known, needed_cells(request)))
+            answered = answered if g is None else store.known(standard_logits(g.checksum))
+    own = {role: None if model is None else model.checksum for role, model in loaded.models.items()}
+    models = {role: described["models"].get(role) for role in own}
+    sums = {role: one.get("checksum") if isinstance(one, dict) else None for role, one in models.items()}
+    same_models = sums == own
+    same = same_models and described.get("sources") == _plain(sources.as_dict())
+    asked = same and described["request"] == _plain(request.as_dict())
+    lacking = tuple(index for index in indices if index not in ready)
+    unanswered = sum(index not in answered for index in indices)
+    trusted = same and is_finished(folder)
+    before = described["request"], sums["standard"]
+    return Stored(folder, *before, lacking, unanswered, same_models, asked, trusted)
+
+
+def _plain(settings: dict[str, Any]) -> Any:
+    """Return settings as JSON has them: lists for tuples."""
+    return json.loads(json.dumps(settings))
+
+
+def _run_folders(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the readable run folders of a folder, by name, with their descriptions."""
+    for path in sorted(runs.glob(f"*/{DESCRIPTION}"))[:LOOKED_THROUGH]:
+        with suppress(RunError):
+            yield path.parent, read_run(path.parent)
+
+
+# What changed since a guarantee was written and since its run was made, in words.
+
+
+def _what_changed(runs: Path, checksum: str, model: LoadedModel) -> str:
+    """Say which parts of a model changed since a run in `runs` was made with one of that checksum."""
+    for _, described in _run_folders(runs):
+        with suppress(KeyError, TypeError, AttributeError):
+            for one in described["models"].values():
+                if one is not None and one["checksum"] == checksum:
+                    return changed_parts(one["parts"], model.parts)
+    return ""
+
+
+def _what_is_done(request: Request, before: dict[str, Any], lacking: Sequence[int], count: int) -> str:
+    """Say what the stored run was asked differently, and how many images it is enough for."""
+    now = _plain(request.as_dict())
+    changed = []
+    for name in now:
+        if before.get(name) != now[name]:
+            was, wanted = (
+                ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+                for value in (before.get(name), now[name])
+            )
+            changed.append(f"{_NAMES.get(name, name.replace('_', ' '))} ({was} before, {wanted} now)")
+    what, done = ("samples", "drawn") if isinstance(request, CertifyRequest) else ("results", "computed")
+    reason = f"Changed: {', '.join(changed)}. " if changed else ""
+    if not lacking:
+        return f"{reason}The stored {what} of all {count} images are enough: nothing is {done}."
+    reason = reason or "The run was interrupted. "
+    return f"{reason}{count - len(lacking)} images have all {what}, {len(lacking)} lack some or all."
+
+
+# Drawing.
+
+
+def draw(
+    guarantee: Guarantee, sources: Sources, loaded: Loaded, planned: Plan, *, fresh: bool, **work: Any
+) -> Sampling:
+    """Draw what is lacking by `run_certify`, whose options `work` are; Interrupted if it was."""
+    request, classes, wanted = guarantee.asked, loaded.dataset.classes, set(planned.indices)
+    folder, found, sampled = planned.folder, planned.found, isinstance(guarantee.asked, CertifyRequest)
+
+    def samples() -> int:
+        if not isinstance(request, CertifyRequest) or not (folder / DATABASE).is_file():
+            return 0
+        with closing(opened(folder, classes)) as store:
+            drawn = [one.drawn for index, one in store.images().items() if index in wanted]
+        return sum(drawn) + request.selection_samples * len(drawn)
+
+    if found is not None and found.current and not fresh:
+        return Sampling(len(wanted), 0, samples(), 0, planned.why)
+    if found is not None and found.folder != folder and not fresh:  # copy what can be used of it
+        sums = [model.checksum for model in loaded.models.values() if model is not None]
+        identity = identity_of(request, loaded)
+        with closing(opened(found.folder, classes)) as stored, Run(folder, identity, classes) as run:
+            for key in ["bound", "fixed_samples", *map(logits_key, sums)]:
+                if (value := stored.get(key)) is not None:
+                    run.store.put(key, value)
+            if sampled:
+                run.store.write_images(one for index, one in stored.images().items() if index in wanted)
+            for cell in stored.cells():
+                answers = cell.startswith("standard ")
+                indices = sorted(stored.known(cell) & wanted)
+                if indices and (cell.rpartition(" ")[2] in sums if answers else not sampled):
+                    run.store.write(cell, indices, stored.read(cell, indices))
+    lacking = planned.indices if fresh or found is None else found.lacking
+    before = 0 if fresh else samples()
+    if not run_certify(request, sources, output=folder, fresh=fresh, **work).summary.complete:
+        raise Interrupted("interrupted before all samples of the guarantee were drawn")
+    return Sampling(len(wanted) - len(lacking), len(lacking), before, samples() - before, planned.why)
+
+
+EXIT_CODES = {Outcome.HOLDS: 0, Outcome.FAILS: 1, Outcome.UNCHECKED: 2}  # what a shell is told
 
 Again = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What came out of a guarantee or a run, as it was named: checks, and verdicts on requirements.
+    """What came out of a guarantee or a run: checks, and verdicts on requirements.
 
     ``run`` is the run folder, None if none was reached; ``sampling`` what was reused and drawn, None for
     runs; ``lines`` those of the requirements in the guarantee file.
@@ -64,7 +288,7 @@ class Verification:
             "schema_version": 1, "target": self.target, "kind": self.kind,
             "outcome": str(self.outcome), "exit_code": self.exit_code,
             "run": None if self.run is None else str(self.run),
-            "sampling": None if self.sampling is None else self.sampling.as_dict(),
+            "sampling": None if self.sampling is None else self.sampling._asdict(),
             "requirements": [one.as_dict() for one in self.judgements],
             "confidence": CONFIDENCE if self.judgements else None,
             "checks": [check.as_dict() for check in self.checks],
@@ -101,17 +325,15 @@ def verify(
             checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
         return Verification(str(run), "run", run, None, tuple(checks))
     except SystemExit as error:
-        raise ModelError(
-            f"code of a model ended the program (SystemExit: {error.code}): remove its call of sys.exit"
-        ) from error
+        told = f"code of a model ended the program (SystemExit: {error.code})"
+        raise ModelError(f"{told}: remove its call of sys.exit") from error
 
 
 def unchecked(target: str | Path, reason: str) -> Verification:
     """Return what is reported where verification could not begin or go on."""
     kind = "run" if Path(target).is_dir() else "guarantee"
-    return Verification(
-        str(target), kind, None, None, (CheckResult("verification", Outcome.UNCHECKED, reason),)
-    )
+    check = CheckResult("verification", Outcome.UNCHECKED, reason)
+    return Verification(str(target), kind, None, None, (check,))
 
 
 def _changed(checks: Iterable[CheckResult]) -> bool:
@@ -130,8 +352,7 @@ def verify_guarantee(
     """Draw the samples that a guarantee lacks, derive the run again, and judge the requirements.
 
     A pinned model or data set that changed ends it before anything is drawn, and so does a stored run
-    that contradicts itself, or was made with another model of the same checksum.  Interrupted if sampling
-    was; what was drawn is kept.
+    that contradicts itself.  Interrupted if sampling was; what was drawn is kept.
     """
     sources, chosen = Sources(**source_options(guarantee)), resolve_device(request.device)
     loaded = load_models(guarantee.request, sources, chosen, say)
@@ -173,7 +394,7 @@ def _result(
     why: str = "",
     sampling: Sampling | None = None,
 ) -> Verification:
-    """Return what came out: verdicts, or why nothing was judged, and not even sampled where nothing was."""
+    """Return what came out: verdicts, or why nothing was judged."""
     if judged is None:
         why = why or (CHANGED if _changed(checks) else CONTRADICTS)
         sampling = sampling or Sampling(0, 0, 0, 0, (f"Not sampled: {why}.",))
@@ -184,10 +405,7 @@ def _result(
 
 
 def _identity_checks(guarantee: Guarantee, loaded: Loaded, runs: Path) -> list[CheckResult]:
-    """Are the data, and the models that are pinned, those that the guarantee is about?
-
-    Of a model that nothing vouches for the checksum says no more than that it is not refuted.
-    """
+    """Are the data, and the models that are pinned, those that the guarantee is about?"""
     pins: list[tuple[str, str | None, Any]] = [("data", guarantee.data.checksum, loaded.dataset)]
     for role in ("standard", "robust"):
         claim = getattr(guarantee, role)
@@ -195,17 +413,16 @@ def _identity_checks(guarantee: Guarantee, loaded: Loaded, runs: Path) -> list[C
             pins.append((f"{role} classifier", claim.checksum, getattr(loaded, role)))
     found = []
     for what, wanted, now in pins:
-        name, doubt = f"pinned {what}", getattr(now, "doubt", "")
-        same, outcome = f"checksum {now.checksum[:12]} as in the guarantee", Outcome.HOLDS
+        doubt, outcome = getattr(now, "doubt", ""), Outcome.HOLDS
+        said = f"checksum {now.checksum[:12]} as in the guarantee"
         if wanted is None:
             continue
         if wanted != now.checksum:
-            told = "" if what == "data" else what_changed(runs, wanted, now)
-            outcome, same = Outcome.FAILS, (
-                f"checksum {now.checksum[:12]} is not {wanted[:12]}, that of the guarantee"
-                f"{told and f' ({told})'}: restore what it was written for, or write a new guarantee"
-            )  # fmt: skip
-        elif doubt:
-            outcome, same = Outcome.UNCHECKED, f"{same}, which does not vouch for it: {doubt}"
-        found.append(CheckResult(name, outcome, same))
+            told = "" if what == "data" else _what_changed(runs, wanted, now)
+            said = f"checksum {now.checksum[:12]} is not {wanted[:12]}, that of the guarantee"
+            said += f"{told and f' ({told})'}: restore what it was written for, or write a new guarantee"
+            outcome = Outcome.FAILS
+        elif doubt:  # nothing vouches for the model: that it is not refuted is all that is known
+            outcome, said = Outcome.UNCHECKED, f"{said}, which does not vouch for it: {doubt}"
+        found.append(CheckResult(f"pinned {what}", outcome, said))
     return found

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.judge import Judgement
-from certmix.verification.lacking import Sampling
 from certmix.verification.outputs import FORMATS, SAMPLED_AGAIN, github, junit, markdown, text
 from certmix.verification.requirements import parse_requirement
-from certmix.verification.verify import Verification
+from certmix.verification.verify import Sampling, Verification
 
 GUARANTEE = """\
 version = 1

@@ -27,6 +27,8 @@ from certmix.types import Dataset
 from certmix.verification.checks import Outcome
 from certmix.verification.falsify.attack import (
     Attacked,
+    Claim,
+    Claims,
     Target,
     Trial,
     chance_of,
@@ -117,12 +119,21 @@ class Scaled(nn.Module):
         return self.net(x) * self.scale
 
 
+def target_of(model, classes=3, box=None):
+    return Target(model, classes, torch.device("cpu"), box)
+
+
+def claims_of(sigma, norm="l2", **more):
+    return Claims("exact", 0.76, norm, sigma, 0.001, 1, (), **more)
+
+
 def candidates(scale=1.0, radius=0.4, seed=0, temperature=None, gap=0.0):
     """Points, how far each moved, and how far along the normal the first did."""
     image = images(np.array([1.5]), 0)[0]
+    scores = {} if temperature is None else {"scores": "soft", "temperature": temperature}
     points = smoothed_candidates(
-        Scaled(pair(gap), scale).eval(), image, 0, radius, SIGMA, steps=4, copies=16,
-        generator=torch.Generator().manual_seed(seed), soft_temperature=temperature,
+        target_of(Scaled(pair(gap), scale).eval()), claims_of(SIGMA, **scores), Claim(0, 0, radius), image,
+        FalsifyRequest(steps=4, copies=16, seed=seed),
     )  # fmt: skip
     along = (points[0].double() - image.double()).flatten().numpy() @ normal()
     return points, distance(points, image[None].expand(points.shape), "l2"), along
@@ -151,8 +162,8 @@ def test_linear_models_are_attacked_to_their_optimum(norm, box):
     slope, image = rng.normal(size=8), rng.uniform(0.1, 0.9, 8)
     model = linear(np.stack([-slope, slope]), bias=[float(slope @ image), -float(slope @ image)])
     points = plain_candidates(
-        model, torch.from_numpy(image), 0, 0.3, norm, steps=20, starts=2,
-        generator=torch.Generator().manual_seed(0), box=box,
+        target_of(model, 2, box), claims_of(None, norm, clipped=box is not None), Claim(0, 0, 0.3),
+        torch.from_numpy(image), FalsifyRequest(steps=20, restarts=2),
     )  # fmt: skip
     best = image + best_offset(slope, image, norm, 0.3, box or (-9.0, 9.0))
     reached = [float((m[0] - m[1]).detach()) for m in model(points)]
@@ -173,7 +184,7 @@ def test_a_model_without_gradients_is_refused():
     image = images(np.array([1.5]), 0)[0]
     with pytest.raises(ModelError, match="hides its gradient"):
         smoothed_candidates(
-            Hidden().eval(), image, 0, 0.4, SIGMA, steps=2, copies=4, generator=torch.Generator()
+            target_of(Hidden().eval()), claims_of(SIGMA), Claim(0, 0, 0.4), image, FalsifyRequest(steps=2)
         )
 
 

@@ -231,7 +231,7 @@ WRONG = {
 
 @pytest.mark.parametrize("check, wrong", [(check, one) for check, wrong in WRONG.items() for one in wrong])
 def test_whatever_the_product_derives_wrongly_is_found(runs, monkeypatch, check, wrong):
-    monkeypatch.setattr("certmix.verification.figures.evaluate", wrong)
+    monkeypatch.setattr("certmix.verification.judge.evaluate", wrong)
     assert check in failing(runs["sequential"])
 
 
@@ -242,7 +242,7 @@ def test_a_wrong_radius_without_samples_is_found(runs, monkeypatch, kind):
         radii = found.radii[1]
         return replace(found, radii=(found.radii[0], replace(radii, radius=radii.radius + 1e-6)))
 
-    monkeypatch.setattr("certmix.verification.figures.stored_outcomes", wrong)
+    monkeypatch.setattr("certmix.verification.judge.stored_outcomes", wrong)
     assert "radii" in failing(runs[kind])
 
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certmix.errors import ParameterError
@@ -172,6 +172,7 @@ def test_what_is_unknown_is_unchecked():
 
 
 @given(st.integers(0, 60), st.integers(0, 60), shares)
+@settings(deadline=None)
 def test_printed_figures_never_contradict_the_verdict(hits, more, threshold):
     total = hits + more
     if total == 0:

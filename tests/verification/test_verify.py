@@ -263,7 +263,7 @@ def test_a_run_that_was_killed_is_continued(folder, monkeypatch):
     again = verified(folder)
     assert (again.exit_code, again.sampling.drawn_samples) == (0, 0)
     monkeypatch.setattr(
-        "certmix.verification.lacking.run_certify",
+        "certmix.verification.verify.run_certify",
         lambda *a, **k: SimpleNamespace(summary=SimpleNamespace(complete=False)),
     )
     with pytest.raises(KeyboardInterrupt):  # what was drawn is kept

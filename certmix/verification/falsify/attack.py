@@ -27,14 +27,10 @@ from certmix.sampling.packing import Draw
 from certmix.types import FloatArray, IntArray
 from certmix.verification.request import FalsifyRequest
 
-SCREENED = 200
-"""Samples that choose among the candidates."""
-KEPT = 4
-"""Candidates of lowest estimated margin that are looked at again."""
-FURTHEST = 1e3
-"""Radii beyond this many sigma are attacked within it."""
-LOSSES = ("probability-margin", "cross-entropy")
-"""What the attacks without noise climb."""
+SCREENED = 200  # samples that choose among the candidates
+KEPT = 4  # candidates of lowest estimated margin that are looked at again
+FURTHEST = 1e3  # radii beyond this many sigma are attacked within it
+LOSSES = ("probability-margin", "cross-entropy")  # what the attacks without noise climb
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How far below the threshold a margin without noise must lie, by the precision it is computed in."""
 _OPTIMISM, _NEEDED = 2.5, 3.0  # standard deviations: of the margin so far, and below mu at the end
@@ -49,13 +45,7 @@ def threshold(alpha: float) -> float:
 
 
 def vote_margin_upper(counts: IntArray, selected: int, rival: int, failure_probability: float) -> float:
-    """Return an upper confidence bound of h_y - h_i from votes (c,): that of h_y less the lower one of h_i.
-
-    Their number was fixed beforehand, and neither the point nor the classes y, i were chosen from them.
-
-    >>> round(vote_margin_upper(np.array([500, 480, 20]), 0, 1, 0.001), 4)
-    0.1245
-    """
+    """Return an upper confidence bound of h_y - h_i from votes (c,), their number, y and i fixed before."""
     half, total = failure_probability / 2, int(counts.sum())
     most = clopper_pearson.upper_bound(int(counts[selected]), total, half)
     least = clopper_pearson.lower_bound(int(counts[rival]), total, half)
@@ -63,10 +53,7 @@ def vote_margin_upper(counts: IntArray, selected: int, rival: int, failure_proba
 
 
 def score_margin_upper(differences: ArrayLike, failure_probability: float) -> float:
-    """Return an upper confidence bound of the mean of score_y - score_i, (n,) in the order they were drawn.
-
-    It is the betting bound of (1 - difference) / 2, which lies in [0, 1]; n was fixed beforehand.
-    """
+    """Return an upper confidence bound of the mean of score_y - score_i (n,), in order, n fixed before."""
     values = np.clip((1.0 - np.asarray(differences, np.float64)) / 2.0, 0.0, 1.0)
     return math.nextafter(1.0 - 2.0 * betting.lower_bound(values, failure_probability, values.size), 2.0)
 
@@ -77,31 +64,19 @@ def stops(samples: int) -> list[int]:
 
 
 def hopeless(margin: float, square: float, drawn: int, samples: int, mu: float) -> bool:
-    """Return whether `drawn` samples say that all `samples` will hardly be evidence.
-
-    `margin` and `square` are the means of score_y - score_i and of its square.  Giving up is always valid: a
-    point that is given up is no finding.
-    """
+    """Whether `drawn` samples, by the means of score_y - score_i and its square, say all will hardly do."""
     deviation = math.sqrt(max(square - margin**2, 1.0 / drawn))
     lowest = margin - _OPTIMISM * deviation / math.sqrt(drawn)
     return lowest > mu - _NEEDED * deviation / math.sqrt(samples)
 
 
 def chance_of(findings: int, images: int, rate: float) -> float:
-    """Return the probability of so many findings or more among honest certificates.
-
-    `images` are all that were looked at, certified or not: a certificate's failure
-    probability is that of being issued and false.  `rate` adds that of one finding's evidence.
-    """
+    """Return the probability of so many findings or more among honest certificates of images looked at."""
     return 1.0 if findings < 1 else float(bdtrc(findings - 1, images, min(rate, 1.0)))
 
 
 def findings_needed(images: int, rate: float, error_rate: float) -> int:
-    """Return the least number of findings that honest certificates have with at most `error_rate`.
-
-    >>> findings_needed(25, 0.001 + 0.01 / 25, 0.01), findings_needed(25, 0.0, 0.01)
-    (2, 1)
-    """
+    """Return the least number of findings that honest certificates have with at most `error_rate`."""
     chances: FloatArray = bdtrc(np.arange(images + 1), images, min(rate, 1.0))
     return 1 + int(np.argmax(chances <= error_rate))
 
@@ -111,10 +86,7 @@ def findings_needed(images: int, rate: float, error_rate: float) -> int:
 
 @dataclass(frozen=True)
 class Claim:
-    """One image's certificate: the mix predicts `predicted` within `radius`, whatever g is.
-
-    ``input_checksum`` is that of the image's float32 bytes, empty where the run keeps none.
-    """
+    """One image's certificate; the checksum is of its float32 bytes, empty where the run keeps none."""
 
     index: int
     predicted: int
@@ -123,12 +95,10 @@ class Claim:
 
 
 class Claims(NamedTuple):
-    """The certificates of a run that are attacked, and what they are about.
+    """The certificates with a radius > 0 of `looked_at` images, and what they are about.
 
-    ``sigma`` is None where h is the network as it is; then ``failure_probability``,
-    that of one certificate, is 0.  ``clipped`` tells whether the balls are cut to
-    the input range.  ``claims`` are those with a radius > 0 of the ``looked_at``
-    images.  ``run`` is ``run.json``, None for claims that no run made.
+    Without noise `sigma` is None and `failure_probability`, that of one certificate, 0.  `clipped` balls are
+    cut to the input range.  `run` is ``run.json``, None for claims that no run made.
     """
 
     certificate: str
@@ -165,12 +135,11 @@ class Trial(NamedTuple):
 
 
 class Attacked(NamedTuple):
-    """What an attack on a certificate came to at the worst `point` (float32), `distance` from the image.
+    """What an attack on a certificate came to at the worst `point` found, `distance` from the image.
 
-    `rival` is the class i whose g = e_i is worst there; `margin`, of h_y - h_i, is an estimate from `samples`
-    fresh samples, or exact where these are 0.  `upper` is its upper confidence bound, None where the point
-    was given up early; below `threshold`, mu, some g flips the mix.  `counts` are votes (c,), None for soft
-    scores and without noise.  `found` says whether the certificate is shown to be wrong.
+    `margin`, of h_y - h_rival, is an estimate from `samples` fresh samples, or exact where these are 0;
+    `upper` its upper confidence bound, None where the point was given up early: below `threshold`, mu, some g
+    flips the mix.  `counts` are votes (c,).
     """
 
     claim: Claim
@@ -188,33 +157,19 @@ class Attacked(NamedTuple):
 def attack_claim(
     target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
 ) -> Attacked:
-    """Search the ball of one certificate, and judge the worst point found.
-
-    Each judgement errs with probability at most ``error_rate / claims.looked_at``.
-    """
+    """Search the ball of one certificate, and judge the worst point found."""
     image = image.to(target.device, torch.float32)
-    seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
-    radius = min(claim.radius, FURTHEST * (claims.sigma or 1.0))
     if claims.sigma is None:
-        points = plain_candidates(
-            target.module, image, claim.predicted, radius, claims.norm, steps=request.steps,
-            starts=request.restarts, generator=torch.Generator().manual_seed(seed),
-            box=target.box if claims.clipped else None,
-        )  # fmt: skip
+        points = plain_candidates(target, claims, claim, image, request)
         return judge_plain(target, claims, claim, image, points)
-    points = smoothed_candidates(
-        target.module, image, claim.predicted, radius, claims.sigma, steps=request.steps,
-        copies=request.copies, generator=torch.Generator(target.device).manual_seed(seed),
-        soft_temperature=claims.temperature if claims.scores == "soft" else None,
-    )  # fmt: skip
+    points = smoothed_candidates(target, claims, claim, image, request)
     trial = trial_of(claims, request)
     # The candidate of lowest margin on common noise is judged, against its rival there.
     sampler = sampler_of(target, claims, trial.seed)
     draws = [Draw(point, claim.index, (SCREENED,), stream="selection") for point in points]
     means = np.zeros((len(draws), target.classes))
     if claims.scores == "hard":
-        for number, votes in enumerate(sampler.submit(draws).result()):
-            means[number] = votes[-1] / SCREENED
+        means += np.stack([votes[-1] for votes in sampler.submit(draws).result()]) / SCREENED
     else:
         for part, scores in sampler.scores(draws, claims.temperature):
             means[part.draw] += scores.sum(0) / SCREENED
@@ -247,33 +202,29 @@ def sampler_of(target: Target, claims: Claims, seed: int) -> Sampler:
 
 @full_float32()
 def smoothed_candidates(
-    model: nn.Module,
-    image: Tensor,
-    predicted: int,
-    radius: float,
-    sigma: float,
-    *,
-    steps: int,
-    copies: int,
-    generator: torch.Generator,
-    soft_temperature: float | None = None,
+    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
 ) -> Tensor:
-    """Return points strictly within l2 distance `radius` where h_y - max_i h_i seems smallest, y `predicted`.
+    """Return points strictly within the l2 radius where h_y - max_i h_i seems smallest, y certified.
 
-    These are the last point, and up to `KEPT` others of lowest estimated margin; `soft_temperature` is that
-    of soft scores, None for votes.  The gradient of a smoothed margin is estimated by the mean, over noisy
-    copies, of the gradient of the logit difference z_y - z_i to the rival that is nearest at the point.
-    Copies count by the slope of the sigmoid at the difference in units of its spread over the copies, so that
-    no scale of the logits makes them vanish.  The first step goes straight to the sphere, the others are
-    shorter and shorter steps of projected descent with momentum.  The point is not held to the data's range:
-    certificates by noise are not.
+    These are the last point, and up to `KEPT` others of lowest estimated margin.  The gradient of a smoothed
+    margin is estimated by the mean, over noisy copies, of that of the logit difference z_y - z_i to the
+    nearest rival.  Copies count by the slope of the sigmoid at the difference in units of its spread over the
+    copies, so that no scale of the logits makes them vanish.  The first step goes straight to the sphere, the
+    others are shorter and shorter steps of projected descent with momentum.  The point is not held to the
+    data's range: certificates by noise are not.
     """
+    assert claims.sigma is not None
+    steps, radius = request.steps, min(claim.radius, FURTHEST * claims.sigma)
+    temperature = claims.temperature if claims.scores == "soft" else None
+    seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
+    generator = torch.Generator(target.device).manual_seed(seed)
     ball = make_ball(image[None], "l2", math.nextafter(radius, 0.0), (-math.inf, math.inf))
     point, velocity = ball.centre, torch.zeros_like(image[None], dtype=torch.float64)
     visited: list[tuple[float, Tensor]] = []
     for step in range(steps + 1):
-        noise = torch.randn((copies, *image.shape), generator=generator, device=image.device)
-        margin, slope = _margin_and_slope(model, point + sigma * noise, predicted, soft_temperature)
+        noise = torch.randn((request.copies, *image.shape), generator=generator, device=image.device)
+        copies = point + claims.sigma * noise
+        margin, slope = _margin_and_slope(target.module, copies, claim.predicted, temperature)
         visited.append((margin, point))
         velocity = 0.7 * velocity - slope / slope.norm().clamp_min(torch.finfo(torch.float64).tiny)
         if step < steps:
@@ -303,9 +254,8 @@ def _margin_and_slope(
             rival = int(others.argmax())
         gap = logits[:, predicted] - logits[:, rival]
         if not gap.requires_grad:
-            raise ModelError(
-                "the model hides its gradient (it detaches, or leaves torch): it cannot be searched"
-            )
+            told = "the model hides its gradient (it detaches, or leaves torch)"
+            raise ModelError(f"{told}: it cannot be searched")
         with torch.no_grad():
             spread = gap.std(0).clamp_min(1e-12 * (1 + gap.abs().amax()))
             at = (gap / max(float(spread), temperature or 0.0)).sigmoid()
@@ -317,38 +267,27 @@ def _margin_and_slope(
 
 @full_float32()
 def plain_candidates(
-    model: nn.Module,
-    image: Tensor,
-    predicted: int,
-    radius: float,
-    norm: str,
-    *,
-    steps: int,
-    starts: int,
-    generator: torch.Generator,
-    box: tuple[float, float] | None = None,
+    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
 ) -> Tensor:
-    """Return points (n, ...) strictly within `radius` where h_y - max_i h_i, h = softmax(z), seems smallest.
-
-    Projected gradient ascent (`certmix.attacks.pgd`) on each of `LOSSES`, from the
-    image and from random starts, `starts` in all; the ball is cut to `box`, None
-    for no range.
-    """
+    """Return points (n, ...) strictly within the radius where h_y - max_i h_i of softmax(z) seems least."""
+    seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
+    generator, radius = torch.Generator().manual_seed(seed), min(claim.radius, FURTHEST)
     low, high = (float(end) for end in image.aminmax())
     reach = max(1.0, abs(low), abs(high)) + 2 * radius
-    found, inside = [], math.nextafter(radius, 0.0)
+    box = target.box if claims.clipped and target.box is not None else (-reach, reach)
+    found = [image[None]]
     for loss in LOSSES:
-        for random_start, count in ((False, 1), (True, starts - 1)):
+        for random_start, count in ((False, 1), (True, request.restarts - 1)):
             if count < 1:
                 continue
             images = image[None].expand(count, *image.shape).clone()
-            labels = torch.full((count,), predicted, device=image.device)
+            labels = torch.full((count,), claim.predicted, device=image.device)
             points = pgd(
-                model, images, labels, norm, inside, steps=steps, loss=loss, random_start=random_start,
-                box=box or (-reach, reach), early_stop=False, generator=generator,
+                target.module, images, labels, claims.norm, math.nextafter(radius, 0.0), steps=request.steps,
+                loss=loss, random_start=random_start, box=box, early_stop=False, generator=generator,
             )  # fmt: skip
             found.append(points)
-    return torch.cat([image[None], *found])
+    return torch.cat(found)
 
 
 @full_float32()
@@ -377,7 +316,7 @@ def judge_smoothed(
     """Judge one point against one rival, both chosen on other noise, by fresh samples.
 
     The certificate is shown to be wrong if the upper confidence bound of h_y - h_i lies below mu.
-    A point that is not worth all samples is given up, and is no finding.
+    Giving up is always valid: a point that is given up is no finding.
     """
     mu = threshold(claims.alpha)
     point, away = _on_grid(claims, claim, image, point)
@@ -398,10 +337,8 @@ def judge_smoothed(
         if drawn < trial.samples and hopeless(margin, square, drawn, trial.samples, mu):
             break
     else:
-        delta = trial.failure_probability
-        upper = (
-            vote_margin_upper(counts, own, rival, delta) if hard else score_margin_upper(differences, delta)
-        )
+        delta, soft = trial.failure_probability, score_margin_upper
+        upper = vote_margin_upper(counts, own, rival, delta) if hard else soft(differences, delta)
     eps = noise_error(sampler.sigma, point.numel())  # of each of the two probabilities
     found = away < claim.radius and upper is not None and upper + 2 * eps < mu
     return Attacked(
@@ -410,13 +347,11 @@ def judge_smoothed(
 
 
 def _on_grid(claims: Claims, claim: Claim, image: Tensor, point: Tensor) -> tuple[Tensor, float]:
-    """Return the grid point next to a point, pulled in until it lies in the ball, and its distance.
-
-    A certificate is about the 8-bit image, or about the float one: the larger distance counts.
-    """
+    """Return the grid point next to a point, pulled in until it lies in the ball, and its distance."""
     assert claims.sigma is not None
     grid, away, there = Grid.of(claims.sigma), math.inf, point
     centre = torch.from_numpy(grid.real(grid.nearest(image.cpu().numpy()).steps))
+    # A certificate is about the 8-bit image, or about the float one: the larger distance counts.
     both = torch.stack([centre, image.cpu().double()])
     for part in (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2):
         steps = grid.nearest(torch.lerp(image, point, part).cpu().numpy()).steps

@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -38,32 +38,16 @@ from certmix.runs.sources import Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.falsify.attack import (
-    Attacked,
-    Claim,
-    Claims,
-    Target,
-    Trial,
-    attack_claim,
-    chance_of,
-    findings_needed,
-    judge_plain,
-    judge_smoothed,
-    noise_seed,
-    sampler_of,
-    threshold,
-    trial_of,
-)
+from certmix.verification.falsify import attack
+from certmix.verification.falsify.attack import Attacked, Claim, Claims, Target, Trial
 from certmix.verification.request import FalsifyRequest
 from certmix.verification.stored import load, opened
 
 __all__ = ["Falsification", "FalsifyRequest", "Replay", "attack_claims", "falsify", "read_claims", "replay"]
 
-FOLDER = "falsify"
-"""Where findings go within a run's folder."""
+FOLDER = "falsify"  # of findings, within a run's folder
 CHECK = "attacks inside the certified balls"
-FAILURE_PROBABILITY = 1e-3
-"""Probability that a right certificate's finding stands: the replayer's own, whatever the file says."""
+FAILURE_PROBABILITY = 1e-3  # that a right certificate's finding stands, whatever its file says
 LEAST_SAMPLES, MOST_SAMPLES = 10_000, 10**6
 
 VERSION = 1
@@ -93,7 +77,7 @@ class Falsification:
 
     @property
     def rate(self) -> float:
-        """Most findings an image that honest certificates have on average."""
+        """Most findings an image on average, of honest certificates: issued and false, or judged in error."""
         if self.claims.sigma is None or not self.claims.looked_at:
             return 0.0
         return self.claims.failure_probability + self.request.error_rate / self.claims.looked_at
@@ -101,12 +85,12 @@ class Falsification:
     @property
     def needed(self) -> int:
         """Findings from which on the run is falsified."""
-        return findings_needed(self.claims.looked_at, self.rate, self.request.error_rate)
+        return attack.findings_needed(self.claims.looked_at, self.rate, self.request.error_rate)
 
     @property
     def chance(self) -> float:
         """Probability of so many findings or more among honest certificates."""
-        return chance_of(len(self.findings), self.claims.looked_at, self.rate)
+        return attack.chance_of(len(self.findings), self.claims.looked_at, self.rate)
 
     @property
     def falsified(self) -> bool:
@@ -129,12 +113,9 @@ class Falsification:
         if not found:
             message = f"no point found where some g flips the mix, in {of}: no proof that there is none"
             return CheckResult(CHECK, Outcome.HOLDS, message)
-        beyond = "more than" if self.falsified else "not more than"
-        message = (
-            f"{len(found)} of {of} are wrong, {beyond} failure probability {claims.failure_probability:g} "
-            f"allows in {claims.looked_at} images"
-        )
-        outcome = Outcome.FAILS if self.falsified else Outcome.HOLDS
+        outcome, beyond = (Outcome.FAILS, "") if self.falsified else (Outcome.HOLDS, "not ")
+        allowed = f"failure probability {claims.failure_probability:g} allows in {claims.looked_at} images"
+        message = f"{len(found)} of {of} are wrong, {beyond}more than {allowed}"
         return CheckResult.about(CHECK, outcome, message, found)
 
     def as_dict(self) -> dict[str, Any]:
@@ -151,7 +132,7 @@ class Falsification:
         ]  # fmt: skip
         return {
             "schema_version": 1, "source": self.source, "certificate": claims.certificate,
-            "alpha": claims.alpha, "threshold": threshold(claims.alpha), "norm": claims.norm,
+            "alpha": claims.alpha, "threshold": attack.threshold(claims.alpha), "norm": claims.norm,
             "sigma": claims.sigma, "failure_probability": claims.failure_probability,
             "request": self.request.as_dict(), "images": claims.looked_at, "certified": len(claims.claims),
             "attacked": len(self.attacked), "complete": self.complete, "findings": len(self.findings),
@@ -176,9 +157,8 @@ def falsify(
     mu = (1 - alpha) / alpha: there some g flips the mix (Lemma 3.2 is tight).  A smoothed h is judged there
     on fresh noise, by a confidence bound.  That nothing is found proves nothing.
 
-    The run is only read, but for findings, which go to `output`, or ``falsify`` in its folder.  `sources` are
-    the data and models of a run that was made from Python objects.  After a keyboard interrupt the result is
-    of the attacks that were done.
+    Findings go to `output`, or ``falsify`` in the run's folder.  `sources` are the data and models of a run
+    that was made from Python objects.  A keyboard interrupt ends the attacks, not the result.
     """
     asked = request or FalsifyRequest()
     claims = read_claims(run, asked)
@@ -207,38 +187,30 @@ def attack_claims(
     """Attack certificates, whose inputs (float32) `read` gives; an interrupt returns those that are done."""
     found: list[Attacked] = []
     start = time.monotonic()
-    try:
+    with suppress(KeyboardInterrupt):
         for claim in claims.claims:
-            found.append(attack_claim(target, claims, claim, read(claim), request))
+            found.append(attack.attack_claim(target, claims, claim, read(claim), request))
             if progress is not None:
                 wrong = sum(one.found for one in found)
                 cell = f"{wrong} found, smallest margin {min(one.margin for one in found):.3f}"
                 progress(Progress(len(found), len(claims.claims), cell, time.monotonic() - start))
-    except KeyboardInterrupt:
-        pass
     return tuple(found)
 
 
 def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
-    """Return the certificates that the stored numbers of a run give, of the images that a request looks at.
-
-    They are spread evenly over the run's own, by index: the choice does not depend on what was certified.
-    """
+    """Return the certificates that a run's stored numbers give, of images chosen by index alone."""
     folder = Path(folder)
     if folder.is_file():
-        raise RunError(
-            f"{folder} is a file: name the folder of a run of certmix certify, whose model is attacked; "
-            "a log alone is checked by certmix audit"
-        )
+        told = "name the folder of a run of certmix certify, whose model is attacked"
+        raise RunError(f"{folder} is a file: {told}; a log alone is checked by certmix audit")
     run = load(folder)
     own, described = run.request, run.description
     alpha = own.alpha if request.alpha is None else request.alpha
     if isinstance(own, CertifyRequest):
         certificate = request.certificate or own.certificates[0]
         if certificate not in CERTIFICATES:
-            raise ParameterError(
-                f"certificate {certificate}: {folder} was sampled: use one of {', '.join(CERTIFICATES)}"
-            )
+            told = f"certificate {certificate}: {folder} was sampled"
+            raise ParameterError(f"{told}: use one of {', '.join(CERTIFICATES)}")
         own.replace(certificates=(certificate,))  # refuses what the run's bound does not allow
         records = [run.images[index] for index in sorted(run.images)]
         records = bound_records(records, own).records
@@ -254,15 +226,12 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
             len(records), claims, own.scores, own.temperature, own.precision, own.seed, run=described,
         )  # fmt: skip
     if request.certificate not in (None, own.certificate):
-        raise ParameterError(
-            f"certificate {request.certificate}: {folder} holds {own.certificate}: leave --certificate out"
-        )
+        told = f"certificate {request.certificate}: {folder} holds {own.certificate}"
+        raise ParameterError(f"{told}: leave --certificate out")
     if alpha not in own.weights():
         there = " and ".join(f"{a:g}" for a in sorted(set(own.weights())))
-        raise ParameterError(
-            f"alpha = {alpha:g}: {folder} holds radii at {there}: "
-            f"use one of them, or repeat certmix certify with --alpha {alpha:g}"
-        )
+        remedy = f"use one of them, or repeat certmix certify with --alpha {alpha:g}"
+        raise ParameterError(f"alpha = {alpha:g}: {folder} holds radii at {there}: {remedy}")
     stored = set(run.cells.get(ROBUST, {}))
     if own.certificate == "margin":
         stored &= set(run.cells.get(margin_cell(alpha), {}))
@@ -274,7 +243,7 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
             radii = stored_radii(own, store, chosen, alpha).radius
         held = zip(chosen.tolist(), radii.tolist(), strict=True)
         claims = tuple(Claim(i, int(run.cells[ROBUST][i].argmax()), t) for i, t in held if t > 0)
-    clipped = own.certificate == "margin" and own.norm == "linf"
+    clipped = (own.certificate, own.norm) == ("margin", "linf")
     clipped = clipped and described["data"].get("input_range") is not None
     return Claims(
         own.certificate, alpha, own.norm, None, 0.0, len(chosen), claims, clipped=clipped, run=described
@@ -298,10 +267,9 @@ def _load_target(
     with closing(opened(run, data.classes)) as store:
         hold_original(run, described, store, loaded, chosen)
     if data.checksum != expected:
-        raise RunError(
-            f"{data.name} is not the data that {run} was made with (checksum {data.checksum[:12]}, "
-            f"{expected[:12]} there): restore it, or certify again"
-        )
+        sums = f"(checksum {data.checksum[:12]}, {expected[:12]} there)"
+        told = f"{data.name} is not the data that {run} was made with {sums}"
+        raise RunError(f"{told}: restore it, or certify again")
     batch = described.get("batch_size") if claims.sigma is not None else None
     return Target(loaded.robust.module, data.classes, chosen, data.input_range, batch), data
 
@@ -348,8 +316,7 @@ def write_finding(
     folder: Path, run: Path, one: Attacked, claims: Claims, request: FalsifyRequest, target: Target
 ) -> Path:
     """Write ``finding-IMAGE-...json`` and the ``.npz`` beside it; return the path of the first."""
-    identity = (claims.run or {}).get("identity", {})
-    claim = one.claim
+    claim, identity = one.claim, (claims.run or {}).get("identity", {})
     said: dict[str, Any] = {
         "format_version": VERSION, "certmix": version("certmix"), "run": str(Path(run).resolve()),
         "data_checksum": identity.get("data_checksum"), "robust_checksum": identity.get("robust_checksum"),
@@ -363,11 +330,11 @@ def write_finding(
         "request": request.as_dict(), "device": target.device.type,
     }  # fmt: skip
     if claims.sigma is not None:
-        trial = trial_of(claims, request)
+        trial = attack.trial_of(claims, request)
         said |= {"failure_probability": trial.failure_probability, "noise_seed": trial.seed}
+    said["point_checksum"] = digest_of(one.point.tobytes())
     buffer = io.BytesIO()
     np.savez(buffer, point=one.point)
-    said["point_checksum"] = checksum(one.point)
     name = f"finding-{claim.index}-{claims.certificate}-alpha{claims.alpha:g}-seed{request.seed}"
     write_atomically(folder / f"{name}.npz", buffer.getvalue())
     write_atomically(folder / f"{name}.json", (json.dumps(said, indent=2, allow_nan=False) + "\n").encode())
@@ -384,15 +351,13 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
             raise ValueError("it is no object")
         number = msgspec.convert(found.get("format_version"), Annotated[int, Meta(ge=1)])
         if number > VERSION:
-            raise RunError(
-                f"{path}: format version {number!s:.20}, this certmix reads up to {VERSION}: update certmix"
-            )
+            told = f"{path}: format version {number!s:.20}"
+            raise RunError(f"{told}, this certmix reads up to {VERSION}: update certmix")
         said = msgspec.convert(found, Said if found.get("sigma") is None else Sampled)
     except (OSError, ValueError) as error:  # also what msgspec raises
         reason = re.sub(r"^Object missing required field `(.*)`", r"it lacks '\1'", _one_line(error))
-        raise RunError(
-            f"{path} is no finding ({reason}): name the .json of certmix falsify, or restore the file"
-        ) from None
+        remedy = "name the .json of certmix falsify, or restore the file"
+        raise RunError(f"{path} is no finding ({reason}): {remedy}") from None
     points = path.with_suffix(".npz")
     try:
         with points.open("rb") as file:
@@ -401,14 +366,9 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
             raise ValueError(f"{point.dtype} of shape {point.shape}, not finite float32")
     except Exception as error:  # damaged archives raise errors of many kinds
         raise DataError(f"{points} holds no point ({_one_line(error)}): restore it") from None
-    if checksum(point) != said.point_checksum:
+    if digest_of(point.tobytes()) != said.point_checksum:
         raise DataError(f"{points} is not the point that {path.name} describes: restore both")
     return path, point, said
-
-
-def checksum(point: NDArray[np.float32]) -> str:
-    """Return the checksum of a point's bytes."""
-    return digest_of(point.tobytes())
 
 
 def _one_line(error: Exception) -> str:
@@ -449,10 +409,9 @@ def replay(
 ) -> Replay:
     """Judge a finding again, by nothing that its file could have been made to fit.
 
-    Noise, number of samples and failure probability of the verdict are the replayer's.  The noise of the
-    finding is drawn too, to compare its votes, which do not enter the verdict.  `path` is its ``.json`` or
-    ``.npz``, `run` the run's folder if it lies elsewhere now, `seed` the key of the fresh noise that decides:
-    None takes one from the operating system, which is reported.
+    Noise, number of samples and failure probability of the verdict are the replayer's; the finding's own
+    votes are drawn again and compared, but do not enter it.  `path` is its ``.json`` or ``.npz``, `run` the
+    run's folder if it lies elsewhere now, `seed` the key of the fresh noise, None for one that is drawn.
     """
     file, where, said = read_finding(path)
     folder = Path(said.run if run is None else run)
@@ -461,32 +420,31 @@ def replay(
         raise RunError(f"{folder} is not the run that {file.name} is about: name that run")
     claim = next((one for one in claims.claims if one.index == said.image), None)
     if claim is None:
-        raise RunError(
-            f"{folder} does not certify image {said.image} at alpha {said.alpha:g}: name the run that "
-            "the finding is about"
-        )
+        told = f"{folder} does not certify image {said.image} at alpha {said.alpha:g}: "
+        raise RunError(f"{told}name the run that the finding is about")
     target, dataset = _load_target(folder, claims, sources, device, say)
     image, point = _input_of(dataset, claim), torch.from_numpy(where)
     if image.shape != point.shape:
         raise RunError(f"{file} holds a point of another shape than image {claim.index}: restore it")
     image, point = image.to(target.device), point.to(target.device)
     if claims.sigma is None:
-        attacked = judge_plain(target, claims, claim, image, point[None])
-        return Replay(file, attacked, None, _checks(attacked, said, None))
+        attacked = attack.judge_plain(target, claims, claim, image, point[None])
+        return Replay(file, attacked, None, tuple(_checks(attacked, said, None)))
     rival = said.worst_standard_classifier.get("one_hot", -1)
     if not isinstance(said, Sampled) or rival == claim.predicted or not 0 <= rival < target.classes:
         raise RunError(f"{file}: class {rival} is no rival of class {claim.predicted}: restore the file")
     seed = secrets.randbits(48) if seed is None else seed
     samples = min(max(said.samples, LEAST_SAMPLES), MOST_SAMPLES)
-    trial = Trial(samples, FAILURE_PROBABILITY, noise_seed(seed, claims.seed, "replay"))
-    attacked = judge_smoothed(target, claims, claim, image, point, rival, trial)
-    checks = list(_checks(attacked, said, seed))
+    trial = Trial(samples, FAILURE_PROBABILITY, attack.noise_seed(seed, claims.seed, "replay"))
+    attacked = attack.judge_smoothed(target, claims, claim, image, point, rival, trial)
+    checks = _checks(attacked, said, seed)
     if said.votes is not None and claims.scores == "hard" and target.device.type == said.device:
         outcome = Outcome.UNCHECKED
         if not 0 < said.samples <= MOST_SAMPLES:
             text = f"not compared: {said.samples:,} samples, where 1 to {MOST_SAMPLES:,} are drawn again"
         else:
-            counts = sampler_of(target, claims, said.noise_seed).votes(point, said.image, [said.samples])[0]
+            sampler = attack.sampler_of(target, claims, said.noise_seed)
+            counts = sampler.votes(point, said.image, [said.samples])[0]
             text = "not the finding's votes: other versions or hardware may round otherwise"
             if tuple(counts.tolist()) == said.votes:
                 outcome, text = Outcome.HOLDS, "the same votes"
@@ -495,24 +453,20 @@ def replay(
     return Replay(file, attacked, seed, tuple(checks))
 
 
-def _checks(attacked: Attacked, said: Said, seed: int | None) -> tuple[CheckResult, ...]:
+def _checks(attacked: Attacked, said: Said, seed: int | None) -> list[CheckResult]:
     """Compare the claim, the distance and the margin."""
-    claim = attacked.claim
-    inside = attacked.distance < claim.radius
-    risk = ""
+    claim, inside = attacked.claim, attacked.distance < attacked.claim.radius
+    upper = "not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}"
     if seed is not None:
         fresh = f"{attacked.samples:,} fresh samples, seed {seed}"
-        risk = f" ({fresh}, failure probability {FAILURE_PROBABILITY:g})"
-    upper = ("not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}") + risk
+        upper += f" ({fresh}, failure probability {FAILURE_PROBABILITY:g})"
     below = attacked.upper is not None and attacked.upper < attacked.threshold
     flips = attacked.found if inside else below
     wanted = f"the run certifies class {claim.predicted}, the finding attacked {said.predicted}"
     away = f"{attacked.distance!r} from the image, certified radius {claim.radius!r}"
     margin = f"{attacked.margin:.6f} to class {attacked.rival}, {upper}; "
-    flipped = f"{margin}below {attacked.threshold:.6f} a g flips the mix"
+    margin += f"below {attacked.threshold:.6f} a g flips the mix"
     same = claim.predicted == said.predicted
-    found = (("class", same, wanted), ("distance", inside, away), ("margin", flips, flipped))
-    return tuple(
-        CheckResult.about(name, Outcome.HOLDS if holds else Outcome.FAILS, message, [claim.index])
-        for name, holds, message in found
-    )
+    found = (("class", same, wanted), ("distance", inside, away), ("margin", flips, margin))
+    outcomes = {True: Outcome.HOLDS, False: Outcome.FAILS}
+    return [CheckResult.about(name, outcomes[holds], told, [claim.index]) for name, holds, told in found]
