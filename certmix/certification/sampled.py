@@ -171,13 +171,22 @@ class Sampling(Recipe):
         """Return which images want selection or estimation samples."""
         jobs, complete = self._divided(store.images())
         done = _found([], complete, self.request)
-        here = replace(self.passes, compiled=self.compiled and not self._tries_first)
+        here = replace(self._own, compiled=self.compiled and not self._tries_first)
         work = Work(
             here=lambda: handler_of(self.request, self.loaded, here),
             elsewhere=self.elsewhere,
             name=lambda job: f"image {job.index}",
         )
         return Todo(work, jobs, len(self.positions), done)
+
+    @property
+    def _own(self) -> Passes:
+        """How the model is run.
+
+        Where nobody asked for compilation it must leave rows independent of their place, if they are: else h
+        would be another average, and samples of before no part of it.
+        """
+        return replace(self.passes, compiled=self.compiled, places_alike=self.passes.compiled is None)
 
     @property
     def _tries_first(self) -> bool:
@@ -216,7 +225,7 @@ class Sampling(Recipe):
 
     def elsewhere(self) -> Open:
         """Return what makes, in another process, a handler of the same data and model."""
-        request, passes = self.request, replace(self.passes, compiled=self.compiled)
+        request, passes = self.request, self._own
         robust = robust_of(request, self.sources)
         named = Named.of(self.sources, robust, self.loaded, passes.device, request.sigma)
         return partial(_load, request, named, passes)
@@ -273,7 +282,7 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
     sampler = Sampler(
         module if compiled else LaidOut(module, request.precision), loaded.dataset.classes, request.sigma,
         request.seed, device=passes.device, precision=request.precision, batch_size=passes.batch_size,
-        compiled=compiled,
+        compiled=compiled, places_alike=passes.places_alike,
     )  # fmt: skip
     first = request.samples if request.goal == "fixed" else looks(request.samples)[0]
     shape = loaded.dataset.read(0).shape

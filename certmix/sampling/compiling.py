@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 from collections import Counter
 from itertools import count
 from typing import Any
@@ -108,7 +109,8 @@ class CompiledModel:
         if checked and not expected.isfinite().all():
             return expected  # whoever asked says what is wrong
         try:
-            with self._patch(self._options):
+            with self._patch(self._options), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch's own tracing gives some
                 if self._cuda:
                     torch.compiler.cudagraph_mark_step_begin()
                 logits: Tensor = self._compiled(batch)

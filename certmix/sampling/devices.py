@@ -29,11 +29,15 @@ PARTLY = "partly"
 
 @dataclass(frozen=True)
 class Passes:
-    """A device, inputs in one pass, and whether the model is compiled; None: an automatic choice."""
+    """A device, inputs in one pass, and whether the model is compiled; None: an automatic choice.
+
+    With `places_alike` a compiled model is refused if its rows depend on their place in a batch.
+    """
 
     device: torch.device
     batch_size: int | None = None
     compiled: bool | None = None
+    places_alike: bool = False
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
-from certmix.sampling.compiling import CompiledModel
+from certmix.sampling.compiling import CompiledModel, CompileError
 from certmix.sampling.devices import PRECISIONS, automatic_batch_size
 from certmix.sampling.noise import Noise, NoiseKey
 from certmix.sampling.packing import Cursor, Draw, Part
@@ -71,6 +71,8 @@ class Sampler:
     compiled
         Whether the model is compiled before the first batch, for speed; see
         `certmix.sampling.compiling`.
+    places_alike
+        Refuse a compiled model whose rows depend on their place in a batch, with a CompileError.
 
     Attributes
     ----------
@@ -92,6 +94,7 @@ class Sampler:
         precision: str = "fp32",
         batch_size: int | None = None,
         compiled: bool = False,
+        places_alike: bool = False,
     ) -> None:
         if not sigma > 0:
             raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
@@ -102,7 +105,7 @@ class Sampler:
         self.model, self.classes, self.sigma, self.seed = model, classes, float(sigma), seed
         self.device, self.precision = torch.device(device), precision
         self.batch_size = batch_size
-        self.places = 1
+        self.places, self._places_alike = 1, places_alike and compiled
         self._automatic = False
         self._independent: dict[tuple[torch.Size, int], bool] = {}
         self._noise = Noise(self.sigma, self.device)
@@ -231,6 +234,9 @@ class Sampler:
                 self._allocate(shape, size)
                 self._noise.fill(self._rows, point, NoiseKey(self.seed, draws[0].index, draws[0].stream), 0)
                 self._independent[shape, size] = is_independent_of_place(self._run, self._batch)
+                if self._places_alike and not self._independent[shape, size]:
+                    told = "rows of the compiled model depend on their place in a batch"
+                    raise CompileError(f"{told}: use --compile off (docs/noise.md#rows-of-a-batch)")
             return self._independent[shape, size]
 
         if self._automatic and LOOKS_ARE_MULTIPLES_OF % size:

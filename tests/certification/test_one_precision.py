@@ -155,6 +155,22 @@ def test_auto_compiles_where_it_pays_and_says_so(problem, command, monkeypatch, 
     assert "--compile off" in repeat_command(problem.folder / "b", told)
 
 
+def test_a_compiled_model_whose_rows_depend_on_their_place_is_left(problem, command, monkeypatch, repaid):
+    """The shift of one row would make h another average, which samples drawn before are no part of."""
+
+    def shifting(module, **options):
+        return lambda batch: module(batch) + 1e-3 * torch.arange(len(batch))[:, None] * torch.eye(3)[0]
+
+    options = (*problem.options, "--images", 3, "--samples", 200, "--workers", 1, "--format", "csv")
+    plain = command("certify", *options, "--output", "plain", "--compile", "off")
+    monkeypatch.setattr(compiling.torch, "compile", shifting)
+    monkeypatch.setattr(compiling, "TOLERANCE", 1e9)
+    done = command("certify", *options, "--output", "run")
+    assert (done.code, done.out) == (0, plain.out)
+    assert "rows of the compiled model depend on their place in a batch: it runs as it is" in done.err
+    assert described(problem.folder / "run")["compiled"] is False
+
+
 def test_a_model_that_cannot_be_compiled_runs_as_it_is_where_that_was_not_asked(
     problem, command, monkeypatch, repaid
 ):
