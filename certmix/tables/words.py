@@ -89,7 +89,9 @@ def notes(summary: Summary) -> tuple[list[str], list[str]]:
     open_ = any(isinstance(cell, Share | Quantity) and cell.most is not None for cell in cells)
     found = [
         *map(one_line, summary.notes),
-        f"Certified: right, and proved to stay so within the {summary.norm} radius, whatever g is.",
+        "Certified, given the constant: right, and proved to stay so up to the radius."
+        if any(row.certificate == "lipschitz-constant" for row in summary.rows)
+        else f"Certified: right, and proved to stay so within the {summary.norm} radius, whatever g is.",
         "Nothing is left to chance: no samples are drawn."
         if proved
         else f"Each certificate fails with probability {fails}, each row by itself.",
