@@ -189,7 +189,7 @@ def nuts_certified(
                 folder = None if run.path is None else run.path / CERTIFIED / runs[-1]
                 result = run_certify(
                     request.certify(*planned.how), given, output=folder, in_memory=folder is None,
-                    device=str(device), batch_size=request.batch_size, say=say,
+                    device=str(device), batch_size=request.batch_size, compiled=False, say=say,
                     progress=partial(report, planned.name),
                 )  # fmt: skip
                 if not result.summary.complete:
