@@ -51,6 +51,7 @@ _OTHER = COLOURS[4]
 _LINE: dict[str, Any] = {"drawstyle": "steps-pre", "linewidth": 1.7, "zorder": 3}
 _CIRCLE: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 1.6, "zorder": 5, "clip_on": False}
 _MARKED = (0.6, 0.7, 0.8, 0.9)
+_BAND = "band: could be with more samples (estimate)"
 
 
 def coinciding(curves: Sequence[Curve]) -> list[list[Curve]]:
@@ -157,8 +158,7 @@ def curve_plot(
             )  # fmt: skip
         _certified_axes(axes, end, NORM_SIGNS.get(norm, one_line(norm)))
         if banded:
-            label = "band: could be with more samples (estimate)"
-            axes.plot([], [], linewidth=7, color=DARK, alpha=0.2, label=label)
+            axes.plot([], [], linewidth=7, color=DARK, alpha=0.2, label=_BAND)
         handles, labels = axes.get_legend_handles_labels()
         legend(figure, handles, 2 if max(map(len, labels), default=0) <= 44 else 1)
         parts = [] if sigma is None else [f"\u03c3 = {plain_decimal(sigma)}"]
@@ -222,6 +222,8 @@ def trade_off_image(found: TradeOff, suffix: str) -> bytes:
         for k, name in enumerate(found.certificates):
             dashes = DASHES[k % len(DASHES)]
             handles.append(entry(certificate_label(name), color="0.3", linestyle=dashes, linewidth=1.7))
+        if any(cell.most is not None for one in found.sweeps for mix in one.mixes for cell in mix.certified):
+            handles.append(entry(_BAND, color=DARK, alpha=0.2, linewidth=7))
         legend(figure, handles)
 
     return image(suffix, (5.6 * panels + 0.6, 4.9), draw)
