@@ -81,12 +81,10 @@ _RANGES = (
 MOST_NOTES = 5  # lines under a certified-accuracy table; the rest are details
 
 
-def notes(summary: Summary) -> tuple[list[str], list[str]]:
-    """Return the notes of a table and its details, one sentence or more each."""
+def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:
+    """Return the notes of a table and its details; `open_` says whether one of its figures is a range."""
     delta, proved = summary.failure_probability, deterministic(summary)
     fails = "unknown" if delta is None else f"at most {plain_decimal(delta)}"
-    cells = [cell for row in _rows(summary) for cell in row]
-    open_ = any(isinstance(cell, Share | Quantity) and cell.most is not None for cell in cells)
     found = [
         *map(one_line, summary.notes),
         "Certified, given the constant: right, and proved to stay so up to the radius."
@@ -164,13 +162,16 @@ def summary_table(summary: Summary) -> Table:
         for classifier, of_group in groupby(row.classifier for row in summary.rows)
     ]
     planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
-    standard, (short, details) = summary.clean_accuracy.standard, notes(summary)
+    rows, standard = _rows(summary), summary.clean_accuracy.standard
+    short, details = notes(
+        summary, any(getattr(cell, "most", None) is not None for row in rows for cell in row)
+    )
     return Table(
         name="certified-accuracy",
         title=f"Certified accuracy (%) at {summary.norm} radius, with its 95 % interval over images",
         settings=settings(summary),
         headings=("certificate", "clean", *map(radius_heading, summary.radii), "mean radius"),
-        rows=tuple(_rows(summary)),
+        rows=tuple(rows),
         notes=tuple(short),
         details=tuple(details),
         complete=bool(summary.complete),
