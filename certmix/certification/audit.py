@@ -392,7 +392,7 @@ def _audit_run(folder: Path) -> Audit:
         text = f"the votes of {len(wrong):,} images do not add up to their number of samples"
         remedy = "restore the folder from a copy, or certify again with --fresh"
         findings.append(_about("counts", text, remedy, wrong))
-    if (folder / LOG).exists() and run.records:
+    if (folder / LOG).exists() and len(run.records):
         log, wrong = read_log(folder / LOG), []
         told = {
             int(i): (int(p), float(r)) for i, p, r in zip(log.index, log.predict, log.radius, strict=True)

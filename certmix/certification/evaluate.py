@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from certmix.certification.stopping import Prospects, Rule, Standing, Walk
 from certmix.errors import ModelError, ParameterError
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.runs import ImageRecord
+from certmix.runs.records import Answers, Records
 from certmix.runs.store import Store
 from certmix.sampling.schedule import looks
 from certmix.text import ceil_digits, floor_digits
@@ -40,8 +41,8 @@ __all__ = ["CertifyResult", "Evaluation", "Outcomes", "evaluate"]
 
 _CURVE = 61
 """Radii at which a plot shows what more samples could give."""
-_TOGETHER = 2000
-"""Images whose counts are in memory with all zeros at a time."""
+_TOGETHER = 1 << 21
+"""Votes, images times classes, that are bounded at a time."""
 
 _rule = lru_cache(maxsize=8)(Rule)
 
@@ -53,7 +54,7 @@ class Bounded:
     ``standing`` is where the images stopped; None where all have all samples.
     """
 
-    records: list[ImageRecord]
+    records: Records
     bounds: ConfidenceBounds | LayerBounds
     samples: IntArray
     waiting: NDArray[np.bool_]
@@ -61,7 +62,7 @@ class Bounded:
 
 
 def bound_records(
-    records: Sequence[ImageRecord], request: CertifyRequest, *, every_look: bool = False
+    records: Iterable[ImageRecord], request: CertifyRequest, *, every_look: bool = False
 ) -> Bounded:
     """Return which images (m,) want no more samples, their bounds, and what these rest on.
 
@@ -71,52 +72,50 @@ def bound_records(
     are used, which is as valid, and no image waits.  ModelError if the bound
     needs one function, and the model's rows depend on their place.
     """
-    bound = BOUNDS[request.bound]
-    if not bound.averaged and any(record.places > 1 for record in records):
+    records, bound = Records.of(records), BOUNDS[request.bound]
+    if not bound.averaged and np.any(records.places > 1):
         others = " or ".join(sorted(name for name, one in BOUNDS.items() if one.averaged))
         raise ModelError(
             f"the model's logits depend on a row's place in the batch, where bound {request.bound} does "
             f"not hold: use {others} (docs/noise.md#rows-of-a-batch)"
         )
-    selected, delta = np.array([record.selected for record in records], np.int64), request.failure_probability
+    selected, delta = records.selected, request.failure_probability
     # What the bounds are computed from, by number of samples: votes or score statistics.
-    evidence: list[Mapping[int, Any]] = [
-        record.estimation if request.scores == "hard" else record.scores for record in records
-    ]
+    evidence = records.votes if request.scores == "hard" else records.scores
+    step = max(1, _TOGETHER // records.selection.shape[1])
     bounds: ConfidenceBounds | LayerBounds
     if request.goal != "fixed":
-        labels = np.array([record.label for record in records], np.int64)
-        walk = Walk(_rule(request), selected, labels)
-        for number, look in enumerate(walk.rule.looks):
-            going = range(len(records)) if every_look else np.flatnonzero(walk.active).tolist()
-            rows = np.array([i for i in going if look in evidence[i]], np.int64)
-            if len(rows) == 0:
+        walk = Walk(_rule(request), selected, records.labels)
+        for number, samples_of in enumerate(walk.rule.looks):
+            look = evidence.get(samples_of)
+            rows = look.rows if look is not None else np.empty(0, np.int64)
+            rows = rows if every_look else rows[walk.active[rows]]
+            if look is None or len(rows) == 0:
                 break
-            for part in np.array_split(rows, math.ceil(len(rows) / _TOGETHER)):
-                found = [evidence[i][look] for i in part.tolist()]
-                walk.step(number, part, np.stack(found) if request.scores == "hard" else found)
+            for part in np.array_split(rows, math.ceil(len(rows) / step)):
+                walk.step(number, part, look.of(part))
         waiting, stood, split = walk.active & (not every_look), walk.standing, bound.split(delta)
         done, samples = ~waiting, walk.samples[~waiting]
         bounds = ConfidenceBounds(walk.p[done], walk.q[done], delta, request.bound, split)
         standing = Standing(stood.look[done], stood.mean[done], stood.spread[done])
     else:
-        waiting, standing = np.array([request.samples not in looks for looks in evidence], bool), None
-        complete = [looks[request.samples] for looks in evidence if request.samples in looks]
-        samples = np.full(len(complete), request.samples)
+        waiting, standing = np.ones(len(records), bool), None
         bounds = ConfidenceBounds(np.zeros(0), np.ones(0), delta, request.bound, {})
-        if complete:
-            bounds = _fixed_bounds(complete, selected[~waiting], request)
-    kept = [record for record, waits in zip(records, waiting.tolist(), strict=True) if not waits]
+        if (look := evidence.get(request.samples)) is not None:
+            waiting[look.rows] = False
+            bounds = _fixed_bounds(look.of(look.rows), selected[look.rows], request)
+        samples = np.full(int((~waiting).sum()), request.samples)
+    kept = records.take(np.flatnonzero(~waiting))
     # What the noise costs each image, a probability, and what the grid costs it, an l2 distance.
-    errors, lost = np.array([r.noise_error for r in kept]), np.array([r.lost for r in kept])
-    return Bounded(kept, allow_for_noise(bounds, errors, lost), samples, waiting, standing)
+    bounds = allow_for_noise(bounds, kept.noise_error, kept.lost)
+    return Bounded(kept, bounds, samples, waiting, standing)
 
 
 def _fixed_bounds(
-    complete: list[Any], selected: IntArray, request: CertifyRequest
+    complete: Any, selected: IntArray, request: CertifyRequest
 ) -> ConfidenceBounds | LayerBounds:
     if request.scores == "hard":
-        return bound_counts(np.stack(complete), selected, request.failure_probability, request.bound)
+        return bound_counts(np.asarray(complete), selected, request.failure_probability, request.bound)
     if BOUNDS[request.bound].distribution:
         return bound_layers(complete, request.failure_probability)
     return bound_scores(complete, request.failure_probability, request.bound)
@@ -197,7 +196,7 @@ class Evaluation:
     curves: tuple[Curve, ...]
     outcomes: Outcomes
     bounds: ConfidenceBounds | LayerBounds | None = None
-    records: tuple[ImageRecord, ...] = ()
+    records: Sequence[ImageRecord] = ()
     prospects: Prospects | None = None
 
     @property
@@ -229,7 +228,7 @@ class CertifyResult:
         return self.evaluation.outcomes
 
     @property
-    def records(self) -> tuple[ImageRecord, ...]:
+    def records(self) -> Sequence[ImageRecord]:
         """The images with their counts; none of a run without noise."""
         return self.evaluation.records
 
@@ -267,19 +266,18 @@ def table_row(
 
 
 def outcomes_of(
-    records: Sequence[ImageRecord],
+    records: Iterable[ImageRecord],
     standard: Mapping[int, FloatArray],
     alpha: float,
     radii: tuple[CertifiedRadii, ...] = (),
 ) -> Outcomes:
     """Return what records say; the mix's classes are a plug-in estimate from the selection samples."""
-    about = np.array([(r.index, r.label, r.selected) for r in records], np.int64)
-    indices, labels, selected = about.reshape(-1, 3).T
-    if not records or any(r.index not in standard for r in records):
-        return Outcomes(indices, labels, selected, radii=radii)
-    g = np.stack([standard[r.index] for r in records])
-    h = np.stack([r.selection / r.selection.sum() for r in records])
-    return Outcomes(indices, labels, selected, g.argmax(1), ((1 - alpha) * g + alpha * h).argmax(1), radii)
+    records = Records.of(records)
+    about, g = (records.indices, records.labels, records.selected), Answers.of(standard).rows(records.indices)
+    if g is None or not len(records):
+        return Outcomes(*about, radii=radii)
+    mixed = (1 - alpha) * g + alpha * records.frequencies
+    return Outcomes(*about, g.argmax(1), mixed.argmax(1), radii)
 
 
 def clean_accuracy(found: Outcomes) -> CleanAccuracy:
@@ -333,8 +331,8 @@ def reach_curve(
 
 
 def evaluate(
-    records: Sequence[ImageRecord],
-    probabilities: dict[int, FloatArray],
+    records: Iterable[ImageRecord],
+    probabilities: Mapping[int, FloatArray],
     request: CertifyRequest,
     planned: int,
     *,
@@ -360,8 +358,8 @@ def evaluate(
         Further fields of `Summary`: names, notes, details.
     """
     bounded = bound_records(records, request, every_look=every_look)
-    records, bounds = bounded.records, bounded.bounds
-    if not records:
+    kept, bounds = bounded.records, bounded.bounds
+    if not len(kept):
         summary = Summary(
             request.sigma, request.alpha, 0, request.failure_probability, request.radii,
             CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
@@ -369,36 +367,36 @@ def evaluate(
         )  # fmt: skip
         return Evaluation(summary, (), outcomes_of((), {}, request.alpha), bounds)
     radii = tuple(radii_of_rows(bounds, request))
-    found = outcomes_of(records, probabilities, request.alpha, radii)
+    found = outcomes_of(kept, probabilities, request.alpha, radii)
     prospects, ahead = None, []
     if bounded.standing is not None and isinstance(bounds, ConfidenceBounds):
         prospects = Prospects.of(request, bounds, bounded.standing, found.robust == found.labels)
         ahead = [each.radius for each in radii_of_rows(prospects.bounds, request)]
     classifiers = [classifier for classifier, _, _ in request.rows()]
     rows, curves = tabulate(found, classifiers, request.radii, ahead, prospects)
-    about = {**about, "details": (*about.get("details", ()), *_noise_notes(records))}
+    about = {**about, "details": (*about.get("details", ()), *_noise_notes(kept))}
     summary = Summary(
-        request.sigma, request.alpha, len(records), request.failure_probability, request.radii,
+        request.sigma, request.alpha, len(kept), request.failure_probability, request.radii,
         clean_accuracy(found), rows,
-        complete=len(records) == planned,
+        complete=len(kept) == planned,
         planned_images=planned,
         mean_samples=float(bounded.samples.mean()),
         abstained=int(np.sum((radii[0].status == Status.ABSTAIN) & (bounded.samples > 0))),
         goal=request.goal, bound=request.bound, samples=request.samples,
         selection_samples=request.selection_samples, seed=request.seed, **about,
     )  # fmt: skip
-    return Evaluation(summary, curves, found, bounds, tuple(records), prospects)
+    return Evaluation(summary, curves, found, bounds, kept, prospects)
 
 
-def _noise_notes(records: Sequence[ImageRecord]) -> list[str]:
+def _noise_notes(records: Records) -> list[str]:
     """Return what the certificates are about where inputs are not 8-bit, or rows depend on their place."""
-    found, farthest = [], max(record.lost for record in records)
+    found, farthest = [], float(records.lost.max())
     if farthest > 0:
         found.append(
             "Inputs are rounded to a grid, and radii are smaller by the distance to it, up to "
             f"{ceil_digits(farthest, 6)} (docs/noise.md)"
         )
-    if (places := max(record.places for record in records)) > 1:
+    if (places := int(records.places.max())) > 1:
         found.append(
             f"The model's logits depend on a row's place in a batch: h is their average over {places} places "
             "(docs/noise.md#rows-of-a-batch)"
@@ -408,17 +406,13 @@ def _noise_notes(records: Sequence[ImageRecord]) -> list[str]:
 
 def log_rows(evaluation: Evaluation) -> list[tuple[int, int, int, float, float]]:
     """Return rows (index, label, prediction or -1, radius, seconds) of the robust classifier."""
-    robust = evaluation.radii[0]
-    return [
-        (
-            record.index,
-            record.label,
-            -1 if status == Status.ABSTAIN else record.selected,
-            float(radius) if status == Status.CERTIFIED else 0.0,
-            record.seconds,
-        )
-        for record, radius, status in zip(evaluation.records, robust.radius, robust.status, strict=True)
-    ]
+    robust, records = evaluation.radii[0], Records.of(evaluation.records)
+    columns = (
+        records.indices, records.labels,
+        np.where(robust.status == Status.ABSTAIN, -1, records.selected),
+        np.where(robust.status == Status.CERTIFIED, robust.radius, 0.0), records.seconds,
+    )  # fmt: skip
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 SETTLED = ("bound", "failure_probability")

@@ -121,7 +121,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
         p = np.where(abstained, 0.45, p)
         return Truth(p, stored.right | abstained, classes, min(classes, 6), None, source, doubts), None
     run = open_run(path, sigma)
-    if not run.records:
+    if not len(run.records):
         raise ParameterError(f"{path} holds no finished images: name another run or a log")
     votes = [record.estimation.get(record.drawn, record.selection) for record in run.records]
     selected = np.array([record.selected for record in run.records])

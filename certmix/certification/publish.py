@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from certmix.certification.evaluate import (
     Evaluation,
     began_with,
@@ -24,6 +26,7 @@ from certmix.errors import CertmixError, RunError
 from certmix.files import write_atomically
 from certmix.runs import Run, Store, read_run, write_log
 from certmix.runs.folder import DATABASE, DESCRIPTION, command_of
+from certmix.runs.records import Records
 from certmix.runs.settings import arguments, from_json, settings
 from certmix.runs.sources import Sources, named_split
 from certmix.tables import write_products
@@ -50,9 +53,9 @@ def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluat
     notes += choice_notes(began_with(store), request)
     if shard is not None:
         notes.append(f"Shard {shard}: a share of the images, to be merged with the others.")
-    held, checksum = store.images(), named(described["models"]["standard"])[1]
+    held, checksum = store.records(), named(described["models"]["standard"])[1]
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
-    records = [held[index] for index in mine if index in held]
+    records = held.of_images(mine)
     probabilities = {} if checksum is None else store.standard(checksum)
     names |= {"notes": tuple(notes), "details": tuple(details)}
     return evaluate(records, probabilities, request, len(planned), **names)
@@ -72,7 +75,9 @@ def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
             lines += ["\t".join([index, *row.values()]) for index, row in rows]
             write_atomically(folder / RADII_FILE, ("\n".join(lines) + "\n").encode())
 
-    run.publish(write, {"rows_independent": all(one.places == 1 for one in records)} if records else None)
+    run.publish(
+        write, {"rows_independent": bool(np.all(Records.of(records).places == 1))} if records else None
+    )
 
 
 def unfinished(folder: Path) -> str | None:
@@ -125,7 +130,7 @@ def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
         except ValueError:  # it was stopped before it knew
             asked = []
         if isinstance(request, CertifyRequest):
-            done = {one.index for one in bound_records(list(store.images().values()), request).records}
+            done = set(bound_records(store.records(), request).records.indices.tolist())
         else:
             done = set.intersection(*map(store.known, needed_cells(request)))
     if asked:

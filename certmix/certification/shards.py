@@ -20,6 +20,7 @@ from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import DATABASE
 from certmix.runs.settings import from_json
 from certmix.runs.store import standard_cell
+from certmix.types import FloatArray
 
 __all__ = ["Part", "agree", "merge", "read_part"]
 
@@ -148,7 +149,7 @@ def merge(
         folder = default_folder(identity) if output is None else Path(output)
         if any(folder.resolve() == part.folder.resolve() for part in parts):
             raise ParameterError(f"{folder} is one of the shards: name another --output")
-        facts, standard = _facts(parts), {}  # all is read before anything is written
+        facts, standard = _facts(parts), dict[int, FloatArray]()  # all is read before anything is written
         for part in parts:
             standard.update(part.store.standard(first.standard[1]))
         with Run(folder, identity, first.store.classes, fresh=fresh) as run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +26,10 @@ from certmix.certification.request import DETERMINISTIC, CertifyRequest, usual_r
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
 from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of
-from certmix.runs import ImageRecord, Store, read_run
+from certmix.runs import Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, distinct_rows, expected_rows, read_published
+from certmix.runs.records import Records
 from certmix.runs.settings import from_json
 from certmix.types import (
     CertifiedRadii,
@@ -73,8 +74,8 @@ class RunContents:
     """A run folder, read: its own request, finished images, g's probabilities by index, its first choices."""
 
     request: CertifyRequest
-    records: tuple[ImageRecord, ...]
-    probabilities: dict[int, FloatArray]
+    records: Records
+    probabilities: Mapping[int, FloatArray]
     planned: int
     classes: int
     about: dict[str, Any]
@@ -154,10 +155,10 @@ def open_run(folder: Path, sigma: float | None = None) -> RunContents:
     except (AttributeError, KeyError, TypeError) as error:
         raise _lacks(folder, error) from None
     with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
-        records = bound_records(list(store.images().values()), request).records
+        records = bound_records(store.records(), request).records
         probabilities, first = store.standard(checksum) if checksum else {}, began_with(store)
     planned = max(images_of(request, inputs), len(records))
-    return RunContents(request, tuple(records), probabilities, planned, classes, about, first)
+    return RunContents(request, records, probabilities, planned, classes, about, first)
 
 
 def images_of(request: Any, inputs: int) -> int:

@@ -26,6 +26,7 @@ from certmix.certification.stored import (
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.runs import read_run
+from certmix.runs.records import Answers, Records
 from certmix.tables.trade_off import Mix, Sweep, TradeOff
 from certmix.tables.words import share_of
 from certmix.types import ConfidenceBounds, Curve, FloatArray
@@ -133,7 +134,7 @@ def read_mixable(
 def _from_run(folder: Path, sigma: float | None) -> tuple[Stored, FloatArray | None, Prospects | None]:
     """Return the bounds of a run folder, g's probabilities where all are known, and its images' prospects."""
     run = open_run(folder, sigma)
-    if not run.records:
+    if not len(run.records):
         raise ParameterError(f"{folder} holds no finished image: run certmix certify first")
     evaluation = evaluate(run.records, run.probabilities, run.request, run.planned, every_look=True)
     if not isinstance(evaluation.bounds, ConfidenceBounds):
@@ -141,19 +142,16 @@ def _from_run(folder: Path, sigma: float | None) -> tuple[Stored, FloatArray | N
             f"{folder} has bounds of distributions ({run.request.bound}): trade-off needs bounds of means, "
             "such as --bound betting"
         )
-    records, told = evaluation.records, unfinished(folder)
+    records, told = Records.of(evaluation.records), unfinished(folder)
     stored = Stored(
         source=str(folder), kind="run folder", sigma=run.request.sigma,
-        label=np.array([record.label for record in records], np.int64),
-        selected=np.array([record.selected for record in records], np.int64), bounds=evaluation.bounds,
+        label=records.labels, selected=records.selected, bounds=evaluation.bounds,
         radius=None,
-        frequencies=np.stack([record.selection / record.selection.sum() for record in records]),
+        frequencies=records.frequencies,
         planned=run.planned, samples=None, bound=run.request.bound,
         notes=() if told is None else (f"{told}.",), details=(NOT_CHECKED,),
     )  # fmt: skip
-    if not all(record.index in run.probabilities for record in records):
-        return stored, None, evaluation.prospects
-    return stored, np.stack([run.probabilities[record.index] for record in records]), evaluation.prospects
+    return stored, Answers.of(run.probabilities).rows(records.indices), evaluation.prospects
 
 
 def trade_off(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics, from_vector, to_vector
 from certmix.errors import RunError
 from certmix.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from certmix.runs.records import Answers, Look, Records
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cells (
@@ -31,10 +32,17 @@ CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 _COLUMNS = {"cells": ["cell", "idx", "dtype", "data"], "facts": ["key", "value"]}
 _DTYPES = {"int64": "<i8", "float64": "<f8", "int64 zlib": "<i8"}
 _LONG = 512  # bytes from which whole numbers are compressed: votes among many classes are mostly zeros
-_FEW = _LONG // 8
-_TOGETHER = 2000  # images whose votes are in memory with all zeros at a time
+_PIECE = 1 << 16  # rows whose bytes SQLite joins at a time
+_TOGETHER = 1 << 21  # votes, images times classes, that are in memory with all zeros at a time
+_HUGE = 1.7976931348623157e308
 _MOST_BYTES = 1 << 26  # of one vector: score statistics of a million classes are smaller
 _LARGEST = 2**63 - 1
+
+_JOINED = """
+SELECT count(*), sum(typeof(idx) = 'integer' AND typeof(data) = 'blob'), max(idx), group_concat(idx),
+CAST(group_concat(data, '') AS BLOB), min(dtype), max(dtype), min(length(data)), max(length(data))
+FROM (SELECT idx, dtype, data FROM cells WHERE {} ORDER BY idx LIMIT ?)
+"""
 
 INPUT, SAMPLING, SELECTION, VOTES, SCORES = "input", "sampling", "selection", "votes@", "scores@"
 """Cells of a sampled run: of the input (label, SHA-256), of its sampling, and what samples gave."""
@@ -69,7 +77,7 @@ class ImageRecord:
     estimation: Mapping[int, IntArray] = field(default_factory=dict)
     seconds: float = 0.0
     device: str = "cpu"
-    scores: dict[int, ScoreStatistics] = field(default_factory=dict)
+    scores: Mapping[int, ScoreStatistics] = field(default_factory=dict)
     noise_error: float = 0.0
     lost: float = 0.0
     places: int = 1
@@ -155,7 +163,17 @@ class Store:
 
     def cells(self) -> list[str]:
         """Return the names of the cells that hold anything."""
-        return [str(row[0]) for row in self._rows("SELECT DISTINCT cell FROM cells ORDER BY cell")]
+        if not self._indexed:
+            return [str(row[0]) for row in self._rows("SELECT DISTINCT cell FROM cells ORDER BY cell")]
+        found: list[str] = []
+        while True:
+            after = found[-1] if found else ""
+            name = self._rows("SELECT min(cell) FROM cells WHERE cell > ?", (after,))[0][0]
+            if name is None:
+                return found
+            if not isinstance(name, str) or name <= after:
+                raise self._unreadable("cells that have no names")
+            found.append(name)
 
     def known(self, cell: str, among: IntArray | None = None) -> set[int]:
         """Return the indices of the images that a cell holds, of some of them if not of all."""
@@ -171,80 +189,195 @@ class Store:
         """Write vectors (m, k) of the images `indices` into a cell, replacing what was there."""
         self.write_all((cell, int(index), vector) for index, vector in zip(indices, vectors, strict=True))
 
-    def read(self, cell: str, indices: Sequence[int]) -> Any:
+    def read(self, cell: str, indices: Sequence[int] | IntArray) -> Any:
         """Return a cell's vectors (m, k) of the images `indices`; RunError if one is missing or damaged."""
-        query = "SELECT idx, dtype, data FROM cells WHERE cell = ? AND idx BETWEEN ? AND ?"
-        span = (int(min(indices)), int(max(indices))) if len(indices) else (0, -1)
-        found = {index: (dtype, data) for index, dtype, data in self._rows(query, (cell, *span))}
-        missing = [int(index) for index in indices if int(index) not in found]
-        if missing:
-            raise RunError(
-                f"{self._path}: cell {cell!r} lacks {len(missing)} images, such as {missing[0]}: run again"
-            )
+        from certmix.runs.records import places_of
+
         if not len(indices):
             return np.empty((0, 0))
-        try:
-            vectors = [_unpacked(*found[int(index)]) for index in indices]
-        except ValueError:
-            vectors = []
-        if len({(len(vector), vector.dtype) for vector in vectors}) != 1 or not len(vectors[0]):
+        held, vectors = self.column(cell, among=(int(min(indices)), int(max(indices))))
+        places = places_of(held, indices)
+        if (missing := np.flatnonzero(places < 0)).size:
+            raise RunError(
+                f"{self._path}: cell {cell!r} lacks {missing.size} images, such as {indices[missing[0]]}: "
+                "run again"
+            )
+        if not isinstance(vectors, np.ndarray) or not vectors.shape[1]:
             raise self._unreadable(f"cell {cell!r} is damaged")
-        return np.stack(vectors)
+        return vectors[places]
+
+    def column(
+        self,
+        cell: str,
+        dtype: str | None = None,
+        width: int | None = None,
+        *,
+        among: tuple[int, int] | None = None,
+        packed: bool = False,
+    ) -> tuple[IntArray, Any]:
+        """Return the images (k,) of a cell, increasing, and their vectors (k, w): a list if lengths differ.
+
+        RunError where one is of another kind or width, unless None is given; `among` are the least and the
+        largest index, None for all.  Where `packed`, vectors stay as they are stored, in a list.
+        """
+        index, vectors = self._joined(cell, among) or self._one_by_one(cell, among, dtype, width, packed)
+        if not len(index):
+            return index, np.empty((0, width or 0), dtype)
+        if index[0] < 0:
+            raise self._unreadable(f"{cell} of an image without a number")
+        if isinstance(vectors, np.ndarray):
+            if dtype not in (None, str(vectors.dtype)):
+                raise self._unreadable(f"{cell}: numbers of type {vectors.dtype}")
+            if width not in (None, vectors.shape[1]):
+                raise self._unreadable(f"{cell}: {vectors.shape[1]} numbers an image, not {width}")
+        return index, vectors
+
+    @property
+    def _indexed(self) -> bool:
+        """Whether a search for a cell and an image is fast, as in a database of our own."""
+        keys = self._rows("SELECT pk FROM pragma_table_xinfo('cells')")
+        return [row[0] for row in keys] == [1, 2, 0, 0] and self._rows("PRAGMA encoding") == [("UTF-8",)]
+
+    def _joined(self, cell: str, among: tuple[int, int] | None) -> tuple[IntArray, Any] | None:
+        """Return a cell whose vectors have one kind and length and are not compressed, else None.
+
+        SQLite joins their bytes, which is several times faster than a Python object for each.
+        """
+        if not self._indexed:
+            return None
+        (low, high), indices, pieces, kinds = (
+            among or (None, None),
+            list[IntArray](),
+            list[bytes](),
+            set[Any](),
+        )
+        while True:
+            given = [
+                (a, b) for a, b in (("cell =", cell), ("idx >=", low), ("idx <=", high)) if b is not None
+            ]
+            query = _JOINED.format(" AND ".join(f"{condition} ?" for condition, _ in given))
+            try:
+                found = self._db.execute(query, (*(value for _, value in given), _PIECE)).fetchone()
+            except sqlite3.Error:  # too many bytes for one value; or damage, which is named one by one
+                return None
+            count, numbers, last, names, raw, *kind = found
+            if not count:
+                break
+            kinds.add(tuple(kind))
+            if numbers != count or len(kinds) > 1 or len(raw) != count * kind[-1]:
+                return None
+            indices.append(np.fromstring(names, np.int64, sep=","))
+            pieces.append(raw)
+            if count < _PIECE or last == _LARGEST:
+                break
+            low = last + 1
+        if not pieces:
+            return np.empty(0, np.int64), np.empty((0, 0))
+        ((dtype, other, shortest, longest),), index = kinds, np.concatenate(indices)
+        good = dtype in ("int64", "float64") and dtype == other and 0 < shortest == longest
+        if not good or longest % 8 or np.any(np.diff(index) <= 0):
+            return None
+        values = np.frombuffer(b"".join(pieces), _DTYPES[dtype]).reshape(len(index), -1)
+        return index, values.astype(values.dtype.newbyteorder("="), copy=False)
+
+    def _one_by_one(
+        self, cell: str, among: tuple[int, int] | None, dtype: str | None, width: int | None, packed: bool
+    ) -> tuple[IntArray, Any]:
+        """Return a cell's images and vectors; RunError names an image whose numbers are damaged."""
+        query, given = "SELECT idx, dtype, data FROM cells WHERE cell = ?", (cell, *(among or ()))
+        rows = self._rows(f"{query}{' AND idx BETWEEN ? AND ?' if among else ''} ORDER BY idx", given)
+        if not all(isinstance(index, int) for index, _, _ in rows):
+            raise self._unreadable(f"{cell} of an image without a number")
+        index, vectors = np.array([row[0] for row in rows], np.int64), []
+        if np.any(np.diff(index) == 0):
+            raise self._unreadable("an image is twice in a cell")
+        if packed:
+            return index, rows
+        for row in rows:
+            vectors.append(self._unpacked(cell, row, dtype, width))
+        alike = len({(len(vector), vector.dtype) for vector in vectors}) == 1
+        return index, np.stack(vectors) if alike else vectors
+
+    def _unpacked(self, cell: str, row: Any, dtype: str | None, width: int | None) -> Any:
+        number, kind, data = row
+        try:
+            return unpacked(kind, data, dtype, width)
+        except ValueError as error:
+            raise self._unreadable(f"{cell} of image {number} is damaged: {error}") from None
 
     def write_images(self, records: Iterable[ImageRecord]) -> None:
         """Write images' records in one transaction, replacing what was there."""
         self.write_all(cell for record in records for cell in cells_of(record))
 
+    def records(self) -> Records:
+        """Return all images' records, by index."""
+        from certmix.runs.records import Look, Records, places_of
+
+        cells = self.cells()
+        (index, inputs), (also, sampling) = (
+            self.column(INPUT, "int64", 5),
+            self.column(SAMPLING, "float64", 5),
+        )
+        chosen, selection = self._votes(SELECTION, self.classes)
+        if not (np.array_equal(chosen, index) and np.array_equal(chosen, also)):
+            raise self._unreadable("an image without its input, its sampling or its selection samples")
+        classes = selection.shape[1] if len(index) else self.classes
+        noise_error, lost, places, seconds, device = sampling.T
+        good = (inputs[:, 0] >= 0) & (places == np.floor(places)) & (device == np.floor(device))
+        ranges = ((0, noise_error, 1), (1, places, 1 << 32), (0, device, len(DEVICES) - 1))
+        for low, values, most in (*ranges, (0, lost, _HUGE), (0, seconds, _HUGE)):
+            good &= (values >= low) & (values <= most)
+        if not good.all():
+            wrong = f"{INPUT} or {SAMPLING} of image {index[good.argmin()]}"
+            raise self._unreadable(f"{wrong}: a value that cannot be")
+        looks: dict[str, dict[int, Look]] = {VOTES: {}, SCORES: {}}
+        for kind, found in looks.items():
+            for samples, cell in sorted((self._samples(one), one) for one in cells if one.startswith(kind)):
+                if kind == VOTES:
+                    of, kept = self._votes(cell, classes, packed=True)
+                else:
+                    of, kept = self._statistics(cell, samples, classes)
+                rows = places_of(index, of)
+                if len(rows) and rows.min() < 0:
+                    raise self._unreadable(f"{cell} of an image without selection samples")
+                found[samples] = Look(rows, np.arange(len(rows)), kept)
+        sums = np.ascontiguousarray(inputs[:, 1:], "<i8")
+        return Records(
+            index, inputs[:, 0], lambda row: sums[row].tobytes().hex(), selection, seconds,
+            device.astype(np.int64), noise_error, lost, places.astype(np.int64), looks[VOTES], looks[SCORES],
+        )  # fmt: skip
+
+    def _votes(self, cell: str, classes: int | None, *, packed: bool = False) -> tuple[IntArray, Any]:
+        """Return a cell's images and votes (k, c): of many classes in a list, as stored, where `packed`."""
+        index, votes = self.column(cell, "int64", classes, packed=packed and 8 * (classes or 0) >= _LONG)
+        step = max(1, _TOGETHER // (classes or 1))
+        for begin in range(0, len(index), step):
+            table = votes[begin : begin + step]
+            if isinstance(table, list) and packed:
+                table = np.stack([self._unpacked(cell, row, "int64", classes) for row in table])
+            if isinstance(table, list):
+                raise self._unreadable(f"{cell}: votes among different numbers of classes")
+            bad = (table.min(1) < 0) | (table.max(1) <= 0) | (table.max(1) > MOST_SAMPLES * SCALE)
+            if bad.any():
+                wrong = index[begin + int(bad.argmax())]
+                raise self._unreadable(f"{cell} of image {wrong}: no votes, or too many")
+        return index, votes
+
+    def _statistics(self, cell: str, samples: int, classes: int | None) -> tuple[IntArray, list[Any]]:
+        """Return a cell's images and score statistics."""
+        (index, vectors), found = self.column(cell, "int64"), []
+        for one, vector in zip(index.tolist(), vectors, strict=True):
+            try:
+                found.append(from_vector(vector))
+                if (found[-1].samples, found[-1].classes) != (samples, classes):
+                    raise ValueError("statistics of another number of samples or classes")
+            except ValueError as error:
+                raise self._unreadable(f"{cell} of image {one}: {error}") from None
+        return index, found
+
     def images(self) -> dict[int, ImageRecord]:
         """Return all images' records by index."""
-        cells: dict[Any, dict[Any, tuple[Any, Any]]] = {}
-        rows = self._rows(
-            "SELECT cell, idx, dtype, data FROM cells "
-            "WHERE cell IN (?1, ?2, ?3) OR cell GLOB ?4 || '*' OR cell GLOB ?5 || '*'",
-            (INPUT, SAMPLING, SELECTION, VOTES, SCORES),
-        )
-        for cell, index, dtype, data in rows:
-            cells.setdefault(cell, {})[index] = dtype, data
-        if sum(map(len, cells.values())) < len(rows):
-            raise self._unreadable("an image is twice in a cell")
-        inputs = self._vectors(INPUT, cells.pop(INPUT, {}), "int64", 5)
-        sampling = self._vectors(SAMPLING, cells.pop(SAMPLING, {}), "float64", 5)
-        selection = self._votes(SELECTION, cells.pop(SELECTION, {}), self.classes)
-        classes = len(next(iter(selection.values()))) if selection else self.classes
-        looks: dict[Any, dict[int, Any]] = {index: {} for index in selection}
-        scores: dict[Any, dict[int, ScoreStatistics]] = {index: {} for index in selection}
-        for cell, stored in sorted(cells.items(), key=lambda pair: self._samples(pair[0])):
-            samples = self._samples(cell)
-            if not stored.keys() <= selection.keys():
-                raise self._unreadable(f"{cell} of an image without selection samples")
-            if cell.startswith(VOTES):
-                for index, votes in self._votes(cell, stored, classes, packed=True).items():
-                    looks[index][samples] = votes
-                continue
-            for index, vector in self._vectors(cell, stored, "int64", None).items():
-                try:
-                    found = from_vector(vector)
-                    if (found.samples, found.classes) != (samples, classes):
-                        raise ValueError("statistics of another number of samples or classes")
-                except ValueError as error:
-                    raise self._unreadable(f"{cell} of image {index}: {error}") from None
-                scores[index][samples] = found
-        if not inputs.keys() == sampling.keys() == selection.keys():
-            raise self._unreadable("an image without its input, its sampling or its selection samples")
-        records = {}
-        for index in sorted(selection):
-            label, *checksum = inputs[index].tolist()
-            noise_error, lost, places, seconds, device = sampling[index].tolist()
-            whole = places.is_integer() and 1 <= places <= 1 << 32 and device in (0, 1, 2)
-            finite = 0 <= noise_error <= 1 and 0 <= lost < math.inf and 0 <= seconds < math.inf
-            if not (label >= 0 and whole and finite):
-                raise self._unreadable(f"{INPUT} or {SAMPLING} of image {index}: a value that cannot be")
-            records[index] = ImageRecord(
-                index, label, np.array(checksum, "<i8").tobytes().hex(), selection[index],
-                _Looks(looks[index]), seconds, DEVICES[int(device)], scores[index], noise_error, lost,
-                int(places),
-            )  # fmt: skip
-        return records
+        return {record.index: record for record in self.records()}
 
     def _samples(self, cell: Any) -> int:
         """Return the number of samples in the name of a cell of votes or of scores."""
@@ -253,60 +386,17 @@ class Store:
             raise self._unreadable(f"cell {cell!r:.40}: no number of samples")
         return int(number)
 
-    def _vectors(
-        self, cell: str, stored: dict[Any, tuple[Any, Any]], dtype: str, length: int | None
-    ) -> dict[int, Any]:
-        """Return a cell's vectors by index, of one kind and length; RunError."""
-        sizes = {
-            len(data) if kind == dtype and isinstance(data, bytes) else -1 for kind, data in stored.values()
-        }
-        if not all(isinstance(index, int) and 0 <= index <= _LARGEST for index in stored):
-            raise self._unreadable(f"{cell} of an image without a number")
-        if sizes == {8 * (length or -1)}:  # many at a time are faster
-            raw = b"".join(data for _, data in stored.values())
-            matrix = np.frombuffer(raw, _DTYPES[dtype]).reshape(len(stored), -1)
-            return dict(zip(stored, matrix.astype(dtype, copy=False), strict=True))
-        found = {}
-        for index, (kind, data) in stored.items():
-            try:
-                found[index] = _unpacked(kind, data, dtype, length)
-            except ValueError as error:
-                raise self._unreadable(f"{cell} of image {index}: {error}") from None
-        return found
-
-    def _votes(
-        self, cell: str, stored: dict[Any, tuple[Any, Any]], classes: int | None, *, packed: bool = False
-    ) -> dict[int, Any]:
-        """Return a cell's votes by index, of many classes as they are stored where `packed`; RunError."""
-        found: dict[int, Any] = {}
-        for begin in range(0, len(stored), _TOGETHER):
-            part = dict(islice(stored.items(), begin, begin + _TOGETHER))
-            votes = self._vectors(cell, part, "int64", classes)
-            sizes = {len(one) for one in votes.values()}
-            if classes is None:
-                classes = sizes.pop()
-            if sizes - {classes} or not classes:
-                raise self._unreadable(f"{cell}: votes among different numbers of classes")
-            table = np.stack(list(votes.values()))
-            bad = (table.min(1) < 0) | (table.max(1) <= 0) | (table.max(1) > MOST_SAMPLES * SCALE)
-            if bad.any():
-                raise self._unreadable(
-                    f"{cell} of image {list(votes)[int(bad.argmax())]}: no votes, or too many"
-                )
-            found.update(part if packed and classes > _FEW else votes)
-        return found
-
-    def standard(self, checksum: str) -> dict[int, FloatArray]:
+    def standard(self, checksum: str) -> Answers:
         """Return the probabilities (c,) stored for a standard classifier, by image index."""
+        from certmix.runs.records import Answers
+
         cell = standard_cell(checksum)
-        indices = sorted(self.known(cell))
-        if not indices:
-            return {}
-        found = self.read(cell, indices)
-        good = found.dtype == np.float64 and self.classes in (None, found.shape[1])
-        if not good or not np.all((found >= 0) & (found <= 1)) or indices[0] < 0:
-            raise self._unreadable(f"{cell}: not {self.classes} probabilities of each image")
-        return dict(zip(indices, found, strict=True))
+        index, found = self.column(cell, "float64")
+        if len(index):
+            good = isinstance(found, np.ndarray) and self.classes in (None, found.shape[1])
+            if not good or not np.all((found >= 0) & (found <= 1)):
+                raise self._unreadable(f"{cell}: not {self.classes} probabilities of each image")
+        return Answers(index, found)
 
     def write_all(self, cells: Iterable[tuple[str, int, Any]]) -> None:
         """Write vectors (k,) by cell and image in one transaction, replacing what was there."""
@@ -335,26 +425,6 @@ def standard_cell(checksum: str) -> str:
     return f"standard {checksum}"
 
 
-class _Looks(Mapping[int, IntArray]):
-    """Number of samples -> votes int64 (c,); those of many classes are unpacked when they are asked for."""
-
-    __slots__ = ("_stored",)
-
-    def __init__(self, stored: dict[int, Any]) -> None:
-        self._stored = stored
-
-    def __getitem__(self, samples: int) -> IntArray:
-        stored = self._stored[samples]
-        votes: IntArray = _unpacked(*stored) if isinstance(stored, tuple) else stored
-        return votes
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-
 def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
     """Yield cell, index and vector of all that a record holds."""
     index, checksum = record.index, np.frombuffer(bytes.fromhex(record.input_checksum), "<i8")
@@ -378,14 +448,14 @@ def _packed(vector: Any) -> tuple[str, bytes]:
     return ("int64 zlib", zlib.compress(raw, 1)) if len(raw) >= _LONG else ("int64", raw)
 
 
-def _unpacked(dtype: Any, data: Any, wanted: str | None = None, length: int | None = None) -> Any:
+def unpacked(dtype: Any, data: Any, wanted: str | None = None, length: int | None = None) -> Any:
     """Return the vector that `_packed` packed; ValueError if it is none, or of another kind or length."""
     if dtype not in _DTYPES or not isinstance(data, bytes):
         raise ValueError("no numbers")
     if dtype.endswith("zlib"):
         stream = zlib.decompressobj()
         try:
-            data = stream.decompress(data, _MOST_BYTES)
+            data = stream.decompress(data, _MOST_BYTES if length is None else 8 * length + 1)
         except zlib.error as error:
             raise ValueError(str(error)) from None
         if not stream.eof:

@@ -42,7 +42,7 @@ class Run:
     classes: int
     images: dict[int, ImageRecord] = field(default_factory=dict)
     cells: dict[str, dict[int, FloatArray]] = field(default_factory=dict)
-    standard: dict[int, FloatArray] = field(default_factory=dict)
+    standard: Mapping[int, FloatArray] = field(default_factory=dict)
     meta: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,225 @@
+"""What was sampled for many images, column by column: objects for 200,000 of them would take a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from certmix.runs.store import DEVICES, ImageRecord, unpacked
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["Answers", "Look", "Records", "places_of"]
+
+
+class Look(NamedTuple):
+    """What some of the images gave after one number of samples.
+
+    `rows` (k,) are their places among the images, increasing; image `rows[i]` gave ``kept[at[i]]``: votes
+    (c,), also as rows of the store, or score statistics.
+    """
+
+    rows: IntArray
+    at: IntArray
+    kept: Any
+
+    def of(self, rows: IntArray) -> Any:
+        """Return the votes (len(rows), c), or a list of score statistics, of images that have this look."""
+        at = self.at[np.searchsorted(self.rows, rows)]
+        if isinstance(self.kept, np.ndarray):
+            return self.kept[at]
+        found = [self._one(place) for place in at.tolist()]
+        return np.stack(found) if found and isinstance(found[0], np.ndarray) else found
+
+    def get(self, row: int) -> Any:
+        """Return what one image gave, None if it has no such look."""
+        place = int(np.searchsorted(self.rows, row))
+        has = place < len(self.rows) and self.rows[place] == row
+        return self._one(int(self.at[place])) if has else None
+
+    def _one(self, place: int) -> Any:
+        kept = self.kept[place]
+        return unpacked(*kept[1:]) if isinstance(kept, tuple) else kept
+
+    def taken(self, place_of: IntArray) -> Look:
+        """Return the look of other images: `place_of` (m,) has the new place of each, -1 for none."""
+        new = place_of[self.rows]
+        kept = np.flatnonzero(new >= 0)
+        kept = kept[np.argsort(new[kept], kind="stable")]
+        return Look(new[kept], self.at[kept], self.kept)
+
+
+@dataclass(frozen=True)
+class _OfImage(Mapping[int, Any]):
+    """Number of samples -> what one image gave; looked up when it is asked for."""
+
+    looks: Mapping[int, Look]
+    row: int
+
+    def __getitem__(self, samples: int) -> Any:
+        found = self.looks[samples].get(self.row)
+        if found is None:
+            raise KeyError(samples)
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        return (samples for samples, look in self.looks.items() if look.get(self.row) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __reduce__(self) -> Any:  # another process gets this image alone
+        return dict, (dict(self),)
+
+
+@dataclass(frozen=True, eq=False)
+class Records(Sequence[ImageRecord]):
+    """Records of images (m,), each as an `ImageRecord` when it is asked for.
+
+    The columns are those of `ImageRecord`; `devices` are places in `DEVICES`, `checksum_of` gives an input's
+    checksum by its place, and `votes` and `scores` hold a `Look` for each number of samples.
+    """
+
+    indices: IntArray
+    labels: IntArray
+    checksum_of: Callable[[int], str]
+    selection: IntArray
+    seconds: FloatArray
+    devices: IntArray
+    noise_error: FloatArray
+    lost: FloatArray
+    places: IntArray
+    votes: Mapping[int, Look] = field(default_factory=dict)
+    scores: Mapping[int, Look] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Iterable[ImageRecord]) -> Records:
+        """Return records as columns."""
+        if isinstance(records, Records):
+            return records
+        images = list(records)
+        about = np.array([(r.index, r.label, r.places) for r in images], np.int64).reshape(-1, 3)
+        numbers = np.array([(r.seconds, r.noise_error, r.lost) for r in images], np.float64).reshape(-1, 3)
+        return cls(
+            about[:, 0], about[:, 1], [r.input_checksum for r in images].__getitem__,
+            np.stack([r.selection for r in images]) if images else np.zeros((0, 1), np.int64), numbers[:, 0],
+            np.array([DEVICES.index(r.device) for r in images], np.int64), numbers[:, 1], numbers[:, 2],
+            about[:, 2], _looks([r.estimation for r in images]), _looks([r.scores for r in images]),
+        )  # fmt: skip
+
+    @cached_property
+    def selected(self) -> IntArray:
+        """The class that each image's selection samples chose, (m,)."""
+        return self.selection.argmax(1)
+
+    @cached_property
+    def frequencies(self) -> FloatArray:
+        """The shares (m, c) of the selection samples."""
+        shares: FloatArray = self.selection / self.selection.sum(1, keepdims=True)
+        return shares
+
+    @cached_property
+    def drawn(self) -> IntArray:
+        """Estimation samples drawn so far, (m,)."""
+        found = np.zeros(len(self), np.int64)
+        for samples in sorted(self.votes):
+            found[self.votes[samples].rows] = samples
+        return found
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, place: int) -> ImageRecord: ...
+    @overload
+    def __getitem__(self, place: slice) -> Records: ...
+    def __getitem__(self, place: int | slice) -> ImageRecord | Records:
+        if isinstance(place, slice):
+            return self.take(np.arange(len(self))[place])
+        row = range(len(self))[place]
+        return ImageRecord(
+            int(self.indices[row]), int(self.labels[row]), self.checksum_of(row), self.selection[row],
+            _OfImage(self.votes, row), float(self.seconds[row]), DEVICES[int(self.devices[row])],
+            _OfImage(self.scores, row), float(self.noise_error[row]), float(self.lost[row]),
+            int(self.places[row]),
+        )  # fmt: skip
+
+    def __reduce__(self) -> Any:
+        return Records.of, (list(self),)
+
+    def take(self, rows: IntArray) -> Records:
+        """Return the records at these places, in this order."""
+        if np.array_equal(rows, np.arange(len(self))):
+            return self
+        place_of = np.full(len(self), -1)
+        place_of[rows] = np.arange(len(rows))
+        old, checksum_of = rows.tolist(), self.checksum_of
+        return Records(
+            self.indices[rows], self.labels[rows], lambda row: checksum_of(old[row]), self.selection[rows],
+            self.seconds[rows], self.devices[rows], self.noise_error[rows], self.lost[rows],
+            self.places[rows], *(
+                {n: moved for n, look in one.items() if len((moved := look.taken(place_of)).rows)}
+                for one in (self.votes, self.scores)
+            ),
+        )  # fmt: skip
+
+    def of_images(self, indices: Sequence[int] | IntArray) -> Records:
+        """Return the records of images by index, in the order asked, without those that are not here."""
+        return self.take((places := places_of(self.indices, indices))[places >= 0])
+
+
+def _looks(images: Sequence[Mapping[int, Any]]) -> dict[int, Look]:
+    """Return by number of samples what images (m,) gave."""
+    found: dict[int, tuple[list[int], list[Any]]] = {}
+    for row, one in enumerate(images):
+        for samples, kept in one.items():
+            rows, every = found.setdefault(samples, ([], []))
+            rows.append(row)
+            every.append(kept)
+    return {n: Look(np.array(rows), np.arange(len(rows)), every) for n, (rows, every) in found.items()}
+
+
+def places_of(held: IntArray, wanted: Sequence[int] | IntArray) -> IntArray:
+    """Return where each number wanted stands among different ones, -1 where it does not."""
+    order, numbers = np.argsort(held, kind="stable"), np.asarray(wanted, np.int64)
+    if not len(held):
+        return np.full(len(numbers), -1)
+    at = order[np.minimum(np.searchsorted(held, numbers, sorter=order), len(held) - 1)]
+    return np.where(held[at] == numbers, at, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(Mapping[int, FloatArray]):
+    """Vectors (m, c) of images by their indices (m,), which increase."""
+
+    indices: IntArray
+    vectors: FloatArray
+
+    @classmethod
+    def of(cls, answers: Mapping[int, FloatArray]) -> Answers:
+        """Return a mapping as columns."""
+        if isinstance(answers, Answers):
+            return answers
+        known = sorted(answers)
+        return cls(np.array(known, np.int64), np.array([answers[index] for index in known], np.float64))
+
+    def rows(self, indices: IntArray) -> FloatArray | None:
+        """Return the vectors (n, c) of these images, None if one of them is not here."""
+        places = places_of(self.indices, indices)
+        return self.vectors[places] if np.all(places >= 0) else None
+
+    def __getitem__(self, index: int) -> FloatArray:
+        found = self.rows(np.array([index]))
+        if found is None:
+            raise KeyError(index)
+        vector: FloatArray = found[0]
+        return vector
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices.tolist())
+
+    def __len__(self) -> int:
+        return len(self.indices)
