@@ -212,9 +212,8 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
             told = f"certificate {certificate}: {folder} was sampled"
             raise ParameterError(f"{told}: use one of {', '.join(CERTIFICATES)}")
         own.replace(certificates=(certificate,))  # refuses what the run's bound does not allow
-        records = [run.images[index] for index in sorted(run.images)]
-        records = bound_records(records, own).records
-        records = [records[i] for i in spread(len(records), request.images)] if records else []
+        records = bound_records((run.images[index] for index in sorted(run.images)), own).records
+        records = records.take(spread(len(records), request.images)) if records else records
         claims: tuple[Claim, ...] = ()
         if records:
             bounds = bound_records(records, own).bounds
