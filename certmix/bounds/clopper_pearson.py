@@ -22,6 +22,7 @@ __all__ = ["ONE_SIDED", "TWO_SIDED", "interval", "is_established", "lower_bound"
 
 _OUTWARDS = 1e-12
 """Given away, relative to the nearer end of [0, 1]: more than the error of the log-odds, 1e-13."""
+_MANY = 10_000
 
 
 def _down(x: FloatArray) -> FloatArray:
@@ -74,6 +75,15 @@ def _log_odds(successes: IntArray, trials: IntArray, delta: float) -> FloatArray
     return np.where(successes == trials, unanimous, found)
 
 
+def _each_once(successes: IntArray, trials: IntArray, delta: float) -> FloatArray:
+    """Return `_log_odds`, computed once of equal pairs, where there are many."""
+    width = int(trials.max(initial=0)) + 1
+    if successes.size < _MANY or width > 1 << 31:
+        return _log_odds(successes, trials, delta)
+    pairs, which = np.unique(trials * width + successes, return_inverse=True)
+    return _log_odds(pairs % width, pairs // width, delta)[which.reshape(successes.shape)]
+
+
 def _stirling(m: FloatArray) -> FloatArray:
     """Return log m! - log(sqrt(2 pi m) (m / e)^m)."""
     series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * m * m)) / (m * m)) / (m * m)) / m
@@ -123,7 +133,7 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
     delta = check_failure_probability(failure_probability)
     k, n = _counts_and_trials(successes, trials)
     with np.errstate(all="ignore"):
-        found = _share(_log_odds(np.maximum(k, 1), n, delta))
+        found = _share(_each_once(np.maximum(k, 1), n, delta))
     return _down(np.where(k == 0, 0.0, found))[()]
 
 
@@ -132,7 +142,7 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
     delta = check_failure_probability(failure_probability)
     k, n = _counts_and_trials(successes, trials)
     with np.errstate(all="ignore"):
-        found = _share(-_log_odds(np.maximum(n - k, 1), n, delta))
+        found = _share(-_each_once(np.maximum(n - k, 1), n, delta))
     return _up(np.where(k == n, 1.0, found))[()]
 
 

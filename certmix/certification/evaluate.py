@@ -325,7 +325,7 @@ def reach_curve(
     far = max(float(part[np.isfinite(part)].max(initial=0.0)) for part in (held, ahead))
     ends = np.unique([*np.linspace(0.0, far, _CURVE), *wanted, *np.maximum(wanted - 1e-5, 0.0)])
     ends = ends[ends <= far]  # none reaches further
-    hits = (held[:, None] >= np.maximum(ends, 1e-300)).sum(0)
+    hits = len(held) - np.searchsorted(np.sort(held), np.maximum(ends, 1e-300))
     gain, _ = prospects.reach(radius, ahead, ends)
     return np.stack([ends, np.maximum.accumulate((hits + gain)[::-1])[::-1] / len(correct)], 1)
 

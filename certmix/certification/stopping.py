@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.special import bdtrik, ndtr, pdtr
 
@@ -184,12 +186,14 @@ _NODES = np.linspace(-4.0, 4.0, 33)
 class Prospects:
     """What images could reach if they had all samples: estimates, in which no certificate has a part.
 
-    `open` (m,) are the images that are right and lack samples.  For each of these, `bounds` holds those of
-    the last look for the nodes of a normal law, from the least to the most favourable: that law is the
-    predictive one of its mean score, with Jeffreys' prior.  Images are independent.
+    They are about the images that are right and lack samples, many of which are alike: `rows` are places of
+    one of each kind, and `kinds` (n,) the kind of each.  For each kind, `bounds` holds those of the last look
+    for the nodes of a normal law, from the least to the most favourable: that law is the predictive one of
+    its mean score, with Jeffreys' prior.  Images are independent.
     """
 
-    open: BoolArray
+    rows: IntArray
+    kinds: IntArray
     bounds: ConfidenceBounds
 
     @classmethod
@@ -198,9 +202,13 @@ class Prospects:
     ) -> Prospects:
         """Return the prospects of images (m,) that stopped `at` with these bounds."""
         steps = looks(request.samples)
-        open_ = right & (at.look >= 0) & (at.look < len(steps) - 1)
-        mean, spread, last = at.mean[open_, None], at.spread[open_, None], steps[-1]
-        now = np.asarray(steps)[np.maximum(at.look[open_], 0), None]
+        lost = np.broadcast_to(np.asarray(bounds.lost, np.float64), right.shape)
+        rows, kinds = _alike(
+            np.flatnonzero(right & (at.look >= 0) & (at.look < len(steps) - 1)),
+            (at.look, at.mean, at.spread, bounds.p_lower, bounds.q_upper, lost),
+        )
+        mean, spread, last = at.mean[rows, None], at.spread[rows, None], steps[-1]
+        now = np.asarray(steps)[at.look[rows], None]
         # The mean that all samples will have: normal for scores, by the angle of its square root for votes.
         angle = np.arcsin(np.sqrt((mean * now + 0.5) / (now + 1))) + _NODES / (2 * np.sqrt(now + 1))
         votes = np.sin(np.clip(angle, 0.0, np.pi / 2)) ** 2
@@ -209,10 +217,10 @@ class Prospects:
         final = mean + (truth - mean) * np.sqrt(1 - now / last)
         p, q = _last_bounds(request, final.ravel(), np.broadcast_to(spread, final.shape).ravel())
         p, q = p.reshape(final.shape), q.reshape(final.shape)
-        lost = np.broadcast_to(np.asarray(bounds.lost, np.float64), right.shape)[open_]
-        return cls(open_, replace(
-            bounds, p_lower=np.maximum(p, bounds.p_lower[open_, None]).ravel(),
-            q_upper=np.minimum(q, bounds.q_upper[open_, None]).ravel(), lost=np.repeat(lost, len(_NODES)),
+        return cls(rows, kinds, replace(
+            bounds, p_lower=np.maximum(p, bounds.p_lower[rows, None]).ravel(),
+            q_upper=np.minimum(q, bounds.q_upper[rows, None]).ravel(),
+            lost=np.repeat(lost[rows], len(_NODES)),
         ))  # fmt: skip
 
     def reach(self, radius: FloatArray, ahead: FloatArray, columns: FloatArray) -> tuple[IntArray, float]:
@@ -229,12 +237,23 @@ class Prospects:
         columns
             float64 (k,): radii of the table.
         """
-        now, ahead = radius[self.open, None], ahead.reshape(-1, len(_NODES))
-        lacks = np.where(columns > 0, now < columns, now <= 0)
-        gain = [_most(chance) for chance in np.where(lacks, _chances(ahead, columns), 0.0).T]
+        now, ahead = radius[self.rows], ahead.reshape(-1, len(_NODES))
+        gain = [_most(ndtr(z)[self.kinds]) for z in _short_of(now, ahead, columns, _NODES)]
         likely = ahead[:, np.searchsorted(_NODES, _Z)]
-        growth = np.where(np.isfinite(likely), np.maximum(likely - now[:, 0], 0.0), 0.0)
-        return np.array(gain, np.int64), float(growth.sum())
+        growth = np.where(np.isfinite(likely), np.maximum(likely - now, 0.0), 0.0)
+        return np.array(gain, np.int64), float(growth[self.kinds].sum())
+
+
+def _alike(rows: IntArray, columns: Sequence[NDArray[Any]]) -> tuple[IntArray, IntArray]:
+    """Return the places of one image of each kind among `rows`, and the kind of each of these."""
+    values = [np.nan_to_num(column[rows], nan=-1.0) for column in columns]
+    order = np.lexsort(values)
+    begins = np.zeros(len(rows), bool)
+    for value in values:
+        begins[1:] |= np.diff(value[order]) != 0
+    begins[:1], kinds = True, np.empty(len(rows), np.int64)
+    kinds[order] = np.cumsum(begins) - 1
+    return rows[order[begins]], kinds
 
 
 def _last_bounds(
@@ -254,18 +273,28 @@ def _last_bounds(
     return p, 1.0 - p
 
 
-def _chances(ahead: FloatArray, columns: FloatArray) -> FloatArray:
-    """Return the probability (m, k) that a radius reaches a column, from those (m, nodes) at the nodes."""
-    found = np.empty((len(ahead), len(columns)))
-    step, rows = _NODES[1] - _NODES[0], np.arange(len(ahead))
-    for k, column in enumerate(columns.tolist()):
-        below = (ahead < column if column > 0 else ahead <= 0).sum(1)
-        high, low = np.minimum(below, len(_NODES) - 1), np.maximum(below - 1, 0)
-        rise = ahead[rows, high] - ahead[rows, low]
-        part = np.where(rise > 0, (column - ahead[rows, low]) / np.where(rise > 0, rise, 1.0), 0.0)
-        chance = ndtr(-(_NODES[low] + step * np.nan_to_num(part)))
-        found[:, k] = np.where(below == 0, 1.0, np.where(below == len(_NODES), 0.0, chance))
-    return found
+@njit(cache=True, nogil=True)
+def _short_of(radius: FloatArray, ahead: FloatArray, columns: FloatArray, nodes: FloatArray) -> FloatArray:
+    """Return z (k, m): an image that lacks a column reaches it with probability Phi(z); -inf if it has it.
+
+    `ahead` (m, nodes) are its radii at the nodes of the normal law, which are equally far apart.
+    """
+    z, last, step = np.full((len(columns), len(radius)), -np.inf), len(nodes) - 1, nodes[1] - nodes[0]
+    for i in range(len(radius)):
+        for k in range(len(columns)):
+            column = columns[k]
+            if radius[i] >= column if column > 0 else radius[i] > 0:
+                continue
+            below = 0
+            for node in range(len(nodes)):
+                below += ahead[i, node] < column if column > 0 else ahead[i, node] <= 0
+            if below == 0:
+                z[k, i] = np.inf
+            elif below <= last:
+                low = ahead[i, below - 1]
+                rise = ahead[i, below] - low
+                z[k, i] = -(nodes[below - 1] + step * ((column - low) / rise if rise > 0 else 0.0))
+    return z
 
 
 def _most(chances: FloatArray) -> int:

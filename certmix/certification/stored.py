@@ -123,9 +123,9 @@ def remember_planned(store: Store, images: int | str, indices: list[int]) -> Non
 def planned_images(store: Store, images: int | str) -> list[int]:
     """Return the numbers that `remember_planned` kept; ValueError if they are none."""
     planned = parse_json((store.get(f"{PLANNED} {images}") or "").encode())
-    if not isinstance(planned, list) or not all(type(index) is int for index in planned):
+    if not isinstance(planned, list) or not set(map(type, planned)) <= {int}:
         raise ValueError("no list of numbers")
-    if len(set(planned)) < len(planned) or not all(0 <= index < 2**63 for index in planned):
+    if len(set(planned)) < len(planned) or (planned and not 0 <= min(planned) <= max(planned) < 2**63):
         raise ValueError("a number twice, or out of range")
     return planned
 

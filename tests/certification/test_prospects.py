@@ -79,7 +79,7 @@ def test_all_samples_give_more_than_foretold_in_few_tables(settle, goal):
 
 def test_nothing_is_open_where_all_samples_are_drawn():
     one = Simulated(asked(), np.linspace(0.4, 1, IMAGES), 1)
-    assert not one.prospects(one.walk(all_looks=True)).open.any()
+    assert not one.prospects(one.walk(all_looks=True)).kinds.size
     radius = np.ones(IMAGES)
     gain, growth = one.prospects(one.walk(all_looks=True)).reach(radius, np.zeros(0), np.array([0.0, 2.0]))
     assert gain.tolist() == [0, 0] and growth == 0
@@ -96,6 +96,34 @@ def test_an_image_that_all_samples_surely_certify_counts():
     now, ahead = (radii_of(b, **about).radius for b in (one.bounds(walk), prospects.bounds))
     gain, growth = prospects.reach(now, ahead, np.array(request.radii))
     assert gain.tolist() == [int(now[0] == 0), int(now[0] < 0.25), 0] and growth > 0.2
+
+
+def short_of(radius: FloatArray, ahead: FloatArray, columns: FloatArray, nodes: FloatArray) -> FloatArray:
+    """`stopping._short_of`, an array operation a column."""
+    found, step, rows = np.empty((len(columns), len(radius))), nodes[1] - nodes[0], np.arange(len(radius))
+    for k, column in enumerate(columns.tolist()):
+        below = (ahead < column if column > 0 else ahead <= 0).sum(1)
+        high, low = np.minimum(below, len(nodes) - 1), np.maximum(below - 1, 0)
+        rise = ahead[rows, high] - ahead[rows, low]
+        part = np.where(rise > 0, (column - ahead[rows, low]) / np.where(rise > 0, rise, 1.0), 0.0)
+        z = -(nodes[low] + step * part)
+        z = np.where(below == 0, np.inf, np.where(below == len(nodes), -np.inf, z))
+        found[k] = np.where(radius >= column if column > 0 else radius > 0, -np.inf, z)
+    return found
+
+
+def test_the_kernel_is_its_plain_twin_and_images_that_are_alike_are_one():
+    rng, nodes = np.random.default_rng(5), np.linspace(-4.0, 4.0, 33)
+    ahead = np.sort(np.maximum(rng.normal(0.4, 0.3, (200, 33)), 0.0), 1)
+    ahead[:3] = [[0.0] * 33, [0.25] * 33, [0.3] * 16 + [np.inf] * 17]
+    radius, columns = np.where(rng.random(200) < 0.5, ahead[:, 3], 0.0), np.array([0.0, 0.1, 0.25, 0.7, 2.0])
+    given = radius, ahead, columns, nodes
+    assert (stopping._short_of(*given) == short_of(*given)).all()
+    spread, other = np.array([np.nan, np.nan, 1.0, np.nan, np.nan]), np.array([2, 1, 2, 2, 1])
+    rows, kinds = stopping._alike(np.array([0, 1, 2, 3]), (spread, other))
+    assert sorted(rows.tolist()) in ([0, 1, 2], [1, 2, 3])
+    assert all(np.array_equal([spread[rows[k]], other[rows[k]]], [spread[i], other[i]], equal_nan=True)
+               for i, k in enumerate(kinds))  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The store of a run: what is written is read back, and damage is said."""
 
+import pickle
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from certmix.bounds.statistics import plan, start, to_vector, update
 from certmix.errors import RunError
 from certmix.runs import ImageRecord, Store
+from certmix.runs.records import Records
 
 
 def record(index=3, classes=3) -> ImageRecord:
@@ -65,6 +68,47 @@ def test_standard_outputs_are_kept_by_checksum():
     assert store.standard("two") == {}
     found = store.standard("one")
     np.testing.assert_array_equal([found[5], found[7]], probabilities)
+
+
+def odd(store: Store, what: str) -> None:
+    """Change the cells, so that rows are no longer joined."""
+    store._db.executescript({
+        "joined in pieces": "",
+        "other lengths": "UPDATE cells SET data = CAST(data || zeroblob(8) AS BLOB) WHERE idx = 7 AND cell = 'free'",
+        "no keys": "ALTER TABLE cells RENAME TO old; CREATE TABLE cells AS SELECT * FROM old ORDER BY random()",
+    }[what])  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["joined in pieces", "other lengths", "no keys"])
+def test_columns_hold_what_rows_do(monkeypatch, what):
+    monkeypatch.setattr("certmix.runs.store._PIECE", 3)
+    rng, store = np.random.default_rng(1), Store(None, 3)
+    kept = [
+        replace(record(i), seconds=i / 7, label=i % 3, places=1 + i % 2) for i in rng.permutation(20).tolist()
+    ]
+    kept = [replace(r, estimation={100: r.selection} if r.index % 3 else {}) for r in kept]
+    store.write_images(kept)
+    store.write("free", range(20), rng.random((20, 4)))
+    odd(store, what)
+    index, vectors = store.column("free")
+    assert index.tolist() == list(range(20)) and isinstance(vectors, list) == (what == "other lengths")
+    assert store.cells() == ["free", "input", "sampling", "scores@3", "selection", "votes@100"]
+    records = store.records()
+    assert records.indices.tolist() == list(range(20)) and records.selected.tolist() == [0] * 20
+    assert records.drawn.tolist() == [100 if i % 3 else 0 for i in range(20)]
+    for some in (records, Records.of(kept), records.take(np.array([7, 3, 12])), Records.of(list(records)),
+                 pickle.loads(pickle.dumps(records)), records.of_images([9, 40, 2]), records[4:9]):  # fmt: skip
+        for found in some:
+            one = next(r for r in kept if r.index == found.index)
+            for name in ("label", "input_checksum", "seconds", "device", "noise_error", "lost", "places"):
+                assert getattr(found, name) == getattr(one, name)
+            assert found.selection.tolist() == one.selection.tolist() and found.drawn == one.drawn
+            assert {n: v.tolist() for n, v in found.estimation.items()} == {
+                n: v.tolist() for n, v in one.estimation.items()
+            }
+            assert list(found.scores) == [3] and found.scores.get(5) is None
+    assert [r.index for r in records.of_images([9, 40, 2])] == [9, 2]
+    assert records.take(np.array([7, 3, 12])).votes[100].of(np.array([0])).tolist() == [[9, 0, 1]]
 
 
 def test_a_missing_image_is_named():
