@@ -160,8 +160,8 @@ def inflate(votes: dict[str, int], share: float = 1.0, top: str | None = None) -
         del votes[label]
 
 
-def more_votes(run: Path, share: float, after: int = 0) -> None:
-    """Give the selected class a share more of the votes of all samples that come after so many."""
+def more_votes(run: Path, share: float, after: int = 0, at: Sequence[int] | None = None) -> None:
+    """Give the selected class a share more of the votes of samples after so many, of all images or of some."""
 
     def edit(selection: dict[str, int], looks: dict[str, Any]) -> None:
         top, before = max(selection, key=lambda label: selection[label]), 0
@@ -175,7 +175,7 @@ def more_votes(run: Path, share: float, after: int = 0) -> None:
             forged += new
             looks[str(n)] = dict(forged)
 
-    edit_counts(run, edit)
+    edit_counts(run, edit, at)
 
 
 def swap(run: Path, one: int, other: int) -> None:

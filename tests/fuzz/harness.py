@@ -209,6 +209,15 @@ def odd_file(name: str, valid: bytes) -> st.SearchStrategy[bytes]:
     return st.one_of(faults)
 
 
+def one_odd(files: Mapping[str, bytes]) -> st.SearchStrategy[tuple[str, bytes]]:
+    """One of these files by its name, that is not as it was."""
+
+    def of(name: str) -> st.SearchStrategy[tuple[str, bytes]]:
+        return st.tuples(st.just(name), odd_file(name, files[name]))
+
+    return st.sampled_from(sorted(files)).flatmap(of)
+
+
 _GAPS = {".tsv": "\t", ".txt": " ", ".toml": " = "}
 
 # JSON

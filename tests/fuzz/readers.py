@@ -68,6 +68,11 @@ class Reader(NamedTuple):
     slow: float = 1  # a property has CASES / slow cases for each of these
     settle: Callable[[Files], Files] = dict  # a damaged folder agrees with itself: behind its checksum
 
+    def damaged(self) -> Files:
+        """The files that are damaged."""
+        good = self.made()
+        return {name: good[name] for name in self.odd or good}
+
 
 # data sets
 

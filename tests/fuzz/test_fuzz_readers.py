@@ -10,18 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fuzz.harness import CASES, Payload, accepted, fuzz, judged, lay, odd_file
+from fuzz.harness import CASES, Payload, accepted, fuzz, judged, lay, one_odd
 from fuzz.readers import READERS, saved
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 each = pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-
-
-def damaged(reader) -> dict[str, bytes]:
-    """The files that are damaged."""
-    good = reader.made()
-    return {name: good[name] for name in reader.odd or good}
 
 
 @each
@@ -33,13 +26,10 @@ def test_what_is_good_is_read(place: Path, reader) -> None:
 
 @each
 def test_odd_files(place: Path, reader) -> None:
-    good, files = reader.made(), damaged(reader)
-
-    def one(name: str) -> st.SearchStrategy[tuple[str, bytes]]:
-        return st.tuples(st.just(name), odd_file(name, files[name]))
+    good, files = reader.made(), reader.damaged()
 
     @settings(fuzz, max_examples=max(1, int(CASES * len(files) / reader.slow)))
-    @given(st.sampled_from(sorted(files)).flatmap(one))
+    @given(one_odd(files))
     def holds(odd: tuple[str, bytes]) -> None:
         folder = lay(place, reader.settle({**good, odd[0]: odd[1]}))
         for read in reader.reads:
@@ -51,7 +41,7 @@ def test_odd_files(place: Path, reader) -> None:
 @each
 def test_cut_and_missing_files_folders_and_links(place: Path, reader) -> None:
     good = reader.made()
-    for name, content in damaged(reader).items():
+    for name, content in reader.damaged().items():
         ends = [content[:at] for at in {0, 1, len(content) // 2, len(content) - 1}]
         for way in (*ends, "missing", "folder", "loop", "dangling"):
             folder = lay(place, {**good, **({name: way} if isinstance(way, bytes) else {})})
@@ -93,7 +83,7 @@ def programs(valid: bytes, witness: Path) -> Iterator[bytes]:
 @each
 def test_nothing_is_unpickled(place: Path, tmp_path: Path, reader) -> None:
     good, witness = reader.made(), tmp_path / "witness"
-    for name, content in damaged(reader).items():
+    for name, content in reader.damaged().items():
         for odd in programs(content, witness):
             folder = lay(place, reader.settle({**good, name: odd}))
             for read in reader.reads:

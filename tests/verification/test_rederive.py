@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from forged import certified, copied, edit_counts, edit_json, edit_record, edit_vectors, records, sql
+from forged import certified, copied, edit_counts, edit_json, edit_vectors, records, sql
+from planted import TAMPERED, WRONG, Plant, described
 
-from certmix.certification.evaluate import evaluate
 from certmix.certification.proved_table import stored_outcomes
 from certmix.data import load
 from certmix.errors import RunError
@@ -74,71 +73,10 @@ def first_image(run: Path) -> int:
     return min(index for index, record in records(run).items() if len(record.estimation) > 1)
 
 
-def counts(edit: Callable[[Any, Any], object]) -> Callable[[Path], None]:
-    return lambda run: edit_counts(run, edit, [first_image(run)])
-
-
-def described(edit: Callable[[Any], object]) -> Callable[[Path], None]:
-    return lambda run: edit_json(run / "run.json", edit)
-
-
-def recorded(**changes: Any) -> Callable[[Path], None]:
-    return lambda run: edit_record(run, first_image(run), **changes)
-
-
-def moved(selection: Any, looks: Any) -> None:
-    looks["250"] = looks.pop("200")
-    looks["250"]["0"] += 50
-
-
-def other_standard(run: Path) -> None:
-    [cell] = [name for (name,) in sql(run, "SELECT DISTINCT cell FROM cells WHERE cell GLOB 'standard *'")]
-    edit_vectors(run, cell, lambda row: np.array([0.2, 0.8, 0.0]), [first_image(run)])
-
-
-def checksums(of: str) -> Callable[[Path], None]:
-    def edit(d: dict[str, Any]) -> None:
-        (d["data"] if of == "data" else d["models"][of])["checksum"] = "0" * 64
-        d["identity"][f"{of}_checksum"] = "0" * 64
-
-    return described(edit)
-
-
-TAMPERED = {
-    "a count that does not add up": (counts(lambda _, looks: looks["200"].update({"0": looks["200"]["0"] + 1})),
-                                     "counts", "votes of 200 samples add up to 201"),
-    "fewer votes": (counts(lambda _, looks: looks.update({"100": {"0": 95, "1": 5}, "200": {"0": 199, "1": 1}})),
-                    "counts", "fewer votes"),
-    "selection": (counts(lambda votes, _: votes.update({"0": votes.get("0", 0) + 7})),
-                  "counts", "selection adds up"),
-    "data checksum": (checksums("data"), "data checksum", "run.json says 000"),
-    "model checksum": (checksums("robust"), "robust model checksum", "is not the model of the run"),
-    "input checksum": (recorded(input_checksum="0" * 64), "input checksums", "is not what the run stored"),
-    "no noise": (recorded(noise_error=0.0), "noise", "the noise's error is"),
-    "nothing lost": (recorded(lost=1e-12), "noise", "from the grid"),
-    "coordinates": (described(lambda d: d["noise"].update(coordinates=1)), "noise", "run.json says otherwise"),
-    "split": (described(lambda d: d["failure_budget"].update(split={"p": 0.001, "q": 0.001})),
-              "failure budget", "splits it as"),
-    "no schedule": (described(lambda d: d["failure_budget"].update(looks=None)), "failure budget", "looks = None"),
-    "failure probability": (described(lambda d: d["request"].update(failure_probability=0.1)),
-                            "failure budget", "the request 0.1"),
-    "another look": (counts(moved), "look schedule", "250 samples, which is no look"),
-    "a look left out": (counts(lambda _, looks: looks.pop("100")), "look schedule", "lacks its look at 100"),
-    "fixed": (described(lambda d: d["request"].update(goal="fixed", samples=1000)),
-              "fixed design", "sequential looks"),
-    "sigma": (described(lambda d: d["request"].update(sigma=0.5)), "identity", "identity says sigma = 0.25"),
-    "label": (lambda run: edit_record(run, first_image(run), label=(records(run)[first_image(run)].label + 1) % 3),
-              "labels", "the run says"),
-    "an image too many": (lambda run: sql(run, "INSERT INTO cells SELECT cell, 99, dtype, data FROM cells "
-                                               "WHERE idx = 0"), "labels", "image 99 is stored"),
-    "standard outputs": (other_standard, "standard model logits", "is not the model of the run"),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("case", TAMPERED)
 def test_each_kind_of_tampering_fails_its_check(run, case):
     tamper, check, told = TAMPERED[case]
-    tamper(run)
+    tamper(run, first_image(run))
     assert told in failing(run)[check]
 
 
@@ -192,43 +130,6 @@ def test_what_is_not_there_is_unchecked(runs, named, tmp_path):
     }  # fmt: skip
 
 
-def product(radii: Any, summary: Any, **changes: Any) -> Callable[..., Any]:
-    """The product's evaluation with another first radius and other figures in its table."""
-
-    def wrong(*given: Any, **named: Any) -> Any:
-        found = evaluate(*given, **named)
-        rows, kept = list(found.summary.rows), list(found.radii)
-        for place, change in radii.items():
-            first = kept[place].radius.copy()
-            first[np.argmax(first)] += change
-            kept[place] = replace(kept[place], radius=first)
-        for place, change in summary.items():
-            rows[place] = replace(rows[place], **change(rows[place]))
-        told = replace(found.summary, rows=tuple(rows), **{k: v(found.summary) for k, v in changes.items()})
-        return replace(found, outcomes=replace(found.outcomes, radii=tuple(kept)), summary=told)
-
-    return wrong
-
-
-WRONG = {
-    "radii": [product({0: 1e-6}, {}), product({1: 1e-6}, {}), product({1: -0.05}, {})],
-    "certified accuracy": [
-        product({}, {1: lambda row: {"certified_accuracy": (1.0, *row.certified_accuracy[1:-1], 0.1)}})
-    ],
-    "intervals": [product({}, {0: lambda row: {"interval": ((0.99, 1.0), *row.interval[1:])}})],
-    "mean radii": [
-        product({}, {2: lambda row: {"mean_certified_radius": row.mean_certified_radius * (1 + 1e-5)}})
-    ],
-    "clean accuracy": [
-        product({}, {}, clean_accuracy=lambda summary: replace(summary.clean_accuracy, mixed=0.05))
-    ],
-    "records": [
-        product({}, {}, abstained=lambda summary: summary.abstained + 1),
-        product({}, {}, mean_samples=lambda summary: summary.mean_samples - 1),
-    ],
-}
-
-
 @pytest.mark.parametrize("check, wrong", [(check, one) for check, wrong in WRONG.items() for one in wrong])
 def test_whatever_the_product_derives_wrongly_is_found(runs, monkeypatch, check, wrong):
     monkeypatch.setattr("certmix.verification.judge.evaluate", wrong)
@@ -275,13 +176,13 @@ def test_margins_that_cannot_be(runs, tmp_path, change):
     [
         described(lambda d: d.pop("models")),
         described(lambda d: d["sources"].update(nonsense=1)),
-        lambda run: (run / "numbers.sqlite").unlink(),
-        lambda run: edit_vectors(run, "votes@100", lambda votes: votes[:-1], [0]),
-        lambda run: edit_vectors(run, "sampling", lambda numbers: numbers * [1, 1, 0, 1, 1], [0]),
+        lambda run, _: (run / "numbers.sqlite").unlink(),
+        lambda run, _: edit_vectors(run, "votes@100", lambda votes: votes[:-1], [0]),
+        lambda run, _: edit_vectors(run, "sampling", lambda numbers: numbers * [1, 1, 0, 1, 1], [0]),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_line(run, break_it: Callable[[Path], object]):
-    break_it(run)
+def test_what_cannot_be_read_is_refused_in_one_line(run, break_it: Plant):
+    break_it(run, 0)
     with pytest.raises(RunError, match=r"\A.*\Z"):
         rederive(run)
 
