@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -39,10 +40,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path} ({error.strerror or error}): "
-            "choose a folder that can be written to, or free space"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free space and repeat the command" if full else "choose a folder that can be written to"
+        raise RunError(f"cannot write {path} ({error.strerror or error}): {remedy}") from error
 
 
 def parse_json(content: bytes) -> Any:

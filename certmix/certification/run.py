@@ -196,7 +196,7 @@ def run_certify(
     with open_run(
         identity, loaded, chosen, admit, output=folder_of(identity), in_memory=in_memory, fresh=fresh,
         classes=dataset.classes, sigma=getattr(request, "sigma", None),
-        wanted=set(dataset.indices[share].tolist()), step=recipe.step,
+        wanted=set(dataset.indices[share].tolist()), step=recipe.step, say=say,
     ) as run:  # fmt: skip
         complete, standard, positions = True, loaded.standard, recipe.positions
         if standard is not None:

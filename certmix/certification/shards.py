@@ -19,7 +19,7 @@ from certmix.runs import Identity, ImageRecord, Run, Store, default_folder, read
 from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import DATABASE
 from certmix.runs.settings import from_json
-from certmix.runs.store import standard_cell
+from certmix.runs.store import cells_of, standard_cell
 from certmix.types import FloatArray
 
 __all__ = ["Part", "agree", "merge", "read_part"]
@@ -152,8 +152,14 @@ def merge(
         facts, standard = _facts(parts), dict[int, FloatArray]()  # all is read before anything is written
         for part in parts:
             standard.update(part.store.standard(first.standard[1]))
-        with Run(folder, identity, first.store.classes, fresh=fresh) as run:
-            if run.store.images():
+        # The first shard's description, with where each shard was done instead of where it was.
+        done = [{key: part.description.get(key) for key in DONE} for part in parts]
+        gone = ("shard", "engine", "identity", "format_version")
+        own = {key: value for key, value in first.description.items() if key not in gone}
+        own["merged"] = done
+        with Run(folder, identity, first.store.classes, fresh=fresh, say=say) as run:
+            asked = run.described().get("request", own["request"])
+            if not (asked == own["request"] and _holds(records, run.store)):  # else a merge goes on
                 raise RunError(
                     f"{folder} holds a run already: name another --output, or use --fresh to start over"
                 )
@@ -164,15 +170,19 @@ def merge(
             if kept := sorted(standard.keys() & records.keys()):
                 rows = np.stack([standard[index] for index in kept])
                 run.store.write(standard_cell(first.standard[1]), kept, rows)
-            # The first shard's description, with where each shard was done instead of where it was.
-            done = [{key: part.description.get(key) for key in DONE} for part in parts]
-            gone = ("shard", "engine", "identity", "format_version")
-            own = {key: value for key, value in first.description.items() if key not in gone}
-            own["merged"] = done
             run.describe(own)
             evaluation = derive(request, run.store, own)
             publish(run, request, evaluation)
             return CertifyResult(evaluation, folder)
+
+
+def _holds(records: dict[int, ImageRecord], store: Store) -> bool:
+    """Whether a store holds nothing but these records, or some of them."""
+    for index, held in store.images().items():
+        own = {cell: vector for cell, _, vector in cells_of(records[index])} if index in records else {}
+        if not all(cell in own and np.array_equal(own[cell], vector) for cell, _, vector in cells_of(held)):
+            return False
+    return True
 
 
 def _facts(parts: Sequence[Part]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,8 +15,9 @@ from typing import Any
 
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.files import digest_of, parse_json, write_atomically
+from certmix.runs.locking import HELD, LOCK, Lock
 from certmix.runs.settings import Settings
-from certmix.runs.store import Store
+from certmix.runs.store import WRITES, Store, is_look
 
 CERTIFY = "certify"
 
@@ -108,51 +110,38 @@ def _folder_name(words: str, parts: dict[str, Any]) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', words)}-{digest_of(parts)[:8]}"
 
 
-ASIDE = ".earlier"
-"""Folder, inside a run's own, that keeps what ``--fresh`` replaces until the new run has begun."""
+BESIDE, ASIDE = ".fresh", ".earlier"
+"""Folders in a run's own: of what ``--fresh`` makes until its first look, then of what that replaces."""
 FORMAT_VERSION = 2
-DATABASE = "numbers.sqlite"
-DESCRIPTION, LOCK = "run.json", "lock"
-FILES = (*(f"{DATABASE}{end}" for end in ("", "-wal", "-shm")), DESCRIPTION)
+DATABASE, DESCRIPTION = "numbers.sqlite", "run.json"
+FILES = (*(f"{DATABASE}{end}" for end in ("", "-wal", "-shm", WRITES)), DESCRIPTION)
 """What belongs to one run and goes with ``--fresh``."""
 
 
-def set_aside(folder: Path) -> None:
-    """Move the files of a run out of the way; whatever was set aside before is deleted.
-
-    RunError if one cannot be moved; then all are where they were.
-    """
-    stuck = "{} cannot be deleted ({}): remove it, or name another --output"
-    for name in FILES:
-        if (folder / name).is_dir():
-            raise RunError(stuck.format(folder / name, "it is a folder"))
-    forget(folder)
-    present = [name for name in FILES if os.path.lexists(folder / name)]
-    if not present:
-        return
-    try:
-        (folder / ASIDE).mkdir()
-        for name in present:
-            os.replace(folder / name, folder / ASIDE / name)
-    except OSError as error:
-        put_back(folder)
-        raise RunError(stuck.format(error.filename, error.strerror)) from None
+def swap(folder: Path) -> None:
+    """Set a run's files aside and put those made beside them in their place; goes on where it was stopped."""
+    beside, aside = folder / BESIDE, folder / ASIDE
+    aside.mkdir(exist_ok=True)
+    for last, *first in (FILES[:-1], FILES[-1:]):  # the first of each shows how far it came
+        if (beside / last).exists():
+            moves = (
+                [(beside, folder)] if not (folder / last).exists() else [(folder, aside), (beside, folder)]
+            )
+            for source, target in moves:
+                for name in (*first, last):
+                    if os.path.lexists(source / name):
+                        os.replace(source / name, target / name)
+    shutil.rmtree(beside)
 
 
-def put_back(folder: Path, delete: bool = False) -> None:
-    """Move back what was set aside; first delete the new run's files, if they are to go."""
-    if not (folder / ASIDE).is_dir():
-        return
-    for name in FILES if delete else ():
-        (folder / name).unlink(missing_ok=True)
-    for path in sorted((folder / ASIDE).iterdir()):
-        os.replace(path, folder / path.name)
-    (folder / ASIDE).rmdir()
-
-
-def forget(folder: Path) -> None:
-    """Delete what was set aside."""
-    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+def put_back(folder: Path) -> None:
+    """Delete a new run's files and move back what was set aside."""
+    if (folder / ASIDE).is_dir():
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        for path in sorted((folder / ASIDE).iterdir()):
+            os.replace(path, folder / path.name)
+        (folder / ASIDE).rmdir()
 
 
 def default_folder(identity: Identity | StudyIdentity) -> Path:
@@ -190,9 +179,10 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
 class Run:
     """One run: its store, and its folder, made if missing and locked while open; in memory without `path`.
 
-    A run that `fresh` replaces lies aside until the folder is closed; it is put back if by then nothing was
-    kept of the new one, or a value, the data or a model of it was refused.  `classes` are those of a run that
-    is sampled.  RunError if another process writes to the folder, or it holds a run of another identity.
+    A `fresh` run is made beside an earlier one and takes its place with its first look: until then the
+    earlier one stays, and it comes back if a value, the data or a model of the new one is refused.  `classes`
+    are those of a run that is sampled; `say` receives warnings.  RunError if another process writes to the
+    folder, or it holds a run of another identity.
     """
 
     def __init__(
@@ -202,52 +192,100 @@ class Run:
         classes: int | None = None,
         *,
         fresh: bool = False,
+        say: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self.path, self.identity, self._fresh = path, identity, fresh
+        self.path, self.identity, self._say = path, identity, say
         self._described: dict[str, Any] | None = None
+        self._files, self._useful, self._swapped = path, False, False  # where the run's files lie now
         if path is None:
             self.store = Store(None, classes)
             return
-        for name in (LOCK, DATABASE, ASIDE):
+        for name in (LOCK, HELD, BESIDE, ASIDE, *FILES[:-1]):
             if (path / name).is_symlink():
                 raise RunError(f"{path / name} is a link: a run writes only into its own folder; remove it")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(path / LOCK, "a+")  # noqa: SIM115 - held while the folder is open
+            self._lock = Lock(path, say)
         except OSError as error:
-            raise RunError(
-                f"{path}: cannot be used as a run folder ({error.strerror}): choose another --output"
-            ) from None
-        _take_lock(self._lock, path)
+            raise _unusable(path, error) from None
         anew = "name another --output, or use --fresh to start over"
         try:
-            if fresh:
-                set_aside(path)
-            if (path / DESCRIPTION).exists():
-                stored = read_run(path)
-                if (study := stored["identity"].get("study", CERTIFY)) != identity.study:
+            if (path / BESIDE).is_dir():  # its maker was killed
+                if (path / ASIDE).is_dir():
+                    swap(path)
+                shutil.rmtree(path / BESIDE, ignore_errors=True)
+            if fresh and any(os.path.lexists(path / name) for name in FILES):
+                for name in FILES:
+                    if (path / name).is_dir():
+                        told = f"{path / name} cannot be deleted (it is a folder)"
+                        raise RunError(f"{told}: remove it, or name another --output")
+                    if not (path / DATABASE).exists() and name != DESCRIPTION:  # parts of none are of no use
+                        (path / name).unlink(missing_ok=True)
+                shutil.rmtree(path / ASIDE, ignore_errors=True)
+                (path / BESIDE).mkdir()
+                self._files = path / BESIDE
+            assert self._files is not None
+            database, earlier = self._files / DATABASE, {}
+            if (self._files / DESCRIPTION).exists():
+                earlier = read_run(path)
+                if (study := earlier["identity"].get("study", CERTIFY)) != identity.study:
                     raise RunError(f"{path} holds a run of {command_of(study)}: {anew}")
-                if differences := identity.differences(stored["identity"]):
+                if differences := identity.differences(earlier["identity"]):
                     raise RunError(
                         f"{path} holds another run ({'; '.join(differences)}): {anew} "
                         "(docs/runs.md#what-decides-which-samples-are-drawn)"
                     )
-            elif (path / DATABASE).exists():
+            elif database.exists():
                 raise RunError(
                     f"{path} holds records but no {DESCRIPTION}: restore it, or use --fresh to start over"
                 )
             else:
                 self.describe({})
-            self.store = Store(path / DATABASE, classes)
-        except BaseException:
-            if fresh:
-                put_back(path, delete=True)
-            self._lock.close()
+            if "request" in earlier and not database.exists():
+                say(f"{database} is missing: the run begins from nothing; restore it if there is a copy")
+            self.store = Store(database, classes, alone=self._lock.lacking)
+            if self.store.lost:
+                say(
+                    f"{database} lacks its last {self.store.lost} writes: {DATABASE}-wal is missing or old; "
+                    "if the folder was copied, copy all of it again; the run goes on from what is there"
+                )
+            self.store.wrote = self._wrote
+        except BaseException as error:
+            if self._files != path:
+                shutil.rmtree(path / BESIDE, ignore_errors=True)
+            self._lock.release()
+            if isinstance(error, OSError):
+                raise _unusable(path, error) from None
             raise
+
+    def _wrote(self, cells: set[str]) -> None:
+        """Put a run that is made beside an earlier one in its place with its first look."""
+        if self._files != self.path and any(map(is_look, cells)):
+            self._take_place()
+
+    def _take_place(self) -> None:
+        self._useful = True
+        try:
+            self._move()
+        except KeyboardInterrupt:
+            self._move()
+            raise
+
+    def _move(self) -> None:
+        """Close the database, move it with its description, and open it again; goes on where it stopped."""
+        assert self.path is not None
+        self.store.close()
+        try:
+            if (self.path / BESIDE).is_dir():
+                swap(self.path)
+        except OSError as error:
+            raise _unusable(self.path, error) from None
+        self._files, self._swapped = self.path, True
+        self.store.open(self.path / DATABASE)
 
     def described(self) -> dict[str, Any]:
         """Return what ``run.json`` says now; nothing of a run in memory."""
-        return {} if self.path is None else read_run(self.path)
+        return {} if self._files is None else read_run(self._files)
 
     def begin(self, description: dict[str, Any]) -> None:
         """Take what ``run.json`` is to say once this request publishes; write it now if none is there.
@@ -262,9 +300,9 @@ class Run:
     def describe(self, description: dict[str, Any]) -> None:
         """Write ``run.json``: the identity and whatever `description` adds."""
         self._described = None
-        if self.path is not None:
+        if self._files is not None:
             content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
-            write_atomically(self.path / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
+            write_atomically(self._files / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
 
     def publish(self, write: Callable[[Path], object], found: dict[str, Any] | None = None) -> None:
         """Have a table written into the folder, and ``run.json`` as this request has it.
@@ -273,6 +311,8 @@ class Run:
         """
         if self.path is None:
             return
+        if self._files != self.path:
+            self._take_place()
         write(self.path)
         described = self._described
         if described is None and found:
@@ -282,18 +322,25 @@ class Run:
             self.describe({**described, **(found or {})})
 
     def close(self, *, keep: bool = True) -> None:
-        """Close the database and release the lock; put back what `fresh` replaced if nothing was kept."""
-        keep = keep and self.store.begun()
-        self.store.close()
-        if self.path is None:
-            return
+        """Close the database and release the lock; the earlier run stays, or comes back, unless `keep`."""
         try:
-            if keep:
-                forget(self.path)
-            elif self._fresh:
-                put_back(self.path, delete=True)
+            if self.path is not None and self._files != self.path:
+                if keep and (self._useful or any(map(is_look, self.store.cells()))):
+                    self._take_place()
+                else:
+                    self._say(f"{self.path} keeps its earlier run: nothing of the new one was of use yet")
+            self.store.close()
+            if self.path is None:
+                return
+            if self._files != self.path:
+                shutil.rmtree(self.path / BESIDE, ignore_errors=True)
+            elif keep:
+                shutil.rmtree(self.path / ASIDE, ignore_errors=True)
+            elif self._swapped:
+                put_back(self.path)
         finally:
-            self._lock.close()
+            if self.path is not None:
+                self._lock.release()
 
     def __enter__(self) -> Run:
         return self
@@ -304,19 +351,14 @@ class Run:
         self.close(keep=not isinstance(error, ParameterError | ModelError | DataError))
 
 
-def _take_lock(handle: Any, folder: Path) -> None:
-    """Lock an open file without waiting; the system releases it however the process ends."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        raise RunError(
-            f"{folder} is in use by another process: wait for it, or name another --output"
-        ) from None
+def _unusable(folder: Path, error: OSError) -> RunError:
+    """Return the error of a folder that cannot be written to."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free space and repeat the command; all that was kept is there"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and (folder / DESCRIPTION).exists():
+        remedy = (
+            "it is read-only: certmix show prints its table; to go on, copy it and name the copy by --output"
+        )
+    else:
+        remedy = "choose another --output"
+    return RunError(f"{folder}: cannot be used as a run folder ({error.strerror}): {remedy}")

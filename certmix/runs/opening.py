@@ -31,20 +31,21 @@ def open_run(
     sigma: float | None = None,
     wanted: Collection[int] | None = None,
     step: int = 100,
+    say: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Run]:
     """Open a run, by default in ``runs/<identity>``, and describe it.
 
     `description` returns what ``run.json`` is to say; it is called once the models are known to be the run's,
     and may still refuse: nothing has been written by then.  `sigma`, `wanted` and `step` are as for
-    `certmix.runs.behaviour.hold`.  ModelError if a model is not the one that the run was made with, RunError
-    if the folder cannot be used or holds another run.
+    `certmix.runs.behaviour.hold`; `say` receives warnings.  ModelError if a model is not the one that the run
+    was made with, RunError if the folder cannot be used or holds another run.
     """
     path = None
     if not in_memory:
         path = Path(output) if output is not None else default_folder(identity)
         if not fresh:
             refuse_changed(path, loaded.models)
-    with Run(path, identity, classes, fresh=fresh and path is not None) as run:
+    with Run(path, identity, classes, fresh=fresh and path is not None, say=say) as run:
         new = {}
         if path is not None:
             new = hold(run.store, loaded, device, path, sigma, wanted=wanted, step=step)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,7 @@ _TOGETHER = 1 << 21  # votes, images times classes, that are in memory with all 
 _HUGE = 1.7976931348623157e308
 _MOST_BYTES = 1 << 26  # of one vector: score statistics of a million classes are smaller
 _LARGEST = 2**63 - 1
+_MOST_WRITES = 2**31 - 1  # SQLite keeps them in 32 bits
 
 _JOINED = """
 SELECT count(*), sum(typeof(idx) = 'integer' AND typeof(data) = 'blob'), max(idx), group_concat(idx),
@@ -47,6 +50,30 @@ FROM (SELECT idx, dtype, data FROM cells WHERE {} ORDER BY idx LIMIT ?)
 INPUT, SAMPLING, SELECTION, VOTES, SCORES = "input", "sampling", "selection", "votes@", "scores@"
 """Cells of a sampled run: of the input (label, SHA-256), of its sampling, and what samples gave."""
 DEVICES = ("cpu", "cuda", "mps")
+
+WRITES = "-writes"
+"""Ends the name of a file beside the database: how many transactions it holds, until it is closed well."""
+_NO_SPACE = 1 << 20
+_FULL = "no space is left", "free space and repeat the command"
+_BUSY = "another program uses it", "close that program and repeat the command"
+_CLOSED = "it may not be opened", "permit reading and writing in its folder, or copy that and name the copy"
+_FAULTS = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_PROTOCOL: _BUSY,
+    sqlite3.SQLITE_CANTOPEN: _CLOSED,
+    sqlite3.SQLITE_PERM: _CLOSED,
+    sqlite3.SQLITE_READONLY: (
+        "it is read-only", "copy its folder to where you may write, and name the copy; or make it writable"
+    ),
+    sqlite3.SQLITE_IOERR: (
+        "the disk, or its file system, fails",
+        "free space if a quota is used up, else copy the folder to another disk, and repeat the command",
+    ),
+    sqlite3.SQLITE_NOMEM: ("memory is short", "end other programs and repeat the command"),
+}  # fmt: skip
+"""SQLite's result code -> what is the matter, and what to do: no fault of the numbers, which stay."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +124,10 @@ class Store:
     """A vector of numbers, float64 or int64, for each cell and image, and remembered facts.
 
     `path` None keeps them in memory; `classes` are those of a run that is sampled; `read_only` opens an
-    existing file without writing to it, nor beside it.  Each write is a transaction.  RunError, here or in
-    any method, if it cannot be read as such a database.
+    existing file without writing to it, nor beside it; `alone` takes no locks, where the file system has
+    none.  Each write is a transaction, after which `wrote` is told its cells.  `lost` counts transactions
+    that were there once, such as those of a ``-wal`` file that was not copied.  RunError, here or in any
+    method, if it cannot be read as such a database.
 
     >>> store = Store(None)
     >>> store.write("votes@100", [3, 5], np.array([[97, 3], [50, 50]]))
@@ -106,25 +135,41 @@ class Store:
     ({3, 5}, array([[50, 50]]))
     """
 
-    def __init__(self, path: Path | None, classes: int | None = None, *, read_only: bool = False) -> None:
-        self._path, self.classes = path, classes
-        self._remedy = "restore it from a copy" if read_only else "use --fresh or another --output"
+    def __init__(
+        self, path: Path | None, classes: int | None = None, *, read_only: bool = False, alone: bool = False
+    ) -> None:
+        self.classes, self._read_only, self._alone = classes, read_only, alone
+        self.wrote: Callable[[set[str]], None] = lambda cells: None
+        self.open(path)
+
+    def open(self, path: Path | None) -> None:
+        """Open the database, also after it was closed and moved."""
+        self._path, self._remedy = path, "use --fresh or another --output"
+        query = ""
+        if self._read_only:
+            self._remedy = "restore it from a copy"
+            # A reader of a database in WAL mode makes two files beside it, unless it is told that
+            # nobody writes: that is so where no -wal file lies there.
+            written = path is not None and path.with_name(f"{path.name}-wal").exists()
+            query = f"?mode=ro{'' if written else '&immutable=1'}"
+        elif self._alone:
+            query = "?vfs=unix-none"
         with self._reported():
-            if path is not None and read_only:
-                # A reader of a database in WAL mode makes two files beside it, unless it is told that
-                # nobody writes: that is so where no -wal file lies there.
-                written = path.with_name(f"{path.name}-wal").exists()
-                mode = f"mode=ro{'' if written else '&immutable=1'}"
-                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+            if path is None:
+                self._db = sqlite3.connect(":memory:")
             else:
-                self._db = sqlite3.connect(path or ":memory:")
+                self._db = sqlite3.connect(f"{path.absolute().as_uri()}{query}", uri=True)
         try:
             with self._reported():
-                if path is not None and not read_only:
+                if path is not None and not self._read_only:
+                    if self._alone:  # else WAL needs memory that processes share, and locks of it
+                        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
                     self._db.execute("PRAGMA journal_mode=WAL")
                     self._db.execute("PRAGMA synchronous=NORMAL")
-                if not read_only:
+                if not self._read_only:
                     self._db.executescript(_SCHEMA)
+                self._writes = int(self._rows("PRAGMA user_version")[0][0])
+                self.lost = max(0, self._promised() - self._writes)
                 for table, columns in _COLUMNS.items():  # no views, no columns that compute what they show
                     found = self._db.execute(
                         "SELECT name, hidden FROM pragma_table_xinfo(?1) "
@@ -132,7 +177,10 @@ class Store:
                         (table,),
                     ).fetchall()
                     if found != [(name, 0) for name in columns]:
-                        raise self._unreadable(f"its table {table} is missing or another")
+                        gone = f", and {self.lost} writes with it: its -wal file was not copied"
+                        raise self._unreadable(
+                            f"its table {table} is missing or another{gone if self.lost else ''}"
+                        )
         except RunError:
             self._db.close()
             raise
@@ -140,6 +188,20 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+        if self._path is not None and not self._read_only and not self._beside("-wal").exists():
+            self._beside(WRITES).unlink(missing_ok=True)
+
+    def _beside(self, end: str) -> Path:
+        assert self._path is not None
+        return self._path.with_name(f"{self._path.name}{end}")
+
+    def _promised(self) -> int:
+        """Return how many transactions the database held when it was last written to, 0 if closed well."""
+        with suppress(OSError, ValueError):
+            if self._path is not None and (path := self._beside(WRITES)).is_file():
+                with path.open("rb") as file:
+                    return int(file.read(20))
+        return 0
 
     def begun(self) -> bool:
         """Return whether any cell holds anything."""
@@ -158,8 +220,7 @@ class Store:
 
     def put(self, key: str, value: str) -> None:
         """Remember a value."""
-        with self._reported(), self._db:
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, value))
+        self._commit("INSERT OR REPLACE INTO facts VALUES (?, ?)", [(key, value)])
 
     def cells(self) -> list[str]:
         """Return the names of the cells that hold anything."""
@@ -401,8 +462,33 @@ class Store:
     def write_all(self, cells: Iterable[tuple[str, int, Any]]) -> None:
         """Write vectors (k,) by cell and image in one transaction, replacing what was there."""
         rows = [(cell, index, *_packed(vector)) for cell, index, vector in cells]
+        if rows:
+            self._commit("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", rows)
+            self.wrote({row[0] for row in rows})
+
+    def _commit(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        """Write rows in one transaction, and beside the database how many there were by then."""
+        writes = self._writes + 1 & _MOST_WRITES
         with self._reported(), self._db:
-            self._db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", rows)
+            self._db.executemany(statement, rows)
+            self._db.execute(f"PRAGMA user_version = {writes}")
+        self._writes = writes
+        if self._path is None:
+            return
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            file = os.open(self._beside(WRITES), flags, 0o666)
+            try:
+                os.write(file, b"%020d" % writes)
+            finally:
+                os.close(file)
+        except FileNotFoundError:
+            folder = self._path.parent
+            raise RunError(
+                f"{folder} was moved or deleted while it was in use: put it back and repeat the command"
+            ) from None
+        except OSError:  # of a full disk: the numbers are stored
+            pass
 
     def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with self._reported():
@@ -413,7 +499,16 @@ class Store:
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as error:  # messages that quote the file may be no text
-            raise self._unreadable(str(error)) from None
+            fault = _FAULTS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+            if fault is None or self._path is None:
+                raise self._unreadable(str(error)) from None
+            if fault in (_CLOSED, _FAULTS[sqlite3.SQLITE_IOERR]):
+                with suppress(OSError):  # what lies beside the database wants space even to read it
+                    free = shutil.disk_usage(self._path.parent).free
+                    fault = _FULL if free < _NO_SPACE else fault
+            raise RunError(
+                f"{self._path}: {fault[0]} ({error}): {fault[1]}; it keeps all that it held"
+            ) from None
 
     def _unreadable(self, reason: str) -> RunError:
         told = " ".join(reason.split())[:200]
@@ -423,6 +518,11 @@ class Store:
 def standard_cell(checksum: str) -> str:
     """Return the cell of a standard classifier's probabilities."""
     return f"standard {checksum}"
+
+
+def is_look(cell: str) -> bool:
+    """Whether a cell holds what a table is made of: no input, no selection, no standard model's outputs."""
+    return cell not in (INPUT, SAMPLING, SELECTION) and not cell.startswith("standard ")
 
 
 def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:

@@ -143,7 +143,7 @@ def nuts_certified(
     described = description(request.as_dict(), loaded, named, device, request.batch_size or 0)
     with open_run(
         identity, loaded, device, lambda run: described,
-        output=where.output, in_memory=where.in_memory, fresh=where.fresh, sigma=request.sigma,
+        output=where.output, in_memory=where.in_memory, fresh=where.fresh, say=where.say, sigma=request.sigma,
     ) as run:  # fmt: skip
         store, positions = run.store, spread(len(dataset), request.images)
         rest = np.setdiff1d(np.arange(len(dataset)), positions)

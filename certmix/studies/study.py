@@ -329,7 +329,7 @@ def open_study(
     described = description({**request.as_dict(), **asked}, loaded, sources, device, request.batch_size)
     with open_run(
         known, loaded, device, lambda run: described,
-        output=where.output, in_memory=where.in_memory, fresh=where.fresh,
+        output=where.output, in_memory=where.in_memory, fresh=where.fresh, say=where.say,
     ) as run:  # fmt: skip
         bench = Bench(dataset, positions, device, request, run.store, where.progress, where.say, blind)
         yield Study(bench, loaded, run, {**described, "identity": known.as_dict()})

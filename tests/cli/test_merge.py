@@ -121,6 +121,27 @@ def test_other_folders_are_refused(command, problem, shards):
     assert command("merge").code == 2
 
 
+@pytest.mark.parametrize("fresh", [(), ("--fresh",)], ids=["new", "fresh"])
+@pytest.mark.parametrize("step", ["remember_planned", "standard_cell", "derive", "publish"])
+def test_a_merge_that_was_killed_goes_on_with_the_same_command(command, shards, monkeypatch, step, fresh):
+    from certmix.certification import shards as merging
+
+    def kill(*given, **named):
+        raise SystemExit("killed")
+
+    given = ("merge", *shards, "--output", "run", "--format", "json")
+    if fresh:
+        assert command(*given).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, step, kill)
+        assert command(*given, *fresh).code == 2
+    merged, again = command(*given, *fresh), command(*given)
+    assert merged.code == 0, merged.err
+    assert (again.code, again.out) == (0, merged.out), again.err
+    edit_record(Path("run"), 0, seconds=7.0)
+    assert "run holds a run already" in command(*given).err
+
+
 def test_shards_partition_the_images():
     for of in range(1, 12):
         parts = [Shard(i, of).of_positions(np.arange(0, 33, 3)) for i in range(1, of + 1)]
