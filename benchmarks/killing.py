@@ -63,10 +63,10 @@ LOADED = (
     "matplotlib.backends.backend_svg",
 )  # fmt: skip
 SECONDS = 3  # place of the seconds in a vector of the cell 'sampling'
-TIMES = {  # what differs from run to run by its nature
+VARYING = {  # what differs from run to run by its nature: times, and how much of a run is of this call
     r"(^|/)(records|images)\.tsv$": rb"\d+:\d\d:\d\d(\.\d+)?",
-    r"\.json$": rb'"[a-z_]*seconds": [0-9.e-]+',
-    r"\.xml$": rb'(time|timestamp)="[^"]*"',
+    r"\.json$": rb'"[a-z_]*seconds": [0-9.e-]+|"sampling": \{[^}]*\}',
+    r"\.xml$": rb'(time|timestamp)="[^"]*"|sampling: .*',
 }
 LIMIT = 300  # seconds after which a command is taken to hang
 
@@ -237,7 +237,7 @@ def contents(place: Path) -> dict[str, Any]:
 
 def without_times(name: str, content: bytes) -> bytes:
     """The content of a product without the times in it."""
-    for names, pattern in TIMES.items():
+    for names, pattern in VARYING.items():
         if re.search(names, name):
             content = re.sub(pattern, b"", content)
     return content

@@ -10,6 +10,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Collection
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,10 +40,26 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+            for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+                if _killed(left.name.split(".")[-2]):
+                    left.unlink(missing_ok=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "free space and repeat the command" if full else "choose a folder that can be written to"
         raise RunError(f"cannot write {path} ({error.strerror or error}): {remedy}") from error
+
+
+def _killed(process: str) -> bool:
+    """Whether no process of this number runs here; what a killed one was writing is still there."""
+    if os.name == "nt" or not process.isdecimal():
+        return False  # there the question would end the process
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def parse_json(content: bytes) -> Any:

@@ -100,7 +100,8 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
     found, errors, why = [], [], []
     for folder in dict.fromkeys([*([usual] if (usual / DESCRIPTION).is_file() else []), *same]):
         try:
-            found.append(_stored(folder, request, indices, sources, loaded))
+            if _begun(folder):
+                found.append(_stored(folder, request, indices, sources, loaded))
         except RunError as error:
             errors.append(error)
     if errors and not found:
@@ -134,6 +135,15 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
     if not continued:
         why.append(f"{best.folder} is only read: its samples are copied to {own.name}.")
     return Plan(best.folder if continued else own, indices, best, tuple(why))
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a run has a request or numbers; one that was stopped before is begun again where it lies."""
+    if "request" in read_run(folder):
+        return True
+    with suppress(RunError), closing(opened(folder)) as store:
+        return store.begun()
+    return False
 
 
 def _stored(
@@ -245,7 +255,7 @@ def draw(
                 if indices and (cell.rpartition(" ")[2] in sums if answers else not sampled):
                     run.store.write(cell, indices, stored.read(cell, indices))
     lacking = planned.indices if fresh or found is None else found.lacking
-    before = 0 if fresh else samples()
+    before = 0 if fresh or found is None else samples()
     if not run_certify(request, sources, output=folder, fresh=fresh, **work).summary.complete:
         raise Interrupted("interrupted before all samples of the guarantee were drawn")
     return Sampling(len(wanted) - len(lacking), len(lacking), before, samples() - before, planned.why)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from certmix.errors import RunError
+from certmix.files import write_atomically
 from certmix.runs import Identity, Run, StudyIdentity, read_run
 
 IDENTITY = Identity("points", "d" * 64, "net", "m" * 64, 0.5, 0, 100, "fp32")
@@ -82,3 +86,14 @@ def test_counts_without_a_description_and_a_file_in_the_way_are_not_overwritten(
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="choose another --output"):
         Run(tmp_path / "file", IDENTITY, 3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="asking whether a process runs would end it there")
+def test_what_a_killed_process_was_writing_goes_when_the_file_is_written_again(tmp_path: Path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    others = [f".x.json.{os.getppid()}.tmp", ".x.json.word.tmp", f".y.json.{ended.pid}.tmp", ".x.json.tmp"]
+    for name in (f".x.json.{ended.pid}.tmp", f".x.json.{10**30}.tmp", *others):
+        (tmp_path / name).write_bytes(b"half")
+    write_atomically(tmp_path / "x.json", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["x.json", *others])

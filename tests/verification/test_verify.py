@@ -270,6 +270,22 @@ def test_a_run_that_was_killed_is_continued(folder, monkeypatch):
         verified(folder, fresh=True)
 
 
+@pytest.mark.parametrize("left", [(), ("",), ("cells",), ("cells", "facts")], ids=len)
+def test_a_run_that_was_killed_before_its_request_is_begun_where_it_lies(folder, left):
+    """Its description says whose it is, and its database is not there, or has some of its tables."""
+    run, names = run_of(folder), ("format_version", "identity")
+    edit_json(run / "run.json", lambda d: [d.pop(name) for name in list(d) if name not in names])
+    sql(run, "DELETE FROM cells")
+    if not left:
+        (run / "numbers.sqlite").unlink()
+    for table in {"cells", "facts"} - set(left):
+        if left:
+            sql(run, f"DROP TABLE {table}")
+    found = verified(folder)
+    assert (found.exit_code, found.run, found.sampling.drawn_images) == (0, run, 6)
+    assert len(list((folder / "cache").iterdir())) == 1
+
+
 def test_figures_are_those_of_the_published_table(folder):
     demands = '"certified_accuracy@0.25 >= 0.1", "robust.certified_accuracy@0.5 >= 0", "mean_certified_radius >= 0",' \
               ' "clean_accuracy >= 0", "standard.clean_accuracy >= 0"'  # fmt: skip
