@@ -48,13 +48,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "nuts fit": (FIT,),
     "nuts evaluate": (
         FIT.replace("images all", "images 12"),
-        f"nuts evaluate fit --data points.npz {SWEEP} --queries 20 --format json --output run",
+        f"nuts evaluate fit --run-code --data points.npz {SWEEP} --queries 20 --format json --output run",
     ),
     "mix-sweep": (f"mix-sweep {MODELS} {SWEEP} --alphas 0.5,0.7,0.9 --format json --output run",),
     "attack": (f"attack {MODELS} {SWEEP} --alpha 0.76 --save found.npz --format json --output run",),
     "verify": (
         f"{CERTIFY} --workers 1 --output accepted", "guarantee init accepted --output guarantee.toml",
-        "verify guarantee.toml --runs runs --new-seed 3 --format json --report junit=verify.xml",
+        "verify guarantee.toml --run-code --runs runs --new-seed 3 --format json --report junit=verify.xml",
     ),
 }  # fmt: skip
 """What is run before, undisturbed, and last the command that is disturbed."""

@@ -103,7 +103,11 @@ def main() -> int:
             found, begun = [], time.monotonic()
             for seed in range(1, asked.seeds + 1):
                 again = VerifyRequest(
-                    device="cpu", new_seed=seed, images=asked.resample, samples=asked.resample_samples
+                    device="cpu",
+                    new_seed=seed,
+                    images=asked.resample,
+                    samples=asked.resample_samples,
+                    run_code=True,
                 )
                 checks = resample(run, again)
                 found.append([one.outcome is Outcome.FAILS for one in checks[:2]])

@@ -74,6 +74,7 @@ def assert_certified(
     robust_weights: str | PathLike[str] | None = None,
     robust_normalize: str | PathLike[str] | None = None,
     robust_files: str | Sequence[str] = (),
+    run_code: bool = False,
 ) -> CertifyResult: ...
 def certify(
     sigma: float | None,
@@ -120,6 +121,7 @@ def certify(
     robust_weights: str | PathLike[str] | None = None,
     robust_normalize: str | PathLike[str] | None = None,
     robust_files: str | Sequence[str] = (),
+    run_code: bool = False,
     engine: str = "local",
     gpus_per_worker: float | None = None,
     ray_address: str | PathLike[str] | None = None,

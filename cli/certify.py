@@ -155,7 +155,8 @@ def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: 
 @click.argument("run", type=PATH)
 @click.option("--output", type=PATH, help="Folder of the new run.  [default: a temporary one]")
 @DEVICE
-def reproduce(run: Path, output: Path | None, device: str) -> int:
+@options(Sources, only=["run_code"])
+def reproduce(run: Path, output: Path | None, device: str, **allowed: bool) -> int:
     """Run again what RUN's run.json says, and show what differs.
 
     Data, models, seed and all settings come from RUN, which is only read. On
@@ -165,7 +166,7 @@ def reproduce(run: Path, output: Path | None, device: str) -> int:
     from certmix.certification.reproduce import reproduce
 
     with tempfile.TemporaryDirectory() as temporary:
-        found = watched(reproduce, run, output or Path(temporary) / "run", device=device)
+        found = watched(reproduce, run, output or Path(temporary) / "run", device=device, **allowed)
     for change in found.changed:
         click.echo(f"differs: {change}")
     for difference in found.differences:

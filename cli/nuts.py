@@ -206,8 +206,16 @@ Examples:
 @click.option(
     "--output", type=PATH, metavar="FOLDER", help="Write the table in all formats and all figures there."
 )
+@options(Sources, only=["run_code"])
 @format_option(*FORMATS)
-def study(name: str, folders: tuple[Path, ...], plot: Path | None, output: Path | None, format_: str) -> int:
+def study(
+    name: str,
+    folders: tuple[Path, ...],
+    plot: Path | None,
+    output: Path | None,
+    format_: str,
+    **allowed: bool,
+) -> int:
     """Show how a fitted mix came about, and what else it could have been.
 
     FOLDER is a run folder of certmix nuts fit. Where a study judges mixes, a
@@ -218,7 +226,9 @@ def study(name: str, folders: tuple[Path, ...], plot: Path | None, output: Path 
     from certmix.studies.nuts_ablations import nuts_study
     from certmix.tables.formats import write_files
 
-    product = nuts_study(name, folders)
+    if name != "cost":
+        refuse_unused(["run_code"], "is for study cost, which alone loads models")
+    product = nuts_study(name, folders, **allowed)
     if plot is not None:
         if not product.plots:
             drawn = "sensitivity, margins, transform or beta"

@@ -202,7 +202,7 @@ That nothing is found proves nothing: networks are mostly robust far beyond
 what can be certified of them.
 """
 SHOWN = 5
-SEARCH = {*FalsifyRequest.__struct_fields__, "output"} - {"seed"}
+SEARCH = {*FalsifyRequest.__struct_fields__, "output"} - {"seed", "run_code"}
 """Options that decide what is searched, and where findings go."""
 
 
@@ -228,7 +228,7 @@ def falsify(
         refuse_unused(SEARCH, "is for a search, not for --replay")
         from certmix.verification.falsify.falsify import replay
 
-        judged = replay(finding, run, seed=asked.get("seed"), device=device, say=say)
+        judged = replay(finding, run, **asked, device=device, say=say)
         _print(judged, format_, _judged)
         return int(judged.stands)
     if run is None:

@@ -172,7 +172,7 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
     if not isinstance(request, CertifyRequest) and "--certificate" not in words:
         words += ["--certificate", request.certificate]  # of the command, another is the default
     if isinstance(named := described.get("sources"), dict):
-        told = {**named, "split": named_split(named.get("split"))}
+        told = {**named, "split": named_split(named.get("split")), "run_code": False}
         told.pop("objects", None)
         words += arguments(settings(Sources, told))
     if described.get("batch_size") is not None:

@@ -18,7 +18,7 @@ from certmix.certification.request import CertifyRequest
 from certmix.certification.run import Progress, run_certify
 from certmix.runs import Store, read_run
 from certmix.runs.behaviour import hold_original
-from certmix.runs.folder import DATABASE
+from certmix.runs.folder import DATABASE, DESCRIPTION
 from certmix.runs.sources import Sources
 from certmix.sampling.compiling import has_compiler
 
@@ -58,19 +58,22 @@ def reproduce(
     output: Path,
     *,
     device: str = "auto",
+    run_code: bool = False,
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Reproduction:
     """Do what a run's ``run.json`` says once more, in the folder `output`, and compare.
 
-    `device`, `progress` and `say` are as for `certmix.certify`; noise is equal on one device type only.
-    A run that cannot be read, or is not complete, is a RunError.
+    `device`, `progress` and `say` are as for `certmix.certify`; noise is equal on one device type only.  Code
+    that ``run.json`` names runs only with `run_code`: else it is a ModelError.  A run that cannot be read, or
+    is not complete, is a RunError.
     """
     folder = Path(folder)
     refuse_unfinished(folder)
     described = read_run(folder)
     with opened(folder, described) as (request, store):
-        sources, batch_size = Sources.from_dict(described["sources"]), described.get("batch_size")
+        sources = Sources.from_dict(described["sources"], folder / DESCRIPTION, run_code)
+        batch_size = described.get("batch_size")
         if not isinstance(batch_size, int | None) or batch_size == 0:
             raise TypeError("a good batch size")
         before = _by_image(derive(request, store, described))

@@ -57,7 +57,7 @@ def sources_of(file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
         package = path.relative_to(root).parent.parts
         for name in _imports(found[path], package):
             if name:
-                waiting += _located(name, folders)
+                waiting += located(name, folders)
             else:
                 waiting += sorted((root / package[0]).rglob("*.py") if package else root.glob("*.py"))
     return _labelled(found, folders)
@@ -120,7 +120,7 @@ def _imports(source: bytes, package: tuple[str, ...]) -> Iterator[str]:
                 yield ""
 
 
-def _located(name: str, folders: Iterable[Path]) -> list[Path]:
+def located(name: str, folders: Iterable[Path]) -> list[Path]:
     """Return the files of a dotted name and of the packages around it in the first folder that has any."""
     parts = name.split(".")
     for folder in folders if parts[0] not in _VAST else ():

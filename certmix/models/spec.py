@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +28,7 @@ from certmix.models.foreign import (
     from_module,
     from_robustbench,
     from_timm,
+    located,
 )
 from certmix.models.weights import PICKLED, apply_weights, draws_weights, hash_state, read_weights
 from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
@@ -99,6 +101,33 @@ def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None,
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
 
 
+def _refuse_code(spec: str, named_by: Path, run_code: bool) -> None:
+    """Refuse code that a file names: in the folder of a run or a mix always, elsewhere unless it was allowed.
+
+    A guarantee, which is no JSON, lies beside the code that it is about.
+    """
+    head, colon, _ = spec.rpartition(":")
+    if spec.endswith(".pt2") or head.endswith(".py"):
+        files = [os.path.expanduser(spec if spec.endswith(".pt2") else head)]
+    elif colon:
+        module = spec.partition(":")[0]  # or a library
+        files = [str(file) for place in sys.path for file in located(module, [Path(place or ".")])]
+    else:
+        return  # no model is called so
+    places = [Path(way(file)) for file in files for way in (os.path.abspath, os.path.realpath)]
+    folders = {Path(way(named_by.parent)) for way in (os.path.abspath, os.path.realpath)}
+    if named_by.suffix == ".json" and any(folders.intersection(place.parents) for place in places):
+        raise ModelError(
+            f"{spec} is code inside {named_by.parent}, from where none is run: read it, move it elsewhere, "
+            f"and name that place in {named_by.name}"
+        )
+    if not run_code:
+        raise ModelError(
+            f"{spec} is code that {named_by} names, and was not run: read it, then add --run-code (from "
+            "Python, run_code=True)"
+        )
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model in evaluation mode, without gradients of its parameters, and what is known of it.
@@ -131,6 +160,8 @@ def load_model(
     no_label_zero: bool = False,
     say: Callable[[str], None] | None = None,
     zoo: Path = ZOO_FOLDER,
+    named_by: str | Path | None = None,
+    run_code: bool = False,
 ) -> LoadedModel:
     """Load a model by its spec; ModelError if it cannot be, or the weights do not fit it.
 
@@ -153,6 +184,10 @@ def load_model(
     say, zoo
         Receives a warning where a factory, called twice then, draws its weights at random and none are given.
         Folder of the shipped models.
+    named_by, run_code
+        The file that names the model, such as a run's ``run.json``, None where its user does; whether code
+        that such a file or a nonlinear mix names may run: shipped models and those with a card hold none.
+        Code in the folder of a run or a mix that names it is refused in any case.
     """
     digests = _digests(files)
     try:
@@ -171,7 +206,7 @@ def load_model(
     if mix is not None:
         # A later station, which imports this one: asked for only where a mix is named.
         load_part: Callable[..., LoadedModel] = importlib.import_module("certmix.nuts.folder").load_part
-        loaded = load_part(*mix, spec, device=device, classes=classes)
+        loaded = load_part(*mix, spec, device=device, classes=classes, run_code=run_code)
     elif path is not None:
         stem = path.name.removesuffix(".json")
         card = zoo_card(stem, path.parent)
@@ -186,6 +221,8 @@ def load_model(
             card.noise_sigma, card.input_range, card, {"weights": card.sha256},
         )  # fmt: skip
     else:
+        if named_by is not None:
+            _refuse_code(spec, Path(named_by), run_code)
         values = None if normalize is None else parse_normalize(normalize)
         make = partial(_load_foreign, spec, str(device), weights is None, classes, zoo)
         foreign = make()

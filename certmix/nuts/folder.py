@@ -1,7 +1,7 @@
 """A fitted nonlinear mix in a folder: saved, loaded, and offered part by part as ``nuts:FOLDER#PART``.
 
-The folder holds ``nuts.json`` and, where asked, copies of the weights.  Code
-is never copied: a base model that is a Python file is named by its path.
+The folder holds ``nuts.json`` and, where asked, copies of the weights.  Code, such as a Python file or an
+exported program, is never copied, and never run from the folder: it is named by its path.
 """
 
 from __future__ import annotations
@@ -109,26 +109,33 @@ def save_nuts(
 
     ``nuts.json`` is written last and in one step: a folder that is left behind half done holds the earlier
     mix, or none.  `fit` and `tuning` say how the numbers were found, and on which images.  `copy_weights`
-    copies weights, cards and exported programs into the folder, under names made of their checksums.  Shipped
-    models, and those that timm or RobustBench fetch, stay names; Python code stays where it is.
+    copies weights and cards into the folder, under names made of their checksums.  Shipped models, and those
+    that timm or RobustBench fetch, stay names; Python code and exported programs stay where they are, outside
+    the folder.
     """
     place = Path(folder)
     g, h = (_refer(base, place, copy_weights) for base in (standard, robust))
     description = NutsDescription(settings, g, h, fit, tuning)
-    _load(place, description, "cpu", None)
+    _load(place, description, "cpu", None, run_code=True)
     write_nuts(place, description)
     return description
 
 
-def load_nuts(folder: Path, *, device: str | torch.device = "cpu", classes: int | None = None) -> LoadedNuts:
+def load_nuts(
+    folder: Path,
+    *,
+    device: str | torch.device = "cpu",
+    classes: int | None = None,
+    run_code: bool = False,
+) -> LoadedNuts:
     """Load a mix and its base models; `device` and `classes` as for `certmix.models.spec.load_model`.
 
-    Code runs only where a base model's spec names code, such as
-    ``file.py:factory``: load such folders where you trust them.  What cannot be read, and a base model that
-    is not the one that was tuned, is a ModelError.
+    Code that ``nuts.json`` names, such as ``file.py:factory``, runs only with `run_code`, and from the folder
+    itself never.  What cannot be read or may not run, and a base model that is not the one that was tuned, is
+    a ModelError.
     """
     place = Path(folder)
-    return _load(place, read_nuts(place), device, classes)
+    return _load(place, read_nuts(place), device, classes, run_code=run_code)
 
 
 def write_nuts(folder: Path, description: NutsDescription) -> None:
@@ -178,10 +185,15 @@ def read_nuts(folder: Path) -> NutsDescription:
 
 
 def _load(
-    place: Path, description: NutsDescription, device: str | torch.device, classes: int | None
+    place: Path,
+    description: NutsDescription,
+    device: str | torch.device,
+    classes: int | None,
+    *,
+    run_code: bool,
 ) -> LoadedNuts:
     """Load both base models, which must take inputs of one range."""
-    pair = [_base(place, description, role, device, classes) for role in ("standard", "robust")]
+    pair = [_base(place, description, role, device, classes, run_code) for role in ("standard", "robust")]
     standard, robust = (one.input_range for one in pair)
     if standard and robust and standard != robust:
         raise ModelError(
@@ -192,7 +204,12 @@ def _load(
 
 
 def _base(
-    place: Path, description: NutsDescription, role: str, device: str | torch.device, classes: int | None
+    place: Path,
+    description: NutsDescription,
+    role: str,
+    device: str | torch.device,
+    classes: int | None,
+    run_code: bool,
 ) -> LoadedModel:
     """Load one base model, and refuse another than the one that was tuned."""
     reference = getattr(description, role)
@@ -201,7 +218,7 @@ def _base(
     try:
         loaded = load_model(
             known.spec, weights=weights, normalize=known.normalize, files=known.files, device=device,
-            classes=classes,
+            classes=classes, named_by=place / FILE, run_code=run_code,
         )  # fmt: skip
     except (ModelError, ParameterError) as error:
         raise ModelError(f"{place / FILE}: the {role} model: {error}") from error
@@ -215,7 +232,13 @@ def _base(
 
 
 def load_part(
-    folder: Path, part: str, spec: str, *, device: str | torch.device = "cpu", classes: int | None = None
+    folder: Path,
+    part: str,
+    spec: str,
+    *,
+    device: str | torch.device = "cpu",
+    classes: int | None = None,
+    run_code: bool = False,
 ) -> LoadedModel:
     """Load the mix (part ``""``) or one of `PARTS`, as `load_model` returns it.
 
@@ -230,13 +253,13 @@ def load_part(
     own = description.settings
     if part in ("standard", "base", "robust"):
         role = "standard" if part == "standard" else "robust"
-        one = _base(place, description, role, device, classes)
+        one = _base(place, description, role, device, classes, run_code)
         if part != "robust":
             return replace(one, spec=spec)
         made, pair = replace(one, card=None), [one]
         module: nn.Module = TransformedRobust(one.module, NonlinearTransform.of(own.transform)).eval()
     else:
-        loaded = _load(place, description, device, classes)
+        loaded = _load(place, description, device, classes, run_code=run_code)
         module, pair = getattr(loaded, part or "mixture"), [loaded.standard, loaded.robust]
         input_range = loaded.standard.input_range or loaded.robust.input_range
         made = LoadedModel(module, "", spec, "", None, input_range, None)
@@ -264,9 +287,7 @@ def _refer(base: BaseModel, folder: Path, copy: bool) -> ModelReference:
                 )
             _copied(source.with_suffix(".safetensors"), target)  # before the card that names them
             spec = _copied(source, target)
-        elif spec.endswith(".pt2"):
-            spec = _copied(source, target)
-        elif (state := _state(base)) is not None:
+        elif not spec.endswith(".pt2") and (state := _state(base)) is not None:
             weights = str(target / "weights.safetensors")
             write_atomically(Path(weights), state)
     path, rest = _parts(spec)

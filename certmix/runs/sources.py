@@ -28,6 +28,7 @@ else:
         __module__ = "torch.nn"
 
 
+RUN_CODE = "Also run code that a run, a guarantee or a mix names: read it first. Shipped models need none."
 DEFAULT_SPLIT = "test"
 """What files say where no split was named."""
 
@@ -106,12 +107,20 @@ class Sources(Settings, frozen=True):
         tuple[str, ...],
         Option("A further file that it reads; repeatable.", flag="robust-file", metavar="FILE"),
     ] = ()
+    run_code: Annotated[bool, Option(RUN_CODE)] = False
+
+    @property
+    def origin(self) -> str | None:
+        """The file that names them, None where whoever runs certmix does; see `SourcesOf`."""
+        return None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for ``run.json``, paths made absolute."""
+        """Return plain data for ``run.json``, paths made absolute; whether code may run is not kept."""
         from certmix.models.zoo import zoo_names
 
         shown, shipped = super().as_dict(), {*zoo_names(), *DATASETS}
+        for key in ("run_code", "named_by"):
+            shown.pop(key, None)
         shown["split"], shown["objects"] = self.split or DEFAULT_SPLIT, []
         for key in ("data", "standard", "robust", "standard_weights", "robust_weights"):
             value = shown[key]
@@ -124,10 +133,15 @@ class Sources(Settings, frozen=True):
             shown[key] = [_absolute(value) for value in shown[key]]
         return shown
 
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Sources:
-        """Return the sources in a run's description; RunError if they were objects, TypeError if no good."""
+    @staticmethod
+    def from_dict(stored: dict[str, Any], named_by: Path, run_code: bool = False) -> SourcesOf:
+        """Return the sources in a run's description, the file `named_by`, whose code runs with `run_code`.
+
+        RunError if they were objects, TypeError if no good.
+        """
         known = dict(stored) if isinstance(stored, dict) else {"sources": stored}
+        if odd := {"run_code", "named_by"} & known.keys():
+            raise TypeError(f"good sources ({min(odd)} is not for a file to say)")
         objects = known.pop("objects", None)
         if "split" in known:
             known["split"] = named_split(known["split"])
@@ -140,7 +154,18 @@ class Sources(Settings, frozen=True):
         for key in ("data", "standard", "robust"):
             if not isinstance(known.get(key, ""), str | None):
                 raise TypeError(f"a good {key}")
-        return from_json(cls, known)  # type: ignore[no-any-return]
+        return from_json(SourcesOf, {**known, "named_by": str(named_by), "run_code": run_code})  # type: ignore[no-any-return]
+
+
+class SourcesOf(Sources, frozen=True):
+    """Sources that a file names, such as a run's ``run.json``: their code runs with `run_code` alone."""
+
+    named_by: str = ""
+
+    @property
+    def origin(self) -> str | None:
+        """The file."""
+        return self.named_by
 
 
 def _absolute(text: str) -> str:
@@ -242,6 +267,7 @@ def load_models(
             found[role] = load_model(
                 given, weights=None if weights is None else Path(weights), normalize=normalize, files=files,
                 device=device, classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
+                named_by=sources.origin, run_code=sources.run_code,
             )  # fmt: skip
         elif given is not None:
             found[role] = wrap_model(given, device=device, normalize=normalize, files=files)

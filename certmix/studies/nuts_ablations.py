@@ -23,6 +23,7 @@ from certmix.nuts.folder import load_nuts
 from certmix.nuts.grid import CLAMP_NAMES, TransformSettings
 from certmix.nuts.margins import bend, clean_margin, normalize_numpy, softmax_numpy, transform_numpy
 from certmix.runs import read_run
+from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, load_data
 from certmix.studies.nuts_cached import (
     Inputs,
@@ -50,10 +51,11 @@ PARAMETERS = ("s", "p", "c", "alpha")
 NO_PARAMETERS = (Quantity(None, 3),) * 4
 
 
-def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
+def nuts_study(name: str, folders: Sequence[str | Path], *, run_code: bool = False) -> StudyResult:
     """Make a study of MixedNUTS, by its name in `STUDIES`, from run folders in any order.
 
-    These are of ``certmix nuts fit`` and, where the study can use one, of ``certmix nuts evaluate``.
+    These are of ``certmix nuts fit`` and, where the study can use one, of ``certmix nuts evaluate``.  Study
+    ``cost`` alone loads models: code that ``nuts.json`` names runs only with `run_code`, else ModelError.
     """
     check_choice("study", name, STUDIES)
     wanted, inputs = STUDIES[name], read_inputs(folders)
@@ -65,6 +67,8 @@ def nuts_study(name: str, folders: Sequence[str | Path]) -> StudyResult:
         )
     if inputs.points is not None and not wanted.evaluation:
         raise ParameterError(f"study {name} has no use for {inputs.points.folder}: leave the evaluation out")
+    if name == "cost":
+        return cost(inputs, run_code=run_code)
     study: Callable[[Inputs], StudyResult] = globals()[name.replace("-", "_")]
     return study(inputs)
 
@@ -451,16 +455,16 @@ def transfer(inputs: Inputs) -> StudyResult:
     ))  # fmt: skip
 
 
-def cost(inputs: Inputs) -> StudyResult:
+def cost(inputs: Inputs, *, run_code: bool = False) -> StudyResult:
     """Count parameters and operations for one input (Appendix C.2)."""
     fit, numbers = inputs.fit, 4  # s, p, c and alpha
-    nuts = load_nuts(fit.folder)
+    nuts = load_nuts(fit.folder, run_code=run_code)
     pair, mixture = (nuts.standard, nuts.robust), nuts.mixture
     if nuts.robust.card is not None:
         image = torch.zeros(1, *nuts.robust.card.input_shape)
     else:
         try:
-            known = Sources.from_dict(read_run(fit.folder)["sources"])
+            known = Sources.from_dict(read_run(fit.folder)["sources"], fit.folder / DESCRIPTION)
             image = torch.from_numpy(stack(load_data(known), [0]))
         except (KeyError, TypeError, RunError) as error:
             raise ModelError(

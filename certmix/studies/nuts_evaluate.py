@@ -80,7 +80,7 @@ def nuts_evaluate(
     for r_d in r_d_sweep:
         check_shares(r_d=r_d)
     device, dataset = resolve_device(where.device), load_data(named)
-    nuts = load_nuts(Path(folder), device=device, classes=dataset.classes)
+    nuts = load_nuts(Path(folder), device=device, classes=dataset.classes, run_code=named.run_code)
     own, tuned = nuts.settings, np.empty(0, np.int64)
     if own.alpha_d is None:
         raise ParameterError(

@@ -21,6 +21,7 @@ from certmix.data import spread
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of
 from certmix.runs import ImageRecord
+from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, load_data
 from certmix.text import floor_digits
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
@@ -402,7 +403,7 @@ def propose(
     refuse_unfinished(Path(run))
     described, request = stored.description, stored.request
     try:
-        dataset = load_data(Sources.from_dict(described["sources"]))
+        dataset = load_data(Sources.from_dict(described["sources"], Path(run) / DESCRIPTION))
         data, standard, robust = relative_claims(described["sources"], path.parent)
         if robust is None:  # the shipped one, which the run chose itself
             robust = ModelClaim(str(described["models"]["robust"]["spec"]))

@@ -43,16 +43,18 @@ def rederive(
     dataset: Dataset | None = None,
     models: Mapping[str, nn.Module] | None = None,
     device: str = "cpu",
+    run_code: bool = False,
 ) -> list[CheckResult]:
     """Check a run folder against its data, its models and its own numbers, without sampling anything.
 
     The rule that says when sampling stops, and the keys of the noise, are the run's own.  `dataset` and
     `models` by role (``robust``, ``standard``) are those of a run made from Python objects; None loads what
-    ``run.json`` names.  Results are UNCHECKED where something that is needed cannot be loaded, or is not
-    there yet.  RunError if the folder cannot be read, or is of another study.
+    ``run.json`` names, code only with `run_code`.  Results are UNCHECKED where something that is needed
+    cannot be loaded, may not run, or is not there yet.  RunError if the folder cannot be read, or is of
+    another study.
     """
     chosen, loaded = resolve_device(device), load(Path(run))
-    reloaded = reload(loaded.description, dataset, models, chosen)
+    reloaded = reload(loaded.folder, loaded.description, dataset, models, chosen, run_code)
     data = reloaded.dataset
     if data is not None and len(data) != loaded.description["data"]["inputs"]:
         data = None  # its images are others

@@ -9,6 +9,7 @@ from msgspec import Meta
 from certmix.certification.request import NORMS_OF
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.runs.settings import Count, Images, Option, Settings, Share
+from certmix.runs.sources import RUN_CODE
 
 Seed = Annotated[int, Meta(ge=0)]
 
@@ -41,6 +42,7 @@ class VerifyRequest(Settings, frozen=True):
     fresh: Annotated[bool, Option("Guarantees: delete the run in --runs and sample anew.")] = False
     batch_size: Annotated[Count | None, Option("Inputs in one forward pass.", shown="automatic")] = None
     device: str = "auto"
+    run_code: Annotated[bool, Option(RUN_CODE)] = False
 
 
 class FalsifyRequest(Settings, frozen=True):
@@ -76,3 +78,4 @@ class FalsifyRequest(Settings, frozen=True):
         Share, Option("Probability that honest certificates are called falsified.", example="0.01")
     ] = 0.01
     seed: Annotated[Seed, Option("Key of all noise.", shown="0; --replay draws one")] = 0
+    run_code: Annotated[bool, Option(RUN_CODE)] = False

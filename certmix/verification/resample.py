@@ -85,11 +85,11 @@ def resample(
     if asked.images == 0:
         return []
     stored, chosen = load(Path(run)), resolve_device(asked.device)
-    request = stored.request
+    request, described = stored.request, stored.description
     seed = secrets.randbits(48) if asked.new_seed is None else asked.new_seed
-    if seed == stored.description["request"].get("seed"):
+    if seed == described["request"].get("seed"):
         raise ParameterError(f"new seed = {seed}: give one that is not the run's own")
-    data, loaded, problems = reload(stored.description, dataset, models, chosen)
+    data, loaded, problems = reload(stored.folder, described, dataset, models, chosen, asked.run_code)
     sampled, robust = isinstance(request, CertifyRequest), loaded["robust"]
     checks = SAMPLED_AGAIN[:2] if sampled else SAMPLED_AGAIN[2:]
     lacking = [text for name, text in problems.items() if name in ("data", "robust")]

@@ -21,7 +21,7 @@ from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.settings import settings
-from certmix.runs.sources import Sources, load_data, named_split
+from certmix.runs.sources import Sources, load_data
 from certmix.types import Dataset, FloatArray
 from certmix.verification.plain import STEPS
 
@@ -179,17 +179,19 @@ class Reloaded(NamedTuple):
 
 
 def reload(
+    folder: Path,
     description: dict[str, Any],
     dataset: Dataset | None = None,
     models: Mapping[str, nn.Module] | None = None,
     device: torch.device | str = "cpu",
+    run_code: bool = False,
 ) -> Reloaded:
-    """Load the data set and the models that a description names; what is handed over comes first."""
+    """Load data and models that a run's description names, code with `run_code`, and take what is given."""
     given, stored = dict(models or {}), dict(description["sources"])
     objects = stored.pop("objects", [])
     try:
         named = {key: value for key, value in stored.items() if key not in objects}
-        sources = settings(Sources, {**named, "split": named_split(stored.get("split"))})
+        sources = Sources.from_dict(named, folder / DESCRIPTION, run_code)
     except (CertmixError, TypeError) as error:
         raise RunError(f"the sources in run.json are not readable ({error}): restore the file") from None
     problems: dict[str, str] = {}
@@ -217,7 +219,8 @@ def reload(
                 spec = description["models"][role].get("spec")
             loaded[role] = load_model(
                 str(spec), weights=None if weights is None else Path(weights), device=device,
-                classes=len(description["data"]["class_names"]), **how,
+                classes=len(description["data"]["class_names"]), named_by=sources.origin, run_code=run_code,
+                **how,
             )  # fmt: skip
         except CertmixError as error:
             problems[role] = str(error)

@@ -24,7 +24,7 @@ from certmix.models.spec import LoadedModel
 from certmix.runs import Run, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
-from certmix.runs.sources import Loaded, Sources
+from certmix.runs.sources import Loaded, Sources, SourcesOf
 from certmix.sampling import resolve_device
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
@@ -327,7 +327,7 @@ def verify(
     try:
         if not run.is_dir():
             return verify_guarantee(read_guarantee(run), request, say=say, progress=progress, again=again)
-        checks = rederive(run, device=request.device)
+        checks = rederive(run, device=request.device, run_code=request.run_code)
         told = None if worst(checks) is Outcome.FAILS or is_finished(run) else unfinished(run)
         if told is None:
             checks += [] if _changed(checks) else resample(run, request, progress=again)
@@ -364,7 +364,8 @@ def verify_guarantee(
     A pinned model or data set that changed ends it before anything is drawn, and so does a stored run
     that contradicts itself.  Interrupted if sampling was; what was drawn is kept.
     """
-    sources, chosen = Sources(**source_options(guarantee)), resolve_device(request.device)
+    named: dict[str, Any] = {"named_by": str(guarantee.path), "run_code": request.run_code}
+    sources, chosen = SourcesOf(**source_options(guarantee), **named), resolve_device(request.device)
     loaded = load_models(guarantee.request, sources, chosen, say)
     broken = _identity_checks(guarantee, loaded, Path(request.runs))
     if worst(broken) is Outcome.FAILS:
@@ -375,7 +376,7 @@ def verify_guarantee(
     stored = planned.found
     if stored is not None and not stored.current and not request.fresh:
         if stored.trusted:
-            before = rederive(stored.folder, device=request.device)
+            before = rederive(stored.folder, device=request.device, run_code=request.run_code)
         else:
             before = recheck(stored.folder, loaded.dataset) + behaviour(stored.folder, loaded, chosen)
         if worst(before) is Outcome.FAILS:
@@ -384,7 +385,7 @@ def verify_guarantee(
         guarantee, sources, loaded, planned, fresh=request.fresh, device=request.device,
         batch_size=request.batch_size, progress=progress, say=say,
     )  # fmt: skip
-    checks = broken + rederive(planned.folder, device=request.device)
+    checks = broken + rederive(planned.folder, device=request.device, run_code=request.run_code)
     checks += [] if _changed(checks) else resample(planned.folder, request, progress=again)
     if worst(checks) is Outcome.FAILS:
         return _result(guarantee, planned.folder, checks, sampling=sampling)

@@ -162,13 +162,13 @@ def test_nothing_stored_is_served_for_a_robust_model_that_changed(command, folde
     change(folder, what, monkeypatch)
     for again in (
         certify(command, *WEIGHTS, "--images", "4"),
-        command("reproduce", "run", "--output", "again"),
-        command("falsify", "run"),
+        command("reproduce", "--run-code", "run", "--output", "again"),
+        command("falsify", "--run-code", "run"),
     ):
         refused(again, "nets:make is not the")
         told = {"w.safetensors": "weights"}.get(what, what)
         assert ("% of their spread" if what in READ else told) in again.err
-    found = command("verify", "run", "--resample", "0")
+    found = command("verify", "--run-code", "run", "--resample", "0")
     assert found.code == 1
     assert "nets:make is not the model of the run" in found.out
     assert "contradicts" not in found.out
@@ -200,7 +200,7 @@ def test_a_standard_model_that_changed_behind_its_checksum_is_refused(command, f
     else:
         change(folder, what, monkeypatch)
     refused(certify(command, **options), "the standard model nets:make is not the one")
-    assert command("verify", "run", "--resample", "0").code == 1
+    assert command("verify", "--run-code", "run", "--resample", "0").code == 1
     assert held(folder / "run") == before
 
 
@@ -220,10 +220,10 @@ def test_declared_files_belong_to_the_checksum_and_are_named(command, folder, mo
     described = json.loads((folder / "run" / "run.json").read_text())
     assert described["sources"][f"{role}_files"] == [str(folder / name) for name in ("cfg.json", "model.pkl")]
     assert {"file cfg.json", "file model.pkl"} <= set(described["models"][role]["parts"])
-    assert command("reproduce", "run").code == 0
+    assert command("reproduce", "--run-code", "run").code == 0
     change(folder, "model.pkl", monkeypatch)
-    assert "file model.pkl changed" in command("verify", "run", "--resample", "0").out
-    refused(command("reproduce", "run"), "file model.pkl changed")
+    assert "file model.pkl changed" in command("verify", "--run-code", "run", "--resample", "0").out
+    refused(command("reproduce", "--run-code", "run"), "file model.pkl changed")
     refused(certify(command, f"--{role}-file", "gone.json", **other), "gone.json cannot be read")
 
 
@@ -231,7 +231,7 @@ def test_declared_files_belong_to_the_checksum_and_are_named(command, folder, mo
 def test_unchanged_models_are_taken_again_in_any_precision(command, folder, robust, precision):
     for _ in range(2):
         assert certify(command, "--precision", precision, robust=f"nets.py:{robust}").code == 0
-    assert command("verify", "run", "--resample", "1").code == 0
+    assert command("verify", "--run-code", "run", "--resample", "1").code == 0
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,9 @@ def test_certificates_without_samples(command, folder, monkeypatch, what, factor
         assert run().code == 0
     before = held(folder / "run")
     change(folder, what, monkeypatch)
-    for again in (run(), command("reproduce", "run")):
+    for again in (run(), command("reproduce", "--run-code", "run")):
         refused(again, f"robust model nets:{factory}")
-    found = command("verify", "run", "--resample", "2")
+    found = command("verify", "--run-code", "run", "--resample", "2")
     assert found.code == 1
     assert f"nets:{factory} is not the model of the run" in found.out
     assert held(folder / "run") == before
@@ -299,7 +299,7 @@ def test_a_run_without_logits_of_its_model_is_not_gone_on_with(command, folder):
     assert certify(command).code == 0
     sql(folder / "run", "DELETE FROM facts WHERE key LIKE 'logits of %'")
     refused(certify(command), "keeps no logits to know its robust model by")
-    assert command("verify", "run", "--resample", "0").code == 2
+    assert command("verify", "--run-code", "run", "--resample", "0").code == 2
 
 
 @pytest.mark.parametrize("precision", CLOSE)

@@ -42,7 +42,7 @@ def test_reproduce_shows_what_differs(command, problem):
     command("certify", *problem.options, "--samples", 300, "--images", 5, "--output", run)
     index = min(records(run))
     edit_record(run, index, selection=np.array([0, 0, 100]))
-    again = command("reproduce", run)
+    again = command("reproduce", "--run-code", run)
     assert again.code == 1
     assert f"image {index}: " in again.out
     assert "4 of 5 images have equal counts" in again.out

@@ -25,13 +25,13 @@ def run(command, problem) -> Path:
 def findings(command, run) -> list[Path]:
     """What is found once the votes are inflated."""
     more_votes(run, 0.5)
-    done = command("falsify", run, *QUICK)
+    done = command("falsify", "--run-code", run, *QUICK)
     assert done.code == 1, done.out + done.err
     return sorted((run / "falsify").glob("*.json"))
 
 
 def test_an_honest_run_exits_with_0_and_its_report_is_one_json_object(command, run):
-    done = command("falsify", run, *QUICK, "--format", "json")
+    done = command("falsify", "--run-code", run, *QUICK, "--format", "json")
     assert done.code == 0 and not (run / "falsify").exists(), done.err
     report = json.loads(done.out)
     assert report["schema_version"] == 1
@@ -42,7 +42,7 @@ def test_an_honest_run_exits_with_0_and_its_report_is_one_json_object(command, r
     for attack in report["attacks"]:
         assert attack["distance"] < attack["radius"]
         assert attack["margin"] > report["threshold"] - 0.1
-    again = json.loads(command("falsify", run, *QUICK, "--format", "json").out)
+    again = json.loads(command("falsify", "--run-code", run, *QUICK, "--format", "json").out)
     assert again == report
 
 
@@ -61,7 +61,7 @@ def test_inflated_votes_are_found_and_written_down(command, run, findings):
 
 def test_a_finding_stands_when_it_is_replayed(command, findings):
     for arguments in ([], ["--seed", 5]):
-        done = command("falsify", "--replay", findings[0], *arguments, "--format", "json")
+        done = command("falsify", "--run-code", "--replay", findings[0], *arguments, "--format", "json")
         assert done.code == 1, done.err
         report = json.loads(done.out)
         assert report["stands"]
@@ -70,13 +70,15 @@ def test_a_finding_stands_when_it_is_replayed(command, findings):
         assert report["failure_probability"] == 0.001
         assert report["seed"] == 5 or not arguments
         assert all(check["outcome"] == "holds" for check in report["checks"])
-    assert "stands: this certificate is wrong" in command("falsify", "--replay", findings[0]).out
+    assert (
+        "stands: this certificate is wrong" in command("falsify", "--run-code", "--replay", findings[0]).out
+    )
 
 
 def test_a_replay_draws_noise_of_its_own(command, findings):
     """Two verdicts rest on different noise, and a reported seed gives the same one again."""
     reports = [
-        json.loads(command("falsify", "--replay", findings[0], "--format", "json", *seed).out)
+        json.loads(command("falsify", "--run-code", "--replay", findings[0], "--format", "json", *seed).out)
         for seed in ([], [], ["--seed", 5], ["--seed", 5])
     ]
     assert reports[0]["seed"] != reports[1]["seed"]

@@ -55,7 +55,7 @@ def test_merged_shards_are_the_run_that_was_never_divided(command, problem, shar
     described = read_run(problem.folder / "run")
     assert "shard" not in described
     assert [part["shard"]["number"] for part in described["merged"]] == [3, 2, 1]
-    assert command("reproduce", problem.folder / "run").code == 0
+    assert command("reproduce", "--run-code", problem.folder / "run").code == 0
     again = command("certify", *problem.options, *GIVEN, "--output", problem.folder / "run")
     assert (again.code, again.out) == (0, alone.out)
     other = command("recertify", problem.folder / "run", "--alpha", 0.9, "--format", "json")

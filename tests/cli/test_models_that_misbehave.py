@@ -108,9 +108,9 @@ def test_a_model_that_exits_ends_the_command_with_2(certify, command, nets, prob
 @pytest.mark.parametrize("factory", ["asking", "asking_at_once"])
 def test_verify_fails_closed_where_a_model_exits(certify, command, factory, monkeypatch):
     assert certify(factory).code == 0
-    assert command("verify", f"run-{factory}-plain").code == 0
+    assert command("verify", "--run-code", f"run-{factory}-plain").code == 0
     monkeypatch.setenv("CERTMIX_TEST_LEAVE", "1")
-    assert command("verify", f"run-{factory}-plain").code == 2
+    assert command("verify", "--run-code", f"run-{factory}-plain").code == 2
 
 
 def test_a_check_of_the_range_is_named_under_noise(certify):

@@ -43,7 +43,7 @@ UNCERTIFIED = {
 NOT_OF_LOGITS = CERTIFIED | STANDARD | {
     "norm", "eps", "steps", "restarts", "images", "seed", "device", "precision", "batch_size", "data", "split",
     "input_range", "resize", "crop", "robust", "robust_weights", "robust_normalize", "robust_files", "output",
-    "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights",
+    "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights", "run_code",
 }  # fmt: skip
 RECIPES = {
     "standard": {"noise_sigma", "consistency", "norm", "eps", "sharpen_alpha"},
@@ -125,7 +125,8 @@ MODES = [
     ),
     Mode("nuts fit", "--logits logits.npz", NOT_OF_LOGITS, {"logits": "other.npz"}),
     Mode("nuts evaluate", "mix"),
-    Mode("nuts study", "beta mix"),
+    Mode("nuts study", "beta mix", {"run_code"}),
+    Mode("nuts study", "cost mix", only={"run_code"}),
     Mode("verify", "guarantee.toml"),
     Mode("verify", "run", {"runs", "fresh", "batch_size"}),
     Mode(

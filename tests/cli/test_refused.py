@@ -54,7 +54,7 @@ MADE = {
     "confidence": ("confidence", *ATTACK),
     "lipschitz": ("lipschitz", *ATTACK),
     "fit": ("nuts", "fit", "--beta", 0.9, "--grid", GRID, "--images", 6, "--steps", 2, "--eps", 0.05),
-    "evaluate": ("nuts", "evaluate", "fit", "--queries", 5, "--sweep-images", 2, *ATTACK),
+    "evaluate": ("nuts", "evaluate", "fit", "--run-code", "--queries", 5, "--sweep-images", 2, *ATTACK),
     "proved": (
         "nuts", "fit", "--certified", "--at-radius", 0.1, "--sigma", 0.25, "--images", 5,
         "--noisy-samples", 20, "--certify-images", 4, "--samples", 100, "--grid", GRID,
@@ -194,10 +194,10 @@ def test_an_interrupted_command_keeps_the_finished_one_verifiable(command, finis
         more = ("--images", 9, "--batch-size", 100, "--alpha", 0.9, "--samples", 3000)
         stopped = command(*arguments(folder.parent, "certify", *more))
     kept = contents(folder)
-    checked, repeated = command("verify", folder), command("reproduce", folder)
+    checked, repeated = command("verify", "--run-code", folder), command("reproduce", "--run-code", folder)
     proposed = command("guarantee", "init", folder, "--output", "-")
     whole = command(*arguments(folder.parent, "certify", *more, "--format", "json"))
-    later = command("verify", folder)
+    later = command("verify", "--run-code", folder)
     restored(folder, before)
     assert stopped.code == 130
     assert "PARTIAL" in stopped.out.upper()
@@ -236,9 +236,9 @@ def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finish
     with monkeypatch.context() as patch:
         patch.setattr(proved, "_logits", stop)
         stopped = command(*arguments(folder.parent, "constant", "--images", 9, "--batch-size", 3))
-    kept, checked = contents(folder), command("verify", folder)
+    kept, checked = contents(folder), command("verify", "--run-code", folder)
     whole = command(*arguments(folder.parent, "constant", "--images", 9))
-    later = command("verify", folder)
+    later = command("verify", "--run-code", folder)
     restored(folder, before)
     assert (stopped.code, whole.code) == (130, 0)
     assert {file for file in kept if before.get(file) != kept[file]} == {"numbers.sqlite"}
@@ -303,31 +303,34 @@ def test_an_unfinished_run_is_named_as_such_everywhere(command, killed):
         done = command(*words)
         assert done.code == 2
         assert done.err.startswith(f"Error: {told}"), done.err
-    checked = command("verify", killed, "--format", "json")
+    checked = command("verify", "--run-code", killed, "--format", "json")
     (check,) = json.loads(checked.out)["checks"]
     assert (checked.code, check["check"], check["outcome"]) == (2, "complete run", "unchecked")
     assert check["message"].startswith(told)
     assert told in " ".join(command("trade-off", killed, "--plot", "none").out.split())
-    assert told in command("falsify", killed, "--images", 1, "--samples", 300).err
+    assert told in command("falsify", "--run-code", killed, "--images", 1, "--samples", 300).err
 
 
 def test_the_command_that_is_named_goes_on(command, killed):
     import shlex
 
-    told = command("reproduce", killed).err
+    told = command("reproduce", "--run-code", killed).err
     words = shlex.split(told.partition("repeat its command (")[2].rpartition(") to go on")[0])
     done = command(*words[1:], "--format", "json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["images"] == 8
-    assert command("reproduce", killed).code == 0
+    assert command("reproduce", "--run-code", killed).code == 0
 
 
 def test_a_shard_is_named_as_such(command, finished):
     folder = finished("shard")
     told = f"{folder} is shard 1 of 2: merge it with the others (certmix merge)"
-    assert f"Error: {told}" in command("reproduce", folder).err
+    assert f"Error: {told}" in command("reproduce", "--run-code", folder).err
     assert f"Error: {told}" in command("guarantee", "init", folder).err
-    assert "images: partial: 2 of 4 images; finish or merge the run" in command("verify", folder).out
+    assert (
+        "images: partial: 2 of 4 images; finish or merge the run"
+        in command("verify", "--run-code", folder).out
+    )
 
 
 @pytest.mark.parametrize(

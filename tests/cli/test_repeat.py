@@ -38,7 +38,7 @@ CASES = [
     (kind, field.name)
     for kind, request in KINDS.items()
     for field in (*fields(type(request)), *fields(Sources))
-    if field.name != "certificate" and ONE_SIDE.get(field.name) != kind
+    if field.name not in ("certificate", "run_code") and ONE_SIDE.get(field.name) != kind
 ]
 
 

@@ -43,7 +43,7 @@ def guarantee(problem, monkeypatch) -> Path:
 
 def test_every_format_in_one_go_and_exit_0(command, guarantee):
     reports = [f"--report={name}=out/{name}" for name in FORMATS]
-    done = command("verify", guarantee, "--resample", 2, "--new-seed", 5, *reports)
+    done = command("verify", "--run-code", guarantee, "--resample", 2, "--new-seed", 5, *reports)
     assert done.code == 0, done.out + done.err
     assert "\u2713 certified_accuracy@0.25 >= 0.25 on value: value " in done.out
     assert "No run of these data, model and noise" in done.err
@@ -66,9 +66,9 @@ def test_every_format_in_one_go_and_exit_0(command, guarantee):
     assert (out / "markdown").read_text().startswith("## certmix verify")
     names = {check["check"] for check in found["checks"]}
     assert len(names) > 10
-    again = command("verify", guarantee, "--resample", 2, "--new-seed", 5, "--details")
+    again = command("verify", "--run-code", guarantee, "--resample", 2, "--new-seed", 5, "--details")
     assert again.out.splitlines()[-len(names) :] == every[-len(names) :]
-    assert command("verify", guarantee, "--resample", 0, "--format", "json").code == 0
+    assert command("verify", "--run-code", guarantee, "--resample", 0, "--format", "json").code == 0
 
 
 def test_what_falls_short_is_1_and_annotated_at_its_line(command, guarantee, monkeypatch, tmp_path):
@@ -77,7 +77,9 @@ def test_what_falls_short_is_1_and_annotated_at_its_line(command, guarantee, mon
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
-    done = command("verify", guarantee, "--resample", 0, "--format", "github", "--report", "junit=j.xml")
+    done = command(
+        "verify", "--run-code", guarantee, "--resample", 0, "--format", "github", "--report", "junit=j.xml"
+    )
     assert done.code == 1
     first = done.out.splitlines()[0]
     assert first.startswith("::error file=guarantee.toml,line=4,title=certmix%3A requirement does not hold::")
@@ -88,12 +90,12 @@ def test_what_falls_short_is_1_and_annotated_at_its_line(command, guarantee, mon
 
 
 def test_a_run_that_was_tampered_with_is_1(command, guarantee):
-    command("verify", guarantee, "--resample", 0)
+    command("verify", "--run-code", guarantee, "--resample", 0)
     [run] = (guarantee.parent / "runs").iterdir()
-    assert command("verify", run, "--resample", 0).code == 0
+    assert command("verify", "--run-code", run, "--resample", 0).code == 0
     edit_record(run, min(records(run)), label=2)
     for target in (run, guarantee):
-        done = command("verify", target, "--resample", 0)
+        done = command("verify", "--run-code", target, "--resample", 0)
         assert done.code == 1
         assert "\u2717 labels" in done.out
 
@@ -109,7 +111,7 @@ def test_a_run_that_was_tampered_with_is_1(command, guarantee):
 )
 def test_what_cannot_be_checked_is_2_with_one_line_and_its_reports(command, guarantee, spoil, expected):
     spoil(guarantee)
-    done = command("verify", guarantee, "--format", "json", "--report", "junit=j.xml")
+    done = command("verify", "--run-code", guarantee, "--format", "json", "--report", "junit=j.xml")
     assert done.code == 2
     errors = [line for line in done.err.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1
@@ -121,13 +123,13 @@ def test_what_cannot_be_checked_is_2_with_one_line_and_its_reports(command, guar
 
 @pytest.mark.parametrize("value", ["xml=a", "json", "json=", "=a"])
 def test_reports_are_a_format_and_a_file(command, guarantee, value):
-    done = command("verify", guarantee, "--report", value)
+    done = command("verify", "--run-code", guarantee, "--report", value)
     assert done.code == 2
     assert "FORMAT=FILE" in done.err
 
 
 def test_init_check_and_verify_a_guarantee(command, guarantee):
-    command("verify", guarantee, "--resample", 0)
+    command("verify", "--run-code", guarantee, "--resample", 0)
     [run] = (guarantee.parent / "runs").iterdir()
     assert command("guarantee", "init", run, "--output", "ci/new.toml", "--pin").code == 0
     assert 'model = "../nets.py:linear"' in Path("ci/new.toml").read_text()
@@ -139,7 +141,7 @@ def test_init_check_and_verify_a_guarantee(command, guarantee):
     assert command("guarantee", "init", run, "--output", "ci/new.toml", "--force").code == 0
     printed = command("guarantee", "init", run, "--output", "-")
     assert printed.out.startswith("# A guarantee")
-    assert command("verify", "ci/new.toml", "--resample", 0).code == 0
+    assert command("verify", "--run-code", "ci/new.toml", "--resample", 0).code == 0
     assert command("guarantee", "init", run, "--slack", 2, "--output", "-").code == 2
 
 

@@ -25,13 +25,14 @@ SMALL = {
     "certify": "--images 2 --samples 100 --selection-samples 20",
     "compare-trust": "--images 2 --steps 1",
     "confidence": "--images 2 --steps 1",
-    "falsify": "--images 2 --steps 2",
+    "falsify": "--images 2 --steps 2 --run-code",
     "lipschitz": "--images 2 --steps 2 --restarts 1",
     "mix-sweep": "--images 2 --steps 1",
-    "nuts evaluate": "--images 4 --steps 1 --targets 1 --queries 5",
+    "nuts evaluate": "--images 4 --steps 1 --targets 1 --queries 5 --run-code",
     "nuts fit": "--images 20 --steps 1",
     "selftest": "--suite margin-lemma --cases 2",
-    "verify": "--resample 1",
+    "reproduce": "--run-code",
+    "verify": "--resample 1 --run-code",
 }
 """Options that are added at the end, where they win."""
 

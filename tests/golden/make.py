@@ -85,7 +85,7 @@ COMMANDS = {
     "lipschitz": f"lipschitz {ATTACK} --robust nets.py:robust --output searched",
     "nuts-fit": f"nuts fit --beta 0.9 --grid {GRID} {MIXED} --images 6 --seed 3 --output fit",
     "nuts-fit-json": f"nuts fit --beta 0.9 --grid {GRID} {MIXED} --images 6 --seed 3 --output fit --format json",
-    "nuts-evaluate": "nuts evaluate fit --queries 5 --steps 2 --eps 0.1 --sweep-images 2 --input-range -2,2 --data points.npz --output judged",
+    "nuts-evaluate": "nuts evaluate fit --run-code --queries 5 --steps 2 --eps 0.1 --sweep-images 2 --input-range -2,2 --data points.npz --output judged",
     "nuts-certified": (
         f"nuts fit --certified --at-radius 0.1 --sigma 0.25 --images 4 --noisy-samples 20 --certify-images 4 "
         f"--samples 100 --grid {GRID} {MODELS} --output proved"
@@ -93,12 +93,13 @@ COMMANDS = {
     "nuts-certified-show": "show proved",
     "nuts-study-beta": "nuts study beta fit",
     "guarantee": "guarantee init certified --output guarantee.toml",
-    "verify-guarantee": "verify guarantee.toml --resample 0 --runs .",
-    "verify": "verify certified --resample 2 --resample-samples 200 --new-seed 1",
-    "verify-json": "verify certified --resample 2 --resample-samples 200 --new-seed 1 --format json",
-    "falsify": "falsify certified --steps 3 --copies 20 --samples 500",
-    "falsify-margin": "falsify margin --steps 3",
-    "reproduce": "reproduce certified --output again",
+    "verify-guarantee": "verify guarantee.toml --resample 0 --runs . --run-code",
+    "verify-without-code": "verify certified",
+    "verify": "verify certified --resample 2 --resample-samples 200 --new-seed 1 --run-code",
+    "verify-json": "verify certified --resample 2 --resample-samples 200 --new-seed 1 --run-code --format json",
+    "falsify": "falsify certified --run-code --steps 3 --copies 20 --samples 500",
+    "falsify-margin": "falsify margin --steps 3 --run-code",
+    "reproduce": "reproduce certified --output again --run-code",
     "models": "models",
     "refused-alpha": f"certify --sigma 0.25 --alpha 76 {MODELS}",
     "refused-option": f"certify --sigma 0.25 --alpha 0.76 --temperature 2 {MODELS}",

@@ -71,7 +71,8 @@ def mixed(tmp_path_factory):
 
 def sources(folder):
     nets = folder / "nets.py"
-    return Sources(data=str(folder / "points.npz"), standard=f"{nets}:accurate", robust=f"{nets}:robust")
+    named = {"standard": f"{nets}:accurate", "robust": f"{nets}:robust"}
+    return Sources(data=str(folder / "points.npz"), **named, run_code=True)
 
 
 def request(**changes):
@@ -86,10 +87,10 @@ def fitted(folder, asked=None, **changes):
 def test_a_fit_is_a_folder_that_models_load_from(mixed):
     folder, found = mixed[0], mixed[1].data
     assert found.fit.constraint_share >= 0.9
-    loaded = load_nuts(folder / "mix")
+    loaded = load_nuts(folder / "mix", run_code=True)
     assert loaded.settings == found.settings
     assert set(loaded.tuning.indices) == set(found.logits.indices.tolist())
-    mixture = load_model(f"nuts:{folder / 'mix'}").module
+    mixture = load_model(f"nuts:{folder / 'mix'}", run_code=True).module
     assert mixture(torch.rand(7, 2)).shape == (7, 4)
     names = {path.name for path in (folder / "mix").iterdir()}
     assert {"nuts.json", "logits.npz", "nuts-fit.csv", "nuts-fit.json", "run.json"} <= names
@@ -159,7 +160,7 @@ def test_an_evaluation_leaves_the_tuning_images_out_and_judges_as_in_closed_form
     rules = (Rule(0.0), Rule(1.0), Rule(0.7), Rule.of(inputs.fit.fitted.settings))
     judged = [judge(rule, inputs.fit.logits, inputs.points)[2] for rule in rules]
     assert judged == list(table.column(2)) and 0 < judged[-1].correct < 50
-    assert nuts_study("cost", [folder / "mix"]).table.extra["flops"]["robust"] == 16
+    assert nuts_study("cost", [folder / "mix"], run_code=True).table.extra["flops"]["robust"] == 16
 
 
 def test_rows_that_were_not_attacked_count_as_right():
@@ -219,7 +220,7 @@ def test_logits_come_back_bit_for_bit(tmp_path):
 def test_choices_of_a_fit(planted, changes, attack):
     asked = request(images=20, **{"steps": 3, **attack})
     done = fitted(planted, asked, beta=0.7, **changes)
-    assert done.data.settings == load_nuts(planted / "mix").settings and done.complete
+    assert done.data.settings == load_nuts(planted / "mix", run_code=True).settings and done.complete
 
 
 def test_an_evaluation_on_tuning_images_alone_is_refused(planted):

@@ -297,14 +297,15 @@ def test_the_cost_of_two_linear_models(tmp_path):
              class_names=list("abcde"))  # fmt: skip
     from certmix.models.spec import load_model
 
-    loaded = load_model(f"{folder / 'nets.py'}:net")
-    reference = ModelReference("./nets.py:net", None, None, loaded.checksum)
+    nets = (folder / "nets.py").rename(tmp_path / "nets.py")
+    loaded = load_model(f"{nets}:net")
+    reference = ModelReference(f"{nets}:net", None, None, loaded.checksum)
     settings = MixSettings(TransformSettings(2.0, 2.0, -0.5), 0.8)
     write_nuts(folder, NutsDescription(settings, reference, reference))
     run = json.loads((folder / "run.json").read_text())
     run["sources"] = {"data": str(folder / "points.npz"), "objects": []}
     (folder / "run.json").write_text(json.dumps(run))
-    table = nuts_study("cost", [folder]).table
+    table = nuts_study("cost", [folder], run_code=True).table
     assert column(table, "parameters") == [15, 15, 4, 34]
     flops = [cell.value * 1e6 for cell in column(table, "FLOPs (10^6)")]
     assert flops[0] == flops[1] == pytest.approx(2 * 2 * 5)

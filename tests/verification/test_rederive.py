@@ -28,15 +28,15 @@ def run(runs, tmp_path) -> Path:
 
 
 def failing(run: Path) -> dict[str, str]:
-    return {r.check: r.message for r in rederive(run) if r.outcome is Outcome.FAILS}
+    return {r.check: r.message for r in rederive(run, run_code=True) if r.outcome is Outcome.FAILS}
 
 
 def about(run: Path, check: str):
-    return next(result for result in rederive(run) if result.check == check)
+    return next(result for result in rederive(run, run_code=True) if result.check == check)
 
 
 def assert_untouched(run: Path) -> None:
-    results = rederive(run)
+    results = rederive(run, run_code=True)
     assert {r.check: r.message for r in results if r.outcome is not Outcome.HOLDS} == {}
     assert len({r.check for r in results}) == len(results) >= 14
     for result in results:
@@ -122,7 +122,7 @@ def test_what_is_not_there_is_unchecked(runs, named, tmp_path):
         dropped[0] / "run.json",
         lambda d: d["sources"].update(data="/nowhere/points.npz", robust="/nowhere.py:net"),
     )
-    results = {r.check: r.outcome for r in rederive(dropped[0])}
+    results = {r.check: r.outcome for r in rederive(dropped[0], run_code=True)}
     assert Outcome.FAILS not in results.values()
     assert {check for check, outcome in results.items() if outcome is Outcome.UNCHECKED} == {
         "data checksum", "robust model checksum", "robust model logits", "standard model logits", "labels",

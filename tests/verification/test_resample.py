@@ -38,7 +38,9 @@ FORGED = dict.fromkeys(ALL_HOLD, Outcome.FAILS)
 
 def again(run: Path, **options) -> list[CheckResult]:
     handed = {name: options.pop(name) for name in ("dataset", "models", "progress") if name in options}
-    return resample(run, VerifyRequest(**{"device": "cpu", "images": 10, **options}), **handed)
+    return resample(
+        run, VerifyRequest(**{"device": "cpu", "images": 10, "run_code": True, **options}), **handed
+    )
 
 
 def outcomes(run: Path, **options) -> dict[str, Outcome]:
@@ -101,7 +103,7 @@ def test_a_consistent_forgery_is_caught_by_sampling_alone(runs, repeat, tmp_path
     run, honest = copied(runs[kind], tmp_path / "run"), runs[kind]
     forge(run)
     repeat(kind, run)
-    assert {r.outcome for r in rederive(run)} == {Outcome.HOLDS}
+    assert {r.outcome for r in rederive(run, run_code=True)} == {Outcome.HOLDS}
     assert mean_radius(run) > mean_radius(honest)
     expected = FORGED if "top class" in forgery else {"same seed": Outcome.FAILS}
     assert expected.items() <= outcomes(run, new_seed=5).items()
@@ -204,7 +206,7 @@ def test_another_seed_in_a_consistent_description_is_caught(runs, repeat, tmp_pa
     for index, record in records(runs["fixed"]).items():
         edit_record(run, index, selection=record.selection, estimation=record.estimation)
     repeat("fixed", run, seed=1)
-    assert {r.outcome for r in rederive(run)} == {Outcome.HOLDS}
+    assert {r.outcome for r in rederive(run, run_code=True)} == {Outcome.HOLDS}
     assert outcomes(run, new_seed=5) == {**ALL_HOLD, "same seed": Outcome.FAILS}
 
 
@@ -254,7 +256,9 @@ def test_runs_without_samples(runs, repeat, tmp_path):
     edit_vectors(lipschitz, "robust logits", lambda logits: 2 * logits)
     with pytest.raises(ModelError, match="6 of 6 inputs differ"):  # no table is made of them
         repeat("lipschitz", lipschitz)
-    assert "robust model logits" in {r.check for r in rederive(lipschitz) if r.outcome is Outcome.FAILS}
+    assert "robust model logits" in {
+        r.check for r in rederive(lipschitz, run_code=True) if r.outcome is Outcome.FAILS
+    }
     assert outcomes(lipschitz) == {"radii again": Outcome.FAILS}
     edit_vectors(margin, "margin, alpha 0.76", lambda values: values * [1.05, 1, 1])
     repeat("margin", margin)

@@ -72,7 +72,12 @@ def verified_once(tmp_path_factory) -> Path:
     (folder / "file_g.py").write_text(G)
     (folder / "g.json").write_text(GOOD)
     (folder / "guarantee.toml").write_text(TEXT.format(requirements=DEFAULT))
-    assert verify(folder / "guarantee.toml", VerifyRequest(runs=folder / "cache", images=0)).exit_code == 0
+    assert (
+        verify(
+            folder / "guarantee.toml", VerifyRequest(runs=folder / "cache", images=0, run_code=True)
+        ).exit_code
+        == 0
+    )
     return folder
 
 
@@ -88,7 +93,7 @@ def folder(verified_once, tmp_path, monkeypatch) -> Path:
 
 
 def settings(folder: Path, **options) -> VerifyRequest:
-    return VerifyRequest(runs=folder / "cache", **{"images": 0, **options})
+    return VerifyRequest(runs=folder / "cache", **{"images": 0, "run_code": True, **options})
 
 
 def run_of(folder: Path) -> Path:
@@ -460,7 +465,7 @@ def test_a_model_that_ends_the_program_is_not_verified(command, folder, monkeypa
     }[place]
     (folder / "file_g.py").write_text(spoilt)
     runs = () if what == "run" else ("--runs", "cache")
-    found = command("verify", target, *runs, "--report", "json=found.json")
+    found = command("verify", target, "--run-code", *runs, "--report", "json=found.json")
     assert found.code != 0
     assert json.loads((folder / "found.json").read_text())["exit_code"] == found.code
     if what == "guarantee":

@@ -158,7 +158,8 @@ def falsify(
     on fresh noise, by a confidence bound.  That nothing is found proves nothing.
 
     Findings go to `output`, or ``falsify`` in the run's folder.  `sources` are the data and models of a run
-    that was made from Python objects.  A keyboard interrupt ends the attacks, not the result.
+    that was made from Python objects; code that ``run.json`` names runs only with ``request.run_code``, else
+    it is a ModelError.  A keyboard interrupt ends the attacks, not the result.
     """
     asked = request or FalsifyRequest()
     claims = read_claims(run, asked)
@@ -167,7 +168,7 @@ def falsify(
         say(told)
     if not claims.claims:
         return Falsification(str(run), claims, asked, ())
-    target, dataset = _load_target(Path(run), claims, sources, device, say)
+    target, dataset = _load_target(Path(run), claims, sources, asked.run_code, device, say)
     attacked = attack_claims(target, claims, lambda claim: _input_of(dataset, claim), asked, progress)
     result = Falsification(str(run), claims, asked, attacked)
     if result.findings:
@@ -250,12 +251,13 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
 
 
 def _load_target(
-    run: Path, claims: Claims, sources: Sources | None, device: str, say: Say
+    run: Path, claims: Claims, sources: Sources | None, run_code: bool, device: str, say: Say
 ) -> tuple[Target, Dataset]:
     """Load a run's data and robust model, and refuse them if they are not what they were."""
     described: dict[str, Any] = claims.run or {}
     try:
-        named = Sources.from_dict(described["sources"]) if sources is None else sources
+        stored = described["sources"]
+        named = sources or Sources.from_dict(stored, run / DESCRIPTION, run_code)
         robust = named.robust if named.robust is not None else described["models"]["robust"]["spec"]
         expected = str(described["identity"]["data_checksum"])
     except (KeyError, TypeError) as error:
@@ -403,6 +405,7 @@ def replay(
     *,
     seed: int | None = None,
     sources: Sources | None = None,
+    run_code: bool = False,
     device: str = "auto",
     say: Say = lambda message: None,
 ) -> Replay:
@@ -410,7 +413,8 @@ def replay(
 
     Noise, number of samples and failure probability of the verdict are the replayer's; the finding's own
     votes are drawn again and compared, but do not enter it.  `path` is its ``.json`` or ``.npz``, `run` the
-    run's folder if it lies elsewhere now, `seed` the key of the fresh noise, None for one that is drawn.
+    run's folder if it lies elsewhere now, `seed` the key of the fresh noise, None for one that is drawn, and
+    `run_code` lets code run that the run's ``run.json`` names.
     """
     file, where, said = read_finding(path)
     folder = Path(said.run if run is None else run)
@@ -421,7 +425,7 @@ def replay(
     if claim is None:
         told = f"{folder} does not certify image {said.image} at alpha {said.alpha:g}: "
         raise RunError(f"{told}name the run that the finding is about")
-    target, dataset = _load_target(folder, claims, sources, device, say)
+    target, dataset = _load_target(folder, claims, sources, run_code, device, say)
     image, point = _input_of(dataset, claim), torch.from_numpy(where)
     if image.shape != point.shape:
         raise RunError(f"{file} holds a point of another shape than image {claim.index}: restore it")
