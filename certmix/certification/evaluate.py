@@ -239,6 +239,12 @@ def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, floa
     return [(classifier, name, float(radii.radius[0])) for (classifier, name, _), radii in found]
 
 
+@lru_cache(maxsize=1 << 12)  # a trade-off asks for the same at many alphas
+def _interval(hits: int, images: int) -> tuple[float, float]:
+    low, high = clopper_pearson.interval(hits, images)
+    return float(low), float(high)
+
+
 def table_row(
     classifier: str,
     radii: CertifiedRadii,
@@ -254,10 +260,9 @@ def table_row(
     """
     radius = np.where(correct, radii.radius, 0.0)
     hits, images = [int(np.sum((radius >= r) & (radius > 0))) for r in columns], len(radius)
-    low, high = clopper_pearson.interval(np.array(hits), images)
-    ends, mean = zip(low.tolist(), high.tolist(), strict=True), float(np.nextafter(radius.mean(), 0.0))
+    ends, mean = tuple(_interval(hit, images) for hit in hits), float(np.nextafter(radius.mean(), 0.0))
     shares = tuple(hit / images for hit in hits)
-    row = CertifiedAccuracy(classifier, radii.certificate, shares, tuple(ends), mean, clean)
+    row = CertifiedAccuracy(classifier, radii.certificate, shares, ends, mean, clean)
     if prospects is None or ahead is None:
         return row
     gain, growth = prospects.reach(radii.radius, ahead, np.asarray(columns))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,9 @@ PRICE = 0.36
 _GRID = np.linspace(-8.0, 9.0, 341)
 
 
+@lru_cache(maxsize=16)  # a request asks at each table and each plan
 def give_up_below(
-    looks: Sequence[int], shares: Sequence[float], thresholds: Sequence[float], price: float
+    looks: tuple[int, ...], shares: tuple[float, ...], thresholds: tuple[float, ...], price: float
 ) -> FloatArray:
     """Return the z (looks, thresholds) below which a threshold is no longer worth sampling for.
 
@@ -49,6 +51,7 @@ def give_up_below(
         value = np.where(_GRID[:, None] >= needed[k], 1.0, np.maximum(expected, 0.0))
         worth = expected > 0
         border[k] = np.where(worth.any(0), _GRID[worth.argmax(0)], np.inf)
+    border.setflags(write=False)
     return border
 
 
@@ -92,8 +95,9 @@ class Rule:
         self._levels = np.concatenate(levels)
         self._attainable = self._levels < 1.0 - 1e-12
         self._levels[~self._attainable] = 0.5
-        spent = [request.failure_probability * share(k) for k in range(len(self.looks))]
-        self._border = give_up_below(self.looks, spent, self._levels.tolist(), PRICE / request.samples)
+        spent = tuple(request.failure_probability * share(k) for k in range(len(self.looks)))
+        wanted, price = tuple(self._levels.tolist()), PRICE / request.samples
+        self._border = give_up_below(self.looks, spent, wanted, price)
 
     def goes_on(
         self, number: int, mean: FloatArray, spread: FloatArray | None, p: FloatArray, q: FloatArray

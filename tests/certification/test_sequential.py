@@ -111,7 +111,7 @@ def test_goal_radius_reaches_its_precision():
 
 
 def test_giving_up_depends_on_the_price():
-    steps, spent, levels = looks(100_000), [1e-5] * len(looks(100_000)), [0.66, 0.9, 0.99]
+    steps, spent, levels = looks(100_000), (1e-5,) * len(looks(100_000)), (0.66, 0.9, 0.99)
     cheap, dear = (give_up_below(steps, spent, levels, price) for price in (1e-8, 1e-5))
     assert np.all(dear[:-1] >= cheap[:-1])
     assert np.any(dear[:-1] > cheap[:-1])
