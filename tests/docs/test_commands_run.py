@@ -39,8 +39,8 @@ SMALL = {
 SMALL_NETS = ("attack", "certify", "compare-trust", "confidence", "lipschitz", "mix-sweep")
 """Commands that run small nets where a page names no robust model and is none of `SHIPPED`."""
 
-SHIPPED = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md")
-"""Pages whose certificates want models that are right, or are the README's: those that are shipped."""
+RIGHT = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md", "nuts-use.md")
+"""Pages whose certificates, and fits, want a robust model that is right."""
 
 ANSWERS = {"audit", "falsify", "lipschitz", "verify"}
 """Commands of which exit code 1 is an answer."""
