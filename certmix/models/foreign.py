@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, PathFinder, SourceFileLoader
 from operator import attrgetter
 from pathlib import Path
@@ -81,10 +82,14 @@ def module_sources(name: str) -> dict[str, bytes]:
 
 def is_installed(path: Path) -> bool:
     """Whether a path belongs to Python or to its packages."""
-    places = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
     return not {"site-packages", "dist-packages"}.isdisjoint(path.parts) or any(
-        path.is_relative_to(Path(place).resolve()) for place in places
+        path.is_relative_to(place) for place in _of_python(sys.prefix, sys.base_prefix)
     )
+
+
+@lru_cache(maxsize=1)
+def _of_python(*prefixes: str) -> set[Path]:
+    return {Path(place).resolve() for place in (*prefixes, *sysconfig.get_paths().values())}
 
 
 def _root(path: Path, folders: Iterable[Path]) -> Path:
@@ -400,11 +405,9 @@ def _local(folder: Path) -> list[str]:
         if "." in name:
             continue
         known = getattr(module, "__dict__", {})  # a lazy module makes up what it is asked for
-        places = [
-            place for place in known.get("__path__") or [known.get("__file__")] if isinstance(place, str)
-        ]
-        kept = str(known.get("__name__")).startswith(("_certmix_model_", "__main__", "certmix"))
-        # Most places do not even hold the folder's name: paths are slow to compare.
-        if not kept and any(folder.name in place and Path(place).parent == folder for place in places):
-            tops.add(name)
-    return [name for name in sys.modules if name.partition(".")[0] in tops]
+        for place in known.get("__path__") or [known.get("__file__")]:
+            # Most places do not even hold the folder's name: paths are slow to compare.
+            if isinstance(place, str) and folder.name in place and Path(place).parent == folder:
+                kept = str(known.get("__name__")).startswith(("_certmix_model_", "__main__", "certmix"))
+                tops.update(() if kept else (name,))
+    return [name for name in sys.modules if name.partition(".")[0] in tops] if tops else []
