@@ -400,7 +400,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _local(folder: Path) -> list[str]:
     """Return the names of the modules whose top-level one is folder/NAME.py or the package folder/NAME."""
-    tops = set()
+    tops: set[str] = set()
     for name, module in list(sys.modules.items()) if not is_installed(folder) else ():
         if "." in name:
             continue
