@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import log_ndtr, ndtri
 
-from certmix.certification.evaluate import ceilings, evaluate, log_rows
+from certmix.certification.evaluate import ceilings, evaluate, log_columns
 from certmix.certification.request import DEFAULT_RADII, CertifyRequest
 from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, known_of, open_run
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, read_log, read_published
+from certmix.runs.records import pieces, places_of
 
 __all__ = ["Audit", "Finding", "audit"]
 
@@ -371,39 +372,34 @@ def _audit_counts(found: ClassCounts, rows: int | None) -> Audit:
 def _audit_run(folder: Path) -> Audit:
     """Say what a run is; votes must add up to their number of samples, and give the folder's own log."""
     run = open_run(folder)
-    request, findings = run.request, list[Finding]()
+    request, records, findings = run.request, run.records, list[Finding]()
     facts = {
         "images": len(run.records), "planned_images": run.planned, "sigma": request.sigma,
         "goal": request.goal, "samples": request.samples, "bound": request.bound,
         "failure_probability": request.failure_probability,
-        "standard_outputs": sum(record.index in run.probabilities for record in run.records),
+        "standard_outputs": int(np.isin(records.indices, list(run.probabilities)).sum()),
         "models": "not checked (certmix verify compares them with the run)",
     }  # fmt: skip
     if len(run.records) != run.planned:
         text = f"{len(run.records):,} images of {run.planned:,} are finished"
         findings.append(Finding("rows", text, "repeat certmix certify to finish the rest", True))
-    wrong = [
-        record.index
-        for record in run.records
-        if (request.scores == "hard" and record.selection.sum() != request.selection_samples)
-        or any(counts.sum() != samples for samples, counts in record.estimation.items())
-    ]
-    if wrong:
+    bad = np.zeros(len(records), bool)
+    if request.scores == "hard":
+        bad = records.selection.sum(1) != request.selection_samples
+    for samples, look in records.votes.items():
+        for part in pieces(look.rows, records.selection.shape[1]):
+            bad[part] |= look.of(part).sum(1) != samples
+    if len(wrong := records.indices[bad]):
         text = f"the votes of {len(wrong):,} images do not add up to their number of samples"
         remedy = "restore the folder from a copy, or certify again with --fresh"
         findings.append(_about("counts", text, remedy, wrong))
-    if (folder / LOG).exists() and len(run.records):
-        log, wrong = read_log(folder / LOG), []
-        told = {
-            int(i): (int(p), float(r)) for i, p, r in zip(log.index, log.predict, log.radius, strict=True)
-        }
-        for index, _, predicted, radius, _ in log_rows(evaluate(run.records, {}, request, run.planned)):
-            if index in told:
-                class_, printed = told[index]
-                rounded = printed <= radius < printed + 2e-6
-                if log.bound != request.bound or class_ != predicted or not rounded:
-                    wrong.append(index)
-        if wrong:
+    if (folder / LOG).exists() and len(records):
+        log, own = read_log(folder / LOG), evaluate(records, {}, request, run.planned)
+        index, _, predicted, radius, _ = log_columns(own)
+        places = places_of(log.index, index)
+        printed = log.radius[places]
+        alike = (log.predict[places] == predicted) & (printed <= radius) & (radius < printed + 2e-6)
+        if len(wrong := index[(places >= 0) & ~(alike & (log.bound == request.bound))]):
             text = f"{LOG} disagrees with the counts on {len(wrong):,} images"
             remedy = "repeat certmix certify to write it again, or restore the counts"
             findings.append(_about("log", text, remedy, wrong))

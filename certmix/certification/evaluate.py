@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +20,7 @@ from certmix.certification.stopping import Prospects, Rule, Standing, Walk
 from certmix.errors import ModelError, ParameterError
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.runs import ImageRecord
-from certmix.runs.records import Answers, Records
+from certmix.runs.records import Answers, Records, pieces
 from certmix.runs.store import Store
 from certmix.sampling.schedule import looks
 from certmix.text import ceil_digits, floor_digits
@@ -41,8 +40,6 @@ __all__ = ["CertifyResult", "Evaluation", "Outcomes", "evaluate"]
 
 _CURVE = 61
 """Radii at which a plot shows what more samples could give."""
-_TOGETHER = 1 << 21
-"""Votes, images times classes, that are bounded at a time."""
 
 _rule = lru_cache(maxsize=8)(Rule)
 
@@ -82,7 +79,6 @@ def bound_records(
     selected, delta = records.selected, request.failure_probability
     # What the bounds are computed from, by number of samples: votes or score statistics.
     evidence = records.votes if request.scores == "hard" else records.scores
-    step = max(1, _TOGETHER // records.selection.shape[1])
     bounds: ConfidenceBounds | LayerBounds
     if request.goal != "fixed":
         walk = Walk(_rule(request), selected, records.labels)
@@ -92,7 +88,7 @@ def bound_records(
             rows = rows if every_look else rows[walk.active[rows]]
             if look is None or len(rows) == 0:
                 break
-            for part in np.array_split(rows, math.ceil(len(rows) / step)):
+            for part in pieces(rows, records.selection.shape[1]):
                 walk.step(number, part, look.of(part))
         waiting, stood, split = walk.active & (not every_look), walk.standing, bound.split(delta)
         done, samples = ~waiting, walk.samples[~waiting]
@@ -409,15 +405,12 @@ def _noise_notes(records: Records) -> list[str]:
     return found
 
 
-def log_rows(evaluation: Evaluation) -> list[tuple[int, int, int, float, float]]:
-    """Return rows (index, label, prediction or -1, radius, seconds) of the robust classifier."""
+def log_columns(evaluation: Evaluation) -> tuple[IntArray, IntArray, IntArray, FloatArray, FloatArray]:
+    """Return index, label, prediction or -1, radius, and seconds of the robust classifier, (m,) each."""
     robust, records = evaluation.radii[0], Records.of(evaluation.records)
-    columns = (
-        records.indices, records.labels,
-        np.where(robust.status == Status.ABSTAIN, -1, records.selected),
-        np.where(robust.status == Status.CERTIFIED, robust.radius, 0.0), records.seconds,
-    )  # fmt: skip
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+    predicted = np.where(robust.status == Status.ABSTAIN, -1, records.selected)
+    radius = np.where(robust.status == Status.CERTIFIED, robust.radius, 0.0)
+    return records.indices, records.labels, predicted, radius, records.seconds
 
 
 SETTLED = ("bound", "failure_probability")

@@ -17,7 +17,7 @@ from certmix.certification.evaluate import (
     choice_notes,
     evaluate,
     expectations,
-    log_rows,
+    log_columns,
 )
 from certmix.certification.proved_table import evaluate_proved, radii_by_image
 from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
@@ -68,11 +68,12 @@ def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
     def write(folder: Path) -> None:
         write_products(folder, evaluation.summary, evaluation.curves)
         if isinstance(request, CertifyRequest):
-            write_log(folder / LOG, log_rows(evaluation), request.bound)
+            rows = zip(*(column.tolist() for column in log_columns(evaluation)), strict=True)
+            write_log(folder / LOG, rows, request.bound)
         else:
-            rows = radii_by_image(evaluation.outcomes).items()
+            found = radii_by_image(evaluation.outcomes).items()
             lines = ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]
-            lines += ["\t".join([index, *row.values()]) for index, row in rows]
+            lines += ["\t".join([index, *row.values()]) for index, row in found]
             write_atomically(folder / RADII_FILE, ("\n".join(lines) + "\n").encode())
 
     run.publish(

@@ -221,7 +221,7 @@ def run_certify(
                     raise
                 say(f"{str(error).partition(': use --compile')[0]}: it runs as it is")
                 recipe = replace(recipe, compiled=False)
-                told["compiled"] = PARTLY if any(one.drawn for one in run.store.images().values()) else False
+                told["compiled"] = PARTLY if run.store.records().drawn.any() else False
                 run.begin(told)
                 complete = fill(run.store, recipe.todo(run.store), engine=spread_by, progress=watched)
         evaluation = derive(request, run.store, told)

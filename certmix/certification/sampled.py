@@ -34,6 +34,7 @@ from certmix.runs import ImageRecord, Run, Store
 from certmix.runs.cells import Batch, Cell, Found, Progress, Todo
 from certmix.runs.engine import Handler, Open, Take, Work
 from certmix.runs.opening import Named
+from certmix.runs.records import Records, places_of
 from certmix.runs.sources import Loaded
 from certmix.runs.store import cells_of, standard_cell
 from certmix.sampling import Draw, Sampler, looks
@@ -81,7 +82,7 @@ class Sampling(Recipe):
         if asked is not None:
             return replace(self, compiled=asked)
         each = request.selection_samples + request.samples
-        jobs = self._divided(store.images())[0]
+        jobs = self._divided(store.records())[0]
         samples = sum(each - (0 if job.record is None else job.record.drawn) for job in jobs)
         if not samples:
             return self
@@ -119,7 +120,7 @@ class Sampling(Recipe):
         own: bool | str = PARTLY if self.compiled and self._tries_first else self.compiled
         earlier = run.described().get("compiled", False)
         compiled = own
-        if own != earlier and (stored := store.images()):
+        if own != earlier and (stored := store.records()):
             compiled = PARTLY if self._divided(stored)[0] else earlier
         coordinates = int(dataset.read(0).size) if len(dataset) else 0
         law, grid = noise_law(request.sigma), Grid.of(request.sigma)
@@ -169,7 +170,7 @@ class Sampling(Recipe):
 
     def todo(self, store: Store) -> Todo:
         """Return which images want selection or estimation samples."""
-        jobs, complete = self._divided(store.images())
+        jobs, complete = self._divided(store.records())
         done = _found([], complete, self.request)
         here = replace(self._own, compiled=self.compiled and not self._tries_first)
         work = Work(
@@ -210,18 +211,14 @@ class Sampling(Recipe):
     def look_at(self, found: Outcomes) -> None:
         """Nothing: what is near chance under noise was pointed out while it was sampled."""
 
-    def _divided(self, stored: dict[int, ImageRecord]) -> tuple[list[Job], Bounded]:
+    def _divided(self, stored: Records) -> tuple[list[Job], Bounded]:
         """Return the images that want samples, with what they have, and those that want none."""
-        indices = self.loaded.dataset.indices[self.positions].tolist()
-        known = [stored[index] for index in indices if index in stored]
-        complete = bound_records(known, self.request)
-        done = {record.index for record in complete.records}
-        lacking = [
-            Job(index, position, stored.get(index))
-            for position, index in zip(self.positions.tolist(), indices, strict=True)
-            if index not in done
-        ]
-        return lacking, complete
+        indices = self.loaded.dataset.indices[self.positions]
+        complete = bound_records(stored.of_images(indices), self.request)
+        lacking = places_of(complete.records.indices, indices) < 0
+        held, columns = places_of(stored.indices, indices), (indices, self.positions)
+        jobs = zip(*(column[lacking].tolist() for column in (*columns, held)), strict=True)
+        return [Job(i, place, None if at < 0 else stored[at]) for i, place, at in jobs], complete
 
     def elsewhere(self) -> Open:
         """Return what makes, in another process, a handler of the same data and model."""
@@ -246,7 +243,7 @@ def _fix_design(run: Run, request: CertifyRequest) -> None:
         return
     store, where = run.store, "this run" if run.path is None else str(run.path)
     planned = store.get("fixed_samples")
-    if planned is None and any(record.estimation for record in store.images().values()):
+    if planned is None and store.records().votes:
         raise RunError(
             f"{where} was sampled sequentially and its results may have been seen, so bounds of a fixed "
             "size would not be valid: use --goal radii or another --seed (docs/sequential.md#why-it-is-valid)"
@@ -322,7 +319,7 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
 
 def _found(records: list[ImageRecord], done: Bounded, request: CertifyRequest, drawn: int = 0) -> Found:
     """Return what a round brought: records as they are now, and those of images that are done."""
-    right = np.array([record.selected == record.label for record in done.records], bool)
+    right = done.records.selected == done.records.labels
     certified = 0
     if done.records:
         radii = radii_of(

@@ -190,14 +190,14 @@ _NODES = np.linspace(-4.0, 4.0, 33)
 class Prospects:
     """What images could reach if they had all samples: estimates, in which no certificate has a part.
 
-    They are about the images that are right and lack samples, many of which are alike: `rows` are places of
-    one of each kind, and `kinds` (n,) the kind of each.  For each kind, `bounds` holds those of the last look
-    for the nodes of a normal law, from the least to the most favourable: that law is the predictive one of
-    its mean score, with Jeffreys' prior.  Images are independent.
+    They are about the images that are right and lack samples, many of which are alike: `rows` (k,) are places
+    of one of each kind, of which there are `counts` (k,).  For each kind, `bounds` holds those of the last
+    look for the nodes of a normal law, from the least to the most favourable: that law is the predictive one
+    of its mean score, with Jeffreys' prior.  Images are independent.
     """
 
     rows: IntArray
-    kinds: IntArray
+    counts: IntArray
     bounds: ConfidenceBounds
 
     @classmethod
@@ -207,7 +207,7 @@ class Prospects:
         """Return the prospects of images (m,) that stopped `at` with these bounds."""
         steps = looks(request.samples)
         lost = np.broadcast_to(np.asarray(bounds.lost, np.float64), right.shape)
-        rows, kinds = _alike(
+        rows, counts = _alike(
             np.flatnonzero(right & (at.look >= 0) & (at.look < len(steps) - 1)),
             (at.look, at.mean, at.spread, bounds.p_lower, bounds.q_upper, lost),
         )
@@ -221,7 +221,7 @@ class Prospects:
         final = mean + (truth - mean) * np.sqrt(1 - now / last)
         p, q = _last_bounds(request, final.ravel(), np.broadcast_to(spread, final.shape).ravel())
         p, q = p.reshape(final.shape), q.reshape(final.shape)
-        return cls(rows, kinds, replace(
+        return cls(rows, counts, replace(
             bounds, p_lower=np.maximum(p, bounds.p_lower[rows, None]).ravel(),
             q_upper=np.minimum(q, bounds.q_upper[rows, None]).ravel(),
             lost=np.repeat(lost[rows], len(_NODES)),
@@ -242,22 +242,21 @@ class Prospects:
             float64 (k,): radii of the table.
         """
         now, ahead = radius[self.rows], ahead.reshape(-1, len(_NODES))
-        gain = [_most(ndtr(z)[self.kinds]) for z in _short_of(now, ahead, columns, _NODES)]
+        gain = [_most(ndtr(z), self.counts) for z in _short_of(now, ahead, columns, _NODES)]
         likely = ahead[:, np.searchsorted(_NODES, _Z)]
         growth = np.where(np.isfinite(likely), np.maximum(likely - now, 0.0), 0.0)
-        return np.array(gain, np.int64), float(growth[self.kinds].sum())
+        return np.array(gain, np.int64), float((growth * self.counts).sum())
 
 
 def _alike(rows: IntArray, columns: Sequence[NDArray[Any]]) -> tuple[IntArray, IntArray]:
-    """Return the places of one image of each kind among `rows`, and the kind of each of these."""
+    """Return the places of one image of each kind among `rows`, and how many there are of each."""
     values = [np.nan_to_num(column[rows], nan=-1.0) for column in columns]
     order = np.lexsort(values)
     begins = np.zeros(len(rows), bool)
     for value in values:
         begins[1:] |= np.diff(value[order]) != 0
-    begins[:1], kinds = True, np.empty(len(rows), np.int64)
-    kinds[order] = np.cumsum(begins) - 1
-    return rows[order[begins]], kinds
+    begins[:1] = True
+    return rows[order[begins]], np.diff(np.append(np.flatnonzero(begins), len(rows)))
 
 
 def _last_bounds(
@@ -301,12 +300,13 @@ def _short_of(radius: FloatArray, ahead: FloatArray, columns: FloatArray, nodes:
     return z
 
 
-def _most(chances: FloatArray) -> int:
-    """Return the quantile `LIKELY` of the number of events that happen, which are independent."""
-    likely = chances[chances >= 1e-3]
-    if len(likely) > 500:
-        return int(chances.sum() + _Z * math.sqrt(float((chances * (1 - chances)).sum())) + 0.5)
-    rare, laws = float(chances[chances < 1e-3].sum()), [np.array([1 - c, c]) for c in likely]
+def _most(chances: FloatArray, counts: IntArray) -> int:
+    """Return the quantile `LIKELY` of how many of independent events happen; `counts` have each chance."""
+    likely = chances >= 1e-3
+    if counts[likely].sum() > 500:
+        return int(chances @ counts + _Z * math.sqrt(float((chances * (1 - chances)) @ counts)) + 0.5)
+    rare = float(chances[~likely] @ counts[~likely])
+    laws = [np.array([1 - c, c]) for c in np.repeat(chances[likely], counts[likely]).tolist()]
     reach = np.arange(math.ceil(rare + 10 * math.sqrt(rare) + 10))
     laws.append(np.diff(pdtr(reach, rare), prepend=0.0))
     while len(laws) > 1:

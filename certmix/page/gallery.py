@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +51,11 @@ class Images:
 
 
 def gallery(
-    images: Images, row: int, norm: str, records: Mapping[int, ImageRecord], run: dict[str, Any], most: int
+    images: Images, row: int, norm: str, records: Sequence[ImageRecord], run: dict[str, Any], most: int
 ) -> dict[str, Any]:
     """Return groups of at most `most` images each, none in two, and a note on their pictures.
 
-    `row` is the row of the table whose radii are shown; `records` may lack images.
+    `row` is the row of the table whose radii are shown; `records` are those of the images, or none.
     """
     picture_of, note = _pictures(run)
     names = [str(name) for name in run["data"]["class_names"]]
@@ -77,7 +77,7 @@ def gallery(
         return {
             "index": index, "label": named(int(images.labels[k])),
             "predicted": named(int(images.predicted[k])), "outcome": outcome,
-            "votes": _votes(records.get(index), named),
+            "votes": _votes(records[k] if records else None, named),
             "png": None if png is None else b64encode(png).decode("ascii"),
         }  # fmt: skip
 

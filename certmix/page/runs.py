@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from certmix.certification.request import GOALS, KINDS
 from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError
 from certmix.page.gallery import Images, gallery
-from certmix.runs import read_run
+from certmix.runs import ImageRecord, read_run
 from certmix.runs.folder import CERTIFY
 from certmix.sampling.devices import PARTLY
 from certmix.sampling.schedule import looks, share
@@ -122,8 +123,8 @@ def read_page_run(folder: Path, images: int) -> Run:
         raise RunError(f"{told}: only a run that began can be shown; run the command again") from None
 
 
-def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict[int, Any]]:
-    """Return a certification's newest request, derived from its numbers, and its records by index."""
+def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, Sequence[ImageRecord]]:
+    """Return a certification's newest request, derived from its numbers, and the records of its images."""
     request: Any
     with opened(folder, described) as (request, store):
         found, checksum = derive(request, store, described), named(described["models"]["standard"])[1]
@@ -134,7 +135,7 @@ def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict
     if bounds is None:  # without noise
         if not summary.images:
             raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
-        return Certified(summary, images, (Weight(summary.alpha, radii, summary.clean_accuracy.mixed),)), {}
+        return Certified(summary, images, (Weight(summary.alpha, radii, summary.clean_accuracy.mixed),)), ()
     weights, ahead = [], found.prospects
     for alpha in sorted({request.alpha, *WEIGHTS}) if radii else ():
         own, reach = request.replace(alpha=alpha), []
@@ -149,8 +150,7 @@ def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, dict
     split += [(SPLIT.get(name, name), plain_decimal(value)) for name, value in budget["split"].items()]
     at_once = budget["looks"] is None or BOUNDS[request.bound].time_uniform
     shares = () if at_once else tuple((n, share(k)) for k, n in enumerate(looks(request.samples)))
-    records = {record.index: record for record in found.records}
-    return Certified(summary, images, tuple(weights), tuple(split), shares), records
+    return Certified(summary, images, tuple(weights), tuple(split), shares), found.records
 
 
 def without_folders(value: str) -> str:

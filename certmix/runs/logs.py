@@ -214,11 +214,10 @@ def read_log(path: str | Path) -> PublishedLog:
     endless = np.isinf(radius)
     for row in np.flatnonzero(endless & (predict >= 0)).tolist():
         raise table.fault(row, "radius", "finite, though a class is predicted")
-    texts = [
-        "0" if no else row[names.index("radius")] for (_, row), no in zip(table.rows, endless, strict=True)
-    ]
+    place = names.index("radius")
+    texts = ["0" if no else row[place] for (_, row), no in zip(table.rows, endless.tolist(), strict=True)]
     lowest, level = _lowest(set(texts)), partial(_number, fits=lambda sigma: 0 < sigma < math.inf)
-    tails = {None if "e" in text.lower() else len(text.partition(".")[2]) for text in texts}
+    tails = {None if "e" in text.lower() else len(text.partition(".")[2]) for text in set(texts)}
     correct = table.read("correct", _correct, "1, 0, True or False") or predict == label
     return PublishedLog(
         str(path), index, label, predict, np.where(endless, 0.0, radius),
@@ -246,13 +245,15 @@ class _Columns:
 
     def read(self, name: str, parse: Callable[[str], Any], kind: str) -> list[Any]:
         """Return a column, empty where there is none."""
-        found: list[Any] = []
-        for row, (_, texts) in enumerate(self.rows if name in self.names else ()):
-            try:
-                found.append(parse(texts[self.names.index(name)]))
-            except (ValueError, OverflowError):
-                raise self.fault(row, name, kind) from None
-        return found
+        place, known = self.names.index(name) if name in self.names else None, dict[str, Any]()
+        column = [] if place is None else [texts[place] for _, texts in self.rows]
+        for row, text in enumerate(column):
+            if text not in known:
+                try:
+                    known[text] = parse(text)
+                except (ValueError, OverflowError):
+                    raise self.fault(row, name, kind) from None
+        return [known[text] for text in column]
 
     def common(self, name: str, parse: Callable[[str], Any], kind: str) -> Any:
         """Return the one entry of a column, None where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,9 @@ import numpy as np
 from certmix.runs.store import DEVICES, ImageRecord, unpacked
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Answers", "Look", "Records", "places_of"]
+__all__ = ["Answers", "Look", "Records", "pieces", "places_of"]
+
+_TOGETHER = 1 << 21
 
 
 class Look(NamedTuple):
@@ -182,6 +185,11 @@ def _looks(images: Sequence[Mapping[int, Any]]) -> dict[int, Look]:
     return {n: Look(np.array(rows), np.arange(len(rows)), every) for n, (rows, every) in found.items()}
 
 
+def pieces(rows: IntArray, width: int) -> list[IntArray]:
+    """Return rows (k,) in pieces whose vectors of this width may be in memory at a time."""
+    return np.array_split(rows, max(1, math.ceil(len(rows) * width / _TOGETHER)))
+
+
 def places_of(held: IntArray, wanted: Sequence[int] | IntArray) -> IntArray:
     """Return where each number wanted stands among different ones, -1 where it does not."""
     order, numbers = np.argsort(held, kind="stable"), np.asarray(wanted, np.int64)
@@ -212,10 +220,10 @@ class Answers(Mapping[int, FloatArray]):
         return self.vectors[places] if np.all(places >= 0) else None
 
     def __getitem__(self, index: int) -> FloatArray:
-        found = self.rows(np.array([index]))
-        if found is None:
+        place = int(np.searchsorted(self.indices, index))
+        if place == len(self) or self.indices[place] != index:
             raise KeyError(index)
-        vector: FloatArray = found[0]
+        vector: FloatArray = self.vectors[place]
         return vector
 
     def __iter__(self) -> Iterator[int]:

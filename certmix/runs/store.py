@@ -135,6 +135,8 @@ class Store:
     ({3, 5}, array([[50, 50]]))
     """
 
+    _held: tuple[Any, Records] | None = None
+
     def __init__(
         self, path: Path | None, classes: int | None = None, *, read_only: bool = False, alone: bool = False
     ) -> None:
@@ -144,7 +146,7 @@ class Store:
 
     def open(self, path: Path | None) -> None:
         """Open the database, also after it was closed and moved."""
-        self._path, self._remedy = path, "use --fresh or another --output"
+        self._path, self._remedy, self._held = path, "use --fresh or another --output", None
         query = ""
         if self._read_only:
             self._remedy = "restore it from a copy"
@@ -371,7 +373,13 @@ class Store:
         self.write_all(cell for record in records for cell in cells_of(record))
 
     def records(self) -> Records:
-        """Return all images' records, by index."""
+        """Return all images' records, by index; read again only after something was written."""
+        state = self._rows("PRAGMA data_version")  # raised by writes of others
+        if self._held is None or self._held[0] != state:
+            self._held = state, self._all_records()
+        return self._held[1]
+
+    def _all_records(self) -> Records:
         from certmix.runs.records import Look, Records, places_of
 
         cells = self.cells()
@@ -463,6 +471,7 @@ class Store:
         """Write vectors (k,) by cell and image in one transaction, replacing what was there."""
         rows = [(cell, index, *_packed(vector)) for cell, index, vector in cells]
         if rows:
+            self._held = None
             self._commit("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", rows)
             self.wrote({row[0] for row in rows})
 

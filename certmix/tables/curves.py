@@ -121,7 +121,7 @@ def curve_plot(
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        largest = max((float(r) for c in curves for r in c.radii if np.isfinite(r)), default=0.0)
+        largest = max((float(c.radii[np.isfinite(c.radii)].max(initial=0.0)) for c in curves), default=0.0)
         end, banded = 1.03 * largest if largest > 0 else 1.0, False
         for group in coinciding(curves):
             first = group[0]
@@ -133,15 +133,15 @@ def curve_plot(
             }  # fmt: skip
             if first.reach is not None:  # bold where it is settled, else thin with a band above
                 places, upper = first.reach[:, 0], 100 * first.reach[:, 1]
-                lower = (
-                    100 * np.mean(first.radii[:, None] >= places, axis=0) * len(first.radii) / first.images
-                )
+                reached = len(first.radii) - np.searchsorted(np.sort(first.radii), places)
+                lower = 100 * reached / first.images
                 axes.fill_between(
                     places, lower, upper, color=colour(first), alpha=0.13, linewidth=0, zorder=2
                 )
                 axes.plot(x, y, linewidth=0.7, drawstyle="steps-pre", **how)
                 most = np.interp(x, places, upper, right=0.0)
-                open_ = [not settled(*pair, first.images) for pair in zip(y / 100, most / 100, strict=True)]
+                pairs = zip((y / 100).tolist(), (most / 100).tolist(), strict=True)
+                open_ = [not settled(*pair, first.images) for pair in pairs]
                 y, banded = np.where(open_, np.nan, y), banded or any(open_)
             label = f"{symbols(classifier_label(first.classifier, alpha))}: {certificates}"
             axes.plot(x, y, linewidth=1.7, drawstyle="steps-pre", label=label, **how)
