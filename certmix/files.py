@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import warnings
 import zipfile
 from collections.abc import Collection
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from certmix.errors import RunError
 
+TEXT, BULK = 1 << 26, 1 << 33
+"""Bytes up to which a file is read whole: JSON, TOML, code and logs; weights, programs and declared files."""
 _FREE = 1 << 28
 _TIMES = 200
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -60,6 +63,42 @@ def _killed(process: str) -> bool:
     except PermissionError:
         pass
     return False
+
+
+def open_file(path: str | Path, most: int | None = None) -> BinaryIO:
+    """Open a regular file of at most `most` bytes to read, without waiting; OSError for anything else."""
+    _refuse_special(path, os.stat(path))  # to open a device may do something
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        found = os.fstat(file.fileno())
+        _refuse_special(path, found)  # it may have been replaced meanwhile
+        if most is not None and found.st_size > most:
+            told = f"it has {found.st_size:,} bytes, at most {most:,} are read"
+            raise OSError(errno.EFBIG, told, str(path))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_file(path: str | Path, most: int = TEXT) -> bytes:
+    """Return what a regular file of at most `most` bytes holds; OSError, without waiting, for all else."""
+    with open_file(path, most) as file:
+        return file.read(os.fstat(file.fileno()).st_size)  # others may never end
+
+
+def refuse_special(path: str | Path) -> None:
+    """Refuse a pipe, a device or a socket, which to open may wait or do something: OSError."""
+    if os.path.lexists(path) and not os.path.isdir(path):
+        _refuse_special(path, os.stat(path))
+
+
+def _refuse_special(path: str | Path, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def parse_json(content: bytes) -> Any:

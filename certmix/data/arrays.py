@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from certmix.data.dataset import Request, Source, check_integers, check_labels, in_memory
 from certmix.errors import DataError, describe
-from certmix.files import read_arrays, what_it_is
+from certmix.files import open_file, read_arrays, what_it_is
 from certmix.types import Dataset
 
 MOST_CLASSES = 100_000
@@ -25,7 +25,7 @@ def load(path: Path, request: Request) -> Dataset:
     """Load the arrays; the file is one set, and a split that is named is refused."""
     where = str(path)
     request.refuse_split(where, "give two files")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if wrong := what_it_is(file.read(100)):
             raise DataError(f"{path} is not an .npz archive: {wrong}")
         if not zipfile.is_zipfile(file):

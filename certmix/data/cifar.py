@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import warnings
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from certmix.data.dataset import Request, Source, check_labels, in_memory
 from certmix.errors import DataError, describe
-from certmix.files import digest_of
+from certmix.files import digest_of, read_file
 from certmix.types import Dataset, IntArray
 
 PIXELS = 3 * 32 * 32
@@ -67,9 +68,9 @@ def load(family: Family, folder: Path, request: Request) -> Dataset:
     """Load a split of a folder that `find` returned, uint8 (N, 3, 32, 32) in memory."""
     suffix, names = _suffix(family, folder), family.class_names
     path = folder / (family.names_text if suffix else family.names_pickle)
-    if path.is_file():
+    if os.path.lexists(path):
         if suffix:
-            listed: Any = path.read_text(encoding="utf-8", errors="replace").split()
+            listed: Any = read_file(path).decode(errors="replace").split()
         else:
             listed = read_pickle(path).get(family.names_key)
         listed = listed if isinstance(listed, list) else []
@@ -93,7 +94,7 @@ def load(family: Family, folder: Path, request: Request) -> Dataset:
 
 def _read_binary(family: Family, path: Path, classes: int) -> Part:
     row = family.label_bytes + PIXELS
-    content = np.fromfile(path, np.uint8)
+    content = np.frombuffer(read_file(path, LARGEST), np.uint8)
     if content.size == 0 or content.size % row:
         raise DataError(
             f"{path} has {content.size} bytes, expected a multiple of {row}: it is truncated or of another "
@@ -194,10 +195,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
     DataError if the file cannot be read, is damaged, or holds something else or a forbidden global.
     """
-    if (size := path.stat().st_size) > LARGEST:
-        raise DataError(f"{path} has {size:,} bytes, more than a batch of CIFAR: use the official archive")
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, LARGEST)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of texts with odd escapes
             content = _Unpickler(io.BytesIO(raw), encoding="bytes").load()

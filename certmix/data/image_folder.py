@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from certmix.data.dataset import Request, Source, check_position, to_float
 from certmix.errors import DataError, describe
+from certmix.files import open_file
 from certmix.types import Dataset
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _decode(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
                 mode, (width, height) = image.mode, image.size
                 if width * height > MOST_PIXELS:
                     raise ValueError(f"{width}x{height} are more than {MOST_PIXELS:,} pixels")

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, describe
-from certmix.files import digest_of, what_it_is
+from certmix.files import BULK, TEXT, digest_of, read_file, what_it_is
 from certmix.models.zoo import read_bytes
 
 _SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES, ".pyc")
@@ -53,7 +53,7 @@ def sources_of(file: Path, source: bytes, folder: Path) -> dict[str, bytes]:
         path = waiting.pop()
         if path in found:
             continue
-        found[path] = source if path == file else path.read_bytes()
+        found[path] = source if path == file else read_file(path)
         root = _root(path, folders)
         package = path.relative_to(root).parent.parts
         for name in _imports(found[path], package):
@@ -70,14 +70,15 @@ def module_sources(name: str) -> dict[str, bytes]:
     file = Path(getattr(module, "__file__", None) or "")
     if not file.is_file():
         return {}
-    file, source = file.resolve(), file.read_bytes()
+    file, source = file.resolve(), read_file(file, BULK)
     places = [Path(place).resolve() for place in getattr(top, "__path__", ())] or [file]
     if not is_installed(places[0]):
         return sources_of(file, source, places[0].parent)
     if name.partition(".")[0] in _VAST or places == [file]:
         return {file.name: source}
     files = [path for place in places for path in sorted(place.rglob("*.py"))]
-    return _labelled({path: path.read_bytes() for path in (file, *files)}, [place.parent for place in places])
+    held = {path: read_file(path, BULK) for path in (file, *files)}
+    return _labelled(held, [place.parent for place in places])
 
 
 def is_installed(path: Path) -> bool:
@@ -202,7 +203,7 @@ def from_file(path: Path, factory: str) -> Foreign:
     two files may each have their own `utils`.
     """
     spec = f"{path}:{factory}"
-    source = read_bytes(path, "give the path of a Python file, as in file.py:factory")
+    source = read_bytes(path, "give the path of a Python file, as in file.py:factory", TEXT)
     path = path.resolve()
     unique = "_certmix_model_" + digest_of(str(path).encode() + source)[:16]
     module = ModuleType(unique)

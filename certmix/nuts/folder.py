@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError, describe
-from certmix.files import digest_of, parse_json, write_atomically
+from certmix.files import TEXT, digest_of, parse_json, write_atomically
 from certmix.models.architectures import Normalized
 from certmix.models.foreign import FixedMode
 from certmix.models.spec import MODULE_FACTORY, LoadedModel, load_model
@@ -153,7 +153,7 @@ def read_nuts(folder: Path) -> NutsDescription:
     What `write_nuts` did not write, or is out of range, is a ModelError.
     """
     path = Path(folder) / FILE
-    text = read_bytes(path, f"name a folder that holds {FILE}")
+    text = read_bytes(path, f"name a folder that holds {FILE}", TEXT)
     try:
         plain = parse_json(text)
     except ValueError:

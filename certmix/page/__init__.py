@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from certmix import text
 from certmix.errors import ParameterError, RunError, one_line
-from certmix.files import write_atomically
+from certmix.files import open_file, write_atomically
 from certmix.page.runs import Run, read_page_run
 from certmix.page.views import NORMS, compared, letter, run_chart, run_histogram, table_view
 from certmix.tables import words
@@ -105,7 +105,7 @@ def write_report(
     if path.is_dir():
         raise RunError(f"{path} is a folder: name a file such as {path / FILE}")
     try:  # replace nothing but an earlier page
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             start = file.read(4096)
     except FileNotFoundError:
         start = None

@@ -15,6 +15,7 @@ from certmix.certification.publish import derive, opened, repeat_command
 from certmix.certification.request import GOALS, KINDS
 from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError
+from certmix.files import read_file
 from certmix.page.gallery import Images, gallery
 from certmix.runs import ImageRecord, read_run
 from certmix.runs.folder import CERTIFY
@@ -239,7 +240,7 @@ def plots(folder: Path) -> tuple[tuple[str, bytes], ...]:
     """Return the plots at the top of a study's folder, but for very large ones and for links."""
     try:
         return tuple(
-            (path.stem, path.read_bytes())
+            (path.stem, read_file(path, LARGEST_PLOT))
             for path in sorted(folder.glob("*.svg"))
             if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST_PLOT
         )

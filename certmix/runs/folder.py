@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from certmix.errors import DataError, ModelError, ParameterError, RunError
-from certmix.files import digest_of, parse_json, write_atomically
+from certmix.files import digest_of, parse_json, read_file, write_atomically
 from certmix.runs.locking import HELD, LOCK, Lock
 from certmix.runs.settings import Settings
 from certmix.runs.store import WRITES, Store, is_look
@@ -156,7 +156,7 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
     """
     path = Path(folder) / DESCRIPTION
     try:
-        description = parse_json(path.read_bytes())
+        description = parse_json(read_file(path))
     except FileNotFoundError:
         raise RunError(f"{folder} holds no {DESCRIPTION}: name the folder of a certmix run") from None
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from certmix.errors import RunError
-from certmix.files import parse_json
+from certmix.files import open_file, parse_json, refuse_special
 
 LOCK, HELD = "lock", "lock.held"
 _LACKING = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -30,6 +30,7 @@ class Lock:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._held, self.lacking = folder, folder / HELD, False
+        refuse_special(folder / LOCK)
         self._file = open(folder / LOCK, "a+")  # noqa: SIM115 - held while the folder is open
         try:
             if fault := self._flock():
@@ -88,7 +89,7 @@ class Lock:
         told: Any = None
         with suppress(OSError, ValueError):
             if self._held.is_file() and not self._held.is_symlink():
-                with self._held.open("rb") as file:
+                with open_file(self._held) as file:
                     told = parse_json(file.read(1000))
         own = _own()
         if not (isinstance(told, dict) and told.keys() == own.keys() and isinstance(told["process"], int)):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import DataError, ParameterError
-from certmix.files import write_atomically
+from certmix.files import read_file, write_atomically
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
@@ -165,7 +165,7 @@ def _plain(text: str) -> str:
 def _lines(path: Path) -> tuple[list[str], bool]:
     """Return a file's lines, and whether the last one ends as a line should."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise DataError(

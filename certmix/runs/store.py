@@ -16,6 +16,7 @@ import numpy as np
 
 from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics, from_vector, to_vector
 from certmix.errors import RunError
+from certmix.files import open_file, refuse_special
 from certmix.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -150,6 +151,12 @@ class Store:
         query = ""
         if self._read_only:
             self._remedy = "restore it from a copy"
+        try:
+            for end in ("", "-wal", "-shm", "-journal") if path is not None else ():
+                refuse_special(self._beside(end))  # SQLite would wait for a pipe
+        except OSError as error:
+            raise self._unreadable(error.strerror or str(error)) from None
+        if self._read_only:
             # A reader of a database in WAL mode makes two files beside it, unless it is told that
             # nobody writes: that is so where no -wal file lies there.
             written = path is not None and path.with_name(f"{path.name}-wal").exists()
@@ -201,7 +208,7 @@ class Store:
         """Return how many transactions the database held when it was last written to, 0 if closed well."""
         with suppress(OSError, ValueError):
             if self._path is not None and (path := self._beside(WRITES)).is_file():
-                with path.open("rb") as file:
+                with open_file(path) as file:
                     return int(file.read(20))
         return 0
 

@@ -22,7 +22,7 @@ from certmix.certification.evaluate import Evaluation, evaluate
 from certmix.certification.run import run_certify
 from certmix.data import restrict, spread
 from certmix.errors import DataError, Interrupted, ModelError
-from certmix.files import digest_of, write_atomically
+from certmix.files import digest_of, read_file, write_atomically
 from certmix.nuts.description import MixSettings
 from certmix.nuts.folder import FILE
 from certmix.nuts.margins import softmax_numpy
@@ -243,7 +243,7 @@ def noisy_logits(numbers: Numbers, asked: CertifiedRequest) -> NoisyLogits:
 def _restored(folder: Path | None) -> Iterator[None]:
     """Put the mix back that lay in the run folder, if another is not certified to the end."""
     path = None if folder is None else folder / FILE
-    before = None if path is None or not path.is_file() else path.read_bytes()
+    before = None if path is None or not path.is_file() else read_file(path)
     try:
         yield
     except BaseException:

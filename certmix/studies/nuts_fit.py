@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from certmix.attacks.minimum_margin import minimum_margin
 from certmix.calling import call_model
 from certmix.errors import CertmixError, DataError, Interrupted, ModelError, ParameterError
-from certmix.files import read_arrays, write_atomically
+from certmix.files import open_file, read_arrays, write_atomically
 from certmix.nuts.algorithm import NutsFit, auxiliary_alpha, fit
 from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages
 from certmix.nuts.folder import BaseModel, save_nuts
@@ -236,7 +236,7 @@ def write_logits(path: Path, cached: CachedLogits) -> None:
 def read_logits(path: Path) -> CachedLogits:
     """Read such a file, or raise DataError: the arrays are checked, and nothing in it is executed."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             arrays, _ = read_arrays(file, KEYS)
     except Exception as error:
         raise DataError(

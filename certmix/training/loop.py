@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from certmix.errors import RunError
+from certmix.files import BULK, read_file
 from certmix.models.architectures import ConvNet, build
 from certmix.models.weights import load_tensors
 from certmix.training.objectives import OBJECTIVES
@@ -154,7 +155,7 @@ def _resume(
 ) -> int:
     """Load a checkpoint's state and return the next epoch."""
     try:
-        state = load_tensors(checkpoint.read_bytes(), device)
+        state = load_tensors(read_file(checkpoint, BULK), device)
         same = bool(state["identity"] == identity)
     except Exception as error:
         raise RunError(

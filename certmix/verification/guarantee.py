@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from certmix.certification.request import KINDS, CertifyRequest, DeterministicRequest, draws_no_samples
 from certmix.data import DATASETS
 from certmix.errors import CertmixError, ParameterError, one_line
+from certmix.files import read_file
 from certmix.models.zoo import zoo_names
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
@@ -117,11 +118,7 @@ def read_guarantee(path: str | Path) -> Guarantee:
     """Return what a guarantee file says; ParameterError, with the line and the remedy, if a line is wrong."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
-        if len(raw) > LARGEST_FILE:
-            raise ParameterError(f"{path}: larger than 1 MiB, which no guarantee is: name a guarantee file")
-        return parse_guarantee(raw.decode("utf-8-sig"), path)
+        return parse_guarantee(read_file(path, LARGEST_FILE).decode("utf-8-sig"), path)
     except UnicodeDecodeError:
         raise ParameterError(f"{path} is not UTF-8 text: name a guarantee file (TOML)") from None
     except OSError as error:

@@ -217,7 +217,7 @@ def test_an_unreadable_file_is_called_that(save_npz, refusal, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     path = save_npz()
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr("os.open", denied)
     assert "mine.npz cannot be read (Permission denied)" in refusal(path)
 
 

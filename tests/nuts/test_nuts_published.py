@@ -130,7 +130,7 @@ def test_a_published_mix_of_ones_own_models(command, nets, name):
     rows = {row["quantity"]: row["value"]["value"] for row in json.loads(done.out)["rows"]}
     own, at = PUBLISHED[name], PUBLISHED[name].transform
     assert (rows["s"], rows["alpha"]) == (at.s, own.alpha)
-    loaded = load_nuts("mix")
+    loaded = load_nuts("mix", run_code=True)
     assert loaded.settings == own and loaded.description.fit is None and loaded.tuning is None
     images = torch.rand(5, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_crop_sets_the_side_and_declared_files_belong_to_the_mix(command, nets):
     assert [Path(file).name for file in read_nuts(Path("mix")).robust.files] == ["extra.txt"]
     (nets.parent / "extra.txt").write_text("2")
     with pytest.raises(ModelError, match="checksum"):
-        load_nuts(Path("mix"))
+        load_nuts(Path("mix"), run_code=True)
 
 
 @pytest.mark.parametrize(

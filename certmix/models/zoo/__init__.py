@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from certmix.errors import ModelError, ParameterError
-from certmix.files import digest_of, parse_json, write_atomically
+from certmix.files import BULK, TEXT, digest_of, parse_json, read_file, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,7 +80,7 @@ def zoo_card(name: str, folder: Path = ZOO_FOLDER) -> Card:
     """Return the card of a model; ModelError if there is none, or it cannot be read."""
     path = Path(folder) / f"{name}.json"
     known = ", ".join(zoo_names(folder)) or "none"
-    text = read_bytes(path, f"the models of this folder are {known}")
+    text = read_bytes(path, f"the models of this folder are {known}", TEXT)
     try:
         plain = parse_json(text)
         json.dumps(plain, ensure_ascii=False).encode()  # text that cannot be printed
@@ -150,10 +150,10 @@ def gaussian_names(folder: Path = ZOO_FOLDER) -> dict[float, str]:
     return dict(sorted(pairs))
 
 
-def read_bytes(path: Path, remedy: str) -> bytes:
-    """Return a file's bytes, or raise a ModelError that ends with the remedy."""
+def read_bytes(path: Path, remedy: str, most: int = BULK) -> bytes:
+    """Return a file's bytes, at most so many, or raise a ModelError that ends with the remedy."""
     try:
-        return path.read_bytes()
+        return read_file(path, most)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"{path} cannot be read ({reason}): {remedy}") from None

@@ -29,7 +29,7 @@ from certmix.certification.publish import unfinished
 from certmix.certification.request import ROBUST, CertifyRequest, margin_cell
 from certmix.data import spread
 from certmix.errors import DataError, ParameterError, RunError
-from certmix.files import digest_of, parse_json, read_arrays, write_atomically
+from certmix.files import digest_of, open_file, parse_json, read_arrays, read_file, write_atomically
 from certmix.radii import CERTIFICATES
 from certmix.runs.behaviour import hold_original
 from certmix.runs.cells import Progress
@@ -347,7 +347,7 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
     path = Path(path)
     try:
         path = path.with_suffix(".json")
-        found = parse_json(path.read_bytes())
+        found = parse_json(read_file(path))
         if not isinstance(found, dict):
             raise ValueError("it is no object")
         number = msgspec.convert(found.get("format_version"), Annotated[int, Meta(ge=1)])
@@ -361,7 +361,7 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
         raise RunError(f"{path} is no finding ({reason}): {remedy}") from None
     points = path.with_suffix(".npz")
     try:
-        with points.open("rb") as file:
+        with open_file(points) as file:
             point = read_arrays(file, ["point"])[0]["point"]
         if point.dtype != np.float32 or not np.isfinite(point).all():
             raise ValueError(f"{point.dtype} of shape {point.shape}, not finite float32")
