@@ -32,13 +32,13 @@ main()
 """
 
 
-def test_a_bound_is_one_entry(tmp_path):
+def test_a_bound_is_one_entry(problem, tmp_path):
     """The command takes it, and it is in a run with repeated looks and in its table."""
     script = tmp_path / "added.py"
     script.write_text(ADDED)
     words = [
-        "certify", "--sigma", "0.5", "--alpha", "0.76", "--images", "2", "--samples", "200", "--workers", "1",
-        "--bound", "alone", "--output", "run", "--format", "json",
+        "certify", *problem.options, "--images", "2", "--samples", "200", "--workers", "1", "--bound",
+        "alone", "--output", "run", "--format", "json",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, script, *words], capture_output=True, text=True, cwd=tmp_path, timeout=600

@@ -57,13 +57,14 @@ def same(problem, kind, first, second):
 
 
 @pytest.mark.parametrize(
-    "kind", ["sampled", *(pytest.param(k, marks=pytest.mark.long) for k in ("margin", "constant"))]
+    ("kind", "killed"),
+    [("sampled", False), *(pytest.param(k, True, marks=pytest.mark.long) for k in KINDS)],
 )
-def test_numbers_are_those_of_one_process_though_a_worker_is_killed(problem, kind):
+def test_numbers_are_those_of_one_process_though_a_worker_is_killed(problem, kind, killed):
     alone, shown = certify(problem, "alone", kind), []
 
     def kill(progress):
-        if not shown:
+        if killed and not shown:
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         shown.append(progress.done / progress.total)
 

@@ -37,8 +37,8 @@ SMALL = {
 }
 """Options that are added at the end, where they win."""
 
-SMALL_NETS = ("attack", "certify", "compare-trust", "confidence", "lipschitz", "mix-sweep")
-"""Commands that run small nets where a page names no robust model and is none of `SHIPPED`."""
+SMALL_NETS = ("attack", "certify", "compare-trust", "confidence", "lipschitz", "mix-sweep", "nuts fit")
+"""Commands that run small nets where a page names none."""
 
 RIGHT = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md", "nuts-use.md")
 """Pages whose certificates, and fits, want a robust model that is right."""
@@ -163,6 +163,7 @@ def shortened(words: list[str], robust: str = "noisy") -> list[str]:
         small += ["--robust", f"nets.py:{robust}"] if "--robust" not in words else []
         takes_standard = name not in ("attack", "lipschitz") or "--alpha" in words
         small += ["--standard", "nets.py:accurate"] if takes_standard and "--standard" not in words else []
+    small += ["--run-code"] if any(word.startswith("nuts:") for word in words) else []  # of small nets
     return [*("cpu" if word == "cuda" else word for word in found), *small]
 
 
