@@ -11,11 +11,14 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, fx, nn
 
+from certmix import guard
 from certmix.errors import CertmixError, ModelError, ParameterError, describe
 
 _LARGEST: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """Rows that a model which fails in larger batches takes at once, as far as was found out."""
 _WARNED: WeakSet[Any] = WeakSet()
+_NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+"""What messages call a model."""
 
 
 class InPlaceWarning(UserWarning):
@@ -26,7 +29,7 @@ class OutOfMemoryError(ModelError, torch.OutOfMemoryError):
     """A forward pass did not fit into the device's memory."""
 
 
-def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the model") -> Tensor:
+def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str | None = None) -> Tensor:
     """Run a model on a copy of a batch and return its logits; gradients flow through.
 
     The copy is on the model's device, in the floating dtype of its parameters, so that a model that writes
@@ -35,7 +38,8 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     is called as it is.
 
     `model` gives floating-point logits (N, classes), each row of its own input of `inputs` (N, ...) alone;
-    they come back on the device of `inputs`, finite or not.  `name` is what a message calls the model.
+    they come back on the device of `inputs`, finite or not.  `name` is what a message calls the model, by
+    default the name that it was given by `call_it`.
     ParameterError if `inputs` is no tensor with a row an input, OutOfMemoryError if memory is lacking, and
     ModelError if the model fails however few rows it gets, or returns something else.  An InPlaceWarning,
     once, of a model that changes its input in place.
@@ -43,6 +47,7 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     traced = torch.compiler.is_compiling() or isinstance(inputs, fx.Proxy)
     if traced or (isinstance(inputs, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(inputs)):
         return model(inputs)  # its values are not there to look at
+    name = name or name_of(model)
     if not isinstance(inputs, Tensor) or inputs.ndim == 0:
         found = "a single number" if isinstance(inputs, Tensor) else f"of type {type(inputs).__name__}"
         raise ParameterError(f"the inputs of {name} are {found}: give a tensor of shape (N, ...)")
@@ -52,7 +57,8 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
     given = _own_copy(model, inputs)
     version, failure = given._version, None
     try:
-        logits = model(given)
+        with guard.foreign(name):
+            logits = model(given)
     except CertmixError:
         raise
     except torch.OutOfMemoryError as error:
@@ -60,7 +66,8 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
             f"{name} runs out of memory with {len(inputs)} inputs at once: give a smaller batch size, or use "
             "--device cpu"
         ) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        guard.keep_interrupt(error)
         failure = error
     if given._version != version and model not in _WARNED:
         if isinstance(model, nn.Module):
@@ -82,8 +89,18 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str = "the 
             _LARGEST[model] = min(most, _LARGEST.get(model, most))
         return logits
     shape, kind = tuple(inputs.shape), str(inputs.dtype).removeprefix("torch.")
-    remedy = remedy or _shape_remedy(model, inputs)
+    remedy = remedy or _shape_remedy(model, inputs, failure)
     raise ModelError(f"{name} fails on inputs {shape} {kind}: {describe(failure)}: {remedy}") from failure
+
+
+def call_it(model: nn.Module, name: str) -> None:
+    """Give a model the name that messages have for it."""
+    _NAMES[model] = name
+
+
+def name_of(model: object) -> str:
+    """Return what messages call a model."""
+    return _NAMES.get(model, "the model") if isinstance(model, nn.Module) else "the model"
 
 
 def call_both(
@@ -97,8 +114,9 @@ def know_alike(copy: nn.Module, model: nn.Module) -> None:
     """Let what was found out about a model hold for a copy of it."""
     if model in _WARNED:
         _WARNED.add(copy)
-    if model in _LARGEST:
-        _LARGEST[copy] = _LARGEST[model]
+    for found in (_LARGEST, _NAMES):
+        if model in found:
+            found[copy] = found[model]  # type: ignore[index, assignment]
 
 
 def _parameter(model: object) -> Tensor | None:
@@ -147,8 +165,10 @@ def _in_parts(model: Callable[[Tensor], Any], inputs: Tensor, most: int, name: s
 
 def _works(model: Callable[[Tensor], Any], inputs: Tensor) -> bool:
     try:
-        _checked(model(_own_copy(model, inputs)), len(inputs), "")
-    except (Exception, SystemExit):
+        with guard.foreign(name_of(model)):
+            _checked(model(_own_copy(model, inputs)), len(inputs), "")
+    except BaseException as error:
+        guard.keep_interrupt(error)
         return False
     return True
 
@@ -157,6 +177,8 @@ def _values_remedy(model: Callable[[Tensor], Any], inputs: Tensor, failure: Base
     """Return what to do about a failure that smaller batches would not mend, or nothing."""
     if isinstance(failure, SystemExit):
         return "a model must not end the program; remove the call of sys.exit"
+    if not isinstance(failure, Exception):
+        return "it is meant for another program than this; let the model raise no such thing"
     if not inputs.is_floating_point() or not inputs.numel():
         return ""
     low, high = (float(value.detach()) for value in inputs.aminmax())
@@ -168,8 +190,10 @@ def _values_remedy(model: Callable[[Tensor], Any], inputs: Tensor, failure: Base
     )
 
 
-def _shape_remedy(model: Callable[[Tensor], Any], inputs: Tensor) -> str:
+def _shape_remedy(model: Callable[[Tensor], Any], inputs: Tensor, failure: BaseException) -> str:
     """Return what to do about a model that takes none of the inputs."""
+    if guard.lacks_memory(failure):
+        return "even a single input is too many: give fewer --workers, free memory, or use a smaller model"
     if not inputs.is_floating_point():
         return "give floating-point inputs in the range of the model's training, such as x / 255"
     like = _parameter(model)
@@ -177,4 +201,6 @@ def _shape_remedy(model: Callable[[Tensor], Any], inputs: Tensor) -> str:
         return f"its weights are {str(like.dtype).removeprefix('torch.')}: call .float() on it"
     if inputs.ndim == 4 and inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3):
         return "these look channels last: save (N, C, H, W), e.g. transpose(0, 3, 1, 2)"
+    if isinstance(failure, RecursionError):
+        return "let it call itself less deep"
     return "the inputs must be of the shape the model takes, and a batch of any size"

@@ -29,6 +29,7 @@ from .options import (
     DETAILS,
     DEVICE,
     FRESH,
+    MODEL_TIMEOUT,
     PATH,
     Parsed,
     format_option,
@@ -36,7 +37,7 @@ from .options import (
     refuse_unused,
     sources_of,
 )
-from .progress import say, watched
+from .progress import out, say, watched
 from .studies import near
 
 CERTIFY = """\b
@@ -69,6 +70,7 @@ COMPILE = {"auto": None, "on": True, "off": False}
 @click.command("certify", epilog=CERTIFY)
 @options(CertifyRequest, Margin, GivenConstant, Sources, required=("alpha",), certificates=OF_CERTIFICATES)
 @DEVICE
+@MODEL_TIMEOUT
 @click.option("--batch-size", type=int, show_default="automatic", help="Inputs in one forward pass.")
 @click.option(
     "--compile", "compiled", type=click.Choice(list(COMPILE)), default="auto",
@@ -156,6 +158,7 @@ def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: 
 @click.option("--output", type=PATH, help="Folder of the new run.  [default: a temporary one]")
 @DEVICE
 @options(Sources, only=["run_code"])
+@MODEL_TIMEOUT
 def reproduce(run: Path, output: Path | None, device: str, **allowed: bool) -> int:
     """Run again what RUN's run.json says, and show what differs.
 
@@ -168,15 +171,15 @@ def reproduce(run: Path, output: Path | None, device: str, **allowed: bool) -> i
     with tempfile.TemporaryDirectory() as temporary:
         found = watched(reproduce, run, output or Path(temporary) / "run", device=device, **allowed)
     for change in found.changed:
-        click.echo(f"differs: {change}")
+        out(f"differs: {change}")
     for difference in found.differences:
-        click.echo(
+        out(
             f"image {difference.index}: {difference.selection} selection and "
             f"{difference.estimation} estimation votes differ"
         )
     differing = {change.partition(":")[0] for change in found.changed if change.startswith("image ")}
     same = found.compared - len(found.differences) - len(differing)
-    click.echo(f"{same} of {found.compared} images have equal {found.compares}")
+    out(f"{same} of {found.compared} images have equal {found.compares}")
     return 0 if found.equal else 1
 
 
@@ -246,7 +249,7 @@ def plan(
         request, truth, images=images, throughput=throughput, workers=workers, classes=classes,
         price_per_hour=price_per_hour,
     )  # fmt: skip
-    click.echo(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
+    out(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
     return 0
 
 

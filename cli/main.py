@@ -6,11 +6,13 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from typing import Any
 
 import click
 
-from certmix.errors import CertmixError, Interrupted, ModelError
+from certmix import guard
+from certmix.errors import CertmixError, Interrupted, RunError
 from certmix.memory import keep_freed_memory
 
 COMMANDS = {
@@ -70,10 +72,15 @@ class _LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except SystemExit as error:  # commands end by returning
-            told = f"code of a model or of a package ended the program (SystemExit: {error.code})"
-            raise ModelError(f"{told}: remove its call of sys.exit") from error
+            with guard.failing_closed():
+                return super().invoke(ctx)
+        except (CertmixError, click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+            raise
+        except Exception as error:  # a mistake of certmix's: whoever mends it needs the traceback
+            if isinstance(error, BrokenPipeError):
+                raise
+            traceback.print_exception(error)
+            raise RunError(guard.fault(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -99,21 +106,24 @@ def main() -> None:
     # torch's threads spin while they wait: on a machine that is busy otherwise, six times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
-    try:
-        code = cli.main(prog_name="certmix", standalone_mode=False)
-    except CertmixError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt) as error:
-        stopped = error if isinstance(error, Interrupted) else error.__cause__
-        _say_interrupted(str(stopped) if isinstance(stopped, Interrupted) else "")
-        sys.exit(130)
-    if code == 130:
-        _say_interrupted("")
-    sys.exit(code if isinstance(code, int) else 0)
+    with guard.kept_stdout():
+        try:
+            code = cli.main(prog_name="certmix", standalone_mode=False)
+        except CertmixError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt) as error:
+            stopped = error if isinstance(error, Interrupted) else error.__cause__
+            _say_interrupted(str(stopped) if isinstance(stopped, Interrupted) else "")
+            sys.exit(130)
+        finally:
+            guard.unwatch()
+        if code == 130:
+            _say_interrupted("")
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 def _say_interrupted(reason: str) -> None:

@@ -14,7 +14,7 @@ from certmix.runs.sources import Sources
 from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices
 from certmix.tables.formats import FORMATS
 
-from .options import NUMBERS, PATH, divide, format_option, options, refuse_unused, sources_of
+from .options import MODEL_TIMEOUT, NUMBERS, PATH, divide, format_option, options, refuse_unused, sources_of
 from .progress import say
 from .studies import OF_STANDARD, made, print_study, run_study, study_options
 
@@ -134,7 +134,7 @@ def fit(
     (chosen,) = divide(given, FitChoices)
     choices = FitChoices(**chosen, early_stop=not full_strength)
     if logits is not None:
-        odd = sorted({*asked, "output", "fresh", "device"} - OF_LOGITS - {"logits"})
+        odd = sorted({*asked, "output", "fresh", "device", "model_timeout"} - OF_LOGITS - {"logits"})
         refuse_unused(odd, "is not for --logits, which fits on what the file holds")
         print_study(fit_file(logits, choices), given["format_"])
         return 0
@@ -207,6 +207,7 @@ Examples:
     "--output", type=PATH, metavar="FOLDER", help="Write the table in all formats and all figures there."
 )
 @options(Sources, only=["run_code"])
+@MODEL_TIMEOUT
 @format_option(*FORMATS)
 def study(
     name: str,
@@ -227,7 +228,7 @@ def study(
     from certmix.tables.formats import write_files
 
     if name != "cost":
-        refuse_unused(["run_code"], "is for study cost, which alone loads models")
+        refuse_unused(["run_code", "model_timeout"], "is for study cost, which alone loads models")
     product = nuts_study(name, folders, **allowed)
     if plot is not None:
         if not product.plots:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from certmix import guard
 from certmix.errors import CertmixError, ParameterError
 from certmix.runs.settings import Field, Option, Settings, divide, fields, norm_name, written
 from certmix.runs.sources import Sources
@@ -176,5 +177,10 @@ def format_option(*names: str) -> Callable[[F], F]:
 
 PATH: click.Path = click.Path(path_type=Path)
 DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
+MODEL_TIMEOUT = click.option(
+    "--model-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", expose_value=False,
+    callback=lambda context, option, seconds: None if seconds is None else guard.watch(seconds),
+    help="End, with exit code 2, when a model takes longer: to be made, or in one forward pass.",
+)  # fmt: skip
 FRESH = click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds.")
 DETAILS = click.option("--details", is_flag=True, help="Print all that is known of the table below it.")

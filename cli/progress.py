@@ -1,4 +1,4 @@
-"""Talk on stderr: warnings, and progress bars where stderr is a terminal."""
+"""Results on stdout; talk on stderr: warnings, and progress bars where stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+
+from certmix import guard
+
+
+def out(text: str, nl: bool = True) -> None:
+    """Print a result, on the stream that models do not reach."""
+    click.echo(text, file=guard.stdout(), nl=nl)
 
 
 def say(message: str) -> None:

@@ -19,6 +19,7 @@ from certmix.errors import CertmixError
 from certmix.selftests import SUITES
 
 from .options import format_option
+from .progress import out
 
 SCHEMA_VERSION = 2
 EPILOG = (
@@ -69,7 +70,7 @@ def command(names: tuple[str, ...], cases: int, seed: int, format_: str) -> int:
     facts["machine"] = f"{platform.system()} {platform.machine()}"
     facts["torch on CPU"] = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
     if format_ == "text":
-        click.echo("\n".join(f"{name}: {found}" for name, found in facts.items()) + "\n")
+        out("\n".join(f"{name}: {found}" for name, found in facts.items()) + "\n")
     _run(suites, cases, seed, show=format_ == "text")
     passed = all(suite.holds for suite in suites.values())
     if format_ == "json":
@@ -78,7 +79,7 @@ def command(names: tuple[str, ...], cases: int, seed: int, format_: str) -> int:
             "outcome": "holds" if passed else "fails",
             "suites": [suite.as_dict() for suite in suites.values()],
         }  # fmt: skip
-        click.echo(json.dumps(content, indent=2, allow_nan=False))
+        out(json.dumps(content, indent=2, allow_nan=False))
     bad = [suite.name for suite in suites.values() if not suite.holds]
     if not bad:
         tests = sum(suite.tests for suite in suites.values())
@@ -166,10 +167,10 @@ def _run(suites: dict[str, Suite], cases: int, seed: int, *, show: bool) -> None
             if show:
                 word = "holds" if suite.holds else "FAILS"
                 took = f"{suite.tests:3} tests {suite.seconds:6.1f} s"
-                click.echo(f"{word}  {suite.name:14} {took}  {suite.title}")
+                out(f"{word}  {suite.name:14} {took}  {suite.title}")
                 for name, end in suite.failures.items():
                     lines = "".join(f"      {line}\n" for line in end.splitlines())
-                    click.echo(f"\n  {name}\n{lines}")
+                    out(f"\n  {name}\n{lines}")
     finally:
         if own is not None:
             os.environ["PYTEST_ADDOPTS"] = own

@@ -16,7 +16,7 @@ from certmix.runs.settings import Option
 from certmix.tables.formats import FORMATS
 
 from .options import DETAILS, NUMBER, NUMBERS, PATH, format_option, options, refuse_unused
-from .progress import say
+from .progress import out, say
 
 sigma_option = click.option(
     "--sigma", "sigmas", type=NUMBERS, multiple=True, metavar="S[,S...]",
@@ -222,10 +222,10 @@ def audit(sources: tuple[str, ...], format_: str, **options: Any) -> int:
     audits = [audit(one, sigma=sigma, **options) for one, sigma in of_each(sources, sigmas)]
     if format_ == "json":
         content = {"schema_version": 1, "sources": [one.as_dict() for one in audits]}
-        click.echo(json.dumps(content, indent=2, allow_nan=False))
+        out(json.dumps(content, indent=2, allow_nan=False))
     else:
         assumed = {"samples", "failure_probability"} - options.keys()  # of a published log
-        click.echo("\n".join(line for one in audits for line in _lines(one, assumed)))
+        out("\n".join(line for one in audits for line in _lines(one, assumed)))
     return int(any(one.changes_table for one in audits))
 
 
@@ -292,7 +292,7 @@ def report(runs: tuple[Path, ...], output: Path | None, title: str | None, image
         refuse_unused(["images"], "is for runs of certify")
     from certmix.page import write_report
 
-    click.echo(write_report(runs, output, title=title, images=images))
+    out(str(write_report(runs, output, title=title, images=images)))
     return 0
 
 

@@ -16,6 +16,7 @@ from certmix.tables.formats import FORMATS
 from .options import (
     DEVICE,
     FRESH,
+    MODEL_TIMEOUT,
     NUMBERS,
     PATH,
     F,
@@ -42,7 +43,8 @@ def study_options(*, steps: int | None, leave: tuple[str, ...] = (), **changed: 
     shown = str(steps) if steps else "the attack's own"
     made = [
         options(AttackRequest, Sources, leave=leave, steps=shown, robust=ROBUST, **changed),
-        DEVICE, click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity>]"),
+        DEVICE, MODEL_TIMEOUT,
+        click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity>]"),
         FRESH, format_option(*FORMATS),
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from certmix.sampling.devices import PRECISIONS
 from certmix.training.recipes import RECIPES, Recipe, make_recipe
 
 from .options import DEVICE, options, refuse_unused
-from .progress import bar, say
+from .progress import bar, out, say
 
 EPILOG = """\b
 Examples:
@@ -86,7 +86,7 @@ def train(
             settings, dataset, measured, Path(output), name=name, seed=seed,
             device=chosen, precision=precision, report=report,
         )  # fmt: skip
-    click.echo(f"{Path(output) / card.name}.safetensors")
+    out(f"{Path(output) / card.name}.safetensors")
     for what, value in card.accuracy.items():
         click.echo(f"{what}: {100 * value:.1f} %", err=True)
 
@@ -102,9 +102,9 @@ def models(name: str | None) -> None:
             near = difflib.get_close_matches(name, zoo_names(), 1)
             hint = f"did you mean {near[0]}? The names are" if near else "use one of"
             raise ModelError(f"no model called {name!a} is shipped: {hint} {', '.join(zoo_names())}")
-        click.echo(json.dumps(asdict(zoo_card(name)), indent=2))
+        out(json.dumps(asdict(zoo_card(name)), indent=2))
         return
     for shipped in zoo_names():
         card = zoo_card(shipped)
         figures = ", ".join(f"{what} {100 * value:.1f} %" for what, value in card.accuracy.items())
-        click.echo(f"{shipped:28s} {figures}")
+        out(f"{shipped:28s} {figures}")

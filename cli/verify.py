@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from certmix.errors import ParameterError
+from certmix import guard
+from certmix.errors import CertmixError, ParameterError, one_line
+from certmix.runs.isolated import isolated
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 
-from .options import DEVICE, PATH, format_option, options, refuse_unused
-from .progress import bar, say, watched
+from .options import DEVICE, MODEL_TIMEOUT, PATH, format_option, options, refuse_unused
+from .progress import bar, out, say, watched
 from .stored import is_smoothed
 
 VERIFY = """\b
@@ -32,6 +34,8 @@ be checked.
 """
 
 FORMATS = ("text", "json", "junit", "github", "markdown")
+UNFINISHED = "it has not come to its end: the process was ended, or still runs"
+"""What reports say until there is a result."""
 
 
 def _reports(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[Path, str]:
@@ -48,13 +52,20 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
 @click.argument("target", metavar="GUARANTEE|RUN", type=PATH)
 @options(VerifyRequest)
 @DEVICE
+@MODEL_TIMEOUT
+@click.option(
+    "--isolated", "apart", is_flag=True,
+    help="Run the models in a process of their own, whose crash or end is reported.",
+)  # fmt: skip
 @format_option(*FORMATS)
 @click.option("--details", is_flag=True, help="In the text, a line for each check that holds, too.")
 @click.option(
     "--report", "reports", multiple=True, metavar="FORMAT=FILE", callback=_reports,
     help="Write a file besides; repeatable.",
 )  # fmt: skip
-def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], **asked: Any) -> int:
+def verify(
+    target: Path, apart: bool, format_: str, details: bool, reports: dict[Path, str], **asked: Any
+) -> int:
     """Check that a guarantee holds, or that a run is what it says.
 
     GUARANTEE is a TOML file (see 'certmix guarantee'): missing samples are
@@ -70,38 +81,64 @@ def verify(target: Path, format_: str, details: bool, reports: dict[Path, str], 
         refuse_unused(["samples", "new_seed", "error_rate", *models], "is for --resample above 0")
     if format_ != "text":
         refuse_unused(["details"], "is for --format text")
-    from certmix.errors import CertmixError, one_line
-    from certmix.verification.verify import unchecked, verify
+    from certmix.verification.verify import unchecked
 
+    def report(reason: str) -> None:
+        """Report that nothing could be checked."""
+        _show(unchecked(target, reason), format_, details, reports)
+
+    _write(unchecked(target, UNFINISHED), reports)  # what lies there of an earlier time says nothing of now
     try:
-        with bar() as again:
-            found = watched(
-                verify, target, VerifyRequest(**asked),
-                say=lambda sentence: click.echo(one_line(sentence), err=True),
-                again=lambda done, total: again(done, total, "sampling again"),
-            )  # fmt: skip
-    except (CertmixError, click.exceptions.Exit) as error:
-        click.echo(one_line(f"Error: {error}"), err=True)
-        found = unchecked(target, str(error))
+        with guard.last_words(report), guard.failing_closed():
+            found = isolated(_verify, target, asked) if apart else _verify(target, asked)
+    except KeyboardInterrupt as error:
+        _write(unchecked(target, f"interrupted: {error}".rstrip(": ")), reports)
+        raise
+    except Exception as error:
+        known = isinstance(error, CertmixError)
+        if not known:
+            traceback.print_exception(error)
+        told = str(error) if known else guard.fault(error)
+        click.echo(one_line(f"Error: {told}"), err=True)
+        report(told)
+        return 2
     _show(found, format_, details, reports)
-    return found.exit_code
+    return int(found.exit_code)
+
+
+def _verify(target: Path, asked: dict[str, Any]) -> Any:
+    """Verify, with remarks and bars on stderr."""
+    from certmix.verification.verify import verify
+
+    with bar() as again:
+        return watched(
+            verify, target, VerifyRequest(**asked),
+            say=lambda sentence: click.echo(one_line(sentence), err=True),
+            again=lambda done, total: again(done, total, "sampling again"),
+        )  # fmt: skip
+
+
+def _write(found: Any, reports: dict[Path, str]) -> None:
+    from certmix.files import write_atomically
+    from certmix.verification.outputs import FORMATS as WRITERS
+
+    for path, name in reports.items():
+        write_atomically(path, WRITERS[name](found).encode())
 
 
 def _show(found: Any, format_: str, details: bool, reports: dict[Path, str]) -> None:
     """Write files and print on stdout, where marks that its encoding lacks are spelt in ASCII."""
-    from certmix.files import write_atomically
     from certmix.verification.outputs import FORMATS as WRITERS
     from certmix.verification.outputs import append_summary, text
 
-    for path, name in reports.items():
-        write_atomically(path, WRITERS[name](found).encode())
+    _write(found, reports)
     shown = text(found, details) if format_ == "text" else WRITERS[format_](found)
     try:
-        shown.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        shown.encode(getattr(guard.stdout(), "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):
         shown = shown.replace("\u2713", "ok").replace("\u2717", "FAILS")
         shown = shown.encode("ascii", "backslashreplace").decode()
-    click.echo(shown, nl=False)
+    out(shown, nl=False)
     if "github" in (format_, *reports.values()):
         append_summary(found)
 
@@ -155,7 +192,7 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     content = guarantee_text(made, remarks=remarks, heading=HEADING)
     parse_guarantee(content, made.path)  # names of models and data may be such as no file can hold
     if printed:
-        click.echo(content, nl=False)
+        out(content, nl=False)
         return 0
     write_atomically(output, content.encode())
     parent = Path(run).parent
@@ -177,7 +214,7 @@ def check(file: Path) -> int:
     read = read_guarantee(file)
     images = read.request.images
     for requirement in read.requirements:
-        click.echo(str(requirement))
+        out(str(requirement))
         if requirement.is_share and requirement.side != "value" and isinstance(images, int):
             most = most_that_can_be_shown(images)
             if requirement.threshold > most:
@@ -212,6 +249,7 @@ SEARCH = {*FalsifyRequest.__struct_fields__, "output"} - {"seed", "run_code"}
 @click.option("--replay", "finding", type=PATH, help="Judge one finding again.")
 @click.option("--output", metavar="FOLDER", help="Folder for findings.  [default: RUN/falsify]")
 @DEVICE
+@MODEL_TIMEOUT
 @format_option("text", "json")
 def falsify(
     run: Path | None, finding: Path | None, format_: str, device: str, output: str | None, **asked: Any
@@ -247,9 +285,9 @@ def falsify(
 
 def _print(result: Any, format_: str, lines: Callable[[Any], list[str]]) -> None:
     if format_ == "json":
-        click.echo(json.dumps(result.as_dict(), indent=2, allow_nan=False))
+        out(json.dumps(result.as_dict(), indent=2, allow_nan=False))
     else:
-        click.echo("\n".join(lines(result)))
+        out("\n".join(lines(result)))
 
 
 def _judged(result: Any) -> list[str]:

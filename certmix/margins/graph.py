@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from certmix import guard
 from certmix.errors import ModelError, describe
 from certmix.margins.layers import (
     Input,
@@ -150,10 +151,12 @@ def trace(model: nn.Module) -> fx.GraphModule:
     """Return the model's graph; layers are shared with the model, not copied."""
     tracer = _Tracer()
     try:
-        graph = tracer.trace(model)
+        with guard.foreign(type(model).__name__):
+            graph = tracer.trace(model)
         if tracer.asked:
             tracer.refuse()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        guard.keep_interrupt(error)
         raise ModelError(
             f"{type(model).__name__} cannot be traced ({describe(error)}): "
             "bounds need a forward pass of one tensor that does not branch on it"

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn.modules import module as globally
 
+from certmix import guard
 from certmix.errors import ModelError, describe
 from certmix.margins.graph import Builder, Graph, Value, step, trace
 from certmix.margins.layers import MODELESS, RULES, exact, unsupported
@@ -209,9 +210,10 @@ def _range(logits: Tensor) -> float:
 
 def _run(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), guard.foreign(type(model).__name__):
             return run().detach().cpu().double()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        guard.keep_interrupt(error)
         raise ModelError(
             f"{type(model).__name__} fails on the data's own images, in its own precision or in float64 "
             f"({describe(error)}): check the images, and let layers take dtype and device from their input"

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certmix import guard
 from certmix.errors import ModelError, describe
 from certmix.files import BULK, TEXT, digest_of, read_file, what_it_is
 from certmix.models.zoo import read_bytes
@@ -212,7 +213,8 @@ def from_file(path: Path, factory: str) -> Foreign:
     with _importable(path.parent):
         try:
             exec(compile(source, str(path), "exec"), module.__dict__)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            guard.keep_interrupt(error)
             del sys.modules[unique]
             raise ModelError(f"{spec}: {describe(error)}{_where(error, path)}: mend the file") from error
         model = _call(module, factory, spec, path)
@@ -226,7 +228,8 @@ def from_module(name: str, factory: str) -> Foreign:
     spec = f"{name}:{factory}"
     try:
         module = importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        guard.keep_interrupt(error)
         raise ModelError(
             f"{spec}: {describe(error)}: install the package, or give the path of a file as file.py:factory"
         ) from error
@@ -251,7 +254,8 @@ def from_export(path: Path, device: str) -> Foreign:
     try:
         program = move_to_device_pass(torch.export.load(io.BytesIO(data)), device)
         module = program.module()
-    except Exception as error:
+    except BaseException as error:
+        guard.keep_interrupt(error)
         raise ModelError(f"{path}: {describe(error)}: export it again with this version of torch") from error
     finally:
         log.setLevel(level)
@@ -265,7 +269,8 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> Foreign:
     settings = {} if pretrained or classes is None else {"num_classes": classes}
     try:
         model = timm.create_model(name, pretrained=pretrained, **settings)
-    except Exception as error:
+    except BaseException as error:
+        guard.keep_interrupt(error)
         remedy = "check the name with timm.list_models(), or give weights of your own"
         raise ModelError(f"timm:{name}: {describe(error)}: {remedy}") from error
     normalize = None
@@ -286,7 +291,8 @@ def from_robustbench(text: str) -> Foreign:
     folder = str(Path(torch.hub.get_dir()) / "robustbench")
     try:
         model = utils.load_model(model_name=name, model_dir=folder, dataset=dataset, threat_model=threat)
-    except Exception as error:
+    except BaseException as error:
+        guard.keep_interrupt(error)
         remedy = "check the name, the dataset and the threat model on robustbench.github.io"
         raise ModelError(f"robustbench:{text}: {describe(error)}: {remedy}") from error
     identity = f"robustbench\0{name}\0{dataset}\0{threat}"
@@ -322,7 +328,8 @@ def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None)
     if callable(made) and not isinstance(made, nn.Module):
         try:
             made = made()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            guard.keep_interrupt(error)
             where = _where(error, path)
             remedy = "a factory is called without arguments and returns a torch module"
             raise ModelError(f"{spec}: {describe(error)}{where}: {remedy}") from error

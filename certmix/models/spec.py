@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from certmix import guard
+from certmix.calling import call_it
 from certmix.errors import ModelError, describe
 from certmix.files import digest_of
 from certmix.models.architectures import Normalization, Normalized, parse_normalize
@@ -75,12 +77,19 @@ def _models_in(folder: Path) -> list[str]:
 
 
 def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None, zoo: Path) -> Foreign:
-    """Load what certmix did not make: from a library, an exported file, or a factory."""
+    """Load what certmix did not make, from a library, an exported file, or a factory."""
     library, _, rest = spec.partition(":")
-    if library == "timm" and rest:
-        return from_timm(rest, pretrained=pretrained, classes=classes)
-    if library == "robustbench" and rest:
-        return from_robustbench(rest)
+    if library in ("timm", "robustbench") and rest:
+        with guard.foreign(spec), guard.unwatched():  # a download takes its time
+            if library == "timm":
+                return from_timm(rest, pretrained=pretrained, classes=classes)
+            return from_robustbench(rest)
+    with guard.foreign(spec):
+        return _from_user(spec, device, zoo)
+
+
+def _from_user(spec: str, device: str, zoo: Path) -> Foreign:
+    """Load what lies in a file or module of the user's."""
     if spec.endswith(".pt2"):
         return from_export(Path(os.path.expanduser(spec)), device)
     file, _, factory = spec.rpartition(":")
@@ -251,7 +260,8 @@ def _digests(files: Sequence[str | Path]) -> dict[str, str]:
 
 
 def _declared(loaded: LoadedModel, digests: dict[str, str]) -> LoadedModel:
-    """Return a model whose checksum covers declared files as well."""
+    """Return a model whose checksum covers declared files as well, and that messages call by its name."""
+    call_it(loaded.module, loaded.name)
     if not digests:
         return loaded
     checksum = digest_of([loaded.checksum, digests])
@@ -296,6 +306,8 @@ def _finish(
 
 def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:
     try:
-        return evaluating(module.to(device)).requires_grad_(False)
-    except (Exception, SystemExit) as error:
+        with guard.foreign(spec):
+            return evaluating(module.to(device)).requires_grad_(False)
+    except BaseException as error:
+        guard.keep_interrupt(error)
         raise ModelError(f"{spec} on device {device}: {describe(error)}: use --device cpu") from error

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from msgspec import Meta
 
+from certmix import guard
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.memory import keep_freed_memory
 from certmix.runs.settings import Count, Option, Settings
@@ -198,7 +199,7 @@ class Engine:
         """Hand out tasks, again where workers died; work `here` until the first of them has done one."""
         held: dict[Future[tuple[list[Any], list[Any]]], list[Any]] = {}
         deaths: Counter[str] = Counter()
-        alive = False
+        alive, do = False, partial(_do, limit=guard.limit())
         try:
             while waiting or held:
                 last_try = False  # is done alone, so that no other item is blamed
@@ -213,7 +214,7 @@ class Engine:
                     while len(task) < size and deaths[name(waiting[0])] == died:
                         task.append(waiting.popleft())
                     try:
-                        held[executor.submit(_do, payload, self.device, task)] = task
+                        held[executor.submit(do, payload, self.device, task)] = task
                     except BrokenExecutor as error:
                         raise _lost(error) from None
                 while here is not None and waiting and not any(future.done() for future in held):
@@ -226,12 +227,12 @@ class Engine:
                     except BrokenExecutor:
                         deaths.update(map(name, task))
                         if deadly := [n for n in map(name, task) if deaths[n] >= TRIES]:
-                            guard = " (a script must call certmix under if __name__ == '__main__':)"
+                            hint = " (a script must call certmix under if __name__ == '__main__':)"
                             raise RunError(
                                 f"workers died {TRIES} times while they held {', '.join(deadly[:5])}"
                                 f"{', ...' * (len(deadly) > 5)}: use fewer --workers or a smaller "
                                 "--batch-size if memory is short, or --workers 1 to see why"
-                                f"{'' if alive else guard}; what is done is kept: repeat to go on"
+                                f"{'' if alive else hint}; what is done is kept: repeat to go on"
                             ) from None
                         results, rest = [], task
                     else:
@@ -259,12 +260,16 @@ _ONE_AT_A_TIME = threading.Lock()
 """Of a process: a model may keep values between its layers, where another thread would find them."""
 
 
-def _do(payload: bytes, device: str, task: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Do one task in a worker; return results, and the items that want more."""
+def _do(payload: bytes, device: str, task: list[Any], *, limit: float | None) -> tuple[list[Any], list[Any]]:
+    """Do one task in a worker; return results, and the items that want more.  `limit` is that of `guard`."""
     results: list[Any] = []
-    try:
-        with _ONE_AT_A_TIME:
+
+    def work() -> tuple[list[Any], list[Any]]:
+        with _ONE_AT_A_TIME, guard.failing_closed():
             return results, _opened(payload, device)(task, SECONDS, results.append)
+
+    try:
+        return guard.within(limit, work)
     except Exception as error:
         try:
             portable = str(pickle.loads(pickle.dumps(error))) == str(error)
@@ -316,7 +321,7 @@ class _Processes(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Hand out a task; processes are started as they are needed."""
-        with _blocked_interrupts():
+        with blocked_interrupts():
             try:
                 return self._pool.submit(function, *args, **kwargs)
             except BrokenExecutor:
@@ -331,7 +336,7 @@ class _Processes(Executor):
 
 
 @contextmanager
-def _blocked_interrupts() -> Iterator[None]:
+def blocked_interrupts() -> Iterator[None]:
     """Let a process start deaf to Ctrl-C, which a terminal sends to all: its driver ends it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -352,9 +357,14 @@ def _begin_worker(lifeline: connection.Connection, gpus: Sequence[str]) -> None:
         number = re.search(r"\d+$", multiprocessing.current_process().name)
         os.environ[VISIBLE] = gpus[int(number[0] if number else 0) % len(gpus)]
     keep_freed_memory()
+    end_with(lifeline)
+
+
+def end_with(lifeline: connection.Connection) -> None:
+    """Let this process end when the other end of a connection is closed; nothing is ever sent."""
 
     def end() -> None:
-        connection.wait([lifeline])  # nothing is ever sent: its other end is closed
+        connection.wait([lifeline])
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()

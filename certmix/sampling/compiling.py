@@ -8,12 +8,14 @@ import shutil
 import sys
 import warnings
 from collections import Counter
+from contextlib import nullcontext
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from certmix import guard
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError, describe
 
@@ -113,7 +115,8 @@ class CompiledModel:
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch's own tracing gives some
                 if self._cuda:
                     torch.compiler.cudagraph_mark_step_begin()
-                logits: Tensor = self._compiled(batch)
+                with guard.unwatched() if checked else nullcontext():  # it is compiled now
+                    logits: Tensor = self._compiled(batch)
         except Exception as error:
             theirs = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
             if isinstance(error, torch.OutOfMemoryError) or not (checked or theirs):

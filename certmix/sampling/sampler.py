@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certmix.calling import call_model
+from certmix.calling import call_model, name_of
 from certmix.errors import ModelError, ParameterError
 from certmix.sampling.compiling import CompiledModel, CompileError
 from certmix.sampling.devices import PRECISIONS, automatic_batch_size
@@ -109,7 +109,8 @@ class Sampler:
         self._automatic = False
         self._independent: dict[tuple[torch.Size, int], bool] = {}
         self._noise = Noise(self.sigma, self.device)
-        self._call = partial(call_model, CompiledModel(model, self.device, precision) if compiled else model)
+        run = CompiledModel(model, self.device, precision) if compiled else model
+        self._call = partial(call_model, run, name=name_of(model))
         self._rows = self._batch = torch.empty(0)  # one memory, as (size, values) and for the model
         self._one_at_a_time = Lock()  # of callers, who share these
 

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from numbers import Integral
@@ -17,6 +16,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from certmix import guard
 from certmix.errors import ParameterError, check_choice, one_line
 from certmix.files import write_atomically
 from certmix.tables.latex import latex_table
@@ -244,7 +244,7 @@ def print_table(
     check_choice("format", format, FORMATS)
     made = as_table(table)
     made = replace(made, notes=(*made.notes, *made.details), details=()) if details else made
-    stream = sys.stdout if file is None else file
+    stream = guard.stdout() if file is None else file
     encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def encodable(text: str) -> str:

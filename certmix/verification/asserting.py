@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
 from torch import nn
 
+from certmix import guard
 from certmix.certification.describe import identity_of, in_one_precision, load
 from certmix.certification.evaluate import CertifyResult
 from certmix.certification.request import CertifyRequest, GivenConstant, Margin, draws_no_samples
@@ -92,7 +94,10 @@ def certify_given(
             request, sources, output=folder, in_memory=folder is None, device=device,
             batch_size=batch_size, say=remarks.append,
         )  # fmt: skip
-    except (AssertionError, SystemExit) as error:  # neither is for whoever tests to take for a verdict
+    except BaseException as error:  # a model's is not for whoever tests to take for a verdict, or for a skip
+        guard.keep_interrupt(error)
+        if isinstance(error, Exception) and not isinstance(error, AssertionError | SkipTest):
+            raise
         remedy = "run the model on such inputs by itself to see why"
         raise ModelError(f"nothing was certified: {describe(error)}: {remedy}") from error
     finally:  # the models are as they were

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from certmix import guard
 from certmix.certification.describe import identity_of
 from certmix.certification.describe import load as load_models
 from certmix.certification.evaluate import bound_records
@@ -18,7 +19,7 @@ from certmix.certification.publish import is_finished, unfinished
 from certmix.certification.request import CertifyRequest, Request, needed_cells, standard_logits
 from certmix.certification.run import run_certify
 from certmix.data import spread
-from certmix.errors import Interrupted, ModelError, RunError
+from certmix.errors import Interrupted, RunError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
 from certmix.runs import Run, read_run
@@ -324,7 +325,7 @@ def verify(
     """
     request = request or VerifyRequest()
     run = Path(target)
-    try:
+    with guard.failing_closed():
         if not run.is_dir():
             return verify_guarantee(read_guarantee(run), request, say=say, progress=progress, again=again)
         checks = rederive(run, device=request.device, run_code=request.run_code)
@@ -334,9 +335,6 @@ def verify(
         else:  # no check but this one of a run that contradicts nothing
             checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
         return Verification(str(run), "run", run, None, tuple(checks))
-    except SystemExit as error:
-        told = f"code of a model ended the program (SystemExit: {error.code})"
-        raise ModelError(f"{told}: remove its call of sys.exit") from error
 
 
 def unchecked(target: str | Path, reason: str) -> Verification:

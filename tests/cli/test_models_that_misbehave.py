@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from unittest import SkipTest
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from torch import nn
 
 import certmix
-from certmix.errors import ModelError
+from certmix.errors import Interrupted, ModelError
 from certmix.verification import asserting
 
 NETS = """
@@ -46,6 +51,26 @@ def asked(x):
     return x
 
 
+PASSES = [0]
+RAISED = {
+    "ValueError": ValueError("no"), "SystemExit": SystemExit(0), "GeneratorExit": GeneratorExit(),
+    "KeyboardInterrupt": KeyboardInterrupt(), "BaseException": BaseException("no"), "EOFError": EOFError(),
+    "Exit": __import__("click").exceptions.Exit(0), "MemoryError": MemoryError(),
+}
+
+
+def raising(x):
+    PASSES[0] += 1
+    if PASSES[0] >= int(os.environ.get("CERTMIX_TEST_PASS", "10000")):
+        kind = os.environ["CERTMIX_TEST_RAISES"]
+        if kind == "RecursionError":
+            raising(x)
+        if kind == "RuntimeError":
+            torch.empty(1 << 58)
+        raise RAISED[kind]
+    return x
+
+
 def narrow(x):
     if len(x) > 9:
         raise RuntimeError("at most 9 rows")
@@ -54,6 +79,8 @@ def narrow(x):
 
 def plain(): return Net(lambda x: x)
 def ranged(): return Net(in_range)
+def failing(): return Net(raising)
+def failing_when_made(): return Net(raising(lambda x: x))
 def leaving(): return Net(late)
 def asking(): return Net(asked)
 def small(): return Net(narrow)
@@ -113,6 +140,91 @@ def test_verify_fails_closed_where_a_model_exits(certify, command, factory, monk
     assert command("verify", "--run-code", f"run-{factory}-plain").code == 2
 
 
+KINDS = (
+    "ValueError", "SystemExit", "GeneratorExit", "KeyboardInterrupt", "BaseException", "EOFError", "Exit",
+    "MemoryError", "RecursionError", "RuntimeError",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_model_raises_is_one_line_and_2_at_once_and_late(certify, monkeypatch, kind):
+    monkeypatch.setenv("CERTMIX_TEST_RAISES", kind)
+    for at, factory in ((1, "failing_when_made"), (1, "failing"), (9, "failing")):
+        monkeypatch.setenv("CERTMIX_TEST_PASS", str(at))
+        one_line(certify(factory, "--fresh"), f"odd:{factory}" if factory == "failing" else factory, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_verify_reports_whatever_a_model_raises(certify, command, monkeypatch, kind):
+    assert certify("failing").code == 0
+    monkeypatch.setenv("CERTMIX_TEST_RAISES", kind)
+    for at in (1, 9):
+        monkeypatch.setenv("CERTMIX_TEST_PASS", str(at))
+        done = command(
+            "verify", "run-failing-plain", "--run-code", "--format", "json", "--report", "junit=verify.xml"
+        )
+        assert done.code == 2
+        assert "Traceback" not in done.err
+        found, [error, *_] = json.loads(done.out), ElementTree.parse("verify.xml").getroot().iter("error")
+        assert (found["outcome"], found["exit_code"]) == ("unchecked", 2)
+        assert kind in error.get("message")
+        assert any(kind in one["message"] for one in found["checks"])
+
+
+COMMANDS = (
+    "attack", "attack --alpha 0.76", "mix-sweep", "compare-trust", "confidence", "lipschitz --restarts 1",
+    "nuts fit --output mix", "nuts fit --published cifar10 --output mix", "falsify run-failing-failing",
+    "reproduce run-failing-failing", "verify run-failing-failing", "verify guarantee.toml", "nuts evaluate fitted",
+)  # fmt: skip
+
+
+def test_every_command_that_runs_a_model_ends_with_2_where_it_leaves(
+    certify, command, nets, problem, monkeypatch
+):
+    few = ("--images", 4, "--data", problem.options[1], "--robust", f"{nets}:failing")
+    assert certify("failing", standard="failing").code == 0
+    assert command("guarantee", "init", "run-failing-failing", "--slack", 0.5).code == 0
+    both = ("--standard", f"{nets}:failing")
+    assert command("nuts", "fit", *few, *both, "--steps", 1, "--output", "fitted").code == 0
+    monkeypatch.setenv("CERTMIX_TEST_RAISES", "SystemExit")
+    monkeypatch.setenv("CERTMIX_TEST_PASS", "1")
+    for line in COMMANDS:
+        name, *words = line.split()
+        given = few if name not in ("falsify", "reproduce", "verify", "nuts") or "fit" in words else ()
+        given = few[4:] if "--published" in words else given
+        standard = both if given and name != "lipschitz" and line != "attack" else ()
+        done = command(name, *words, *(given or ["--run-code"]), *standard)
+        assert done.code == 2, line
+        assert "SystemExit" in done.err + done.out, (line, done.err)
+        assert "Traceback" not in done.err, line
+
+
+def test_reports_of_an_earlier_time_say_nothing_of_this_one(certify, command, monkeypatch):
+    assert certify("plain").code == 0
+    report = ("--report", "json=verify.json", "--resample", 0, "--run-code")
+    assert command("verify", "run-plain-plain", *report).code == 0
+    assert json.loads(Path("verify.json").read_text())["outcome"] == "holds"
+    seen = []
+
+    def ended(*given, **named):
+        seen.append(json.loads(Path("verify.json").read_text()))
+        raise Interrupted("by the user")
+
+    monkeypatch.setattr("certmix.verification.verify.verify", ended)
+    assert command("verify", "run-plain-plain", *report).code == 130
+    found = [*seen, json.loads(Path("verify.json").read_text())]
+    assert [one["exit_code"] for one in found] == [2, 2]
+    assert [one["checks"][0]["message"][:11] for one in found] == ["it has not ", "interrupted"]
+
+
+def test_a_process_that_a_model_ends_is_reported(certify, command, nets):
+    assert certify("plain").code == 0
+    nets.write_text(NETS.replace("def plain(): return", "def plain(): os._exit(0)\ndef plainer(): return"))
+    done = command("verify", "run-plain-plain", "--isolated", "--run-code", "--report", "json=verify.json")
+    one_line(done, "left with exit code 0 (os._exit)")
+    assert "left with exit code 0" in Path("verify.json").read_text()
+
+
 def test_a_check_of_the_range_is_named_under_noise(certify):
     one_line(certify("ranged"), "inputs must lie in [0, 1]", "as noise makes them", "x.clamp(0, 1)")
 
@@ -155,13 +267,23 @@ class Leaving(Ranged):
         raise SystemExit(0)
 
 
+class Skipping(Ranged):
+    def forward(self, x):
+        pytest.skip("not today")
+
+
+class SkippedElsewhere(Ranged):
+    def train(self, mode=True):
+        raise SkipTest
+
+
 class Odd(Ranged):
     def train(self, mode=True):
         assert mode, "always in training mode"
         return self
 
 
-@pytest.mark.parametrize("model", [Ranged(), Leaving(), Odd()])
+@pytest.mark.parametrize("model", [Ranged(), Leaving(), Skipping(), SkippedElsewhere(), Odd()])
 @pytest.mark.parametrize("how", [{"sigma": 0.25, "samples": 200}, {"certificate": "margin"}])
 def test_a_model_s_own_assertion_is_no_verdict(model, how, problem):
     with pytest.raises(ModelError):

@@ -124,10 +124,10 @@ MODES = [
         "nuts fit", "--certified --at-radius 0.5 --sigma 0.5", UNCERTIFIED,
         {"sigma": "0.25", "bound": "bernstein"},
     ),
-    Mode("nuts fit", "--logits logits.npz", NOT_OF_LOGITS, {"logits": "other.npz"}),
+    Mode("nuts fit", "--logits logits.npz", NOT_OF_LOGITS | {"model_timeout"}, {"logits": "other.npz"}),
     Mode("nuts evaluate", "mix"),
-    Mode("nuts study", "beta mix", {"run_code"}),
-    Mode("nuts study", "cost mix", only={"run_code"}),
+    Mode("nuts study", "beta mix", {"run_code", "model_timeout"}),
+    Mode("nuts study", "cost mix", only={"run_code", "model_timeout"}),
     Mode("verify", "guarantee.toml"),
     Mode("verify", "run", {"runs", "fresh", "batch_size"}),
     Mode(
@@ -150,7 +150,7 @@ MODES = [
 ]  # fmt: skip
 
 VALUES = {
-    "alpha": "0.8", "alphas": "0.5,1", "as_printed": "", "assume_selected": "", "at_radius": "0.3",
+    "alpha": "0.8", "alphas": "0.5,1", "apart": "", "as_printed": "", "assume_selected": "", "at_radius": "0.3",
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
     "bound": "clopper-pearson-two-sided", "bound_method": "interval", "cases": "9", "certificate": "smoothing",
     "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7",
@@ -161,14 +161,14 @@ VALUES = {
     "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "goal": "fixed",
     "gpus_per_worker": "0.5", "gradient_free": "", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
-    "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "name": "mine", "names": "radii", "new_seed": "5",
+    "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",
     "noise_sigma": "0.3", "noisy_samples": "20", "norm": "l2", "norms": "l2", "of": "logits",
     "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "precision": "bf16",
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",
     "r_d": "0.5", "r_d_sweep": "0.5", "radii": "0,0.1", "ratio": "yang", "ray_address": "auto",
     "relative_precision": "0.2", "reports": "json=report.json", "resize": "9", "restarts": "3",
     "rival": "second", "robust": "other.py:h", "robust_files": "h.json", "robust_normalize": "0.5/0.2",
-    "robust_weights": "h.pt", "rows": "5", "runs": "elsewhere", "samples": "500", "save": "points.npz",
+    "robust_weights": "h.pt", "rows": "5", "run_code": "", "runs": "elsewhere", "samples": "500", "save": "points.npz",
     "scenario": "cifar10", "scores": "soft", "seed": "5", "selection_samples": "50", "shard": "1/2",
     "sharpen_alpha": "0.9", "sigma": "1", "sigmas": "0.01", "slack": "0.1", "split": "test",
     "standard": "other.py:g", "standard_accuracy": "0.5", "standard_files": "g.json",
@@ -212,7 +212,7 @@ OBSERVED = {
         "certmix.studies.nuts_ablations.nuts_study", "certmix_cli.nuts.print_study",
         "certmix.files.write_atomically", "certmix.tables.formats.write_files",
     ],
-    "verify": ["certmix.verification.verify.verify", "certmix_cli.verify._show"],
+    "verify": ["certmix.verification.verify.verify", "certmix_cli.verify._show", "certmix_cli.verify.isolated"],
     "reproduce": ["certmix.certification.reproduce.reproduce"],
     "selftest": ["certmix_cli.selftest._run"],
     "train": ["certmix.training.train_to_folder"],
@@ -336,13 +336,11 @@ def observe(command, begun, held, monkeypatch):
             for target in OBSERVED[name]:
                 module, _, function = target.rpartition(".")
                 patch.setattr(import_module(module), function, recorder(function, told))
-            try:
-                done = command(*name.split(), *words)
-            except Exception as error:
-                told.append(repr(error))
-            else:
+            patch.setattr("certmix.guard.watch", recorder("watch", told))
+            done = command(*name.split(), *words)
+            if "certmix itself failed" not in done.err:
                 code, err = done.code, done.err
-                told += [done.out, done.err]
+            told += [done.out, done.err]
         after = stamps(begun)
         for path in map(Path, sorted(set(after) - set(before))):
             told.append(f"{path.relative_to(begun)} {path.read_bytes()!r}")

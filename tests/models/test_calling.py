@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -196,10 +199,46 @@ def test_out_of_memory_is_both_kinds_of_error():
     assert "mine runs out of memory with 7 inputs at once: give a smaller batch size" in str(caught.value)
 
 
-def test_interrupts_and_our_own_errors_pass():
-    for kind in (KeyboardInterrupt, ParameterError):
-        with pytest.raises(kind, match="^at most 3 rows$"):
-            call_model(limited(3, kind), X)
+def test_the_user_s_interrupts_and_our_own_errors_pass():
+    with pytest.raises(ParameterError, match="^at most 3 rows$"):
+        call_model(limited(3, ParameterError), X)
+
+    def interrupted(x):
+        signal.raise_signal(signal.SIGINT)
+
+    def handler(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for one in (signal.default_int_handler, handler):
+            signal.signal(signal.SIGINT, one)
+            with pytest.raises(KeyboardInterrupt):
+                call_model(interrupted, X)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    "kind", [KeyboardInterrupt, SystemExit, GeneratorExit, pytest.skip.Exception, EOFError]
+)
+def test_whatever_a_model_raises_is_a_failure_of_it(kind):
+    def failing(x):
+        raise kind
+
+    with pytest.raises(ModelError, match=f"fails on inputs .*: {kind.__name__}"):
+        call_model(failing, X)
+
+
+@pytest.mark.parametrize(
+    "kind", [MemoryError, partial(RuntimeError, "DefaultCPUAllocator: can't allocate memory:")]
+)
+def test_lacking_memory_is_named_with_its_remedy(kind):
+    assert call_model(limited(3, kind), X).shape == (7, 3)
+    with pytest.raises(
+        ModelError, match="even a single input is too many: give fewer --workers, free memory"
+    ):
+        call_model(limited(0, kind), X)
 
 
 def test_empty_batches_and_tracing_pass():

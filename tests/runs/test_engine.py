@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_work import Toy, alive, workers
 
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ModelError, ParameterError, RunError
 from certmix.runs import engine
 from certmix.runs.engine import TRIES, Engine, EngineChoice, Work
 
@@ -57,8 +57,8 @@ def test_an_item_that_kills_every_worker_is_named(tmp_path: Path):
         ({"start": "die"}, RunError, "3 times while they held item 0: .*__name__ == '__main__'"),
         ({"start": "refuse"}, ParameterError, "this work is refused: choose another"),
         ({"raises": (0, "mendable")}, ParameterError, "item: choose another"),
-        ({"raises": (0, "defect")}, ValueError, "a defect"),
-        ({"raises": (0, "odd")}, RuntimeError, "OddError: 1 and 2"),
+        ({"raises": (0, "defect")}, ModelError, r"ValueError: a defect in code of a model \(toy_work.py"),
+        ({"raises": (0, "odd")}, ModelError, "OddError: 1 and 2"),
     ],
     ids=str,
 )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -14,7 +18,10 @@ from certmix.pytest_plugin import FOLDERS, OPTIONS
 from certmix.selftests import SUITES
 
 DOCS = Path(__file__).parents[2] / "docs"
-WORKFLOW, HOOKS = (DOCS / "examples" / name for name in ("certmix-verify.yml", "pre-commit-config.yaml"))
+EXAMPLES = DOCS / "examples"
+WORKFLOW, HOOKS, CALLER = (
+    EXAMPLES / name for name in ("certmix-verify.yml", "pre-commit-config.yaml", "guarantee.yml")
+)
 
 
 def commands(path: Path) -> list[str]:
@@ -58,3 +65,83 @@ def test_the_pages_name_every_suite_and_setting():
     assert all(f"| `{name}` |" in page for name in SUITES)
     page = (DOCS / "testing-your-models.md").read_text()
     assert all(f"`certmix_{name}`" in page for name in {**OPTIONS, **FOLDERS})
+
+
+GUARANTEE = """\
+version = 1
+requirements = ["certified_accuracy@0.25 >= 0.25 on value"]
+data = { name = "points.npz", images = 4 }
+robust = { model = "nets.py:linear" }
+certificate = { alpha = 0.76, sigma = 0.25 }
+sampling = { samples = 200 }
+"""
+
+
+@pytest.fixture
+def workflow(tmp_path, problem, monkeypatch):
+    """Return a function that does the workflow's steps as a runner does, and says how each ended."""
+    yaml = pytest.importorskip("yaml")
+    read = yaml.safe_load(WORKFLOW.read_text())
+    called = yaml.safe_load(CALLER.read_text())["jobs"]["guarantee"]
+    assert (EXAMPLES / Path(called["uses"]).name) == WORKFLOW
+    inputs = {name: one.get("default", "") for name, one in read[True]["workflow_call"]["inputs"].items()}
+    assert set(called["with"]) <= set(inputs)
+    given = {**inputs, **called["with"], "install": "true", "resample": "1"}
+    given["selftest"] = "--suite margin-lemma --cases 2"
+
+    def filled(text):
+        return re.sub(r"\$\{\{ inputs\.([a-z-]+) \}\}", lambda found: str(given[found[1]]), str(text))
+
+    (tmp_path / "certmix").write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "from certmix_cli.main import main; main()" "$@"\n'
+    )
+    (tmp_path / "certmix").chmod(0o755)
+    job = read["jobs"]["verify"]
+    surroundings = {
+        **os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        **{name: filled(value) for name, value in job["env"].items()},
+    }  # fmt: skip
+
+    def run(leave=()):
+        ends = {}
+        for step in job["steps"]:
+            words = filled(step.get("run", ""))
+            if words and not any(part in words for part in leave):
+                shell = ["bash", "-e", "-c", words]
+                done = subprocess.run(
+                    shell, cwd=problem.folder, env=surroundings, capture_output=True, text=True
+                )
+                ends[step["name"]] = done.returncode
+                if done.returncode and "if" not in step:
+                    break
+        return ends
+
+    return run
+
+
+def test_the_workflow_s_steps_pass_and_demand_a_report_that_says_so(workflow, problem):
+    (problem.folder / "guarantee.toml").write_text(GUARANTEE)
+    ends = workflow()
+    assert set(ends.values()) == {0}
+    assert len(ends) == 5
+    report = problem.folder / "certmix-verify.json"
+    found = json.loads(report.read_text())
+    assert found["outcome"] == "holds"
+    rest = ("selftest", "guarantee check", "certmix verify")
+    report.write_text(json.dumps({**found, "outcome": "unchecked"}, indent=2))
+    assert list(workflow(leave=rest).values()) == [0, 1]
+    report.unlink()
+    assert list(workflow(leave=rest).values()) == [0, 2]
+
+
+@pytest.mark.long
+def test_the_workflow_stops_at_a_model_that_leaves(workflow, problem):
+    (problem.folder / "guarantee.toml").write_text(GUARANTEE)
+    (problem.folder / "nets.py").write_text("import os\n\n\ndef linear():\n    os._exit(0)\n")
+    assert list(workflow(leave=("selftest", "guarantee check")).values()) == [0, 2]
+    assert "os._exit" in (problem.folder / "certmix-verify.json").read_text()
+
+
+def test_the_page_holds_both_files():
+    page = (DOCS / "ci.md").read_text()
+    assert all(f"```{{literalinclude}} examples/{path.name}" in page for path in (WORKFLOW, CALLER))
