@@ -71,7 +71,7 @@ def sequential(
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Return the table, how much higher it could reach, mean samples and failure rate."""
     request = rule.request
-    walk = Walk(rule, np.zeros(len(p), np.int64), np.where(correct, 0, 1))
+    walk = Walk(rule, [np.zeros(len(p), np.int64)], np.where(correct, 0, 1))
     votes, drawn = np.zeros(len(p), np.int64), 0
     for number, samples in enumerate(walk.rule.looks):
         rows = np.flatnonzero(walk.active)
@@ -79,10 +79,10 @@ def sequential(
             break
         votes[rows] += rng.binomial(samples - drawn, p[rows])
         drawn = samples
-        walk.step(number, rows, np.stack([votes[rows], samples - votes[rows]], 1))
-    failures = float(np.mean(walk.p[walk.samples > 0] > p[walk.samples > 0]))
-    bounds = ConfidenceBounds(walk.p, walk.q, request.failure_probability, request.bound, {})
-    ahead, gains = Prospects.of(request, bounds, walk.standing, correct), []
+        walk.step(number, rows, [np.stack([votes[rows], samples - votes[rows]], 1)])
+    failures = float(np.mean(walk.p[0, walk.samples > 0] > p[walk.samples > 0]))
+    bounds = ConfidenceBounds(walk.p[0], walk.q[0], request.failure_probability, request.bound, {})
+    ahead, gains = Prospects.of(request, bounds, walk.standing(0), correct), []
     for _, certificate, alpha in request.rows():
         now, then = (
             radii_of(one, sigma=request.sigma, alpha=alpha, certificate=certificate).radius

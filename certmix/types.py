@@ -112,7 +112,8 @@ class CertifiedAccuracy:
     ``interval`` holds each accuracy's two-sided 95 % Clopper-Pearson interval over images, (low, high).
     ``could_reach`` and ``mean_radius_could_reach`` are what the figures could still become with all samples
     that were allowed, at most and with probability 97.5 %: estimates; where all were drawn, the figures
-    themselves.  ``clean_accuracy`` is the classifier's own, None where unknown.
+    themselves.  ``clean_accuracy`` is the classifier's own, None where unknown; so are ``alpha``, the
+    ``gate`` of h's votes and g's temperature.
     """
 
     classifier: str
@@ -123,6 +124,9 @@ class CertifiedAccuracy:
     clean_accuracy: float | None = None
     could_reach: tuple[float, ...] = ()
     mean_radius_could_reach: float = float("nan")
+    alpha: float | None = None
+    gate: float = 0.0
+    standard_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.could_reach:
@@ -148,6 +152,7 @@ class Curve:
     """What a plot needs of one row: the radii of rightly classified images.
 
     ``reach``, float64 (k, 2), holds radii and shares of images that could reach them, None if all were drawn.
+    ``alpha``, ``gate`` and ``standard_temperature`` are as of `CertifiedAccuracy`.
     """
 
     classifier: str
@@ -156,6 +161,9 @@ class Curve:
     images: int
     clean_accuracy: float | None
     reach: FloatArray | None = None
+    alpha: float | None = None
+    gate: float = 0.0
+    standard_temperature: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,12 @@ name the run folder.
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @sigma_option
 @options(
-    CertifyRequest, only=("alpha", "certificates", "bound", "failure_probability", "radii"),
+    CertifyRequest,
+    only=(
+        "alpha", "certificates", "bound", "failure_probability", "radii", "gate", "standard_temperature",
+        "tuned",
+    ),
+    gate="the run's", standard_temperature="the run's", tuned="the run's",
     alpha="the run's; 1 for files", radii="the run's; up to the largest of files",
     certificates=Option("From probabilities to radii; repeatable.", shown="the run's; all for files"),
     bound="the run's; clopper-pearson for counts; not for logs",
@@ -157,6 +162,10 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.option(
     "--standard-accuracy", type=float,
     help="Files know nothing of g: assume it right with this probability where it decides.  [default: 1]",
+)  # fmt: skip
+@options(
+    CertifyRequest, only=("gate", "standard_temperature"),
+    gate="the run's", standard_temperature="the run's",
 )  # fmt: skip
 @click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
 @click.option("--assume-selected", is_flag=True, help="Class counts: other samples chose each image's class.")

@@ -272,7 +272,7 @@ def falsify(
     if run is None:
         raise ParameterError("no run to attack: name the folder of a run of certmix certify, or use --replay")
     if (smoothed := is_smoothed(run)) is not None:
-        unused, kind = (["restarts"], "without") if smoothed else (["copies", "samples"], "under")
+        unused, kind = (["restarts"], "without") if smoothed else (["copies", "samples", "gate"], "under")
         refuse_unused(unused, f"is for classifiers {kind} noise")
     from certmix.verification.falsify.falsify import falsify
 

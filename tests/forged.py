@@ -17,6 +17,7 @@ import numpy as np
 
 import certmix
 from certmix.runs import ImageRecord, Store
+from certmix.sampling.ballots import LEVELS, Ballots
 
 NETS = '''
 import time
@@ -105,18 +106,42 @@ def images_in(database: Path) -> int:
             return 0
 
 
-def records(run: Path) -> dict[int, ImageRecord]:
+def records(run: Path, *, ballots: bool = False) -> dict[int, ImageRecord]:
     """Return what was sampled of each image."""
     with closing(Store(run / "numbers.sqlite", read_only=True)) as store:
-        return store.images()
+        return store.images(ballots=ballots)
 
 
 def edit_record(run: Path, index: int, **changes: Any) -> None:
     """Change fields of one image's record; its looks are replaced as a whole."""
     with closing(Store(run / "numbers.sqlite")) as store:
-        changed = replace(store.images()[index], **changes)
-        sql(run, "DELETE FROM cells WHERE idx = ? AND cell GLOB 'votes@*'", index)
+        changed = replace(store.images(ballots=True)[index], **changes)
+        if changes.keys() & {"selection", "estimation"} and not changed.scores:  # a forger is consistent
+            chosen = _as_sure(changed.selection, changed.selection_ballots)
+            changed = replace(changed, ballots=_cast(changed), selection_ballots=chosen)
+        for kind in ("votes", "ballots"):
+            sql(run, f"DELETE FROM cells WHERE idx = ? AND cell GLOB '{kind}@*'", index)
         store.write_images([changed])
+
+
+def _cast(record: ImageRecord) -> dict[int, Ballots]:
+    """Return ballots of changed votes, look by look as sure as those that were."""
+    found, before, cast = {}, np.zeros_like(record.selection), Ballots.of([])
+    for n, votes in sorted(record.estimation.items()):
+        cast = cast + _as_sure(np.maximum(votes - before, 0), record.ballots.get(n))
+        found[n], before = cast, votes
+    return found
+
+
+def _as_sure(votes: np.ndarray, like: Ballots | None) -> Ballots:
+    """Return ballots of votes with each class's levels as in others, level 10 where it has none there."""
+    codes: list[int] = []
+    for label in np.flatnonzero(votes > 0).tolist():
+        ours = (like.codes // LEVELS == label) if like is not None else np.zeros(0, bool)
+        levels = np.zeros(0, np.int64) if like is None else np.repeat(like.codes[ours], like.counts[ours])
+        pick = np.linspace(0, len(levels) - 1, int(votes[label])).round().astype(int)
+        codes += levels[pick].tolist() if len(levels) else [label * LEVELS + 10] * int(votes[label])
+    return Ballots.of(codes)
 
 
 def edit_vectors(run: Path, cell: str, edit: Callable[[Any], Any], at: Sequence[int] | None = None) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from certmix.bounds.bound import Bound, check_counts, check_failure_probability
 from certmix.bounds.statistics import ScoreStatistics
-from certmix.errors import check_choice
+from certmix.errors import ParameterError, check_choice
 from certmix.lazy import LazyTable, lazily
 from certmix.sampling.schedule import share
 from certmix.types import ConfidenceBounds, IntArray
@@ -57,6 +59,8 @@ def bound_counts(
     failure_probability: float,
     bound: str = "clopper-pearson",
     look: int | None = None,
+    *,
+    gated: bool = False,
 ) -> ConfidenceBounds:
     """Return the bounds of a named method from votes; ParameterError for arguments out of range.
 
@@ -73,8 +77,13 @@ def bound_counts(
         its share of the failure probability (`certmix.sampling.schedule.share`).  All looks' bounds then hold
         together, whatever made the sampling stop, and the best so far may be used.  None: the number of
         samples was fixed beforehand.
+    gated
+        The last column of `counts` holds abstentions: votes behind a gate.
     """
-    return _bounded(bounds_of("hard"), bound, look, failure_probability, *check_counts(counts, selected))
+    counts, selected = check_counts(counts, selected)
+    if gated and np.any(selected >= counts.shape[1] - 1):
+        raise ParameterError("the selected class is the column of abstentions: choose among the others")
+    return _bounded(bounds_of("hard"), bound, look, failure_probability, counts, selected, gated=gated)
 
 
 def bound_scores(
@@ -99,10 +108,26 @@ def bound_scores(
     return _bounded(bounds_of("soft", distribution=False), bound, look, failure_probability, statistics)
 
 
-def _bounded(table: LazyTable, name: str, look: int | None, delta: float, *evidence: Any) -> ConfidenceBounds:
+def bound_behind_gate(bound: str) -> str:
+    """Return the bound of votes behind a gate: the two-sided one for ``clopper-pearson``, else the same.
+
+    With q = 1 - p each abstention would count for the rival.  ParameterError if abstentions are not for it.
+    """
+    name = "clopper-pearson-two-sided" if bound == "clopper-pearson" else bound
+    if BOUNDS[name].behind_gate is None:
+        able = ", ".join(one for one in bounds_of("hard") if BOUNDS[one].behind_gate is not None)
+        raise ParameterError(f"bound {bound!r} is not for votes behind a gate, which may abstain: use {able}")
+    return name
+
+
+def _bounded(
+    table: LazyTable, name: str, look: int | None, delta: float, *evidence: Any, gated: bool = False
+) -> ConfidenceBounds:
     check_choice("bound", name, table)
     spent = check_failure_probability(delta)
+    name = bound_behind_gate(name) if gated else name
     if look is not None and not table[name].time_uniform:
         spent *= share(look)
-    p, q = table[name].compute(*evidence, spent)
+    compute = table[name].behind_gate if gated else table[name].compute
+    p, q = compute(*evidence, spent)
     return ConfidenceBounds(p, q, spent, name, table[name].split(spent))

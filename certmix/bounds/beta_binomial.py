@@ -57,13 +57,22 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, failure_probability: fl
 
 def _joint(counts: IntArray, selected: IntArray, failure_probability: float) -> Pair:
     """p and q at half of the failure probability each; the number of samples may depend on what was seen."""
+    return _both(counts, selected, failure_probability, counts.sum(1))
+
+
+def _behind_gate(counts: IntArray, selected: IntArray, failure_probability: float) -> Pair:
+    """The same of votes that may abstain (last column)."""
+    return _both(counts[:, :-1], selected, failure_probability, counts.sum(1))
+
+
+def _both(counts: IntArray, selected: IntArray, failure_probability: float, trials: IntArray) -> Pair:
     votes, rival = selected_and_runner_up(counts, selected)
-    p = lower_bound(votes, counts.sum(1), failure_probability / 2)
-    q = upper_bound(rival, counts.sum(1), failure_probability / 2)
+    p = lower_bound(votes, trials, failure_probability / 2)
+    q = upper_bound(rival, trials, failure_probability / 2)
     return p, np.minimum(q, np.nextafter(1.0 - p, 2.0))
 
 
 BOUND = Bound(
     "beta-binomial", "mixture martingale: votes, at any number of samples", "hard", _joint,
-    time_uniform=True, averaged=True,
+    time_uniform=True, averaged=True, behind_gate=_behind_gate,
 )  # fmt: skip

@@ -40,6 +40,9 @@ class Bound:
         It holds for the average mean of samples with unequal means (Hoeffding 1956, 1963).
     distribution
         It bounds distributions, not means: radii of ``exact`` only, after a fixed number of samples.
+    behind_gate
+        The bound of votes of which some abstain, None if there is none: ``(counts (m, c + 1), selected (m,),
+        failure probability) -> (p, q)``, the last column the abstentions, which are nobody's votes.
     plain
         The same for one image straight from the formula, not rounded and sharing no code:
         ``(counts (c,), selected, failure probability)`` or ``(statistics, failure probability) -> (p, q)``,
@@ -54,6 +57,7 @@ class Bound:
     time_uniform: bool = False
     averaged: bool = False
     distribution: bool = False
+    behind_gate: Callable[..., Any] | None = None
     plain: Callable[..., tuple[float, float]] | None = None
 
     def split(self, failure_probability: float) -> dict[str, float]:

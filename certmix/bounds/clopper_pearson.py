@@ -184,11 +184,21 @@ def _two_sided(counts: IntArray, selected: IntArray, failure_probability: float)
     `certmix.bounds.means` says why no division by the number of rivals is needed.
     """
     votes, rival = selected_and_runner_up(counts, selected)
-    trials, half = counts.sum(1), failure_probability / 2
-    p = np.atleast_1d(lower_bound(votes, trials, half))
-    q = np.atleast_1d(upper_bound(rival, trials, half))
+    p, q = _both(votes, rival, counts.sum(1), failure_probability)
     p = np.maximum(p, np.nextafter(1.0 - (counts.shape[1] - 1) * q * (1 + 1e-15), 0.0))
     return p, np.minimum(q, _complement(p))
+
+
+def _behind_gate(counts: IntArray, selected: IntArray, failure_probability: float) -> Pair:
+    """The same of votes that may abstain (last column): they add up to at most 1, which says nothing of p."""
+    votes, rival = selected_and_runner_up(counts[:, :-1], selected)
+    p, q = _both(votes, rival, counts.sum(1), failure_probability)
+    return p, np.minimum(q, _complement(p))
+
+
+def _both(votes: IntArray, rival: IntArray, trials: IntArray, failure_probability: float) -> Pair:
+    half = failure_probability / 2
+    return np.atleast_1d(lower_bound(votes, trials, half)), np.atleast_1d(upper_bound(rival, trials, half))
 
 
 def _complement(p: FloatArray) -> FloatArray:
@@ -197,9 +207,9 @@ def _complement(p: FloatArray) -> FloatArray:
 
 
 ONE_SIDED = Bound(
-    "clopper-pearson", "exact for votes; q = 1 - p", "hard", _one_sided, parts=("p",), averaged=True
-)
+    "clopper-pearson", "exact for votes; q = 1 - p", "hard", _one_sided, parts=("p",), averaged=True,
+)  # fmt: skip
 TWO_SIDED = Bound(
     "clopper-pearson-two-sided", "exact for votes; q from the votes of all rivals", "hard", _two_sided,
-    averaged=True,
+    averaged=True, behind_gate=_behind_gate,
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from certmix.bounds import BOUNDS, bound_counts, bound_scores, clopper_pearson
 from certmix.bounds.bound import LayerBounds, allow_for_noise
 from certmix.bounds.layers import bound_layers, layered_radii
 from certmix.bounds.statistics import MOST_SAMPLES, SUMS, ScoreStatistics, start, update
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, Row
 from certmix.certification.stopping import Prospects, Rule, Standing, Walk
 from certmix.errors import ModelError, ParameterError
 from certmix.radii import certify_radii, margin_slack_of
@@ -45,17 +45,35 @@ _rule = lru_cache(maxsize=8)(Rule)
 
 
 @dataclass(frozen=True)
-class Bounded:
-    """The images that want no more samples, their bounds and the samples behind these; ``waiting`` is of all.
+class View:
+    """h behind one gate: its bounds, its classes (m,), -1 for none, and where the images stopped.
 
-    ``standing`` is where the images stopped; None where all have all samples.
+    `standing` is None where all have all samples.
     """
 
-    records: Records
     bounds: ConfidenceBounds | LayerBounds
+    selected: IntArray
+    standing: Standing | None = None
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """The images that want no more samples, h behind each gate, and their samples; ``waiting`` is of all."""
+
+    records: Records
+    views: dict[float, View]
     samples: IntArray
     waiting: NDArray[np.bool_]
-    standing: Standing | None = None
+
+    @property
+    def first(self) -> View:
+        """h as the run counts its votes."""
+        return next(iter(self.views.values()))
+
+    @property
+    def bounds(self) -> ConfidenceBounds | LayerBounds:
+        """The bounds of that h."""
+        return self.first.bounds
 
 
 def bound_records(
@@ -76,56 +94,72 @@ def bound_records(
             f"the model's logits depend on a row's place in the batch, where bound {request.bound} does "
             f"not hold: use {others} (docs/noise.md#rows-of-a-batch)"
         )
-    selected, delta = records.selected, request.failure_probability
+    delta, hard, gates = request.failure_probability, request.scores == "hard", request.gates
+    behind = [records.behind(gate) for gate in gates]
     # What the bounds are computed from, by number of samples: votes or score statistics.
-    evidence = records.votes if request.scores == "hard" else records.scores
-    bounds: ConfidenceBounds | LayerBounds
+    evidence = [one.votes if hard else one.scores for one in behind]
+    bounds: list[ConfidenceBounds | LayerBounds] = []
+    standing: list[Standing | None] = [None] * len(gates)
     if request.goal != "fixed":
-        walk = Walk(_rule(request), selected, records.labels)
+        walk = Walk(_rule(request), [one.selected for one in behind], records.labels)
         for number, samples_of in enumerate(walk.rule.looks):
-            look = evidence.get(samples_of)
+            look = evidence[0].get(samples_of)
             rows = look.rows if look is not None else np.empty(0, np.int64)
             rows = rows if every_look else rows[walk.active[rows]]
             if look is None or len(rows) == 0:
                 break
-            for part in pieces(rows, records.selection.shape[1]):
-                walk.step(number, part, look.of(part))
-        waiting, stood, split = walk.active & (not every_look), walk.standing, bound.split(delta)
+            for part in pieces(rows, records.selection.shape[1] * len(gates)):
+                walk.step(number, part, [looks_of[samples_of].of(part) for looks_of in evidence])
+        waiting = walk.active & (not every_look)
         done, samples = ~waiting, walk.samples[~waiting]
-        bounds = ConfidenceBounds(walk.p[done], walk.q[done], delta, request.bound, split)
-        standing = Standing(stood.look[done], stood.mean[done], stood.spread[done])
+        for k, gate in enumerate(gates):
+            name = request.bound_at(gate)
+            split = BOUNDS[name].split(delta)
+            bounds.append(ConfidenceBounds(walk.p[k, done], walk.q[k, done], delta, name, split))
+            standing[k] = walk.standing(k).of(done)
     else:
-        waiting, standing = np.ones(len(records), bool), None
-        bounds = ConfidenceBounds(np.zeros(0), np.ones(0), delta, request.bound, {})
-        if (look := evidence.get(request.samples)) is not None:
+        waiting = np.ones(len(records), bool)
+        for one, looks_of, gate in zip(behind, evidence, gates, strict=True):
+            if (look := looks_of.get(request.samples)) is None:
+                name = request.bound_at(gate)
+                bounds.append(ConfidenceBounds(np.zeros(0), np.ones(0), delta, name, {}))
+                continue
             waiting[look.rows] = False
-            bounds = _fixed_bounds(look.of(look.rows), selected[look.rows], request)
+            bounds.append(_fixed_bounds(look.of(look.rows), one.selected[look.rows], request, gate))
         samples = np.full(int((~waiting).sum()), request.samples)
     kept = records.take(np.flatnonzero(~waiting))
     # What the noise costs each image, a probability, and what the grid costs it, an l2 distance.
-    bounds = allow_for_noise(bounds, kept.noise_error, kept.lost)
-    return Bounded(kept, bounds, samples, waiting, standing)
+    views = {
+        gate: View(allow_for_noise(bound, kept.noise_error, kept.lost), one.selected[~waiting], stood)
+        for gate, bound, one, stood in zip(gates, bounds, behind, standing, strict=True)
+    }
+    return Bounded(kept, views, samples, waiting)
 
 
 def _fixed_bounds(
-    complete: Any, selected: IntArray, request: CertifyRequest
+    complete: Any, selected: IntArray, request: CertifyRequest, gate: float = 0.0
 ) -> ConfidenceBounds | LayerBounds:
+    delta = request.failure_probability
     if request.scores == "hard":
-        return bound_counts(np.asarray(complete), selected, request.failure_probability, request.bound)
+        counts, has_class = np.asarray(complete), selected >= 0
+        found = bound_counts(counts, np.maximum(selected, 0), delta, request.bound, gated=gate > 0)
+        p, q = np.where(has_class, found.p_lower, 0.0), np.where(has_class, found.q_upper, 1.0)
+        return replace(found, p_lower=p, q_upper=q)
     if BOUNDS[request.bound].distribution:
-        return bound_layers(complete, request.failure_probability)
-    return bound_scores(complete, request.failure_probability, request.bound)
+        return bound_layers(complete, delta)
+    return bound_scores(complete, delta, request.bound)
 
 
-def unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds | LayerBounds:
-    """Return the bounds of one image whose samples all agree fully."""
-    delta, bound, one = request.failure_probability, request.bound, np.eye(1, classes, dtype=np.int64)
+def unanimous(request: CertifyRequest, classes: int, gate: float = 0.0) -> ConfidenceBounds | LayerBounds:
+    """Return the bounds of one image whose samples all agree fully, behind a gate."""
+    delta, bound, gated = request.failure_probability, request.bound, gate > 0
+    one = np.eye(1, classes + gated, dtype=np.int64)
     selected, hard = np.zeros(1, np.int64), request.scores == "hard"
     if request.goal == "fixed":
         agreed = one[0] * request.samples if hard else _agreed(classes, request.samples)
-        return _fixed_bounds([agreed], selected, request)
+        return _fixed_bounds([agreed], selected, request, gate)
     found = [
-        bound_counts(one * n, selected, delta, bound, k)
+        bound_counts(one * n, selected, delta, bound, k, gated=gated)
         if hard
         else bound_scores([_agreed(classes, n)], delta, bound, k)
         for k, n in enumerate(looks(request.samples))
@@ -134,7 +168,7 @@ def unanimous(request: CertifyRequest, classes: int) -> ConfidenceBounds | Layer
         np.max([each.p_lower for each in found], axis=0),
         np.min([each.q_upper for each in found], axis=0),
     )
-    return ConfidenceBounds(p, q, delta, bound, BOUNDS[bound].split(delta))
+    return ConfidenceBounds(p, q, delta, request.bound_at(gate), BOUNDS[request.bound_at(gate)].split(delta))
 
 
 def _agreed(classes: int, samples: int) -> ScoreStatistics:
@@ -157,11 +191,18 @@ def radii_of(
     return certify_radii(bounds, sigma=sigma, alpha=alpha, certificate=certificate, margin_slack=slack)
 
 
-def radii_of_rows(bounds: ConfidenceBounds | LayerBounds, request: CertifyRequest) -> list[CertifiedRadii]:
-    """Return the certified radii of each row of a table."""
+def bounds_of(views: Mapping[float, Any]) -> dict[float, Any]:
+    """Return the bounds behind each gate, of views or of prospects."""
+    return {gate: view.bounds for gate, view in views.items()}
+
+
+def radii_of_rows(
+    bounds: Mapping[float, ConfidenceBounds | LayerBounds], request: CertifyRequest
+) -> list[CertifiedRadii]:
+    """Return the certified radii of each row of a table, from the bounds behind each gate."""
     return [
-        radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate)
-        for _, certificate, alpha in request.rows()
+        radii_of(bounds[row.gate], sigma=request.sigma, alpha=row.alpha, certificate=row.certificate)
+        for row in request.rows()
     ]
 
 
@@ -171,6 +212,7 @@ class Outcomes:
 
     ``robust``, ``standard`` and ``mixed`` are predicted classes (None without a standard model, or where
     one of its answers is lacking); ``radii`` those of h alone, then of the mix, one for each row.
+    ``gated`` are the classes of the tuned row's h, -1 for none, and of its mix.
     """
 
     indices: IntArray
@@ -179,13 +221,22 @@ class Outcomes:
     standard: IntArray | None = None
     mixed: IntArray | None = None
     radii: tuple[CertifiedRadii, ...] = ()
+    gated: tuple[IntArray, IntArray | None] | None = None
+
+    def answers(self, classifier: str) -> tuple[IntArray, IntArray | None]:
+        """Return the classes (m,) that a row's certificates are about, and those that it predicts."""
+        if classifier == "gated":
+            assert self.gated is not None
+            return self.gated
+        return self.robust, self.robust if classifier == "robust" else self.mixed
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A table with its curves, and what is behind it; ``bounds`` and ``records`` where there is noise.
 
-    ``prospects`` are those of its images, None where all have all samples.
+    ``bounds`` are those of h as the run counts its votes, ``views`` h behind each gate, and ``prospects``
+    those of its images by gate, None where all have all samples.
     """
 
     summary: Summary
@@ -193,7 +244,8 @@ class Evaluation:
     outcomes: Outcomes
     bounds: ConfidenceBounds | LayerBounds | None = None
     records: Sequence[ImageRecord] = ()
-    prospects: Prospects | None = None
+    views: dict[float, View] = field(default_factory=dict)
+    prospects: dict[float, Prospects] | None = None
 
     @property
     def radii(self) -> tuple[CertifiedRadii, ...]:
@@ -231,8 +283,9 @@ class CertifyResult:
 
 def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, float]]:
     """Return (classifier, certificate, largest radius) of each row: all samples agree."""
-    found = zip(request.rows(), radii_of_rows(unanimous(request, classes), request), strict=True)
-    return [(classifier, name, float(radii.radius[0])) for (classifier, name, _), radii in found]
+    agreed = {gate: unanimous(request, classes, gate) for gate in request.gates}
+    found = zip(request.rows(), radii_of_rows(agreed, request), strict=True)
+    return [(row.classifier, row.certificate, float(radii.radius[0])) for row, radii in found]
 
 
 @lru_cache(maxsize=1 << 12)  # a trade-off asks for the same at many alphas
@@ -269,45 +322,71 @@ def table_row(
 def outcomes_of(
     records: Iterable[ImageRecord],
     standard: Mapping[int, FloatArray],
-    alpha: float,
+    rows: Sequence[Row],
     radii: tuple[CertifiedRadii, ...] = (),
 ) -> Outcomes:
     """Return what records say; the mix's classes are a plug-in estimate from the selection samples."""
-    records = Records.of(records)
-    about, g = (records.indices, records.labels, records.selected), Answers.of(standard).rows(records.indices)
-    if g is None or not len(records):
-        return Outcomes(*about, radii=radii)
-    mixed = (1 - alpha) * g + alpha * records.frequencies
-    return Outcomes(*about, g.argmax(1), mixed.argmax(1), radii)
+    records, of = Records.of(records), {row.classifier: row for row in rows}
+    g = Answers.of(standard).rows(records.indices) if len(records) else None
+
+    def answers(row: Row) -> tuple[IntArray, IntArray | None]:
+        behind = records.behind(row.gate)
+        if g is None:
+            return behind.selected, None
+        mixed = (1 - row.alpha) * sharpened(g, row.temperature) + row.alpha * behind.frequencies
+        return behind.selected, mixed.argmax(1)
+
+    selected, mixed = answers(of["mixed"])
+    gated = answers(of["gated"]) if "gated" in of else None
+    standard_classes = None if g is None else g.argmax(1)
+    return Outcomes(records.indices, records.labels, selected, standard_classes, mixed, radii, gated)
+
+
+def sharpened(probabilities: FloatArray, temperature: float) -> FloatArray:
+    """Return g's probabilities (m, c) with its logits divided by a temperature; 0 is one-hot, the first of
+    equals."""
+    if temperature == 1.0:
+        return probabilities
+    if temperature == 0.0:
+        return np.eye(probabilities.shape[1])[probabilities.argmax(1)]
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities) - np.log(probabilities.max(1, keepdims=True))
+    powers = np.exp(logits / temperature)
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float64)
 
 
 def clean_accuracy(found: Outcomes) -> CleanAccuracy:
     """Return the shares of images that are right without perturbation; None for what is not known."""
-    shares = [
-        None if predicted is None or not len(found.labels) else float(np.mean(predicted == found.labels))
-        for predicted in (found.standard, found.robust, found.mixed)
-    ]
-    return CleanAccuracy(*shares)
+    predicted = (found.standard, found.robust, found.mixed)
+    return CleanAccuracy(*(None if one is None else _share(one == found.labels) for one in predicted))
+
+
+def _share(right: NDArray[np.bool_]) -> float | None:
+    return float(np.mean(right)) if len(right) else None
 
 
 def tabulate(
     found: Outcomes,
-    classifiers: Sequence[str],
+    classifiers: Sequence[Row],
     columns: tuple[float, ...],
-    ahead: Sequence[FloatArray] = (),
-    prospects: Prospects | None = None,
+    likely_of: Sequence[FloatArray] = (),
+    prospects: Mapping[float, Prospects] | None = None,
 ) -> tuple[tuple[CertifiedAccuracy, ...], tuple[Curve, ...]]:
-    """Return the rows of a table and its curves; `ahead` are each row's radii for the `prospects`."""
-    correct, clean = found.robust == found.labels, clean_accuracy(found)
+    """Return the rows of a table and its curves; `likely_of` are each row's radii for the `prospects`."""
     rows, curves = [], []
-    for k, (classifier, radii) in enumerate(zip(classifiers, found.radii, strict=True)):
-        accuracy = clean.robust if classifier == "robust" else clean.mixed
-        likely, reach = ahead[k] if prospects is not None else None, None
-        if prospects is not None and likely is not None:
-            reach = reach_curve(radii.radius, likely, correct, columns, prospects)
-        rows.append(table_row(classifier, radii, correct, columns, accuracy, prospects, likely))
+    for k, (row, radii) in enumerate(zip(classifiers, found.radii, strict=True)):
+        selected, predicted = found.answers(row.classifier)
+        correct = selected == found.labels
+        accuracy = None if predicted is None else _share(predicted == found.labels)
+        ahead = None if prospects is None else prospects[row.gate]
+        likely, reach = likely_of[k] if ahead is not None else None, None
+        if ahead is not None and likely is not None:
+            reach = reach_curve(radii.radius, likely, correct, columns, ahead)
+        made = table_row(row.classifier, radii, correct, columns, accuracy, ahead, likely)
+        rows.append(replace(made, alpha=row.alpha, gate=row.gate, standard_temperature=row.temperature))
         kept = radii.radius[correct & (radii.radius > 0)]
-        curves.append(Curve(classifier, radii.certificate, kept, len(correct), accuracy, reach))
+        own = row.alpha, row.gate, row.temperature
+        curves.append(Curve(row.classifier, radii.certificate, kept, len(correct), accuracy, reach, *own))
     return tuple(rows), tuple(curves)
 
 
@@ -359,22 +438,24 @@ def evaluate(
         Further fields of `Summary`: names, notes, details.
     """
     bounded = bound_records(records, request, every_look=every_look)
-    kept, bounds = bounded.records, bounded.bounds
+    kept, views, rows_of = bounded.records, bounded.views, request.rows()
     if not len(kept):
         summary = Summary(
             request.sigma, request.alpha, 0, request.failure_probability, request.radii,
             CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
             planned_images=planned, **about,
         )  # fmt: skip
-        return Evaluation(summary, (), outcomes_of((), {}, request.alpha), bounds)
-    radii = tuple(radii_of_rows(bounds, request))
-    found = outcomes_of(kept, probabilities, request.alpha, radii)
-    prospects, ahead = None, []
-    if bounded.standing is not None and isinstance(bounds, ConfidenceBounds):
-        prospects = Prospects.of(request, bounds, bounded.standing, found.robust == found.labels)
-        ahead = [each.radius for each in radii_of_rows(prospects.bounds, request)]
-    classifiers = [classifier for classifier, _, _ in request.rows()]
-    rows, curves = tabulate(found, classifiers, request.radii, ahead, prospects)
+        return Evaluation(summary, (), outcomes_of((), {}, rows_of), bounded.bounds, views=views)
+    radii = tuple(radii_of_rows(bounds_of(views), request))
+    found = outcomes_of(kept, probabilities, rows_of, radii)
+    prospects, ahead = {}, []
+    for gate, view in views.items():
+        if view.standing is not None and isinstance(view.bounds, ConfidenceBounds):
+            right = view.selected == found.labels
+            prospects[gate] = Prospects.of(request, view.bounds, view.standing, right, gate)
+    if prospects:
+        ahead = [each.radius for each in radii_of_rows(bounds_of(prospects), request)]
+    rows, curves = tabulate(found, rows_of, request.radii, ahead, prospects or None)
     about = {**about, "details": (*about.get("details", ()), *_noise_notes(kept))}
     summary = Summary(
         request.sigma, request.alpha, len(kept), request.failure_probability, request.radii,
@@ -386,7 +467,7 @@ def evaluate(
         goal=request.goal, bound=request.bound, samples=request.samples,
         selection_samples=request.selection_samples, seed=request.seed, **about,
     )  # fmt: skip
-    return Evaluation(summary, curves, found, bounds, kept, prospects)
+    return Evaluation(summary, curves, found, bounded.bounds, kept, views, prospects or None)
 
 
 def _noise_notes(records: Records) -> list[str]:
@@ -408,7 +489,7 @@ def _noise_notes(records: Records) -> list[str]:
 def log_columns(evaluation: Evaluation) -> tuple[IntArray, IntArray, IntArray, FloatArray, FloatArray]:
     """Return index, label, prediction or -1, radius, and seconds of the robust classifier, (m,) each."""
     robust, records = evaluation.radii[0], Records.of(evaluation.records)
-    predicted = np.where(robust.status == Status.ABSTAIN, -1, records.selected)
+    predicted = np.where(robust.status == Status.ABSTAIN, -1, evaluation.outcomes.robust)
     radius = np.where(robust.status == Status.CERTIFIED, robust.radius, 0.0)
     return records.indices, records.labels, predicted, radius, records.seconds
 

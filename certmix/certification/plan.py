@@ -237,7 +237,7 @@ def _simulated(request: CertifyRequest, truth: Truth) -> tuple[np.ndarray, float
         return np.full(len(truth.right), request.samples), kept
     rule = Rule(request)
     rng = np.random.default_rng(0)
-    walk = Walk(rule, np.zeros(len(truth.right), np.int64), np.where(truth.right, 0, 1))
+    walk = Walk(rule, [np.zeros(len(truth.right), np.int64)], np.where(truth.right, 0, 1))
     votes, before, kept = np.zeros(len(truth.right), np.int64), 0, 0.0
     for number, samples in enumerate(rule.looks):
         rows = np.flatnonzero(walk.active)
@@ -245,7 +245,7 @@ def _simulated(request: CertifyRequest, truth: Truth) -> tuple[np.ndarray, float
             break
         votes[rows] += rng.binomial(samples - before, truth.probability[rows])
         before, kept = samples, kept + len(rows)
-        walk.step(number, rows, np.stack([votes[rows], samples - votes[rows]], 1))
+        walk.step(number, rows, [np.stack([votes[rows], samples - votes[rows]], 1)])
     return walk.samples, kept / len(truth.right)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.certification.evaluate import Evaluation, Outcomes, clean_accuracy, tabulate
+from certmix.certification.evaluate import Evaluation, Outcomes, clean_accuracy, sharpened, tabulate
 from certmix.certification.request import (
     LABEL,
     ROBUST,
@@ -25,8 +25,6 @@ from certmix.runs import Store
 from certmix.text import plain_decimal
 from certmix.types import CertifiedRadii, FloatArray, IntArray, Status, Summary
 
-CLASSIFIERS = ("robust", "mixed")
-
 
 def stored_outcomes(
     request: DeterministicRequest, store: Store, indices: IntArray, labels: IntArray, cell: str | None
@@ -38,7 +36,8 @@ def stored_outcomes(
     standard = mixed = None
     if cell is not None:
         g, h = softmax_probabilities(store.read(cell, indices.tolist())), softmax_probabilities(logits)
-        standard, mixed = g.argmax(1), ((1 - request.alpha) * g + request.alpha * h).argmax(1)
+        sharp = sharpened(g, request.standard_temperature)
+        standard, mixed = g.argmax(1), ((1 - request.alpha) * sharp + request.alpha * h).argmax(1)
     radii = tuple(stored_radii(request, store, indices, alpha) for alpha in request.weights())
     return Outcomes(indices, labels, logits.argmax(1), standard, mixed, radii)
 
@@ -81,7 +80,7 @@ def evaluate_proved(
     images = len(indices)
     labels = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)
     found = stored_outcomes(request, store, indices, labels, cell)
-    rows, curves = tabulate(found, CLASSIFIERS, request.radii) if images else ((), ())
+    rows, curves = tabulate(found, request.rows(), request.radii) if images else ((), ())
     abstained = int(np.sum(found.radii[0].status == Status.ABSTAIN)) if images else None
     first, *details = _notes(request, found, described["data"]["input_range"])
     summary = Summary(

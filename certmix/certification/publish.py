@@ -53,7 +53,7 @@ def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluat
     notes += choice_notes(began_with(store), request)
     if shard is not None:
         notes.append(f"Shard {shard}: a share of the images, to be merged with the others.")
-    held, checksum = store.records(), named(described["models"]["standard"])[1]
+    held, checksum = store.records(ballots=request.gated), named(described["models"]["standard"])[1]
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
     records = held.of_images(mine)
     probabilities = {} if checksum is None else store.standard(checksum)
@@ -69,7 +69,7 @@ def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
         write_products(folder, evaluation.summary, evaluation.curves)
         if isinstance(request, CertifyRequest):
             rows = zip(*(column.tolist() for column in log_columns(evaluation)), strict=True)
-            write_log(folder / LOG, rows, request.bound)
+            write_log(folder / LOG, rows, request.bound_at(request.gate), request.gate)
         else:
             found = radii_by_image(evaluation.outcomes).items()
             lines = ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]
@@ -131,7 +131,7 @@ def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
         except ValueError:  # it was stopped before it knew
             asked = []
         if isinstance(request, CertifyRequest):
-            done = set(bound_records(store.records(), request).records.indices.tolist())
+            done = set(bound_records(store.records(ballots=request.gated), request).records.indices.tolist())
         else:
             done = set.intersection(*map(store.known, needed_cells(request)))
     if asked:

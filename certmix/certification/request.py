@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from numbers import Real
 from statistics import NormalDist
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from certmix.bounds import BOUNDS, bounds_of
+from msgspec import Meta
+
+from certmix.bounds import BOUNDS, bound_behind_gate, bounds_of
 from certmix.errors import ParameterError, check_choice
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii._checks import CONSTANTS_OF
@@ -25,9 +27,11 @@ from certmix.runs.settings import (
     divide,
     norm_name,
 )
+from certmix.sampling.ballots import LEVELS, level_of
 from certmix.sampling.devices import AUTO, PRECISIONS
 from certmix.sampling.schedule import look, looks, share
 from certmix.tables.words import DETERMINISTIC
+from certmix.text import as_given
 from certmix.types import IntArray
 
 __all__ = ["CertifyRequest", "GivenConstant", "Margin", "Shard"]
@@ -50,7 +54,9 @@ SCORES = {"hard": "the base model's answers are counted", "soft": "the softmax o
 """What is averaged over noisy copies, by name."""
 
 OPTION_OF: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "temperature": ("scores", ("soft",)),
+    "score_temperature": ("scores", ("soft",)),
+    "gate": ("scores", ("hard", None)),
+    "tuned": ("scores", ("hard", None)),
     "relative_precision": ("goal", ("radius",)),
     "settle": ("goal", ("radii", "radius", None)),
 }
@@ -86,6 +92,11 @@ def checked_radii(radii: Iterable[float]) -> tuple[float, ...]:
 Alpha = Annotated[float, Option("Mixing weight of the robust classifier, 0.5 to 1.", check=check_alpha)]
 Sampled = Annotated[Images, Option("How many images, spread over the data.", metavar="N|all")]
 
+StandardTemperature = Annotated[
+    Annotated[float, Meta(ge=0)],
+    Option("Divides g's logits; 0 takes its most probable class alone.", example="0.5"),
+]
+
 Radii = Annotated[
     tuple[float, ...],
     Option(
@@ -93,6 +104,38 @@ Radii = Annotated[
         shown="0 to the largest that --samples can certify; 0 to 8/255 in linf",
     ),
 ]  # fmt: skip
+
+
+class Row(NamedTuple):
+    """A row of the table: ``robust`` is h alone, ``mixed`` its mix at `alpha`, ``gated`` the tuned mix.
+
+    h counts votes behind `gate`, and g is at `temperature`, the standard one.
+    """
+
+    classifier: str
+    certificate: str
+    alpha: float
+    gate: float = 0.0
+    temperature: float = 1.0
+
+
+def checked_gate(gate: float) -> float:
+    """Return a gate as a quotient of whole numbers, so that equal ones are equal."""
+    return level_of(gate) / LEVELS
+
+
+def _checked_tuned(text: str) -> str:
+    """Return a file's name, ``auto`` or ``none`` as it is, and TAU,T,ALPHA in one spelling."""
+    parts = text.split(",")
+    if len(parts) != 3:
+        return text
+    try:
+        gate, temperature, alpha = map(float, parts)
+    except ValueError:
+        return text
+    if not (0 <= temperature < math.inf):
+        raise ParameterError(f"tuned = {text}: the temperature must be a number of at least 0")
+    return ",".join(as_given(one) for one in (checked_gate(gate), temperature, check_alpha(alpha)))
 
 
 class CertifyRequest(Settings, frozen=True):
@@ -138,7 +181,26 @@ class CertifyRequest(Settings, frozen=True):
     scores: Annotated[str, Option("Count the model's answers, or average its softmax.", choices=SCORES)] = (
         "hard"
     )
-    temperature: Annotated[Positive, Option("Divides the logits of soft scores.")] = 1.0
+    score_temperature: Annotated[Positive, Option("Divides the logits of soft scores.")] = 1.0
+    gate: Annotated[
+        float,
+        Option(
+            "Count a noisy copy's answer only if its largest softmax probability is at least this: in "
+            "steps of 0.05; 0 counts all.",
+            example="0.6",
+            check=checked_gate,
+        ),
+    ] = 0.0
+    standard_temperature: StandardTemperature = 1.0
+    tuned: Annotated[
+        str,
+        Option(
+            "A further row's gate, temperature of g and alpha, chosen on other images: a file of certmix "
+            "tune, or these three. auto: those of the shipped models, where g and h are these.",
+            metavar="FILE|TAU,T,ALPHA|none",
+            check=_checked_tuned,
+        ),
+    ] = AUTO
     bound: Annotated[
         str,
         Option(
@@ -185,6 +247,10 @@ class CertifyRequest(Settings, frozen=True):
                 f"samples = {self.samples}: sequential sampling looks first at {look(0)} samples; "
                 f"raise --samples or use --goal fixed"
             )
+        if self.gated:
+            if self.scores != "hard":
+                raise ParameterError(f"gate = {self.gate}: it is for votes, --scores hard")
+            bound_behind_gate(self.bound)
         if not 0 <= self.seed < 2**64:
             raise ParameterError(f"seed = {self.seed}: it must be a whole number from 0 to 2^64 - 1")
         if BOUNDS[self.bound].distribution and (self.goal != "fixed" or self.certificates != ("exact",)):
@@ -193,20 +259,42 @@ class CertifyRequest(Settings, frozen=True):
                 "--certificate exact alone"
             )
 
-    def rows(self) -> list[tuple[str, str, float]]:
-        """Return (classifier, certificate, alpha) of each row: the robust classifier alone comes first."""
-        return [("robust", "exact", 1.0)] + [("mixed", c, self.alpha) for c in self.certificates]
+    def rows(self) -> list[Row]:
+        """Return the rows of the table: the robust classifier alone comes first, the tuned mix last."""
+        mixed = [
+            Row("mixed", name, self.alpha, self.gate, self.standard_temperature) for name in self.certificates
+        ]
+        found = [Row("robust", "exact", 1.0, self.gate), *mixed]
+        numbers = self.tuned.split(",")
+        if len(numbers) == 3 and "exact" in self.certificates:
+            gate, temperature, alpha = map(float, numbers)
+            found.append(Row("gated", "exact", alpha, gate, temperature))
+        return found
 
-    def deciding(self) -> list[tuple[str, str, float]]:
+    def deciding(self) -> list[Row]:
         """Return the rows that decide when an image has enough; the first of the mix where none is exact."""
         alone, *mixed = self.rows()
-        exact = [row for row in mixed if row[1] == "exact"] or mixed[:1]
+        exact = [row for row in mixed if row.certificate == "exact"] or mixed[:1]
         return [alone, *(mixed if self.settle == "all" else exact)]
+
+    @property
+    def gates(self) -> tuple[float, ...]:
+        """The gates of all rows, that of h alone first."""
+        return tuple(dict.fromkeys(row.gate for row in self.rows()))
+
+    @property
+    def gated(self) -> bool:
+        """Whether any row counts votes behind a gate, which takes ballots."""
+        return self.gates != (0.0,)
+
+    def bound_at(self, gate: float) -> str:
+        """Return the bound of votes behind a gate."""
+        return bound_behind_gate(self.bound) if gate else self.bound
 
     @property
     def kept(self) -> str:
         """What is kept of a sample, for a run's identity: votes, or scores with their exact temperature."""
-        return "hard" if self.scores == "hard" else f"soft, temperature {float(self.temperature)!r}"
+        return "hard" if self.scores == "hard" else f"soft, temperature {float(self.score_temperature)!r}"
 
 
 NORMS = ("l2", "linf", "l1")
@@ -272,6 +360,12 @@ class Proved(Settings, frozen=True):
         """Return the alphas of the rows: h alone first, then the mix."""
         return (1.0, self.alpha)
 
+    def rows(self) -> list[Row]:
+        """Return the rows of the table."""
+        made: Any = self  # its kinds have these fields
+        mixed = Row("mixed", made.certificate, self.alpha, temperature=made.standard_temperature)
+        return [Row("robust", made.certificate, 1.0), mixed]
+
 
 class Margin(Proved, frozen=True):
     """Bound propagation through the robust classifier as it is."""
@@ -289,6 +383,7 @@ class Margin(Proved, frozen=True):
     max_radius: Annotated[
         Positive, Option("margin: largest radius that is tried.", shown="32/255 in linf, 4 in l2")
     ] = DERIVED
+    standard_temperature: StandardTemperature = 1.0
 
     def usual(self, name: str) -> Any:
         """Return the columns, and the largest radius, of the norm."""
@@ -330,6 +425,7 @@ class GivenConstant(Proved, frozen=True):
             shown="logits",
         ),
     ] = "logits"
+    standard_temperature: StandardTemperature = 1.0
 
     def usual(self, name: str) -> Any:
         """Return the columns of the norm; there is no usual constant."""

@@ -162,6 +162,11 @@ def run_certify(
     if compiled:
         check_compilable(chosen)
     loaded = load(request, sources, chosen, say)
+    if loaded.standard is None and request.standard_temperature != 1.0:
+        raise ParameterError(
+            f"standard temperature = {request.standard_temperature:g}: there is no standard model: leave it "
+            "out, or name one with --standard"
+        )
     if like is not None:
         like(loaded, chosen)
     spread_by = Engine(engine or EngineChoice(), chosen, executor)

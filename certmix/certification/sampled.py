@@ -82,7 +82,7 @@ class Sampling(Recipe):
         if asked is not None:
             return replace(self, compiled=asked)
         each = request.selection_samples + request.samples
-        jobs = self._divided(store.records())[0]
+        jobs = self._divided(store.records(ballots=True))[0]
         samples = sum(each - (0 if job.record is None else job.record.drawn) for job in jobs)
         if not samples:
             return self
@@ -120,13 +120,13 @@ class Sampling(Recipe):
         own: bool | str = PARTLY if self.compiled and self._tries_first else self.compiled
         earlier = run.described().get("compiled", False)
         compiled = own
-        if own != earlier and (stored := store.records()):
+        if own != earlier and (stored := store.records(ballots=True)):
             compiled = PARTLY if self._divided(stored)[0] else earlier
         coordinates = int(dataset.read(0).size) if len(dataset) else 0
         law, grid = noise_law(request.sigma), Grid.of(request.sigma)
         budget = {
-            "failure_probability": request.failure_probability, "bound": request.bound,
-            "split": unanimous(request, dataset.classes).split,
+            "failure_probability": request.failure_probability, "bound": request.bound_at(request.gate),
+            "split": unanimous(request, dataset.classes, request.gate).split,
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
         }  # fmt: skip
@@ -170,7 +170,7 @@ class Sampling(Recipe):
 
     def todo(self, store: Store) -> Todo:
         """Return which images want selection or estimation samples."""
-        jobs, complete = self._divided(store.records())
+        jobs, complete = self._divided(store.records(ballots=True))
         done = _found([], complete, self.request)
         here = replace(self._own, compiled=self.compiled and not self._tries_first)
         work = Work(
@@ -319,7 +319,7 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
 
 def _found(records: list[ImageRecord], done: Bounded, request: CertifyRequest, drawn: int = 0) -> Found:
     """Return what a round brought: records as they are now, and those of images that are done."""
-    right = done.records.selected == done.records.labels
+    right = done.first.selected == done.records.labels
     certified = 0
     if done.records:
         radii = radii_of(
@@ -335,16 +335,26 @@ def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[Imag
     if one.pending is not None:
         counts = one.pending.result()
         records = []
-        for image, draw, votes in zip(one.images, one.asked, counts, strict=True):  # of each stop
+        for image, draw, cast in zip(one.images, one.asked, counts, strict=True):  # of each stop
             if image.record is None:
-                records.append(image.begun(votes[0]))
+                chosen = image.begun(cast[0].votes(sampler.classes))
+                records.append(replace(chosen, selection_ballots=cast[0]))
                 continue
-            base = image.record.estimation.get(image.drawn, 0)
-            new = {stop: base + row for stop, row in zip(draw.stops, votes, strict=True)}
-            records.append(replace(image.record, estimation={**image.record.estimation, **new}))
+            before = image.record.ballots
+            if image.drawn and image.drawn not in before:
+                raise RunError(
+                    f"image {image.index} has votes without their ballots, which cannot go on: use --fresh"
+                )
+            new = {
+                stop: before[image.drawn] + ballots if image.drawn else ballots
+                for stop, ballots in zip(draw.stops, cast, strict=True)
+            }
+            votes = {stop: ballots.votes(sampler.classes) for stop, ballots in new.items()}
+            estimation = {**image.record.estimation, **votes}
+            records.append(replace(image.record, estimation=estimation, ballots={**before, **new}))
     else:
         scorers = [_Scorer(*pair, sampler.classes) for pair in zip(one.images, one.asked, strict=True)]
-        for part, scores in sampler.scores(one.asked, request.temperature):
+        for part, scores in sampler.scores(one.asked, request.score_temperature):
             scorers[part.draw].take(scores, part.begin + part.count)
         records = [scorer.record() for scorer in scorers]
     for image, record in zip(one.images, records, strict=True):

@@ -216,7 +216,7 @@ def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
     wanted = set(parts[0].planned)
     found: dict[int, tuple[ImageRecord, Part]] = {}
     for part in parts:
-        for index, record in part.store.images().items():
+        for index, record in part.store.images(ballots=True).items():
             if index not in wanted:
                 continue
             before, origin = found.get(index, (record, part))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtrik, ndtr, pdtr
 
 from certmix.bounds import BOUNDS, bound_counts, bound_scores
+from certmix.bounds.bound import selected_and_runner_up
 from certmix.bounds.statistics import SCALE, ScoreStatistics
 from certmix.certification.request import CertifyRequest
 from certmix.radii import CERTIFICATES, margin_slack_of
@@ -81,104 +82,160 @@ def thresholds(certificate: str, sigma: float, alpha: float, radii: Sequence[flo
     return high
 
 
-class Rule:
-    """The looks of a request and when to go on: the columns, or radii, of its deciding rows are one set."""
+class Part:
+    """What of a rule is about votes behind one gate: the columns, or radii, of its deciding rows."""
 
-    def __init__(self, request: CertifyRequest) -> None:
-        self.request = request
-        self.looks = looks(request.samples)
-        self._rows = [(CERTIFICATES[name].radius, alpha) for _, name, alpha in request.deciding()]
+    def __init__(self, request: CertifyRequest, gate: float) -> None:
+        self.request, self.gate = request, gate
+        self.rows = [row for row in request.deciding() if row.gate == gate]
         self._wanted = np.asarray(request.radii)
-        levels = [
-            thresholds(name, request.sigma, alpha, request.radii) for _, name, alpha in request.deciding()
-        ]
-        self._levels = np.concatenate(levels)
+        levels = [thresholds(row.certificate, request.sigma, row.alpha, request.radii) for row in self.rows]
+        self._levels = np.concatenate([np.empty(0), *levels])
         self._attainable = self._levels < 1.0 - 1e-12
         self._levels[~self._attainable] = 0.5
-        spent = tuple(request.failure_probability * share(k) for k in range(len(self.looks)))
-        wanted, price = tuple(self._levels.tolist()), PRICE / request.samples
-        self._border = give_up_below(self.looks, spent, wanted, price)
+        steps = looks(request.samples)
+        each = request.failure_probability / (2 if gate else 1)
+        spent, price = tuple(each * share(k) for k in range(len(steps))), PRICE / request.samples
+        wanted = tuple(self._levels.tolist())
+        self._border = give_up_below(steps, spent, wanted, price) if self.rows else None
+        far = np.linspace(0.0, 1.25 * max(request.radii) + 1e-9, 400)
+        self._lines = [  # radius -> the least p for it, with q = 1 - p
+            (far, thresholds(row.certificate, request.sigma, row.alpha, far.tolist()))
+            for row in self.rows * (gate > 0)
+        ]
 
-    def goes_on(
-        self, number: int, mean: FloatArray, spread: FloatArray | None, p: FloatArray, q: FloatArray
-    ) -> BoolArray:
-        """Return for each image (m,) whether look `number` should be followed by another.
+    def goes_on(self, number: int, at: Standing, p: FloatArray, q: FloatArray) -> BoolArray:
+        """Return for each image (m,) whether look `number`, which is not the last, should be followed.
 
-        `mean` and `spread` are those of one score of the selected class, the spread None for votes; `p` and
-        `q` are the best bounds so far.
+        `at` are those images' means, and `p` and `q` the best bounds so far.
         """
-        if number + 1 >= len(self.looks):
-            return np.zeros(len(mean), bool)
-        radii = self._reached(p, q)
+        if self._border is None:
+            return np.zeros(len(p), bool)
+        radii, steps = self._reached(p, q), looks(self.request.samples)
         if self.request.goal == "radius":  # while one could still grow, to the upper end of the same width
-            optimistic = np.minimum(1.0, 2 * mean - p)
-            most = self._reached(optimistic, np.minimum(q, 1.0 - optimistic))
-            result = np.zeros(len(mean), bool)
-            for radius, largest in zip(radii, most, strict=True):
+            best_p = np.minimum(1.0, 2 * at.mean - p)
+            best_q = np.maximum(0.0, 2 * at.rival - q) if self.gate else 1.0 - best_p
+            result = np.zeros(len(p), bool)
+            for radius, largest in zip(radii, self._reached(best_p, np.minimum(q, best_q)), strict=True):
                 result |= radius < (1 - self.request.relative_precision) * largest
             return result
         reached = [np.where(self._wanted > 0, r[:, None] >= self._wanted, r[:, None] > 0) for r in radii]
         open_ = ~np.concatenate(reached, 1) & self._attainable
-        deviation = np.sqrt(self._levels * (1 - self._levels)) if spread is None else spread[:, None]
-        surplus = np.sqrt(self.looks[number]) * (mean[:, None] - self._levels) / deviation
+        if self.gate:
+            mean, deviation = self._as_if_two(at, steps[number])
+        else:
+            mean = at.mean[:, None]
+            votes = np.sqrt(self._levels * (1 - self._levels))
+            deviation = np.where(np.isnan(at.spread)[:, None], votes, at.spread[:, None])
+        surplus = np.sqrt(steps[number]) * (mean - self._levels) / deviation
         return (open_ & (surplus >= self._border[number])).any(1)
+
+    def _as_if_two(self, at: Standing, samples: int) -> tuple[FloatArray, FloatArray]:
+        """Return the shares (m, thresholds) that votes between two classes would need for the radii they seem
+        to have, and their deviations; estimates, which only say when to stop."""
+        mean = (at.mean * samples + 0.5) / (samples + 1)
+        rival = np.minimum((at.rival * samples + 0.5) / (samples + 1), 1.0 - mean)
+        margin, columns = mean - rival, len(self._wanted)
+        found = [
+            np.where(radius > 0, np.interp(radius, *line), 0.5 * (1 + margin))
+            for radius, line in zip(self._reached(mean, rival), self._lines, strict=True)
+        ]
+        deviation = 0.5 * np.sqrt(np.maximum(mean + rival - margin**2, 1e-12))
+        return np.repeat(np.stack(found, 1), columns, axis=1), deviation[:, None]
 
     def _reached(self, p: FloatArray, q: FloatArray) -> list[FloatArray]:
         """Return the radii (m,) of each deciding row."""
         return [
-            radius(p, q, self.request.sigma, alpha, margin_slack=margin_slack_of(alpha))
-            for radius, alpha in self._rows
+            CERTIFICATES[row.certificate].radius(
+                p, q, self.request.sigma, row.alpha, margin_slack=margin_slack_of(row.alpha)
+            )
+            for row in self.rows
         ]
+
+
+class Rule:
+    """The looks of a request and when to go on: while any gate's part of it wants more."""
+
+    def __init__(self, request: CertifyRequest) -> None:
+        self.request, self.looks = request, looks(request.samples)
+        self.parts = [Part(request, gate) for gate in request.gates]
 
 
 @dataclass(frozen=True)
 class Standing:
     """Where images (m,) stopped: the number of their last look, -1 before the first, and what it showed.
 
-    `mean` and `spread` are those of one score of the selected class; the spread is NaN for votes.
+    `mean` and `spread` are those of one score of the selected class, the spread NaN for votes, and `rival` is
+    the largest mean vote of another class.
     """
 
     look: IntArray
     mean: FloatArray
     spread: FloatArray
+    rival: FloatArray
+
+    def of(self, rows: IntArray | BoolArray) -> Standing:
+        """Return that of some images."""
+        return Standing(self.look[rows], self.mean[rows], self.spread[rows], self.rival[rows])
 
 
 class Walk:
     """Images (m,) on their way through the looks of a rule.
 
-    `p` and `q` are the best bounds so far, 0 and 1 before the first look, and `samples` those behind them;
-    `active` images wait for their next look.  One whose selected class, chosen on selection samples, is wrong
-    stops at once.
+    For each gate of the rule (G of them) there are the selected classes, -1 for none, and `p` and `q`
+    (G, m), the best bounds so far, 0 and 1 before the first look.  `samples` are those behind them; `active`
+    images wait for their next look.  One whose selected class, chosen on selection samples, is wrong behind
+    every gate stops at once.
     """
 
-    def __init__(self, rule: Rule, selected: IntArray, labels: IntArray) -> None:
-        self.rule, self.selected = rule, np.asarray(selected)
-        self.p, self.q = np.zeros(len(selected)), np.ones(len(selected))
-        self.samples = np.zeros(len(selected), np.int64)
-        self.standing = Standing(
-            np.full(len(selected), -1), np.zeros(len(selected)), np.full(len(selected), np.nan)
-        )
-        self.active: BoolArray = np.asarray(selected) == np.asarray(labels)
-        if not rule.looks:
-            self.active = np.zeros(len(selected), bool)
+    def __init__(self, rule: Rule, selected: Sequence[IntArray], labels: IntArray) -> None:
+        self.rule, self.selected = rule, np.stack([np.asarray(one) for one in selected])
+        shape = self.selected.shape
+        self.p, self.q = np.zeros(shape), np.ones(shape)
+        self.samples = np.zeros(shape[1], np.int64)
+        zeros = np.zeros(shape)
+        self._at = Standing(np.full(shape, -1), zeros, np.full(shape, np.nan), zeros.copy())
+        self._right: BoolArray = self.selected == np.asarray(labels)
+        self.active: BoolArray = self._right.any(0) & bool(rule.looks)
 
-    def step(self, number: int, rows: IntArray, shown: IntArray | Sequence[ScoreStatistics]) -> None:
-        """Take the votes (len(rows), c), or score statistics, of look `number` for the images in `rows`."""
-        request, selected, spread = self.rule.request, self.selected[rows], None
+    def standing(self, gate: int) -> Standing:
+        """Return where the images stand behind the gate of that number."""
+        return Standing(
+            *(one[gate] for one in (self._at.look, self._at.mean, self._at.spread, self._at.rival))
+        )
+
+    def step(
+        self, number: int, rows: IntArray, shown: Sequence[IntArray | Sequence[ScoreStatistics]]
+    ) -> None:
+        """Take what look `number` shows of the images in `rows`: for each gate votes (len(rows), c), with a
+        column of abstentions behind one, or score statistics."""
+        goes_on = np.zeros(len(rows), bool)
+        for k, (part, seen) in enumerate(zip(self.rule.parts, shown, strict=True)):
+            some = self.selected[k, rows] >= 0
+            self._take(k, number, rows[some], seen[some] if isinstance(seen, np.ndarray) else seen)
+            if number + 1 < len(self.rule.looks):
+                at = self.standing(k).of(rows)
+                goes_on |= self._right[k, rows] & part.goes_on(number, at, self.p[k, rows], self.q[k, rows])
+        self.samples[rows], self.active[rows] = self.rule.looks[number], goes_on
+
+    def _take(self, k: int, number: int, rows: IntArray, shown: IntArray | Sequence[ScoreStatistics]) -> None:
+        request, selected, spread = self.rule.request, self.selected[k, rows], np.full(len(rows), np.nan)
+        if len(rows) == 0:
+            return
+        delta, gate = request.failure_probability, self.rule.parts[k].gate
         if isinstance(shown, np.ndarray):
-            found = bound_counts(shown, selected, request.failure_probability, request.bound, number)
-            mean = shown[np.arange(len(rows)), selected] / shown.sum(1)
+            found = bound_counts(shown, selected, delta, request.bound, number, gated=gate > 0)
+            votes, rivals = selected_and_runner_up(shown[:, :-1] if gate else shown, selected)
+            mean, rival = votes / shown.sum(1), rivals / shown.sum(1)
         else:
-            found = bound_scores(shown, request.failure_probability, request.bound, number)
+            found = bound_scores(shown, delta, request.bound, number)
             mean = np.array([image.means()[image.selected] for image in shown])
             squares = [image.squares[image.selected] / (image.samples * SCALE**2) for image in shown]
-            spread = np.sqrt(np.maximum(np.array(squares) - mean**2, 1e-6))
-        self.p[rows] = np.maximum(self.p[rows], found.p_lower)
-        self.q[rows] = np.minimum(self.q[rows], found.q_upper)
-        self.samples[rows] = self.rule.looks[number]
-        self.standing.look[rows], self.standing.mean[rows] = number, mean
-        self.standing.spread[rows] = np.nan if spread is None else spread
-        self.active[rows] = self.rule.goes_on(number, mean, spread, self.p[rows], self.q[rows])
+            spread, rival = np.sqrt(np.maximum(np.array(squares) - mean**2, 1e-6)), 1.0 - mean
+        self.p[k, rows] = np.maximum(self.p[k, rows], found.p_lower)
+        self.q[k, rows] = np.minimum(self.q[k, rows], found.q_upper)
+        self._at.look[k, rows] = number
+        self._at.mean[k, rows], self._at.spread[k, rows], self._at.rival[k, rows] = mean, spread, rival
 
 
 LIKELY, _Z = 0.975, 1.96
@@ -202,14 +259,19 @@ class Prospects:
 
     @classmethod
     def of(
-        cls, request: CertifyRequest, bounds: ConfidenceBounds, at: Standing, right: BoolArray
+        cls,
+        request: CertifyRequest,
+        bounds: ConfidenceBounds,
+        at: Standing,
+        right: BoolArray,
+        gate: float = 0.0,
     ) -> Prospects:
-        """Return the prospects of images (m,) that stopped `at` with these bounds."""
+        """Return the prospects of images (m,) that stopped `at` with these bounds, behind a gate."""
         steps = looks(request.samples)
         lost = np.broadcast_to(np.asarray(bounds.lost, np.float64), right.shape)
         rows, counts = _alike(
             np.flatnonzero(right & (at.look >= 0) & (at.look < len(steps) - 1)),
-            (at.look, at.mean, at.spread, bounds.p_lower, bounds.q_upper, lost),
+            (at.look, at.mean, at.spread, at.rival, bounds.p_lower, bounds.q_upper, lost),
         )
         mean, spread, last = at.mean[rows, None], at.spread[rows, None], steps[-1]
         now = np.asarray(steps)[at.look[rows], None]
@@ -218,8 +280,17 @@ class Prospects:
         votes = np.sin(np.clip(angle, 0.0, np.pi / 2)) ** 2
         scores = np.clip(mean + spread / np.sqrt(now) * _NODES, 0.0, 1.0)
         truth = np.where(np.isnan(spread), votes, scores)
-        final = mean + (truth - mean) * np.sqrt(1 - now / last)
-        p, q = _last_bounds(request, final.ravel(), np.broadcast_to(spread, final.shape).ravel())
+        left = np.sqrt(1 - now / last)
+        final, rival = mean + (truth - mean) * left, None
+        if gate:  # a rival's mean falls as the class's grows, by the correlation of a multinomial's parts
+            second = at.rival[rows, None]
+            odds = (mean * now + 0.5) / ((1 - mean) * now + 0.5) * (second * now + 0.5)
+            angle = np.arcsin(np.sqrt((second * now + 0.5) / (now + 1)))
+            angle = angle - np.sqrt(odds / ((1 - second) * now + 0.5)) * _NODES / (2 * np.sqrt(now + 1))
+            rival = second + (np.sin(np.clip(angle, 0.0, np.pi / 2)) ** 2 - second) * left
+            rival = np.minimum(rival, 1.0 - final).ravel()
+        spreads = np.broadcast_to(spread, final.shape).ravel()
+        p, q = _last_bounds(request, final.ravel(), spreads, rival)
         p, q = p.reshape(final.shape), q.reshape(final.shape)
         return cls(rows, counts, replace(
             bounds, p_lower=np.maximum(p, bounds.p_lower[rows, None]).ravel(),
@@ -260,15 +331,25 @@ def _alike(rows: IntArray, columns: Sequence[NDArray[Any]]) -> tuple[IntArray, I
 
 
 def _last_bounds(
-    request: CertifyRequest, mean: FloatArray, spread: FloatArray
+    request: CertifyRequest, mean: FloatArray, spread: FloatArray, rival: FloatArray | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the bounds that the last look gives for mean scores; the spread is NaN for votes."""
-    steps, hard = looks(request.samples), request.scores == "hard"
-    counts, where = np.unique(np.round(steps[-1] * mean).astype(np.int64), return_inverse=True)
+    """Return the bounds that the last look gives for mean scores; the spread is NaN for votes.
+
+    `rival` are the largest means of another class behind a gate, None where all that is left is one's.
+    """
+    last, hard = looks(request.samples)[-1], request.scores == "hard"
+    votes = np.round(last * mean).astype(np.int64)
+    others = (
+        last - votes if rival is None else np.minimum(np.round(last * rival).astype(np.int64), last - votes)
+    )
+    pairs, where = np.unique(np.stack([votes, others], 1), axis=0, return_inverse=True)
+    counts = pairs if rival is None else np.column_stack([pairs, last - pairs.sum(1)])
     found = bound_counts(
-        np.stack([counts, steps[-1] - counts], 1), np.zeros(len(counts), np.int64),
-        request.failure_probability, request.bound if hard else next(iter(BOUNDS)), len(steps) - 1,
+        counts, np.zeros(len(counts), np.int64), request.failure_probability,
+        request.bound if hard else next(iter(BOUNDS)), len(looks(request.samples)) - 1,
+        gated=rival is not None,
     )  # fmt: skip
+    where = where.ravel()
     if hard:
         return found.p_lower[where], found.q_upper[where]
     binomial = np.sqrt(np.maximum(mean * (1 - mean), 1e-12))  # of votes with that mean

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from certmix.bounds import bound_counts
+from certmix.bounds import bound_behind_gate, bound_counts
 from certmix.certification.evaluate import (
     began_with,
     bound_records,
@@ -130,8 +130,10 @@ def planned_images(store: Store, images: int | str) -> list[int]:
     return planned
 
 
-def open_run(folder: Path, sigma: float | None = None) -> RunContents:
+def open_run(folder: Path, sigma: float | None = None, *, ballots: bool = False) -> RunContents:
     """Return what a run of certmix certify by sampling holds, but for images that it left unfinished.
+
+    Its own request says whether ballots are read, or `ballots`.
 
     RunError if it is another run, or has not begun to sample; ParameterError for another `sigma`.
     """
@@ -155,7 +157,8 @@ def open_run(folder: Path, sigma: float | None = None) -> RunContents:
     except (AttributeError, KeyError, TypeError) as error:
         raise _lacks(folder, error) from None
     with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
-        records = bound_records(store.records(), request).records
+        held = store.records(ballots=ballots or request.gated)
+        records = bound_records(held, request).records
         probabilities, first = store.standard(checksum) if checksum else {}, began_with(store)
     planned = max(images_of(request, inputs), len(records))
     return RunContents(request, records, probabilities, planned, classes, about, first)
@@ -198,7 +201,9 @@ def known_of(log: PublishedLog, sigma: float | None, rows: int | None) -> KnownL
             planned = images_of(run, inputs)
     own, bound = log.sigma, log.bound
     if run is not None:
-        own, bound = run.sigma if own is None else own, bound or run.bound
+        own, bound = run.sigma if own is None else own, bound or run.bound_at(run.gate)
+    if log.gate and bound in (None, ONE_SIDED):  # of votes that abstain, q = 1 - p says nothing
+        bound = bound_behind_gate(ONE_SIDED)
     if own is not None:
         _refuse_other_sigma(log.source, sigma, own)
         sigma = own
@@ -276,6 +281,14 @@ def refuse_of_files(folder: str | Path, **options: object) -> None:
         if value:
             option = name.replace("_", "-")
             raise ParameterError(f"{folder} is a run folder: --{option} is for files; drop it")
+
+
+def refuse_of_runs(file: str | Path, **options: object) -> None:
+    """Refuse options of run folders that were given with a log or class counts."""
+    for name, value in options.items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise ParameterError(f"{file} holds no ballots and no g: --{option} is for run folders; drop it")
 
 
 class Reading(NamedTuple):
@@ -405,6 +418,9 @@ def recertify(
     as_printed: bool = False,
     assume_selected: bool = False,
     rows: int | None = None,
+    gate: float | None = None,
+    standard_temperature: float | None = None,
+    tuned: str | None = None,
 ) -> Summary:
     """Return the certified-accuracy table of a run folder, a published log or a file of class counts.
 
@@ -428,26 +444,30 @@ def recertify(
         Take the classes of a class-count file to have been chosen on other samples.
     rows
         How many rows a log or file should have.
+    gate, standard_temperature, tuned
+        As for `certmix.certify`, of run folders; None as the run has.
 
     Raises
     ------
     CertmixError
         If the source cannot be read, or an option does not apply to it.
     """
+    of_runs = {"gate": gate, "standard_temperature": standard_temperature, "tuned": tuned}
     changes: dict[str, Any] = {
-        "alpha": alpha, "bound": bound, "failure_probability": failure_probability,
+        **of_runs, "alpha": alpha, "bound": bound, "failure_probability": failure_probability,
         "certificates": None if certificates is None else tuple(certificates),
         "radii": None if radii is None else tuple(radii),
     }  # fmt: skip
     given = {name: value for name, value in changes.items() if value is not None}
     if not Path(source).is_dir():
+        refuse_of_runs(source, **of_runs)
         how = Reading(sigma, failure_probability, bound, as_printed, assume_selected, rows)
         stored = read_stored(source, how)
         named = BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES)
         usual = {"alpha": 1.0, "certificates": named, "radii": _columns_of(stored), "goal": "fixed"}
         return _tabulate(stored, CertifyRequest(stored.sigma, **{**usual, **given}))
     refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
-    run = open_run(Path(source), sigma)
+    run = open_run(Path(source), sigma, ballots=bool({"gate", "tuned"} & given.keys()))
     request = run.request.replace(**given)
     notes, details = expectations(request, run.classes)
     notes += choice_notes(run.first, request)
@@ -470,10 +490,13 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
     """Return the table of a log or of class counts."""
     plan, count = request.rows(), len(stored.label)
     clean = float(stored.right.mean()) if count else None
-    radii = [radii_at(stored, alpha, certificate) for _, certificate, alpha in plan]
+    radii = [radii_at(stored, row.alpha, row.certificate) for row in plan]
     table = tuple(
-        table_row(classifier, found, stored.right, request.radii, clean if alpha == 1 else None)
-        for (classifier, _, alpha), found in zip(plan, radii, strict=True)
+        replace(
+            table_row(row.classifier, found, stored.right, request.radii, clean if row.alpha == 1 else None),
+            alpha=row.alpha,
+        )
+        for row, found in zip(plan, radii, strict=True)
         if count
     )
     samples, notes, details = stored.samples if count else None, list(stored.notes), list(stored.details)

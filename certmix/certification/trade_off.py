@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from certmix.certification.evaluate import evaluate, radii_of, table_row
+from certmix.certification.evaluate import evaluate, radii_of, sharpened, table_row
 from certmix.certification.publish import repeat_command, unfinished
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Prospects
@@ -22,6 +22,7 @@ from certmix.certification.stored import (
     read_stored,
     refuse_empty,
     refuse_of_files,
+    refuse_of_runs,
 )
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES
@@ -53,6 +54,7 @@ class Mixable:
     standard: FloatArray | None
     standard_accuracy: float
     prospects: Prospects | None = None
+    choices: str = ""
 
     def clean_accuracy(self, alpha: float) -> float:
         """Return the mix's clean accuracy: a plug-in estimate, or what an assumed g would make of it.
@@ -72,7 +74,7 @@ class Mixable:
     def clean_is(self) -> str:
         """How `clean_accuracy` comes about, in words."""
         if self.standard is not None:
-            return "plug-in estimate from h's votes and g's probabilities"
+            return f"plug-in estimate from h's votes and g's probabilities{self.choices}"
         rule = "h decides where its margin exceeds (1 - alpha)/alpha, a confident g elsewhere"
         assumed = (
             "g is never wrong there, so this is the most that any g can give"
@@ -102,8 +104,12 @@ def read_mixable(
     standard_accuracy: float | None = None,
     as_printed: bool = False,
     assume_selected: bool = False,
+    gate: float | None = None,
+    standard_temperature: float | None = None,
 ) -> Mixable:
     """Return a run folder, log or class-count file, ready for any alpha.
+
+    A run folder's votes are counted behind `gate`, and g is at `standard_temperature`; None as the run has.
 
     Raises
     ------
@@ -116,10 +122,12 @@ def read_mixable(
     standard, prospects = None, None
     if Path(source).is_dir():
         refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected)
-        stored, standard, prospects = _from_run(Path(source), sigma)
+        changed = {"gate": gate, "standard_temperature": standard_temperature}
+        stored, standard, prospects = _from_run(Path(source), sigma, **changed)
         if standard is not None and standard_accuracy is not None:
             raise ParameterError(f"{source} knows g's predictions: drop --standard-accuracy")
     else:
+        refuse_of_runs(source, gate=gate, standard_temperature=standard_temperature)
         stored = read_stored(source, Reading(sigma, None, None, as_printed, assume_selected))
         refuse_empty(stored)
     if stored.frequencies is None:
@@ -128,30 +136,41 @@ def read_mixable(
     rows, others = np.arange(len(stored.label)), stored.frequencies.copy()
     others[rows, stored.label] = -1.0
     margin = stored.frequencies[rows, stored.label] - others.max(1)
-    return Mixable(stored, margin, standard, assumed, prospects)
+    words = {"gate": gate, "g's temperature": standard_temperature}
+    told = "".join(f", {name} {value:g}" for name, value in words.items() if value is not None)
+    return Mixable(stored, margin, standard, assumed, prospects, told)
 
 
-def _from_run(folder: Path, sigma: float | None) -> tuple[Stored, FloatArray | None, Prospects | None]:
-    """Return the bounds of a run folder, g's probabilities where all are known, and its images' prospects."""
-    run = open_run(folder, sigma)
+def _from_run(
+    folder: Path, sigma: float | None, **changed: float | None
+) -> tuple[Stored, FloatArray | None, Prospects | None]:
+    """Return the bounds of a run folder, g's probabilities where all are known, and its images' prospects.
+
+    `changed` are settings of its request that are others, None as there.
+    """
+    changes = {name: value for name, value in changed.items() if value is not None}
+    run = open_run(folder, sigma, ballots=bool(changes.get("gate")))
+    request = run.request.replace(**changes, tuned="none")
     if not len(run.records):
         raise ParameterError(f"{folder} holds no finished image: run certmix certify first")
-    evaluation = evaluate(run.records, run.probabilities, run.request, run.planned, every_look=True)
+    evaluation = evaluate(run.records, run.probabilities, request, run.planned, every_look=True)
     if not isinstance(evaluation.bounds, ConfidenceBounds):
         raise ParameterError(
-            f"{folder} has bounds of distributions ({run.request.bound}): trade-off needs bounds of means, "
+            f"{folder} has bounds of distributions ({request.bound}): trade-off needs bounds of means, "
             "such as --bound betting"
         )
-    records, told = Records.of(evaluation.records), unfinished(folder)
+    records, told = Records.of(evaluation.records).behind(request.gate), unfinished(folder)
     stored = Stored(
-        source=str(folder), kind="run folder", sigma=run.request.sigma,
+        source=str(folder), kind="run folder", sigma=request.sigma,
         label=records.labels, selected=records.selected, bounds=evaluation.bounds,
         radius=None,
         frequencies=records.frequencies,
-        planned=run.planned, samples=None, bound=run.request.bound,
+        planned=run.planned, samples=None, bound=request.bound_at(request.gate),
         notes=() if told is None else (f"{told}.",), details=(NOT_CHECKED,),
     )  # fmt: skip
-    return stored, Answers.of(run.probabilities).rows(records.indices), evaluation.prospects
+    g = Answers.of(run.probabilities).rows(records.indices)
+    ahead = None if evaluation.prospects is None else evaluation.prospects[request.gate]
+    return stored, None if g is None else sharpened(g, request.standard_temperature), ahead
 
 
 def trade_off(

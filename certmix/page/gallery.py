@@ -23,26 +23,25 @@ SIDE = 72  # pixels of the longer side, from which on pictures are made smaller
 
 @dataclass(frozen=True)
 class Images:
-    """The images (m,) of a certification: index, class, predicted class; of each row, radii and `Status`."""
+    """The images (m,) of a certification: index, class; of each row predicted class, radii and `Status`."""
 
     indices: IntArray
     labels: IntArray
-    predicted: IntArray
+    predicted: Sequence[IntArray]
     radius: Sequence[FloatArray]
     status: Sequence[IntArray]
 
-    @property
-    def right(self) -> np.ndarray:
-        """bool (m,): the class is the label."""
-        return np.asarray(self.predicted == self.labels)
+    def right(self, row: int) -> np.ndarray:
+        """Return bool (m,): the class is the label."""
+        return np.asarray(self.predicted[row] == self.labels)
 
     def certified(self, row: int) -> FloatArray:
         """Return the radii above 0 of the rightly classified images."""
-        return np.asarray(self.radius[row][self.right & (self.radius[row] > 0)])
+        return np.asarray(self.radius[row][self.right(row) & (self.radius[row] > 0)])
 
     def left_out(self, row: int) -> dict[str, np.ndarray]:
         """Return bool (m,) of the images that count as not certified, by reason."""
-        status, right = self.status[row], self.right
+        status, right = self.status[row], self.right(row)
         return {
             "wrong class": ~right,
             "abstained": right & (status == Status.ABSTAIN),
@@ -59,10 +58,12 @@ def gallery(
     """
     picture_of, note = _pictures(run)
     names = [str(name) for name in run["data"]["class_names"]]
-    radius, left_out = np.where(images.right, images.radius[row], 0.0), images.left_out(row)
+    radius, left_out = np.where(images.right(row), images.radius[row], 0.0), images.left_out(row)
 
     def named(label: int) -> str:
-        return names[label] if 0 <= label < len(names) else f"class {label}"
+        if label < 0:
+            return "none"
+        return names[label] if label < len(names) else f"class {label}"
 
     def card(k: int) -> dict[str, Any]:
         index = int(images.indices[k])
@@ -76,7 +77,7 @@ def gallery(
         png = picture_of(index)
         return {
             "index": index, "label": named(int(images.labels[k])),
-            "predicted": named(int(images.predicted[k])), "outcome": outcome,
+            "predicted": named(int(images.predicted[row][k])), "outcome": outcome,
             "votes": _votes(records[k] if records else None, named),
             "png": None if png is None else b64encode(png).decode("ascii"),
         }  # fmt: skip

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from certmix.bounds import BOUNDS
-from certmix.certification.evaluate import clean_accuracy, outcomes_of, radii_of_rows, reach_curve
+from certmix.certification.evaluate import (
+    bounds_of,
+    clean_accuracy,
+    outcomes_of,
+    radii_of_rows,
+    reach_curve,
+)
 from certmix.certification.publish import derive, opened, repeat_command
 from certmix.certification.request import GOALS, KINDS
 from certmix.certification.stored import named
@@ -132,7 +138,8 @@ def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, Sequ
         probabilities = {} if found.bounds is None or checksum is None else store.standard(checksum)
     one, summary, bounds = found.outcomes, found.summary, found.bounds
     radii, status = tuple(r.radius for r in one.radii), tuple(r.status for r in one.radii)
-    images = Images(one.indices, one.labels, one.robust, radii, status)
+    classes = tuple(one.answers(row.classifier)[0] for row in request.rows()) if radii else ()
+    images = Images(one.indices, one.labels, classes, radii, status)
     if bounds is None:  # without noise
         if not summary.images:
             raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
@@ -140,11 +147,14 @@ def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, Sequ
     weights, ahead = [], found.prospects
     for alpha in sorted({request.alpha, *WEIGHTS}) if radii else ():
         own, reach = request.replace(alpha=alpha), []
-        rows = [row.radius for row in radii_of_rows(bounds, own)]
+        asked = own.rows()
+        rows = [row.radius for row in radii_of_rows(bounds_of(found.views), own)]
         if ahead is not None:
-            for row, likely in zip(rows, radii_of_rows(ahead.bounds, own), strict=True):
-                reach.append(reach_curve(row, likely.radius, images.right, own.radii, ahead))
-        clean = clean_accuracy(outcomes_of(found.records, probabilities, alpha))
+            each = zip(asked, rows, radii_of_rows(bounds_of(ahead), own), strict=True)
+            for k, (row, radius, likely) in enumerate(each):
+                right = images.right(k)
+                reach.append(reach_curve(radius, likely.radius, right, own.radii, ahead[row.gate]))
+        clean = clean_accuracy(outcomes_of(found.records, probabilities, asked))
         weights.append(Weight(alpha, tuple(rows), clean.mixed, tuple(reach)))
     budget = described["failure_budget"]
     split = [("bound", str(budget["bound"]))]

@@ -210,18 +210,17 @@ def run_chart(found: Certified, key: str) -> dict[str, Any]:
     """Return the curves of h and of the mix, each certificate and mixing weight, and g's clean accuracy."""
     summary, clean = found.summary, found.summary.clean_accuracy
     alphas = [weight.alpha for weight in found.weights]
-    right = found.images.right
     series = []
     for k, row in enumerate(summary.rows):
-        mixed = row.classifier != "robust"
+        mixed, right = row.classifier == "mixed", found.images.right(k)
         radii = [one.rows[k][right & (one.rows[k] > 0)] for one in found.weights]
         reach = [one.reach[k] for one in found.weights if one.reach]
         colour = row.certificate if row.certificate in COLOURS else "other"
         series.append(Series(
-            [symbols(classifier_label(row.classifier, alpha)) for alpha in (alphas if mixed else alphas[:1])],
-            certificate_label(row.certificate), colour if mixed else "robust",
+            [symbols(classifier_label(row, alpha)) for alpha in (alphas if mixed else alphas[:1])],
+            certificate_label(row.certificate), colour if mixed else row.classifier,
             radii if mixed else radii[:1],
-            [one.clean for one in found.weights] if mixed else [clean.robust],
+            [one.clean for one in found.weights] if mixed else [row.clean_accuracy],
             summary.images, k == found.lead, reach if mixed else reach[:1],
         ))  # fmt: skip
     if known(clean.standard):
@@ -300,7 +299,7 @@ def compared(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _named(name: str, found: Certified, k: int) -> tuple[str, str]:
     row, alpha = found.summary.rows[k], found.summary.alpha
-    return f"{name}: {symbols(classifier_label(row.classifier, alpha))}", certificate_label(row.certificate)
+    return f"{name}: {symbols(classifier_label(row, alpha))}", certificate_label(row.certificate)
 
 
 def _comparability(runs: Sequence[tuple[str, Run, Certified]]) -> list[tuple[bool, str]]:
@@ -330,7 +329,7 @@ def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     norm = runs[0][1].summary.norm
     for name, found in runs:
-        images, accuracies = found.summary.images, found.summary.clean_accuracy
+        images = found.summary.images
         for k in dict.fromkeys((0, found.lead)):
             row, held = found.summary.rows[k], found.images.certified(k)
             counts = np.array([int((held >= radius).sum()) for radius in columns])
@@ -343,7 +342,7 @@ def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:
                 else share_of(n / images, e, m, images)
                 for n, e, m in zip(counts.tolist(), ends, most, strict=True)
             ]
-            told = accuracies.robust if row.classifier == "robust" else accuracies.mixed
+            told = row.clean_accuracy
             clean = None if told is None else EstimatedAccuracy(round(told * images), images, NO_ENDS)
             mean = mean_radius(row, norm=norm)
             rows.append((*_named(name, found, k), *shares, mean, clean))

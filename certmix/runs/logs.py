@@ -26,7 +26,7 @@ __all__ = [
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 _NAMES = HEADER.split("\t")
 _NEEDED = ("idx", "label", "predict", "radius")
-_READ = (*_NEEDED, "bound", "sigma")
+_READ = (*_NEEDED, "bound", "gate", "sigma")
 """Columns that figures rest on."""
 _SIGNIFICANT = 3
 _LARGEST = 1e15
@@ -53,8 +53,9 @@ class PublishedLog:
     decimals, cut_off
         Digits after the point where every radius has equally many, otherwise None; whether the last line was
         incomplete, and left out.
-    bound, sigma
-        Name of the bound that the radii rest on, and noise level; None where the log does not say.
+    bound, sigma, gate
+        Name of the bound that the radii rest on, noise level, and gate of the votes; None where the log does
+        not say.
     """
 
     source: str
@@ -69,6 +70,7 @@ class PublishedLog:
     cut_off: bool
     bound: str | None = None
     sigma: float | None = None
+    gate: float | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -224,6 +226,7 @@ def read_log(path: str | Path) -> PublishedLog:
         np.array([lowest[text] for text in texts], np.float64), np.array(correct, np.float64),
         tuple(table.read("time", str, "") or [""] * len(index)), tails.pop() if len(tails) == 1 else None,
         cut_off, table.common("bound", str.strip, ""), table.common("sigma", level, "a number > 0"),
+        table.common("gate", partial(_number, fits=lambda gate: 0 <= gate < 1), "a number from 0 to 1"),
     )  # fmt: skip
 
 
@@ -384,18 +387,20 @@ def expected_rows(index: IntArray, planned: int | None, rows: int | None) -> Ext
     return Extent(span, f"from the spacing of idx, {step}") if span > len(steps) + 1 else unknown
 
 
-OWN_HEADER = f"{HEADER}\tbound"
+OWN_HEADER = f"{HEADER}\tbound\tgate"
 
 
-def write_log(path: Path, rows: Iterable[tuple[int, int, int, float, float]], bound: str) -> None:
-    """Write rows (index, label, prediction, radius, seconds) in the format of Cohen et al., and the bound.
+def write_log(
+    path: Path, rows: Iterable[tuple[int, int, int, float, float]], bound: str, gate: float = 0.0
+) -> None:
+    """Write rows (index, label, prediction, radius, seconds) in the format of Cohen et al., bound and gate.
 
     Prediction -1 means abstention; radii are rounded down to six decimals.  The name of the bound that they
-    rest on decides whether p and q can be taken back from them.
+    rest on, and the gate of the votes, decide whether p and q can be taken back from them.
     """
     lines = [OWN_HEADER]
     for index, label, prediction, radius, seconds in rows:
         floor = Decimal(radius).quantize(Decimal("1e-6"), ROUND_FLOOR)
         elapsed, correct = datetime.timedelta(seconds=round(seconds, 6)), int(prediction == label)
-        lines.append(f"{index}\t{label}\t{prediction}\t{floor}\t{correct}\t{elapsed}\t{bound}")
+        lines.append(f"{index}\t{label}\t{prediction}\t{floor}\t{correct}\t{elapsed}\t{bound}\t{gate:g}")
     write_atomically(path, ("\n".join(lines) + "\n").encode())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from certmix.errors import RunError
 from certmix.runs.store import DEVICES, ImageRecord, unpacked
+from certmix.sampling.ballots import Behind, Cast
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["Answers", "Look", "Records", "pieces", "places_of"]
@@ -22,7 +24,7 @@ class Look(NamedTuple):
     """What some of the images gave after one number of samples.
 
     `rows` (k,) are their places among the images, increasing; image `rows[i]` gave ``kept[at[i]]``: votes
-    (c,), also as rows of the store, or score statistics.
+    (c,), also as rows of the store, score statistics, or `Ballots`.
     """
 
     rows: IntArray
@@ -32,7 +34,7 @@ class Look(NamedTuple):
     def of(self, rows: IntArray) -> Any:
         """Return the votes (len(rows), c), or a list of score statistics, of images that have this look."""
         at = self.at[np.searchsorted(self.rows, rows)]
-        if isinstance(self.kept, np.ndarray):
+        if isinstance(self.kept, np.ndarray | Behind):
             return self.kept[at]
         found = [self._one(place) for place in at.tolist()]
         return np.stack(found) if found and isinstance(found[0], np.ndarray) else found
@@ -83,7 +85,8 @@ class Records(Sequence[ImageRecord]):
     """Records of images (m,), each as an `ImageRecord` when it is asked for.
 
     The columns are those of `ImageRecord`; `devices` are places in `DEVICES`, `checksum_of` gives an input's
-    checksum by its place, and `votes` and `scores` hold a `Look` for each number of samples.
+    checksum by its place, and `votes`, `scores` and `ballots` hold a `Look` for each number of samples.
+    `chosen` are the ballots of the selection samples, None where ballots were not read, or lack.
     """
 
     indices: IntArray
@@ -97,6 +100,9 @@ class Records(Sequence[ImageRecord]):
     places: IntArray
     votes: Mapping[int, Look] = field(default_factory=dict)
     scores: Mapping[int, Look] = field(default_factory=dict)
+    ballots: Mapping[int, Look] = field(default_factory=dict)
+    chosen: Cast | None = None
+    gate: float = 0.0
 
     @classmethod
     def of(cls, records: Iterable[ImageRecord]) -> Records:
@@ -105,24 +111,53 @@ class Records(Sequence[ImageRecord]):
             return records
         images = list(records)
         about = np.array([(r.index, r.label, r.places) for r in images], np.int64).reshape(-1, 3)
+        chosen = [r.selection_ballots for r in images if r.selection_ballots is not None]
+        looks = {
+            samples: Look(look.rows, look.at, Cast.of(look.kept))
+            for samples, look in _looks([r.ballots for r in images]).items()
+        }
         numbers = np.array([(r.seconds, r.noise_error, r.lost) for r in images], np.float64).reshape(-1, 3)
         return cls(
             about[:, 0], about[:, 1], [r.input_checksum for r in images].__getitem__,
             np.stack([r.selection for r in images]) if images else np.zeros((0, 1), np.int64), numbers[:, 0],
             np.array([DEVICES.index(r.device) for r in images], np.int64), numbers[:, 1], numbers[:, 2],
             about[:, 2], _looks([r.estimation for r in images]), _looks([r.scores for r in images]),
+            looks, Cast.of(chosen) if len(chosen) == len(images) else None,
         )  # fmt: skip
+
+    def behind(self, gate: float) -> Records:
+        """Return the records of votes behind a gate, (c + 1,) with abstentions; RunError without ballots."""
+        if gate == self.gate:
+            return self
+        if self.chosen is None or any(
+            n not in self.ballots or not np.array_equal(self.ballots[n].rows, look.rows)
+            for n, look in self.votes.items()
+        ):
+            raise RunError(
+                "there are no ballots, from which votes behind a gate are counted: leave the gate out, or "
+                "sample again with --fresh"
+            )
+        classes = self.selection.shape[1]
+        votes = {
+            n: Look(look.rows, look.at, Behind(look.kept, classes, gate)) for n, look in self.ballots.items()
+        }
+        return replace(self, selection=self.chosen.votes(classes, gate), votes=votes, gate=gate)
 
     @cached_property
     def selected(self) -> IntArray:
-        """The class that each image's selection samples chose, (m,)."""
-        return self.selection.argmax(1)
+        """The class that each image's selection samples chose, (m,), -1 where all abstained."""
+        votes = self._of_classes
+        return np.where(votes.any(1), votes.argmax(1), -1)
 
     @cached_property
     def frequencies(self) -> FloatArray:
         """The shares (m, c) of the selection samples."""
-        shares: FloatArray = self.selection / self.selection.sum(1, keepdims=True)
+        shares: FloatArray = self._of_classes / self.selection.sum(1, keepdims=True)
         return shares
+
+    @property
+    def _of_classes(self) -> IntArray:
+        return self.selection[:, :-1] if self.gate else self.selection
 
     @cached_property
     def drawn(self) -> IntArray:
@@ -147,7 +182,8 @@ class Records(Sequence[ImageRecord]):
             int(self.indices[row]), int(self.labels[row]), self.checksum_of(row), self.selection[row],
             _OfImage(self.votes, row), float(self.seconds[row]), DEVICES[int(self.devices[row])],
             _OfImage(self.scores, row), float(self.noise_error[row]), float(self.lost[row]),
-            int(self.places[row]),
+            int(self.places[row]), _OfImage(self.ballots, row),
+            None if self.chosen is None else self.chosen[row], self.gate,
         )  # fmt: skip
 
     def __reduce__(self) -> Any:
@@ -160,13 +196,16 @@ class Records(Sequence[ImageRecord]):
         place_of = np.full(len(self), -1)
         place_of[rows] = np.arange(len(rows))
         old, checksum_of = rows.tolist(), self.checksum_of
+
+        def moved(looks: Mapping[int, Look]) -> dict[int, Look]:
+            found = {n: look.taken(place_of) for n, look in looks.items()}
+            return {n: look for n, look in found.items() if len(look.rows)}
+
         return Records(
             self.indices[rows], self.labels[rows], lambda row: checksum_of(old[row]), self.selection[rows],
             self.seconds[rows], self.devices[rows], self.noise_error[rows], self.lost[rows],
-            self.places[rows], *(
-                {n: moved for n, look in one.items() if len((moved := look.taken(place_of)).rows)}
-                for one in (self.votes, self.scores)
-            ),
+            self.places[rows], moved(self.votes), moved(self.scores), moved(self.ballots),
+            None if self.chosen is None else self.chosen.take(rows), self.gate,
         )  # fmt: skip
 
     def of_images(self, indices: Sequence[int] | IntArray) -> Records:

@@ -17,6 +17,7 @@ import numpy as np
 from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics, from_vector, to_vector
 from certmix.errors import RunError
 from certmix.files import open_file, refuse_special
+from certmix.sampling.ballots import Ballots, Cast
 from certmix.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ CREATE TABLE IF NOT EXISTS cells (
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _COLUMNS = {"cells": ["cell", "idx", "dtype", "data"], "facts": ["key", "value"]}
-_DTYPES = {"int64": "<i8", "float64": "<f8", "int64 zlib": "<i8"}
+_DTYPES = {"int64": "<i8", "float64": "<f8", "int64 zlib": "<i8", "uint32": "<u4"}
 _LONG = 512  # bytes from which whole numbers are compressed: votes among many classes are mostly zeros
 _PIECE = 1 << 16  # rows whose bytes SQLite joins at a time
 _TOGETHER = 1 << 21  # votes, images times classes, that are in memory with all zeros at a time
@@ -49,6 +50,7 @@ FROM (SELECT idx, dtype, data FROM cells WHERE {} ORDER BY idx LIMIT ?)
 """
 
 INPUT, SAMPLING, SELECTION, VOTES, SCORES = "input", "sampling", "selection", "votes@", "scores@"
+BALLOTS, SELECTION_BALLOTS = "ballots@", "selection ballots"
 """Cells of a sampled run: of the input (label, SHA-256), of its sampling, and what samples gave."""
 DEVICES = ("cpu", "cuda", "mps")
 
@@ -87,8 +89,10 @@ class ImageRecord:
         Index in the data set's source, class, and SHA-256 of the input's float32 bytes.
     selection
         int64 (c,): votes of the selection samples, or their summed soft scores in steps of 2^-16.
-    estimation, scores
-        Number of estimation samples -> votes int64 (c,), or statistics of soft scores, cumulative.
+    estimation, scores, ballots
+        Number of estimation samples -> votes int64 (c,), statistics of soft scores, or `Ballots`, cumulative.
+    selection_ballots
+        Those of the selection samples; None, and no ballots, of soft scores and where they were not read.
     seconds, device
         Wall time spent on sampling, and the device type that drew the newest samples.
     noise_error, lost
@@ -96,6 +100,8 @@ class ImageRecord:
         between the input and the grid point that was sampled, 0 for 8-bit inputs.
     places
         Batch places that the smoothed classifier is the average over: 1 where answers do not depend on them.
+    gate
+        Threshold behind which votes were counted; above 0 they are (c + 1,), the last the abstentions.
     """
 
     index: int
@@ -109,11 +115,25 @@ class ImageRecord:
     noise_error: float = 0.0
     lost: float = 0.0
     places: int = 1
+    ballots: Mapping[int, Ballots] = field(default_factory=dict)
+    selection_ballots: Ballots | None = None
+    gate: float = 0.0
 
     @property
     def selected(self) -> int:
-        """The class that the selection samples chose."""
-        return int(self.selection.argmax())
+        """The class that the selection samples chose, -1 if all of them abstained."""
+        votes = self.selection[:-1] if self.gate else self.selection
+        return int(votes.argmax()) if votes.any() else -1
+
+    def ballots_fault(self) -> str | None:
+        """Say what is wrong with the ballots of a record of all votes, None if nothing is."""
+        if self.selection_ballots is None or set(self.ballots) != set(self.estimation):
+            return "there are no ballots, from which votes behind a gate are counted"
+        pairs = [(self.selection_ballots, self.selection)]
+        pairs += [(self.ballots[n], votes) for n, votes in self.estimation.items()]
+        if all(np.array_equal(ballots.votes(len(votes)), votes) for ballots, votes in pairs):
+            return None
+        return "its ballots are not those of its votes"
 
     @property
     def drawn(self) -> int:
@@ -379,14 +399,17 @@ class Store:
         """Write images' records in one transaction, replacing what was there."""
         self.write_all(cell for record in records for cell in cells_of(record))
 
-    def records(self) -> Records:
-        """Return all images' records, by index; read again only after something was written."""
-        state = self._rows("PRAGMA data_version")  # raised by writes of others
+    def records(self, *, ballots: bool = False) -> Records:
+        """Return all images' records, by index, with or without their ballots.
+
+        They are read again only after something was written.
+        """
+        state = self._rows("PRAGMA data_version"), ballots  # raised by writes of others
         if self._held is None or self._held[0] != state:
-            self._held = state, self._all_records()
+            self._held = state, self._all_records(ballots)
         return self._held[1]
 
-    def _all_records(self) -> Records:
+    def _all_records(self, ballots: bool) -> Records:
         from certmix.runs.records import Look, Records, places_of
 
         cells = self.cells()
@@ -417,11 +440,35 @@ class Store:
                 if len(rows) and rows.min() < 0:
                     raise self._unreadable(f"{cell} of an image without selection samples")
                 found[samples] = Look(rows, np.arange(len(rows)), kept)
-        sums = np.ascontiguousarray(inputs[:, 1:], "<i8")
+        sums, casts = np.ascontiguousarray(inputs[:, 1:], "<i8"), dict[int, Look]()
+        chosen_ballots = None if len(index) else Cast.of([])
+        for cell in (one for one in cells if ballots and one.startswith((BALLOTS, SELECTION_BALLOTS))):
+            of, cast = self._cast(cell, classes or 0)
+            rows = places_of(index, of)
+            if len(rows) and rows.min() < 0:
+                raise self._unreadable(f"{cell} of an image without selection samples")
+            if cell != SELECTION_BALLOTS:
+                casts[self._samples(cell)] = Look(rows, np.arange(len(rows)), cast)
+            elif len(rows) == len(index):
+                chosen_ballots = cast
         return Records(
             index, inputs[:, 0], lambda row: sums[row].tobytes().hex(), selection, seconds,
             device.astype(np.int64), noise_error, lost, places.astype(np.int64), looks[VOTES], looks[SCORES],
+            casts, chosen_ballots,
         )  # fmt: skip
+
+    def _cast(self, cell: str, classes: int) -> tuple[IntArray, Cast]:
+        """Return a cell's images and ballots; RunError names an image whose ballots are damaged."""
+        index, rows = self._one_by_one(cell, None, None, None, packed=True)
+        for number, kind, data in rows:
+            if kind != "uint32" or not isinstance(data, bytes) or len(data) % 4:
+                raise self._unreadable(f"{cell} of image {number} is damaged: no ballots")
+        numbers = np.frombuffer(b"".join(data for _, _, data in rows), "<u4")
+        lengths = np.array([len(data) // 4 for _, _, data in rows], np.int64)
+        cast, bad = Cast.from_vectors(numbers, lengths, classes)
+        if len(bad):
+            raise self._unreadable(f"{cell} of image {index[bad[0]]} is damaged: no ballots of its classes")
+        return index, cast
 
     def _votes(self, cell: str, classes: int | None, *, packed: bool = False) -> tuple[IntArray, Any]:
         """Return a cell's images and votes (k, c): of many classes in a list, as stored, where `packed`."""
@@ -451,9 +498,9 @@ class Store:
                 raise self._unreadable(f"{cell} of image {one}: {error}") from None
         return index, found
 
-    def images(self) -> dict[int, ImageRecord]:
-        """Return all images' records by index."""
-        return {record.index: record for record in self.records()}
+    def images(self, *, ballots: bool = False) -> dict[int, ImageRecord]:
+        """Return all images' records by index, with or without their ballots."""
+        return {record.index: record for record in self.records(ballots=ballots)}
 
     def _samples(self, cell: Any) -> int:
         """Return the number of samples in the name of a cell of votes or of scores."""
@@ -549,6 +596,10 @@ def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
     numbers = (record.noise_error, record.lost, record.places, record.seconds, device)
     yield SAMPLING, index, np.array(numbers, np.float64)
     yield SELECTION, index, record.selection
+    if record.selection_ballots is not None:
+        yield SELECTION_BALLOTS, index, record.selection_ballots.as_vector().astype(np.uint32)
+    for samples, ballots in record.ballots.items():
+        yield f"{BALLOTS}{samples}", index, ballots.as_vector().astype(np.uint32)
     for samples, votes in record.estimation.items():
         yield f"{VOTES}{samples}", index, votes
     for samples, statistics in record.scores.items():
@@ -558,6 +609,8 @@ def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
 def _packed(vector: Any) -> tuple[str, bytes]:
     """Return the dtype and the bytes of a vector."""
     vector = np.asarray(vector)
+    if vector.dtype == np.uint32:
+        return "uint32", np.ascontiguousarray(vector, "<u4").tobytes()
     if vector.dtype.kind == "f":
         return "float64", np.ascontiguousarray(vector, "<f8").tobytes()
     raw = np.ascontiguousarray(vector, "<i8").tobytes()

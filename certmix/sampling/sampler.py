@@ -1,9 +1,10 @@
-"""The only Monte Carlo loop: noisy forward passes in, class counts out."""
+"""The only Monte Carlo loop: noisy forward passes in, ballots out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from threading import Lock
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from certmix.calling import call_model, name_of
 from certmix.errors import ModelError, ParameterError
+from certmix.sampling.ballots import Ballots, ballots_of
 from certmix.sampling.compiling import CompiledModel, CompileError
 from certmix.sampling.devices import PRECISIONS, automatic_batch_size
 from certmix.sampling.noise import Noise, NoiseKey
@@ -28,26 +30,25 @@ class Pending:
     """Votes that may still be on their way from the device; `Sampler.submit` returns them."""
 
     def __init__(
-        self, draws: Sequence[Draw], parts: list[Part], answers: Tensor, done: torch.cuda.Event | None,
-        classes: int
-    ) -> None:  # fmt: skip
-        self._draws, self._parts, self._answers = draws, parts, answers
-        self._done, self._classes = done, classes
+        self, draws: Sequence[Draw], parts: list[Part], answers: Tensor, done: torch.cuda.Event | None
+    ) -> None:
+        self._draws, self._parts, self._answers, self._done = draws, parts, answers, done
 
-    def result(self) -> list[IntArray]:
-        """Return for each draw int64 (len(stops), classes): its counts, cumulative from its start."""
+    def result(self) -> list[list[Ballots]]:
+        """Return for each draw the ballots at each of its stops, cumulative from its start."""
         if self._done is not None:
             self._done.synchronize()
-        answers = self._answers.numpy()  # the class of every sample, then 1 if all logits were finite
+        answers = self._answers.numpy()  # the ballot of every sample, then 1 if all logits were finite
         if not answers[-1]:
             raise not_finite()
-        counts = [np.zeros((len(draw.stops), self._classes), np.int64) for draw in self._draws]
+        cast: list[list[list[IntArray]]] = [[[] for _ in draw.stops] for draw in self._draws]
         at = 0
         for part in self._parts:
-            found = np.bincount(answers[at : at + part.count], minlength=self._classes)
-            counts[part.draw][part.stop] += found
+            cast[part.draw][part.stop].append(answers[at : at + part.count])
             at += part.count
-        return [rows.cumsum(0) for rows in counts]
+        none = np.zeros(0, np.int64)
+        each = ([Ballots.of(np.concatenate([none, *stop])) for stop in stops] for stops in cast)
+        return [list(accumulate(stops)) for stops in each]
 
 
 class Sampler:
@@ -115,16 +116,25 @@ class Sampler:
         self._one_at_a_time = Lock()  # of callers, who share these
 
     def votes(
-        self, image: Tensor, index: int, stops: Sequence[int], *, start: int = 0, stream: str = "estimation"
+        self,
+        image: Tensor,
+        index: int,
+        stops: Sequence[int],
+        *,
+        start: int = 0,
+        stream: str = "estimation",
+        gate: float = 0.0,
     ) -> IntArray:
         """Return the counts of samples start..stop-1 for each of the increasing `stops`.
 
-        That is int64 (len(stops), classes), cumulative from `start`; the parameters are those of `Draw`.
+        That is int64 (len(stops), classes), cumulative from `start`, with a last column of abstentions behind
+        a `gate`: see `certmix.sampling.ballots.Ballots.votes`.  The other parameters are those of `Draw`.
         """
-        return self.submit([Draw(image, index, tuple(stops), start, stream)]).result()[0]
+        ballots = self.submit([Draw(image, index, tuple(stops), start, stream)]).result()[0]
+        return np.array([one.votes(self.classes, gate) for one in ballots])
 
     def submit(self, draws: Sequence[Draw]) -> Pending:
-        """Begin to count votes of several images, packed into full batches.
+        """Begin to count ballots of several images, packed into full batches.
 
         On a GPU the host goes on at once: it waits in `Pending.result`, once
         for all the draws.
@@ -133,18 +143,18 @@ class Sampler:
         wanted = sum(max(0, draw.stops[-1] - draw.start) for draw in draws if draw.stops)
         answers = torch.ones(wanted + 1, dtype=torch.int64, device=self.device)
         at = 0
-        for (classes, finite), held in self._batches(draws, lambda x: (x.argmax(1), x.isfinite().all())):
+        for (ballots, finite), held in self._batches(draws, lambda x: (ballots_of(x), x.isfinite().all())):
             answers[-1] *= finite
-            answers[at : at + len(classes)] = classes
-            at += len(classes)
+            answers[at : at + len(ballots)] = ballots
+            at += len(ballots)
             parts += held
         if self.device.type != "cuda":
-            return Pending(draws, parts, answers.cpu(), None, self.classes)
+            return Pending(draws, parts, answers.cpu(), None)
         host = torch.empty(answers.shape, dtype=answers.dtype, pin_memory=True)
         host.copy_(answers, non_blocking=True)
         done = torch.cuda.Event()
         done.record(torch.cuda.current_stream(self.device))  # by default it would be another device's
-        return Pending(draws, parts, host, done, self.classes)
+        return Pending(draws, parts, host, done)
 
     def scores(self, draws: Sequence[Draw], temperature: float = 1.0) -> Iterator[tuple[Part, FloatArray]]:
         """Yield the softmax scores of several images' samples, in order, and which samples these are.
@@ -230,11 +240,16 @@ class Sampler:
         """
         shape = draws[0].image.shape
 
+        def answered(batch: Tensor) -> Tensor:  # whole numbers below 2^24 are exact
+            logits = self._run(batch)
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            return torch.cat([logits.to(wide), ballots_of(logits)[:, None].to(wide)], 1)
+
         def is_independent(size: int) -> bool:
             if (shape, size) not in self._independent:
                 self._allocate(shape, size)
                 self._noise.fill(self._rows, point, NoiseKey(self.seed, draws[0].index, draws[0].stream), 0)
-                self._independent[shape, size] = is_independent_of_place(self._run, self._batch)
+                self._independent[shape, size] = is_independent_of_place(answered, self._batch)
                 if self._places_alike and not self._independent[shape, size]:
                     told = "rows of the compiled model depend on their place in a batch"
                     raise CompileError(f"{told}: use --compile off (docs/noise.md#rows-of-a-batch)")

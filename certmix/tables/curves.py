@@ -47,7 +47,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "margin": {"color": COLOURS[0]},
     "lipschitz-constant": {"color": COLOURS[2]},
 }  # fmt: skip
-_OTHER = COLOURS[4]
+_OTHER, _GATED = COLOURS[4], "#6A3D9A"
 _LINE: dict[str, Any] = {"drawstyle": "steps-pre", "linewidth": 1.7, "zorder": 3}
 _CIRCLE: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 1.6, "zorder": 5, "clip_on": False}
 _MARKED = (0.6, 0.7, 0.8, 0.9)
@@ -117,7 +117,7 @@ def curve_plot(
         if curve.classifier == "robust":
             return DARK
         found = _STYLES.get(curve.certificate, {}).get("color", _OTHER)
-        return found if curve.classifier == "mixed" else _OTHER
+        return _GATED if curve.classifier == "gated" else found if curve.classifier == "mixed" else _OTHER
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -143,7 +143,7 @@ def curve_plot(
                 pairs = zip((y / 100).tolist(), (most / 100).tolist(), strict=True)
                 open_ = [not settled(*pair, first.images) for pair in pairs]
                 y, banded = np.where(open_, np.nan, y), banded or any(open_)
-            label = f"{symbols(classifier_label(first.classifier, alpha))}: {certificates}"
+            label = f"{symbols(classifier_label(first, alpha))}: {certificates}"
             axes.plot(x, y, linewidth=1.7, drawstyle="steps-pre", label=label, **how)
         marked: list[str] = []
         for curve in curves:  # each classifier's clean accuracy once, in the colour of its first curve
@@ -154,7 +154,7 @@ def curve_plot(
             axes.plot(
                 [0], [100 * curve.clean_accuracy], "o", markersize=max(4, 13 - 3 * len(marked)),
                 markeredgecolor=colour(curve), **_CIRCLE,
-                label=f"{one_line(curve.classifier)}: clean accuracy{estimate}",
+                label=f"{classifier_label(curve, alpha).partition(' (')[0]}: clean accuracy{estimate}",
             )  # fmt: skip
         _certified_axes(axes, end, NORM_SIGNS.get(norm, one_line(norm)))
         if banded:

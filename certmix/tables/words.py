@@ -10,7 +10,7 @@ import numpy as np
 from certmix.errors import one_line
 from certmix.tables.table import Cell, Quantity, Share, Table
 from certmix.text import accuracy, as_given, known, plain_decimal
-from certmix.types import CertifiedAccuracy, Summary
+from certmix.types import CertifiedAccuracy, Curve, Summary
 
 DETERMINISTIC = ("margin", "lipschitz-constant")
 """Certificates that draw no samples: no noise level, and nothing that could fail by chance."""
@@ -30,12 +30,21 @@ def symbols(text: str) -> str:
     return text
 
 
-def classifier_label(classifier: str, alpha: float) -> str:
-    """Return ``robust (alpha = 1)``, ``mixed (alpha = 0.76)``, or the name itself."""
-    weights = {"robust": 1.0, "mixed": alpha}
-    if classifier not in weights:
-        return one_line(classifier)
-    return f"{classifier} (alpha = {plain_decimal(weights[classifier])})"
+def classifier_label(of: CertifiedAccuracy | Curve, alpha: float) -> str:
+    """Return ``robust (alpha = 1)``, ``mixed, gated (alpha = 0.62, gate 0.6, g one-hot)``, or the name.
+
+    `alpha` is that of the mix; the tuned one has its own.
+    """
+    names = {"robust": "robust", "mixed": "mixed", "gated": "mixed, gated"}
+    if of.classifier not in names:
+        return one_line(of.classifier)
+    own = {"robust": 1.0, "mixed": alpha}.get(of.classifier, of.alpha)
+    parts = [] if own is None else [f"alpha = {plain_decimal(own)}"]
+    parts += [f"gate {plain_decimal(of.gate)}"] if of.gate else []
+    if of.standard_temperature != 1.0:
+        cold = of.standard_temperature == 0.0
+        parts.append("g one-hot" if cold else f"g at temperature {plain_decimal(of.standard_temperature)}")
+    return f"{names[of.classifier]} ({', '.join(parts)})"
 
 
 def certificate_label(certificate: str) -> str:
@@ -157,10 +166,8 @@ def mean_radius(row: CertifiedAccuracy, *, norm: str = "l2") -> Quantity:
 
 def summary_table(summary: Summary) -> Table:
     """Return the certified accuracies as a table: a row a certificate, a column a radius."""
-    groups = [
-        (classifier_label(classifier, summary.alpha), len(list(of_group)))
-        for classifier, of_group in groupby(row.classifier for row in summary.rows)
-    ]
+    named = (classifier_label(row, summary.alpha) for row in summary.rows)
+    groups = [(name, len(list(of_group))) for name, of_group in groupby(named)]
     planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
     rows, standard = _rows(summary), summary.clean_accuracy.standard
     short, details = notes(
@@ -191,14 +198,16 @@ def _records(summary: Summary) -> tuple[tuple[Any, ...], ...]:
     norm = [summary.norm] if deterministic(summary) or summary.norm != "l2" else []
     names = ("certified_accuracy", "lower", "upper", "could_reach")
     headings = [
-        "classifier", "certificate", "sigma", "alpha", "images", "failure_probability", "clean_accuracy",
+        "classifier", "certificate", "sigma", "alpha", "gate", "standard_temperature", "images",
+        "failure_probability", "clean_accuracy",
         *(f"{name}@{radius}" for name in names for radius in radii),
         "mean_certified_radius", "mean_radius_could_reach", "clean_accuracy_standard", "complete",
         *(["norm"] if norm else []),
     ]  # fmt: skip
     lines = [
         (
-            row.classifier, row.certificate, summary.sigma, summary.alpha, summary.images,
+            row.classifier, row.certificate, summary.sigma, summary.alpha if row.alpha is None else row.alpha,
+            row.gate, row.standard_temperature, summary.images,
             summary.failure_probability, row.clean_accuracy, *row.certified_accuracy,
             *(low for low, _ in row.interval), *(high for _, high in row.interval), *row.could_reach,
             row.mean_certified_radius, row.mean_radius_could_reach, summary.clean_accuracy.standard,

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from certmix.bounds import betting, clopper_pearson
 from certmix.certification import request as requests
 from certmix.certification.evaluate import ceilings, evaluate, table_row
-from certmix.certification.proved_table import CLASSIFIERS, clean_accuracy, stored_outcomes
+from certmix.certification.proved_table import clean_accuracy, stored_outcomes
 from certmix.certification.publish import refuse_unfinished
 from certmix.certification.request import ROBUST, CertifyRequest, DeterministicRequest, Margin
+from certmix.certification.request import Row as Asked
 from certmix.data import spread
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of
@@ -48,24 +49,24 @@ MARGIN_SLACK = 1e-4  # margins of stored logits, perhaps of float32, against pro
 
 
 class Row(NamedTuple):
-    """One row of the table: radii (m,) by the plain formulas and by the product, and its figures."""
+    """One row of the table: who is right (m,), radii by the plain formulas and the product, its figures."""
 
     classifier: str
     certificate: str
+    correct: NDArray[np.bool_]
     plain: FloatArray
     own: FloatArray
     table: CertifiedAccuracy
 
 
 class Derived(NamedTuple):
-    """What the stored numbers of finished images (m,) give, twice: who is right, radii, and figures.
+    """What the stored numbers of finished images (m,) give, twice: clean answers, radii, and figures.
 
     ``clean`` are the product's shares; ``scale``, sigma or 1 / L, is what rounding of radii is measured by;
     ``records`` says what is wrong with the product's view of the counts.
     """
 
     indices: IntArray
-    correct: NDArray[np.bool_]
     right: dict[str, NDArray[np.bool_]]
     rows: tuple[Row, ...]
     scale: float
@@ -87,7 +88,7 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
                 raise NothingFollowsError("counts", record.index, f"image {record.index}: {fault}")
         while records:
             derived = plain.derive(records, request)
-            waiting = derived.waiting.tolist()
+            waiting = next(iter(derived.values())).waiting.tolist()
             if not any(waiting):
                 return _sampled(run, request, records, derived)
             records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
@@ -100,15 +101,18 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
 
 
 def _sampled(
-    run: Run, request: CertifyRequest, records: list[ImageRecord], derived: plain.Derived
+    run: Run, request: CertifyRequest, records: list[ImageRecord], behind: dict[float, plain.Derived]
 ) -> Derived:
-    indices, labels, selected = (
-        np.array([getattr(record, name) for record in records], np.int64)
-        for name in ("index", "label", "selected")
+    indices, labels = (
+        np.array([getattr(record, name) for record in records], np.int64) for name in ("index", "label")
     )
-    h = np.stack([record.selection / record.selection.sum() for record in records])
-    right = _right(run, indices, h, labels, request.alpha)
-    correct, faults = selected == labels, Faults()
+    derived = next(iter(behind.values()))
+    right: dict[str, NDArray[np.bool_]] = {}
+    faults: Faults = []
+    for row in reversed(request.rows()):
+        if row.classifier != "robust" and row.classifier not in right:
+            h = np.stack([plain.shares_behind(record, row.gate) for record in records])
+            right |= _right(run, indices, h, labels, row)
     found = evaluate(records, run.standard, request, len(records))
     if len(found.records) < len(records):
         kept = {record.index for record in found.records}
@@ -124,17 +128,20 @@ def _sampled(
     for what, said, value in (("abstained", summary.abstained, abstained), drawn):
         if said is None or abs(said - value) > 1e-9 * max(1.0, value):
             faults.append((None, f"{what} {said}, the counts give {value}"))
-    plan = [("robust", "exact", 1.0)] + [("mixed", name, request.alpha) for name in request.certificates]
     rows = [
-        Row(name, certificate, derived.radii(certificate, request.sigma, alpha), radii.radius, row)
-        for (name, certificate, alpha), radii, row in zip(plan, found.radii, summary.rows, strict=True)
-    ]
-    return Derived(indices, correct, right, tuple(rows), request.sigma, summary.clean_accuracy, faults)
+        Row(
+            row.classifier, row.certificate, behind[row.gate].selected == labels,
+            behind[row.gate].radii(row.certificate, request.sigma, row.alpha), radii.radius, table,
+        )
+        for row, radii, table in zip(request.rows(), found.radii, summary.rows, strict=True)
+    ]  # fmt: skip
+    return Derived(indices, right, tuple(rows), request.sigma, summary.clean_accuracy, faults)
 
 
 def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: IntArray) -> Derived:
     logits = np.stack([run.cells[ROBUST][index] for index in indices.tolist()])
-    right = _right(run, indices, _softmax(logits), labels, request.alpha, softmax=True)
+    alone, mixed = request.rows()
+    right = _right(run, indices, _softmax(logits), labels, mixed, softmax=True)
     expected = [
         [_verified(run, request, index, z, alpha) for index, z in zip(indices.tolist(), logits, strict=True)]
         if isinstance(request, Margin)
@@ -145,11 +152,12 @@ def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: 
     with closing(opened(run.folder)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
     correct, rows = logits.argmax(1) == labels, []
-    for name, radii, own in zip(CLASSIFIERS, expected, found.radii, strict=True):
-        table = table_row(name, own, correct, request.radii)
-        rows.append(Row(name, request.certificate, np.array(radii, np.float64), own.radius, table))
+    for row, radii, own in zip((alone, mixed), expected, found.radii, strict=True):
+        table = table_row(row.classifier, own, correct, request.radii)
+        plainly = np.array(radii, np.float64)
+        rows.append(Row(row.classifier, request.certificate, correct, plainly, own.radius, table))
     scale = 0.0 if isinstance(request, Margin) else 1 / request.given[0]
-    return Derived(indices, correct, right, tuple(rows), scale, clean_accuracy(found), [])
+    return Derived(indices, right, tuple(rows), scale, clean_accuracy(found), [])
 
 
 def _verified(run: Run, request: Margin, index: int, logits: FloatArray, alpha: float) -> float:
@@ -183,15 +191,16 @@ def _softmax(logits: FloatArray) -> FloatArray:
 
 
 def _right(
-    run: Run, indices: IntArray, h: FloatArray, labels: IntArray, alpha: float, *, softmax: bool = False
+    run: Run, indices: IntArray, h: FloatArray, labels: IntArray, row: Asked, *, softmax: bool = False
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which images each classifier gets right; without outputs of the standard one only h is known."""
-    right = {"robust": h.argmax(1) == labels}
+    """Which images the classifiers of a row get right; only h is known without g's outputs."""
+    right = {"robust": (h.argmax(1) == labels) & (h.max(1) > 0)} if row.classifier != "gated" else {}
     if run.standard_checksum is not None and all(index in run.standard for index in indices.tolist()):
         g = np.stack([run.standard[index] for index in indices.tolist()])
         g = _softmax(g) if softmax else g
-        mixed = (1 - alpha) * g + alpha * h
-        right |= {"standard": g.argmax(1) == labels, "mixed": mixed.argmax(1) == labels}
+        mixed = (1 - row.alpha) * plain.sharpened(g, row.temperature) + row.alpha * h
+        name = "mixed" if row.classifier == "robust" else row.classifier
+        right |= {"standard": g.argmax(1) == labels, name: mixed.argmax(1) == labels}
     return right
 
 
@@ -220,11 +229,15 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
             every["clean accuracy"].append((None, text))
     for row in found.rows:
         where = f"{row.classifier} {row.certificate}"
+        share = float(found.right[row.classifier].mean()) if row.classifier in found.right else None
+        if sampled and row.table.clean_accuracy != share:
+            told = f"{where}: clean accuracy {row.table.clean_accuracy}, the outputs give {share}"
+            every["clean accuracy"].append((None, told))
         radii = row.own.tolist(), row.plain.tolist()
         for index, own, plainly in zip(found.indices.tolist(), *radii, strict=True):
             if fault_of := radius_fault(own, plainly, found.scale):
                 every["radii"].append((index, f"image {index}, {where}: {fault_of}"))
-        counted = np.where(found.correct, row.plain, 0.0)
+        counted = np.where(row.correct, row.plain, 0.0)
         for check, text in figure_faults(row.table, counted, run.request.radii, found.scale):
             every[check].append((None, f"{where}: {text}"))
     ready, many = len(found.indices), f"{len(wanted):,}"
@@ -296,12 +309,13 @@ def figures_of(run: Run, wanted: Sequence[int], labels: IntArray) -> Figures:
         raise RunError(f"{run.folder}: {why}: restore the run, or run certmix certify again") from None
     if len(found.indices) < len(wanted):
         raise RunError(f"{run.folder} lacks samples of some images: sample them, or take fewer images")
-    radii = {
-        row.classifier: np.where(found.correct, np.minimum(row.own, row.plain), 0.0) for row in found.rows[:2]
+    radii = {  # the first row of each classifier stands
+        row.classifier: np.where(row.correct, np.minimum(row.own, row.plain), 0.0)
+        for row in reversed(found.rows)
     }
     request = run.request
     if isinstance(request, CertifyRequest):
-        largest = {name: most for name, _, most in ceilings(request, run.classes)[:2]}
+        largest = {name: most for name, _, most in reversed(ceilings(request, run.classes))}
     else:  # of a given constant they have no largest value: the last column stands for it
         most = request.max_radius if request.certificate == "margin" else request.radii[-1]
         largest = dict.fromkeys(radii, most)

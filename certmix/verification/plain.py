@@ -19,7 +19,8 @@ from scipy.special import betainc, betaln, ndtr, ndtri
 
 from certmix.bounds import BOUNDS
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stopping import Rule
+from certmix.certification.stopping import Rule, Standing
+from certmix.errors import RunError
 from certmix.radii import CERTIFICATES
 from certmix.runs import ImageRecord
 from certmix.types import FloatArray, IntArray
@@ -100,11 +101,21 @@ def _one_sided(counts: IntArray, selected: int, delta: float) -> Pair:
 
 
 def _both(
-    counts: IntArray, selected: int, delta: float, *, lower: Callable[[int, int, float], float], total: bool
+    counts: IntArray,
+    selected: int,
+    delta: float,
+    *,
+    lower: Callable[[int, int, float], float],
+    total: bool = False,
+    gated: bool = False,
 ) -> Pair:
-    """Half of delta for the class and for its runner-up; `total`: p gains, as probabilities add up to 1."""
-    n, runner_up = int(counts.sum()), int(np.delete(counts, selected).max())
-    p, q = lower(int(counts[selected]), n, delta / 2), 1.0 - lower(n - runner_up, n, delta / 2)
+    """Half of delta for the class and for its runner-up; `total`: p gains, as probabilities add up to 1.
+
+    Where votes are `gated`, the last count is of those that abstained.
+    """
+    n, own, rivals = int(counts.sum()), int(counts[selected]), np.delete(counts, selected)
+    runner_up = int((rivals[:-1] if gated else rivals).max())
+    p, q = lower(own, n, delta / 2), 1.0 - lower(n - runner_up, n, delta / 2)
     p = max(p, 1.0 - (len(counts) - 1) * q) if total else p
     return p, min(q, 1.0 - p)
 
@@ -112,9 +123,15 @@ def _both(
 VOTE_BOUNDS: dict[str, Callable[[IntArray, int, float], Pair]] = {
     "clopper-pearson": _one_sided,
     "clopper-pearson-two-sided": partial(_both, lower=proportion_lower, total=True),
-    "beta-binomial": partial(_both, lower=uniform_lower, total=False),
+    "beta-binomial": partial(_both, lower=uniform_lower),
 }
 """(votes (c,), selected class, failure probability) -> (p, q), by the name of the bound."""
+GATED_BOUNDS: dict[str, Callable[[IntArray, int, float], Pair]] = {
+    "clopper-pearson": partial(_both, lower=proportion_lower, gated=True),
+    "clopper-pearson-two-sided": partial(_both, lower=proportion_lower, gated=True),
+    "beta-binomial": partial(_both, lower=uniform_lower, gated=True),
+}
+"""The same of votes (c + 1,) behind a gate."""
 
 
 STEPS, BINS = 65536, 64
@@ -363,8 +380,10 @@ def constant_radius(
 
 
 class Derived(NamedTuple):
-    """Bounds of images (m,), of distributions in ``layers``, samples, who waits for more, what radii lose."""
+    """Classes of images (m,), -1 for none, their bounds, those of distributions in ``layers``, samples, who
+    waits for more, what radii lose."""
 
+    selected: IntArray
     p: FloatArray
     q: FloatArray
     layers: tuple[PlainLayers, ...]
@@ -395,48 +414,111 @@ def evidence(record: ImageRecord, request: CertifyRequest) -> Mapping[int, Any]:
     return record.estimation if request.scores == "hard" else record.scores
 
 
-def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> Derived:
-    """Return the bounds that stored counts give under a request: the best of all looks that were due.
+def votes_behind(codes: IntArray, counts: IntArray, classes: int, gate: float) -> IntArray:
+    """Return votes (c + 1,) of ballots, 20 class + level: those of level / 20 >= gate, then the rest."""
+    found = [0] * (classes + 1)
+    for code, number in zip(codes.tolist(), counts.tolist(), strict=True):
+        of, level = divmod(code, 20)
+        found[of if level >= 20 * gate - 1e-6 else classes] += number
+    return np.array(found, np.int64)
+
+
+def shares_behind(record: ImageRecord, gate: float) -> FloatArray:
+    """Return the shares (c,) of the selection samples' votes behind a gate."""
+    votes, ballots = record.selection, record.selection_ballots
+    if gate and ballots is not None:
+        return votes_behind(ballots.codes, ballots.counts, len(votes), gate)[:-1] / ballots.counts.sum()
+    return np.asarray(votes / votes.sum(), np.float64)
+
+
+def sharpened(probabilities: FloatArray, temperature: float) -> FloatArray:
+    """Return softmax(log probabilities / temperature), one-hot at temperature 0, row by row (m, c)."""
+    rows = []
+    for row in probabilities:
+        if temperature == 0:
+            rows.append(np.arange(len(row)) == np.argmax(row))
+            continue
+        powers = (row / row.max()) ** (1 / temperature)
+        rows.append(powers / powers.sum())
+    return np.array(rows, np.float64) if temperature != 1 else probabilities
+
+
+def _behind(record: ImageRecord, request: CertifyRequest, gate: float) -> tuple[int, Mapping[int, Any]]:
+    """Return the class that the selection chose behind a gate, -1 for none, and what bounds come from."""
+    chosen = record.selection
+    if gate == 0:
+        return int(np.argmax(chosen)), evidence(record, request)
+    ballots, classes = record.selection_ballots, len(chosen)
+    if ballots is None:
+        raise RunError(f"image {record.index} has no ballots, from which votes behind a gate are counted")
+    votes = votes_behind(ballots.codes, ballots.counts, classes, gate)[:-1]
+    cast = {n: votes_behind(one.codes, one.counts, classes, gate) for n, one in record.ballots.items()}
+    return int(np.argmax(votes)) if votes.any() else -1, cast
+
+
+def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[float, Derived]:
+    """Return the bounds that stored counts give behind each gate of a request: the best of all looks due.
 
     Where sampling stops by itself, the run's own rule says at which look, from the plain bounds: any rule
     would do, since all looks' bounds hold together.
     """
-    images, bound, fixed = len(records), BOUNDS[request.bound], request.goal == "fixed"
+    images, fixed = len(records), request.goal == "fixed"
     rule, hard = None if fixed else Rule(request), request.scores == "hard"
-    p, q, samples = np.zeros(images), np.ones(images), np.zeros(images, np.int64)
-    waiting = np.array([fixed or record.selected == record.label for record in records], bool)
-    kept = [evidence(record, request) for record in records]
+    labels, samples = np.array([record.label for record in records]), np.zeros(images, np.int64)
     # Every mean under the drawn noise is within eps of that under the Gaussian.
     eps, lost = (np.array([getattr(r, name) for r in records]) for name in ("noise_error", "lost"))
+    seen = {gate: [_behind(record, request, gate) for record in records] for gate in request.gates}
+    chosen = {gate: np.array([y for y, _ in some], np.int64) for gate, some in seen.items()}
+    p, q = ({gate: np.full(images, value) for gate in seen} for value in (0.0, 1.0))
+    waiting = np.any([fixed | (selected == labels) for selected in chosen.values()], axis=0)
     layers: tuple[PlainLayers, ...] = ()
+    first = next(iter(seen.values()))
     for number, n in enumerate([request.samples] if fixed else looks(request.samples)):
-        rows = np.array([i for i in np.flatnonzero(waiting).tolist() if n in kept[i]], np.int64)
+        rows = np.array([i for i in np.flatnonzero(waiting).tolist() if n in first[i][1]], np.int64)
         if not len(rows):
             break
-        delta = request.failure_probability * (1.0 if fixed or bound.time_uniform else share(number))
-        found = [(records[i].selected, kept[i][n]) for i in rows.tolist()]
-        samples[rows], pairs = n, [(0.0, 1.0)] * len(rows)
-        if bound.distribution:
-            every = zip(found, eps.tolist(), strict=True) if len(rows) == images else ()
-            layers = tuple(bound_layers(one, delta, e) for (_, one), e in every)
-        elif hard:
-            own = bound.plain or VOTE_BOUNDS[request.bound]  # the first, of a bound that somebody has added
-            pairs = [own(votes, selected, delta) for selected, votes in found]
-        else:
-            own = bound.plain or SCORE_BOUNDS[request.bound]
-            pairs = [own(one, delta) for _, one in found]
-        p[rows] = np.maximum(p[rows], [pair[0] for pair in pairs])
-        q[rows] = np.minimum(q[rows], [pair[1] for pair in pairs])
-        if rule is None:
-            waiting[rows] = False
-            continue
-        spread = None
-        if hard:
-            mean = np.array([votes[selected] / votes.sum() for selected, votes in found])
-        else:
-            mean = np.array([one.totals[y] / (one.samples * STEPS) for y, one in found])
-            square = np.array([one.squares[y] / (one.samples * STEPS**2) for y, one in found])
-            spread = np.sqrt(np.maximum(square - mean**2, 1e-6))
-        waiting[rows] = rule.goes_on(number, mean, spread, p[rows], q[rows])
-    p, q = np.maximum(p - eps, 0.0), np.minimum(q + eps, 1.0)
-    return Derived(p, q, layers, samples, waiting, lost)
+        samples[rows], more = n, np.zeros(len(rows), bool)
+        for k, (gate, some) in enumerate(seen.items()):
+            found, bound = (
+                [(some[i][0], some[i][1][n]) for i in rows.tolist()],
+                BOUNDS[request.bound_at(gate)],
+            )
+            delta = request.failure_probability * (1.0 if fixed or bound.time_uniform else share(number))
+            pairs = [(0.0, 1.0)] * len(rows)
+            if bound.distribution:
+                every = zip(found, eps.tolist(), strict=True) if len(rows) == images else ()
+                layers = tuple(bound_layers(one, delta, e) for (_, one), e in every)
+            elif hard:
+                table = GATED_BOUNDS if gate else VOTE_BOUNDS
+                own = bound.plain or table[request.bound]  # the first, of a bound that somebody has added
+                pairs = [own(votes, y, delta) if y >= 0 else (0.0, 1.0) for y, votes in found]
+            else:
+                own = bound.plain or SCORE_BOUNDS[request.bound]
+                pairs = [own(one, delta) for _, one in found]
+            p[gate][rows] = np.maximum(p[gate][rows], [pair[0] for pair in pairs])
+            q[gate][rows] = np.minimum(q[gate][rows], [pair[1] for pair in pairs])
+            if rule is not None and number + 1 < len(rule.looks):
+                at = _standing(found, number, hard, gate > 0)
+                goes_on = rule.parts[k].goes_on(number, at, p[gate][rows], q[gate][rows])
+                more |= goes_on & (chosen[gate][rows] == labels[rows])
+        waiting[rows] = more
+    return {
+        gate: Derived(
+            chosen[gate], np.maximum(p[gate] - eps, 0.0), np.minimum(q[gate] + eps, 1.0), layers, samples,
+            waiting, lost,
+        )
+        for gate in seen
+    }  # fmt: skip
+
+
+def _standing(found: Sequence[tuple[int, Any]], number: int, hard: bool, gated: bool) -> Standing:
+    """Return the means that the stopping rule looks at."""
+    if hard:
+        mean = np.array([votes[y] / votes.sum() if y >= 0 else 0.0 for y, votes in found])
+        rival = [np.delete(votes[:-1] if gated else votes, y).max() / votes.sum() for y, votes in found]
+        spread = np.full(len(found), np.nan)
+    else:
+        mean = np.array([one.totals[y] / (one.samples * STEPS) for y, one in found])
+        square = np.array([one.squares[y] / (one.samples * STEPS**2) for y, one in found])
+        rival, spread = (1 - mean).tolist(), np.sqrt(np.maximum(square - mean**2, 1e-6))
+    return Standing(np.full(len(found), number), mean, spread, np.array(rival))

@@ -318,21 +318,22 @@ def _check_budget(run: Run, request: CertifyRequest) -> CheckResult:
     stored, check = run.description.get("failure_budget"), "failure budget"
     if not isinstance(stored, dict) or not isinstance(stored.get("split"), dict):
         return CheckResult(check, Outcome.FAILS, "run.json says nothing of how it is spent")
-    bound, delta = BOUNDS[request.bound], request.failure_probability
+    name = request.bound_at(request.gate)
+    bound, delta = BOUNDS[name], request.failure_probability
     if bound.distribution:
         each = delta / 2 / (2 if run.classes > 2 else 1)
         parts = {"own": delta / 2, "each rival": each, "rest": each}
     else:
         parts = {part: delta / len(bound.parts) for part in bound.parts}
     schedule = None if request.goal == "fixed" else "certmix.sampling.schedule"
-    claims = {"failure_probability": delta, "bound": request.bound, "looks": schedule}
+    claims: dict[str, Any] = {"failure_probability": delta, "bound": name, "looks": schedule}
     faults: Faults = [
         (None, f"the budget says {name} = {stored.get(name)}, the request {value}")
         for name, value in claims.items()
         if stored.get(name) != value
     ]
     if stored["split"] != parts:
-        faults.append((None, f"it is split as {stored['split']}, {request.bound} splits it as {parts}"))
+        faults.append((None, f"it is split as {stored['split']}, {name} splits it as {parts}"))
     spent = sum(value for name, value in parts.items() if name != "rest" or run.classes > 2)
     if spent > delta * (1 + 1e-12):
         faults.append((None, f"the parts add up to {spent}, more than {delta}"))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from certmix.certification.request import NORMS_OF
+from certmix.certification.request import NORMS_OF, checked_gate
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.runs.settings import Count, Images, Option, Settings, Share
 from certmix.runs.sources import RUN_CODE
@@ -48,7 +48,7 @@ class VerifyRequest(Settings, frozen=True):
 class FalsifyRequest(Settings, frozen=True):
     """Which certificates are attacked, how hard, and what counts as evidence; ParameterError.
 
-    ``images`` may be ``"all"``; ``alpha`` and ``certificate`` None are the run's own.
+    ``images`` may be ``"all"``; ``alpha``, ``gate`` and ``certificate`` None are the run's own.
     """
 
     images: Annotated[
@@ -79,3 +79,11 @@ class FalsifyRequest(Settings, frozen=True):
     ] = 0.01
     seed: Annotated[Seed, Option("Key of all noise.", shown="0; --replay draws one")] = 0
     run_code: Annotated[bool, Option(RUN_CODE)] = False
+    gate: Annotated[
+        float | None,
+        Option(
+            "Threshold of h's votes, for certificates of the run's counts behind another gate than its own.",
+            shown="the run's",
+            check=checked_gate,
+        ),
+    ] = None

@@ -14,7 +14,8 @@ from certmix.errors import ParameterError
 from certmix.runs.settings import Option, Settings
 from certmix.text import as_given
 
-CLASSIFIERS = ("mixed", "robust", "standard")  # the mix, h alone, g alone; the mix where none is named
+CLASSIFIERS = ("mixed", "robust", "standard", "gated")
+"""The mix, h alone, g alone, the tuned mix of gated votes; the mix where none is named."""
 QUANTITIES = {
     "certified_accuracy": "share of images that are right and certified at the radius",
     "clean_accuracy": "share of images that are right without perturbation",

@@ -23,6 +23,7 @@ from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.runs import ImageRecord
 from certmix.sampling import Sampler, looks, resolve_device
+from certmix.sampling.ballots import LEVELS, Ballots, ballots_of
 from certmix.sampling.devices import full_float32
 from certmix.sampling.packing import Draw, Part
 from certmix.types import Dataset, FloatArray, IntArray
@@ -39,8 +40,9 @@ FEW = 6  # differences that say nothing, where few are possible; a vote that mov
 # by at most 3e-6, 2e-3 (TF32, of fp32 on GPUs) and 0.05 of it (docs/verify.md).
 CLOSE = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 0.1}
 CLOSE_LOGITS = 1e-4  # difference, relative to the largest, that another device or batch may explain
-UNITS = {"votes": 1, "totals": SCALE, "squares": SCALE**2, "tails": 1}
+UNITS = {"votes": 1, "sure": 1, "totals": SCALE, "squares": SCALE**2, "tails": 1}
 """What is counted, and the most that one sample adds to it."""
+FOLLOWED = 5  # classes whose votes are told apart by how sure they are
 TILTS = (0.03, 0.1, 0.3, 1.0, 3.0)  # rates to wager on sums at, for differences from a percent up
 
 Bracket = dict[str, IntArray]
@@ -168,10 +170,11 @@ def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[
     if not records:
         return {}
     derived, columns = plain.derive(records, request), np.array([0.0, *request.radii])
-    counted = np.array([record.selected == record.label for record in records])
-    distance = np.full(len(records), request.sigma)
-    for certificate, alpha in [("exact", 1.0), *((name, request.alpha) for name in request.certificates)]:
-        radii = np.where(counted, derived.radii(certificate, request.sigma, alpha), 0.0)[:, None]
+    labels, distance = np.array([record.label for record in records]), np.full(len(records), request.sigma)
+    for row in request.rows():
+        behind = derived[row.gate]
+        found = behind.radii(row.certificate, request.sigma, row.alpha)
+        radii = np.where(behind.selected == labels, found, 0.0)[:, None]
         above = np.where((radii > 0) & (radii >= columns), radii - columns, request.sigma)
         distance = np.minimum(distance, above.min(1))
     weights = 1 / (distance / request.sigma + 0.25)
@@ -202,14 +205,32 @@ class Piece:
         """Return what the run stores of the stretch, by the names in `UNITS`."""
         record, order, (a, b) = self.record, self.order, self.stretch
         if self.stream == "selection":
-            return {"totals" if soft else "votes": record.selection[order]}
+            if soft or record.selection_ballots is None:
+                return {"totals" if soft else "votes": record.selection[order]}
+            return {"votes": record.selection[order], "sure": sure_votes(record.selection_ballots, order)}
         votes = record.estimation[b] - record.estimation.get(a, np.zeros_like(record.selection))
         if not soft:
-            return {"votes": votes[order]}
+            sure = sure_votes(record.ballots[b], order)
+            return {
+                "votes": votes[order],
+                "sure": sure - sure_votes(record.ballots[a], order) if a in record.ballots else sure,
+            }
         first, last = record.scores[a], record.scores[b]
         sums = {name: (getattr(last, name) - getattr(first, name))[order] for name in ("totals", "squares")}
         bins = (last.bin_counts - first.bin_counts)[:, ::-1].cumsum(1)[:, ::-1]
         return {"votes": votes[order], **sums, "tails": bins[:, 1:].ravel()}
+
+
+def sure_votes(ballots: Ballots, order: IntArray) -> IntArray:
+    """Return how many votes have each level or more, level 0 left out: int64 (kinds * levels,).
+
+    Kinds are the first `FOLLOWED` classes in `order`, and all others together.
+    """
+    table = np.zeros((len(order), LEVELS), np.int64)
+    table[ballots.codes // LEVELS, ballots.codes % LEVELS] = ballots.counts
+    table = table[order]
+    table = np.concatenate([table[:FOLLOWED], table[FOLLOWED:].sum(0, keepdims=True)])
+    return table[:, ::-1].cumsum(1)[:, ::-1][:, 1:].ravel()
 
 
 def choose_pieces(
@@ -263,7 +284,21 @@ def measured(
     ties, here = near.sum(1) > 1, np.bincount(logits.argmax(1).numpy(), minlength=near.shape[1])
     found = {"votes": np.stack([near[~ties].sum(0), here, near.sum(0)])[:, order]}
     if temperature is None:
-        return found, int(ties.sum())
+        # A probability changes by at most lead / 2, by the mean value theorem.
+        cast, off = ballots_of(logits).numpy(), lead / 2 + 1e-6
+        likely = logits.softmax(1).amax(1).numpy()
+        ends_of = np.floor(LEVELS * np.stack([likely - off, likely + off]).clip(0, 1 - 1e-9))
+        levels = np.arange(1, LEVELS)
+        sides = []
+        for classes, level in (
+            (near & ~ties[:, None], ends_of[0]),
+            (np.eye(near.shape[1], dtype=bool)[cast // LEVELS], cast % LEVELS),
+            (near, ends_of[1]),
+        ):
+            held = classes[:, order]
+            kinds = np.concatenate([held[:, :FOLLOWED], held[:, FOLLOWED:].any(1, keepdims=True)], 1)
+            sides.append((kinds.T.astype(np.int64) @ (level[:, None] >= levels)).ravel())
+        return {**found, "sure": np.stack(sides)}, int(ties.sum())
     scores, off = (logits / temperature).softmax(1).numpy() * SCALE, SCALE * lead / (4 * temperature)
     ends = np.stack([np.floor(scores - off), np.rint(scores), np.ceil(scores + off)])
     steps = ends.clip(0, SCALE).astype(np.int64)
@@ -292,9 +327,11 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
     images, samples = again.asked.images, again.asked.samples
     few, count = max(1, images * samples // SHORT), -(-min(SHORT, samples) // unit) * unit
     new = [Piece(record, "estimation", (0, count), 0, count) for record in records[:few]]
-    fresh, leads = [np.zeros(run.classes, np.int64) for _ in new], []
+    fresh: list[Ballots | None] = [None] * len(new)
+    leads = []
     for number, _, logits in _logits(again, by_new, new):
-        fresh[number] += np.bincount(logits.argmax(1).numpy(), minlength=run.classes)
+        cast, before = Ballots.of(ballots_of(logits).numpy()), fresh[number]
+        fresh[number] = cast if before is None else before + cast
         leads.append(-logits.topk(2, 1).values.diff(dim=1).numpy().ravel())
     usual = float(np.median(np.concatenate(leads)))  # by so much a vote is won
 
@@ -302,7 +339,7 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
     arithmetic = "tf32" if request.precision == "fp32" and "cuda" in devices else request.precision
     pieces = choose_pieces(again, request, records, unit)
     brackets: list[Bracket] = [{} for _ in pieces]
-    ties, temperature = 0, request.temperature if soft else None
+    ties, temperature = 0, request.score_temperature if soft else None
     for number, part, logits in _logits(again, by_run, pieces):
         record, kept = pieces[number].record, brackets[number]
         followed = [record.selected, *record.scores[0].rivals] if soft else []
@@ -375,22 +412,28 @@ def _same_seed(
 
 
 def _new_seed(
-    again: Again, request: CertifyRequest, pieces: list[Piece], fresh: list[IntArray]
+    again: Again, request: CertifyRequest, pieces: list[Piece], fresh: list[Ballots | None]
 ) -> CheckResult:
-    """Counts of a stretch against votes (c,) of a seed that the run cannot have known.
+    """Counts of a stretch against the ballots of a seed that the run cannot have known.
 
     Which stretch does not depend on how far the run went: that it was drawn depends on earlier samples alone.
     """
     ends = [0, *sorted({*looks(request.samples), request.samples})]
     rng = np.random.default_rng(again.new_seed)
     parts: list[Sums] = []
-    for piece, votes in zip(pieces, fresh, strict=True):
+    for piece, cast in zip(pieces, fresh, strict=True):
         at, record = int(rng.integers(len(ends) - 1)), piece.record
-        stretch, count = (ends[at], ends[at + 1]), int(votes.sum())
-        if stretch[1] in record.estimation and (at == 0 or stretch[0] in record.estimation):
-            told = Piece(record, "estimation", stretch, *stretch).stored(soft=False)["votes"]
-            new = votes[piece.order].astype(float)
-            parts.append(Sums("votes", count, (told + new) / (count + stretch[1] - stretch[0]), new, new))
+        stretch = (ends[at], ends[at + 1])
+        if cast is None or stretch[1] not in record.estimation:
+            continue
+        if at == 0 or stretch[0] in record.estimation:
+            count, order = int(cast.counts.sum()), piece.order
+            drawn = {"votes": cast.votes(len(order))[order], "sure": sure_votes(cast, order)}
+            told = Piece(record, "estimation", stretch, *stretch).stored(request.scores == "soft")
+            for name in drawn.keys() & told.keys():
+                new = drawn[name].astype(float)
+                mean = (told[name] + new) / (count + stretch[1] - stretch[0])
+                parts.append(Sums(name, count, mean, new, new))
     refuted, found = 2 / again.asked.error_rate, e_value(parts)
     outcome, are = (Outcome.FAILS, "are not") if found >= refuted else (Outcome.HOLDS, "may be")
     about = f"{len(parts)} images, new samples of seed {again.new_seed}"

@@ -103,7 +103,7 @@ def load(folder: Path) -> Run:
         if fixed is not None and not (fixed.isdecimal() and 0 < len(fixed) < 19):
             raise RunError(f"{folder}: fixed_samples = {fixed!r} in the database: restore it")
         standard = {} if checksum is None else store.standard(checksum)
-        return replace(run, images=store.images(), standard=standard, meta=meta)
+        return replace(run, images=store.images(ballots=True), standard=standard, meta=meta)
 
 
 def opened(folder: Path, classes: int | None = None) -> Store:
@@ -140,6 +140,13 @@ def impossible(record: ImageRecord, request: CertifyRequest, classes: int) -> It
     if not soft:
         if record.scores:
             yield "soft scores in a run of votes"
+        if fault := record.ballots_fault():
+            yield fault
+        for (_, cast), (after, then) in pairwise(sorted(record.ballots.items())):
+            there = dict(zip(then.codes.tolist(), then.counts.tolist(), strict=True))
+            pairs = zip(cast.codes.tolist(), cast.counts.tolist(), strict=True)
+            if any(there.get(code, 0) < number for code, number in pairs):
+                yield f"a ballot was cast less often after {after} samples than before"
         return
     kept = dict(sorted(record.scores.items()))
     if set(kept) != {0, *record.estimation}:

@@ -158,7 +158,7 @@ def _stored(
     g, answered = loaded.standard, set(indices)
     with closing(opened(folder, loaded.dataset.classes)) as store:
         if isinstance(request, CertifyRequest):
-            images = store.images()
+            images = store.images(ballots=request.gated)
             there = [images[i] for i in indices if i in images]
             ready = {record.index for record in bound_records(there, request).records}
             answered = answered if g is None else set(store.standard(g.checksum))
@@ -249,7 +249,9 @@ def draw(
                 if (value := stored.get(key)) is not None:
                     run.store.put(key, value)
             if sampled:
-                run.store.write_images(one for index, one in stored.images().items() if index in wanted)
+                run.store.write_images(
+                    one for index, one in stored.images(ballots=True).items() if index in wanted
+                )
             for cell in stored.cells():
                 answers = cell.startswith("standard ")
                 indices = sorted(stored.known(cell) & wanted)

@@ -30,14 +30,14 @@ def request(**changes) -> CertifyRequest:
 
 def walked(p: float, seed: int, asked: CertifyRequest) -> tuple[Walk, dict[int, np.ndarray]]:
     """One image whose votes are Bernoulli(p), sampled until its rule stops."""
-    rng, walk = np.random.default_rng(seed), Walk(rule(asked), np.zeros(1, int), np.zeros(1, int))
+    rng, walk = np.random.default_rng(seed), Walk(rule(asked), [np.zeros(1, int)], np.zeros(1, int))
     votes, drawn, kept = 0, 0, {}
     for number, samples in enumerate(walk.rule.looks):
         if not walk.active[0]:
             break
         votes, drawn = votes + rng.binomial(samples - drawn, p), samples
         kept[samples] = np.array([votes, samples - votes])
-        walk.step(number, np.zeros(1, int), kept[samples][None])
+        walk.step(number, np.zeros(1, int), [kept[samples][None]])
     return walk, kept
 
 
@@ -104,7 +104,7 @@ def test_sure_images_stop_early_and_hopeless_ones_earlier():
 def test_goal_radius_reaches_its_precision():
     asked = request(goal="radius", samples=100_000, relative_precision=0.05)
     walk, _ = walked(0.9, 1, asked)
-    radius = certmix.exact_radius(walk.p, walk.q, 0.5, 0.76)[0]
+    radius = certmix.exact_radius(walk.p[0], walk.q[0], 0.5, 0.76)[0]
     truth = 0.5 * (ndtri(0.9) - ndtri(1 / 1.52))
     assert 0.9 * truth < radius <= truth
     assert walk.samples[0] < 100_000
@@ -130,7 +130,7 @@ def test_a_table_does_not_depend_on_what_other_requests_drew():
     for samples in looks(5000):
         more.setdefault(samples, np.array([samples, 0]))
     few, many = (bound_records([record(k)], asked) for k in (kept, more))
-    assert few.bounds.p_lower[0] == many.bounds.p_lower[0] == walk.p[0]
+    assert few.bounds.p_lower[0] == many.bounds.p_lower[0] == walk.p[0, 0]
     assert few.samples[0] == many.samples[0]
     assert not few.waiting[0]
 

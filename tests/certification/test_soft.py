@@ -57,14 +57,14 @@ def test_bounds_hold_the_true_means(bound, goal):
 
 def test_the_temperature_matters_and_names_another_run(tmp_path: Path):
     """Also two temperatures that print alike in six digits."""
-    third = soft(temperature=1 / 3, goal="fixed", output=tmp_path / "run")
-    warm = soft(temperature=5.0, goal="fixed")
+    third = soft(score_temperature=1 / 3, goal="fixed", output=tmp_path / "run")
+    warm = soft(score_temperature=5.0, goal="fixed")
     assert third.evaluation.bounds.p_lower[0] > warm.evaluation.bounds.p_lower[0]
     assert third.evaluation.bounds.p_lower[0] <= true_mean(INPUTS[0][0], 1 / 3)
-    for other in ({"temperature": 0.333333}, {"scores": "hard"}):
+    for other in ({"score_temperature": 0.333333}, {"scores": "hard"}):
         with pytest.raises(RunError, match="scores"):
             soft(**other, goal="fixed", output=tmp_path / "run")
-    assert soft(temperature=1 / 3, goal="fixed", output=tmp_path / "run").summary.images == 5
+    assert soft(score_temperature=1 / 3, goal="fixed", output=tmp_path / "run").summary.images == 5
 
 
 def test_statistics_survive_the_database_and_go_on(tmp_path: Path):
@@ -91,7 +91,7 @@ def test_distribution_bounds_certify_no_more_than_the_truth():
     "options, words",
     [
         ({"bound": "clopper-pearson"}, "for soft scores"), ({"scores": "hard", "bound": "betting"}, "for hard scores"),
-        ({"temperature": 0.0}, "temperature"), ({"bound": "layers", "certificates": ("exact",)}, "--goal fixed"),
+        ({"score_temperature": 0.0}, "temperature"), ({"bound": "layers", "certificates": ("exact",)}, "--goal fixed"),
         ({"bound": "layers", "goal": "fixed"}, "--certificate exact"),
     ],
 )  # fmt: skip

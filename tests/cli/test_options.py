@@ -26,12 +26,13 @@ STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_file
 PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
-    "samples", "selection_samples", "scores", "temperature", "goal", "settle", "relative_precision",
+    "samples", "selection_samples", "scores", "score_temperature", "gate", "tuned", "goal", "settle", "relative_precision",
     "failure_probability", "bound", "seed", "precision", "compiled", "shard",
 }  # fmt: skip
 OF_FILES = {"as_printed", "assume_selected"}
+OF_RUNS = {"gate", "standard_temperature", "tuned"}
 SEARCH = {
-    "images", "alpha", "certificate", "steps", "copies", "restarts", "samples", "error_rate", "output",
+    "images", "alpha", "certificate", "gate", "steps", "copies", "restarts", "samples", "error_rate", "output",
 }  # fmt: skip
 CERTIFIED = {
     "at_radius", "sigma", "noisy_samples", "clean_accuracy_floor", "certify_images", "samples",
@@ -72,9 +73,9 @@ class Mode:
 
 SMOOTH, EXACT = "--sigma 0.25 --alpha 0.76", "--alpha 0.76 --certificate"
 MODES = [
-    Mode("certify", SMOOTH, PLAIN | RAY | {"temperature", "relative_precision"}, {"norm": "linf"}),
+    Mode("certify", SMOOTH, PLAIN | RAY | {"score_temperature", "relative_precision"}, {"norm": "linf"}),
     Mode(
-        "certify", f"{SMOOTH} --scores soft --goal radius --engine ray", PLAIN,
+        "certify", f"{SMOOTH} --scores soft --goal radius --engine ray", PLAIN | {"gate", "tuned"},
         {"bound": "bernstein", "norm": "linf", "engine": "local", "scores": "hard"},
     ),
     Mode("certify", f"{SMOOTH} --goal fixed", {"settle", "relative_precision"}, only={"settle", "relative_precision"}),
@@ -89,9 +90,12 @@ MODES = [
         {"norm": "linf", "certificates": "exact"},
     ),
     Mode("recertify", "run", OF_FILES | {"rows", "best"}, {"sigmas": "0.5"}),
-    Mode("recertify", "log.tsv --sigma 0.5", {"assume_selected", "bound", "failure_probability", "best"}, {"sigmas": "1"}),
+    Mode(
+        "recertify", "log.tsv --sigma 0.5",
+        {"assume_selected", "bound", "failure_probability", "best", *OF_RUNS}, {"sigmas": "1"},
+    ),
     Mode("recertify", "log.tsv other.tsv --sigma 0.5", only={"best"}, refused=True),
-    Mode("recertify", "counts.txt --sigma 0.5", {"as_printed", "best"}, {"sigmas": "1"}),
+    Mode("recertify", "counts.txt --sigma 0.5", {"as_printed", "best", *OF_RUNS}, {"sigmas": "1"}),
     Mode("merge", "a b"),
     Mode("plan", "--throughput 1000 --samples 300"),
     Mode("plan", "--throughput 1000 --samples 300 --like run", {"scenario"}, {"sigma": "0.5", "like": "log.tsv"}),
@@ -101,10 +105,10 @@ MODES = [
     Mode("report", "run"),
     Mode("report", "attacked", {"images"}),
     Mode("falsify", "run", {"restarts"}),
-    Mode("falsify", "plain", {"copies", "samples"}),
+    Mode("falsify", "plain", {"copies", "samples", "gate"}),
     Mode("falsify", "--replay finding.json", SEARCH, {"finding": "other.json"}),
-    Mode("trade-off", "log.tsv --sigma 0.5", {"assume_selected"}, {"sigmas": "1"}),
-    Mode("trade-off", "counts.txt --sigma 0.5", {"as_printed"}, {"sigmas": "1"}),
+    Mode("trade-off", "log.tsv --sigma 0.5", {"assume_selected", *OF_RUNS} - {"tuned"}, {"sigmas": "1"}),
+    Mode("trade-off", "counts.txt --sigma 0.5", {"as_printed", *OF_RUNS} - {"tuned"}, {"sigmas": "1"}),
     Mode("trade-off", "run", {*OF_FILES, "standard_accuracy"}, {"sigmas": "0.5"}),
     Mode("attack", "", STANDARD),
     Mode("attack", "--alpha 0.76"),
@@ -158,7 +162,8 @@ VALUES = {
     "constant_of": "probabilities", "copies": "5", "copy_weights": "", "crop": "7", "data": "other.npz",
     "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "error_rate": "0.05",
     "evaluation": "folders", "failure_probability": "0.01", "finding": "finding.json", "force": "",
-    "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "goal": "fixed",
+    "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "gate": "0.6",
+    "standard_temperature": "0", "score_temperature": "2", "tuned": "0.6,0,0.62", "goal": "fixed",
     "gpus_per_worker": "0.5", "gradient_free": "", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
     "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",

@@ -102,7 +102,7 @@ COMMANDS = {
     "reproduce": "reproduce certified --output again --run-code",
     "models": "models",
     "refused-alpha": f"certify --sigma 0.25 --alpha 76 {MODELS}",
-    "refused-option": f"certify --sigma 0.25 --alpha 0.76 --temperature 2 {MODELS}",
+    "refused-option": f"certify --sigma 0.25 --alpha 0.76 --score-temperature 2 {MODELS}",
     "refused-folder": "recertify nowhere --alpha 0.9",
     **{
         f"help-{name.replace(' ', '-') or 'certmix'}": f"{name} --help".strip()

@@ -33,11 +33,11 @@ def make_certified(count: int = 40, alpha: float = 0.76, seed: int = 0, **change
     mixed = np.where(rng.random(count) < 0.75, rng.random(count) * 0.7, 0.0)
     radii = (2 * mixed, mixed, mixed / 2)
     status = tuple(np.where(r > 0, Status.CERTIFIED, Status.ABSTAIN).astype(np.int64) for r in radii)
-    images = Images(np.arange(count) * 7, labels, predicted, radii, status)
+    images = Images(np.arange(count) * 7, labels, [predicted] * len(radii), radii, status)
     norm, certificate = changes.get("norm", "l2"), changes.pop("certificate", None)
     plan = [("robust", "exact"), ("mixed", "exact"), ("mixed", "smoothing")]
     rows = tuple(
-        table_row(name, CertifiedRadii(certificate or one, norm, 0.5, alpha, r, s), images.right, COLUMNS)
+        table_row(name, CertifiedRadii(certificate or one, norm, 0.5, alpha, r, s), images.right(0), COLUMNS)
         for (name, one), r, s in zip(plan, radii, status, strict=True)
     )
     delta = changes.pop("failure_probability", 0.001)

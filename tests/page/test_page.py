@@ -151,7 +151,7 @@ def test_what_the_page_says(changes, words):
 
 def test_the_headline_counts_the_lead_rows_images():
     found = make_certified(41)
-    hits = int((found.images.right & (found.images.radius[1] >= 0.25)).sum())
+    hits = int((found.images.right(1) & (found.images.radius[1] >= 0.25)).sum())
     assert f"On {hits} of 41 images" in render([make_run("run", found)])
 
 

@@ -178,10 +178,10 @@ def test_own_logs_round_radii_down_and_are_read_back(tmp_path):
     rows = [(0, 3, 3, 0.1234567, 1.5), (20, 8, -1, 0.0, 61.0), (40, 1, 2, 0.29, 0.0)]
     write_log(tmp_path / "log", rows, "betting")
     assert (tmp_path / "log").read_text().splitlines() == [
-        "idx\tlabel\tpredict\tradius\tcorrect\ttime\tbound",
-        "0\t3\t3\t0.123456\t1\t0:00:01.500000\tbetting",
-        "20\t8\t-1\t0.000000\t0\t0:01:01\tbetting",
-        "40\t1\t2\t0.289999\t0\t0:00:00\tbetting",
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime\tbound\tgate",
+        "0\t3\t3\t0.123456\t1\t0:00:01.500000\tbetting\t0",
+        "20\t8\t-1\t0.000000\t0\t0:01:01\tbetting\t0",
+        "40\t1\t2\t0.289999\t0\t0:00:00\tbetting\t0",
     ]
     log = read_log(tmp_path / "log")
     assert (log.bound, log.decimals) == ("betting", 6)

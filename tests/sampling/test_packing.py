@@ -69,9 +69,14 @@ def test_batches_hold_every_sample_once_and_in_order(wanted, size):
     assert len(set(ended)) == len(ended)
 
 
+def counted(pending):
+    """The votes of each draw at each stop."""
+    return [np.stack([ballots.votes(2) for ballots in draw]) for draw in pending.result()]
+
+
 @pytest.mark.parametrize("batch_size", [7, 64, 1000])
 def test_packed_counts_are_those_of_each_image_alone(batch_size):
-    packed = Sampler(half_space(), 2, 0.5, batch_size=batch_size).submit(DRAWS).result()
+    packed = counted(Sampler(half_space(), 2, 0.5, batch_size=batch_size).submit(DRAWS))
     for draw, counts in zip(DRAWS, packed, strict=True):
         alone = Sampler(half_space(), 2, 0.5, batch_size=25).votes(
             draw.image, draw.index, draw.stops, start=draw.start, stream=draw.stream
@@ -81,7 +86,7 @@ def test_packed_counts_are_those_of_each_image_alone(batch_size):
         assert 0 < counts[-1, 0] < counts[-1].sum()
     sampler = Sampler(half_space(), 2, 0.5, batch_size=batch_size)
     first, second = sampler.submit(DRAWS[:2]), sampler.submit(DRAWS[2:])  # two may be under way
-    found = [*first.result(), *second.result()]
+    found = [*counted(first), *counted(second)]
     assert all((a == b).all() for a, b in zip(found, packed, strict=True))
 
 
@@ -92,18 +97,18 @@ def test_scores_and_logits_come_in_order():
         assert scores.shape == (part.count, 2)
         np.testing.assert_allclose(scores.sum(1), 1.0)
         votes[part.draw][part.stop] += np.bincount(scores.argmax(1), minlength=2)
-    for counts, found in zip(sampler.submit(DRAWS).result(), votes, strict=True):
+    for counts, found in zip(counted(sampler.submit(DRAWS)), votes, strict=True):
         assert (counts == found.cumsum(0)).all()
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost():
     narrow = Narrow(100)
     sampler = Sampler(narrow, 2, 0.5, batch_size=1000)
-    found = sampler.submit(DRAWS).result()
+    found = counted(sampler.submit(DRAWS))
     assert sampler.batch_size == 62
     assert narrow.sizes[:5] == [1000, 500, 250, 125, 62]
     assert set(narrow.sizes[5:]) == {62}
-    expected = Sampler(half_space(), 2, 0.5, batch_size=62).submit(DRAWS).result()
+    expected = counted(Sampler(half_space(), 2, 0.5, batch_size=62).submit(DRAWS))
     assert all((a == b).all() for a, b in zip(found, expected, strict=True))
     with pytest.raises(ModelError, match="out of memory with a single input: use a smaller model"):
         Sampler(Narrow(0), 2, 0.5, batch_size=8).votes(torch.zeros(2), 0, [10])

@@ -345,7 +345,7 @@ def test_an_honest_run_stands_and_is_only_read(run):
 
 
 def test_soft_scores_are_attacked_as_soft_scores(tmp_path):
-    certified(tmp_path, scores="soft", temperature=20.0, alpha=0.9)
+    certified(tmp_path, scores="soft", score_temperature=20.0, alpha=0.9)
     found = attacked(tmp_path)
     assert found.claims.scores == "soft"
     assert found.attacked and not found.findings

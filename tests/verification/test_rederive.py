@@ -56,7 +56,7 @@ def test_an_untouched_run_holds(runs, kind):
         dict(bound="beta-binomial", samples=300, failure_probability=0.05),
         dict(bound="clopper-pearson-two-sided", goal="fixed", samples=250, standard=None),
         dict(scores="soft", samples=200),
-        dict(scores="soft", samples=200, bound="betting-fixed", goal="fixed", temperature=0.5),
+        dict(scores="soft", samples=200, bound="betting-fixed", goal="fixed", score_temperature=0.5),
         dict(scores="soft", samples=200, bound="relative-entropy", goal="radius"),
         dict(scores="soft", samples=200, bound="layers", goal="fixed", certificates=("exact",)),
         {**GIVEN, "sigma": None, "lipschitz_constant": 9, "norm": "linf", "constant_of": "each-logit"},

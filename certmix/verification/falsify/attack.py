@@ -98,7 +98,8 @@ class Claims(NamedTuple):
     """The certificates with a radius > 0 of `looked_at` images, and what they are about.
 
     Without noise `sigma` is None and `failure_probability`, that of one certificate, 0.  `clipped` balls are
-    cut to the input range.  `run` is ``run.json``, None for claims that no run made.
+    cut to the input range.  `run` is ``run.json``, None for claims that no run made.  Votes are counted
+    behind `gate`.
     """
 
     certificate: str
@@ -114,6 +115,7 @@ class Claims(NamedTuple):
     seed: int = 0
     clipped: bool = False
     run: dict[str, Any] | None = None
+    gate: float = 0.0
 
 
 class Target(NamedTuple):
@@ -169,7 +171,8 @@ def attack_claim(
     draws = [Draw(point, claim.index, (SCREENED,), stream="selection") for point in points]
     means = np.zeros((len(draws), target.classes))
     if claims.scores == "hard":
-        means += np.stack([votes[-1] for votes in sampler.submit(draws).result()]) / SCREENED
+        votes = [one[-1].votes(target.classes, claims.gate) for one in sampler.submit(draws).result()]
+        means += np.stack(votes)[:, : target.classes] / SCREENED
     else:
         for part, scores in sampler.scores(draws, claims.temperature):
             means[part.draw] += scores.sum(0) / SCREENED
@@ -224,7 +227,7 @@ def smoothed_candidates(
     for step in range(steps + 1):
         noise = torch.randn((request.copies, *image.shape), generator=generator, device=image.device)
         copies = point + claims.sigma * noise
-        margin, slope = _margin_and_slope(target.module, copies, claim.predicted, temperature)
+        margin, slope = _margin_and_slope(target.module, copies, claim.predicted, temperature, claims.gate)
         visited.append((margin, point))
         velocity = 0.7 * velocity - slope / slope.norm().clamp_min(torch.finfo(torch.float64).tiny)
         if step < steps:
@@ -235,7 +238,7 @@ def smoothed_candidates(
 
 
 def _margin_and_slope(
-    model: nn.Module, copies: Tensor, predicted: int, temperature: float | None
+    model: nn.Module, copies: Tensor, predicted: int, temperature: float | None, gate: float = 0.0
 ) -> tuple[float, Tensor]:
     """Return the estimated margin to the nearest rival, and the gradient (1, ...) of its surrogate."""
     copies = copies.detach().requires_grad_(True)
@@ -243,7 +246,8 @@ def _margin_and_slope(
         logits = call_model(model, copies).double()
         with torch.no_grad():
             if temperature is None:
-                mean = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).double().mean(0)
+                votes = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).double()
+                mean = (votes * (logits.softmax(1).amax(1, keepdim=True) >= gate)).mean(0)
             else:
                 mean = (logits / temperature).softmax(1).mean(0)
             others = mean.clone()
@@ -322,10 +326,11 @@ def judge_smoothed(
     point, away = _on_grid(claims, claim, image, point)
     sampler = sampler_of(target, claims, trial.seed)
     hard, own, upper = claims.scores == "hard", claim.predicted, None
-    counts, differences, drawn, margin = np.zeros(target.classes, np.int64), np.empty(0), 0, 0.0
+    counts: IntArray = np.zeros(target.classes + (claims.gate > 0), np.int64)
+    differences, drawn, margin = np.empty(0), 0, 0.0
     for stop in stops(trial.samples):
         if hard:
-            counts = counts + sampler.votes(point, claim.index, [stop], start=drawn)[0]
+            counts = counts + sampler.votes(point, claim.index, [stop], start=drawn, gate=claims.gate)[0]
             mine, other = counts[own] / stop, counts[rival] / stop
             margin, square = float(mine - other), float(mine + other)
         else:

@@ -132,7 +132,8 @@ class Falsification:
         ]  # fmt: skip
         return {
             "schema_version": 1, "source": self.source, "certificate": claims.certificate,
-            "alpha": claims.alpha, "threshold": attack.threshold(claims.alpha), "norm": claims.norm,
+            "alpha": claims.alpha, "gate": claims.gate, "threshold": attack.threshold(claims.alpha),
+            "norm": claims.norm,
             "sigma": claims.sigma, "failure_probability": claims.failure_probability,
             "request": self.request.as_dict(), "images": claims.looked_at, "certified": len(claims.claims),
             "attacked": len(self.attacked), "complete": self.complete, "findings": len(self.findings),
@@ -212,19 +213,25 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         if certificate not in CERTIFICATES:
             told = f"certificate {certificate}: {folder} was sampled"
             raise ParameterError(f"{told}: use one of {', '.join(CERTIFICATES)}")
-        own.replace(certificates=(certificate,))  # refuses what the run's bound does not allow
         records = bound_records((run.images[index] for index in sorted(run.images)), own).records
+        # Of the run's own gate at the looks that its rule took, else at all: both are valid.
+        every = request.gate not in (None, own.gate)
+        gate = own.gate if request.gate is None else request.gate
+        own = own.replace(certificates=(certificate,), gate=gate, tuned="none")
         records = records.take(spread(len(records), request.images)) if records else records
         claims: tuple[Claim, ...] = ()
         if records:
-            bounds = bound_records(records, own).bounds
-            radii = radii_of(bounds, sigma=own.sigma, alpha=alpha, certificate=certificate).radius
-            found = zip(records, radii.tolist(), strict=True)
-            claims = tuple(Claim(r.index, r.selected, t, r.input_checksum) for r, t in found if t > 0)
+            seen = bound_records(records, own, every_look=every)
+            radii = radii_of(seen.bounds, sigma=own.sigma, alpha=alpha, certificate=certificate).radius
+            found = zip(seen.records, seen.first.selected.tolist(), radii.tolist(), strict=True)
+            claims = tuple(Claim(r.index, y, t, r.input_checksum) for r, y, t in found if t > 0)
         return Claims(
             certificate, alpha, CERTIFICATES[certificate].norm, own.sigma, own.failure_probability,
-            len(records), claims, own.scores, own.temperature, own.precision, own.seed, run=described,
+            len(records), claims, own.scores, own.score_temperature, own.precision, own.seed, run=described,
+            gate=own.gate,
         )  # fmt: skip
+    if request.gate is not None:
+        raise ParameterError(f"gate = {request.gate:g}: {folder} has no votes: leave --gate out")
     if request.certificate not in (None, own.certificate):
         told = f"certificate {request.certificate}: {folder} holds {own.certificate}"
         raise ParameterError(f"{told}: leave --certificate out")
@@ -297,6 +304,7 @@ class Said(Struct, frozen=True, kw_only=True):
     predicted: _Whole
     certificate: str
     alpha: Annotated[float, Meta(ge=0.5, le=1)]
+    gate: Annotated[float, Meta(ge=0, lt=1)] | None = None
     sigma: float | None
     robust_checksum: str | None
     point_checksum: str
@@ -418,7 +426,7 @@ def replay(
     """
     file, where, said = read_finding(path)
     folder = Path(said.run if run is None else run)
-    claims = read_claims(folder, FalsifyRequest("all", said.alpha, said.certificate))
+    claims = read_claims(folder, FalsifyRequest("all", said.alpha, said.certificate, gate=said.gate))
     if said.robust_checksum != (claims.run or {}).get("identity", {}).get("robust_checksum"):
         raise RunError(f"{folder} is not the run that {file.name} is about: name that run")
     claim = next((one for one in claims.claims if one.index == said.image), None)
@@ -447,7 +455,7 @@ def replay(
             text = f"not compared: {said.samples:,} samples, where 1 to {MOST_SAMPLES:,} are drawn again"
         else:
             sampler = attack.sampler_of(target, claims, said.noise_seed)
-            counts = sampler.votes(point, said.image, [said.samples])[0]
+            counts = sampler.votes(point, said.image, [said.samples], gate=claims.gate)[0]
             text = "not the finding's votes: other versions or hardware may round otherwise"
             if tuple(counts.tolist()) == said.votes:
                 outcome, text = Outcome.HOLDS, "the same votes"
