@@ -10,13 +10,13 @@ import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from certmix.errors import RunError
 
@@ -139,14 +139,25 @@ def refuse_bomb(file: BinaryIO) -> None:
         raise ValueError(f"its {size:,} bytes expand to {expanded:,}")
 
 
-def read_arrays(file: BinaryIO, names: Collection[str]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+class ArrayHeader(NamedTuple):
+    """What the member of an ``.npz`` file says of its array, whose numbers come after `begin` bytes."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    begin: int
+
+
+def read_arrays(
+    file: BinaryIO, names: Collection[str], leave: Callable[[zipfile.ZipInfo], bool] = lambda member: False
+) -> tuple[dict[str, Any], list[str]]:
     """Return those arrays of an ``.npz`` file that have these names, and the names of all.
 
-    Nothing is unpickled, and an array takes as many bytes as the file holds of it.  A damaged file raises
-    exceptions of almost any kind: those of zip, zlib and headers share no base class.
+    Nothing is unpickled, and an array takes as many bytes as the file holds of it.  Of one whose rows lie one
+    after the other, and that `leave` says to leave where it is, the `ArrayHeader` is returned.  A
+    damaged file raises exceptions of almost any kind: those of zip, zlib and headers share no base class.
     """
     refuse_bomb(file)
-    found = {}
+    found: dict[str, Any] = {}
     with zipfile.ZipFile(file) as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of headers that Python 2 wrote
         held = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -154,12 +165,15 @@ def read_arrays(file: BinaryIO, names: Collection[str]) -> tuple[dict[str, NDArr
             if name in held:
                 length = archive.getinfo(f"{name}.npy").file_size
                 with archive.open(f"{name}.npy") as member:
-                    shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
+                    shape, by_column, dtype = _HEADERS[npy.read_magic(member)](member)
                     if dtype.hasobject:
                         raise ValueError(f"{name} holds Python objects, which only code could restore")
                     if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != length - member.tell():
                         told = f"shape {shape} of {dtype}, which its {length} bytes are not"
                         raise ValueError(f"{name} claims {told}")
+                    if not by_column and leave(archive.getinfo(f"{name}.npy")):
+                        found[name] = ArrayHeader(shape, dtype, member.tell())
+                        continue
                     member.seek(0)
                     found[name] = npy.read_array(member, allow_pickle=False)
     return found, held

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data.dataset import Request, Source, check_integers, check_labels, in_memory
+from certmix.data.dataset import (
+    ArrayReader,
+    Reader,
+    Request,
+    Source,
+    check_integers,
+    check_labels,
+    checked,
+)  # fmt: skip
+from certmix.data.in_file import LARGE, RowsReader, ZippedRows
 from certmix.errors import DataError, describe
-from certmix.files import open_file, read_arrays, what_it_is
+from certmix.files import ArrayHeader, open_file, read_arrays, what_it_is
 from certmix.types import Dataset
 
 MOST_CLASSES = 100_000
@@ -19,6 +32,12 @@ MOST_CLASSES = 100_000
 ROUNDING = 1e-6
 """Part of the range by which conversions leave it: such inputs are clipped."""
 KEYS = ("inputs", "labels", "indices", "class_names")
+
+
+def _stays(member: zipfile.ZipInfo) -> bool:
+    """Whether an array stays in its file: inputs that are large, in a form whose parts can be read."""
+    known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    return member.filename == "inputs.npy" and member.file_size > LARGE and known
 
 
 def load(path: Path, request: Request) -> Dataset:
@@ -31,7 +50,7 @@ def load(path: Path, request: Request) -> Dataset:
         if not zipfile.is_zipfile(file):
             raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
         try:
-            arrays, held = read_arrays(file, KEYS)
+            arrays, held = read_arrays(file, KEYS, _stays)
         except Exception as error:  # zip, zlib, header and object-array faults share no base class
             raise DataError(
                 f"{path} cannot be read ({describe(error)}): save plain arrays with np.savez"
@@ -43,13 +62,17 @@ def load(path: Path, request: Request) -> Dataset:
                 "save it with np.savez(path, inputs=..., labels=...)"
             )
     inputs, settings = arrays["inputs"], {"source": "npz"}
-    if inputs.ndim == 0 or 0 in inputs.shape:
+    if len(inputs.shape) == 0 or 0 in inputs.shape:
         raise DataError(f"{where}: inputs has shape {inputs.shape}, so it is empty: give at least one input")
+    source = ZippedRows.of(path, "inputs.npy", inputs) if isinstance(inputs, ArrayHeader) else inputs
+    reader: Reader
     if inputs.dtype == np.uint8:
         request.refuse_range("uint8 images")
-        inputs = _images(inputs, where)
+        _check_images(inputs.shape, where)
+        reader = _reader(source, _images)
     else:
-        inputs, clipped = _clipped(_floats(inputs, where), request.input_range, where)
+        reader = _reader(source, partial(_floats, inputs.dtype, where))
+        reader, clipped = _clipped(reader, request.input_range, where)
         settings |= {"clipped": clipped} if clipped else {}
     names: tuple[str, ...] = ()
     if (listed := arrays.get("class_names")) is not None:
@@ -59,7 +82,8 @@ def load(path: Path, request: Request) -> Dataset:
                 "save np.array(['cat', 'dog', ...])"
             )
         names = tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in listed)
-    labels = check_labels(arrays["labels"], len(inputs), len(names) if names else None, where)
+    count = inputs.shape[0]
+    labels = check_labels(arrays["labels"], count, len(names) if names else None, where)
     if not names:
         if labels.max() >= MOST_CLASSES:  # it cannot be a class's number
             at = int(np.argmax(labels))
@@ -70,63 +94,79 @@ def load(path: Path, request: Request) -> Dataset:
         names = tuple(str(k) for k in range(max(2, int(labels.max()) + 1)))
     indices = None
     if "indices" in arrays:
-        indices = check_integers(arrays["indices"], len(inputs), "indices", where)
+        indices = check_integers(arrays["indices"], count, "indices", where)
         unique, times = np.unique(indices, return_counts=True)
-        if len(unique) < len(inputs):
+        if len(unique) < count:
             twice = unique[times > 1][0]
             raise DataError(f"{where}: index {twice} occurs more than once: give distinct indices, or none")
-    return in_memory(request, inputs, labels, names, indices=indices, settings=settings)
+    return checked(request, reader, labels, names, indices=indices, settings=settings)
 
 
-def _images(inputs: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
-    """Return uint8 (N, C, H, W) of (N, H, W, C) or greyscale (N, H, W)."""
-    shape = inputs.shape
-    if inputs.ndim == 3:
-        return np.ascontiguousarray(inputs[:, None])
-    if inputs.ndim != 4:
-        raise DataError(
-            f"{where}: uint8 inputs have shape {shape}, expected images (N, H, W, C) or (N, H, W): "
-            "store other inputs as float32"
-        )
-    if shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4):
+def _reader(source: NDArray[Any] | ZippedRows, prepare: Callable[[NDArray[Any]], NDArray[Any]]) -> Reader:
+    """Return what reads inputs, prepared, from memory or from their file."""
+    if isinstance(source, np.ndarray):
+        return ArrayReader(prepare(source))
+    shown = prepare(np.zeros((1, *source.shape[1:]), source.dtype))
+    return RowsReader(source, prepare, shown.dtype, (source.shape[0], *shown.shape[1:]))
+
+
+def _check_images(shape: tuple[int, ...], where: str) -> None:
+    """Refuse uint8 inputs that are not (N, H, W, C) or greyscale (N, H, W)."""
+    if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4):
         raise DataError(
             f"{where}: uint8 inputs have shape {shape}, which looks channels first: "
             "give (N, H, W, C), e.g. transpose(0, 2, 3, 1)"
         )
-    return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+    if len(shape) not in (3, 4):
+        raise DataError(
+            f"{where}: uint8 inputs have shape {shape}, expected images (N, H, W, C) or (N, H, W): "
+            "store other inputs as float32"
+        )
 
 
-def _floats(inputs: NDArray[Any], where: str) -> NDArray[np.float32]:
-    """Return finite float32 inputs."""
-    if inputs.dtype.kind != "f" or inputs.ndim < 2:
+def _images(inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return uint8 (N, C, H, W) of (N, H, W, C) or greyscale (N, H, W)."""
+    return np.ascontiguousarray(inputs[:, None] if inputs.ndim == 3 else inputs.transpose(0, 3, 1, 2))
+
+
+def _floats(dtype: np.dtype[Any], where: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    """Return inputs as float32; DataError for others than floats (N, ...)."""
+    if dtype.kind != "f" or inputs.ndim < 2:
         raise DataError(
             f"{where}: inputs are {inputs.dtype} of shape {inputs.shape}, "
             "expected float (N, ...) or uint8 (N, H, W, C): convert them, e.g. astype('float32')"
         )
     with np.errstate(all="ignore"):
-        values = np.ascontiguousarray(inputs, np.float32)
-        finite = np.isfinite(values.min()) and np.isfinite(values.max())
-    if not finite:
-        bad = int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
-        raise DataError(
-            f"{where}: inputs[{bad}] holds NaN or values that are infinite in float32: "
-            "remove or mend such inputs"
-        )
-    return values
+        return np.ascontiguousarray(inputs, np.float32)
 
 
-def _clipped(
-    values: NDArray[np.float32], input_range: tuple[float, float] | None, where: str
-) -> tuple[NDArray[np.float32], str]:
+def _extent(reader: Reader, where: str) -> tuple[float, float]:
+    """Return the least and the largest value; DataError names the first input that has one not finite."""
+    low, high, begin = math.inf, -math.inf, 0
+    for block in reader.blocks():
+        least, most = float(block.min()), float(block.max())
+        if not (math.isfinite(least) and math.isfinite(most)):
+            bad = begin + int(np.argmin(np.isfinite(block.reshape(len(block), -1)).all(axis=1)))
+            raise DataError(
+                f"{where}: inputs[{bad}] holds NaN or values that are infinite in float32: "
+                "remove or mend such inputs"
+            )
+        low, high, begin = min(low, least), max(high, most), begin + len(block)
+    return low, high
+
+
+def _clipped(reader: Reader, input_range: tuple[float, float] | None, where: str) -> tuple[Reader, str]:
     """Return inputs inside the range, and in words what rounding had left outside and was clipped."""
-    low, high = float(values.min()), float(values.max())
+    low, high = _extent(reader, where)
     if input_range is None or (low >= input_range[0] and high <= input_range[1]):
-        return values, ""
+        return reader, ""
     least, most = input_range
     outside, ran = f"{least:g},{most:g}", f"inputs run from {_outward(low, -1)} to {_outward(high, 1)}"
     if max(least - low, high - most) <= ROUNDING * (most - least):
-        inside = np.clip(values, np.float32(least), np.float32(most))
-        return inside, f"{ran}, by rounding outside {outside}, and were clipped to it"
+        told = f"{ran}, by rounding outside {outside}, and were clipped to it"
+        if isinstance(reader, RowsReader):
+            return replace(reader, prepare=partial(_inside, reader.prepare, least, most)), told
+        return ArrayReader(_inside(None, least, most, reader.everything())), told
     pixels = input_range == (0.0, 1.0) and low >= 0 and 1 < high <= 255
     divide = "divide them by 255, as models and sigma expect, or " if pixels else ""
     wider = f"{_outward(min(low, least), -1)},{_outward(max(high, most), 1)}"
@@ -134,6 +174,12 @@ def _clipped(
         f"{where}: {ran}, outside {outside}: {divide}pass --input-range {wider}, which holds them, or clip "
         f"them with np.clip(inputs, {outside})"
     )
+
+
+def _inside(
+    prepare: Callable[[NDArray[Any]], NDArray[Any]] | None, least: float, most: float, rows: NDArray[Any]
+) -> NDArray[Any]:
+    return np.clip(rows if prepare is None else prepare(rows), np.float32(least), np.float32(most))
 
 
 def _outward(value: float, side: int) -> str:

@@ -15,6 +15,7 @@ import json
 import os
 import pickle
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -24,7 +25,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data.dataset import Request, Source, check_labels, in_memory
+from certmix.data.dataset import ArrayReader, Reader, Request, Source, check_labels, checked
+from certmix.data.in_file import LARGE, BinaryRows, RowsReader, stamp
 from certmix.errors import DataError, describe
 from certmix.files import digest_of, read_file
 from certmix.types import Dataset, IntArray
@@ -80,29 +82,42 @@ def load(family: Family, folder: Path, request: Request) -> Dataset:
                 "unpack the official archive again, or remove the file"
             )
         names = tuple(str(name) for name in listed)
-    read, read_parts = _read_binary if suffix else _read_python, []
-    for stem in family.parts[request.split]:
-        path = folder / f"{stem}{suffix}"
+    paths = [folder / f"{stem}{suffix}" for stem in family.parts[request.split]]
+    for path in paths:
         if not path.is_file():
             raise DataError(f"{path} is missing: unpack the official archive again, or use another split")
-        read_parts.append(read(family, path, len(names)))
-    pixels = np.concatenate([part[0] for part in read_parts]).reshape(-1, 3, 32, 32)
-    labels = np.concatenate([part[1] for part in read_parts])
+    if suffix:
+        inputs, labels = _read_binary(family, paths, len(names))
+    else:
+        parts = [_read_python(family, path, len(names)) for path in paths]
+        pixels = np.concatenate([part[0] for part in parts]).reshape(-1, 3, 32, 32)
+        inputs, labels = ArrayReader(pixels), np.concatenate([part[1] for part in parts])
     request = replace(request, name=family.name)
-    return in_memory(request, pixels, labels, names, settings={"source": family.name})
+    return checked(request, inputs, labels, names, settings={"source": family.name})
 
 
-def _read_binary(family: Family, path: Path, classes: int) -> Part:
-    row = family.label_bytes + PIXELS
-    content = np.frombuffer(read_file(path, LARGEST), np.uint8)
-    if content.size == 0 or content.size % row:
-        raise DataError(
-            f"{path} has {content.size} bytes, expected a multiple of {row}: it is truncated or of another "
-            "kind; unpack the official archive again"
-        )
-    rows = content.reshape(-1, row)
-    labels = check_labels(rows[:, family.label_bytes - 1], len(rows), classes, str(path))
-    return rows[:, family.label_bytes :], labels
+def _read_binary(family: Family, paths: Sequence[Path], classes: int) -> tuple[Reader, IntArray]:
+    """Return what reads the images of binary files, and their labels; these alone are in memory."""
+    row, counts, labels, kind = family.label_bytes + PIXELS, list[int](), list[IntArray](), np.dtype(np.uint8)
+    for path in paths:
+        known = path, *stamp(path)
+        if known[1] == 0 or known[1] % row:
+            raise DataError(
+                f"{path} has {known[1]} bytes, expected a multiple of {row}: it is truncated or of another "
+                "kind; unpack the official archive again"
+            )
+        counts.append(known[1] // row)
+        rows = BinaryRows((known,), kind, (counts[-1], row), counts=(counts[-1],))
+        found = np.concatenate([block[:, family.label_bytes - 1] for block in rows.blocks()])
+        labels.append(check_labels(found, counts[-1], classes, str(path)))
+    files, count = tuple((path, *stamp(path)) for path in paths), sum(counts)
+    source = BinaryRows(files, kind, (count, row), counts=tuple(counts))
+    reader = RowsReader(source, partial(_pixels, family.label_bytes), kind, (count, 3, 32, 32))
+    return (reader if count * row > LARGE else ArrayReader(reader.everything())), np.concatenate(labels)
+
+
+def _pixels(label_bytes: int, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return rows[:, label_bytes:].reshape(-1, 3, 32, 32)
 
 
 def _read_python(family: Family, path: Path, classes: int) -> Part:
@@ -235,7 +250,7 @@ def load_sample(place: Path, request: Request) -> Dataset:
             "install certmix again"
         )
     labels, indices = (np.array(facts[key], np.int64) for key in ("labels", "indices"))
-    return in_memory(
+    return checked(
         request, pixels, labels, facts["class_names"], indices=indices, settings={"source": SAMPLE}
     )
 

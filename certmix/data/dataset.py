@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,32 @@ class ArrayReader:
         """Return the memory itself."""
         return self.inputs
 
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield all inputs at once."""
+        yield self.inputs
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the inputs."""
+        return self.inputs.dtype
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Shape of all inputs together."""
+        return self.inputs.shape
+
+
+class Reader(Protocol):
+    """What reads inputs: one as float32, all, and all some at a time, of a type and a shape together."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def shape(self) -> Sequence[int]: ...
+    def __call__(self, position: int) -> NDArray[np.float32]: ...
+    def blocks(self) -> Iterator[NDArray[Any]]: ...
+    def everything(self) -> NDArray[Any]: ...
+
 
 def to_float(values: NDArray[Any]) -> NDArray[np.float32]:
     """Return a float32 copy; uint8 becomes [0, 1]."""
@@ -141,25 +167,26 @@ def check_labels(values: Any, count: int, classes: int | None, where: str) -> In
     return labels
 
 
-def in_memory(
+def checked(
     request: Request,
-    inputs: NDArray[Any],
+    inputs: NDArray[Any] | Reader,
     labels: IntArray,
     class_names: Sequence[str],
     *,
     indices: IntArray | None = None,
     settings: dict[str, Any],
 ) -> Dataset:
-    """Return the data set of arrays that were already checked."""
+    """Return the data set of inputs and labels that were already checked."""
     if indices is None:
         indices = np.arange(len(labels), dtype=np.int64)
-    digest = hashlib.sha256()
-    for array in (inputs, labels, indices):
-        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        digest.update(f"{plain.dtype.str}{plain.shape}".encode())
-        digest.update(plain.data)
+    reader, digest = ArrayReader(inputs) if isinstance(inputs, np.ndarray) else inputs, hashlib.sha256()
+    for one in (reader, ArrayReader(labels), ArrayReader(indices)):
+        little = one.dtype.newbyteorder("<")
+        digest.update(f"{little.str}{tuple(one.shape)}".encode())
+        for block in one.blocks():
+            digest.update(np.ascontiguousarray(block, little).data)
     return Dataset(
-        request.short_name, request.split, labels, indices, tuple(class_names), ArrayReader(inputs),
+        request.short_name, request.split, labels, indices, tuple(class_names), reader,
         request.input_range, digest.hexdigest(), settings,
     )  # fmt: skip
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import pickle
 import re
+import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -13,8 +17,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.lib import format as npy
 
 from certmix.data import load, load_arrays
+from certmix.data.in_file import RowsReader
 from certmix.errors import DataError
 
 
@@ -236,3 +242,95 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(name, shape, s
             )
             archive.writestr(f"{key}.npy", buffer.getvalue() + array.tobytes())
     assert "mine.npz cannot be read" in refusal(path)
+
+
+KINDS = {
+    "images": lambda rng: rng.integers(0, 256, (40, 6, 5, 3), np.uint8),
+    "grey": lambda rng: rng.integers(0, 256, (40, 6, 5), np.uint8),
+    "float64": lambda rng: rng.random((40, 7)),
+    "float16": lambda rng: rng.random((40, 2, 3)).astype(np.float16),
+    "clipped": lambda rng: rng.random((40, 7)) * (1 + 1e-7),
+    "by column": lambda rng: np.asfortranarray(rng.random((40, 7))),
+}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_that_stay_in_their_file_are_the_same(kind, save, tmp_path, monkeypatch):
+    inputs = KINDS[kind](np.random.default_rng(0))
+    if kind == "clipped":
+        inputs[3, 3] = 1 + 1e-7
+    save(tmp_path / "x.npz", labels=np.arange(40) % 3, inputs=inputs)
+    whole = load(tmp_path / "x.npz")
+    monkeypatch.setattr("certmix.data.arrays.LARGE", 0)
+    monkeypatch.setattr("certmix.data.in_file.BLOCK", 100)
+    left = load(tmp_path / "x.npz")
+    assert isinstance(left.read, RowsReader) == (kind != "by column")
+    assert (left.checksum, left.settings) == (whole.checksum, whole.settings)
+    for dataset in (left, pickle.loads(pickle.dumps(left))):
+        for place in (0, 7, 0, 39, 21, 8):
+            np.testing.assert_array_equal(dataset.read(place), whole.read(place))
+        np.testing.assert_array_equal(*(load_arrays(one)[0] for one in (dataset, whole)))
+        with pytest.raises(IndexError):
+            dataset.read(40)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_file_that_changes_or_is_damaged_is_said(save, tmp_path, refusal, monkeypatch):
+    monkeypatch.setattr("certmix.data.arrays.LARGE", 0)
+    path, inputs = tmp_path / "x.npz", np.random.default_rng(0).random((400, 7))
+    save(path, inputs=inputs, labels=np.arange(400) % 3)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:9000] + bytes([raw[9000] ^ 1]) + raw[9001:])
+    assert "cannot be read (" in refusal(path)
+    path.write_bytes(raw)
+    dataset = load(path)
+    dataset.read(0)
+    save(path, inputs=inputs[::-1], labels=np.arange(400) % 3)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match="was changed while it was in use"):
+        dataset.read(300) if save is np.savez else pickle.loads(pickle.dumps(dataset)).read(300)
+
+
+PEAK = """
+import resource, sys
+from certmix.data import load, spread, stack
+dataset = load(sys.argv[1])
+assert stack(dataset, spread(len(dataset), 10)).shape[0] == 10
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units")
+@pytest.mark.parametrize("kind", ["stored", "compressed", "binary"])
+def test_ten_inputs_of_a_large_file_take_little_memory(kind, tmp_path):
+    """138 MB of them, against a file of ten inputs."""
+    peaks = []
+    for count in (10, 45_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        if kind == "binary":
+            folder = folder / "cifar-10-batches-bin"
+            folder.mkdir()
+            with (folder / "test_batch.bin").open("wb") as file:
+                file.truncate(count * 3073)
+            path = folder
+        else:
+            path = folder / "x.npz"
+            how = zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
+            with zipfile.ZipFile(path, "w", how, compresslevel=1) as archive:
+                for name, shape, dtype in (("labels", (count,), "<i8"), ("inputs", (count, 3072), "|u1")):
+                    shape = (count, 32, 32, 3) if name == "inputs" else shape
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        about = {"descr": dtype, "fortran_order": False, "shape": shape}
+                        npy.write_array_header_1_0(member, about)
+                        member.write(bytes(8 * count) if name == "labels" else b"")
+                        noise = np.random.default_rng(0).bytes(3072) if kind == "compressed" else bytes(3072)
+                        for _ in range(count if name == "inputs" else 0):
+                            member.write(noise)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 60, peaks
