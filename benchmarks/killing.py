@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 from forged import sources
 
-POINTS, SWEEP = 24, "--eps 0.2 --steps 4 --restarts 2 --images all --batch-size 4"
+POINTS, SWEEP = 12, "--eps 0.2 --steps 4 --restarts 2 --images all --batch-size 4"
 MODELS = "--data points.npz --standard nets.py:linear --robust nets.py:linear"
 CERTIFY = (
-    f"certify {MODELS} --sigma 0.25 --alpha 0.76 --images all --samples 2000 --goal radius --format json"
+    f"certify {MODELS} --sigma 0.25 --alpha 0.76 --images all --samples 1000 --goal radius --format json"
 )
 FIT = f"nuts fit {MODELS} {SWEEP} --grid s=0.5:5:3,p=1:3:2,c=-1:0:2 --format json --output fit"
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     "nuts fit": (FIT,),
     "nuts evaluate": (
-        FIT.replace("images all", "images 12"),
+        FIT.replace("images all", "images 6"),
         f"nuts evaluate fit --run-code --data points.npz {SWEEP} --queries 20 --format json --output run",
     ),
     "mix-sweep": (f"mix-sweep {MODELS} {SWEEP} --alphas 0.5,0.7,0.9 --format json --output run",),
@@ -394,6 +394,8 @@ def kill(
     """
     warm()
     end = time.monotonic() + seconds
+    weights = np.cumsum([0.5 if "workers" in name else 1.0 for name in commands])  # processes begin slowly
+    shares = np.diff(np.round(kills * weights / weights[-1]), prepend=0).astype(int).tolist()
     (scratch / "disk").mkdir()
     with small_disk(scratch / "disk") as mounted:
         for k, name in enumerate(commands):
@@ -401,6 +403,5 @@ def kill(
             for how in DISTURBED:
                 if (how == "full disk" and not mounted) or time.monotonic() > end:
                     continue
-                share = kills // len(commands) + (k < kills % len(commands))
-                count = share if how == "SIGKILL" else max(1, share // 5)
+                count = shares[k] if how == "SIGKILL" else max(1, shares[k] // 5)
                 yield name, how, disturb(name, of, how, count, seed)

@@ -57,4 +57,4 @@ def test_killed_commands_lose_nothing_and_end_as_if_undisturbed() -> None:
     words = [sys.executable, str(BENCHMARKS / "faults.py"), "kills", "--kills", "18"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stdout.count("| SIGKILL | 2 |") == 9
+    assert done.stdout.count("| SIGKILL |") == 9
