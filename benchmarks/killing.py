@@ -403,5 +403,5 @@ def kill(
             for how in DISTURBED:
                 if (how == "full disk" and not mounted) or time.monotonic() > end:
                     continue
-                count = shares[k] if how == "SIGKILL" else max(1, shares[k] // 5)
+                count = shares[k] if how == "SIGKILL" else max(1, shares[k] // 10)
                 yield name, how, disturb(name, of, how, count, seed)
