@@ -343,6 +343,7 @@ def disturb(name: str, of: Undisturbed, how: str, count: int, seed: int) -> Foun
         kept: list[dict[str, dict[tuple[Any, ...], Any]]] = []
         for _ in range(rng.choice((1, 1, 2, 3))):
             tries += 1
+            found.repeats += bool(kept)
             code = act(of, rng)
             if not hit(code):
                 break
