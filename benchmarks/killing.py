@@ -336,7 +336,7 @@ def disturb(name: str, of: Undisturbed, how: str, count: int, seed: int) -> Foun
     found, rng = Found(), random.Random(f"{seed} {name} {how}")
     act, hit = DISTURBED[how]
     scratch, tries = of.scratch, 0
-    while found.disturbed < count and tries < 5 * count:
+    while found.disturbed < count and tries < 5 * count + 10:
         for path in of.place.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.copytree(scratch / "before", of.place, dirs_exist_ok=True)
