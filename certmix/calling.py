@@ -93,6 +93,12 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str | None 
     raise ModelError(f"{name} fails on inputs {shape} {kind}: {describe(failure)}: {remedy}") from failure
 
 
+def backward(*given: Any, **more: Any) -> Any:
+    """Return what `torch.autograd.grad` does: a model's own backward passes run in it, and may hang."""
+    with guard.foreign("the gradient of a model"):
+        return torch.autograd.grad(*given, **more)
+
+
 def call_it(model: nn.Module, name: str) -> None:
     """Give a model the name that messages have for it."""
     _NAMES[model] = name

@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from certmix import guard
+from certmix.attacks.search import pull_back
 from certmix.errors import ModelError, RunError
 from certmix.runs.isolated import isolated
 
@@ -141,6 +143,22 @@ def test_only_the_innermost_code_is_timed_and_compilation_is_not():
         assert guard.overdue(0.01) == ""
         assert guard.running() == "outer"
     assert guard.running() == ""
+
+
+def test_a_model_s_own_backward_pass_is_timed():
+    class Slow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, slope):
+            seen.append(guard.running())
+            return slope
+
+    seen, x = [], torch.ones(2, 3, requires_grad=True)
+    pull_back(Slow.apply(x), x, torch.ones(2, 3), "none")
+    assert seen == ["the gradient of a model"]
 
 
 def test_the_process_ends_after_last_words_though_some_fail(monkeypatch, capsys):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from certmix.attacks.losses import LOSSES
 from certmix.attacks.search import direction
-from certmix.calling import call_model
+from certmix.calling import backward, call_model
 from certmix.errors import ModelError, ParameterError
 from certmix.models.checks import looks_like_probabilities
 
@@ -165,7 +165,7 @@ def diagnose_gradients(
                 (slope,) = torch.autograd.grad(F.cross_entropy(scores, classes, reduction="sum"), scores)
             else:
                 slope, _ = direction(LOSSES[loss](scores, classes, None), scores)
-        (gradient,) = torch.autograd.grad(output, points, slope.to(output.dtype), allow_unused=True)
+        (gradient,) = backward(output, points, slope.to(output.dtype), allow_unused=True)
         if gradient is not None:
             gradients.append(gradient.abs().flatten(1).amax(1).cpu())
     logits, detached = torch.cat(outputs), len(gradients) < len(outputs)

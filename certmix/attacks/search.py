@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from certmix.attacks.geometry import make_ball, shaped, start_seeds
 from certmix.attacks.losses import LOSSES
-from certmix.calling import call_model
+from certmix.calling import backward, call_model
 from certmix.errors import ModelError, ParameterError, check_choice
 
 Model = Callable[[Tensor], Tensor]
@@ -275,7 +275,7 @@ def pull_back(logits: Tensor, leaf: Tensor, slope: Tensor, remedy: str) -> Tenso
     """Return the gradient in the images of a value with gradient `slope` in the logits."""
     found = None
     if logits.requires_grad:
-        (found,) = torch.autograd.grad(logits, leaf, slope.to(logits.dtype), allow_unused=True)
+        (found,) = backward(logits, leaf, slope.to(logits.dtype), allow_unused=True)
     if found is None:
         raise ModelError(f"the model's logits carry no gradient to its input: {remedy}")
     return found

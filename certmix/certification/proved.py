@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from certmix.calling import call_model
+from certmix.calling import backward, call_model
 from certmix.certification.describe import Recipe, robust_of
 from certmix.certification.proved_table import Outcomes, near_column
 from certmix.certification.request import (
@@ -124,7 +124,7 @@ class Proving(Recipe):
                     if not difference.requires_grad:  # nothing is refuted
                         largest = 0.0
                         break
-                    (gradient,) = torch.autograd.grad(difference, x)
+                    (gradient,) = backward(difference, x)
                 norms = torch.linalg.vector_norm(gradient.flatten(1).double(), order, dim=1)
                 largest = max(largest, float(norms.max()))
         slope = largest if known is None else float(known)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from certmix.calling import call_both, call_model
+from certmix.calling import backward, call_both, call_model
 from certmix.errors import ModelError, ParameterError, check_choice
 
 SMALLEST_NORM = 1e-30
@@ -79,9 +79,7 @@ def slopes(
         gradient = None
         if values.requires_grad:
             keep, total = graph or i < last, values[:, i].sum()
-            (gradient,) = torch.autograd.grad(
-                total, inputs, retain_graph=keep, create_graph=graph, allow_unused=True
-            )
+            (gradient,) = backward(total, inputs, retain_graph=keep, create_graph=graph, allow_unused=True)
         if gradient is None and i == 0:  # every class comes from the same logits
             other = torch.linspace(-1.0, 1.0, inputs.numel(), dtype=inputs.dtype, device=inputs.device)
             with torch.no_grad():

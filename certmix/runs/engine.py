@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -20,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import connection, resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from msgspec import Meta
@@ -140,7 +142,7 @@ class Engine:
             self._elsewhere = bool(address) or ray().is_initialized()
             name, start = "ray", partial(RayExecutor, workers, gpus, choice.ray_address)
         else:
-            if choice.workers is None and device.type == "cpu":
+            if choice.workers is None and device.type == "cpu" and not _script_runs_again():
                 import torch
 
                 workers, self._alone = min(torch.get_num_threads(), MOST_WORKERS), ALONE
@@ -243,6 +245,18 @@ class Engine:
         finally:
             for future in held:
                 future.cancel()
+
+
+def _script_runs_again() -> bool:
+    """Whether workers, which import the main script, would run all of it: one without a guard."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or getattr(main, "__spec__", None) is not None:
+        return False
+    try:
+        return b"__main__" not in Path(file).read_bytes()
+    except OSError:  # no script, such as an .exe that holds one
+        return False
 
 
 def _lost(error: Exception) -> RunError:

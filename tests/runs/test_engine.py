@@ -12,6 +12,7 @@ import time
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -109,6 +110,22 @@ def test_a_short_run_starts_no_worker_and_a_long_one_does(tmp_path: Path, monkey
     assert len({result[2] for result in results} - {os.getpid()}) >= 1
     assert results[0][2] == os.getpid()
     assert Engine(EngineChoice(workers=None), torch.device("cuda")).described["workers"] == 1
+
+
+@pytest.mark.parametrize(
+    "script, count",
+    [("import certmix", 1), ("if __name__ == '__main__':\n    import certmix", 2), (None, 2)],
+    ids=["no guard", "guard", "no file"],
+)
+def test_a_script_that_workers_would_run_again_works_alone_unless_asked(tmp_path, monkeypatch, script, count):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    if script is not None:
+        Path(main.__file__).write_text(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert Engine(EngineChoice(workers=None), CPU).described["workers"] == count
+    assert Engine(EngineChoice(workers=3), CPU).described["workers"] == 3
 
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])

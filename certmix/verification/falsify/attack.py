@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from certmix.attacks import pgd
 from certmix.attacks.geometry import distance, make_ball
 from certmix.bounds import betting, clopper_pearson
-from certmix.calling import call_model
+from certmix.calling import backward, call_model
 from certmix.errors import ModelError
 from certmix.margins.local_search import float64_twin
 from certmix.sampling import Sampler
@@ -264,7 +264,7 @@ def _margin_and_slope(
             spread = gap.std(0).clamp_min(1e-12 * (1 + gap.abs().amax()))
             at = (gap / max(float(spread), temperature or 0.0)).sigmoid()
             weight = at * (1 - at) / len(gap)
-        (gradient,) = torch.autograd.grad((weight * gap).sum(), copies)
+        (gradient,) = backward((weight * gap).sum(), copies)
     slope = gradient.double().nan_to_num(0.0, 0.0, 0.0).sum(0, keepdim=True)
     return float(mean[predicted] - mean[rival]), slope
 
