@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers, and commands that tests start, compile nothing again
+sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

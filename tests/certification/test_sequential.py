@@ -77,10 +77,15 @@ def test_exact_failure_rate_over_all_looks(bound, p):
 def test_failure_rate_with_the_real_rule(bound):
     """Issued radii beyond the truth, over many simulated images next to a threshold."""
     asked = request(bound=bound, failure_probability=0.05, samples=1000)
-    p = float(thresholds("exact", 0.5, 0.76, [0.5])[0]) - 1e-9
-    bounds = [walked(p, seed, asked)[0].p[0] for seed in range(150)]
-    failures = int(np.sum(np.array(bounds) > p))
-    assert binom.sf(failures - 1, 150, 0.05) > 1e-6
+    p, images = float(thresholds("exact", 0.5, 0.76, [0.5])[0]) - 1e-9, np.zeros(300, int)
+    rng, walk = np.random.default_rng(0), Walk(rule(asked), images, images)
+    votes, drawn = images.copy(), 0
+    for number, samples in enumerate(walk.rule.looks):
+        rows = np.flatnonzero(walk.active)
+        votes[rows], drawn = votes[rows] + rng.binomial(samples - drawn, p, len(rows)), samples
+        walk.step(number, rows, np.stack([votes[rows], samples - votes[rows]], 1))
+    failures = int(np.sum(walk.p > p))
+    assert binom.sf(failures - 1, len(images), 0.05) > 1e-6
 
 
 def test_thresholds_are_those_of_the_closed_form():

@@ -59,12 +59,12 @@ def test_a_scenario_has_the_certified_accuracies_that_were_published(name, sigma
 def test_a_scenario_plans_what_its_log_does(sigma):
     log = truth_of(LOGS / f"gaussian-resnet110-cifar10-sigma{sigma:.2f}-10000.tsv", sigma)[0]
     request = REQUEST.replace(sigma=sigma)
+    first, second = (
+        by_goal(plan(request, images, images=10_000, throughput=1))
+        for images in (log, scenario("cifar10", sigma))
+    )
     for goal in ("radii", "radius"):
-        first, second = (
-            by_goal(plan(request, images, images=10_000, throughput=1))[goal]
-            for images in (log, scenario("cifar10", sigma))
-        )
-        assert second.mean_samples == pytest.approx(first.mean_samples, rel=0.05)
+        assert second[goal].mean_samples == pytest.approx(first[goal].mean_samples, rel=0.05)
 
 
 def test_a_plan_like_a_run_predicts_what_that_run_drew(command, problem):

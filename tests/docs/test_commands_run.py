@@ -31,6 +31,7 @@ SMALL = {
     "mix-sweep": "--images 2 --steps 1",
     "nuts evaluate": "--images 4 --steps 1 --targets 1 --queries 5 --run-code",
     "nuts fit": "--images 20 --steps 1",
+    "plan": "--samples 2000",
     "selftest": "--suite margin-lemma --cases 2",
     "reproduce": "--run-code",
     "verify": "--resample 1 --run-code",
