@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers, and commands that tests start, compile nothing again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers and commands compile nothing again
 sys.dont_write_bytecode = False
 
 
