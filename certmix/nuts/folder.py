@@ -326,9 +326,12 @@ def _parts(spec: str) -> tuple[str | None, str]:
 
 
 def _told(path: str, folder: Path) -> str:
-    """A path as it is written: relative to the folder for what lies inside, else absolute."""
-    resolved, inside = Path(os.path.expanduser(path)).resolve(), folder.resolve()
-    return f"./{resolved.relative_to(inside).as_posix()}" if inside in resolved.parents else str(resolved)
+    """A path as it is written: relative to the folder for what lies inside, else absolute, or from ``~``."""
+    resolved = Path(os.path.expanduser(path)).resolve()
+    for start, place in ((".", folder.resolve()), ("~", Path(os.path.expanduser("~")).resolve())):
+        if place in resolved.parents:
+            return f"{start}/{resolved.relative_to(place).as_posix()}"
+    return str(resolved)
 
 
 def _found(path: str, folder: Path, where: str) -> str:

@@ -170,7 +170,7 @@ def without_folders(value: str) -> str:
     >>> without_folders("/home/me/nets.py:linear"), without_folders("nuts:/a/b#g")
     ('nets.py:linear', 'nuts:b#g')
     """
-    return re.sub(r"(^|(?<=nuts:))(?:[A-Za-z]:)?[/\\](?:[^/\\#]*[/\\])*", "", value)
+    return re.sub(r"(^|(?<=nuts:))(?:[A-Za-z]:|~|\.\.?)?[/\\](?:[^/\\#]*[/\\])*", "", value)
 
 
 def _parameters(described: dict[str, Any], norm: str | None) -> Facts:

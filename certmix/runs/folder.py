@@ -149,10 +149,50 @@ def default_folder(identity: Identity | StudyIdentity) -> Path:
     return Path("runs") / identity.folder_name()
 
 
-def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
+PATHS = ("data", "standard", "robust", "standard_weights", "robust_weights", "standard_files", "robust_files")
+"""What of a run's sources may name a file."""
+
+
+def with_paths(sources: Any, change: Callable[[str], str]) -> Any:
+    """Return sources with paths changed, also those in ``file.py:factory`` and ``nuts:folder#part``."""
+
+    def changed(text: Any) -> Any:
+        if isinstance(text, list | tuple):
+            return [changed(one) for one in text]
+        if not isinstance(text, str):
+            return text
+        if text.startswith("nuts:"):
+            path, mark, part = text.removeprefix("nuts:").partition("#")
+            return f"nuts:{change(path)}{mark}{part}"
+        path, mark, factory = text.rpartition(":")
+        return f"{change(path)}{mark}{factory}" if path.endswith(".py") else change(text)
+
+    if not isinstance(sources, dict):
+        return sources
+    return {key: changed(value) if key in PATHS else value for key, value in sources.items()}
+
+
+def _moved(before: Path | str, after: Path | str) -> Callable[[str], str]:
+    """Return what makes a path that begins with ``./`` or ``../`` one that is seen from another folder."""
+    there, here = os.path.realpath(before), os.path.realpath(after)
+
+    def moved(path: str) -> str:
+        if not path.startswith(("./", "../")):
+            return path
+        try:
+            seen = os.path.relpath(os.path.join(there, path), here).replace(os.sep, "/")
+        except ValueError:  # of another drive
+            return os.path.normpath(os.path.join(there, path))
+        return seen if seen.startswith("../") else f"./{seen}"
+
+    return moved
+
+
+def read_run(folder: Path, study: str | None = None, place: Path | None = None) -> dict[str, Any]:
     """Return the contents of a run's ``run.json``, of the command `study` if that is not None.
 
-    RunError if it is missing, unreadable, of another format or of another study.
+    Relative paths in its sources are then seen from the working folder; `place` is where the run's folder
+    will lie, None where it is.  RunError if it is missing, unreadable, of another format or another study.
     """
     path = Path(folder) / DESCRIPTION
     try:
@@ -171,6 +211,8 @@ def read_run(folder: Path, study: str | None = None) -> dict[str, Any]:
     told = identity.get("study", CERTIFY) if isinstance(identity, dict) else None
     if not isinstance(told, str) or not told.isprintable():
         raise RunError(f"{path} has an identity that is no object: restore it or start over with --fresh")
+    if "sources" in description:
+        description["sources"] = with_paths(description["sources"], _moved(place or folder, ""))
     if study is not None and told != study:
         raise RunError(f"{folder} is a run of {command_of(told)}: name a run of {command_of(study)}")
     return description
@@ -285,7 +327,7 @@ class Run:
 
     def described(self) -> dict[str, Any]:
         """Return what ``run.json`` says now; nothing of a run in memory."""
-        return {} if self._files is None else read_run(self._files)
+        return {} if self._files is None else read_run(self._files, place=self.path)
 
     def begin(self, description: dict[str, Any]) -> None:
         """Take what ``run.json`` is to say once this request publishes; write it now if none is there.
@@ -302,6 +344,8 @@ class Run:
         self._described = None
         if self._files is not None:
             content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
+            if self.path is not None and "sources" in content:  # seen from it, wherever it is opened
+                content["sources"] = with_paths(content["sources"], _moved("", self.path))
             write_atomically(self._files / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
 
     def publish(self, write: Callable[[Path], object], found: dict[str, Any] | None = None) -> None:

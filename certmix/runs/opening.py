@@ -14,7 +14,7 @@ from torch import nn
 from certmix.errors import RunError
 from certmix.runs.behaviour import hold, like, probe, refuse_changed
 from certmix.runs.folder import Identity, Run, StudyIdentity, default_folder
-from certmix.runs.sources import Loaded, Sources, load_models
+from certmix.runs.sources import Loaded, Sources, absolute, load_models
 
 
 @contextmanager
@@ -75,9 +75,9 @@ class Named:
         sigma: float | None = None,
     ) -> Named:
         """Return what names data and robust model, whose inputs have noise `sigma` or none, of a driver."""
-        shown = sources.as_dict()
-        absolute = {key: shown[key] for key in shown if isinstance(shown[key], str) or key.endswith("_files")}
-        named = sources.replace(**{**absolute, "split": sources.split, "standard": None})
+        shown = absolute(sources.as_dict())
+        found = {key: shown[key] for key in shown if isinstance(shown[key], str) or key.endswith("_files")}
+        named = sources.replace(**{**found, "split": sources.split, "standard": None})
         if isinstance(robust, str) and named.robust is not None:
             robust = named.robust
         logits = probe(loaded.robust, loaded.dataset, device, sigma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from certmix.data import DATASETS, load, parse_input_range, stack
 from certmix.errors import DataError, ModelError, RunError
+from certmix.runs.folder import with_paths
 from certmix.runs.settings import Option, Settings, from_json
 from certmix.types import Dataset
 
@@ -115,23 +117,22 @@ class Sources(Settings, frozen=True):
         return None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for ``run.json``, paths made absolute; whether code may run is not kept."""
+        """Return plain data for ``run.json``: paths as given, and whether code may run is not kept."""
         from certmix.models.zoo import zoo_names
 
         shown, shipped = super().as_dict(), {*zoo_names(), *DATASETS}
         for key in ("run_code", "named_by"):
             shown.pop(key, None)
         shown["split"], shown["objects"] = self.split or DEFAULT_SPLIT, []
-        for key in ("data", "standard", "robust", "standard_weights", "robust_weights"):
-            value = shown[key]
-            if isinstance(value, str):
-                shown[key] = value if value in shipped else _absolute(value)
-            elif value is not None:
+        for key in ("data", "standard", "robust"):
+            if not isinstance(shown[key], str | None):
                 shown[key] = None
                 shown["objects"].append(key)
-        for key in ("standard_files", "robust_files"):
-            shown[key] = [_absolute(value) for value in shown[key]]
-        return shown
+        return shown | {
+            key: value
+            for key, value in with_paths(shown, _relative).items()
+            if not (isinstance(value, str) and shown[key] in shipped)
+        }
 
     @staticmethod
     def from_dict(stored: dict[str, Any], named_by: Path, run_code: bool = False) -> SourcesOf:
@@ -168,14 +169,21 @@ class SourcesOf(Sources, frozen=True):
         return self.named_by
 
 
-def _absolute(text: str) -> str:
-    """Return a path, or the path in ``file:factory`` and ``nuts:folder#part``, made absolute if it exists."""
-    if text.startswith("nuts:"):
-        folder, mark, part = text.removeprefix("nuts:").partition("#")
-        return f"nuts:{_absolute(folder)}{mark}{part}"
-    file, colon, factory = text.rpartition(":")
-    path = Path(file if colon else text).expanduser()
-    return f"{path.resolve()}{colon}{factory if colon else ''}" if path.exists() else text
+def _relative(path: str) -> str:
+    """Return a path, marked by ``./`` where it is relative and something lies there."""
+    given = os.path.isabs(path) or path.startswith(("~", "./", "../")) or not os.path.exists(path)
+    return path if given else f"./{path}"
+
+
+def absolute(sources: dict[str, Any]) -> dict[str, Any]:
+    """Return sources as plain data with paths made absolute, where something lies there."""
+
+    def found(path: str) -> str:
+        there = os.path.expanduser(path)
+        marked = path.startswith(("./", "../", "~")) or os.path.isabs(path)
+        return os.path.realpath(there) if marked and os.path.exists(there) else path
+
+    return with_paths(sources, found)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def nuts_certified(
                 run.path, plan.settings, named, loaded, logits.indices, how, say,
                 copy_weights=request.copy_weights,
             ):  # fmt: skip
-                robust = f"nuts:{run.path.resolve()}#robust"
+                robust = f"nuts:{run.path}#robust"
             if [one for one in before if one != own]:
                 note = (
                     f"{FLATTERED} with the same noise: certificates stand only if it was not changed because "

@@ -363,30 +363,31 @@ _quoted = partial(json.dumps, ensure_ascii=False)  # TOML's basic strings have J
 
 
 def source_options(guarantee: Guarantee) -> dict[str, Any]:
-    """Return the fields of `certmix.runs.sources.Sources`, with every path made absolute."""
-    folder, data = Path(guarantee.path).parent.resolve(), guarantee.data
+    """Return the fields of `certmix.runs.sources.Sources`, with paths as seen from the working folder."""
+    folder, data = Path(guarantee.path).parent, guarantee.data
     source = DATASETS.get(data.name)
     named = source is not None and source.find is None
     options: dict[str, Any] = {
-        "data": data.name if named else str(_joined(data.name, folder)),
+        "data": data.name if named else _joined(data.name, folder),
         "split": named_split(data.split), "input_range": data.input_range,
         "resize": data.resize, "crop": data.crop, "standard": None,
     }  # fmt: skip
     for role, claim in (("standard", guarantee.standard), ("robust", guarantee.robust)):
         if claim is not None:
-            weights = None if claim.weights is None else str(_joined(claim.weights, folder))
-            files = tuple(str(_joined(file, folder)) for file in claim.files)
+            weights = None if claim.weights is None else _joined(claim.weights, folder)
+            files = tuple(_joined(file, folder) for file in claim.files)
             options |= {role: _model(claim.model, folder), f"{role}_weights": weights}
             options |= {f"{role}_normalize": claim.normalize, f"{role}_files": files}
     return options
 
 
-def _joined(text: str, folder: Path) -> Path:
-    return Path(os.path.normpath(folder / text))
+def _joined(text: str, folder: Path) -> str:
+    path = os.path.normpath(folder / text)
+    return path if os.path.isabs(path) or path.startswith("..") else f"./{path}"  # no shipped name
 
 
 def _model(text: str, folder: Path) -> str:
-    """Return a model's spec with its path, if any, made absolute; a module's only if it is a file there."""
+    """Return a model's spec with its path, if any, seen from here; a module's only if it is a file there."""
     if text in zoo_names() or text.startswith(("timm:", "robustbench:")):
         return text
     if text.startswith("nuts:"):
@@ -394,7 +395,7 @@ def _model(text: str, folder: Path) -> str:
         return f"nuts:{_joined(place, folder)}{mark}{part}"
     file, colon, factory = text.rpartition(":")
     if not colon:
-        return str(_joined(text, folder))
+        return _joined(text, folder)
     module = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) and not file.endswith(".py")
     if module and not (folder / file).exists():
         return text

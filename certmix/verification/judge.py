@@ -23,7 +23,7 @@ from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of
 from certmix.runs import ImageRecord
 from certmix.runs.folder import DESCRIPTION
-from certmix.runs.sources import Sources, load_data
+from certmix.runs.sources import Sources, absolute, load_data
 from certmix.text import floor_digits
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
 from certmix.verification import plain
@@ -418,7 +418,7 @@ def propose(
     described, request = stored.description, stored.request
     try:
         dataset = load_data(Sources.from_dict(described["sources"], Path(run) / DESCRIPTION))
-        data, standard, robust = relative_claims(described["sources"], path.parent)
+        data, standard, robust = relative_claims(absolute(described["sources"]), path.parent)
         if robust is None:  # the shipped one, which the run chose itself
             robust = ModelClaim(str(described["models"]["robust"]["spec"]))
         claims: list[Any] = [

@@ -25,7 +25,7 @@ from certmix.models.spec import LoadedModel
 from certmix.runs import Run, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
-from certmix.runs.sources import Loaded, Sources, SourcesOf
+from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute
 from certmix.sampling import resolve_device
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
@@ -169,7 +169,7 @@ def _stored(
     models = {role: described["models"].get(role) for role in own}
     sums = {role: one.get("checksum") if isinstance(one, dict) else None for role, one in models.items()}
     same_models = sums == own
-    same = same_models and described.get("sources") == _plain(sources.as_dict())
+    same = same_models and absolute(described.get("sources", {})) == _plain(absolute(sources.as_dict()))
     asked = same and described["request"] == _plain(request.as_dict())
     lacking = tuple(index for index in indices if index not in ready)
     unanswered = sum(index not in answered for index in indices)

@@ -255,9 +255,9 @@ def test_a_split_is_refused_where_the_data_have_none(tmp_path: Path):
         run(**options, split="train")
     sources = json.loads((run(**options).folder / "run.json").read_text())["sources"]
     assert sources["split"] == "test"
-    again = Sources.from_dict({**sources, "objects": []})
+    again = Sources.from_dict({**sources, "objects": []}, Path("run.json"))
     assert again.split is None and load_data(again).checksum
-    assert Sources.from_dict(Sources(split="train").as_dict()).split == "train"
+    assert Sources.from_dict(Sources(split="train").as_dict(), Path("run.json")).split == "train"
 
 
 @pytest.mark.parametrize("kind", [CertifyRequest, Margin])

@@ -218,7 +218,7 @@ def test_declared_files_belong_to_the_checksum_and_are_named(command, folder, mo
     other = {"standard": "nets.py:make"} if role == "standard" else {}
     assert certify(command, *given, **other).code == 0
     described = json.loads((folder / "run" / "run.json").read_text())
-    assert described["sources"][f"{role}_files"] == [str(folder / name) for name in ("cfg.json", "model.pkl")]
+    assert described["sources"][f"{role}_files"] == ["../cfg.json", "../model.pkl"]
     assert {"file cfg.json", "file model.pkl"} <= set(described["models"][role]["parts"])
     assert command("reproduce", "--run-code", "run").code == 0
     change(folder, "model.pkl", monkeypatch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import secrets
 import time
@@ -326,8 +327,9 @@ def write_finding(
 ) -> Path:
     """Write ``finding-IMAGE-...json`` and the ``.npz`` beside it; return the path of the first."""
     claim, identity = one.claim, (claims.run or {}).get("identity", {})
+    place = os.path.relpath(Path(run).resolve(), folder.resolve())
     said: dict[str, Any] = {
-        "format_version": VERSION, "certmix": version("certmix"), "run": str(Path(run).resolve()),
+        "format_version": VERSION, "certmix": version("certmix"), "run": place,
         "data_checksum": identity.get("data_checksum"), "robust_checksum": identity.get("robust_checksum"),
         "image": claim.index, "predicted": claim.predicted, "certificate": claims.certificate,
         "alpha": claims.alpha, "norm": claims.norm, "sigma": claims.sigma,
@@ -425,7 +427,7 @@ def replay(
     `run_code` lets code run that the run's ``run.json`` names.
     """
     file, where, said = read_finding(path)
-    folder = Path(said.run if run is None else run)
+    folder = Path(os.path.relpath(file.parent / said.run) if run is None else run)
     claims = read_claims(folder, FalsifyRequest("all", said.alpha, said.certificate, gate=said.gate))
     if said.robust_checksum != (claims.run or {}).get("identity", {}).get("robust_checksum"):
         raise RunError(f"{folder} is not the run that {file.name} is about: name that run")
