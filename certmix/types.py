@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,16 @@ class ConfidenceBounds:
     method: str
     split: dict[str, float]
     lost: FloatArray | float = 0.0
+
+    @cached_property
+    def kinds(self) -> tuple[FloatArray, FloatArray, IntArray]:
+        """p and q of each kind of image, (k,), and the kind (m,) of each image: many of them are alike."""
+        p, q = np.broadcast_arrays(np.atleast_1d(self.p_lower), np.atleast_1d(self.q_upper))
+        order, kind = np.lexsort((p, q)), np.empty(len(p), np.int64)
+        begins = np.ones(len(p), bool)
+        begins[1:] = (np.diff(p[order]) != 0) | (np.diff(q[order]) != 0)
+        kind[order] = np.cumsum(begins) - 1
+        return p[order][begins], q[order][begins], kind
 
 
 @dataclass(frozen=True)

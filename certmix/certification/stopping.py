@@ -271,7 +271,7 @@ class Prospects:
         lost = np.broadcast_to(np.asarray(bounds.lost, np.float64), right.shape)
         rows, counts = _alike(
             np.flatnonzero(right & (at.look >= 0) & (at.look < len(steps) - 1)),
-            (at.look, at.mean, at.spread, at.rival, bounds.p_lower, bounds.q_upper, lost),
+            (at.look, at.mean, at.spread, *[at.rival] * bool(gate), bounds.p_lower, bounds.q_upper, lost),
         )
         mean, spread, last = at.mean[rows, None], at.spread[rows, None], steps[-1]
         now = np.asarray(steps)[at.look[rows], None]
@@ -339,11 +339,13 @@ def _last_bounds(
     """
     last, hard = looks(request.samples)[-1], request.scores == "hard"
     votes = np.round(last * mean).astype(np.int64)
-    others = (
-        last - votes if rival is None else np.minimum(np.round(last * rival).astype(np.int64), last - votes)
-    )
-    pairs, where = np.unique(np.stack([votes, others], 1), axis=0, return_inverse=True)
-    counts = pairs if rival is None else np.column_stack([pairs, last - pairs.sum(1)])
+    if rival is None:
+        counts, where = np.unique(votes, return_inverse=True)
+        counts = np.column_stack([counts, last - counts])
+    else:
+        others = np.minimum(np.round(last * rival).astype(np.int64), last - votes)
+        counts, where = np.unique(np.stack([votes, others], 1), axis=0, return_inverse=True)
+        counts = np.column_stack([counts, last - counts.sum(1)])
     found = bound_counts(
         counts, np.zeros(len(counts), np.int64), request.failure_probability,
         request.bound if hard else next(iter(BOUNDS)), len(looks(request.samples)) - 1,
@@ -363,21 +365,24 @@ def _short_of(radius: FloatArray, ahead: FloatArray, columns: FloatArray, nodes:
 
     `ahead` (m, nodes) are its radii at the nodes of the normal law, which are equally far apart.
     """
-    z, last, step = np.full((len(columns), len(radius)), -np.inf), len(nodes) - 1, nodes[1] - nodes[0]
+    z, step = np.full((len(columns), len(radius)), -np.inf), nodes[1] - nodes[0]
     for i in range(len(radius)):
+        least, most = ahead[i].min(), ahead[i].max()
         for k in range(len(columns)):
             column = columns[k]
             if radius[i] >= column if column > 0 else radius[i] > 0:
                 continue
+            if (most < column) if column > 0 else (most <= 0):
+                continue
+            if (least >= column) if column > 0 else (least > 0):
+                z[k, i] = np.inf
+                continue
             below = 0
             for node in range(len(nodes)):
                 below += ahead[i, node] < column if column > 0 else ahead[i, node] <= 0
-            if below == 0:
-                z[k, i] = np.inf
-            elif below <= last:
-                low = ahead[i, below - 1]
-                rise = ahead[i, below] - low
-                z[k, i] = -(nodes[below - 1] + step * ((column - low) / rise if rise > 0 else 0.0))
+            low = ahead[i, below - 1]
+            rise = ahead[i, below] - low
+            z[k, i] = -(nodes[below - 1] + step * ((column - low) / rise if rise > 0 else 0.0))
     return z
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from certmix.errors import check_choice
 from certmix.lazy import LazyTable, lazily
 from certmix.radii._checks import Certificate, alpha_remedy, check_alpha, less_lost, statuses
@@ -74,7 +72,7 @@ def certify_radii(
     """
     check_choice("certificate", certificate, CERTIFICATES)
     rule = CERTIFICATES[certificate]
-    found = rule.radius(bounds.p_lower, bounds.q_upper, sigma, alpha, margin_slack=margin_slack)
-    radius = less_lost(np.atleast_1d(found), bounds.lost)
+    p, q, kind = bounds.kinds
+    radius = less_lost(rule.radius(p, q, sigma, alpha, margin_slack=margin_slack)[kind], bounds.lost)
     status = statuses(radius, bounds.p_lower > bounds.q_upper)
     return CertifiedRadii(certificate, rule.norm, sigma, alpha, radius, status)

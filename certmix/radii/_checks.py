@@ -80,8 +80,10 @@ def less_lost(radius: FloatArray, lost: FloatArray | float) -> FloatArray:
 
 def statuses(radius: FloatArray, established: NDArray[np.bool_]) -> IntArray:
     """Return the `Status` of each radius; ABSTAIN where the class is not established."""
-    status = np.where(radius > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
-    return np.where(established, status, Status.ABSTAIN).astype(np.int64)
+    found = np.full(np.broadcast_shapes(radius.shape, established.shape), Status.NOT_CERTIFIED, np.int64)
+    found[np.broadcast_to(radius > 0, found.shape)] = Status.CERTIFIED
+    found[np.broadcast_to(~established, found.shape)] = Status.ABSTAIN
+    return found
 
 
 def check_sigma(sigma: float) -> float:
