@@ -219,7 +219,10 @@ def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
         for index, record in part.store.images(ballots=True).items():
             if index not in wanted:
                 continue
-            before, origin = found.get(index, (record, part))
+            if index not in found:
+                found[index] = record, part
+                continue
+            before, origin = found[index]
             both = before.estimation.keys() & record.estimation.keys()
             if not (
                 (before.label, before.input_checksum) == (record.label, record.input_checksum)
@@ -231,7 +234,7 @@ def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
                     f"{origin.folder} and {part.folder} hold different counts of image {index}: leave "
                     "one of the two out, or do its shard again with --fresh"
                 )
-            if index not in found or record.drawn > before.drawn:
+            if record.drawn > before.drawn:
                 found[index] = record, part
     return {index: found[index][0] for index in sorted(found)}
 
