@@ -23,6 +23,7 @@ from types import CodeType, FrameType
 from typing import Any, TextIO, TypeVar
 
 from certmix.errors import CertmixError, Interrupted, ModelError, describe
+from certmix.streams import lossy
 
 T = TypeVar("T")
 
@@ -52,8 +53,7 @@ def kept_stdout() -> Iterator[None]:
             descriptor = os.dup(1)
     if descriptor is not None:
         os.dup2(2, 1)
-        own = open(descriptor, "w", encoding=before.encoding, errors=before.errors)  # noqa: SIM115
-        own.reconfigure(line_buffering=own.isatty())
+        own = lossy(descriptor, before)
         sys.stdout = own
     _KEPT.append(sys.stdout)
     try:

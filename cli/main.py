@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
 import traceback
 from typing import Any
 
 import click
 
-from certmix import guard
+from certmix import guard, signals, streams
 from certmix.errors import CertmixError, Interrupted, RunError
 from certmix.memory import keep_freed_memory
 
@@ -103,6 +104,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; errors that users can mend are one line, exit code 2."""
+    with streams.safe(), signals.caught():
+        _main()
+
+
+def _main() -> None:
     # torch's threads spin while they wait: on a machine that is busy otherwise, six times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
@@ -118,11 +124,12 @@ def main() -> None:
         except (click.Abort, KeyboardInterrupt) as error:
             stopped = error if isinstance(error, Interrupted) else error.__cause__
             _say_interrupted(str(stopped) if isinstance(stopped, Interrupted) else "")
-            sys.exit(130)
+            sys.exit(signals.exit_code())
         finally:
             guard.unwatch()
         if code == 130:
             _say_interrupted("")
+            code = signals.exit_code()
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -130,6 +137,11 @@ def _say_interrupted(reason: str) -> None:
     """Say in one line whether repeating the command goes on."""
     given = " ".join([word for word in sys.argv[1:] if not word.startswith("-")][:2])
     resumed = any(given == name or given.startswith(f"{name} ") for name in RESUMED)
-    how = "; repeat the command to go on where it stopped" if resumed else ""
-    told = reason or "interrupted"
-    click.echo(f"{told[0].upper()}{told[1:]}{how}.", err=True)
+    how = ""
+    if resumed and "--fresh" in sys.argv:
+        how = "; repeat the command without --fresh to go on with what the folder holds"
+    elif resumed:
+        how = "; repeat the command to go on where it stopped"
+    told, by = reason or "interrupted", signals.received()
+    name = "" if by == signal.SIGINT else f" ({by.name})"
+    click.echo(f"{told[0].upper()}{told[1:]}{name}{how}.", err=True)

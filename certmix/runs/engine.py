@@ -30,6 +30,7 @@ from certmix import guard
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.memory import keep_freed_memory
 from certmix.runs.settings import Count, Option, Settings
+from certmix.signals import postponed
 
 if TYPE_CHECKING:
     import torch
@@ -335,7 +336,7 @@ class _Processes(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Hand out a task; processes are started as they are needed."""
-        with blocked_interrupts():
+        with postponed(), blocked_interrupts():
             try:
                 return self._pool.submit(function, *args, **kwargs)
             except BrokenExecutor:

@@ -10,6 +10,7 @@ from typing import Any
 
 from certmix.errors import ParameterError, RunError
 from certmix.memory import keep_freed_memory
+from certmix.signals import kept
 
 STORE_BYTES = 100_000_000
 """Of a local Ray: records travel through it, they are small."""
@@ -55,7 +56,8 @@ class RayExecutor(Executor):
             local = {"num_cpus": workers, "object_store_memory": STORE_BYTES, "include_dashboard": False}
             where = local if address is None else {"address": address}
             try:
-                self._ray.init(log_to_driver=False, logging_level="ERROR", **where)
+                with kept():  # Ray's own handler of SIGTERM ends the program
+                    self._ray.init(log_to_driver=False, logging_level="ERROR", **where)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise RunError(
                     f"no connection to Ray at {address or 'this machine'} "

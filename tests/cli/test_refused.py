@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -388,3 +389,97 @@ def test_an_interrupted_certified_fit_keeps_the_mix(command, finished, kept, mon
     assert done.code == 130
     assert "Interrupted before all images were certified; repeat the command" in done.err
     assert (after["nuts.json"], after["run.json"]) == (before["nuts.json"], before["run.json"])
+
+
+# signals
+
+LONG = [name for name in MADE if name != "fixed"]
+QUICK = ("certify", "shard", "attack", "fit")
+SENT = dict(zip(LONG, cycle([signal.SIGTERM, signal.SIGHUP]), strict=False))
+GOES_ON = "repeat the command to go on where it stopped."
+
+
+def sent_with_write(monkeypatch, number: int, which: int = 2) -> None:
+    """Let a signal arrive when a run has kept so much."""
+    write, written = Store.write_all, []
+
+    def stop(store, cells):
+        cells = list(cells)
+        write(store, cells)
+        written.extend(cells[:1])
+        if len(written) == which:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Store, "write_all", stop)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in LONG],
+)
+def test_a_command_that_is_stopped_says_so_and_goes_on(command, finished, kept, monkeypatch, name):
+    if name == "evaluate":
+        finished("fit")
+    finished(name)
+    monkeypatch.chdir(kept)
+    folder = kept / f"stopped-{name}"
+    given = [*arguments(kept, name, "--batch-size", 1), "--output", folder]
+    with monkeypatch.context() as patch:
+        sent_with_write(patch, SENT[name])
+        done = command(*given)
+    assert done.code == 128 + SENT[name], done.err
+    last = done.err.splitlines()[-1]
+    assert f"({SENT[name].name}); {GOES_ON}" in last, done.err
+    assert "Traceback" not in done.err and (not done.out or "PARTIAL" in done.out)
+    assert not (folder / "lock.held").exists() and not (folder / "numbers.sqlite-wal").exists()
+    again = command(*given)
+    assert again.code == 0, again.err
+
+
+def test_fresh_that_is_stopped_says_how_to_go_on(command, finished, monkeypatch):
+    folder = finished("certify")
+    before = contents(folder)
+    for which, stays in ((1, True), (3, False)):
+        with monkeypatch.context() as patch:
+            sent_with_write(patch, signal.SIGTERM, which)
+            done = command(*arguments(folder.parent, "certify", "--seed", 7, "--batch-size", 100, "--fresh"))
+        assert done.code == 143
+        assert "without --fresh to go on with what the folder holds" in done.err
+        assert (contents(folder) == before) is stays
+        assert (f"{folder} keeps its earlier run" in done.err) is stays
+    described = json.loads((folder / "run.json").read_text())
+    again = command(*arguments(folder.parent, "certify", "--seed", 7, "--batch-size", 100))
+    restored(folder, before)
+    assert described["identity"]["seed"] == 7 and again.code == 0
+
+
+def test_verify_and_falsify_end_as_well(command, finished, monkeypatch):
+    from certmix.verification import resample
+    from certmix.verification.falsify import attack
+
+    folder = finished("certify")
+
+    def stop(*given, **named):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(resample, "Sampler", stop)
+    monkeypatch.setattr(attack, "attack_claim", stop)
+    for words in (
+        ("verify", folder, "--run-code"),
+        ("falsify", folder, "--run-code", "--images", 1, "--samples", 300),
+    ):
+        done = command(*words)
+        assert done.code == 143, done.err
+        assert "Interrupted (SIGTERM)" in done.err.splitlines()[-1] and "Traceback" not in done.err
+
+
+def test_what_is_ignored_stays_ignored(command, finished, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sent_with_write(monkeypatch, signal.SIGINT)
+        folder = finished("certify")
+        done = command(*arguments(folder.parent, "certify", "--seed", 3), "--output", "other")
+        assert done.code == 0, done.err
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
