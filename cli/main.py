@@ -18,6 +18,7 @@ from certmix.memory import keep_freed_memory
 
 COMMANDS = {
     "certify": ("certify", "Certify a mixed classifier: the certified-accuracy table."),
+    "tune": ("tune", "Choose gate, g's temperature and alpha on images that are set aside."),
     "recertify": (
         "stored",
         "Another alpha, certificate or failure probability without sampling; published logs too.",
@@ -46,7 +47,7 @@ COMMANDS = {
 
 RESUMED = (
     "certify", "attack", "mix-sweep", "compare-trust", "confidence", "lipschitz", "nuts fit", "nuts evaluate",
-    "train", "verify",
+    "tune", "train", "verify",
 )  # fmt: skip
 """Commands that keep what they made so far, and go on with it when they are repeated."""
 

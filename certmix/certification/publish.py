@@ -19,6 +19,7 @@ from certmix.certification.evaluate import (
     expectations,
     log_columns,
 )
+from certmix.certification.fronts import fronts_of
 from certmix.certification.proved_table import evaluate_proved, radii_by_image
 from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
 from certmix.certification.stored import LOG, data_of, images_of, named, planned_images
@@ -62,11 +63,14 @@ def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluat
 
 
 def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
-    """Write the table and its log into the run's folder."""
-    records = evaluation.records
+    """Write the table, its plots and its log into the run's folder."""
+    records, fronts = evaluation.records, None
+    _, checksum = named(run.described().get("models", {}).get("standard"))
+    if isinstance(request, CertifyRequest) and checksum is not None:
+        fronts = fronts_of(evaluation, run.store.standard(checksum), request)
 
     def write(folder: Path) -> None:
-        write_products(folder, evaluation.summary, evaluation.curves)
+        write_products(folder, evaluation.summary, evaluation.curves, fronts)
         if isinstance(request, CertifyRequest):
             rows = zip(*(column.tolist() for column in log_columns(evaluation)), strict=True)
             write_log(folder / LOG, rows, request.bound_at(request.gate), request.gate)

@@ -124,6 +124,9 @@ def checked_gate(gate: float) -> float:
     return level_of(gate) / LEVELS
 
 
+NO_ROW = "none"
+
+
 def _checked_tuned(text: str) -> str:
     """Return a file's name, ``auto`` or ``none`` as it is, and TAU,T,ALPHA in one spelling."""
     parts = text.split(",")

@@ -25,6 +25,8 @@ from certmix.certification.request import (
     request_of,
 )
 from certmix.certification.sampled import Sampling
+from certmix.certification.tuned import resolve_tuned
+from certmix.data import spread
 from certmix.errors import ParameterError
 from certmix.runs import Identity, Run, StudyIdentity, default_folder
 from certmix.runs.cells import Cells, Progress, fill
@@ -178,6 +180,8 @@ def run_certify(
             return Path(output)
         return whole if shard is None else whole.with_name(f"{whole.name}-shard{shard.number}of{shard.of}")
 
+    if isinstance(request, CertifyRequest):
+        request = resolve_tuned(request, loaded, spread(len(loaded.dataset), request.images), say)
     automatic = isinstance(request, CertifyRequest) and request.precision == AUTO
     request = in_one_precision(request, loaded, native, None if in_memory or fresh else folder_of)
     given = sources, loaded, Passes(chosen, batch_size, compiled), spread_by, say, shard

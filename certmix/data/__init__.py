@@ -32,8 +32,8 @@ def load(
     Parameters
     ----------
     spec
-        The name ``cifar10-sample``, or the path of a CIFAR-10 or CIFAR-100 folder (or its parent), of a
-        folder of images or of an ``.npz`` file, which is recognised from what is there.
+        The name ``cifar10-sample`` or ``cifar10-tuning``, or the path of a CIFAR-10 or CIFAR-100 folder (or
+        its parent), of a folder of images or of an ``.npz`` file, which is recognised from what is there.
     split, default_split
         ``"test"``, ``"train"``, or for folders of images the name of a sub-folder; data without splits take
         none.  What None stands for where there are splits.

@@ -1,7 +1,8 @@
-"""CIFAR-10 and CIFAR-100: folders on disk (binary files or Python batches), and a sample in the package.
+"""CIFAR-10 and CIFAR-100: folders on disk (binary files or Python batches), and two samples in the package.
 
-The sample is every 20th image of the CIFAR-10 test set: one lossless PNG sheet, 25 across and 20 down, with
-labels, original indices and provenance in the JSON file beside it.
+A sample is every 20th image of the CIFAR-10 test set, from the first on or, to tune on, from the 11th: one
+lossless PNG sheet, 25 across and 20 down, with labels, original indices and provenance in the JSON file
+beside it.
 
 A pickle may call any function it names.  Those of CIFAR (A. Krizhevsky, Learning Multiple Layers of Features
 from Tiny Images, 2009) need numpy's array reconstruction and, when Python 3 wrote them, the codec that
@@ -228,31 +229,29 @@ def read_pickle(path: Path) -> dict[str, Any]:
         ) from error
 
 
-SAMPLE = "cifar10-sample"
+SAMPLE, TUNING = "cifar10-sample", "cifar10-tuning"
 
 
-def load_sample(place: Path, request: Request) -> Dataset:
-    """Load the sample; `place` is not used."""
+def load_sample(name: str, place: Path, request: Request) -> Dataset:
+    """Load a sample; `place` is not used."""
     from PIL import Image
 
-    folder = files("certmix.data")
+    folder, stem = files("certmix.data"), name.replace("-", "_")
     try:
-        facts = json.loads((folder / "cifar10_sample.json").read_text(encoding="utf-8"))
-        with Image.open(io.BytesIO((folder / "cifar10_sample.png").read_bytes())) as image:
+        facts = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
+        with Image.open(io.BytesIO((folder / f"{stem}.png").read_bytes())) as image:
             tiles = np.asarray(image.convert("RGB")).reshape(20, 32, 25, 32, 3).transpose(0, 2, 4, 1, 3)
         pixels = np.ascontiguousarray(tiles.reshape(-1, 3, 32, 32))
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{SAMPLE}: its files are missing or damaged: install certmix again") from error
+        raise DataError(f"{name}: its files are missing or damaged: install certmix again") from error
     found = digest_of(pixels.tobytes())
     if found != facts["sha256"]:
         raise DataError(
-            f"{SAMPLE}: sha256 of the pixels is {found[:12]}..., expected {facts['sha256'][:12]}...: "
+            f"{name}: sha256 of the pixels is {found[:12]}..., expected {facts['sha256'][:12]}...: "
             "install certmix again"
         )
     labels, indices = (np.array(facts[key], np.int64) for key in ("labels", "indices"))
-    return checked(
-        request, pixels, labels, facts["class_names"], indices=indices, settings={"source": SAMPLE}
-    )
+    return checked(request, pixels, labels, facts["class_names"], indices=indices, settings={"source": name})
 
 
 CIFAR10 = Family(
@@ -270,21 +269,22 @@ CIFAR100 = Family(
 )  # fmt: skip
 
 SOURCES = {
-    SAMPLE: Source(
-        "500 CIFAR-10 test images (indices 0, 20, ..., 9980) inside the package; split test",
-        load_sample,
+    name: Source(
+        f"500 CIFAR-10 test images (indices {first}, {first + 20}, ..., {first + 9980}) inside the package; "
+        "split test",
+        partial(load_sample, name),
         splits=("test",),
         options=(),
-    ),
-    **{
-        family.name: Source(
-            f"{family.name.upper().replace('CIFAR', 'CIFAR-')} folder, binary or Python version "
-            f"({family.binary_folder}, {family.python_folder})",
-            partial(load, family),
-            partial(find, family),
-            tuple(family.parts),
-            options=(),
-        )
-        for family in (CIFAR10, CIFAR100)
-    },
+    )
+    for name, first in ((SAMPLE, 0), (TUNING, 10))
+} | {
+    family.name: Source(
+        f"{family.name.upper().replace('CIFAR', 'CIFAR-')} folder, binary or Python version "
+        f"({family.binary_folder}, {family.python_folder})",
+        partial(load, family),
+        partial(find, family),
+        tuple(family.parts),
+        options=(),
+    )
+    for family in (CIFAR10, CIFAR100)
 }

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from certmix.errors import ParameterError
 from certmix.types import IntArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["LEVELS", "Ballots", "level_of"]
 
@@ -26,16 +22,6 @@ def level_of(gate: float) -> int:
     if level < 0 or abs(gate * LEVELS - level) > 1e-9:
         raise ParameterError(f"gate = {gate}: it must be a multiple of 0.05 from 0 to 0.95, such as 0.6")
     return level
-
-
-def ballots_of(logits: Tensor) -> Tensor:
-    """Return int64 (n,), class * `LEVELS` + level, of logits (n, c): each row's from itself alone.
-
-    The level is that of the largest softmax probability, 1 / sum exp(logit - largest logit), in float32.
-    """
-    values, winner = logits.float(), logits.argmax(1)
-    sure = 1.0 / (values - values.gather(1, winner[:, None])).exp().sum(1)
-    return winner * LEVELS + (sure * LEVELS).floor().clamp(0, LEVELS - 1).long()
 
 
 @dataclass(frozen=True, eq=False)

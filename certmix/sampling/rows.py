@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from certmix.errors import ModelError
+from certmix.sampling.ballots import LEVELS
 
 
 def is_independent_of_place(call: Callable[[Tensor], Tensor], batch: Tensor) -> bool:
@@ -62,3 +63,13 @@ def _exchanged(batch: Tensor, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def not_finite() -> ModelError:
     """Return the error of a model whose logits are not finite."""
     return ModelError("the model gave logits that are not finite under noise: check its input range")
+
+
+def ballots_of(logits: Tensor) -> Tensor:
+    """Return int64 (n,), class * `LEVELS` + level, of logits (n, c): each row's from itself alone.
+
+    The level is that of the largest softmax probability, 1 / sum exp(logit - largest logit), in float32.
+    """
+    values, winner = logits.float(), logits.argmax(1)
+    sure = 1.0 / (values - values.gather(1, winner[:, None])).exp().sum(1)
+    return winner * LEVELS + (sure * LEVELS).floor().clamp(0, LEVELS - 1).long()

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from certmix.calling import call_model, name_of
 from certmix.errors import ModelError, ParameterError
-from certmix.sampling.ballots import Ballots, ballots_of
+from certmix.sampling.ballots import Ballots
 from certmix.sampling.compiling import CompiledModel, CompileError
 from certmix.sampling.devices import PRECISIONS, automatic_batch_size
 from certmix.sampling.noise import Noise, NoiseKey
 from certmix.sampling.packing import Cursor, Draw, Part
-from certmix.sampling.rows import is_independent_of_place, not_finite
+from certmix.sampling.rows import ballots_of, is_independent_of_place, not_finite
 from certmix.sampling.schedule import LOOKS_ARE_MULTIPLES_OF
 from certmix.types import FloatArray, IntArray
 

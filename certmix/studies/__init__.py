@@ -2,6 +2,6 @@
 
 STUDIES = (
     "attack", "mix-sweep", "compare-trust", "confidence", "lipschitz", "nuts-fit", "nuts-evaluate",
-    "nuts-certified",
+    "nuts-certified", "tune",
 )  # fmt: skip
 """What can be shown again: the ``view`` of the module of that name makes the result of numbers."""

@@ -20,6 +20,7 @@ from scipy.special import bdtr, ndtr, ndtri
 from certmix.certification.describe import description
 from certmix.certification.evaluate import Evaluation, evaluate
 from certmix.certification.run import run_certify
+from certmix.certification.tuned import TuneRequest
 from certmix.data import restrict, spread
 from certmix.errors import DataError, Interrupted, ModelError
 from certmix.files import digest_of, read_file, write_atomically
@@ -152,7 +153,7 @@ def nuts_certified(
                 f"{request.images} tuning images of {len(dataset)} leave none to certify: lower --images"
             )
         chosen = rest[spread(len(rest), request.certify_images)]
-        _fill(store, request, loaded, device, positions, chosen, partial(report, "noisy logits"))
+        fill_noisy(store, request, loaded, device, positions, chosen, partial(report, "noisy logits"))
         images = dataset.indices[positions].tolist(), dataset.labels[positions].tolist()
         shown = Shown(*images, (CLEAN, NOISY), (), True)
         numbers = Numbers.of(store, run.path, {**described, "identity": identity.as_dict()}, shown)
@@ -202,9 +203,9 @@ def nuts_certified(
         return numbers.publish(run, _compared(numbers, request, logits, plan, records))
 
 
-def _fill(
-    store: Store, request: CertifiedRequest, loaded: Loaded, device: torch.device, tuning: IntArray,
-    certified: IntArray, progress: Callable[[Progress], None],
+def fill_noisy(
+    store: Store, request: CertifiedRequest | TuneRequest, loaded: Loaded, device: torch.device,
+    tuning: IntArray, certified: IntArray, progress: Callable[[Progress], None],
 ) -> None:  # fmt: skip
     """Compute what the store lacks: noisy logits of the tuning images, and g's of all images."""
     dataset, standard = loaded.dataset, loaded.standard
@@ -234,7 +235,8 @@ def tuning_seed(seed: int) -> int:
     return (1 << 63) + (int.from_bytes(digest, "little") >> 1)
 
 
-def noisy_logits(numbers: Numbers, asked: CertifiedRequest) -> NoisyLogits:
+def noisy_logits(numbers: Numbers, asked: CertifiedRequest | TuneRequest) -> NoisyLogits:
+    """Return what was drawn, from a run's numbers."""
     noisy = numbers.read(NOISY).reshape(len(numbers.indices), asked.noisy_samples, -1)
     return NoisyLogits(numbers.read(CLEAN), noisy, numbers.labels, numbers.indices)
 

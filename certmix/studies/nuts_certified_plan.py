@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr, ndtri
 
 from certmix.bounds import BOUNDS, bernstein, hoeffding
@@ -153,12 +154,18 @@ what the mixture over its 28 bets costs, 28 for equal weights and about pi for t
 
 
 def planned_margins(
-    sums: ScoreSums, *, bound: str, samples: int, failure_probability: float, distance: float
+    sums: ScoreSums,
+    *,
+    bound: str,
+    samples: int,
+    failure_probability: float,
+    distance: float,
+    gated: bool = False,
 ) -> FloatArray:
     """Return the lower bound of h's margin at t = radius / sigma that a certification is expected to reach.
 
     ``Phi(Phi^-1(p) - t) - Phi(Phi^-1(q) + t)``, (candidates, m).  All of the failure probability goes to p
-    for ``clopper-pearson``, half to p and half to q for others.
+    for ``clopper-pearson``, half to p and half to q for others.  Scores that are `gated` add up to at most 1.
     """
     lower, one_sided = PLANNED_BOUNDS[bound], len(BOUNDS[bound].parts) == 1
     mean = (sums.totals + 0.5) / (sums.samples + 1)
@@ -173,7 +180,7 @@ def planned_margins(
         uppers = 1.0 - lower(1.0 - mean, variance, samples, delta)
         np.put_along_axis(uppers, top, 0.0, -1)
         q = np.clip(uppers.max(-1), 0.0, 1.0)
-        p = np.maximum(p, 1.0 - (mean.shape[-1] - 1) * q)
+        p = p if gated else np.maximum(p, 1.0 - (mean.shape[-1] - 1) * q)
         q = np.minimum(q, 1.0 - p)
     margins: FloatArray = ndtr(ndtri(p) - distance) - ndtr(ndtri(q) + distance)
     return margins
@@ -211,21 +218,35 @@ def choose(
     exceeds (1 - alpha) / alpha.  Of equals the first of these decides: more clean images right, the larger
     alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities.
     """
-    weights, clean = np.array(ALPHAS), right_over_alphas(standard, robust, labels)
-    counted = np.sort(np.where(robust.argmax(2) == labels, margins, -np.inf), 1)
-    threshold = (1.0 - weights) / weights
-    certified = np.stack([len(labels) - np.searchsorted(row, threshold, "right") for row in counted])
+    clean, certified = right_over_alphas(standard, robust, labels), held_over_alphas(margins, robust, labels)
     feasible = clean >= np.ceil(round(floor * len(labels), 9))
-    if not feasible.any():
+    at = first_of(certified, clean, feasible)
+    if at is None:
         return None
-    rows, columns = np.nonzero(feasible)
-    keys = (rows, -columns, -clean[rows, columns], -certified[rows, columns])
-    best = np.lexsort(keys)[0]
-    at = int(rows[best]), int(columns[best])
     same = feasible & (certified == certified[at]) & (clean == clean[at])
     images, ties = np.arange(len(labels)), int(same.any(1).sum())
     counts = estimated_accuracy(images < certified[at]), estimated_accuracy(images < clean[at])
-    return Planned(*how, float(weights[at[1]]), *counts, at[0], ties)
+    return Planned(*how, ALPHAS[at[1]], *counts, at[0], ties)
+
+
+def first_of(wanted: IntArray, then: IntArray, feasible: NDArray[np.bool_]) -> tuple[int, int] | None:
+    """Return the place of the most that is wanted among what is feasible, None if nothing is.
+
+    Of equals that with more of `then`, the larger alpha, the earlier candidate: (candidates, alphas) each.
+    """
+    rows, columns = np.nonzero(feasible)
+    if not len(rows):
+        return None
+    best = np.lexsort((rows, -columns, -then[rows, columns], -wanted[rows, columns]))[0]
+    return int(rows[best]), int(columns[best])
+
+
+def held_over_alphas(margins: FloatArray, robust: FloatArray, labels: IntArray) -> IntArray:
+    """Return how many images are right with a margin above (1 - alpha) / alpha: (candidates, alphas)."""
+    weights, right = np.array(ALPHAS), (robust.argmax(2) == labels) & (robust.max(2) > 0)
+    counted = np.sort(np.where(right, margins, -np.inf), 1)
+    threshold = (1.0 - weights) / weights
+    return np.stack([len(labels) - np.searchsorted(row, threshold, "right") for row in counted])
 
 
 def right_over_alphas(standard: FloatArray, robust: FloatArray, labels: IntArray) -> IntArray:

@@ -160,8 +160,12 @@ class Numbers:
     @property
     def provenance(self) -> str:
         """The note of a study that mixes: its data, its models, its seed."""
+        return self.provenance_of(self.request.seed)
+
+    def provenance_of(self, seed: int) -> str:
+        """Return the same of a study with other settings."""
         models = "; ".join(f"{role} {self.models[role]}" for role in ("standard", "robust"))
-        return f"Run: data {self.data}; {models}; seed {self.request.seed}."
+        return f"Run: data {self.data}; {models}; seed {seed}."
 
     def publish(self, run: Run, found: StudyResult) -> StudyResult:
         """Write table, plots and files into the run folder, and keep what the table is made from.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,11 +182,13 @@ def _certified_axes(axes: Axes, end: float, sign: str) -> None:
     tidy(axes)
 
 
-def write_products(folder: str | Path, summary: Summary, curves: Sequence[Curve]) -> list[Path]:
+def write_products(
+    folder: str | Path, summary: Summary, curves: Sequence[Curve], fronts: Any = None
+) -> list[Path]:
     """Write ``certified-accuracy.{json,csv,md,tex,png,svg}`` into a folder, each file whole or not at all.
 
-    The tables show the summary, the plot the curves, as a rule one for each row.  A RunError says that the
-    folder cannot be made or written to.
+    The tables show the summary, the plot the curves, as a rule one for each row, and ``front.{png,svg}`` the
+    `fronts`, if there are any.  A RunError says that the folder cannot be made or written to.
     """
     title = "Certified accuracy" + (f": {summary.data}" if summary.data else "")
 
@@ -193,7 +196,13 @@ def write_products(folder: str | Path, summary: Summary, curves: Sequence[Curve]
         about = summary.sigma, summary.alpha, bool(summary.complete), summary.norm
         return curve_plot(curves, suffix, title, *about)
 
-    return write_files(folder, summary_table(summary), {"certified-accuracy": draw})
+    plots = {"certified-accuracy": draw}
+    if fronts is not None:
+        from certmix.tables.fronts import certified_fronts
+
+        about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.images:,} images"
+        plots["front"] = partial(certified_fronts, fronts, about)
+    return write_files(folder, summary_table(summary), plots)
 
 
 def plot_trade_off(found: TradeOff, path: str | Path) -> None:

@@ -87,6 +87,10 @@ _RANGES = (
     "A range ends at what all samples that were allowed could still give: an estimate, too low with "
     "probability 2.5 %. --settle all samples on for the rows of theorems, --goal radius for mean radii."
 )
+_GATED = (
+    "gate: a noisy copy's answer counts only where its largest softmax probability is at least this. Gate, "
+    "temperature of g and alpha must have been chosen on other images (docs/gates.md)."
+)
 MOST_NOTES = 5  # lines under a certified-accuracy table; the rest are details
 
 
@@ -111,6 +115,7 @@ def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:
         "An image counts in column > 0 when some radius above 0 is certified.",
         *(["Clean accuracies are exact on these images."] if proved else []),
         *([_RANGES] if open_ else []),
+        *([_GATED] if any(row.gate for row in summary.rows) else []),
     ]
     if summary.abstained:
         some = f"{summary.abstained:,} image{'' if summary.abstained == 1 else 's'}"

@@ -29,8 +29,8 @@ CERTIFICATE = (
     "lipschitz_constant", "constant_of",
 )  # fmt: skip
 SAMPLING = (
-    "samples", "selection_samples", "goal", "settle", "relative_precision", "scores", "temperature", "seed",
-    "precision",
+    "samples", "selection_samples", "goal", "settle", "relative_precision", "scores", "score_temperature",
+    "gate", "standard_temperature", "tuned", "seed", "precision",
 )  # fmt: skip
 """Keys of the two tables that one request is made from."""
 

@@ -23,9 +23,10 @@ from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.runs import ImageRecord
 from certmix.sampling import Sampler, looks, resolve_device
-from certmix.sampling.ballots import LEVELS, Ballots, ballots_of
+from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.devices import full_float32
 from certmix.sampling.packing import Draw, Part
+from certmix.sampling.rows import ballots_of
 from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification import plain
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked

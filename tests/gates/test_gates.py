@@ -29,7 +29,8 @@ from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.radii import exact_radius
 from certmix.runs.records import Records
 from certmix.runs.store import ImageRecord
-from certmix.sampling.ballots import LEVELS, Ballots, Behind, Cast, ballots_of, level_of
+from certmix.sampling.ballots import LEVELS, Ballots, Behind, Cast, level_of
+from certmix.sampling.rows import ballots_of
 from certmix.verification import plain
 
 STEEP, SIGMA = 3.0, 0.5

@@ -72,7 +72,7 @@ def test_an_interrupted_write_leaves_the_old_pair(tmp_path, model, monkeypatch, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(RunError, match=r"No space left on device\): choose a folder"):
+    with pytest.raises(RunError, match=r"No space left on device\): free space"):
         save_zoo(tmp_path, make_card(seed=9), model, "float32")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -1,9 +1,9 @@
-"""Make the sample inside the package from CIFAR-10's official binary version.
+"""Make the samples inside the package from CIFAR-10's official binary version.
 
     python make_cifar10_sample.py cifar-10-batches-bin ../../certmix/data
 
-Writes ``cifar10_sample.png``, every 20th test image on one lossless sheet, and
-``cifar10_sample.json`` with labels, original indices, digest and provenance.
+Writes ``cifar10_sample.png`` and ``cifar10_tuning.png``, every 20th test image from the first or the 11th on
+one lossless sheet, and beside them ``.json`` files with labels, original indices, digest and provenance.
 Needs numpy and Pillow; the sheet's bytes may vary with Pillow's version, the
 pixels, whose digest is recorded, do not.
 """
@@ -20,23 +20,24 @@ TEST_BATCH_SHA256 = "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf48027
 STEP, COLUMNS = 20, 25
 
 
-def make(source: Path, target: Path) -> None:
+def make(source: Path, target: Path, name: str, first: int) -> None:
     """Write the sheet and its facts."""
     content = (source / "test_batch.bin").read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != TEST_BATCH_SHA256:
         raise SystemExit(f"test_batch.bin: sha256 is {digest}, expected {TEST_BATCH_SHA256}")
     rows = np.frombuffer(content, np.uint8).reshape(10_000, 3073)
-    indices = np.arange(0, 10_000, STEP)
+    indices = np.arange(first, 10_000, STEP)
     pixels = np.ascontiguousarray(rows[indices, 1:]).reshape(-1, 3, 32, 32)
     down = len(pixels) // COLUMNS
     sheet = pixels.reshape(down, COLUMNS, 3, 32, 32).transpose(0, 3, 1, 4, 2)
     sheet = np.ascontiguousarray(sheet).reshape(down * 32, COLUMNS * 32, 3)
-    Image.fromarray(sheet).save(target / "cifar10_sample.png", optimize=True)
+    Image.fromarray(sheet).save(target / f"{name}.png", optimize=True)
     facts = {
         "source": "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: CIFAR-10",
         "url": "https://www.cs.toronto.edu/~kriz/cifar.html",
-        "drawn": f"every {STEP}th image of test_batch.bin, in order: indices 0, {STEP}, ..., {indices[-1]}",
+        "drawn": f"every {STEP}th image of test_batch.bin, in order: indices {first}, {first + STEP}, ..., "
+        f"{indices[-1]}",
         "test_batch_sha256": TEST_BATCH_SHA256,
         "layout": f"{COLUMNS} images across, {down} down, row by row, 32x32 RGB each",
         "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
@@ -46,8 +47,9 @@ def make(source: Path, target: Path) -> None:
         "labels": rows[indices, 0].tolist(),
     }
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in facts.items()]
-    (target / "cifar10_sample.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    (target / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), Path(sys.argv[2]))
+    for name, first in (("cifar10_sample", 0), ("cifar10_tuning", 10)):
+        make(Path(sys.argv[1]), Path(sys.argv[2]), name, first)

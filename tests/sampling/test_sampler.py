@@ -14,6 +14,11 @@ from certmix.sampling import Draw, Sampler, automatic_batch_size, count_votes, l
 from certmix.sampling.schedule import look
 
 
+def counted(sampler: Sampler, draws: list[Draw]) -> list[np.ndarray]:
+    """The votes of each draw at each of its stops."""
+    return [np.array([cast.votes(2) for cast in stops]) for stops in sampler.submit(draws).result()]
+
+
 def half_space(weight, offset: float) -> nn.Module:
     """Class 0 where weight . x > offset: its smoothed probability is Phi((w.x - b) / (sigma |w|))."""
     weight = torch.as_tensor(weight, dtype=torch.float64)
@@ -131,11 +136,11 @@ DRAWS = [Draw(torch.tensor([0.1, 0.3]), 4, (100, 130, 2000)), Draw(torch.tensor(
 def test_a_model_that_changes_between_two_calls_is_taken_as_it_is_then(change):
     model = Changing().eval()
     sampler = Sampler(model, 2, 0.5, batch_size=10)
-    before = sampler.submit(DRAWS).result()
+    before = counted(sampler, DRAWS)
     change(model)
-    after = sampler.submit(DRAWS).result()
+    after = counted(sampler, DRAWS)
     assert (before[0] != after[0]).any()
-    assert (after[0] == Sampler(model, 2, 0.5, batch_size=100).submit(DRAWS).result()[0]).all()
+    assert (after[0] == counted(Sampler(model, 2, 0.5, batch_size=100), DRAWS)[0]).all()
 
 
 # The logits of an identity are its input: memory that the next batch overwrites.
@@ -149,7 +154,7 @@ def test_one_sampler_may_be_asked_twice_at_once(model):
     found = {}
 
     def ask(k):
-        found[k] = sampler.submit([DRAWS[k]]).result()[0]
+        found[k] = counted(sampler, [DRAWS[k]])[0]
 
     threads = [threading.Thread(target=ask, args=(k,)) for k in range(2)]
     for thread in threads:
@@ -157,10 +162,10 @@ def test_one_sampler_may_be_asked_twice_at_once(model):
     for thread in threads:
         thread.join()
     for k in range(2):
-        assert (found[k] == Sampler(model, 2, 0.5).submit([DRAWS[k]]).result()[0]).all()
+        assert (found[k] == counted(Sampler(model, 2, 0.5), [DRAWS[k]])[0]).all()
 
 
 def test_nothing_asked_for_is_nothing():
-    assert Sampler(nn.Identity(), 2, 0.5).submit([]).result() == []
-    empty = Sampler(nn.Identity(), 2, 0.5).submit([Draw(torch.zeros(2), 0, (5,), start=5)]).result()
+    assert counted(Sampler(nn.Identity(), 2, 0.5), []) == []
+    empty = counted(Sampler(nn.Identity(), 2, 0.5), [Draw(torch.zeros(2), 0, (5,), start=5)])
     assert np.array_equal(empty[0], [[0, 0]])

@@ -166,7 +166,7 @@ def test_csv_reads_back_the_same_numbers(run_with: Callable) -> None:
         assert float(line["mean_certified_radius"]) == row.mean_certified_radius
     text = render(replace(SMALL, failure_probability=1e-7), "csv").splitlines()[1]
     assert text == (
-        "robust,exact,0.5,0.76,100,0.0000001,,0.57,0.29,0.4671,0.2036,0.6687,0.38931,0.57,0.29,0.12367,"
+        "robust,exact,0.5,0.76,0,1,100,0.0000001,,0.57,0.29,0.4671,0.2036,0.6687,0.38931,0.57,0.29,0.12367,"
         "0.12367,0.95,true"
     )
     assert render(replace(SMALL, rows=()), "csv").startswith("classifier,certificate,sigma")

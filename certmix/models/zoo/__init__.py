@@ -16,9 +16,24 @@ from certmix.files import BULK, TEXT, digest_of, parse_json, read_file, write_at
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["ZOO_FOLDER", "Card", "gaussian_names", "load_zoo", "save_zoo", "zoo_card", "zoo_names"]
+__all__ = ["ZOO_FOLDER", "Card", "Plan", "gaussian_names", "load_zoo", "save_zoo", "zoo_card", "zoo_names"]
 
 ZOO_FOLDER = Path(__file__).parent
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a shipped robust model is best mixed with a shipped standard one, as ``certmix tune`` chose.
+
+    `gate` of h's votes, temperature of g and mixing weight, for certified accuracy at `at_radius`; `data` is
+    the name of the data set that they were chosen on.
+    """
+
+    standard: str
+    gate: float
+    standard_temperature: float
+    alpha: float
+    at_radius: float
+    data: str
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +50,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accuracy, sha256
         Measured accuracies in [0, 1], each under a name that says of what; digest of the weights file, which
         `save_zoo` fills in.
+    tuned
+        The `Plan` of a shipped model that is smoothed.
     """
 
     name: str
@@ -53,6 +70,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accuracy: dict[str, int | float] = {}
     sha256: str = ""
     notes: str = ""
+    tuned: Plan | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):
