@@ -10,14 +10,78 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from certmix.bounds.statistics import ScoreStatistics
 from certmix.errors import RunError
-from certmix.runs.store import DEVICES, ImageRecord, unpacked
-from certmix.sampling.ballots import Behind, Cast
+from certmix.runs.vectors import unpacked
+from certmix.sampling.ballots import Ballots, Behind, Cast
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Answers", "Look", "Records", "pieces", "places_of"]
+__all__ = ["Answers", "ImageRecord", "Look", "Records", "pieces", "places_of"]
 
-_TOGETHER = 1 << 21
+_TOGETHER = 1 << 21  # votes, images times classes, that are in memory at a time
+DEVICES = ("cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What was sampled for one image.
+
+    Parameters
+    ----------
+    index, label, input_checksum
+        Index in the data set's source, class, and SHA-256 of the input's float32 bytes.
+    selection
+        int64 (c,): votes of the selection samples, or their summed soft scores in steps of 2^-16.
+    estimation, scores, ballots
+        Number of estimation samples -> votes int64 (c,), statistics of soft scores, or `Ballots`, cumulative.
+    selection_ballots
+        Those of the selection samples; None, and no ballots, of soft scores and where they were not read.
+    seconds, device
+        Wall time spent on sampling, and the device type that drew the newest samples.
+    noise_error, lost
+        eps: how far a probability under the drawn noise may be from one under the Gaussian; l2 distance
+        between the input and the grid point that was sampled, 0 for 8-bit inputs.
+    places
+        Batch places that the smoothed classifier is the average over: 1 where answers do not depend on them.
+    gate
+        Threshold behind which votes were counted; above 0 they are (c + 1,), the last the abstentions.
+    """
+
+    index: int
+    label: int
+    input_checksum: str
+    selection: IntArray
+    estimation: Mapping[int, IntArray] = field(default_factory=dict)
+    seconds: float = 0.0
+    device: str = "cpu"
+    scores: Mapping[int, ScoreStatistics] = field(default_factory=dict)
+    noise_error: float = 0.0
+    lost: float = 0.0
+    places: int = 1
+    ballots: Mapping[int, Ballots] = field(default_factory=dict)
+    selection_ballots: Ballots | None = None
+    gate: float = 0.0
+
+    @property
+    def selected(self) -> int:
+        """The class that the selection samples chose, -1 if all of them abstained."""
+        votes = self.selection[:-1] if self.gate else self.selection
+        return int(votes.argmax()) if votes.any() else -1
+
+    def ballots_fault(self) -> str | None:
+        """Say what is wrong with the ballots of a record of all votes, None if nothing is."""
+        if self.selection_ballots is None or set(self.ballots) != set(self.estimation):
+            return "there are no ballots, from which votes behind a gate are counted"
+        pairs = [(self.selection_ballots, self.selection)]
+        pairs += [(self.ballots[n], votes) for n, votes in self.estimation.items()]
+        if all(np.array_equal(ballots.votes(len(votes)), votes) for ballots, votes in pairs):
+            return None
+        return "its ballots are not those of its votes"
+
+    @property
+    def drawn(self) -> int:
+        """Estimation samples drawn so far."""
+        return max(self.estimation, default=0)
 
 
 class Look(NamedTuple):

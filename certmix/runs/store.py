@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from certmix.bounds.statistics import MOST_SAMPLES, SCALE, ScoreStatistics, from_vector, to_vector
+from certmix.bounds.statistics import MOST_SAMPLES, SCALE, from_vector, to_vector
 from certmix.errors import RunError
 from certmix.files import open_file, refuse_special
-from certmix.sampling.ballots import Ballots, Cast
+from certmix.runs.records import DEVICES, Answers, ImageRecord, Look, Records, places_of
+from certmix.runs.vectors import DTYPES, LONG, packed_vector, unpacked
+from certmix.sampling.ballots import Cast
 from certmix.types import FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from certmix.runs.records import Answers, Look, Records
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cells (
@@ -34,12 +31,9 @@ CREATE TABLE IF NOT EXISTS cells (
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _COLUMNS = {"cells": ["cell", "idx", "dtype", "data"], "facts": ["key", "value"]}
-_DTYPES = {"int64": "<i8", "float64": "<f8", "int64 zlib": "<i8", "uint32": "<u4"}
-_LONG = 512  # bytes from which whole numbers are compressed: votes among many classes are mostly zeros
 _PIECE = 1 << 16  # rows whose bytes SQLite joins at a time
 _TOGETHER = 1 << 21  # votes, images times classes, that are in memory with all zeros at a time
 _HUGE = 1.7976931348623157e308
-_MOST_BYTES = 1 << 26  # of one vector: score statistics of a million classes are smaller
 _LARGEST = 2**63 - 1
 _MOST_WRITES = 2**31 - 1  # SQLite keeps them in 32 bits
 
@@ -52,7 +46,6 @@ FROM (SELECT idx, dtype, data FROM cells WHERE {} ORDER BY idx LIMIT ?)
 INPUT, SAMPLING, SELECTION, VOTES, SCORES = "input", "sampling", "selection", "votes@", "scores@"
 BALLOTS, SELECTION_BALLOTS = "ballots@", "selection ballots"
 """Cells of a sampled run: of the input (label, SHA-256), of its sampling, and what samples gave."""
-DEVICES = ("cpu", "cuda", "mps")
 
 WRITES = "-writes"
 """Ends the name of a file beside the database: how many transactions it holds, until it is closed well."""
@@ -77,68 +70,6 @@ _FAULTS = {
     sqlite3.SQLITE_NOMEM: ("memory is short", "end other programs and repeat the command"),
 }  # fmt: skip
 """SQLite's result code -> what is the matter, and what to do: no fault of the numbers, which stay."""
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """What was sampled for one image.
-
-    Parameters
-    ----------
-    index, label, input_checksum
-        Index in the data set's source, class, and SHA-256 of the input's float32 bytes.
-    selection
-        int64 (c,): votes of the selection samples, or their summed soft scores in steps of 2^-16.
-    estimation, scores, ballots
-        Number of estimation samples -> votes int64 (c,), statistics of soft scores, or `Ballots`, cumulative.
-    selection_ballots
-        Those of the selection samples; None, and no ballots, of soft scores and where they were not read.
-    seconds, device
-        Wall time spent on sampling, and the device type that drew the newest samples.
-    noise_error, lost
-        eps: how far a probability under the drawn noise may be from one under the Gaussian; l2 distance
-        between the input and the grid point that was sampled, 0 for 8-bit inputs.
-    places
-        Batch places that the smoothed classifier is the average over: 1 where answers do not depend on them.
-    gate
-        Threshold behind which votes were counted; above 0 they are (c + 1,), the last the abstentions.
-    """
-
-    index: int
-    label: int
-    input_checksum: str
-    selection: IntArray
-    estimation: Mapping[int, IntArray] = field(default_factory=dict)
-    seconds: float = 0.0
-    device: str = "cpu"
-    scores: Mapping[int, ScoreStatistics] = field(default_factory=dict)
-    noise_error: float = 0.0
-    lost: float = 0.0
-    places: int = 1
-    ballots: Mapping[int, Ballots] = field(default_factory=dict)
-    selection_ballots: Ballots | None = None
-    gate: float = 0.0
-
-    @property
-    def selected(self) -> int:
-        """The class that the selection samples chose, -1 if all of them abstained."""
-        votes = self.selection[:-1] if self.gate else self.selection
-        return int(votes.argmax()) if votes.any() else -1
-
-    def ballots_fault(self) -> str | None:
-        """Say what is wrong with the ballots of a record of all votes, None if nothing is."""
-        if self.selection_ballots is None or set(self.ballots) != set(self.estimation):
-            return "there are no ballots, from which votes behind a gate are counted"
-        pairs = [(self.selection_ballots, self.selection)]
-        pairs += [(self.ballots[n], votes) for n, votes in self.estimation.items()]
-        if all(np.array_equal(ballots.votes(len(votes)), votes) for ballots, votes in pairs):
-            return None
-        return "its ballots are not those of its votes"
-
-    @property
-    def drawn(self) -> int:
-        """Estimation samples drawn so far."""
-        return max(self.estimation, default=0)
 
 
 class Store:
@@ -281,8 +212,6 @@ class Store:
 
     def read(self, cell: str, indices: Sequence[int] | IntArray) -> Any:
         """Return a cell's vectors (m, k) of the images `indices`; RunError if one is missing or damaged."""
-        from certmix.runs.records import places_of
-
         if not len(indices):
             return np.empty((0, 0))
         held, vectors = self.column(cell, among=(int(min(indices)), int(max(indices))))
@@ -367,7 +296,7 @@ class Store:
         good = dtype in ("int64", "float64") and dtype == other and 0 < shortest == longest
         if not good or longest % 8 or np.any(np.diff(index) <= 0):
             return None
-        values = np.frombuffer(b"".join(pieces), _DTYPES[dtype]).reshape(len(index), -1)
+        values = np.frombuffer(b"".join(pieces), DTYPES[dtype]).reshape(len(index), -1)
         return index, values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def _one_by_one(
@@ -410,8 +339,6 @@ class Store:
         return self._held[1]
 
     def _all_records(self, ballots: bool) -> Records:
-        from certmix.runs.records import Look, Records, places_of
-
         cells = self.cells()
         (index, inputs), (also, sampling) = (
             self.column(INPUT, "int64", 5),
@@ -472,7 +399,7 @@ class Store:
 
     def _votes(self, cell: str, classes: int | None, *, packed: bool = False) -> tuple[IntArray, Any]:
         """Return a cell's images and votes (k, c): of many classes in a list, as stored, where `packed`."""
-        index, votes = self.column(cell, "int64", classes, packed=packed and 8 * (classes or 0) >= _LONG)
+        index, votes = self.column(cell, "int64", classes, packed=packed and 8 * (classes or 0) >= LONG)
         step = max(1, _TOGETHER // (classes or 1))
         for begin in range(0, len(index), step):
             table = votes[begin : begin + step]
@@ -511,8 +438,6 @@ class Store:
 
     def standard(self, checksum: str) -> Answers:
         """Return the probabilities (c,) stored for a standard classifier, by image index."""
-        from certmix.runs.records import Answers
-
         cell = standard_cell(checksum)
         index, found = self.column(cell, "float64")
         if len(index):
@@ -523,7 +448,7 @@ class Store:
 
     def write_all(self, cells: Iterable[tuple[str, int, Any]]) -> None:
         """Write vectors (k,) by cell and image in one transaction, replacing what was there."""
-        rows = [(cell, index, *_packed(vector)) for cell, index, vector in cells]
+        rows = [(cell, index, *packed_vector(vector)) for cell, index, vector in cells]
         if rows:
             self._held = None
             self._commit("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", rows)
@@ -604,35 +529,3 @@ def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
         yield f"{VOTES}{samples}", index, votes
     for samples, statistics in record.scores.items():
         yield f"{SCORES}{samples}", index, to_vector(statistics)
-
-
-def _packed(vector: Any) -> tuple[str, bytes]:
-    """Return the dtype and the bytes of a vector."""
-    vector = np.asarray(vector)
-    if vector.dtype == np.uint32:
-        return "uint32", np.ascontiguousarray(vector, "<u4").tobytes()
-    if vector.dtype.kind == "f":
-        return "float64", np.ascontiguousarray(vector, "<f8").tobytes()
-    raw = np.ascontiguousarray(vector, "<i8").tobytes()
-    return ("int64 zlib", zlib.compress(raw, 1)) if len(raw) >= _LONG else ("int64", raw)
-
-
-def unpacked(dtype: Any, data: Any, wanted: str | None = None, length: int | None = None) -> Any:
-    """Return the vector that `_packed` packed; ValueError if it is none, or of another kind or length."""
-    if dtype not in _DTYPES or not isinstance(data, bytes):
-        raise ValueError("no numbers")
-    if dtype.endswith("zlib"):
-        stream = zlib.decompressobj()
-        try:
-            data = stream.decompress(data, _MOST_BYTES if length is None else 8 * length + 1)
-        except zlib.error as error:
-            raise ValueError(str(error)) from None
-        if not stream.eof:
-            raise ValueError("cut off, or too long")
-    vector = np.frombuffer(data, _DTYPES[dtype])
-    vector = vector.astype(vector.dtype.newbyteorder("="), copy=False)
-    if wanted is not None and vector.dtype != wanted:
-        raise ValueError(f"numbers of type {vector.dtype}")
-    if length is not None and len(vector) != length:
-        raise ValueError(f"{len(vector)} numbers, not {length}")
-    return vector

@@ -34,8 +34,8 @@ from certmix.runs.attacking import outputs
 from certmix.runs.cells import Batch, Cell, Cells, Progress, fill
 from certmix.runs.folder import DATABASE, NOISE_VERSION
 from certmix.runs.opening import open_run
+from certmix.runs.records import ImageRecord
 from certmix.runs.sources import Loaded, Sources, load_sources
-from certmix.runs.store import ImageRecord
 from certmix.sampling import Draw, Sampler, resolve_device
 from certmix.studies.nuts_certified_plan import ALPHAS, NoisyLogits, Plan, plan_mix, right_over_alphas
 from certmix.studies.nuts_choices import CertifiedRequest

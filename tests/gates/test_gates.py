@@ -27,8 +27,7 @@ from certmix.certification.stored import recertify
 from certmix.certification.trade_off import read_mixable
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.radii import exact_radius
-from certmix.runs.records import Records
-from certmix.runs.store import ImageRecord
+from certmix.runs.records import ImageRecord, Records
 from certmix.sampling.ballots import LEVELS, Ballots, Behind, Cast, level_of
 from certmix.sampling.rows import ballots_of
 from certmix.verification import plain
