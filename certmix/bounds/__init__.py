@@ -81,6 +81,8 @@ def bound_counts(
         The last column of `counts` holds abstentions: votes behind a gate.
     """
     counts, selected = check_counts(counts, selected)
+    if gated and counts.shape[1] < 3:
+        raise ParameterError("gated votes need a column for each of two classes, and one of abstentions")
     if gated and np.any(selected >= counts.shape[1] - 1):
         raise ParameterError("the selected class is the column of abstentions: choose among the others")
     return _bounded(bounds_of("hard"), bound, look, failure_probability, counts, selected, gated=gated)

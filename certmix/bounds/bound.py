@@ -46,7 +46,8 @@ class Bound:
     plain
         The same for one image straight from the formula, not rounded and sharing no code:
         ``(counts (c,), selected, failure probability)`` or ``(statistics, failure probability) -> (p, q)``,
-        which `certmix verify` compares.  This package's bounds have theirs in `certmix.verification.plain`.
+        which `certmix verify` compares; of votes behind a gate with the keyword ``gated=True``, the last
+        count the abstentions.  This package's bounds have theirs in `certmix.verification.plain`.
     """
 
     name: str

@@ -399,7 +399,8 @@ def _audit_run(folder: Path) -> Audit:
         places = places_of(log.index, index)
         printed = log.radius[places]
         alike = (log.predict[places] == predicted) & (printed <= radius) & (radius < printed + 2e-6)
-        if len(wrong := index[(places >= 0) & ~(alike & (log.bound == request.bound_at(request.gate)))]):
+        alike &= (log.bound, log.gate or 0.0) == (request.bound_at(request.gate), request.gate)
+        if len(wrong := index[(places >= 0) & ~alike]):
             text = f"{LOG} disagrees with the counts on {len(wrong):,} images"
             remedy = "repeat certmix certify to write it again, or restore the counts"
             findings.append(_about("log", text, remedy, wrong))

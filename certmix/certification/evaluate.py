@@ -334,12 +334,17 @@ def outcomes_of(
         if g is None:
             return behind.selected, None
         mixed = (1 - row.alpha) * sharpened(g, row.temperature) + row.alpha * behind.frequencies
-        return behind.selected, mixed.argmax(1)
+        return behind.selected, answer_of(mixed)
 
     selected, mixed = answers(of["mixed"])
     gated = answers(of["gated"]) if "gated" in of else None
     standard_classes = None if g is None else g.argmax(1)
     return Outcomes(records.indices, records.labels, selected, standard_classes, mixed, radii, gated)
+
+
+def answer_of(mixed: FloatArray) -> IntArray:
+    """Return the classes (m,) of mixed probabilities (m, c), -1 where all are 0: h alone that abstains."""
+    return np.where(mixed.any(1), mixed.argmax(1), -1)
 
 
 def sharpened(probabilities: FloatArray, temperature: float) -> FloatArray:
@@ -494,8 +499,8 @@ def log_columns(evaluation: Evaluation) -> tuple[IntArray, IntArray, IntArray, F
     return records.indices, records.labels, predicted, radius, records.seconds
 
 
-SETTLED = ("bound", "failure_probability")
-"""What must be chosen before samples are seen; a run remembers its first."""
+SETTLED = {"bound": "bound", "failure_probability": "failure_probability", "gates": "gates_told"}
+"""What must be chosen before samples are seen, and what of a request says it; a run remembers its first."""
 
 DOUBTFUL = 0.1
 """Failure probability of a certificate beyond which it is pointed out."""
@@ -543,14 +548,22 @@ def began_with(store: Store) -> dict[str, str]:
     return {name: value for name, value in kept.items() if value is not None}
 
 
+def settled(request: CertifyRequest) -> dict[str, str]:
+    """Return what a request chooses that a run remembers, as text by name."""
+    return {name: str(getattr(request, says)) for name, says in SETTLED.items()}
+
+
 def choice_notes(first: Mapping[str, str], request: CertifyRequest) -> list[str]:
     """Return what to say of choices that are not those a run began with; see `began_with`."""
-    found = [
-        f"The run was made with {name.replace('_', ' ')} {first[name]}: another one is valid only if the "
-        "choice does not rest on the run's results."
-        for name in SETTLED
-        if first.get(name, own := str(getattr(request, name))) != own
-    ]
+    found = []
+    for name, own in settled(request).items():
+        there = first.get(name, own)
+        new = set(own.split(", ")) - set(there.split(", ")) if name == "gates" else there != own
+        if new:
+            found.append(
+                f"The run was made with {name.replace('_', ' ')} {there}: another one is valid only if the "
+                "choice does not rest on the run's results."
+            )
     if "fixed_samples" in first and request.goal != "fixed":
         found.append(
             f"The run was made for exactly {first['fixed_samples']} samples an image: sequential sampling is "

@@ -205,7 +205,8 @@ def plan(
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise ParameterError(f"price per hour = {price_per_hour}: give a number of 0 or more")
     shape = replace(truth, classes=classes or truth.classes)
-    goals = []
+    goals, gated = [], request.gated
+    request = request.replace(gate=0.0, tuned="none")
     for goal in GOALS:
         drawn, kept = _simulated(request.replace(goal=goal), shape)
         mean = float(drawn.mean()) + request.selection_samples
@@ -223,6 +224,7 @@ def plan(
         f"Throughput is {told}. Batches are taken to be full, and workers to be equally fast.",
         f"A worker starts in {MODEL_SECONDS:.0f} s; you pay for all workers until the last one ends.",
         "Sizes hold for hard votes, with probabilities of a standard classifier.",
+        *["No vote is behind a gate here: rows of gated votes may take more samples."] * gated,
     )
     return Plan(
         images, request.samples, request.sigma, request.alpha, shape.classes, workers, rate, price_per_hour,

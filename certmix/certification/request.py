@@ -286,6 +286,11 @@ class CertifyRequest(Settings, frozen=True):
         return tuple(dict.fromkeys(row.gate for row in self.rows()))
 
     @property
+    def gates_told(self) -> str:
+        """The gates of all rows, as text."""
+        return ", ".join(f"{gate:g}" for gate in sorted(self.gates))
+
+    @property
     def gated(self) -> bool:
         """Whether any row counts votes behind a gate, which takes ballots."""
         return self.gates != (0.0,)

@@ -15,7 +15,6 @@ from certmix.bounds.statistics import ScoreStatistics, plan, start, update
 from certmix.calling import call_model
 from certmix.certification.describe import Recipe, robust_of
 from certmix.certification.evaluate import (
-    SETTLED,
     Bounded,
     Outcomes,
     began_with,
@@ -23,6 +22,7 @@ from certmix.certification.evaluate import (
     choice_notes,
     expectations,
     radii_of,
+    settled,
     unanimous,
 )
 from certmix.certification.request import CertifyRequest
@@ -111,8 +111,10 @@ class Sampling(Recipe):
         self._refuse_another_share(run)
         _ = self.positions  # more shards than images are refused here
         _fix_design(run, request)
-        for name in set(SETTLED) - set(began_with(store)):
-            store.put(name, str(getattr(request, name)))
+        held = began_with(store)
+        for name, value in settled(request).items():
+            if name not in held:
+                store.put(name, value)
         for remark in choice_notes(began_with(store), request):
             self.say(remark)
         remember_planned(store, request.images, dataset.indices[self.everyone].tolist())

@@ -178,7 +178,7 @@ def merge(
 
 def _holds(records: dict[int, ImageRecord], store: Store) -> bool:
     """Whether a store holds nothing but these records, or some of them."""
-    for index, held in store.images().items():
+    for index, held in store.images(ballots=True).items():
         own = {cell: vector for cell, _, vector in cells_of(records[index])} if index in records else {}
         if not all(cell in own and np.array_equal(own[cell], vector) for cell, _, vector in cells_of(held)):
             return False
@@ -228,6 +228,7 @@ def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
                 (before.label, before.input_checksum) == (record.label, record.input_checksum)
                 and (before.selection == record.selection).all()
                 and all((before.estimation[n] == record.estimation[n]).all() for n in both)
+                and _same_ballots(before, record)
                 and (before.drawn in both or record.drawn in both or not (before.drawn and record.drawn))
             ):
                 raise RunError(
@@ -237,6 +238,14 @@ def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
             if record.drawn > before.drawn:
                 found[index] = record, part
     return {index: found[index][0] for index in sorted(found)}
+
+
+def _same_ballots(one: ImageRecord, other: ImageRecord) -> bool:
+    """Whether two records that both have ballots of some samples have the same."""
+    pairs = [(one.ballots[n], other.ballots[n]) for n in one.ballots.keys() & other.ballots.keys()]
+    if one.selection_ballots is not None and other.selection_ballots is not None:
+        pairs.append((one.selection_ballots, other.selection_ballots))
+    return all(np.array_equal(a.as_vector(), b.as_vector()) for a, b in pairs)
 
 
 def _refuse_gaps(parts: Sequence[Part], records: dict[int, ImageRecord]) -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from certmix.certification.evaluate import evaluate, radii_of, sharpened, table_row
+from certmix.certification.evaluate import (
+    answer_of,
+    choice_notes,
+    evaluate,
+    radii_of,
+    sharpened,
+    table_row,
+)
 from certmix.certification.publish import repeat_command, unfinished
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Prospects
@@ -65,7 +72,7 @@ class Mixable:
         frequencies = self.stored.frequencies
         if self.standard is not None and frequencies is not None:
             mixed = (1 - alpha) * self.standard + alpha * frequencies
-            return float(np.mean(mixed.argmax(1) == self.stored.label))
+            return float(np.mean(answer_of(mixed) == self.stored.label))
         threshold = (1 - alpha) / alpha
         right, undecided = np.mean(self.margin > threshold), np.mean(np.abs(self.margin) <= threshold)
         return float(right + self.standard_accuracy * undecided)
@@ -166,7 +173,8 @@ def _from_run(
         radius=None,
         frequencies=records.frequencies,
         planned=run.planned, samples=None, bound=request.bound_at(request.gate),
-        notes=() if told is None else (f"{told}.",), details=(NOT_CHECKED,),
+        notes=(*(() if told is None else (f"{told}.",)), *choice_notes(run.first, request)),
+        details=(NOT_CHECKED,),
     )  # fmt: skip
     g = Answers.of(run.probabilities).rows(records.indices)
     ahead = None if evaluation.prospects is None else evaluation.prospects[request.gate]

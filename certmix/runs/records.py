@@ -187,12 +187,14 @@ class Records(Sequence[ImageRecord]):
             np.array([DEVICES.index(r.device) for r in images], np.int64), numbers[:, 1], numbers[:, 2],
             about[:, 2], _looks([r.estimation for r in images]), _looks([r.scores for r in images]),
             looks, Cast.of(chosen) if len(chosen) == len(images) else None,
+            images[0].gate if images else 0.0,
         )  # fmt: skip
 
     def behind(self, gate: float) -> Records:
         """Return the records of votes behind a gate, (c + 1,) with abstentions; RunError without ballots."""
         if gate == self.gate:
             return self
+        classes = self.selection.shape[1] - (self.gate > 0)
         if self.chosen is None or any(
             n not in self.ballots or not np.array_equal(self.ballots[n].rows, look.rows)
             for n, look in self.votes.items()
@@ -201,10 +203,16 @@ class Records(Sequence[ImageRecord]):
                 "there are no ballots, from which votes behind a gate are counted: leave the gate out, or "
                 "sample again with --fresh"
             )
-        classes = self.selection.shape[1]
-        votes = {
-            n: Look(look.rows, look.at, Behind(look.kept, classes, gate)) for n, look in self.ballots.items()
-        }
+        looks = {n: self.ballots[n] for n in self.votes}
+        bad = self.chosen.totals != self.selection.sum(1)
+        for n, look in looks.items():
+            bad[look.rows] |= look.kept.totals[look.at] != n
+        if bad.any():
+            raise RunError(
+                f"the ballots of image {self.indices[bad.argmax()]} do not add up to its samples: restore "
+                "the run from a copy, or sample again with --fresh"
+            )
+        votes = {n: Look(look.rows, look.at, Behind(look.kept, classes, gate)) for n, look in looks.items()}
         return replace(self, selection=self.chosen.votes(classes, gate), votes=votes, gate=gate)
 
     @cached_property

@@ -369,7 +369,8 @@ class Store:
                 found[samples] = Look(rows, np.arange(len(rows)), kept)
         sums, casts = np.ascontiguousarray(inputs[:, 1:], "<i8"), dict[int, Look]()
         chosen_ballots = None if len(index) else Cast.of([])
-        for cell in (one for one in cells if ballots and one.startswith((BALLOTS, SELECTION_BALLOTS))):
+        wanted = [one for one in cells if one.startswith(BALLOTS) or one == SELECTION_BALLOTS]
+        for cell in wanted if ballots else ():
             of, cast = self._cast(cell, classes or 0)
             rows = places_of(index, of)
             if len(rows) and rows.min() < 0:
@@ -510,7 +511,7 @@ def standard_cell(checksum: str) -> str:
 
 def is_look(cell: str) -> bool:
     """Whether a cell holds what a table is made of: no input, no selection, no standard model's outputs."""
-    return cell not in (INPUT, SAMPLING, SELECTION) and not cell.startswith("standard ")
+    return cell not in (INPUT, SAMPLING, SELECTION, SELECTION_BALLOTS) and not cell.startswith("standard ")
 
 
 def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
@@ -522,9 +523,9 @@ def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
     yield SAMPLING, index, np.array(numbers, np.float64)
     yield SELECTION, index, record.selection
     if record.selection_ballots is not None:
-        yield SELECTION_BALLOTS, index, record.selection_ballots.as_vector().astype(np.uint32)
+        yield SELECTION_BALLOTS, index, record.selection_ballots.as_vector()
     for samples, ballots in record.ballots.items():
-        yield f"{BALLOTS}{samples}", index, ballots.as_vector().astype(np.uint32)
+        yield f"{BALLOTS}{samples}", index, ballots.as_vector()
     for samples, votes in record.estimation.items():
         yield f"{VOTES}{samples}", index, votes
     for samples, statistics in record.scores.items():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from certmix.errors import ParameterError
 from certmix.types import IntArray
@@ -63,9 +64,13 @@ class Ballots:
             found[classes] = total - found.sum()
         return found
 
-    def as_vector(self) -> IntArray:
-        """Return codes and counts in a row, as stores keep them."""
-        return np.concatenate([self.codes, self.counts])
+    def as_vector(self) -> NDArray[np.uint32]:
+        """Return codes and counts in a row, uint32, as stores keep them."""
+        if self.counts.max(initial=0) >= 1 << 32:
+            raise ParameterError(
+                "2^32 equal answers of one image are more than ballots hold: lower --samples"
+            )
+        return np.concatenate([self.codes, self.counts]).astype(np.uint32)
 
     @classmethod
     def from_vector(cls, vector: IntArray, classes: int) -> Ballots:
@@ -107,6 +112,11 @@ class Cast:
 
     def __len__(self) -> int:
         return len(self.ends) - 1
+
+    @property
+    def totals(self) -> IntArray:
+        """How many answers of each image there are, (k,)."""
+        return np.diff(np.concatenate([[0], self.counts.cumsum()])[self.ends])
 
     def __getitem__(self, place: int) -> Ballots:
         own = slice(self.ends[place], self.ends[place + 1])

@@ -70,6 +70,7 @@ def ballots_of(logits: Tensor) -> Tensor:
 
     The level is that of the largest softmax probability, 1 / sum exp(logit - largest logit), in float32.
     """
-    values, winner = logits.float(), logits.argmax(1)
-    sure = 1.0 / (values - values.gather(1, winner[:, None])).exp().sum(1)
+    winner = logits.argmax(1)
+    values = logits.to(torch.promote_types(logits.dtype, torch.float32))  # float64 may be beyond float32
+    sure = 1.0 / (values - values.gather(1, winner[:, None])).float().exp().sum(1)
     return winner * LEVELS + (sure * LEVELS).floor().clamp(0, LEVELS - 1).long()

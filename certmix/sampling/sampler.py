@@ -143,7 +143,12 @@ class Sampler:
         wanted = sum(max(0, draw.stops[-1] - draw.start) for draw in draws if draw.stops)
         answers = torch.ones(wanted + 1, dtype=torch.int64, device=self.device)
         at = 0
-        for (ballots, finite), held in self._batches(draws, lambda x: (ballots_of(x), x.isfinite().all())):
+
+        # Of a whole batch, padding too: how a sum is rounded may depend on the number of rows.
+        def reduce(logits: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+            return ballots_of(logits)[:rows], logits[:rows].isfinite().all()
+
+        for (ballots, finite), held in self._batches(draws, reduce):
             answers[-1] *= finite
             answers[at : at + len(ballots)] = ballots
             at += len(ballots)
@@ -168,7 +173,7 @@ class Sampler:
 
     def logits(self, draws: Sequence[Draw]) -> Iterator[tuple[Part, Tensor]]:
         """Yield the logits of several images' samples, in order: float64 (part.count, classes) on the CPU."""
-        for logits, parts in self._batches(draws, lambda x: x.to("cpu", torch.float64, copy=True)):
+        for logits, parts in self._batches(draws, lambda x, n: x[:n].to("cpu", torch.float64, copy=True)):
             if not logits.isfinite().all():
                 raise not_finite()
             for part in parts:
@@ -182,9 +187,11 @@ class Sampler:
         return self.batch_size
 
     def _batches(
-        self, draws: Sequence[Draw], reduce: Callable[[Tensor], R]
+        self, draws: Sequence[Draw], reduce: Callable[[Tensor, int], R]
     ) -> Iterator[tuple[R, list[Part]]]:
-        """Yield what `reduce` makes of the logits of full batches, and what their rows are.
+        """Yield what `reduce` makes of the logits of a full batch and the number of rows that count.
+
+        With it comes what these rows are.
 
         The logits are overwritten by the next batch.  A short batch is padded with what the one before held.
         """
@@ -204,8 +211,8 @@ class Sampler:
                             draw = draws[part.draw]
                             key = NoiseKey(self.seed, draw.index, draw.stream)
                             self._noise.fill(self._rows[part.rows], points[part.draw], key, part.begin)
-                        logits = self._run(self._batch)[: parts[-1].rows.stop]
-                    found = reduce(logits)
+                        logits = self._run(self._batch)
+                    found = reduce(logits, parts[-1].rows.stop)
                 except torch.OutOfMemoryError:
                     self._shrink(self.width(draws[0].image.shape))
                     continue

@@ -200,7 +200,8 @@ def _right(
         g = _softmax(g) if softmax else g
         mixed = (1 - row.alpha) * plain.sharpened(g, row.temperature) + row.alpha * h
         name = "mixed" if row.classifier == "robust" else row.classifier
-        right |= {"standard": g.argmax(1) == labels, name: mixed.argmax(1) == labels}
+        answered = (mixed.argmax(1) == labels) & (mixed.max(1) > 0)  # h alone may abstain
+        right |= {"standard": g.argmax(1) == labels, name: answered}
     return right
 
 

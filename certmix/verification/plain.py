@@ -490,7 +490,9 @@ def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[floa
                 layers = tuple(bound_layers(one, delta, e) for (_, one), e in every)
             elif hard:
                 table = GATED_BOUNDS if gate else VOTE_BOUNDS
-                own = bound.plain or table[request.bound]  # the first, of a bound that somebody has added
+                # The first is of a bound that somebody has added.
+                given = partial(bound.plain, gated=True) if bound.plain and gate else bound.plain
+                own = given or table[request.bound]
                 pairs = [own(votes, y, delta) if y >= 0 else (0.0, 1.0) for y, votes in found]
             else:
                 own = bound.plain or SCORE_BOUNDS[request.bound]

@@ -285,8 +285,8 @@ def measured(
     ties, here = near.sum(1) > 1, np.bincount(logits.argmax(1).numpy(), minlength=near.shape[1])
     found = {"votes": np.stack([near[~ties].sum(0), here, near.sum(0)])[:, order]}
     if temperature is None:
-        # A probability changes by at most lead / 2, by the mean value theorem.
-        cast, off = ballots_of(logits).numpy(), lead / 2 + 1e-6
+        # A probability changes by at most lead / 4, by the mean value theorem.
+        cast, off = ballots_of(logits).numpy(), lead / 4 + 1e-6
         likely = logits.softmax(1).amax(1).numpy()
         ends_of = np.floor(LEVELS * np.stack([likely - off, likely + off]).clip(0, 1 - 1e-9))
         levels = np.arange(1, LEVELS)
@@ -378,6 +378,7 @@ def _same_seed(
     faults: Faults = []
     parts: list[Sums] = []
     moved, allowed = Counter[str](), Counter({name: FEW * unit for name, unit in UNITS.items()})
+    allowed["sure"] *= LEVELS  # a vote that moves leaves as many sums of its old class, and joins of its new
     for piece, bracket in zip(pieces, brackets, strict=True):
         for name, told in piece.stored(soft).items():
             (low, here, high), unit = bracket[name], UNITS[name]

@@ -246,7 +246,7 @@ def draw(
         sums = [model.checksum for model in loaded.models.values() if model is not None]
         identity = identity_of(request, loaded)
         with closing(opened(found.folder, classes)) as stored, Run(folder, identity, classes) as run:
-            for key in ["bound", "fixed_samples", *map(logits_key, sums)]:
+            for key in ["bound", "gates", "fixed_samples", *map(logits_key, sums)]:
                 if (value := stored.get(key)) is not None:
                     run.store.put(key, value)
             if sampled:

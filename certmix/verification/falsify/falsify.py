@@ -332,7 +332,8 @@ def write_finding(
         "format_version": VERSION, "certmix": version("certmix"), "run": place,
         "data_checksum": identity.get("data_checksum"), "robust_checksum": identity.get("robust_checksum"),
         "image": claim.index, "predicted": claim.predicted, "certificate": claims.certificate,
-        "alpha": claims.alpha, "norm": claims.norm, "sigma": claims.sigma,
+        "alpha": claims.alpha, "gate": None if claims.sigma is None else claims.gate, "norm": claims.norm,
+        "sigma": claims.sigma,
         "certificate_failure_probability": claims.failure_probability,
         "certified_radius": claim.radius if math.isfinite(claim.radius) else None,
         "distance": one.distance, "worst_standard_classifier": {"one_hot": one.rival},
@@ -346,7 +347,8 @@ def write_finding(
     said["point_checksum"] = digest_of(one.point.tobytes())
     buffer = io.BytesIO()
     np.savez(buffer, point=one.point)
-    name = f"finding-{claim.index}-{claims.certificate}-alpha{claims.alpha:g}-seed{request.seed}"
+    behind = f"-gate{claims.gate:g}" if claims.gate else ""
+    name = f"finding-{claim.index}-{claims.certificate}-alpha{claims.alpha:g}{behind}-seed{request.seed}"
     write_atomically(folder / f"{name}.npz", buffer.getvalue())
     write_atomically(folder / f"{name}.json", (json.dumps(said, indent=2, allow_nan=False) + "\n").encode())
     return folder / f"{name}.json"
