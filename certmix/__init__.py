@@ -13,6 +13,7 @@ _HOMES = {
     "CertmixWarning": "certification.run",
     "MixedClassifier": "models.mixture",
     "SmoothedClassifier": "models.smoothed",
+    "SmoothedMixture": "models.smoothed",
     "assert_certified": "verification.asserting",
     "certify": "certification.run",
     "certify_radii": "radii",

@@ -12,6 +12,7 @@ from certmix.certification.evaluate import CertifyResult as CertifyResult
 from certmix.certification.run import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier as SmoothedClassifier
+from certmix.models.smoothed import SmoothedMixture as SmoothedMixture
 from certmix.radii import certify_radii as certify_radii
 from certmix.radii import exact_radius as exact_radius
 from certmix.radii import lipschitz_radius as lipschitz_radius
@@ -24,6 +25,7 @@ __all__ = [
     "CertmixWarning",
     "MixedClassifier",
     "SmoothedClassifier",
+    "SmoothedMixture",
     "assert_certified",
     "certify",
     "certify_radii",

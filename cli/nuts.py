@@ -51,7 +51,7 @@ The mix then answers to the name nuts:mix, for example
 """
 OF_ROBUST = [name for name in Sources.__struct_fields__ if name.startswith("robust")]
 OF_PUBLISHED = {*OF_STANDARD, *OF_ROBUST, "crop", "copy_weights"}
-OF_LOGITS = {"beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "temperature"}
+OF_LOGITS = {"beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "standard_temperature"}
 
 SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precision", "batch_size")
 """What a certified fit takes as any fit does."""
@@ -183,7 +183,7 @@ def evaluate(mix: Path, **given: Any) -> int:
     return run_study(nuts_evaluate, {**given, "attack": "apgd-ce", "standard": None}, steps=20, folder=mix)
 
 
-STUDY = "\n".join(f"  {name:<12} {study.summary}" for name, study in STUDIES.items())
+STUDY = "\n".join(f"  {name:<20} {study.summary}" for name, study in STUDIES.items())
 STUDY = f"""\b
 Studies:
 {STUDY}

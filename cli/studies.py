@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from certmix.certification.request import CertifyRequest
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
 from certmix.runs.settings import Option
 from certmix.runs.sources import Sources
@@ -30,6 +31,7 @@ from .options import (
 )
 from .progress import watched
 
+TEMPERATURE = options(CertifyRequest, only=["standard_temperature"])
 ROBUST = Option("The robust classifier h.", metavar="MODEL", shown="cifar10-adversarial-linf")
 OF_STANDARD = [name for name in Sources.__struct_fields__ if name.startswith("standard")]
 NAMES = {
@@ -113,6 +115,7 @@ Examples:
   certmix attack
   certmix attack --attack apgd-ce --steps 100 --robust nets.py:mine --images all
   certmix attack --alpha 0.76 --attack square --steps 1000
+  certmix attack --alpha 0.76 --standard-temperature 0 --attack apgd-ce
   certmix attack --attack autoattack --images 20 --save adversarial.npz
 
 autoattack needs pip install 'certmix[attacks]' and takes a while.
@@ -124,6 +127,7 @@ autoattack needs pip install 'certmix[attacks]' and takes a while.
     "--alpha", type=float, default=None,
     help="Attack the mix of --standard and --robust at this weight.  [default: --robust alone]",
 )  # fmt: skip
+@TEMPERATURE
 @click.option("--save", type=PATH, metavar="FILE.npz", help="Write the points found; --data reads them.")
 @study_options(steps=None)
 def attack(alpha: float | None, save: Path | None, **given: Any) -> int:
@@ -153,6 +157,7 @@ images reuse all points that were found.
 
 @click.command("mix-sweep", epilog=MIX_SWEEP)
 @click.option("--alphas", type=NUMBERS, default=None, help="Mixing weights.  [default: 0 to 1 in 21 steps]")
+@TEMPERATURE
 @study_options(steps=20)
 def mix_sweep(alphas: tuple[float, ...] | None, **given: Any) -> int:
     """Show how the mix does over alpha, clean and under three attacks.

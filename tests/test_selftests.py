@@ -72,8 +72,8 @@ def attribute(module, name, planted):
     return lambda plant: plant.setattr(module, name, planted)
 
 
-def swapped(standard, robust, alpha):
-    return mixture.mix_outputs(standard, robust, 1.0 - alpha)
+def swapped(standard, robust, alpha, standard_temperature=1.0):
+    return mixture.mix_outputs(standard, robust, 1.0 - alpha, standard_temperature=standard_temperature)
 
 
 def without_offset(layer, box):

@@ -18,6 +18,7 @@ from certmix.bounds.statistics import MOST_SAMPLES, SUMS, ScoreStatistics, start
 from certmix.certification.request import CertifyRequest, Row
 from certmix.certification.stopping import Prospects, Rule, Standing, Walk
 from certmix.errors import ModelError, ParameterError
+from certmix.models.temperature import answer_of, mix_shares
 from certmix.radii import certify_radii, margin_slack_of
 from certmix.runs import ImageRecord
 from certmix.runs.records import Answers, Records, pieces
@@ -333,31 +334,13 @@ def outcomes_of(
         behind = records.behind(row.gate)
         if g is None:
             return behind.selected, None
-        mixed = (1 - row.alpha) * sharpened(g, row.temperature) + row.alpha * behind.frequencies
+        mixed = mix_shares(g, behind.frequencies, row.alpha, row.temperature)
         return behind.selected, answer_of(mixed)
 
     selected, mixed = answers(of["mixed"])
     gated = answers(of["gated"]) if "gated" in of else None
     standard_classes = None if g is None else g.argmax(1)
     return Outcomes(records.indices, records.labels, selected, standard_classes, mixed, radii, gated)
-
-
-def answer_of(mixed: FloatArray) -> IntArray:
-    """Return the classes (m,) of mixed probabilities (m, c), -1 where all are 0: h alone that abstains."""
-    return np.where(mixed.any(1), mixed.argmax(1), -1)
-
-
-def sharpened(probabilities: FloatArray, temperature: float) -> FloatArray:
-    """Return g's probabilities (m, c) with its logits divided by a temperature; 0 is one-hot, the first of
-    equals."""
-    if temperature == 1.0:
-        return probabilities
-    if temperature == 0.0:
-        return np.eye(probabilities.shape[1])[probabilities.argmax(1)]
-    with np.errstate(divide="ignore"):
-        logits = np.log(probabilities) - np.log(probabilities.max(1, keepdims=True))
-    powers = np.exp(logits / temperature)
-    return np.asarray(powers / powers.sum(1, keepdims=True), np.float64)
 
 
 def clean_accuracy(found: Outcomes) -> CleanAccuracy:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from certmix.certification.evaluate import Evaluation, View, sharpened
+from certmix.certification.evaluate import Evaluation, View
 from certmix.certification.request import CertifyRequest, Row
+from certmix.models.temperature import sharpened
 from certmix.radii import margin_slack_of
 from certmix.runs.records import Answers, Records
 from certmix.types import ConfidenceBounds, FloatArray

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.certification.evaluate import Evaluation, Outcomes, clean_accuracy, sharpened, tabulate
+from certmix.certification.evaluate import Evaluation, Outcomes, clean_accuracy, tabulate
 from certmix.certification.request import (
     LABEL,
     ROBUST,
@@ -19,6 +19,7 @@ from certmix.certification.request import (
     needed_cells,
     standard_logits,
 )
+from certmix.models.temperature import mix_shares
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
 from certmix.runs import Store
@@ -36,8 +37,8 @@ def stored_outcomes(
     standard = mixed = None
     if cell is not None:
         g, h = softmax_probabilities(store.read(cell, indices.tolist())), softmax_probabilities(logits)
-        sharp = sharpened(g, request.standard_temperature)
-        standard, mixed = g.argmax(1), ((1 - request.alpha) * sharp + request.alpha * h).argmax(1)
+        mixed = mix_shares(g, h, request.alpha, request.standard_temperature).argmax(1)
+        standard = g.argmax(1)
     radii = tuple(stored_radii(request, store, indices, alpha) for alpha in request.weights())
     return Outcomes(indices, labels, logits.argmax(1), standard, mixed, radii)
 

@@ -10,10 +10,9 @@ from numbers import Real
 from statistics import NormalDist
 from typing import Annotated, Any, Literal, NamedTuple
 
-from msgspec import Meta
-
 from certmix.bounds import BOUNDS, bound_behind_gate, bounds_of
 from certmix.errors import ParameterError, check_choice
+from certmix.models.temperature import check_temperature
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii._checks import CONSTANTS_OF
 from certmix.runs.settings import (
@@ -93,9 +92,11 @@ Alpha = Annotated[float, Option("Mixing weight of the robust classifier, 0.5 to 
 Sampled = Annotated[Images, Option("How many images, spread over the data.", metavar="N|all")]
 
 StandardTemperature = Annotated[
-    Annotated[float, Meta(ge=0)],
-    Option("Divides g's logits; 0 takes its most probable class alone.", example="0.5"),
-]
+    float,
+    Option(
+        "Divides g's logits; 0 takes its most probable class alone.", example="0.5", check=check_temperature
+    ),
+]  # fmt: skip
 
 Radii = Annotated[
     tuple[float, ...],
@@ -136,9 +137,8 @@ def _checked_tuned(text: str) -> str:
         gate, temperature, alpha = map(float, parts)
     except ValueError:
         return text
-    if not (0 <= temperature < math.inf):
-        raise ParameterError(f"tuned = {text}: the temperature must be a number of at least 0")
-    return ",".join(as_given(one) for one in (checked_gate(gate), temperature, check_alpha(alpha)))
+    checked = checked_gate(gate), check_temperature(temperature), check_alpha(alpha)
+    return ",".join(map(as_given, checked))
 
 
 class CertifyRequest(Settings, frozen=True):

@@ -8,14 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from certmix.certification.evaluate import (
-    answer_of,
-    choice_notes,
-    evaluate,
-    radii_of,
-    sharpened,
-    table_row,
-)
+from certmix.certification.evaluate import choice_notes, evaluate, radii_of, table_row
 from certmix.certification.publish import repeat_command, unfinished
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Prospects
@@ -32,6 +25,7 @@ from certmix.certification.stored import (
     refuse_of_runs,
 )
 from certmix.errors import ParameterError
+from certmix.models.temperature import answer_of, sharpened
 from certmix.radii import CERTIFICATES
 from certmix.runs import read_run
 from certmix.runs.records import Answers, Records

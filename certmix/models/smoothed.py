@@ -1,10 +1,10 @@
-"""A classifier smoothed by Gaussian noise: predictions and certificates from votes."""
+"""A classifier smoothed by Gaussian noise, alone or mixed: predictions and certificates from votes."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,22 +12,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from certmix.bounds import bound_counts, is_established
+from certmix.bounds import bound_counts, clopper_pearson, is_established
 from certmix.bounds.bound import allow_for_noise
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
 from certmix.models.foreign import evaluating
-from certmix.radii import certify_radii, margin_slack_of
+from certmix.models.temperature import answer_of, check_mix, mix_shares, sharpened
+from certmix.radii import MARGIN_SLACK, certify_radii, margin_slack_of
 from certmix.sampling import Sampler
-from certmix.sampling.devices import AUTO, automatic_precision
+from certmix.sampling.ballots import LEVELS, level_of
+from certmix.sampling.devices import AUTO, automatic_precision, full_float32
 from certmix.sampling.grid import Grid, GridPoint
 from certmix.sampling.law import noise_error
-from certmix.types import CertifiedRadii, IntArray
+from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
+
+__all__ = ["Predictions", "SmoothedCertificates", "SmoothedClassifier", "SmoothedMixture"]
+
+_AT_ONCE = 256
+"""Inputs that g takes at once."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Classes (m,) and whether each is established; where it is not, the classifier abstains."""
+    """Classes (m,), -1 without a vote, and whether each is established; else the classifier abstains."""
 
     classes: IntArray
     established: NDArray[np.bool_]
@@ -35,7 +42,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class SmoothedCertificates:
-    """Selected classes (m,) and their certified radii."""
+    """Selected classes (m,), -1 for none, and their certified radii."""
 
     classes: IntArray
     radii: CertifiedRadii
@@ -55,6 +62,10 @@ class SmoothedClassifier:
         Gives logits (N, classes) and is put in evaluation mode; found with one forward pass if not given.
     sigma
         Noise level, like radii in units of the input.
+    gate
+        Count a noisy copy's answer only if its largest softmax probability is at least this, a multiple of
+        0.05 up to 0.95: else the copy abstains, h_i(x) = P[the copy answers i and is so sure], and h adds up
+        to at most 1.  As ``--gate`` of a certification, which must have the same.
     seed, device, precision, batch_size
         As for `certmix.sampling.Sampler`; precision may be ``auto``: bf16 where the device computes it
         natively, else ``fp32``.
@@ -73,12 +84,14 @@ class SmoothedClassifier:
         sigma: float,
         *,
         classes: int | None = None,
+        gate: float = 0.0,
         seed: int = 0,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         batch_size: int | None = None,
     ) -> None:
         self.base, self.sigma, self.classes, self.seed = evaluating(base), sigma, classes, seed
+        self.gate, self.device = level_of(gate) / LEVELS, torch.device(device)
         precision = automatic_precision(device) if precision == AUTO else precision
         self._settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
         self.base.to(device)
@@ -132,13 +145,14 @@ class SmoothedClassifier:
     ) -> IntArray:
         """Return the votes int64 (m, classes) of `samples` noisy copies of each input (m, ...).
 
+        Behind a gate they are (m, classes + 1): the last column counts the copies that abstain.
         `stream` is ``estimation`` or ``selection``: independent noise.  `indices`, a number of 0..2^64 - 1
         for each input, key its noise instead of its content.
         """
         inputs = self._batch(inputs)
         assert self.classes is not None
         if not len(inputs):
-            return np.zeros((0, self.classes), np.int64)
+            return np.zeros((0, self.classes + (self.gate > 0)), np.int64)
         wanted = (self.classes, self.sigma, self.seed)
         if self._sampler is None or self._sampler[0] != wanted:  # kept: its first batch checks the model
             self._sampler = wanted, Sampler(self.base, *wanted, **self._settings)
@@ -149,15 +163,20 @@ class SmoothedClassifier:
             digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]
             indices = [int.from_bytes(digest, "little") for digest in digests]
         pairs = zip(inputs, indices, strict=True)
-        return np.stack([sampler.votes(x, key, [samples], stream=stream)[0] for x, key in pairs])
+        return np.stack([
+            sampler.votes(x, key, [samples], stream=stream, gate=self.gate)[0] for x, key in pairs
+        ])  # fmt: skip
 
     def predict(
         self, inputs: Tensor | NDArray[Any], samples: int = 1000, failure_probability: float = 0.001
     ) -> Predictions:
         """Return the most probable class of each input, or abstain.
 
-        A wrong class is established with at most `failure_probability` (a binomial test on the two most voted
-        classes of `samples`, at what n eps, the distance of all noise from the Gaussian, leaves of it).
+        A wrong class is established with at most `failure_probability`: a binomial test on the two most voted
+        classes of `samples`, at what n eps, the distance of all noise from the Gaussian, leaves of it.  That
+        test is valid whatever the number of votes is; given that some copies abstain behind a gate, the votes
+        of the others are again multinomial, with probabilities in the same order.  Without a vote the class
+        is -1, and not established.
         """
         inputs = self._batch(inputs)
         counts = self.counts(inputs, samples)
@@ -166,10 +185,9 @@ class SmoothedClassifier:
                 "the base's logits depend on a row's place in the batch, where the test behind predict is "
                 "not proved: use certify"
             )
-        top = np.sort(counts, axis=1)[:, -2:]
+        votes = counts[:, : self.classes]
         left = failure_probability - samples * noise_error(self.sigma, inputs.shape[1:].numel())
-        established = [left > 0 and is_established(int(b), int(a), left) for a, b in top]
-        return Predictions(counts.argmax(1), np.array(established, bool))
+        return Predictions(answer_of(votes), established(votes, left))
 
     def certify(
         self,
@@ -187,11 +205,16 @@ class SmoothedClassifier:
         `selection_samples` choose the class, `samples` fresh ones bound the probabilities;
         `failure_probability` is that of one input's certificate.  `alpha` in [1/2, 1] is the mixing weight
         with an arbitrary other classifier; 1 is the smoothed classifier alone.  `bound` and `certificate` are
-        names in `certmix.bounds.BOUNDS` and `certmix.radii.CERTIFICATES`.
+        names in `certmix.bounds.BOUNDS` and `certmix.radii.CERTIFICATES`; behind a gate ``clopper-pearson``
+        is the two-sided one, for with q = 1 - p each abstention would be the rival's vote.
         """
-        inputs = self._batch(inputs)
-        selected = self.counts(inputs, selection_samples, stream="selection").argmax(1)
-        bounds = bound_counts(self.counts(inputs, samples), selected, failure_probability, bound)
+        inputs, gated = self._batch(inputs), self.gate > 0
+        chosen = self.counts(inputs, selection_samples, stream="selection")[:, : self.classes]
+        selected, counts = answer_of(chosen), self.counts(inputs, samples)
+        own = np.maximum(selected, 0)
+        bounds = bound_counts(counts, own, failure_probability, bound, gated=gated)
+        p, q = (np.where(selected >= 0, *two) for two in ((bounds.p_lower, 0.0), (bounds.q_upper, 1.0)))
+        bounds = replace(bounds, p_lower=p, q_upper=q)
         lost = np.array([_point(x, self.sigma).distance for x in inputs], np.float64)
         bounds = allow_for_noise(bounds, noise_error(self.sigma, inputs.shape[1:].numel()), lost)
         slack = margin_slack_of(alpha)
@@ -199,6 +222,143 @@ class SmoothedClassifier:
             bounds, sigma=self.sigma, alpha=alpha, certificate=certificate, margin_slack=slack
         )
         return SmoothedCertificates(selected, radii)
+
+
+class SmoothedMixture:
+    """``(1 - alpha) g + alpha h`` with a smoothed h: the mix whose certificates `certmix certify` gives.
+
+    h is estimated by shares of votes, in which an abstention behind h's gate is nobody's; no logarithm is
+    taken, for it changes no answer and a share may be 0.
+
+    Parameters
+    ----------
+    standard
+        g: gives logits (N, classes), and is put in evaluation mode, on the device of `robust`.
+    robust
+        h: a `SmoothedClassifier`.
+    alpha, standard_temperature
+        Mixing weight in [0, 1], and what g's logits are divided by: 0 takes its most probable class alone.
+
+    Examples
+    --------
+    >>> import torch
+    >>> g, base = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    >>> h = SmoothedClassifier(base, sigma=0.5, gate=0.6)
+    >>> mix = SmoothedMixture(g, h, alpha=0.62, standard_temperature=0)
+    >>> mix.predict(torch.zeros(4, 2), samples=200).classes.shape
+    (4,)
+    """
+
+    def __init__(
+        self,
+        standard: nn.Module,
+        robust: SmoothedClassifier,
+        alpha: float,
+        *,
+        standard_temperature: float = 1.0,
+    ) -> None:
+        check_mix(float(alpha), float(standard_temperature))
+        self.standard, self.robust = evaluating(standard).to(robust.device), robust
+        self.alpha, self.standard_temperature = float(alpha), float(standard_temperature)
+
+    def shares(
+        self,
+        inputs: Tensor | NDArray[Any],
+        samples: int = 1000,
+        *,
+        stream: str = "estimation",
+        indices: Sequence[int] | None = None,
+    ) -> FloatArray:
+        """Return the mix (m, classes), float64; h is counted as `SmoothedClassifier.counts` does."""
+        g, h = self._both(self.robust._batch(inputs), samples, stream, indices)
+        return mix_shares(g, h, self.alpha, self.standard_temperature)
+
+    def predict(
+        self,
+        inputs: Tensor | NDArray[Any],
+        samples: int = 1000,
+        failure_probability: float = 0.001,
+        *,
+        selection_samples: int = 100,
+    ) -> Predictions:
+        """Return the mix's most probable class of each input, or abstain.
+
+        `selection_samples` choose the class y; it is established if by `samples` fresh ones, and g, the mix
+        of y exceeds that of each class i: ``(1 - alpha) (g_y - g_i) + alpha (p - q_i) > 0``, with p a lower
+        bound of h_y and q_i an upper bound of h_i (Clopper and Pearson), each at half of
+        `failure_probability`, and widened by the distance of the noise from the Gaussian.  If some class k
+        is more probable than y, that takes p > h_y or q_k < h_k, and k is one class, whatever the votes are.
+        """
+        inputs = self.robust._batch(inputs)
+        g, chosen = self._both(inputs, selection_samples, "selection", None)
+        selected = answer_of(mix_shares(g, chosen, self.alpha, self.standard_temperature))
+        counts = self.robust.counts(inputs, samples)
+        eps = noise_error(self.robust.sigma, inputs.shape[1:].numel())
+        sharp, own = sharpened(g, self.standard_temperature), np.maximum(selected, 0)
+        least = leads(sharp, counts, own, self.alpha, failure_probability, eps)
+        return Predictions(selected, (selected >= 0) & (least > MARGIN_SLACK))
+
+    def certify(
+        self, inputs: Tensor | NDArray[Any], samples: int = 1000, failure_probability: float = 0.001,
+        *, selection_samples: int = 100, bound: str = "clopper-pearson", certificate: str = "exact",
+    ) -> SmoothedCertificates:  # fmt: skip
+        """Return each input's class and certified l2 radius, whatever g is: `SmoothedClassifier.certify`."""
+        return self.robust.certify(
+            inputs, samples, failure_probability, selection_samples=selection_samples, alpha=self.alpha,
+            bound=bound, certificate=certificate,
+        )  # fmt: skip
+
+    def _both(
+        self, inputs: Tensor, samples: int, stream: str, indices: Sequence[int] | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return g's probabilities and h's shares (m, classes) of inputs."""
+        counts = self.robust.counts(inputs, samples, stream=stream, indices=indices)
+        shares = counts[:, : self.robust.classes] / max(samples, 1)
+        if len(inputs) == 0:
+            return shares, shares
+        with full_float32(), torch.inference_mode():
+            parts = [part.to(self.robust.device) for part in inputs.split(_AT_ONCE)]
+            logits = torch.cat([call_model(self.standard, part, "the standard model") for part in parts])
+            g = logits.double().softmax(1).cpu().numpy()
+        if g.shape != shares.shape:
+            raise ModelError(
+                f"the standard model gives {g.shape[1]} classes and the robust one {shares.shape[1]}: both "
+                "must give equal classes"
+            )
+        return g, shares
+
+
+def established(votes: IntArray, failure_probability: float) -> NDArray[np.bool_]:
+    """Return whether the most voted class of (m, classes) beats the runner-up, (m,); never at 0 or less."""
+    top = np.sort(votes, axis=1)[:, -2:]
+    found = [failure_probability > 0 and is_established(int(b), int(a), failure_probability) for a, b in top]
+    return np.array(found, bool)
+
+
+def leads(
+    standard: FloatArray,
+    counts: IntArray,
+    selected: IntArray,
+    alpha: float,
+    failure_probability: float,
+    noise_error: float = 0.0,
+) -> FloatArray:
+    """Return a lower bound (m,) of the selected class's lead in the mix; see `SmoothedMixture.predict`.
+
+    It is of g's probabilities (m, c) and the votes of fresh samples (m, c), or (m, c + 1) with abstentions.
+    """
+    classes, rows = standard.shape[1], np.arange(len(standard))
+    n, half = counts.sum(1, keepdims=True), failure_probability / 2
+    p = clopper_pearson.lower_bound(counts[rows, selected][:, None], n, half)
+    q = clopper_pearson.upper_bound(counts[:, :classes], n, half)
+    both = ConfidenceBounds(p, np.minimum(q, np.nextafter(1.0 - p, 2.0)), failure_probability, "", {})
+    both = allow_for_noise(both, noise_error)
+    lead = (1.0 - alpha) * (standard[rows, selected][:, None] - standard) + alpha * (
+        both.p_lower - both.q_upper
+    )
+    lead[rows, selected] = np.inf
+    least: FloatArray = lead.min(1, initial=np.inf)
+    return least
 
 
 def _point(image: Tensor, sigma: float) -> GridPoint:

@@ -1,7 +1,8 @@
 """What adaptive attacks on a nonlinear mix differentiate, since the mix itself hides its gradient.
 
-At temperature 0 the standard model's answer has no gradient, and the transform is flat in places.  Attack the
-auxiliary mix and judge the true mix (transfer), or attack `DirectBypass`, with any attack library.
+At temperature 0 the standard model's answer has no gradient, in a plain mix neither, and the transform is
+flat in places.  Attack the auxiliary mix and judge the true mix (transfer), or attack `DirectBypass`, with
+any attack library.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from certmix.calling import call_both
+from certmix.errors import ParameterError
+from certmix.models.mixture import MixedClassifier
 from certmix.models.trust import check_pair
 from certmix.nuts.grid import check_shares
 from certmix.nuts.mixture import NutsMixture, transformed_logits
@@ -84,24 +87,29 @@ class DirectBypass(nn.Module):
     ``aux + stopgrad(mix - aux)`` of Appendix B.2.2 of MixedNUTS, without its rounding.
     """
 
-    def __init__(self, mixture: NutsMixture, alpha_d: float, r_d: float = 0.9) -> None:
+    def __init__(self, mixture: NutsMixture | MixedClassifier, alpha_d: float, r_d: float = 0.9) -> None:
         super().__init__()
-        parts = mixture.standard, mixture.robust, mixture.transform
+        if getattr(mixture, "trust", "constant") != "constant" or getattr(mixture, "form", "") == "logits":
+            raise ParameterError("no mix of probabilities with trust 'constant': attack the mix itself")
+        parts = mixture.standard, mixture.robust, getattr(mixture, "transform", nn.Identity())
         self.mixture, self.auxiliary = mixture, AuxiliaryMixture(*parts, alpha_d=alpha_d, r_d=r_d)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the mix's logits, float64 (N, classes); each base model runs once."""
+        """Return the mix's logits (N, classes), as the mix does; each base model runs once."""
         standard, robust = call_both(self.mixture.standard, self.mixture.robust, inputs)
         with torch.no_grad():
             value = self.mixture.mix(standard, robust)
         if not torch.is_grad_enabled():
             return value
-        result: Tensor = _Bypass.apply(value, self.auxiliary.mix(standard, robust))
+        result: Tensor = _Bypass.apply(value, self.auxiliary.mix(standard, robust).to(value.dtype))
         return result
 
 
-def direct_bypass(mixture: NutsMixture, alpha_d: float, r_d: float = 0.9) -> DirectBypass:
+def direct_bypass(mixture: NutsMixture | MixedClassifier, alpha_d: float, r_d: float = 0.9) -> DirectBypass:
     """Return a mix with the gradient of its auxiliary, ready to be attacked; see `AuxiliaryMixture`.
+
+    A plain mix has no transform: its auxiliary is ``log((1 - a_d) softmax(g) + a_d softmax(h))``, and its own
+    alpha a good ``alpha_d``.
 
     >>> from certmix.nuts import NonlinearTransform
     >>> transform = NonlinearTransform(s=5.0, p=4.0, c=-1.1)

@@ -11,43 +11,28 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
+from certmix.models.temperature import check_mix
 from certmix.nuts.grid import TOP_K, Described, FitFacts, Number, TransformSettings, check_shares
 from certmix.types import IntArray
 
 __all__ = ["PUBLISHED", "FitFacts", "MixSettings", "ModelReference", "NutsDescription", "TuningImages"]
 
-COLDEST, HOTTEST = 1e-6, 1e6
-
-
-def check_mix(alpha: float, temperature: float) -> None:
-    """Refuse a mixing weight or a temperature out of range, and both at 0."""
-    if not 0.0 <= alpha <= 1.0:
-        raise ParameterError(f"alpha = {alpha}: the mixing weight must lie in [0, 1]")
-    if temperature != 0.0 and not COLDEST <= temperature <= HOTTEST:
-        found = f"temperature = {temperature}"
-        raise ParameterError(f"{found}: give 0 (the class alone) or a number from {COLDEST:g} to {HOTTEST:g}")
-    if alpha == 0.0 and temperature == 0.0:
-        raise ParameterError(
-            "alpha = 0 at temperature 0: a one-hot output has no finite logarithm: "
-            "raise one of them, or use the standard model itself"
-        )
-
 
 class MixSettings(Described, frozen=True):
     """The numbers of a nonlinear mix; what is out of range is a ParameterError.
 
-    ``alpha`` and ``temperature`` are those of `certmix.nuts.mixture.NutsMixture`, ``alpha_d`` (None if
-    unknown) and ``r_d`` of `certmix.nuts.adaptive.AuxiliaryMixture`.
+    ``alpha`` and ``standard_temperature`` are those of `certmix.nuts.mixture.NutsMixture`, ``alpha_d`` (None
+    if unknown) and ``r_d`` of `certmix.nuts.adaptive.AuxiliaryMixture`.
     """
 
     transform: TransformSettings
     alpha: float
-    temperature: float = 0.0
+    standard_temperature: float = 0.0
     alpha_d: float | None = None
     r_d: float = 0.9
 
     def __post_init__(self) -> None:
-        check_mix(self.alpha, self.temperature)
+        check_mix(self.alpha, self.standard_temperature)
         check_shares(alpha_d=self.alpha_d, r_d=self.r_d)
 
 

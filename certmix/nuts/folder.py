@@ -32,8 +32,8 @@ from certmix.nuts.transform import NonlinearTransform
 __all__ = ["FILE", "PARTS", "BaseModel", "LoadedNuts", "load_nuts", "load_part", "read_nuts", "save_nuts"]
 
 FILE = "nuts.json"
-FORMAT_VERSION = 2
-"""1 had the population's variance in LN: its numbers mean another transform."""
+FORMAT_VERSION = 3
+"""1 had the population's variance in LN: its numbers mean another transform; 2 had ``temperature``."""
 
 PARTS = ("robust", "bypass", "auxiliary", "standard", "base")
 """What may follow ``#``: M(h), the mix with the auxiliary's gradient, the auxiliary, g and h."""
@@ -162,7 +162,8 @@ def read_nuts(folder: Path) -> NutsDescription:
         raise ModelError(f"{path}: no format version: name a file that certmix wrote")
     version = plain.pop("format_version")
     if isinstance(version, bool) or version != FORMAT_VERSION:
-        remedy = "fit again, its LN was another" if version in (0, 1) else "update certmix"
+        earlier = {0: "fit again, its LN was another", 1: "fit again, its LN was another", 2: "fit again"}
+        remedy = earlier.get(version, "update certmix") if type(version) is int else "save the mix again"
         found = f"format version {json.dumps(version)[:20]}"
         raise ModelError(f"{path}: {found}, this certmix reads {FORMAT_VERSION}: {remedy}")
     transform = TransformSettings.__struct_fields__
@@ -263,7 +264,7 @@ def load_part(
         module, pair = getattr(loaded, part or "mixture"), [loaded.standard, loaded.robust]
         input_range = loaded.standard.input_range or loaded.robust.input_range
         made = LoadedModel(module, "", spec, "", None, input_range, None)
-    depends = {"": ("alpha", "temperature"), "auxiliary": ("alpha_d", "r_d"), "robust": ()}
+    depends = {"": ("alpha", "standard_temperature"), "auxiliary": ("alpha_d", "r_d"), "robust": ()}
     depends["bypass"] = (*depends[""], *depends["auxiliary"])
     numbers = msgspec.structs.asdict(own.transform) | {name: getattr(own, name) for name in depends[part]}
     checksum = digest_of(["nuts", LAYER_NORM, part, numbers, [one.checksum for one in pair]])

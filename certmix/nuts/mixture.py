@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from certmix.calling import call_both, call_model
 from certmix.models.mixture import mix_logits
-from certmix.models.trust import check_pair
-from certmix.nuts.description import MixSettings, check_mix
+from certmix.models.temperature import check_mix
+from certmix.nuts.description import MixSettings
 from certmix.nuts.transform import NonlinearTransform
 
-__all__ = ["NutsMixture", "TransformedRobust", "mix_sharpened", "transformed_logits"]
+__all__ = ["NutsMixture", "TransformedRobust", "transformed_logits"]
 
 
 class _Widened(torch.autograd.Function):
@@ -49,38 +49,6 @@ def transformed_logits(robust: Tensor, transform: Callable[[Tensor], Tensor]) ->
     return transform(widened)
 
 
-def mix_sharpened(standard: Tensor, transformed: Tensor, alpha: float, temperature: float = 0.0) -> Tensor:
-    """Return ``log((1 - alpha) G + alpha softmax(transformed))``, G the standard model at a temperature.
-
-    G is ``softmax(standard / temperature)``, or at temperature 0 one-hot: 1 at the largest logit, the lowest
-    class where several are largest.  The temperature is 0 or from 1e-6 to 1e6, and not 0 at alpha 0, for a
-    one-hot output alone has no finite logarithm.  Finite logits (..., classes) give finite float64
-    log-probabilities; NaN stays NaN, at temperature 0 as well.
-
-    Equation 5 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024, with the softmax of h that is left out
-    there, and Section 3.1 on temperatures.
-
-    >>> g, h = torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[0.0, 0.0, 0.0]])
-    >>> mix_sharpened(g, h, alpha=0.75).exp()
-    tensor([[0.5000, 0.2500, 0.2500]], dtype=torch.float64)
-    """
-    check_mix(alpha, temperature)
-    check_pair(standard, transformed)
-    if alpha == 1.0:
-        return transformed.double().log_softmax(-1)
-    if temperature not in (0.0, 1.0):  # less a constant of each row, which keeps them finite
-        z = standard.double()
-        standard = ((z - z.detach().amax(-1, keepdim=True)) / temperature).clamp_min(-1e300)
-    if temperature > 0.0:
-        return mix_logits(standard, transformed, alpha)
-    robust = transformed.double().log_softmax(-1) + math.log(alpha)
-    answer = standard.detach()
-    chosen = answer.argmax(-1, keepdim=True) == torch.arange(answer.shape[-1], device=answer.device)
-    top = answer.double().amax(-1, keepdim=True)
-    mixed = torch.logaddexp(robust, robust.new_tensor(math.log1p(-alpha)))
-    return torch.where(chosen, mixed, robust) + (top - top)  # top - top: 0, or NaN where g is
-
-
 class TransformedRobust(nn.Module):
     """The robust classifier behind the transform: logits M(h(x)), float64 (N, classes).
 
@@ -97,11 +65,14 @@ class TransformedRobust(nn.Module):
 
 
 class NutsMixture(nn.Module):
-    """MixedNUTS: ``log((1 - alpha) G(x) + alpha softmax(M(h(x))))``, see `mix_sharpened`.
+    """MixedNUTS: ``log((1 - alpha) G(x) + alpha softmax(M(h(x))))``, G the standard model at a temperature.
+
+    Equation 5 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024, with the softmax of h that is left out
+    there, and Section 3.1 on temperatures; see `certmix.models.mixture.mix_logits`.
 
     Base models give finite logits (N, classes) for the same inputs; the transform M is as a rule a
-    `certmix.nuts.NonlinearTransform`, alpha at least 1/2.  At temperature 0 the standard model answers with a
-    class alone, no gradient flows through it, and attacks need `certmix.nuts.adaptive`.
+    `certmix.nuts.NonlinearTransform`, alpha at least 1/2.  At temperature 0, the default, the standard
+    model answers with a class alone, no gradient flows through it, and attacks need `certmix.nuts.adaptive`.
 
     >>> from certmix.nuts import NonlinearTransform
     >>> transform = NonlinearTransform(s=5.0, p=4.0, c=-1.1)
@@ -117,23 +88,23 @@ class NutsMixture(nn.Module):
         robust: nn.Module,
         transform: nn.Module,
         alpha: float,
-        temperature: float = 0.0,
+        standard_temperature: float = 0.0,
     ) -> None:
         super().__init__()
-        check_mix(alpha, temperature)
+        check_mix(alpha, standard_temperature)
         self.standard, self.robust, self.transform = standard, robust, transform
-        self.alpha, self.temperature = float(alpha), float(temperature)
+        self.alpha, self.standard_temperature = float(alpha), float(standard_temperature)
 
     @classmethod
     def of(cls, settings: MixSettings, standard: nn.Module, robust: nn.Module) -> NutsMixture:
         """Return the mix with these settings, in evaluation mode."""
         transform = NonlinearTransform.of(settings.transform)
-        return cls(standard, robust, transform, settings.alpha, settings.temperature).eval()
+        return cls(standard, robust, transform, settings.alpha, settings.standard_temperature).eval()
 
     def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
         """Return the mix's logits from the logits of both base models."""
         bent = transformed_logits(robust, self.transform)
-        return mix_sharpened(standard, bent, self.alpha, self.temperature)
+        return mix_logits(standard, bent, self.alpha, self.standard_temperature)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the mix's logits, float64 (N, classes); each base model runs once."""

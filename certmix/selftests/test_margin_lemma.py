@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from certmix.models import mixture
-from certmix.nuts import mixture as nuts_mixture
 from certmix.radii import constant
 from certmix.selftests.cases import alphas, cases, lead, logits_of, seeds
 
@@ -72,7 +71,7 @@ def test_at_the_threshold_the_mix_ties_and_above_it_holds(random, alpha, classes
     mix = mixture.MixedClassifier(Half(False), Half(True), alpha)
     with torch.no_grad():
         assert np.array_equal(mix(torch.cat([standard, robust], 1)).argmax(1).numpy(), chosen)
-        assert np.array_equal(nuts_mixture.mix_sharpened(standard, robust, alpha).argmax(1).numpy(), chosen)
+        assert np.array_equal(mixture.mix_logits(standard, robust, alpha, 0.0).argmax(1).numpy(), chosen)
 
 
 @cases

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from certmix.errors import RunError
+from certmix.errors import ParameterError, RunError
 from certmix.files import write_atomically
-from certmix.models.mixture import MixedClassifier
+from certmix.models.temperature import check_mix
 from certmix.runs.attack_request import AttackRequest, check_weight
 from certmix.runs.attacking import attacked_points, look_for_blindness, outputs
 from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
 from certmix.studies.shares import attacked_accuracy, estimated_accuracy, images_file
-from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study
+from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study, surrogate_notes
 from certmix.tables.table import Quantity, Table
+from certmix.tables.words import temperature_words
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["AttackOutcome", "attack"]
@@ -57,27 +58,38 @@ def attack(
     where: Surroundings | None = None,
     *,
     alpha: float | None = None,
+    standard_temperature: float = 1.0,
     save: Path | None = None,
 ) -> StudyResult:
     """Attack the robust model of the sources, or the mix of both at a weight `alpha` in [0, 1].
+
+    g's logits are divided by `standard_temperature` there, and at 0 its class counts alone: no gradient flows
+    through that, so the attack follows the gradient of the mix with g as it is
+    (`certmix.nuts.adaptive.direct_bypass`), and what it finds is judged by the mix itself.
 
     ``.data`` of the result is the `AttackOutcome`; `save` is an ``.npz`` file for the points found, which
     ``--data`` reads.
     """
     request = request or AttackRequest()
     alpha = None if alpha is None else check_weight(alpha)
+    if alpha is not None:
+        check_mix(alpha, standard_temperature)
+    elif standard_temperature != 1.0:
+        raise ParameterError(f"standard temperature = {standard_temperature:g}: it is of the mix: give alpha")
+    sharp = {} if alpha is None else {"standard_temperature": float(standard_temperature)}
     if save is not None and save.suffix.lower() != ".npz":
         raise RunError(f"{save}: adversarial images are saved as .npz: name such a file")
     cell = _cell(save)
     with open_study(
         "attack", request, sources or Sources(standard=None), where,
-        asked={"alpha": alpha, "save": None if save is None else str(save)}, identity={"alpha": alpha},
+        asked={"alpha": alpha, **sharp, "save": None if save is None else str(save)},
+        identity={"alpha": alpha, **sharp},
         mixes=alpha is not None,
     ) as study:  # fmt: skip
         bench, dataset = study.bench, study.bench.dataset
         model = study.loaded.robust.module
         if alpha is not None:
-            model = MixedClassifier(*study.pair, alpha).eval()
+            model = study.mix(alpha, standard_temperature)
 
         def attacked(batch: Batch) -> FloatArray:
             """Return clean logits, attacked logits, the distance and, if they are kept, the points."""
@@ -116,8 +128,11 @@ def view(numbers: Numbers) -> StudyResult:
     clean, attacked, distance = kept[:, :c], kept[:, c : 2 * c], kept[:, 2 * c]
     found = AttackOutcome(numbers.indices, numbers.labels, clean, attacked, distance, None)
     request, alpha, name = numbers.request, numbers.asked["alpha"], numbers.models["robust"]
+    surrogate: tuple[str, ...] = ()
     if alpha is not None:
-        name = f"{numbers.models['standard']} mixed with {name} (alpha = {alpha:g})"
+        surrogate = surrogate_notes(numbers.asked["standard_temperature"])
+        parts = [f"alpha = {alpha:g}", *temperature_words(numbers.asked["standard_temperature"])]
+        name = f"{numbers.models['standard']} mixed with {name} ({', '.join(parts)})"
     broken = found.right & ~found.held
     mean = Quantity(float(distance[broken].mean()) if broken.any() else None, 4)
     table = Table(
@@ -133,6 +148,7 @@ def view(numbers: Numbers) -> StudyResult:
             "a stronger attack may break more.",
             "Broken: right on the clean image, wrong on the point found; mean distance of those points, "
             f"in the {request.norm} norm.",
+            *surrogate,
             *numbers.blind,
             f"Run: data {numbers.data}; model {name}; seed {request.seed}.",
         ),

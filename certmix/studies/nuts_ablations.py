@@ -287,7 +287,7 @@ def beta(inputs: Inputs) -> StudyResult:
     table = Table(
         name="nuts-beta",
         title="Accuracy (%) over beta, judged on images held out from these fits, with 95 % intervals",
-        settings=f"clamp {fit.choices.clamp}, T {plain_decimal(fit.choices.temperature)}",
+        settings=f"clamp {fit.choices.clamp}, T {plain_decimal(fit.choices.standard_temperature)}",
         headings=("beta", *PARAMETERS, *inputs.headings),
         rows=tuple(row for block in rows.values() for row in block),
         groups=tuple((name, len(block)) for name, block in rows.items()),
@@ -387,16 +387,16 @@ def tuning_size(inputs: Inputs) -> StudyResult:
     ))  # fmt: skip
 
 
-def temperature(inputs: Inputs) -> StudyResult:
+def standard_temperature(inputs: Inputs) -> StudyResult:
     """Fit on half the cached images, and judge at several temperatures on the other half (D.4)."""
     found = inputs.fit.solve()
     mix, own = found.settings, found.settings.transform
     rows = [
         (plain_decimal(t), *inputs.judge(Rule(mix.alpha, mix.transform, t)))
-        for t in sorted({0.0, 0.25, 0.5, 1.0, 2.0, inputs.fit.choices.temperature})
+        for t in sorted({0.0, 0.25, 0.5, 1.0, 2.0, inputs.fit.choices.standard_temperature})
     ]
     return StudyResult(Table(
-        name="nuts-temperature",
+        name="nuts-standard-temperature",
         title="Temperature T of g: accuracy (%) on images held out from this fit, with 95 % intervals",
         settings=f"beta {plain_decimal(found.fit.beta)}: s {own.s:.3g}, p {own.p:.3g}, c {own.c:.3g}, "
         f"alpha {mix.alpha:.5g}",

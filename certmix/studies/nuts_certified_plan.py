@@ -291,7 +291,7 @@ class Plan:
 
     @property
     def settings(self) -> MixSettings:
-        return MixSettings(self.best, self.transform.alpha, temperature=1.0)
+        return MixSettings(self.best, self.transform.alpha, standard_temperature=1.0)
 
 
 def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:

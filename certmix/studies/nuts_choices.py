@@ -8,9 +8,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from certmix.bounds import bounds_of
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, StandardTemperature
 from certmix.errors import ParameterError
-from certmix.nuts.description import check_mix
 from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, QUANTILES, RIVALS, TOP_K, Grid, parse_grid
 from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share
 from certmix.sampling.devices import PRECISIONS
@@ -35,7 +34,7 @@ STUDIES = {
     "beta": NutsStudy("trade-off over beta, beside the plain mix (Figure 8)"),
     "clamp": NutsStudy("clamps compared (Table 7)"),
     "tuning-size": NutsStudy("fewer tuning images; seen and unseen ones (Tables 8, 9)"),
-    "temperature": NutsStudy("temperature of the standard classifier (Table 10)"),
+    "standard-temperature": NutsStudy("temperature of the standard classifier (Table 10)"),
     "transfer": NutsStudy("s, p, c of one fit on the models of another (Table 11)", 2, False),
     "cost": NutsStudy("parameters and FLOPs of g, h and the mix (Table 5)", evaluation=False),
 }
@@ -74,7 +73,7 @@ class FitChoices(Settings, frozen=True):
         ),
     ] = RIVALS[0]
     conditional: Annotated[bool, Option("Objective over images that g gets right (D.8.3).")] = False
-    temperature: Annotated[float, Option("Of g in the mix: 0 takes its answer alone.")] = 0.0
+    standard_temperature: StandardTemperature = 0.0
     r_d: Annotated[Annotated[float, Meta(ge=0, le=1)], Option("Of the auxiliary mix.")] = 0.9
     gradient_free: Annotated[bool, Option("Search margins by Square: for a black-box h.")] = False
     early_stop: Annotated[bool, Option("Stop lowering the margin of an image once it is broken.")] = True
@@ -85,7 +84,6 @@ class FitChoices(Settings, frozen=True):
         return BETAS.get(self.preset, 1.0)
 
     def check(self) -> None:
-        check_mix(1.0, self.temperature)
         assert self.candidates.shape
 
     @property

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from certmix.attacks.minimum_margin import label_margin
 from certmix.calling import call_both
 from certmix.errors import ParameterError
-from certmix.models.mixture import MixedClassifier
+from certmix.models.mixture import MixedClassifier, mix_logits
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import MixSettings
 from certmix.nuts.folder import load_nuts
 from certmix.nuts.grid import TransformSettings, check_shares
-from certmix.nuts.mixture import NutsMixture, mix_sharpened, transformed_logits
+from certmix.nuts.mixture import NutsMixture, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.attacking import Bench, attacked_points, fill, outputs, reduced
@@ -161,7 +161,7 @@ def view(numbers: Numbers) -> StudyResult:
         name="nuts-evaluate",
         title="MixedNUTS against its base models and the plain mix: accuracy (%) with 95 % intervals",
         settings=f"{request.words()}, {images:,} images; {fitted}, alpha {own.alpha:.6g}, "
-        f"T {own.temperature:g}",
+        f"T {own.standard_temperature:g}",
         headings=(
             "classifier", "clean", "attacked", "change of clean error (%)", "clean change, 95 %",
             "change of attacked error (%)", "attacked change, 95 %",
@@ -207,17 +207,17 @@ class Rule:
 
     alpha: float
     transform: TransformSettings | None = None
-    temperature: float = 1.0
+    standard_temperature: float = 1.0
 
     @classmethod
     def of(cls, settings: MixSettings) -> Rule:
-        return cls(settings.alpha, settings.transform, settings.temperature)
+        return cls(settings.alpha, settings.transform, settings.standard_temperature)
 
     def mix(self, standard: Tensor, robust: Tensor) -> Tensor:
         """Return the mix's logits from both base models'."""
         if self.transform is not None:
             robust = transformed_logits(robust, NonlinearTransform.of(self.transform))
-        return mix_sharpened(standard, robust, self.alpha, self.temperature)
+        return mix_logits(standard, robust, self.alpha, self.standard_temperature)
 
     def right(self, base: FloatArray, labels: np.ndarray) -> np.ndarray:
         """Return bool (n,) from base logits (n, 2 c); rows that were not attacked (NaN) count as right."""

@@ -137,7 +137,7 @@ def fit_cached(logits: CachedLogits, choices: FitChoices) -> NutsFitted:
         logits.attacked, logits.labels, AUXILIARY_BETAS[choices.preset], top_k=choices.top_k
     )
     changed = changed_share(torch.from_numpy(logits.robust), NonlinearTransform.of(found.settings))
-    settings = MixSettings(found.settings, found.alpha, choices.temperature, alpha_d, choices.r_d)
+    settings = MixSettings(found.settings, found.alpha, choices.standard_temperature, alpha_d, choices.r_d)
     return NutsFitted(found, changed, logits, settings)
 
 

@@ -26,8 +26,9 @@ from certmix.data import spread, stack
 from certmix.errors import DataError, Interrupted, ModelError, RunError
 from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
+from certmix.models.mixture import MixedClassifier
 from certmix.models.spec import LoadedModel
-from certmix.nuts.adaptive import DirectBypass
+from certmix.nuts.adaptive import DirectBypass, direct_bypass
 from certmix.nuts.grid import Number
 from certmix.nuts.mixture import NutsMixture
 from certmix.runs import Run, Store, StudyIdentity, read_run
@@ -212,6 +213,12 @@ class Study:
         clean = Cell(CLEAN, lambda batch: outputs(self.pair, batch.images))
         return [clean, Cell(STD, partial(kept, STD, g, False)), Cell(ROB, partial(kept, ROB, h, False))]
 
+    def mix(self, alpha: float, standard_temperature: float) -> nn.Module:
+        """Return the mix to attack, in evaluation mode; of a one-hot g with the gradient of g as it is."""
+        if standard_temperature != 0.0:
+            return MixedClassifier(*self.pair, alpha, standard_temperature=standard_temperature).eval()
+        return direct_bypass(MixedClassifier(*self.pair, alpha, standard_temperature=0.0).eval(), alpha)
+
     def fill(
         self, cells: Sequence[Cell], attacked: Sequence[str] = (), bench: Bench | None = None
     ) -> Numbers:
@@ -339,12 +346,21 @@ def open_study(
         yield Study(bench, loaded, run, {**described, "identity": known.as_dict()})
 
 
+def surrogate_notes(standard_temperature: float) -> tuple[str, ...]:
+    """Return what a table says of `Study.mix`, where its gradient is not its own."""
+    told = (
+        "A one-hot g has no gradient: attacks on the mix follow that of the mix with g as it is, and the mix "
+        "itself judges what they find."
+    )
+    return (told,) if standard_temperature == 0.0 else ()
+
+
 def _is_blind(module: nn.Module) -> bool:
     """Whether a module is, or holds, a mix whose standard model answers one-hot, without the bypass."""
     # At temperature 0 no gradient flows through that answer: Section 3.1 and Appendix B.2 of MixedNUTS.
     if isinstance(module, DirectBypass):
         return False
-    if isinstance(module, NutsMixture) and module.temperature == 0.0:
+    if isinstance(module, NutsMixture | MixedClassifier) and module.standard_temperature == 0.0:
         return True
     return any(_is_blind(part) for part in module.children())
 
@@ -357,7 +373,7 @@ def blind_mixes(models: Sequence[LoadedModel]) -> tuple[str, ...]:
         if name.startswith("nuts:"):
             instead = f"name {name}#bypass"
         notes.append(
-            f"{name}: attack may be blind: its one-hot g (temperature 0) gives no gradient, so it "
+            f"{name}: attack may be blind: its one-hot g (standard temperature 0) gives no gradient, so it "
             f"seems more robust than it is; {instead} instead (docs/nuts-use.md#attack)"
         )
     return tuple(notes)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from certmix.certification.evaluate import sharpened
 from certmix.certification.tuned import TuneRequest
 from certmix.errors import ParameterError
+from certmix.models.temperature import sharpened
 from certmix.nuts.grid import TOP_K, parse_grid
 from certmix.nuts.margins import softmax_numpy
 from certmix.sampling.ballots import LEVELS

@@ -41,10 +41,16 @@ def classifier_label(of: CertifiedAccuracy | Curve, alpha: float) -> str:
     own = {"robust": 1.0, "mixed": alpha}.get(of.classifier, of.alpha)
     parts = [] if own is None else [f"alpha = {plain_decimal(own)}"]
     parts += [f"gate {plain_decimal(of.gate)}"] if of.gate else []
-    if of.standard_temperature != 1.0:
-        cold = of.standard_temperature == 0.0
-        parts.append("g one-hot" if cold else f"g at temperature {plain_decimal(of.standard_temperature)}")
+    parts += temperature_words(of.standard_temperature)
     return f"{names[of.classifier]} ({', '.join(parts)})"
+
+
+def temperature_words(standard_temperature: float) -> tuple[str, ...]:
+    """Return how g is sharpened, in words; none at temperature 1."""
+    if standard_temperature == 1.0:
+        return ()
+    cold = standard_temperature == 0.0
+    return ("g one-hot" if cold else f"g at temperature {plain_decimal(standard_temperature)}",)
 
 
 def certificate_label(certificate: str) -> str:

@@ -17,7 +17,7 @@ from certmix.certification.request import CertifyRequest, GivenConstant, Margin,
 from certmix.certification.run import CertmixWarning, run_certify
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.models.mixture import MixedClassifier
-from certmix.models.smoothed import SmoothedClassifier
+from certmix.models.smoothed import SmoothedClassifier, SmoothedMixture
 from certmix.runs.settings import settings, takes
 from certmix.runs.sources import Sources
 from certmix.sampling import resolve_device
@@ -30,10 +30,28 @@ from certmix.verification.requirements import Requirement, written
 
 __all__ = ["SIDES", "assert_certified", "certify_and_warn"]
 
-Model = str | nn.Module | SmoothedClassifier
+Model = str | nn.Module | SmoothedClassifier | SmoothedMixture
 SIDES = {"lower-bound": "lower bound", "point": "value"}
 """What can be held against the threshold, and what guarantee files call it."""
 _NAMED = 8
+_PLAIN = {"gate": 0.0, "standard_temperature": 1.0}
+"""Of plain votes, and of g as it is: nothing that a request must hear of."""
+
+
+def _settled_by(model: Model) -> dict[str, Any]:
+    """Return what a classifier settles of its certification: its parts, and their numbers."""
+    if isinstance(model, SmoothedClassifier):
+        return {"robust": model.base, "sigma": model.sigma, "gate": model.gate}
+    if not isinstance(model, SmoothedMixture | MixedClassifier):
+        return {"robust": model}
+    own = {name: getattr(model, name) for name in ("standard", "alpha", "standard_temperature")}
+    if isinstance(model, SmoothedMixture):
+        return own | _settled_by(model.robust)
+    if (model.trust, model.form) != ("constant", "probabilities"):
+        told = f"a mix with trust {model.trust!r} of {model.form} has no certificates"
+        remedy = "only trust 'constant' of probabilities has; make the MixedClassifier with these"
+        raise ParameterError(f"{told}: {remedy}")
+    return own | {"robust": model.robust}
 
 
 def certify_given(
@@ -51,21 +69,16 @@ def certify_given(
     **options: Any,
 ) -> CertifyResult:
     """Certify a model with one certificate; see `assert_certified`.  Warnings are added to `remarks`."""
-    robust: Any = model
-    for name, given in (("sigma", sigma), ("alpha", alpha)):
-        own = getattr(model, name, None) if isinstance(model, SmoothedClassifier | MixedClassifier) else None
-        if None not in (own, given) and given != own:
-            raise ParameterError(f"{name} = {given:g}: the model has {own:g}; leave {name} out")
-    if isinstance(model, SmoothedClassifier):
-        robust, sigma = model.base, model.sigma
-    elif isinstance(model, MixedClassifier):
-        if (model.trust, model.form) != ("constant", "probabilities"):
-            told = f"a mix with trust {model.trust!r} of {model.form} has no certificates"
-            remedy = "only trust 'constant' of probabilities has; make the MixedClassifier with these"
-            raise ParameterError(f"{told}: {remedy}")
-        if standard is not None:
-            raise ParameterError("the mix has a standard classifier of its own: leave standard out")
-        standard, robust, alpha = model.standard, model.robust, model.alpha
+    own = _settled_by(model)
+    if "standard" in own and standard is not None:
+        raise ParameterError("the mix has a standard classifier of its own: leave standard out")
+    robust, standard = own.pop("robust"), own.pop("standard", standard)
+    for name, value in own.items():
+        given = {"sigma": sigma, "alpha": alpha}.get(name, options.get(name))
+        if given is not None and given != value:
+            raise ParameterError(f"{name} = {given:g}: the model has {value:g}; leave {name} out")
+    sigma, alpha = own.pop("sigma", sigma), own.pop("alpha", alpha)
+    options |= {name: value for name, value in own.items() if value != _PLAIN[name]}
     alpha = 1.0 if alpha is None else alpha  # the model alone
     plain = draws_no_samples([certificate], norm, sigma)
     named = {key: options.pop(key) for key in list(options) if key in Sources.__struct_fields__}
@@ -128,8 +141,8 @@ def assert_certified(
     ----------
     model
         The robust classifier h before noise: a torch module, whose mode and gradients stay as they were, or a
-        name as `certmix.models.spec.load_model` takes it.  A `MixedClassifier` brings g and alpha, a
-        `SmoothedClassifier` its noise level.
+        name as `certmix.models.spec.load_model` takes it.  A `MixedClassifier` brings g with its
+        temperature and alpha, a `SmoothedClassifier` noise level and gate, a `SmoothedMixture` all of these.
     radius
         In units of the input; 0 stands for any radius > 0.
     at_least

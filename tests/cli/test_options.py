@@ -23,6 +23,7 @@ from certmix_cli.main import COMMANDS, cli
 from PIL import Image
 
 STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_files"}
+OF_MIX = STANDARD | {"standard_temperature"}
 PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
@@ -39,7 +40,7 @@ CERTIFIED = {
     "selection_samples", "failure_probability", "bound",
 }  # fmt: skip
 UNCERTIFIED = {
-    "beta", "quantile", "rival", "conditional", "temperature", "r_d", "gradient_free", "full_strength",
+    "beta", "quantile", "rival", "conditional", "standard_temperature", "r_d", "gradient_free", "full_strength",
     "logits", "norm", "eps", "steps", "restarts", "published",
 }  # fmt: skip
 NOT_OF_LOGITS = CERTIFIED | STANDARD | {
@@ -110,11 +111,11 @@ MODES = [
     Mode("trade-off", "log.tsv --sigma 0.5", {"assume_selected", *OF_RUNS} - {"tuned"}, {"sigmas": "1"}),
     Mode("trade-off", "counts.txt --sigma 0.5", {"as_printed", *OF_RUNS} - {"tuned"}, {"sigmas": "1"}),
     Mode("trade-off", "run", {*OF_FILES, "standard_accuracy"}, {"sigmas": "0.5"}),
-    Mode("attack", "", STANDARD),
+    Mode("attack", "", OF_MIX),
     Mode("attack", "--alpha 0.76"),
-    Mode("attack", "--attack fgsm", STANDARD | {"seed", "steps"}),
-    Mode("attack", "--attack fgsm --restarts 2", STANDARD | {"steps"}),
-    Mode("attack", "--attack autoattack", STANDARD | {"steps"}),
+    Mode("attack", "--attack fgsm", OF_MIX | {"seed", "steps"}),
+    Mode("attack", "--attack fgsm --restarts 2", OF_MIX | {"steps"}),
+    Mode("attack", "--attack autoattack", OF_MIX | {"steps"}),
     Mode("attack", "--attack square --alpha 0.5"),
     Mode("mix-sweep"),
     Mode("compare-trust", "", set(), {"norms": "l2"}),
@@ -123,12 +124,12 @@ MODES = [
     Mode("lipschitz"),
     Mode("lipschitz", "--check 1", {"alpha"}),
     Mode("lipschitz", "--of logits", {"alpha"}, {"of": "probabilities"}),
-    Mode("nuts fit", "", CERTIFIED, {"certified": "", "published": "cifar100"}),
+    Mode("nuts fit", "", CERTIFIED, {"certified": "", "published": "cifar100", "standard_temperature": "2"}),
     Mode(
         "nuts fit", "--certified --at-radius 0.5 --sigma 0.5", UNCERTIFIED,
         {"sigma": "0.25", "bound": "bernstein"},
     ),
-    Mode("nuts fit", "--logits logits.npz", NOT_OF_LOGITS | {"model_timeout"}, {"logits": "other.npz"}),
+    Mode("nuts fit", "--logits logits.npz", NOT_OF_LOGITS | {"model_timeout"}, {"logits": "other.npz", "standard_temperature": "2"}),
     Mode("nuts evaluate", "mix"),
     Mode("tune", "--sigma 0.5 --at-radius 0.5"),
     Mode("nuts study", "beta mix", {"run_code", "model_timeout"}),
@@ -179,7 +180,7 @@ VALUES = {
     "sharpen_alpha": "0.9", "sigma": "1", "sigmas": "0.01", "slack": "0.1", "split": "test",
     "standard": "other.py:g", "standard_accuracy": "0.5", "standard_files": "g.json",
     "standard_normalize": "0.5/0.2", "standard_weights": "g.pt", "steps": "3", "sweep_images": "4",
-    "targets": "3", "temperature": "2", "throughput": "77", "title": "Mine", "trusts": "all", "weights": "0.5",
+    "targets": "3", "throughput": "77", "title": "Mine", "trusts": "all", "weights": "0.5",
     "workers": "2",
 }  # fmt: skip
 """A value of every option, by the parameter's name: other than the default; flags take none."""

@@ -90,7 +90,7 @@ REFUSED = [
     ("lipschitz", ("--alpha", 0.2), "alpha"),
     ("fit", ("--beta", 93), "beta = 93"),
     ("fit", ("--grid", "s=1:2:0"), "grid"),
-    ("fit", ("--temperature", -1), "temperature"),
+    ("fit", ("--standard-temperature", -1), "temperature"),
     ("fit", ("--r-d", 7), "r d = 7"),
     ("fit", ("--beta", 1, "--grid", "s=1,p=1,c=-2"), "misclassifies too many"),
     ("evaluate", ("--r-d-sweep", 7), "r_d = 7"),

@@ -21,11 +21,12 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom, multinomial
 
 from certmix.bounds import bound_counts
-from certmix.certification.evaluate import bound_records, sharpened
+from certmix.certification.evaluate import bound_records
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stored import recertify
 from certmix.certification.trade_off import read_mixable
 from certmix.errors import CertmixError, ParameterError, RunError
+from certmix.models.temperature import sharpened
 from certmix.radii import exact_radius
 from certmix.runs.records import ImageRecord, Records
 from certmix.sampling.ballots import LEVELS, Ballots, Behind, Cast, level_of

@@ -287,7 +287,7 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], object], str]] = {
     "no rival": (bounded_by(no_rival), "radii"),
     "all of delta at each look": (lambda p: p.setattr(certmix.bounds, "share", lambda look: 1.0), "radii"),
     "g as it is": (
-        lambda p: p.setattr("certmix.certification.evaluate.sharpened", lambda g, t: g), "clean accuracy",
+        lambda p: p.setattr("certmix.models.temperature.sharpened", lambda g, t: g), "clean accuracy",
     ),
     "shares of votes, not of samples": (
         lambda p: p.setattr(Records, "frequencies", property(

@@ -300,11 +300,12 @@ def test_changed_weights_and_code_are_noticed(tmp_path, nets, folder):
     ("alpha", 1.5, "alpha = 1.5: the mixing weight"), ("alpha", -0.1, "alpha = -0.1"),
     ("alpha", "0.9", "alpha: Expected `float`, got `str`: save"), ("alpha", None, "alpha: Expected"),
     ("alpha", True, "alpha: Expected"), ("alpha", 10**400, "alpha: Number out of range"), ("alpha", float("nan"), "alpha = nan"),
-    ("temperature", -1, "temperature = -1.0"), ("s", 0, "s = 0.0"), ("p", 1e9, "p = "), ("c", [], "json: c: Expected"),
+    ("standard_temperature", -1, "temperature = -1.0"), ("s", 0, "s = 0.0"), ("p", 1e9, "p = "), ("c", [], "json: c: Expected"),
     ("clamp", "tanh", "clamp 'tanh' is unknown"), ("top_k", 1, "top_k = 1"), ("top_k", 2.5, "top_k: Expected"),
     ("alpha_d", 1.01, "alpha_d = 1.01"), ("r_d", None, "r_d: Expected"), ("r_d", -1, "r_d = -1.0"),
-    ("format_version", 3, "format version 3, this certmix reads 2: update certmix"),
-    ("format_version", 1, "format version 1, this certmix reads 2: fit again, its LN was another"),
+    ("format_version", 4, "format version 4, this certmix reads 3: update certmix"),
+    ("format_version", 2, "format version 2, this certmix reads 3: fit again"),
+    ("format_version", 1, "format version 1, this certmix reads 3: fit again, its LN was another"),
     ("format_version", "1", "format version"), ("format_version", True, "format version"), ("format_version", 0, "format version"),
     ("a\nb", 1, "the file: .*unknown field"), ("\ud800", 1, "not Unicode"), ("standard", None, "standard: Expected"), ("robust", {}, "robust: .*missing required field `spec`"),
     ("fit", {"beta": 2}, "fit: .*missing"), ("tuning", 3, "tuning: Expected"), ("extra", 1, "the file: .*unknown field `extra`"),
@@ -341,7 +342,7 @@ def test_a_link_out_of_the_folder_is_not_followed(spoilt):
 @pytest.mark.parametrize("text,message", [
     ("", "is not JSON: restore"), ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("\udcff", "is not JSON"),
     ("[]", "no format version"), ("{}", "no format version"), ("3", "no format version"),
-    ('{"format_version": 1, "format_version": 1}', "is not JSON"), ('{"format_version": 2}', "lacks alpha, alpha_d, c: save"),
+    ('{"format_version": 1, "format_version": 1}', "is not JSON"), ('{"format_version": 3}', "lacks alpha, alpha_d, c: save"),
 ])  # fmt: skip
 def test_broken_files_are_refused(spoilt, text, message):
     (spoilt / "nuts.json").write_bytes(text.encode(errors="surrogateescape"))
@@ -424,7 +425,7 @@ def test_checksums_cover_what_a_part_depends_on(folder, pair):
     shutil.move(folder, folder.parent / "elsewhere")
     folder = folder.parent / "elsewhere"
     changed = {
-        "alpha": (0.9, {"", "bypass"}), "temperature": (1.0, {"", "bypass"}),
+        "alpha": (0.9, {"", "bypass"}), "standard_temperature": (1.0, {"", "bypass"}),
         "alpha_d": (0.9, {"auxiliary", "bypass"}), "s": (5.000000000000001, {"", "robust", "auxiliary", "bypass"}),
     }  # fmt: skip
     text = (folder / "nuts.json").read_text()

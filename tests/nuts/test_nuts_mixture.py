@@ -12,9 +12,10 @@ from torch import nn
 
 from certmix.attacks import pgd
 from certmix.errors import ModelError, ParameterError
+from certmix.models.mixture import mix_logits
 from certmix.nuts import NonlinearTransform
 from certmix.nuts.adaptive import AuxiliaryMixture, direct_bypass
-from certmix.nuts.mixture import NutsMixture, TransformedRobust, mix_sharpened
+from certmix.nuts.mixture import NutsMixture, TransformedRobust
 
 S, P, C = 1.3, 2.5, -0.4
 
@@ -115,10 +116,10 @@ def test_a_steep_transform_overflows_no_narrow_gradient(dtype):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_nan_of_either_model_shows(temperature):
     good, bad = torch.zeros(1, 3), torch.tensor([[0.0, math.nan, 1.0]])
-    assert mix_sharpened(bad, good, 0.7, temperature).isnan().any()
-    assert mix_sharpened(good, bad, 0.7, temperature).isnan().any()
+    assert mix_logits(bad, good, 0.7, temperature).isnan().any()
+    assert mix_logits(good, bad, 0.7, temperature).isnan().any()
     endless = torch.tensor([[0.0, math.inf, 1.0]])
-    assert mix_sharpened(endless, good, 0.7, temperature).isnan().any()
+    assert mix_logits(endless, good, 0.7, temperature).isnan().any()
 
 
 def test_gradients_are_those_of_differences():
@@ -134,13 +135,13 @@ def test_gradients_are_those_of_differences():
     "alpha,temperature,message",
     [(-0.1, 1.0, "alpha = -0.1: the mixing weight"), (1.1, 0.0, "alpha = 1.1"), (math.nan, 0.0, "alpha = nan"),
      (0.5, -1.0, "temperature = -1.0: give 0"), (0.5, 1e-9, "temperature = 1e-09"), (0.5, math.nan, "temperature"),
-     (0.0, 0.0, "alpha = 0 at temperature 0: .*no finite logarithm: raise one")],
+     (0.0, 0.0, "alpha = 0 at standard temperature 0: .*no finite logarithm: raise one")],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(alpha, temperature, message):
     with pytest.raises(ParameterError, match=message):
         mixture(alpha, temperature)
     with pytest.raises(ParameterError, match=message):
-        mix_sharpened(torch.tensor(G), torch.tensor(H), alpha, temperature)
+        mix_logits(torch.tensor(G), torch.tensor(H), alpha, temperature)
 
 
 def test_models_of_different_classes_are_refused():

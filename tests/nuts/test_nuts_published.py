@@ -96,7 +96,7 @@ def test_the_optima_are_those_of_table_3(name):
     for value, shown in zip(values, TABLE_3[name], strict=True):
         digits = len(shown.partition(".")[2])
         assert f"{value:.{digits}f}".replace("0.", ".", value * value < 1) == shown
-    assert (own.transform.clamp, own.transform.top_k, own.temperature, own.r_d) == (
+    assert (own.transform.clamp, own.transform.top_k, own.standard_temperature, own.r_d) == (
         "gelu",
         TOP_K[name],
         0.0,

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from certmix.data import load
+from certmix.data import load, spread
 from certmix.errors import CertmixError, ParameterError, RunError
-from certmix.models.mixture import MixedClassifier
+from certmix.models.mixture import MixedClassifier, mix_logits
 from certmix.models.spec import LoadedModel
 from certmix.nuts import NonlinearTransform
 from certmix.nuts.adaptive import direct_bypass
@@ -269,7 +269,7 @@ def test_weights_out_of_range_are_refused_and_percent_is_asked_about():
 
 def blind_mix(temperature):
     transform = NonlinearTransform(s=1.0, p=1.0, c=0.0, clamp="linear")
-    return NutsMixture(STANDARD, ROBUST, transform, alpha=0.9, temperature=temperature).eval()
+    return NutsMixture(STANDARD, ROBUST, transform, alpha=0.9, standard_temperature=temperature).eval()
 
 
 @pytest.mark.parametrize("study", [attack, local_lipschitz])
@@ -290,6 +290,16 @@ def test_a_mix_that_gradients_do_not_see_is_pointed_out(points, study):
         (direct_bypass(blind_mix(0.0), alpha_d=0.9), "m", ""),
         (ROBUST, "m", ""),
         (blind_mix(0.0), "m", "give its certmix.nuts.adaptive.direct_bypass"),
+        (
+            MixedClassifier(STANDARD, ROBUST, 0.5, standard_temperature=0.0),
+            "m",
+            "give its certmix.nuts.adaptive",
+        ),
+        (
+            direct_bypass(MixedClassifier(STANDARD, ROBUST, 0.5, standard_temperature=0.0), alpha_d=0.5),
+            "m",
+            "",
+        ),
         (MixedClassifier(STANDARD, blind_mix(0.0), 0.5), "nuts:mix", "name nuts:mix#bypass instead"),
     ],
 )
@@ -298,10 +308,46 @@ def test_blind_mixes_are_found_wherever_they_are(module, name, told):
     assert bool(notes) == bool(told) and told in "".join(notes)
 
 
+def test_an_attack_on_a_sharp_mix_follows_the_gradient_of_g(points):
+    """h is unsure here, so that the mix answers as g does, whose class alone has no gradient."""
+    unsure = linear([[0.0, 0.1], [0.0, -0.1]], [-0.05, 0.05])
+    named = Sources(data=points[2], standard=STANDARD, robust=unsure)
+    asked, where = request(eps=0.25, steps=20), Surroundings(in_memory=True, say=lambda message: None)
+    found = attack(asked, named, where, alpha=0.6, standard_temperature=0).data
+    blind = MixedClassifier(STANDARD, unsure, 0.6, standard_temperature=0).eval()
+    through = Sources(data=points[2], standard=None, robust=blind)
+    missed = attack(asked, through, where).data
+    assert found.right.tolist() == missed.right.tolist() and found.right.all()
+    within = np.abs(points[0][:, 0] - 0.5) < 0.24
+    assert not found.held[within].any() and missed.held[within].mean() > 0.2
+    with pytest.raises(ParameterError, match="standard temperature = 0: it is of the mix: give alpha"):
+        attack(asked, through, where, standard_temperature=0)
+
+
+def test_a_sharp_sweep_judges_the_sharp_mix_and_shares_what_does_not_depend_on_it(points, tmp_path):
+    where = Surroundings(output=tmp_path / "run")
+    warm, sharp = (
+        mix_sweep(
+            [0.0, 0.6, 1.0], request(steps=3, images=12), sources(points[2]), where, standard_temperature=t
+        )
+        for t in (1.0, 0.0)
+    )
+    assert "g one-hot" in sharp.table.settings and "g one-hot" not in warm.table.settings
+    assert any("no gradient" in note for note in sharp.table.notes)
+    for alone in (0, 2):  # all but the worst case
+        assert sharp.table.rows[alone][:-1] == warm.table.rows[alone][:-1]
+    g, h = (one(torch.from_numpy(points[0]).float()).detach() for one in (STANDARD, ROBUST))
+    at = spread(POINTS, 12)
+    right = mix_logits(g, h, 0.6, 0.0).argmax(1).numpy()[at] == points[1][at]
+    assert sharp.table.rows[1][1].correct == right.sum()
+
+
 EVERY = {
     "attack": lambda *a, **k: attack(*a, **k),
     "attack on a mix": lambda *a, **k: attack(*a, alpha=0.5, **k),
+    "attack on a sharp mix": lambda *a, **k: attack(*a, alpha=0.5, standard_temperature=0, **k),
     "mix-sweep": lambda *a, **k: mix_sweep([0.2, 0.8], *a, **k),
+    "a sharp mix-sweep": lambda *a, **k: mix_sweep([0.0, 0.8, 1.0], *a, standard_temperature=0, **k),
     "compare-trust": lambda *a, **k: compare_trust(
         [0.4], ("constant", "max-gradient"), ("logits",), ["linf"], *a, **k
     ),

@@ -212,7 +212,7 @@ def test_logits_come_back_bit_for_bit(tmp_path):
     "changes, attack",
     [
         ({"clamp": "relu", "quantile": "linear", "rival": "second"}, {}),
-        ({"conditional": True, "temperature": 0.5, "r_d": 0.5, "early_stop": False}, {"norm": "l2"}),
+        ({"conditional": True, "standard_temperature": 0.5, "r_d": 0.5, "early_stop": False}, {"norm": "l2"}),
         ({"preset": "imagenet", "copy_weights": True}, {}),
         ({"gradient_free": True}, {"restarts": 2, "precision": "bf16", "batch_size": 7}),
     ],

@@ -31,7 +31,7 @@ from certmix.types import AttackedAccuracy
 
 GRID = "s=0.5:5:3,p=1:3:3,c=-1:0:3"
 CLASSES = 5
-JUDGING = ("beta", "clamp", "tuning-size", "temperature")
+JUDGING = ("beta", "clamp", "tuning-size", "standard-temperature")
 
 
 def logits_of(images=160, seed=0, shift=0):

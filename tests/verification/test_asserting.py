@@ -114,6 +114,25 @@ def test_a_smoothed_classifier_brings_its_noise():
         check(smooth, radius=0.1, at_least=0.9)
 
 
+def test_a_smoothed_mix_brings_gate_temperature_and_all_else():
+    smooth = SmoothedClassifier(plane(NET), 0.5, gate=0.6)
+    mix = certmix.SmoothedMixture(plane(NET), smooth, 0.9, standard_temperature=0)
+    result = check(mix, radius=0.1, at_least=0.5, alpha=None, sigma=None)
+    row = result.summary.rows[1]
+    assert (row.alpha, row.gate, row.standard_temperature) == (0.9, 0.6, 0.0)
+    assert result.summary.sigma == 0.5 and result.summary.standard == "Linear"
+    assert check(smooth, radius=0.1, at_least=0.5, sigma=None).summary.rows[1].gate == 0.6
+    warm = certmix.MixedClassifier(plane(NET), plane(NET), 0.9, standard_temperature=0.5)
+    assert check(warm, radius=0.1, at_least=0.5, alpha=None).summary.rows[1].standard_temperature == 0.5
+    for options, found in (
+        ({"gate": 0.9}, "gate = 0.9: the model has 0.6"),
+        ({"standard_temperature": 1.0}, "standard_temperature = 1: the model has 0"),
+        ({"standard": plane(NET)}, "leave standard out"),
+    ):
+        with pytest.raises(ParameterError, match=found):
+            check(mix, radius=0.1, at_least=0.5, alpha=None, sigma=None, **options)
+
+
 def test_the_model_is_left_as_it_was():
     net = nn.Sequential(plane(NET), nn.Dropout(0.0)).train()
     net[0].bias.requires_grad_(False)
