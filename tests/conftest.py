@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +26,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.fixture(autouse=True, scope="module")
 def unplotted() -> Iterator[None]:
-    """Leave plots empty: each takes a second; tests/tables draws every one."""
+    """Leave plots empty, of whatever module: each takes a second; tests/tables draws every one."""
+    from certmix import tables
     from certmix.tables import figure
 
     def empty(suffix: str, *rest: object) -> bytes:
@@ -33,8 +36,10 @@ def unplotted() -> Iterator[None]:
         )  # refused there
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("curves", "study_plots", "nuts_plots"):
-            patch.setattr(f"certmix.tables.{module}.image", empty)
+        for found in pkgutil.iter_modules(tables.__path__, "certmix.tables."):
+            module = importlib.import_module(found.name)
+            if module is not figure and hasattr(module, "image"):
+                patch.setattr(module, "image", empty)
         yield
 
 

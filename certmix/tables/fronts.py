@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certmix.tables.figure import COLOURS, DARK, DASHES, image, legend, tidy
+from certmix.tables.figure import COLOURS, DARK, DASHES, image, legend, tidy, title_lines
 from certmix.tables.words import radius_heading, symbols
 from certmix.text import as_given
 
@@ -69,7 +69,8 @@ def draw_fronts(
         axes.set_ylim(bottom=0)
         axes.set_xlabel("clean accuracy of the mix (%)")
         axes.set_ylabel(f"certified accuracy at radius {symbols(radius_heading(at_radius))} (%)")
-        axes.set_title(f"Certified against clean accuracy\n{about}", fontsize=10.5, parse_math=False)
+        title = "\n".join(["Certified against clean accuracy", *title_lines(about)])
+        axes.set_title(title, fontsize=10.5, parse_math=False)
         tidy(axes)
         legend(figure, axes.get_legend_handles_labels()[0])
 

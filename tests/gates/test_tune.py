@@ -187,7 +187,7 @@ def test_the_table_is_made_again_from_the_run(tuned):
     table = show_study(folder / "tune")
     assert table.name == "tune" and {row[0] for row in table.rows} >= {GATED, "g alone"}
     assert "certmix certify --sigma 0.25" in " ".join(table.notes)
-    assert (folder / "tune" / "front.svg").stat().st_size > 1000
+    assert (folder / "tune" / "front.svg").read_text().startswith("<?xml")
 
 
 def shipped(data: str) -> Loaded:

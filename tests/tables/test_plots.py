@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -20,6 +21,7 @@ from certmix.errors import ParameterError, RunError
 from certmix.tables import plot_certified_accuracy
 from certmix.tables.curves import coinciding, curve_plot, trade_off_image
 from certmix.tables.figure import COLOURS, survival_steps
+from certmix.tables.fronts import certified_fronts, draw_fronts
 from certmix.tables.nuts_plots import (
     beta_image,
     example_image,
@@ -130,6 +132,11 @@ def certified(suffix: str, curves: list[Curve] | None = None, **changes) -> byte
     return curve_plot(shown, suffix, **{"title": "Certified", "sigma": 0.5, "alpha": 0.76, **changes})
 
 
+FRONT = [
+    (f"votes, {name}", np.linspace(0.5, 0.9, 9), np.linspace(top, 0.0, 9))
+    for name, top in (("g", 0.5), (LONG, 0.6))
+]
+ENDS = {"h alone": (0.5, 0.5), "g alone": (0.9, 0.0)}
 Z = np.array([1.0, -1.1, -1.0])
 P = np.exp(Z) / np.exp(Z).sum()
 HOLES = np.where(np.arange(24).reshape(3, 4, 2) % 5 == 0, np.nan, 0.5)
@@ -167,14 +174,16 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
     "beta": betas(),
     "beta in two panels": betas(panels=2),
     "transform": transform,
+    "fronts": partial(certified_fronts, SimpleNamespace(lines=FRONT, points=ENDS, at_radius=0.25), "100 images"),
+    "front, chosen": partial(draw_fronts, FRONT[:1], ENDS, (0.8, 0.2), 0.25, LONG),
     "example": partial(example_image, {"large margin": (Z, P, P), "small margin": (Z, P, P)}, classes="ABC"),
 }  # fmt: skip
 
 
-EACH = (
-    "certified", "trade-off", "sweep", "trust", "gaps", "constants and radii", "maps", "bars", "beta", "transform", "example",
-)  # fmt: skip
-"""What is drawn each time; the others are in the long suite."""
+EACH = ("trade-off", "gaps", "bars", "beta", "fronts")
+"""Pictures that are drawn each time, of each module; the others are in the long suite."""
+WORDY = ("trust of nobody", "panels", "maps with holes")
+"""Texts that are in the long suite."""
 
 
 @cache
@@ -207,33 +216,34 @@ def test_the_same_text_whatever_the_users_settings(name: str) -> None:
         DRAWN[name]("pdf")
 
 
-@pytest.mark.parametrize(
-    ("name", "labels"),
-    [
-        ("certified", ("robust (\u03b1 = 1): exact", "mixed (\u03b1 = 0.76): lipschitz (tight constant)",
-                       "mixed (\u03b1 = 0.76): smoothing (Thm 3.7)", "robust: clean accuracy (estimate)",
-                       "\u03c3 = 0.5, \u03b1 = 0.76, 200 images", "certified accuracy (%)")),
-        ("partial", ("4 images, partial result", "$\\frac$ <b> \u6f22 \\x1b \\udc80")),
-        ("trade-off", ("clean accuracy of the mix", "\u03c3 = 0.5, \u03b1 = 0.512", "smoothing (Thm 3.7)", "At equal clean accuracy, 94.00 %")),
-        ("sweep", ("clean: estimate", *(f"{name}: attacked (upper bound)" for name in NAMES[1:]),
-                   "\u03b1 = 1/2", "accuracy (%)", "data: g with h", "pgd, 1,000 images")),
-        ("sweep of one", ("all at \u03b1 = 0.75",)),
-        ("trust of nobody", ("trust: $\\frac$ <b> \u6f22 \\x1b \\udc80", "form: _$", "$n$, \u03b5 = 1", "100")),
-        ("panels", ("trust: max-gradient", "form: logits", "clean accuracy (%, estimate)",
-                    "attacked accuracy (%, upper bound)", "\u2113\u221e, \u03b5 = 8/255", "\u2113\u2082, \u03b5 = 0.5",
-                    "a $long$ title", "numbers at the curves: weight of the robust classifier")),
-        ("gaps", ("right images", "wrong images", "mean", "median", "gap between the two largest probabilities")),
-        ("a lone corner", ("wrong: 1 image, mean 0.000",)),
-        ("constants and radii", ("estimated by search, not certified", "claimed constant", "eps: r below it establishes nothing")),
-        ("maps with holes", ("ring: chosen, s 5, p 5, c 5", "grey: cannot meet beta")),
-        ("bars", ("q = 0.01", "smallest margin, wrong", "none")),
-        ("beta", ("MixedNUTS", "0.5", "share 0 (%)")),
-        ("example", ("softmax(h): margin 0.687",)),
-    ],
-)  # fmt: skip
-def test_figures_say_what_they_show(name: str, labels: tuple[str, ...]) -> None:
+SAYS: dict[str, tuple[str, ...]] = {
+    "certified": ("robust (\u03b1 = 1): exact", "mixed (\u03b1 = 0.76): lipschitz (tight constant)",
+                   "mixed (\u03b1 = 0.76): smoothing (Thm 3.7)", "robust: clean accuracy (estimate)",
+                   "\u03c3 = 0.5, \u03b1 = 0.76, 200 images", "certified accuracy (%)"),
+    "partial": ("4 images, partial result", "$\\frac$ <b> \u6f22 \\x1b \\udc80"),
+    "trade-off": ("clean accuracy of the mix", "\u03c3 = 0.5, \u03b1 = 0.512", "smoothing (Thm 3.7)", "At equal clean accuracy, 94.00 %"),
+    "sweep": ("clean: estimate", *(f"{name}: attacked (upper bound)" for name in NAMES[1:]),
+               "\u03b1 = 1/2", "accuracy (%)", "data: g with h", "pgd, 1,000 images"),
+    "sweep of one": ("all at \u03b1 = 0.75",),
+    "trust of nobody": ("trust: $\\frac$ <b> \u6f22 \\x1b \\udc80", "form: _$", "$n$, \u03b5 = 1", "100"),
+    "panels": ("trust: max-gradient", "form: logits", "clean accuracy (%, estimate)",
+                "attacked accuracy (%, upper bound)", "\u2113\u221e, \u03b5 = 8/255", "\u2113\u2082, \u03b5 = 0.5",
+                "a $long$ title", "numbers at the curves: weight of the robust classifier"),
+    "gaps": ("right images", "wrong images", "mean", "median", "gap between the two largest probabilities"),
+    "a lone corner": ("wrong: 1 image, mean 0.000",),
+    "constants and radii": ("estimated by search, not certified", "claimed constant", "eps: r below it establishes nothing"),
+    "maps with holes": ("ring: chosen, s 5, p 5, c 5", "grey: cannot meet beta"),
+    "bars": ("q = 0.01", "smallest margin, wrong", "none"),
+    "beta": ("MixedNUTS", "0.5", "share 0 (%)"),
+    "fronts": ("certified accuracy at radius", "clean accuracy of the mix (%)", "h alone", "votes, g", "over \u03b1; 100 images"),
+    "example": ("softmax(h): margin 0.687",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in WORDY else n for n in SAYS])
+def test_figures_say_what_they_show(name: str) -> None:
     text = words(name)
-    for label in labels:
+    for label in SAYS[name]:
         assert label in text
     assert ("partial result" in text) == (name == "partial")
 
