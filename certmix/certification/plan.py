@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import NO_ROW, CertifyRequest
 from certmix.certification.stopping import Rule, Walk
 from certmix.certification.stored import Doubt, Reading, open_run, read_stored, refuse_empty
 from certmix.errors import ParameterError, check_choice
@@ -206,7 +206,7 @@ def plan(
         raise ParameterError(f"price per hour = {price_per_hour}: give a number of 0 or more")
     shape = replace(truth, classes=classes or truth.classes)
     goals, gated = [], request.gated
-    request = request.replace(gate=0.0, tuned="none")
+    request = request.replace(gate=0.0, tuned=NO_ROW)
     for goal in GOALS:
         drawn, kept = _simulated(request.replace(goal=goal), shape)
         mean = float(drawn.mean()) + request.selection_samples
@@ -254,7 +254,7 @@ def _simulated(request: CertifyRequest, truth: Truth) -> tuple[np.ndarray, float
 def _sizes(truth: Truth, images: int, kept: float) -> tuple[float, float]:
     """Return bytes on disk and in memory: counts hold no zeros in either; see docs/scale.md."""
     voted = min(truth.voted, truth.classes)
-    each_look = 36 + min(8.0 * truth.classes, 7.5 * voted)
+    each_look = 72 + min(8.0 * truth.classes, 7.5 * voted) + 24.0 * voted  # votes, and their ballots
     disk = images * (200 + each_look * (kept + 1) + 8.0 * truth.classes)
     memory = 250e6 + images * (16.0 * truth.classes + kept * (8.0 * voted + 300) + 2000)
     return disk, memory
