@@ -66,7 +66,7 @@ def fronts_of(
 
 def _name(row: Row) -> str:
     votes = f"votes behind gate {row.gate:g}" if row.gate else "votes"
-    cold = {0.0: "g one-hot", 1.0: "g as it is"}.get(row.temperature, f"g at temperature {row.temperature:g}")
+    cold = {0.0: "g one-hot", 1.0: "g as it is"}.get(row.temperature, f"g at T = {row.temperature:g}")
     return f"{votes}, {cold}"
 
 

@@ -144,7 +144,7 @@ def curve_plot(
                 pairs = zip((y / 100).tolist(), (most / 100).tolist(), strict=True)
                 open_ = [not settled(*pair, first.images) for pair in pairs]
                 y, banded = np.where(open_, np.nan, y), banded or any(open_)
-            label = f"{symbols(classifier_label(first, alpha))}: {certificates}"
+            label = f"{symbols(classifier_label(first, alpha, short=True))}: {certificates}"
             axes.plot(x, y, linewidth=1.7, drawstyle="steps-pre", label=label, **how)
         marked: list[str] = []
         for curve in curves:  # each classifier's clean accuracy once, in the colour of its first curve

@@ -30,18 +30,19 @@ def symbols(text: str) -> str:
     return text
 
 
-def classifier_label(of: CertifiedAccuracy | Curve, alpha: float) -> str:
+def classifier_label(of: CertifiedAccuracy | Curve, alpha: float, *, short: bool = False) -> str:
     """Return ``robust (alpha = 1)``, ``mixed, gated (alpha = 0.62, gate 0.6, g one-hot)``, or the name.
 
-    `alpha` is that of the mix; the tuned one has its own.
+    `alpha` is that of the mix; the tuned one has its own.  A `short` one names alpha alone.
     """
     names = {"robust": "robust", "mixed": "mixed", "gated": "mixed, gated"}
     if of.classifier not in names:
         return one_line(of.classifier)
     own = {"robust": 1.0, "mixed": alpha}.get(of.classifier, of.alpha)
     parts = [] if own is None else [f"alpha = {plain_decimal(own)}"]
-    parts += [f"gate {plain_decimal(of.gate)}"] if of.gate else []
-    parts += temperature_words(of.standard_temperature)
+    if not short:
+        parts += [f"gate {plain_decimal(of.gate)}"] if of.gate else []
+        parts += temperature_words(of.standard_temperature)
     return f"{names[of.classifier]} ({', '.join(parts)})"
 
 
