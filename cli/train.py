@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from msgspec.structs import asdict
+from msgspec import to_builtins
 
 from certmix.errors import ModelError
 from certmix.sampling.devices import PRECISIONS
@@ -102,7 +102,7 @@ def models(name: str | None) -> None:
             near = difflib.get_close_matches(name, zoo_names(), 1)
             hint = f"did you mean {near[0]}? The names are" if near else "use one of"
             raise ModelError(f"no model called {name!a} is shipped: {hint} {', '.join(zoo_names())}")
-        out(json.dumps(asdict(zoo_card(name)), indent=2))
+        out(json.dumps(to_builtins(zoo_card(name)), indent=2))
         return
     for shipped in zoo_names():
         card = zoo_card(shipped)

@@ -158,7 +158,7 @@ def test_interrupted_before_the_first_image():
     class Interrupting(nn.Module):
         def forward(self, x):
             if len(x) > 4:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
             return plane(NET)(x)
 
     partial = run(robust=Interrupting(), standard=None)

@@ -78,12 +78,12 @@ def test_failure_rate_with_the_real_rule(bound):
     """Issued radii beyond the truth, over many simulated images next to a threshold."""
     asked = request(bound=bound, failure_probability=0.05, samples=1000)
     p, images = float(thresholds("exact", 0.5, 0.76, [0.5])[0]) - 1e-9, np.zeros(300, int)
-    rng, walk = np.random.default_rng(0), Walk(rule(asked), images, images)
+    rng, walk = np.random.default_rng(0), Walk(rule(asked), [images], images)
     votes, drawn = images.copy(), 0
     for number, samples in enumerate(walk.rule.looks):
         rows = np.flatnonzero(walk.active)
         votes[rows], drawn = votes[rows] + rng.binomial(samples - drawn, p, len(rows)), samples
-        walk.step(number, rows, np.stack([votes[rows], samples - votes[rows]], 1))
+        walk.step(number, rows, [np.stack([votes[rows], samples - votes[rows]], 1)])
     failures = int(np.sum(walk.p > p))
     assert binom.sf(failures - 1, len(images), 0.05) > 1e-6
 

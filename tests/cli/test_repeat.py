@@ -23,7 +23,8 @@ KINDS = {
 }
 OTHER = {
     "sigma": 32 / 255, "alpha": 0.8, "images": "all", "samples": 12_345, "selection_samples": 7, "goal": "fixed", "settle": "all",
-    "relative_precision": 0.03, "failure_probability": 1e-7, "scores": "soft", "temperature": 1 / 3,
+    "relative_precision": 0.03, "failure_probability": 1e-7, "scores": "soft",
+    "score_temperature": 1 / 3, "gate": 0.6, "standard_temperature": 1 / 3, "tuned": "0.6,0,0.62",
     "certificates": ("smoothing", "exact"), "radii": (0.0, 1 / 255, 0.1), "seed": 2**63 + 1, "precision": "bf16",
     "norm": "l2", "bound_method": "crown", "max_radius": 1 / 3, "lipschitz_constant": 1e-7,
     "constant_of": "each-logit", "data": "my data.npz", "split": "train", "input_range": None, "resize": 9,
@@ -31,7 +32,9 @@ OTHER = {
     "standard_files": ("a", "b c"), "robust": "nets.py:h", "robust_weights": "h.pt", "robust_normalize": "0/1",
     "robust_files": ("h.json",),
 }  # fmt: skip
-ONE_SIDE = {"temperature": "certify", "relative_precision": "certify", "scores": "soft"}
+ONE_SIDE = {
+    "score_temperature": "certify", "relative_precision": "certify", "scores": "soft", "gate": "soft", "tuned": "soft",
+}  # fmt: skip
 """Fields that mean nothing, or are as written, in a kind."""
 BOUND = {"certify": "clopper-pearson-two-sided", "soft": "betting-fixed"}
 CASES = [

@@ -15,7 +15,7 @@ from certmix.errors import ParameterError
 
 
 def test_table_describes_each_source_in_one_line():
-    assert list(DATASETS) == ["cifar10-sample", "cifar10", "cifar100", "images", "npz"]
+    assert list(DATASETS) == ["cifar10-sample", "cifar10-tuning", "cifar10", "cifar100", "images", "npz"]
     for source in DATASETS.values():
         assert source.description and "\n" not in source.description
 

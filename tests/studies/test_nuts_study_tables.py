@@ -316,11 +316,11 @@ def test_the_cost_of_two_linear_models(tmp_path):
 @pytest.mark.parametrize(
     "which, spoil, message",
     [
-        ("mix", lambda f: (f / "numbers.sqlite").unlink(), "not a readable"),
+        ("mix", lambda f: (f / "numbers.sqlite").unlink(), "is missing"),
         ("mix", lambda f: (f / "run.json").unlink(), "holds no run.json"),
         ("mix", lambda f: make_fit(f, preset="mnist"), "damaged .preset 'mnist' is unknown"),
         ("mix", lambda f: stored(f, {}, [0], [1]), "holds 1 image"),
-        ("eval", lambda f: (f / "numbers.sqlite").unlink(), "not a readable"),
+        ("eval", lambda f: (f / "numbers.sqlite").unlink(), "is missing"),
         ("eval", lambda f: stored(f, {}, [5], ["x"]), "damaged"),
         ("eval", lambda f: stored(f, {}, [], []), "damaged .0 images"),
         ("eval", lambda f: stored(f, {}, [5], [9]), "both models"),

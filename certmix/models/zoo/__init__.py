@@ -155,7 +155,7 @@ def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16")
     _build(card, state)
     data = save(state)
     card = msgspec.structs.replace(card, sha256=digest_of(data))
-    text = json.dumps(msgspec.structs.asdict(card), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(msgspec.to_builtins(card), indent=2, allow_nan=False) + "\n"
     write_atomically(Path(folder) / f"{card.name}.safetensors", data)
     write_atomically(Path(folder) / f"{card.name}.json", text.encode())
     return card
