@@ -177,7 +177,7 @@ def _parameters(described: dict[str, Any], norm: str | None) -> Facts:
     """Return what was asked for; parameters that had no effect are left out."""
     request = dict(described["request"])
     gone = {"batch_size", "seed", "precision", "save"}
-    gone |= set() if request.get("scores") == "soft" else {"temperature"}
+    gone |= set() if request.get("scores") == "soft" else {"score_temperature"}
     gone |= set() if request.get("goal") == "radius" else {"relative_precision"}
     if norm is not None:
         request.setdefault("norm", norm)
