@@ -21,7 +21,7 @@ from scipy.special import ndtr
 
 from certmix.bounds import bound_counts
 from certmix.certification.evaluate import radii_of
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, Row
 from certmix.certification.stopping import Prospects, Rule, Walk
 from certmix.types import ConfidenceBounds
 
@@ -31,7 +31,7 @@ TABLE = tuple(0.25 * k for k in range(7))
 class MixedAlone(CertifyRequest, frozen=True):
     """The exact row of the mix decides alone."""
 
-    def deciding(self) -> list[tuple[str, str, float]]:
+    def deciding(self) -> list[Row]:
         """Return that row."""
         return self.rows()[1:2]
 
@@ -51,8 +51,8 @@ def hits(radius: np.ndarray, correct: np.ndarray, radii: tuple[float, ...]) -> n
 def table(bounds: ConfidenceBounds, correct: np.ndarray, request: CertifyRequest) -> np.ndarray:
     """Return certified accuracy in points, (rows, columns)."""
     radii = (
-        radii_of(bounds, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
-        for _, certificate, alpha in request.rows()
+        radii_of(bounds, sigma=request.sigma, alpha=row.alpha, certificate=row.certificate).radius
+        for row in request.rows()
     )
     return np.array([hits(radius, correct, request.radii) for radius in radii])
 
@@ -83,9 +83,9 @@ def sequential(
     failures = float(np.mean(walk.p[0, walk.samples > 0] > p[walk.samples > 0]))
     bounds = ConfidenceBounds(walk.p[0], walk.q[0], request.failure_probability, request.bound, {})
     ahead, gains = Prospects.of(request, bounds, walk.standing(0), correct), []
-    for _, certificate, alpha in request.rows():
+    for row in request.rows():
         now, then = (
-            radii_of(one, sigma=request.sigma, alpha=alpha, certificate=certificate).radius
+            radii_of(one, sigma=request.sigma, alpha=row.alpha, certificate=row.certificate).radius
             for one in (bounds, ahead.bounds)
         )
         gains.append(100 * ahead.reach(now, then, np.array(request.radii))[0] / len(p))
