@@ -72,16 +72,17 @@ def certify(problem, *more):
     return "certify", *problem.options, *model, *few, *more
 
 
-def test_what_models_print_goes_to_stderr(problem):
+@pytest.mark.parametrize("how", [(), pytest.param(("--workers", 2), marks=pytest.mark.long)])
+def test_what_models_print_goes_to_stderr(problem, how):
     (problem.folder / "net.py").write_text(NOISY)
-    done = certmix(*certify(problem, "--workers", 2, "--format", "json"), cwd=problem.folder)
+    done = certmix(*certify(problem, *how, "--format", "json"), cwd=problem.folder)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 1
     for told in ("when made", "of Python", "past Python's stream", "of the descriptor", "of C", "of a child"):
         assert f"\n{told}\n" in f"\n{done.stderr}"
 
 
-@pytest.mark.parametrize("how", [(), ("--isolated",)])
+@pytest.mark.parametrize("how", [(), pytest.param(("--isolated",), marks=pytest.mark.long)])
 def test_a_model_that_hangs_is_named_and_ends_the_command(problem, command, how):
     (problem.folder / "net.py").write_text(HANGING)
     assert command(*certify(problem)).code == 0
