@@ -31,6 +31,7 @@ SMALL = {
     "mix-sweep": "--images 2 --steps 1",
     "nuts evaluate": "--images 4 --steps 1 --targets 1 --queries 5 --run-code",
     "nuts fit": "--images 20 --steps 1",
+    "tune": "--images 4 --noisy-samples 4 --grid none",
     "plan": "--samples 2000",
     "selftest": "--suite margin-lemma --cases 2",
     "reproduce": "--run-code",
@@ -38,7 +39,7 @@ SMALL = {
 }
 """Options that are added at the end, where they win."""
 
-SMALL_NETS = ("attack", "certify", "compare-trust", "confidence", "lipschitz", "mix-sweep", "nuts fit")
+SMALL_NETS = ("attack", "certify", "compare-trust", "confidence", "lipschitz", "mix-sweep", "nuts fit", "tune")
 """Commands that run small nets where a page names none."""
 
 RIGHT = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md", "nuts-use.md")
