@@ -130,7 +130,7 @@ def _table(numbers: Numbers, asked: TuneRequest, plan: TunePlan) -> Table:
     images, copies = len(numbers.indices), f"{asked.noisy_samples:,} noisy copies of each image"
     notes = (
         f"Nothing is certified here: these are plans, from {copies}, of what "
-        f" {asked.samples:,} samples will give at failure probability {asked.failure_probability:g}.",
+        f"{asked.samples:,} samples will give at failure probability {asked.failure_probability:g}.",
         f"Chosen: {floor}. Figures on the images that chose are optimistic; on other images: the mean over "
         f"{SPLITS} halvings, chosen on one half and seen on the other.",
         f"Certify images that were not tuned on: {command(numbers, asked, best.alpha)}",
