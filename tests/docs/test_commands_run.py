@@ -39,7 +39,16 @@ SMALL = {
 }
 """Options that are added at the end, where they win."""
 
-SMALL_NETS = ("attack", "certify", "compare-trust", "confidence", "lipschitz", "mix-sweep", "nuts fit", "tune")
+SMALL_NETS = (
+    "attack",
+    "certify",
+    "compare-trust",
+    "confidence",
+    "lipschitz",
+    "mix-sweep",
+    "nuts fit",
+    "tune",
+)
 """Commands that run small nets where a page names none."""
 
 RIGHT = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md", "nuts-use.md")
