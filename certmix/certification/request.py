@@ -301,8 +301,8 @@ class CertifyRequest(Settings, frozen=True):
 
     @property
     def kept(self) -> str:
-        """What is kept of a sample, for a run's identity: votes, or scores with their exact temperature."""
-        return "hard" if self.scores == "hard" else f"soft, temperature {float(self.score_temperature)!r}"
+        """What is kept of a sample, for a run's identity: votes and what a gate asks of them, or scores."""
+        return "hard, with the largest probability" if self.scores == "hard" else f"soft, temperature {float(self.score_temperature)!r}"
 
 
 NORMS = ("l2", "linf", "l1")

@@ -41,7 +41,7 @@ class Identity(Settings, frozen=True):
 
     Not part of it: alpha, certificates, radii, failure probability, the standard classifier, and which images
     are asked for.  `sigma` is the noise level, `seed` the key of all noise, `selection_samples` choose the
-    class; `scores` is ``hard``, or ``soft`` with its temperature: what is kept of a sample.
+    class; `scores` is ``hard`` with what a gate asks of votes, or ``soft`` with its temperature.
     """
 
     data: str

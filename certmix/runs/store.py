@@ -491,7 +491,7 @@ class Store:
             fault = _FAULTS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
             if fault is None or self._path is None:
                 raise self._unreadable(str(error)) from None
-            if fault is _CLOSED and not self._path.exists():
+            if fault is _CLOSED and self._read_only and not self._path.exists():
                 raise RunError(f"{self._path} is missing: {self._remedy}") from None
             if fault in (_CLOSED, _FAULTS[sqlite3.SQLITE_IOERR]):
                 with suppress(OSError):  # what lies beside the database wants space even to read it
