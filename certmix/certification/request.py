@@ -302,7 +302,11 @@ class CertifyRequest(Settings, frozen=True):
     @property
     def kept(self) -> str:
         """What is kept of a sample, for a run's identity: votes and what a gate asks of them, or scores."""
-        return "hard, with the largest probability" if self.scores == "hard" else f"soft, temperature {float(self.score_temperature)!r}"
+        return (
+            "hard, with the largest probability"
+            if self.scores == "hard"
+            else f"soft, temperature {float(self.score_temperature)!r}"
+        )
 
 
 NORMS = ("l2", "linf", "l1")
