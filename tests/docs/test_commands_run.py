@@ -190,7 +190,8 @@ def listed(page: Path) -> list[list[str]]:
 
 
 PAGES = [page for page in pages() if listed(page)]
-LONG = ("README.md", "howto-compromise.md", "howto-nuts.md")  # certify with shipped models, most of all
+LONG = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md")
+"""Pages whose commands certify with shipped models; those of ci.md are run by verification/test_ci_examples.py too."""
 
 
 @pytest.mark.parametrize(
