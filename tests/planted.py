@@ -68,6 +68,8 @@ TAMPERED = {
     "coordinates": (described(lambda d: d["noise"].update(coordinates=1)), "noise", "run.json says otherwise"),
     "split": (described(lambda d: d["failure_budget"].update(split={"p": 0.001, "q": 0.001})),
               "failure budget", "splits it as"),
+    "other rows": (described(lambda d: d["failure_budget"].update(other_rows={"gate 0.6": 7})),
+                   "failure budget", "rows behind other gates"),
     "no schedule": (described(lambda d: d["failure_budget"].update(looks=None)), "failure budget", "looks = None"),
     "failure probability": (described(lambda d: d["request"].update(failure_probability=0.1)),
                             "failure budget", "the request 0.1"),

@@ -129,6 +129,10 @@ class Sampling(Recipe):
         budget = {
             "failure_probability": request.failure_probability, "bound": request.bound_at(request.gate),
             "split": unanimous(request, dataset.classes, request.gate).split,
+            "other_rows": {
+                f"gate {gate:g}": {"bound": request.bound_at(gate), "split": agreed.split}
+                for gate, agreed in ((g, unanimous(request, dataset.classes, g)) for g in request.gates[1:])
+            },
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one image's certificate",
         }  # fmt: skip

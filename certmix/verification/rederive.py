@@ -332,6 +332,12 @@ def _check_budget(run: Run, request: CertifyRequest) -> CheckResult:
         for name, value in claims.items()
         if stored.get(name) != value
     ]
+    halves = {"p": delta / 2, "q": delta / 2}
+    others = {f"gate {g:g}": {"bound": request.bound_at(g), "split": halves} for g in request.gates[1:] if g}
+    told = stored.get("other_rows")
+    told = {gate: one for gate, one in told.items() if gate != "gate 0"} if isinstance(told, dict) else None
+    if told != others:
+        faults.append((None, f"rows behind other gates have {told}, they should have {others}"))
     if stored["split"] != parts:
         faults.append((None, f"it is split as {stored['split']}, {name} splits it as {parts}"))
     spent = sum(value for name, value in parts.items() if name != "rest" or run.classes > 2)
