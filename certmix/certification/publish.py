@@ -31,7 +31,7 @@ from certmix.runs.records import Records
 from certmix.runs.settings import arguments, from_json, settings
 from certmix.runs.sources import Sources, named_split
 from certmix.tables import write_products
-from certmix.types import Summary
+from certmix.types import IntArray, Summary
 
 RADII_FILE = "radii.tsv"
 
@@ -85,17 +85,18 @@ def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
     )
 
 
-def unfinished(folder: Path) -> str | None:
+def unfinished(folder: Path, finished: IntArray | None = None) -> str | None:
     """Return why a run is not the whole of what it was asked for, and the remedy; None if it is.
 
-    One of another study than ``certmix certify`` counts as whole.
+    One of another study than ``certmix certify`` counts as whole.  `finished` are its finished images, where
+    they are known: its numbers are not read again.
     """
     described = read_run(folder)
     if _study(described) not in KINDS:
         return None
     if "request" not in described:
         return f"{folder} is unfinished (it was stopped before its first image): repeat its command to go on"
-    done, planned = _progress(folder, described)
+    done, planned = _progress(folder, described, finished)
     shard = described.get("shard")
     words = f"shard {shard.get('number')} of {shard.get('of')}" if isinstance(shard, dict) else "a shard"
     if done >= planned:
@@ -127,7 +128,7 @@ def _study(described: dict[str, Any]) -> str:
     return str(described["identity"].get("study", "certify"))
 
 
-def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
+def _progress(folder: Path, described: dict[str, Any], finished: IntArray | None = None) -> tuple[int, int]:
     """Return how many of the images that a run was asked for are done, of how many."""
     with opened(folder, described) as (request, store):
         try:
@@ -135,7 +136,10 @@ def _progress(folder: Path, described: dict[str, Any]) -> tuple[int, int]:
         except ValueError:  # it was stopped before it knew
             asked = []
         if isinstance(request, CertifyRequest):
-            done = set(bound_records(store.records(ballots=request.gated), request).records.indices.tolist())
+            if finished is None:
+                held = store.records(ballots=request.gated)
+                finished = bound_records(held, request).records.indices
+            done = set(finished.tolist())
         else:
             done = set.intersection(*map(store.known, needed_cells(request)))
     if asked:

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from certmix.certification.evaluate import SETTLED, CertifyResult, bound_records
 from certmix.certification.publish import derive, publish
 from certmix.certification.request import CertifyRequest, Shard
 from certmix.certification.stored import data_of, named, planned_images, remember_planned, request_of
 from certmix.errors import ParameterError, RunError
-from certmix.runs import Identity, ImageRecord, Run, Store, default_folder, read_run
+from certmix.runs import Identity, Run, Store, default_folder, read_run
 from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import DATABASE
+from certmix.runs.records import Records, having, pieces
 from certmix.runs.settings import from_json
-from certmix.runs.store import cells_of, standard_cell
-from certmix.types import FloatArray
+from certmix.runs.store import standard_cell
+from certmix.sampling.ballots import Ballots
 
 __all__ = ["Part", "agree", "merge", "read_part"]
 
@@ -135,8 +137,8 @@ def merge(
             parts.append(read_part(Path(one)))
             opened.callback(parts[-1].store.close)
             agree(parts[0], parts[-1])
-        records = _joined(parts)
-        _refuse_gaps(parts, records)
+        joined = _joined(parts)
+        _refuse_gaps(parts, joined)
         for what in ("versions", "device_name", "batch_size", "compiled"):
             found = {str(part.description.get(what)) for part in parts}
             if len(found) > 1:
@@ -149,9 +151,10 @@ def merge(
         folder = default_folder(identity) if output is None else Path(output)
         if any(folder.resolve() == part.folder.resolve() for part in parts):
             raise ParameterError(f"{folder} is one of the shards: name another --output")
-        facts, standard = _facts(parts), dict[int, FloatArray]()  # all is read before anything is written
-        for part in parts:
-            standard.update(part.store.standard(first.standard[1]))
+        facts, merged = _facts(parts), [(store, records.indices) for store, records in joined]
+        every = np.concatenate([indices for _, indices in merged])
+        # all is read before anything is written
+        standard = [part.store.standard(first.standard[1]) for part in parts]
         # The first shard's description, with where each shard was done instead of where it was.
         done = [{key: part.description.get(key) for key in DONE} for part in parts]
         gone = ("shard", "engine", "identity", "format_version")
@@ -159,30 +162,23 @@ def merge(
         own["merged"] = done
         with Run(folder, identity, first.store.classes, fresh=fresh, say=say) as run:
             asked = run.described().get("request", own["request"])
-            if not (asked == own["request"] and _holds(records, run.store)):  # else a merge goes on
+            if not (asked == own["request"] and run.store.holds_only(merged)):  # else a merge goes on
                 raise RunError(
                     f"{folder} holds a run already: name another --output, or use --fresh to start over"
                 )
             for key, value in facts.items():
                 run.store.put(key, value)
             remember_planned(run.store, request.images, first.planned)
-            run.store.write_images(records.values())
-            if kept := sorted(standard.keys() & records.keys()):
-                rows = np.stack([standard[index] for index in kept])
-                run.store.write(standard_cell(first.standard[1]), kept, rows)
+            for store, indices in merged:
+                run.store.copy(store, indices)
+            for answers in standard:
+                own_rows = np.isin(answers.indices, every)
+                cell = standard_cell(first.standard[1])
+                run.store.write(cell, answers.indices[own_rows].tolist(), answers.vectors[own_rows])
             run.describe(own)
             evaluation = derive(request, run.store, own)
             publish(run, request, evaluation)
             return CertifyResult(evaluation, folder)
-
-
-def _holds(records: dict[int, ImageRecord], store: Store) -> bool:
-    """Whether a store holds nothing but these records, or some of them."""
-    for index, held in store.images(ballots=True).items():
-        own = {cell: vector for cell, _, vector in cells_of(records[index])} if index in records else {}
-        if not all(cell in own and np.array_equal(own[cell], vector) for cell, _, vector in cells_of(held)):
-            return False
-    return True
 
 
 def _facts(parts: Sequence[Part]) -> dict[str, str]:
@@ -211,58 +207,70 @@ def _facts(parts: Sequence[Part]) -> dict[str, str]:
     return found
 
 
-def _joined(parts: Sequence[Part]) -> dict[int, ImageRecord]:
-    """Return all wanted images' records; of two the one with more looks, which holds the other's."""
-    wanted = set(parts[0].planned)
-    found: dict[int, tuple[ImageRecord, Part]] = {}
+def _joined(parts: Sequence[Part]) -> list[tuple[Store, Records]]:
+    """Return what each part gives to the whole: of two records the one with more looks, which holds the
+    other's."""
+    wanted, found = np.array(parts[0].planned, np.int64), list[tuple[Part, Records]]()
     for part in parts:
-        for index, record in part.store.images(ballots=True).items():
-            if index not in wanted:
+        own = part.store.records(ballots=True)
+        own = own.take(np.flatnonzero(np.isin(own.indices, wanted)))
+        for place, (origin, before) in enumerate(found):
+            both = np.intersect1d(before.indices, own.indices)
+            if not len(both):
                 continue
-            if index not in found:
-                found[index] = record, part
-                continue
-            before, origin = found[index]
-            both = before.estimation.keys() & record.estimation.keys()
-            if not (
-                (before.label, before.input_checksum) == (record.label, record.input_checksum)
-                and (before.selection == record.selection).all()
-                and all((before.estimation[n] == record.estimation[n]).all() for n in both)
-                and _same_ballots(before, record)
-                and (before.drawn in both or record.drawn in both or not (before.drawn and record.drawn))
-            ):
+            first, second = before.of_images(both), own.of_images(both)
+            if (bad := np.flatnonzero(_differ(first, second))).size:
                 raise RunError(
-                    f"{origin.folder} and {part.folder} hold different counts of image {index}: leave "
+                    f"{origin.folder} and {part.folder} hold different counts of image {both[bad[0]]}: leave "
                     "one of the two out, or do its shard again with --fresh"
                 )
-            if record.drawn > before.drawn:
-                found[index] = record, part
-    return {index: found[index][0] for index in sorted(found)}
+            more = second.drawn > first.drawn
+            found[place] = origin, before.take(np.flatnonzero(~np.isin(before.indices, both[more])))
+            own = own.take(np.flatnonzero(~np.isin(own.indices, both[~more])))
+        found.append((part, own))
+    return [(part.store, records) for part, records in found]
 
 
-def _same_ballots(one: ImageRecord, other: ImageRecord) -> bool:
-    """Whether two records that both have ballots of some samples have the same."""
-    pairs = [(one.ballots[n], other.ballots[n]) for n in one.ballots.keys() & other.ballots.keys()]
-    if one.selection_ballots is not None and other.selection_ballots is not None:
-        pairs.append((one.selection_ballots, other.selection_ballots))
-    return all(np.array_equal(a.as_vector(), b.as_vector()) for a, b in pairs)
+def _differ(first: Records, second: Records) -> NDArray[np.bool_]:
+    """Return for which images (m,) two records contradict each other, or have no last look in common."""
+    sums = np.array([first.checksum_of(row) != second.checksum_of(row) for row in range(len(first))])
+    wrong = (first.labels != second.labels) | (first.selection != second.selection).any(1) | sums
+    joined = (first.drawn == 0) | (second.drawn == 0)
+    for samples in sorted(first.votes.keys() & second.votes.keys()):
+        both = having(first.votes, samples, len(first)) & having(second.votes, samples, len(first))
+        joined |= both & ((first.drawn == samples) | (second.drawn == samples))
+        for some in pieces(np.flatnonzero(both), first.selection.shape[1]):
+            votes = first.votes[samples].of(some), second.votes[samples].of(some)
+            wrong[some] |= (votes[0] != votes[1]).any(1)
+    for samples in first.ballots.keys() & second.ballots.keys():
+        looks = first.ballots[samples], second.ballots[samples]
+        for row in np.intersect1d(looks[0].rows, looks[1].rows).tolist():
+            wrong[row] |= not _same(*(look.get(row) for look in looks))
+    if first.chosen is not None and second.chosen is not None:
+        wrong |= [not _same(first.chosen[row], second.chosen[row]) for row in range(len(first))]
+    return wrong | ~joined
 
 
-def _refuse_gaps(parts: Sequence[Part], records: dict[int, ImageRecord]) -> None:
+def _same(one: Ballots, other: Ballots) -> bool:
+    return np.array_equal(one.as_vector(), other.as_vector())
+
+
+def _refuse_gaps(parts: Sequence[Part], joined: Sequence[tuple[Store, Records]]) -> None:
     """Refuse to merge while images are missing, or want more samples; say which shards to finish."""
     request, planned, of = parts[0].request, parts[0].planned, parts[0].shard.of
-    done = {record.index for record in bound_records(list(records.values()), request).records}
-    missing = [index for index in planned if index not in done]
+    done = {index for _, one in joined for index in bound_records(one, request).records.indices.tolist()}
+    missing = [(place, index) for place, index in enumerate(planned) if index not in done]
     if not missing:
         return
-    lacking = sorted({planned.index(index) % of + 1 for index in missing[:1000]})
+    lacking = sorted({place % of + 1 for place, _ in missing})
     named = {part.shard.number: part.folder for part in parts}
     absent = [f"{number}/{of}" for number in lacking if number not in named]
     begun = [f"{number}/{of} ({named[number]})" for number in lacking if number in named]
     advice = [f"name the folder of shard {_some(absent)}"] if absent else []
     advice += [f"finish shard {_some(begun)} by repeating its command"] if begun else []
+    images = _some([index for _, index in missing[: SHOWN + 1]])
     raise RunError(
-        f"{len(missing):,} of {len(planned):,} images are missing or unfinished ({_some(missing)}): "
+        f"{len(missing):,} of {len(planned):,} images are missing or unfinished ({images}): "
         f"{'; '.join(advice)}"
     )
 

@@ -160,7 +160,8 @@ def _from_run(
             f"{folder} has bounds of distributions ({request.bound}): trade-off needs bounds of means, "
             "such as --bound betting"
         )
-    records, told = Records.of(evaluation.records).behind(request.gate), unfinished(folder)
+    records = Records.of(evaluation.records).behind(request.gate)
+    told = unfinished(folder, run.records.indices)
     stored = Stored(
         source=str(folder), kind="run folder", sigma=request.sigma,
         label=records.labels, selected=records.selected, bounds=evaluation.bounds,

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from certmix.bounds.statistics import ScoreStatistics
 from certmix.errors import RunError
@@ -16,7 +17,7 @@ from certmix.runs.vectors import unpacked
 from certmix.sampling.ballots import Ballots, Behind, Cast
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Answers", "ImageRecord", "Look", "Records", "pieces", "places_of"]
+__all__ = ["Answers", "ImageRecord", "Look", "Records", "having", "pieces", "places_of"]
 
 _TOGETHER = 1 << 21  # votes, images times classes, that are in memory at a time
 DEVICES = ("cpu", "cuda", "mps")
@@ -296,9 +297,17 @@ def _looks(images: Sequence[Mapping[int, Any]]) -> dict[int, Look]:
     return {n: Look(np.array(rows), np.arange(len(rows)), every) for n, (rows, every) in found.items()}
 
 
+def having(looks: Mapping[int, Look], samples: int, images: int) -> NDArray[np.bool_]:
+    """Return which of the images (m,) have a look after so many samples."""
+    found = np.zeros(images, bool)
+    found[looks[samples].rows if samples in looks else []] = True
+    return found
+
+
 def pieces(rows: IntArray, width: int) -> list[IntArray]:
     """Return rows (k,) in pieces whose vectors of this width may be in memory at a time."""
-    return np.array_split(rows, max(1, math.ceil(len(rows) * width / _TOGETHER)))
+    parts = np.array_split(rows, max(1, math.ceil(len(rows) * width / _TOGETHER)))
+    return [part for part in parts if len(part)]
 
 
 def places_of(held: IntArray, wanted: Sequence[int] | IntArray) -> IntArray:

@@ -37,10 +37,13 @@ _HUGE = 1.7976931348623157e308
 _LARGEST = 2**63 - 1
 _MOST_WRITES = 2**31 - 1  # SQLite keeps them in 32 bits
 
+_INSERT = "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)"
+_BETWEEN = "SELECT idx, dtype, data FROM cells WHERE cell = ? AND idx BETWEEN ? AND ?"
+_BLOCK = 4096  # images whose numbers are copied in one transaction
 _JOINED = """
-SELECT count(*), sum(typeof(idx) = 'integer' AND typeof(data) = 'blob'), max(idx), group_concat(idx),
-CAST(group_concat(data, '') AS BLOB), min(dtype), max(dtype), min(length(data)), max(length(data))
-FROM (SELECT idx, dtype, data FROM cells WHERE {} ORDER BY idx LIMIT ?)
+SELECT count(*), max(idx), group_concat(idx), CAST(group_concat(data, '') AS BLOB) FROM (
+SELECT idx, data FROM cells WHERE {} AND dtype = ? AND length(data) = ? AND typeof(data) = 'blob'
+AND typeof(idx) = 'integer' ORDER BY idx LIMIT ?)
 """
 
 INPUT, SAMPLING, SELECTION, VOTES, SCORES = "input", "sampling", "selection", "votes@", "scores@"
@@ -264,39 +267,36 @@ class Store:
         """
         if not self._indexed:
             return None
-        (low, high), indices, pieces, kinds = (
-            among or (None, None),
-            list[IntArray](),
-            list[bytes](),
-            set[Any](),
-        )
-        while True:
+        (low, high), indices, pieces = among or (None, None), list[IntArray](), list[bytes]()
+
+        def query(select: str, *more: Any) -> Any:
             given = [
                 (a, b) for a, b in (("cell =", cell), ("idx >=", low), ("idx <=", high)) if b is not None
             ]
-            query = _JOINED.format(" AND ".join(f"{condition} ?" for condition, _ in given))
-            try:
-                found = self._db.execute(query, (*(value for _, value in given), _PIECE)).fetchone()
-            except sqlite3.Error:  # too many bytes for one value; or damage, which is named one by one
+            where = " AND ".join(f"{condition} ?" for condition, _ in given)
+            return self._db.execute(select.format(where), (*(value for _, value in given), *more)).fetchone()
+
+        try:
+            (total,) = query("SELECT count(*) FROM cells WHERE {}")
+            kind = query("SELECT dtype, length(data) FROM cells WHERE {} LIMIT 1")
+            if not total:
+                return np.empty(0, np.int64), np.empty((0, 0))
+            if kind[0] not in ("int64", "float64") or not kind[1] or kind[1] % 8:
                 return None
-            count, numbers, last, names, raw, *kind = found
-            if not count:
-                break
-            kinds.add(tuple(kind))
-            if numbers != count or len(kinds) > 1 or len(raw) != count * kind[-1]:
-                return None
-            indices.append(np.fromstring(names, np.int64, sep=","))
-            pieces.append(raw)
-            if count < _PIECE or last == _LARGEST:
-                break
-            low = last + 1
-        if not pieces:
-            return np.empty(0, np.int64), np.empty((0, 0))
-        ((dtype, other, shortest, longest),), index = kinds, np.concatenate(indices)
-        good = dtype in ("int64", "float64") and dtype == other and 0 < shortest == longest
-        if not good or longest % 8 or np.any(np.diff(index) <= 0):
+            while True:
+                count, last, names, raw = query(_JOINED, *kind, _PIECE)
+                if count:
+                    indices.append(np.fromstring(names, np.int64, sep=","))
+                    pieces.append(raw)
+                if count < _PIECE or last == _LARGEST:
+                    break
+                low = last + 1
+        except sqlite3.Error:  # too many bytes for one value; or damage, which is named one by one
             return None
-        values = np.frombuffer(b"".join(pieces), DTYPES[dtype]).reshape(len(index), -1)
+        index = np.concatenate([np.empty(0, np.int64), *indices])
+        if len(index) != total or np.any(np.diff(index) <= 0):
+            return None
+        values = np.frombuffer(b"".join(pieces), DTYPES[kind[0]]).reshape(total, -1)
         return index, values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def _one_by_one(
@@ -327,6 +327,29 @@ class Store:
     def write_images(self, records: Iterable[ImageRecord]) -> None:
         """Write images' records in one transaction, replacing what was there."""
         self.write_all(cell for record in records for cell in cells_of(record))
+
+    def copy(self, source: Store, images: IntArray) -> None:
+        """Write all that another store holds of sampled images (k,): a block of them a transaction."""
+        for rows in _blocks(source, images):
+            self._held = None
+            self._commit(_INSERT, rows)
+            self.wrote({row[0] for row in rows})
+
+    def holds_only(self, parts: Sequence[tuple[Store, IntArray]]) -> bool:
+        """Return whether all that is known of sampled images is what other stores hold, of some each."""
+        cells, same = [cell for cell in self.cells() if is_of_image(cell)], 0
+        for source, images in parts if cells else ():
+            for rows in _blocks(self, images):
+                low, high = min(row[1] for row in rows), max(row[1] for row in rows)
+                held = {
+                    (cell, index): (kind, data)
+                    for cell in cells
+                    for index, kind, data in source._rows(_BETWEEN, (cell, low, high))
+                }
+                if not all(held.get(row[:2]) == row[2:] for row in rows):
+                    return False
+                same += len(rows)
+        return same == sum(len(self.known(cell)) for cell in cells)
 
     def records(self, *, ballots: bool = False) -> Records:
         """Return all images' records, by index, with or without their ballots.
@@ -452,7 +475,7 @@ class Store:
         rows = [(cell, index, *packed_vector(vector)) for cell, index, vector in cells]
         if rows:
             self._held = None
-            self._commit("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", rows)
+            self._commit(_INSERT, rows)
             self.wrote({row[0] for row in rows})
 
     def _commit(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
@@ -514,6 +537,29 @@ def standard_cell(checksum: str) -> str:
 def is_look(cell: str) -> bool:
     """Whether a cell holds what a table is made of: no input, no selection, no standard model's outputs."""
     return cell not in (INPUT, SAMPLING, SELECTION, SELECTION_BALLOTS) and not cell.startswith("standard ")
+
+
+def is_of_image(cell: str) -> bool:
+    """Whether a cell is one of those that `cells_of` gives."""
+    return cell in (INPUT, SAMPLING, SELECTION, SELECTION_BALLOTS) or cell.startswith(
+        (VOTES, SCORES, BALLOTS)
+    )
+
+
+def _blocks(store: Store, images: IntArray) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the rows that a store holds of sampled images (k,), those of a block of images at a time."""
+    cells, ordered = [cell for cell in store.cells() if is_of_image(cell)], np.sort(images)
+    for begin in range(0, len(ordered), _BLOCK):
+        block = ordered[begin : begin + _BLOCK].tolist()
+        wanted, given = set(block), (block[0], block[-1])
+        rows = [
+            (cell, *row)
+            for cell in cells
+            for row in store._rows(_BETWEEN, (cell, *given))
+            if row[0] in wanted
+        ]
+        if rows:
+            yield rows
 
 
 def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:

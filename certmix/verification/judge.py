@@ -21,8 +21,8 @@ from certmix.certification.request import Row as Asked
 from certmix.data import spread
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of
-from certmix.runs import ImageRecord
 from certmix.runs.folder import DESCRIPTION
+from certmix.runs.records import Answers, Records
 from certmix.runs.sources import Sources, absolute, load_data
 from certmix.text import floor_digits
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
@@ -82,16 +82,16 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
     """Return what the numbers of finished images give; a sampled run has labels (m,) of its own."""
     request = run.request
     if isinstance(request, CertifyRequest):
-        records = [run.images[i] for i in wanted if i in run.images]
-        for record in records:
-            for fault in impossible(record, request, run.classes):
-                raise NothingFollowsError("counts", record.index, f"image {record.index}: {fault}")
-        while records:
+        records = run.records.of_images(wanted)
+        for row, fault in impossible(records, request, run.classes):
+            index = int(records.indices[row])
+            raise NothingFollowsError("counts", index, f"image {index}: {fault}")
+        while len(records):
             derived = plain.derive(records, request)
-            waiting = next(iter(derived.values())).waiting.tolist()
-            if not any(waiting):
+            waiting = next(iter(derived.values())).waiting
+            if not waiting.any():
                 return _sampled(run, request, records, derived)
-            records = [record for record, waits in zip(records, waiting, strict=True) if not waits]
+            records = records.take(np.flatnonzero(~waiting))
     elif labels is not None:
         known = run.proved_images
         ready = [index in known for index in wanted]
@@ -101,28 +101,24 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
 
 
 def _sampled(
-    run: Run, request: CertifyRequest, records: list[ImageRecord], behind: dict[float, plain.Derived]
+    run: Run, request: CertifyRequest, records: Records, behind: dict[float, plain.Derived]
 ) -> Derived:
-    indices, labels = (
-        np.array([getattr(record, name) for record in records], np.int64) for name in ("index", "label")
-    )
+    indices, labels = records.indices, records.labels
     derived = next(iter(behind.values()))
     right: dict[str, NDArray[np.bool_]] = {}
     faults: Faults = []
     for row in reversed(request.rows()):
         if row.classifier != "robust" and row.classifier not in right:
-            h = np.stack([plain.shares_behind(record, row.gate) for record in records])
-            right |= _right(run, indices, h, labels, row)
+            right |= _right(run, indices, plain.shares_behind(records, row.gate), labels, row)
     found = evaluate(records, run.standard, request, len(records))
     if len(found.records) < len(records):
         kept = {record.index for record in found.records}
         lacking = [i for i in indices.tolist() if i not in kept]
         raise NothingFollowsError("records", lacking[0], f"image {lacking[0]} has its samples, but no row")
     sure, own = derived.established(), found.radii[0].status != Status.ABSTAIN
-    for record, plainly, told in zip(records, sure.tolist(), own.tolist(), strict=True):
-        if plainly != told:
-            text = f"image {record.index} is {'' if told else 'not '}established, its counts say otherwise"
-            faults.append((record.index, text))
+    for place in np.flatnonzero(sure != own).tolist():
+        told = f"is {'' if own[place] else 'not '}established, its counts say otherwise"
+        faults.append((int(indices[place]), f"image {indices[place]} {told}"))
     summary, abstained = found.summary, int(np.sum(~sure & (derived.samples > 0)))
     drawn = "mean samples", summary.mean_samples, float(derived.samples.mean())
     for what, said, value in (("abstained", summary.abstained, abstained), drawn):
@@ -195,8 +191,8 @@ def _right(
 ) -> dict[str, NDArray[np.bool_]]:
     """Which images the classifiers of a row get right; only h is known without g's outputs."""
     right = {"robust": (h.argmax(1) == labels) & (h.max(1) > 0)} if row.classifier != "gated" else {}
-    if run.standard_checksum is not None and all(index in run.standard for index in indices.tolist()):
-        g = np.stack([run.standard[index] for index in indices.tolist()])
+    g = Answers.of(run.standard).rows(indices)
+    if run.standard_checksum is not None and g is not None:
         g = _softmax(g) if softmax else g
         mixed = (1 - row.alpha) * plain.sharpened(g, row.temperature) + row.alpha * h
         name = "mixed" if row.classifier == "robust" else row.classifier
@@ -211,7 +207,7 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
     names = [name for name in FIGURES if sampled or name != "records"]
     if data is None and not sampled:
         return [unchecked(name, "the data set cannot be loaded") for name in ("images", *names)]
-    wanted, labels = sorted(run.images), None
+    wanted, labels = run.records.indices.tolist(), None
     if data is not None:
         positions = spread(len(data), run.request.images)
         wanted, labels = data.indices[positions].tolist(), data.labels[positions]
@@ -234,9 +230,9 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
         if sampled and row.table.clean_accuracy != share:
             told = f"{where}: clean accuracy {row.table.clean_accuracy}, the outputs give {share}"
             every["clean accuracy"].append((None, told))
-        radii = row.own.tolist(), row.plain.tolist()
-        for index, own, plainly in zip(found.indices.tolist(), *radii, strict=True):
-            if fault_of := radius_fault(own, plainly, found.scale):
+        for place in np.flatnonzero(_apart(row.own, row.plain, found.scale)).tolist():
+            if fault_of := radius_fault(float(row.own[place]), float(row.plain[place]), found.scale):
+                index = int(found.indices[place])
                 every["radii"].append((index, f"image {index}, {where}: {fault_of}"))
         counted = np.where(row.correct, row.plain, 0.0)
         for check, text in figure_faults(row.table, counted, run.request.radii, found.scale):
@@ -249,6 +245,12 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
         text = f"partial: {ready:,} of {many} images; finish or merge the run, all rows that are there"
         there = unchecked("images", f"{text} were derived")
     return [there, *(judged(name, every[name], FIGURES[name]) for name in names)]
+
+
+def _apart(own: FloatArray, plainly: FloatArray, scale: float) -> NDArray[np.bool_]:
+    """Return of which images (m,) two radii differ, but for most rounding: those that may be faults."""
+    with np.errstate(invalid="ignore"):  # of two that are infinite
+        return ~(np.abs(own - plainly) <= 0.5 * SLACK * scale) & (own != plainly)
 
 
 def radius_fault(own: float, plainly: float, scale: float) -> str | None:

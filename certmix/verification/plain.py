@@ -7,7 +7,7 @@ than their own error, see `SLACK`.  Scores are in steps of 2^-16.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache, partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from certmix.certification.stopping import Rule, Standing
 from certmix.errors import RunError
 from certmix.radii import CERTIFICATES
 from certmix.runs import ImageRecord
+from certmix.runs.records import Look, Records, pieces
 from certmix.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -397,9 +398,10 @@ class Derived(NamedTuple):
         if self.layers:
             found = [layers_radius(image, sigma, alpha, slack) for image in self.layers]
         else:
-            pairs = zip(self.p.tolist(), self.q.tolist(), strict=True)
+            pairs = list(zip(self.p.tolist(), self.q.tolist(), strict=True))
             radius = CERTIFICATES[certificate].plain or RADII[certificate]
-            found = [radius(p, q, sigma, alpha, slack) for p, q in pairs]
+            known = {pair: radius(*pair, sigma, alpha, slack) for pair in set(pairs)}  # many are alike
+            found = [known[pair] for pair in pairs]
         return np.maximum(0.0, np.array(found) - self.lost)
 
     def established(self) -> NDArray[np.bool_]:
@@ -423,12 +425,14 @@ def votes_behind(codes: IntArray, counts: IntArray, classes: int, gate: float) -
     return np.array(found, np.int64)
 
 
-def shares_behind(record: ImageRecord, gate: float) -> FloatArray:
-    """Return the shares (c,) of the selection samples' votes behind a gate."""
-    votes, ballots = record.selection, record.selection_ballots
-    if gate and ballots is not None:
-        return votes_behind(ballots.codes, ballots.counts, len(votes), gate)[:-1] / ballots.counts.sum()
-    return np.asarray(votes / votes.sum(), np.float64)
+def shares_behind(records: Records, gate: float) -> FloatArray:
+    """Return the shares (m, c) of the selection samples' votes behind a gate."""
+    votes = records.selection
+    if gate and records.chosen is not None:
+        cast = [records.chosen[row] for row in range(len(records))]
+        behind = [votes_behind(one.codes, one.counts, votes.shape[1], gate) for one in cast]
+        return np.array([one[:-1] / one.sum() for one in behind], np.float64)
+    return np.asarray(votes / votes.sum(1, keepdims=True), np.float64)
 
 
 def sharpened(probabilities: FloatArray, temperature: float) -> FloatArray:
@@ -443,84 +447,111 @@ def sharpened(probabilities: FloatArray, temperature: float) -> FloatArray:
     return np.array(rows, np.float64) if temperature != 1 else probabilities
 
 
-def _behind(record: ImageRecord, request: CertifyRequest, gate: float) -> tuple[int, Mapping[int, Any]]:
-    """Return the class that the selection chose behind a gate, -1 for none, and what bounds come from."""
-    chosen = record.selection
+class _Seen(NamedTuple):
+    """Behind one gate: the classes (m,) that selections chose, -1 for none, and what bounds come from."""
+
+    selected: IntArray
+    looks: Mapping[int, Look]
+    gate: float
+    classes: int
+
+    def of(self, samples: int, rows: IntArray) -> Any:
+        """Return votes (k, c) or (k, c + 1), or a list of statistics, of images that have this look."""
+        found = self.looks[samples].of(rows)
+        if not self.gate:
+            return found
+        return np.array([votes_behind(one.codes, one.counts, self.classes, self.gate) for one in found])
+
+
+def _behind(records: Records, request: CertifyRequest, gate: float) -> _Seen:
+    chosen, classes = records.selection, records.selection.shape[1]
     if gate == 0:
-        return int(np.argmax(chosen)), evidence(record, request)
-    ballots, classes = record.selection_ballots, len(chosen)
-    if ballots is None:
-        raise RunError(f"image {record.index} has no ballots, from which votes behind a gate are counted")
-    votes = votes_behind(ballots.codes, ballots.counts, classes, gate)[:-1]
-    cast = {n: votes_behind(one.codes, one.counts, classes, gate) for n, one in record.ballots.items()}
-    return int(np.argmax(votes)) if votes.any() else -1, cast
+        looks = records.votes if request.scores == "hard" else records.scores
+        return _Seen(chosen.argmax(1), looks, gate, classes)
+    if records.chosen is None:
+        told = "has no ballots, from which votes behind a gate are counted"
+        raise RunError(f"image {records.indices[0]} {told}")
+    shares = shares_behind(records, gate)
+    selected = np.where(shares.any(1), shares.argmax(1), -1)
+    return _Seen(selected, records.ballots, gate, classes)
 
 
-def derive(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[float, Derived]:
+def derive(records: Iterable[ImageRecord], request: CertifyRequest) -> dict[float, Derived]:
     """Return the bounds that stored counts give behind each gate of a request: the best of all looks due.
 
     Where sampling stops by itself, the run's own rule says at which look, from the plain bounds: any rule
     would do, since all looks' bounds hold together.
     """
-    images, fixed = len(records), request.goal == "fixed"
-    rule, hard = None if fixed else Rule(request), request.scores == "hard"
-    labels, samples = np.array([record.label for record in records]), np.zeros(images, np.int64)
+    records, fixed = Records.of(records), request.goal == "fixed"
+    rule, images = None if fixed else Rule(request), len(records)
+    labels, samples = records.labels, np.zeros(images, np.int64)
     # Every mean under the drawn noise is within eps of that under the Gaussian.
-    eps, lost = (np.array([getattr(r, name) for r in records]) for name in ("noise_error", "lost"))
-    seen = {gate: [_behind(record, request, gate) for record in records] for gate in request.gates}
-    chosen = {gate: np.array([y for y, _ in some], np.int64) for gate, some in seen.items()}
+    eps, lost = records.noise_error, records.lost
+    seen = {gate: _behind(records, request, gate) for gate in request.gates}
     p, q = ({gate: np.full(images, value) for gate in seen} for value in (0.0, 1.0))
-    waiting = np.any([fixed | (selected == labels) for selected in chosen.values()], axis=0)
-    layers: tuple[PlainLayers, ...] = ()
+    waiting = np.any([fixed | (one.selected == labels) for one in seen.values()], axis=0)
+    layers = list[PlainLayers]()
     first = next(iter(seen.values()))
     for number, n in enumerate([request.samples] if fixed else looks(request.samples)):
-        rows = np.array([i for i in np.flatnonzero(waiting).tolist() if n in first[i][1]], np.int64)
+        look = first.looks.get(n)
+        rows = look.rows[waiting[look.rows]] if look is not None else np.zeros(0, np.int64)
         if not len(rows):
             break
-        samples[rows], more = n, np.zeros(len(rows), bool)
-        for k, (gate, some) in enumerate(seen.items()):
-            found, bound = (
-                [(some[i][0], some[i][1][n]) for i in rows.tolist()],
-                BOUNDS[request.bound_at(gate)],
-            )
-            delta = request.failure_probability * (1.0 if fixed or bound.time_uniform else share(number))
-            pairs = [(0.0, 1.0)] * len(rows)
-            if bound.distribution:
-                every = zip(found, eps.tolist(), strict=True) if len(rows) == images else ()
-                layers = tuple(bound_layers(one, delta, e) for (_, one), e in every)
-            elif hard:
-                table = GATED_BOUNDS if gate else VOTE_BOUNDS
-                # The first is of a bound that somebody has added.
-                given = partial(bound.plain, gated=True) if bound.plain and gate else bound.plain
-                own = given or table[request.bound]
-                pairs = [own(votes, y, delta) if y >= 0 else (0.0, 1.0) for y, votes in found]
-            else:
-                own = bound.plain or SCORE_BOUNDS[request.bound]
-                pairs = [own(one, delta) for _, one in found]
-            p[gate][rows] = np.maximum(p[gate][rows], [pair[0] for pair in pairs])
-            q[gate][rows] = np.minimum(q[gate][rows], [pair[1] for pair in pairs])
-            if rule is not None and number + 1 < len(rule.looks):
-                at = _standing(found, number, hard, gate > 0)
-                goes_on = rule.parts[k].goes_on(number, at, p[gate][rows], q[gate][rows])
-                more |= goes_on & (chosen[gate][rows] == labels[rows])
-        waiting[rows] = more
+        samples[rows], waiting[rows] = n, False
+        for some in pieces(rows, records.selection.shape[1]):
+            for k, (gate, one) in enumerate(seen.items()):
+                chosen, found = one.selected[some], one.of(n, some)
+                bound = BOUNDS[request.bound_at(gate)]
+                delta = request.failure_probability * (1.0 if fixed or bound.time_uniform else share(number))
+                if bound.distribution:
+                    each = zip(found, eps[some].tolist(), strict=True) if len(rows) == images else ()
+                    layers += [bound_layers(kept, delta, e) for kept, e in each]
+                    continue
+                pairs = _pairs(found, chosen, request, delta, gate)
+                p[gate][some] = np.maximum(p[gate][some], pairs[0])
+                q[gate][some] = np.minimum(q[gate][some], pairs[1])
+                if rule is not None and number + 1 < len(rule.looks):
+                    at = _standing(found, chosen, number, gate > 0)
+                    goes_on = rule.parts[k].goes_on(number, at, p[gate][some], q[gate][some])
+                    waiting[some] |= goes_on & (chosen == labels[some])
     return {
         gate: Derived(
-            chosen[gate], np.maximum(p[gate] - eps, 0.0), np.minimum(q[gate] + eps, 1.0), layers, samples,
-            waiting, lost,
+            one.selected, np.maximum(p[gate] - eps, 0.0), np.minimum(q[gate] + eps, 1.0), tuple(layers),
+            samples, waiting, lost,
         )
-        for gate in seen
+        for gate, one in seen.items()
     }  # fmt: skip
 
 
-def _standing(found: Sequence[tuple[int, Any]], number: int, hard: bool, gated: bool) -> Standing:
-    """Return the means that the stopping rule looks at."""
-    if hard:
-        mean = np.array([votes[y] / votes.sum() if y >= 0 else 0.0 for y, votes in found])
-        rival = [np.delete(votes[:-1] if gated else votes, y).max() / votes.sum() for y, votes in found]
-        spread = np.full(len(found), np.nan)
+def _pairs(
+    found: Any, chosen: IntArray, request: CertifyRequest, delta: float, gate: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return p and q (k,) of what images gave, from the formula of the request's bound."""
+    bound, every = BOUNDS[request.bound_at(gate)], zip(found, chosen.tolist(), strict=True)
+    if request.scores == "hard":
+        table = GATED_BOUNDS if gate else VOTE_BOUNDS
+        # The first is of a bound that somebody has added.
+        given = partial(bound.plain, gated=True) if bound.plain and gate else bound.plain
+        own = given or table[request.bound]
+        pairs = [own(votes, y, delta) if y >= 0 else (0.0, 1.0) for votes, y in every]
     else:
-        mean = np.array([one.totals[y] / (one.samples * STEPS) for y, one in found])
-        square = np.array([one.squares[y] / (one.samples * STEPS**2) for y, one in found])
-        rival, spread = (1 - mean).tolist(), np.sqrt(np.maximum(square - mean**2, 1e-6))
-    return Standing(np.full(len(found), number), mean, spread, np.array(rival))
+        own = bound.plain or SCORE_BOUNDS[request.bound]
+        pairs = [own(one, delta) for one, _ in every]
+    p, q = np.array(pairs, np.float64).T
+    return p, q
+
+
+def _standing(found: Any, chosen: IntArray, number: int, gated: bool) -> Standing:
+    """Return the means that the stopping rule looks at."""
+    if isinstance(found, np.ndarray):
+        rows, total = np.arange(len(found)), found.sum(1)
+        mean = np.where(chosen >= 0, found[rows, chosen] / total, 0.0)
+        others = found[:, :-1].copy() if gated else found.copy()
+        others[rows, chosen] = -1
+        rival, spread = others.max(1) / total, np.full(len(found), np.nan)
+    else:
+        pairs = list(zip(found, chosen.tolist(), strict=True))
+        mean = np.array([one.totals[y] / (one.samples * STEPS) for one, y in pairs])
+        square = np.array([one.squares[y] / (one.samples * STEPS**2) for one, y in pairs])
+        rival, spread = 1 - mean, np.sqrt(np.maximum(square - mean**2, 1e-6))
+    return Standing(np.full(len(found), number), mean, spread, rival)

@@ -21,6 +21,7 @@ from certmix.models.spec import LoadedModel
 from certmix.runs import Identity, Store, StudyIdentity, read_run
 from certmix.runs.behaviour import differs, logits_key, told_changes
 from certmix.runs.folder import NOISE_VERSION
+from certmix.runs.records import Answers, Records, having, places_of
 from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
 from certmix.sampling.grid import Grid
@@ -211,15 +212,17 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
     if isinstance(request, CertifyRequest):
         *inputs, noise = _check_images(run, request, data)
         # Selection and estimation samples have different keys, and no sample's number leaves its 32 bits.
-        most = max((record.drawn for record in run.images.values()), default=0)
-        some = next(iter(run.images), 0)
+        most = max((look for look, held in run.records.votes.items() if len(held.rows)), default=0)
+        some = int(run.records.indices[0]) if len(run.records) else 0
         keys = {NoiseKey(request.seed, some, stream).words for stream in STREAMS}
         shared = len(keys) < len(STREAMS) or max(most, request.selection_samples) > 2**32
         twice: Faults = [(some, f"image {some}: selection and estimation share noise")] * shared
+        answers = Answers.of(run.standard)
+        table = answers.vectors if len(answers) else np.zeros((0, run.classes))
+        good = (table >= 0).all(1) & (np.abs(table.sum(1) - 1) <= SLACK)
         odd: Faults = [
             (index, f"image {index}: outputs of the standard model are not probabilities")
-            for index, values in run.standard.items()
-            if not (values.min() >= 0 and abs(values.sum() - 1) <= SLACK)
+            for index in answers.indices[~good].tolist()
         ]
         return [
             *inputs, _check_design(run, request),
@@ -239,7 +242,8 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
 
 def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> Iterator[CheckResult]:
     """Is every image what the data set holds?  Can its counts have come about, at the looks?"""
-    stored, many = run.description.get("noise"), f"{len(run.images):,}"
+    records = run.records
+    stored, many = run.description.get("noise"), f"{len(records):,}"
     coordinates: Any = stored.get("coordinates") if isinstance(stored, dict) else None
     eps = noise_error(request.sigma, coordinates) if is_whole(coordinates) else 0.0
     grid, averaged = Grid.of(request.sigma), BOUNDS[request.bound].averaged
@@ -254,39 +258,35 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
     }
     faults: dict[str, Faults] = {check: [] for check in good}
 
-    def wrong(check: str, text: str) -> None:
-        faults[check].append((index, f"image {index}{text}"))
+    def wrong(check: str, row: int, text: str) -> None:
+        faults[check].append((index := int(records.indices[row]), f"image {index}{text}"))
 
-    places = {int(index): place for place, index in enumerate(data.indices)} if data is not None else {}
-    for index, record in run.images.items():
-        for fault in impossible(record, request, run.classes):
-            wrong("counts", f": {fault}")
-        # At the looks of the schedule and, with a fixed size, at that size; none left out.
-        found, due = set(record.estimation), set(plain.looks(record.drawn))
-        if extra := sorted(found - due - {fixed}):
-            wrong("look schedule", f" was looked at after {extra[0]} samples, which is no look")
-        elif due - found:
-            wrong("look schedule", f" lacks its look at {min(due - found)} samples")
-        # Bounds must give away the noise's distance from the Gaussian, radii the image's from the grid.
-        if not record.noise_error >= eps or record.places < 1:
-            wrong("noise", f": its bounds allow for {record.noise_error:g}, the noise's error is {eps:g}")
-        if record.places > 1 and not averaged:
-            told = f"bound {request.bound} does not hold over {record.places} places of a batch"
-            wrong("noise", f": {told}")
-        if data is None:
+    for row, fault in impossible(records, request, run.classes):
+        wrong("counts", row, f": {fault}")
+    for row, text in _off_schedule(records, fixed):
+        wrong("look schedule", row, text)
+    # Bounds must give away the noise's distance from the Gaussian, radii the image's from the grid.
+    error, batch = records.noise_error, records.places
+    for row in np.flatnonzero(~(error >= eps) | (batch < 1)).tolist():
+        wrong("noise", row, f": its bounds allow for {error[row]:g}, the noise's error is {eps:g}")
+    for row in np.flatnonzero((batch > 1) & (not averaged)).tolist():
+        told = f"bound {request.bound} does not hold over {batch[row]} places of a batch"
+        wrong("noise", row, f": {told}")
+    places = [] if data is None else places_of(np.asarray(data.indices), records.indices).tolist()
+    for row, place in enumerate(places):
+        assert data is not None
+        if place < 0:
+            wrong("labels", row, " is stored, but not in the data set")
             continue
-        if index not in places:
-            wrong("labels", " is stored, but not in the data set")
-            continue
-        label, values = data.labels[places[index]], np.ascontiguousarray(data.read(places[index]))
-        if label != record.label:
-            wrong("labels", f" has label {label}, the run says {record.label}")
-        if digest_of(values.tobytes()) != record.input_checksum:
-            wrong("input checksums", " is not what the run stored a checksum of")
+        label, values = data.labels[place], np.ascontiguousarray(data.read(place))
+        if label != records.labels[row]:
+            wrong("labels", row, f" has label {label}, the run says {records.labels[row]}")
+        if digest_of(values.tobytes()) != records.checksum_of(row):
+            wrong("input checksums", row, " is not what the run stored a checksum of")
         if values.size != coordinates:
-            wrong("noise", f" has {values.size:,} values, run.json says otherwise")
-        elif not record.lost >= (lost := grid.nearest(values).lost) * (1 - 1e-9):
-            wrong("noise", f" is {lost:g} from the grid, its radii lose {record.lost:g}")
+            wrong("noise", row, f" has {values.size:,} values, run.json says otherwise")
+        elif not records.lost[row] >= (lost := grid.nearest(values).lost) * (1 - 1e-9):
+            wrong("noise", row, f" is {lost:g} from the grid, its radii lose {records.lost[row]:g}")
     for check, text in good.items():
         if data is None and check in ("labels", "input checksums"):
             yield unchecked(check, "the data set cannot be loaded")
@@ -294,6 +294,24 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
             yield CheckResult(check, Outcome.FAILS, "run.json does not say which noise was drawn")
         else:
             yield judged(check, faults[check], text)
+
+
+def _off_schedule(records: Records, fixed: int) -> Iterator[tuple[int, str]]:
+    """Yield (row, what is wrong) of images that were looked at elsewhere than at the schedule's looks, to the
+    last of theirs, and at the fixed size; or not at one of them."""
+    due = plain.looks(max(records.votes, default=0))
+    extra, lacking = (np.zeros(len(records), np.int64) for _ in range(2))
+    for n in sorted({*due, *records.votes}, reverse=True):
+        has = having(records.votes, n, len(records))
+        if n in due:
+            lacking[(records.drawn >= n) & ~has] = n
+        elif n != fixed:
+            extra[has] = n
+    for row in np.flatnonzero(extra + lacking).tolist():
+        if extra[row]:
+            yield row, f" was looked at after {extra[row]} samples, which is no look"
+        else:
+            yield row, f" lacks its look at {lacking[row]} samples"
 
 
 def _check_design(run: Run, request: CertifyRequest) -> CheckResult:

@@ -22,6 +22,7 @@ from certmix.certification.request import CertifyRequest, DeterministicRequest, 
 from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.runs import ImageRecord
+from certmix.runs.records import Records
 from certmix.sampling import Sampler, looks, resolve_device
 from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.devices import full_float32
@@ -99,8 +100,8 @@ def resample(
     if lacking or data is None or robust is None:
         return [unchecked(check, " ".join(lacking) or "no robust model is named") for check in checks]
     if isinstance(request, CertifyRequest):
-        records = stored.images.values()
-        weights = weights_of([r for r in records if not any(impossible(r, request, stored.classes))], request)
+        bad = [row for row, _ in impossible(stored.records, request, stored.classes)]
+        weights = weights_of(stored.records.take(np.delete(np.arange(len(stored.records)), bad)), request)
     else:
         weights = dict.fromkeys(stored.proved_images, 1.0)
     places = {int(index): place for place, index in enumerate(data.indices)}
@@ -171,7 +172,7 @@ def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[
     if not records:
         return {}
     derived, columns = plain.derive(records, request), np.array([0.0, *request.radii])
-    labels, distance = np.array([record.label for record in records]), np.full(len(records), request.sigma)
+    labels, distance = Records.of(records).labels, np.full(len(records), request.sigma)
     for row in request.rows():
         behind = derived[row.gate]
         found = behind.radii(row.certificate, request.sigma, row.alpha)
@@ -179,7 +180,7 @@ def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[
         above = np.where((radii > 0) & (radii >= columns), radii - columns, request.sigma)
         distance = np.minimum(distance, above.min(1))
     weights = 1 / (distance / request.sigma + 0.25)
-    return dict(zip((record.index for record in records), weights.tolist(), strict=True))
+    return dict(zip(Records.of(records).indices.tolist(), weights.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ def measured(
 def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
     """Return the checks of a sampled run."""
     run, soft = again.run, request.scores == "soft"
-    records = [run.images[index] for index in again.places]
+    records = run.records.of_images(list(again.places))
     unit = max(1, *(record.places for record in records))
     # Where h is the average over the places of a batch, samples are drawn in such batches.
     size = unit if unit > 1 else run.description.get("batch_size")

@@ -20,9 +20,11 @@ from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
+from certmix.runs.records import Look, Records, having, pieces, places_of
 from certmix.runs.settings import settings
 from certmix.runs.sources import Sources, load_data
-from certmix.types import Dataset, FloatArray
+from certmix.sampling.ballots import LEVELS
+from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification.plain import STEPS
 
 ROLES = ("robust", "standard")
@@ -32,7 +34,7 @@ ROLES = ("robust", "standard")
 class Run:
     """A run of ``certmix certify`` as it lies on disk.
 
-    ``images`` are the records of a sampled run, ``cells`` the numbers of one without samples, by index;
+    ``records`` are the images of a sampled run, ``cells`` the numbers of one without samples, by index;
     ``standard`` outputs (c,) of the standard model, probabilities or, without samples, logits.
     """
 
@@ -40,7 +42,7 @@ class Run:
     description: dict[str, Any]
     request: CertifyRequest | DeterministicRequest
     classes: int
-    images: dict[int, ImageRecord] = field(default_factory=dict)
+    records: Records = field(default_factory=lambda: Records.of(()))
     cells: dict[str, dict[int, FloatArray]] = field(default_factory=dict)
     standard: Mapping[int, FloatArray] = field(default_factory=dict)
     meta: dict[str, str] = field(default_factory=dict)
@@ -103,7 +105,7 @@ def load(folder: Path) -> Run:
         if fixed is not None and not (fixed.isdecimal() and 0 < len(fixed) < 19):
             raise RunError(f"{folder}: fixed_samples = {fixed!r} in the database: restore it")
         standard = {} if checksum is None else store.standard(checksum)
-        return replace(run, images=store.images(ballots=True), standard=standard, meta=meta)
+        return replace(run, records=store.records(ballots=True), standard=standard, meta=meta)
 
 
 def opened(folder: Path, classes: int | None = None) -> Store:
@@ -119,35 +121,86 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def impossible(record: ImageRecord, request: CertifyRequest, classes: int) -> Iterator[str]:
-    """Say in what way an image's counts cannot have come about: they add up, and grow from look to look."""
-    if not 0 <= record.label < classes:
-        yield f"label {record.label} of {classes} classes"
-    soft = request.scores == "soft"
+def impossible(records: Records, request: CertifyRequest, classes: int) -> list[tuple[int, str]]:
+    """Return (row, in what way its counts cannot be): they add up, and grow from look to look."""
+    found, soft = list[tuple[int, str]](), request.scores == "soft"
     unit = STEPS if soft else 1
     # Every soft score is rounded by a step at most, and a row adds up to 1 within 2^-20.
     rounding = request.selection_samples * (classes + 1) if soft else 0
-    total = int(record.selection.sum())
-    if record.selection.min() < 0 or abs(total - request.selection_samples * unit) > rounding:
-        yield (f"selection adds up to {total / unit:g}, {request.selection_samples} samples were asked for")
-    votes = dict(sorted(record.estimation.items()))
-    for n, counts in votes.items():
-        if n < 1 or counts.min() < 0 or int(counts.sum()) != n:
-            yield f"votes of {n} samples add up to {counts.sum()}, the least is {counts.min()}"
-    for (before, fewer), (after, more) in pairwise(votes.items()):
-        if np.any(more < fewer):
-            yield f"a class has fewer votes after {after} samples than after {before}"
-    if not soft:
-        if record.scores:
-            yield "soft scores in a run of votes"
-        if fault := record.ballots_fault():
-            yield fault
-        for (_, cast), (after, then) in pairwise(sorted(record.ballots.items())):
-            there = dict(zip(then.codes.tolist(), then.counts.tolist(), strict=True))
-            pairs = zip(cast.codes.tolist(), cast.counts.tolist(), strict=True)
-            if any(there.get(code, 0) < number for code, number in pairs):
-                yield f"a ballot was cast less often after {after} samples than before"
-        return
+    labels, selection = records.labels, records.selection
+    for row in np.flatnonzero((labels < 0) | (labels >= classes)).tolist():
+        found.append((row, f"label {labels[row]} of {classes} classes"))
+    total, asked = selection.sum(1), request.selection_samples
+    off = (selection.min(1) < 0) | (np.abs(total - asked * unit) > rounding)
+    for row in np.flatnonzero(off).tolist():
+        found.append((row, f"selection adds up to {total[row] / unit:g}, {asked} samples were asked for"))
+    for n, look in sorted(records.votes.items()):
+        for part in pieces(look.rows, classes):
+            votes = look.of(part)
+            least, drawn = votes.min(1), votes.sum(1)
+            for at in np.flatnonzero((n < 1) | (least < 0) | (drawn != n)).tolist():
+                text = f"votes of {n} samples add up to {drawn[at]}, the least is {least[at]}"
+                found.append((int(part[at]), text))
+    for before, after, rows in _in_turn(records.votes, len(records)):
+        for part in pieces(rows, classes):
+            fewer, more = records.votes[before].of(part), records.votes[after].of(part)
+            text = f"a class has fewer votes after {after} samples than after {before}"
+            found += [(row, text) for row in part[(more < fewer).any(1)].tolist()]
+    if soft:
+        for row, record in enumerate(records):
+            found += [(row, text) for text in _scores_faults(record)]
+    else:
+        scored = {row for look in records.scores.values() for row in look.rows.tolist()}
+        found += [(row, "soft scores in a run of votes") for row in scored]
+        found += _ballots_faults(records, classes)
+    return sorted(found, key=lambda fault: fault[0])
+
+
+def _in_turn(looks: Mapping[int, Look], images: int) -> Iterator[tuple[int, int, IntArray]]:
+    """Yield two numbers of samples, and the rows of images (m,) whose looks these are, one after another."""
+    latest = np.full(images, -1)
+    for after, look in sorted(looks.items()):
+        for before in np.unique(latest[look.rows]).tolist():
+            if before >= 0:
+                yield before, after, look.rows[latest[look.rows] == before]
+        latest[look.rows] = after
+
+
+def _ballots_faults(records: Records, classes: int) -> Iterator[tuple[int, str]]:
+    """Yield of which images ballots lack, are not those of the votes, or were cast less often later."""
+    images, chosen, every = len(records), records.chosen, np.arange(len(records))
+    lacking, others = np.full(images, chosen is None), np.zeros(images, bool)
+    for n in {*records.votes, *records.ballots}:
+        lacking |= having(records.votes, n, images) != having(records.ballots, n, images)
+    for row in np.flatnonzero(lacking).tolist():
+        yield row, "there are no ballots, from which votes behind a gate are counted"
+    pairs = [(look, records.ballots[n]) for n, look in records.votes.items() if n in records.ballots]
+    if chosen is not None:
+        pairs.append((Look(every, every, records.selection), Look(every, every, chosen)))
+    for votes, ballots in pairs:
+        for part in pieces(votes.rows[~lacking[votes.rows]], classes * LEVELS):
+            (keys, cast), counted = _keyed(ballots, part, classes), np.zeros(len(part) * classes, np.int64)
+            np.add.at(counted, keys // LEVELS, cast)
+            others[part] |= (counted.reshape(-1, classes) != votes.of(part)).any(1)
+    for row in np.flatnonzero(others).tolist():
+        yield row, "its ballots are not those of its votes"
+    for before, after, rows in _in_turn(records.ballots, images):
+        for part in pieces(rows, classes * LEVELS):
+            earlier, later = (_keyed(records.ballots[n], part, classes) for n in (before, after))
+            at = places_of(later[0], earlier[0])
+            fewer = (at < 0) | (later[1][at] < earlier[1])
+            for row in part[np.unique(earlier[0][fewer] // (classes * LEVELS))].tolist():
+                yield row, f"a ballot was cast less often after {after} samples than before"
+
+
+def _keyed(look: Look, rows: IntArray, classes: int) -> tuple[IntArray, IntArray]:
+    """Return a number for each image (its place among the rows) and code, and how many cast that ballot."""
+    cast = look.kept.take(look.at[np.searchsorted(look.rows, rows)])
+    owner = np.repeat(np.arange(len(rows)), np.diff(cast.ends))
+    return owner * (classes * LEVELS) + cast.codes, cast.counts
+
+
+def _scores_faults(record: ImageRecord) -> Iterator[str]:
     kept = dict(sorted(record.scores.items()))
     if set(kept) != {0, *record.estimation}:
         yield f"scores after {sorted(kept)} samples, votes after {sorted(record.estimation)}"

@@ -4,13 +4,14 @@ import hashlib
 import logging
 import re
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from msgspec.structs import replace
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from certmix.errors import ModelError, ParameterError
@@ -335,7 +336,33 @@ def test_weights_that_do_not_fit_name_three_keys_at_most(nets, tmp_path):
     assert "1 of another shape (out.weight (7, 12) for (5, 12))" in text
 
 
+def _claiming(path, kind):
+    """Write 1,000 numbers whose header claims 2^30."""
+    state, few, many = {"weight": torch.arange(1000.0)}, b"M\xe8\x03", b"J\0\0\0\x40"
+    if kind == "safetensors":
+        data = save(state).replace(b"[1000]", b"[1073741824]").replace(b"[0,4000]", b"[0,4294967296]")
+        path.write_bytes((len(data) - 4008).to_bytes(8, "little") + data[8:])
+        return
+    torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    if kind == "pickles":
+        path.write_bytes(path.read_bytes().replace(few, many))
+        return
+    with zipfile.ZipFile(path) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in held.items():
+            archive.writestr(name, data.replace(few, many) if name.endswith(".pkl") else data)
+
+
 BAD_WEIGHTS = {
+    **{
+        f"more-in-{kind}.{end}": (partial(_claiming, kind=kind), message)
+        for kind, end, message in [
+            ("zip", "pt", "does not match expected size"),
+            ("pickles", "pt", "wrong byte size"),
+            ("safetensors", "safetensors", "cannot be read .SafetensorError"),
+        ]
+    },
     "whole.pt": (partial(torch.save, {"model": nn.Linear(2, 2)}), r"refused \(it holds torch\.nn"),
     "none.pt": (partial(torch.save, {"epoch": 3}), "hold no state dict"),
     "list.pt": (partial(torch.save, [1, 2]), "hold no state dict"),

@@ -143,8 +143,10 @@ def test_two_images_that_were_swapped_are_caught(runs, tmp_path, kind):
 
 def test_images_near_a_column_are_chosen_more_often(runs):
     run = load(runs["sequential"])
-    weights = weights_of(list(run.images.values()), run.request)
-    assert set(weights) == set(run.images) and max(weights.values()) > 3 * min(weights.values())
+    weights = weights_of(run.records, run.request)
+    assert set(weights) == set(run.records.indices.tolist()) and max(weights.values()) > 3 * min(
+        weights.values()
+    )
     known = range(0, 4000, 10)
     near = dict.fromkeys(known[::2], 9.0)
     chosen = choose_images({**dict.fromkeys(known, 1.0), **near}, 40, 3)

@@ -214,7 +214,7 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         if certificate not in CERTIFICATES:
             told = f"certificate {certificate}: {folder} was sampled"
             raise ParameterError(f"{told}: use one of {', '.join(CERTIFICATES)}")
-        records = bound_records((run.images[index] for index in sorted(run.images)), own).records
+        records = bound_records(run.records, own).records
         # Of the run's own gate at the looks that its rule took, else at all: both are valid.
         every = request.gate not in (None, own.gate)
         gate = own.gate if request.gate is None else request.gate
