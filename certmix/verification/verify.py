@@ -62,9 +62,14 @@ class Stored(NamedTuple):
 
     @property
     def current(self) -> bool:
-        """Whether nothing needs to be done; a run that was killed before its tables wants these."""
-        published = (self.folder / "certified-accuracy.json").is_file()
-        return self.trusted and self.asked and published and not self.lacking and not self.unanswered
+        """Whether nothing needs to be done."""
+        whole = self.trusted and self.published and not self.lacking and not self.unanswered
+        return self.asked and whole
+
+    @property
+    def published(self) -> bool:
+        """Whether the run came to its table: one that was killed before wants it."""
+        return (self.folder / "certified-accuracy.json").is_file()
 
 
 class Plan(NamedTuple):
@@ -124,7 +129,7 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
 
     def rank(one: Stored) -> tuple[Any, ...]:
         """How well it serves: it is gone on with for the first three; with the same g, with few to come."""
-        begun = one.asked and not one.trusted
+        begun = one.asked and not (one.trusted and one.published)
         return one.current, one.folder == own, begun, one.same_models, -len(one.lacking), -one.unanswered
 
     best = max(found, key=rank)
