@@ -36,7 +36,7 @@ def softmax_margin_lower(differences: ArrayLike) -> FloatArray:
     References
     ----------
     Lemma 3.2 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the accuracy-robustness trade-off",
-    takes this margin; docs/propagation.md proves the formula.
+    takes this margin; docs/proofs-margins.md proves the formula.
 
     Examples
     --------

@@ -50,7 +50,7 @@ def constant_radius(
     ``r = log[ (1 - mu) / (e^(z_i - z_y) + mu sum_j e^(z_j - z_y)) ] / (s L)``,
 
     i the largest rival: never less than Theorem 3.5 with the softmax's own
-    factor.  docs/margin-certificates.md proves both.
+    factor.  docs/proofs-margins.md proves both.
 
     Parameters
     ----------

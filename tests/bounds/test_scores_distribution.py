@@ -173,7 +173,7 @@ def table():
     """Rows of the docs' table: (a, b, alpha), n or None for the limits, figures."""
     rows = []
     for line in DOCS.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"\| Beta\(([\d.]+), ([\d.]+)\), alpha ([\d.]+) \| (\S+) \|(.*)\|$", line)
+        match = re.match(r"\| Beta\(([\d.]+), ([\d.]+)\), \$\\alpha = ([\d.]+)\$ \| (\S+) \|(.*)\|$", line)
         if match:
             a, b, alpha, n, rest = match.groups()
             figures = [None if x.strip() == "" else float(x) for x in rest.split("|")]
