@@ -127,7 +127,7 @@ def make(folder: Path, count: int) -> None:
     small = folder / "small"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        certmix.certify(0.25, 0.76, output=small, images=SHARDS, samples=10_000, **sources)
+        certmix.certify(sigma=0.25, alpha=0.76, output=small, images=SHARDS, samples=10_000, **sources)
     columns = drawn(rng, inputs, labels, small)
     columns["standard"] = np.arange(count), g
     for k in range(SHARDS):

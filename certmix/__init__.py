@@ -10,7 +10,7 @@ from certmix.lazy import lazily
 
 _HOMES = {
     "CertifyResult": "certification.evaluate",
-    "CertmixWarning": "certification.run",
+    "CertmixWarning": "errors",
     "MixedClassifier": "models.mixture",
     "SmoothedClassifier": "models.smoothed",
     "SmoothedMixture": "models.smoothed",

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
 from certmix.certification.evaluate import CertifyResult as CertifyResult
-from certmix.certification.run import CertmixWarning as CertmixWarning
+from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier as SmoothedClassifier
 from certmix.models.smoothed import SmoothedMixture as SmoothedMixture
@@ -17,8 +17,8 @@ from certmix.radii import certify_radii as certify_radii
 from certmix.radii import exact_radius as exact_radius
 from certmix.radii import lipschitz_radius as lipschitz_radius
 from certmix.radii import smoothing_radius as smoothing_radius
-from certmix.types import Dataset
-from certmix.verification.asserting import Model
+from certmix.runs.cells import Progress
+from certmix.runs.sources import Data, Models
 
 __all__ = [
     "CertifyResult",
@@ -35,7 +35,8 @@ __all__ = [
 ]
 
 def assert_certified(
-    model: Model,
+    models: Models = None,
+    data: Data = None,
     *,
     radius: float,
     at_least: float,
@@ -44,10 +45,8 @@ def assert_certified(
     on: str = "lower-bound",
     runs: str | Path | None = None,
     certificate: str = "exact",
-    standard: Any = None,
     device: str = "auto",
     batch_size: int | None = None,
-    norm: str | None = None,
     images: Literal["all"] | int = 100,
     samples: int = 10000,
     selection_samples: int = 100,
@@ -64,33 +63,37 @@ def assert_certified(
     radii: float | Sequence[float] | None = None,
     seed: int = 0,
     precision: str = "auto",
+    norm: str | float | None = None,
     bound_method: str = "crown-ibp",
     max_radius: float | None = None,
     lipschitz_constant: float | None = None,
     constant_of: str = "logits",
-    data: Dataset | str | PathLike[str] = "cifar10-sample",
     split: str | PathLike[str] | None = None,
     input_range: tuple[float, float] | None = (0.0, 1.0),
     resize: int | None = None,
     crop: int | None = None,
+    standard: nn.Module | str | PathLike[str] | None = "cifar10-standard",
     standard_weights: str | PathLike[str] | None = None,
     standard_normalize: str | PathLike[str] | None = None,
     standard_files: str | Sequence[str] = (),
+    robust: nn.Module | str | PathLike[str] | None = None,
     robust_weights: str | PathLike[str] | None = None,
     robust_normalize: str | PathLike[str] | None = None,
     robust_files: str | Sequence[str] = (),
     run_code: bool = False,
 ) -> CertifyResult: ...
 def certify(
-    sigma: float | None,
-    alpha: float,
+    models: Models = None,
+    data: Data = None,
     *,
-    output: str | Path | None = None,
+    sigma: float | None = None,
+    alpha: float | None = None,
+    output: str | Path | bool | None = None,
     fresh: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
     compiled: bool | None = None,
-    progress: Callable[[Any], None] | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
     workers: int | None = 1,
     executor: Executor | None = None,
     shard: str | None = None,
@@ -116,7 +119,6 @@ def certify(
     max_radius: float | None = None,
     lipschitz_constant: float | None = None,
     constant_of: str = "logits",
-    data: Dataset | str | PathLike[str] = "cifar10-sample",
     split: str | PathLike[str] | None = None,
     input_range: tuple[float, float] | None = (0.0, 1.0),
     resize: int | None = None,

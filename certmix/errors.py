@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
-    "CertmixError", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError", "check_choice",
-    "describe", "one_line",
+    "CertmixError", "CertmixWarning", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError",
+    "check_choice", "describe", "one_line", "warn",
 ]  # fmt: skip
+
+
+class CertmixWarning(UserWarning):
+    """Something the user should know, though the result stands."""
 
 
 class CertmixError(Exception):
@@ -38,6 +44,14 @@ class Interrupted(KeyboardInterrupt):
 
     def __str__(self) -> str:
         return one_line(super().__str__())
+
+
+def warn(message: str) -> None:
+    """Warn whoever called certmix: of the frames on the stack, the innermost that is not of certmix."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "certmix":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, CertmixWarning, stacklevel=level)
 
 
 def one_line(text: str) -> str:

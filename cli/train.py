@@ -11,11 +11,12 @@ import click
 from msgspec import to_builtins
 
 from certmix.errors import ModelError
+from certmix.progress import bar
 from certmix.sampling.devices import PRECISIONS
 from certmix.training.recipes import RECIPES, Recipe, make_recipe
 
 from .options import DEVICE, options, refuse_unused
-from .progress import bar, out, say
+from .progress import out, say
 
 EPILOG = """\b
 Examples:

@@ -12,11 +12,12 @@ import click
 
 from certmix import guard
 from certmix.errors import CertmixError, ParameterError, one_line
+from certmix.progress import bar
 from certmix.runs.isolated import isolated
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 
 from .options import DEVICE, MODEL_TIMEOUT, PATH, format_option, options, refuse_unused
-from .progress import bar, out, say, watched
+from .progress import out, say, watched
 from .stored import is_smoothed
 
 VERIFY = """\b

@@ -42,7 +42,7 @@ def models(problem: Any, names: Names) -> None:
 def certified(problem: Any, folder: str | None) -> certmix.CertifyResult:
     nets = f"{problem.folder / 'nets.py'}:linear"
     return certmix.certify(
-        0.25, 0.76, data=str(problem.folder / "points.npz"), standard=nets, robust=nets, samples=200,
+        sigma=0.25, alpha=0.76, data=str(problem.folder / "points.npz"), standard=nets, robust=nets, samples=200,
         images="all", output=folder,
     )  # fmt: skip
 

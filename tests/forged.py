@@ -70,7 +70,9 @@ def certified(folder: Path, named: dict[str, Any], sigma: float | None = 0.25, *
     defaults: dict[str, Any] = {"images": 10, "device": "cpu"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        certmix.certify(sigma, options.pop("alpha", 0.76), output=folder, **{**defaults, **named, **options})
+        certmix.certify(
+            sigma=sigma, alpha=options.pop("alpha", 0.76), output=folder, **{**defaults, **named, **options}
+        )
     return folder
 
 

@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
 from certmix.certification.evaluate import CertifyResult as CertifyResult
-from certmix.certification.run import CertmixWarning as CertmixWarning
+from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier as SmoothedClassifier
 from certmix.models.smoothed import SmoothedMixture as SmoothedMixture
@@ -33,8 +33,8 @@ from certmix.radii import certify_radii as certify_radii
 from certmix.radii import exact_radius as exact_radius
 from certmix.radii import lipschitz_radius as lipschitz_radius
 from certmix.radii import smoothing_radius as smoothing_radius
-from certmix.types import Dataset
-from certmix.verification.asserting import Model
+from certmix.runs.cells import Progress
+from certmix.runs.sources import Data, Models
 """
 
 

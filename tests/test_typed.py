@@ -16,9 +16,9 @@ from certmix.runs.sources import Sources
 USER = """\
 import certmix
 
-certmix.certify(0.5, 0.76, images=10, radii=[0.0, 0.25], certificates="exact", data="points.npz", norm=None)
-certmix.certify(0.5, 0.76, imagse=10)
-certmix.certify(0.5, 0.76, samples="many")
+certmix.certify(sigma=0.5, alpha=0.76, images=10, radii=[0.0, 0.25], certificates="exact", data="points.npz", norm=None)
+certmix.certify(sigma=0.5, alpha=0.76, imagse=10)
+certmix.certify(sigma=0.5, alpha=0.76, samples="many")
 certmix.assert_certified("net.json", radius=0.1, at_least=0.5, certificate="margin", max_radius=1.0)
 certmix.assert_certified("net.json", radius=0.1, at_least=0.5, certificates="exact")
 """
@@ -39,7 +39,7 @@ def test_signatures_hold_the_fields_of_settings(name):
 
 def test_what_a_signature_lacks_is_refused():
     with pytest.raises(ParameterError, match="did you mean images"):
-        certmix.certify(0.5, 0.76, imagse=10)
+        certmix.certify(sigma=0.5, alpha=0.76, imagse=10)
 
 
 @pytest.mark.long

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import lru_cache
@@ -27,59 +26,87 @@ from certmix.certification.request import (
 from certmix.certification.sampled import Sampling
 from certmix.certification.tuned import resolve_tuned
 from certmix.data import spread
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, warn
+from certmix.models.given import PLAIN, as_they_were, settled_by
+from certmix.progress import watching
 from certmix.runs import Identity, Run, StudyIdentity, default_folder
 from certmix.runs.cells import Cells, Progress, fill
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import open_run
-from certmix.runs.settings import check_known, divide, takes
-from certmix.runs.sources import Sources
+from certmix.runs.settings import check_known, divide, refuse, takes, too_many_images
+from certmix.runs.sources import Data, Models, Sources, sources_of
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import CompileError, check_compilable
 from certmix.sampling.devices import AUTO, PARTLY, Passes, automatic_precision
 
-__all__ = ["CertmixWarning", "Progress", "certify", "run_certify"]
+__all__ = ["Progress", "certify", "run_certify"]
 
 HELP = "help(certmix.certify)"
 
 
-class CertmixWarning(UserWarning):
-    """Something the user should know, though the result stands."""
+def asked(models: Any, data: Any, given: dict[str, Any]) -> tuple[Request, Sources]:
+    """Take from what was given a request, data and models; ParameterError for what has no effect.
 
-
-def _warn(message: str) -> None:
-    warnings.warn(message, CertmixWarning, stacklevel=4)
+    One model is h's base, a pair g and h; a mix, or a smoothed classifier, brings what it was made with.
+    """
+    pair = list(models) if isinstance(models, tuple | list) else [models]
+    own = settled_by(pair[-1]) if pair else {}
+    if "standard" in own and (len(pair) > 1 or given.get("standard") is not None):
+        raise ParameterError("the mix has a standard classifier of its own: leave standard out")
+    if own.keys() > {"robust"}:
+        pair = [own.pop("standard", None if len(pair) < 2 else pair[0]), own.pop("robust")]
+        models = tuple(pair)
+        for name, value in own.items():
+            if given.get(name, value) != value:
+                raise ParameterError(f"{name} = {given[name]}: the model has {value:g}; leave {name} out")
+        given.update({name: value for name, value in own.items() if value != PLAIN.get(name)})
+    sources = sources_of(models, data, given)
+    if sources.standard is None:
+        given.setdefault("alpha", 1.0)  # h alone
+    if "alpha" not in given:
+        raise ParameterError("no alpha is given: add the mixing weight, such as alpha = 0.76")
+    return request_of(given, lambda names, why: refuse(given, names, why.replace("--", ""))), sources
 
 
 @takes(CertifyRequest, Margin, GivenConstant, Sources, EngineChoice, leave=("certificate",))
 def certify(
-    sigma: float | None,
-    alpha: float,
+    models: Models = None,
+    data: Data = None,
     *,
-    output: str | Path | None = None,
+    sigma: float | None = None,
+    alpha: float | None = None,
+    output: str | Path | bool | None = None,
     fresh: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
     compiled: bool | None = None,
-    progress: Callable[[Any], None] | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
     workers: int | None = 1,
     executor: Executor | None = None,
     shard: str | None = None,
     **options: Any,
 ) -> CertifyResult:
-    """Certify the mix of a standard and a robust classifier.
+    """Certify a classifier, or the mix of a standard and a robust one.
 
-    Every option of ``certmix certify`` has its counterpart here.
+    Every option of ``certmix certify`` has its counterpart here, of the same name and default.
 
     Parameters
     ----------
+    models
+        One model, the base of the robust classifier h, without another; or a pair (standard, robust), whose
+        mix is certified.  Each is a name or path, a torch module or another callable that takes a batch to
+        logits.  A `SmoothedClassifier`, `SmoothedMixture` or `MixedClassifier` brings its own settings.
+        None: the shipped models.  Modules get their mode, gradients and device back.
+    data
+        A pair (inputs, labels) of tensors or arrays, a map-style torch Dataset, a DataLoader, a
+        `certmix.types.Dataset`, a name or a path; None: the shipped test images.
     sigma
         Noise level of the robust classifier, in units of the input; None for
         the certificates ``margin`` and ``lipschitz-constant``.
     alpha
-        Mixing weight in [1/2, 1].
+        Mixing weight in [1/2, 1]; of one model 1 by default.
     output
-        Run folder; None keeps the run in memory.
+        Run folder; None keeps the run in memory, True is ``runs/<identity>``, as on the command line.
     fresh
         Start over in an existing folder.
     device, batch_size, compiled
@@ -87,7 +114,8 @@ def certify(
         compiles the robust model before the first batch (``--compile``); None if the samples still to
         draw repay it.
     progress
-        Called after each image, or batch of images.
+        None shows a bar on terminals and in notebooks, and a line a minute elsewhere; False nothing.  A
+        function is called after each image, or batch of images.
     workers
         Processes that share the work; with another engine than ``local``
         (see **options**) workers of that.  None: on a CPU one a core, in runs that are long enough
@@ -102,38 +130,41 @@ def certify(
         Fields of `certmix.certification.request.CertifyRequest` (images, samples,
         certificates, radii, seed, ...), or, without sigma, ``certificates`` and
         fields of `certmix.certification.request.Margin` or `GivenConstant` (norm, ...); of
-        `certmix.runs.sources.Sources` (data, standard, robust, ...); and, with
+        `certmix.runs.sources.Sources` (split, input_range, standard_weights, ...); and, with
         samples, of `certmix.runs.engine.EngineChoice` (engine, gpus_per_worker, ray_address).
 
     Returns
     -------
     CertifyResult
-        ``.summary`` is the table, ``.outcomes`` has classes and radii image by image.
+        ``.table`` prints, ``.plot()`` draws, ``.outcomes`` has classes and radii image by image.
 
     Raises
     ------
     CertmixError
         For anything the user can mend: see `certmix.errors`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net, inputs = torch.nn.Linear(2, 2), torch.rand(4, 2)
+    >>> found = certify(net, (inputs, net(inputs).argmax(1)), sigma=0.25, samples=1000, progress=False)
+    >>> found.summary.images
+    4
     """
     check_known(options, inspect.signature(certify).parameters, HELP)
     given = {"sigma": sigma, "alpha": alpha, "shard": shard, "compiled": compiled, **options}
-    usual = [name for name in ("sigma", "shard", "compiled", "norm", "radii") if given.get(name) is None]
-    given = {name: value for name, value in given.items() if name not in usual}
-
-    def refuse(names: Iterable[str], why: str) -> None:
-        for name in names:
-            if name in given:
-                raise ParameterError(f"{name} = {given[name]} {why.replace('--', '')}: leave it out")
-
-    request = request_of(given, refuse)
-    named, spreading = divide(given, Sources, EngineChoice)
-    return run_certify(
-        request, Sources(**named),
-        output=output, in_memory=output is None, fresh=fresh, device=device,
-        batch_size=batch_size, compiled=compiled, progress=progress, say=_warn,
-        engine=EngineChoice(workers=workers, **spreading), executor=executor,
-        shard=None if shard is None else Shard.parse(shard),
-    )  # fmt: skip
+    usual = ("sigma", "alpha", "shard", "compiled", "norm", "radii")
+    given = {name: value for name, value in given.items() if name not in usual or value is not None}
+    request, sources = asked(models, data, given)
+    (spreading,) = divide(given, EngineChoice)
+    with as_they_were(sources.standard, sources.robust), watching(progress) as update:
+        return run_certify(
+            request, sources,
+            output=None if isinstance(output, bool) else output, in_memory=output in (None, False),
+            fresh=fresh, device=device, batch_size=batch_size, compiled=compiled, progress=update,
+            engine=EngineChoice(workers=workers, **spreading), executor=executor,
+            shard=None if shard is None else Shard.parse(shard),
+        )  # fmt: skip
 
 
 def run_certify(
@@ -147,7 +178,7 @@ def run_certify(
     batch_size: int | None = None,
     compiled: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] = _warn,
+    say: Callable[[str], None] = warn,
     engine: EngineChoice | None = None,
     executor: Executor | None = None,
     shard: Shard | None = None,
@@ -191,8 +222,8 @@ def run_certify(
         say(note)
     dataset = loaded.dataset
     share = recipe.everyone if shard is None else recipe.everyone[shard.number - 1 :: shard.of]
-    if isinstance(request.images, int) and request.images > len(dataset):
-        say(f"{request.images} images asked for, the data has {len(dataset)}: all are used")
+    if told_images := too_many_images(request, len(dataset)):
+        say(told_images)
     identity = identity_of(request, loaded)
     told: dict[str, Any] = {}
 

@@ -9,8 +9,9 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, overload
@@ -100,6 +101,7 @@ class Field:
     def checked(self, value: Any) -> Any:
         """Return a value in the field's own type; ParameterError, in one line, for any other."""
         foreign = any(isinstance(kind, type) and kind.__module__ != "builtins" for kind in self.kinds)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if foreign and not isinstance(value, str | int | float | dict | None):
             return value  # an object, such as a torch module: whoever takes it says whether it will do
         value = _plain(value)
@@ -234,6 +236,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, **changes)
 
 
+def too_many_images(asked: Any, there: int) -> str:
+    """Return a warning where more images were asked for, not by default, than there are; "" elsewhere."""
+    kind: type[Settings] = type(asked)
+    usual = next(field.default for field in fields(kind) if field.name == "images")
+    if asked.images in ("all", usual) or asked.images <= there:
+        return ""
+    return f"{asked.images} images asked for, there are {there}: all are used"
+
+
 S = TypeVar("S", bound=Settings)
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -302,6 +313,36 @@ def arguments(made: Settings) -> list[str]:
         else:
             words += [field.flag, written(value)]
     return words
+
+
+_WRITTEN: ContextVar[Callable[[str, Any], str]] = ContextVar("_WRITTEN")
+"""How whoever runs certmix wrote a setting: of its name and value.  The command line sets it."""
+
+
+@contextmanager
+def written_so(shown: Callable[[str, Any], str]) -> Iterator[None]:
+    """Have refusals show settings as they were written elsewhere than in Python."""
+    before = _WRITTEN.set(shown)
+    try:
+        yield
+    finally:
+        _WRITTEN.reset(before)
+
+
+def as_written(name: str, value: Any = None) -> str:
+    """Return a setting as it was written: ``alpha = 0.5``, or ``--alpha`` on the command line."""
+    return _WRITTEN.get(lambda name, value: f"{name} = {_shown(value)}")(name, value)
+
+
+def refuse(given: Mapping[str, Any], names: Iterable[str], why: str) -> None:
+    """Refuse settings that were given, though they would have no effect; `why` says what they are for.
+
+    A remedy that comes first ends in "or": "is of the mix: add --alpha, or".
+    """
+    for name in names:
+        if name in given:
+            colon = "" if why.endswith(" or") else ":"
+            raise ParameterError(f"{as_written(name, given[name])} {why}{colon} leave it out")
 
 
 def divide(given: dict[str, Any], *kinds: type[Settings]) -> list[dict[str, Any]]:

@@ -7,15 +7,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from certmix.data import DATASETS, load, parse_input_range, stack
-from certmix.errors import DataError, ModelError, RunError
+from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.runs.folder import with_paths
-from certmix.runs.settings import Option, Settings, from_json
+from certmix.runs.settings import Option, Settings, divide, from_json, refuse
 from certmix.types import Dataset
 
-__all__ = ["Loaded", "Sources", "join", "load_data", "load_models", "load_sources"]
+__all__ = ["Loaded", "Sources", "join", "load_data", "load_models", "load_sources", "sources_of"]
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,12 @@ else:
 
         __module__ = "torch.nn"
 
+
+Model = str | os.PathLike[str] | Callable[..., Any]
+"""A name, a path, or what takes a batch to logits, such as a torch module."""
+Models = Model | tuple[Model | None, Model] | None
+Data = Any
+"""See `certmix.data.load`."""
 
 RUN_CODE = "Also run code that a run, a guarantee or a mix names: read it first. Shipped models need none."
 DEFAULT_SPLIT = "test"
@@ -156,6 +163,39 @@ class Sources(Settings, frozen=True):
             if not isinstance(known.get(key, ""), str | None):
                 raise TypeError(f"a good {key}")
         return from_json(SourcesOf, {**known, "named_by": str(named_by), "run_code": run_code})  # type: ignore[no-any-return]
+
+
+MODELS = "give one model (a name, a torch module or another callable), or a pair (standard, robust) of these"
+
+
+def sources_of(models: Any, data: Any, options: dict[str, Any]) -> Sources:
+    """Take from options what names data and models, beside what was given by place; ParameterError.
+
+    One model is h's base, with no g; a pair is g and h.  None of either leaves it to the options.
+    """
+    (named,) = divide(options, Sources)
+    if models is not None:
+        for role in ("standard", "robust"):
+            if role in named:
+                raise ParameterError(f"models and {role} are both given: leave one of them out")
+        pair = models if isinstance(models, tuple | list) else (None, models)
+        if len(pair) != 2 or pair[1] is None:
+            raise ParameterError(f"models = {len(pair)} of them, the last one {pair[-1:]!r}: {MODELS}")
+        named["standard"], named["robust"] = pair
+    for role in ("standard", "robust"):
+        given = named.get(role)
+        if given is not None and not isinstance(given, str | os.PathLike) and not callable(given):
+            raise ParameterError(f"{role} of type {type(given).__name__} is no model: {MODELS}")
+    if named.get("standard", "") is None:
+        unused = (name for name in named if name.startswith("standard_"))
+        refuse(named, unused, "is of the accurate classifier, and there is none")
+    if data is not None:
+        if "data" in named:
+            raise ParameterError("data are given twice: leave one of them out")
+        named["data"] = data
+    if isinstance(named.get("data"), dict):  # an object, where a file's would be a fault
+        named["data"] = MappingProxyType(named["data"])
+    return Sources(**named)
 
 
 class SourcesOf(Sources, frozen=True):

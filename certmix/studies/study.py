@@ -7,7 +7,6 @@ A study takes a request (attack and images), sources (data and models) and surro
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from certmix.certification.describe import description
 from certmix.data import spread, stack
-from certmix.errors import DataError, Interrupted, ModelError, RunError
+from certmix.errors import DataError, Interrupted, ModelError, RunError, warn
 from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
 from certmix.models.mixture import MixedClassifier
@@ -37,7 +36,7 @@ from certmix.runs.attacking import Bench, attacked_outputs, blind_notes, fill, o
 from certmix.runs.cells import Cell, Progress
 from certmix.runs.folder import CERTIFY, DATABASE, command_of
 from certmix.runs.opening import open_run
-from certmix.runs.settings import Settings, fields, settings
+from certmix.runs.settings import Settings, fields, settings, too_many_images
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies import STUDIES
@@ -45,7 +44,7 @@ from certmix.tables.formats import write_files
 from certmix.tables.table import Table
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["EmpiricalWarning", "StudyResult", "Surroundings", "show_study"]
+__all__ = ["StudyResult", "Surroundings", "show_study"]
 
 S = TypeVar("S", bound=Settings)
 
@@ -59,14 +58,6 @@ CLEAN, STD, ROB = "clean", "STD", "ROB"
 
 LOOKED_AT = 50
 """Images on which it is looked whether a model is near chance, before the study begins."""
-
-
-class EmpiricalWarning(UserWarning):
-    """Something the user should know of an empirical study, though the result stands."""
-
-
-def warn(message: str) -> None:
-    warnings.warn(message, EmpiricalWarning, stacklevel=5)
 
 
 @dataclass(frozen=True)
@@ -318,8 +309,8 @@ def open_study(
         raise DataError(
             f"all {len(dataset)} images of {dataset.name} were used for tuning: evaluate on others"
         )
-    if isinstance(request.images, int) and request.images > len(usable):
-        where.say(f"{request.images} images asked for, {len(usable)} can be used: all of them are")
+    if told := too_many_images(request, len(usable)):
+        where.say(told)
     positions = usable[spread(len(usable), request.images)]
     looked = positions[spread(len(positions), min(LOOKED_AT, len(positions)))]
     images = torch.from_numpy(stack(dataset, looked.tolist())).to(device)

@@ -71,7 +71,7 @@ def test_merging_says_which_shards_were_compiled(tmp_path, calls):
     folders, said = [tmp_path / "1", tmp_path / "2"], []
     for number, folder in enumerate(folders, 1):
         more = {"shard": f"{number}/2", "compiled": number == 2, "samples": 200, "images": "all"}
-        certmix.certify(0.5, 0.76, output=folder, **more, **sources(tmp_path))
+        certmix.certify(sigma=0.5, alpha=0.76, output=folder, **more, **sources(tmp_path))
     merge(folders, tmp_path / "whole", say=said.append)
     assert any("shards differ in compiled (False and True)" in line for line in said)
     assert [part["compiled"] for part in described(tmp_path / "whole")["merged"]] == [False, True]

@@ -71,7 +71,7 @@ def tail_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tail") / "run"
     images = np.full((2, 3, 32, 32), 0.5, np.float32)
     result = certmix.certify(
-        SIGMA, 1.0, data=points(images, [0, 0]), standard=None, robust=Tail(4.5), images="all", samples=4000,
+        sigma=SIGMA, alpha=1.0, data=points(images, [0, 0]), standard=None, robust=Tail(4.5), images="all", samples=4000,
         goal="fixed", selection_samples=20, output=folder,
     )  # fmt: skip
     return result, folder
@@ -106,7 +106,7 @@ def test_inputs_that_differ_in_their_last_bits_are_not_certified_for_different_c
     smooth = SmoothedClassifier(Parity(), SIGMA, classes=2, batch_size=100)
     one = smooth.certify(images, samples=400, selection_samples=20)
     result = certmix.certify(
-        SIGMA, 1.0, data=points(images.numpy(), [0, 1]), standard=None, robust=Parity(), images="all",
+        sigma=SIGMA, alpha=1.0, data=points(images.numpy(), [0, 1]), standard=None, robust=Parity(), images="all",
         samples=400, goal="fixed", selection_samples=20,
     )  # fmt: skip
     radii = result.evaluation.radii[0].radius

@@ -67,7 +67,7 @@ def run(certificate="margin", **options):
     given = dict(data=POINTS, standard=shifted(), robust=shifted(), images="all")
     if certificate == "lipschitz-constant":
         given["lipschitz_constant"] = 8.0
-    return certmix.certify(None, ALPHA, certificates=(certificate,), **{**given, **options})
+    return certmix.certify(alpha=ALPHA, certificates=(certificate,), **{**given, **options})
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_is_stored_is_not_computed_again(tmp_path: Path, monkeypatch):
     run(output=tmp_path / "run", standard=None)
     assert not calls
     given = dict(data=POINTS, standard=shifted(), robust=shifted(), images="all", output=tmp_path / "run")
-    certmix.certify(None, 0.9, certificates=("margin",), **given)
+    certmix.certify(alpha=0.9, certificates=("margin",), **given)
     assert calls == [pytest.approx(0.1 / 0.9 + 2**-22, abs=1e-12)], "h alone is stored already"
     store = Store(tmp_path / "run" / "numbers.sqlite", read_only=True)
     assert {"robust logits", "margin, alpha 1.0", "margin, alpha 0.76", "margin, alpha 0.9"} <= set(
@@ -253,7 +253,7 @@ def test_ties_abstain_and_alpha_one_half_certifies_nothing():
     assert result.summary.abstained == 1
     with pytest.warns(certmix.CertmixWarning, match="raise --alpha"):
         half = certmix.certify(
-            None, 0.5, certificates=("margin",), data=POINTS, robust=shifted(), standard=None, images="all"
+            alpha=0.5, certificates=("margin",), data=POINTS, robust=shifted(), standard=None, images="all"
         )
     assert half.outcomes.radii[1].radius.max() == 0
     assert half.outcomes.radii[0].radius.max() > 0

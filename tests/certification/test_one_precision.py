@@ -57,7 +57,7 @@ def test_shards_of_machines_that_differ_are_not_merged(tmp_path, native):
     for number in (1, 2):
         native(number == 2)
         certmix.certify(
-            0.5, 0.76, output=tmp_path / str(number), shard=f"{number}/2", samples=200, images="all",
+            sigma=0.5, alpha=0.76, output=tmp_path / str(number), shard=f"{number}/2", samples=200, images="all",
             **sources(tmp_path),
         )  # fmt: skip
     with pytest.raises(
@@ -75,7 +75,13 @@ def test_an_executor_s_worker_says_what_its_device_computes(tmp_path, native):
 
     with Elsewhere(1) as pool:
         result = certmix.certify(
-            0.5, 0.76, output=tmp_path / "run", samples=200, images="all", executor=pool, **sources(tmp_path)
+            sigma=0.5,
+            alpha=0.76,
+            output=tmp_path / "run",
+            samples=200,
+            images="all",
+            executor=pool,
+            **sources(tmp_path),
         )
     assert result.summary.complete
     assert described(tmp_path / "run")["identity"]["precision"] == "bf16"

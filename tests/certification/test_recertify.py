@@ -311,7 +311,7 @@ def test_no_log_says_more_than_the_run_it_comes_from(tmp_path, scores, bound):
     """Whatever the bound: at each alpha the log is refused, naming its run, or no figure exceeds the folder's."""
     run, copy = tmp_path / "run", tmp_path / "copy.tsv"
     certmix.certify(
-        1.0, 1.0, data=points(np.zeros((4, 2)), [0] * 4, 10), standard=None, robust=Bands(), images="all",
+        sigma=1.0, alpha=1.0, data=points(np.zeros((4, 2)), [0] * 4, 10), standard=None, robust=Bands(), images="all",
         goal="fixed", samples=3000, scores=scores, bound=bound, certificates=("exact",), output=run,
     )  # fmt: skip
     copy.write_text((run / "records.tsv").read_text())

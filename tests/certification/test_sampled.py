@@ -19,7 +19,7 @@ def records(batch_size, **options):
     given = dict(
         data=points(INPUTS, LABELS), standard=None, robust=plane([[-2.0, 0.3], [2.0, 0.0]]), images="all"
     )
-    result = certmix.certify(0.5, 0.76, batch_size=batch_size, **{**given, **options})
+    result = certmix.certify(sigma=0.5, alpha=0.76, batch_size=batch_size, **{**given, **options})
     return [replace(r, seconds=0.0) for r in result.records]
 
 

@@ -33,7 +33,7 @@ def soft(**options) -> certmix.CertifyResult:
         "data": points(INPUTS, LABELS), "standard": None, "robust": logistic(), "images": "all",
         "scores": "soft", "samples": 1000,
     }  # fmt: skip
-    return certmix.certify(0.5, 0.76, **{**defaults, **options})
+    return certmix.certify(sigma=0.5, alpha=0.76, **{**defaults, **options})
 
 
 def true_mean(x: float, temperature: float = 1.0) -> float:

@@ -122,7 +122,7 @@ def test_numbers_of_other_libraries_are_taken(problem, nets, whole, real, tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = certmix.certify(
-            real(0.25), real(0.75), images=whole(2), samples=whole(200), seed=whole(3), output=tmp_path / "run",
+            sigma=real(0.25), alpha=real(0.75), images=whole(2), samples=whole(200), seed=whole(3), output=tmp_path / "run",
             failure_probability=real(0.0078125), radii=[real(0.0), real(0.5)], batch_size=whole(50), **sources,
         )  # fmt: skip
     described = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -143,7 +143,7 @@ def tuned(tmp_path_factory) -> tuple[Path, dict[str, str]]:
 def certify(named: dict[str, str], **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return certmix.certify(0.25, 0.76, samples=200, device="cpu", **named, **options)
+        return certmix.certify(sigma=0.25, alpha=0.76, samples=200, device="cpu", **named, **options)
 
 
 def test_a_file_says_what_was_chosen_and_certify_takes_it(tuned):
@@ -166,11 +166,11 @@ def test_images_that_were_tuned_on_are_refused(tuned):
         with pytest.raises(ParameterError, match="was tuned on 6 of"):
             certify({**named, "data": str(folder / data)}, tuned=file)
     with pytest.raises(ParameterError, match="tuned for sigma 0.25, not 0.5"):
-        certmix.certify(0.5, 0.76, tuned=file, device="cpu", **named)
+        certmix.certify(sigma=0.5, alpha=0.76, tuned=file, device="cpu", **named)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         slow = {**named, "standard": f"{folder / 'nets.py'}:Slow"}
-        certmix.certify(0.25, 0.76, samples=100, tuned=file, device="cpu", **slow)
+        certmix.certify(sigma=0.25, alpha=0.76, samples=100, tuned=file, device="cpu", **slow)
     assert any("tuned for another standard model" in str(one.message) for one in told)
 
 

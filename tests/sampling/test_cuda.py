@@ -86,7 +86,7 @@ def test_a_run_is_the_same_twice_and_in_any_batch_size():
 
     def table(batch_size):
         return certmix.certify(
-            0.5, 0.76, data=data, standard=None, robust=plane([[-2.0, 0.3], [2.0, 0.0]]), images="all",
+            sigma=0.5, alpha=0.76, data=data, standard=None, robust=plane([[-2.0, 0.3], [2.0, 0.0]]), images="all",
             samples=2000, device="cuda", batch_size=batch_size,
         ).summary.rows  # fmt: skip
 

@@ -257,7 +257,7 @@ def test_a_folder_repeats_itself_and_another_radius_needs_no_new_logits(tmp_path
     assert loaded.settings == first.data.settings
     assert set(loaded.tuning.indices) == set(first.data.logits.indices.tolist())
     again = certmix.certify(
-        0.25, loaded.settings.alpha, run_code=True, data=sources.data, robust=f"nuts:{tmp_path / 'mix'}#robust", standard=net,
+        sigma=0.25, alpha=loaded.settings.alpha, run_code=True, data=sources.data, robust=f"nuts:{tmp_path / 'mix'}#robust", standard=net,
         scores="soft", bound="betting-fixed", goal="fixed", samples=300, images="all", batch_size=100,
     )  # fmt: skip
     radii = {r.index: x for r, x in zip(again.records, again.evaluation.radii[1].radius, strict=True)}

@@ -15,8 +15,7 @@ from torch import nn
 
 import certmix
 from certmix.bounds.clopper_pearson import lower_bound
-from certmix.certification.run import CertmixWarning
-from certmix.errors import ParameterError
+from certmix.errors import CertmixWarning, ParameterError
 from certmix.models.smoothed import SmoothedClassifier
 from certmix.radii import MARGIN_SLACK
 from certmix.verification import asserting
@@ -82,13 +81,13 @@ def test_many_images_are_counted_and_abstentions_named():
 
 
 def test_warnings_are_warnings_when_it_holds_and_lines_when_not():
-    options = {"images": 100, "at_least": 0.5}
-    with pytest.warns(CertmixWarning, match="100 images asked for, the data has 40") as seen:
+    options = {"images": 101, "at_least": 0.5}
+    with pytest.warns(CertmixWarning, match="101 images asked for, there are 40") as seen:
         check(radius=0.3, **options)
     assert seen[0].filename == __file__ or "test_asserting" in seen[0].filename
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "100 images asked for" in message(radius=3, **options)
+        assert "101 images asked for" in message(radius=3, **options)
 
 
 def test_a_mix_brings_its_parts_and_alpha():
@@ -126,7 +125,7 @@ def test_a_smoothed_mix_brings_gate_temperature_and_all_else():
     assert check(warm, radius=0.1, at_least=0.5, alpha=None).summary.rows[1].standard_temperature == 0.5
     for options, found in (
         ({"gate": 0.9}, "gate = 0.9: the model has 0.6"),
-        ({"standard_temperature": 1.0}, "standard_temperature = 1: the model has 0"),
+        ({"standard_temperature": 1.0}, "standard_temperature = 1.0: the model has 0"),
         ({"standard": plane(NET)}, "leave standard out"),
     ):
         with pytest.raises(ParameterError, match=found):
@@ -194,9 +193,9 @@ def test_an_interrupted_run_asserts_nothing(monkeypatch):
         ({"on": "lower"}, "on = 'lower': use lower-bound or point"),
         ({"at_least": 40}, "threshold 40"),
         ({"radius": -1}, "radius = -1"),
-        ({"sgima": 1}, "unknown options for certificate exact: sgima"),
+        ({"sgima": 1}, "did you mean sigma"),
         ({"sigma": None}, "no noise level"),
-        ({"certificate": "margin", "sigma": None}, "unknown options for certificate margin: .*samples"),
+        ({"certificate": "margin", "sigma": None}, "goal = 'fixed' is not for certificate margin"),
         ({"alpha": 0.3}, "alpha = 0.3"),
     ],
 )

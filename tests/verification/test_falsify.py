@@ -283,7 +283,7 @@ def certified(folder: Path, sigma: float | None = SIGMA, alpha: float = 0.76, **
     given = dict(data=data(), standard=None, robust=pair(), images="all", output=folder)
     if sigma is not None:
         given.update(samples=400, goal="fixed")
-    return certmix.certify(sigma, alpha, **{**given, **options})
+    return certmix.certify(sigma=sigma, alpha=alpha, **{**given, **options})
 
 
 def attacked(folder: Path, request: FalsifyRequest = QUICK, named: Sources | None = None, **more):

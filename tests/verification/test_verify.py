@@ -434,7 +434,7 @@ def test_the_run_of_the_same_standard_model_is_taken_and_none_is_written_to(fold
     """Two runs of one h: with g of the guarantee, and with another; by name the other comes first."""
     run_of(folder).rename(folder / "cache" / "b")
     named = dict(data="points.npz", robust="nets.py:linear", images=6, samples=300, certificates=["exact"])
-    certmix.certify(0.25, 0.76, standard="file_g.py:make", output=folder / "cache" / "a", **named)
+    certmix.certify(sigma=0.25, alpha=0.76, standard="file_g.py:make", output=folder / "cache" / "a", **named)
     found = verified(folder)
     assert (found.outcome, found.run.name) == (Outcome.HOLDS, "b")
     shutil.rmtree(folder / "cache" / "b")
@@ -502,7 +502,14 @@ def test_what_cannot_be_vouched_for_is_never_a_tick(folder, monkeypatch):
 
 def test_a_module_handed_over_is_compared_and_not_vouched_for(folder):
     certmix.certify(
-        0.25, 0.76, robust=Plane(), standard=None, data="points.npz", images=4, samples=200, output="run"
+        sigma=0.25,
+        alpha=0.76,
+        robust=Plane(),
+        standard=None,
+        data="points.npz",
+        images=4,
+        samples=200,
+        output="run",
     )
     for model, logits in ((Plane(), "holds"), (torch.nn.Sequential(Plane()), "unchecked")):
         checks = {one.check: str(one.outcome) for one in rederive(folder / "run", models={"robust": model})}
