@@ -51,6 +51,8 @@ class Dataset:
         Smallest and largest value an input can take, or None if unbounded.  Radii are in these units.
     checksum
         SHA-256 (hex) that changes when inputs, labels or preprocessing change.
+    features
+        Names of an input's values, with the unit in brackets (``temperature [K]``); empty where unknown.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Dataset:
     input_range: tuple[float, float] | None
     checksum: str
     settings: dict[str, Any] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

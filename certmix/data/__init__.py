@@ -6,15 +6,21 @@ import difflib
 import math
 import os
 from pathlib import Path
+from typing import Any
 
-from certmix.data import arrays, cifar, image_folder
+from certmix.data import arrays, cifar, frames, image_folder
 from certmix.data.dataset import UNIT_RANGE, Request, Source, load_arrays, restrict, spread, stack
+from certmix.data.in_memory import from_object
 from certmix.errors import DataError, ParameterError, describe
 from certmix.types import Dataset
 
-__all__ = ["DATASETS", "load", "load_arrays", "parse_input_range", "restrict", "spread", "stack"]
+__all__ = [
+    "DATASETS", "dataset_of", "load", "load_arrays", "parse_input_range", "restrict", "spread", "stack",
+]  # fmt: skip
 
-DATASETS = {**cifar.SOURCES, "images": image_folder.SOURCE, "npz": arrays.SOURCE}
+DATASETS = {
+    **cifar.SOURCES, "images": image_folder.SOURCE, "npz": arrays.SOURCE, "table": frames.SOURCE,
+}  # fmt: skip
 """What there is, by name; one that is found (`Source.find`) is recognised from what a path holds."""
 
 
@@ -26,6 +32,7 @@ def load(
     input_range: tuple[float, float] | None = UNIT_RANGE,
     resize: int | None = None,
     crop: int | None = None,
+    label_column: str | None = None,
 ) -> Dataset:
     """Load a data set by name or path.
 
@@ -33,7 +40,8 @@ def load(
     ----------
     spec
         The name ``cifar10-sample`` or ``cifar10-tuning``, or the path of a CIFAR-10 or CIFAR-100 folder (or
-        its parent), of a folder of images or of an ``.npz`` file, which is recognised from what is there.
+        its parent), of a folder of images, of an ``.npz`` file or of a table (``.csv``, ``.tsv``,
+        ``.parquet``), which is recognised from what is there.
     split, default_split
         ``"test"``, ``"train"``, or for folders of images the name of a sub-folder; data without splits take
         none.  What None stands for where there are splits.
@@ -41,6 +49,8 @@ def load(
         Smallest and largest value of float inputs, or None if unbounded.  Images are always scaled to (0, 1).
     resize, crop
         Folders of images only: shorter side in pixels, then side of the centre square.
+    label_column
+        Tables only: the column that holds the labels; by default ``label``, ``target``, ``y`` or ``class``.
 
     Returns
     -------
@@ -57,21 +67,76 @@ def load(
     """
     if not isinstance(spec, str | os.PathLike):
         raise DataError(
-            f"data of type {type(spec).__name__} are neither a name nor a path: save arrays with "
-            "np.savez('mine.npz', inputs=..., labels=...) and give 'mine.npz' "
-            "(or build a certmix.types.Dataset)"
+            f"data of type {type(spec).__name__} are neither a name nor a path: use certmix.data.dataset_of, "
+            "or save arrays with np.savez('mine.npz', inputs=..., labels=...) and give 'mine.npz'"
         )
-    limits, named = _check_range(input_range), split is not None
-    request = Request(str(spec), default_split if split is None else split, limits, resize, crop, named)
-    for option, value in (("resize", resize), ("crop", crop)):
-        if value is not None and value < 1:
-            raise ParameterError(f"{option} = {value}: give a number of pixels, at least 1")
+    request = _request(str(spec), split, default_split, input_range, resize, crop, label_column)
     try:
         source, place = _choose(spec)
         return source.read(place, request)
     except OSError as error:
         reason = error.strerror or describe(error)
         raise DataError(f"{error.filename or spec} cannot be read ({reason}): mend or replace it") from error
+
+
+def dataset_of(
+    data: Any,
+    split: str | None = None,
+    *,
+    name: str | None = None,
+    input_range: tuple[float, float] | None = UNIT_RANGE,
+    resize: int | None = None,
+    crop: int | None = None,
+    label_column: str | None = None,
+) -> Dataset:
+    """Return the data set that a program holds, or one that is named, whatever its form.
+
+    Parameters
+    ----------
+    data
+        A `Dataset`, which is returned as it is; a name or a path, as for `load`; a pair (inputs, labels) of
+        tensors, arrays, lists or columns, or a dictionary of them; a data frame of pandas with a label
+        column; a map-style data set of torch or torchvision, whose items are (input, label), as pairs or
+        dictionaries; or a ``DataLoader``, of whose data set each input counts once, in its own order.
+    name
+        What records and tables call data that have no name, by default their type's.
+    split, input_range, resize, crop, label_column
+        As for `load`; data in memory have no split.
+
+    Returns
+    -------
+    Dataset
+        Inputs are copied, up to 1 GiB of them; what is larger is read again, item by item.  8-bit images,
+        channels first or last, are scaled to [0, 1].  Labels may count from 0 or, where the classes are
+        named, from 1, be texts or one-hot: ``settings["labels"]`` says how they were understood.  The
+        checksum is of the content.  DataError if the data are of another kind, or cannot be read.
+
+    Examples
+    --------
+    >>> dataset = dataset_of(([[0.1, 0.2], [0.3, 0.4]], ["low", "high"]))
+    >>> dataset.class_names, dataset.labels.tolist(), dataset.read(0).dtype.name
+    (('high', 'low'), [1, 0], 'float32')
+    """
+    if isinstance(data, Dataset):
+        return data
+    options = (input_range, resize, crop, label_column)
+    if isinstance(data, str | Path):
+        return load(data, split, input_range=input_range, resize=resize, crop=crop, label_column=label_column)
+    called = name or {"tuple": "data", "list": "data", "dict": "data"}.get(type(data).__name__)
+    return from_object(data, _request(called or type(data).__name__, split, "test", *options))
+
+
+def _request(
+    name: str, split: str | None, default_split: str, input_range: tuple[float, float] | None,
+    resize: int | None, crop: int | None, label_column: str | None,
+) -> Request:  # fmt: skip
+    for option, value in (("resize", resize), ("crop", crop)):
+        if value is not None and value < 1:
+            raise ParameterError(f"{option} = {value}: give a number of pixels, at least 1")
+    return Request(
+        name, default_split if split is None else split, _check_range(input_range), resize, crop,
+        split is not None, label_column,
+    )  # fmt: skip
 
 
 def _choose(spec: str | Path) -> tuple[Source, Path]:
@@ -104,7 +169,9 @@ def _choose(spec: str | Path) -> tuple[Source, Path]:
         return DATASETS[known], place
     if path.is_file():
         kind = path.suffix or "suffix-less"
-        raise DataError(f"{path} is a {kind} file: give an .npz file or a folder; unpack archives first")
+        raise DataError(
+            f"{path} is a {kind} file: give an .npz file, a table or a folder; unpack archives first"
+        )
     entries = sorted(entry.name for entry in path.iterdir())
     told = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"
     raise DataError(

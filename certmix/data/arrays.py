@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,24 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data.dataset import (
-    ArrayReader,
-    Reader,
-    Request,
-    Source,
-    check_integers,
-    check_labels,
-    checked,
-)  # fmt: skip
-from certmix.data.in_file import LARGE, RowsReader, ZippedRows
+from certmix.data.dataset import ArrayReader, Reader, Request, Source, checked
+from certmix.data.in_file import LARGE, Rows, RowsReader, ZippedRows
+from certmix.data.labels import check_integers, understand_labels
 from certmix.errors import DataError, describe
 from certmix.files import ArrayHeader, open_file, read_arrays, what_it_is
 from certmix.types import Dataset
 
-MOST_CLASSES = 100_000
-"""Below this, classes that are not named are named by their numbers."""
 ROUNDING = 1e-6
 """Part of the range by which conversions leave it: such inputs are clipped."""
+_WHOLE = 2**24
+"""Whole numbers up to this are float32 numbers."""
 KEYS = ("inputs", "labels", "indices", "class_names")
 
 
@@ -61,19 +54,9 @@ def load(path: Path, request: Request) -> Dataset:
                 f"{where} has no {key!r}, only {', '.join(held) or 'nothing'}: "
                 "save it with np.savez(path, inputs=..., labels=...)"
             )
-    inputs, settings = arrays["inputs"], {"source": "npz"}
-    if len(inputs.shape) == 0 or 0 in inputs.shape:
-        raise DataError(f"{where}: inputs has shape {inputs.shape}, so it is empty: give at least one input")
-    source = ZippedRows.of(path, "inputs.npy", inputs) if isinstance(inputs, ArrayHeader) else inputs
-    reader: Reader
-    if inputs.dtype == np.uint8:
-        request.refuse_range("uint8 images")
-        _check_images(inputs.shape, where)
-        reader = _reader(source, _images)
-    else:
-        reader = _reader(source, partial(_floats, inputs.dtype, where))
-        reader, clipped = _clipped(reader, request.input_range, where)
-        settings |= {"clipped": clipped} if clipped else {}
+    inputs = arrays["inputs"]
+    if isinstance(inputs, ArrayHeader):
+        inputs = ZippedRows.of(path, "inputs.npy", inputs)
     names: tuple[str, ...] = ()
     if (listed := arrays.get("class_names")) is not None:
         if listed.ndim != 1 or listed.dtype.kind not in "US" or len(listed) < 2:
@@ -82,27 +65,56 @@ def load(path: Path, request: Request) -> Dataset:
                 "save np.array(['cat', 'dog', ...])"
             )
         names = tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in listed)
-    count = inputs.shape[0]
-    labels = check_labels(arrays["labels"], count, len(names) if names else None, where)
-    if not names:
-        if labels.max() >= MOST_CLASSES:  # it cannot be a class's number
-            at = int(np.argmax(labels))
-            raise DataError(
-                f"{where}: label {labels[at]} of input {at} would make {int(labels[at]) + 1:,} classes: "
-                f"number classes from 0 without gaps; for {MOST_CLASSES:,} or more, store class_names"
-            )
-        names = tuple(str(k) for k in range(max(2, int(labels.max()) + 1)))
-    indices = None
-    if "indices" in arrays:
-        indices = check_integers(arrays["indices"], count, "indices", where)
+    return from_arrays(
+        request, inputs, arrays["labels"], where, class_names=names, indices=arrays.get("indices"),
+        settings={"source": "npz"},
+    )  # fmt: skip
+
+
+def from_arrays(
+    request: Request,
+    inputs: NDArray[Any] | Rows,
+    labels: Any,
+    where: str,
+    *,
+    class_names: Sequence[str] = (),
+    indices: Any = None,
+    features: Sequence[str] = (),
+    settings: dict[str, Any],
+) -> Dataset:
+    """Return the data set of numbers (N, ...), in memory or in a file, and labels in any form.
+
+    uint8 images, (N, H, W), channels last or, where they look it, first, are scaled to [0, 1]; other whole
+    numbers are taken as they are.
+    """
+    count = inputs.shape[0] if inputs.shape else 0
+    if 0 in (count, *inputs.shape):
+        raise DataError(f"{where}: inputs has shape {inputs.shape}, so it is empty: give at least one input")
+    reader: Reader
+    if inputs.dtype == np.uint8 and len(inputs.shape) in (3, 4):
+        request.refuse_range("uint8 images")
+        reader = _reader(inputs, _images)
+    else:
+        reader = _reader(inputs, partial(_floats, where))
+        reader, clipped = _clipped(reader, request.input_range, where)
+        settings = settings | ({"clipped": clipped} if clipped else {})
+    found = understand_labels(labels, count, class_names, where)
+    settings = settings | ({"labels": found.told} if found.told else {})
+    if indices is not None:
+        indices = check_integers(indices, count, "indices", where)
         unique, times = np.unique(indices, return_counts=True)
         if len(unique) < count:
             twice = unique[times > 1][0]
             raise DataError(f"{where}: index {twice} occurs more than once: give distinct indices, or none")
-    return checked(request, reader, labels, names, indices=indices, settings=settings)
+    return checked(
+        request, reader, found.values, found.class_names, indices=indices, settings=settings,
+        features=features,
+    )  # fmt: skip
 
 
-def _reader(source: NDArray[Any] | ZippedRows, prepare: Callable[[NDArray[Any]], NDArray[Any]]) -> Reader:
+def _reader(
+    source: NDArray[Any] | Rows, prepare: Callable[[NDArray[Any]], NDArray[Any]]
+) -> ArrayReader | RowsReader:
     """Return what reads inputs, prepared, from memory or from their file."""
     if isinstance(source, np.ndarray):
         return ArrayReader(prepare(source))
@@ -110,34 +122,29 @@ def _reader(source: NDArray[Any] | ZippedRows, prepare: Callable[[NDArray[Any]],
     return RowsReader(source, prepare, shown.dtype, (source.shape[0], *shown.shape[1:]))
 
 
-def _check_images(shape: tuple[int, ...], where: str) -> None:
-    """Refuse uint8 inputs that are not (N, H, W, C) or greyscale (N, H, W)."""
-    if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4):
-        raise DataError(
-            f"{where}: uint8 inputs have shape {shape}, which looks channels first: "
-            "give (N, H, W, C), e.g. transpose(0, 2, 3, 1)"
-        )
-    if len(shape) not in (3, 4):
-        raise DataError(
-            f"{where}: uint8 inputs have shape {shape}, expected images (N, H, W, C) or (N, H, W): "
-            "store other inputs as float32"
-        )
-
-
 def _images(inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return uint8 (N, C, H, W) of (N, H, W, C) or greyscale (N, H, W)."""
-    return np.ascontiguousarray(inputs[:, None] if inputs.ndim == 3 else inputs.transpose(0, 3, 1, 2))
+    """Return uint8 (N, C, H, W) of these, of (N, H, W, C), or of greyscale (N, H, W)."""
+    if inputs.ndim == 3:
+        return np.ascontiguousarray(inputs[:, None])
+    first = inputs.shape[1] in (1, 3, 4) and inputs.shape[3] not in (1, 3, 4)
+    return np.ascontiguousarray(inputs if first else inputs.transpose(0, 3, 1, 2))
 
 
-def _floats(dtype: np.dtype[Any], where: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
-    """Return inputs as float32; DataError for others than floats (N, ...)."""
-    if dtype.kind != "f" or inputs.ndim < 2:
+def _floats(where: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    """Return inputs as float32; DataError for others than numbers (N, ...) that float32 holds."""
+    if inputs.dtype.kind not in "fiub" or inputs.ndim < 2:
         raise DataError(
             f"{where}: inputs are {inputs.dtype} of shape {inputs.shape}, "
-            "expected float (N, ...) or uint8 (N, H, W, C): convert them, e.g. astype('float32')"
+            "expected numbers (N, ...), such as (N, features) or uint8 images (N, H, W, C)"
         )
     with np.errstate(all="ignore"):
-        return np.ascontiguousarray(inputs, np.float32)
+        found = np.ascontiguousarray(inputs, np.float32)
+    if inputs.dtype.kind in "iu" and inputs.size and np.abs(found).max() > _WHOLE:
+        raise DataError(
+            f"{where}: inputs hold whole numbers beyond {_WHOLE:,}, which float32 rounds: scale them, and "
+            "store floats"
+        )
+    return found
 
 
 def _extent(reader: Reader, where: str) -> tuple[float, float]:

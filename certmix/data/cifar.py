@@ -26,8 +26,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.data.dataset import ArrayReader, Reader, Request, Source, check_labels, checked
+from certmix.data.dataset import ArrayReader, Reader, Request, Source, checked
 from certmix.data.in_file import LARGE, BinaryRows, RowsReader, stamp
+from certmix.data.labels import check_labels
 from certmix.errors import DataError, describe
 from certmix.files import digest_of, read_file
 from certmix.types import Dataset, IntArray

@@ -16,6 +16,8 @@ from certmix.errors import DataError, ParameterError
 from certmix.types import Dataset, IntArray
 
 UNIT_RANGE = (0.0, 1.0)
+SUFFIXES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
+"""Of files that hold a data set."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class Request:
     resize: int | None = None
     crop: int | None = None
     split_given: bool = False
+    label_column: str | None = None
 
     @property
     def short_name(self) -> str:
-        """The name without the folders of a path and without ``.npz``: what records and tables show."""
-        return Path(self.name).expanduser().resolve().name.removesuffix(".npz")
+        """The name without the folders of a path and without its suffix: what records and tables show."""
+        name = Path(self.name).expanduser().resolve().name
+        return next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
 
     def refuse_range(self, where: str) -> None:
         """Refuse an --input-range other than 0,1 for images, which are always scaled to it."""
@@ -76,6 +80,11 @@ class Source:
                 raise DataError(
                     f"--{option} {value} does not apply to {where}: it is for image folders; leave it out"
                 )
+        if request.label_column is not None and "label_column" not in self.options:
+            raise DataError(
+                f"--label-column {request.label_column} does not apply to {where}: it is for tables: leave "
+                "it out"
+            )
         if "input_range" not in self.options:
             request.refuse_range(where)
         return self.load(place, request)
@@ -134,39 +143,6 @@ def check_position(position: int, length: int) -> int:
     return int(position)
 
 
-def check_integers(values: Any, count: int, what: str, where: str) -> IntArray:
-    """Return `count` non-negative int64 values, or say what is wrong with them."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise DataError(f"{where}: {what} is ragged: give one integer an input") from error
-    if array.shape != (count,):
-        raise DataError(f"{where}: {what} has shape {array.shape}, expected ({count},): one integer an input")
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{where}: {what} holds {array.dtype} values: store integers, e.g. astype('int64')")
-    if count and array.min() < 0:
-        at = int(np.argmin(array))
-        raise DataError(f"{where}: {what}[{at}] = {array[at]} is negative: count from 0")
-    if count and array.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{where}: {what} holds {array.max()}, more than int64 holds: store smaller ones")
-    return array.astype(np.int64)
-
-
-def check_labels(values: Any, count: int, classes: int | None, where: str) -> IntArray:
-    """Return int64 labels (count,), each from 0 to classes - 1."""
-    labels = check_integers(values, count, "labels", where)
-    if classes is not None and count and labels.max() >= classes:
-        at = int(np.argmax(labels))
-        remedy = "mend the labels or the class names"
-        if labels.max() == classes and labels.min() == 1:
-            remedy = "no label is 0, so they seem to be counted from 1: subtract 1"
-        raise DataError(
-            f"{where}: label {labels[at]} of input {at} is out of range: expected 0 to {classes - 1}; "
-            + remedy
-        )
-    return labels
-
-
 def checked(
     request: Request,
     inputs: NDArray[Any] | Reader,
@@ -175,20 +151,29 @@ def checked(
     *,
     indices: IntArray | None = None,
     settings: dict[str, Any],
+    features: Sequence[str] = (),
+    digest: Any = None,
 ) -> Dataset:
-    """Return the data set of inputs and labels that were already checked."""
+    """Return the data set of inputs and labels that were already checked; `digest` has seen the inputs."""
     if indices is None:
         indices = np.arange(len(labels), dtype=np.int64)
-    reader, digest = ArrayReader(inputs) if isinstance(inputs, np.ndarray) else inputs, hashlib.sha256()
-    for one in (reader, ArrayReader(labels), ArrayReader(indices)):
-        little = one.dtype.newbyteorder("<")
-        digest.update(f"{little.str}{tuple(one.shape)}".encode())
+    reader = ArrayReader(inputs) if isinstance(inputs, np.ndarray) else inputs
+    parts = (ArrayReader(labels), ArrayReader(indices))
+    for one in (*(() if digest is not None else (reader,)), *parts):
+        digest = begin_digest(digest, one.dtype, one.shape)
         for block in one.blocks():
-            digest.update(np.ascontiguousarray(block, little).data)
+            digest.update(np.ascontiguousarray(block, one.dtype.newbyteorder("<")).data)
     return Dataset(
         request.short_name, request.split, labels, indices, tuple(class_names), reader,
-        request.input_range, digest.hexdigest(), settings,
+        request.input_range, digest.hexdigest(), settings, tuple(features),
     )  # fmt: skip
+
+
+def begin_digest(digest: Any, dtype: np.dtype[Any], shape: Sequence[int]) -> Any:
+    """Let a SHA-256, a new one for None, know the type and the shape of an array whose numbers follow."""
+    digest = hashlib.sha256() if digest is None else digest
+    digest.update(f"{dtype.newbyteorder('<').str}{tuple(shape)}".encode())
+    return digest
 
 
 def spread(dataset_length: int, count: int | str) -> IntArray:

@@ -6,15 +6,15 @@ import io
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from certmix.bounds.statistics import SCALE
-from certmix.data import load
 from certmix.errors import CertmixError
 from certmix.runs import ImageRecord
-from certmix.runs.sources import named_split
+from certmix.runs.sources import Sources, load_data
 from certmix.text import floor_digits
 from certmix.types import Dataset, FloatArray, IntArray, Status
 
@@ -121,11 +121,7 @@ def _pictures(described: dict[str, Any]) -> tuple[Callable[[int], bytes | None],
         sources = described["sources"]
         if "data" in sources.get("objects", ()):
             return lambda _: None, "Without pictures: the data set cannot be loaded (it was a Python object)."
-        box, split = sources["input_range"], named_split(sources["split"])
-        dataset = load(
-            sources["data"], split, input_range=None if box is None else (box[0], box[1]),
-            resize=sources["resize"], crop=sources["crop"],
-        )  # fmt: skip
+        dataset = load_data(Sources.from_dict(sources, Path("run.json")))
     except (CertmixError, KeyError, TypeError, ValueError) as error:
         why = "it is missing or damaged" if isinstance(error, CertmixError) else "run.json does not name it"
         return lambda _: None, f"Without pictures: the data set cannot be loaded ({why})."

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from certmix.data import DATASETS, load, parse_input_range, stack
+from certmix.data import DATASETS, dataset_of, parse_input_range, stack
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.runs.folder import with_paths
 from certmix.runs.settings import Option, Settings, divide, from_json, refuse
@@ -60,17 +60,17 @@ def _model_or_none(text: str) -> str | None:
 class Sources(Settings, frozen=True):
     """Names of data and models, as `certmix.data.load` and `certmix.models.spec.load_model` take them.
 
-    `data`, `standard` and `robust` may also be a `Dataset` or torch modules; such a run can be resumed but
-    not be reproduced from its description.  ``standard`` None leaves the standard classifier out:
-    certificates do not depend on it.  ``robust`` None takes the shipped model of the noise level, ``split``
-    None "test", or all of data without splits.
+    `data`, `standard` and `robust` may also be what `certmix.data.dataset_of` takes, and torch modules; such
+    a run can be resumed but not be reproduced from its description.  ``standard`` None leaves the standard
+    classifier out: certificates do not depend on it.  ``robust`` None takes the shipped model of the noise
+    level, ``split`` None "test", or all of data without splits.
     """
 
     data: Annotated[
         str | Dataset,
         Option(
             "cifar10-sample (500 test images, embedded), a CIFAR-10/100 folder, a folder of images "
-            "(a sub-folder a class) or an .npz file.",
+            "(a sub-folder a class), an .npz file, or a table (.csv, .tsv, .parquet).",
             metavar="NAME|PATH",
         ),
     ] = "cifar10-sample"
@@ -86,6 +86,9 @@ class Sources(Settings, frozen=True):
     ] = (0.0, 1.0)
     resize: Annotated[int | None, Option("Image folders: shorter side, in pixels.")] = None
     crop: Annotated[int | None, Option("Image folders: side of the centre square, then.")] = None
+    label_column: Annotated[
+        str | None, Option("Tables: the column of labels.", metavar="NAME", shown="label, target, y or class")
+    ] = None
     standard: Annotated[
         str | Module | None,
         Option(f"The accurate classifier g, or 'none'. {_FORMS}.", metavar="MODEL", parse=_model_or_none),
@@ -245,8 +248,9 @@ def _no_label_zero(dataset: Dataset) -> bool:
 
 
 def _tell(dataset: Dataset, say: Callable[[str], None]) -> None:
-    if "clipped" in dataset.settings:
-        say(f"{dataset.name}: {dataset.settings['clipped']}")
+    for key in ("clipped", "labels"):
+        if key in dataset.settings:
+            say(f"{dataset.name}: {dataset.settings[key]}")
 
 
 def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> None:
@@ -334,9 +338,10 @@ def load_data(sources: Sources) -> Dataset:
                 "leave it out, or give their name or path"
             )
     else:
-        dataset = load(
-            dataset, sources.split, input_range=sources.input_range, resize=sources.resize, crop=sources.crop
-        )
+        dataset = dataset_of(
+            dataset, sources.split, input_range=sources.input_range, resize=sources.resize,
+            crop=sources.crop, label_column=sources.label_column,
+        )  # fmt: skip
     if len(dataset) == 0:
         raise ModelError(f"{dataset.name} holds no inputs: choose other data or another --split")
     return dataset

@@ -75,6 +75,7 @@ class DataClaim(Settings, frozen=True):
     input_range: Annotated[tuple[float, float] | None, Option(check=_increasing)] = (0.0, 1.0)
     resize: int | None = None
     crop: int | None = None
+    label_column: _OptionalText = None
     checksum: _Checksum = None
 
 
@@ -370,7 +371,7 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
     options: dict[str, Any] = {
         "data": data.name if named else _joined(data.name, folder),
         "split": named_split(data.split), "input_range": data.input_range,
-        "resize": data.resize, "crop": data.crop, "standard": None,
+        "resize": data.resize, "crop": data.crop, "label_column": data.label_column, "standard": None,
     }  # fmt: skip
     for role, claim in (("standard", guarantee.standard), ("robust", guarantee.robust)):
         if claim is not None:
@@ -409,7 +410,7 @@ def relative_claims(
     limits = sources.get("input_range")
     data = DataClaim(
         _relative(sources["data"], folder), sources["split"], None if limits is None else tuple(limits),
-        sources["resize"], sources["crop"],
+        sources["resize"], sources["crop"], sources.get("label_column"),
     )  # fmt: skip
     models: list[ModelClaim | None] = []
     for role in ("standard", "robust"):

@@ -45,7 +45,7 @@ UNCERTIFIED = {
 }  # fmt: skip
 NOT_OF_LOGITS = CERTIFIED | STANDARD | {
     "norm", "eps", "steps", "restarts", "images", "seed", "device", "precision", "batch_size", "data", "split",
-    "input_range", "resize", "crop", "robust", "robust_weights", "robust_normalize", "robust_files", "output",
+    "input_range", "resize", "crop", "label_column", "robust", "robust_weights", "robust_normalize", "robust_files", "output",
     "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights", "run_code",
 }  # fmt: skip
 RECIPES = {
@@ -166,7 +166,7 @@ VALUES = {
     "evaluation": "folders", "failure_probability": "0.01", "finding": "finding.json", "force": "",
     "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "gate": "0.6", "clean_accuracy": "0.8", "lose": "3",
     "standard_temperature": "0", "score_temperature": "2", "tuned": "0.6,0,0.62", "goal": "fixed",
-    "gpus_per_worker": "0.5", "gradient_free": "", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
+    "gpus_per_worker": "0.5", "gradient_free": "", "label_column": "species", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
     "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",
     "noise_sigma": "0.3", "noisy_samples": "20", "norm": "l2", "norms": "l2", "of": "logits",

@@ -15,7 +15,15 @@ from certmix.errors import ParameterError
 
 
 def test_table_describes_each_source_in_one_line():
-    assert list(DATASETS) == ["cifar10-sample", "cifar10-tuning", "cifar10", "cifar100", "images", "npz"]
+    assert list(DATASETS) == [
+        "cifar10-sample",
+        "cifar10-tuning",
+        "cifar10",
+        "cifar100",
+        "images",
+        "npz",
+        "table",
+    ]
     for source in DATASETS.values():
         assert source.description and "\n" not in source.description
 
@@ -33,10 +41,13 @@ NO_DATA = {
     "nowhere/zzz": ([], "no such path exists: give an existing path or cifar10-sample"),
     "pik.npz": ([], "no such path exists: give an existing path or cifar10-sample"),
     "x" * 5000: ([], "cannot be read"),
-    **{name: ([], "give its path") for name in ("cifar10", "cifar100", "images", "npz")},
+    **{name: ([], "give its path") for name in ("cifar10", "cifar100", "images", "npz", "table")},
     ".": ([], "found nothing): give a CIFAR folder, or a folder with a sub-folder of images"),
     "./": (["a.txt", "b.txt", "c.txt", "d.txt"], "found a.txt, b.txt, c.txt, ..."),
-    "data.csv": (["data.csv"], "is a .csv file: give an .npz file or a folder; unpack archives first"),
+    "data.txt": (
+        ["data.txt"],
+        "is a .txt file: give an .npz file, a table or a folder; unpack archives first",
+    ),
     "data.tar.gz": (["data.tar.gz"], "unpack archives first"),
     "data": (["data"], "suffix-less file"),
     ".//": (
