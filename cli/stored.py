@@ -200,8 +200,8 @@ Examples:
   certmix audit runs/RUN
 
 Exit code 0: nothing that would change a table; 1: something would (marked !).
-Of a run its counts and its log are looked at. Its published tables and plots
-are checked by certmix verify RUN.
+Of a run its counts, tables and log are looked at; certmix verify RUN
+checks its plots as well.
 """
 
 
@@ -247,7 +247,7 @@ def _lines(one: Any, assumed: set[str]) -> list[str]:
         if value is not None
     ]
     if one.kind == "run folder":
-        facts.append(f"  published tables: not looked at; certmix verify {one.source} checks them")
+        facts.append(f"  plots: not looked at; certmix verify {one.source} checks them")
     findings = []
     for finding in one.findings:
         more = " ..." if finding.count > len(finding.images) else ""

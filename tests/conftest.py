@@ -7,6 +7,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if alone else None
 
 
+@pytest.fixture(scope="session")
+def empty_plots() -> Callable[[], AbstractContextManager[None]]:
+    """Return a context that leaves plots empty, of whatever module: each takes a second."""
+    return _empty_plots
+
+
 @pytest.fixture(autouse=True, scope="module")
 def unplotted() -> Iterator[None]:
-    """Leave plots empty, of whatever module: each takes a second; tests/tables draws every one."""
+    """Leave plots empty; tests/tables draws every one."""
+    with _empty_plots():
+        yield
+
+
+@contextmanager
+def _empty_plots() -> Iterator[None]:
     from certmix import tables
     from certmix.tables import figure
 

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import log_ndtr, ndtri
 
-from certmix.certification.evaluate import ceilings, evaluate, log_columns
+from certmix.certification.evaluate import ceilings
+from certmix.certification.publish import derive, opened, texts_in
+from certmix.certification.published import differences
 from certmix.certification.request import DEFAULT_RADII, CertifyRequest
-from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, known_of, open_run
-from certmix.runs.logs import ClassCounts, Extent, PublishedLog, read_log, read_published
-from certmix.runs.records import pieces, places_of
+from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, known_of, named, read_sampled
+from certmix.runs.logs import ClassCounts, Extent, PublishedLog, read_published
+from certmix.runs.records import pieces
 
 __all__ = ["Audit", "Finding", "audit"]
 
@@ -70,7 +72,7 @@ def audit(
 ) -> Audit:
     """Return what a reader should know of a log, a file of class counts, or a run folder.
 
-    Of a run folder the counts and ``records.tsv`` are looked at, not the published tables:
+    Of a run folder the counts, tables and ``records.tsv`` are looked at, not the plots:
     `certmix.verification.verify` checks these.  A CertmixError says that the source cannot be read.
 
     Parameters
@@ -370,18 +372,24 @@ def _audit_counts(found: ClassCounts, rows: int | None) -> Audit:
 
 
 def _audit_run(folder: Path) -> Audit:
-    """Say what a run is; votes must add up to their number of samples, and give the folder's own log."""
-    run = open_run(folder)
-    request, records, findings = run.request, run.records, list[Finding]()
+    """Say what a run is; votes must add up to their number of samples, and give what lies in the folder."""
+    described = read_sampled(folder)
+    with opened(folder, described) as (request, store):
+        assert isinstance(request, CertifyRequest)
+        records = store.records(ballots=request.gated)
+        derived = derive(request, store, described, records)
+        _, checksum = named(described["models"]["standard"])
+        answered = [] if checksum is None else [*store.standard(checksum)]
+    images, planned, findings = derived.summary.images, derived.summary.planned_images, list[Finding]()
     facts = {
-        "images": len(run.records), "planned_images": run.planned, "sigma": request.sigma,
+        "images": images, "planned_images": planned, "sigma": request.sigma,
         "goal": request.goal, "samples": request.samples, "bound": request.bound,
         "failure_probability": request.failure_probability,
-        "standard_outputs": int(np.isin(records.indices, list(run.probabilities)).sum()),
+        "standard_outputs": int(np.isin(derived.outcomes.indices, answered).sum()),
         "models": "not checked (certmix verify compares them with the run)",
     }  # fmt: skip
-    if len(run.records) != run.planned:
-        text = f"{len(run.records):,} images of {run.planned:,} are finished"
+    if images != planned:
+        text = f"{images:,} images of {planned:,} are finished"
         findings.append(Finding("rows", text, "repeat certmix certify to finish the rest", True))
     bad = np.zeros(len(records), bool)
     if request.scores == "hard":
@@ -393,18 +401,12 @@ def _audit_run(folder: Path) -> Audit:
         text = f"the votes of {len(wrong):,} images do not add up to their number of samples"
         remedy = "restore the folder from a copy, or certify again with --fresh"
         findings.append(_about("counts", text, remedy, wrong))
-    if (folder / LOG).exists() and len(records):
-        log, own = read_log(folder / LOG), evaluate(records, {}, request, run.planned)
-        index, _, predicted, radius, _ = log_columns(own)
-        places = places_of(log.index, index)
-        printed = log.radius[places]
-        alike = (log.predict[places] == predicted) & (printed <= radius) & (radius < printed + 2e-6)
-        alike &= (log.bound, log.gate or 0.0) == (request.bound_at(request.gate), request.gate)
-        if len(wrong := index[(places >= 0) & ~alike]):
-            text = f"{LOG} disagrees with the counts on {len(wrong):,} images"
-            remedy = "repeat certmix certify to write it again, or restore the counts"
-            findings.append(_about("log", text, remedy, wrong))
-    else:
+    if others := differences(folder, texts_in(request, derived)):
+        more = f" (and {len(others) - 1:,} more cells)" if len(others) > 1 else ""
+        remedy = "repeat certmix certify to write it again, or restore the counts"
+        rows = np.unique([one.image for one in others if one.image is not None]).astype(np.int64)
+        findings.append(_about("published files", f"{others[0]}{more}", remedy, rows))
+    if not (folder / LOG).exists():
         text = f"no {LOG} to compare the counts with"
-        findings.append(Finding("log", text, "repeat certmix certify to write it", False))
+        findings.append(Finding("published files", text, "repeat certmix certify to write it", False))
     return Audit(str(folder), "run folder", facts, tuple(findings))

@@ -27,7 +27,8 @@ from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling.devices import AUTO, PRECISIONS, Passes
 from certmix.types import IntArray
 
-PACKAGES = ("torch", "numpy", "scipy", "numba")
+PLOTTER = "matplotlib"
+PACKAGES = ("torch", "numpy", "scipy", "numba", PLOTTER)
 
 
 @dataclass(frozen=True)

@@ -19,25 +19,32 @@ from certmix.certification.evaluate import (
     expectations,
     log_columns,
 )
-from certmix.certification.fronts import fronts_of
+from certmix.certification.fronts import Fronts, fronts_of
 from certmix.certification.proved_table import evaluate_proved, radii_by_image
 from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
 from certmix.certification.stored import LOG, data_of, images_of, named, planned_images
 from certmix.errors import CertmixError, RunError
 from certmix.files import write_atomically
-from certmix.runs import Run, Store, read_run, write_log
+from certmix.runs import Run, Store, read_run
 from certmix.runs.folder import DATABASE, DESCRIPTION, command_of
+from certmix.runs.logs import log_text
 from certmix.runs.records import Records
 from certmix.runs.settings import arguments, from_json, settings
 from certmix.runs.sources import Sources, named_split
 from certmix.tables import write_products
+from certmix.tables.formats import texts_of
 from certmix.types import IntArray, Summary
 
 RADII_FILE = "radii.tsv"
 
 
-def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluation:
-    """Return what a run's numbers say of the images it was asked for; `described` is its ``run.json``."""
+def derive(
+    request: Request, store: Store, described: dict[str, Any], held: Records | None = None
+) -> Evaluation:
+    """Return what a run's numbers say of the images it was asked for; `described` is its ``run.json``.
+
+    `held` are the store's records, where they were read before.
+    """
     names: dict[str, Any] = {"data": named(described["data"])[0]}
     names |= {role: named(model)[0] for role, model in described["models"].items()}
     try:
@@ -54,7 +61,8 @@ def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluat
     notes += choice_notes(began_with(store), request)
     if shard is not None:
         notes.append(f"Shard {shard}: a share of the images, to be merged with the others.")
-    held, checksum = store.records(ballots=request.gated), named(described["models"]["standard"])[1]
+    held = store.records(ballots=request.gated) if held is None else held
+    checksum = named(described["models"]["standard"])[1]
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
     records = held.of_images(mine)
     probabilities = {} if checksum is None else store.standard(checksum)
@@ -64,25 +72,42 @@ def derive(request: Request, store: Store, described: dict[str, Any]) -> Evaluat
 
 def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
     """Write the table, its plots and its log into the run's folder."""
-    records, fronts = evaluation.records, None
-    _, checksum = named(run.described().get("models", {}).get("standard"))
-    if isinstance(request, CertifyRequest) and checksum is not None:
-        fronts = fronts_of(evaluation, run.store.standard(checksum), request)
+    records, fronts = evaluation.records, fronts_in(run.store, run.described(), request, evaluation)
 
     def write(folder: Path) -> None:
         write_products(folder, evaluation.summary, evaluation.curves, fronts)
-        if isinstance(request, CertifyRequest):
-            rows = zip(*(column.tolist() for column in log_columns(evaluation)), strict=True)
-            write_log(folder / LOG, rows, request.bound_at(request.gate), request.gate)
-        else:
-            found = radii_by_image(evaluation.outcomes).items()
-            lines = ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]
-            lines += ["\t".join([index, *row.values()]) for index, row in found]
-            write_atomically(folder / RADII_FILE, ("\n".join(lines) + "\n").encode())
+        for name, text in log_of(request, evaluation).items():
+            write_atomically(folder / name, text.encode())
 
     run.publish(
         write, {"rows_independent": bool(np.all(Records.of(records).places == 1))} if records else None
     )
+
+
+def fronts_in(
+    store: Store, described: dict[str, Any], request: Request, evaluation: Evaluation
+) -> Fronts | None:
+    """Return the fronts of a run's images, None where there are no votes, or no g."""
+    _, checksum = named(described.get("models", {}).get("standard"))
+    if not isinstance(request, CertifyRequest) or checksum is None:
+        return None
+    return fronts_of(evaluation, store.standard(checksum), request)
+
+
+def texts_in(request: Request, evaluation: Evaluation) -> dict[str, str]:
+    """Return by its name the text of each table and log in a run's folder."""
+    return {**texts_of(evaluation.summary), **log_of(request, evaluation)}
+
+
+def log_of(request: Request, evaluation: Evaluation) -> dict[str, str]:
+    """Return the text of a run's log, image by image, by the file's name."""
+    if isinstance(request, CertifyRequest):
+        rows = zip(*(column.tolist() for column in log_columns(evaluation)), strict=True)
+        return {LOG: log_text(rows, request.bound_at(request.gate), request.gate)}
+    found = radii_by_image(evaluation.outcomes).items()
+    lines = ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]
+    lines += ["\t".join([index, *row.values()]) for index, row in found]
+    return {RADII_FILE: "\n".join(lines) + "\n"}
 
 
 def unfinished(folder: Path, finished: IntArray | None = None) -> str | None:

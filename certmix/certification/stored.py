@@ -130,13 +130,8 @@ def planned_images(store: Store, images: int | str) -> list[int]:
     return planned
 
 
-def open_run(folder: Path, sigma: float | None = None, *, ballots: bool = False) -> RunContents:
-    """Return what a run of certmix certify by sampling holds, but for images that it left unfinished.
-
-    Its own request says whether ballots are read, or `ballots`.
-
-    RunError if it is another run, or has not begun to sample; ParameterError for another `sigma`.
-    """
+def read_sampled(folder: Path) -> dict[str, Any]:
+    """Return what a run of certmix certify by sampling says of itself; RunError if it is another run."""
     described = read_run(folder)
     study = str(described["identity"].get("study", CERTIFY))
     made = f"{folder} is a run of {command_of(study)}"
@@ -147,6 +142,17 @@ def open_run(folder: Path, sigma: float | None = None, *, ballots: bool = False)
         )
     if study != CERTIFY:
         raise RunError(f"{made}: name a run of certmix certify")
+    return described
+
+
+def open_run(folder: Path, sigma: float | None = None, *, ballots: bool = False) -> RunContents:
+    """Return what a run of certmix certify by sampling holds, but for images that it left unfinished.
+
+    Its own request says whether ballots are read, or `ballots`.
+
+    RunError if it is another run, or has not begun to sample; ParameterError for another `sigma`.
+    """
+    described = read_sampled(folder)
     request = request_of(described, folder)
     _refuse_other_sigma(folder, sigma, request.sigma)
     try:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from certmix.types import FloatArray, IntArray
 
 __all__ = [
     "HEADER", "OWN_HEADER", "ClassCounts", "Extent", "PublishedLog", "distinct_rows", "expected_rows",
-    "lowest_printed", "read_class_counts", "read_log", "read_published", "write_log",
+    "log_text", "lowest_printed", "read_class_counts", "read_log", "read_published", "write_log",
 ]  # fmt: skip
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
@@ -393,14 +393,23 @@ OWN_HEADER = f"{HEADER}\tbound\tgate"
 def write_log(
     path: Path, rows: Iterable[tuple[int, int, int, float, float]], bound: str, gate: float = 0.0
 ) -> None:
-    """Write rows (index, label, prediction, radius, seconds) in the format of Cohen et al., bound and gate.
+    """Write what `log_text` returns."""
+    write_atomically(path, log_text(rows, bound, gate).encode())
+
+
+def log_text(rows: Iterable[tuple[int, int, int, float, float]], bound: str, gate: float = 0.0) -> str:
+    """Return rows (index, label, prediction, radius, seconds) as a log of Cohen et al., with bound and gate.
 
     Prediction -1 means abstention; radii are rounded down to six decimals.  The name of the bound that they
     rest on, and the gate of the votes, decide whether p and q can be taken back from them.
     """
-    lines = [OWN_HEADER]
+    lines, end = [OWN_HEADER], f"{bound}\t{gate:g}"
     for index, label, prediction, radius, seconds in rows:
-        floor = Decimal(radius).quantize(Decimal("1e-6"), ROUND_FLOOR)
         elapsed, correct = datetime.timedelta(seconds=round(seconds, 6)), int(prediction == label)
-        lines.append(f"{index}\t{label}\t{prediction}\t{floor}\t{correct}\t{elapsed}\t{bound}\t{gate:g}")
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+        lines.append(f"{index}\t{label}\t{prediction}\t{_floor(radius)}\t{correct}\t{elapsed}\t{end}")
+    return "\n".join(lines) + "\n"
+
+
+@lru_cache(maxsize=1 << 16)  # few votes are of few numbers
+def _floor(radius: float) -> str:
+    return str(Decimal(radius).quantize(Decimal("1e-6"), ROUND_FLOOR))

@@ -190,19 +190,26 @@ def write_products(
     The tables show the summary, the plot the curves, as a rule one for each row, and ``front.{png,svg}`` the
     `fronts`, if there are any.  A RunError says that the folder cannot be made or written to.
     """
+    return write_files(folder, summary_table(summary), plots_of(summary, curves, fronts))
+
+
+def plots_of(
+    summary: Summary, curves: Sequence[Curve], fronts: Any = None
+) -> dict[str, Callable[[str], bytes]]:
+    """Return by its name what draws each plot of a summary, given a suffix."""
     title = "Certified accuracy" + (f": {summary.data}" if summary.data else "")
 
     def draw(suffix: str) -> bytes:
         about = summary.sigma, summary.alpha, bool(summary.complete), summary.norm
         return curve_plot(curves, suffix, title, *about)
 
-    plots = {"certified-accuracy": draw}
+    plots: dict[str, Callable[[str], bytes]] = {"certified-accuracy": draw}
     if fronts is not None:
         from certmix.tables.fronts import certified_fronts
 
         about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.images:,} images"
         plots["front"] = partial(certified_fronts, fronts, about)
-    return write_files(folder, summary_table(summary), plots)
+    return plots
 
 
 def plot_trade_off(found: TradeOff, path: str | Path) -> None:

@@ -35,6 +35,8 @@ from certmix.tables.words import summary_table
 from certmix.text import known, plain_decimal
 from certmix.types import SCHEMA_VERSION, AccuracyShare, AttackedAccuracy, CertifiedShare, Summary
 
+PLOTTED = ("png", "svg")
+
 _SPELT = str.maketrans(
     {"%": " percent ", "/": " per ", "\u03b1": "alpha", "\u03b5": "eps", "\u03c3": "sigma", "\u2113": "l"}
 )
@@ -262,6 +264,12 @@ def print_table(
         console.print(text, crop=False, no_wrap=True, overflow="ignore")
 
 
+def texts_of(table: Table | Summary) -> dict[str, str]:
+    """Return by its name the text of each file that `write_files` writes, but for plots."""
+    made = as_table(table)
+    return {f"{made.name}.{kind.suffix}": kind.render(made) for kind in FORMATS.values() if kind.suffix}
+
+
 def write_files(
     folder: str | Path, table: Table, plots: Mapping[str, Callable[[str], bytes]] = MappingProxyType({})
 ) -> list[Path]:
@@ -271,12 +279,10 @@ def write_files(
     made before anything is written, and each file appears whole or not at all.  The folder is made if
     missing; a RunError says that it cannot be, or be written to.
     """
-    contents = {
-        f"{table.name}.{kind.suffix}": kind.render(table).encode() for kind in FORMATS.values() if kind.suffix
-    }
+    contents = {name: text.encode() for name, text in texts_of(table).items()}
     for name, draw in plots.items():
         check_stem(name)
-        contents.update({f"{name}.{suffix}": draw(suffix) for suffix in ("png", "svg")})
+        contents |= {f"{name}.{suffix}": draw(suffix) for suffix in PLOTTED}
     for name, content in contents.items():
         write_atomically(Path(folder) / name, content)
     return [Path(folder) / name for name in contents]

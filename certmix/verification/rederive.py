@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch
 from torch import nn
 
 from certmix.bounds import BOUNDS
+from certmix.certification import publish
+from certmix.certification.describe import PLOTTER
+from certmix.certification.published import differences
 from certmix.certification.request import ROBUST, CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import digest_of
@@ -27,6 +31,7 @@ from certmix.sampling import resolve_device
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
+from certmix.tables.curves import plots_of
 from certmix.types import Dataset
 from certmix.verification import plain
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
@@ -36,6 +41,8 @@ from certmix.verification.stored import ROLES, Reloaded, Run, impossible, is_who
 
 MODEL_CHECKS = tuple(f"{role} model {what}" for role in ROLES for what in ("checksum", "logits"))
 """Checks that fail where a model is not the one that a run was made with."""
+TABLE, PUBLISHED = "certified-accuracy.json", "published files"
+"""A run's table, and the check of all that lies in the folder beside the numbers."""
 
 
 def rederive(
@@ -66,6 +73,7 @@ def rederive(
         *_check_answers(loaded, reloaded, chosen),
         *check_numbers(loaded, data),
         *check_figures(loaded, data),
+        check_published(loaded),
     ]
 
 
@@ -76,6 +84,34 @@ def recheck(run: Path, dataset: Dataset) -> list[CheckResult]:
     loaded = load(Path(run))
     found = [*check_numbers(loaded, dataset), *check_figures(loaded, dataset)]
     return [one for one in found if one.check != "images"]
+
+
+def check_published(run: Run) -> CheckResult:
+    """Are the tables, log and plots in a run's folder what certmix makes of its numbers?"""
+    check, again = PUBLISHED, "restore it, or repeat the run's command, which writes it again"
+    versions, drawn, plots = run.description["versions"], version(PLOTTER), dict[str, Any]()
+    held = run.records if isinstance(run.request, CertifyRequest) else None
+    try:
+        with publish.opened(run.folder, run.description) as (request, store):
+            evaluation = publish.derive(request, store, run.description, held)
+            if not evaluation.summary.complete:
+                return unchecked(check, "the run is not finished: its tables may be of fewer images")
+            if alike := versions.get(PLOTTER) == drawn:
+                fronts = publish.fronts_in(store, run.description, request, evaluation)
+                plots = plots_of(evaluation.summary, evaluation.curves, fronts)
+        found = differences(run.folder, publish.texts_in(request, evaluation), plots)
+    except CertmixError as error:
+        return unchecked(check, f"nothing follows from the numbers: {error}")
+    told, own = versions.get("certmix"), version("certmix")
+    if found and told != own:
+        return unchecked(check, f"written by certmix {told}, this is {own}, and {found[0]}: {again}")
+    if any((one.cell, one.there) == ("complete", "False") for one in found):
+        return unchecked(check, f"written before all images were done: {found[0]}: {again}")
+    if not found and not (run.folder / TABLE).is_file():
+        return CheckResult(check, Outcome.HOLDS, "no table lies in the folder: certmix show prints it")
+    less = "" if alike else f"; not the plots: they are of {PLOTTER} {versions.get(PLOTTER)}, this is {drawn}"
+    faults: Faults = [(one.image, f"{one}: {again}") for one in found]
+    return judged(check, faults, f"tables, log and plots are what the numbers give{less}")
 
 
 # Is the run of these data and models?

@@ -229,7 +229,7 @@ def test_a_run_folder(command, problem):
     assert command("certify", *options).code == 0
     sound = command("audit", "run")
     assert sound.code == 0, sound.out
-    assert "published tables: not looked at; certmix verify run checks them" in sound.out
+    assert "plots: not looked at; certmix verify run checks them" in sound.out
     assert "(assumed)" not in sound.out
     index = min(records(Path("run")))
     edit_record(Path("run"), index, selection=np.array([0, 0, 99]))
@@ -238,4 +238,4 @@ def test_a_run_folder(command, problem):
     assert f"do not add up to their number of samples (idx {index})" in broken.out
     log = Path("run/records.tsv")
     log.write_text(log.read_text().replace("\t0.", "\t1.", 1))
-    assert "records.tsv disagrees with the counts on " in command("audit", "run").out
+    assert "published files: certified-accuracy.json, " in command("audit", "run").out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -57,13 +57,6 @@ from certmix.verification.resample import measured, resample, sure_votes
 
 GATE, TUNED = 0.8, "0.8,0,0.6"
 EXACT = {"certificates": ["exact"]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_plots() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"a plot")
-        yield
 
 
 @pytest.fixture(scope="module")

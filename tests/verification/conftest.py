@@ -34,11 +34,10 @@ def repeat(named):
 
 
 @pytest.fixture(scope="session")
-def runs(named, repeat, tmp_path_factory) -> dict[str, Path]:
+def runs(named, repeat, tmp_path_factory, empty_plots) -> dict[str, Path]:
     """Of the sequential run there were two tables before, the first of fewer images."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"a plot")
+    with empty_plots():
         certified(folder / "sequential", named, images=4, samples=400)
         certified(folder / "sequential", named, samples=1000, alpha=0.9)
         return {kind: repeat(kind, folder / kind) for kind in HOW}

@@ -84,7 +84,6 @@ def verified_once(tmp_path_factory) -> Path:
 @pytest.fixture
 def folder(verified_once, tmp_path, monkeypatch) -> Path:
     """A copy of it that might have been made where it lies."""
-    monkeypatch.setattr("certmix.tables.curves.curve_plot", lambda *a, **k: b"a plot")
     copy = Path(shutil.copytree(verified_once, tmp_path / "copy"))
     described = run_of(copy) / "run.json"
     described.write_text(described.read_text().replace(str(verified_once), str(copy)))
