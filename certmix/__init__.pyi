@@ -81,6 +81,7 @@ def assert_certified(
     robust_weights: str | PathLike[str] | None = None,
     robust_normalize: str | PathLike[str] | None = None,
     robust_files: str | Sequence[str] = (),
+    denoiser: nn.Module | str | PathLike[str] | None = None,
     run_code: bool = False,
 ) -> CertifyResult: ...
 def certify(
@@ -133,6 +134,7 @@ def certify(
     robust_weights: str | PathLike[str] | None = None,
     robust_normalize: str | PathLike[str] | None = None,
     robust_files: str | Sequence[str] = (),
+    denoiser: nn.Module | str | PathLike[str] | None = None,
     run_code: bool = False,
     engine: str = "local",
     gpus_per_worker: float | None = None,

@@ -44,7 +44,7 @@ def study_options(*, steps: int | None, leave: tuple[str, ...] = (), **changed: 
     """Give a command the options of an attack, of data and models, of the run folder, and --format."""
     shown = str(steps) if steps else "the attack's own"
     made = [
-        options(AttackRequest, Sources, leave=leave, steps=shown, robust=ROBUST, **changed),
+        options(AttackRequest, Sources, leave=("denoiser", *leave), steps=shown, robust=ROBUST, **changed),
         DEVICE, MODEL_TIMEOUT,
         click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity>]"),
         FRESH, format_option(*FORMATS),

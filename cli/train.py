@@ -22,12 +22,13 @@ EPILOG = """\b
 Examples:
   certmix train gaussian --sigma 0.5 --data cifar-10-batches-bin --output models
   certmix train adversarial --norm l2 --eps 0.5 --data cifar-10-batches-bin
+  certmix train denoiser --sigma 0.5 --classifier mymodel.py:net --data cifar-10-batches-bin
   certmix certify --sigma 0.5 --alpha 0.76 --robust models/cifar10-gaussian-0.50.json
 """
 
 OF_RECIPES = {
-    "noise_sigma": ("gaussian",), "consistency": ("gaussian",), "norm": ("adversarial",),
-    "eps": ("adversarial", "interval"), "sharpen_alpha": ("interval",),
+    "noise_sigma": ("gaussian", "denoiser"), "classifier": ("denoiser",), "consistency": ("gaussian",),
+    "norm": ("adversarial",), "eps": ("adversarial", "interval"), "sharpen_alpha": ("interval",),
 }  # fmt: skip
 """Options that only some recipes take."""
 
@@ -56,8 +57,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train a model by a recipe.
 
-    'standard', 'gaussian' (noise), 'adversarial' (PGD) or 'interval' (bounds
-    that propagation verifies).
+    'standard', 'gaussian' (noise), 'adversarial' (PGD), 'interval' (bounds
+    that propagation verifies) or 'denoiser' (goes in front of a classifier).
 
     Writes NAME.safetensors and NAME.json, a card with recipe, data, accuracy
     and checksum. An interrupted training goes on where its last epoch ended

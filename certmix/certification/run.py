@@ -194,6 +194,8 @@ def run_certify(
     chosen = resolve_device(device)
     if compiled:
         check_compilable(chosen)
+    if isinstance(request, CertifyRequest):
+        sources = sources.at(request.sigma)
     loaded = load(request, sources, chosen, say)
     if loaded.standard is None and request.standard_temperature != 1.0:
         raise ParameterError(

@@ -1,6 +1,7 @@
 """The small networks that certmix trains and ships.
 
-All take images in [0, 1], shape (N, 3, H, W), normalise inside, and return logits, shape (N, classes).
+All take images in [0, 1], shape (N, 3, H, W), and normalise inside.  `Denoiser` returns images, the others
+logits, shape (N, classes).
 """
 
 from __future__ import annotations
@@ -146,26 +147,64 @@ class IntervalNet(nn.Module):
         return self.head(self.layers(self.normalize(images)))
 
 
-ARCHITECTURES = {"residual": ResidualNet, "conv": ConvNet, "interval": IntervalNet}
+class Denoiser(nn.Module):
+    """A U-net that estimates an image from a noisy one, at half and a quarter of its resolution.
+
+    The estimate is a share of the noisy image, learnt for each channel, plus what the net adds; it is not
+    clipped.  `widths` are the channels at each level.  Its first layers are those of a `ResidualNet`, from
+    which it can start.
+    """
+
+    def __init__(self, widths: tuple[int, int] = (32, 96), channels: int = 3) -> None:
+        super().__init__()
+        fine, coarse = widths
+        self.normalize = Normalize(CIFAR10_MEAN, CIFAR10_STD)
+        self.share = nn.Parameter(torch.full((channels,), 0.5))
+        self.stem, self.norm = _convolution(channels, fine, 2), nn.BatchNorm2d(fine)
+        self.blocks = nn.Sequential(
+            _Residual(fine, fine, 1), _Residual(fine, coarse, 2), _Residual(coarse, coarse, 1)
+        )
+        self.inner = _Residual(coarse, coarse, 1)
+        self.up = nn.ConvTranspose2d(coarse, fine, 2, 2, bias=False)
+        self.details = _convolution(4 * channels, fine)
+        self.after = _Residual(fine, fine, 1)
+        self.head = nn.Conv2d(fine, 4 * channels, 3, 1, 1)
+        for value in (self.inner.norm2.weight, self.head.weight, self.head.bias):
+            nn.init.zeros_(value)  # type: ignore[arg-type]  # the inner block starts as nothing, all as the share
+
+    def forward(self, images: Tensor) -> Tensor:
+        noisy = self.normalize(images)
+        x = self.blocks[0](F.relu(self.norm(self.stem(noisy))))
+        deep = self.inner(self.blocks[2](self.blocks[1](x)))
+        x = self.after(x + self.details(F.pixel_unshuffle(noisy, 2)) + self.up(deep))
+        estimate = self.share.to(x.dtype).view(-1, 1, 1) * noisy + F.pixel_shuffle(self.head(x), 2)
+        return estimate * self.normalize.std.to(x.dtype) + self.normalize.mean.to(x.dtype)
 
 
-def build(architecture: str, classes: int = 10) -> nn.Module:
-    """Build a shipped architecture by name, with fresh weights."""
-    return ARCHITECTURES[architecture](classes=classes)
+DENOISER = "denoiser"
+"""Name of the architecture that returns images."""
+
+ARCHITECTURES = {"residual": ResidualNet, "conv": ConvNet, "interval": IntervalNet, DENOISER: Denoiser}
+
+
+def build(architecture: str, classes: int | None = 10) -> nn.Module:
+    """Build a shipped architecture by name, with fresh weights; a denoiser has no classes."""
+    settings = {} if classes is None or architecture == DENOISER else {"classes": classes}
+    return ARCHITECTURES[architecture](**settings)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Fold the batch normalisations of a `ResidualNet` in place: the same up to rounding.
+    """Fold the batch normalisations of a `ResidualNet` or `Denoiser` in place: the same up to rounding.
 
     It passes over memory less often.  Other models are returned as they are.
     """
-    if not isinstance(model, ResidualNet) or isinstance(model.norm, nn.Identity):
+    if not isinstance(model, ResidualNet | Denoiser) or isinstance(model.norm, nn.Identity):
         return model
     model.eval()
     for part in model.modules():
         for convolution, norm in (("stem", "norm"), ("conv1", "norm1"), ("conv2", "norm2")):
-            if isinstance(part, ResidualNet | _Residual) and hasattr(part, convolution):
+            if isinstance(part, ResidualNet | Denoiser | _Residual) and hasattr(part, convolution):
                 folded = fuse_conv_bn_eval(getattr(part, convolution), getattr(part, norm))
                 setattr(part, convolution, folded)
                 setattr(part, norm, nn.Identity())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certmix.errors import ModelError
-from certmix.models.zoo import ZOO_FOLDER, Card, gaussian_names
+from certmix.models.zoo import ZOO_FOLDER, gaussian_names
 from certmix.sampling.devices import full_float32
 
 if TYPE_CHECKING:
@@ -113,12 +113,13 @@ def resolve_robust(robust: str | None, sigma: float, zoo: Path = ZOO_FOLDER) -> 
     )
 
 
-def noise_warnings(card: Card | None, sigma: float, input_range: tuple[float, float] | None) -> Iterator[str]:
-    """Yield warnings where the noise is not that of the card, or far above the range of the inputs."""
-    trained = None if card is None else card.noise_sigma
-    if card is not None and trained is not None and not math.isclose(trained, sigma, rel_tol=1e-9):
+def noise_warnings(
+    name: str, trained: float | None, sigma: float, input_range: tuple[float, float] | None
+) -> Iterator[str]:
+    """Yield warnings where the noise is not what a model was trained for, or far above the inputs' range."""
+    if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-9):
         yield (
-            f"{card.name} was trained for sigma = {trained:g} and is used with sigma = {sigma:g}: "
+            f"{name} was trained for sigma = {trained:g} and is used with sigma = {sigma:g}: "
             "the certificates hold, but expect low accuracy"
         )
     if input_range is not None and sigma > 2 * (input_range[1] - input_range[0]):

@@ -161,7 +161,8 @@ OWN = "its own file"
 class Foreign:
     """A module, its name, its code's identity (files in `sources` belong to it), and the input it wants.
 
-    `doubt` says why the identity cannot be vouched for; `normalize` (MEAN/STD) is a default.
+    `doubt` says why the identity cannot be vouched for; `normalize` (MEAN/STD) is a default; `noise_sigma` is
+    the noise level that it is for, and `note` what its user is to know of how it is run.
     """
 
     module: nn.Module
@@ -171,6 +172,8 @@ class Foreign:
     input_range: tuple[float, float] | None = None
     sources: Mapping[str, bytes] = field(default_factory=dict)
     doubt: str = ""
+    noise_sigma: float | None = None
+    note: str = ""
 
 
 class FixedMode(nn.Module):

@@ -16,7 +16,9 @@ from certmix.bounds import bound_counts, clopper_pearson, is_established
 from certmix.bounds.bound import allow_for_noise
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError
+from certmix.models.composed import at_sigma
 from certmix.models.foreign import evaluating
+from certmix.models.spec import behind, wrap_model
 from certmix.models.temperature import answer_of, check_mix, mix_shares, sharpened
 from certmix.radii import MARGIN_SLACK, certify_radii, margin_slack_of
 from certmix.sampling import Sampler
@@ -60,6 +62,10 @@ class SmoothedClassifier:
     ----------
     base, classes
         Gives logits (N, classes) and is put in evaluation mode; found with one forward pass if not given.
+    denoiser
+        Put in front of `base`, which then need not be trained for noise: a module that maps inputs to inputs
+        of the same shape, or a spec as for ``--denoiser``, such as ``cifar10-denoiser-0.50``.  h is that of
+        the two as one function.
     sigma
         Noise level, like radii in units of the input.
     gate
@@ -84,12 +90,16 @@ class SmoothedClassifier:
         sigma: float,
         *,
         classes: int | None = None,
+        denoiser: nn.Module | str | None = None,
         gate: float = 0.0,
         seed: int = 0,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         batch_size: int | None = None,
     ) -> None:
+        if denoiser is not None:
+            named = at_sigma(denoiser, sigma) if isinstance(denoiser, str) else denoiser
+            base = behind(named, wrap_model(base, device=device), device=device).module
         self.base, self.sigma, self.classes, self.seed = evaluating(base), sigma, classes, seed
         self.gate, self.device = level_of(gate) / LEVELS, torch.device(device)
         precision = automatic_precision(device) if precision == AUTO else precision

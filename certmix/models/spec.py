@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ from certmix.errors import ModelError, describe
 from certmix.files import digest_of
 from certmix.models.architectures import Normalization, Normalized, parse_normalize
 from certmix.models.checks import classes_remedy
+from certmix.models.composed import denoised_parts, denoised_spec
+from certmix.models.denoised import Denoised, from_diffusers
 from certmix.models.foreign import (
     Foreign,
     class_sources,
@@ -37,7 +40,8 @@ from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card,
 
 FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
-    "timm:NAME, robustbench:NAME or nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base]"
+    "timm:NAME, robustbench:NAME, nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base] or "
+    "denoised:DENOISER,CLASSIFIER"
 )
 MODULE_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -79,6 +83,9 @@ def _models_in(folder: Path) -> list[str]:
 def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None, zoo: Path) -> Foreign:
     """Load what certmix did not make, from a library, an exported file, or a factory."""
     library, _, rest = spec.partition(":")
+    if library == "diffusers" and rest:
+        with guard.foreign(spec):
+            return from_diffusers(spec)
     if library in ("timm", "robustbench") and rest:
         with guard.foreign(spec), guard.unwatched():  # a download takes its time
             if library == "timm":
@@ -180,8 +187,10 @@ def load_model(
         A shipped model's name; the path of a card (``.json``) or of a folder that holds one;
         ``package.module:factory`` or ``file.py:factory``, where the factory is a torch module or returns one
         when called without arguments; a ``.pt2`` file of `torch.export.save`; ``timm:NAME``;
-        ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf); or ``nuts:FOLDER[#PART]``, a nonlinear
-        mix or one of `certmix.nuts.folder.PARTS` of it; the folder's path alone will do.
+        ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf); ``nuts:FOLDER[#PART]``, a nonlinear
+        mix or one of `certmix.nuts.folder.PARTS` of it; the folder's path alone will do; or
+        ``denoised:DENOISER,CLASSIFIER``, specs of a denoiser, also ``diffusers:FOLDER@SIGMA``, and of the
+        classifier behind it, to which `weights`, `normalize` and `classes` belong.
     weights, files
         A state dict to load: ``.safetensors``, or a torch file (``.pt``, ``.pth``) of tensors alone.  Further
         files that the model reads, which the checksum is to cover.
@@ -205,6 +214,14 @@ def load_model(
         sound = False
     if not sound:  # no path can be that, or it would not fit on a line
         raise ModelError(f"model {ascii(spec)[:80]} is neither a name nor a path: use {FORMS}")
+    if (both := denoised_parts(spec)) is not None:
+        how: dict[str, Any] = {
+            "device": device, "say": say, "zoo": zoo, "named_by": named_by, "run_code": run_code
+        }  # fmt: skip
+        base = load_model(
+            both[1], weights=weights, normalize=normalize, classes=classes, no_label_zero=no_label_zero, **how
+        )
+        return _declared(behind(both[0], base, **how), digests)
     mix = _find_mix(spec, zoo)
     path = None if mix is not None else _find_card(spec, zoo)
     whole = mix is not None or path is not None
@@ -219,7 +236,9 @@ def load_model(
     elif path is not None:
         stem = path.name.removesuffix(".json")
         card = zoo_card(stem, path.parent)
-        if classes is not None and card.classes != classes:
+        if classes is not None and card.classes is None:
+            raise ModelError(f"{spec} is a denoiser, which gives no classes: name it with --denoiser")
+        if classes is not None and card.classes is not None and card.classes != classes:
             raise ModelError(
                 f"{spec} tells {card.classes} classes apart, the data have {classes}: "
                 + classes_remedy(card.classes, classes, no_label_zero)
@@ -237,7 +256,8 @@ def load_model(
         foreign = make()
         if values is None and foreign.normalize is not None:
             values = parse_normalize(foreign.normalize)
-        drawn = ":" in spec and not spec.startswith(("timm:", "robustbench:")) and not spec.endswith(".pt2")
+        libraries = ("timm:", "robustbench:", "diffusers:")
+        drawn = ":" in spec and not spec.startswith(libraries) and not spec.endswith(".pt2")
         if weights is not None:
             apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
         elif say is not None and drawn and draws_weights(foreign.module, lambda: make().module):
@@ -245,8 +265,39 @@ def load_model(
                 f"{spec} draws its weights at random and no weights were given, so that every run is of "
                 "another network: give --robust-weights (or --standard-weights), or seed the factory"
             )
+        if say is not None and foreign.note:
+            say(foreign.note)
         loaded = _finish(foreign, spec, values, device)
     return _declared(loaded, digests)
+
+
+def behind(
+    denoiser: str | nn.Module, base: LoadedModel, *, device: str | torch.device = "cpu", **how: Any
+) -> LoadedModel:
+    """Return a classifier behind a denoiser, a spec or a module: one function, with what is known of both."""
+    front = (
+        load_model(denoiser, device=device, **how)
+        if isinstance(denoiser, str)
+        else wrap_model(denoiser, device=device)
+    )
+    for one, has_classes in ((front, False), (base, True)):
+        if one.card is not None and (one.card.classes is not None) != has_classes:
+            kind, other = ("denoiser", "classifier")[:: 1 if has_classes else -1]
+            raise ModelError(f"{one.name} is a {kind}: name a {other} there")
+    if front.input_range and base.input_range and front.input_range != base.input_range:
+        raise ModelError(
+            f"{front.name} takes inputs in {front.input_range}, the classifier {base.name} in "
+            f"{base.input_range}: take two of one range"
+        )
+    limits = None if front.card is None else front.card.output_range
+    parts = {f"denoiser's {what}": value for what, value in front.parts.items()} | dict(base.parts)
+    return LoadedModel(
+        Denoised(front.module, base.module, limits).eval(), f"{front.name}+{base.name}",
+        denoised_spec(front.spec, base.spec),
+        digest_of(["denoised", front.checksum, str(limits), base.checksum]),
+        front.noise_sigma, front.input_range or base.input_range, None, parts,
+        "; ".join(filter(None, (front.doubt, base.doubt))),
+    )  # fmt: skip
 
 
 def _digests(files: Sequence[str | Path]) -> dict[str, str]:
@@ -297,10 +348,11 @@ def _finish(
         "normalisation": str(values),
         **{name: digest_of(source) for name, source in foreign.sources.items()},
     }
+    parts |= {"run as": foreign.note} if foreign.note else {}
     module = foreign.module if values is None else Normalized(foreign.module, *values)
     return LoadedModel(
-        _ready(module, spec, device), foreign.name, spec, digest_of(parts), None, foreign.input_range, None,
-        parts, foreign.doubt,
+        _ready(module, spec, device), foreign.name, spec, digest_of(parts), foreign.noise_sigma,
+        foreign.input_range, None, parts, foreign.doubt,
     )  # fmt: skip
 
 

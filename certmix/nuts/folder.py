@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.files import TEXT, digest_of, parse_json, write_atomically
 from certmix.models.architectures import Normalized
+from certmix.models.composed import denoised_parts, inner_changed
 from certmix.models.foreign import FixedMode
 from certmix.models.spec import MODULE_FACTORY, LoadedModel, load_model
 from certmix.models.zoo import read_bytes, zoo_names
@@ -277,6 +279,8 @@ def _refer(base: BaseModel, folder: Path, copy: bool) -> ModelReference:
     spec, weights = base.loaded.spec, None if base.weights is None else str(base.weights)
     if _is_nuts(spec):
         raise ModelError(f"{spec} is itself a nonlinear mix: give two plain models as base models")
+    if copy and denoised_parts(spec) is not None:
+        raise ModelError(f"{spec}: weights behind a denoiser are not copied: leave --copy-weights out")
     if copy and spec not in zoo_names() and not (spec.startswith(_LIBRARIES) and weights is None):
         target, source = folder / "models" / base.loaded.checksum[:16], Path(os.path.expanduser(spec))
         if base.loaded.card is not None:
@@ -291,9 +295,8 @@ def _refer(base: BaseModel, folder: Path, copy: bool) -> ModelReference:
         elif not spec.endswith(".pt2") and (state := _state(base)) is not None:
             weights = str(target / "weights.safetensors")
             write_atomically(Path(weights), state)
-    path, rest = _parts(spec)
     return ModelReference(
-        spec if path is None else _told(path, folder) + rest,
+        _changed(spec, lambda path: _told(path, folder)),
         weights and _told(weights, folder),
         base.normalize,
         base.loaded.checksum,
@@ -307,13 +310,20 @@ def absolute(reference: ModelReference, folder: Path, role: str) -> ModelReferen
     A relative path that leads out of the folder, and a model that is itself a nonlinear mix, are ModelErrors.
     """
     where = f"{folder / FILE}: the {role} model"
-    path, rest = _parts(reference.spec)
-    spec = reference.spec if path is None else _found(path, folder, where) + rest
-    if _is_nuts(reference.spec) or _is_nuts(spec):
+    plain = not _is_nuts(reference.spec)
+    spec = _changed(reference.spec, lambda path: _found(path, folder, where)) if plain else ""
+    if not plain or _is_nuts(spec):
         raise ModelError(f"{where} {reference.spec} is itself a nonlinear mix: name a plain model")
     weights = None if reference.weights is None else _found(reference.weights, folder, where)
     files = tuple(_found(file, folder, where) for file in reference.files)
     return msgspec.structs.replace(reference, spec=spec, weights=weights, files=files)
+
+
+def _changed(spec: str, change: Callable[[str], str]) -> str:
+    """Return a spec with the paths in it changed."""
+    known = inner_changed(spec, lambda part: _changed(part, change), change)
+    path, rest = _parts(spec)
+    return known or (spec if path is None else change(path) + rest)
 
 
 def _parts(spec: str) -> tuple[str | None, str]:
@@ -353,6 +363,8 @@ def _found(path: str, folder: Path, where: str) -> str:
 
 
 def _is_nuts(spec: str) -> bool:
+    if (both := denoised_parts(spec)) is not None:
+        return any(map(_is_nuts, both))
     path = Path(os.path.expanduser(_parts(spec)[0] or ""))
     return spec.startswith("nuts:") or path.name == FILE or (path != Path() and os.path.isfile(path / FILE))
 

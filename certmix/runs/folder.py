@@ -15,6 +15,7 @@ from typing import Any
 
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.files import digest_of, parse_json, read_file, write_atomically
+from certmix.models.composed import inner_changed
 from certmix.runs.locking import HELD, LOCK, Lock
 from certmix.runs.settings import Settings
 from certmix.runs.store import WRITES, Store, is_look
@@ -154,16 +155,15 @@ PATHS = ("data", "standard", "robust", "standard_weights", "robust_weights", "st
 
 
 def with_paths(sources: Any, change: Callable[[str], str]) -> Any:
-    """Return sources with paths changed, also those in ``file.py:factory`` and ``nuts:folder#part``."""
+    """Return sources with paths changed, also those within specs such as ``file.py:factory``."""
 
     def changed(text: Any) -> Any:
         if isinstance(text, list | tuple):
             return [changed(one) for one in text]
         if not isinstance(text, str):
             return text
-        if text.startswith("nuts:"):
-            path, mark, part = text.removeprefix("nuts:").partition("#")
-            return f"nuts:{change(path)}{mark}{part}"
+        if (known := inner_changed(text, changed, change)) is not None:
+            return known
         path, mark, factory = text.rpartition(":")
         return f"{change(path)}{mark}{factory}" if path.endswith(".py") else change(text)
 

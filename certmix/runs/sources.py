@@ -10,8 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
+
 from certmix.data import DATASETS, dataset_of, parse_input_range, stack
 from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.models.composed import at_sigma, denoised_spec
 from certmix.runs.folder import with_paths
 from certmix.runs.settings import Option, Settings, divide, from_json, refuse
 from certmix.types import Dataset
@@ -53,7 +56,8 @@ _FORMS = (
 )
 
 
-def _model_or_none(text: str) -> str | None:
+def model_or_none(text: str) -> str | None:
+    """Read a model's spec, or "none"."""
     return None if text == "none" else text
 
 
@@ -63,7 +67,7 @@ class Sources(Settings, frozen=True):
     `data`, `standard` and `robust` may also be what `certmix.data.dataset_of` takes, and torch modules; such
     a run can be resumed but not be reproduced from its description.  ``standard`` None leaves the standard
     classifier out: certificates do not depend on it.  ``robust`` None takes the shipped model of the noise
-    level, ``split`` None "test", or all of data without splits.
+    level, ``split`` None "test", or all of data without splits.  A `denoiser` becomes a part of `robust`.
     """
 
     data: Annotated[
@@ -91,7 +95,7 @@ class Sources(Settings, frozen=True):
     ] = None
     standard: Annotated[
         str | Module | None,
-        Option(f"The accurate classifier g, or 'none'. {_FORMS}.", metavar="MODEL", parse=_model_or_none),
+        Option(f"The accurate classifier g, or 'none'. {_FORMS}.", metavar="MODEL", parse=model_or_none),
     ] = "cifar10-standard"
     standard_weights: Annotated[str | None, Option("Its weights: .safetensors or .pt.", metavar="FILE")] = (
         None
@@ -119,7 +123,48 @@ class Sources(Settings, frozen=True):
         tuple[str, ...],
         Option("A further file that it reads; repeatable.", flag="robust-file", metavar="FILE"),
     ] = ()
+    denoiser: Annotated[
+        str | Module | None,
+        Option(
+            "Put in front of the base of h; without --robust that is the standard model. A shipped denoiser, "
+            "a card, file.py:factory, module:factory, .pt2 or diffusers:FOLDER.",
+            metavar="MODEL",
+        ),
+    ] = None
     run_code: Annotated[bool, Option(RUN_CODE)] = False
+
+    def check(self) -> None:
+        """Put the denoiser in front of the base of h, the standard model where none is named.
+
+        Two specs become one, a part of `robust` from here on; objects are put together as they are loaded.
+        """
+        if self.denoiser is None:
+            return
+        changes: dict[str, Any] = {}
+        if self.robust is None:
+            if self.standard is None:
+                raise ParameterError(
+                    f"denoiser = {self.denoiser}: there is no classifier to put it in front of: name it "
+                    "with --robust"
+                )
+            changes["robust"] = self.standard
+            for what in ("weights", "normalize", "files"):
+                own, standard = getattr(self, f"robust_{what}"), getattr(self, f"standard_{what}")
+                changes[f"robust_{what}"] = own or standard
+        base = changes.get("robust", self.robust)
+        if isinstance(self.denoiser, str) and isinstance(base, str):
+            changes |= {"robust": denoised_spec(self.denoiser, base), "denoiser": None}
+        for what, value in changes.items():
+            msgspec.structs.force_setattr(self, what, value)
+
+    def at(self, sigma: float) -> Sources:
+        """Return the sources with the noise level told to a diffusion model that has none of its own."""
+        told = {
+            what: at_sigma(spec, sigma)
+            for what, spec in (("robust", self.robust), ("denoiser", self.denoiser))
+            if isinstance(spec, str)
+        }
+        return self.replace(**told)
 
     @property
     def origin(self) -> str | None:
@@ -133,16 +178,14 @@ class Sources(Settings, frozen=True):
         shown, shipped = super().as_dict(), {*zoo_names(), *DATASETS}
         for key in ("run_code", "named_by"):
             shown.pop(key, None)
+        if self.denoiser is None:
+            shown.pop("denoiser")
         shown["split"], shown["objects"] = self.split or DEFAULT_SPLIT, []
-        for key in ("data", "standard", "robust"):
-            if not isinstance(shown[key], str | None):
+        for key in ("data", "standard", "robust", "denoiser"):
+            if not isinstance(shown.get(key), str | None):
                 shown[key] = None
                 shown["objects"].append(key)
-        return shown | {
-            key: value
-            for key, value in with_paths(shown, _relative).items()
-            if not (isinstance(value, str) and shown[key] in shipped)
-        }
+        return with_paths(shown, lambda path: path if path in shipped else _relative(path))  # type: ignore[no-any-return]
 
     @staticmethod
     def from_dict(stored: dict[str, Any], named_by: Path, run_code: bool = False) -> SourcesOf:
@@ -162,7 +205,7 @@ class Sources(Settings, frozen=True):
                 f"the run was made from Python objects ({named}): "
                 "only the program that made them can run it again"
             )
-        for key in ("data", "standard", "robust"):
+        for key in ("data", "standard", "robust", "denoiser"):
             if not isinstance(known.get(key, ""), str | None):
                 raise TypeError(f"a good {key}")
         return from_json(SourcesOf, {**known, "named_by": str(named_by), "run_code": run_code})  # type: ignore[no-any-return]
@@ -185,7 +228,7 @@ def sources_of(models: Any, data: Any, options: dict[str, Any]) -> Sources:
         if len(pair) != 2 or pair[1] is None:
             raise ParameterError(f"models = {len(pair)} of them, the last one {pair[-1:]!r}: {MODELS}")
         named["standard"], named["robust"] = pair
-    for role in ("standard", "robust"):
+    for role in ("standard", "robust", "denoiser"):
         given = named.get(role)
         if given is not None and not isinstance(given, str | os.PathLike) and not callable(given):
             raise ParameterError(f"{role} of type {type(given).__name__} is no model: {MODELS}")
@@ -290,7 +333,8 @@ def load_sources(sources: Sources, sigma: float, device: torch.device, say: Call
     if robust_spec is None or isinstance(robust_spec, str):
         robust_spec = resolve_robust(robust_spec, sigma)
     loaded = load_models(sources, robust_spec, device, say, dataset)
-    for warning in noise_warnings(loaded.robust.card, sigma, dataset.input_range):
+    robust = loaded.robust
+    for warning in noise_warnings(robust.name, robust.noise_sigma, sigma, dataset.input_range):
         say(warning)
     return loaded
 
@@ -307,7 +351,7 @@ def load_models(
     `dataset` is given where it is loaded already; `say` receives warnings.  DataError, ModelError or
     ParameterError if something cannot be loaded or does not fit.
     """
-    from certmix.models.spec import load_model, wrap_model
+    from certmix.models.spec import behind, load_model, wrap_model
 
     dataset, found = load_data(sources) if dataset is None else dataset, dict[str, Any]()
     _tell(dataset, say)
@@ -323,6 +367,8 @@ def load_models(
             )  # fmt: skip
         elif given is not None:
             found[role] = wrap_model(given, device=device, normalize=normalize, files=files)
+        if role == "robust" and sources.denoiser is not None:
+            found[role] = behind(sources.denoiser, found[role], device=device, say=say)
         if role in found:
             _check(found[role], dataset, device, say)
     return Loaded(dataset, found.get("standard"), found["robust"])

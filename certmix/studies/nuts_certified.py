@@ -115,7 +115,7 @@ def nuts_certified(
     confidence bounds.  The robust model of the sources is h's base; None takes the shipped one of the noise
     level.  ``.data`` of the result is the `CertifiedFit`; ``.folder`` loads as ``nuts:FOLDER``.
     """
-    named, where = sources or Sources(), where or Surroundings()
+    named, where = (sources or Sources()).at(request.sigma), where or Surroundings()
     said: set[str] = set()
 
     def say(message: str) -> None:

@@ -46,7 +46,7 @@ def tune(
     level, smoothed.  ``.data`` of the result is the `TunePlan`; the file ``tuned.toml`` of the run folder is
     what ``certmix certify --tuned`` takes.
     """
-    named, where = sources or Sources(data=DATA), where or Surroundings()
+    named, where = (sources or Sources(data=DATA)).at(request.sigma), where or Surroundings()
     device = resolve_device(where.device)
     loaded = load_sources(named, request.sigma, device, where.say)
     dataset, standard, base = loaded.dataset, loaded.standard, loaded.robust

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from torch.nn import functional as F
 
 from certmix.errors import RunError
 from certmix.files import BULK, read_file
-from certmix.models.architectures import ConvNet, build
-from certmix.models.weights import load_tensors
+from certmix.models.architectures import DENOISER, ConvNet, build
+from certmix.models.weights import hash_state, load_tensors
 from certmix.training.objectives import OBJECTIVES
 from certmix.training.recipes import Recipe
 
@@ -63,7 +64,8 @@ def train(
     images: Tensor,
     labels: Tensor,
     *,
-    classes: int = 10,
+    classes: int | None = 10,
+    behind: nn.Module | None = None,
     seed: int = 0,
     device: str = "cpu",
     precision: str = "fp32",
@@ -72,8 +74,9 @@ def train(
 ) -> nn.Module:
     """Train a model by a recipe and return its averaged weights, in evaluation mode.
 
-    `images` are uint8 (N, C, H, W), `labels` int64 (N,); `seed` keys initial weights, order, augmentation,
-    noise and attack starts; `precision` is ``fp32``, or ``bf16`` or ``fp16`` autocast.  Deterministic for one
+    `images` are uint8 (N, C, H, W), `labels` int64 (N,); `behind` is the frozen classifier, on `device`, that
+    a denoiser is trained for; `seed` keys initial weights, order, augmentation, noise and attack starts;
+    `precision` is ``fp32``, or ``bf16`` or ``fp16`` autocast.  Deterministic for one
     seed, device type, precision and thread count.  The state is saved to `checkpoint` after each epoch, and
     an interrupted training goes on from there: RunError for other settings.  `report` gets each batch.
     """
@@ -86,12 +89,17 @@ def train(
     average = copy.deepcopy(model).eval()
     optimizer = _optimizer(model, recipe)
     identity = {"recipe": recipe.as_dict(), "seed": seed, "images": len(images), "precision": precision}
+    if behind is not None:
+        identity["behind"] = hash_state(behind)
     first = 0
     if checkpoint is not None and checkpoint.exists():
         first = _resume(checkpoint, identity, model, average, optimizer, device)
     pad = [recipe.translate] * 4
     padded = F.pad(images.float(), pad, mode="reflect").to(torch.uint8) if any(pad) else images
-    objective, dtype, kind = OBJECTIVES[recipe.name], AUTOCAST[precision], torch.device(device).type
+    dtype, kind = AUTOCAST[precision], torch.device(device).type
+    objective: Callable[..., Tensor] = OBJECTIVES[recipe.name]
+    if behind is not None:
+        objective = partial(objective, behind=behind.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     batches = max(1, len(images) // recipe.batch_size)
     steps = recipe.epochs * batches
     warm = max(1, steps // 10)
@@ -136,12 +144,14 @@ def train(
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Nesterov momentum; biases and normalisations are not decayed."""
+    """Nesterov momentum, AdamW for a denoiser; biases and normalisations are not decayed."""
     weights = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in weights if p.ndim > 1]},
         {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if recipe.name == DENOISER:
+        return torch.optim.AdamW(groups, lr=0.0, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
 
 
@@ -173,8 +183,9 @@ def _resume(
         optimizer.load_state_dict(state["optimizer"])
         for group, settings in zip(optimizer.param_groups, own, strict=True):
             group.update(settings)  # the recipe's, in which the checkpoint has no say
-        if any(buffer["momentum_buffer"].shape != weight.shape for weight, buffer in optimizer.state.items()):
-            raise ValueError("buffers of another shape")
+        for weight, buffers in optimizer.state.items():
+            if any(buffer.ndim and buffer.shape != weight.shape for buffer in buffers.values()):
+                raise ValueError("buffers of another shape")
         return range(identity["recipe"]["epochs"] + 1).index(state["epoch"])
     except Exception as error:
         raise RunError(f"{checkpoint} is damaged ({type(error).__name__}): remove it to start over") from None

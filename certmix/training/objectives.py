@@ -76,4 +76,24 @@ def interval(
     return loss
 
 
-OBJECTIVES = {each.__name__: each for each in (standard, gaussian, adversarial, interval)}
+def denoiser(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    behind: nn.Module | None = None,
+) -> Tensor:
+    """Return the squared error of denoised images, and the cross-entropy of the classifier `behind` on them.
+
+    The stability objective of Salman et al. (2020), with the labels of the training data.
+    """
+    noise = torch.empty_like(images).normal_(0, recipe.noise_sigma, generator=generator)
+    denoised = model(images + noise)
+    loss = recipe.pixel_weight * F.mse_loss(denoised.float(), images)
+    if behind is None or recipe.pixels_only > 0:
+        return loss
+    return loss + F.cross_entropy(behind(denoised).float(), labels)
+
+
+OBJECTIVES = {each.__name__: each for each in (standard, gaussian, adversarial, interval, denoiser)}

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from certmix.errors import ParameterError, check_choice
 from certmix.runs.settings import Count, Option, Positive, Settings, Share, norm_name
+from certmix.runs.sources import model_or_none
 
 NotNegative = Annotated[float, Meta(ge=0)]
 _OWN = "the recipe's"
@@ -23,7 +24,9 @@ class Recipe(Settings, frozen=True):
     gaussian: `noise_copies` noisy copies of each image, and weights of the `consistency` and `entropy` terms
     (Jeong and Shin, 2020).  adversarial: `attack_steps` steps of PGD in the ball.  interval: `eps` grows from
     0 over the share `ramp` of the training, and so long `regulariser` weighs the terms that keep bounds tight
-    and ReLUs balanced (Shi et al., 2021).
+    and ReLUs balanced (Shi et al., 2021).  denoiser: AdamW; trained on the squared error of pixels, times
+    `pixel_weight`, alone for the share `pixels_only` of the training, and then also on the cross-entropy of
+    the frozen `classifier` on what it returns (Salman et al., 2020).
     """
 
     name: str
@@ -36,7 +39,8 @@ class Recipe(Settings, frozen=True):
     translate: int = 2
     ema_decay: Share = 0.998
     noise_sigma: Annotated[
-        NotNegative, Option("gaussian: noise level, in units of the input.", flag="sigma", shown="0.5")
+        NotNegative,
+        Option("gaussian, denoiser: noise level, in units of the input.", flag="sigma", shown="0.5"),
     ] = 0.0
     noise_copies: Count = 2
     consistency: Annotated[NotNegative, Option("gaussian: weight of the consistency term.", shown="5")] = 0.0
@@ -52,10 +56,26 @@ class Recipe(Settings, frozen=True):
         float, Option("interval: mixing weight that logits are scaled for at the end; 0: none.", shown="0.76")
     ] = 0.0
 
+    classifier: Annotated[
+        str | None,
+        Option(
+            "denoiser: the classifier that it is trained for, or 'none': on pixels alone.",
+            metavar="MODEL",
+            shown="cifar10-standard",
+            parse=model_or_none,
+        ),
+    ] = None
+    pixel_weight: NotNegative = 0.0
+    pixels_only: NotNegative = 0.0
+
     def check(self) -> None:
         """Refuse a recipe that lacks what it trains for, or has what is for another."""
-        if self.name == "gaussian" and not self.noise_sigma > 0:
-            raise ParameterError(f"sigma = {self.noise_sigma}: the gaussian recipe needs sigma > 0")
+        if self.name in ("gaussian", "denoiser") and not self.noise_sigma > 0:
+            raise ParameterError(f"sigma = {self.noise_sigma}: the {self.name} recipe needs sigma > 0")
+        if (self.name == "denoiser") != (self.architecture == "denoiser"):
+            raise ParameterError(
+                f"architecture = {self.architecture}: the denoiser recipe, and it alone, trains a denoiser"
+            )
         if self.name == "interval" and self.norm != "linf":
             raise ParameterError(f"norm = {self.norm}: the interval recipe trains for linf: leave it out")
         if self.sharpen_alpha and (self.name != "interval" or not 0.5 < self.sharpen_alpha <= 1):
@@ -67,8 +87,11 @@ class Recipe(Settings, frozen=True):
     def at(self, progress: float) -> Recipe:
         """Return the settings at a point of the training, 0 <= progress < 1: eps on its way up.
 
-        The first fifth of the ramp has eps = 0; the regulariser fades as eps grows.
+        The first fifth of the ramp has eps = 0; the regulariser fades as eps grows.  Of `pixels_only` the
+        share of the training is left.
         """
+        if self.pixels_only > 0:
+            return self.replace(pixels_only=max(0.0, self.pixels_only - progress))
         if self.ramp <= 0:
             return self
         grown = min(1.0, max(0.0, (progress / self.ramp - 0.2) / 0.8))
@@ -89,6 +112,10 @@ RECIPES = {
     "interval": Recipe(
         "interval", "interval", epochs=30, batch_size=128, learning_rate=0.1, weight_decay=1e-4,
         eps=2 / 255, ramp=0.5, regulariser=0.5, sharpen_alpha=0.76,
+    ),
+    "denoiser": Recipe(
+        "denoiser", "denoiser", epochs=1, batch_size=32, learning_rate=1.5e-3, weight_decay=1e-3,
+        ema_decay=0.995, noise_sigma=0.5, classifier="cifar10-standard", pixel_weight=20.0, pixels_only=0.2,
     ),
 }  # fmt: skip
 

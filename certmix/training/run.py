@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from certmix.attacks import pgd
 from certmix.data import load_arrays
 from certmix.errors import DataError
+from certmix.models.architectures import DENOISER
+from certmix.models.spec import load_model
 from certmix.models.zoo import Card, load_zoo, save_zoo
 from certmix.training.intervals import sharpen
 from certmix.training.loop import Progress, train
@@ -33,13 +35,25 @@ def _images(dataset: Dataset) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def measure(
-    model: nn.Module, recipe: Recipe, images: Tensor, labels: Tensor, *, device: str = "cpu", seed: int = 0
+    model: nn.Module,
+    recipe: Recipe,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    behind: nn.Module | None = None,
+    device: str = "cpu",
+    seed: int = 0,
 ) -> dict[str, float]:
     """Return a model's accuracies on uint8 images: clean, and under what its recipe trains for.
 
     ``noisy`` is the accuracy on single noisy copies at the recipe's sigma, ``pgd20`` under 20 steps of PGD at
-    its norm and eps: neither is a certificate.
+    its norm and eps: neither is a certificate.  A denoiser is measured by the classifier `behind` it: none
+    without one.
     """
+    if recipe.name == DENOISER:
+        if behind is None:
+            return {}
+        model = nn.Sequential(model, behind)
     generator = torch.Generator(device).manual_seed(seed)
     right = Counter[str]()
     for x, y in zip(images.split(100), labels.split(100), strict=True):
@@ -72,20 +86,31 @@ def train_to_folder(
     from ``output/NAME.checkpoint``.
     """
     if name is None:  # such as cifar10-gaussian-0.50 or cifar10-adversarial-linf
-        more = {"standard": "", "gaussian": f"-{recipe.noise_sigma:.2f}"}.get(recipe.name, f"-{recipe.norm}")
+        level = f"-{recipe.noise_sigma:.2f}"
+        more = {"standard": "", "gaussian": level, DENOISER: level}.get(recipe.name, f"-{recipe.norm}")
         name = f"{dataset.name}-{recipe.name}{more}"
     output.mkdir(parents=True, exist_ok=True)
     images, labels = _images(dataset)
+    denoises, behind, notes = recipe.name == DENOISER, None, ""
+    classes, names = (None, None) if denoises else (dataset.classes, dataset.class_names)
+    if denoises and any(side % 4 for side in images.shape[-2:]):
+        raise DataError(
+            f"{dataset.name} holds images {tuple(images.shape[-2:])}: a denoiser is trained on images "
+            "whose sides are multiples of 4: resize them"
+        )
+    if denoises and recipe.classifier is not None:
+        loaded = load_model(recipe.classifier, device=device, classes=dataset.classes)
+        behind, notes = loaded.module, f"trained for {loaded.name}, checksum {loaded.checksum[:12]}"
     model = train(
-        recipe, images, labels, classes=dataset.classes, seed=seed, device=device,
+        recipe, images, labels, classes=classes, behind=behind, seed=seed, device=device,
         precision=precision, checkpoint=output / f"{name}.checkpoint", report=report,
     )  # fmt: skip
-    model, notes = model.cpu(), ""
+    model = model.cpu()
     if recipe.sharpen_alpha:
         scale = sharpen(model, images, labels, recipe.eps, recipe.sharpen_alpha)
         notes = f"logits scaled by {scale:g} for alpha = {recipe.sharpen_alpha:g}, on training images"
     card = Card(
-        name=name, architecture=recipe.architecture, classes=dataset.classes, class_names=dataset.class_names,
+        name=name, architecture=recipe.architecture, classes=classes, class_names=names,
         input_shape=tuple(images.shape[1:]), input_range=(0.0, 1.0), noise_sigma=recipe.noise_sigma or None,
         recipe=recipe.as_dict(), seed=seed, data=f"{dataset.name} {dataset.split}",
         data_checksum=dataset.checksum, epochs=recipe.epochs, precision=precision, notes=notes,
@@ -95,6 +120,6 @@ def train_to_folder(
     dtype = "float16" if fits else "float32"
     saved = save_zoo(output, card, model, dtype)
     stored = load_zoo(saved.name, output).to(device)
-    accuracy = measure(stored, recipe, *_images(evaluation), device=device, seed=seed)
+    accuracy = measure(stored, recipe, *_images(evaluation), behind=behind, device=device, seed=seed)
     named = {f"{what} on {evaluation.name}": value for what, value in accuracy.items()}
     return save_zoo(output, replace(card, accuracy=named), model, dtype)

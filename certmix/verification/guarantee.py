@@ -16,6 +16,7 @@ from certmix.certification.request import KINDS, CertifyRequest, DeterministicRe
 from certmix.data import DATASETS
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.files import read_file
+from certmix.models.composed import inner_changed
 from certmix.models.zoo import zoo_names
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
@@ -391,9 +392,9 @@ def _model(text: str, folder: Path) -> str:
     """Return a model's spec with its path, if any, seen from here; a module's only if it is a file there."""
     if text in zoo_names() or text.startswith(("timm:", "robustbench:")):
         return text
-    if text.startswith("nuts:"):
-        place, mark, part = text.removeprefix("nuts:").partition("#")
-        return f"nuts:{_joined(place, folder)}{mark}{part}"
+    known = inner_changed(text, lambda one: _model(one, folder), lambda path: _joined(path, folder))
+    if known is not None:
+        return known
     file, colon, factory = text.rpartition(":")
     if not colon:
         return _joined(text, folder)
@@ -423,8 +424,9 @@ def relative_claims(
 
 def _relative(text: str, folder: Path) -> str:
     """Return a stored spec with its absolute path, if it has one, as seen from a folder."""
-    if text.startswith("nuts:"):
-        return f"nuts:{_relative(text.removeprefix('nuts:'), folder)}"
+    known = inner_changed(text, *[lambda one: _relative(one, folder)] * 2)
+    if known is not None:
+        return known
     if not os.path.isabs(text):
         return text
     try:

@@ -37,7 +37,7 @@ SEARCH = {
 }  # fmt: skip
 CERTIFIED = {
     "at_radius", "sigma", "noisy_samples", "clean_accuracy_floor", "certify_images", "samples",
-    "selection_samples", "failure_probability", "bound",
+    "selection_samples", "failure_probability", "bound", "denoiser",
 }  # fmt: skip
 UNCERTIFIED = {
     "beta", "quantile", "rival", "conditional", "standard_temperature", "r_d", "gradient_free", "full_strength",
@@ -49,10 +49,11 @@ NOT_OF_LOGITS = CERTIFIED | STANDARD | {
     "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights", "run_code",
 }  # fmt: skip
 RECIPES = {
-    "standard": {"noise_sigma", "consistency", "norm", "eps", "sharpen_alpha"},
-    "gaussian": {"norm", "eps", "sharpen_alpha"},
-    "adversarial": {"noise_sigma", "consistency", "sharpen_alpha"},
-    "interval": {"noise_sigma", "consistency", "norm"},
+    "standard": {"noise_sigma", "consistency", "norm", "eps", "sharpen_alpha", "classifier"},
+    "gaussian": {"norm", "eps", "sharpen_alpha", "classifier"},
+    "adversarial": {"noise_sigma", "consistency", "sharpen_alpha", "classifier"},
+    "interval": {"noise_sigma", "consistency", "norm", "classifier"},
+    "denoiser": {"consistency", "norm", "eps", "sharpen_alpha"},
 }
 
 
@@ -159,10 +160,10 @@ VALUES = {
     "alpha": "0.8", "alphas": "0.5,1", "apart": "", "as_printed": "", "assume_selected": "", "at_radius": "0.3",
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
     "bound": "clopper-pearson-two-sided", "bound_method": "interval", "cases": "9", "certificate": "smoothing",
-    "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7",
+    "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7", "classifier": "other.py:c",
     "clean_accuracy_floor": "0.4", "compiled": "off", "conditional": "", "consistency": "1",
     "constant_of": "probabilities", "copies": "5", "copy_weights": "", "crop": "7", "data": "other.npz",
-    "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "error_rate": "0.05",
+    "denoiser": "other.py:d", "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "error_rate": "0.05",
     "evaluation": "folders", "failure_probability": "0.01", "finding": "finding.json", "force": "",
     "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "gate": "0.6", "clean_accuracy": "0.8", "lose": "3",
     "standard_temperature": "0", "score_temperature": "2", "tuned": "0.6,0,0.62", "goal": "fixed",

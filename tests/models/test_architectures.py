@@ -6,18 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from certmix.models.architectures import ARCHITECTURES, ConvNet, ResidualNet, build, fold_batch_norm
+from certmix.models.architectures import ARCHITECTURES, DENOISER, ConvNet, build, fold_batch_norm
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("classes", [10, 100])
-def test_logits_have_the_right_shape(name, classes):
-    assert build(name, classes).eval()(torch.rand(2, 3, 32, 32)).shape == (2, classes)
+def test_logits_have_the_right_shape_and_denoised_images_theirs(name, classes):
+    expected = (2, 3, 32, 32) if name == DENOISER else (2, classes)
+    assert build(name, classes).eval()(torch.rand(2, 3, 32, 32)).shape == expected
 
 
-def test_folding_batch_norm_keeps_the_function():
+@pytest.mark.parametrize("name", ["residual", DENOISER])
+def test_folding_batch_norm_keeps_the_function(name):
     torch.manual_seed(0)
-    model = ResidualNet()
+    model = build(name)
+    nn.init.normal_(model.head.weight)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 from scipy.stats import binom
 from torch import nn
 
@@ -123,16 +123,16 @@ def test_the_robust_model_follows_the_noise_level(zoo, tmp_path_factory):
         resolve_robust(None, 0.25, tmp_path_factory.mktemp("empty"))
 
 
-def test_another_noise_level_is_warned_of(make_card):
-    card, unit = make_card("noisy", noise_sigma=0.5), (0.0, 1.0)
-    (said,) = noise_warnings(card, 0.25, unit)
+def test_another_noise_level_is_warned_of():
+    unit = (0.0, 1.0)
+    (said,) = noise_warnings("noisy", 0.5, 0.25, unit)
     assert said.startswith(
         "noisy was trained for sigma = 0.5 and is used with sigma = 0.25: the certificates hold,"
     )
-    for known, sigma in ((card, 0.5 * (1 + 1e-12)), (replace(card, noise_sigma=None), 0.25), (None, 0.25)):
-        assert list(noise_warnings(known, sigma, unit)) == []
-    (said,) = noise_warnings(None, 64.0, unit)
-    assert "far above the input range [0, 1]" in said and list(noise_warnings(None, 64.0, None)) == []
+    for trained, sigma in ((0.5, 0.5 * (1 + 1e-12)), (None, 0.25)):
+        assert list(noise_warnings("noisy", trained, sigma, unit)) == []
+    (said,) = noise_warnings("noisy", None, 64.0, unit)
+    assert "far above the input range [0, 1]" in said and list(noise_warnings("", None, 64.0, None)) == []
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,10 @@ def stripes(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def quick(name: str, **changes):
+    architecture = name if name == "denoiser" else "residual"
     return make_recipe(
-        name, **{"architecture": "residual", "epochs": 2, "batch_size": 16, "learning_rate": 0.02, **changes}
+        name,
+        **{"architecture": architecture, "epochs": 2, "batch_size": 16, "learning_rate": 0.02, **changes},
     )
 
 
@@ -117,14 +119,48 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
     card = train_to_folder(quick("standard"), data, data, tmp_path)
     assert card.name == "stripes-standard"
     assert set(card.accuracy) == {"clean on stripes"}
-    stored = json.loads((tmp_path / "stripes-standard.json").read_text())
+    classifier = str(tmp_path / "stripes-standard.json")
+    stored = json.loads(Path(classifier).read_text())
     assert stored["recipe"]["epochs"] == 2
-    loaded = load_model(str(tmp_path / "stripes-standard.json"))
-    assert loaded.module(images[:2].float() / 255).shape == (2, 2)
+    loaded, points = load_model(classifier), images[:2].float() / 255
+    assert loaded.module(points).shape == (2, 2)
+
+    front = train_to_folder(quick("denoiser", classifier=classifier), data, data, tmp_path)
+    assert (front.name, front.classes, front.class_names) == ("stripes-denoiser-0.50", None, None)
+    assert set(front.accuracy) == {"clean on stripes", "noisy on stripes"}
+    assert loaded.checksum[:12] in front.notes and front.noise_sigma == 0.5
+    denoiser = load_model(str(tmp_path / f"{front.name}.json")).module
+    both = load_model(f"denoised:{tmp_path / front.name}.json,{classifier}").module
+    assert torch.equal(both(points), loaded.module(denoiser(points)))
+    alone = train_to_folder(quick("denoiser", classifier=None, noise_sigma=0.25), data, data, tmp_path)
+    assert alone.name == "stripes-denoiser-0.25" and not alone.accuracy and not alone.notes
+
+
+def test_a_denoiser_is_trained_for_the_classifier_once_pixels_were_alone():
+    class Half(nn.Module):
+        def forward(self, x):
+            return x / 2
+
+    def classifier(x):
+        seen.append(x)
+        return x.mean((2, 3))
+
+    seen: list[torch.Tensor] = []
+    images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
+    recipe = make_recipe("denoiser", pixel_weight=2.0, pixels_only=0.5)
+    first, later = recipe.at(0.4), recipe.at(0.6)
+    pixels, loss, unaided = (
+        OBJECTIVES["denoiser"](Half(), images, labels, one, seeded(), behind)
+        for one, behind in ((first, classifier), (later, classifier), (later, None))
+    )
+    (noisy,) = seen
+    assert pixels == unaided == pytest.approx(2 * F.mse_loss(noisy, images).item())
+    assert loss == pytest.approx((pixels + F.cross_entropy(noisy.mean((2, 3)), labels)).item())
 
 
 @pytest.mark.parametrize("name, changes, told", [
     ("magic", {}, "'magic'"), ("gaussian", {"noise_sigma": 0.0}, "sigma = 0"), ("adversarial", {"eps": -1.0}, "eps = -1"),
+    ("denoiser", {"noise_sigma": 0.0}, "sigma = 0"), ("standard", {"architecture": "denoiser"}, "trains a denoiser"),
     ("standard", {"epochs": 0}, "epochs = 0"), ("standard", {"batch_size": 1}, "batch size = 1"),
     ("interval", {"eps": 0.0}, "eps = 0"), ("interval", {"norm": "l2"}, "linf"),
     ("interval", {"sharpen_alpha": 0.4}, "sharpen alpha = 0.4"), ("standard", {"sharpen_alpha": 0.76}, "to the interval recipe"),

@@ -44,19 +44,21 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     name, architecture
         Name of its two files, and a name in `certmix.models.architectures.ARCHITECTURES`.
     classes, class_names, input_shape, input_range
-        Number of classes, and their names where known; shape and range of one input.
+        Number of classes, None of a denoiser, and their names where known; shape and range of one input.
     noise_sigma
         Gaussian noise the model was trained for, in input units; None for none.
     accuracy, sha256
         Measured accuracies in [0, 1], each under a name that says of what; digest of the weights file, which
         `save_zoo` fills in.
+    output_range
+        Of a denoiser, the range that its output is clipped to; None: it is not.
     tuned
         The `Plan` of a shipped model that is smoothed.
     """
 
     name: str
     architecture: str
-    classes: int
+    classes: int | None
     class_names: tuple[str, ...] | None
     input_shape: tuple[int, ...]
     input_range: tuple[int | float, int | float] | None
@@ -70,21 +72,27 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accuracy: dict[str, int | float] = {}
     sha256: str = ""
     notes: str = ""
+    output_range: tuple[int | float, int | float] | None = None
     tuned: Plan | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ModelError(f"model name {self.name!r}: use letters, digits, '.', '_' and '-' only")
         wrong = ""
-        if self.classes < 2 or (self.class_names is not None and len(self.class_names) != self.classes):
-            found = "" if self.class_names is None else f" and {len(self.class_names)} class names"
+        names = None if self.class_names is None else len(self.class_names)
+        if self.classes is not None and (self.classes < 2 or names not in (None, self.classes)):
+            found = "" if names is None else f" and {names} class names"
             wrong = f"{self.classes} classes{found}: at least 2 are needed, one name each"
         elif self.noise_sigma is not None and not 0 < self.noise_sigma < math.inf:
             wrong = f"noise_sigma = {self.noise_sigma}: give a number > 0, or none at all"
-        elif self.input_range is not None and not self.input_range[0] < self.input_range[1]:
-            wrong = f"input_range = {self.input_range}: give (low, high), low < high"
-        elif odd := {what: value for what, value in self.accuracy.items() if not 0 <= value <= 1}:
-            wrong = f"accuracy {odd}: give fractions in [0, 1]"
+        elif odd := [
+            f"{what} = {limits}"
+            for what, limits in (("input_range", self.input_range), ("output_range", self.output_range))
+            if limits is not None and not limits[0] < limits[1]
+        ]:
+            wrong = f"{odd[0]}: give (low, high), low < high"
+        elif off := {what: value for what, value in self.accuracy.items() if not 0 <= value <= 1}:
+            wrong = f"accuracy {off}: give fractions in [0, 1]"
         if wrong:
             raise ModelError(f"card {self.name}: {wrong}")
 
@@ -162,9 +170,9 @@ def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16")
 
 
 def gaussian_names(folder: Path = ZOO_FOLDER) -> dict[float, str]:
-    """Return the noise level and name of each model trained for Gaussian noise, in rising order."""
+    """Return the noise level and name of each classifier trained for Gaussian noise, in rising order."""
     cards = [zoo_card(name, folder) for name in zoo_names(folder)]
-    pairs = [(card.noise_sigma, card.name) for card in cards if card.noise_sigma is not None]
+    pairs = [(card.noise_sigma, card.name) for card in cards if card.noise_sigma and card.classes]
     return dict(sorted(pairs))
 
 
@@ -179,22 +187,26 @@ def read_bytes(path: Path, remedy: str, most: int = BULK) -> bytes:
 
 def _build(card: Card, state: dict[str, Tensor]) -> nn.Module:
     """Build the card's architecture with these weights."""
-    from certmix.models.architectures import ARCHITECTURES, build
+    from certmix.models.architectures import ARCHITECTURES, DENOISER, build
 
     if card.architecture not in ARCHITECTURES:
         raise ModelError(
             f"card {card.name}: architecture {card.architecture!r} is unknown: "
             f"this version has {', '.join(ARCHITECTURES)}"
         )
+    if (card.architecture == DENOISER) != (card.classes is None):
+        raise ModelError(f"card {card.name}: a denoiser has no classes, and every other model has some")
     try:
         sizes = {size for value in state.values() for size in value.shape}
-        if card.classes not in sizes or any(value.is_complex() for value in state.values()):
+        expected = card.classes or card.input_shape[0]
+        if expected not in sizes or any(value.is_complex() for value in state.values()):
             raise RuntimeError("not of this architecture")  # before much is allocated
         model = build(card.architecture, card.classes)
         model.load_state_dict(state)
     except RuntimeError:
         raise ModelError(
             f"card {card.name}: the weights do not fit architecture {card.architecture!r} with "
-            f"{card.classes} classes: give the pair that certmix wrote, batch normalisation not folded"
+            f"{card.classes or 'no'} classes: give the pair that certmix wrote, batch normalisation not "
+            "folded"
         ) from None
     return model
