@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "data": (str, "data set: a name, or a path from the root folder (default: cifar10-sample)"),
-    "images": (lambda text: text if text == "all" else int(text), "how many images, or all (default: 100)"),
-    "samples": (int, "most samples an image (default: 10000)"),
+    "images": (lambda text: text if text == "all" else int(text), "how many inputs, or all (default: 100)"),
+    "samples": (int, "most samples an input (default: 10000)"),
     "sigma": (float, "noise level"),
     "alpha": (float, "mixing weight of the robust classifier"),
-    "failure_probability": (float, "of one image's certificate (default: 0.001)"),
+    "failure_probability": (float, "of one input's certificate (default: 0.001)"),
     "device": (str, "where models run (default: auto)"),
 }
 """Settings `certmix_NAME` of the ini file: how their text is read, and what they are."""

@@ -53,7 +53,7 @@ Examples:
   certmix certify --sigma 0.5 --alpha 0.76 --images all --workers 8
   certmix certify --sigma 0.5 --alpha 0.76 --images all --shard 2/16
 
-An image counts as certified at radius r when the robust classifier's class is
+An input counts as certified at radius r when the robust classifier's class is
 right and proved not to change within distance r. Repeating the command
 resumes an interrupted run, or prints a finished one's table at once; another
 --alpha, --certificate, --radii, --failure-probability or --standard reuses all
@@ -80,7 +80,7 @@ COMPILE = {"auto": None, "on": True, "off": False}
 @options(EngineChoice)
 @click.option(
     "--shard", type=Parsed("I/N", Shard.parse),
-    help="Do only the I-th of N shares of the images, I from 1 to N, in a folder of its own, to be merged.",
+    help="Do only the I-th of N shares of the inputs, I from 1 to N, in a folder of its own, to be merged.",
 )  # fmt: skip
 @click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity of the run>]")
 @FRESH
@@ -92,7 +92,7 @@ def certify(format_: str, details: bool, **given: Any) -> int:
     g is an accurate classifier, h a noise-trained one smoothed by Gaussian
     noise of level --sigma; or, with --certificate margin or lipschitz-constant,
     a network taken as it is. The table shows, for h alone and for the mix, the
-    share of images that are right and proved not to change within each
+    share of inputs that are right and proved not to change within each
     radius, whatever g does.
     """
     given["compiled"] = COMPILE[given["compiled"]]
@@ -143,7 +143,7 @@ def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: 
     """Merge the run folders of all shards of one request into one run.
 
     Every FOLDER comes from certmix certify --shard I/N with the same data,
-    models and options. Missing or unfinished images are named, as are shards
+    models and options. Missing or unfinished inputs are named, as are shards
     that differ in what was asked; nothing is written then.
     """
     from certmix.certification.shards import merge
@@ -174,12 +174,12 @@ def reproduce(run: Path, output: Path | None, device: str, **allowed: bool) -> i
         out(f"differs: {change}")
     for difference in found.differences:
         out(
-            f"image {difference.index}: {difference.selection} selection and "
+            f"input {difference.index}: {difference.selection} selection and "
             f"{difference.estimation} estimation votes differ"
         )
     differing = {change.partition(":")[0] for change in found.changed if change.startswith("image ")}
     same = found.compared - len(found.differences) - len(differing)
-    out(f"{same} of {found.compared} images have equal {found.compares}")
+    out(f"{same} of {found.compared} inputs have equal {found.compares}")
     return 0 if found.equal else 1
 
 
@@ -191,13 +191,13 @@ Examples:
   certmix plan --like runs/small --images 10000 --workers 16
 
 Throughput is noisy samples (forward passes) a second of one worker. --like RUN
-takes it from the run's records, with the images' difficulty and --samples, and
+takes it from the run's records, with the inputs' difficulty and --samples, and
 prints it: make a small run first.
 """
 
 
 @click.command("plan", epilog=PLAN)
-@click.option("--images", type=int, default=10_000, help="Images of the run.")
+@click.option("--images", type=int, default=10_000, help="Inputs of the run.")
 @options(
     CertifyRequest, only=("sigma", "alpha", "samples", "radii", "selection_samples"),
     samples="those of --like RUN, or 100,000", sigma="that of --like, or 0.5",
@@ -208,11 +208,11 @@ prints it: make a small run first.
 @click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
 @click.option(
     "--like", type=PATH, metavar="RUN|LOG",
-    help="Images are like those of this run folder, published log or file of class counts.",
+    help="Inputs are like those of this run folder, published log or file of class counts.",
 )  # fmt: skip
 @click.option(
     "--scenario", type=click.Choice(["cifar10", "imagenet"]), default=None,
-    help="Images are as published of Gaussian-trained networks.  [default: imagenet, unless --like]",
+    help="Inputs are as published of Gaussian-trained networks.  [default: imagenet, unless --like]",
 )  # fmt: skip
 @click.option("--classes", type=int, help="Classes of the data.  [default: those of --like or --scenario]")
 @format_option("table", "json")
@@ -223,14 +223,14 @@ def plan(
     """Estimate hours, cost, disk and memory of a certification.
 
     Three goals are compared: a fixed number of samples, and the two sequential
-    ones, simulated with the stopping rule on images like those of a run, of a
+    ones, simulated with the stopping rule on inputs like those of a run, of a
     published log, or of a scenario. All assumptions are printed.
     """
     from certmix.certification.plan import plan, truth_of
     from certmix.certification.plan import scenario as images_of
 
     if like is not None and scenario is not None:
-        raise ParameterError("--like and --scenario both say what the images are like: give one of them")
+        raise ParameterError("--like and --scenario both say what the inputs are like: give one of them")
     sigma = asked.get("sigma")
     truth, own = truth_of(like, sigma) if like else (images_of(scenario or "imagenet", sigma or 0.5), None)
     for doubt in truth.doubts:
@@ -256,7 +256,7 @@ def plan(
 def _text(found: Any) -> str:
     """Return the plan as a table with its assumptions."""
     lines = [
-        f"{found.images:,} images, at most {found.samples:,} samples each, sigma {found.sigma:g}, "
+        f"{found.images:,} inputs, at most {found.samples:,} samples each, sigma {found.sigma:g}, "
         f"alpha {found.alpha:g}, {found.classes:,} classes",
         f"{found.workers:,} x {found.throughput:,.0f} samples a second",
         "",

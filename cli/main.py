@@ -18,7 +18,7 @@ from certmix.memory import keep_freed_memory
 
 COMMANDS = {
     "certify": ("certify", "Certify a mixed classifier: the certified-accuracy table."),
-    "tune": ("tune", "Choose gate, g's temperature and alpha on images that are set aside."),
+    "tune": ("tune", "Choose gate, g's temperature and alpha on inputs that are set aside."),
     "recertify": (
         "stored",
         "Another alpha, certificate or failure probability without sampling; published logs too.",

@@ -62,7 +62,7 @@ SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precisio
 )
 @options(FitChoices, leave=("early_stop",))
 @click.option(
-    "--full-strength", is_flag=True, help="Go on lowering the margins of images that are already broken."
+    "--full-strength", is_flag=True, help="Go on lowering the margins of inputs that are already broken."
 )
 @click.option(
     "--logits", type=PATH, metavar="FILE.npz",
@@ -75,7 +75,7 @@ SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precisio
 )  # fmt: skip
 @click.option(
     "--certified", is_flag=True,
-    help="Choose for certified accuracy of a smoothed h instead, and certify on other images.",
+    help="Choose for certified accuracy of a smoothed h instead, and certify on other inputs.",
 )  # fmt: skip
 @options(CertifiedRequest, leave=SHARED)
 @options(Sources, only=["denoiser"])
@@ -85,7 +85,7 @@ def fit(
 ) -> int:
     """Fit the nonlinear transform and the mixing weight of MixedNUTS.
 
-    Searches every tuning image's point of smallest margin (APGD, then targeted
+    Searches every tuning input's point of smallest margin (APGD, then targeted
     APGD), then tries all of a grid on the cached logits (Algorithm 1). The run
     folder holds nuts.json, which any command loads as nuts:FOLDER, and the
     logits, so that another --beta, --clamp or --grid takes a second.
@@ -95,8 +95,8 @@ def fit(
 
     With --certified no attack is made: the transform goes inside the
     expectation of a smoothed h, (s, p, c, alpha) maximise certified accuracy at
-    --at-radius under --clean-accuracy-floor on the tuning images, and the mix is
-    certified on other images, beside hard votes.
+    --at-radius under --clean-accuracy-floor on the tuning inputs, and the mix is
+    certified on other inputs, beside hard votes.
     """
     surroundings = {"output", "fresh", "device", "format_"}
     asked = [*(given.keys() - surroundings), *(["full_strength"] if full_strength else [])]
@@ -170,13 +170,13 @@ Examples:
     "--r-d-sweep", "r_d_sweep", type=NUMBERS, default="0,0.3,0.6,0.9",
     help="Obfuscation check: transfer attacks with these r_d.",
 )  # fmt: skip
-@click.option("--sweep-images", type=int, default=50, help="On so many of the images.")
+@click.option("--sweep-images", type=int, default=50, help="On so many of the inputs.")
 @click.option("--autoattack", is_flag=True, help="Run pyautoattack's standard suite through the bypass too.")
 @study_options(steps=20, leave=("attack", *OF_STANDARD, *OF_ROBUST))
 def evaluate(mix: Path, **given: Any) -> int:
     """Attack the mix in FOLDER by transfer, bypass, Square, and points made for others.
 
-    Only images that the mix was not tuned on are used. Every classifier is
+    Only inputs that the mix was not tuned on are used. Every classifier is
     judged on every point found for any; error changes are paired.
     """
     from certmix.studies.nuts_evaluate import nuts_evaluate

@@ -79,7 +79,7 @@ name the run folder.
 @click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
 @click.option(
     "--assume-selected", is_flag=True,
-    help="Class counts: other samples chose each image's class, so spend nothing on the choice.",
+    help="Class counts: other samples chose each input's class, so spend nothing on the choice.",
 )  # fmt: skip
 @click.option("--rows", type=int, help="Files: how many rows there should be.  [default: from idx]")
 @click.option("--best", is_flag=True, help="The best of several SOURCEs in each cell.")
@@ -168,7 +168,7 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
     gate="the run's", standard_temperature="the run's",
 )  # fmt: skip
 @click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
-@click.option("--assume-selected", is_flag=True, help="Class counts: other samples chose each image's class.")
+@click.option("--assume-selected", is_flag=True, help="Class counts: other samples chose each input's class.")
 @click.option("--plot", default="trade-off.png", metavar="FILE", help="Figure: .png, .svg or 'none'.")
 @format_option(*FORMATS)
 @DETAILS
@@ -210,7 +210,7 @@ checks its plots as well.
 @sigma_option
 @options(
     CertifyRequest, only=("samples", "failure_probability", "radii"),
-    samples=Option("Samples an image that a log rests on.", shown="100000"),
+    samples=Option("Samples an input that a log rests on.", shown="100000"),
     failure_probability=Option("Failure probability that a log is said to have.", shown="0.001"),
     radii=Option("Thresholds of tables.", shown="0 to 1.5 in steps of 0.25"),
 )  # fmt: skip
@@ -289,7 +289,7 @@ the run was made. It can be sent, printed, and opened on a phone.
 @click.option("--title", help="Heading of the page.  [default: what it is about]")
 @click.option(
     "--images", type=int, default=6, metavar="N",
-    help="Images of each group: largest radii, smallest radii, not certified. 0 for none.",
+    help="Inputs of each group: largest radii, smallest radii, not certified. 0 for none.",
 )  # fmt: skip
 def report(runs: tuple[Path, ...], output: Path | None, title: str | None, images: int) -> int:
     """Make one self-contained HTML page of a run, or of several to compare.

@@ -151,7 +151,7 @@ Examples:
   certmix mix-sweep --norm l2 --eps 0.5 --standard nets.py:accurate --robust nets.py:robust
 
 Repeating the command resumes an interrupted sweep; other alphas and more
-images reuse all points that were found.
+inputs reuse all points that were found.
 """
 
 
@@ -192,7 +192,7 @@ the first command takes minutes on two cores, the second one hours.
 )  # fmt: skip
 @click.option(
     "--weights", type=NUMBERS, default="0.25,0.5,0.6,0.75,0.9",
-    help="Weights of the robust classifier at the median image.",
+    help="Weights of the robust classifier at the median input.",
 )  # fmt: skip
 @click.option(
     "--norm", "norms", type=Names(DEFAULT_EPS), multiple=True, default=("linf",),
@@ -228,7 +228,7 @@ def confidence(**given: Any) -> int:
     """Show how sure both classifiers are when right or wrong, clean or attacked.
 
     Mixing gains where the robust classifier is surer when right under attack
-    than when wrong on clean images: the verdict says whether it is. Table 1 of
+    than when wrong on clean inputs: the verdict says whether it is. Table 1 of
     the first paper.
     """
     from certmix.studies.confidence import confidence
@@ -270,7 +270,7 @@ def lipschitz(of: str, ratio: str | None, check: float | None, **given: Any) -> 
 
     The constants found are lower bounds of the true ones: what follows from
     them is estimated, never certified. --batch-size counts points, one a class
-    of each image.
+    of each input.
     """
     if check is not None or of != "probabilities" or ratio not in (None, "relaxed"):
         refuse_unused(["alpha"], "is for the radius that relaxed constants of probabilities give")

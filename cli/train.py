@@ -76,7 +76,7 @@ def train(
     dataset = load(data, split, default_split="train")
     measured = load(evaluation or data)
     if measured.checksum == dataset.checksum:
-        say(f"the card's accuracies will be of the images trained on, {data}: give others by --evaluation")
+        say(f"the card's accuracies will be of the inputs trained on, {data}: give others by --evaluation")
     with bar() as show:
 
         def report(progress: Any) -> None:

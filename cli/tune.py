@@ -1,4 +1,4 @@
-"""`certmix tune`: gate, temperature of g and alpha for certified accuracy, chosen on tuning images."""
+"""`certmix tune`: gate, temperature of g and alpha for certified accuracy, chosen on tuning inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Examples:
   certmix tune --sigma 0.5 --at-radius 0.5 --data held-out.npz \\
       --standard nets.py:accurate --robust nets.py:noisy
 
-A certificate stands whatever was chosen; an accuracy is honest only on images
+A certificate stands whatever was chosen; an accuracy is honest only on inputs
 that were not tuned on. certmix certify --tuned FILE refuses those.
 """
 
@@ -30,7 +30,7 @@ that were not tuned on. certmix certify --tuned FILE refuses those.
 @click.command("tune", epilog=TUNE)
 @options(
     TuneRequest, Sources,
-    data=Option("Tuning images: ones that neither model was trained on.", shown="cifar10-tuning"),
+    data=Option("Tuning inputs: ones that neither model was trained on.", shown="cifar10-tuning"),
 )  # fmt: skip
 @DEVICE
 @MODEL_TIMEOUT

@@ -71,7 +71,7 @@ def verify(
 
     GUARANTEE is a TOML file (see 'certmix guarantee'): missing samples are
     drawn into --runs, everything is derived again from the counts by a second
-    implementation, some images are sampled again, and the requirements are
+    implementation, some inputs are sampled again, and the requirements are
     judged on what was derived. RUN is the folder of a run of 'certmix
     certify', which is checked in the same way and not changed.
     """
@@ -154,7 +154,7 @@ Examples:
 """
 
 HEADING = """A guarantee, checked by: certmix verify FILE
-Requirements without "on value" are judged on a one-sided 95 % lower bound over images."""
+Requirements without "on value" are judged on a one-sided 95 % lower bound over inputs."""
 
 
 @click.group("guarantee", epilog=GUARANTEE)
@@ -220,8 +220,8 @@ def check(file: Path) -> int:
             most = most_that_can_be_shown(images)
             if requirement.threshold > most:
                 click.echo(
-                    f"Warning: {requirement}: with {images} images no lower bound exceeds {most:.4f}: "
-                    "take more images, or judge it on value",
+                    f"Warning: {requirement}: with {images} inputs no lower bound exceeds {most:.4f}: "
+                    "take more inputs, or judge it on value",
                     err=True,
                 )
     return 0
@@ -295,7 +295,7 @@ def _judged(result: Any) -> list[str]:
     """Return the checks of a finding, and what they come to."""
     ending = "stands: this certificate is wrong" if result.stands else "does not stand"
     lines = [f"{check.check}: {check.outcome}: {check.message}" for check in result.checks]
-    return [*lines, f"The finding of image {result.attacked.claim.index} {ending}."]
+    return [*lines, f"The finding of input {result.attacked.claim.index} {ending}."]
 
 
 def _lines(result: Any) -> list[str]:
@@ -304,7 +304,7 @@ def _lines(result: Any) -> list[str]:
     noise = "without noise" if claims.sigma is None else f"sigma {claims.sigma:g}"
     lines = [
         f"{result.source}: certificate {claims.certificate}, alpha {claims.alpha:g}, {claims.norm}, {noise}",
-        f"{claims.looked_at} images looked at, {len(claims.claims)} certified, {len(attacked)} attacked"
+        f"{claims.looked_at} inputs looked at, {len(claims.claims)} certified, {len(attacked)} attacked"
         + ("" if result.complete else " (interrupted)"),
     ]
     if attacked:
@@ -313,7 +313,7 @@ def _lines(result: Any) -> list[str]:
         for one in result.closest[:SHOWN]:
             samples = f"estimated from {one.samples:,} samples" if one.samples else "computed without noise"
             lines.append(
-                f"  image {one.claim.index}: {one.margin:.4f} to class {one.rival} at distance "
+                f"  input {one.claim.index}: {one.margin:.4f} to class {one.rival} at distance "
                 f"{one.distance:.4f} of {one.claim.radius:.4f} ({samples}){', WRONG' if one.found else ''}"
             )
     lines += [f"finding: {path}" for path in result.files]

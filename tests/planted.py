@@ -80,8 +80,8 @@ TAMPERED = {
     "sigma": (described(lambda d: d["request"].update(sigma=0.5)), "identity", "identity says sigma = 0.25"),
     "label": (lambda run, image: edit_record(run, image, label=(records(run)[image].label + 1) % 3),
               "labels", "the run says"),
-    "an image too many": (lambda run, image: sql(run, "INSERT INTO cells SELECT cell, 99, dtype, data "
-                                                      "FROM cells WHERE idx = ?", image), "labels", "image 99 is stored"),
+    "an input too many": (lambda run, image: sql(run, "INSERT INTO cells SELECT cell, 99, dtype, data "
+                                                      "FROM cells WHERE idx = ?", image), "labels", "input 99 is stored"),
     "standard outputs": (other_standard, "standard model logits", "is not the model of the run"),
 }  # fmt: skip
 """Fault -> how it is planted in a run of several looks, the check that must fail, and what it must say."""

@@ -69,7 +69,7 @@ def test_the_marker_is_what_a_model_is_held_against(project):
     done.stdout.fnmatch_lines(
         ["E *AssertionError: not certified_accuracy@2 >= 0.7: value 0.0000, lower bound 0.0000*"]
     )
-    done.stdout.fnmatch_lines(["E *12 images are not certified at 2: *"])
+    done.stdout.fnmatch_lines(["E *12 inputs are not certified at 2: *"])
     done.stdout.no_fnmatch_line("*asserting.py*raise AssertionError*")
 
 

@@ -89,7 +89,7 @@ def autoattack(
         )
     if not early_stop:
         raise ParameterError(
-            "early_stop = False: AutoAttack leaves an image at its first misclassified point; use apgd-ce"
+            "early_stop = False: AutoAttack leaves an input at its first misclassified point; use apgd-ce"
         )
     check_count("restarts", restarts)
     check_count("batch_size", batch_size)

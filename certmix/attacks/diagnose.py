@@ -72,7 +72,7 @@ class GradientHealth:
         square = "or use --attack square"
         if self.non_finite > 0:
             found.append(
-                f"{blind}: {percent(self.non_finite)} of the images have logits or gradients that are not "
+                f"{blind}: {percent(self.non_finite)} of the inputs have logits or gradients that are not "
                 f"finite; keep probabilities away from 0 before their logarithm, {square}"
             )
         if self.probabilities and self.one_hot > TOLERATED:
@@ -87,7 +87,7 @@ class GradientHealth:
             )
         if self.detached:
             found.append(
-                "attack is blind: no gradient reaches the images (detach, no_grad, argmax or numpy inside "
+                "attack is blind: no gradient reaches the inputs (detach, no_grad, argmax or numpy inside "
                 f"the model); attack a differentiable version, {square}"
             )
         elif self.vanishing > TOLERATED and self.saturated >= self.vanishing and self.logit_gap > SEPARABLE:
@@ -143,7 +143,7 @@ def diagnose_gradients(
     """
     if len(images) == 0 or len(images) != len(labels):
         raise ParameterError(
-            f"{len(images)} images and {len(labels)} labels: give as many of both, at least 1"
+            f"{len(images)} inputs and {len(labels)} labels: give as many of both, at least 1"
         )
     outputs, gradients = [], []
     for part, classes in zip(images.split(batch_size), labels.split(batch_size), strict=True):

@@ -63,10 +63,10 @@ def check_ball(images: Tensor, eps: float, box: tuple[float, float]) -> None:
     if not (math.isfinite(eps) and eps >= 0):
         raise ParameterError(f"eps = {eps}: the radius of the ball must be a finite number of at least 0")
     if not images.is_floating_point() or images.ndim < 2:
-        found = f"images are {images.dtype} of shape {tuple(images.shape)}"
+        found = f"inputs are {images.dtype} of shape {tuple(images.shape)}"
         raise ParameterError(f"{found}: give a floating-point batch (N, ...)")
     if not images.isfinite().all():
-        raise ParameterError("images hold NaN or infinite values: remove these images")
+        raise ParameterError("inputs hold NaN or infinite values: remove these inputs")
     if not (math.isfinite(box[0]) and math.isfinite(box[1]) and box[0] < box[1]):
         raise ParameterError(f"box = ({box[0]}, {box[1]}): give finite bounds, the lower one first")
     if images.numel() == 0:
@@ -74,7 +74,7 @@ def check_ball(images: Tensor, eps: float, box: tuple[float, float]) -> None:
     least, most = (value.item() for value in images.aminmax())
     low, high = torch.tensor(box, dtype=images.dtype).tolist()
     if least < low - _ROUNDING or most > high + _ROUNDING:
-        found = f"images range over [{least:.6g}, {most:.6g}], outside the box [{box[0]:g}, {box[1]:g}]"
+        found = f"inputs range over [{least:.6g}, {most:.6g}], outside the box [{box[0]:g}, {box[1]:g}]"
         raise ParameterError(f"{found}: scale them, or give their range as box")
 
 
@@ -106,9 +106,9 @@ def check_attack(
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.shape != (len(images),) or not whole:
         found = f"labels are {labels.dtype} of shape {tuple(labels.shape)}"
-        raise ParameterError(f"{found}: give integers of shape ({len(images)},), one an image")
+        raise ParameterError(f"{found}: give integers of shape ({len(images)},), one an input")
     if labels.device != images.device:
-        raise ParameterError(f"labels are on {labels.device}, images on {images.device}: move them together")
+        raise ParameterError(f"labels are on {labels.device}, inputs on {images.device}: move them together")
     check_model(model)
 
 
@@ -116,11 +116,11 @@ def check_clean_logits(logits: Tensor, labels: Tensor) -> None:
     """Refuse logits (N, classes) of the clean images that are not finite, and labels beyond the classes."""
     classes = logits.shape[1]
     if classes < 2:
-        raise ModelError("the model returns a single logit an image: return one a class, at least two")
+        raise ModelError("the model returns a single logit an input: return one a class, at least two")
     if not logits.isfinite().all():
         bad = int((~logits.isfinite()).any(1).sum())
         raise ModelError(
-            f"the model returns NaN or infinite logits for {bad} of {len(logits)} clean images: "
+            f"the model returns NaN or infinite logits for {bad} of {len(logits)} clean inputs: "
             "check its weights and its normalisation"
         )
     least, most = (value.item() for value in labels.aminmax())
@@ -256,7 +256,7 @@ class Search:
         if logits or gradients:
             what = "logits" if logits else "gradients"
             raise ModelError(
-                f"the model gives NaN or infinite {what} at attacked images, which would disarm the attack: "
+                f"the model gives NaN or infinite {what} at attacked inputs, which would disarm the attack: "
                 "compute in float64, or attack without gradients by square"
             )
 

@@ -130,12 +130,12 @@ def check_counts(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArr
     counts, selected = np.asarray(counts), np.asarray(selected)
     if counts.ndim != 2 or counts.shape[1] < 2 or selected.shape != counts.shape[:1]:
         found = f"counts of shape {counts.shape} and selected of shape {selected.shape}"
-        raise ParameterError(f"{found}: expected (images, classes >= 2) and (images,)")
+        raise ParameterError(f"{found}: expected (inputs, classes >= 2) and (inputs,)")
     if not np.issubdtype(counts.dtype, np.integer) or not np.issubdtype(selected.dtype, np.integer):
         raise ParameterError("counts and selected classes must be integers: convert them to int64")
     if np.any(counts < 0) or np.any(counts.sum(1) < 1):
-        found = f"counts from {counts.min()}, at least {counts.sum(1).min()} samples an image"
-        raise ParameterError(f"{found}: counts must be at least 0, and each image needs a sample")
+        found = f"counts from {counts.min()}, at least {counts.sum(1).min()} samples an input"
+        raise ParameterError(f"{found}: counts must be at least 0, and each input needs a sample")
     if np.any((selected < 0) | (selected >= counts.shape[1])):
         found = f"selected classes {selected.min()}..{selected.max()}"
         raise ParameterError(f"{found}: pass indices in 0..{counts.shape[1] - 1}")

@@ -55,7 +55,7 @@ def bound_layers(statistics: Sequence[ScoreStatistics], failure_probability: flo
     half = check_failure_probability(failure_probability) / 2
     followed = {len(image.rivals) for image in statistics}
     if len(followed) > 1:
-        raise ParameterError(f"images follow {sorted(followed)} rivals: follow equally many in all")
+        raise ParameterError(f"inputs follow {sorted(followed)} rivals: follow equally many in all")
     share = half / max(1, max(followed, default=0) + any(len(i.others(followed=False)) for i in statistics))
     own, rivals, rest = [], [], []
     for image in statistics:

@@ -224,9 +224,9 @@ def _repeated(stated: StatedLog) -> Iterator[Finding]:
     differs = (
         (log.predict != log.predict[same]) | (log.radius != log.radius[same]) | (log.label != log.label[same])
     )
-    told = f"{int((counts > 1).sum()):,} images have several rows"
+    told = f"{int((counts > 1).sum()):,} inputs have several rows"
     if differs.any():
-        remedy = "keep one row an image: recertify refuses the log as it is"
+        remedy = "keep one row an input: recertify refuses the log as it is"
         yield _about("repeated", f"{told}, and they disagree", remedy, log.index[differs])
     else:
         text = f"{told}: a table that counts rows counts them twice"
@@ -355,7 +355,7 @@ def _audit_counts(found: ClassCounts, rows: int | None) -> Audit:
         findings.append(Finding("rows", f"{len(found):,} rows of {rows:,}", "get the whole file", True))
     if samples.min() != samples.max():
         text = (
-            f"samples of an image range from {samples.min():,} to {samples.max():,}: was their number fixed?"
+            f"samples of an input range from {samples.min():,} to {samples.max():,}: was their number fixed?"
         )
         remedy = "if votes decided on it, the bounds do not hold: keep counts of one number of samples"
         findings.append(Finding("samples", text, remedy, True))
@@ -389,7 +389,7 @@ def _audit_run(folder: Path) -> Audit:
         "models": "not checked (certmix verify compares them with the run)",
     }  # fmt: skip
     if images != planned:
-        text = f"{images:,} images of {planned:,} are finished"
+        text = f"{images:,} inputs of {planned:,} are finished"
         findings.append(Finding("rows", text, "repeat certmix certify to finish the rest", True))
     bad = np.zeros(len(records), bool)
     if request.scores == "hard":
@@ -398,7 +398,7 @@ def _audit_run(folder: Path) -> Audit:
         for part in pieces(look.rows, records.selection.shape[1]):
             bad[part] |= look.of(part).sum(1) != samples
     if len(wrong := records.indices[bad]):
-        text = f"the votes of {len(wrong):,} images do not add up to their number of samples"
+        text = f"the votes of {len(wrong):,} inputs do not add up to their number of samples"
         remedy = "restore the folder from a copy, or certify again with --fresh"
         findings.append(_about("counts", text, remedy, wrong))
     if others := differences(folder, texts_in(request, derived)):

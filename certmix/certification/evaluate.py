@@ -508,7 +508,7 @@ def expectations(request: CertifyRequest, classes: int) -> tuple[list[str], list
             )
         elif certificate == "exact" and ceiling < request.radii[-1]:
             beyond.append(
-                f"{row}: {request.samples:,} samples an image can certify at most radius "
+                f"{row}: {request.samples:,} samples an input can certify at most radius "
                 f"{floor_digits(ceiling, 3)}; larger columns are out of reach"
             )
     return found, beyond
@@ -549,7 +549,7 @@ def choice_notes(first: Mapping[str, str], request: CertifyRequest) -> list[str]
             )
     if "fixed_samples" in first and request.goal != "fixed":
         found.append(
-            f"The run was made for exactly {first['fixed_samples']} samples an image: sequential sampling is "
+            f"The run was made for exactly {first['fixed_samples']} samples an input: sequential sampling is "
             "valid only if the choice does not rest on the run's results."
         )
     return found

@@ -94,7 +94,7 @@ def scenario(name: str, sigma: float) -> Truth:
     p = np.where(certified, ndtr(radius / sigma), 0.5 - 0.3 * place)
     return Truth(
         p, certified | doubtful, CLASSES[name], SPREAD[name], None,
-        f"Images are as published of Gaussian-trained networks ({name}, sigma {sigma:g}); of those not "
+        f"Inputs are as published of Gaussian-trained networks ({name}, sigma {sigma:g}); of those not "
         "certified at any radius, half are taken to be selected rightly, with probabilities from 0.2 to 0.5.",
     )  # fmt: skip
 
@@ -114,7 +114,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
         if stored.frequencies is not None:
             p, classes = stored.frequencies.max(1), stored.frequencies.shape[1]
         source = (
-            f"Images are like the {len(p):,} of {path}; its abstentions are taken to be selected rightly, "
+            f"Inputs are like the {len(p):,} of {path}; its abstentions are taken to be selected rightly, "
             "with probability 0.45."
         )
         doubts = tuple(note for note in stored.notes if isinstance(note, Doubt))
@@ -122,7 +122,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
         return Truth(p, stored.right | abstained, classes, min(classes, 6), None, source, doubts), None
     run = open_run(path, sigma)
     if not len(run.records):
-        raise ParameterError(f"{path} holds no finished images: name another run or a log")
+        raise ParameterError(f"{path} holds no finished inputs: name another run or a log")
     votes = [record.estimation.get(record.drawn, record.selection) for record in run.records]
     selected = np.array([record.selected for record in run.records])
     top = np.array([count[k] for count, k in zip(votes, selected, strict=True)])
@@ -133,7 +133,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
     truth = Truth(
         np.clip((top + 0.5) / (total + 1.0), 0.0, 1.0), selected == [record.label for record in run.records],
         run.classes, float(np.mean([np.count_nonzero(count) for count in votes])),
-        seconds / drawn if timed else None, f"Images are like the {len(run.records):,} of {path}.",
+        seconds / drawn if timed else None, f"Inputs are like the {len(run.records):,} of {path}.",
     )  # fmt: skip
     return truth, run.request
 

@@ -132,7 +132,7 @@ class Proving(Recipe):
         if least > constant * (1 + SLACK):
             raise ParameterError(
                 f"Lipschitz constant {constant:g}: {robust.name} is steeper than that at an "
-                f"image, which needs {floor_digits(least, 4)} at least: give a proved upper bound "
+                f"input, which needs {floor_digits(least, 4)} at least: give a proved upper bound "
                 "(PyTorch's spectral_norm and orthogonal are none for convolutions)"
             )
         if known is None:
@@ -163,7 +163,7 @@ def _logits(model: LoadedModel, batch: Batch) -> FloatArray:
         logits: FloatArray = call_model(model.module, batch.images, model.name).double().cpu().numpy()
     if not np.isfinite(logits).all():
         index = batch.indices[~np.isfinite(logits).all(1)][0]
-        raise ModelError(f"{model.name} gives image {index} logits that are not finite: check its weights")
+        raise ModelError(f"{model.name} gives input {index} logits that are not finite: check its weights")
     return logits
 
 

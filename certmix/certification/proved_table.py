@@ -111,7 +111,7 @@ def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, flo
     if largest:
         notes.append(
             f"The largest radius that is tried, {request.max_radius:.4g}, was verified for {largest:,} "
-            "images of the mix: larger ones need --max-radius."
+            "inputs of the mix: larger ones need --max-radius."
         )
     return notes
 

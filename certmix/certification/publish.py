@@ -51,7 +51,7 @@ def derive(
         planned = planned_images(store, request.images)
     except ValueError as error:
         raise RunError(
-            f"the run does not say which images were asked for ({error}): repeat its command"
+            f"the run does not say which inputs were asked for ({error}): repeat its command"
         ) from None
     if not isinstance(request, CertifyRequest):
         return evaluate_proved(request, store, planned, described, **names)
@@ -60,7 +60,7 @@ def derive(
     notes, details = expectations(request, classes)
     notes += choice_notes(began_with(store), request)
     if shard is not None:
-        notes.append(f"Shard {shard}: a share of the images, to be merged with the others.")
+        notes.append(f"Shard {shard}: a share of the inputs, to be merged with the others.")
     held = store.records(ballots=request.gated) if held is None else held
     checksum = named(described["models"]["standard"])[1]
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
@@ -120,7 +120,7 @@ def unfinished(folder: Path, finished: IntArray | None = None) -> str | None:
     if _study(described) not in KINDS:
         return None
     if "request" not in described:
-        return f"{folder} is unfinished (it was stopped before its first image): repeat its command to go on"
+        return f"{folder} is unfinished (it was stopped before its first input): repeat its command to go on"
     done, planned = _progress(folder, described, finished)
     shard = described.get("shard")
     words = f"shard {shard.get('number')} of {shard.get('of')}" if isinstance(shard, dict) else "a shard"
@@ -129,7 +129,7 @@ def unfinished(folder: Path, finished: IntArray | None = None) -> str | None:
     whose = "" if shard is None else f", {words}"
     objects = isinstance(described.get("sources"), dict) and described["sources"].get("objects")
     again = "run its program" if objects else f"repeat its command ({repeat_command(folder, described)})"
-    return f"{folder} is unfinished ({done:,} of {planned:,} images{whose}): {again} to go on"
+    return f"{folder} is unfinished ({done:,} of {planned:,} inputs{whose}): {again} to go on"
 
 
 def refuse_unfinished(folder: Path) -> None:

@@ -91,7 +91,7 @@ def reproduce(
         old, new = before[index], after[index]
         if isinstance(new, dict):
             changed += [
-                f"image {index}: {column} {old.get(column)} before, {new[column]} now"
+                f"input {index}: {column} {old.get(column)} before, {new[column]} now"
                 for column in new
                 if old.get(column) != new[column]
             ]
@@ -108,7 +108,7 @@ def reproduce(
     ]
     compares = "counts" if isinstance(request, CertifyRequest) else "radii"
     if len(after) > len(common):
-        changed.append(f"{len(after) - len(common)} images have no {compares} in {folder}")
+        changed.append(f"{len(after) - len(common)} inputs have no {compares} in {folder}")
     return Reproduction(result, len(common), tuple(differences), tuple(changed), compares)
 
 

@@ -39,7 +39,7 @@ DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 GOALS = {
     "radii": "until the radii of the table are settled, or more samples are not worth it",
     "radius": "until the radius is known to a relative precision",
-    "fixed": "all of --samples for every image",
+    "fixed": "all of --samples for every input",
 }
 """When an image has been sampled enough, by name."""
 SETTLES = {
@@ -89,7 +89,7 @@ def checked_radii(radii: Iterable[float]) -> tuple[float, ...]:
 
 
 Alpha = Annotated[float, Option("Mixing weight of the robust classifier, 0.5 to 1.", check=check_alpha)]
-Sampled = Annotated[Images, Option("How many images, spread over the data.", metavar="N|all")]
+Sampled = Annotated[Images, Option("How many inputs, spread over the data.", metavar="N|all")]
 
 StandardTemperature = Annotated[
     float,
@@ -159,19 +159,19 @@ class CertifyRequest(Settings, frozen=True):
     ]
     alpha: Alpha
     images: Sampled = 100
-    samples: Annotated[Count, Option("Most estimation samples of an image.")] = 10_000
+    samples: Annotated[Count, Option("Most estimation samples of an input.")] = 10_000
     selection_samples: Annotated[Count, Option("Samples that choose the class.")] = 100
     goal: Annotated[
         str,
         Option(
-            f"When an image has enough samples: {_GOALS}.",
+            f"When an input has enough samples: {_GOALS}.",
             choices=GOALS,
         ),
     ] = "radii"
     settle: Annotated[
         str,
         Option(
-            "Rows that decide when an image has enough: "
+            "Rows that decide when an input has enough: "
             + "; ".join(f"{name}: {meaning}" for name, meaning in SETTLES.items())
             + ".",
             choices=SETTLES,
@@ -179,7 +179,7 @@ class CertifyRequest(Settings, frozen=True):
     ] = "exact"
     relative_precision: Annotated[Share, Option("How near --goal radius comes.", example="0.1")] = 0.1
     failure_probability: Annotated[
-        Share, Option("Probability that one image's certificate is wrong.", example="0.001")
+        Share, Option("Probability that one input's certificate is wrong.", example="0.001")
     ] = 0.001
     scores: Annotated[str, Option("Count the model's answers, or average its softmax.", choices=SCORES)] = (
         "hard"
@@ -198,7 +198,7 @@ class CertifyRequest(Settings, frozen=True):
     tuned: Annotated[
         str,
         Option(
-            "A further row's gate, temperature of g and alpha, chosen on other images: a file of certmix "
+            "A further row's gate, temperature of g and alpha, chosen on other inputs: a file of certmix "
             "tune, or these three. auto: those of the shipped models, where g and h are these.",
             metavar="FILE|TAU,T,ALPHA|none",
             check=_checked_tuned,
@@ -561,6 +561,6 @@ class Shard(Settings, frozen=True):
         """Return this share of the positions of all images; ParameterError if they are fewer than shards."""
         if len(positions) < self.of:
             raise ParameterError(
-                f"shard {self}: there are {len(positions)} images only; use {len(positions)} shards at most"
+                f"shard {self}: there are {len(positions)} inputs only; use {len(positions)} shards at most"
             )
         return positions[self.number - 1 :: self.of]

@@ -134,7 +134,7 @@ class Sampling(Recipe):
                 for gate, agreed in ((g, unanimous(request, dataset.classes, g)) for g in request.gates[1:])
             },
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
-            "holds_for": "one image's certificate",
+            "holds_for": "one input's certificate",
         }  # fmt: skip
         noise = {  # eps is how far a probability may be from that under the Gaussian
             "law": "Gaussian, rounded to multiples of a step", "steps_per_unit": grid.per_unit,
@@ -182,7 +182,7 @@ class Sampling(Recipe):
         work = Work(
             here=lambda: handler_of(self.request, self.loaded, here),
             elsewhere=self.elsewhere,
-            name=lambda job: f"image {job.index}",
+            name=lambda job: f"input {job.index}",
         )
         return Todo(work, jobs, len(self.positions), done)
 
@@ -258,7 +258,7 @@ def _fix_design(run: Run, request: CertifyRequest) -> None:
         store.put("fixed_samples", str(request.samples))
     elif int(planned) != request.samples:
         raise RunError(
-            f"{where} was planned for exactly {planned} samples an image and its results may have been seen, "
+            f"{where} was planned for exactly {planned} samples an input and its results may have been seen, "
             f"so bounds for {request.samples} would not be valid, and --fresh draws the same samples again: "
             f"repeat --samples {planned}, or take another --seed (docs/sequential.md#why-it-is-valid)"
         )
@@ -349,7 +349,7 @@ def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[Imag
             before = image.record.ballots
             if image.drawn and image.drawn not in before:
                 raise RunError(
-                    f"image {image.index} has votes without their ballots, which cannot go on: use --fresh"
+                    f"input {image.index} has votes without their ballots, which cannot go on: use --fresh"
                 )
             new = {
                 stop: before[image.drawn] + ballots if image.drawn else ballots
@@ -366,7 +366,7 @@ def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[Imag
     for image, record in zip(one.images, records, strict=True):
         if image.drawn and record.places != sampler.places:
             raise RunError(
-                f"image {record.index} was begun with batches of another size, on whose places the model's "
+                f"input {record.index} was begun with batches of another size, on whose places the model's "
                 "logits depend: repeat that --batch-size, or name another --output"
             )
     seconds, kind = (time.monotonic() - one.since) / len(records), sampler.device.type
@@ -406,12 +406,12 @@ def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
     checksum = digest_of(values.tobytes())
     if job.record is not None and job.record.input_checksum != checksum:
         raise RunError(
-            f"image {index} is not what it was when this run began: restore the data, or use --fresh"
+            f"input {index} is not what it was when this run began: restore the data, or use --fresh"
         )
     begun_on = sampler.device.type if job.record is None else job.record.device.partition(":")[0]
     if job.record is not None and job.record.drawn and begun_on != sampler.device.type:
         raise RunError(
-            f"image {index} was begun on {begun_on}, whose arithmetic is another: use --device {begun_on}, "
+            f"input {index} was begun on {begun_on}, whose arithmetic is another: use --device {begun_on}, "
             "or name another --output"
         )
     label = int(dataset.labels[job.position])

@@ -72,10 +72,10 @@ def read_part(folder: Path) -> Part:
         try:
             planned = planned_images(store, request.images)
             if len(planned) < shard.of:
-                raise ValueError(f"{len(planned)} images of {shard.of} shards")
+                raise ValueError(f"{len(planned)} inputs of {shard.of} shards")
         except ValueError as error:
             raise RunError(
-                f"{folder} does not say which images were asked for ({str(error)[:100]}): repeat its command"
+                f"{folder} does not say which inputs were asked for ({str(error)[:100]}): repeat its command"
             ) from None
         opened.pop_all()
     return Part(folder, description, request, shard, store, planned)
@@ -99,7 +99,7 @@ def agree(first: Part, other: Part) -> None:
     if first.store.classes != other.store.classes:
         differences.append(f"there are {first.store.classes} and {other.store.classes} classes")
     if first.planned != other.planned:
-        differences.append("other images were asked for")
+        differences.append("other inputs were asked for")
     if differences:
         raise RunError(f"{where}{'; '.join(differences)}")
 
@@ -221,7 +221,7 @@ def _joined(parts: Sequence[Part]) -> list[tuple[Store, Records]]:
             first, second = before.of_images(both), own.of_images(both)
             if (bad := np.flatnonzero(_differ(first, second))).size:
                 raise RunError(
-                    f"{origin.folder} and {part.folder} hold different counts of image {both[bad[0]]}: leave "
+                    f"{origin.folder} and {part.folder} hold different counts of input {both[bad[0]]}: leave "
                     "one of the two out, or do its shard again with --fresh"
                 )
             more = second.drawn > first.drawn
@@ -270,7 +270,7 @@ def _refuse_gaps(parts: Sequence[Part], joined: Sequence[tuple[Store, Records]])
     advice += [f"finish shard {_some(begun)} by repeating its command"] if begun else []
     images = _some([index for _, index in missing[: SHOWN + 1]])
     raise RunError(
-        f"{len(missing):,} of {len(planned):,} images are missing or unfinished ({images}): "
+        f"{len(missing):,} of {len(planned):,} inputs are missing or unfinished ({images}): "
         f"{'; '.join(advice)}"
     )
 

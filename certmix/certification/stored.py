@@ -353,7 +353,7 @@ def _from_log(log: PublishedLog, how: Reading) -> Stored:
     if largest > MOST_SIGMAS:
         notes.append(Doubt(
             f"is sigma = {level:g} right? The largest radius of the log would be {largest:.3g} sigma, for "
-            "which 10^10 samples an image are not enough; with too small a sigma every figure is too high"
+            "which 10^10 samples an input are not enough; with too small a sigma every figure is too high"
         ))  # fmt: skip
     if known.bound is None:
         notes.append(ASSUMED)
@@ -392,7 +392,7 @@ def _from_counts(found: ClassCounts, how: Reading) -> Stored:
     bounds = bound_counts(found.counts, selected, delta / share, name)
     samples = found.counts.sum(1)
     extent = Extent(rows, "as stated") if rows else Extent(None, "how many there should be is not known")
-    chosen = "Each image's class is the most voted one of the counts that also bound it: "
+    chosen = "Each input's class is the most voted one of the counts that also bound it: "
     if share == 1:
         chosen += (
             "the failure probability holds only if other samples chose the same class beforehand, "
@@ -402,7 +402,7 @@ def _from_counts(found: ClassCounts, how: Reading) -> Stored:
         chosen += f"to allow for that choice the bounds use {delta:g} / {share}."
     details = _rows_note(len(found), extent, found.cut_off)
     if samples.min() != samples.max():
-        details.append(f"Samples of an image: {samples.min():,} to {samples.max():,}.")
+        details.append(f"Samples of an input: {samples.min():,} to {samples.max():,}.")
     details.append("The number of samples is taken to have been fixed before they were drawn.")
     return Stored(
         source=found.source, kind="class counts", sigma=level, label=found.label, selected=selected,
@@ -480,7 +480,7 @@ def recertify(
     # no image is left out for want of more samples
     if waiting := int(bound_records(run.records, request).waiting.sum()):
         details.append(
-            f"Images that these settings would sample further, judged by the samples there are: {waiting:,}."
+            f"Inputs that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
     about = {**run.about, "notes": tuple(notes), "details": (*details, NOT_CHECKED)}
     return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about).summary
@@ -604,7 +604,7 @@ def _best_notes(
     notes += [f"{s.data}: {ASSUMED}" for s in summaries if ASSUMED in s.notes]
     details = []
     if len({summary.images for summary in summaries}) > 1:
-        details.append(f"Images differ: {', '.join(f'{s.images:,}' for s in summaries)}.")
+        details.append(f"Inputs differ: {', '.join(f'{s.images:,}' for s in summaries)}.")
     letters = {name: chr(65 + k) if k < 26 else str(k) for k, name in enumerate(map(_name, summaries))}
     for row, names in zip(first.rows, winners, strict=True):
         columns = " ".join(letters[name] for name in names)

@@ -153,7 +153,7 @@ def _from_run(
     run = open_run(folder, sigma, ballots=bool(changes.get("gate")))
     request = run.request.replace(**changes, tuned="none")
     if not len(run.records):
-        raise ParameterError(f"{folder} holds no finished image: run certmix certify first")
+        raise ParameterError(f"{folder} holds no finished input: run certmix certify first")
     evaluation = evaluate(run.records, run.probabilities, request, run.planned, every_look=True)
     if not isinstance(evaluation.bounds, ConfidenceBounds):
         raise ParameterError(
@@ -267,7 +267,7 @@ def _notes(
         notes.append(f"40-45: 40 % are certified, 45 % could be with more samples, at any alpha: {again}")
     if wanted is not None:
         notes.append(
-            "Each certificate stands at any alpha, but an alpha chosen on the images it is reported for "
-            "makes the accuracies optimistic: choose it on other images."
+            "Each certificate stands at any alpha, but an alpha chosen on the inputs it is reported for "
+            "makes the accuracies optimistic: choose it on other inputs."
         )
     return tuple(notes), tuple(details)

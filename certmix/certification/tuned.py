@@ -35,7 +35,7 @@ class TuneRequest(Settings, frozen=True):
     sigma: Annotated[Positive, Option("Noise level; --robust is h's base.", example="0.5")]
     at_radius: Annotated[
         Annotated[float, Meta(ge=0)],
-        Option("The l2 radius at which images are to be certified; 0 stands for any above 0.", example="0.5"),
+        Option("The l2 radius at which inputs are to be certified; 0 stands for any above 0.", example="0.5"),
     ]
     clean_accuracy: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
@@ -46,10 +46,10 @@ class TuneRequest(Settings, frozen=True):
         Option("Points of clean accuracy that the mix may lose against g.", metavar="POINTS", example="5"),
     ] = None
     images: Sampled = "all"
-    noisy_samples: Annotated[Annotated[int, Meta(ge=2)], Option("Noisy copies of each image.")] = 200
+    noisy_samples: Annotated[Annotated[int, Meta(ge=2)], Option("Noisy copies of each input.")] = 200
     samples: Annotated[Count, Option("Estimation samples that are planned for.")] = 10_000
     failure_probability: Annotated[
-        Share, Option("Probability, planned for, that one image's certificate is wrong.")
+        Share, Option("Probability, planned for, that one input's certificate is wrong.")
     ] = 0.001
     grid: Annotated[
         str | None,
@@ -147,8 +147,8 @@ def resolve_tuned(
         again = sum(digest in held for digest in input_digests(loaded.dataset, positions))
         if again:
             raise ParameterError(
-                f"{asked} was tuned on {again:,} of the {len(positions):,} images: name others with "
-                "--data, or tune on images of which nothing is reported"
+                f"{asked} was tuned on {again:,} of the {len(positions):,} inputs: name others with "
+                "--data, or tune on inputs of which nothing is reported"
             )
         return request.replace(tuned=tuned.text)
     plan = None if robust.card is None or robust.spec != robust.card.name else robust.card.tuned
@@ -160,7 +160,7 @@ def resolve_tuned(
         again = sum(digest in held for digest in input_digests(loaded.dataset, positions))
         if again:
             say(
-                f"the shipped models' gated row was tuned on {again:,} of these images, so it is left out: "
+                f"the shipped models' gated row was tuned on {again:,} of these inputs, so it is left out: "
                 "certify others for it"
             )
             return request

@@ -187,7 +187,7 @@ def spread(dataset_length: int, count: int | str) -> IntArray:
     if count == "all":
         return np.arange(dataset_length, dtype=np.int64)
     if isinstance(count, str) or count < 1:
-        raise ParameterError(f"{count!r} images: ask for at least 1, or for all")
+        raise ParameterError(f"{count!r} inputs: ask for at least 1, or for all")
     taken = min(int(count), dataset_length)
     return np.arange(taken, dtype=np.int64) * dataset_length // max(taken, 1)
 

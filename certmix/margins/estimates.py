@@ -50,7 +50,7 @@ class LipschitzEstimate:
     def __repr__(self) -> str:
         return (
             f"LipschitzEstimate({self.of}, {self.ratio}, {self.norm}, eps={self.eps:g}, "
-            f"{len(self.selected)} images, {self.steps} steps x {len(self.by_restart)} restarts: "
+            f"{len(self.selected)} inputs, {self.steps} steps x {len(self.by_restart)} restarts: "
             "estimated, not certified)"
         )
 
@@ -106,7 +106,7 @@ class EstimatedRadius:
     quotient: FloatArray
 
     def __repr__(self) -> str:
-        held = f"{int(self.holds.sum())} of {len(self.quotient)} images {HOLDS}, not certified"
+        held = f"{int(self.holds.sum())} of {len(self.quotient)} inputs {HOLDS}, not certified"
         return f"EstimatedRadius({self.norm}, eps={self.eps:g}, alpha={self.alpha:g}: {held})"
 
     @property

@@ -85,7 +85,7 @@ class Builder:
             shapes = ", ".join(str(self.nodes[i].shape) for i in inputs)
             detail = str(error).splitlines()[0]
             raise ModelError(
-                f"layer {name} does not fit an input of shape {shapes} ({detail}): check the images"
+                f"layer {name} does not fit an input of shape {shapes} ({detail}): check the inputs"
             ) from None
         self.nodes.append(Node(name, layer, inputs, tuple(value.shape[1:])))
         self.zeros.append(value)
@@ -211,7 +211,7 @@ def step(builder: Builder, traced: fx.GraphModule, node: fx.Node, made: dict[fx.
     if node.target is operator.getitem and isinstance(source, tuple):
         return _call(source.__getitem__, name, *settings, **named)
     if not isinstance(source, Value):
-        raise unsupported(f"{name}, which takes no value that depends on the image alone")
+        raise unsupported(f"{name}, which takes no value that depends on the input alone")
     if any(isinstance(value, Value) for value in [*settings, *named.values()]):
         raise unsupported(f"{name} of several tensors")
     if node.op == "call_module":

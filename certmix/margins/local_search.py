@@ -161,7 +161,7 @@ class Ascent:
             exact = call_model(self.judge, part.double()) if self.judge else logits.detach()
             if not (exact.isfinite().all() and logits.isfinite().all()):
                 raise ModelError(
-                    "the model gives NaN or infinite logits near the images: compute in float64, or lower eps"
+                    "the model gives NaN or infinite logits near the inputs: compute in float64, or lower eps"
                 )
             rises, largest = self._rises(exact.double(), image, self.ratio.rise), exact.double().abs()
             blur = _ROUNDING * torch.finfo(exact.dtype).eps * (1 + largest.amax(1, keepdim=True))
@@ -198,7 +198,7 @@ class Ascent:
             slope, largest = direction(rises.gather(1, at), scores)
         climb = pull_back(logits, leaf, slope, "constants cannot be searched")
         if not climb.isfinite().all():
-            raise ModelError("the model gives NaN or infinite gradients near the images: compute in float64")
+            raise ModelError("the model gives NaN or infinite gradients near the inputs: compute in float64")
         if not self._tilts:
             return climb
         risen = self._rises(logits.detach().double(), image, rise).gather(1, at)
@@ -266,7 +266,7 @@ def local_search(
     check_count("restarts", restarts)
     check_model(model)
     if len(images) == 0:
-        raise ParameterError("there are no images: give at least one")
+        raise ParameterError("there are no inputs: give at least one")
     if box is None:  # one that cuts no ball
         low, high = images.min().item(), images.max().item()
         box = low - 2 * eps - 1e-3 * abs(low), high + 2 * eps + 1e-3 * abs(high)

@@ -46,7 +46,7 @@ def softmax_margin_lower(differences: ArrayLike) -> FloatArray:
     bounds = np.asarray(differences, np.float64)
     if bounds.ndim != 2 or bounds.shape[1] < 1:
         raise ParameterError(
-            f"differences have shape {bounds.shape}: give one row an image, one column a rival"
+            f"differences have shape {bounds.shape}: give one row an input, one column a rival"
         )
     unknown = np.isnan(bounds).max(1)
     bounds = np.where(np.isnan(bounds), -np.inf, bounds)

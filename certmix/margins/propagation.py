@@ -44,11 +44,11 @@ def _check(norm: str, method: str, images: Tensor, y: ArrayLike | Tensor, classe
         check_choice(what, found, known)
     labels = torch.as_tensor(y.cpu() if isinstance(y, Tensor) else np.asarray(y))
     if images.ndim < 2 or not images.is_floating_point():
-        found = f"images have shape {tuple(images.shape)} and type {images.dtype}"
-        raise ParameterError(f"{found}: give a batch of floating-point images")
+        found = f"inputs have shape {tuple(images.shape)} and type {images.dtype}"
+        raise ParameterError(f"{found}: give a batch of floating-point inputs")
     if labels.shape != (len(images),) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         found = f"classes have shape {tuple(labels.shape)} and type {labels.dtype}"
-        raise ParameterError(f"{found}: give one whole number for each of {len(images)} images")
+        raise ParameterError(f"{found}: give one whole number for each of {len(images)} inputs")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ParameterError(f"classes run from {labels.min()} to {labels.max()}: 0..{classes - 1} are known")
     return labels.long()

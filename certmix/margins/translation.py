@@ -56,7 +56,7 @@ def build_graph(model: nn.Module, images: Tensor) -> Graph:
         graph = Graph(tuple(builder.nodes[: last + 1]))
         shape = graph.nodes[-1].shape
         if len(shape) != 1 or shape[0] < 2:
-            raise ModelError(f"the model gives {shape} an image: bounds need 2 logits or more")
+            raise ModelError(f"the model gives {shape} an input: bounds need 2 logits or more")
         check_agreement(graph, model, images)
     for path, part in model.named_modules():  # of no layer of torch's is it known whether its mode matters
         if part.training and type(part) not in MODELESS:
@@ -184,7 +184,7 @@ def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
     )
     if not torch.equal(one, two):
         raise ModelError(
-            f"{type(model).__name__} answers the same images differently when asked again: "
+            f"{type(model).__name__} answers the same inputs differently when asked again: "
             "take the randomness out, and let the forward pass keep nothing"
         )
     as_it_is = _run(
@@ -215,6 +215,6 @@ def _run(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
     except BaseException as error:
         guard.keep_interrupt(error)
         raise ModelError(
-            f"{type(model).__name__} fails on the data's own images, in its own precision or in float64 "
-            f"({describe(error)}): check the images, and let layers take dtype and device from their input"
+            f"{type(model).__name__} fails on the data's own inputs, in its own precision or in float64 "
+            f"({describe(error)}): check the inputs, and let layers take dtype and device from their input"
         ) from error

@@ -93,7 +93,7 @@ def chance_warning(name: str, correct: int, total: int, classes: int, where: str
     if not near_chance(correct, total, classes):
         return None
     return (
-        f"{name} is right on {correct} of {total} images{where}, near chance: is its normalisation "
+        f"{name} is right on {correct} of {total} inputs{where}, near chance: is its normalisation "
         "(MEAN/STD inside the model) or the class order wrong? (docs/models.md#normalisation)"
     )
 

@@ -132,19 +132,19 @@ def margin_grid(
     clean, attacked = check_logits(clean_logits), check_logits(attacked_logits)
     if clean.shape != attacked.shape:
         found = f"clean logits have shape {clean.shape}, attacked ones {attacked.shape}"
-        raise DataError(f"{found}: give one row of each for every image")
+        raise DataError(f"{found}: give one row of each for every input")
     y = check_labels(labels, *clean.shape)
     wrong = clean.argmax(1) != y
     if standard_correct is not None:
         flags = np.asarray(standard_correct)
         if flags.shape != y.shape or flags.dtype != np.bool_:
             found = f"standard_correct has shape {flags.shape} and type {flags.dtype}"
-            raise DataError(f"{found}: give true or false for each of {len(y)} images")
+            raise DataError(f"{found}: give true or false for each of {len(y)} inputs")
         wrong &= flags
     attacked, targets = _classified_right(attacked, y)
     points, rows = math.prod(grid.shape), len(targets) + int(wrong.sum())
     if 8 * points * rows > _LARGEST_CACHE:
-        remedy = "take a coarser grid or fewer images"
+        remedy = "take a coarser grid or fewer inputs"
         raise ParameterError(f"{points} grid points of {rows} margins need more than 2 GiB: {remedy}")
     sort = partial(_sorted_margins, grid=grid, clamp=clamp, top_k=top_k)
     if rival == "label":
@@ -159,8 +159,8 @@ def _classified_right(logits: FloatArray, labels: IntArray) -> tuple[FloatArray,
     """Return the rows whose largest logit is the label's, and their labels."""
     right = logits.argmax(1) == labels
     if not right.any():
-        remedy = "take more images, a smaller eps or a more robust model"
-        raise DataError(f"none of {len(labels)} attacked images is classified right: {remedy}")
+        remedy = "take more inputs, a smaller eps or a more robust model"
+        raise DataError(f"none of {len(labels)} attacked inputs is classified right: {remedy}")
     return logits[right], labels[right]
 
 

@@ -73,7 +73,7 @@ class TuningImages(Described, frozen=True):
         super().__post_init__()
         indices = tuple(map(int, self.indices))
         if min(indices, default=0) < 0:
-            raise ParameterError(f"an index of a tuning image is {min(indices)}: at least 0 is needed")
+            raise ParameterError(f"an index of a tuning input is {min(indices)}: at least 0 is needed")
         msgspec.structs.force_setattr(self, "indices", indices)
         try:
             plain = json.loads(json.dumps(self.attack, allow_nan=False))

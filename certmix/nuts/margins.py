@@ -42,7 +42,7 @@ def check_logits(logits: ArrayLike) -> FloatArray:
     """Return logits (m, c) as float64; DataError if they are no table, or not within +-1e307."""
     z = np.ascontiguousarray(logits, dtype=np.float64)
     if z.ndim != 2 or z.shape[1] < 2:
-        raise DataError(f"logits have shape {z.shape}: give one row an image and at least 2 classes")
+        raise DataError(f"logits have shape {z.shape}: give one row an input and at least 2 classes")
     bad = int(np.count_nonzero(~(np.abs(z) <= LARGEST_LOGIT)))
     if bad:
         raise DataError(
@@ -56,7 +56,7 @@ def check_labels(labels: ArrayLike, images: int, classes: int) -> IntArray:
     y = np.asarray(labels)
     if y.shape != (images,) or not (y.size == 0 or np.issubdtype(y.dtype, np.integer)):
         found = f"labels have shape {y.shape} and type {y.dtype}"
-        raise DataError(f"{found}: give one whole number for each of {images} images")
+        raise DataError(f"{found}: give one whole number for each of {images} inputs")
     if y.size and not 0 <= y.min() <= y.max() < classes:
         raise DataError(f"labels run from {y.min()} to {y.max()}: they must lie in 0..{classes - 1}")
     return y.astype(np.int64)

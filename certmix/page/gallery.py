@@ -89,7 +89,7 @@ def gallery(
     groups = (
         ("Largest certified radii", "", order[:most]),
         ("Smallest certified radii", "", order[most:][::-1][:most]),
-        ("Not certified", f"{sum(map(len, queues)):,} of {len(radius):,} images: {counted}.", in_turn[:most]),
+        ("Not certified", f"{sum(map(len, queues)):,} of {len(radius):,} inputs: {counted}.", in_turn[:most]),
     )
     shown = [
         {"title": title, "note": told, "cards": [card(k) for k in places]}

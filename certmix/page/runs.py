@@ -41,7 +41,7 @@ SPLIT = {
 }  # fmt: skip
 NAMES = {
     "sigma": "noise level \u03c3", "alpha": "mixing weight \u03b1", "eps": "attack radius",
-    "samples": "most samples an image", "radii": "radii of the table",
+    "samples": "most samples an input", "radii": "radii of the table",
 }  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def _commands(described: dict[str, Any], folder: Path, study: str) -> Facts:
         if not described["sources"].get("objects"):
             words = map(without_folders, shlex.split(repeat_command(folder.resolve(), described)))
             found.append(("The run itself (paths are shortened to their last part)", shlex.join(words)))
-        found.append(("Run it again and compare image by image", f"certmix reproduce {name}"))
+        found.append(("Run it again and compare input by input", f"certmix reproduce {name}"))
         found.append(("Look for what would change a table", f"certmix audit {name}"))
     if study == CERTIFY:
         found.append(("Another mixing weight, without sampling", f"certmix recertify {name} --alpha 0.9"))

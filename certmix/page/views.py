@@ -31,9 +31,9 @@ NO_ENDS = (math.nan, math.nan)
 COLOURS = ("exact", "smoothing", "lipschitz", "lipschitz-paper", "margin", "lipschitz-constant")
 NORMS = {"l1": "\u2113\u2081", "l2": "\u2113\u2082", "linf": "\u2113\u221e"}
 KINDS = {
-    "estimate": "estimated over these images, with a 95 % interval over images",
+    "estimate": "estimated over these inputs, with a 95 % interval over inputs",
     "attacked": "under attack: an upper bound of robust accuracy, never a certificate",
-    "certified": "certified: images that are right and proved, each with its own failure probability",
+    "certified": "certified: inputs that are right and proved, each with its own failure probability",
 }
 """What a figure may be, and what that means."""
 Steps = tuple[list[int], list[int]]
@@ -315,11 +315,11 @@ def _comparability(runs: Sequence[tuple[str, Run, Certified]]) -> list[tuple[boo
         told.append((True, f"Not comparable: the runs are about different data ({each})."))
     elif any(part != common for part in indices):
         each = "; ".join(f"{name} {len(part):,}" for (name, _, _), part in zip(runs, indices, strict=True))
-        words = f"the runs are about different images of the same data ({each}; {len(common):,} in common)"
+        words = f"the runs are about different inputs of the same data ({each}; {len(common):,} in common)"
         told.append((True, f"Not comparable: {words}."))
     if partial := [name for name, _, found in runs if not found.summary.complete]:
         told.append((True, f"Partial results: {', '.join(partial)}."))
-    return told or [(False, "All runs are about the same data, images and norm.")]
+    return told or [(False, "All runs are about the same data, inputs and norm.")]
 
 
 def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:

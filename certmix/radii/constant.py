@@ -76,7 +76,7 @@ def constant_radius(
     """
     z, alpha = np.asarray(logits, np.float64), check_alpha(alpha, margin_slack)
     if z.ndim != 2 or z.shape[1] < 2 or not np.isfinite(z).all():
-        raise ParameterError(f"logits of shape {z.shape}: give finite numbers (images, 2 classes or more)")
+        raise ParameterError(f"logits of shape {z.shape}: give finite numbers (inputs, 2 classes or more)")
     if not (constant > 0 and math.isfinite(constant)):
         raise ParameterError(f"Lipschitz constant {constant}: give an upper bound that is a positive number")
     check_choice("a constant of", constant_of, CONSTANTS_OF)

@@ -40,9 +40,9 @@ class AttackRequest(Settings, frozen=True):
     ] = DERIVED
     steps: Annotated[Count | None, Option("Steps of iterative attacks, queries of square.")] = None
     restarts: Annotated[Count, Option("Random restarts.")] = 1
-    images: Annotated[Images, Option("How many images, spread over the data.", metavar="N|all")] = 100
+    images: Annotated[Images, Option("How many inputs, spread over the data.", metavar="N|all")] = 100
     seed: Annotated[int, Meta(ge=0), Option("Key of all random starts.")] = 0
-    batch_size: Annotated[Count, Option("Images attacked together.")] = 100
+    batch_size: Annotated[Count, Option("Inputs attacked together.")] = 100
     precision: Annotated[
         str, Option("Arithmetic of the attack; what it finds is judged in fp32.", choices=PRECISIONS)
     ] = "fp32"

@@ -176,7 +176,7 @@ class Cells:
         work = Work(
             here=lambda: self.handler(store),
             elsewhere=elsewhere or _nowhere,
-            name=lambda part: f"the batch of image {part.index}",
+            name=lambda part: f"the batch of input {part.index}",
         )
         return Todo(work, parts, len(positions) * len(self.cells), Found([], done, self.cells[-1].name))
 

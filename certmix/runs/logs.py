@@ -383,7 +383,7 @@ def expected_rows(index: IntArray, planned: int | None, rows: int | None) -> Ext
         full = math.ceil((size - start) / step)
         if span <= full and span >= _MOST * full:
             ordinal = "" if step == 1 else f"{step}th "
-            return Extent(full, f"every {ordinal}image of {size:,}, as in {name}")
+            return Extent(full, f"every {ordinal}input of {size:,}, as in {name}")
     return Extent(span, f"from the spacing of idx, {step}") if span > len(steps) + 1 else unknown
 
 

@@ -210,7 +210,7 @@ class Records(Sequence[ImageRecord]):
             bad[look.rows] |= look.kept.totals[look.at] != n
         if bad.any():
             raise RunError(
-                f"the ballots of image {self.indices[bad.argmax()]} do not add up to its samples: restore "
+                f"the ballots of input {self.indices[bad.argmax()]} do not add up to its samples: restore "
                 "the run from a copy, or sample again with --fresh"
             )
         votes = {n: Look(look.rows, look.at, Behind(look.kept, classes, gate)) for n, look in looks.items()}

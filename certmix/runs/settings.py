@@ -242,7 +242,7 @@ def too_many_images(asked: Any, there: int) -> str:
     usual = next(field.default for field in fields(kind) if field.name == "images")
     if asked.images in ("all", usual) or asked.images <= there:
         return ""
-    return f"{asked.images} images asked for, there are {there}: all are used"
+    return f"{asked.images} inputs asked for, there are {there}: all are used"
 
 
 S = TypeVar("S", bound=Settings)

@@ -221,7 +221,7 @@ class Store:
         places = places_of(held, indices)
         if (missing := np.flatnonzero(places < 0)).size:
             raise RunError(
-                f"{self._path}: cell {cell!r} lacks {missing.size} images, such as {indices[missing[0]]}: "
+                f"{self._path}: cell {cell!r} lacks {missing.size} inputs, such as {indices[missing[0]]}: "
                 "run again"
             )
         if not isinstance(vectors, np.ndarray) or not vectors.shape[1]:
@@ -246,12 +246,12 @@ class Store:
         if not len(index):
             return index, np.empty((0, width or 0), dtype)
         if index[0] < 0:
-            raise self._unreadable(f"{cell} of an image without a number")
+            raise self._unreadable(f"{cell} of an input without a number")
         if isinstance(vectors, np.ndarray):
             if dtype not in (None, str(vectors.dtype)):
                 raise self._unreadable(f"{cell}: numbers of type {vectors.dtype}")
             if width not in (None, vectors.shape[1]):
-                raise self._unreadable(f"{cell}: {vectors.shape[1]} numbers an image, not {width}")
+                raise self._unreadable(f"{cell}: {vectors.shape[1]} numbers an input, not {width}")
         return index, vectors
 
     @property
@@ -306,10 +306,10 @@ class Store:
         query, given = "SELECT idx, dtype, data FROM cells WHERE cell = ?", (cell, *(among or ()))
         rows = self._rows(f"{query}{' AND idx BETWEEN ? AND ?' if among else ''} ORDER BY idx", given)
         if not all(isinstance(index, int) for index, _, _ in rows):
-            raise self._unreadable(f"{cell} of an image without a number")
+            raise self._unreadable(f"{cell} of an input without a number")
         index, vectors = np.array([row[0] for row in rows], np.int64), []
         if np.any(np.diff(index) == 0):
-            raise self._unreadable("an image is twice in a cell")
+            raise self._unreadable("an input is twice in a cell")
         if packed:
             return index, rows
         for row in rows:
@@ -322,7 +322,7 @@ class Store:
         try:
             return unpacked(kind, data, dtype, width)
         except ValueError as error:
-            raise self._unreadable(f"{cell} of image {number} is damaged: {error}") from None
+            raise self._unreadable(f"{cell} of input {number} is damaged: {error}") from None
 
     def write_images(self, records: Iterable[ImageRecord]) -> None:
         """Write images' records in one transaction, replacing what was there."""
@@ -369,7 +369,7 @@ class Store:
         )
         chosen, selection = self._votes(SELECTION, self.classes)
         if not (np.array_equal(chosen, index) and np.array_equal(chosen, also)):
-            raise self._unreadable("an image without its input, its sampling or its selection samples")
+            raise self._unreadable("an input without its input, its sampling or its selection samples")
         classes = selection.shape[1] if len(index) else self.classes
         noise_error, lost, places, seconds, device = sampling.T
         good = (inputs[:, 0] >= 0) & (places == np.floor(places)) & (device == np.floor(device))
@@ -377,7 +377,7 @@ class Store:
         for low, values, most in (*ranges, (0, lost, _HUGE), (0, seconds, _HUGE)):
             good &= (values >= low) & (values <= most)
         if not good.all():
-            wrong = f"{INPUT} or {SAMPLING} of image {index[good.argmin()]}"
+            wrong = f"{INPUT} or {SAMPLING} of input {index[good.argmin()]}"
             raise self._unreadable(f"{wrong}: a value that cannot be")
         looks: dict[str, dict[int, Look]] = {VOTES: {}, SCORES: {}}
         for kind, found in looks.items():
@@ -388,7 +388,7 @@ class Store:
                     of, kept = self._statistics(cell, samples, classes)
                 rows = places_of(index, of)
                 if len(rows) and rows.min() < 0:
-                    raise self._unreadable(f"{cell} of an image without selection samples")
+                    raise self._unreadable(f"{cell} of an input without selection samples")
                 found[samples] = Look(rows, np.arange(len(rows)), kept)
         sums, casts = np.ascontiguousarray(inputs[:, 1:], "<i8"), dict[int, Look]()
         chosen_ballots = None if len(index) else Cast.of([])
@@ -397,7 +397,7 @@ class Store:
             of, cast = self._cast(cell, classes or 0)
             rows = places_of(index, of)
             if len(rows) and rows.min() < 0:
-                raise self._unreadable(f"{cell} of an image without selection samples")
+                raise self._unreadable(f"{cell} of an input without selection samples")
             if cell != SELECTION_BALLOTS:
                 casts[self._samples(cell)] = Look(rows, np.arange(len(rows)), cast)
             elif len(rows) == len(index):
@@ -413,12 +413,12 @@ class Store:
         index, rows = self._one_by_one(cell, None, None, None, packed=True)
         for number, kind, data in rows:
             if kind != "uint32" or not isinstance(data, bytes) or len(data) % 4:
-                raise self._unreadable(f"{cell} of image {number} is damaged: no ballots")
+                raise self._unreadable(f"{cell} of input {number} is damaged: no ballots")
         numbers = np.frombuffer(b"".join(data for _, _, data in rows), "<u4")
         lengths = np.array([len(data) // 4 for _, _, data in rows], np.int64)
         cast, bad = Cast.from_vectors(numbers, lengths, classes)
         if len(bad):
-            raise self._unreadable(f"{cell} of image {index[bad[0]]} is damaged: no ballots of its classes")
+            raise self._unreadable(f"{cell} of input {index[bad[0]]} is damaged: no ballots of its classes")
         return index, cast
 
     def _votes(self, cell: str, classes: int | None, *, packed: bool = False) -> tuple[IntArray, Any]:
@@ -434,7 +434,7 @@ class Store:
             bad = (table.min(1) < 0) | (table.max(1) <= 0) | (table.max(1) > MOST_SAMPLES * SCALE)
             if bad.any():
                 wrong = index[begin + int(bad.argmax())]
-                raise self._unreadable(f"{cell} of image {wrong}: no votes, or too many")
+                raise self._unreadable(f"{cell} of input {wrong}: no votes, or too many")
         return index, votes
 
     def _statistics(self, cell: str, samples: int, classes: int | None) -> tuple[IntArray, list[Any]]:
@@ -446,7 +446,7 @@ class Store:
                 if (found[-1].samples, found[-1].classes) != (samples, classes):
                     raise ValueError("statistics of another number of samples or classes")
             except ValueError as error:
-                raise self._unreadable(f"{cell} of image {one}: {error}") from None
+                raise self._unreadable(f"{cell} of input {one}: {error}") from None
         return index, found
 
     def images(self, *, ballots: bool = False) -> dict[int, ImageRecord]:
@@ -467,7 +467,7 @@ class Store:
         if len(index):
             good = isinstance(found, np.ndarray) and self.classes in (None, found.shape[1])
             if not good or not np.all((found >= 0) & (found <= 1)):
-                raise self._unreadable(f"{cell}: not {self.classes} probabilities of each image")
+                raise self._unreadable(f"{cell}: not {self.classes} probabilities of each input")
         return Answers(index, found)
 
     def write_all(self, cells: Iterable[tuple[str, int, Any]]) -> None:

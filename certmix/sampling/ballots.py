@@ -68,7 +68,7 @@ class Ballots:
         """Return codes and counts in a row, uint32, as stores keep them."""
         if self.counts.max(initial=0) >= 1 << 32:
             raise ParameterError(
-                "2^32 equal answers of one image are more than ballots hold: lower --samples"
+                "2^32 equal answers of one input are more than ballots hold: lower --samples"
             )
         return np.concatenate([self.codes, self.counts]).astype(np.uint32)
 

@@ -199,7 +199,7 @@ class Noise:
         `steps` is from `Noise.steps`, `key` says whose noise.
         """
         if not 0 <= first <= 2**32 - len(out):
-            raise ParameterError(f"sample {first + len(out):,}: an image has at most 2^32 samples a stream")
+            raise ParameterError(f"sample {first + len(out):,}: an input has at most 2^32 samples a stream")
         if self._table is not None:
             samples = torch.arange(first, first + len(out), device=self.device)
             noise = noise_integers(key, samples, len(steps), self._table, self.law.bits)

@@ -78,7 +78,7 @@ def attack(
         raise ParameterError(f"standard temperature = {standard_temperature:g}: it is of the mix: give alpha")
     sharp = {} if alpha is None else {"standard_temperature": float(standard_temperature)}
     if save is not None and save.suffix.lower() != ".npz":
-        raise RunError(f"{save}: adversarial images are saved as .npz: name such a file")
+        raise RunError(f"{save}: adversarial inputs are saved as .npz: name such a file")
     cell = _cell(save)
     with open_study(
         "attack", request, sources or Sources(standard=None), where,
@@ -137,8 +137,8 @@ def view(numbers: Numbers) -> StudyResult:
     mean = Quantity(float(distance[broken].mean()) if broken.any() else None, 4)
     table = Table(
         name="attack",
-        title="Accuracy (%), clean and attacked, with 95 % intervals over images",
-        settings=f"{request.words()}, {len(found.labels):,} images",
+        title="Accuracy (%), clean and attacked, with 95 % intervals over inputs",
+        settings=f"{request.words()}, {len(found.labels):,} inputs",
         headings=("model", "clean", "attacked", "broken", "mean distance"),
         rows=(
             (name, estimated_accuracy(found.right), attacked_accuracy(found.held), int(broken.sum()), mean),
@@ -146,7 +146,7 @@ def view(numbers: Numbers) -> StudyResult:
         notes=(
             "Attacked accuracy is an upper bound of robust accuracy, not a certificate: "
             "a stronger attack may break more.",
-            "Broken: right on the clean image, wrong on the point found; mean distance of those points, "
+            "Broken: right on the clean input, wrong on the point found; mean distance of those points, "
             f"in the {request.norm} norm.",
             *surrogate,
             *numbers.blind,

@@ -120,19 +120,19 @@ def view(numbers: Numbers) -> StudyResult:
             half = halfway[variant.names] = _halfway(clean, attacked)
             if half is not None:
                 reached.append((half, f"{variant.trust}, {variant.form} {floor_percent(half)}"))
-        panels[f"{request.attack}, {norm} eps {as_given(eps)}, {len(labels):,} images"] = norm, eps, curves
+        panels[f"{request.attack}, {norm} eps {as_given(eps)}, {len(labels):,} inputs"] = norm, eps, curves
         words = "; ".join(told for _, told in sorted(reached, key=lambda one: -one[0]))
         halves.append(f"Attacked accuracy (%) where clean accuracy is halfway ({norm}): {words}.")
     balls = ", ".join(f"{norm} eps {as_given(eps)}" for norm, eps in asked["balls"].items())
     budget = "" if request.steps is None else f" ({request.steps} steps)"
     table = Table(
         name="compare-trust",
-        title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over images",
-        settings=f"{request.attack}{budget}, {balls}, {len(labels):,} images",
+        title="Clean against attacked accuracy (%) of every trust term, with 95 % intervals over inputs",
+        settings=f"{request.attack}{budget}, {balls}, {len(labels):,} inputs",
         headings=("norm", "trust", "form", "weight", "clean", "attacked"),
         rows=tuple(rows),
         notes=(
-            "Weight: of the robust classifier at the median image, gamma R / (1 + gamma R); 0 is the "
+            "Weight: of the robust classifier at the median input, gamma R / (1 + gamma R); 0 is the "
             "standard classifier alone, 1 the robust one. All are attacked end to end with equal budgets.",
             "Attacked accuracies are upper bounds of robust accuracy, not certificates.",
             *halves,

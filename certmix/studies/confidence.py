@@ -65,29 +65,29 @@ def view(numbers: Numbers) -> StudyResult:
     held, missed = ("h", ROB, True), ("h", CLEAN, False)
     (low, _), (_, high) = means[held], means[missed]
     if low is None:
-        verdict = "Not suited to mixing: h is right on no attacked image."
+        verdict = "Not suited to mixing: h is right on no attacked input."
     elif high is None:
-        verdict = "Mixing cannot help: h is wrong on no clean image."
+        verdict = "Mixing cannot help: h is wrong on no clean input."
     else:
         sure, unsure = float(gaps[held].mean()), float(gaps[missed].mean())
         figures = (
             f"mean gap {floor_digits(sure, 2)} when right under attack, "
-            f"{ceil_digits(unsure, 2)} when wrong on clean images"
+            f"{ceil_digits(unsure, 2)} when wrong on clean inputs"
         )
         verdict = f"Not suited to mixing: h is no surer when right under attack ({figures})."
         if low > high:
             verdict = f"Suited to mixing: h is surer when right under attack ({figures})."
         elif sure > unsure:
             verdict = (
-                f"Probably suited to mixing, more images would tell: {figures}, and their 95 % intervals "
+                f"Probably suited to mixing, more inputs would tell: {figures}, and their 95 % intervals "
                 "overlap."
             )
-    words = f"{request.words()}, {len(numbers.labels):,} images"
+    words = f"{request.words()}, {len(numbers.labels):,} inputs"
     table = Table(
         name="confidence",
         title="Gap between the two largest probabilities",
         settings=words,
-        headings=("classifier", "images", "answer", "count", "mean", "95 % from", "to", "median"),
+        headings=("classifier", "inputs", "answer", "count", "mean", "95 % from", "to", "median"),
         rows=tuple(rows),
         notes=(
             verdict,

@@ -215,7 +215,7 @@ def view(numbers: Numbers) -> StudyResult:
         right = constants.selected == numbers.labels
         notes.append(
             f"At alpha = {radius.alpha:g} the mix is estimated to keep h's class within eps for "
-            f"{int(radius.holds.sum())} of {len(right)} images, {int((radius.holds & right).sum())} of them "
+            f"{int(radius.holds.sum())} of {len(right)} inputs, {int((radius.holds & right).sum())} of them "
             "classified right. r below eps establishes nothing, r above it no more than eps; '-' for r: no "
             "slope was found."
         )
@@ -228,7 +228,7 @@ def view(numbers: Numbers) -> StudyResult:
         )
         if trial.contradicted:
             verdict = (
-                f"Contradicted: image {trial.index} and a point near it (witness.npz) have slope {slope}, "
+                f"Contradicted: input {trial.index} and a point near it (witness.npz) have slope {slope}, "
                 f"rounding taken off, above the claimed {claimed}: no certificate may rest on this constant."
             )
         notes = [verdict, formula]
@@ -237,7 +237,7 @@ def view(numbers: Numbers) -> StudyResult:
         extra |= {"slope_beyond_rounding": trial.slope, "index": trial.index}
     spread = "one restart shows no spread"
     if several:
-        spread = f"restarts differ by {_percent(constants.spread)} of an image's largest constant"
+        spread = f"restarts differ by {_percent(constants.spread)} of an input's largest constant"
     notes += [
         f"Search evidence ({constants.steps} steps x {len(constants.by_restart)} restarts): {spread}, the "
         f"second half of the steps added {_percent(constants.gain)}; where these are large, more --steps or "
@@ -255,8 +255,8 @@ def view(numbers: Numbers) -> StudyResult:
     table = Table(
         name="lipschitz",
         title=title,
-        settings=f"search by {request.words()}, {len(numbers.labels):,} images",
-        headings=("image", "predicted", "right", *headings, "restarts differ (%)", "second half added (%)"),
+        settings=f"search by {request.words()}, {len(numbers.labels):,} inputs",
+        headings=("input", "predicted", "right", *headings, "restarts differ (%)", "second half added (%)"),
         rows=tuple(rows),
         notes=tuple(notes),
         complete=numbers.complete,

@@ -108,14 +108,14 @@ def view(numbers: Numbers) -> StudyResult:
     transfer = {plain_decimal(a): int(n) for a, n in zip(alphas, (mix & ~worst).sum(1), strict=True) if n}
     most = max(transfer, key=lambda alpha: transfer[alpha], default="")
     more = (
-        f"Points made for another model or alpha broke images that the MIX attack left right, up to "
+        f"Points made for another model or alpha broke inputs that the MIX attack left right, up to "
         f"{transfer.get(most)} (alpha = {most}): read the worst case."
     )
     words = ", ".join([numbers.request.words(), *temperature_words(temperature)])
-    words += f", {len(numbers.labels):,} images"
+    words += f", {len(numbers.labels):,} inputs"
     table = Table(
         name="mix-sweep",
-        title="Accuracy (%) of the mix over alpha, clean and attacked, with 95 % intervals over images",
+        title="Accuracy (%) of the mix over alpha, clean and attacked, with 95 % intervals over inputs",
         settings=words,
         headings=("alpha", *lines),
         rows=tuple(zip(map(plain_decimal, alphas), *lines.values(), strict=True)),

@@ -95,7 +95,7 @@ def sensitivity(inputs: Inputs) -> StudyResult:
         ))  # fmt: skip
     table = Table(
         name="nuts-sensitivity",
-        title="Sensitivity of Algorithm 1: the best s and p for each c (estimates on tuning images)",
+        title="Sensitivity of Algorithm 1: the best s and p for each c (estimates on tuning inputs)",
         settings=f"beta {plain_decimal(found.beta)}, clamp {own.clamp}, {found.quantile} quantile, "
         f"rival {found.rival}",
         headings=("c", "s", "p", "objective", "threshold q", "alpha", "points", "feasible", "near-optimal"),
@@ -103,10 +103,10 @@ def sensitivity(inputs: Inputs) -> StudyResult:
         notes=(
             f"Chosen: s {own.s:.4g}, p {own.p:.3g}, c {own.c:.3g}, alpha {found.alpha:.5g}: objective "
             f"{found.objective:.4f}, q {found.margin_threshold:.4g}.",
-            f"objective: share of the {found.clean_wrong:,} misclassified clean images whose margin is >= q, "
+            f"objective: share of the {found.clean_wrong:,} misclassified clean inputs whose margin is >= q, "
             "which g cannot mend; lower is better. near-optimal: within "
             f"{plain_decimal(near_by)} of the chosen point's; {int(near.sum())} of {near.size} points are.",
-            "The least of many estimates on the same images is optimistic; nothing here is held out.",
+            "The least of many estimates on the same inputs is optimistic; nothing here is held out.",
             inputs.fit.origin,
         ),
         extra={
@@ -119,14 +119,14 @@ def sensitivity(inputs: Inputs) -> StudyResult:
     candidates, maps = [getattr(found.grid, name) for name in "spc"], {}
     chosen = [values.index(getattr(own, name)) for name, values in zip("spc", candidates, strict=True)]
     for stem, name, words, values in (
-        ("sensitivity", "objective", "share of wrong clean images that g cannot mend", found.objectives),
+        ("sensitivity", "objective", "share of wrong clean inputs that g cannot mend", found.objectives),
         ("thresholds", "threshold q", "margin threshold q (alpha = 1 / (1 + q))", found.thresholds),
     ):
         maps[f"nuts-{stem}"] = partial(
             nuts_plots.sensitivity_image, candidates, np.where(found.feasible, values, np.nan), chosen,
             name=name, title=f"{inputs.fit.numbers.models['robust']}: {words} over s, p and c",
             subtitle=f"beta {plain_decimal(found.beta)}, clamp {own.clamp}; {found.images:,} tuning "
-            f"images, {found.clean_wrong:,} of them wrong clean",
+            f"inputs, {found.clean_wrong:,} of them wrong clean",
             logarithmic=stem == "thresholds",
         )  # fmt: skip
     return StudyResult(table, maps)
@@ -171,22 +171,22 @@ def margins(inputs: Inputs) -> StudyResult:
         f"{values}, clamp {found.settings.clamp}, beta {plain_decimal(found.beta)}: "
         f"alpha {found.alpha:.6g}, threshold q {found.margin_threshold:.4g}"
     )
-    stops = "It stops at an image's first misclassification, so wrong answers there are barely wrong. "
+    stops = "It stops at an input's first misclassification, so wrong answers there are barely wrong. "
     table = Table(
         name="nuts-margins",
-        title="Confidence margins before and after the transform (estimates on tuning images)",
+        title="Confidence margins before and after the transform (estimates on tuning inputs)",
         settings=settings,
-        headings=("logits", "answer", "images", "mean margin", "median margin", "margin >= q (%)"),
+        headings=("logits", "answer", "inputs", "mean margin", "median margin", "margin >= q (%)"),
         rows=tuple(rows),
         groups=tuple((name, 2 * sum(condition == name for _, condition in groups)) for name in conditions),
         notes=(
             "margin: the largest probability less the second. Where M(h) is right with margin >= q, no g can "
             "harm the mix; where it is wrong with margin < q, g can overrule it.",
-            f"Margin gap, median of right attacked less median of wrong clean images (Figure 6): {told}.",
+            f"Margin gap, median of right attacked less median of wrong clean inputs (Figure 6): {told}.",
             "smallest margin: the point of smallest margin of LN(h) that the fit's attack found. "
-            f"{stops if inputs.fit.choices.early_stop else ''}M was chosen on these images.",
+            f"{stops if inputs.fit.choices.early_stop else ''}M was chosen on these inputs.",
             *([] if points is None else [
-                f"STD attack: g at the points made on it in {points.folder.name}, on other images."
+                f"STD attack: g at the points made on it in {points.folder.name}, on other inputs."
             ]),
             inputs.fit.origin,
         ),
@@ -286,13 +286,13 @@ def beta(inputs: Inputs) -> StudyResult:
         rows["plain mix"].append((*cells, *inputs.judge(Rule(alpha))))
     table = Table(
         name="nuts-beta",
-        title="Accuracy (%) over beta, judged on images held out from these fits, with 95 % intervals",
+        title="Accuracy (%) over beta, judged on inputs held out from these fits, with 95 % intervals",
         settings=f"clamp {fit.choices.clamp}, T {plain_decimal(fit.choices.standard_temperature)}",
         headings=("beta", *PARAMETERS, *inputs.headings),
         rows=tuple(row for block in rows.values() for row in block),
         groups=tuple((name, len(block)) for name, block in rows.items()),
         notes=(
-            "beta: share of the rightly classified attacked images that must withstand any g, on the fitted "
+            "beta: share of the rightly classified attacked inputs that must withstand any g, on the fitted "
             "half. The plain mix (T 1, no transform) meets it by alpha alone.",
             *([f"No transform of the grid meets beta {', '.join(missing)}."] if missing else []),
             *inputs.notes,
@@ -305,7 +305,7 @@ def beta(inputs: Inputs) -> StudyResult:
     draw = partial(
         nuts_plots.beta_image, {**shown, "robust (h) alone": [("1", *h)]}, seconds,
         title=f"{fit.numbers.models['standard']} mixed with {fit.numbers.models['robust']}",
-        subtitle=f"{len(held.labels):,} held-out images; {fit.numbers.request.words()}; numbers: beta",
+        subtitle=f"{len(held.labels):,} held-out inputs; {fit.numbers.request.words()}; numbers: beta",
     )  # fmt: skip
     return StudyResult(table, {"nuts-beta": draw})
 
@@ -323,12 +323,12 @@ def clamp(inputs: Inputs) -> StudyResult:
         rows.append((name, *parameters(found), objective, edges, *inputs.judge(Rule.of(found.settings))))
     return StudyResult(Table(
         name="nuts-clamp",
-        title="Clamps compared: accuracy (%) on images held out from these fits, with 95 % intervals",
+        title="Clamps compared: accuracy (%) on inputs held out from these fits, with 95 % intervals",
         settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, the grid of {inputs.fit.folder.name}",
         headings=("clamp", *PARAMETERS, "objective", "on edge", *inputs.headings),
         rows=tuple(rows),
         notes=(
-            "objective: share of the wrong clean images, on the fitted half, whose margin is >= q; lower is "
+            "objective: share of the wrong clean inputs, on the fitted half, whose margin is >= q; lower is "
             "better. on edge: the optimum ends the grid's range there, and a wider grid may do better.",
             *inputs.notes,
         ),
@@ -364,7 +364,7 @@ def tuning_size(inputs: Inputs) -> StudyResult:
             ))  # fmt: skip
         stride *= 2
     if first is None:
-        raise DataError(f"{inputs.fit.folder}: no part of its images can be fitted on: fit on more images")
+        raise DataError(f"{inputs.fit.folder}: no part of its inputs can be fitted on: fit on more inputs")
     seen, unseen = judge(first[0], tune), first[1]
     words = ", ".join(
         f"{name} {100 * seen[k].accuracy:.1f} (seen) and {100 * unseen[k].accuracy:.1f} (held out)"
@@ -372,15 +372,15 @@ def tuning_size(inputs: Inputs) -> StudyResult:
     )
     return StudyResult(Table(
         name="nuts-tuning-size",
-        title="Fewer tuning images: accuracy (%) on images held out from these fits, with 95 % intervals",
+        title="Fewer tuning inputs: accuracy (%) on inputs held out from these fits, with 95 % intervals",
         settings=f"beta {plain_decimal(inputs.fit.choices.beta)}, clamp {inputs.fit.choices.clamp}",
-        headings=("images", "fits", "alpha", "beta kept", *inputs.headings, "clean, all fits", "any g, all"),
+        headings=("inputs", "fits", "alpha", "beta kept", *inputs.headings, "clean, all fits", "any g, all"),
         rows=tuple(rows),
         notes=(
-            "images: of each part; the parts of a size share no image. alpha and the accuracies with "
+            "inputs: of each part; the parts of a size share no input. alpha and the accuracies with "
             "intervals are of the first part; 'all' gives the range over all parts. beta kept: share of the "
-            "held-out, attacked, right images that withstand any g, mean over parts; compare with beta.",
-            f"The fit on all images of its half, on images it has seen and on others (%): {words}.",
+            "held-out, attacked, right inputs that withstand any g, mean over parts; compare with beta.",
+            f"The fit on all inputs of its half, on inputs it has seen and on others (%): {words}.",
             *inputs.notes,
         ),
         extra={"seen": {"clean": seen[0].accuracy, "any_g": seen[1].accuracy}},
@@ -397,7 +397,7 @@ def standard_temperature(inputs: Inputs) -> StudyResult:
     ]
     return StudyResult(Table(
         name="nuts-standard-temperature",
-        title="Temperature T of g: accuracy (%) on images held out from this fit, with 95 % intervals",
+        title="Temperature T of g: accuracy (%) on inputs held out from this fit, with 95 % intervals",
         settings=f"beta {plain_decimal(found.fit.beta)}: s {own.s:.3g}, p {own.p:.3g}, c {own.c:.3g}, "
         f"alpha {mix.alpha:.5g}",
         headings=("T", *inputs.headings),
@@ -439,13 +439,13 @@ def transfer(inputs: Inputs) -> StudyResult:
             rows.append(row(source, "kept", found))
     return StudyResult(Table(
         name="nuts-transfer",
-        title="Transfer of s, p and c between models: accuracy (%) on held-out images, with 95 % intervals",
+        title="Transfer of s, p and c between models: accuracy (%) on held-out inputs, with 95 % intervals",
         settings="; ".join(f"{name}: beta {fit.choices.beta:g}" for name, fit in names.items()),
         headings=("s, p, c of", "alpha is", *PARAMETERS, "clean", "any g"),
         rows=tuple(rows),
         groups=tuple((f"on {name}", 2 * len(names) - 1) for name in names),
         notes=(
-            "Estimates. Fits are made on a folder's cached images at even positions, and judged on those at "
+            "Estimates. Fits are made on a folder's cached inputs at even positions, and judged on those at "
             "odd positions of the folder they are tried on. solved again: alpha from that folder's even "
             "positions at its own beta, with s, p and c as they are; kept: alpha comes along.",
             "any g: the class stands at the point of smallest margin (margin >= (1 - alpha) / alpha), even "

@@ -59,7 +59,7 @@ class FitCache:
         """A line on where the logits come from."""
         own, models = self.numbers, self.numbers.models
         return (
-            f"Logits: {self.folder.name}, {len(self.logits.labels):,} images of {own.data} "
+            f"Logits: {self.folder.name}, {len(self.logits.labels):,} inputs of {own.data} "
             f"({self.split}); standard {models['standard']}; robust {models['robust']}; "
             f"{own.request.words()}."
         )
@@ -100,11 +100,11 @@ class Inputs:
         """What a reader of any table of judged mixes must know."""
         tune, held = (len(half.labels) for half in self.fit.halves)
         found = [
-            f"Estimates. Fitted on the {tune:,} cached images at even positions (beta "
+            f"Estimates. Fitted on the {tune:,} cached inputs at even positions (beta "
             f"{plain_decimal(self.fit.choices.beta)} unless the table "
             f"says otherwise), judged on the {held:,} at odd positions, which these fits have not seen; the "
             "mix saved in the folder was tuned on both halves, and is not what is judged here.",
-            "any g: the share whose class stands at the image's point of smallest margin (margin of the "
+            "any g: the share whose class stands at the input's point of smallest margin (margin of the "
             "robust side >= (1 - alpha) / alpha), even if g puts all it has on the runner-up. No bound for "
             "the mix with its own g, which may do better; stronger attacks on h may lower it.",
         ]
@@ -112,7 +112,7 @@ class Inputs:
         if points is not None:
             found.append(
                 f"attacked: right on all points of {len(points.base) - 1} attacks in {points.folder.name}, "
-                f"of {len(points.labels):,} images that none of these fits has seen. The points were made "
+                f"of {len(points.labels):,} inputs that none of these fits has seen. The points were made "
                 "for other mixes, so this is by transfer: an upper bound of robust accuracy, and a loose "
                 "one for mixes far from the one evaluated there."
             )
@@ -131,7 +131,7 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
                 logits, choices = cached(numbers), some(FitChoices, numbers.asked)
                 fits.append(FitCache(folder, logits, choices, numbers, str(run["data"]["split"])))
             if len(logits.labels) < 2:
-                raise DataError(f"{folder} holds 1 image: fit on more")
+                raise DataError(f"{folder} holds 1 input: fit on more")
         elif study == "nuts-evaluate":
             evaluations.append(folder)
         else:
@@ -161,7 +161,7 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
         if fit.numbers.asked.get("data_checksum") == asked.get("data_checksum"):
             unseen &= ~np.isin(indices, fit.logits.indices)
     if not unseen.any():
-        raise DataError(f"all images of {folder} were tuned on: evaluate on others")
+        raise DataError(f"all inputs of {folder} were tuned on: evaluate on others")
     base = {name: vectors[unseen] for name, vectors in base.items()}
     return Inputs(tuple(fits), AttackedPoints(folder, labels[unseen], indices[unseen], base))
 

@@ -150,7 +150,7 @@ def nuts_certified(
         rest = np.setdiff1d(np.arange(len(dataset)), positions)
         if len(rest) == 0:
             raise DataError(
-                f"{request.images} tuning images of {len(dataset)} leave none to certify: lower --images"
+                f"{request.images} tuning inputs of {len(dataset)} leave none to certify: lower --images"
             )
         chosen = rest[spread(len(rest), request.certify_images)]
         fill_noisy(store, request, loaded, device, positions, chosen, partial(report, "noisy logits"))
@@ -195,7 +195,7 @@ def nuts_certified(
                     progress=partial(report, planned.name),
                 )  # fmt: skip
                 if not result.summary.complete:
-                    raise Interrupted("interrupted before all images were certified")
+                    raise Interrupted("interrupted before all inputs were certified")
                 records.append(result.records)
         if own not in before:
             store.put(CERTIFIED, json.dumps([*before, own]))
@@ -226,7 +226,7 @@ def fill_noisy(
     if not fill(store, todo, progress=progress):
         raise Interrupted("interrupted before all tuning logits were drawn")
     if not fill(store, Cells([clean], dataset, device, request.batch_size or 100).todo(store, certified)):
-        raise Interrupted("interrupted before all images were certified")
+        raise Interrupted("interrupted before all inputs were certified")
 
 
 def tuning_seed(seed: int) -> int:
@@ -338,21 +338,21 @@ def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Ta
             rows.append((name, Quantity(one.alpha, 3), *expected, *seen))
     how = "as asked" if asked.clean_accuracy_floor is not None else "the middle between h's votes and g"
     planning = [
-        f"Planned figures are estimates on {plan.transform.clean.images:,} tuning images, the best there and "
-        "therefore optimistic; the other figures are of images that were not tuned on.",
-        f"Clean accuracy of every mix on the tuning images: at least {100 * plan.floor:.1f} % ({how}); "
+        f"Planned figures are estimates on {plan.transform.clean.images:,} tuning inputs, the best there and "
+        "therefore optimistic; the other figures are of inputs that were not tuned on.",
+        f"Clean accuracy of every mix on the tuning inputs: at least {100 * plan.floor:.1f} % ({how}); "
         f"g alone {100 * plan.standard.accuracy:.1f} %, h's votes alone {100 * plan.votes.accuracy:.1f} %. "
         "Clean accuracies of mixes are plug-in estimates.",
     ]
     if plan.transform.ties > 1:
-        planning.append(f"{plan.transform.ties} transforms do equally well on the tuning images.")
+        planning.append(f"{plan.transform.ties} transforms do equally well on the tuning inputs.")
     if plan.on_edge:
         edges = ", ".join(plan.on_edge)
         planning.append(f"The optimum lies on the grid's edge in {edges}: try a wider --grid.")
     verdict = [_winner(transform, hard, asked.at_radius), _why(transform, hard)]
     if matched is not None:
         verdict.append(
-            f"Votes at alpha {matched.alpha:g} are as accurate on these images as the transform's mix; "
+            f"Votes at alpha {matched.alpha:g} are as accurate on these inputs as the transform's mix; "
             "that alpha was chosen on them, which flatters votes. "
             + _winner(transform, matched, asked.at_radius)
         )
@@ -372,7 +372,7 @@ def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Ta
         settings=(
             f"sigma {asked.sigma:g}; s = {best.s:g}, p = {best.p:g}, c = {best.c:g}, "
             f"{best.clamp}; {asked.samples:,} samples, bound {plan.transform.bound}, "
-            f"failure probability {asked.failure_probability:g} an image; seed {asked.seed}"
+            f"failure probability {asked.failure_probability:g} an input; seed {asked.seed}"
         ),
         headings=(
             "candidate", "alpha", "planned clean", "planned certified", "clean (estimate)", "certified",
@@ -397,7 +397,7 @@ def _winner(one: CertifiedRow, two: CertifiedRow, at_radius: float) -> str:
     """Say who certifies more at the radius, and whether chance could do it."""
     alone, other = int(np.sum(one.held & ~two.held)), int(np.sum(two.held & ~one.held))
     images = one.certified.images
-    counts = f"{one.name} {one.certified.correct}, {two.name} {two.certified.correct} of {images} images"
+    counts = f"{one.name} {one.certified.correct}, {two.name} {two.certified.correct} of {images} inputs"
     if alone == other:
         return f"Neither is ahead at {at_radius:g}: {counts}."
     chance = min(1.0, 2.0 * float(bdtr(min(alone, other), alone + other, 0.5)))
@@ -405,7 +405,7 @@ def _winner(one: CertifiedRow, two: CertifiedRow, at_radius: float) -> str:
     doubt = "" if chance <= 0.05 else ", which chance could do"
     return (
         f"Ahead at {at_radius:g}: {ahead}; {counts} ({alone} by the first alone, {other} by the second "
-        f"alone; sign test over images p = {chance:.2g}{doubt})."
+        f"alone; sign test over inputs p = {chance:.2g}{doubt})."
     )
 
 
@@ -428,8 +428,8 @@ def _why(one: CertifiedRow, two: CertifiedRow) -> str:
         cause = f"{(one if sign > 0 else two).name} ahead by {' and '.join(favours) or 'chance'}"
         cause += f", in spite of {' and '.join(against)}" if against else ""
     return (
-        f"Why: {cause}. Margin of h at the radius, averaged over images that both have "
+        f"Why: {cause}. Margin of h at the radius, averaged over inputs that both have "
         f"right, {margins[0]:.3f} against {margins[1]:.3f}; margin needed, (1 - alpha) / alpha, "
-        f"{one.threshold:.3f} against {two.threshold:.3f}; images that bounds cost {lost[0]} against "
+        f"{one.threshold:.3f} against {two.threshold:.3f}; inputs that bounds cost {lost[0]} against "
         f"{lost[1]} (means taken as known: estimates)."
     )

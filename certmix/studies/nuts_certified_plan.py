@@ -45,7 +45,7 @@ class NoisyLogits:
         shape = np.shape(self.noisy)
         if len(shape) != 3 or 0 in shape or np.shape(self.standard) != (shape[0], shape[2]):
             found = f"noisy logits have shape {shape}, the standard classifier's {np.shape(self.standard)}"
-            raise DataError(f"{found}: give (images, samples, classes) and (images, classes)")
+            raise DataError(f"{found}: give (inputs, samples, classes) and (inputs, classes)")
         check_logits(self.standard)
         check_logits(self.noisy.reshape(-1, shape[2]))
         check_labels(self.labels, shape[0], shape[2])
@@ -78,8 +78,8 @@ def grid_sums(noisy: FloatArray, grid: Grid, *, clamp: str = "gelu", top_k: int 
     size = math.prod(grid.shape) * images * classes
     if size > _LARGEST_GRID:
         raise ParameterError(
-            f"{math.prod(grid.shape)} grid points, {images} images and {classes} classes are {size:,} means, "
-            f"of which at most {_LARGEST_GRID:,} are held: take fewer images or a smaller grid"
+            f"{math.prod(grid.shape)} grid points, {images} inputs and {classes} classes are {size:,} means, "
+            f"of which at most {_LARGEST_GRID:,} are held: take fewer inputs or a smaller grid"
         )
     normalized = normalize_numpy(noisy.reshape(-1, classes), top_k).reshape(noisy.shape)
     task = partial(_sums_over_scales, np.array(grid.s))
@@ -322,7 +322,7 @@ def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:
     if transform is None or hard[0] is None or hard[1] is None:
         which = "transform of the grid" if transform is None else "mix with hard votes"
         raise ParameterError(
-            f"clean accuracy floor = {floor:.4g}: no {which} reaches it on the tuning images, where g alone "
+            f"clean accuracy floor = {floor:.4g}: no {which} reaches it on the tuning inputs, where g alone "
             f"has {own.accuracy:.4g}: lower --clean-accuracy-floor"
         )
 

@@ -33,7 +33,7 @@ STUDIES = {
     "transform": NutsStudy("the transform itself, on examples (Figures 3, 4)", evaluation=False),
     "beta": NutsStudy("trade-off over beta, beside the plain mix (Figure 8)"),
     "clamp": NutsStudy("clamps compared (Table 7)"),
-    "tuning-size": NutsStudy("fewer tuning images; seen and unseen ones (Tables 8, 9)"),
+    "tuning-size": NutsStudy("fewer tuning inputs; seen and unseen ones (Tables 8, 9)"),
     "standard-temperature": NutsStudy("temperature of the standard classifier (Table 10)"),
     "transfer": NutsStudy("s, p, c of one fit on the models of another (Table 11)", 2, False),
     "cost": NutsStudy("parameters and FLOPs of g, h and the mix (Table 5)", evaluation=False),
@@ -52,7 +52,7 @@ class FitChoices(Settings, frozen=True):
     beta: Annotated[
         Annotated[float, Meta(ge=0, le=1)],
         Option(
-            "Share of rightly classified attacked images that must stay right whatever g says.",
+            "Share of rightly classified attacked inputs that must stay right whatever g says.",
             example="0.985", shown="the paper's: 0.985, or 0.99 of preset imagenet",
         ),
     ] = DERIVED  # fmt: skip
@@ -61,22 +61,22 @@ class FitChoices(Settings, frozen=True):
     quantile: Annotated[
         str,
         Option(
-            "linear interpolates, as published code does, and can miss beta by part of an image.",
+            "linear interpolates, as published code does, and can miss beta by part of an input.",
             choices=QUANTILES,
         ),
     ] = QUANTILES[0]
     rival: Annotated[
         str,
         Option(
-            "A wrong image's margin: over its label (what g can mend), or over the second class (the paper).",
+            "A wrong input's margin: over its label (what g can mend), or over the second class (the paper).",
             choices=RIVALS,
         ),
     ] = RIVALS[0]
-    conditional: Annotated[bool, Option("Objective over images that g gets right (D.8.3).")] = False
+    conditional: Annotated[bool, Option("Objective over inputs that g gets right (D.8.3).")] = False
     standard_temperature: StandardTemperature = 0.0
     r_d: Annotated[Annotated[float, Meta(ge=0, le=1)], Option("Of the auxiliary mix.")] = 0.9
     gradient_free: Annotated[bool, Option("Search margins by Square: for a black-box h.")] = False
-    early_stop: Annotated[bool, Option("Stop lowering the margin of an image once it is broken.")] = True
+    early_stop: Annotated[bool, Option("Stop lowering the margin of an input once it is broken.")] = True
     copy_weights: Annotated[bool, Option("Bundle the base models' weights with the mix.")] = False
 
     def usual(self, name: str) -> Any:
@@ -107,22 +107,22 @@ class CertifiedRequest(Settings, frozen=True):
         Annotated[float, Meta(ge=0)],
         Option("Certified: the l2 radius wanted; 0 stands for any above 0.", example="0.5", metavar="R"),
     ]
-    images: Annotated[Images, Option("How many tuning images, spread over the data.")] = 200
-    noisy_samples: Annotated[Least2, Option("Certified: noisy copies of each tuning image.")] = 200
+    images: Annotated[Images, Option("How many tuning inputs, spread over the data.")] = 200
+    noisy_samples: Annotated[Least2, Option("Certified: noisy copies of each tuning input.")] = 200
     clean_accuracy_floor: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
         Option(
-            "Certified: least clean accuracy of the mix on the tuning images.", example="0.8",
+            "Certified: least clean accuracy of the mix on the tuning inputs.", example="0.8",
             shown="the middle between h's votes and g there",
         ),
     ] = None  # fmt: skip
     certify_images: Annotated[
-        Images, Option("Certified: how many images are certified, spread over those not tuned on.")
+        Images, Option("Certified: how many inputs are certified, spread over those not tuned on.")
     ] = 100
     samples: Annotated[Least2, Option("Certified: estimation samples of each of them.")] = 2000
     selection_samples: Annotated[Count, Option("Certified: samples that choose the class.")] = 100
     failure_probability: Annotated[
-        Share, Option("Certified: probability that one image's certificate is wrong.")
+        Share, Option("Certified: probability that one input's certificate is wrong.")
     ] = 0.001
     bound: Annotated[
         str,
@@ -141,7 +141,7 @@ class CertifiedRequest(Settings, frozen=True):
     def check(self) -> None:
         """Refuse to leave no image to certify, and what `certify` refuses."""
         if self.images == "all":
-            raise ParameterError("images = all: some must be left to certify: give a number of tuning images")
+            raise ParameterError("images = all: some must be left to certify: give a number of tuning inputs")
         assert self.candidates.shape
         self.certify("soft", self.bound, 1.0)
 

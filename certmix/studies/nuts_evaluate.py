@@ -87,12 +87,12 @@ def nuts_evaluate(
             f"{folder}: its auxiliary weight alpha_d is unknown: fit it with certmix nuts fit"
         )
     if nuts.tuning is None:
-        where.say(f"{folder} does not say which images it was tuned on: make sure that none is here")
+        where.say(f"{folder} does not say which inputs it was tuned on: make sure that none is here")
     else:
         tuned = nuts.tuning.shared(dataset.checksum, dataset.indices)
         if nuts.tuning.checksum != dataset.checksum:
             where.say(
-                f"{folder} was tuned on {nuts.tuning.data}, these are other data: make sure that no image "
+                f"{folder} was tuned on {nuts.tuning.data}, these are other data: make sure that no input "
                 "is in both"
             )
     more = {"targets": targets, "queries": queries, "plain_alphas": list(alphas), "autoattack": autoattack}
@@ -153,14 +153,14 @@ def view(numbers: Numbers) -> StudyResult:
     if sweep:
         verdict = "Square found nothing that the white-box attacks missed: no sign of hidden gradients"
         if square:
-            verdict = f"Square broke {square} images that no white-box attack did: gradients may be hidden"
+            verdict = f"Square broke {square} inputs that no white-box attack did: gradients may be hidden"
         words = ", ".join(f"{r}: {100 * accuracy:.1f}" for r, accuracy in sweep.items())
         obfuscation = [f"{verdict}. Accuracy (%) under transfer alone, by r_d: {words}."]
     fitted = ", ".join(f"{name} {getattr(own.transform, name):.6g}" for name in "spc")
     table = Table(
         name="nuts-evaluate",
         title="MixedNUTS against its base models and the plain mix: accuracy (%) with 95 % intervals",
-        settings=f"{request.words()}, {images:,} images; {fitted}, alpha {own.alpha:.6g}, "
+        settings=f"{request.words()}, {images:,} inputs; {fitted}, alpha {own.alpha:.6g}, "
         f"T {own.standard_temperature:g}",
         headings=(
             "classifier", "clean", "attacked", "change of clean error (%)", "clean change, 95 %",
@@ -168,13 +168,13 @@ def view(numbers: Numbers) -> StudyResult:
         ),
         rows=tuple(rows),
         notes=(
-            "Change: relative to the error of the robust classifier alone, on the same images, with paired "
+            "Change: relative to the error of the robust classifier alone, on the same inputs, with paired "
             "bootstrap intervals; 100 % is twice as many errors.",
             "Attacked: right on every point that any attack of this evaluation found for any classifier; an "
             "upper bound of robust accuracy, not a certificate.",
             f"Largest sum of clean and attacked accuracy among plain mixes: {best}.",
             comparison,
-            "Images of the nonlinear mix by what broke it first, whose attack and which (STD: points that "
+            "Inputs of the nonlinear mix by what broke it first, whose attack and which (STD: points that "
             "fool g): " + "; ".join(f"{name}: {count}" for name, count in broken_by.items()) + ".",
             *obfuscation,
             f"Run: data {numbers.data}; mix {Path(asked['nuts']).name}; seed {request.seed}.",

@@ -99,7 +99,7 @@ def nuts_fit(
         ]
         numbers = study.fill(cells)
         if not numbers.complete:
-            raise Interrupted("interrupted before all tuning images were attacked")
+            raise Interrupted("interrupted before all tuning inputs were attacked")
         result = view(numbers)
         found: NutsFitted = result.data
         if (folder := study.run.path) is not None:
@@ -162,23 +162,23 @@ def fit_table(found: NutsFitted, how: str, more: tuple[str, ...]) -> Table:
         notes.append("The threshold is within 1e-6 of 0 or 1: in float32 such a mix is close to a tie.")
     return Table(
         name="nuts-fit",
-        title="MixedNUTS: the fitted transform and mixing weight (estimates on tuning images)",
+        title="MixedNUTS: the fitted transform and mixing weight (estimates on tuning inputs)",
         settings=f"beta {plain_decimal(own.beta)}, clamp {own.settings.clamp}, {own.quantile} quantile; "
         f"{how}",
         headings=("quantity", "value"),
         rows=(
             *_numbers(found.settings, own.margin_threshold),
-            ("wrong clean images with margin >= q (share)", Quantity(own.objective, 4)),
-            ("attacked right images with margin >= q (share)", Quantity(own.constraint_share, 4)),
+            ("wrong clean inputs with margin >= q (share)", Quantity(own.objective, 4)),
+            ("attacked right inputs with margin >= q (share)", Quantity(own.constraint_share, 4)),
             ("tied grid points", own.ties),
             ("predictions that the transform changes (share)", Quantity(found.changed, 4)),
             ("alpha_d of the auxiliary mix", Quantity(found.settings.alpha_d, 6)),
         ),
         notes=(
-            f"{own.images:,} images: {own.attacked_right:,} right when attacked, "
+            f"{own.images:,} inputs: {own.attacked_right:,} right when attacked, "
             f"{own.clean_wrong:,} wrong clean.",
             *notes,
-            "Report no result on these images: certmix nuts evaluate leaves them out.",
+            "Report no result on these inputs: certmix nuts evaluate leaves them out.",
             *more,
         ),
         extra={"images": own.images, "attacked_right": own.attacked_right, "clean_wrong": own.clean_wrong},
@@ -250,12 +250,12 @@ def read_logits(path: Path) -> CachedLogits:
         one = arrays[key]
         good = one.shape == shape and len(shape) == 2 and one.dtype in (np.float32, np.float64)
         if not good or not np.isfinite(one).all():
-            raise DataError(f"{path}: {key} must be finite logits (images, classes), as robust {shape}")
+            raise DataError(f"{path}: {key} must be finite logits (inputs, classes), as robust {shape}")
     for key, end in (("labels", shape[1] - 1), ("indices", most)):
         one = arrays[key]
         if one.shape != shape[:1] or one.dtype.kind not in "iu" or ((one < 0) | (one > end)).any():
             found = f"{path}: {key} must be whole numbers in 0..{end}"
-            raise DataError(f"{found}, one for each of {shape[0]} images")
+            raise DataError(f"{found}, one for each of {shape[0]} inputs")
     made: dict[str, Any] = {key: arrays[key].astype("f8" if key in KEYS[:3] else "i8") for key in KEYS}
     return CachedLogits(**made)
 
@@ -337,7 +337,7 @@ def nuts_published(
             ("alpha_d of the auxiliary mix", Quantity(mix.alpha_d, 6)),
         ),
         notes=(
-            "Tuned for the paper's models, not for these: see certmix nuts evaluate, on images that neither "
+            "Tuned for the paper's models, not for these: see certmix nuts evaluate, on inputs that neither "
             "was trained on.",
             f"Models: standard {g.loaded.name}; robust {h.loaded.name}.",
         ),

@@ -247,7 +247,7 @@ def stored_numbers(folder: Path, study: str | None = None) -> Iterator[Numbers]:
         try:
             numbers = Numbers.of(store, folder, run, msgspec.convert(parse_json(text.encode()), Shown))
             if not 0 < len(numbers.indices) == len(numbers.labels):
-                raise ValueError(f"{len(numbers.indices)} images and {len(numbers.labels)} labels")
+                raise ValueError(f"{len(numbers.indices)} inputs and {len(numbers.labels)} labels")
             yield numbers
         except (AttributeError, LookupError, TypeError, ValueError, msgspec.ValidationError) as error:
             told = " ".join(str(error).split())[:100]
@@ -307,7 +307,7 @@ def open_study(
     usable = np.flatnonzero(~np.isin(dataset.indices, [] if left_out is None else left_out))
     if len(usable) == 0:
         raise DataError(
-            f"all {len(dataset)} images of {dataset.name} were used for tuning: evaluate on others"
+            f"all {len(dataset)} inputs of {dataset.name} were used for tuning: evaluate on others"
         )
     if told := too_many_images(request, len(usable)):
         where.say(told)

@@ -55,8 +55,8 @@ def tune(
     for model in (standard, base):
         if model.card is not None and model.card.data_checksum == dataset.checksum:
             where.say(
-                f"{model.name} was trained on these images, which it knows: what is chosen will do worse on "
-                "others; tune on images that neither model was trained on"
+                f"{model.name} was trained on these inputs, which it knows: what is chosen will do worse on "
+                "others; tune on inputs that neither model was trained on"
             )
     parts = {
         "data_checksum": dataset.checksum, "standard_checksum": standard.checksum,
@@ -125,23 +125,23 @@ def _table(numbers: Numbers, asked: TuneRequest, plan: TunePlan) -> Table:
     floor = (
         "the knee of the front, farthest from the line between h alone and g alone"
         if plan.floor is None
-        else f"clean accuracy of at least {100 * plan.floor:.1f} % on these images"
+        else f"clean accuracy of at least {100 * plan.floor:.1f} % on these inputs"
     )
-    images, copies = len(numbers.indices), f"{asked.noisy_samples:,} noisy copies of each image"
+    images, copies = len(numbers.indices), f"{asked.noisy_samples:,} noisy copies of each input"
     notes = (
         f"Nothing is certified here: these are plans, from {copies}, of what "
         f"{asked.samples:,} samples will give at failure probability {asked.failure_probability:g}.",
-        f"Chosen: {floor}. Figures on the images that chose are optimistic; on other images: the mean over "
+        f"Chosen: {floor}. Figures on the inputs that chose are optimistic; on other inputs: the mean over "
         f"{SPLITS} halvings, chosen on one half and seen on the other.",
-        f"Certify images that were not tuned on: {command(numbers, asked, best.alpha)}",
+        f"Certify inputs that were not tuned on: {command(numbers, asked, best.alpha)}",
     )
     return Table(
         name=STUDY,
         title=f"Clean and planned certified accuracy (%) at l2 radius {as_given(asked.at_radius)}",
-        settings=f"sigma = {as_given(asked.sigma)}, {images:,} tuning images of {numbers.data}",
+        settings=f"sigma = {as_given(asked.sigma)}, {images:,} tuning inputs of {numbers.data}",
         headings=(
-            "family", "chosen", "T of g", "alpha", "clean", "certified", "clean, other images",
-            "certified, other images",
+            "family", "chosen", "T of g", "alpha", "clean", "certified", "clean, other inputs",
+            "certified, other inputs",
         ),
         rows=tuple(rows),
         notes=notes,

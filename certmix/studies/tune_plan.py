@@ -183,7 +183,7 @@ def plan_tuned(logits: NoisyLogits, asked: TuneRequest) -> TunePlan:
     if not any(one.family == GATED for one in choices):
         wanted = "" if floor is None else f" = {floor:.4g}"
         raise ParameterError(
-            f"clean accuracy{wanted}: no gate and alpha reach it on the tuning images, where g alone has "
+            f"clean accuracy{wanted}: no gate and alpha reach it on the tuning inputs, where g alone has "
             f"{own.accuracy:.4g}: ask for less"
         )
     return TunePlan(floor, own, (estimated_accuracy(alone), held), tuple(choices), tuple(fronts))

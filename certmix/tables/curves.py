@@ -167,7 +167,7 @@ def curve_plot(
         counts = sorted({curve.images for curve in curves})
         if counts:
             shown = " / ".join(f"{count:,}" for count in counts)
-            parts.append(f"{shown} image{'' if counts == [1] else 's'}")
+            parts.append(f"{shown} input{'' if counts == [1] else 's'}")
         parts += [] if complete else ["partial result"]
         axes.set_title("\n".join([*title_lines(title), ", ".join(parts)]), fontsize=10.5, parse_math=False)
 
@@ -207,7 +207,7 @@ def plots_of(
     if fronts is not None:
         from certmix.tables.fronts import certified_fronts
 
-        about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.images:,} images"
+        about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.images:,} inputs"
         plots["front"] = partial(certified_fronts, fronts, about)
     return plots
 

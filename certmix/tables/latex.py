@@ -140,7 +140,7 @@ def _opening(table: Table, *, continued: bool) -> list[str]:
     if not continued and any(printed(cell).interval for row in table.rows for cell in row):
         caption += (
             r" Subscripts and superscripts: ends of the two-sided 95\,\% "
-            "Clopper--Pearson interval over images."
+            "Clopper--Pearson interval over inputs."
         )
     return [
         r"\begin{table}", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}",

@@ -169,7 +169,7 @@ def margin_bars_image(
         right.set(
             xscale="log", xlim=(_LEAST_MARGIN, 1), ylim=(0, 102), xlabel=f"m, margin of softmax({bent})"
         )
-        right.set_ylabel("share of images with margin \u2265 m (%)")
+        right.set_ylabel("share of inputs with margin \u2265 m (%)")
         tidy(left, upright=False)
         tidy(right)
         head(figure, title, subtitle)

@@ -191,11 +191,11 @@ def gaps_image(
                 highest.append(_histograms(grid[r][c], name, panels[classifier, condition]))
                 if not any((below, condition) in panels for below in rows[r + 1 :]):
                     grid[r][c].set_xlabel("gap between the two largest probabilities")
-            grid[r][0].set_ylabel("share of right or\nof wrong images (%)")
+            grid[r][0].set_ylabel("share of right or\nof wrong inputs (%)")
             grid[r][0].set_ylim(0, 1.05 * (max(highest) or 100.0))
         head(figure, title)
         patches = [
-            Patch(facecolor=to_rgba(colour, 0.16), edgecolor=colour, linewidth=1.5, label=f"{name} images")
+            Patch(facecolor=to_rgba(colour, 0.16), edgecolor=colour, linewidth=1.5, label=f"{name} inputs")
             for name, colour in zip(("right", "wrong"), COLOURS, strict=False)
         ]
         means, medians = (
@@ -223,7 +223,7 @@ def _histograms(axes: Axes, name: str, gaps: tuple[FloatArray, FloatArray]) -> f
             axes.axvline(at, color=colour, linestyle=dashes, linewidth=1.4, zorder=4, clip_on=False)
         plural = "" if len(values) == 1 else "s"
         middles = f"mean {values.mean():.3f}, median {np.median(values):.3f}"
-        words.append(f"{answer}: {len(values):,} image{plural}, {middles}")
+        words.append(f"{answer}: {len(values):,} input{plural}, {middles}")
     axes.set_title("\n".join(words), fontsize=9, parse_math=False, loc="left")
     axes.set(xlim=(0, 1))
     axes.tick_params(labelbottom=True, labelleft=True)
@@ -261,13 +261,13 @@ def lipschitz_image(
         if claimed is not None:
             panels[0].axvline(claimed, color=DARK, linewidth=1.2, label="claimed constant")
         panels[0].set_xlabel(f"estimated constant L ({unit})")
-        panels[0].set_ylabel("images with an estimate of at least L (%)")
+        panels[0].set_ylabel("inputs with an estimate of at least L (%)")
         if quotient is not None:
             share_above(panels[1], quotient, _SHOWN * eps, color=COLOURS[2], label="estimated r")
             label = "eps: r below it establishes nothing"
             panels[1].axvline(eps, color=DARK, linewidth=1.2, label=label)
             panels[1].set_xlabel("estimated r of Theorem 3.5")
-            panels[1].set_ylabel("images with estimated r of at least this (%)")
+            panels[1].set_ylabel("inputs with estimated r of at least this (%)")
         for axes in panels:
             axes.set_ylim(0, 103)
             tidy(axes)

@@ -23,7 +23,7 @@ from certmix.text import (
 from certmix.types import AccuracyShare, AttackedAccuracy
 
 _ROUND = {"nearest": nearest_digits, "down": floor_digits, "up": ceil_digits}
-_ROUNDED = "Accuracies and lower ends of their 95 % intervals over images are rounded down, upper ends up."
+_ROUNDED = "Accuracies and lower ends of their 95 % intervals over inputs are rounded down, upper ends up."
 _ATTACKED = "Accuracies under attack are upper bounds of robust accuracy, not certificates."
 
 

@@ -76,7 +76,7 @@ class TradeOff:
                 lines[match.alpha] = (star, Share(match.clean_accuracy), *match.certified)
             rows += [lines[alpha] for alpha in sorted(lines)]
             sigma = plain_decimal(sweep.sigma)
-            name = f"{one_line(sweep.source)} (sigma = {sigma}, {sweep.images:,} images)"
+            name = f"{one_line(sweep.source)} (sigma = {sigma}, {sweep.images:,} inputs)"
             groups.append((name, len(lines)))
         wanted = self.wanted_clean_accuracy
         starred = "" if wanted is None else f"; * has a clean accuracy of {floor_percent(wanted, 2)} or more"

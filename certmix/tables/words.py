@@ -76,17 +76,17 @@ def deterministic(summary: Summary) -> bool:
 def settings(summary: Summary) -> str:
     """Return sigma, alpha, samples, failure probability and images in one line."""
     alpha = f"alpha = {plain_decimal(summary.alpha)}"
-    images = f"{summary.images:,} image{'' if summary.images == 1 else 's'}"
+    images = f"{summary.images:,} input{'' if summary.images == 1 else 's'}"
     if deterministic(summary):
         return f"{alpha}, no failure probability: deterministic, {images}"
     sigma = "sigma of the best source" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}"
     parts, mean = [sigma, alpha], summary.mean_samples
     if summary.samples is not None:
-        drawn = f"{summary.samples:,} samples an image"
+        drawn = f"{summary.samples:,} samples an input"
         fixed = mean is None or mean == summary.samples
         parts.append(f"n = {drawn}" if fixed else f"n at most {drawn} ({mean:,.0f} on average)")
     delta = summary.failure_probability
-    parts.append(f"failure probability {'unknown' if delta is None else f'{plain_decimal(delta)} an image'}")
+    parts.append(f"failure probability {'unknown' if delta is None else f'{plain_decimal(delta)} an input'}")
     return ", ".join([*parts, images])
 
 
@@ -96,7 +96,7 @@ _RANGES = (
 )
 _GATED = (
     "gate: a noisy copy's answer counts only where its largest softmax probability is at least this. Gate, "
-    "temperature of g and alpha must have been chosen on other images (docs/gates.md)."
+    "temperature of g and alpha must have been chosen on other inputs (docs/gates.md)."
 )
 MOST_NOTES = 5  # lines under a certified-accuracy table; the rest are details
 
@@ -119,15 +119,15 @@ def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:
     details = [
         *found[MOST_NOTES:],
         "Accuracies, mean radii and lower ends of intervals are rounded down, upper ends up. "
-        "An image counts in column > 0 when some radius above 0 is certified.",
-        *(["Clean accuracies are exact on these images."] if proved else []),
+        "An input counts in column > 0 when some radius above 0 is certified.",
+        *(["Clean accuracies are exact on these inputs."] if proved else []),
         *([_RANGES] if open_ else []),
         *([_GATED] if any(row.gate for row in summary.rows) else []),
     ]
     if summary.abstained:
-        some = f"{summary.abstained:,} image{'' if summary.abstained == 1 else 's'}"
+        some = f"{summary.abstained:,} input{'' if summary.abstained == 1 else 's'}"
         lost = f"The class could not be established (abstained) on {some}"
-        details.append(f"{lost}; such an image counts as not certified.")
+        details.append(f"{lost}; such an input counts as not certified.")
     present = {row.certificate for row in summary.rows}
     from certmix.radii import CERTIFICATES
 
@@ -187,7 +187,7 @@ def summary_table(summary: Summary) -> Table:
     )
     return Table(
         name="certified-accuracy",
-        title=f"Certified accuracy (%) at {summary.norm} radius, with its 95 % interval over images",
+        title=f"Certified accuracy (%) at {summary.norm} radius, with its 95 % interval over inputs",
         settings=settings(summary),
         headings=("certificate", "clean", *map(radius_heading, summary.radii), "mean radius"),
         rows=tuple(rows),
@@ -195,7 +195,7 @@ def summary_table(summary: Summary) -> Table:
         details=tuple(details),
         complete=bool(summary.complete),
         groups=tuple(groups),
-        extent=f"{summary.images:,}{planned} images",
+        extent=f"{summary.images:,}{planned} inputs",
         below=""
         if standard is None
         else f"Clean accuracy (%) of the standard classifier g: {accuracy(standard)}",

@@ -151,13 +151,13 @@ def _short(result: CertifyResult, proved: FloatArray, radius: float) -> list[str
     """Say of which images, which mix, with which failure probability; name the nearest misses, and why."""
     summary, found, mixed = result.summary, result.outcomes, result.outcomes.radii[1]
     parts = [
-        f"lower bound: 95 %, one-sided, over {len(found.indices)} images of {summary.data}",
+        f"lower bound: 95 %, one-sided, over {len(found.indices)} inputs of {summary.data}",
         f"robust {summary.robust}", f"alpha {summary.alpha:g}",
         f"certificate {summary.rows[1].certificate} ({summary.norm})",
     ]  # fmt: skip
     if summary.sigma is not None:
-        parts += [f"sigma {summary.sigma:g}", f"at most {summary.samples:,} samples an image"]
-        parts.append(f"failure probability {summary.failure_probability:g} an image")
+        parts += [f"sigma {summary.sigma:g}", f"at most {summary.samples:,} samples an input"]
+        parts.append(f"failure probability {summary.failure_probability:g} an input")
     short = np.flatnonzero(~((proved >= radius) & (proved > 0)))
     order = short[np.argsort(-proved[short], kind="stable")]
     reasons = []
@@ -170,5 +170,5 @@ def _short(result: CertifyResult, proved: FloatArray, radius: float) -> list[str
             why = "no class established"
         reasons.append(f"{found.indices[k]} ({why})")
     more = f", and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
-    images = f"{len(order)} images are not certified at {written(radius)}: {', '.join(reasons)}{more}"
+    images = f"{len(order)} inputs are not certified at {written(radius)}: {', '.join(reasons)}{more}"
     return [", ".join(parts), images]

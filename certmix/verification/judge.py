@@ -37,7 +37,7 @@ FIGURES = {
     "records": "predictions and sample numbers follow from the counts",
     "radii": f"radii are at most the plain ones (slack {SLACK:g})",
     "certified accuracy": "every cell follows from the plain radii",
-    "intervals": "Clopper-Pearson intervals over images, rounded outwards",
+    "intervals": "Clopper-Pearson intervals over inputs, rounded outwards",
     "mean radii": f"mean certified radii follow from the plain ones (slack {SLACK:g})",
     "clean accuracy": "shares follow from the stored outputs of both models",
 }
@@ -85,7 +85,7 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
         records = run.records.of_images(wanted)
         for row, fault in impossible(records, request, run.classes):
             index = int(records.indices[row])
-            raise NothingFollowsError("counts", index, f"image {index}: {fault}")
+            raise NothingFollowsError("counts", index, f"input {index}: {fault}")
         while len(records):
             derived = plain.derive(records, request)
             waiting = next(iter(derived.values())).waiting
@@ -97,7 +97,7 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
         ready = [index in known for index in wanted]
         if any(ready):
             return _proved(run, request, np.array(wanted, np.int64)[ready], np.asarray(labels)[ready])
-    raise NothingFollowsError("images", None, "no image is finished yet")
+    raise NothingFollowsError("inputs", None, "no input is finished yet")
 
 
 def _sampled(
@@ -114,11 +114,11 @@ def _sampled(
     if len(found.records) < len(records):
         kept = {record.index for record in found.records}
         lacking = [i for i in indices.tolist() if i not in kept]
-        raise NothingFollowsError("records", lacking[0], f"image {lacking[0]} has its samples, but no row")
+        raise NothingFollowsError("records", lacking[0], f"input {lacking[0]} has its samples, but no row")
     sure, own = derived.established(), found.radii[0].status != Status.ABSTAIN
     for place in np.flatnonzero(sure != own).tolist():
         told = f"is {'' if own[place] else 'not '}established, its counts say otherwise"
-        faults.append((int(indices[place]), f"image {indices[place]} {told}"))
+        faults.append((int(indices[place]), f"input {indices[place]} {told}"))
     summary, abstained = found.summary, int(np.sum(~sure & (derived.samples > 0)))
     drawn = "mean samples", summary.mean_samples, float(derived.samples.mean())
     for what, said, value in (("abstained", summary.abstained, abstained), drawn):
@@ -160,7 +160,7 @@ def _verified(run: Run, request: Margin, index: int, logits: FloatArray, alpha: 
     """Return the stored radius, or a column just beyond it; the clean margin must allow any."""
 
     def refusal(fault: str) -> NothingFollowsError:
-        return NothingFollowsError("radii", index, f"image {index}, alpha {alpha:g}: {fault}")
+        return NothingFollowsError("radii", index, f"input {index}, alpha {alpha:g}: {fault}")
 
     stored = run.cells[requests.margin_cell(alpha)][index]
     if stored.shape != (3,):
@@ -206,7 +206,7 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
     sampled = isinstance(run.request, CertifyRequest)
     names = [name for name in FIGURES if sampled or name != "records"]
     if data is None and not sampled:
-        return [unchecked(name, "the data set cannot be loaded") for name in ("images", *names)]
+        return [unchecked(name, "the data set cannot be loaded") for name in ("inputs", *names)]
     wanted, labels = run.records.indices.tolist(), None
     if data is not None:
         positions = spread(len(data), run.request.images)
@@ -216,7 +216,7 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
     except (CertmixError, NothingFollowsError) as error:
         check, image, why = error.args if isinstance(error, NothingFollowsError) else ("radii", None, error)
         told = f"nothing follows from the numbers: {why}"
-        rest = [unchecked(name, told) for name in ("images", *names) if name != check]
+        rest = [unchecked(name, told) for name in ("inputs", *names) if name != check]
         return [*rest, *(judged(name, [(image, told)], "") for name in names if name == check)]
     every: dict[str, Faults] = {**{name: [] for name in names}, "records": found.records}
     for name in ("standard", "robust", "mixed"):
@@ -233,17 +233,17 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
         for place in np.flatnonzero(_apart(row.own, row.plain, found.scale)).tolist():
             if fault_of := radius_fault(float(row.own[place]), float(row.plain[place]), found.scale):
                 index = int(found.indices[place])
-                every["radii"].append((index, f"image {index}, {where}: {fault_of}"))
+                every["radii"].append((index, f"input {index}, {where}: {fault_of}"))
         counted = np.where(row.correct, row.plain, 0.0)
         for check, text in figure_faults(row.table, counted, run.request.radii, found.scale):
             every[check].append((None, f"{where}: {text}"))
     ready, many = len(found.indices), f"{len(wanted):,}"
-    there = judged("images", [], f"all {many} images that were asked for are there")
+    there = judged("inputs", [], f"all {many} inputs that were asked for are there")
     if data is None:
-        there = unchecked("images", "the data set cannot be loaded")
+        there = unchecked("inputs", "the data set cannot be loaded")
     elif ready < len(wanted):
-        text = f"partial: {ready:,} of {many} images; finish or merge the run, all rows that are there"
-        there = unchecked("images", f"{text} were derived")
+        text = f"partial: {ready:,} of {many} inputs; finish or merge the run, all rows that are there"
+        there = unchecked("inputs", f"{text} were derived")
     return [there, *(judged(name, every[name], FIGURES[name]) for name in names)]
 
 
@@ -311,7 +311,7 @@ def figures_of(run: Run, wanted: Sequence[int], labels: IntArray) -> Figures:
         why = error.args[-1]
         raise RunError(f"{run.folder}: {why}: restore the run, or run certmix certify again") from None
     if len(found.indices) < len(wanted):
-        raise RunError(f"{run.folder} lacks samples of some images: sample them, or take fewer images")
+        raise RunError(f"{run.folder} lacks samples of some inputs: sample them, or take fewer inputs")
     radii = {  # the first row of each classifier stands
         row.classifier: np.where(row.correct, np.minimum(row.own, row.plain), 0.0)
         for row in reversed(found.rows)
@@ -374,7 +374,7 @@ def judge(requirement: Requirement, figures: Figures) -> Judgement:
     """Return whether a requirement is met."""
     found = figure(requirement, figures)
     if found is None:
-        why = "no image has been evaluated"
+        why = "no input has been evaluated"
         if requirement.classifier != "robust" and len(figures.indices):
             why = "the run has no standard classifier"
         return Judgement(requirement, Outcome.UNCHECKED, None, None, f"unknown: {why}")
@@ -386,7 +386,7 @@ def judge(requirement: Requirement, figures: Figures) -> Judgement:
     message = f"{shown}; the {requirement.side} {verb} {written(threshold)}"
     most = most_that_can_be_shown(images)
     if not holds and requirement.side != "value" and requirement.is_share and threshold > most:
-        told = f"with {images} images no lower bound exceeds {floor_digits(most, 4)}"
+        told = f"with {images} inputs no lower bound exceeds {floor_digits(most, 4)}"
         message += f" ({told}: take more, or judge on value)"
     return Judgement(requirement, Outcome.HOLDS if holds else Outcome.FAILS, value, lower, message)
 

@@ -45,12 +45,12 @@ def _facts(found: Verification) -> list[str]:
     lines = [] if found.run is None else [f"run: {found.run}"]
     if found.sampling is not None:
         done = found.sampling
-        images = f"{done.reused_images:,} images reused, {done.drawn_images:,} drawn for"
+        images = f"{done.reused_images:,} inputs reused, {done.drawn_images:,} drawn for"
         drawn = f"{done.drawn_samples:,} samples drawn."
         lines.append(" ".join([f"sampling: {images}, {drawn}", *done.why]))
     if found.judgements:
         told = f"holds with probability {100 * CONFIDENCE:.0f} % taken alone, not all together."
-        lines.append(f"Each lower bound is one-sided, over images, and {told}")
+        lines.append(f"Each lower bound is one-sided, over inputs, and {told}")
     return [one_line(line) for line in lines]
 
 

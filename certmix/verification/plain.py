@@ -470,7 +470,7 @@ def _behind(records: Records, request: CertifyRequest, gate: float) -> _Seen:
         return _Seen(chosen.argmax(1), looks, gate, classes)
     if records.chosen is None:
         told = "has no ballots, from which votes behind a gate are counted"
-        raise RunError(f"image {records.indices[0]} {told}")
+        raise RunError(f"input {records.indices[0]} {told}")
     shares = shares_behind(records, gate)
     selected = np.where(shares.any(1), shares.argmax(1), -1)
     return _Seen(selected, records.ballots, gate, classes)

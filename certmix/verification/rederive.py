@@ -83,7 +83,7 @@ def recheck(run: Path, dataset: Dataset) -> list[CheckResult]:
         return []  # it was stopped before its first image
     loaded = load(Path(run))
     found = [*check_numbers(loaded, dataset), *check_figures(loaded, dataset)]
-    return [one for one in found if one.check != "images"]
+    return [one for one in found if one.check != "inputs"]
 
 
 def check_published(run: Run) -> CheckResult:
@@ -95,7 +95,7 @@ def check_published(run: Run) -> CheckResult:
         with publish.opened(run.folder, run.description) as (request, store):
             evaluation = publish.derive(request, store, run.description, held)
             if not evaluation.summary.complete:
-                return unchecked(check, "the run is not finished: its tables may be of fewer images")
+                return unchecked(check, "the run is not finished: its tables may be of fewer inputs")
             if alike := versions.get(PLOTTER) == drawn:
                 fronts = publish.fronts_in(store, run.description, request, evaluation)
                 plots = plots_of(evaluation.summary, evaluation.curves, fronts)
@@ -106,7 +106,7 @@ def check_published(run: Run) -> CheckResult:
     if found and told != own:
         return unchecked(check, f"written by certmix {told}, this is {own}, and {found[0]}: {again}")
     if any((one.cell, one.there) == ("complete", "False") for one in found):
-        return unchecked(check, f"written before all images were done: {found[0]}: {again}")
+        return unchecked(check, f"written before all inputs were done: {found[0]}: {again}")
     if not found and not (run.folder / TABLE).is_file():
         return CheckResult(check, Outcome.HOLDS, "no table lies in the folder: certmix show prints it")
     less = "" if alike else f"; not the plots: they are of {PLOTTER} {versions.get(PLOTTER)}, this is {drawn}"
@@ -252,12 +252,12 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
         some = int(run.records.indices[0]) if len(run.records) else 0
         keys = {NoiseKey(request.seed, some, stream).words for stream in STREAMS}
         shared = len(keys) < len(STREAMS) or max(most, request.selection_samples) > 2**32
-        twice: Faults = [(some, f"image {some}: selection and estimation share noise")] * shared
+        twice: Faults = [(some, f"input {some}: selection and estimation share noise")] * shared
         answers = Answers.of(run.standard)
         table = answers.vectors if len(answers) else np.zeros((0, run.classes))
         good = (table >= 0).all(1) & (np.abs(table.sum(1) - 1) <= SLACK)
         odd: Faults = [
-            (index, f"image {index}: outputs of the standard model are not probabilities")
+            (index, f"input {index}: outputs of the standard model are not probabilities")
             for index in answers.indices[~good].tolist()
         ]
         return [
@@ -267,13 +267,13 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
             judged("standard outputs", odd, f"{len(run.standard):,} outputs are probabilities"),
         ]  # fmt: skip
     faults: Faults = [
-        (index, f"image {index}: {cell} are not {run.classes} finite numbers")
+        (index, f"input {index}: {cell} are not {run.classes} finite numbers")
         for cell, rows in run.cells.items()
         if "logits" in cell
         for index, values in rows.items()
         if values.shape != (run.classes,) or not np.isfinite(values).all()
     ]
-    return [judged("logits", faults, f"{len(run.cells.get(ROBUST, {})):,} images have finite logits")]
+    return [judged("logits", faults, f"{len(run.cells.get(ROBUST, {})):,} inputs have finite logits")]
 
 
 def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> Iterator[CheckResult]:
@@ -288,14 +288,14 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
     good = {
         "labels": f"{many} labels are those of the data set",
         "input checksums": f"{many} inputs are those that were sampled",
-        "counts": f"counts of {many} images add up and grow",
+        "counts": f"counts of {many} inputs add up and grow",
         "look schedule": f"{first}, ...: all looks lie on it",
         "noise": f"bounds allow for eps = {eps:.3g} of the noise, radii for the grid",
     }
     faults: dict[str, Faults] = {check: [] for check in good}
 
     def wrong(check: str, row: int, text: str) -> None:
-        faults[check].append((index := int(records.indices[row]), f"image {index}{text}"))
+        faults[check].append((index := int(records.indices[row]), f"input {index}{text}"))
 
     for row, fault in impossible(records, request, run.classes):
         wrong("counts", row, f": {fault}")

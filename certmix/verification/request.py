@@ -26,15 +26,15 @@ class VerifyRequest(Settings, frozen=True):
     images: Annotated[
         Annotated[int, Meta(ge=0)],
         Option(
-            "Images sampled again in depth, and 20 times as many in a few samples; 0 for none.",
+            "Inputs sampled again in depth, and 20 times as many in a few samples; 0 for none.",
             flag="resample",
         ),
     ] = 5
     samples: Annotated[
-        Count, Option("Samples drawn again for each image in depth, on average.", flag="resample-samples")
+        Count, Option("Samples drawn again for each input in depth, on average.", flag="resample-samples")
     ] = 1000
     new_seed: Annotated[
-        Seed | None, Option("Chooses these images and their noise.", shown="drawn, and reported")
+        Seed | None, Option("Chooses these inputs and their noise.", shown="drawn, and reported")
     ] = None
     error_rate: Annotated[
         Share, Option("Probability, at most, that sampling again rejects an honest run.", example="0.001")
@@ -54,7 +54,7 @@ class FalsifyRequest(Settings, frozen=True):
     images: Annotated[
         Images,
         Option(
-            "Images of the run that are looked at, evenly spread; the certified ones are attacked.",
+            "Inputs of the run that are looked at, evenly spread; the certified ones are attacked.",
             metavar="N|all",
         ),
     ] = 25

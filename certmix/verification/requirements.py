@@ -17,9 +17,9 @@ from certmix.text import as_given
 CLASSIFIERS = ("mixed", "robust", "standard", "gated")
 """The mix, h alone, g alone, the tuned mix of gated votes; the mix where none is named."""
 QUANTITIES = {
-    "certified_accuracy": "share of images that are right and certified at the radius",
-    "clean_accuracy": "share of images that are right without perturbation",
-    "mean_certified_radius": "mean radius over all images, 0 where nothing right is certified",
+    "certified_accuracy": "share of inputs that are right and certified at the radius",
+    "clean_accuracy": "share of inputs that are right without perturbation",
+    "mean_certified_radius": "mean radius over all inputs, 0 where nothing right is certified",
 }
 SIDES = ("lower bound", "value")
 """What is held against the threshold: the one-sided 95 % lower bound over images, or the figure itself."""

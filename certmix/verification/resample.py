@@ -107,7 +107,7 @@ def resample(
     places = {int(index): place for place, index in enumerate(data.indices)}
     weights = {index: weight for index, weight in weights.items() if index in places}
     if not weights:
-        return [unchecked(check, "no stored image is in the data set") for check in checks]
+        return [unchecked(check, "no stored input is in the data set") for check in checks]
     picked = {index: places[index] for index in choose_images(weights, WIDE * asked.images, seed)}
     report = progress or (lambda done, total: None)
     again = Again(stored, data, picked, robust.module, chosen, asked, seed, report)
@@ -154,10 +154,10 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
                 if not (margin > 0 and margin >= mu * (1 - 1e-9)):
                     text = f"radius {radii.radius[at].item()!r} is not verified"
                     told.append((at, f"{text}, the margin there is {margin:.6g}"))
-        faults += [(int(indices[at]), f"image {indices[at]}, alpha {alpha:g}: {text}") for at, text in told]
+        faults += [(int(indices[at]), f"input {indices[at]}, alpha {alpha:g}: {text}") for at, text in told]
         again.report(done, len(found.radii))
     how = "verified by bound propagation" if isinstance(request, Margin) else "what fresh logits give"
-    about = f"of {len(indices)} images, chosen by seed {again.new_seed}"
+    about = f"of {len(indices)} inputs, chosen by seed {again.new_seed}"
     return judged(SAMPLED_AGAIN[2], faults, f"all radii {about}, are {how}")
 
 
@@ -386,7 +386,7 @@ def _same_seed(
             if np.any(told < low) or np.any(told > high + piece.left * unit):
                 index, (a, b) = piece.record.index, piece.stretch
                 text = f"{name} of {piece.stream} samples {a:,} to {b:,} are not what its seed gives"
-                faults.append((index, f"image {index}: {text}"))
+                faults.append((index, f"input {index}: {text}"))
             if piece.left:
                 count = piece.end - piece.begin
                 ends = [(here + (end - here) / 4) / unit for end in (low, high)]
@@ -399,7 +399,7 @@ def _same_seed(
     images = len({piece.record.index for piece in pieces})
     refuted, found = 2 / again.asked.error_rate, e_value(parts)
     about = (
-        f"{images} images chosen by seed {again.new_seed}, {samples:,} samples: {whole} stretches whole, "
+        f"{images} inputs chosen by seed {again.new_seed}, {samples:,} samples: {whole} stretches whole, "
         f"{len(pieces) - whole} in part (e-value {found:.2g}, refuted from {refuted:g}); "
         f"rounding may change {ties:,} votes, {moved['votes'] // 2:,} differ"
     )
@@ -439,7 +439,7 @@ def _new_seed(
                 parts.append(Sums(name, count, mean, new, new))
     refuted, found = 2 / again.asked.error_rate, e_value(parts)
     outcome, are = (Outcome.FAILS, "are not") if found >= refuted else (Outcome.HOLDS, "may be")
-    about = f"{len(parts)} images, new samples of seed {again.new_seed}"
+    about = f"{len(parts)} inputs, new samples of seed {again.new_seed}"
     about += f" (e-value {found:.2g}, refuted from {refuted:g})"
     return CheckResult("new seed", outcome, f"votes {are} of one distribution: {about}")
 

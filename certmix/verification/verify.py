@@ -129,7 +129,7 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
         work = "sampled" if isinstance(request, CertifyRequest) else "computed"
         path, differences = min(others, key=lambda other: len(other[1]), default=(usual, []))
         seen = f"; the nearest run is {path.name} ({'; '.join(differences)})" if differences else ""
-        none = f"No run of these data, model and noise is in {runs}: {len(indices)} images are {work}{seen}."
+        none = f"No run of these data, model and noise is in {runs}: {len(indices)} inputs are {work}{seen}."
         return Plan(usual, indices, None, (*why, none))
     mark = digest_of([request.as_dict(), "" if g is None else g.checksum])[:8]
     own = usual.with_name(f"{usual.name}.{mark}")
@@ -143,8 +143,8 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
     continued = any(rank(best)[:3])
     why.append(_what_is_done(request, best.request, best.lacking, len(indices)))
     if g is not None and best.unanswered:
-        changed = "changed" if best.standard not in (None, g.checksum) else "has not seen all images"
-        told = f"its answers to {best.unanswered} clean images are computed, for which no noise is drawn"
+        changed = "changed" if best.standard not in (None, g.checksum) else "has not seen all inputs"
+        told = f"its answers to {best.unanswered} clean inputs are computed, for which no noise is drawn"
         why.append(f"The standard classifier {changed}: {told}.")
     if not continued:
         why.append(f"{best.folder} is only read: its samples are copied to {own.name}.")
@@ -230,9 +230,9 @@ def _what_is_done(request: Request, before: dict[str, Any], lacking: Sequence[in
     what, done = ("samples", "drawn") if isinstance(request, CertifyRequest) else ("results", "computed")
     reason = f"Changed: {', '.join(changed)}. " if changed else ""
     if not lacking:
-        return f"{reason}The stored {what} of all {count} images are enough: nothing is {done}."
+        return f"{reason}The stored {what} of all {count} inputs are enough: nothing is {done}."
     reason = reason or "The run was interrupted. "
-    return f"{reason}{count - len(lacking)} images have all {what}, {len(lacking)} lack some or all."
+    return f"{reason}{count - len(lacking)} inputs have all {what}, {len(lacking)} lack some or all."
 
 
 # Drawing.

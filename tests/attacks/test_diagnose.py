@@ -59,8 +59,8 @@ def test_shipped_models_and_their_mix_pass_in_silence(pictures, plain):
     [
         (lambda x: linear(x).softmax(1), "look like probabilities"),
         (lambda x: F.one_hot(linear(x).argmax(1), 4).float(), "one-hot"),
-        (lambda x: linear(x.detach()), "no gradient reaches the images"),
-        (lambda x: torch.from_numpy(linear(x).numpy()), "no gradient reaches the images"),
+        (lambda x: linear(x.detach()), "no gradient reaches the inputs"),
+        (lambda x: torch.from_numpy(linear(x).numpy()), "no gradient reaches the inputs"),
         (lambda x: linear((x * 255).round() / 255), "not saturated"),
         (lambda x: linear(x).softmax(1).mul(1e-30).log() * torch.inf, "not finite"),
         (lambda x: F.one_hot(linear(x).argmax(1), 4).float().log(), "not finite"),
@@ -134,7 +134,7 @@ def test_shares_are_exact():
     assert scaled.logit_gap == 95.0
     health = diagnose_gradients(lambda x: x, *gaps(*[1.0] * 49, math.nan))
     assert health.non_finite == pytest.approx(0.02)
-    assert "2 % of the images" in health.messages[0]
+    assert "2 % of the inputs" in health.messages[0]
     assert health.logit_gap == 1.0
     images = torch.tensor([[0.0, 0.0, -math.inf], [0.0, 1.0, 2.0]])  # a log-probability of minus infinity
     health = diagnose_gradients(lambda x: x, images, torch.tensor([0, 2]))
@@ -163,7 +163,7 @@ def test_batches_change_nothing_and_nothing_is_left_behind():
     assert parts.images == whole.images
     assert model.weight.grad is None
     assert IMAGES.grad is None
-    with pytest.raises(ParameterError, match="0 images"):
+    with pytest.raises(ParameterError, match="0 inputs"):
         diagnose_gradients(linear, IMAGES[:0], LABELS[:0])
-    with pytest.raises(ParameterError, match="40 images and 3 labels"):
+    with pytest.raises(ParameterError, match="40 inputs and 3 labels"):
         diagnose_gradients(linear, IMAGES, LABELS[:3])

@@ -371,7 +371,7 @@ class Failing(nn.Module):
 def test_what_would_disarm_the_attack_is_refused(name, how):
     images, word = torch.tensor([[0.5, 0.5], [0.25, 0.75]]), how.replace("infinite", "logits")
     for early_stop in (True, False):
-        with pytest.raises(ModelError, match=f"infinite {word} at attacked images.*square"):
+        with pytest.raises(ModelError, match=f"infinite {word} at attacked inputs.*square"):
             attack(name, Failing(how), images, torch.zeros(2, dtype=torch.long), early_stop=early_stop)
 
 
@@ -399,7 +399,7 @@ REFUSED = [
     ({"images": torch.ones(2)}, ParameterError, r"\(N, ...\)"),
     ({"model": nn.Linear(4, 3)}, ModelError, r"training mode.*model.eval\(\)"),
     ({"model": nn.Sequential(nn.Flatten(), nn.Dropout().train()).eval().append(nn.Dropout())}, ModelError, "eval"),
-    ({"model": answer(torch.full((2, 3), float("nan")))}, ModelError, "2 of 2 clean images"),
+    ({"model": answer(torch.full((2, 3), float("nan")))}, ModelError, "2 of 2 clean inputs"),
     ({"model": answer(torch.zeros(3, 3))}, ModelError, r"\(3, 3\)"),
     ({"model": answer(torch.zeros(2))}, ModelError, r"\(2,\)"),
     ({"model": answer(torch.zeros(2, 1))}, ModelError, "single logit"),

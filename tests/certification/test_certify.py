@@ -126,7 +126,7 @@ def test_a_choice_that_samples_may_have_decided_is_pointed_out(tmp_path: Path, c
 def test_a_changed_image_is_noticed(tmp_path: Path):
     run(output=tmp_path / "run", images=1, data=DATA)
     edit_record(tmp_path / "run", 0, estimation={}, input_checksum="0" * 64)
-    with pytest.raises(RunError, match="image 0 is not what it was"):
+    with pytest.raises(RunError, match="input 0 is not what it was"):
         run(output=tmp_path / "run", images=1, data=DATA)
 
 

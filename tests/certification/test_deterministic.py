@@ -334,9 +334,9 @@ def test_the_command_prints_one_json_object_and_reproduces(command, problem):
         ("robust", "margin"), ("mixed", "margin"),
     ]  # fmt: skip
     again = command("reproduce", "--run-code", run_folder)
-    assert (again.code, again.out) == (0, "5 of 5 images have equal radii\n")
+    assert (again.code, again.out) == (0, "5 of 5 inputs have equal radii\n")
     edit_vectors(run_folder, "margin, alpha 0.76", lambda found: found * [0.5, 1, 1], [0])
     again = command("reproduce", "--run-code", run_folder)
     assert again.code == 1
-    assert "4 of 5 images have equal radii" in again.out
+    assert "4 of 5 inputs have equal radii" in again.out
     assert "name a run of certmix certify" in command("recertify", run_folder).err

@@ -186,7 +186,7 @@ def test_the_number_of_samples_named_is_enough_and_not_far_from_least():
 def test_columns_out_of_reach_are_named():
     _, notes = expectations(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed"), 10)
     assert any(
-        note.startswith("mixed, exact: 1,000 samples an image can certify at most radius 1.02")
+        note.startswith("mixed, exact: 1,000 samples an input can certify at most radius 1.02")
         for note in notes
     )
     assert not expectations(CertifyRequest(0.5, 0.76, samples=1000, goal="fixed", radii=(0.0, 0.25)), 10)[1]

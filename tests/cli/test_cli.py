@@ -44,8 +44,8 @@ def test_reproduce_shows_what_differs(command, problem):
     edit_record(run, index, selection=np.array([0, 0, 100]))
     again = command("reproduce", "--run-code", run)
     assert again.code == 1
-    assert f"image {index}: " in again.out
-    assert "4 of 5 images have equal counts" in again.out
+    assert f"input {index}: " in again.out
+    assert "4 of 5 inputs have equal counts" in again.out
 
 
 def test_models_names_the_models_where_one_is_unknown(command):
@@ -73,7 +73,7 @@ def test_training_takes_one_set_without_a_split(command, problem, monkeypatch):
 
     monkeypatch.setattr("certmix.training.train_to_folder", trained)
     told = command("train", "standard", "--data", problem.folder / "points.npz").err
-    assert "accuracies will be of the images trained on" in told and "--evaluation" in told
+    assert "accuracies will be of the inputs trained on" in told and "--evaluation" in told
     assert [(data.split, len(data)) for data in seen] == [("train", 12), ("test", 12)]
     done = command("train", "standard", "--data", problem.folder / "points.npz", "--split", "train")
     assert done.code == 2 and "two files" in done.err

@@ -66,7 +66,7 @@ def test_a_shard_that_is_not_named_is_missed_with_its_images(command, shards):
     done = command("merge", shards[0], shards[2], "--output", "run")
     assert done.code == 2
     numbers = sorted(index for index in range(11))[1::3]
-    assert f"4 of 11 images are missing or unfinished ({', '.join(map(str, numbers))})" in done.err
+    assert f"4 of 11 inputs are missing or unfinished ({', '.join(map(str, numbers))})" in done.err
     assert "name the folder of shard 2/3" in done.err
 
 
@@ -75,7 +75,7 @@ def test_an_unfinished_shard_is_named(command, shards):
     sql(shards[1], "DELETE FROM cells WHERE idx = ?", index)
     done = command("merge", *shards, "--output", "run")
     assert done.code == 2
-    assert f"1 of 11 images are missing or unfinished ({index}): finish shard 2/3 ({shards[1]})" in done.err
+    assert f"1 of 11 inputs are missing or unfinished ({index}): finish shard 2/3 ({shards[1]})" in done.err
 
 
 def test_a_shard_may_come_twice_if_it_says_the_same(command, shards):
@@ -84,7 +84,7 @@ def test_a_shard_may_come_twice_if_it_says_the_same(command, shards):
     edit_record(Path("copy"), 3, selection=np.array([0, 0, 100]))
     done = command("merge", *shards, "copy", "--output", "other")
     assert done.code == 2
-    assert "hold different counts of image 3" in done.err
+    assert "hold different counts of input 3" in done.err
 
 
 @pytest.mark.parametrize(
@@ -161,4 +161,4 @@ def test_bad_shards_are_refused_with_a_remedy(command, problem, text):
 def test_more_shards_than_images(command, problem):
     done = command("certify", *problem.options, "--images", 3, "--shard", "2/4")
     assert done.code == 2
-    assert "shard 2/4: there are 3 images only; use 3 shards at most" in done.err
+    assert "shard 2/4: there are 3 inputs only; use 3 shards at most" in done.err

@@ -20,7 +20,7 @@ def by_goal(found):
 
 
 def images_of(probability, right=True, count=50):
-    return Truth(np.full(count, probability), np.full(count, right), 10, 6.0, None, "Images are alike.")
+    return Truth(np.full(count, probability), np.full(count, right), 10, 6.0, None, "Inputs are alike.")
 
 
 def test_a_fixed_number_of_samples_is_arithmetic():
@@ -85,10 +85,10 @@ def test_a_plan_like_a_run_takes_its_most_samples(command, problem):
     options = (*problem.options, "--images", 4, "--samples", 700, "--goal", "fixed", "--output", "run")
     assert command("certify", *options).code == 0
     own = command("plan", "--like", "run", "--images", 12)
-    assert own.out.startswith("12 images, at most 700 samples each")
+    assert own.out.startswith("12 inputs, at most 700 samples each")
     assert "At most 700 samples each, as there: --samples plans others" in own.out
     given = command("plan", "--like", "run", "--images", 12, "--samples", 900)
-    assert given.out.startswith("12 images, at most 900 samples each")
+    assert given.out.startswith("12 inputs, at most 900 samples each")
     assert "--samples plans others" not in given.out
 
 

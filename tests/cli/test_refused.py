@@ -299,7 +299,7 @@ def killed(command, problem, monkeypatch):
 
 
 def test_an_unfinished_run_is_named_as_such_everywhere(command, killed):
-    told = f"{killed} is unfinished (1 of 8 images): repeat its command (certmix certify --sigma 0.25 "
+    told = f"{killed} is unfinished (1 of 8 inputs): repeat its command (certmix certify --sigma 0.25 "
     for words in (("reproduce", killed), ("guarantee", "init", killed)):
         done = command(*words)
         assert done.code == 2
@@ -329,7 +329,7 @@ def test_a_shard_is_named_as_such(command, finished):
     assert f"Error: {told}" in command("reproduce", "--run-code", folder).err
     assert f"Error: {told}" in command("guarantee", "init", folder).err
     assert (
-        "images: partial: 2 of 4 images; finish or merge the run"
+        "inputs: partial: 2 of 4 inputs; finish or merge the run"
         in command("verify", "--run-code", folder).out
     )
 
@@ -387,7 +387,7 @@ def test_an_interrupted_certified_fit_keeps_the_mix(command, finished, kept, mon
     after = contents(folder)
     restored(folder, before)
     assert done.code == 130
-    assert "Interrupted before all images were certified; repeat the command" in done.err
+    assert "Interrupted before all inputs were certified; repeat the command" in done.err
     assert (after["nuts.json"], after["run.json"]) == (before["nuts.json"], before["run.json"])
 
 

@@ -110,7 +110,7 @@ def test_a_model_that_is_wrong_on_everything_is_warned_of_before_it_is_attacked(
     path.write_text(path.read_text() + ODD)
     more = ("attack", "--steps", 1, "--images", "all", "--data", problem.folder / "points.npz")
     wrong, right = command(*more, "--robust", f"{path}:wrong"), command(*more, "--robust", nets)
-    assert "is right on 0 of 12 images, near chance" in wrong.err, wrong.err
+    assert "is right on 0 of 12 inputs, near chance" in wrong.err, wrong.err
     assert right.code == 0 and "near chance" not in right.err
 
 

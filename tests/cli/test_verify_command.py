@@ -149,7 +149,7 @@ def test_check_names_the_line_and_warns_of_what_no_run_can_show(command, guarant
     guarantee.write_text(GUARANTEE.format(threshold=0.25).replace('>= 0.2"', '>= 0.95"'))
     warned = command("guarantee", "check", guarantee)
     assert warned.code == 0
-    assert "with 4 images no lower bound exceeds" in warned.err
+    assert "with 4 inputs no lower bound exceeds" in warned.err
     guarantee.write_text(GUARANTEE.format(threshold=25))
     wrong = command("guarantee", "check", guarantee)
     assert wrong.code == 2

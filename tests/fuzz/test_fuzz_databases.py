@@ -44,7 +44,7 @@ PLANTED = {
     "nan": cell("sampling", vector(np.nan, 0, 1, 1, 0, kind="<f8")),
     "no input": "DELETE FROM cells WHERE cell = 'input'",
     "no selection": "DELETE FROM cells WHERE cell = 'selection'",
-    "a negative image": "UPDATE cells SET idx = -idx",
+    "a negative input": "UPDATE cells SET idx = -idx",
     "no probabilities": cell("standard one", "x''"),
     "probabilities that are none": cell("standard one", vector(2, -1, 0, kind="<f8")),
     "a fact that is no text": "UPDATE facts SET value = x'ff'",

@@ -95,7 +95,7 @@ def test_links_among_images(tmp_path: Path) -> None:
     """Links are followed, as collections of links are common; what is there is only decoded as an image."""
     fine = pictures()["cat/0.png"]
     lay(tmp_path, dict.fromkeys(("i/cat/0.png", "i/dog/0.png", "out/fine.png"), fine))
-    lay(tmp_path, {"out/secret.png": b"not an image"})
+    lay(tmp_path, {"out/secret.png": b"not an input"})
     folder, outside = tmp_path / "i", tmp_path / "out"
     (folder / "cat" / "1.png").symlink_to(outside / "fine.png")
     (folder / "cat" / "2.png").symlink_to(outside / "secret.png")

@@ -266,5 +266,5 @@ def test_certificates_of_a_tuned_mix_fail_no_more_often_than_they_say():
     wrong = int((radius > true).sum())
     assert binom.sf(wrong - 1, images, delta) > 1e-6
     assert (radius > 0).mean() > 0.5 and true > 0.1, "most are certified: the test is no empty one"
-    assert len(set(seen.samples.tolist())) > 1, "images stop at several looks"
+    assert len(set(seen.samples.tolist())) > 1, "inputs stop at several looks"
     assert ndtri(p) > ndtri(q)

@@ -142,7 +142,7 @@ MALFORMED: dict[str, Callable[[Ballots], Any]] = {
 def test_what_are_no_ballots_is_refused_by_name(run, fault, cell):
     edit(run, cell, MALFORMED[fault])
     for read in (recertify, partial(rederive, run_code=True), read_claims_of):
-        with pytest.raises(RunError, match=f"{cell} of image .* is damaged"):
+        with pytest.raises(RunError, match=f"{cell} of input .* is damaged"):
             read(run)
 
 

@@ -207,7 +207,7 @@ def test_the_shipped_pair_brings_its_plan_but_not_to_the_images_it_was_chosen_on
     )
     held = changed(loaded, dataset=load("cifar10-tuning"))
     assert resolve_tuned(request, held, np.arange(3), said.append) == request
-    assert "tuned on 3 of these images" in said[0]
+    assert "tuned on 3 of these inputs" in said[0]
     assert resolve_tuned(request.replace(tuned="none"), loaded, np.arange(3), said.append).tuned == "none"
     own = input_digests(load("cifar10-tuning"), np.arange(500))
     assert not set(own) & set(input_digests(load("cifar10-sample"), np.arange(500)))

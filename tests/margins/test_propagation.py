@@ -158,7 +158,7 @@ def test_margins_are_those_of_the_differences():
 
 @pytest.mark.parametrize("changes, message", [
     ({"norm": "l1"}, "norm 'l1'"), ({"method": "magic"}, "method 'magic'"), ({"y": [0, 1, 9]}, "0 to 9"),
-    ({"y": [0]}, "3 images"), ({"y": [0.0, 1.0, 1.0]}, "whole number"), ({"mu": 1.5}, "mu = 1.5"),
+    ({"y": [0]}, "3 inputs"), ({"y": [0.0, 1.0, 1.0]}, "whole number"), ({"mu": 1.5}, "mu = 1.5"),
     ({"max_eps": 0.0}, "max_eps = 0.0"), ({"max_eps": float("inf")}, "max_eps = inf"),
     ({"tolerance": float("nan")}, "tolerance = nan"), ({"eps": -1.0}, "eps = -1"),
 ])  # fmt: skip

@@ -211,7 +211,7 @@ def test_no_attacked_image_right_is_an_error():
         lambda: auxiliary_alpha(attacked, labels),
         lambda: fit(np.empty((0, 5)), np.empty((0, 5)), np.empty(0, int), SAFE),
     ):
-        with pytest.raises(DataError, match="attacked images is classified right"):
+        with pytest.raises(DataError, match="attacked inputs is classified right"):
             call()
 
 

@@ -135,10 +135,10 @@ def _plain(text: str) -> str:
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({}, "certified (failure probability 0.001 an image)"),
+        ({}, "certified (failure probability 0.001 an input)"),
         ({"certificate": "margin", "failure_probability": None}, "proved not to change its class"),
         ({"certificate": "lipschitz-constant", "failure_probability": None}, "if the Lipschitz constant that was given"),
-        ({"complete": False, "planned_images": 100}, "Partial result: 40 of 100 planned images."),
+        ({"complete": False, "planned_images": 100}, "Partial result: 40 of 100 planned inputs."),
         ({"standard": None}, "any standard classifier (g)"),
         ({}, "Shaded lightly: the 95 % interval"),
         ({"failure_probability": 0.5}, "at most 20.000"),
@@ -152,7 +152,7 @@ def test_what_the_page_says(changes, words):
 def test_the_headline_counts_the_lead_rows_images():
     found = make_certified(41)
     hits = int((found.images.right(1) & (found.images.radius[1] >= 0.25)).sum())
-    assert f"On {hits} of 41 images" in render([make_run("run", found)])
+    assert f"On {hits} of 41 inputs" in render([make_run("run", found)])
 
 
 def test_studies_mark_what_each_figure_is():
@@ -166,8 +166,8 @@ def test_studies_mark_what_each_figure_is():
 @pytest.mark.parametrize(
     "other, words",
     [
-        (make_run("b"), "All runs are about the same data, images and norm."),
-        (make_run("b", make_certified(30)), "different images of the same data (A 40; B 30; 30 in common)"),
+        (make_run("b"), "All runs are about the same data, inputs and norm."),
+        (make_run("b", make_certified(30)), "different inputs of the same data (A 40; B 30; 30 in common)"),
         (
             make_run("b", data_checksum="b" * 64),
             "different data (A points aaaaaaaaaaaa; B points bbbbbbbbbbbb)",

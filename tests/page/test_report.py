@@ -134,7 +134,7 @@ def test_curves_hold_the_figures_of_recertify_at_every_weight(report, noise, alp
 def test_pictures_are_the_pixels_of_the_data(report, folder, noise):
     text = report(noise)
     inputs = np.load(folder / "pictures.npz")["inputs"]
-    found = re.findall(r'src="data:image/png;base64,([^"]*)" alt="Picture of image (\d+)"', text)
+    found = re.findall(r'src="data:image/png;base64,([^"]*)" alt="Picture of input (\d+)"', text)
     assert len(found) == 12 and len({index for _, index in found}) == 12
     for data, index in found:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
@@ -215,14 +215,14 @@ def test_runs_are_compared(report, folder, tmp_path):
     assert "Not comparable: radii are in different norms (A l2; B linf)." in words
     assert "Empirical studies are estimates" in words
     both = report(folder / "noise", folder / "constant", "--output", tmp_path / "both.html")
-    assert "All runs are about the same data, images and norm." in _words(both)
+    assert "All runs are about the same data, inputs and norm." in _words(both)
     assert _charts(both)[0]["key"] == "all" and len(_charts(both)[0]["series"]) == 2
 
 
 BAD = {
     "no run": (("nowhere",), "holds no run.json"),
     "several without a file": (("NOISE", "NOISE"), "--output"),
-    "negative images": (("NOISE", "--images", "-1"), "images = -1"),
+    "negative inputs": (("NOISE", "--images", "-1"), "images = -1"),
     "a foreign file": (("NOISE", "--output", "NETS"), "is no page of certmix report"),
     "a folder": (("NOISE", "--output", "."), "is a folder"),
 }

@@ -114,7 +114,7 @@ def test_columns_hold_what_rows_do(monkeypatch, what):
 def test_a_missing_image_is_named():
     store = Store(None)
     store.write("clean", [1], np.zeros((1, 2)))
-    with pytest.raises(RunError, match="lacks 2 images, such as 3"):
+    with pytest.raises(RunError, match="lacks 2 inputs, such as 3"):
         store.read("clean", [3, 1, 4])
     store.close()
 

@@ -254,7 +254,7 @@ def test_a_beta_that_no_transform_meets_is_said_and_left_out(tmp_path):
     clamps = nuts_study("clamp", [tmp_path / "mix"]).table
     fits = dict(zip(column(clamps, "clamp"), column(clamps, "on edge"), strict=True))
     assert fits["gelu"] == "no fit" and fits["linear"] == "no"
-    with pytest.raises(DataError, match="no part of its images"):
+    with pytest.raises(DataError, match="no part of its inputs"):
         nuts_study("tuning-size", [tmp_path / "mix"])
 
 
@@ -319,12 +319,12 @@ def test_the_cost_of_two_linear_models(tmp_path):
         ("mix", lambda f: (f / "numbers.sqlite").unlink(), "is missing"),
         ("mix", lambda f: (f / "run.json").unlink(), "holds no run.json"),
         ("mix", lambda f: make_fit(f, preset="mnist"), "damaged .preset 'mnist' is unknown"),
-        ("mix", lambda f: stored(f, {}, [0], [1]), "holds 1 image"),
+        ("mix", lambda f: stored(f, {}, [0], [1]), "holds 1 input"),
         ("eval", lambda f: (f / "numbers.sqlite").unlink(), "is missing"),
         ("eval", lambda f: stored(f, {}, [5], ["x"]), "damaged"),
-        ("eval", lambda f: stored(f, {}, [], []), "damaged .0 images"),
+        ("eval", lambda f: stored(f, {}, [], []), "damaged .0 inputs"),
         ("eval", lambda f: stored(f, {}, [5], [9]), "both models"),
-        ("eval", lambda f: stored(f, {}, [7], [0]), "lacks 1 images"),
+        ("eval", lambda f: stored(f, {}, [7], [0]), "lacks 1 inputs"),
         ("eval", lambda f: (f / "numbers.sqlite").write_bytes(b"x" * 4096), "not a readable"),
         ("eval", lambda f: make_evaluation(f, robust_checksum="x"), "another robust model"),
     ],

@@ -42,7 +42,7 @@ SMALL = Summary(
     standard="std&co",
     robust="rob#1",
     abstained=1,
-    notes=("alpha was chosen on 50% of the images",),
+    notes=("alpha was chosen on 50% of the inputs",),
 )
 
 
@@ -56,7 +56,7 @@ HOSTILE = "a|b\n\n# c <x> \x1b[1m \udc80 \\end{table} 50% $ & _^~"
 
 
 def table_of(*rows: tuple, headings: tuple[str, ...] = ("model", "clean", "attacked"), **changes) -> Table:
-    fields = {"title": "Accuracy", "settings": "pgd, 3 images", **changes}
+    fields = {"title": "Accuracy", "settings": "pgd, 3 inputs", **changes}
     return Table("demo", headings=headings, rows=rows, **fields)
 
 

@@ -130,7 +130,7 @@ def test_json_contract_of_a_study_key_by_key() -> None:
         "schema_version": 1,
         "name": "demo",
         "title": "Accuracy",
-        "settings": "pgd, 3 images",
+        "settings": "pgd, 3 inputs",
         "complete": True,
         "columns": [{"key": k, "heading": h} for k, h in zip(keys, headings, strict=True)],
         "rows": [dict(zip(keys, cells, strict=True))],
@@ -210,8 +210,8 @@ def test_csv_headings_hold_units_and_cells_hold_several() -> None:
 def test_a_partial_result_says_how_much_there_is() -> None:
     partial = replace(SMALL, complete=False, planned_images=5000)
     assert render(partial, "table").startswith("PARTIAL RESULT: 100 OF 5,000 PLANNED IMAGES\n")
-    assert "\n**Partial result: 100 of 5,000 planned images.**\n" in render(partial, "markdown")
-    assert r"\caption{\textbf{Partial result: 100 of 5,000 planned images.} " in render(partial, "latex")
+    assert "\n**Partial result: 100 of 5,000 planned inputs.**\n" in render(partial, "markdown")
+    assert r"\caption{\textbf{Partial result: 100 of 5,000 planned inputs.} " in render(partial, "latex")
 
 
 @pytest.mark.parametrize("name", [*READERS, "csv"])

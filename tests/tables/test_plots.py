@@ -60,7 +60,7 @@ def sweep(alphas: tuple[float, ...] = MANY, share: float | None = None, title: s
         ]
         for k, name in enumerate(NAMES)
     }  # fmt: skip
-    return partial(sweep_image, alphas, lines, title=title, subtitle="pgd, 1,000 images")
+    return partial(sweep_image, alphas, lines, title=title, subtitle="pgd, 1,000 inputs")
 
 
 def trust(*balls, alphas: tuple[float, ...] = MANY, share: float | None = None):
@@ -74,11 +74,11 @@ def trust(*balls, alphas: tuple[float, ...] = MANY, share: float | None = None):
                 clean,
                 [accuracy(0.5 * u if share is None else share, AttackedAccuracy) for u in bent],
             )
-    panels = {title: (*ball, curves) for title, *ball in balls or [("pgd, 1,000 images", "linf", 8 / 255)]}
+    panels = {title: (*ball, curves) for title, *ball in balls or [("pgd, 1,000 inputs", "linf", 8 / 255)]}
     return partial(trust_image, alphas, panels)
 
 
-def gaps(title: str = "pgd, 1,000 images"):
+def gaps(title: str = "pgd, 1,000 inputs"):
     rng = np.random.default_rng(0)
     panels = {
         ("g", "clean"): (rng.beta(9, 0.3, 95), rng.beta(2, 1.5, 5)),
@@ -117,7 +117,7 @@ def betas(count=9, panels=1):
         for n, name in enumerate(("MixedNUTS", "plain mix"))
     }
     names = [f"share {k} (%)" for k in range(panels)]
-    return partial(beta_image, curves, names, title="g with h", subtitle="100 images")
+    return partial(beta_image, curves, names, title="g with h", subtitle="100 inputs")
 
 
 def transform(suffix: str) -> bytes:
@@ -170,11 +170,11 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
     "thresholds": maps(logarithmic=True),
     "thresholds of 0": maps(values=np.zeros((3, 4, 2)), logarithmic=True),
     "bars": bars(),
-    "bars of one image": bars(1, 0.0, LONG),
+    "bars of one input": bars(1, 0.0, LONG),
     "beta": betas(),
     "beta in two panels": betas(panels=2),
     "transform": transform,
-    "fronts": partial(certified_fronts, SimpleNamespace(lines=FRONT, points=ENDS, at_radius=0.25), "100 images"),
+    "fronts": partial(certified_fronts, SimpleNamespace(lines=FRONT, points=ENDS, at_radius=0.25), "100 inputs"),
     "front, chosen": partial(draw_fronts, FRONT[:1], ENDS, (0.8, 0.2), 0.25, LONG),
     "example": partial(example_image, {"large margin": (Z, P, P), "small margin": (Z, P, P)}, classes="ABC"),
 }  # fmt: skip
@@ -219,23 +219,23 @@ def test_the_same_text_whatever_the_users_settings(name: str) -> None:
 SAYS: dict[str, tuple[str, ...]] = {
     "certified": ("robust (\u03b1 = 1): exact", "mixed (\u03b1 = 0.76): lipschitz (tight constant)",
                    "mixed (\u03b1 = 0.76): smoothing (Thm 3.7)", "robust: clean accuracy (estimate)",
-                   "\u03c3 = 0.5, \u03b1 = 0.76, 200 images", "certified accuracy (%)"),
-    "partial": ("4 images, partial result", "$\\frac$ <b> \u6f22 \\x1b \\udc80"),
+                   "\u03c3 = 0.5, \u03b1 = 0.76, 200 inputs", "certified accuracy (%)"),
+    "partial": ("4 inputs, partial result", "$\\frac$ <b> \u6f22 \\x1b \\udc80"),
     "trade-off": ("clean accuracy of the mix", "\u03c3 = 0.5, \u03b1 = 0.512", "smoothing (Thm 3.7)", "At equal clean accuracy, 94.00 %"),
     "sweep": ("clean: estimate", *(f"{name}: attacked (upper bound)" for name in NAMES[1:]),
-               "\u03b1 = 1/2", "accuracy (%)", "data: g with h", "pgd, 1,000 images"),
+               "\u03b1 = 1/2", "accuracy (%)", "data: g with h", "pgd, 1,000 inputs"),
     "sweep of one": ("all at \u03b1 = 0.75",),
     "trust of nobody": ("trust: $\\frac$ <b> \u6f22 \\x1b \\udc80", "form: _$", "$n$, \u03b5 = 1", "100"),
     "panels": ("trust: max-gradient", "form: logits", "clean accuracy (%, estimate)",
                 "attacked accuracy (%, upper bound)", "\u2113\u221e, \u03b5 = 8/255", "\u2113\u2082, \u03b5 = 0.5",
                 "a $long$ title", "numbers at the curves: weight of the robust classifier"),
-    "gaps": ("right images", "wrong images", "mean", "median", "gap between the two largest probabilities"),
-    "a lone corner": ("wrong: 1 image, mean 0.000",),
+    "gaps": ("right inputs", "wrong inputs", "mean", "median", "gap between the two largest probabilities"),
+    "a lone corner": ("wrong: 1 input, mean 0.000",),
     "constants and radii": ("estimated by search, not certified", "claimed constant", "eps: r below it establishes nothing"),
     "maps with holes": ("ring: chosen, s 5, p 5, c 5", "grey: cannot meet beta"),
     "bars": ("q = 0.01", "smallest margin, wrong", "none"),
     "beta": ("MixedNUTS", "0.5", "share 0 (%)"),
-    "fronts": ("certified accuracy at radius", "clean accuracy of the mix (%)", "h alone", "votes, g", "over \u03b1; 100 images"),
+    "fronts": ("certified accuracy at radius", "clean accuracy of the mix (%)", "h alone", "votes, g", "over \u03b1; 100 inputs"),
     "example": ("softmax(h): margin 0.687",),
 }  # fmt: skip
 
@@ -358,7 +358,7 @@ def test_panels_form_a_grid_and_empty_groups_say_none(monkeypatch: pytest.Monkey
     assert [title.split("\n")[0] for title in titles] == [
         "standard (g), clean", "standard (g), pgd attack", "robust (h), clean", "robust (h), pgd attack",
     ]  # fmt: skip
-    assert titles[1].split("\n")[1:] == ["right: none", "wrong: 100 images, mean 1.000, median 1.000"]
+    assert titles[1].split("\n")[1:] == ["right: none", "wrong: 100 inputs, mean 1.000, median 1.000"]
     for first, second in (figure.axes[:2], figure.axes[2:]):
         assert first.get_ylim() == second.get_ylim()
     assert figure.axes[0].get_ylim()[1] >= 100

@@ -57,7 +57,7 @@ def test_the_radius_is_what_decides():
     assert alone > largest and check(radius=alone, at_least=0.9, alpha=None).summary.alpha == 1.0
     text = message(radius=largest * (1 + 1e-9), at_least=0.1)
     assert "value 0.0000, lower bound 0.0000" in text
-    assert "40 images are not certified" in text
+    assert "40 inputs are not certified" in text
 
 
 def test_a_failure_says_what_fell_short_and_why():
@@ -66,15 +66,15 @@ def test_a_failure_says_what_fell_short_and_why():
         text = message(data=points(INPUTS, LABELS), radius=0.1, at_least=0.9)
     first, setting, short = text.splitlines()[:3]
     assert first.startswith("not certified_accuracy@0.1 >= 0.9: value 0.2000, lower bound 0.0102")
-    for part in ("5 images of points", "alpha 0.76", "sigma 0.5", "failure probability 0.001", "400 samples"):
+    for part in ("5 inputs of points", "alpha 0.76", "sigma 0.5", "failure probability 0.001", "400 samples"):
         assert part in setting
-    assert short.startswith("  4 images are not certified at 0.1: 20 (radius 0.0")
+    assert short.startswith("  4 inputs are not certified at 0.1: 20 (radius 0.0")
     assert "40 (class 0, label 1)" in short
     assert "10 (no radius)" in short
 
 
 def test_many_images_are_counted_and_abstentions_named():
-    listed = r"40 images are not certified at 3: (\d+ \(radius 0\.\d{3}\), ){7}\d+ .*, and 32 more"
+    listed = r"40 inputs are not certified at 3: (\d+ \(radius 0\.\d{3}\), ){7}\d+ .*, and 32 more"
     assert re.search(listed, message(radius=3.0, at_least=0.5))
     on_the_edge = points([[0.0, 0.0]] * 3, [0] * 3)
     assert "no class established" in message(data=on_the_edge, radius=0.1, at_least=0.5)
@@ -82,12 +82,12 @@ def test_many_images_are_counted_and_abstentions_named():
 
 def test_warnings_are_warnings_when_it_holds_and_lines_when_not():
     options = {"images": 101, "at_least": 0.5}
-    with pytest.warns(CertmixWarning, match="101 images asked for, there are 40") as seen:
+    with pytest.warns(CertmixWarning, match="101 inputs asked for, there are 40") as seen:
         check(radius=0.3, **options)
     assert seen[0].filename == __file__ or "test_asserting" in seen[0].filename
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "101 images asked for" in message(radius=3, **options)
+        assert "101 inputs asked for" in message(radius=3, **options)
 
 
 def test_a_mix_brings_its_parts_and_alpha():

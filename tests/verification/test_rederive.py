@@ -111,12 +111,12 @@ def test_the_digest_in_the_folders_name(run, tmp_path):
 
 def test_what_is_not_there_is_unchecked(runs, named, tmp_path):
     shard = certified(tmp_path / "run", named, images=4, samples=100, goal="fixed", shard="1/2")
-    assert about(shard, "images").message.startswith("partial: 2 of 4 images")
+    assert about(shard, "images").message.startswith("partial: 2 of 4 inputs")
     dropped = [copied(runs[kind], tmp_path / kind) for kind in ("fixed", "lipschitz")]
     for run in dropped:
         sql(run, "DELETE FROM cells WHERE idx = 0 AND cell NOT GLOB 'standard *'")
     for run in (shard, *dropped):
-        assert about(run, "images").outcome is Outcome.UNCHECKED
+        assert about(run, "inputs").outcome is Outcome.UNCHECKED
         assert failing(run) == {}
     edit_json(
         dropped[0] / "run.json",
@@ -126,7 +126,7 @@ def test_what_is_not_there_is_unchecked(runs, named, tmp_path):
     assert Outcome.FAILS not in results.values()
     assert {check for check, outcome in results.items() if outcome is Outcome.UNCHECKED} == {
         "data checksum", "robust model checksum", "robust model logits", "standard model logits", "labels",
-        "input checksums", "images", "published files",
+        "input checksums", "inputs", "published files",
     }  # fmt: skip
 
 

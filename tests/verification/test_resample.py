@@ -66,7 +66,7 @@ def test_what_was_done_is_reported(runs):
     fixed = runs["fixed"]
     seen: list[tuple[int, int]] = []
     same, new = again(fixed, new_seed=77, images=3, progress=lambda done, total: seen.append((done, total)))
-    assert "10 images chosen by seed 77, 2,200 samples: 22 stretches whole, 0 in part" in same.message
+    assert "10 inputs chosen by seed 77, 2,200 samples: 22 stretches whole, 0 in part" in same.message
     assert "(e-value 0." in new.message and "refuted from 2000)" in new.message
     assert seen == [(k, len(seen)) for k in range(1, len(seen) + 1)]
     seeds = {again(fixed, images=1, samples=10)[1].message.partition("seed ")[2][:12] for _ in range(2)}

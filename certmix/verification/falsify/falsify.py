@@ -109,13 +109,13 @@ class Falsification:
         found, claims = [one.claim.index for one in self.findings], self.claims
         if not self.attacked:
             none = "none was attacked" if claims.claims else "nothing is certified"
-            return CheckResult(CHECK, Outcome.UNCHECKED, f"{claims.looked_at} images: {none}")
+            return CheckResult(CHECK, Outcome.UNCHECKED, f"{claims.looked_at} inputs: {none}")
         of = f"{len(self.attacked)} certificates ({claims.certificate}, alpha {claims.alpha:g})"
         if not found:
             message = f"no point found where some g flips the mix, in {of}: no proof that there is none"
             return CheckResult(CHECK, Outcome.HOLDS, message)
         outcome, beyond = (Outcome.FAILS, "") if self.falsified else (Outcome.HOLDS, "not ")
-        allowed = f"failure probability {claims.failure_probability:g} allows in {claims.looked_at} images"
+        allowed = f"failure probability {claims.failure_probability:g} allows in {claims.looked_at} inputs"
         message = f"{len(found)} of {of} are wrong, {beyond}more than {allowed}"
         return CheckResult.about(CHECK, outcome, message, found)
 
@@ -287,10 +287,10 @@ def _input_of(dataset: Dataset, claim: Claim) -> Tensor:
     """Return the input that a claim is about; RunError if the data set lacks it, or it is not what it was."""
     places = np.flatnonzero(dataset.indices == claim.index)
     if len(places) != 1:
-        raise RunError(f"{dataset.name} holds no image {claim.index}: restore the data of the run")
+        raise RunError(f"{dataset.name} holds no input {claim.index}: restore the data of the run")
     values = np.ascontiguousarray(dataset.read(int(places[0])))
     if claim.input_checksum and digest_of(values.tobytes()) != claim.input_checksum:
-        raise RunError(f"image {claim.index} is not what it was when the run was made: restore the data")
+        raise RunError(f"input {claim.index} is not what it was when the run was made: restore the data")
     return torch.from_numpy(values)
 
 
@@ -435,12 +435,12 @@ def replay(
         raise RunError(f"{folder} is not the run that {file.name} is about: name that run")
     claim = next((one for one in claims.claims if one.index == said.image), None)
     if claim is None:
-        told = f"{folder} does not certify image {said.image} at alpha {said.alpha:g}: "
+        told = f"{folder} does not certify input {said.image} at alpha {said.alpha:g}: "
         raise RunError(f"{told}name the run that the finding is about")
     target, dataset = _load_target(folder, claims, sources, run_code, device, say)
     image, point = _input_of(dataset, claim), torch.from_numpy(where)
     if image.shape != point.shape:
-        raise RunError(f"{file} holds a point of another shape than image {claim.index}: restore it")
+        raise RunError(f"{file} holds a point of another shape than input {claim.index}: restore it")
     image, point = image.to(target.device), point.to(target.device)
     if claims.sigma is None:
         attacked = attack.judge_plain(target, claims, claim, image, point[None])
@@ -478,7 +478,7 @@ def _checks(attacked: Attacked, said: Said, seed: int | None) -> list[CheckResul
     below = attacked.upper is not None and attacked.upper < attacked.threshold
     flips = attacked.found if inside else below
     wanted = f"the run certifies class {claim.predicted}, the finding attacked {said.predicted}"
-    away = f"{attacked.distance!r} from the image, certified radius {claim.radius!r}"
+    away = f"{attacked.distance!r} from the input, certified radius {claim.radius!r}"
     margin = f"{attacked.margin:.6f} to class {attacked.rival}, {upper}; "
     margin += f"below {attacked.threshold:.6f} a g flips the mix"
     same = claim.predicted == said.predicted
