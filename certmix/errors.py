@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable
+from importlib.metadata import requires
 
 __all__ = [
     "CertmixError", "CertmixWarning", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError",
-    "check_choice", "describe", "one_line", "warn",
+    "check_choice", "describe", "install", "one_line", "warn",
 ]  # fmt: skip
 
 
@@ -71,3 +74,17 @@ def describe(error: BaseException) -> str:
     """Return an exception's type and message in one line of at most 300 characters."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
+
+
+def install(extra: str) -> str:
+    """Return the pip command for what an extra of certmix brings; it works however certmix was installed."""
+    try:
+        lines = [line.split(";") for line in requires("certmix") or ()]
+    except ImportError:  # certmix lies on the path, and is not installed
+        lines = []
+    brings = [
+        name.strip()
+        for name, *markers in lines
+        if re.search(rf"""extra == ['"]{extra}['"]""", "".join(markers))
+    ]
+    return f"pip install {' '.join(map(shlex.quote, brings or [f'certmix[{extra}]']))}"

@@ -118,7 +118,7 @@ Examples:
   certmix attack --alpha 0.76 --standard-temperature 0 --attack apgd-ce
   certmix attack --attack autoattack --images 20 --save adversarial.npz
 
-autoattack needs pip install 'certmix[attacks]' and takes a while.
+autoattack takes a while and needs the package pyautoattack (pip install pyautoattack).
 """
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import re
+import shlex
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
 
 import pytest
 
 from certmix import errors
 
+ROOT = Path(__file__).parents[1]
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BaseException)]
 
 
@@ -42,3 +48,31 @@ def test_kinds_are_what_they_were() -> None:
     assert issubclass(errors.ParameterError, ValueError)
     assert all(issubclass(kind, errors.CertmixError) for kind in KINDS if kind is not errors.Interrupted)
     assert issubclass(errors.Interrupted, KeyboardInterrupt)
+
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.mark.parametrize("extra", [name for name, brings in EXTRAS.items() if "certmix[test]" not in brings])
+def test_what_an_extra_brings_is_named_as_pip_takes_it(extra: str) -> None:
+    if not any(f'extra == "{extra}"' in line for line in requires("certmix")):
+        pytest.skip("installed before pyproject.toml named it")
+    assert shlex.split(errors.install(extra)) == ["pip", "install", *EXTRAS[extra]]
+
+
+def test_without_metadata_the_extra_is_named(monkeypatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(errors, "requires", missing)
+    assert errors.install("ray") == "pip install 'certmix[ray]'"
+
+
+def test_nothing_else_tells_to_install_an_extra_of_a_package_that_no_index_has() -> None:
+    sources = [
+        *(ROOT / "certmix").rglob("*.py"),
+        *(ROOT / "cli").rglob("*.py"),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+    told = [path.name for path in sources if re.search(r"certmix\[\w+\]", path.read_text(encoding="utf-8"))]
+    assert told == []

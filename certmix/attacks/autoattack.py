@@ -17,7 +17,7 @@ from certmix.attacks.geometry import distance, make_ball, start_seeds
 from certmix.attacks.search import Model, check_attack, check_clean_logits, check_count
 from certmix.attacks.square import picture_shape
 from certmix.calling import call_model
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError, ParameterError, install
 
 ENSEMBLE = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 """The attacks that a custom list may name."""
@@ -103,7 +103,7 @@ def autoattack(
     try:
         import pyautoattack
     except ImportError as error:
-        raise ModelError("pyautoattack cannot be imported: pip install 'certmix[attacks]'") from error
+        raise ModelError(f"pyautoattack cannot be imported: {install('attacks')}") from error
     labels, found, shape = labels.long(), images.detach().clone(), picture_shape(images.shape[1:])
     if len(found) == 0:
         return found

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix import guard
-from certmix.errors import ModelError, describe
+from certmix.errors import ModelError, describe, install
 from certmix.files import BULK, TEXT, digest_of, read_file, what_it_is
 from certmix.models.zoo import read_bytes
 
@@ -314,9 +314,7 @@ def _optional(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ModelError(
-            f"{extra} cannot be imported ({describe(error)}): pip install 'certmix[{extra}]'"
-        ) from error
+        raise ModelError(f"{extra} cannot be imported ({describe(error)}): {install(extra)}") from error
 
 
 def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None) -> nn.Module:

@@ -39,7 +39,7 @@ __all__ = ["ENGINES", "Engine", "EngineChoice", "Handler", "Open", "Take", "Work
 
 ENGINES = {
     "local": "processes of this machine",
-    "ray": "actors of a Ray cluster, or of a local Ray (pip install 'certmix[ray]')",
+    "ray": "actors of a Ray cluster, or of a local Ray (pip install ray)",
 }
 
 SECONDS = 3.0

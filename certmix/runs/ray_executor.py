@@ -8,7 +8,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from types import ModuleType
 from typing import Any
 
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError, RunError, install
 from certmix.memory import keep_freed_memory
 from certmix.signals import kept
 
@@ -21,7 +21,7 @@ def ray() -> ModuleType:
     try:
         import ray
     except ImportError:
-        remedy = "pip install 'certmix[ray]', or use --engine local"
+        remedy = f"{install('ray')}, or use --engine local"
         raise ParameterError(f"engine 'ray' needs Ray, which is not installed: {remedy}") from None
     found: ModuleType = ray
     return found

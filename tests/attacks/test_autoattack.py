@@ -217,5 +217,5 @@ def test_bad_arguments_are_refused(settings, match):
 
 def test_without_the_package_the_remedy_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(ModelError, match=r"pip install 'certmix\[attacks\]'$"):
+    with pytest.raises(ModelError, match=r"pip install 'pyautoattack>=0.2'$"):
         run(net_of(), points(2))
