@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from certmix import guard
 from certmix.calling import name_of
-from certmix.errors import ModelError, describe
+from certmix.errors import ModelError, describe, install
 from certmix.files import TEXT, parse_json
 from certmix.models.composed import DIFFUSERS, diffusers_parts
 from certmix.models.foreign import Foreign, module_sources
@@ -132,7 +132,7 @@ def from_diffusers(spec: str) -> Foreign:
     except BaseException as error:
         guard.keep_interrupt(error)
         raise ModelError(
-            f"diffusers cannot be imported ({describe(error)}): pip install 'certmix[diffusers]'"
+            f"diffusers cannot be imported ({describe(error)}): {install('diffusers')}"
         ) from error
     try:
         unet = diffusers.UNet2DModel.from_pretrained(network, local_files_only=True)

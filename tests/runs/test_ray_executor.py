@@ -20,9 +20,7 @@ SMALL = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80_00
 
 def test_without_ray_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(
-        ParameterError, match=r"^engine 'ray' needs Ray, .*: pip install 'ray>=2.5', or use"
-    ):
+    with pytest.raises(ParameterError, match=r"^engine 'ray' needs Ray, .*: pip install 'ray>=2.5', or use"):
         Engine(EngineChoice("ray"), CPU)
 
 
