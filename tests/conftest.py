@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import pkgutil
@@ -29,6 +30,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def empty_plots() -> Callable[[], AbstractContextManager[None]]:
     """Return a context that leaves plots empty, of whatever module: each takes a second."""
     return _empty_plots
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over what stays: it would look through all of torch again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="module")

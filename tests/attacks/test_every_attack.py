@@ -51,7 +51,10 @@ def problem(classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:autoattack")
-@pytest.mark.parametrize("classes, scale", [(2, 1000.0), (3, 30.0), (10, 1.0), (10, 1000.0)])
+@pytest.mark.parametrize(
+    "classes, scale",
+    [(2, 1000.0), (10, 1.0), *(pytest.param(*of, marks=pytest.mark.long) for of in ((3, 30.0), (10, 1000.0)))],
+)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacked_accuracy_of_a_linear_model_is_the_computed_one(attack, classes, scale, request):
     if attack == "autoattack":
@@ -66,7 +69,9 @@ def test_attacked_accuracy_of_a_linear_model_is_the_computed_one(attack, classes
 
 
 @pytest.mark.parametrize("gradient_free", [False, True])
-@pytest.mark.parametrize("classes, scale", [(2, 1.0), (3, 1000.0), (10, 1000.0)])
+@pytest.mark.parametrize(
+    "classes, scale", [(2, 1.0), (10, 1000.0), pytest.param(3, 1000.0, marks=pytest.mark.long)]
+)
 def test_the_smallest_margin_is_found_at_any_scale(classes, scale, gradient_free):
     images, labels, held = problem(classes, torch.float64)
     model = blocks(classes, scale, torch.float64)
