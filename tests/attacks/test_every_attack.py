@@ -53,7 +53,11 @@ def problem(classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.filterwarnings("ignore:autoattack")
 @pytest.mark.parametrize(
     "classes, scale",
-    [(2, 1000.0), (10, 1.0), *(pytest.param(*of, marks=pytest.mark.long) for of in ((3, 30.0), (10, 1000.0)))],
+    [
+        (2, 1000.0),
+        (10, 1.0),
+        *(pytest.param(*of, marks=pytest.mark.long) for of in ((3, 30.0), (10, 1000.0))),
+    ],
 )
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacked_accuracy_of_a_linear_model_is_the_computed_one(attack, classes, scale, request):

@@ -40,7 +40,7 @@ def clean(count, **settings):
 
 
 @pytest.mark.parametrize("name, norm", PAIRS)
-@pytest.mark.parametrize("eps", [0.1, 0.9, 4.0])
+@pytest.mark.parametrize("eps", [0.1, 0.9, pytest.param(4.0, marks=pytest.mark.long)])
 def test_the_optimum_of_a_linear_model_is_found_with_and_without_the_box(name, norm, eps):
     weight = torch.randn(2, 7, generator=seeded(1), dtype=torch.float64)
     images = torch.rand(5, 7, generator=seeded(2), dtype=torch.float64)

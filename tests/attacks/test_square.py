@@ -47,7 +47,11 @@ def test_the_linf_optimum_of_a_linear_model_is_reached_exactly(shape):
 
 @pytest.mark.parametrize(
     "shape, reached",
-    [((48,), 0.6), ((3, 4, 4), 0.4), *(pytest.param(*of, marks=LONG) for of in (((6,), 0.75), ((1, 8, 6), 0.5)))],
+    [
+        ((48,), 0.6),
+        ((3, 4, 4), 0.4),
+        *(pytest.param(*of, marks=LONG) for of in (((6,), 0.75), ((1, 8, 6), 0.5))),
+    ],
 )
 def test_the_l2_optimum_of_a_linear_model_is_approached(shape, reached):
     """Windows of 3 x 3 limit it: pyautoattack reaches 0.42 on 3 x 10 x 10 inputs with 2000 queries, this 0.5."""

@@ -11,7 +11,9 @@ from certmix.errors import ParameterError
 
 
 def alone(counts, selected, failure_probability):
-    p = clopper_pearson.lower_bound(counts[np.arange(len(counts)), selected], counts.sum(1), failure_probability)
+    p = clopper_pearson.lower_bound(
+        counts[np.arange(len(counts)), selected], counts.sum(1), failure_probability
+    )
     return p, np.nextafter(1.0 - p, 1.0)
 
 

@@ -71,8 +71,12 @@ def run(certificate="margin", **options):
 
 
 @pytest.mark.parametrize(
-    "name, norm", [("plain", "linf"), ("residual", "l2"), ("largest", "linf"), ("pooled", "l2")]
-)
+    "name, norm",
+    [
+        ("plain", "linf"), ("residual", "l2"),
+        *(pytest.param(*of, marks=pytest.mark.long) for of in (("largest", "linf"), ("pooled", "l2"))),
+    ],
+)  # fmt: skip
 def test_no_attack_within_a_verified_radius_flips_the_mix(name, norm):
     h, x = Scaled(random_net(name, 3), 25.0).eval(), images(6, seed=1)
     y = h(x).argmax(1)

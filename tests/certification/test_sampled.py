@@ -36,7 +36,7 @@ def same(first, second):
 @pytest.mark.parametrize(
     "options",
     [
-        {"samples": 3000}, {"samples": 900, "goal": "fixed"}, {"samples": 2000, "goal": "radius"},
+        {"samples": 3000}, {"samples": 900, "goal": "fixed"}, {"samples": 800, "goal": "radius"},
         {"samples": 800, "scores": "soft"}, {"samples": 700, "scores": "soft", "goal": "fixed"},
     ],
     ids=str,

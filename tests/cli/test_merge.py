@@ -109,6 +109,9 @@ def test_shards_of_other_requests_are_refused_and_say_why(command, problem, shar
     assert text in lines[0]
 
 
+STEPS = ("remember_planned", "standard_cell", "derive", "publish")
+
+
 def test_other_folders_are_refused(command, problem, shards):
     assert command("certify", *problem.options, *GIVEN, "--output", "whole").code == 0
     done = command("merge", shards[0], "whole")
@@ -121,8 +124,14 @@ def test_other_folders_are_refused(command, problem, shards):
     assert command("merge").code == 2
 
 
-@pytest.mark.parametrize("fresh", [(), ("--fresh",)], ids=["new", "fresh"])
-@pytest.mark.parametrize("step", ["remember_planned", "standard_cell", "derive", "publish"])
+@pytest.mark.parametrize(
+    ("step", "fresh"),
+    [
+        *((step, ()) for step in STEPS), (STEPS[-1], ("--fresh",)),
+        *(pytest.param(step, ("--fresh",), marks=pytest.mark.long) for step in STEPS[:-1]),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_merge_that_was_killed_goes_on_with_the_same_command(command, shards, monkeypatch, step, fresh):
     from certmix.certification import shards as merging
 

@@ -55,7 +55,7 @@ def test_a_scenario_has_the_certified_accuracies_that_were_published(name, sigma
 
 
 @pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not there")
-@pytest.mark.parametrize("sigma", [0.5, 1.0])
+@pytest.mark.parametrize("sigma", [0.5, pytest.param(1.0, marks=pytest.mark.long)])
 def test_a_scenario_plans_what_its_log_does(sigma):
     log = truth_of(LOGS / f"gaussian-resnet110-cifar10-sigma{sigma:.2f}-10000.tsv", sigma)[0]
     request = REQUEST.replace(sigma=sigma)

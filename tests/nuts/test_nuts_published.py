@@ -70,7 +70,9 @@ def algorithm_1(clean, attacked, labels, grid, betas, top_k):
     return objectives, thresholds
 
 
-@pytest.mark.parametrize("name,images", [("cifar10", 150), ("imagenet", 40)])
+@pytest.mark.parametrize(
+    "name,images", [("cifar10", 150), pytest.param("imagenet", 40, marks=pytest.mark.long)]
+)
 def test_the_whole_grid_agrees_with_plain_algorithm_1(name, images):
     rng = np.random.default_rng(0)
     labels, rows = rng.integers(0, SHAPES[name][0], images), np.arange(images)

@@ -18,7 +18,6 @@ SIGMAS = [0.12, 0.5, 100.0, *(pytest.param(sigma, marks=pytest.mark.long) for si
 
 
 @cache
-
 def drawn_weights(sigma: float) -> list[int]:
     """How many of the 2^63 equally likely bit strings give each |N|, read off the cells."""
     law = noise_law(sigma)
