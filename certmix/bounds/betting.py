@@ -188,21 +188,21 @@ def _mixture_lower(kept: Kept, weights: FloatArray, wanted: float, useful: float
 
 def _lower(values: Values, failure_probability: float, enough: float, tuned: bool = False) -> float:
     """The mixture's bound, at all numbers of samples at once; tuned for one that was fixed beforehand."""
-    weights = _weights(values.n, values.deviation if tuned else 0.0)
+    chosen = weights(values.n, values.deviation if tuned else 0.0)
     wanted = -math.log(check_failure_probability(failure_probability)) + 1e-12
     n, total, square = float(values.n), values.total / SCALE, values.square / SCALE**2
     kept = n, total, square, values.counts, values.places
-    return max(0.0, _mixture_lower(kept, weights, wanted, enough + OUTWARDS) - OUTWARDS)
+    return max(0.0, _mixture_lower(kept, chosen, wanted, enough + OUTWARDS) - OUTWARDS)
 
 
-def _weights(samples: int, deviation: float) -> FloatArray:
+def weights(samples: int, deviation: float) -> FloatArray:
     """Weights of the constant bets, adding up to 1: equal, or falling off around the best one."""
     if deviation == 0.0:
         return np.full(BETS, 1.0 / BETS)
     best = math.sqrt(2 * _TUNED_FOR / samples) / deviation
     place = min(max(2 * math.log2(LARGEST_BET / best), 0.0), BETS - 1.0)
-    weights = 1.0 / (1.0 + (np.arange(BETS) - place) ** 2)
-    return weights / weights.sum()
+    falling = 1.0 / (1.0 + (np.arange(BETS) - place) ** 2)
+    return falling / falling.sum()
 
 
 BOUND = mean_bound("betting", "constant bets: narrow, at any number of samples", _lower, time_uniform=True)

@@ -43,11 +43,12 @@ class Bound:
     behind_gate
         The bound of votes of which some abstain, None if there is none: ``(counts (m, c + 1), selected (m,),
         failure probability) -> (p, q)``, the last column the abstentions, which are nobody's votes.
-    plain
-        The same for one image straight from the formula, not rounded and sharing no code:
-        ``(counts (c,), selected, failure probability)`` or ``(statistics, failure probability) -> (p, q)``,
-        which `certmix verify` compares; of votes behind a gate with the keyword ``gated=True``, the last
-        count the abstentions.  This package's bounds have theirs in `certmix.verification.plain`.
+    formula
+        By which `certmix verify` proves what was issued: ``(seen, delta, m)`` to a ball (`flint.arb`) that is
+        above 0 only if m lies below the mean of what was seen, ``votes`` out of ``samples``.  It is asked of
+        p, and of 1 - q with the votes that were not for the runner-up, at half of the failure probability
+        each; at all of it, of p alone, where q >= 1 - p.  This package's are in
+        `certmix.verification.check_proof`.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Bound:
     averaged: bool = False
     distribution: bool = False
     behind_gate: Callable[..., Any] | None = None
-    plain: Callable[..., tuple[float, float]] | None = None
+    formula: Callable[..., Any] | None = None
 
     def split(self, failure_probability: float) -> dict[str, float]:
         """Return which share of the failure probability each part uses."""

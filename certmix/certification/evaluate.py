@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -310,7 +311,11 @@ def table_row(
     """
     radius = np.where(correct, radii.radius, 0.0)
     hits, images = [int(np.sum((radius >= r) & (radius > 0))) for r in columns], len(radius)
-    ends, mean = tuple(_interval(hit, images) for hit in hits), float(np.nextafter(radius.mean(), 0.0))
+    # The sum is the nearest float to the true one, so that a step below its share of it is below the mean.
+    ends, mean = (
+        tuple(_interval(hit, images) for hit in hits),
+        math.nextafter(math.fsum(radius) / images, 0.0),
+    )
     shares = tuple(hit / images for hit in hits)
     row = CertifiedAccuracy(classifier, radii.certificate, shares, ends, mean, clean)
     if prospects is None or ahead is None:

@@ -1,4 +1,4 @@
-"""Specs that hold others, or a path: a classifier behind a denoiser, a diffusion model.
+"""Specs that hold others, or a path: a classifier behind a denoiser, a diffusion model, a nonlinear mix.
 
 No torch: also what only moves paths reads them.
 """
@@ -6,12 +6,10 @@ No torch: also what only moves paths reads them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from certmix.errors import ParameterError
-from certmix.models.kinds import split_spec
 
-DENOISED, DIFFUSERS = "denoised:", "diffusers:"
+DENOISED, DIFFUSERS, NUTS = "denoised:", "diffusers:", "nuts:"
 
 
 def denoised_spec(denoiser: str, classifier: str) -> str:
@@ -56,11 +54,13 @@ def at_sigma(spec: str, sigma: float) -> str:
     return spec if known is None or known[1] else f"{spec}@{float(sigma)!r}"
 
 
-def paths_changed(spec: str, change: Callable[[str], str], folder: str | Path = ".") -> str:
-    """Return a spec with the paths in it changed; see `split_spec` for `folder`."""
+def inner_changed(spec: str, change: Callable[[str], str], path: Callable[[str], str]) -> str | None:
+    """Return a spec with `change` applied to the specs in it, or `path` to the path; None of a plain spec."""
     if both := denoised_parts(spec):
-        return DENOISED + ",".join(paths_changed(one, change, folder) for one in both)
+        return DENOISED + ",".join(map(change, both))
     if known := diffusers_parts(spec):
-        return f"{DIFFUSERS}{change(known[0])}{'@' if known[1] else ''}{known[1]}"
-    before, path, after = split_spec(spec, folder)
-    return spec if path is None else f"{before}{change(path)}{after}"
+        return f"{DIFFUSERS}{path(known[0])}{'@' if known[1] else ''}{known[1]}"
+    if spec.startswith(NUTS):
+        place, mark, part = spec.removeprefix(NUTS).partition("#")
+        return f"{NUTS}{path(place)}{mark}{part}"
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,10 +25,10 @@ class Certificate:
     radius
         ``(p_lower, q_upper, sigma, alpha, margin_slack=0.0)`` to radii in `norm`, float64, rounded down; 0
         where nothing is certified.
-    plain
-        ``(p, q, sigma, alpha, slack)`` to the radius of one image straight from the equation, not rounded
-        and sharing no code, which `certmix verify` compares; the package's own are in
-        `certmix.verification.plain`.
+    formula
+        By which `certmix verify` proves a radius: ``(_, mu, t, p, q)`` to a ball (`flint.arb`) that is above
+        0 only if the margin exceeds mu at distance sigma t and nearer; this package's are in
+        `certmix.verification.check_proof`.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Certificate:
     meaning: str
     radius: Callable[..., FloatArray]
     norm: str = "l2"
-    plain: Callable[..., float] | None = None
+    formula: Callable[..., Any] | None = None
 
 
 CONSTANTS_OF = {

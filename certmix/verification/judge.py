@@ -1,10 +1,12 @@
-"""Figures of a run: the product's against what their formulas give, verdicts on them, and proposals."""
+"""Figures of a run: proofs of what was derived from its numbers, verdicts on them, and proposals."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,86 +15,74 @@ from numpy.typing import NDArray
 
 from certmix.bounds import betting, clopper_pearson
 from certmix.certification import request as requests
-from certmix.certification.evaluate import ceilings, evaluate, table_row
+from certmix.certification.evaluate import Evaluation, Outcomes, ceilings, evaluate, tabulate
 from certmix.certification.proved_table import clean_accuracy, stored_outcomes
 from certmix.certification.publish import refuse_unfinished
-from certmix.certification.request import ROBUST, CertifyRequest, DeterministicRequest, Margin
+from certmix.certification.request import ROBUST, CertifyRequest, DeterministicRequest, Margin, Request
 from certmix.certification.request import Row as Asked
 from certmix.data import spread
 from certmix.errors import CertmixError, ParameterError, RunError
-from certmix.files import digest_of
+from certmix.files import digest_of, write_atomically
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.records import Answers, Records
 from certmix.runs.sources import Sources, absolute, load_data
+from certmix.sampling.schedule import looks
 from certmix.text import floor_digits
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
 from certmix.verification import plain
+from certmix.verification.check_proof import fails, proved
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.guarantee import Guarantee, ModelClaim, relative_claims
-from certmix.verification.plain import SLACK
+from certmix.verification.proof import INEQUALITIES, proof_of
 from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run, impossible, load, opened
 
 FIGURES = {
     "records": "predictions and sample numbers follow from the counts",
-    "radii": f"radii are at most the plain ones (slack {SLACK:g})",
-    "certified accuracy": "every cell follows from the plain radii",
-    "intervals": "Clopper-Pearson intervals over inputs, rounded outwards",
-    "mean radii": f"mean certified radii follow from the plain ones (slack {SLACK:g})",
+    "radii": "",
+    "certified accuracy": "every cell counts proved radii",
+    "intervals": "Clopper-Pearson intervals over inputs, proved at 1/40 on either side",
+    "mean radii": "mean certified radii are means of proved ones",
     "clean accuracy": "shares follow from the stored outputs of both models",
 }
 """Checks of what the product derives, and what is said where they hold."""
-# How far below the plain value the product's may lie, relative to sigma + radius.  The bounds give away up to
-# 1e-9 of log(1 / failure probability), which is more than 1e-6 of a radius only far below any printed digit.
-BELOW = 1e-6
 MARGIN_SLACK = 1e-4  # margins of stored logits, perhaps of float32, against propagation in float64
 
 
-class Row(NamedTuple):
-    """One row of the table: who is right (m,), radii by the plain formulas and the product, its figures."""
-
-    classifier: str
-    certificate: str
-    correct: NDArray[np.bool_]
-    plain: FloatArray
-    own: FloatArray
-    table: CertifiedAccuracy
-
-
 class Derived(NamedTuple):
-    """What the stored numbers of finished images (m,) give, twice: clean answers, radii, and figures.
+    """What the stored numbers of finished images (m,) give: clean answers, classes and radii, and figures.
 
-    ``clean`` are the product's shares; ``scale``, sigma or 1 / L, is what rounding of radii is measured by;
-    ``records`` says what is wrong with the product's view of the counts.
+    ``right`` says who answers right by the stored outputs, ``clean`` the product's shares; ``numbers`` is
+    what radii rest on, None of propagated ones; ``records`` is what is wrong with what the counts became.
     """
 
-    indices: IntArray
+    found: Outcomes
     right: dict[str, NDArray[np.bool_]]
-    rows: tuple[Row, ...]
-    scale: float
+    tables: tuple[CertifiedAccuracy, ...]
     clean: CleanAccuracy
+    numbers: Evaluation | FloatArray | None
     records: Faults
+
+    def certified(self, rows: Sequence[Asked]) -> Iterator[FloatArray]:
+        """Yield the radii (m,) of each row, 0 where the class is wrong."""
+        for row, radii in zip(rows, self.found.radii, strict=True):
+            yield np.where(self.found.answers(row.classifier)[0] == self.found.labels, radii.radius, 0.0)
 
 
 class NothingFollowsError(Exception):
-    """Nothing follows from the numbers of some image: which check says so, the image or None, and why."""
+    """Nothing follows from the numbers of some input: which check says so, the input or None, and why."""
 
 
 def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> Derived:
-    """Return what the numbers of finished images give; a sampled run has labels (m,) of its own."""
+    """Return what the numbers of finished inputs give; a sampled run has labels (m,) of its own."""
     request = run.request
     if isinstance(request, CertifyRequest):
         records = run.records.of_images(wanted)
         for row, fault in impossible(records, request, run.classes):
             index = int(records.indices[row])
             raise NothingFollowsError("counts", index, f"input {index}: {fault}")
-        while len(records):
-            derived = plain.derive(records, request)
-            waiting = next(iter(derived.values())).waiting
-            if not waiting.any():
-                return _sampled(run, request, records, derived)
-            records = records.take(np.flatnonzero(~waiting))
-    elif labels is not None:
+        return _sampled(run, request, records)
+    if labels is not None:
         known = run.proved_images
         ready = [index in known for index in wanted]
         if any(ready):
@@ -100,60 +90,53 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
     raise NothingFollowsError("inputs", None, "no input is finished yet")
 
 
-def _sampled(
-    run: Run, request: CertifyRequest, records: Records, behind: dict[float, plain.Derived]
-) -> Derived:
-    indices, labels = records.indices, records.labels
-    derived = next(iter(behind.values()))
-    right: dict[str, NDArray[np.bool_]] = {}
+def _sampled(run: Run, request: CertifyRequest, records: Records) -> Derived:
+    every = evaluate(records, run.standard, request, len(records))
+    found, records = every.outcomes, Records.of(every.records)
+    if not len(records):
+        raise NothingFollowsError("inputs", None, "no input is finished yet")
     faults: Faults = []
+    for gate, view in every.views.items():
+        shares = plain.shares_behind(records, gate)
+        chosen = np.where(shares.any(1), shares.argmax(1), -1)
+        for place in np.flatnonzero(chosen != view.selected).tolist():
+            told = f"its class is {view.selected[place]}, the selection samples say {chosen[place]}"
+            faults.append((int(found.indices[place]), f"input {found.indices[place]}: {told}"))
+        for place in plain.other_votes(records, gate) if gate else ():
+            index = int(found.indices[place])
+            faults.append((index, f"input {index}: votes behind gate {gate:g} are not those of its ballots"))
+    right: dict[str, NDArray[np.bool_]] = {}
     for row in reversed(request.rows()):
         if row.classifier != "robust" and row.classifier not in right:
-            right |= _right(run, indices, plain.shares_behind(records, row.gate), labels, row)
-    found = evaluate(records, run.standard, request, len(records))
-    if len(found.records) < len(records):
-        kept = {record.index for record in found.records}
-        lacking = [i for i in indices.tolist() if i not in kept]
-        raise NothingFollowsError("records", lacking[0], f"input {lacking[0]} has its samples, but no row")
-    sure, own = derived.established(), found.radii[0].status != Status.ABSTAIN
-    for place in np.flatnonzero(sure != own).tolist():
-        told = f"is {'' if own[place] else 'not '}established, its counts say otherwise"
-        faults.append((int(indices[place]), f"input {indices[place]} {told}"))
-    summary, abstained = found.summary, int(np.sum(~sure & (derived.samples > 0)))
-    drawn = "mean samples", summary.mean_samples, float(derived.samples.mean())
-    for what, said, value in (("abstained", summary.abstained, abstained), drawn):
-        if said is None or abs(said - value) > 1e-9 * max(1.0, value):
-            faults.append((None, f"{what} {said}, the counts give {value}"))
-    rows = [
-        Row(
-            row.classifier, row.certificate, behind[row.gate].selected == labels,
-            behind[row.gate].radii(row.certificate, request.sigma, row.alpha), radii.radius, table,
-        )
-        for row, radii, table in zip(request.rows(), found.radii, summary.rows, strict=True)
-    ]  # fmt: skip
-    return Derived(indices, right, tuple(rows), request.sigma, summary.clean_accuracy, faults)
+            shares = plain.shares_behind(records, row.gate)
+            right |= _right(run, found.indices, shares, found.labels, row)
+    stood = next(iter(every.views.values())).standing
+    ends = np.array([0, *looks(request.samples)], np.int64)
+    used = np.full(len(records), request.samples) if stood is None else ends[1 + stood.look]
+    said = every.summary.abstained, every.summary.mean_samples
+    seen = int(np.sum((found.radii[0].status == Status.ABSTAIN) & (used > 0))), float(used.mean())
+    if said != seen:
+        faults.append((None, f"abstained and mean samples {said}, the counts give {seen}"))
+    return Derived(found, right, every.summary.rows, every.summary.clean_accuracy, every, faults)
 
 
 def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: IntArray) -> Derived:
     logits = np.stack([run.cells[ROBUST][index] for index in indices.tolist()])
-    alone, mixed = request.rows()
-    right = _right(run, indices, _softmax(logits), labels, mixed, softmax=True)
-    expected = [
-        [_verified(run, request, index, z, alpha) for index, z in zip(indices.tolist(), logits, strict=True)]
-        if isinstance(request, Margin)
-        else [plain.constant_radius(z, alpha, *request.given, plain.slack_of(alpha)) for z in logits]
-        for alpha in request.weights()
-    ]
+    right = _right(run, indices, _softmax(logits), labels, request.rows()[1], softmax=True)
     cell = requests.standard_logits(str(run.standard_checksum)) if "standard" in right else None
     with closing(opened(run.folder)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
-    correct, rows = logits.argmax(1) == labels, []
-    for row, radii, own in zip((alone, mixed), expected, found.radii, strict=True):
-        table = table_row(row.classifier, own, correct, request.radii)
-        plainly = np.array(radii, np.float64)
-        rows.append(Row(row.classifier, request.certificate, correct, plainly, own.radius, table))
-    scale = 0.0 if isinstance(request, Margin) else 1 / request.given[0]
-    return Derived(indices, right, tuple(rows), scale, clean_accuracy(found), [])
+    tables, faults = tabulate(found, request.rows(), request.radii)[0], Faults()
+    if isinstance(request, Margin):
+        for radii, alpha in zip(found.radii, request.weights(), strict=True):
+            own = zip(indices.tolist(), logits, radii.radius.tolist(), strict=True)
+            for index, z, radius in own:
+                if (stored := _verified(run, request, index, z, alpha)) != radius:
+                    told = f"input {index}, alpha {alpha:g}: radius {radius!r}, {stored!r} was verified"
+                    raise NothingFollowsError("radii", index, told)
+    return Derived(
+        found, right, tables, clean_accuracy(found), None if isinstance(request, Margin) else logits, faults
+    )
 
 
 def _verified(run: Run, request: Margin, index: int, logits: FloatArray, alpha: float) -> float:
@@ -189,7 +172,7 @@ def _softmax(logits: FloatArray) -> FloatArray:
 def _right(
     run: Run, indices: IntArray, h: FloatArray, labels: IntArray, row: Asked, *, softmax: bool = False
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which images the classifiers of a row get right; only h is known without g's outputs."""
+    """Which inputs the classifiers of a row get right; only h is known without g's outputs."""
     right = {"robust": (h.argmax(1) == labels) & (h.max(1) > 0)} if row.classifier != "gated" else {}
     g = Answers.of(run.standard).rows(indices)
     if run.standard_checksum is not None and g is not None:
@@ -202,7 +185,7 @@ def _right(
 
 
 def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
-    """Which images there are of those asked for, and each kind of figure."""
+    """Which inputs there are of those asked for, and each kind of figure."""
     sampled = isinstance(run.request, CertifyRequest)
     names = [name for name in FIGURES if sampled or name != "records"]
     if data is None and not sampled:
@@ -224,66 +207,93 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
         if (told := getattr(found.clean, name)) != share:
             text = f"clean accuracy {name} is {told}, the outputs give {share}"
             every["clean accuracy"].append((None, text))
-    for row in found.rows:
+    rows = run.request.rows()
+    for row, table, radii in zip(rows, found.tables, found.certified(rows), strict=True):
         where = f"{row.classifier} {row.certificate}"
         share = float(found.right[row.classifier].mean()) if row.classifier in found.right else None
-        if sampled and row.table.clean_accuracy != share:
-            told = f"{where}: clean accuracy {row.table.clean_accuracy}, the outputs give {share}"
+        if sampled and table.clean_accuracy != share:
+            told = f"{where}: clean accuracy {table.clean_accuracy}, the outputs give {share}"
             every["clean accuracy"].append((None, told))
-        for place in np.flatnonzero(_apart(row.own, row.plain, found.scale)).tolist():
-            if fault_of := radius_fault(float(row.own[place]), float(row.plain[place]), found.scale):
-                index = int(found.indices[place])
-                every["radii"].append((index, f"input {index}, {where}: {fault_of}"))
-        counted = np.where(row.correct, row.plain, 0.0)
-        for check, text in figure_faults(row.table, counted, run.request.radii, found.scale):
+        for check, text in figure_faults(table, radii, run.request.radii):
             every[check].append((None, f"{where}: {text}"))
-    ready, many = len(found.indices), f"{len(wanted):,}"
+    proved, lacking = _prove(run, found)
+    every["radii"] += proved
+    ready, many = len(found.found.indices), f"{len(wanted):,}"
     there = judged("inputs", [], f"all {many} inputs that were asked for are there")
     if data is None:
         there = unchecked("inputs", "the data set cannot be loaded")
     elif ready < len(wanted):
         text = f"partial: {ready:,} of {many} inputs; finish or merge the run, all rows that are there"
         there = unchecked("inputs", f"{text} were derived")
-    return [there, *(judged(name, every[name], FIGURES[name]) for name in names)]
+    said = FIGURES | {"radii": _what_is_proved(run.request, found)}
+    checks = [judged(name, every[name], said[name]) for name in names]
+    return [
+        there,
+        *(unchecked("radii", lacking) if one.check == "radii" and lacking else one for one in checks),
+    ]
 
 
-def _apart(own: FloatArray, plainly: FloatArray, scale: float) -> NDArray[np.bool_]:
-    """Return of which images (m,) two radii differ, but for most rounding: those that may be faults."""
-    with np.errstate(invalid="ignore"):  # of two that are infinite
-        return ~(np.abs(own - plainly) <= 0.5 * SLACK * scale) & (own != plainly)
+def _prove(run: Run, found: Derived) -> tuple[Faults, str]:
+    """Return what could not be proved of the bounds and radii, and why nothing could, if so."""
+    if found.numbers is None:
+        return [], ""
+    try:
+        proof = proof_of(run.request, run.classes, found.found, found.tables, found.numbers)
+    except ParameterError as error:
+        return [], str(error)
+    return [(index, text if index is None else f"input {index}: {text}") for index, text in fails(proof)], ""
 
 
-def radius_fault(own: float, plainly: float, scale: float) -> str | None:
-    """Return what is wrong with a radius of the product, None if nothing is."""
-    if np.isinf(plainly) and np.isinf(own):
-        return None
-    if own > plainly + SLACK * (scale + plainly):
-        return f"radius {own:.9g} exceeds the derived {plainly:.9g}"
-    if own < plainly - BELOW * (scale + plainly):
-        return f"radius {own:.9g} lies below the derived {plainly:.9g}"
-    return None
+def write_proof(folder: Path, path: Path) -> CheckResult:
+    """Write the proof of a run's table, for `certmix.verification.check_proof` to check by itself.
+
+    ParameterError if it rests on something that this script does not know, or that is not proved so.
+    """
+    run, labels = load(folder), None
+    wanted = run.records.indices.tolist()
+    if not isinstance(run.request, CertifyRequest):
+        wanted = sorted(run.proved_images)
+        labels = np.array([run.cells[requests.LABEL][index][0] for index in wanted], np.int64)
+    try:
+        found = derive_figures(run, wanted, labels)
+    except NothingFollowsError as error:
+        raise RunError(f"{folder}: {error.args[-1]}: no proof of it can be written") from None
+    proof = proof_of(run.request, run.classes, found.found, found.tables, found.numbers)
+    if own := sorted(set(proof["inequalities"]) - set(INEQUALITIES)):
+        raise ParameterError(f"{', '.join(own)}: check_proof.py knows no inequality of it: leave --proof out")
+    write_atomically(path, json.dumps(proof, separators=(",", ":")).encode())
+    told = (
+        f"{path}: {len(proof['inputs']):,} inputs; check_proof.py checks it without certmix (docs/proof.md)"
+    )
+    return CheckResult("proof file", Outcome.HOLDS, told)
+
+
+def _what_is_proved(request: Request, found: Derived) -> str:
+    if found.numbers is None:
+        return "radii are those that were verified by bound propagation, and no larger"
+    of = (
+        "bounds and radii are" if isinstance(request, CertifyRequest) else "radii from the given constant are"
+    )
+    return f"all {of} proved by ball arithmetic (docs/proof.md)"
 
 
 def figure_faults(
-    row: CertifiedAccuracy, radii: FloatArray, columns: Sequence[float], scale: float
+    row: CertifiedAccuracy, radii: FloatArray, columns: Sequence[float]
 ) -> Iterator[tuple[str, str]]:
-    """Compare one row with the radii (m,) of its images, 0 where the class is wrong."""
-    images, slack = len(radii), SLACK * (scale + radii)
-    for column, share, ends in zip(columns, row.certified_accuracy, row.interval, strict=True):
-        most = int(np.sum((radii + slack >= column) & (radii > 0)))
-        least = int(np.sum((radii - BELOW * (scale + radii) >= column) & (radii > 0)))
-        hits = round(share * images)
-        if abs(share - hits / images) > SLACK or not least <= hits <= most:
-            yield "certified accuracy", f"{share} at radius {column:g}, the numbers give {most / images}"
+    """Compare one row with the radii (m,) of its inputs, 0 where the class is wrong."""
+    images, tail = len(radii), Fraction(1, 40)
+    for column, share, (low, high) in zip(columns, row.certified_accuracy, row.interval, strict=True):
+        hits = int(np.sum((radii >= column) & (radii > 0)))
+        if share != hits / images:
+            yield "certified accuracy", f"{share} at radius {column:g}, the radii give {hits / images}"
             continue
-        low, high = plain.interval(hits, images)
-        if not (low - BELOW <= ends[0] <= low + SLACK and high - SLACK <= ends[1] <= high + BELOW):
-            yield "intervals", f"[{ends[0]}, {ends[1]}] at radius {column:g} instead of [{low}, {high}]"
-    mean = float(radii.mean())
-    if np.isfinite(mean):
-        fault = radius_fault(row.mean_certified_radius, mean, scale)
-        if fault or np.isnan(row.mean_certified_radius):
-            yield "mean radii", f"mean {fault or 'radius is missing'}"
+        for votes, end, at in ((hits, low, Fraction(low)), (images - hits, high, 1 - Fraction(high))):
+            seen = json.dumps({"samples": images, "votes": votes})
+            if at and not proved("clopper-pearson", seen, tail, at):
+                yield "intervals", f"{end} is no end at radius {column:g}, of {hits} in {images} inputs"
+    mean, finite = row.mean_certified_radius, bool(np.isfinite(radii).all())
+    if np.isnan(mean) or (finite and Fraction(mean) * images > sum(map(Fraction, radii.tolist()))):
+        yield "mean radii", f"{mean} is more than the mean of the radii"
 
 
 CONFIDENCE = 0.95  # of each lower bound, over images, taken alone
@@ -304,25 +314,23 @@ class Figures(NamedTuple):
 
 
 def figures_of(run: Run, wanted: Sequence[int], labels: IntArray) -> Figures:
-    """Return the figures of a run's images, each radius the smaller of the run's own and the plain one."""
+    """Return the figures of a run's inputs."""
     try:
         found = derive_figures(run, wanted, labels)
     except NothingFollowsError as error:
         why = error.args[-1]
         raise RunError(f"{run.folder}: {why}: restore the run, or run certmix certify again") from None
-    if len(found.indices) < len(wanted):
+    if len(found.found.indices) < len(wanted):
         raise RunError(f"{run.folder} lacks samples of some inputs: sample them, or take fewer inputs")
-    radii = {  # the first row of each classifier stands
-        row.classifier: np.where(row.correct, np.minimum(row.own, row.plain), 0.0)
-        for row in reversed(found.rows)
-    }
     request = run.request
+    rows = list(zip(request.rows(), found.certified(request.rows()), strict=True))
+    radii = {row.classifier: own for row, own in reversed(rows)}  # the first row of each classifier stands
     if isinstance(request, CertifyRequest):
         largest = {name: most for name, _, most in reversed(ceilings(request, run.classes))}
     else:  # of a given constant they have no largest value: the last column stands for it
         most = request.max_radius if request.certificate == "margin" else request.radii[-1]
         largest = dict.fromkeys(radii, most)
-    return Figures(found.indices, found.right, radii, largest)
+    return Figures(found.found.indices, found.right, radii, largest)
 
 
 class Judgement(NamedTuple):
@@ -347,7 +355,7 @@ class Judgement(NamedTuple):
 
 
 def figure(requirement: Requirement, figures: Figures) -> tuple[float, float] | None:
-    """Return a requirement's value and its lower bound over images, taken as independent; None if unknown."""
+    """Return a requirement's value and its lower bound over inputs, taken as independent; None if unknown."""
     source: Mapping[str, Any] = figures.right if requirement.quantity == "clean_accuracy" else figures.radii
     found = source.get(requirement.classifier)
     if found is None or not len(found):
@@ -403,7 +411,7 @@ def _at_most(x: float, threshold: float) -> str:
 
 
 def most_that_can_be_shown(images: int) -> float:
-    """Return the lower bound of a share when all images are right: no requirement above it can hold."""
+    """Return the lower bound of a share when all inputs are right: no requirement above it can hold."""
     return float(clopper_pearson.lower_bound(images, images, _MISSED))
 
 

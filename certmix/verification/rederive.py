@@ -1,11 +1,11 @@
-"""Deriving again what a run says: from its request, its numbers and its data, by a second implementation."""
+"""Checking what a run says against its request, its numbers, its data and its models."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,21 @@ from certmix.sampling import resolve_device
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
+from certmix.sampling.schedule import look, looks, share
 from certmix.tables.curves import plots_of
 from certmix.types import Dataset
-from certmix.verification import plain
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.judge import check_figures
-from certmix.verification.plain import SLACK
 from certmix.verification.stored import ROLES, Reloaded, Run, impossible, is_whole, load, opened, reload
 
 MODEL_CHECKS = tuple(f"{role} model {what}" for role in ROLES for what in ("checksum", "logits"))
 """Checks that fail where a model is not the one that a run was made with."""
 TABLE, PUBLISHED = "certified-accuracy.json", "published files"
 """A run's table, and the check of all that lies in the folder beside the numbers."""
+
+
+ROUNDING = 1e-9
+"""How far the probabilities of a standard model may be from adding up to 1: nothing certified rests on it."""
 
 
 def rederive(
@@ -255,7 +258,7 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
         twice: Faults = [(some, f"input {some}: selection and estimation share noise")] * shared
         answers = Answers.of(run.standard)
         table = answers.vectors if len(answers) else np.zeros((0, run.classes))
-        good = (table >= 0).all(1) & (np.abs(table.sum(1) - 1) <= SLACK)
+        good = (table >= 0).all(1) & (np.abs(table.sum(1) - 1) <= ROUNDING)
         odd: Faults = [
             (index, f"input {index}: outputs of the standard model are not probabilities")
             for index in answers.indices[~good].tolist()
@@ -284,7 +287,7 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
     eps = noise_error(request.sigma, coordinates) if is_whole(coordinates) else 0.0
     grid, averaged = Grid.of(request.sigma), BOUNDS[request.bound].averaged
     fixed = int(run.meta.get("fixed_samples", 0))
-    first = ", ".join(str(plain.look(k)) for k in range(3))
+    first = ", ".join(str(look(k)) for k in range(3))
     good = {
         "labels": f"{many} labels are those of the data set",
         "input checksums": f"{many} inputs are those that were sampled",
@@ -335,7 +338,7 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
 def _off_schedule(records: Records, fixed: int) -> Iterator[tuple[int, str]]:
     """Yield (row, what is wrong) of images that were looked at elsewhere than at the schedule's looks, to the
     last of theirs, and at the fixed size; or not at one of them."""
-    due = plain.looks(max(records.votes, default=0))
+    due = looks(max(records.votes, default=0))
     extra, lacking = (np.zeros(len(records), np.int64) for _ in range(2))
     for n in sorted({*due, *records.votes}, reverse=True):
         has = having(records.votes, n, len(records))
@@ -397,9 +400,9 @@ def _check_budget(run: Run, request: CertifyRequest) -> CheckResult:
     spent = sum(value for name, value in parts.items() if name != "rest" or run.classes > 2)
     if spent > delta * (1 + 1e-12):
         faults.append((None, f"the parts add up to {spent}, more than {delta}"))
-    shares = math.fsum(plain.share(k) for k in range(len(plain.looks(10**9))))
+    shares = sum(Fraction(share(k)) for k in range(len(looks(10**9))))
     if schedule and not bound.time_uniform and shares > 1:
-        faults.append((None, f"the looks' shares add up to {shares}"))
+        faults.append((None, f"the looks' shares add up to {float(shares)}"))
     written = " + ".join(f"{value:g} ({name})" for name, value in parts.items())
-    over = f", looks to 10^9 samples spend {shares:.6f} of it" if schedule else ""
+    over = f", looks to 10^9 samples spend {float(shares):.6f} of it" if schedule else ""
     return judged(check, faults, f"{delta:g} = {written}{over}")

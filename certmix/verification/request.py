@@ -39,6 +39,14 @@ class VerifyRequest(Settings, frozen=True):
     error_rate: Annotated[
         Share, Option("Probability, at most, that sampling again rejects an honest run.", example="0.001")
     ] = 0.001
+    proof: Annotated[
+        str | None,
+        Option(
+            "Write the counts, bounds and inequalities behind the table, for check_proof.py to check without "
+            "certmix.",
+            metavar="FILE",
+        ),
+    ] = None
     fresh: Annotated[bool, Option("Guarantees: delete the run in --runs and sample anew.")] = False
     batch_size: Annotated[Count | None, Option("Inputs in one forward pass.", shown="automatic")] = None
     device: str = "auto"

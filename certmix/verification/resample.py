@@ -17,19 +17,20 @@ from torch import Tensor, nn
 
 from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE
 from certmix.calling import call_model
+from certmix.certification.evaluate import evaluate
 from certmix.certification.proved_table import stored_outcomes
 from certmix.certification.request import CertifyRequest, DeterministicRequest, Margin
 from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
+from certmix.radii import margin_slack_of
+from certmix.radii.constant import constant_radius
 from certmix.runs import ImageRecord
-from certmix.runs.records import Records
 from certmix.sampling import Sampler, looks, resolve_device
 from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.devices import full_float32
 from certmix.sampling.packing import Draw, Part
 from certmix.sampling.rows import ballots_of
 from certmix.types import Dataset, FloatArray, IntArray
-from certmix.verification import plain
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.request import VerifyRequest
 from certmix.verification.stored import Run, impossible, is_whole, load, opened, reload
@@ -138,8 +139,10 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
     for done, (alpha, radii) in enumerate(zip(request.weights(), found.radii, strict=True), 1):
         claimed, told = np.flatnonzero(radii.radius > 0), []
         if not isinstance(request, Margin):
-            for at, (radius, z) in enumerate(zip(radii.radius.tolist(), logits, strict=True)):
-                expected = plain.constant_radius(z, alpha, *request.given, plain.slack_of(alpha))
+            fresh = constant_radius(logits, alpha, *request.given, margin_slack=margin_slack_of(alpha))[0]
+            for at, (radius, expected, z) in enumerate(
+                zip(radii.radius.tolist(), fresh.tolist(), logits, strict=True)
+            ):
                 rounding = 4 * CLOSE_LOGITS * (1 + float(np.abs(z).max())) / request.lipschitz_constant
                 if abs(radius - expected) > rounding:
                     told.append((at, f"radius {radius!r}, fresh logits give {expected!r}"))
@@ -149,7 +152,7 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
                 radii.radius[claimed], method=request.bound_method, input_range=again.dataset.input_range,
                 chunk=10,
             )  # fmt: skip
-            mu = (1 - alpha) / alpha + plain.slack_of(alpha)
+            mu = (1 - alpha) / alpha + margin_slack_of(alpha)
             for at, margin in zip(claimed.tolist(), margins.tolist(), strict=True):
                 if not (margin > 0 and margin >= mu * (1 - 1e-9)):
                     text = f"radius {radii.radius[at].item()!r} is not verified"
@@ -171,16 +174,17 @@ def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[
     """
     if not records:
         return {}
-    derived, columns = plain.derive(records, request), np.array([0.0, *request.radii])
-    labels, distance = Records.of(records).labels, np.full(len(records), request.sigma)
-    for row in request.rows():
-        behind = derived[row.gate]
-        found = behind.radii(row.certificate, request.sigma, row.alpha)
-        radii = np.where(behind.selected == labels, found, 0.0)[:, None]
+    found, columns = (
+        evaluate(records, {}, request, len(records), every_look=True).outcomes,
+        [0.0, *request.radii],
+    )
+    distance = np.full(len(found.indices), request.sigma)
+    for row, certified in zip(request.rows(), found.radii, strict=True):
+        radii = np.where(found.answers(row.classifier)[0] == found.labels, certified.radius, 0.0)[:, None]
         above = np.where((radii > 0) & (radii >= columns), radii - columns, request.sigma)
         distance = np.minimum(distance, above.min(1))
     weights = 1 / (distance / request.sigma + 0.25)
-    return dict(zip(Records.of(records).indices.tolist(), weights.tolist(), strict=True))
+    return dict(zip(found.indices.tolist(), weights.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -253,9 +257,15 @@ def choose_pieces(
 
     pieces: list[Piece] = []
     samples, budget = again.asked.samples, again.asked.images * again.asked.samples
+    soft = request.scores == "soft"
     for number, record in enumerate(records):
         rng = np.random.default_rng([again.new_seed, record.index])
-        ends = [0, *sorted(n for n in plain.evidence(record, request) if n > 0 and n in record.estimation)]
+        ends = [
+            0,
+            *sorted(
+                n for n in (record.scores if soft else record.estimation) if n > 0 and n in record.estimation
+            ),
+        ]
         kept = [("selection", 0, request.selection_samples)]
         kept += [("estimation", a, b) for a, b in pairwise(ends)]
         lengths = np.array([b - a for _, a, b in kept], float)

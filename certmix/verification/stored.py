@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from certmix.bounds.statistics import ScoreStatistics
+from certmix.bounds.statistics import BINS, SCALE, ScoreStatistics
 from certmix.certification import request as requests
 from certmix.certification.request import CertifyRequest, DeterministicRequest
 from certmix.errors import CertmixError, RunError
@@ -22,10 +22,9 @@ from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.records import Look, Records, having, pieces, places_of
 from certmix.runs.settings import settings
-from certmix.runs.sources import Sources, load_data, with_classes
+from certmix.runs.sources import Sources, load_data
 from certmix.sampling.ballots import LEVELS
 from certmix.types import Dataset, FloatArray, IntArray
-from certmix.verification.plain import STEPS
 
 ROLES = ("robust", "standard")
 
@@ -124,7 +123,7 @@ def is_whole(value: Any) -> bool:
 def impossible(records: Records, request: CertifyRequest, classes: int) -> list[tuple[int, str]]:
     """Return (row, in what way its counts cannot be): they add up, and grow from look to look."""
     found, soft = list[tuple[int, str]](), request.scores == "soft"
-    unit = STEPS if soft else 1
+    unit = SCALE if soft else 1
     # Every soft score is rounded by a step at most, and a row adds up to 1 within 2^-20.
     rounding = request.selection_samples * (classes + 1) if soft else 0
     labels, selection = records.labels, records.selection
@@ -216,17 +215,17 @@ def _scores_faults(record: ImageRecord) -> Iterator[str]:
 
 def _consistent(found: ScoreStatistics) -> bool:
     """Whether sums, squares and bins can be of one set of scores in [0, 1]."""
-    n, width = found.samples, STEPS // 64
+    n, width = found.samples, SCALE // BINS
     followed = [found.selected, *found.rivals]
-    totals = (found.bin_counts * (width * np.arange(64)) + found.bin_excess).sum(1)
+    totals = (found.bin_counts * (width * np.arange(BINS)) + found.bin_excess).sum(1)
     pairs = zip(found.totals.tolist(), found.squares.tolist(), strict=True)
     return bool(
-        all(0 <= t <= n * STEPS and t * t <= n * s and s <= t * STEPS for t, s in pairs)
+        all(0 <= t <= n * SCALE and t * t <= n * s and s <= t * SCALE for t, s in pairs)
         and min(found.bin_counts.min(), found.bin_excess.min()) >= 0
         and np.all(found.bin_counts.sum(1) == n)
         and np.all(found.bin_excess <= found.bin_counts * width)
         and np.all(totals == found.totals[followed])
-        and abs(int(found.totals.sum()) - n * STEPS) <= n * (len(found.totals) + 1)
+        and abs(int(found.totals.sum()) - n * SCALE) <= n * (len(found.totals) + 1)
     )
 
 
@@ -269,20 +268,19 @@ def reload(
             continue
         if role not in given and description["models"].get(role) is None:
             continue
-        how, spec = sources.how(role), getattr(sources, role)
+        how: dict[str, Any] = {part: getattr(sources, f"{role}_{part}") for part in ("normalize", "files")}
         try:
             if role in given:
-                del how["weights"]
                 loaded[role] = wrap_model(given[role], device=device, **how)
                 continue
+            spec, weights = getattr(sources, role), getattr(sources, f"{role}_weights")
             if spec is None:  # the shipped one, which the run chose itself
                 spec = description["models"][role].get("spec")
             loaded[role] = load_model(
-                str(spec), device=device, classes=len(description["data"]["class_names"]),
-                named_by=sources.origin, run_code=run_code, **how,
+                str(spec), weights=None if weights is None else Path(weights), device=device,
+                classes=len(description["data"]["class_names"]), named_by=sources.origin, run_code=run_code,
+                **how,
             )  # fmt: skip
         except CertmixError as error:
             problems[role] = str(error)
-    if dataset is not None:  # as the models that it was certified with tell them apart
-        dataset = with_classes(dataset, len(description["data"]["class_names"]))
     return Reloaded(dataset, loaded, problems)

@@ -29,7 +29,7 @@ from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute
 from certmix.sampling import resolve_device
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
-from certmix.verification.judge import CONFIDENCE, Judgement, figures_of, judge
+from certmix.verification.judge import CONFIDENCE, Judgement, figures_of, judge, write_proof
 from certmix.verification.rederive import (
     MODEL_CHECKS,
     PUBLISHED,
@@ -347,9 +347,21 @@ def verify(
         told = None if worst(checks) is Outcome.FAILS or is_finished(run) else unfinished(run)
         if told is None:
             checks += [] if _changed(checks) else resample(run, request, progress=again)
+            checks += _proof(run, request, checks)
         else:  # no check but this one of a run that contradicts nothing
             checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
         return Verification(str(run), "run", run, None, tuple(checks))
+
+
+def _proof(run: Path, request: VerifyRequest, checks: Iterable[CheckResult]) -> list[CheckResult]:
+    """Write the proof file that was asked for, unless a check fails: none is left of an earlier time."""
+    if request.proof is None:
+        return []
+    path = Path(request.proof)
+    path.unlink(missing_ok=True)
+    if worst(checks) is Outcome.FAILS:
+        return [CheckResult("proof file", Outcome.UNCHECKED, f"{path} is not written: a check fails")]
+    return [write_proof(run, path)]
 
 
 def unchecked(target: str | Path, reason: str) -> Verification:
@@ -403,6 +415,7 @@ def verify_guarantee(
     checks += [] if _changed(checks) else resample(planned.folder, request, progress=again)
     if worst(checks) is Outcome.FAILS:
         return _result(guarantee, planned.folder, checks, sampling=sampling)
+    checks += _proof(planned.folder, request, checks)
     dataset = loaded.dataset
     labels = np.asarray(dataset.labels)[spread(len(dataset), guarantee.asked.images)]
     found = figures_of(load(planned.folder), planned.indices, labels)

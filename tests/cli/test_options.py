@@ -22,7 +22,7 @@ import pytest
 from certmix_cli.main import COMMANDS, cli
 from PIL import Image
 
-STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_outputs", "standard_files"}
+STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_files"}
 OF_MIX = STANDARD | {"standard_temperature"}
 PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
 RAY = {"gpus_per_worker", "ray_address"}
@@ -45,8 +45,7 @@ UNCERTIFIED = {
 }  # fmt: skip
 NOT_OF_LOGITS = CERTIFIED | STANDARD | {
     "norm", "eps", "steps", "restarts", "images", "seed", "device", "precision", "batch_size", "data", "split",
-    "input_range", "resize", "crop", "label_column", "robust", "robust_weights", "robust_normalize",
-    "robust_outputs", "robust_files", "output",
+    "input_range", "resize", "crop", "label_column", "robust", "robust_weights", "robust_normalize", "robust_files", "output",
     "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights", "run_code",
 }  # fmt: skip
 RECIPES = {
@@ -164,7 +163,7 @@ VALUES = {
     "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7", "classifier": "other.py:c",
     "clean_accuracy_floor": "0.4", "compiled": "off", "conditional": "", "consistency": "1",
     "constant_of": "probabilities", "copies": "5", "copy_weights": "", "crop": "7", "data": "other.npz",
-    "denoiser": "other.py:d", "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "error_rate": "0.05",
+    "denoiser": "other.py:d", "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "proof": "proof.json", "error_rate": "0.05",
     "evaluation": "folders", "failure_probability": "0.01", "finding": "finding.json", "force": "",
     "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "gate": "0.6", "clean_accuracy": "0.8", "lose": "3",
     "standard_temperature": "0", "score_temperature": "2", "tuned": "0.6,0,0.62", "goal": "fixed",
@@ -176,12 +175,12 @@ VALUES = {
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",
     "r_d": "0.5", "r_d_sweep": "0.5", "radii": "0,0.1", "ratio": "yang", "ray_address": "auto",
     "relative_precision": "0.2", "reports": "json=report.json", "resize": "9", "restarts": "3",
-    "rival": "second", "robust": "other.py:h", "robust_files": "h.json", "robust_normalize": "0.5/0.2", "robust_outputs": "probabilities",
+    "rival": "second", "robust": "other.py:h", "robust_files": "h.json", "robust_normalize": "0.5/0.2",
     "robust_weights": "h.pt", "rows": "5", "run_code": "", "runs": "elsewhere", "samples": "500", "save": "points.npz",
     "scenario": "cifar10", "scores": "soft", "seed": "5", "selection_samples": "50", "shard": "1/2",
     "sharpen_alpha": "0.9", "sigma": "1", "sigmas": "0.01", "slack": "0.1", "split": "test",
     "standard": "other.py:g", "standard_accuracy": "0.5", "standard_files": "g.json",
-    "standard_normalize": "0.5/0.2", "standard_outputs": "probabilities", "standard_weights": "g.pt", "steps": "3", "sweep_images": "4",
+    "standard_normalize": "0.5/0.2", "standard_weights": "g.pt", "steps": "3", "sweep_images": "4",
     "targets": "3", "throughput": "77", "title": "Mine", "trusts": "all", "weights": "0.5",
     "workers": "2",
 }  # fmt: skip

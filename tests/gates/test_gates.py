@@ -21,7 +21,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom, multinomial
 
 from certmix.bounds import bound_counts
-from certmix.certification.evaluate import bound_records
+from certmix.certification.evaluate import bound_records, evaluate
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stored import recertify
 from certmix.certification.trade_off import read_mixable
@@ -32,6 +32,8 @@ from certmix.runs.records import ImageRecord, Records
 from certmix.sampling.ballots import LEVELS, Ballots, Behind, Cast, level_of
 from certmix.sampling.rows import ballots_of
 from certmix.verification import plain
+from certmix.verification.check_proof import fails
+from certmix.verification.proof import proof_of
 
 STEEP, SIGMA = 3.0, 0.5
 GATES = [k / LEVELS for k in range(LEVELS)]
@@ -62,7 +64,7 @@ def test_votes_behind_a_gate_are_those_that_are_sure_enough(codes, gate):
     assert votes[:classes].tolist() == expected
     assert votes.sum() == len(codes) and len(votes) == classes + (gate > 0)
     assert Ballots.from_vector(ballots.as_vector(), classes).votes(classes, gate).tolist() == votes.tolist()
-    assert plain.votes_behind(ballots.codes, ballots.counts, classes, gate)[:classes].tolist() == expected
+    assert plain.votes_behind(Cast.of([ballots]), classes, gate)[0, :classes].tolist() == expected
     looser = [ballots.votes(classes, one)[:classes] for one in GATES if one <= gate]
     assert all(np.all(more >= votes[:classes]) for more in looser), "a higher gate lets no more votes through"
 
@@ -166,7 +168,7 @@ def test_gate_zero_is_plain_votes(run):
 
 
 def test_every_command_counts_the_same_votes(run):
-    """Table, trade-off and the second implementation, at a gate that nobody asked the run for."""
+    """Table, trade-off and the proof, at a gate that nobody asked the run for."""
     gate, alpha = 0.9, 0.7
     row = next(
         row for row in recertify(run, gate=gate, alpha=alpha, radii=(0.0, 0.1)).rows
@@ -177,17 +179,10 @@ def test_every_command_counts_the_same_votes(run):
     assert mix.clean_accuracy == row.clean_accuracy
     request = CertifyRequest(0.25, alpha, samples=1000, gate=gate)
     held = list(records(run, ballots=True).values())
-    seen = bound_records(held, request, every_look=True).first
-    again = plain.derive(held, request)[gate]
-    done = (
-        ~again.waiting
-        & (again.samples > 0)
-        & (again.samples == bound_records(held, request, every_look=True).samples)
-    )
-    assert done.any()
-    np.testing.assert_allclose(again.p[done], seen.bounds.p_lower[done], atol=1e-9)
-    np.testing.assert_allclose(again.q[done], seen.bounds.q_upper[done], atol=1e-9)
-    assert again.selected.tolist() == seen.selected.tolist()
+    every = evaluate(held, {}, request, len(held))
+    assert len(every.records)
+    assert list(plain.other_votes(Records.of(held), gate)) == []
+    assert list(fails(proof_of(request, 2, every.outcomes, every.summary.rows, every))) == []
 
 
 def test_an_image_of_which_all_selection_samples_abstain_has_no_class():

@@ -111,7 +111,7 @@ def test_the_digest_in_the_folders_name(run, tmp_path):
 
 def test_what_is_not_there_is_unchecked(runs, named, tmp_path):
     shard = certified(tmp_path / "run", named, images=4, samples=100, goal="fixed", shard="1/2")
-    assert about(shard, "images").message.startswith("partial: 2 of 4 inputs")
+    assert about(shard, "inputs").message.startswith("partial: 2 of 4 inputs")
     dropped = [copied(runs[kind], tmp_path / kind) for kind in ("fixed", "lipschitz")]
     for run in dropped:
         sql(run, "DELETE FROM cells WHERE idx = 0 AND cell NOT GLOB 'standard *'")

@@ -12,14 +12,15 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from forged import edit_json, edit_record, records, sources, sql
+from forged import copied, edit_json, edit_record, records, sources, sql
 
 import certmix
 from certmix.certification.request import DeterministicRequest
-from certmix.errors import CertmixError, ModelError
+from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.models.spec import load_model, wrap_model
 from certmix.runs.settings import settings as settings_from
 from certmix.sampling.sampler import Sampler
+from certmix.verification.check_proof import fails
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee import guarantee_text, parse_guarantee, read_guarantee
 from certmix.verification.judge import propose
@@ -514,3 +515,24 @@ def test_a_module_handed_over_is_compared_and_not_vouched_for(folder):
         checks = {one.check: str(one.outcome) for one in rederive(folder / "run", models={"robust": model})}
         assert checks["robust model checksum"] == ("unchecked" if logits == "holds" else "fails")
         assert checks["robust model logits"] == logits
+
+
+@pytest.mark.parametrize("kind", ["sequential", "fixed", "lipschitz"])
+def test_a_proof_file_is_checked_without_certmix(runs, tmp_path, kind):
+    path = tmp_path / "proof.json"
+    path.write_text("of an earlier time")
+    found = verify(runs[kind], VerifyRequest(images=0, proof=str(path), run_code=True))
+    told = {check.check: check for check in found.checks}
+    assert told["proof file"].outcome is Outcome.HOLDS
+    proof = json.loads(path.read_text())
+    assert list(fails(proof)) == [] and len(proof["inputs"]) > 3
+
+
+def test_no_proof_is_written_of_what_fails_or_has_none(runs, tmp_path):
+    path, bad = tmp_path / "proof.json", copied(runs["sequential"], tmp_path / "run")
+    path.write_text("of an earlier time")
+    edit_json(bad / "run.json", lambda described: described["request"].update(sigma=0.5))
+    found = verify(bad, VerifyRequest(images=0, proof=str(path), run_code=True))
+    assert found.exit_code == 1 and not path.exists()
+    with pytest.raises(ParameterError, match="bound propagation"):
+        verify(runs["margin"], VerifyRequest(images=0, proof=str(path), run_code=True))

@@ -1,0 +1,150 @@
+"""Check what `certmix verify RUN --proof FILE` wrote: ``python check_proof.py FILE``; see docs/proof.md."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import cache, partial, reduce
+from itertools import pairwise
+from typing import Any
+
+from flint import arb, ctx, fmpq
+
+SCALE, BINS = 65536, 64  # steps of a soft score, and bins; the scores of a sample add up to 1 within 2^-20
+EVERY_LOOK = "beta-binomial", "betting"  # bounds that hold at all numbers of samples at once
+
+
+@cache
+def proved(formula: str, seen: str, *numbers: Fraction) -> bool:
+    """Whether a formula of exact numbers is certainly above 0; False also where 4096 bits leave it open."""
+    for bits in (64, 128, 256, 512, 1024, 2048, 4096):
+        with ctx.workprec(bits):
+            exact = [arb(fmpq(*x.as_integer_ratio())) for x in numbers]
+            if (value := FORMULAS[formula](json.loads(seen), *exact)) > 0 or value <= 0:
+                return bool(value > 0)
+    return False
+
+
+def mean(e: Any) -> arb:
+    return arb(fmpq(e["total"], e["samples"] * e.get("scale", SCALE)))
+
+
+def binomial(e: Any, delta: arb, m: arb) -> arb:
+    n, k = e["samples"], e["votes"]
+    choose = (arb(n + 1).lgamma() - arb(k + 1).lgamma() - arb(n - k + 1).lgamma()).exp()
+    total = term = choose * m**k * (1 - m) ** (n - k)
+    for j in range(k, n):
+        step = m / (1 - m) * (n - j) / (j + 1)  # it falls: what is left lies below a geometric series
+        if j % 16 == 0 and step < 0.99 and term * 2.0**50 < total * (1 - step):
+            return delta - total - arb(0).union(term * step / (1 - step))
+        term *= step
+        total += term
+    return delta - total
+
+
+def martingale(e: Any, delta: arb, m: arb) -> arb:
+    n, k, half = e["samples"], e["votes"], arb(0.5)
+    evidence = (half + k).lgamma() + (half + n - k).lgamma() - arb(n + 1).lgamma() - arb.pi().log()
+    return (evidence - k * m.log() - (n - k) * (1 - m).log() + delta.log()).min(k - n * m)
+
+
+def entropy(e: Any, delta: arb, m: arb) -> arb:
+    a, n, all_ones = mean(e), e["samples"], e["total"] == e["samples"] * e.get("scale", SCALE)
+    kl = a * (a / m).log() + (0 if all_ones else (1 - a) * ((1 - a) / (1 - m)).log())
+    return (n * kl + delta.log()).min(a - m)
+
+
+def bernstein(e: Any, delta: arb, m: arb) -> arb:
+    n, log = e["samples"], (2 / delta).log()
+    variance = arb(fmpq(n * e["square"] - e["total"] ** 2, n * (n - 1) * SCALE**2))
+    return mean(e) - (2 * variance * log / n).sqrt() - 7 * log / (3 * (n - 1)) - m
+
+
+def betting(e: Any, delta: arb, m: arb) -> arb:
+    n, total, capital = e["samples"], arb(fmpq(e["total"], SCALE)), arb(0)
+    second = arb(fmpq(e["square"], SCALE**2)) - 2 * m * total + n * m * m
+    for j, weight in enumerate(e["weights"]):
+        bet = (arb(2) ** (2 - arb(j) / 2)).min(arb(0.99) / m)
+        log = bet * (total - n * m) + ((1 - bet * m).log() + bet * m) * second / (m * m)
+        if e["bins"]:
+            ends = [(1 + bet * (arb(fmpq(i, BINS)) - m)).log() for i in range(BINS + 1)]
+            chords = zip(*e["bins"], pairwise(ends), strict=True)
+            log = log.max(sum(c * low + (high - low) * fmpq(x * BINS, SCALE) for c, x, (low, high) in chords))
+        capital += weight * log.exp()
+    return ((capital / sum(map(arb, e["weights"]))).log() + delta.log()).min(mean(e) - m)
+
+
+def moved(p: arb, t: arb) -> arb:  # Phi(Phi^-1(p) + t)
+    return ((2 * p).erfcinv() - t / arb(2).sqrt()).erfc() / 2 if p > 0 else arb(0)
+
+
+def layers(groups: list[int], mu: arb, t: arb, *means: arb) -> arb:
+    ends = [sum(groups[:k]) for k in range(len(groups) + 1)]
+    each = [[moved(p, t if a else -t) for p in means[a:b]] for a, b in pairwise(ends)]
+    own, *rivals = [sum(one, arb(0)) / len(one) for one in each]
+    return own - reduce(arb.max, rivals).min(1 - own + arb(2) ** -20) - mu
+
+
+def constant(of: str, _: Any, mu: arb, t: arb, *z: arb) -> arb:
+    odds = [(x - z[0]).exp() for x in z[1:]]
+    most, every = reduce(arb.max, odds), sum(odds)
+    if of == "probabilities":
+        return (1 - most) / (1 + every) - mu - 2 * t
+    return ((1 - mu) / (most + mu * every)).log() - (arb(2).sqrt() if of == "logits" else 2) * t
+
+
+FORMULAS: dict[str, Callable[..., arb]] = {
+    # Above 0: m lies below the mean of what was seen, e, but for the failure probability delta.
+    "clopper-pearson": binomial, "clopper-pearson-two-sided": binomial, "beta-binomial": martingale,
+    "betting": betting, "betting-fixed": betting, "bernstein": bernstein, "relative-entropy": entropy,
+    "layers": entropy, "hoeffding": lambda e, d, m: mean(e) - (-d.log() / (2 * e["samples"])).sqrt() - m,
+    # Above 0: at distance sigma t, and nearer, the margin exceeds mu.
+    "exact": lambda _, mu, t, p, q: moved(p, -t) - moved(q, t) - mu,
+    "smoothing": lambda _, mu, t, p, q: moved(p / (1 + mu), -2 * t) - (q + mu) / (1 + mu),
+    "lipschitz": lambda _, mu, t, p, q: p - q - mu - t * (2 / arb.pi()).sqrt(),
+    "lipschitz-paper": lambda _, mu, t, p, q: p - q - mu - t * (8 / arb.pi()).sqrt(),
+    "exact, layers": layers,
+    **{f"constant of {of}": partial(constant, of) for of in ("logits", "each-logit", "probabilities")},
+}  # fmt: skip
+
+
+def fails(proof: Any) -> Iterator[tuple[int | None, str]]:
+    kept = json.dumps({name: part for name, part in proof.items() if name != "digest"}, sort_keys=True)
+    budget, sigma = Fraction(proof["failure_probability"]), Fraction(proof["sigma"])
+    shares = {samples: Fraction(share) for samples, share in proof["shares"].items()}
+    if hashlib.sha256(kept.encode()).hexdigest() != proof["digest"] or sum(shares.values()) > 1:
+        yield None, "the file was changed, or looks may spend more than the failure probability"
+    counts = [[0] * len(row["columns"]) for row in proof["rows"]]
+    for one in proof["inputs"]:
+        eps, rests_on = Fraction(one["noise_error"]), []
+        for view in one["views"]:
+            groups = [view["own"], *view["rivals"]]
+            among = min(2, len(groups)) * (max(1, len(groups) - 1) if len(groups[0]) > 1 else 1)
+            for e, k in ((e, k) for k, group in enumerate(groups) for e in group):
+                at, parts = Fraction(e["at"]), len(groups[k]) * (among if k else min(2, len(groups)))
+                look = "any" if "any" in shares and e["bound"] in EVERY_LOOK else str(e["samples"])
+                below, delta = abs((k > 0) - at), budget * shares.get(look, Fraction(0)) / parts
+                if below and not (delta and proved(e["bound"], json.dumps(e), delta, below)):
+                    yield one["index"], f"{e['at']} is not proved by {e}"
+            p, *q = [[Fraction(e["at"]) for e in group] for group in groups]
+            if len(p) == 1:  # of means: one rival of all is the true runner-up, and a sum of 1 says more
+                off, top = Fraction("total" in groups[0][0], 2**20), max([x for (x,) in q] or [Fraction(1)])
+                p = [max(p[0], Fraction(0) if view["gate"] else 1 - (proof["classes"] - 1) * top - off)]
+                q = [[min(top, 1 - p[0] + off)]]
+            means = [*(at - eps for at in p), *(at + eps for group in q for at in group)]
+            rests_on.append((json.dumps([len(p), *map(len, q)]), means or [*map(Fraction, view["logits"])]))
+        for row, radius, count in zip(proof["rows"], one["radii"], counts, strict=True):
+            alpha, t = Fraction(row["alpha"]), (Fraction(radius) + Fraction(one["lost"])) / sigma
+            mu, (sizes, means) = 1 / alpha - 1 + Fraction(alpha < 1, 2**22), rests_on[row["view"]]
+            if radius and not proved(row["certificate"], sizes, mu, t, *means):
+                yield one["index"], f"radius {radius} of {row['certificate']}, alpha {row['alpha']}"
+            if radius and one["views"][row["view"]]["selected"] == one["label"]:
+                count[:] = [n + (radius >= column) for n, column in zip(count, row["columns"], strict=True)]
+    differ = (pair for pair in zip(proof["rows"], counts, strict=True) if pair[0]["certified"] != pair[1])
+    yield from ((None, f"{row['classifier']}, {row['certificate']}: certifies {n}") for row, n in differ)
+
+
+if __name__ == "__main__":
+    faults = [f"{index}: {text}" for index, text in fails(json.load(open(sys.argv[1], "rb")))]  # noqa: SIM115
+    sys.exit("\n".join(faults) or print("proved"))
