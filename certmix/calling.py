@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -16,13 +17,16 @@ from certmix.errors import CertmixError, ModelError, ParameterError, describe
 
 _LARGEST: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """Rows that a model which fails in larger batches takes at once, as far as was found out."""
-_WARNED: WeakSet[Any] = WeakSet()
+_WARNED: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+"""What was said of a model."""
 _NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 """What messages call a model."""
+NAMED = ("logits", "prediction_logits")
+"""Under which attribute or key models return their logits among other things."""
 
 
-class InPlaceWarning(UserWarning):
-    """A model changes its input in place; what it gets is a copy, so the result stands."""
+class ModelWarning(UserWarning):
+    """A model changes its input in place, which is a copy, or returns its logits among other things."""
 
 
 class OutOfMemoryError(ModelError, torch.OutOfMemoryError):
@@ -37,16 +41,18 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str | None 
     the last of which overlaps the one before.  Within `torch.compile`, `torch.fx` and `torch.func` the model
     is called as it is.
 
-    `model` gives floating-point logits (N, classes), each row of its own input of `inputs` (N, ...) alone;
-    they come back on the device of `inputs`, finite or not.  `name` is what a message calls the model, by
+    `model` gives floating-point logits (N, classes), a tensor or an array, each row of its own input of
+    `inputs` (N, ...) alone, or something that holds them, see `logits_of`; they come back on the device of
+    `inputs`, finite or not.  `name` is what a message calls the model, by
     default the name that it was given by `call_it`.
     ParameterError if `inputs` is no tensor with a row an input, OutOfMemoryError if memory is lacking, and
-    ModelError if the model fails however few rows it gets, or returns something else.  An InPlaceWarning,
-    once, of a model that changes its input in place.
+    ModelError if the model fails however few rows it gets, or returns something else.  A ModelWarning, once,
+    of a model that changes its input in place, and of what was taken of an output that holds more.
     """
     traced = torch.compiler.is_compiling() or isinstance(inputs, fx.Proxy)
     if traced or (isinstance(inputs, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(inputs)):
-        return model(inputs)  # its values are not there to look at
+        output = model(inputs)  # its values are not there to look at
+        return output if isinstance(output, fx.Proxy) else logits_of(output)[0]  # type: ignore[return-value]
     name = name or name_of(model)
     if not isinstance(inputs, Tensor) or inputs.ndim == 0:
         found = "a single number" if isinstance(inputs, Tensor) else f"of type {type(inputs).__name__}"
@@ -69,16 +75,18 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str | None 
     except BaseException as error:
         guard.keep_interrupt(error)
         failure = error
-    if given._version != version and model not in _WARNED:
-        if isinstance(model, nn.Module):
-            _WARNED.add(model)
-        warnings.warn(
+    if given._version != version:
+        _warn(
+            model, "in place",
             f"{name} changes its input in place: certmix gives it a copy, so results stand; elsewhere it "
             "harms its caller: let it begin with x = x.clone()",
-            InPlaceWarning, stacklevel=2,
         )  # fmt: skip
     if failure is None:
-        return _checked(logits, len(inputs), name).to(inputs.device)
+        logits, taken = logits_of(logits)
+        checked = _checked(logits, len(inputs), name, taken)
+        if taken:
+            _warn(model, taken, f"{name} returns more than logits: {taken} is taken, the rest left")
+        return checked.to(inputs.device)
     remedy = _values_remedy(model, inputs, failure)
     most = 0 if remedy else len(inputs) // 2
     while most and not _works(model, inputs[:most]):
@@ -109,18 +117,68 @@ def name_of(model: object) -> str:
     return _NAMES.get(model, "the model") if isinstance(model, nn.Module) else "the model"
 
 
+def logits_of(output: Any) -> tuple[Any, str]:
+    """Return the logits in what a model returns, a tensor where they can be one, and where they were found.
+
+    They are under a name in `NAMED`, or the first of a tuple or list; "" where the output is the logits.
+    """
+    for name in () if isinstance(output, Tensor) else NAMED:
+        if isinstance(output, Mapping) and name in output:
+            return output[name], f"its [{name!r}]"
+        if hasattr(output, name):
+            return getattr(output, name), f"its .{name}"
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor | np.ndarray):
+        return _tensor(output[0]), f"the first of its {len(output)}" if len(output) > 1 else ""
+    return _tensor(output), ""
+
+
+def _tensor(value: Any) -> Any:
+    """Return arrays, and lists of lists of numbers, as a tensor."""
+    if isinstance(value, Tensor) or not (hasattr(value, "__array__") or isinstance(value, list)):
+        return value
+    try:
+        return torch.from_numpy(np.array(value))
+    except (TypeError, ValueError, RuntimeError):  # of texts or objects, or ragged
+        return value
+
+
+def _warn(model: object, of: str, told: str) -> None:
+    """Warn of a model, once `of` each thing."""
+    said = _WARNED.setdefault(model, set()) if isinstance(model, nn.Module) else set()
+    if of not in said:
+        said.add(of)
+        warnings.warn(told, ModelWarning, stacklevel=3)
+
+
 def call_both(
     standard: Callable[[Tensor], Any], robust: Callable[[Tensor], Any], inputs: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return both classifiers' logits; see `call_model`."""
-    return call_model(standard, inputs, "the standard model"), call_model(robust, inputs, "the robust model")
+    g = call_model(standard, inputs, "the standard model")
+    h = call_model(robust, inputs, "the robust model")
+    check_gradients({"standard": (standard, g), "robust": (robust, h)}, inputs)
+    return g, h
+
+
+def check_gradients(models: Mapping[str, tuple[Callable[[Tensor], Any], Tensor]], inputs: Tensor) -> None:
+    """Refuse a model that leaves torch, where inputs want a gradient: ModelError.
+
+    The gradient of the mix would be that of the other model alone.
+    """
+    if not (torch.is_grad_enabled() and inputs.requires_grad):
+        return
+    for name, (model, logits) in models.items():
+        parts = model.modules() if isinstance(model, nn.Module) else ()
+        if not logits.requires_grad and any(getattr(part, "on_arrays", False) for part in parts):
+            raise ModelError(
+                f"the {name} model computes outside torch, so that the mix has no gradient: attack without "
+                "gradients by square"
+            )
 
 
 def know_alike(copy: nn.Module, model: nn.Module) -> None:
     """Let what was found out about a model hold for a copy of it."""
-    if model in _WARNED:
-        _WARNED.add(copy)
-    for found in (_LARGEST, _NAMES):
+    for found in (_LARGEST, _NAMES, _WARNED):
         if model in found:
             found[copy] = found[model]  # type: ignore[index, assignment]
 
@@ -146,17 +204,23 @@ def _own_copy(model: object, inputs: Tensor) -> Tensor:
         return inputs.clone()
 
 
-def _checked(logits: Any, rows: int, name: str) -> Tensor:
+def _checked(logits: Any, rows: int, name: str, taken: str = "") -> Tensor:
     """Refuse what is no floating-point tensor of a row an input."""
+    where = f" as {taken}" if taken else ""
     if not isinstance(logits, Tensor):
         kind = type(logits).__name__
-        raise ModelError(f"{name} returns {kind}: wrap it to return a tensor of shape ({rows}, classes)")
+        raise ModelError(
+            f"{name} returns {kind}{where}: return a tensor or an array of shape ({rows}, classes), or "
+            "something with .logits"
+        )
     if logits.ndim != 2 or len(logits) != rows:
         raise ModelError(
-            f"{name} returns shape {tuple(logits.shape)}, expected ({rows}, classes): return one row an input"
+            f"{name} returns shape {tuple(logits.shape)}{where}, expected ({rows}, classes): return one row "
+            "an input"
         )
     if not logits.is_floating_point():
-        raise ModelError(f"{name} returns {logits.dtype}, expected floating-point logits: return the scores")
+        remedy = "return the scores"
+        raise ModelError(f"{name} returns {logits.dtype}{where}, expected floating-point logits: {remedy}")
     return logits
 
 
@@ -172,7 +236,7 @@ def _in_parts(model: Callable[[Tensor], Any], inputs: Tensor, most: int, name: s
 def _works(model: Callable[[Tensor], Any], inputs: Tensor) -> bool:
     try:
         with guard.foreign(name_of(model)):
-            _checked(model(_own_copy(model, inputs)), len(inputs), "")
+            _checked(logits_of(model(_own_copy(model, inputs)))[0], len(inputs), "")
     except BaseException as error:
         guard.keep_interrupt(error)
         return False

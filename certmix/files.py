@@ -124,8 +124,11 @@ def what_it_is(content: bytes) -> str | None:
         return "it is empty: download it again"
     if content.startswith(b"version https://git-lfs.github.com/"):
         return "it is a pointer of Git LFS: fetch the file with git lfs pull"
-    if content.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page: download it again"
+    start = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:9].lower()
+    if start.startswith((b"<!doctype", b"<!--", b"<html", b"<head", b"<?xml")):
+        return "it is a web page: download it again, by the link to the file itself"
+    if start.startswith((b'{"error', b"{'error", b"entry not", b"not found", b"404", b"access de")):
+        return "it is the answer of a server that refused the download: download it again"
     return None
 
 

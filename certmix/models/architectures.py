@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from certmix.calling import logits_of
 from certmix.errors import ModelError, ParameterError
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -238,6 +239,33 @@ class Normalized(nn.Module):
             value.to(inputs.dtype).view(-1, *[1] * max(0, inputs.ndim - 2)) for value in (self.mean, self.std)
         )
         return self.model((inputs - mean) / std)
+
+
+class LogProbabilities(nn.Module):
+    """Logarithms of what a model gives that was declared to give probabilities; ModelError if it does not."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Any:
+        given = logits_of(self.model(inputs))[0]
+        if not isinstance(given, Tensor) or given.ndim != 2 or not given.is_floating_point():
+            return given  # whoever called says what is wrong
+        rows = given.double()
+        if not torch.compiler.is_compiling() and len(rows):
+            least, off = float(rows.detach().min()), float((rows.detach().sum(1) - 1).abs().max())
+            if least < -_ROUNDED or off > _ROUNDED:  # NaN is left to whoever called
+                raise ModelError(
+                    f"probabilities were declared, and it returns rows that sum to 1 within {off:.3g} alone, "
+                    f"the least entry {least:.3g}: declare logits (--standard-outputs, --robust-outputs)"
+                )
+        kind = given.dtype if given.dtype == torch.float64 else torch.float32
+        return given.to(kind).clamp_min(torch.finfo(kind).tiny).log()
+
+
+_ROUNDED = 0.02
+"""By which probabilities in half precision may miss a sum of 1."""
 
 
 def parse_normalize(text: str) -> Normalization:

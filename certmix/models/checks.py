@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def check_logits(
     module: nn.Module, inputs: Tensor, classes: int, name: str, *, no_label_zero: bool = False
 ) -> Tensor:
-    """Run a model, called `name` in messages, on a small batch and return its logits, (batch, classes).
+    """Run a model, called `name` in messages, on a small batch and return its logits, of `classes` or more.
 
     The first two inputs are run alone as well: a model left in training mode gives them other logits than in
     the batch.  `no_label_zero` says that no input has label 0, as where labels count from 1.  ModelError if
-    the model fails, its output is not finite or not of this shape, or an input's logits depend on its batch
-    by more than 1 % (10 % in half precision) of the largest logit.
+    the model fails, its output is not finite or of fewer classes, or an input's logits depend on its batch by
+    more than 1 % (10 % in half precision) of the largest logit.
     """
     import torch
 
@@ -32,11 +32,8 @@ def check_logits(
 
     with torch.no_grad():
         logits = call_model(module, inputs, name)
-        if logits.shape[1] != classes:
-            remedy = classes_remedy(logits.shape[1], classes, no_label_zero)
-            raise ModelError(
-                f"{name} returns shape {tuple(logits.shape)}, expected ({len(inputs)}, {classes}): {remedy}"
-            )
+        if logits.shape[1] < classes:
+            raise ModelError(fewer_classes(name, logits.shape[1], classes, no_label_zero))
         bad = int((~logits.isfinite()).sum())
         if bad:
             remedy = "check its weights and its normalisation"
@@ -54,17 +51,12 @@ def check_logits(
     return logits
 
 
-def classes_remedy(own: int, classes: int, no_label_zero: bool = False) -> str:
-    """Return what to do about a model of `own` classes and data of another number, or no label 0."""
-    if own > classes:
-        return (
-            f"if {own - classes} of them have no input here, name all {own} in the data "
-            "(class_names in the .npz; among images an empty folder each, of the class's name: labels follow "
-            "the sorted names); else choose a model trained on these data"
-        )
+def fewer_classes(name: str, own: int, classes: int, no_label_zero: bool = False) -> str:
+    """Return the message on a model that tells fewer classes apart than the data have."""
+    remedy = "choose a model trained on these data; every folder of images is a class"
     if own == classes - 1 and no_label_zero:
-        return "no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0"
-    return "choose a model trained on these data; every folder of images is a class"
+        remedy = "no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0"
+    return f"{name} tells {own} classes apart, the data have {classes}: {remedy}"
 
 
 def looks_like_probabilities(logits: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Specs that hold others, or a path: a classifier behind a denoiser, a diffusion model, a nonlinear mix.
+"""Specs that hold others, or a path: a classifier behind a denoiser, a diffusion model.
 
 No torch: also what only moves paths reads them.
 """
@@ -6,10 +6,12 @@ No torch: also what only moves paths reads them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from certmix.errors import ParameterError
+from certmix.models.kinds import split_spec
 
-DENOISED, DIFFUSERS, NUTS = "denoised:", "diffusers:", "nuts:"
+DENOISED, DIFFUSERS = "denoised:", "diffusers:"
 
 
 def denoised_spec(denoiser: str, classifier: str) -> str:
@@ -54,13 +56,11 @@ def at_sigma(spec: str, sigma: float) -> str:
     return spec if known is None or known[1] else f"{spec}@{float(sigma)!r}"
 
 
-def inner_changed(spec: str, change: Callable[[str], str], path: Callable[[str], str]) -> str | None:
-    """Return a spec with `change` applied to the specs in it, or `path` to the path; None of a plain spec."""
+def paths_changed(spec: str, change: Callable[[str], str], folder: str | Path = ".") -> str:
+    """Return a spec with the paths in it changed; see `split_spec` for `folder`."""
     if both := denoised_parts(spec):
-        return DENOISED + ",".join(map(change, both))
+        return DENOISED + ",".join(paths_changed(one, change, folder) for one in both)
     if known := diffusers_parts(spec):
-        return f"{DIFFUSERS}{path(known[0])}{'@' if known[1] else ''}{known[1]}"
-    if spec.startswith(NUTS):
-        place, mark, part = spec.removeprefix(NUTS).partition("#")
-        return f"{NUTS}{path(place)}{mark}{part}"
-    return None
+        return f"{DIFFUSERS}{change(known[0])}{'@' if known[1] else ''}{known[1]}"
+    before, path, after = split_spec(spec, folder)
+    return spec if path is None else f"{before}{change(path)}{after}"

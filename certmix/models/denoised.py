@@ -156,7 +156,7 @@ def from_diffusers(spec: str) -> Foreign:
     module = OneStep(unet, t, share, prediction, clip, None if size is None else (channels, *size))
     clipped = "not clipped" if clip is None else f"clipped to +-{clip:g}"
     note = (
-        f"{place.name} denoises sigma = {sigma:g} in one step: images in [0, 1] are taken to [-1, 1], where "
+        f"denoises sigma = {sigma:g} in one step: images in [0, 1] are taken to [-1, 1], where "
         f"the noise is {2 * sigma:g}; step {t} of {len(shares)} (noise {2 * reached:.4g}), inputs times "
         f"{math.sqrt(share):.4g}, {prediction} predicted, the image {clipped}"
     )
@@ -165,7 +165,7 @@ def from_diffusers(spec: str) -> Foreign:
     return Foreign(
         module, f"{place.name}@{sigma:g}", f"diffusers\0{identity}".encode(), input_range=(0.0, 1.0),
         sources=sources, doubt="" if sources else "the source of diffusers cannot be had",
-        noise_sigma=sigma, note=note,
+        noise_sigma=sigma, notes=(note,),
     )  # fmt: skip
 
 

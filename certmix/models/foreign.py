@@ -1,4 +1,4 @@
-"""Models that others made: a file, an importable factory, an exported program, timm, RobustBench.
+"""Models that others made: a file, an importable factory, an exported program, a library's by its name.
 
 Each function returns a `Foreign`: the torch module and what, beside its weights, fixes the function it
 computes, with the files that its code rests on, its own and what that imports.  What cannot be loaded raises
@@ -12,12 +12,13 @@ import importlib
 import inspect
 import io
 import logging
+import pickle
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, PathFinder, SourceFileLoader
 from operator import attrgetter
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from certmix import guard
 from certmix.errors import ModelError, describe, install
 from certmix.files import BULK, TEXT, digest_of, read_file, what_it_is
+from certmix.models.arrays import ArrayFunction, as_module, onnx_function
 from certmix.models.zoo import read_bytes
 
 _SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES, ".pyc")
@@ -161,8 +163,8 @@ OWN = "its own file"
 class Foreign:
     """A module, its name, its code's identity (files in `sources` belong to it), and the input it wants.
 
-    `doubt` says why the identity cannot be vouched for; `normalize` (MEAN/STD) is a default; `noise_sigma` is
-    the noise level that it is for, and `note` what its user is to know of how it is run.
+    `doubt` says why the identity cannot be vouched for; `normalize` (MEAN/STD) and `outputs` are defaults;
+    `noise_sigma` is the noise level that it is for.  `notes` say what was chosen that a user wants to know.
     """
 
     module: nn.Module
@@ -172,8 +174,9 @@ class Foreign:
     input_range: tuple[float, float] | None = None
     sources: Mapping[str, bytes] = field(default_factory=dict)
     doubt: str = ""
+    outputs: str = "logits"
     noise_sigma: float | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class FixedMode(nn.Module):
@@ -220,10 +223,10 @@ def from_file(path: Path, factory: str) -> Foreign:
             guard.keep_interrupt(error)
             del sys.modules[unique]
             raise ModelError(f"{spec}: {describe(error)}{_where(error, path)}: mend the file") from error
-        model = _call(module, factory, spec, path)
+        made = _call(module, factory, spec, path)
         sources = sources_of(path, source, path.parent)
         sources = {OWN if label == path.name else label: code for label, code in sources.items()}
-    return Foreign(model, f"{path.stem}:{factory}", f"file\0{factory}".encode(), sources=sources)
+    return replace(made, name=f"{path.stem}:{factory}", identity=f"file\0{factory}".encode(), sources=sources)
 
 
 def from_module(name: str, factory: str) -> Foreign:
@@ -236,19 +239,25 @@ def from_module(name: str, factory: str) -> Foreign:
         raise ModelError(
             f"{spec}: {describe(error)}: install the package, or give the path of a file as file.py:factory"
         ) from error
-    model = _call(module, factory, spec)
+    made = _call(module, factory, spec)
     defining = getattr(attrgetter(factory)(module), "__module__", None) or name
     sources = [module_sources(one) for one in dict.fromkeys([name, defining])]
     doubt = "" if all(sources) else "the source of its factory cannot be had"
     merged = {label: code for one in sources for label, code in one.items()}
-    return Foreign(model, spec, f"module\0{spec}".encode(), sources=merged, doubt=doubt)
+    return replace(made, identity=f"module\0{spec}".encode(), sources=merged, doubt=doubt)
+
+
+def _program(path: Path, remedy: str) -> bytes:
+    """Return what a file holds that is a model, whole."""
+    data = read_bytes(path, remedy)
+    if wrong := what_it_is(data):
+        raise ModelError(f"{path} cannot be read: {wrong}")
+    return data
 
 
 def from_export(path: Path, device: str) -> Foreign:
     """Read a file written by `torch.export.save` and move its program to a device."""
-    data = read_bytes(path, "give the path of a file written by torch.export.save")
-    if wrong := what_it_is(data):
-        raise ModelError(f"{path} cannot be read: {wrong}")
+    data = _program(path, "give the path of a file written by torch.export.save")
     from torch.export.passes import move_to_device_pass
 
     log = logging.getLogger("torch.export")
@@ -265,60 +274,121 @@ def from_export(path: Path, device: str) -> Foreign:
     return Foreign(module, path.stem, b"export\0" + data)
 
 
-def from_timm(name: str, *, pretrained: bool, classes: int | None) -> Foreign:
+def from_onnx(path: Path) -> Foreign:
+    """Read an ONNX graph, with the weights that lie in other files beside it, for onnxruntime on the CPU."""
+    data = _program(path, "give the path of an ONNX file")
+    runtime, beside = optional("onnxruntime", "onnx"), sorted(path.resolve().parent.iterdir())
+    held = {
+        one.name: read_bytes(one, "restore it")
+        for one in beside
+        if one.name.encode() in data and one.is_file() and one.name != path.name
+    }
+    remedy = "export it again in one file, or with its weights beside it, for this version of onnxruntime"
+    with made_by(str(path), remedy):
+        function, note = onnx_function(runtime, data, str(path), held)
+    notes = (note,) if note else ()
+    return Foreign(ArrayFunction(function), path.stem, b"onnx\0" + data, sources=held, notes=notes)
+
+
+def from_pickle(path: Path) -> Foreign:
+    """Run a pickle, of joblib or plain, and take what it gives as a model."""
+    data = _program(path, "give the path of a pickle or joblib file")
+    load = optional("joblib", "sklearn").load if path.suffix == ".joblib" else pickle.load
+    with made_by(str(path), "use the versions of Python and packages that it was written with"):
+        made = load(io.BytesIO(data))
+    module, outputs = as_module(made, str(path))
+    sources = module_sources(type(made).__module__)
+    doubt = "" if sources else "the source of its class cannot be had"
+    return Foreign(module, path.stem, b"pickle\0" + data, sources=sources, doubt=doubt, outputs=outputs)
+
+
+def from_timm(name: str, pretrained: bool, classes: int | None) -> Foreign:
     """Make a timm model; with its own weights it is normalised as timm says."""
-    timm = _optional("timm", "timm")
-    # A model with weights of the user's takes the number of classes of the data.
+    timm = optional("timm", "timm")
+    # A model with weights of the user's takes the number of classes that these or else the data have.
     settings = {} if pretrained or classes is None else {"num_classes": classes}
-    try:
+    with made_by(f"timm:{name}", "check the name with timm.list_models(), or give weights of your own"):
         model = timm.create_model(name, pretrained=pretrained, **settings)
-    except BaseException as error:
-        guard.keep_interrupt(error)
-        remedy = "check the name with timm.list_models(), or give weights of your own"
-        raise ModelError(f"timm:{name}: {describe(error)}: {remedy}") from error
-    normalize = None
-    config = getattr(model, "pretrained_cfg", None) or {}
-    if pretrained and config.get("mean") and config.get("std"):
-        normalize = "/".join(",".join(map(str, config[key])) for key in ("mean", "std"))
+    config = (getattr(model, "pretrained_cfg", None) or {}) if pretrained else {}
     identity = f"timm\0{getattr(timm, '__version__', '')}\0{name}"
-    return _from_library(f"timm:{name}", model, identity, normalize)
+    size, share = config.get("input_size"), config.get("crop_pct") or 1
+    sizes = (round(size[-1] / share), size[-1]) if size else ()
+    return _from_library(f"timm:{name}", model, identity, (config.get("mean"), config.get("std")), sizes)
 
 
-def from_robustbench(text: str) -> Foreign:
+def from_torchvision(text: str, pretrained: bool, classes: int | None) -> Foreign:
+    """Make a torchvision model, ``NAME`` or ``NAME@WEIGHTS``, normalised as its weights' transforms say."""
+    models, (name, _, wanted) = optional("torchvision.models", "torchvision"), text.partition("@")
+    settings: dict[str, Any] = {} if pretrained or classes is None else {"num_classes": classes}
+    with made_by(f"torchvision:{text}", "check the name with torchvision.models.list_models()"):
+        weights = models.get_model_weights(name)[wanted or "DEFAULT"] if pretrained else None
+        model = models.get_model(name, weights=weights, **settings)
+        shown = None if weights is None else weights.transforms()
+    mean, std, *sizes = (getattr(shown, key, None) for key in ("mean", "std", "resize_size", "crop_size"))
+    known = [int(one[0]) for one in sizes if one]
+    identity = f"torchvision\0{getattr(sys.modules['torchvision'], '__version__', '')}\0{text}"
+    return _from_library(f"torchvision:{text}", model, identity, (mean, std), known)
+
+
+def from_robustbench(text: str, pretrained: bool, classes: int | None) -> Foreign:
     """Load a RobustBench model, ``MODEL`` or ``MODEL@dataset/threat``; inputs are in [0, 1]."""
     name, at, place = text.partition("@")
     dataset, slash, threat = (place if at else "cifar10/Linf").partition("/")
     if not (name and dataset and slash and threat):
         raise ModelError(f"robustbench:{text}: write robustbench:MODEL or robustbench:MODEL@dataset/threat")
-    utils = _optional("robustbench.utils", "robustbench")
+    utils = optional("robustbench.utils", "robustbench")
     folder = str(Path(torch.hub.get_dir()) / "robustbench")
-    try:
+    remedy = "check the name, the dataset and the threat model on robustbench.github.io"
+    with made_by(f"robustbench:{text}", remedy):
         model = utils.load_model(model_name=name, model_dir=folder, dataset=dataset, threat_model=threat)
-    except BaseException as error:
-        guard.keep_interrupt(error)
-        remedy = "check the name, the dataset and the threat model on robustbench.github.io"
-        raise ModelError(f"robustbench:{text}: {describe(error)}: {remedy}") from error
     identity = f"robustbench\0{name}\0{dataset}\0{threat}"
     return _from_library(f"robustbench:{text}", model, identity)
 
 
-def _from_library(spec: str, model: Any, identity: str, normalize: str | None = None) -> Foreign:
-    """Return a model for inputs in [0, 1] of a library, whose sources count whole."""
+@contextmanager
+def made_by(spec: str, remedy: str) -> Iterator[None]:
+    """Raise ModelError with this remedy for whatever a library raises."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except BaseException as error:
+        guard.keep_interrupt(error)
+        raise ModelError(f"{spec}: {describe(error)}: {remedy}") from error
+
+
+def _from_library(
+    spec: str, model: Any, identity: str, scale: tuple[Any, Any] = (None, None), sizes: Sequence[int] = ()
+) -> Foreign:
+    """Return a model for inputs in [0, 1] of a library, whose sources count whole.
+
+    `scale` is mean and std, each a number a channel, `sizes` the shorter side and the centre square in pixels
+    that its weights were made for, where they are known.
+    """
     library, _, named = spec.partition(":")
-    sources, name = module_sources(library), named.partition("@")[0] if library == "robustbench" else named
+    sources, name = module_sources(library), named if library == "timm" else named.partition("@")[0]
     doubt = "" if sources else f"the source of {library} cannot be had"
-    return Foreign(_module(model, spec), name, identity.encode(), normalize, (0.0, 1.0), sources, doubt)
+    normalize = "/".join(",".join(map(str, one)) for one in scale) if all(scale) else None
+    notes = [] if normalize is None else [f"(x - mean) / std, {normalize}, is applied inside the model"]
+    if len(sizes) == 2:
+        notes.append("its weights were made for images by --resize {} --crop {}".format(*sizes))
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec} gives a value of type {type(model).__name__}, which is no torch module")
+    return Foreign(
+        model, name, identity.encode(), normalize, (0.0, 1.0), sources, doubt, notes=tuple(notes)
+    )  # fmt: skip
 
 
-def _optional(module: str, extra: str) -> Any:
+def optional(module: str, extra: str) -> Any:
+    """Import a module that is not always there; ModelError names the extra that brings it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ModelError(f"{extra} cannot be imported ({describe(error)}): {install(extra)}") from error
 
 
-def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None) -> nn.Module:
-    """Return what the factory gives; a torch module is taken as it is."""
+def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None) -> Foreign:
+    """Return what the factory gives; what is a model itself is taken as it is, see `as_module`."""
     try:
         made = attrgetter(factory)(module)
     except AttributeError:
@@ -326,22 +396,30 @@ def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None)
         raise ModelError(
             f"{spec}: there is no {factory!r}: it has {', '.join(names[:8]) or 'nothing to call'}"
         ) from None
-    if callable(made) and not isinstance(made, nn.Module):
+    if callable(made) and not (isinstance(made, nn.Module) or _takes_a_batch(made)):
         try:
             made = made()
         except BaseException as error:
             guard.keep_interrupt(error)
             where = _where(error, path)
-            remedy = "a factory is called without arguments and returns a torch module"
+            remedy = "a factory is called without arguments and returns a model"
             raise ModelError(f"{spec}: {describe(error)}{where}: {remedy}") from error
-    return _module(made, spec)
+    module_of, outputs = as_module(made, spec)
+    return Foreign(module_of, spec, b"", outputs=outputs)
 
 
-def _module(made: object, spec: str) -> nn.Module:
-    if not isinstance(made, nn.Module):
-        kind = type(made).__name__
-        raise ModelError(f"{spec} gives a value of type {kind}: return a torch.nn.Module")
-    return made
+def _takes_a_batch(made: Callable[..., Any]) -> bool:
+    """Whether a function must be called with one argument: it is a model, not a factory of one."""
+    if inspect.isclass(made):
+        return False
+    try:
+        wanted = inspect.signature(made)
+        wanted.bind(None)
+    except (TypeError, ValueError):
+        return False
+    return any(
+        one.default is one.empty and one.kind < one.VAR_POSITIONAL for one in wanted.parameters.values()
+    )
 
 
 def _where(error: BaseException, path: Path | None) -> str:

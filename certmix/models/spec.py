@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,8 +19,9 @@ from certmix import guard
 from certmix.calling import call_it
 from certmix.errors import ModelError, describe
 from certmix.files import digest_of
-from certmix.models.architectures import Normalization, Normalized, parse_normalize
-from certmix.models.checks import classes_remedy
+from certmix.models.architectures import LogProbabilities, Normalized, parse_normalize
+from certmix.models.arrays import ArrayFunction, Estimator, as_module, content_of
+from certmix.models.checks import fewer_classes
 from certmix.models.composed import denoised_parts, denoised_spec
 from certmix.models.denoised import Denoised, from_diffusers
 from certmix.models.foreign import (
@@ -31,19 +31,27 @@ from certmix.models.foreign import (
     from_export,
     from_file,
     from_module,
+    from_onnx,
+    from_pickle,
     from_robustbench,
     from_timm,
+    from_torchvision,
     located,
 )
+from certmix.models.hub import from_hf
+from certmix.models.kinds import MODULE_FACTORY, OUTPUTS, PICKLES, is_program, library_of, split_spec
 from certmix.models.weights import PICKLED, apply_weights, draws_weights, hash_state, read_weights
 from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
 
 FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
-    "timm:NAME, robustbench:NAME, nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base] or "
-    "denoised:DENOISER,CLASSIFIER"
+    "file.onnx, file.joblib, hf:FOLDER, timm:NAME, torchvision:NAME, robustbench:NAME, "
+    "nuts:FOLDER[#robust|#bypass|#auxiliary|#standard|#base] or denoised:DENOISER,CLASSIFIER"
 )
-MODULE_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_FROM_LIBRARY = {
+    "timm": from_timm, "torchvision": from_torchvision, "robustbench": from_robustbench, "hf": from_hf,
+    "diffusers": lambda text, *_: from_diffusers(f"diffusers:{text}"),
+}  # fmt: skip
 
 
 def _find_mix(spec: str, zoo: Path) -> tuple[Path, str] | None:
@@ -82,23 +90,20 @@ def _models_in(folder: Path) -> list[str]:
 
 def _load_foreign(spec: str, device: str, pretrained: bool, classes: int | None, zoo: Path) -> Foreign:
     """Load what certmix did not make, from a library, an exported file, or a factory."""
-    library, _, rest = spec.partition(":")
-    if library == "diffusers" and rest:
-        with guard.foreign(spec):
-            return from_diffusers(spec)
-    if library in ("timm", "robustbench") and rest:
+    if library := library_of(spec):
         with guard.foreign(spec), guard.unwatched():  # a download takes its time
-            if library == "timm":
-                return from_timm(rest, pretrained=pretrained, classes=classes)
-            return from_robustbench(rest)
+            return _FROM_LIBRARY[library](spec.partition(":")[2], pretrained, classes)
     with guard.foreign(spec):
         return _from_user(spec, device, zoo)
 
 
 def _from_user(spec: str, device: str, zoo: Path) -> Foreign:
     """Load what lies in a file or module of the user's."""
-    if spec.endswith(".pt2"):
-        return from_export(Path(os.path.expanduser(spec)), device)
+    path = Path(os.path.expanduser(spec))
+    if is_program(spec):
+        if path.suffix in PICKLES:
+            return from_pickle(path)
+        return from_onnx(path) if path.suffix == ".onnx" else from_export(path, device)
     file, _, factory = spec.rpartition(":")
     if file.endswith(".py") and factory:
         return from_file(Path(os.path.expanduser(file)), factory)
@@ -107,6 +112,7 @@ def _from_user(spec: str, device: str, zoo: Path) -> Foreign:
     if MODULE_FACTORY.fullmatch(spec):
         return from_module(*spec.split(":"))
     if spec.endswith((".safetensors", *PICKLED)):
+        read_weights(path)  # says what is wrong, if it is more than the missing model
         raise ModelError(
             f"{spec} holds weights without a model: "
             f"name a model, such as file.py:factory, and give {spec} as its weights"
@@ -122,11 +128,11 @@ def _refuse_code(spec: str, named_by: Path, run_code: bool) -> None:
 
     A guarantee, which is no JSON, lies beside the code that it is about.
     """
-    head, colon, _ = spec.rpartition(":")
-    if spec.endswith(".pt2") or head.endswith(".py"):
-        files = [os.path.expanduser(spec if spec.endswith(".pt2") else head)]
-    elif colon:
-        module = spec.partition(":")[0]  # or a library
+    _, path, _ = split_spec(spec)
+    if path is not None and (is_program(path) or path.endswith(".py")):
+        files = [os.path.expanduser(path)]
+    elif ":" in spec:
+        module = {"hf": "transformers"}.get(head := spec.partition(":")[0], head)  # or a library
         files = [str(file) for place in sys.path for file in located(module, [Path(place or ".")])]
     else:
         return  # no model is called so
@@ -170,6 +176,7 @@ def load_model(
     *,
     weights: Path | None = None,
     normalize: str | None = None,
+    outputs: str | None = None,
     files: Sequence[str | Path] = (),
     device: str | torch.device = "cpu",
     classes: int | None = None,
@@ -185,23 +192,29 @@ def load_model(
     ----------
     spec
         A shipped model's name; the path of a card (``.json``) or of a folder that holds one;
-        ``package.module:factory`` or ``file.py:factory``, where the factory is a torch module or returns one
-        when called without arguments; a ``.pt2`` file of `torch.export.save`; ``timm:NAME``;
+        ``package.module:factory`` or ``file.py:factory``, where the factory is a model or returns one when
+        called without arguments: a torch module, a scikit-learn classifier, or a function that takes a batch
+        of arrays or tensors; a ``.pt2`` file of `torch.export.save`; an ``.onnx`` file; a ``.joblib`` or
+        ``.pkl`` pickle; ``hf:FOLDER-OR-ID`` of transformers; ``timm:NAME``; ``torchvision:NAME[@WEIGHTS]``;
         ``robustbench:MODEL[@dataset/threat]`` (default cifar10/Linf); ``nuts:FOLDER[#PART]``, a nonlinear
         mix or one of `certmix.nuts.folder.PARTS` of it; the folder's path alone will do; or
         ``denoised:DENOISER,CLASSIFIER``, specs of a denoiser, also ``diffusers:FOLDER@SIGMA``, and of the
-        classifier behind it, to which `weights`, `normalize` and `classes` belong.
+        classifier behind it, to which `weights`, `normalize`, `outputs` and `classes` belong.
     weights, files
         A state dict to load: ``.safetensors``, or a torch file (``.pt``, ``.pth``) of tensors alone.  Further
         files that the model reads, which the checksum is to cover.
-    normalize, device
-        ``MEAN/STD``, one number or one a channel, applied inside the model, else ParameterError.  Where it
-        goes.
+    normalize, outputs
+        ``MEAN/STD``, one number or one a channel, applied inside the model, else ParameterError.  Whether it
+        gives ``"logits"`` or ``"probabilities"``, of which logarithms are taken; None what its kind gives:
+        probabilities of a scikit-learn classifier with ``predict_proba``, logits of all others.
+    device
+        Where it goes; what is no torch stays on the CPU.
     classes, no_label_zero
-        Number of classes of the data, where known, and whether no input has label 0: labels may count from 1.
+        Number of classes of the data, where known: the model may have more.  Whether no input has label 0:
+        labels may count from 1.
     say, zoo
-        Receives a warning where a factory, called twice then, draws its weights at random and none are given.
-        Folder of the shipped models.
+        Receives what a model's own files settled, such as its normalisation, and a warning where a factory,
+        called twice then, draws its weights at random and none are given.  Folder of the shipped models.
     named_by, run_code
         The file that names the model, such as a run's ``run.json``, None where its user does; whether code
         that such a file or a nonlinear mix names may run: shipped models and those with a card hold none.
@@ -219,16 +232,23 @@ def load_model(
             "device": device, "say": say, "zoo": zoo, "named_by": named_by, "run_code": run_code
         }  # fmt: skip
         base = load_model(
-            both[1], weights=weights, normalize=normalize, classes=classes, no_label_zero=no_label_zero, **how
-        )
+            both[1], weights=weights, normalize=normalize, outputs=outputs, classes=classes,
+            no_label_zero=no_label_zero, **how,
+        )  # fmt: skip
         return _declared(behind(both[0], base, **how), digests)
     mix = _find_mix(spec, zoo)
     path = None if mix is not None else _find_card(spec, zoo)
     whole = mix is not None or path is not None
-    if weights is not None and (whole or spec.startswith("robustbench:") or spec.endswith(".pt2")):
+    own_weights = whole or is_program(spec) or library_of(spec) not in ("", "timm", "torchvision")
+    if weights is not None and own_weights:
         raise ModelError(f"{spec} brings its own weights: give no others")
     if normalize is not None and whole:
         raise ModelError(f"{spec} normalises inside: give no other normalisation")
+    if normalize is not None:
+        parse_normalize(normalize)  # before anything is loaded or fetched
+    if outputs is not None and (whole or outputs not in OUTPUTS):
+        told = f"{spec} gives logits: declare no outputs" if whole else f"outputs {outputs!r}: use {OUTPUTS}"
+        raise ModelError(told)
     if mix is not None:
         # A later station, which imports this one: asked for only where a mix is named.
         load_part: Callable[..., LoadedModel] = importlib.import_module("certmix.nuts.folder").load_part
@@ -238,11 +258,8 @@ def load_model(
         card = zoo_card(stem, path.parent)
         if classes is not None and card.classes is None:
             raise ModelError(f"{spec} is a denoiser, which gives no classes: name it with --denoiser")
-        if classes is not None and card.classes is not None and card.classes != classes:
-            raise ModelError(
-                f"{spec} tells {card.classes} classes apart, the data have {classes}: "
-                + classes_remedy(card.classes, classes, no_label_zero)
-            )
+        if classes is not None and card.classes is not None and card.classes < classes:
+            raise ModelError(fewer_classes(spec, card.classes, classes, no_label_zero))
         loaded = LoadedModel(
             _ready(load_zoo(stem, path.parent), spec, device), card.name, spec,
             digest_of(f"zoo\0{card.name}\0{card.sha256}".encode()),
@@ -251,24 +268,29 @@ def load_model(
     else:
         if named_by is not None:
             _refuse_code(spec, Path(named_by), run_code)
-        values = None if normalize is None else parse_normalize(normalize)
-        make = partial(_load_foreign, spec, str(device), weights is None, classes, zoo)
+        state = None if weights is None else read_weights(Path(weights), say)
+        make = partial(_load_foreign, spec, str(device), state is None, _rows(state, classes), zoo)
         foreign = make()
-        if values is None and foreign.normalize is not None:
-            values = parse_normalize(foreign.normalize)
-        libraries = ("timm:", "robustbench:", "diffusers:")
-        drawn = ":" in spec and not spec.startswith(libraries) and not spec.endswith(".pt2")
-        if weights is not None:
-            apply_weights(foreign.module, read_weights(Path(weights)), Path(weights))
-        elif say is not None and drawn and draws_weights(foreign.module, lambda: make().module):
+        if state is not None and weights is not None:
+            apply_weights(foreign.module, state, Path(weights))
+        elif (
+            say is not None and ":" in spec and not library_of(spec) and not is_program(spec)
+            and draws_weights(foreign.module, lambda: make().module)
+        ):  # fmt: skip
             say(
                 f"{spec} draws its weights at random and no weights were given, so that every run is of "
                 "another network: give --robust-weights (or --standard-weights), or seed the factory"
             )
-        if say is not None and foreign.note:
-            say(foreign.note)
-        loaded = _finish(foreign, spec, values, device)
+        for note in foreign.notes if say is not None else ():
+            say(f"Note: {foreign.name}: {note}")  # type: ignore[misc]
+        loaded = _finish(foreign, spec, normalize, outputs, device)
     return _declared(loaded, digests)
+
+
+def _rows(state: Mapping[str, torch.Tensor] | None, classes: int | None) -> int | None:
+    """Return the number of classes of a network for these weights: that of the data, or of the last layer."""
+    sizes = [len(value) for value in (state or {}).values() if value.ndim]
+    return classes if not sizes or classes is None or classes in sizes else sizes[-1]
 
 
 def behind(
@@ -320,40 +342,59 @@ def _declared(loaded: LoadedModel, digests: dict[str, str]) -> LoadedModel:
 
 
 def wrap_model(
-    module: nn.Module,
+    model: object,
     *,
     name: str | None = None,
     device: str | torch.device = "cpu",
     normalize: str | None = None,
+    outputs: str | None = None,
     files: Sequence[str | Path] = (),
 ) -> LoadedModel:
-    """Take a torch module as it is; it is moved and put in evaluation mode in place.
+    """Take a model as it is: a torch module is moved and put in evaluation mode in place.
 
-    It gives logits (N, classes), and has its class's name by default; the rest is as for `load_model`.  The
-    checksum holds weights, structure and its classes' source, but not what their methods take from elsewhere.
+    A `LoadedModel` is returned, a text or path is loaded as by `load_model`; else it is a torch module, a
+    scikit-learn classifier or its ``predict_proba``, or a function that takes a batch (N, ...) as an array
+    or, where it refuses that, as a tensor.  It gives logits or probabilities (N, classes), and has its own or
+    its class's name by default; the rest is as for `load_model`.  The checksum holds weights, structure and
+    its classes' source, or a function's code and what it takes from around it, but not what these take from
+    elsewhere.  ModelError for anything else.
     """
-    values = None if normalize is None else parse_normalize(normalize)
-    name = name or type(module).__name__
-    identity = f"object\0{module!r}\0".encode() + class_sources(module)
-    foreign = Foreign(module, name, identity, doubt="it is a module object in memory")
-    return _declared(_finish(foreign, name, values, device), _digests(files))
+    if isinstance(model, LoadedModel):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return load_model(os.fspath(model), normalize=normalize, outputs=outputs, files=files, device=device)
+    module, kind = as_module(model, "the model")
+    name = name or str(getattr(model, "__name__", type(model).__name__))
+    content = repr(module) if module is model else content_of(model)
+    identity = f"object\0{content}\0".encode() + class_sources(module)
+    foreign = Foreign(module, name, identity, doubt="it is an object in memory", outputs=kind)
+    return _declared(_finish(foreign, name, normalize, outputs, device), _digests(files))
 
 
 def _finish(
-    foreign: Foreign, spec: str, values: Normalization | None, device: str | torch.device
+    foreign: Foreign, spec: str, normalize: str | None, outputs: str | None, device: str | torch.device
 ) -> LoadedModel:
+    normalize, outputs = foreign.normalize if normalize is None else normalize, outputs or foreign.outputs
+    values = None if normalize is None else parse_normalize(normalize)
     parts = {
-        "weights": hash_state(foreign.module),
+        "weights": _weights(foreign.module),
         "code": digest_of(foreign.identity),
         "normalisation": str(values),
+        **({} if outputs == OUTPUTS[0] else {"outputs": outputs}),
         **{name: digest_of(source) for name, source in foreign.sources.items()},
     }
-    parts |= {"run as": foreign.note} if foreign.note else {}
     module = foreign.module if values is None else Normalized(foreign.module, *values)
+    module = module if outputs == OUTPUTS[0] else LogProbabilities(module)
     return LoadedModel(
         _ready(module, spec, device), foreign.name, spec, digest_of(parts), foreign.noise_sigma,
         foreign.input_range, None, parts, foreign.doubt,
     )  # fmt: skip
+
+
+def _weights(module: nn.Module) -> str:
+    """Return a digest of a model's weights, or of the estimator that it asks."""
+    asked = isinstance(module, ArrayFunction) and isinstance(module.function, Estimator)
+    return content_of(module) if asked else hash_state(module)
 
 
 def _ready(module: nn.Module, spec: str, device: str | torch.device) -> nn.Module:

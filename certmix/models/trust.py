@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from certmix.calling import backward, call_both, call_model
+from certmix.calling import backward, call_both, call_model, check_gradients
 from certmix.errors import ModelError, ParameterError, check_choice
 
 SMALLEST_NORM = 1e-30
@@ -221,6 +221,7 @@ def trusted_outputs(
     g, h = outputs
     check_pair(g, h)
     models = {"standard": (standard, g), "robust": (robust, h)}
+    check_gradients(models, inputs)
     with _recording():
         measured = [
             slopes(name, *models[name], tracked, form=form, norm=norm, largest=rule.largest, graph=wanted)

@@ -21,7 +21,8 @@ from certmix.models.zoo import read_bytes
 LARGEST = 50_000_000
 """Parameters up to which a factory is called again to see whether it draws them."""
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
-NESTED = ("state_dict", "model", "model_state_dict", "net")
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net")
+"""Under which keys training scripts put a state dict: averaged weights first, as those that they evaluate."""
 _LEVELS = 4
 _ZIP = b"PK\x03\x04"
 """What torch knows its archives by: anything else it reads as pickles, whatever follows them."""
@@ -62,11 +63,11 @@ def draws_weights(module: nn.Module, again: Callable[[], nn.Module]) -> bool:
         torch.set_rng_state(state)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, say: Callable[[str], None] | None = None) -> dict[str, Tensor]:
     """Read a state dict from a ``.safetensors`` file or a torch file of tensors alone; no code in it runs.
 
-    A dictionary nested under ``state_dict`` or ``model`` is taken out.  ModelError if the file is missing, of
-    another kind, damaged, or holds more than tensors.
+    A dictionary nested under one of `NESTED` is taken out, and `say` is told where there were several.
+    ModelError if the file is missing, of another kind, damaged, or holds more than tensors.
     """
     if path.suffix not in (".safetensors", *PICKLED):
         raise ModelError(f"weights {path} are of an unknown kind: give a .safetensors, .pt or .pth file")
@@ -74,6 +75,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if wrong := what_it_is(data):
         raise ModelError(f"weights {path} cannot be read: {wrong}")
     remedy = "load it where it was made and write the state dict with safetensors.torch.save_file"
+    whole = "or load it in a factory, file.py:factory, which runs its code"
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load
@@ -83,12 +85,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         found = f"it holds {refused[1]}, which only code can restore" if refused else "not plain tensors"
-        raise ModelError(f"weights {path} are refused ({found}): {remedy}") from None
+        raise ModelError(f"weights {path} are refused ({found}): {remedy}, {whole}") from None
     except Exception as error:
+        if "TorchScript" in str(error):
+            told = "it is a TorchScript program: load it by torch.jit.load in a factory, file.py:factory"
+            raise ModelError(f"weights {path} are refused: {told}") from None
         raise ModelError(f"weights {path} cannot be read ({describe(error)}): {remedy}") from error
     for _ in range(_LEVELS):
         if isinstance(state, Mapping) and not _is_state(state):
-            state = next((state[key] for key in NESTED if isinstance(state.get(key), Mapping)), None)
+            held = [key for key in NESTED if isinstance(state.get(key), Mapping)]
+            if len(held) > 1 and say is not None:
+                say(f"Note: weights {path}: {held[0]!r} is taken, and {', '.join(held[1:])} left")
+            state = state[held[0]] if held else None
     if not isinstance(state, Mapping) or not state or not _is_state(state):
         raise ModelError(f"weights {path} hold no state dict of tensors, bare or as 'state_dict': {remedy}")
     return dict(state)

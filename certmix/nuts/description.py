@@ -48,6 +48,7 @@ class ModelReference(Described, frozen=True):
     normalize: str | None
     checksum: str
     files: tuple[str, ...] = ()
+    outputs: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

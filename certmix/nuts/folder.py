@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from certmix.errors import ModelError, ParameterError, describe
 from certmix.files import TEXT, digest_of, parse_json, write_atomically
 from certmix.models.architectures import Normalized
-from certmix.models.composed import denoised_parts, inner_changed
+from certmix.models.composed import denoised_parts, paths_changed
 from certmix.models.foreign import FixedMode
-from certmix.models.spec import MODULE_FACTORY, LoadedModel, load_model
+from certmix.models.kinds import is_program, library_of, split_spec
+from certmix.models.spec import LoadedModel, load_model
 from certmix.models.zoo import read_bytes, zoo_names
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
@@ -40,8 +41,6 @@ FORMAT_VERSION = 3
 PARTS = ("robust", "bypass", "auxiliary", "standard", "base")
 """What may follow ``#``: M(h), the mix with the auxiliary's gradient, the auxiliary, g and h."""
 
-_LIBRARIES = ("timm:", "robustbench:")
-
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -51,6 +50,7 @@ class BaseModel:
     weights: Path | None = None
     normalize: str | None = None
     files: tuple[str, ...] = ()
+    outputs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def save_nuts(
     ``nuts.json`` is written last and in one step: a folder that is left behind half done holds the earlier
     mix, or none.  `fit` and `tuning` say how the numbers were found, and on which images.  `copy_weights`
     copies weights and cards into the folder, under names made of their checksums.  Shipped models, and those
-    that timm or RobustBench fetch, stay names; Python code and exported programs stay where they are, outside
-    the folder.
+    that libraries fetch, stay names; Python code and other programs stay where they are, outside the folder.
     """
     place = Path(folder)
     g, h = (_refer(base, place, copy_weights) for base in (standard, robust))
@@ -220,8 +219,8 @@ def _base(
     weights = None if known.weights is None else Path(known.weights)
     try:
         loaded = load_model(
-            known.spec, weights=weights, normalize=known.normalize, files=known.files, device=device,
-            classes=classes, named_by=place / FILE, run_code=run_code,
+            known.spec, weights=weights, normalize=known.normalize, outputs=known.outputs, files=known.files,
+            device=device, classes=classes, named_by=place / FILE, run_code=run_code,
         )  # fmt: skip
     except (ModelError, ParameterError) as error:
         raise ModelError(f"{place / FILE}: the {role} model: {error}") from error
@@ -281,7 +280,7 @@ def _refer(base: BaseModel, folder: Path, copy: bool) -> ModelReference:
         raise ModelError(f"{spec} is itself a nonlinear mix: give two plain models as base models")
     if copy and denoised_parts(spec) is not None:
         raise ModelError(f"{spec}: weights behind a denoiser are not copied: leave --copy-weights out")
-    if copy and spec not in zoo_names() and not (spec.startswith(_LIBRARIES) and weights is None):
+    if copy and spec not in zoo_names() and not (library_of(spec) and weights is None):
         target, source = folder / "models" / base.loaded.checksum[:16], Path(os.path.expanduser(spec))
         if base.loaded.card is not None:
             if source.is_dir():  # it stands for its only card
@@ -292,7 +291,7 @@ def _refer(base: BaseModel, folder: Path, copy: bool) -> ModelReference:
                 )
             _copied(source.with_suffix(".safetensors"), target)  # before the card that names them
             spec = _copied(source, target)
-        elif not spec.endswith(".pt2") and (state := _state(base)) is not None:
+        elif not is_program(spec) and (state := _state(base)) is not None:
             weights = str(target / "weights.safetensors")
             write_atomically(Path(weights), state)
     return ModelReference(
@@ -301,6 +300,7 @@ def _refer(base: BaseModel, folder: Path, copy: bool) -> ModelReference:
         base.normalize,
         base.loaded.checksum,
         tuple(_told(file, folder) for file in base.files),
+        base.outputs,
     )
 
 
@@ -321,19 +321,7 @@ def absolute(reference: ModelReference, folder: Path, role: str) -> ModelReferen
 
 def _changed(spec: str, change: Callable[[str], str]) -> str:
     """Return a spec with the paths in it changed."""
-    known = inner_changed(spec, lambda part: _changed(part, change), change)
-    path, rest = _parts(spec)
-    return known or (spec if path is None else change(path) + rest)
-
-
-def _parts(spec: str) -> tuple[str | None, str]:
-    """Split a spec into the path it names, None for a name, and the rest."""
-    file, colon, factory = spec.rpartition(":")
-    if spec in zoo_names() or spec.startswith(_LIBRARIES):
-        return None, ""
-    if file.endswith(".py") and factory:
-        return file, colon + factory
-    return (None, "") if MODULE_FACTORY.fullmatch(spec) else (spec, "")
+    return paths_changed(spec, lambda path: path if path in zoo_names() else change(path))
 
 
 def _told(path: str, folder: Path) -> str:
@@ -365,7 +353,7 @@ def _found(path: str, folder: Path, where: str) -> str:
 def _is_nuts(spec: str) -> bool:
     if (both := denoised_parts(spec)) is not None:
         return any(map(_is_nuts, both))
-    path = Path(os.path.expanduser(_parts(spec)[0] or ""))
+    path = Path(os.path.expanduser("" if spec in zoo_names() else split_spec(spec)[1] or ""))
     return spec.startswith("nuts:") or path.name == FILE or (path != Path() and os.path.isfile(path / FILE))
 
 

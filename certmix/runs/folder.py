@@ -15,7 +15,7 @@ from typing import Any
 
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.files import digest_of, parse_json, read_file, write_atomically
-from certmix.models.composed import inner_changed
+from certmix.models.composed import paths_changed
 from certmix.runs.locking import HELD, LOCK, Lock
 from certmix.runs.settings import Settings
 from certmix.runs.store import WRITES, Store, is_look
@@ -150,26 +150,25 @@ def default_folder(identity: Identity | StudyIdentity) -> Path:
     return Path("runs") / identity.folder_name()
 
 
-PATHS = ("data", "standard", "robust", "standard_weights", "robust_weights", "standard_files", "robust_files")
-"""What of a run's sources may name a file."""
+PATHS = ("data", "standard_weights", "robust_weights", "standard_files", "robust_files")
+"""What of a run's sources may be the path of a file."""
+SPECS = ("standard", "robust", "denoiser")
+"""What of them may hold one."""
 
 
 def with_paths(sources: Any, change: Callable[[str], str]) -> Any:
     """Return sources with paths changed, also those within specs such as ``file.py:factory``."""
 
-    def changed(text: Any) -> Any:
-        if isinstance(text, list | tuple):
-            return [changed(one) for one in text]
-        if not isinstance(text, str):
-            return text
-        if (known := inner_changed(text, changed, change)) is not None:
-            return known
-        path, mark, factory = text.rpartition(":")
-        return f"{change(path)}{mark}{factory}" if path.endswith(".py") else change(text)
+    def changed(key: str, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [changed(key, one) for one in value]
+        if not isinstance(value, str):
+            return value
+        return paths_changed(value, change) if key in SPECS else change(value) if key in PATHS else value
 
     if not isinstance(sources, dict):
         return sources
-    return {key: changed(value) if key in PATHS else value for key, value in sources.items()}
+    return {key: changed(key, value) for key, value in sources.items()}
 
 
 def _moved(before: Path | str, after: Path | str) -> Callable[[str], str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ import msgspec
 from certmix.data import DATASETS, dataset_of, parse_input_range, stack
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.models.composed import at_sigma, denoised_spec
+from certmix.models.kinds import OUTPUTS
 from certmix.runs.folder import with_paths
 from certmix.runs.settings import Option, Settings, divide, from_json, refuse
 from certmix.types import Dataset
@@ -51,8 +52,11 @@ def named_split(stored: Any) -> Any:
 
 
 _FORMS = (
-    "A shipped name, a card or folder of 'certmix train', module:factory, file.py:factory, .pt2, "
-    "timm:NAME or robustbench:NAME"
+    "A shipped name, a card or folder of 'certmix train', file.py:factory, module:factory, .pt2, .onnx, "
+    ".joblib, hf:FOLDER, timm:NAME, torchvision:NAME or robustbench:NAME"
+)
+_OUTPUTS = Option(
+    "What it gives; by default logits, of a scikit-learn classifier probabilities.", choices=OUTPUTS
 )
 
 
@@ -103,6 +107,7 @@ class Sources(Settings, frozen=True):
     standard_normalize: Annotated[str | None, Option("Its normalisation: 0.5/0.25.", metavar="MEAN/STD")] = (
         None
     )
+    standard_outputs: Annotated[str | None, _OUTPUTS] = None
     standard_files: Annotated[
         tuple[str, ...],
         Option(
@@ -119,6 +124,7 @@ class Sources(Settings, frozen=True):
     ] = None
     robust_weights: Annotated[str | None, Option("Its weights: .safetensors or .pt.", metavar="FILE")] = None
     robust_normalize: Annotated[str | None, Option("Its normalisation.", metavar="MEAN/STD")] = None
+    robust_outputs: Annotated[str | None, _OUTPUTS] = None
     robust_files: Annotated[
         tuple[str, ...],
         Option("A further file that it reads; repeatable.", flag="robust-file", metavar="FILE"),
@@ -148,7 +154,7 @@ class Sources(Settings, frozen=True):
                     "with --robust"
                 )
             changes["robust"] = self.standard
-            for what in ("weights", "normalize", "files"):
+            for what in ("weights", "normalize", "outputs", "files"):
                 own, standard = getattr(self, f"robust_{what}"), getattr(self, f"standard_{what}")
                 changes[f"robust_{what}"] = own or standard
         base = changes.get("robust", self.robust)
@@ -170,6 +176,12 @@ class Sources(Settings, frozen=True):
     def origin(self) -> str | None:
         """The file that names them, None where whoever runs certmix does; see `SourcesOf`."""
         return None
+
+    def how(self, role: str) -> dict[str, Any]:
+        """Return with what beside its spec a model is loaded, for `certmix.models.spec.load_model`."""
+        named = ("weights", "normalize", "outputs", "files")
+        found = {what: getattr(self, f"{role}_{what}") for what in named}
+        return found | {"weights": None if found["weights"] is None else Path(found["weights"])}
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for ``run.json``: paths as given, and whether code may run is not kept."""
@@ -296,32 +308,61 @@ def _tell(dataset: Dataset, say: Callable[[str], None]) -> None:
             say(f"{dataset.name}: {dataset.settings[key]}")
 
 
-def _check(model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> None:
+def _check(
+    role: str, model: LoadedModel, dataset: Dataset, device: torch.device, say: Callable[[str], None]
+) -> int:
+    """Run a model on some inputs, and return how many classes it tells apart."""
     import torch
 
-    from certmix.calling import InPlaceWarning
+    from certmix.calling import ModelWarning
     from certmix.models.checks import check_logits, looks_like_probabilities
 
     positions = range(min(4, len(dataset)))
     inputs = torch.from_numpy(stack(dataset, list(positions))).to(device)
     with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always", InPlaceWarning)
+        warnings.simplefilter("always", ModelWarning)
         logits = check_logits(
             model.module, inputs, dataset.classes, model.name, no_label_zero=_no_label_zero(dataset)
         )
     for one in heard:
-        if issubclass(one.category, InPlaceWarning):
+        if issubclass(one.category, ModelWarning):
             say(str(one.message))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     if looks_like_probabilities(logits):
         say(
-            f"{model.name} seems to return probabilities: it should return logits; "
-            "leave its softmax out, or clean accuracy of the mix will be wrong"
+            f"{model.name} seems to return probabilities, and logits were declared: declare --{role}-outputs "
+            "probabilities, or leave its softmax out; else clean accuracy of the mix is wrong"
         )
     expected = model.input_range
     if expected is not None and dataset.input_range is not None and expected != dataset.input_range:
         say(f"{model.name} expects inputs in {expected}, the data lie in {dataset.input_range}")
+    return logits.shape[1]
+
+
+def _fit(
+    dataset: Dataset, models: Mapping[str, LoadedModel], device: torch.device, say: Callable[[str], None]
+) -> Dataset:
+    """Check models on some inputs; return the data set with the classes that they tell apart."""
+    counts = {role: _check(role, model, dataset, device, say) for role, model in models.items()}
+    if len(set(counts.values())) > 1:
+        told = " and ".join(f"{models[role].name} {count}" for role, count in counts.items())
+        raise ModelError(
+            f"the two models tell different numbers of classes apart ({told}): mix models of one"
+        )
+    count = max(counts.values())
+    if count > dataset.classes:
+        say(
+            f"{dataset.name} shows {dataset.classes} classes, the models tell {count} apart: "
+            f"classes {dataset.classes} to {count - 1} have no input here"
+        )
+    return with_classes(dataset, count)
+
+
+def with_classes(dataset: Dataset, count: int) -> Dataset:
+    """Return a data set of at least `count` classes; those without a name are called by their number."""
+    names = (*dataset.class_names, *map(str, range(dataset.classes, count)))
+    return dataset if count <= dataset.classes else replace(dataset, class_names=names)
 
 
 def load_sources(sources: Sources, sigma: float, device: torch.device, say: Callable[[str], None]) -> Loaded:
@@ -353,25 +394,23 @@ def load_models(
     """
     from certmix.models.spec import behind, load_model, wrap_model
 
-    dataset, found = load_data(sources) if dataset is None else dataset, dict[str, Any]()
+    found: dict[str, LoadedModel] = {}
+    dataset = load_data(sources) if dataset is None else dataset
     _tell(dataset, say)
     for role, given in (("robust", robust_spec), ("standard", sources.standard)):
-        weights, normalize, files = (
-            getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
-        )
+        how = sources.how(role)
         if isinstance(given, str):
             found[role] = load_model(
-                given, weights=None if weights is None else Path(weights), normalize=normalize, files=files,
-                device=device, classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
-                named_by=sources.origin, run_code=sources.run_code,
+                given, device=device, classes=dataset.classes, no_label_zero=_no_label_zero(dataset), say=say,
+                named_by=sources.origin, run_code=sources.run_code, **how,
             )  # fmt: skip
         elif given is not None:
-            found[role] = wrap_model(given, device=device, normalize=normalize, files=files)
+            if how.pop("weights") is not None:
+                raise ModelError(f"{role} weights: the model is an object, which has its own: leave them out")
+            found[role] = wrap_model(given, device=device, **how)
         if role == "robust" and sources.denoiser is not None:
             found[role] = behind(sources.denoiser, found[role], device=device, say=say)
-        if role in found:
-            _check(found[role], dataset, device, say)
-    return Loaded(dataset, found.get("standard"), found["robust"])
+    return Loaded(_fit(dataset, found, device, say), found.get("standard"), found["robust"])
 
 
 def load_data(sources: Sources) -> Dataset:
@@ -402,6 +441,5 @@ def join(
 ) -> Loaded:
     """Check that loaded models fit a data set, ModelError if one does not, and return all three."""
     _tell(dataset, say)
-    for model in (robust, standard):
-        _check(model, dataset, device, say)
-    return Loaded(dataset, standard, robust)
+    fitting = _fit(dataset, {"robust": robust, "standard": standard}, device, say)
+    return Loaded(fitting, standard, robust)

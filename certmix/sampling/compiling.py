@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix import guard
-from certmix.calling import call_model
+from certmix.calling import call_model, logits_of
 from certmix.errors import ModelError, ParameterError, describe
 
 OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"freezing": True}, "cuda": {"triton.cudagraphs": True}}
@@ -95,7 +95,7 @@ class CompiledModel:
         from torch._inductor import config  # takes a second
 
         def whole(batch: Tensor) -> Any:
-            return module(batch)
+            return logits_of(module(batch))[0]
 
         # torch keeps what is compiled by code: each model needs code of its own
         whole.__code__ = whole.__code__.replace(co_name=f"whole_{next(_NUMBERS)}")

@@ -181,8 +181,10 @@ def nuts_certified(
                 numbers = replace(numbers, blind=(f"{note[0].upper()}{note[1:]}.",))
             part = restrict(dataset, rest)
             plain = named.replace(data=part)
-            weights = {"robust_weights": None, "robust_normalize": None, "robust_files": ()}
-            soft = plain.replace(robust=robust, **weights, run_code=True)  # of the base, which runs already
+            bare = {f"robust_{what}": None for what in ("weights", "normalize", "outputs")}
+            soft = plain.replace(
+                robust=robust, **bare, robust_files=(), run_code=True
+            )  # of the base, which runs already
             runs, records = [], []
             for planned, given in ((plan.transform, soft), (plan.hard, plain)):
                 transform = asdict(plan.best) if planned.scores == "soft" else None

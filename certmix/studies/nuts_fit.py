@@ -279,13 +279,8 @@ def save_mix(
 def base_models(sources: Sources, loaded: Loaded) -> list[BaseModel]:
     """Return g and h with what they were loaded with, as `save_nuts` takes them."""
     assert loaded.standard is not None
-    found = []
-    for role, one in (("standard", loaded.standard), ("robust", loaded.robust)):
-        weights, normalize, files = (
-            getattr(sources, f"{role}_{what}") for what in ("weights", "normalize", "files")
-        )
-        found.append(BaseModel(one, None if weights is None else Path(weights), normalize, files))
-    return found
+    pair = ("standard", loaded.standard), ("robust", loaded.robust)
+    return [BaseModel(one, **sources.how(role)) for role, one in pair]
 
 
 def nuts_published(

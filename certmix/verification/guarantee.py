@@ -16,7 +16,8 @@ from certmix.certification.request import KINDS, CertifyRequest, DeterministicRe
 from certmix.data import DATASETS
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.files import read_file
-from certmix.models.composed import inner_changed
+from certmix.models.composed import paths_changed
+from certmix.models.kinds import OUTPUTS
 from certmix.models.zoo import zoo_names
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
@@ -86,6 +87,7 @@ class ModelClaim(Settings, frozen=True):
     model: _Text
     weights: _OptionalText = None
     normalize: _OptionalText = None
+    outputs: Annotated[str | None, Option(choices=OUTPUTS)] = None
     checksum: _Checksum = None
     pin: bool = False
     files: Annotated[tuple[str, ...], Option(check=_texts)] = ()
@@ -379,7 +381,8 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
             weights = None if claim.weights is None else _joined(claim.weights, folder)
             files = tuple(_joined(file, folder) for file in claim.files)
             options |= {role: _model(claim.model, folder), f"{role}_weights": weights}
-            options |= {f"{role}_normalize": claim.normalize, f"{role}_files": files}
+            options |= {f"{role}_normalize": claim.normalize, f"{role}_outputs": claim.outputs}
+            options |= {f"{role}_files": files}
     return options
 
 
@@ -389,19 +392,9 @@ def _joined(text: str, folder: Path) -> str:
 
 
 def _model(text: str, folder: Path) -> str:
-    """Return a model's spec with its path, if any, seen from here; a module's only if it is a file there."""
-    if text in zoo_names() or text.startswith(("timm:", "robustbench:")):
-        return text
-    known = inner_changed(text, lambda one: _model(one, folder), lambda path: _joined(path, folder))
-    if known is not None:
-        return known
-    file, colon, factory = text.rpartition(":")
-    if not colon:
-        return _joined(text, folder)
-    module = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) and not file.endswith(".py")
-    if module and not (folder / file).exists():
-        return text
-    return f"{_joined(file, folder)}:{factory}"
+    """Return a model's spec with its paths, if any, seen from here."""
+    shipped = zoo_names()
+    return paths_changed(text, lambda path: path if path in shipped else _joined(path, folder), folder)
 
 
 def relative_claims(
@@ -416,17 +409,16 @@ def relative_claims(
     models: list[ModelClaim | None] = []
     for role in ("standard", "robust"):
         spec, weights, normalize = (sources[f"{role}{what}"] for what in ("", "_weights", "_normalize"))
+        named = None if spec is None else paths_changed(spec, lambda path: _relative(path, folder))
         weights = None if weights is None else _relative(weights, folder)
         files = tuple(_relative(file, folder) for file in sources.get(f"{role}_files", ()))
-        models.append(spec and ModelClaim(_relative(spec, folder), weights, normalize, files=files))
+        outputs = sources.get(f"{role}_outputs")
+        models.append(ModelClaim(named, weights, normalize, outputs, files=files) if named else None)
     return data, models[0], models[1]
 
 
 def _relative(text: str, folder: Path) -> str:
-    """Return a stored spec with its absolute path, if it has one, as seen from a folder."""
-    known = inner_changed(text, *[lambda one: _relative(one, folder)] * 2)
-    if known is not None:
-        return known
+    """Return an absolute path as seen from a folder."""
     if not os.path.isabs(text):
         return text
     try:

@@ -22,7 +22,7 @@ from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.records import Look, Records, having, pieces, places_of
 from certmix.runs.settings import settings
-from certmix.runs.sources import Sources, load_data
+from certmix.runs.sources import Sources, load_data, with_classes
 from certmix.sampling.ballots import LEVELS
 from certmix.types import Dataset, FloatArray, IntArray
 
@@ -268,19 +268,20 @@ def reload(
             continue
         if role not in given and description["models"].get(role) is None:
             continue
-        how: dict[str, Any] = {part: getattr(sources, f"{role}_{part}") for part in ("normalize", "files")}
+        how, spec = sources.how(role), getattr(sources, role)
         try:
             if role in given:
+                del how["weights"]
                 loaded[role] = wrap_model(given[role], device=device, **how)
                 continue
-            spec, weights = getattr(sources, role), getattr(sources, f"{role}_weights")
             if spec is None:  # the shipped one, which the run chose itself
                 spec = description["models"][role].get("spec")
             loaded[role] = load_model(
-                str(spec), weights=None if weights is None else Path(weights), device=device,
-                classes=len(description["data"]["class_names"]), named_by=sources.origin, run_code=run_code,
-                **how,
+                str(spec), device=device, classes=len(description["data"]["class_names"]),
+                named_by=sources.origin, run_code=run_code, **how,
             )  # fmt: skip
         except CertmixError as error:
             problems[role] = str(error)
+    if dataset is not None:  # as the models that it was certified with tell them apart
+        dataset = with_classes(dataset, len(description["data"]["class_names"]))
     return Reloaded(dataset, loaded, problems)

@@ -404,7 +404,7 @@ REFUSED = [
     ({"model": answer(torch.zeros(2))}, ModelError, r"\(2,\)"),
     ({"model": answer(torch.zeros(2, 1))}, ModelError, "single logit"),
     ({"model": answer(torch.zeros(2, 3, dtype=torch.long))}, ModelError, "int64"),
-    ({"model": answer((torch.zeros(2, 3),))}, ModelError, "tuple"),
+    ({"model": answer(({}, torch.zeros(2, 3)))}, ModelError, "tuple"),
 ]  # fmt: skip
 OWN = [
     ("pgd", {"steps": 0}), ("pgd", {"steps": 2.5}), ("pgd", {"step_size": 0.0}), ("pgd", {"step_size": float("nan")}),

@@ -22,7 +22,7 @@ import pytest
 from certmix_cli.main import COMMANDS, cli
 from PIL import Image
 
-STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_files"}
+STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_outputs", "standard_files"}
 OF_MIX = STANDARD | {"standard_temperature"}
 PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
 RAY = {"gpus_per_worker", "ray_address"}
@@ -45,7 +45,8 @@ UNCERTIFIED = {
 }  # fmt: skip
 NOT_OF_LOGITS = CERTIFIED | STANDARD | {
     "norm", "eps", "steps", "restarts", "images", "seed", "device", "precision", "batch_size", "data", "split",
-    "input_range", "resize", "crop", "label_column", "robust", "robust_weights", "robust_normalize", "robust_files", "output",
+    "input_range", "resize", "crop", "label_column", "robust", "robust_weights", "robust_normalize",
+    "robust_outputs", "robust_files", "output",
     "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights", "run_code",
 }  # fmt: skip
 RECIPES = {
@@ -175,12 +176,12 @@ VALUES = {
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",
     "r_d": "0.5", "r_d_sweep": "0.5", "radii": "0,0.1", "ratio": "yang", "ray_address": "auto",
     "relative_precision": "0.2", "reports": "json=report.json", "resize": "9", "restarts": "3",
-    "rival": "second", "robust": "other.py:h", "robust_files": "h.json", "robust_normalize": "0.5/0.2",
+    "rival": "second", "robust": "other.py:h", "robust_files": "h.json", "robust_normalize": "0.5/0.2", "robust_outputs": "probabilities",
     "robust_weights": "h.pt", "rows": "5", "run_code": "", "runs": "elsewhere", "samples": "500", "save": "points.npz",
     "scenario": "cifar10", "scores": "soft", "seed": "5", "selection_samples": "50", "shard": "1/2",
     "sharpen_alpha": "0.9", "sigma": "1", "sigmas": "0.01", "slack": "0.1", "split": "test",
     "standard": "other.py:g", "standard_accuracy": "0.5", "standard_files": "g.json",
-    "standard_normalize": "0.5/0.2", "standard_weights": "g.pt", "steps": "3", "sweep_images": "4",
+    "standard_normalize": "0.5/0.2", "standard_outputs": "probabilities", "standard_weights": "g.pt", "steps": "3", "sweep_images": "4",
     "targets": "3", "throughput": "77", "title": "Mine", "trusts": "all", "weights": "0.5",
     "workers": "2",
 }  # fmt: skip

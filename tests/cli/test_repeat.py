@@ -29,7 +29,8 @@ OTHER = {
     "norm": "l2", "bound_method": "crown", "max_radius": 1 / 3, "lipschitz_constant": 1e-7,
     "constant_of": "each-logit", "data": "my data.npz", "split": "train", "input_range": None, "resize": 9,
     "crop": 8, "label_column": "the class", "standard": None, "standard_weights": "g's.pt", "standard_normalize": "0.5/0.2",
-    "standard_files": ("a", "b c"), "robust": "nets.py:h", "robust_weights": "h.pt", "robust_normalize": "0/1",
+    "standard_outputs": "probabilities", "standard_files": ("a", "b c"), "robust": "nets.py:h", "robust_weights": "h.pt",
+    "robust_normalize": "0/1", "robust_outputs": "logits",
     "robust_files": ("h.json",),
 }  # fmt: skip
 ONE_SIDE = {

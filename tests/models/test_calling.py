@@ -11,7 +11,7 @@ from torch import nn
 
 import certmix
 from certmix.attacks import ATTACKS
-from certmix.calling import InPlaceWarning, OutOfMemoryError, call_model
+from certmix.calling import ModelWarning, OutOfMemoryError, call_model
 from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.models.mixture import mix_logits
 from certmix.nuts.mixture import TransformedRobust
@@ -69,8 +69,10 @@ FAILURES = {
     "index": (lambda x: x[:, 99], "IndexError"),
 }
 OUTPUTS = {
-    "tuple": (lambda z: (z, z), "returns tuple: wrap it"),
-    "dict": (lambda z: {"logits": z}, "returns dict"),
+    "tuple": (lambda z: (z.tolist(), z), "returns tuple: return a tensor or an array of shape"),
+    "dict": (lambda z: {"scores": z}, "returns dict"),
+    "named": (lambda z: {"logits": [z]}, r"returns list as its \['logits'\]: return"),
+    "first": (lambda z: [z[:, 0], z], r"returns shape \(7,\) as the first of its 2, expected \(7, classes\)"),
     "flat": (lambda z: z[:, 0], r"returns shape \(7,\), expected \(7, classes\): return one row"),
     "fewer": (lambda z: z[:1], r"returns shape \(1, 3\), expected \(7, classes\)"),
     "classes": (lambda z: z.argmax(1, keepdim=True).repeat(1, 3), "returns torch.int64"),
@@ -82,7 +84,7 @@ OUTPUTS = {
 def test_a_changed_input_is_named_and_the_caller_s_is_unharmed(change, mode):
     net, given = Net(change), X.clone().requires_grad_(mode == "enable_grad")
     expected, context = Net(change)(X.clone()), getattr(torch, mode)
-    with context(), pytest.warns(InPlaceWarning, match="^mine changes its input in place"):
+    with context(), pytest.warns(ModelWarning, match="^mine changes its input in place"):
         logits = call_model(net, given, "mine")
     assert torch.equal(given, X)
     assert torch.equal(logits, expected)
@@ -96,17 +98,17 @@ def test_a_changed_input_is_named_and_the_caller_s_is_unharmed(change, mode):
 @pytest.mark.parametrize("change", [IN_PLACE["sub"], IN_PLACE["view"]])
 def test_h_is_not_given_what_g_changed(change):
     given, g, h = X.clone(), Net(change), Net()
-    with pytest.warns(InPlaceWarning, match="the standard model changes its input in place"):
+    with pytest.warns(ModelWarning, match="the standard model changes its input in place"):
         mixed = certmix.MixedClassifier(g, h, 0.76)(given)
     assert torch.equal(given, X)
     assert torch.equal(mixed, mix_logits(g(X.clone()), h(X), 0.76).float())
     robust = Net(change).eval()
-    with pytest.warns(InPlaceWarning, match="changes its input in place"):
+    with pytest.warns(ModelWarning, match="changes its input in place"):
         counts = Sampler(robust, 3, 0.5).votes(X[0], 0, [500])
     assert (counts == Sampler(Net(lambda x: change(x.clone())).eval(), 3, 0.5).votes(X[0], 0, [500])).all()
 
 
-@pytest.mark.filterwarnings("ignore::certmix.calling.InPlaceWarning")
+@pytest.mark.filterwarnings("ignore::certmix.calling.ModelWarning")
 @pytest.mark.parametrize(("first", "message"), FAILURES.values(), ids=FAILURES)
 def test_failures_are_one_line_wherever_the_model_is_called(first, message):
     net = Net(first).eval()
@@ -123,7 +125,7 @@ def test_failures_are_one_line_wherever_the_model_is_called(first, message):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore::certmix.calling.InPlaceWarning")
+@pytest.mark.filterwarnings("ignore::certmix.calling.ModelWarning")
 @pytest.mark.parametrize("name", ["pgd", "apgd-ce"])
 def test_attacks_see_through_models_that_change_their_input(name):
     labels = Net()(X).argmax(1)

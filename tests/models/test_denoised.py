@@ -15,7 +15,7 @@ from torch import nn
 import certmix
 from certmix.errors import ModelError, ParameterError
 from certmix.models.architectures import Denoiser, build
-from certmix.models.composed import at_sigma, denoised_parts, denoised_spec, diffusers_parts, inner_changed
+from certmix.models.composed import at_sigma, denoised_parts, denoised_spec, diffusers_parts, paths_changed
 from certmix.models.denoised import Denoised, OneStep, nearest_step, noise_of
 from certmix.models.spec import load_model
 from certmix.models.zoo import save_zoo
@@ -67,7 +67,7 @@ def test_a_spec_holds_both_and_its_paths_are_found():
     assert (
         with_paths({"robust": "denoised:d,nuts:mix#base"}, str.upper)["robust"] == "denoised:D,nuts:MIX#base"
     )
-    assert inner_changed("net.py:net", str.upper, str.upper) is None
+    assert paths_changed("net.py:net", str.upper) == "NET.PY:net"
 
 
 def test_only_a_diffusion_model_is_told_the_noise_level():

@@ -62,7 +62,8 @@ numbers = st.floats(1e-6, 1e6)
 def models(draw):
     checksum = draw(digests)
     pin = draw(st.booleans()) and checksum is not None
-    return ModelClaim(draw(names), draw(st.none() | names), draw(st.none() | names), checksum, pin)
+    outputs = draw(st.sampled_from([None, "logits", "probabilities"]))
+    return ModelClaim(draw(names), draw(st.none() | names), draw(st.none() | names), outputs, checksum, pin)
 
 
 @st.composite
