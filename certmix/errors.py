@@ -18,6 +18,9 @@ __all__ = [
 class CertmixWarning(UserWarning):
     """Something the user should know, though the result stands."""
 
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
 
 class CertmixError(Exception):
     """Base class: something the user can mend, in one line; what cannot be printed is spelt out."""
