@@ -53,6 +53,9 @@ class Dataset:
         SHA-256 (hex) that changes when inputs, labels or preprocessing change.
     features
         Names of an input's values, with the unit in brackets (``temperature [K]``); empty where unknown.
+    scale
+        float64, of an input's shape: what noise and radii count in, value by value, or None where it is 1.
+        See `certmix.data.scaled`.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Dataset:
     checksum: str
     settings: dict[str, Any] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+    scale: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -186,9 +190,9 @@ class Summary:
 
     `failure_probability` is that of one image's certificate, and `sigma` None where rows come from several.
     `images` are those behind the figures, `planned_images` those asked for: they differ, and the result is
-    not `complete`, when interrupted.  `radii` are those of the columns, `norm` is that of all radii;
-    `abstained` counts images whose class could not be established.  `notes` say what a reader must know,
-    `details` what tells more, an entry a sentence or more.
+    not `complete`, when interrupted.  `radii` are those of the columns, `norm` is that of all radii, which
+    count `feature_scale` where there is one; `abstained` counts images whose class could not be established.
+    `notes` say what a reader must know, `details` what tells more, an entry a sentence or more.
     """
 
     sigma: float | None
@@ -213,6 +217,7 @@ class Summary:
     notes: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     norm: str = "l2"
+    feature_scale: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object: plain data, None for unknown."""

@@ -16,7 +16,7 @@ from certmix.tables.formats import FORMATS
 
 from .options import MODEL_TIMEOUT, NUMBERS, PATH, divide, format_option, options, refuse_unused, sources_of
 from .progress import say
-from .studies import OF_STANDARD, made, print_study, run_study, study_options
+from .studies import OF_NOISE, OF_STANDARD, made, print_study, run_study, study_options
 
 
 class _InOrder(click.Group):
@@ -78,7 +78,7 @@ SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precisio
     help="Choose for certified accuracy of a smoothed h instead, and certify on other inputs.",
 )  # fmt: skip
 @options(CertifiedRequest, leave=SHARED)
-@options(Sources, only=["denoiser"])
+@options(Sources, only=OF_NOISE)
 @study_options(steps=50, leave=("attack",), images="200")
 def fit(
     published: str | None, certified: bool, logits: Path | None, full_strength: bool, **given: Any
@@ -128,7 +128,7 @@ def fit(
         return made(nuts_certified, CertifiedRequest(**chosen), given)
     for name in asked:
         known = {*FitChoices.__struct_fields__, *AttackRequest.__struct_fields__, *Sources.__struct_fields__}
-        if name == "denoiser" or (name in CertifiedRequest.__struct_fields__ and name not in known):
+        if name in OF_NOISE or (name in CertifiedRequest.__struct_fields__ and name not in known):
             raise ParameterError(f"{_flag(name)} needs --certified: add it, or leave {_flag(name)} out")
     from certmix.studies.nuts_fit import fit_file, nuts_fit
 

@@ -34,6 +34,7 @@ from .progress import watched
 TEMPERATURE = options(CertifyRequest, only=["standard_temperature"])
 ROBUST = Option("The robust classifier h.", metavar="MODEL", shown="cifar10-adversarial-linf")
 OF_STANDARD = [name for name in Sources.__struct_fields__ if name.startswith("standard")]
+OF_NOISE = ("denoiser", "feature_scale")
 NAMES = {
     "trusts": ("constant", "gradient", "max-gradient", "gradient-ratio"),
     "forms": ("probabilities", "logits"),
@@ -44,7 +45,7 @@ def study_options(*, steps: int | None, leave: tuple[str, ...] = (), **changed: 
     """Give a command the options of an attack, of data and models, of the run folder, and --format."""
     shown = str(steps) if steps else "the attack's own"
     made = [
-        options(AttackRequest, Sources, leave=("denoiser", *leave), steps=shown, robust=ROBUST, **changed),
+        options(AttackRequest, Sources, leave=(*OF_NOISE, *leave), steps=shown, robust=ROBUST, **changed),
         DEVICE, MODEL_TIMEOUT,
         click.option("--output", metavar="FOLDER", help="Run folder.  [default: runs/<identity>]"),
         FRESH, format_option(*FORMATS),

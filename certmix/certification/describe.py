@@ -16,6 +16,7 @@ from torch import nn
 
 from certmix.certification.request import CertifyRequest, GivenConstant, Request, Shard
 from certmix.data import spread
+from certmix.data.scales import refuse_scale
 from certmix.errors import ModelError, RunError
 from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
@@ -93,7 +94,9 @@ def load(request: Request, sources: Sources, device: torch.device, say: Callable
     """Load data and models and check that they fit together; warnings go to `say`."""
     if isinstance(request, CertifyRequest):
         return load_sources(sources, request.sigma, device, say)
-    return load_models(sources, robust_of(request, sources), device, say)
+    loaded = load_models(sources, robust_of(request, sources), device, say)
+    refuse_scale(loaded.dataset, f"certificate {request.certificate}")
+    return loaded
 
 
 def identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:

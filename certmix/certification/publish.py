@@ -23,6 +23,7 @@ from certmix.certification.fronts import Fronts, fronts_of
 from certmix.certification.proved_table import evaluate_proved, radii_by_image
 from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
 from certmix.certification.stored import LOG, data_of, images_of, named, planned_images
+from certmix.data.scales import about_scale
 from certmix.errors import CertmixError, RunError
 from certmix.files import write_atomically
 from certmix.runs import Run, Store, read_run
@@ -66,7 +67,7 @@ def derive(
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
     records = held.of_images(mine)
     probabilities = {} if checksum is None else store.standard(checksum)
-    names |= {"notes": tuple(notes), "details": tuple(details)}
+    names |= about_scale(described["data"].get("settings"), request.radii, notes, details)
     return evaluate(records, probabilities, request, len(planned), **names)
 
 
@@ -103,7 +104,11 @@ def log_of(request: Request, evaluation: Evaluation) -> dict[str, str]:
     """Return the text of a run's log, image by image, by the file's name."""
     if isinstance(request, CertifyRequest):
         rows = zip(*(column.tolist() for column in log_columns(evaluation)), strict=True)
-        return {LOG: log_text(rows, request.bound_at(request.gate), request.gate)}
+        return {
+            LOG: log_text(
+                rows, request.bound_at(request.gate), request.gate, evaluation.summary.feature_scale
+            )
+        }
     found = radii_by_image(evaluation.outcomes).items()
     lines = ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]
     lines += ["\t".join([index, *row.values()]) for index, row in found]

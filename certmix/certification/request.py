@@ -475,7 +475,7 @@ def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], Non
     if draws_no_samples(certificates, given.get("norm"), given.get("sigma")):
         kind = Margin if certificates[0] == "margin" else GivenConstant
         del given["certificates"]
-        refuse(["compiled", "shard"], f"is not for certificate {certificates[0]}")
+        refuse(["compiled", "shard", "feature_scale"], f"is not for certificate {certificates[0]}")
     else:
         given.pop("norm", None)
         for name, (other, values) in OPTION_OF.items():

@@ -33,7 +33,7 @@ from certmix.runs import Identity, Run, StudyIdentity, default_folder
 from certmix.runs.cells import Cells, Progress, fill
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import open_run
-from certmix.runs.settings import check_known, divide, refuse, takes, too_many_images
+from certmix.runs.settings import check_known, divide, refuse, takes, too_many_images, written
 from certmix.runs.sources import Data, Models, Sources, sources_of
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import CompileError, check_compilable
@@ -58,7 +58,8 @@ def asked(models: Any, data: Any, given: dict[str, Any]) -> tuple[Request, Sourc
         models = tuple(pair)
         for name, value in own.items():
             if given.get(name, value) != value:
-                raise ParameterError(f"{name} = {given[name]}: the model has {value:g}; leave {name} out")
+                own_value = f"the model has {written(value)}"
+                raise ParameterError(f"{name} = {given[name]}: {own_value}; leave {name} out")
         given.update({name: value for name, value in own.items() if value != PLAIN.get(name)})
     sources = sources_of(models, data, given)
     if sources.standard is None:

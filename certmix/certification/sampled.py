@@ -285,7 +285,7 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
     sampler = Sampler(
         module if compiled else LaidOut(module, request.precision), loaded.dataset.classes, request.sigma,
         request.seed, device=passes.device, precision=request.precision, batch_size=passes.batch_size,
-        compiled=compiled, places_alike=passes.places_alike,
+        compiled=compiled, places_alike=passes.places_alike, scale=loaded.dataset.scale,
     )  # fmt: skip
     first = request.samples if request.goal == "fixed" else looks(request.samples)[0]
     shape = loaded.dataset.read(0).shape
@@ -415,7 +415,8 @@ def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
             "or name another --output"
         )
     label = int(dataset.labels[job.position])
-    error, point = noise_error(sampler.sigma, values.size), Grid.of(sampler.sigma).nearest(values)
+    error = noise_error(sampler.sigma, values.size)
+    point = Grid.of(sampler.sigma, dataset.scale).nearest(values)
     return _Active(torch.from_numpy(values), index, label, checksum, job.record, error, point.lost)
 
 

@@ -23,6 +23,7 @@ from certmix.certification.evaluate import (
     table_row,
 )
 from certmix.certification.request import DETERMINISTIC, CertifyRequest, usual_radii
+from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
 from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of
@@ -159,6 +160,7 @@ def open_run(folder: Path, sigma: float | None = None, *, ballots: bool = False)
         (inputs, classes), name = data_of(described), _printable(described["data"]["name"])
         names = {role: named(model) for role, model in described["models"].items()}
         about = {"data": name, "robust": names["robust"][0], "standard": names["standard"][0]}
+        about["settings"] = described["data"].get("settings")
         checksum = names["standard"][1]
     except (AttributeError, KeyError, TypeError) as error:
         raise _lacks(folder, error) from None
@@ -240,6 +242,7 @@ class Stored:
     notes: tuple[str, ...]
     details: tuple[str, ...] = ()
     as_printed: bool = False
+    feature_scale: tuple[float, ...] = ()
 
     @property
     def radius_alone(self) -> bool:
@@ -373,7 +376,7 @@ def _from_log(log: PublishedLog, how: Reading) -> Stored:
         selected=np.where(log.abstained, -1, log.predict),
         bounds=ConfidenceBounds(p, 1.0 - p, stated, "log", {}), radius=radius, frequencies=None,
         planned=known.extent.rows, samples=None, bound=known.bound, notes=tuple(notes),
-        details=tuple(details), as_printed=as_printed,
+        details=tuple(details), as_printed=as_printed, feature_scale=log.scales,
     )  # fmt: skip
 
 
@@ -482,7 +485,8 @@ def recertify(
         details.append(
             f"Inputs that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
-    about = {**run.about, "notes": tuple(notes), "details": (*details, NOT_CHECKED)}
+    about = {name: run.about[name] for name in ("data", "robust", "standard")}
+    about |= about_scale(run.about["settings"], request.radii, notes, [*details, NOT_CHECKED])
     return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about).summary
 
 
@@ -521,7 +525,8 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
         goal=None, planned_images=stored.planned, bound=stored.bound,
         samples=None if samples is None else int(samples.max()),
         mean_samples=None if samples is None else float(samples.mean()), data=stored.source,
-        abstained=int(np.sum(radii[0].status == Status.ABSTAIN)), notes=tuple(notes), details=tuple(details),
+        abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
+        **about_scale({"feature_scale": list(stored.feature_scale) or None}, request.radii, notes, details),
     )  # fmt: skip
 
 
@@ -555,6 +560,8 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
     if not full:
         raise ParameterError("none of the sources holds a row: name logs that are not empty")
     shapes = {(s.alpha, s.radii, tuple((row.classifier, row.certificate) for row in s.rows)) for s in full}
+    if len({summary.feature_scale for summary in full}) > 1:
+        raise ParameterError("the radii of the sources count different feature scales: no table holds both")
     if len(shapes) > 1:
         raise ParameterError("the sources differ in alpha, radii or certificates: give them as options")
     first, names = full[0], [_name(summary) for summary in full]
@@ -579,7 +586,8 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         alpha=first.alpha, images=min(summary.images for summary in full), radii=first.radii,
         clean_accuracy=CleanAccuracy(None, None, None), rows=tuple(rows),
         complete=all(summary.complete for summary in full), data=f"{len(full)} sources", notes=tuple(notes),
-        details=tuple(details), sources=tuple(names), best_source=tuple(winners), **common,
+        details=tuple(details), sources=tuple(names), best_source=tuple(winners), norm=first.norm,
+        feature_scale=first.feature_scale, **common,
     )  # fmt: skip
 
 

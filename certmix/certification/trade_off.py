@@ -24,6 +24,7 @@ from certmix.certification.stored import (
     refuse_of_files,
     refuse_of_runs,
 )
+from certmix.data.scales import SCALED, about_scale
 from certmix.errors import ParameterError
 from certmix.models.temperature import answer_of, sharpened
 from certmix.radii import CERTIFICATES
@@ -169,7 +170,7 @@ def _from_run(
         frequencies=records.frequencies,
         planned=run.planned, samples=None, bound=request.bound_at(request.gate),
         notes=(*(() if told is None else (f"{told}.",)), *choice_notes(run.first, request)),
-        details=(NOT_CHECKED,),
+        details=(NOT_CHECKED,), feature_scale=about_scale(run.about["settings"], ()).get("feature_scale", ()),
     )  # fmt: skip
     g = Answers.of(run.probabilities).rows(records.indices)
     ahead = None if evaluation.prospects is None else evaluation.prospects[request.gate]
@@ -211,6 +212,9 @@ def trade_off(
         read.append(source if isinstance(source, Mixable) else read_mixable(source))
     if not read:
         raise ParameterError("no source was given: name run folders, or logs by read_mixable")
+    scales = {one.stored.feature_scale for one in read}
+    if len(scales) > 1:
+        raise ParameterError("the radii of the sources count different feature scales: no table holds both")
     wanted = match_clean_accuracy
     if wanted == BASELINE:
         wanted = min(read, key=lambda one: one.stored.sigma).clean_accuracy(1.0)
@@ -221,7 +225,8 @@ def trade_off(
     accuracy = None if wanted is None else float(wanted)
     sweeps = [_sweep(one, at_radius, certificates, accuracy) for one in read]
     notes, details = _notes(read, accuracy, sweeps)
-    return TradeOff(at_radius, tuple(certificates), accuracy, tuple(sweeps), notes, details)
+    norm = SCALED if any(scales) else "l2"
+    return TradeOff(at_radius, tuple(certificates), accuracy, tuple(sweeps), notes, details, norm)
 
 
 def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str], wanted: float | None) -> Sweep:

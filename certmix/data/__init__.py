@@ -11,11 +11,13 @@ from typing import Any
 from certmix.data import arrays, cifar, frames, image_folder
 from certmix.data.dataset import UNIT_RANGE, Request, Source, load_arrays, restrict, spread, stack
 from certmix.data.in_memory import from_object
+from certmix.data.scales import scaled
 from certmix.errors import DataError, ParameterError, describe
 from certmix.types import Dataset
 
 __all__ = [
-    "DATASETS", "dataset_of", "load", "load_arrays", "parse_input_range", "restrict", "spread", "stack",
+    "DATASETS", "dataset_of", "load", "load_arrays", "parse_input_range", "restrict", "scaled", "spread",
+    "stack",
 ]  # fmt: skip
 
 DATASETS = {

@@ -20,7 +20,9 @@ PLAIN = {"gate": 0.0, "standard_temperature": 1.0}
 def settled_by(model: Any) -> dict[str, Any]:
     """Return what a classifier settles of its certification: its parts, and their numbers."""
     if isinstance(model, SmoothedClassifier):
-        return {"robust": model.base, "sigma": model.sigma, "gate": model.gate}
+        own = {"robust": model.base, "sigma": model.sigma, "gate": model.gate}
+        scale = model.feature_scale
+        return own if scale is None else own | {"feature_scale": tuple(scale.tolist())}
     if not isinstance(model, SmoothedMixture | MixedClassifier):
         return {"robust": model}
     own = {name: getattr(model, name) for name in ("standard", "alpha", "standard_temperature")}

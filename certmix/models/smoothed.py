@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from certmix.bounds import bound_counts, clopper_pearson, is_established
 from certmix.bounds.bound import allow_for_noise
 from certmix.calling import call_model
+from certmix.data.scales import check_scale, spread_scale
 from certmix.errors import ModelError, ParameterError
 from certmix.models.composed import at_sigma
 from certmix.models.foreign import evaluating
@@ -67,7 +68,11 @@ class SmoothedClassifier:
         of the same shape, or a spec as for ``--denoiser``, such as ``cifar10-denoiser-0.50``.  h is that of
         the two as one function.
     sigma
-        Noise level, like radii in units of the input.
+        Noise level, like radii in units of the input, or of its feature scales.
+    feature_scale
+        A positive number for each value of an input, for each channel (first axis), or one for all: noise
+        then has the standard deviation sigma times scale, and a radius r is about inputs x' with
+        ``sum(((x' - x) / feature_scale)**2) <= r**2``.  As ``--feature-scale`` of a certification.
     gate
         Count a noisy copy's answer only if its largest softmax probability is at least this, a multiple of
         0.05 up to 0.95: else the copy abstains, h_i(x) = P[the copy answers i and is so sure], and h adds up
@@ -91,12 +96,15 @@ class SmoothedClassifier:
         *,
         classes: int | None = None,
         denoiser: nn.Module | str | None = None,
+        feature_scale: Sequence[float] | FloatArray | Tensor | float | None = None,
         gate: float = 0.0,
         seed: int = 0,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         batch_size: int | None = None,
     ) -> None:
+        self.feature_scale = None if feature_scale is None else check_scale(feature_scale)
+        self._scale: FloatArray | None = None
         if denoiser is not None:
             named = at_sigma(denoiser, sigma) if isinstance(denoiser, str) else denoiser
             base = behind(named, wrap_model(base, device=device), device=device).module
@@ -145,6 +153,15 @@ class SmoothedClassifier:
             )
         return values
 
+    def _unit(self, inputs: Tensor) -> FloatArray | None:
+        """Return the scale of each value of an input, once inputs (m, ...) show their shape."""
+        if self.feature_scale is not None and (self._scale is None or self._scale.shape != inputs.shape[1:]):
+            self._scale, self._sampler = spread_scale(self.feature_scale, tuple(inputs.shape[1:])), None
+        return self._scale
+
+    def _point(self, given: Tensor) -> GridPoint:
+        return Grid.of(self.sigma, self._unit(given[None])).nearest(given.cpu().numpy())
+
     def counts(
         self,
         inputs: Tensor | NDArray[Any],
@@ -163,13 +180,13 @@ class SmoothedClassifier:
         assert self.classes is not None
         if not len(inputs):
             return np.zeros((0, self.classes + (self.gate > 0)), np.int64)
-        wanted = (self.classes, self.sigma, self.seed)
+        scale, wanted = self._unit(inputs), (self.classes, self.sigma, self.seed)
         if self._sampler is None or self._sampler[0] != wanted:  # kept: its first batch checks the model
-            self._sampler = wanted, Sampler(self.base, *wanted, **self._settings)
+            self._sampler = wanted, Sampler(self.base, *wanted, **self._settings, scale=scale)
         sampler = self._sampler[1]
         if indices is None:  # a hash of each input's shape and grid point
             shape = f"certmix input 1/{tuple(inputs.shape[1:])}/".encode()
-            texts = [shape + _point(x, self.sigma).steps.tobytes() for x in inputs]
+            texts = [shape + self._point(x).steps.tobytes() for x in inputs]
             digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]
             indices = [int.from_bytes(digest, "little") for digest in digests]
         pairs = zip(inputs, indices, strict=True)
@@ -225,7 +242,7 @@ class SmoothedClassifier:
         bounds = bound_counts(counts, own, failure_probability, bound, gated=gated)
         p, q = (np.where(selected >= 0, *two) for two in ((bounds.p_lower, 0.0), (bounds.q_upper, 1.0)))
         bounds = replace(bounds, p_lower=p, q_upper=q)
-        lost = np.array([_point(x, self.sigma).distance for x in inputs], np.float64)
+        lost = np.array([self._point(x).distance for x in inputs], np.float64)
         bounds = allow_for_noise(bounds, noise_error(self.sigma, inputs.shape[1:].numel()), lost)
         slack = margin_slack_of(alpha)
         radii = certify_radii(
@@ -369,7 +386,3 @@ def leads(
     lead[rows, selected] = np.inf
     least: FloatArray = lead.min(1, initial=np.inf)
     return least
-
-
-def _point(image: Tensor, sigma: float) -> GridPoint:
-    return Grid.of(sigma).nearest(image.cpu().numpy())

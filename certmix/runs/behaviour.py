@@ -64,7 +64,8 @@ def probe(
     clean = stack(dataset, spread(len(dataset), INPUTS).tolist()).astype(np.float32)
     noise = np.random.default_rng(SEED).standard_normal((COPIES, *clean.shape), np.float32)
     if sigma is not None:
-        copies = clean + np.float32(sigma) * noise
+        unit = np.float32(1) if dataset.scale is None else dataset.scale.astype(np.float32)
+        copies = clean + np.float32(sigma) * unit * noise
     else:
         low, high = clean.min(), clean.max()  # as they are: the declared range may be another each time
         low, high = (low, high) if low < high else (low - 0.5, high + 0.5)

@@ -150,7 +150,9 @@ def default_folder(identity: Identity | StudyIdentity) -> Path:
     return Path("runs") / identity.folder_name()
 
 
-PATHS = ("data", "standard_weights", "robust_weights", "standard_files", "robust_files")
+PATHS = (
+    "data", "feature_scale", "standard_weights", "robust_weights", "standard_files", "robust_files",
+)  # fmt: skip
 """What of a run's sources may be the path of a file."""
 SPECS = ("standard", "robust", "denoiser")
 """What of them may hold one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache, partial
@@ -26,7 +26,7 @@ __all__ = [
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 _NAMES = HEADER.split("\t")
 _NEEDED = ("idx", "label", "predict", "radius")
-_READ = (*_NEEDED, "bound", "gate", "sigma")
+_READ = (*_NEEDED, "bound", "gate", "sigma", "feature_scale")
 """Columns that figures rest on."""
 _SIGNIFICANT = 3
 _LARGEST = 1e15
@@ -53,9 +53,9 @@ class PublishedLog:
     decimals, cut_off
         Digits after the point where every radius has equally many, otherwise None; whether the last line was
         incomplete, and left out.
-    bound, sigma, gate
-        Name of the bound that the radii rest on, noise level, and gate of the votes; None where the log does
-        not say.
+    bound, sigma, gate, feature_scale
+        Name of the bound that the radii rest on, noise level, gate of the votes, and numbers, separated by
+        commas, of what the radii count in; None where the log does not say.
     """
 
     source: str
@@ -71,9 +71,15 @@ class PublishedLog:
     bound: str | None = None
     sigma: float | None = None
     gate: float | None = None
+    feature_scale: str | None = None
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The feature scales, () where the log has none."""
+        return tuple(map(float, self.feature_scale.split(","))) if self.feature_scale else ()
 
     @property
     def abstained(self) -> np.ndarray:
@@ -227,6 +233,7 @@ def read_log(path: str | Path) -> PublishedLog:
         tuple(table.read("time", str, "") or [""] * len(index)), tails.pop() if len(tails) == 1 else None,
         cut_off, table.common("bound", str.strip, ""), table.common("sigma", level, "a number > 0"),
         table.common("gate", partial(_number, fits=lambda gate: 0 <= gate < 1), "a number from 0 to 1"),
+        table.common("feature_scale", _scales, "numbers above 0, separated by commas"),
     )  # fmt: skip
 
 
@@ -391,19 +398,32 @@ OWN_HEADER = f"{HEADER}\tbound\tgate"
 
 
 def write_log(
-    path: Path, rows: Iterable[tuple[int, int, int, float, float]], bound: str, gate: float = 0.0
-) -> None:
+    path: Path, rows: Iterable[tuple[int, int, int, float, float]], bound: str, gate: float = 0.0,
+    scale: Sequence[float] = (),
+) -> None:  # fmt: skip
     """Write what `log_text` returns."""
-    write_atomically(path, log_text(rows, bound, gate).encode())
+    write_atomically(path, log_text(rows, bound, gate, scale).encode())
 
 
-def log_text(rows: Iterable[tuple[int, int, int, float, float]], bound: str, gate: float = 0.0) -> str:
+def _scales(text: str) -> str:
+    """Return feature scales as they stand; ValueError for other texts."""
+    if not all(0 < float(part) < math.inf for part in text.split(",")):
+        raise ValueError("a scale out of range")
+    return text.strip()
+
+
+def log_text(
+    rows: Iterable[tuple[int, int, int, float, float]], bound: str, gate: float = 0.0,
+    scale: Sequence[float] = (),
+) -> str:  # fmt: skip
     """Return rows (index, label, prediction, radius, seconds) as a log of Cohen et al., with bound and gate.
 
     Prediction -1 means abstention; radii are rounded down to six decimals.  The name of the bound that they
     rest on, and the gate of the votes, decide whether p and q can be taken back from them.
     """
-    lines, end = [OWN_HEADER], f"{bound}\t{gate:g}"
+    lines, end = [OWN_HEADER + ("\tfeature_scale" if scale else "")], f"{bound}\t{gate:g}"
+    if scale:
+        end += "\t" + ",".join(map(repr, scale))
     for index, label, prediction, radius, seconds in rows:
         elapsed, correct = datetime.timedelta(seconds=round(seconds, 6)), int(prediction == label)
         lines.append(f"{index}\t{label}\t{prediction}\t{_floor(radius)}\t{correct}\t{elapsed}\t{end}")

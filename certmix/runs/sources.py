@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from certmix.data import DATASETS, dataset_of, parse_input_range, stack
+from certmix.data import DATASETS, dataset_of, parse_input_range, scaled, stack
+from certmix.data.scales import SPREAD, parse_feature_scale
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.models.composed import at_sigma, denoised_spec
 from certmix.models.kinds import OUTPUTS
@@ -96,6 +97,15 @@ class Sources(Settings, frozen=True):
     crop: Annotated[int | None, Option("Image folders: side of the centre square, then.")] = None
     label_column: Annotated[
         str | None, Option("Tables: the column of labels.", metavar="NAME", shown="label, target, y or class")
+    ] = None
+    feature_scale: Annotated[
+        str | tuple[float, ...] | None,
+        Option(
+            "Unit of each feature: noise is sigma times it, and radii count it. Numbers, their file, or std, "
+            "the data's own standard deviations.",
+            metavar="FILE|a,b,c|std",
+            parse=parse_feature_scale,
+        ),
     ] = None
     standard: Annotated[
         str | Module | None,
@@ -187,7 +197,7 @@ class Sources(Settings, frozen=True):
         """Return plain data for ``run.json``: paths as given, and whether code may run is not kept."""
         from certmix.models.zoo import zoo_names
 
-        shown, shipped = super().as_dict(), {*zoo_names(), *DATASETS}
+        shown, shipped = super().as_dict(), {*zoo_names(), *DATASETS, SPREAD}
         for key in ("run_code", "named_by"):
             shown.pop(key, None)
         if self.denoiser is None:
@@ -427,6 +437,8 @@ def load_data(sources: Sources) -> Dataset:
             dataset, sources.split, input_range=sources.input_range, resize=sources.resize,
             crop=sources.crop, label_column=sources.label_column,
         )  # fmt: skip
+    if sources.feature_scale is not None and len(dataset):
+        dataset = scaled(dataset, sources.feature_scale)
     if len(dataset) == 0:
         raise ModelError(f"{dataset.name} holds no inputs: choose other data or another --split")
     return dataset

@@ -6,12 +6,15 @@ f is a function of real inputs, and h is its exact Gaussian smoothing.  Where x
 lies on the grid, R(x + sigma z) = x + R(sigma z): noise is drawn as whole
 numbers of steps, so neither x nor the noise can be told from the last bits of a
 float.  The step depends on sigma alone, and k/255 is always on the grid.
+
+With feature scales the grid, the noise and all distances are of z = x / scale:
+f is net o value o R, R rounds z, and value multiplies by the scale.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -49,24 +52,26 @@ class GridPoint:
 
 @dataclass(frozen=True)
 class Grid:
-    """Multiples of 1 / per_unit, for noise of level sigma in units of the input.
+    """Multiples of 1 / per_unit, for noise of level sigma in units of the input, or of `scale`, of its shape.
 
     per_unit is a multiple of 255 for sigma up to 32, a whole number up to 8192.
     """
 
     sigma: float
     per_unit: float
+    scale: FloatArray | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, sigma: float) -> Grid:
+    def of(cls, sigma: float, scale: FloatArray | None = None) -> Grid:
         """Return the grid of a noise level."""
         if not _SMALLEST <= sigma <= 1 / _SMALLEST:
             drawn = f"noise is drawn for {_SMALLEST:g} to {1 / _SMALLEST:g}"
             raise ParameterError(f"sigma = {sigma}: {drawn}: use other units of the input")
         for levels in (_LEVELS, 1):  # k/255, else whole numbers, on the grid wherever that is not too fine
             if 2.0**-20 <= sigma <= 2 * FINEST / levels:
-                return cls(sigma, float(levels * math.ceil(Fraction(FINEST, levels) / Fraction(sigma))))
-        return cls(sigma, math.nextafter(FINEST / sigma, math.inf))
+                steps = levels * math.ceil(Fraction(FINEST, levels) / Fraction(sigma))
+                return cls(sigma, float(steps), scale)
+        return cls(sigma, math.nextafter(FINEST / sigma, math.inf), scale)
 
     @property
     def steps_per_sigma(self) -> Fraction:
@@ -75,30 +80,39 @@ class Grid:
 
     def nearest(self, values: ArrayLike) -> GridPoint:
         """Return the grid point next to an input (any shape); DataError if float32 would lose the noise."""
-        given = np.array(values, np.float64, ndmin=1)
+        given, one_rounding = np.array(values, np.float64, ndmin=1), 2.0**-52
+        if self.scale is not None:  # the quotient is rounded, too
+            given, one_rounding = given / self.scale, 2.0**-51
         steps = np.rint(given * self.per_unit)
         if not np.all(np.abs(steps) <= _MOST):  # NaN is neither
             wrong = given[~(np.abs(steps) <= _MOST)].flat[0]
             raise DataError(
-                f"an input holds {wrong:g} beside noise of sigma = {self.sigma:g}: values must be finite and "
+                f"an input holds {wrong:g}{'' if self.scale is None else ' scales'} beside noise of sigma = "
+                f"{self.sigma:g}: values must be finite and "
                 f"at most {_MOST / self.per_unit:.6g} in size: scale the features, or use more noise"
             )
-        off = np.abs(given - steps / self.per_unit) + np.abs(given) * 2.0**-52
-        if self.per_unit.is_integer():
+        off = np.abs(given - steps / self.per_unit) + np.abs(given) * one_rounding
+        if self.per_unit.is_integer() and self.scale is None:
             off[given == np.rint(given)] = 0.0
         in_steps = math.sqrt(float(np.sum((off * self.per_unit) ** 2)))
         distance = in_steps / self.per_unit * (1 + (given.size + 8) * 2.0**-52)
         scale = self.per_unit / _LEVELS
         levels = steps / scale
         whole = (levels == np.rint(levels)) & (levels >= 0) & (levels <= _LEVELS)
-        is_8bit = bool(scale == np.rint(scale) and np.all(whole) and np.all(off <= np.abs(given) * _ROUNDED))
+        is_8bit = bool(
+            self.scale is None
+            and scale == np.rint(scale)
+            and np.all(whole)
+            and np.all(off <= np.abs(given) * _ROUNDED)
+        )
         distance = math.nextafter(distance, math.inf) if off.any() else 0.0
         return GridPoint(steps.reshape(np.shape(values)).astype(np.int32), distance, is_8bit)
 
     def value(self, steps: ArrayLike) -> NDArray[np.float32]:
         """Return the float32 that the network sees for grid points."""
-        return (np.asarray(steps, np.float64) / self.per_unit).astype(np.float32)
+        plain = (np.asarray(steps, np.float64) / self.per_unit).astype(np.float32)
+        return plain if self.scale is None else plain * self.scale.astype(np.float32)
 
     def real(self, steps: ArrayLike) -> FloatArray:
-        """Return grid points in units of the input, to float64 precision."""
+        """Return grid points, in the units of noise, to float64 precision."""
         return np.asarray(steps, np.float64) / self.per_unit

@@ -27,6 +27,7 @@ from torch import Tensor
 from certmix.errors import ParameterError
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import NoiseLaw, noise_law
+from certmix.types import FloatArray
 
 STREAMS = {"estimation": 0, "selection": 1}
 """Numbers of the streams of an image: their noise is independent."""
@@ -175,13 +176,18 @@ class Noise:
     Parameters
     ----------
     sigma
-        Noise level, in units of the input.
+        Noise level, in units of the input, or of its scale.
     device
         Where copies are wanted.  Without float64 there (MPS) they are made on the CPU.
+    scale
+        What noise counts in, of an input's shape; None: 1.
     """
 
-    def __init__(self, sigma: float, device: torch.device) -> None:
-        self.grid, self.law, self.device = Grid.of(sigma), noise_law(sigma), device
+    def __init__(self, sigma: float, device: torch.device, scale: FloatArray | None = None) -> None:
+        ordered = None if scale is None else np.moveaxis(scale, 0, -1) if scale.ndim == 3 else scale
+        self.grid, self.law, self.device = Grid.of(sigma, ordered), noise_law(sigma), device
+        unit = None if ordered is None else torch.from_numpy(ordered.astype(np.float32).ravel())
+        self._unit = None if unit is None else unit.to(device)
         self._table = on_device(self.law, device) if device.type == "cuda" else None
 
     def steps(self, image: Tensor) -> Tensor:
@@ -204,6 +210,8 @@ class Noise:
             samples = torch.arange(first, first + len(out), device=self.device)
             noise = noise_integers(key, samples, len(steps), self._table, self.law.bits)
             out.copy_((steps.to(self.device) + noise).double() / self.grid.per_unit)
+            if self._unit is not None:
+                out.mul_(self._unit)
             return
         target = out if out.device.type == "cpu" else torch.empty(out.shape)
         _fill(
@@ -212,3 +220,5 @@ class Noise:
         )  # fmt: skip
         if target is not out:
             out.copy_(target)
+        if self._unit is not None:
+            out.mul_(self._unit)  # as Grid.value does

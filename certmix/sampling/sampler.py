@@ -72,6 +72,8 @@ class Sampler:
     compiled
         Whether the model is compiled before the first batch, for speed; see
         `certmix.sampling.compiling`.
+    scale
+        What sigma counts in, float64 of an input's shape; None: units of the input.
     places_alike
         Refuse a compiled model whose rows depend on their place in a batch, with a CompileError.
 
@@ -96,6 +98,7 @@ class Sampler:
         batch_size: int | None = None,
         compiled: bool = False,
         places_alike: bool = False,
+        scale: FloatArray | None = None,
     ) -> None:
         if not sigma > 0:
             raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
@@ -109,7 +112,7 @@ class Sampler:
         self.places, self._places_alike = 1, places_alike and compiled
         self._automatic = False
         self._independent: dict[tuple[torch.Size, int], bool] = {}
-        self._noise = Noise(self.sigma, self.device)
+        self._noise = Noise(self.sigma, self.device, scale)
         run = CompiledModel(model, self.device, precision) if compiled else model
         self._call = partial(call_model, run, name=name_of(model))
         self._rows = self._batch = torch.empty(0)  # one memory, as (size, values) and for the model

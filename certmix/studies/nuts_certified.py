@@ -214,7 +214,7 @@ def fill_noisy(
     assert standard is not None
     sampler = Sampler(
         loaded.robust.module, dataset.classes, request.sigma, tuning_seed(request.seed), device=device,
-        precision=request.precision, batch_size=request.batch_size,
+        precision=request.precision, batch_size=request.batch_size, scale=dataset.scale,
     )  # fmt: skip
 
     def drawn(batch: Batch) -> FloatArray:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from certmix.certification.describe import description
 from certmix.data import spread, stack
+from certmix.data.scales import refuse_scale
 from certmix.errors import DataError, Interrupted, ModelError, RunError, warn
 from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
@@ -298,6 +299,7 @@ def open_study(
     if mixes and loaded.standard is None:
         raise ModelError(f"{name} mixes two classifiers: name the accurate one with --standard")
     dataset = loaded.dataset
+    refuse_scale(dataset, f"certmix {name}")
     warning = check_ball(request.eps, request.norm, dataset)
     by_queries = request.attack == "square" or identity.get("gradient_free")
     models = [model for model in (loaded.standard, loaded.robust) if model is not None]

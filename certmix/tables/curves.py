@@ -286,6 +286,6 @@ def _draw_matches(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> 
         if (match := sweep.match) is not None:
             circle = {**_CIRCLE, "markersize": max(5, 12 - 3 * number), "markeredgecolor": colour(number)}
             axes.plot([0], [100 * match.clean_accuracy], "o", **circle)
-    _certified_axes(axes, end, NORM_SIGNS["l2"])
+    _certified_axes(axes, end, NORM_SIGNS.get(found.norm, found.norm))
     wanted = floor_percent(found.wanted_clean_accuracy or 0.0, 2)
     axes.set_title(f"At equal clean accuracy, {wanted} % or more (circles)", fontsize=10.5)

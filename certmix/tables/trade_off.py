@@ -60,6 +60,7 @@ class TradeOff:
     sweeps: tuple[Sweep, ...]
     notes: tuple[str, ...]
     details: tuple[str, ...] = ()
+    norm: str = "l2"
 
     @property
     def table(self) -> Table:
@@ -83,7 +84,7 @@ class TradeOff:
         radius = radius_heading(self.at_radius)
         return Table(
             name="trade-off",
-            title=f"Clean and certified accuracy (%) at l2 radius {radius} over alpha{starred}",
+            title=f"Clean and certified accuracy (%) at {self.norm} radius {radius} over alpha{starred}",
             settings="",
             headings=("alpha", "clean", *self.certificates),
             rows=tuple(rows),
@@ -147,7 +148,7 @@ class TradeOff:
                 figures = {"alpha": mix.alpha, "clean_accuracy": mix.clean_accuracy, "rows": rows}
                 matches.append(whose | figures)
         return {
-            "schema_version": SCHEMA_VERSION, "at_radius": self.at_radius,
+            "schema_version": SCHEMA_VERSION, "at_radius": self.at_radius, "norm": self.norm,
             "wanted_clean_accuracy": self.wanted_clean_accuracy, "sources": sources, "matches": matches,
             "notes": self.notes, "details": self.details,
         }  # fmt: skip

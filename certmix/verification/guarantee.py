@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from certmix.certification.request import KINDS, CertifyRequest, DeterministicRequest, draws_no_samples
 from certmix.data import DATASETS
+from certmix.data.scales import SPREAD
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.files import read_file
 from certmix.models.composed import paths_changed
@@ -78,6 +79,7 @@ class DataClaim(Settings, frozen=True):
     resize: int | None = None
     crop: int | None = None
     label_column: _OptionalText = None
+    feature_scale: str | tuple[float, ...] | None = None
     checksum: _Checksum = None
 
 
@@ -374,7 +376,8 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
     options: dict[str, Any] = {
         "data": data.name if named else _joined(data.name, folder),
         "split": named_split(data.split), "input_range": data.input_range,
-        "resize": data.resize, "crop": data.crop, "label_column": data.label_column, "standard": None,
+        "resize": data.resize, "crop": data.crop, "label_column": data.label_column,
+        "feature_scale": _scale(data.feature_scale, partial(_joined, folder=folder)), "standard": None,
     }  # fmt: skip
     for role, claim in (("standard", guarantee.standard), ("robust", guarantee.robust)):
         if claim is not None:
@@ -384,6 +387,11 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
             options |= {f"{role}_normalize": claim.normalize, f"{role}_outputs": claim.outputs}
             options |= {f"{role}_files": files}
     return options
+
+
+def _scale(given: Any, change: Callable[[str], str]) -> Any:
+    """Return feature scales with their path changed, if they are a file's."""
+    return change(given) if isinstance(given, str) and given != SPREAD else given
 
 
 def _joined(text: str, folder: Path) -> str:
@@ -405,6 +413,7 @@ def relative_claims(
     data = DataClaim(
         _relative(sources["data"], folder), sources["split"], None if limits is None else tuple(limits),
         sources["resize"], sources["crop"], sources.get("label_column"),
+        _scale(sources.get("feature_scale"), partial(_relative, folder=folder)),
     )  # fmt: skip
     models: list[ModelClaim | None] = []
     for role in ("standard", "robust"):

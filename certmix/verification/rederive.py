@@ -285,7 +285,8 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
     stored, many = run.description.get("noise"), f"{len(records):,}"
     coordinates: Any = stored.get("coordinates") if isinstance(stored, dict) else None
     eps = noise_error(request.sigma, coordinates) if is_whole(coordinates) else 0.0
-    grid, averaged = Grid.of(request.sigma), BOUNDS[request.bound].averaged
+    averaged = BOUNDS[request.bound].averaged
+    grid = Grid.of(request.sigma, None if data is None else data.scale)
     fixed = int(run.meta.get("fixed_samples", 0))
     first = ", ".join(str(look(k)) for k in range(3))
     good = {

@@ -331,7 +331,7 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
     by_run, by_new = (
         Sampler(
             again.module, run.classes, request.sigma, seed, device=again.device, precision=request.precision,
-            batch_size=size,
+            batch_size=size, scale=again.dataset.scale,
         )
         for seed in (request.seed, again.new_seed)
     )  # fmt: skip

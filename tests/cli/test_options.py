@@ -28,7 +28,7 @@ PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
     "samples", "selection_samples", "scores", "score_temperature", "gate", "tuned", "goal", "settle", "relative_precision",
-    "failure_probability", "bound", "seed", "precision", "compiled", "shard",
+    "failure_probability", "bound", "seed", "precision", "compiled", "shard", "feature_scale",
 }  # fmt: skip
 OF_FILES = {"as_printed", "assume_selected"}
 OF_RUNS = {"gate", "standard_temperature", "tuned"}
@@ -37,7 +37,7 @@ SEARCH = {
 }  # fmt: skip
 CERTIFIED = {
     "at_radius", "sigma", "noisy_samples", "clean_accuracy_floor", "certify_images", "samples",
-    "selection_samples", "failure_probability", "bound", "denoiser",
+    "selection_samples", "failure_probability", "bound", "denoiser", "feature_scale",
 }  # fmt: skip
 UNCERTIFIED = {
     "beta", "quantile", "rival", "conditional", "standard_temperature", "r_d", "gradient_free", "full_strength",
@@ -166,7 +166,7 @@ VALUES = {
     "constant_of": "probabilities", "copies": "5", "copy_weights": "", "crop": "7", "data": "other.npz",
     "denoiser": "other.py:d", "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "proof": "proof.json", "error_rate": "0.05",
     "evaluation": "folders", "failure_probability": "0.01", "finding": "finding.json", "force": "",
-    "format_": "json", "forms": "logits", "fresh": "", "full_strength": "", "gate": "0.6", "clean_accuracy": "0.8", "lose": "3",
+    "format_": "json", "forms": "logits", "feature_scale": "0.5", "fresh": "", "full_strength": "", "gate": "0.6", "clean_accuracy": "0.8", "lose": "3",
     "standard_temperature": "0", "score_temperature": "2", "tuned": "0.6,0,0.62", "goal": "fixed",
     "gpus_per_worker": "0.5", "gradient_free": "", "label_column": "species", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",

@@ -28,7 +28,7 @@ OTHER = {
     "certificates": ("smoothing", "exact"), "radii": (0.0, 1 / 255, 0.1), "seed": 2**63 + 1, "precision": "bf16",
     "norm": "l2", "bound_method": "crown", "max_radius": 1 / 3, "lipschitz_constant": 1e-7,
     "constant_of": "each-logit", "data": "my data.npz", "split": "train", "input_range": None, "resize": 9,
-    "crop": 8, "label_column": "the class", "standard": None, "standard_weights": "g's.pt", "standard_normalize": "0.5/0.2",
+    "crop": 8, "label_column": "the class", "feature_scale": (0.8, 1 / 3), "standard": None, "standard_weights": "g's.pt", "standard_normalize": "0.5/0.2",
     "standard_outputs": "probabilities", "standard_files": ("a", "b c"), "robust": "nets.py:h", "robust_weights": "h.pt",
     "robust_normalize": "0/1", "robust_outputs": "logits",
     "robust_files": ("h.json",),
@@ -43,6 +43,7 @@ CASES = [
     for kind, request in KINDS.items()
     for field in (*fields(type(request)), *fields(Sources))
     if field.name not in ("certificate", "run_code") and ONE_SIDE.get(field.name) != kind
+    if field.name != "feature_scale" or isinstance(request, CertifyRequest)
 ]
 
 

@@ -119,13 +119,18 @@ class Claims(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The network whose certificates are attacked: classes, device, range of inputs."""
+    """The network whose certificates are attacked: classes, device, range and scale of inputs."""
 
     module: nn.Module
     classes: int
     device: torch.device
     box: tuple[float, float] | None = None
     batch_size: int | None = None
+    scale: FloatArray | None = None
+
+    def unit(self, like: Tensor) -> Tensor:
+        """Return what distances count in, float64."""
+        return torch.as_tensor(1.0 if self.scale is None else self.scale).to(like.device)
 
 
 class Trial(NamedTuple):
@@ -199,7 +204,7 @@ def sampler_of(target: Target, claims: Claims, seed: int) -> Sampler:
     assert claims.sigma is not None
     return Sampler(
         target.module, target.classes, claims.sigma, seed, device=target.device, precision=claims.precision,
-        batch_size=target.batch_size,
+        batch_size=target.batch_size, scale=target.scale,
     )  # fmt: skip
 
 
@@ -214,36 +219,43 @@ def smoothed_candidates(
     nearest rival.  Copies count by the slope of the sigmoid at the difference in units of its spread over the
     copies, so that no scale of the logits makes them vanish.  The first step goes straight to the sphere, the
     others are shorter and shorter steps of projected descent with momentum.  The point is not held to the
-    data's range: certificates by noise are not.
+    data's range: certificates by noise are not.  The search is in units of the features' scales.
     """
     assert claims.sigma is not None
     steps, radius = request.steps, min(claim.radius, FURTHEST * claims.sigma)
     temperature = claims.temperature if claims.scores == "soft" else None
     seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
     generator = torch.Generator(target.device).manual_seed(seed)
+    unit = target.unit(image)
+    image = (image / unit).float()
     ball = make_ball(image[None], "l2", math.nextafter(radius, 0.0), (-math.inf, math.inf))
     point, velocity = ball.centre, torch.zeros_like(image[None], dtype=torch.float64)
     visited: list[tuple[float, Tensor]] = []
     for step in range(steps + 1):
         noise = torch.randn((request.copies, *image.shape), generator=generator, device=image.device)
         copies = point + claims.sigma * noise
-        margin, slope = _margin_and_slope(target.module, copies, claim.predicted, temperature, claims.gate)
+        margin, slope = _margin_and_slope(
+            target.module, copies, claim.predicted, temperature, claims.gate, unit.float()
+        )
         visited.append((margin, point))
         velocity = 0.7 * velocity - slope / slope.norm().clamp_min(torch.finfo(torch.float64).tiny)
         if step < steps:
             length = radius * max(0.1, 1.0 - step / steps)
             point = ball.ascend(point, velocity, torch.tensor([length], dtype=torch.float64).to(image.device))
     best = sorted(visited[:-1], key=lambda pair: pair[0])[:KEPT]
-    return torch.cat([visited[-1][1], *(candidate for _, candidate in best)])
+    return (torch.cat([visited[-1][1], *(candidate for _, candidate in best)]) * unit).float()
 
 
 def _margin_and_slope(
-    model: nn.Module, copies: Tensor, predicted: int, temperature: float | None, gate: float = 0.0
+    model: nn.Module, copies: Tensor, predicted: int, temperature: float | None, gate: float, unit: Tensor
 ) -> tuple[float, Tensor]:
-    """Return the estimated margin to the nearest rival, and the gradient (1, ...) of its surrogate."""
+    """Return the estimated margin to the nearest rival, and the gradient (1, ...) of its surrogate.
+
+    The model sees `copies` times `unit`.
+    """
     copies = copies.detach().requires_grad_(True)
     with torch.enable_grad():
-        logits = call_model(model, copies).double()
+        logits = call_model(model, copies * unit).double()
         with torch.no_grad():
             if temperature is None:
                 votes = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).double()
@@ -323,7 +335,7 @@ def judge_smoothed(
     Giving up is always valid: a point that is given up is no finding.
     """
     mu = threshold(claims.alpha)
-    point, away = _on_grid(claims, claim, image, point)
+    point, away = _on_grid(target, claims, claim, image, point)
     sampler = sampler_of(target, claims, trial.seed)
     hard, own, upper = claims.scores == "hard", claim.predicted, None
     counts: IntArray = np.zeros(target.classes + (claims.gate > 0), np.int64)
@@ -351,17 +363,20 @@ def judge_smoothed(
     )
 
 
-def _on_grid(claims: Claims, claim: Claim, image: Tensor, point: Tensor) -> tuple[Tensor, float]:
+def _on_grid(
+    target: Target, claims: Claims, claim: Claim, image: Tensor, point: Tensor
+) -> tuple[Tensor, float]:
     """Return the grid point next to a point, pulled in until it lies in the ball, and its distance."""
     assert claims.sigma is not None
-    grid, away, there = Grid.of(claims.sigma), math.inf, point
+    grid, away, there = Grid.of(claims.sigma, target.scale), math.inf, point
     centre = torch.from_numpy(grid.real(grid.nearest(image.cpu().numpy()).steps))
     # A certificate is about the 8-bit image, or about the float one: the larger distance counts.
-    both = torch.stack([centre, image.cpu().double()])
+    both = torch.stack([centre, image.cpu().double() / target.unit(centre)])
     for part in (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2):
-        steps = grid.nearest(torch.lerp(image, point, part).cpu().numpy()).steps
-        away = float(distance(torch.from_numpy(grid.real(steps)).expand(both.shape), both, claims.norm).max())
-        there = torch.from_numpy(grid.value(steps)).to(point)
+        value = grid.value(grid.nearest(torch.lerp(image, point, part).cpu().numpy()).steps)
+        seen = torch.from_numpy(grid.real(grid.nearest(value).steps))  # what large values round to
+        away = float(distance(seen.expand(both.shape), both, claims.norm).max())
+        there = torch.from_numpy(value).to(point)
         if away < claim.radius:
             break
     return there, away

@@ -280,7 +280,8 @@ def _load_target(
         told = f"{data.name} is not the data that {run} was made with {sums}"
         raise RunError(f"{told}: restore it, or certify again")
     batch = described.get("batch_size") if claims.sigma is not None else None
-    return Target(loaded.robust.module, data.classes, chosen, data.input_range, batch), data
+    robust_model = loaded.robust.module
+    return Target(robust_model, data.classes, chosen, data.input_range, batch, data.scale), data
 
 
 def _input_of(dataset: Dataset, claim: Claim) -> Tensor:
