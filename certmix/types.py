@@ -130,8 +130,9 @@ class CertifiedAccuracy:
     ``interval`` holds each accuracy's two-sided 95 % Clopper-Pearson interval over images, (low, high).
     ``could_reach`` and ``mean_radius_could_reach`` are what the figures could still become with all samples
     that were allowed, at most and with probability 97.5 %: estimates; where all were drawn, the figures
-    themselves.  ``clean_accuracy`` is the classifier's own, None where unknown; so are ``alpha``, the
-    ``gate`` of h's votes and g's temperature.
+    themselves.  ``mean_radius_interval`` is the mean radius's two-sided 95 % interval over images by betting
+    bounds, None where radii have no known largest value.  ``clean_accuracy`` is the classifier's own, None
+    where unknown; so are ``alpha``, the ``gate`` of h's votes and g's temperature.
     """
 
     classifier: str
@@ -142,6 +143,7 @@ class CertifiedAccuracy:
     clean_accuracy: float | None = None
     could_reach: tuple[float, ...] = ()
     mean_radius_could_reach: float = float("nan")
+    mean_radius_interval: tuple[float, float] | None = None
     alpha: float | None = None
     gate: float = 0.0
     standard_temperature: float = 1.0

@@ -30,6 +30,7 @@ COMMANDS = {
     "report": ("stored", "One HTML page of a run, or of several compared; no network needed."),
     "falsify": ("verify", "Attack a run's certificates inside their balls: wrong ones can be found."),
     "trade-off": ("stored", "Clean against certified accuracy over alpha, from stored counts or logs."),
+    "compare": ("stored", "Do two runs differ by more than chance? Paired tests on the same inputs."),
     "attack": ("studies", "Attack a classifier or a mix: FGSM, PGD, APGD, Square, AutoAttack."),
     "mix-sweep": ("studies", "Accuracy of the mix over alpha, clean and attacked."),
     "compare-trust": ("studies", "Clean against attacked accuracy for every trust term."),

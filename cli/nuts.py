@@ -203,7 +203,7 @@ Examples:
 )  # fmt: skip
 @click.argument("name")
 @click.argument("folders", nargs=-1, required=True, type=PATH, metavar="FOLDER...")
-@click.option("--plot", type=PATH, metavar="FILE", help="Draw its figure: .png or .svg.")
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw its figure: .png, .svg or .pdf.")
 @click.option(
     "--output", type=PATH, metavar="FOLDER", help="Write the table in all formats and all figures there."
 )

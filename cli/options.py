@@ -170,9 +170,24 @@ def refuse_unused(names: Iterable[str], why: str) -> None:
 def format_option(*names: str) -> Callable[[F], F]:
     """Add --format; the first name is the default."""
     return click.option(
-        "--format", "format_", type=click.Choice(names), default=names[0],
-        help="What to print on stdout.",
-    )  # fmt: skip
+        "--format", "format_", type=_Format(names), default=names[0], help="What to print on stdout."
+    )
+
+
+class _Format(click.Choice[str]):
+    """Names of formats; that of LaTeX may bear a label."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "latex" in self.choices and str(value).startswith("latex:"):
+            from certmix.tables.formats import renderer
+
+            renderer(value)
+            return value
+        return super().convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        found = super().get_metavar(param, ctx)
+        return found and found.replace("latex", "latex[:LABEL]")
 
 
 PATH: click.Path = click.Path(path_type=Path)

@@ -1,4 +1,4 @@
-"""`certmix recertify`, `trade-off`, `audit`, `report`, `show`: what is stored, without sampling."""
+"""`certmix recertify`, `trade-off`, `compare`, `audit`, `report`, `show`: what is stored, and no sampling."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import click
 
 from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
+from certmix.files import write_atomically
 from certmix.radii import CERTIFICATES
 from certmix.runs.settings import Option
+from certmix.tables.figure import PLOT_FORMATS
 from certmix.tables.formats import FORMATS
 
-from .options import DETAILS, NUMBER, NUMBERS, PATH, format_option, options, refuse_unused
+from .options import DETAILS, NUMBER, NUMBERS, PATH, Names, format_option, options, refuse_unused
 from .progress import out, say
 
 sigma_option = click.option(
@@ -169,7 +171,7 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
 )  # fmt: skip
 @click.option("--as-printed", is_flag=True, help="Logs: take radii as printed, though rounded to nearest.")
 @click.option("--assume-selected", is_flag=True, help="Class counts: other samples chose each input's class.")
-@click.option("--plot", default="trade-off.png", metavar="FILE", help="Figure: .png, .svg or 'none'.")
+@click.option("--plot", default="trade-off.png", metavar="FILE", help="Figure: .png, .svg, .pdf or 'none'.")
 @format_option(*FORMATS)
 @DETAILS
 def trade_off(sources: tuple[str, ...], plot: str, format_: str, details: bool, **options: Any) -> int:
@@ -190,6 +192,40 @@ def trade_off(sources: tuple[str, ...], plot: str, format_: str, details: bool, 
         plot_trade_off(found, plot)
         click.echo(f"Plot: {plot}", err=True)
     _print(found.table, found.notes, format_, details)
+    return 0
+
+
+COMPARE = """\b
+Examples:
+  certmix compare runs/A runs/B
+  certmix compare runs/A runs/B --certificate exact --radii 0.25,0.5 --format latex
+"""
+
+
+@click.command("compare", epilog=COMPARE)
+@click.argument("first", metavar="FIRST", type=PATH)
+@click.argument("second", metavar="SECOND", type=PATH)
+@click.option(
+    "--certificate", type=Names(CERTIFICATES),
+    help="The one whose radii are compared.  [default: the first that both have]",
+)  # fmt: skip
+@click.option("--radii", type=NUMBERS, help="Thresholds.  [default: those that both tables have]")
+@format_option(*FORMATS)
+@DETAILS
+def compare(
+    first: Path, second: Path, certificate: str | None, radii: tuple[float, ...] | None, format_: str,
+    details: bool,
+) -> int:  # fmt: skip
+    """Test whether two runs of certify differ by more than chance.
+
+    FIRST and SECOND are folders of runs on the same data. Of each classifier
+    that both have, their clean and certified accuracies and mean radii are
+    compared on the inputs that both have, in pairs.
+    """
+    from certmix.certification.compare import compare
+    from certmix.tables import print_table
+
+    print_table(compare(first, second, certificate=certificate, radii=radii), format_, details=details)
     return 0
 
 
@@ -308,15 +344,20 @@ def report(runs: tuple[Path, ...], output: Path | None, title: str | None, image
 SHOW = """\b
 Examples:
   certmix show runs/RUN
-  certmix show runs/RUN --format latex
+  certmix show runs/RUN --format latex:tab:mine
+  certmix show runs/RUN --plot-format pdf
 """
 
 
 @click.command("show", epilog=SHOW)
 @click.argument("run", metavar="RUN", type=PATH)
+@click.option(
+    "--plot-format", type=click.Choice(PLOT_FORMATS),
+    help="Write the run's plots beside it, as NAME.FORMAT; png and svg are there already.",
+)  # fmt: skip
 @format_option(*FORMATS)
 @DETAILS
-def show(run: Path, format_: str, details: bool) -> int:
+def show(run: Path, plot_format: str | None, format_: str, details: bool) -> int:
     """Print the table of a run again, in any format.
 
     RUN is the folder of a run of certmix certify or of a study. The table is
@@ -328,11 +369,18 @@ def show(run: Path, format_: str, details: bool) -> int:
     from certmix.tables import print_table
 
     if read_run(run)["identity"].get("study") in STUDIES:
-        from certmix.studies.study import show_study
+        from certmix.studies.study import shown_study
 
-        print_table(show_study(run), format_, details=details)
+        found = shown_study(run)
+        table: Any = found.table
+        plots = found.plots
     else:
-        from certmix.certification.publish import show
+        from certmix.certification.publish import shown
 
-        print_table(show(run), format_, details=details)
+        table, plots = shown(run)
+    print_table(table, format_, details=details)
+    for name, draw in plots.items() if plot_format is not None else ():
+        path = run / f"{name}.{plot_format}"
+        write_atomically(path, draw(str(plot_format)))
+        click.echo(f"Plot: {path}", err=True)
     return 0

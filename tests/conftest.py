@@ -51,7 +51,7 @@ def _empty_plots() -> Iterator[None]:
     from certmix.tables import figure
 
     def empty(suffix: str, *rest: object) -> bytes:
-        return {"png": b"\x89PNG", "svg": b"<?xml"}.get(suffix) or figure.image(
+        return {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}.get(suffix) or figure.image(
             suffix, *rest
         )  # refused there
 

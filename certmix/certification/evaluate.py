@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.bounds import BOUNDS, bound_counts, bound_scores, clopper_pearson
+from certmix.bounds import BOUNDS, betting, bound_counts, bound_scores, clopper_pearson
 from certmix.bounds.bound import LayerBounds, allow_for_noise
 from certmix.bounds.layers import bound_layers, layered_radii
 from certmix.bounds.statistics import MOST_SAMPLES, SUMS, ScoreStatistics, start, update
@@ -325,6 +325,19 @@ def table_row(
     return replace(row, could_reach=most, mean_radius_could_reach=mean + growth / images)
 
 
+def mean_interval(radius: FloatArray, largest: float) -> tuple[float, float] | None:
+    """Return the 95 % betting interval of a mean radius over inputs, from radii (m,) in their order.
+
+    `largest` is a radius that none could exceed, whatever was drawn; None without one.
+    """
+    if not math.isfinite(largest) or not len(radius):
+        return None
+    if largest <= 0:
+        return 0.0, 0.0
+    how = np.clip(radius / largest, 0.0, 1.0), 0.025, len(radius)
+    return largest * betting.lower_bound(*how), largest * betting.upper_bound(*how)
+
+
 def outcomes_of(
     records: Iterable[ImageRecord],
     standard: Mapping[int, FloatArray],
@@ -364,8 +377,13 @@ def tabulate(
     columns: tuple[float, ...],
     likely_of: Sequence[FloatArray] = (),
     prospects: Mapping[float, Prospects] | None = None,
+    largest: Sequence[float] = (),
 ) -> tuple[tuple[CertifiedAccuracy, ...], tuple[Curve, ...]]:
-    """Return the rows of a table and its curves; `likely_of` are each row's radii for the `prospects`."""
+    """Return the rows of a table and its curves.
+
+    `likely_of` are each row's radii for the `prospects`, `largest` the radius that none of its images could
+    exceed.
+    """
     rows, curves = [], []
     for k, (row, radii) in enumerate(zip(classifiers, found.radii, strict=True)):
         selected, predicted = found.answers(row.classifier)
@@ -376,7 +394,11 @@ def tabulate(
         if ahead is not None and likely is not None:
             reach = reach_curve(radii.radius, likely, correct, columns, ahead)
         made = table_row(row.classifier, radii, correct, columns, accuracy, ahead, likely)
-        rows.append(replace(made, alpha=row.alpha, gate=row.gate, standard_temperature=row.temperature))
+        mean = mean_interval(np.where(correct, radii.radius, 0.0), largest[k]) if largest else None
+        rows.append(replace(
+            made, mean_radius_interval=mean, alpha=row.alpha, gate=row.gate,
+            standard_temperature=row.temperature,
+        ))  # fmt: skip
         kept = radii.radius[correct & (radii.radius > 0)]
         own = row.alpha, row.gate, row.temperature
         curves.append(Curve(row.classifier, radii.certificate, kept, len(correct), accuracy, reach, *own))
@@ -448,7 +470,8 @@ def evaluate(
             prospects[gate] = Prospects.of(request, view.bounds, view.standing, right, gate)
     if prospects:
         ahead = [each.radius for each in radii_of_rows(bounds_of(prospects), request)]
-    rows, curves = tabulate(found, rows_of, request.radii, ahead, prospects or None)
+    largest = [most for *_, most in ceilings(request, kept.frequencies.shape[1])]
+    rows, curves = tabulate(found, rows_of, request.radii, ahead, prospects or None, largest)
     about = {**about, "details": (*about.get("details", ()), *_noise_notes(kept))}
     summary = Summary(
         request.sigma, request.alpha, len(kept), request.failure_probability, request.radii,

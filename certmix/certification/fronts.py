@@ -79,12 +79,21 @@ def _point(classifier: str, alpha: float) -> str:
 def _front(name: str, row: Row, view: View, behind: Records, g: FloatArray, at: float, sigma: float) -> Front:
     bounds, labels = view.bounds, behind.labels
     assert isinstance(bounds, ConfidenceBounds)
-    away = (at + np.asarray(bounds.lost)) / sigma
-    with np.errstate(invalid="ignore"):
-        margin = ndtr(ndtri(bounds.p_lower) - away) - ndtr(ndtri(bounds.q_upper) + away) - _ROUNDING
-    held = np.sort(np.where(view.selected == labels, np.nan_to_num(margin, nan=-1.0), -1.0))
-    needed = (1 - ALPHAS) / ALPHAS + np.array([margin_slack_of(alpha) for alpha in ALPHAS.tolist()])
-    certified = (len(held) - np.searchsorted(held, needed, "right")) / len(held)
+    held = np.sort(np.where(view.selected == labels, margins_at(bounds, at, sigma), -1.0))
+    certified = (len(held) - np.searchsorted(held, needed(ALPHAS), "right")) / len(held)
     sharp, h = sharpened(g, row.temperature), behind.frequencies
     clean = [np.mean(((1 - alpha) * sharp + alpha * h).argmax(1) == labels) for alpha in ALPHAS.tolist()]
     return Front(name, np.array(clean), certified)
+
+
+def margins_at(bounds: ConfidenceBounds, at: float, sigma: float) -> FloatArray:
+    """Return lower bounds of h's margins (m,) at a radius, -1 where there is none."""
+    away = (at + np.asarray(bounds.lost)) / sigma
+    with np.errstate(invalid="ignore"):
+        margin = ndtr(ndtri(bounds.p_lower) - away) - ndtr(ndtri(bounds.q_upper) + away) - _ROUNDING
+    return np.asarray(np.nan_to_num(margin, nan=-1.0))
+
+
+def needed(alphas: FloatArray) -> FloatArray:
+    """Return the margin that h must exceed at each mixing weight."""
+    return (1 - alphas) / alphas + np.array([margin_slack_of(alpha) for alpha in alphas.tolist()])

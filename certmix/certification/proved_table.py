@@ -81,7 +81,8 @@ def evaluate_proved(
     images = len(indices)
     labels = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)
     found = stored_outcomes(request, store, indices, labels, cell)
-    rows, curves = tabulate(found, request.rows(), request.radii) if images else ((), ())
+    largest = [request.max_radius] * 2 if isinstance(request, Margin) else []
+    rows, curves = tabulate(found, request.rows(), request.radii, largest=largest) if images else ((), ())
     abstained = int(np.sum(found.radii[0].status == Status.ABSTAIN)) if images else None
     first, *details = _notes(request, found, described["data"]["input_range"])
     summary = Summary(

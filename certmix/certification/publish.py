@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from certmix.certification.evaluate import (
     expectations,
     log_columns,
 )
-from certmix.certification.fronts import Fronts, fronts_of
+from certmix.certification.fronts import fronts_of
 from certmix.certification.proved_table import evaluate_proved, radii_by_image
 from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
 from certmix.certification.stored import LOG, data_of, images_of, named, planned_images
@@ -32,9 +32,11 @@ from certmix.runs.logs import log_text
 from certmix.runs.records import Records
 from certmix.runs.settings import arguments, from_json, settings
 from certmix.runs.sources import Sources, named_split
-from certmix.tables import write_products
+from certmix.tables import write_files
+from certmix.tables.curves import certified_plots
 from certmix.tables.formats import texts_of
-from certmix.types import IntArray, Summary
+from certmix.tables.words import summary_table
+from certmix.types import ConfidenceBounds, IntArray, Summary
 
 RADII_FILE = "radii.tsv"
 
@@ -73,10 +75,10 @@ def derive(
 
 def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
     """Write the table, its plots and its log into the run's folder."""
-    records, fronts = evaluation.records, fronts_in(run.store, run.described(), request, evaluation)
+    records, plots = evaluation.records, plots_of(evaluation, request, run.store, run.described())
 
     def write(folder: Path) -> None:
-        write_products(folder, evaluation.summary, evaluation.curves, fronts)
+        write_files(folder, summary_table(evaluation.summary), plots)
         for name, text in log_of(request, evaluation).items():
             write_atomically(folder / name, text.encode())
 
@@ -85,14 +87,23 @@ def publish(run: Run, request: Request, evaluation: Evaluation) -> None:
     )
 
 
-def fronts_in(
-    store: Store, described: dict[str, Any], request: Request, evaluation: Evaluation
-) -> Fronts | None:
-    """Return the fronts of a run's images, None where there are no votes, or no g."""
-    _, checksum = named(described.get("models", {}).get("standard"))
-    if not isinstance(request, CertifyRequest) or checksum is None:
-        return None
-    return fronts_of(evaluation, store.standard(checksum), request)
+def plots_of(
+    evaluation: Evaluation, request: Request, store: Store, described: dict[str, Any]
+) -> dict[str, Callable[[str], bytes]]:
+    """Return what draws a run's plots, by the stems of their files."""
+    fronts, shares = None, []
+    if isinstance(request, CertifyRequest):
+        _, checksum = named(described.get("models", {}).get("standard"))
+        if checksum is not None:
+            fronts = fronts_of(evaluation, store.standard(checksum), request)
+        plain = "votes" if request.scores == "hard" else "scores"
+        shares = [
+            (f"votes behind gate {gate:g}" if gate else plain, view.bounds.p_lower[right])
+            for gate, view in evaluation.views.items()
+            if isinstance(view.bounds, ConfidenceBounds)
+            and np.any(right := view.selected == evaluation.outcomes.labels)
+        ]
+    return certified_plots(evaluation.summary, evaluation.curves, fronts, shares)
 
 
 def texts_in(request: Request, evaluation: Evaluation) -> dict[str, str]:
@@ -225,6 +236,12 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
 
 def show(folder: str | Path) -> Summary:
     """Return the table of a run of ``certmix certify``: that of its newest request, as far as it got."""
+    return shown(folder)[0]
+
+
+def shown(folder: str | Path) -> tuple[Summary, dict[str, Callable[[str], bytes]]]:
+    """Return the table of `show`, and what draws its plots, by the stems of their files."""
     described = read_run(Path(folder))
     with opened(Path(folder), described) as (request, store):
-        return derive(request, store, described).summary
+        found = derive(request, store, described)
+        return found.summary, plots_of(found, request, store, described)

@@ -20,6 +20,7 @@ from certmix.certification.evaluate import (
     choice_notes,
     evaluate,
     expectations,
+    mean_interval,
     table_row,
 )
 from certmix.certification.request import DETERMINISTIC, CertifyRequest, usual_radii
@@ -501,12 +502,15 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
     plan, count = request.rows(), len(stored.label)
     clean = float(stored.right.mean()) if count else None
     radii = [radii_at(stored, row.alpha, row.certificate) for row in plan]
+    most = MOST_SIGMAS * stored.sigma
+    right = [np.where(stored.right, found.radius, 0.0) for found in radii]
     table = tuple(
         replace(
             table_row(row.classifier, found, stored.right, request.radii, clean if row.alpha == 1 else None),
             alpha=row.alpha,
+            mean_radius_interval=mean_interval(held, most) if held.max() <= most else None,
         )
-        for row, found in zip(plan, radii, strict=True)
+        for row, found, held in zip(plan, radii, right, strict=True)
         if count
     )
     samples, notes, details = stored.samples if count else None, list(stored.notes), list(stored.details)
@@ -573,8 +577,9 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         best: dict[str, Any] = {
             name: tuple(getattr(rivals[k], name)[c] for c, k in enumerate(chosen)) for name in of_cells
         }
-        for name in ("mean_certified_radius", "mean_radius_could_reach"):
-            best[name] = max(getattr(rival, name) for rival in rivals)
+        most = max(rivals, key=lambda rival: rival.mean_certified_radius)
+        best |= {name: getattr(most, name) for name in ("mean_certified_radius", "mean_radius_interval")}
+        best["mean_radius_could_reach"] = max(rival.mean_radius_could_reach for rival in rivals)
         rows.append(replace(row, clean_accuracy=None, **best))
         winners.append(tuple(names[k] for k in chosen))
     common: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from certmix.certification.evaluate import (
     radii_of_rows,
     reach_curve,
 )
-from certmix.certification.publish import derive, opened, repeat_command
+from certmix.certification.publish import derive, opened, plots_of, repeat_command
 from certmix.certification.request import GOALS, KINDS
 from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError
@@ -43,6 +43,13 @@ NAMES = {
     "sigma": "noise level \u03c3", "alpha": "mixing weight \u03b1", "eps": "attack radius",
     "samples": "most samples an input", "radii": "radii of the table",
 }  # fmt: skip
+
+
+PLOTS = {
+    "front": "What clean accuracy costs: certified accuracy against clean accuracy of the mix",
+    "probabilities": "How sure h is: lower bounds of the probability of its class",
+}
+"""Plots of a certification beside its curves, and what the page calls them."""
 
 
 class Weight(NamedTuple):
@@ -107,19 +114,20 @@ def read_page_run(folder: Path, images: int) -> Run:
     described = read_run(folder)
     try:
         study, found = str(described["identity"].get("study", CERTIFY)), None
+        drawn: tuple[tuple[str, bytes], ...] = ()
         tables: tuple[Table, ...] = ()
         if study in KINDS:
-            found, records = _certified(folder, described)
+            found, records, drawn = _certified(folder, described)
         else:
             from certmix.studies.study import show_study  # imports torch
 
-            tables = (show_study(folder),)
+            tables, drawn = (show_study(folder),), plots(folder)
         pictures: dict[str, Any] = {"groups": [], "note": ""}
         norm = None if found is None else found.summary.norm
         if found is not None and images and len(found.images.labels):
             pictures = gallery(found.images, found.lead, found.summary.norm, records, described, images)
         return Run(
-            folder.resolve().name, study, tables, plots(folder) if found is None else (), found, pictures,
+            folder.resolve().name, study, tables, drawn, found, pictures,
             _parameters(described, norm), _provenance(described),
             str(described["identity"]["data_checksum"]), _commands(described, folder, study),
         )  # fmt: skip
@@ -130,11 +138,17 @@ def read_page_run(folder: Path, images: int) -> Run:
         raise RunError(f"{told}: only a run that began can be shown; run the command again") from None
 
 
-def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, Sequence[ImageRecord]]:
-    """Return a certification's newest request, derived from its numbers, and the records of its images."""
+def _certified(
+    folder: Path, described: dict[str, Any]
+) -> tuple[Certified, Sequence[ImageRecord], tuple[tuple[str, bytes], ...]]:
+    """Return a certification's newest request, derived from its numbers, its images' records, and plots.
+
+    Plots are those beside the curves, which the page draws itself.
+    """
     request: Any
     with opened(folder, described) as (request, store):
         found, checksum = derive(request, store, described), named(described["models"]["standard"])[1]
+        draws = plots_of(found, request, store, described)
         probabilities = {} if found.bounds is None or checksum is None else store.standard(checksum)
     one, summary, bounds = found.outcomes, found.summary, found.bounds
     radii, status = tuple(r.radius for r in one.radii), tuple(r.status for r in one.radii)
@@ -143,7 +157,11 @@ def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, Sequ
     if bounds is None:  # without noise
         if not summary.images:
             raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
-        return Certified(summary, images, (Weight(summary.alpha, radii, summary.clean_accuracy.mixed),)), ()
+        return (
+            Certified(summary, images, (Weight(summary.alpha, radii, summary.clean_accuracy.mixed),)),
+            (),
+            (),
+        )
     weights, ahead = [], found.prospects
     for alpha in sorted({request.alpha, *WEIGHTS}) if radii else ():
         own, reach = request.replace(alpha=alpha), []
@@ -161,7 +179,8 @@ def _certified(folder: Path, described: dict[str, Any]) -> tuple[Certified, Sequ
     split += [(SPLIT.get(name, name), plain_decimal(value)) for name, value in budget["split"].items()]
     at_once = budget["looks"] is None or BOUNDS[request.bound].time_uniform
     shares = () if at_once else tuple((n, share(k)) for k, n in enumerate(looks(request.samples)))
-    return Certified(summary, images, tuple(weights), tuple(split), shares), found.records
+    drawn = tuple((told, draws[name]("svg")) for name, told in PLOTS.items() if name in draws)
+    return Certified(summary, images, tuple(weights), tuple(split), shares), found.records, drawn
 
 
 def without_folders(value: str) -> str:

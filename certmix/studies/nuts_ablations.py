@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from certmix.nuts.algorithm import auxiliary_alpha, mixing_weight
 from certmix.nuts.description import PUBLISHED
 from certmix.nuts.folder import load_nuts
 from certmix.nuts.grid import CLAMP_NAMES, TransformSettings
-from certmix.nuts.margins import bend, clean_margin, normalize_numpy, softmax_numpy, transform_numpy
+from certmix.nuts.margins import CLAMPS, bend, clean_margin, normalize_numpy, softmax_numpy, transform_numpy
 from certmix.runs import read_run
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, load_data
@@ -37,6 +38,7 @@ from certmix.studies.nuts_cached import (
 )
 from certmix.studies.nuts_choices import STUDIES
 from certmix.studies.nuts_evaluate import STD
+from certmix.studies.nuts_fit import CachedLogits
 from certmix.studies.shares import estimated_accuracy
 from certmix.studies.study import StudyResult
 from certmix.tables import nuts_plots
@@ -310,8 +312,30 @@ def beta(inputs: Inputs) -> StudyResult:
     return StudyResult(table, {"nuts-beta": draw})
 
 
+def _by_beta_alone(name: str, bends: Callable[[FloatArray], FloatArray], inputs: Inputs) -> tuple[Any, ...]:
+    """Return the row of a mix with softmax(bends(h)), neither LN nor s, p, c: its alpha meets beta."""
+
+    def bent(half: CachedLogits) -> CachedLogits:
+        return replace(half, robust=bends(half.robust), attacked=bends(half.attacked))
+
+    (tune, held), points, choices = map(bent, inputs.fit.halves), inputs.points, inputs.fit.choices
+    if points is not None:
+        both = {cell: np.split(base, 2, axis=1) for cell, base in points.base.items()}
+        base = {cell: np.concatenate([g, bends(h)], 1) for cell, (g, h) in both.items()}
+        points = replace(points, base=base)
+    alpha = auxiliary_alpha(
+        tune.attacked, tune.labels, choices.beta, quantile=choices.quantile, normalize=False
+    )
+    rule = Rule(alpha, None, choices.standard_temperature)
+    shown = Quantity(alpha, 6, rounding="up")
+    return (name, *NO_PARAMETERS[:3], shown, Quantity(None, 4), "-", *judge(rule, held, points))
+
+
 def clamp(inputs: Inputs) -> StudyResult:
-    """Fit with each clamp on half the cached images, and judge on the other half (Appendix D.2)."""
+    """Fit with each clamp on half the cached images, and judge on the other half (Appendix D.2).
+
+    Beside them GELU alone as the transform, and none (Appendix D.1).
+    """
     rows: list[tuple[Any, ...]] = []
     for name in CLAMP_NAMES:
         try:
@@ -321,6 +345,8 @@ def clamp(inputs: Inputs) -> StudyResult:
             continue
         objective, edges = Quantity(found.fit.objective, 4), ", ".join(found.fit.on_edge) or "no"
         rows.append((name, *parameters(found), objective, edges, *inputs.judge(Rule.of(found.settings))))
+    rows.append(_by_beta_alone("GELU alone", CLAMPS["gelu"], inputs))
+    rows.append(_by_beta_alone("none", CLAMPS["linear"], inputs))
     return StudyResult(Table(
         name="nuts-clamp",
         title="Clamps compared: accuracy (%) on inputs held out from these fits, with 95 % intervals",
@@ -330,6 +356,7 @@ def clamp(inputs: Inputs) -> StudyResult:
         notes=(
             "objective: share of the wrong clean inputs, on the fitted half, whose margin is >= q; lower is "
             "better. on edge: the optimum ends the grid's range there, and a wider grid may do better.",
+            "GELU alone: softmax(GELU(h)), without LN, s, p and c; none: softmax(h). beta alone sets alpha.",
             *inputs.notes,
         ),
     ))  # fmt: skip

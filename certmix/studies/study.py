@@ -260,6 +260,11 @@ def show_study(folder: str | Path) -> Table:
 
     A folder that is no such run, holds no table, or is damaged, is a RunError.
     """
+    return shown_study(folder).table
+
+
+def shown_study(folder: str | Path) -> StudyResult:
+    """Return the table of `show_study`, with its plots."""
     folder = Path(folder)
     study = str(read_run(folder)["identity"].get("study", CERTIFY))
     if study not in STUDIES:
@@ -267,7 +272,7 @@ def show_study(folder: str | Path) -> Table:
         raise RunError(f"{folder} is a run of {command_of(study)}: name a run of {commands}")
     with stored_numbers(folder, study) as numbers:
         found: StudyResult = import_module(f"certmix.studies.{study.replace('-', '_')}").view(numbers)
-        return found.table
+        return found
 
 
 @contextmanager

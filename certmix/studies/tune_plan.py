@@ -5,6 +5,7 @@ Nothing here is certified: these are plans of what bounds will give, chosen on a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,10 +160,14 @@ def families_of(logits: NoisyLogits, asked: TuneRequest) -> list[Family]:
     return found
 
 
-def plan_tuned(logits: NoisyLogits, asked: TuneRequest) -> TunePlan:
-    """Choose each family's candidate and alpha: the most certified images under a floor of clean ones."""
+def plan_tuned(logits: NoisyLogits, asked: TuneRequest, families: Sequence[Family] | None = None) -> TunePlan:
+    """Choose each family's candidate and alpha: the most certified images under a floor of clean ones.
+
+    The first of `families` are votes; None takes `families_of`.
+    """
     standard, labels = softmax_numpy(logits.standard), logits.labels
-    families, own = families_of(logits, asked), estimated_accuracy(standard.argmax(1) == labels)
+    own = estimated_accuracy(standard.argmax(1) == labels)
+    families = families_of(logits, asked) if families is None else families
     floor = asked.clean_accuracy
     if asked.lose is not None:
         floor = max(0.0, own.accuracy - asked.lose / 100)

@@ -36,7 +36,7 @@ from certmix.tables.words import (
     symbols,
 )
 from certmix.text import floor_percent, known, plain_decimal
-from certmix.types import Curve, Summary
+from certmix.types import Curve, FloatArray, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def plot_certified_accuracy(
     complete: bool = True,
     norm: str = "l2",
 ) -> None:
-    """Draw certified accuracy (%) against the radius into a .png (200 dpi) or .svg file.
+    """Draw certified accuracy (%) against the radius into a .png (200 dpi), .svg or .pdf file.
 
     A curve is the exact share of images whose radius is at least r, a step at
     each radius; a hollow dot at 0 is the classifier's clean accuracy.  Curves
@@ -95,7 +95,7 @@ def plot_certified_accuracy(
     curves
         Radii of rightly classified images, in units of the input; a radius of 0 counts as not certified.
     path
-        Where to; ParameterError if it does not end in .png or .svg, RunError if it cannot be written.
+        Where to; ParameterError if it does not end in one of these, RunError if it cannot be written.
     title, sigma, alpha, complete, norm
         Of the heading: its first line, the noise level and mixing weight, False for "partial", and
         ``l1``, ``l2`` or ``linf``.
@@ -112,7 +112,7 @@ def curve_plot(
     complete: bool = True,
     norm: str = "l2",
 ) -> bytes:
-    """Return the plot of `plot_certified_accuracy` as the content of a png or svg file."""
+    """Return the plot of `plot_certified_accuracy` as a file's content."""
 
     def colour(curve: Curve) -> str:
         if curve.classifier == "robust":
@@ -183,20 +183,25 @@ def _certified_axes(axes: Axes, end: float, sign: str) -> None:
 
 
 def write_products(
-    folder: str | Path, summary: Summary, curves: Sequence[Curve], fronts: Any = None
+    folder: str | Path, summary: Summary, curves: Sequence[Curve], fronts: Any = None, shares: Any = ()
 ) -> list[Path]:
     """Write ``certified-accuracy.{json,csv,md,tex,png,svg}`` into a folder, each file whole or not at all.
 
-    The tables show the summary, the plot the curves, as a rule one for each row, and ``front.{png,svg}`` the
-    `fronts`, if there are any.  A RunError says that the folder cannot be made or written to.
+    The tables show the summary, the plots are those of `certified_plots`.  A RunError says that the folder
+    cannot be made or written to.
     """
-    return write_files(folder, summary_table(summary), plots_of(summary, curves, fronts))
+    return write_files(folder, summary_table(summary), certified_plots(summary, curves, fronts, shares))
 
 
-def plots_of(
-    summary: Summary, curves: Sequence[Curve], fronts: Any = None
+def certified_plots(
+    summary: Summary, curves: Sequence[Curve], fronts: Any = None, shares: Any = ()
 ) -> dict[str, Callable[[str], bytes]]:
-    """Return by its name what draws each plot of a summary, given a suffix."""
+    """Return what draws the plots of a certification, by the stems of their files.
+
+    ``certified-accuracy`` are the curves, as a rule one for each row, ``front`` the `fronts`, if there are
+    any, ``probabilities`` the distribution of lower bounds p: `shares` has for each h its name and the p of
+    rightly classified inputs.  Wrong ones are given up early, with no p to speak of.
+    """
     title = "Certified accuracy" + (f": {summary.data}" if summary.data else "")
 
     def draw(suffix: str) -> bytes:
@@ -204,16 +209,41 @@ def plots_of(
         return curve_plot(curves, suffix, title, *about)
 
     plots: dict[str, Callable[[str], bytes]] = {"certified-accuracy": draw}
+    about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.images:,} inputs"
     if fronts is not None:
         from certmix.tables.fronts import certified_fronts
 
-        about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.images:,} inputs"
         plots["front"] = partial(certified_fronts, fronts, about)
+    if shares:
+        plots["probabilities"] = partial(probability_plot, shares, about)
     return plots
 
 
+def probability_plot(shares: Sequence[tuple[str, FloatArray]], about: str, suffix: str) -> bytes:
+    """Draw the share of rightly classified inputs with a lower bound p of at most x, for each h."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for k, (name, p) in enumerate(shares):
+            x, y = np.array([0.0, *np.sort(p), 1.0]), np.append(np.arange(len(p) + 1), len(p)) / len(p)
+            axes.plot(
+                x, 100 * y, drawstyle="steps-post", linewidth=1.7, clip_on=False, zorder=3,
+                label=f"{name}: {len(p):,} rightly classified inputs", **style(k, marker=False),
+            )  # fmt: skip
+        axes.set(
+            xlim=(0, 1), ylim=(0, 100), yticks=range(0, 101, 20), ylabel="inputs with at most this p (%)",
+            xlabel="lower bound p of the probability of the class",
+        )  # fmt: skip
+        title = "\n".join(["How sure h is: the distribution of p", *title_lines(about)])
+        axes.set_title(title, fontsize=10.5, parse_math=False)
+        tidy(axes)
+        legend(figure, axes.get_legend_handles_labels()[0])
+
+    return image(suffix, (6.6, 4.6), draw)
+
+
 def plot_trade_off(found: TradeOff, path: str | Path) -> None:
-    """Draw a trade-off into a .png (200 dpi) or .svg file."""
+    """Draw a trade-off into a .png (200 dpi), .svg or .pdf file."""
     save(path, lambda suffix: trade_off_image(found, suffix))
 
 

@@ -28,10 +28,14 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 NORM_SIGNS = {"l1": "\u2113\u2081", "l2": "\u2113\u2082", "linf": "\u2113\u221e"}
 
-_METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None},
+}  # fmt: skip
+PLOT_FORMATS = tuple(_METADATA)
 _DOTS_PER_INCH = 200
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "certmix", "font.size": 10, "legend.fontsize": 9,
+    "svg.fonttype": "none", "svg.hashsalt": "certmix", "pdf.fonttype": 42, "font.size": 10,
+    "legend.fontsize": 9,
 }  # fmt: skip
 _LETTER = 0.075  # inches, of a legend's text
 _HANDLE = 0.62  # inches, of a legend's line and the blanks around it
@@ -39,12 +43,12 @@ _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def image(suffix: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
-    """Return what `draw` puts on a figure of so many inches as a png (200 dpi) or svg file's content.
+    """Return what `draw` puts on a figure of so many inches as a png (200 dpi), svg or pdf file's content.
 
     The same drawing gives the same bytes, whatever the user's matplotlib settings.
     """
     if suffix not in _METADATA:
-        raise ParameterError(f"cannot draw a '{suffix}' file: let the plot's name end in .png or .svg")
+        raise ParameterError(f"cannot draw a '{suffix}' file: let the plot's name end in .png, .svg or .pdf")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
@@ -50,7 +51,11 @@ def csv_table(table: Table) -> str:
         writer.writerows(map(_text, line) for line in table.records)
         return buffer.getvalue()
     units = [column.unit for column in printed_columns(table)]
-    accurate = [any(isinstance(c, AccuracyShare | Share) for c in table.column(k)) for k in range(len(units))]
+    shares = AccuracyShare | Share
+    accurate = [
+        any(isinstance(c, shares) or getattr(c, "interval", None) for c in table.column(k))
+        for k in range(len(units))
+    ]
     names = ["group"] if table.groups else []
     for heading, unit, ends in zip(table.headings, units, accurate, strict=True):
         base = heading if not unit or (unit == "%" and ends) else f"{heading} {unit}"
@@ -61,12 +66,14 @@ def csv_table(table: Table) -> str:
         for row in rows:
             values: list[Any] = [] if name is None else [name]
             for cell, unit, ends in zip(row, units, accurate, strict=True):
-                own = getattr(cell, "unit", "")
-                if isinstance(cell, AccuracyShare | Share):
-                    interval, own = cell.interval if known(cell.accuracy) else None, "share"
-                    values += [cell.accuracy, *(interval or (None, None))]
+                own, interval = getattr(cell, "unit", ""), getattr(cell, "interval", None)
+                value: Any
+                if isinstance(cell, shares):
+                    own, value = "share", cell.accuracy
+                    interval = interval if known(value) else None
                 else:
-                    values += [cell.value if isinstance(cell, Quantity) else cell, *["", ""][: 2 * ends]]
+                    value = cell.value if isinstance(cell, Quantity) else cell
+                values += [value, *(interval or (None, None))[: 2 * ends]]
                 values += [own] if unit is None else []
             writer.writerow([*map(_text, values), _text(table.complete)])
     return buffer.getvalue()
@@ -109,7 +116,8 @@ def _object(cell: Cell) -> Any:
     if isinstance(cell, Share):
         return {"accuracy": cell.accuracy, "interval": cell.interval}
     if isinstance(cell, Quantity):
-        return {key: value for key, value in asdict(cell).items() if (key, value) != ("most", None)}
+        unsaid = {("most", None), ("interval", None)}
+        return {key: value for key, value in asdict(cell).items() if (key, value) not in unsaid}
     return cell
 
 
@@ -220,8 +228,8 @@ def render(table: Table | Summary, format: str) -> str:
     """Return a table as text that ends with one line end.
 
     It is ``result.table`` of a study, or ``result.summary`` of a certification (a ParameterError refuses
-    others), `format` a name in `FORMATS`.  Accuracies are in percent with one decimal, rounded down, their
-    intervals outwards; csv and json hold shares of 1 with all digits.
+    others), `format` a name in `FORMATS`, or ``latex:LABEL``.  Accuracies are in percent with one decimal,
+    rounded down, their intervals outwards; csv and json hold shares of 1 with all digits.
 
     Examples
     --------
@@ -229,8 +237,20 @@ def render(table: Table | Summary, format: str) -> str:
     >>> render(times, "csv").split()
     ['run,time_s,complete', 'a,1.25,true']
     """
+    return renderer(format)(as_table(table))
+
+
+def renderer(format: str) -> Callable[[Table], str]:
+    """Return what prints a table in a format, ``latex:LABEL`` with that label; ParameterError of others."""
+    name, colon, label = format.partition(":")
+    if name == "latex" and colon:
+        if not re.fullmatch(r"[\w:.+/-]+", label, re.ASCII):
+            raise ParameterError(
+                f"LaTeX label {label!r}: use letters, digits and :._+/-, such as latex:tab:mix"
+            )
+        return partial(latex_table, label=label)
     check_choice("format", format, FORMATS)
-    return FORMATS[format].render(as_table(table))
+    return FORMATS[format].render
 
 
 def print_table(
@@ -243,8 +263,7 @@ def print_table(
     ``COLUMNS``, and there are no colours.  Letters that the stream's encoding
     lacks are spelt as their code points.  With `details` all formats show what tells more.
     """
-    check_choice("format", format, FORMATS)
-    made = as_table(table)
+    shown, made = renderer(format), as_table(table)
     made = replace(made, notes=(*made.notes, *made.details), details=()) if details else made
     stream = guard.stdout() if file is None else file
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -253,7 +272,7 @@ def print_table(
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
     if format != "table" or not stream.isatty():
-        stream.write(encodable(FORMATS[format].render(made)))
+        stream.write(encodable(shown(made)))
         return
     from rich.console import Console
     from rich.text import Text

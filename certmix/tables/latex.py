@@ -20,6 +20,8 @@ _SMALL = 0.84  # an interval's digits in those of its figure
 _BETWEEN, _QUAD = 6.0, 8.5  # points: blanks between columns, before rows of a group
 _LONG = 30  # letters from which on words are folded
 _FOLDED = 0.28  # share of the line that they then take
+_COLUMN = 229.0  # points of a column of two-column article; what is wider spans both
+_MOST_NOTES = 2
 _PAGE = 31.0  # lines that fit on a page between a caption and notes
 _HEADING = 3.0  # lines that headings and rules take
 
@@ -52,28 +54,32 @@ class _Column:
     width: float
 
 
-def latex_table(table: Table) -> str:
+def latex_table(table: Table, label: str | None = None) -> str:
     """Return a table as floating tables in the style of booktabs, the only package needed.
 
-    Columns that find no room on a line stand in a further block, rows that find none on a page in a further
-    table.
+    A table that is wider than a column of two spans both.  Columns that find no room on a line stand in a
+    further block, rows that find none on a page in a further table; notes after the second are comments.
     """
     columns = _columns(table)
     widths, names = [column.width for column in columns], key_columns(table)
     if sum(widths[:names]) + max(widths[names:], default=0.0) > _LINE_WIDTH:
         names = 1
     blocks, _ = packed(widths, names, _LINE_WIDTH)
+    wide = any(sum(widths[c] for c in block) > _COLUMN for block in blocks)
+    float_, notes = "table*" if wide else "table", printed_notes(table)
+    kept = max(_MOST_NOTES, table.doubts)
+    notes[table.doubts :] = sorted(notes[table.doubts :], key=lambda note: "not certificates" not in note)
     lines, pages = [r"% needs \usepackage{booktabs}"], _pages(table, columns, blocks)
     for page, rows in enumerate(pages):
-        lines += _opening(table, continued=page > 0)
+        lines += [f"\\begin{{{float_}}}", *_opening(table, label, continued=page > 0)]
         for block in blocks:
             lines += [*_tabular(columns, rows, block), r"\par\medskip"]
         if page == len(pages) - 1:
             lines += [f"{_math(table.below)}\\par\\medskip"] if table.below else []
             lines += [r"\begin{minipage}{\linewidth}", r"\scriptsize\raggedright"]
-            lines += [f"{escape(note)}\\par" for note in printed_notes(table)]
-            lines.append(r"\end{minipage}")
-        lines.append(r"\end{table}")
+            lines += [f"{escape(note)}\\par" for note in notes[:kept]]
+            lines += [r"\end{minipage}", *(f"% {one_line(note)}" for note in notes[kept:])]
+        lines.append(f"\\end{{{float_}}}")
     return "\n".join(lines) + "\n"
 
 
@@ -133,21 +139,21 @@ def _pages(table: Table, columns: Sequence[_Column], blocks: Sequence[Sequence[i
     return pages
 
 
-def _opening(table: Table, *, continued: bool) -> list[str]:
+def _opening(table: Table, label: str | None, *, continued: bool) -> list[str]:
     partial = f"\\textbf{{{escape(table.partial.capitalize())}.}} " if table.partial else ""
     settings = f"; {_math(table.settings)}" if table.settings else ""
     caption = f"{_math(table.title)}{' (continued)' if continued else settings}."
-    if not continued and any(printed(cell).interval for row in table.rows for cell in row):
-        caption += (
-            r" Subscripts and superscripts: ends of the two-sided 95\,\% "
-            "Clopper--Pearson interval over inputs."
-        )
+    cells = [] if continued else [cell for row in table.rows for cell in row]
+    if any(getattr(cell, "most", None) is not None for cell in cells):
+        caption += " Ranges end at what more samples could still give (estimates)."
+    if any(printed(cell).interval for cell in cells):
+        caption += r" Subscripts and superscripts: ends of two-sided 95\,\% intervals."
     return [
-        r"\begin{table}", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}",
+        r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}",
         r"\setlength{\belowcaptionskip}{6pt}", r"\renewcommand{\arraystretch}{1.5}",
         *([r"\addtocounter{table}{-1}"] if continued else []),
         f"\\caption{{{partial}{caption}}}",
-        *([] if continued else [f"\\label{{tab:{table.name}}}"]),
+        *([] if continued else [f"\\label{{{label or f'tab:{table.name}'}}}"]),
     ]  # fmt: skip
 
 
@@ -177,9 +183,14 @@ def _cell(cell: Printed, column: _Column) -> str:
         # a long word may break after its punctuation, or where it has none for 15 letters
         pieces = re.findall(r"[^/_. -]{1,15}[/_. -]*|[/_. -]+", one_line(cell.text))
         return r"{\raggedright " + r"\allowbreak{}".join(map(escape, pieces)) + r"\par}"
-    number = escape(cell.text)
+    number, ends = escape(cell.text), ""
     if cell.interval is not None:
-        number = f"${number}_{{{cell.interval[0]}}}^{{{cell.interval[1]}}}$"
+        ends = f"_{{{cell.interval[0]}}}^{{{cell.interval[1]}}}"
+    if re.search(r"\d-", number):  # a range: a dash, not a minus
+        low, high = re.split(r"(?<=\d)-", number, maxsplit=1)
+        number = f"{low}--${high}{ends}$"
+    elif ends:
+        number = f"${number}{ends}$"
     elif number.startswith("-"):
         number = f"${number}$"
     return f"{number} {escape(cell.unit)}" if cell.unit and column.unit is None else number

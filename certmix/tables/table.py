@@ -32,7 +32,7 @@ class Quantity:
     """A figure, None where unknown, with the digits after the point that readers are shown, 0 to 400.
 
     `rounding` is ``nearest``, or ``down`` and ``up`` for lower and upper bounds.  With `most`, what it could
-    still be, it is printed as a range.
+    still be, it is printed as a range; the ends of its `interval` are rounded outwards.
     """
 
     value: float | None
@@ -40,6 +40,7 @@ class Quantity:
     unit: str = ""
     rounding: str = "nearest"
     most: float | None = None
+    interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.digits <= 400:
@@ -80,6 +81,8 @@ class Table:
         Names of successive blocks of rows and how many rows each has; empty, or all rows belong to one.
     below, extra
         A line of further figures under the rows; plain data that only JSON shows.
+    doubts
+        How many of the first notes no format may leave out.
     data, records
         What JSON and the lines of the CSV show, its headings first, where they are not made of the rows.
     """
@@ -98,6 +101,7 @@ class Table:
     data: dict[str, Any] | None = None
     records: tuple[tuple[Any, ...], ...] | None = None
     details: tuple[str, ...] = ()
+    doubts: int = 0
 
     def __post_init__(self) -> None:
         check_stem(self.name)
@@ -149,7 +153,7 @@ class Printed:
 
 
 def printed(cell: Cell, digits: int = 1) -> Printed:
-    """Return a cell in print; `digits` are those of an interval's ends.
+    """Return a cell in print; `digits` are those of an accuracy's interval: with 0 other ends lose one too.
 
     Examples
     --------
@@ -174,7 +178,9 @@ def printed(cell: Cell, digits: int = 1) -> Printed:
             return Printed(UNKNOWN)
         text = _ROUND[cell.rounding](float(cell.value), cell.digits)
         text += "" if cell.most is None else f"-{ceil_digits(cell.most, cell.digits)}"
-        return Printed(text, None, cell.unit)
+        shown = max(0, cell.digits - (digits < 1))
+        ends = cell.interval and (floor_digits(cell.interval[0], shown), ceil_digits(cell.interval[1], shown))
+        return Printed(text, ends, cell.unit)
     if isinstance(cell, str):
         return Printed(cell)
     if not known(cell):

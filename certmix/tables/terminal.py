@@ -142,7 +142,7 @@ def _cell(cell: Cell, layout: _Layout, most: int | None, unit: str | None) -> li
     low, high = made.interval
     if layout.beside:
         return [[(f"{figure} ", ""), (f"[{low}, {high}]", "dim")]]
-    return [[(figure, "")], [(f"{low}-{high}", "dim")]]
+    return [[(figure, "")], [(f"{low} to {high}" if low.startswith("-") else f"{low}-{high}", "dim")]]
 
 
 def _stacked(table: Table, width: int) -> list[list[_Line]]:

@@ -90,6 +90,7 @@ class TradeOff:
             rows=tuple(rows),
             notes=self.notes,
             details=self.details,
+            doubts=len(self.notes),
             groups=tuple(groups),
             data=self.as_dict(),
             records=self._records(),

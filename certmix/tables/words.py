@@ -98,6 +98,10 @@ _GATED = (
     "gate: a noisy copy's answer counts only where its largest softmax probability is at least this. Gate, "
     "temperature of g and alpha must have been chosen on other inputs (docs/gates.md)."
 )
+_MEANS = (
+    "Intervals of mean radii: 95 %, by betting bounds, for a random sample of inputs and any distribution of "
+    "radii up to the largest that could be certified. As of shares, certificates are taken as right."
+)
 MOST_NOTES = 5  # lines under a certified-accuracy table; the rest are details
 
 
@@ -120,6 +124,7 @@ def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:
         *found[MOST_NOTES:],
         "Accuracies, mean radii and lower ends of intervals are rounded down, upper ends up. "
         "An input counts in column > 0 when some radius above 0 is certified.",
+        *([_MEANS] if any(row.mean_radius_interval for row in summary.rows) else []),
         *(["Clean accuracies are exact on these inputs."] if proved else []),
         *([_RANGES] if open_ else []),
         *([_GATED] if any(row.gate for row in summary.rows) else []),
@@ -171,9 +176,12 @@ def _rows(summary: Summary) -> list[tuple[Cell, ...]]:
 
 def mean_radius(row: CertifiedAccuracy, *, norm: str = "l2") -> Quantity:
     """Return a row's mean radius as a cell: a range where more samples could add more than one percent."""
-    value, most = row.mean_certified_radius, row.mean_radius_could_reach
+    value, most, ends = row.mean_certified_radius, row.mean_radius_could_reach, row.mean_radius_interval
     open_ = known(value) and known(most) and most > 1.01 * value
-    return Quantity(value, 5 if norm == "linf" else 3, rounding="down", most=most if open_ else None)
+    if open_ and ends is not None:
+        ends = ends[0], ends[1] + most - value
+    digits = 5 if norm == "linf" else 3
+    return Quantity(value, digits, rounding="down", most=most if open_ else None, interval=ends)
 
 
 def summary_table(summary: Summary) -> Table:
@@ -193,6 +201,7 @@ def summary_table(summary: Summary) -> Table:
         rows=tuple(rows),
         notes=tuple(short),
         details=tuple(details),
+        doubts=min(len(summary.notes), MOST_NOTES),
         complete=bool(summary.complete),
         groups=tuple(groups),
         extent=f"{summary.images:,}{planned} inputs",
@@ -213,7 +222,8 @@ def _records(summary: Summary) -> tuple[tuple[Any, ...], ...]:
         "classifier", "certificate", "sigma", "alpha", "gate", "standard_temperature", "images",
         "failure_probability", "clean_accuracy",
         *(f"{name}@{radius}" for name in names for radius in radii),
-        "mean_certified_radius", "mean_radius_could_reach", "clean_accuracy_standard", "complete",
+        "mean_certified_radius", "mean_radius_lower", "mean_radius_upper", "mean_radius_could_reach",
+        "clean_accuracy_standard", "complete",
         *(["norm"] if norm else []),
     ]  # fmt: skip
     lines = [
@@ -222,8 +232,8 @@ def _records(summary: Summary) -> tuple[tuple[Any, ...], ...]:
             row.gate, row.standard_temperature, summary.images,
             summary.failure_probability, row.clean_accuracy, *row.certified_accuracy,
             *(low for low, _ in row.interval), *(high for _, high in row.interval), *row.could_reach,
-            row.mean_certified_radius, row.mean_radius_could_reach, summary.clean_accuracy.standard,
-            bool(summary.complete), *norm,
+            row.mean_certified_radius, *(row.mean_radius_interval or (None, None)),
+            row.mean_radius_could_reach, summary.clean_accuracy.standard, bool(summary.complete), *norm,
         )
         for row in summary.rows
     ]  # fmt: skip

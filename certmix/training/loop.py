@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from certmix.errors import RunError
+from certmix.errors import ParameterError, RunError
 from certmix.files import BULK, read_file
 from certmix.models.architectures import DENOISER, ConvNet, build
 from certmix.models.weights import hash_state, load_tensors
+from certmix.models.zoo import load_zoo
 from certmix.training.objectives import OBJECTIVES
-from certmix.training.recipes import Recipe
+from certmix.training.recipes import Recipe, start_card
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -82,8 +83,8 @@ def train(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build(recipe.architecture, classes)
-    if isinstance(model, ConvNet):
+        model = build(recipe.architecture, classes) if recipe.start is None else _begun(recipe, classes)
+    if isinstance(model, ConvNet) and recipe.start is None:
         model.whiten(images[:5000] / 255.0)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
@@ -141,6 +142,17 @@ def train(
             torch.save(state, checkpoint.with_suffix(".partial"))
             os.replace(checkpoint.with_suffix(".partial"), checkpoint)
     return average.eval()
+
+
+def _begun(recipe: Recipe, classes: int | None) -> nn.Module:
+    """Return the trained model that a recipe goes on from, batch normalisation not folded."""
+    card, folder = start_card(str(recipe.start))
+    if card.classes != classes:
+        raise ParameterError(
+            f"start = {recipe.start}: it has {card.classes} classes and the data have {classes}: "
+            "start from another model, or from none"
+        )
+    return load_zoo(card.name, folder, fold=False)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from certmix.errors import ParameterError, check_choice
+from certmix.models.zoo import ZOO_FOLDER, Card, zoo_card
 from certmix.runs.settings import Count, Option, Positive, Settings, Share, norm_name
 from certmix.runs.sources import model_or_none
 
@@ -52,6 +55,7 @@ class Recipe(Settings, frozen=True):
     attack_steps: int = 0
     ramp: NotNegative = 0.0
     regulariser: NotNegative = 0.0
+    start: Annotated[str | None, Option("A shipped model, or a card, to go on from.", metavar="MODEL")] = None
     sharpen_alpha: Annotated[
         float, Option("interval: mixing weight that logits are scaled for at the end; 0: none.", shown="0.76")
     ] = 0.0
@@ -124,6 +128,15 @@ def make_recipe(name: str, **changes: Any) -> Recipe:
     """Return a recipe with some settings changed; ParameterError if there is none, or a value will not do."""
     check_choice("recipe", name, RECIPES)
     recipe = RECIPES[name].replace(**changes)
+    if recipe.start is not None:
+        recipe = recipe.replace(architecture=start_card(recipe.start)[0].architecture)
     if name in ("adversarial", "interval") and not recipe.eps > 0:
         raise ParameterError(f"eps = {recipe.eps}: the {name} recipe needs eps > 0")
     return recipe
+
+
+def start_card(start: str) -> tuple[Card, Path]:
+    """Return the card of the model that a recipe goes on from, and its folder."""
+    path = Path(os.path.expanduser(start))
+    folder = path.parent if path.suffix == ".json" else ZOO_FOLDER
+    return zoo_card(path.name.removesuffix(".json"), folder), folder

@@ -32,7 +32,6 @@ from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.sampling.schedule import look, looks, share
-from certmix.tables.curves import plots_of
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.judge import check_figures
@@ -100,8 +99,7 @@ def check_published(run: Run) -> CheckResult:
             if not evaluation.summary.complete:
                 return unchecked(check, "the run is not finished: its tables may be of fewer inputs")
             if alike := versions.get(PLOTTER) == drawn:
-                fronts = publish.fronts_in(store, run.description, request, evaluation)
-                plots = plots_of(evaluation.summary, evaluation.curves, fronts)
+                plots = publish.plots_of(evaluation, request, store, run.description)
         found = differences(run.folder, publish.texts_in(request, evaluation), plots)
     except CertmixError as error:
         return unchecked(check, f"nothing follows from the numbers: {error}")

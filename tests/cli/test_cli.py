@@ -54,7 +54,7 @@ def test_models_names_the_models_where_one_is_unknown(command):
     assert near.err.startswith(
         "Error: no model called 'cifar10-standrd' is shipped: did you mean cifar10-standard?"
     )
-    assert "use one of cifar10-adversarial-linf, " in far.err and ".json" not in far.err
+    assert "use one of cifar10-adversarial-l2, " in far.err and ".json" not in far.err
     assert command("models", "cifar10-standard").code == 0
 
 

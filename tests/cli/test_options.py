@@ -113,6 +113,7 @@ MODES = [
     Mode("trade-off", "log.tsv --sigma 0.5", {"assume_selected", *OF_RUNS} - {"tuned"}, {"sigmas": "1"}),
     Mode("trade-off", "counts.txt --sigma 0.5", {"as_printed", *OF_RUNS} - {"tuned"}, {"sigmas": "1"}),
     Mode("trade-off", "run", {*OF_FILES, "standard_accuracy"}, {"sigmas": "0.5"}),
+    Mode("compare", "run run"),
     Mode("attack", "", OF_MIX),
     Mode("attack", "--alpha 0.76"),
     Mode("attack", "--attack fgsm", OF_MIX | {"seed", "steps"}),
@@ -172,7 +173,7 @@ VALUES = {
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
     "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",
     "noise_sigma": "0.3", "noisy_samples": "20", "norm": "l2", "norms": "l2", "of": "logits",
-    "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "precision": "bf16",
+    "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "plot_format": "pdf", "precision": "bf16",
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",
     "r_d": "0.5", "r_d_sweep": "0.5", "radii": "0,0.1", "ratio": "yang", "ray_address": "auto",
     "relative_precision": "0.2", "reports": "json=report.json", "resize": "9", "restarts": "3",
@@ -181,7 +182,7 @@ VALUES = {
     "scenario": "cifar10", "scores": "soft", "seed": "5", "selection_samples": "50", "shard": "1/2",
     "sharpen_alpha": "0.9", "sigma": "1", "sigmas": "0.01", "slack": "0.1", "split": "test",
     "standard": "other.py:g", "standard_accuracy": "0.5", "standard_files": "g.json",
-    "standard_normalize": "0.5/0.2", "standard_outputs": "probabilities", "standard_weights": "g.pt", "steps": "3", "sweep_images": "4",
+    "standard_normalize": "0.5/0.2", "standard_outputs": "probabilities", "standard_weights": "g.pt", "start": "cifar10-standard", "steps": "3", "sweep_images": "4",
     "targets": "3", "throughput": "77", "title": "Mine", "trusts": "all", "weights": "0.5",
     "workers": "2",
 }  # fmt: skip
@@ -201,6 +202,7 @@ OBSERVED = {
     "merge": ["certmix.certification.shards.merge", "certmix_cli.certify.print_result"],
     "plan": [],
     "show": [],
+    "compare": [],
     "audit": [],
     "report": ["certmix.page.write_report"],
     "falsify": [

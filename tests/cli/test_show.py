@@ -25,3 +25,16 @@ def test_a_study_is_shown_as_it_was_printed(command, problem):
     made = command("confidence", *more)
     shown = command("show", "run", "--format", "csv")
     assert (made.code, shown.code, shown.out) == (0, 0, made.out), made.err + shown.err
+
+
+@pytest.mark.parametrize("kind", ["sampled", "margin"])
+def test_plots_are_drawn_again_in_another_format(command, problem, tmp_path, kind):
+    made = command(
+        "certify", *problem.options[:6], "--alpha", 0.76, *KINDS[kind], "--output", tmp_path / "run"
+    )
+    shown = command("show", tmp_path / "run", "--plot-format", "pdf")
+    assert (made.code, shown.code, shown.out) == (0, 0, made.out), made.err + shown.err
+    names = {path.stem for path in (tmp_path / "run").glob("*.svg")}
+    assert {path.stem for path in (tmp_path / "run").glob("*.pdf")} == names and "certified-accuracy" in names
+    assert ("front" in names) == ("probabilities" in names) == (kind == "sampled")
+    assert all(f"{name}.pdf" in shown.err for name in names)

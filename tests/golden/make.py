@@ -70,6 +70,8 @@ COMMANDS = {
     "trade-off": "trade-off certified",
     "trade-off-log": f"trade-off {LOG} --sigma 0.5",
     **{f"trade-off-{name}": f"trade-off certified --format {name}" for name in FORMATS},
+    "compare": "compare certified fixed",
+    "compare-latex": "compare certified fixed --radii 0,0.1 --format latex",
     "audit": "audit certified",
     "audit-log": f"audit {LOG} --sigma 0.5 --samples 100000",
     "audit-log-json": f"audit {LOG} --sigma 0.5 --samples 100000 --format json",
@@ -107,7 +109,7 @@ COMMANDS = {
     **{
         f"help-{name.replace(' ', '-') or 'certmix'}": f"{name} --help".strip()
         for name in (
-            "", "certify", "show", "recertify", "merge", "plan", "audit", "report", "falsify", "trade-off", "attack",
+            "", "certify", "show", "recertify", "merge", "plan", "audit", "report", "falsify", "trade-off", "compare", "attack",
             "mix-sweep", "compare-trust", "confidence", "lipschitz", "nuts", "nuts fit", "nuts evaluate",
             "nuts study", "verify", "guarantee", "reproduce", "selftest", "train", "models",
         )

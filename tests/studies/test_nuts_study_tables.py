@@ -254,6 +254,10 @@ def test_a_beta_that_no_transform_meets_is_said_and_left_out(tmp_path):
     clamps = nuts_study("clamp", [tmp_path / "mix"]).table
     fits = dict(zip(column(clamps, "clamp"), column(clamps, "on edge"), strict=True))
     assert fits["gelu"] == "no fit" and fits["linear"] == "no"
+    plain = next(row for row in dict(table.blocks())["plain mix"] if row[0] == "0.9")
+    without = {row[0]: row for row in clamps.rows}
+    assert without["none"][4] == plain[4] and without["none"][8] == plain[6], "alpha, and any g"
+    assert without["GELU alone"][4] != plain[4] and fits["GELU alone"] == "-"
     with pytest.raises(DataError, match="no part of its inputs"):
         nuts_study("tuning-size", [tmp_path / "mix"])
 
@@ -364,7 +368,7 @@ def test_the_command_prints_draws_and_writes(command, fit_folder, tmp_path):
 
 def test_the_command_names_its_studies(command, fit_folder):
     for name, plot, words in (
-        ("nonsense", "x.png", ", ".join(STUDIES)), ("clamp", "x.png", "has no figure"), ("beta", "x.pdf", "pdf")
+        ("nonsense", "x.png", ", ".join(STUDIES)), ("clamp", "x.png", "has no figure"), ("beta", "x.eps", "eps")
     ):  # fmt: skip
         wrong = command("nuts", "study", name, fit_folder, "--plot", plot)
         assert wrong.code == 2 and words in wrong.err

@@ -73,7 +73,8 @@ def test_every_table_in_every_format(kind: str, format: str, monkeypatch: pytest
         attacked = any(cell is ATTACKED or type(cell) is type(ATTACKED) for row in table.rows for cell in row)
         assert ("upper bounds of robust accuracy" in " ".join(text.split())) == attacked
     if format == "latex":
-        assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\caption{")
+        begun, ended = (len(re.findall(rf"\\{word}{{table\*?}}", text)) for word in ("begin", "end"))
+        assert begun == ended == text.count(r"\caption{")
         assert text.count(r"\label{tab:") == 1
         assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
 
@@ -167,7 +168,7 @@ def test_csv_reads_back_the_same_numbers(run_with: Callable) -> None:
     text = render(replace(SMALL, failure_probability=1e-7), "csv").splitlines()[1]
     assert text == (
         "robust,exact,0.5,0.76,0,1,100,0.0000001,,0.57,0.29,0.4671,0.2036,0.6687,0.38931,0.57,0.29,0.12367,"
-        "0.12367,0.95,true"
+        ",,0.12367,0.95,true"
     )
     assert render(replace(SMALL, rows=()), "csv").startswith("classifier,certificate,sigma")
     assert render(replace(SMALL, norm="linf"), "csv").splitlines()[1].endswith(",true,linf")
@@ -267,13 +268,29 @@ def test_percent_and_the_bound_of_attacks_are_said_once() -> None:
 
 def test_latex_splits_wide_tables_into_blocks_and_long_ones_into_pages() -> None:
     wide = render(mix_sweep(12, alphas=2), "latex")
-    assert (wide.count(r"\begin{tabular}"), wide.count(r"\begin{table}")) == (2, 1)
+    assert (wide.count(r"\begin{tabular}"), wide.count(r"\begin{table*}")) == (2, 1)
     long = render(TABLES["long"], "latex")
     assert (long.count(r"\begin{table}"), long.count("(continued)")) == (3, 2)
     assert len(re.findall(r"^[\d.]+ & \$", long, re.M)) == 60
     path = render(table_of(("folder/" * 12, CLEAN, None)), "latex")
     assert r"\linewidth}rr}" in path
     assert r"folder/\allowbreak{}folder/" in path
+
+
+def test_latex_spans_two_columns_where_one_is_too_narrow_and_says_little() -> None:
+    narrow, wide = table_of(("a", CLEAN, ATTACKED)), mix_sweep(12, alphas=2)
+    for table, kind in ((narrow, "table"), (wide, "table*")):
+        text = render(replace(table, notes=("one", "two", "three")), "latex")
+        assert rf"\begin{{{kind}}}" in text and rf"\end{{{kind}}}" in text
+        notes, comments = text.partition(r"\scriptsize")[2].split(r"\end{minipage}")
+        assert "not certificates" in notes and notes.count(r"\par") == 2
+        assert "% two" in comments and "% Accuracies and lower ends" in comments
+    doubts = render(replace(SMALL, notes=("one", "two", "three")), "latex").partition(r"\end{minipage}")[0]
+    assert all(f"{word}\\par" in doubts for word in ("one", "two", "three")), "none may be left out"
+    labelled = [render(narrow, name) for name in ("latex", "latex:tab:a_b:2")]
+    assert [
+        rf"\label{{{name}}}" in text for name, text in zip(("tab:demo", "tab:a_b:2"), labelled, strict=True)
+    ]
 
 
 # mistakes, files
@@ -287,6 +304,8 @@ def test_latex_splits_wide_tables_into_blocks_and_long_ones_into_pages() -> None
         (lambda: Table("../x", "", "", (), ()), r"'\.\./x' is not fit for a file"),
         (lambda: Quantity(1.0, -1), r"digits = -1 is not in 0\.\.400"),
         (lambda: Quantity(1.0, 1, rounding="off"), "rounding 'off' is unknown: use one of nearest, down, up"),
+        (lambda: render(mix_sweep(), "latex:a b"), "LaTeX label 'a b': use letters"),
+        (lambda: render(mix_sweep(), "csv:a"), "format 'csv:a' is unknown: use one of table, json"),
         (lambda: render(mix_sweep(), "xml"), "format 'xml' is unknown: use one of table, json"),
         (lambda: print_table(SMALL, "xml"), "format 'xml' is unknown: use one of table, json"),
         *[

@@ -19,7 +19,7 @@ from tables.conftest import TRADE_OFF, make_run
 
 from certmix.errors import ParameterError, RunError
 from certmix.tables import plot_certified_accuracy
-from certmix.tables.curves import coinciding, curve_plot, trade_off_image
+from certmix.tables.curves import coinciding, curve_plot, probability_plot, trade_off_image
 from certmix.tables.figure import COLOURS, survival_steps
 from certmix.tables.fronts import certified_fronts, draw_fronts
 from certmix.tables.nuts_plots import (
@@ -138,6 +138,7 @@ FRONT = [
 ]
 ENDS = {"h alone": (0.5, 0.5), "g alone": (0.9, 0.0)}
 Z = np.array([1.0, -1.1, -1.0])
+SURE = np.array([0.6, 0.99, 0.8])
 P = np.exp(Z) / np.exp(Z).sum()
 HOLES = np.where(np.arange(24).reshape(3, 4, 2) % 5 == 0, np.nan, 0.5)
 CURVE = Curve("mixed", "exact", np.array([0.5, 0.25]), 4, 0.5)
@@ -176,11 +177,12 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
     "transform": transform,
     "fronts": partial(certified_fronts, SimpleNamespace(lines=FRONT, points=ENDS, at_radius=0.25), "100 inputs"),
     "front, chosen": partial(draw_fronts, FRONT[:1], ENDS, (0.8, 0.2), 0.25, LONG),
+    "probabilities": partial(probability_plot, [("votes", SURE), (LONG, SURE[:1])], "100 inputs"),
     "example": partial(example_image, {"large margin": (Z, P, P), "small margin": (Z, P, P)}, classes="ABC"),
 }  # fmt: skip
 
 
-EACH = ("trade-off", "gaps", "bars", "beta", "fronts")
+EACH = ("trade-off", "probabilities", "gaps", "bars", "beta", "fronts")
 """Pictures that are drawn each time, of each module; the others are in the long suite."""
 WORDY = ("trust of nobody", "panels", "maps with holes")
 """Texts that are in the long suite."""
@@ -212,8 +214,9 @@ def test_the_same_text_whatever_the_users_settings(name: str) -> None:
         assert DRAWN[name]("svg") == drawn(name, "svg")
         assert matplotlib.rcParams["font.size"] == 30
     assert dict.get(matplotlib.rcParams, "backend") is before
-    with pytest.raises(ParameterError, match=r"'pdf' file: let the plot's name end in \.png or \.svg"):
-        DRAWN[name]("pdf")
+    assert DRAWN[name]("pdf").startswith(b"%PDF-1") and b"CreationDate" not in DRAWN[name]("pdf")
+    with pytest.raises(ParameterError, match=r"'eps' file: let the plot's name end in \.png, \.svg or \.pdf"):
+        DRAWN[name]("eps")
 
 
 SAYS: dict[str, tuple[str, ...]] = {
@@ -236,6 +239,7 @@ SAYS: dict[str, tuple[str, ...]] = {
     "bars": ("q = 0.01", "smallest margin, wrong", "none"),
     "beta": ("MixedNUTS", "0.5", "share 0 (%)"),
     "fronts": ("certified accuracy at radius", "clean accuracy of the mix (%)", "h alone", "votes, g", "over \u03b1; 100 inputs"),
+    "probabilities": ("votes: 3 rightly classified inputs", "inputs with at most this p (%)", "100 inputs"),
     "example": ("softmax(h): margin 0.687",),
 }  # fmt: skip
 

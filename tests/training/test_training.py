@@ -125,6 +125,21 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
     loaded, points = load_model(classifier), images[:2].float() / 255
     assert loaded.module(points).shape == (2, 2)
 
+    begun = make_recipe(
+        "adversarial",
+        start=classifier,
+        epochs=1,
+        batch_size=16,
+        learning_rate=1e-9,
+    )
+    assert begun.architecture == "residual", "that of the model it goes on from"
+    after = train(begun, images, labels, classes=2)
+    assert torch.allclose(after.head.weight, loaded.module.head.weight, atol=1e-3), "its weights"
+    with pytest.raises(ParameterError, match="it has 2 classes and the data have 3: start from another"):
+        train(begun, images, labels, classes=3)
+    with pytest.raises(ModelError, match="nothing.json"):
+        make_recipe("standard", start=str(tmp_path / "nothing.json"))
+
     front = train_to_folder(quick("denoiser", classifier=classifier), data, data, tmp_path)
     assert (front.name, front.classes, front.class_names) == ("stripes-denoiser-0.50", None, None)
     assert set(front.accuracy) == {"clean on stripes", "noisy on stripes"}

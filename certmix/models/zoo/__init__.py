@@ -116,8 +116,8 @@ def zoo_card(name: str, folder: Path = ZOO_FOLDER) -> Card:
         raise ModelError(f"{path} is no card ({told}): name a card that certmix wrote") from None
 
 
-def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
-    """Return a model in float32 and evaluation mode, batch normalisation folded in.
+def load_zoo(name: str, folder: Path = ZOO_FOLDER, *, fold: bool = True) -> nn.Module:
+    """Return a model in float32 and evaluation mode, batch normalisation folded in unless told otherwise.
 
     ModelError if it is unknown, or its weights are missing or not those the card was written for.
     """
@@ -138,7 +138,8 @@ def load_zoo(name: str, folder: Path = ZOO_FOLDER) -> nn.Module:
     except Exception as error:
         told = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} is no safetensors file ({told}): train again") from None
-    return fold_batch_norm(_build(card, state)).eval()
+    model = _build(card, state)
+    return (fold_batch_norm(model) if fold else model).eval()
 
 
 def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16") -> Card:
