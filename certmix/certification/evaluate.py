@@ -296,6 +296,15 @@ def _interval(hits: int, images: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def mean_below(values: FloatArray) -> float:
+    """Return a float below the mean of values >= 0: sum and quotient are each rounded to nearest."""
+    total, count = math.fsum(values), len(values)
+    mean = math.nextafter(total / count, 0.0)
+    while math.isfinite(total) and math.fsum((*values, *[-mean] * count)) < 0:  # its sign is exact
+        mean = math.nextafter(mean, 0.0)
+    return mean
+
+
 def table_row(
     classifier: str,
     radii: CertifiedRadii,
@@ -311,11 +320,7 @@ def table_row(
     """
     radius = np.where(correct, radii.radius, 0.0)
     hits, images = [int(np.sum((radius >= r) & (radius > 0))) for r in columns], len(radius)
-    # The sum is the nearest float to the true one, so that a step below its share of it is below the mean.
-    ends, mean = (
-        tuple(_interval(hit, images) for hit in hits),
-        math.nextafter(math.fsum(radius) / images, 0.0),
-    )
+    ends, mean = tuple(_interval(hit, images) for hit in hits), mean_below(radius)
     shares = tuple(hit / images for hit in hits)
     row = CertifiedAccuracy(classifier, radii.certificate, shares, ends, mean, clean)
     if prospects is None or ahead is None:

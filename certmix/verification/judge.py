@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from certmix.bounds import betting, clopper_pearson
 from certmix.certification import request as requests
-from certmix.certification.evaluate import Evaluation, Outcomes, ceilings, evaluate, tabulate
+from certmix.certification.evaluate import Evaluation, Outcomes, ceilings, evaluate, mean_below, tabulate
 from certmix.certification.proved_table import clean_accuracy, stored_outcomes
 from certmix.certification.publish import refuse_unfinished
 from certmix.certification.request import ROBUST, CertifyRequest, DeterministicRequest, Margin, Request
@@ -367,7 +367,7 @@ def figure(requirement: Requirement, figures: Figures) -> tuple[float, float] | 
         count = int(np.sum(hits))
         return count / len(hits), float(clopper_pearson.lower_bound(count, len(hits), _MISSED))
     largest = figures.largest[requirement.classifier]
-    value = float(np.nextafter(math.fsum(found) / len(found), 0.0)) if np.isfinite(found).all() else math.inf
+    value = mean_below(found) if np.isfinite(found).all() else math.inf
     if not 0 < largest < math.inf:
         return value, 0.0
     # The bound follows the order of the values, and sorted data would mislead it: this order is fixed by

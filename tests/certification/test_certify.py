@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import nn
 import certmix
 from certmix.bounds import bound_counts
 from certmix.bounds.bound import allow_for_noise
+from certmix.certification.evaluate import mean_below
 from certmix.certification.request import CertifyRequest, Margin
 from certmix.certification.stored import recertify
 from certmix.errors import DataError, ModelError, ParameterError, RunError
@@ -275,3 +278,15 @@ def test_radii_are_floats_whatever_they_are_written_as(kind):
     for wrong in (["0", "1"], [0.5, 0.5], [1, 0], [], [float("nan")], [-1]):
         with pytest.raises(ParameterError, match="radii = "):
             asked(wrong)
+
+
+def test_a_mean_radius_is_never_above_the_mean():
+    """Sum and quotient are rounded: a step below their result is not below the mean of some of these."""
+    rng, above = np.random.default_rng(1), 0
+    for count in (3, 7, 100, 400):
+        for values in rng.random((100, count)) * 3:
+            exact = sum(map(Fraction, values.tolist())) / count
+            above += Fraction(math.nextafter(math.fsum(values) / count, 0.0)) > exact
+            assert float(exact) * (1 - 1e-15) <= mean_below(values) <= exact
+    assert above
+    assert mean_below(np.zeros(3)) == 0 and mean_below(np.full(2, math.inf)) > 1e300
