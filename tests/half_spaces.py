@@ -154,6 +154,7 @@ def attack(
     delta: float = 0.001,
     depths: tuple[float, float] = (0.7, 2.5),
     request: FalsifyRequest | None = None,
+    model: nn.Module | None = None,
 ) -> Falsification:
     """Certify `count` images by a pipeline on fresh votes, and attack the certificates.
 
@@ -167,7 +168,7 @@ def attack(
     kept = [Claim(i, int(chosen[i]), float(radius[i])) for i in range(count) if radius[i] > 0]
     claims = Claims("exact", alpha, "l2", SIGMA, delta, count, tuple(kept), seed=seed)
     inputs = images(depth, seed)
-    target = Target(pair(gap), 3, torch.device("cpu"))
+    target = Target(model or pair(gap), 3, torch.device("cpu"))
     asked = request or FalsifyRequest(steps=4, copies=16, seed=seed)
     attacked = attack_claims(target, claims, lambda claim: inputs[claim.index], asked)
     return Falsification("half-spaces", claims, asked, attacked)

@@ -180,12 +180,42 @@ class Hidden(nn.Module):
         return pair()(x.detach())
 
 
-def test_a_model_without_gradients_is_refused():
-    image = images(np.array([1.5]), 0)[0]
-    with pytest.raises(ModelError, match="hides its gradient"):
-        smoothed_candidates(
-            target_of(Hidden().eval()), claims_of(SIGMA), Claim(0, 0, 0.4), image, FalsifyRequest(steps=2)
+@pytest.mark.parametrize("temperature", [None, 1.0])
+def test_without_gradients_the_normal_is_found_from_values(temperature):
+    image, scores = images(np.array([1.5]), 0)[0], {}
+    if temperature is not None:
+        scores = {"scores": "soft", "temperature": temperature}
+    points = smoothed_candidates(
+        target_of(Hidden().eval()), claims_of(SIGMA, **scores), Claim(0, 0, 0.4), image,
+        FalsifyRequest(steps=20, copies=128),
+    )  # fmt: skip
+    along = (points[0].double() - image.double()).flatten().numpy() @ normal()
+    assert 0.3 < along < 0.4 and bool((distance(points, image[None].expand(points.shape), "l2") < 0.4).all())
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_without_gradients_and_noise_a_random_search_moves_towards_the_rival(norm):
+    image = images(np.array([0.3]), 0)[0]
+    points = plain_candidates(
+        target_of(Hidden().eval()), claims_of(None, norm), Claim(0, 0, 0.3), image,
+        FalsifyRequest(steps=10, restarts=2),
+    )  # fmt: skip
+    z = pair()(points)
+    assert float((z[1:, 0] - z[1:, 1]).min()) < 0.5 * float(z[0, 0] - z[0, 1])
+    assert bool((distance(points, image[None].expand(points.shape), norm) < 0.3).all())
+    with pytest.raises(ParameterError, match="l1"):
+        plain_candidates(
+            target_of(Hidden().eval()), claims_of(None, "l1"), Claim(0, 0, 0.3), image, FalsifyRequest()
         )
+
+
+def test_faults_of_a_model_without_gradients_are_found():
+    for name, falsified in (("stretched", True), ("honest", False)):
+        found = attack(
+            getattr(half_spaces, name), 1, count=25, samples=10_000, model=Hidden().eval(),
+            request=FalsifyRequest(steps=20, copies=64),
+        )  # fmt: skip
+        assert found.falsified == falsified
 
 
 # Half-space pairs: honest certificates stand, faulty ones are found; rates are in docs/falsify.md.

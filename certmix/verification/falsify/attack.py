@@ -13,11 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtrc
 from torch import Tensor, nn
 
-from certmix.attacks import pgd
+from certmix.attacks import pgd, square
 from certmix.attacks.geometry import distance, make_ball
 from certmix.bounds import betting, clopper_pearson
 from certmix.calling import backward, call_model
-from certmix.errors import ModelError
 from certmix.margins.local_search import float64_twin
 from certmix.sampling import Sampler
 from certmix.sampling.devices import full_float32
@@ -29,6 +28,7 @@ from certmix.verification.request import FalsifyRequest
 
 SCREENED = 200  # samples that choose among the candidates
 KEPT = 4  # candidates of lowest estimated margin that are looked at again
+QUERIES = 50  # of `square`, in place of a step along the gradient
 FURTHEST = 1e3  # radii beyond this many sigma are attacked within it
 LOSSES = ("probability-margin", "cross-entropy")  # what the attacks without noise climb
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -217,9 +217,10 @@ def smoothed_candidates(
     These are the last point, and up to `KEPT` others of lowest estimated margin.  The gradient of a smoothed
     margin is estimated by the mean, over noisy copies, of that of the logit difference z_y - z_i to the
     nearest rival.  Copies count by the slope of the sigmoid at the difference in units of its spread over the
-    copies, so that no scale of the logits makes them vanish.  The first step goes straight to the sphere, the
-    others are shorter and shorter steps of projected descent with momentum.  The point is not held to the
-    data's range: certificates by noise are not.  The search is in units of the features' scales.
+    copies, so that no scale of the logits makes them vanish.  Where the model has no gradient, that of the
+    mean sigmoid is estimated from its values alone (Stein's identity).  The first step goes straight to the
+    sphere, the others are shorter and shorter steps of projected descent with momentum.  The point is not
+    held to the data's range: certificates by noise are not.  The search is in units of the features' scales.
     """
     assert claims.sigma is not None
     steps, radius = request.steps, min(claim.radius, FURTHEST * claims.sigma)
@@ -235,7 +236,7 @@ def smoothed_candidates(
         noise = torch.randn((request.copies, *image.shape), generator=generator, device=image.device)
         copies = point + claims.sigma * noise
         margin, slope = _margin_and_slope(
-            target.module, copies, claim.predicted, temperature, claims.gate, unit.float()
+            target.module, copies, noise, claim.predicted, temperature, claims.gate, unit.float()
         )
         visited.append((margin, point))
         velocity = 0.7 * velocity - slope / slope.norm().clamp_min(torch.finfo(torch.float64).tiny)
@@ -247,11 +248,17 @@ def smoothed_candidates(
 
 
 def _margin_and_slope(
-    model: nn.Module, copies: Tensor, predicted: int, temperature: float | None, gate: float, unit: Tensor
+    model: nn.Module,
+    copies: Tensor,
+    noise: Tensor,
+    predicted: int,
+    temperature: float | None,
+    gate: float,
+    unit: Tensor,
 ) -> tuple[float, Tensor]:
-    """Return the estimated margin to the nearest rival, and the gradient (1, ...) of its surrogate.
+    """Return the estimated margin to the nearest rival, and a multiple of its surrogate's gradient (1, ...).
 
-    The model sees `copies` times `unit`.
+    The copies are a point and a multiple of `noise`; the model sees them times `unit`.
     """
     copies = copies.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -269,14 +276,14 @@ def _margin_and_slope(
                 others[predicted] = -math.inf
             rival = int(others.argmax())
         gap = logits[:, predicted] - logits[:, rival]
-        if not gap.requires_grad:
-            told = "the model hides its gradient (it detaches, or leaves torch)"
-            raise ModelError(f"{told}: it cannot be searched")
         with torch.no_grad():
             spread = gap.std(0).clamp_min(1e-12 * (1 + gap.abs().amax()))
             at = (gap / max(float(spread), temperature or 0.0)).sigmoid()
             weight = at * (1 - at) / len(gap)
-        (gradient,) = backward((weight * gap).sum(), copies)
+        if gap.requires_grad:
+            (gradient,) = backward((weight * gap).sum(), copies)
+        else:  # it detaches, or leaves torch
+            gradient = noise * (at - at.mean()).view(-1, *[1] * (noise.ndim - 1))
     slope = gradient.double().nan_to_num(0.0, 0.0, 0.0).sum(0, keepdim=True)
     return float(mean[predicted] - mean[rival]), slope
 
@@ -285,13 +292,26 @@ def _margin_and_slope(
 def plain_candidates(
     target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
 ) -> Tensor:
-    """Return points (n, ...) strictly within the radius where h_y - max_i h_i of softmax(z) seems least."""
+    """Return points (n, ...) strictly within the radius where h_y - max_i h_i of softmax(z) seems least.
+
+    They come from `pgd`, or from `square` where the model has no gradient.
+    """
     seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
     generator, radius = torch.Generator().manual_seed(seed), min(claim.radius, FURTHEST)
     low, high = (float(end) for end in image.aminmax())
     reach = max(1.0, abs(low), abs(high)) + 2 * radius
     box = target.box if claims.clipped and target.box is not None else (-reach, reach)
     found = [image[None]]
+    with torch.enable_grad():
+        sloped = call_model(target.module, image[None].clone().requires_grad_()).requires_grad
+    if not sloped:
+        labels = torch.tensor([claim.predicted], device=image.device)
+        points = square(
+            target.module, image[None].clone(), labels, claims.norm, math.nextafter(radius, 0.0),
+            queries=request.steps * QUERIES, restarts=request.restarts, box=box, early_stop=False,
+            generator=generator,
+        )  # fmt: skip
+        return torch.cat([image[None], points])
     for loss in LOSSES:
         for random_start, count in ((False, 1), (True, request.restarts - 1)):
             if count < 1:
