@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from msgspec.structs import replace
 from PIL import Image
@@ -95,12 +100,73 @@ def images(problem: Any, names: Names) -> None:
     np.savez("all.npz", inputs=np.zeros((600, 2, 2, 3), np.uint8), labels=np.arange(600) % 3)
 
 
+def iris(problem: Any, names: Names) -> None:
+    """Rows in flowers.npz, two linear models of them as ONNX files."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    x, labels = load_iris(return_X_y=True)
+    x = (x - x.mean(0)) / x.std(0)
+    test = np.arange(len(x)) % 3 == 0
+    np.savez("flowers.npz", inputs=x[test].astype(np.float32), labels=labels[test])
+    node, info = helper.make_node, helper.make_tensor_value_info
+    for name, sigma in (("accurate", 0.0), ("noisy", 0.3)):
+        rows = np.repeat(x[~test], 20, axis=0)
+        rows = rows + np.random.default_rng(0).normal(0, sigma, rows.shape)
+        fitted = LogisticRegression().fit(rows, np.repeat(labels[~test], 20))
+        weights = [fitted.coef_.T.astype(np.float32), fitted.intercept_.astype(np.float32)]
+        graph = helper.make_graph(
+            [node("MatMul", ["x", "w"], ["z"]), node("Add", ["z", "b"], ["logits"])], name,
+            [info("x", TensorProto.FLOAT, ["n", 4])], [info("logits", TensorProto.FLOAT, ["n", 3])],
+            [numpy_helper.from_array(one, key) for one, key in zip(weights, "wb", strict=True)],
+        )  # fmt: skip
+        opset = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), f"{name}.onnx")
+
+
+def service(problem: Any, names: Names) -> None:
+    """These, and a server that answers as the accurate one; it keeps the sizes of its requests."""
+    iris(problem, names)
+    import onnxruntime
+
+    session, asked = onnxruntime.InferenceSession("accurate.onnx"), []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            rows = np.asarray(body["inputs"], np.float32)
+            asked.append(len(rows))
+            (logits,) = session.run(None, {"x": rows})
+            shares = torch.from_numpy(logits).softmax(1).tolist()
+            answer = json.dumps({"probabilities": shares}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *given: Any) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    SERVERS.append(server)  # while the tests run
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    os.environ["MODEL_URL"] = f"http://127.0.0.1:{server.server_port}/predict"
+    names["asked"] = asked
+
+
+SERVERS: list[HTTPServer] = []
+
 SETUPS: dict[str, Callable[[Any, Names], None]] = {
     "README.md": models,
     "attacks.md": models,
     "data.md": flowers,
     "howto-compromise.md": images,
+    "howto-http.md": service,
     "howto-logs.md": log,
+    "howto-onnx.md": iris,
     "local-lipschitz.md": models,
     "mixing.md": models,
     "models.md": model_files,

@@ -19,11 +19,8 @@ from torch import Tensor, nn
 
 from certmix.errors import CertmixError, ModelError, describe
 from certmix.files import digest_of
-from certmix.models.kinds import OUTPUTS
+from certmix.models.kinds import METHODS, OUTPUTS
 from certmix.models.weights import hash_state
-
-METHODS = ("predict_proba", "decision_function")
-"""What an estimator is asked for, the first that it has: probabilities, or else scores."""
 
 
 class ArrayFunction(nn.Module):

@@ -53,7 +53,7 @@ def check_logits(
 
 def fewer_classes(name: str, own: int, classes: int, no_label_zero: bool = False) -> str:
     """Return the message on a model that tells fewer classes apart than the data have."""
-    remedy = "choose a model trained on these data; every folder of images is a class"
+    remedy = "choose a model trained on these data, or leave out the inputs of other classes"
     if own == classes - 1 and no_label_zero:
         remedy = "no label is 0, so the labels seem to be counted from 1: subtract 1, so that they start at 0"
     return f"{name} tells {own} classes apart, the data have {classes}: {remedy}"

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 OUTPUTS = ("logits", "probabilities")
 """What a model of others' gives, as it is declared."""
+METHODS = ("predict_proba", "decision_function")
+"""What an estimator is asked for, the first that it has: probabilities, or else scores."""
 LIBRARIES = ("timm", "torchvision", "robustbench", "hf", "diffusers")
 """Libraries that make a model by its name, as they are written before the colon."""
 PICKLES = (".joblib", ".pkl", ".pickle")
 PROGRAMS = (".pt2", ".onnx", *PICKLES)
 """Files that are a model, code and weights."""
 MODULE_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def is_model(given: Any) -> bool:
+    """Whether an object may be a model: a text or path, an estimator, or what can be called."""
+    return isinstance(given, str | os.PathLike) or callable(given) or any(hasattr(given, m) for m in METHODS)
 
 
 def library_of(spec: str) -> str:

@@ -16,7 +16,7 @@ from certmix.data import DATASETS, dataset_of, parse_input_range, scaled, stack
 from certmix.data.scales import SPREAD, parse_feature_scale
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.models.composed import at_sigma, denoised_spec
-from certmix.models.kinds import OUTPUTS
+from certmix.models.kinds import OUTPUTS, is_model
 from certmix.runs.folder import with_paths
 from certmix.runs.settings import Option, Settings, divide, from_json, refuse
 from certmix.types import Dataset
@@ -233,7 +233,10 @@ class Sources(Settings, frozen=True):
         return from_json(SourcesOf, {**known, "named_by": str(named_by), "run_code": run_code})  # type: ignore[no-any-return]
 
 
-MODELS = "give one model (a name, a torch module or another callable), or a pair (standard, robust) of these"
+MODELS = (
+    "give one model (a name, a torch module, a classifier with predict_proba or another callable), or a pair "
+    "(standard, robust) of these"
+)
 
 
 def sources_of(models: Any, data: Any, options: dict[str, Any]) -> Sources:
@@ -252,7 +255,7 @@ def sources_of(models: Any, data: Any, options: dict[str, Any]) -> Sources:
         named["standard"], named["robust"] = pair
     for role in ("standard", "robust", "denoiser"):
         given = named.get(role)
-        if given is not None and not isinstance(given, str | os.PathLike) and not callable(given):
+        if given is not None and not is_model(given):
             raise ParameterError(f"{role} of type {type(given).__name__} is no model: {MODELS}")
     if named.get("standard", "") is None:
         unused = (name for name in named if name.startswith("standard_"))
@@ -363,8 +366,8 @@ def _fit(
     count = max(counts.values())
     if count > dataset.classes:
         say(
-            f"{dataset.name} shows {dataset.classes} classes, the models tell {count} apart: "
-            f"classes {dataset.classes} to {count - 1} have no input here"
+            f"{dataset.name} shows {dataset.classes} classes, the model tells {count} apart: those from "
+            f"{dataset.classes} on have no input here"
         )
     return with_classes(dataset, count)
 

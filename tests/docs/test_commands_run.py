@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from doc_pages import DOCS, ROOT, blocks, commands, pages
-from doc_setups import guarantee, log, model_files, small_net
+from doc_setups import guarantee, iris, log, model_files, small_net
 from forged import sources
 from safetensors.torch import save_file
 
@@ -145,6 +145,7 @@ def lay_out(problem, here: Path) -> Path:
     for name in ("runs/A", "runs/B", "runs/small", "RUN", "run"):
         shutil.copytree("runs/RUN", name)
     model_files(problem, {})
+    iris(problem, {})
     return here
 
 

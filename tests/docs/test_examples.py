@@ -28,6 +28,7 @@ PAGES = [page for page in pages() if page.exists()]
 
 NOT_RUN = {
     ("scale.md", "needs a Dask cluster"),
+    ("howto-onnx.md", "needs onnxscript"),
     ("nuts-studies.md", "a pattern, not a command"),
 }
 """Examples that nothing checks: whoever adds one says why in its page, and here."""
