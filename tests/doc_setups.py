@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from msgspec.structs import replace
+from onnx_nets import graph
 from PIL import Image
 from torch import nn
 
@@ -102,9 +102,6 @@ def images(problem: Any, names: Names) -> None:
 
 def iris(problem: Any, names: Names) -> None:
     """Rows in flowers.npz, two linear models of them as ONNX files."""
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    from onnx import TensorProto, helper, numpy_helper
     from sklearn.datasets import load_iris
     from sklearn.linear_model import LogisticRegression
 
@@ -112,19 +109,11 @@ def iris(problem: Any, names: Names) -> None:
     x = (x - x.mean(0)) / x.std(0)
     test = np.arange(len(x)) % 3 == 0
     np.savez("flowers.npz", inputs=x[test].astype(np.float32), labels=labels[test])
-    node, info = helper.make_node, helper.make_tensor_value_info
     for name, sigma in (("accurate", 0.0), ("noisy", 0.3)):
         rows = np.repeat(x[~test], 20, axis=0)
         rows = rows + np.random.default_rng(0).normal(0, sigma, rows.shape)
         fitted = LogisticRegression().fit(rows, np.repeat(labels[~test], 20))
-        weights = [fitted.coef_.T.astype(np.float32), fitted.intercept_.astype(np.float32)]
-        graph = helper.make_graph(
-            [node("MatMul", ["x", "w"], ["z"]), node("Add", ["z", "b"], ["logits"])], name,
-            [info("x", TensorProto.FLOAT, ["n", 4])], [info("logits", TensorProto.FLOAT, ["n", 3])],
-            [numpy_helper.from_array(one, key) for one, key in zip(weights, "wb", strict=True)],
-        )  # fmt: skip
-        opset = [helper.make_opsetid("", 17)]
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), f"{name}.onnx")
+        graph(f"{name}.onnx", weight=fitted.coef_.T, bias=fitted.intercept_, shape=[4])
 
 
 def service(problem: Any, names: Names) -> None:

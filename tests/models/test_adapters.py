@@ -1,7 +1,7 @@
-"""timm and RobustBench, by stand-ins that record how they are called."""
+"""timm, torchvision and RobustBench, by stand-ins that record how they are called."""
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -108,9 +108,52 @@ def test_robustbench_refusals(robustbench, tmp_path):
         load_model("robustbench:Good2024", weights=tmp_path / "w.pt")
 
 
-@pytest.mark.parametrize("library", ["timm", "robustbench"])
+@pytest.mark.parametrize("library", ["timm", "torchvision", "robustbench"])
 def test_a_library_that_is_not_there_names_its_extra(monkeypatch, library):
-    for module in (library, f"{library}.utils"):
+    for module in (library, f"{library}.utils", f"{library}.models"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ModelError, match=rf"^.*pip install {library}$"):
+    with pytest.raises(ModelError, match=rf"^.*pip install ('certmix\[)?{library}\b"):
         load_model(f"{library}:any")
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    fake, models, calls = ModuleType("torchvision"), ModuleType("torchvision.models"), []
+    transforms = SimpleNamespace(
+        mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 2.0), resize_size=[256], crop_size=[224]
+    )
+
+    def get_model(name, weights=None, **settings):
+        calls.append((name, weights, settings))
+        if name != "sums":
+            raise ValueError(f"Unknown model {name}")
+        return Sums(settings.get("num_classes", 3)).train()
+
+    kinds = {key: SimpleNamespace(name=key, transforms=lambda: transforms) for key in ("DEFAULT", "OLD")}
+    models.get_model, models.get_model_weights, models.calls = get_model, lambda name: kinds, calls
+    fake.__version__, fake.models = "0.1", models
+    monkeypatch.setitem(sys.modules, "torchvision", fake)
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    return models
+
+
+def test_torchvision_is_normalised_as_its_weights_say_and_sizes_are_said(torchvision, tmp_path):
+    said = []
+    loaded = load_model("torchvision:sums", classes=3, say=said.append)
+    (name, weights, settings) = torchvision.calls[0]
+    assert (name, weights.name, settings, loaded.name) == ("sums", "DEFAULT", {}, "sums")
+    assert said == [
+        "Note: sums: (x - mean) / std, 0.5,0.25,0.0/0.5,0.5,2.0, is applied inside the model",
+        "Note: sums: its weights were made for images by --resize 256 --crop 224",
+    ]
+    mean, std = torch.tensor([0.5, 0.25, 0.0]), torch.tensor([0.5, 0.5, 2.0])
+    expected = ((INPUTS - mean.view(3, 1, 1)) / std.view(3, 1, 1)).sum((2, 3))
+    assert torch.allclose(loaded.module(INPUTS), expected)
+    load_model("torchvision:sums@OLD")
+    assert torchvision.calls[-1][1].name == "OLD"
+    torch.save({"weight": torch.full((3,), 2.0)}, tmp_path / "w.pt")
+    own = load_model("torchvision:sums", weights=tmp_path / "w.pt")
+    assert torchvision.calls[-1][1] is None and torch.allclose(own.module(INPUTS), 2 * INPUTS.sum((2, 3)))
+    for text, found in (("nets", "ValueError: Unknown model nets"), ("sums@NEW", "KeyError: 'NEW'")):
+        with pytest.raises(ModelError, match=f"^torchvision:{text}: {found}: check the name"):
+            load_model(f"torchvision:{text}")

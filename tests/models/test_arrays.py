@@ -8,6 +8,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from onnx_nets import W, graph
 from torch import nn
 
 from certmix import MixedClassifier
@@ -18,7 +19,6 @@ from certmix.models.checks import check_logits
 from certmix.models.spec import load_model, wrap_model
 
 X = torch.rand(7, 2, 2, generator=torch.Generator().manual_seed(0))
-W = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 LOGITS = X.flatten(1) @ torch.from_numpy(W)
 
 
@@ -329,33 +329,6 @@ def test_other_code_is_another_model_and_modules_of_functions_are_evaluated():
 # ONNX.
 
 
-def graph(
-    path, outputs=("logits",), batch="batch", kind=1, inputs=("x",), weight=W, labels=False, external=False
-):
-    """Write a linear classifier of inputs (batch, 2, 2)."""
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    from onnx import TensorProto, helper, numpy_helper
-
-    node, info = helper.make_node, helper.make_tensor_value_info
-    dtype = {1: np.float32, 10: np.float16, 11: np.float64}[kind]
-    nodes = [node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["logits"])]
-    nodes += [
-        node("Softmax", ["logits"], ["shares"]),
-        node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0),
-    ]
-    found = [info(one, TensorProto.INT64 if one == "label" else kind, [batch] if one == "label" else [batch, 3])
-             for one in outputs]  # fmt: skip
-    made = helper.make_graph(
-        nodes, "net", [info(one, kind, [batch, 2, 2]) for one in inputs], found,
-        [numpy_helper.from_array(weight.astype(dtype), "w")],
-    )  # fmt: skip
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    where = {"save_as_external_data": True, "location": "net.data", "size_threshold": 0} if external else {}
-    onnx.save(model, str(path), **where)
-    return str(path)
-
-
 @pytest.mark.parametrize("kind", [1, 11])
 @pytest.mark.parametrize("batch", ["batch", 1, 3, 7, 9])
 def test_an_onnx_graph_is_a_model_of_batches_of_any_size(tmp_path, batch, kind):
@@ -383,7 +356,7 @@ def test_weights_beside_the_graph_belong_to_it(tmp_path):
     assert (tmp_path / "net.data").is_file()
     loaded = load_model(path)
     assert torch.allclose(call_model(loaded.module, X), LOGITS, atol=1e-6)
-    (tmp_path / "net.data").write_bytes((2 * W).tobytes())
+    (tmp_path / "net.data").write_bytes((2 * W).tobytes() + bytes(12))
     other = load_model(path)
     assert torch.allclose(call_model(other.module, X), 2 * LOGITS, atol=1e-6)
     assert other.checksum != loaded.checksum

@@ -350,6 +350,36 @@ def test_weights_are_found(nets, state, tmp_path):
     assert torch.allclose(load_model(spec, weights=path).module(torch.ones(1, 2)), torch.ones(1, 2))
 
 
+def test_averaged_weights_are_taken_first_and_it_is_said(nets, state, tmp_path):
+    path, said = tmp_path / "checkpoint.pth.tar", []
+    other = {key: torch.zeros_like(value) for key, value in state.items()}
+    wrapped = {
+        "arch": "wide",
+        "state_dict": other,
+        "state_dict_ema": {f"module.{k}": v for k, v in state.items()},
+    }
+    torch.save(wrapped, path)
+    loaded = load_model(f"{nets}:wide", weights=path, say=said.append)
+    assert torch.allclose(loaded.module(INPUTS), 0.5 * INPUTS.sum((1, 2, 3))[:, None] + 0.5)
+    assert said == [f"Note: weights {path}: 'state_dict_ema' is taken, and state_dict left"]
+    parallel = nn.DataParallel(load_model(f"{nets}:wide").module)
+    torch.save(parallel.state_dict(), path)
+    load_model(f"{nets}:wide", weights=path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_whole_models_in_a_torch_file_get_their_remedy(nets, tmp_path):
+    path = tmp_path / "whole.pt"
+    torch.save(nn.DataParallel(nn.Linear(12, 5)), path)
+    for weights in ({"weights": path}, {}):
+        text = refused(
+            f"{nets}:wide" if weights else str(path), "DataParallel, which only code can restore", **weights
+        )
+        assert "in a factory, file.py:factory, which runs its code" in text
+    torch.jit.save(torch.jit.script(nn.Linear(12, 5)), path)
+    refused(f"{nets}:wide", "TorchScript program: load it by torch.jit.load in a factory", weights=path)
+
+
 def test_weights_that_do_not_fit_name_three_keys_at_most(nets, tmp_path):
     extra = {f"extra.{letter}": torch.zeros(1) for letter in "abcd"}
     save_file({"out.weight": torch.zeros(7, 12), **extra}, tmp_path / "w.safetensors")
