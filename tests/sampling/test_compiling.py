@@ -134,6 +134,7 @@ def test_running_out_of_memory_still_halves_the_batch(fake):
 
 
 @needs_compiler
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_a_net_compiled_in_earnest_answers_as_before_with_the_weights_of_its_time():
     net, image = normalised_net(), torch.rand(3, 8, 8)

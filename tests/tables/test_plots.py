@@ -207,7 +207,7 @@ def test_pictures_have_200_dots_an_inch_and_nothing_is_cut_off_at_the_edges(name
     assert pixels.min() < 128
 
 
-@pytest.mark.parametrize("name", ["certified", "trust"])
+@pytest.mark.parametrize("name", ["certified", pytest.param("trust", marks=pytest.mark.long)])
 def test_the_same_text_whatever_the_users_settings(name: str) -> None:
     before = dict.get(matplotlib.rcParams, "backend")
     with matplotlib.rc_context({"font.size": 30, "svg.hashsalt": "other", "axes.labelcolor": "red"}):
