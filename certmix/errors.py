@@ -54,8 +54,8 @@ class Interrupted(KeyboardInterrupt):
 
 def warn(message: str) -> None:
     """Warn whoever called certmix: of the frames on the stack, the innermost that is not of certmix."""
-    frame, level = sys._getframe(), 1
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "certmix":
+    frame, level, own = sys._getframe(), 1, ("certmix", "contextlib")
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in own:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, CertmixWarning, stacklevel=level)
 

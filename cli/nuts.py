@@ -11,6 +11,7 @@ from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import Sources
+from certmix.studies import DEFAULTS
 from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices
 from certmix.tables.formats import FORMATS
 
@@ -139,10 +140,8 @@ def fit(
         refuse_unused(odd, "is not for --logits, which fits on what the file holds")
         print_study(fit_file(logits, choices), given["format_"])
         return 0
-    steps = None if choices.gradient_free else 50
-    return run_study(
-        nuts_fit, {**given, "attack": "apgd-ce"}, steps=steps, usual={"images": 200}, choices=choices
-    )
+    usual = {k: v for k, v in DEFAULTS["nuts-fit"].items() if k != "steps" or not choices.gradient_free}
+    return run_study(nuts_fit, {**given, "attack": "apgd-ce"}, usual, choices=choices)
 
 
 def _flag(name: str) -> str:
@@ -181,7 +180,9 @@ def evaluate(mix: Path, **given: Any) -> int:
     """
     from certmix.studies.nuts_evaluate import nuts_evaluate
 
-    return run_study(nuts_evaluate, {**given, "attack": "apgd-ce", "standard": None}, steps=20, folder=mix)
+    return run_study(
+        nuts_evaluate, {**given, "attack": "apgd-ce", "standard": None}, DEFAULTS["nuts-evaluate"], folder=mix
+    )
 
 
 STUDY = "\n".join(f"  {name:<20} {study.summary}" for name, study in STUDIES.items())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from certmix.certification.request import CertifyRequest
-from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest
+from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest, asked_attack
 from certmix.runs.settings import Option
 from certmix.runs.sources import Sources
+from certmix.studies import DEFAULTS
 from certmix.tables.formats import FORMATS
 
 from .options import (
@@ -22,7 +23,6 @@ from .options import (
     PATH,
     F,
     Names,
-    divide,
     format_option,
     options,
     parameters,
@@ -60,22 +60,13 @@ def study_options(*, steps: int | None, leave: tuple[str, ...] = (), **changed: 
 
 
 def run_study(
-    function: Callable[..., Any], given: dict[str, Any], *, steps: int | None = None,
-    usual: dict[str, Any] | None = None, **more: Any,
-) -> int:  # fmt: skip
+    function: Callable[..., Any], given: dict[str, Any], usual: Mapping[str, Any], **more: Any
+) -> int:
     """Run a study by attacks with what was written, and print its table.
 
-    `function` takes ``request``, ``sources``, ``where``, and `more`; `steps` is the command's own default for
-    attacks that take steps, `usual` are other defaults of its own.
+    `function` takes ``request``, ``sources``, ``where``, and `more`; `usual` are its own defaults.
     """
-    from certmix.attacks import ATTACKS
-
-    (asked,) = divide(given, AttackRequest)
-    asked = {**(usual or {}), **asked}
-    own = ATTACKS.get(asked.get("attack", "pgd"))
-    if own is not None and "steps" in own.settings and steps is not None:
-        asked.setdefault("steps", steps)
-    request = AttackRequest(**asked)
+    request = asked_attack(given, usual)
     if request.attack == "fgsm" and request.restarts == 1:
         refuse_unused(["seed"], "is for random starts, which --attack fgsm has only with --restarts")
     return made(function, request, given, **more)
@@ -142,7 +133,7 @@ def attack(alpha: float | None, save: Path | None, **given: Any) -> int:
         given["standard"] = None
     from certmix.studies.attack import attack
 
-    return run_study(attack, given, alpha=alpha, save=save)
+    return run_study(attack, given, DEFAULTS["attack"], alpha=alpha, save=save)
 
 
 MIX_SWEEP = """\b
@@ -169,7 +160,7 @@ def mix_sweep(alphas: tuple[float, ...] | None, **given: Any) -> int:
     """
     from certmix.studies.mix_sweep import DEFAULT_ALPHAS, mix_sweep
 
-    return run_study(mix_sweep, given, steps=20, alphas=alphas or DEFAULT_ALPHAS)
+    return run_study(mix_sweep, given, DEFAULTS["mix-sweep"], alphas=alphas or DEFAULT_ALPHAS)
 
 
 COMPARE_TRUST = """\b
@@ -213,7 +204,7 @@ def compare_trust(norms: tuple[str, ...], **given: Any) -> int:
 
     for name, known in NAMES.items():
         given[name] = known if "all" in given[name] else given[name]
-    return run_study(compare_trust, {**given, "norm": norms[0]}, steps=10, norms=norms)
+    return run_study(compare_trust, {**given, "norm": norms[0]}, DEFAULTS["compare-trust"], norms=norms)
 
 
 CONFIDENCE = """\b
@@ -234,7 +225,7 @@ def confidence(**given: Any) -> int:
     """
     from certmix.studies.confidence import confidence
 
-    return run_study(confidence, given, steps=20, usual={"images": 200})
+    return run_study(confidence, given, DEFAULTS["confidence"])
 
 
 LIPSCHITZ = """\b
@@ -285,7 +276,6 @@ def lipschitz(of: str, ratio: str | None, check: float | None, **given: Any) -> 
         return result
 
     code = run_study(
-        study, {**given, "standard": None}, steps=20, usual={"images": 20, "restarts": 2},
-        of=of, ratio=ratio, check=check,
+        study, {**given, "standard": None}, DEFAULTS["lipschitz"], of=of, ratio=ratio, check=check,
     )  # fmt: skip
     return 1 if contradicted[0] else code

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import certmix
+from certmix import api
 
 PATH = Path(certmix.__file__).with_suffix(".pyi")
-TYPED = ("assert_certified", "certify")
+TYPED = ("assert_certified", "certify", *api.__all__)
 """Functions that take settings as keywords: their signatures come from the fields."""
 IMPORTS = """\
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from typing import Literal
 
 from torch import nn
 
+from certmix.api import Run
 from certmix.certification.evaluate import CertifyResult as CertifyResult
 from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
@@ -35,6 +37,10 @@ from certmix.radii import lipschitz_radius as lipschitz_radius
 from certmix.radii import smoothing_radius as smoothing_radius
 from certmix.runs.cells import Progress
 from certmix.runs.sources import Data, Models
+from certmix.studies.study import StudyResult as StudyResult
+from certmix.tables.trade_off import TradeOff as TradeOff
+from certmix.verification.falsify.falsify import Falsification as Falsification
+from certmix.verification.verify import Verification as Verification
 """
 
 

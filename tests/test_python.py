@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from matplotlib import pyplot
 from planes import INPUTS, LABELS, NET, plane, points
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import certmix
 from certmix.errors import CertmixError
 
 DATA = points(INPUTS, LABELS)
+BOX = replace(DATA, input_range=(-1.0, 1.0))
+PAIR = (plane(NET), plane(NET))
+X, Y = torch.tensor(INPUTS), torch.tensor(LABELS)
 HOW = dict(sigma=0.5, samples=400, goal="fixed", input_range=None, progress=False)
 
 
@@ -73,3 +81,77 @@ def test_such_runs_are_kept_by_what_they_hold(tmp_path):
 def test_what_is_no_model_is_refused(models, options, told):
     with pytest.raises(CertmixError, match=told):
         certmix.certify(models, DATA, **{**HOW, **options})
+
+
+def test_all_forms_of_data_are_one():
+    tables = [
+        certmix.certify(PAIR, data, alpha=0.76, **HOW).summary.rows
+        for data in ((X, Y), (X.numpy(), Y.numpy()), TensorDataset(X, Y), DataLoader(TensorDataset(X, Y)))
+    ]
+    assert all(table == tables[0] for table in tables)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept") / "run"
+    return certmix.certify(PAIR, BOX, alpha=0.76, sigma=0.5, samples=400, progress=False, output=folder)
+
+
+RESULTS = {
+    "certify": lambda kept: kept,
+    "recertify": lambda kept: certmix.recertify(kept, alpha=0.9),
+    "best": lambda kept: certmix.recertify([kept, kept], best=True),
+    "trade_off": certmix.trade_off,
+    "attack": lambda kept: certmix.attack(plane(NET), BOX, steps=1, progress=False),
+    "mix_sweep": lambda kept: certmix.mix_sweep(PAIR, BOX, alphas=[0.5], steps=1, progress=False),
+    "confidence": lambda kept: certmix.confidence(PAIR, BOX, steps=1, progress=False),
+    "compare_trust": lambda kept: certmix.compare_trust(
+        PAIR, BOX, trusts="constant", forms="logits", weights=[0.5], steps=1, progress=False
+    ),
+    "lipschitz": lambda kept: certmix.lipschitz(plane(NET), BOX, steps=1, restarts=1, progress=False),
+    "nuts_fit": lambda kept: certmix.nuts_fit(PAIR, BOX, steps=1, progress=False),
+    "verify": lambda kept: certmix.verify(kept, PAIR, BOX, images=1, samples=100),
+    "falsify": lambda kept: certmix.falsify(kept, plane(NET), BOX, samples=100, steps=1, progress=False),
+}
+DRAWN = {"certify", "recertify", "trade_off", "mix_sweep", "confidence", "compare_trust", "lipschitz"}
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_results_show_themselves(kind, kept, tmp_path):
+    found = RESULTS[kind](kept)
+    assert len(repr(found)) < 400 and "\n" not in repr(found) and found.table.title in repr(found)
+    assert len(str(found).splitlines()) > 2 and len(found.to_pandas()) >= 1
+    html = found._repr_html_()
+    assert "<table" in html and ("<img" in html) == (kind in DRAWN)
+    for suffix in ("csv", "json", "md", "tex", "txt", "html"):
+        assert found.save(tmp_path / f"found.{suffix}").stat().st_size > 50
+    if kind in DRAWN:
+        axes = found.plot()
+        assert axes.get_ylabel() and found.save(tmp_path / "found.png").stat().st_size
+        pyplot.close(axes.figure)
+    else:
+        with pytest.raises(CertmixError, match="has no plot"):
+            found.plot()
+    with pytest.raises(CertmixError, match="the ending says what to write"):
+        found.save(tmp_path / "found.xyz")
+
+
+def test_a_fit_in_memory_is_evaluated(kept):
+    """No folder between fit and evaluation; tuned inputs are left out."""
+    fitted = certmix.nuts_fit(PAIR, BOX, images=2, steps=1, progress=False)
+    found = certmix.nuts_evaluate(
+        fitted, BOX, steps=1, queries=2, targets=1, r_d_sweep=[0.0], sweep_images=1, progress=False
+    )
+    assert fitted.folder is None and "3 inputs" in found.table.settings
+    assert fitted.data.mix.mixture(X).shape == (5, 2)
+
+
+def test_what_was_verified_is_what_was_handed_over(kept):
+    """Runs of objects are verified and falsified with these objects, and with others refused."""
+    assert certmix.verify(kept, PAIR, BOX, images=0).exit_code in (0, 2)
+    wide = certmix.certify(PAIR, (X, Y), alpha=0.76, output=kept.folder.with_name("wide"), **HOW)
+    assert certmix.verify(wide, PAIR, (X, Y), images=0).exit_code in (0, 2), "read in the run's own range"
+    others = plane([[1.0, 0.5], [-1.0, 0.0]])
+    assert certmix.verify(kept, (others, others), BOX, images=0).exit_code == 1
+    with pytest.raises(CertmixError, match="not"):
+        certmix.falsify(kept, others, BOX, progress=False)

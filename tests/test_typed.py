@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+from certmix_cli.main import cli
 from stub import PATH, TYPED, text
 
 import certmix
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.runs.sources import Sources
+from certmix.studies import DEFAULTS as STUDIES
 
 USER = """\
 import certmix
@@ -31,10 +35,25 @@ def test_the_stub_is_what_the_script_writes():
 @pytest.mark.parametrize("name", TYPED)
 def test_signatures_hold_the_fields_of_settings(name):
     known = inspect.signature(getattr(certmix, name)).parameters
-    left = {"certificates", "robust"} if name == "assert_certified" else set()
-    assert {*CertifyRequest.__struct_fields__, *Sources.__struct_fields__} - left <= set(known)
-    assert known["images"].default == 100
     assert all(one.kind is not one.VAR_KEYWORD for one in known.values())
+    if name in ("certify", "assert_certified"):
+        left = {"certificates", "robust"} if name == "assert_certified" else set()
+        assert {*CertifyRequest.__struct_fields__, *Sources.__struct_fields__} - left <= set(known)
+        assert known["images"].default == 100
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_defaults_are_those_of_the_command(study):
+    """What the help of a command shows is what its function takes."""
+    words = study.split("-", 1) if study.startswith("nuts") else [study]
+    known = inspect.signature(getattr(certmix, study.replace("-", "_"))).parameters
+    command: Any = cli
+    for word in words:
+        command = command.get_command(click.Context(command), word)
+    shown = {one.name: one.get_help_record(click.Context(command)) for one in command.params}
+    for name, value in STUDIES[study].items():
+        assert known[name].default == value
+        assert f"[default: {value}" in str(shown[name])
 
 
 def test_what_a_signature_lacks_is_refused():

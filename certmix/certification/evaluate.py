@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,9 @@ from certmix.runs import ImageRecord
 from certmix.runs.records import Answers, Records, pieces
 from certmix.runs.store import Store
 from certmix.sampling.schedule import looks
+from certmix.tables.result import Result
+from certmix.tables.table import Table
+from certmix.tables.words import summary_table
 from certmix.text import ceil_digits, floor_digits
 from certmix.types import (
     CertifiedAccuracy,
@@ -255,11 +258,11 @@ class Evaluation:
         return self.outcomes.radii
 
 
-@dataclass(frozen=True)
-class CertifyResult:
+@dataclass(frozen=True, repr=False)
+class CertifyResult(Result):
     """What a certification run found, and where it lies.
 
-    ``evaluation.summary`` is the table; ``folder`` is None for a run in memory.
+    ``summary`` holds the table's figures; ``folder`` is None for a run in memory.
     A shard that did its share is a partial result, but not ``interrupted``.
     """
 
@@ -269,8 +272,21 @@ class CertifyResult:
 
     @property
     def summary(self) -> Summary:
-        """The table."""
+        """The figures of the table."""
         return self.evaluation.summary
+
+    @property
+    def table(self) -> Table:
+        """The table of certified accuracies, a row a classifier and certificate."""
+        return summary_table(self.summary)
+
+    @property
+    def plots(self) -> Mapping[str, Callable[[str], bytes]]:
+        """Certified accuracy against the radius."""
+        from certmix.tables.curves import certified_plots
+
+        curves = self.evaluation.curves
+        return certified_plots(self.summary, curves) if curves else {}
 
     @property
     def outcomes(self) -> Outcomes:

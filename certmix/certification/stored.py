@@ -15,6 +15,8 @@ from scipy.special import ndtr
 
 from certmix.bounds import bound_behind_gate, bound_counts
 from certmix.certification.evaluate import (
+    Evaluation,
+    Outcomes,
     began_with,
     bound_records,
     choice_notes,
@@ -37,6 +39,7 @@ from certmix.types import (
     CertifiedRadii,
     CleanAccuracy,
     ConfidenceBounds,
+    Curve,
     FloatArray,
     IntArray,
     Status,
@@ -462,16 +465,31 @@ def recertify(
     CertmixError
         If the source cannot be read, or an option does not apply to it.
     """
-    of_runs = {"gate": gate, "standard_temperature": standard_temperature, "tuned": tuned}
-    changes: dict[str, Any] = {
-        **of_runs, "alpha": alpha, "bound": bound, "failure_probability": failure_probability,
-        "certificates": None if certificates is None else tuple(certificates),
-        "radii": None if radii is None else tuple(radii),
+    how: dict[str, Any] = {
+        "sigma": sigma, "alpha": alpha, "certificates": certificates, "bound": bound,
+        "failure_probability": failure_probability, "radii": radii, "as_printed": as_printed,
+        "assume_selected": assume_selected, "rows": rows, "gate": gate,
+        "standard_temperature": standard_temperature, "tuned": tuned,
     }  # fmt: skip
+    return recertified(source, **how).summary
+
+
+def recertified(
+    source: str | Path,
+    *,
+    sigma: float | None = None,
+    as_printed: bool = False,
+    assume_selected: bool = False,
+    rows: int | None = None,
+    **changes: Any,
+) -> Evaluation:
+    """Return what `recertify` tabulates; `changes` are of the request, None as the run has it."""
+    of_runs = {name: changes.get(name) for name in ("gate", "standard_temperature", "tuned")}
     given = {name: value for name, value in changes.items() if value is not None}
     if not Path(source).is_dir():
         refuse_of_runs(source, **of_runs)
-        how = Reading(sigma, failure_probability, bound, as_printed, assume_selected, rows)
+        bounded = changes.get("failure_probability"), changes.get("bound")
+        how = Reading(sigma, *bounded, as_printed, assume_selected, rows)
         stored = read_stored(source, how)
         named = BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES)
         usual = {"alpha": 1.0, "certificates": named, "radii": _columns_of(stored), "goal": "fixed"}
@@ -488,7 +506,7 @@ def recertify(
         )
     about = {name: run.about[name] for name in ("data", "robust", "standard")}
     about |= about_scale(run.about["settings"], request.radii, notes, [*details, NOT_CHECKED])
-    return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about).summary
+    return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about)
 
 
 def _columns_of(stored: Stored) -> tuple[float, ...]:
@@ -497,8 +515,8 @@ def _columns_of(stored: Stored) -> tuple[float, ...]:
     return usual_radii(largest if 0 < largest < math.inf else 3 * stored.sigma)
 
 
-def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
-    """Return the table of a log or of class counts."""
+def _tabulate(stored: Stored, request: CertifyRequest) -> Evaluation:
+    """Return the table of a log or of class counts, with its curves."""
     plan, count = request.rows(), len(stored.label)
     clean = float(stored.right.mean()) if count else None
     radii = [radii_at(stored, row.alpha, row.certificate) for row in plan]
@@ -523,7 +541,14 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
             "standard classifier, and so of the mix."
         )
     delta = stored.bounds.failure_probability
-    return Summary(
+    curves = tuple(
+        Curve(row.classifier, found.certificate, found.radius[stored.right & (found.radius > 0)], count,
+              clean if row.alpha == 1 else None, None, row.alpha)
+        for row, found in zip(plan, radii, strict=True)
+        if count
+    )  # fmt: skip
+    outcomes = Outcomes(np.arange(count), stored.label, stored.selected, radii=tuple(radii))
+    return Evaluation(Summary(
         request.sigma, request.alpha, count, None if math.isnan(delta) else delta, request.radii,
         CleanAccuracy(None, clean, None), table, complete=count > 0 and stored.planned in (None, count),
         goal=None, planned_images=stored.planned, bound=stored.bound,
@@ -531,7 +556,7 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Summary:
         mean_samples=None if samples is None else float(samples.mean()), data=stored.source,
         abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
         **about_scale({"feature_scale": list(stored.feature_scale) or None}, request.radii, notes, details),
-    )  # fmt: skip
+    ), curves, outcomes)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -594,6 +619,12 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         details=tuple(details), sources=tuple(names), best_source=tuple(winners), norm=first.norm,
         feature_scale=first.feature_scale, **common,
     )  # fmt: skip
+
+
+def best_of(found: Sequence[Evaluation]) -> Evaluation:
+    """Return the `best` table of several sources; it has no curves and no outcomes of its own."""
+    none = np.empty(0, np.int64)
+    return Evaluation(best([one.summary for one in found]), (), Outcomes(none, none, none))
 
 
 def _name(summary: Summary) -> str:

@@ -268,7 +268,10 @@ def _notes(
     ]
     if open_:
         folder = Path(open_[0])
-        again = f"{repeat_command(folder, read_run(folder))} --goal radius"
+        described = read_run(folder)
+        again = "certify again with goal = 'radius'"
+        if not described["sources"].get("objects"):
+            again = f"{repeat_command(folder, described)} --goal radius"
         notes.append(f"40-45: 40 % are certified, 45 % could be with more samples, at any alpha: {again}")
     if wanted is not None:
         notes.append(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from certmix.errors import ParameterError
-from certmix.runs.settings import DERIVED, Count, Images, Option, Settings, norm_name
+from certmix.runs.settings import DERIVED, Count, Images, Option, Settings, divide, norm_name
 from certmix.sampling.devices import PRECISIONS
 from certmix.text import as_given
 from certmix.types import Dataset
@@ -79,6 +80,14 @@ class AttackRequest(Settings, frozen=True):
         budget = "" if self.steps is None else f" ({self.steps} {self._budget})"
         more = "" if self.restarts == 1 else f" x {self.restarts} restarts"
         return f"{self.attack}{budget}{more}, {self.norm} eps {as_given(self.eps)}"
+
+
+def asked_attack(given: dict[str, Any], usual: Mapping[str, Any]) -> AttackRequest:
+    """Take an attack from what was given; `usual` are the study's own defaults, steps where any are taken."""
+    (asked,) = divide(given, AttackRequest)
+    own = _attacks().get(asked.get("attack", "pgd"))
+    takes_steps = own is not None and "steps" in own.settings
+    return AttackRequest(**{k: v for k, v in usual.items() if k != "steps" or takes_steps} | asked)
 
 
 def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:

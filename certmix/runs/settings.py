@@ -236,10 +236,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, **changes)
 
 
-def too_many_images(asked: Any, there: int) -> str:
+def too_many_images(asked: Any, there: int, usual: int | None = None) -> str:
     """Return a warning where more images were asked for, not by default, than there are; "" elsewhere."""
     kind: type[Settings] = type(asked)
-    usual = next(field.default for field in fields(kind) if field.name == "images")
+    usual = usual or next(field.default for field in fields(kind) if field.name == "images")
     if asked.images in ("all", usual) or asked.images <= there:
         return ""
     return f"{asked.images} inputs asked for, there are {there}: all are used"
@@ -356,11 +356,13 @@ def written(value: Any) -> str:
     return ",".join(as_given(part) if isinstance(part, float) else str(part) for part in parts)
 
 
-def takes(*sources: Any, leave: Iterable[str] = ()) -> Callable[[F], F]:
+def takes(
+    *sources: Any, leave: Iterable[str] = (), usual: Mapping[str, Any] = types.MappingProxyType({})
+) -> Callable[[F], F]:
     """Give a function that takes settings as ``**options`` their fields, but those to `leave`, as keywords.
 
     `sources` are settings, and functions whose keywords it takes as well; what comes first stands.  A default
-    that is not the same in all settings is None: it follows from other values.
+    that is not the same in all settings is None: it follows from other values.  `usual` are other defaults.
     """
 
     def decorate(function: F) -> F:
@@ -376,12 +378,18 @@ def takes(*sources: Any, leave: Iterable[str] = ()) -> Callable[[F], F]:
             if field.name in taken:
                 continue
             if field.name not in found:
+                hint = field.taken | None if field.required else field.taken
                 found[field.name] = inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.taken
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint
                 )
             elif found[field.name].default != field.default:
                 annotation = found[field.name].annotation | None
                 found[field.name] = found[field.name].replace(default=None, annotation=annotation)
+        for name, value in usual.items():
+            hint = found[name].annotation
+            found[name] = found[name].replace(
+                default=value, annotation=hint | None if value is None else hint
+            )
         signature = inspect.signature(function).replace(parameters=[*own, *found.values()])
         function.__signature__ = signature  # type: ignore[attr-defined]
         return function

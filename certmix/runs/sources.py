@@ -18,7 +18,7 @@ from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.models.composed import at_sigma, denoised_spec
 from certmix.models.kinds import OUTPUTS, is_model
 from certmix.runs.folder import with_paths
-from certmix.runs.settings import Option, Settings, divide, from_json, refuse
+from certmix.runs.settings import Option, Settings, divide, fields, from_json, refuse
 from certmix.types import Dataset
 
 __all__ = ["Loaded", "Sources", "join", "load_data", "load_models", "load_sources", "sources_of"]
@@ -43,6 +43,7 @@ Data = Any
 """See `certmix.data.load`."""
 
 RUN_CODE = "Also run code that a run, a guarantee or a mix names: read it first. Shipped models need none."
+NONE: Mapping[str, Any] = MappingProxyType({})
 DEFAULT_SPLIT = "test"
 """What files say where no split was named."""
 
@@ -209,16 +210,27 @@ class Sources(Settings, frozen=True):
                 shown["objects"].append(key)
         return with_paths(shown, lambda path: path if path in shipped else _relative(path))  # type: ignore[no-any-return]
 
+    def handed(self) -> dict[str, Any]:
+        """Return the data and models that are not as by default, by name."""
+        usual = {one.name: one.default for one in fields(Sources)}
+        found = {name: getattr(self, name) for name in ("data", "standard", "robust")}
+        return {name: one for name, one in found.items() if one is not None and one is not usual[name]}
+
     @staticmethod
-    def from_dict(stored: dict[str, Any], named_by: Path, run_code: bool = False) -> SourcesOf:
+    def from_dict(
+        stored: dict[str, Any], named_by: Path, run_code: bool = False, given: Mapping[str, Any] = NONE
+    ) -> SourcesOf:
         """Return the sources in a run's description, the file `named_by`, whose code runs with `run_code`.
 
-        RunError if they were objects, TypeError if no good.
+        `given` stand for what was an object, or is no longer where it was.  RunError if others were objects,
+        TypeError if no good.
         """
         known = dict(stored) if isinstance(stored, dict) else {"sources": stored}
         if odd := {"run_code", "named_by"} & known.keys():
             raise TypeError(f"good sources ({min(odd)} is not for a file to say)")
         objects = known.pop("objects", None)
+        if isinstance(objects, list):
+            objects = [name for name in objects if name not in given]
         if "split" in known:
             known["split"] = named_split(known["split"])
         if objects:
@@ -230,7 +242,8 @@ class Sources(Settings, frozen=True):
         for key in ("data", "standard", "robust", "denoiser"):
             if not isinstance(known.get(key, ""), str | None):
                 raise TypeError(f"a good {key}")
-        return from_json(SourcesOf, {**known, "named_by": str(named_by), "run_code": run_code})  # type: ignore[no-any-return]
+        told = {**known, **given, "named_by": str(named_by), "run_code": run_code}
+        return from_json(SourcesOf, told)  # type: ignore[no-any-return]
 
 
 MODELS = (

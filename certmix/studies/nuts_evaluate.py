@@ -19,7 +19,7 @@ from certmix.errors import ParameterError
 from certmix.models.mixture import MixedClassifier, mix_logits
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import MixSettings
-from certmix.nuts.folder import load_nuts
+from certmix.nuts.folder import LoadedNuts, load_nuts
 from certmix.nuts.grid import TransformSettings, check_shares
 from certmix.nuts.mixture import NutsMixture, transformed_logits
 from certmix.nuts.transform import NonlinearTransform
@@ -46,7 +46,7 @@ SWEEP_CELL = "sweep r_d "
 
 
 def nuts_evaluate(
-    folder: str | Path,
+    folder: str | Path | LoadedNuts,
     request: AttackRequest | None = None,
     sources: Sources | None = None,
     where: Surroundings | None = None,
@@ -58,7 +58,7 @@ def nuts_evaluate(
     sweep_images: int = 50,
     autoattack: bool = False,
 ) -> StudyResult:
-    """Attack a fitted mix every way there is, on images that it was not tuned on.
+    """Attack a fitted mix, of a folder or in memory, every way there is, on images that it was not tuned on.
 
     Attacks run one after the other, each on the images that the earlier ones left right; every classifier is
     judged on all points found for any: Section 5 and Appendices B.2 and D of Bai, Zhou, Patel, Sojoudi,
@@ -80,7 +80,10 @@ def nuts_evaluate(
     for r_d in r_d_sweep:
         check_shares(r_d=r_d)
     device, dataset = resolve_device(where.device), load_data(named)
-    nuts = load_nuts(Path(folder), device=device, classes=dataset.classes, run_code=named.run_code)
+    if isinstance(folder, LoadedNuts):
+        nuts, folder = folder, folder.folder
+    else:
+        nuts = load_nuts(Path(folder), device=device, classes=dataset.classes, run_code=named.run_code)
     own, tuned = nuts.settings, np.empty(0, np.int64)
     if own.alpha_d is None:
         raise ParameterError(

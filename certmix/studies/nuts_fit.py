@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,15 @@ from certmix.calling import call_model
 from certmix.errors import CertmixError, DataError, Interrupted, ModelError, ParameterError
 from certmix.files import open_file, read_arrays, write_atomically
 from certmix.nuts.algorithm import NutsFit, auxiliary_alpha, fit
-from certmix.nuts.description import PUBLISHED, FitFacts, MixSettings, TuningImages
-from certmix.nuts.folder import BaseModel, save_nuts
+from certmix.nuts.description import (
+    PUBLISHED,
+    FitFacts,
+    MixSettings,
+    ModelReference,
+    NutsDescription,
+    TuningImages,
+)
+from certmix.nuts.folder import BaseModel, LoadedNuts, save_nuts
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.transform import NonlinearTransform, changed_share, layer_normalize
 from certmix.runs.attack_request import AttackRequest
@@ -63,12 +70,16 @@ class CachedLogits:
 
 @dataclass(frozen=True)
 class NutsFitted:
-    """The fit, the share of predictions that the transform changes, the logits and the mix's numbers."""
+    """The fit, the share of predictions that the transform changes, the logits and the mix's numbers.
+
+    ``mix`` is the mix itself, where its base models are there.
+    """
 
     fit: NutsFit
     changed: float
     logits: CachedLogits
     settings: MixSettings
+    mix: LoadedNuts | None = None
 
 
 def nuts_fit(
@@ -102,14 +113,28 @@ def nuts_fit(
             raise Interrupted("interrupted before all tuning inputs were attacked")
         result = view(numbers)
         found: NutsFitted = result.data
+        attack = {**request.identity(), "gradient_free": chosen.gradient_free}
+        mix = _in_memory(study.run.path, found, study.loaded, numbers.indices, attack)
+        result = replace(result, data=replace(found, mix=mix))
         if (folder := study.run.path) is not None:
-            attack = {**request.identity(), "gradient_free": chosen.gradient_free}
             save_mix(
                 folder, found.settings, named, study.loaded, numbers.indices, attack, bench.say,
                 fit=FitFacts.of(found.fit), copy_weights=chosen.copy_weights,
             )  # fmt: skip
             write_logits(folder / LOGITS, found.logits)
         return numbers.publish(study.run, result)
+
+
+def _in_memory(
+    folder: Path | None, found: NutsFitted, loaded: Loaded, indices: IntArray, attack: dict[str, Any]
+) -> LoadedNuts:
+    """Return the mix of a fit as `certmix.nuts.load_nuts` would."""
+    assert loaded.standard is not None
+    g, h = (ModelReference(one.spec, None, None, one.checksum) for one in (loaded.standard, loaded.robust))
+    data = loaded.dataset
+    tuning = TuningImages(data.name, data.split, data.checksum, tuple(indices.tolist()), attack)
+    told = NutsDescription(found.settings, g, h, FitFacts.of(found.fit), tuning)
+    return LoadedNuts(folder or Path("the fit in memory"), told, loaded.standard, loaded.robust)
 
 
 def view(numbers: Numbers) -> StudyResult:

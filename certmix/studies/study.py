@@ -40,8 +40,9 @@ from certmix.runs.opening import open_run
 from certmix.runs.settings import Settings, fields, settings, too_many_images
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
-from certmix.studies import STUDIES
+from certmix.studies import DEFAULTS, STUDIES
 from certmix.tables.formats import write_files
+from certmix.tables.result import Result
 from certmix.tables.table import Table
 from certmix.types import FloatArray, IntArray
 
@@ -78,8 +79,8 @@ class Surroundings:
     say: Callable[[str], None] = warn
 
 
-@dataclass(frozen=True)
-class StudyResult:
+@dataclass(frozen=True, repr=False)
+class StudyResult(Result):
     """What a study found: its table, its plots, and in ``data`` what these do not hold, None of most studies.
 
     A plot, by the stem of its file, takes ``png`` or ``svg`` and returns the content; ``files`` are others of
@@ -316,7 +317,7 @@ def open_study(
         raise DataError(
             f"all {len(dataset)} inputs of {dataset.name} were used for tuning: evaluate on others"
         )
-    if told := too_many_images(request, len(usable)):
+    if told := too_many_images(request, len(usable), DEFAULTS.get(name, {}).get("images")):
         where.say(told)
     positions = usable[spread(len(usable), request.images)]
     looked = positions[spread(len(positions), min(LOOKED_AT, len(positions)))]

@@ -25,7 +25,6 @@ from certmix.tables.figure import (
     title_lines,
 )
 from certmix.tables.formats import write_files
-from certmix.tables.trade_off import TradeOff
 from certmix.tables.words import (
     DETERMINISTIC,
     certificate_label,
@@ -242,12 +241,12 @@ def probability_plot(shares: Sequence[tuple[str, FloatArray]], about: str, suffi
     return image(suffix, (6.6, 4.6), draw)
 
 
-def plot_trade_off(found: TradeOff, path: str | Path) -> None:
+def plot_trade_off(found: Any, path: str | Path) -> None:
     """Draw a trade-off into a .png (200 dpi), .svg or .pdf file."""
     save(path, lambda suffix: trade_off_image(found, suffix))
 
 
-def trade_off_image(found: TradeOff, suffix: str) -> bytes:
+def trade_off_image(found: Any, suffix: str) -> bytes:
     """Draw certified against clean accuracy, a front a source and certificate; right, the matches' radii."""
     panels = 1 if found.wanted_clean_accuracy is None else 2
 
@@ -275,7 +274,7 @@ def trade_off_image(found: TradeOff, suffix: str) -> bytes:
     return image(suffix, (5.6 * panels + 0.6, 4.9), draw)
 
 
-def _draw_fronts(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> None:
+def _draw_fronts(axes: Axes, found: Any, colour: Callable[[int], str]) -> None:
     for number, sweep in enumerate(found.sweeps):
         clean = 100 * np.array([mix.clean_accuracy for mix in sweep.mixes])
         dots = np.isin(np.round([mix.alpha for mix in sweep.mixes], 6), _MARKED)
@@ -305,7 +304,7 @@ def _draw_fronts(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> N
     tidy(axes)
 
 
-def _draw_matches(axes: Axes, found: TradeOff, colour: Callable[[int], str]) -> None:
+def _draw_matches(axes: Axes, found: Any, colour: Callable[[int], str]) -> None:
     radii = [r for sweep in found.sweeps for curve in sweep.curves for r in curve.radii if np.isfinite(r)]
     end = 1.03 * max(radii, default=1.0)
     for number, sweep in enumerate(found.sweeps):

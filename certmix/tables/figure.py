@@ -7,6 +7,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ def image(suffix: str, size: tuple[float, float], draw: Callable[[Figure], None]
 
     The same drawing gives the same bytes, whatever the user's matplotlib settings.
     """
-    if suffix not in _METADATA:
+    kept = _KEPT.get()
+    if suffix not in _METADATA and kept is None:
         raise ParameterError(f"cannot draw a '{suffix}' file: let the plot's name end in .png, .svg or .pdf")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -58,11 +60,32 @@ def image(suffix: str, size: tuple[float, float], draw: Callable[[Figure], None]
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
+        if kept is not None:
+            from matplotlib import pyplot
+
+            kept.append(pyplot.figure(figsize=size, layout="constrained"))
+            draw(kept[0])
+            return b""
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
         figure.savefig(buffer, format=suffix, dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
     return buffer.getvalue()
+
+
+_KEPT: ContextVar[list[Figure] | None] = ContextVar("_KEPT", default=None)
+"""Where `figure_of` has figures put, which are not to become files."""
+
+
+def figure_of(draw: Callable[[str], bytes]) -> Figure:
+    """Return the figure itself of what draws a file, one of pyplot's, so that notebooks show it."""
+    kept: list[Figure] = []
+    before = _KEPT.set(kept)
+    try:
+        draw("axes")
+    finally:
+        _KEPT.reset(before)
+    return kept[0]
 
 
 def save(path: str | Path, draw: Callable[[str], bytes]) -> None:

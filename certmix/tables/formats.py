@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from html import escape
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
@@ -196,6 +197,39 @@ def _piped(table: Table) -> str:
         for line in (lines[0], rule, *lines[1:])
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+def html_table(table: Table) -> str:
+    """Return a table as an HTML fragment without style sheets, as notebooks show it."""
+    columns, rows = printed_columns(table), list[str]()
+    for name, block in table.blocks():
+        if name is not None:
+            rows.append(f'<tr><th colspan="{len(columns)}" style="text-align:left">{_html(name)}</th></tr>')
+        for row in block:
+            cells = ""
+            for cell, column in zip(map(printed, row), columns, strict=True):
+                side = "left" if column.words else "right"
+                ends = "" if cell.interval is None else f"{cell.interval[0]}\u2013{cell.interval[1]}"
+                ends = f'<br><small style="opacity:.65">{_html(ends)}</small>' if ends else ""
+                cells += f'<td style="text-align:{side}">{_html(cell.shown(column.unit))}{ends}</td>'
+            rows.append(f"<tr>{cells}</tr>")
+    headings = "".join(
+        f'<th style="text-align:{"left" if one.words else "right"}">{_html(one.heading)}</th>'
+        for one in columns
+    )
+    partial = f"<p><b>{_html(table.partial)}</b></p>" if table.partial else ""
+    notes = "".join(f"<li>{_html(note)}</li>" for note in printed_notes(table))
+    return (
+        f"<div><p><b>{_html(table.title)}</b><br>{_html(table.settings)}</p>{partial}"
+        f"<table><thead><tr>{headings}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        + (f"<p>{_html(table.below)}</p>" if table.below else "")
+        + (f"<details><summary>Notes</summary><ul>{notes}</ul></details>" if notes else "")
+        + "</div>"
+    )
+
+
+def _html(text: str) -> str:
+    return escape(one_line(text))
 
 
 class Format(NamedTuple):

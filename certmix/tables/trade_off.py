@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from certmix.errors import one_line
+from certmix.tables.result import Result
 from certmix.tables.table import Cell, Quantity, Share, Table
 from certmix.tables.words import radius_heading
 from certmix.text import floor_percent, plain_decimal
@@ -50,8 +52,8 @@ class Sweep:
             yield shares, on_front(clean, [share.accuracy or 0.0 for share in shares])
 
 
-@dataclass(frozen=True)
-class TradeOff:
+@dataclass(frozen=True, repr=False)
+class TradeOff(Result):
     """Sweeps of several sources at one radius; each has a match if a clean accuracy was wanted."""
 
     at_radius: float
@@ -61,6 +63,13 @@ class TradeOff:
     notes: tuple[str, ...]
     details: tuple[str, ...] = ()
     norm: str = "l2"
+
+    @property
+    def plots(self) -> Mapping[str, Callable[[str], bytes]]:
+        """Certified against clean accuracy."""
+        from certmix.tables.curves import trade_off_image
+
+        return {"trade-off": partial(trade_off_image, self)}
 
     @property
     def table(self) -> Table:

@@ -19,14 +19,16 @@ from certmix.certification.publish import is_finished, unfinished
 from certmix.certification.request import CertifyRequest, Request, needed_cells, standard_logits
 from certmix.certification.run import run_certify
 from certmix.data import spread
-from certmix.errors import Interrupted, RunError
+from certmix.errors import Interrupted, ParameterError, RunError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
 from certmix.runs import Run, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
-from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute
+from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute, load_data
 from certmix.sampling import resolve_device
+from certmix.tables.result import Result
+from certmix.tables.table import Table
 from certmix.verification.checks import CheckResult, Outcome, worst
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
 from certmix.verification.judge import CONFIDENCE, Judgement, figures_of, judge, write_proof
@@ -282,8 +284,8 @@ EXIT_CODES = {Outcome.HOLDS: 0, Outcome.FAILS: 1, Outcome.UNCHECKED: 2}  # what 
 Again = Callable[[int, int], None] | None
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Result):
     """What came out of a guarantee or a run: checks, and verdicts on requirements.
 
     ``run`` is the run folder, None if none was reached; ``sampling`` what was reused and drawn, None for
@@ -302,6 +304,20 @@ class Verification:
     def outcome(self) -> Outcome:
         """The gravest outcome of all."""
         return worst([*self.checks, *self.judgements])
+
+    def __str__(self) -> str:
+        lines = [f"{one[2]}: {one[1]}: {one[3]}" for one in self.table.rows]
+        return "\n  ".join([self.table.title, *lines]) + "\n"
+
+    @property
+    def table(self) -> Table:
+        """The requirements and checks, a row each."""
+        judged = [("requirement", str(one.requirement), one.outcome, one.message) for one in self.judgements]
+        checked = [("check", one.check, one.outcome, one.message) for one in self.checks]
+        rows = tuple((kind, name, str(outcome), said) for kind, name, outcome, said in judged + checked)
+        held = sum(outcome is Outcome.HOLDS for _, _, outcome, _ in judged + checked)
+        title, about = f"{self.kind} {self.target}: {self.outcome}", f"{held} of {len(rows)} hold"
+        return Table("verification", title, about, ("kind", "name", "outcome", "message"), rows)
 
     @property
     def exit_code(self) -> int:
@@ -329,24 +345,30 @@ def verify(
     target: str | Path,
     request: VerifyRequest | None = None,
     *,
+    sources: Sources | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     progress: Callable[[Any], None] | None = None,
     again: Again = None,
 ) -> Verification:
     """Verify a guarantee file, or the folder of a run.
 
-    `say`, `progress` and `again` receive remarks, the progress of sampling, and (done, total) of sampling
-    again.  Raises CertmixError if something that is needed is missing, unreadable or malformed.
+    `sources` hold the data and models of a run that was made from Python objects.  `say`, `progress` and
+    `again` receive remarks, the progress of sampling, and (done, total) of sampling again.  Raises
+    CertmixError if something that is needed is missing, unreadable or malformed.
     """
     request = request or VerifyRequest()
     run = Path(target)
     with guard.failing_closed():
         if not run.is_dir():
+            if sources is not None:
+                remedy = "a guarantee names its own models and data: leave them out"
+                raise ParameterError(f"{target} is no run folder: {remedy}")
             return verify_guarantee(read_guarantee(run), request, say=say, progress=progress, again=again)
-        checks = rederive(run, device=request.device, run_code=request.run_code)
+        given = _given(run, sources)
+        checks = rederive(run, device=request.device, run_code=request.run_code, **given)
         told = None if worst(checks) is Outcome.FAILS or is_finished(run) else unfinished(run)
         if told is None:
-            checks += [] if _changed(checks) else resample(run, request, progress=again)
+            checks += [] if _changed(checks) else resample(run, request, progress=again, **given)
             checks += _proof(run, request, checks)
         else:  # no check but this one of a run that contradicts nothing
             checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
@@ -362,6 +384,22 @@ def _proof(run: Path, request: VerifyRequest, checks: Iterable[CheckResult]) -> 
     if worst(checks) is Outcome.FAILS:
         return [CheckResult("proof file", Outcome.UNCHECKED, f"{path} is not written: a check fails")]
     return [write_proof(run, path)]
+
+
+def _given(run: Path, sources: Sources | None) -> dict[str, Any]:
+    """Return the data set and the models by role that were handed over; data are read as the run did."""
+    handed = {} if sources is None else sources.handed()
+    models = {role: one for role, one in handed.items() if role != "data"}
+    if "data" not in handed:
+        return {"models": models}
+    stored: Any = read_run(run).get("sources")
+    try:
+        named = Sources.from_dict(
+            stored, run / DESCRIPTION, given={"standard": None, "robust": None, **handed}
+        )
+    except TypeError as error:
+        raise RunError(f"the sources in {run}/{DESCRIPTION} are not {error}: restore the file") from None
+    return {"dataset": load_data(named), "models": models}
 
 
 def unchecked(target: str | Path, reason: str) -> Verification:

@@ -37,6 +37,8 @@ from certmix.runs.cells import Progress
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, load_models
 from certmix.sampling import resolve_device
+from certmix.tables.result import Result
+from certmix.tables.table import Quantity, Table
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.falsify import attack
@@ -56,8 +58,8 @@ _Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Falsification:
+@dataclass(frozen=True, repr=False)
+class Falsification(Result):
     """The attacks on the certificates of a run, as it was named, their verdict, and where findings lie."""
 
     source: str
@@ -65,6 +67,23 @@ class Falsification:
     request: FalsifyRequest
     attacked: tuple[Attacked, ...]
     files: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> Table:
+        """The certificates that were attacked, nearest to wrong first."""
+        claims = self.claims
+        rows = tuple(
+            (one.claim.index, Quantity(one.margin, 4), one.rival, Quantity(one.distance, 4, rounding="down"),
+             Quantity(one.claim.radius, 4, rounding="down"), "WRONG" if one.found else "stands")
+            for one in self.closest
+        )  # fmt: skip
+        noise = "without noise" if claims.sigma is None else f"sigma {claims.sigma:g}"
+        return Table(
+            "falsification", f"Certificates of {self.source} under attack: {self.check.message}",
+            f"certificate {claims.certificate}, alpha {claims.alpha:g}, {claims.norm}, {noise}",
+            ("input", "margin", "rival class", "distance", "certified radius", "outcome"), rows,
+            notes=("That nothing is found proves nothing.",), complete=self.complete,
+        )  # fmt: skip
 
     @property
     def complete(self) -> bool:
@@ -265,7 +284,8 @@ def _load_target(
     described: dict[str, Any] = claims.run or {}
     try:
         stored = described["sources"]
-        named = sources or Sources.from_dict(stored, run / DESCRIPTION, run_code)
+        given = {} if sources is None else {"standard": None, **sources.handed()}  # which is not attacked
+        named = Sources.from_dict(stored, run / DESCRIPTION, run_code, given)
         robust = named.robust if named.robust is not None else described["models"]["robust"]["spec"]
         expected = str(described["identity"]["data_checksum"])
     except (KeyError, TypeError) as error:
