@@ -157,13 +157,14 @@ def certified_cell(judge: Judge, alpha: float, at_radius: float) -> Cell:
 
 def noisy_of(run: Path, asked: TuneRequest, folder: Path) -> Logits:
     """Draw noisy logits of a run's images, or read them where they lie."""
-    told = dict(read_run(run, "certify")["sources"])
+    described = read_run(run, "certify")
+    told = dict(described["sources"])
     told = {**told, "split": named_split(told.get("split")), "run_code": True}
     told.pop("objects", None)
     where = folder / f"sigma-{asked.sigma:g}"
     print(f"noisy logits of {run}: {where}", file=sys.stderr)
     tune(
-        asked.replace(grid="none", images="all", lose=None, clean_accuracy=None),
+        asked.replace(grid="none", images=described["request"]["images"], lose=None, clean_accuracy=None),
         settings(Sources, told), Surroundings(output=where, say=lambda text: None),
     )  # fmt: skip
     return read_tuning(where)
