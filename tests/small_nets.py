@@ -78,14 +78,24 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 
 def worst_found(
-    net: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float, *, seed: int = 0, starts: int = 3
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    norm: str,
+    eps: float,
+    *,
+    seed: int = 0,
+    starts: int = 3,
+    runs: nn.Module | None = None,
 ) -> Tensor:
     """Return the smallest z_y - z_j, float64 (N, classes), that random points and descent find in the ball.
 
-    The net is run in float64; the differences are attacked one rival at a time.
+    The net is run in float64; the differences are attacked one rival at a time.  Where there is one that
+    `runs`, in float32, its differences at the points found count, a little inside the ball.
     """
     precision = next(net.parameters()).dtype
     net, x = net.double(), x.double()
+    eps = eps if runs is None else eps * (1 - 1e-5)
     generator = torch.Generator().manual_seed(seed)
     classes = net(x).shape[1]
     found = torch.full((len(x), classes), torch.inf, dtype=torch.float64)
@@ -96,7 +106,12 @@ def worst_found(
                 delta = _onto(delta, norm, eps).requires_grad_(True)
                 z = net(x + delta)
                 differences = z.gather(1, y[:, None]) - z
-                found = torch.minimum(found, differences.detach())
+                seen = differences.detach()
+                if runs is not None:
+                    with torch.no_grad():
+                        own = runs((x + delta).float()).double()
+                    seen = own.gather(1, y[:, None]) - own
+                found = torch.minimum(found, seen)
                 (gradient,) = torch.autograd.grad(differences[:, rival].sum(), delta)
                 flat = gradient.flatten(1)
                 unit = (flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-30)).view_as(delta)

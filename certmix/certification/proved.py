@@ -171,7 +171,8 @@ def _margin_cells(request: Margin, graph: Graph, loaded: Loaded, step: int, alph
     """Return the cells of one alpha: radii that bisection verifies, columns that it stopped just short of."""
     threshold = margin_threshold(alpha, margin_slack_of(alpha))
     how: dict[str, Any] = {
-        "method": request.bound_method, "input_range": loaded.dataset.input_range, "chunk": step,
+        "method": request.bound_method, "input_range": loaded.dataset.input_range,
+        "arithmetic": request.arithmetic, "chunk": step,
     }  # fmt: skip
 
     def given(batch: Batch) -> tuple[torch.Tensor, IntArray, str]:

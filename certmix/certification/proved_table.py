@@ -26,6 +26,11 @@ from certmix.runs import Store
 from certmix.text import plain_decimal
 from certmix.types import CertifiedRadii, FloatArray, IntArray, Status, Summary
 
+ARITHMETIC_WORDS = {
+    "float32": "as it runs in float32, its stored weights and sums of products in any order",
+    "exact": "in exact arithmetic with its stored weights",
+}
+
 
 def stored_outcomes(
     request: DeterministicRequest, store: Store, indices: IntArray, labels: IntArray, cell: str | None
@@ -102,7 +107,7 @@ def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, flo
             f"{request.norm} norm of the input to {CONSTANTS_OF[what]}."
         ]
     notes = [
-        "Proved for h in exact arithmetic with its stored weights; radii are found to within "
+        f"Proved for h {ARITHMETIC_WORDS[request.arithmetic]}; radii are found to within "
         f"{plain_decimal(float(f'{request.tolerance:.2g}'))}."
     ]
     if request.norm == "linf" and box is not None:

@@ -392,6 +392,10 @@ class Margin(Proved, frozen=True):
     bound_method: Annotated[
         str, Option("margin: how bounds are propagated, from cheap to dear.", choices=BOUND_METHODS)
     ] = "crown-ibp"
+    arithmetic: Annotated[
+        Literal["float32", "exact"],
+        Option("margin: what is proved, of h as it runs or as its weights define it."),
+    ] = "float32"
     max_radius: Annotated[
         Positive, Option("margin: largest radius that is tried.", shown="32/255 in linf, 4 in l2")
     ] = DERIVED
@@ -416,7 +420,10 @@ class Margin(Proved, frozen=True):
 
     def identity(self) -> dict[str, Any]:
         """Return what stored figures depend on besides data and h, whatever alpha and columns are."""
-        return {"norm": self.norm, "method": self.bound_method, "max_radius": self.max_radius}
+        return {
+            "norm": self.norm, "method": self.bound_method, "arithmetic": self.arithmetic,
+            "max_radius": self.max_radius,
+        }  # fmt: skip
 
 
 class GivenConstant(Proved, frozen=True):

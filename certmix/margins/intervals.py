@@ -12,17 +12,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certmix.margins.layers import TINY, Layer, LinearMap, Maximum, Rectifier, Sum
+from certmix.margins.layers import TINY, Arithmetic, Layer, LinearMap, Maximum, Rectifier, Sum
 
 
 @dataclass(frozen=True)
 class Ball:
-    """The points within `eps` (N,) of float64 images (N, ...), in ``"l2"``, or ``"linf"`` and `limits`."""
+    """The points within `eps` (N,) of float64 images (N, ...), in ``"l2"``, or ``"linf"`` and `limits`.
+
+    `arithmetic` is what the network runs in at these points, None for real numbers.
+    """
 
     images: Tensor
     norm: str
     eps: Tensor
     limits: tuple[float, float] | None = None
+    arithmetic: Arithmetic | None = None
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,15 @@ class Affine:
 
 @dataclass(frozen=True)
 class Box:
-    """Entrywise bounds, (N, ...); `affine` where more is known of them over an l2 ball."""
+    """Entrywise bounds, (N, ...); `affine` where more is known of them over an l2 ball.
+
+    `rounding` is how far an entry, as it runs, may be from its layer's exact answer to what the layer took.
+    """
 
     lower: Tensor
     upper: Tensor
     affine: Affine | None = None
+    rounding: Tensor | None = None
 
     @property
     def size(self) -> Tensor:
@@ -108,8 +116,33 @@ def _affine(layer: LinearMap, source: Affine, eps: Tensor) -> Box:
     return Box(down(middle - up(reach)), up(middle + up(reach)), known)
 
 
-def interval_step(layer: Layer, boxes: list[Box], eps: Tensor) -> Box:
-    """Return a layer's bounds from those of what it takes."""
+def _rounding(layer: Layer, boxes: list[Box], runs_in: Arithmetic) -> Tensor | None:
+    """Return by how much each entry may be off when a layer is run, None if it only chooses or keeps."""
+    largest = [torch.maximum(box.lower.abs(), box.upper.abs()) for box in boxes]
+    if isinstance(layer, LinearMap) and not layer.is_view:
+        size = layer.apply(layer.weight.abs(), largest[0]) * (1 + 2 * layer.error) + layer.bias_size
+        lost = 4 * (layer.terms + 16) * (1 + layer.row_sum) * (1 + _each(boxes[0].size, size))
+        return runs_in.error(layer.terms, size, 1.0) + lost * runs_in.tiny
+    if isinstance(layer, Rectifier) and layer.slope > 0.0:
+        return runs_in.error(1, layer.slope * largest[0], 2.0)
+    return runs_in.error(2, largest[0] + largest[1], 2.0) if isinstance(layer, Sum) else None
+
+
+def interval_step(layer: Layer, boxes: list[Box], ball: Ball) -> Box:
+    """Return a layer's bounds from those of what it takes, as it runs."""
+    box = _exact_step(layer, boxes, ball.eps)
+    runs_in = ball.arithmetic
+    rounding = None if runs_in is None else _rounding(layer, boxes, runs_in)
+    if rounding is None:
+        return box
+    known = box.affine
+    if known is not None:
+        known = Affine(known.point, up(known.slip + rounding), known.energy)
+    return Box(down(box.lower - rounding), up(box.upper + rounding), known, rounding)
+
+
+def _exact_step(layer: Layer, boxes: list[Box], eps: Tensor) -> Box:
+    """Return a layer's bounds from those of what it takes, in exact arithmetic."""
     if isinstance(layer, LinearMap):
         source = boxes[0].affine
         return _linear(layer, boxes[0]) if source is None else _affine(layer, source, eps)

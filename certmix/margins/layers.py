@@ -33,9 +33,31 @@ def exact(value: Tensor) -> Tensor:
     return value.detach().to("cpu", torch.float64, copy=True)
 
 
-def gamma(terms: int) -> float:
-    """Return n u / (1 - n u), above the relative error of n float64 operations (Higham, 2002, Lemma 3.1)."""
-    return terms * UNIT / (1 - terms * UNIT)
+def gamma(terms: int, unit: float = UNIT) -> float:
+    """Return n u / (1 - n u), above the relative error of n operations (Higham, 2002, Lemma 3.1), or inf."""
+    return terms * unit / (1 - terms * unit) if terms * unit < 1 else math.inf
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The floats that a network runs in: unit roundoff, smallest normal, the largest value allowed for."""
+
+    unit: float
+    tiny: float
+    largest: float
+
+    def error(self, terms: int, size: Tensor, underflow: float) -> Tensor:
+        """Return by how much a sum of `terms` products, `size` in magnitude, may be off when it is run.
+
+        In any order, fused or not; 16 further operations are allowed for: weights that are rounded, a bias, a
+        division, the steps of a normalisation.  `underflow` is how many smallest normals may be lost.
+        """
+        error = gamma(terms + 16, self.unit) * size * (1 + 1e-9) + underflow * self.tiny
+        return torch.where(size < self.largest, error, torch.inf)
+
+
+ARITHMETICS = {"float32": Arithmetic(2.0**-24, 2.0**-126, 1e38), "exact": None}
+"""What a margin is proved for: the network as it runs, or as its weights define it."""
 
 
 @dataclass(frozen=True)

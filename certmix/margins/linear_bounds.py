@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -148,10 +148,14 @@ def backward(
         current, node = state.coefficients.pop(number), graph.nodes[number]
         layer, source = node.layer, boxes[node.inputs[0]] if node.inputs else boxes[0]
         terms = _entries(current)
+        carried = to_image or isinstance(layer, LinearMap | Sum)
+        if carried and (rounding := boxes[number].rounding) is not None:
+            lost = (current.abs() * rounding[owner]).flatten(1).sum(1)
+            state.add(torch.zeros_like(lost), lost * (1 + gamma(terms + 2)))
         if isinstance(layer, Input) and ball.norm == "l2":  # least value over the ball: its dual norm is l2
             size = (current.flatten(1).square().sum(1) + terms * TINY).sqrt()
             _subtract(state, current, ball.images, ball.eps[owner] * size, gamma(2 * terms + 8))
-        elif isinstance(layer, Input) or not (to_image or isinstance(layer, LinearMap | Sum)):
+        elif isinstance(layer, Input) or not carried:
             centre, width = boxes[number].centred()
             spread = (current.abs() * width[owner]).flatten(1).sum(1)
             _subtract(state, current, centre, spread, gamma(terms + 2))
@@ -205,7 +209,7 @@ def _refined(graph: Graph, boxes: list[Box], lines: dict[int, Relaxation], ball:
         below = -_carry(graph, boxes, lines, ball, node, -unit, who)
         lower[who, where] = torch.maximum(lower[who, where], above)
         upper[who, where] = torch.minimum(upper[who, where], below)
-    return Box(lower.view_as(box.lower), upper.view_as(box.upper), box.affine)
+    return replace(box, lower=lower.view_as(box.lower), upper=upper.view_as(box.upper))
 
 
 def bounds_of_layers(graph: Graph, ball: Ball, method: str) -> tuple[list[Box], dict[int, Relaxation]]:
@@ -217,7 +221,7 @@ def bounds_of_layers(graph: Graph, ball: Ball, method: str) -> tuple[list[Box], 
             if lines and method == "crown":  # intervals are exact, or nearly so, before the first rectifier
                 boxes[source] = _refined(graph, boxes, lines, ball, source)
             lines[k] = relax(node.layer, boxes[source])
-        boxes.append(interval_step(node.layer, [boxes[i] for i in node.inputs], ball.eps))
+        boxes.append(interval_step(node.layer, [boxes[i] for i in node.inputs], ball))
     return boxes, lines
 
 

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from certmix.errors import ParameterError, check_choice
 from certmix.margins.graph import Graph
 from certmix.margins.intervals import Ball
+from certmix.margins.layers import ARITHMETICS
 from certmix.margins.linear_bounds import METHODS, differences
 from certmix.margins.margins import softmax_margin_lower
 from certmix.margins.translation import build_graph
 from certmix.types import FloatArray, IntArray, Status
 
 __all__ = [
-    "METHODS", "NORMS", "VerifiedRadii", "certified_radius", "logit_differences_lower", "margin_lower",
+    "ARITHMETICS", "METHODS", "NORMS", "VerifiedRadii", "certified_radius", "logit_differences_lower",
+    "margin_lower",
 ]  # fmt: skip
 
 NORMS = ("linf", "l2")
@@ -63,12 +65,13 @@ def logit_differences_lower(
     *,
     method: str = "crown-ibp",
     input_range: tuple[float, float] | None = None,
+    arithmetic: str = "float32",
     chunk: int = 32,
 ) -> FloatArray:
     """Return lower bounds of z_y - z_j over the ball of radius eps, for every j != y.
 
-    Proved for the network in exact arithmetic with the given weights, and the images as given; all computing
-    is in float64, on the CPU, and rounded outwards.
+    Proved for the network as it runs in float32, or in exact arithmetic, with the given weights, and the
+    images as given; all computing is in float64, on the CPU, and rounded outwards.
 
     Parameters
     ----------
@@ -84,6 +87,9 @@ def logit_differences_lower(
         ``"interval"``.
     input_range, chunk
         Smallest and largest value of an input: l-inf balls are cut to it.  Images that are bounded together.
+    arithmetic
+        ``"float32"``: z is what the network gives for any float32 input in the ball, however a layer adds up
+        its products, without TF32 and transforms (Winograd, FFT); ``"exact"``: what its weights define.
 
     Returns
     -------
@@ -97,6 +103,7 @@ def logit_differences_lower(
     """
     graph = model if isinstance(model, Graph) else build_graph(model, images)
     labels = _check(norm, method, images, y, graph.classes)
+    check_choice("arithmetic", arithmetic, ARITHMETICS)
     radii = np.broadcast_to(np.asarray(eps, np.float64), (len(images),)).copy()
     wrong = ~(np.isfinite(radii) & (radii >= 0))
     if wrong.any():
@@ -105,7 +112,8 @@ def logit_differences_lower(
     with torch.no_grad():
         for start in range(0, len(images), chunk):
             here = slice(start, start + chunk)
-            ball = Ball(images[here].cpu().double(), norm, torch.from_numpy(radii[here]), input_range)
+            eps_here = torch.from_numpy(radii[here])
+            ball = Ball(images[here].cpu().double(), norm, eps_here, input_range, ARITHMETICS[arithmetic])
             parts.append(differences(graph, ball, labels[here], method).numpy())
     return np.concatenate(parts)
 
@@ -119,6 +127,7 @@ def margin_lower(
     *,
     method: str = "crown-ibp",
     input_range: tuple[float, float] | None = None,
+    arithmetic: str = "float32",
     chunk: int = 32,
 ) -> FloatArray:
     """Return a verified lower bound of min_i h_y - h_i over the ball, h the model's softmax.
@@ -134,7 +143,15 @@ def margin_lower(
     0.6351
     """
     bounds = logit_differences_lower(
-        model, images, y, norm, eps, method=method, input_range=input_range, chunk=chunk
+        model,
+        images,
+        y,
+        norm,
+        eps,
+        method=method,
+        input_range=input_range,
+        arithmetic=arithmetic,
+        chunk=chunk,
     )
     return softmax_margin_lower(bounds)
 
@@ -150,6 +167,7 @@ def certified_radius(
     tolerance: float = 1e-4,
     method: str = "crown-ibp",
     input_range: tuple[float, float] | None = None,
+    arithmetic: str = "float32",
     chunk: int = 32,
 ) -> VerifiedRadii:
     """Return, by bisection, the largest radius found at which the margin of h is verified to be >= mu.
@@ -170,7 +188,15 @@ def certified_radius(
     def margins(chosen: IntArray, eps: FloatArray) -> FloatArray:
         rows = images[torch.from_numpy(chosen)]
         return margin_lower(
-            graph, rows, classes[chosen], norm, eps, method=method, input_range=input_range, chunk=chunk
+            graph,
+            rows,
+            classes[chosen],
+            norm,
+            eps,
+            method=method,
+            input_range=input_range,
+            arithmetic=arithmetic,
+            chunk=chunk,
         )
 
     def enough(margin: FloatArray) -> np.ndarray:  # to prove the mix's class; NaN is not

@@ -28,8 +28,8 @@ from certmix.verification.requirements import Requirement, parse_requirement, wr
 VERSION = 1
 LONGEST_TEXT, LONGEST_NAME, LARGEST_FILE, LARGEST_NUMBER = 2000, 200, 1 << 20, 10**12
 CERTIFICATE = (
-    "name", "alpha", "sigma", "norm", "radii", "failure_probability", "bound", "bound_method", "max_radius",
-    "lipschitz_constant", "constant_of", "standard_temperature",
+    "name", "alpha", "sigma", "norm", "radii", "failure_probability", "bound", "bound_method", "arithmetic",
+    "max_radius", "lipschitz_constant", "constant_of", "standard_temperature",
 )  # fmt: skip
 SAMPLING = (
     "samples", "selection_samples", "goal", "settle", "relative_precision", "scores", "score_temperature",

@@ -46,7 +46,7 @@ FIGURES = {
     "clean accuracy": "shares follow from the stored outputs of both models",
 }
 """Checks of what the product derives, and what is said where they hold."""
-MARGIN_SLACK = 1e-4  # margins of stored logits, perhaps of float32, against propagation in float64
+MARGIN_SLACK = 1e-4  # margins of stored logits, of float32, against what is proved of exact arithmetic
 
 
 class Derived(NamedTuple):
@@ -159,7 +159,12 @@ def _verified(run: Run, request: Margin, index: int, logits: FloatArray, alpha: 
             if looked_at is None or looked_at.shape != (1,):
                 raise refusal(f"the column {column:g} was not looked at")
             best = column if looked_at[0] == 1 else best
-    if best > 0 and (margin := plain.softmax_margin(logits)) < (1 - alpha) / alpha - MARGIN_SLACK:
+    if best > 0 and request.arithmetic == "float32":  # it holds for what the network gave, too
+        mu = 1 / Fraction(alpha) - 1 + Fraction(alpha < 1, 2**22)
+        z = sorted(map(Fraction, logits.tolist()), reverse=True)
+        if not proved("constant of probabilities", "null", mu, Fraction(0), *z):
+            raise refusal(f"radius {best!r}, and the clean margin is too small")
+    elif best > 0 and (margin := plain.softmax_margin(logits)) < (1 - alpha) / alpha - MARGIN_SLACK:
         raise refusal(f"radius {best!r} with a clean margin of {margin:.4g}")
     return best
 

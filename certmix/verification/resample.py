@@ -150,6 +150,7 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
             margins = margin_lower(
                 again.module, inputs[torch.from_numpy(claimed)], found.robust[claimed], request.norm,
                 radii.radius[claimed], method=request.bound_method, input_range=again.dataset.input_range,
+                arithmetic=request.arithmetic,
                 chunk=10,
             )  # fmt: skip
             mu = (1 - alpha) / alpha + margin_slack_of(alpha)

@@ -24,7 +24,7 @@ from PIL import Image
 
 STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_outputs", "standard_files"}
 OF_MIX = STANDARD | {"standard_temperature"}
-PLAIN = {"bound_method", "max_radius", "lipschitz_constant", "constant_of"}
+PLAIN = {"bound_method", "arithmetic", "max_radius", "lipschitz_constant", "constant_of"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
     "samples", "selection_samples", "scores", "score_temperature", "gate", "tuned", "goal", "settle", "relative_precision",
@@ -89,7 +89,7 @@ MODES = [
     ),
     Mode(
         "certify", f"{EXACT} lipschitz-constant --lipschitz-constant 1",
-        SAMPLING | RAY | {"sigma", "bound_method", "max_radius"},
+        SAMPLING | RAY | {"sigma", "bound_method", "arithmetic", "max_radius"},
         {"norm": "linf", "certificates": "exact"},
     ),
     Mode("recertify", "run", OF_FILES | {"rows", "best"}, {"sigmas": "0.5"}),
@@ -161,7 +161,7 @@ MODES = [
 VALUES = {
     "alpha": "0.8", "alphas": "0.5,1", "apart": "", "as_printed": "", "assume_selected": "", "at_radius": "0.3",
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
-    "bound": "clopper-pearson-two-sided", "bound_method": "interval", "cases": "9", "certificate": "smoothing",
+    "bound": "clopper-pearson-two-sided", "bound_method": "interval", "arithmetic": "exact", "cases": "9", "certificate": "smoothing",
     "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7", "classifier": "other.py:c",
     "clean_accuracy_floor": "0.4", "compiled": "off", "conditional": "", "consistency": "1",
     "constant_of": "probabilities", "copies": "5", "copy_weights": "", "crop": "7", "data": "other.npz",

@@ -26,7 +26,7 @@ OTHER = {
     "relative_precision": 0.03, "failure_probability": 1e-7, "scores": "soft",
     "score_temperature": 1 / 3, "gate": 0.6, "standard_temperature": 1 / 3, "tuned": "0.6,0,0.62",
     "certificates": ("smoothing", "exact"), "radii": (0.0, 1 / 255, 0.1), "seed": 2**63 + 1, "precision": "bf16",
-    "norm": "l2", "bound_method": "crown", "max_radius": 1 / 3, "lipschitz_constant": 1e-7,
+    "norm": "l2", "bound_method": "crown", "arithmetic": "exact", "max_radius": 1 / 3, "lipschitz_constant": 1e-7,
     "constant_of": "each-logit", "data": "my data.npz", "split": "train", "input_range": None, "resize": 9,
     "crop": 8, "label_column": "the class", "feature_scale": (0.8, 1 / 3), "standard": None, "standard_weights": "g's.pt", "standard_normalize": "0.5/0.2",
     "standard_outputs": "probabilities", "standard_files": ("a", "b c"), "robust": "nets.py:h", "robust_weights": "h.pt",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,16 +16,19 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from certmix.margins import linear_bounds
+from certmix.margins import linear_bounds, propagation
 from certmix.margins.graph import ARITHMETIC, FUNCTIONS, IN_PLACE, Builder
 from certmix.margins.graph import METHODS as OPERATIONS
 from certmix.margins.layers import RULES, LinearMap, Rectifier
 from certmix.margins.linear_bounds import METHODS
-from certmix.margins.propagation import NORMS, certified_radius, logit_differences_lower
+from certmix.margins.propagation import NORMS
 from certmix.margins.translation import build_graph
 from certmix.models.architectures import Normalize, Normalized
 from certmix.types import Status
 
+# The nets run in float64 here, which stands for exact arithmetic.
+logit_differences_lower = partial(propagation.logit_differences_lower, arithmetic="exact")
+certified_radius = partial(propagation.certified_radius, arithmetic="exact")
 TOLERANCE = 1e-13
 """Of what is added up to a logit: the attacked net's own rounding in float64."""
 
