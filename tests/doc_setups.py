@@ -166,7 +166,7 @@ SETUPS: dict[str, Callable[[Any, Names], None]] = {
 }
 
 SHORTER = {
-    "README.md": [("images=20", "images=2, samples=100, certificates=['exact']")],
+    "README.md": [("(images, labels), sigma=0.5", "(images, labels), samples=100, sigma=0.5")],
     "local-lipschitz.md": [("steps=20, restarts=2", "steps=2, restarts=1")],
 }
 """What is replaced in an example to make it quick."""
