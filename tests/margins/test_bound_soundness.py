@@ -60,6 +60,21 @@ def test_every_layer_lies_in_its_interval(name, norm):
             assert (value >= box.lower).all() and (value <= box.upper).all()
 
 
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+def test_the_interval_of_a_linear_layer_ends_where_the_ball_takes_it(norm, dual):
+    """No random point comes near these ends, which Hoelder's inequality names."""
+    net, x = (
+        nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).double().requires_grad_(False),
+        torch.rand(2, 3, 4, 4),
+    )
+    eps, x = torch.tensor([0.1, 0.3], dtype=torch.float64), x.double()
+    (*_, box), _ = bounds_of_layers(build_graph(net, x), Ball(x, norm, eps), "interval")
+    reach = eps[:, None] * net[1].weight.norm(dual, dim=1)
+    for end, true, beyond in ((box.lower, net(x) - reach, -1), (box.upper, net(x) + reach, 1)):
+        assert (beyond * (end - true) >= -1e-15).all()
+        torch.testing.assert_close(end, true, rtol=1e-12, atol=1e-12)
+
+
 relax, maximum = linear_bounds.relax, linear_bounds._maximum
 
 
