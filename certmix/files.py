@@ -168,15 +168,18 @@ def read_arrays(
             if name in held:
                 length = archive.getinfo(f"{name}.npy").file_size
                 with archive.open(f"{name}.npy") as member:
-                    shape, by_column, dtype = _HEADERS[npy.read_magic(member)](member)
-                    if dtype.hasobject:
-                        raise ValueError(f"{name} holds Python objects, which only code could restore")
-                    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != length - member.tell():
-                        told = f"shape {shape} of {dtype}, which its {length} bytes are not"
-                        raise ValueError(f"{name} claims {told}")
-                    if not by_column and leave(archive.getinfo(f"{name}.npy")):
-                        found[name] = ArrayHeader(shape, dtype, member.tell())
-                        continue
-                    member.seek(0)
-                    found[name] = npy.read_array(member, allow_pickle=False)
+                    found[name] = read_array(member, length, name, leave(archive.getinfo(f"{name}.npy")))
     return found, held
+
+
+def read_array(file: Any, length: int, name: str, leave: bool = False) -> Any:
+    """Return the array of a ``.npy`` file of so many bytes, or its header if its rows may be left there."""
+    shape, by_column, dtype = _HEADERS[npy.read_magic(file)](file)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects, which only code could restore")
+    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != length - file.tell():
+        raise ValueError(f"{name} claims shape {shape} of {dtype}, which its {length} bytes are not")
+    if leave and not by_column:
+        return ArrayHeader(shape, dtype, file.tell())
+    file.seek(0)
+    return npy.read_array(file, allow_pickle=False)

@@ -177,7 +177,7 @@ def reproduce(run: Path, output: Path | None, device: str, **allowed: bool) -> i
             f"input {difference.index}: {difference.selection} selection and "
             f"{difference.estimation} estimation votes differ"
         )
-    differing = {change.partition(":")[0] for change in found.changed if change.startswith("image ")}
+    differing = {change.partition(":")[0] for change in found.changed if change.startswith("input ")}
     same = found.compared - len(found.differences) - len(differing)
     out(f"{same} of {found.compared} inputs have equal {found.compares}")
     return 0 if found.equal else 1

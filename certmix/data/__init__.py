@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from certmix.data import arrays, cifar, frames, image_folder
+from certmix.data import arrays, cifar, frames, hugging_face, image_folder, pairs
 from certmix.data.dataset import UNIT_RANGE, Request, Source, load_arrays, restrict, spread, stack
 from certmix.data.in_memory import from_object
 from certmix.data.scales import scaled
@@ -22,6 +22,7 @@ __all__ = [
 
 DATASETS = {
     **cifar.SOURCES, "images": image_folder.SOURCE, "npz": arrays.SOURCE, "table": frames.SOURCE,
+    "npy": pairs.SOURCE, "huggingface": hugging_face.SOURCE,
 }  # fmt: skip
 """What there is, by name; one that is found (`Source.find`) is recognised from what a path holds."""
 
@@ -42,8 +43,9 @@ def load(
     ----------
     spec
         The name ``cifar10-sample`` or ``cifar10-tuning``, or the path of a CIFAR-10 or CIFAR-100 folder (or
-        its parent), of a folder of images, of an ``.npz`` file or of a table (``.csv``, ``.tsv``,
-        ``.parquet``), which is recognised from what is there.
+        its parent), of a folder of images, of an ``.npz`` file, of a table (``.csv``, ``.tsv``,
+        ``.parquet``), of a ``.npy`` file of inputs with its labels beside it, of IDX files, or of a folder
+        of Hugging Face's ``datasets``, which is recognised from what is there; or ``hf:NAME`` on its hub.
     split, default_split
         ``"test"``, ``"train"``, or for folders of images the name of a sub-folder; data without splits take
         none.  What None stands for where there are splits.
@@ -146,6 +148,8 @@ def _choose(spec: str | Path) -> tuple[Source, Path]:
     name = str(spec)
     if name in DATASETS and DATASETS[name].find is None:
         return DATASETS[name], Path()
+    if name.startswith(hugging_face.PREFIX):
+        return hugging_face.SOURCE, Path(name)
     try:
         path = Path(os.path.expanduser(spec))
         exists = path.exists()
@@ -172,7 +176,7 @@ def _choose(spec: str | Path) -> tuple[Source, Path]:
     if path.is_file():
         kind = path.suffix or "suffix-less"
         raise DataError(
-            f"{path} is a {kind} file: give an .npz file, a table or a folder; unpack archives first"
+            f"{path} is a {kind} file: give an .npz or .npy file, a table or a folder; unpack archives first"
         )
     entries = sorted(entry.name for entry in path.iterdir())
     told = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"

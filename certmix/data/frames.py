@@ -12,7 +12,7 @@ import numpy as np
 from certmix.data.arrays import from_arrays
 from certmix.data.dataset import Request, Source
 from certmix.data.in_memory import LABEL_NAMES, named
-from certmix.errors import DataError, describe
+from certmix.errors import DataError, describe, install
 from certmix.files import read_file, what_it_is
 from certmix.types import Dataset
 
@@ -29,13 +29,13 @@ def find(path: Path) -> Path | None:
 def load(path: Path, request: Request) -> Dataset:
     """Load a table, a row an input."""
     request.refuse_split(str(path), "give two files")
-    pandas = optional("pandas", "tables are read by pandas")
+    pandas = optional("pandas", "tables are read by pandas", "tables")
     raw = read_file(path, LARGEST)
     if wrong := what_it_is(raw):
         raise DataError(f"{path} is not a table: {wrong}")
     try:
         if path.suffix.lower() == ".parquet":
-            optional("pyarrow", "Parquet files are read by pyarrow")
+            optional("pyarrow", "Parquet files are read by pyarrow", "tables")
             frame = pandas.read_parquet(io.BytesIO(raw), engine="pyarrow")
         else:
             frame = pandas.read_csv(io.BytesIO(raw), sep=SEPARATORS[path.suffix.lower()])
@@ -48,13 +48,13 @@ def load(path: Path, request: Request) -> Dataset:
     return from_frame(frame, request, str(path))
 
 
-def optional(module: str, why: str) -> Any:
-    """Return a library that not everybody has."""
+def optional(module: str, why: str, extra: str) -> Any:
+    """Return a library that not everybody has; DataError names the extra that brings it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"{module} cannot be imported ({describe(error)}): {why}: pip install {module}"
+            f"{module} cannot be imported ({describe(error)}): {why}: {install(extra)}"
         ) from error
 
 

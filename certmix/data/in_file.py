@@ -76,9 +76,10 @@ def stamp(path: Path) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class BinaryRows(Rows):
-    """Rows of files that hold nothing else; `counts` are those of each."""
+    """Rows of files that hold nothing else after `begin` bytes; `counts` are those of each."""
 
     counts: tuple[int, ...] = ()
+    begin: int = 0
 
     def rows(self, begin: int, end: int) -> NDArray[Any]:
         found, first = [], 0
@@ -86,7 +87,7 @@ class BinaryRows(Rows):
             low, high = max(begin, first), min(end, first + count)
             if low < high:
                 with self.opened(number) as file:
-                    file.seek((low - first) * self.row_bytes)
+                    file.seek(self.begin + (low - first) * self.row_bytes)
                     found.append(self._array(file.read((high - low) * self.row_bytes), high - low))
             first += count
         return found[0] if len(found) == 1 else np.concatenate(found)

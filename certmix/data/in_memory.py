@@ -49,7 +49,7 @@ def from_object(data: Any, request: Request) -> Dataset:
         return _of_loader(data, request)
     has = (callable(getattr(data, name, None)) for name in ("__getitem__", "__len__"))
     if all(has) and not isinstance(data, bytes | np.ndarray | tuple | list) and not is_torch(data):
-        return _of_items(data, list(range(_length(data, where))), request, _class_names(data))
+        return of_items(data, list(range(_length(data, where))), request, _class_names(data))
     kind = type(data).__name__
     alone = " hold no labels" if hasattr(data, "shape") else " are no data set"
     raise DataError(f"data of type {kind}{alone}: {_FORMS}")
@@ -161,7 +161,7 @@ def _of_loader(loader: Any, request: Request) -> Dataset:
         )
     alone = loader.batch_size is None and loader.batch_sampler is None  # it makes no batches
     read = _Collated(data, None if alone else loader.collate_fn)
-    return _of_items(read, places, request, _class_names(data))
+    return of_items(read, places, request, _class_names(data))
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,13 @@ def item(data: Any, place: int, where: str) -> tuple[Any, Any]:
     return _split(found, where)
 
 
-def _of_items(data: Any, places: Sequence[int], request: Request, class_names: Sequence[str] = ()) -> Dataset:
+def of_items(
+    data: Any,
+    places: Sequence[int],
+    request: Request,
+    class_names: Sequence[str] = (),
+    source: str = "memory",
+) -> Dataset:
     """Read items once, for labels and checksum; their inputs stay in memory if they fit."""
     where, count = request.name, len(places)
     first = _value(item(data, places[0], where)[0], where)
@@ -283,7 +289,7 @@ def _of_items(data: Any, places: Sequence[int], request: Request, class_names: S
             continue
         digest.update(np.ascontiguousarray(value, reader.dtype.newbyteorder("<")).data)
         low, high = min(low, float(value.min())), max(high, float(value.max()))
-    settings = {"source": "memory"}
+    settings = {"source": source}
     if kept is not None:
         if kept.dtype == np.uint8 and kept.ndim == 4:
             kept = kept.transpose(0, 2, 3, 1)

@@ -99,6 +99,7 @@ def _numbers(dataset: Dataset, shape: tuple[int, ...], given: Any) -> FloatArray
 def check_scale(given: Any, where: str = "feature scale", positive: bool = True) -> FloatArray:
     """Return scales as float64 (k,); ParameterError for others than finite numbers above 0."""
     try:
+        given = given.detach().cpu().numpy() if hasattr(given, "detach") else given
         numbers = np.array(given, np.float64).reshape(-1)
     except (TypeError, ValueError, RuntimeError):
         raise ParameterError(f"{where}: give numbers, such as 0.8,5,0.02") from None

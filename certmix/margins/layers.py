@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
+from torch.nn.grad import conv1d_input, conv2d_input
 from torch.nn.utils import parametrize
 
 from certmix.errors import ModelError
@@ -157,12 +157,13 @@ def _upper(total: Tensor) -> float:
 
 
 def convolution(weight: Tensor, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> LinearMap:
-    """Return a 2D convolution with zero padding."""
-    settings = (stride, padding, dilation, groups)
+    """Return a 2D convolution with zero padding, 1D where the weight has three dimensions."""
+    settings: Any = (stride, padding, dilation, groups)
+    forward, backward = (F.conv1d, conv1d_input) if weight.ndim == 3 else (F.conv2d, conv2d_input)
     terms = max(weight[0].numel(), weight.shape[0] // groups * weight[0, 0].numel())
     return LinearMap(
-        weight, lambda w, x: F.conv2d(x, w, None, *settings),
-        lambda w, a, shape: conv2d_input((len(a), *shape), w, a, *settings),
+        weight, lambda w, x: forward(x, w, None, *settings),
+        lambda w, a, shape: backward((len(a), *shape), w, a, *settings),
         terms, _upper(weight.abs().flatten(1).sum(1)),
     )  # fmt: skip
 
@@ -205,8 +206,8 @@ def reshape(shape: Shape) -> LinearMap:
 
 
 SUPPORTED = (
-    "Conv2d, Linear, BatchNorm1d/2d, ReLU, LeakyReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), Flatten, "
-    "Identity, Dropout, Normalize, mean or amax over (2, 3), flatten, view, relu, and +, -, *, / "
+    "Conv1d, Conv2d, Linear, BatchNorm1d/2d, ReLU, LeakyReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), "
+    "Flatten, Identity, Dropout, Normalize, mean or amax over (2, 3), flatten, view, relu, and +, -, *, / "
     "(of two tensors: + and - alone)"
 )
 
@@ -216,7 +217,7 @@ def unsupported(what: str) -> ModelError:
     return ModelError(f"bounds cannot be propagated through {what}: use a model made of {SUPPORTED}")
 
 
-def _with_bias(layer: nn.Conv2d | nn.Linear, linear: LinearMap, dimensions: int) -> list[Layer]:
+def _with_bias(layer: nn.Conv1d | nn.Conv2d | nn.Linear, linear: LinearMap, dimensions: int) -> list[Layer]:
     if layer.bias is None:
         return [linear]
     bias = exact(layer.bias)
@@ -227,11 +228,14 @@ def _pair(value: int | Shape) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def _convolution(layer: nn.Conv2d, shape: Shape) -> list[Layer]:
+def _convolution(layer: nn.Conv1d | nn.Conv2d, shape: Shape) -> list[Layer]:
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise unsupported(f"Conv2d with padding {layer.padding!r} of kind {layer.padding_mode}")
-    settings = (_pair(layer.stride), _pair(layer.padding), _pair(layer.dilation))
-    return _with_bias(layer, convolution(exact(layer.weight), *settings, layer.groups), 2)
+        raise unsupported(
+            f"{type(layer).__name__} with padding {layer.padding!r} of kind {layer.padding_mode}"
+        )
+    settings = (tuple(layer.stride), tuple(layer.padding), tuple(layer.dilation))
+    linear = convolution(exact(layer.weight), *settings, layer.groups)
+    return _with_bias(layer, linear, layer.weight.ndim - 2)
 
 
 def _dense(layer: nn.Linear, shape: Shape) -> list[Layer]:
@@ -304,9 +308,10 @@ def _adaptive(layer: nn.AdaptiveAvgPool2d, shape: Shape) -> list[Layer]:
 
 
 def _flatten(layer: nn.Flatten, shape: Shape) -> list[Layer]:
-    if layer.start_dim != 1 or layer.end_dim % (len(shape) + 1) != len(shape):
+    begin = layer.start_dim - 1
+    if not 0 <= begin < len(shape) or layer.end_dim % (len(shape) + 1) != len(shape):
         raise unsupported(f"flatten from {layer.start_dim} to {layer.end_dim} of {shape}")
-    return [reshape((math.prod(shape),))]
+    return [reshape((*shape[:begin], math.prod(shape[begin:])))]
 
 
 def mean(shape: Shape) -> LinearMap:
@@ -320,6 +325,7 @@ def maximum(shape: Shape) -> Maximum:
 
 
 RULES: dict[type[nn.Module], Callable[[Any, Shape], list[Layer]]] = {
+    nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
     nn.Linear: _dense,
     nn.BatchNorm1d: _batch_norm,
@@ -358,6 +364,6 @@ def layer_of(name: str, module: nn.Module, shape: Shape) -> list[Layer]:
     rule = RULES.get(kind)
     if rule is None:
         raise unsupported(f"layer {name} of type {kind.__name__}")
-    if kind in SPATIAL and len(shape) != 3:
+    if (kind in SPATIAL and len(shape) != 3) or (kind is nn.Conv1d and len(shape) != 2):
         raise unsupported(f"layer {name} ({kind.__name__}) on inputs of shape {shape}")
     return rule(module, shape)

@@ -80,7 +80,8 @@ class Sources(Settings, frozen=True):
         str | Dataset,
         Option(
             "cifar10-sample (500 test images, embedded), a CIFAR-10/100 folder, a folder of images "
-            "(a sub-folder a class), an .npz file, or a table (.csv, .tsv, .parquet).",
+            "(a sub-folder a class), an .npz file, a .npy file with its labels beside it, a table (.csv, "
+            ".tsv, .parquet), IDX files, or hf:NAME.",
             metavar="NAME|PATH",
         ),
     ] = "cifar10-sample"

@@ -23,6 +23,8 @@ def test_table_describes_each_source_in_one_line():
         "images",
         "npz",
         "table",
+        "npy",
+        "huggingface",
     ]
     for source in DATASETS.values():
         assert source.description and "\n" not in source.description
@@ -41,12 +43,12 @@ NO_DATA = {
     "nowhere/zzz": ([], "no such path exists: give an existing path or cifar10-sample"),
     "pik.npz": ([], "no such path exists: give an existing path or cifar10-sample"),
     "x" * 5000: ([], "cannot be read"),
-    **{name: ([], "give its path") for name in ("cifar10", "cifar100", "images", "npz", "table")},
+    **{name: ([], "give its path") for name in ("cifar10", "cifar100", "images", "npz", "table", "npy", "huggingface")},
     ".": ([], "found nothing): give a CIFAR folder, or a folder with a sub-folder of images"),
     "./": (["a.txt", "b.txt", "c.txt", "d.txt"], "found a.txt, b.txt, c.txt, ..."),
     "data.txt": (
         ["data.txt"],
-        "is a .txt file: give an .npz file, a table or a folder; unpack archives first",
+        "is a .txt file: give an .npz or .npy file, a table or a folder; unpack archives first",
     ),
     "data.tar.gz": (["data.tar.gz"], "unpack archives first"),
     "data": (["data"], "suffix-less file"),

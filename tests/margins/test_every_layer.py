@@ -77,7 +77,15 @@ def normed(kind, **settings):
     return layer
 
 
+def series(*layers):
+    """Convolutions of 3 channels of 25 steps."""
+    return Framed(nn.Sequential(nn.Flatten(2), *layers))
+
+
 LAYERS = {
+    nn.Conv1d: [lambda: series(nn.Conv1d(3, 4, 3)),
+                lambda: series(nn.Conv1d(3, 6, 5, 2, 3, 2, groups=3, bias=False)),
+                lambda: series(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 4, stride=3))],
     nn.Conv2d: [lambda: Framed(nn.Conv2d(3, 4, 3)),
                 lambda: Framed(nn.Conv2d(3, 6, (3, 2), (2, 1), (1, 2), (1, 2), groups=3, bias=False)),
                 lambda: Framed(parametrizations.weight_norm(nn.Conv2d(3, 4, 3)))],

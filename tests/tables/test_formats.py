@@ -210,7 +210,7 @@ def test_csv_headings_hold_units_and_cells_hold_several() -> None:
 
 def test_a_partial_result_says_how_much_there_is() -> None:
     partial = replace(SMALL, complete=False, planned_images=5000)
-    assert render(partial, "table").startswith("PARTIAL RESULT: 100 OF 5,000 PLANNED IMAGES\n")
+    assert render(partial, "table").startswith("PARTIAL RESULT: 100 OF 5,000 PLANNED INPUTS\n")
     assert "\n**Partial result: 100 of 5,000 planned inputs.**\n" in render(partial, "markdown")
     assert r"\caption{\textbf{Partial result: 100 of 5,000 planned inputs.} " in render(partial, "latex")
 
