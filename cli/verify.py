@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from certmix import guard
+from certmix.data.scales import about_scale
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.progress import bar
 from certmix.runs.isolated import isolated
@@ -302,8 +303,9 @@ def _lines(result: Any) -> list[str]:
     """Return the report: what was attacked, how near the attacks came, the verdict."""
     claims, attacked = result.claims, result.attacked
     noise = "without noise" if claims.sigma is None else f"sigma {claims.sigma:g}"
+    norm = about_scale((claims.run or {}).get("data", {}).get("settings"), ()).get("norm", claims.norm)
     lines = [
-        f"{result.source}: certificate {claims.certificate}, alpha {claims.alpha:g}, {claims.norm}, {noise}",
+        f"{result.source}: certificate {claims.certificate}, alpha {claims.alpha:g}, {norm}, {noise}",
         f"{claims.looked_at} inputs looked at, {len(claims.claims)} certified, {len(attacked)} attacked"
         + ("" if result.complete else " (interrupted)"),
     ]

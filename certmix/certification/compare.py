@@ -139,7 +139,7 @@ def judged(folder: str | Path) -> Judged:
         if predicted is not None:
             right[row.classifier] = predicted == found.labels
     if not radii:
-        raise ParameterError(f"{folder} holds no finished image: run certmix certify first")
+        raise ParameterError(f"{folder} holds no finished input: run certmix certify first")
     checksum = str(described["identity"]["data_checksum"])
     notes = () if told is None else (f"{told}.",)
     name = one_line(str(folder))

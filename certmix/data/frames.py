@@ -11,7 +11,7 @@ import numpy as np
 
 from certmix.data.arrays import from_arrays
 from certmix.data.dataset import Request, Source
-from certmix.data.in_memory import LABEL_NAMES, named
+from certmix.data.labels import LABEL_NAMES, named
 from certmix.errors import DataError, describe, install
 from certmix.files import read_file, what_it_is
 from certmix.types import Dataset

@@ -9,7 +9,8 @@ from typing import Any
 from certmix import guard
 from certmix.data.dataset import Request, Source
 from certmix.data.frames import from_frame, optional
-from certmix.data.in_memory import INPUT_NAMES, LABEL_NAMES, named, of_items
+from certmix.data.in_memory import of_items
+from certmix.data.labels import INPUT_NAMES, LABEL_NAMES, named
 from certmix.errors import DataError, describe
 from certmix.types import Dataset
 

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from certmix import guard
 from certmix.data.arrays import from_arrays
 from certmix.data.dataset import Request, begin_digest, check_position, checked, to_float
-from certmix.data.labels import understand_labels
+from certmix.data.frames import from_frame
+from certmix.data.labels import INPUT_NAMES, LABEL_NAMES, named, understand_labels
 from certmix.errors import DataError, describe
 from certmix.types import Dataset
 
 IN_MEMORY = 1 << 30
 """Bytes of inputs that are kept; more are asked for again, one by one, when they are wanted."""
-INPUT_NAMES = ("inputs", "input", "images", "image", "img", "data", "x", "pixel_values", "features")
-LABEL_NAMES = ("labels", "label", "targets", "target", "y", "class", "fine_label")
-"""What inputs and labels are usually called; the first that is there counts, in either case."""
 _FORMS = (
     "give a pair (inputs, labels) of tensors or arrays, a map-style Dataset or DataLoader of torch, a table "
     "of pandas with a label column, a name or a path"
@@ -37,8 +35,6 @@ def from_object(data: Any, request: Request) -> Dataset:
     if isinstance(data, Mapping):
         return _of_mapping(data, request)
     if hasattr(data, "iloc") and hasattr(data, "columns"):
-        from certmix.data.frames import from_frame
-
         return from_frame(data, request, where)
     request.refuse_split(where, "give two")
     tensors = getattr(data, "tensors", None)  # of a TensorDataset
@@ -92,12 +88,6 @@ def _array(value: Any, what: str, where: str) -> NDArray[Any]:
         return np.asarray(value)
     except Exception as error:  # whoever made the value decides what it raises
         raise DataError(f"{where}: {what} are no array ({describe(error)}): {_FORMS}") from error
-
-
-def named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Return the first of the usual names that there is, in either case."""
-    lower = {str(name).lower(): name for name in reversed(names)}
-    return next((lower[one] for one in wanted if one in lower), None)
 
 
 def _of_mapping(data: Mapping[Any, Any], request: Request) -> Dataset:

@@ -22,8 +22,17 @@ class Labels:
     told: str = ""
 
 
+INPUT_NAMES = ("inputs", "input", "images", "image", "img", "data", "x", "pixel_values", "features")
+LABEL_NAMES = ("labels", "label", "targets", "target", "y", "class", "fine_label")
+"""What inputs and labels are usually called; the first that is there counts, in either case."""
 MOST_CLASSES = 100_000
 """Below this, classes that are not named are named by their numbers."""
+
+
+def named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Return the first of the usual names that there is, in either case."""
+    lower = {str(name).lower(): name for name in reversed(names)}
+    return next((lower[one] for one in wanted if one in lower), None)
 
 
 def understand_labels(values: Any, count: int, class_names: Sequence[str], where: str) -> Labels:

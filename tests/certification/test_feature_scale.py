@@ -152,7 +152,7 @@ def net():
 def sensor(tmp_path):
     inputs, labels = rooms()
     frame = pd.DataFrame(inputs, columns=["temperature [K]", "pressure (Pa)", "humidity"])
-    frame.assign(state=np.array(["good", "bad"])[labels]).to_csv(tmp_path / "rooms.csv", index=False)
+    frame.assign(state=np.array(["bad", "good"])[labels]).to_csv(tmp_path / "rooms.csv", index=False)
     (tmp_path / "net.py").write_text(NET)
     return (
         "certify", "--data", "rooms.csv", "--label-column", "state", "--input-range", "none", "--sigma", 0.5, "--alpha",
@@ -180,7 +180,16 @@ def test_commands(sensor, command, tmp_path):
     assert command(*sensor, "--feature-scale", "scale.json", "--output", "run").code == 0
     checked = command("verify", "run", "--run-code", "--resample", 3)
     assert checked.code == 0, checked.out + checked.err
-    assert command("falsify", "run", "--run-code", "--steps", 3).code == 0
+    attacked = command("falsify", "run", "--run-code", "--steps", 3)
+    assert attacked.code == 0 and "scaled l2" in attacked.out
+    assert command("guarantee", "init", "run", "--output", "made.toml").code == 0
+    assert "feature_scale" in (tmp_path / "made.toml").read_text()
+    held = command("verify", "made.toml", "--runs", ".", "--resample", 0, "--run-code")
+    assert held.code == 0 and "12 inputs reused" in held.out, held.out
+    for number in (1, 2):
+        assert command(*sensor, *scale, "--shard", f"{number}/2", "--output", f"part{number}").code == 0
+    merged = command("merge", "part1", "part2", "--output", "whole")
+    assert merged.code == 0 and "at scaled l2 radius" in merged.out, merged.err
     for source in ("run", "run/records.tsv"):
         told = command("recertify", source, *(() if source == "run" else ("--alpha", 0.8)), "--details")
         assert told.code == 0 and "scaled l2" in told.out, told.err
