@@ -59,7 +59,7 @@ def load(path: Path, request: Request) -> Dataset:
         request.refuse_split(where, "save two")
     columns = list(rows.column_names)
     label = request.label_column or named(columns, LABEL_NAMES)
-    if label not in columns:
+    if label is None or label not in columns:
         told = f"no column {request.label_column!r}" if request.label_column else "no column called label"
         raise DataError(
             f"{where} has {told} (columns: {', '.join(columns[:8])}): name the label's with --label-column"

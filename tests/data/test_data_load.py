@@ -43,7 +43,10 @@ NO_DATA = {
     "nowhere/zzz": ([], "no such path exists: give an existing path or cifar10-sample"),
     "pik.npz": ([], "no such path exists: give an existing path or cifar10-sample"),
     "x" * 5000: ([], "cannot be read"),
-    **{name: ([], "give its path") for name in ("cifar10", "cifar100", "images", "npz", "table", "npy", "huggingface")},
+    **{
+        name: ([], "give its path")
+        for name in ("cifar10", "cifar100", "images", "npz", "table", "npy", "huggingface")
+    },
     ".": ([], "found nothing): give a CIFAR folder, or a folder with a sub-folder of images"),
     "./": (["a.txt", "b.txt", "c.txt", "d.txt"], "found a.txt, b.txt, c.txt, ..."),
     "data.txt": (
