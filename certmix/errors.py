@@ -11,7 +11,7 @@ from importlib.metadata import requires
 
 __all__ = [
     "CertmixError", "CertmixWarning", "DataError", "Interrupted", "ModelError", "ParameterError", "RunError",
-    "check_choice", "describe", "install", "one_line", "warn",
+    "check_choice", "check_number", "describe", "install", "one_line", "warn",
 ]  # fmt: skip
 
 
@@ -58,6 +58,18 @@ def warn(message: str) -> None:
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in own:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, CertmixWarning, stacklevel=level)
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is no number, such as a text, None or a list: ParameterError."""
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise ParameterError(
+            f"{name} = {value!a:.60} is of type {type(value).__name__}: give a number"
+        ) from None
 
 
 def one_line(text: str) -> str:

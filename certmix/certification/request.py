@@ -11,7 +11,7 @@ from statistics import NormalDist
 from typing import Annotated, Any, Literal, NamedTuple
 
 from certmix.bounds import BOUNDS, bound_behind_gate, bounds_of
-from certmix.errors import ParameterError, check_choice
+from certmix.errors import ParameterError, check_choice, check_number
 from certmix.models.temperature import check_temperature
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii._checks import CONSTANTS_OF
@@ -522,6 +522,8 @@ def needed_cells(request: DeterministicRequest) -> list[str]:
 
 def check_batch_size(batch_size: int | None) -> int | None:
     """Return the number of inputs in a batch, which must hold some; None leaves it to the device."""
+    if batch_size is not None:
+        check_number("batch size", batch_size)
     if batch_size is not None and batch_size < 1:
         raise ParameterError(f"batch size = {batch_size}: at least 1 is needed, or leave it out")
     return None if batch_size is None else int(batch_size)

@@ -197,6 +197,8 @@ class FixedMode(nn.Module):
 
 def evaluating(module: nn.Module) -> nn.Module:
     """Put a module in evaluation mode; one that refuses is wrapped in `FixedMode`."""
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"a model of type {type(module).__name__} is no torch module: give one")
     try:
         return module.eval()
     except NotImplementedError:

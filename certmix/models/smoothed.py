@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from certmix.models.foreign import evaluating
 from certmix.models.spec import behind, wrap_model
 from certmix.models.temperature import answer_of, check_mix, mix_shares, sharpened
 from certmix.radii import MARGIN_SLACK, certify_radii, margin_slack_of
+from certmix.radii._checks import check_sigma
 from certmix.sampling import Sampler
 from certmix.sampling.ballots import LEVELS, level_of
 from certmix.sampling.devices import AUTO, automatic_precision, full_float32
@@ -105,6 +107,10 @@ class SmoothedClassifier:
     ) -> None:
         self.feature_scale = None if feature_scale is None else check_scale(feature_scale)
         self._scale: FloatArray | None = None
+        check_sigma(sigma)
+        for name, value, least in (("classes", classes, 2), ("batch size", batch_size, 1)):
+            if value is not None and (not isinstance(value, Integral) or value < least):
+                raise ParameterError(f"{name} = {value!a:.60}: give a whole number of at least {least}")
         if denoiser is not None:
             named = at_sigma(denoiser, sigma) if isinstance(denoiser, str) else denoiser
             base = behind(named, wrap_model(base, device=device), device=device).module
@@ -177,6 +183,8 @@ class SmoothedClassifier:
         for each input, key its noise instead of its content.
         """
         inputs = self._batch(inputs)
+        if isinstance(samples, bool) or not isinstance(samples, Integral) or samples < 0:
+            raise ParameterError(f"samples = {samples!a:.60}: give a whole number, such as 1000")
         assert self.classes is not None
         if not len(inputs):
             return np.zeros((0, self.classes + (self.gate > 0)), np.int64)

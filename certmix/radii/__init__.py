@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certmix.errors import check_choice
+from certmix.errors import ParameterError, check_choice
 from certmix.lazy import LazyTable, lazily
 from certmix.radii._checks import Certificate, alpha_remedy, check_alpha, less_lost, statuses
 from certmix.types import CertifiedRadii, ConfidenceBounds
@@ -72,6 +72,9 @@ def certify_radii(
     """
     check_choice("certificate", certificate, CERTIFICATES)
     rule = CERTIFICATES[certificate]
+    if not isinstance(bounds, ConfidenceBounds):
+        told = f"bounds of type {type(bounds).__name__}"
+        raise ParameterError(f"{told}: give what certmix.bounds.bound_counts returns")
     p, q, kind = bounds.kinds
     radius = less_lost(rule.radius(p, q, sigma, alpha, margin_slack=margin_slack)[kind], bounds.lost)
     status = statuses(radius, bounds.p_lower > bounds.q_upper)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_number, describe
 from certmix.types import FloatArray, IntArray, Status
 
 
@@ -60,6 +60,7 @@ def check_alpha(alpha: float, margin_slack: float = 0.0) -> float:
     With a slack it is the smaller weight whose margin threshold is (1 - alpha) / alpha + margin_slack, or
     1/2, where nothing is certified.
     """
+    check_number("alpha", alpha)
     if not margin_slack >= 0.0:
         raise ParameterError(f"margin slack = {margin_slack}: it must be at least 0")
     if not 0.5 <= alpha <= 1.0:
@@ -89,6 +90,7 @@ def statuses(radius: FloatArray, established: NDArray[np.bool_]) -> IntArray:
 
 def check_sigma(sigma: float) -> float:
     """Return sigma as a float; it must be positive, and so far from overflow that radii are exact."""
+    check_number("sigma", sigma)
     if not (sigma > 0 and math.isfinite(sigma)):
         raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
     if not SMALLEST_SIGMA <= sigma <= 1 / SMALLEST_SIGMA:
@@ -97,9 +99,17 @@ def check_sigma(sigma: float) -> float:
     return float(sigma)
 
 
+def as_numbers(name: str, values: ArrayLike) -> FloatArray:
+    """Return an array of float64; ParameterError for what is none."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterError(f"{name} are no numbers ({describe(error)}): give a list or an array") from None
+
+
 def probability_pairs(p_lower: ArrayLike, q_upper: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Broadcast p and q to equal float64 arrays with entries in [0, 1]."""
-    p, q = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(q_upper, np.float64))
+    p, q = np.broadcast_arrays(as_numbers("p_lower", p_lower), as_numbers("q_upper", q_upper))
     for name, values in (("p_lower", p), ("q_upper", q)):
         if values.size and not (values.min() >= 0 and values.max() <= 1):  # NaN is neither
             wrong = values[~((values >= 0) & (values <= 1))]

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
-from certmix.radii._checks import Certificate, check_alpha, check_sigma, probability_pairs
+from certmix.radii._checks import Certificate, as_numbers, check_alpha, check_sigma, probability_pairs
 from certmix.radii._normal import EPS, quantile, quantile_table
 from certmix.radii.exact import rounded_down
 from certmix.types import FloatArray
@@ -61,7 +61,7 @@ def lipschitz_radius(
     array([0.1789])
     """
     alpha = check_alpha(alpha, margin_slack)
-    p, rivals = np.atleast_1d(np.asarray(p_lower, np.float64)), np.asarray(q_upper, np.float64)
+    p, rivals = np.atleast_1d(as_numbers("p_lower", p_lower)), as_numbers("q_upper", q_upper)
     if rivals.ndim <= 1 and (rivals.size == len(p) or len(p) == 1):
         rivals = rivals.reshape(len(p), -1)
     if p.ndim != 1 or rivals.ndim != 2 or len(rivals) != len(p) or rivals.shape[1] < 1:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from certmix.errors import ParameterError
+from certmix.errors import ParameterError, check_number
 from certmix.runs.settings import DERIVED, Count, Images, Option, Settings, divide, norm_name
 from certmix.sampling.devices import PRECISIONS
 from certmix.text import as_given
@@ -113,6 +113,7 @@ def check_ball(eps: float, norm: str, dataset: Dataset) -> str | None:
 
 def check_weight(alpha: float, low: float = 0.0) -> float:
     """Return one mixing weight, which must lie in [low, 1]: ParameterError."""
+    check_number("alpha", alpha)
     if not low <= alpha <= 1.0:
         percent = max(low, 0.1) <= alpha / 100 <= 1.0
         hint = f"did you mean {alpha / 100:g}?" if percent else "choose such a weight, for example 0.76"
