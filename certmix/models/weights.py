@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certmix.errors import ModelError, describe
+from certmix.errors import ModelError, describe, one_line
 from certmix.files import refuse_bomb, what_it_is
 from certmix.models.zoo import read_bytes
 
@@ -83,8 +83,9 @@ def read_weights(path: Path, say: Callable[[str], None] | None = None) -> dict[s
             return load(data)
         state = load_tensors(data)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"it holds {refused[1]}, which only code can restore" if refused else "not plain tensors"
+        found = "not plain tensors"
+        if refused := re.search(r"GLOBAL (\S{1,80})", str(error)):
+            found = f"it holds {one_line(refused[1])}, which only code can restore"
         raise ModelError(f"weights {path} are refused ({found}): {remedy}, {whole}") from None
     except Exception as error:
         if "TorchScript" in str(error):

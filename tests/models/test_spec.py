@@ -417,6 +417,10 @@ BAD_WEIGHTS = {
         ]
     },
     "whole.pt": (partial(torch.save, {"model": nn.Linear(2, 2)}), r"refused \(it holds torch\.nn"),
+    "long.pt": (
+        partial(Path.write_bytes, data=b"\x80\x02c" + 999 * b"m\x01" + b"\nX\n."),
+        r"\A[^\x01]*it holds m[^\x01]{1,500}\Z",
+    ),
     "none.pt": (partial(torch.save, {"epoch": 3}), "hold no state dict"),
     "list.pt": (partial(torch.save, [1, 2]), "hold no state dict"),
     "empty.pt": (partial(torch.save, {}), "hold no state dict"),
