@@ -63,7 +63,10 @@ class View:
 
 @dataclass(frozen=True)
 class Bounded:
-    """The images that want no more samples, h behind each gate, and their samples; ``waiting`` is of all."""
+    """The images that want no more samples, or all; h behind each gate, and their samples.
+
+    ``waiting`` says of all images which want more.
+    """
 
     records: Records
     views: dict[float, View]
@@ -89,8 +92,8 @@ def bound_records(
     For sequential goals the stopping rule is walked again over the stored
     looks, so that a table depends on the request and the counts alone, even
     where another request has drawn more.  With `every_look` all stored looks
-    are used, which is as valid, and no image waits.  ModelError if the bound
-    needs one function, and the model's rows depend on their place.
+    are used, which is as valid, and images that wait are kept.  ModelError if
+    the bound needs one function, and the model's rows depend on their place.
     """
     records, bound = Records.of(records), BOUNDS[request.bound]
     if not bound.averaged and np.any(records.places > 1):
@@ -115,8 +118,8 @@ def bound_records(
                 break
             for part in pieces(rows, records.selection.shape[1] * len(gates)):
                 walk.step(number, part, [looks_of[samples_of].of(part) for looks_of in evidence])
-        waiting = walk.active & (not every_look)
-        done, samples = ~waiting, walk.samples[~waiting]
+        waiting, done = walk.active, ~walk.active | every_look
+        samples = walk.samples[done]
         for k, gate in enumerate(gates):
             name = request.bound_at(gate)
             split = BOUNDS[name].split(delta)
@@ -131,11 +134,12 @@ def bound_records(
                 continue
             waiting[look.rows] = False
             bounds.append(_fixed_bounds(look.of(look.rows), one.selected[look.rows], request, gate))
-        samples = np.full(int((~waiting).sum()), request.samples)
-    kept = records.take(np.flatnonzero(~waiting))
+        done = ~waiting
+        samples = np.full(int(done.sum()), request.samples)
+    kept = records.take(np.flatnonzero(done))
     # What the noise costs each image, a probability, and what the grid costs it, an l2 distance.
     views = {
-        gate: View(allow_for_noise(bound, kept.noise_error, kept.lost), one.selected[~waiting], stood)
+        gate: View(allow_for_noise(bound, kept.noise_error, kept.lost), one.selected[done], stood)
         for gate, bound, one, stood in zip(gates, bounds, behind, standing, strict=True)
     }
     return Bounded(kept, views, samples, waiting)
@@ -453,6 +457,7 @@ def evaluate(
     planned: int,
     *,
     every_look: bool = False,
+    bounded: Bounded | None = None,
     **about: Any,
 ) -> Evaluation:
     """Return the table of a run from its records.
@@ -470,10 +475,12 @@ def evaluate(
     every_look
         Use all that is stored, wherever this request would have stopped: for
         records that no more samples will be added to.
+    bounded
+        What `bound_records` made of them, where that is known.
     about
         Further fields of `Summary`: names, notes, details.
     """
-    bounded = bound_records(records, request, every_look=every_look)
+    bounded = bounded or bound_records(records, request, every_look=every_look)
     kept, views, rows_of = bounded.records, bounded.views, request.rows()
     if not len(kept):
         summary = Summary(

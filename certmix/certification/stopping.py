@@ -119,14 +119,12 @@ class Part:
             for radius, largest in zip(radii, self._reached(best_p, np.minimum(q, best_q)), strict=True):
                 result |= radius < (1 - self.request.relative_precision) * largest
             return result
+        if not self.gate:
+            given = np.array(radii), self._wanted, self._attainable, self._levels, self._border[number]
+            return _worth_it(*given, at.mean, at.spread, float(np.sqrt(steps[number])))
         reached = [np.where(self._wanted > 0, r[:, None] >= self._wanted, r[:, None] > 0) for r in radii]
         open_ = ~np.concatenate(reached, 1) & self._attainable
-        if self.gate:
-            mean, deviation = self._as_if_two(at, steps[number])
-        else:
-            mean = at.mean[:, None]
-            votes = np.sqrt(self._levels * (1 - self._levels))
-            deviation = np.where(np.isnan(at.spread)[:, None], votes, at.spread[:, None])
+        mean, deviation = self._as_if_two(at, steps[number])
         surplus = np.sqrt(steps[number]) * (mean - self._levels) / deviation
         return (open_ & (surplus >= self._border[number])).any(1)
 
@@ -151,6 +149,26 @@ class Part:
             )
             for row in self.rows
         ]
+
+
+@njit(cache=True, nogil=True)
+def _worth_it(
+    radii: FloatArray, wanted: FloatArray, attainable: BoolArray, levels: FloatArray, border: FloatArray,
+    mean: FloatArray, spread: FloatArray, root: float,
+) -> BoolArray:  # fmt: skip
+    """Return which images (m,) lack a column that is worth more samples; `radii` (rows, m), `root` of n."""
+    found, columns = np.zeros(len(mean), np.bool_), len(wanted)
+    votes = np.sqrt(levels * (1 - levels))
+    for i in range(len(mean)):
+        for k in range(len(levels)):
+            radius, column = radii[k // columns, i], wanted[k % columns]
+            if not attainable[k] or (radius >= column if column > 0 else radius > 0):
+                continue
+            deviation = votes[k] if np.isnan(spread[i]) else spread[i]
+            if root * (mean[i] - levels[k]) / deviation >= border[k]:
+                found[i] = True
+                break
+    return found
 
 
 class Rule:
@@ -269,7 +287,7 @@ class Prospects:
         """Return the prospects of images (m,) that stopped `at` with these bounds, behind a gate."""
         steps = looks(request.samples)
         lost = np.broadcast_to(np.asarray(bounds.lost, np.float64), right.shape)
-        rows, counts = _alike(
+        rows, counts, _ = alike(
             np.flatnonzero(right & (at.look >= 0) & (at.look < len(steps) - 1)),
             (at.look, at.mean, at.spread, *[at.rival] * bool(gate), bounds.p_lower, bounds.q_upper, lost),
         )
@@ -319,15 +337,18 @@ class Prospects:
         return np.array(gain, np.int64), float((growth * self.counts).sum())
 
 
-def _alike(rows: IntArray, columns: Sequence[NDArray[Any]]) -> tuple[IntArray, IntArray]:
-    """Return the places of one image of each kind among `rows`, and how many there are of each."""
+def alike(rows: IntArray, columns: Sequence[NDArray[Any]]) -> tuple[IntArray, IntArray, IntArray]:
+    """Return the places of one image of each kind among `rows`, how many there are of each, and the kind of
+    each row."""
     values = [np.nan_to_num(column[rows], nan=-1.0) for column in columns]
     order = np.lexsort(values)
     begins = np.zeros(len(rows), bool)
     for value in values:
         begins[1:] |= np.diff(value[order]) != 0
     begins[:1] = True
-    return rows[order[begins]], np.diff(np.append(np.flatnonzero(begins), len(rows)))
+    kind = np.empty(len(rows), np.int64)
+    kind[order] = np.cumsum(begins) - 1
+    return rows[order[begins]], np.diff(np.append(np.flatnonzero(begins), len(rows))), kind
 
 
 def _last_bounds(

@@ -15,6 +15,7 @@ from scipy.special import ndtr
 
 from certmix.bounds import bound_behind_gate, bound_counts
 from certmix.certification.evaluate import (
+    Bounded,
     Evaluation,
     Outcomes,
     began_with,
@@ -85,6 +86,14 @@ class RunContents:
     classes: int
     about: dict[str, Any]
     first: dict[str, str]
+    bounded: Bounded
+
+    def bounded_by(self, request: CertifyRequest) -> Bounded:
+        """Return the bounds of all looks as another request has them: the run's own where these are they."""
+        names = ("failure_probability", "bound", "scores", "samples", "gates", "goal")
+        same = all(getattr(request, name) == getattr(self.request, name) for name in names)
+        whole = request.goal == "fixed" or np.array_equal(self.bounded.samples, self.records.drawn)
+        return self.bounded if same and whole else bound_records(self.records, request, every_look=True)
 
 
 def request_of(described: dict[str, Any], folder: Path) -> CertifyRequest:
@@ -170,10 +179,11 @@ def open_run(folder: Path, sigma: float | None = None, *, ballots: bool = False)
         raise _lacks(folder, error) from None
     with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
         held = store.records(ballots=ballots or request.gated)
-        records = bound_records(held, request).records
+        bounded = bound_records(held, request)
+        records = bounded.records
         probabilities, first = store.standard(checksum) if checksum else {}, began_with(store)
     planned = max(images_of(request, inputs), len(records))
-    return RunContents(request, records, probabilities, planned, classes, about, first)
+    return RunContents(request, records, probabilities, planned, classes, about, first, bounded)
 
 
 def images_of(request: Any, inputs: int) -> int:
@@ -257,6 +267,14 @@ class Stored:
     def right(self) -> np.ndarray:
         """bool (m,): the class is the label."""
         return self.selected == self.label
+
+    def of(self, rows: IntArray) -> Stored:
+        """Return what is known of some images."""
+        bounds, lost = self.bounds, np.broadcast_to(self.bounds.lost, self.label.shape)
+        some = replace(bounds, p_lower=bounds.p_lower[rows], q_upper=bounds.q_upper[rows], lost=lost[rows])
+        names = ("label", "selected", "radius", "frequencies", "samples")
+        held = {name: one[rows] for name in names if (one := getattr(self, name)) is not None}
+        return replace(self, bounds=some, **held)
 
 
 def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
@@ -500,13 +518,14 @@ def recertified(
     notes, details = expectations(request, run.classes)
     notes += choice_notes(run.first, request)
     # no image is left out for want of more samples
-    if waiting := int(bound_records(run.records, request).waiting.sum()):
+    bounded = bound_records(run.records, request, every_look=True)
+    if waiting := int(bounded.waiting.sum()):
         details.append(
             f"Inputs that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
     about = {name: run.about[name] for name in ("data", "robust", "standard")}
     about |= about_scale(run.about["settings"], request.radii, notes, [*details, NOT_CHECKED])
-    return evaluate(run.records, run.probabilities, request, run.planned, every_look=True, **about)
+    return evaluate(run.records, run.probabilities, request, run.planned, bounded=bounded, **about)
 
 
 def _columns_of(stored: Stored) -> tuple[float, ...]:

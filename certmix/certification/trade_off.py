@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from certmix.certification.evaluate import choice_notes, evaluate, radii_of, table_row
+from certmix.bounds import clopper_pearson
+from certmix.certification.evaluate import choice_notes, evaluate, radii_of
 from certmix.certification.publish import repeat_command, unfinished
 from certmix.certification.request import CertifyRequest
-from certmix.certification.stopping import Prospects
+from certmix.certification.stopping import Prospects, alike
 from certmix.certification.stored import (
     NOT_CHECKED,
     Doubt,
@@ -30,9 +32,10 @@ from certmix.models.temperature import answer_of, sharpened
 from certmix.radii import CERTIFICATES
 from certmix.runs import read_run
 from certmix.runs.records import Answers, Records
+from certmix.tables.table import Share
 from certmix.tables.trade_off import Mix, Sweep, TradeOff
-from certmix.tables.words import share_of
-from certmix.types import ConfidenceBounds, Curve, FloatArray
+from certmix.tables.words import settled
+from certmix.types import ConfidenceBounds, Curve, FloatArray, IntArray
 
 __all__ = ["Mixable", "read_mixable", "trade_off"]
 
@@ -66,11 +69,27 @@ class Mixable:
         """
         frequencies = self.stored.frequencies
         if self.standard is not None and frequencies is not None:
-            mixed = (1 - alpha) * self.standard + alpha * frequencies
-            return float(np.mean(answer_of(mixed) == self.stored.label))
+            sure, open_ = self._sure
+            mixed = (1 - alpha) * self.standard[open_] + alpha * frequencies[open_]
+            others = np.count_nonzero(answer_of(mixed) == self.stored.label[open_])
+            return (sure + others) / len(self.stored.label)
         threshold = (1 - alpha) / alpha
         right, undecided = np.mean(self.margin > threshold), np.mean(np.abs(self.margin) <= threshold)
         return float(right + self.standard_accuracy * undecided)
+
+    @cached_property
+    def _sure(self) -> tuple[int, IntArray]:
+        """How many images every mix of 1/2 <= alpha <= 1 gets right, and the places of those some may."""
+        g, h, label = self.standard, self.stored.frequencies, self.stored.label
+        assert g is not None
+        assert h is not None
+        rows, answer = np.arange(len(label)), h.argmax(1)
+        own = [(one[rows, answer, None] - one) for one in (g, h)]
+        for leads in own:
+            leads[rows, answer] = 1.0
+        # alike at both ends and so between them, by more than rounding changes
+        sure = ((0.5 * (own[0] + own[1])).min(1) > 1e-9) & (own[1].min(1) > 1e-9)
+        return int(np.count_nonzero(sure & (answer == label))), np.flatnonzero(~sure)
 
     @property
     def clean_is(self) -> str:
@@ -85,18 +104,35 @@ class Mixable:
         )
         return f"{rule}; {assumed}"
 
-    def mix(self, alpha: float, certificates: Sequence[str], at_radius: float) -> Mix:
-        """Return the figures of one alpha."""
-        shares, reach, likely = [], [], None
-        for name in certificates:
-            radii = radii_at(self.stored, alpha, name)
-            if (ahead := self.prospects) is not None:
-                likely = radii_of(ahead.bounds, sigma=radii.sigma, alpha=alpha, certificate=name).radius
-            row = table_row("mixed", radii, self.stored.right, (at_radius,), None, ahead, likely)
-            cell = row.certified_accuracy[0], row.interval[0], row.could_reach[0]
-            shares.append(share_of(*cell, len(radii.radius)))
-            reach.append(row.could_reach[0])
-        return Mix(alpha, self.clean_accuracy(alpha), tuple(shares), tuple(reach))
+    def mixes(self, alphas: Sequence[float], certificates: Sequence[str], at_radius: float) -> list[Mix]:
+        """Return the figures of each alpha."""
+        found, ahead, images = self.stored.bounds, self.prospects, len(self.stored.label)
+        lost = np.broadcast_to(np.asarray(found.lost, np.float64), images)
+        own = self.stored.radius if self.stored.radius is not None else lost
+        rows, counts, kind = alike(
+            np.arange(images), (found.p_lower, found.q_upper, lost, own, self.stored.right)
+        )
+        few = self.stored.of(rows)
+        ahead = None if ahead is None else replace(ahead, rows=kind[ahead.rows])
+        hits, more = (np.zeros((len(alphas), len(certificates)), np.int64) for _ in range(2))
+        for i, alpha in enumerate(alphas):
+            for k, name in enumerate(certificates):
+                radii = radii_at(few, alpha, name)
+                hits[i, k] = counts[few.right & (radii.radius >= at_radius) & (radii.radius > 0)].sum()
+                if ahead is not None:
+                    likely = radii_of(ahead.bounds, sigma=radii.sigma, alpha=alpha, certificate=name).radius
+                    more[i, k] = ahead.reach(radii.radius, likely, np.array([at_radius]))[0][0]
+        shares, reach = hits / images, (hits + more) / images
+        ends, (_, above) = (clopper_pearson.interval(some, images) for some in (hits, hits + more))
+        columns = [one.tolist() for one in (shares, *ends, reach, above)]
+        made = []
+        for alpha, *lines in zip(alphas, *columns, strict=True):
+            cells = [
+                Share(share, (low, high), None if settled(share, most, images) else (most, top))
+                for share, low, high, most, top in zip(*lines, strict=True)
+            ]
+            made.append(Mix(alpha, self.clean_accuracy(alpha), tuple(cells), tuple(lines[3])))
+        return made
 
 
 def read_mixable(
@@ -155,7 +191,9 @@ def _from_run(
     request = run.request.replace(**changes, tuned="none")
     if not len(run.records):
         raise ParameterError(f"{folder} holds no finished input: run certmix certify first")
-    evaluation = evaluate(run.records, run.probabilities, request, run.planned, every_look=True)
+    evaluation = evaluate(
+        run.records, run.probabilities, request, run.planned, bounded=run.bounded_by(request)
+    )
     if not isinstance(evaluation.bounds, ConfidenceBounds):
         raise ParameterError(
             f"{folder} has bounds of distributions ({request.bound}): trade-off needs bounds of means, "
@@ -232,7 +270,7 @@ def trade_off(
 def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str], wanted: float | None) -> Sweep:
     """Return one source over alpha, with the largest alpha whose mix is as accurate as wanted."""
     stored, match, curves = one.stored, None, []
-    mixes = tuple(one.mix(alpha, certificates, at_radius) for alpha in ALPHAS)
+    mixes = tuple(one.mixes(ALPHAS, certificates, at_radius))
     if wanted is not None:
         enough = [mix.alpha for mix in mixes if mix.clean_accuracy >= wanted]
         if not enough:
@@ -242,7 +280,7 @@ def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str], wanted: 
             )
         finer = [round(enough[-1] + k / 1000, 3) for k in range(5)]
         alpha = max(alpha for alpha in finer if alpha <= 1.0 and one.clean_accuracy(alpha) >= wanted)
-        match = one.mix(alpha, certificates, at_radius)
+        [match] = one.mixes((alpha,), certificates, at_radius)
         for name in certificates:
             radii = radii_at(stored, alpha, name).radius
             certified = radii[stored.right & (radii > 0)]

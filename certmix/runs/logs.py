@@ -425,11 +425,17 @@ def log_text(
     if scale:
         end += "\t" + ",".join(map(repr, scale))
     for index, label, prediction, radius, seconds in rows:
-        elapsed, correct = datetime.timedelta(seconds=round(seconds, 6)), int(prediction == label)
-        lines.append(f"{index}\t{label}\t{prediction}\t{_floor(radius)}\t{correct}\t{elapsed}\t{end}")
+        correct = "1" if prediction == label else "0"
+        told = f"{_floor(radius)}\t{correct}\t{_elapsed(seconds)}"
+        lines.append(f"{index}\t{label}\t{prediction}\t{told}\t{end}")
     return "\n".join(lines) + "\n"
 
 
 @lru_cache(maxsize=1 << 16)  # few votes are of few numbers
 def _floor(radius: float) -> str:
     return str(Decimal(radius).quantize(Decimal("1e-6"), ROUND_FLOOR))
+
+
+@lru_cache(maxsize=1 << 16)
+def _elapsed(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds, 6)))

@@ -132,7 +132,7 @@ def test_the_kernel_is_its_plain_twin_and_images_that_are_alike_are_one():
     given = radius, ahead, columns, nodes
     assert (stopping._short_of(*given) == short_of(*given)).all()
     spread, other = np.array([np.nan, np.nan, 1.0, np.nan, np.nan]), np.array([2, 1, 2, 2, 1])
-    rows, counts = stopping._alike(np.array([0, 1, 2, 3]), (spread, other))
+    rows, counts, _ = stopping.alike(np.array([0, 1, 2, 3]), (spread, other))
     assert dict(zip(rows.tolist(), counts.tolist(), strict=True)) in ({0: 2, 1: 1, 2: 1}, {3: 2, 1: 1, 2: 1})
     assert stopping._most(np.array([1.0, 0.2]), np.array([2, 40])) == 2 + binom.ppf(0.975, 40, 0.2)
 
@@ -227,3 +227,16 @@ def test_a_run_shows_ranges_and_settling_all_narrows_them(command, problem, tmp_
     table = command("certify", *options).out
     assert len([line for line in table.split("\n\n")[-1].splitlines() if line]) <= 8  # five notes, folded
     assert "Run: data" in command("certify", *options, "--details").out and "Run: data" not in table
+
+
+def test_the_kernel_of_what_is_worth_more_samples_is_its_plain_twin():
+    rng = np.random.default_rng(3)
+    radii, wanted = rng.choice([0.0, 0.25, 0.5, 0.7], (2, 400)), np.array([0.0, 0.25, 0.6])
+    levels, attainable, border = rng.uniform(0.5, 0.9, 6), rng.random(6) < 0.8, rng.normal(0, 2, 6)
+    mean, spread = rng.uniform(0.4, 1.0, 400), np.where(rng.random(400) < 0.5, np.nan, 0.3)
+    open_ = ~np.concatenate([np.where(wanted > 0, r[:, None] >= wanted, r[:, None] > 0) for r in radii], 1)
+    deviation = np.where(np.isnan(spread)[:, None], np.sqrt(levels * (1 - levels)), spread[:, None])
+    plain = (open_ & attainable & (10.0 * (mean[:, None] - levels) / deviation >= border)).any(1)
+    found = stopping._worth_it(radii, wanted, attainable, levels, border, mean, spread, 10.0)
+    assert 0 < plain.sum() < 400
+    assert np.array_equal(found, plain)
