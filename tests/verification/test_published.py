@@ -130,7 +130,7 @@ def test_files_that_are_damaged_or_gone(runs, tmp_path):
 def test_what_another_version_or_half_a_run_wrote_is_not_accused(runs, tmp_path):
     run = copied(runs["sequential"], tmp_path / "run")
     edit_json(run / "certified-accuracy.json", lambda d: d.update(complete=False))
-    assert "before all images were done" in about(run).message
+    assert "before all inputs were done" in about(run).message
     edit_json(run / "run.json", lambda d: d["versions"].update(certmix="0.0"))
     told = about(run)
     assert told.outcome is Outcome.UNCHECKED and told.message.startswith("written by certmix 0.0")
