@@ -518,14 +518,14 @@ def recertified(
     notes, details = expectations(request, run.classes)
     notes += choice_notes(run.first, request)
     # no image is left out for want of more samples
-    bounded = bound_records(run.records, request, every_look=True)
-    if waiting := int(bounded.waiting.sum()):
+    seen = bound_records(run.records, request, every_look=True)
+    if waiting := int(seen.waiting.sum()):
         details.append(
             f"Inputs that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
     about = {name: run.about[name] for name in ("data", "robust", "standard")}
     about |= about_scale(run.about["settings"], request.radii, notes, [*details, NOT_CHECKED])
-    return evaluate(run.records, run.probabilities, request, run.planned, bounded=bounded, **about)
+    return evaluate(run.records, run.probabilities, request, run.planned, bounded=seen, **about)
 
 
 def _columns_of(stored: Stored) -> tuple[float, ...]:
