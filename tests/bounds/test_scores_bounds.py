@@ -156,7 +156,7 @@ def test_betting_on_sums_loses_little_against_betting_on_values(law, n):
         label = empty.selected
         whole = update(empty, rows)
         steps = np.floor(rows[:, label] * SCALE) / SCALE
-        weights = betting._weights(n, whole.deviations[label] / SCALE if tuned else 0.0)
+        weights = betting.weights(n, whole.deviations[label] / SCALE if tuned else 0.0)
         got = selected_lower(betting_of(tuned), whole, delta)
         mean, wanted = steps.mean(), math.log(1 / delta)
         if got > 0:
